@@ -1,0 +1,20 @@
+import type { Duplex } from 'node:stream'
+import type { NodeReach } from '../../src/model/node.ts'
+import type { PathKind } from '../tunnel/contract.ts'
+
+/** A raw byte connection towards a node: not yet encrypted, not yet proven. */
+export interface RawConnection {
+  path: PathKind
+  stream: Duplex
+  /** For people: `203.0.113.5:7472`, or the relay's URL. */
+  via: string
+}
+
+/** One way to reach nodes. */
+export interface Dialer {
+  readonly path: PathKind
+  /** False when this path makes no sense for the node (no address, no relay). */
+  suits(node: NodeReach): boolean
+  /** @throws any error; the caller tries another path. Honours the signal. */
+  dial(node: NodeReach, signal: AbortSignal): Promise<RawConnection>
+}

@@ -1,0 +1,88 @@
+import type { NodeId } from '../../src/model/ids.ts'
+import type { NodeReach } from '../../src/model/node.ts'
+
+export type PathKind = 'local' | 'direct' | 'reverse' | 'punched' | 'relayed'
+
+/** Why an OPEN was refused. The first four let the caller try another instance. */
+export const REFUSALS = [
+  'unreachable',
+  'not-here',
+  'draining',
+  'overloaded',
+  'timeout',
+  'not-allowed',
+  'bad-request',
+] as const
+export type Refusal = (typeof REFUSALS)[number]
+
+/**
+ * What a stream tells its user: plain callbacks, because this is the hot path. They must not throw.
+ *
+ *   opener:    open() ─▶ opened | refused | reset
+ *   both:      data* ─▶ end | reset       (each direction ends by itself: half-close)
+ */
+export interface StreamEvents {
+  opened(): void
+  refused(refusal: Refusal): void
+  /** The chunk belongs to the receiver. Call `consumed(chunk.length)` once it is passed on. */
+  data(chunk: Buffer): void
+  /** The other side sends no more. */
+  end(): void
+  /** The stream is dead in both directions; nothing follows. */
+  reset(): void
+  /** After a `write` that returned false: there is room again. */
+  drain(): void
+}
+
+/** One flow inside a session; also worn by a plain socket on the `local` path. */
+export interface Stream {
+  /** Queues the chunk (never copies); false asks the writer to stop until `drain`. */
+  write(chunk: Buffer): boolean
+  /** No more from this side; the other direction goes on. */
+  end(): void
+  /** Ends both directions as RST does. Safe to call at any time, also twice. */
+  reset(): void
+  /** Gives credit back to the sender: flow control end to end. */
+  consumed(bytes: number): void
+}
+
+/** A stream another node opened. Exactly one of `accept` and `refuse` is called, at most `openTimeoutMs` later. */
+export interface IncomingStream {
+  readonly peer: NodeId
+  readonly path: PathKind
+  /** What `open` was given, at most 1,024 bytes; opaque to the tunnel. */
+  readonly request: Buffer
+  accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream
+  refuse(refusal: Refusal): void
+  /** Called when the opener gave up before `accept` or `refuse`. */
+  onGone(listener: () => void): void
+}
+
+/** Everything two agents share. */
+export interface Session {
+  readonly peer: NodeId
+  /** The path new streams would take now. */
+  readonly path: PathKind
+  /** Smoothed round-trip time; `undefined` until the first pong. */
+  readonly rttMs: number | undefined
+  readonly carriers: number
+  readonly streams: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+  /** Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. */
+  open(request: Buffer, events: StreamEvents): Stream
+}
+
+/** All sessions of this node. */
+export interface Peers extends AsyncDisposable {
+  /**
+   * The live session to a node, or one dialled now; concurrent calls share one dial.
+   * @throws MeshError NO_PATH when every path failed or the signal aborted.
+   */
+  session(node: NodeReach, signal: AbortSignal): Promise<Session>
+  /** The live session, if there is one. */
+  existing(node: NodeId): Session | undefined
+  all(): Iterable<Session>
+  /** Round-trip time to a node, measured over whatever session exists or existed lately. */
+  rttMs(node: NodeId): number | undefined
+}

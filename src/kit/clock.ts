@@ -1,0 +1,23 @@
+import { setTimeout as sleepFor } from 'node:timers/promises'
+
+/** Time as a parameter: `systemClock` at the edge, a manual one in tests. */
+export interface Clock {
+  /** Milliseconds, monotonic; only differences mean something. */
+  now(): number
+  /** Milliseconds since 1970, for what is written down or compared between machines. */
+  wall(): number
+  /** Resolves after `ms`, or at once (without throwing) when the signal aborts. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+}
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  wall: () => Date.now(),
+  sleep: async (ms, signal) => {
+    try {
+      await sleepFor(ms, undefined, signal === undefined ? {} : { signal })
+    } catch (error) {
+      if (!signal?.aborted) throw error
+    }
+  },
+}

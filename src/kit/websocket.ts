@@ -1,0 +1,159 @@
+import { type IncomingMessage } from 'node:http'
+import type { ConnectionOptions } from 'node:tls'
+import { Duplex } from 'node:stream'
+import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
+import { MeshError } from '../errors.ts'
+
+/** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
+export interface Channel {
+  /** Queues a message; never blocks. */
+  send(text: string): void
+  /** Bytes accepted by `send` and not yet given to the socket. */
+  readonly backlog: number
+  onText(listener: (text: string) => void): void
+  /** Once, whatever the reason; at once when it is closed already. */
+  onClose(listener: (reason: string) => void): void
+  /** Says goodbye; cut off after two seconds. */
+  close(reason?: string): void
+}
+
+/** Larger and a peer may make us hold more; smaller and a table of many instances does not fit. */
+const MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+const PING_MS = 5_000
+/** A link is dead after this long without any inbound byte. */
+const SILENCE_MS = 12_000
+const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as const
+
+export interface DialOptions {
+  tls: Pick<ConnectionOptions, 'ca' | 'cert' | 'key' | 'secureContext' | 'checkServerIdentity' | 'servername'>
+  headers?: Record<string, string>
+  timeoutMs?: number
+  /** Checks the other side's certificate once the handshake is done; throwing ends the connection. */
+  verify?: (socket: IncomingMessage['socket']) => void
+}
+
+export async function dialText(url: string, dial: DialOptions, signal: AbortSignal): Promise<Channel> {
+  return channelOf(await open(url, dial, signal))
+}
+
+export async function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): Promise<Duplex> {
+  return streamOf(await open(url, dial, signal))
+}
+
+/** Answers HTTP upgrades; attach `upgrade` to a server and decide there who may come in. */
+export class WebSocketDoor {
+  readonly #server = new WebSocketServer({ noServer: true, clientTracking: false, ...options })
+
+  acceptText(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (channel: Channel) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(channelOf(webSocket)))
+  }
+
+  acceptBytes(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (stream: Duplex) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(streamOf(webSocket)))
+  }
+}
+
+/** Refuses an upgrade with a plain HTTP answer. */
+export function refuseUpgrade(socket: Duplex, status: string, reason: string): void {
+  socket.on('error', () => undefined)
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\n\r\n${reason}`,
+  )
+}
+
+function open(url: string, dial: DialOptions, signal: AbortSignal): Promise<WebSocket> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(new MeshError('NOT_RUNNING', { address: url }, { cause: signal.reason }))
+    const webSocket = new WebSocket(url, {
+      ...options,
+      ...dial.tls,
+      minVersion: 'TLSv1.3',
+      handshakeTimeout: dial.timeoutMs ?? 5_000,
+      headers: dial.headers ?? {},
+    })
+    const giveUp = (cause: unknown) => {
+      signal.removeEventListener('abort', aborted)
+      webSocket.on('error', () => undefined)
+      webSocket.terminate()
+      reject(cause instanceof MeshError ? cause : new MeshError('NOT_RUNNING', { address: url }, { cause }))
+    }
+    const aborted = () => giveUp(signal.reason)
+    signal.addEventListener('abort', aborted, { once: true })
+    webSocket.once('upgrade', (response) => {
+      try {
+        dial.verify?.(response.socket)
+      } catch (error) {
+        giveUp(error)
+      }
+    })
+    webSocket.once('unexpected-response', (_request, response) => {
+      response.resume()
+      giveUp(new MeshError('REQUEST_FAILED', { address: url, status: response.statusCode }))
+    })
+    webSocket.once('error', giveUp)
+    webSocket.once('open', () => {
+      signal.removeEventListener('abort', aborted)
+      webSocket.off('error', giveUp)
+      resolve(webSocket)
+    })
+  })
+}
+
+function channelOf(webSocket: WebSocket): Channel {
+  let heardAt = performance.now()
+  let closed: string | undefined
+  const listeners: Array<(reason: string) => void> = []
+  let onText: ((text: string) => void) | undefined
+  const early: string[] = []
+  const heard = () => {
+    heardAt = performance.now()
+  }
+  const beat = setInterval(() => {
+    if (performance.now() - heardAt > SILENCE_MS) return webSocket.terminate()
+    if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
+  }, PING_MS)
+  beat.unref()
+  const ended = (reason: string) => {
+    if (closed !== undefined) return
+    closed = reason
+    clearInterval(beat)
+    for (const listener of listeners) listener(reason)
+  }
+  webSocket.on('ping', heard).on('pong', heard)
+  webSocket.on('message', (message: Buffer, isBinary) => {
+    heard()
+    if (isBinary) return webSocket.close(1003, 'text only')
+    const text = message.toString('utf8')
+    if (onText === undefined) early.push(text)
+    else onText(text)
+  })
+  webSocket.on('error', (error) => ended(error.message))
+  webSocket.on('close', (code, reason) => ended(reason.length > 0 ? reason.toString('utf8') : `code ${code}`))
+  return {
+    send: (text) => {
+      if (webSocket.readyState === WebSocket.OPEN) webSocket.send(text)
+    },
+    get backlog() {
+      return webSocket.bufferedAmount
+    },
+    onText: (listener) => {
+      onText = listener
+      for (const text of early.splice(0)) listener(text)
+    },
+    onClose: (listener) => {
+      if (closed === undefined) listeners.push(listener)
+      else listener(closed)
+    },
+    close: (reason = '') => {
+      webSocket.close(1000, reason.slice(0, 100))
+      const cut = setTimeout(() => webSocket.terminate(), 2_000)
+      cut.unref()
+    },
+  }
+}
+
+function streamOf(webSocket: WebSocket): Duplex {
+  const stream = createWebSocketStream(webSocket, { highWaterMark: 256 * 1024 })
+  stream.on('error', () => undefined) // whoever reads the stream sees 'close'; an error without a reader must not kill the agent
+  return stream
+}

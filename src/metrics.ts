@@ -1,0 +1,86 @@
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+
+/**
+ * All metrics, named `hedgerow_<room>_<thing>_<unit>[_total]`. Labels are unions of few words, never ids.
+ * Rooms keep child handles (`metrics.flowBytes.labels('in')`) for hot paths.
+ */
+export type Metrics = ReturnType<typeof openMetrics>
+
+export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
+  const registry = new Registry()
+  registry.setDefaultLabels({ role })
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 20 })
+  const registers = [registry]
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name: `hedgerow_${name}`, help, labelNames, registers })
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name: `hedgerow_${name}`, help, labelNames, registers })
+  const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
+    new Histogram<L>({ name: `hedgerow_${name}`, help, buckets, labelNames, registers })
+  const connectBuckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3]
+
+  return {
+    registry,
+    flows: counter('proxy_flows_total', 'Flows that ended, by policy, path and how they ended.', [
+      'policy',
+      'path',
+      'result',
+    ]),
+    flowsOpen: gauge('proxy_flows_open', 'Flows that are open now.'),
+    flowConnect: histogram(
+      'proxy_flow_connect_seconds',
+      'Time from accepting a flow until its instance answered.',
+      connectBuckets,
+      ['path'],
+    ),
+    flowBytes: counter(
+      'proxy_flow_bytes_total',
+      'Bytes carried for flows, to the instance (sent) and back (received).',
+      ['direction'],
+    ),
+    candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
+    inboundStreams: counter(
+      'proxy_inbound_streams_total',
+      'Streams that other nodes opened to instances here, by result.',
+      ['result'],
+    ),
+    streamsOpen: gauge('tunnel_streams_open', 'Streams that are open in sessions with other nodes.'),
+    sessionsOpen: gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
+    carriersOpen: gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
+    tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
+    rtt: histogram(
+      'tunnel_rtt_seconds',
+      'Round-trip time measured by pings inside carriers.',
+      [0.0002, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
+      ['path'],
+    ),
+    dials: counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
+    relayConnections: gauge('relay_connections_open', 'Connections that the relay forwards now.'),
+    relayBytes: counter('relay_bytes_total', 'Sealed bytes that the relay forwarded.'),
+    dnsAnswers: counter('dns_answers_total', 'Answers of the resolver, by code and by where they came from.', [
+      'code',
+      'source',
+    ]),
+    dnsSeconds: histogram(
+      'dns_answer_seconds',
+      'Time to answer a question.',
+      [0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2, 5],
+      ['source'],
+    ),
+    tableServices: gauge('table_services', 'Services that this node knows.'),
+    tableInstances: gauge('table_instances', 'Instances that this node knows.'),
+    tableChanges: counter('table_changes_total', 'Changes taken into the table.'),
+    listeners: gauge('intercept_listeners_open', 'Addresses and ports on which flows are taken, by mode.', ['mode']),
+    instances: gauge('worker_instances', 'Instances on this node or in this tier, by state.', ['state']),
+    restarts: counter('worker_restarts_total', 'Times an instance was started again after it ended by itself.'),
+    linkMessages: counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
+    linksOpen: gauge('link_open', 'Control links that are up, by the tier at the other end.', ['tier']),
+    placements: counter('scheduling_placements_total', 'Placement decisions, by result.', ['result']),
+    placementSeconds: histogram(
+      'scheduling_placement_seconds',
+      'Time to decide where an instance goes.',
+      [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
+    ),
+    nodes: gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),
+  }
+}

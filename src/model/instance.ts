@@ -1,0 +1,39 @@
+import type { InstanceId, NodeId, ServiceId } from './ids.ts'
+
+/**
+ *   requested ─▶ placed ─▶ starting ─▶ running ─▶ stopping ─▶ stopped
+ *       ▼          │          │         │  ▼ ▲
+ *   unplaceable    │          │         │  lost
+ *                  ▼          ▼         ▼   ▼
+ *                  └────────▶ failed ◀──┴───┘
+ *
+ * `running` means ready: its port answers (or its check passes) and it takes flows. `stopping` drains. A one-shot job
+ * that ended well is `stopped`; `failed` and `unplaceable` go back to `requested` when they are tried again.
+ */
+export const NEXT = {
+  requested: ['placed', 'unplaceable'],
+  placed: ['starting', 'failed', 'stopping', 'requested'],
+  starting: ['running', 'failed', 'stopping', 'lost'],
+  running: ['stopping', 'failed', 'lost', 'starting', 'stopped'],
+  lost: ['running', 'starting', 'failed', 'requested', 'stopping'],
+  stopping: ['stopped', 'failed'],
+  stopped: [],
+  failed: ['requested', 'starting', 'stopping'],
+  unplaceable: ['requested'],
+} as const satisfies Record<string, readonly string[]>
+
+export type InstanceState = keyof typeof NEXT
+export const INSTANCE_STATES = Object.keys(NEXT) as readonly InstanceState[]
+
+export function canBecome(from: InstanceState, to: InstanceState): boolean {
+  return (NEXT[from] as readonly string[]).includes(to)
+}
+
+/** What the table knows of one instance. Where it listens on its node is known to that node alone. */
+export interface Instance {
+  id: InstanceId
+  service: ServiceId
+  ordinal: number
+  node: NodeId
+  state: InstanceState
+}

@@ -1,0 +1,10 @@
+import type { NodeId } from './ids.ts'
+
+/** How to reach a node. An address counts only once the certificate behind it is this node's. */
+export interface NodeReach {
+  id: NodeId
+  /** `host:port` candidates of its tunnel listener, best guess first; two sites may list the same private address. */
+  addresses: readonly string[]
+  /** `wss://host:port/relay` of the relays it keeps a link to. */
+  relays: readonly string[]
+}

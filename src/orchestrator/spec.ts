@@ -1,0 +1,128 @@
+import type { ChoiceKey } from '../model/choice.ts'
+import type { InstanceId, NodeId, ServiceId } from '../model/ids.ts'
+import type { InstanceState } from '../model/instance.ts'
+import type { AllowRule } from '../model/service.ts'
+
+/** What an SLA document says, after the door: every default filled in, every name lower-case. */
+export interface AppSpec {
+  app: string
+  namespace: string
+  description: string
+  services: ServiceSpec[]
+}
+
+export interface PortSpec {
+  /** The port callers use on the VIP. */
+  port: number
+  /** The port the program would listen on by itself (the container port); see `fixedPorts`. */
+  target: number
+  protocol: 'tcp' | 'udp'
+  name?: string
+}
+
+export interface CheckSpec {
+  kind: 'tcp' | 'http'
+  /** Which service port is probed; the first TCP port by default. */
+  port: number
+  /** For `http`. */
+  path: string
+  intervalMs: number
+  timeoutMs: number
+}
+
+export type Strategy = 'best-fit' | 'spread'
+
+export interface Constraint {
+  type: 'direct' | 'clusters' | 'addons' | 'latency' | 'geo'
+  /** direct: one of these nodes (empty: any) in this cluster (absent: any). */
+  cluster?: string
+  nodes?: string[]
+  allowed?: string[]
+  needs?: string[]
+  area?: string
+  location?: { lat: number; lon: number }
+  /** ms (latency) or km (geo). */
+  threshold?: number
+  rigidness?: number
+  convergenceSeconds?: number
+}
+
+export interface ServiceSpec {
+  id: ServiceId
+  app: string
+  appNamespace: string
+  name: string
+  namespace: string
+  /** `process`, `external`, `docker`, or another word a node may offer (`unikernel`, `runsc`, …). */
+  runtime: string
+  /** Image for containers, `host:port` for `external`, a directory or file (may be empty) for `process`. */
+  code: string
+  cmd: string[]
+  /** `KEY=value` */
+  environment: string[]
+  workdir?: string
+  ports: PortSpec[]
+  /** process runtime: true = the program listens on `target` itself, so one instance a node; false = it gets a free port in `PORT`. */
+  fixedPorts: boolean
+  memoryMb: number
+  vcpus: number
+  vgpus: number
+  vtpus: number
+  storageMb: number
+  bandwidthInKbit: number
+  bandwidthOutKbit: number
+  arch: string[]
+  replicas: number
+  oneShot: boolean
+  strategy: Strategy
+  allow: AllowRule[]
+  check?: CheckSpec
+  /** How long a stopping instance may finish its flows. */
+  drainSeconds: number
+  constraints: Constraint[]
+  /** Services this one will call: the node asks for them before the first question. Service ids or interest keys. */
+  connectivity: string[]
+  /** VIPs asked for, by choice, as IPv4 text inside 10.16.0.0/12. */
+  addresses: Partial<Record<ChoiceKey, string>>
+}
+
+/** What a node can give. Counted in the same units as a ServiceSpec. */
+export interface Capacity {
+  memoryMb: number
+  vcpus: number
+  vgpus: number
+  vtpus: number
+  storageMb: number
+}
+
+/** What a node says of itself when it joins and with each heartbeat. */
+export interface NodeFacts {
+  id: NodeId
+  capacity: Capacity
+  runtimes: string[]
+  arch: string
+  addresses: string[]
+  labels: Record<string, string>
+  location?: { lat: number; lon: number }
+  area?: string
+  version: string
+}
+
+/** Work for one node. */
+export interface Assignment {
+  instance: InstanceId
+  ordinal: number
+  spec: ServiceSpec
+  /** Grows when the spec changes: a worker restarts an instance only for a newer generation. */
+  generation: number
+}
+
+/** What a worker tells about an instance. `detail` is for people: exit code, refusal, probe error. */
+export interface InstanceReport {
+  instance: InstanceId
+  generation: number
+  state: InstanceState
+  detail?: string
+  restarts: number
+  pid?: number
+}
