@@ -1,0 +1,163 @@
+import { readFileSync } from 'node:fs'
+import Type, { type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { Settings } from 'typebox/system'
+import { parseDocument } from 'yaml'
+import { MeshError } from './errors.ts'
+
+const closed = { additionalProperties: false }
+const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', maxLength: 300 })
+const Url = Type.String({ pattern: '^https://', maxLength: 500 })
+const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$' })
+
+const RootConfig = Type.Object(
+  {
+    listen: HostPort,
+    /** What clusters and the CLI dial; the listen address when absent. */
+    publicUrl: Type.Optional(Url),
+    opsListen: HostPort,
+    /** A freed VIP is not given out again for so long. */
+    vipRestSeconds: Type.Number({ minimum: 0 }),
+    /** A cluster silent for so long loses its work to the others. */
+    clusterLostSeconds: Type.Number({ minimum: 1 }),
+  },
+  closed,
+)
+
+const ClusterConfig = Type.Object(
+  {
+    name: Name,
+    listen: HostPort,
+    publicUrl: Type.Optional(Url),
+    opsListen: HostPort,
+  },
+  closed,
+)
+
+const AgentConfig = Type.Object(
+  {
+    name: Name,
+    /** Where other agents dial this node's tunnel. */
+    listen: HostPort,
+    /** `host:port` addresses others should try first (a forwarded port, a public address). */
+    advertise: Type.Array(HostPort, { maxItems: 16 }),
+    mode: Type.Enum(['loopback', 'host']),
+    /** `auto` takes the first free of 127.16.0.0/12, 127.32.0.0/12, …; host mode: 10.30.0.0/16 or 10.16.0.0/12. */
+    prefix: Type.String(),
+    zones: Type.Array(Type.String(), { minItems: 1, maxItems: 8 }),
+    resolver: Type.Object(
+      {
+        /** 0 = 53 where it may, else 5353. */
+        port: Type.Integer({ minimum: 0, maximum: 65535 }),
+        /** `host` or `host:port`; empty = those of /etc/resolv.conf. */
+        upstreams: Type.Array(Type.String(), { maxItems: 8 }),
+        ttlSeconds: Type.Integer({ minimum: 0, maximum: 86_400 }),
+        negativeTtlSeconds: Type.Integer({ minimum: 0, maximum: 86_400 }),
+      },
+      closed,
+    ),
+    /** Ports of the proxies on 127.0.0.1; 0 = any free one (`status` prints it). */
+    socksPort: Type.Integer({ minimum: 0, maximum: 65535 }),
+    httpPort: Type.Integer({ minimum: 0, maximum: 65535 }),
+    maxFlows: Type.Integer({ minimum: 1 }),
+    /** A node pretends to have this much when given; else what the machine has. */
+    memoryMb: Type.Optional(Type.Number({ minimum: 0 })),
+    vcpus: Type.Optional(Type.Number({ minimum: 0 })),
+    labels: Type.Record(Type.String(), Type.String()),
+    area: Type.Optional(Type.String()),
+    location: Type.Optional(Type.Object({ lat: Type.Number({ minimum: -90, maximum: 90 }), lon: Type.Number({ minimum: -180, maximum: 180 }) }, closed)),
+    drainSeconds: Type.Number({ minimum: 0 }),
+  },
+  closed,
+)
+
+const LogLevel = Type.Enum(['debug', 'info', 'warn', 'error', 'silent'])
+
+const Config = Type.Object({ log: LogLevel, root: RootConfig, cluster: ClusterConfig, agent: AgentConfig }, closed)
+
+export type Config = Static<typeof Config>
+export type RootConfig = Static<typeof RootConfig>
+export type ClusterConfig = Static<typeof ClusterConfig>
+export type AgentConfig = Static<typeof AgentConfig>
+
+/** Any part of the configuration, as a file or flags give it. */
+export type PartialConfig = { log?: string; root?: Partial<RootConfig>; cluster?: Partial<ClusterConfig>; agent?: Partial<AgentConfig> }
+
+export function defaults(hostName: string): Config {
+  const name = hostName.toLowerCase().split('.')[0]?.replace(/[^a-z0-9-]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 63)
+  return {
+    log: 'info',
+    root: { listen: '127.0.0.1:7470', opsListen: '127.0.0.1:7480', vipRestSeconds: 3600, clusterLostSeconds: 30 },
+    cluster: { name: 'edge', listen: '127.0.0.1:7471', opsListen: '127.0.0.1:7481' },
+    agent: {
+      name: name === undefined || name === '' ? 'node' : name,
+      listen: '0.0.0.0:7472',
+      advertise: [],
+      mode: 'loopback',
+      prefix: 'auto',
+      zones: ['local', 'internal'],
+      resolver: { port: 0, upstreams: [], ttlSeconds: 5, negativeTtlSeconds: 2 },
+      socksPort: 0,
+      httpPort: 0,
+      maxFlows: 50_000,
+      labels: {},
+      drainSeconds: 5,
+    },
+  }
+}
+
+Settings.Set({ maxErrors: 64 }) // every fault at once; 8 by default
+const compiled = Compile(Config)
+
+/**
+ * Defaults, then the file, then the flags; every fault at once, each with its path.
+ * @throws MeshError CONFIG_INVALID
+ */
+export function resolveConfig(base: Config, ...layers: readonly PartialConfig[]): Config {
+  const merged = layers.reduce<unknown>((config, layer) => merge(config, layer), base)
+  const faults = [...compiled.Errors(merged)]
+    .filter(({ keyword }) => keyword !== 'boolean') // the same fault again, as "schema is false"
+    .flatMap((fault) => {
+      const at = `config${fault.instancePath.replaceAll('/', '.')}`
+      if (fault.keyword === 'additionalProperties') return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key`)
+      if (fault.keyword === 'enum') return [`${at}: must be one of ${fault.params.allowedValues.join(', ')}`]
+      return [`${at}: ${fault.message}`]
+    })
+  if (faults.length > 0) throw new MeshError('CONFIG_INVALID', { faults: [...new Set(faults)] })
+  return merged as Config
+}
+
+/** @throws MeshError CONFIG_INVALID with the line and column of what YAML cannot read. */
+export function readConfigFile(path: string): PartialConfig {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new MeshError('CONFIG_INVALID', { path }, { cause })
+  }
+  const document = parseDocument(text)
+  const [problem] = document.errors
+  if (problem !== undefined) throw new MeshError('CONFIG_INVALID', { path, line: problem.linePos?.[0].line, problem: problem.message.split('\n')[0] })
+  return (document.toJS({ maxAliasCount: 20 }) ?? {}) as PartialConfig
+}
+
+/** `host:port`, `[v6]:port`. @throws MeshError CONFIG_INVALID */
+export function hostPort(text: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match === null || port > 65_535) throw new MeshError('CONFIG_INVALID', { address: text, remedy: 'write host:port, as 0.0.0.0:7472 or [::]:7472' })
+  return { host: (match[1] ?? match[2]) as string, port }
+}
+
+function merge(below: unknown, above: unknown): unknown {
+  if (!isRecord(below) || !isRecord(above)) return above === undefined ? below : above
+  const merged: Record<string, unknown> = { ...below }
+  for (const [key, value] of Object.entries(above)) {
+    if (key !== '__proto__') merged[key] = merge(merged[key], value)
+  }
+  return merged
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

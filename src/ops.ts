@@ -1,0 +1,69 @@
+import { createServer } from 'node:http'
+import { MeshError } from './errors.ts'
+import type { Metrics } from './metrics.ts'
+import { Lifetime } from './kit/lifetime.ts'
+
+export interface OpsOptions {
+  host: string
+  port: number
+  metrics: Metrics
+  /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
+  ready: () => Readonly<Record<string, boolean>>
+}
+
+/**
+ * What every role shows without credentials, on a loopback address: `/healthz` (alive), `/readyz` (200 or 503 with the
+ * claims), `/metrics` (Prometheus text).
+ */
+export class Ops {
+  readonly address: string
+  readonly #life: Lifetime
+
+  private constructor(address: string, life: Lifetime) {
+    this.address = address
+    this.#life = life
+  }
+
+  /** @throws MeshError LISTEN_FAILED */
+  static start({ host, port, metrics, ready }: OpsOptions): Promise<Ops> {
+    return Lifetime.open(async (life) => {
+      const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 }, (request, response) => {
+        const answer = (status: number, type: string, body: string) =>
+          response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body)
+        if (request.method !== 'GET') return answer(405, 'text/plain', 'only GET\n')
+        switch (new URL(request.url ?? '/', 'http://ops').pathname) {
+          case '/healthz':
+            return answer(200, 'text/plain', 'ok\n')
+          case '/readyz': {
+            const claims = ready()
+            const isReady = Object.values(claims).every(Boolean)
+            return answer(isReady ? 200 : 503, 'application/json', `${JSON.stringify({ ready: isReady, ...claims })}\n`)
+          }
+          case '/metrics':
+            metrics.registry.metrics().then(
+              (text) => answer(200, metrics.registry.contentType, text),
+              (error: unknown) => answer(500, 'text/plain', `${String(error)}\n`),
+            )
+            return
+          default:
+            return answer(404, 'text/plain', 'there are /healthz, /readyz and /metrics\n')
+        }
+      })
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })))
+        server.listen({ host, port, exclusive: true }, resolve)
+      })
+      server.unref()
+      life.defer(() => {
+        server.closeAllConnections()
+        server.close()
+      })
+      const bound = server.address()
+      return new Ops(`http://${host}:${typeof bound === 'object' && bound !== null ? bound.port : port}`, life)
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
