@@ -1,0 +1,70 @@
+import type { ServiceSpec, Strategy } from '../spec.ts'
+import type { Candidate } from './candidate.ts'
+import { FILTERS, type Filter } from './filters.ts'
+import { STRATEGIES, type Scorer } from './strategies.ts'
+
+/** One instance that needs a place. */
+export interface Work {
+  spec: ServiceSpec
+  /** Candidates that were asked and said no. */
+  refusedBy?: ReadonlySet<string>
+}
+
+export interface Rules {
+  filters: readonly Filter[]
+  strategies: Readonly<Record<Strategy, Scorer>>
+}
+
+export type Placement =
+  | { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string }
+  /** How many candidates were refused for which reason. */
+  | { kind: 'unplaceable'; reasons: Record<string, number> }
+
+export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
+
+/**
+ * Where an instance goes, for both tiers: the candidates of the root are clusters, those of a cluster its nodes.
+ *
+ *     candidates ─▶ filter (counted reasons) ─▶ score (the SLA's strategy) ─▶ choose (best, then smallest id)
+ *
+ * Pure: the order of the candidates makes no difference.
+ */
+export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rules = RULES): Placement {
+  const scoreOf = rules.strategies[work.spec.strategy]
+  const reasons: Record<string, number> = {}
+  let best: { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string } | undefined
+  for (const candidate of candidates) {
+    const reason = refusal(work, candidate, rules.filters)
+    if (reason !== undefined) {
+      reasons[reason] = (reasons[reason] ?? 0) + 1
+      continue
+    }
+    const { score, why } = scoreOf(work, candidate)
+    if (best === undefined || isBetter({ candidate, score }, best)) best = { kind: 'placed', candidate, score, why }
+  }
+  return best ?? { kind: 'unplaceable', reasons }
+}
+
+/** `3 × too little memory free, 1 × cordoned`, most frequent first. */
+export function tellReasons(reasons: Readonly<Record<string, number>>): string {
+  const counted = Object.entries(reasons).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+  return counted.length === 0 ? 'there is none' : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
+}
+
+function refusal(work: Work, candidate: Candidate, filters: readonly Filter[]): string | undefined {
+  for (const filter of filters) {
+    const reason = filter(work, candidate)
+    if (reason !== undefined) return reason
+  }
+  return undefined
+}
+
+type Scored = { candidate: Candidate; score: readonly number[] }
+
+function isBetter(a: Scored, b: Scored): boolean {
+  for (const [i, value] of a.score.entries()) {
+    const other = b.score[i] ?? 0
+    if (value !== other) return value > other
+  }
+  return a.candidate.id < b.candidate.id
+}
