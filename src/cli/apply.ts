@@ -1,0 +1,34 @@
+import { readFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { MeshError } from '../errors.ts'
+import { readSlaText } from '../orchestrator/sla/parse.ts'
+import { rootClient, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+interface Applied {
+  services: Array<{ id: string; change: string }>
+  warnings: Array<{ path: string; problem: string; remedy?: string }>
+}
+
+export function applyCommand(program: Command, context: () => Context): void {
+  program
+    .command('apply')
+    .description('make the mesh run what an SLA document says: create what is new, change what differs')
+    .requiredOption('-f, --file <file>', 'the document, YAML or JSON; - for standard input')
+    .option('--prune', 'remove services of these apps that the document no longer names')
+    .action(async ({ file, prune }: { file: string; prune?: boolean }) => {
+      const document = readSlaText(read(file), file === '-' ? 'standard input' : file)
+      const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
+      if (context().format === 'json') return printJson(applied)
+      for (const { path, problem, remedy } of applied.warnings) console.error(`warning: ${path}: ${problem}${remedy === undefined ? '' : ` – ${remedy}`}`)
+      printTable(['service', 'change'], applied.services.map(({ id, change }) => [id, change]))
+    })
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file === '-' ? 0 : file, 'utf8')
+  } catch (cause) {
+    throw new MeshError('USAGE', { file }, { cause })
+  }
+}

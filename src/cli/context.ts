@@ -1,0 +1,55 @@
+import { join } from 'node:path'
+import { MeshError } from '../errors.ts'
+import { askAgent } from '../local-api.ts'
+import type { Format } from './output.ts'
+import { readCredential, RootClient } from './root-client.ts'
+
+/** What every command gets: where the state is, how to print, and the few environment variables that count. */
+export interface Context {
+  /** The state directory; each role keeps its own folder in it. */
+  state: string
+  format: Format
+  /** Path of an admin credential, when not `<state>/root/admin.json`. */
+  credential: string | undefined
+  environment: Readonly<Record<string, string | undefined>>
+  version: string
+}
+
+export interface GlobalOptions {
+  state?: string
+  output?: string
+  credential?: string
+}
+
+export function contextOf(options: GlobalOptions, environment: Context['environment'], version: string): Context {
+  const { output = 'table' } = options
+  if (output !== 'table' && output !== 'json') throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'table or json' })
+  return {
+    state: options.state ?? environment['HEDGEROW_STATE'] ?? defaultState(environment),
+    format: output,
+    credential: options.credential ?? environment['HEDGEROW_CREDENTIAL'],
+    environment,
+    version,
+  }
+}
+
+function defaultState(environment: Context['environment']): string {
+  if (process.getuid?.() === 0) return '/var/lib/hedgerow'
+  return join(environment['XDG_STATE_HOME'] ?? join(environment['HOME'] ?? '.', '.local', 'state'), 'hedgerow')
+}
+
+export function folders(state: string) {
+  return { root: join(state, 'root'), cluster: join(state, 'cluster'), agent: join(state, 'agent') }
+}
+
+export function socketPath(state: string): string {
+  return join(folders(state).agent, 'agent.sock')
+}
+
+export function rootClient({ state, credential }: Context): RootClient {
+  return new RootClient(readCredential(credential ?? join(folders(state).root, 'admin.json')))
+}
+
+export function agent(context: Context, route: string, query: Record<string, string> = {}): Promise<unknown> {
+  return askAgent(socketPath(context.state), route, query)
+}

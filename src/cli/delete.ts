@@ -1,0 +1,21 @@
+import type { Command } from 'commander'
+import { MeshError } from '../errors.ts'
+import { rootClient, type Context } from './context.ts'
+import { printJson } from './output.ts'
+
+const KINDS = ['app', 'service', 'node']
+
+export function deleteCommand(program: Command, context: () => Context): void {
+  program
+    .command('delete')
+    .description('remove an app (app.ns), a service (app.ns.service.ns) or a node (cluster/node, whose certificate then counts no more)')
+    .argument('<kind>', KINDS.join(', '))
+    .argument('<name>')
+    .action(async (kind: string, name: string) => {
+      if (!KINDS.includes(kind)) throw new MeshError('USAGE', { kind, remedy: KINDS.join(', ') })
+      const path = kind === 'node' ? name : encodeURIComponent(name)
+      const deleted = await rootClient(context()).call('DELETE', `/${kind}s/${path}`)
+      if (context().format === 'json') printJson(deleted)
+      else console.log(`${kind} ${name} deleted`)
+    })
+}

@@ -1,0 +1,28 @@
+import { spawn } from 'node:child_process'
+import type { Command } from 'commander'
+import { MeshError } from '../errors.ts'
+import { agent, type Context } from './context.ts'
+
+export function execCommand(program: Command, context: () => Context): void {
+  program
+    .command('exec')
+    .description('run a command whose HTTP and SOCKS clients reach semantic names: hedgerow exec -- curl http://…')
+    .argument('<command...>', 'the command and its arguments')
+    .action(async (command: string[]) => {
+      const proxies = (await agent(context(), '/proxy-environment')) as Record<string, string>
+      process.exitCode = await run(command, { ...context().environment, ...proxies })
+    })
+}
+
+/** The command's own exit code; 128 + n when signal n ended it, as shells say it. */
+function run([program = '', ...argv]: readonly string[], env: Record<string, string | undefined>): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, argv, { stdio: 'inherit', env })
+    const forward = (signal: NodeJS.Signals) => child.kill(signal)
+    process.on('SIGINT', forward).on('SIGTERM', forward)
+    child.on('error', (cause) => reject(new MeshError('USAGE', { command: program }, { cause })))
+    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : SIGNALS[signal] ?? 0)))
+  })
+}
+
+const SIGNALS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 }

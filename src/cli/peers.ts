@@ -1,0 +1,18 @@
+import type { Command } from 'commander'
+import type { PeerReport } from '../reports.ts'
+import { agent, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+export function peersCommand(program: Command, context: () => Context): void {
+  program
+    .command('peers')
+    .description('the nodes this one has a session with: path, round-trip time, carriers, streams, bytes')
+    .action(async () => {
+      const peers = (await agent(context(), '/peers')) as PeerReport[]
+      if (context().format === 'json') return printJson(peers)
+      printTable(
+        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out'],
+        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut }) => [node, path, rttMs?.toFixed(2), carriers, streams, bytesIn, bytesOut]),
+      )
+    })
+}

@@ -1,0 +1,18 @@
+import type { Command } from 'commander'
+import type { ResolveReport } from '../reports.ts'
+import { agent, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+export function resolveCommand(program: Command, context: () => Context): void {
+  program
+    .command('resolve')
+    .description('what a name means right now: its VIP, its ports, and the instances in the order they would be tried')
+    .argument('<name>', 'a semantic name')
+    .action(async (name: string) => {
+      const report = (await agent(context(), '/resolve', { name })) as ResolveReport
+      if (context().format === 'json') return printJson(report)
+      console.log(`${report.canonical}  ${report.ipv4}  ${report.ipv6}`)
+      console.log(`ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`)
+      printTable(['instance', 'node', 'state'], report.order.map(({ instance, node, state }) => [instance, node, state]))
+    })
+}

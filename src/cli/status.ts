@@ -1,0 +1,38 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Command } from 'commander'
+import { explain, isMeshError, MeshError } from '../errors.ts'
+import type { StatusReport } from '../reports.ts'
+import { agent, folders, rootClient, socketPath, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+export function statusCommand(program: Command, context: () => Context): void {
+  program
+    .command('status')
+    .description('what runs in this state directory: the agent here, the mesh as its root sees it')
+    .action(async () => {
+      const here = context()
+      const node = existsSync(socketPath(here.state)) ? await asked(agent(here, '/status')) : undefined
+      const hasCredential = here.credential !== undefined || existsSync(join(folders(here.state).root, 'admin.json'))
+      const mesh = hasCredential ? await asked(rootClient(here).call('GET', '/status')) : undefined
+      if (node === undefined && mesh === undefined) throw new MeshError('NOT_RUNNING', { path: here.state })
+      if (here.format === 'json') return printJson({ agent: node, mesh })
+      for (const [title, facts] of [['agent', node], ['mesh', mesh]] as const) {
+        if (facts !== undefined) printTable([title, ''], Object.entries(facts).map(([key, value]) => [key, plain(value)]))
+      }
+    })
+}
+
+/** A part that does not answer is a finding, not a failure of the other part. */
+async function asked(answer: Promise<unknown>): Promise<StatusReport | Record<string, unknown> | { problem: string }> {
+  try {
+    return (await answer) as StatusReport
+  } catch (error) {
+    if (isMeshError(error, 'UNAUTHENTICATED')) throw error
+    return { problem: explain(error) }
+  }
+}
+
+function plain(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+}

@@ -1,0 +1,17 @@
+import type { Command } from 'commander'
+import type { TraceReport } from '../reports.ts'
+import { agent, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+export function traceCommand(program: Command, context: () => Context): void {
+  program
+    .command('trace')
+    .description('every decision of one connection, which it really makes: name, VIP, instances and their order, path, connect time')
+    .argument('<name:port>', 'as shop.acme.cart.prod.any.closest.local:8080')
+    .action(async (target: string) => {
+      const report = (await agent(context(), '/trace', { target })) as TraceReport
+      if (context().format === 'json') printJson(report)
+      else printTable(['step', 'what', 'ms'], report.steps.map(({ step, what, ms }) => [step, what, ms?.toFixed(1) ?? '']))
+      if (!report.ok) process.exitCode = 1
+    })
+}

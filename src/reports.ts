@@ -1,0 +1,76 @@
+/** What the agent's local socket answers, and what the commands print: one shape a question. */
+
+export interface StatusReport {
+  node: string
+  version: string
+  pid: number
+  upSeconds: number
+  mode: 'loopback' | 'host'
+  prefix: string
+  /** `host:port` of the name server. */
+  resolver: string
+  /** How a stub resolver names it in resolv.conf; absent when it is not on port 53. */
+  nameserver?: string
+  socks: string
+  http: string
+  tunnel: string
+  ops: string
+  controlLink: 'up' | 'down'
+  certificateUntil: string
+  services: number
+  instancesHere: number
+  flowsOpen: number
+  sessions: number
+  listeners: number
+}
+
+export interface PeerReport {
+  node: string
+  path: string
+  rttMs?: number
+  carriers: number
+  streams: number
+  bytesIn: number
+  bytesOut: number
+}
+
+export interface FlowReport {
+  id: number
+  caller: string
+  name: string
+  instance?: string
+  node?: string
+  path?: string
+  bytesSent: number
+  bytesReceived: number
+  ageMs: number
+  /** Absent while the flow is open. */
+  ended?: string
+}
+
+export interface ResolveReport {
+  name: string
+  canonical: string
+  service: string
+  choice: string
+  ipv4: string
+  ipv6: string
+  ports: Array<{ port: number; protocol: string; name?: string }>
+  order: Array<{ instance: string; node: string; state: string }>
+  reason: string
+}
+
+export interface TraceReport {
+  name: string
+  steps: Array<{ step: string; what: string; ms?: number }>
+  ok: boolean
+  /** Where it ended up. */
+  instance?: string
+  node?: string
+  path?: string
+  connectMs?: number
+}
+
+export interface CheckReport {
+  checks: Array<{ check: string; ok: boolean; finding: string; remedy?: string }>
+}
