@@ -1,0 +1,215 @@
+import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { MeshError } from '../errors.ts'
+
+/** Each step runs once, in order, in one transaction; never edit one that was released, add another. */
+const MIGRATIONS = [
+  `CREATE TABLE documents (
+     collection TEXT NOT NULL,
+     key TEXT NOT NULL,
+     revision INTEGER NOT NULL,
+     body TEXT NOT NULL,
+     PRIMARY KEY (collection, key)
+   ) WITHOUT ROWID;
+   CREATE TABLE revisions (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL);
+   INSERT INTO revisions VALUES (1, 0);`,
+] as const
+
+/** Marks the file as ours: "hedg". */
+const APPLICATION_ID = 0x68656467
+
+/** Documents of one kind, by key. Reads and writes are synchronous; a key exists once. */
+export interface Collection<T> {
+  get(key: string): T | undefined
+  /** Grows with every write to the store; `undefined` for a key that does not exist. */
+  revision(key: string): number | undefined
+  put(key: string, value: T): void
+  /** False, and nothing written, when the key exists. */
+  create(key: string, value: T): boolean
+  delete(key: string): boolean
+  /** In key order; only keys that begin with `prefix`. */
+  list(prefix?: string): T[]
+  keys(prefix?: string): string[]
+}
+
+/**
+ * State that survives a crash: JSON documents in SQLite, write-ahead log, every commit on disk before it returns.
+ * One process owns the file; a second one is told so.
+ */
+export class Store implements Disposable {
+  readonly path: string
+  readonly #database: DatabaseSync
+  readonly #statements: Statements
+  #depth = 0
+
+  private constructor(path: string, database: DatabaseSync) {
+    this.path = path
+    this.#database = database
+    this.#statements = prepare(database)
+  }
+
+  /** @throws MeshError STATE_UNREADABLE (place or permissions) or STATE_CORRUPT (content; nothing is overwritten). */
+  static open(path: string): Store {
+    makePlace(path)
+    let database: DatabaseSync | undefined
+    try {
+      database = new DatabaseSync(path, { timeout: 500 })
+      check(database, path)
+      database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON')
+      migrate(database, path)
+      return new Store(path, database)
+    } catch (error) {
+      database?.close()
+      throw stateError(path, error)
+    }
+  }
+
+  collection<T>(name: string): Collection<T> {
+    const { get, revision, put, create, remove, list } = this.#statements
+    const rows = (prefix: string) =>
+      list.all(name, prefix, `${prefix}\u{10ffff}`) as unknown as Array<{ key: string; body: string }>
+    const write = (statement: StatementSync, key: string, value: T): boolean =>
+      this.transaction(() => {
+        const next = (this.#statements.advance.get() as { last: number }).last
+        return Number(statement.run(name, key, next, JSON.stringify(value)).changes) === 1
+      })
+    return {
+      get: (key) => {
+        const row = get.get(name, key) as { body: string } | undefined
+        return row === undefined ? undefined : (JSON.parse(row.body) as T)
+      },
+      revision: (key) => (revision.get(name, key) as { revision: number } | undefined)?.revision,
+      put: (key, value) => {
+        write(put, key, value)
+      },
+      create: (key, value) => write(create, key, value),
+      delete: (key) => this.transaction(() => Number(remove.run(name, key).changes) === 1),
+      list: (prefix = '') => rows(prefix).map((row) => JSON.parse(row.body) as T),
+      keys: (prefix = '') => rows(prefix).map((row) => row.key),
+    }
+  }
+
+  /** All of `work`, or nothing of it when it throws. A transaction inside another joins it. */
+  transaction<T>(work: () => T): T {
+    if (this.#depth > 0) return work()
+    this.#depth = 1
+    try {
+      this.#database.exec('BEGIN IMMEDIATE')
+      const result = work()
+      this.#database.exec('COMMIT')
+      return result
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
+      throw isSqlite(error) ? stateError(this.path, error) : error
+    } finally {
+      this.#depth = 0
+    }
+  }
+
+  close(): void {
+    if (this.#database.isOpen) this.#database.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+type Statements = ReturnType<typeof prepare>
+
+function prepare(database: DatabaseSync) {
+  return {
+    get: database.prepare('SELECT body FROM documents WHERE collection = ? AND key = ?'),
+    revision: database.prepare('SELECT revision FROM documents WHERE collection = ? AND key = ?'),
+    advance: database.prepare('UPDATE revisions SET last = last + 1 RETURNING last'),
+    put: database.prepare(
+      `INSERT INTO documents (collection, key, revision, body) VALUES (?, ?, ?, ?)
+       ON CONFLICT DO UPDATE SET revision = excluded.revision, body = excluded.body`,
+    ),
+    create: database.prepare(
+      'INSERT INTO documents (collection, key, revision, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
+    ),
+    remove: database.prepare('DELETE FROM documents WHERE collection = ? AND key = ?'),
+    list: database.prepare(
+      'SELECT key, body FROM documents WHERE collection = ? AND key >= ? AND key < ? ORDER BY key',
+    ),
+  }
+}
+
+/** The file is made by us, so that it is 0600 from its first byte; SQLite gives its log the same mode. */
+function makePlace(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    closeSync(openSync(path, 'a+', 0o600))
+    chmodSync(path, 0o600)
+  } catch (cause) {
+    throw new MeshError('STATE_UNREADABLE', { path, remedy: REMEDY }, { cause })
+  }
+}
+
+const REMEDY = 'give this user read and write permission on the directory, or choose another with --state'
+
+/** Reads before anything writes: a damaged file stays as it is, for whoever must rescue it. */
+function check(database: DatabaseSync, path: string): void {
+  database.exec('PRAGMA locking_mode = EXCLUSIVE')
+  const { integrity_check: verdict } = database.prepare('PRAGMA integrity_check(1)').get() as {
+    integrity_check: string
+  }
+  if (verdict !== 'ok') throw corrupt(path, verdict)
+  const { application_id: owner } = database.prepare('PRAGMA application_id').get() as { application_id: number }
+  if (owner !== APPLICATION_ID && versionOf(database) + tablesOf(database) > 0) {
+    throw corrupt(path, 'this is a database of another program')
+  }
+}
+
+function migrate(database: DatabaseSync, path: string): void {
+  const version = versionOf(database)
+  if (version > MIGRATIONS.length) {
+    throw new MeshError('STATE_UNREADABLE', {
+      path,
+      reason: `written by a newer hedgerow (state version ${version}, this one knows ${MIGRATIONS.length})`,
+      remedy: 'start that version, or choose another directory with --state',
+    })
+  }
+  database.exec('BEGIN IMMEDIATE') // also takes the lock: from here on the file is ours alone
+  for (const step of MIGRATIONS.slice(version)) database.exec(step)
+  database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${MIGRATIONS.length}; COMMIT`)
+}
+
+function versionOf(database: DatabaseSync): number {
+  return (database.prepare('PRAGMA user_version').get() as { user_version: number }).user_version
+}
+
+function tablesOf(database: DatabaseSync): number {
+  return (database.prepare('SELECT count(*) AS tables FROM sqlite_schema').get() as { tables: number }).tables
+}
+
+function isSqlite(error: unknown): error is Error & { errcode: number } {
+  return error instanceof Error && 'errcode' in error
+}
+
+/** https://sqlite.org/rescode.html, primary codes. */
+const BUSY = 5
+const LOCKED = 6
+const CORRUPT = 11
+const NOT_A_DATABASE = 26
+
+function stateError(path: string, error: unknown): unknown {
+  if (!isSqlite(error)) return error
+  const code = error.errcode & 0xff
+  if (code === CORRUPT || code === NOT_A_DATABASE) return corrupt(path, error.message)
+  const remedy =
+    code === BUSY || code === LOCKED
+      ? 'another hedgerow uses this directory: stop it, or choose another with --state'
+      : REMEDY
+  return new MeshError('STATE_UNREADABLE', { path, remedy }, { cause: error })
+}
+
+function corrupt(path: string, reason: string): MeshError {
+  return new MeshError('STATE_CORRUPT', {
+    path,
+    reason,
+    remedy: 'nothing was overwritten: restore the file from a copy, or move it away to start anew',
+  })
+}
