@@ -1,0 +1,215 @@
+import { addressToVip, holdsVip, RESOLVER_VIP, vipToIPv4, vipToIPv6, type VipRange } from '../src/model/address.ts'
+import type { InterestKey } from '../src/model/ids.ts'
+import { parseName, printName } from '../src/model/name.ts'
+import type { VipIndex } from '../src/model/service.ts'
+import type { TableView, Target } from '../src/table/view.ts'
+import { findService, portsAt, type ServiceLabels } from './service-labels.ts'
+import { CLASS_IN, TYPE } from './numbers.ts'
+import { isAboveNames } from './above-names.ts'
+import { readReverse } from './reverse.ts'
+
+/*
+ *                  class, type ─▶ refused
+ *   question ─▶    reverse name of our range ─▶ PTR
+ *                  zone itself, ns.zone ─▶ SOA, NS, A
+ *                  _port._tcp.name, name ─▶ table.find ─▶ target ─▶ A AAAA TXT SRV
+ *                                                      ├▶ unasked ─▶ ask
+ *                                                      └▶ unknown ─▶ NXDOMAIN
+ *                  anything else ─▶ forward
+ *
+ * Pure, and on the path of every question that the responder does not remember. A name in our zones is never forwarded.
+ */
+
+/** `name` as asked (its case too), without the final dot; bytes that are no plain characters as `\DDD`. */
+export interface Question {
+  name: string
+  type: number
+  class: number
+}
+
+export type DnsRecord = { name: string } & (
+  | { type: 'A' | 'AAAA'; address: string }
+  | { type: 'PTR' | 'NS'; target: string }
+  | { type: 'SRV'; port: number; target: string }
+  | { type: 'TXT'; strings: readonly string[] }
+  /** `name` is the zone. */
+  | { type: 'SOA' }
+)
+
+export interface Answer {
+  kind: 'answer'
+  code: 'NOERROR' | 'NXDOMAIN' | 'REFUSED' | 'NOTIMP'
+  records: readonly DnsRecord[]
+  authorities: readonly DnsRecord[]
+  additionals: readonly DnsRecord[]
+  /** The same until the table changes, so its bytes may be kept. */
+  isLasting: boolean
+  /** Why there is nothing: for the log. */
+  reason?: string
+}
+
+export type Decision =
+  | Answer
+  /** The cluster has not been asked yet; ask, then decide again. */
+  | { kind: 'ask'; key: InterestKey }
+  | { kind: 'ask-vip'; vip: VipIndex }
+  /** Not ours. */
+  | { kind: 'forward' }
+
+export interface AnswerSettings {
+  /** Lower case; the first is the one that PTR answers print. */
+  zones: readonly string[]
+  range: VipRange
+  /** What the choice means right now: one string per instance, in the order to try. */
+  explainChoice(target: Target): readonly string[]
+}
+
+/** What to say to a question, from what the node knows. */
+export function answer(question: Question, table: TableView, settings: AnswerSettings): Decision {
+  const { type } = question
+  if (question.class !== CLASS_IN) return refused('REFUSED', 'only class IN is served')
+  if (type === TYPE.AXFR || type === TYPE.IXFR) return refused('REFUSED', 'zones are not transferred')
+  if (type > TYPE.AXFR && type <= TYPE.MAILA) return refused('NOTIMP', 'the type is obsolete')
+  const name = question.name.toLowerCase()
+  if (name.endsWith('.arpa')) return reverseAnswer(name, type, table, settings)
+  const zone = zoneOf(name, settings.zones)
+  if (zone === undefined) return { kind: 'forward' }
+  if (name === zone) return apexAnswer(zone, type)
+  if (name === `ns.${zone}`) return found(addressesOf(name, RESOLVER_VIP, settings.range), { name, type, zone })
+
+  const labels = findService(name)
+  const parsed = parseName(labels?.of ?? name, settings.zones)
+  if (parsed.kind === 'outside') return { kind: 'forward' }
+  if (parsed.kind === 'invalid') {
+    if (labels === undefined && isAboveNames(name.slice(0, -zone.length - 1), table)) return nothingOf({ zone })
+    return unknown(name, settings, parsed.label === '' ? parsed.reason : `${parsed.label}: ${parsed.reason}`)
+  }
+  const known = table.find(parsed.name)
+  switch (known.kind) {
+    case 'unasked':
+      return { kind: 'ask', key: known.key }
+    case 'unknown':
+      return unknown(name, settings, known.reason)
+    case 'target':
+      return labels === undefined
+        ? targetAnswer({ name, type, zone }, known.target, settings)
+        : serviceAnswer({ name, type, zone, labels }, known.target, settings)
+    default:
+      return known satisfies never
+  }
+}
+
+/** NXDOMAIN, with the SOA of the zone the name would be in (RFC 2308 §3). */
+export function unknown(name: string, settings: AnswerSettings, reason: string): Answer {
+  const lower = name.toLowerCase()
+  const zone = zoneOf(lower, settings.zones) ?? readReverse(lower, settings.range)?.zone
+  return { ...nothingOf(zone === undefined ? {} : { zone }), code: 'NXDOMAIN', isLasting: false, reason }
+}
+
+/** The question that is being answered, in lower case. */
+interface Asked {
+  name: string
+  type: number
+  zone: string
+}
+
+function targetAnswer(asked: Asked, target: Target, settings: AnswerSettings): Answer {
+  if (asked.type === TYPE.TXT) {
+    const strings = settings.explainChoice(target)
+    const record = {
+      type: 'TXT',
+      name: asked.name,
+      strings: strings.length > 0 ? strings : ['no running instance'],
+    } as const
+    return { ...nothingOf(asked), records: [record], authorities: [], isLasting: false }
+  }
+  const addresses = addressesOf(asked.name, target.vip, settings.range)
+  const answered = found(addresses, asked)
+  // A VIP that the range leaves out exists, but not here.
+  return addresses.some(({ type }) => type === 'A')
+    ? answered
+    : { ...answered, reason: 'the address range here leaves its VIP out' }
+}
+
+function serviceAnswer(asked: Asked & { labels: ServiceLabels }, target: Target, settings: AnswerSettings): Answer {
+  const { name, labels, zone } = asked
+  const ports = portsAt(labels, target.service)
+  if (ports.length === 0) return unknown(name, settings, 'the service has no such port')
+  if (labels.port === undefined) return nothingOf(asked) // `_tcp.<name>`: something is below it
+  const canonical = canonicalOf(target, zone)
+  const records = ports.map(({ port }) => ({ type: 'SRV', name, port, target: canonical }) as const)
+  const answered = found(records, asked)
+  return answered.records.length === 0
+    ? answered
+    : { ...answered, additionals: addressesOf(canonical, target.vip, settings.range) }
+}
+
+function apexAnswer(zone: string, type: number): Answer {
+  return found(
+    [
+      { type: 'SOA', name: zone },
+      { type: 'NS', name: zone, target: `ns.${zone}` },
+    ],
+    { name: zone, type, zone },
+  )
+}
+
+function reverseAnswer(name: string, type: number, table: TableView, settings: AnswerSettings): Decision {
+  const reverse = readReverse(name, settings.range)
+  if (reverse === undefined) return { kind: 'forward' }
+  const { zone, address } = reverse
+  const mainZone = settings.zones[0] ?? 'local'
+  if (name === zone)
+    return found(
+      [
+        { type: 'SOA', name: zone },
+        { type: 'NS', name: zone, target: `ns.${mainZone}` },
+      ],
+      { name, type, zone },
+    )
+  if (reverse.isAbove) return nothingOf(reverse)
+  const vip = address === undefined ? undefined : addressToVip(settings.range, address)
+  if (vip === undefined) return unknown(name, settings, 'not the reverse name of a VIP')
+  if (vip === RESOLVER_VIP) return found([{ type: 'PTR', name, target: `ns.${mainZone}` }], { name, type, zone })
+  const target = table.byVip(vip)
+  if (target === undefined) return { kind: 'ask-vip', vip }
+  return found([{ type: 'PTR', name, target: canonicalOf(target, mainZone) }], { name, type, zone })
+}
+
+/** Of the records at a name those that were asked for; ANY gets the first (RFC 8482 §4.1). None: NODATA. */
+function found(records: readonly DnsRecord[], { type, zone }: Asked): Answer {
+  const chosen = type === TYPE.ANY ? records.slice(0, 1) : records.filter((record) => TYPE[record.type] === type)
+  return chosen.length === 0 ? nothingOf({ zone }) : { ...nothingOf({}), records: chosen }
+}
+
+function nothingOf({ zone }: { zone?: string }): Answer {
+  const authorities = zone === undefined ? [] : [{ type: 'SOA', name: zone } as const]
+  return { kind: 'answer', code: 'NOERROR', records: [], authorities, additionals: [], isLasting: true }
+}
+
+function refused(code: 'REFUSED' | 'NOTIMP', reason: string): Answer {
+  return { ...nothingOf({}), code, isLasting: false, reason }
+}
+
+function addressesOf(name: string, vip: VipIndex, range: VipRange): DnsRecord[] {
+  const records: DnsRecord[] = []
+  if (holdsVip(range, vip)) records.push({ type: 'A', name, address: vipToIPv4(range, vip) })
+  const address6 = vipToIPv6(range, vip)
+  if (address6 !== undefined) records.push({ type: 'AAAA', name, address: address6 })
+  return records
+}
+
+function canonicalOf({ service, choice }: Target, zone: string): string {
+  const { app, appNamespace, name, namespace } = service
+  return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
+}
+
+/** The longest zone that the name is in. */
+function zoneOf(name: string, zones: readonly string[]): string | undefined {
+  let best: string | undefined
+  for (const zone of zones) {
+    const isIn = name === zone || name.endsWith(`.${zone}`)
+    if (isIn && (best === undefined || zone.length > best.length)) best = zone
+  }
+  return best
+}

@@ -1,0 +1,98 @@
+import { Packet, type Resource } from 'dns2'
+import type { Answer, DnsRecord } from './answer.ts'
+import { CODE, HEADER, TYPE } from './numbers.ts'
+import type { Query } from './wire.ts'
+
+/*
+ * The one door to dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
+ * flags, question and OPT for each asker (wire.ts). Its faults are kept out: dots inside labels (questions are read and put
+ * back as bytes), TXT over 255 bytes, UDP sizes and EDNS versions (wire.ts), IPv6 with a dotted tail (model/address prints none).
+ */
+
+/** Of all strings of one TXT record, so that the reply fits a TCP message. */
+const TXT_LIMIT = 16_384
+
+export interface Opt {
+  size: number
+  version: number
+  isDnssecOk: boolean
+}
+
+/** The whole reply of an answer, to be stamped for each asker. */
+export function writeAnswer(query: Query, answer: Answer, ttl: { seconds: number; negativeSeconds: number }): Buffer {
+  const packet = new Packet()
+  const isOurs = answer.code === 'NOERROR' || answer.code === 'NXDOMAIN'
+  const header = { qr: 1, aa: isOurs ? 1 : 0, ra: 1, rcode: CODE[answer.code] } as const
+  packet.header = new Packet.Header(header)
+  packet.questions = [new Packet.Question({ name: layoutOf(query), type: query.type, class: query.class })]
+  // A type or class of 0 would be replaced by dns2's default; the stamp puts the asked bytes back in any case.
+  packet.answers = answer.records.map((record) => resourceOf(record, ttl))
+  packet.authorities = answer.authorities.map((record) => resourceOf(record, ttl))
+  packet.additionals = answer.additionals.map((record) => resourceOf(record, ttl))
+  return packet.toBuffer()
+}
+
+/** More records than that (TSIG, several additionals): dns2 checks them. */
+export function readOddOpt(packet: Buffer): Opt | 'fault' | undefined {
+  const parsed = Packet.parse(packet)
+  if (parsed.errors.length > 0) return 'fault'
+  const opts = parsed.additionals.filter(({ type }) => type === TYPE.OPT)
+  const [opt] = opts
+  if (opt === undefined) return undefined
+  if (opts.length > 1) return 'fault'
+  return { size: opt.class, version: opt.version ?? 0, isDnssecOk: opt.doFlag ?? false }
+}
+
+/** A name that dns2 writes with the same label lengths, so that its compression pointers stay right. */
+function layoutOf({ packet }: Query): string {
+  const labels: string[] = []
+  for (let at = HEADER, length = packet[at] as number; length > 0; length = packet[at] as number) {
+    labels.push(packet.toString('latin1', at + 1, at + 1 + length).replace(/[^\w-]/g, '_'))
+    at += length + 1
+  }
+  return labels.join('.')
+}
+
+function resourceOf(record: DnsRecord, ttl: { seconds: number; negativeSeconds: number }): Resource {
+  const { name, type } = record
+  const seconds = type === 'SOA' ? ttl.negativeSeconds : ttl.seconds
+  const resource = new Packet.Resource(name, TYPE[type], Packet.CLASS.IN, seconds)
+  switch (record.type) {
+    case 'A':
+    case 'AAAA':
+      return Object.assign(resource, { address: record.address })
+    case 'PTR':
+      return Object.assign(resource, { domain: record.target })
+    case 'NS':
+      return Object.assign(resource, { ns: record.target })
+    case 'SRV':
+      return Object.assign(resource, { priority: 0, weight: 0, port: record.port, target: record.target })
+    case 'TXT':
+      return Object.assign(resource, { data: boundedStrings(record.strings) })
+    case 'SOA':
+      return Object.assign(resource, {
+        primary: `ns.${name}`,
+        admin: `hostmaster.${name}`,
+        serial: 1, // the zone is not transferred
+        refresh: 3600,
+        retry: 600,
+        expiration: 86_400,
+        minimum: ttl.negativeSeconds,
+      })
+    default:
+      return record satisfies never
+  }
+}
+
+/** At most 255 bytes each: dns2 writes longer ones with a wrong length. */
+function boundedStrings(strings: readonly string[]): Buffer[] {
+  const bounded: Buffer[] = []
+  let bytes = 0
+  for (const [i, text] of strings.entries()) {
+    const string = Buffer.from(text).subarray(0, 255)
+    bytes += string.length + 1
+    if (bytes > TXT_LIMIT) return [...bounded, Buffer.from(`and ${strings.length - i} more`)]
+    bounded.push(string)
+  }
+  return bounded
+}

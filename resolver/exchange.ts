@@ -1,0 +1,104 @@
+import { createSocket } from 'node:dgram'
+import { connect, isIPv6 } from 'node:net'
+import type { Server } from './resolv-conf.ts'
+import { isAnswerTo } from './wire.ts'
+
+/** One question to one server. */
+export interface Exchange {
+  server: Server
+  /** With an id that nobody can guess. */
+  sent: Buffer
+  /** Where its question ends. */
+  end: number
+  /** Holds the socket's own address while it is open. */
+  sources: Set<string>
+}
+
+export function sourceKey({ address, port }: Server): string {
+  return `${address}|${port}`
+}
+
+/**
+ * By UDP, from a socket of its own: its random port and the random id are what a forger has to guess (RFC 5452 §9.2). The
+ * socket is connected, so the kernel drops what others send and reports a closed port at once.
+ * @throws when it does not answer until the signal aborts.
+ */
+export function askUdp({ server, sent, end, sources }: Exchange, signal: AbortSignal): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(reasonOf(signal))
+    const socket = createSocket(isIPv6(server.address) ? 'udp6' : 'udp4')
+    let source: string | undefined
+    const close = () => {
+      signal.removeEventListener('abort', aborted)
+      if (source !== undefined) sources.delete(source)
+      socket.on('error', () => undefined)
+      socket.close()
+    }
+    const fail = (error: Error) => {
+      close()
+      reject(error)
+    }
+    const aborted = () => fail(reasonOf(signal))
+    signal.addEventListener('abort', aborted, { once: true })
+    socket.once('error', fail)
+    socket.on('message', (message, from) => {
+      // Between bind and connect the kernel let everybody in.
+      if (source === undefined || from.port !== server.port || from.address !== socket.remoteAddress().address) return
+      if (!isAnswerTo(message, sent, end)) return
+      close()
+      resolve(message)
+    })
+    socket.connect(server.port, server.address, () => {
+      if (signal.aborted) return
+      source = sourceKey(socket.address())
+      sources.add(source)
+      socket.send(sent)
+    })
+  })
+}
+
+/**
+ * By a TCP connection of its own.
+ * @throws when it does not answer until the signal aborts, or answers something else.
+ */
+export function askTcp({ server, sent, end, sources }: Exchange, signal: AbortSignal): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(reasonOf(signal))
+    const socket = connect({ host: server.address, port: server.port })
+    let received: Buffer = Buffer.alloc(0)
+    let source: string | undefined
+    const close = () => {
+      signal.removeEventListener('abort', aborted)
+      if (source !== undefined) sources.delete(source)
+      socket.on('error', () => undefined)
+      socket.destroy()
+    }
+    const fail = (error: Error) => {
+      close()
+      reject(error)
+    }
+    const aborted = () => fail(reasonOf(signal))
+    signal.addEventListener('abort', aborted, { once: true })
+    socket.once('error', fail)
+    socket.once('end', () => fail(new Error('the connection ended before the reply')))
+    socket.once('connect', () => {
+      source = sourceKey({ address: socket.localAddress ?? '', port: socket.localPort ?? 0 })
+      sources.add(source)
+      const length = Buffer.alloc(2)
+      length.writeUInt16BE(sent.length)
+      socket.write(Buffer.concat([length, sent]))
+    })
+    socket.on('data', (chunk: Buffer) => {
+      received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
+      if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return
+      const message = received.subarray(2, 2 + received.readUInt16BE(0))
+      if (!isAnswerTo(message, sent, end)) return fail(new Error('not the answer to the question'))
+      close()
+      resolve(message)
+    })
+  })
+}
+
+function reasonOf(signal: AbortSignal): Error {
+  return signal.reason instanceof Error ? signal.reason : new Error('aborted')
+}

@@ -1,0 +1,194 @@
+import { Lifetime } from '../src/kit/lifetime.ts'
+import type { Log } from '../src/kit/log.ts'
+import type { Metrics } from '../src/metrics.ts'
+import type { InterestSource, TableView } from '../src/table/view.ts'
+import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
+import { CLASS_IN, CODE, type Code } from './numbers.ts'
+import { writeAnswer } from './codec.ts'
+import type { Server } from './resolv-conf.ts'
+import { Tally, type Source } from './tally.ts'
+import type { Transport, Upstream } from './upstream.ts'
+import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault, type Query } from './wire.ts'
+
+/*
+ *   packet ─▶ readQuery ─▶ remembered? ─▶ stamp ─▶ reply
+ *                       └▶ answer() ─▶ written, remembered, stamped
+ *                                   ├▶ ask the cluster ─▶ answer() again
+ *                                   └▶ forward upstream
+ *
+ * Replies from the table leave without a promise; only asking and forwarding wait, and only so many at a time.
+ */
+
+export interface ResponderParts {
+  table: TableView
+  interests: InterestSource
+  upstream: Upstream
+  settings: AnswerSettings & { ttlSeconds: number; negativeTtlSeconds: number; underWay: number }
+}
+
+/** Replies kept; more than the names a node uses, times the types that are asked. */
+const MEMORY_LIMIT = 8_192
+/** A name in use is looked up in the table this often at least, so that the table can see that it is used. */
+const FORGET_MS = 60_000
+/** Lines a second about names that do not exist; the rest is counted. */
+const REASONS_A_SECOND = 5
+
+export class Responder {
+  readonly #parts: ResponderParts
+  readonly #log: Log
+  readonly #life: Lifetime
+  readonly #tally: Tally
+  /** Type, then name: whole replies that hold until the table changes. */
+  readonly #memory = new Map<number, Map<string, Buffer>>()
+  #remembered = 0
+  #underWay = 0
+  #reasons = 0
+  #silenced = 0
+
+  static start(parts: ResponderParts, log: Log, metrics: Metrics): Promise<Responder> {
+    return Lifetime.open((life) => new Responder(parts, log, metrics, life))
+  }
+
+  private constructor(parts: ResponderParts, log: Log, metrics: Metrics, life: Lifetime) {
+    this.#parts = parts
+    this.#log = log
+    this.#life = life
+    this.#tally = new Tally(metrics)
+    life.defer(parts.table.onChange(() => this.#forget()))
+    life.every(FORGET_MS, () => this.#forget())
+    life.every(1_000, () => this.#summarise())
+  }
+
+  /** The reply to a packet, at once or later; `undefined`: say nothing. Neither throws nor rejects. */
+  respond(packet: Buffer, transport: Transport, from: Server): Buffer | undefined | Promise<Buffer | undefined> {
+    const startedMs = performance.now()
+    const read = readQuery(packet)
+    if (read.kind === 'drop') return undefined
+    if (read.kind === 'fault') {
+      this.#tally.count(CODE[read.code], 'table', startedMs)
+      return writeFault(packet, read.end, read.code, read.hasEdns)
+    }
+    const { query } = read
+    const limit = transport === 'tcp' ? TCP_SIZE : udpSize(query)
+    const known = query.class === CLASS_IN ? this.#memory.get(query.type)?.get(query.key) : undefined
+    if (known === undefined) return this.#decide({ query, limit, transport, from, startedMs })
+    this.#tally.count(CODE.NOERROR, 'table', startedMs)
+    return stamp(known, query, limit)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+
+  #decide(asked: Asked): Buffer | Promise<Buffer | undefined> {
+    try {
+      const decision = this.#answer(asked.query)
+      if (decision.kind === 'answer') return this.#reply(asked, decision, 'table')
+      if (this.#underWay >= this.#parts.settings.underWay)
+        return this.#fail(asked, 'SERVFAIL', 'too many questions wait', sourceOf(decision))
+      this.#underWay++
+      const waiting = decision.kind === 'forward' ? this.#forward(asked) : this.#ask(asked, decision)
+      return waiting
+        .catch((error: unknown) => this.#broken(asked, error))
+        .finally(() => {
+          this.#underWay--
+        })
+    } catch (error) {
+      return this.#broken(asked, error)
+    }
+  }
+
+  #answer(query: Query): Decision {
+    return answer(questionOf(query), this.#parts.table, this.#parts.settings)
+  }
+
+  async #ask(asked: Asked, missing: { kind: 'ask'; key: string } | { kind: 'ask-vip'; vip: number }): Promise<Buffer> {
+    const { interests, settings } = this.#parts
+    try {
+      await (missing.kind === 'ask' ? interests.want(missing.key) : interests.wantVip(missing.vip))
+    } catch (error) {
+      this.#tell(asked, 'the cluster cannot be asked', error)
+      return this.#fail(asked, 'SERVFAIL', undefined, 'asked')
+    }
+    const decision = this.#answer(asked.query)
+    const { name } = questionOf(asked.query)
+    return this.#reply(
+      asked,
+      decision.kind === 'answer' ? decision : unknown(name, settings, 'the cluster does not know it'),
+      'asked',
+    )
+  }
+
+  async #forward(asked: Asked): Promise<Buffer> {
+    const { query, transport, from } = asked
+    // Passed through, so what the asker takes counts, not what we would send ourselves.
+    const limit = transport === 'udp' ? Math.max(asked.limit, query.edns?.size ?? 0) : asked.limit
+    if (this.#parts.upstream.isOurs(from))
+      return this.#fail(asked, 'REFUSED', 'a loop: the upstream is this resolver', 'upstream')
+    const forwarded = await this.#parts.upstream.forward(query, transport, limit)
+    if (typeof forwarded === 'string') return this.#fail(asked, forwarded, undefined, 'upstream')
+    this.#tally.count(codeOf(forwarded), 'upstream', asked.startedMs)
+    return forwarded
+  }
+
+  #reply({ query, limit, startedMs }: Asked, answer: Answer, source: Source): Buffer {
+    const { ttlSeconds, negativeTtlSeconds } = this.#parts.settings
+    const whole = writeAnswer(query, answer, { seconds: ttlSeconds, negativeSeconds: negativeTtlSeconds })
+    if (answer.isLasting) this.#remember(query, whole)
+    if (answer.reason !== undefined) this.#tell({ query }, answer.reason)
+    this.#tally.count(CODE[answer.code], source, startedMs)
+    return stamp(whole, query, limit)
+  }
+
+  #fail({ query, startedMs }: Asked, code: Code, reason: string | undefined, source: Source): Buffer {
+    if (reason !== undefined) this.#tell({ query }, reason)
+    this.#tally.count(CODE[code], source, startedMs)
+    return writeFault(query.packet, query.end, code, query.edns !== undefined)
+  }
+
+  /** A fault of ours must cost one answer, not the agent. */
+  #broken(asked: Asked, error: unknown): Buffer {
+    this.#log.error('cannot answer a question', { name: questionOf(asked.query).name, error })
+    return this.#fail(asked, 'SERVFAIL', undefined, 'table')
+  }
+
+  #remember(query: Query, whole: Buffer): void {
+    if (this.#remembered >= MEMORY_LIMIT) this.#forget()
+    const ofType = this.#memory.get(query.type) ?? new Map<string, Buffer>()
+    this.#memory.set(query.type, ofType.set(query.key, whole))
+    this.#remembered++
+  }
+
+  #forget(): void {
+    this.#memory.clear()
+    this.#remembered = 0
+  }
+
+  #tell({ query }: Pick<Asked, 'query'>, reason: string, error?: unknown): void {
+    if (this.#reasons++ >= REASONS_A_SECOND) {
+      this.#silenced++
+      return
+    }
+    const { name } = questionOf(query)
+    this.#log.info('a question without an answer', { name, reason, ...(error === undefined ? {} : { error }) })
+  }
+
+  #summarise(): void {
+    if (this.#silenced > 0) this.#log.info('more questions without an answer', { count: this.#silenced })
+    this.#reasons = 0
+    this.#silenced = 0
+  }
+}
+
+interface Asked {
+  query: Query
+  /** Bytes that the asker takes. */
+  limit: number
+  transport: Transport
+  from: Server
+  startedMs: number
+}
+
+function sourceOf(decision: Exclude<Decision, Answer>): Source {
+  return decision.kind === 'forward' ? 'upstream' : 'asked'
+}

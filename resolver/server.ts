@@ -1,0 +1,171 @@
+import { createSocket, type Socket } from 'node:dgram'
+import { isIPv6 } from 'node:net'
+import { MeshError } from '../src/errors.ts'
+import { Lifetime } from '../src/kit/lifetime.ts'
+import type { Log } from '../src/kit/log.ts'
+import type { Metrics } from '../src/metrics.ts'
+import type { InterestSource, TableView } from '../src/table/view.ts'
+import type { AnswerSettings } from './answer.ts'
+import { Responder } from './responder.ts'
+import type { Server } from './resolv-conf.ts'
+import { TcpDoor } from './tcp-door.ts'
+import { Upstream } from './upstream.ts'
+
+/*
+ *   udp socket ─┐                  ┌─▶ table (answer.ts)
+ *               ├─▶ responder.ts ──┼─▶ the cluster, for a name nobody asked for yet
+ *   tcp door ───┘                  └─▶ upstream.ts, for names that are not ours
+ */
+
+export interface ResolverLimits {
+  /** Questions that wait for the cluster or an upstream; one more gets SERVFAIL at once. */
+  underWay?: number
+  /** Smaller shuts out honest clients, larger lets one program hold more memory. */
+  tcpConnections?: number
+  /** Without a whole question, or with nobody reading the replies, a connection ends. */
+  tcpIdleMs?: number
+  upstreamTryMs?: number
+  upstreamTotalMs?: number
+}
+
+export interface ResolverOptions extends AnswerSettings {
+  table: TableView
+  interests: InterestSource
+  /** Port 0: one that is free for both UDP and TCP. */
+  listen: { host: string; port: number }
+  /** `10.0.0.1`, `10.0.0.1:5353`, `[fd00::1]:53`; absent: the host's own (resolv.conf), empty: none. */
+  upstreams?: readonly string[]
+  ttlSeconds: number
+  /** How long others may remember that a name does not exist. */
+  negativeTtlSeconds: number
+  limits?: ResolverLimits
+}
+
+/** Tries at a port that is free for UDP, but not for TCP. */
+const PORT_TRIES = 10
+/** Holds a burst while the loop is busy; the kernel caps it at net.core.rmem_max. */
+const RECEIVE_BYTES = 1 << 20
+
+/** The agent's DNS server. */
+export class Resolver {
+  /** Where it listens, by UDP and TCP. */
+  readonly address: Server
+  readonly #life: Lifetime
+  readonly #upstream: Upstream
+
+  /** @throws MeshError LISTEN_FAILED; its cause says why (EACCES: a port below 1024 without the capability). */
+  static start(options: ResolverOptions, log: Log, metrics: Metrics): Promise<Resolver> {
+    return Lifetime.open(async (life) => {
+      const { limits = {} } = options
+      const sockets = await bind(options.listen, limits)
+      life.use(sockets.tcp)
+      life.defer(() => new Promise((closed) => void sockets.udp.close(closed)))
+      const own = { address: options.listen.host, port: sockets.udp.address().port }
+      const upstream = life.use(
+        await Upstream.start(
+          {
+            own,
+            ...(options.upstreams === undefined ? {} : { servers: options.upstreams }),
+            ...(limits.upstreamTryMs === undefined ? {} : { tryMs: limits.upstreamTryMs }),
+            ...(limits.upstreamTotalMs === undefined ? {} : { totalMs: limits.upstreamTotalMs }),
+          },
+          log,
+        ),
+      )
+      const settings = {
+        ...options,
+        zones: options.zones.map((zone) => zone.toLowerCase()),
+        underWay: limits.underWay ?? 512,
+      }
+      const { table, interests } = options
+      const responder = life.use(await Responder.start({ table, interests, upstream, settings }, log, metrics))
+      serveUdp(sockets.udp, responder, log)
+      sockets.tcp.serve((packet, from) => responder.respond(packet, 'tcp', from))
+      log.info('resolver listens', { address: `${own.address}:${own.port}` })
+      return new Resolver(own, upstream, life)
+    })
+  }
+
+  private constructor(address: Server, upstream: Upstream, life: Lifetime) {
+    this.address = address
+    this.#upstream = upstream
+    this.#life = life
+  }
+
+  /** Where names outside the mesh are asked now. */
+  get upstreams(): readonly Server[] {
+    return this.#upstream.servers
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+/** Replies from the table are sent before the next packet is read. */
+function serveUdp(socket: Socket, responder: Responder, log: Log): void {
+  let isOpen = true
+  socket.on('close', () => {
+    isOpen = false
+  })
+  socket.on('error', (error) => log.debug('a DNS reply could not be sent', { error }))
+  socket.on('message', (packet, from) => {
+    if (from.port === 0) return // nowhere to answer to
+    const reply = responder.respond(packet, 'udp', from)
+    if (reply === undefined) return
+    if (!(reply instanceof Promise)) {
+      socket.send(reply, from.port, from.address)
+      return
+    }
+    void reply.then((late) => {
+      if (late !== undefined && isOpen) socket.send(late, from.port, from.address)
+    })
+  })
+}
+
+async function bind(
+  listen: { host: string; port: number },
+  limits: ResolverLimits,
+): Promise<{ udp: Socket; tcp: TcpDoor }> {
+  for (let tries = 1; ; tries++) {
+    const udp = await bindUdp(listen)
+    try {
+      const { port } = udp.address()
+      const tcp = await TcpDoor.start({
+        host: listen.host,
+        port,
+        connections: limits.tcpConnections ?? 128,
+        idleMs: limits.tcpIdleMs ?? 10_000,
+      })
+      return { udp, tcp }
+    } catch (cause) {
+      udp.close()
+      const isTaken = (cause as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      if (!isTaken || listen.port !== 0 || tries === PORT_TRIES) throw listenFailed(listen, 'tcp', cause)
+    }
+  }
+}
+
+function bindUdp({ host, port }: { host: string; port: number }): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket({
+      type: isIPv6(host) ? 'udp6' : 'udp4',
+      recvBufferSize: RECEIVE_BYTES,
+      // Only addresses come here; Node's own look-up would cost each reply a turn of the loop.
+      lookup: (address, _options, found) => found(null, address, isIPv6(address) ? 6 : 4),
+    })
+    const failed = (cause: Error) => {
+      socket.close()
+      reject(listenFailed({ host, port }, 'udp', cause))
+    }
+    socket.once('error', failed)
+    socket.bind(port, host, () => {
+      socket.off('error', failed)
+      resolve(socket)
+    })
+  })
+}
+
+function listenFailed({ host, port }: { host: string; port: number }, protocol: string, cause: unknown): MeshError {
+  return new MeshError('LISTEN_FAILED', { address: `${host}:${port}`, protocol }, { cause })
+}

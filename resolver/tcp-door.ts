@@ -1,0 +1,130 @@
+import { createServer, type Socket } from 'node:net'
+import { Lifetime } from '../src/kit/lifetime.ts'
+import type { Server } from './resolv-conf.ts'
+import { QUERY_LIMIT } from './wire.ts'
+
+/*
+ *   length(2) · message · length(2) · message …          RFC 1035 §4.2.2; questions may be pipelined (RFC 7766 §6.2.1.1),
+ *                                                        replies go out as they come, matched by id
+ */
+
+export interface TcpDoorOptions {
+  host: string
+  port: number
+  connections: number
+  idleMs: number
+}
+
+type Respond = (packet: Buffer, from: Server) => Buffer | undefined | Promise<Buffer | undefined>
+
+/** Questions of one connection that wait; until one is answered no more are read. */
+const PIPELINE_LIMIT = 64
+/** Replies that nobody reads. */
+const UNREAD_BYTES = 256 * 1024
+
+/** The TCP side of the resolver. */
+export class TcpDoor {
+  readonly #life: Lifetime
+  readonly #idleMs: number
+  #respond: Respond | undefined
+
+  /** @throws what `listen` reports. */
+  static start(options: TcpDoorOptions): Promise<TcpDoor> {
+    return Lifetime.open(async (life) => {
+      const server = createServer({ allowHalfOpen: true, noDelay: true })
+      server.maxConnections = options.connections
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(options.port, options.host, () => {
+          server.off('error', reject)
+          resolve()
+        })
+      })
+      server.on('error', () => undefined) // accepting failed (no descriptors): that client tries again
+      const open = new Set<Socket>()
+      const door = new TcpDoor(options.idleMs, life)
+      server.on('connection', (socket) => {
+        open.add(socket)
+        socket.once('close', () => open.delete(socket))
+        if (door.#respond === undefined) socket.destroy()
+        else converse(socket, door.#respond, door.#idleMs)
+      })
+      life.defer(async () => {
+        const closed = new Promise<void>((resolve) => {
+          server.close(() => resolve())
+        })
+        for (const socket of open) socket.destroy()
+        await closed
+      })
+      return door
+    })
+  }
+
+  private constructor(idleMs: number, life: Lifetime) {
+    this.#idleMs = idleMs
+    this.#life = life
+  }
+
+  /** Until then connections are ended at once. */
+  serve(respond: Respond): void {
+    this.#respond = respond
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+function converse(socket: Socket, respond: Respond, idleMs: number): void {
+  const from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
+  let pending: Buffer = Buffer.alloc(0)
+  let waiting = 0
+  let hasEnded = false
+  // Counts from the last whole question: single bytes do not keep a connection.
+  const idle = setTimeout(() => socket.destroy(), idleMs)
+
+  const send = (reply: Buffer | undefined) => {
+    if (reply === undefined || socket.destroyed) return
+    const framed = Buffer.allocUnsafe(reply.length + 2)
+    framed.writeUInt16BE(reply.length, 0)
+    reply.copy(framed, 2)
+    socket.write(framed)
+    if (socket.writableLength > UNREAD_BYTES) socket.destroy()
+  }
+  const answered = (reply: Buffer | undefined) => {
+    waiting--
+    send(reply)
+    read()
+  }
+  const read = () => {
+    while (waiting < PIPELINE_LIMIT && pending.length >= 2 && !socket.destroyed) {
+      const end = 2 + pending.readUInt16BE(0)
+      if (end > 2 + QUERY_LIMIT) socket.destroy() // nothing we answer is that long
+      if (pending.length < end || socket.destroyed) break
+      const packet = pending.subarray(2, end)
+      pending = pending.subarray(end)
+      idle.refresh()
+      const reply = respond(packet, from)
+      if (reply instanceof Promise) {
+        waiting++
+        void reply.then(answered)
+      } else {
+        send(reply)
+      }
+    }
+    if (waiting >= PIPELINE_LIMIT) socket.pause()
+    else if (socket.isPaused()) socket.resume()
+    if (hasEnded && waiting === 0) socket.end()
+  }
+
+  socket.on('data', (chunk: Buffer) => {
+    pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk])
+    read()
+  })
+  socket.on('end', () => {
+    hasEnded = true
+    read()
+  })
+  socket.on('error', () => socket.destroy())
+  socket.on('close', () => clearTimeout(idle))
+}
