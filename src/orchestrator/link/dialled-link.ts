@@ -1,0 +1,108 @@
+import { MeshError } from '../../errors.ts'
+import { Backoff } from '../../kit/backoff.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Channel } from '../../kit/websocket.ts'
+import { Link, type LinkParts, type Sides } from './link.ts'
+import type { AnswerBody, AskBody, AskName, Language, NoticeBody, NoticeName } from './messages.ts'
+
+export interface DialledLinkOptions<Out extends Language, In extends Language> {
+  dial: (signal: AbortSignal) => Promise<Channel>
+  sides: Sides<Out, In>
+  /** Says hello; the link counts as up when this resolves. A throw closes it and it is dialled again. */
+  onUp: (link: Link<Out, In>) => Promise<void>
+  onDown: (reason: string) => void
+  /** The longest rest between two tries. */
+  limitMs?: number
+  random?: () => number
+}
+
+/** A link that lasted this long was a good one: the next break starts with short rests again. */
+const SETTLED_MS = 5_000
+
+/**
+ * The lower tier's end of a link: dials, says hello, and dials again for ever.
+ *
+ *     dialling ─▶ hello ─▶ up ─▶ down ─▶ resting (jitter, or as the peer asked) ─▶ dialling
+ */
+export class DialledLink<Out extends Language, In extends Language> implements AsyncDisposable {
+  readonly #options: DialledLinkOptions<Out, In>
+  readonly #parts: LinkParts
+  readonly #life: Lifetime
+  #up: Link<Out, In> | undefined
+
+  private constructor(options: DialledLinkOptions<Out, In>, parts: LinkParts, life: Lifetime) {
+    this.#options = options
+    this.#parts = parts
+    this.#life = life
+  }
+
+  /** Returns at once; the link comes up when it can. */
+  static start<Out extends Language, In extends Language>(
+    options: DialledLinkOptions<Out, In>,
+    parts: LinkParts,
+  ): DialledLink<Out, In> {
+    const life = new Lifetime()
+    const dialled = new DialledLink(options, parts, life)
+    life.spawn(
+      (signal) => dialled.#keepUp(signal),
+      (error) => parts.log.error('a control link cannot be kept up', { peer: parts.peer, error }),
+    )
+    return dialled
+  }
+
+  get isUp(): boolean {
+    return this.#up !== undefined
+  }
+
+  /** @throws MeshError LINK_CLOSED while it is down; else as `Link.ask`. */
+  async ask<N extends AskName<Out>>(type: N, body: AskBody<Out, N>, signal?: AbortSignal): Promise<AnswerBody<Out, N>> {
+    if (this.#up === undefined) throw new MeshError('LINK_CLOSED', { peer: this.#parts.peer })
+    return this.#up.ask(type, body, signal)
+  }
+
+  /** Lost while the link is down: whoever tells says it again in `onUp`. */
+  tell<N extends NoticeName<Out>>(type: N, body: NoticeBody<Out, N>): void {
+    this.#up?.tell(type, body)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+
+  async #keepUp(signal: AbortSignal): Promise<void> {
+    const { dial, sides, onUp, onDown, limitMs = 5_000, random = Math.random } = this.#options
+    const { clock, log, peer } = this.#parts
+    const backoff = new Backoff({ firstMs: 250, limitMs, random })
+    while (!signal.aborted) {
+      let restMs: number | undefined
+      try {
+        const link = new Link(await dial(signal), sides, this.#parts)
+        using _cut = onAbort(signal, () => link.close('closing'))
+        const since = clock.now()
+        try {
+          await onUp(link)
+          if (link.isOpen) this.#up = link
+          log.info('control link up', { peer })
+          const end = await link.ended
+          if (clock.now() - since > SETTLED_MS) backoff.reset()
+          if (end.kind === 'away') restMs = end.reconnectInMs
+          if (!signal.aborted)
+            log.warn('control link down', { peer, reason: end.kind === 'closed' ? end.reason : end.kind })
+        } finally {
+          link.close('starting over')
+          if (this.#up !== undefined) onDown('link down')
+          this.#up = undefined
+        }
+      } catch (error) {
+        if (signal.aborted) return
+        if (backoff.failures % 8 === 0) log.warn('control link cannot be made', { peer, error })
+      }
+      await clock.sleep(restMs ?? backoff.nextMs(), signal)
+    }
+  }
+}
+
+function onAbort(signal: AbortSignal, run: () => void): Disposable {
+  signal.addEventListener('abort', run, { once: true })
+  return { [Symbol.dispose]: () => signal.removeEventListener('abort', run) }
+}

@@ -1,0 +1,208 @@
+import Type, { type Static, type TSchema } from 'typebox'
+import type { ClusterSummary } from '../scheduling/candidate.ts'
+import {
+  AssignmentOf,
+  CapacityOf,
+  ChangeOf,
+  Csr,
+  Entry,
+  Facts,
+  InstanceIdText,
+  InterestKeyText,
+  Keys,
+  many,
+  NodeIdText,
+  Pem,
+  Point,
+  Reach,
+  Report,
+  ResumedOf,
+  Seq,
+  ServiceIdText,
+  text,
+  Vip,
+} from './nouns.ts'
+
+/*
+ * Everything that is said on control links, on one page. Lower tiers dial; both sides ask and tell.
+ *
+ *     node ──── toCluster ───▶ cluster ──── toRoot ───▶ root
+ *          ◀─── toNode ──────          ◀─── toCluster ─
+ *
+ * An `ask` has one answer, within its time; a notice has none.
+ */
+
+export interface Ask {
+  ask: TSchema
+  answer: TSchema
+  withinMs: number
+}
+
+/** What one side may say. */
+export interface Language {
+  asks: Readonly<Record<string, Ask>>
+  notices: Readonly<Record<string, TSchema>>
+}
+
+export type AskName<L extends Language> = keyof L['asks'] & string
+export type NoticeName<L extends Language> = keyof L['notices'] & string
+export type AskBody<L extends Language, N extends AskName<L>> = Static<L['asks'][N]['ask']>
+export type AnswerBody<L extends Language, N extends AskName<L>> = Static<L['asks'][N]['answer']>
+export type NoticeBody<L extends Language, N extends NoticeName<L>> = Static<L['notices'][N]>
+
+const ask = <A extends TSchema, B extends TSchema>(asked: A, answer: B, withinMs = 5_000) => ({
+  ask: asked,
+  answer,
+  withinMs,
+})
+const NOTHING = Type.Object({})
+/** More instances than this are told in several messages. */
+export const BATCH = 500
+
+/** For `logs.*`: the reader pulls, so a slow one holds nothing up; a stream nobody pulls ends by itself. */
+const logs = {
+  'logs.open': ask(
+    Type.Object({
+      instance: InstanceIdText,
+      tail: Type.Integer({ minimum: 0, maximum: 100_000 }),
+      follow: Type.Boolean(),
+    }),
+    Type.Object({ stream: text(128) }),
+  ),
+  'logs.next': ask(
+    Type.Object({ stream: text(128) }),
+    Type.Object({ text: text(1_048_576), done: Type.Boolean() }),
+    10_000,
+  ),
+}
+const logsClose = Type.Object({ stream: text(128) })
+
+const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
+const NodeWelcome = Type.Object({
+  /** What the node should run; it ends anything else, and is assigned what it lacks. */
+  instances: many(InstanceIdText, 10_000),
+  revoked: many(NodeIdText, 100_000),
+})
+const Revoked = Type.Object({ nodes: many(NodeIdText, 100_000) })
+const Renew = ask(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
+
+/** What a node says to its cluster. */
+export const nodeToCluster = {
+  asks: {
+    'node.hello': ask(NodeHello, NodeWelcome),
+    'interest.ask': ask(Type.Object({ key: InterestKeyText }), Type.Object({ seq: Seq, entries: many(Entry, 1_000) })),
+    'interest.vip': ask(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
+    'interest.resume': ask(Point, ResumedOf),
+    'certificate.renew': Renew,
+  },
+  notices: {
+    'node.facts': Type.Object({ facts: Facts }),
+    reports: Type.Object({ reports: many(Report, BATCH) }),
+    'interest.forget': Type.Object({ keys: Keys }),
+  },
+} as const satisfies Language
+
+/** What a cluster says to its nodes. */
+export const clusterToNode = {
+  asks: {
+    /** Answered when the worker has accepted; refused with the reason as `details.reason`. */
+    assign: ask(Type.Object({ assignment: AssignmentOf }), NOTHING),
+    /** Answered when the worker has begun to drain; the end comes as a report. */
+    withdraw: ask(Type.Object({ instance: InstanceIdText }), NOTHING),
+    ...logs,
+  },
+  notices: {
+    changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
+    revoked: Revoked,
+    'logs.close': logsClose,
+  },
+} as const satisfies Language
+
+/** What a cluster tells of one instance: the worker's report, and where the instance is. */
+const Standing = Type.Object({ report: Report, node: Type.Optional(Reach) })
+export type Standing = Static<typeof Standing>
+
+const Place = Type.Object({ lat: Type.Number(), lon: Type.Number() })
+const Summary = Type.Unsafe<ClusterSummary>(
+  Type.Object({
+    cluster: text(63),
+    nodes: Seq,
+    total: CapacityOf,
+    free: CapacityOf,
+    largestFree: CapacityOf,
+    runtimes: many(text(64), 1_000),
+    arch: many(text(32), 100),
+    areas: many(text(64), 10_000),
+    locations: many(Place, 64),
+    addons: many(text(64), 10_000),
+    portsTaken: many(text(16), 10_000),
+    instances: Seq,
+  }),
+)
+
+/** A node as `get nodes` shows it. */
+const NodeRow = Type.Object({
+  facts: Type.Optional(Facts),
+  id: NodeIdText,
+  condition: Type.Enum(['alive', 'lost']),
+  free: Type.Optional(CapacityOf),
+  instances: Seq,
+  since: Seq,
+})
+export type NodeRow = Static<typeof NodeRow>
+
+/** What a cluster says to the root. */
+export const clusterToRoot = {
+  asks: {
+    'cluster.hello': ask(
+      Type.Object({
+        summary: Summary,
+        url: text(500),
+        version: text(64),
+        instances: many(Type.Object({ instance: InstanceIdText, generation: Seq }), 100_000),
+        keys: many(InterestKeyText, 100_000),
+      }),
+      Type.Object({
+        /** Work that went elsewhere, or ended, while the link was down. */
+        surplus: many(InstanceIdText, 100_000),
+        revoked: many(NodeIdText, 100_000),
+      }),
+      10_000,
+    ),
+    'interest.ask': ask(Type.Object({ key: InterestKeyText }), Type.Object({ entries: many(Entry, 1_000) }), 2_000),
+    'interest.vip': ask(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) }), 2_000),
+    'certificate.renew': Renew,
+  },
+  notices: {
+    summary: Type.Object({ summary: Summary }),
+    standings: Type.Object({ standings: many(Standing, BATCH) }),
+    /** The cluster cannot run it any more: the root looks elsewhere. */
+    handback: Type.Object({ instance: InstanceIdText, reason: text(2_000) }),
+    'interest.forget': Type.Object({ keys: Keys }),
+  },
+} as const satisfies Language
+
+/** What the root says to a cluster. */
+export const rootToCluster = {
+  asks: {
+    /** Answered when a worker took it; otherwise refused with UNPLACEABLE and counted reasons. */
+    delegate: ask(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
+    withdraw: ask(Type.Object({ instance: InstanceIdText }), NOTHING),
+    'nodes.list': ask(
+      Type.Object({ after: text(127) }),
+      Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
+    ),
+    'node.revoke': ask(Type.Object({ node: text(63) }), NOTHING),
+    'token.mint': ask(
+      Type.Object({ ttlSeconds: Type.Integer({ minimum: 1, maximum: 31_536_000 }) }),
+      Type.Object({ token: text(4_096), expiresAt: Seq }),
+    ),
+    ...logs,
+  },
+  notices: {
+    entries: Type.Object({ entries: many(Entry, BATCH) }),
+    gone: Type.Object({ services: many(ServiceIdText, BATCH) }),
+    revoked: Revoked,
+    'logs.close': logsClose,
+  },
+} as const satisfies Language
