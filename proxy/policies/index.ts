@@ -1,0 +1,115 @@
+import type { ServiceEntry } from '../../src/model/change.ts'
+import type { Policy as PolicyWord } from '../../src/model/choice.ts'
+import type { Instance } from '../../src/model/instance.ts'
+import type { VipIndex } from '../../src/model/service.ts'
+import type { Target } from '../../src/table/view.ts'
+import { closest } from './closest.ts'
+import type { Measures, Policy, PolicyMemory, PolicyView } from './contract.ts'
+import { least } from './least.ts'
+import { pinned } from './pinned.ts'
+import { roundRobin } from './round-robin.ts'
+
+/** Every policy word has its policy here; a new one is a file, a word in `model/choice.ts` and two lines. */
+export const policies: Readonly<Record<PolicyWord, Policy>> = { rr: roundRobin, closest, pinned, least }
+
+/** For `trace`: why the first of the order is first. */
+const reasons: Readonly<Record<PolicyWord, (first: Instance, view: PolicyView) => string>> = {
+  rr: () => 'next in turn',
+  closest: ({ node }, view) => {
+    if (view.isHere(node)) return 'on this node'
+    const rttMs = view.rttMs(node)
+    return rttMs === undefined ? 'no node has been measured yet' : `nearest: ${rttMs.toFixed(1)} ms to ${node}`
+  },
+  pinned: () => 'this caller sticks to it',
+  least: ({ id }, view) => `fewer open flows for its distance than another (${view.openFlows(id)})`,
+}
+
+export interface Ordered {
+  /** The order to try; empty when nothing that runs may be chosen. */
+  readonly instances: readonly Instance[]
+  /** A short sentence for `trace`: why this order. Made only when read. */
+  readonly reason: string
+}
+
+export interface Balancer {
+  /**
+   * The running instances of `entry` to try for one flow, best first, at most `limit` of them.
+   * Each call is one turn: round robin moves on.
+   */
+  order(target: Target, entry: ServiceEntry, caller: string, limit?: number): Ordered
+}
+
+/** Candidates tried for one flow; more would not be reached within the flow's 3 s. */
+const CANDIDATES = 4
+
+/** Targets whose turn is remembered. Smaller: a round may begin anew on a node that uses very many names. */
+const REMEMBERED = 10_000
+
+export function createBalancer(measures: Omit<Measures, 'random'> & { random?: () => number }): Balancer {
+  const memories = new Map<VipIndex, PolicyMemory>()
+  const rttMs = measures.rttMs.bind(measures)
+  const isHere = measures.isHere.bind(measures)
+  const openFlows = measures.openFlows.bind(measures)
+  const random = measures.random ?? Math.random
+  return {
+    order({ service, choice, vip }, entry, caller, limit = CANDIDATES) {
+      const memory = remembered(memories, vip)
+      const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random }
+      const running = runningOf(entry)
+      const instances = orderFor(running, view)
+      return {
+        instances,
+        get reason() {
+          return reasonFor(instances, running, view)
+        },
+      }
+    },
+  }
+}
+
+/** The choice's instance first while it runs, then the policy's order; `N.pinned` is N or nothing. */
+function orderFor(running: readonly Instance[], view: PolicyView): readonly Instance[] {
+  const { instance, policy } = view.choice
+  if (instance === 'any') return policies[policy](running, view)
+  const chosen = running.find(({ ordinal }) => ordinal === instance)
+  if (policy === 'pinned') return chosen === undefined ? [] : [chosen]
+  if (chosen === undefined) return policies[policy](running, view)
+  if (view.limit === 1) return [chosen]
+  const others = policies[policy](running, view).filter((other) => other !== chosen)
+  return [chosen, ...others.slice(0, view.limit - 1)]
+}
+
+function reasonFor(instances: readonly Instance[], running: readonly Instance[], view: PolicyView): string {
+  const { instance, policy } = view.choice
+  const [first] = instances
+  if (running.length === 0) return 'no instance runs'
+  if (first === undefined) return `instance ${instance} does not run, and the name allows no other`
+  if (instance === 'any') return reasons[policy](first, view)
+  if (first.ordinal === instance) return `instance ${instance} was asked for and runs`
+  return `instance ${instance} does not run; by ${policy}: ${reasons[policy](first, view)}`
+}
+
+const kept = new WeakMap<ServiceEntry, readonly Instance[]>()
+
+/** Entries are swapped whole, so what runs is worked out once for each. */
+function runningOf(entry: ServiceEntry): readonly Instance[] {
+  let running = kept.get(entry)
+  if (running === undefined) {
+    running = entry.instances.filter(({ state }) => state === 'running').sort((a, b) => a.ordinal - b.ordinal)
+    kept.set(entry, running)
+  }
+  return running
+}
+
+function remembered(memories: Map<VipIndex, PolicyMemory>, vip: VipIndex): PolicyMemory {
+  let memory = memories.get(vip)
+  if (memory === undefined) {
+    for (const oldest of memories.size < REMEMBERED ? [] : memories.keys()) {
+      memories.delete(oldest)
+      break
+    }
+    memory = {}
+    memories.set(vip, memory)
+  }
+  return memory
+}
