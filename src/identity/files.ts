@@ -1,0 +1,62 @@
+import { randomBytes } from 'node:crypto'
+import { chmod, link, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { MeshError } from '../errors.ts'
+
+/** Files with secrets: 0600 in a 0700 directory, written whole or not at all. */
+
+/** @throws MeshError STATE_UNREADABLE */
+export async function openPrivateDirectory(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    await chmod(dir, 0o700)
+  } catch (cause) {
+    throw new MeshError('STATE_UNREADABLE', { path: dir }, { cause })
+  }
+}
+
+/** The text, or `undefined` when there is no such file. @throws MeshError STATE_UNREADABLE */
+export async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new MeshError('STATE_UNREADABLE', { path }, { cause })
+  }
+}
+
+/** Writes a file that must not exist yet; false when somebody was first. @throws MeshError STATE_UNREADABLE */
+export function writeNew(path: string, text: string): Promise<boolean> {
+  return write(path, text, async (draft) => {
+    try {
+      await link(draft, path)
+      return true
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return false
+      throw cause
+    }
+  })
+}
+
+/** Replaces a file in one step. @throws MeshError STATE_UNREADABLE */
+export async function replace(path: string, text: string): Promise<void> {
+  await write(path, text, (draft) => rename(draft, path))
+}
+
+async function write<T>(path: string, text: string, place: (draft: string) => Promise<T>): Promise<T> {
+  const draft = join(dirname(path), `.${randomBytes(6).toString('hex')}.draft`)
+  try {
+    const file = await open(draft, 'wx', 0o600)
+    try {
+      await file.writeFile(text)
+      await file.sync() // a renamed file without its bytes would be worse than the old one
+    } finally {
+      await file.close()
+    }
+    return await place(draft)
+  } catch (cause) {
+    throw new MeshError('STATE_UNREADABLE', { path }, { cause })
+  } finally {
+    await rm(draft, { force: true }).catch(() => undefined)
+  }
+}

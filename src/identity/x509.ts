@@ -1,0 +1,166 @@
+import 'reflect-metadata' // @peculiar/x509 throws without it
+import * as x509 from '@peculiar/x509'
+import { createPrivateKey, createPublicKey, randomBytes, type webcrypto, X509Certificate } from 'node:crypto'
+import { MeshError } from '../errors.ts'
+import type { Principal } from './contract.ts'
+import { printPrincipal } from './principal.ts'
+
+x509.cryptoProvider.set(globalThis.crypto)
+
+/**
+ *   mesh CA (10 years, pathLen 1)
+ *     ├─▶ root     leaf, 24 h
+ *     └─▶ cluster  intermediate CA, 30 days, pathLen 0
+ *           └─▶ node  leaf, 24 h
+ *
+ * Every certificate but the CA's carries exactly one subject alternative name: the principal's URI. There are no host
+ * names in them: our clients compare the URI (tls.ts), so a certificate is good at whatever address its holder has.
+ */
+export const HOUR_MS = 3_600_000
+export const LEAF_MS = 24 * HOUR_MS
+export const CLUSTER_MS = 30 * 24 * HOUR_MS
+const AUTHORITY_MS = 3650 * 24 * HOUR_MS
+/** A machine whose clock is behind by less than this takes a fresh certificate as valid. */
+const SKEW_MS = HOUR_MS
+
+const KEYS = { name: 'ECDSA', namedCurve: 'P-256' } as const
+const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const
+/** Larger is no certificate request of ours. */
+const MAX_CSR_CHARS = 8_192
+
+/** A key to sign with, and the certificate that says whose it is. */
+export interface Issuer {
+  keyPem: string
+  certificatePem: string
+}
+
+export async function createKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return crypto.subtle.generateKey(KEYS, true, ['sign', 'verify'])
+}
+
+export async function printKey(key: webcrypto.CryptoKey): Promise<string> {
+  return x509.PemConverter.encode(await crypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')
+}
+
+export async function selfSign(keys: webcrypto.CryptoKeyPair, mesh: string, now: number): Promise<string> {
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: serial(),
+    name: `O=${mesh}, CN=mesh authority`,
+    notBefore: new Date(now - SKEW_MS),
+    notAfter: new Date(now + AUTHORITY_MS),
+    keys,
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 1, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  })
+  return certificate.toString('pem')
+}
+
+/** A request for a certificate: proof of the key, and nothing else (the issuer decides the principal). */
+export async function printRequest(keys: webcrypto.CryptoKeyPair, principal: Principal): Promise<string> {
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: subjectOf(principal),
+    keys,
+    signingAlgorithm: SIGNING,
+  })
+  return request.toString('pem')
+}
+
+/**
+ * Signs a certificate for the key in the request; subject and extensions of the request are ignored.
+ * @throws MeshError CERTIFICATE_REFUSED when the request is malformed or does not prove its key.
+ */
+export async function signRequest(
+  issuer: Issuer,
+  csrPem: string,
+  principal: Principal,
+  { lifeMs, now }: { lifeMs: number; now: number },
+): Promise<string> {
+  const request = await provenRequest(csrPem)
+  const signer = new x509.X509Certificate(issuer.certificatePem)
+  const isCluster = principal.role === 'cluster'
+  const usages = x509.KeyUsageFlags
+  const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
+  if (notAfter.getTime() <= now) throw new MeshError('CERTIFICATE_REFUSED', { reason: "the issuer's own has expired" })
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(),
+    subject: subjectOf(principal),
+    issuer: signer.subjectName,
+    notBefore: new Date(now - SKEW_MS),
+    notAfter,
+    publicKey: request.publicKey,
+    signingKey: await signingKey(issuer.keyPem),
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.BasicConstraintsExtension(isCluster, isCluster ? 0 : undefined, true),
+      new x509.KeyUsagesExtension(usages.digitalSignature | (isCluster ? usages.keyCertSign : 0), true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: printPrincipal(principal) }]),
+      await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(signer.publicKey),
+    ],
+  })
+  return certificate.toString('pem')
+}
+
+/** Certificates of a PEM text, in order. @throws when one cannot be parsed */
+export function certificatesIn(pem: string): X509Certificate[] {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+  return blocks.map((block) => new X509Certificate(block))
+}
+
+/** True when the private key belongs to the certificate. */
+export function isKeyOf(keyPem: string, certificate: X509Certificate): boolean {
+  return createPublicKey(createPrivateKey(keyPem)).equals(certificate.publicKey)
+}
+
+async function provenRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {
+  if (csrPem.length > MAX_CSR_CHARS) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request is too large' })
+  let request: x509.Pkcs10CertificateRequest
+  let isProven: boolean
+  try {
+    request = new x509.Pkcs10CertificateRequest(csrPem)
+    isProven = await request.verify()
+  } catch (cause) {
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'not a certificate request' }, { cause })
+  }
+  if (!isProven) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request does not prove its key' })
+  const { name, namedCurve } = request.publicKey.algorithm as EcKeyAlgorithm
+  if (name !== KEYS.name || namedCurve !== KEYS.namedCurve)
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'keys are ECDSA P-256 here' })
+  return request
+}
+
+interface EcKeyAlgorithm {
+  name: string
+  namedCurve?: string
+}
+
+function subjectOf(principal: Principal): string {
+  switch (principal.role) {
+    case 'root':
+      return `O=${principal.mesh}, CN=root`
+    case 'cluster':
+      return `O=${principal.mesh}, OU=cluster, CN=${principal.cluster}`
+    case 'node':
+      return `O=${principal.mesh}, OU=${principal.cluster}, CN=${principal.node}`
+    default:
+      principal satisfies never
+      throw new Error('unknown role')
+  }
+}
+
+function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
+  const der = createPrivateKey(keyPem).export({ format: 'der', type: 'pkcs8' })
+  return crypto.subtle.importKey('pkcs8', new Uint8Array(der), KEYS, false, ['sign'])
+}
+
+/** 127 random bits: positive, and never the same twice (RFC 5280 §4.1.2.2). */
+function serial(): string {
+  const bytes = randomBytes(16)
+  bytes[0] = ((bytes[0] as number) & 0x7f) | 0x40
+  return bytes.toString('hex')
+}
