@@ -1,0 +1,25 @@
+#!/usr/bin/env node
+// The launcher. Plain JavaScript that an old Node can parse, so that it can say what is wrong instead of failing on
+// the first line it does not know. Everything else starts in main.
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+const NEEDED = [24, 19]
+
+const version = process.versions.node.split('.').map(Number)
+const isOld = version[0] < NEEDED[0] || (version[0] === NEEDED[0] && version[1] < NEEDED[1])
+
+if (isOld) {
+  const isClone = existsSync(fileURLToPath(new URL('./main.ts', import.meta.url)))
+  process.stderr.write(
+    `hedgerow needs Node ${NEEDED.join('.')} or newer; this is Node ${process.versions.node} (${process.execPath}).\n` +
+      (isClone
+        ? 'In this clone, `npm run hedgerow -- …` uses the Node 24 that `npm ci` brought along.\n'
+        : `Run it with \`npx --package node-${process.platform}-${process.arch}@24 --package hedgerow -- hedgerow …\`, or get Node 24 from https://nodejs.org.\n`),
+  )
+  process.exitCode = 1
+} else {
+  const built = new URL('./main.js', import.meta.url)
+  const main = existsSync(fileURLToPath(built)) ? built : new URL('./main.ts', import.meta.url)
+  void import(main.href) // a failure to load is printed, and ends the program, by Node itself
+}

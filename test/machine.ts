@@ -1,0 +1,43 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+
+/** What tests and the demo call, and the Debian package it comes in. */
+const PACKAGE_OF: Readonly<Record<string, string>> = {
+  ip: 'iproute2',
+  nft: 'nftables',
+  dig: 'dnsutils',
+  curl: 'curl',
+  conntrack: 'conntrack',
+  ps: 'procps',
+}
+
+export function missingTools(): string[] {
+  return Object.keys(PACKAGE_OF).filter((tool) => !hasTool(tool))
+}
+
+export function hasTool(tool: string): boolean {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin']
+  return folders.some((folder) => existsSync(join(folder, tool)))
+}
+
+/** Installs what is missing where that is possible: as root, with apt-get. Says what it does, and why when it cannot. */
+export function installTools(missing: readonly string[], say: (line: string) => void): void {
+  if (missing.length === 0) return
+  const packages = [...new Set(missing.map((tool) => PACKAGE_OF[tool] ?? tool))]
+  const command = `apt-get install -y --no-install-recommends ${packages.join(' ')}`
+  if (process.getuid?.() !== 0 || !hasTool('apt-get')) {
+    say(`missing ${missing.join(', ')}; get them with: ${command} (as root, on Debian or Ubuntu)`)
+    return
+  }
+  say(`missing ${missing.join(', ')}: ${command}`)
+  if (aptGet(command) !== 0 && (aptGet('apt-get update') !== 0 || aptGet(command) !== 0)) say('apt-get failed')
+}
+
+function aptGet(command: string): number | null {
+  const [file = '', ...args] = command.split(' ')
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const { status, stderr } = spawnSync(file, args, { env, encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] })
+  if (status !== 0) process.stderr.write(stderr)
+  return status
+}
