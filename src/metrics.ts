@@ -48,6 +48,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     sessionsOpen: gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
     carriersOpen: gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
     tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
+    framesIgnored: counter('tunnel_frames_ignored_total', 'Frames of types this version does not know, skipped.'),
     rtt: histogram(
       'tunnel_rtt_seconds',
       'Round-trip time measured by pings inside carriers.',

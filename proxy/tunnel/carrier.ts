@@ -1,0 +1,126 @@
+import type { PathKind } from './contract.ts'
+import { FRAME, FrameDecoder, frameInvalid, type FrameSink, type FrameType } from './frame.ts'
+import { decodeHello, encodeHello, type Hello } from './hello.ts'
+import { Pulse } from './liveness.ts'
+import { Outbox } from './outbox.ts'
+
+/** Where a carrier's frames go once it belongs to a session. */
+export interface FrameUser {
+  data(stream: number, piece: Buffer): void
+  frame(carrier: Carrier, type: FrameType, stream: number, payload: Buffer): void
+  rtt(carrier: Carrier, rttMs: number): void
+  ignored(): void
+}
+
+/**
+ * One authenticated byte connection to a peer, free of I/O: bytes come in through `receive`, leave through `outbox.fill`, time
+ * comes in through `tick`. `pump.ts` joins it to a socket.
+ *
+ *     greeting ──HELLO──▶ attached ──drain()/DRAIN──▶ draining ──both said DRAIN, no streams──▶ idle: may be closed
+ */
+export class Carrier implements FrameSink {
+  readonly path: PathKind
+  readonly outbox: Outbox
+  readonly pulse = new Pulse()
+  readonly #now: () => number
+  readonly #decoder = new FrameDecoder(this)
+  #user: FrameUser | undefined
+  #saidDrain = false
+  #heardDrain = false
+  /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
+  onHello: ((hello: Hello) => void) | undefined
+  /** Set by the pump: there is something to send. */
+  wake: () => void = () => undefined
+  number = 0
+  peerWindowBytes = 0
+  streams = 0
+  backlog = 0
+  bytesIn = 0
+  bytesOut = 0
+
+  constructor(path: PathKind, now: () => number) {
+    this.path = path
+    this.#now = now
+    this.outbox = new Outbox(() => this.wake())
+  }
+
+  /** No new streams go here. */
+  get isDraining(): boolean {
+    return this.#saidDrain || this.#heardDrain
+  }
+
+  /** Nothing will ever come here again. */
+  get isDrained(): boolean {
+    return this.#saidDrain && this.#heardDrain && this.streams === 0
+  }
+
+  greet(hello: Hello): void {
+    this.outbox.raw(encodeHello(hello))
+  }
+
+  attach(user: FrameUser, hello: Hello): void {
+    this.#user = user
+    this.number = hello.carrier
+    this.peerWindowBytes = hello.windowBytes
+  }
+
+  /** Both ends stop putting streams here; those that are here go on. */
+  drain(): void {
+    if (this.#saidDrain) return
+    this.#saidDrain = true
+    this.outbox.control(FRAME.DRAIN, 0, Buffer.of(0))
+  }
+
+  /** @throws MeshError FRAME_INVALID */
+  receive(chunk: Buffer): void {
+    this.bytesIn += chunk.length
+    this.pulse.heard()
+    this.#decoder.push(chunk)
+  }
+
+  stop(): void {
+    this.#decoder.stop()
+  }
+
+  /** Sends a ping when one is due; false when the peer is dead. */
+  tick(isBusy: boolean): boolean {
+    const beat = this.pulse.beat(this.#now(), isBusy)
+    if (beat.due === 'ping') {
+      const payload = Buffer.alloc(8)
+      payload.writeUInt32BE(beat.sequence, 4)
+      this.outbox.control(FRAME.PING, 0, payload)
+    }
+    return beat.due !== 'dead'
+  }
+
+  // ── FrameSink ──
+
+  data(stream: number, piece: Buffer): void {
+    this.#user?.data(stream, piece)
+  }
+
+  frame(type: FrameType, stream: number, payload: Buffer): void {
+    if (type === FRAME.HELLO) return this.#greeted(decodeHello(payload))
+    if (type === FRAME.PING) return this.outbox.control(FRAME.PONG, 0, payload)
+    if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(4))
+    if (type === FRAME.DRAIN && payload[0] === 0) {
+      this.#heardDrain = true
+      return this.drain()
+    }
+    this.#user?.frame(this, type, stream, payload)
+  }
+
+  unknown(): void {
+    this.#user?.ignored()
+  }
+
+  #greeted(hello: Hello): void {
+    if (this.onHello === undefined) throw frameInvalid('HELLO was not expected')
+    this.onHello(hello)
+  }
+
+  #pong(sequence: number): void {
+    const rtt = this.pulse.pong(sequence, this.#now())
+    if (rtt !== undefined) this.#user?.rtt(this, rtt)
+  }
+}

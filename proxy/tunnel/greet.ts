@@ -1,0 +1,42 @@
+import type { Duplex } from 'node:stream'
+import { MeshError } from '../../src/errors.ts'
+import { Carrier } from './carrier.ts'
+import type { PathKind } from './contract.ts'
+import type { Hello } from './hello.ts'
+import { Pump } from './pump.ts'
+
+/** What becomes of a carrier whose HELLO has come; the returned function is called when its connection is no more. */
+export type Meet = (theirs: Hello, carrier: Carrier, pump: Pump) => (reason: Error | undefined) => void
+
+export interface Greeting {
+  /** Authenticated already. */
+  stream: Duplex
+  path: PathKind
+  now: () => number
+  /** The dialling side's HELLO; the accepting side answers in `meet`. */
+  proposal?: Hello
+  meet: Meet
+}
+
+/**
+ * Exchanges HELLO on a new connection and hands the carrier to `meet`, which runs before any further frame is looked at.
+ * @throws MeshError when the connection ends, breaks the rules, or the signal aborts first; the connection is closed then.
+ */
+export function greet({ stream, path, now, proposal, meet }: Greeting, signal: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const carrier = new Carrier(path, now)
+  let lost = (reason: Error | undefined): void =>
+    reject(reason ?? new MeshError('SESSION_CLOSED', { reason: 'the connection ended before HELLO' }))
+  const pump = new Pump(carrier, stream, (reason) => lost(reason))
+  const tooLate = () => pump.cut(signal.reason as Error)
+  carrier.onHello = (theirs) => {
+    carrier.onHello = undefined
+    lost = meet(theirs, carrier, pump)
+    signal.removeEventListener('abort', tooLate)
+    resolve()
+  }
+  if (proposal !== undefined) carrier.greet(proposal)
+  if (signal.aborted) tooLate()
+  signal.addEventListener('abort', tooLate, { once: true })
+  return promise.finally(() => signal.removeEventListener('abort', tooLate))
+}

@@ -1,0 +1,57 @@
+import { FRAME, HEADER_BYTES, frameInvalid, writeHeader } from './frame.ts'
+
+/**
+ * The first frame on a carrier, in each direction. The dialling side proposes a session, the accepting side answers with the
+ * one it will be (agree.ts). Who the peer is was settled before, by the certificate; nothing here says it.
+ *
+ *     0        1         2            4              8            12              20           36
+ *     ┌────────┬─────────┬────────────┬──────────────┬────────────┬───────────────┬────────────┬───
+ *     │version │ 0       │ carrier no.│ window (u32) │ features   │ incarnation   │ session id │ …
+ *     └────────┴─────────┴────────────┴──────────────┴────────────┴───────────────┴────────────┴───
+ */
+export interface Hello {
+  version: number
+  /** Numbers of one session's carriers differ; the answer repeats the dialler's. */
+  carrier: number
+  /** What the other side may send on each new stream before the first ACK. */
+  windowBytes: number
+  /** One bit for each later addition (offsets, resume, datagrams); both must have it for it to be used. */
+  features: number
+  /** 16 hex digits, drawn when the process starts: another one means that the peer has forgotten every session. */
+  incarnation: string
+  /** 32 hex digits. */
+  session: string
+}
+
+export const PROTOCOL_VERSION = 1
+const HELLO_BYTES = 36
+/** A peer that offers less would make every stream crawl; one that offers more is taken at its word. */
+const LEAST_WINDOW = 1024
+
+export function encodeHello(hello: Hello): Buffer {
+  const out = Buffer.alloc(HEADER_BYTES + HELLO_BYTES)
+  writeHeader(out, 0, FRAME.HELLO, 0, HELLO_BYTES)
+  out.writeUInt8(hello.version, 8)
+  out.writeUInt16BE(hello.carrier & 0xffff, 10)
+  out.writeUInt32BE(hello.windowBytes, 12)
+  out.writeUInt32BE(hello.features, 16)
+  out.write(hello.incarnation, 20, 8, 'hex')
+  out.write(hello.session, 28, 16, 'hex')
+  return out
+}
+
+/** @throws MeshError FRAME_INVALID when no version is shared or the window is too small. */
+export function decodeHello(payload: Buffer): Hello {
+  const hello: Hello = {
+    version: payload.readUInt8(0),
+    carrier: payload.readUInt16BE(2),
+    windowBytes: payload.readUInt32BE(4),
+    features: payload.readUInt32BE(8),
+    incarnation: payload.toString('hex', 12, 20),
+    session: payload.toString('hex', 20, 36),
+  }
+  // a later version speaks ours too when it dials us: the lower of the two holds
+  if (hello.version < PROTOCOL_VERSION) throw frameInvalid('no shared protocol version', { version: hello.version })
+  if (hello.windowBytes < LEAST_WINDOW) throw frameInvalid('a window too small to use', { window: hello.windowBytes })
+  return hello
+}

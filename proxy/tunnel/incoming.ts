@@ -1,0 +1,71 @@
+import type { NodeId } from '../../src/model/ids.ts'
+import {
+  REFUSALS,
+  type IncomingStream,
+  type PathKind,
+  type Refusal,
+  type Stream,
+  type StreamEvents,
+} from './contract.ts'
+import { FRAME } from './frame.ts'
+import type { MuxStream } from './mux-stream.ts'
+
+const nothing = () => undefined
+
+/** A stream the peer asked for, until it is accepted, refused, or given up. */
+export class Incoming implements IncomingStream {
+  readonly peer: NodeId
+  readonly path: PathKind
+  readonly request: Buffer
+  readonly since: number
+  readonly #stream: MuxStream
+  readonly #settled: (incoming: Incoming) => void
+  #onGone: () => void = nothing
+  #isGone = false
+
+  constructor(peer: NodeId, stream: MuxStream, request: Buffer, since: number, settled: (incoming: Incoming) => void) {
+    this.peer = peer
+    this.path = stream.carrier.path
+    this.request = request
+    this.since = since
+    this.#stream = stream
+    this.#settled = settled
+  }
+
+  /** What the stream tells while it is pending: only that it is dead. */
+  get untilAccepted(): StreamEvents {
+    return { opened: nothing, refused: nothing, data: nothing, end: nothing, drain: nothing, reset: () => this.gone() }
+  }
+
+  accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream {
+    const stream = this.#stream
+    if (stream.state !== 'pending') {
+      queueMicrotask(() => events.reset()) // it died before; never before `accept` has returned
+      return stream
+    }
+    this.#settled(this)
+    stream.events = events as StreamEvents // an accepted stream is never told `opened` or `refused`
+    stream.state = 'open'
+    stream.carrier.outbox.control(FRAME.OPENED, stream.id)
+    return stream
+  }
+
+  refuse(refusal: Refusal): void {
+    if (this.#stream.state !== 'pending') return
+    this.#settled(this)
+    this.#stream.carrier.outbox.control(FRAME.REFUSED, this.#stream.id, Buffer.of(REFUSALS.indexOf(refusal)))
+    this.#stream.close()
+  }
+
+  onGone(listener: () => void): void {
+    if (this.#isGone) listener()
+    else this.#onGone = listener
+  }
+
+  gone(): void {
+    if (this.#isGone) return
+    this.#isGone = true
+    this.#settled(this)
+    this.#onGone()
+  }
+}

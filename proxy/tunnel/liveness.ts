@@ -1,0 +1,54 @@
+/** Pings while streams are open; less often and a dead peer holds its flows longer. */
+const BUSY_MS = 1_000
+/** Pings while nothing is open; NAT mappings live 30 s and more (TUNNELS.md D13). */
+const IDLE_MS = 15_000
+const MISSES = 3
+
+/**
+ * Whether the other end of a carrier lives, and how far away it is. Any inbound byte counts as a sign of life, and a miss is
+ * counted once per ping sent, so a stalled event loop of our own never condemns a peer.
+ *
+ *     ping ─(anything heard)─▶ ping     ping ─(silence)─▶ missed 1 ─▶ missed 2 ─▶ missed 3: dead
+ */
+export class Pulse {
+  #heard = true
+  #missed = 0
+  #sequence = 0
+  #pingedAt = Number.NEGATIVE_INFINITY
+  #smoothed: number | undefined
+  #least: number | undefined
+
+  get rttMs(): number | undefined {
+    return this.#smoothed
+  }
+
+  /** The shortest round trip seen: what the path can do when nothing queues. */
+  get leastRttMs(): number | undefined {
+    return this.#least
+  }
+
+  heard(): void {
+    this.#heard = true
+  }
+
+  /** What is due now; after `ping` the caller sends the returned sequence number. */
+  beat(now: number, busy: boolean): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
+    if (now - this.#pingedAt < (busy ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
+    this.#missed = this.#heard ? 0 : this.#missed + 1
+    if (this.#missed >= MISSES) return { due: 'dead' }
+    this.#heard = false
+    this.#pingedAt = now
+    this.#sequence = (this.#sequence + 1) >>> 0
+    return { due: 'ping', sequence: this.#sequence }
+  }
+
+  /** The round trip of this pong, if it answers the latest ping. */
+  pong(sequence: number, now: number): number | undefined {
+    if (sequence !== this.#sequence) return undefined
+    const rtt = now - this.#pingedAt
+    this.#sequence = (this.#sequence + 1) >>> 0 // a second pong of the same number measures nothing
+    this.#smoothed = this.#smoothed === undefined ? rtt : this.#smoothed + (rtt - this.#smoothed) / 8
+    this.#least = Math.min(this.#least ?? rtt, rtt)
+    return rtt
+  }
+}

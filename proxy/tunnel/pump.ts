@@ -1,0 +1,113 @@
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Carrier } from './carrier.ts'
+import { frameInvalid } from './frame.ts'
+
+/**
+ * Handed to the socket and not yet flushed, per carrier. Larger: a keystroke waits longer behind a backup. Smaller: more
+ * writes and turns per megabyte.
+ */
+const BATCH_BYTES = 128 * 1024
+/** Goodbye may take this long to leave. */
+const FINISH_MS = 1_000
+/** Batches kept for the next write; there are only as many as writes that are under way at the same time. */
+const KEPT_BATCHES = 8
+const batches: Buffer[] = []
+
+/**
+ * Joins a carrier to its socket: bytes in as they come, bytes out in one write per event-loop turn, one write at a time.
+ *
+ *     wake ─▶ setImmediate ─▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
+ *
+ * Sockets copy what is written (TLS encrypts it), so their batch is used again; any other stream may keep it and gets a fresh one.
+ */
+export class Pump {
+  readonly #carrier: Carrier
+  readonly #stream: Duplex
+  readonly #copies: boolean
+  readonly #lost: (reason: Error | undefined) => void
+  #state: 'open' | 'finishing' | 'closed' = 'open'
+  #isScheduled = false
+  #isWriting = false
+
+  /** `lost` is called once, when the connection is no more, whoever ended it. */
+  constructor(carrier: Carrier, stream: Duplex, lost: (reason: Error | undefined) => void) {
+    this.#carrier = carrier
+    this.#stream = stream
+    this.#copies = stream instanceof Socket
+    this.#lost = lost
+    carrier.wake = () => this.#schedule()
+    stream.on('data', (chunk: Buffer) => this.#receive(chunk))
+    stream.on('end', () => this.cut())
+    stream.on('error', (error: Error) => this.cut(error))
+    stream.on('close', () => this.cut())
+    if (!carrier.outbox.isEmpty) this.#schedule()
+  }
+
+  /** Sends what waits, then ends the connection. */
+  finish(): void {
+    if (this.#state !== 'open') return
+    this.#state = 'finishing'
+    setTimeout(() => this.cut(), FINISH_MS).unref()
+    this.#schedule()
+  }
+
+  /** Ends the connection now. */
+  cut(reason?: Error): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.#carrier.stop()
+    this.#carrier.wake = () => undefined
+    this.#stream.destroy()
+    this.#lost(reason)
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#state === 'closed') return
+    try {
+      this.#carrier.receive(chunk)
+    } catch (error) {
+      this.cut(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    setImmediate(this.#turn)
+  }
+
+  readonly #turn = (): void => {
+    this.#isScheduled = false
+    if (this.#state === 'closed') return
+    if (this.#carrier.outbox.isOverfull) return this.cut(frameInvalid('the peer does not read its answers'))
+    if (!this.#isWriting) this.#flush()
+  }
+
+  #flush(): void {
+    const batch = this.#copies
+      ? (batches.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES))
+      : Buffer.allocUnsafe(BATCH_BYTES)
+    const size = this.#carrier.outbox.fill(batch)
+    if (size === 0) {
+      this.#keep(batch)
+      if (this.#state === 'finishing') this.#goodbye()
+      return
+    }
+    this.#isWriting = true
+    this.#carrier.bytesOut += size
+    this.#stream.write(batch.subarray(0, size), () => {
+      this.#isWriting = false
+      this.#keep(batch)
+      if (this.#state !== 'closed' && (this.#state === 'finishing' || !this.#carrier.outbox.isEmpty)) this.#flush()
+    })
+  }
+
+  #keep(batch: Buffer): void {
+    if (this.#copies && batches.length < KEPT_BATCHES) batches.push(batch)
+  }
+
+  #goodbye(): void {
+    this.#stream.end()
+  }
+}
