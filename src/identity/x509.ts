@@ -23,6 +23,9 @@ const AUTHORITY_MS = 3650 * 24 * HOUR_MS
 /** A machine whose clock is behind by less than this takes a fresh certificate as valid. */
 const SKEW_MS = HOUR_MS
 
+/** The authority's common name; clusters have an organisational unit, so none can have a name like it. */
+export const AUTHORITY_NAME = 'mesh authority'
+
 const KEYS = { name: 'ECDSA', namedCurve: 'P-256' } as const
 const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const
 /** Larger is no certificate request of ours. */
@@ -45,7 +48,7 @@ export async function printKey(key: webcrypto.CryptoKey): Promise<string> {
 export async function selfSign(keys: webcrypto.CryptoKeyPair, mesh: string, now: number): Promise<string> {
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial(),
-    name: `O=${mesh}, CN=mesh authority`,
+    name: `O=${mesh}, CN=${AUTHORITY_NAME}`,
     notBefore: new Date(now - SKEW_MS),
     notAfter: new Date(now + AUTHORITY_MS),
     keys,
@@ -115,6 +118,15 @@ export function certificatesIn(pem: string): X509Certificate[] {
 /** True when the private key belongs to the certificate. */
 export function isKeyOf(keyPem: string, certificate: X509Certificate): boolean {
   return createPublicKey(createPrivateKey(keyPem)).equals(certificate.publicKey)
+}
+
+/** True when the chain (leaf first) leads up to the authority, each certificate signed by the next. */
+export function leadsTo(chain: readonly X509Certificate[], ca: string): boolean {
+  const authority = new X509Certificate(ca)
+  return chain.every((certificate, at) => {
+    const issuer = chain[at + 1] ?? authority
+    return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
+  })
 }
 
 async function provenRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {

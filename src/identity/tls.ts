@@ -1,0 +1,155 @@
+import { X509Certificate } from 'node:crypto'
+import { connect, type ConnectionOptions, type DetailedPeerCertificate, type Server, type TlsOptions } from 'node:tls'
+import { TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
+import { MeshError } from '../errors.ts'
+import { fingerprintOf } from './authority.ts'
+import type { Identity, Principal } from './contract.ts'
+import { printPrincipal } from './principal.ts'
+import { provenPrincipal } from './proof.ts'
+
+/**
+ * TLS of the control links and the API. 1.3 only, both sides by principal, never by host name: certificates carry no
+ * host names, `checkServerIdentity` is replaced by a check of the URI. No sessions are resumed (SEC-19): a resumed one
+ * takes the identity from the ticket.
+ */
+
+/** A peer that has not finished its handshake by then is cut off (slowloris). Smaller fails on links of seconds. */
+export const HANDSHAKE_MS = 5_000
+const SSL_OP_NO_TICKET = 0x4000
+
+/**
+ * Options for `https.createServer`, `tls.createServer` or Fastify's `https`. With `requestClient` a certificate is asked
+ * for but may be missing (people come with tokens): `principalOf` decides. Pass the server to `tend` once it exists.
+ */
+export function serverOptions(identity: Identity, { requestClient }: { requestClient: boolean }): TlsOptions {
+  return {
+    ...contextOptions(identity),
+    requestCert: requestClient,
+    rejectUnauthorized: false,
+    handshakeTimeout: HANDSHAKE_MS,
+  }
+}
+
+/** Keeps a server on the newest certificate and cuts resumed sessions. Returns what ends it. */
+export function tend(server: Server, identity: Identity): () => void {
+  const refuseResumed = (socket: TLSSocket) => {
+    if (socket.isSessionReused()) socket.destroy()
+  }
+  server.prependListener('secureConnection', refuseResumed)
+  const forget = identity.onRenewed(() => server.setSecureContext(contextOptions(identity)))
+  return () => {
+    forget()
+    server.off('secureConnection', refuseResumed)
+  }
+}
+
+/**
+ * Who is at the other end of a finished handshake (SEC-1).
+ * @throws MeshError UNAUTHENTICATED without a certificate, PEER_REFUSED when it is not good enough
+ */
+export function principalOf(socket: Duplex): Principal {
+  if (!(socket instanceof TLSSocket)) throw new MeshError('UNAUTHENTICATED', { reason: 'not a TLS connection' })
+  const leaf = socket.getPeerX509Certificate()
+  if (leaf === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'no certificate' })
+  if (socket.isSessionReused()) throw new MeshError('PEER_REFUSED', { reason: 'a resumed session' })
+  // `authorizationError` is null and `authorized` false where Node never checked: that counts as refused
+  if (!socket.authorized)
+    throw new MeshError('PEER_REFUSED', { reason: String(socket.authorizationError ?? 'not verified') })
+  return provenPrincipal(leaf)
+}
+
+/**
+ * Options for clients of the mesh (`wss://` through kit/websocket, `https.request`): `trust` is an Identity, or the
+ * authority alone for who has no certificate yet. The server's principal is checked before the first byte is sent.
+ * With `https.request` also pass `agent: false`: pooled connections were checked for somebody else.
+ */
+export function clientOptions(
+  trust: Identity | { ca: string },
+  expected: (principal: Principal) => boolean = isServer,
+) {
+  const own = 'key' in trust ? { key: trust.key, cert: trust.chain } : {}
+  return {
+    ...own,
+    ca: trust.ca,
+    minVersion: 'TLSv1.3',
+    checkServerIdentity: (_host: string, certificate: object): Error | undefined => {
+      try {
+        demand(provenPrincipal(new X509Certificate((certificate as DetailedPeerCertificate).raw)), expected)
+        return undefined
+      } catch (error) {
+        return error as Error
+      }
+    },
+  } as const satisfies ConnectionOptions
+}
+
+/** For `DialOptions.verify`: the same check on a socket that is connected already. */
+export function verifyServer(expected: (principal: Principal) => boolean) {
+  return (socket: Socket): void => demand(principalOf(socket), expected)
+}
+
+/**
+ * The authority's certificate (PEM) from a server of the mesh, believed only because its fingerprint is the one in the
+ * join token.
+ * @throws MeshError NOT_RUNNING, TOKEN_REFUSED
+ */
+export async function fetchCa(url: string, fingerprint: string, signal: AbortSignal): Promise<string> {
+  const { hostname, port } = new URL(url)
+  const host = hostname.replace(/^\[(.*)\]$/, '$1')
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
+  const chain = await new Promise<X509Certificate[]>((resolve, reject) => {
+    const fail = (cause: unknown) => {
+      socket.destroy()
+      reject(new MeshError('NOT_RUNNING', { address: url }, { cause }))
+    }
+    // nothing is sent and nothing but the certificates is read, so there is nothing to protect yet
+    const socket = connect({ host, port: Number(port || 443), rejectUnauthorized: false, minVersion: 'TLSv1.3' })
+    socket.on('error', fail)
+    limit.addEventListener('abort', () => fail(limit.reason), { once: true })
+    socket.once('secureConnect', () => {
+      resolve(presented(socket.getPeerCertificate(true)))
+      socket.destroy()
+    })
+    if (limit.aborted) fail(limit.reason)
+  })
+  const found = chain.find((certificate) => fingerprintOf(certificate.toString()) === fingerprint)
+  if (found === undefined)
+    throw new MeshError('TOKEN_REFUSED', { reason: 'the server belongs to another mesh than the token', address: url })
+  return found.toString()
+}
+
+/** The chain sent ends with the authority's certificate, for `fetchCa`. */
+function contextOptions(identity: Identity) {
+  return {
+    key: identity.key,
+    cert: `${identity.chain.trimEnd()}\n${identity.ca}`,
+    ca: identity.ca,
+    minVersion: 'TLSv1.3',
+    secureOptions: SSL_OP_NO_TICKET,
+  } as const satisfies TlsOptions
+}
+
+function isServer({ role }: Principal): boolean {
+  return role !== 'node'
+}
+
+function demand(principal: Principal, expected: (principal: Principal) => boolean): void {
+  if (!expected(principal))
+    throw new MeshError('PEER_REFUSED', { reason: 'somebody else answered', principal: printPrincipal(principal) })
+}
+
+/** Longer is no chain of ours: leaf, intermediate, authority. */
+const MAX_CHAIN = 4
+
+/** A self-signed certificate is its own issuer there: the walk ends. */
+function presented(leaf: DetailedPeerCertificate): X509Certificate[] {
+  const chain: X509Certificate[] = []
+  let next: DetailedPeerCertificate | undefined = leaf
+  while (next?.raw !== undefined && chain.length < MAX_CHAIN) {
+    chain.push(new X509Certificate(next.raw))
+    next = next.issuerCertificate === next ? undefined : next.issuerCertificate
+  }
+  return chain
+}
