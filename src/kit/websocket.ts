@@ -32,12 +32,12 @@ export interface DialOptions {
   verify?: (socket: IncomingMessage['socket']) => void
 }
 
-export async function dialText(url: string, dial: DialOptions, signal: AbortSignal): Promise<Channel> {
-  return channelOf(await open(url, dial, signal))
+export function dialText(url: string, dial: DialOptions, signal: AbortSignal): Promise<Channel> {
+  return open(url, dial, channelOf, signal)
 }
 
-export async function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): Promise<Duplex> {
-  return streamOf(await open(url, dial, signal))
+export function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): Promise<Duplex> {
+  return open(url, dial, streamOf, signal)
 }
 
 /** Answers HTTP upgrades; attach `upgrade` to a server and decide there who may come in. */
@@ -61,7 +61,8 @@ export function refuseUpgrade(socket: Duplex, status: string, reason: string): v
   )
 }
 
-function open(url: string, dial: DialOptions, signal: AbortSignal): Promise<WebSocket> {
+/** `wrap` runs in the same turn as the opening: a message that came along with it already has its listener. */
+function open<T>(url: string, dial: DialOptions, wrap: (webSocket: WebSocket) => T, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(new MeshError('NOT_RUNNING', { address: url }, { cause: signal.reason }))
     const webSocket = new WebSocket(url, {
@@ -94,7 +95,7 @@ function open(url: string, dial: DialOptions, signal: AbortSignal): Promise<WebS
     webSocket.once('open', () => {
       signal.removeEventListener('abort', aborted)
       webSocket.off('error', giveUp)
-      resolve(webSocket)
+      resolve(wrap(webSocket))
     })
   })
 }

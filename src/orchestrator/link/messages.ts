@@ -18,7 +18,6 @@ import {
   Report,
   ResumedOf,
   Seq,
-  ServiceIdText,
   text,
   Vip,
 } from './nouns.ts'
@@ -140,6 +139,9 @@ const Summary = Type.Unsafe<ClusterSummary>(
   }),
 )
 
+const Known = Type.Object({ key: InterestKeyText, entries: many(Entry, 1_000) })
+export type Known = Static<typeof Known>
+
 /** A node as `get nodes` shows it. */
 const NodeRow = Type.Object({
   facts: Type.Optional(Facts),
@@ -200,8 +202,8 @@ export const rootToCluster = {
     ...logs,
   },
   notices: {
-    entries: Type.Object({ entries: many(Entry, BATCH) }),
-    gone: Type.Object({ services: many(ServiceIdText, BATCH) }),
+    /** All there is under each key: what is not there is gone. */
+    known: Type.Object({ known: many(Known, BATCH) }),
     revoked: Revoked,
     'logs.close': logsClose,
   },

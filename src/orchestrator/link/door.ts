@@ -1,0 +1,163 @@
+import type { IncomingMessage } from 'node:http'
+import type { Server } from 'node:https'
+import type { Duplex } from 'node:stream'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import type { TSchema, Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { ERRORS, explain, isMeshError, MeshError, type ErrorCode } from '../../errors.ts'
+import type { Identity, Principal } from '../../identity/contract.ts'
+import { principalOf, serverOptions, tend } from '../../identity/tls.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Log } from '../../kit/log.ts'
+import { refuseUpgrade } from '../../kit/websocket.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answers without credentials. Everything that does not say so is denied by default (SEC-7). */
+    open?: true
+  }
+}
+
+export type App = FastifyInstance<Server>
+
+/** Takes an upgrade from a peer whose certificate is proven; a MeshError refuses it. */
+export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+
+export interface DoorOptions {
+  host: string
+  port: number
+  identity: Identity
+  routes: (app: App) => void
+  /** Decides about every route that is not open; before a byte of the body is read (SEC-3). */
+  authenticate: (request: FastifyRequest) => void
+  /** By path. */
+  upgrades: Readonly<Record<string, Upgrade>>
+}
+
+/** Documents larger than this are refused before they are read. */
+const MAX_BODY_BYTES = 1024 * 1024
+const MAX_CONNECTIONS = 20_000
+const SLOW_HEADERS_MS = 5_000
+const SLOW_BODY_MS = 15_000
+
+/** The one port of a control tier: HTTPS for people and for joining, WebSockets for proven peers. */
+export class Door implements AsyncDisposable {
+  /** `https://host:port` as bound. */
+  readonly url: string
+  readonly #life: Lifetime
+
+  private constructor(url: string, life: Lifetime) {
+    this.url = url
+    this.#life = life
+  }
+
+  /** @throws MeshError LISTEN_FAILED */
+  static start(options: DoorOptions, log: Log): Promise<Door> {
+    return Lifetime.open(async (life) => {
+      const { host, port, identity } = options
+      const app: App = Fastify({
+        https: serverOptions(identity, { requestClient: true }),
+        bodyLimit: MAX_BODY_BYTES,
+        requestTimeout: SLOW_BODY_MS,
+        forceCloseConnections: true,
+        routerOptions: { maxParamLength: 400 },
+      })
+      app.server.headersTimeout = SLOW_HEADERS_MS
+      app.server.maxConnections = MAX_CONNECTIONS
+      app.server.on('tlsClientError', () => undefined)
+      life.defer(tend(app.server, identity))
+      app.addHook('onRequest', (request, _reply, next) => {
+        if (request.routeOptions.config.open !== true) options.authenticate(request)
+        next()
+      })
+      app.setErrorHandler((error, _request, reply) => {
+        const { status, body } = answerTo(error)
+        if (status >= 500) log.warn('a request failed', { error })
+        return reply.code(status).send(body)
+      })
+      app.setNotFoundHandler((request, reply) =>
+        reply
+          .code(404)
+          .send({ error: 'USAGE', message: 'there is no such route', details: { path: request.url.slice(0, 200) } }),
+      )
+      options.routes(app)
+      takeUpgrades(app.server, options, log)
+      life.defer(() => app.close())
+      try {
+        await app.listen({ host, port })
+      } catch (cause) {
+        throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })
+      }
+      return new Door(urlOf(host, app.server), life)
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): void {
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const path = new URL(request.url ?? '/', 'https://door').pathname
+    try {
+      const principal = principalOf(socket)
+      const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
+      if (upgrade === undefined) return refuseUpgrade(socket, '404 Not Found', 'there is no such link\n')
+      upgrade(request, socket, head, principal)
+    } catch (error) {
+      log.warn('a link was refused', { address: request.socket.remoteAddress, path, error })
+      refuseUpgrade(socket, '403 Forbidden', isMeshError(error) ? `${error.code}\n` : 'refused\n')
+    }
+  })
+}
+
+/** The typed content of a body or query. @throws MeshError MESSAGE_INVALID with every fault and its path. */
+export function reader<S extends TSchema>(schema: S): (value: unknown) => Static<S> {
+  const compiled = Compile(schema)
+  return (value) => {
+    if (compiled.Check(value)) return value as Static<S>
+    const faults = [...compiled.Errors(value)].map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
+    throw new MeshError('MESSAGE_INVALID', { faults: faults.slice(0, 64) })
+  }
+}
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  UNAUTHENTICATED: 401,
+  FORBIDDEN: 403,
+  TOKEN_REFUSED: 403,
+  TOKEN_INVALID: 400,
+  CERTIFICATE_REFUSED: 400,
+  MESSAGE_INVALID: 400,
+  USAGE: 400,
+  SERVICE_UNKNOWN: 404,
+  APP_UNKNOWN: 404,
+  INSTANCE_UNKNOWN: 404,
+  NODE_UNKNOWN: 404,
+  CLUSTER_UNKNOWN: 404,
+  SLA_INVALID: 422,
+  SLA_CONFLICT: 409,
+  LINK_CLOSED: 503,
+  REQUEST_TIMEOUT: 504,
+}
+
+function answerTo(error: unknown): { status: number; body: object } {
+  if (isMeshError(error)) {
+    return {
+      status: STATUS[error.code] ?? 500,
+      body: { error: error.code, message: error.message, details: error.details },
+    }
+  }
+  const status = (error as { statusCode?: number }).statusCode ?? 500
+  const code: ErrorCode = status < 500 ? 'MESSAGE_INVALID' : 'REQUEST_FAILED'
+  return {
+    status,
+    body: { error: code, message: ERRORS[code], details: status < 500 ? { reason: explain(error) } : {} },
+  }
+}
+
+function urlOf(host: string, server: Server): string {
+  const bound = server.address()
+  const port = typeof bound === 'object' && bound !== null ? bound.port : 0
+  return `https://${host.includes(':') ? `[${host}]` : host}:${port}`
+}
