@@ -1,0 +1,146 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { Duplex } from 'node:stream'
+import { connect, createServer, type TLSSocket } from 'node:tls'
+import { MeshError } from '../errors.ts'
+import type { NodeId } from '../model/ids.ts'
+import type { Identity, Principal } from './contract.ts'
+import { nodeIdOf, printPrincipal } from './principal.ts'
+import { HANDSHAKE_MS, principalOf, serverOptions, tend } from './tls.ts'
+
+/**
+ * TLS between two nodes, the same on every path (SEC-24): the bytes underneath may come from a socket that was accepted,
+ * dialled, punched or relayed, and are trusted equally little.
+ *
+ *     dialler    connectSecure(raw, expected) ─── TLS 1.3, both certificates, ALPN ───  acceptor.accept(raw)
+ *                └▶ is it the expected node?                                            └▶ which node is it?
+ *
+ * The server role always goes through a `tls.Server` that listens nowhere: `new TLSSocket(raw, { isServer: true })` lets
+ * self-signed clients in (TUNNELS.md V5). With TLS 1.3 a dialler is done before the acceptor has judged it: a refusal
+ * shows as the end of the connection, so the first message must come from the acceptor's side before anything counts.
+ */
+export const TUNNEL_ALPN = 'hedgerow/1'
+/** Handshakes under way at once; more are cut off. Each costs about a millisecond of processor and 50 KiB. */
+const MAX_PENDING = 128
+
+export interface Acceptor extends Disposable {
+  /**
+   * The server side of a handshake, and which node it proved.
+   * @throws MeshError PEER_REFUSED; the connection underneath is closed then
+   */
+  accept(raw: Duplex): Promise<{ peer: NodeId; stream: TLSSocket }>
+}
+
+/**
+ * The client side of a handshake; resolves once the other end has proved to be the expected node.
+ * @throws MeshError PEER_REFUSED; the connection underneath is closed then
+ */
+export function connectSecure(
+  raw: Duplex,
+  identity: Identity,
+  expected: NodeId,
+  signal: AbortSignal,
+): Promise<TLSSocket> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
+  return new Promise((resolve, reject) => {
+    const fail = (cause: unknown) => {
+      limit.removeEventListener('abort', aborted)
+      socket.destroy()
+      raw.destroy()
+      reject(refusal(cause, { node: expected }))
+    }
+    const aborted = () => fail(limit.reason)
+    const socket = connect({
+      socket: raw,
+      secureContext: identity.secureContext(),
+      ALPNProtocols: [TUNNEL_ALPN],
+      rejectUnauthorized: true,
+      checkServerIdentity: () => undefined, // below: by principal, not by host name
+    })
+    raw.on('error', fail)
+    socket.on('error', fail)
+    socket.once('close', () => fail(new Error('the connection ended during the handshake')))
+    limit.addEventListener('abort', aborted, { once: true })
+    socket.once('secureConnect', () => {
+      try {
+        const peer = provenNode(socket, identity)
+        if (peer !== expected)
+          throw new MeshError('PEER_REFUSED', { node: expected, reason: 'another node answered', answered: peer })
+      } catch (error) {
+        return fail(error)
+      }
+      limit.removeEventListener('abort', aborted)
+      resolve(socket) // the listeners stay: an error without one would end the process, and `fail` only closes now
+    })
+    if (limit.aborted) aborted()
+  })
+}
+
+/** One for all connections that nodes make to us. */
+export function createAcceptor(identity: Identity): Acceptor {
+  const server = createServer({
+    ...serverOptions(identity, { requestClient: true }),
+    rejectUnauthorized: true,
+    ALPNProtocols: [TUNNEL_ALPN],
+  })
+  const forget = tend(server, identity)
+  /** Which `accept` a finished handshake belongs to: events of a connection run in the context that began it. */
+  const arrivals = new AsyncLocalStorage<Arrival>()
+  server.on('secureConnection', (socket) => {
+    const arrival = arrivals.getStore()
+    if (arrival === undefined) socket.destroy()
+    else arrival.secured(socket)
+  })
+  server.on('tlsClientError', (error, socket) => {
+    arrivals.getStore()?.failed(error)
+    socket.destroy()
+  })
+  let pending = 0
+
+  return {
+    accept: (raw) => {
+      if (pending >= MAX_PENDING) {
+        raw.destroy()
+        return Promise.reject(refusal(new Error('too many handshakes at once')))
+      }
+      pending += 1
+      return new Promise<{ peer: NodeId; stream: TLSSocket }>((resolve, reject) => {
+        const failed = (cause: unknown) => {
+          raw.destroy()
+          reject(refusal(cause))
+        }
+        const secured = (stream: TLSSocket) => {
+          stream.on('error', () => stream.destroy())
+          try {
+            resolve({ peer: provenNode(stream, identity), stream })
+          } catch (error) {
+            stream.destroy()
+            failed(error)
+          }
+        }
+        raw.on('error', failed)
+        raw.once('close', () => failed(new Error('the connection ended during the handshake')))
+        arrivals.run({ secured, failed }, () => server.emit('connection', raw))
+      }).finally(() => {
+        pending -= 1
+      })
+    },
+    [Symbol.dispose]: forget,
+  }
+}
+
+interface Arrival {
+  secured(stream: TLSSocket): void
+  failed(cause: unknown): void
+}
+
+function provenNode(socket: TLSSocket, identity: Identity): NodeId {
+  if (socket.alpnProtocol !== TUNNEL_ALPN) throw new MeshError('PEER_REFUSED', { reason: 'not a tunnel' })
+  const principal: Principal = principalOf(socket)
+  if (principal.role !== 'node' || principal.mesh !== identity.principal.mesh)
+    throw new MeshError('PEER_REFUSED', { reason: 'not a node', principal: printPrincipal(principal) })
+  return nodeIdOf(principal)
+}
+
+function refusal(cause: unknown, facts: Record<string, unknown> = {}): MeshError {
+  return cause instanceof MeshError ? cause : new MeshError('PEER_REFUSED', facts, { cause })
+}
