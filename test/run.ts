@@ -21,12 +21,12 @@ const wanted = args.filter((arg) => !arg.startsWith('--'))
 const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
 
 if (!args.includes('--no-install')) installTools(missingTools(), say)
-await sweep()
+sweep()
 const total = { passed: 0, failed: 0, skipped: 0 }
 if (files.length === 0) fail(`no test file in ${wanted.join(', ')}`)
 if (wanted.length === 0) for (const check of ['typecheck', 'lint', 'format:check']) runCheck(check)
 const skips = files.length === 0 ? [] : await runFiles()
-await sweep()
+sweep()
 
 for (const skip of skips) say(`skipped: ${skip}`)
 if (process.env['CI'] === 'true' && skips.length > 0) {

@@ -1,0 +1,235 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import { destroy, nameFor, setResolver, sweep } from './namespace.ts'
+import { rulesOf, type NatKind } from './nat.ts'
+import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
+
+/**
+ * Networks on one machine, out of namespaces:
+ *
+ *     host ─┐ eth0                                       ┌─ public host
+ *     host ─┤ lan [ router: NAT ] wan ── [ internet ] ───┤  203.0.113.10 …
+ *             192.168.1.1     203.0.113.101 …  .254      └─ public host
+ *
+ *     await using net = await lab({
+ *       sites: { left: { hosts: ['a'] }, right: { hosts: ['b'], nat: 'symmetric' } },
+ *       publics: ['server'],
+ *     })
+ *     await net.host('a').exec(['curl', `http://${net.host('server').address}/`])
+ *
+ * Every site has 192.168.1.0/24 unless it says otherwise: the same private addresses everywhere, as in real life.
+ */
+export interface LabSpec {
+  sites?: Readonly<Record<string, SiteSpec>>
+  /** Hosts with a public address. */
+  publics?: readonly string[]
+  /** What every host finds in /etc/resolv.conf; the agent's own resolver by default. */
+  nameserver?: string
+}
+
+export interface SiteSpec {
+  hosts: readonly string[]
+  /** `port-restricted` by default. */
+  nat?: NatKind
+  /** A /24. With `nat: 'none'` it must be public, as 198.51.100.0/24. */
+  prefix?: string
+}
+
+/** A cable between two namespaces. Cut, it is as if unplugged: addresses and routes stay, nothing passes. */
+export interface Link {
+  readonly cut: () => Promise<void>
+  readonly heal: () => Promise<void>
+}
+
+export interface Site extends Link {
+  readonly name: string
+  readonly router: Host
+  readonly hosts: readonly Host[]
+}
+
+const INTERNET = '203.0.113'
+const GATEWAY = `${INTERNET}.254`
+const FIRST_HOST = 10
+const FIRST_ROUTER = 101
+
+export function lab(spec: LabSpec): Promise<Lab> {
+  sweep()
+  return Lifetime.open(async (life) => {
+    const built = new Lab(life, spec.nameserver ?? '127.30.0.53')
+    await built.build(spec)
+    return built
+  })
+}
+
+/** One machine of the lab. */
+export class Host implements Link {
+  readonly name: string
+  readonly namespace: string
+  readonly address: string
+  readonly #cable: Link
+
+  constructor(name: string, namespace: string, address: string, cable: Link) {
+    this.name = name
+    this.namespace = namespace
+    this.address = address
+    this.#cable = cable
+  }
+
+  /** Runs a command here to its end; a failing code is an answer, not an error. */
+  exec(argv: readonly string[], options?: RunOptions): Promise<Result> {
+    return run(this.argv(argv), options)
+  }
+
+  /** The output of a command that must succeed. */
+  text(argv: readonly string[], options?: RunOptions): Promise<string> {
+    return text(this.argv(argv), options)
+  }
+
+  spawn(argv: readonly string[], options?: ProgramOptions): Program {
+    return Program.start(this.argv(argv), options)
+  }
+
+  /** What to run in the root namespace so that `argv` runs here; `ip` replaces itself, so the pid is the command's. */
+  argv(argv: readonly string[]): string[] {
+    return ['ip', 'netns', 'exec', this.namespace, ...argv]
+  }
+
+  cut(): Promise<void> {
+    return this.#cable.cut()
+  }
+
+  heal(): Promise<void> {
+    return this.#cable.heal()
+  }
+}
+
+export class Lab {
+  readonly #life: Lifetime
+  readonly #nameserver: string
+  readonly #hosts = new Map<string, Host>()
+  readonly #sites = new Map<string, Site>()
+  #cables = 0
+
+  /** Use `lab(spec)`. */
+  constructor(life: Lifetime, nameserver: string) {
+    this.#life = life
+    this.#nameserver = nameserver
+  }
+
+  host(name: string): Host {
+    const host = this.#hosts.get(name)
+    if (host === undefined) throw new Error(`no host ${name} in this lab`)
+    return host
+  }
+
+  site(name: string): Site {
+    const site = this.#sites.get(name)
+    if (site === undefined) throw new Error(`no site ${name} in this lab`)
+    return site
+  }
+
+  get hosts(): readonly Host[] {
+    return [...this.#hosts.values()]
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+
+  async build({ sites = {}, publics = [] }: LabSpec): Promise<void> {
+    const internet = await this.#namespace('internet')
+    await script(internet, [...bridge('lan', `${GATEWAY}/24`), forwarding])
+    for (const [index, name] of publics.entries()) {
+      await this.#addHost(name, internet, `${INTERNET}.${FIRST_HOST + index}`, GATEWAY)
+    }
+    for (const [index, [name, site]] of Object.entries(sites).entries()) {
+      await this.#addSite(name, site, internet, `${INTERNET}.${FIRST_ROUTER + index}`)
+    }
+  }
+
+  async #addSite(name: string, spec: SiteSpec, internet: string, outside: string): Promise<void> {
+    const { hosts, nat = 'port-restricted', prefix = '192.168.1.0/24' } = spec
+    const inside = baseOf(prefix)
+    const namespace = await this.#namespace(`${name}-router`)
+    const uplink = await this.#cable(namespace, 'wan', internet, 'lan')
+    await script(namespace, [
+      ...bridge('lan', `${inside}.1/24`),
+      `ip addr add ${outside}/24 dev wan`,
+      'ip link set wan up',
+      `ip route add default via ${GATEWAY}`,
+      forwarding,
+    ])
+    await this.#applyRules(namespace, rulesOf(nat))
+    if (nat === 'none') await script(internet, [`ip route add ${prefix} via ${outside}`])
+    const added: Host[] = []
+    for (const [index, host] of hosts.entries()) {
+      added.push(await this.#addHost(host, namespace, `${inside}.${FIRST_HOST + index}`, `${inside}.1`))
+    }
+    const router = new Host(`${name}-router`, namespace, outside, uplink)
+    this.#sites.set(name, { name, router, hosts: added, cut: uplink.cut, heal: uplink.heal })
+  }
+
+  async #addHost(name: string, network: string, address: string, gateway: string): Promise<Host> {
+    if (this.#hosts.has(name)) throw new Error(`two hosts are called ${name}`)
+    const namespace = await this.#namespace(name)
+    setResolver(namespace, this.#nameserver)
+    const cable = await this.#cable(namespace, 'eth0', network, 'lan')
+    await script(namespace, [
+      `ip addr add ${address}/24 dev eth0`,
+      'ip link set eth0 up',
+      `ip route add default via ${gateway}`,
+    ])
+    const host = new Host(name, namespace, address, cable)
+    this.#hosts.set(name, host)
+    return host
+  }
+
+  async #namespace(label: string): Promise<string> {
+    const name = nameFor(label)
+    this.#life.defer(() => destroy([name]))
+    await text(['ip', 'netns', 'add', name])
+    await script(name, ['ip link set lo up'])
+    return name
+  }
+
+  /** A veth pair from an interface to a bridge. Links with delay and loss will be another way to make one (LAB.md). */
+  async #cable(from: string, name: string, to: string, bridgeName: string): Promise<Link> {
+    const port = `port${this.#cables++}`
+    await text(['ip', 'link', 'add', name, 'netns', from, 'type', 'veth', 'peer', 'name', port, 'netns', to])
+    await script(to, [`ip link set ${port} master ${bridgeName} up`])
+    return {
+      cut: () => script(to, [`ip link set ${port} down`]),
+      heal: () => script(to, [`ip link set ${port} up`]),
+    }
+  }
+
+  /** From a file: nft cannot read the socket pair that a child's stdin is. */
+  async #applyRules(namespace: string, rules: string): Promise<void> {
+    if (rules === '') return
+    const folder = await mkdtemp(join(tmpdir(), 'hedgerow-lab-'))
+    try {
+      await writeFile(join(folder, 'rules.nft'), rules)
+      await text(['ip', 'netns', 'exec', namespace, 'nft', '-f', join(folder, 'rules.nft')])
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  }
+}
+
+const forwarding = 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+
+function bridge(name: string, address: string): string[] {
+  return [`ip link add ${name} type bridge`, `ip addr add ${address} dev ${name}`, `ip link set ${name} up`]
+}
+
+async function script(namespace: string, lines: readonly string[]): Promise<void> {
+  await text(['ip', 'netns', 'exec', namespace, 'sh', '-ec', lines.join('\n')])
+}
+
+function baseOf(prefix: string): string {
+  const match = /^(\d+\.\d+\.\d+)\.0\/24$/.exec(prefix)
+  if (match === null) throw new Error(`${prefix} is not a /24`)
+  return match[1] as string
+}
