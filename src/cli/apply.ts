@@ -20,8 +20,12 @@ export function applyCommand(program: Command, context: () => Context): void {
       const document = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
       if (context().format === 'json') return printJson(applied)
-      for (const { path, problem, remedy } of applied.warnings) console.error(`warning: ${path}: ${problem}${remedy === undefined ? '' : ` – ${remedy}`}`)
-      printTable(['service', 'change'], applied.services.map(({ id, change }) => [id, change]))
+      for (const { path, problem, remedy } of applied.warnings)
+        console.error(`warning: ${path}: ${problem}${remedy === undefined ? '' : ` – ${remedy}`}`)
+      printTable(
+        ['service', 'change'],
+        applied.services.map(({ id, change }) => [id, change]),
+      )
     })
 }
 

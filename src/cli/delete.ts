@@ -8,7 +8,9 @@ const KINDS = ['app', 'service', 'node']
 export function deleteCommand(program: Command, context: () => Context): void {
   program
     .command('delete')
-    .description('remove an app (app.ns), a service (app.ns.service.ns) or a node (cluster/node, whose certificate then counts no more)')
+    .description(
+      'remove an app (app.ns), a service (app.ns.service.ns) or a node (cluster/node, whose certificate then counts no more)',
+    )
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>')
     .action(async (kind: string, name: string) => {

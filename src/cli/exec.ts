@@ -21,7 +21,7 @@ function run([program = '', ...argv]: readonly string[], env: Record<string, str
     const forward = (signal: NodeJS.Signals) => child.kill(signal)
     process.on('SIGINT', forward).on('SIGTERM', forward)
     child.on('error', (cause) => reject(new MeshError('USAGE', { command: program }, { cause })))
-    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : SIGNALS[signal] ?? 0)))
+    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : (SIGNALS[signal] ?? 0))))
   })
 }
 

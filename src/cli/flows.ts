@@ -13,7 +13,17 @@ export function flowsCommand(program: Command, context: () => Context): void {
       if (context().format === 'json') return printJson(flows)
       printTable(
         ['id', 'caller', 'name', 'instance', 'path', 'sent', 'received', 'age', 'ended'],
-        flows.map((flow) => [flow.id, flow.caller, flow.name, flow.instance, flow.path, flow.bytesSent, flow.bytesReceived, `${(flow.ageMs / 1000).toFixed(1)}s`, flow.ended ?? 'open']),
+        flows.map((flow) => [
+          flow.id,
+          flow.caller,
+          flow.name,
+          flow.instance,
+          flow.path,
+          flow.bytesSent,
+          flow.bytesReceived,
+          `${(flow.ageMs / 1000).toFixed(1)}s`,
+          flow.ended ?? 'open',
+        ]),
       )
     })
 }

@@ -16,7 +16,13 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
   ],
   services: [
     ['service', (row) => row['id']],
-    ['ports', (row) => (row['ports'] as Array<{ port: number; protocol: string }>).map(({ port, protocol }) => `${port}/${protocol}`).join(' ')],
+    [
+      'ports',
+      (row) =>
+        (row['ports'] as Array<{ port: number; protocol: string }>)
+          .map(({ port, protocol }) => `${port}/${protocol}`)
+          .join(' '),
+    ],
     ['runtime', (row) => row['runtime']],
     ['wanted', (row) => row['replicas']],
     ['running', (row) => row['running']],

@@ -13,7 +13,11 @@ export function logsCommand(program: Command, context: () => Context): void {
       process.once('SIGINT', () => interrupted.abort())
       const query = new URLSearchParams({ tail, ...(follow ? { follow: 'true' } : {}) }).toString()
       try {
-        for await (const text of rootClient(context()).lines(`/instances/${encodeURIComponent(instance)}/logs?${query}`, interrupted.signal)) process.stdout.write(text)
+        for await (const text of rootClient(context()).lines(
+          `/instances/${encodeURIComponent(instance)}/logs?${query}`,
+          interrupted.signal,
+        ))
+          process.stdout.write(text)
       } catch (error) {
         if (!interrupted.signal.aborted) throw error
       }

@@ -5,14 +5,31 @@ import { explain, isMeshError, type ErrorCode } from '../errors.ts'
 export type Format = 'table' | 'json'
 
 /** Rows for people: no borders, one line each, columns as wide as they need. */
-export function printTable(head: readonly string[], rows: ReadonlyArray<ReadonlyArray<string | number | undefined>>): void {
+export function printTable(
+  head: readonly string[],
+  rows: ReadonlyArray<ReadonlyArray<string | number | undefined>>,
+): void {
   const table = new Table({
     head: head.map((word) => styleText('bold', word.toUpperCase())),
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2, compact: true },
     chars: Object.fromEntries(
-      ['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left', 'bottom-right', 'left', 'left-mid', 'mid', 'mid-mid', 'right', 'right-mid', 'middle'].map(
-        (part) => [part, ''],
-      ),
+      [
+        'top',
+        'top-mid',
+        'top-left',
+        'top-right',
+        'bottom',
+        'bottom-mid',
+        'bottom-left',
+        'bottom-right',
+        'left',
+        'left-mid',
+        'mid',
+        'mid-mid',
+        'right',
+        'right-mid',
+        'middle',
+      ].map((part) => [part, '']),
     ),
   })
   for (const row of rows) table.push(row.map((cell) => (cell === undefined ? '–' : String(cell))))
@@ -54,7 +71,8 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   STATE_UNREADABLE: 'Check that the directory exists, is writable for you, and is not on a read-only file system.',
   STATE_CORRUPT: 'Nothing was overwritten. Restore the file from a backup, or move the directory away to start anew.',
   TOKEN_REFUSED: 'Make a new one: hedgerow token create (tokens are single-use and expire).',
-  UNAUTHENTICATED: 'The admin credential is <state>/root/admin.json of the root; copy it, or name it with --credential.',
+  UNAUTHENTICATED:
+    'The admin credential is <state>/root/admin.json of the root; copy it, or name it with --credential.',
   INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
 }
 
@@ -62,8 +80,14 @@ export function printError(error: unknown): void {
   const fail = styleText('red', 'error:', { stream: process.stderr })
   if (isMeshError(error) && Array.isArray(error.details['faults'])) {
     console.error(`${fail} ${error.message}`)
-    for (const fault of error.details['faults'] as ReadonlyArray<string | { path: string; problem: string; remedy?: string }>) {
-      console.error(typeof fault === 'string' ? `  ${fault}` : `  ${fault.path}: ${fault.problem}${fault.remedy === undefined ? '' : ` – ${fault.remedy}`}`)
+    for (const fault of error.details['faults'] as ReadonlyArray<
+      string | { path: string; problem: string; remedy?: string }
+    >) {
+      console.error(
+        typeof fault === 'string'
+          ? `  ${fault}`
+          : `  ${fault.path}: ${fault.problem}${fault.remedy === undefined ? '' : ` – ${fault.remedy}`}`,
+      )
     }
   } else {
     console.error(`${fail} ${explain(error)}`)

@@ -12,7 +12,15 @@ export function peersCommand(program: Command, context: () => Context): void {
       if (context().format === 'json') return printJson(peers)
       printTable(
         ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out'],
-        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut }) => [node, path, rttMs?.toFixed(2), carriers, streams, bytesIn, bytesOut]),
+        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut }) => [
+          node,
+          path,
+          rttMs?.toFixed(2),
+          carriers,
+          streams,
+          bytesIn,
+          bytesOut,
+        ]),
       )
     })
 }

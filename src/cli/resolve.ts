@@ -12,7 +12,12 @@ export function resolveCommand(program: Command, context: () => Context): void {
       const report = (await agent(context(), '/resolve', { name })) as ResolveReport
       if (context().format === 'json') return printJson(report)
       console.log(`${report.canonical}  ${report.ipv4}  ${report.ipv6}`)
-      console.log(`ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`)
-      printTable(['instance', 'node', 'state'], report.order.map(({ instance, node, state }) => [instance, node, state]))
+      console.log(
+        `ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`,
+      )
+      printTable(
+        ['instance', 'node', 'state'],
+        report.order.map(({ instance, node, state }) => [instance, node, state]),
+      )
     })
 }

@@ -68,8 +68,16 @@ export class RootClient {
           ca,
           minVersion: 'TLSv1.3',
           agent: false,
-          checkServerIdentity: (_host, certificate) => (/^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '') ? undefined : new Error('the certificate is not the root’s')),
-          headers: { authorization: `Bearer ${token}`, ...(payload === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }) },
+          checkServerIdentity: (_host, certificate) =>
+            /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
+              ? undefined
+              : new Error('the certificate is not the root’s'),
+          headers: {
+            authorization: `Bearer ${token}`,
+            ...(payload === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+          },
           ...(signal === undefined ? { timeout: 30_000 } : { signal }),
         },
         resolve,
@@ -82,7 +90,18 @@ export class RootClient {
 }
 
 function refusal(answer: unknown, status: number | undefined): MeshError {
-  const { error, details, faults, warnings } = answer as { error?: string; details?: Record<string, unknown>; faults?: unknown; warnings?: unknown }
-  const code: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : status === 422 ? 'SLA_INVALID' : 'REQUEST_FAILED'
-  return new MeshError(code, { ...details, ...(faults === undefined ? {} : { faults }), ...(warnings === undefined ? {} : { warnings }), ...(details === undefined ? { status } : {}) })
+  const { error, details, faults, warnings } = answer as {
+    error?: string
+    details?: Record<string, unknown>
+    faults?: unknown
+    warnings?: unknown
+  }
+  const code: ErrorCode =
+    error !== undefined && error in ERRORS ? (error as ErrorCode) : status === 422 ? 'SLA_INVALID' : 'REQUEST_FAILED'
+  return new MeshError(code, {
+    ...details,
+    ...(faults === undefined ? {} : { faults }),
+    ...(warnings === undefined ? {} : { warnings }),
+    ...(details === undefined ? { status } : {}),
+  })
 }

@@ -11,7 +11,9 @@ export function scaleCommand(program: Command, context: () => Context): void {
     .argument('<replicas>', 'a whole number')
     .action(async (service: string, replicas: string) => {
       if (!/^\d{1,4}$/.test(replicas)) throw new MeshError('USAGE', { replicas, remedy: 'a whole number from 0' })
-      const scaled = await rootClient(context()).call('POST', `/services/${encodeURIComponent(service)}/scale`, { replicas: Number(replicas) })
+      const scaled = await rootClient(context()).call('POST', `/services/${encodeURIComponent(service)}/scale`, {
+        replicas: Number(replicas),
+      })
       if (context().format === 'json') printJson(scaled)
       else console.log(`${service}: ${replicas} instances wanted`)
     })

@@ -17,8 +17,15 @@ export function statusCommand(program: Command, context: () => Context): void {
       const mesh = hasCredential ? await asked(rootClient(here).call('GET', '/status')) : undefined
       if (node === undefined && mesh === undefined) throw new MeshError('NOT_RUNNING', { path: here.state })
       if (here.format === 'json') return printJson({ agent: node, mesh })
-      for (const [title, facts] of [['agent', node], ['mesh', mesh]] as const) {
-        if (facts !== undefined) printTable([title, ''], Object.entries(facts).map(([key, value]) => [key, plain(value)]))
+      for (const [title, facts] of [
+        ['agent', node],
+        ['mesh', mesh],
+      ] as const) {
+        if (facts !== undefined)
+          printTable(
+            [title, ''],
+            Object.entries(facts).map(([key, value]) => [key, plain(value)]),
+          )
       }
     })
 }

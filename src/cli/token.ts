@@ -9,7 +9,9 @@ interface Minted {
 }
 
 export function tokenCommand(program: Command, context: () => Context): void {
-  const token = program.command('token').description('join tokens: single-use, short-lived, carrying the fingerprint of the mesh')
+  const token = program
+    .command('token')
+    .description('join tokens: single-use, short-lived, carrying the fingerprint of the mesh')
   token
     .command('create')
     .description('make a token with which one node (or one cluster) may join')
@@ -17,12 +19,20 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .option('--cluster <name>', 'the cluster a node joins')
     .option('--ttl <seconds>', 'how long it is good for', '3600')
     .action(async ({ role, cluster, ttl }: { role: string; cluster?: string; ttl: string }) => {
-      if (role !== 'node' && role !== 'cluster') throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'node or cluster' })
+      if (role !== 'node' && role !== 'cluster')
+        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'node or cluster' })
       const ttlSeconds = Number(ttl)
-      if (!Number.isInteger(ttlSeconds) || ttlSeconds < 1) throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'whole seconds' })
-      const minted = await rootClient(context()).call<Minted>('POST', '/tokens', { role, ttlSeconds, ...(cluster === undefined ? {} : { cluster }) })
+      if (!Number.isInteger(ttlSeconds) || ttlSeconds < 1)
+        throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'whole seconds' })
+      const minted = await rootClient(context()).call<Minted>('POST', '/tokens', {
+        role,
+        ttlSeconds,
+        ...(cluster === undefined ? {} : { cluster }),
+      })
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)
-      console.error(`Good once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : 'cluster'} --token-file FILE`)
+      console.error(
+        `Good once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : 'cluster'} --token-file FILE`,
+      )
     })
 }

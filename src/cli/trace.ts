@@ -6,12 +6,18 @@ import { printJson, printTable } from './output.ts'
 export function traceCommand(program: Command, context: () => Context): void {
   program
     .command('trace')
-    .description('every decision of one connection, which it really makes: name, VIP, instances and their order, path, connect time')
+    .description(
+      'every decision of one connection, which it really makes: name, VIP, instances and their order, path, connect time',
+    )
     .argument('<name:port>', 'as shop.acme.cart.prod.any.closest.local:8080')
     .action(async (target: string) => {
       const report = (await agent(context(), '/trace', { target })) as TraceReport
       if (context().format === 'json') printJson(report)
-      else printTable(['step', 'what', 'ms'], report.steps.map(({ step, what, ms }) => [step, what, ms?.toFixed(1) ?? '']))
+      else
+        printTable(
+          ['step', 'what', 'ms'],
+          report.steps.map(({ step, what, ms }) => [step, what, ms?.toFixed(1) ?? '']),
+        )
       if (!report.ok) process.exitCode = 1
     })
 }

@@ -1,0 +1,229 @@
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import type { Command } from 'commander'
+import { Agent } from '../agent.ts'
+import { type Config, defaults, hostPort, type PartialConfig, readConfigFile, resolveConfig } from '../config.ts'
+import { startCluster, startRoot } from '../control.ts'
+import { MeshError } from '../errors.ts'
+import { openLog, type Log, type LogLevel } from '../kit/log.ts'
+import { Up } from '../up.ts'
+import { folders, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+interface RunOptions {
+  config?: string
+  logLevel?: string
+  name?: string
+  clusterName?: string
+  listen?: string
+  opsListen?: string
+  publicUrl?: string
+  tokenFile?: string
+  advertise?: string[]
+  mode?: 'loopback' | 'host'
+  prefix?: string
+  zone?: string[]
+  upstream?: string[]
+  resolverPort?: string
+  socksPort?: string
+  httpPort?: string
+  memoryMb?: string
+  vcpus?: string
+  area?: string
+  location?: string
+  label?: string[]
+}
+
+/** The roles: each runs until it is told to stop, then closes what it started, newest first. */
+export function runCommands(program: Command, context: () => Context): void {
+  agentOptions(
+    roleCommand(
+      program,
+      'up',
+      'root, cluster and agent in one process, on loopback only: the whole mesh on one machine',
+    ),
+  )
+    .option('--cluster-name <name>', 'the cluster’s name (edge)')
+    .option('--listen <host:port>', 'the first of three ports: root, cluster, tunnel (127.0.0.1:7470)')
+    .action(async (options: RunOptions) => {
+      const base = hostPort(options.listen ?? '127.0.0.1:7470')
+      const at = (offset: number) => `${base.host}:${base.port + offset}`
+      const layer: PartialConfig = {
+        root: { listen: at(0), opsListen: at(10) },
+        cluster: { listen: at(1), opsListen: at(11), ...present({ name: options.clusterName }) },
+        agent: { listen: at(2) },
+      }
+      const config = configOf(options, layer, { agent: agentLayer(without(options, 'listen')) })
+      await stay(context(), log(config), (logger) =>
+        Up.start({ state: context().state, config, version: context().version }, logger),
+      )
+    })
+  roleCommand(program, 'root', 'the mesh’s authority, its API, and the tier that chooses clusters')
+    .option('--listen <host:port>', 'where clusters and the CLI dial (127.0.0.1:7470)')
+    .option('--public-url <url>', 'https://host:port under which others reach it, when not the listen address')
+    .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7480)')
+    .action(async (options: RunOptions) => {
+      const config = configOf(options, {
+        root: present({ listen: options.listen, publicUrl: options.publicUrl, opsListen: options.opsListen }),
+      })
+      await stay(context(), log(config), (logger) =>
+        startRoot({ dir: folders(context().state).root, config: config.root, version: context().version }, logger),
+      )
+    })
+  roleCommand(program, 'cluster', 'the tier that chooses nodes; also the relay for its nodes')
+    .option('--name <name>', 'the cluster’s name (edge)')
+    .option('--listen <host:port>', 'where nodes dial (127.0.0.1:7471)')
+    .option('--public-url <url>', 'https://host:port under which nodes reach it, when not the listen address')
+    .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7481)')
+    .option(
+      '--token-file <file>',
+      'join token of the root, at the first start; - for standard input; or HEDGEROW_TOKEN',
+    )
+    .action(async (options: RunOptions) => {
+      const { name, listen, publicUrl, opsListen } = options
+      const config = configOf(options, { cluster: present({ name, listen, publicUrl, opsListen }) })
+      const token = tokenOf(options, context())
+      await stay(context(), log(config), (logger) =>
+        startCluster(
+          {
+            dir: folders(context().state).cluster,
+            config: config.cluster,
+            version: context().version,
+            ...present({ token }),
+          },
+          logger,
+        ),
+      )
+    })
+  agentOptions(roleCommand(program, 'agent', 'the data plane and worker of one node'))
+    .option('--listen <host:port>', 'where other nodes may dial this one (0.0.0.0:7472); no inbound port is needed')
+    .option(
+      '--token-file <file>',
+      'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
+    )
+    .action(async (options: RunOptions) => {
+      const config = configOf(options, { agent: agentLayer(options) })
+      const token = tokenOf(options, context())
+      await stay(context(), log(config), (logger) =>
+        Agent.start(
+          {
+            dir: folders(context().state).agent,
+            config: config.agent,
+            version: context().version,
+            ...present({ token }),
+          },
+          logger,
+        ),
+      )
+    })
+}
+
+/** Something that runs: what it says of itself once it does, when it ends by failure, and how it is ended. */
+interface Running extends AsyncDisposable {
+  summary(): Record<string, string>
+  /** Rejects when a part it cannot do without has failed. */
+  readonly done: Promise<void>
+}
+
+async function stay(context: Context, logger: Log, start: (log: Log) => Promise<Running>): Promise<void> {
+  const stopped = new Promise<void>((resolve) => {
+    let asked = false
+    const stop = () => {
+      if (asked) process.exit(130) // asked twice: at once
+      asked = true
+      resolve()
+    }
+    process.on('SIGINT', stop).on('SIGTERM', stop)
+  })
+  await using running = await start(logger)
+  if (context.format === 'json') printJson(running.summary())
+  else printTable(['hedgerow', 'ready'], Object.entries(running.summary()))
+  await Promise.race([stopped, running.done])
+}
+
+function roleCommand(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--config <file>', 'configuration, YAML; flags go before it')
+    .option('--log-level <level>', 'debug, info, warn, error or silent (info)')
+}
+
+function agentOptions(command: Command): Command {
+  return command
+    .option('--name <name>', 'the node’s name (the host name)')
+    .option('--advertise <host:port...>', 'addresses others should try first: a forwarded port, a public address')
+    .option('--mode <mode>', 'loopback (default, no rights needed) or host (AnyIP, needs CAP_NET_ADMIN)')
+    .option('--prefix <cidr>', 'prefix of the VIPs (the first free 127.x.0.0/12; host mode: 10.30.0.0/16)')
+    .option('--zone <zone...>', 'DNS zones (local internal)')
+    .option('--upstream <host...>', 'name servers for all other names (those of /etc/resolv.conf)')
+    .option('--resolver-port <port>', 'port of the name server (53 where it may, else 5353)')
+    .option('--socks-port <port>', 'port of the SOCKS5 proxy on 127.0.0.1 (any free one)')
+    .option('--http-port <port>', 'port of the HTTP proxy on 127.0.0.1 (any free one)')
+    .option('--memory-mb <n>', 'memory the node offers (what the machine has)')
+    .option('--vcpus <n>', 'processors the node offers (what the machine has)')
+    .option('--area <area>', 'area for latency constraints')
+    .option('--location <lat,lon>', 'position for geo constraints, degrees')
+    .option('--label <key=value...>', 'labels')
+}
+
+function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
+  const { name, listen, advertise, mode, prefix, zone: zones, area } = options
+  const [lat, lon] = options.location?.split(',').map(Number) ?? []
+  const resolver = present({ port: number(options.resolverPort), upstreams: options.upstream })
+  return {
+    ...present({
+      name,
+      listen,
+      advertise,
+      mode,
+      prefix,
+      zones,
+      area,
+      socksPort: number(options.socksPort),
+      httpPort: number(options.httpPort),
+      memoryMb: number(options.memoryMb),
+      vcpus: number(options.vcpus),
+    }),
+    ...(options.location === undefined ? {} : { location: { lat: lat ?? Number.NaN, lon: lon ?? Number.NaN } }),
+    ...(options.label === undefined
+      ? {}
+      : { labels: Object.fromEntries(options.label.map((label) => label.split('=', 2) as [string, string])) }),
+    ...(Object.keys(resolver).length === 0 ? {} : { resolver: resolver as Config['agent']['resolver'] }),
+  }
+}
+
+function configOf(options: RunOptions, ...flags: readonly PartialConfig[]): Config {
+  const file = options.config === undefined ? {} : readConfigFile(options.config)
+  return resolveConfig(defaults(hostname()), file, ...flags, present({ log: options.logLevel }))
+}
+
+function log(config: Config): Log {
+  return openLog(config.log as LogLevel)
+}
+
+/** SEC-15: from a file, standard input or the environment, never from the command line, where every user can read it. */
+function tokenOf({ tokenFile }: RunOptions, { environment }: Context): string | undefined {
+  if (tokenFile === undefined) return environment['HEDGEROW_TOKEN']
+  try {
+    return readFileSync(tokenFile === '-' ? 0 : tokenFile, 'utf8').trim()
+  } catch (cause) {
+    throw new MeshError('USAGE', { file: tokenFile }, { cause })
+  }
+}
+
+function number(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text)
+}
+
+/** Without the keys whose value is undefined, so that they do not hide a lower layer. */
+function present<T extends Record<string, unknown>>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>
+  }
+}
+
+function without<T extends object, K extends keyof T>(from: T, key: K): Omit<T, K> {
+  const { [key]: _left, ...rest } = from
+  return rest
+}
