@@ -1,0 +1,64 @@
+import type { AppSpec, ServiceSpec } from '../spec.ts'
+import { Fields, isObject, nounOf } from './fields.ts'
+import { quoted, type Findings } from './findings.ts'
+import { labelsOf } from './names.ts'
+
+/** A service as read, the object it came from, and its app. */
+export interface Read {
+  fields: Fields
+  app: AppSpec
+  service: ServiceSpec
+  /** `microserviceID`, if the document gives one. */
+  givenId: string | undefined
+}
+
+/**
+ * Which services each one will call, so that its node asks for them before the first question. A name means a
+ * service of the same app (`cart`, `cart.prod`) or of another (`app.ns.service`, `app.ns.service.ns`).
+ */
+export function linkConnectivity(all: readonly Read[], findings: Findings): void {
+  const ids = new Map(
+    all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
+  )
+  for (const { fields, app, service } of all) {
+    const wanted = fields.list('connectivity').flatMap((value, i) => {
+      const path = `${fields.at('connectivity')}[${i}]`
+      const target = targetText(value, path, findings)
+      if (target === undefined || target === '') return []
+      const byId = ids.get(target)
+      if (byId !== undefined) return [byId.id]
+      return named(target, app, path, findings)
+    })
+    service.connectivity = [...new Set(wanted)]
+  }
+}
+
+function targetText(value: unknown, path: string, findings: Findings): string | undefined {
+  if (typeof value === 'string') return value
+  if (!isObject(value)) {
+    findings.fault(path, `should be the name of a service, not ${nounOf(value)}`)
+    return undefined
+  }
+  const fields = Fields.read(value, ['connectivity'], path, findings)
+  if (fields !== undefined && !fields.isGiven('target_microservice_id')) {
+    findings.fault(fields.at('target_microservice_id'), 'is missing')
+  }
+  return fields?.text('target_microservice_id')
+}
+
+function named(target: string, app: AppSpec, path: string, findings: Findings): string[] {
+  const prefix = `${app.app}.${app.namespace}`
+  const labels = labelsOf(target)
+  const unknown = 'write the name of a service of the app, or app.ns.service'
+  if (labels === undefined || labels.length > 4) {
+    // The ids of other orchestrators mean nothing here, and documents that hold them are accepted unchanged.
+    findings.warn(path, `${quoted(target)} names no service; it is ignored`, unknown)
+    return []
+  }
+  const [service, namespace] = labels
+  if (labels.length > 2) return [labels.join('.')]
+  const isMeant = (other: ServiceSpec) =>
+    other.name === service && (namespace === undefined || other.namespace === namespace)
+  if (!app.services.some(isMeant)) findings.warn(path, `${quoted(target)} is no service of this document`, unknown)
+  return [labels.length === 1 ? `${prefix}.${service}` : `${prefix}.${service}.${namespace}`]
+}

@@ -1,0 +1,88 @@
+import type { Constraint } from '../spec.ts'
+import { Fields, isObject } from './fields.ts'
+import { quoted, type Findings } from './findings.ts'
+
+/** Each constraint with what its type needs. */
+export function readConstraints(service: Fields, findings: Findings): Constraint[] {
+  return service.list('constraints').flatMap((value, i) => {
+    if (!isObject(value)) return [] // told already
+    const fields = Fields.read(value, ['constraint'], `${service.at('constraints')}[${i}]`, findings)
+    const constraint = fields === undefined ? undefined : one(fields, findings)
+    return constraint === undefined ? [] : [constraint]
+  })
+}
+
+function one(fields: Fields, findings: Findings): Constraint | undefined {
+  const type = fields.text('type') as Constraint['type'] | undefined
+  const missing = (key: string) => {
+    if (!fields.isGiven(key)) findings.fault(fields.at(key), `is missing: a ${type} constraint needs it`)
+    return undefined
+  }
+  switch (type) {
+    case undefined:
+      if (!fields.isGiven('type'))
+        findings.fault(fields.at('type'), 'is missing', 'say direct, clusters, addons, latency or geo')
+      return undefined
+    case 'direct': {
+      const cluster = fields.text('cluster')?.toLowerCase()
+      const nodes = nodesIn(fields.text('node') ?? '')
+      if (cluster === undefined && nodes.length === 0) {
+        findings.fault(fields.path, 'names neither a node nor a cluster', 'add "node": "n1;n2" or "cluster": "…"')
+        return undefined
+      }
+      return { type, nodes, ...(cluster === undefined ? {} : { cluster }) }
+    }
+    case 'clusters': {
+      const allowed = fields.texts('allowed').map((name) => name.toLowerCase())
+      return allowed.length === 0 ? missing('allowed') : { type, allowed }
+    }
+    case 'addons': {
+      const needs = fields.texts('needs')
+      return needs.length === 0 ? missing('needs') : { type, needs }
+    }
+    case 'latency': {
+      const area = fields.text('area')
+      return area === undefined ? missing('area') : { type, area, ...measures(fields) }
+    }
+    case 'geo': {
+      const text = fields.text('location')
+      if (text === undefined) return missing('location')
+      const location = locationOf(text)
+      if (location !== undefined) return { type, location, ...measures(fields) }
+      findings.fault(
+        fields.at('location'),
+        `${quoted(text)} is no place`,
+        'write "latitude,longitude", as "48.137,11.576"',
+      )
+      return undefined
+    }
+    default:
+      return type satisfies never
+  }
+}
+
+function nodesIn(text: string): string[] {
+  const names = text.split(';').map((name) => name.trim().toLowerCase())
+  return names.filter((name) => name !== '')
+}
+
+function measures(fields: Fields): Pick<Constraint, 'threshold' | 'rigidness' | 'convergenceSeconds'> {
+  const threshold = fields.number('threshold')
+  const rigidness = fields.number('rigidness')
+  return {
+    ...(threshold === undefined ? {} : { threshold }),
+    ...(rigidness === undefined ? {} : { rigidness }),
+    convergenceSeconds: fields.number('convergence_time') ?? 300,
+  }
+}
+
+const PLACE = /^\(?\s*(-?\d{1,3}(?:\.\d{1,15})?)\s*([,;])\s*(-?\d{1,3}(?:\.\d{1,15})?)\s*\)?$/
+
+/** `lat,lon` with or without brackets as on the slides, `lon; lat` with a semicolon as in Oakestra's old page. */
+export function locationOf(text: string): { lat: number; lon: number } | undefined {
+  const match = PLACE.exec(text.trim())
+  if (match === null) return undefined
+  const [first, second] = [Number(match[1]), Number(match[3])]
+  const { lat, lon } = match[2] === ',' ? { lat: first, lon: second } : { lat: second, lon: first }
+  return Math.abs(lat) <= 90 && Math.abs(lon) <= 180 ? { lat, lon } : undefined
+}

@@ -1,0 +1,34 @@
+import { labelFault } from '../../model/label.ts'
+import type { Fields } from './fields.ts'
+import { quoted, type Findings } from './findings.ts'
+
+/** The lower-case name under `key`; told and `undefined` when it cannot be one. */
+export function readName(fields: Fields, key: string, findings: Findings): string | undefined {
+  const given = fields.text(key)
+  if (given === undefined) {
+    if (!fields.isGiven(key)) findings.fault(fields.at(key), 'is missing')
+    return undefined
+  }
+  const name = hyphenated(given.toLowerCase())
+  const fault = labelFault(name)
+  if (fault !== undefined) {
+    const remedy = 'use 1 to 63 letters, digits and inner hyphens, and no word that says how an instance is chosen'
+    findings.fault(fields.at(key), `${quoted(given)} cannot be a name: ${fault}`, remedy)
+    return undefined
+  }
+  if (name !== given.toLowerCase()) {
+    findings.warn(fields.at(key), `underscores cannot be in a name: ${quoted(given)} becomes ${quoted(name)}`)
+  }
+  return name
+}
+
+/** The oldest documents write `preprocessing_collection`, which no host name may hold (RFC 952). */
+export function hyphenated(text: string): string {
+  return text.replaceAll('_', '-')
+}
+
+/** Labels joined by dots, lower-case, or `undefined` when one of them cannot be a name. */
+export function labelsOf(text: string): string[] | undefined {
+  const labels = text.toLowerCase().split('.').map(hyphenated)
+  return labels.every((label) => labelFault(label) === undefined) ? labels : undefined
+}

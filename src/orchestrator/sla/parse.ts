@@ -1,0 +1,169 @@
+import type { AppSpec } from '../spec.ts'
+import { linkConnectivity, type Read } from './connectivity.ts'
+import { Fields, isObject } from './fields.ts'
+import { Findings, quoted, type Fault } from './findings.ts'
+import type { Level } from './keys.ts'
+import { readName } from './names.ts'
+import { readService } from './service.ts'
+
+export type { Fault } from './findings.ts'
+export { readSlaText, type ReadText } from './read.ts'
+
+export type Parsed =
+  | { kind: 'accepted'; apps: AppSpec[]; customer: string; warnings: Fault[] }
+  | { kind: 'refused'; faults: Fault[]; warnings: Fault[] }
+
+/** More services than this in one document are a mistake, or an attack. */
+const MAX_SERVICES = 2_000
+
+/**
+ * Reads an SLA document: all of its faults at once, each with its path; nothing is accepted in part. Three forms:
+ *
+ *     { applications: [{ application_name, …, microservices: [{ microservice_name, … }] }] }      Oakestra v2.0
+ *     { application_name, …, microservices: [ … ] }                                               one app
+ *     { microservice_name, … }                                                                    one service
+ *
+ * The last is the form of the oldest slides. Its app is `application_name`, or else named like the service, and in
+ * `application_namespace`, or else the namespace of the service.
+ */
+export function parseSla(document: unknown): Parsed {
+  const findings = new Findings()
+  const { customer, apps: found } = appsIn(document, findings)
+  const all: Read[] = []
+  const taken = new Map<string, string>()
+  const apps = found.flatMap((fields) => readApp(fields, all, taken, findings) ?? [])
+  if (all.length > MAX_SERVICES) findings.fault('', `has ${all.length} services; ${MAX_SERVICES} is the limit`)
+  tellTwice(found, findings)
+  linkConnectivity(all, findings)
+  const warnings = findings.warnings()
+  if (!findings.isClean) return { kind: 'refused', faults: findings.faults(), warnings }
+  return { kind: 'accepted', apps, customer, warnings }
+}
+
+/** An app of the document: its own fields, and those of its services. */
+interface AppFields {
+  fields: Fields
+  nameKey: string
+  namespaceKey: string
+  services: Fields[]
+}
+
+function appsIn(document: unknown, findings: Findings): { customer: string; apps: AppFields[] } {
+  if (!isObject(document)) {
+    findings.fault('', 'should be an object with "applications"', 'see the examples in the README')
+    return { customer: '', apps: [] }
+  }
+  const form = formOf(document)
+  const fields = Fields.read(document, LEVELS[form], '', findings)
+  if (fields === undefined) return { customer: '', apps: [] }
+  checkVersion(fields, findings)
+  const customer = fields.text('customerID') ?? ''
+  switch (form) {
+    case 'service':
+      return { customer, apps: [singleService(fields)] }
+    case 'app':
+      return { customer, apps: [appFields(fields, findings)] }
+    case 'document': {
+      if (!fields.isGiven('applications'))
+        findings.fault('applications', 'is missing', 'a list of applications, or one service')
+      else if (fields.has('applications') && fields.list('applications').length === 0)
+        findings.fault('applications', 'is empty')
+      const apps = entries(fields, 'applications', 'application', findings)
+      return { customer, apps: apps.map((app) => appFields(app, findings)) }
+    }
+    default:
+      return form satisfies never
+  }
+}
+
+type Form = 'document' | 'app' | 'service'
+
+const LEVELS: Readonly<Record<Form, Level[]>> = {
+  document: ['document'],
+  app: ['document', 'application'],
+  service: ['document', 'microservice', 'application'],
+}
+
+function formOf(document: Record<string, unknown>): Form {
+  const has = (key: string) => Object.hasOwn(document, key)
+  if (has('applications')) return 'document'
+  if (has('microservices')) return 'app'
+  return has('microservice_name') ? 'service' : 'document'
+}
+
+function checkVersion(fields: Fields, findings: Findings): void {
+  const version = fields.text('sla_version')
+  if (version === undefined || version === '' || /^v?[12](\.0)?$/i.test(version)) return
+  findings.fault('sla_version', `${quoted(version)} is not a version we read`, 'write "v2.0"')
+}
+
+function appFields(fields: Fields, findings: Findings): AppFields {
+  const services = entries(fields, 'microservices', 'microservice', findings)
+  return { fields, nameKey: 'application_name', namespaceKey: 'application_namespace', services }
+}
+
+function singleService(fields: Fields): AppFields {
+  return {
+    fields,
+    nameKey: fields.isGiven('application_name') ? 'application_name' : 'microservice_name',
+    namespaceKey: fields.isGiven('application_namespace') ? 'application_namespace' : 'microservice_namespace',
+    services: [fields],
+  }
+}
+
+function entries(fields: Fields, key: string, level: Level, findings: Findings): Fields[] {
+  return fields.list(key).flatMap((value, i) => {
+    if (!isObject(value)) return [] // told already
+    return Fields.read(value, [level], `${fields.at(key)}[${i}]`, findings) ?? []
+  })
+}
+
+/** Services are read even when the app has no usable name, so that their faults are told too. */
+function readApp(
+  { fields, nameKey, namespaceKey, services }: AppFields,
+  all: Read[],
+  taken: Map<string, string>,
+  findings: Findings,
+): AppSpec | undefined {
+  const single = nameKey === 'microservice_name' // its own reader tells what is wrong with the name
+  const told = single ? new Findings() : findings
+  const name = readName(fields, nameKey, told)
+  const namespace = readName(fields, namespaceKey, namespaceKey === 'microservice_namespace' ? told : findings)
+  const app: AppSpec = {
+    app: name ?? 'unnamed',
+    namespace: namespace ?? 'unnamed',
+    description: fields.text('application_desc') ?? '',
+    services: [],
+  }
+  const seen = new Map<string, string>()
+  for (const each of services) {
+    const service = readService(each, { app: app.app, namespace: app.namespace }, taken, findings)
+    if (service === undefined) continue
+    const before = seen.get(service.id)
+    if (before !== undefined) {
+      const problem = `${quoted(service.name)} in namespace ${quoted(service.namespace)} is there already, at ${before}`
+      findings.fault(each.at('microservice_name'), problem, 'names differ in more than upper and lower case')
+      continue
+    }
+    seen.set(service.id, each.path === '' ? 'the document' : each.path)
+    app.services.push(service)
+    all.push({ fields: each, app, service, givenId: each.text('microserviceID') || undefined })
+  }
+  return name === undefined || namespace === undefined ? undefined : app
+}
+
+function tellTwice(apps: readonly AppFields[], findings: Findings): void {
+  const seen = new Map<string, string>()
+  for (const { fields, nameKey, namespaceKey } of apps) {
+    const [name, namespace] = [fields.text(nameKey), fields.text(namespaceKey)]
+    if (name === undefined || namespace === undefined) continue
+    const key = `${name}.${namespace}`.toLowerCase()
+    const before = seen.get(key)
+    if (before === undefined) seen.set(key, fields.path)
+    else
+      findings.fault(
+        fields.at(nameKey),
+        `${quoted(name)} in namespace ${quoted(namespace)} is there already, at ${before}`,
+      )
+  }
+}

@@ -1,0 +1,191 @@
+import { serviceId } from '../../model/ids.ts'
+import type { AllowRule } from '../../model/service.ts'
+import { splitHostPort } from '../host-port.ts'
+import type { CheckSpec, PortSpec, ServiceSpec } from '../spec.ts'
+import { readAddresses } from './addresses.ts'
+import { readConstraints } from './constraints.ts'
+import { Fields } from './fields.ts'
+import { quoted, type Findings } from './findings.ts'
+import { labelsOf, readName } from './names.ts'
+import { readPorts } from './ports.ts'
+import { nearest } from './suggest.ts'
+
+export interface AppNames {
+  app: string
+  namespace: string
+}
+
+/** Runtimes this program has; nodes may offer others. */
+const RUNTIMES = ['process', 'external', 'docker'] as const
+const RUNTIME = /^[a-z0-9][a-z0-9._-]{0,63}$/
+
+/**
+ * One service, every default filled in. `connectivity` holds what the document says; the parser links it once all
+ * services are known.
+ */
+export function readService(
+  fields: Fields,
+  app: AppNames,
+  taken: Map<string, string>,
+  findings: Findings,
+): ServiceSpec | undefined {
+  const name = readName(fields, 'microservice_name', findings)
+  const namespace = fields.isGiven('microservice_namespace')
+    ? readName(fields, 'microservice_namespace', findings)
+    : app.namespace
+  const runtime = readRuntime(fields, findings)
+  const ports = readPorts(fields, findings)
+  const code = fields.text('code') ?? ''
+  const cmd = fields.texts('cmd')
+  const check = readCheck(fields, ports, findings)
+  const rest = {
+    environment: readEnvironment(fields, findings),
+    ports: runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports,
+    fixedPorts: fields.flag('fixed_port'),
+    memoryMb: fields.number('memory') ?? 0,
+    vcpus: fields.number('vcpus') ?? 0,
+    vgpus: fields.number('vgpus') ?? 0,
+    vtpus: fields.number('vtpus') ?? 0,
+    storageMb: fields.number('storage') ?? 0,
+    bandwidthInKbit: fields.number('bandwidth_in') ?? 0,
+    bandwidthOutKbit: fields.number('bandwidth_out') ?? 0,
+    arch: fields.texts('arch').map((word) => word.toLowerCase()),
+    replicas: fields.number('replicas') ?? 1,
+    oneShot: fields.flag('one_shot'),
+    strategy: fields.text('strategy') === 'best-fit' ? 'best-fit' : 'spread',
+    allow: readAllow(fields, findings),
+    drainSeconds: fields.number('drain_seconds') ?? 10,
+    constraints: readConstraints(fields, findings),
+    connectivity: [],
+    addresses: readAddresses(fields, taken, findings),
+  } as const satisfies Partial<ServiceSpec>
+  if (runtime === 'process') checkProgram(fields, code, cmd, findings)
+  if (runtime === 'docker' && code === '' && !fields.isGiven('code'))
+    findings.fault(fields.at('code'), 'is missing: the image')
+  if (name === undefined || namespace === undefined) return undefined
+  const workdir = fields.text('workdir')
+  return {
+    id: serviceId({ app: app.app, appNamespace: app.namespace, service: name, serviceNamespace: namespace }),
+    app: app.app,
+    appNamespace: app.namespace,
+    name,
+    namespace,
+    runtime,
+    code,
+    cmd,
+    ...rest,
+    ...(workdir === undefined || workdir === '' ? {} : { workdir }),
+    ...(check === undefined ? {} : { check }),
+  }
+}
+
+function readRuntime(fields: Fields, findings: Findings): string {
+  const key = fields.isGiven('runtime') ? 'runtime' : 'virtualization'
+  const given = fields.text(key)?.toLowerCase()
+  if (given === undefined || given === '') return 'process'
+  if (!RUNTIME.test(given)) {
+    findings.fault(fields.at(key), `${quoted(given)} cannot be a runtime`, 'use process, external or docker')
+    return given
+  }
+  if (given === 'container') return 'docker'
+  const meant = nearest(given, RUNTIMES)
+  if (meant !== undefined && meant !== given)
+    findings.warn(fields.at(key), `${quoted(given)} is no runtime of ours`, `did you mean ${meant}?`)
+  return given
+}
+
+function checkProgram(fields: Fields, code: string, cmd: readonly string[], findings: Findings): void {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(code)) {
+    findings.warn(fields.at('code'), 'nothing is fetched by the process runtime', 'name a file or folder on the node')
+  }
+  if (code === '' && cmd.length === 0 && !fields.isGiven('cmd')) {
+    findings.fault(
+      fields.at('cmd'),
+      'is missing: there is nothing to run',
+      'add "cmd", or "code", or another "runtime"',
+    )
+  } else if (code === '' && fields.has('cmd') && cmd.length === 0)
+    findings.fault(fields.at('cmd'), 'is empty: there is nothing to run')
+  if (cmd[0] === '') findings.fault(`${fields.at('cmd')}[0]`, 'is empty: it should name a program')
+}
+
+const ASSIGNMENT = /^[A-Za-z_][A-Za-z0-9_]*=/
+
+function readEnvironment(fields: Fields, findings: Findings): string[] {
+  const environment = fields.texts('environment')
+  for (const [i, entry] of environment.entries()) {
+    const path = `${fields.at('environment')}[${i}]`
+    if (!ASSIGNMENT.test(entry)) findings.fault(path, `${quoted(entry)} is not KEY=value`)
+    else if (entry.startsWith('HEDGEROW_'))
+      findings.warn(path, 'HEDGEROW_ variables are set by the node; this one may be replaced')
+    else if (/^(PORT|HOST)=/.test(entry) && !fields.flag('fixed_port')) {
+      findings.warn(path, 'PORT and HOST are set by the node', 'listen on $PORT, or set "fixed_port": true')
+    }
+  }
+  return environment
+}
+
+/** `app.ns`, `app.ns.service.ns`, `node` or `*`. */
+function readAllow(fields: Fields, findings: Findings): AllowRule[] {
+  return fields.texts('allow').flatMap((rule, i) => {
+    const text = rule.trim().toLowerCase()
+    if (text === '*' || text === 'node') return [text]
+    const labels = labelsOf(text)
+    if (labels !== undefined && (labels.length === 2 || labels.length === 4)) return [labels.join('.')]
+    findings.fault(
+      `${fields.at('allow')}[${i}]`,
+      `${quoted(rule)} names nobody`,
+      'write app.ns, app.ns.service.ns, node or *',
+    )
+    return []
+  })
+}
+
+function readCheck(service: Fields, ports: readonly PortSpec[], findings: Findings): CheckSpec | undefined {
+  if (!service.has('check')) return undefined
+  const fields = Fields.read(service.value('check'), ['check'], service.at('check'), findings)
+  if (fields === undefined) return undefined
+  const kind = fields.text('type') === 'http' ? 'http' : 'tcp'
+  const path = fields.text('path') ?? '/'
+  const tcp = ports.filter(({ protocol }) => protocol === 'tcp').map(({ port }) => port)
+  const port = fields.number('port') ?? tcp[0]
+  if (port === undefined || !tcp.includes(port)) {
+    const has = tcp.length === 0 ? 'no TCP port' : `${tcp.join(', ')} only`
+    findings.fault(
+      port === undefined ? fields.path : fields.at('port'),
+      `is not a TCP port of the service: it has ${has}`,
+    )
+    return undefined
+  }
+  if (!/^\/[\x21-\x7e]*$/.test(path))
+    findings.fault(fields.at('path'), `${quoted(path)} should begin with / and be printable`)
+  if (kind === 'tcp' && fields.has('path'))
+    findings.warn(fields.at('path'), 'nothing acts on path in a tcp check', 'set "type": "http"')
+  const intervalMs = fields.number('interval_ms') ?? 2_000
+  return { kind, port, path, intervalMs, timeoutMs: fields.number('timeout_ms') ?? 1_000 }
+}
+
+/** Where an external service listens comes from `code`; a port in it is the target of the service's only port. */
+function externalPorts(fields: Fields, code: string, ports: PortSpec[], findings: Findings): PortSpec[] {
+  if (code === '') {
+    if (ports.length === 0)
+      findings.fault(fields.at('code'), 'is missing: it says where the service runs', 'write "host:port"')
+    return ports
+  }
+  const where = splitHostPort(code)
+  if (where === undefined) {
+    findings.fault(fields.at('code'), `${quoted(code)} is not host:port`)
+    return ports
+  }
+  const { port } = where
+  const [only] = ports
+  if (port === undefined) {
+    if (only === undefined)
+      findings.fault(fields.at('code'), 'names no port, and neither does "port"', 'write "host:port"')
+    return ports
+  }
+  if (only === undefined) return [{ port, target: port, protocol: 'tcp' }]
+  if (ports.length === 1) return [{ ...only, target: port }]
+  findings.warn(fields.at('code'), 'its port is ignored: each of "ports" has a target', 'write the host alone')
+  return ports
+}
