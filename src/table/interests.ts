@@ -1,0 +1,205 @@
+import { MeshError, isMeshError } from '../errors.ts'
+import { systemClock, type Clock } from '../kit/clock.ts'
+import { Lifetime } from '../kit/lifetime.ts'
+import type { Log } from '../kit/log.ts'
+import type { InterestKey } from '../model/ids.ts'
+import type { VipIndex } from '../model/service.ts'
+import type { FeedSource } from './feed.ts'
+import type { Table } from './table.ts'
+import type { InterestSource } from './view.ts'
+
+export interface InterestLimits {
+  /** How long a caller waits. Smaller: a slow link means SERVFAIL; larger: a dead one hangs programs. */
+  waitMs: number
+  /** How long the question itself may take: a late answer still helps whoever asks again. */
+  askMs: number
+  /** An interest nobody used for so long is given up. Smaller: the first question after a quiet night waits again. */
+  idleMs: number
+  /** Interests kept at most (the control message that resumes them has the same bound). */
+  maxKeys: number
+  /** Questions on their way at most: a flood of invented names must not become a flood at the cluster. */
+  maxAsking: number
+}
+
+const LIMITS: InterestLimits = {
+  waitMs: 500,
+  askMs: 5_000,
+  idleMs: 24 * 3_600_000,
+  maxKeys: 10_000,
+  maxAsking: 256,
+}
+
+/** How often unused interests are looked for. */
+const SWEEP_MS = 30_000
+
+/** How long "no service has this VIP" is believed. */
+const EMPTY_VIP_MS = 5_000
+
+/** What this node wants to know: asks the cluster once for all who ask at the same time, and remembers the interest. */
+export class Interests implements InterestSource, AsyncDisposable {
+  readonly #life: Lifetime
+  readonly #table: Table
+  readonly #source: Pick<FeedSource, 'ask' | 'askVip' | 'forget'>
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #limits: InterestLimits
+  readonly #asking = new Map<InterestKey, Promise<void>>()
+  readonly #askingVip = new Map<VipIndex, Promise<void>>()
+  readonly #emptyVips = new Map<VipIndex, number>()
+  readonly #wishes = new Set<InterestKey>()
+
+  private constructor(life: Lifetime, parts: InterestParts, log: Log) {
+    this.#life = life
+    this.#table = parts.table
+    this.#source = parts.source
+    this.#clock = parts.clock ?? systemClock
+    this.#limits = { ...LIMITS, ...parts.limits }
+    this.#log = log.child({ part: 'interests' })
+  }
+
+  static start(parts: InterestParts, log: Log): Promise<Interests> {
+    return Lifetime.open((life) => {
+      const interests = new Interests(life, parts, log)
+      life.every(SWEEP_MS, () => interests.sweep())
+      return interests
+    })
+  }
+
+  want(key: InterestKey): Promise<void> {
+    return this.#within(this.#asking.get(key) ?? this.#ask(key), { key })
+  }
+
+  wantVip(vip: VipIndex): Promise<void> {
+    const emptyUntil = this.#emptyVips.get(vip)
+    if (emptyUntil !== undefined && this.#clock.now() < emptyUntil) return Promise.resolve()
+    return this.#within(this.#askingVip.get(vip) ?? this.#askVip(vip), { vip })
+  }
+
+  /** Asks now, or as soon as the link is up: for what an SLA says will be called. */
+  wish(keys: Iterable<InterestKey>): void {
+    for (const key of keys) {
+      if (this.#table.isKnown(key) || this.#wishes.size >= this.#limits.maxKeys) continue
+      this.#wishes.add(key)
+      this.want(key).catch(() => undefined) // renewed when the link comes up
+    }
+  }
+
+  /** The link came up anew, and the cluster went through the keys `resumed`: asks for what it cannot know of. */
+  renew(resumed: readonly InterestKey[]): void {
+    const covered = new Set(resumed)
+    for (const key of new Set([...this.#wishes, ...this.#table.keys()])) {
+      if (!covered.has(key)) this.want(key).catch(() => undefined) // the next resumption tries again
+    }
+  }
+
+  keys(): readonly InterestKey[] {
+    return this.#table.keys()
+  }
+
+  /** Gives up what nobody used for long, and keys under which there was nothing. */
+  sweep(): void {
+    this.#forget(this.#table.idle(this.#clock.wall() - this.#limits.idleMs))
+    const now = this.#clock.now()
+    for (const [vip, until] of this.#emptyVips) if (until <= now) this.#emptyVips.delete(vip)
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #ask(key: InterestKey): Promise<void> {
+    if (this.#asking.size >= this.#limits.maxAsking) return Promise.reject(tooMany({ key }))
+    this.#makeRoom()
+    this.#table.expect(key)
+    const asking = this.#asked(key).finally(() => this.#asking.delete(key))
+    asking.catch(() => undefined) // whoever asked may have stopped waiting
+    this.#asking.set(key, asking)
+    return asking
+  }
+
+  async #asked(key: InterestKey): Promise<void> {
+    try {
+      this.#table.learn(key, await this.#source.ask(key, this.#deadline()))
+      this.#wishes.delete(key)
+    } catch (error) {
+      this.#table.unexpect(key)
+      throw asLinkFault(error, { key })
+    }
+  }
+
+  #askVip(vip: VipIndex): Promise<void> {
+    if (this.#askingVip.size >= this.#limits.maxAsking) return Promise.reject(tooMany({ vip }))
+    const asking = this.#askedVip(vip).finally(() => this.#askingVip.delete(vip))
+    asking.catch(() => undefined)
+    this.#askingVip.set(vip, asking)
+    return asking
+  }
+
+  async #askedVip(vip: VipIndex): Promise<void> {
+    let key: InterestKey | undefined
+    try {
+      key = await this.#source.askVip(vip, this.#deadline())
+    } catch (error) {
+      throw asLinkFault(error, { vip })
+    }
+    if (key !== undefined) return this.#asking.get(key) ?? this.#ask(key)
+    if (this.#emptyVips.size >= this.#limits.maxKeys) this.#emptyVips.clear()
+    this.#emptyVips.set(vip, this.#clock.now() + EMPTY_VIP_MS)
+    return undefined
+  }
+
+  /** Waits for an answer that others may be waiting for too, but not longer than the bound. */
+  async #within(asking: Promise<void>, details: Record<string, unknown>): Promise<void> {
+    const { waitMs } = this.#limits
+    const answered = new AbortController()
+    const late = this.#clock.sleep(waitMs, answered.signal).then(() => {
+      if (!answered.signal.aborted) throw new MeshError('REQUEST_TIMEOUT', { ...details, ms: waitMs })
+    })
+    try {
+      await Promise.race([asking, late])
+    } finally {
+      answered.abort()
+    }
+  }
+
+  #deadline(): AbortSignal {
+    return AbortSignal.any([this.#life.signal, AbortSignal.timeout(this.#limits.askMs)])
+  }
+
+  /** At the bound the longest unused interest gives way. */
+  #makeRoom(): void {
+    if (this.#table.counts.keys < this.#limits.maxKeys) return
+    const [oldest] = this.#table.idle(Number.POSITIVE_INFINITY)
+    if (oldest !== undefined) this.#forget([oldest])
+  }
+
+  #forget(keys: readonly InterestKey[]): void {
+    const idle = keys.filter((key) => !this.#asking.has(key))
+    if (idle.length === 0) return
+    this.#table.forget(idle)
+    this.#source.forget(idle)
+    this.#log.debug('interest given up', { keys: idle.length })
+  }
+}
+
+export interface InterestParts {
+  table: Table
+  source: Pick<FeedSource, 'ask' | 'askVip' | 'forget'>
+  limits?: Partial<InterestLimits>
+  clock?: Clock
+}
+
+function tooMany(details: Record<string, unknown>): MeshError {
+  return new MeshError('REQUEST_TIMEOUT', { ...details, reason: 'too many questions are on their way' })
+}
+
+/** What the source threw, as one of our errors: an aborted question timed out, anything else is the link's fault. */
+function asLinkFault(error: unknown, details: Record<string, unknown>): MeshError {
+  if (isMeshError(error)) return error
+  const isAbort = error instanceof Error && (error.name === 'AbortError' || error.name === 'TimeoutError')
+  return new MeshError(isAbort ? 'REQUEST_TIMEOUT' : 'LINK_CLOSED', details, { cause: error })
+}
