@@ -1,0 +1,117 @@
+import type { Clock } from '../src/kit/clock.ts'
+import { explain } from '../src/errors.ts'
+import type { InstanceId, NodeId } from '../src/model/ids.ts'
+import type { Instance } from '../src/model/instance.ts'
+import type { TableView } from '../src/table/view.ts'
+import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
+import { encodeRequest, type FlowRequest } from './request.ts'
+import { localStream, type Carried } from './splice.ts'
+import type { PathKind, Peers, Refusal, Session, Stream, StreamEvents } from './tunnel/contract.ts'
+
+/** What trying an instance takes. */
+export interface AttemptParts {
+  readonly table: TableView
+  readonly peers: Peers
+  readonly self: NodeId
+  /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
+  readonly endpointOf: (instance: InstanceId, port: number) => Endpoint | undefined
+  readonly clock: Clock
+  /** How local instances are dialled. */
+  readonly dial: (request: FlowRequest) => DialOptions
+}
+
+export interface AttemptTold {
+  opened(): void
+  failed(refusal: Refusal, reason: string): void
+}
+
+/** One try to reach one instance: told its outcome once, then carries what the winner's stream says to the joint. */
+export class Attempt implements StreamEvents {
+  readonly instance: Instance
+  path: PathKind | undefined
+  stream: Stream | undefined
+  /** Where the stream's words go once this attempt has won. */
+  onward: Carried | undefined
+  readonly #told: AttemptTold
+  readonly #gaveUp = new AbortController()
+  #abandon: (() => void) | undefined
+  #isSettled = false
+
+  constructor(instance: Instance, told: AttemptTold) {
+    this.instance = instance
+    this.#told = told
+  }
+
+  start(request: FlowRequest, parts: AttemptParts): void {
+    const { node, id } = this.instance
+    if (node === parts.self) return this.#dial(parts.endpointOf(id, request.port), parts.dial(request))
+    const session = parts.peers.existing(node)
+    if (session !== undefined) return this.#open(session, request)
+    const reach = parts.table.node(node)
+    if (reach === undefined) return this.#fail('unreachable', `nothing is known of node ${node}`)
+    parts.peers.session(reach, this.#gaveUp.signal).then(
+      (session) => this.#open(session, request),
+      (error: unknown) => this.#fail('unreachable', explain(error)),
+    )
+  }
+
+  /** Gives up, or throws away what was opened too late. */
+  drop(): void {
+    this.#isSettled = true
+    this.#gaveUp.abort()
+    this.#abandon?.()
+    this.stream?.reset()
+  }
+
+  opened(): void {
+    if (this.#isSettled) return this.stream?.reset()
+    this.#isSettled = true
+    this.#told.opened()
+  }
+
+  refused(refusal: Refusal): void {
+    this.#fail(refusal, `refused by ${this.instance.node}`)
+  }
+
+  reset(): void {
+    if (this.onward !== undefined) this.onward.reset()
+    else this.#fail('unreachable', 'the session to the node ended')
+  }
+
+  data(chunk: Buffer): void {
+    this.onward?.data(chunk)
+  }
+
+  end(): void {
+    this.onward?.end()
+  }
+
+  drain(): void {
+    this.onward?.drain()
+  }
+
+  #open(session: Session, request: FlowRequest): void {
+    if (this.#isSettled) return
+    this.path = session.path
+    this.stream = session.open(encodeRequest(request), this)
+  }
+
+  #dial(endpoint: Endpoint | undefined, options: DialOptions): void {
+    this.path = 'local'
+    if (endpoint === undefined) return this.#fail('not-here', 'the instance does not listen here')
+    this.#abandon = dialInstance(endpoint, options, {
+      connected: (socket) => {
+        this.#abandon = undefined
+        this.stream = localStream(socket, this)
+        this.opened()
+      },
+      failed: (refusal, reason) => this.#fail(refusal, reason),
+    })
+  }
+
+  #fail(refusal: Refusal, reason: string): void {
+    if (this.#isSettled) return
+    this.#isSettled = true
+    this.#told.failed(refusal, reason)
+  }
+}

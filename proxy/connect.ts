@@ -1,0 +1,140 @@
+import type { InstanceId, NodeId } from '../src/model/ids.ts'
+import type { Instance } from '../src/model/instance.ts'
+import { Attempt, type AttemptParts } from './attempt.ts'
+import { patienceMs, Race, type RaceAction } from './race.ts'
+import type { FlowRequest } from './request.ts'
+import type { PathKind, Refusal } from './tunnel/contract.ts'
+
+/** One try, for logs and `trace`. `dropped`: another was faster, or the flow ended first. */
+export interface Try {
+  instance: InstanceId
+  node: NodeId
+  path: PathKind | undefined
+  rttMs: number | undefined
+  outcome: 'opened' | 'dropped' | Refusal
+  reason: string
+  ms: number
+}
+
+export type Connected =
+  | { kind: 'won'; attempt: Attempt; tries: readonly Try[] }
+  | { kind: 'lost'; why: 'refused' | 'timeout' | 'gone'; tries: readonly Try[] }
+
+export interface ConnectOptions {
+  instances: readonly Instance[]
+  request: Omit<FlowRequest, 'ordinal'>
+  deadlineMs: number
+  /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
+  onWon(attempt: Attempt): void
+}
+
+/** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
+export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
+  const { instances, request, onWon } = options
+  const { clock, peers, self } = parts
+  const { promise, resolve } = Promise.withResolvers<Connected>()
+  const attempts: Attempt[] = []
+  const tries: Try[] = []
+  const began: number[] = []
+  let wake: AbortController | undefined
+
+  const race = new Race(
+    instances.map(({ node }) => (node === self ? patienceMs(0, true) : patienceMs(peers.rttMs(node), isOpen(node)))),
+    options.deadlineMs,
+    clock.now(),
+  )
+
+  act(race.start(clock.now()))
+  if (signal.aborted) leave()
+  else signal.addEventListener('abort', leave, { once: true })
+  return promise
+
+  function act(actions: readonly RaceAction[]): void {
+    for (const action of actions) {
+      switch (action.kind) {
+        case 'try':
+          attempt(action.candidate)
+          break
+        case 'drop':
+          attempts[action.candidate]?.drop()
+          break
+        case 'win':
+          settle(action.candidate, 'opened', '')
+          onWon(attempts[action.candidate] as Attempt)
+          finish({ kind: 'won', attempt: attempts[action.candidate] as Attempt, tries })
+          break
+        case 'lose':
+          finish({ kind: 'lost', why: action.why, tries })
+          break
+        default:
+          action satisfies never
+      }
+    }
+    arm()
+  }
+
+  function attempt(candidate: number): void {
+    const instance = instances[candidate] as Instance
+    const rttMs = instance.node === self ? 0 : peers.rttMs(instance.node)
+    began[candidate] = clock.now()
+    tries[candidate] = {
+      instance: instance.id,
+      node: instance.node,
+      path: undefined,
+      rttMs,
+      outcome: 'dropped',
+      reason: 'another was faster',
+      ms: 0,
+    }
+    const started = new Attempt(instance, {
+      opened: () => act(race.opened(candidate)),
+      failed: (refusal, reason) => {
+        settle(candidate, refusal, reason)
+        act(race.failed(candidate, refusal, clock.now()))
+      },
+    })
+    attempts[candidate] = started
+    started.start({ ...request, ordinal: instance.ordinal }, parts)
+  }
+
+  function settle(candidate: number, outcome: Try['outcome'], reason: string): void {
+    const made = tries[candidate] as Try
+    made.outcome = outcome
+    made.reason = reason
+    made.path = attempts[candidate]?.path
+    made.ms = clock.now() - (began[candidate] as number)
+  }
+
+  function arm(): void {
+    wake?.abort()
+    wake = undefined
+    const at = race.wakeAt
+    if (at === undefined) return
+    const mine = new AbortController()
+    wake = mine
+    void clock.sleep(Math.max(0, at - clock.now()), mine.signal).then(() => {
+      if (!mine.signal.aborted) act(race.tick(clock.now()))
+    })
+  }
+
+  /** The caller has gone, or the agent closes. */
+  function leave(): void {
+    if (race.isOver) return
+    act(race.abandon())
+    finish({ kind: 'lost', why: 'gone', tries })
+  }
+
+  function finish(connected: Connected): void {
+    signal.removeEventListener('abort', leave)
+    for (const [candidate, made] of tries.entries()) {
+      if (made.outcome !== 'dropped') continue
+      const reason = connected.kind === 'won' ? made.reason : 'no answer in time'
+      settle(candidate, 'dropped', reason)
+    }
+    resolve(connected)
+  }
+
+  function isOpen(node: NodeId): boolean {
+    return peers.existing(node) !== undefined
+  }
+}

@@ -1,0 +1,83 @@
+import { connect, isIP, type Socket } from 'node:net'
+import type { Refusal } from './tunnel/contract.ts'
+
+/** Where an instance of this node listens. */
+export interface Endpoint {
+  host: string
+  port: number
+}
+
+export interface DialOptions {
+  timeoutMs: number
+  /** The caller's own address, so that the instance sees who calls; only used towards 127.0.0.0/8. */
+  from?: string | undefined
+  /** Addresses no flow may reach, the agent's own ports above all (SEC-23). */
+  forbids?: ((address: string, port: number) => boolean) | undefined
+}
+
+export interface DialTold {
+  connected(socket: Socket): void
+  failed(refusal: Refusal, reason: string): void
+}
+
+/** Connects to an instance; tells exactly one outcome, unless the returned function (give up) comes first. */
+export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialTold): () => void {
+  const { host, port } = endpoint
+  const { timeoutMs, forbids } = options
+  const from = options.from !== undefined && host.startsWith('127.') ? options.from : undefined
+  const isForbidden = (address: string) => isLinkLocal(address) || forbids?.(address, port) === true
+  if (isIP(host) !== 0 && isForbidden(host)) {
+    queueMicrotask(() => told.failed('not-here', `no flow may reach ${host}:${port}`))
+    return () => undefined
+  }
+  let retry: (() => void) | undefined
+  const socket = connect({
+    host,
+    port,
+    allowHalfOpen: true,
+    noDelay: true,
+    ...(from === undefined ? {} : { localAddress: from }),
+  })
+  const settle = (): void => {
+    clearTimeout(timer)
+    socket.removeListener('connect', onConnect)
+    socket.removeListener('error', onError)
+    socket.on('error', () => undefined)
+  }
+  const fail = (refusal: Refusal, reason: string): void => {
+    settle()
+    socket.destroy()
+    told.failed(refusal, reason)
+  }
+  const onConnect = (): void => {
+    if (isForbidden(socket.remoteAddress ?? '')) {
+      return fail('not-here', `no flow may reach ${socket.remoteAddress}:${port}`)
+    }
+    settle()
+    socket.pause()
+    told.connected(socket)
+  }
+  const onError = (error: NodeJS.ErrnoException): void => {
+    if (from !== undefined && (error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE')) {
+      settle()
+      socket.destroy()
+      retry = dialInstance(endpoint, { timeoutMs, forbids }, told) // who calls is a courtesy, the call is not
+      return
+    }
+    fail('unreachable', error.code ?? error.message)
+  }
+  const timer = setTimeout(() => fail('timeout', `no answer from ${host}:${port} in ${timeoutMs} ms`), timeoutMs)
+  socket.on('connect', onConnect)
+  socket.on('error', onError)
+  return () => {
+    if (retry !== undefined) return retry()
+    settle()
+    socket.destroy()
+  }
+}
+
+/** 169.254.0.0/16 (cloud metadata) and fe80::/10. */
+function isLinkLocal(address: string): boolean {
+  const plain = address.toLowerCase().replace(/^::ffff:/, '')
+  return plain.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(plain)
+}

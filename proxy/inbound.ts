@@ -1,0 +1,273 @@
+import PQueue from 'p-queue'
+import { Lifetime } from '../src/kit/lifetime.ts'
+import type { Log } from '../src/kit/log.ts'
+import type { Metrics } from '../src/metrics.ts'
+import { type InstanceId, instanceId, interestOf, type InterestKey, type NodeId } from '../src/model/ids.ts'
+import type { InterestSource, TableView } from '../src/table/view.ts'
+import { authorise } from './authorise.ts'
+import { dialInstance, type Endpoint } from './dial.ts'
+import { callerText } from './flow.ts'
+import { decodeRequest, type FlowRequest } from './request.ts'
+import { Joint, SocketStream } from './splice.ts'
+import type { IncomingStream, Refusal } from './tunnel/contract.ts'
+
+/*
+ * The life of a flow, on the instance's node. Every OPEN is authorised here, against this node's table (SEC-14):
+ *
+ *   OPEN ─▶ well-formed? ─▶ caller on that peer? allowed? ─▶ instance here? ─▶ dial ─▶ OPENED, bytes both ways
+ *              │                │ (unknown: ask once)           │                │
+ *              └────────────────┴───────────────────────────────┴────────────────┴─▶ REFUSED
+ */
+
+export interface InboundParts {
+  readonly table: TableView
+  readonly interests: InterestSource
+  readonly self: NodeId
+  /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
+  readonly endpointOf: (instance: InstanceId, port: number) => Endpoint | undefined
+  /** A stopping instance takes no new flows. */
+  readonly isDraining: (instance: InstanceId) => boolean
+  /** Addresses no flow may reach: the agent's own ports (SEC-23). Link-local ones never are. */
+  readonly forbids?: (address: string, port: number) => boolean
+  /** The address the instance shall see its caller under (`callerAddress`). */
+  readonly addressOf?: (caller: InstanceId) => string | undefined
+  readonly limits: InboundLimits
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export interface InboundLimits {
+  /** Each costs a descriptor here. */
+  maxFlows: number
+  /** Dials to instances at the same time, and waiting behind them; more are refused as overloaded. */
+  dials: number
+  dialsWaiting: number
+  /** Until the instance must have accepted. */
+  dialMs: number
+  /** How long flows may go on when the agent closes. */
+  drainMs: number
+}
+
+export const INBOUND_LIMITS: InboundLimits = {
+  maxFlows: 16_384,
+  dials: 256,
+  dialsWaiting: 1_024,
+  dialMs: 2_000,
+  drainMs: 5_000,
+}
+
+/** Interests asked for at one time on behalf of peers: what a peer names must not become load for the cluster. */
+const ASKING_LIMIT = 32
+/** How long a name that the cluster did not know is not asked for again. Larger: a new caller waits longer. */
+const UNKNOWN_MS = 2_000
+/** Names remembered as asked; beyond them nothing more is asked for a while. */
+const UNKNOWN_LIMIT = 256
+
+type Check =
+  | { kind: 'here'; instance: InstanceId; endpoint: Endpoint }
+  | { kind: 'unasked'; key: InterestKey; otherwise: Refused }
+  | Refused
+/** The node that sent OPEN, until it is answered. */
+interface Opener {
+  isGone: boolean
+  abandon?: () => void
+}
+type Refused = { kind: 'refused'; refusal: Refusal; reason: string }
+
+/** Takes the streams that other nodes open, and carries them to instances here. */
+export class Inbound implements AsyncDisposable {
+  readonly #life: Lifetime
+  readonly #parts: InboundParts
+  readonly #dials: PQueue
+  readonly #joints = new Set<Joint>()
+  readonly #unknown = new Map<InterestKey, number>()
+  #asking = 0
+  #isDraining = false
+  #idle: (() => void) | undefined
+
+  private constructor(life: Lifetime, parts: InboundParts) {
+    this.#life = life
+    this.#parts = parts
+    this.#dials = new PQueue({ concurrency: parts.limits.dials })
+  }
+
+  static start(parts: InboundParts): Promise<Inbound> {
+    return Lifetime.open((life) => {
+      const inbound = new Inbound(life, parts)
+      life.defer(() => inbound.#drain())
+      return inbound
+    })
+  }
+
+  get size(): number {
+    return this.#joints.size
+  }
+
+  /** What `Peers` is given: called for every OPEN. */
+  readonly take = (incoming: IncomingStream): void => {
+    void this.#take(incoming)
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #take(incoming: IncomingStream): Promise<void> {
+    const { limits } = this.#parts
+    const opener: Opener = { isGone: false }
+    incoming.onGone(() => {
+      opener.isGone = true
+      opener.abandon?.()
+    })
+    const request = decodeRequest(incoming.request)
+    if (request === undefined) return this.#refuse(incoming, refused('bad-request', 'malformed request'))
+    if (this.#isDraining) return this.#refuse(incoming, refused('draining', 'the agent is closing'), request)
+    if (this.#joints.size >= limits.maxFlows || this.#dials.size >= limits.dialsWaiting) {
+      return this.#refuse(incoming, refused('overloaded', 'too many flows'), request)
+    }
+    const check = await this.#checked(incoming.peer, request)
+    if (opener.isGone) return
+    if (check.kind !== 'here') return this.#refuse(incoming, check, request)
+    await this.#dials.add(() => this.#dial(incoming, opener, request, check.endpoint))
+  }
+
+  /** Asks the cluster about what is unknown, once for each of service and caller, then looks again. */
+  async #checked(peer: NodeId, request: FlowRequest): Promise<Exclude<Check, { kind: 'unasked' }>> {
+    let check = checkRequest(peer, request, this.#parts)
+    for (let round = 0; round < 2 && check.kind === 'unasked'; round++) {
+      if (!(await this.#ask(check.key))) return check.otherwise
+      check = checkRequest(peer, request, this.#parts)
+    }
+    return check.kind === 'unasked' ? check.otherwise : check
+  }
+
+  async #ask(key: InterestKey): Promise<boolean> {
+    const now = performance.now()
+    for (const [known, until] of this.#unknown) {
+      if (until > now) break // kept in the order of time
+      this.#unknown.delete(known)
+    }
+    if (this.#unknown.has(key) || this.#unknown.size >= UNKNOWN_LIMIT || this.#asking >= ASKING_LIMIT) return false
+    this.#asking++
+    try {
+      await this.#parts.interests.want(key)
+      return true
+    } catch {
+      return false // told as the refusal
+    } finally {
+      this.#asking--
+      this.#unknown.delete(key)
+      this.#unknown.set(key, performance.now() + UNKNOWN_MS)
+    }
+  }
+
+  #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, endpoint: Endpoint): Promise<void> {
+    if (opener.isGone) return Promise.resolve()
+    const { limits, forbids, addressOf } = this.#parts
+    const from = request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const abandon = dialInstance(
+      endpoint,
+      { timeoutMs: limits.dialMs, from, forbids },
+      {
+        connected: (socket) => {
+          resolve()
+          const joint = new Joint()
+          const far = new SocketStream(socket, joint.far)
+          joint.far.stream = far
+          joint.near.stream = incoming.accept(joint.near)
+          this.#joints.add(joint)
+          socket.once('close', () => this.#ended(joint, incoming, request))
+          far.start()
+        },
+        failed: (refusal, reason) => {
+          resolve()
+          this.#refuse(incoming, refused(refusal, reason), request)
+        },
+      },
+    )
+    opener.abandon = () => {
+      abandon()
+      resolve()
+    }
+    return promise
+  }
+
+  #ended(joint: Joint, { peer, path }: IncomingStream, request: FlowRequest): void {
+    const { log, metrics } = this.#parts
+    this.#joints.delete(joint)
+    metrics.inboundStreams.inc({ result: joint.end })
+    if (log.isDebug) {
+      const instance = instanceId(request.service, request.ordinal)
+      const bytes = { received: joint.near.bytes, sent: joint.far.bytes }
+      log.debug('inbound flow ended', { flow: request.flow, peer, path, instance, ...bytes, end: joint.end })
+    }
+    if (this.#joints.size === 0) this.#idle?.()
+  }
+
+  #refuse(incoming: IncomingStream, { refusal, reason }: Refused, request?: FlowRequest): void {
+    const { log, metrics } = this.#parts
+    const { peer } = incoming
+    metrics.inboundStreams.inc({ result: refusal })
+    const asked = request && {
+      flow: request.flow,
+      instance: instanceId(request.service, request.ordinal),
+      port: request.port,
+      caller: callerText(request.caller, peer),
+    }
+    log.info('inbound flow refused', { peer, ...asked, reason: `${refusal}: ${reason}` })
+    incoming.refuse(refusal)
+  }
+
+  async #drain(): Promise<void> {
+    this.#isDraining = true
+    if (this.#joints.size > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const timer = setTimeout(resolve, this.#parts.limits.drainMs)
+      this.#idle = resolve
+      await promise
+      clearTimeout(timer)
+    }
+    for (const joint of this.#joints) joint.cut()
+    await this.#dials.onIdle()
+  }
+}
+
+type Checked = Pick<InboundParts, 'table' | 'endpointOf' | 'isDraining' | 'self'>
+
+/** The decision about one request, from what this node knows now. */
+export function checkRequest(peer: NodeId, request: FlowRequest, parts: Checked): Check {
+  const { table, endpointOf, isDraining, self } = parts
+  const entry = table.entry(request.service)
+  if (entry === undefined) return unasked(request.service, 'not-here', `${request.service} is not known here`)
+
+  const { caller } = request
+  if (caller.kind === 'instance') {
+    const known = table.instance(caller.id)
+    if (known === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
+    if (known.node !== peer) return refused('not-allowed', `the caller ${caller.id} is on ${known.node}, not on ${peer}`)
+  }
+  const verdict = authorise(caller, entry.service)
+  if (!verdict.allowed) return refused('not-allowed', verdict.reason)
+
+  if (!entry.service.ports.some(({ port, protocol }) => port === request.port && protocol === request.protocol)) {
+    return refused('bad-request', `${request.service} does not serve port ${request.port}`)
+  }
+  const instance = instanceId(request.service, request.ordinal)
+  const endpoint = endpointOf(instance, request.port)
+  if (endpoint === undefined) return refused('not-here', `${instance} does not run on ${self}`)
+  if (isDraining(instance)) return refused('draining', `${instance} is stopping`)
+  return { kind: 'here', instance, endpoint }
+}
+
+function refused(refusal: Refusal, reason: string): Refused {
+  return { kind: 'refused', refusal, reason }
+}
+
+function unasked(service: string, refusal: Refusal, reason: string): Check {
+  return { kind: 'unasked', key: interestOf(service), otherwise: refused(refusal, reason) }
+}

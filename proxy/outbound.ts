@@ -1,0 +1,151 @@
+import type { ErrorCode } from '../src/errors.ts'
+import type { Log } from '../src/kit/log.ts'
+import type { Metrics } from '../src/metrics.ts'
+import type { AttemptParts } from './attempt.ts'
+import { authorise } from './authorise.ts'
+import { connect, type Connected } from './connect.ts'
+import { callerText, type Flow, nameOf } from './flow.ts'
+import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
+import type { Balancer } from './policies/index.ts'
+import { Joint, type JointEnd, resetSocket, SocketStream } from './splice.ts'
+
+/*
+ * The life of a flow, on the caller's node:
+ *
+ *   taken ─▶ allowed? ─▶ order ─▶ connect (race of tries) ─▶ bytes both ways ─▶ ended: one log line
+ *              │           │          │
+ *              └───────────┴──────────┴─▶ refused: RST, or the answer of SOCKS and HTTP; one log line
+ */
+
+export interface OutboundParts extends AttemptParts {
+  readonly balancer: Balancer
+  readonly book: FlowBook
+  readonly limits: OutboundLimits
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export interface OutboundLimits {
+  /** Each costs two descriptors here. */
+  maxFlows: number
+  /** From the taken connection until an instance must have answered. Larger: callers wait longer for nothing. */
+  deadlineMs: number
+  /** Instances tried for one flow. */
+  candidates: number
+}
+
+export const OUTBOUND_LIMITS: OutboundLimits = { maxFlows: 16_384, deadlineMs: 3_000, candidates: 4 }
+
+/** Carries one flow from its interceptor to an instance. Resolves when the flow has ended; never rejects. */
+export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
+  const { book, table, limits, self } = parts
+  const { service } = flow.target
+  const { open, gone } = enter(flow, parts)
+
+  if (book.isDraining) return refuse('too-many', 'TOO_MANY_FLOWS', 'this agent is closing')
+  if (book.size > limits.maxFlows) return refuse('too-many', 'TOO_MANY_FLOWS', `${limits.maxFlows} flows are open`)
+  if (!service.ports.some(({ port, protocol }) => port === flow.port && protocol === 'tcp')) {
+    return refuse('port-unknown', 'PORT_UNKNOWN', `${service.id} does not serve port ${flow.port}`)
+  }
+
+  const verdict = authorise(flow.caller, service)
+  if (!verdict.allowed) return refuse('not-allowed', 'NOT_ALLOWED', verdict.reason)
+
+  const entry = table.entry(service.id)
+  if (entry === undefined) return refuse('no-instance', 'SERVICE_UNKNOWN', `${service.id} is no longer known`)
+  const order = parts.balancer.order(flow.target, entry, callerText(flow.caller, self), limits.candidates)
+  if (order.instances.length === 0) return refuse('no-instance', 'NO_INSTANCE', order.reason)
+
+  const connected = await connect(
+    {
+      instances: order.instances,
+      request: { service: service.id, port: flow.port, protocol: 'tcp', caller: flow.caller, flow: open.id },
+      deadlineMs: limits.deadlineMs,
+      onWon: (attempt) => {
+        book.chosen(open, attempt.instance, attempt.path ?? 'local')
+        parts.metrics.flowConnect.observe({ path: open.path ?? 'local' }, (parts.clock.now() - flow.startedAt) / 1000)
+        open.joint.far.stream = attempt.stream
+        attempt.onward = open.joint.far
+        flow.reply?.connected()
+        open.near.start()
+      },
+    },
+    parts,
+    gone.signal,
+  )
+  countTries(connected, parts)
+  if (connected.kind === 'lost') {
+    const { why } = connected
+    if (why === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
+    const [end, code] = LOST[why]
+    return refuse(end, code, triesText(connected))
+  }
+  if (!flow.socket.closed) await new Promise<void>((resolve) => flow.socket.once('close', () => resolve()))
+  leave(open, END[open.joint.end], '', parts)
+
+  function refuse(end: FlowEnd, code: ErrorCode, reason: string): void {
+    leave(open, end, reason, parts)
+    if (flow.reply !== undefined && end !== 'cut') flow.reply.failed(code, reason)
+    else resetSocket(flow.socket)
+  }
+}
+
+interface Entered extends OpenFlow {
+  readonly policy: string
+  readonly near: SocketStream
+}
+
+/** Writes the flow into the book; from here on its socket is watched. */
+function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortController } {
+  const gone = new AbortController()
+  const joint = new Joint(flow.allowance)
+  const near = new SocketStream(flow.socket, joint.near)
+  joint.near.stream = near
+  const open: Entered = {
+    id: parts.book.nextId(),
+    caller: callerText(flow.caller, parts.self),
+    name: nameOf(flow.target),
+    port: flow.port,
+    mode: flow.mode,
+    policy: flow.target.choice.policy,
+    startedAt: flow.startedAt,
+    joint,
+    near,
+    cut: () => {
+      joint.cut()
+      gone.abort()
+    },
+  }
+  parts.book.add(open)
+  if (flow.socket.destroyed) gone.abort()
+  else flow.socket.once('close', () => gone.abort())
+  return { open, gone }
+}
+
+/** The one place where a flow ends in the book, the metrics and the log. */
+function leave(open: Entered, end: FlowEnd, reason: string, { book, log, metrics }: OutboundParts): void {
+  const line = book.ended(open, end, reason)
+  metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end })
+  const { id, caller, name, port, mode, instance, node, path, sent, received, ageMs } = line
+  const fields = { flow: id, caller, name, port, mode, instance, node, path, sent, received, ms: Math.round(ageMs), end }
+  if (instance === undefined && end !== 'caller-gone') log.warn('flow refused', { ...fields, reason })
+  else log.info('flow ended', fields)
+}
+
+const END: Readonly<Record<JointEnd, FlowEnd>> = {
+  closed: 'closed',
+  'near-reset': 'caller-reset',
+  'far-reset': 'instance-reset',
+  cut: 'cut',
+}
+
+const LOST = { refused: ['refused', 'FLOW_REFUSED'], timeout: ['timeout', 'FLOW_TIMEOUT'] } as const
+
+/** `shop.acme.cart.prod.0: unreachable (ECONNREFUSED), …` */
+export function triesText({ tries }: Connected): string {
+  return tries.map(({ instance, outcome, reason }) => `${instance}: ${outcome} (${reason})`).join(', ')
+}
+
+function countTries({ tries }: Connected, { metrics }: OutboundParts): void {
+  for (const { outcome } of tries) metrics.candidatesTried.inc({ outcome })
+}
