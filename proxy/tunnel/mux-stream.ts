@@ -3,6 +3,7 @@ import type { Carrier } from './carrier.ts'
 import { FRAME, frameInvalid, HEADER_BYTES, MAX_PAYLOAD, writeHeader } from './frame.ts'
 import type { TunnelLimits } from './limits.ts'
 import type { Turn } from './outbox.ts'
+import { Window } from './window.ts'
 
 /** The session a stream belongs to, as the stream sees it. */
 export interface StreamOwner {
@@ -11,8 +12,10 @@ export interface StreamOwner {
   now(): number
   /** Bytes that were received and not yet consumed: more (positive) or fewer. */
   held(bytes: number): void
-  /** May this stream's window grow by so much? */
+  /** May a stream's window grow by so much? */
   mayGrow(bytes: number): boolean
+  /** A stream's window has grown by so much (or shrunk: negative). */
+  grew(bytes: number): void
   freed(stream: MuxStream): void
 }
 
@@ -32,8 +35,6 @@ const LOW_WATER = 64 * 1024
  * Both directions are counted in bytes since the start. Sender: sent ≤ allowed = consumed (as ACK said) + window. Receiver:
  * promised = the largest such sum it ever sent; more than that from the peer is FRAME_INVALID.
  *
- * The window doubles when a whole window was consumed within two round trips: then the window, not the reader, sets the pace.
- *
  * Hot path: write and data move references; the one copy is into the carrier's outgoing buffer.
  */
 export class MuxStream implements Stream, Turn {
@@ -43,8 +44,6 @@ export class MuxStream implements Stream, Turn {
   events: StreamEvents
   nextTurn: Turn | undefined = undefined
   hasTurn = false
-  /** The window's growth, given back when the stream is freed. */
-  grownBytes = 0
   readonly #owner: StreamOwner
   // sending
   #chunks: Buffer[] = []
@@ -60,11 +59,9 @@ export class MuxStream implements Stream, Turn {
   #received = 0
   #consumed = 0
   #acked = 0
-  #window: number
+  readonly #window: Window
   #promised: number
   #endReceived = false
-  #paceFrom = 0
-  #paceAt: number
 
   constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
     this.id = id
@@ -73,9 +70,14 @@ export class MuxStream implements Stream, Turn {
     this.events = events
     this.#owner = owner
     this.#allowed = carrier.peerWindowBytes
-    this.#window = owner.limits.windowBytes
-    this.#promised = this.#window
-    this.#paceAt = owner.now()
+    const { windowBytes, maxWindowBytes } = owner.limits
+    this.#window = new Window({ first: windowBytes, limit: maxWindowBytes, now: owner.now() })
+    this.#promised = windowBytes
+  }
+
+  /** By how much the window has grown; given back when the stream is freed. */
+  get grownBytes(): number {
+    return this.#window.grownBytes
   }
 
   /** Received and not yet consumed. */
@@ -122,23 +124,17 @@ export class MuxStream implements Stream, Turn {
     const step = Math.min(bytes, this.#received - this.#consumed)
     this.#consumed += step
     this.#owner.held(-step)
-    if (this.#endReceived || this.#consumed - this.#acked < this.#window >>> 2) return
-    if (this.#consumed - this.#paceFrom >= this.#window) this.#pace()
+    if (this.#endReceived || this.#consumed - this.#acked < this.#window.bytes >>> 2) return
+    if (this.#window.isRoundOver(this.#consumed)) this.#round()
     this.#acked = this.#consumed
-    this.#promised = this.#consumed + this.#window
-    this.carrier.outbox.ack(this.id, this.#consumed, this.#window)
+    this.#promised = Math.max(this.#promised, this.#consumed + this.#window.bytes)
+    this.carrier.outbox.ack(this.id, this.#consumed, this.#window.bytes)
   }
 
-  #pace(): void {
-    const now = this.#owner.now()
-    const rtt = this.#owner.rttMs
-    const isWindowBound = rtt !== undefined && now - this.#paceAt < 2 * rtt
-    if (isWindowBound && this.#window * 2 <= this.#owner.limits.maxWindowBytes && this.#owner.mayGrow(this.#window)) {
-      this.grownBytes += this.#window
-      this.#window *= 2
-    }
-    this.#paceFrom = this.#consumed
-    this.#paceAt = now
+  #round(): void {
+    const { rttMs } = this.#owner
+    const at = { consumed: this.#consumed, now: this.#owner.now(), rttMs }
+    this.#owner.grew(this.#window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
   }
 
   // ── what the outbox calls ──

@@ -238,9 +238,11 @@ export class Mux implements FrameUser, StreamOwner {
   }
 
   mayGrow(bytes: number): boolean {
-    if (this.#grownBytes + bytes > this.limits.windowGrowthBytes) return false
+    return this.#grownBytes + bytes <= this.limits.windowGrowthBytes
+  }
+
+  grew(bytes: number): void {
     this.#grownBytes += bytes
-    return true
   }
 
   freed(stream: MuxStream): void {
