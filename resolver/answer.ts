@@ -201,7 +201,7 @@ function addressesOf(name: string, vip: VipIndex, range: VipRange): DnsRecord[] 
 
 function canonicalOf({ service, choice }: Target, zone: string): string {
   const { app, appNamespace, name, namespace } = service
-  return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
+  return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone).toLowerCase()
 }
 
 /** The longest zone that the name is in. */

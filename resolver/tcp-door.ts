@@ -1,6 +1,7 @@
 import { createServer, type Socket } from 'node:net'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Server } from './resolv-conf.ts'
+import { HEADER } from './numbers.ts'
 import { QUERY_LIMIT } from './wire.ts'
 
 /*
@@ -99,7 +100,8 @@ function converse(socket: Socket, respond: Respond, idleMs: number): void {
   const read = () => {
     while (waiting < PIPELINE_LIMIT && pending.length >= 2 && !socket.destroyed) {
       const end = 2 + pending.readUInt16BE(0)
-      if (end > 2 + QUERY_LIMIT) socket.destroy() // nothing we answer is that long
+      // No question is that short or that long; empty messages would also keep the connection for nothing.
+      if (end < 2 + HEADER || end > 2 + QUERY_LIMIT) socket.destroy()
       if (pending.length < end || socket.destroyed) break
       const packet = pending.subarray(2, end)
       pending = pending.subarray(end)
