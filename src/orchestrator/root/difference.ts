@@ -1,0 +1,57 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { ServiceId } from '../../model/ids.ts'
+import type { ServiceSpec } from '../spec.ts'
+import type { ServiceRecord } from './books.ts'
+
+/** What a document changes. `restart`: its running instances must be started anew. */
+export type ServiceChange =
+  | { kind: 'created'; spec: ServiceSpec }
+  | { kind: 'updated'; spec: ServiceSpec; restart: boolean }
+  | { kind: 'unchanged'; id: ServiceId }
+  | { kind: 'removed'; id: ServiceId }
+
+/** What a running instance was started with; a change of anything else reaches it without a restart. */
+const STARTED_WITH = [
+  'runtime',
+  'code',
+  'cmd',
+  'environment',
+  'workdir',
+  'ports',
+  'fixedPorts',
+  'memoryMb',
+  'vcpus',
+  'vgpus',
+  'vtpus',
+  'storageMb',
+  'arch',
+  'oneShot',
+  'check',
+] as const satisfies (keyof ServiceSpec)[]
+
+/** Services that the document does not name stay, unless it is to be the whole truth (`prune`). */
+export function difference(
+  existing: readonly ServiceRecord[],
+  wanted: readonly ServiceSpec[],
+  { prune }: { prune: boolean },
+): ServiceChange[] {
+  const before = new Map(existing.map(({ id, spec }) => [id, spec]))
+  const named = wanted.map((spec): ServiceChange => {
+    const old = before.get(spec.id)
+    if (old === undefined) return { kind: 'created', spec }
+    if (isDeepStrictEqual(plain(old), plain(spec))) return { kind: 'unchanged', id: spec.id }
+    return { kind: 'updated', spec, restart: needsRestart(old, spec) }
+  })
+  if (!prune) return named
+  const ids = new Set(wanted.map(({ id }) => id))
+  return [...named, ...existing.filter(({ id }) => !ids.has(id)).map(({ id }) => ({ kind: 'removed', id }) as const)]
+}
+
+export function needsRestart(before: ServiceSpec, after: ServiceSpec): boolean {
+  return STARTED_WITH.some((key) => !isDeepStrictEqual(plain(before[key]), plain(after[key])))
+}
+
+/** As the store gives it back: keys that are `undefined` are not there. */
+function plain(value: unknown): unknown {
+  return value === undefined ? undefined : JSON.parse(JSON.stringify(value))
+}

@@ -1,0 +1,47 @@
+import type { Known } from '../link/messages.ts'
+import type { ServiceEntry } from '../../model/change.ts'
+import type { ChoiceKey } from '../../model/choice.ts'
+import { interestOf, type InterestKey } from '../../model/ids.ts'
+import type { NodeReach } from '../../model/node.ts'
+import type { VipIndex } from '../../model/service.ts'
+import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import type { Vips } from './vips.ts'
+
+/** All that tables may know under a key. */
+export function knownUnder(key: InterestKey, books: Books, vips: Vips): Known {
+  const services = books.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
+  return {
+    key,
+    entries: services.map((service) => entryOf(service, books.instancesOf(service.id), vips.of(service.id))),
+  }
+}
+
+/** One service as a table sees it: only instances that are somewhere, only choices of instances that exist. */
+export function entryOf(
+  { version, spec }: ServiceRecord,
+  instances: readonly InstanceRecord[],
+  vips: ReadonlyMap<ChoiceKey, VipIndex>,
+): ServiceEntry {
+  const placed = instances.flatMap((record) => (record.node === undefined ? [] : [{ ...record, node: record.node }]))
+  const ordinals = new Set(instances.filter(({ wanted }) => wanted).map(({ ordinal }) => String(ordinal)))
+  const exists = (choice: ChoiceKey) => choice.startsWith('any.') || ordinals.has(choice.slice(0, choice.indexOf('.')))
+  return {
+    version,
+    service: {
+      id: spec.id,
+      app: spec.app,
+      appNamespace: spec.appNamespace,
+      name: spec.name,
+      namespace: spec.namespace,
+      ports: spec.ports.map(({ port, protocol, name }) => ({
+        port,
+        protocol,
+        ...(name === undefined ? {} : { name }),
+      })),
+      allow: spec.allow,
+      vips: Object.fromEntries([...vips].filter(([choice]) => exists(choice))),
+    },
+    instances: placed.map(({ id, service, ordinal, node, state }) => ({ id, service, ordinal, node: node.id, state })),
+    nodes: [...new Map(placed.map(({ node }): [string, NodeReach] => [node.id, node])).values()],
+  }
+}

@@ -1,0 +1,261 @@
+import PQueue from 'p-queue'
+import { explain, isMeshError } from '../../errors.ts'
+import type { Clock } from '../../kit/clock.ts'
+import type { Log } from '../../kit/log.ts'
+import type { Metrics } from '../../metrics.ts'
+import { instanceId, interestOf, type InstanceId, type ServiceId } from '../../model/ids.ts'
+import { POLICIES } from '../../model/choice.ts'
+import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
+import { demandOf } from '../scheduling/capacity.ts'
+import { schedule, tellReasons } from '../scheduling/schedule.ts'
+import type { Assignment } from '../spec.ts'
+import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import { type Clusters, tellKnown } from './clusters.ts'
+import { knownUnder } from './entries.ts'
+import { isSettled, plan, type Outlook, type Step } from './plan.ts'
+import type { Vips } from './vips.ts'
+
+export interface ReconcilerParts {
+  books: Books
+  vips: Vips
+  clusters: Clusters
+  clock: Clock
+  log: Log
+  metrics: Metrics
+}
+
+/** A cluster that said no is not asked again for so long. Smaller asks in vain, larger leaves a gap unused. */
+const REFUSED_MS = 3_000
+
+/** Makes what is so into what is wanted, one service at a time: plan (pure), then each step. */
+export class Reconciler {
+  readonly #parts: ReconcilerParts
+  /** One at a time: two placements never see the same free capacity. */
+  readonly #queue = new PQueue({ concurrency: 1 })
+  readonly #queued = new Set<ServiceId>()
+  readonly #unsettled = new Set<ServiceId>()
+  readonly #refusals = new Map<InstanceId, Map<string, number>>()
+  #isClosed = false
+
+  constructor(parts: ReconcilerParts) {
+    this.#parts = parts
+    for (const { id } of parts.books.services.list()) this.#unsettled.add(id)
+    for (const { service } of parts.books.instances.list()) this.#unsettled.add(service)
+  }
+
+  /** Looks at a service soon; many calls in one turn are one look. */
+  touch(service: ServiceId): void {
+    if (this.#isClosed || this.#queued.has(service)) return
+    this.#queued.add(service)
+    void this.#queue.add(async () => {
+      this.#queued.delete(service)
+      try {
+        await this.#reconcile(service)
+      } catch (error) {
+        if (this.#isClosed) return
+        this.#unsettled.add(service)
+        this.#parts.log.error('a service could not be reconciled', { service, error })
+      }
+    })
+  }
+
+  /** Looks again at everything that is not as it should be. Called every few seconds and when capacity changes. */
+  retry(): void {
+    for (const service of this.#unsettled) this.touch(service)
+  }
+
+  /** A cluster gave an instance back: it is not asked again at once. */
+  refuse(id: InstanceId, cluster: string): void {
+    const refusals = this.#refusals.get(id) ?? new Map<string, number>()
+    refusals.set(cluster, this.#parts.clock.now() + REFUSED_MS)
+    this.#refusals.set(id, refusals)
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#queue.clear()
+    await this.#queue.onIdle()
+  }
+
+  /** The table's view of a service has changed: everyone who asked is told. */
+  publish(service: ServiceId): void {
+    const { books, vips, clusters, clock } = this.#parts
+    const record = books.services.get(service)
+    if (record !== undefined) books.services.put(service, { ...record, version: books.next('version', clock.wall()) })
+    clusters.publish([knownUnder(interestOf(service), books, vips)])
+  }
+
+  async #reconcile(id: ServiceId): Promise<void> {
+    const { books } = this.#parts
+    const steps = plan(books.services.get(id), books.instancesOf(id), this.#outlook())
+    if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
+      this.#book(id, steps)
+      this.publish(id)
+      return this.touch(id) // what was created now wants a place
+    }
+    for (const step of steps) {
+      if (this.#isClosed) return
+      await this.#take(step)
+    }
+    if (isSettled(books.services.get(id), books.instancesOf(id))) this.#unsettled.delete(id)
+    else this.#unsettled.add(id)
+  }
+
+  /** Records come and go, with their VIPs, in one transaction. */
+  #book(id: ServiceId, steps: readonly Step[]): void {
+    const { books, vips, clock } = this.#parts
+    try {
+      books.store.transaction(() => {
+        for (const step of steps) {
+          if (step.kind === 'create') {
+            const instance = instanceId(id, step.ordinal)
+            books.instances.put(instance, {
+              id: instance,
+              service: id,
+              ordinal: step.ordinal,
+              wanted: true,
+              generation: 0,
+              state: 'requested',
+              restarts: 0,
+              changedAt: clock.wall(),
+            })
+            for (const policy of POLICIES) vips.ensure(id, `${step.ordinal}.${policy}`)
+          } else if (step.kind === 'retire') {
+            const record = this.#change(step.id, { wanted: false, state: 'stopping' })
+            if (record !== undefined) for (const policy of POLICIES) vips.free(id, `${record.ordinal}.${policy}`)
+          } else if (step.kind === 'forget') {
+            books.instances.delete(step.id)
+            this.#refusals.delete(step.id)
+          }
+        }
+      })
+    } catch (error) {
+      vips.reload()
+      throw error
+    }
+  }
+
+  async #take(step: Step): Promise<void> {
+    const { clusters, log } = this.#parts
+    if (step.kind === 'place') return this.#place(step.id)
+    if (step.kind === 'renew') {
+      const record = this.#parts.books.instances.get(step.id)
+      if (record !== undefined) await this.#delegate(record, step.cluster)
+    }
+    if (step.kind === 'withdraw') {
+      try {
+        await clusters.demand(step.cluster).link.ask('withdraw', { instance: step.id })
+      } catch (error) {
+        log.warn('an instance could not be withdrawn yet', { instance: step.id, cluster: step.cluster, error })
+      }
+    }
+  }
+
+  /** Asks the clusters in the order `schedule` gives until one takes it. */
+  async #place(id: InstanceId): Promise<void> {
+    const { books, metrics, log } = this.#parts
+    const refusals = new Map<string, string>()
+    for (;;) {
+      const record = books.instances.get(id)
+      const service = record && books.services.get(record.service)
+      if (record === undefined || service === undefined || !record.wanted) return
+      const end = metrics.placementSeconds.startTimer()
+      const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
+      const placement = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))
+      end()
+      if (placement.kind === 'unplaceable') {
+        if (record.cluster !== undefined) return // it stays with the lost cluster: nobody else has room
+        metrics.placements.labels('unplaceable').inc()
+        const said = [...refusals].map(([cluster, reason]) => `${cluster}: ${reason}`)
+        const detail = [...(said.length > 0 ? said : [tellReasons(placement.reasons)])].join('; ')
+        if (record.state !== 'unplaceable' || record.detail !== detail) {
+          log.warn('an instance fits nowhere', { instance: id, reason: detail })
+          this.#change(id, { state: 'unplaceable', detail })
+        }
+        return
+      }
+      const cluster = placement.candidate.id
+      const outcome = await this.#delegate(record, cluster)
+      metrics.placements.labels(outcome === undefined ? 'placed' : 'refused').inc()
+      if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: placement.why })
+      refusals.set(cluster, outcome)
+    }
+  }
+
+  /** `undefined`: the cluster has it (or will say so when its link is back); else why it refused. */
+  async #delegate(record: InstanceRecord, name: string): Promise<string | undefined> {
+    const { books, vips, clusters } = this.#parts
+    const { id } = record
+    const service = books.services.get(record.service)
+    const cluster = clusters.linked(name)
+    if (service === undefined || cluster === undefined) return 'its link is down'
+    const moves = record.cluster !== name
+    const { generation, spec } = service
+    // written before it is asked: after a crash in between, the cluster's hello settles who has it
+    this.#change(id, moves ? placedIn(name, generation) : { generation, state: 'starting' })
+    clusters.subscribe(name, [interestOf(service.id)])
+    tellKnown(cluster.link, [knownUnder(interestOf(service.id), books, vips)])
+    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation }
+    try {
+      await cluster.link.ask('delegate', { assignment })
+      if (moves) clusters.reserve(name, demandOf(spec))
+      return undefined
+    } catch (error) {
+      if (isMeshError(error, 'LINK_CLOSED')) return undefined
+      if (!moves) return explain(error)
+      cluster.link.ask('withdraw', { instance: id }).catch(() => undefined) // it may have been about to say yes
+      this.refuse(id, name)
+      const now = books.instances.get(id)
+      if (now?.cluster === name) this.#change(id, { state: 'requested', cluster: undefined, node: undefined })
+      return isMeshError(error, 'UNPLACEABLE') ? String(error.details['reason'] ?? error.message) : explain(error)
+    }
+  }
+
+  #change(id: InstanceId, change: { [K in keyof InstanceRecord]?: InstanceRecord[K] | undefined }) {
+    const { books, clock } = this.#parts
+    const record = books.instances.get(id)
+    if (record === undefined) return undefined
+    const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
+    books.instances.put(id, changed) // keys that became undefined are not written
+    return changed
+  }
+
+  #refusedBy(id: InstanceId): string[] {
+    const now = this.#parts.clock.now()
+    return [...(this.#refusals.get(id) ?? [])].filter(([, until]) => until > now).map(([cluster]) => cluster)
+  }
+
+  #candidates(record: InstanceRecord): Candidate[] {
+    const perCluster = new Map<string, number>()
+    for (const { cluster, wanted, id } of this.#parts.books.instancesOf(record.service)) {
+      if (cluster !== undefined && wanted && id !== record.id)
+        perCluster.set(cluster, (perCluster.get(cluster) ?? 0) + 1)
+    }
+    return [...this.#parts.clusters.all()].map(({ name, summary }) =>
+      clusterCandidate(summary, {
+        condition: 'alive',
+        perService: new Map([[record.service, perCluster.get(name) ?? 0]]),
+      }),
+    )
+  }
+
+  #outlook(): Outlook {
+    const { clusters, books } = this.#parts
+    return {
+      isUp: (cluster) => clusters.linked(cluster) !== undefined,
+      isLost: (cluster) => clusters.isLost(cluster),
+      hasRoomElsewhere: (record) => {
+        const service: ServiceRecord | undefined = books.services.get(record.service)
+        const refusedBy = new Set(this.#refusedBy(record.id))
+        return (
+          service !== undefined &&
+          schedule({ spec: service.spec, refusedBy }, this.#candidates(record)).kind === 'placed'
+        )
+      },
+    }
+  }
+}
+
+function placedIn(cluster: string, generation: number) {
+  return { cluster, generation, state: 'placed', node: undefined, detail: undefined } as const
+}

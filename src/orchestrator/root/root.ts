@@ -1,0 +1,193 @@
+import { join } from 'node:path'
+import Type from 'typebox'
+import { MeshError } from '../../errors.ts'
+import { Authority } from '../../identity/authority.ts'
+import type { Principal } from '../../identity/contract.ts'
+import { HeldIdentity } from '../../identity/held.ts'
+import { createRequest } from '../../identity/keys.ts'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Log } from '../../kit/log.ts'
+import { WebSocketDoor } from '../../kit/websocket.ts'
+import type { Metrics } from '../../metrics.ts'
+import { type App, Door, reader, type Upgrade } from '../link/door.ts'
+import { JoinTokens } from '../link/join-tokens.ts'
+import { Csr } from '../link/nouns.ts'
+import { authenticate, openAdmin } from './admin.ts'
+import { api } from './api.ts'
+import { Books } from './books.ts'
+import { Clusters } from './clusters.ts'
+import { Conversation } from './conversation.ts'
+import { Reconciler } from './reconciler.ts'
+import { Vips } from './vips.ts'
+
+export interface RootOptions {
+  /** The state directory; made when absent. */
+  dir: string
+  listen: { host: string; port: number }
+  /** What clusters and people dial, when it is not the listen address. */
+  publicUrl?: string
+  /** A freed VIP is not given out again for so long. */
+  vipRestSeconds?: number
+  /** A cluster whose link is down for so long loses its work, where another has room. */
+  clusterLostSeconds?: number
+  version?: string
+  clock?: Clock
+}
+
+/** What does not fit is tried again this often, beside whenever capacity changes. */
+const RETRY_MS = 2_000
+const readEnrol = reader(
+  Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
+)
+
+/**
+ * The top tier: the mesh's authority, what is wanted, and which cluster has it.
+ *
+ *     document ─▶ submission (one transaction) ─▶ reconciler ─▶ cluster links ─▶ reports ─▶ entries ─▶ clusters that asked
+ */
+export class Root implements AsyncDisposable {
+  readonly url: string
+  readonly mesh: string
+  readonly ca: string
+  readonly fingerprint: string
+  readonly #life: Lifetime
+  readonly #joins: JoinTokens
+  readonly #clusters: Clusters
+
+  private constructor(life: Lifetime, url: string, authority: Authority, joins: JoinTokens, clusters: Clusters) {
+    this.#life = life
+    this.url = url
+    this.mesh = authority.mesh
+    this.ca = authority.ca
+    this.fingerprint = authority.fingerprint
+    this.#joins = joins
+    this.#clusters = clusters
+  }
+
+  /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT, LISTEN_FAILED */
+  static start(options: RootOptions, parentLog: Log, metrics: Metrics): Promise<Root> {
+    return Lifetime.open(async (life) => {
+      const { dir, clock = systemClock, version = '0.0.0', vipRestSeconds = 3_600, clusterLostSeconds = 30 } = options
+      const log = parentLog.child({ part: 'root' })
+      const books = life.use(Books.open(dir))
+      const authority = await Authority.open(join(dir, 'authority'), clock)
+      const identity = await rootIdentity(authority, clock)
+      life.spawn(
+        (signal) => identity.renewLoop({ renew: (csr) => authority.issue(csr, identity.principal), log }, signal),
+        (error) => log.error('the certificate is no longer renewed', { error }),
+      )
+      const vips = new Vips(books.vips, vipRestSeconds * 1_000, clock)
+      const joins = new JoinTokens(books.store, { role: 'cluster', fingerprint: authority.fingerprint, clock })
+      const clusters: Clusters = new Clusters(
+        {
+          clock,
+          lostMs: clusterLostSeconds * 1_000,
+          asked: (name, link) => conversation.asked(name, link),
+          told: (name) => conversation.told(name),
+          onChange: () => conversation.clusterChanged(),
+        },
+        books.clusters.keys(),
+        log,
+        metrics,
+      )
+      const reconciler = new Reconciler({ books, vips, clusters, clock, log, metrics })
+      const conversation = new Conversation({ books, vips, authority, clusters, reconciler, clock, log })
+      life.defer(() => reconciler.close())
+
+      let url = options.publicUrl ?? ''
+      const routes = api({
+        books,
+        vips,
+        clusters,
+        reconciler,
+        joins,
+        clock,
+        version,
+        mesh: authority.mesh,
+        url: () => url,
+        revoke: (node) => conversation.revoke(node),
+      })
+      const door = life.use(
+        await Door.start(
+          {
+            ...options.listen,
+            identity,
+            authenticate: (request) => authenticate(request.headers.authorization, books),
+            upgrades: { '/link': linkUpgrade(clusters, books) },
+            routes: (app) => {
+              void app.register(
+                (scope, _options, done) => {
+                  routes(scope as App)
+                  done()
+                },
+                { prefix: '/api/v1' },
+              )
+              openRoutes(app, { authority, books, joins, clock })
+            },
+          },
+          log,
+        ),
+      )
+      life.defer(() => clusters.close())
+      url ||= door.url
+      openAdmin(dir, { url, ca: authority.ca }, books)
+      life.every(RETRY_MS, () => reconciler.retry())
+      reconciler.retry()
+      log.info('root started', { address: url, mesh: authority.mesh })
+      return new Root(life, url, authority, joins, clusters)
+    })
+  }
+
+  /** A token with which the cluster of this name may join, for who runs both in one program. */
+  clusterToken(name: string, ttlSeconds = 3_600): string {
+    return this.#joins.mint(this.url, name, ttlSeconds).token
+  }
+
+  /** For `/readyz`. */
+  ready(): Record<'store' | 'api', boolean> {
+    return { store: true, api: true }
+  }
+
+  /** Names of the clusters whose link is up. */
+  get linkedClusters(): string[] {
+    return [...this.#clusters.all()].map(({ name }) => name)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIdentity> {
+  const principal: Principal = { role: 'root', mesh: authority.mesh }
+  const { keyPem, csrPem } = await createRequest(principal)
+  return HeldIdentity.inMemory({ keyPem, chain: await authority.issue(csrPem, principal), ca: authority.ca }, clock)
+}
+
+function linkUpgrade(clusters: Clusters, books: Books): Upgrade {
+  const webSockets = new WebSocketDoor()
+  return (request, socket, head, principal) => {
+    if (principal.role !== 'cluster') throw new MeshError('FORBIDDEN', { reason: 'links to the root are for clusters' })
+    const { cluster } = principal
+    if (books.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+    webSockets.acceptText(request, socket, head, (channel) => clusters.take(cluster, channel))
+  }
+}
+
+/** What answers without credentials: life, whom to trust, and joining (with a token). */
+function openRoutes(
+  app: App,
+  { authority, books, joins, clock }: { authority: Authority; books: Books; joins: JoinTokens; clock: Clock },
+): void {
+  const open = { config: { open: true } } as const
+  app.get('/healthz', open, () => ({ status: 'ok' }))
+  app.get('/ca', open, () => ({ mesh: authority.mesh, fingerprint: authority.fingerprint, ca: authority.ca }))
+  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
+    const { token, csr } = readEnrol(body)
+    const { subject: name } = joins.check(token) // cheap, before anything is signed
+    const chain = await authority.issue(csr, { role: 'cluster', mesh: authority.mesh, cluster: name })
+    joins.consume(token, () => books.clusters.put(name, { name, enrolledAt: clock.wall() }))
+    return { chain, ca: authority.ca, name }
+  })
+}

@@ -1,0 +1,71 @@
+import type { NodeRow } from '../link/messages.ts'
+import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import type { Clusters } from './clusters.ts'
+import type { Vips } from './vips.ts'
+
+/** What the API shows, one function a kind. */
+
+export function appRows(books: Books) {
+  return books.apps.list().map(({ app, namespace, description, customer }) => {
+    const services = books.servicesOf({ app, namespace })
+    const instances = services.flatMap(({ id }) => books.instancesOf(id))
+    return {
+      id: `${app}.${namespace}`,
+      description,
+      customer,
+      services: services.length,
+      instances: instances.length,
+      running: running(instances),
+    }
+  })
+}
+
+export function serviceRow({ id, spec, generation }: ServiceRecord, books: Books, vips: Vips) {
+  const { ports, runtime, replicas, strategy, allow } = spec
+  const vipTable = Object.fromEntries(vips.of(id))
+  return {
+    id,
+    ports,
+    runtime,
+    replicas,
+    running: running(books.instancesOf(id)),
+    generation,
+    strategy,
+    allow,
+    vips: vipTable,
+  }
+}
+
+export function instanceRow({ node, ...record }: InstanceRecord) {
+  return { ...record, node: node?.id }
+}
+
+export function nodeRow({ facts, free, ...row }: NodeRow) {
+  return {
+    ...row,
+    runtimes: facts?.runtimes ?? [],
+    addresses: facts?.addresses ?? [],
+    arch: facts?.arch,
+    labels: facts?.labels ?? {},
+    area: facts?.area,
+    version: facts?.version,
+    capacity: facts?.capacity,
+    freeMemoryMb: free?.memoryMb,
+    freeVcpus: free?.vcpus,
+  }
+}
+
+export function clusterRows(books: Books, clusters: Clusters) {
+  return books.clusters.list().map(({ name, enrolledAt }) => {
+    const linked = clusters.linked(name)
+    if (linked === undefined)
+      return { name, condition: clusters.isLost(name) ? 'lost' : 'away', enrolledAt, nodes: 0, instances: 0 }
+    const { summary, url, version } = linked
+    const { nodes, instances, free, total } = summary
+    return { name, condition: 'alive', enrolledAt, url, version, nodes, instances, free, total }
+  })
+}
+
+function running(instances: readonly InstanceRecord[]): number {
+  return instances.filter(({ state }) => state === 'running').length
+}

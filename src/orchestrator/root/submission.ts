@@ -1,0 +1,121 @@
+import { MeshError } from '../../errors.ts'
+import type { Clock } from '../../kit/clock.ts'
+import { isAllocatable, parseIPv4, VIP_COUNT } from '../../model/address.ts'
+import { POLICIES, type ChoiceKey } from '../../model/choice.ts'
+import type { ServiceId } from '../../model/ids.ts'
+import type { VipIndex } from '../../model/service.ts'
+import type { AppSpec, ServiceSpec } from '../spec.ts'
+import type { Books } from './books.ts'
+import { difference, type ServiceChange } from './difference.ts'
+import type { Vips } from './vips.ts'
+
+/** 10.16.0.0/12: what `addresses` in a document are written in, whatever mode a node uses. */
+const HOST_PREFIX = 0x0a100000
+
+export interface Submission {
+  apps: readonly AppSpec[]
+  customer: string
+  prune: boolean
+}
+
+export interface SubmitParts {
+  books: Books
+  vips: Vips
+  clock: Clock
+}
+
+/** One conflict with what is there; the path is that of the document. */
+export interface Conflict {
+  path: string
+  problem: string
+}
+
+/**
+ * A document that has passed its own checks becomes what is wanted, in one transaction or not at all. The same
+ * document twice changes nothing.
+ * @throws MeshError SLA_CONFLICT with all conflicts at once
+ */
+export function submit({ apps, customer, prune }: Submission, { books, vips, clock }: SubmitParts): ServiceChange[] {
+  const conflicts = conflictsOf(apps, vips)
+  if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+  try {
+    return books.store.transaction(() =>
+      apps.flatMap((app) => {
+        const { namespace, description, services } = app
+        books.apps.put(`${app.app}.${namespace}`, { app: app.app, namespace, description, customer })
+        const changes = difference(books.servicesOf(app), services, { prune })
+        for (const change of changes) write(change, { books, vips, clock })
+        return changes
+      }),
+    )
+  } catch (error) {
+    vips.reload()
+    throw error
+  }
+}
+
+/** Takes the service out of what is wanted; its instances are withdrawn by the reconciler. */
+export function remove(id: ServiceId, { books, vips }: SubmitParts): void {
+  books.services.delete(id)
+  vips.free(id)
+}
+
+export function addressToIndex(text: string): VipIndex | undefined {
+  const address = parseIPv4(text)
+  const index = address === undefined ? -1 : address - HOST_PREFIX
+  return index >= 0 && index < VIP_COUNT && isAllocatable(index) ? index : undefined
+}
+
+function write(change: ServiceChange, parts: SubmitParts): void {
+  const { books, vips, clock } = parts
+  switch (change.kind) {
+    case 'unchanged':
+      return
+    case 'removed':
+      return remove(change.id, parts)
+    case 'created':
+    case 'updated': {
+      const { spec } = change
+      const before = books.services.get(spec.id)
+      const restarts = change.kind === 'created' || change.restart
+      books.services.put(spec.id, {
+        id: spec.id,
+        spec,
+        generation: restarts || before === undefined ? books.next('generation', 0) : before.generation,
+        version: books.next('version', clock.wall()),
+      })
+      for (const [choice, index] of asked(spec)) vips.claim(index, spec.id, choice)
+      for (const policy of POLICIES) vips.ensure(spec.id, `any.${policy}`)
+      return
+    }
+    default:
+      change satisfies never
+  }
+}
+
+function conflictsOf(apps: readonly AppSpec[], vips: Vips): Conflict[] {
+  const taken = new Map<VipIndex, string>()
+  const conflicts: Conflict[] = []
+  for (const [a, { services }] of apps.entries()) {
+    for (const [s, spec] of services.entries()) {
+      for (const [choice, text] of Object.entries(spec.addresses) as [ChoiceKey, string][]) {
+        const path = `applications[${a}].microservices[${s}].addresses`
+        const index = addressToIndex(text)
+        const problem =
+          index === undefined
+            ? 'it is not an address the mesh hands out (10.16.0.0/12)'
+            : (taken.get(index) ?? vips.conflict(index, spec.id, choice))
+        if (problem !== undefined) conflicts.push({ path, problem: `${text} for ${choice}: ${problem}` })
+        if (index !== undefined) taken.set(index, `${choice} of ${spec.id} in this document asks for it too`)
+      }
+    }
+  }
+  return conflicts
+}
+
+function asked({ addresses }: ServiceSpec): [ChoiceKey, VipIndex][] {
+  return (Object.entries(addresses) as [ChoiceKey, string][]).flatMap(([choice, text]) => {
+    const index = addressToIndex(text)
+    return index === undefined ? [] : [[choice, index] as [ChoiceKey, VipIndex]]
+  })
+}
