@@ -1,0 +1,78 @@
+import Type, { type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { MeshError } from '../../src/errors.ts'
+
+/**
+ * Two nodes that cannot dial each other meet at a relay. Everybody comes by `wss://…/relay?…` with a mesh certificate.
+ *
+ *   dialler D                    relay                      listener L
+ *                                  │ ◀── ?listen ─────────── │   control channel: text, JSON, kept up
+ *      │ ── ?to=<cluster>/<node> ▶ │                         │   D's upgrade waits unanswered
+ *      │                           │ ── incoming(D, nonce) ▶ │
+ *      │                           │ ◀── ?take=<nonce> ───── │   or refuse(nonce), or silence for `takeMs`
+ *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
+ *      │ ◀═══ TLS between D and L: the relay forwards binary messages it cannot read ═══▶ │
+ *
+ * A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
+ * and only for the node it was told to. WebSocket has no half-close: the end of one leg is the end of both.
+ */
+export const LISTEN = 'listen'
+export const TO = 'to'
+export const TAKE = 'take'
+
+/** Why the relay refuses, as HTTP says it; the reason is what people read. */
+export const REFUSALS = {
+  malformed: '400 Bad Request',
+  'not a node': '403 Forbidden',
+  'node not connected here': '404 Not Found',
+  'nonce unknown or used': '410 Gone',
+  'too many connections': '429 Too Many Requests',
+  'refused by the node': '502 Bad Gateway',
+  'relay is closing': '503 Service Unavailable',
+  'not taken in time': '504 Gateway Timeout',
+} as const
+export type RelayRefusal = keyof typeof REFUSALS
+
+/** The reason behind an HTTP status; `undefined` when the relay never says that. */
+export function refusalOf(status: unknown): RelayRefusal | undefined {
+  const reasons = Object.keys(REFUSALS) as RelayRefusal[]
+  return reasons.find((reason) => REFUSALS[reason].startsWith(`${String(status)} `))
+}
+
+const nonce = Type.String({ pattern: '^[0-9a-f]{32}$' })
+const closed = { additionalProperties: false }
+const fromRelay = Type.Object(
+  { type: Type.Literal('incoming'), from: Type.String({ minLength: 3, maxLength: 127 }), nonce },
+  closed,
+)
+const fromListener = Type.Object({ type: Type.Literal('refuse'), nonce }, closed)
+export type FromRelay = Static<typeof fromRelay>
+export type FromListener = Static<typeof fromListener>
+
+/** Longer is nothing that either side ever sends. */
+const MAX_CHARS = 512
+const checkFromRelay = Compile(fromRelay)
+const checkFromListener = Compile(fromListener)
+
+/** @throws MeshError MESSAGE_INVALID */
+export function readFromRelay(text: string): FromRelay {
+  const message = parse(text)
+  if (!checkFromRelay.Check(message)) throw new MeshError('MESSAGE_INVALID', { from: 'relay' })
+  return message
+}
+
+/** @throws MeshError MESSAGE_INVALID */
+export function readFromListener(text: string): FromListener {
+  const message = parse(text)
+  if (!checkFromListener.Check(message)) throw new MeshError('MESSAGE_INVALID', { from: 'listener' })
+  return message
+}
+
+function parse(text: string): unknown {
+  if (text.length > MAX_CHARS) throw new MeshError('MESSAGE_INVALID', { chars: text.length, most: MAX_CHARS })
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new MeshError('MESSAGE_INVALID', {}, { cause })
+  }
+}
