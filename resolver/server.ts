@@ -1,4 +1,4 @@
-import { createSocket, type Socket } from 'node:dgram'
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { MeshError } from '../src/errors.ts'
 import { Lifetime } from '../src/kit/lifetime.ts'
@@ -79,7 +79,7 @@ export class Resolver {
       }
       const { table, interests } = options
       const responder = life.use(await Responder.start({ table, interests, upstream, settings }, log, metrics))
-      serveUdp(sockets.udp, responder, log)
+      serveUdp(sockets.udp, responder, log, life.signal)
       sockets.tcp.serve((packet, from) => responder.respond(packet, 'tcp', from))
       log.info('resolver listens', { address: `${own.address}:${own.port}` })
       return new Resolver(own, upstream, life)
@@ -103,23 +103,16 @@ export class Resolver {
 }
 
 /** Replies from the table are sent before the next packet is read. */
-function serveUdp(socket: Socket, responder: Responder, log: Log): void {
-  let isOpen = true
-  socket.on('close', () => {
-    isOpen = false
-  })
+function serveUdp(socket: Socket, responder: Responder, log: Log, signal: AbortSignal): void {
+  const send = (reply: Buffer | undefined, to: RemoteInfo) => {
+    if (reply !== undefined && !signal.aborted) socket.send(reply, to.port, to.address)
+  }
   socket.on('error', (error) => log.debug('a DNS reply could not be sent', { error }))
   socket.on('message', (packet, from) => {
     if (from.port === 0) return // nowhere to answer to
     const reply = responder.respond(packet, 'udp', from)
-    if (reply === undefined) return
-    if (!(reply instanceof Promise)) {
-      socket.send(reply, from.port, from.address)
-      return
-    }
-    void reply.then((late) => {
-      if (late !== undefined && isOpen) socket.send(late, from.port, from.address)
-    })
+    if (reply instanceof Promise) void reply.then((late) => send(late, from))
+    else send(reply, from)
   })
 }
 
