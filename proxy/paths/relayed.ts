@@ -27,6 +27,8 @@ const DIAL_MS = 7_000
 const MAX_TAKING = 64
 /** After another process with our identity has taken our place: slower, or the two chase each other. */
 const REPLACED_MS = 30_000
+/** A channel that held so long was good; a relay that ends each one at once is asked ever more slowly. */
+const STEADY_MS = 10_000
 
 /** Reaches nodes through the relays they listen at, one after the other. */
 export function relayedDialer({ credentials }: { credentials: RelayCredentials }): Dialer {
@@ -94,8 +96,10 @@ export class RelayListener implements AsyncDisposable {
       let pauseMs: number | undefined
       try {
         const channel = await dialText(at(this.#options.url, LISTEN, ''), this.#options.credentials(), signal)
+        const since = this.#clock.now()
         const reason = await this.#listen(channel, signal)
         if (signal.aborted) return
+        if (this.#clock.now() - since > STEADY_MS) this.#backoff.reset()
         if (reason === 'replaced') pauseMs = REPLACED_MS
         this.#log.warn('relay lost', { reason })
       } catch (error) {
@@ -132,7 +136,6 @@ export class RelayListener implements AsyncDisposable {
       this.#log.warn('relay sent something malformed', { error })
       return channel.close('malformed message')
     }
-    this.#backoff.reset() // it works: not before, or a relay that closes each channel at once would be hammered
     if (this.#taking >= MAX_TAKING)
       return channel.send(JSON.stringify({ type: 'refuse', nonce } satisfies FromListener))
     this.#taking += 1
@@ -148,7 +151,8 @@ export class RelayListener implements AsyncDisposable {
       const stream = await dialBytes(at(url, TAKE, nonce), credentials(), signal)
       onConnection({ path: 'relayed', stream, via: url })
     } catch (error) {
-      if (!signal.aborted) this.#log.warn('connection at the relay not taken', { peer: from, error: readable(error, url) })
+      if (!signal.aborted)
+        this.#log.warn('connection at the relay not taken', { peer: from, error: readable(error, url) })
     }
   }
 }

@@ -202,9 +202,9 @@ interface Waiting extends Knock {
   from: NodeId
   to: NodeId
   /** It waits no longer: its nonce is used up. */
-  forget(): void
+  forget: () => void
   /** Its places are free again. */
-  leave(): void
+  leave: () => void
 }
 
 function refuse({ socket }: Knock, refusal: RelayRefusal): void {

@@ -1,0 +1,51 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+
+/** Addresses of our own overlay, by the prefixes in use: they must never be taken for a way to reach a node. */
+export type Exclude = (address: string) => boolean
+
+/** Networks that exist inside one machine only, or that are overlays themselves (TUNNELS.md §2.2). */
+const INNER =
+  /^(?:lo|cni|cali|cilium|flannel|docker|br-|virbr|veth|vnet|lxc|kube|tunl|vxlan|geneve|wg|tailscale|zt|utun|tun|tap|nebula|podman)/
+
+export interface LocalAddressOptions {
+  exclude?: Exclude
+  /** Also 127.0.0.1: for several nodes on one machine. Without it only when there is nothing else. */
+  loopback?: boolean
+  interfaces?: NodeJS.Dict<NetworkInterfaceInfo[]>
+}
+
+/** `host:port` candidates under which others may reach this machine: IPv4 first, then IPv6, in the system's order. */
+export function localAddresses(port: number, options: LocalAddressOptions = {}): string[] {
+  const { exclude = () => false, loopback = false, interfaces = networkInterfaces() } = options
+  const found = Object.entries(interfaces)
+    .filter(([name]) => !INNER.test(name))
+    .flatMap(([, addresses = []]) => addresses)
+    .filter(({ internal, address }) => !internal && isDialable(address) && !exclude(address))
+    .map(({ address }) => address)
+  const all = [...found.filter((address) => isIPv4(address)), ...found.filter((address) => isIPv6(address))]
+  if (loopback || all.length === 0) all.push('127.0.0.1')
+  return all.map((address) => printHostPort(address, port))
+}
+
+/** False for what names no single machine, or the machine itself only by chance: link-local, multicast, unspecified. */
+export function isDialable(address: string): boolean {
+  if (isIPv4(address)) {
+    const [first = 0, second = 0] = address.split('.').map(Number)
+    return first !== 0 && first < 224 && !(first === 169 && second === 254)
+  }
+  return isIPv6(address) && !address.includes('%') && !/^(?:::$|fe[89ab]|ff)/i.test(address)
+}
+
+export function printHostPort(host: string, port: number): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** `undefined` when it is not `host:port` or `[v6]:port`. */
+export function parseHostPort(text: string): { host: string; port: number } | undefined {
+  const match = /^(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)):(\d{1,5})$/i.exec(text)
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  if (host === undefined || port < 1 || port > 65_535 || (match?.[1] !== undefined && !isIPv6(host))) return undefined
+  return { host, port }
+}

@@ -1,0 +1,164 @@
+import { lookup } from 'node:dns/promises'
+import { connect, createServer, isIP, type AddressInfo, type Server, type Socket } from 'node:net'
+import { MeshError } from '../../src/errors.ts'
+import { systemClock, type Clock } from '../../src/kit/clock.ts'
+import type { Log } from '../../src/kit/log.ts'
+import type { NodeId } from '../../src/model/ids.ts'
+import type { NodeReach } from '../../src/model/node.ts'
+import { isDialable, parseHostPort, printHostPort, type Exclude } from './addresses.ts'
+import type { Dialer, RawConnection } from './contract.ts'
+
+/** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
+const STAGGER_MS = 150
+/** A node may list as many; the rest is ignored. Larger lets one node make others send SYNs about. */
+const MAX_CANDIDATES = 12
+/** A wrong machine behind an address is not asked first again for so long. */
+const DISTRUST_MS = 10 * 60_000
+const MAX_DISTRUSTED = 1_024
+
+export interface DirectDialer extends Dialer {
+  /**
+   * Somebody else answered at this address (another site's 192.168.1.5): it is tried last for a while. `via` is what
+   * the RawConnection said. Called by who finds out, after the handshake.
+   */
+  distrust(node: NodeId, via: string): void
+}
+
+export interface DirectDialerOptions {
+  exclude?: Exclude
+  clock?: Clock
+}
+
+/** Dials all addresses of a node, each a little after the one before; the first that answers wins. */
+export function directDialer({ exclude = () => false, clock = systemClock }: DirectDialerOptions = {}): DirectDialer {
+  const distrusted = new Map<string, number>()
+  const isDistrusted = (node: NodeId, via: string) => (distrusted.get(`${node} ${via}`) ?? -Infinity) > clock.now()
+  return {
+    path: 'direct',
+    suits: ({ addresses }) => addresses.some((address) => parseHostPort(address) !== undefined),
+    dial: async ({ id, addresses }: NodeReach, signal) => {
+      const candidates = (await resolve(addresses, exclude)).toSorted(
+        (a, b) => Number(isDistrusted(id, a.via)) - Number(isDistrusted(id, b.via)),
+      )
+      if (candidates.length === 0) throw new MeshError('NO_PATH', { node: id, reason: 'no address to dial', addresses })
+      return first(candidates, clock, signal)
+    },
+    distrust: (node, via) => {
+      if (distrusted.size >= MAX_DISTRUSTED) distrusted.clear()
+      distrusted.set(`${node} ${via}`, clock.now() + DISTRUST_MS)
+    },
+  }
+}
+
+interface Candidate {
+  host: string
+  port: number
+  via: string
+}
+
+/** Names become addresses here, so that what is excluded cannot come in by a name. */
+async function resolve(addresses: readonly string[], exclude: Exclude): Promise<Candidate[]> {
+  const parsed = addresses.map(parseHostPort).filter((candidate) => candidate !== undefined)
+  const resolved = await Promise.all(
+    parsed.slice(0, MAX_CANDIDATES).map(async ({ host, port }) => {
+      const hosts = isIP(host) === 0 ? await lookup(host, { all: true }).catch(() => []) : [{ address: host }]
+      return hosts.map(({ address }) => ({ host: address, port, via: printHostPort(address, port) }))
+    }),
+  )
+  return resolved
+    .flat()
+    .filter(({ host }) => isDialable(host) && !exclude(host))
+    .slice(0, MAX_CANDIDATES)
+}
+
+function first(candidates: readonly Candidate[], clock: Clock, signal: AbortSignal): Promise<RawConnection> {
+  const { promise, resolve, reject } = Promise.withResolvers<RawConnection>()
+  const over = new AbortController()
+  const waiting = [...candidates]
+  const failures: Record<string, string> = {}
+  const dialling = new Set<Socket>()
+  let stagger = new AbortController()
+
+  const dialNext = () => {
+    stagger.abort()
+    const candidate = waiting.shift()
+    if (candidate === undefined || over.signal.aborted) return
+    const { host, port, via } = candidate
+    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true, autoSelectFamily: false })
+    dialling.add(socket)
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      dialling.delete(socket)
+      failures[via] = error.code ?? error.message
+      if (waiting.length > 0) dialNext()
+      else if (dialling.size === 0) reject(new MeshError('NO_PATH', { tried: failures }))
+    })
+    socket.once('connect', () => {
+      dialling.delete(socket)
+      socket.on('error', () => socket.destroy())
+      if (over.signal.aborted) return socket.destroy()
+      over.abort()
+      resolve({ path: 'direct', stream: socket, via })
+    })
+    stagger = new AbortController()
+    void nextAfter(stagger.signal)
+  }
+
+  const nextAfter = async (stop: AbortSignal) => {
+    await clock.sleep(STAGGER_MS, stop)
+    if (!stop.aborted) dialNext()
+  }
+
+  const aborted = () => {
+    over.abort()
+    reject(signal.reason as Error)
+  }
+  signal.addEventListener('abort', aborted, { once: true })
+  if (signal.aborted) aborted()
+  else dialNext()
+  return promise.finally(() => {
+    signal.removeEventListener('abort', aborted)
+    stagger.abort()
+    for (const socket of dialling) socket.on('error', () => undefined).destroy()
+  })
+}
+
+/** Takes connections that other nodes dial; they have proved nothing yet. */
+export class DirectListener implements AsyncDisposable {
+  readonly #server: Server
+
+  private constructor(server: Server) {
+    this.#server = server
+  }
+
+  /** @throws MeshError LISTEN_FAILED */
+  static start(
+    { host, port }: { host: string; port: number },
+    onConnection: (raw: RawConnection) => void,
+    log: Log,
+  ): Promise<DirectListener> {
+    return new Promise((resolve, reject) => {
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        socket.on('error', () => socket.destroy())
+        const via = printHostPort(socket.remoteAddress ?? '', socket.remotePort ?? 0)
+        onConnection({ path: 'direct', stream: socket, via })
+      })
+      const failed = (cause: Error) =>
+        reject(new MeshError('LISTEN_FAILED', { address: printHostPort(host, port) }, { cause }))
+      server.once('error', failed)
+      server.listen({ host, port }, () => {
+        server.off('error', failed)
+        server.on('error', (error) => log.warn('could not accept a connection of a node', { error }))
+        resolve(new DirectListener(server))
+      })
+    })
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  /** Accepts no more; what was handed over goes on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.close()
+  }
+}
