@@ -9,7 +9,13 @@ import t from 'tap'
 const ROOT = resolve(import.meta.dirname, '..')
 const GROUND = ['src/model', 'src/kit', 'src/errors.ts']
 const DATA_SIDE = [...GROUND, 'src/table', 'src/metrics.ts', 'src/identity/contract.ts']
-const CONTROL_SIDE = [...GROUND, 'src/metrics.ts', 'src/identity', 'src/orchestrator/spec.ts']
+const CONTROL_SIDE = [
+  ...GROUND,
+  'src/metrics.ts',
+  'src/identity',
+  'src/orchestrator/spec.ts',
+  'src/orchestrator/host-port.ts',
+]
 /** What sessions and paths look like from outside: types that all of proxy may know. */
 const PROXY_CONTRACTS = ['proxy/tunnel/contract.ts', 'proxy/paths/contract.ts']
 const TIER = [...CONTROL_SIDE, 'src/orchestrator/link', 'src/orchestrator/scheduling', 'src/orchestrator/sla']
@@ -33,13 +39,15 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['proxy/intercept', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
+  ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
   ['proxy/tunnel', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/tunnel/peers.ts', [...DATA_SIDE, 'proxy/tunnel', 'proxy/paths']],
   ['proxy/relay', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['src/orchestrator/spec.ts', ['src/model']],
+  ['src/orchestrator/host-port.ts', GROUND],
   ['src/orchestrator/sla', CONTROL_SIDE],
   ['src/orchestrator/scheduling', CONTROL_SIDE],
-  ['src/orchestrator/link', CONTROL_SIDE],
+  ['src/orchestrator/link', [...CONTROL_SIDE, 'src/orchestrator/scheduling']],
   ['src/orchestrator/root', TIER],
   ['src/orchestrator/cluster', TIER],
   ['src/orchestrator/worker', TIER],

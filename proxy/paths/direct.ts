@@ -95,7 +95,10 @@ function first(candidates: readonly Candidate[], clock: Clock, signal: AbortSign
     socket.once('connect', () => {
       dialling.delete(socket)
       socket.on('error', () => socket.destroy())
-      if (over.signal.aborted) return socket.destroy()
+      if (over.signal.aborted) {
+        socket.destroy() // second by a moment
+        return
+      }
       over.abort()
       resolve({ path: 'direct', stream: socket, via })
     })
