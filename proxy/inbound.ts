@@ -175,6 +175,7 @@ export class Inbound implements AsyncDisposable {
       { timeoutMs: limits.dialMs, from, forbids },
       {
         connected: (socket) => {
+          delete opener.abandon
           resolve()
           const joint = new Joint()
           const far = new SocketStream(socket, joint.far)
@@ -249,7 +250,8 @@ export function checkRequest(peer: NodeId, request: FlowRequest, parts: Checked)
   if (caller.kind === 'instance') {
     const known = table.instance(caller.id)
     if (known === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
-    if (known.node !== peer) return refused('not-allowed', `the caller ${caller.id} is on ${known.node}, not on ${peer}`)
+    if (known.node !== peer)
+      return refused('not-allowed', `the caller ${caller.id} is on ${known.node}, not on ${peer}`)
   }
   const verdict = authorise(caller, entry.service)
   if (!verdict.allowed) return refused('not-allowed', verdict.reason)

@@ -127,7 +127,20 @@ function leave(open: Entered, end: FlowEnd, reason: string, { book, log, metrics
   const line = book.ended(open, end, reason)
   metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end })
   const { id, caller, name, port, mode, instance, node, path, sent, received, ageMs } = line
-  const fields = { flow: id, caller, name, port, mode, instance, node, path, sent, received, ms: Math.round(ageMs), end }
+  const fields = {
+    flow: id,
+    caller,
+    name,
+    port,
+    mode,
+    instance,
+    node,
+    path,
+    sent,
+    received,
+    ms: Math.round(ageMs),
+    end,
+  }
   if (instance === undefined && end !== 'caller-gone') log.warn('flow refused', { ...fields, reason })
   else log.info('flow ended', fields)
 }

@@ -49,7 +49,8 @@ export async function trace(
   const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs }
   const connected = await connect({ ...options, onWon: (attempt) => attempt.stream?.reset() }, parts, signal)
   for (const made of connected.tries) steps.push({ step: 'tried', ...made })
-  if (connected.kind === 'lost') return fail(connected.why === 'timeout' ? 'no instance answered in time' : triesText(connected))
+  if (connected.kind === 'lost')
+    return fail(connected.why === 'timeout' ? 'no instance answered in time' : triesText(connected))
   const { instance, path } = connected.attempt
   return [...steps, { step: 'connected', instance: instance.id, node: instance.node, path: path ?? 'local', ms: ms() }]
 }

@@ -1,0 +1,34 @@
+import type { Socket } from 'node:net'
+import type { ErrorCode } from '../../src/errors.ts'
+import type { Clock } from '../../src/kit/clock.ts'
+import type { Log } from '../../src/kit/log.ts'
+import type { Metrics } from '../../src/metrics.ts'
+import type { TableView, Target } from '../../src/table/view.ts'
+import type { Caller, Flow } from '../flow.ts'
+
+/** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
+export interface Interceptor extends AsyncDisposable {
+  /** What it cannot do now, and the remedy; for `check`. */
+  problems(): Problem[]
+}
+
+export interface Problem {
+  code: ErrorCode
+  address: string
+  port: number
+  reason: string
+  remedy: string
+}
+
+/** What every interceptor is given. */
+export interface InterceptParts {
+  readonly table: TableView
+  /** Called once for each connection; must not throw. */
+  readonly onFlow: (flow: Flow) => void
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+/** Who opened a connection to a VIP; `undefined`: it cannot be told, and that matters, so the flow is refused. */
+export type Identify = (socket: Socket, target: Target) => Caller | Promise<Caller | undefined>

@@ -1,0 +1,176 @@
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { once } from 'node:events'
+import { MeshError } from '../../src/errors.ts'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import type { Caller, FlowReply } from '../flow.ts'
+import type { Credentials } from './credentials.ts'
+import type { InterceptParts, Interceptor, Problem } from './interceptor.ts'
+import { type Naming, targetOf } from './target-of.ts'
+
+/** What SOCKS and HTTP listeners share: a door on loopback, a handshake with limits, a name, a flow. */
+
+export interface ProxyOptions {
+  /** A loopback address. */
+  host?: string
+  port: number
+  /** Handshakes under way; more connections are closed at once. */
+  handshakes?: number
+  /** Until the request must be complete. */
+  handshakeMs?: number
+}
+
+export interface ProxyParts extends InterceptParts, Naming {
+  readonly credentials: Credentials
+}
+
+/** What a handshake wants after a chunk: more bytes, to be ended, or a connection. */
+export type Greeting =
+  | { kind: 'more'; answer?: Buffer }
+  | { kind: 'end'; answer?: Buffer }
+  | {
+      kind: 'ask'
+      caller: Caller
+      host: string
+      port: number
+      /** To be carried first: what came after the request, or the rewritten request itself. */
+      first: Buffer
+      allowance?: number
+      reply(socket: Socket): FlowReply
+    }
+
+/** One connection's handshake, free of I/O: bytes in, what to do out. */
+export interface Handshake {
+  push(chunk: Buffer): Greeting
+}
+
+export class ProxyDoor implements Interceptor {
+  readonly address: string
+  readonly port: number
+  readonly #life: Lifetime
+
+  private constructor(life: Lifetime, { address, port }: AddressInfo) {
+    this.#life = life
+    this.address = address
+    this.port = port
+  }
+
+  /** @throws MeshError LISTEN_FAILED */
+  static start(
+    mode: 'socks' | 'http',
+    options: ProxyOptions,
+    begin: () => Handshake,
+    parts: ProxyParts,
+  ): Promise<ProxyDoor> {
+    const { host = '127.0.0.1', port, handshakes = 256, handshakeMs = 10_000 } = options
+    return Lifetime.open(async (life) => {
+      const greeting = new Set<Socket>()
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        if (greeting.size >= handshakes) return socket.destroy()
+        greeting.add(socket)
+        greet(
+          socket,
+          begin(),
+          handshakeMs,
+          (asked) => void hand(asked, socket, mode, parts),
+          () => greeting.delete(socket),
+        )
+      })
+      await listen(server, host, port)
+      parts.metrics.listeners.inc({ mode })
+      life.defer(() => {
+        parts.metrics.listeners.dec({ mode })
+        server.close()
+        for (const socket of greeting) socket.destroy()
+      })
+      return new ProxyDoor(life, server.address() as AddressInfo)
+    })
+  }
+
+  /** A door that could not be opened is an error at start, so there is nothing to tell later. */
+  problems(): Problem[] {
+    return []
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+type Asked = Extract<Greeting, { kind: 'ask' }>
+
+/** Feeds the handshake until it asks for a connection or is over. `done` is called once, in any case. */
+function greet(
+  socket: Socket,
+  handshake: Handshake,
+  limitMs: number,
+  ask: (asked: Asked) => void,
+  done: () => void,
+): void {
+  const timer = setTimeout(() => socket.destroy(), limitMs)
+  const finish = (): void => {
+    clearTimeout(timer)
+    socket.removeListener('data', onData)
+    socket.removeListener('end', onEnd)
+    socket.removeListener('close', finish)
+    done()
+  }
+  const onEnd = (): void => void socket.destroy()
+  const onData = (chunk: Buffer): void => {
+    const next = handshake.push(chunk)
+    if (next.kind === 'ask') {
+      socket.pause()
+      finish()
+      if (next.first.length > 0) socket.unshift(next.first)
+      return ask(next)
+    }
+    if (next.answer !== undefined) socket.write(next.answer)
+    if (next.kind === 'end') {
+      finish()
+      endSoon(socket)
+    }
+  }
+  socket.on('error', () => undefined)
+  socket.on('data', onData)
+  socket.on('end', onEnd)
+  socket.on('close', finish)
+}
+
+/** How long a refused caller may take to read why. */
+const LAST_WORD_MS = 1_000
+
+/** Ends our side, and reads the rest away: closing with unread bytes would be an RST that overtakes the answer. */
+export function endSoon(socket: Socket, lastWord?: Buffer): void {
+  if (socket.destroyed) return
+  const timer = setTimeout(() => socket.destroy(), LAST_WORD_MS)
+  socket.once('close', () => clearTimeout(timer))
+  socket.once('end', () => socket.destroySoon())
+  if (lastWord === undefined) socket.end()
+  else socket.end(lastWord)
+  socket.resume()
+}
+
+async function hand(asked: Asked, socket: Socket, mode: 'socks' | 'http', parts: ProxyParts): Promise<void> {
+  const { caller, allowance } = asked
+  const startedAt = parts.clock.now()
+  const reply = asked.reply(socket)
+  const found = await targetOf(asked.host, asked.port, parts)
+  if (found.kind === 'refused') {
+    parts.log.info('flow refused', { mode, name: asked.host, port: asked.port, reason: found.reason })
+    return reply.failed(found.code, found.reason)
+  }
+  const flow = { target: found.target, port: asked.port, socket, caller, mode, startedAt, reply }
+  parts.onFlow(allowance === undefined ? flow : { ...flow, allowance })
+}
+
+async function listen(server: Server, host: string, port: number): Promise<void> {
+  try {
+    server.listen({ host, port })
+    await once(server, 'listening')
+  } catch (error) {
+    throw new MeshError('LISTEN_FAILED', { address: host, port }, { cause: error })
+  }
+}

@@ -1,0 +1,163 @@
+import type { Socket } from 'node:net'
+import type { ErrorCode } from '../../src/errors.ts'
+import { printIPv4, printIPv6 } from '../../src/model/address.ts'
+import type { Caller, FlowReply } from '../flow.ts'
+import { callerWith, type Credentials } from './credentials.ts'
+import { endSoon, type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+
+/*
+ * SOCKS5 (RFC 1928) with user and password (RFC 1929), CONNECT only:
+ *
+ *   methods   05 n m…               ─▶ 05 02          (05 ff: the caller offers no password)
+ *   password  01 n user n password  ─▶ 01 00          (01 01: wrong)
+ *   request   05 01 00 type address port ─▶ 05 rep 00 01 0.0.0.0 0     once the flow is connected or refused
+ *             type 1: four bytes, 3: length and name, 4: sixteen bytes
+ */
+
+/** Opens the SOCKS5 listener; the user is an instance id or `node`. */
+export const SocksInterceptor = {
+  start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
+    return ProxyDoor.start('socks', options, () => new SocksHandshake(parts.credentials), parts)
+  },
+}
+
+/** The longest of the three messages: methods 257, password 513, request 262; all together. */
+const LIMIT = 1_032
+
+export class SocksHandshake implements Handshake {
+  readonly #credentials: Credentials
+  #state: 'methods' | 'password' | 'request' = 'methods'
+  #bytes: Buffer = Buffer.alloc(0)
+  #caller: Caller | undefined
+
+  constructor(credentials: Credentials) {
+    this.#credentials = credentials
+  }
+
+  push(chunk: Buffer): Greeting {
+    this.#bytes = this.#bytes.length === 0 ? chunk : Buffer.concat([this.#bytes, chunk])
+    const answers: Buffer[] = []
+    for (;;) {
+      const next = this.#next()
+      if (next === undefined) return this.#wait(answers)
+      if (next.kind === 'ask') return next
+      if (next.answer !== undefined) answers.push(next.answer)
+      if (next.kind === 'end') return withAnswer('end', answers)
+    }
+  }
+
+  /** `undefined`: the present message is not complete. */
+  #next(): Greeting | undefined {
+    switch (this.#state) {
+      case 'methods':
+        return this.#methods()
+      case 'password':
+        return this.#password()
+      case 'request':
+        return this.#request()
+      default:
+        return this.#state satisfies never
+    }
+  }
+
+  #wait(answers: readonly Buffer[]): Greeting {
+    return withAnswer(this.#bytes.length > LIMIT ? 'end' : 'more', answers)
+  }
+
+  #methods(): Greeting | undefined {
+    const bytes = this.#bytes
+    if (bytes.length > 0 && bytes[0] !== VERSION) return { kind: 'end' } // another protocol: no answer it would understand
+    const length = 2 + (bytes[1] ?? 0)
+    if (bytes.length < 2 || bytes.length < length) return undefined
+    if (!bytes.subarray(2, length).includes(BY_PASSWORD)) return { kind: 'end', answer: Buffer.of(VERSION, 0xff) }
+    this.#take(length, 'password')
+    return { kind: 'more', answer: Buffer.of(VERSION, BY_PASSWORD) }
+  }
+
+  #password(): Greeting | undefined {
+    const bytes = this.#bytes
+    if (bytes.length > 0 && bytes[0] !== 1) return { kind: 'end', answer: Buffer.of(1, 1) }
+    if (bytes.length < 2) return undefined
+    const afterUser = 2 + (bytes[1] as number)
+    if (bytes.length <= afterUser) return undefined
+    const length = afterUser + 1 + (bytes[afterUser] as number)
+    if (bytes.length < length) return undefined
+    this.#caller = callerWith(
+      bytes.toString('latin1', 2, afterUser),
+      bytes.toString('latin1', afterUser + 1, length),
+      this.#credentials,
+    )
+    if (this.#caller === undefined) return { kind: 'end', answer: Buffer.of(1, 1) }
+    this.#take(length, 'request')
+    return { kind: 'more', answer: Buffer.of(1, 0) }
+  }
+
+  #request(): Greeting | undefined {
+    const bytes = this.#bytes
+    if (bytes.length < 5) return undefined
+    if (bytes[0] !== VERSION || bytes[2] !== 0) return { kind: 'end', answer: socksReply(REP.failure) }
+    const type = bytes[3] as number
+    const size = type === 1 ? 4 : type === 4 ? 16 : type === 3 ? 1 + (bytes[4] as number) : 0
+    if (size === 0) return { kind: 'end', answer: socksReply(REP.badAddress) }
+    const length = 4 + size + 2
+    if (bytes.length < length) return undefined
+    if (bytes[1] !== CONNECT) return { kind: 'end', answer: socksReply(REP.badCommand) }
+    const host = addressText(type, bytes.subarray(4, 4 + size))
+    const port = bytes.readUInt16BE(4 + size)
+    if (host === '' || port === 0) return { kind: 'end', answer: socksReply(REP.unreachable) }
+    const first = bytes.subarray(length)
+    return { kind: 'ask', caller: this.#caller as Caller, host, port, first, reply: socksAnswers }
+  }
+
+  #take(length: number, next: 'password' | 'request'): void {
+    this.#bytes = this.#bytes.subarray(length)
+    this.#state = next
+  }
+}
+
+const VERSION = 5
+const BY_PASSWORD = 2
+const CONNECT = 1
+
+/** RFC 1928 §6. */
+const REP = {
+  succeeded: 0,
+  failure: 1,
+  notAllowed: 2,
+  unreachable: 4,
+  refused: 5,
+  expired: 6,
+  badCommand: 7,
+  badAddress: 8,
+} as const
+
+const REP_OF: Partial<Record<ErrorCode, number>> = {
+  NOT_ALLOWED: REP.notAllowed,
+  NAME_INVALID: REP.unreachable,
+  SERVICE_UNKNOWN: REP.unreachable,
+  NO_INSTANCE: REP.unreachable,
+  PORT_UNKNOWN: REP.refused,
+  FLOW_REFUSED: REP.refused,
+  FLOW_TIMEOUT: REP.expired,
+}
+
+function socksAnswers(socket: Socket): FlowReply {
+  return {
+    connected: () => void socket.write(socksReply(REP.succeeded)),
+    failed: (code) => endSoon(socket, socksReply(REP_OF[code] ?? REP.failure)),
+  }
+}
+
+function socksReply(rep: number): Buffer {
+  return Buffer.of(VERSION, rep, 0, 1, 0, 0, 0, 0, 0, 0)
+}
+
+function addressText(type: number, bytes: Buffer): string {
+  if (type === 1) return printIPv4(bytes.readUInt32BE(0))
+  if (type === 3) return bytes.toString('latin1', 1)
+  return printIPv6(Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(i * 2)))
+}
+
+function withAnswer(kind: 'more' | 'end', answers: readonly Buffer[]): Greeting {
+  return answers.length === 0 ? { kind } : { kind, answer: Buffer.concat(answers) }
+}

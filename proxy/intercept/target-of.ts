@@ -1,0 +1,67 @@
+import { isIP } from 'node:net'
+import { explain, type ErrorCode } from '../../src/errors.ts'
+import { addressToVip, type VipRange } from '../../src/model/address.ts'
+import { parseName } from '../../src/model/name.ts'
+import type { Found, InterestSource, TableView, Target } from '../../src/table/view.ts'
+
+/** What proxy listeners need to understand names. */
+export interface Naming {
+  readonly table: TableView
+  readonly interests: InterestSource
+  readonly zones: readonly string[]
+  /** VIPs that may be asked for by address. */
+  readonly ranges: readonly VipRange[]
+}
+
+export type TargetFound = { kind: 'target'; target: Target } | { kind: 'refused'; code: ErrorCode; reason: string }
+
+/** What a proxy's caller asks for: names of the mesh and our VIPs, nothing else (SEC-29: no open egress). */
+export async function targetOf(host: string, port: number, naming: Naming): Promise<TargetFound> {
+  const found = await (isIP(host) === 0 ? byName(host, naming) : byAddress(host, naming))
+  if (found.kind === 'refused') return found
+  const { service } = found.target
+  if (service.ports.some((served) => served.port === port && served.protocol === 'tcp')) return found
+  const ports = service.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(', ')
+  return refused('PORT_UNKNOWN', `${service.id} does not serve port ${port}, but ${ports || 'none'}`)
+}
+
+async function byName(host: string, { table, interests, zones }: Naming): Promise<TargetFound> {
+  const parsed = parseName(host, zones)
+  if (parsed.kind === 'outside')
+    return refused('NOT_ALLOWED', `${host} is not a name of the mesh (${zones.join(', ')})`)
+  if (parsed.kind === 'invalid') return refused('NAME_INVALID', `${parsed.label}: ${parsed.reason}`)
+  let found: Found = table.find(parsed.name)
+  if (found.kind === 'unasked') {
+    const failure = await failureOf(interests.want(found.key))
+    if (failure !== undefined) return refused('LINK_CLOSED', failure)
+    found = table.find(parsed.name)
+  }
+  if (found.kind === 'target') return found
+  return refused('SERVICE_UNKNOWN', found.kind === 'unknown' ? found.reason : `the cluster does not know ${found.key}`)
+}
+
+async function byAddress(address: string, { table, interests, ranges }: Naming): Promise<TargetFound> {
+  const vip = ranges.map((range) => addressToVip(range, address)).find((vip) => vip !== undefined)
+  if (vip === undefined) return refused('NOT_ALLOWED', `${address} is not an address of the mesh`)
+  if (table.byVip(vip) === undefined) {
+    const failure = await failureOf(interests.wantVip(vip))
+    if (failure !== undefined) return refused('LINK_CLOSED', failure)
+  }
+  const target = table.byVip(vip)
+  return target === undefined
+    ? refused('SERVICE_UNKNOWN', `nothing has the address ${address}`)
+    : { kind: 'target', target }
+}
+
+function refused(code: ErrorCode, reason: string): TargetFound {
+  return { kind: 'refused', code, reason }
+}
+
+async function failureOf(asked: Promise<void>): Promise<string | undefined> {
+  try {
+    await asked
+    return undefined
+  } catch (error) {
+    return explain(error)
+  }
+}

@@ -1,0 +1,252 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
+import type { ServiceEntry } from '../../src/model/change.ts'
+import type { ServiceId } from '../../src/model/ids.ts'
+import type { VipIndex } from '../../src/model/service.ts'
+import type { Target } from '../../src/table/view.ts'
+import type { Caller } from '../flow.ts'
+import { resetSocket } from '../splice.ts'
+import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
+
+/*
+ *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table; its open flows go on)
+ *                     ▲         │
+ *                     └─ failed ◀ port taken, no right: told once, tried again
+ *
+ * One listener for each VIP and port of every service in the table, which holds only what this node uses. They are opened
+ * in batches; `touch` puts one before the queue when its name is answered. Beyond `limit` only touched VIPs are opened.
+ */
+
+export interface VipListenersOptions {
+  mode: 'loopback' | 'host'
+  range: VipRange
+  /** Listeners at most; each costs a descriptor. Larger: less is left for flows. */
+  limit?: number
+  /** How often a failed one is tried again. */
+  retryMs?: number
+}
+
+/** Opened per turn of the event loop: about 3 ms. Larger: flows feel a big service arrive. */
+const BATCH = 64
+
+interface Place {
+  readonly key: string
+  readonly vip: VipIndex
+  readonly address: string
+  readonly port: number
+  readonly service: ServiceId
+  server?: Server
+  problem?: Problem
+}
+
+/** The listeners of `loopback` and `host` mode. */
+export class VipListeners implements Interceptor {
+  readonly #life: Lifetime
+  readonly #options: Required<VipListenersOptions>
+  readonly #identify: Identify
+  readonly #parts: InterceptParts
+  readonly #places = new Map<string, Place>()
+  readonly #byService = new Map<ServiceId, Set<string>>()
+  readonly #byVip = new Map<VipIndex, Set<Place>>()
+  readonly #queue = new Set<Place>()
+  readonly #told = new Set<string>()
+  #open = 0
+  #isClosed = false
+
+  private constructor(life: Lifetime, options: VipListenersOptions, identify: Identify, parts: InterceptParts) {
+    this.#life = life
+    this.#options = { limit: 16_384, retryMs: 5_000, ...options }
+    this.#identify = identify
+    this.#parts = parts
+  }
+
+  static start(options: VipListenersOptions, identify: Identify, parts: InterceptParts): Promise<VipListeners> {
+    return Lifetime.open((life) => {
+      const listeners = new VipListeners(life, options, identify, parts)
+      life.defer(() => listeners.#closeAll())
+      life.defer(parts.table.onChange((service, entry) => listeners.#follow(service, entry)))
+      life.every(listeners.#options.retryMs, () => listeners.retry())
+      for (const entry of parts.table.services()) listeners.#follow(entry.service.id, entry)
+      return listeners
+    })
+  }
+
+  /** Listeners that are open. */
+  get size(): number {
+    return this.#open
+  }
+
+  /**
+   * Called when a name is answered: its listeners are bound before any later I/O of this process, hence before the answer
+   * leaves. Costs one look-up when they are open already.
+   */
+  touch({ vip }: Target): void {
+    for (const place of this.#byVip.get(vip) ?? []) {
+      if (place.server !== undefined) continue
+      this.#queue.delete(place)
+      this.#listen(place)
+    }
+  }
+
+  problems(): Problem[] {
+    return Array.from(this.#places.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
+  }
+
+  /** Tries again what failed; also called every `retryMs`. */
+  retry(): void {
+    for (const place of this.#places.values()) if (place.problem !== undefined && !place.server) this.#enqueue(place)
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #follow(service: ServiceId, entry: ServiceEntry | undefined): void {
+    if (this.#isClosed) return
+    const wanted = entry === undefined ? [] : this.#placesOf(entry)
+    const keys = new Set(wanted.map(({ key }) => key))
+    for (const key of this.#byService.get(service) ?? []) {
+      const place = this.#places.get(key)
+      if (!keys.has(key) && place?.service === service) this.#remove(place)
+    }
+    if (keys.size === 0) this.#byService.delete(service)
+    else this.#byService.set(service, keys)
+    for (const place of wanted) {
+      const known = this.#places.get(place.key)
+      if (known?.service === service) continue
+      if (known !== undefined) this.#remove(known) // the VIP has a new owner
+      this.#places.set(place.key, place)
+      const sameVip = this.#byVip.get(place.vip)
+      if (sameVip === undefined) this.#byVip.set(place.vip, new Set([place]))
+      else sameVip.add(place)
+      if (this.#open + this.#queue.size < this.#options.limit) this.#enqueue(place)
+    }
+  }
+
+  #placesOf({ service }: ServiceEntry): Place[] {
+    const { range } = this.#options
+    const places: Place[] = []
+    for (const vip of Object.values(service.vips)) {
+      if (vip === undefined) continue
+      const v4 = holdsVip(range, vip) ? vipToIPv4(range, vip) : undefined
+      for (const address of [v4, vipToIPv6(range, vip)]) {
+        if (address === undefined) continue
+        for (const { port, protocol } of service.ports) {
+          if (protocol === 'tcp') places.push({ key: `${address} ${port}`, vip, address, port, service: service.id })
+        }
+      }
+    }
+    return places
+  }
+
+  #enqueue(place: Place): void {
+    this.#queue.add(place)
+    if (this.#queue.size === 1) setImmediate(() => this.#openBatch())
+  }
+
+  #openBatch(): void {
+    let left = BATCH
+    for (const place of this.#queue) {
+      if (left-- === 0) break
+      this.#queue.delete(place)
+      this.#listen(place)
+    }
+    if (this.#queue.size > 0) setImmediate(() => this.#openBatch())
+  }
+
+  #listen(place: Place): void {
+    const { address, port } = place
+    if (this.#isClosed || this.#places.get(place.key) !== place || place.server !== undefined) return
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
+      void this.#take(place, socket)
+    })
+    place.server = server
+    server.on('error', (error: NodeJS.ErrnoException) => {
+      if (place.server === server) delete place.server
+      server.close()
+      this.#failed(place, error)
+    })
+    server.listen({ host: address, port, ipv6Only: true }, () => {
+      if (place.server !== server) return
+      delete place.problem
+      this.#count(1)
+    })
+  }
+
+  async #take({ vip, port }: Place, socket: Socket): Promise<void> {
+    const { table, clock, onFlow, log } = this.#parts
+    const startedAt = clock.now()
+    const target = table.byVip(vip)
+    socket.on('error', () => undefined)
+    if (target === undefined) return resetSocket(socket)
+    const found = this.#identify(socket, target)
+    const caller: Caller | undefined = found instanceof Promise ? await found : found
+    if (caller === undefined) {
+      log.warn('flow refused', { vip, port, service: target.service.id, reason: 'it cannot be told who calls' })
+      return resetSocket(socket)
+    }
+    onFlow({ target, port, socket, caller, mode: this.#options.mode, startedAt })
+  }
+
+  #failed(place: Place, error: NodeJS.ErrnoException): void {
+    const { address, port, service } = place
+    const [reason, remedy] = explainFailure(error, port)
+    const code = error.code === 'EADDRINUSE' ? 'PORT_TAKEN' : 'INTERCEPT_FAILED'
+    place.problem = { code, address, port, reason, remedy }
+    const once = `${service} ${port} ${error.code}`
+    if (this.#told.has(once)) return
+    this.#told.add(once)
+    this.#parts.log.warn('cannot take flows', { service, address, port, reason, remedy })
+  }
+
+  #remove(place: Place): void {
+    this.#places.delete(place.key)
+    this.#queue.delete(place)
+    const sameVip = this.#byVip.get(place.vip)
+    sameVip?.delete(place)
+    if (sameVip?.size === 0) this.#byVip.delete(place.vip)
+    const { server } = place
+    delete place.server
+    if (server === undefined) return
+    if (server.listening) this.#count(-1)
+    server.close() // only stops listening; open flows go on
+  }
+
+  #count(change: number): void {
+    this.#open += change
+    this.#parts.metrics.listeners.set({ mode: this.#options.mode }, this.#open)
+  }
+
+  #closeAll(): void {
+    this.#isClosed = true
+    for (const place of this.#places.values()) this.#remove(place)
+  }
+}
+
+function explainFailure(error: NodeJS.ErrnoException, port: number): [reason: string, remedy: string] {
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return [
+        `another program listens on port ${port} of every address`,
+        `let it listen on 127.0.0.1:${port}, or call the service through the SOCKS or HTTP listener`,
+      ]
+    case 'EACCES':
+    case 'EPERM':
+      return [
+        `ports below 1024 need a right`,
+        'give node CAP_NET_BIND_SERVICE, lower net.ipv4.ip_unprivileged_port_start, or use the SOCKS or HTTP listener',
+      ]
+    case 'EADDRNOTAVAIL':
+      return ['the address is not local', 'take a range inside 127.0.0.0/8, or host mode']
+    case 'EMFILE':
+    case 'ENFILE':
+      return ['no descriptors are left', 'raise the limit of open files (ulimit -n)']
+    default:
+      return [error.message, 'see the reason']
+  }
+}
