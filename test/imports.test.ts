@@ -36,7 +36,8 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['src/identity', GROUND],
   ['resolver', DATA_SIDE],
   ['proxy', [...DATA_SIDE, 'proxy']],
-  ['proxy/intercept', [...DATA_SIDE, ...PROXY_CONTRACTS]],
+  // What it hands on, and what decides whether it must know who calls.
+  ['proxy/intercept', [...DATA_SIDE, 'proxy/flow.ts', 'proxy/authorise.ts', 'proxy/reset.ts']],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
@@ -61,7 +62,7 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['src/index.ts', EVERYTHING],
   // A program that embeds the mesh sees one door; the demo also builds networks with the lab.
   ['examples', ['src/index.ts']],
-  ['examples/demo', ['test/lab']],
+  ['examples/demo', ['test/lab', 'test/machine.ts']],
 ]
 const WIRING = ['src/agent.ts', 'src/control.ts', 'src/up.ts', 'src/cli', 'src/main.ts', 'src/index.ts']
 const MAY_USE_WIRING = [...WIRING, 'src/hedgerow.js', 'examples']

@@ -10,7 +10,10 @@ export function serve(answer: () => Promise<Record<string, unknown>>): void {
     const caller = `${request.socket.remoteAddress}:${request.socket.remotePort}`
     void answer()
       .then((body) => ({ status: 200, body }))
-      .catch((error: Error) => ({ status: 502, body: { error: error.message, cause: String(error.cause ?? '') } }))
+      .catch((error: Error) => ({
+        status: 502,
+        body: { error: error.message, cause: (error.cause as Error | undefined)?.message },
+      }))
       .then(({ status, body }) => {
         response.writeHead(status, { 'content-type': 'application/json' })
         response.end(`${JSON.stringify({ instance, node, pid: process.pid, caller, ...body })}\n`)

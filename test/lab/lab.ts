@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Lifetime } from '../../src/kit/lifetime.ts'
-import { destroy, nameFor, setResolver, sweep } from './namespace.ts'
+import { destroy, killInside, nameFor, setResolver, sweep } from './namespace.ts'
 import { rulesOf, type NatKind } from './nat.ts'
 import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
 
@@ -94,6 +94,12 @@ export class Host implements Link {
   /** What to run in the root namespace so that `argv` runs here; `ip` replaces itself, so the pid is the command's. */
   argv(argv: readonly string[]): string[] {
     return ['ip', 'netns', 'exec', this.namespace, ...argv]
+  }
+
+  /** The power goes: nothing inside says goodbye, and nobody hears of it. */
+  async lose(): Promise<void> {
+    await this.cut()
+    killInside(this.namespace)
   }
 
   cut(): Promise<void> {

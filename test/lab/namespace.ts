@@ -52,11 +52,7 @@ export function sweep(): string[] {
 /** Ends every process inside, then the namespaces themselves. Synchronous, so that it also works while exiting. */
 export function destroy(names: readonly string[]): void {
   for (const name of names) {
-    for (let round = 0; round < 10; round += 1) {
-      const pids = quietly(['netns', 'pids', name]).split('\n').filter(Boolean).map(Number)
-      if (pids.length === 0) break
-      for (const pid of pids) kill(pid)
-    }
+    killInside(name)
     quietly(['netns', 'del', name])
     rmSync(`${CONFIG}/${name}`, { recursive: true, force: true })
     mine.delete(name)
@@ -67,6 +63,15 @@ export function destroy(names: readonly string[]): void {
     // not there, or somebody else's files are in it
   }
   if (mine.size === 0) process.off('exit', removeMine)
+}
+
+/** SIGKILL for everything that runs inside; again, because a process may start another meanwhile. */
+export function killInside(name: string): void {
+  for (let round = 0; round < 10; round += 1) {
+    const pids = quietly(['netns', 'pids', name]).split('\n').filter(Boolean).map(Number)
+    if (pids.length === 0) return
+    for (const pid of pids) kill(pid)
+  }
 }
 
 function removeMine(): void {
