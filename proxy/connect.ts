@@ -25,7 +25,7 @@ export interface ConnectOptions {
   request: Omit<FlowRequest, 'ordinal'>
   deadlineMs: number
   /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
-  onWon(attempt: Attempt): void
+  onWon: (attempt: Attempt) => void
 }
 
 /** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */

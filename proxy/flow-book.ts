@@ -222,6 +222,6 @@ class Ring<T> {
 
   newestFirst(): T[] {
     const start = this.#next % this.#size
-    return [...this.#items.slice(start), ...this.#items.slice(0, start)].reverse()
+    return [...this.#items.slice(start), ...this.#items.slice(0, start)].toReversed()
   }
 }

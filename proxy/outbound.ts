@@ -7,7 +7,8 @@ import { connect, type Connected } from './connect.ts'
 import { callerText, type Flow, nameOf } from './flow.ts'
 import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
 import type { Balancer } from './policies/index.ts'
-import { Joint, type JointEnd, resetSocket, SocketStream } from './splice.ts'
+import { resetSocket } from './reset.ts'
+import { Joint, type JointEnd, SocketStream } from './splice.ts'
 
 /*
  * The life of a flow, on the caller's node:

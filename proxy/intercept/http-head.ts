@@ -93,7 +93,7 @@ function authority(text: string, path = ''): Where | undefined {
 
 function absolute(target: string): Where | undefined {
   const match = /^http:\/\/([^/?#]*)([^#]*)$/i.exec(target)
-  return match === null ? undefined : authority(match[1] as string, match[2] as string)
+  return match === null ? undefined : authority(match[1] as string, match[2])
 }
 
 function basic(given: readonly string[]): { user: string; secret: string } | undefined {

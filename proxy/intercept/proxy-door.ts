@@ -65,7 +65,10 @@ export class ProxyDoor implements Interceptor {
     return Lifetime.open(async (life) => {
       const greeting = new Set<Socket>()
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-        if (greeting.size >= handshakes) return socket.destroy()
+        if (greeting.size >= handshakes) {
+          socket.destroy()
+          return
+        }
         greeting.add(socket)
         greet(
           socket,

@@ -6,7 +6,7 @@ import type { ServiceId } from '../../src/model/ids.ts'
 import type { VipIndex } from '../../src/model/service.ts'
 import type { Target } from '../../src/table/view.ts'
 import type { Caller } from '../flow.ts'
-import { resetSocket } from '../splice.ts'
+import { resetSocket } from '../reset.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 
 /*
@@ -229,7 +229,7 @@ export class VipListeners implements Interceptor {
 }
 
 function explainFailure(error: NodeJS.ErrnoException, port: number): [reason: string, remedy: string] {
-  switch (error.code) {
+  switch (error.code ?? '') {
     case 'EADDRINUSE':
       return [
         `another program listens on port ${port} of every address`,
