@@ -7,7 +7,7 @@ import { closest } from './closest.ts'
 import type { Measures, Policy, PolicyMemory, PolicyView } from './contract.ts'
 import { least } from './least.ts'
 import { pinned } from './pinned.ts'
-import { roundRobin } from './round-robin.ts'
+import { placeAfter, roundRobin } from './round-robin.ts'
 
 /** Every policy word has its policy here; a new one is a file, a word in `model/choice.ts` and two lines. */
 export const policies: Readonly<Record<PolicyWord, Policy>> = { rr: roundRobin, closest, pinned, least }
@@ -71,12 +71,17 @@ export function createBalancer(measures: Omit<Measures, 'random'> & { random?: (
 function orderFor(running: readonly Instance[], view: PolicyView): readonly Instance[] {
   const { instance, policy } = view.choice
   if (instance === 'any') return policies[policy](running, view)
-  const chosen = running.find(({ ordinal }) => ordinal === instance)
+  const chosen = numbered(running, instance)
   if (policy === 'pinned') return chosen === undefined ? [] : [chosen]
   if (chosen === undefined) return policies[policy](running, view)
   if (view.limit === 1) return [chosen]
   const others = policies[policy](running, view).filter((other) => other !== chosen)
   return [chosen, ...others.slice(0, view.limit - 1)]
+}
+
+function numbered(running: readonly Instance[], ordinal: number): Instance | undefined {
+  const instance = running[placeAfter(running, ordinal - 1)]
+  return instance?.ordinal === ordinal ? instance : undefined
 }
 
 function reasonFor(instances: readonly Instance[], running: readonly Instance[], view: PolicyView): string {

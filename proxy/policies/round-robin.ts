@@ -21,7 +21,7 @@ function around(running: readonly Instance[], start: number, limit: number): Ins
 }
 
 /** The first place whose ordinal is greater (binary search); the length when there is none. */
-function placeAfter(running: readonly Instance[], ordinal: number): number {
+export function placeAfter(running: readonly Instance[], ordinal: number): number {
   let low = 0
   let high = running.length
   while (low < high) {

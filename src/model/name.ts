@@ -80,15 +80,12 @@ function read(form: Form, labels: readonly string[], zone: string): ParsedName {
   const instance = instanceOf(at(form.instance))
   const policy = policyOf(at(form.policy))
   if (instance === undefined || policy === undefined) return choiceFault(form, labels, { instance, policy })
-  for (const [what, place] of [
-    ['app', app],
-    ['namespace of the app', appNamespace],
-    ['service', service],
-    ['namespace of the service', serviceNamespace],
-  ] as const) {
-    const fault = place < 0 ? undefined : labelFault(at(place))
-    if (fault !== undefined) return invalid(at(place), `not the name of a ${what}: ${fault}`)
-  }
+  const fault =
+    partFault('app', at(app)) ??
+    partFault('namespace of the app', at(appNamespace)) ??
+    partFault('service', at(service)) ??
+    (serviceNamespace < 0 ? undefined : partFault('namespace of the service', at(serviceNamespace)))
+  if (fault !== undefined) return fault
   const name: ServiceName = {
     app: at(app),
     appNamespace: at(appNamespace),
@@ -98,6 +95,11 @@ function read(form: Form, labels: readonly string[], zone: string): ParsedName {
   }
   if (serviceNamespace >= 0) name.serviceNamespace = at(serviceNamespace)
   return { kind: 'name', name }
+}
+
+function partFault(what: string, label: string): ParsedName | undefined {
+  const fault = labelFault(label)
+  return fault === undefined ? undefined : invalid(label, `not the name of a ${what}: ${fault}`)
 }
 
 function choiceFault(
