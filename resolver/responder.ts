@@ -57,30 +57,32 @@ export class Responder {
     life.defer(parts.table.onChange(() => this.#forget()))
     life.every(FORGET_MS, () => this.#forget())
     life.every(1_000, () => this.#summarise())
+    life.defer(() => this.#tally.flush())
   }
 
   /** The reply to a packet, at once or later; `undefined`: say nothing. Neither throws nor rejects. */
   respond(packet: Buffer, transport: Transport, from: Server): Buffer | undefined | Promise<Buffer | undefined> {
-    const startedMs = performance.now()
     const read = readQuery(packet)
+    if (read.kind === 'query') return this.#recall(read.query, transport) ?? this.#decide(read.query, transport, from)
     if (read.kind === 'drop') return undefined
-    if (read.kind === 'fault') {
-      this.#tally.count(CODE[read.code], 'table', startedMs)
-      return writeFault(packet, read.end, read.code, read.hasEdns)
-    }
-    const { query } = read
-    const limit = transport === 'tcp' ? TCP_SIZE : udpSize(query)
-    const known = query.class === CLASS_IN ? this.#memory.get(query.type)?.get(query.key) : undefined
-    if (known === undefined) return this.#decide({ query, limit, transport, from, startedMs })
-    this.#tally.count(CODE.NOERROR, 'table', startedMs)
-    return stamp(known, query, limit)
+    this.#tally.count(CODE[read.code], 'table', performance.now())
+    return writeFault(packet, read.end, read.code, read.hasEdns)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
 
-  #decide(asked: Asked): Buffer | Promise<Buffer | undefined> {
+  #recall(query: Query, transport: Transport): Buffer | undefined {
+    const whole = query.class === CLASS_IN ? this.#memory.get(query.type)?.get(query.key) : undefined
+    if (whole === undefined) return undefined
+    this.#tally.countRemembered()
+    return stamp(whole, query, transport === 'tcp' ? TCP_SIZE : udpSize(query))
+  }
+
+  #decide(query: Query, transport: Transport, from: Server): Buffer | Promise<Buffer | undefined> {
+    const limit = transport === 'tcp' ? TCP_SIZE : udpSize(query)
+    const asked = { query, limit, transport, from, startedMs: performance.now() }
     try {
       const decision = this.#answer(asked.query)
       if (decision.kind === 'answer') return this.#reply(asked, decision, 'table')
@@ -174,6 +176,7 @@ export class Responder {
   }
 
   #summarise(): void {
+    this.#tally.flush()
     if (this.#silenced > 0) this.#log.info('more questions without an answer', { count: this.#silenced })
     this.#reasons = 0
     this.#silenced = 0

@@ -141,11 +141,12 @@ async function bind(
 
 function bindUdp({ host, port }: { host: string; port: number }): Promise<Socket> {
   return new Promise((resolve, reject) => {
+    const family = isIPv6(host) ? 6 : 4
     const socket = createSocket({
-      type: isIPv6(host) ? 'udp6' : 'udp4',
+      type: `udp${family}`,
       recvBufferSize: RECEIVE_BYTES,
       // Only addresses come here; Node's own look-up would cost each reply a turn of the loop.
-      lookup: (address, _options, found) => found(null, address, isIPv6(address) ? 6 : 4),
+      lookup: (address, _options, found) => found(null, address, family),
     })
     const failed = (cause: Error) => {
       socket.close()

@@ -30,6 +30,7 @@ export type QueryRead =
   /** Nothing can be said to it, or it is a response: answering those makes loops. */
   | { kind: 'drop' }
 
+const DROP: QueryRead = { kind: 'drop' }
 const NAME_LIMIT = 255
 /** No query of one question needs more; larger ones only make us work. */
 export const QUERY_LIMIT = 4096
@@ -39,6 +40,7 @@ const PLAIN_SIZE = 512
 export const TCP_SIZE = 65_535
 
 const QR = 0x80
+const OPCODE = 0x78
 const TC = 0x02
 const RD = 0x01
 const CD = 0x10
@@ -46,20 +48,20 @@ const OPT_SIZE = 11
 
 /** Reads what a client sent, as far as it is needed; never throws. */
 export function readQuery(packet: Buffer): QueryRead {
-  if (packet.length < HEADER || (packet.readUInt8(2) & QR) !== 0) return { kind: 'drop' }
-  if ((packet.readUInt8(2) & 0x78) !== 0) return fault('NOTIMP')
-  if (packet.readUInt16BE(4) !== 1 || packet.length > QUERY_LIMIT) return fault('FORMERR')
+  if (packet.length < HEADER || ((packet[2] as number) & QR) !== 0) return DROP
+  if (((packet[2] as number) & OPCODE) !== 0) return fault('NOTIMP')
+  if (u16(packet, 4) !== 1 || packet.length > QUERY_LIMIT) return fault('FORMERR')
   const nameEnd = endOfName(packet)
   const end = nameEnd + 4
   if (nameEnd < 0 || end > packet.length) return fault('FORMERR')
   const query: Query = {
     packet,
     end,
-    type: packet.readUInt16BE(nameEnd),
-    class: packet.readUInt16BE(nameEnd + 2),
+    type: u16(packet, nameEnd),
+    class: u16(packet, nameEnd + 2),
     key: packet.toString('latin1', HEADER, nameEnd).toLowerCase(),
   }
-  if (packet.readUInt32BE(6) !== 0 || packet.readUInt16BE(10) !== 0) return readEdns(query)
+  if (u16(packet, 6) !== 0 || u16(packet, 8) !== 0 || u16(packet, 10) !== 0) return readEdns(query)
   return end === packet.length ? { kind: 'query', query } : fault('FORMERR', end)
 }
 
@@ -90,7 +92,8 @@ export function stamp(whole: Buffer, query: Query, limit: number): Buffer {
   stampHeader(reply, packet)
   if (!fits) {
     reply[2] = (reply[2] as number) | TC
-    reply.fill(0, 6, HEADER)
+    reply.fill(0, 4, HEADER)
+    reply[5] = 1
   }
   if (edns !== undefined) addOpt(reply, size, edns.isDnssecOk, 0)
   return reply
@@ -100,7 +103,7 @@ export function stamp(whole: Buffer, query: Query, limit: number): Buffer {
 export function writeFault(packet: Buffer, end: number, code: Code, hasEdns: boolean): Buffer {
   const reply = Buffer.alloc(end + (hasEdns ? OPT_SIZE : 0))
   packet.copy(reply, HEADER, HEADER, end)
-  reply[2] = QR | ((packet[2] as number) & 0x78)
+  reply[2] = QR | ((packet[2] as number) & OPCODE)
   reply[3] = 0x80 | (CODE[code] & 0xf)
   stampHeader(reply, packet)
   reply[5] = end > HEADER ? 1 : 0
@@ -115,11 +118,11 @@ export function cut(whole: Buffer, query: Query): Buffer {
 
 /** Whether an upstream's message answers what was sent to it: RFC 5452 §9.1, without the addresses. */
 export function isAnswerTo(message: Buffer, sent: Buffer, end: number): boolean {
-  if (message.length < HEADER || message.readUInt16BE(0) !== sent.readUInt16BE(0)) return false
-  if (((message[2] as number) & 0xf8) !== (QR | ((sent[2] as number) & 0x78))) return false
-  const questions = message.readUInt16BE(4)
+  if (message.length < HEADER || u16(message, 0) !== u16(sent, 0)) return false
+  if (((message[2] as number) & (QR | OPCODE)) !== (QR | ((sent[2] as number) & OPCODE))) return false
+  const questions = u16(message, 4)
   // Some servers refuse without repeating the question.
-  if (questions === 0) return ((message[3] as number) & 0xf) !== 0 && message.length === HEADER
+  if (questions === 0) return codeOf(message) !== 0 && u16(message, 6) === 0
   if (questions !== 1 || message.length < end) return false
   for (let i = HEADER; i < end; i++) {
     if (lower(message[i] as number) !== lower(sent[i] as number)) return false
@@ -152,7 +155,7 @@ function endOfName(packet: Buffer): number {
 
 function readEdns(query: Query): QueryRead {
   const { packet, end } = query
-  const isPlain = packet.readUInt32BE(6) === 0 && packet.readUInt16BE(10) === 1 && packet[end] === 0
+  const isPlain = u16(packet, 6) === 0 && u16(packet, 8) === 0 && u16(packet, 10) === 1 && packet[end] === 0
   const opt = isPlain ? readOpt(packet, end) : readOddOpt(packet)
   if (opt === 'fault') return fault('FORMERR', end)
   if (opt === undefined) return { kind: 'query', query }
@@ -162,14 +165,14 @@ function readEdns(query: Query): QueryRead {
 
 /** The only record after the question: an OPT at the root that ends with the packet, as every stub resolver writes it. */
 function readOpt(packet: Buffer, at: number): Opt | 'fault' | undefined {
-  if (at + OPT_SIZE > packet.length || packet.readUInt16BE(at + 1) !== TYPE.OPT) return readOddOpt(packet)
-  const stop = at + OPT_SIZE + packet.readUInt16BE(at + 9)
+  if (at + OPT_SIZE > packet.length || u16(packet, at + 1) !== TYPE.OPT) return readOddOpt(packet)
+  const stop = at + OPT_SIZE + u16(packet, at + 9)
   if (stop !== packet.length) return 'fault'
   let option = at + OPT_SIZE
-  while (option + 4 <= stop) option += 4 + packet.readUInt16BE(option + 2)
+  while (option + 4 <= stop) option += 4 + u16(packet, option + 2)
   if (option !== stop) return 'fault'
   return {
-    size: packet.readUInt16BE(at + 3),
+    size: u16(packet, at + 3),
     version: packet[at + 6] as number,
     isDnssecOk: ((packet[at + 7] as number) & 0x80) !== 0,
   }
@@ -189,14 +192,17 @@ function stampHeader(reply: Buffer, asked: Buffer): void {
 }
 
 function addOpt(reply: Buffer, at: number, isDnssecOk: boolean, codeHigh: number): void {
-  reply[at] = 0
-  reply.writeUInt16BE(TYPE.OPT, at + 1)
-  reply.writeUInt16BE(EDNS_SIZE, at + 3)
+  reply.fill(0, at, at + OPT_SIZE)
+  reply[at + 2] = TYPE.OPT
+  reply[at + 3] = EDNS_SIZE >> 8
+  reply[at + 4] = EDNS_SIZE & 0xff
   reply[at + 5] = codeHigh
-  reply[at + 6] = 0
-  reply.writeUInt16BE(isDnssecOk ? 0x8000 : 0, at + 7)
-  reply.writeUInt16BE(0, at + 9)
-  reply.writeUInt16BE(reply.readUInt16BE(10) + 1, 10)
+  reply[at + 7] = isDnssecOk ? 0x80 : 0
+  reply[11] = (reply[11] as number) + 1 // never more than a few records there
+}
+
+function u16(bytes: Buffer, at: number): number {
+  return ((bytes[at] as number) << 8) | (bytes[at + 1] as number)
 }
 
 function lower(byte: number): number {

@@ -64,7 +64,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     ]),
     dnsSeconds: histogram(
       'dns_answer_seconds',
-      'Time to answer a question.',
+      'Time to answer a question; answers from memory are counted, not timed.',
       [0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2, 5],
       ['source'],
     ),

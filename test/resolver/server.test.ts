@@ -152,6 +152,10 @@ t.test('remembered answers end when the table changes', async (t) => {
   t.match(said(await udp(mesh.port, { name: cart })), { code: 'NXDOMAIN' })
   table.add(service(CART.id, 0xe0900, [], ['any.rr']))
   t.match(said(await udp(mesh.port, { name: cart })), { answers: ['127.30.9.0'] })
+  await mesh[Symbol.asyncDispose]()
+  const { values } = await mesh.metrics.dnsAnswers.get()
+  const counts = values.map(({ labels: { code, source }, value }) => `${code} ${source} ${value}`)
+  t.same(counts.toSorted(), ['NOERROR table 3', 'NXDOMAIN table 1'], 'those from memory are counted too')
 })
 
 t.test('a name nobody asked for is asked once, and then answered', async (t) => {

@@ -221,7 +221,7 @@ t.test('the next upstream, when one is down, silent or broken', async (t) => {
     const bare = Buffer.from(asked.subarray(0, 12))
     bare.writeUInt16BE(0x8185, 2)
     bare.fill(0, 4)
-    return bare
+    return withOpt(bare)
   }
   const rows: ReadonlyArray<{ why: string; first: () => Promise<Fake> }> = [
     { why: 'down', first: closedPort },
