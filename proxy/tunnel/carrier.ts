@@ -49,6 +49,10 @@ export class Carrier implements FrameSink {
     return this.#saidDrain || this.#heardDrain
   }
 
+  get isDoubtful(): boolean {
+    return this.pulse.isDoubtful
+  }
+
   /** Nothing will ever come here again. */
   get isDrained(): boolean {
     return this.#saidDrain && this.#heardDrain && this.streams === 0

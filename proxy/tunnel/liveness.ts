@@ -27,13 +27,18 @@ export class Pulse {
     return this.#least
   }
 
+  /** A ping went unanswered, and nothing else was heard: pings go on at the busy pace until that is settled. */
+  get isDoubtful(): boolean {
+    return this.#missed > 0 && !this.#heard
+  }
+
   heard(): void {
     this.#heard = true
   }
 
   /** What is due now; after `ping` the caller sends the returned sequence number. */
   beat(now: number, busy: boolean): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
-    if (now - this.#pingedAt < (busy ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
+    if (now - this.#pingedAt < (busy || this.isDoubtful ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
     this.#missed = this.#heard ? 0 : this.#missed + 1
     if (this.#missed >= MISSES) return { due: 'dead' }
     this.#heard = false

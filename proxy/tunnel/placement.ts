@@ -15,9 +15,11 @@ export interface CarrierView {
   readonly backlog: number
   /** No new streams go here. */
   readonly isDraining: boolean
+  /** Perhaps dead. */
+  readonly isDoubtful: boolean
 }
 
-/** The carrier for a new stream: the best path, then the shortest queue (to 16 KiB), then the fewest streams. */
+/** The carrier for a new stream: one that surely lives, on the best path, then the shortest queue (to 16 KiB), then the fewest streams. */
 export function carrierFor<C extends CarrierView>(carriers: readonly C[]): C | undefined {
   let best: C | undefined
   for (const carrier of carriers) {
@@ -27,6 +29,7 @@ export function carrierFor<C extends CarrierView>(carriers: readonly C[]): C | u
 }
 
 function isBetter(one: CarrierView, other: CarrierView): boolean {
+  if (one.isDoubtful !== other.isDoubtful) return other.isDoubtful
   const rank = RANK[one.path] - RANK[other.path]
   if (rank !== 0) return rank < 0
   const queue = (one.backlog >>> 14) - (other.backlog >>> 14)

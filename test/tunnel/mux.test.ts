@@ -1,0 +1,548 @@
+import { randomBytes } from 'node:crypto'
+import { duplexPair } from 'node:stream'
+import fc from 'fast-check'
+import { test } from 'tap'
+import { Carrier } from '../../proxy/tunnel/carrier.ts'
+import type { IncomingStream, Stream } from '../../proxy/tunnel/contract.ts'
+import { FRAME, MAX_OPEN_BYTES, writeCount, type FrameType } from '../../proxy/tunnel/frame.ts'
+import { Pump } from '../../proxy/tunnel/pump.ts'
+import { isMeshError } from '../../src/errors.ts'
+import { streamContract } from '../contracts/stream.ts'
+import { settle } from './clock.ts'
+import { accepting, helloOf, listenTo, Listener, MuxPair } from './pair.ts'
+
+type Far = Listener & { stream: Stream; request: string }
+
+function world(limits = {}, consumes = true) {
+  const heard: Far[] = []
+  const pair = new MuxPair({ limits }, { limits, accept: accepting(heard, consumes) })
+  return { pair, heard }
+}
+
+/** One frame as the peer would send it, straight into the decoder of `to`. */
+function inject(to: Carrier, type: FrameType, stream: number, payload: Buffer = Buffer.alloc(0)): void {
+  const header = Buffer.alloc(8)
+  header.writeUInt32BE(payload.length, 0)
+  header[0] = type
+  header.writeUInt32BE(stream, 4)
+  to.receive(Buffer.concat([header, payload]))
+}
+
+test('the life of a stream', async (t) => {
+  const { pair, heard } = world()
+  const near = listenTo(pair.near, 'cart')
+  near.stream.write(Buffer.from('held until '))
+  near.stream.write(Buffer.from('opened'))
+  t.equal(pair.near.streams, 1)
+  pair.move()
+  const far = heard[0]!
+  t.equal(far.request, 'cart')
+  t.equal(far.text(), 'held until opened')
+  t.same(near.log, ['opened'])
+  far.stream.write(Buffer.from('yes'))
+  far.stream.end()
+  pair.move()
+  t.same(near.log, ['opened', 'data', 'end'])
+  t.equal(pair.near.streams, 1, 'one direction is open')
+  near.stream.write(Buffer.from('!'))
+  near.stream.end()
+  pair.move()
+  t.same(far.log, ['data', 'end'])
+  t.equal(far.text(), 'held until opened!')
+  t.equal(pair.near.streams + pair.far.streams, 0, 'freed at both ends')
+  t.equal(pair.near.heldBytes + pair.far.heldBytes, 0)
+  far.stream.write(Buffer.from('late'))
+  far.stream.reset()
+  near.stream.consumed(5)
+  t.notOk(pair.step(), 'a freed stream says nothing')
+})
+
+test('both sides open streams without colliding', async (t) => {
+  const nearHeard: Far[] = []
+  const farHeard: Far[] = []
+  const pair = new MuxPair({ accept: accepting(nearHeard) }, { accept: accepting(farHeard) })
+  for (let i = 0; i < 5; i++) {
+    listenTo(pair.near, `n${i}`)
+    listenTo(pair.far, `f${i}`)
+  }
+  pair.move()
+  t.same(
+    farHeard.map(({ request }) => request),
+    ['n0', 'n1', 'n2', 'n3', 'n4'],
+  )
+  t.same(
+    nearHeard.map(({ request }) => request),
+    ['f0', 'f1', 'f2', 'f3', 'f4'],
+  )
+  t.equal(pair.near.streams, 10)
+})
+
+test('refusals', async (t) => {
+  const answers: ((incoming: IncomingStream) => void)[] = []
+  const pair = new MuxPair({}, { accept: (incoming) => answers.shift()!(incoming) })
+  for (const refusal of [
+    'unreachable',
+    'not-here',
+    'draining',
+    'overloaded',
+    'timeout',
+    'not-allowed',
+    'bad-request',
+  ] as const) {
+    answers.push((incoming) => incoming.refuse(refusal))
+    const near = listenTo(pair.near, 'x')
+    pair.move()
+    t.same(near.log, [`refused ${refusal}`])
+  }
+  t.equal(pair.near.streams + pair.far.streams, 0)
+
+  const near = listenTo(pair.near, 'nobody answers')
+  let late: IncomingStream | undefined
+  let isGone = false
+  answers.push((incoming) => {
+    late = incoming
+    incoming.onGone(() => {
+      isGone = true
+    })
+  })
+  pair.move()
+  pair.far.tick(4_999)
+  pair.move()
+  t.same(near.log, [])
+  pair.far.tick(5_000)
+  pair.move()
+  t.same(near.log, ['refused timeout'])
+  t.ok(isGone)
+  const tooLate = listenTo(pair.near, 'unused')
+  late!.refuse('not-here')
+  const dead = late!.accept(tooLate)
+  dead.write(Buffer.from('x'))
+  await settle(1)
+  t.same(tooLate.log, ['reset'], 'who accepts too late is told')
+})
+
+test('the opener gives up', async (t) => {
+  const waiting: IncomingStream[] = []
+  const gone: number[] = []
+  const pair = new MuxPair({}, { accept: (incoming) => waiting.push(incoming) })
+  const near = listenTo(pair.near, 'x')
+  pair.move()
+  waiting[0]!.onGone(() => gone.push(1))
+  near.stream.reset()
+  pair.move()
+  t.same(gone, [1])
+  t.equal(pair.far.streams, 0)
+
+  const crossing = listenTo(pair.near, 'y')
+  pair.move()
+  const far = new Listener()
+  waiting[1]!.accept(far)
+  crossing.stream.reset()
+  pair.move()
+  t.same(crossing.log, [], 'OPENED and RESET cross: the opener hears nothing more')
+  t.same(far.log, ['reset'])
+})
+
+test('checksummed transfers under random chunks, batches and pauses', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(
+        fc.record({ there: fc.nat(600_000), back: fc.nat(600_000), step: fc.integer({ min: 1, max: 90_000 }) }),
+        {
+          minLength: 1,
+          maxLength: 5,
+        },
+      ),
+      fc.integer({ min: 600, max: 140_000 }),
+      fc.infiniteStream(fc.integer({ min: 1, max: 70_000 })),
+      fc.infiniteStream(fc.boolean()),
+      (flows, batchBytes, chunks, pauses) => {
+        const { pair, heard } = world({ windowBytes: 64 * 1024 }, false)
+        pair.chunkBytes = () => chunks.next().value as number
+        const ends = flows.map((flow, i) => {
+          const near = listenTo(pair.near, String(i))
+          near.consumes = false
+          return { near, there: randomBytes(flow.there), back: randomBytes(flow.back), step: flow.step }
+        })
+        pair.move(batchBytes)
+        for (const [i, { near, there, back, step }] of ends.entries()) {
+          for (let at = 0; at < there.length; at += step) near.stream.write(there.subarray(at, at + step))
+          for (let at = 0; at < back.length; at += step) heard[i]!.stream.write(back.subarray(at, at + step))
+          near.stream.end()
+          heard[i]!.stream.end()
+        }
+        const given = new Map<Listener, number>()
+        const readSome = (listener: Listener & { stream: Stream }) => {
+          if (pauses.next().value === true) return
+          listener.stream.consumed(listener.bytes - (given.get(listener) ?? 0))
+          given.set(listener, listener.bytes)
+        }
+        for (let idle = 0; idle < 60; ) {
+          idle = pair.step(batchBytes) ? 0 : idle + 1
+          for (const { near } of ends) readSome(near)
+          for (const far of heard) readSome(far)
+        }
+        return (
+          ends.every(
+            ({ near, there, back }, i) =>
+              Buffer.concat(heard[i]!.chunks).equals(there) &&
+              Buffer.concat(near.chunks).equals(back) &&
+              near.log.at(-1) === 'end' &&
+              heard[i]!.log.at(-1) === 'end',
+          ) && pair.near.streams + pair.far.streams + pair.near.heldBytes + pair.far.heldBytes === 0
+        )
+      },
+    ),
+    { numRuns: 25 },
+  )
+  t.pass('25 runs')
+})
+
+test('a reader that stops holds one window, and holds up nobody else', async (t) => {
+  const { pair, heard } = world({}, false)
+  const stuck = listenTo(pair.near, 'stuck')
+  const quick = listenTo(pair.near, 'quick')
+  pair.move()
+  heard[1]!.consumes = true
+  let accepted = 0
+  while (stuck.stream.write(Buffer.alloc(65_536))) accepted += 65_536
+  t.ok(accepted < 400_000, 'the writer was stopped')
+  pair.move()
+  while (stuck.stream.write(Buffer.alloc(65_536)));
+  pair.move()
+  t.equal(heard[0]!.bytes, 256 * 1024, 'one window and not a byte more')
+  t.equal(pair.far.heldBytes, 256 * 1024)
+  for (let i = 0; i < 30; i++) {
+    quick.stream.write(Buffer.alloc(60_000))
+    pair.move()
+  }
+  t.equal(heard[1]!.bytes, 1_800_000)
+  heard[0]!.stream.consumed(heard[0]!.bytes)
+  pair.move()
+  t.ok(heard[0]!.bytes > 256 * 1024, 'goes on where it stood')
+  t.equal(stuck.drains >= 1, true)
+})
+
+test('bulk streams take turns, and a small one never waits behind them', async (t) => {
+  const { pair, heard } = world({ windowBytes: 4 * 1024 * 1024 }, true)
+  const bulks = [1, 2, 3].map((i) => listenTo(pair.near, `bulk ${i}`))
+  const small = listenTo(pair.near, 'small')
+  pair.move()
+  for (const bulk of bulks) bulk.stream.write(Buffer.alloc(1_500_000))
+  pair.step(128 * 1024)
+  small.stream.write(Buffer.from('keystroke'))
+  pair.step(128 * 1024)
+  t.equal(heard[3]!.text(), 'keystroke', 'in the very next batch')
+  for (let i = 0; i < 6; i++) pair.step(128 * 1024)
+  const amounts = heard.slice(0, 3).map(({ bytes }) => bytes)
+  t.ok(Math.max(...amounts) - Math.min(...amounts) <= 33_000, `${amounts.join(', ')} differ by two turns at most`)
+})
+
+test('control frames overtake data', async (t) => {
+  const { pair } = world({ windowBytes: 4 * 1024 * 1024 })
+  const bulk = listenTo(pair.near, 'bulk')
+  pair.move()
+  bulk.stream.write(Buffer.alloc(1_000_000))
+  const { near } = pair.links[0]!
+  listenTo(pair.near, 'next')
+  const batch = Buffer.alloc(4_096)
+  near.outbox.fill(batch)
+  t.equal(batch[0], FRAME.OPEN)
+})
+
+test('a window grows with bandwidth and round trip, and the session bounds it', async (t) => {
+  const roundsOn = (limits: object) => {
+    const { pair, heard } = world(limits, true)
+    const near = listenTo(pair.near, 'far away')
+    pair.move()
+    const { near: here, far: there } = pair.links[0]!
+    there.tick(true)
+    pair.time.now += 100
+    pair.move()
+    t.equal(pair.far.rttMs, 100)
+    const amounts: number[] = []
+    const batch = Buffer.alloc(1024 * 1024)
+    const carry = (from: Carrier, to: Carrier) => {
+      for (let size = from.outbox.fill(batch); size > 0; size = from.outbox.fill(batch))
+        to.receive(batch.subarray(0, size))
+    }
+    for (let round = 0; round < 24; round++) {
+      const before = heard[0]!.bytes
+      near.stream.write(Buffer.alloc(20_000_000)) // more than any window
+      carry(here, there)
+      pair.time.now += 100
+      carry(there, here)
+      amounts.push(heard[0]!.bytes - before)
+      heard[0]!.chunks.length = 0
+    }
+    return amounts
+  }
+  const free = roundsOn({})
+  t.equal(free[0], 256 * 1024)
+  t.ok(free.at(-1)! >= 4 * 1024 * 1024, `${free.at(-1)} bytes a round trip`)
+  const bounded = roundsOn({ windowGrowthBytes: 256 * 1024 })
+  t.equal(bounded.at(-1), 512 * 1024, 'no more than the session can afford')
+})
+
+test('too much held for readers that do not read: the one that holds most is reset', async (t) => {
+  const { pair, heard } = world({ bufferedBytes: 600_000 }, false)
+  const flows = [1, 2, 3].map((i) => listenTo(pair.near, String(i)))
+  pair.move()
+  flows[0]!.stream.write(Buffer.alloc(250_000))
+  pair.move()
+  flows[1]!.stream.write(Buffer.alloc(200_000))
+  flows[2]!.stream.write(Buffer.alloc(200_000))
+  pair.move()
+  t.same(heard[0]!.log, ['data', 'reset'])
+  t.same(flows[0]!.log, ['opened', 'reset'])
+  t.equal(heard[1]!.bytes + heard[2]!.bytes, 400_000, 'the others have all of theirs')
+  t.equal(pair.far.heldBytes, 400_000)
+})
+
+test('a million OPENs are refused, and cost next to nothing', async (t) => {
+  const waiting: IncomingStream[] = []
+  const pair = new MuxPair({}, { accept: (incoming) => waiting.push(incoming) })
+  const { far } = pair.links[0]!
+  const opens = Buffer.alloc(1_000 * 9)
+  let id = 1
+  let answered = 0
+  const drain = Buffer.alloc(64 * 1024)
+  for (let burst = 0; burst < 1_000; burst++) {
+    for (let i = 0; i < 1_000; i++, id += 2) {
+      opens.writeUInt32BE(1, i * 9)
+      opens[i * 9] = FRAME.OPEN
+      opens.writeUInt32BE(id, i * 9 + 4)
+    }
+    far.receive(opens)
+    for (let size = far.outbox.fill(drain); size > 0; size = far.outbox.fill(drain)) answered += size
+  }
+  t.equal(waiting.length, 1_024, 'as many as may wait for an answer')
+  t.equal(pair.far.streams, 1_024)
+  t.ok(answered >= (1_000_000 - 1_024) * 9, 'all others were refused')
+  t.notOk(far.outbox.isOverfull)
+
+  for (let burst = 0; burst < 600; burst++) {
+    for (let i = 0; i < 1_000; i++, id += 2) opens.writeUInt32BE(id, i * 9 + 4)
+    far.receive(opens)
+  }
+  t.ok(far.outbox.isOverfull, 'a peer that does not read its answers is noticed (the pump cuts it)')
+})
+
+test('limits on streams and on OPENs a second', async (t) => {
+  const heard: Far[] = []
+  const pair = new MuxPair({}, { limits: { streams: 3, opensPerSecond: 4 }, accept: accepting(heard) })
+  const flows = [1, 2, 3, 4].map((i) => listenTo(pair.near, String(i)))
+  pair.move()
+  t.same(
+    flows.map(({ log }) => log[0]),
+    ['opened', 'opened', 'opened', 'refused overloaded'],
+  )
+  for (const { stream } of flows) stream.reset()
+  pair.move()
+  pair.time.now += 250
+  const next = [5, 6, 7].map((i) => listenTo(pair.near, String(i)))
+  pair.move()
+  t.same(
+    next.map(({ log }) => log[0]),
+    ['opened', 'opened', 'refused overloaded'],
+    'one token was left, one came back',
+  )
+
+  const own = new MuxPair({ limits: { streams: 1 } }, { accept: accepting([]) })
+  listenTo(own.near, 'a')
+  const second = listenTo(own.near, 'b')
+  t.same(second.log, [], 'not before open() has returned')
+  await settle(1)
+  t.same(second.log, ['refused overloaded'])
+  t.throws(() => own.near.open(Buffer.alloc(MAX_OPEN_BYTES + 1), second))
+})
+
+test('what a peer must not say', async (t) => {
+  const ack = (consumed: number) => {
+    const payload = Buffer.alloc(12)
+    writeCount(payload, 0, consumed)
+    return payload
+  }
+  const rows: { why: string; says: (far: Carrier, near: Carrier) => void }[] = [
+    {
+      why: 'data beyond the window',
+      says: (far) => {
+        for (let i = 0; i < 5; i++) inject(far, FRAME.DATA, 1, Buffer.alloc(60_000))
+      },
+    },
+    { why: 'OPEN of a stream that is ours to open', says: (far) => inject(far, FRAME.OPEN, 2) },
+    { why: 'OPEN of a stream that is open', says: (far) => inject(far, FRAME.OPEN, 1) },
+    {
+      why: 'data after END',
+      says: (far) => {
+        inject(far, FRAME.END, 1)
+        inject(far, FRAME.DATA, 1, Buffer.alloc(1))
+      },
+    },
+    {
+      why: 'a second END',
+      says: (far) => {
+        inject(far, FRAME.END, 1)
+        inject(far, FRAME.END, 1)
+      },
+    },
+    { why: 'ACK of bytes that were not sent', says: (far) => inject(far, FRAME.ACK, 1, ack(1)) },
+    { why: 'a count that no stream can reach', says: (far) => inject(far, FRAME.ACK, 1, Buffer.alloc(12, 0xff)) },
+    { why: 'OPENED without OPEN', says: (far) => inject(far, FRAME.OPENED, 1) },
+    { why: 'REFUSED without OPEN', says: (far) => inject(far, FRAME.REFUSED, 1, Buffer.of(0)) },
+    { why: 'data on a stream that is not open', says: (_, near) => inject(near, FRAME.DATA, 3, Buffer.alloc(1)) },
+    { why: 'END on a stream that is not open', says: (_, near) => inject(near, FRAME.END, 3) },
+  ]
+  for (const { why, says } of rows) {
+    const { pair } = world({}, false)
+    listenTo(pair.near, 'open')
+    pair.move()
+    listenTo(pair.near, 'opening')
+    const { far, near } = pair.links[0]!
+    try {
+      says(far, near)
+      t.fail(why)
+    } catch (error) {
+      t.ok(isMeshError(error, 'FRAME_INVALID') && error.details['reason'] === why, why)
+    }
+  }
+
+  const { pair } = world()
+  const { far } = pair.links[0]!
+  for (const type of [FRAME.OPENED, FRAME.DATA, FRAME.END, FRAME.RESET] as const) inject(far, type, 77, Buffer.alloc(1))
+  inject(far, FRAME.REFUSED, 77, Buffer.of(99))
+  inject(far, FRAME.ACK, 77, ack(5))
+  t.equal(pair.far.streams, 0, 'frames for streams that are gone are dropped')
+  inject(far, FRAME.RESUME, 0)
+  inject(far, 27 as FrameType, 3, Buffer.alloc(500))
+  t.equal(pair.ignored, 2, 'unknown frames are counted')
+  inject(far, FRAME.GOAWAY, 0, Buffer.alloc(5))
+  t.equal(pair.wentAway, 1)
+})
+
+test('a peer that says anything at all', async (t) => {
+  const type = fc.integer({ min: 2, max: 20 })
+  const frame = fc.record({ type, stream: fc.integer({ min: 0, max: 7 }), payload: fc.uint8Array({ maxLength: 70 }) })
+  fc.assert(
+    fc.property(fc.array(frame, { maxLength: 40 }), (frames) => {
+      const { pair, heard } = world({ streams: 4 })
+      listenTo(pair.near, 'a').stream.write(Buffer.alloc(10))
+      pair.move()
+      const { far } = pair.links[0]!
+      try {
+        for (const { type, stream, payload } of frames) inject(far, type as FrameType, stream, Buffer.from(payload))
+      } catch (error) {
+        if (!isMeshError(error, 'FRAME_INVALID')) throw error
+      }
+      for (const { stream } of heard) stream.reset()
+      return pair.far.streams <= 8 && pair.far.heldBytes === 0
+    }),
+    { numRuns: 400 },
+  )
+  t.pass('400 runs')
+})
+
+test('a carrier that just ends is a failure, and only of its own streams', async (t) => {
+  const heard: Far[] = []
+  const pair = new MuxPair({}, { accept: accepting(heard) }, ['direct', 'direct'])
+  const flows = [1, 2, 3, 4].map((i) => listenTo(pair.near, String(i)))
+  pair.move()
+  t.same(
+    pair.links.map(({ near }) => near.streams),
+    [2, 2],
+    'streams are spread',
+  )
+  const opening = [5, 6].map((i) => listenTo(pair.near, String(i)))
+  pair.sever(0)
+  t.same(
+    flows.map(({ log }) => log.at(-1)),
+    ['reset', 'opened', 'reset', 'opened'],
+  )
+  t.same(
+    opening.map(({ log }) => log),
+    [['refused unreachable'], []],
+    'an OPEN fails over at once',
+  )
+  pair.move()
+  t.same(opening[1]!.log, ['opened'])
+  t.equal(pair.near.streams, 3)
+  t.equal(pair.far.streams, 3)
+  pair.sever(0)
+  await settle(1)
+  const none = listenTo(pair.near, 'no carrier')
+  await settle(1)
+  t.same(none.log, ['refused unreachable'])
+})
+
+test('draining', async (t) => {
+  const heard: Far[] = []
+  const pair = new MuxPair({}, { accept: accepting(heard) }, ['relayed'])
+  const old = listenTo(pair.near, 'old')
+  pair.move()
+  pair.connect('direct')
+  pair.links[0]!.near.drain()
+  pair.move()
+  t.ok(pair.links[0]!.far.isDraining, 'both ends know')
+  const young = listenTo(pair.near, 'young')
+  pair.move()
+  t.same(
+    pair.links.map(({ near }) => near.streams),
+    [1, 1],
+    'new streams take the other carrier',
+  )
+  old.stream.end()
+  heard[0]!.stream.end()
+  pair.move()
+  t.ok(pair.links[0]!.near.isDrained && pair.links[0]!.far.isDrained, 'may be closed')
+  t.notOk(pair.links[1]!.near.isDraining)
+
+  pair.far.drain()
+  const crossing = listenTo(pair.near, 'crosses the DRAIN')
+  pair.move()
+  await settle(1)
+  t.same(crossing.log, ['refused draining'])
+  const late = listenTo(pair.near, 'after it')
+  await settle(1)
+  t.same(late.log, ['refused draining'])
+  young.stream.write(Buffer.from('goes on'))
+  pair.move()
+  t.equal(heard[1]!.text(), 'goes on')
+})
+
+// the same streams over real pumps and a connection in memory
+streamContract('tunnel', async (near, far) => {
+  const accepted = Promise.withResolvers<Stream>()
+  const opened = Promise.withResolvers<void>()
+  const pair = new MuxPair({}, { accept: (incoming) => accepted.resolve(incoming.accept(far)) }, [])
+  const [nearEnd, farEnd] = duplexPair()
+  const carriers = [
+    { carrier: new Carrier('direct', () => performance.now()), mux: pair.near, stream: nearEnd },
+    { carrier: new Carrier('direct', () => performance.now()), mux: pair.far, stream: farEnd },
+  ]
+  const pumps = carriers.map(({ carrier, mux, stream }) => {
+    carrier.greet(helloOf(mux))
+    carrier.onHello = (hello) => {
+      carrier.attach(mux, hello)
+      mux.attach(carrier)
+    }
+    return new Pump(carrier, stream, () => mux.detach(carrier))
+  })
+  await settle(4)
+  const stream = pair.near.open(Buffer.from('contract'), {
+    opened: () => opened.resolve(),
+    refused: (refusal) => opened.reject(new Error(refusal)),
+    data: (chunk) => near.data(chunk),
+    end: () => near.end(),
+    reset: () => near.reset(),
+    drain: () => near.drain(),
+  })
+  await opened.promise
+  return {
+    near: stream,
+    far: await accepted.promise,
+    [Symbol.asyncDispose]: async () => {
+      for (const pump of pumps) pump.cut()
+      await settle(2)
+    },
+  }
+})

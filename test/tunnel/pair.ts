@@ -1,0 +1,171 @@
+import type { Ears } from '../contracts/stream.ts'
+import { Carrier } from '../../proxy/tunnel/carrier.ts'
+import type { IncomingStream, PathKind, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { Hello } from '../../proxy/tunnel/hello.ts'
+import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
+import { Mux } from '../../proxy/tunnel/mux.ts'
+
+export interface SideOptions {
+  limits?: Partial<TunnelLimits>
+  accept?: (incoming: IncomingStream) => void
+}
+
+/** Two ends of a session in memory, without I/O: bytes move when `move` is called, time when `time.now` is set. */
+export class MuxPair {
+  readonly time = { now: 0 }
+  readonly near: Mux
+  readonly far: Mux
+  readonly links: { near: Carrier; far: Carrier }[] = []
+  ignored = 0
+  wentAway = 0
+  /** How many of the bytes that are due move at a time; random in the tests that want it. */
+  chunkBytes: () => number = () => Number.POSITIVE_INFINITY
+
+  constructor(near: SideOptions = {}, far: SideOptions = {}, paths: readonly PathKind[] = ['direct']) {
+    this.near = this.#mux('far', 'odd', near)
+    this.far = this.#mux('near', 'even', far)
+    for (const path of paths) this.connect(path)
+  }
+
+  connect(path: PathKind): { near: Carrier; far: Carrier } {
+    const now = () => this.time.now
+    const link = { near: new Carrier(path, now), far: new Carrier(path, now) }
+    for (const [carrier, mux] of [
+      [link.near, this.near],
+      [link.far, this.far],
+    ] as const) {
+      carrier.greet(helloOf(mux, this.links.length))
+      carrier.onHello = (hello) => {
+        carrier.attach(mux, hello)
+        mux.attach(carrier)
+      }
+    }
+    this.links.push(link)
+    this.move()
+    return link
+  }
+
+  /** Moves what is due, once, on every carrier and in both directions; false when nothing was. */
+  step(batchBytes = 128 * 1024): boolean {
+    let hasMoved = false
+    for (const { near, far } of this.links) {
+      hasMoved = this.#carry(near, far, batchBytes) || hasMoved
+      hasMoved = this.#carry(far, near, batchBytes) || hasMoved
+    }
+    return hasMoved
+  }
+
+  /** Until nothing moves any more. */
+  move(batchBytes?: number): void {
+    while (this.step(batchBytes));
+  }
+
+  /** The connection breaks: both ends notice. */
+  sever(at: number): void {
+    const [link] = this.links.splice(at, 1)
+    this.near.detach(link!.near)
+    this.far.detach(link!.far)
+  }
+
+  #carry(from: Carrier, to: Carrier, batchBytes: number): boolean {
+    const batch = Buffer.allocUnsafe(batchBytes)
+    const size = from.outbox.fill(batch)
+    for (let at = 0; at < size; ) {
+      const step = Math.min(size - at, Math.max(1, this.chunkBytes()))
+      to.receive(batch.subarray(at, at + step))
+      at += step
+    }
+    return size > 0
+  }
+
+  #mux(
+    peer: string,
+    opens: 'odd' | 'even',
+    { limits = {}, accept = (incoming) => incoming.refuse('not-here') }: SideOptions,
+  ): Mux {
+    return new Mux({
+      peer,
+      opens,
+      limits: { ...TUNNEL_LIMITS, ...limits },
+      now: () => this.time.now,
+      accept,
+      goneAway: () => {
+        this.wentAway += 1
+      },
+      rtt: () => undefined,
+      ignored: () => {
+        this.ignored += 1
+      },
+    })
+  }
+}
+
+export function helloOf(mux: Mux, carrier = 0): Hello {
+  return {
+    version: 1,
+    carrier,
+    windowBytes: mux.limits.windowBytes,
+    features: 0,
+    incarnation: '00'.repeat(8),
+    session: '00'.repeat(16),
+  }
+}
+
+/** Writes down what a stream says; consumes at once unless told not to. */
+export class Listener implements StreamEvents, Ears {
+  readonly log: string[] = []
+  readonly chunks: Buffer[] = []
+  stream: Stream | undefined
+  bytes = 0
+  drains = 0
+  consumes = true
+  refusal: Refusal | undefined
+
+  opened(): void {
+    this.log.push('opened')
+  }
+
+  refused(refusal: Refusal): void {
+    this.refusal = refusal
+    this.log.push(`refused ${refusal}`)
+  }
+
+  data(chunk: Buffer): void {
+    if (this.log.at(-1) !== 'data') this.log.push('data')
+    this.bytes += chunk.length
+    this.chunks.push(chunk)
+    if (this.consumes) this.stream?.consumed(chunk.length)
+  }
+
+  end(): void {
+    this.log.push('end')
+  }
+
+  reset(): void {
+    this.log.push('reset')
+  }
+
+  drain(): void {
+    this.drains += 1
+  }
+
+  text(): string {
+    return Buffer.concat(this.chunks).toString()
+  }
+}
+
+/** Opens a stream and listens at its near end. */
+export function listenTo(mux: Mux, request: string): Listener & { stream: Stream } {
+  const listener = new Listener()
+  listener.stream = mux.open(Buffer.from(request), listener)
+  return listener as Listener & { stream: Stream }
+}
+
+/** Accepts whatever comes; `heard` are the far ends in order. */
+export function accepting(heard: (Listener & { stream: Stream; request: string })[], consumes = true) {
+  return (incoming: IncomingStream): void => {
+    const listener = Object.assign(new Listener(), { consumes, request: incoming.request.toString() })
+    listener.stream = incoming.accept(listener)
+    heard.push(listener as Listener & { stream: Stream; request: string })
+  }
+}

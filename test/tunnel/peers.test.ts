@@ -1,0 +1,426 @@
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { duplexPair } from 'node:stream'
+import { test } from 'tap'
+import { FRAME } from '../../proxy/tunnel/frame.ts'
+import { encodeHello } from '../../proxy/tunnel/hello.ts'
+import { openPeers } from '../../proxy/tunnel/peers.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import { settle } from './clock.ts'
+import { flow, Mesh, reach } from './mesh.ts'
+import { accepting, listenTo, type Listener } from './pair.ts'
+import { tlsFor } from './secure.ts'
+
+const never = new AbortController().signal
+
+test('a session is dialled once, for all who ask', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  t.equal(a.peers.existing('c/b'), undefined)
+  const asked = [1, 2, 3].map(() => a.peers.session(reach('c/b'), never))
+  await mesh.clock.advance(0)
+  const [one, two, three] = await Promise.all(asked)
+  t.ok(one === two && two === three)
+  t.same(mesh.dials, ['direct c/a>c/b'])
+  t.equal(a.peers.existing('c/b'), one)
+  t.equal(b.peers.existing('c/a')?.peer, 'c/a', 'the peer is who the proof says')
+  t.equal(one!.path, 'direct')
+  t.equal(one!.rttMs, 0, 'measured at once')
+  t.equal(a.peers.rttMs('c/b'), 0)
+  t.equal([...a.peers.all()].length, 1)
+
+  const near = await flow(mesh, a, 'c/b', 'cart')
+  near.stream.write(Buffer.from('hello'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard[0]!.text(), 'hello')
+  const back = await flow(mesh, b, 'c/a')
+  t.same(back.log, ['opened'], 'the other side opens on the same session')
+  t.same(mesh.dials, ['direct c/a>c/b'])
+  t.ok(one!.bytesIn > 0 && one!.bytesOut > 0)
+})
+
+test('both sides dial at the same time', async (t) => {
+  for (const first of ['a', 'b']) {
+    await using mesh = new Mesh()
+    mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+    const a = mesh.node('c/a')
+    const b = mesh.node('c/b')
+    const ask = {
+      a: () => a.peers.session(reach('c/b'), never),
+      b: () => b.peers.session(reach('c/a'), never),
+    }
+    const asked = first === 'a' ? [ask.a(), ask.b()] : [ask.b(), ask.a()]
+    await mesh.clock.advance(0)
+    await Promise.all(asked)
+    t.equal([...a.peers.all()].length, 1)
+    t.equal([...b.peers.all()].length, 1)
+    t.equal(a.peers.existing('c/b')?.carriers, 2, 'both connections carry the one session')
+    t.equal(b.peers.existing('c/a')?.carriers, 2)
+    const flows = [
+      await flow(mesh, a, 'c/b'),
+      await flow(mesh, b, 'c/a'),
+      await flow(mesh, a, 'c/b'),
+      await flow(mesh, b, 'c/a'),
+    ]
+    t.ok(flows.every(({ log }) => log[0] === 'opened'))
+    await mesh.clock.advance(20_000)
+    t.ok(
+      flows.every(({ log }) => log.length === 1),
+      'and stay',
+    )
+  }
+})
+
+test('a dead peer is noticed within four seconds while streams are open', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const near = await flow(mesh, a, 'c/b')
+  await mesh.clock.advance(3_000)
+  for (const wire of mesh.wires) wire.isSilent = true
+  await mesh.clock.advance(2_000)
+  t.same(near.log, ['opened'])
+  await mesh.clock.advance(2_500)
+  t.same(near.log, ['opened', 'reset'])
+  t.same(b.heard[0]!.log, ['reset'], 'the other side notices too')
+  await mesh.clock.advance(1_000) // the second carrier pings at its own times
+  t.equal(a.peers.existing('c/b'), undefined)
+  t.equal([...a.peers.all()].length, 0)
+})
+
+test('no path', async (t) => {
+  await using mesh = new Mesh()
+  const a = mesh.node('c/a')
+  const ask = async () => {
+    const asked = a.peers.session(reach('c/b'), never).catch((error: unknown) => error)
+    await mesh.clock.advance(0)
+    return asked
+  }
+  t.match(await ask(), { code: 'NO_PATH', details: { node: 'c/b', tried: ['direct: refused', 'relayed: refused'] } })
+  t.equal(mesh.dials.length, 2)
+  t.match(await ask(), { code: 'NO_PATH', details: { reason: 'it was tried a moment ago' } })
+  t.equal(mesh.dials.length, 2, 'no dial for those who ask at once again')
+  for (let failures = 0; failures < 12; failures++) {
+    await mesh.clock.advance(1_001)
+    const dials = mesh.dials.length
+    await ask()
+    t.equal(mesh.dials.length, dials + 2, `after ${failures + 1} failures a second is enough`)
+  }
+  mesh.up('relayed c/a>c/b')
+  const b = mesh.node('c/b')
+  await mesh.clock.advance(1_001)
+  t.equal((await flow(mesh, a, 'c/b')).log[0], 'opened')
+  t.equal(b.heard.length, 1)
+
+  mesh.ways.set('direct c/a>c/z', 'hangs')
+  mesh.ways.set('relayed c/a>c/z', 'hangs')
+  const patience = new AbortController()
+  const asked = a.peers.session(reach('c/z'), patience.signal).catch((error: unknown) => error)
+  await mesh.clock.advance(100)
+  patience.abort()
+  t.match(await asked, { code: 'NO_PATH', details: { reason: 'given up' } })
+  const other = a.peers.session(reach('c/z'), never).catch((error: unknown) => error)
+  await mesh.clock.advance(10_000)
+  t.match(await other, { code: 'NO_PATH' }, 'a dial ends by itself')
+})
+
+test('the worse path carries until a better one comes up; then flows move over', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('relayed c/a>c/b')
+  mesh.ways.set('direct c/a>c/b', 'hangs')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const asked = a.peers.session(reach('c/b'), never)
+  await mesh.clock.advance(149)
+  t.same(mesh.dials, ['direct c/a>c/b'], 'the better path has a head start')
+  await mesh.clock.advance(1)
+  const session = await asked
+  t.equal(session.path, 'relayed')
+  const old = await flow(mesh, a, 'c/b')
+  mesh.ways.set('direct c/a>c/b', 'refuses')
+  await mesh.clock.advance(10_000)
+  t.equal(mesh.dials.filter((dial) => dial.startsWith('direct')).length, 2, 'tried again after 5 s')
+  t.equal(session.path, 'relayed')
+  mesh.up('direct c/a>c/b')
+  await mesh.clock.advance(16_000)
+  t.equal(session.path, 'direct')
+  t.equal(b.peers.existing('c/a')?.path, 'direct', 'at both ends')
+  const young = await flow(mesh, a, 'c/b')
+  t.same([old.log, young.log], [['opened'], ['opened']], 'the old flow is not disturbed')
+  old.stream.write(Buffer.from('still here'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard[0]!.text(), 'still here')
+  const relayed = mesh.wires.find(({ path }) => path === 'relayed')!
+  t.notOk(relayed.near.destroyed)
+  old.stream.end()
+  b.heard[0]!.stream.end()
+  await mesh.clock.advance(500)
+  t.ok(relayed.near.destroyed, 'closed with its last stream')
+  t.same(young.log, ['opened'])
+})
+
+test('a second carrier comes with the first streams, and takes over when the first breaks', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b', { reach })
+  const first = await flow(mesh, a, 'c/b')
+  const session = a.peers.existing('c/b')!
+  t.equal(session.carriers, 1)
+  await mesh.clock.advance(1_000)
+  t.equal(session.carriers, 2)
+  await mesh.clock.advance(30_000)
+  t.equal(session.carriers, 2, 'and no more')
+  const second = await flow(mesh, a, 'c/b')
+  mesh.wires[0]!.break()
+  await mesh.clock.advance(0)
+  t.same([first.log, second.log], [['opened', 'reset'], ['opened']])
+  t.equal(a.peers.existing('c/b'), session, 'the session lives on')
+  const third = await flow(mesh, a, 'c/b')
+  t.same(third.log, ['opened'])
+  await mesh.clock.advance(6_000)
+  t.equal(session.carriers, 2, 'grown again')
+  for (const wire of mesh.wires) wire.break()
+  await mesh.clock.advance(0)
+  t.same([second.log.at(-1), third.log.at(-1)], ['reset', 'reset'])
+  t.equal(b.peers.existing('c/a'), undefined)
+  t.same((await flow(mesh, a, 'c/b')).log, ['opened'], 'and the next flow dials')
+})
+
+test('closing drains', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b', { drainMs: 5_000 })
+  const near = await flow(mesh, a, 'c/b')
+  let isClosed = false
+  const closing = b.peers[Symbol.asyncDispose]().then(() => {
+    isClosed = true
+  })
+  await mesh.clock.advance(1_000)
+  t.same(near.log, ['opened'], 'open streams go on')
+  near.stream.write(Buffer.from('last words'))
+  const late = await flow(mesh, a, 'c/b')
+  t.same(late.log, ['refused draining'])
+  await mesh.clock.advance(1_000)
+  t.equal(b.heard[0]!.text(), 'last words')
+  t.notOk(isClosed)
+  near.stream.end()
+  b.heard[0]!.stream.end()
+  await mesh.clock.advance(300)
+  await closing
+  t.equal(a.peers.existing('c/b'), undefined)
+  t.same(near.log, ['opened', 'end'])
+  await t.rejects(b.peers.session(reach('c/a'), never), { code: 'NO_PATH' })
+
+  const c = mesh.node('c/c', { drainMs: 2_000 })
+  mesh.up('direct c/a>c/c')
+  const stuck = await flow(mesh, a, 'c/c')
+  const ended = c.peers[Symbol.asyncDispose]()
+  await mesh.clock.advance(1_900)
+  t.same(stuck.log, ['opened'])
+  await mesh.clock.advance(3_000)
+  await ended
+  t.same(stuck.log, ['opened', 'reset'], 'and not longer than it may')
+})
+
+test('a node that is cut loses everything at once', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const near = await flow(mesh, a, 'c/b')
+  b.peers.cut('c/a')
+  b.peers.cut('c/unknown')
+  await mesh.clock.advance(0)
+  t.same(near.log, ['opened', 'reset'])
+  t.same(b.heard[0]!.log, ['reset'])
+  t.equal(b.peers.existing('c/a'), undefined)
+})
+
+test('a peer that has restarted gets a new session, the old one ends at once', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+  const a = mesh.node('c/a')
+  mesh.node('c/b')
+  const old = await flow(mesh, a, 'c/b')
+  for (const wire of mesh.wires) wire.isSilent = true // it lost power: nothing says so
+  const b = mesh.node('c/b')
+  const young = await flow(mesh, b, 'c/a')
+  t.same(young.log, ['opened'])
+  t.same(old.log, ['opened', 'reset'])
+  t.same((await flow(mesh, a, 'c/b')).log, ['opened'])
+  t.equal(b.heard.length, 1)
+})
+
+test('a session without streams gives its carriers back after a quarter of an hour', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const near = await flow(mesh, a, 'c/b')
+  near.stream.end()
+  b.heard[0]!.stream.end()
+  await mesh.clock.advance(14 * 60_000)
+  t.ok(a.peers.existing('c/b'))
+  await mesh.clock.advance(2 * 60_000)
+  t.equal(a.peers.existing('c/b'), undefined)
+  t.equal([...b.peers.all()].length, 0)
+  t.same((await flow(mesh, a, 'c/b')).log, ['opened'], 'the next flow dials')
+})
+
+test('connections that prove nothing or say nothing', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b', { limits: { unproven: 3 } })
+  const strangers = [1, 2, 3, 4].map(() => {
+    const [near, far] = duplexPair()
+    near.on('error', () => undefined)
+    b.peers.incoming({ path: 'direct', stream: far, via: 'a stranger' })
+    return far
+  })
+  await mesh.clock.advance(0)
+  t.same(
+    strangers.map(({ destroyed }) => destroyed),
+    [false, false, false, true],
+    'no more than may be unproven',
+  )
+  await mesh.clock.advance(5_000)
+  t.ok(
+    strangers.every(({ destroyed }) => destroyed),
+    'five seconds for the proof',
+  )
+
+  const silent = mesh.raw('c/a', 'c/b')
+  await mesh.clock.advance(4_000)
+  t.notOk(silent.destroyed)
+  await mesh.clock.advance(1_500)
+  t.ok(silent.destroyed, 'five seconds for HELLO')
+
+  const rude = mesh.raw('c/a', 'c/b')
+  rude.write('GET / HTTP/1.1\r\n\r\n')
+  await mesh.clock.advance(0)
+  t.ok(rude.destroyed)
+
+  const self = mesh.raw('c/b', 'c/b')
+  await mesh.clock.advance(0)
+  t.ok(self.destroyed, 'nobody is their own peer')
+  t.equal((await flow(mesh, a, 'c/b')).log[0], 'opened', 'all others are served')
+})
+
+test('a proven peer that sends garbage loses its session, not more', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const innocent = await flow(mesh, a, 'c/b')
+  const carriers = [1, 2].map(() => {
+    const evil = mesh.raw('c/evil', 'c/b')
+    const hello = {
+      version: 1,
+      carrier: 1,
+      windowBytes: 9_999,
+      features: 0,
+      incarnation: '66'.repeat(8),
+      session: '66'.repeat(16),
+    }
+    evil.write(encodeHello(hello))
+    return evil
+  })
+  await mesh.clock.advance(0)
+  t.equal(b.peers.existing('c/evil')?.carriers, 2)
+  const open = Buffer.alloc(8)
+  open[0] = FRAME.OPEN
+  open[7] = b.id < 'c/evil' ? 2 : 1
+  carriers[0]!.write(open)
+  await mesh.clock.advance(0)
+  t.equal(b.heard.length, 2)
+  carriers[1]!.write(Buffer.alloc(100, 0xff))
+  await mesh.clock.advance(0)
+  t.ok(
+    carriers.every(({ destroyed }) => destroyed),
+    'all its carriers',
+  )
+  t.same(b.heard[1]!.log, ['reset'])
+  t.equal(b.peers.existing('c/evil'), undefined)
+  t.same(innocent.log, ['opened'])
+
+  const many = Array.from({ length: 10 }, (_, i) => {
+    const one = mesh.raw('c/greedy', 'c/b')
+    one.write(
+      encodeHello({
+        version: 1,
+        carrier: i,
+        windowBytes: 9_999,
+        features: 0,
+        incarnation: '77'.repeat(8),
+        session: '77'.repeat(16),
+      }),
+    )
+    return one
+  })
+  await mesh.clock.advance(0)
+  t.equal(many.filter(({ destroyed }) => !destroyed).length, 8, 'eight carriers a session')
+})
+
+test('over TCP and TLS', async (t) => {
+  const secure = await tlsFor(['a', 'b'])
+  const heard: Parameters<typeof accepting>[0] = []
+  const metrics = openMetrics('agent')
+  const b = openPeers({ self: 'c/b', dialers: [], secure: secure['b']!, accept: accepting(heard) })
+  const server = createServer((stream) => b.incoming({ path: 'direct', stream, via: 'test' }))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const a = openPeers({
+    self: 'c/a',
+    secure: secure['a']!,
+    accept: (incoming) => incoming.refuse('not-here'),
+    metrics,
+    dialers: [
+      {
+        path: 'direct',
+        suits: () => true,
+        dial: async () => {
+          const stream = connect(port, '127.0.0.1')
+          await once(stream, 'connect')
+          return { path: 'direct', stream, via: `127.0.0.1:${port}` }
+        },
+      },
+    ],
+  })
+  await t.rejects(
+    a.session(reach('c/z'), never),
+    { code: 'NO_PATH' },
+    'an address only counts with the right node behind it',
+  )
+  const session = await a.session(reach('c/b'), never)
+  const near = listenTo(session as never, 'tls')
+  const sent = Buffer.alloc(6_000_000)
+  for (let at = 0; at < sent.length; at += 4) sent.writeUInt32LE(at, at)
+  for (let at = 0; at < sent.length; at += 50_000) near.stream.write(sent.subarray(at, at + 50_000))
+  near.stream.end()
+  const far = await until(() => heard[0] as Listener | undefined)
+  await until(() => far.log.includes('end') || undefined)
+  t.ok(Buffer.concat(far.chunks).equals(sent), 'batches are not overwritten before they are sent')
+  t.ok(session.rttMs! > 0)
+  t.match(await metrics.registry.metrics(), /hedgerow_tunnel_sessions_open\{path="direct",role="agent"\} 1/)
+  heard[0]!.stream.end()
+  await until(() => session.streams === 0 || undefined)
+  await a[Symbol.asyncDispose]()
+  await b[Symbol.asyncDispose]()
+  server.close()
+  metrics.registry.clear()
+})
+
+async function until<T>(look: () => T | undefined): Promise<T> {
+  for (;;) {
+    const seen = look()
+    if (seen !== undefined) return seen
+    await settle(1)
+  }
+}
