@@ -81,6 +81,7 @@ test('a dead peer is noticed within four seconds while streams are open', async 
   const near = await flow(mesh, a, 'c/b')
   await mesh.clock.advance(3_000)
   for (const wire of mesh.wires) wire.isSilent = true
+  mesh.ways.set('direct c/a>c/b', 'hangs')
   await mesh.clock.advance(2_000)
   t.same(near.log, ['opened'])
   await mesh.clock.advance(2_500)
