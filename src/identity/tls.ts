@@ -51,13 +51,15 @@ export function tend(server: Server, identity: Identity): () => void {
  */
 export function principalOf(socket: Duplex): Principal {
   if (!(socket instanceof TLSSocket)) throw new MeshError('UNAUTHENTICATED', { reason: 'not a TLS connection' })
-  const leaf = socket.getPeerX509Certificate()
+  // not getPeerX509Certificate: on clients of Node 24.21 each call drops a certificate, and the next call answers with
+  // the one above (nodejs/node#65579)
+  const leaf = socket.getPeerCertificate()?.raw
   if (leaf === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'no certificate' })
   if (socket.isSessionReused()) throw new MeshError('PEER_REFUSED', { reason: 'a resumed session' })
   // `authorizationError` is null and `authorized` false where Node never checked: that counts as refused
   if (!socket.authorized)
     throw new MeshError('PEER_REFUSED', { reason: String(socket.authorizationError ?? 'not verified') })
-  return provenPrincipal(leaf)
+  return provenPrincipal(new X509Certificate(leaf))
 }
 
 /**
