@@ -76,6 +76,9 @@ const logs = {
 }
 const logsClose = Type.Object({ stream: text(128) })
 
+/** `ended`: there is nothing of it any more. Otherwise it drains, and a report says when it has ended. */
+const withdraw = ask(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
+
 const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
 const NodeWelcome = Type.Object({
   /** What the node should run; it ends anything else, and is assigned what it lacks. */
@@ -106,8 +109,7 @@ export const clusterToNode = {
   asks: {
     /** Answered when the worker has accepted; refused with the reason as `details.reason`. */
     assign: ask(Type.Object({ assignment: AssignmentOf }), NOTHING),
-    /** Answered when the worker has begun to drain; the end comes as a report. */
-    withdraw: ask(Type.Object({ instance: InstanceIdText }), NOTHING),
+    withdraw,
     ...logs,
   },
   notices: {
@@ -189,7 +191,7 @@ export const rootToCluster = {
   asks: {
     /** Answered when a worker took it; otherwise refused with UNPLACEABLE and counted reasons. */
     delegate: ask(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
-    withdraw: ask(Type.Object({ instance: InstanceIdText }), NOTHING),
+    withdraw,
     'nodes.list': ask(
       Type.Object({ after: text(127) }),
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),

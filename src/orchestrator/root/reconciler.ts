@@ -123,16 +123,26 @@ export class Reconciler {
           } else if (step.kind === 'retire') {
             const record = this.#change(step.id, { wanted: false, state: 'stopping' })
             if (record !== undefined) for (const policy of POLICIES) vips.free(id, `${record.ordinal}.${policy}`)
-          } else if (step.kind === 'forget') {
-            books.instances.delete(step.id)
-            this.#refusals.delete(step.id)
-          }
+          } else if (step.kind === 'forget') this.#drop(step.id)
         }
       })
     } catch (error) {
       vips.reload()
       throw error
     }
+  }
+
+  #drop(id: InstanceId): void {
+    this.#parts.books.instances.delete(id)
+    this.#refusals.delete(id)
+  }
+
+  #forget(id: InstanceId): void {
+    const record = this.#parts.books.instances.get(id)
+    if (record === undefined || record.wanted) return
+    this.#drop(id)
+    this.publish(record.service)
+    this.touch(record.service)
   }
 
   async #take(step: Step): Promise<void> {
@@ -144,7 +154,8 @@ export class Reconciler {
     }
     if (step.kind === 'withdraw') {
       try {
-        await clusters.demand(step.cluster).link.ask('withdraw', { instance: step.id })
+        const { ended } = await clusters.demand(step.cluster).link.ask('withdraw', { instance: step.id })
+        if (ended) this.#forget(step.id)
       } catch (error) {
         log.warn('an instance could not be withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }

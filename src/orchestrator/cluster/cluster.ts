@@ -1,0 +1,407 @@
+import type { IncomingMessage } from 'node:http'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import Type from 'typebox'
+import { MeshError } from '../../errors.ts'
+import { fingerprintOf } from '../../identity/authority.ts'
+import type { Principal } from '../../identity/contract.ts'
+import { enrol } from '../../identity/enrol.ts'
+import { HeldIdentity } from '../../identity/held.ts'
+import { issueNode } from '../../identity/issuer.ts'
+import { nodeIdOf } from '../../identity/principal.ts'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Log } from '../../kit/log.ts'
+import { WebSocketDoor } from '../../kit/websocket.ts'
+import type { Metrics } from '../../metrics.ts'
+import { clusterOf, type NodeId } from '../../model/ids.ts'
+import { INSTANCE_STATES } from '../../model/instance.ts'
+import type { NodeReach } from '../../model/node.ts'
+import { type App, Door, reader, type Upgrade } from '../link/door.ts'
+import { JoinTokens } from '../link/join-tokens.ts'
+import { Csr, Label } from '../link/nouns.ts'
+import { summarise } from '../scheduling/candidate.ts'
+import { Books } from './books.ts'
+import { Conversation, nameOf } from './conversation.ts'
+import { Feed } from './feed.ts'
+import { Knowledge } from './knowledge.ts'
+import { Nodes } from './nodes.ts'
+import { Placement } from './placement.ts'
+import { Publisher } from './publisher.ts'
+import { RootLink } from './root-link.ts'
+import { rootServices } from './root-services.ts'
+
+export interface ClusterOptions {
+  /** The state directory; made when absent. */
+  dir: string
+  listen: { host: string; port: number }
+  /** Needed at first start only: the join token the root made for this cluster. */
+  token?: string
+  /** Checked against the certificate when given. */
+  name?: string
+  /** `https://…` of the root, when it has moved since this cluster joined. */
+  rootUrl?: string
+  /** What nodes and relayed agents dial, when it is not the listen address. */
+  publicUrl?: string
+  /** Takes `/relay` upgrades of nodes of the mesh (any cluster's, not revoked); absent: there is no relay here. */
+  onRelay?: (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+  /** Nodes that no longer count: cut what is theirs. */
+  onRevoked?: (nodes: readonly NodeId[]) => void
+  /** A closed node link may come back within this time. */
+  nodeGraceMs?: number
+  /** After a restart of the cluster its nodes have this long to come back. */
+  startGraceMs?: number
+  version?: string
+  clock?: Clock
+}
+
+/** Work without a place is looked at again this often, beside whenever a node comes. */
+const RETRY_MS = 2_000
+/** Interests nobody has had for an hour are dropped. */
+const SWEEP_MS = 60_000
+const IDLE_SWEEPS = 60
+/** Certificates of nodes live 24 hours: a revoked node's last one is over by then. */
+const REVOKED_MS = 25 * 3_600_000
+
+const readEnrol = reader(
+  Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
+)
+
+/**
+ * The middle tier: which node runs what, and what each node's table must know.
+ *
+ *     root link ─▶ placement ─▶ node links ─▶ reports ─▶ publisher ─▶ feed (numbered) ─▶ nodes that asked
+ *                                                └────▶ standings ─▶ root
+ *
+ * All of it goes on while the root is away.
+ */
+export class Cluster implements AsyncDisposable {
+  readonly name: string
+  readonly url: string
+  readonly relayUrl: string | undefined
+  readonly identity: HeldIdentity
+  readonly #life: Lifetime
+  readonly #root: RootLink
+  readonly #nodes: Nodes
+  readonly #mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+
+  private constructor(
+    life: Lifetime,
+    parts: {
+      name: string
+      url: string
+      relayUrl: string | undefined
+      identity: HeldIdentity
+      root: RootLink
+      nodes: Nodes
+      mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+    },
+  ) {
+    this.#life = life
+    this.name = parts.name
+    this.url = parts.url
+    this.relayUrl = parts.relayUrl
+    this.identity = parts.identity
+    this.#root = parts.root
+    this.#nodes = parts.nodes
+    this.#mint = parts.mint
+  }
+
+  /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT, LISTEN_FAILED, TOKEN_INVALID, TOKEN_REFUSED, NOT_RUNNING */
+  static start(options: ClusterOptions, parentLog: Log, metrics: Metrics): Promise<Cluster> {
+    return Lifetime.open(async (life) => {
+      const { dir, clock = systemClock, version = '0.0.0', nodeGraceMs = 1_000, startGraceMs = 20_000 } = options
+      const books = life.use(Books.open(dir))
+      const { identity, rootUrl } = await openIdentity(options, books, clock, life.signal)
+      const name = clusterNameOf(identity, options.name)
+      const log = parentLog.child({ part: 'cluster', cluster: name })
+      const fingerprint = fingerprintOf(identity.ca)
+      const joins = new JoinTokens(books.store, { role: 'node', fingerprint, clock })
+      const feed = new Feed(books.store, clock)
+      const knowledge = new Knowledge(books.store.collection('known'))
+
+      let relayUrl: string | undefined
+      const reachOf = (node: NodeId): NodeReach | undefined => {
+        const facts = books.nodes.get(nameOf(node))?.facts
+        const relays = relayUrl === undefined ? [] : [relayUrl]
+        return facts === undefined ? undefined : { id: node, addresses: facts.addresses, relays }
+      }
+      const isRevoked = (node: NodeId) => (books.revoked.get(node)?.until ?? 0) > clock.wall()
+      const revoked = () => books.revoked.keys().filter(isRevoked)
+
+      const nodes: Nodes = new Nodes(
+        {
+          clock,
+          graceMs: nodeGraceMs,
+          asked: (node, link) => conversation.asked(node, link),
+          told: (node) => conversation.told(node),
+          onLost: (node) => {
+            placement.nodeLost(node)
+            publisher.flush() // now, not at the end of the turn: new flows must avoid it
+            root.summarise()
+          },
+        },
+        log,
+        metrics,
+      )
+      const publisher = new Publisher({ cluster: name, feed, knowledge, works: books.works, nodes, reachOf })
+      const placement: Placement = new Placement({
+        works: books.works,
+        nodes,
+        onChange: (record) => {
+          publisher.touch(record.assignment.spec.id)
+          root.changed(record)
+          root.summarise()
+        },
+        onEnded: (record) => root.ended(record),
+        giveBack: (record, reason) => root.giveBack(record, reason),
+        log,
+        metrics,
+      })
+      const conversation: Conversation = new Conversation({
+        books,
+        identity,
+        feed,
+        knowledge,
+        publisher,
+        nodes,
+        placement,
+        root: () => root,
+        revoked,
+        log,
+      })
+      const revoke = (ids: readonly NodeId[]) => {
+        const fresh = ids.filter((node) => !isRevoked(node))
+        if (fresh.length === 0) return
+        books.store.transaction(() => {
+          for (const node of fresh) {
+            books.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
+            if (clusterOf(node) === name) books.nodes.delete(nameOf(node))
+          }
+        })
+        log.warn('nodes revoked', { nodes: fresh })
+        for (const node of fresh) if (clusterOf(node) === name) nodes.expel(node, 'revoked')
+        nodes.tellRevoked([...fresh])
+        options.onRevoked?.(fresh)
+      }
+
+      life.defer(() => placement.close())
+      life.defer(() => publisher.close())
+      let url = options.publicUrl ?? ''
+      const mint = (ttlSeconds: number) => joins.mint(url, '', ttlSeconds)
+      const door = life.use(
+        await Door.start(
+          {
+            ...options.listen,
+            identity,
+            authenticate: () => {
+              throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
+            },
+            upgrades: {
+              '/link': linkUpgrade(name, { nodes, books, isRevoked }),
+              ...(options.onRelay === undefined ? {} : { '/relay': relayUpgrade(options.onRelay, isRevoked) }),
+            },
+            routes: (app) => openRoutes(app, { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }),
+          },
+          log,
+        ),
+      )
+      life.defer(() => nodes.close())
+      url ||= door.url
+      if (options.onRelay !== undefined) relayUrl = `${url.replace(/^http/, 'ws')}/relay`
+
+      const root: RootLink = life.use(
+        RootLink.start({
+          rootUrl,
+          url,
+          version,
+          identity,
+          works: books.works,
+          knowledge,
+          publisher,
+          placement,
+          reachOf,
+          summary: () => {
+            for (const state of INSTANCE_STATES) {
+              metrics.instances.labels(state).set([...books.works.all()].filter((work) => work.state === state).length)
+            }
+            return summarise(name, placement.views())
+          },
+          revoked: revoke,
+          ...rootServices({ name, books, nodes, placement, mint, revoke }),
+          clock,
+          log,
+          metrics,
+        }),
+      )
+      life.spawn(
+        (signal) => identity.renewLoop({ renew: (csr, limit) => root.renew(csr, limit), log }, signal),
+        (error) => log.error('the certificate is no longer renewed', { error }),
+      )
+      const busy = new Set([...books.works.all()].flatMap(({ node }) => node ?? []))
+      nodes.expect(busy, startGraceMs)
+      for (const { assignment } of books.works.all()) publisher.touch(assignment.spec.id)
+      life.every(RETRY_MS, () => placement.retry())
+      life.every(SWEEP_MS, sweeper({ knowledge, nodes, books, publisher, root }))
+      log.info('cluster started', { address: url })
+      return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint })
+    })
+  }
+
+  /** A token with which one node may join, for who runs both in one program. */
+  nodeToken(ttlSeconds = 3_600): string {
+    return this.#mint(ttlSeconds).token
+  }
+
+  /** For `/readyz`: a cluster without a root still serves its nodes. */
+  ready(): Record<'store' | 'door', boolean> {
+    return { store: true, door: true }
+  }
+
+  get isLinked(): boolean {
+    return this.#root.isUp
+  }
+
+  /** Ids of the nodes whose link is up. */
+  get aliveNodes(): NodeId[] {
+    return [...this.#nodes.all()].map(({ id }) => id)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+/** Who this cluster is: as saved, or newly joined with the token. */
+async function openIdentity(
+  { dir, token, rootUrl }: ClusterOptions,
+  books: Books,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<{ identity: HeldIdentity; rootUrl: string }> {
+  const facts = books.store.collection<string>('facts')
+  const path = join(dir, 'identity')
+  const saved = await HeldIdentity.open(path, clock)
+  if (saved !== undefined && !(saved.isExpired && token !== undefined)) {
+    const url = rootUrl ?? facts.get('root-url')
+    if (saved.isExpired || url === undefined) {
+      throw new MeshError('CERTIFICATE_REFUSED', {
+        path,
+        reason: saved.isExpired ? 'the certificate of this cluster has expired' : 'it is not known where the root is',
+        remedy: 'join again with a new token: hedgerow token create --role cluster',
+      })
+    }
+    return { identity: saved, rootUrl: url }
+  }
+  if (token === undefined) {
+    throw new MeshError('TOKEN_INVALID', {
+      reason: 'the first start of a cluster needs a join token',
+      remedy: 'hedgerow token create --role cluster',
+    })
+  }
+  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock }, signal)
+  facts.put('root-url', url)
+  return { identity, rootUrl: rootUrl ?? url }
+}
+
+function clusterNameOf({ principal }: HeldIdentity, expected: string | undefined): string {
+  if (principal.role !== 'cluster')
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'this is not a cluster’s certificate' })
+  if (expected !== undefined && expected !== principal.cluster) {
+    throw new MeshError('CONFIG_INVALID', {
+      reason: `this directory belongs to cluster ${principal.cluster}`,
+      name: expected,
+    })
+  }
+  return principal.cluster
+}
+
+interface DoorParts {
+  identity: HeldIdentity
+  books: Books
+  nodes: Nodes
+  joins: JoinTokens
+  fingerprint: string
+  name: string
+  clock: Clock
+  isRevoked: (node: NodeId) => boolean
+}
+
+function linkUpgrade(
+  cluster: string,
+  { nodes, books, isRevoked }: Pick<DoorParts, 'nodes' | 'books' | 'isRevoked'>,
+): Upgrade {
+  const webSockets = new WebSocketDoor()
+  return (request, socket, head, principal) => {
+    if (principal.role !== 'node' || principal.cluster !== cluster) {
+      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes of this cluster' })
+    }
+    const node = nodeIdOf(principal)
+    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
+    if (books.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
+    webSockets.acceptText(request, socket, head, (channel) => nodes.take(node, channel))
+  }
+}
+
+function relayUpgrade(onRelay: NonNullable<ClusterOptions['onRelay']>, isRevoked: (node: NodeId) => boolean): Upgrade {
+  return (request, socket, head, principal) => {
+    if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'relays are for nodes' })
+    const node = nodeIdOf(principal)
+    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
+    onRelay(request, socket, head, principal)
+  }
+}
+
+/** What answers without credentials: life, whom to trust, and joining (with a token). */
+function openRoutes(app: App, { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }: DoorParts): void {
+  const open = { config: { open: true } } as const
+  app.get('/healthz', open, () => ({ status: 'ok' }))
+  app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
+  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
+    const { token, csr, name: node } = readEnrol(body)
+    joins.check(token) // cheap, before anything is signed
+    const id = `${name}/${node}`
+    const refuse = (reason: string) => {
+      throw new MeshError('TOKEN_REFUSED', { node: id, reason, remedy: 'join under another name' })
+    }
+    if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
+    if (nodes.isExpected(id)) refuse('a node of this name is here')
+    const chain = await issueNode(identity, csr, node, clock)
+    joins.consume(token, () => {
+      if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
+      books.nodes.put(node, { name: node, enrolledAt: clock.wall() })
+    })
+    return { chain, ca: identity.ca, node: id }
+  })
+}
+
+function sweeper({
+  knowledge,
+  nodes,
+  books,
+  publisher,
+  root,
+}: {
+  knowledge: Knowledge
+  nodes: Nodes
+  books: Books
+  publisher: Publisher
+  root: RootLink
+}): () => void {
+  const idle = new Map<string, number>()
+  return () => {
+    const busy = new Set([...books.works.all()].map(({ assignment }) => assignment.spec.id))
+    const dropped: string[] = []
+    for (const key of knowledge.keys()) {
+      const isBusy = nodes.wants(key) || (knowledge.get(key) ?? []).some(({ service }) => busy.has(service.id))
+      const sweeps = isBusy ? 0 : (idle.get(key) ?? 0) + 1
+      if (sweeps < IDLE_SWEEPS) idle.set(key, sweeps)
+      else {
+        idle.delete(key)
+        publisher.drop(key)
+        dropped.push(key)
+      }
+    }
+    if (dropped.length > 0) root.forget(dropped.slice(0, 10_000))
+  }
+}

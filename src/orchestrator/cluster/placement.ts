@@ -1,0 +1,278 @@
+import PQueue from 'p-queue'
+import { explain, isMeshError, MeshError } from '../../errors.ts'
+import type { Log } from '../../kit/log.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../model/ids.ts'
+import { nodeCandidate, type NodeView, portKey } from '../scheduling/candidate.ts'
+import { demandOf, reserve } from '../scheduling/capacity.ts'
+import { schedule, tellReasons } from '../scheduling/schedule.ts'
+import type { Assignment, InstanceReport } from '../spec.ts'
+import type { WorkRecord, Works } from './books.ts'
+import type { LinkedNode, Nodes } from './nodes.ts'
+
+export interface PlacementParts {
+  works: Works
+  nodes: Nodes
+  /** Something that tables show, or the root wants to know, has changed. */
+  onChange: (record: WorkRecord) => void
+  /** The work has left this cluster. */
+  onEnded: (record: WorkRecord) => void
+  /** No node here can take it any more. False: there is no root to give it to, so it stays. */
+  giveBack: (record: WorkRecord, reason: string) => boolean
+  log: Log
+  metrics: Metrics
+}
+
+/** Which node runs what. Nodes may refuse, fail and come back; work leaves only to the root, or when it is withdrawn. */
+export class Placement {
+  readonly #parts: PlacementParts
+  /** One at a time: two placements never see the same free capacity. */
+  readonly #queue = new PQueue({ concurrency: 1 })
+  #isClosed = false
+
+  constructor(parts: PlacementParts) {
+    this.#parts = parts
+  }
+
+  /** @throws MeshError UNPLACEABLE with counted reasons */
+  delegate(assignment: Assignment): Promise<void> {
+    return this.#inTurn(async () => {
+      const { works, onChange } = this.#parts
+      const record = works.get(assignment.instance)
+      if (record?.wanted === false) throw new MeshError('UNPLACEABLE', { reason: 'its predecessor still ends here' })
+      if (record !== undefined) return this.#renew(record, assignment)
+      const taken: WorkRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
+      works.put(taken)
+      const reason = await this.#place(assignment.instance)
+      if (reason === undefined) return
+      works.delete(assignment.instance)
+      onChange(taken)
+      throw new MeshError('UNPLACEABLE', { reason })
+    })
+  }
+
+  /** It drains, and is gone when the worker says so; work that is nowhere is gone at once. */
+  withdraw(id: InstanceId): void {
+    const record = this.#parts.works.get(id)
+    if (record === undefined) return
+    const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
+    if (record.node === undefined || (node === undefined && !this.#parts.nodes.isExpected(record.node)))
+      return this.#end(record)
+    if (record.wanted) this.#change(id, { wanted: false, state: 'stopping' })
+    if (node !== undefined) this.#askToEnd(node, id)
+  }
+
+  /** What the worker said. Reports about work that is not this node's are answered with a withdrawal. */
+  take(node: LinkedNode, reports: readonly InstanceReport[]): void {
+    const { works } = this.#parts
+    for (const report of reports) {
+      const record = works.get(report.instance)
+      if (record?.node !== node.id) {
+        if (report.state !== 'stopped' && report.state !== 'failed') this.#askToEnd(node, report.instance)
+        continue
+      }
+      if (!record.wanted && report.state === 'stopped') {
+        this.#end(record)
+        continue
+      }
+      if (report.generation < record.assignment.generation) continue // of before it was renewed
+      const { state, detail, restarts } = report
+      this.#change(report.instance, { state: record.wanted ? state : 'stopping', detail, restarts })
+    }
+  }
+
+  /** Called at once when a node is lost: new flows avoid it, and its work looks for another place. */
+  nodeLost(node: NodeId): void {
+    const { works, log } = this.#parts
+    const there = works.on(node)
+    for (const record of there) {
+      if (!record.wanted) this.#end(record)
+      else if (!isOver(record)) this.#change(record.assignment.instance, { state: 'lost', detail: `${node} was lost` })
+    }
+    if (there.length > 0) log.warn('instances lost with their node', { node, count: there.length })
+    this.retry()
+  }
+
+  /** After a node's hello: what it should have and has not, it is given again. */
+  nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): void {
+    for (const { instance, generation } of reports) {
+      const record = this.#parts.works.get(instance)
+      if (record === undefined || !record.wanted || record.node !== undefined) continue
+      if (record.assignment.generation === generation) this.#change(instance, { node: node.id }) // lost, not yet placed anew
+    }
+    this.take(node, reports)
+    const has = new Map(reports.map(({ instance, generation }) => [instance, generation]))
+    for (const record of this.#parts.works.on(node.id)) {
+      const { instance, generation } = record.assignment
+      if (!record.wanted) this.withdraw(instance)
+      else if (!isOver(record) && (has.get(instance) ?? -1) < generation)
+        void this.#background(() => this.#again(instance))
+    }
+    this.retry()
+  }
+
+  /** Looks again at what has no living node. Called every few seconds and when a node comes or goes. */
+  retry(): void {
+    const { works, nodes } = this.#parts
+    for (const record of works.all()) {
+      const { instance } = record.assignment
+      if (isOver(record)) continue
+      if (!record.wanted) this.withdraw(instance)
+      else if (record.node === undefined || !nodes.isExpected(record.node))
+        void this.#background(() => this.#replace(instance))
+    }
+  }
+
+  views(): NodeView[] {
+    return [...this.#parts.nodes.all()].map((node) => viewOf(node, this.#parts.works.on(node.id)))
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#queue.clear()
+    await this.#queue.onIdle()
+  }
+
+  /** Same instance, newer spec or generation: its worker is told; one that is nowhere is placed. */
+  async #renew(record: WorkRecord, assignment: Assignment): Promise<void> {
+    const { instance, generation } = assignment
+    const isNewer = generation > record.assignment.generation
+    this.#change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
+    await this.#again(instance)
+  }
+
+  async #again(id: InstanceId): Promise<void> {
+    const { works, nodes } = this.#parts
+    const record = works.get(id)
+    const node = record?.node === undefined ? undefined : nodes.alive(record.node)
+    if (record === undefined || !record.wanted) return
+    if (node === undefined) return this.#replace(id)
+    const refusal = await this.#assign(node, record)
+    if (refusal === undefined || !nodes.alive(node.id)) return
+    this.#askToEnd(node, id)
+    await this.#replace(id, new Set([node.id]))
+  }
+
+  /** Places work whose node is gone or refused; what fits nowhere goes back to the root. */
+  async #replace(id: InstanceId, refusedBy: ReadonlySet<NodeId> = new Set()): Promise<void> {
+    const { works, nodes, giveBack } = this.#parts
+    const before = works.get(id)
+    if (before === undefined || !before.wanted) return
+    if (before.node !== undefined && !refusedBy.has(before.node) && nodes.isExpected(before.node)) return // it came back
+    const reason = await this.#place(id, refusedBy)
+    const record = works.get(id)
+    if (reason === undefined || record === undefined || !record.wanted) return
+    if (giveBack(record, reason)) {
+      works.delete(id)
+      this.#parts.onChange({ ...record, wanted: false })
+    } else if (record.detail !== reason) this.#change(id, { detail: reason })
+  }
+
+  /** Tries the nodes in the order `schedule` gives. `undefined`: one has it; else why none. */
+  async #place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
+    const { works, nodes, metrics, log } = this.#parts
+    const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, 'refused it already']))
+    for (;;) {
+      const record = works.get(id)
+      if (record === undefined || !record.wanted || this.#isClosed) return undefined
+      const end = metrics.placementSeconds.startTimer()
+      const { spec } = record.assignment
+      const placement = schedule({ spec, refusedBy: new Set(refusals.keys()) }, this.views().map(nodeCandidate))
+      end()
+      if (placement.kind === 'unplaceable') {
+        metrics.placements.labels('unplaceable').inc()
+        const said = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
+        return said.length > 0 ? said.join('; ').slice(0, 1_900) : tellReasons(placement.reasons)
+      }
+      const node = nodes.alive(placement.candidate.id)
+      if (node === undefined) continue
+      this.#change(id, { node: node.id, state: 'placed', detail: undefined })
+      const refusal = await this.#assign(node, works.get(id) as WorkRecord)
+      metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
+      if (refusal === undefined) {
+        log.info('instance placed', { instance: id, node: node.id, reason: placement.why })
+        if (works.get(id)?.wanted === false) this.#askToEnd(node, id) // withdrawn while it was being placed
+        return undefined
+      }
+      refusals.set(node.id, refusal)
+      const now = works.get(id)
+      if (now?.wanted === false) this.#end(now)
+      else if (now?.node === node.id) this.#change(id, { node: undefined, state: 'requested' })
+    }
+  }
+
+  /** `undefined`: accepted; else why not. */
+  async #assign(node: LinkedNode, { assignment }: WorkRecord): Promise<string | undefined> {
+    try {
+      await node.link.ask('assign', { assignment })
+      return undefined
+    } catch (error) {
+      this.#parts.log.warn('a node refused an instance', { instance: assignment.instance, node: node.id, error })
+      if (isMeshError(error, 'REQUEST_TIMEOUT')) this.#askToEnd(node, assignment.instance) // it may have been about to accept
+      return isMeshError(error) ? String(error.details['reason'] ?? error.message).slice(0, 500) : explain(error)
+    }
+  }
+
+  #askToEnd(node: LinkedNode, instance: InstanceId): void {
+    node.link.ask('withdraw', { instance }).then(
+      ({ ended }) => {
+        const record = this.#parts.works.get(instance)
+        if (ended && record?.wanted === false && record.node === node.id) this.#end(record)
+      },
+      (error: unknown) =>
+        this.#parts.log.warn('an instance could not be withdrawn yet', { instance, node: node.id, error }),
+    )
+  }
+
+  #end(record: WorkRecord): void {
+    const { works, onChange, onEnded } = this.#parts
+    works.delete(record.assignment.instance)
+    const ended: WorkRecord = { ...record, wanted: false, state: 'stopped' }
+    onEnded(ended)
+    onChange(ended)
+  }
+
+  #change(id: InstanceId, change: { [K in keyof WorkRecord]?: WorkRecord[K] | undefined }): void {
+    const record = this.#parts.works.get(id)
+    if (record === undefined) return
+    const changed = { ...record, ...change } as WorkRecord
+    if (changed.node === undefined) delete changed.node
+    if (changed.detail === undefined) delete changed.detail
+    this.#parts.works.put(changed)
+    this.#parts.onChange(changed)
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#isClosed) throw new MeshError('LINK_CLOSED', { reason: 'the cluster is closing' })
+    return (await this.#queue.add(work)) as T
+  }
+
+  async #background(work: () => Promise<void>): Promise<void> {
+    try {
+      if (!this.#isClosed) await this.#queue.add(work)
+    } catch (error) {
+      this.#parts.log.error('an instance could not be placed', { error })
+    }
+  }
+}
+
+/** A one-shot job that ended, well or not: it takes nothing and goes nowhere. */
+function isOver({ state, assignment }: WorkRecord): boolean {
+  return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
+}
+
+function viewOf({ id, facts }: LinkedNode, works: readonly WorkRecord[]): NodeView {
+  const busy = works.filter((record) => !isOver(record))
+  const perService = new Map<ServiceId, number>()
+  for (const { assignment } of busy) perService.set(assignment.spec.id, (perService.get(assignment.spec.id) ?? 0) + 1)
+  return {
+    facts: { ...facts, id },
+    condition: 'alive',
+    free: busy.reduce((free, { assignment }) => reserve(free, demandOf(assignment.spec)), facts.capacity),
+    portsTaken: busy.flatMap(({ assignment }) =>
+      assignment.spec.fixedPorts ? assignment.spec.ports.map(portKey) : [],
+    ),
+    instances: busy.length,
+    perService,
+  }
+}
