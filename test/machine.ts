@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 
 /** What tests and the demo call, and the Debian package it comes in. */
@@ -40,4 +41,21 @@ function aptGet(command: string): number | null {
   const { status, stderr } = spawnSync(file, args, { env, encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] })
   if (status !== 0) process.stderr.write(stderr)
   return status
+}
+
+/** Where `hedgerow up --listen 127.0.0.1:<base>` finds what it takes: three ports in a row, and more ten above. */
+export async function freeBase(): Promise<number> {
+  for (let base = 7_470; base < 9_470; base += 20) {
+    const free = await Promise.all([0, 1, 2, 10, 11, 12].map((offset) => isFree(base + offset)))
+    if (free.every(Boolean)) return base
+  }
+  throw new Error('no free ports between 7470 and 9470 on 127.0.0.1')
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.on('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
 }

@@ -9,7 +9,7 @@
  * With CI=true a skip is a failure: a machine that cannot run a test has not passed it.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { globSync, statSync } from 'node:fs'
+import { existsSync, globSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { sweep } from './lab/namespace.ts'
 import { installTools, missingTools } from './machine.ts'
@@ -56,8 +56,19 @@ function runCheck(script: string): void {
   }
 }
 
+/** tap's own class is generated from .taprc; without that the first run after an install fails. */
+function buildTap(): void {
+  const stamp = 'node_modules/.tap-built-for'
+  const wanted = readFileSync('.taprc', 'utf8')
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return
+  const { status } = spawnSync('tap', ['build'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  if (status === 0) writeFileSync(stamp, wanted)
+  else fail('tap build')
+}
+
 /** Runs tap and follows its stream; returns what was skipped, with reasons. */
 async function runFiles(): Promise<string[]> {
+  buildTap()
   const child = spawn('tap', ['run', '--reporter=tap', '--no-color', ...files], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })

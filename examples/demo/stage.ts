@@ -1,9 +1,9 @@
-import { createServer } from 'node:net'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { lab, type Host } from '../../test/lab/lab.ts'
 import { Program, run, type Result } from '../../test/lab/program.ts'
+import { freeBase } from '../../test/machine.ts'
 import { endMarked, MARK } from './marked.ts'
 
 /** One machine of the demo: where its agent keeps its state, and how a command runs there. */
@@ -207,22 +207,4 @@ function loopbackMachine(name: string, state: string, scene: Scene): Machine {
     },
   }
   return machine
-}
-
-/** `up` takes three ports in a row, and three more ten above. */
-async function freeBase(): Promise<number> {
-  for (let base = 7470; base < 7970; base += 20) {
-    const ports = [0, 1, 2, 10, 11, 12].map((offset) => base + offset)
-    const free = await Promise.all(ports.map(isFree))
-    if (free.every(Boolean)) return base
-  }
-  throw new Error('no free ports between 7470 and 7970 on 127.0.0.1')
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.on('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
-  })
 }

@@ -1,0 +1,172 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, realpath, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, dirname, join, resolve } from 'node:path'
+import t from 'tap'
+import { Program, run, text } from './lab/program.ts'
+import { freeBase } from './machine.ts'
+
+/** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
+const REPOSITORY = resolve(import.meta.dirname, '..')
+const folder = await realpath(await mkdtemp(join(tmpdir(), 'hedgerow-package-')))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+/** npm as on a new machine: nothing of this repository in its environment. */
+const env: NodeJS.ProcessEnv = {
+  ...Object.fromEntries(
+    Object.keys(process.env)
+      .filter((key) => /^npm_/i.test(key))
+      .map((key) => [key, undefined]),
+  ),
+  PATH: `${dirname(process.execPath)}${delimiter}${process.env['PATH'] ?? ''}`,
+  npm_config_audit: 'false',
+  npm_config_fund: 'false',
+  npm_config_update_notifier: 'false',
+}
+const installed = join(folder, 'node_modules/hedgerow')
+const launcher = join(installed, 'dist/src/hedgerow.js')
+
+t.test('the package installs into an empty folder and runs', { timeout: 180_000 }, async (t) => {
+  const tarball = await pack()
+  await writeFile(join(folder, 'package.json'), '{ "private": true }')
+  await text(['npm', 'install', '--omit=dev', '--prefer-offline', tarball], { cwd: folder, env, timeoutMs: 120_000 })
+
+  await t.test('it holds what it needs and nothing else', async (t) => {
+    t.same(
+      (await readdir(installed)).toSorted(),
+      ['LICENSE', 'README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'dist', 'package.json'].toSorted(),
+    )
+    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src'])
+    const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
+      /(?<!\.d)\.ts$/.test(name),
+    )
+    t.same(sources, [], 'compiled, because Node strips no types under node_modules')
+  })
+
+  await t.test('hedgerow --version says the version', async (t) => {
+    const { version } = JSON.parse(await text(['npm', 'pkg', 'get', 'name', 'version'], { cwd: installed, env })) as {
+      version: string
+    }
+    t.equal((await text([join(folder, 'node_modules/.bin/hedgerow'), '--version'], { env })).trim(), version)
+  })
+
+  await t.test('a program can embed it', async (t) => {
+    const script = "import('hedgerow').then((door) => console.log(Object.keys(door).length > 0))"
+    t.equal((await text([process.execPath, '-e', script], { cwd: folder, env })).trim(), 'true')
+  })
+
+  await t.test('a mesh of one node serves a request from there', async (t) => {
+    const state = join(folder, 'state')
+    const service = join(folder, 'service')
+    await mkdir(service)
+    await writeFile(
+      join(service, 'echo.js'),
+      "require('node:http').createServer((q, s) => s.end('hello from ' + process.env.HEDGEROW_INSTANCE)).listen(process.env.PORT, process.env.HOST)",
+    )
+    await writeFile(join(folder, 'echo.json'), JSON.stringify(echo(service)))
+    const hedgerow = (...args: string[]) =>
+      text([process.execPath, launcher, '--state', state, ...args], { cwd: folder, env, timeoutMs: 60_000 })
+
+    const ready = Promise.withResolvers<void>()
+    const listen = `127.0.0.1:${await freeBase()}`
+    const argv = [
+      process.execPath,
+      launcher,
+      '--state',
+      state,
+      'up',
+      '--listen',
+      listen,
+      '--name',
+      'only',
+      '-o',
+      'json',
+    ]
+    const onLine = (line: string) => {
+      if (line === '{') ready.resolve()
+    }
+    await using mesh = Program.start(argv, { cwd: folder, env, onLine })
+    void mesh.exited.then((how) => ready.reject(new Error(`up ended with ${how}: ${mesh.lines.slice(-5).join('\n')}`)))
+    await ready.promise
+
+    await hedgerow('apply', '-f', join(folder, 'echo.json'))
+    const isRunning = async () => {
+      const instances = JSON.parse(await hedgerow('get', 'instances', '-o', 'json')) as Array<{ state: string }>
+      return instances.length > 0 && instances.every(({ state }) => state === 'running')
+    }
+    while (!(await isRunning())) t.equal(mesh.exit, undefined, 'the mesh is up while its instance starts')
+    const url = 'http://demo.test.echo.test.any.rr.local:8080/'
+    t.equal(await hedgerow('exec', '--', 'curl', '-sS', '--max-time', '10', url), 'hello from demo.test.echo.test.0')
+
+    await mesh.stop()
+    t.equal(mesh.exit, 'code 0', 'it stops when asked')
+  })
+})
+
+t.test('an older Node is told what is needed', async (t) => {
+  const old = olderNode()
+  if (old === undefined) return t.skip('optional: no Node older than 24.19 on this machine')
+  for (const [where, script] of [
+    ['clone', join(REPOSITORY, 'src/hedgerow.js')],
+    ['package', launcher],
+  ] as const) {
+    const { code, stdout, stderr } = await run([old, script, 'status'])
+    t.equal(code, 1, `${where}: it fails`)
+    t.equal(stdout, '')
+    t.match(
+      stderr,
+      /^hedgerow needs Node 24\.19 or newer; this is Node \d+\.\d+\.\d+ \(/,
+      `${where}: which is needed, which is there`,
+    )
+    t.match(stderr, where === 'clone' ? 'npm run hedgerow' : 'npx --package node-', `${where}: how to get it`)
+    t.equal(stderr.trim().split('\n').length, 2, `${where}: and nothing else`)
+  }
+})
+
+async function pack(): Promise<string> {
+  const listed = await text(['npm', 'pack', '--json', '--pack-destination', folder], {
+    cwd: REPOSITORY,
+    env,
+    timeoutMs: 120_000,
+  })
+  const [packed] = JSON.parse(listed.slice(listed.indexOf('['))) as Array<{ filename: string }>
+  return join(folder, packed?.filename ?? '')
+}
+
+function echo(code: string) {
+  return {
+    sla_version: 'v2.0',
+    customerID: 'Admin',
+    applications: [
+      {
+        application_name: 'demo',
+        application_namespace: 'test',
+        microservices: [
+          {
+            microservice_name: 'echo',
+            microservice_namespace: 'test',
+            virtualization: 'process',
+            runtime: 'process',
+            code,
+            cmd: [process.execPath, 'echo.js'],
+            port: '8080',
+          },
+        ],
+      },
+    ],
+  }
+}
+
+/** The first Node on the way that is too old; npm scripts put the one of this repository before it. */
+function olderNode(): string | undefined {
+  const candidates = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/local/bin', '/usr/bin'].map((dir) =>
+    join(dir, 'node'),
+  )
+  return candidates.find((node) => {
+    if (!existsSync(node) || dirname(node).includes('node_modules')) return false
+    const { stdout } = spawnSync(node, ['-p', 'process.versions.node'], { encoding: 'utf8' })
+    const [major = 0, minor = 0] = stdout.split('.').map(Number)
+    return major < 24 || (major === 24 && minor < 19)
+  })
+}
