@@ -41,7 +41,8 @@ export class Responder {
   /** Type, then name: whole replies that hold until the table changes. */
   readonly #memory = new Map<number, Map<string, Buffer>>()
   #remembered = 0
-  #underWay = 0
+  /** Counted apart: a dead upstream must not keep mesh names from being asked for. */
+  readonly #underWay = { asked: 0, upstream: 0 }
   #reasons = 0
   #silenced = 0
 
@@ -86,14 +87,16 @@ export class Responder {
     try {
       const decision = this.#answer(asked.query)
       if (decision.kind === 'answer') return this.#reply(asked, decision, 'table')
-      if (this.#underWay >= this.#parts.settings.underWay)
-        return this.#fail(asked, 'SERVFAIL', 'too many questions wait', sourceOf(decision))
-      this.#underWay++
+      const source = decision.kind === 'forward' ? 'upstream' : 'asked'
+      if (this.#underWay[source] >= this.#parts.settings.underWay) {
+        return this.#fail(asked, 'SERVFAIL', 'too many questions wait', source)
+      }
+      this.#underWay[source]++
       const waiting = decision.kind === 'forward' ? this.#forward(asked) : this.#ask(asked, decision)
       return waiting
         .catch((error: unknown) => this.#broken(asked, error))
         .finally(() => {
-          this.#underWay--
+          this.#underWay[source]--
         })
     } catch (error) {
       return this.#broken(asked, error)
@@ -125,8 +128,9 @@ export class Responder {
     const { query, transport, from } = asked
     // Passed through, so what the asker takes counts, not what we would send ourselves.
     const limit = transport === 'udp' ? Math.max(asked.limit, query.edns?.size ?? 0) : asked.limit
-    if (this.#parts.upstream.isOurs(from))
+    if (this.#parts.upstream.isOurs(from)) {
       return this.#fail(asked, 'REFUSED', 'a loop: the upstream is this resolver', 'upstream')
+    }
     const forwarded = await this.#parts.upstream.forward(query, transport, limit)
     if (typeof forwarded === 'string') return this.#fail(asked, forwarded, undefined, 'upstream')
     this.#tally.count(codeOf(forwarded), 'upstream', asked.startedMs)
@@ -190,8 +194,4 @@ interface Asked {
   transport: Transport
   from: Server
   startedMs: number
-}
-
-function sourceOf(decision: Exclude<Decision, Answer>): Source {
-  return decision.kind === 'forward' ? 'upstream' : 'asked'
 }

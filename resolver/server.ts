@@ -18,7 +18,7 @@ import { Upstream } from './upstream.ts'
  */
 
 export interface ResolverLimits {
-  /** Questions that wait for the cluster or an upstream; one more gets SERVFAIL at once. */
+  /** Questions that wait for the cluster, and as many for an upstream; one more gets SERVFAIL at once. */
   underWay?: number
   /** Smaller shuts out honest clients, larger lets one program hold more memory. */
   tcpConnections?: number

@@ -368,6 +368,16 @@ const MALFORMED: ReadonlyArray<{ why: string; bytes: string; code?: string }> = 
     bytes: '0001 0100 0001 0000 0000 0001 05 6c6f63616c 00 0006 0001 00 0029 04d0 00 00 0000 0002 000a',
     code: 'FORMERR',
   },
+  {
+    why: 'more records than a question has',
+    bytes: `0001 0100 0001 0000 0000 0003 05 6c6f63616c 00 0006 0001 ${'00 0001 0001 00000000 0000'.repeat(3)}`,
+    code: 'FORMERR',
+  },
+  {
+    why: 'an answer in a question',
+    bytes: '0001 0100 0001 0001 0000 0000 05 6c6f63616c 00 0006 0001 00 0001 0001 00000000 0004 7f000001',
+    code: 'FORMERR',
+  },
   { why: 'NOTIFY', bytes: '0001 2000 0001 0000 0000 0000 05 6c6f63616c 00 0006 0001', code: 'NOTIMP' },
   { why: 'UPDATE', bytes: '0001 2800 0001 0000 0000 0000 05 6c6f63616c 00 0006 0001', code: 'NOTIMP' },
   { why: 'CHAOS', bytes: '0001 0100 0001 0000 0000 0000 07 76657273696f6e 04 62696e64 00 0010 0003', code: 'REFUSED' },
