@@ -1,0 +1,132 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
+
+/*
+ * An instance is a session of its own (setsid): its leader's pid is also the id of its process group and session.
+ * A pid is reused after its process ended, so a process is known by pid *and* start time, and a run also by a mark in
+ * its environment (HEDGEROW_RUN), which even a daemon that left the session carries.
+ *
+ *     /proc/<pid>/stat    1234 (any text) S ppid pgrp session … starttime(22nd)      proc_pid_stat(5)
+ */
+
+export interface ProcessStat {
+  pid: number
+  state: string
+  pgrp: number
+  session: number
+  /** Clock ticks since boot. */
+  startTime: number
+}
+
+export function statOf(pid: number): ProcessStat | undefined {
+  try {
+    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+  } catch {
+    return undefined // ended, or there is no /proc here
+  }
+}
+
+/** The name in brackets may itself hold brackets and blanks: the last bracket ends it. */
+export function parseStat(text: string): ProcessStat | undefined {
+  const close = text.lastIndexOf(')')
+  const rest = text.slice(close + 2).split(' ')
+  const [pid, state, pgrp, session, startTime] = [Number.parseInt(text, 10), rest[0], rest[2], rest[3], rest[19]]
+  if (close < 0 || !Number.isInteger(pid) || state === undefined || startTime === undefined) return undefined
+  return { pid, state, pgrp: Number(pgrp), session: Number(session), startTime: Number(startTime) }
+}
+
+/** Changes with every start of the machine: pids and start times mean nothing across it. */
+export function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+  } catch {
+    return ''
+  }
+}
+
+export function isAlive(pid: number, startTime: number): boolean {
+  const stat = statOf(pid)
+  return stat !== undefined && stat.startTime === startTime && stat.state !== 'Z'
+}
+
+/** A process and all that descend from it, as far as they were not orphaned. */
+export function descendants(pid: number): number[] {
+  const found = [pid]
+  for (let i = 0; i < found.length && found.length < 10_000; i++) found.push(...childrenOf(found[i] as number))
+  return found
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap((thread) => {
+      const text = readFileSync(`/proc/${pid}/task/${thread}/children`, 'latin1').trim()
+      return text === '' ? [] : text.split(' ').map(Number)
+    })
+  } catch {
+    return [] // it ended while we looked, or the kernel does not tell
+  }
+}
+
+export function signalGroup(leader: number, signal: NodeJS.Signals | 0): boolean {
+  return signalOne(-leader, signal)
+}
+
+function signalOne(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' // there, but not ours to signal
+  }
+}
+
+/** A group of zombies only, which nobody has collected yet, is gone. The cheap question comes first. */
+async function isThere(leader: number): Promise<boolean> {
+  if (!signalGroup(leader, 0)) return false
+  const stat = statOf(leader)
+  return (stat !== undefined && stat.state !== 'Z') || (await membersOf(leader, undefined)).length > 0
+}
+
+/** Those of the session or group, or with the mark in their environment. */
+export async function membersOf(leader: number | undefined, mark: string | undefined): Promise<number[]> {
+  const pids = (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name)).map(Number)
+  const found: number[] = []
+  for (const pid of pids) {
+    if (pid === process.pid) continue
+    const stat = parseStat(await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => ''))
+    if (stat === undefined || stat.state === 'Z') continue
+    if (stat.pgrp === leader || stat.session === leader || (mark !== undefined && (await isMarked(pid, mark))))
+      found.push(pid)
+  }
+  return found
+}
+
+async function isMarked(pid: number, mark: string): Promise<boolean> {
+  const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '') // another user's
+  return environment.startsWith(`HEDGEROW_RUN=${mark}\0`) || environment.includes(`\0HEDGEROW_RUN=${mark}\0`)
+}
+
+const LOOK_MS = 20
+/** What SIGKILL has not ended by then hangs in the kernel; waiting longer would hang us too. */
+const KILL_MS = 3_000
+
+export interface EndingGroup {
+  /** The leader's pid, while the group is known to be ours. */
+  leader: number | undefined
+  mark: string
+  graceMs: number
+  sleep: (ms: number) => Promise<void>
+}
+
+/** SIGTERM, then SIGKILL after the grace, to the group and to everything that left it. Resolves when nothing is left. */
+export async function endGroup({ leader, mark, graceMs, sleep }: EndingGroup): Promise<void> {
+  if (leader !== undefined && signalGroup(leader, 'SIGTERM')) {
+    for (let waited = 0; waited < graceMs && (await isThere(leader)); waited += LOOK_MS) await sleep(LOOK_MS)
+    signalGroup(leader, 'SIGKILL')
+  }
+  for (let waited = 0; waited < KILL_MS; waited += LOOK_MS) {
+    const left = await membersOf(leader, mark)
+    if (left.length === 0) return
+    for (const pid of left) signalOne(pid, 'SIGKILL')
+    await sleep(LOOK_MS)
+  }
+}

@@ -1,0 +1,190 @@
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { close } from 'node:fs'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+import { explain, MeshError } from '../../errors.ts'
+import { bootId, descendants, endGroup, isAlive, signalGroup, statOf } from './process-group.ts'
+import { isFree, PortPool } from './ports.ts'
+import { environmentOf, programOf, type Program } from './program.ts'
+import {
+  endpointKey,
+  type Ended,
+  type Endpoint,
+  type Endpoints,
+  type Launch,
+  type Running,
+  type Runtime,
+  type Trace,
+} from './runtime.ts'
+
+export interface ProcessOptions {
+  /** The node's id, for HEDGEROW_NODE. */
+  node: string
+  /** The host's environment, of which a few variables are kept. */
+  inherited?: Readonly<Record<string, string | undefined>>
+  ports?: PortPool
+  clock?: Clock
+}
+
+/** How often an adopted process is looked for: it is not our child, so nobody tells us when it ends. */
+const ADOPTED_LOOK_MS = 250
+/** What outlives its leader gets this long to end. */
+const LEFT_BEHIND_MS = 1_000
+
+/**
+ * Runs programs of this node as process groups of their own. Memory and CPU are counted by the scheduler, not limited.
+ * An instance outlives a crash of the agent and is adopted by the next one.
+ */
+export class ProcessRuntime implements Runtime {
+  readonly name = 'process'
+  readonly #node: string
+  readonly #inherited: Readonly<Record<string, string | undefined>>
+  readonly #ports: PortPool
+  readonly #clock: Clock
+
+  constructor({ node, inherited = process.env, ports = new PortPool(), clock = systemClock }: ProcessOptions) {
+    this.#node = node
+    this.#inherited = inherited
+    this.#ports = ports
+    this.#clock = clock
+  }
+
+  async launch(launch: Launch): Promise<Running> {
+    const endpoints = await this.#endpoints(launch)
+    try {
+      const run = randomBytes(8).toString('hex')
+      const { assignment, environment: given } = launch
+      const environment = environmentOf({
+        assignment,
+        endpoints,
+        node: this.#node,
+        run,
+        inherited: this.#inherited,
+        given,
+      })
+      const program = await programOf(assignment.spec, environment)
+      launch.onTrace({ run, boot: bootId() }) // a crash from here on leaves something that carries the mark
+      return this.#running({ run, endpoints, ...(await begin(program, launch, run)) })
+    } catch (error) {
+      this.#release(endpoints)
+      throw error
+    }
+  }
+
+  async adopt(launch: Launch, trace: Trace): Promise<Running | undefined> {
+    const { run, boot, pid, startTime } = trace
+    if (boot !== bootId() || typeof run !== 'string') return undefined // the machine was started again: nothing is left
+    if (typeof pid !== 'number' || typeof startTime !== 'number' || !isAlive(pid, startTime)) {
+      await endGroup({ leader: undefined, mark: run, graceMs: 0, sleep: (ms) => this.#clock.sleep(ms) })
+      return undefined
+    }
+    for (const port of launch.assignment.spec.ports) {
+      const endpoint = launch.endpoints[endpointKey(port)]
+      if (endpoint !== undefined && !launch.assignment.spec.fixedPorts) this.#ports.keep(port.protocol, endpoint.port)
+    }
+    launch.onTrace(trace)
+    const exited = this.#watchAdopted(pid, startTime)
+    return this.#running({ pid, startTime, run, endpoints: launch.endpoints, exited, unref: () => undefined })
+  }
+
+  /** A free port for each, the last one if it is still free; or the program's own, when it insists on them. */
+  async #endpoints({ assignment: { spec }, endpoints }: Launch): Promise<Endpoints> {
+    const found: Record<string, Endpoint> = {}
+    for (const { port, protocol, target } of spec.ports) {
+      const key = endpointKey({ port, protocol })
+      if (!spec.fixedPorts) {
+        found[key] = { host: '127.0.0.1', port: await this.#ports.take(protocol, endpoints[key]?.port) }
+      } else if (await isFree(protocol, target)) found[key] = { host: '127.0.0.1', port: target }
+      else throw new MeshError('RUNTIME_FAILED', { reason: `${protocol} port ${target} is taken on this node` })
+    }
+    return found
+  }
+
+  #release(endpoints: Endpoints): void {
+    for (const [key, { port }] of Object.entries(endpoints))
+      this.#ports.release(key.startsWith('udp') ? 'udp' : 'tcp', port)
+  }
+
+  #running({ pid, startTime, run, endpoints, exited, unref }: Group): Running {
+    const sleep = (ms: number) => this.#clock.sleep(ms)
+    let isOurs = true
+    let leaving: Promise<void> | undefined
+    const leave = (graceMs: number) => {
+      leaving ??= endGroup({ leader: pid, mark: run, graceMs, sleep }).finally(() => {
+        isOurs = false // the group is empty: its number may be given to somebody else
+      })
+      return leaving
+    }
+    // Whatever the program left behind would hold its ports, and is nobody's once the leader is gone.
+    const ended = exited.then(async (how) => {
+      if (isOurs) await leave(LEFT_BEHIND_MS)
+      this.#release(endpoints)
+      return how
+    })
+    return {
+      endpoints,
+      pid,
+      ended,
+      pids: () => (isAlive(pid, startTime) ? descendants(pid) : []),
+      stop: async (graceMs) => {
+        await leave(graceMs)
+        await ended
+      },
+      kill: () => {
+        if (isOurs) signalGroup(pid, 'SIGKILL')
+      },
+      letGo: () => {
+        isOurs = false
+        unref()
+      },
+    }
+  }
+
+  async #watchAdopted(pid: number, startTime: number): Promise<Ended> {
+    while (isAlive(pid, startTime)) await this.#clock.sleep(ADOPTED_LOOK_MS)
+    return { detail: 'ended; the exit code is not known, because the agent was restarted meanwhile' }
+  }
+}
+
+interface Group {
+  pid: number
+  startTime: number
+  run: string
+  endpoints: Endpoints
+  exited: Promise<Ended>
+  unref: () => void
+}
+
+async function begin(
+  { argv: [file, ...args], cwd, environment }: Program,
+  { output, onTrace }: Launch,
+  run: string,
+): Promise<Omit<Group, 'run' | 'endpoints'>> {
+  const fd = await output()
+  try {
+    // `detached` is setsid(2): a session and group of its own.
+    const child = spawn(file, args, { cwd, env: environment, detached: true, stdio: ['ignore', fd, fd] })
+    const exited = new Promise<Ended>((resolve) => child.once('exit', (code, signal) => resolve(endedBy(code, signal))))
+    const { pid } = child
+    const startTime = pid === undefined ? 0 : (statOf(pid)?.startTime ?? 0)
+    if (pid !== undefined) onTrace({ run, boot: bootId(), pid, startTime })
+    await once(child, 'spawn')
+    return { pid: pid as number, startTime, exited, unref: () => child.unref() }
+  } catch (error) {
+    throw new MeshError('RUNTIME_FAILED', { reason: whyNot(error, file), program: file }, { cause: error })
+  } finally {
+    close(fd, () => undefined)
+  }
+}
+
+function whyNot(error: unknown, file: string): string {
+  const { code } = error as NodeJS.ErrnoException
+  if (code === 'ENOENT') return `${file} is not on this node`
+  return code === 'EACCES' ? `${file} may not be executed` : explain(error)
+}
+
+function endedBy(code: number | null, signal: NodeJS.Signals | null): Ended {
+  if (code !== null) return { code, detail: `exited with code ${code}` }
+  return { detail: `ended by ${signal ?? 'a signal'}` }
+}

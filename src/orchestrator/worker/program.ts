@@ -1,0 +1,92 @@
+import { stat } from 'node:fs/promises'
+import { dirname, isAbsolute, resolve } from 'node:path'
+import { MeshError } from '../../errors.ts'
+import type { Assignment, ServiceSpec } from '../spec.ts'
+import { endpointKey, type Endpoints } from './runtime.ts'
+
+/** What is executed, with everything filled in. */
+export interface Program {
+  argv: [string, ...string[]]
+  cwd: string
+  environment: Record<string, string>
+}
+
+/** What a program may know of the host: enough to find programs and to behave, nothing that was meant for the agent. */
+const KEPT = ['PATH', 'HOME', 'USER', 'LANG', 'LC_ALL', 'TZ', 'TMPDIR'] as const
+
+export interface Facts {
+  assignment: Assignment
+  endpoints: Endpoints
+  node: string
+  run: string
+  inherited: Readonly<Record<string, string | undefined>>
+  /** The worker's: how to reach the mesh from inside. */
+  given: Readonly<Record<string, string>>
+}
+
+/** The SLA's variables go before the host's and the mesh's; what the node knows of the instance before all. */
+export function environmentOf({ assignment, endpoints, node, run, inherited, given }: Facts): Record<string, string> {
+  const { spec, ordinal, instance } = assignment
+  const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
+  const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
+  const first = spec.ports.find(({ protocol }) => protocol === 'tcp') ?? spec.ports[0]
+  const listen = first === undefined ? undefined : endpoints[endpointKey(first)]
+  const where = listen === undefined ? {} : { PORT: String(listen.port), HOST: listen.host }
+  const ports = spec.ports.toReversed().flatMap((port) => {
+    // tcp 53 and udp 53 share a name: the first of the SLA has it
+    const endpoint = endpoints[endpointKey(port)]
+    return endpoint === undefined ? [] : [[`HEDGEROW_PORT_${port.port}`, String(endpoint.port)]]
+  })
+  return {
+    ...(Object.fromEntries(kept) as Record<string, string>),
+    ...given,
+    ...(spec.fixedPorts ? where : {}),
+    ...(Object.fromEntries(own) as Record<string, string>),
+    ...(spec.fixedPorts ? {} : where),
+    ...(Object.fromEntries(ports) as Record<string, string>),
+    HEDGEROW_APP: `${spec.app}.${spec.appNamespace}`,
+    HEDGEROW_SERVICE: spec.id,
+    HEDGEROW_INSTANCE: instance,
+    HEDGEROW_ORDINAL: String(ordinal),
+    HEDGEROW_NODE: node,
+    HEDGEROW_RUN: run,
+  }
+}
+
+/** `${PORT}` and the like; what is not known stays as it is, for a shell to fill in. */
+export function filledIn(text: string, variables: Readonly<Record<string, string>>): string {
+  return text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (whole, name: string) =>
+    Object.hasOwn(variables, name) ? (variables[name] as string) : whole,
+  )
+}
+
+/**
+ * What to execute: `cmd`, or else the file `code` (by this Node when it is a script of its kind). A folder `code` is
+ * where it runs; so is `workdir`.
+ * @throws MeshError RUNTIME_FAILED when a file or folder is not there.
+ */
+export async function programOf(spec: ServiceSpec, environment: Record<string, string>): Promise<Program> {
+  const code = spec.code === '' ? undefined : await found(spec.code)
+  const folder = code === undefined ? process.cwd() : code.isFolder ? code.path : dirname(code.path)
+  const cwd = spec.workdir === undefined ? folder : resolve(folder, spec.workdir)
+  if (spec.workdir !== undefined && !(await found(cwd))?.isFolder) {
+    throw new MeshError('RUNTIME_FAILED', { reason: 'workdir is not a folder on this node', workdir: cwd })
+  }
+  const [program, ...rest] = spec.cmd.map((word) => filledIn(word, environment))
+  if (program !== undefined) return { argv: [program, ...rest], cwd, environment }
+  if (code === undefined || code.isFolder) {
+    throw new MeshError('RUNTIME_FAILED', { reason: 'cmd is empty, and code is no file to run', code: spec.code })
+  }
+  const isScript = /\.(?:js|mjs|cjs|ts|mts)$/.test(code.path)
+  return { argv: isScript ? [process.execPath, code.path] : [code.path], cwd, environment }
+}
+
+async function found(path: string): Promise<{ path: string; isFolder: boolean } | undefined> {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(path)) return undefined // a URL: nothing is fetched, `cmd` must do
+  const absolute = isAbsolute(path) ? path : resolve(path)
+  try {
+    return { path: absolute, isFolder: (await stat(absolute)).isDirectory() }
+  } catch (cause) {
+    throw new MeshError('RUNTIME_FAILED', { reason: 'not on this node', path: absolute }, { cause })
+  }
+}

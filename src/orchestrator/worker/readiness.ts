@@ -1,0 +1,91 @@
+import { get } from 'node:http'
+import { connect } from 'node:net'
+import type { Clock } from '../../kit/clock.ts'
+import type { CheckSpec, ServiceSpec } from '../spec.ts'
+import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
+
+/**
+ *                 answers                       fails 3 times in a row
+ *     waiting ───────────────▶ ready ───────────────────────────────────▶ waiting
+ *             ◀ looks often             looks every `intervalMs`
+ */
+export interface Verdict {
+  isReady: boolean
+  failures: number
+}
+
+/** Fewer and one lost packet takes an instance out; more and callers meet a dead one for longer. */
+const FAILURES = 3
+
+/** What one more look at the port means. */
+export function judge({ isReady, failures }: Verdict, fault: string | undefined): Verdict {
+  if (fault === undefined) return { isReady: true, failures: 0 }
+  return { isReady: isReady && failures + 1 < FAILURES, failures: failures + 1 }
+}
+
+/** What is looked at: the SLA's check, else the first TCP port; `undefined` when there is nothing to look at. */
+export function checkOf(spec: ServiceSpec): CheckSpec | undefined {
+  if (spec.oneShot) return undefined // a job is never called
+  const tcp = spec.ports.find(({ protocol }) => protocol === 'tcp')
+  if (spec.check !== undefined || tcp === undefined) return spec.check
+  return { kind: 'tcp', port: tcp.port, path: '/', intervalMs: 2_000, timeoutMs: 1_000 }
+}
+
+/** So many looks in vain before the first success are worth a word. */
+const SLOW_START = 10
+/** Between looks at an instance that is not ready yet: short, because somebody may be waiting for it. */
+const FIRST_LOOK_MS = 25
+const LAST_LOOK_MS = 500
+
+export interface Watch {
+  spec: ServiceSpec
+  endpoints: Endpoints
+  clock: Clock
+  /** Told when it changes, and with the reason while it is not ready. */
+  onVerdict: (isReady: boolean, reason: string | undefined) => void
+}
+
+/** Looks again and again, until the signal. Without anything to look at, the instance is ready at once. */
+export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
+  const check = checkOf(spec)
+  const endpoint = check && endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
+  if (check === undefined || endpoint === undefined) return onVerdict(true, undefined)
+  let verdict: Verdict = { isReady: false, failures: 0 }
+  let waitMs = FIRST_LOOK_MS
+  while (!signal.aborted) {
+    const fault = await probe(check, endpoint, signal)
+    if (signal.aborted) return
+    const before = verdict
+    verdict = judge(before, fault)
+    if (verdict.isReady !== before.isReady || (!verdict.isReady && verdict.failures === SLOW_START)) {
+      onVerdict(verdict.isReady, fault)
+    }
+    waitMs = verdict.isReady ? FIRST_LOOK_MS : Math.min(waitMs * 1.5, LAST_LOOK_MS, check.intervalMs)
+    await clock.sleep(verdict.isReady ? check.intervalMs : waitMs, signal)
+  }
+}
+
+/** Why the instance does not answer, or `undefined` when it does. */
+export function probe(check: CheckSpec, endpoint: Endpoint, signal: AbortSignal): Promise<string | undefined> {
+  const { host, port } = endpoint
+  return new Promise((resolve) => {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)])
+    const told = (error: Error) =>
+      resolve(limit.aborted ? `no answer from ${host}:${port} in ${check.timeoutMs} ms` : error.message)
+    if (check.kind === 'tcp') {
+      const socket = connect({ host, port, signal: limit })
+      socket.on('error', told)
+      socket.once('connect', () => {
+        resolve(undefined)
+        socket.destroy()
+      })
+      return
+    }
+    const request = get({ host, port, path: check.path, agent: false, signal: limit }, (response) => {
+      const { statusCode = 0 } = response
+      response.destroy()
+      resolve(statusCode >= 200 && statusCode < 400 ? undefined : `${check.path} answered ${statusCode}`)
+    })
+    request.on('error', told)
+  })
+}

@@ -1,0 +1,63 @@
+import type { PortSpec, Assignment } from '../spec.ts'
+
+/** Where a service port of an instance really is, on or from this node. */
+export interface Endpoint {
+  host: string
+  port: number
+}
+
+/** By `endpointKey` of the service port. Plain JSON. */
+export type Endpoints = Readonly<Record<string, Endpoint>>
+
+/** How an instance ended by itself. */
+export interface Ended {
+  /** Absent when it is not known, or when a signal ended it. */
+  code?: number
+  /** For people: `exited with code 1`. */
+  detail: string
+}
+
+/** What a runtime needs to find an instance again after the agent was restarted. Plain JSON, written down. */
+export type Trace = Readonly<Record<string, string | number>>
+
+export interface Launch {
+  assignment: Assignment
+  /** Those of the last run: kept where possible, so that an instance comes back where it was. */
+  endpoints: Endpoints
+  /** For the program, beside what the runtime sets itself. */
+  environment: Readonly<Record<string, string>>
+  /** A descriptor for the program's output; belongs to the launch and is closed by the runtime. */
+  output: () => Promise<number>
+  /** Called in the same turn in which something begins to exist that a crash of the agent would leave behind. */
+  onTrace: (trace: Trace) => void
+}
+
+/** One run of an instance. */
+export interface Running {
+  readonly endpoints: Endpoints
+  readonly pid?: number
+  /** Every process of the instance that is known now. */
+  pids(): number[]
+  /** When it ended by itself or was stopped; never rejects. */
+  readonly ended: Promise<Ended>
+  /** Asks it to end, insists after `graceMs`, and resolves when nothing of it is left. */
+  stop(graceMs: number): Promise<void>
+  /** At once and without waiting: the agent itself is ending. */
+  kill(): void
+  /** Leaves it running, for the next agent to adopt; nothing here looks after it any more. */
+  letGo(): void
+}
+
+/** A way to run instances. One suite, test/contracts/runtime.ts, holds for all. */
+export interface Runtime {
+  /** The word an SLA uses for it. */
+  readonly name: string
+  /** @throws MeshError RUNTIME_FAILED when it cannot be started; trying again would not help. */
+  launch(launch: Launch): Promise<Running>
+  /** Takes over what a trace names, as a run; `undefined` when it is gone (and then nothing of it is left). */
+  adopt(launch: Launch, trace: Trace): Promise<Running | undefined>
+}
+
+export function endpointKey({ port, protocol }: Pick<PortSpec, 'port' | 'protocol'>): string {
+  return `${protocol}/${port}`
+}

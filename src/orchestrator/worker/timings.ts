@@ -1,0 +1,19 @@
+import type { BackoffOptions } from '../../kit/backoff.ts'
+
+export interface Timings {
+  /** Between an instance's end and its next start. */
+  backoff: BackoffOptions
+  /** After running this long the backoff begins anew. */
+  steadyMs: number
+  /** From SIGTERM to SIGKILL. */
+  graceMs: number
+  /** How long instances that were lost with an earlier agent wait for the cluster's word before they are started again. */
+  restoreMs: number
+}
+
+export const TIMINGS: Timings = {
+  backoff: { firstMs: 250, limitMs: 15_000 },
+  steadyMs: 60_000,
+  graceMs: 5_000,
+  restoreMs: 3_000,
+}
