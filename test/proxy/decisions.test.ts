@@ -1,0 +1,335 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { authorise } from '../../proxy/authorise.ts'
+import { checkRequest } from '../../proxy/inbound.ts'
+import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow.ts'
+import { patienceMs, Race, type RaceAction } from '../../proxy/race.ts'
+import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/request.ts'
+import type { Refusal } from '../../proxy/tunnel/contract.ts'
+import { entryOf, LiteralTable } from './world.ts'
+
+const caller = (id: string): Caller => instanceCaller(id) as Caller
+
+t.test('who may call whom', async (t) => {
+  const cart = 'shop.acme.cart.prod.0'
+  const other = 'mail.acme.smtp.prod.3'
+  const rows = [
+    { why: 'same app', who: caller(cart), allow: [], allowed: true },
+    { why: 'same app, whatever the list', who: caller(cart), allow: ['mail.acme'], allowed: true },
+    { why: 'another app', who: caller(other), allow: [], allowed: false },
+    { why: 'another app, by app', who: caller(other), allow: ['mail.acme'], allowed: true },
+    { why: 'another app, by service', who: caller(other), allow: ['mail.acme.smtp.prod'], allowed: true },
+    { why: 'another service of that app', who: caller(other), allow: ['mail.acme.imap.prod'], allowed: false },
+    { why: 'a prefix of an app is not the app', who: caller(other), allow: ['mail.ac'], allowed: false },
+    { why: 'same app name, other namespace', who: caller('shop.evil.cart.prod.0'), allow: [], allowed: false },
+    { why: 'anyone', who: caller(other), allow: ['*'], allowed: true },
+    { why: '`node` is for host processes only', who: caller(other), allow: ['node'], allowed: false },
+    { why: 'host process, no list', who: NODE_CALLER, allow: [], allowed: true },
+    { why: 'host process, a list without it', who: NODE_CALLER, allow: ['mail.acme'], allowed: false },
+    { why: 'host process, a list with it', who: NODE_CALLER, allow: ['mail.acme', 'node'], allowed: true },
+    { why: 'host process, anyone', who: NODE_CALLER, allow: ['*'], allowed: true },
+  ]
+  for (const { why, who, allow, allowed } of rows) {
+    const { service } = entryOf({ id: 'shop.acme.stock.prod', allow })
+    t.equal(authorise(who, service).allowed, allowed, why)
+  }
+})
+
+t.test('the destination believes its table, not the request', async (t) => {
+  const table = new LiteralTable(
+    { id: 'shop.acme.cart.prod', on: ['edge/n1', 'edge/n2'] },
+    { id: 'shop.acme.stock.prod', on: ['edge/n2', 'edge/n3'], ports: [80] },
+    { id: 'mail.acme.smtp.prod', on: ['edge/n1'] },
+    { id: 'shop.acme.secret.prod', on: ['edge/n2'], allow: ['shop.acme'] },
+  )
+  const parts = {
+    table,
+    self: 'edge/n2',
+    endpointOf: (id: string, port: number) =>
+      ['shop.acme.stock.prod.0', 'shop.acme.secret.prod.0'].includes(id) && port === 80
+        ? { host: '127.0.0.1', port: 1 }
+        : undefined,
+    isDraining: () => false,
+  }
+  const asked: FlowRequest = {
+    service: 'shop.acme.stock.prod',
+    ordinal: 0,
+    port: 80,
+    protocol: 'tcp',
+    caller: caller('shop.acme.cart.prod.0'),
+    flow: '0123456789abcdef',
+  }
+  const rows: { why: string; peer?: string; change?: Partial<FlowRequest>; draining?: boolean; outcome: string }[] = [
+    { why: 'as it should be', outcome: 'here' },
+    { why: 'a node cannot speak for an instance of another node', peer: 'edge/n3', outcome: 'not-allowed' },
+    {
+      why: 'nor for one on this very node',
+      change: { caller: caller('shop.acme.cart.prod.1') },
+      outcome: 'not-allowed',
+    },
+    { why: 'an app that is not allowed', change: { caller: caller('mail.acme.smtp.prod.0') }, outcome: 'not-allowed' },
+    { why: 'a host process', change: { caller: NODE_CALLER }, outcome: 'here' },
+    {
+      why: 'a host process, not in the list',
+      change: { caller: NODE_CALLER, service: 'shop.acme.secret.prod' },
+      outcome: 'not-allowed',
+    },
+    {
+      why: 'a caller nobody has heard of',
+      change: { caller: caller('shop.acme.ghost.prod.0') },
+      outcome: 'unasked shop.acme.ghost',
+    },
+    {
+      why: 'an instance of a known service that does not exist',
+      change: { caller: caller('shop.acme.cart.prod.9') },
+      outcome: 'unasked shop.acme.cart',
+    },
+    {
+      why: 'a service nobody has heard of',
+      change: { service: 'shop.acme.ghost.prod' },
+      outcome: 'unasked shop.acme.ghost',
+    },
+    { why: 'an instance that is elsewhere', change: { ordinal: 1 }, outcome: 'not-here' },
+    { why: 'a port that is not served', change: { port: 22 }, outcome: 'bad-request' },
+    { why: 'an instance that stops', draining: true, outcome: 'draining' },
+  ]
+  for (const { why, peer = 'edge/n1', change, draining = false, outcome } of rows) {
+    const check = checkRequest(peer, { ...asked, ...change }, { ...parts, isDraining: () => draining })
+    const said = check.kind === 'here' ? 'here' : check.kind === 'unasked' ? `unasked ${check.key}` : check.refusal
+    t.equal(said, outcome, why)
+  }
+})
+
+t.test('requests', async (t) => {
+  const request: FlowRequest = {
+    service: 'shop.acme.cart.prod',
+    ordinal: 7,
+    port: 8080,
+    protocol: 'tcp',
+    caller: caller('shop.acme.front.prod.12'),
+    flow: '00112233445566ff',
+  }
+  t.test('bytes', async (t) => {
+    const bytes = encodeRequest(request)
+    t.equal(
+      bytes.toString('hex'),
+      `01061f9000000007${'00112233445566ff'}13${Buffer.from('shop.acme.cart.prod').toString('hex')}0017${Buffer.from('shop.acme.front.prod.12').toString('hex')}`,
+    )
+    t.same(decodeRequest(bytes), request)
+    const byNode = { ...request, caller: NODE_CALLER }
+    t.same(decodeRequest(encodeRequest(byNode)), byNode)
+  })
+
+  t.test('the longest names fit', async (t) => {
+    const label = 'a'.repeat(63)
+    const service = `${label}.${label}.${label}.${label}`
+    const longest = { ...request, service, ordinal: 999_999, caller: caller(`${service}.999999`) }
+    const bytes = encodeRequest(longest)
+    t.ok(bytes.length <= REQUEST_LIMIT)
+    t.same(decodeRequest(bytes), longest)
+  })
+
+  t.test('what is not one', async (t) => {
+    const good = encodeRequest(request)
+    const at = (offset: number, value: number) => {
+      const bytes = Buffer.from(good)
+      bytes[offset] = value
+      return bytes
+    }
+    const rows: [why: string, bytes: Buffer][] = [
+      ['nothing', Buffer.alloc(0)],
+      ['another version', at(0, 2)],
+      ['another protocol', at(1, 17)],
+      ['port 0', Buffer.concat([good.subarray(0, 2), Buffer.of(0, 0), good.subarray(4)])],
+      ['an ordinal beyond the last', at(4, 1)],
+      ['a byte too many', Buffer.concat([good, Buffer.of(0)])],
+      ['upper case', at(17, 0x53)],
+      ['a name of three labels', encodeRequest({ ...request, service: 'shop.acme.cart' })],
+      ['an empty name', encodeRequest({ ...request, service: '' })],
+      [
+        'a caller without a number',
+        encodeRequest({ ...request, caller: { kind: 'instance', id: 'a.b.c.d', service: 'a.b.c.d' } }),
+      ],
+      ['too long', Buffer.alloc(REQUEST_LIMIT + 1, 1)],
+    ]
+    for (const [why, bytes] of rows) t.equal(decodeRequest(bytes), undefined, why)
+    for (let end = 0; end < good.length; end++) {
+      if (decodeRequest(good.subarray(0, end)) !== undefined) t.fail(`cut off at ${end}`)
+    }
+  })
+
+  t.test('no bytes make it throw, and what it reads is written the same', async (t) => {
+    const good = encodeRequest(request)
+    const mutated = fc.tuple(fc.nat(good.length - 1), fc.nat(255)).map(([at, value]) => {
+      const bytes = Buffer.from(good)
+      bytes[at] = value
+      return bytes
+    })
+    const any = fc.oneof(
+      mutated,
+      fc.uint8Array({ maxLength: 1100 }).map((bytes) => Buffer.from(bytes)),
+    )
+    fc.assert(
+      fc.property(any, (bytes) => {
+        const read = decodeRequest(bytes)
+        if (read !== undefined) t.same(encodeRequest(read), bytes)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+})
+
+t.test('names in logs are canonical', async (t) => {
+  const { service } = entryOf({ id: 'shop.acme.cart.prod' })
+  t.equal(
+    nameOf({ service, choice: { instance: 3, policy: 'closest' }, vip: 0 }),
+    'shop.acme.cart.prod.3.closest.local',
+  )
+})
+
+t.test('patience', async (t) => {
+  const rows: [why: string, rtt: number | undefined, hasSession: boolean, ms: number][] = [
+    ['nothing is known', undefined, true, 250],
+    ['near', 0.2, true, 50],
+    ['far', 40, true, 120],
+    ['a session must be made', 5, false, 250],
+    ['a session must be made, far away', 100, false, 600],
+  ]
+  for (const [why, rtt, hasSession, ms] of rows) t.equal(patienceMs(rtt, hasSession), ms, why)
+})
+
+t.test('the race', async (t) => {
+  type Event =
+    | readonly [at: number, event: 'start' | 'tick']
+    | readonly [at: number, event: 'opened', candidate: number]
+    | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
+  const rows: { why: string; patience: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
+    {
+      why: 'the first answers',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [10, 'opened', 0],
+      ],
+      actions: ['try 0', 'win 0'],
+    },
+    {
+      why: 'refused: the next at once',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'failed', 0],
+        [2, 'opened', 1],
+      ],
+      actions: ['try 0', 'try 1', 'win 1'],
+    },
+    {
+      why: 'silent: the next beside it, and the first may still win',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [49, 'tick'],
+        [50, 'tick'],
+        [60, 'opened', 0],
+      ],
+      actions: ['try 0', 'try 1', 'win 0', 'drop 1'],
+    },
+    {
+      why: 'who opens too late is dropped',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [50, 'tick'],
+        [60, 'opened', 1],
+        [61, 'opened', 0],
+        [62, 'failed', 0],
+        [3000, 'tick'],
+      ],
+      actions: ['try 0', 'try 1', 'win 1', 'drop 0', 'drop 0'],
+    },
+    {
+      why: 'all refuse',
+      patience: [50, 50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'failed', 0],
+        [2, 'failed', 1],
+        [3, 'failed', 2],
+        [4, 'failed', 2],
+      ],
+      actions: ['try 0', 'try 1', 'try 2', 'lose refused'],
+    },
+    { why: 'nobody to try', patience: [], events: [[0, 'start']], actions: ['lose refused'] },
+    {
+      why: 'one that refuses does not end it while another is under way',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [50, 'tick'],
+        [51, 'failed', 1],
+        [900, 'opened', 0],
+      ],
+      actions: ['try 0', 'try 1', 'win 0'],
+    },
+    {
+      why: 'silence until the deadline',
+      patience: [100, 200, 50],
+      events: [
+        [0, 'start'],
+        [100, 'tick'],
+        [299, 'tick'],
+        [300, 'tick'],
+        [2999, 'tick'],
+        [3000, 'tick'],
+        [3001, 'opened', 0],
+      ],
+      actions: ['try 0', 'try 1', 'try 2', 'drop 0', 'drop 1', 'drop 2', 'lose timeout', 'drop 0'],
+    },
+    {
+      why: 'not allowed here is not allowed anywhere',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'failed', 0, 'not-allowed'],
+      ],
+      actions: ['try 0', 'lose refused'],
+    },
+    {
+      why: 'but who is under way may say otherwise',
+      patience: [50, 50, 50],
+      events: [
+        [0, 'start'],
+        [50, 'tick'],
+        [51, 'failed', 0, 'not-allowed'],
+        [101, 'tick'],
+        [110, 'opened', 1],
+      ],
+      actions: ['try 0', 'try 1', 'win 1'],
+    },
+  ]
+  for (const { why, patience, events, actions } of rows) {
+    const race = new Race(patience, 3000, 0)
+    const done: RaceAction[] = []
+    for (const event of events) {
+      const [at, kind] = event
+      if (kind === 'start') done.push(...race.start(at))
+      if (kind === 'tick') done.push(...race.tick(at))
+      if (kind === 'opened') done.push(...race.opened(event[2] as number))
+      if (kind === 'failed') done.push(...race.failed(event[2] as number, (event[3] ?? 'unreachable') as Refusal, at))
+    }
+    const said = done.map((action) =>
+      action.kind === 'lose' ? `lose ${action.why}` : `${action.kind} ${action.candidate}`,
+    )
+    t.same(said, actions, why)
+  }
+
+  t.test('wakes for the next try, then for the deadline, then never', async (t) => {
+    const race = new Race([50, 70], 3000, 1000)
+    race.start(1000)
+    t.equal(race.wakeAt, 1050)
+    race.tick(1050)
+    t.equal(race.wakeAt, 4000)
+    race.opened(1)
+    t.equal(race.wakeAt, undefined)
+  })
+})

@@ -1,0 +1,412 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Server, type Socket, connect } from 'node:net'
+import { createHash } from 'node:crypto'
+import { MeshError } from '../../src/errors.ts'
+import type { Clock } from '../../src/kit/clock.ts'
+import type { Fields, Log } from '../../src/kit/log.ts'
+import type { ServiceEntry } from '../../src/model/change.ts'
+import { choiceKey, choiceOf, type Choice, type ChoiceKey } from '../../src/model/choice.ts'
+import { instanceId, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../src/model/ids.ts'
+import type { InstanceState } from '../../src/model/instance.ts'
+import type { Service } from '../../src/model/service.ts'
+import type { Found, TableView, Target } from '../../src/table/view.ts'
+import type { IncomingStream, Peers, Refusal, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+
+/** What the tests of the proxy stand on: a table as a literal, sessions in memory, servers on port 0. */
+
+export interface ServiceFacts {
+  id: ServiceId
+  ports?: number[]
+  allow?: string[]
+  /** The node of each instance; index is ordinal. */
+  on?: NodeId[]
+  states?: InstanceState[]
+  vips?: Partial<Record<ChoiceKey, number>>
+}
+
+let lastVip = 0xe1000
+
+export function entryOf({ id, ports = [80], allow = [], on = [], states = [], vips }: ServiceFacts): ServiceEntry {
+  const [app, appNamespace, name, namespace] = id.split('.') as [string, string, string, string]
+  const service: Service = {
+    id,
+    app,
+    appNamespace,
+    name,
+    namespace,
+    ports: ports.map((port) => ({ port, protocol: 'tcp' })),
+    allow,
+    vips: vips ?? { 'any.rr': ++lastVip },
+  }
+  const instances = on.map((node, ordinal) => ({
+    id: instanceId(id, ordinal),
+    service: id,
+    ordinal,
+    node,
+    state: states[ordinal] ?? ('running' as const),
+  }))
+  const nodes = [...new Set(on)].map((node) => ({ id: node, addresses: [], relays: [] }))
+  return { version: 1, service, instances, nodes }
+}
+
+/** A table that is changed by `set` and `drop`. */
+export class LiteralTable implements TableView {
+  readonly entries = new Map<ServiceId, ServiceEntry>()
+  readonly #listeners = new Set<(service: ServiceId, entry: ServiceEntry | undefined) => void>()
+
+  constructor(...facts: ServiceFacts[]) {
+    for (const fact of facts) this.set(fact)
+  }
+
+  set(facts: ServiceFacts): ServiceEntry {
+    const entry = entryOf(facts)
+    this.entries.set(facts.id, entry)
+    for (const listener of this.#listeners) listener(facts.id, entry)
+    return entry
+  }
+
+  drop(id: ServiceId): void {
+    this.entries.delete(id)
+    for (const listener of this.#listeners) listener(id, undefined)
+  }
+
+  target(id: ServiceId, choice: Choice = { instance: 'any', policy: 'rr' }): Target {
+    const { service } = this.entries.get(id) as ServiceEntry
+    return { service, choice, vip: service.vips[choiceKey(choice)] ?? 0 }
+  }
+
+  find(name: Parameters<TableView['find']>[0]): Found {
+    const id = `${name.app}.${name.appNamespace}.${name.service}.${name.serviceNamespace ?? name.appNamespace}`
+    const entry = this.entries.get(id)
+    if (entry === undefined) return { kind: 'unasked', key: interestOf(id) }
+    const vip = entry.service.vips[choiceKey(name.choice)]
+    if (vip === undefined) return { kind: 'unknown', reason: `no instance ${name.choice.instance}` }
+    return { kind: 'target', target: { service: entry.service, choice: name.choice, vip } }
+  }
+
+  byVip(vip: number): Target | undefined {
+    for (const { service } of this.entries.values()) {
+      const found = Object.entries(service.vips).find(([, index]) => index === vip)
+      if (found !== undefined) return { service, choice: choiceOf(found[0]) as Choice, vip }
+    }
+    return undefined
+  }
+
+  entry(service: ServiceId): ServiceEntry | undefined {
+    return this.entries.get(service)
+  }
+
+  instance(id: InstanceId) {
+    return this.entries.get(interestOf(id))?.instances.find((instance) => instance.id === id)
+  }
+
+  node(id: NodeId) {
+    for (const { nodes } of this.entries.values()) {
+      const found = nodes.find((node) => node.id === id)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  services(): Iterable<ServiceEntry> {
+    return this.entries.values()
+  }
+
+  onChange(listener: (service: ServiceId, entry: ServiceEntry | undefined) => void): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+}
+
+/** Time that moves when it is told to; sleepers wake in order. */
+export class ManualClock implements Clock {
+  #now = 0
+  readonly #sleepers = new Set<{ at: number; wake: () => void }>()
+
+  now(): number {
+    return this.#now
+  }
+
+  wall(): number {
+    return this.#now
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal?.aborted) return resolve()
+      const sleeper = { at: this.#now + ms, wake: resolve }
+      this.#sleepers.add(sleeper)
+      signal?.addEventListener('abort', () => {
+        this.#sleepers.delete(sleeper)
+        resolve()
+      })
+    })
+  }
+
+  async move(ms: number): Promise<void> {
+    this.#now += ms
+    for (const sleeper of [...this.#sleepers].toSorted((a, b) => a.at - b.at)) {
+      if (sleeper.at > this.#now) continue
+      this.#sleepers.delete(sleeper)
+      sleeper.wake()
+    }
+    await turns(3)
+  }
+}
+
+const WINDOW = 128 * 1024
+
+/** One end of a stream in memory, with a window: `write` says false when it is used up. */
+class MemoryStream implements Stream {
+  peer!: MemoryStream
+  events: Omit<StreamEvents, 'opened' | 'refused'> | undefined
+  unconsumed = 0
+  isBlocked = false
+  isDead = false
+
+  write(chunk: Buffer): boolean {
+    if (this.isDead) return false
+    this.unconsumed += chunk.length
+    this.#later((peer) => peer.events?.data(chunk))
+    this.isBlocked = this.unconsumed >= WINDOW
+    return !this.isBlocked
+  }
+
+  end(): void {
+    this.#later((peer) => peer.events?.end())
+  }
+
+  reset(): void {
+    if (this.isDead) return
+    this.isDead = true
+    setImmediate(() => {
+      if (this.peer.isDead) return
+      this.peer.isDead = true
+      this.peer.events?.reset()
+    })
+  }
+
+  consumed(bytes: number): void {
+    this.#later((peer) => {
+      peer.unconsumed -= bytes
+      if (!peer.isBlocked || peer.unconsumed >= WINDOW / 2) return
+      peer.isBlocked = false
+      peer.events?.drain()
+    })
+  }
+
+  /** setImmediate keeps the order, as a carrier does. */
+  #later(act: (peer: MemoryStream) => void): void {
+    setImmediate(() => {
+      if (!this.isDead && !this.peer.isDead) act(this.peer)
+    })
+  }
+}
+
+/** Two ends of one open stream. */
+export function streamPair(
+  near: Omit<StreamEvents, 'opened' | 'refused'>,
+  far: Omit<StreamEvents, 'opened' | 'refused'>,
+): [Stream, Stream] {
+  const a = new MemoryStream()
+  const b = new MemoryStream()
+  a.peer = b
+  b.peer = a
+  a.events = near
+  b.events = far
+  return [a, b]
+}
+
+/** A session whose OPENs are given to `take` of the other node. */
+export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingStream) => void): Session {
+  return {
+    peer,
+    path: 'direct',
+    rttMs: 1,
+    carriers: 1,
+    streams: 0,
+    bytesIn: 0,
+    bytesOut: 0,
+    open(request, events) {
+      const near = new MemoryStream()
+      const far = new MemoryStream()
+      near.peer = far
+      far.peer = near
+      near.events = events
+      let goneTold: (() => void) | undefined
+      let isAnswered = false
+      far.events = { data: () => undefined, end: () => undefined, drain: () => undefined, reset: () => goneTold?.() }
+      const tell = (act: () => void): void => {
+        isAnswered = true
+        setImmediate(() => !near.isDead && act())
+      }
+      setImmediate(() => {
+        if (near.isDead) return
+        take({
+          peer: self,
+          path: 'direct',
+          request,
+          accept(told) {
+            far.events = told
+            tell(() => events.opened())
+            return far
+          },
+          refuse: (refusal: Refusal) => tell(() => events.refused(refusal)),
+          onGone: (listener) => (goneTold = () => !isAnswered && listener()),
+        })
+      })
+      return near
+    },
+  }
+}
+
+/** Peers with these sessions open; `rtts` in ms. */
+export function peersWith(sessions: Session[], rtts: Record<NodeId, number> = {}): Peers & { dialled: NodeId[] } {
+  const dialled: NodeId[] = []
+  return {
+    dialled,
+    session: (node) => {
+      dialled.push(node.id)
+      return Promise.reject(new MeshError('NO_PATH', { node: node.id }))
+    },
+    existing: (node) => sessions.find(({ peer }) => peer === node),
+    all: () => sessions,
+    rttMs: (node) => rtts[node],
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  }
+}
+
+export interface Line {
+  level: string
+  sentence: string
+  fields: Fields
+}
+
+/** A log that is kept. */
+export function keptLog(): Log & { lines: Line[]; line: (sentence: string) => Promise<Line> } {
+  const lines: Line[] = []
+  const write =
+    (level: string) =>
+    (sentence: string, fields: Fields = {}) =>
+      void lines.push({ level, sentence, fields })
+  return {
+    lines,
+    debug: write('debug'),
+    info: write('info'),
+    warn: write('warn'),
+    error: write('error'),
+    child() {
+      return this
+    },
+    isDebug: true,
+    line: async (sentence) => {
+      await until(() => lines.some((line) => line.sentence === sentence))
+      return lines.find((line) => line.sentence === sentence) as Line
+    },
+  }
+}
+
+export interface Served {
+  port: number
+  server: Server
+  sockets: Socket[]
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** A TCP server on loopback; its sockets are half-open. */
+export async function serve(onSocket: (socket: Socket) => void, host = '127.0.0.1', port = 0): Promise<Served> {
+  const sockets: Socket[] = []
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.push(socket)
+    socket.on('error', () => undefined)
+    onSocket(socket)
+  })
+  server.listen({ host, port })
+  await once(server, 'listening')
+  return {
+    port: (server.address() as AddressInfo).port,
+    server,
+    sockets,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await turns(2)
+    },
+  }
+}
+
+export function echo(socket: Socket): void {
+  socket.pipe(socket)
+}
+
+/** A client socket: half-open, collecting what it hears. */
+export class Client {
+  readonly socket: Socket
+  readonly chunks: Buffer[] = []
+  readonly #ended = Promise.withResolvers<void>()
+  readonly #closed = Promise.withResolvers<string>()
+  /** The other side has ended. */
+  readonly ended = this.#ended.promise
+  /** `ok`, or the error's code. */
+  readonly closed = this.#closed.promise
+
+  constructor(socket: Socket) {
+    this.socket = socket
+    let code = 'ok'
+    socket.on('data', (chunk: Buffer) => this.chunks.push(chunk))
+    socket.resume()
+    socket.on('end', () => this.#ended.resolve())
+    socket.on('error', (error: NodeJS.ErrnoException) => (code = error.code ?? error.message))
+    socket.on('close', () => {
+      this.#ended.resolve()
+      this.#closed.resolve(code)
+    })
+  }
+
+  static async connect(port: number, host = '127.0.0.1'): Promise<Client> {
+    const socket = connect({ host, port, allowHalfOpen: true })
+    const client = new Client(socket)
+    await once(socket, 'connect')
+    return client
+  }
+
+  get text(): string {
+    return Buffer.concat(this.chunks).toString('latin1')
+  }
+
+  get bytes(): number {
+    return this.chunks.reduce((sum, chunk) => sum + chunk.length, 0)
+  }
+
+  digest(): string {
+    return digestOf(Buffer.concat(this.chunks))
+  }
+
+  [Symbol.dispose](): void {
+    this.socket.destroy()
+  }
+}
+
+export function digestOf(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+export async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn++) await new Promise<void>((resolve) => setImmediate(resolve))
+}
+
+/** Waits for a fact; a test that waits for ever is ended by tap. */
+export async function until(fact: () => boolean): Promise<void> {
+  while (!fact()) await new Promise((resolve) => setTimeout(resolve, 2))
+}
+
+/** The number of a free port, on every loopback address for as long as nobody else takes it. */
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  server.listen({ host: '127.0.0.1', port: 0 })
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
