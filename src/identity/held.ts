@@ -158,7 +158,7 @@ export class HeldIdentity implements Identity {
 /** When to renew, milliseconds since 1970: two thirds into the life, give or take a twentieth. */
 export function renewalAt({ notBefore, notAfter }: { notBefore: Date; notAfter: Date }, random: () => number): number {
   const lifeMs = notAfter.getTime() - notBefore.getTime()
-  return notBefore.getTime() + lifeMs * (RENEW_AT + (random() * 2 - 1) * JITTER)
+  return notBefore.getTime() + Math.round(lifeMs * (RENEW_AT + (random() * 2 - 1) * JITTER))
 }
 
 interface Held extends Credentials {

@@ -68,7 +68,10 @@ export function parseToken(text: string): JoinToken {
   }
   if (!shape.Check(content)) {
     const [fault] = shape.Errors(content)
-    throw invalid(`${fault?.instancePath.slice(1) || 'its content'} ${fault?.message ?? 'is wrong'}`)
+    const key = fault?.instancePath.slice(1) || 'its content'
+    throw invalid(
+      fault?.keyword === 'boolean' ? 'it says more than a token does' : `${key} ${fault?.message ?? 'is wrong'}`,
+    )
   }
   const protocol = URL.parse(content.url)?.protocol
   if (protocol !== 'https:' && protocol !== 'wss:') throw invalid('url is not https:// or wss://')

@@ -123,6 +123,18 @@ export function wear(claim: Claim, honest: Identity): Identity {
   }
 }
 
+/** A proper request for a key that is not ours to sign. */
+export async function requestOnP384(): Promise<string> {
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' }
+  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: 'CN=x',
+    keys,
+    signingAlgorithm: algorithm,
+  })
+  return request.toString('pem')
+}
+
 function importKey(pem: string) {
   const der = createPrivateKey(pem).export({ format: 'der', type: 'pkcs8' })
   return crypto.subtle.importKey('pkcs8', new Uint8Array(der), keys, false, ['sign'])
