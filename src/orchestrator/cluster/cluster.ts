@@ -148,6 +148,7 @@ export class Cluster implements AsyncDisposable {
       const placement: Placement = new Placement({
         works: books.works,
         nodes,
+        clock,
         onChange: (record) => {
           publisher.touch(record.assignment.spec.id)
           root.changed(record)

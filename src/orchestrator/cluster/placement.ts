@@ -1,5 +1,7 @@
 import PQueue from 'p-queue'
 import { explain, isMeshError, MeshError } from '../../errors.ts'
+import { Backoff } from '../../kit/backoff.ts'
+import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../kit/log.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../model/ids.ts'
@@ -13,6 +15,7 @@ import type { LinkedNode, Nodes } from './nodes.ts'
 export interface PlacementParts {
   works: Works
   nodes: Nodes
+  clock: Clock
   /** Something that tables show, or the root wants to know, has changed. */
   onChange: (record: WorkRecord) => void
   /** The work has left this cluster. */
@@ -23,11 +26,15 @@ export interface PlacementParts {
   metrics: Metrics
 }
 
+/** Rests before an instance that could not be started is tried again. */
+const AFTER_FAILURE = { firstMs: 2_000, limitMs: 60_000 }
+
 /** Which node runs what. Nodes may refuse, fail and come back; work leaves only to the root, or when it is withdrawn. */
 export class Placement {
   readonly #parts: PlacementParts
   /** One at a time: two placements never see the same free capacity. */
   readonly #queue = new PQueue({ concurrency: 1 })
+  readonly #failures = new Map<InstanceId, { backoff: Backoff; retryAt: number }>()
   #isClosed = false
 
   constructor(parts: PlacementParts) {
@@ -77,6 +84,7 @@ export class Placement {
       }
       if (report.generation < record.assignment.generation) continue // of before it was renewed
       const { state, detail, restarts } = report
+      if (state === 'running') this.#failures.delete(report.instance)
       this.#change(report.instance, { state: record.wanted ? state : 'stopping', detail, restarts })
     }
   }
@@ -118,8 +126,9 @@ export class Placement {
       const { instance } = record.assignment
       if (isOver(record)) continue
       if (!record.wanted) this.withdraw(instance)
-      else if (record.node === undefined || !nodes.isExpected(record.node))
+      else if (record.node === undefined || !nodes.isExpected(record.node)) {
         void this.#background(() => this.#replace(instance))
+      } else if (hasGivenUp(record) && this.#isDue(instance)) void this.#background(() => this.#recover(instance))
     }
   }
 
@@ -166,6 +175,29 @@ export class Placement {
       works.delete(id)
       this.#parts.onChange({ ...record, wanted: false })
     } else if (record.detail !== reason) this.#change(id, { detail: reason })
+  }
+
+  /** True when its worker gave up long enough ago; the first look only starts the wait. */
+  #isDue(id: InstanceId): boolean {
+    const { clock } = this.#parts
+    const failure = this.#failures.get(id)
+    if (failure !== undefined && clock.now() < failure.retryAt) return false
+    const backoff = failure?.backoff ?? new Backoff(AFTER_FAILURE)
+    this.#failures.set(id, { backoff, retryAt: clock.now() + backoff.nextMs() })
+    return failure !== undefined
+  }
+
+  /** Its worker could not start it: another node if one has room, else the same one again. */
+  async #recover(id: InstanceId): Promise<void> {
+    const { works, nodes } = this.#parts
+    const before = works.get(id)
+    const node = before?.node === undefined ? undefined : nodes.alive(before.node)
+    if (before === undefined || node === undefined || !before.wanted || !hasGivenUp(before)) return
+    if ((await this.#place(id, new Set([node.id]))) === undefined) return this.#askToEnd(node, id)
+    const record = works.get(id)
+    if (record === undefined || !record.wanted) return
+    this.#change(id, { node: node.id, state: 'failed', detail: before.detail })
+    await this.#assign(node, works.get(id) as WorkRecord)
   }
 
   /** Tries the nodes in the order `schedule` gives. `undefined`: one has it; else why none. */
@@ -227,6 +259,7 @@ export class Placement {
   #end(record: WorkRecord): void {
     const { works, onChange, onEnded } = this.#parts
     works.delete(record.assignment.instance)
+    this.#failures.delete(record.assignment.instance)
     const ended: WorkRecord = { ...record, wanted: false, state: 'stopped' }
     onEnded(ended)
     onChange(ended)
@@ -254,6 +287,11 @@ export class Placement {
       this.#parts.log.error('an instance could not be placed', { error })
     }
   }
+}
+
+/** The worker will not try again by itself. */
+function hasGivenUp({ state, assignment }: WorkRecord): boolean {
+  return !assignment.spec.oneShot && (state === 'failed' || state === 'stopped')
 }
 
 /** A one-shot job that ended, well or not: it takes nothing and goes nowhere. */

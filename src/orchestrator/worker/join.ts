@@ -1,0 +1,46 @@
+import { join } from 'node:path'
+import { MeshError } from '../../errors.ts'
+import { enrol } from '../../identity/enrol.ts'
+import { openPrivateDirectory, readIfThere, replace } from '../../identity/files.ts'
+import { HeldIdentity } from '../../identity/held.ts'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+
+export interface NodeOptions {
+  /** Where key, certificate and the cluster's address are kept. */
+  dir: string
+  name: string
+  /** Needed at first start, and after the node was away for longer than its certificate lives. */
+  token?: string
+  clock?: Clock
+}
+
+const URL_FILE = 'cluster-url'
+
+/**
+ * Who this node is and where its cluster is: as saved, or newly joined with the token.
+ * @throws MeshError TOKEN_INVALID, TOKEN_REFUSED, NOT_RUNNING, CERTIFICATE_REFUSED, STATE_UNREADABLE, STATE_CORRUPT
+ */
+export async function enrolNode(
+  options: NodeOptions,
+  signal: AbortSignal,
+): Promise<{ identity: HeldIdentity; url: string }> {
+  const { dir, name, token, clock = systemClock } = options
+  const saved = await HeldIdentity.open(dir, clock)
+  const url = await readIfThere(join(dir, URL_FILE))
+  if (saved !== undefined && url !== undefined && !saved.isExpired) return { identity: saved, url: url.trim() }
+  if (token === undefined) {
+    throw saved?.isExpired === true
+      ? new MeshError('CERTIFICATE_REFUSED', {
+          reason: 'it expired while this node was away',
+          until: saved.notAfter,
+          remedy: REMEDY,
+        })
+      : new MeshError('TOKEN_INVALID', { reason: 'the first start of a node needs a join token', remedy: REMEDY })
+  }
+  await openPrivateDirectory(dir)
+  const joined = await enrol({ token, role: 'node', name, dir, clock }, signal)
+  await replace(join(dir, URL_FILE), `${joined.url}\n`)
+  return joined
+}
+
+const REMEDY = 'join with a new token: hedgerow token create'

@@ -1,0 +1,213 @@
+import { isMeshError } from '../../errors.ts'
+import type { Identity, Principal } from '../../identity/contract.ts'
+import { clientOptions, verifyServer } from '../../identity/tls.ts'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Log } from '../../kit/log.ts'
+import { dialText } from '../../kit/websocket.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../model/change.ts'
+import type { InstanceId, InterestKey, NodeId } from '../../model/ids.ts'
+import type { VipIndex } from '../../model/service.ts'
+import { DialledLink } from '../link/dialled-link.ts'
+import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
+import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
+import { FeedStream } from './feed-stream.ts'
+import { LogStreams, type LogSource } from './log-streams.ts'
+
+/** The worker, as the link needs it. */
+export interface UplinkWorker extends LogSource {
+  /** @throws MeshError with `details.reason` when this node cannot take it */
+  assign(assignment: Assignment): void | Promise<void>
+  /** False when there is nothing of it here. */
+  withdraw(instance: InstanceId): boolean
+  /** Ends everything else. */
+  keepOnly(wanted: Iterable<InstanceId>): void
+  reports(): readonly InstanceReport[]
+}
+
+/** An identity that renews itself through this link. */
+export interface RenewingIdentity extends Identity {
+  renewLoop(
+    options: { renew: (csrPem: string, signal: AbortSignal) => Promise<string>; log?: Log },
+    signal: AbortSignal,
+  ): Promise<void>
+}
+
+export interface UplinkOptions {
+  /** `https://host:port` of the cluster; of several, each is tried in turn. */
+  urls: readonly string[]
+  identity: RenewingIdentity
+  facts: () => NodeFacts
+  worker: UplinkWorker
+  /** Nodes whose certificates no longer count: cut their sessions. Also called with all of them at each hello. */
+  onRevoked?: (nodes: readonly NodeId[]) => void
+  /** The longest rest between two tries. */
+  limitMs?: number
+  random?: () => number
+  clock?: Clock
+}
+
+export type FeedMessage =
+  | { kind: 'resumed'; resumed: Resumed }
+  | { kind: 'changes'; epoch: string; changes: readonly Change[] }
+
+type Up = DialledLink<typeof nodeToCluster, typeof clusterToNode>
+
+/**
+ * The node's one control link: work comes down, reports and questions go up, changes of the table come down.
+ *
+ *     up:    hello (facts, every report) ─▶ keep only what is wanted ─▶ resume the table ─▶ assignments, changes
+ *     down:  instances run on, the table serves on; dialled again with jitter
+ */
+export class Uplink implements AsyncDisposable {
+  readonly #options: UplinkOptions
+  readonly #life: Lifetime
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #streams = new Set<FeedStream>()
+  readonly #logs: LogStreams
+  readonly #pending = new Map<InstanceId, InstanceReport>()
+  readonly #link: Up
+  #tried = 0
+
+  private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
+    const { identity, facts, worker, onRevoked, clock = systemClock, limitMs, random } = options
+    this.#options = options
+    this.#life = life
+    this.#log = log.child({ part: 'uplink' })
+    this.#clock = clock
+    this.#logs = life.use(new LogStreams(worker, clock))
+    if (identity.principal.role !== 'node') throw new Error('an uplink belongs to a node')
+    const { mesh, cluster } = identity.principal
+    const expected = (principal: Principal) =>
+      principal.role === 'cluster' && principal.mesh === mesh && principal.cluster === cluster
+    this.#link = DialledLink.start(
+      {
+        dial: (signal) => {
+          const url = options.urls[this.#tried++ % options.urls.length] ?? ''
+          const tls = clientOptions(identity, expected)
+          return dialText(`${url.replace(/^http/, 'ws')}/link`, { tls, verify: verifyServer(expected) }, signal)
+        },
+        sides: {
+          speaks: nodeToCluster,
+          hears: clusterToNode,
+          asked: {
+            assign: async ({ assignment }) => {
+              await worker.assign(assignment)
+              return {}
+            },
+            withdraw: ({ instance }) => ({ ended: !worker.withdraw(instance) }),
+            'logs.open': (query) => ({ stream: this.#logs.open(query) }),
+            'logs.next': ({ stream }) => this.#logs.next(stream),
+          },
+          told: {
+            changes: ({ epoch, changes }) => {
+              for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
+            },
+            revoked: ({ nodes }) => onRevoked?.(nodes),
+            'logs.close': ({ stream }) => this.#logs.close(stream),
+          },
+        },
+        onUp: async (link) => {
+          this.#pending.clear() // hello tells everything
+          const { instances, revoked } = await link.ask('node.hello', {
+            facts: facts(),
+            reports: [...worker.reports()],
+          })
+          worker.keepOnly(instances)
+          onRevoked?.(revoked)
+          setImmediate(() => {
+            for (const stream of this.#streams) stream.linkUp()
+          })
+        },
+        onDown: () => undefined,
+        ...(limitMs === undefined ? {} : { limitMs }),
+        ...(random === undefined ? {} : { random }),
+      },
+      { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics },
+    )
+    life.use(this.#link)
+  }
+
+  /** Returns at once; the link comes up when it can. */
+  static start(options: UplinkOptions, log: Log, metrics: Metrics): Uplink {
+    const life = new Lifetime()
+    const uplink = new Uplink(life, options, log, metrics)
+    life.spawn(
+      (signal) =>
+        options.identity.renewLoop(
+          { renew: async (csr, limit) => (await uplink.#link.ask('certificate.renew', { csr }, limit)).chain, log },
+          signal,
+        ),
+      (error) => uplink.#log.error('the certificate is no longer renewed', { error }),
+    )
+    return uplink
+  }
+
+  get isUp(): boolean {
+    return this.#link.isUp
+  }
+
+  /** For `WorkerConfig.report`: told soon, and again in full after each break of the link. */
+  report(report: InstanceReport): void {
+    if (this.#pending.size === 0) setImmediate(() => this.#tellReports())
+    this.#pending.set(report.instance, report)
+  }
+
+  /** The node's addresses, capacity or labels have changed. */
+  factsChanged(): void {
+    this.#link.tell('node.facts', { facts: this.#options.facts() })
+  }
+
+  /** All there is under a key, and news of it from now on. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
+  ask(key: InterestKey, signal: AbortSignal): Promise<{ seq: number; entries: readonly ServiceEntry[] }> {
+    return this.#link.ask('interest.ask', { key }, signal)
+  }
+
+  /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
+  async askVip(vip: VipIndex, signal: AbortSignal): Promise<InterestKey | undefined> {
+    return (await this.#link.ask('interest.vip', { vip }, signal)).key
+  }
+
+  forget(keys: readonly InterestKey[]): void {
+    this.#link.tell('interest.forget', { keys: [...keys] })
+  }
+
+  /** Each time the link is up: what was missed since `point()`, then changes as they come. */
+  async *messages(point: () => ResumePoint, signal: AbortSignal): AsyncIterable<FeedMessage> {
+    const limit = AbortSignal.any([signal, this.#life.signal])
+    using stream = new FeedStream(this.#streams, limit)
+    if (this.#link.isUp) stream.linkUp()
+    for await (const event of stream.events()) {
+      if (event.kind === 'changes') {
+        yield event
+        continue
+      }
+      try {
+        yield { kind: 'resumed', resumed: await this.#link.ask('interest.resume', point(), limit) }
+      } catch (error) {
+        if (limit.aborted) return
+        if (!isMeshError(error)) throw error
+        this.#log.warn('the table cannot be resumed yet', { error })
+        await this.#clock.sleep(RESUME_AGAIN_MS, limit)
+        if (this.#link.isUp) stream.linkUp() // else the next link says so
+      }
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+
+  #tellReports(): void {
+    const reports = [...this.#pending.values()]
+    this.#pending.clear()
+    for (let start = 0; start < reports.length; start += BATCH) {
+      this.#link.tell('reports', { reports: reports.slice(start, start + BATCH) })
+    }
+  }
+}
+
+/** While the cluster cannot yet say everything (its root is away, its state is new). */
+const RESUME_AGAIN_MS = 1_000
