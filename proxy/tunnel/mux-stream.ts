@@ -23,6 +23,8 @@ export interface StreamOwner {
 const HIGH_WATER = 256 * 1024
 /** … and to go on here. */
 const LOW_WATER = 64 * 1024
+/** With so much waiting on the carrier, each writer is asked to stop after every chunk: a peer that reads nothing costs us this. */
+const CROWDED = 32 * 1024 * 1024
 
 /**
  * One flow in a session.
@@ -102,7 +104,7 @@ export class MuxStream implements Stream, Turn {
     this.#queued += chunk.length
     this.carrier.backlog += chunk.length
     if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
-    if (this.#queued < HIGH_WATER) return true
+    if (this.#queued < HIGH_WATER && this.carrier.backlog < CROWDED) return true
     this.#isBlocked = true
     return false
   }

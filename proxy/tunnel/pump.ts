@@ -19,7 +19,7 @@ const batches: Buffer[] = []
  *
  *     wake ─▶ setImmediate ─▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
  *
- * Sockets copy what is written (TLS encrypts it), so their batch is used again; any other stream may keep it and gets a fresh one.
+ * Sockets copy what is written (TLS encrypts it), so the batch is used again; any other stream may keep it and gets a copy.
  */
 export class Pump {
   readonly #carrier: Carrier
@@ -85,29 +85,24 @@ export class Pump {
   }
 
   #flush(): void {
-    const batch = this.#copies
-      ? (batches.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES))
-      : Buffer.allocUnsafe(BATCH_BYTES)
+    const batch = batches.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES)
     const size = this.#carrier.outbox.fill(batch)
     if (size === 0) {
-      this.#keep(batch)
-      if (this.#state === 'finishing') this.#goodbye()
+      keep(batch)
+      if (this.#state === 'finishing') this.#stream.end()
       return
     }
+    const due = batch.subarray(0, size)
     this.#isWriting = true
     this.#carrier.bytesOut += size
-    this.#stream.write(batch.subarray(0, size), () => {
+    this.#stream.write(this.#copies ? due : Buffer.from(due), () => {
       this.#isWriting = false
-      this.#keep(batch)
+      keep(batch)
       if (this.#state !== 'closed' && (this.#state === 'finishing' || !this.#carrier.outbox.isEmpty)) this.#flush()
     })
   }
+}
 
-  #keep(batch: Buffer): void {
-    if (this.#copies && batches.length < KEPT_BATCHES) batches.push(batch)
-  }
-
-  #goodbye(): void {
-    this.#stream.end()
-  }
+function keep(batch: Buffer): void {
+  if (batches.length < KEPT_BATCHES) batches.push(batch)
 }

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { duplexPair } from 'node:stream'
+import { Duplex, duplexPair } from 'node:stream'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { Carrier } from '../../proxy/tunnel/carrier.ts'
 import type { IncomingStream, Stream } from '../../proxy/tunnel/contract.ts'
 import { FRAME, MAX_OPEN_BYTES, writeCount, type FrameType } from '../../proxy/tunnel/frame.ts'
+import { encodeHello } from '../../proxy/tunnel/hello.ts'
 import { Pump } from '../../proxy/tunnel/pump.ts'
 import { isMeshError } from '../../src/errors.ts'
 import { streamContract } from '../contracts/stream.ts'
@@ -507,6 +508,38 @@ test('draining', async (t) => {
   young.stream.write(Buffer.from('goes on'))
   pair.move()
   t.equal(heard[1]!.text(), 'goes on')
+})
+
+test('the pump cuts a peer that asks and does not read', async (t) => {
+  const carrier = new Carrier('direct', () => 0)
+  const { near } = new MuxPair()
+  carrier.onHello = (hello) => carrier.attach(near, hello)
+  const stuck = new Duplex({ read: () => undefined, write: () => undefined }) // no write ever ends
+  const reasons: unknown[] = []
+  const pump = new Pump(carrier, stuck, (reason) => reasons.push(reason))
+  stuck.push(encodeHello(helloOf(near)))
+  const ping = Buffer.from('09000008000000000000000000000000', 'hex')
+  const pings = Buffer.concat(Array.from({ length: 16_384 }, () => ping))
+  for (let i = 0; i < 20 && reasons.length === 0; i++) {
+    stuck.push(pings)
+    await settle(3)
+  }
+  t.match(reasons, [{ code: 'FRAME_INVALID', details: { reason: 'the peer does not read its answers' } }])
+  t.ok(stuck.destroyed)
+  pump.cut()
+  pump.finish()
+  t.equal(reasons.length, 1, 'told once')
+})
+
+test('a writer on a crowded carrier stops after each chunk', async (t) => {
+  const { pair } = world({}, false)
+  const flows = Array.from({ length: 200 }, (_, i) => listenTo(pair.near, String(i)))
+  pair.move()
+  let queued = 0
+  for (const { stream } of flows) {
+    for (let isFree = true; isFree; queued += 65_536) isFree = stream.write(Buffer.alloc(65_536))
+  }
+  t.ok(queued < 48 * 1024 * 1024, `${queued} bytes wait on a carrier that nobody empties`)
 })
 
 // the same streams over real pumps and a connection in memory

@@ -7,7 +7,7 @@ import type { NodeId } from '../../src/model/ids.ts'
 import { Authority } from '../../src/identity/authority.ts'
 import { issueNode } from '../../src/identity/issuer.ts'
 import { createRequest } from '../../src/identity/keys.ts'
-import type { Secure } from '../../proxy/tunnel/peers.ts'
+import type { Secure } from '../../proxy/tunnel/connect.ts'
 
 /** TLS 1.3 with certificates on both sides for a few nodes of one cluster, as small as the tunnel's bench needs it. */
 export async function tlsFor(names: readonly string[]): Promise<Record<string, Secure>> {
