@@ -104,7 +104,7 @@ export class Table implements TableView {
   /** From now on changes under the key are taken; its answer is on the way. */
   expect(key: InterestKey): void {
     const state = this.#keys.get(key) ?? newKey(this.#clock.wall())
-    state.isAsking = true
+    state.asking += 1
     this.#keys.set(key, state)
   }
 
@@ -112,9 +112,8 @@ export class Table implements TableView {
   unexpect(key: InterestKey): void {
     const state = this.#keys.get(key)
     if (state === undefined) return
-    state.isAsking = false
-    state.gone.clear()
-    if (!state.isKnown) this.forget([key])
+    settle(state)
+    if (!state.isKnown && state.asking === 0) this.forget([key])
   }
 
   /** The answer to a question: all there is under the key as of `seq`. What changed since then is kept. */
@@ -129,8 +128,7 @@ export class Table implements TableView {
     for (const entry of answer.entries) {
       if ((state.gone.get(entry.service.id) ?? 0) <= answer.seq) this.#swap(key, entry, answer.seq)
     }
-    state.gone.clear()
-    state.isAsking = false
+    settle(state)
     state.isKnown = true
     if (state.services.size === 0) state.emptySince = this.#clock.now()
   }
@@ -230,7 +228,7 @@ export class Table implements TableView {
   #take(change: Change): boolean {
     if (change.kind === 'service') return this.#swap(change.key, change.entry, change.seq)
     const state = this.#keys.get(change.key)
-    if (state?.isAsking) state.gone.set(change.service, change.seq)
+    if (state !== undefined && state.asking > 0) state.gone.set(change.service, change.seq)
     const held = this.#held.get(change.service)
     if (held === undefined) return false
     this.#remove(held)
@@ -312,7 +310,8 @@ const EMPTY_MS = 5_000
 
 interface KeyState {
   isKnown: boolean
-  isAsking: boolean
+  /** Questions on their way. */
+  asking: number
   services: Set<ServiceId>
   /** Services that went while the question was on its way, by the number of that change: an older answer must not bring them back. */
   gone: Map<ServiceId, number>
@@ -332,7 +331,13 @@ interface Held {
   instances: Map<InstanceId, Instance> | undefined
 }
 
+/** One question less on its way. */
+function settle(state: KeyState): void {
+  state.asking = Math.max(0, state.asking - 1)
+  if (state.asking === 0) state.gone.clear()
+}
+
 function newKey(usedAt: number): KeyState {
   const never = Number.NEGATIVE_INFINITY
-  return { isKnown: false, isAsking: false, services: new Set(), gone: new Map(), emptySince: never, usedAt }
+  return { isKnown: false, asking: 0, services: new Set(), gone: new Map(), emptySince: never, usedAt }
 }
