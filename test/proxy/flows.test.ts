@@ -1,0 +1,638 @@
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { randomBytes } from 'node:crypto'
+import t from 'tap'
+import type { ErrorCode } from '../../src/errors.ts'
+import { systemClock, type Clock } from '../../src/kit/clock.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import type { InstanceId, NodeId } from '../../src/model/ids.ts'
+import type { Endpoint } from '../../proxy/dial.ts'
+import { instanceCaller, NODE_CALLER, type Caller, type Flow, type FlowReply } from '../../proxy/flow.ts'
+import { FlowBook } from '../../proxy/flow-book.ts'
+import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { createBalancer } from '../../proxy/policies/index.ts'
+import { trace } from '../../proxy/trace.ts'
+import { encodeRequest } from '../../proxy/request.ts'
+import type { IncomingStream, Session } from '../../proxy/tunnel/contract.ts'
+import {
+  Client,
+  digestOf,
+  echo,
+  keptLog,
+  LiteralTable,
+  ManualClock,
+  peersWith,
+  serve,
+  type ServiceFacts,
+  sessionTo,
+  turns,
+  until,
+} from './world.ts'
+
+/** The node under test is `edge/a`; `edge/b` and `edge/c` are where sessions lead. */
+interface Agent {
+  parts: OutboundParts
+  log: ReturnType<typeof keptLog>
+  table: LiteralTable
+  /** Connects a client whose flow goes through `outbound`. */
+  call(service: string, options?: Partial<Flow>): Promise<Client & { done: Promise<void> }>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+interface AgentOptions {
+  services: ServiceFacts[]
+  sessions?: Session[]
+  rtts?: Record<NodeId, number>
+  endpoints?: Record<InstanceId, Endpoint>
+  clock?: Clock
+  limits?: Partial<OutboundParts['limits']>
+  drainMs?: number
+}
+
+async function agent(options: AgentOptions): Promise<Agent> {
+  const { services, sessions = [], rtts = {}, endpoints = {}, clock = systemClock, limits = {}, drainMs = 0 } = options
+  const table = new LiteralTable(...services)
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  const book = await FlowBook.start({ drainMs }, clock, metrics)
+  const parts: OutboundParts = {
+    table,
+    peers: peersWith(sessions, rtts),
+    self: 'edge/a',
+    endpointOf: (id) => endpoints[id],
+    clock,
+    dial: () => ({ timeoutMs: 2000 }),
+    balancer: createBalancer({
+      rttMs: (node) => rtts[node],
+      isHere: (node) => node === 'edge/a',
+      openFlows: (id) => book.openFlows(id),
+    }),
+    book,
+    limits: { ...OUTBOUND_LIMITS, ...limits },
+    log,
+    metrics,
+  }
+  const doors: Server[] = []
+  return {
+    parts,
+    log,
+    table,
+    async call(service, flow = {}) {
+      const door = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+      doors.push(door)
+      door.listen({ host: '127.0.0.1', port: 0 })
+      await once(door, 'listening')
+      const taken = once(door, 'connection')
+      const client = new Client(
+        connect({ port: (door.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }),
+      )
+      const [socket] = await taken
+      door.close()
+      const target = table.target(service)
+      const done = outbound(
+        { target, port: 80, socket, caller: NODE_CALLER, mode: 'loopback', startedAt: clock.now(), ...flow },
+        parts,
+      )
+      return Object.assign(client, { done })
+    },
+    async [Symbol.asyncDispose]() {
+      await book.close()
+      metrics.registry.clear()
+    },
+  }
+}
+
+/** The other node: an Inbound before instances at these endpoints. */
+async function destination(options: {
+  node?: NodeId
+  services: ServiceFacts[]
+  endpoints: Record<InstanceId, Endpoint>
+  limits?: Partial<InboundLimits>
+  want?: (key: string, table: LiteralTable) => Promise<void>
+  addressOf?: (caller: InstanceId) => string | undefined
+  forbids?: (address: string, port: number) => boolean
+}) {
+  const { node = 'edge/b', services, endpoints, limits = {}, want, addressOf, forbids } = options
+  const table = new LiteralTable(...services)
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  const wanted: string[] = []
+  const inbound = await Inbound.start({
+    table,
+    interests: {
+      want: async (key) => {
+        wanted.push(key)
+        await want?.(key, table)
+      },
+      wantVip: async () => undefined,
+    },
+    self: node,
+    endpointOf: (id) => endpoints[id],
+    isDraining: () => false,
+    limits: { ...INBOUND_LIMITS, drainMs: 0, ...limits },
+    log,
+    metrics,
+    ...(addressOf === undefined ? {} : { addressOf }),
+    ...(forbids === undefined ? {} : { forbids }),
+  })
+  return {
+    inbound,
+    table,
+    log,
+    wanted,
+    session: sessionTo(node, 'edge/a', inbound.take),
+    async [Symbol.asyncDispose]() {
+      await inbound.close()
+      metrics.registry.clear()
+    },
+  }
+}
+
+/** `once` would reject at the RST that is expected. */
+function closeOf(socket: Socket | undefined): Promise<void> {
+  return new Promise((resolve) => (socket?.closed === false ? socket.once('close', () => resolve()) : resolve()))
+}
+
+const CART = 'shop.acme.cart.prod'
+const silentSession = (node: NodeId) => sessionTo(node, 'edge/a', () => undefined)
+const refusing = (node: NodeId, refusal: Parameters<IncomingStream['refuse']>[0], seen: NodeId[] = []) =>
+  sessionTo(node, 'edge/a', (incoming) => {
+    seen.push(node)
+    incoming.refuse(refusal)
+  })
+
+t.test('a flow to an instance on this node', async (t) => {
+  await using served = await serve(echo)
+  await using here = await agent({
+    services: [{ id: CART, on: ['edge/a'] }],
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  using client = await here.call(CART)
+  const bytes = randomBytes(500_000)
+  client.socket.write(bytes)
+  await until(() => client.bytes === bytes.length)
+  t.equal(here.parts.book.openFlows(`${CART}.0`), 1)
+  const [open] = here.parts.book.flows()
+  t.match(open, {
+    name: `${CART}.any.rr.local`,
+    instance: `${CART}.0`,
+    node: 'edge/a',
+    path: 'local',
+    caller: 'edge/a',
+  })
+  client.socket.end()
+  await client.done
+  t.equal(client.digest(), digestOf(bytes))
+  t.match(await here.log.line('flow ended'), {
+    level: 'info',
+    fields: { instance: `${CART}.0`, path: 'local', sent: 500_000, received: 500_000, end: 'closed', port: 80 },
+  })
+  t.equal(here.parts.book.openFlows(`${CART}.0`), 0)
+  t.same(here.parts.book.flows(), [])
+  t.equal(here.parts.book.recent().length, 1)
+  t.same(here.parts.book.failures(), [])
+  const text = await here.parts.metrics.registry.metrics()
+  t.match(text, /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",role="agent"\} 1/)
+  t.match(text, /hedgerow_proxy_flow_bytes_total\{direction="sent",role="agent"\} 500000/)
+})
+
+t.test('a flow to an instance on another node', async (t) => {
+  await using served = await serve(echo)
+  const services = [{ id: CART, on: ['edge/b'] }]
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  await using here = await agent({ services, sessions: [there.session] })
+  using client = await here.call(CART)
+  const bytes = randomBytes(2_000_000)
+  client.socket.end(bytes)
+  await client.done
+  t.equal(client.digest(), digestOf(bytes))
+  const ended = await here.log.line('flow ended')
+  t.match(ended.fields, { node: 'edge/b', path: 'direct', sent: 2_000_000, received: 2_000_000, end: 'closed' })
+  const inbound = await there.log.line('inbound flow ended')
+  t.equal(inbound.fields['flow'], ended.fields['flow'], 'one flow, one id at both ends')
+})
+
+t.test('RST passes both ways, and the log says whose it was', async (t) => {
+  await using served = await serve((socket) => {
+    socket.on('data', (chunk: Buffer) => {
+      if (chunk.toString() === 'reset') socket.resetAndDestroy()
+      else socket.write(chunk)
+    })
+  })
+  const services = [{ id: CART, on: ['edge/b'] }]
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  await using here = await agent({ services, sessions: [there.session] })
+  {
+    using client = await here.call(CART)
+    client.socket.write('reset')
+    t.equal(await client.closed, 'ECONNRESET')
+    await client.done
+    t.equal(here.parts.book.recent()[0]?.end, 'instance-reset')
+  }
+  {
+    using client = await here.call(CART)
+    client.socket.write('hello')
+    await until(() => client.text === 'hello')
+    const closed = closeOf(served.sockets[1])
+    client.socket.resetAndDestroy()
+    await Promise.all([client.done, closed])
+    t.equal(here.parts.book.recent()[0]?.end, 'caller-reset')
+  }
+})
+
+t.test('the first bytes wait in the socket until an instance has answered', async (t) => {
+  let open: (() => void) | undefined
+  await using served = await serve(echo)
+  const services = [{ id: CART, on: ['edge/b'] }]
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  const late = sessionTo('edge/b', 'edge/a', (incoming) => (open = () => there.inbound.take(incoming)))
+  await using here = await agent({ services, sessions: [late] })
+  using client = await here.call(CART)
+  const bytes = randomBytes(20_000_000)
+  client.socket.write(bytes)
+  await until(() => open !== undefined)
+  await turns(20)
+  t.equal(here.parts.book.flows()[0]?.sent, 0)
+  t.ok(client.socket.writableLength > 0, 'the client is held back, not buffered')
+  open?.()
+  await until(() => client.bytes === bytes.length)
+  t.equal(client.digest(), digestOf(bytes))
+  client.socket.end()
+  await client.done
+})
+
+t.test('failover: refused, unreachable and unknown nodes are passed over at once', async (t) => {
+  await using served = await serve(echo)
+  const on = ['edge/b', 'edge/c', 'edge/d', 'edge/a']
+  const seen: NodeId[] = []
+  await using here = await agent({
+    services: [{ id: CART, on }],
+    sessions: [refusing('edge/b', 'unreachable', seen), refusing('edge/c', 'draining', seen)], // edge/d: NO_PATH
+    endpoints: { [`${CART}.3`]: { host: '127.0.0.1', port: served.port } },
+  })
+  using client = await here.call(CART)
+  client.socket.end('hello')
+  await client.done
+  t.equal(client.text, 'hello')
+  t.same(seen, ['edge/b', 'edge/c'])
+  t.match(here.parts.book.recent()[0], { instance: `${CART}.3`, end: 'closed' })
+})
+
+t.test('failover: a dead local endpoint', async (t) => {
+  await using served = await serve(echo)
+  await using dead = await serve(() => undefined)
+  dead.server.close()
+  await using here = await agent({
+    services: [{ id: CART, on: ['edge/a', 'edge/a'] }],
+    endpoints: {
+      [`${CART}.0`]: { host: '127.0.0.1', port: dead.port },
+      [`${CART}.1`]: { host: '127.0.0.1', port: served.port },
+    },
+  })
+  using client = await here.call(CART)
+  client.socket.end('hello')
+  await client.done
+  t.equal(client.text, 'hello')
+})
+
+t.test('nobody answers well: RST, and the reason is kept', async (t) => {
+  const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
+  await using here = await agent({
+    services,
+    sessions: [refusing('edge/b', 'unreachable'), refusing('edge/c', 'overloaded')],
+  })
+  using client = await here.call(CART)
+  t.equal(await client.closed, 'ECONNRESET')
+  await client.done
+  const [failure] = here.parts.book.failures()
+  t.match(failure, { end: 'refused', name: `${CART}.any.rr.local` })
+  t.match(failure?.reason, /cart.prod.0: unreachable .*cart.prod.1: overloaded/)
+  t.match(await here.log.line('flow refused'), { level: 'warn', fields: { end: 'refused', port: 80 } })
+  t.match(
+    await here.parts.metrics.registry.metrics(),
+    /flows_total\{policy="rr",path="none",result="refused",role="agent"\} 1/,
+  )
+})
+
+t.test('hedging: a silent instance costs its patience, not the flow', async (t) => {
+  const clock = new ManualClock()
+  await using served = await serve(echo)
+  const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
+  let gone = 0
+  const silent = sessionTo('edge/b', 'edge/a', (incoming) => incoming.onGone(() => gone++))
+  await using there = await destination({
+    node: 'edge/c',
+    services,
+    endpoints: { [`${CART}.1`]: { host: '127.0.0.1', port: served.port } },
+  })
+  await using here = await agent({ services, sessions: [silent, there.session], rtts: { 'edge/b': 30 }, clock })
+  using client = await here.call(CART)
+  client.socket.end('hello')
+  await clock.move(89)
+  await turns(10)
+  t.same(served.sockets.length, 0, 'not before 3 × 30 ms')
+  await clock.move(1)
+  await client.done
+  t.equal(client.text, 'hello')
+  t.equal(here.parts.book.recent()[0]?.instance, `${CART}.1`)
+  await until(() => gone === 1)
+  t.equal(gone, 1, 'the slow one is told that nobody waits any more')
+})
+
+t.test('the deadline: RST after 3 s of silence, and every try is given up', async (t) => {
+  const clock = new ManualClock()
+  const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
+  await using here = await agent({ services, sessions: [silentSession('edge/b'), silentSession('edge/c')], clock })
+  using client = await here.call(CART)
+  await clock.move(250)
+  await clock.move(2749)
+  t.equal(here.parts.book.size, 1)
+  await clock.move(1)
+  t.equal(await client.closed, 'ECONNRESET')
+  await client.done
+  t.match(here.parts.book.failures()[0], { end: 'timeout', ageMs: 3000 })
+})
+
+t.test('the tries end with a flow that is cut while it waits', async (t) => {
+  const services = [{ id: CART, on: ['edge/b'] }]
+  let gone = false
+  let seen = false
+  const silent = sessionTo('edge/b', 'edge/a', (incoming) => {
+    seen = true
+    incoming.onGone(() => (gone = true))
+  })
+  await using here = await agent({ services, sessions: [silent] })
+  const taken = await here.call(CART)
+  await until(() => seen)
+  const closing = here.parts.book.drain(0)
+  t.equal(await taken.closed, 'ECONNRESET')
+  await Promise.all([taken.done, closing])
+  await until(() => gone)
+  t.equal(here.parts.book.failures()[0]?.end, 'cut')
+})
+
+t.test('what is refused before anything is tried', async (t) => {
+  const services: ServiceFacts[] = [
+    { id: CART, on: ['edge/b'], allow: ['shop.acme'] },
+    { id: 'shop.acme.empty.prod', on: [] },
+    { id: 'shop.acme.lost.prod', on: ['edge/b'], states: ['lost'] },
+  ]
+  await using here = await agent({ services, sessions: [refusing('edge/b', 'unreachable')], limits: { maxFlows: 1 } })
+  const answers: [ErrorCode, string][] = []
+  const reply: FlowReply = {
+    connected: () => t.fail('connected'),
+    failed: (code, reason) => answers.push([code, reason]),
+  }
+  const rows: [why: string, service: string, flow: Partial<Flow>, code: ErrorCode, end: string][] = [
+    ['a host process that is not in the list', CART, {}, 'NOT_ALLOWED', 'not-allowed'],
+    ['another app', CART, { caller: instanceCaller('mail.acme.smtp.prod.0') as Caller }, 'NOT_ALLOWED', 'not-allowed'],
+    ['a port that is not served', CART, { port: 22 }, 'PORT_UNKNOWN', 'port-unknown'],
+    ['no instance at all', 'shop.acme.empty.prod', {}, 'NO_INSTANCE', 'no-instance'],
+    ['no instance that runs', 'shop.acme.lost.prod', {}, 'NO_INSTANCE', 'no-instance'],
+  ]
+  for (const [why, service, flow, code, end] of rows) {
+    using client = await here.call(service, { ...flow, reply })
+    await client.done
+    t.equal(answers.at(-1)?.[0], code, why)
+    t.equal(here.parts.book.failures()[0]?.end, end, why)
+  }
+  using plain = await here.call(CART)
+  t.equal(await plain.closed, 'ECONNRESET', 'without a reply to give: RST')
+})
+
+t.test('no more flows than the limit, and none while closing', async (t) => {
+  await using served = await serve(echo)
+  await using here = await agent({
+    services: [{ id: CART, on: ['edge/a'] }],
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    limits: { maxFlows: 1 },
+    drainMs: 60_000,
+  })
+  using first = await here.call(CART)
+  first.socket.write('x')
+  await until(() => first.text === 'x')
+  using second = await here.call(CART)
+  t.equal(await second.closed, 'ECONNRESET')
+  const draining = here.parts.book.drain(60_000)
+  using third = await here.call(CART)
+  t.equal(await third.closed, 'ECONNRESET')
+  first.socket.end()
+  await draining
+  await first.done
+  t.equal(first.text, 'x', 'an open flow may finish while the agent waits')
+})
+
+t.test('the destination refuses what its own table does not allow', async (t) => {
+  await using served = await serve(echo)
+  const here: ServiceFacts[] = [
+    { id: CART, on: ['edge/b'] },
+    { id: 'mail.acme.smtp.prod', on: ['edge/a'] },
+  ]
+  const strict: ServiceFacts[] = [{ id: CART, on: ['edge/b'], allow: ['shop.acme'] }]
+  await using there = await destination({
+    services: strict,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  await using source = await agent({ services: here, sessions: [there.session] }) // would allow host processes
+  using client = await source.call(CART)
+  t.equal(await client.closed, 'ECONNRESET')
+  await client.done
+  t.match(source.parts.book.failures()[0]?.reason, /not-allowed/)
+  t.match((await there.log.line('inbound flow refused')).fields, {
+    peer: 'edge/a',
+    instance: `${CART}.0`,
+    caller: 'edge/a',
+  })
+  t.equal(served.sockets.length, 0)
+})
+
+t.test('an unknown caller is asked about once, then believed or refused', async (t) => {
+  await using served = await serve(echo)
+  const services: ServiceFacts[] = [{ id: CART, on: ['edge/b'] }]
+  const front = { id: 'shop.acme.front.prod', on: ['edge/a'] }
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    want: async (key, table) => void (key === 'shop.acme.front' && table.set(front)),
+  })
+  await using here = await agent({ services, sessions: [there.session] })
+  using known = await here.call(CART, { caller: instanceCaller('shop.acme.front.prod.0') as Caller })
+  known.socket.end('hello')
+  await known.done
+  t.equal(known.text, 'hello')
+  for (let i = 0; i < 3; i++) {
+    using ghost = await here.call(CART, { caller: instanceCaller('shop.acme.ghost.prod.0') as Caller })
+    t.equal(await ghost.closed, 'ECONNRESET')
+  }
+  t.same(there.wanted, ['shop.acme.front', 'shop.acme.ghost'], 'a flood of unknown names is one question')
+})
+
+t.test('garbage in OPEN is refused, and costs nothing', async (t) => {
+  await using there = await destination({ services: [], endpoints: {} })
+  const refusals: string[] = []
+  for (let i = 0; i < 200; i++) {
+    there.inbound.take({
+      peer: 'edge/a',
+      path: 'direct',
+      request: randomBytes(i * 6),
+      accept: () => t.fail('accepted') as never,
+      refuse: (refusal) => refusals.push(refusal),
+      onGone: () => undefined,
+    })
+  }
+  await until(() => refusals.length === 200)
+  t.same(new Set(refusals), new Set(['bad-request']))
+  t.equal(there.inbound.size, 0)
+})
+
+t.test('limits of the destination', async (t) => {
+  const request = (ordinal: number) =>
+    encodeRequest({ service: CART, ordinal, port: 80, protocol: 'tcp', caller: NODE_CALLER, flow: '00'.repeat(8) })
+  const services: ServiceFacts[] = [{ id: CART, on: ['edge/b', 'edge/b'] }]
+  const ask = (inbound: Inbound, ordinal: number) =>
+    new Promise<string>((resolve) => {
+      inbound.take({
+        peer: 'edge/a',
+        path: 'direct',
+        request: request(ordinal),
+        accept: () => {
+          resolve('accepted')
+          return { write: () => true, end: () => undefined, reset: () => undefined, consumed: () => undefined }
+        },
+        refuse: resolve,
+        onGone: () => undefined,
+      })
+    })
+  t.test('flows', async (t) => {
+    await using served = await serve(echo)
+    await using there = await destination({
+      services,
+      endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+      limits: { maxFlows: 2 },
+    })
+    t.same(
+      [await ask(there.inbound, 0), await ask(there.inbound, 0), await ask(there.inbound, 0)],
+      ['accepted', 'accepted', 'overloaded'],
+    )
+    served.sockets[0]?.destroy()
+    await until(() => there.inbound.size === 2 || there.inbound.size === 1)
+  })
+  t.test('an instance that does not listen, and one on a forbidden address', async (t) => {
+    await using dead = await serve(() => undefined)
+    dead.server.close()
+    await using there = await destination({
+      services,
+      endpoints: {
+        [`${CART}.0`]: { host: '127.0.0.1', port: dead.port },
+        [`${CART}.1`]: { host: '169.254.169.254', port: 80 },
+      },
+    })
+    t.equal(await ask(there.inbound, 0), 'unreachable')
+    t.equal(await ask(there.inbound, 1), 'not-here', 'cloud metadata is never reached')
+    await using own = await serve(() => t.fail('the agent reached itself'))
+    await using guarded = await destination({
+      services,
+      endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: own.port } },
+      forbids: (_address, port) => port === own.port,
+    })
+    t.equal(await ask(guarded.inbound, 0), 'not-here')
+  })
+  t.test('while closing', async (t) => {
+    await using there = await destination({ services, endpoints: {} })
+    await there.inbound.close()
+    t.equal(await ask(there.inbound, 0), 'draining')
+  })
+})
+
+t.test('the instance sees who calls', async (t) => {
+  const seen: (string | undefined)[] = []
+  await using served = await serve((socket) => {
+    seen.push(socket.remoteAddress)
+    echo(socket)
+  })
+  const services: ServiceFacts[] = [
+    { id: CART, on: ['edge/b'] },
+    { id: 'shop.acme.front.prod', on: ['edge/a'] },
+  ]
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    addressOf: () => '127.30.7.9',
+  })
+  await using here = await agent({ services, sessions: [there.session] })
+  using client = await here.call(CART, { caller: instanceCaller('shop.acme.front.prod.0') as Caller })
+  client.socket.end('x')
+  await client.done
+  using other = await here.call(CART)
+  other.socket.end('x')
+  await other.done
+  t.same(seen, ['127.30.7.9', '127.0.0.1'])
+})
+
+t.test('round robin counts flows, and a stopped instance gets none', async (t) => {
+  const names = ['zero', 'one', 'two']
+  const servers = await Promise.all(names.map((name) => serve((socket) => socket.end(name))))
+  const endpoints = Object.fromEntries(servers.map(({ port }, i) => [`${CART}.${i}`, { host: '127.0.0.1', port }]))
+  await using here = await agent({ services: [{ id: CART, on: ['edge/a', 'edge/a', 'edge/a'] }], endpoints })
+  const heard: Record<string, number> = {}
+  for (let i = 0; i < 30; i++) {
+    using client = await here.call(CART)
+    await client.ended
+    client.socket.end()
+    await client.done
+    heard[client.text] = (heard[client.text] ?? 0) + 1
+  }
+  t.same(heard, { zero: 10, one: 10, two: 10 })
+  const { vips } = here.table.target(CART).service
+  here.table.set({ id: CART, vips, on: ['edge/a', 'edge/a', 'edge/a'], states: ['running', 'stopping', 'running'] })
+  for (let i = 0; i < 6; i++) {
+    using client = await here.call(CART)
+    await client.ended
+    t.not(client.text, 'one')
+    client.socket.end()
+    await client.done
+  }
+  for (const server of servers) await server[Symbol.asyncDispose]()
+})
+
+t.test('trace tells each decision, and really connects', async (t) => {
+  await using served = await serve(echo)
+  const services = [{ id: CART, on: ['edge/b', 'edge/a'] }]
+  await using here = await agent({
+    services,
+    sessions: [refusing('edge/b', 'draining')],
+    rtts: { 'edge/b': 3 },
+    endpoints: { [`${CART}.1`]: { host: '127.0.0.1', port: served.port } },
+  })
+  const { signal } = new AbortController()
+  const steps = await trace(here.table.target(CART), 80, NODE_CALLER, here.parts, signal)
+  t.match(steps, [
+    { step: 'target', name: `${CART}.any.rr.local`, port: 80 },
+    { step: 'authorised', caller: 'edge/a', allowed: true },
+    {
+      step: 'ordered',
+      reason: 'next in turn',
+      instances: [{ instance: `${CART}.0`, node: 'edge/b' }, { instance: `${CART}.1` }],
+    },
+    { step: 'tried', instance: `${CART}.0`, outcome: 'draining', path: 'direct', rttMs: 3 },
+    { step: 'tried', instance: `${CART}.1`, outcome: 'opened', path: 'local', rttMs: 0 },
+    { step: 'connected', instance: `${CART}.1`, node: 'edge/a', path: 'local' },
+  ])
+  t.equal(served.sockets.length, 1)
+  await closeOf(served.sockets[0])
+  const refused = await trace(here.table.target(CART), 81, NODE_CALLER, here.parts, signal)
+  t.match(refused.at(-1), { step: 'failed', reason: `${CART} does not serve port 81` })
+  here.table.set({ id: CART, on: ['edge/b'], allow: ['mail.acme'] })
+  const forbidden = await trace(here.table.target(CART), 80, NODE_CALLER, here.parts, signal)
+  t.match(forbidden.at(-2), { step: 'authorised', allowed: false })
+})
