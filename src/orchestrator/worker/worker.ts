@@ -106,8 +106,12 @@ export class Worker {
     const { life } = place
     const newest = place.next?.generation ?? life.assignment.generation
     if (assignment.generation < newest) return
+    if (!place.isLeaving && life.state === 'failed') {
+      place.life = this.#lifeOf(assignment, place.output)
+      return
+    }
     const isSame = assignment.generation === life.assignment.generation
-    if (isSame && !place.isLeaving && life.state !== 'failed') return this.#tell(life.report())
+    if (isSame && !place.isLeaving) return this.#tell(life.report())
     place.next = assignment
     if (!place.isLeaving) this.#leave(assignment.instance, place, life.assignment.spec.drainSeconds)
   }
