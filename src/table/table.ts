@@ -13,6 +13,7 @@ import type { Instance } from '../model/instance.ts'
 import type { ServiceName } from '../model/name.ts'
 import type { NodeReach } from '../model/node.ts'
 import type { VipIndex } from '../model/service.ts'
+import { EMPTY_MS, newKey, settle, type KeyState } from './key-state.ts'
 import { meantService, noSuchChoice } from './meaning.ts'
 import { NodeBook } from './node-book.ts'
 import { VipBook } from './vip-book.ts'
@@ -78,6 +79,7 @@ export class Table implements TableView {
   instance(id: InstanceId): Instance | undefined {
     const held = this.#held.get(interestOf(id)) // an instance id is its service's and a number
     if (held === undefined) return undefined
+    held.state.usedAt = this.#clock.wall()
     held.instances ??= new Map(held.entry.instances.map((instance) => [instance.id, instance]))
     return held.instances.get(id)
   }
@@ -305,22 +307,6 @@ export interface Snapshot {
   entries: readonly ServiceEntry[]
 }
 
-/** How long "there is no such service" is believed. Smaller: each typing error asks the cluster; larger: a new service is late. */
-const EMPTY_MS = 5_000
-
-interface KeyState {
-  isKnown: boolean
-  /** Questions on their way. */
-  asking: number
-  services: Set<ServiceId>
-  /** Services that went while the question was on its way, by the number of that change: an older answer must not bring them back. */
-  gone: Map<ServiceId, number>
-  /** When the last service went, or the answer held none. */
-  emptySince: number
-  /** Wall time: it outlives restarts. */
-  usedAt: number
-}
-
 interface Held {
   readonly entry: ServiceEntry
   version: number
@@ -329,15 +315,4 @@ interface Held {
   seq: number
   /** Made when first asked for. */
   instances: Map<InstanceId, Instance> | undefined
-}
-
-/** One question less on its way. */
-function settle(state: KeyState): void {
-  state.asking = Math.max(0, state.asking - 1)
-  if (state.asking === 0) state.gone.clear()
-}
-
-function newKey(usedAt: number): KeyState {
-  const never = Number.NEGATIVE_INFINITY
-  return { isKnown: false, asking: 0, services: new Set(), gone: new Map(), emptySince: never, usedAt }
 }
