@@ -104,8 +104,8 @@ async function scan(sockets: readonly Socket[], processes: readonly InstanceProc
         if (inode !== undefined && wanted.has(inode)) owners.set(inode, instance)
       }
     } catch (error) {
-      // What an instance started may have ended; its first process runs, so not seeing it is not being allowed to.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || isFirst(pid, processes)) isUnreadable = true
+      // Where /proc hides the processes of others (hidepid), what is hidden looks as if it had ended.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || isRunning(pid)) isUnreadable = true
     }
     if (owners.size === wanted.size) break
   }
@@ -116,8 +116,12 @@ async function scan(sockets: readonly Socket[], processes: readonly InstanceProc
   })
 }
 
-function isFirst(pid: number, processes: readonly InstanceProcesses[]): boolean {
-  return processes.some(({ pids }) => pids.includes(pid))
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
 }
 
 function inodeAt(link: string): string | undefined {
