@@ -1,0 +1,512 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { connect } from 'node:tls'
+import fc from 'fast-check'
+import t from 'tap'
+import type { RawConnection } from '../../proxy/paths/contract.ts'
+import { RelayListener, relayedDialer } from '../../proxy/paths/relayed.ts'
+import { readFromListener, readFromRelay, REFUSALS, refusalOf } from '../../proxy/relay/messages.ts'
+import { Places } from '../../proxy/relay/places.ts'
+import { openPeers } from '../../proxy/tunnel/peers.ts'
+import type { Stream } from '../../proxy/tunnel/contract.ts'
+import { isMeshError } from '../../src/errors.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
+import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
+import { nodeIdOf } from '../../src/identity/principal.ts'
+import { serverOptions } from '../../src/identity/tls.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { dialBytes, dialText, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
+import { streamContract } from '../contracts/stream.ts'
+import { TestMesh } from '../identity/mesh.ts'
+import { credentialsOf, RelaySite } from './site.ts'
+
+await using mesh = await TestMesh.create()
+const core = await mesh.cluster('core')
+const edge = await mesh.cluster('edge')
+const n1 = await mesh.node(edge, 'n1')
+const n2 = await mesh.node(edge, 'n2')
+const n3 = await mesh.node(core, 'n3')
+const forever = new AbortController().signal
+const MARKER = 'the combination is 4711'
+
+const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
+const reach = (node: HeldIdentity, ...relays: string[]) => ({ id: idOf(node), addresses: [], relays })
+const dial = (from: HeldIdentity, to: HeldIdentity, url: string, signal = forever) =>
+  relayedDialer({ credentials: credentialsOf(from) }).dial(reach(to, url), signal)
+const control = (node: HeldIdentity, url: string) => dialText(`${url}?listen`, credentialsOf(node)(), forever)
+const take = (node: HeldIdentity, url: string, nonce: string) =>
+  dialBytes(`${url}?take=${nonce}`, credentialsOf(node)(), forever)
+const refusedAs = (reason: string) => ({ code: 'RELAY_REFUSED', details: { reason } })
+
+/** Listens for one node, and hands out what comes, in order. */
+async function listenAt(site: RelaySite, node: HeldIdentity) {
+  const came: RawConnection[] = []
+  const waiting: ((raw: RawConnection) => void)[] = []
+  const listener = await RelayListener.start(
+    {
+      url: site.url,
+      credentials: credentialsOf(node),
+      onConnection: (raw) => {
+        const next = waiting.shift()
+        if (next === undefined) came.push(raw)
+        else next(raw)
+      },
+    },
+    silentLog,
+  )
+  await site.knows(idOf(node))
+  return {
+    next: () =>
+      new Promise<RawConnection>((resolve) => resolve(came.shift() ?? new Promise((later) => waiting.push(later)))),
+    listener,
+    [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
+  }
+}
+
+/** A connection through the relay, before any TLS inside. */
+async function meet(site: RelaySite, from: HeldIdentity, to: HeldIdentity) {
+  const channel = await control(to, site.url)
+  const nonce = nonceAt(channel)
+  const [dialled, taken] = await Promise.all([
+    dial(from, to, site.url),
+    nonce.then((nonce) => take(to, site.url, nonce)),
+  ])
+  return { dialled: dialled.stream, taken, channel }
+}
+
+function nonceAt(channel: Channel): Promise<string> {
+  return new Promise((resolve) => channel.onText((text) => resolve(readFromRelay(text).nonce)))
+}
+
+t.test('two nodes speak through a relay that reads nothing', async (t) => {
+  await using site = await RelaySite.start(core)
+  await using far = await listenAt(site, n2)
+  using acceptor = createAcceptor(n2)
+  const [raw, taken] = await Promise.all([dial(n1, n2, site.url), far.next()])
+  const seen: Buffer[] = []
+  for (const leg of site.legs) leg.on('data', (chunk: Buffer) => seen.push(Buffer.from(chunk)))
+  t.match(raw, { path: 'relayed', via: site.url })
+  t.match(taken, { path: 'relayed', via: site.url })
+  t.equal(await site.open(), 1)
+
+  const [near, { peer, stream }] = await Promise.all([
+    connectSecure(raw.stream, n1, 'edge/n2', forever),
+    acceptor.accept(taken.stream),
+  ])
+  t.equal(peer, 'edge/n1')
+  const there = Buffer.concat([Buffer.from(MARKER), randomBytes(700_000), Buffer.from(MARKER)])
+  const back = Buffer.concat([randomBytes(500_000), Buffer.from(MARKER)])
+  const arrivals = [arrive(stream, there.length), arrive(near, back.length)]
+  near.write(there)
+  stream.write(back)
+  const [gotThere, gotBack] = await Promise.all(arrivals)
+  t.ok(gotThere?.equals(there), 'there')
+  t.ok(gotBack?.equals(back), 'and back')
+
+  const passed = Buffer.concat(seen)
+  t.ok(passed.length > there.length + back.length, 'it all passed through the relay')
+  t.notOk(passed.includes(MARKER), 'and none of it could be read there')
+  t.ok((await site.bytes()) >= passed.length, 'the bytes are counted')
+  near.destroy()
+  await closed(stream)
+  await site.until(async () => (await site.open()) === 0)
+})
+
+t.test('the eye in the relay would have seen it: without TLS inside the text is there', async (t) => {
+  await using site = await RelaySite.start(core)
+  const { dialled, taken, channel } = await meet(site, n1, n2)
+  const seen: Buffer[] = []
+  for (const leg of site.legs) leg.on('data', (chunk: Buffer) => seen.push(Buffer.from(chunk)))
+  dialled.write(MARKER)
+  await arrive(taken, MARKER.length)
+  t.ok(Buffer.concat(seen).includes(MARKER))
+  dialled.destroy()
+  channel.close()
+})
+
+t.test('an end: everything before it arrives, and both legs go', async (t) => {
+  await using site = await RelaySite.start(core)
+  const { dialled, taken, channel } = await meet(site, n1, n2)
+  const all = randomBytes(1_500_000)
+  const got = hashOf(taken)
+  dialled.end(all)
+  t.equal(await got, createHash('sha256').update(all).digest('hex'))
+  dialled.resume()
+  await site.until(async () => (await site.open()) === 0)
+  channel.close()
+})
+
+t.test('a slow reader slows the writer; the relay holds little', async (t) => {
+  await using site = await RelaySite.start(core)
+  const { dialled, taken, channel } = await meet(site, n1, n2)
+  const total = 12 * 1024 * 1024
+  const chunk = randomBytes(64 * 1024)
+  let held = 0
+  const look = () => {
+    for (const leg of site.legs) held = Math.max(held, leg.writableLength + leg.readableLength)
+  }
+  const writing = (async () => {
+    for (let sent = 0; sent < total; sent += chunk.length) {
+      if (!dialled.write(chunk)) await once(dialled, 'drain')
+      look()
+    }
+  })()
+  let got = 0
+  for await (const part of taken) {
+    got += (part as Buffer).length
+    look()
+    for (let turns = 0; turns < 3; turns += 1) await new Promise((resolve) => setImmediate(resolve))
+    if (got === total) break
+  }
+  await writing
+  t.equal(got, total)
+  t.ok(held < 2 * 1024 * 1024, `${held} bytes were held at most`)
+  dialled.destroy()
+  channel.close()
+})
+
+t.test('refusals come at once, and say why', async (t) => {
+  await using site = await RelaySite.start(core, { takeMs: 50 })
+  await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'), 'nobody there')
+  await t.rejects(dial(n1, n1, site.url), refusedAs('node not connected here'), 'oneself')
+  const asCluster = relayedDialer({ credentials: credentialsOf(edge) }).dial(reach(n2, site.url), forever)
+  await t.rejects(asCluster, refusedAs('not a node'))
+  for (const query of ['', '?', '?to=edge/n2&listen', '?take=', '?take=x', '?other=1', `?to=${'x'.repeat(3_000)}`]) {
+    const odd = dialBytes(site.url + query, credentialsOf(n1)(), forever)
+    await t.rejects(odd, { code: 'REQUEST_FAILED' }, query.slice(0, 30))
+  }
+  const stranger = dialBytes(
+    `${site.url}?to=edge/n2`,
+    { tls: { ca: mesh.ca, checkServerIdentity: () => undefined } },
+    forever,
+  )
+  await t.rejects(stranger, { code: 'REQUEST_FAILED', details: { status: 401 } }, 'no certificate')
+
+  const channel = await control(n2, site.url)
+  await t.rejects(dial(n1, n2, site.url), refusedAs('not taken in time'), 'a listener that does not come')
+  channel.onText((text) => channel.send(JSON.stringify({ type: 'refuse', nonce: readFromRelay(text).nonce })))
+  await t.rejects(dial(n1, n2, site.url), refusedAs('refused by the node'))
+  channel.close()
+
+  await t.rejects(dial(n1, n2, 'wss://127.0.0.1:1/relay'), { code: 'NOT_RUNNING' }, 'no relay there')
+  const several = relayedDialer({ credentials: credentialsOf(n1) })
+  t.notOk(several.suits(reach(n2)))
+  t.ok(several.suits(reach(n2, site.url)))
+  await t.rejects(several.dial(reach(n2, 'wss://127.0.0.1:1/relay', site.url), forever), { code: 'RELAY_REFUSED' })
+  await using far = await listenAt(site, n2)
+  const [raw] = await Promise.all([several.dial(reach(n2, 'wss://127.0.0.1:1/relay', site.url), forever), far.next()])
+  t.equal(raw.via, site.url, 'the next relay is tried')
+  const gone = new AbortController()
+  gone.abort(new Error('enough'))
+  await t.rejects(dial(n1, n2, site.url, gone.signal), 'an aborted dial')
+})
+
+t.test('an upgrade that is none is answered, and holds nothing', async (t) => {
+  await using site = await RelaySite.start(core, { pair: 1 })
+  const channel = await control(n2, site.url)
+  const nonce = nonceAt(channel)
+  const socket = connect({
+    host: '127.0.0.1',
+    port: site.port,
+    key: n1.key,
+    cert: n1.chain,
+    ca: mesh.ca,
+    checkServerIdentity: () => undefined,
+  })
+  socket.write('GET /relay?to=edge/n2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n')
+  await t.rejects(take(n2, site.url, await nonce), { code: 'REQUEST_FAILED', details: { status: 410 } })
+  t.match(await text(socket), /^HTTP\/1\.1 400 /, 'no WebSocket key')
+  const again = nonceAt(channel)
+  const [raw, taken] = await Promise.all([dial(n1, n2, site.url), again.then((nonce) => take(n2, site.url, nonce))])
+  raw.stream.destroy()
+  taken.destroy()
+  channel.close()
+})
+
+t.test('a nonce works once, and for its node only', async (t) => {
+  await using site = await RelaySite.start(core)
+  const channel = await control(n2, site.url)
+  const nonce = nonceAt(channel)
+  const dialling = dial(n1, n2, site.url)
+  const gone = { code: 'REQUEST_FAILED', details: { status: 410 } }
+  await t.rejects(take(n3, site.url, await nonce), gone, 'another node')
+  await t.rejects(take(n1, site.url, await nonce), gone, 'the dialler itself')
+  await t.rejects(take(n2, site.url, 'f'.repeat(32)), gone, 'a guess')
+  const taken = await take(n2, site.url, await nonce)
+  await dialling
+  await t.rejects(take(n2, site.url, await nonce), gone, 'a second time')
+  taken.destroy()
+  channel.close()
+})
+
+t.test('a node cannot take what all share', async (t) => {
+  await t.test('counting', async (t) => {
+    const places = new Places({ total: 6, dialled: 4, accepted: 5, pair: 2 })
+    const taken = [places.take('a', 'x'), places.take('a', 'x')]
+    t.notOk(places.take('a', 'x'), 'the pair')
+    taken.push(places.take('a', 'y'), places.take('a', 'z'))
+    t.notOk(places.take('a', 'w'), 'what one dials')
+    taken.push(places.take('b', 'x'), places.take('b', 'x'))
+    t.ok(taken.every((leave) => leave !== undefined))
+    t.notOk(places.take('c', 'v'), 'all')
+    taken[0]?.()
+    taken[0]?.()
+    t.ok(places.take('c', 'x'), 'a place that is free again')
+    t.notOk(places.take('c', 'v'), 'and only one')
+    taken[1]?.()
+    const busy = new Places({ total: 9, dialled: 9, accepted: 2, pair: 9 })
+    t.ok(busy.take('a', 'x') && busy.take('b', 'x'))
+    t.notOk(busy.take('c', 'x'), 'what one accepts')
+  })
+
+  await t.test('at the relay', async (t) => {
+    await using site = await RelaySite.start(core, { pair: 2 })
+    const channel = await control(n2, site.url)
+    const nonces: string[] = []
+    channel.onText((text) => nonces.push(readFromRelay(text).nonce))
+    const give = new AbortController()
+    const first = dial(n1, n2, site.url)
+    const second = dial(n1, n2, site.url, give.signal)
+    second.catch(() => undefined)
+    await site.until(() => nonces.length === 2)
+    await t.rejects(dial(n1, n2, site.url), refusedAs('too many connections'))
+    const other = dial(n3, n2, site.url)
+    await site.until(() => nonces.length === 3)
+    const ours = await take(n2, site.url, nonces[2] ?? '')
+    t.ok(await other, 'others still come in')
+
+    give.abort(new Error('gave up'))
+    await t.rejects(second)
+    let isIn = false
+    while (!isIn) {
+      // the relay hears of it a moment later
+      const again = dial(n1, n2, site.url)
+      const before = nonces.length
+      isIn = await Promise.race([
+        again.then(
+          () => true,
+          () => false,
+        ),
+        site.until(() => nonces.length > before).then(() => true),
+      ])
+      again.catch(() => undefined)
+    }
+    t.pass('who gives up gives its place back')
+    const taken = await take(n2, site.url, nonces[0] ?? '')
+    t.ok(await first)
+    for (const stream of [ours, taken]) stream.destroy()
+    channel.close()
+  })
+})
+
+t.test('a newer control channel of the same node takes over', async (t) => {
+  await using site = await RelaySite.start(core)
+  const older = await control(n2, site.url)
+  const why = new Promise<string>((resolve) => older.onClose(resolve))
+  const newer = await control(n2, site.url)
+  t.equal(await why, 'replaced')
+  t.same([...site.relay.listening], ['edge/n2'])
+  const nonce = nonceAt(newer)
+  const [raw, taken] = await Promise.all([dial(n1, n2, site.url), nonce.then((nonce) => take(n2, site.url, nonce))])
+  raw.stream.destroy()
+  taken.destroy()
+  newer.close()
+  await site.until(() => [...site.relay.listening].length === 0)
+  await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'))
+})
+
+t.test('garbage on the control channel', async (t) => {
+  const nonce = 'a'.repeat(32)
+  const odd = fc.oneof(fc.string(), fc.json(), fc.constant(JSON.stringify({ type: 'refuse', nonce: `${nonce}a` })))
+  await t.test('is never more than a malformed message', async (t) => {
+    t.same(readFromListener(JSON.stringify({ type: 'refuse', nonce })), { type: 'refuse', nonce })
+    const incoming = { type: 'incoming', from: 'edge/n1', nonce }
+    t.same(readFromRelay(JSON.stringify(incoming)), incoming)
+    fc.assert(
+      fc.property(odd, (text) => {
+        for (const read of [readFromListener, readFromRelay]) {
+          try {
+            read(text)
+            t.fail(`accepted ${text}`)
+          } catch (error) {
+            t.ok(isMeshError(error, 'MESSAGE_INVALID'))
+          }
+        }
+      }),
+      { numRuns: 60 },
+    )
+    const long = JSON.stringify({ ...incoming, from: 'e'.repeat(1_000) })
+    t.throws(() => readFromRelay(long), { code: 'MESSAGE_INVALID' })
+  })
+
+  await t.test('ends the channel of who sent it, and nobody else notices', async (t) => {
+    await using site = await RelaySite.start(core)
+    await using far = await listenAt(site, n2)
+    await fc.assert(
+      fc.asyncProperty(odd, async (text) => {
+        const channel = await control(n3, site.url)
+        const why = new Promise<string>((resolve) => channel.onClose(resolve))
+        channel.send(text)
+        t.equal(await why, 'malformed message')
+      }),
+      { numRuns: 15 },
+    )
+    const [raw] = await Promise.all([dial(n1, n2, site.url), far.next()])
+    t.ok(raw)
+    raw.stream.destroy()
+  })
+
+  await t.test('from a relay: the listener comes back, and takes nothing', async (t) => {
+    const door = new WebSocketDoor()
+    const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const why: string[] = []
+    const server = createServer(serverOptions(core, { requestClient: true }))
+    server.on('upgrade', (request, socket: Duplex, head) => {
+      t.match(request.url, /\?listen/)
+      door.acceptText(request, socket, head, (channel) => {
+        channel.onClose((reason) => {
+          why.push(reason)
+          if (lines.length === 0) resolve()
+        })
+        channel.send(lines.shift() ?? '')
+      })
+    })
+    const port = await listening(server)
+    const onConnection = () => t.fail('nothing was sent')
+    await using listener = await RelayListener.start(
+      { url: `wss://127.0.0.1:${port}/relay`, credentials: credentialsOf(n2), onConnection, random: () => 0 },
+      silentLog,
+    )
+    await promise
+    t.ok(listener)
+    t.same(new Set(why), new Set(['malformed message']))
+    server.closeAllConnections()
+    server.close()
+  })
+})
+
+t.test('the listener comes back when the relay does', async (t) => {
+  const first = await RelaySite.start(core)
+  const { port } = first
+  const far = await listenAt(first, n2)
+  await first.until(() => far.listener.isListening)
+  await first[Symbol.asyncDispose]()
+  await first.until(() => !far.listener.isListening)
+  await using second = await RelaySite.start(core, {}, port)
+  await second.knows('edge/n2')
+  const [raw] = await Promise.all([dial(n1, n2, second.url), far.next()])
+  t.ok(raw)
+  raw.stream.destroy()
+  await far[Symbol.asyncDispose]()
+  await second.until(() => [...second.relay.listening].length === 0)
+})
+
+t.test('a relay that closes ends what it carries, and says so to who waits', async (t) => {
+  const site = await RelaySite.start(core)
+  const { dialled, taken, channel } = await meet(site, n1, n2)
+  const why = new Promise<string>((resolve) => channel.onClose(resolve))
+  const waiting = dial(n3, n2, site.url)
+  const refused = t.rejects(waiting, refusedAs('relay is closing'))
+  await nonceAt(channel)
+  const ends = [closed(dialled), closed(taken)]
+  await site[Symbol.asyncDispose]()
+  await Promise.all([refused, ...ends])
+  t.equal(await why, 'relay is closing')
+  t.equal(await site.open(), 0)
+})
+
+t.test('every refusal has its own status', async (t) => {
+  for (const reason of Object.keys(REFUSALS) as (keyof typeof REFUSALS)[])
+    t.equal(refusalOf(Number.parseInt(REFUSALS[reason], 10)), reason)
+  for (const status of [401, 500, undefined, '', '4']) t.equal(refusalOf(status), undefined, String(status))
+})
+
+// Streams of a session whose only carrier runs through the relay, TLS inside: half-close, resets and back-pressure too.
+streamContract('tunnel through a relay', async (nearEars, farEars) => {
+  const site = await RelaySite.start(core)
+  const acceptors = [createAcceptor(n1), createAcceptor(n2)] as const
+  const accepted = Promise.withResolvers<Stream>()
+  const opened = Promise.withResolvers<void>()
+  const peersOf = (node: HeldIdentity, acceptor: (typeof acceptors)[number]) =>
+    openPeers({
+      self: idOf(node),
+      dialers: [relayedDialer({ credentials: credentialsOf(node) })],
+      secure: {
+        connect: ({ stream }, peer, signal) => connectSecure(stream, node, peer, signal),
+        accept: ({ stream }) => acceptor.accept(stream),
+      },
+      accept: (incoming) => accepted.resolve(incoming.accept(farEars)),
+    })
+  const peers = [peersOf(n1, acceptors[0]), peersOf(n2, acceptors[1])] as const
+  const listener = await RelayListener.start(
+    { url: site.url, credentials: credentialsOf(n2), onConnection: (raw) => peers[1].incoming(raw) },
+    silentLog,
+  )
+  await site.knows('edge/n2')
+  const session = await peers[0].session(reach(n2, site.url), forever)
+  const near = session.open(Buffer.from('request'), {
+    opened: () => opened.resolve(),
+    refused: (refusal) => opened.reject(new Error(refusal)),
+    data: (chunk) => nearEars.data(chunk),
+    end: () => nearEars.end(),
+    reset: () => nearEars.reset(),
+    drain: () => nearEars.drain(),
+  })
+  await opened.promise
+  return {
+    near,
+    far: await accepted.promise,
+    [Symbol.asyncDispose]: async () => {
+      await listener[Symbol.asyncDispose]()
+      for (const one of peers) await one[Symbol.asyncDispose]()
+      for (const acceptor of acceptors) acceptor[Symbol.dispose]()
+      await site[Symbol.asyncDispose]()
+    },
+  }
+})
+
+// ── what the tests stand on ──
+
+function arrive(stream: Duplex, bytes: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let got = 0
+    stream.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      got += chunk.length
+      if (got >= bytes) resolve(Buffer.concat(chunks))
+    })
+    stream.once('close', () => reject(new Error(`closed after ${got} of ${bytes} bytes`)))
+  })
+}
+
+async function hashOf(stream: Duplex): Promise<string> {
+  const hash = createHash('sha256')
+  stream.on('data', (chunk: Buffer) => hash.update(chunk))
+  await once(stream, 'end')
+  return hash.digest('hex')
+}
+
+async function text(stream: Duplex): Promise<string> {
+  const chunks: Buffer[] = []
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+  await closed(stream)
+  return Buffer.concat(chunks).toString()
+}
+
+function closed(stream: Duplex): Promise<unknown> {
+  return new Promise((resolve) => {
+    if (stream.destroyed) resolve(undefined)
+    stream.once('end', resolve).once('close', resolve).once('error', resolve).resume()
+  })
+}
+
+async function listening(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
+}

@@ -1,0 +1,98 @@
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { Relay, type RelayLimits } from '../../proxy/relay/server.ts'
+import type { RelayCredentials } from '../../proxy/paths/relayed.ts'
+import type { Identity } from '../../src/identity/contract.ts'
+import { clientOptions, principalOf, serverOptions, tend } from '../../src/identity/tls.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { refuseUpgrade, WebSocketDoor } from '../../src/kit/websocket.ts'
+import { openMetrics, type Metrics } from '../../src/metrics.ts'
+
+type AcceptBytes = (this: WebSocketDoor, ...args: Parameters<WebSocketDoor['acceptBytes']>) => void
+
+export const credentialsOf =
+  (identity: Identity): RelayCredentials =>
+  () => ({ tls: clientOptions(identity) })
+
+/** A relay behind its https server, as a cluster has it, and what passes through it. */
+export class RelaySite implements AsyncDisposable {
+  readonly relay: Relay
+  readonly metrics: Metrics
+  /** Every leg the relay ever opened. */
+  readonly legs: Duplex[] = []
+  readonly #server: Server
+  readonly #restore: () => void
+
+  private constructor(server: Server, relay: Relay, metrics: Metrics) {
+    this.#server = server
+    this.relay = relay
+    this.metrics = metrics
+    const acceptBytes = Object.getOwnPropertyDescriptor(WebSocketDoor.prototype, 'acceptBytes')?.value as AcceptBytes
+    const { legs } = this
+    WebSocketDoor.prototype.acceptBytes = function (request, socket, head, taken) {
+      acceptBytes.call(this, request, socket, head, (stream) => {
+        legs.push(stream)
+        taken(stream)
+      })
+    }
+    this.#restore = () => {
+      WebSocketDoor.prototype.acceptBytes = acceptBytes
+    }
+  }
+
+  static async start(cluster: Identity, limits: Partial<RelayLimits> = {}, port = 0): Promise<RelaySite> {
+    const metrics = openMetrics('cluster')
+    const relay = Relay.create(limits, silentLog, metrics)
+    const server = createServer(serverOptions(cluster, { requestClient: true }))
+    tend(server, cluster)
+    server.on('upgrade', (request, socket: Duplex, head) => {
+      try {
+        relay.upgrade(request, socket, head, principalOf(socket))
+      } catch {
+        refuseUpgrade(socket, '401 Unauthorized', 'who is it')
+      }
+    })
+    server.listen(port, '127.0.0.1')
+    await once(server, 'listening')
+    return new RelaySite(server, relay, metrics)
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  get url(): string {
+    return `wss://127.0.0.1:${this.port}/relay`
+  }
+
+  /** Resolves once the node is known here. */
+  async knows(node: string): Promise<void> {
+    while (![...this.relay.listening].includes(node)) await turn()
+  }
+
+  /** Resolves once the claim holds. */
+  async until(claim: () => boolean | Promise<boolean>): Promise<void> {
+    while (!(await claim())) await turn()
+  }
+
+  async open(): Promise<number> {
+    return (await this.metrics.relayConnections.get()).values[0]?.value ?? 0
+  }
+
+  async bytes(): Promise<number> {
+    return (await this.metrics.relayBytes.get()).values[0]?.value ?? 0
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#restore()
+    await this.relay[Symbol.asyncDispose]()
+    this.#server.closeAllConnections()
+    await new Promise((resolve) => this.#server.close(resolve))
+  }
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
