@@ -80,6 +80,7 @@ export class Inbound implements AsyncDisposable {
   readonly #parts: InboundParts
   readonly #dials: PQueue
   readonly #joints = new Set<Joint>()
+  readonly #perInstance = new Map<InstanceId, number>()
   readonly #unknown = new Map<InterestKey, number>()
   #asking = 0
   #isDraining = false
@@ -101,6 +102,11 @@ export class Inbound implements AsyncDisposable {
 
   get size(): number {
     return this.#joints.size
+  }
+
+  /** Flows from other nodes that are open to the instance: while it stops, they may finish. */
+  openFlows(instance: InstanceId): number {
+    return this.#perInstance.get(instance) ?? 0
   }
 
   /** What `Peers` is given: called for every OPEN. */
@@ -182,6 +188,7 @@ export class Inbound implements AsyncDisposable {
           joint.far.stream = far
           joint.near.stream = incoming.accept(joint.near)
           this.#joints.add(joint)
+          this.#count(request, 1)
           socket.once('close', () => this.#ended(joint, incoming, request))
           far.start()
         },
@@ -201,6 +208,7 @@ export class Inbound implements AsyncDisposable {
   #ended(joint: Joint, { peer, path }: IncomingStream, request: FlowRequest): void {
     const { log, metrics } = this.#parts
     this.#joints.delete(joint)
+    this.#count(request, -1)
     metrics.inboundStreams.inc({ result: joint.end })
     if (log.isDebug) {
       const instance = instanceId(request.service, request.ordinal)
@@ -208,6 +216,13 @@ export class Inbound implements AsyncDisposable {
       log.debug('inbound flow ended', { flow: request.flow, peer, path, instance, ...bytes, end: joint.end })
     }
     if (this.#joints.size === 0) this.#idle?.()
+  }
+
+  #count({ service, ordinal }: FlowRequest, by: 1 | -1): void {
+    const instance = instanceId(service, ordinal)
+    const flows = this.openFlows(instance) + by
+    if (flows === 0) this.#perInstance.delete(instance)
+    else this.#perInstance.set(instance, flows)
   }
 
   #refuse(incoming: IncomingStream, { refusal, reason }: Refused, request?: FlowRequest): void {

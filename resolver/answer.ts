@@ -46,6 +46,8 @@ export interface Answer {
   isLasting: boolean
   /** Why there is nothing: for the log. */
   reason?: string
+  /** What the answered name stands for: whoever asked will connect to it. */
+  target?: Target
 }
 
 export type Decision =
@@ -62,6 +64,11 @@ export interface AnswerSettings {
   range: VipRange
   /** What the choice means right now: one string per instance, in the order to try. */
   explainChoice(target: Target): readonly string[]
+}
+
+export interface AnswerTold {
+  /** A name is about to be answered with an address: be ready for the connection that follows. */
+  onAnswered?(target: Target): void
 }
 
 /** What to say to a question, from what the node knows. */
@@ -124,7 +131,7 @@ function targetAnswer(asked: Asked, target: Target, settings: AnswerSettings): A
     return { ...nothingOf(asked), records: [record], authorities: [], isLasting: false }
   }
   const addresses = addressesOf(asked.name, target.vip, settings.range)
-  const answered = found(addresses, asked)
+  const answered = { ...found(addresses, asked), target }
   // A VIP that the range leaves out exists, but not here.
   return addresses.some(({ type }) => type === 'A')
     ? answered
@@ -141,7 +148,7 @@ function serviceAnswer(asked: Asked & { labels: ServiceLabels }, target: Target,
   const answered = found(records, asked)
   return answered.records.length === 0
     ? answered
-    : { ...answered, additionals: addressesOf(canonical, target.vip, settings.range) }
+    : { ...answered, target, additionals: addressesOf(canonical, target.vip, settings.range) }
 }
 
 function apexAnswer(zone: string, type: number): Answer {

@@ -2,7 +2,7 @@ import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
-import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
+import { answer, unknown, type Answer, type AnswerSettings, type AnswerTold, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
 import { writeAnswer } from './codec.ts'
 import type { Server } from './resolv-conf.ts'
@@ -23,7 +23,7 @@ export interface ResponderParts {
   table: TableView
   interests: InterestSource
   upstream: Upstream
-  settings: AnswerSettings & { ttlSeconds: number; negativeTtlSeconds: number; underWay: number }
+  settings: AnswerSettings & AnswerTold & { ttlSeconds: number; negativeTtlSeconds: number; underWay: number }
 }
 
 /** Replies kept; more than the names a node uses, times the types that are asked. */
@@ -140,6 +140,7 @@ export class Responder {
   #reply({ query, limit, startedMs }: Asked, answer: Answer, source: Source): Buffer {
     const { ttlSeconds, negativeTtlSeconds } = this.#parts.settings
     const whole = writeAnswer(query, answer, { seconds: ttlSeconds, negativeSeconds: negativeTtlSeconds })
+    if (answer.target !== undefined) this.#parts.settings.onAnswered?.(answer.target)
     if (answer.isLasting) this.#remember(query, whole)
     if (answer.reason !== undefined) this.#tell({ query }, answer.reason)
     this.#tally.count(CODE[answer.code], source, startedMs)

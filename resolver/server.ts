@@ -5,7 +5,7 @@ import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
-import type { AnswerSettings } from './answer.ts'
+import type { AnswerSettings, AnswerTold } from './answer.ts'
 import { Responder } from './responder.ts'
 import type { Server } from './resolv-conf.ts'
 import { TcpDoor } from './tcp-door.ts'
@@ -28,7 +28,7 @@ export interface ResolverLimits {
   upstreamTotalMs?: number
 }
 
-export interface ResolverOptions extends AnswerSettings {
+export interface ResolverOptions extends AnswerSettings, AnswerTold {
   table: TableView
   interests: InterestSource
   /** Port 0: one that is free for both UDP and TCP. */

@@ -65,7 +65,12 @@ const AgentConfig = Type.Object(
     vcpus: Type.Optional(Type.Number({ minimum: 0 })),
     labels: Type.Record(Type.String(), Type.String()),
     area: Type.Optional(Type.String()),
-    location: Type.Optional(Type.Object({ lat: Type.Number({ minimum: -90, maximum: 90 }), lon: Type.Number({ minimum: -180, maximum: 180 }) }, closed)),
+    location: Type.Optional(
+      Type.Object(
+        { lat: Type.Number({ minimum: -90, maximum: 90 }), lon: Type.Number({ minimum: -180, maximum: 180 }) },
+        closed,
+      ),
+    ),
     drainSeconds: Type.Number({ minimum: 0 }),
   },
   closed,
@@ -81,10 +86,20 @@ export type ClusterConfig = Static<typeof ClusterConfig>
 export type AgentConfig = Static<typeof AgentConfig>
 
 /** Any part of the configuration, as a file or flags give it. */
-export type PartialConfig = { log?: string; root?: Partial<RootConfig>; cluster?: Partial<ClusterConfig>; agent?: Partial<AgentConfig> }
+export type PartialConfig = {
+  log?: string
+  root?: Partial<RootConfig>
+  cluster?: Partial<ClusterConfig>
+  agent?: Partial<AgentConfig>
+}
 
 export function defaults(hostName: string): Config {
-  const name = hostName.toLowerCase().split('.')[0]?.replace(/[^a-z0-9-]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 63)
+  const name = hostName
+    .toLowerCase()
+    .split('.')[0]
+    ?.replace(/[^a-z0-9-]+/g, '-')
+    .replace(/^-+|-+$/g, '')
+    .slice(0, 63)
   return {
     log: 'info',
     root: { listen: '127.0.0.1:7470', opsListen: '127.0.0.1:7480', vipRestSeconds: 3600, clusterLostSeconds: 30 },
@@ -119,7 +134,8 @@ export function resolveConfig(base: Config, ...layers: readonly PartialConfig[])
     .filter(({ keyword }) => keyword !== 'boolean') // the same fault again, as "schema is false"
     .flatMap((fault) => {
       const at = `config${fault.instancePath.replaceAll('/', '.')}`
-      if (fault.keyword === 'additionalProperties') return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key`)
+      if (fault.keyword === 'additionalProperties')
+        return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key`)
       if (fault.keyword === 'enum') return [`${at}: must be one of ${fault.params.allowedValues.join(', ')}`]
       return [`${at}: ${fault.message}`]
     })
@@ -137,7 +153,12 @@ export function readConfigFile(path: string): PartialConfig {
   }
   const document = parseDocument(text)
   const [problem] = document.errors
-  if (problem !== undefined) throw new MeshError('CONFIG_INVALID', { path, line: problem.linePos?.[0].line, problem: problem.message.split('\n')[0] })
+  if (problem !== undefined)
+    throw new MeshError('CONFIG_INVALID', {
+      path,
+      line: problem.linePos?.[0].line,
+      problem: problem.message.split('\n')[0],
+    })
   return (document.toJS({ maxAliasCount: 20 }) ?? {}) as PartialConfig
 }
 
@@ -145,7 +166,8 @@ export function readConfigFile(path: string): PartialConfig {
 export function hostPort(text: string): { host: string; port: number } {
   const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text)
   const port = Number(match?.[3])
-  if (match === null || port > 65_535) throw new MeshError('CONFIG_INVALID', { address: text, remedy: 'write host:port, as 0.0.0.0:7472 or [::]:7472' })
+  if (match === null || port > 65_535)
+    throw new MeshError('CONFIG_INVALID', { address: text, remedy: 'write host:port, as 0.0.0.0:7472 or [::]:7472' })
   return { host: (match[1] ?? match[2]) as string, port }
 }
 

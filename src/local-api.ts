@@ -25,10 +25,15 @@ export class LocalApi {
   static start(path: string, routes: Readonly<Record<string, LocalRoute>>): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
       if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
-        throw new MeshError('LISTEN_FAILED', { path, reason: `a Unix socket path has at most ${MAX_SOCKET_PATH} bytes`, remedy: 'choose a shorter --state directory' })
+        throw new MeshError('LISTEN_FAILED', {
+          path,
+          reason: `a Unix socket path has at most ${MAX_SOCKET_PATH} bytes`,
+          remedy: 'choose a shorter --state directory',
+        })
       }
       if (existsSync(path)) {
-        if (await answers(path)) throw new MeshError('LISTEN_FAILED', { path, reason: 'an agent is running in this state directory already' })
+        if (await answers(path))
+          throw new MeshError('LISTEN_FAILED', { path, reason: 'an agent is running in this state directory already' })
         rmSync(path)
       }
       const server = createServer((request, response) => {
@@ -36,7 +41,8 @@ export class LocalApi {
         const answer = (status: number, body: unknown) =>
           response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
         const route = routes[url.pathname]
-        if (request.method !== 'GET' || route === undefined) return answer(404, { error: 'USAGE', details: { path: url.pathname } })
+        if (request.method !== 'GET' || route === undefined)
+          return answer(404, { error: 'USAGE', details: { path: url.pathname } })
         Promise.try(route, url.searchParams).then(
           (body) => answer(200, body),
           (error: unknown) =>
@@ -72,13 +78,18 @@ export function askAgent(path: string, route: string, query: Readonly<Record<str
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('end', () => {
-        const body = JSON.parse(Buffer.concat(chunks).toString('utf8')) as { error?: ErrorCode; details?: Record<string, unknown> }
+        const body = JSON.parse(Buffer.concat(chunks).toString('utf8')) as {
+          error?: ErrorCode
+          details?: Record<string, unknown>
+        }
         if (response.statusCode === 200) resolve(body)
         else reject(new MeshError(body.error ?? 'REQUEST_FAILED', body.details))
       })
     })
     asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { path })))
-    asking.on('error', (cause) => reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })))
+    asking.on('error', (cause) =>
+      reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })),
+    )
     asking.end()
   })
 }

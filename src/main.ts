@@ -20,7 +20,10 @@ import { traceCommand } from './cli/trace.ts'
 const program = new Command('hedgerow')
   .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
   .version(versionOf())
-  .option('--state <dir>', 'state directory (HEDGEROW_STATE; else /var/lib/hedgerow as root, ~/.local/state/hedgerow otherwise)')
+  .option(
+    '--state <dir>',
+    'state directory (HEDGEROW_STATE; else /var/lib/hedgerow as root, ~/.local/state/hedgerow otherwise)',
+  )
   .option('-o, --output <format>', 'table or json')
   .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
   .showHelpAfterError('(hedgerow --help lists the commands)')
@@ -77,7 +80,10 @@ function inheritGlobals(command: Command): void {
 function versionOf(): string {
   for (const up of ['../package.json', '../../package.json']) {
     try {
-      const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { name?: string; version: string }
+      const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as {
+        name?: string
+        version: string
+      }
       if (name === 'hedgerow') return version
     } catch {
       // the other place, then

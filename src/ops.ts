@@ -50,7 +50,9 @@ export class Ops {
         }
       })
       await new Promise<void>((resolve, reject) => {
-        server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })))
+        server.once('error', (cause) =>
+          reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })),
+        )
         server.listen({ host, port, exclusive: true }, resolve)
       })
       server.unref()

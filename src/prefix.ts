@@ -18,7 +18,11 @@ export interface ClaimedPrefix {
  * last time, else 127.16.0.0/12, 127.32.0.0/12, … Programs configured with its resolver still find it after a restart.
  * @throws MeshError LISTEN_FAILED when the wanted one, or every one, is taken.
  */
-export async function claimPrefix(wanted: string, dir: string, ops: Pick<OpsOptions, 'metrics' | 'ready'>): Promise<ClaimedPrefix> {
+export async function claimPrefix(
+  wanted: string,
+  dir: string,
+  ops: Pick<OpsOptions, 'metrics' | 'ready'>,
+): Promise<ClaimedPrefix> {
   const remembered = join(dir, 'prefix')
   const candidates = wanted === 'auto' ? [...lastTime(remembered), ...LOOPBACK_PREFIXES] : [wanted]
   for (const cidr of candidates) {
@@ -31,7 +35,10 @@ export async function claimPrefix(wanted: string, dir: string, ops: Pick<OpsOpti
       if (!isMeshError(error, 'LISTEN_FAILED') || wanted !== 'auto') throw error
     }
   }
-  throw new MeshError('LISTEN_FAILED', { address: `127.16.0.0/12 … 127.240.0.0/12, port ${OPS_PORT}`, reason: 'each belongs to another agent on this machine' })
+  throw new MeshError('LISTEN_FAILED', {
+    address: `127.16.0.0/12 … 127.240.0.0/12, port ${OPS_PORT}`,
+    reason: 'each belongs to another agent on this machine',
+  })
 }
 
 const LOOPBACK_PREFIXES = Array.from({ length: 15 }, (_, block) => `127.${16 * (block + 1)}.0.0/12`)

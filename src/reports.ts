@@ -35,7 +35,8 @@ export interface PeerReport {
 }
 
 export interface FlowReport {
-  id: number
+  /** The same in the logs of both ends. */
+  id: string
   caller: string
   name: string
   instance?: string

@@ -1,0 +1,111 @@
+import { mkdir } from 'node:fs/promises'
+import { Relay } from '../proxy/relay/server.ts'
+import { hostPort, type ClusterConfig, type RootConfig } from './config.ts'
+import { Lifetime } from './kit/lifetime.ts'
+import type { Log } from './kit/log.ts'
+import { openMetrics } from './metrics.ts'
+import { Ops } from './ops.ts'
+import { Cluster } from './orchestrator/cluster/cluster.ts'
+import { Root } from './orchestrator/root/root.ts'
+
+/** A role that runs, with its health endpoints: what it says of itself, and its end. */
+export class Role<T> implements AsyncDisposable {
+  readonly part: T
+  readonly done: Promise<void> = new Promise(() => undefined)
+  readonly #summary: Record<string, string>
+  readonly #life: Lifetime
+
+  constructor(part: T, summary: Record<string, string>, life: Lifetime) {
+    this.part = part
+    this.#summary = summary
+    this.#life = life
+  }
+
+  summary(): Record<string, string> {
+    return this.#summary
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+export interface RootParts {
+  dir: string
+  config: RootConfig
+  version: string
+}
+
+/** The root: authority, API, and the tier that chooses clusters. */
+export function startRoot({ dir, config, version }: RootParts, log: Log): Promise<Role<Root>> {
+  return Lifetime.open(async (life) => {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    const metrics = openMetrics('root')
+    const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
+    const root = life.use(
+      await Root.start(
+        {
+          dir,
+          listen: hostPort(listen),
+          vipRestSeconds,
+          clusterLostSeconds,
+          version,
+          ...(publicUrl === undefined ? {} : { publicUrl }),
+        },
+        log,
+        metrics,
+      ),
+    )
+    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
+    const summary = {
+      role: 'root',
+      mesh: root.mesh,
+      api: root.url,
+      credential: `${dir}/admin.json`,
+      health: ops.address,
+    }
+    return new Role(root, summary, life)
+  })
+}
+
+export interface ClusterParts {
+  dir: string
+  config: ClusterConfig
+  version: string
+  /** Needed at the first start only. */
+  token?: string
+}
+
+/** A cluster and, on the same port, the relay for its nodes. */
+export function startCluster({ dir, config, version, token }: ClusterParts, log: Log): Promise<Role<Cluster>> {
+  return Lifetime.open(async (life) => {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    const metrics = openMetrics('cluster')
+    const relay = life.use(Relay.create({}, log, metrics))
+    const { listen, publicUrl } = config
+    const cluster = life.use(
+      await Cluster.start(
+        {
+          dir,
+          listen: hostPort(listen),
+          name: config.name,
+          version,
+          onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
+          ...(token === undefined ? {} : { token }),
+          ...(publicUrl === undefined ? {} : { publicUrl }),
+        },
+        log,
+        metrics,
+      ),
+    )
+    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
+    const summary = {
+      role: 'cluster',
+      name: cluster.name,
+      link: cluster.url,
+      relay: cluster.relayUrl ?? 'none',
+      health: ops.address,
+    }
+    return new Role(cluster, summary, life)
+  })
+}
