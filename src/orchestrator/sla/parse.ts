@@ -7,7 +7,7 @@ import { readName } from './names.ts'
 import { readService } from './service.ts'
 
 export type { Fault } from './findings.ts'
-export { readSlaText, type ReadText } from './read.ts'
+export { readSlaText } from './read.ts'
 
 export type Parsed =
   | { kind: 'accepted'; apps: AppSpec[]; customer: string; warnings: Fault[] }
