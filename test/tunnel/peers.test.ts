@@ -240,6 +240,47 @@ test('a node that is cut loses everything at once', async (t) => {
   t.same(near.log, ['opened', 'reset'])
   t.same(b.heard[0]!.log, ['reset'])
   t.equal(b.peers.existing('c/a'), undefined)
+
+  const hello = encodeHello({
+    version: 1,
+    carrier: 1,
+    windowBytes: 9_999,
+    features: 0,
+    incarnation: '66'.repeat(8),
+    session: '66'.repeat(16),
+  })
+  const underWay = mesh.raw('c/evil', 'c/b')
+  await mesh.clock.advance(0)
+  b.peers.cut('c/evil')
+  underWay.write(hello)
+  await mesh.clock.advance(0)
+  t.ok(underWay.destroyed, 'also what was under way')
+  t.equal(b.peers.existing('c/evil'), undefined)
+})
+
+test('a connection that lost the race says nothing to the peer', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'relayed c/a>c/b')
+  let isSlow = true
+  const a = mesh.node('c/a', {
+    secure: {
+      connect: async (raw) => {
+        if (raw.path === 'direct' && isSlow) await mesh.clock.sleep(1_000)
+        return raw.stream
+      },
+      accept: () => Promise.reject(new Error('nobody dials')),
+    },
+  })
+  const b = mesh.node('c/b')
+  const asked = a.peers.session(reach('c/b'), never)
+  await mesh.clock.advance(2_000)
+  const session = await asked
+  t.equal(session.path, 'relayed')
+  t.equal(b.peers.existing('c/a')?.carriers, 1)
+  t.ok(mesh.wires.find(({ path }) => path === 'direct')!.near.destroyed)
+  isSlow = false
+  await mesh.clock.advance(6_000)
+  t.equal(session.path, 'direct', 'it has its chance later')
 })
 
 test('a peer that has restarted gets a new session, the old one ends at once', async (t) => {
