@@ -14,7 +14,10 @@ import { VipListeners, type VipListenersOptions } from './vip-listeners.ts'
  * Linux 6.18), unless `net.ipv6.ip_nonlocal_bind` is on: it is switched on as well, and back when we leave.
  */
 
-/** Marks our routes (`ip route show table local proto 213`), so that a stale one of a killed agent is known as ours. */
+/**
+ * Marks our routes (`ip route show table local proto 213`), so that only a route of ours is ever deleted: at the end, and
+ * at the start the one that an agent left when it was killed.
+ */
 const PROTO = '213'
 
 const NONLOCAL_BIND = '/proc/sys/net/ipv6/ip_nonlocal_bind'
@@ -43,9 +46,9 @@ export class HostInterceptor implements Interceptor {
   ): Promise<HostInterceptor> {
     return Lifetime.open(async (life) => {
       for (const route of routesOf(options.range)) {
-        await run('ip', [...route.family, 'route', 'flush', ...route.where]).catch(() => undefined) // nothing stale
+        await takeDown(route, run).catch(() => undefined) // nothing stale
         await setUp(route, run)
-        life.defer(() => run('ip', [...route.family, 'route', 'del', ...route.what]).then(() => undefined))
+        life.defer(() => takeDown(route, run))
       }
       if (options.range.cidr6 !== undefined) await allowNonlocalBind(life)
       const listeners = life.use(await VipListeners.start({ ...options, mode: 'host' }, identify, parts))
@@ -78,14 +81,12 @@ export class HostInterceptor implements Interceptor {
 interface Route {
   family: readonly string[]
   what: readonly string[]
-  where: readonly string[]
 }
 
 function routesOf({ cidr4, cidr6 }: VipRange): Route[] {
   const route = (family: readonly string[], cidr: string): Route => ({
     family,
     what: ['local', cidr, 'dev', 'lo', 'proto', PROTO],
-    where: ['table', 'local', 'proto', PROTO],
   })
   return [route([], cidr4), ...(cidr6 === undefined ? [] : [route(['-6'], cidr6)])]
 }
@@ -97,6 +98,10 @@ async function setUp({ family, what }: Route, run: Run): Promise<void> {
     const remedy = 'run the agent as root or with CAP_NET_ADMIN and iproute2 installed, or use loopback mode'
     throw new MeshError('INTERCEPT_FAILED', { mode: 'host', route: what.join(' '), remedy }, { cause: error })
   }
+}
+
+async function takeDown({ family, what }: Route, run: Run): Promise<void> {
+  await run('ip', [...family, 'route', 'del', ...what])
 }
 
 async function allowNonlocalBind(life: Lifetime): Promise<void> {

@@ -1,11 +1,13 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { authorise } from '../../proxy/authorise.ts'
+import { callerAddress } from '../../proxy/caller-address.ts'
 import { checkRequest } from '../../proxy/inbound.ts'
 import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow.ts'
 import { patienceMs, Race, type RaceAction } from '../../proxy/race.ts'
 import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/request.ts'
 import type { Refusal } from '../../proxy/tunnel/contract.ts'
+import { vipRange } from '../../src/model/address.ts'
 import { entryOf, LiteralTable } from './world.ts'
 
 const caller = (id: string): Caller => instanceCaller(id) as Caller
@@ -113,7 +115,7 @@ t.test('requests', async (t) => {
     const bytes = encodeRequest(request)
     t.equal(
       bytes.toString('hex'),
-      `01061f9000000007${'00112233445566ff'}13${Buffer.from('shop.acme.cart.prod').toString('hex')}0017${Buffer.from('shop.acme.front.prod.12').toString('hex')}`,
+      `01061f900000000700112233445566ff13${Buffer.from('shop.acme.cart.prod').toString('hex')}0017${Buffer.from('shop.acme.front.prod.12').toString('hex')}`,
     )
     t.same(decodeRequest(bytes), request)
     const byNode = { ...request, caller: NODE_CALLER }
@@ -177,6 +179,17 @@ t.test('requests', async (t) => {
       { numRuns: 2000 },
     )
   })
+})
+
+t.test('a caller has the address that its own name resolves to', async (t) => {
+  const vips = { 'any.rr': 0xe0101, '0.pinned': 0xe0102 } as const
+  const table = new LiteralTable({ id: 'shop.acme.front.prod', on: ['edge/a', 'edge/b'], vips })
+  const addressOf = callerAddress(table, vipRange('127.16.0.0/12'))
+  t.equal(addressOf('shop.acme.front.prod.0'), '127.30.1.2')
+  t.equal(addressOf('shop.acme.front.prod.1'), undefined, 'no VIP of its own yet')
+  t.equal(addressOf('shop.acme.ghost.prod.0'), undefined)
+  t.equal(addressOf('garbage'), undefined)
+  t.equal(callerAddress(table, vipRange('127.32.0.0/16'))('shop.acme.front.prod.0'), undefined, 'outside a small range')
 })
 
 t.test('names in logs are canonical', async (t) => {
@@ -314,8 +327,8 @@ t.test('the race', async (t) => {
       const [at, kind] = event
       if (kind === 'start') done.push(...race.start(at))
       if (kind === 'tick') done.push(...race.tick(at))
-      if (kind === 'opened') done.push(...race.opened(event[2] as number))
-      if (kind === 'failed') done.push(...race.failed(event[2] as number, (event[3] ?? 'unreachable') as Refusal, at))
+      if (kind === 'opened') done.push(...race.opened(event[2]))
+      if (kind === 'failed') done.push(...race.failed(event[2], event[3] ?? 'unreachable', at))
     }
     const said = done.map((action) =>
       action.kind === 'lose' ? `lose ${action.why}` : `${action.kind} ${action.candidate}`,

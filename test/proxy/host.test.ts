@@ -1,0 +1,97 @@
+import { spawnSync } from 'node:child_process'
+import t from 'tap'
+import { isMeshError } from '../../src/errors.ts'
+import { vipRange } from '../../src/model/address.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { HostInterceptor } from '../../proxy/intercept/host.ts'
+import { NODE_CALLER } from '../../proxy/flow.ts'
+import { keptLog, LiteralTable } from './world.ts'
+
+const parts = () => ({
+  table: new LiteralTable(),
+  onFlow: () => undefined,
+  clock: systemClock,
+  log: keptLog(),
+  metrics: openMetrics('agent'),
+})
+
+t.test('what host mode changes, and that it changes it back', async (t) => {
+  const ran: string[] = []
+  const run = async (program: string, argv: readonly string[]) => {
+    ran.push([program, ...argv].join(' '))
+    return ''
+  }
+  const host = await HostInterceptor.start({ range: vipRange('10.30.0.0/16') }, () => NODE_CALLER, parts(), run)
+  t.same(ran.splice(0), [
+    'ip route del local 10.30.0.0/16 dev lo proto 213',
+    'ip route add local 10.30.0.0/16 dev lo proto 213',
+  ])
+  await host.close()
+  t.same(ran, ['ip route del local 10.30.0.0/16 dev lo proto 213'])
+})
+
+t.test('without the right it says what is missing, and leaves nothing', async (t) => {
+  const ran: string[] = []
+  const run = async (program: string, argv: readonly string[]) => {
+    ran.push([program, ...argv].join(' '))
+    if (argv.includes('add') && argv.includes('-6')) throw new Error('RTNETLINK answers: Operation not permitted')
+    return ''
+  }
+  const range = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
+  const error = await HostInterceptor.start({ range }, () => NODE_CALLER, parts(), run).catch((error: unknown) => error)
+  t.ok(isMeshError(error, 'INTERCEPT_FAILED'))
+  t.match(error, { details: { mode: 'host', remedy: /CAP_NET_ADMIN/ } })
+  t.equal(ran.at(-1), 'ip route del local 10.30.0.0/16 dev lo proto 213')
+})
+
+t.test('in a network namespace of its own: VIPs of both families answer, then all is as before', async (t) => {
+  const script = `
+    import { spawnSync } from 'node:child_process'
+    import { readFileSync } from 'node:fs'
+    import { HostInterceptor } from './proxy/intercept/host.ts'
+    import { vipRange, vipToIPv4, vipToIPv6 } from './src/model/address.ts'
+    import { openMetrics } from './src/metrics.ts'
+    import { systemClock } from './src/kit/clock.ts'
+    import { Client, keptLog, LiteralTable, until } from './test/proxy/world.ts'
+    const ip = (...argv) => spawnSync('ip', argv, { encoding: 'utf8' }).stdout.trim()
+    const state = () => [ip('route', 'show', 'table', 'local', 'proto', '213'), ip('-6', 'route', 'show', 'table', 'local', 'proto', '213'), readFileSync('/proc/sys/net/ipv6/ip_nonlocal_bind', 'utf8').trim()]
+    ip('link', 'set', 'lo', 'up')
+    ip('route', 'add', 'local', '10.30.0.0/16', 'dev', 'lo', 'proto', '213') // left by an agent that was killed
+    const range = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
+    const table = new LiteralTable({ id: 'shop.acme.cart.prod', ports: [80], vips: { 'any.rr': 0xe0203 } })
+    const modes = []
+    const onFlow = (flow) => { modes.push(flow.mode); flow.socket.end('hello') }
+    const parts = { table, onFlow, clock: systemClock, log: keptLog(), metrics: openMetrics('agent') }
+    const host = await HostInterceptor.start({ range }, () => ({ kind: 'node' }), parts)
+    await until(() => host.size === 2)
+    const during = state()
+    const answers = []
+    for (const address of [vipToIPv4(range, 0xe0203), vipToIPv6(range, 0xe0203)]) {
+      const client = await Client.connect(80, address)
+      await client.ended
+      answers.push(address + ' ' + client.text)
+      client.socket.destroy()
+    }
+    await host.close()
+    console.log(JSON.stringify({ during, answers, modes, after: state() }))
+    process.exit(0)
+  `
+  const argv = ['-Urn', process.execPath, '--input-type=module', '-e', script]
+  if (spawnSync('unshare', ['-Urn', 'true']).status !== 0) {
+    t.comment('no user namespaces here: the lab tests host mode')
+    return
+  }
+  const ran = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 30_000 })
+  const told = JSON.parse(ran.stdout || '{}') as Record<string, string[]>
+  t.match(
+    told,
+    {
+      during: [/^local 10\.30\.0\.0\/16 dev lo scope host$/, /^local fd12:3456:789a::\/48 dev lo/, '1'],
+      answers: ['10.30.2.3 hello', 'fd12:3456:789a::e:203 hello'],
+      modes: ['host', 'host'],
+      after: ['', '', '0'],
+    },
+    ran.stderr,
+  )
+})

@@ -1,0 +1,373 @@
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { promisify } from 'node:util'
+import fc from 'fast-check'
+import t from 'tap'
+import { MeshError } from '../../src/errors.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
+import { FlowBook } from '../../proxy/flow-book.ts'
+import { HttpInterceptor, HttpHandshake } from '../../proxy/intercept/http.ts'
+import { parseHead } from '../../proxy/intercept/http-head.ts'
+import type { ProxyParts } from '../../proxy/intercept/proxy-door.ts'
+import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { createBalancer } from '../../proxy/policies/index.ts'
+import { Client, keptLog, LiteralTable, peersWith, until } from './world.ts'
+
+const CART = 'shop.acme.cart.prod'
+const NAME = `${CART}.any.rr.local`
+const RANGE = vipRange('127.16.0.0/12')
+const FRONT = 'shop.acme.front.prod.0'
+const SECRETS: Record<string, string> = { node: 'hush', [FRONT]: 'quiet', 'mail.acme.smtp.prod.0': 'still' }
+const VIP = 0xe1234
+
+/** A node with both doors open before one HTTP server, which tells what it was asked. */
+async function node(serve?: (server: Server) => void) {
+  const seen: IncomingMessage[] = []
+  const web = createHttpServer((request, response) => {
+    seen.push(request)
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => response.end(`${request.method} ${request.url} ${Buffer.concat(chunks).length}\n`))
+  })
+  serve?.(web)
+  web.listen({ host: '127.0.0.1', port: 0 })
+  await once(web, 'listening')
+  const endpoint = { host: '127.0.0.1', port: (web.address() as AddressInfo).port }
+  const table = new LiteralTable(
+    { id: CART, ports: [80, 8080], on: ['edge/a'], vips: { 'any.rr': VIP } },
+    { id: 'shop.acme.down.prod', on: ['edge/a'] },
+    { id: 'shop.acme.none.prod', on: [] },
+  )
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  const book = await FlowBook.start({ drainMs: 0 }, systemClock, metrics)
+  const flows: OutboundParts = {
+    table,
+    peers: peersWith([]),
+    self: 'edge/a',
+    endpointOf: (id) => (id === `${CART}.0` ? endpoint : undefined),
+    clock: systemClock,
+    dial: () => ({ timeoutMs: 2000 }),
+    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => book.openFlows(id) }),
+    book,
+    limits: OUTBOUND_LIMITS,
+    log,
+    metrics,
+  }
+  const parts: ProxyParts = {
+    table,
+    interests: {
+      want: async (key) => {
+        if (key === 'shop.acme.cut') throw new MeshError('LINK_CLOSED')
+      },
+      wantVip: async () => undefined,
+    },
+    zones: ['local', 'internal'],
+    ranges: [RANGE],
+    credentials: (user) => SECRETS[user],
+    onFlow: (flow) => void outbound(flow, flows),
+    clock: systemClock,
+    log,
+    metrics,
+  }
+  const http = await HttpInterceptor.start({ port: 0 }, parts)
+  const socks = await SocksInterceptor.start({ port: 0 }, parts)
+  return {
+    seen,
+    table,
+    book,
+    parts,
+    http: (user = 'node', secret = SECRETS[user]) => `http://${user}:${secret}@127.0.0.1:${http.port}`,
+    socks: (user = 'node', secret = SECRETS[user]) => `socks5h://${user}:${secret}@127.0.0.1:${socks.port}`,
+    httpPort: http.port,
+    socksPort: socks.port,
+    async [Symbol.asyncDispose]() {
+      await Promise.all([http.close(), socks.close()])
+      web.closeAllConnections()
+      web.close()
+      await book.close()
+      metrics.registry.clear()
+    },
+  }
+}
+
+const execute = promisify(execFile)
+
+/** What curl says: its output and its exit code. */
+async function curl(...argv: string[]): Promise<{ out: string; code: number }> {
+  const env = { PATH: process.env['PATH'] ?? '' }
+  return execute('curl', ['-sS', '--max-time', '10', ...argv], { env }).then(
+    ({ stdout }) => ({ out: stdout, code: 0 }),
+    (error: { stdout: string; code: number }) => ({ out: error.stdout, code: error.code }),
+  )
+}
+
+t.test('curl through SOCKS', async (t) => {
+  await using here = await node()
+  t.same(await curl('-x', here.socks(), `http://${NAME}/x`), { out: 'GET /x 0\n', code: 0 })
+  t.same(await curl('-x', here.socks(FRONT), `http://${NAME}:8080/y`), { out: 'GET /y 0\n', code: 0 })
+  await until(() => here.book.recent().length === 2)
+  t.equal(here.book.recent()[0]?.caller, FRONT, 'the credentials say who calls')
+  t.match(here.book.recent()[1], { caller: 'edge/a', mode: 'socks', end: 'closed' })
+  t.same(await curl('-x', here.socks(), `http://${vipToIPv4(RANGE, VIP)}/z`), { out: 'GET /z 0\n', code: 0 }, 'a VIP')
+  const body = 'b'.repeat(3_000_000)
+  t.same(
+    await curl('-x', here.socks(), '-H', 'Expect:', '--data-binary', body.slice(0, 100_000), `http://${NAME}/post`),
+    { out: 'POST /post 100000\n', code: 0 },
+  )
+  const rows: [why: string, proxy: string, url: string][] = [
+    ['a wrong secret', here.socks('node', 'guess'), `http://${NAME}/`],
+    ['an unknown user', here.socks('nobody', 'hush'), `http://${NAME}/`],
+    ['no credentials', `socks5h://127.0.0.1:${here.socksPort}`, `http://${NAME}/`],
+    ['a name outside', here.socks(), 'http://example.com/'],
+    ['an address outside', here.socks(), `http://127.0.0.1:${here.httpPort}/`],
+    ['an instance of an app that is not allowed', here.socks('mail.acme.smtp.prod.0'), `http://${NAME}/`],
+    ['a port that is not served', here.socks(), `http://${NAME}:81/`],
+    ['a service that is not there', here.socks(), 'http://shop.acme.ghost.prod.any.rr.local/'],
+  ]
+  for (const [why, proxy, url] of rows) t.equal((await curl('-x', proxy, url)).code, 97, why) // curl: the proxy said no
+  t.equal(here.seen.length, 4)
+})
+
+t.test('curl through HTTP, both ways', async (t) => {
+  await using here = await node()
+  t.same(await curl('-x', here.http(), `http://${NAME}/x?y=1`), { out: 'GET /x?y=1 0\n', code: 0 })
+  t.match(here.seen[0]?.headers, { host: NAME, connection: 'close' })
+  t.notOk(
+    Object.keys(here.seen[0]?.headers ?? {}).some((name) => name.startsWith('proxy-')),
+    'secrets stop here',
+  )
+  t.same(await curl('-x', here.http(FRONT), `http://${NAME}:8080`), { out: 'GET / 0\n', code: 0 })
+  t.equal(here.seen[1]?.headers.host, `${NAME}:8080`)
+  await until(() => here.book.recent().length === 2)
+  t.equal(here.book.recent()[0]?.caller, FRONT)
+  t.same(await curl('-x', here.http(), '-p', `http://${NAME}/tunnel`), { out: 'GET /tunnel 0\n', code: 0 }, 'CONNECT')
+  t.same(await curl('-x', here.http(), '-d', 'a=1', `http://${NAME}/form`), { out: 'POST /form 3\n', code: 0 })
+  t.same(await curl('-x', here.http(), '-H', 'Transfer-Encoding: chunked', '-d', 'a=1', `http://${NAME}/chunks`), {
+    out: 'POST /chunks 3\n',
+    code: 0,
+  })
+  const two = await curl('-x', here.http(), `http://${NAME}/1`, `http://${NAME}:8080/2`)
+  t.same(two, { out: 'GET /1 0\nGET /2 0\n', code: 0 }, 'two requests, two connections')
+
+  const rows: [why: string, proxy: string, url: string, status: number, reason: RegExp][] = [
+    ['a wrong secret', here.http('node', 'guess'), `http://${NAME}/`, 407, /credentials/],
+    ['no credentials', `http://127.0.0.1:${here.httpPort}`, `http://${NAME}/`, 407, /credentials/],
+    ['a name outside', here.http(), 'http://example.com/', 403, /example\.com is not a name of the mesh/],
+    ['an address outside', here.http(), 'http://127.0.0.1:1/', 403, /not an address of the mesh/],
+    ['cloud metadata', here.http(), 'http://169.254.169.254/', 403, /not an address of the mesh/],
+    ['not allowed', here.http('mail.acme.smtp.prod.0'), `http://${NAME}/`, 403, /allow list/],
+    ['unknown', here.http(), 'http://shop.acme.ghost.prod.any.rr.local/', 404, /does not know shop\.acme\.ghost/],
+    ['a wrong policy', here.http(), `http://${CART}.any.fastest.local/`, 404, /fastest/],
+    ['an instance that does not exist', here.http(), `http://${CART}.7.pinned.local/`, 404, /no instance 7/],
+    ['a port that is not served', here.http(), `http://${NAME}:81/`, 404, /port 81, but 80\/tcp, 8080\/tcp/],
+    ['nothing runs', here.http(), 'http://shop.acme.none.prod.any.rr.local/', 502, /no instance runs/],
+    ['nothing listens', here.http(), 'http://shop.acme.down.prod.any.rr.local/', 502, /not-here/],
+    ['the control plane is away', here.http(), 'http://shop.acme.cut.prod.any.rr.local/', 503, /link is down/],
+  ]
+  for (const [why, proxy, url, status, reason] of rows) {
+    const { out } = await curl('-x', proxy, '-w', '%{http_code}', url)
+    t.match(out, new RegExp(`${status}$`), why)
+    t.match(out, reason, why)
+  }
+})
+
+t.test('a second request on the same connection does not ride along', async (t) => {
+  await using here = await node()
+  const authorization = `Proxy-Authorization: Basic ${Buffer.from('node:hush').toString('base64')}`
+  using client = await Client.connect(here.httpPort)
+  client.socket.write(
+    `GET http://${NAME}/first HTTP/1.1\r\nHost: other\r\n${authorization}\r\n\r\nGET http://shop.acme.bank.prod.any.rr.local/second HTTP/1.1\r\nHost: x\r\n\r\n`,
+  )
+  await client.ended
+  t.match(client.text, /GET \/first 0/)
+  t.notMatch(client.text, /second/)
+  t.equal(here.seen.length, 1)
+  t.equal(here.seen[0]?.headers.host, NAME, 'what decided the route is what the instance hears')
+})
+
+t.test('CONNECT carries what comes with it, and what the instance says first', async (t) => {
+  await using here = await node()
+  const authorization = `Proxy-Authorization: Basic ${Buffer.from('node:hush').toString('base64')}`
+  using client = await Client.connect(here.httpPort)
+  client.socket.write(
+    `CONNECT ${NAME}:80 HTTP/1.1\r\n${authorization}\r\n\r\nGET /early HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`,
+  )
+  await client.ended
+  t.match(client.text, /^HTTP\/1\.1 200 Connection established\r\n\r\nHTTP\/1\.1 200 OK[\s\S]*GET \/early 0/)
+})
+
+t.test('heads', async (t) => {
+  const secret = `Proxy-Authorization: Basic ${Buffer.from('u:p:q').toString('base64')}`
+  const forward = parseHead(
+    [
+      'GET http://a.local:81?q HTTP/1.1',
+      'HOST: b',
+      secret,
+      'Connection: keep-alive, X-Hop',
+      'X-Hop: 1',
+      'Accept: */*',
+      'Content-Length: 5',
+    ].join('\r\n'),
+  )
+  t.match(forward, { kind: 'forward', host: 'a.local', port: 81, user: 'u', secret: 'p:q', bodyLength: 5 })
+  t.equal(
+    forward.kind === 'forward' ? forward.head.toString() : '',
+    'GET /?q HTTP/1.1\r\nHost: a.local:81\r\nAccept: */*\r\nContent-Length: 5\r\nConnection: close\r\n\r\n',
+  )
+  const smuggled = parseHead(
+    ['POST http://a.local/ HTTP/1.1', secret, 'Connection: content-length', 'Content-Length: 5'].join('\r\n'),
+  )
+  t.match(smuggled.kind === 'forward' ? smuggled.head.toString() : '', /Content-Length: 5/, 'a length is never dropped')
+
+  const rows: [why: string, ...lines: string[]][] = [
+    ['no method', '/ HTTP/1.1', secret],
+    ['HTTP/2', 'GET http://a.local/ HTTP/2', secret],
+    ['two spaces', 'GET  http://a.local/ HTTP/1.1', secret],
+    ['the form for servers', 'GET / HTTP/1.1', 'Host: a.local', secret],
+    ['https in the clear', 'GET https://a.local/ HTTP/1.1', secret],
+    ['a user in the name', 'GET http://a.local@b.local/ HTTP/1.1', secret],
+    ['a fragment', 'GET http://a.local/#x HTTP/1.1', secret],
+    ['port 0', 'GET http://a.local:0/ HTTP/1.1', secret],
+    ['port 65536', 'CONNECT a.local:65536 HTTP/1.1', secret],
+    ['CONNECT without a port', 'CONNECT a.local HTTP/1.1', secret],
+    ['a folded header', 'GET http://a.local/ HTTP/1.1', secret, 'X: 1', ' 2'],
+    ['a space before the colon', 'GET http://a.local/ HTTP/1.1', secret, 'Content-Length : 5'],
+    ['a header without a name', 'GET http://a.local/ HTTP/1.1', secret, ': 5'],
+    ['a line feed alone', 'GET http://a.local/ HTTP/1.1\nX: 1', secret],
+    ['a carriage return alone', 'GET http://a.local/ HTTP/1.1', secret, 'X: 1\rY: 2'],
+    ['a zero byte', 'GET http://a.local/ HTTP/1.1', secret, 'X: \0'],
+    ['two lengths', 'POST http://a.local/ HTTP/1.1', secret, 'Content-Length: 5', 'Content-Length: 6'],
+    ['a length in words', 'POST http://a.local/ HTTP/1.1', secret, 'Content-Length: +5'],
+    ['a list of lengths', 'POST http://a.local/ HTTP/1.1', secret, 'Content-Length: 5, 5'],
+    ['length and chunks', 'POST http://a.local/ HTTP/1.1', secret, 'Content-Length: 5', 'Transfer-Encoding: chunked'],
+    ['a coding that is not chunked', 'POST http://a.local/ HTTP/1.1', secret, 'Transfer-Encoding: xchunked'],
+    ['chunks in HTTP/1.0', 'POST http://a.local/ HTTP/1.0', secret, 'Transfer-Encoding: chunked'],
+    ['two hosts', 'GET http://a.local/ HTTP/1.1', secret, 'Host: a', 'Host: b'],
+  ]
+  for (const [why, ...lines] of rows) t.match(parseHead(lines.join('\r\n')), { kind: 'fault', status: 400 }, why)
+  for (const given of [[], [secret, secret], ['Proxy-Authorization: Bearer x'], ['Authorization: Basic dTpw']]) {
+    t.match(parseHead(['GET http://a.local/ HTTP/1.1', ...given].join('\r\n')), { kind: 'fault', status: 407 })
+  }
+})
+
+t.test('the SOCKS handshake, byte by byte and with everything at once', async (t) => {
+  const said = [
+    Buffer.of(5, 2, 0, 2),
+    Buffer.concat([Buffer.of(1, 4), Buffer.from('node'), Buffer.of(4), Buffer.from('hush')]),
+    Buffer.concat([Buffer.of(5, 1, 0, 3, NAME.length), Buffer.from(NAME), Buffer.of(0x1f, 0x90)]),
+    Buffer.from('early'),
+  ]
+  const all = Buffer.concat(said)
+  const credentials = (user: string) => SECRETS[user]
+  t.match(new SocksHandshake(credentials).push(all), {
+    kind: 'ask',
+    host: NAME,
+    port: 8080,
+    first: Buffer.from('early'),
+    caller: { kind: 'node' },
+  })
+  const slow = new SocksHandshake(credentials)
+  const answers: string[] = []
+  for (const byte of all.subarray(0, all.length - 6)) {
+    const next = slow.push(Buffer.of(byte))
+    t.equal(next.kind, 'more')
+    if (next.kind === 'more' && next.answer !== undefined) answers.push(next.answer.toString('hex'))
+  }
+  t.same(answers, ['0502', '0100'])
+  t.match(slow.push(all.subarray(all.length - 6)), { kind: 'ask', first: Buffer.from('early') })
+
+  const greeted = said.slice(0, 2)
+  const rows: [why: string, bytes: Buffer[], answer: string][] = [
+    ['SOCKS4', [Buffer.from('04010050', 'hex')], ''],
+    ['HTTP', [Buffer.from('GET / HTTP/1.1\r\n')], ''],
+    ['no password offered', [Buffer.of(5, 1, 0)], '05ff'],
+    ['no methods', [Buffer.of(5, 0)], '05ff'],
+    ['another version of passwords', [said[0] as Buffer, Buffer.of(5)], '05020101'],
+  ]
+  for (const [why, bytes, answer] of rows) {
+    const next = new SocksHandshake(credentials).push(Buffer.concat(bytes))
+    t.equal(next.kind, 'end', why)
+    t.equal(next.kind === 'end' ? (next.answer?.toString('hex') ?? '') : '?', answer, why)
+  }
+  const requests: [why: string, request: string, rep: number][] = [
+    ['BIND', '050200017f0000010050', 7],
+    ['UDP ASSOCIATE', '050300017f0000010050', 7],
+    ['an unknown kind of address', '050100027f0000010050', 8],
+    ['port 0', '050100017f0000010000', 4],
+    ['an empty name', '0501000300005000', 4],
+    ['another version', '040100017f0000010050', 1],
+  ]
+  for (const [why, request, rep] of requests) {
+    const next = new SocksHandshake(credentials).push(Buffer.concat([...greeted, Buffer.from(request, 'hex')]))
+    t.equal(next.kind === 'end' ? next.answer?.toString('hex') : '', `05020100050${rep}0001000000000000`, why)
+  }
+})
+
+t.test('garbage: no bytes make a handshake throw, or ask without credentials', async (t) => {
+  const credentials = () => undefined
+  const bytes = fc.uint8Array({ maxLength: 300 }).map((array) => Buffer.from(array))
+  const socks = fc.array(fc.oneof(bytes, fc.constant(Buffer.of(5, 1, 2)), fc.constant(Buffer.of(1, 1, 65, 1, 66))), {
+    maxLength: 6,
+  })
+  const line = fc.oneof(
+    fc.string(),
+    fc.constantFrom(
+      'GET http://a.local/ HTTP/1.1',
+      'CONNECT a.local:1 HTTP/1.1',
+      'Host: x',
+      'Proxy-Authorization: Basic dTpw',
+      '\r\n',
+      '',
+    ),
+  )
+  const http = fc.array(
+    fc.oneof(
+      bytes,
+      line.map((text) => Buffer.from(`${text}\r\n`, 'latin1')),
+    ),
+    { maxLength: 8 },
+  )
+  for (const [chunks, make] of [
+    [socks, () => new SocksHandshake(credentials)],
+    [http, () => new HttpHandshake(credentials)],
+  ] as const) {
+    fc.assert(
+      fc.property(chunks, (chunks) => {
+        const handshake = make()
+        for (const chunk of chunks) {
+          const next = handshake.push(chunk)
+          if (next.kind === 'ask') throw new Error('asked without credentials')
+          if (next.kind === 'end') return
+        }
+      }),
+      { numRuns: 1000 },
+    )
+  }
+  t.pass('1000 runs each')
+  const endless = new HttpHandshake(credentials)
+  let answer = ''
+  for (let i = 0; i < 20 && answer === ''; i++) {
+    const next = endless.push(Buffer.alloc(1000, 'a'))
+    if (next.kind === 'end') answer = next.answer?.toString() ?? ''
+  }
+  t.match(answer, /^HTTP\/1\.1 431 /, 'an endless head')
+})
+
+t.test('a slow or silent caller is let go, and there are only so many of them', async (t) => {
+  await using here = await node()
+  const door = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 30 }, here.parts)
+  using first = await Client.connect(door.port)
+  using second = await Client.connect(door.port)
+  using third = await Client.connect(door.port)
+  await Promise.all([first.ended, second.ended, third.ended])
+  t.pass('all are closed')
+  await door.close()
+  const taken = await SocksInterceptor.start({ port: here.socksPort }, here.parts).catch((error: unknown) => error)
+  t.match(taken, { code: 'LISTEN_FAILED', details: { port: here.socksPort } })
+})
