@@ -2,6 +2,7 @@
 // The launcher. Plain JavaScript that an old Node can parse, so that it can say what is wrong instead of failing on
 // the first line it does not know. Everything else starts in main.
 import { existsSync } from 'node:fs'
+import module from 'node:module'
 import { fileURLToPath } from 'node:url'
 
 const NEEDED = [24, 19]
@@ -19,7 +20,10 @@ if (isOld) {
   )
   process.exitCode = 1
 } else {
-  const built = new URL('./main.js', import.meta.url)
-  const main = existsSync(fileURLToPath(built)) ? built : new URL('./main.ts', import.meta.url)
-  void import(main.href) // a failure to load is printed, and ends the program, by Node itself
+  const built = fileURLToPath(new URL('./main.js', import.meta.url))
+  const isBuilt = existsSync(built)
+  // In a clone, code stripped of its types is kept between runs: each command starts in half the time.
+  if (!isBuilt) module.enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/hedgerow', import.meta.url)))
+  // A failure to load is printed, and ends the program, by Node itself.
+  void import(isBuilt ? './main.js' : './main.ts')
 }
