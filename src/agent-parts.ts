@@ -4,6 +4,7 @@ import { networkInterfaces } from 'node:os'
 import { Resolver, type ResolverOptions } from '../resolver/server.ts'
 import { localAddresses, printHostPort } from '../proxy/paths/addresses.ts'
 import type { RawConnection } from '../proxy/paths/contract.ts'
+import type { DirectDialer } from '../proxy/paths/direct.ts'
 import type { RelayCredentials } from '../proxy/paths/relayed.ts'
 import type { Balancer } from '../proxy/policies/index.ts'
 import type { PeersOptions } from '../proxy/tunnel/peers.ts'
@@ -90,9 +91,15 @@ export function secureWith(identity: Identity, revoked: ReadonlySet<NodeId>, lif
     if (revoked.has(node)) throw new MeshError('PEER_REFUSED', { node, reason: 'its certificate was revoked' })
   }
   return {
-    connect: async ({ stream }: RawConnection, node, signal) => {
+    connect: async ({ stream, path, via }: RawConnection, node, signal) => {
       demand(node)
-      return connectSecure(stream, identity, node, signal)
+      try {
+        return await connectSecure(stream, identity, node, signal)
+      } catch (error) {
+        // another site's equal private address: not to be tried first again
+        if (path === 'direct' && isMeshError(error, 'PEER_REFUSED')) direct.distrust(node, via)
+        throw error
+      }
     },
     accept: async ({ stream }) => {
       const accepted = await acceptor.accept(stream)

@@ -123,14 +123,12 @@ export class Agent implements AsyncDisposable {
         metrics,
       })
       const revoked = new Set<NodeId>()
+      const direct = directDialer({ exclude: own.isVip })
       const peers = life.use(
         openPeers({
           self,
-          dialers: [
-            directDialer({ exclude: own.isVip }),
-            relayedDialer({ credentials: () => clusterCredentials(identity) }),
-          ],
-          secure: secureWith(identity, revoked, life),
+          dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })],
+          secure: secureWith(identity, revoked, direct, life),
           accept: inbound.take,
           reach: (node) => table.node(node),
           clock,

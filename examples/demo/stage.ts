@@ -156,8 +156,7 @@ class Scene implements Stage {
   }
 
   async token(role: 'cluster' | 'node'): Promise<string> {
-    const cluster = role === 'node' ? ['--cluster', 'edge'] : []
-    return (await ask<{ token: string }>(this.admin, ['token', 'create', '--role', role, ...cluster])).token
+    return (await ask<{ token: string }>(this.admin, ['token', 'create', '--role', role, '--cluster', 'edge'])).token
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -16,9 +16,9 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .command('create')
     .description('make a token with which one node (or one cluster) may join')
     .option('--role <role>', 'node or cluster', 'node')
-    .option('--cluster <name>', 'the cluster a node joins')
+    .option('--cluster <name>', 'the cluster a node joins, or the name the new cluster gets (edge)', 'edge')
     .option('--ttl <seconds>', 'how long it is good for', '3600')
-    .action(async ({ role, cluster, ttl }: { role: string; cluster?: string; ttl: string }) => {
+    .action(async ({ role, cluster, ttl }: { role: string; cluster: string; ttl: string }) => {
       if (role !== 'node' && role !== 'cluster')
         throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'node or cluster' })
       const ttlSeconds = Number(ttl)
@@ -27,7 +27,7 @@ export function tokenCommand(program: Command, context: () => Context): void {
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', {
         role,
         ttlSeconds,
-        ...(cluster === undefined ? {} : { cluster }),
+        cluster,
       })
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)
