@@ -1,3 +1,4 @@
+import { interestOf } from '../../model/ids.ts'
 import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { Fields, isObject, nounOf } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
@@ -20,6 +21,7 @@ export function linkConnectivity(all: readonly Read[], findings: Findings): void
   const ids = new Map(
     all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
   )
+  const known = new Set(all.flatMap(({ service }) => [interestOf(service.id), service.id]))
   for (const { fields, app, service } of all) {
     const wanted = fields.list('connectivity').flatMap((value, i) => {
       const path = `${fields.at('connectivity')}[${i}]`
@@ -27,7 +29,7 @@ export function linkConnectivity(all: readonly Read[], findings: Findings): void
       if (target === undefined || target === '') return []
       const byId = ids.get(target)
       if (byId !== undefined) return [byId.id]
-      return named(target, app, path, findings)
+      return named(target, app, { path, known, findings })
     })
     service.connectivity = [...new Set(wanted)]
   }
@@ -46,7 +48,14 @@ function targetText(value: unknown, path: string, findings: Findings): string | 
   return fields?.text('target_microservice_id')
 }
 
-function named(target: string, app: AppSpec, path: string, findings: Findings): string[] {
+interface Place {
+  path: string
+  /** Service ids and interest keys of the document. */
+  known: ReadonlySet<string>
+  findings: Findings
+}
+
+function named(target: string, app: AppSpec, { path, known, findings }: Place): string[] {
   const prefix = `${app.app}.${app.namespace}`
   const labels = labelsOf(target)
   const unknown = 'write the name of a service of the app, or app.ns.service'
@@ -55,10 +64,8 @@ function named(target: string, app: AppSpec, path: string, findings: Findings): 
     findings.warn(path, `${quoted(target)} names no service; it is ignored`, unknown)
     return []
   }
-  const [service, namespace] = labels
   if (labels.length > 2) return [labels.join('.')]
-  const isMeant = (other: ServiceSpec) =>
-    other.name === service && (namespace === undefined || other.namespace === namespace)
-  if (!app.services.some(isMeant)) findings.warn(path, `${quoted(target)} is no service of this document`, unknown)
-  return [labels.length === 1 ? `${prefix}.${service}` : `${prefix}.${service}.${namespace}`]
+  const key = `${prefix}.${labels.join('.')}`
+  if (!known.has(key)) findings.warn(path, `${quoted(target)} is no service of this document`, unknown)
+  return [key]
 }

@@ -160,7 +160,7 @@ function warnUnused({ name, unused }: Key, path: string, findings: Findings): vo
 }
 
 function warnUnknown(name: string, path: string, levels: readonly Level[], known: string[], findings: Findings): void {
-  const meant = nearest(name, known)
+  const meant = findings.hasRoom ? nearest(name, known) : undefined
   if (meant !== undefined) return findings.warn(path, 'no such key; it is ignored', `did you mean ${meant}?`)
   const elsewhere = levelsOf(name).find((level) => !levels.includes(level))
   findings.warn(

@@ -20,6 +20,11 @@ export class Findings {
     return this.#faults.length === 0
   }
 
+  /** False when one more warning would only be counted: costly remedies need not be looked for. */
+  get hasRoom(): boolean {
+    return this.#warnings.length < MAX_TOLD
+  }
+
   fault(path: string, problem: string, remedy?: string): void {
     if (this.#faults.length < MAX_TOLD) this.#faults.push(faultOf(path, problem, remedy))
     else this.#untoldFaults += 1

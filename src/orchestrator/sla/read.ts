@@ -53,7 +53,7 @@ function jsonFault(text: string, fileName: string, message: string): Fault {
 function readYaml(text: string, fileName: string): Reading {
   const lineCounter = new LineCounter()
   try {
-    const document = parseDocument(text, { lineCounter, prettyErrors: false, stringKeys: true, logLevel: 'silent' })
+    const document = parseDocument(text, { lineCounter, prettyErrors: false, stringKeys: true, logLevel: 'error' })
     if (document.errors.length === 0)
       return { kind: 'read', document: document.toJS({ maxAliasCount: 100 }) as unknown }
     const lines = text.split('\n')

@@ -7,8 +7,10 @@ export function nearest(word: string, known: Iterable<string>): string | undefin
   const folded = fold(word)
   let best: { word: string; distance: number } | undefined
   for (const candidate of known) {
-    const distance = editDistance(folded, fold(candidate))
     const limit = Math.max(1, Math.floor(Math.min(folded.length, candidate.length) / 3))
+    const other = fold(candidate)
+    if (Math.abs(other.length - folded.length) > limit) continue // the distance is at least that
+    const distance = editDistance(folded, other)
     if (distance <= limit && (best === undefined || distance < best.distance)) best = { word: candidate, distance }
   }
   return best?.word
