@@ -85,7 +85,12 @@ export function clusterCredentials(identity: Identity): ReturnType<RelayCredenti
 }
 
 /** TLS on every path, and no node whose certificate was revoked. */
-export function secureWith(identity: Identity, revoked: ReadonlySet<NodeId>, life: Lifetime): PeersOptions['secure'] {
+export function secureWith(
+  identity: Identity,
+  revoked: ReadonlySet<NodeId>,
+  direct: DirectDialer,
+  life: Lifetime,
+): PeersOptions['secure'] {
   const acceptor = life.use(createAcceptor(identity))
   const demand = (node: NodeId) => {
     if (revoked.has(node)) throw new MeshError('PEER_REFUSED', { node, reason: 'its certificate was revoked' })
