@@ -15,6 +15,7 @@ import { createBalancer } from '../../proxy/policies/index.ts'
 import { trace } from '../../proxy/trace.ts'
 import { encodeRequest } from '../../proxy/request.ts'
 import type { IncomingStream, Session } from '../../proxy/tunnel/contract.ts'
+import { MuxPair } from '../tunnel/pair.ts'
 import {
   Client,
   digestOf,
@@ -214,6 +215,49 @@ t.test('a flow to an instance on another node', async (t) => {
   t.match(ended.fields, { node: 'edge/b', path: 'direct', sent: 2_000_000, received: 2_000_000, end: 'closed' })
   const inbound = await there.log.line('inbound flow ended')
   t.equal(inbound.fields['flow'], ended.fields['flow'], 'one flow, one id at both ends')
+})
+
+t.test('the same over the frames of a real tunnel: thirty flows at once, one that is reset', async (t) => {
+  await using served = await serve((socket) => {
+    socket.on('data', (chunk: Buffer) => {
+      if (chunk.toString() === 'reset') socket.resetAndDestroy()
+      else if (!socket.write(chunk)) socket.pause()
+    })
+    socket.on('drain', () => socket.resume())
+    socket.on('end', () => socket.end())
+  })
+  const services = [{ id: CART, on: ['edge/b'] }]
+  await using there = await destination({
+    services,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+  })
+  const pair = new MuxPair({}, { accept: there.inbound.take })
+  const { session } = there
+  // The pair names its ends itself: the destination hears of a peer called `near`, which may speak for host processes.
+  const tunnel: Session = { ...session, open: (request, events) => pair.near.open(request, events) }
+  let isMoving = true
+  const mover = (async () => {
+    while (isMoving) {
+      pair.move()
+      await turns(1)
+    }
+  })()
+  await using here = await agent({ services, sessions: [tunnel] })
+  const all = Array.from({ length: 30 }, () => randomBytes(1 + Math.floor(Math.random() * 1_000_000)))
+  const clients = await Promise.all(all.map(() => here.call(CART)))
+  for (const [i, client] of clients.entries()) client.socket.end(all[i] as Buffer)
+  using broken = await here.call(CART)
+  broken.socket.write('reset')
+  t.equal(await broken.closed, 'ECONNRESET')
+  await Promise.all(clients.map(({ done }) => done))
+  t.same(
+    clients.map((client) => client.digest()),
+    all.map(digestOf),
+  )
+  t.equal(pair.near.streams + pair.far.streams, 0, 'no stream is left')
+  await until(() => there.inbound.size === 0)
+  isMoving = false
+  await mover
 })
 
 t.test('RST passes both ways, and the log says whose it was', async (t) => {
