@@ -235,9 +235,9 @@ t.test('the same over the frames of a real tunnel: thirty flows at once, one tha
   const { session } = there
   // The pair names its ends itself: the destination hears of a peer called `near`, which may speak for host processes.
   const tunnel: Session = { ...session, open: (request, events) => pair.near.open(request, events) }
-  let isMoving = true
+  const moved = new AbortController()
   const mover = (async () => {
-    while (isMoving) {
+    while (!moved.signal.aborted) {
       pair.move()
       await turns(1)
     }
@@ -256,7 +256,7 @@ t.test('the same over the frames of a real tunnel: thirty flows at once, one tha
   )
   t.equal(pair.near.streams + pair.far.streams, 0, 'no stream is left')
   await until(() => there.inbound.size === 0)
-  isMoving = false
+  moved.abort()
   await mover
 })
 
