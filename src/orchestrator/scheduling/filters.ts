@@ -49,6 +49,7 @@ export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
  * nobody is within 5 km of Berlin and of Munich, so a list of places means "near one of them".
  */
 export const constraints: Filter = ({ spec }, candidate) => {
+  if (spec.constraints.length === 0) return undefined
   const reasons = spec.constraints.map((constraint) => ({
     type: constraint.type,
     reason: violated(constraint, candidate),

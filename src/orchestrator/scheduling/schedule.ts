@@ -30,19 +30,20 @@ export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
  * Pure: the order of the candidates makes no difference.
  */
 export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rules = RULES): Placement {
-  const scoreOf = rules.strategies[work.spec.strategy]
+  const strategy = rules.strategies[work.spec.strategy]
   const reasons: Record<string, number> = {}
-  let best: { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string } | undefined
+  let best: Scored | undefined
   for (const candidate of candidates) {
     const reason = refusal(work, candidate, rules.filters)
     if (reason !== undefined) {
       reasons[reason] = (reasons[reason] ?? 0) + 1
       continue
     }
-    const { score, why } = scoreOf(work, candidate)
-    if (best === undefined || isBetter({ candidate, score }, best)) best = { kind: 'placed', candidate, score, why }
+    const scored = { candidate, score: strategy.score(work, candidate) }
+    if (best === undefined || isBetter(scored, best)) best = scored
   }
-  return best ?? { kind: 'unplaceable', reasons }
+  if (best === undefined) return { kind: 'unplaceable', reasons }
+  return { kind: 'placed', ...best, why: strategy.why(work, best.candidate) }
 }
 
 /** `3 × too little memory free, 1 × cordoned`, most frequent first. */
@@ -59,12 +60,15 @@ function refusal(work: Work, candidate: Candidate, filters: readonly Filter[]): 
   return undefined
 }
 
-type Scored = { candidate: Candidate; score: readonly number[] }
+interface Scored {
+  candidate: Candidate
+  score: readonly number[]
+}
 
 function isBetter(a: Scored, b: Scored): boolean {
-  for (const [i, value] of a.score.entries()) {
-    const other = b.score[i] ?? 0
-    if (value !== other) return value > other
+  for (let i = 0; i < a.score.length; i++) {
+    const [mine, other] = [a.score[i] ?? 0, b.score[i] ?? 0]
+    if (mine !== other) return mine > other
   }
   return a.candidate.id < b.candidate.id
 }

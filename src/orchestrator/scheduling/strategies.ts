@@ -3,39 +3,47 @@ import type { Candidate } from './candidate.ts'
 import { DIMENSIONS } from './capacity.ts'
 import type { Work } from './schedule.ts'
 
-/** Scores are compared from the first number on; larger is better. `why` is for people. */
-export interface Score {
-  score: readonly number[]
-  why: string
+export interface Scorer {
+  /** Compared from the first number on; larger is better. */
+  score(work: Work, candidate: Candidate): readonly number[]
+  /** Of the one that was chosen, for people. */
+  why(work: Work, candidate: Candidate): string
 }
 
-export type Scorer = (work: Work, candidate: Candidate) => Score
-
 /** Fewest instances of the same service, then fewest instances a node: what fails together is apart. */
-const spread: Scorer = ({ spec }, candidate) => {
-  const siblings = candidate.perService.get(spec.id) ?? 0
-  const load = candidate.instances / candidate.nodes
-  return {
-    score: [-siblings, -load, share(candidate)],
-    why: `${siblings} instances of the service there, ${round(load)} instances a node`,
-  }
+const spread: Scorer = {
+  score: (work, candidate) => [-siblings(work, candidate), -load(candidate), share(candidate)],
+  why: (work, candidate) =>
+    `${siblings(work, candidate)} instances of the service there, ${round(load(candidate))} instances a node`,
 }
 
 /** The fullest that still fits, so that large holes stay for large work; siblings apart where it makes no difference. */
-const bestFit: Scorer = ({ spec }, candidate) => {
-  const siblings = candidate.perService.get(spec.id) ?? 0
-  const free = share(candidate)
-  return { score: [-free, -siblings, -candidate.instances], why: `${round(free * 100)} % of it is free` }
+const bestFit: Scorer = {
+  score: (work, candidate) => [-share(candidate), -siblings(work, candidate), -load(candidate)],
+  why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
-/** A strategy is one function and one line here. */
+/** A strategy is one pair of functions and one line here. */
 export const STRATEGIES: Readonly<Record<Strategy, Scorer>> = { spread, 'best-fit': bestFit }
+
+function siblings({ spec }: Work, { perService }: Candidate): number {
+  return perService.get(spec.id) ?? 0
+}
+
+function load({ instances, nodes }: Candidate): number {
+  return instances / nodes
+}
 
 /** How much of what it has is free, 0 to 1, over the dimensions it has. */
 function share({ total, free }: Candidate): number {
-  const has = DIMENSIONS.filter((dimension) => total[dimension] > 0)
-  if (has.length === 0) return 1
-  return has.reduce((sum, dimension) => sum + free[dimension] / total[dimension], 0) / has.length
+  let sum = 0
+  let count = 0
+  for (const dimension of DIMENSIONS) {
+    if (total[dimension] <= 0) continue
+    sum += free[dimension] / total[dimension]
+    count += 1
+  }
+  return count === 0 ? 1 : sum / count
 }
 
 function round(value: number): number {

@@ -1,0 +1,451 @@
+import fc from 'fast-check'
+import { test } from 'tap'
+import {
+  DIMENSIONS,
+  demandOf,
+  NOTHING,
+  release,
+  reserve,
+  shortage,
+} from '../../src/orchestrator/scheduling/capacity.ts'
+import {
+  clusterCandidate,
+  nodeCandidate,
+  portKey,
+  summarise,
+  type Candidate,
+  type NodeView,
+} from '../../src/orchestrator/scheduling/candidate.ts'
+import { distanceKm } from '../../src/orchestrator/scheduling/filters.ts'
+import { RULES, schedule, tellReasons, type Work } from '../../src/orchestrator/scheduling/schedule.ts'
+import type { Capacity, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
+import { factsOf, specOf } from './specs.ts'
+
+const plain = specOf()
+const capacityOf = (amounts: Partial<Capacity> = {}): Capacity => ({ ...NOTHING, memoryMb: 1000, vcpus: 4, ...amounts })
+
+interface NodeSays extends Partial<Omit<NodeView, 'facts' | 'free'>> {
+  facts?: Partial<NodeFacts>
+  free?: Partial<Capacity>
+}
+
+function viewOf(id: string, { facts, free, ...says }: NodeSays = {}): NodeView {
+  return {
+    facts: factsOf({ id, capacity: capacityOf(), ...facts }),
+    condition: 'alive',
+    free: capacityOf(free),
+    portsTaken: [],
+    instances: 0,
+    perService: new Map(),
+    ...says,
+  }
+}
+
+const node = (id: string, says?: NodeSays): Candidate => nodeCandidate(viewOf(id, says))
+
+function chosen(work: Work, candidates: Candidate[]): string {
+  const placement = schedule(work, candidates)
+  return placement.kind === 'placed' ? placement.candidate.id : tellReasons(placement.reasons)
+}
+
+test('filters: each reason, and the case beside it that passes', async (t) => {
+  const munich = { lat: 48.137, lon: 11.576 }
+  const rows: {
+    why: string
+    spec?: Record<string, unknown>
+    says?: NodeSays
+    refusedBy?: string[]
+    reason?: string
+  }[] = [
+    { why: 'nothing asked' },
+    { why: 'cordoned', says: { condition: 'cordoned' }, reason: 'cordoned' },
+    { why: 'lost', says: { condition: 'lost' }, reason: 'lost' },
+    { why: 'asked before', refusedBy: ['edge/n1'], reason: 'refused it already' },
+    { why: 'another was asked', refusedBy: ['edge/n2'] },
+    { why: 'runtime', spec: { runtime: 'docker', code: 'x' }, reason: 'runtime docker not offered' },
+    { why: 'runtime there', spec: { runtime: 'docker', code: 'x' }, says: { facts: { runtimes: ['docker'] } } },
+    { why: 'architecture', spec: { arch: ['arm64'] }, reason: 'other architecture' },
+    { why: 'one of them', spec: { arch: ['arm64', 'amd64'] } },
+    { why: 'memory', spec: { memory: 501 }, says: { free: { memoryMb: 500 } }, reason: 'too little memory free' },
+    { why: 'memory fits exactly', spec: { memory: 500 }, says: { free: { memoryMb: 500 } } },
+    { why: 'cores', spec: { vcpus: 0.6 }, says: { free: { vcpus: 0.5 } }, reason: 'too few vcpus free' },
+    { why: 'gpus', spec: { vgpus: 1 }, reason: 'too few vgpus free' },
+    { why: 'tpus', spec: { vtpus: 1 }, reason: 'too few vtpus free' },
+    { why: 'storage', spec: { storage: 1 }, reason: 'too little storage free' },
+    { why: 'an overfull node still takes what asks for nothing', says: { free: { memoryMb: -1 } } },
+    {
+      why: 'fixed port',
+      spec: { port: '80:8080', fixed_port: true },
+      says: { portsTaken: ['tcp/8080'] },
+      reason: 'fixed port taken',
+    },
+    {
+      why: 'port of the other protocol',
+      spec: { port: '80:8080/udp', fixed_port: true },
+      says: { portsTaken: ['tcp/8080'] },
+    },
+    { why: 'a port that is not fixed', spec: { port: '80:8080' }, says: { portsTaken: ['tcp/8080'] } },
+    {
+      why: 'direct, node',
+      spec: { constraints: [{ type: 'direct', node: 'n2;n3' }] },
+      reason: 'not the node or cluster asked for',
+    },
+    { why: 'direct, this node', spec: { constraints: [{ type: 'direct', node: 'n2;N1' }] } },
+    { why: 'direct, with its cluster', spec: { constraints: [{ type: 'direct', node: 'edge/n1' }] } },
+    {
+      why: 'direct, namesake elsewhere',
+      spec: { constraints: [{ type: 'direct', node: 'core/n1' }] },
+      reason: 'not the node or cluster asked for',
+    },
+    {
+      why: 'direct, cluster',
+      spec: { constraints: [{ type: 'direct', cluster: 'core' }] },
+      reason: 'not the node or cluster asked for',
+    },
+    {
+      why: 'clusters',
+      spec: { constraints: [{ type: 'clusters', allowed: ['core'] }] },
+      reason: 'cluster not allowed',
+    },
+    { why: 'clusters, this one', spec: { constraints: [{ type: 'clusters', allowed: ['core', 'edge'] }] } },
+    {
+      why: 'addons',
+      spec: { constraints: [{ type: 'addons', needs: ['gpu', 'ssd'] }] },
+      says: { facts: { labels: { gpu: 'yes' } } },
+      reason: 'addon missing',
+    },
+    {
+      why: 'addons there',
+      spec: { constraints: [{ type: 'addons', needs: ['gpu'] }] },
+      says: { facts: { labels: { gpu: '' } } },
+    },
+    {
+      why: 'addon switched off',
+      spec: { constraints: [{ type: 'addons', needs: ['gpu'] }] },
+      says: { facts: { labels: { gpu: 'false' } } },
+      reason: 'addon missing',
+    },
+    { why: 'area', spec: { constraints: [{ type: 'latency', area: 'munich-1' }] }, reason: 'other area' },
+    {
+      why: 'one of two areas',
+      spec: {
+        constraints: [
+          { type: 'latency', area: 'munich-1' },
+          { type: 'latency', area: 'berlin-1' },
+        ],
+      },
+      says: { facts: { area: 'berlin-1' } },
+    },
+    {
+      why: 'no place known',
+      spec: { constraints: [{ type: 'geo', location: '48.1,11.6', threshold: 5 }] },
+      reason: 'too far away',
+    },
+    {
+      why: 'near',
+      spec: { constraints: [{ type: 'geo', location: '48.15,11.58', threshold: 5 }] },
+      says: { facts: { location: munich } },
+    },
+    {
+      why: 'far',
+      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 500 }] },
+      says: { facts: { location: munich } },
+      reason: 'too far away',
+    },
+    {
+      why: 'far, but so far is fine',
+      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 510 }] },
+      says: { facts: { location: munich } },
+    },
+    {
+      why: 'near one of two places',
+      spec: {
+        constraints: [
+          { type: 'geo', location: '52.52,13.4', threshold: 5 },
+          { type: 'geo', location: '48.137,11.576', threshold: 5 },
+        ],
+      },
+      says: { facts: { location: munich } },
+    },
+    {
+      why: 'every kind must hold',
+      spec: {
+        constraints: [
+          { type: 'latency', area: 'a' },
+          { type: 'clusters', allowed: ['core'] },
+        ],
+      },
+      says: { facts: { area: 'a' } },
+      reason: 'cluster not allowed',
+    },
+  ]
+  for (const { why, spec, says, refusedBy = [], reason } of rows) {
+    const placement = schedule({ spec: specOf(spec), refusedBy: new Set(refusedBy) }, [node('edge/n1', says)])
+    if (reason === undefined) t.equal(placement.kind, 'placed', why)
+    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, why)
+  }
+})
+
+test('strategies', async (t) => {
+  const has = (count: number) => new Map([[plain.id, count]])
+  const rows: { why: string; strategy: string; nodes: Candidate[]; pick: string }[] = [
+    {
+      why: 'spread: away from its like, even to a fuller node',
+      strategy: 'spread',
+      nodes: [node('edge/a', { instances: 1, perService: has(1) }), node('edge/b', { instances: 9 })],
+      pick: 'edge/b',
+    },
+    {
+      why: 'spread: then where there is least',
+      strategy: 'spread',
+      nodes: [node('edge/a', { instances: 2 }), node('edge/b', { instances: 1 })],
+      pick: 'edge/b',
+    },
+    {
+      why: 'spread: then where there is most room',
+      strategy: 'spread',
+      nodes: [node('edge/a', { free: { memoryMb: 500 } }), node('edge/b')],
+      pick: 'edge/b',
+    },
+    {
+      why: 'equal: the smallest id',
+      strategy: 'spread',
+      nodes: [node('edge/b'), node('edge/a'), node('edge/c')],
+      pick: 'edge/a',
+    },
+    {
+      why: 'best fit: the fullest that still fits',
+      strategy: 'best-fit',
+      nodes: [node('edge/a'), node('edge/b', { free: { memoryMb: 200 } }), node('edge/c', { free: { memoryMb: 50 } })],
+      pick: 'edge/b',
+    },
+    {
+      why: 'best fit: equally full, away from its like',
+      strategy: 'best-fit',
+      nodes: [node('edge/a', { perService: has(1), instances: 1 }), node('edge/b')],
+      pick: 'edge/b',
+    },
+  ]
+  for (const { why, strategy, nodes, pick } of rows) {
+    t.equal(chosen({ spec: specOf({ strategy, memory: 100 }) }, nodes), pick, why)
+    t.equal(chosen({ spec: specOf({ strategy, memory: 100 }) }, nodes.toReversed()), pick, `${why}, in any order`)
+  }
+})
+
+test('reasons are counted, and told', async (t) => {
+  const nodes = [
+    ...Array.from({ length: 3 }, (_, i) => node(`edge/small${i}`, { free: { memoryMb: 1 } })),
+    node('edge/off', { condition: 'cordoned' }),
+  ]
+  const placement = schedule({ spec: specOf({ memory: 100 }) }, nodes)
+  t.same(placement, { kind: 'unplaceable', reasons: { 'too little memory free': 3, cordoned: 1 } })
+  if (placement.kind === 'unplaceable')
+    t.equal(tellReasons(placement.reasons), '3 × too little memory free, 1 × cordoned')
+  t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} })
+  t.equal(tellReasons({}), 'there is none')
+  const placed = schedule({ spec: plain }, nodes)
+  t.match(placed, { kind: 'placed', score: [-0, -0, Number], why: /0 instances of the service there/ })
+})
+
+test('rules are plugins: one more filter, another strategy', async (t) => {
+  const placement = schedule({ spec: plain }, [node('edge/a'), node('edge/b')], {
+    filters: [...RULES.filters, (_, { id }) => (id === 'edge/b' ? 'not on Sundays' : undefined)],
+    strategies: {
+      ...RULES.strategies,
+      spread: { score: (_, { id }) => [id.charCodeAt(5)], why: () => 'later letters first' },
+    },
+  })
+  t.match(placement, { candidate: { id: 'edge/a' }, why: 'later letters first' })
+})
+
+test('a cluster tells totals and capabilities, not its nodes', async (t) => {
+  const views = [
+    viewOf('edge/n1', {
+      free: { memoryMb: 100, vcpus: 4 },
+      facts: { area: 'munich', labels: { gpu: 'yes' }, location: { lat: 1, lon: 2 } },
+      instances: 2,
+      portsTaken: ['tcp/80', 'tcp/443'],
+    }),
+    viewOf('edge/n2', {
+      free: { memoryMb: 800, vcpus: 1 },
+      facts: { arch: 'arm64', runtimes: ['docker', 'process'] },
+      portsTaken: ['tcp/80'],
+    }),
+    viewOf('edge/n3', { condition: 'lost', facts: { area: 'berlin' } }),
+    viewOf('edge/n4', { condition: 'cordoned' }),
+  ]
+  const summary = summarise('edge', views)
+  t.same(summary, {
+    cluster: 'edge',
+    nodes: 2,
+    total: { ...NOTHING, memoryMb: 2000, vcpus: 8 },
+    free: { ...NOTHING, memoryMb: 900, vcpus: 5 },
+    largestFree: { ...NOTHING, memoryMb: 800, vcpus: 4 },
+    runtimes: ['docker', 'external', 'process'],
+    arch: ['amd64', 'arm64'],
+    areas: ['munich'],
+    locations: [{ lat: 1, lon: 2 }],
+    addons: ['gpu'],
+    portsTaken: ['tcp/80'],
+    instances: 2,
+  })
+  t.same(JSON.parse(JSON.stringify(summary)), summary, 'plain JSON')
+  t.notMatch(JSON.stringify(summary), /n1|n2/)
+  const many = Array.from({ length: 200 }, (_, i) =>
+    viewOf(`edge/m${i}`, { facts: { location: { lat: i / 10, lon: 0 } } }),
+  )
+  t.equal(summarise('edge', many).locations.length, 64, 'bounded')
+})
+
+test('clusters are chosen by the same function', async (t) => {
+  const perService = new Map([[plain.id, 1]])
+  const big = summarise('big', [viewOf('big/n1', { instances: 6 }), viewOf('big/n2')])
+  const small = summarise('small', [viewOf('small/n1', { free: { memoryMb: 300 }, instances: 2 })])
+  const none = summarise('none', [])
+  const candidates = (counts: Partial<Record<string, ReadonlyMap<string, number>>> = {}) =>
+    [big, small, none].map((summary) =>
+      clusterCandidate(summary, { condition: 'alive', perService: counts[summary.cluster] ?? new Map() }),
+    )
+  t.equal(chosen({ spec: plain }, candidates()), 'small', 'two instances a node rather than three')
+  t.equal(chosen({ spec: plain }, candidates({ small: perService })), 'big', 'away from its like')
+  t.equal(chosen({ spec: specOf({ memory: 301 }) }, candidates()), 'big', 'what no node there has')
+  t.same(schedule({ spec: specOf({ memory: 1001 }) }, candidates()), {
+    kind: 'unplaceable',
+    reasons: { 'too little memory free': 2, 'no node there takes work': 1 },
+  })
+  t.equal(chosen({ spec: plain, refusedBy: new Set(['small']) }, candidates()), 'big')
+  const at = (constraint: object) => specOf({ constraints: [constraint] })
+  t.equal(chosen({ spec: at({ type: 'direct', node: 'n7' }) }, candidates()), 'small', 'nodes are not known here')
+  t.equal(chosen({ spec: at({ type: 'direct', node: 'big/n7' }) }, candidates()), 'big', 'but their clusters are')
+  t.equal(chosen({ spec: at({ type: 'direct', cluster: 'big' }) }, candidates()), 'big')
+})
+
+test('capacity: what is reserved and released leaves what was there', async (t) => {
+  const amount = fc.record({
+    memoryMb: fc.integer({ min: 0, max: 1e6 }),
+    vcpus: fc.integer({ min: 0, max: 64_000 }).map((thousandths) => thousandths / 1000),
+    vgpus: fc.nat(8),
+    vtpus: fc.nat(8),
+    storageMb: fc.nat(1e6),
+  })
+  fc.assert(
+    fc.property(amount, fc.array(amount, { maxLength: 20 }), (total, demands) => {
+      const left = demands.reduce(reserve, total)
+      const back = demands.toReversed().reduce(release, left)
+      return DIMENSIONS.every((dimension) => back[dimension] === total[dimension])
+    }),
+    { numRuns: 200, seed: 4 },
+  )
+  t.equal(shortage(NOTHING, { ...NOTHING, memoryMb: -5 }), undefined, 'who asks for nothing lacks nothing')
+  t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first shortage is told')
+  t.equal(portKey({ target: 80, protocol: 'udp' }), 'udp/80')
+  t.equal(Math.round(distanceKm({ lat: 52.52, lon: 13.405 }, { lat: 48.137, lon: 11.576 })), 504, 'Berlin to Munich')
+  t.equal(Math.round(distanceKm({ lat: 0, lon: 179.9 }, { lat: 0, lon: -179.9 })), 22, 'over the date line')
+})
+
+const arbitrarySpec = fc
+  .record({
+    memory: fc.nat(400),
+    vcpus: fc.constantFrom(0, 0.1, 0.5, 1, 3),
+    strategy: fc.constantFrom('spread', 'best-fit'),
+    microservice_name: fc.constantFrom('cart', 'stock', 'web'),
+    port: fc.constantFrom('', '80:8080', '81:8081'),
+    fixed_port: fc.boolean(),
+    arch: fc.constantFrom([], ['amd64'], ['arm64']),
+  })
+  .map((service) => specOf(service))
+
+const arbitraryNode = fc.record({
+  memoryMb: fc.nat(1000),
+  vcpus: fc.nat(4),
+  arch: fc.constantFrom('amd64', 'arm64'),
+  condition: fc.constantFrom('alive' as const, 'alive' as const, 'cordoned' as const, 'lost' as const),
+})
+
+test('whatever is placed fits: a cluster filled one by one is never over-committed', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(arbitraryNode, { maxLength: 8 }),
+      fc.array(arbitrarySpec, { maxLength: 40 }),
+      (nodes, specs) => {
+        const views = new Map(
+          nodes.map(({ memoryMb, vcpus, arch, condition }, i) => {
+            const capacity = { ...NOTHING, memoryMb, vcpus }
+            const id = `edge/n${i}`
+            return [id, { ...viewOf(id, { condition, facts: { arch, capacity } }), free: capacity }] as [
+              string,
+              NodeView,
+            ]
+          }),
+        )
+        for (const spec of specs) {
+          const summary = summarise('edge', views.values())
+          const cluster = schedule({ spec }, [clusterCandidate(summary, { condition: 'alive', perService: new Map() })])
+          const placement = schedule({ spec }, [...views.values()].map(nodeCandidate))
+          if (placement.kind === 'unplaceable') continue
+          if (cluster.kind !== 'placed') return false // the root must never hide a node that would do
+          place(views, placement.candidate.id, spec)
+        }
+        return [...views.values()].every(
+          ({ free, portsTaken, condition, instances }) =>
+            DIMENSIONS.every((dimension) => free[dimension] >= 0) &&
+            new Set(portsTaken).size === portsTaken.length &&
+            (condition === 'alive' || instances === 0),
+        )
+      },
+    ),
+    { numRuns: 150, seed: 5 },
+  )
+  t.pass()
+})
+
+test('the order of the candidates makes no difference', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(arbitraryNode, { minLength: 1, maxLength: 8 }),
+      arbitrarySpec,
+      fc.nat(7),
+      (nodes, spec, turn) => {
+        const candidates = nodes.map(({ memoryMb, vcpus, arch, condition }, i) =>
+          node(`edge/n${i}`, { condition, facts: { arch }, free: { memoryMb, vcpus } }),
+        )
+        const turned = [...candidates.slice(turn), ...candidates.slice(0, turn)].toReversed()
+        const [a, b] = [schedule({ spec }, candidates), schedule({ spec }, turned)]
+        if (a.kind === 'placed' && b.kind === 'placed')
+          return a.candidate === b.candidate && candidates.includes(a.candidate)
+        return a.kind === b.kind && JSON.stringify(sorted(a)) === JSON.stringify(sorted(b))
+      },
+    ),
+    { numRuns: 300, seed: 6 },
+  )
+  t.pass()
+})
+
+test('replicas of one service go to as many nodes as there are', async (t) => {
+  const views = new Map(Array.from({ length: 5 }, (_, i) => [`edge/n${i}`, viewOf(`edge/n${i}`)] as [string, NodeView]))
+  for (let i = 0; i < 12; i++) {
+    const placement = schedule({ spec: plain }, [...views.values()].map(nodeCandidate))
+    if (placement.kind === 'placed') place(views, placement.candidate.id, plain)
+  }
+  t.same(
+    [...views.values()].map(({ instances }) => instances).sort((a, b) => a - b),
+    [2, 2, 2, 3, 3],
+  )
+})
+
+function place(views: Map<string, NodeView>, id: string, spec: ServiceSpec): void {
+  const view = views.get(id) as NodeView
+  views.set(id, {
+    ...view,
+    free: reserve(view.free, demandOf(spec)),
+    instances: view.instances + 1,
+    portsTaken: [...view.portsTaken, ...(spec.fixedPorts ? spec.ports.map(portKey) : [])],
+    perService: new Map(view.perService).set(spec.id, (view.perService.get(spec.id) ?? 0) + 1),
+  })
+}
+
+function sorted(placement: ReturnType<typeof schedule>): unknown {
+  return placement.kind === 'unplaceable'
+    ? Object.entries(placement.reasons).map(String).sort()
+    : placement.candidate.id
+}
