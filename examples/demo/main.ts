@@ -58,9 +58,12 @@ async function play(stage: Stage): Promise<void> {
     throw error
   }
   if (asJson) return
-  say('\nThat was the walk. What to try next:\n')
+  const isAttended = process.stdin.isTTY && process.stdout.isTTY
+  say(
+    `\nThat was the walk. What to try next${isAttended ? '' : ', when run in a terminal, where the mesh stays up'}:\n`,
+  )
   for (const line of story.whatNext()) say(`  ${line}`)
-  if (!process.stdin.isTTY || !process.stdout.isTTY) return
+  if (!isAttended) return
   say('\nThe mesh stays up. Ctrl-C ends it and removes everything.')
   if (!abort.signal.aborted) await once(abort.signal, 'abort')
 }

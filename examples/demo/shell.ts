@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { run, type Result } from '../../test/lab/program.ts'
-import { hedgerow, type Machine } from './stage.ts'
+import { run } from '../../test/lab/program.ts'
+import { HEDGEROW, hedgerow, type Machine } from './stage.ts'
 import type { Teller } from './tell.ts'
 
 /** What the services of the shop answer. */
@@ -30,7 +30,7 @@ export class Shell {
   /** A `hedgerow` command as a person would run it, with its table. */
   async hedgerow(machine: Machine, ...args: readonly string[]): Promise<void> {
     const { code, stdout, stderr } = await hedgerow(machine, args)
-    this.#tell.command(`hedgerow ${args.map(quoted).join(' ')}${at(machine)}`)
+    this.#tell.command(shown(machine, ['hedgerow', ...args]))
     this.#tell.output(stdout)
     check(code === 0, `hedgerow ${args.join(' ')}: ${stderr.trim()}`)
   }
@@ -39,7 +39,7 @@ export class Shell {
   async dig(machine: Machine, name: string, type: string): Promise<string> {
     const argv = await machine.dig(['+noall', '+answer', name, type])
     const { code, stdout, stderr } = await run(machine.argv(argv))
-    this.#tell.command(`${argv.map(quoted).join(' ')}${at(machine)}`)
+    this.#tell.command(shown(machine, argv))
     this.#tell.output(stdout)
     check(code === 0, `dig ${name}: ${stderr.trim() || stdout.trim()}`)
     return stdout
@@ -47,19 +47,22 @@ export class Shell {
 
   /** So many requests, each on a new connection, in one curl; the first answers are shown. */
   async curl(machine: Machine, name: string, times = 1): Promise<Answer[]> {
-    const { argv, result } = await curl(machine, name, times)
+    const url = `http://${name}:${PORT}/`
+    const many = times === 1 ? [url] : ['-H', 'Connection: close', `${url}?[1-${times}]`]
+    const argv = machine.curl(['-sS', '--max-time', '20', ...many])
+    const result = await run(machine.argv(argv), { timeoutMs: 60_000 })
     const lines = result.stdout.trim().split('\n')
     const rest = lines.length > SHOWN_ANSWERS ? [`… ${lines.length - SHOWN_ANSWERS} more`] : []
-    this.#tell.command(`${argv.map(quoted).join(' ')}${at(machine)}`)
+    this.#tell.command(shown(machine, argv))
     this.#tell.output([...lines.slice(0, SHOWN_ANSWERS), ...rest].join('\n'))
     check(result.code === 0 && lines.length === times, `curl ${name}: code ${result.code}, ${result.stderr.trim()}`)
     return lines.map((line) => JSON.parse(line) as Answer)
   }
 
-  /** The answer, if there is one; shows nothing. */
-  async tryCurl(machine: Machine, name: string): Promise<Answer | undefined> {
-    const { result } = await curl(machine, name, 1)
-    return result.code === 0 ? (JSON.parse(result.stdout) as Answer) : undefined
+  /** The answer of a virtual address, if there is one; shows nothing. */
+  async ask(machine: Machine, vip: string): Promise<Answer | undefined> {
+    const { code, stdout } = await run(machine.argv(['curl', '-s', '--max-time', '5', `http://${vip}:${PORT}/`]))
+    return code === 0 ? (JSON.parse(stdout) as Answer) : undefined
   }
 
   /** Waits; returns after how many seconds it was so. */
@@ -79,15 +82,11 @@ export function check(claim: boolean, otherwise: string): asserts claim {
   if (!claim) throw new Error(otherwise)
 }
 
-async function curl(machine: Machine, name: string, times: number): Promise<{ argv: string[]; result: Result }> {
-  const url = `http://${name}:${PORT}/`
-  const many = times === 1 ? [url] : ['-H', 'Connection: close', `${url}?[1-${times}]`]
-  const argv = await machine.curl(['-sS', '--max-time', '20', ...many])
-  return { argv, result: await run(machine.argv(argv), { timeoutMs: 60_000 }) }
-}
-
-function at({ name, site }: Machine): string {
-  return `    # on ${name}${site === '' ? '' : `, ${site} site`}`
+/** As a person would type it; how `hedgerow` is started here, and with which state, matters to nobody. */
+function shown({ name, site, state }: Machine, argv: readonly string[]): string {
+  const launch = [...HEDGEROW, '--state', state].join(' ')
+  const line = argv.map(quoted).join(' ').replace(launch, 'hedgerow')
+  return `${line}    # on ${name}${site === '' ? '' : `, ${site} site`}`
 }
 
 function quoted(word: string): string {

@@ -13,8 +13,8 @@ export interface Machine {
   readonly state: string
   /** What starts `argv` on this machine. */
   argv(argv: readonly string[]): string[]
-  /** curl with what it needs here to reach semantic names: nothing where the agent is the resolver. */
-  curl(args: readonly string[]): Promise<string[]>
+  /** curl, reaching semantic names: by itself where the agent is the resolver, else with its proxies. */
+  curl(args: readonly string[]): string[]
   dig(args: readonly string[]): Promise<string[]>
   /** The machine is lost: nothing on it says goodbye. */
   lose(): Promise<void>
@@ -181,22 +181,23 @@ function hostMachine(host: Host, site: string, state: string): Machine {
     site,
     state,
     argv: (argv) => host.argv(argv),
-    curl: async (args) => ['curl', ...args],
+    curl: (args) => ['curl', ...args],
     dig: async (args) => ['dig', ...args],
     lose: () => host.lose(),
   }
 }
 
 function loopbackMachine(name: string, state: string, scene: Scene): Machine {
-  const status = () => ask<{ agent: { resolver: string; socks: string } }>(machine, ['status'])
+  let nameServer: Promise<string> | undefined
   const machine: Machine = {
     name,
     site: '',
     state,
     argv: (argv) => [...argv],
-    curl: async (args) => ['curl', '--socks5-hostname', (await status()).agent.socks, ...args],
+    curl: (args) => [...HEDGEROW, '--state', state, 'exec', '--', 'curl', ...args],
     dig: async (args) => {
-      const [address = '', port = ''] = (await status()).agent.resolver.split(':')
+      nameServer ??= ask<{ agent: { resolver: string } }>(machine, ['status']).then(({ agent }) => agent.resolver)
+      const [address = '', port = ''] = (await nameServer).split(':')
       return ['dig', `@${address}`, '-p', port, ...args]
     },
     lose: async () => {

@@ -16,6 +16,8 @@ interface InstanceRow {
 
 const SHOP = join(REPOSITORY, 'examples/shop')
 const CART = 'shop.acme.cart.prod'
+/** Calls nobody else, so that figures under load are about one connection each. */
+const STOCK = 'shop.acme.stock.prod'
 
 /** The steps of the demo, in order. Each shows real commands with their real output, and checks what it claims. */
 export class Story {
@@ -142,14 +144,15 @@ export class Story {
 
   async killInstance(): Promise<void> {
     this.#tell.step('kill', `kill -9 of an instance at ${REQUESTS_PER_SECOND} requests/s, each on a new connection`)
-    const name = `${CART}.1.pinned.local`
+    const name = `${STOCK}.1.pinned.local`
     const [victim] = await this.#shell.curl(this.#here, name)
     check(victim !== undefined, 'there is no instance to kill')
+    const { ipv4 } = await ask<{ ipv4: string }>(this.#here, ['resolve', name])
     const { load, result } = await this.#underLoad(async () => {
       this.#tell.command(`kill -9 ${victim.pid}    # ${victim.instance} on ${victim.node}`)
       process.kill(victim.pid, 'SIGKILL')
       return this.#shell.until(`${victim.instance} answers again`, async () => {
-        const answer = await this.#shell.tryCurl(this.#here, name)
+        const answer = await this.#shell.ask(this.#here, ipv4)
         return answer !== undefined && answer.pid !== victim.pid
       })
     })
@@ -158,8 +161,13 @@ export class Story {
   }
 
   async loseNode(): Promise<void> {
-    const machine = this.#stage.nodes.at(-1) as Machine
-    this.#tell.step('lose', `The power of ${machine.name} goes, at ${REQUESTS_PER_SECOND} requests/s`)
+    const stocks = (await this.#instances(STOCK)).map(({ node = '' }) => nameOf(node))
+    const machine = this.#stage.nodes.findLast((node) => node !== this.#here && stocks.includes(node.name))
+    check(machine !== undefined, `all of the stock runs on ${this.#here.name}`)
+    this.#tell.step(
+      'lose',
+      `The power of ${machine.name} goes, which runs a part of the stock, at ${REQUESTS_PER_SECOND} requests/s`,
+    )
     const wanted = (await this.#instances()).length
     const { load, result } = await this.#underLoad(async () => {
       await machine.lose()
@@ -176,7 +184,7 @@ export class Story {
 
   whatNext(): string[] {
     const on = (machine: Machine, ...args: readonly string[]) =>
-      machine.argv([process.execPath, 'src/hedgerow.js', '--state', machine.state, ...args]).join(' ')
+      machine.argv(['npm', 'run', '--silent', 'hedgerow', '--', '--state', machine.state, ...args]).join(' ')
     return [
       on(this.#here, 'status'),
       on(this.#here, 'exec', '--', 'curl', '-s', `http://shop.acme.storefront.prod.any.closest.local:${PORT}/`),
@@ -196,7 +204,7 @@ export class Story {
   }
 
   #underLoad<T>(act: () => Promise<T>) {
-    const name = `${CART}.any.rr.local`
+    const name = `${STOCK}.any.rr.local`
     return underLoad({ machine: this.#here, name, tell: this.#tell, signal: this.#signal }, act)
   }
 
