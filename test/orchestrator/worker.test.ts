@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -10,6 +10,7 @@ import type { Assignment, InstanceReport } from '../../src/orchestrator/spec.ts'
 import { InstanceLog, fileNameOf } from '../../src/orchestrator/worker/instance-log.ts'
 import { LineQueue } from '../../src/orchestrator/worker/line-queue.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
+import { pruneLogs } from '../../src/orchestrator/worker/prune-logs.ts'
 import { judge } from '../../src/orchestrator/worker/readiness.ts'
 import { assignmentOf } from './specs.ts'
 import { forbiddenSteps, freshDir, nodeWith } from './worker-node.ts'
@@ -425,6 +426,23 @@ test('logs are bounded, whole, and followed without a gap', async (t) => {
   const id = instanceId([label, label, label, label].join('.'), 999_999)
   t.ok(fileNameOf(id).length < 200, 'the longest id fits a file name')
   t.not(fileNameOf(id), fileNameOf(`${id.slice(0, -1)}8`))
+  rmSync(dir, { recursive: true })
+})
+
+test('logs of instances that are gone are kept, but not without end', async (t) => {
+  const dir = freshDir()
+  const write = (name: string, age: number) => {
+    writeFileSync(join(dir, name), 'x')
+    utimesSync(join(dir, name), age, age)
+  }
+  for (const [age, name] of ['a.b.c.d.0', 'a.b.c.d.1', 'a.b.c.d.2', 'a.b.c.d.3'].entries()) write(`${name}.log`, age)
+  write('a.b.c.d.1.log.1', 0)
+  await pruneLogs(dir, ['a.b.c.d.0'], 2)
+  t.same(
+    readdirSync(dir).sort(),
+    ['a.b.c.d.0.log', 'a.b.c.d.2.log', 'a.b.c.d.3.log'],
+    'the oldest went, but for one that is here',
+  )
   rmSync(dir, { recursive: true })
 })
 

@@ -9,6 +9,7 @@ import type { InstanceState } from '../../model/instance.ts'
 import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
 import { InstanceLog, readKept } from './instance-log.ts'
 import { Life } from './life.ts'
+import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
 import type { Endpoint, Runtime } from './runtime.ts'
@@ -262,7 +263,7 @@ export class Worker {
       this.#places.delete(instance)
       this.#count(instance, undefined)
       if (place.next !== undefined) this.#begin(place.next) // asked for while the log was closed
-      return
+      return pruneLogs(this.#config.logsDir, this.#places.keys())
     }
     const { next } = place
     place.next = undefined

@@ -1,0 +1,22 @@
+import { readdir, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { InstanceId } from '../../model/ids.ts'
+import { fileNameOf } from './instance-log.ts'
+
+/** Of instances that are gone; fewer and `logs` of yesterday's crash are missing, more and a small disk fills up. */
+const MAX_KEPT = 100
+
+/** Removes the oldest logs of instances that are not on this node any more. */
+export async function pruneLogs(logsDir: string, present: Iterable<InstanceId>, limit = MAX_KEPT): Promise<void> {
+  const here = new Set([...present].map(fileNameOf))
+  const gone = (await readdir(logsDir)).filter(
+    (name) => name.endsWith('.log') && !here.has(name.slice(0, -'.log'.length)),
+  )
+  if (gone.length <= limit) return
+  const aged = await Promise.all(gone.map(async (name) => ({ name, age: (await stat(join(logsDir, name))).mtimeMs })))
+  const oldest = aged.sort((a, b) => a.age - b.age).slice(0, gone.length - limit)
+  for (const { name } of oldest) {
+    await rm(join(logsDir, `${name}.1`), { force: true })
+    await rm(join(logsDir, name), { force: true })
+  }
+}
