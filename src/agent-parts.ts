@@ -1,5 +1,3 @@
-import { readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { networkInterfaces } from 'node:os'
 import { Resolver, type ResolverOptions } from '../resolver/server.ts'
 import { localAddresses, printHostPort } from '../proxy/paths/addresses.ts'
@@ -11,8 +9,6 @@ import type { PeersOptions } from '../proxy/tunnel/peers.ts'
 import type { AgentConfig } from './config.ts'
 import { isMeshError, MeshError } from './errors.ts'
 import type { Identity } from './identity/contract.ts'
-import { enrol } from './identity/enrol.ts'
-import { HeldIdentity } from './identity/held.ts'
 import { connectSecure, createAcceptor } from './identity/peer-tls.ts'
 import { nodeIdOf } from './identity/principal.ts'
 import { clientOptions, verifyServer } from './identity/tls.ts'
@@ -20,51 +16,8 @@ import type { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import type { Metrics } from './metrics.ts'
 import { addressToVip, RESOLVER_VIP, ulaPrefix, vipRange, vipToIPv4, type VipRange } from './model/address.ts'
-import type { InstanceId, NodeId } from './model/ids.ts'
-import { splitInstanceId } from './model/ids.ts'
+import type { NodeId } from './model/ids.ts'
 import type { TableView, Target } from './table/view.ts'
-
-/**
- * Who this node is, from an earlier start or by joining with the token now, and where its cluster is.
- * @throws MeshError TOKEN_INVALID, TOKEN_REFUSED, CERTIFICATE_REFUSED, NOT_RUNNING
- */
-export async function membership(
-  dir: string,
-  name: string,
-  token: string | undefined,
-  signal: AbortSignal,
-): Promise<{ identity: HeldIdentity; url: string }> {
-  const path = join(dir, 'identity')
-  const where = join(dir, 'cluster.json')
-  const saved = await HeldIdentity.open(path)
-  if (saved !== undefined && !(saved.isExpired && token !== undefined)) {
-    if (saved.isExpired)
-      throw new MeshError('CERTIFICATE_REFUSED', {
-        path,
-        reason: 'the certificate of this node has expired',
-        remedy: 'join again with a new token: hedgerow token create',
-      })
-    return { identity: saved, url: await savedUrl(where) }
-  }
-  if (token === undefined)
-    throw new MeshError('TOKEN_INVALID', {
-      reason: 'the first start of a node needs a join token',
-      remedy: 'hedgerow token create > FILE, then --token-file FILE',
-    })
-  const { identity, url } = await enrol({ token, role: 'node', name, dir: path }, signal)
-  await writeFile(where, JSON.stringify({ url }), { mode: 0o600 })
-  return { identity, url }
-}
-
-async function savedUrl(path: string): Promise<string> {
-  try {
-    const { url } = JSON.parse(await readFile(path, 'utf8')) as { url?: unknown }
-    if (typeof url === 'string') return url
-  } catch (cause) {
-    throw new MeshError('STATE_CORRUPT', { path, reason: 'it does not say where the cluster is' }, { cause })
-  }
-  throw new MeshError('STATE_CORRUPT', { path, reason: 'it does not say where the cluster is' })
-}
 
 /** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */
 export function nodeOf({ principal }: Identity): NodeId {
@@ -135,7 +88,8 @@ export class OwnAddresses {
   readonly isVip = (address: string): boolean =>
     this.#ranges.some((range) => addressToVip(range, address) !== undefined && !/^127\.0\.0\./.test(address))
 
-  readonly forbids = (address: string, port: number): boolean => this.#ports.has(port) && isThisMachine(address)
+  readonly forbids = (address: string, port: number): boolean =>
+    this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))
 }
 
 function isThisMachine(address: string): boolean {
@@ -147,13 +101,6 @@ function isThisMachine(address: string): boolean {
 export function reachableAt(host: string, port: number, own: OwnAddresses): string[] {
   const isAny = host === '0.0.0.0' || host === '::'
   return isAny ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
-}
-
-/** The address an instance sees a calling instance under: the caller's own VIP, which PTR turns into its name. */
-export function vipOf(caller: InstanceId, table: TableView, range: VipRange): string | undefined {
-  const parts = splitInstanceId(caller)
-  const vip = parts && table.entry(parts.service)?.service.vips[`${parts.ordinal}.pinned`]
-  return vip === undefined ? undefined : vipToIPv4(range, vip)
 }
 
 /** The configured port, or the one from last time, or any when that is taken. */

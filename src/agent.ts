@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { callerAddress } from '../proxy/caller-address.ts'
 import { FlowBook } from '../proxy/flow-book.ts'
 import type { Flow } from '../proxy/flow.ts'
 import { Inbound, INBOUND_LIMITS } from '../proxy/inbound.ts'
@@ -18,14 +19,12 @@ import {
   clusterCredentials,
   describeChoice,
   hostRange,
-  membership,
   nodeOf,
   onPort,
   OwnAddresses,
   reachableAt,
   secureWith,
   startResolver,
-  vipOf,
 } from './agent-parts.ts'
 import { agentRoutes, statusOf, type AgentView } from './agent-routes.ts'
 import { hostPort, type AgentConfig } from './config.ts'
@@ -38,6 +37,7 @@ import { openMetrics } from './metrics.ts'
 import type { InstanceId, NodeId } from './model/ids.ts'
 import { ExternalRuntime } from './orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from './orchestrator/worker/process-runtime.ts'
+import { enrolNode } from './orchestrator/worker/join.ts'
 import { Uplink } from './orchestrator/worker/uplink.ts'
 import { Worker } from './orchestrator/worker/worker.ts'
 import { claimPrefix } from './prefix.ts'
@@ -83,7 +83,10 @@ export class Agent implements AsyncDisposable {
       const routes: Record<string, LocalRoute> = {}
       life.use(await LocalApi.start(join(dir, 'agent.sock'), routes)) // first: one agent per state directory
 
-      const { identity, url } = await membership(dir, config.name, token, life.signal)
+      const { identity, url } = await enrolNode(
+        { dir: join(dir, 'identity'), name: config.name, clock, ...(token === undefined ? {} : { token }) },
+        life.signal,
+      )
       const self = nodeOf(identity)
       const log = parentLog.child({ node: self })
       const claims = { uplink: false, resolver: false }
@@ -109,7 +112,7 @@ export class Agent implements AsyncDisposable {
       let worker: Worker | undefined // needs the proxies' ports, which need all before it
       const endpointOf = (instance: InstanceId, port: number) => worker?.endpointOf(instance, port)
       const own = new OwnAddresses(loopback, vips)
-      const addressOf = (caller: InstanceId) => vipOf(caller, table, loopback)
+      const addressOf = callerAddress(table, loopback)
       const inbound = await Inbound.start({
         table,
         interests,

@@ -81,7 +81,7 @@ export function startCluster({ dir, config, version, token }: ClusterParts, log:
   return Lifetime.open(async (life) => {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const metrics = openMetrics('cluster')
-    const relay = life.use(Relay.create({}, log, metrics))
+    const relay = Relay.create({}, log, metrics)
     const { listen, publicUrl } = config
     const cluster = life.use(
       await Cluster.start(
@@ -98,6 +98,7 @@ export function startCluster({ dir, config, version, token }: ClusterParts, log:
         metrics,
       ),
     )
+    life.use(relay) // closed before the door it stands in
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
     const summary = {
       role: 'cluster',

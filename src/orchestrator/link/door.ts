@@ -81,8 +81,11 @@ export class Door implements AsyncDisposable {
           .send({ error: 'USAGE', message: 'there is no such route', details: { path: request.url.slice(0, 200) } }),
       )
       options.routes(app)
-      takeUpgrades(app.server, options, log)
-      life.defer(() => app.close())
+      const upgraded = takeUpgrades(app.server, options, log)
+      life.defer(() => {
+        for (const socket of upgraded) socket.destroy() // else the server waits for them for ever
+        return app.close()
+      })
       try {
         await app.listen({ host, port })
       } catch (cause) {
@@ -97,9 +100,13 @@ export class Door implements AsyncDisposable {
   }
 }
 
-function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): void {
+/** Returns the sockets that were upgraded and are open: HTTP no longer knows of them. */
+function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): ReadonlySet<Duplex> {
+  const upgraded = new Set<Duplex>()
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const path = new URL(request.url ?? '/', 'https://door').pathname
+    upgraded.add(socket)
+    socket.once('close', () => upgraded.delete(socket))
     try {
       const principal = principalOf(socket)
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
@@ -110,6 +117,7 @@ function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): void
       refuseUpgrade(socket, '403 Forbidden', isMeshError(error) ? `${error.code}\n` : 'refused\n')
     }
   })
+  return upgraded
 }
 
 /** The typed content of a body or query. @throws MeshError MESSAGE_INVALID with every fault and its path. */

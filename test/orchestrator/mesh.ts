@@ -1,0 +1,279 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { RootClient, type Credential } from '../../src/cli/root-client.ts'
+import { MeshError } from '../../src/errors.ts'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import { openLog, silentLog } from '../../src/kit/log.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import type { InstanceId } from '../../src/model/ids.ts'
+import { Cluster, type ClusterOptions } from '../../src/orchestrator/cluster/cluster.ts'
+import { Root, type RootOptions } from '../../src/orchestrator/root/root.ts'
+import type { Assignment, InstanceReport } from '../../src/orchestrator/spec.ts'
+import { enrolNode } from '../../src/orchestrator/worker/join.ts'
+import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
+
+const log = process.env['TEST_LOG'] === undefined ? silentLog : openLog('debug')
+const loopback = { host: '127.0.0.1', port: 0 }
+
+/** A control plane on loopback, real TLS, real stores, and workers that only pretend to run things. */
+export async function mesh(
+  options: { clusters?: string[]; root?: Partial<RootOptions>; cluster?: Partial<ClusterOptions> } = {},
+) {
+  const life = new Lifetime()
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-control-'))
+  life.defer(() => rmSync(dir, { recursive: true, force: true }))
+  const world = new World(dir, life, options)
+  await world.startRoot()
+  for (const name of options.clusters ?? ['edge']) await world.startCluster(name)
+  return world
+}
+
+export class World implements AsyncDisposable {
+  readonly dir: string
+  readonly #life: Lifetime
+  readonly #options: { root?: Partial<RootOptions>; cluster?: Partial<ClusterOptions> }
+  readonly #clusters = new Map<string, Cluster>()
+  readonly #ports = new Map<string, number>()
+  readonly #nodes = new Set<FakeNode>()
+  #root: Root | undefined
+
+  constructor(
+    dir: string,
+    life: Lifetime,
+    options: { root?: Partial<RootOptions>; cluster?: Partial<ClusterOptions> },
+  ) {
+    this.dir = dir
+    this.#life = life
+    this.#options = options
+  }
+
+  get root(): Root {
+    if (this.#root === undefined) throw new Error('the root is down')
+    return this.#root
+  }
+
+  cluster(name = 'edge'): Cluster {
+    const cluster = this.#clusters.get(name)
+    if (cluster === undefined) throw new Error(`cluster ${name} is down`)
+    return cluster
+  }
+
+  async startRoot(): Promise<Root> {
+    const listen = { ...loopback, port: this.#ports.get('root') ?? 0 }
+    this.#root = await Root.start(
+      { dir: join(this.dir, 'root'), listen, ...this.#options.root },
+      log,
+      openMetrics('root'),
+    )
+    this.#ports.set('root', Number(new URL(this.#root.url).port))
+    return this.#root
+  }
+
+  async stopRoot(): Promise<void> {
+    await this.#root?.[Symbol.asyncDispose]()
+    this.#root = undefined
+  }
+
+  async startCluster(name = 'edge'): Promise<Cluster> {
+    const cluster = await Cluster.start(
+      {
+        dir: join(this.dir, name),
+        listen: { ...loopback, port: this.#ports.get(name) ?? 0 },
+        onRelay: (_request, socket) => socket.destroy(),
+        ...(this.#ports.has(name) ? {} : { token: this.root.clusterToken(name) }),
+        ...this.#options.cluster,
+      },
+      log,
+      openMetrics('cluster'),
+    )
+    this.#ports.set(name, Number(new URL(cluster.url).port))
+    this.#clusters.set(name, cluster)
+    if (this.#root !== undefined) await until(() => cluster.isLinked, `${name} is linked`)
+    return cluster
+  }
+
+  async stopCluster(name = 'edge'): Promise<void> {
+    await this.#clusters.get(name)?.[Symbol.asyncDispose]()
+    this.#clusters.delete(name)
+  }
+
+  async node(name: string, options: FakeOptions & { cluster?: string } = {}): Promise<FakeNode> {
+    const cluster = options.cluster ?? 'edge'
+    const dir = join(this.dir, `node-${cluster}-${name}`)
+    const isKnown = [...this.#nodes].some((node) => node.id === `${cluster}/${name}`)
+    const token = isKnown ? {} : { token: this.cluster(cluster).nodeToken() }
+    const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
+    const node = new FakeNode(`${cluster}/${name}`, { identity, url }, options)
+    this.#nodes.add(node)
+    await until(() => node.uplink.isUp, `${name} is linked`)
+    return node
+  }
+
+  get credential(): Credential {
+    return JSON.parse(readFileSync(join(this.dir, 'root', 'admin.json'), 'utf8')) as Credential
+  }
+
+  get api(): RootClient {
+    return new RootClient(this.credential)
+  }
+
+  instances(): Promise<InstanceRow[]> {
+    return this.api.call<InstanceRow[]>('GET', '/instances')
+  }
+
+  /** Waits until so many instances run. */
+  async running(count: number): Promise<InstanceRow[]> {
+    let rows: InstanceRow[] = []
+    await until(
+      async () => {
+        rows = (await this.instances()).filter(({ state }) => state === 'running')
+        return rows.length === count
+      },
+      `${count} running`,
+      async () => JSON.stringify(await this.instances()),
+    )
+    return rows
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#nodes].map((node) => node.stop()))
+    for (const name of this.#clusters.keys()) await this.stopCluster(name)
+    await this.stopRoot()
+    await this.#life.close()
+  }
+}
+
+export interface InstanceRow {
+  id: InstanceId
+  state: string
+  node?: string
+  cluster?: string
+  detail?: string
+  generation: number
+}
+
+export interface FakeOptions {
+  memoryMb?: number
+  vcpus?: number
+  /** Why the worker takes nothing. */
+  refuses?: string
+  addresses?: string[]
+}
+
+type Joined = Awaited<ReturnType<typeof enrolNode>>
+
+/** A node whose worker says "running" and does nothing else. */
+export class FakeNode {
+  readonly id: string
+  readonly uplink: Uplink
+  readonly has = new Map<InstanceId, Assignment>()
+  /** Every assignment, in order. */
+  readonly assigned: Assignment[] = []
+  readonly revoked = new Set<string>()
+  refuses: string | undefined
+
+  constructor(id: string, { identity, url }: Joined, options: FakeOptions) {
+    this.id = id
+    this.refuses = options.refuses
+    const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
+    this.uplink = Uplink.start(
+      {
+        urls: [url],
+        identity,
+        limitMs: 300,
+        onRevoked: (nodes) => {
+          for (const node of nodes) this.revoked.add(node)
+        },
+        facts: () => ({
+          id,
+          capacity: { memoryMb, vcpus, vgpus: 0, vtpus: 0, storageMb: 10_000 },
+          runtimes: ['process', 'docker'],
+          arch: 'x64',
+          addresses,
+          labels: {},
+          version: '0.0.0',
+        }),
+        worker: {
+          assign: (assignment) => {
+            if (this.refuses !== undefined) throw new MeshError('UNPLACEABLE', { reason: this.refuses })
+            this.assigned.push(assignment)
+            this.has.set(assignment.instance, assignment)
+            setImmediate(() => this.uplink.report(reportOf(assignment, 'running')))
+          },
+          withdraw: (instance) => {
+            const assignment = this.has.get(instance)
+            if (assignment === undefined) return false
+            this.has.delete(instance)
+            setImmediate(() => this.uplink.report(reportOf(assignment, 'stopped')))
+            return true
+          },
+          keepOnly: (wanted) => {
+            const keep = new Set(wanted)
+            for (const instance of this.has.keys()) if (!keep.has(instance)) this.has.delete(instance)
+          },
+          reports: () => [...this.has.values()].map((assignment) => reportOf(assignment, 'running')),
+          logs: async function* (instance, { tail }) {
+            for (let line = 1; line <= tail; line++) yield `${instance} line ${line}`
+          },
+        },
+      },
+      log,
+      openMetrics('agent'),
+    )
+  }
+
+  say(instance: InstanceId, state: InstanceReport['state'], detail?: string): void {
+    const assignment = this.has.get(instance)
+    if (assignment === undefined) throw new Error(`${instance} is not on ${this.id}`)
+    this.uplink.report({ ...reportOf(assignment, state), ...(detail === undefined ? {} : { detail }) })
+  }
+
+  async stop(): Promise<void> {
+    await this.uplink[Symbol.asyncDispose]()
+  }
+}
+
+function reportOf({ instance, generation }: Assignment, state: InstanceReport['state']): InstanceReport {
+  return { instance, generation, state, restarts: 0 }
+}
+
+/** A document with one app, `shop.acme`, and these services. */
+export function sla(...services: Array<Record<string, unknown>>) {
+  return {
+    sla_version: 'v2.0',
+    customerID: 'Admin',
+    applications: [
+      {
+        applicationID: '',
+        application_name: 'shop',
+        application_namespace: 'acme',
+        application_desc: 'a shop',
+        microservices: services.map((service) => ({
+          microserviceID: '',
+          microservice_namespace: 'prod',
+          virtualization: 'process',
+          code: '/bin',
+          cmd: ['sleep', '1'],
+          memory: 100,
+          vcpus: 0,
+          port: '8080',
+          ...service,
+        })),
+      },
+    ],
+  }
+}
+
+/** Waits for a fact; fails with its name after ten seconds. */
+export async function until(
+  fact: () => boolean | Promise<boolean>,
+  what: string,
+  detail: () => Promise<string> = async () => '',
+): Promise<void> {
+  const end = performance.now() + 10_000
+  while (!(await fact())) {
+    if (performance.now() > end) throw new Error(`still not true: ${what} ${await detail()}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
