@@ -1,0 +1,18 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { Program } from '../lab/program.ts'
+import { DEMO, leftBehind, sandbox, TIMEOUT_MS, walkDemo } from './demo.ts'
+
+t.test('the demo on loopback', { timeout: TIMEOUT_MS }, (t) =>
+  walkDemo(t, ['--loopback'], { kind: 'loopback', path: 'direct' }),
+)
+
+t.test('interrupted, the demo removes everything', { timeout: TIMEOUT_MS }, async (t) => {
+  const { folder, env } = await sandbox(t)
+  await using program = Program.start([...DEMO, '--loopback'], { env })
+  while ((await leftBehind(folder)).length < 3 && program.exit === undefined) await sleep(50)
+  t.equal(program.exit, undefined, 'something runs')
+  process.kill(program.pid, 'SIGINT')
+  t.equal(await program.exited, 'code 130')
+  t.same(await leftBehind(folder), [])
+})
