@@ -54,6 +54,8 @@ export interface AgentOptions {
   version: string
   /** The join token; needed at the first start only. */
   token?: string
+  /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
+  environment?: Readonly<Record<string, string | undefined>>
 }
 
 /**
@@ -74,7 +76,7 @@ export class Agent implements AsyncDisposable {
     this.#summary = summary
   }
 
-  static start({ dir, config, version, token }: AgentOptions, parentLog: Log): Promise<Agent> {
+  static start({ dir, config, version, token, environment = {} }: AgentOptions, parentLog: Log): Promise<Agent> {
     return Lifetime.open(async (life) => {
       const clock = systemClock
       const metrics = openMetrics('agent')
@@ -193,7 +195,7 @@ export class Agent implements AsyncDisposable {
         await Worker.start(
           {
             facts: facts(),
-            runtimes: [new ProcessRuntime({ node: self, clock }), new ExternalRuntime()],
+            runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
             logsDir: join(dir, 'logs'),
             runDir: join(dir, 'instances'),
             report: (report) => uplink.report(report),

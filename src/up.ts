@@ -19,6 +19,7 @@ export interface UpOptions {
   state: string
   config: Config
   version: string
+  environment?: Readonly<Record<string, string | undefined>>
 }
 
 /** The whole mesh in one process: root and cluster on a thread of their own, the agent on this one. */
@@ -36,13 +37,15 @@ export class Up implements AsyncDisposable {
     this.done = done
   }
 
-  static start({ state, config, version }: UpOptions, log: Log): Promise<Up> {
+  static start({ state, config, version, environment = {} }: UpOptions, log: Log): Promise<Up> {
     return Lifetime.open(async (life) => {
       const folders = { root: join(state, 'root'), cluster: join(state, 'cluster'), agent: join(state, 'agent') }
       const control = life.use(await Control.start({ folders, config, version }))
       const isMember = (await HeldIdentity.open(join(folders.agent, 'identity'))) !== undefined
       const token = isMember ? {} : { token: await control.nodeToken() }
-      const agent = life.use(await Agent.start({ dir: folders.agent, config: config.agent, version, ...token }, log))
+      const agent = life.use(
+        await Agent.start({ dir: folders.agent, config: config.agent, version, environment, ...token }, log),
+      )
       const summary = { ...control.summary, ...agent.summary(), role: 'up' }
       return new Up(agent, life, summary, Promise.race([control.ended, agent.done]))
     })

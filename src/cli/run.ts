@@ -55,7 +55,10 @@ export function runCommands(program: Command, context: () => Context): void {
       }
       const config = configOf(options, layer, { agent: agentLayer(without(options, 'listen')) })
       await stay(context(), log(config), (logger) =>
-        Up.start({ state: context().state, config, version: context().version }, logger),
+        Up.start(
+          { state: context().state, config, version: context().version, environment: context().environment },
+          logger,
+        ),
       )
     })
   roleCommand(program, 'root', 'the mesh’s authority, its API, and the tier that chooses clusters')
@@ -110,6 +113,7 @@ export function runCommands(program: Command, context: () => Context): void {
             dir: folders(context().state).agent,
             config: config.agent,
             version: context().version,
+            environment: context().environment,
             ...present({ token }),
           },
           logger,

@@ -46,11 +46,32 @@ export async function isInstalled(program: string): Promise<boolean> {
 }
 
 /** HAProxy as the origin (it answers from memory), one plain hop, and a pair joined by TLS 1.3. */
-export async function startHaproxy(started: Started, dir: string, ports: { origin: number; plain: number; front: number; back: number; iperf: number }): Promise<Lane[]> {
+export async function startHaproxy(
+  started: Started,
+  dir: string,
+  ports: { origin: number; plain: number; front: number; back: number; iperf: number },
+): Promise<Lane[]> {
   mkdirSync(dir, { recursive: true })
-  await run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=bench', '-keyout', join(dir, 'key.pem'), '-out', join(dir, 'cert.pem')])
+  await run('openssl', [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-days',
+    '2',
+    '-subj',
+    '/CN=bench',
+    '-keyout',
+    join(dir, 'key.pem'),
+    '-out',
+    join(dir, 'cert.pem'),
+  ])
   await run('sh', ['-c', `cat ${join(dir, 'cert.pem')} ${join(dir, 'key.pem')} > ${join(dir, 'both.pem')}`])
-  const head = 'global\n  maxconn 20000\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n'
+  const head =
+    'global\n  maxconn 20000\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n'
   const files: Record<string, string> = {
     origin: `${head}frontend origin\n  mode http\n  bind 127.0.0.1:${ports.origin}\n  http-request return status 200 content-type text/plain string "hedgerow bench"\n`,
     plain: `${head}listen web\n  mode tcp\n  bind 127.0.0.1:${ports.plain}\n  server o 127.0.0.1:${ports.origin}\nlisten iperf\n  mode tcp\n  bind 127.0.0.1:${ports.plain + 1}\n  server i 127.0.0.1:${ports.iperf}\n`,
@@ -64,7 +85,11 @@ export async function startHaproxy(started: Started, dir: string, ports: { origi
   }
   started.start('iperf3', ['-s', '-B', '127.0.0.1', '-p', String(ports.iperf)])
   for (const port of [ports.origin, ports.plain, ports.front, ports.back, ports.iperf]) await answers('127.0.0.1', port)
-  const lane = (name: string, web: number, iperf: number): Lane => ({ name, web: `http://127.0.0.1:${web}/`, iperf: { host: '127.0.0.1', port: iperf } })
+  const lane = (name: string, web: number, iperf: number): Lane => ({
+    name,
+    web: `http://127.0.0.1:${web}/`,
+    iperf: { host: '127.0.0.1', port: iperf },
+  })
   return [
     lane('direct', ports.origin, ports.iperf),
     lane('HAProxy, one plain hop', ports.plain, ports.plain + 1),
@@ -97,8 +122,18 @@ export interface Load {
 }
 
 /** Requests a second and the median and 99th percentile latency in ms, by wrk. */
-export async function wrk(url: string, { connections, seconds, fresh = false }: Load): Promise<{ perSecond: number; p50: number; p99: number; errors: number }> {
-  const argv = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', ...(fresh ? ['-H', 'Connection: close'] : []), url]
+export async function wrk(
+  url: string,
+  { connections, seconds, fresh = false }: Load,
+): Promise<{ perSecond: number; p50: number; p99: number; errors: number }> {
+  const argv = [
+    '-t1',
+    `-c${connections}`,
+    `-d${seconds}s`,
+    '--latency',
+    ...(fresh ? ['-H', 'Connection: close'] : []),
+    url,
+  ]
   const { stdout } = await run('wrk', argv)
   const socketErrors = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(stdout)
   return {
@@ -111,7 +146,17 @@ export async function wrk(url: string, { connections, seconds, fresh = false }: 
 
 /** Gbit/s as the receiver counts them. */
 export async function iperf({ host, port }: Lane['iperf'], seconds: number, streams = 1): Promise<number> {
-  const { stdout } = await run('iperf3', ['-c', host, '-p', String(port), '-t', String(seconds), '-P', String(streams), '-J'])
+  const { stdout } = await run('iperf3', [
+    '-c',
+    host,
+    '-p',
+    String(port),
+    '-t',
+    String(seconds),
+    '-P',
+    String(streams),
+    '-J',
+  ])
   const { end } = JSON.parse(stdout) as { end: { sum_received: { bits_per_second: number } } }
   return end.sum_received.bits_per_second / 1e9
 }

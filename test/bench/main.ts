@@ -12,7 +12,12 @@ import { isInstalled, iperf, type Lane, Started, startHaproxy, wrk } from './lan
 import { startMesh } from './mesh.ts'
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '3' }, seconds: { type: 'string', default: '3' }, json: { type: 'boolean', default: false }, verbose: { type: 'boolean', default: false } },
+  options: {
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+    verbose: { type: 'boolean', default: false },
+  },
 })
 const rounds = Number(values.rounds)
 const seconds = Number(values.seconds)
@@ -30,11 +35,15 @@ interface Measure {
 const measures: ReadonlyArray<{ rows: Omit<Measure, 'of'>[]; of: Measure['of'] }> = [
   {
     rows: [{ measure: 'requests/s, 64 keep-alive connections', unit: '1/s', better: 'higher', goal: 1.4 }],
-    of: async ({ web }) => ({ 'requests/s, 64 keep-alive connections': (await wrk(web, { connections: 64, seconds })).perSecond }),
+    of: async ({ web }) => ({
+      'requests/s, 64 keep-alive connections': (await wrk(web, { connections: 64, seconds })).perSecond,
+    }),
   },
   {
     rows: [{ measure: 'new connections/s, 16 at once', unit: '1/s', better: 'higher', goal: 3 }],
-    of: async ({ web }) => ({ 'new connections/s, 16 at once': (await wrk(web, { connections: 16, seconds, fresh: true })).perSecond }),
+    of: async ({ web }) => ({
+      'new connections/s, 16 at once': (await wrk(web, { connections: 16, seconds, fresh: true })).perSecond,
+    }),
   },
   {
     rows: [
@@ -52,7 +61,11 @@ const measures: ReadonlyArray<{ rows: Omit<Measure, 'of'>[]; of: Measure['of'] }
   },
 ]
 
-const missing = (await Promise.all(['wrk', 'iperf3', 'haproxy', 'openssl'].map(async (program) => ((await isInstalled(program)) ? [] : [program])))).flat()
+const missing = (
+  await Promise.all(
+    ['wrk', 'iperf3', 'haproxy', 'openssl'].map(async (program) => ((await isInstalled(program)) ? [] : [program])),
+  )
+).flat()
 if (missing.length > 0) {
   console.error(`missing: ${missing.join(', ')}. On Debian or Ubuntu: apt-get install ${missing.join(' ')}`)
   process.exit(1)
@@ -77,7 +90,10 @@ try {
     }
     if (!values.json) console.error(`round ${round + 1} of ${rounds} done`)
   }
-  if (!values.json) console.log(`${cpus().length} × ${cpus()[0]?.model}, ${arch()}, Linux ${release()}, Node ${process.version}; medians of ${rounds} rounds of ${seconds} s\n`)
+  if (!values.json)
+    console.log(
+      `${cpus().length} × ${cpus()[0]?.model}, ${arch()}, Linux ${release()}, Node ${process.version}; medians of ${rounds} rounds of ${seconds} s\n`,
+    )
   for (const { measure, unit, better, goal } of measures.flatMap(({ rows }) => rows)) {
     const median = (lane: string) => middle(figures.get(measure)?.get(lane) ?? [])
     const mine = median(OURS)
@@ -86,8 +102,23 @@ try {
       const ratio = mine / median(name)
       const isGoal = name.includes('TLS')
       const ok = better === 'higher' ? ratio >= goal : ratio <= goal
-      if (values.json) console.log(JSON.stringify({ measure, ours: mine, peer: median(name), peerName: name, unit, ratio, goal: isGoal ? goal : null, ok: isGoal ? ok : null }))
-      else console.log(`    ${round(median(name)).padStart(10)} ${unit} ${name}: ${ratio.toFixed(2)}×${isGoal ? ` (goal ${better === 'higher' ? '≥' : '≤'} ${goal}×: ${ok ? 'reached' : 'not reached'})` : ''}`)
+      if (values.json)
+        console.log(
+          JSON.stringify({
+            measure,
+            ours: mine,
+            peer: median(name),
+            peerName: name,
+            unit,
+            ratio,
+            goal: isGoal ? goal : null,
+            ok: isGoal ? ok : null,
+          }),
+        )
+      else
+        console.log(
+          `    ${round(median(name)).padStart(10)} ${unit} ${name}: ${ratio.toFixed(2)}×${isGoal ? ` (goal ${better === 'higher' ? '≥' : '≤'} ${goal}×: ${ok ? 'reached' : 'not reached'})` : ''}`,
+        )
     }
   }
 } finally {

@@ -21,7 +21,7 @@ import {
 export interface ProcessOptions {
   /** The node's id, for HEDGEROW_NODE. */
   node: string
-  /** The host's environment, of which a few variables are kept. */
+  /** The host's environment, of which a few variables are kept; without a PATH, the usual one. */
   inherited?: Readonly<Record<string, string | undefined>>
   ports?: PortPool
   clock?: Clock
@@ -43,7 +43,7 @@ export class ProcessRuntime implements Runtime {
   readonly #ports: PortPool
   readonly #clock: Clock
 
-  constructor({ node, inherited = process.env, ports = new PortPool(), clock = systemClock }: ProcessOptions) {
+  constructor({ node, inherited = {}, ports = new PortPool(), clock = systemClock }: ProcessOptions) {
     this.#node = node
     this.#inherited = inherited
     this.#ports = ports

@@ -13,6 +13,8 @@ export interface Program {
 
 /** What a program may know of the host: enough to find programs and to behave, nothing that was meant for the agent. */
 const KEPT = ['PATH', 'HOME', 'USER', 'LANG', 'LC_ALL', 'TZ', 'TMPDIR'] as const
+/** When the host says nothing: `node` is then the one that runs us. */
+const USUAL_PATH = `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`
 
 export interface Facts {
   assignment: Assignment
@@ -38,6 +40,7 @@ export function environmentOf({ assignment, endpoints, node, run, inherited, giv
     return endpoint === undefined ? [] : [[`HEDGEROW_PORT_${port.port}`, String(endpoint.port)]]
   })
   return {
+    PATH: USUAL_PATH,
     ...(Object.fromEntries(kept) as Record<string, string>),
     ...given,
     ...(spec.fixedPorts ? where : {}),
