@@ -175,6 +175,7 @@ test('processes: what a program is told', async (t) => {
     HEDGEROW_NODE: 'edge/n1',
     HEDGEROW_RUN: 'abc',
   })
+  t.match(environmentOf({ ...facts, inherited: {} })['PATH'], /^\/.*:\/usr\/bin/, 'without a PATH, the usual one')
   const fixed = { ...facts, assignment: { ...facts.assignment, spec: { ...spec, fixedPorts: true } } }
   t.equal(environmentOf(fixed)['PORT'], '1', 'with a fixed port the SLA decides')
   t.equal(
