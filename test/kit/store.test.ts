@@ -1,0 +1,185 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import t from 'tap'
+import { isMeshError } from '../../src/errors.ts'
+import { Store } from '../../src/kit/store.ts'
+
+const place = mkdtempSync(join(tmpdir(), 'hedgerow-store-'))
+t.teardown(() => rmSync(place, { recursive: true, force: true }))
+let files = 0
+const fresh = () => join(place, `state-${++files}`, 'some.db')
+
+function failure(open: () => unknown) {
+  try {
+    open()
+  } catch (error) {
+    if (isMeshError(error)) return error
+    throw error
+  }
+  throw new Error('it did not fail')
+}
+
+t.test('documents are put, found, listed by prefix and deleted', async (t) => {
+  using store = Store.open(fresh())
+  const shops = store.collection<{ n: number }>('shops')
+  const others = store.collection<{ n: number }>('others')
+  shops.put('a.1', { n: 1 })
+  shops.put('a.2', { n: 2 })
+  shops.put('b.1', { n: 3 })
+  others.put('a.1', { n: 99 })
+  t.same(shops.get('a.1'), { n: 1 })
+  t.equal(shops.get('c'), undefined)
+  t.same(shops.list('a.'), [{ n: 1 }, { n: 2 }])
+  t.same(shops.keys(), ['a.1', 'a.2', 'b.1'])
+  t.equal(shops.create('a.1', { n: 7 }), false, 'a key exists once')
+  t.same(shops.get('a.1'), { n: 1 })
+  t.equal(shops.create('a.3', { n: 4 }), true)
+  const before = shops.revision('a.1') ?? 0
+  shops.put('a.1', { n: 5 })
+  t.ok((shops.revision('a.1') ?? 0) > before, 'each write has a greater revision')
+  t.equal(shops.delete('a.1'), true)
+  t.equal(shops.delete('a.1'), false)
+  t.same(others.get('a.1'), { n: 99 }, 'another collection is another place')
+})
+
+t.test('a transaction is all or nothing, also one inside another', async (t) => {
+  using store = Store.open(fresh())
+  const things = store.collection<number>('things')
+  t.throws(() =>
+    store.transaction(() => {
+      things.put('a', 1)
+      store.transaction(() => things.put('b', 2))
+      throw new Error('no')
+    }),
+  )
+  t.same(things.keys(), [])
+  t.equal(
+    store.transaction(() => {
+      things.put('a', 1)
+      return 'done'
+    }),
+    'done',
+  )
+  t.same(things.keys(), ['a'])
+})
+
+t.test('what was put is there after a restart; the file is its owner’s alone', async (t) => {
+  const path = fresh()
+  {
+    using store = Store.open(path)
+    store.collection<string>('words').put('one', 'eins')
+    t.equal(statSync(path).mode & 0o777, 0o600)
+    t.equal(statSync(`${path}-wal`).mode & 0o777, 0o600)
+  }
+  using again = Store.open(path)
+  t.equal(again.collection<string>('words').get('one'), 'eins')
+})
+
+t.test('one process owns the file', async (t) => {
+  const path = fresh()
+  using _first = Store.open(path)
+  const error = failure(() => Store.open(path))
+  t.equal(error.code, 'STATE_UNREADABLE')
+  t.match(error.details, { path, remedy: /another hedgerow/ })
+})
+
+t.test('damage is told, and nothing is overwritten', async (t) => {
+  const pages = fresh()
+  {
+    using store = Store.open(pages)
+    const many = store.collection<string>('many')
+    store.transaction(() => {
+      for (let i = 0; i < 500; i++) many.put(`key-${i}`, 'x'.repeat(100))
+    })
+  }
+  const whole = readFileSync(pages)
+  const rows: Array<{ why: string; content: Buffer }> = [
+    { why: 'no database at all', content: Buffer.from('this is not a database, it is a letter\n'.repeat(50)) },
+    {
+      why: 'pages overwritten',
+      content: Buffer.concat([whole.subarray(0, 8192), Buffer.alloc(8192, 0x41), whole.subarray(16384)]),
+    },
+    { why: 'cut short', content: whole.subarray(0, whole.length - 4096 * 3) },
+  ]
+  for (const { why, content } of rows) {
+    writeFileSync(pages, content)
+    const error = failure(() => Store.open(pages))
+    t.equal(error.code, 'STATE_CORRUPT', why)
+    t.match(error.details, { path: pages, remedy: /nothing was overwritten/ }, why)
+    t.ok(readFileSync(pages).equals(content), `${why}: as it was`)
+  }
+  const foreign = fresh()
+  {
+    using _make = Store.open(foreign)
+  }
+  rmSync(foreign)
+  const other = new DatabaseSync(foreign)
+  other.exec('CREATE TABLE recipes (name TEXT)')
+  other.close()
+  t.match(
+    failure(() => Store.open(foreign)),
+    { code: 'STATE_CORRUPT', details: { reason: /another program/ } },
+  )
+})
+
+t.test('a newer state is not touched', async (t) => {
+  const path = fresh()
+  {
+    using _store = Store.open(path)
+  }
+  const database = new DatabaseSync(path)
+  database.exec('PRAGMA user_version = 99')
+  database.close()
+  t.match(
+    failure(() => Store.open(path)),
+    { code: 'STATE_UNREADABLE', details: { reason: /newer/ } },
+  )
+})
+
+t.test('a place that cannot be written to is told with a remedy', async (t) => {
+  const file = join(place, 'a-file')
+  writeFileSync(file, '')
+  for (const path of [join(file, 'root.db'), '/sys/hedgerow/root.db']) {
+    const error = failure(() => Store.open(path))
+    t.equal(error.code, 'STATE_UNREADABLE')
+    t.match(error.details, { path, remedy: /--state/ })
+  }
+})
+
+t.test('what was acknowledged survives kill -9, and nothing is there by half', async (t) => {
+  const path = fresh()
+  const writer = `
+    const { Store } = await import(${JSON.stringify(new URL('../../src/kit/store.ts', import.meta.url).href)})
+    const store = Store.open(${JSON.stringify(path)})
+    const pairs = store.collection('pairs')
+    for (let i = 0; ; i++) {
+      store.transaction(() => { pairs.put('left-' + i, i); pairs.put('right-' + i, i) })
+      process.stdout.write(i + '\\n')
+    }`
+  for (let round = 0; round < 3; round++) {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', writer], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let told = ''
+    child.stdout.setEncoding('utf8')
+    for await (const chunk of child.stdout) {
+      told += chunk as string
+      if (told.split('\n').length > 50 * (round + 1)) break
+    }
+    child.kill('SIGKILL')
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    const acknowledged = told.split('\n').slice(0, -1).map(Number)
+    using store = Store.open(path)
+    const pairs = store.collection<number>('pairs')
+    t.ok(acknowledged.length > 0)
+    t.ok(
+      acknowledged.every((i) => pairs.get(`left-${i}`) === i),
+      `all ${acknowledged.length} acknowledged are there`,
+    )
+    t.equal(pairs.keys('left-').length, pairs.keys('right-').length, 'both of each pair')
+  }
+})
