@@ -10,6 +10,7 @@ import { freeBase } from './machine.ts'
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const folder = await realpath(await mkdtemp(join(tmpdir(), 'hedgerow-package-')))
+t.setTimeout(115_000)
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
 /** npm as on a new machine: nothing of this repository in its environment. */
@@ -27,7 +28,7 @@ const env: NodeJS.ProcessEnv = {
 const installed = join(folder, 'node_modules/hedgerow')
 const launcher = join(installed, 'dist/src/hedgerow.js')
 
-t.test('the package installs into an empty folder and runs', { timeout: 180_000 }, async (t) => {
+t.test('the package installs into an empty folder and runs', async (t) => {
   const tarball = await pack()
   await writeFile(join(folder, 'package.json'), '{ "private": true }')
   await text(['npm', 'install', '--omit=dev', '--prefer-offline', tarball], { cwd: folder, env, timeoutMs: 120_000 })

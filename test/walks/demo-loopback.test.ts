@@ -3,11 +3,11 @@ import t from 'tap'
 import { Program } from '../lab/program.ts'
 import { DEMO, leftBehind, sandbox, TIMEOUT_MS, walkDemo } from './demo.ts'
 
-t.test('the demo on loopback', { timeout: TIMEOUT_MS }, (t) =>
-  walkDemo(t, ['--loopback'], { kind: 'loopback', path: 'direct' }),
-)
+t.setTimeout(TIMEOUT_MS)
 
-t.test('interrupted, the demo removes everything', { timeout: TIMEOUT_MS }, async (t) => {
+t.test('the demo on loopback', (t) => walkDemo(t, ['--loopback'], { kind: 'loopback', path: 'direct' }))
+
+t.test('interrupted, the demo removes everything', async (t) => {
   const { folder, env } = await sandbox(t)
   await using program = Program.start([...DEMO, '--loopback'], { env })
   while ((await leftBehind(folder)).length < 3 && program.exit === undefined) await sleep(50)

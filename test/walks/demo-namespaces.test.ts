@@ -4,6 +4,8 @@ import { TIMEOUT_MS, walkDemo } from './demo.ts'
 
 const skip = (await lacking()) ?? false
 
-t.test('the demo on two private networks behind NATs', { skip, timeout: TIMEOUT_MS }, (t) =>
+t.setTimeout(TIMEOUT_MS)
+
+t.test('the demo on two private networks behind NATs', { skip }, (t) =>
   walkDemo(t, [], { kind: 'namespaces', path: 'relayed' }),
 )
