@@ -1,0 +1,313 @@
+import fc from 'fast-check'
+import t from 'tap'
+import Type from 'typebox'
+import { MeshError } from '../../src/errors.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import type { Channel } from '../../src/kit/websocket.ts'
+import { openMetrics } from '../../src/metrics.ts'
+import { DialledLink } from '../../src/orchestrator/link/dialled-link.ts'
+import { Link, type Asked, type Sides, type Told } from '../../src/orchestrator/link/link.ts'
+import {
+  clusterToNode,
+  clusterToRoot,
+  type Language,
+  nodeToCluster,
+  rootToCluster,
+} from '../../src/orchestrator/link/messages.ts'
+
+const language = {
+  asks: {
+    double: {
+      ask: Type.Object({ n: Type.Integer() }),
+      answer: Type.Object({ n: Type.Integer() }),
+      withinMs: 5_000,
+    },
+    never: { ask: Type.Object({}), answer: Type.Object({}), withinMs: 30 },
+  },
+  notices: { say: Type.Object({ word: Type.String({ maxLength: 8 }) }) },
+} as const satisfies Language
+type Words = typeof language
+
+interface End extends Channel {
+  /** What came out of the link at this end, for the other side. */
+  sent: string[]
+  /** As if the other side had sent it. */
+  hear(text: string): void
+  isClosed: boolean
+}
+
+/** One end of a channel whose other side is the test. */
+function end(onSend: (text: string) => void = () => undefined): End {
+  let heard: (text: string) => void = () => undefined
+  const closing: Array<(reason: string) => void> = []
+  const channel: End = {
+    sent: [],
+    isClosed: false,
+    backlog: 0,
+    hear: (text) => heard(text),
+    send: (text) => {
+      channel.sent.push(text)
+      onSend(text)
+    },
+    onText: (listener) => (heard = listener),
+    onClose: (listener) => closing.push(listener),
+    close: (reason = '') => {
+      if (channel.isClosed) return
+      channel.isClosed = true
+      for (const listener of closing) listener(reason)
+    },
+  }
+  return channel
+}
+
+const metrics = openMetrics('up')
+const parts = { tier: 'node' as const, peer: 'edge/n1', clock: systemClock, log: silentLog, metrics }
+const asked: Asked<Words> = { double: ({ n }) => ({ n: 2 * n }), never: () => new Promise(() => undefined) }
+const words: string[] = []
+const told: Told<Words> = { say: ({ word }) => words.push(word) }
+const sides: Sides<Words, Words> = { speaks: language, hears: language, asked, told }
+
+function link(channel: Channel, changes: Partial<Sides<Words, Words>> = {}) {
+  return new Link(channel, { ...sides, ...changes }, parts)
+}
+
+/** Two links that hear each other, each in its own turn. */
+function pair(changes: Partial<Sides<Words, Words>> = {}) {
+  const left: End = end((text) => setImmediate(() => right.hear(text)))
+  const right: End = end((text) => setImmediate(() => left.hear(text)))
+  const near = link(left)
+  const far = link(right, changes)
+  left.onClose((reason) => right.close(reason))
+  right.onClose((reason) => left.close(reason))
+  return { left, right, near, far, [Symbol.dispose]: () => (near.close('done'), far.close('done')) }
+}
+
+const soon = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
+const json = (texts: string[]) => texts.map((text) => JSON.parse(text) as Record<string, unknown>)
+
+t.test('asks are answered, in any order, and notices arrive', async (t) => {
+  using both = pair({
+    asked: {
+      ...asked,
+      double: async ({ n }) => {
+        if (n === 1) await soon()
+        return { n: 2 * n }
+      },
+    },
+  })
+  t.same(await Promise.all([1, 2, 3].map((n) => both.near.ask('double', { n }))), [{ n: 2 }, { n: 4 }, { n: 6 }])
+  both.near.tell('say', { word: 'hello' })
+  await soon()
+  t.same(words, ['hello'])
+})
+
+t.test('errors travel with their code; bugs do not tell what they were', async (t) => {
+  using mesh = pair({
+    asked: { ...asked, double: () => Promise.reject(new MeshError('NODE_UNKNOWN', { node: 'edge/n9' })) },
+  })
+  await t.rejects(mesh.near.ask('double', { n: 1 }), { code: 'NODE_UNKNOWN', details: { node: 'edge/n9' } })
+  using bug = pair({
+    asked: {
+      ...asked,
+      double: () => {
+        throw new Error('secret path /etc/shadow')
+      },
+    },
+  })
+  const error = await bug.near.ask('double', { n: 1 }).catch((error: MeshError) => error)
+  t.match(error, { code: 'REQUEST_FAILED' })
+  t.notMatch(JSON.stringify(error), /shadow/)
+})
+
+t.test('who does not answer is not waited for', async (t) => {
+  using both = pair()
+  await t.rejects(both.near.ask('never', {}), { code: 'REQUEST_TIMEOUT' })
+  const gaveUp = both.near.ask('double', { n: 1 }, AbortSignal.abort())
+  await t.rejects(gaveUp, { code: 'REQUEST_TIMEOUT' })
+  const cut = both.near.ask('never', {})
+  both.far.close('bye')
+  await t.rejects(cut, { code: 'LINK_CLOSED' })
+  await t.rejects(both.near.ask('double', { n: 1 }), { code: 'LINK_CLOSED' })
+})
+
+t.test('an ask that ends with the link is aborted', async (t) => {
+  const channel = end()
+  const aborted = Promise.withResolvers<void>()
+  const one = link(channel, {
+    asked: {
+      ...asked,
+      never: (_body, signal) => {
+        signal.addEventListener('abort', () => aborted.resolve())
+        return new Promise(() => undefined)
+      },
+    },
+  })
+  channel.hear('{"ask":1,"type":"never","body":{}}')
+  one.close('bye')
+  await aborted.promise
+  t.pass('aborted')
+})
+
+t.test('what waits is bounded, both ways', async (t) => {
+  const channel = end()
+  const one = link(channel)
+  const waiting = Array.from({ length: 1_024 }, () =>
+    one.ask('double', { n: 1 }).catch((error: MeshError) => error.code),
+  )
+  await t.rejects(one.ask('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /too many/ } })
+  channel.sent.length = 0
+  for (let id = 1; id <= 1_025; id++) channel.hear(`{"ask":${id},"type":"never","body":{}}`)
+  await soon()
+  t.match(json(channel.sent), [{ answer: 1_025, error: { code: 'REQUEST_FAILED' } }], 'only the last was refused')
+  one.close('done')
+  t.same(new Set(await Promise.all(waiting)), new Set(['LINK_CLOSED']))
+})
+
+t.test('a reader that does not read is cut off', async (t) => {
+  const channel = end()
+  const one = link(channel)
+  Object.defineProperty(channel, 'backlog', { value: 33 * 1024 * 1024 })
+  one.tell('say', { word: 'more' })
+  t.match(await one.ended, { kind: 'closed', reason: /too slowly/ })
+})
+
+t.test('nonsense is told to whoever sent it, and ends the link when it goes on', async (t) => {
+  const rows: Array<{ why: string; text: string; answer: object }> = [
+    { why: 'not JSON', text: '{{{', answer: { fault: /protocol/ } },
+    { why: 'no kind', text: '{"hello":1}', answer: { fault: /protocol/ } },
+    { why: 'a list', text: '[1,2,3]', answer: { fault: /protocol/ } },
+    { why: 'null', text: 'null', answer: { fault: /protocol/ } },
+    { why: 'negative id', text: '{"ask":-1,"type":"double","body":{"n":1}}', answer: { fault: /protocol/ } },
+    {
+      why: 'wrong body',
+      text: '{"ask":1,"type":"double","body":{"n":"x"}}',
+      answer: { answer: 1, error: { code: 'MESSAGE_INVALID' } },
+    },
+    {
+      why: 'unknown ask',
+      text: '{"ask":1,"type":"toString","body":{}}',
+      answer: { answer: 1, error: { code: 'MESSAGE_INVALID' } },
+    },
+    { why: 'long notice', text: '{"tell":"say","body":{"word":"a very long word"}}', answer: { fault: /say/ } },
+  ]
+  for (const { why, text, answer } of rows) {
+    const channel = end()
+    const one = link(channel)
+    channel.hear(text)
+    t.match(json(channel.sent)[0], answer, why)
+    t.ok(one.isOpen, `${why}: one is forgiven`)
+    one.close('done')
+  }
+  const channel = end()
+  const one = link(channel)
+  for (let i = 0; i < 3; i++) channel.hear('nonsense')
+  t.match(await one.ended, { kind: 'closed', reason: /malformed/ })
+  t.ok(channel.isClosed)
+})
+
+t.test('an answer of the wrong form is an error, not a value; a newer peer’s words are ignored', async (t) => {
+  const channel = end()
+  const one = link(channel)
+  const wrong = one.ask('double', { n: 1 })
+  channel.hear('{"answer":1,"body":{"n":"two"}}')
+  await t.rejects(wrong, { code: 'MESSAGE_INVALID' })
+  channel.hear('{"answer":77,"body":{}}')
+  channel.hear('{"tell":"something-new","body":{}}')
+  t.ok(one.isOpen)
+  const coded = one.ask('double', { n: 1 })
+  channel.hear('{"answer":2,"error":{"code":"__proto__"}}')
+  await t.rejects(coded, { code: 'REQUEST_FAILED' }, 'a code we do not know')
+  one.close('done')
+})
+
+t.test('whatever a peer sends, the link answers or ends, and never throws', async (t) => {
+  const languages = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies Language[]
+  const types = languages.flatMap((each) => [...Object.keys(each.asks), ...Object.keys(each.notices)])
+  const message = fc.oneof(
+    fc.string({ maxLength: 100 }),
+    fc.json({ maxDepth: 4 }),
+    fc
+      .record({
+        ask: fc.oneof(fc.nat(), fc.constant(null)),
+        type: fc.constantFrom(...types),
+        body: fc.object({ maxDepth: 3 }),
+      })
+      .map((each) => JSON.stringify(each)),
+    fc
+      .record({ tell: fc.constantFrom(...types), body: fc.object({ maxDepth: 3 }) })
+      .map((each) => JSON.stringify(each)),
+    fc.record({ answer: fc.nat({ max: 4 }), body: fc.jsonValue() }).map((each) => JSON.stringify(each)),
+    fc.record({ answer: fc.nat({ max: 4 }), error: fc.jsonValue() }).map((each) => JSON.stringify(each)),
+  )
+  for (const hears of languages) {
+    const calls: string[] = []
+    const all = (names: string[]) => Object.fromEntries(names.map((name) => [name, () => (calls.push(name), {})]))
+    fc.assert(
+      fc.property(fc.array(message, { maxLength: 8 }), (texts) => {
+        const channel = end()
+        const one = new Link(
+          channel,
+          {
+            speaks: hears,
+            hears,
+            asked: all(Object.keys(hears.asks)) as never,
+            told: all(Object.keys(hears.notices)) as never,
+          },
+          parts,
+        )
+        for (const text of texts) channel.hear(text)
+        one.close('done')
+      }),
+      { numRuns: 150 },
+    )
+  }
+  t.pass('it held')
+})
+
+t.test('a peer that is silent is noticed', async (t) => {
+  const channel = end()
+  const one = link(channel)
+  const awake = setInterval(() => undefined, 1_000) // the link's own timers keep no process alive
+  t.same(await one.ended, { kind: 'silent' })
+  clearInterval(awake)
+  t.ok(channel.sent.includes('{"beat":1}'), 'and we said meanwhile that we live')
+})
+
+t.test('a link that is kept up: dialled again with rests, at the time the peer asked for, until closed', async (t) => {
+  const dialled: End[] = []
+  const ups: string[] = []
+  let refusals = 2
+  const slept: number[] = []
+  const next = () => new Promise<void>((resolve) => (onDial = resolve))
+  let onDial = () => undefined as void
+  const kept = DialledLink.start<Words, Words>(
+    {
+      dial: async () => {
+        if (refusals-- > 0) throw new MeshError('NOT_RUNNING', {})
+        const channel = end()
+        dialled.push(channel)
+        setImmediate(() => onDial())
+        return channel
+      },
+      sides,
+      onUp: async () => void ups.push('up'),
+      onDown: () => void ups.push('down'),
+      random: () => 0.5,
+    },
+    { ...parts, clock: { ...systemClock, sleep: async (ms) => void slept.push(ms) } },
+  )
+  await t.rejects(kept.ask('double', { n: 1 }), { code: 'LINK_CLOSED' })
+  await next()
+  t.equal(slept.length, 2, 'two refusals, two rests')
+  t.ok((slept[1] ?? 0) > (slept[0] ?? 0), 'the second longer')
+  t.ok(kept.isUp)
+  const again = next()
+  dialled[0]?.hear('{"goaway":1234}')
+  await again
+  t.equal(slept[2], 1234, 'it said when')
+  t.same(ups, ['up', 'down', 'up'])
+  await kept[Symbol.asyncDispose]()
+  t.notOk(kept.isUp)
+  t.ok(dialled[1]?.isClosed)
+})
