@@ -86,7 +86,7 @@ export class OwnAddresses {
   }
 
   readonly isVip = (address: string): boolean =>
-    this.#ranges.some((range) => addressToVip(range, address) !== undefined && !/^127\.0\.0\./.test(address))
+    this.#ranges.some((range) => addressToVip(range, address) !== undefined && !address.startsWith('127.0.0.'))
 
   readonly forbids = (address: string, port: number): boolean =>
     this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))

@@ -7,7 +7,7 @@ import type { Config } from './config.ts'
 import { startCluster, startRoot } from './control.ts'
 import { explain, isMeshError } from './errors.ts'
 import { Lifetime } from './kit/lifetime.ts'
-import { openLog, type LogLevel } from './kit/log.ts'
+import { openLog } from './kit/log.ts'
 import type { FromControl, ToControl } from './up.ts'
 
 interface ThreadData {
@@ -17,7 +17,7 @@ interface ThreadData {
 }
 
 const { folders, config, version } = workerData as ThreadData
-const log = openLog(config.log as LogLevel)
+const log = openLog(config.log)
 const tell = (message: FromControl) => parentPort?.postMessage(message)
 
 try {

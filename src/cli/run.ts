@@ -5,7 +5,7 @@ import { Agent } from '../agent.ts'
 import { type Config, defaults, hostPort, type PartialConfig, readConfigFile, resolveConfig } from '../config.ts'
 import { startCluster, startRoot } from '../control.ts'
 import { MeshError } from '../errors.ts'
-import { openLog, type Log, type LogLevel } from '../kit/log.ts'
+import { openLog, type Log } from '../kit/log.ts'
 import { Up } from '../up.ts'
 import { folders, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
@@ -203,7 +203,7 @@ function configOf(options: RunOptions, ...flags: readonly PartialConfig[]): Conf
 }
 
 function log(config: Config): Log {
-  return openLog(config.log as LogLevel)
+  return openLog(config.log)
 }
 
 /** SEC-15: from a file, standard input or the environment, never from the command line, where every user can read it. */

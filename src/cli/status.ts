@@ -41,5 +41,5 @@ async function asked(answer: Promise<unknown>): Promise<StatusReport | Record<st
 }
 
 function plain(value: unknown): string {
-  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+  return typeof value === 'string' ? value : JSON.stringify(value)
 }

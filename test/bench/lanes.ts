@@ -71,7 +71,7 @@ export async function startHaproxy(
   ])
   await run('sh', ['-c', `cat ${join(dir, 'cert.pem')} ${join(dir, 'key.pem')} > ${join(dir, 'both.pem')}`])
   const head =
-    'global\n  maxconn 20000\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n'
+    'global\n  maxconn 4000\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n'
   const files: Record<string, string> = {
     origin: `${head}frontend origin\n  mode http\n  bind 127.0.0.1:${ports.origin}\n  http-request return status 200 content-type text/plain string "hedgerow bench"\n`,
     plain: `${head}listen web\n  mode tcp\n  bind 127.0.0.1:${ports.plain}\n  server o 127.0.0.1:${ports.origin}\nlisten iperf\n  mode tcp\n  bind 127.0.0.1:${ports.plain + 1}\n  server i 127.0.0.1:${ports.iperf}\n`,
