@@ -113,7 +113,7 @@ t.test('an older Node is told what is needed', { skip }, async (t) => {
     ['clone', join(REPOSITORY, 'src/hedgerow.js')],
     ['package', launcher],
   ] as const) {
-    const { code, stdout, stderr } = await run([old, script, 'status'])
+    const { code, stdout, stderr } = await run([old, script, 'status'], { env })
     t.equal(code, 1, `${where}: it fails`)
     t.equal(stdout, '')
     t.match(
