@@ -33,7 +33,7 @@ export class Attempt implements StreamEvents {
   /** Where the stream's words go once this attempt has won. */
   onward: Carried | undefined
   readonly #told: AttemptTold
-  readonly #gaveUp = new AbortController()
+  #dialling: AbortController | undefined
   #abandon: (() => void) | undefined
   #isSettled = false
 
@@ -49,7 +49,8 @@ export class Attempt implements StreamEvents {
     if (session !== undefined) return this.#open(session, request)
     const reach = parts.table.node(node)
     if (reach === undefined) return this.#fail('unreachable', `nothing is known of node ${node}`)
-    parts.peers.session(reach, this.#gaveUp.signal).then(
+    this.#dialling = new AbortController()
+    parts.peers.session(reach, this.#dialling.signal).then(
       (session) => this.#open(session, request),
       (error: unknown) => this.#fail('unreachable', explain(error)),
     )
@@ -58,7 +59,7 @@ export class Attempt implements StreamEvents {
   /** Gives up, or throws away what was opened too late. */
   drop(): void {
     this.#isSettled = true
-    this.#gaveUp.abort()
+    this.#dialling?.abort()
     this.#abandon?.()
     this.stream?.reset()
   }

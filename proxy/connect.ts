@@ -36,7 +36,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   const attempts: Attempt[] = []
   const tries: Try[] = []
   const began: number[] = []
-  let wake: AbortController | undefined
+  let cancelWake: (() => void) | undefined
 
   const race = new Race(
     instances.map(({ node }) => (node === self ? patienceMs(0, true) : patienceMs(peers.rttMs(node), isOpen(node)))),
@@ -106,15 +106,10 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   }
 
   function arm(): void {
-    wake?.abort()
-    wake = undefined
+    cancelWake?.()
     const at = race.wakeAt
-    if (at === undefined) return
-    const mine = new AbortController()
-    wake = mine
-    void clock.sleep(Math.max(0, at - clock.now()), mine.signal).then(() => {
-      if (!mine.signal.aborted) act(race.tick(clock.now()))
-    })
+    cancelWake =
+      at === undefined ? undefined : clock.after(Math.max(0, at - clock.now()), () => act(race.tick(clock.now())))
   }
 
   /** The caller has gone, or the agent closes. */

@@ -96,6 +96,9 @@ interface Entered extends OpenFlow {
   readonly near: SocketStream
 }
 
+/** Why its signal aborts. One for all flows: without a reason Node makes an exception with a stack for each. */
+const OVER = 'the flow is over'
+
 /** Writes the flow into the book; from here on its socket is watched. */
 function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortController } {
   const gone = new AbortController()
@@ -114,12 +117,12 @@ function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortCo
     near,
     cut: () => {
       joint.cut()
-      gone.abort()
+      gone.abort(OVER)
     },
   }
   parts.book.add(open)
-  if (flow.socket.destroyed) gone.abort()
-  else flow.socket.once('close', () => gone.abort())
+  if (flow.socket.destroyed) gone.abort(OVER)
+  else flow.socket.once('close', () => gone.abort(OVER))
   return { open, gone }
 }
 

@@ -8,6 +8,8 @@ export interface Clock {
   wall(): number
   /** Resolves after `ms`, or at once (without throwing) when the signal aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Calls `act` once after `ms`, unless the returned function is called first: where a promise for each would be felt. */
+  after(ms: number, act: () => void): () => void
 }
 
 export const systemClock: Clock = {
@@ -19,5 +21,9 @@ export const systemClock: Clock = {
     } catch (error) {
       if (!signal?.aborted) throw error
     }
+  },
+  after: (ms, act) => {
+    const timer = setTimeout(act, ms)
+    return () => clearTimeout(timer)
   },
 }

@@ -401,6 +401,14 @@ class SleeplessClock implements Clock {
     this.#now += ms
     await turn()
   }
+
+  after(ms: number, act: () => void): () => void {
+    const cancel = new AbortController()
+    void this.sleep(ms).then(() => {
+      if (!cancel.signal.aborted) act()
+    })
+    return () => cancel.abort()
+  }
 }
 
 function thrown(act: () => unknown): unknown {

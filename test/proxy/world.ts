@@ -152,6 +152,14 @@ export class ManualClock implements Clock {
     }
     await turns(3)
   }
+
+  after(ms: number, act: () => void): () => void {
+    const cancel = new AbortController()
+    void this.sleep(ms, cancel.signal).then(() => {
+      if (!cancel.signal.aborted) act()
+    })
+    return () => cancel.abort()
+  }
 }
 
 const WINDOW = 128 * 1024

@@ -70,6 +70,14 @@ export class ManualClock implements Clock {
     for (const sleeper of this.#sleepers) if (sleeper.until <= this.#now) sleeper.wake()
     await settled()
   }
+
+  after(ms: number, act: () => void): () => void {
+    const cancel = new AbortController()
+    void this.sleep(ms, cancel.signal).then(() => {
+      if (!cancel.signal.aborted) act()
+    })
+    return () => cancel.abort()
+  }
 }
 
 /** Everything that is ready to run has run. */

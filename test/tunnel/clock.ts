@@ -39,6 +39,14 @@ export class ManualClock implements Clock {
     this.#now = until
     await settle()
   }
+
+  after(ms: number, act: () => void): () => void {
+    const cancel = new AbortController()
+    void this.sleep(ms, cancel.signal).then(() => {
+      if (!cancel.signal.aborted) act()
+    })
+    return () => cancel.abort()
+  }
 }
 
 /** Lets everything that is ready run: promises, streams in memory, immediates. */
