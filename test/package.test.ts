@@ -10,7 +10,7 @@ import { freeBase } from './machine.ts'
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const folder = await realpath(await mkdtemp(join(tmpdir(), 'hedgerow-package-')))
-t.setTimeout(115_000)
+t.setTimeout(170_000)
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
 /** npm as on a new machine: nothing of this repository in its environment. */

@@ -6,27 +6,44 @@
  *     npm test -- test/model          only these files or folders (no types, lint, format)
  *     npm test -- --no-install        never calls apt-get
  *
+ * Each file is a tap program, run by itself: `tap run` would put a loader into every process that a test starts.
+ *
  * With CI=true a skip is a failure: a machine that cannot run a test has not passed it. Only a skip whose reason begins
  * with `optional:` is not: it has nothing to test there.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, globSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { globSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { sweep } from './lab/namespace.ts'
 import { installTools, missingTools } from './machine.ts'
-import { TapCount, type Point } from './tap-count.ts'
+import { TapCount, type Count } from './tap-count.ts'
+
+/** A file that takes longer is ended and has failed. */
+const FILE_TIMEOUT_SECONDS = 180
+/** Files that start whole meshes: one at a time, beside the others. */
+const HEAVY = /^test\/(walks|package|lab)/
+
+interface Outcome {
+  count: Count
+  skipped: string[]
+  /** What failed, and what the file wrote to stderr. */
+  lines: string[]
+}
 
 const startedAt = performance.now()
 const args = process.argv.slice(2)
 const wanted = args.filter((arg) => !arg.startsWith('--'))
 const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
+const total: Count = { passed: 0, failed: 0, skipped: 0 }
+const skips: string[] = []
 
 if (!args.includes('--no-install')) installTools(missingTools(), say)
 sweep()
-const total = { passed: 0, failed: 0, skipped: 0 }
 if (files.length === 0) fail(`no test file in ${wanted.join(', ')}`)
 if (wanted.length === 0) for (const check of ['typecheck', 'lint', 'format:check']) runCheck(check)
-const skips = files.length === 0 ? [] : await runFiles()
+const heavy = files.filter((file) => HEAVY.test(file))
+const light = files.filter((file) => !HEAVY.test(file))
+await Promise.all([runAll(() => heavy.shift() ?? light.shift()), runAll(() => light.shift())])
 sweep()
 
 for (const skip of skips) say(`skipped: ${skip}`)
@@ -58,48 +75,54 @@ function runCheck(script: string): void {
   }
 }
 
-/** tap's own class is generated from .taprc; without that the first run after an install fails. */
-function buildTap(): void {
-  const stamp = 'node_modules/.tap-built-for'
-  const wanted = readFileSync('.taprc', 'utf8')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return
-  const { status } = spawnSync('tap', ['build'], { stdio: ['ignore', 'ignore', 'inherit'] })
-  if (status === 0) writeFileSync(stamp, wanted)
-  else fail('tap build')
+async function runAll(next: () => string | undefined): Promise<void> {
+  for (let file = next(); file !== undefined; file = next()) {
+    const fileStartedAt = performance.now()
+    const { count, skipped, lines } = await runFile(file)
+    for (const line of lines) say(line)
+    const seconds = ((performance.now() - fileStartedAt) / 1_000).toFixed(1)
+    say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${seconds} s`)
+    total.passed += count.passed
+    total.failed += count.failed
+    total.skipped += count.skipped
+    skips.push(...skipped)
+  }
 }
 
-/** Runs tap and follows its stream; returns what was skipped, with reasons. */
-async function runFiles(): Promise<string[]> {
-  buildTap()
-  const child = spawn('tap', ['run', '--reporter=tap', '--no-color', ...files], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const ended = new Promise<number | null>((resolve, reject) => child.on('close', resolve).on('error', reject))
+/** Runs one file and follows its TAP; a crash, a time-out or an exit code without a failed assertion counts as one failure. */
+async function runFile(file: string): Promise<Outcome> {
+  const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5) }
+  const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = new Promise<string>((resolve) => child.on('close', (code, signal) => resolve(signal ?? `code ${code}`)))
+  const limit = setTimeout(() => {
+    child.kill('SIGKILL')
+    child.stdout.destroy() // what it started may hold it open
+    child.stderr.destroy()
+  }, FILE_TIMEOUT_SECONDS * 1_000)
+  const said: string[] = []
+  createInterface({ input: child.stderr }).on('line', (line) => said.push(line))
   const counter = new TapCount()
-  const skipped: string[] = []
-  let before = { ...counter.count }
+  const outcome: Outcome = { count: counter.count, skipped: [], lines: said }
   let isShown = false
   for await (const line of createInterface({ input: child.stdout })) {
     const failedBefore = counter.count.failed
     const point = counter.line(line)
     if (point !== undefined) isShown = counter.count.failed > failedBefore
     else if (/^ *(# Subtest|\d+\.\.\d+)/.test(line)) isShown = false
-    if (isShown && line.trim() !== '') say(line)
-    if (point?.skipped !== undefined && !point.closes) skipped.push(`${point.name} (${point.skipped})`)
-    if (point?.depth !== 0) continue
-    sayFile(point, counter.count.passed - before.passed)
-    before = { ...counter.count }
+    if (isShown && line.trim() !== '') said.push(line)
+    if (point?.skipped !== undefined && !point.closes) outcome.skipped.push(`${file}: ${point.name} (${point.skipped})`)
   }
-  const code = await ended
-  total.passed += counter.count.passed
-  total.failed += counter.count.failed
-  total.skipped += counter.count.skipped
-  if (code !== 0 && counter.count.failed === 0) fail(`tap ended with code ${code}`)
-  return skipped
-}
-
-function sayFile({ ok, name, timeMs }: Point, passed: number): void {
-  say(`${ok ? 'ok    ' : 'NOT OK'}  ${name}  ${passed} passed in ${((timeMs ?? 0) / 1_000).toFixed(1)} s`)
+  const how = await ended
+  clearTimeout(limit)
+  if (how !== 'code 0' && counter.count.failed === 0) {
+    counter.count.failed += 1
+    said.push(`${file} ended with ${how}`)
+  }
+  if (counter.count.passed + counter.count.failed + counter.count.skipped === 0) {
+    counter.count.failed += 1
+    said.push(`${file} asserted nothing`)
+  }
+  return outcome
 }
 
 function fail(what: string): void {

@@ -14,18 +14,11 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
-/** Without what tap puts there to follow child processes: it slows every start of Node, and tsc cannot live with it. */
-function environment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  const { NODE_OPTIONS: _options, TAP: _tap, ...inherited } = process.env
-  const ours = Object.entries(inherited).filter(([key]) => !key.startsWith('_TAPJS_'))
-  return { ...Object.fromEntries(ours), ...more }
-}
-
 /** Runs a command to its end; a failing code is an answer, not an error. */
 export function run(argv: readonly string[], { env, cwd, timeoutMs = 15_000 }: RunOptions = {}): Promise<Result> {
   const [file = '', ...args] = argv
   return new Promise((resolve) => {
-    const options = { env: environment(env), cwd, timeout: timeoutMs, maxBuffer: 64 << 20 }
+    const options = { env: { ...process.env, ...env }, cwd, timeout: timeoutMs, maxBuffer: 64 << 20 }
     const child = execFile(file, args, { ...options, killSignal: 'SIGKILL' }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1
       resolve({ code, stdout, stderr: code === -1 && stderr === '' ? (error?.message ?? '') : stderr })
@@ -79,7 +72,7 @@ export class Program {
 
   static start(argv: readonly string[], { env, cwd, onLine = () => undefined }: ProgramOptions = {}): Program {
     const [file = '', ...args] = argv
-    const options = { env: environment(env), cwd, detached: true }
+    const options = { env: { ...process.env, ...env }, cwd, detached: true }
     return new Program(argv, spawn(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] }), onLine)
   }
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { RootClient, type Credential } from '../../src/cli/root-client.ts'
 import { MeshError } from '../../src/errors.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { openLog, silentLog } from '../../src/kit/log.ts'
 import { openMetrics } from '../../src/metrics.ts'
@@ -167,6 +168,7 @@ type Joined = Awaited<ReturnType<typeof enrolNode>>
 export class FakeNode {
   readonly id: string
   readonly uplink: Uplink
+  readonly identity: HeldIdentity
   readonly has = new Map<InstanceId, Assignment>()
   /** Every assignment, in order. */
   readonly assigned: Assignment[] = []
@@ -175,6 +177,7 @@ export class FakeNode {
 
   constructor(id: string, { identity, url }: Joined, options: FakeOptions) {
     this.id = id
+    this.identity = identity
     this.refuses = options.refuses
     const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
     this.uplink = Uplink.start(
