@@ -54,8 +54,8 @@ if (process.env['CI'] === 'true' && skips.length > 0) {
   total.skipped -= refused
 }
 say(`in ${((performance.now() - startedAt) / 1_000).toFixed(0)} s`)
-process.exitCode = total.failed === 0 ? 0 : 1
 say(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
+process.exit(total.failed === 0 ? 0 : 1)
 
 function filesOf(paths: readonly string[]): string[] {
   return paths.flatMap((path) => {
@@ -93,18 +93,18 @@ async function runAll(next: () => string | undefined): Promise<void> {
 async function runFile(file: string): Promise<Outcome> {
   const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5) }
   const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
-  const ended = new Promise<string>((resolve) => child.on('close', (code, signal) => resolve(signal ?? `code ${code}`)))
+  const ended = Promise.withResolvers<string>()
+  child.on('close', (code, signal) => ended.resolve(signal ?? `code ${code}`))
   const limit = setTimeout(() => {
     child.kill('SIGKILL')
-    child.stdout.destroy() // what it started may hold it open
-    child.stderr.destroy()
+    ended.resolve(`no end within ${FILE_TIMEOUT_SECONDS} s`) // its output may be held open by what it started
   }, FILE_TIMEOUT_SECONDS * 1_000)
   const said: string[] = []
   createInterface({ input: child.stderr }).on('line', (line) => said.push(line))
   const counter = new TapCount()
   const outcome: Outcome = { count: counter.count, skipped: [], lines: said }
   let isShown = false
-  for await (const line of createInterface({ input: child.stdout })) {
+  const follow = (line: string) => {
     const failedBefore = counter.count.failed
     const point = counter.line(line)
     if (point !== undefined) isShown = counter.count.failed > failedBefore
@@ -112,7 +112,8 @@ async function runFile(file: string): Promise<Outcome> {
     if (isShown && line.trim() !== '') said.push(line)
     if (point?.skipped !== undefined && !point.closes) outcome.skipped.push(`${file}: ${point.name} (${point.skipped})`)
   }
-  const how = await ended
+  createInterface({ input: child.stdout }).on('line', follow)
+  const how = await ended.promise
   clearTimeout(limit)
   if (how !== 'code 0' && counter.count.failed === 0) {
     counter.count.failed += 1
