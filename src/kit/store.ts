@@ -107,6 +107,10 @@ export class Store implements Disposable {
     }
   }
 
+  get isOpen(): boolean {
+    return this.#database.isOpen
+  }
+
   close(): void {
     if (this.#database.isOpen) this.#database.close()
   }

@@ -18,7 +18,7 @@ export interface Channel {
 }
 
 /** Larger and a peer may make us hold more; smaller and a table of many instances does not fit. */
-const MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 const PING_MS = 5_000
 /** A link is dead after this long without any inbound byte. */
 const SILENCE_MS = 12_000

@@ -67,6 +67,17 @@ const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
 )
 
+interface Parts {
+  name: string
+  url: string
+  relayUrl: string | undefined
+  identity: HeldIdentity
+  root: RootLink
+  nodes: Nodes
+  mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+  ready: () => Record<'store' | 'door', boolean>
+}
+
 /**
  * The middle tier: which node runs what, and what each node's table must know.
  *
@@ -83,20 +94,10 @@ export class Cluster implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #root: RootLink
   readonly #nodes: Nodes
-  readonly #mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+  readonly #mint: Parts['mint']
+  readonly #ready: Parts['ready']
 
-  private constructor(
-    life: Lifetime,
-    parts: {
-      name: string
-      url: string
-      relayUrl: string | undefined
-      identity: HeldIdentity
-      root: RootLink
-      nodes: Nodes
-      mint: (ttlSeconds: number) => { token: string; expiresAt: number }
-    },
-  ) {
+  private constructor(life: Lifetime, parts: Parts) {
     this.#life = life
     this.name = parts.name
     this.url = parts.url
@@ -105,6 +106,7 @@ export class Cluster implements AsyncDisposable {
     this.#root = parts.root
     this.#nodes = parts.nodes
     this.#mint = parts.mint
+    this.#ready = parts.ready
   }
 
   /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT, LISTEN_FAILED, TOKEN_INVALID, TOKEN_REFUSED, NOT_RUNNING */
@@ -245,7 +247,8 @@ export class Cluster implements AsyncDisposable {
       life.every(RETRY_MS, () => placement.retry())
       life.every(SWEEP_MS, sweeper({ knowledge, nodes, books, publisher, root }))
       log.info('cluster started', { address: url })
-      return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint })
+      const ready = () => ({ store: books.store.isOpen, door: door.isOpen })
+      return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint, ready })
     })
   }
 
@@ -256,7 +259,7 @@ export class Cluster implements AsyncDisposable {
 
   /** For `/readyz`: a cluster without a root still serves its nodes. */
   ready(): Record<'store' | 'door', boolean> {
-    return { store: true, door: true }
+    return this.#ready()
   }
 
   get isLinked(): boolean {

@@ -46,6 +46,7 @@ export class Conversation {
       'node.hello': ({ facts, reports }) => {
         const node = nodes.hello({ id, link: link(), facts: { ...facts, id } })
         this.#remember(id, facts)
+        placement.adopt(id, reports)
         setImmediate(() => placement.nodeBack(node, reports)) // after the answer
         root().summarise()
         return {

@@ -1,10 +1,11 @@
 import PQueue from 'p-queue'
-import { explain, isMeshError, MeshError } from '../../errors.ts'
+import { isMeshError, MeshError } from '../../errors.ts'
 import { Backoff } from '../../kit/backoff.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../kit/log.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../model/ids.ts'
+import { reasonOf } from '../link/reason.ts'
 import { nodeCandidate, type NodeView, portKey } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
@@ -60,6 +61,7 @@ export class Placement {
 
   /** It drains, and is gone when the worker says so; work that is nowhere is gone at once. */
   withdraw(id: InstanceId): void {
+    if (this.#isClosed) return
     const record = this.#parts.works.get(id)
     if (record === undefined) return
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
@@ -71,6 +73,7 @@ export class Placement {
 
   /** What the worker said. Reports about work that is not this node's are answered with a withdrawal. */
   take(node: LinkedNode, reports: readonly InstanceReport[]): void {
+    if (this.#isClosed) return
     const { works } = this.#parts
     for (const report of reports) {
       const record = works.get(report.instance)
@@ -91,6 +94,7 @@ export class Placement {
 
   /** Called at once when a node is lost: new flows avoid it, and its work looks for another place. */
   nodeLost(node: NodeId): void {
+    if (this.#isClosed) return
     const { works, log } = this.#parts
     const there = works.on(node)
     for (const record of there) {
@@ -101,13 +105,19 @@ export class Placement {
     this.retry()
   }
 
+  /** What a node still runs that was lost and is nowhere else yet is its own again: before it is told what to keep. */
+  adopt(node: NodeId, reports: readonly InstanceReport[]): void {
+    const { works } = this.#parts
+    for (const { instance, generation } of reports) {
+      const record = works.get(instance)
+      if (record === undefined || !record.wanted || record.node !== undefined) continue
+      if (record.assignment.generation === generation) this.#change(instance, { node })
+    }
+  }
+
   /** After a node's hello: what it should have and has not, it is given again. */
   nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): void {
-    for (const { instance, generation } of reports) {
-      const record = this.#parts.works.get(instance)
-      if (record === undefined || !record.wanted || record.node !== undefined) continue
-      if (record.assignment.generation === generation) this.#change(instance, { node: node.id }) // lost, not yet placed anew
-    }
+    if (this.#isClosed) return
     this.take(node, reports)
     const has = new Map(reports.map(({ instance, generation }) => [instance, generation]))
     for (const record of this.#parts.works.on(node.id)) {
@@ -121,6 +131,7 @@ export class Placement {
 
   /** Looks again at what has no living node. Called every few seconds and when a node comes or goes. */
   retry(): void {
+    if (this.#isClosed) return
     const { works, nodes } = this.#parts
     for (const record of works.all()) {
       const { instance } = record.assignment
@@ -241,7 +252,7 @@ export class Placement {
     } catch (error) {
       this.#parts.log.warn('a node refused an instance', { instance: assignment.instance, node: node.id, error })
       if (isMeshError(error, 'REQUEST_TIMEOUT')) this.#askToEnd(node, assignment.instance) // it may have been about to accept
-      return isMeshError(error) ? String(error.details['reason'] ?? error.message).slice(0, 500) : explain(error)
+      return reasonOf(error)
     }
   }
 
@@ -277,7 +288,7 @@ export class Placement {
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new MeshError('LINK_CLOSED', { reason: 'the cluster is closing' })
-    return (await this.#queue.add(work)) as T
+    return this.#queue.add(work)
   }
 
   async #background(work: () => Promise<void>): Promise<void> {

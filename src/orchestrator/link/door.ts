@@ -44,11 +44,17 @@ const SLOW_BODY_MS = 15_000
 export class Door implements AsyncDisposable {
   /** `https://host:port` as bound. */
   readonly url: string
+  readonly #server: Server
   readonly #life: Lifetime
 
-  private constructor(url: string, life: Lifetime) {
-    this.url = url
+  private constructor(server: Server, host: string, life: Lifetime) {
+    this.url = urlOf(host, server)
+    this.#server = server
     this.#life = life
+  }
+
+  get isOpen(): boolean {
+    return this.#server.listening
   }
 
   /** @throws MeshError LISTEN_FAILED */
@@ -91,7 +97,7 @@ export class Door implements AsyncDisposable {
       } catch (cause) {
         throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })
       }
-      return new Door(urlOf(host, app.server), life)
+      return new Door(app.server, host, life)
     })
   }
 
@@ -124,7 +130,7 @@ function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): Read
 export function reader<S extends TSchema>(schema: S): (value: unknown) => Static<S> {
   const compiled = Compile(schema)
   return (value) => {
-    if (compiled.Check(value)) return value as Static<S>
+    if (compiled.Check(value)) return value
     const faults = [...compiled.Errors(value)].map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
     throw new MeshError('MESSAGE_INVALID', { faults: faults.slice(0, 64) })
   }

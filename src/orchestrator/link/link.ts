@@ -263,7 +263,7 @@ export class Link<Out extends Language, In extends Language> {
     this.#parts.metrics.linksOpen.labels(this.#parts.tier).dec()
     this.#channel.close(end.kind === 'closed' ? end.reason : end.kind)
     this.#abort.abort()
-    for (const { reject } of this.#waiting.values()) reject(this.#closed())
+    for (const waiting of this.#waiting.values()) waiting.reject(this.#closed())
     this.#ended.resolve(end)
   }
 

@@ -82,11 +82,6 @@ export class Conversation {
     }
   }
 
-  /** Its link came up or went down. */
-  clusterChanged(): void {
-    this.#parts.reconciler.retry()
-  }
-
   /** Every cluster refuses the node from now on, and tells its nodes. */
   revoke(node: NodeId): void {
     const { books, clusters, clock } = this.#parts

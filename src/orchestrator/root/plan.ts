@@ -51,11 +51,17 @@ export function plan(
 }
 
 /** Settled: nothing to do until something is reported or a cluster comes or goes. */
-export function isSettled(service: ServiceRecord | undefined, instances: readonly InstanceRecord[]): boolean {
+export function isSettled(
+  service: ServiceRecord | undefined,
+  instances: readonly InstanceRecord[],
+  { isUp }: Pick<Outlook, 'isUp'>,
+): boolean {
   if (service === undefined) return instances.length === 0
   return (
     instances.length === service.spec.replicas &&
-    instances.every((record) => record.wanted && record.cluster !== undefined && !isOld(record, service))
+    instances.every(
+      (record) => record.wanted && record.cluster !== undefined && isUp(record.cluster) && !isOld(record, service),
+    )
   )
 }
 

@@ -1,10 +1,11 @@
 import PQueue from 'p-queue'
-import { explain, isMeshError } from '../../errors.ts'
+import { isMeshError } from '../../errors.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../kit/log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { instanceId, interestOf, type InstanceId, type ServiceId } from '../../model/ids.ts'
 import { POLICIES } from '../../model/choice.ts'
+import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
@@ -64,6 +65,12 @@ export class Reconciler {
     for (const service of this.#unsettled) this.touch(service)
   }
 
+  /** Its link came up or went down: what it has is looked at, and again while it is away. */
+  clusterChanged(cluster: string): void {
+    for (const record of this.#parts.books.instances.list()) if (record.cluster === cluster) this.touch(record.service)
+    this.retry()
+  }
+
   /** A cluster gave an instance back: it is not asked again at once. */
   refuse(id: InstanceId, cluster: string): void {
     const refusals = this.#refusals.get(id) ?? new Map<string, number>()
@@ -87,7 +94,8 @@ export class Reconciler {
 
   async #reconcile(id: ServiceId): Promise<void> {
     const { books } = this.#parts
-    const steps = plan(books.services.get(id), books.instancesOf(id), this.#outlook())
+    const outlook = this.#outlook()
+    const steps = plan(books.services.get(id), books.instancesOf(id), outlook)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
       this.#book(id, steps)
       this.publish(id)
@@ -97,7 +105,7 @@ export class Reconciler {
       if (this.#isClosed) return
       await this.#take(step)
     }
-    if (isSettled(books.services.get(id), books.instancesOf(id))) this.#unsettled.delete(id)
+    if (isSettled(books.services.get(id), books.instancesOf(id), outlook)) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
   }
 
@@ -213,12 +221,12 @@ export class Reconciler {
       return undefined
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
-      if (!moves) return explain(error)
+      if (!moves) return reasonOf(error)
       cluster.link.ask('withdraw', { instance: id }).catch(() => undefined) // it may have been about to say yes
       this.refuse(id, name)
       const now = books.instances.get(id)
       if (now?.cluster === name) this.#change(id, { state: 'requested', cluster: undefined, node: undefined })
-      return isMeshError(error, 'UNPLACEABLE') ? String(error.details['reason'] ?? error.message) : explain(error)
+      return reasonOf(error)
     }
   }
 

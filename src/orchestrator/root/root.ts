@@ -41,6 +41,14 @@ const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
 )
 
+interface Parts {
+  url: string
+  authority: Authority
+  joins: JoinTokens
+  clusters: Clusters
+  ready: () => Record<'store' | 'api', boolean>
+}
+
 /**
  * The top tier: the mesh's authority, what is wanted, and which cluster has it.
  *
@@ -54,9 +62,12 @@ export class Root implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #joins: JoinTokens
   readonly #clusters: Clusters
+  readonly #ready: Parts['ready']
 
-  private constructor(life: Lifetime, url: string, authority: Authority, joins: JoinTokens, clusters: Clusters) {
+  private constructor(life: Lifetime, parts: Parts) {
+    const { authority, joins, clusters, ready, url } = parts
     this.#life = life
+    this.#ready = ready
     this.url = url
     this.mesh = authority.mesh
     this.ca = authority.ca
@@ -85,13 +96,13 @@ export class Root implements AsyncDisposable {
           lostMs: clusterLostSeconds * 1_000,
           asked: (name, link) => conversation.asked(name, link),
           told: (name) => conversation.told(name),
-          onChange: () => conversation.clusterChanged(),
+          onChange: (name) => reconciler.clusterChanged(name),
         },
         books.clusters.keys(),
         log,
         metrics,
       )
-      const reconciler = new Reconciler({ books, vips, clusters, clock, log, metrics })
+      const reconciler: Reconciler = new Reconciler({ books, vips, clusters, clock, log, metrics })
       const conversation = new Conversation({ books, vips, authority, clusters, reconciler, clock, log })
       life.defer(() => reconciler.close())
 
@@ -135,7 +146,8 @@ export class Root implements AsyncDisposable {
       life.every(RETRY_MS, () => reconciler.retry())
       reconciler.retry()
       log.info('root started', { address: url, mesh: authority.mesh })
-      return new Root(life, url, authority, joins, clusters)
+      const ready = () => ({ store: books.store.isOpen, api: door.isOpen })
+      return new Root(life, { url, authority, joins, clusters, ready })
     })
   }
 
@@ -146,7 +158,7 @@ export class Root implements AsyncDisposable {
 
   /** For `/readyz`. */
   ready(): Record<'store' | 'api', boolean> {
-    return { store: true, api: true }
+    return this.#ready()
   }
 
   /** Names of the clusters whose link is up. */

@@ -82,7 +82,7 @@ export class Vips {
 
   /** All of a service, or one of its choices, go to rest. */
   free(service: ServiceId, choice?: ChoiceKey): void {
-    for (const [has, index] of [...this.of(service)]) {
+    for (const [has, index] of this.of(service)) {
       if (choice === undefined || choice === has) this.#rest(index)
     }
   }

@@ -135,11 +135,7 @@ export class Uplink implements AsyncDisposable {
     const life = new Lifetime()
     const uplink = new Uplink(life, options, log, metrics)
     life.spawn(
-      (signal) =>
-        options.identity.renewLoop(
-          { renew: async (csr, limit) => (await uplink.#link.ask('certificate.renew', { csr }, limit)).chain, log },
-          signal,
-        ),
+      (signal) => options.identity.renewLoop({ renew: (csr, limit) => uplink.renew(csr, limit), log }, signal),
       (error) => uplink.#log.error('the certificate is no longer renewed', { error }),
     )
     return uplink
@@ -194,6 +190,11 @@ export class Uplink implements AsyncDisposable {
         if (this.#link.isUp) stream.linkUp() // else the next link says so
       }
     }
+  }
+
+  /** A new certificate for this node. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, CERTIFICATE_REFUSED */
+  async renew(csrPem: string, signal: AbortSignal): Promise<string> {
+    return (await this.#link.ask('certificate.renew', { csr: csrPem }, signal)).chain
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,556 @@
+import { request } from 'node:https'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import type { MeshError } from '../../src/errors.ts'
+import { enrol } from '../../src/identity/enrol.ts'
+import { HeldIdentity } from '../../src/identity/held.ts'
+import { clientOptions } from '../../src/identity/tls.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { Store } from '../../src/kit/store.ts'
+import { dialText, type DialOptions } from '../../src/kit/websocket.ts'
+import type { ResumePoint, ServiceEntry } from '../../src/model/change.ts'
+import { compose } from '../../src/orchestrator/cluster/compose.ts'
+import { Feed } from '../../src/orchestrator/cluster/feed.ts'
+import type { FeedMessage } from '../../src/orchestrator/worker/uplink.ts'
+import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
+import { assignmentOf } from './specs.ts'
+
+const SERVICE = 'shop.acme.cart.prod'
+const KEY = 'shop.acme.cart'
+const limit = () => AbortSignal.timeout(10_000)
+
+const serviceOf = (id: string): ServiceEntry['service'] => {
+  const [app = '', appNamespace = '', name = '', namespace = ''] = id.split('.')
+  return { id, app, appNamespace, name, namespace, ports: [], allow: [], vips: {} }
+}
+
+t.test('the feed numbers what changes, and resumes from a number', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-feed-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const path = join(dir, 'feed.db')
+  const entry = (id: string, ...states: Array<'running' | 'lost'>) => ({
+    service: serviceOf(id),
+    instances: states.map((state, ordinal) => ({
+      id: `${id}.${ordinal}`,
+      service: id,
+      ordinal,
+      node: 'edge/n1',
+      state,
+    })),
+    nodes: [],
+  })
+  const cart = (...states: Array<'running' | 'lost'>) => [[SERVICE, entry(SERVICE, ...states)]] as const
+  const stock = [['shop.acme.stock.prod', entry('shop.acme.stock.prod', 'running')]] as const
+  const resume = (feed: Feed, seq: number, changes: Partial<ResumePoint> = {}) =>
+    feed.resume({ epoch: feed.epoch, seq, keys: [KEY], ...changes })
+
+  let store = Store.open(path)
+  t.teardown(() => store.close())
+  let feed = new Feed(store, systemClock)
+  const start = feed.seq
+  t.equal(feed.publish(cart('running')).length, 1)
+  t.equal(feed.publish(cart('running')).length, 0, 'the same is no change')
+  const first = feed.seq
+  t.match(feed.entries(KEY), [{ version: first, service: { id: SERVICE } }])
+  feed.publish(stock)
+  const [lost] = feed.publish(cart('lost'))
+  t.match(lost, { kind: 'service', seq: first + 2, entry: { version: first + 2, instances: [{ state: 'lost' }] } })
+
+  t.match(
+    resume(feed, first),
+    { full: false, seq: first + 2, changes: [{ seq: first + 2 }] },
+    'what was missed, of the keys asked for',
+  )
+  t.same(resume(feed, feed.seq).changes, [], 'nothing was missed')
+  t.match(
+    resume(feed, 0, { epoch: '' }),
+    { full: true, changes: [{ seq: first + 2 }] },
+    'who knows nothing gets all there is',
+  )
+  t.match(resume(feed, feed.seq, { epoch: 'another life' }), { full: true }, 'so does who knows another numbering')
+  t.match(resume(feed, feed.seq + 1), { full: true }, 'and who is ahead of us')
+  t.same(resume(feed, 0, { epoch: '', keys: ['shop.acme.nothing'] }).changes, [])
+
+  feed.publish([[SERVICE, undefined]])
+  t.match(resume(feed, first + 2), { full: false, changes: [{ kind: 'gone', service: SERVICE }] })
+  t.same(resume(feed, 0, { epoch: '' }).changes, [], 'full answers do not speak of the dead')
+  t.same(feed.publish([[SERVICE, undefined]]), [], 'gone is gone')
+  t.same(feed.publish([['shop.acme.never.prod', undefined]]), [], 'what never was does not go')
+
+  const { epoch, seq } = feed
+  store.close()
+  store = Store.open(path)
+  feed = new Feed(store, systemClock)
+  t.same([feed.epoch, feed.seq], [epoch, seq], 'numbers outlive a restart')
+  const [back] = feed.publish(cart('running'))
+  t.ok((back?.seq ?? 0) > seq)
+  t.ok(start > 1_600_000_000_000, 'and begin at the wall clock: a cluster that lost its state does not count backwards')
+})
+
+t.test('compose: our word about here, the root’s about elsewhere', async (t) => {
+  const { assignment, node } = { assignment: assignmentOf({}, 0), node: 'edge/n1' }
+  const known: ServiceEntry = {
+    version: 7,
+    service: serviceOf(SERVICE),
+    instances: [
+      { id: `${SERVICE}.0`, service: SERVICE, ordinal: 0, node: 'edge/n9', state: 'running' },
+      { id: `${SERVICE}.1`, service: SERVICE, ordinal: 1, node: 'core/c1', state: 'running' },
+      { id: `${SERVICE}.2`, service: SERVICE, ordinal: 2, node: 'edge/n2', state: 'running' },
+    ],
+    nodes: [
+      { id: 'core/c1', addresses: ['192.0.2.1:7472'], relays: [] },
+      { id: 'edge/n9', addresses: [], relays: [] },
+    ],
+  }
+  const shown = compose(known, [{ assignment, node, wanted: true, state: 'starting', restarts: 0 }], {
+    cluster: 'edge',
+    reachOf: (id) => ({ id, addresses: ['198.51.100.1:7472'], relays: ['wss://relay'] }),
+  })
+  t.same(
+    shown.instances.map(({ id, node, state }) => [id, node, state]),
+    [
+      [`${SERVICE}.0`, 'edge/n1', 'starting'],
+      [`${SERVICE}.1`, 'core/c1', 'running'],
+    ],
+    'ours as it is here, theirs as the root says, and nothing that the root believes of us and is not so',
+  )
+  t.same(shown.nodes, [
+    { id: 'edge/n1', addresses: ['198.51.100.1:7472'], relays: ['wss://relay'] },
+    { id: 'core/c1', addresses: ['192.0.2.1:7472'], relays: [] },
+  ])
+})
+
+t.test('join tokens', async (t) => {
+  await using world = await mesh()
+  const join_ = (name: string, token: string) =>
+    enrol({ token, role: 'node', name, dir: join(world.dir, `join-${name}-${Math.random()}`) }, limit())
+  const { url, identity } = world.cluster()
+  const { ca } = identity
+
+  await t.test('a good one gives an identity and is used up', async (t) => {
+    const { token } = await world.api.call<{ token: string }>('POST', '/tokens', { role: 'node', cluster: 'edge' })
+    const { identity } = await join_('a1', token)
+    t.match(identity.principal, { role: 'node', cluster: 'edge', node: 'a1' })
+    await t.rejects(join_('a2', token), { code: 'TOKEN_REFUSED', details: { reason: /used already/ } })
+  })
+
+  await t.test('of many at the same time one wins', async (t) => {
+    const token = world.cluster().nodeToken()
+    const results = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => join_(`race${i}`, token)))
+    t.equal(results.filter(({ status }) => status === 'fulfilled').length, 1)
+    for (const result of results) if (result.status === 'rejected') t.match(result.reason, { code: 'TOKEN_REFUSED' })
+    const rows = await world.api.call<Array<{ id: string }>>('GET', '/nodes')
+    t.equal(rows.filter(({ id }) => id.startsWith('edge/race')).length, 1, 'and one node is recorded')
+  })
+
+  await t.test('expired, forged, of another kind, not a token at all', async (t) => {
+    const content = (token: string) =>
+      JSON.parse(Buffer.from(token.slice(14), 'base64url').toString()) as Record<string, string>
+    const forge = (changes: Record<string, string>) =>
+      `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(world.cluster().nodeToken()), ...changes })).toString('base64url')}`
+    const expired = world.cluster().nodeToken(-1)
+    await t.rejects(join_('b1', expired), { code: 'TOKEN_REFUSED', details: { reason: 'expired' } })
+    await t.rejects(join_('b2', forge({ secret: 'A'.repeat(43) })), {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /unknown/ },
+    })
+    await t.rejects(join_('b3', forge({ id: '0123456789abcdef' })), {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /unknown/ },
+    })
+    await t.rejects(join_('b4', forge({ fingerprint: 'a'.repeat(64) })), {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /another mesh/ },
+    })
+    await t.rejects(join_('b5', world.root.clusterToken('core')), {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /a cluster/ },
+    })
+    await t.rejects(join_('b6', 'hedgerow-join.nonsense'), { code: 'TOKEN_INVALID' })
+    await t.rejects(join_('Not A Name', world.cluster().nodeToken()), { code: 'MESSAGE_INVALID' })
+  })
+
+  await t.test('a name that is here is not given twice', async (t) => {
+    await using node = await taken(world, 'c1')
+    await t.rejects(join_('c1', world.cluster().nodeToken()), { code: 'TOKEN_REFUSED', details: { reason: /is here/ } })
+    t.ok(node.uplink.isUp)
+  })
+
+  await t.test('a link needs a certificate of a node of this cluster', async (t) => {
+    const dial = (at: string, tls: DialOptions['tls']) =>
+      dialText(`${at.replace('https', 'wss')}/link`, { tls }, limit()).then(
+        () => 'open',
+        (error: MeshError) => `${error.code} ${error.details['status'] as number}`,
+      )
+    const { identity: node } = await join_('d1', world.cluster().nodeToken())
+    const own = clientOptions(node)
+    const { identity: ofCluster } = world.cluster()
+    t.equal(await dial(url, clientOptions({ ca })), 'REQUEST_FAILED 403', 'none')
+    t.equal(await dial(url, clientOptions(ofCluster)), 'REQUEST_FAILED 403', 'a cluster’s')
+    t.equal(await dial(world.root.url, own), 'REQUEST_FAILED 403', 'a node’s, at the root')
+    t.equal(await dial(world.root.url, clientOptions({ ca })), 'REQUEST_FAILED 403', 'none, at the root')
+    await using foreign = await mesh()
+    const { identity: stranger } = await enrol(
+      { token: foreign.cluster().nodeToken(), role: 'node', name: 'd1', dir: join(foreign.dir, 'stranger') },
+      limit(),
+    )
+    const forged = { ...clientOptions(stranger), ca }
+    t.equal(await dial(url, forged), 'REQUEST_FAILED 403', 'one of another mesh with the same names')
+    await t.rejects(
+      dialText(`${url.replace('https', 'wss')}/link`, { tls: clientOptions(stranger) }, limit()),
+      { code: 'NOT_RUNNING' },
+      'whose holder does not trust us either',
+    )
+    t.equal(await dial(url, own), 'open')
+  })
+
+  await t.test('the door of a cluster has no API, and endless bodies are cut', async (t) => {
+    t.equal(await statusOf(`${url}/api/v1/apps`, ca), 401)
+    t.equal(await statusOf(`${url}/healthz`, ca), 200)
+    t.equal(await statusOf(`${url}/enrol`, ca, 'x'.repeat(20_000)), 413)
+  })
+
+  await t.test('a cluster joins once, and needs no token again', async (t) => {
+    const token = world.root.clusterToken('core')
+    const again = { token, role: 'cluster', dir: join(world.dir, 'core-identity') } as const
+    t.match((await enrol(again, limit())).identity.principal, { role: 'cluster', cluster: 'core' })
+    await t.rejects(enrol(again, limit()), { code: 'TOKEN_REFUSED' })
+    t.match(await HeldIdentity.open(again.dir), { principal: { cluster: 'core' } })
+    await world.stopCluster()
+    await world.startCluster()
+    t.ok(world.cluster().isLinked)
+  })
+})
+
+t.test('scale, rolling update, delete: nothing is left behind', async (t) => {
+  await using world = await mesh()
+  const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 4 }))
+  const rows = await world.running(4)
+  t.same(
+    Object.values(Object.groupBy(rows, ({ node }) => node ?? '')).map((on) => on?.length),
+    [2, 2],
+    'spread',
+  )
+  await world.api.call('POST', `/services/${SERVICE}/scale`, { replicas: 2 })
+  await until(async () => (await world.instances()).length === 2, 'two are left')
+  t.same(
+    (await world.instances()).map(({ id }) => id),
+    [`${SERVICE}.0`, `${SERVICE}.1`],
+    'the highest went',
+  )
+  t.equal(n1.has.size + n2.has.size, 2)
+
+  const before = n1.assigned.length + n2.assigned.length
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2, cmd: ['sleep', '9'] }))
+  await until(
+    async () => (await world.instances()).every(({ generation, state }) => generation > 1 && state === 'running'),
+    'renewed',
+  )
+  t.equal(n1.assigned.length + n2.assigned.length, before + 2, 'each was told once')
+  t.same(
+    [...n1.has.values(), ...n2.has.values()].map(({ spec }) => spec.cmd),
+    [
+      ['sleep', '9'],
+      ['sleep', '9'],
+    ],
+  )
+
+  let text = ''
+  for await (const lines of world.api.lines(`/instances/${SERVICE}.0/logs?tail=2`, limit())) text += lines
+  t.equal(text, `${SERVICE}.0 line 1\n${SERVICE}.0 line 2\n`)
+
+  await world.api.call('DELETE', '/apps/shop.acme')
+  await until(async () => (await world.instances()).length === 0, 'no instances')
+  await until(() => n1.has.size + n2.has.size === 0, 'nothing runs')
+  t.match(await world.api.call('GET', '/status'), { apps: 0, services: 0, instances: {}, vipsUsed: 0 })
+  await until(async () => {
+    const [cluster] = await world.api.call<Array<{ instances: number; free: object; total: object }>>(
+      'GET',
+      '/clusters',
+    )
+    return cluster?.instances === 0 && JSON.stringify(cluster.free) === JSON.stringify(cluster.total)
+  }, 'all capacity is free again')
+  t.same((await n1.uplink.ask(KEY, limit())).entries, [])
+})
+
+t.test('a worker may refuse; what fits nowhere waits with counted reasons, and goes when it fits', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1', { refuses: 'it is raining' })
+  const n2 = await world.node('n2')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  const rows = await world.running(2)
+  t.same(new Set(rows.map(({ node }) => node)), new Set(['edge/n2']))
+  t.equal(n1.has.size, 0)
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'big', memory: 100_000 }))
+  const big = async () => (await world.instances()).find(({ id }) => id.startsWith('shop.acme.big'))
+  await until(async () => (await big())?.state === 'unplaceable', 'too big')
+  t.match((await big())?.detail, /too little memory free/)
+  await world.node('n3', { memoryMb: 200_000 })
+  await until(async () => (await big())?.node === 'edge/n3', 'it went to the large one')
+  n2.say(`${SERVICE}.0`, 'failed', 'no such program')
+  await until(
+    async () => (await world.instances()).find(({ id }) => id === `${SERVICE}.0`)?.node === 'edge/n3',
+    'what cannot be started is tried elsewhere',
+  )
+})
+
+t.test(
+  'a lost node: tables hear at once, instances go elsewhere, and it ends what it has when it is back',
+  async (t) => {
+    await using world = await mesh()
+    const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+    await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+    await world.running(2)
+    const seen = await follow(t, n1)
+    await n2.stop()
+    await until(async () => {
+      const rows = await world.instances()
+      return rows.length === 2 && rows.every(({ node, state }) => node === 'edge/n1' && state === 'running')
+    }, 'all on n1')
+    await until(() => seen.entry()?.instances.every(({ node }) => node === 'edge/n1') === true, 'the table says so')
+    const [moved] = (seen.all[0]?.instances ?? []).filter(({ node }) => node === 'edge/n2')
+    const lives = seen.all
+      .map(({ instances }) => instances.find(({ id }) => id === moved?.id))
+      .map((i) => `${i?.node} ${i?.state}`)
+    t.equal(lives[0], 'edge/n2 running')
+    t.not(lives[1], 'edge/n1 running', 'no flow is sent there before it runs')
+    t.equal(lives.at(-1), 'edge/n1 running')
+    t.ok(
+      seen.versions().every((version, i, all) => i === 0 || version > (all[i - 1] ?? 0)),
+      'versions only grow',
+    )
+    const nodes = await world.api.call('GET', '/nodes')
+    t.match(nodes, [
+      { id: 'edge/n1', condition: 'alive' },
+      { id: 'edge/n2', condition: 'lost' },
+    ])
+    const again = await world.node('n2')
+    again.has.set(`${SERVICE}.1`, assignmentOf({}, 1))
+    again.uplink.report({ instance: `${SERVICE}.1`, generation: 1, state: 'running', restarts: 0 })
+    await until(() => again.has.size === 0, 'it was told to end what went elsewhere')
+  },
+)
+
+t.test('the root is away: names, failover and joining go on; it learns on its return', async (t) => {
+  await using world = await mesh()
+  const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }, { microservice_name: 'stock' }))
+  await world.running(3)
+  await n1.uplink.ask(KEY, limit())
+  const spare = world.cluster().nodeToken()
+  await world.stopRoot()
+  await until(() => !world.cluster().isLinked, 'the link is down')
+  t.match(
+    await n2.uplink.ask(KEY, limit()),
+    { entries: [{ service: { id: SERVICE } }] },
+    'what the cluster knows is answered',
+  )
+  await t.rejects(
+    n1.uplink.ask('shop.acme.web', limit()),
+    { code: 'LINK_CLOSED' },
+    'what it does not know is not guessed',
+  )
+  const seen = await follow(t, n1)
+  await n2.stop()
+  await until(
+    () => seen.entry()?.instances.every(({ node, state }) => node === 'edge/n1' && state === 'running') === true,
+    'moved without a root',
+  )
+  const { identity } = await enrol({ token: spare, role: 'node', name: 'n3', dir: join(world.dir, 'n3') }, limit())
+  t.match(identity.principal, { node: 'n3' }, 'a node with a token joins')
+  await world.startRoot()
+  await until(() => world.cluster().isLinked, 'linked again')
+  await until(
+    async () => (await world.instances()).every(({ node }) => node === 'edge/n1'),
+    'the root knows where they are',
+  )
+  t.same(await n1.uplink.ask('shop.acme.web', limit()).then(({ entries }) => entries), [])
+})
+
+t.test('the cluster is away: its nodes keep what they run and resume from their number', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  const seen = await follow(t, n1)
+  const { assigned } = n1
+  const before = assigned.length
+  const { epoch } = seen.resumed[0] ?? {}
+  await world.stopCluster()
+  await until(() => !n1.uplink.isUp, 'the link is down')
+  t.equal(n1.has.size, 2)
+  await world.startCluster()
+  await until(() => seen.resumed.length === 2, 'resumed')
+  t.match(seen.resumed[1], { epoch, full: false, changes: [] }, 'nothing was missed')
+  await world.api.call('POST', `/services/${SERVICE}/scale`, { replicas: 1 })
+  await until(() => seen.entry()?.instances.length === 1, 'changes go on')
+  t.equal(assigned.length, before, 'nothing was started again')
+  t.same([...n1.has.keys()], [`${SERVICE}.0`])
+})
+
+t.test('a lost cluster’s work goes to another that has room, and is ended when it is back', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'core'], root: { clusterLostSeconds: 1 } })
+  const n1 = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  await world.stopCluster('edge')
+  await until(
+    async () =>
+      (await world.api.call<Array<{ name: string; condition: string }>>('GET', '/clusters')).some(
+        ({ name, condition }) => name === 'edge' && condition === 'lost',
+      ),
+    'edge is lost',
+  )
+  t.ok(
+    (await world.instances()).every(({ cluster }) => cluster === 'edge'),
+    'nobody else has room: it stays',
+  )
+  const c1 = await world.node('c1', { cluster: 'core' })
+  await until(
+    async () => (await world.instances()).every(({ node, state }) => node === 'core/c1' && state === 'running'),
+    'moved',
+  )
+  await world.startCluster('edge')
+  await until(() => n1.has.size === 0, 'edge was told to end what went elsewhere')
+  t.equal(c1.has.size, 2)
+  t.match(await c1.uplink.ask(KEY, limit()), { entries: [{ nodes: [{ id: 'core/c1', relays: [/\/relay$/] }] }] })
+  t.match(
+    await n1.uplink.ask(KEY, limit()),
+    { entries: [{ nodes: [{ id: 'core/c1' }] }] },
+    'both clusters’ nodes can reach it',
+  )
+})
+
+t.test('interests: unknown names, names that come later, VIPs, forgetting', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  t.same((await n1.uplink.ask(KEY, limit())).entries, [], 'not there yet')
+  const seen = await follow(t, n1)
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))
+  await until(() => seen.entry()?.instances.some(({ state }) => state === 'running') === true, 'told when it came')
+  const { entries } = await n1.uplink.ask(KEY, limit())
+  const vip = entries[0]?.service.vips['any.rr'] ?? 0
+  t.equal(await n1.uplink.askVip(vip, limit()), KEY)
+  t.equal(await n1.uplink.askVip(5, limit()), undefined)
+  const other = await world.node('n2')
+  t.equal(await other.uplink.askVip(vip, limit()), KEY, 'a node that never asked the name')
+  n1.uplink.forget([KEY])
+  await n1.uplink.askVip(5, limit()) // in order on the link: the cluster has heard it
+  const count = seen.all.length
+  await world.api.call('POST', `/services/${SERVICE}/scale`, { replicas: 2 })
+  await world.running(2)
+  await n1.uplink.askVip(5, limit())
+  t.equal(seen.all.length, count, 'forgotten keys are not told')
+})
+
+t.test('a revoked node is cut, refused, announced, and its work goes elsewhere', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'core'] })
+  const [n1, n2, c1] = [
+    await world.node('n1'),
+    await world.node('n2'),
+    await world.node('c1', { cluster: 'core', memoryMb: 50 }),
+  ]
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  await world.api.call('DELETE', '/nodes/edge/n2')
+  await until(() => !n2.uplink.isUp, 'cut')
+  await until(() => n1.revoked.has('edge/n2') && c1.revoked.has('edge/n2'), 'nodes of every cluster know')
+  await until(
+    async () => (await world.instances()).every(({ node, state }) => node === 'edge/n1' && state === 'running'),
+    'moved',
+  )
+  await t.rejects(
+    enrol({ token: world.cluster().nodeToken(), role: 'node', name: 'n2', dir: join(world.dir, 'n2-again') }, limit()),
+    {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /revoked/ },
+    },
+  )
+  const late = await world.node('n3')
+  t.ok(late.revoked.has('edge/n2'), 'who joins later is told too')
+  t.notOk(n2.uplink.isUp, 'and it does not come back')
+  await t.rejects(world.api.call('DELETE', '/nodes/edge/n2'), { code: 'NODE_UNKNOWN' })
+})
+
+t.test('certificates are renewed over the link', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  const before = n1.identity.chain
+  const stop = new AbortController()
+  const renewed = new Promise<void>((resolve) => n1.identity.onRenewed(() => resolve()))
+  // as if two thirds of its life were over: the loop asks at once
+  const hurried = HeldIdentity.prototype.renewLoop.call(
+    n1.identity,
+    { renew: (csr, signal) => n1.uplink.renew(csr, signal), random: () => -20 },
+    stop.signal,
+  )
+  await renewed
+  stop.abort()
+  await hurried
+  t.not(n1.identity.chain, before)
+  t.match(n1.identity.principal, { role: 'node', cluster: 'edge', node: 'n1' })
+})
+
+/** What a node's table would see of the cart. */
+async function follow(t: Test, node: FakeNode) {
+  const all: ServiceEntry[] = []
+  const resumed: Array<Extract<FeedMessage, { kind: 'resumed' }>['resumed']> = []
+  const point = { epoch: '', seq: 0 }
+  const stop = new AbortController()
+  let isGone = false
+  const take = (message: FeedMessage) => {
+    if (message.kind === 'resumed') {
+      resumed.push(message.resumed)
+      point.epoch = message.resumed.epoch
+      point.seq = message.resumed.seq
+    }
+    for (const change of message.kind === 'resumed' ? message.resumed.changes : message.changes) {
+      point.seq = Math.max(point.seq, change.seq)
+      isGone = change.kind === 'gone'
+      if (change.kind === 'service') all.push(change.entry)
+    }
+  }
+  const running = (async () => {
+    for await (const message of node.uplink.messages(() => ({ ...point, keys: [KEY] }), stop.signal)) take(message)
+  })()
+  t.teardown(async () => {
+    stop.abort()
+    await running
+  })
+  await until(() => resumed.length > 0, 'the feed began')
+  return {
+    all,
+    resumed,
+    entry: () => (isGone ? undefined : all.at(-1)),
+    versions: () => all.map(({ version }) => version),
+  }
+}
+
+async function taken(world: World, name: string): Promise<FakeNode & AsyncDisposable> {
+  const node = await world.node(name)
+  return Object.assign(node, { [Symbol.asyncDispose]: () => node.stop() })
+}
+
+function statusOf(url: string, ca: string, body?: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const asking = request(
+      url,
+      {
+        ca,
+        agent: false,
+        method: body === undefined ? 'GET' : 'POST',
+        checkServerIdentity: () => undefined,
+        headers: body === undefined ? {} : { 'content-type': 'application/json' },
+      },
+      (response) => {
+        response.resume()
+        response.on('end', () => resolve(response.statusCode ?? 0))
+      },
+    )
+    asking.on('error', reject)
+    asking.end(body)
+  })
+}
