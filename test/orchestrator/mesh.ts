@@ -82,6 +82,7 @@ export class World implements AsyncDisposable {
         dir: join(this.dir, name),
         listen: { ...loopback, port: this.#ports.get(name) ?? 0 },
         onRelay: (_request, socket) => socket.destroy(),
+        nodeGraceMs: 200,
         ...(this.#ports.has(name) ? {} : { token: this.root.clusterToken(name) }),
         ...this.#options.cluster,
       },
