@@ -19,6 +19,9 @@ const CART = 'shop.acme.cart.prod'
 /** Calls nobody else, so that figures under load are about one connection each. */
 const STOCK = 'shop.acme.stock.prod'
 
+/** The turns are exact, but an instance that is slow to answer is overtaken by the next (DESIGN §4.3): a busy machine shows it. */
+const OVERTAKEN = 2
+
 /** The steps of the demo, in order. Each shows real commands with their real output, and checks what it claims. */
 export class Story {
   readonly #stage: Stage
@@ -82,8 +85,9 @@ export class Story {
     const answers = await this.#shell.curl(this.#here, `${CART}.any.rr.local`, carts.length * 10)
     const counts = countBy(answers, ({ instance }) => instance)
     for (const { id } of carts) {
-      this.#tell.fact(`${id} answered ${counts[id] ?? 0} times`)
-      check(counts[id] === 10, `round robin must be exact: ${JSON.stringify(counts)}`)
+      const count = counts[id] ?? 0
+      this.#tell.fact(`${id} answered ${count} times`)
+      check(Math.abs(count - 10) <= OVERTAKEN, `round robin must be even: ${JSON.stringify(counts)}`)
     }
     this.#tell.done({ counts })
   }
