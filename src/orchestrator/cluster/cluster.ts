@@ -1,35 +1,28 @@
-import type { IncomingMessage } from 'node:http'
-import { join } from 'node:path'
-import type { Duplex } from 'node:stream'
-import Type from 'typebox'
 import { MeshError } from '../../errors.ts'
 import { fingerprintOf } from '../../identity/authority.ts'
-import type { Principal } from '../../identity/contract.ts'
-import { enrol } from '../../identity/enrol.ts'
-import { HeldIdentity } from '../../identity/held.ts'
-import { issueNode } from '../../identity/issuer.ts'
-import { nodeIdOf } from '../../identity/principal.ts'
+import type { HeldIdentity } from '../../identity/held.ts'
 import { systemClock, type Clock } from '../../kit/clock.ts'
 import { Lifetime } from '../../kit/lifetime.ts'
 import type { Log } from '../../kit/log.ts'
-import { WebSocketDoor } from '../../kit/websocket.ts'
 import type { Metrics } from '../../metrics.ts'
 import { clusterOf, type NodeId } from '../../model/ids.ts'
 import { INSTANCE_STATES } from '../../model/instance.ts'
 import type { NodeReach } from '../../model/node.ts'
-import { type App, Door, reader, type Upgrade } from '../link/door.ts'
+import { Door } from '../link/door.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
-import { Csr, Label } from '../link/nouns.ts'
 import { summarise } from '../scheduling/candidate.ts'
 import { Books } from './books.ts'
 import { Conversation, nameOf } from './conversation.ts'
+import { linkUpgrade, openRoutes, relayUpgrade, type Relayed } from './entrances.ts'
 import { Feed } from './feed.ts'
 import { Knowledge } from './knowledge.ts'
+import { clusterNameOf, openIdentity } from './membership.ts'
 import { Nodes } from './nodes.ts'
 import { Placement } from './placement.ts'
 import { Publisher } from './publisher.ts'
 import { RootLink } from './root-link.ts'
 import { rootServices } from './root-services.ts'
+import { SWEEP_MS, sweeper } from './sweep.ts'
 
 export interface ClusterOptions {
   /** The state directory; made when absent. */
@@ -44,7 +37,7 @@ export interface ClusterOptions {
   /** What nodes and relayed agents dial, when it is not the listen address. */
   publicUrl?: string
   /** Takes `/relay` upgrades of nodes of the mesh (any cluster's, not revoked); absent: there is no relay here. */
-  onRelay?: (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+  onRelay?: Relayed
   /** Nodes that no longer count: cut what is theirs. */
   onRevoked?: (nodes: readonly NodeId[]) => void
   /** A closed node link may come back within this time. */
@@ -57,15 +50,8 @@ export interface ClusterOptions {
 
 /** Work without a place is looked at again this often, beside whenever a node comes. */
 const RETRY_MS = 2_000
-/** Interests nobody has had for an hour are dropped. */
-const SWEEP_MS = 60_000
-const IDLE_SWEEPS = 60
 /** Certificates of nodes live 24 hours: a revoked node's last one is over by then. */
 const REVOKED_MS = 25 * 3_600_000
-
-const readEnrol = reader(
-  Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
-)
 
 interface Parts {
   name: string
@@ -273,139 +259,5 @@ export class Cluster implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
-  }
-}
-
-/** Who this cluster is: as saved, or newly joined with the token. */
-async function openIdentity(
-  { dir, token, rootUrl }: ClusterOptions,
-  books: Books,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<{ identity: HeldIdentity; rootUrl: string }> {
-  const facts = books.store.collection<string>('facts')
-  const path = join(dir, 'identity')
-  const saved = await HeldIdentity.open(path, clock)
-  if (saved !== undefined && !(saved.isExpired && token !== undefined)) {
-    const url = rootUrl ?? facts.get('root-url')
-    if (saved.isExpired || url === undefined) {
-      throw new MeshError('CERTIFICATE_REFUSED', {
-        path,
-        reason: saved.isExpired ? 'the certificate of this cluster has expired' : 'it is not known where the root is',
-        remedy: 'join again with a new token: hedgerow token create --role cluster',
-      })
-    }
-    return { identity: saved, rootUrl: url }
-  }
-  if (token === undefined) {
-    throw new MeshError('TOKEN_INVALID', {
-      reason: 'the first start of a cluster needs a join token',
-      remedy: 'hedgerow token create --role cluster',
-    })
-  }
-  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock }, signal)
-  facts.put('root-url', url)
-  return { identity, rootUrl: rootUrl ?? url }
-}
-
-function clusterNameOf({ principal }: HeldIdentity, expected: string | undefined): string {
-  if (principal.role !== 'cluster')
-    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'this is not a cluster’s certificate' })
-  if (expected !== undefined && expected !== principal.cluster) {
-    throw new MeshError('CONFIG_INVALID', {
-      reason: `this directory belongs to cluster ${principal.cluster}`,
-      name: expected,
-    })
-  }
-  return principal.cluster
-}
-
-interface DoorParts {
-  identity: HeldIdentity
-  books: Books
-  nodes: Nodes
-  joins: JoinTokens
-  fingerprint: string
-  name: string
-  clock: Clock
-  isRevoked: (node: NodeId) => boolean
-}
-
-function linkUpgrade(
-  cluster: string,
-  { nodes, books, isRevoked }: Pick<DoorParts, 'nodes' | 'books' | 'isRevoked'>,
-): Upgrade {
-  const webSockets = new WebSocketDoor()
-  return (request, socket, head, principal) => {
-    if (principal.role !== 'node' || principal.cluster !== cluster) {
-      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes of this cluster' })
-    }
-    const node = nodeIdOf(principal)
-    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
-    if (books.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
-    webSockets.acceptText(request, socket, head, (channel) => nodes.take(node, channel))
-  }
-}
-
-function relayUpgrade(onRelay: NonNullable<ClusterOptions['onRelay']>, isRevoked: (node: NodeId) => boolean): Upgrade {
-  return (request, socket, head, principal) => {
-    if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'relays are for nodes' })
-    const node = nodeIdOf(principal)
-    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
-    onRelay(request, socket, head, principal)
-  }
-}
-
-/** What answers without credentials: life, whom to trust, and joining (with a token). */
-function openRoutes(app: App, { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }: DoorParts): void {
-  const open = { config: { open: true } } as const
-  app.get('/healthz', open, () => ({ status: 'ok' }))
-  app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
-  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
-    const { token, csr, name: node } = readEnrol(body)
-    joins.check(token) // cheap, before anything is signed
-    const id = `${name}/${node}`
-    const refuse = (reason: string) => {
-      throw new MeshError('TOKEN_REFUSED', { node: id, reason, remedy: 'join under another name' })
-    }
-    if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
-    if (nodes.isExpected(id)) refuse('a node of this name is here')
-    const chain = await issueNode(identity, csr, node, clock)
-    joins.consume(token, () => {
-      if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
-      books.nodes.put(node, { name: node, enrolledAt: clock.wall() })
-    })
-    return { chain, ca: identity.ca, node: id }
-  })
-}
-
-function sweeper({
-  knowledge,
-  nodes,
-  books,
-  publisher,
-  root,
-}: {
-  knowledge: Knowledge
-  nodes: Nodes
-  books: Books
-  publisher: Publisher
-  root: RootLink
-}): () => void {
-  const idle = new Map<string, number>()
-  return () => {
-    const busy = new Set([...books.works.all()].map(({ assignment }) => assignment.spec.id))
-    const dropped: string[] = []
-    for (const key of knowledge.keys()) {
-      const isBusy = nodes.wants(key) || (knowledge.get(key) ?? []).some(({ service }) => busy.has(service.id))
-      const sweeps = isBusy ? 0 : (idle.get(key) ?? 0) + 1
-      if (sweeps < IDLE_SWEEPS) idle.set(key, sweeps)
-      else {
-        idle.delete(key)
-        publisher.drop(key)
-        dropped.push(key)
-      }
-    }
-    if (dropped.length > 0) root.forget(dropped.slice(0, 10_000))
   }
 }

@@ -4,14 +4,14 @@ import { Backoff } from '../../kit/backoff.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../kit/log.ts'
 import type { Metrics } from '../../metrics.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../model/ids.ts'
+import type { InstanceId, NodeId } from '../../model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import { nodeCandidate, type NodeView, portKey } from '../scheduling/candidate.ts'
-import { demandOf, reserve } from '../scheduling/capacity.ts'
+import { nodeCandidate, type NodeView } from '../scheduling/candidate.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
 import type { WorkRecord, Works } from './books.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
+import { hasGivenUp, isOver, viewOf } from './work.ts'
 
 export interface PlacementParts {
   works: Works
@@ -297,31 +297,5 @@ export class Placement {
     } catch (error) {
       this.#parts.log.error('an instance could not be placed', { error })
     }
-  }
-}
-
-/** The worker will not try again by itself. */
-function hasGivenUp({ state, assignment }: WorkRecord): boolean {
-  return !assignment.spec.oneShot && (state === 'failed' || state === 'stopped')
-}
-
-/** A one-shot job that ended, well or not: it takes nothing and goes nowhere. */
-function isOver({ state, assignment }: WorkRecord): boolean {
-  return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
-}
-
-function viewOf({ id, facts }: LinkedNode, works: readonly WorkRecord[]): NodeView {
-  const busy = works.filter((record) => !isOver(record))
-  const perService = new Map<ServiceId, number>()
-  for (const { assignment } of busy) perService.set(assignment.spec.id, (perService.get(assignment.spec.id) ?? 0) + 1)
-  return {
-    facts: { ...facts, id },
-    condition: 'alive',
-    free: busy.reduce((free, { assignment }) => reserve(free, demandOf(assignment.spec)), facts.capacity),
-    portsTaken: busy.flatMap(({ assignment }) =>
-      assignment.spec.fixedPorts ? assignment.spec.ports.map(portKey) : [],
-    ),
-    instances: busy.length,
-    perService,
   }
 }

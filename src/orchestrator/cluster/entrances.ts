@@ -1,0 +1,87 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import Type from 'typebox'
+import { MeshError } from '../../errors.ts'
+import type { Principal } from '../../identity/contract.ts'
+import type { HeldIdentity } from '../../identity/held.ts'
+import { issueNode } from '../../identity/issuer.ts'
+import { nodeIdOf } from '../../identity/principal.ts'
+import type { Clock } from '../../kit/clock.ts'
+import { WebSocketDoor } from '../../kit/websocket.ts'
+import type { NodeId } from '../../model/ids.ts'
+import { type App, reader, type Upgrade } from '../link/door.ts'
+import type { JoinTokens } from '../link/join-tokens.ts'
+import { Csr, Label } from '../link/nouns.ts'
+import type { Books } from './books.ts'
+import type { Nodes } from './nodes.ts'
+
+/** Takes over a socket whose peer is proven. */
+export type Relayed = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+
+const readEnrol = reader(
+  Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
+)
+
+export interface EntranceParts {
+  identity: HeldIdentity
+  books: Books
+  nodes: Nodes
+  joins: JoinTokens
+  fingerprint: string
+  name: string
+  clock: Clock
+  isRevoked: (node: NodeId) => boolean
+}
+
+/** Links of this cluster's nodes. */
+export function linkUpgrade(
+  cluster: string,
+  { nodes, books, isRevoked }: Pick<EntranceParts, 'nodes' | 'books' | 'isRevoked'>,
+): Upgrade {
+  const webSockets = new WebSocketDoor()
+  return (request, socket, head, principal) => {
+    if (principal.role !== 'node' || principal.cluster !== cluster) {
+      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes of this cluster' })
+    }
+    const node = nodeIdOf(principal)
+    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
+    if (books.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
+    webSockets.acceptText(request, socket, head, (channel) => nodes.take(node, channel))
+  }
+}
+
+/** Relayed connections of any node of the mesh. */
+export function relayUpgrade(onRelay: Relayed, isRevoked: (node: NodeId) => boolean): Upgrade {
+  return (request, socket, head, principal) => {
+    if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'relays are for nodes' })
+    const node = nodeIdOf(principal)
+    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
+    onRelay(request, socket, head, principal)
+  }
+}
+
+/** What answers without credentials: life, whom to trust, and joining (with a token). */
+export function openRoutes(
+  app: App,
+  { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }: EntranceParts,
+): void {
+  const open = { config: { open: true } } as const
+  app.get('/healthz', open, () => ({ status: 'ok' }))
+  app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
+  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
+    const { token, csr, name: node } = readEnrol(body)
+    joins.check(token) // cheap, before anything is signed
+    const id = `${name}/${node}`
+    const refuse = (reason: string) => {
+      throw new MeshError('TOKEN_REFUSED', { node: id, reason, remedy: 'join under another name' })
+    }
+    if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
+    if (nodes.isExpected(id)) refuse('a node of this name is here')
+    const chain = await issueNode(identity, csr, node, clock)
+    joins.consume(token, () => {
+      if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
+      books.nodes.put(node, { name: node, enrolledAt: clock.wall() })
+    })
+    return { chain, ca: identity.ca, node: id }
+  })
+}

@@ -1,0 +1,41 @@
+import type { Books } from './books.ts'
+import type { Knowledge } from './knowledge.ts'
+import type { Nodes } from './nodes.ts'
+import type { Publisher } from './publisher.ts'
+import type { RootLink } from './root-link.ts'
+
+/** Interests nobody has had for an hour are dropped. */
+export const SWEEP_MS = 60_000
+const IDLE_SWEEPS = 60
+
+/** Forgets what no node here wants and nothing here runs; called every SWEEP_MS. */
+export function sweeper({
+  knowledge,
+  nodes,
+  books,
+  publisher,
+  root,
+}: {
+  knowledge: Knowledge
+  nodes: Nodes
+  books: Books
+  publisher: Publisher
+  root: RootLink
+}): () => void {
+  const idle = new Map<string, number>()
+  return () => {
+    const busy = new Set([...books.works.all()].map(({ assignment }) => assignment.spec.id))
+    const dropped: string[] = []
+    for (const key of knowledge.keys()) {
+      const isBusy = nodes.wants(key) || (knowledge.get(key) ?? []).some(({ service }) => busy.has(service.id))
+      const sweeps = isBusy ? 0 : (idle.get(key) ?? 0) + 1
+      if (sweeps < IDLE_SWEEPS) idle.set(key, sweeps)
+      else {
+        idle.delete(key)
+        publisher.drop(key)
+        dropped.push(key)
+      }
+    }
+    if (dropped.length > 0) root.forget(dropped.slice(0, 10_000))
+  }
+}
