@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from 'node:net'
+import { BoundSocket, createServer, type Server, type Socket } from 'node:net'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
 import type { ServiceEntry } from '../../src/model/change.ts'
@@ -78,8 +78,8 @@ export class VipListeners implements Interceptor {
   }
 
   /**
-   * Called when a name is answered: its listeners are bound before any later I/O of this process, hence before the answer
-   * leaves. Costs one look-up when they are open already.
+   * Called before a name is answered: its listeners are bound when this returns, hence before the answer leaves. Costs one
+   * look-up when they are open already.
    */
   touch({ vip }: Target): void {
     for (const place of this.#byVip.get(vip) ?? []) {
@@ -171,11 +171,18 @@ export class VipListeners implements Interceptor {
       server.close()
       this.#failed(place, error)
     })
-    server.listen({ host: address, port, ipv6Only: true }, () => {
+    server.on('listening', () => {
       if (place.server !== server) return
       delete place.problem
       this.#count(1)
     })
+    try {
+      // bound in this very call: whoever asked for the name may connect as soon as the answer is out
+      server.listen(new BoundSocket({ host: address, port, ipv6Only: true }))
+    } catch (error) {
+      delete place.server
+      this.#failed(place, error as NodeJS.ErrnoException)
+    }
   }
 
   async #take({ vip, port }: Place, socket: Socket): Promise<void> {
