@@ -91,6 +91,9 @@ export function startCluster({ dir, config, version, token }: ClusterParts, log:
           name: config.name,
           version,
           onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
+          onRevoked: (nodes) => {
+            for (const node of nodes) relay.cut(node)
+          },
           ...(token === undefined ? {} : { token }),
           ...(publicUrl === undefined ? {} : { publicUrl }),
         },

@@ -30,7 +30,8 @@ export class Relay implements AsyncDisposable {
   readonly #door = new WebSocketDoor()
   readonly #listeners = new Map<NodeId, Channel>()
   readonly #waiting = new Map<string, Waiting>()
-  readonly #legs = new Set<Duplex>()
+  /** Legs, and the nodes at both ends of what they belong to. */
+  readonly #legs = new Map<Duplex, { from: NodeId; to: NodeId }>()
   #isClosing = false
 
   private constructor({ takeMs, ...places }: RelayLimits, log: Log, metrics: RelayMetrics) {
@@ -66,11 +67,20 @@ export class Relay implements AsyncDisposable {
     else refuse(knock, 'malformed')
   }
 
+  /** Ends everything of a node whose certificate no longer counts. */
+  cut(node: NodeId): void {
+    this.#listeners.get(node)?.close('revoked')
+    for (const waiting of this.#waiting.values()) {
+      if (waiting.from === node || waiting.to === node) this.#give(waiting, 'node not connected here')
+    }
+    for (const [leg, { from, to }] of this.#legs) if (from === node || to === node) leg.destroy()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true
     for (const waiting of this.#waiting.values()) this.#give(waiting, 'relay is closing')
     for (const channel of this.#listeners.values()) channel.close('relay is closing')
-    for (const leg of this.#legs) leg.destroy()
+    for (const leg of this.#legs.keys()) leg.destroy()
   }
 
   #listen({ request, socket, head }: Knock, node: NodeId): void {
@@ -171,7 +181,7 @@ export class Relay implements AsyncDisposable {
       this.#log.debug('relayed connection ended', { node: from, peer: to, bytes })
     }
     for (const leg of [dialled, taken]) {
-      this.#legs.add(leg)
+      this.#legs.set(leg, { from, to })
       leg.on('data', meter)
       leg.once('close', over)
     }

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { MeshError } from '../errors.ts'
-import { readSlaText } from '../orchestrator/sla/parse.ts'
 import { rootClient, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
@@ -17,6 +16,7 @@ export function applyCommand(program: Command, context: () => Context): void {
     .requiredOption('-f, --file <file>', 'the document, YAML or JSON; - for standard input')
     .option('--prune', 'remove services of these apps that the document no longer names')
     .action(async ({ file, prune }: { file: string; prune?: boolean }) => {
+      const { readSlaText } = await import('../orchestrator/sla/read.ts') // the parser is large, and only this needs it
       const document = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
       if (context().format === 'json') return printJson(applied)

@@ -1,12 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
-import { Agent } from '../agent.ts'
-import { type Config, defaults, hostPort, type PartialConfig, readConfigFile, resolveConfig } from '../config.ts'
-import { startCluster, startRoot } from '../control.ts'
+import type { Config, PartialConfig } from '../config.ts'
 import { MeshError } from '../errors.ts'
-import { openLog, type Log } from '../kit/log.ts'
-import { Up } from '../up.ts'
+import type { Log } from '../kit/log.ts'
 import { folders, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
@@ -34,6 +31,14 @@ interface RunOptions {
   label?: string[]
 }
 
+/** Loaded by what runs only: every other command starts in a third of the time. */
+const roles = {
+  up: () => import('../up.ts'),
+  control: () => import('../control.ts'),
+  agent: () => import('../agent.ts'),
+  config: () => import('../config.ts'),
+}
+
 /** The roles: each runs until it is told to stop, then closes what it started, newest first. */
 export function runCommands(program: Command, context: () => Context): void {
   agentOptions(
@@ -46,6 +51,7 @@ export function runCommands(program: Command, context: () => Context): void {
     .option('--cluster-name <name>', 'the cluster’s name (edge)')
     .option('--listen <host:port>', 'the first of three ports: root, cluster, tunnel (127.0.0.1:7470)')
     .action(async (options: RunOptions) => {
+      const { hostPort } = await roles.config()
       const base = hostPort(options.listen ?? '127.0.0.1:7470')
       const at = (offset: number) => `${base.host}:${base.port + offset}`
       const layer: PartialConfig = {
@@ -53,9 +59,9 @@ export function runCommands(program: Command, context: () => Context): void {
         cluster: { listen: at(1), opsListen: at(11), ...present({ name: options.clusterName }) },
         agent: { listen: at(2) },
       }
-      const config = configOf(options, layer, { agent: agentLayer(without(options, 'listen')) })
-      await stay(context(), log(config), (logger) =>
-        Up.start(
+      const config = await configOf(options, layer, { agent: agentLayer(without(options, 'listen')) })
+      await stay(context(), await log(config), async (logger) =>
+        (await roles.up()).Up.start(
           { state: context().state, config, version: context().version, environment: context().environment },
           logger,
         ),
@@ -66,11 +72,14 @@ export function runCommands(program: Command, context: () => Context): void {
     .option('--public-url <url>', 'https://host:port under which others reach it, when not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7480)')
     .action(async (options: RunOptions) => {
-      const config = configOf(options, {
+      const config = await configOf(options, {
         root: present({ listen: options.listen, publicUrl: options.publicUrl, opsListen: options.opsListen }),
       })
-      await stay(context(), log(config), (logger) =>
-        startRoot({ dir: folders(context().state).root, config: config.root, version: context().version }, logger),
+      await stay(context(), await log(config), async (logger) =>
+        (await roles.control()).startRoot(
+          { dir: folders(context().state).root, config: config.root, version: context().version },
+          logger,
+        ),
       )
     })
   roleCommand(program, 'cluster', 'the tier that chooses nodes; also the relay for its nodes')
@@ -84,10 +93,10 @@ export function runCommands(program: Command, context: () => Context): void {
     )
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
-      const config = configOf(options, { cluster: present({ name, listen, publicUrl, opsListen }) })
+      const config = await configOf(options, { cluster: present({ name, listen, publicUrl, opsListen }) })
       const token = tokenOf(options, context())
-      await stay(context(), log(config), (logger) =>
-        startCluster(
+      await stay(context(), await log(config), async (logger) =>
+        (await roles.control()).startCluster(
           {
             dir: folders(context().state).cluster,
             config: config.cluster,
@@ -105,10 +114,10 @@ export function runCommands(program: Command, context: () => Context): void {
       'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
     )
     .action(async (options: RunOptions) => {
-      const config = configOf(options, { agent: agentLayer(options) })
+      const config = await configOf(options, { agent: agentLayer(options) })
       const token = tokenOf(options, context())
-      await stay(context(), log(config), (logger) =>
-        Agent.start(
+      await stay(context(), await log(config), async (logger) =>
+        (await roles.agent()).Agent.start(
           {
             dir: folders(context().state).agent,
             config: config.agent,
@@ -197,12 +206,14 @@ function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
   }
 }
 
-function configOf(options: RunOptions, ...flags: readonly PartialConfig[]): Config {
+async function configOf(options: RunOptions, ...flags: readonly PartialConfig[]): Promise<Config> {
+  const { defaults, readConfigFile, resolveConfig } = await roles.config()
   const file = options.config === undefined ? {} : readConfigFile(options.config)
   return resolveConfig(defaults(hostname()), file, ...flags, present({ log: options.logLevel }))
 }
 
-function log(config: Config): Log {
+async function log(config: Config): Promise<Log> {
+  const { openLog } = await import('../kit/log.ts')
   return openLog(config.log)
 }
 

@@ -139,6 +139,15 @@ t.test('an end: everything before it arrives, and both legs go', async (t) => {
   channel.close()
 })
 
+t.test('a node that was revoked loses what it has through the relay', async (t) => {
+  await using site = await RelaySite.start(core)
+  const { dialled, taken, channel } = await meet(site, n1, n2)
+  const gone = Promise.all([closed(dialled), closed(taken), new Promise<string>((resolve) => channel.onClose(resolve))])
+  site.relay.cut(idOf(n2))
+  t.match(await gone, { 2: 'revoked' })
+  await site.until(async () => (await site.open()) === 0)
+})
+
 t.test('a slow reader slows the writer; the relay holds little', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
