@@ -35,6 +35,7 @@ export class Up implements AsyncDisposable {
     this.#life = life
     this.#summary = summary
     this.done = done
+    done.catch(() => undefined) // for whoever waits; embedding it does not oblige to
   }
 
   static start({ state, config, version, environment = {} }: UpOptions, log: Log): Promise<Up> {

@@ -1,0 +1,11 @@
+/** What a program that embeds hedgerow uses. Everything else is inside. */
+export { Agent, type AgentOptions } from './agent.ts'
+export { type Credential, readCredential, RootClient } from './cli/root-client.ts'
+export { type AgentConfig, type Config, defaults, type PartialConfig, resolveConfig } from './config.ts'
+export { startCluster, startRoot } from './control.ts'
+export { ERRORS, type ErrorCode, explain, isMeshError, MeshError } from './errors.ts'
+export { type Log, openLog, silentLog } from './kit/log.ts'
+export { askAgent } from './local-api.ts'
+export { type ParsedName, parseName, printName, type ServiceName } from './model/name.ts'
+export type { FlowReport, PeerReport, ResolveReport, StatusReport, TraceReport } from './reports.ts'
+export { Up, type UpOptions } from './up.ts'
