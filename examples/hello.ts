@@ -63,7 +63,7 @@ try {
   console.log(`http://${name}:8080/ is ${ipv4}`)
   await new Promise<void>((ended, failed) => {
     get(
-      `http://${ipv4}:8080/`,
+      { host: ipv4, port: 8080, headers: { connection: 'close' } },
       (response) => void response.pipe(process.stdout, { end: false }).once('unpipe', ended),
     ).on('error', failed)
   })
