@@ -118,7 +118,12 @@ function peersOf({ peers }: AgentView): PeerReport[] {
 
 function flowsOf({ book }: AgentView, isRecentToo: boolean): FlowReport[] {
   const open = book.flows().map((line) => flowReport(line))
-  return isRecentToo ? [...open, ...book.recent().map((line) => flowReport(line, `${line.end}: ${line.reason}`))] : open
+  return isRecentToo
+    ? [
+        ...open,
+        ...book.recent().map((line) => flowReport(line, line.reason === '' ? line.end : `${line.end}: ${line.reason}`)),
+      ]
+    : open
 }
 
 function flowReport({ sent, received, port, ageMs, name, ...line }: FlowLine, ended?: string): FlowReport {
@@ -142,6 +147,7 @@ async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> 
   const target = await targetOf(text, view)
   const { service, choice, vip } = target
   const entry = table.entry(service.id)
+  const ipv6 = vipToIPv6(vips, vip)
   const ordered = entry && peek.order(target, entry, self, entry.instances.length)
   return {
     name: text,
@@ -149,7 +155,7 @@ async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> 
     service: service.id,
     choice: choiceKey(choice),
     ipv4: vipToIPv4(vips, vip),
-    ipv6: vipToIPv6(vips, vip) ?? '',
+    ...(ipv6 === undefined ? {} : { ipv6 }),
     ports: [...service.ports],
     order: (ordered?.instances ?? []).map(({ id, node, state }) => ({ instance: id, node, state })),
     reason: ordered?.reason ?? 'nothing runs',
@@ -158,8 +164,11 @@ async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> 
 
 async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
   const match = /^(.+):(\d{1,5})$/.exec(text)
-  if (match === null)
-    throw new MeshError('USAGE', { target: text, remedy: 'NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080' })
+  if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
+    throw new MeshError('USAGE', {
+      target: text,
+      remedy: 'write NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080',
+    })
   const name = match[1] as string
   const target = await targetOf(name, view)
   const steps = await trace(target, Number(match[2]), NODE_CALLER, view.parts, AbortSignal.timeout(10_000))
@@ -172,7 +181,7 @@ async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
     ],
     ok: last?.step === 'connected',
     ...(last?.step === 'connected'
-      ? { instance: last.instance, node: last.node, path: last.path, connectMs: last.ms }
+      ? { instance: last.instance, node: last.node, path: last.path, connectMs: micro(last.ms) }
       : {}),
   }
 }
@@ -180,32 +189,37 @@ async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
 function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][number] {
   switch (step.step) {
     case 'target':
-      return { step: 'vip', what: `${vipToIPv4(vips, step.vip)}:${step.port}`, ms: step.ms }
+      return { step: 'vip', what: `${vipToIPv4(vips, step.vip)}:${step.port}`, ms: micro(step.ms) }
     case 'authorised':
       return {
         step: 'permission',
         what: `${step.caller} ${step.allowed ? 'may' : 'may not'} call: ${step.reason}`,
-        ms: step.ms,
+        ms: micro(step.ms),
       }
     case 'ordered':
       return {
         step: 'order',
         what: `${step.instances.map(({ instance, node }) => `${instance} on ${node}`).join(', ') || 'none'} (${step.reason})`,
-        ms: step.ms,
+        ms: micro(step.ms),
       }
     case 'tried':
       return {
         step: 'try',
         what: `${step.instance} on ${step.node} by ${step.path ?? 'no path'}: ${step.outcome}${step.reason === '' ? '' : `, ${step.reason}`}`,
-        ms: step.ms,
+        ms: micro(step.ms),
       }
     case 'connected':
-      return { step: 'connected', what: `${step.instance} on ${step.node}, path ${step.path}`, ms: step.ms }
+      return { step: 'connected', what: `${step.instance} on ${step.node}, path ${step.path}`, ms: micro(step.ms) }
     case 'failed':
-      return { step: 'failed', what: step.reason, ms: step.ms }
+      return { step: 'failed', what: step.reason, ms: micro(step.ms) }
     default:
       return step satisfies never
   }
+}
+
+/** To the microsecond: what comes after is noise. */
+function micro(ms: number): number {
+  return Math.round(ms * 1_000) / 1_000
 }
 
 /** @throws MeshError NAME_INVALID, SERVICE_UNKNOWN, or that the cluster cannot be asked */

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { callerAddress } from '../proxy/caller-address.ts'
 import { FlowBook } from '../proxy/flow-book.ts'
@@ -32,6 +31,7 @@ import { systemClock } from './kit/clock.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import { LocalApi, type LocalRoute } from './local-api.ts'
+import { openPrivateDirectory } from './identity/files.ts'
 import { machineFacts } from './machine.ts'
 import { openMetrics } from './metrics.ts'
 import type { InstanceId, NodeId } from './model/ids.ts'
@@ -81,7 +81,7 @@ export class Agent implements AsyncDisposable {
       const clock = systemClock
       const metrics = openMetrics('agent')
       const startedAt = clock.wall()
-      await mkdir(dir, { recursive: true, mode: 0o700 })
+      await openPrivateDirectory(dir)
       const routes: Record<string, LocalRoute> = {}
       life.use(await LocalApi.start(join(dir, 'agent.sock'), routes)) // first: one agent per state directory
 

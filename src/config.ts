@@ -6,9 +6,26 @@ import { parseDocument } from 'yaml'
 import { MeshError } from './errors.ts'
 
 const closed = { additionalProperties: false }
-const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', maxLength: 300 })
-const Url = Type.String({ pattern: '^https://', maxLength: 500 })
-const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$' })
+/** The shape of a text, and what it asks for in words. */
+const SHAPES = {
+  hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, as 127.0.0.1:7470 or [::1]:7470'],
+  url: ['^https://', 'an address that begins with https://'],
+  name: [
+    '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+    'a name of lower-case letters, digits and inner hyphens, 63 characters at most',
+  ],
+  zone: [
+    '^[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){0,7}$',
+    'a zone in lower case without dots at its ends, as local or mesh.example',
+  ],
+  prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, as 127.16.0.0/12'],
+} as const
+
+const HostPort = Type.String({ pattern: SHAPES.hostPort[0], maxLength: 300 })
+const Url = Type.String({ pattern: SHAPES.url[0], maxLength: 500 })
+const Name = Type.String({ pattern: SHAPES.name[0] })
+const Zone = Type.String({ pattern: SHAPES.zone[0] })
+const Prefix = Type.String({ pattern: SHAPES.prefix[0] })
 
 const RootConfig = Type.Object(
   {
@@ -43,8 +60,8 @@ const AgentConfig = Type.Object(
     advertise: Type.Array(HostPort, { maxItems: 16 }),
     mode: Type.Enum(['loopback', 'host']),
     /** `auto` takes the first free of 127.16.0.0/12, 127.32.0.0/12, …; host mode: 10.30.0.0/16 or 10.16.0.0/12. */
-    prefix: Type.String(),
-    zones: Type.Array(Type.String(), { minItems: 1, maxItems: 8 }),
+    prefix: Prefix,
+    zones: Type.Array(Zone, { minItems: 1, maxItems: 8 }),
     resolver: Type.Object(
       {
         /** 0 = 53 where it may, else 5353. */
@@ -134,13 +151,28 @@ export function resolveConfig(base: Config, ...layers: readonly PartialConfig[])
     .filter(({ keyword }) => keyword !== 'boolean') // the same fault again, as "schema is false"
     .flatMap((fault) => {
       const at = `config${fault.instancePath.replaceAll('/', '.')}`
-      if (fault.keyword === 'additionalProperties')
-        return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key`)
+      if (fault.keyword === 'additionalProperties') {
+        const keys = keysAt(fault.instancePath).join(', ')
+        return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key; there are ${keys}`)
+      }
+      if (fault.keyword === 'pattern') return [`${at}: must be ${wordsFor(String(fault.params.pattern))}`]
       if (fault.keyword === 'enum') return [`${at}: must be one of ${fault.params.allowedValues.join(', ')}`]
       return [`${at}: ${fault.message}`]
     })
   if (faults.length > 0) throw new MeshError('CONFIG_INVALID', { faults: [...new Set(faults)] })
   return merged as Config
+}
+
+function wordsFor(pattern: string): string {
+  return Object.values(SHAPES).find(([shape]) => shape === pattern)?.[1] ?? `like ${pattern}`
+}
+
+/** The keys that may stand at this place, as `/agent/resolver`. */
+function keysAt(instancePath: string): string[] {
+  type Node = { properties?: Readonly<Record<string, Node>> }
+  const names = instancePath.split('/').slice(1)
+  const at = names.reduce<Node | undefined>((node, name) => node?.properties?.[name], Config as Node)
+  return Object.keys(at?.properties ?? {})
 }
 
 /** @throws MeshError CONFIG_INVALID with the line and column of what YAML cannot read. */
@@ -159,7 +191,14 @@ export function readConfigFile(path: string): PartialConfig {
       line: problem.linePos?.[0].line,
       problem: problem.message.split('\n')[0],
     })
-  return (document.toJS({ maxAliasCount: 20 }) ?? {}) as PartialConfig
+  const content = (document.toJS({ maxAliasCount: 20 }) ?? {}) as unknown
+  if (!isRecord(content))
+    throw new MeshError('CONFIG_INVALID', {
+      path,
+      reason: 'the file should be a mapping',
+      remedy: 'begin with root:, cluster:, agent: or log:',
+    })
+  return content
 }
 
 /** `host:port`, `[v6]:port`. @throws MeshError CONFIG_INVALID */

@@ -1,6 +1,6 @@
-import { mkdir } from 'node:fs/promises'
 import { Relay } from '../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from './config.ts'
+import { openPrivateDirectory } from './identity/files.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import { openMetrics } from './metrics.ts'
@@ -39,7 +39,7 @@ export interface RootParts {
 /** The root: authority, API, and the tier that chooses clusters. */
 export function startRoot({ dir, config, version }: RootParts, log: Log): Promise<Role<Root>> {
   return Lifetime.open(async (life) => {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
+    await openPrivateDirectory(dir)
     const metrics = openMetrics('root')
     const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
     const root = life.use(
@@ -79,7 +79,7 @@ export interface ClusterParts {
 /** A cluster and, on the same port, the relay for its nodes. */
 export function startCluster({ dir, config, version, token }: ClusterParts, log: Log): Promise<Role<Cluster>> {
   return Lifetime.open(async (life) => {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
+    await openPrivateDirectory(dir)
     const metrics = openMetrics('cluster')
     const relay = Relay.create({}, log, metrics)
     const { listen, publicUrl } = config

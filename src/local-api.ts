@@ -33,7 +33,11 @@ export class LocalApi {
       }
       if (existsSync(path)) {
         if (await answers(path))
-          throw new MeshError('LISTEN_FAILED', { path, reason: 'an agent is running in this state directory already' })
+          throw new MeshError('LISTEN_FAILED', {
+            path,
+            reason: 'an agent is running in this state directory already',
+            remedy: 'stop it, or choose another directory with --state',
+          })
         rmSync(path)
       }
       const server = createServer((request, response) => {

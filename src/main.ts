@@ -26,6 +26,7 @@ const program = new Command('hedgerow')
   )
   .option('-o, --output <format>', 'table or json')
   .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
+  .enablePositionalOptions()
   .showHelpAfterError('(hedgerow --help lists the commands)')
   .exitOverride()
 
@@ -51,13 +52,18 @@ for (const command of [
 }
 for (const command of program.commands) inheritGlobals(command)
 
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error // `| head -1`: nobody reads on, and nobody wants to hear of it
+})
+
 try {
-  await program.parseAsync(process.argv)
+  if (process.argv.length <= 2) program.outputHelp()
+  else await program.parseAsync(process.argv)
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
-    printError(error)
+    printError(error, program.opts<GlobalOptions>().output === 'json' ? 'json' : 'table')
     process.exitCode = exitCodeOf(error)
   }
 }

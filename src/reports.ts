@@ -55,7 +55,8 @@ export interface ResolveReport {
   service: string
   choice: string
   ipv4: string
-  ipv6: string
+  /** Host mode only: there is one loopback address in IPv6. */
+  ipv6?: string
   ports: Array<{ port: number; protocol: string; name?: string }>
   order: Array<{ instance: string; node: string; state: string }>
   reason: string

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { MeshError } from '../errors.ts'
 import { rootClient, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { lineOf, printJson, printTable } from './output.ts'
 
 interface Applied {
   services: Array<{ id: string; change: string }>
@@ -20,8 +20,7 @@ export function applyCommand(program: Command, context: () => Context): void {
       const document = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
       if (context().format === 'json') return printJson(applied)
-      for (const { path, problem, remedy } of applied.warnings)
-        console.error(`warning: ${path}: ${problem}${remedy === undefined ? '' : ` – ${remedy}`}`)
+      for (const warning of applied.warnings) console.error(`warning: ${lineOf(warning)}`)
       printTable(
         ['service', 'change'],
         applied.services.map(({ id, change }) => [id, change]),
@@ -33,6 +32,6 @@ function read(file: string): string {
   try {
     return readFileSync(file === '-' ? 0 : file, 'utf8')
   } catch (cause) {
-    throw new MeshError('USAGE', { file }, { cause })
+    throw new MeshError('USAGE', { file, remedy: 'Name a file that can be read, or - for standard input.' }, { cause })
   }
 }

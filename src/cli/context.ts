@@ -24,7 +24,7 @@ export interface GlobalOptions {
 export function contextOf(options: GlobalOptions, environment: Context['environment'], version: string): Context {
   const { output = 'table' } = options
   if (output !== 'table' && output !== 'json')
-    throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'table or json' })
+    throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'write table or json' })
   return {
     state: options.state ?? environment['HEDGEROW_STATE'] ?? defaultState(environment),
     format: output,

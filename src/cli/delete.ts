@@ -14,7 +14,9 @@ export function deleteCommand(program: Command, context: () => Context): void {
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>')
     .action(async (kind: string, name: string) => {
-      if (!KINDS.includes(kind)) throw new MeshError('USAGE', { kind, remedy: KINDS.join(', ') })
+      if (!KINDS.includes(kind)) throw new MeshError('USAGE', { kind, remedy: `write one of ${KINDS.join(', ')}` })
+      if (kind === 'node' && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
+        throw new MeshError('USAGE', { node: name, remedy: 'write cluster/node, as `hedgerow get nodes` shows it' })
       const path = kind === 'node' ? name : encodeURIComponent(name)
       const deleted = await rootClient(context()).call('DELETE', `/${kind}s/${path}`)
       if (context().format === 'json') printJson(deleted)

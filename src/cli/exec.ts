@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import type { Command } from 'commander'
-import { MeshError } from '../errors.ts'
 import { agent, type Context } from './context.ts'
 
 export function execCommand(program: Command, context: () => Context): void {
   program
     .command('exec')
     .description('run a command whose HTTP and SOCKS clients reach semantic names: hedgerow exec -- curl http://…')
+    .passThroughOptions()
     .argument('<command...>', 'the command and its arguments')
     .action(async (command: string[]) => {
       const proxies = (await agent(context(), '/proxy-environment')) as Record<string, string>
@@ -14,13 +14,17 @@ export function execCommand(program: Command, context: () => Context): void {
     })
 }
 
-/** The command's own exit code; 128 + n when signal n ended it, as shells say it. */
+/** The command's own exit code; as shells say it, 128 + n when signal n ended it, 127 or 126 when it could not start. */
 function run([program = '', ...argv]: readonly string[], env: Record<string, string | undefined>): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, argv, { stdio: 'inherit', env })
     const forward = (signal: NodeJS.Signals) => child.kill(signal)
     process.on('SIGINT', forward).on('SIGTERM', forward)
-    child.on('error', (cause) => reject(new MeshError('USAGE', { command: program }, { cause })))
+    child.on('error', (cause: NodeJS.ErrnoException) => {
+      if (cause.code !== 'ENOENT' && cause.code !== 'EACCES') return reject(cause)
+      console.error(`${program}: ${cause.code === 'ENOENT' ? 'command not found' : 'permission denied'}`)
+      resolve(cause.code === 'ENOENT' ? 127 : 126)
+    })
     child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : (SIGNALS[signal] ?? 0))))
   })
 }

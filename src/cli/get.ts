@@ -60,7 +60,8 @@ export function getCommand(program: Command, context: () => Context): void {
     .argument('[filter]', 'only rows whose name begins with this')
     .action(async (kind: string, filter?: string) => {
       const columns = KINDS[kind]
-      if (columns === undefined) throw new MeshError('USAGE', { kind, remedy: Object.keys(KINDS).join(', ') })
+      if (columns === undefined)
+        throw new MeshError('USAGE', { kind, remedy: `write one of ${Object.keys(KINDS).join(', ')}` })
       const all = await rootClient(context()).call<Row[]>('GET', `/${kind}`)
       const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
       if (context().format === 'json') return printJson(rows)

@@ -1,6 +1,6 @@
 import Table from 'cli-table3'
 import { styleText } from 'node:util'
-import { explain, isMeshError, type ErrorCode } from '../errors.ts'
+import { explain, isMeshError, MeshError, type ErrorCode } from '../errors.ts'
 
 export type Format = 'table' | 'json'
 
@@ -33,7 +33,7 @@ export function printTable(
     ),
   })
   for (const row of rows) table.push(row.map((cell) => (cell === undefined ? '–' : String(cell))))
-  console.log(table.toString())
+  console.log(table.toString().replaceAll(/ +$/gm, ''))
 }
 
 export function printJson(value: unknown): void {
@@ -76,22 +76,65 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
 }
 
-export function printError(error: unknown): void {
-  const fail = styleText('red', 'error:', { stream: process.stderr })
-  if (isMeshError(error) && Array.isArray(error.details['faults'])) {
-    console.error(`${fail} ${error.message}`)
-    for (const fault of error.details['faults'] as ReadonlyArray<
-      string | { path: string; problem: string; remedy?: string }
-    >) {
-      console.error(
-        typeof fault === 'string'
-          ? `  ${fault}`
-          : `  ${fault.path}: ${fault.problem}${fault.remedy === undefined ? '' : ` – ${fault.remedy}`}`,
-      )
+/** What went wrong, the facts, each fault on its line, and last what to do about it. */
+export function printError(error: unknown, format: Format = 'table'): void {
+  const { code, message, faults, warnings, remedy, details } = failureOf(error)
+  if (format === 'json') {
+    const told = {
+      error: code,
+      message,
+      ...details,
+      faults: faults?.map(plain),
+      warnings: warnings?.map(plain),
+      remedy,
     }
-  } else {
-    console.error(`${fail} ${explain(error)}`)
+    return console.error(JSON.stringify(told, null, 2))
   }
-  const remedy = isMeshError(error) ? REMEDIES[error.code] : undefined
+  console.error(`${styleText('red', 'error:', { stream: process.stderr })} ${message}`)
+  for (const fault of faults ?? []) console.error(`  ${lineOf(fault)}`)
+  for (const warning of warnings ?? []) console.error(`  (${lineOf(warning)})`)
   if (remedy !== undefined) console.error(remedy)
+}
+
+type Fault = string | { path: string; problem: string; remedy?: string }
+
+interface Failure {
+  code: string
+  message: string
+  faults?: readonly Fault[]
+  warnings?: readonly Fault[]
+  remedy?: string | undefined
+  details: Readonly<Record<string, unknown>>
+}
+
+function failureOf(error: unknown): Failure {
+  if (!isMeshError(error)) return { code: 'FAILED', message: explain(error), details: {} }
+  const { faults, conflicts, warnings, remedy, ...details } = error.details
+  const listed = [faults, conflicts].find(Array.isArray) as readonly Fault[] | undefined
+  const told = new MeshError(error.code, details, error.cause === undefined ? undefined : { cause: error.cause })
+  return {
+    code: error.code,
+    message: explain(told),
+    ...(listed === undefined ? {} : { faults: listed }),
+    ...(Array.isArray(warnings) ? { warnings: warnings as readonly Fault[] } : {}),
+    remedy: typeof remedy === 'string' ? sentence(remedy) : REMEDIES[error.code],
+    details,
+  }
+}
+
+/** One fault, or warning, as a line for people. */
+export function lineOf(fault: Fault): string {
+  if (typeof fault === 'string') return fault
+  const { path, problem, remedy } = fault
+  return `${path === '' ? 'the document' : path}: ${problem}${remedy === undefined ? '' : ` – ${remedy}`}`
+}
+
+function plain(fault: Fault): { path: string; problem: string; remedy?: string } {
+  if (typeof fault !== 'string') return fault
+  const at = fault.indexOf(': ')
+  return at === -1 ? { path: '', problem: fault } : { path: fault.slice(0, at), problem: fault.slice(at + 2) }
+}
+
+function sentence(remedy: string): string {
+  return `${remedy.slice(0, 1).toUpperCase()}${remedy.slice(1)}`
 }

@@ -11,7 +11,7 @@ export function resolveCommand(program: Command, context: () => Context): void {
     .action(async (name: string) => {
       const report = (await agent(context(), '/resolve', { name })) as ResolveReport
       if (context().format === 'json') return printJson(report)
-      console.log(`${report.canonical}  ${report.ipv4}  ${report.ipv6}`)
+      console.log([report.canonical, report.ipv4, report.ipv6].filter((part) => part !== undefined).join('  '))
       console.log(
         `ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`,
       )

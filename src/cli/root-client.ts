@@ -96,8 +96,8 @@ function refusal(answer: unknown, status: number | undefined): MeshError {
     faults?: unknown
     warnings?: unknown
   }
-  const code: ErrorCode =
-    error !== undefined && error in ERRORS ? (error as ErrorCode) : status === 422 ? 'SLA_INVALID' : 'REQUEST_FAILED'
+  const told: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : 'REQUEST_FAILED'
+  const code = told === 'MESSAGE_INVALID' ? 'USAGE' : told // what the root cannot read is what was typed here
   return new MeshError(code, {
     ...details,
     ...(faults === undefined ? {} : { faults }),

@@ -52,14 +52,21 @@ export function runCommands(program: Command, context: () => Context): void {
     .option('--listen <host:port>', 'the first of three ports: root, cluster, tunnel (127.0.0.1:7470)')
     .action(async (options: RunOptions) => {
       const { hostPort } = await roles.config()
-      const base = hostPort(options.listen ?? '127.0.0.1:7470')
-      const at = (offset: number) => `${base.host}:${base.port + offset}`
-      const layer: PartialConfig = {
-        root: { listen: at(0), opsListen: at(10) },
-        cluster: { listen: at(1), opsListen: at(11), ...present({ name: options.clusterName }) },
-        agent: { listen: at(2) },
+      const from = (first: string): PartialConfig => {
+        const { host, port } = hostPort(first)
+        const at = (offset: number) => `${host}:${port + offset}`
+        return {
+          root: { listen: at(0), opsListen: at(10) },
+          cluster: { listen: at(1), opsListen: at(11) },
+          agent: { listen: at(2) },
+        }
       }
-      const config = await configOf(options, layer, { agent: agentLayer(without(options, 'listen')) })
+      const config = await configOf(
+        options,
+        [from('127.0.0.1:7470')],
+        options.listen === undefined ? {} : from(options.listen),
+        { cluster: present({ name: options.clusterName }), agent: agentLayer(without(options, 'listen')) },
+      )
       await stay(context(), await log(config), async (logger) =>
         (await roles.up()).Up.start(
           { state: context().state, config, version: context().version, environment: context().environment },
@@ -72,7 +79,7 @@ export function runCommands(program: Command, context: () => Context): void {
     .option('--public-url <url>', 'https://host:port under which others reach it, when not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7480)')
     .action(async (options: RunOptions) => {
-      const config = await configOf(options, {
+      const config = await configOf(options, [], {
         root: present({ listen: options.listen, publicUrl: options.publicUrl, opsListen: options.opsListen }),
       })
       await stay(context(), await log(config), async (logger) =>
@@ -93,7 +100,7 @@ export function runCommands(program: Command, context: () => Context): void {
     )
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
-      const config = await configOf(options, { cluster: present({ name, listen, publicUrl, opsListen }) })
+      const config = await configOf(options, [], { cluster: present({ name, listen, publicUrl, opsListen }) })
       const token = tokenOf(options, context())
       await stay(context(), await log(config), async (logger) =>
         (await roles.control()).startCluster(
@@ -114,7 +121,7 @@ export function runCommands(program: Command, context: () => Context): void {
       'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
     )
     .action(async (options: RunOptions) => {
-      const config = await configOf(options, { agent: agentLayer(options) })
+      const config = await configOf(options, [], { agent: agentLayer(options) })
       const token = tokenOf(options, context())
       await stay(context(), await log(config), async (logger) =>
         (await roles.agent()).Agent.start(
@@ -199,17 +206,26 @@ function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
       vcpus: number(options.vcpus),
     }),
     ...(options.location === undefined ? {} : { location: { lat: lat ?? Number.NaN, lon: lon ?? Number.NaN } }),
-    ...(options.label === undefined
-      ? {}
-      : { labels: Object.fromEntries(options.label.map((label) => label.split('=', 2) as [string, string])) }),
+    ...(options.label === undefined ? {} : { labels: Object.fromEntries(options.label.map(labelOf)) }),
     ...(Object.keys(resolver).length === 0 ? {} : { resolver: resolver as Config['agent']['resolver'] }),
   }
 }
 
-async function configOf(options: RunOptions, ...flags: readonly PartialConfig[]): Promise<Config> {
+function labelOf(text: string): [string, string] {
+  const at = text.indexOf('=')
+  if (at < 1) throw new MeshError('USAGE', { option: '--label', given: text, remedy: 'write key=value' })
+  return [text.slice(0, at), text.slice(at + 1)]
+}
+
+/** The defaults, then those of this role; then the file, then the flags. */
+async function configOf(
+  options: RunOptions,
+  ofRole: readonly PartialConfig[],
+  ...flags: readonly PartialConfig[]
+): Promise<Config> {
   const { defaults, readConfigFile, resolveConfig } = await roles.config()
   const file = options.config === undefined ? {} : readConfigFile(options.config)
-  return resolveConfig(defaults(hostname()), file, ...flags, present({ log: options.logLevel }))
+  return resolveConfig(defaults(hostname()), ...ofRole, file, ...flags, present({ log: options.logLevel }))
 }
 
 async function log(config: Config): Promise<Log> {
@@ -223,7 +239,11 @@ function tokenOf({ tokenFile }: RunOptions, { environment }: Context): string | 
   try {
     return readFileSync(tokenFile === '-' ? 0 : tokenFile, 'utf8').trim()
   } catch (cause) {
-    throw new MeshError('USAGE', { file: tokenFile }, { cause })
+    throw new MeshError(
+      'USAGE',
+      { file: tokenFile, remedy: 'name a file that can be read, or - for standard input' },
+      { cause },
+    )
   }
 }
 

@@ -10,7 +10,8 @@ export function scaleCommand(program: Command, context: () => Context): void {
     .argument('<service>', 'app.app-ns.service.service-ns')
     .argument('<replicas>', 'a whole number')
     .action(async (service: string, replicas: string) => {
-      if (!/^\d{1,4}$/.test(replicas)) throw new MeshError('USAGE', { replicas, remedy: 'a whole number from 0' })
+      if (!/^\d{1,4}$/.test(replicas))
+        throw new MeshError('USAGE', { replicas, remedy: 'write a whole number from 0 to 1000' })
       const scaled = await rootClient(context()).call('POST', `/services/${encodeURIComponent(service)}/scale`, {
         replicas: Number(replicas),
       })

@@ -16,6 +16,7 @@ export function statusCommand(program: Command, context: () => Context): void {
       const hasCredential = here.credential !== undefined || existsSync(join(folders(here.state).root, 'admin.json'))
       const mesh = hasCredential ? await asked(rootClient(here).call('GET', '/status')) : undefined
       if (node === undefined && mesh === undefined) throw new MeshError('NOT_RUNNING', { path: here.state })
+      if ([node, mesh].every((part) => part === undefined || 'problem' in part)) process.exitCode = 5
       if (here.format === 'json') return printJson({ agent: node, mesh })
       for (const [title, facts] of [
         ['agent', node],
@@ -41,5 +42,8 @@ async function asked(answer: Promise<unknown>): Promise<StatusReport | Record<st
 }
 
 function plain(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value)
+  if (Array.isArray(value)) return value.length === 0 ? 'none' : value.map(plain).join(' ')
+  if (typeof value !== 'object' || value === null) return String(value)
+  const counts = Object.entries(value).map(([key, count]) => `${plain(count)} ${key}`)
+  return counts.length === 0 ? 'none' : counts.join(', ')
 }

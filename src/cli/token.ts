@@ -20,10 +20,10 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .option('--ttl <seconds>', 'how long it is good for', '3600')
     .action(async ({ role, cluster, ttl }: { role: string; cluster: string; ttl: string }) => {
       if (role !== 'node' && role !== 'cluster')
-        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'node or cluster' })
+        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'write node or cluster' })
       const ttlSeconds = Number(ttl)
       if (!Number.isInteger(ttlSeconds) || ttlSeconds < 1)
-        throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'whole seconds' })
+        throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'write whole seconds, from 1' })
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', {
         role,
         ttlSeconds,

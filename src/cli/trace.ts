@@ -3,6 +3,11 @@ import type { TraceReport } from '../reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
+/** A service may have many instances: each on its own line. */
+function oneALine(step: string, what: string): string {
+  return step === 'order' ? what.replaceAll(', ', '\n').replace(/ \(([^)]*)\)$/, '\n($1)') : what
+}
+
 export function traceCommand(program: Command, context: () => Context): void {
   program
     .command('trace')
@@ -16,7 +21,7 @@ export function traceCommand(program: Command, context: () => Context): void {
       else
         printTable(
           ['step', 'what', 'ms'],
-          report.steps.map(({ step, what, ms }) => [step, what, ms?.toFixed(1) ?? '']),
+          report.steps.map(({ step, what, ms }) => [step, oneALine(step, what), ms?.toFixed(1) ?? '']),
         )
       if (!report.ok) process.exitCode = 1
     })

@@ -28,7 +28,7 @@ export interface ApiParts extends SubmitParts {
 
 const closed = { additionalProperties: false }
 const readApply = reader(Type.Object({ prune: Type.Optional(Type.Enum(['true', 'false'])) }, closed))
-const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maximum: 10_000 }) }, closed))
+const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maximum: 1_000 }) }, closed))
 const readToken = reader(
   Type.Object(
     {

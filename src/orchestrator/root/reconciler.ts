@@ -178,6 +178,7 @@ export class Reconciler {
       const record = books.instances.get(id)
       const service = record && books.services.get(record.service)
       if (record === undefined || service === undefined || !record.wanted) return
+      if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since it was planned
       const end = metrics.placementSeconds.startTimer()
       const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
       const placement = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))

@@ -140,7 +140,11 @@ export class Root implements AsyncDisposable {
           log,
         ),
       )
-      life.defer(() => clusters.close())
+      life.defer(async () => {
+        const idle = reconciler.close() // first, or it would look for places among the clusters that are left
+        clusters.close()
+        await idle
+      })
       url ||= door.url
       openAdmin(dir, { url, ca: authority.ca }, books)
       life.every(RETRY_MS, () => reconciler.retry())

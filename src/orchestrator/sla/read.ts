@@ -46,7 +46,10 @@ function jsonFault(text: string, fileName: string, message: string): Fault {
   const at = /^(.*?)(?: in JSON)? at position \d+ \(line (\d+) column (\d+)\)/s.exec(message)
   const lines = text.split('\n')
   const [line, column] = at === null ? [lines.length, (lines.at(-1)?.length ?? 0) + 1] : [Number(at[2]), Number(at[3])]
-  const problem = (at?.[1] ?? message.replace(/^(Unexpected end of JSON input).*$/s, '$1')).replace(/, "(?:.|\n)*$/, '')
+  const problem = (at?.[1] ?? message.replace(/^(Unexpected end of JSON input).*$/s, '$1')).replace(
+    /, (?:\.\.\.)?"(?:.|\n)*$/,
+    '',
+  )
   return located({ fileName, line, column, problem: `is not JSON: ${lowerFirst(problem)}` }, lines)
 }
 
