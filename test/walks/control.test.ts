@@ -15,7 +15,11 @@ t.test('from a document to an answer: placed on the nodes, run, reported, resolv
   await using mesh = await wholeMesh(['a', 'b'])
   await mesh.apply([program('cart', 4)], 4)
   const nodes = (await mesh.control.instances()).map(({ node }) => node)
-  t.same([...nodes].sort(), ['edge/a', 'edge/a', 'edge/b', 'edge/b'], 'spread over the nodes')
+  t.same(
+    nodes.map(String).toSorted((a, b) => a.localeCompare(b)),
+    ['edge/a', 'edge/a', 'edge/b', 'edge/b'],
+    'spread over the nodes',
+  )
   t.match((await mesh.node('a').get(NAME)).body, /^shop\.acme\.cart\.prod\.\d$/)
 
   const before = await mesh.node('a').resolve(NAME)
@@ -45,6 +49,7 @@ t.test('an instance that is killed comes back where it was', async (t) => {
       )?.status === 200,
     'it answers',
   )
+  t.equal(pidsOf(`${INSTANCE}.0`).length, 1, 'and only one')
 })
 
 t.test('a lost node: its instances run elsewhere, and flows find them', async (t) => {
@@ -89,6 +94,7 @@ t.test('what no node can run says so, with counted reasons, and runs once one ca
   )
   await mesh.start('later')
   await mesh.control.running(1)
+  t.match(await mesh.control.instances(), [{ node: 'edge/later', state: 'running' }])
 })
 
 t.test('a document with faults is refused whole, with all of them', async (t) => {
