@@ -28,6 +28,7 @@ import {
 import { agentRoutes, statusOf, type AgentView } from './agent-routes.ts'
 import { hostPort, type AgentConfig } from './config.ts'
 import { systemClock } from './kit/clock.ts'
+import { MeshError } from './errors.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import { LocalApi, type LocalRoute } from './local-api.ts'
@@ -102,11 +103,16 @@ export class Agent implements AsyncDisposable {
       // what we know
       const table = new Table({ clock })
       life.use(await SavedTable.start({ table, path: join(dir, 'table.json'), clock }, log))
+      let link: Uplink | undefined // starts last, and tells everything that was reported before
+      const linked = (): Uplink => {
+        if (link === undefined) throw new MeshError('LINK_CLOSED', { reason: 'the agent is starting' })
+        return link
+      }
       const source: FeedSource = {
-        ask: (key, signal) => uplink.ask(key, signal),
-        askVip: (vip, signal) => uplink.askVip(vip, signal),
-        forget: (keys) => uplink.forget(keys),
-        messages: (point, signal) => uplink.messages(point, signal),
+        ask: async (key, signal) => linked().ask(key, signal),
+        askVip: async (vip, signal) => linked().askVip(vip, signal),
+        forget: (keys) => link?.forget(keys),
+        messages: (point, signal) => linked().messages(point, signal),
       }
       const interests = life.use(await Interests.start({ table, source, clock }, log))
 
@@ -198,7 +204,7 @@ export class Agent implements AsyncDisposable {
             runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
             logsDir: join(dir, 'logs'),
             runDir: join(dir, 'instances'),
-            report: (report) => uplink.report(report),
+            report: (report) => link?.report(report),
             openFlows: (instance) => book.openFlows(instance) + inbound.openFlows(instance),
             proxyEnvironment: (instance) => access.environment(instance, proxyPorts),
             clock,
@@ -237,6 +243,7 @@ export class Agent implements AsyncDisposable {
           metrics,
         ),
       )
+      link = uplink
       life.use(await Feed.start({ table, interests, source, clock }, log, metrics))
       life.use(
         await RelayListener.start(

@@ -44,12 +44,12 @@ function aptGet(command: string): number | null {
 }
 
 /** Where `hedgerow up --listen 127.0.0.1:<base>` finds what it takes: three ports in a row, and more ten above. */
-export async function freeBase(): Promise<number> {
-  for (let base = 7_470; base < 9_470; base += 20) {
+export async function freeBase(from = 7_470): Promise<number> {
+  for (let base = from; base < from + 2_000; base += 20) {
     const free = await Promise.all([0, 1, 2, 10, 11, 12].map((offset) => isFree(base + offset)))
     if (free.every(Boolean)) return base
   }
-  throw new Error('no free ports between 7470 and 9470 on 127.0.0.1')
+  throw new Error(`no free ports between ${from} and ${from + 2_000} on 127.0.0.1`)
 }
 
 function isFree(port: number): Promise<boolean> {

@@ -102,6 +102,6 @@ function refusal(answer: unknown, status: number | undefined): MeshError {
     ...details,
     ...(faults === undefined ? {} : { faults }),
     ...(warnings === undefined ? {} : { warnings }),
-    ...(details === undefined ? { status } : {}),
+    ...(error === undefined ? { status } : {}),
   })
 }

@@ -1,0 +1,85 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { Program, run, type Result } from '../lab/program.ts'
+
+const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
+const CLEAN = { HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }
+/** Other suites look for free ports from 7470; where two suites run at once, they keep apart. */
+export const FIRST_PORT = 9_600
+
+/** A folder in which each machine of a test has its state directory; `hedgerow` run there as people run it. */
+export class Machines implements AsyncDisposable {
+  readonly dir: string
+  readonly #programs: Program[] = []
+
+  private constructor(dir: string) {
+    this.dir = dir
+  }
+
+  static async make(): Promise<Machines> {
+    return new Machines(await mkdtemp(join(tmpdir(), 'hedgerow-cli-'))) // short: a Unix socket lies in it
+  }
+
+  path(...parts: string[]): string {
+    return join(this.dir, ...parts)
+  }
+
+  /** One command to its end. */
+  run(machine: string, ...args: string[]): Promise<Result> {
+    return run(this.#argv(machine, args), { env: CLEAN, timeoutMs: 30_000 })
+  }
+
+  /** One command that goes on until it is told to stop. */
+  background(machine: string, ...args: string[]): Program {
+    const started = Program.start(this.#argv(machine, args), { env: CLEAN })
+    this.#programs.push(started)
+    return started
+  }
+
+  /** The first line that a command prints; the pipe is closed behind it. */
+  head(machine: string, ...args: string[]): Promise<Result> {
+    const argv = ['sh', '-c', '"$@" | head -n 1', 'sh', ...this.#argv(machine, args)]
+    return run(argv, { env: CLEAN, timeoutMs: 30_000 })
+  }
+
+  /** What a command that must succeed prints as JSON. */
+  async json<T = unknown>(machine: string, ...args: string[]): Promise<T> {
+    const { code, stdout, stderr } = await this.run(machine, ...args, '-o', 'json')
+    if (code !== 0) throw new Error(`hedgerow ${args.join(' ')}: code ${code}: ${stderr}`)
+    return JSON.parse(stdout) as T
+  }
+
+  /** A role; resolves to what it says of itself when it is ready. */
+  async start(machine: string, ...args: string[]): Promise<{ program: Program; says: Record<string, string> }> {
+    const ready = Promise.withResolvers<Record<string, string>>()
+    const lines: string[] = []
+    const onLine = (line: string) => {
+      lines.push(line)
+      if (line === '}') ready.resolve(JSON.parse(lines.join('\n')) as Record<string, string>)
+    }
+    const argv = this.#argv(machine, ['-o', 'json', ...args, '--log-level', 'silent'])
+    const program = Program.start(argv, { env: CLEAN, onLine })
+    this.#programs.push(program)
+    void program.exited.then((how) => ready.reject(new Error(`${args[0]} ended (${how}): ${lines.join('\n')}`)))
+    return { program, says: await ready.promise }
+  }
+
+  #argv(machine: string, args: readonly string[]): string[] {
+    return [process.execPath, LAUNCHER, '--state', this.path(machine), ...args]
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const program of this.#programs.toReversed()) await program.stop()
+    await rm(this.dir, { recursive: true, force: true })
+  }
+}
+
+/** Asks again and again until it is so. */
+export async function eventually(claim: () => Promise<boolean>, what: string, limitMs = 20_000): Promise<void> {
+  for (const endAt = Date.now() + limitMs; Date.now() < endAt; ) {
+    if (await claim()) return
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error(`not within ${limitMs} ms: ${what}`)
+}
