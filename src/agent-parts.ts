@@ -16,7 +16,10 @@ import type { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import type { Metrics } from './metrics.ts'
 import { addressToVip, RESOLVER_VIP, ulaPrefix, vipRange, vipToIPv4, type VipRange } from './model/address.ts'
-import type { NodeId } from './model/ids.ts'
+import { interestOf, type NodeId } from './model/ids.ts'
+import type { UplinkWorker } from './orchestrator/worker/uplink.ts'
+import type { Worker } from './orchestrator/worker/worker.ts'
+import type { Interests } from './table/interests.ts'
 import type { TableView, Target } from './table/view.ts'
 
 /** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */
@@ -101,6 +104,22 @@ function isThisMachine(address: string): boolean {
 export function reachableAt(host: string, port: number, own: OwnAddresses): string[] {
   const isAny = host === '0.0.0.0' || host === '::'
   return isAny ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
+}
+
+/** The worker, and what its instances say they will call: the node asks for that before their first question. */
+export function wishing(worker: Worker, interests: Pick<Interests, 'wish'>): UplinkWorker {
+  return {
+    assign: (assignment) => {
+      worker.assign(assignment)
+      interests.wish(
+        assignment.spec.connectivity.map((called) => (called.split('.').length === 4 ? interestOf(called) : called)),
+      )
+    },
+    withdraw: (instance) => worker.withdraw(instance),
+    keepOnly: (wanted) => worker.keepOnly(wanted),
+    reports: () => worker.reports(),
+    logs: (instance, options, signal) => worker.logs(instance, options, signal),
+  }
 }
 
 /** The configured port, or the one from last time, or any when that is taken. */

@@ -24,6 +24,7 @@ import {
   reachableAt,
   secureWith,
   startResolver,
+  wishing,
 } from './agent-parts.ts'
 import { agentRoutes, statusOf, type AgentView } from './agent-routes.ts'
 import { hostPort, type AgentConfig } from './config.ts'
@@ -58,6 +59,9 @@ export interface AgentOptions {
   /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
   environment?: Readonly<Record<string, string | undefined>>
 }
+
+/** How soon the cluster hears that the machine has other addresses. */
+const ADDRESSES_MS = 5_000
 
 /**
  * One node: everything that runs on it, wired. Read downwards: who we are, what we know, what we run, how we reach
@@ -193,7 +197,8 @@ export class Agent implements AsyncDisposable {
       const proxyPorts = { socksPort: socks.port, httpPort: http.port }
       await access.keep(proxyPorts)
       const listener = await DirectListener.start(hostPort(config.listen), (raw) => peers.incoming(raw), log)
-      const addresses = [...config.advertise, ...reachableAt(hostPort(config.listen).host, listener.port, own)]
+      const candidates = () => [...config.advertise, ...reachableAt(hostPort(config.listen).host, listener.port, own)]
+      let addresses = candidates()
 
       // what we run
       const facts = () => machineFacts(self, config, { addresses, runtimes: ['process', 'external'], version })
@@ -230,7 +235,7 @@ export class Agent implements AsyncDisposable {
             urls: [url],
             identity,
             facts,
-            worker,
+            worker: wishing(worker, interests),
             onRevoked: (nodes) => {
               for (const node of nodes) {
                 revoked.add(node)
@@ -244,6 +249,11 @@ export class Agent implements AsyncDisposable {
         ),
       )
       link = uplink
+      life.every(ADDRESSES_MS, () => {
+        if (candidates().join() === addresses.join()) return
+        addresses = candidates()
+        uplink.factsChanged()
+      })
       life.use(await Feed.start({ table, interests, source, clock }, log, metrics))
       life.use(
         await RelayListener.start(

@@ -33,6 +33,15 @@ t.test('from a document to an answer: placed on the nodes, run, reported, resolv
   t.equal((await mesh.node('a').resolve(NAME)).ipv4, before.ipv4, 'the VIP stays')
 })
 
+t.test('what an instance says it calls is known on its node before the first question', async (t) => {
+  await using mesh = await wholeMesh(['a'])
+  await mesh.apply([program('cart', 1, { connectivity: ['stock'] }), program('stock', 1)], 2)
+  await until(async () => (await mesh.node('a').status()).services === 1, 'the table knows stock')
+  await mesh.control.stopRoot()
+  await mesh.control.stopCluster()
+  t.match(await mesh.node('a').get('shop.acme.stock.prod.any.rr.local'), { body: 'shop.acme.stock.prod.0' })
+})
+
 t.test('an instance that is killed comes back where it was', async (t) => {
   await using mesh = await wholeMesh(['a'])
   await mesh.apply([program(UNIQUE, 1)], 1)
