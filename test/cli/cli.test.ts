@@ -89,16 +89,22 @@ t.test('tokens that do not count', async (t) => {
     { why: 'of another mesh', token: altered(foreign.token, { url: ourRoot }), says: /error: /, role: 'cluster' },
     { why: 'for another role', token: foreign.token, says: /refused \(reason=this is a token for a cluster/ },
   ]
-  for (const { why, token, says, role = 'agent' } of rows) {
-    writeFileSync(machines.path('bad-token'), token)
-    const args = role === 'agent' ? agentArgs('n9', 'bad-token') : clusterArgs('bad-token')
-    const { code, stdout, stderr } = await machines.run('m9', role, ...args.slice(1), '--log-level', 'silent')
+  const join = async ({ token, role = 'agent' }: (typeof rows)[number], at: number) => {
+    const file = `bad-token-${at}`
+    writeFileSync(machines.path(file), token)
+    const args = role === 'agent' ? agentArgs('n9', file) : clusterArgs(file)
+    return machines.run(`bad${at}`, ...args, '--log-level', 'silent')
+  }
+  const results = await Promise.all(rows.map(join))
+  for (const [at, { why, token, says }] of rows.entries()) {
+    const { code = 0, stdout = '', stderr = '' } = results[at] ?? {}
     t.equal(code, 4, `${why}: code 4 (${stderr.trim()})`)
     t.equal(stdout, '')
     t.match(stderr, says, `${why}: says so`)
     t.notOk(stderr.includes(token), 'the token itself is not repeated')
   }
-  t.notOk(existsSync(machines.path('m9/agent/identity/identity.pem')), 'none of them left an identity')
+  const left = rows.filter((_row, at) => existsSync(machines.path(`bad${at}/agent/identity/identity.pem`)))
+  t.same(left, [], 'none of them left an identity')
   t.equal((await machines.json<Row[]>('m0', 'get', 'nodes')).length, 2, 'nobody has joined')
 })
 
@@ -156,7 +162,7 @@ t.test('get, status, resolve, trace, exec, flows, peers: tables and JSON', async
   t.match(await machines.json('m0', 'get', 'clusters'), [{ name: 'edge', condition: 'alive', nodes: 2 }])
   t.match((await machines.run('m0', 'get', 'instances', CART)).stdout.match(/running/g), { length: 3 })
   const nodes = new Set((await running()).map(({ node }) => node))
-  t.same([...nodes].toSorted(), ['edge/n0', 'edge/n1'], 'spread over both')
+  t.same(nodes, new Set(['edge/n0', 'edge/n1']), 'spread over both')
 
   const status = await machines.json<{ agent: StatusReport; mesh: object }>('m0', 'status')
   t.match(status, { agent: { node: 'edge/n0', controlLink: 'up' }, mesh: { apps: 1, instances: { running: 4 } } })
@@ -303,15 +309,13 @@ t.test('a second hedgerow in the same place is told so, and disturbs nothing', a
     { args: ['m2', 'up', '--listen', `127.0.0.1:${base}`], says: /cannot listen on the address/ },
     { args: ['m1', 'agent'], says: /an agent is running in this state directory already[^]*Stop it/ },
   ]
-  for (const {
-    args: [machine = '', ...args],
-    says,
-  } of rows)
+  const second = async ({ args: [machine = '', ...args], says }: (typeof rows)[number]) =>
     t.match(
       await machines.run(machine, ...args, '--log-level', 'silent'),
       { code: 1, stdout: '', stderr: says },
       args.join(' '),
     )
+  await Promise.all(rows.map(second))
   t.match(await machines.json('m0', 'trace', `${NAME}:8080`), { ok: true })
 })
 

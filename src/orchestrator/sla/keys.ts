@@ -146,9 +146,13 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('needs', texts(64, 64), 'addons: labels that the node must have.'),
     theirs('area', text(64), 'latency: the area of the node. Of several, one is enough.'),
     theirs('location', text(), 'geo: `lat,lon` or `lon; lat`. Of several, one is enough.'),
-    theirs('threshold', amount(1e6), 'latency: ms. geo: km.'),
-    theirs('rigidness', { type: 'number', min: 0, max: 1 }, 'Share of requests that must keep to it.'),
-    theirs('convergence_time', amount(1e7), 'Seconds until it must hold; 300 by default.'),
+    theirs('threshold', amount(1e6), 'geo: km. latency: ms, kept but not acted on yet; the area decides.'),
+    theirs(
+      'rigidness',
+      { type: 'number', min: 0, max: 1 },
+      'Share of requests that must keep to it; kept, not acted on yet.',
+    ),
+    theirs('convergence_time', amount(1e7), 'Seconds until it must hold; 300 by default; kept, not acted on yet.'),
   ],
   connectivity: [
     theirs('target_microservice_id', text(), 'The service that is called: a name, `service.ns` or `app.ns.service`.'),

@@ -1,0 +1,200 @@
+import { createHash } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join, resolve } from 'node:path'
+import t from 'tap'
+import { defaults, type PartialConfig, resolveConfig } from '../../src/config.ts'
+import type { MeshError } from '../../src/errors.ts'
+import { KEYS } from '../../src/orchestrator/sla/keys.ts'
+import { freeBase } from '../machine.ts'
+import { FIRST_PORT, Machines } from './program.ts'
+
+/** What can go wrong before anything runs: typed wrongly, configured wrongly, state that cannot be used. */
+
+t.test('what is typed wrongly is answered with what is right, code 2', async (t) => {
+  await using machines = await Machines.make()
+  const rows = [
+    { args: ['gett'], says: /unknown command 'gett'[^]*Did you mean get/ },
+    { args: ['get'], says: /missing required argument 'kind'/ },
+    { args: ['get', 'nodez'], says: /kind=nodez[^]*apps, services, instances, nodes, clusters/ },
+    { args: ['get', 'nodes', '--bogus'], says: /unknown option '--bogus'/ },
+    { args: ['-o', 'yaml', 'get', 'nodes'], says: /given=yaml[^]*table or json/ },
+    { args: ['apply'], says: /required option '-f, --file <file>'/ },
+    { args: ['apply', '-f', '/nowhere.yaml'], says: /file=\/nowhere.yaml[^]*Name a file/ },
+    { args: ['scale', 'shop.acme.cart.prod', 'three'], says: /replicas=three[^]*whole number/ },
+    { args: ['delete', 'pod', 'x'], says: /kind=pod[^]*app, service, node/ },
+    { args: ['delete', 'node', 'n1'], says: /node=n1[^]*cluster\/node/ },
+    { args: ['logs', 'shop.acme.cart.prod.0', '-n', 'all'], says: /given=all[^]*whole number/ },
+    { args: ['token'], says: /Usage: hedgerow token/ },
+    { args: ['token', 'create', '--role', 'king'], says: /given=king[^]*node or cluster/ },
+    { args: ['token', 'create', '--ttl', '0'], says: /given=0[^]*whole seconds/ },
+    { args: ['up', '--listen', 'nonsense'], says: /address=nonsense[^]*host:port/i },
+    { args: ['agent', '--label', 'gpu'], says: /given=gpu[^]*key=value/ },
+    { args: ['agent', '--token-file', '/nowhere'], says: /file=\/nowhere/ },
+  ]
+  const results = await Promise.all(rows.map(async (row) => ({ ...row, ...(await machines.run('none', ...row.args)) })))
+  for (const { args, says, code, stdout, stderr } of results) {
+    t.same({ code, stdout }, { code: 2, stdout: '' }, `${args.join(' ')}: code 2, nothing on stdout`)
+    t.match(stderr, says, `${args.join(' ')}: says it`)
+    t.notMatch(stderr, /^\s+at /m, 'no stack trace')
+  }
+  t.same(readdirSync(machines.dir), [], 'and nothing was written')
+})
+
+t.test('help, and a version', async (t) => {
+  await using machines = await Machines.make()
+  const alone = await machines.run('none', '--help')
+  t.match(alone, { code: 0, stdout: /Usage: hedgerow/ })
+  const commands = [...alone.stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name)
+  const known =
+    'up root cluster agent token apply get scale delete resolve trace peers flows logs status check exec help'
+  t.same(commands, known.split(' '))
+  t.match(await machines.run('none', '--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
+  t.match(await machines.run('none', 'get', '--help'), { code: 0, stdout: /<kind>[^]*\[filter\][^]*--output/ })
+})
+
+t.test('where nothing runs, commands say so, code 5', async (t) => {
+  await using machines = await Machines.make()
+  const rows = [['get', 'nodes'], ['status'], ['peers'], ['check'], ['exec', '--', 'true'], ['trace', 'a.b:1']]
+  const results = await Promise.all(rows.map(async (args) => ({ args, ...(await machines.run('none', ...args)) })))
+  for (const { args, code, stderr } of results) {
+    t.equal(code, 5, args.join(' '))
+    t.match(stderr, /nothing answers there[^]*--state/, 'and what to look at')
+  }
+  const { code, stderr } = await machines.run('none', 'get', 'nodes', '-o', 'json')
+  t.equal(code, 5)
+  t.match(
+    JSON.parse(stderr),
+    { error: 'NOT_RUNNING', what: 'root', remedy: /./ },
+    'with -o json, the error is JSON too',
+  )
+})
+
+t.test('a configuration file: every fault at once, each with its path', async (t) => {
+  await using machines = await Machines.make()
+  const file = machines.path('faulty.yaml')
+  writeFileSync(file, 'agent: { resolver: { prot: 53 }, maxFlows: -3, mode: both, prefix: 10.0.0.0/8 }\nrot: {}\n')
+  const { code, stderr } = await machines.run('none', 'up', '--config', file, '--memory-mb', 'lots', '--name', 'A B')
+  t.equal(code, 2)
+  const faults = [
+    /config\.rot: no such key; there are log, root, cluster, agent/,
+    /config\.agent\.resolver\.prot: no such key; there are port, /,
+    /config\.agent\.maxFlows: must be >= 1/,
+    /config\.agent\.mode: must be one of loopback, host/,
+    /config\.agent\.prefix: must be auto, or an IPv4 range/,
+    /config\.agent\.memoryMb: must be number/,
+    /config\.agent\.name: must be a name/,
+  ]
+  for (const fault of faults) t.match(stderr, fault)
+
+  writeFileSync(file, 'root:\n  listen: x\n bad: 1\n')
+  t.match(await machines.run('none', 'up', '--config', file), { code: 2, stderr: /faulty.yaml, line=3/ })
+  writeFileSync(file, '- root\n')
+  t.match(await machines.run('none', 'up', '--config', file), { code: 2, stderr: /should be a mapping/ })
+  t.match(await machines.run('none', 'up', '--config', '/nowhere'), { code: 2, stderr: /\/nowhere/ })
+})
+
+t.test('a state directory that cannot be used is left as it is', async (t) => {
+  await using machines = await Machines.make()
+  writeFileSync(machines.path('file'), 'a regular file')
+  const below = ['up', 'root', 'cluster', 'agent'].map(async (role) => ({
+    role,
+    ...(await machines.run('file/below', role, '--log-level', 'silent')),
+  }))
+  for (const { role, code, stderr } of await Promise.all(below)) {
+    t.equal(code, 1, `${role} below a regular file`)
+    t.match(stderr, /state directory cannot be used \(path=.*file\/below[^]*writable/)
+  }
+
+  const base = await freeBase(FIRST_PORT + 2_000)
+  const root = ['root', '--listen', `127.0.0.1:${base}`, '--ops-listen', `127.0.0.1:${base + 10}`]
+  await (await machines.start('mesh', ...root)).program.stop()
+  const rows = [
+    { file: 'root/root.db', role: root },
+    { file: 'root/authority/authority.pem', role: root },
+    { file: 'agent/identity/identity.pem', role: ['agent'] },
+    { file: 'cluster/cluster.db', role: ['cluster', '--listen', '127.0.0.1:0', '--ops-listen', '127.0.0.1:0'] },
+  ]
+  for (const { file, role } of rows) {
+    const path = machines.path('mesh', file)
+    mkdirSync(join(path, '..'), { recursive: true })
+    writeFileSync(path, 'not what it was '.repeat(400))
+    const before = digest(path)
+    const { code, stderr } = await machines.run('mesh', ...role, '--log-level', 'silent')
+    t.equal(code, 1, `${file} is damaged: code 1`)
+    t.match(stderr, /saved state is damaged/)
+    t.ok(stderr.includes(path), 'the file is named')
+    t.match(stderr, /nothing was overwritten/i)
+    t.equal(digest(path), before, 'and is the same, byte for byte')
+    if (file === 'root/root.db')
+      for (const name of ['root.db', 'root.db-wal', 'root.db-shm'])
+        rmSync(machines.path('mesh/root', name), { force: true })
+  }
+})
+
+t.test('a port that is taken is named', async (t) => {
+  await using machines = await Machines.make()
+  const base = await freeBase(FIRST_PORT + 2_000)
+  await using taken = createServer().listen(base, '127.0.0.1')
+  t.match(await machines.run('m', 'up', '--listen', `127.0.0.1:${base}`, '--log-level', 'silent'), {
+    code: 1,
+    stderr: new RegExp(`cannot listen on the address \\(address=127.0.0.1:${base}\\)[^]*--listen`),
+  })
+  t.ok(taken.listening)
+})
+
+t.test('the README has every key: of the SLA as the parser knows it, of the configuration with its default', (t) => {
+  const rows = readFileSync(resolve(import.meta.dirname, '../../README.md'), 'utf8').split('\n')
+  for (const { name, meaning, unused } of Object.values(KEYS).flat()) {
+    if (unused === undefined)
+      t.ok(
+        rows.some((row) => row.startsWith(`| \`${name}\` |`) && row.endsWith(`| ${meaning} |`)),
+        name,
+      )
+    else
+      t.ok(
+        rows.some((row) => row.startsWith('Accepted') && row.includes(`\`${name}\``)),
+        `${name}: nothing acts on it`,
+      )
+  }
+  for (const key of keysOf('log')) {
+    const row = rows.find((line) => line.startsWith(`| \`${key}\` |`))
+    const value = key.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown>)[part], defaults('host'))
+    const shown = Array.isArray(value)
+      ? `[${value.join(', ')}]`
+      : typeof value === 'object'
+        ? '{}'
+        : `${value as string | number}`
+    const says = value === undefined || key === 'agent.name' ? '' : `| \`${key}\` | \`${shown}\` |`
+    t.ok(row?.startsWith(says), `${key}: ${says}`)
+  }
+  t.end()
+})
+
+/** Every key of the configuration, from what it says of one that does not exist. */
+function keysOf(...known: string[]): string[] {
+  const wrong = { x: 0 }
+  const layer = {
+    x: 0,
+    root: wrong,
+    cluster: wrong,
+    agent: { x: 0, resolver: wrong },
+  }
+  try {
+    resolveConfig(defaults('n'), layer as unknown as PartialConfig)
+  } catch (error) {
+    const faults = (error as MeshError).details['faults'] as string[]
+    const sections = faults.map((fault) => /^config\.?(.*?)\.?x: no such key; there are (.*)$/.exec(fault))
+    return [
+      ...known,
+      ...sections.flatMap((match) =>
+        match?.[1] ? (match[2] ?? '').split(', ').map((key) => `${match[1]}.${key}`) : [],
+      ),
+    ].filter((key) => key !== 'agent.resolver')
+  }
+  throw new Error('no fault was found')
+}
+
+function digest(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex')
+}
