@@ -32,5 +32,5 @@ ENV NODE_ENV=production HEDGEROW_STATE=/var/lib/hedgerow
 VOLUME /var/lib/hedgerow
 USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["node", "/app/dist/src/hedgerow.js", "status"]
-ENTRYPOINT ["node", "/app/dist/src/hedgerow.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=2", "--single-threaded-gc", "/app/dist/src/hedgerow.js"]
 CMD ["agent"]

@@ -32,7 +32,12 @@ export interface Stage extends AsyncDisposable {
 }
 
 export const REPOSITORY = resolve(import.meta.dirname, '../..')
-export const HEDGEROW = [process.execPath, '--max-semi-space-size=2', join(REPOSITORY, 'src/hedgerow.js')] as const
+export const HEDGEROW = [
+  process.execPath,
+  '--max-semi-space-size=2',
+  '--single-threaded-gc',
+  join(REPOSITORY, 'src/hedgerow.js'),
+] as const
 const READY_MS = 30_000
 
 export type Progress = (sentence: string) => void

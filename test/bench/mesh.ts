@@ -6,7 +6,11 @@ import type { Lane, Started } from './lanes.ts'
 
 const run = promisify(execFile)
 /** As the launcher's first line says, which is not read when Node is named. */
-const launcher = ['--max-semi-space-size=2', new URL('../../src/hedgerow.js', import.meta.url).pathname]
+const launcher = [
+  '--max-semi-space-size=2',
+  '--single-threaded-gc',
+  new URL('../../src/hedgerow.js', import.meta.url).pathname,
+]
 
 /** `hedgerow up` and a second agent; the origin is an external service on the second, called from the first. */
 export async function startMesh(
