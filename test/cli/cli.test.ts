@@ -37,6 +37,9 @@ const UP = [
   '8',
   '--upstream',
   '127.0.0.1:9',
+  // its own: another test's agent must not take the prefix while this one is down
+  '--prefix',
+  '127.224.0.0/12',
 ]
 const up = await machines.start('m0', ...UP)
 let mesh: Program = up.program
