@@ -46,14 +46,29 @@ function reply(asked: Buffer, data = '192.0.2.1', more: object = {}): Buffer {
   return encode({ type: 'response', id: id ?? 0, flags: 0x0180, questions: questions ?? [], answers, ...more })
 }
 
+/** A UDP socket on a port on which the server could listen too: another test's connection may have it for TCP. */
+async function onePort(server: Server, withTcp: boolean): Promise<UdpSocket> {
+  for (;;) {
+    const udpSocket = createSocket('udp4')
+    await new Promise<void>((bound) => {
+      udpSocket.bind(0, '127.0.0.1', bound)
+    })
+    if (!withTcp) return udpSocket
+    server.listen(udpSocket.address().port, '127.0.0.1')
+    const isTaken = await once(server, 'listening').then(
+      () => false,
+      () => true,
+    )
+    if (!isTaken) return udpSocket
+    udpSocket.close()
+  }
+}
+
 /** `tcp` absent: nothing listens there. */
 async function fake(behave: { udp: Behaviour; tcp?: Behaviour }): Promise<Fake> {
   const seen: Fake['seen'] = []
   const server: Server = createServer()
-  const udpSocket = createSocket('udp4')
-  await new Promise<void>((bound) => {
-    udpSocket.bind(0, '127.0.0.1', bound)
-  })
+  const udpSocket = await onePort(server, behave.tcp !== undefined)
   const { port } = udpSocket.address()
   const send = (answer: ReturnType<Behaviour>, one: (packet: Buffer) => void) => {
     for (const packet of Buffer.isBuffer(answer) ? [answer] : (answer ?? [])) one(packet)
@@ -72,8 +87,6 @@ async function fake(behave: { udp: Behaviour; tcp?: Behaviour }): Promise<Fake> 
         send(behaveTcp(packet), (message) => socket.write(framed(message)))
       })
     })
-    server.listen(port, '127.0.0.1')
-    await once(server, 'listening')
   }
   return {
     address: `127.0.0.1:${port}`,
