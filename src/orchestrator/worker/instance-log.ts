@@ -16,7 +16,8 @@ import { LineQueue } from './line-queue.ts'
  *     program ──▶ named pipe ──▶ agent: lines, each with the time ──▶ x.log ──(5 MB)──▶ x.log.1
  *
  * A named pipe and not the usual one: program and agent both hold it open for reading and writing, so the program
- * never gets SIGPIPE when the agent dies, and what it writes meanwhile (64 KiB, then it waits) is read by the next.
+ * never gets SIGPIPE when the agent dies, and what it writes meanwhile (64 KiB, then it waits) is read by the next. What a
+ * killed agent had read and not yet written, the lines of one turn, is lost.
  */
 
 export interface LogOptions {
