@@ -52,6 +52,14 @@ export async function freeBase(from = 7_470): Promise<number> {
   throw new Error(`no free ports between ${from} and ${from + 2_000} on 127.0.0.1`)
 }
 
+/** A port that stays free while what listened on it is down: below those that the kernel gives to connections. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 12_000 + Math.floor(Math.random() * 8_000)
+    if (await isFree(port)) return port
+  }
+}
+
 function isFree(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer()

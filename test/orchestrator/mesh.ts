@@ -10,6 +10,7 @@ import { openMetrics } from '../../src/metrics.ts'
 import type { InstanceId } from '../../src/model/ids.ts'
 import { Cluster, type ClusterOptions } from '../../src/orchestrator/cluster/cluster.ts'
 import { Root, type RootOptions } from '../../src/orchestrator/root/root.ts'
+import { freePort } from '../machine.ts'
 import type { Assignment, InstanceReport } from '../../src/orchestrator/spec.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
@@ -61,7 +62,7 @@ export class World implements AsyncDisposable {
   }
 
   async startRoot(): Promise<Root> {
-    const listen = { ...loopback, port: this.#ports.get('root') ?? 0 }
+    const listen = { ...loopback, port: this.#ports.get('root') ?? (await freePort()) }
     this.#root = await Root.start(
       { dir: join(this.dir, 'root'), listen, ...this.#options.root },
       log,
@@ -80,7 +81,7 @@ export class World implements AsyncDisposable {
     const cluster = await Cluster.start(
       {
         dir: join(this.dir, name),
-        listen: { ...loopback, port: this.#ports.get(name) ?? 0 },
+        listen: { ...loopback, port: this.#ports.get(name) ?? (await freePort()) },
         onRelay: (_request, socket) => socket.destroy(),
         nodeGraceMs: 200,
         ...(this.#ports.has(name) ? {} : { token: this.root.clusterToken(name) }),
