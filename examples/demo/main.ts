@@ -5,6 +5,7 @@
  *     npm run demo                     as root: networks out of namespaces; otherwise on loopback
  *     npm run demo -- --json           one JSON object a line, one per step; the last has "ok": true
  *     npm run demo -- --loopback       on loopback, also as root
+ *     npm run demo -- --no-install     never calls apt-get
  */
 import { once } from 'node:events'
 import { lacking } from '../../test/lab/namespace.ts'
@@ -21,7 +22,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 
 const startedAt = performance.now()
 try {
-  installTools(missingTools(), tell.progress)
+  if (!args.includes('--no-install')) installTools(missingTools(), tell.progress)
   await using stage = await build()
   await play(stage)
   const seconds = Math.round((performance.now() - startedAt) / 100) / 10
