@@ -149,6 +149,11 @@ export class SocketStream implements Stream {
     return this.#socket.write(chunk)
   }
 
+  /** A connection carries none. */
+  datagram(): boolean {
+    return false
+  }
+
   end(): void {
     this.#socket.end()
   }

@@ -20,12 +20,16 @@ export type Refusal = (typeof REFUSALS)[number]
  *
  *   opener:    open() ─▶ opened | refused | reset
  *   both:      data* ─▶ end | reset       (each direction ends by itself: half-close)
+ *
+ * A chunk is good only during the call, both ways: buffers that were read into are used again.
  */
 export interface StreamEvents {
   opened(): void
   refused(refusal: Refusal): void
-  /** The chunk belongs to the receiver. Call `consumed(chunk.length)` once it is passed on. */
+  /** Call `consumed(chunk.length)` once it is passed on. */
   data(chunk: Buffer): void
+  /** A whole datagram, on a stream that was opened for them; no credit is given back. */
+  datagram?(payload: Buffer): void
   /** The other side sends no more. */
   end(): void
   /** The stream is dead in both directions; nothing follows. */
@@ -36,8 +40,10 @@ export interface StreamEvents {
 
 /** One flow inside a session; also worn by a plain socket on the `local` path. */
 export interface Stream {
-  /** Queues the chunk (never copies); false asks the writer to stop until `drain`. */
+  /** Takes the chunk, and copies what it must keep; false asks the writer to stop until `drain`. */
   write(chunk: Buffer): boolean
+  /** Sends one datagram of at most 65,507 bytes, whole; false when it was dropped: the way is full, or the stream not open. */
+  datagram(payload: Buffer): boolean
   /** No more from this side; the other direction goes on. */
   end(): void
   /** Ends both directions as RST does. Safe to call at any time, also twice. */

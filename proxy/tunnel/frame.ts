@@ -20,7 +20,7 @@ import { MeshError } from '../../src/errors.ts'
  *     RESET     n   both directions are dead
  *     ACK       n   u64 bytes of this stream consumed so far, u32 window: the other side may send up to their sum
  *     PING      0   8 bytes, sent back as PONG
- *     DATAGRAM  *   kept for UDP
+ *     DATAGRAM  n   one datagram of a stream that was opened for them, ≤ 65,507 bytes; dropped when the carrier is behind
  *     DRAIN     0   u8 scope. 0: no new streams on this carrier; 1: none in this session (the node goes away)
  *     GOAWAY    0   u8 reason, u32 ms to wait before coming back
  *     RESUME    *   kept for flows that outlive their carrier
@@ -28,7 +28,7 @@ import { MeshError } from '../../src/errors.ts'
  * Payloads may grow at the end up to the bound in RULES; what a reader does not know there it skips. Unknown types are an
  * error before HELLO and skipped and counted afterwards (SEC-30).
  *
- * The decoder is free of I/O and holds at most one short frame. DATA is never put together: its pieces leave as they come.
+ * The decoder is free of I/O and holds at most one frame. DATA is never put together: its pieces leave as they come.
  *
  *                 ┌─ DATA ────▶ pieces ──────────────┐
  *     ─▶ header ──┼─ known ───▶ whole (kept if split) ┼─▶ header
@@ -59,6 +59,8 @@ export const HEADER_BYTES = 8
 /** Larger and one frame holds the carrier longer; smaller and headers cost more. Also the bound of every length field. */
 export const MAX_PAYLOAD = 64 * 1024
 export const MAX_OPEN_BYTES = 1024
+/** What UDP over IPv4 can carry: 65,535 less the IP and UDP headers (RFC 768, RFC 791). */
+export const MAX_DATAGRAM = 65_507
 /** What a peer may say before its HELLO is taken (TUNNELS.md D22). */
 export const MAX_HELLO_BYTES = 4096
 export const ACK_BYTES = 12
@@ -85,6 +87,7 @@ const RULES: readonly (Rule | undefined)[] = (() => {
   rule(FRAME.ACK, 'stream', ACK_BYTES, 64)
   rule(FRAME.PING, 'carrier', 8, 8)
   rule(FRAME.PONG, 'carrier', 8, 8)
+  rule(FRAME.DATAGRAM, 'stream', 0, MAX_DATAGRAM)
   rule(FRAME.DRAIN, 'carrier', 1, 64)
   rule(FRAME.GOAWAY, 'carrier', 5, 256)
   return rules
@@ -220,7 +223,7 @@ export class FrameDecoder {
       return
     }
     const fill = this.#keptFill + until - at
-    if (this.#keptFill === 0) this.#kept = Buffer.allocUnsafe(fill + this.#left) // at most 4 KiB, by RULES
+    if (this.#keptFill === 0) this.#kept = Buffer.allocUnsafe(fill + this.#left) // at most 64 KiB, by RULES
     chunk.copy(this.#kept, this.#keptFill, at, until)
     this.#keptFill = fill
     if (this.#left > 0) return

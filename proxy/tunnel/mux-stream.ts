@@ -100,13 +100,17 @@ export class MuxStream implements Stream, Turn {
 
   write(chunk: Buffer): boolean {
     if (this.state === 'closed' || this.#isEnding || chunk.length === 0) return true
-    this.#chunks.push(chunk)
+    this.#chunks.push(Buffer.from(chunk))
     this.#queued += chunk.length
     this.carrier.backlog += chunk.length
     if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
     if (this.#queued < HIGH_WATER && this.carrier.backlog < CROWDED) return true
     this.#isBlocked = true
     return false
+  }
+
+  datagram(payload: Buffer): boolean {
+    return this.state === 'open' && !this.#isEnding && this.carrier.outbox.datagram(this.id, payload)
   }
 
   end(): void {
@@ -201,6 +205,11 @@ export class MuxStream implements Stream, Turn {
     if (this.#received > this.#promised) throw frameInvalid('data beyond the window', { stream: this.id })
     this.#owner.held(piece.length)
     if (this.state === 'open') this.events.data(piece) // holding it may have been too much
+  }
+
+  /** What crossed our END, or came before OPENED was heard, is lost as datagrams may be. */
+  gotDatagram(payload: Buffer): void {
+    if (this.state === 'open') this.events.datagram?.(payload)
   }
 
   gotEnd(): void {

@@ -143,6 +143,8 @@ export class Mux implements FrameUser, StreamOwner {
       }
       case FRAME.ACK:
         return this.#streams.get(id)?.gotAck(readCount(payload, 0), payload.readUInt32BE(8))
+      case FRAME.DATAGRAM:
+        return this.#streams.get(id)?.gotDatagram(payload)
       case FRAME.DRAIN:
         this.isPeerDraining = true
         return
@@ -152,7 +154,6 @@ export class Mux implements FrameUser, StreamOwner {
       case FRAME.DATA:
       case FRAME.PING:
       case FRAME.PONG:
-      case FRAME.DATAGRAM:
       case FRAME.RESUME:
         throw new Error('the carrier keeps these to itself')
       default:
@@ -275,6 +276,7 @@ const NO_EVENTS: StreamEvents = {
 
 const DEAD_STREAM: Stream = {
   write: () => true,
+  datagram: () => false,
   end: () => undefined,
   reset: () => undefined,
   consumed: () => undefined,

@@ -23,6 +23,8 @@ const LEAST_ROOM = 512
 /** A peer that makes us answer this much without reading the answers is cut. */
 const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 const FIRST_CONTROL_BYTES = 1024
+/** With so much waiting, a datagram is dropped: larger, and a call sounds late instead of chopped. */
+const MAX_WAITING_BYTES = 256 * 1024
 
 /**
  * What waits to leave on one carrier: control frames as bytes, in order, and the streams that have data, as a ring.
@@ -59,6 +61,13 @@ export class Outbox {
     const length = payload === undefined ? 0 : payload.length
     const at = this.#reserve(type, stream, length)
     if (at >= 0 && payload !== undefined) payload.copy(this.#control, at)
+  }
+
+  /** Queues a datagram, or drops it: what waits is old by the time it leaves. */
+  datagram(stream: number, payload: Buffer): boolean {
+    if (this.#controlEnd - this.#controlStart > MAX_WAITING_BYTES) return false
+    this.control(FRAME.DATAGRAM, stream, payload)
+    return true
   }
 
   /** Bytes that are frames already. */

@@ -551,7 +551,13 @@ t.test('limits of the destination', async (t) => {
         request: request(ordinal),
         accept: () => {
           resolve('accepted')
-          return { write: () => true, end: () => undefined, reset: () => undefined, consumed: () => undefined }
+          return {
+            write: () => true,
+            datagram: () => false,
+            end: () => undefined,
+            reset: () => undefined,
+            consumed: () => undefined,
+          }
         },
         refuse: resolve,
         onGone: () => undefined,

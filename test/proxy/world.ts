@@ -172,12 +172,19 @@ class MemoryStream implements Stream {
   isBlocked = false
   isDead = false
 
-  write(chunk: Buffer): boolean {
+  write(given: Buffer): boolean {
     if (this.isDead) return false
+    const chunk = Buffer.from(given)
     this.unconsumed += chunk.length
     this.#later((peer) => peer.events?.data(chunk))
     this.isBlocked = this.unconsumed >= WINDOW
     return !this.isBlocked
+  }
+
+  datagram(given: Buffer): boolean {
+    const payload = Buffer.from(given)
+    this.#later((peer) => peer.events?.datagram?.(payload))
+    return !this.isDead
   }
 
   end(): void {
