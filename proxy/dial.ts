@@ -64,7 +64,7 @@ export function dialInstance(endpoint: Endpoint, options: DialOptions, told: Dia
       retry = dialInstance(endpoint, { timeoutMs, forbids }, told) // who calls is a courtesy, the call is not
       return
     }
-    fail('unreachable', error.code ?? error.message)
+    fail(REFUSAL_OF[error.code ?? ''] ?? 'unreachable', error.code ?? error.message)
   }
   const timer = setTimeout(() => fail('timeout', `no answer from ${host}:${port} in ${timeoutMs} ms`), timeoutMs)
   socket.on('connect', onConnect)
@@ -74,6 +74,15 @@ export function dialInstance(endpoint: Endpoint, options: DialOptions, told: Dia
     settle()
     socket.destroy()
   }
+}
+
+/** What the system's errors mean; all others (EHOSTUNREACH, ENETUNREACH, …): unreachable. */
+const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
+  ECONNREFUSED: 'refused',
+  ECONNRESET: 'refused',
+  ETIMEDOUT: 'timeout',
+  EMFILE: 'overloaded',
+  ENFILE: 'overloaded',
 }
 
 /** 169.254.0.0/16 (cloud metadata) and fe80::/10. */

@@ -15,6 +15,7 @@ export type FlowEnd =
   | 'cut'
   | 'caller-gone'
   | 'refused'
+  | 'unreachable'
   | 'timeout'
   | 'not-allowed'
   | 'no-instance'

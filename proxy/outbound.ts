@@ -9,6 +9,7 @@ import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
 import type { Balancer } from './policies/index.ts'
 import { resetSocket } from './reset.ts'
 import { Joint, type JointEnd, SocketStream } from './splice.ts'
+import { whyLost } from './why-lost.ts'
 
 /*
  * The life of a flow, on the caller's node:
@@ -78,7 +79,7 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   if (connected.kind === 'lost') {
     const { why } = connected
     if (why === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
-    const [end, code] = LOST[why]
+    const { end, code } = whyLost(why, connected.tries)
     return refuse(end, code, triesText(connected))
   }
   if (!flow.socket.closed) await new Promise<void>((resolve) => flow.socket.once('close', () => resolve()))
@@ -155,8 +156,6 @@ const END: Readonly<Record<JointEnd, FlowEnd>> = {
   'far-reset': 'instance-reset',
   cut: 'cut',
 }
-
-const LOST = { refused: ['refused', 'FLOW_REFUSED'], timeout: ['timeout', 'FLOW_TIMEOUT'] } as const
 
 /** `shop.acme.cart.prod.0: unreachable (ECONNREFUSED), …` */
 export function triesText({ tries }: Connected): string {

@@ -16,6 +16,7 @@ export const ERRORS = {
   NO_PATH: 'no way to reach the node',
   NOT_ALLOWED: 'the caller may not call this service',
   FLOW_REFUSED: 'every instance refused the flow',
+  FLOW_UNREACHABLE: 'no instance can be reached',
   FLOW_TIMEOUT: 'no instance answered in time',
   PORT_UNKNOWN: 'the service does not serve this port',
   PORT_TAKEN: 'the port is already taken on this address',

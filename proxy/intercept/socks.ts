@@ -138,6 +138,7 @@ const REP_OF: Partial<Record<ErrorCode, number>> = {
   NO_INSTANCE: REP.unreachable,
   PORT_UNKNOWN: REP.refused,
   FLOW_REFUSED: REP.refused,
+  FLOW_UNREACHABLE: REP.unreachable,
   FLOW_TIMEOUT: REP.expired,
 }
 

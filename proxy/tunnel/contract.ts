@@ -3,7 +3,10 @@ import type { NodeReach } from '../../src/model/node.ts'
 
 export type PathKind = 'local' | 'direct' | 'reverse' | 'punched' | 'relayed'
 
-/** Why an OPEN was refused. The first four let the caller try another instance. */
+/**
+ * Why an OPEN was refused; the index is what is sent, so new ones go last. After `not-allowed` and `bad-request` no other
+ * instance is tried. `refused`: the instance's machine answered with RST, nobody listens; `unreachable`: nothing answered.
+ */
 export const REFUSALS = [
   'unreachable',
   'not-here',
@@ -12,6 +15,7 @@ export const REFUSALS = [
   'timeout',
   'not-allowed',
   'bad-request',
+  'refused',
 ] as const
 export type Refusal = (typeof REFUSALS)[number]
 

@@ -5,6 +5,8 @@ import { callerAddress } from '../../proxy/caller-address.ts'
 import { checkRequest } from '../../proxy/inbound.ts'
 import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow.ts'
 import { patienceMs, Race, type RaceAction } from '../../proxy/race.ts'
+import type { Try } from '../../proxy/connect.ts'
+import { whyLost } from '../../proxy/why-lost.ts'
 import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/request.ts'
 import type { Refusal } from '../../proxy/tunnel/contract.ts'
 import { vipRange } from '../../src/model/address.ts'
@@ -345,4 +347,22 @@ t.test('the race', async (t) => {
     race.opened(1)
     t.equal(race.wakeAt, undefined)
   })
+})
+
+t.test('what a caller is told when no instance took its flow', async (t) => {
+  const rows: [tries: Try['outcome'][], end: string, code: string][] = [
+    [['unreachable', 'refused', 'timeout'], 'refused', 'FLOW_REFUSED'],
+    [['unreachable', 'timeout'], 'timeout', 'FLOW_TIMEOUT'],
+    [['unreachable', 'overloaded'], 'too-many', 'TOO_MANY_FLOWS'],
+    [['unreachable', 'not-here'], 'unreachable', 'FLOW_UNREACHABLE'],
+    [['draining', 'not-here'], 'no-instance', 'NO_INSTANCE'],
+    [['refused', 'not-allowed'], 'not-allowed', 'NOT_ALLOWED'],
+    [['bad-request'], 'no-instance', 'NO_INSTANCE'],
+    [['unreachable', 'dropped'], 'timeout', 'FLOW_TIMEOUT'],
+  ]
+  for (const [outcomes, end, code] of rows) {
+    const tries = outcomes.map((outcome) => ({ outcome }))
+    t.same(whyLost('refused', tries), { end, code }, outcomes.join(', '))
+  }
+  t.same(whyLost('timeout', [{ outcome: 'refused' }]), { end: 'timeout', code: 'FLOW_TIMEOUT' })
 })

@@ -353,14 +353,14 @@ t.test('nobody answers well: RST, and the reason is kept', async (t) => {
   const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
   await using here = await agent({
     services,
-    sessions: [refusing('edge/b', 'unreachable'), refusing('edge/c', 'overloaded')],
+    sessions: [refusing('edge/b', 'unreachable'), refusing('edge/c', 'refused')],
   })
   using client = await here.call(CART)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
   const [failure] = here.parts.book.failures()
   t.match(failure, { end: 'refused', name: `${CART}.any.rr.local` })
-  t.match(failure?.reason, /cart.prod.0: unreachable .*cart.prod.1: overloaded/)
+  t.match(failure?.reason, /cart.prod.0: unreachable .*cart.prod.1: refused/)
   t.match(await here.log.line('flow refused'), { level: 'warn', fields: { end: 'refused', port: 80 } })
   t.match(
     await here.parts.metrics.registry.metrics(),
@@ -587,7 +587,7 @@ t.test('limits of the destination', async (t) => {
         [`${CART}.1`]: { host: '169.254.169.254', port: 80 },
       },
     })
-    t.equal(await ask(there.inbound, 0), 'unreachable')
+    t.equal(await ask(there.inbound, 0), 'refused')
     t.equal(await ask(there.inbound, 1), 'not-here', 'cloud metadata is never reached')
     await using own = await serve(() => t.fail('the agent reached itself'))
     await using guarded = await destination({

@@ -1,0 +1,38 @@
+import type { ErrorCode } from '../src/errors.ts'
+import type { Try } from './connect.ts'
+import type { FlowEnd } from './flow-book.ts'
+
+/*
+ * What a caller is told when no instance took its flow: the most telling of the tries.
+ *
+ *   a try was        end            SOCKS5 (RFC 1928 §6)      HTTP
+ *   not-allowed      not-allowed    2 not allowed             403
+ *   refused          refused        5 connection refused      502
+ *   timeout, silent  timeout        6 TTL expired             504
+ *   overloaded       too-many       1 general failure         503
+ *   unreachable      unreachable    4 host unreachable        502
+ *   anything else    no-instance    4 host unreachable        502      not here, draining: the table is behind
+ *
+ * Callers of a VIP are told all of it by RST, before any byte.
+ */
+
+export interface Lost {
+  end: FlowEnd
+  code: ErrorCode
+}
+
+const TELLING: readonly (readonly [Try['outcome'], Lost])[] = [
+  ['not-allowed', { end: 'not-allowed', code: 'NOT_ALLOWED' }],
+  ['refused', { end: 'refused', code: 'FLOW_REFUSED' }],
+  ['timeout', { end: 'timeout', code: 'FLOW_TIMEOUT' }],
+  ['dropped', { end: 'timeout', code: 'FLOW_TIMEOUT' }],
+  ['overloaded', { end: 'too-many', code: 'TOO_MANY_FLOWS' }],
+  ['unreachable', { end: 'unreachable', code: 'FLOW_UNREACHABLE' }],
+]
+
+/** `timeout`: the flow's own deadline came before all had answered. */
+export function whyLost(why: 'refused' | 'timeout', tries: readonly Pick<Try, 'outcome'>[]): Lost {
+  if (why === 'timeout') return { end: 'timeout', code: 'FLOW_TIMEOUT' }
+  const found = TELLING.find(([outcome]) => tries.some((made) => made.outcome === outcome))
+  return found?.[1] ?? { end: 'no-instance', code: 'NO_INSTANCE' }
+}
