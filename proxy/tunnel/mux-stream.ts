@@ -3,6 +3,7 @@ import type { Carrier } from './carrier.ts'
 import { FRAME, frameInvalid, HEADER_BYTES, MAX_PAYLOAD, writeHeader } from './frame.ts'
 import type { TunnelLimits } from './limits.ts'
 import type { Turn } from './outbox.ts'
+import { Retained } from './retained.ts'
 import { Window } from './window.ts'
 
 /** The session a stream belongs to, as the stream sees it. */
@@ -37,7 +38,7 @@ const CROWDED = 32 * 1024 * 1024
  * Both directions are counted in bytes since the start. Sender: sent ≤ allowed = consumed (as ACK said) + window. Receiver:
  * promised = the largest such sum it ever sent; more than that from the peer is FRAME_INVALID.
  *
- * Hot path: write and data move references; the one copy is into the carrier's outgoing buffer.
+ * Hot path: a chunk is copied once into what is kept until the peer has consumed it, and once into the carrier's batch.
  */
 export class MuxStream implements Stream, Turn {
   readonly id: number
@@ -48,9 +49,8 @@ export class MuxStream implements Stream, Turn {
   hasTurn = false
   readonly #owner: StreamOwner
   // sending
-  #chunks: Buffer[] = []
-  #chunkAt = 0
-  #offset = 0
+  readonly #retained = new Retained()
+  #forgotten = 0
   #queued = 0
   #sent = 0
   #allowed: number
@@ -100,7 +100,7 @@ export class MuxStream implements Stream, Turn {
 
   write(chunk: Buffer): boolean {
     if (this.state === 'closed' || this.#isEnding || chunk.length === 0) return true
-    this.#chunks.push(Buffer.from(chunk))
+    this.#retained.push(chunk)
     this.#queued += chunk.length
     this.carrier.backlog += chunk.length
     if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
@@ -171,25 +171,7 @@ export class MuxStream implements Stream, Turn {
     this.#sent += size
     this.#queued -= size
     this.carrier.backlog -= size
-    const end = at + size
-    while (at < end) {
-      const chunk = this.#chunks[this.#chunkAt]!
-      const step = Math.min(chunk.length - this.#offset, end - at)
-      chunk.copy(out, at, this.#offset, this.#offset + step)
-      at += step
-      this.#offset += step
-      if (this.#offset === chunk.length) {
-        this.#offset = 0
-        this.#chunkAt += 1
-      }
-    }
-    if (this.#queued === 0) {
-      this.#chunks.length = 0
-      this.#chunkAt = 0
-    } else if (this.#chunkAt >= 64) {
-      this.#chunks.splice(0, this.#chunkAt) // what was sent may go
-      this.#chunkAt = 0
-    }
+    this.#retained.read(out, at, size)
   }
 
   drained(): void {
@@ -224,6 +206,10 @@ export class MuxStream implements Stream, Turn {
   gotAck(consumed: number, windowBytes: number): void {
     if (consumed > this.#sent) throw frameInvalid('ACK of bytes that were not sent', { stream: this.id })
     this.#allowed = Math.max(this.#allowed, consumed + windowBytes)
+    if (consumed > this.#forgotten) {
+      this.#retained.drop(consumed - this.#forgotten)
+      this.#forgotten = consumed
+    }
     if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
   }
 
@@ -246,7 +232,7 @@ export class MuxStream implements Stream, Turn {
     this.#owner.held(this.#consumed - this.#received)
     this.carrier.backlog -= this.#queued
     this.#queued = 0
-    this.#chunks = []
+    this.#retained.clear()
     this.#owner.freed(this)
   }
 }

@@ -133,7 +133,7 @@ export class Listener implements StreamEvents, Ears {
   data(chunk: Buffer): void {
     if (this.log.at(-1) !== 'data') this.log.push('data')
     this.bytes += chunk.length
-    this.chunks.push(chunk)
+    this.chunks.push(Buffer.from(chunk)) // a chunk is only good during the call
     if (this.consumes) this.stream?.consumed(chunk.length)
   }
 
