@@ -1,0 +1,68 @@
+import { join } from 'node:path'
+import type { AgentConfig } from '../config.ts'
+import { MeshError } from '../errors.ts'
+import type { Identity } from '../identity/contract.ts'
+import type { HeldIdentity } from '../identity/held.ts'
+import { nodeIdOf } from '../identity/principal.ts'
+import type { Clock } from '../kit/clock.ts'
+import type { Lifetime } from '../kit/lifetime.ts'
+import type { Metrics } from '../metrics.ts'
+import { ulaPrefix, vipRange, type VipRange } from '../model/address.ts'
+import type { NodeId } from '../model/ids.ts'
+import type { Ops } from '../ops.ts'
+import { enrolNode } from '../orchestrator/worker/join.ts'
+import { claimPrefix } from '../prefix.ts'
+import { OwnAddresses } from './own-addresses.ts'
+
+/** Who this node is, and the addresses that are its own. */
+export interface Member {
+  readonly self: NodeId
+  readonly identity: HeldIdentity
+  /** Of its cluster. */
+  readonly url: string
+  /** Its own block of 127/8, in every mode. */
+  readonly loopback: VipRange
+  /** Where services are, on this node. */
+  readonly vips: VipRange
+  readonly own: OwnAddresses
+  readonly ops: Ops
+  /** What `/readyz` shows; each part sets its own. */
+  readonly claims: { uplink: boolean; resolver: boolean }
+}
+
+export interface MemberOptions {
+  dir: string
+  config: AgentConfig
+  /** At the first start only. */
+  token?: string
+  clock: Clock
+  metrics: Metrics
+}
+
+/** Enrols, or finds the certificate from last time, and claims a prefix. */
+export async function becomeMember(life: Lifetime, options: MemberOptions): Promise<Member> {
+  const { dir, config, token, clock, metrics } = options
+  const { identity, url } = await enrolNode(
+    { dir: join(dir, 'identity'), name: config.name, clock, ...(token === undefined ? {} : { token }) },
+    life.signal,
+  )
+  const self = nodeOf(identity)
+  const claims = { uplink: false, resolver: false }
+  const isHost = config.mode === 'host'
+  const { loopback, ops } = await claimPrefix(isHost ? 'auto' : config.prefix, dir, { metrics, ready: () => claims })
+  life.use(ops)
+  const vips = isHost ? hostRange(config.prefix, identity) : loopback
+  return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), ops, claims }
+}
+
+/** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */
+function nodeOf({ principal }: Identity): NodeId {
+  if (principal.role !== 'node')
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'this is not a node’s certificate', role: principal.role })
+  return nodeIdOf(principal)
+}
+
+/** The prefix of host mode: 10.30.0.0/16 unless configured, and the mesh's own ULA for IPv6. */
+function hostRange(prefix: string, { principal }: Identity): VipRange {
+  return vipRange(prefix === 'auto' ? '10.30.0.0/16' : prefix, ulaPrefix(principal.mesh))
+}

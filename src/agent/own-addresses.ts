@@ -1,0 +1,34 @@
+import { networkInterfaces } from 'node:os'
+import { localAddresses, printHostPort } from '../../proxy/paths/addresses.ts'
+import { addressToVip, type VipRange } from '../model/address.ts'
+
+/** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */
+export class OwnAddresses {
+  readonly #ranges: readonly VipRange[]
+  readonly #ports = new Set<number>()
+
+  constructor(...ranges: readonly VipRange[]) {
+    this.#ranges = ranges
+  }
+
+  add(...ports: ReadonlyArray<number | string>): void {
+    for (const port of ports) this.#ports.add(Number(port))
+  }
+
+  readonly isVip = (address: string): boolean =>
+    this.#ranges.some((range) => addressToVip(range, address) !== undefined && !address.startsWith('127.0.0.'))
+
+  readonly forbids = (address: string, port: number): boolean =>
+    this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))
+}
+
+function isThisMachine(address: string): boolean {
+  if (/^(?:127\.|::1$|0\.0\.0\.0$|::$|::ffff:127\.)/.test(address)) return true
+  return Object.values(networkInterfaces()).some((addresses) => addresses?.some((own) => own.address === address))
+}
+
+/** Where others may dial us. A listener on loopback is reached on loopback only. */
+export function reachableAt(host: string, port: number, own: OwnAddresses): string[] {
+  const isAny = host === '0.0.0.0' || host === '::'
+  return isAny ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
+}

@@ -1,0 +1,148 @@
+import { callerAddress } from '../../proxy/caller-address.ts'
+import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
+import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
+import type { RawConnection } from '../../proxy/paths/contract.ts'
+import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
+import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { hostPort } from '../config.ts'
+import { isMeshError, MeshError } from '../errors.ts'
+import type { Identity } from '../identity/contract.ts'
+import { connectSecure, createAcceptor } from '../identity/peer-tls.ts'
+import { clientOptions, verifyServer } from '../identity/tls.ts'
+import type { Lifetime } from '../kit/lifetime.ts'
+import type { InstanceId, NodeId } from '../model/ids.ts'
+import type { Ground } from './ground.ts'
+import type { Knowledge } from './knowledge.ts'
+import type { Member } from './member.ts'
+import { reachableAt } from './own-addresses.ts'
+import type { InstancesHere } from './work.ts'
+
+/*
+ * How we reach other nodes, and they us. Wired here: dialers and listeners of every path, TLS on them, the sessions,
+ * and `inbound`, which takes the streams that others open.
+ */
+
+export interface Reach {
+  readonly peers: TunnelPeers
+  readonly inbound: Inbound
+  readonly listener: DirectListener
+  /** What an instance sees its caller under. */
+  readonly addressOf: (caller: InstanceId) => string | undefined
+  /** Where others may dial us, now. */
+  readonly candidates: () => string[]
+  /** Their certificates no longer count. */
+  readonly revoke: (nodes: readonly NodeId[]) => void
+}
+
+export async function openReach(
+  ground: Ground,
+  member: Member,
+  { table, interests }: Knowledge,
+  here: InstancesHere,
+): Promise<Reach> {
+  const { life, self, config, clock, log, metrics } = ground
+  const { identity, own, loopback } = member
+  const drainMs = config.drainSeconds * 1_000
+  const addressOf = callerAddress(table, loopback)
+  const inbound = await Inbound.start({
+    table,
+    interests,
+    self,
+    endpointOf: here.endpointOf,
+    isDraining: here.isDraining,
+    forbids: own.forbids,
+    addressOf,
+    limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs },
+    log,
+    metrics,
+  })
+  const revoked = new Set<NodeId>()
+  const direct = directDialer({ exclude: own.isVip })
+  const peers = life.use(
+    openPeers({
+      self,
+      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })],
+      secure: secureWith(identity, revoked, direct, life),
+      accept: inbound.take,
+      reach: (node) => table.node(node),
+      clock,
+      log,
+      metrics,
+      drainMs,
+    }),
+  )
+  const listener = await DirectListener.start(hostPort(config.listen), (raw) => peers.incoming(raw), log)
+  return {
+    peers,
+    inbound,
+    listener,
+    addressOf,
+    candidates: () => [...config.advertise, ...reachableAt(hostPort(config.listen).host, listener.port, own)],
+    revoke: (nodes) => {
+      for (const node of nodes) {
+        revoked.add(node)
+        peers.cut(node)
+      }
+    },
+  }
+}
+
+/** Keeps this node reachable through its cluster's relay. */
+export async function listenAtRelay(
+  { life, clock, log }: Ground,
+  { identity, url }: Member,
+  { peers }: Reach,
+): Promise<RelayListener> {
+  return life.use(
+    await RelayListener.start(
+      {
+        url: `${url.replace(/^http/, 'ws')}/relay`,
+        credentials: () => clusterCredentials(identity),
+        onConnection: (raw) => peers.incoming(raw),
+        clock,
+      },
+      log,
+    ),
+  )
+}
+
+/** How the node proves itself to the relay, which is its cluster's or another's. */
+function clusterCredentials(identity: Identity): ReturnType<RelayCredentials> {
+  const isCluster = ({ role, mesh }: Identity['principal']) => role === 'cluster' && mesh === identity.principal.mesh
+  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster) }
+}
+
+/** TLS on every path, and no node whose certificate was revoked. */
+function secureWith(
+  identity: Identity,
+  revoked: ReadonlySet<NodeId>,
+  direct: DirectDialer,
+  life: Lifetime,
+): PeersOptions['secure'] {
+  const acceptor = life.use(createAcceptor(identity))
+  const demand = (node: NodeId) => {
+    if (revoked.has(node)) throw new MeshError('PEER_REFUSED', { node, reason: 'its certificate was revoked' })
+  }
+  return {
+    connect: async ({ stream, path, via }: RawConnection, node, signal) => {
+      demand(node)
+      try {
+        return await connectSecure(stream, identity, node, signal)
+      } catch (error) {
+        // another site's equal private address: not to be tried first again
+        if (path === 'direct' && isMeshError(error, 'PEER_REFUSED')) direct.distrust(node, via)
+        throw error
+      }
+    },
+    accept: async ({ stream }) => {
+      const accepted = await acceptor.accept(stream)
+      try {
+        demand(accepted.peer)
+      } catch (error) {
+        accepted.stream.destroy()
+        throw error
+      }
+      return accepted
+    },
+  }
+}
