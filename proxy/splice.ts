@@ -1,5 +1,7 @@
 import type { Socket } from 'node:net'
 import { resetSocket } from './reset.ts'
+import { Inlet } from './socket/inlet.ts'
+import { Outlet } from './socket/outlet.ts'
 import type { Stream, StreamEvents } from './tunnel/contract.ts'
 
 /*
@@ -113,40 +115,35 @@ export class Side implements Carried {
  */
 export class SocketStream implements Stream {
   readonly #socket: Socket
+  readonly #inlet: Inlet
+  readonly #outlet: Outlet
+  readonly #events: Carried
   #unconsumed = 0
-  #isPaused = true
   #isReset = false
+  #hasEnded = false
 
   constructor(socket: Socket, events: Carried) {
     this.#socket = socket
-    let hasEnded = false
-    socket.pause()
-    socket.on('data', (chunk: Buffer) => {
-      this.#unconsumed += chunk.length
-      events.data(chunk)
-      if (this.#unconsumed > 0 && !this.#isPaused) {
-        this.#isPaused = true
-        socket.pause()
-      }
-    })
+    this.#events = events
+    this.#inlet = new Inlet(socket, (chunk) => this.#data(chunk))
+    this.#outlet = new Outlet(socket)
     socket.on('end', () => {
-      hasEnded = true
+      this.#hasEnded = true
       if (!this.#isReset) events.end()
     })
     socket.on('drain', () => events.drain())
-    socket.on('error', () => undefined) // `close` follows and tells it
+    socket.on('error', ignore) // `close` follows and tells it
     socket.on('close', () => {
-      if (!this.#isReset && !(hasEnded && socket.writableFinished)) events.reset()
+      if (!this.#isReset && !(this.#hasEnded && socket.writableFinished)) events.reset()
     })
   }
 
   start(): void {
-    this.#isPaused = false
-    this.#socket.resume()
+    this.#inlet.start()
   }
 
   write(chunk: Buffer): boolean {
-    return this.#socket.write(chunk)
+    return this.#outlet.write(chunk)
   }
 
   /** A connection carries none. */
@@ -155,14 +152,13 @@ export class SocketStream implements Stream {
   }
 
   end(): void {
+    this.#outlet.flush()
     this.#socket.end()
   }
 
   consumed(bytes: number): void {
     this.#unconsumed -= bytes
-    if (this.#unconsumed > 0 || !this.#isPaused) return
-    this.#isPaused = false
-    this.#socket.resume()
+    if (this.#unconsumed <= 0) this.#inlet.start()
   }
 
   reset(): void {
@@ -170,6 +166,16 @@ export class SocketStream implements Stream {
     this.#isReset = true
     resetSocket(this.#socket)
   }
+
+  #data(chunk: Buffer): boolean {
+    this.#unconsumed += chunk.length
+    this.#events.data(chunk)
+    return this.#unconsumed <= 0
+  }
+}
+
+function ignore(): void {
+  // nothing to do
 }
 
 /** A socket to an instance of this node as a Stream: the far side on the path `local`. */

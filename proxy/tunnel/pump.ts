@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { Inlet } from '../socket/inlet.ts'
 import type { Carrier } from './carrier.ts'
 import { frameInvalid } from './frame.ts'
 
@@ -37,7 +38,10 @@ export class Pump {
     this.#copies = stream instanceof Socket
     this.#lost = lost
     carrier.wake = () => this.#schedule()
-    stream.on('data', (chunk: Buffer) => this.#receive(chunk))
+    if (stream instanceof Socket) {
+      const inlet = new Inlet(stream, (chunk) => this.#receive(chunk))
+      queueMicrotask(() => inlet.start()) // whoever made the pump is ready for frames by then
+    } else stream.on('data', (chunk: Buffer) => this.#receive(chunk))
     stream.on('end', () => this.cut())
     stream.on('error', (error: Error) => this.cut(error))
     stream.on('close', () => this.cut())
@@ -62,13 +66,14 @@ export class Pump {
     this.#lost(reason)
   }
 
-  #receive(chunk: Buffer): void {
-    if (this.#state === 'closed') return
+  #receive(chunk: Buffer): boolean {
+    if (this.#state === 'closed') return false
     try {
       this.#carrier.receive(chunk)
     } catch (error) {
       this.cut(error instanceof Error ? error : new Error(String(error)))
     }
+    return true
   }
 
   #schedule(): void {
