@@ -1,99 +1,163 @@
-import { execFile } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
-import type { Lane, Started } from './lanes.ts'
+import { askAgent } from '../../src/local-api.ts'
+import type { PeerReport, ResolveReport, StatusReport } from '../../src/reports.ts'
+import type { Program } from '../lab/program.ts'
+import { type Ground, type Side, until } from './ground.ts'
+import type { Place } from './loads/iperf3.ts'
 
-const run = promisify(execFile)
-/** As the launcher's first line says, which is not read when Node is named. */
-const launcher = [
-  '--max-semi-space-size=2',
-  '--single-threaded-gc',
+/**
+ * Ours, as a user starts it: `hedgerow root`, `hedgerow cluster` and two agents, a process each, with all that is on by default:
+ * mutual TLS, policies, metrics, and a line in the log for each flow (into a file).
+ *
+ *     a: root, cluster, agent a            b: agent b
+ */
+const HEDGEROW = [
+  process.execPath,
+  // As the launcher's first line says, which is not read when Node is named.
+  ...(/^#!.*node\s+(.*)$/m.exec(readFileSync(new URL('../../src/hedgerow.js', import.meta.url), 'utf8'))?.[1] ?? '')
+    .split(/\s+/)
+    .filter((word) => word.startsWith('--')),
   new URL('../../src/hedgerow.js', import.meta.url).pathname,
 ]
+const CLUSTER = 'edge'
 
-/** `hedgerow up` and a second agent; the origin is an external service on the second, called from the first. */
-export async function startMesh(
-  started: Started,
-  dir: string,
-  origin: { origin: number; iperf: number },
-): Promise<Omit<Lane, 'name'>> {
-  const first = join(dir, 'first')
-  const second = join(dir, 'second')
-  const hedgerow = async (...argv: string[]) =>
-    (await run(process.execPath, [...launcher, '--state', first, ...argv])).stdout
-  started.start(process.execPath, [
-    ...launcher,
-    '--state',
-    first,
-    'up',
-    '--name',
-    'caller',
-    '--listen',
-    '127.0.0.1:7550',
-  ])
-  await until(async () => (JSON.parse(await hedgerow('get', 'nodes', '-o', 'json')) as unknown[]).length > 0)
-  const { token } = JSON.parse(
-    await hedgerow('token', 'create', '--role', 'node', '--cluster', 'edge', '-o', 'json'),
-  ) as { token: string }
-  writeFileSync(join(dir, 'token'), token, { mode: 0o600 })
-  started.start(process.execPath, [
-    ...launcher,
-    '--state',
-    second,
-    'agent',
-    '--name',
-    'served',
-    '--listen',
-    '127.0.0.1:7559',
-    '--token-file',
-    join(dir, 'token'),
-  ])
-  const service = (name: string, port: number) => ({
-    microservice_name: name,
-    microservice_namespace: 'bench',
-    virtualization: 'external',
-    code: `127.0.0.1:${port}`,
-    port: String(port),
-    constraints: [{ type: 'direct', cluster: 'edge', node: 'served' }],
-  })
-  writeFileSync(
-    join(dir, 'bench.json'),
-    JSON.stringify({
-      sla_version: 'v2.0',
-      customerID: 'Admin',
-      applications: [
-        {
-          applicationID: '',
-          application_name: 'bench',
-          application_namespace: 'bench',
-          microservices: [service('web', origin.origin), service('iperf', origin.iperf)],
-        },
-      ],
-    }),
-  )
-  await until(() => hedgerow('apply', '-f', join(dir, 'bench.json')))
-  await until(
-    async () =>
-      (JSON.parse(await hedgerow('get', 'instances', '-o', 'json')) as Array<{ state: string }>).filter(
-        ({ state }) => state === 'running',
-      ).length === 2,
-  )
-  const address = async (name: string) =>
-    (JSON.parse(await hedgerow('resolve', name, '-o', 'json')) as { ipv4: string }).ipv4
-  return {
-    web: `http://${await address('bench.bench.web.bench.any.rr.local')}:${origin.origin}/`,
-    iperf: { host: await address('bench.bench.iperf.bench.any.rr.local'), port: origin.iperf },
-  }
+export interface ServiceSpec {
+  readonly name: string
+  readonly side: Side
+  /** Where it listens, on 127.0.0.1 of its side. */
+  readonly target: number
+  readonly replicas?: number
+  readonly isUdpToo?: boolean
 }
 
-/** Tries until it neither throws nor says false; the last error after 30 s. */
-async function until(attempt: () => Promise<unknown>): Promise<void> {
-  const limit = Date.now() + 30_000
-  for (;;) {
-    const outcome = await attempt().catch((error: unknown) => error as Error)
-    if (outcome !== false && !(outcome instanceof Error)) return
-    if (Date.now() > limit) throw outcome instanceof Error ? outcome : new Error('the mesh did not come up within 30 s')
-    await new Promise((resolve) => setTimeout(resolve, 300))
+export class BenchMesh {
+  readonly #ground: Ground
+  readonly #label: string
+  readonly #programs: Program[] = []
+  readonly #agents = new Map<Side, Program>()
+  #apps = 0
+  #running = 0
+
+  private constructor(ground: Ground, label: string) {
+    this.#ground = ground
+    this.#label = label
+  }
+
+  /** `label` tells the folders of several meshes on one ground apart. */
+  static async start(ground: Ground, label = ''): Promise<BenchMesh> {
+    const mesh = new BenchMesh(ground, label)
+    const [host, rootPort, clusterPort] = [ground.address('a'), await ground.port(), await ground.port()]
+    const ops = async () => ['--ops-listen', `127.0.0.1:${await ground.port()}`]
+    await mesh.#start('a', 'root', ['root', '--listen', `${host}:${rootPort}`, ...(await ops())])
+    const listen = ['--listen', `${host}:${clusterPort}`, ...(await ops())]
+    await mesh.#start('a', 'cluster', ['cluster', '--name', CLUSTER, ...listen], await mesh.#token('cluster'))
+    for (const side of ['a', 'b'] as const) {
+      const tunnel = ['--listen', `${ground.address(side)}:${await ground.port()}`]
+      const program = await mesh.#start(side, side, ['agent', '--name', side, ...tunnel], await mesh.#token('node'))
+      mesh.#agents.set(side, program)
+      await until(async () => (await mesh.status(side)).controlLink === 'up', `agent ${side} is linked`)
+    }
+    return mesh
+  }
+
+  /** Submits services as one app; resolves when all their instances run. Their names, in the same order. */
+  async serve(services: readonly ServiceSpec[], limitMs = 60_000): Promise<string[]> {
+    const app = `app${this.#apps++}`
+    const file = this.#ground.path(`${this.#label}${app}.json`)
+    const microservices = await Promise.all(services.map((service) => this.#slaOf(service)))
+    const application = { applicationID: '', application_name: app, application_namespace: 'bench', microservices }
+    writeFileSync(file, JSON.stringify({ sla_version: 'v2.0', customerID: 'Admin', applications: [application] }))
+    await this.#cli(['apply', '-f', file], limitMs)
+    this.#running += services.reduce((sum, { replicas = 1 }) => sum + replicas, 0)
+    await until(async () => (await this.#instancesThere()) >= this.#running, `${app} runs`, limitMs)
+    return services.map(({ name }) => `${app}.bench.${name}.bench.any.rr.local`)
+  }
+
+  /** Where a program on side a finds a service. */
+  async place(name: string): Promise<Place> {
+    const { ipv4, ports } = (await askAgent(this.#socket('a'), '/resolve', { name })) as ResolveReport
+    const [port] = ports
+    if (port === undefined) throw new Error(`${name} has no port`)
+    return { host: ipv4, port: port.port }
+  }
+
+  /** The name server of side a. */
+  async resolver(): Promise<Place> {
+    const [host = '', port] = (await this.status('a')).resolver.split(':')
+    return { host, port: Number(port ?? 53) }
+  }
+
+  status(side: Side): Promise<StatusReport> {
+    return askAgent(this.#socket(side), '/status') as Promise<StatusReport>
+  }
+
+  /** What agent a says of its session with agent b. */
+  async peer(): Promise<PeerReport | undefined> {
+    return ((await askAgent(this.#socket('a'), '/peers')) as PeerReport[])[0]
+  }
+
+  pid(side: Side): number {
+    return (this.#agents.get(side) as Program).pid
+  }
+
+  /** Ends its processes before the ground does. */
+  async stop(): Promise<void> {
+    for (const program of this.#programs.toReversed()) await program.stop()
+  }
+
+  #state(name: string): string {
+    return this.#ground.path(`${this.#label}state-${name}`)
+  }
+
+  #socket(side: Side): string {
+    return join(this.#state(side), 'agent', 'agent.sock')
+  }
+
+  /** Both agents together: those that are placed on a node are told by its status. */
+  async #instancesThere(): Promise<number> {
+    const here = await Promise.all([this.status('a'), this.status('b')])
+    if (here.reduce((sum, { instancesHere }) => sum + instancesHere, 0) < this.#running) return 0
+    const instances = JSON.parse(await this.#cli(['get', 'instances', '-o', 'json'])) as Array<{ state: string }>
+    return instances.filter(({ state }) => state === 'running').length
+  }
+
+  async #slaOf({ name, side, target, replicas = 1, isUdpToo = false }: ServiceSpec): Promise<object> {
+    const port = await this.#ground.port()
+    return {
+      microservice_name: name,
+      microservice_namespace: 'bench',
+      virtualization: 'external',
+      code: `127.0.0.1:${target}`,
+      port: isUdpToo ? `${port}:${target}/tcp;${port}:${target}/udp` : `${port}:${target}`,
+      replicas,
+      // Looked at once and then rarely: a look is a connection, which a load tool's receiver would take for a caller.
+      check: { type: 'tcp', interval_ms: 600_000 },
+      constraints: [{ type: 'direct', cluster: CLUSTER, node: side }],
+    }
+  }
+
+  async #token(role: 'cluster' | 'node'): Promise<string> {
+    const argv = ['token', 'create', '--role', role, '--cluster', CLUSTER, '-o', 'json']
+    return (JSON.parse(await this.#cli(argv)) as { token: string }).token
+  }
+
+  #cli(argv: readonly string[], timeoutMs = 60_000): Promise<string> {
+    return this.#ground.text('a', [...HEDGEROW, '--state', this.#state('root'), ...argv], timeoutMs)
+  }
+
+  /** Starts a role and waits for the summary it prints once it runs. The token goes by environment, which others cannot read. */
+  async #start(side: Side, name: string, argv: readonly string[], token?: string): Promise<Program> {
+    const file = `${this.#label}${name}.log`
+    const state = ['--state', this.#state(name)]
+    const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
+    const program = this.#ground.start(side, [...HEDGEROW, ...state, ...argv, '-o', 'json'], { file, env })
+    this.#programs.push(program)
+    await until(() => {
+      const said = existsSync(this.#ground.path(file)) ? readFileSync(this.#ground.path(file), 'utf8') : ''
+      if (program.exit !== undefined) throw new Error(`hedgerow ${argv[0]}: ${program.exit}: ${said.slice(-500)}`)
+      return /^}$/m.test(said)
+    }, `hedgerow ${argv[0]} runs`)
+    return program
   }
 }

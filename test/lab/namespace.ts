@@ -92,7 +92,7 @@ function isStale(name: string): boolean {
 }
 
 /** When a process began, in clock ticks since boot (proc(5), field 22, counted after the name in brackets). */
-function startOf(pid: number): string | undefined {
+export function startOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]

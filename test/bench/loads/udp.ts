@@ -1,0 +1,43 @@
+/*
+ * The highest rate that loses less than 1 %: doubled until too much is lost, then halved between the two.
+ *
+ *     12 k ok ─▶ 24 k ok ─▶ 48 k lost ─▶ 36 k ok ─▶ 42 k lost ─▶ 39 k …
+ *
+ * A rate that loses too much is tried once more, because another process may have had the core.
+ */
+export interface Sent {
+  /** Datagrams that arrived, a second. */
+  perSecond: number
+  /** The share that did not. */
+  lost: number
+}
+
+export const LOST_AT_MOST = 0.01
+
+/** How near the two ends of the search must come, as a share. */
+const CLOSE = 0.06
+
+/** Datagrams a second that arrive at the highest rate with little enough lost; 0 when even the first rate loses more. */
+export async function highestRate(
+  send: (perSecond: number) => Promise<Sent>,
+  { first = 10_000, most = 1_000_000 }: { first?: number; most?: number } = {},
+): Promise<number> {
+  let arrived = 0
+  let good = 0
+  let bad = most
+  for (let rate = first; bad - good > CLOSE * bad; rate = bad === most ? Math.min(2 * rate, most) : (good + bad) / 2) {
+    const sent = await twice(send, rate)
+    if (sent.lost < LOST_AT_MOST) {
+      if (sent.perSecond < rate * 0.9) return sent.perSecond // the sender itself can no more
+      good = rate
+      arrived = sent.perSecond
+    } else bad = rate
+    if (bad < first / 8) break
+  }
+  return arrived
+}
+
+async function twice(send: (perSecond: number) => Promise<Sent>, rate: number): Promise<Sent> {
+  const sent = await send(rate)
+  return sent.lost < LOST_AT_MOST ? sent : send(rate)
+}

@@ -1,0 +1,124 @@
+import { writeFileSync } from 'node:fs'
+import type { Ground, Side } from '../ground.ts'
+
+/**
+ * HAProxy three ways, configured as its users would for speed: event loop threads as it chooses itself (one for each core),
+ * TCP_NODELAY and splicing as by default, `maxconn` only because a process here may have 20,000 descriptors.
+ *
+ *     origin   answers any request from memory; the same for every lane
+ *     hop      caller ─▶ HAProxy ─▶ origin, mode tcp, on one machine
+ *     pair     caller ─▶ HAProxy ══ TLS 1.3, certificates on both sides ══▶ HAProxy ─▶ origin, mode tcp
+ *
+ * In `mode tcp` a connection between the pair lives as long as the caller's, so keep-alive callers keep theirs; new ones
+ * resume TLS sessions (HAProxy's default). ECDSA P-256 and AES-128-GCM, as our agents use.
+ */
+export interface PairPort {
+  /** Where the caller connects, on side a. */
+  readonly front: number
+  /** What it gets to, on side b. */
+  readonly target: number
+}
+
+const HEAD = `global
+  maxconn 9500
+defaults
+  timeout connect 5s
+  timeout client 5m
+  timeout server 5m
+`
+
+/** A web server that answers every request with 15 bytes. */
+export async function startOrigin(ground: Ground, side: Side): Promise<number> {
+  const port = await ground.port()
+  await start(
+    ground,
+    side,
+    `origin-${side}`,
+    [port],
+    `frontend origin
+  mode http
+  bind ${bindOf(ground, port)}
+  http-request return status 200 content-type text/plain string "hedgerow bench\\n"
+`,
+  )
+  return port
+}
+
+/** The front port of one plain hop to a port on the same side. */
+export async function startHop(ground: Ground, side: Side, target: number): Promise<number> {
+  const front = await ground.port()
+  const text = `listen hop\n  mode tcp\n  bind 127.0.0.1:${front}\n  server o 127.0.0.1:${target}\n`
+  await start(ground, side, `hop-${side}`, [front], text)
+  return front
+}
+
+/** The front ports on side a, one for each target on side b; and the processes, for their memory. */
+export async function startPair(
+  ground: Ground,
+  targets: readonly number[],
+): Promise<{ fronts: number[]; pids: number[] }> {
+  const pem = await certificate(ground)
+  const ports = await Promise.all(
+    targets.map(async (target) => ({ target, front: await ground.port(), back: await ground.port() })),
+  )
+  const back = ports.map(
+    ({ target, back: port }) => `listen b${port}
+  mode tcp
+  bind ${ground.address('b')}:${port} ssl crt ${pem.both} ssl-min-ver TLSv1.3 verify required ca-file ${pem.authority}
+  server o 127.0.0.1:${target}
+`,
+  )
+  const front = ports.map(
+    ({ front: port, back: to }) => `listen f${port}
+  mode tcp
+  bind 127.0.0.1:${port}
+  server b ${ground.address('b')}:${to} ssl verify required ca-file ${pem.authority} ssl-min-ver TLSv1.3 crt ${pem.both}
+`,
+  )
+  const pids = [
+    await start(
+      ground,
+      'b',
+      'pair-b',
+      ports.map(({ back: port }) => port),
+      back.join(''),
+    ),
+    await start(
+      ground,
+      'a',
+      'pair-a',
+      ports.map(({ front: port }) => port),
+      front.join(''),
+    ),
+  ]
+  return { fronts: ports.map(({ front: port }) => port), pids }
+}
+
+async function start(
+  ground: Ground,
+  side: Side,
+  name: string,
+  ports: readonly number[],
+  text: string,
+): Promise<number> {
+  const file = ground.path(`${name}.cfg`)
+  writeFileSync(file, HEAD + text)
+  const program = ground.start(side, ['haproxy', '-db', '-f', file])
+  for (const port of ports) await ground.listening(program, port)
+  return program.pid
+}
+
+/** Everywhere in a namespace; on a real machine only loopback. */
+function bindOf({ kind }: Ground, port: number): string {
+  return kind === 'loopback' ? `127.0.0.1:${port}` : `0.0.0.0:${port}`
+}
+
+/** One self-signed certificate that both sides show and trust. */
+async function certificate(ground: Ground): Promise<{ both: string; authority: string }> {
+  const [key, authority, both] = [ground.path('key.pem'), ground.path('cert.pem'), ground.path('both.pem')]
+  const subject = ['-subj', '/CN=bench', '-days', '2', '-keyout', key, '-out', authority]
+  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+  await ground.text('a', ['openssl', 'req', '-x509', ...curve, ...subject])
+  await ground.text('a', ['sh', '-c', 'cat "$1" "$2" > "$0"', both, authority, key])
+  return { both, authority }
+}

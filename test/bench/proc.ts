@@ -1,0 +1,17 @@
+import { readFileSync } from 'node:fs'
+
+/** proc(5): CPU time is counted in ticks of 10 ms. */
+const TICKS_A_SECOND = 100
+
+/** Seconds of CPU that the process has used, all threads, user and system. */
+export function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND
+}
+
+/** Resident memory in MiB. */
+export function rssMib(pid: number): number {
+  const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  return Number(kib) / 1_024
+}

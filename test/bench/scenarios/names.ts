@@ -1,0 +1,37 @@
+import { type Bench, DNSMASQ, type Scenario } from '../bench.ts'
+import { dnsperf } from '../loads/dnsperf.ts'
+import type { Place } from '../loads/iperf3.ts'
+import { OURS } from '../table.ts'
+
+const RATE = 'DNS answers/s'
+const P99 = 'DNS, p99 at half of that'
+
+/** The same names: ours answers VIPs from its table, dnsmasq from address records. */
+export const names: Scenario = {
+  rows: [
+    { measure: RATE, unit: '1/s', better: 'higher', against: { [DNSMASQ]: 0.8 } },
+    { measure: P99, unit: 'ms', better: 'lower', against: { [DNSMASQ]: 'report' } },
+  ],
+  needs: ['dnsperf', 'haproxy'],
+  lanes: [
+    {
+      name: OURS,
+      measure: async (bench) => ask(bench, await (await bench.ours()).mesh.resolver(), await bench.names()),
+    },
+    {
+      name: DNSMASQ,
+      needs: ['dnsmasq'],
+      measure: async (bench) => {
+        const all = await bench.names()
+        return ask(bench, await bench.dnsmasq(all), all)
+      },
+    },
+  ],
+}
+
+async function ask({ ground, seconds }: Bench, place: Place, all: readonly string[]): Promise<Record<string, number>> {
+  await dnsperf(ground, place, all, { seconds: 1, perSecond: 500 }) // asked for the first time, a name costs a question upward
+  const { perSecond } = await dnsperf(ground, place, all, { seconds })
+  const { p99 = Number.NaN } = await dnsperf(ground, place, all, { seconds, perSecond: perSecond / 2 })
+  return { [RATE]: perSecond, [P99]: p99 }
+}
