@@ -4,7 +4,7 @@ import type { InstanceId, NodeId } from '../src/model/ids.ts'
 import type { Instance } from '../src/model/instance.ts'
 import type { TableView } from '../src/table/view.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
-import { encodeRequest, type FlowRequest } from './request.ts'
+import { encodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { localStream, type Carried } from './splice.ts'
 import type { PathKind, Peers, Refusal, Session, Stream, StreamEvents } from './tunnel/contract.ts'
 
@@ -14,7 +14,7 @@ export interface AttemptParts {
   readonly peers: Peers
   readonly self: NodeId
   /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
-  readonly endpointOf: (instance: InstanceId, port: number) => Endpoint | undefined
+  readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
   readonly clock: Clock
   /** How local instances are dialled. */
   readonly dial: (request: FlowRequest) => DialOptions
@@ -44,7 +44,8 @@ export class Attempt implements StreamEvents {
 
   start(request: FlowRequest, parts: AttemptParts): void {
     const { node, id } = this.instance
-    if (node === parts.self) return this.#dial(parts.endpointOf(id, request.port), parts.dial(request))
+    if (node === parts.self)
+      return this.#dial(parts.endpointOf(id, request.port, request.protocol), parts.dial(request))
     const session = parts.peers.existing(node)
     if (session !== undefined) return this.#open(session, request)
     const reach = parts.table.node(node)

@@ -4,7 +4,7 @@ import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Metrics } from '../src/metrics.ts'
 import type { InstanceId, NodeId } from '../src/model/ids.ts'
 import type { FlowMode } from './flow.ts'
-import type { Joint } from './splice.ts'
+import type { Protocol } from './request.ts'
 import type { PathKind } from './tunnel/contract.ts'
 
 /** How a flow ended: the label of the metric and the word in the log. */
@@ -28,6 +28,7 @@ export interface FlowLine {
   caller: string
   name: string
   port: number
+  protocol: Protocol
   mode: FlowMode
   /** Absent until an instance has answered. */
   instance?: InstanceId
@@ -44,15 +45,23 @@ export interface EndedFlow extends FlowLine {
   reason: string
 }
 
+/** What joins the two sides of a flow, as the book sees it: bytes from the caller, and to it. */
+export interface Carrying {
+  readonly near: { readonly bytes: number }
+  readonly far: { readonly bytes: number }
+}
+
 /** A flow in the book while it is open. */
 export interface OpenFlow {
   readonly id: string
   readonly caller: string
   readonly name: string
   readonly port: number
+  readonly protocol: Protocol
   readonly mode: FlowMode
+  readonly policy: string
   readonly startedAt: number
-  readonly joint: Joint
+  readonly joint: Carrying
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
@@ -72,7 +81,7 @@ export class FlowBook implements AsyncDisposable {
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #ended = new Ring<EndedFlow>(REMEMBERED)
   readonly #failed = new Ring<EndedFlow>(REMEMBERED)
-  readonly #counted = new WeakMap<Joint, { sent: number; received: number }>()
+  readonly #counted = new WeakMap<Carrying, { sent: number; received: number }>()
   readonly #prefix = randomBytes(4).toString('hex')
   #last = 0
   #isDraining = false
@@ -178,12 +187,13 @@ export class FlowBook implements AsyncDisposable {
   }
 
   #line(flow: OpenFlow): FlowLine {
-    const { id, caller, name, port, mode, instance, node, path, joint } = flow
+    const { id, caller, name, port, protocol, mode, instance, node, path, joint } = flow
     return {
       id,
       caller,
       name,
       port,
+      protocol,
       mode,
       ...(instance === undefined ? {} : { instance }),
       ...(node === undefined ? {} : { node }),
@@ -199,7 +209,7 @@ export class FlowBook implements AsyncDisposable {
   }
 
   /** The counters follow the joints once a second, so that no chunk pays for them. */
-  #countBytesOf(joint: Joint): void {
+  #countBytesOf(joint: Carrying): void {
     const counted = this.#counted.get(joint) ?? { sent: 0, received: 0 }
     this.#metrics.flowBytes.inc({ direction: 'sent' }, joint.near.bytes - counted.sent)
     this.#metrics.flowBytes.inc({ direction: 'received' }, joint.far.bytes - counted.received)

@@ -4,10 +4,11 @@ import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
 import { type InstanceId, instanceId, interestOf, type InterestKey, type NodeId } from '../src/model/ids.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
+import { portText } from './admit.ts'
 import { authorise } from './authorise.ts'
 import { dialInstance, type Endpoint } from './dial.ts'
 import { callerText } from './flow.ts'
-import { decodeRequest, type FlowRequest } from './request.ts'
+import { decodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { Joint, SocketStream } from './splice.ts'
 import type { IncomingStream, Refusal } from './tunnel/contract.ts'
 
@@ -24,13 +25,15 @@ export interface InboundParts {
   readonly interests: InterestSource
   readonly self: NodeId
   /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
-  readonly endpointOf: (instance: InstanceId, port: number) => Endpoint | undefined
+  readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
   /** A stopping instance takes no new flows. */
   readonly isDraining: (instance: InstanceId) => boolean
   /** Addresses no flow may reach: the agent's own ports (SEC-23). Link-local ones never are. */
   readonly forbids?: (address: string, port: number) => boolean
   /** The address the instance shall see its caller under (`callerAddress`). */
   readonly addressOf?: (caller: InstanceId) => string | undefined
+  /** The PROXY header for an instance that asks for one (`introduce`). */
+  readonly introduce?: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
   readonly limits: InboundLimits
   readonly log: Log
   readonly metrics: Metrics
@@ -173,12 +176,18 @@ export class Inbound implements AsyncDisposable {
 
   #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, endpoint: Endpoint): Promise<void> {
     if (opener.isGone) return Promise.resolve()
-    const { limits, forbids, addressOf } = this.#parts
+    const { limits, forbids, addressOf, introduce } = this.#parts
+    const { peer } = incoming
     const from = request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined
     const { promise, resolve } = Promise.withResolvers<void>()
     const abandon = dialInstance(
       endpoint,
-      { timeoutMs: limits.dialMs, from, forbids },
+      {
+        timeoutMs: limits.dialMs,
+        from,
+        forbids,
+        introduce: introduce && ((localPort) => introduce(request, { peer, localPort })),
+      },
       {
         connected: (socket) => {
           delete opener.abandon
@@ -272,10 +281,10 @@ export function checkRequest(peer: NodeId, request: FlowRequest, parts: Checked)
   if (!verdict.allowed) return refused('not-allowed', verdict.reason)
 
   if (!entry.service.ports.some(({ port, protocol }) => port === request.port && protocol === request.protocol)) {
-    return refused('bad-request', `${request.service} does not serve port ${request.port}`)
+    return refused('bad-request', `${request.service} does not serve port ${portText(request.port, request.protocol)}`)
   }
   const instance = instanceId(request.service, request.ordinal)
-  const endpoint = endpointOf(instance, request.port)
+  const endpoint = endpointOf(instance, request.port, request.protocol)
   if (endpoint === undefined) return refused('not-here', `${instance} does not run on ${self}`)
   if (isDraining(instance)) return refused('draining', `${instance} is stopping`)
   return { kind: 'here', instance, endpoint }

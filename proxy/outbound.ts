@@ -1,8 +1,8 @@
 import type { ErrorCode } from '../src/errors.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
+import { admit } from './admit.ts'
 import type { AttemptParts } from './attempt.ts'
-import { authorise } from './authorise.ts'
 import { connect, type Connected } from './connect.ts'
 import { callerText, type Flow, nameOf } from './flow.ts'
 import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
@@ -40,28 +40,17 @@ export const OUTBOUND_LIMITS: OutboundLimits = { maxFlows: 16_384, deadlineMs: 3
 
 /** Carries one flow from its interceptor to an instance. Resolves when the flow has ended; never rejects. */
 export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
-  const { book, table, limits, self } = parts
-  const { service } = flow.target
+  const { book, limits } = parts
+  const { target, port, caller } = flow
   const { open, gone } = enter(flow, parts)
 
-  if (book.isDraining) return refuse('too-many', 'TOO_MANY_FLOWS', 'this agent is closing')
-  if (book.size > limits.maxFlows) return refuse('too-many', 'TOO_MANY_FLOWS', `${limits.maxFlows} flows are open`)
-  if (!service.ports.some(({ port, protocol }) => port === flow.port && protocol === 'tcp')) {
-    return refuse('port-unknown', 'PORT_UNKNOWN', `${service.id} does not serve port ${flow.port}`)
-  }
-
-  const verdict = authorise(flow.caller, service)
-  if (!verdict.allowed) return refuse('not-allowed', 'NOT_ALLOWED', verdict.reason)
-
-  const entry = table.entry(service.id)
-  if (entry === undefined) return refuse('no-instance', 'SERVICE_UNKNOWN', `${service.id} is no longer known`)
-  const order = parts.balancer.order(flow.target, entry, callerText(flow.caller, self), limits.candidates)
-  if (order.instances.length === 0) return refuse('no-instance', 'NO_INSTANCE', order.reason)
+  const admission = admit({ target, port, protocol: 'tcp', caller }, parts)
+  if (admission.kind === 'refused') return refuse(admission.end, admission.code, admission.reason)
 
   const connected = await connect(
     {
-      instances: order.instances,
-      request: { service: service.id, port: flow.port, protocol: 'tcp', caller: flow.caller, flow: open.id },
+      instances: admission.instances,
+      request: { service: target.service.id, port, protocol: 'tcp', caller, flow: open.id },
       deadlineMs: limits.deadlineMs,
       onWon: (attempt) => {
         book.chosen(open, attempt.instance, attempt.path ?? 'local')
@@ -93,7 +82,7 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
 }
 
 interface Entered extends OpenFlow {
-  readonly policy: string
+  readonly joint: Joint
   readonly near: SocketStream
 }
 
@@ -111,6 +100,7 @@ function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortCo
     caller: callerText(flow.caller, parts.self),
     name: nameOf(flow.target),
     port: flow.port,
+    protocol: 'tcp',
     mode: flow.mode,
     policy: flow.target.choice.policy,
     startedAt: flow.startedAt,
@@ -128,15 +118,16 @@ function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortCo
 }
 
 /** The one place where a flow ends in the book, the metrics and the log. */
-function leave(open: Entered, end: FlowEnd, reason: string, { book, log, metrics }: OutboundParts): void {
+export function leave(open: OpenFlow, end: FlowEnd, reason: string, { book, log, metrics }: OutboundParts): void {
   const line = book.ended(open, end, reason)
-  metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end })
-  const { id, caller, name, port, mode, instance, node, path, sent, received, ageMs } = line
+  metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end, protocol: open.protocol })
+  const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, ageMs } = line
   const fields = {
     flow: id,
     caller,
     name,
     port,
+    protocol,
     mode,
     instance,
     node,
@@ -150,7 +141,7 @@ function leave(open: Entered, end: FlowEnd, reason: string, { book, log, metrics
   else log.info('flow ended', fields)
 }
 
-const END: Readonly<Record<JointEnd, FlowEnd>> = {
+export const END: Readonly<Record<JointEnd, FlowEnd>> = {
   closed: 'closed',
   'near-reset': 'caller-reset',
   'far-reset': 'instance-reset',
@@ -162,6 +153,6 @@ export function triesText({ tries }: Connected): string {
   return tries.map(({ instance, outcome, reason }) => `${instance}: ${outcome} (${reason})`).join(', ')
 }
 
-function countTries({ tries }: Connected, { metrics }: OutboundParts): void {
+export function countTries({ tries }: Connected, { metrics }: OutboundParts): void {
   for (const { outcome } of tries) metrics.candidatesTried.inc({ outcome })
 }

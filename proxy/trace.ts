@@ -1,6 +1,7 @@
 import type { InstanceId, NodeId } from '../src/model/ids.ts'
-import type { VipIndex } from '../src/model/service.ts'
+import type { ServicePort, VipIndex } from '../src/model/service.ts'
 import type { Target } from '../src/table/view.ts'
+import { portText } from './admit.ts'
 import { authorise } from './authorise.ts'
 import { connect, type Try } from './connect.ts'
 import { type Caller, callerText, nameOf } from './flow.ts'
@@ -9,17 +10,20 @@ import type { PathKind } from './tunnel/contract.ts'
 
 /** One decision in the life of a test connection; `ms` since its beginning. */
 export type TraceStep =
-  | { step: 'target'; name: string; vip: VipIndex; port: number; ms: number }
+  | { step: 'target'; name: string; vip: VipIndex; port: string; ms: number }
   | { step: 'authorised'; caller: string; allowed: boolean; reason: string; ms: number }
   | { step: 'ordered'; instances: readonly { instance: InstanceId; node: NodeId }[]; reason: string; ms: number }
   | ({ step: 'tried' } & Try)
   | { step: 'connected'; instance: InstanceId; node: NodeId; path: PathKind; ms: number }
   | { step: 'failed'; reason: string; ms: number }
 
-/** Makes the decisions of `outbound` for one connection that is really opened, and reset at once. Uses up one turn of `rr`. */
+/**
+ * Makes the decisions of `outbound` for one connection that is really opened, and reset at once. Uses up one turn of `rr`.
+ * UDP has nothing to open at the instance: `connected` says that the way there is, not that a program answers.
+ */
 export async function trace(
   target: Target,
-  port: number,
+  { port, protocol }: Pick<ServicePort, 'port' | 'protocol'>,
   caller: Caller,
   parts: OutboundParts,
   signal: AbortSignal,
@@ -27,11 +31,13 @@ export async function trace(
   const { service } = target
   const startedAt = parts.clock.now()
   const ms = () => parts.clock.now() - startedAt
-  const steps: TraceStep[] = [{ step: 'target', name: nameOf(target), vip: target.vip, port, ms: 0 }]
+  const steps: TraceStep[] = [
+    { step: 'target', name: nameOf(target), vip: target.vip, port: portText(port, protocol), ms: 0 },
+  ]
   const fail = (reason: string): TraceStep[] => [...steps, { step: 'failed', reason, ms: ms() }]
 
-  if (!service.ports.some((served) => served.port === port && served.protocol === 'tcp')) {
-    return fail(`${service.id} does not serve port ${port}`)
+  if (!service.ports.some((served) => served.port === port && served.protocol === protocol)) {
+    return fail(`${service.id} does not serve port ${portText(port, protocol)}`)
   }
   const who = callerText(caller, parts.self)
   const verdict = authorise(caller, service)
@@ -45,7 +51,7 @@ export async function trace(
   steps.push({ step: 'ordered', instances, reason: order.reason, ms: ms() })
   if (instances.length === 0) return fail(order.reason)
 
-  const request = { service: service.id, port, protocol: 'tcp', caller, flow: parts.book.nextId() } as const
+  const request = { service: service.id, port, protocol, caller, flow: parts.book.nextId() } as const
   const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs }
   const connected = await connect({ ...options, onWon: (attempt) => attempt.stream?.reset() }, parts, signal)
   for (const made of connected.tries) steps.push({ step: 'tried', ...made })

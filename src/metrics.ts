@@ -21,10 +21,11 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
 
   return {
     registry,
-    flows: counter('proxy_flows_total', 'Flows that ended, by policy, path and how they ended.', [
+    flows: counter('proxy_flows_total', 'Flows that ended, by policy, path, how they ended and protocol.', [
       'policy',
       'path',
       'result',
+      'protocol',
     ]),
     flowsOpen: gauge('proxy_flows_open', 'Flows that are open now.'),
     flowConnect: histogram(
@@ -38,6 +39,13 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
       'Bytes carried for flows, to the instance (sent) and back (received).',
       ['direction'],
     ),
+    datagrams: counter(
+      'proxy_datagrams_total',
+      'Datagrams carried for flows, to the instance (sent) and back (received).',
+      ['direction'],
+    ),
+    datagramsDropped: counter('proxy_datagrams_dropped_total', 'Datagrams that were dropped, by reason.', ['reason']),
+    flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows that made room for new ones before their time.'),
     candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
     inboundStreams: counter(
       'proxy_inbound_streams_total',

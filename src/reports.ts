@@ -38,7 +38,9 @@ export interface FlowReport {
   /** The same in the logs of both ends. */
   id: string
   caller: string
+  /** With the port: `….local:80`, `….local:53/udp`. */
   name: string
+  protocol: 'tcp' | 'udp'
   instance?: string
   node?: string
   path?: string

@@ -16,13 +16,21 @@ export interface Naming {
 export type TargetFound = { kind: 'target'; target: Target } | { kind: 'refused'; code: ErrorCode; reason: string }
 
 /** What a proxy's caller asks for: names of the mesh and our VIPs, nothing else (SEC-29: no open egress). */
-export async function targetOf(host: string, port: number, naming: Naming): Promise<TargetFound> {
+export async function targetOf(
+  host: string,
+  port: number,
+  naming: Naming,
+  protocol: 'tcp' | 'udp' = 'tcp',
+): Promise<TargetFound> {
   const found = await (isIP(host) === 0 ? byName(host, naming) : byAddress(host, naming))
   if (found.kind === 'refused') return found
   const { service } = found.target
-  if (service.ports.some((served) => served.port === port && served.protocol === 'tcp')) return found
+  if (service.ports.some((served) => served.port === port && served.protocol === protocol)) return found
   const ports = service.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(', ')
-  return refused('PORT_UNKNOWN', `${service.id} does not serve port ${port}, but ${ports || 'none'}`)
+  return refused(
+    'PORT_UNKNOWN',
+    `${service.id} does not serve port ${port}${protocol === 'tcp' ? '' : '/udp'}, but ${ports || 'none'}`,
+  )
 }
 
 async function byName(host: string, { table, interests, zones }: Naming): Promise<TargetFound> {

@@ -1,3 +1,4 @@
+import { portText } from '../../proxy/admit.ts'
 import type { FlowBook, FlowLine } from '../../proxy/flow-book.ts'
 import { NODE_CALLER } from '../../proxy/flow.ts'
 import type { Problem } from '../../proxy/intercept/interceptor.ts'
@@ -126,12 +127,13 @@ function flowsOf({ book }: AgentView, isRecentToo: boolean): FlowReport[] {
     : open
 }
 
-function flowReport({ sent, received, port, ageMs, name, ...line }: FlowLine, ended?: string): FlowReport {
+function flowReport({ sent, received, port, protocol, ageMs, name, ...line }: FlowLine, ended?: string): FlowReport {
   const { id, caller, instance, node, path } = line
   return {
     id,
     caller,
-    name: `${name}:${port}`,
+    name: `${name}:${portText(port, protocol)}`,
+    protocol,
     ...(instance === undefined ? {} : { instance }),
     ...(node === undefined ? {} : { node }),
     ...(path === undefined ? {} : { path }),
@@ -163,15 +165,16 @@ async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> 
 }
 
 async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
-  const match = /^(.+):(\d{1,5})$/.exec(text)
+  const match = /^(.+):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
   if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
     throw new MeshError('USAGE', {
       target: text,
-      remedy: 'write NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080',
+      remedy: 'write NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080 (or :53/udp)',
     })
   const name = match[1] as string
   const target = await targetOf(name, view)
-  const steps = await trace(target, Number(match[2]), NODE_CALLER, view.parts, AbortSignal.timeout(10_000))
+  const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
+  const steps = await trace(target, port, NODE_CALLER, view.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
   return {
     name,

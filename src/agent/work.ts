@@ -26,8 +26,8 @@ export class InstancesHere {
     this.#worker = worker
   }
 
-  readonly endpointOf = (instance: InstanceId, port: number): Endpoint | undefined =>
-    this.#worker?.endpointOf(instance, port)
+  readonly endpointOf = (instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined =>
+    this.#worker?.endpointOf(instance, port, protocol)
 
   readonly isDraining = (instance: InstanceId): boolean => this.#worker?.isDraining(instance) ?? true
 

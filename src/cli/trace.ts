@@ -14,7 +14,7 @@ export function traceCommand(program: Command, context: () => Context): void {
     .description(
       'every decision of one connection, which it really makes: name, VIP, instances and their order, path, connect time',
     )
-    .argument('<name:port>', 'as shop.acme.cart.prod.any.closest.local:8080')
+    .argument('<name:port>', 'as shop.acme.cart.prod.any.closest.local:8080, or with :53/udp')
     .action(async (target: string) => {
       const report = (await agent(context(), '/trace', { target })) as TraceReport
       if (context().format === 'json') printJson(report)

@@ -143,7 +143,7 @@ t.test('requests', async (t) => {
     const rows: [why: string, bytes: Buffer][] = [
       ['nothing', Buffer.alloc(0)],
       ['another version', at(0, 2)],
-      ['another protocol', at(1, 17)],
+      ['another protocol', at(1, 132)],
       ['port 0', Buffer.concat([good.subarray(0, 2), Buffer.of(0, 0), good.subarray(4)])],
       ['an ordinal beyond the last', at(4, 1)],
       ['a byte too many', Buffer.concat([good, Buffer.of(0)])],

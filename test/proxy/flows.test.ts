@@ -194,7 +194,7 @@ t.test('a flow to an instance on this node', async (t) => {
   t.equal(here.parts.book.recent().length, 1)
   t.same(here.parts.book.failures(), [])
   const text = await here.parts.metrics.registry.metrics()
-  t.match(text, /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",role="agent"\} 1/)
+  t.match(text, /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",protocol="tcp",role="agent"\} 1/)
   t.match(text, /hedgerow_proxy_flow_bytes_total\{direction="sent",role="agent"\} 500000/)
 })
 
@@ -364,7 +364,7 @@ t.test('nobody answers well: RST, and the reason is kept', async (t) => {
   t.match(await here.log.line('flow refused'), { level: 'warn', fields: { end: 'refused', port: 80 } })
   t.match(
     await here.parts.metrics.registry.metrics(),
-    /flows_total\{policy="rr",path="none",result="refused",role="agent"\} 1/,
+    /flows_total\{policy="rr",path="none",result="refused",protocol="tcp",role="agent"\} 1/,
   )
 })
 
@@ -665,7 +665,7 @@ t.test('trace tells each decision, and really connects', async (t) => {
     endpoints: { [`${CART}.1`]: { host: '127.0.0.1', port: served.port } },
   })
   const { signal } = new AbortController()
-  const steps = await trace(here.table.target(CART), 80, NODE_CALLER, here.parts, signal)
+  const steps = await trace(here.table.target(CART), { port: 80, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
   t.match(steps, [
     { step: 'target', name: `${CART}.any.rr.local`, port: 80 },
     { step: 'authorised', caller: 'edge/a', allowed: true },
@@ -680,9 +680,9 @@ t.test('trace tells each decision, and really connects', async (t) => {
   ])
   t.equal(served.sockets.length, 1)
   await closeOf(served.sockets[0])
-  const refused = await trace(here.table.target(CART), 81, NODE_CALLER, here.parts, signal)
+  const refused = await trace(here.table.target(CART), { port: 81, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
   t.match(refused.at(-1), { step: 'failed', reason: `${CART} does not serve port 81` })
   here.table.set({ id: CART, on: ['edge/b'], allow: ['mail.acme'] })
-  const forbidden = await trace(here.table.target(CART), 80, NODE_CALLER, here.parts, signal)
+  const forbidden = await trace(here.table.target(CART), { port: 80, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
   t.match(forbidden.at(-2), { step: 'authorised', allowed: false })
 })
