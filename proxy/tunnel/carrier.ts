@@ -41,7 +41,7 @@ export class Carrier implements FrameSink {
   constructor(path: PathKind, now: () => number) {
     this.path = path
     this.#now = now
-    this.outbox = new Outbox(() => this.wake())
+    this.outbox = new Outbox(() => this.wake(), now)
   }
 
   /** No new streams go here. */

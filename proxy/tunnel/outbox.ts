@@ -1,3 +1,4 @@
+import { DatagramQueue } from './datagram-queue.ts'
 import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader, type FrameType } from './frame.ts'
 
 /** A stream as its carrier's outbox sees it: something that takes turns. */
@@ -23,18 +24,21 @@ const LEAST_ROOM = 512
 /** A peer that makes us answer this much without reading the answers is cut. */
 const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 const FIRST_CONTROL_BYTES = 1024
-/** With so much waiting, a datagram is dropped: larger, and a call sounds late instead of chopped. */
-const MAX_WAITING_BYTES = 256 * 1024
 
 /**
  * What waits to leave on one carrier: control frames as bytes, in order, and the streams that have data, as a ring.
  *
  *     control: [OPEN│ACK│PONG│…]──┐ first
- *                                 ├─▶ fill(out): one buffer, one write per event-loop turn
+ *     datagrams: [d│d│d]──────────┼─▶ fill(out): one buffer, one write per event-loop turn
  *     ring: s7 ─▶ s3 ─▶ s9 ───────┘ ≤ 16 KiB a turn, up to 64 KiB a frame when alone
+ *
+ * Datagrams get half of a buffer when streams wait too, and what is late is dropped.
  */
 export class Outbox {
+  /** Datagrams that go as frames. */
+  readonly datagrams = new DatagramQueue()
   readonly #wake: () => void
+  readonly #now: () => number
   #control = Buffer.allocUnsafeSlow(FIRST_CONTROL_BYTES)
   #controlStart = 0
   #controlEnd = 0
@@ -44,12 +48,13 @@ export class Outbox {
   #drained: Turn[] = []
 
   /** `wake` is called when there is something to send; often, and also when it is known already. */
-  constructor(wake: () => void) {
+  constructor(wake: () => void, now: () => number = () => 0) {
     this.#wake = wake
+    this.#now = now
   }
 
   get isEmpty(): boolean {
-    return this.#first === undefined && this.#controlStart === this.#controlEnd
+    return this.#first === undefined && this.#controlStart === this.#controlEnd && this.datagrams.isEmpty
   }
 
   /** The peer asks for answers and does not read them. */
@@ -65,8 +70,8 @@ export class Outbox {
 
   /** Queues a datagram, or drops it: what waits is old by the time it leaves. */
   datagram(stream: number, payload: Buffer): boolean {
-    if (this.#controlEnd - this.#controlStart > MAX_WAITING_BYTES) return false
-    this.control(FRAME.DATAGRAM, stream, payload)
+    if (!this.datagrams.push(stream, payload, this.#now())) return false
+    this.#wake()
     return true
   }
 
@@ -93,6 +98,10 @@ export class Outbox {
   /** Writes what is due into `out`, in one go; returns how many bytes. */
   fill(out: Buffer): number {
     let at = this.#takeControl(out)
+    if (!this.datagrams.isEmpty) {
+      const share = this.#first === undefined ? out.length : out.length >>> 1
+      at += this.datagrams.fill(out, at, share, this.#now())
+    }
     while (this.#first !== undefined && out.length - at >= LEAST_ROOM) {
       const turn = this.#first
       this.#first = turn.nextTurn
