@@ -2,6 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Lifetime } from '../../src/kit/lifetime.ts'
+import { hasNetem, plainLink, Wires, type Ends, type Link, type LinkKind } from './link/link.ts'
+import type { LinkConditions } from './link/conditions.ts'
 import { destroy, killInside, nameFor, setResolver, sweep } from './namespace.ts'
 import { rulesOf, type NatKind } from './nat.ts'
 import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
@@ -27,6 +29,10 @@ export interface LabSpec {
   publics?: readonly string[]
   /** What every host finds in /etc/resolv.conf; the agent's own resolver by default. */
   nameserver?: string
+  /** How links with conditions are made: `netem` where the kernel has it, else `user-space`, unless given. */
+  links?: Exclude<LinkKind, 'plain'>
+  /** The cable of each host or site (its router's uplink) that shall have conditions, `{}` for none yet; others are plain. */
+  conditions?: Readonly<Record<string, LinkConditions>>
 }
 
 export interface SiteSpec {
@@ -35,12 +41,6 @@ export interface SiteSpec {
   nat?: NatKind
   /** A /24. With `nat: 'none'` it must be public, as 198.51.100.0/24. */
   prefix?: string
-}
-
-/** A cable between two namespaces. Cut, it is as if unplugged: addresses and routes stay, nothing passes. */
-export interface Link {
-  readonly cut: () => Promise<void>
-  readonly heal: () => Promise<void>
 }
 
 export interface Site extends Link {
@@ -65,6 +65,7 @@ export function lab(spec: LabSpec): Promise<Lab> {
 
 /** One machine of the lab. */
 export class Host implements Link {
+  readonly kind: LinkKind
   readonly name: string
   readonly namespace: string
   readonly address: string
@@ -75,6 +76,7 @@ export class Host implements Link {
     this.namespace = namespace
     this.address = address
     this.#cable = cable
+    this.kind = cable.kind
   }
 
   /** Runs a command here to its end; a failing code is an answer, not an error. */
@@ -109,6 +111,10 @@ export class Host implements Link {
   heal(): Promise<void> {
     return this.#cable.heal()
   }
+
+  change(conditions: LinkConditions): Promise<void> {
+    return this.#cable.change(conditions)
+  }
 }
 
 export class Lab {
@@ -117,6 +123,9 @@ export class Lab {
   readonly #hosts = new Map<string, Host>()
   readonly #sites = new Map<string, Site>()
   #cables = 0
+  #conditions: Readonly<Record<string, LinkConditions>> = {}
+  #links: LabSpec['links']
+  #wires: Wires | undefined
 
   /** Use `lab(spec)`. */
   constructor(life: Lifetime, nameserver: string) {
@@ -144,8 +153,23 @@ export class Lab {
     return this.#life.close()
   }
 
-  async build({ sites = {}, publics = [] }: LabSpec): Promise<void> {
+  /** How links with conditions are made here; `plain` when there are none. */
+  get links(): LinkKind {
+    return this.#links ?? 'plain'
+  }
+
+  async build({ sites = {}, publics = [], conditions = {}, links }: LabSpec): Promise<void> {
     const internet = await this.#namespace('internet')
+    this.#conditions = conditions
+    for (const name of Object.keys(conditions)) {
+      const isKnown =
+        name in sites || publics.includes(name) || Object.values(sites).some(({ hosts }) => hosts.includes(name))
+      if (!isKnown) throw new Error(`conditions for ${name}, and no host or site is called so`)
+    }
+    if (Object.keys(conditions).length > 0) {
+      this.#links = links ?? ((await hasNetem(internet)) ? 'netem' : 'user-space')
+      if (this.#links === 'user-space') this.#wires = this.#life.use(Wires.start(internet))
+    }
     await script(internet, [...bridge('lan', `${GATEWAY}/24`), forwarding])
     for (const [index, name] of publics.entries()) {
       await this.#addHost(name, internet, `${INTERNET}.${FIRST_HOST + index}`, GATEWAY)
@@ -159,7 +183,7 @@ export class Lab {
     const { hosts, nat = 'port-restricted', prefix = '192.168.1.0/24' } = spec
     const inside = baseOf(prefix)
     const namespace = await this.#namespace(`${name}-router`)
-    const uplink = await this.#cable(namespace, 'wan', internet, 'lan')
+    const uplink = await this.#cable(name, namespace, 'wan', internet)
     await script(namespace, [
       ...bridge('lan', `${inside}.1/24`),
       `ip addr add ${outside}/24 dev wan`,
@@ -174,14 +198,14 @@ export class Lab {
       added.push(await this.#addHost(host, namespace, `${inside}.${FIRST_HOST + index}`, `${inside}.1`))
     }
     const router = new Host(`${name}-router`, namespace, outside, uplink)
-    this.#sites.set(name, { name, router, hosts: added, cut: uplink.cut, heal: uplink.heal })
+    this.#sites.set(name, { name, router, hosts: added, ...uplink })
   }
 
   async #addHost(name: string, network: string, address: string, gateway: string): Promise<Host> {
     if (this.#hosts.has(name)) throw new Error(`two hosts are called ${name}`)
     const namespace = await this.#namespace(name)
     setResolver(namespace, this.#nameserver)
-    const cable = await this.#cable(namespace, 'eth0', network, 'lan')
+    const cable = await this.#cable(name, namespace, 'eth0', network)
     await script(namespace, [
       `ip addr add ${address}/24 dev eth0`,
       'ip link set eth0 up',
@@ -200,15 +224,14 @@ export class Lab {
     return name
   }
 
-  /** A veth pair from an interface to a bridge. Links with delay and loss will be another way to make one (LAB.md). */
-  async #cable(from: string, name: string, to: string, bridgeName: string): Promise<Link> {
-    const port = `port${this.#cables++}`
-    await text(['ip', 'link', 'add', name, 'netns', from, 'type', 'veth', 'peer', 'name', port, 'netns', to])
-    await script(to, [`ip link set ${port} master ${bridgeName} up`])
-    return {
-      cut: () => script(to, [`ip link set ${port} down`]),
-      heal: () => script(to, [`ip link set ${port} up`]),
-    }
+  /** A link from an interface to the bridge `lan` of another namespace. */
+  async #cable(name: string, from: string, device: string, to: string): Promise<Link> {
+    const ends: Ends = { from: { namespace: from, device }, to: { namespace: to, device: `port${this.#cables++}` } }
+    const conditions = this.#conditions[name]
+    const isWired = conditions !== undefined && this.#wires !== undefined
+    const link = isWired ? await this.#wires!.link(ends, conditions) : await plainLink(ends, conditions)
+    await script(to, [`ip link set ${ends.to.device} master lan up`])
+    return link
   }
 
   /** From a file: nft cannot read the socket pair that a child's stdin is. */
