@@ -1,16 +1,21 @@
 import { connect, isIP, type Socket } from 'node:net'
+import { OWN_PROXY_HEADER } from '../src/kit/proxy-header.ts'
 import type { Refusal } from './tunnel/contract.ts'
 
 /** Where an instance of this node listens. */
 export interface Endpoint {
   host: string
   port: number
+  /** It wants to be told of its callers by this header, before their first byte; absent: never. */
+  proxyProtocol?: 'v2'
 }
 
 export interface DialOptions {
   timeoutMs: number
   /** The caller's own address, so that the instance sees who calls; only used towards 127.0.0.0/8. */
   from?: string | undefined
+  /** Who calls, as a PROXY header; only for an endpoint that asks for it. */
+  introduce?: ((localPort: number) => Buffer) | undefined
   /** Addresses no flow may reach, the agent's own ports above all (SEC-23). */
   forbids?: ((address: string, port: number) => boolean) | undefined
 }
@@ -23,7 +28,7 @@ export interface DialTold {
 /** Connects to an instance; tells exactly one outcome, unless the returned function (give up) comes first. */
 export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialTold): () => void {
   const { host, port } = endpoint
-  const { timeoutMs, forbids } = options
+  const { timeoutMs, forbids, introduce } = options
   const from = options.from !== undefined && host.startsWith('127.') ? options.from : undefined
   const isForbidden = (address: string) => isLinkLocal(address) || forbids?.(address, port) === true
   if (isIP(host) !== 0 && isForbidden(host)) {
@@ -55,13 +60,14 @@ export function dialInstance(endpoint: Endpoint, options: DialOptions, told: Dia
     }
     settle()
     socket.pause()
+    if (endpoint.proxyProtocol !== undefined) socket.write(introduce?.(socket.localPort ?? 0) ?? OWN_PROXY_HEADER)
     told.connected(socket)
   }
   const onError = (error: NodeJS.ErrnoException): void => {
     if (from !== undefined && (error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE')) {
       settle()
       socket.destroy()
-      retry = dialInstance(endpoint, { timeoutMs, forbids }, told) // who calls is a courtesy, the call is not
+      retry = dialInstance(endpoint, { timeoutMs, forbids, introduce }, told) // who calls is a courtesy, the call is not
       return
     }
     fail(REFUSAL_OF[error.code ?? ''] ?? 'unreachable', error.code ?? error.message)

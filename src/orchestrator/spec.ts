@@ -18,6 +18,8 @@ export interface PortSpec {
   target: number
   protocol: 'tcp' | 'udp'
   name?: string
+  /** The program reads the PROXY protocol's header before each connection; TCP only. */
+  proxyProtocol?: 'v2'
 }
 
 export interface CheckSpec {

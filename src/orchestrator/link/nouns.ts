@@ -129,7 +129,13 @@ export const Spec = as<ServiceSpec>(
     environment: many(text(65_536), 1_024),
     workdir: Type.Optional(text(4_096)),
     ports: many(
-      Type.Object({ port: PortNumber, target: PortNumber, protocol: Protocol, name: Type.Optional(text(63)) }),
+      Type.Object({
+        port: PortNumber,
+        target: PortNumber,
+        protocol: Protocol,
+        name: Type.Optional(text(63)),
+        proxyProtocol: Type.Optional(Type.Literal('v2')),
+      }),
       64,
     ),
     fixedPorts: Type.Boolean(),

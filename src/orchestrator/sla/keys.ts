@@ -93,6 +93,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours('workdir', text(4_096), 'process: the folder it runs in; relative to `code` when that is a folder.'),
     theirs('port', any, '`80`, `80:8080`, `80:8080/tcp;53/udp`: the port callers use, then the one in the container.'),
     ours('ports', { type: 'list', of: 'any', max: 64 }, 'The same as objects, or as texts like those of `port`.'),
+    ours(
+      'proxyProtocol',
+      choice('v2'),
+      '`v2`: each connection to its TCP ports begins with a PROXY protocol header that says who calls; never by default.',
+    ),
     ours('fixed_port', flag, 'process: it listens on its own port instead of `$PORT`; one instance a node.'),
     theirs('memory', amount(1e9), 'MB kept for each instance on its node; not a limit in the process runtime.'),
     theirs('vcpus', amount(1e5), 'Cores kept for each instance; parts like 0.5 too; not a limit.'),
@@ -130,6 +135,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours('target', port, 'The port the program would listen on by itself; the same by default.'),
     ours('protocol', choice('tcp', 'udp'), '`tcp` by default.'),
     ours('name', text(15), 'For SRV records: `http` is found as `_http._tcp`.'),
+    ours('proxyProtocol', choice('v2'), 'As for the service, for this port alone.'),
   ],
   check: [
     ours('type', choice('tcp', 'http'), '`tcp`: the port answers. `http`: the path answers 200 to 399.'),

@@ -86,5 +86,14 @@ function portObject(value: unknown, path: string, findings: Findings): PortSpec 
   if (port === undefined) return undefined
   const target = fields.number('target') ?? port
   const protocol = fields.text('protocol') === 'udp' ? 'udp' : 'tcp'
-  return { port, target, protocol, ...(name === undefined ? {} : { name }) }
+  const introduced = fields.text('proxyProtocol')
+  if (introduced === 'v2' && protocol === 'udp')
+    findings.fault(fields.at('proxyProtocol'), 'is for connections; this port takes datagrams', 'leave it out')
+  return {
+    port,
+    target,
+    protocol,
+    ...(name === undefined ? {} : { name }),
+    ...(introduced === 'v2' ? { proxyProtocol: 'v2' } : {}),
+  }
 }

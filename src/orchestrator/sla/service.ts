@@ -40,7 +40,7 @@ export function readService(
   const check = readCheck(fields, ports, findings)
   const rest = {
     environment: readEnvironment(fields, findings),
-    ports: runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports,
+    ports: introduced(fields, runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports, findings),
     fixedPorts: fields.flag('fixed_port'),
     memoryMb: fields.number('memory') ?? 0,
     vcpus: fields.number('vcpus') ?? 0,
@@ -163,6 +163,14 @@ function readCheck(service: Fields, ports: readonly PortSpec[], findings: Findin
     findings.warn(fields.at('path'), 'nothing acts on path in a tcp check', 'set "type": "http"')
   const intervalMs = fields.number('interval_ms') ?? 2_000
   return { kind, port, path, intervalMs, timeoutMs: fields.number('timeout_ms') ?? 1_000 }
+}
+
+/** `proxyProtocol` of the service is that of all its TCP ports. */
+function introduced(fields: Fields, ports: PortSpec[], findings: Findings): PortSpec[] {
+  if (!fields.has('proxyProtocol')) return ports
+  if (!ports.some(({ protocol }) => protocol === 'tcp'))
+    findings.warn(fields.at('proxyProtocol'), 'does nothing: the service has no TCP port')
+  return ports.map((port) => (port.protocol === 'tcp' ? { ...port, proxyProtocol: 'v2' } : port))
 }
 
 /** Where an external service listens comes from `code`; a port in it is the target of the service's only port. */

@@ -35,6 +35,11 @@ export interface LifeParts {
   mayStart: Promise<void>
 }
 
+/** Where a service port is, and what the SLA says of who connects to it. */
+export interface AskedEndpoint extends Endpoint {
+  proxyProtocol?: 'v2'
+}
+
 /** How often a job that fails is tried again. */
 const JOB_RESTARTS = 3
 const DRAIN_LOOK_MS = 50
@@ -49,6 +54,8 @@ const DRAIN_LOOK_MS = 50
 export class Life {
   readonly assignment: Assignment
   readonly #parts: LifeParts
+  /** The ports whose program wants to be told who calls. */
+  readonly #introduced: ReadonlyMap<string, 'v2'>
   readonly #backoff: Backoff
   /** Aborted when the instance shall end, or is let go. */
   readonly #leave = new AbortController()
@@ -67,6 +74,11 @@ export class Life {
   private constructor(assignment: Assignment, parts: LifeParts, saved: Saved | undefined) {
     this.assignment = assignment
     this.#parts = parts
+    this.#introduced = new Map(
+      assignment.spec.ports.flatMap((port) =>
+        port.proxyProtocol === undefined ? [] : [[endpointKey(port), port.proxyProtocol] as const],
+      ),
+    )
     this.#backoff = new Backoff(parts.timings.backoff)
     if (saved !== undefined) {
       this.#restarts = saved.restarts
@@ -106,8 +118,10 @@ export class Life {
     return this.#trace === undefined ? saved : { ...saved, trace: this.#trace }
   }
 
-  endpoint(port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined {
-    return this.#state === 'running' ? this.#endpoints[endpointKey({ port, protocol })] : undefined
+  endpoint(port: number, protocol: 'tcp' | 'udp'): AskedEndpoint | undefined {
+    const endpoint = this.#state === 'running' ? this.#endpoints[endpointKey({ port, protocol })] : undefined
+    const proxyProtocol = endpoint && this.#introduced.get(endpointKey({ port, protocol }))
+    return proxyProtocol === undefined ? endpoint : { ...(endpoint as Endpoint), proxyProtocol }
   }
 
   pids(): number[] {

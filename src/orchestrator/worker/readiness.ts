@@ -1,5 +1,6 @@
 import { get } from 'node:http'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
+import { OWN_PROXY_HEADER } from '../../kit/proxy-header.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'
 import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
@@ -50,10 +51,13 @@ export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watc
   const check = checkOf(spec)
   const endpoint = check && endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
   if (check === undefined || endpoint === undefined) return onVerdict(true, undefined)
+  const isIntroduced = spec.ports.some(({ port, protocol, proxyProtocol }) => {
+    return port === check.port && protocol === 'tcp' && proxyProtocol !== undefined
+  })
   let verdict: Verdict = { isReady: false, failures: 0 }
   let waitMs = FIRST_LOOK_MS
   while (!signal.aborted) {
-    const fault = await probe(check, endpoint, signal)
+    const fault = await probe(check, { ...endpoint, isIntroduced }, signal)
     if (signal.aborted) return
     const before = verdict
     verdict = judge(before, fault)
@@ -65,9 +69,12 @@ export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watc
   }
 }
 
+/** `isIntroduced`: it reads a PROXY header first. */
+export type Probed = Endpoint & { isIntroduced?: boolean }
+
 /** Why the instance does not answer, or `undefined` when it does. */
-export function probe(check: CheckSpec, endpoint: Endpoint, signal: AbortSignal): Promise<string | undefined> {
-  const { host, port } = endpoint
+export function probe(check: CheckSpec, endpoint: Probed, signal: AbortSignal): Promise<string | undefined> {
+  const { host, port, isIntroduced = false } = endpoint
   return new Promise((resolve) => {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)])
     const told = (error: Error) =>
@@ -77,11 +84,18 @@ export function probe(check: CheckSpec, endpoint: Endpoint, signal: AbortSignal)
       socket.on('error', told)
       socket.once('connect', () => {
         resolve(undefined)
-        socket.destroy()
+        if (isIntroduced) socket.end(OWN_PROXY_HEADER, () => socket.destroy())
+        else socket.destroy()
       })
       return
     }
-    const request = get({ host, port, path: check.path, agent: false, signal: limit }, (response) => {
+    const connection = (): Socket => {
+      const socket = connect({ host, port })
+      if (isIntroduced) socket.write(OWN_PROXY_HEADER)
+      return socket
+    }
+    const options = { host, port, path: check.path, signal: limit, createConnection: connection }
+    const request = get(options, (response) => {
       const { statusCode = 0 } = response
       response.destroy()
       resolve(statusCode >= 200 && statusCode < 400 ? undefined : `${check.path} answered ${statusCode}`)

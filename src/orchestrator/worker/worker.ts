@@ -8,11 +8,11 @@ import type { InstanceId } from '../../model/ids.ts'
 import type { InstanceState } from '../../model/instance.ts'
 import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
 import { InstanceLog, readKept } from './instance-log.ts'
-import { Life } from './life.ts'
+import { type AskedEndpoint, Life } from './life.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Endpoint, Runtime } from './runtime.ts'
+import type { Runtime } from './runtime.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 
 export interface WorkerConfig {
@@ -148,7 +148,7 @@ export class Worker {
   }
 
   /** Where the instance answers on this node; only while it is running. */
-  endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp' = 'tcp'): Endpoint | undefined {
+  endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp' = 'tcp'): AskedEndpoint | undefined {
     return this.#places.get(instance)?.life.endpoint(port, protocol)
   }
 

@@ -1,0 +1,64 @@
+/*
+ * The header of the PROXY protocol, version 2 (haproxy, doc/proxy-protocol.txt §2.2), as a sender writes it:
+ *
+ *   0            12              13       14       16
+ *   ┌────────────┬───────────────┬────────┬────────┬─────────────────────────┬───────────────────────┐
+ *   │ signature  │ version 2,    │ family │ length │ addresses, with 0x11:   │ TLVs: type, u16, value│
+ *   │            │ command 0, 1  │        │ of the │ from, to (4 bytes each),│                       │
+ *   │            │               │        │ rest   │ from, to port (u16)     │                       │
+ *   └────────────┴───────────────┴────────┴────────┴─────────────────────────┴───────────────────────┘
+ *   command 0 LOCAL: the sender speaks for itself; 1 PROXY: for somebody
+ *   family  0x11 TCP over IPv4; 0x00 unspecified: the reader keeps the addresses of the connection
+ */
+
+const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
+const VERSION = 0x20
+const LOCAL = 0
+const PROXY = 1
+const TCP4 = 0x11
+
+/** An end of the connection that is told of: IPv4 in dotted form. */
+export interface ProxyEnd {
+  address: string
+  port: number
+}
+
+export interface ProxyHeader {
+  /** Absent: it is not known by an address. */
+  ends?: { from: ProxyEnd; to: ProxyEnd }
+  /** Type (0 … 255) and text (at most 65,535 bytes). */
+  values?: readonly (readonly [type: number, text: string])[]
+}
+
+/** The header for a connection that is made for somebody else. */
+export function encodeProxyHeader({ ends, values = [] }: ProxyHeader): Buffer {
+  const addresses = ends === undefined ? Buffer.alloc(0) : tcp4(ends.from, ends.to)
+  const rest = Buffer.concat([addresses, ...values.map(([type, text]) => value(type, text))])
+  return Buffer.concat([SIGNATURE, head(PROXY, ends === undefined ? 0 : TCP4, rest.length), rest])
+}
+
+/** The header for a connection of our own, as a check of health makes. */
+export const OWN_PROXY_HEADER = Buffer.concat([SIGNATURE, head(LOCAL, 0, 0)])
+
+function head(command: number, family: number, length: number): Buffer {
+  const bytes = Buffer.of(VERSION | command, family, 0, 0)
+  bytes.writeUInt16BE(length, 2)
+  return bytes
+}
+
+function tcp4(from: ProxyEnd, to: ProxyEnd): Buffer {
+  const bytes = Buffer.alloc(12)
+  for (const [i, { address }] of [from, to].entries()) {
+    for (const [j, octet] of address.split('.').entries()) bytes[i * 4 + j] = Number(octet)
+  }
+  bytes.writeUInt16BE(from.port, 8)
+  bytes.writeUInt16BE(to.port, 10)
+  return bytes
+}
+
+function value(type: number, text: string): Buffer {
+  const bytes = Buffer.from(`\0\0\0${text}`, 'utf8')
+  bytes[0] = type
+  bytes.writeUInt16BE(bytes.length - 3, 1)
+  return bytes
+}
