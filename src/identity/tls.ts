@@ -18,6 +18,8 @@ import { provenPrincipal } from './proof.ts'
 /** A peer that has not finished its handshake by then is cut off (slowloris). Smaller fails on links of seconds. */
 export const HANDSHAKE_MS = 5_000
 const SSL_OP_NO_TICKET = 0x4000
+/** Servers choose by this order. AES-128 first: it seals a fifth faster than AES-256, and nobody breaks either. */
+const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256'
 
 /**
  * Options for `https.createServer`, `tls.createServer` or Fastify's `https`. With `requestClient` a certificate is asked
@@ -129,6 +131,7 @@ function contextOptions(identity: Identity) {
     cert: `${identity.chain.trimEnd()}\n${identity.ca}`,
     ca: identity.ca,
     minVersion: 'TLSv1.3',
+    ciphers: CIPHERS,
     secureOptions: SSL_OP_NO_TICKET,
   } as const satisfies TlsOptions
 }
