@@ -1,5 +1,6 @@
-import { connect, isIP, type Socket } from 'node:net'
+import { connect, isIP, isIPv4, type Socket } from 'node:net'
 import { OWN_PROXY_HEADER } from '../src/kit/proxy-header.ts'
+import { isThisMachine } from './this-machine.ts'
 import type { Refusal } from './tunnel/contract.ts'
 
 /** Where an instance of this node listens. */
@@ -12,7 +13,7 @@ export interface Endpoint {
 
 export interface DialOptions {
   timeoutMs: number
-  /** The caller's own address, so that the instance sees who calls; only used towards 127.0.0.0/8. */
+  /** The caller's own VIP, so that the instance sees who calls; used where its answers come back here: on this machine. */
   from?: string | undefined
   /** Who calls, as a PROXY header; only for an endpoint that asks for it. */
   introduce?: ((localPort: number) => Buffer) | undefined
@@ -29,7 +30,7 @@ export interface DialTold {
 export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialTold): () => void {
   const { host, port } = endpoint
   const { timeoutMs, forbids, introduce } = options
-  const from = options.from !== undefined && host.startsWith('127.') ? options.from : undefined
+  const from = options.from !== undefined && isIPv4(host) && isThisMachine(host) ? options.from : undefined
   const isForbidden = (address: string) => isLinkLocal(address) || forbids?.(address, port) === true
   if (isIP(host) !== 0 && isForbidden(host)) {
     queueMicrotask(() => told.failed('not-here', `no flow may reach ${host}:${port}`))
@@ -83,7 +84,7 @@ export function dialInstance(endpoint: Endpoint, options: DialOptions, told: Dia
 }
 
 /** What the system's errors mean; all others (EHOSTUNREACH, ENETUNREACH, …): unreachable. */
-const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
+export const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
   ECONNREFUSED: 'refused',
   ECONNRESET: 'refused',
   ETIMEDOUT: 'timeout',
@@ -92,7 +93,7 @@ const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
 }
 
 /** 169.254.0.0/16 (cloud metadata) and fe80::/10. */
-function isLinkLocal(address: string): boolean {
+export function isLinkLocal(address: string): boolean {
   const plain = address.toLowerCase().replace(/^::ffff:/, '')
   return plain.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(plain)
 }

@@ -1,5 +1,5 @@
 import { FlowBook } from '../../proxy/flow-book.ts'
-import type { Flow } from '../../proxy/flow.ts'
+import type { Caller, Flow } from '../../proxy/flow.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
@@ -10,7 +10,7 @@ import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
 import { isMeshError } from '../errors.ts'
-import type { InstanceId, NodeId } from '../model/ids.ts'
+import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
 import { ProxyAccess } from '../proxies.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
@@ -35,8 +35,8 @@ export interface Flows {
 export async function openFlows(
   { self, config, clock, log, metrics }: Ground,
   { own }: Member,
-  { table }: Knowledge,
-  { peers, addressOf }: Reach,
+  { table, interests }: Knowledge,
+  { peers, addressOf, introduced }: Reach,
   here: InstancesHere,
 ): Promise<Flows> {
   const book = await FlowBook.start({ drainMs: config.drainSeconds * 1_000 }, clock, metrics)
@@ -45,16 +45,23 @@ export async function openFlows(
     isHere: (node: NodeId) => node === self,
     openFlows: (instance: InstanceId) => book.openFlows(instance),
   }
+  const fromOf = (caller: Caller): string | undefined => {
+    if (caller.kind === 'node') return undefined
+    const address = addressOf(caller.id)
+    if (address === undefined) interests.wish([interestOf(caller.service)]) // its VIP, for the next flow
+    return address
+  }
   const parts: OutboundParts = {
     table,
     peers,
     self,
     endpointOf: here.endpointOf,
     clock,
-    dial: ({ caller }) => ({
+    dial: (request) => ({
       timeoutMs: INBOUND_LIMITS.dialMs,
       forbids: own.forbids,
-      from: caller.kind === 'instance' ? addressOf(caller.id) : undefined,
+      from: fromOf(request.caller),
+      introduce: (localPort) => introduced(request, { peer: self, localPort }),
     }),
     balancer: createBalancer(measures),
     book,

@@ -1,5 +1,5 @@
-import { networkInterfaces } from 'node:os'
 import { localAddresses, printHostPort } from '../../proxy/paths/addresses.ts'
+import { isThisMachine } from '../../proxy/this-machine.ts'
 import { addressToVip, type VipRange } from '../model/address.ts'
 
 /** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */
@@ -20,11 +20,6 @@ export class OwnAddresses {
 
   readonly forbids = (address: string, port: number): boolean =>
     this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))
-}
-
-function isThisMachine(address: string): boolean {
-  if (/^(?:127\.|::1$|0\.0\.0\.0$|::$|::ffff:127\.)/.test(address)) return true
-  return Object.values(networkInterfaces()).some((addresses) => addresses?.some((own) => own.address === address))
 }
 
 /** Where others may dial us. A listener on loopback is reached on loopback only. */

@@ -1,13 +1,16 @@
 import { callerAddress } from '../../proxy/caller-address.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
+import { introduce } from '../../proxy/introduce.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
+import type { FlowRequest } from '../../proxy/request.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
 import { hostPort } from '../config.ts'
 import { isMeshError, MeshError } from '../errors.ts'
 import type { Identity } from '../identity/contract.ts'
 import { connectSecure, createAcceptor } from '../identity/peer-tls.ts'
+import { nodeUri } from '../identity/principal.ts'
 import { clientOptions, verifyServer } from '../identity/tls.ts'
 import type { Lifetime } from '../kit/lifetime.ts'
 import type { InstanceId, NodeId } from '../model/ids.ts'
@@ -28,6 +31,8 @@ export interface Reach {
   readonly listener: DirectListener
   /** What an instance sees its caller under. */
   readonly addressOf: (caller: InstanceId) => string | undefined
+  /** The PROXY header of a flow, for an instance that asks for it. */
+  readonly introduced: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
   /** Where others may dial us, now. */
   readonly candidates: () => string[]
   /** Their certificates no longer count. */
@@ -41,9 +46,11 @@ export async function openReach(
   here: InstancesHere,
 ): Promise<Reach> {
   const { life, self, config, clock, log, metrics } = ground
-  const { identity, own, loopback } = member
+  const { identity, own, vips } = member
   const drainMs = config.drainSeconds * 1_000
-  const addressOf = callerAddress(table, loopback)
+  const addressOf = callerAddress(table, vips)
+  const uriOf = (node: NodeId) => nodeUri(identity.principal.mesh, node)
+  const introduced: Reach['introduced'] = (request, from) => introduce(request, from, { addressOf, uriOf })
   const inbound = await Inbound.start({
     table,
     interests,
@@ -52,6 +59,7 @@ export async function openReach(
     isDraining: here.isDraining,
     forbids: own.forbids,
     addressOf,
+    introduce: introduced,
     limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs },
     log,
     metrics,
@@ -77,6 +85,7 @@ export async function openReach(
     inbound,
     listener,
     addressOf,
+    introduced,
     candidates: () => [...config.advertise, ...reachableAt(hostPort(config.listen).host, listener.port, own)],
     revoke: (nodes) => {
       for (const node of nodes) {

@@ -123,14 +123,16 @@ export async function linkUp(
   return uplink
 }
 
-/** The worker, and what its instances say they will call: the node asks for that before their first question. */
+/**
+ * The worker, and what its instances say they will call: the node asks for that before their first question. And for
+ * the instances themselves: those on this node that they call shall see them under their own VIPs.
+ */
 function wishing(worker: Worker, interests: Pick<Interests, 'wish'>): UplinkWorker {
   return {
     assign: (assignment) => {
       worker.assign(assignment)
-      interests.wish(
-        assignment.spec.connectivity.map((called) => (called.split('.').length === 4 ? interestOf(called) : called)),
-      )
+      const { id, connectivity } = assignment.spec
+      interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
     },
     withdraw: (instance) => worker.withdraw(instance),
     keepOnly: (wanted) => worker.keepOnly(wanted),

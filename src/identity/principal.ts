@@ -37,6 +37,12 @@ export function nodeIdOf(principal: Principal & { role: 'node' }): NodeId {
   return `${principal.cluster}/${principal.node}`
 }
 
+/** The URI of a node of this mesh. */
+export function nodeUri(mesh: string, id: NodeId): string {
+  const [cluster = '', node = ''] = id.split('/')
+  return printPrincipal({ role: 'node', mesh, cluster, node })
+}
+
 /** True for names that clusters and nodes may have: 1–63 lower-case letters, digits and inner hyphens. */
 export function isPrincipalName(name: string): boolean {
   return NAME_FORM.test(name)

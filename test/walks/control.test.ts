@@ -36,7 +36,7 @@ t.test('from a document to an answer: placed on the nodes, run, reported, resolv
 t.test('what an instance says it calls is known on its node before the first question', async (t) => {
   await using mesh = await wholeMesh(['a'])
   await mesh.apply([program('cart', 1, { connectivity: ['stock'] }), program('stock', 1)], 2)
-  await until(async () => (await mesh.node('a').status()).services === 1, 'the table knows stock')
+  await until(async () => (await mesh.node('a').status()).services === 2, 'the table knows stock, and cart itself')
   await mesh.control.stopRoot()
   await mesh.control.stopCluster()
   t.match(await mesh.node('a').get('shop.acme.stock.prod.any.rr.local'), { body: 'shop.acme.stock.prod.0' })
