@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { lab, type Host } from './lab.ts'
+import type { Host } from './host.ts'
+import { lab } from './lab.ts'
 import { lacking, sweep } from './namespace.ts'
 import type { NatKind } from './nat.ts'
 import { text, type Program } from './program.ts'
@@ -20,9 +21,9 @@ else net.connect({ host, port: Number(port), localPort: Number(local) || undefin
   .on('error', (e) => console.log(e.code))
 `
 
-function serve(host: Host, port: number): Promise<Program> {
+function serve(host: Host, port: number, address = '0.0.0.0'): Promise<Program> {
   return new Promise((resolve, reject) => {
-    const server = host.spawn([process.execPath, '-e', SPEAKER, 'serve', '0.0.0.0', String(port)], {
+    const server = host.spawn([process.execPath, '-e', SPEAKER, 'serve', address, String(port)], {
       onLine: (line) => (line === 'ready' ? resolve(server) : reject(new Error(line))),
     })
   })
@@ -71,6 +72,7 @@ t.test('each NAT kind maps and filters as its name says', { skip }, async (t) =>
   const rows: ReadonlyArray<{ nat: NatKind; keepsPort: boolean; stranger: RegExp }> = [
     { nat: 'none', keepsPort: true, stranger: /^peer/ },
     { nat: 'full-cone', keepsPort: true, stranger: /^peer/ },
+    { nat: 'address-restricted', keepsPort: true, stranger: /^silence/ },
     { nat: 'port-restricted', keepsPort: true, stranger: /^silence/ },
     { nat: 'port-restricted-rst', keepsPort: true, stranger: /^ECONNREFUSED/ },
     { nat: 'symmetric', keepsPort: false, stranger: /^silence/ },
@@ -92,6 +94,85 @@ t.test('each NAT kind maps and filters as its name says', { skip }, async (t) =>
       `${nat}: what a stranger gets`,
     )
   }
+})
+
+t.test('an address-restricted NAT lets in whoever was written to, from any port', { skip }, async (t) => {
+  await using net = await lab({
+    sites: { home: { hosts: ['a'], nat: 'address-restricted' } },
+    publics: ['server', 'other'],
+  })
+  const [a, server, other] = [net.host('a'), net.host('server'), net.host('other')]
+  await using _server = await serve(server, 7000)
+  const outside = net.site('home').router.address
+  await dial(a, server.address, 7000, { localPort: 7778 })
+  t.equal(
+    await dial(server, outside, 7778, BRIEFLY),
+    'ECONNREFUSED',
+    'the answer of the host inside: nobody listens there',
+  )
+  t.equal(await dial(other, outside, 7778, BRIEFLY), 'silence')
+})
+
+t.test('carrier-grade NAT, and what gets out', { skip }, async (t) => {
+  await using net = await lab({
+    sites: {
+      carrier: { hosts: [], prefix: '100.64.0.0/24' },
+      customer: { hosts: ['e'], behind: 'carrier' },
+      mute: { hosts: ['f'], egress: 'no-udp' },
+      web: { hosts: ['g'], egress: 'only-443' },
+      office: { hosts: ['h'], egress: 'only-proxy' },
+    },
+    publics: ['server'],
+  })
+  const server = net.host('server')
+  await using _plain = await serve(server, 7000)
+  await using _web = await serve(server, 443)
+
+  t.match(
+    await dial(net.host('e'), server.address, 7000),
+    `peer ${net.site('carrier').router.address}`,
+    'two routers, one address',
+  )
+  t.match(await dial(net.host('f'), server.address, 7000), 'peer', 'TCP gets out where UDP does not')
+  t.match(await dial(net.host('g'), server.address, 443), 'peer', 'port 443 gets out')
+  t.equal(await dial(net.host('g'), server.address, 7000, BRIEFLY), 'silence', 'another does not')
+  t.equal(await dial(net.host('h'), server.address, 443, BRIEFLY), 'silence', 'nothing gets out')
+  const { proxy = '' } = net.site('office')
+  const connect = `http.request({ host: ${JSON.stringify(new URL(proxy).hostname)}, port: ${new URL(proxy).port}, method: 'CONNECT', path: '${server.address}:7000' })`
+  const through = `const http = require('node:http'); ${connect}.on('connect', (r, s, head) => { console.log(r.statusCode, String(head)); s.on('data', (d) => console.log(String(d))) }).end()`
+  t.match(
+    await net.host('h').text([process.execPath, '-e', through]),
+    new RegExp(`200\\s+peer ${net.site('office').router.address}`),
+    'but by the proxy',
+  )
+})
+
+t.test('hosts behind one NAT meet by its outer address only with hairpin', { skip }, async (t) => {
+  for (const hairpin of [true, false]) {
+    await using net = await lab({ sites: { home: { hosts: ['a', 'b'], hairpin } }, publics: ['server'] })
+    const [a, b, server] = [net.host('a'), net.host('b'), net.host('server')]
+    await using _server = await serve(server, 7000)
+    const [, outside = '', port = ''] = (await dial(a, server.address, 7000, { localPort: 7777 })).split(' ')
+    await using _a = await serve(a, 7777)
+    const heard = await dial(b, outside, Number(port), hairpin ? {} : BRIEFLY)
+    t.match(heard, hairpin ? /^peer 192\.168\.1\.1 / : /^silence|ECONNREFUSED/, hairpin ? 'with' : 'without')
+  }
+})
+
+t.test('IPv6 where the site has it', { skip }, async (t) => {
+  await using net = await lab({
+    sites: { new: { hosts: ['a'], family: 'ipv6' }, old: { hosts: ['b'] }, both: { hosts: ['c'], family: 'both' } },
+    publics: ['server'],
+  })
+  const [a, b, c, server] = [net.host('a'), net.host('b'), net.host('c'), net.host('server')]
+  const { address6 = '' } = server
+  await using _server = await serve(server, 7000, '::')
+  t.match(await dial(a, address6, 7000), `peer ${a.address} `, 'its own address is seen')
+  t.match(await dial(a, server.address, 7000, BRIEFLY), /ENETUNREACH|silence/, 'no IPv4 there')
+  t.match(await dial(b, address6, 7000, BRIEFLY), /ENETUNREACH|EADDRNOTAVAIL|silence/, 'no IPv6 here')
+  t.match(await dial(c, address6, 7000), 'peer', 'both')
+  t.match(await dial(c, server.address, 7000), 'peer', 'both')
+  t.equal(await dial(server, a.address, 7000, BRIEFLY), 'silence', 'strangers are not let in')
 })
 
 t.test('nothing is left behind', { skip }, async (t) => {

@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { hasNetem, plainLink, Wires, type Ends, type Link, type LinkKind } from './link/link.ts'
 import type { LinkConditions } from './link/conditions.ts'
-import { destroy, killInside, nameFor, setResolver, sweep } from './namespace.ts'
-import { rulesOf, type NatKind } from './nat.ts'
-import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
+import { Host } from './host.ts'
+import { destroy, nameFor, setResolver, sweep } from './namespace.ts'
+import { RULES6, rulesOf, type EgressKind, type NatKind } from './nat.ts'
+import { text } from './program.ts'
 
 /**
  * Networks on one machine, out of namespaces:
@@ -21,7 +22,8 @@ import { Program, run, text, type ProgramOptions, type Result, type RunOptions }
  *     })
  *     await net.host('a').exec(['curl', `http://${net.host('server').address}/`])
  *
- * Every site has 192.168.1.0/24 unless it says otherwise: the same private addresses everywhere, as in real life.
+ * Every site has 192.168.1.0/24 unless it says otherwise: the same private addresses everywhere, as in real life. Public hosts
+ * have an IPv6 address too (2001:db8::10 …); sites have what `family` says.
  */
 export interface LabSpec {
   sites?: Readonly<Record<string, SiteSpec>>
@@ -41,14 +43,27 @@ export interface SiteSpec {
   nat?: NatKind
   /** A /24. With `nat: 'none'` it must be public, as 198.51.100.0/24. */
   prefix?: string
+  /** `all` by default. With `only-proxy` the router runs an HTTP proxy: `site.proxy`. */
+  egress?: EgressKind
+  /** Whether hosts inside reach each other by the router's outer address; not by default. */
+  hairpin?: boolean
+  /** `ipv4` by default. IPv6 is not translated: the router lets only replies in. */
+  family?: 'ipv4' | 'ipv6' | 'both'
+  /** A site above whose network this site's router is in: carrier-grade NAT. */
+  behind?: string
 }
 
 export interface Site extends Link {
   readonly name: string
   readonly router: Host
   readonly hosts: readonly Host[]
+  /** The HTTP proxy that is the only way out. */
+  readonly proxy?: string
 }
 
+const INTERNET6 = '2001:db8'
+const GATEWAY6 = `${INTERNET6}::254`
+const PROXY_PORT = 3128
 const INTERNET = '203.0.113'
 const GATEWAY = `${INTERNET}.254`
 const FIRST_HOST = 10
@@ -61,60 +76,6 @@ export function lab(spec: LabSpec): Promise<Lab> {
     await built.build(spec)
     return built
   })
-}
-
-/** One machine of the lab. */
-export class Host implements Link {
-  readonly kind: LinkKind
-  readonly name: string
-  readonly namespace: string
-  readonly address: string
-  readonly #cable: Link
-
-  constructor(name: string, namespace: string, address: string, cable: Link) {
-    this.name = name
-    this.namespace = namespace
-    this.address = address
-    this.#cable = cable
-    this.kind = cable.kind
-  }
-
-  /** Runs a command here to its end; a failing code is an answer, not an error. */
-  exec(argv: readonly string[], options?: RunOptions): Promise<Result> {
-    return run(this.argv(argv), options)
-  }
-
-  /** The output of a command that must succeed. */
-  text(argv: readonly string[], options?: RunOptions): Promise<string> {
-    return text(this.argv(argv), options)
-  }
-
-  spawn(argv: readonly string[], options?: ProgramOptions): Program {
-    return Program.start(this.argv(argv), options)
-  }
-
-  /** What to run in the root namespace so that `argv` runs here; `ip` replaces itself, so the pid is the command's. */
-  argv(argv: readonly string[]): string[] {
-    return ['ip', 'netns', 'exec', this.namespace, ...argv]
-  }
-
-  /** The power goes: nothing inside says goodbye, and nobody hears of it. */
-  async lose(): Promise<void> {
-    await this.cut()
-    killInside(this.namespace)
-  }
-
-  cut(): Promise<void> {
-    return this.#cable.cut()
-  }
-
-  heal(): Promise<void> {
-    return this.#cable.heal()
-  }
-
-  change(conditions: LinkConditions): Promise<void> {
-    return this.#cable.change(conditions)
-  }
 }
 
 export class Lab {
@@ -170,48 +131,93 @@ export class Lab {
       this.#links = links ?? ((await hasNetem(internet)) ? 'netem' : 'user-space')
       if (this.#links === 'user-space') this.#wires = this.#life.use(Wires.start(internet))
     }
-    await script(internet, [...bridge('lan', `${GATEWAY}/24`), forwarding])
-    for (const [index, name] of publics.entries()) {
-      await this.#addHost(name, internet, `${INTERNET}.${FIRST_HOST + index}`, GATEWAY)
+    await script(internet, [...bridge('lan', [`${GATEWAY}/24`, `${GATEWAY6}/64`]), ...forwarding])
+    const world: Network = {
+      namespace: internet,
+      v4: `${INTERNET}.`,
+      gateway: GATEWAY,
+      v6: INTERNET6,
+      gateway6: GATEWAY6,
+      next: FIRST_HOST,
     }
+    for (const name of publics) await this.#addHost(name, world)
+    world.next = FIRST_ROUTER
+    const networks = new Map<string, Network>()
     for (const [index, [name, site]] of Object.entries(sites).entries()) {
-      await this.#addSite(name, site, internet, `${INTERNET}.${FIRST_ROUTER + index}`)
+      const above = site.behind === undefined ? world : networks.get(site.behind)
+      if (above === undefined)
+        throw new Error(`site ${name} is behind ${site.behind}, and no site above it is called so`)
+      networks.set(name, await this.#addSite(name, site, above, world, index))
     }
   }
 
-  async #addSite(name: string, spec: SiteSpec, internet: string, outside: string): Promise<void> {
-    const { hosts, nat = 'port-restricted', prefix = '192.168.1.0/24' } = spec
+  async #addSite(name: string, spec: SiteSpec, above: Network, world: Network, index: number): Promise<Network> {
+    const { hosts, nat = 'port-restricted', egress = 'all', hairpin = false, family = 'ipv4' } = spec
+    const { prefix = spec.behind === undefined ? '192.168.1.0/24' : '192.168.2.0/24' } = spec
     const inside = baseOf(prefix)
     const namespace = await this.#namespace(`${name}-router`)
-    const uplink = await this.#cable(name, namespace, 'wan', internet)
+    const uplink = await this.#cable(name, namespace, 'wan', above.namespace)
+    const place = above.next++
+    const own6 = `${INTERNET6}:${FIRST_ROUTER + index}`
+    const has4 = family !== 'ipv6' && above.v4 !== undefined
+    const has6 = family !== 'ipv4' && above === world
+    const outside = has4 ? `${above.v4}${place}` : `${above.v6}::${place}`
     await script(namespace, [
-      ...bridge('lan', `${inside}.1/24`),
-      `ip addr add ${outside}/24 dev wan`,
       'ip link set wan up',
-      `ip route add default via ${GATEWAY}`,
-      forwarding,
+      ...bridge('lan', [...(has4 ? [`${inside}.1/24`] : []), ...(has6 ? [`${own6}::1/64`] : [])]),
+      ...(has4 ? [`ip addr add ${outside}/24 dev wan`, `ip route add default via ${above.gateway}`] : []),
+      ...(has6
+        ? [`ip addr add ${above.v6}::${place}/64 dev wan nodad`, `ip route add default via ${above.gateway6}`]
+        : []),
+      ...forwarding,
     ])
-    await this.#applyRules(namespace, rulesOf(nat))
-    if (nat === 'none') await script(internet, [`ip route add ${prefix} via ${outside}`])
-    const added: Host[] = []
-    for (const [index, host] of hosts.entries()) {
-      added.push(await this.#addHost(host, namespace, `${inside}.${FIRST_HOST + index}`, `${inside}.1`))
+    if (has4) await this.#applyRules(namespace, rulesOf({ nat, egress, hairpin, outside }))
+    if (has6) await this.#applyRules(namespace, RULES6)
+    if (has6) await script(world.namespace, [`ip route add ${own6}::/64 via ${above.v6}::${place}`])
+    if (nat === 'none' && has4) await script(above.namespace, [`ip route add ${prefix} via ${outside}`])
+    const network: Network = {
+      namespace,
+      ...(has4 ? { v4: `${inside}.`, gateway: `${inside}.1` } : {}),
+      ...(has6 ? { v6: own6, gateway6: `${own6}::1` } : {}),
+      next: FIRST_HOST,
     }
-    const router = new Host(`${name}-router`, namespace, outside, uplink)
-    this.#sites.set(name, { name, router, hosts: added, ...uplink })
+    const added: Host[] = []
+    for (const host of hosts) added.push(await this.#addHost(host, network))
+    const router = new Host(`${name}-router`, namespace, outside, undefined, uplink)
+    const proxy = egress === 'only-proxy' ? await this.#startProxy(router, `${inside}.1`) : undefined
+    this.#sites.set(name, { name, router, hosts: added, ...uplink, ...(proxy === undefined ? {} : { proxy }) })
+    return network
   }
 
-  async #addHost(name: string, network: string, address: string, gateway: string): Promise<Host> {
+  async #startProxy(router: Host, address: string): Promise<string> {
+    const argv = [process.execPath, join(import.meta.dirname, 'http-proxy.ts'), address, String(PROXY_PORT)]
+    await new Promise<void>((resolve, reject) => {
+      const program = router.spawn(argv, {
+        onLine: (line) => (line === 'ready' ? resolve() : reject(new Error(`the site’s proxy: ${line}`))),
+      })
+      this.#life.use(program)
+    })
+    return `http://${address}:${PROXY_PORT}`
+  }
+
+  async #addHost(name: string, network: Network): Promise<Host> {
     if (this.#hosts.has(name)) throw new Error(`two hosts are called ${name}`)
     const namespace = await this.#namespace(name)
     setResolver(namespace, this.#nameserver)
-    const cable = await this.#cable(name, namespace, 'eth0', network)
+    const cable = await this.#cable(name, namespace, 'eth0', network.namespace)
+    const place = network.next++
+    const address = network.v4 === undefined ? undefined : `${network.v4}${place}`
+    const address6 = network.v6 === undefined ? undefined : `${network.v6}::${place}`
     await script(namespace, [
-      `ip addr add ${address}/24 dev eth0`,
       'ip link set eth0 up',
-      `ip route add default via ${gateway}`,
+      ...(address === undefined
+        ? []
+        : [`ip addr add ${address}/24 dev eth0`, `ip route add default via ${network.gateway}`]),
+      ...(address6 === undefined
+        ? []
+        : [`ip addr add ${address6}/64 dev eth0 nodad`, `ip route add default via ${network.gateway6}`]),
     ])
-    const host = new Host(name, namespace, address, cable)
+    const host = new Host(name, namespace, address ?? address6 ?? '', address6, cable)
     this.#hosts.set(name, host)
     return host
   }
@@ -247,10 +253,27 @@ export class Lab {
   }
 }
 
-const forwarding = 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+/** A bridge that hosts and routers are plugged into. */
+interface Network {
+  namespace: string
+  /** What an IPv4 address here begins with, up to the last dot. */
+  v4?: string
+  gateway?: string
+  /** What an IPv6 address here begins with, up to the double colon. */
+  v6?: string
+  gateway6?: string
+  /** Of the next host. */
+  next: number
+}
 
-function bridge(name: string, address: string): string[] {
-  return [`ip link add ${name} type bridge`, `ip addr add ${address} dev ${name}`, `ip link set ${name} up`]
+const forwarding = ['echo 1 > /proc/sys/net/ipv4/ip_forward', 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding']
+
+function bridge(name: string, addresses: readonly string[]): string[] {
+  return [
+    `ip link add ${name} type bridge`,
+    ...addresses.map((address) => `ip addr add ${address} dev ${name}${address.includes(':') ? ' nodad' : ''}`),
+    `ip link set ${name} up`,
+  ]
 }
 
 async function script(namespace: string, lines: readonly string[]): Promise<void> {

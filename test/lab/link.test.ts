@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { lab, type Host } from './lab.ts'
+import type { Host } from './host.ts'
+import { lab } from './lab.ts'
 import { conditionsOf, printConditions } from './link/conditions.ts'
 import { hasNetem, netemOf } from './link/link.ts'
 import { Transit, Wire } from './link/wire.ts'
