@@ -1,8 +1,11 @@
+import type { Socket as DatagramSocket } from 'node:dgram'
+import type { Socket } from 'node:net'
 import type { Clock } from '../src/kit/clock.ts'
 import { explain } from '../src/errors.ts'
 import type { InstanceId, NodeId } from '../src/model/ids.ts'
 import type { Instance } from '../src/model/instance.ts'
 import type { TableView } from '../src/table/view.ts'
+import { InstanceSocket, openInstanceSocket } from './datagrams/instance-socket.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { localStream, type Carried } from './splice.ts'
@@ -44,8 +47,7 @@ export class Attempt implements StreamEvents {
 
   start(request: FlowRequest, parts: AttemptParts): void {
     const { node, id } = this.instance
-    if (node === parts.self)
-      return this.#dial(parts.endpointOf(id, request.port, request.protocol), parts.dial(request))
+    if (node === parts.self) return this.#dial(request, parts)
     const session = parts.peers.existing(node)
     if (session !== undefined) return this.#open(session, request)
     const reach = parts.table.node(node)
@@ -84,6 +86,10 @@ export class Attempt implements StreamEvents {
     this.onward?.data(chunk)
   }
 
+  datagram(payload: Buffer): void {
+    this.onward?.datagram?.(payload)
+  }
+
   end(): void {
     this.onward?.end()
   }
@@ -98,17 +104,23 @@ export class Attempt implements StreamEvents {
     this.stream = session.open(encodeRequest(request), this)
   }
 
-  #dial(endpoint: Endpoint | undefined, options: DialOptions): void {
+  #dial(request: FlowRequest, parts: AttemptParts): void {
     this.path = 'local'
+    const { port, protocol } = request
+    const endpoint = parts.endpointOf(this.instance.id, port, protocol)
     if (endpoint === undefined) return this.#fail('not-here', 'the instance does not listen here')
-    this.#abandon = dialInstance(endpoint, options, {
-      connected: (socket) => {
-        this.#abandon = undefined
-        this.stream = localStream(socket, this)
-        this.opened()
-      },
-      failed: (refusal, reason) => this.#fail(refusal, reason),
-    })
+    const took = (stream: Stream): void => {
+      this.#abandon = undefined
+      this.stream = stream
+      this.opened()
+    }
+    const failed = (refusal: Refusal, reason: string): void => this.#fail(refusal, reason)
+    const opened = (socket: DatagramSocket): void => took(new InstanceSocket(socket, this))
+    const connected = (socket: Socket): void => took(localStream(socket, this))
+    this.#abandon =
+      protocol === 'udp'
+        ? openInstanceSocket(endpoint, parts.dial(request), { opened, failed })
+        : dialInstance(endpoint, parts.dial(request), { connected, failed })
   }
 
   #fail(refusal: Refusal, reason: string): void {

@@ -32,6 +32,32 @@ export interface FlowReply {
   failed(code: ErrorCode, reason: string): void
 }
 
+/** One UDP flow, from its first datagram on: a client's address and port with a VIP and port, or a destination asked of SOCKS. */
+export interface Conversation {
+  readonly port: number
+  readonly mode: FlowMode
+  /** `clock.now()` when its first datagram came. */
+  readonly startedAt: number
+  /** What it is for and who calls; datagrams wait until that is known. Never rejects. */
+  readonly wish: ConversationWish | Promise<ConversationWish>
+  /** Sends one datagram to the client, from the address that the client asked. It is good only during the call. */
+  answer(payload: Buffer): void
+  /** Called once, when the flow has ended: what the client sends next begins another. */
+  over(): void
+}
+
+export type ConversationWish =
+  | { kind: 'target'; target: Target; caller: Caller }
+  | { kind: 'refused'; name: string; reason: string }
+
+/** Where a conversation's datagrams go. */
+export interface Datagrams {
+  /** It is good only during the call. */
+  datagram(payload: Buffer): void
+  /** The client or its door has gone. */
+  end(): void
+}
+
 export const NODE_CALLER: Caller = { kind: 'node' }
 
 /** The caller an instance id stands for; `undefined` when it is not one. */

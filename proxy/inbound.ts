@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import PQueue from 'p-queue'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
@@ -6,7 +7,9 @@ import { type InstanceId, instanceId, interestOf, type InterestKey, type NodeId 
 import type { InterestSource, TableView } from '../src/table/view.ts'
 import { portText } from './admit.ts'
 import { authorise } from './authorise.ts'
-import { dialInstance, type Endpoint } from './dial.ts'
+import { DatagramInbound } from './datagrams/inbound.ts'
+import type { DatagramJoint } from './datagrams/joint.ts'
+import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
 import { callerText } from './flow.ts'
 import { decodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { Joint, SocketStream } from './splice.ts'
@@ -66,10 +69,15 @@ const UNKNOWN_MS = 2_000
 /** Names remembered as asked; beyond them nothing more is asked for a while. */
 const UNKNOWN_LIMIT = 256
 
-type Check =
-  | { kind: 'here'; instance: InstanceId; endpoint: Endpoint }
-  | { kind: 'unasked'; key: InterestKey; otherwise: Refused }
-  | Refused
+/** Between looks whether the instances of UDP flows are still where they were. Smaller costs more, larger errs longer. */
+const DATAGRAM_SWEEP_MS = 1_000
+
+interface Here {
+  kind: 'here'
+  instance: InstanceId
+  endpoint: Endpoint
+}
+type Check = Here | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
 /** The node that sent OPEN, until it is answered. */
 interface Opener {
   isGone: boolean
@@ -82,7 +90,8 @@ export class Inbound implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #parts: InboundParts
   readonly #dials: PQueue
-  readonly #joints = new Set<Joint>()
+  readonly #datagrams: DatagramInbound
+  readonly #joints = new Set<Joint | DatagramJoint>()
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #unknown = new Map<InterestKey, number>()
   #asking = 0
@@ -93,11 +102,13 @@ export class Inbound implements AsyncDisposable {
     this.#life = life
     this.#parts = parts
     this.#dials = new PQueue({ concurrency: parts.limits.dials })
+    this.#datagrams = new DatagramInbound(parts)
   }
 
   static start(parts: InboundParts): Promise<Inbound> {
     return Lifetime.open((life) => {
       const inbound = new Inbound(life, parts)
+      life.every(DATAGRAM_SWEEP_MS, () => inbound.#datagrams.sweep(inbound.#isDraining))
       life.defer(() => inbound.#drain())
       return inbound
     })
@@ -141,7 +152,7 @@ export class Inbound implements AsyncDisposable {
     const check = await this.#checked(incoming.peer, request)
     if (opener.isGone) return
     if (check.kind !== 'here') return this.#refuse(incoming, check, request)
-    await this.#dials.add(() => this.#dial(incoming, opener, request, check.endpoint))
+    await this.#dials.add(() => this.#dial(incoming, opener, request, check))
   }
 
   /** Asks the cluster about what is unknown, once for each of service and caller, then looks again. */
@@ -174,39 +185,43 @@ export class Inbound implements AsyncDisposable {
     }
   }
 
-  #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, endpoint: Endpoint): Promise<void> {
+  #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, { instance, endpoint }: Here): Promise<void> {
     if (opener.isGone) return Promise.resolve()
     const { limits, forbids, addressOf, introduce } = this.#parts
     const { peer } = incoming
     const from = request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined
     const { promise, resolve } = Promise.withResolvers<void>()
-    const abandon = dialInstance(
-      endpoint,
-      {
-        timeoutMs: limits.dialMs,
-        from,
-        forbids,
-        introduce: introduce && ((localPort) => introduce(request, { peer, localPort })),
-      },
-      {
-        connected: (socket) => {
-          delete opener.abandon
-          resolve()
-          const joint = new Joint()
-          const far = new SocketStream(socket, joint.far)
-          joint.far.stream = far
-          joint.near.stream = incoming.accept(joint.near)
-          this.#joints.add(joint)
-          this.#count(request, 1)
-          socket.once('close', () => this.#ended(joint, incoming, request))
-          far.start()
-        },
-        failed: (refusal, reason) => {
-          resolve()
-          this.#refuse(incoming, refused(refusal, reason), request)
-        },
-      },
-    )
+    const joined = (joint: Joint | DatagramJoint): void => {
+      delete opener.abandon
+      resolve()
+      this.#joints.add(joint)
+      this.#count(request, 1)
+    }
+    const ended = (joint: Joint | DatagramJoint): void => this.#ended(joint, incoming, request)
+    const failed = (refusal: Refusal, reason: string): void => {
+      resolve()
+      this.#refuse(incoming, refused(refusal, reason), request)
+    }
+    const options: DialOptions = {
+      timeoutMs: limits.dialMs,
+      from,
+      forbids,
+      introduce: introduce && ((localPort) => introduce(request, { peer, localPort })),
+    }
+    const connected = (socket: Socket): void => {
+      const joint = new Joint()
+      const far = new SocketStream(socket, joint.far)
+      joint.far.stream = far
+      joint.near.stream = incoming.accept(joint.near)
+      joined(joint)
+      socket.once('close', () => ended(joint))
+      far.start()
+    }
+    const place = { instance, port: request.port, endpoint }
+    const abandon =
+      request.protocol === 'udp'
+        ? this.#datagrams.join(incoming, place, options, { joined, failed, ended })
+        : dialInstance(endpoint, options, { connected, failed })
     opener.abandon = () => {
       abandon()
       resolve()
@@ -214,7 +229,7 @@ export class Inbound implements AsyncDisposable {
     return promise
   }
 
-  #ended(joint: Joint, { peer, path }: IncomingStream, request: FlowRequest): void {
+  #ended(joint: Joint | DatagramJoint, { peer, path }: IncomingStream, request: FlowRequest): void {
     const { log, metrics } = this.#parts
     this.#joints.delete(joint)
     this.#count(request, -1)

@@ -4,7 +4,7 @@ import type { Clock } from '../../src/kit/clock.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { TableView, Target } from '../../src/table/view.ts'
-import type { Caller, Flow } from '../flow.ts'
+import type { Caller, Conversation, Datagrams, Flow } from '../flow.ts'
 
 /** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
 export interface Interceptor extends AsyncDisposable {
@@ -25,6 +25,8 @@ export interface InterceptParts {
   readonly table: TableView
   /** Called once for each connection; must not throw. */
   readonly onFlow: (flow: Flow) => void
+  /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
+  readonly onConversation?: (conversation: Conversation) => Datagrams | undefined
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics

@@ -1,0 +1,375 @@
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import type { Instance, InstanceState } from '../../src/model/instance.ts'
+import { admit } from '../admit.ts'
+import { connect } from '../connect.ts'
+import { callerText, type Conversation, type ConversationWish, type Datagrams, nameOf } from '../flow.ts'
+import type { FlowEnd, OpenFlow } from '../flow-book.ts'
+import { countTries, END, leave, type OutboundParts, triesText } from '../outbound.ts'
+import type { Stream } from '../tunnel/contract.ts'
+import { whyLost } from '../why-lost.ts'
+import { Held, type HeldBudget } from './held.ts'
+import { DatagramJoint } from './joint.ts'
+import { Shunned } from './shunned.ts'
+
+/*
+ * The life of a UDP flow, on the caller's node: as `outbound` does it for TCP, with what UDP does not have by itself.
+ *
+ *              first datagram
+ *                    ▼                  opened
+ *                 holding ───────────────────────────────▶ open ──── idle, either side gone ────▶ over
+ *                    │ refused, lost, not allowed                                                  ▲
+ *                    └───────────▶ resting (drops; nothing is tried or logged again) ── rest over ─┘
+ *
+ * A flow keeps its instance while it lives: nothing re-picks it. When it is over, the next datagram begins a new one.
+ * The client cannot be told of a refusal: the ICMP message that would say so is not for user space to send.
+ *
+ * Flows have no end of their own: those that are silent for `idleMs` are ended, by one sweep over all.
+ */
+
+export interface DatagramLimits {
+  /** Smaller: a quiet client finds itself at another instance; larger: descriptors are kept for nobody. */
+  idleMs: number
+  /** Each costs a descriptor on the instance's node. */
+  maxFlows: number
+  /** Beyond `maxFlows`, what was silent for so long makes room; larger: more newcomers are turned away. */
+  spareMs: number
+  /** What may wait in one flow until it is open, and in all. */
+  held: { datagrams: number; bytes: number }
+  heldBytes: number
+  /** How long a refused flow drops in silence. */
+  restMs: number
+  /** Between sweeps: how exact `idleMs` is. */
+  sweepMs: number
+}
+
+export const DATAGRAM_LIMITS: DatagramLimits = {
+  idleMs: 60_000,
+  maxFlows: 8_192,
+  spareMs: 5_000,
+  held: { datagrams: 64, bytes: 256 * 1024 },
+  heldBytes: 16 * 1024 * 1024,
+  restMs: 1_000,
+  sweepMs: 1_000,
+}
+
+/** When the agent or the instance is about to end, a flow that was silent for so long is not waited for. */
+const CLOSING_IDLE_MS = 1_000
+
+/**
+ * Every UDP flow of the callers on this node. When there are too many, those that were silent longest make room: most flows
+ * are one question and its answer, and would keep their place for `idleMs`. Those in use never do; then newcomers are dropped.
+ */
+export class DatagramFlows implements AsyncDisposable {
+  readonly #life: Lifetime
+  readonly #limits: DatagramLimits
+  readonly #parts: OutboundParts
+  readonly #flows = new Set<DatagramFlow>()
+  readonly #budget: HeldBudget
+  readonly #shunned: Shunned
+  #refused = 0
+  #cancelSweep: (() => void) | undefined
+  #isClosed = false
+
+  private constructor(life: Lifetime, limits: DatagramLimits, parts: OutboundParts) {
+    this.#life = life
+    this.#limits = limits
+    this.#parts = parts
+    this.#budget = { bytes: limits.heldBytes }
+    this.#shunned = new Shunned(parts.clock)
+  }
+
+  static start(limits: DatagramLimits, parts: OutboundParts): Promise<DatagramFlows> {
+    return Lifetime.open((life) => {
+      const flows = new DatagramFlows(life, limits, parts)
+      life.defer(() => flows.#endAll())
+      return flows
+    })
+  }
+
+  /** Flows that take up a place: open, opening and resting ones. */
+  get size(): number {
+    return this.#flows.size
+  }
+
+  /** What interceptors are given: called at the first datagram; `undefined` when there is no room. */
+  readonly begin = (conversation: Conversation): Datagrams | undefined => {
+    const { maxFlows, held } = this.#limits
+    if (this.#isClosed || (this.#flows.size >= maxFlows && !this.#makeRoom())) {
+      this.#refused++
+      this.#parts.metrics.datagramsDropped.inc({ reason: 'too-many' })
+      return undefined
+    }
+    const flow = new DatagramFlow(conversation, new Held(held, this.#budget), this.#parts)
+    this.#flows.add(flow)
+    this.#arm()
+    void this.#carry(flow, conversation)
+    return flow
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #carry(flow: DatagramFlow, conversation: Conversation): Promise<void> {
+    const { wish } = conversation
+    const end = await carry(flow, wish instanceof Promise ? await wish : wish, this.#shunned, this.#parts)
+    const rests = !GOES_AT_ONCE.has(end) && !this.#isClosed
+    flow.giveUp(rests ? 'refused' : 'over')
+    if (rests) flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
+    else this.#forget(flow)
+  }
+
+  #forget(flow: DatagramFlow): void {
+    if (this.#flows.delete(flow)) flow.over()
+  }
+
+  #arm(): void {
+    if (this.#cancelSweep !== undefined || this.#flows.size === 0) return
+    this.#cancelSweep = this.#parts.clock.after(this.#limits.sweepMs, () => {
+      this.#cancelSweep = undefined
+      this.#sweep()
+      this.#arm()
+    })
+  }
+
+  #sweep(): void {
+    const { clock, book, log } = this.#parts
+    const now = clock.now()
+    for (const flow of this.#flows) {
+      flow.look(now)
+      const isClosing = book.isDraining || flow.state === 'stopping'
+      const idleMs = isClosing ? Math.min(this.#limits.idleMs, CLOSING_IDLE_MS) : this.#limits.idleMs
+      if (flow.restUntil !== undefined) {
+        if (now >= flow.restUntil) this.#forget(flow)
+      } else if (flow.state === 'gone') flow.cut()
+      else if (now - flow.lastAt >= idleMs) flow.end()
+    }
+    if (this.#refused === 0) return
+    log.warn('flows refused', { protocol: 'udp', count: this.#refused, reason: 'too many are in use' })
+    this.#refused = 0
+  }
+
+  /** Ends a sixteenth of all at once, the longest silent first, so that a flood of newcomers pays for one look at all. */
+  #makeRoom(): boolean {
+    const { clock, metrics } = this.#parts
+    const { spareMs, maxFlows } = this.#limits
+    const now = clock.now()
+    for (const flow of this.#flows) flow.look(now)
+    const spare = Array.from(this.#flows)
+      .filter(({ lastAt, restUntil }) => restUntil !== undefined || now - lastAt >= spareMs)
+      .toSorted((a, b) => a.lastAt - b.lastAt)
+      .slice(0, Math.ceil(maxFlows / 16))
+    metrics.flowsEvicted.inc(spare.length)
+    for (const flow of spare) {
+      flow.end()
+      this.#forget(flow)
+    }
+    return spare.length > 0
+  }
+
+  #endAll(): void {
+    this.#isClosed = true
+    this.#cancelSweep?.()
+    for (const flow of this.#flows) {
+      flow.cut()
+      this.#forget(flow)
+    }
+  }
+}
+
+/** After any other end, trying again at once would be of no use. */
+const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set(['closed', 'caller-reset', 'instance-reset', 'cut', 'caller-gone'])
+
+/** One flow from what it is for until it has ended: the corridor of `outbound`, for UDP. Never rejects. */
+async function carry(
+  flow: DatagramFlow,
+  wish: ConversationWish,
+  shunned: Shunned,
+  parts: OutboundParts,
+): Promise<FlowEnd> {
+  const { book, log, limits, self, clock, metrics } = parts
+  const { port, mode, startedAt } = flow.conversation
+  if (wish.kind === 'refused') {
+    log.info('flow refused', { mode, name: wish.name, port, protocol: 'udp', reason: wish.reason })
+    return 'refused'
+  }
+  const { target, caller } = wish
+  const open: OpenFlow = {
+    id: book.nextId(),
+    caller: callerText(caller, self),
+    name: nameOf(target),
+    port,
+    protocol: 'udp',
+    mode,
+    policy: target.choice.policy,
+    startedAt,
+    joint: flow.joint,
+    cut: () => flow.cut(),
+  }
+  book.add(open)
+  const ended = (end: FlowEnd, reason: string): FlowEnd => {
+    leave(open, end, reason, parts)
+    return end
+  }
+
+  const admission = admit({ target, port, protocol: 'udp', caller }, parts)
+  if (admission.kind === 'refused') return ended(admission.end, admission.reason)
+  const instances = shunned.last(admission.instances)
+  if (instances === undefined) return ended('refused', 'nothing listens on the port of any instance')
+
+  const connected = await connect(
+    {
+      instances,
+      request: { service: target.service.id, port, protocol: 'udp', caller, flow: open.id },
+      deadlineMs: limits.deadlineMs,
+      onWon: (attempt) => {
+        book.chosen(open, attempt.instance, attempt.path ?? 'local')
+        metrics.flowConnect.observe({ path: open.path ?? 'local' }, (clock.now() - startedAt) / 1000)
+        attempt.onward = flow.joint.far
+        flow.opened(attempt.instance, attempt.stream as Stream)
+      },
+    },
+    parts,
+    flow.gone,
+  )
+  countTries(connected, parts)
+  if (connected.kind === 'lost') {
+    const { why, tries } = connected
+    if (why === 'gone') return ended(flow.joint.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
+    return ended(whyLost(why, tries).end, triesText(connected))
+  }
+  await flow.ended
+  const { end, far } = flow.joint
+  if (end === 'far-reset') shunned.add(connected.attempt.instance, { isMute: far.datagrams === 0 })
+  return ended(END[end], '')
+}
+
+const OVER = 'the flow is over'
+
+class DatagramFlow implements Datagrams {
+  readonly conversation: Conversation
+  readonly joint: DatagramJoint
+  readonly ended: Promise<void>
+  /** When it was seen to carry something, as exact as the sweep. */
+  lastAt: number
+  /** Set once it is refused: until then it only drops. */
+  restUntil: number | undefined
+  readonly #parts: OutboundParts
+  readonly #gone = new AbortController()
+  #held: Held | undefined
+  #dropping: 'refused' | 'over' | undefined
+  #instance: Instance | undefined
+  #seen = 0
+  readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
+
+  constructor(conversation: Conversation, held: Held, parts: OutboundParts) {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.conversation = conversation
+    this.lastAt = conversation.startedAt
+    this.ended = promise
+    this.#held = held
+    this.#parts = parts
+    this.joint = new DatagramJoint(() => {
+      this.#gone.abort(OVER)
+      resolve()
+    })
+    this.joint.near.stream = clientStream(conversation)
+  }
+
+  /** Aborts when nobody waits for an instance any more. */
+  get gone(): AbortSignal {
+    return this.#gone.signal
+  }
+
+  datagram(payload: Buffer): void {
+    if (this.#held === undefined) {
+      if (this.#dropping === undefined) this.joint.near.datagram(payload)
+      else this.#drop(this.#dropping)
+    } else if (!this.#held.push(payload)) this.#drop('waiting')
+  }
+
+  /** An instance has answered: what waited goes first. */
+  opened(instance: Instance, stream: Stream): void {
+    this.#instance = instance
+    this.joint.far.stream = stream
+    const waited = this.#held?.take() ?? []
+    this.#held = undefined
+    for (const payload of waited) this.joint.near.datagram(payload)
+  }
+
+  /** In peace: idle, or the client has gone. */
+  end(): void {
+    this.joint.finish('closed')
+  }
+
+  cut(): void {
+    this.joint.cut()
+  }
+
+  /** From now on what comes is dropped. */
+  giveUp(why: 'refused' | 'over'): void {
+    this.#dropping = why
+    const waited = this.#held?.take() ?? []
+    this.#held = undefined
+    if (waited.length > 0) this.#drop(why, waited.length)
+  }
+
+  over(): void {
+    this.look(this.lastAt)
+    this.conversation.over()
+  }
+
+  /** Notes whether it was used since the last look, and counts what was carried. */
+  look(now: number): void {
+    const { joint } = this
+    if (joint.activity !== this.#seen) {
+      this.#seen = joint.activity
+      this.lastAt = now
+      this.#count()
+    }
+  }
+
+  /** Of its instance. `gone`: it left its node, so that its port may be somebody else's by now. */
+  get state(): InstanceState | 'gone' {
+    const chosen = this.#instance
+    if (chosen === undefined) return 'running'
+    const known = this.#parts.table.instance(chosen.id)
+    return known?.node === chosen.node ? known.state : 'gone'
+  }
+
+  #count(): void {
+    const { near, far } = this.joint
+    const { datagrams, datagramsDropped } = this.#parts.metrics
+    const counted = this.#counted
+    const lost = near.lost - counted.sentLost + (far.lost - counted.receivedLost)
+    datagrams.inc({ direction: 'sent' }, near.datagrams - near.lost - counted.sent)
+    datagrams.inc({ direction: 'received' }, far.datagrams - far.lost - counted.received)
+    if (lost > 0) datagramsDropped.inc({ reason: 'behind' }, lost)
+    counted.sent = near.datagrams - near.lost
+    counted.received = far.datagrams - far.lost
+    counted.sentLost = near.lost
+    counted.receivedLost = far.lost
+  }
+
+  #drop(reason: 'waiting' | 'refused' | 'over', count = 1): void {
+    this.#parts.metrics.datagramsDropped.inc({ reason }, count)
+  }
+}
+
+/** The client as a Stream: a word to it leaves from the address that it asked. */
+function clientStream(conversation: Conversation): Stream {
+  return {
+    datagram: (payload) => {
+      conversation.answer(payload)
+      return true
+    },
+    write: () => true,
+    consumed: () => undefined,
+    end: () => undefined,
+    reset: () => undefined,
+  }
+}
