@@ -40,8 +40,8 @@ export interface Conversation {
   readonly startedAt: number
   /** What it is for and who calls; datagrams wait until that is known. Never rejects. */
   readonly wish: ConversationWish | Promise<ConversationWish>
-  /** Sends one datagram to the client, from the address that the client asked. It is good only during the call. */
-  answer(payload: Buffer): void
+  /** Sends one datagram to the client, from the address that the client asked; false when it was lost. Good only during the call. */
+  answer(payload: Buffer): boolean
   /** Called once, when the flow has ended: what the client sends next begins another. */
   over(): void
 }

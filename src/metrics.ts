@@ -39,12 +39,16 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
       'Bytes carried for flows, to the instance (sent) and back (received).',
       ['direction'],
     ),
-    datagrams: counter(
-      'proxy_datagrams_total',
+    flowDatagrams: counter(
+      'proxy_flow_datagrams_total',
       'Datagrams carried for flows, to the instance (sent) and back (received).',
       ['direction'],
     ),
-    datagramsDropped: counter('proxy_datagrams_dropped_total', 'Datagrams that were dropped, by reason.', ['reason']),
+    flowDatagramsDropped: counter(
+      'proxy_flow_datagrams_dropped_total',
+      'Datagrams of flows that were dropped, by reason.',
+      ['reason'],
+    ),
     flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows that made room for new ones before their time.'),
     candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
     inboundStreams: counter(
@@ -56,6 +60,17 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     sessionsOpen: gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
     carriersOpen: gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
     tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
+    datagrams: counter(
+      'tunnel_datagrams_total',
+      'Datagrams of flows between nodes, by way (sealed, frames) and what became of them.',
+      ['way', 'result'],
+    ),
+    sealedPackets: counter('tunnel_sealed_packets_total', 'Sealed UDP packets, by direction.', ['direction']),
+    sealedDropped: counter(
+      'tunnel_sealed_dropped_total',
+      'Sealed UDP packets and datagrams that were dropped, by reason.',
+      ['reason'],
+    ),
     framesIgnored: counter('tunnel_frames_ignored_total', 'Frames of types this version does not know, skipped.'),
     rtt: histogram(
       'tunnel_rtt_seconds',

@@ -96,7 +96,7 @@ export class DatagramFlows implements AsyncDisposable {
     const { maxFlows, held } = this.#limits
     if (this.#isClosed || (this.#flows.size >= maxFlows && !this.#makeRoom())) {
       this.#refused++
-      this.#parts.metrics.datagramsDropped.inc({ reason: 'too-many' })
+      this.#parts.metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
       return undefined
     }
     const flow = new DatagramFlow(conversation, new Held(held, this.#budget), this.#parts)
@@ -343,12 +343,12 @@ class DatagramFlow implements Datagrams {
 
   #count(): void {
     const { near, far } = this.joint
-    const { datagrams, datagramsDropped } = this.#parts.metrics
+    const { flowDatagrams, flowDatagramsDropped } = this.#parts.metrics
     const counted = this.#counted
     const lost = near.lost - counted.sentLost + (far.lost - counted.receivedLost)
-    datagrams.inc({ direction: 'sent' }, near.datagrams - near.lost - counted.sent)
-    datagrams.inc({ direction: 'received' }, far.datagrams - far.lost - counted.received)
-    if (lost > 0) datagramsDropped.inc({ reason: 'behind' }, lost)
+    flowDatagrams.inc({ direction: 'sent' }, near.datagrams - near.lost - counted.sent)
+    flowDatagrams.inc({ direction: 'received' }, far.datagrams - far.lost - counted.received)
+    if (lost > 0) flowDatagramsDropped.inc({ reason: 'behind' }, lost)
     counted.sent = near.datagrams - near.lost
     counted.received = far.datagrams - far.lost
     counted.sentLost = near.lost
@@ -356,17 +356,14 @@ class DatagramFlow implements Datagrams {
   }
 
   #drop(reason: 'waiting' | 'refused' | 'over', count = 1): void {
-    this.#parts.metrics.datagramsDropped.inc({ reason }, count)
+    this.#parts.metrics.flowDatagramsDropped.inc({ reason }, count)
   }
 }
 
 /** The client as a Stream: a word to it leaves from the address that it asked. */
 function clientStream(conversation: Conversation): Stream {
   return {
-    datagram: (payload) => {
-      conversation.answer(payload)
-      return true
-    },
+    datagram: (payload) => conversation.answer(payload),
     write: () => true,
     consumed: () => undefined,
     end: () => undefined,

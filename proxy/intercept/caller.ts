@@ -7,11 +7,17 @@ import type { InstanceId } from '../../src/model/ids.ts'
 import type { Target } from '../../src/table/view.ts'
 import { authorise } from '../authorise.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../flow.ts'
+import type { CallerEnd } from './interceptor.ts'
 
 /*
  * Which instance of this node opened a connection to a VIP:
  *
- *   accepted socket ─▶ its pair of addresses in /proc/net/tcp(6) ─▶ inode ─▶ /proc/<pid>/fd of the instances' processes
+ *   accepted socket ─▶ its pair of addresses in /proc/net/tcp(6) ─┐
+ *   datagram's source ─▶ every socket in /proc/net/udp(6) with     ├─▶ inode ─▶ /proc/<pid>/fd of the instances' processes
+ *                        that port: all must be one owner's       ─┘
+ *
+ * The source address of a datagram proves nothing: a socket may send from any address of the machine (IP_PKTINFO), and to
+ * others than it is connected to. Its port does.
  *
  * Asked only where the answer decides something: some caller on this node may call the target and another may not, or the
  * choice is `any.pinned`. All that wait are looked up in one scan; scans follow one another; long lists are read in slices.
@@ -31,7 +37,7 @@ const SLICE = 256
 const WAITING_LIMIT = 4_096
 
 interface Waiting {
-  socket: Socket
+  end: CallerEnd
   resolve: (owner: Owner) => void
 }
 
@@ -48,19 +54,19 @@ export class CallerFinder {
   }
 
   /** `undefined`: it cannot be told (processes of another user, a caller that has gone), and an instance here may not call. */
-  readonly identify = (socket: Socket, target: Target): Caller | Promise<Caller | undefined> => {
+  readonly identify = (end: CallerEnd, target: Target): Caller | Promise<Caller | undefined> => {
     const here = [...this.#processesOf()].map(({ instance }) => instanceCaller(instance)).filter((c) => c !== undefined)
     if (here.length === 0 || !matters(here, target)) return NODE_CALLER
-    return this.#find(socket).then((owner) => {
+    return this.#find(end).then((owner) => {
       if (owner !== 'unclear') return owner
       return here.every((caller) => authorise(caller, target.service).allowed) ? NODE_CALLER : undefined
     })
   }
 
-  #find(socket: Socket): Promise<Owner> {
+  #find(end: CallerEnd): Promise<Owner> {
     if (this.#waiting.length >= WAITING_LIMIT) return Promise.resolve('unclear')
     const { promise, resolve } = Promise.withResolvers<Owner>()
-    this.#waiting.push({ socket, resolve })
+    this.#waiting.push({ end, resolve })
     if (!this.#isScanning) void this.#scanAll()
     return promise
   }
@@ -71,7 +77,7 @@ export class CallerFinder {
       const waiting = this.#waiting
       this.#waiting = []
       const owners = await scan(
-        waiting.map(({ socket }) => socket),
+        waiting.map(({ end }) => end),
         [...this.#processesOf()],
       ).catch(() => undefined)
       for (const [i, { resolve }] of waiting.entries()) resolve(owners?.[i] ?? 'unclear')
@@ -87,9 +93,9 @@ function matters(here: readonly Caller[], { service, choice }: Target): boolean 
   return here.some((caller) => authorise(caller, service).allowed !== allowed)
 }
 
-async function scan(sockets: readonly Socket[], processes: readonly InstanceProcesses[]): Promise<Owner[]> {
-  const inodes = await inodesOf(sockets)
-  const wanted = new Set(inodes.filter((inode) => inode !== undefined))
+async function scan(ends: readonly CallerEnd[], processes: readonly InstanceProcesses[]): Promise<Owner[]> {
+  const inodes = await inodesOf(ends)
+  const wanted = new Set(inodes.flat())
   const owners = new Map<string, InstanceId>()
   let isUnreadable = false
   let left = SLICE
@@ -109,11 +115,23 @@ async function scan(sockets: readonly Socket[], processes: readonly InstanceProc
     }
     if (owners.size === wanted.size) break
   }
-  return inodes.map((inode) => {
-    const instance = inode === undefined ? undefined : owners.get(inode)
+  return inodes.map((candidates) => {
+    const found = new Set(candidates.map((inode) => owners.get(inode)))
+    if (found.size > 1 && found.delete(undefined)) {
+      const ours = ownInodes() // of flows to instances: never a caller
+      if (candidates.some((inode) => !owners.has(inode) && !ours.has(inode))) return 'unclear'
+    }
+    if (found.size !== 1) return 'unclear'
+    const [instance] = found
     if (instance !== undefined) return instanceCaller(instance) ?? 'unclear'
-    return inode === undefined || isUnreadable ? 'unclear' : NODE_CALLER
+    return isUnreadable ? 'unclear' : NODE_CALLER
   })
+}
+
+/** This agent's own sockets. Rarely asked for: thousands of links are read in one go. */
+function ownInodes(): Set<string> {
+  const inodes = readdirSync('/proc/self/fd').map((fd) => inodeAt(`/proc/self/fd/${fd}`))
+  return new Set(inodes.filter((inode) => inode !== undefined))
 }
 
 function isRunning(pid: number): boolean {
@@ -173,12 +191,51 @@ function statOf(pid: number): { pid: number; parent: number; group: number; sess
   }
 }
 
-/** The inode of each caller's end; `undefined` when the caller has closed it already. */
-async function inodesOf(sockets: readonly Socket[]): Promise<(string | undefined)[]> {
-  const pairs = sockets.map((socket) => ({
-    local: { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 },
-    remote: { address: socket.localAddress ?? '', port: socket.localPort ?? 0 },
-  }))
+/** The inodes that each caller's end may be; none when the caller has closed it already. */
+async function inodesOf(ends: readonly CallerEnd[]): Promise<string[][]> {
+  const found: string[][] = ends.map(() => [])
+  const connections = ends.flatMap((end, i) => ('protocol' in end ? [] : [{ i, pair: pairOf(end) }]))
+  if (connections.length > 0) {
+    const inodes = await connectionInodes(connections.map(({ pair }) => pair))
+    for (const [at, { i }] of connections.entries()) found[i] = inodes[at] === undefined ? [] : [inodes[at]]
+  }
+  if (connections.length === ends.length) return found
+  const byPort = await datagramInodes()
+  for (const [i, end] of ends.entries()) if ('protocol' in end) found[i] = byPort.get(end.port) ?? []
+  return found
+}
+
+interface Pair {
+  local: Address
+  remote: Address
+}
+
+function pairOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Pair {
+  return {
+    local: { address: remoteAddress ?? '', port: remotePort ?? 0 },
+    remote: { address: localAddress ?? '', port: localPort ?? 0 },
+  }
+}
+
+/** Every UDP socket of the machine, by its port. */
+async function datagramInodes(): Promise<Map<number, string[]>> {
+  const tables = await Promise.all(
+    ['udp', 'udp6'].map((table) => readFile(`/proc/self/net/${table}`, 'latin1').catch(() => '')),
+  )
+  const byPort = new Map<number, string[]>()
+  for (const line of tables.flatMap((table) => table.split('\n').slice(1))) {
+    const fields = line.trim().split(/ +/, 10)
+    const port = Number.parseInt(fields[1]?.split(':')[1] ?? '', 16)
+    const inode = fields[9]
+    if (Number.isNaN(port) || inode === undefined || inode === '0') continue
+    const others = byPort.get(port)
+    if (others === undefined) byPort.set(port, [inode])
+    else others.push(inode)
+  }
+  return byPort
+}
+
+async function connectionInodes(pairs: readonly Pair[]): Promise<(string | undefined)[]> {
   const v4 = await readFile('/proc/self/net/tcp', 'latin1')
   let inodes = pairs.map(({ local, remote }) => inodeIn(v4, procAddress4(local), procAddress4(remote)))
   if (inodes.every((inode) => inode !== undefined)) return inodes

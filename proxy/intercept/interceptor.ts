@@ -32,5 +32,8 @@ export interface InterceptParts {
   readonly metrics: Metrics
 }
 
-/** Who opened a connection to a VIP; `undefined`: it cannot be told, and that matters, so the flow is refused. */
-export type Identify = (socket: Socket, target: Target) => Caller | Promise<Caller | undefined>
+/** The caller's end of a flow: an accepted socket, or where datagrams come from. */
+export type CallerEnd = Socket | { readonly protocol: 'udp'; readonly address: string; readonly port: number }
+
+/** Who opened a flow to a VIP; `undefined`: it cannot be told, and that matters, so the flow is refused. */
+export type Identify = (end: CallerEnd, target: Target) => Caller | Promise<Caller | undefined>

@@ -1,12 +1,14 @@
 import { BoundSocket, createServer, type Server, type Socket } from 'node:net'
+import { closeBetween } from '../../src/kit/close-between.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
 import type { ServiceEntry } from '../../src/model/change.ts'
 import type { ServiceId } from '../../src/model/ids.ts'
 import type { VipIndex } from '../../src/model/service.ts'
 import type { Target } from '../../src/table/view.ts'
-import type { Caller } from '../flow.ts'
+import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
 import { resetSocket } from '../reset.ts'
+import { type DatagramClient, DatagramDoor } from './datagrams.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 
 /*
@@ -14,7 +16,7 @@ import type { Identify, InterceptParts, Interceptor, Problem } from './intercept
  *                     ▲         │
  *                     └─ failed ◀ port taken, no right: told once, tried again
  *
- * One listener for each VIP and port of every service in the table, which holds only what this node uses. They are opened
+ * One listener (TCP) or door (UDP) for each VIP and port of every service in the table, which holds only what this node uses. They are opened
  * in batches; `touch` puts one before the queue when its name is answered. Beyond `limit` only touched VIPs are opened.
  */
 
@@ -35,8 +37,12 @@ interface Place {
   readonly vip: VipIndex
   readonly address: string
   readonly port: number
+  readonly protocol: 'tcp' | 'udp'
   readonly service: ServiceId
+  /** For TCP … */
   server?: Server
+  /** … and for UDP. */
+  door?: DatagramDoor
   problem?: Problem
 }
 
@@ -72,6 +78,11 @@ export class VipListeners implements Interceptor {
     })
   }
 
+  /** Nothing known waits to be opened. */
+  get isSettled(): boolean {
+    return this.#queue.size === 0
+  }
+
   /** Listeners that are open. */
   get size(): number {
     return this.#open
@@ -83,7 +94,7 @@ export class VipListeners implements Interceptor {
    */
   touch({ vip }: Target): void {
     for (const place of this.#byVip.get(vip) ?? []) {
-      if (place.server !== undefined) continue
+      if (isOpen(place)) continue
       this.#queue.delete(place)
       this.#listen(place)
     }
@@ -95,7 +106,7 @@ export class VipListeners implements Interceptor {
 
   /** Tries again what failed; also called every `retryMs`. */
   retry(): void {
-    for (const place of this.#places.values()) if (place.problem !== undefined && !place.server) this.#enqueue(place)
+    for (const place of this.#places.values()) if (place.problem !== undefined && !isOpen(place)) this.#enqueue(place)
   }
 
   close(): Promise<void> {
@@ -137,7 +148,9 @@ export class VipListeners implements Interceptor {
       for (const address of [v4, vipToIPv6(range, vip)]) {
         if (address === undefined) continue
         for (const { port, protocol } of service.ports) {
-          if (protocol === 'tcp') places.push({ key: `${address} ${port}`, vip, address, port, service: service.id })
+          if (protocol === 'udp' && this.#parts.onConversation === undefined) continue
+          const key = `${address} ${port}/${protocol}`
+          places.push({ key, vip, address, port, protocol, service: service.id })
         }
       }
     }
@@ -160,8 +173,43 @@ export class VipListeners implements Interceptor {
   }
 
   #listen(place: Place): void {
+    if (this.#isClosed || this.#places.get(place.key) !== place || isOpen(place)) return
+    if (place.protocol === 'udp') this.#openDoor(place)
+    else this.#openServer(place)
+  }
+
+  #openDoor(place: Place): void {
+    try {
+      place.door = DatagramDoor.open(place, (client) => this.#takeDatagrams(place, client))
+    } catch (error) {
+      return this.#failed(place, error as NodeJS.ErrnoException)
+    }
+    delete place.problem
+    this.#count(1)
+  }
+
+  #takeDatagrams({ vip, port }: Place, client: DatagramClient): Datagrams | undefined {
+    const { table, clock, onConversation } = this.#parts
+    const { mode } = this.#options
+    const target = table.byVip(vip)
+    if (target === undefined) return undefined
+    const wish = (caller: Caller | undefined): ConversationWish =>
+      caller === undefined
+        ? { kind: 'refused', name: target.service.id, reason: 'it cannot be told who calls' }
+        : { kind: 'target', target, caller }
+    const found = this.#identify(client, target)
+    return onConversation?.({
+      port,
+      mode,
+      startedAt: clock.now(),
+      wish: found instanceof Promise ? found.then(wish) : wish(found),
+      answer: (payload) => client.answer(payload),
+      over: () => client.over(),
+    })
+  }
+
+  #openServer(place: Place): void {
     const { address, port } = place
-    if (this.#isClosed || this.#places.get(place.key) !== place || place.server !== undefined) return
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
       void this.#take(place, socket)
     })
@@ -177,8 +225,9 @@ export class VipListeners implements Interceptor {
       this.#count(1)
     })
     try {
-      // bound in this very call: whoever asked for the name may connect as soon as the answer is out
-      server.listen(new BoundSocket({ host: address, port, ipv6Only: true }))
+      // bound in this very call: whoever asked for the name may connect as soon as the answer is out; and to be
+      // shared with the agent that takes over
+      server.listen(new BoundSocket({ host: address, port, ipv6Only: true, reusePort: true }))
     } catch (error) {
       delete place.server
       this.#failed(place, error as NodeJS.ErrnoException)
@@ -205,7 +254,7 @@ export class VipListeners implements Interceptor {
     const [reason, remedy] = explainFailure(error, port)
     const code = error.code === 'EADDRINUSE' ? 'PORT_TAKEN' : 'INTERCEPT_FAILED'
     place.problem = { code, address, port, reason, remedy }
-    const once = `${service} ${port} ${error.code}`
+    const once = `${service} ${port}/${place.protocol} ${error.code}`
     if (this.#told.has(once)) return
     this.#told.add(once)
     this.#parts.log.warn('cannot take flows', { service, address, port, reason, remedy })
@@ -217,8 +266,13 @@ export class VipListeners implements Interceptor {
     const sameVip = this.#byVip.get(place.vip)
     sameVip?.delete(place)
     if (sameVip?.size === 0) this.#byVip.delete(place.vip)
-    const { server } = place
+    const { server, door } = place
     delete place.server
+    delete place.door
+    if (door !== undefined) {
+      this.#count(-1)
+      door.close()
+    }
     if (server === undefined) return
     if (server.listening) this.#count(-1)
     server.close() // only stops listening; open flows go on
@@ -229,10 +283,19 @@ export class VipListeners implements Interceptor {
     this.#parts.metrics.listeners.set({ mode: this.#options.mode }, this.#open)
   }
 
-  #closeAll(): void {
+  async #closeAll(): Promise<void> {
     this.#isClosed = true
+    const servers = Array.from(this.#places.values(), ({ server }) => server).filter((server) => server !== undefined)
+    await closeBetween(
+      servers.filter(({ listening }) => listening),
+      'connection',
+    )
     for (const place of this.#places.values()) this.#remove(place)
   }
+}
+
+function isOpen({ server, door }: Place): boolean {
+  return server !== undefined || door !== undefined
 }
 
 function explainFailure(error: NodeJS.ErrnoException, port: number): [reason: string, remedy: string] {

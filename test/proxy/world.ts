@@ -17,6 +17,8 @@ import type { IncomingStream, Peers, Refusal, Session, Stream, StreamEvents } fr
 export interface ServiceFacts {
   id: ServiceId
   ports?: number[]
+  /** Ports of UDP, beside those of TCP. */
+  udp?: number[]
   allow?: string[]
   /** The node of each instance; index is ordinal. */
   on?: NodeId[]
@@ -26,7 +28,7 @@ export interface ServiceFacts {
 
 let lastVip = 0xe1000
 
-export function entryOf({ id, ports = [80], allow = [], on = [], states = [], vips }: ServiceFacts): ServiceEntry {
+export function entryOf({ id, ports = [80], udp = [], allow = [], on = [], states = [], vips }: ServiceFacts): ServiceEntry {
   const [app, appNamespace, name, namespace] = id.split('.') as [string, string, string, string]
   const service: Service = {
     id,
@@ -34,7 +36,10 @@ export function entryOf({ id, ports = [80], allow = [], on = [], states = [], vi
     appNamespace,
     name,
     namespace,
-    ports: ports.map((port) => ({ port, protocol: 'tcp' })),
+    ports: [
+      ...ports.map((port) => ({ port, protocol: 'tcp' as const })),
+      ...udp.map((port) => ({ port, protocol: 'udp' as const })),
+    ],
     allow,
     vips: vips ?? { 'any.rr': ++lastVip },
   }

@@ -1,0 +1,114 @@
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { isIPv6 } from 'node:net'
+import type { Datagrams } from '../flow.ts'
+
+/*
+ * The door of one VIP and port for UDP:
+ *
+ *   client a:1 ─▶ ┌──────────┐ ─▶ flow (a, 1)        a flow for each client address and port; the VIP and port are the door's
+ *   client a:2 ─▶ │ VIP:port │ ─▶ flow (a, 2)        answers leave from VIP:port, so that the client's socket takes them
+ *   client b:1 ─▶ └──────────┘ ─▶ flow (b, 1)
+ *
+ * The hot path of every datagram of a client: one look-up.
+ */
+
+/** A client as its first datagram showed it. */
+export interface DatagramClient {
+  readonly protocol: 'udp'
+  readonly address: string
+  readonly port: number
+  /** False when it could not be sent. */
+  answer(payload: Buffer): boolean
+  /** Its flow has ended. */
+  over(): void
+}
+
+/** `undefined`: there is no room for it now. */
+export type Take = (client: DatagramClient) => Datagrams | undefined
+
+/**
+ * Smaller: a burst is lost while the event loop is busy. The kernel gives at most net.core.rmem_max, doubled; it is memory
+ * only while datagrams wait.
+ */
+const RECEIVE_BYTES = 1024 * 1024
+/** What may wait in this process for the kernel to take it: more is dropped. */
+const WAITING_BYTES = 256 * 1024
+
+export class DatagramDoor {
+  readonly #socket: Socket
+  readonly #take: Take
+  readonly #flows = new Map<string, Datagrams>()
+  #isClosed = false
+
+  private constructor(socket: Socket, take: Take) {
+    this.#socket = socket
+    this.#take = take
+  }
+
+  /** Bound when it returns. @throws the system's error */
+  static open({ address, port }: { address: string; port: number }, take: Take): DatagramDoor {
+    const type = isIPv6(address) ? 'udp6' : 'udp4'
+    // to be shared with the agent that takes over
+    const socket = createSocket({ type, ipv6Only: type === 'udp6', reusePort: true, lookup: asItIs })
+    let failure: Error | undefined
+    socket.on('error', (error) => (failure ??= error))
+    socket.bind({ address, port, exclusive: true })
+    if (failure !== undefined) {
+      socket.close()
+      throw failure
+    }
+    socket.setRecvBufferSize(RECEIVE_BYTES)
+    const door = new DatagramDoor(socket, take)
+    socket.on('message', (payload, from) => door.#heard(payload, from))
+    return door
+  }
+
+  /** Clients that have a flow here. */
+  get size(): number {
+    return this.#flows.size
+  }
+
+  get port(): number {
+    return this.#socket.address().port
+  }
+
+  /** Ends its flows: without the door, nothing could be answered. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#socket.close()
+    for (const flow of this.#flows.values()) flow.end()
+  }
+
+  #heard(payload: Buffer, { address, port }: RemoteInfo): void {
+    const key = `${port} ${address}`
+    const known = this.#flows.get(key)
+    if (known !== undefined) return known.datagram(payload)
+    if (port === 0) return // nobody to answer
+    const flow = this.#take({
+      protocol: 'udp',
+      address,
+      port,
+      answer: (answer) => this.#send(answer, port, address),
+      over: () => void this.#flows.delete(key),
+    })
+    if (flow === undefined) return
+    this.#flows.set(key, flow)
+    flow.datagram(payload)
+  }
+
+  #send(payload: Buffer, port: number, address: string): boolean {
+    if (this.#isClosed || this.#socket.getSendQueueSize() > WAITING_BYTES) return false
+    this.#socket.send(Buffer.from(payload), port, address) // a copy: what the kernel does not take at once is kept
+    return true
+  }
+}
+
+/** Addresses need no look-up: with this, `bind` and `send` do their work in the call. */
+function asItIs(
+  address: string,
+  _options: unknown,
+  told: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
+): void {
+  told(null, address, isIPv6(address) ? 6 : 4)
+}
