@@ -60,7 +60,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     sessionsOpen: gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
     carriersOpen: gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
     tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
-    datagrams: counter(
+    tunnelDatagrams: counter(
       'tunnel_datagrams_total',
       'Datagrams of flows between nodes, by way (sealed, frames) and what became of them.',
       ['way', 'result'],
