@@ -1,0 +1,202 @@
+import { MAX_DATAGRAM } from '../frame.ts'
+import type { Address, Drop } from './contract.ts'
+import { piecesOf, writePiece } from './fragments.ts'
+import { Opener } from './opener.ts'
+import {
+  DATAGRAM_BYTES,
+  MAX_PACKET_BYTES,
+  PROBE_BYTES,
+  RECORD,
+  readRecords,
+  SEAL_BYTES,
+  writeRecord,
+  type RecordSink,
+} from './packet.ts'
+import { Sealer } from './sealer.ts'
+import { Way, type WayOptions } from './way.ts'
+
+/** What a channel needs of the room. */
+export interface ChannelOutside {
+  now(): number
+  random(): number
+  mtuTowards: WayOptions['mtuTowards']
+  /** The buffer that the next packet is sealed into. */
+  packetBuffer(): Buffer
+  /** Sends the first `length` bytes of that buffer; false when it was dropped. */
+  transmit(length: number, to: Address): boolean
+  /** `flush` is to be called at the end of this turn of the event loop. */
+  flushLater(channel: Channel): void
+  dropped(why: Drop, datagrams: number): void
+  /** Datagrams handed over, or taken whole. */
+  sent: number
+  received: number
+}
+
+export interface ChannelOptions {
+  sending: Buffer
+  receiving: Buffer
+  /** What our packets carry: the peer's index. */
+  receiver: number
+  datagram: (stream: number, payload: Buffer) => void
+  fragment: (stream: number, body: Buffer) => void
+}
+
+/**
+ * Both directions of sealed datagrams under the keys of one carrier.
+ *
+ *     send ─▶ records gather in `#plain` ─(full, or the turn ends)─▶ Sealer ─▶ UDP
+ *     UDP ─▶ Opener ─▶ records ─▶ datagram | fragment | probe: answered to where it came from | answer: to the way
+ *
+ * A datagram waits for the rest of its turn only; several small ones share a packet, and so one AEAD and one system call.
+ */
+export class Channel implements RecordSink {
+  readonly way: Way
+  readonly #outside: ChannelOutside
+  readonly #options: ChannelOptions
+  readonly #sealer: Sealer
+  readonly #opener: Opener
+  readonly #probedUnder = new Map<number, number>()
+  #plain = EMPTY
+  #fill = 0
+  #gathered = 0
+  #nextDatagram = 0
+  #isDue = false
+  #from: Address = NOWHERE
+  #size = 0
+
+  constructor(options: ChannelOptions, outside: ChannelOutside) {
+    this.#options = options
+    this.#outside = outside
+    this.#sealer = new Sealer(options.sending, options.receiver, outside.now())
+    this.#opener = new Opener(options.receiving)
+    this.way = new Way({
+      probe: (id, size, to) => this.#probe(id, size, to),
+      mtuTowards: outside.mtuTowards,
+      random: () => outside.random(),
+    })
+  }
+
+  get isOpen(): boolean {
+    return this.way.state === 'open' && !this.#sealer.isSpent
+  }
+
+  get epoch(): number {
+    return this.#sealer.epoch
+  }
+
+  /** Takes the datagram whole; false when it was dropped. Only while `isOpen`. */
+  send(stream: number, payload: Buffer): boolean {
+    const { length } = payload
+    if (length > MAX_DATAGRAM) return false
+    const room = this.way.packetBytes - SEAL_BYTES
+    if (DATAGRAM_BYTES + length > room) return this.#sendPieces(stream, payload)
+    if (this.#fill + DATAGRAM_BYTES + length > room) this.flush()
+    if (this.#plain.length === 0) this.#plain = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES)
+    const plain = this.#plain
+    const at = writeRecord(plain, this.#fill, RECORD.DATAGRAM, 4 + length)
+    plain[at] = stream >>> 24
+    plain[at + 1] = stream >>> 16
+    plain[at + 2] = stream >>> 8
+    plain[at + 3] = stream
+    plain.set(payload, at + 4)
+    this.#fill = at + 4 + length
+    this.#gathered += 1
+    this.#outside.sent += 1
+    if (!this.#isDue) {
+      this.#isDue = true
+      this.#outside.flushLater(this)
+    }
+    return true
+  }
+
+  /** Sends what has gathered. */
+  flush(): void {
+    this.#isDue = false
+    if (this.#fill === 0) return
+    const plain = this.#plain.subarray(0, this.#fill)
+    const gathered = this.#gathered
+    this.#fill = 0
+    this.#gathered = 0
+    const to = this.way.address
+    if (to === undefined || !this.#seal(plain, to)) this.#outside.dropped('full', gathered)
+  }
+
+  /** A packet that carries our index; nothing about it is believed before it has opened. */
+  receive(packet: Buffer, from: Address): void {
+    const plain = this.#opener.open(packet)
+    if (plain === undefined) return this.#outside.dropped(this.#opener.drop, 1)
+    this.#from = from
+    this.#size = packet.length
+    if (this.#opener.isNewest) this.way.heard(from, this.#outside.now())
+    if (!readRecords(plain, this)) this.#outside.dropped('malformed', 1)
+  }
+
+  tick(now: number): void {
+    this.#sealer.tick(now)
+    this.way.tick(now)
+  }
+
+  // ── RecordSink ──
+
+  datagram(stream: number, payload: Buffer): void {
+    this.#outside.received += 1
+    this.#options.datagram(stream, payload)
+  }
+
+  fragment(stream: number, body: Buffer): void {
+    this.#options.fragment(stream, body)
+  }
+
+  /** The answer goes where the probe came from, and is never longer. */
+  probe(id: number): void {
+    const plain = Buffer.allocUnsafe(PROBE_BYTES)
+    plain.writeUInt32BE(id, writeRecord(plain, 0, RECORD.ANSWER, 4))
+    if (PROBE_BYTES + SEAL_BYTES <= this.#size) this.#seal(plain, this.#from)
+  }
+
+  answer(id: number): void {
+    const epoch = this.#probedUnder.get(id)
+    if (epoch === undefined) return
+    this.#probedUnder.delete(id)
+    this.#sealer.confirm(epoch)
+    this.way.answered(id, this.#outside.now())
+  }
+
+  // ── sending ──
+
+  #sendPieces(stream: number, payload: Buffer): boolean {
+    this.flush() // what was sent before goes before
+    const to = this.way.address
+    if (to === undefined) return false
+    const { count } = piecesOf(payload.length, this.way.packetBytes)
+    const datagram = this.#nextDatagram
+    this.#nextDatagram = (this.#nextDatagram + 1) >>> 0
+    if (this.#plain.length === 0) this.#plain = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES)
+    for (let index = 0; index < count; index++) {
+      const size = writePiece(this.#plain, payload, { stream, datagram, index, count })
+      if (!this.#seal(this.#plain.subarray(0, size), to)) {
+        this.#outside.dropped('full', 1)
+        return false // without this piece the others are nothing
+      }
+    }
+    this.#outside.sent += 1
+    return true
+  }
+
+  #probe(id: number, size: number, to: Address): void {
+    const plain = Buffer.alloc(size - SEAL_BYTES)
+    plain.writeUInt32BE(id, writeRecord(plain, 0, RECORD.PROBE, 4))
+    if (this.#probedUnder.size >= MAX_PROBES) this.#probedUnder.delete(this.#probedUnder.keys().next().value!)
+    this.#probedUnder.set(id, this.#sealer.epoch)
+    this.#seal(plain, to)
+  }
+
+  #seal(plain: Buffer, to: Address): boolean {
+    if (this.#sealer.isSpent) return false
+    return this.#outside.transmit(this.#sealer.seal(plain, this.#outside.packetBuffer()), to)
+  }
+}
+
+const MAX_PROBES = 64
+const EMPTY = Buffer.alloc(0)
+const NOWHERE: Address = { host: '', port: 0 }

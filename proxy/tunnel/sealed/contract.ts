@@ -1,0 +1,66 @@
+import type { NodeId } from '../../../src/model/ids.ts'
+import type { PathKind } from '../contract.ts'
+import type { FrameType } from '../frame.ts'
+
+/** Where a UDP packet goes to or came from; numeric. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** UDP as the sealed room sees it. */
+export interface DatagramPort {
+  /** Where others may send to, as `host:port`, best first. */
+  addresses(): string[]
+  /** Sends `bytes[0…length]`; `queued` when the system still reads the buffer after the call, `full` when it was dropped. */
+  send(bytes: Buffer, length: number, to: Address): 'sent' | 'queued' | 'full'
+  /** What an interface towards that host carries in one packet, with IP and UDP headers. */
+  mtuTowards(host: string): Promise<number>
+}
+
+/** A carrier as the sealed room sees it. */
+export interface SealedCarrier {
+  readonly path: PathKind
+  readonly number: number
+  /** What the peer's HELLO said it can do. */
+  readonly peerFeatures: number
+  readonly isDraining: boolean
+  /** TLS beneath; `undefined` where there is none (tests), and then datagrams go as frames. */
+  readonly secrets: CarrierSecrets | undefined
+  readonly outbox: { control(type: FrameType, stream: number, payload?: Buffer): void }
+}
+
+/** RFC 8446 §7.5; a TLSSocket is one. */
+export interface CarrierSecrets {
+  exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer
+  readonly remoteAddress?: string | undefined
+}
+
+/** The sealed datagrams of one session. */
+export interface SealedLink {
+  /** True when sent, false when dropped, `undefined` when the datagram must go as a frame. */
+  send(stream: number, payload: Buffer): boolean | undefined
+  attached(carrier: SealedCarrier): void
+  detached(carrier: SealedCarrier): void
+  /** A SEALED frame. @throws MeshError FRAME_INVALID */
+  offered(carrier: SealedCarrier, payload: Buffer): void
+  tick(now: number): void
+  /** How datagrams go now. */
+  readonly way: 'sealed' | 'frames'
+  close(): void
+}
+
+export interface LinkOptions {
+  peer: NodeId
+  /** A datagram came: `payload` is good during the call only. */
+  deliver: (stream: number, payload: Buffer) => void
+}
+
+/** Makes the links of all sessions of a node. */
+export interface SealedRoom {
+  link(options: LinkOptions): SealedLink
+}
+
+/** Why a packet or datagram was dropped. */
+export const DROPS = ['short', 'unknown', 'epoch', 'replay', 'forged', 'malformed', 'fragment', 'full'] as const
+export type Drop = (typeof DROPS)[number]

@@ -1,0 +1,168 @@
+import type { NodeId } from '../../../src/model/ids.ts'
+import { FRAME } from '../frame.ts'
+import { FEATURE } from '../hello.ts'
+import { Channel, type ChannelOutside } from './channel.ts'
+import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract.ts'
+import { Reassembly } from './fragments.ts'
+import { carrierSecrets } from './keys.ts'
+import { decodeOffer, encodeOffer } from './offer.ts'
+
+/** What a link needs of the room. */
+export interface LinkOutside extends ChannelOutside {
+  readonly self: NodeId
+  /** Packets with the returned index come to this channel from now on. */
+  enlist(receive: (packet: Buffer, from: Address) => void): number
+  strike(receiver: number): void
+  addresses(): string[]
+  ended(link: SealedLink): void
+  /** Brings the metrics up to date. */
+  count(): void
+}
+
+/** A carrier on which an offer was made: its receiver is ours, its channel there once the peer has made its own. */
+interface Agreed {
+  readonly receiver: number
+  channel: Channel | undefined
+}
+
+/**
+ * The sealed datagrams of one session: at most one channel a carrier, agreed on when somebody first has datagrams to send.
+ *
+ *     send ─▶ no channel: SEALED offer on the best carrier ─▶ the peer's offer ─▶ channel ─▶ its way opens (way.ts)
+ *                  └──────────── the datagram goes as a frame until then, and whenever the way is not open ──┘
+ *
+ *     carrier gone ─▶ its channel and keys too; the next datagram begins again on another, with the address that worked
+ */
+export class Link implements SealedLink {
+  readonly #options: LinkOptions
+  readonly #outside: LinkOutside
+  readonly #carriers: SealedCarrier[] = []
+  readonly #agreed = new Map<SealedCarrier, Agreed>()
+  readonly #reassembly: Reassembly
+  #active: Channel | undefined
+  #known: readonly Address[] = []
+  #isClosed = false
+
+  constructor(options: LinkOptions, outside: LinkOutside) {
+    this.#options = options
+    this.#outside = outside
+    this.#reassembly = new Reassembly(() => outside.now())
+  }
+
+  get way(): 'sealed' | 'frames' {
+    return this.#active?.isOpen === true ? 'sealed' : 'frames'
+  }
+
+  send(stream: number, payload: Buffer): boolean | undefined {
+    const channel = this.#active ?? this.#begin()
+    if (channel === undefined) return undefined
+    channel.way.want(this.#outside.now())
+    return channel.isOpen ? channel.send(stream, payload) : undefined
+  }
+
+  attached(carrier: SealedCarrier): void {
+    this.#carriers.push(carrier)
+  }
+
+  detached(carrier: SealedCarrier): void {
+    const at = this.#carriers.indexOf(carrier)
+    if (at >= 0) this.#carriers.splice(at, 1)
+    const agreed = this.#agreed.get(carrier)
+    if (agreed === undefined) return
+    this.#agreed.delete(carrier)
+    this.#outside.strike(agreed.receiver)
+    if (agreed.channel === undefined || agreed.channel !== this.#active) return
+    this.#known = this.#active.way.candidates.slice(0, 2)
+    this.#active = this.#openest()
+    if (this.#active === undefined) this.#begin()
+  }
+
+  offered(carrier: SealedCarrier, payload: Buffer): void {
+    const offer = decodeOffer(payload)
+    if (offer === undefined || !this.#suits(carrier)) return
+    const agreed = this.#agreed.get(carrier) ?? this.#offer(carrier)
+    if (agreed.channel !== undefined) return agreed.channel.way.suggest(offer.addresses)
+    const { sending, receiving } = carrierSecrets(carrier.secrets!, {
+      self: this.#outside.self,
+      peer: this.#options.peer,
+      carrier: carrier.number,
+    })
+    const channel = new Channel(
+      {
+        sending,
+        receiving,
+        receiver: offer.receiver,
+        datagram: this.#options.deliver,
+        fragment: (stream, body) => this.#fragment(stream, body),
+      },
+      this.#outside,
+    )
+    agreed.channel = channel
+    channel.way.suggest(this.#known)
+    channel.way.suggest(behind(carrier, offer.addresses))
+    channel.way.suggest(offer.addresses)
+    this.#active ??= channel
+  }
+
+  tick(now: number): void {
+    for (const { channel } of this.#agreed.values()) channel?.tick(now)
+    const before = this.#reassembly.dropped
+    this.#reassembly.tick(now)
+    this.#outside.dropped('fragment', this.#reassembly.dropped - before)
+    this.#outside.count()
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const { receiver } of this.#agreed.values()) this.#outside.strike(receiver)
+    this.#agreed.clear()
+    this.#carriers.length = 0
+    this.#active = undefined
+    this.#outside.ended(this)
+  }
+
+  /** Makes our offer where there is none yet. */
+  #begin(): Channel | undefined {
+    if (this.#agreed.size > 0) return undefined // the answer is on its way
+    const carrier = this.#carriers.find((carrier) => this.#suits(carrier) && !carrier.isDraining)
+    if (carrier !== undefined) this.#offer(carrier)
+    return undefined
+  }
+
+  #offer(carrier: SealedCarrier): Agreed {
+    const agreed: Agreed = {
+      receiver: this.#outside.enlist((packet, from) => agreed.channel?.receive(packet, from)),
+      channel: undefined,
+    }
+    this.#agreed.set(carrier, agreed)
+    carrier.outbox.control(FRAME.SEALED, 0, encodeOffer(agreed.receiver, this.#outside.addresses()))
+    return agreed
+  }
+
+  /** UDP goes where TCP goes directly; through a relay there is no telling (issue 4 punches). */
+  #suits({ path, secrets, peerFeatures }: SealedCarrier): boolean {
+    return path !== 'relayed' && secrets !== undefined && (peerFeatures & FEATURE.sealed) !== 0
+  }
+
+  #openest(): Channel | undefined {
+    const channels = [...this.#agreed.values()].flatMap(({ channel }) => channel ?? [])
+    return channels.find(({ isOpen }) => isOpen) ?? channels[0]
+  }
+
+  #fragment(stream: number, body: Buffer): void {
+    const before = this.#reassembly.dropped
+    const whole = this.#reassembly.take(stream, body)
+    if (this.#reassembly.dropped > before) this.#outside.dropped('fragment', this.#reassembly.dropped - before)
+    if (whole === undefined) return
+    this.#outside.received += 1
+    this.#options.deliver(stream, whole)
+  }
+}
+
+/** Where the carrier itself comes from, with the port that the peer offers: right when the peer does not know how we see it. */
+function behind({ secrets }: SealedCarrier, offered: readonly Address[]): Address[] {
+  const host = secrets?.remoteAddress?.replace(/^::ffff:(?=\d)/, '')
+  const port = offered[0]?.port
+  return host === undefined || host === '' || port === undefined ? [] : [{ host, port }]
+}

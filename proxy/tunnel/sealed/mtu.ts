@@ -1,0 +1,73 @@
+import { isIPv6 } from 'node:net'
+import { FLOOR_BYTES, MAX_PACKET_BYTES } from './packet.ts'
+
+/**
+ * How long packets on a path may be, found with padded probes.
+ *
+ *     1,200 ──answered──▶ 1,400 ──answered──▶ 1,472 (IPv6: 1,452) ──answered──▶ 8,900
+ *       ▲         │ no answer in a second: that is the end for ten minutes
+ *       └─ two probes of the present size in a row lost, while one of 1,200 was answered
+ *
+ * Node cannot set IP_MTU_DISCOVER, so the kernel's default holds (IP_PMTUDISC_WANT): what fits the interface leaves with DF and is
+ * lost on a narrower link, but what is longer than the interface, or than what a router has said before, the kernel itself cuts
+ * into IP fragments, and a probe of that size would seem to pass. Hence `limit`, from the interface, and one try for each
+ * size until the kernel has forgotten (`net.ipv4.route.mtu_expires`, 600 s). EMSGSIZE counts as lost.
+ */
+const SIZES = { 4: [1_400, 1_472, MAX_PACKET_BYTES], 6: [1_400, 1_452, MAX_PACKET_BYTES] }
+const LOST_MS = 1_000
+const AGAIN_MS = 10 * 60_000 + 30_000
+const IP_AND_UDP_BYTES = { 4: 28, 6: 48 }
+
+export class MtuSearch {
+  #bytes = FLOOR_BYTES
+  #limit = FLOOR_BYTES
+  #sizes: readonly number[] = []
+  #trying: { size: number; at: number } | undefined
+  #restUntil = 0
+  #lost = 0
+
+  /** What a packet may be long, UDP payload. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Another path: all is open again. `interfaceMtu` is `undefined` until it is known. */
+  begin(host: string, interfaceMtu: number | undefined): void {
+    const family = isIPv6(host) ? 6 : 4
+    this.#bytes = FLOOR_BYTES
+    this.#limit = Math.max(FLOOR_BYTES, (interfaceMtu ?? 0) - IP_AND_UDP_BYTES[family])
+    this.#sizes = SIZES[family]
+    this.#trying = undefined
+    this.#restUntil = 0
+    this.#lost = 0
+  }
+
+  /** The size to probe now, if any. */
+  next(now: number): number | undefined {
+    if (this.#trying !== undefined && now - this.#trying.at >= LOST_MS) {
+      this.#trying = undefined
+      this.#restUntil = now + AGAIN_MS
+    }
+    if (this.#trying !== undefined || now < this.#restUntil) return undefined
+    const size = this.#sizes.find((size) => size > this.#bytes && size <= this.#limit)
+    if (size !== undefined) this.#trying = { size, at: now }
+    return size
+  }
+
+  /** A probe of that size came through. */
+  answered(size: number): void {
+    if (size >= this.#bytes) this.#lost = 0
+    if (size === this.#trying?.size) this.#trying = undefined
+    if (size > this.#bytes) this.#bytes = size
+  }
+
+  /** A probe of the present size was lost, and a small one was not. */
+  lost(size: number, now: number): void {
+    if (size !== this.#bytes || size === FLOOR_BYTES) return
+    this.#lost += 1
+    if (this.#lost < 2) return
+    this.#bytes = FLOOR_BYTES
+    this.#lost = 0
+    this.#restUntil = now + AGAIN_MS
+  }
+}

@@ -1,0 +1,231 @@
+import type { Address } from './contract.ts'
+import { MtuSearch } from './mtu.ts'
+import { MAX_ADDRESSES, sameAddress } from './offer.ts'
+import { FLOOR_BYTES } from './packet.ts'
+
+/**
+ * Whether packets reach the peer, and where. Nothing is believed but the answer to a probe of ours, both inside the seal, and
+ * that only as long as it is renewed while datagrams are sent. One side's view; the other has its own.
+ *
+ *                  want                      answer
+ *       asleep ───────────▶ probing ──────────────────▶ open
+ *         ▲                  │   ▲                      │ │
+ *         │       no answer  │   │ rested, and wanted   │ │ a probe unanswered for 2.5 s
+ *         │       in 2.5 s   ▼   │ (1 s … 60 s)         │ │
+ *         │               resting ◀─────────────────────┼─┘
+ *         └──────────── nothing sent for 10 s ──────────┘
+ *
+ *     moving: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that is the address now
+ */
+export type WayState = 'asleep' | 'probing' | 'open' | 'resting'
+
+export interface WayOptions {
+  /** Sends a probe in a packet of that size; the answer comes through `answered`. */
+  probe: (id: number, size: number, to: Address) => void
+  mtuTowards: (host: string) => Promise<number>
+  random: () => number
+}
+
+/** How often the path is proven while datagrams are sent. */
+const PROVE_MS = 1_000
+/** A probe unanswered for so long, and datagrams go as frames: with PROVE_MS, about three seconds after the path has died. */
+const SILENCE_MS = 2_500
+/** Nothing sent for so long: the proof is old, and the next datagrams go as frames until it is new. */
+const ASLEEP_MS = 10_000
+/** All candidates are probed again after each of these. */
+const TRY_MS = [250, 500, 750, 1_000] as const
+const REST_MS = [1_000, 2_000, 5_000, 15_000, 60_000] as const
+/** One probe towards a new address in so long: packets from many addresses must not make us send to many. */
+const MOVE_MS = 250
+const MAX_PROBES = 64
+
+/** To know that the path lives; how long packets may be; whether the peer has moved. */
+type Purpose = 'proof' | 'search' | 'move'
+
+interface Probe {
+  readonly purpose: Purpose
+  readonly size: number
+  readonly to: Address
+  readonly at: number
+}
+
+export class Way {
+  readonly #options: WayOptions
+  readonly #mtu = new MtuSearch()
+  readonly #probes = new Map<number, Probe>()
+  #state: WayState = 'asleep'
+  #address: Address | undefined
+  #candidates: Address[] = []
+  #wantedAt = Number.NEGATIVE_INFINITY
+  #unansweredSince: number | undefined
+  #provedAt = 0
+  #tries = 0
+  #nextTryAt = 0
+  #rests = 0
+  #restUntil = 0
+  #movedAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: WayOptions) {
+    this.#options = options
+  }
+
+  get state(): WayState {
+    return this.#state
+  }
+
+  /** Where packets go while the way is open. */
+  get address(): Address | undefined {
+    return this.#address
+  }
+
+  get packetBytes(): number {
+    return this.#mtu.bytes
+  }
+
+  get candidates(): readonly Address[] {
+    return this.#candidates
+  }
+
+  /** Addresses the peer may have; known ones first. */
+  suggest(addresses: readonly Address[]): void {
+    for (const address of addresses) {
+      if (this.#candidates.length >= MAX_ADDRESSES) return
+      if (!this.#candidates.some((known) => sameAddress(known, address))) this.#candidates.push(address)
+    }
+  }
+
+  /** A datagram is to be sent. */
+  want(now: number): void {
+    this.#wantedAt = now
+    if (this.#state === 'asleep' || (this.#state === 'resting' && now >= this.#restUntil)) this.#begin(now)
+  }
+
+  /** The newest packet so far came from there: authentic, but the address is only a hint (it may have been sent on). */
+  heard(from: Address, now: number): void {
+    if (this.#state === 'open' && sameAddress(from, this.#address)) return
+    if (now - this.#movedAt < MOVE_MS) return
+    this.#movedAt = now
+    this.#candidates = [from, ...this.#candidates.filter((known) => !sameAddress(known, from))].slice(0, MAX_ADDRESSES)
+    if (this.#state === 'resting' && this.#isWanted(now)) this.#begin(now)
+    else if (this.#state === 'probing') this.#probe(FLOOR_BYTES, from, now)
+    else if (this.#state === 'open') this.#probe(FLOOR_BYTES, from, now, 'move')
+  }
+
+  /** The peer has answered a probe. */
+  answered(id: number, now: number): void {
+    const probe = this.#probes.get(id)
+    if (probe === undefined) return
+    this.#probes.delete(id)
+    const isHere = this.#state === 'open' && sameAddress(probe.to, this.#address)
+    if (!isHere) {
+      if (this.#state === 'open' && probe.purpose !== 'move') return // a second address answers too
+      this.#settle(probe.to, now)
+    }
+    this.#unansweredSince = undefined
+    this.#rests = 0
+    this.#mtu.answered(probe.size)
+    if (probe.size === FLOOR_BYTES) this.#lose(probe, now)
+    this.#search(now)
+  }
+
+  tick(now: number): void {
+    switch (this.#state) {
+      case 'asleep':
+        return
+      case 'resting':
+        if (!this.#isWanted(now)) this.#state = 'asleep'
+        else if (now >= this.#restUntil) this.#begin(now)
+        return
+      case 'probing':
+        if (now >= this.#nextTryAt) this.#tryAll(now)
+        return
+      case 'open':
+        return this.#prove(now)
+      default:
+        this.#state satisfies never
+    }
+  }
+
+  // ── probing ──
+
+  #begin(now: number): void {
+    this.#state = 'probing'
+    this.#tries = 0
+    this.#tryAll(now)
+  }
+
+  #tryAll(now: number): void {
+    const pause = TRY_MS[this.#tries]
+    if (pause === undefined || this.#candidates.length === 0) return this.#rest(now)
+    this.#tries += 1
+    this.#nextTryAt = now + pause
+    for (const candidate of this.#candidates) this.#probe(FLOOR_BYTES, candidate, now)
+  }
+
+  #rest(now: number): void {
+    this.#state = 'resting'
+    const ms = REST_MS[Math.min(this.#rests, REST_MS.length - 1)]!
+    this.#rests += 1
+    this.#restUntil = now + ms * (0.75 + this.#options.random() / 2)
+    this.#probes.clear()
+    this.#unansweredSince = undefined
+  }
+
+  // ── open ──
+
+  #settle(address: Address, now: number): void {
+    this.#state = 'open'
+    this.#address = address
+    this.#candidates = [address, ...this.#candidates.filter((known) => !sameAddress(known, address))]
+    this.#provedAt = now
+    this.#mtu.begin(address.host, undefined)
+    void this.#options.mtuTowards(address.host).then((mtu) => {
+      if (this.#address === address) this.#mtu.begin(address.host, mtu)
+    })
+  }
+
+  #prove(now: number): void {
+    if (now - this.#wantedAt > ASLEEP_MS) {
+      this.#state = 'asleep'
+      this.#probes.clear()
+      this.#unansweredSince = undefined
+      return
+    }
+    if (this.#unansweredSince !== undefined && now - this.#unansweredSince >= SILENCE_MS) return this.#rest(now)
+    const address = this.#address!
+    if (now - this.#provedAt >= PROVE_MS && now - this.#wantedAt <= PROVE_MS * 2) {
+      this.#provedAt = now
+      this.#probe(this.#mtu.bytes, address, now)
+      // is it the path that died, or only packets of that length?
+      if (this.#unansweredSince !== now && this.#mtu.bytes > FLOOR_BYTES) this.#probe(FLOOR_BYTES, address, now)
+    }
+    this.#search(now)
+  }
+
+  #search(now: number): void {
+    if (this.#state !== 'open') return
+    const size = this.#mtu.next(now)
+    if (size !== undefined) this.#probe(size, this.#address!, now, 'search')
+  }
+
+  /** A small probe was answered: longer ones sent before it to the same place, and not answered, are lost. */
+  #lose(answered: Probe, now: number): void {
+    for (const [id, probe] of this.#probes) {
+      if (probe.at >= answered.at || !sameAddress(probe.to, answered.to)) continue
+      this.#probes.delete(id)
+      this.#mtu.lost(probe.size, now)
+    }
+  }
+
+  #probe(size: number, to: Address, now: number, purpose: Purpose = 'proof'): void {
+    const id = Math.floor(this.#options.random() * 0x1_0000_0000) >>> 0
+    if (this.#probes.size >= MAX_PROBES) this.#probes.delete(this.#probes.keys().next().value!)
+    this.#probes.set(id, { purpose, size, to, at: now })
+    if (purpose === 'proof' && this.#state === 'open') this.#unansweredSince ??= now
+    this.#options.probe(id, size, to)
+  }
+
+  #isWanted(now: number): boolean {
+    return now - this.#wantedAt <= ASLEEP_MS
+  }
+}
