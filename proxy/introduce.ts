@@ -12,7 +12,7 @@ import type { FlowRequest } from './request.ts'
  *   0xE0          who calls: `app.ns.service.ns.<ordinal>`, or the node's id when it is a host process
  *   0xE1          the node that proved itself for this, as the URI of its certificate
  *
- * A caller without an address here (host processes) is of the family "unspecified". What the caller itself sends is never
+ * For a caller without an address here (host processes) the header is LOCAL: the addresses are those of the connection. What the caller itself sends is never
  * looked at: a header of its own is part of its bytes.
  */
 export interface Introductions {

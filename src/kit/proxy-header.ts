@@ -7,8 +7,8 @@
  *   │            │ command 0, 1  │        │ of the │ from, to (4 bytes each),│                       │
  *   │            │               │        │ rest   │ from, to port (u16)     │                       │
  *   └────────────┴───────────────┴────────┴────────┴─────────────────────────┴───────────────────────┘
- *   command 0 LOCAL: the sender speaks for itself; 1 PROXY: for somebody
- *   family  0x11 TCP over IPv4; 0x00 unspecified: the reader keeps the addresses of the connection
+ *   command 0 LOCAL: the reader keeps the addresses of the connection; 1 PROXY: it takes these
+ *   family  0x11 TCP over IPv4, 0x00 none
  */
 
 const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
@@ -24,7 +24,7 @@ export interface ProxyEnd {
 }
 
 export interface ProxyHeader {
-  /** Absent: it is not known by an address. */
+  /** Absent: nobody known by an address; sent as LOCAL, for PROXY with an unspecified family is refused by HAProxy. */
   ends?: { from: ProxyEnd; to: ProxyEnd }
   /** Type (0 … 255) and text (at most 65,535 bytes). */
   values?: readonly (readonly [type: number, text: string])[]
@@ -34,11 +34,15 @@ export interface ProxyHeader {
 export function encodeProxyHeader({ ends, values = [] }: ProxyHeader): Buffer {
   const addresses = ends === undefined ? Buffer.alloc(0) : tcp4(ends.from, ends.to)
   const rest = Buffer.concat([addresses, ...values.map(([type, text]) => value(type, text))])
-  return Buffer.concat([SIGNATURE, head(PROXY, ends === undefined ? 0 : TCP4, rest.length), rest])
+  return Buffer.concat([
+    SIGNATURE,
+    ends === undefined ? head(LOCAL, 0, rest.length) : head(PROXY, TCP4, rest.length),
+    rest,
+  ])
 }
 
 /** The header for a connection of our own, as a check of health makes. */
-export const OWN_PROXY_HEADER = Buffer.concat([SIGNATURE, head(LOCAL, 0, 0)])
+export const OWN_PROXY_HEADER = encodeProxyHeader({})
 
 function head(command: number, family: number, length: number): Buffer {
   const bytes = Buffer.of(VERSION | command, family, 0, 0)

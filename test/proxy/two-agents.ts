@@ -1,0 +1,224 @@
+import type { Socket } from 'node:net'
+import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
+import { systemClock, type Clock } from '../../src/kit/clock.ts'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import { openMetrics, type Metrics } from '../../src/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../src/model/ids.ts'
+import type { NodeReach } from '../../src/model/node.ts'
+import { callerAddress } from '../../proxy/caller-address.ts'
+import type { Endpoint } from '../../proxy/dial.ts'
+import { NODE_CALLER, type Caller } from '../../proxy/flow.ts'
+import { FlowBook } from '../../proxy/flow-book.ts'
+import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound.ts'
+import { introduce } from '../../proxy/introduce.ts'
+import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
+import { createBalancer } from '../../proxy/policies/index.ts'
+import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { TestMesh } from '../identity/mesh.ts'
+import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
+
+/*
+ * The data planes of a few nodes in this process, with real sockets and real TLS between them; the table is a literal.
+ *
+ *     Client ─▶ VIP listener of `near` ─▶ outbound ═ TLS ═ inbound of `far` ─▶ whatever listens at its endpoints
+ */
+
+/** A prefix of this process: tests run beside each other. */
+export const RANGE = vipRange(`127.${(64 + (process.pid % 8) * 16) & 0xf0}.0.0/12`)
+let lastVip = 0xe2000 + (process.pid % 0xd00) * 16
+
+export interface AgentsOptions {
+  services: ServiceFacts[]
+  /** Where instances listen, on the node they are on. */
+  endpoints: Record<InstanceId, Endpoint>
+  /** Names of nodes of cluster `edge`; the first is where callers are. */
+  nodes?: readonly string[]
+  clock?: Clock
+  inbound?: Partial<InboundLimits>
+  outbound?: Partial<OutboundParts['limits']>
+  peers?: Partial<PeersOptions>
+  caller?: Caller
+}
+
+export interface AgentOf {
+  self: NodeId
+  parts: OutboundParts
+  peers: TunnelPeers
+  book: FlowBook
+  inbound: Inbound
+  listener: DirectListener
+  log: ReturnType<typeof keptLog>
+  metrics: Metrics
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export class Agents implements AsyncDisposable {
+  readonly table: LiteralTable
+  readonly nodes = new Map<string, AgentOf>()
+  readonly #life = new Lifetime()
+  readonly #mesh: TestMesh
+  readonly #options: AgentsOptions
+  readonly #cluster: Awaited<ReturnType<TestMesh['cluster']>>
+  #interceptor: Awaited<ReturnType<typeof LoopbackInterceptor.start>> | undefined
+
+  private constructor(mesh: TestMesh, cluster: Awaited<ReturnType<TestMesh['cluster']>>, options: AgentsOptions) {
+    this.#mesh = mesh
+    this.#cluster = cluster
+    this.#options = options
+    this.table = new LiteralTable()
+  }
+
+  static async start(options: AgentsOptions): Promise<Agents> {
+    const mesh = await TestMesh.create()
+    const agents = new Agents(mesh, await mesh.cluster('edge'), options)
+    agents.#life.use(mesh)
+    for (const name of options.nodes ?? ['near', 'far']) await agents.start(name)
+    for (const service of options.services) agents.know(service)
+    const near = agents.near
+    agents.#interceptor = agents.#life.use(
+      await LoopbackInterceptor.start({ range: RANGE }, () => options.caller ?? NODE_CALLER, {
+        table: agents.table,
+        clock: near.parts.clock,
+        log: near.log,
+        metrics: near.metrics,
+        onFlow: (flow) => void outbound(flow, near.parts),
+      }),
+    )
+    return agents
+  }
+
+  get near(): AgentOf {
+    return this.nodes.get(this.#options.nodes?.[0] ?? 'near') as AgentOf
+  }
+
+  node(name: string): AgentOf {
+    return this.nodes.get(name) as AgentOf
+  }
+
+  /** Writes a service into the table, its nodes with their addresses; it serves port 8080. */
+  know(facts: ServiceFacts): void {
+    const ordinals = (facts.on ?? []).map((_, ordinal) => `${ordinal}.pinned` as const)
+    const vips = facts.vips ?? Object.fromEntries(['any.rr', ...ordinals].map((choice) => [choice, ++lastVip]))
+    const entry = this.table.set({ ports: [8080], ...facts, vips })
+    const nodes = entry.nodes.map(({ id }) => this.#reachOf(id))
+    this.table.entries.set(facts.id, { ...entry, nodes })
+  }
+
+  /** Where callers find a service; its listener is open. */
+  vip(service: ServiceId): string {
+    const target = this.table.target(service)
+    this.#interceptor?.touch(target)
+    return vipToIPv4(RANGE, target.vip)
+  }
+
+  call(service: ServiceId): Promise<Client> {
+    return Client.connect(8080, this.vip(service))
+  }
+
+  /** Starts a node, or starts it again under its old address. */
+  async start(name: string, port = 0): Promise<AgentOf> {
+    const { clock = systemClock, endpoints, inbound: limits, outbound: flowLimits, peers: more } = this.#options
+    const life = new Lifetime()
+    const self = `edge/${name}`
+    const identity = await this.#mesh.node(this.#cluster, name)
+    const acceptor = life.use(createAcceptor(identity))
+    const log = keptLog()
+    const metrics = openMetrics('agent')
+    const addressOf = callerAddress(this.table, RANGE)
+    const introductions = { addressOf, uriOf: (node: NodeId) => `spiffe://mesh/${node}` }
+    const isHere = (id: InstanceId) => this.table.instance(id)?.node === self
+    const endpointOf = (id: InstanceId) => (isHere(id) ? endpoints[id] : undefined)
+    const inbound = await Inbound.start({
+      table: this.table,
+      interests: { want: async () => undefined, wantVip: async () => undefined },
+      self,
+      endpointOf,
+      isDraining: () => false,
+      addressOf,
+      introduce: (request, from) => introduce(request, from, introductions),
+      limits: { ...INBOUND_LIMITS, drainMs: 0, ...limits },
+      log,
+      metrics,
+    })
+    const peers = life.use(
+      openPeers({
+        self,
+        dialers: [directDialer()],
+        secure: {
+          connect: ({ stream }, node, signal) => connectSecure(stream, identity, node, signal),
+          accept: ({ stream }) => acceptor.accept(stream),
+        },
+        accept: inbound.take,
+        clock,
+        log,
+        metrics,
+        drainMs: 0,
+        ...more,
+      }),
+    )
+    life.use(inbound)
+    const book = life.use(await FlowBook.start({ drainMs: 0 }, clock, metrics))
+    const listener = life.use(
+      await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
+    )
+    const parts: OutboundParts = {
+      table: this.table,
+      peers,
+      self,
+      endpointOf,
+      clock,
+      dial: (request) => ({
+        timeoutMs: 2_000,
+        from: request.caller.kind === 'instance' ? addressOf(request.caller.id) : undefined,
+        introduce: (localPort) => introduce(request, { peer: self, localPort }, introductions),
+      }),
+      balancer: createBalancer({
+        rttMs: (node) => peers.rttMs(node),
+        isHere: (node) => node === self,
+        openFlows: (id) => book.openFlows(id),
+      }),
+      book,
+      limits: { ...OUTBOUND_LIMITS, ...flowLimits },
+      log,
+      metrics,
+    }
+    const agent: AgentOf = {
+      self,
+      parts,
+      peers,
+      book,
+      inbound,
+      listener,
+      log,
+      metrics,
+      [Symbol.asyncDispose]: async () => {
+        await life.close()
+        metrics.registry.clear()
+      },
+    }
+    this.nodes.set(name, agent)
+    return agent
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#life.close()
+    for (const agent of this.nodes.values()) await agent[Symbol.asyncDispose]()
+  }
+
+  #reachOf(id: NodeId): NodeReach {
+    const port = this.nodes.get(id.slice('edge/'.length))?.listener.port
+    return { id, addresses: port === undefined ? [] : [`127.0.0.1:${port}`], relays: [] }
+  }
+}
+
+/** A socket's end: `ok`, or the error's code. */
+export function endOf(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    let code = 'ok'
+    socket.on('error', (error: NodeJS.ErrnoException) => (code = error.code ?? ''))
+    socket.on('close', () => resolve(code))
+  })
+}
