@@ -7,6 +7,7 @@ import { deleteCommand } from './cli/delete.ts'
 import { execCommand } from './cli/exec.ts'
 import { flowsCommand } from './cli/flows.ts'
 import { getCommand } from './cli/get.ts'
+import { labCommand } from './cli/lab.ts'
 import { logsCommand } from './cli/logs.ts'
 import { exitCodeOf, printError } from './cli/output.ts'
 import { peersCommand } from './cli/peers.ts'
@@ -47,6 +48,7 @@ for (const command of [
   statusCommand,
   checkCommand,
   execCommand,
+  labCommand,
 ]) {
   command(program, context)
 }

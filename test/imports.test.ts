@@ -35,7 +35,10 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['resolver', DATA_SIDE],
   ['proxy', [...DATA_SIDE, 'proxy']],
   // What it hands on, and what decides whether it must know who calls.
-  ['proxy/intercept', [...DATA_SIDE, 'proxy/flow.ts', 'proxy/authorise.ts', 'proxy/reset.ts']],
+  [
+    'proxy/intercept',
+    [...DATA_SIDE, 'proxy/flow.ts', 'proxy/authorise.ts', 'proxy/reset.ts', 'proxy/datagrams/socket.ts'],
+  ],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
@@ -52,6 +55,8 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['src/orchestrator/cluster', TIER],
   ['src/orchestrator/worker', TIER],
   ['src/cli', EVERYTHING],
+  // The lab is for tests first; the command only opens its door.
+  ['src/cli/lab.ts', [...EVERYTHING, 'test/lab']],
   ['src/hedgerow.js', ['src/main.ts']],
   // A program that embeds the mesh sees one door; the demo also builds networks with the lab.
   ['examples', ['src/index.ts']],

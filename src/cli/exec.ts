@@ -10,12 +10,15 @@ export function execCommand(program: Command, context: () => Context): void {
     .argument('<command...>', 'the command and its arguments')
     .action(async (command: string[]) => {
       const proxies = (await agent(context(), '/proxy-environment')) as Record<string, string>
-      process.exitCode = await run(command, { ...context().environment, ...proxies })
+      process.exitCode = await runHere(command, { ...context().environment, ...proxies })
     })
 }
 
 /** The command's own exit code; as shells say it, 128 + n when signal n ended it, 127 or 126 when it could not start. */
-function run([program = '', ...argv]: readonly string[], env: Record<string, string | undefined>): Promise<number> {
+export function runHere(
+  [program = '', ...argv]: readonly string[],
+  env: Record<string, string | undefined>,
+): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, argv, { stdio: 'inherit', env })
     const forward = (signal: NodeJS.Signals) => child.kill(signal)

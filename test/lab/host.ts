@@ -5,7 +5,6 @@ import { Program, run, text, type ProgramOptions, type Result, type RunOptions }
 
 /** One machine of the lab. */
 export class Host implements Link {
-  readonly kind: LinkKind
   readonly name: string
   readonly namespace: string
   /** IPv4, or IPv6 in a site that has nothing else. */
@@ -19,7 +18,14 @@ export class Host implements Link {
     this.address = address
     this.address6 = address6
     this.#cable = cable
-    this.kind = cable.kind
+  }
+
+  get kind(): LinkKind {
+    return this.#cable.kind
+  }
+
+  get conditions(): LinkConditions | undefined {
+    return this.#cable.conditions
   }
 
   /** Runs a command here to its end; a failing code is an answer, not an error. */

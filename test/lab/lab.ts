@@ -53,8 +53,10 @@ export interface SiteSpec {
   behind?: string
 }
 
+/** A site's link is its router's uplink. */
 export interface Site extends Link {
   readonly name: string
+  readonly nat: NatKind
   readonly router: Host
   readonly hosts: readonly Host[]
   /** The HTTP proxy that is the only way out. */
@@ -104,6 +106,10 @@ export class Lab {
     const site = this.#sites.get(name)
     if (site === undefined) throw new Error(`no site ${name} in this lab`)
     return site
+  }
+
+  get sites(): readonly Site[] {
+    return [...this.#sites.values()]
   }
 
   get hosts(): readonly Host[] {
@@ -185,7 +191,16 @@ export class Lab {
     for (const host of hosts) added.push(await this.#addHost(host, network))
     const router = new Host(`${name}-router`, namespace, outside, undefined, uplink)
     const proxy = egress === 'only-proxy' ? await this.#startProxy(router, `${inside}.1`) : undefined
-    this.#sites.set(name, { name, router, hosts: added, ...uplink, ...(proxy === undefined ? {} : { proxy }) })
+    this.#sites.set(
+      name,
+      Object.assign(Object.create(uplink) as Link, {
+        name,
+        nat,
+        router,
+        hosts: added,
+        ...(proxy === undefined ? {} : { proxy }),
+      }),
+    )
     return network
   }
 

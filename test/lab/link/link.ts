@@ -8,6 +8,8 @@ import type { FromWires, ToWires } from './wires.ts'
 export interface Link {
   /** Who carries the frames; printed with every figure. */
   readonly kind: LinkKind
+  /** What it does now; `undefined` when it is plain. */
+  readonly conditions: LinkConditions | undefined
   cut(): Promise<void>
   heal(): Promise<void>
   /** Other conditions from now on, in both directions; what is on its way arrives as it was sent. */
@@ -33,13 +35,24 @@ export async function plainLink(ends: Ends, conditions?: LinkConditions): Promis
   const { from, to } = ends
   const peer = ['type', 'veth', 'peer', 'name', to.device, 'netns', to.namespace]
   await text(['ip', 'link', 'add', from.device, 'netns', from.namespace, ...peer])
+  let current: LinkConditions | undefined
   const change = async (conditions: LinkConditions) => {
     for (const { namespace, device } of [from, to]) {
       await text(['tc', '-n', namespace, 'qdisc', 'replace', 'dev', device, 'root', ...netemOf(conditions)])
     }
+    current = conditions
   }
   if (conditions !== undefined) await change(conditions)
-  return { kind: conditions === undefined ? 'plain' : 'netem', change, ...plugOf(to) }
+  return {
+    get kind() {
+      return current === undefined ? ('plain' as const) : ('netem' as const)
+    },
+    get conditions() {
+      return current
+    },
+    change,
+    ...plugOf(to),
+  }
 }
 
 /** The words of tc-netem(8). Its queue counts packets and holds what is delayed as well. */
@@ -114,11 +127,20 @@ export class Wires implements AsyncDisposable {
     for (const [index, { namespace, device }] of [from, to].entries()) {
       await text(['ip', '-n', this.#namespace, 'link', 'set', ends[index] ?? '', 'netns', namespace, 'name', device])
     }
+    let current = conditions
     const change = async (conditions: LinkConditions) => {
       conditionsOf(conditions)
       await this.#ask({ kind: 'change', link, conditions })
+      current = conditions
     }
-    return { kind: 'user-space', change, ...plugOf(to) }
+    return {
+      kind: 'user-space',
+      get conditions() {
+        return current
+      },
+      change,
+      ...plugOf(to),
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
