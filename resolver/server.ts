@@ -1,8 +1,10 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { MeshError } from '../src/errors.ts'
+import { closeBetween } from '../src/kit/close-between.ts'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
+import type { Shared } from '../src/kit/share.ts'
 import type { Metrics } from '../src/metrics.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
 import type { AnswerSettings, AnswerTold } from './answer.ts'
@@ -32,7 +34,7 @@ export interface ResolverOptions extends AnswerSettings, AnswerTold {
   table: TableView
   interests: InterestSource
   /** Port 0: one that is free for both UDP and TCP. */
-  listen: { host: string; port: number }
+  listen: Shared
   /** `10.0.0.1`, `10.0.0.1:5353`, `[fd00::1]:53`; absent: the host's own (resolv.conf), empty: none. */
   upstreams?: readonly string[]
   ttlSeconds: number
@@ -59,7 +61,7 @@ export class Resolver {
       const { limits = {} } = options
       const sockets = await bind(options.listen, limits)
       life.use(sockets.tcp)
-      life.defer(() => new Promise((closed) => void sockets.udp.close(closed)))
+      life.defer(() => closeBetween([sockets.udp], 'message'))
       const own = { address: options.listen.host, port: sockets.udp.address().port }
       const upstream = life.use(
         await Upstream.start(
@@ -117,7 +119,7 @@ function serveUdp(socket: Socket, responder: Responder, log: Log, signal: AbortS
 }
 
 async function bind(
-  listen: { host: string; port: number },
+  listen: Shared,
   limits: ResolverLimits,
 ): Promise<{ udp: Socket; tcp: TcpDoor }> {
   for (let tries = 1; ; tries++) {
@@ -125,7 +127,7 @@ async function bind(
     try {
       const { port } = udp.address()
       const tcp = await TcpDoor.start({
-        host: listen.host,
+        ...listen,
         port,
         connections: limits.tcpConnections ?? 128,
         idleMs: limits.tcpIdleMs ?? 10_000,
@@ -139,11 +141,20 @@ async function bind(
   }
 }
 
-function bindUdp({ host, port }: { host: string; port: number }): Promise<Socket> {
+/** To be shared with the agent that takes over; whether somebody else has the address is found out first. */
+async function bindUdp(listen: Shared): Promise<Socket> {
+  if (listen.isBeside === true || listen.port === 0) return openUdp(listen, true)
+  const probe = await openUdp(listen, false)
+  await new Promise<void>((closed) => void probe.close(closed))
+  return openUdp(listen, true)
+}
+
+function openUdp({ host, port }: Shared, reusePort: boolean): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const family = isIPv6(host) ? 6 : 4
     const socket = createSocket({
       type: `udp${family}`,
+      reusePort,
       recvBufferSize: RECEIVE_BYTES,
       // Only addresses come here; Node's own look-up would cost each reply a turn of the loop.
       lookup: (address, _options, found) => found(null, address, family),

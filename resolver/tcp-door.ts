@@ -1,5 +1,8 @@
+import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
+import { closeBetween } from '../src/kit/close-between.ts'
 import { Lifetime } from '../src/kit/lifetime.ts'
+import { bindShared, type Shared } from '../src/kit/share.ts'
 import type { Server } from './resolv-conf.ts'
 import { HEADER } from './numbers.ts'
 import { QUERY_LIMIT } from './wire.ts'
@@ -9,9 +12,7 @@ import { QUERY_LIMIT } from './wire.ts'
  *                                                        replies go out as they come, matched by id
  */
 
-export interface TcpDoorOptions {
-  host: string
-  port: number
+export interface TcpDoorOptions extends Shared {
   connections: number
   idleMs: number
 }
@@ -36,7 +37,7 @@ export class TcpDoor {
       server.maxConnections = options.connections
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
-        server.listen(options.port, options.host, () => {
+        server.listen(bindShared(options), () => {
           server.off('error', reject)
           resolve()
         })
@@ -51,9 +52,8 @@ export class TcpDoor {
         else converse(socket, door.#respond, door.#idleMs)
       })
       life.defer(async () => {
-        const closed = new Promise<void>((resolve) => {
-          server.close(() => resolve())
-        })
+        const closed = once(server, 'close')
+        await closeBetween([server], 'connection')
         for (const socket of open) socket.destroy()
         await closed
       })

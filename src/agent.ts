@@ -1,13 +1,17 @@
-import { join } from 'node:path'
+import type { Socket } from 'node:net'
 import { Prober } from '../proxy/prober.ts'
-import { interceptVips, openDoors, openFlows } from './agent/flows.ts'
+import { Departure, type Companions } from './agent/departure.ts'
+import { Elders } from './agent/elders.ts'
+import { interceptVips, openFlows, prepareDoors } from './agent/flows.ts'
 import type { Ground } from './agent/ground.ts'
 import { openKnowledge } from './agent/knowledge.ts'
+import { linkUp } from './agent/link.ts'
 import { becomeMember } from './agent/member.ts'
 import { serveNames } from './agent/names.ts'
 import { listenAtRelay, openReach } from './agent/reach.ts'
-import { agentRoutes, statusOf, type AgentView } from './agent/routes.ts'
-import { InstancesHere, linkUp, startWork } from './agent/work.ts'
+import { agentRoutes, departureRoutes, statusOf, type AgentView } from './agent/routes.ts'
+import { Elder, type Step } from './agent/succession.ts'
+import { InstancesHere, Work } from './agent/work.ts'
 import type { AgentConfig } from './config.ts'
 import { openPrivateDirectory } from './identity/files.ts'
 import { systemClock } from './kit/clock.ts'
@@ -26,100 +30,152 @@ export interface AgentOptions {
   token?: string
   /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
   environment?: Readonly<Record<string, string | undefined>>
+  /** The agent that serves in this directory, from `Elder.find`; this one takes over from it. */
+  elder?: Elder | undefined
+  /** What must end in this process before a successor may begin. */
+  companions?: Companions
+  /** Starts this program again, to take over from itself: `hedgerow restart`. */
+  respawn?: () => void
 }
 
 /**
  * One node: everything that runs on it, wired. Read downwards; each room is a file in `agent/`. What starts later may use
- * what started before, and ends before it.
+ * what started before, and ends before it. A successor starts in the same order, beside the agent it takes over from.
  */
 export class Agent implements AsyncDisposable {
   readonly node: NodeId
   /** Never settles by itself: every part of an agent mends itself or says so in `check`. */
   readonly done: Promise<void>
   readonly #life: Lifetime
+  readonly #departure: Departure
   readonly #summary: Record<string, string>
 
-  private constructor(node: NodeId, life: Lifetime, summary: Record<string, string>) {
+  private constructor(node: NodeId, life: Lifetime, departure: Departure, summary: Record<string, string>) {
     this.node = node
     this.#life = life
+    this.#departure = departure
     this.done = new Promise(() => undefined)
     this.#summary = summary
   }
 
-  static start(options: AgentOptions, parentLog: Log): Promise<Agent> {
-    return Lifetime.open(async (life) => {
-      const { dir, config, version, environment = {} } = options
-      const clock = systemClock
-      const metrics = openMetrics('agent')
-      const startedAt = clock.wall()
-      await openPrivateDirectory(dir)
-      const routes: Record<string, LocalRoute> = {}
-      life.use(await LocalApi.start(join(dir, 'agent.sock'), routes)) // first: one agent per state directory
+  /** @throws MeshError LISTEN_FAILED when an agent serves in this directory that has not been told to make way */
+  static async start(options: AgentOptions, parentLog: Log): Promise<Agent> {
+    await openPrivateDirectory(options.dir)
+    using elder = options.elder ?? (await Elder.find(options.dir, { isWanted: false }))
+    return await Lifetime.open((life) => begin(life, elder, options, parentLog))
+  }
 
-      // who we are, and what we know
-      const member = await becomeMember(life, { ...options, clock, metrics })
-      const { self, vips, own, ops, claims } = member
-      const log = parentLog.child({ node: self })
-      const ground: Ground = { life, self, dir, config, version, clock, log, metrics }
-      const knowledge = await openKnowledge(ground)
-
-      // how we reach others, and they us; how flows come in by name; what we run
-      const here = new InstancesHere()
-      const reach = await openReach(ground, member, knowledge, here)
-      const { peers, inbound, listener } = reach
-      const flows = await openFlows(ground, member, knowledge, reach, here)
-      const doors = await openDoors(ground, member, knowledge, flows, here)
-      const work = await startWork(ground, reach, flows, doors, here, { environment })
-      life.use(inbound) // closed before the worker: open flows may finish while their instances still run
-      life.use(flows.book)
-
-      // flows by VIP, what the cluster tells us, and names last
-      const interceptor = await interceptVips(ground, member, flows, here)
-      life.use(listener)
-      const uplink = await linkUp(ground, member, knowledge, reach.revoke, work)
-      await listenAtRelay(ground, member, reach)
-      life.use(await Prober.start({ table: knowledge.table, peers, self, clock }))
-      const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.touch(target))
-
-      const { access, ports: proxyPorts } = doors
-      own.add(
-        listener.port,
-        proxyPorts.socksPort,
-        proxyPorts.httpPort,
-        resolver.address.port,
-        new URL(ops.address).port,
-      )
-      life.every(500, () => (claims.uplink = uplink.isUp))
-      claims.resolver = true
-      const view: AgentView = {
-        ...ground,
-        ...member,
-        ...knowledge,
-        ...reach,
-        ...flows,
-        ...work,
-        startedAt,
-        uplink,
-        interceptor,
-        resolver,
-        access,
-        proxyPorts,
-        ops: ops.address,
-        tunnelPort: listener.port,
-      }
-      Object.assign(routes, agentRoutes(view))
-      log.info('agent started', { mode: config.mode, address: resolver.address.address, prefix: vips.cidr4 })
-      return new Agent(self, life, summaryOf(view))
-    })
+  /** @internal */
+  static of(node: NodeId, life: Lifetime, departure: Departure, summary: Record<string, string>): Agent {
+    return new Agent(node, life, departure, summary)
   }
 
   summary(): Record<string, string> {
     return this.#summary
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#life.close()
+  /** Resolves when another process serves in our place; this one only lets its flows end. */
+  get handedOver(): Promise<void> {
+    return this.#departure.handedOver
   }
+
+  /** Serves on for a moment (`successorSeconds`), so that another process may take over. */
+  makeWay(): Promise<void> {
+    return this.#departure.makeWay()
+  }
+
+  /** Listens no more, lets open flows end (`drainSeconds`; after a hand-over `handoverSeconds`), and closes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#departure.end()
+    await this.#life.close()
+  }
+}
+
+async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOptions, parentLog: Log): Promise<Agent> {
+  const { dir, config, version, environment = {}, companions, respawn } = options
+  const clock = systemClock
+  const metrics = openMetrics('agent')
+  const startedAt = clock.wall()
+  const routes: Record<string, LocalRoute> = {}
+  let departure: Departure | undefined
+  const onSuccessor = (socket: Socket) => (departure === undefined ? socket.destroy() : departure.meet(socket))
+  const api = life.use(await LocalApi.start({ dir, routes, onSuccessor }))
+  if (elder === undefined) await api.claim() // first: one agent per state directory
+
+  // who we are, and what we know
+  const member = await becomeMember(life, { ...options, clock, metrics, elder: elder?.facts })
+  const { self, vips, own, ops, claims } = member
+  const log = parentLog.child({ node: self })
+  const ask = async (step: Step) =>
+    elder?.ask(step).catch((error: unknown) => log.warn('the agent before is gone', { error }))
+  const ground: Ground = { life, self, dir, config, version, clock, log, metrics, elder: elder?.facts }
+  await ask('release')
+  const knowledge = await openKnowledge(ground)
+  const elders = Elders.start(life, dir, api.path)
+  const revoke = (nodes: readonly NodeId[]) => {
+    reach.revoke(nodes)
+    elders.revoke(nodes)
+  }
+
+  // how we reach others, and they us; how flows come in by name; what we run
+  const here = new InstancesHere()
+  const reach = await openReach(ground, member, knowledge, here)
+  const flows = await openFlows(ground, member, knowledge, reach, here)
+  const doors = prepareDoors(ground, member, knowledge, flows, here)
+  const open = () => Promise.all([reach.listen(), doors.open()])
+  if (elder === undefined) await open() // which ports those are, instances and the cluster must be told
+  const work = await Work.start(ground, reach, flows, doors, here, { environment, elders })
+  life.use(reach.inbound) // closed before the worker: open flows may finish while their instances still run
+  life.use(flows.book)
+
+  // what the cluster tells us; flows by VIP; and names last
+  const uplink = await linkUp(ground, member, knowledge, revoke, work)
+  if (elder !== undefined) await open()
+  const interceptor = await interceptVips(ground, member, flows, here)
+  life.defer(reach.unlisten)
+  const relay = await listenAtRelay(ground, member, reach)
+  const prober = life.use(await Prober.start({ table: knowledge.table, peers: reach.peers, self, clock }))
+  if (elder !== undefined) while (!interceptor.isSettled) await clock.sleep(1)
+  const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.touch(target))
+
+  const { access, ports: proxyPorts } = doors
+  const tunnelPort = reach.tunnelPort()
+  own.add(tunnelPort, proxyPorts.socksPort, proxyPorts.httpPort, resolver.address.port, new URL(ops.address).port)
+  life.every(500, () => (claims.uplink = uplink.isUp))
+  claims.uplink = uplink.isUp
+  claims.resolver = true
+  const view: AgentView = {
+    ...ground,
+    ...member,
+    ...knowledge,
+    ...reach,
+    ...flows,
+    work,
+    startedAt,
+    uplink,
+    interceptor,
+    resolver,
+    access,
+    proxyPorts,
+    ops: ops.address,
+    tunnelPort,
+    elders,
+    respawn,
+  }
+  Object.assign(routes, agentRoutes(view))
+
+  // how it ends
+  departure = new Departure({
+    ...{ ground, member, knowledge, reach, flows, doors, work, interceptor, uplink, relay, prober, resolver },
+    companions,
+  })
+  Object.assign(routes, departureRoutes(departure, reach.revoke))
+  if (elder !== undefined) await api.claim('predecessor')
+  work.own()
+  await ask('yield')
+  await elders.look()
+  log.info('agent started', { mode: config.mode, address: resolver.address.address, prefix: vips.cidr4 })
+  return Agent.of(self, life, departure, summaryOf(view))
 }
 
 function summaryOf(view: AgentView): Record<string, string> {

@@ -77,6 +77,8 @@ const AgentConfig = Type.Object(
     socksPort: Type.Integer({ minimum: 0, maximum: 65535 }),
     httpPort: Type.Integer({ minimum: 0, maximum: 65535 }),
     maxFlows: Type.Integer({ minimum: 1 }),
+    /** A UDP flow without a datagram for so long is over; the next one may go to another instance. */
+    udpIdleSeconds: Type.Number({ minimum: 1, maximum: 86_400 }),
     /** A node pretends to have this much when given; else what the machine has. */
     memoryMb: Type.Optional(Type.Number({ minimum: 0 })),
     vcpus: Type.Optional(Type.Number({ minimum: 0 })),
@@ -88,7 +90,12 @@ const AgentConfig = Type.Object(
         closed,
       ),
     ),
+    /** How long open flows may go on when the agent stops. */
     drainSeconds: Type.Number({ minimum: 0 }),
+    /** And how long when another agent has taken over: nobody waits for them then. */
+    handoverSeconds: Type.Number({ minimum: 0 }),
+    /** How long an agent that is told to make way (SIGTERM) serves on for a successor to say that it is there. */
+    successorSeconds: Type.Number({ minimum: 0 }),
   },
   closed,
 )
@@ -132,8 +139,11 @@ export function defaults(hostName: string): Config {
       socksPort: 0,
       httpPort: 0,
       maxFlows: 50_000,
+      udpIdleSeconds: 60,
       labels: {},
       drainSeconds: 5,
+      handoverSeconds: 300,
+      successorSeconds: 2,
     },
   }
 }

@@ -1,11 +1,11 @@
 import { createServer } from 'node:http'
+import { isIP } from 'node:net'
 import { MeshError } from './errors.ts'
 import type { Metrics } from './metrics.ts'
 import { Lifetime } from './kit/lifetime.ts'
+import { bindShared, type Shared } from './kit/share.ts'
 
-export interface OpsOptions {
-  host: string
-  port: number
+export interface OpsOptions extends Shared {
   metrics: Metrics
   /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
   ready: () => Readonly<Record<string, boolean>>
@@ -25,7 +25,7 @@ export class Ops {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start({ host, port, metrics, ready }: OpsOptions): Promise<Ops> {
+  static start({ host, port, isBeside = false, metrics, ready }: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
       const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 }, (request, response) => {
         const answer = (status: number, type: string, body: string) =>
@@ -50,10 +50,15 @@ export class Ops {
         }
       })
       await new Promise<void>((resolve, reject) => {
-        server.once('error', (cause) =>
-          reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })),
-        )
-        server.listen({ host, port, exclusive: true }, resolve)
+        const failed = (cause: unknown) =>
+          reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause }))
+        server.once('error', failed)
+        if (isIP(host) === 0) return server.listen({ host, port, exclusive: true }, resolve)
+        try {
+          server.listen(bindShared({ host, port, isBeside }), resolve)
+        } catch (cause) {
+          failed(cause)
+        }
       })
       server.unref()
       life.defer(() => {

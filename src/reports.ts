@@ -7,6 +7,8 @@ export interface StatusReport {
   upSeconds: number
   mode: 'loopback' | 'host'
   prefix: string
+  /** Agents that handed over to this one and let their flows end. */
+  draining: DrainingReport[]
   /** `host:port` of the name server. */
   resolver: string
   /** How a stub resolver names it in resolv.conf; absent when it is not on port 53. */
@@ -22,6 +24,17 @@ export interface StatusReport {
   flowsOpen: number
   sessions: number
   listeners: number
+}
+
+/** An agent that has handed over. */
+export interface DrainingReport {
+  pid: number
+  version: string
+  flowsOpen: number
+  /** Then what is still open is cut. */
+  secondsLeft: number
+  /** Open flows by instance of this node. */
+  instances: Record<string, number>
 }
 
 export interface PeerReport {

@@ -21,20 +21,27 @@ import { VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 const PROTO = '213'
 
 const NONLOCAL_BIND = '/proc/sys/net/ipv6/ip_nonlocal_bind'
+/** What waits at a listener that closes goes to the one beside it: an agent that hands over loses nobody. */
+const MIGRATE = '/proc/sys/net/ipv4/tcp_migrate_req'
 
 /** Runs a program; rejects when it fails. */
 export type Run = (program: string, argv: readonly string[]) => Promise<string>
 
-export type HostOptions = Omit<VipListenersOptions, 'mode'>
+export interface HostOptions extends Omit<VipListenersOptions, 'mode'> {
+  /** Taking over from an agent in host mode: the routes are there, and these settings were so before it (`before`). */
+  inherits?: Readonly<Record<string, string>>
+}
 
 /** `host` mode: only ever on request; what it changes on the machine is undone by `close()`. */
 export class HostInterceptor implements Interceptor {
   readonly #life: Lifetime
   readonly #listeners: VipListeners
+  readonly #changed: Changed
 
-  private constructor(life: Lifetime, listeners: VipListeners) {
+  private constructor(life: Lifetime, listeners: VipListeners, changed: Changed) {
     this.#life = life
     this.#listeners = listeners
+    this.#changed = changed
   }
 
   /** @throws MeshError INTERCEPT_FAILED when the routes cannot be set, with the remedy. */
@@ -45,20 +52,41 @@ export class HostInterceptor implements Interceptor {
     run: Run = runProgram,
   ): Promise<HostInterceptor> {
     return Lifetime.open(async (life) => {
+      const changed: Changed = { before: { ...options.inherits }, isOurs: true }
+      const undo = (release: () => Promise<void>) => life.defer(() => (changed.isOurs ? release() : undefined))
       for (const route of routesOf(options.range)) {
-        await takeDown(route, run).catch(() => undefined) // nothing stale
-        await setUp(route, run)
-        life.defer(() => takeDown(route, run))
+        if (options.inherits === undefined) {
+          await takeDown(route, run).catch(() => undefined) // nothing stale
+          await setUp(route, run)
+        }
+        undo(() => takeDown(route, run))
       }
-      if (options.range.cidr6 !== undefined) await allowNonlocalBind(life)
+      undo(() => putBack(changed.before))
+      if (options.range.cidr6 !== undefined) await allowNonlocalBind(changed)
+      await switchOn(MIGRATE, changed).catch(() => undefined) // not ours to write: closing gently must do
       const listeners = life.use(await VipListeners.start({ ...options, mode: 'host' }, identify, parts))
       parts.log.info('host mode on', { address: options.range.cidr4 })
-      return new HostInterceptor(life, listeners)
+      return new HostInterceptor(life, listeners, changed)
     })
   }
 
   get size(): number {
     return this.#listeners.size
+  }
+
+  get isSettled(): boolean {
+    return this.#listeners.isSettled
+  }
+
+  /** Settings of the machine as they were before the first agent of this node, by path. */
+  get before(): Readonly<Record<string, string>> {
+    return this.#changed.before
+  }
+
+  /** Closes the listeners only: routes and settings are another agent's from here on. */
+  handOver(): Promise<void> {
+    this.#changed.isOurs = false
+    return this.close()
   }
 
   touch(target: Target): void {
@@ -104,16 +132,30 @@ async function takeDown({ family, what }: Route, run: Run): Promise<void> {
   await run('ip', [...family, 'route', 'del', ...what])
 }
 
-async function allowNonlocalBind(life: Lifetime): Promise<void> {
-  const before = await readFile(NONLOCAL_BIND, 'utf8').catch(() => '1')
-  if (before.trim() === '1') return
+interface Changed {
+  before: Record<string, string>
+  /** False once another agent has taken over what there is to undo. */
+  isOurs: boolean
+}
+
+async function switchOn(path: string, { before }: Changed): Promise<void> {
+  const now = await readFile(path, 'utf8').catch(() => '1')
+  if (now.trim() === '1') return
+  await writeFile(path, '1')
+  before[path] ??= now
+}
+
+async function putBack(before: Readonly<Record<string, string>>): Promise<void> {
+  for (const [path, value] of Object.entries(before)) await writeFile(path, value)
+}
+
+async function allowNonlocalBind(changed: Changed): Promise<void> {
   try {
-    await writeFile(NONLOCAL_BIND, '1')
+    await switchOn(NONLOCAL_BIND, changed)
   } catch (error) {
     const remedy = 'let the agent write net.ipv6.ip_nonlocal_bind, or leave out the IPv6 prefix'
     throw new MeshError('INTERCEPT_FAILED', { mode: 'host', remedy }, { cause: error })
   }
-  life.defer(() => writeFile(NONLOCAL_BIND, before))
 }
 
 const execute = promisify(execFile)

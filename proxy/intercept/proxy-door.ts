@@ -1,7 +1,9 @@
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { once } from 'node:events'
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/errors.ts'
+import { closeBetween } from '../../src/kit/close-between.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
+import { bindShared } from '../../src/kit/share.ts'
 import type { Caller, FlowReply } from '../flow.ts'
 import type { Credentials } from './credentials.ts'
 import type { InterceptParts, Interceptor, Problem } from './interceptor.ts'
@@ -13,6 +15,8 @@ export interface ProxyOptions {
   /** A loopback address. */
   host?: string
   port: number
+  /** The agent that is taken over from listens there still. */
+  isBeside?: boolean
   /** Handshakes under way; more connections are closed at once. */
   handshakes?: number
   /** Until the request must be complete. */
@@ -61,7 +65,7 @@ export class ProxyDoor implements Interceptor {
     begin: () => Handshake,
     parts: ProxyParts,
   ): Promise<ProxyDoor> {
-    const { host = '127.0.0.1', port, handshakes = 256, handshakeMs = 10_000 } = options
+    const { host = '127.0.0.1', port, isBeside = false, handshakes = 256, handshakeMs = 10_000 } = options
     return Lifetime.open(async (life) => {
       const greeting = new Set<Socket>()
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
@@ -78,11 +82,12 @@ export class ProxyDoor implements Interceptor {
           () => greeting.delete(socket),
         )
       })
-      await listen(server, host, port)
+      await listen(server, host, port, isBeside)
       parts.metrics.listeners.inc({ mode })
-      life.defer(() => {
+      life.defer(async () => {
         parts.metrics.listeners.dec({ mode })
-        server.close()
+        await closeBetween([server], 'connection')
+        if (greeting.size > 0) await parts.clock.sleep(LAST_GREETING_MS)
         for (const socket of greeting) socket.destroy()
       })
       return new ProxyDoor(life, server.address() as AddressInfo)
@@ -102,6 +107,9 @@ export class ProxyDoor implements Interceptor {
     return this.close()
   }
 }
+
+/** A handshake takes two round trips on loopback: who has begun one when the door closes may end it. */
+const LAST_GREETING_MS = 250
 
 type Asked = Extract<Greeting, { kind: 'ask' }>
 
@@ -169,9 +177,9 @@ async function hand(asked: Asked, socket: Socket, mode: 'socks' | 'http', parts:
   parts.onFlow(allowance === undefined ? flow : { ...flow, allowance })
 }
 
-async function listen(server: Server, host: string, port: number): Promise<void> {
+async function listen(server: Server, host: string, port: number, isBeside: boolean): Promise<void> {
   try {
-    server.listen({ host, port })
+    server.listen(bindShared({ host, port, isBeside }))
     await once(server, 'listening')
   } catch (error) {
     throw new MeshError('LISTEN_FAILED', { address: host, port }, { cause: error })

@@ -1,8 +1,10 @@
 import { lookup } from 'node:dns/promises'
-import { connect, createServer, isIP, type AddressInfo, type Server, type Socket } from 'node:net'
+import { connect, createServer, isIP, type AddressInfo, type BoundSocket, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/errors.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
+import { closeBetween } from '../../src/kit/close-between.ts'
 import type { Log } from '../../src/kit/log.ts'
+import { bindShared, type Shared } from '../../src/kit/share.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { isDialable, parseHostPort, printHostPort, type Exclude } from './addresses.ts'
@@ -134,11 +136,12 @@ export class DirectListener implements AsyncDisposable {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start(
-    { host, port }: { host: string; port: number },
+  static async start(
+    { host, port, ...beside }: Shared,
     onConnection: (raw: RawConnection) => void,
     log: Log,
   ): Promise<DirectListener> {
+    const bound = await bindAt({ host, port, ...beside })
     return new Promise((resolve, reject) => {
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
         socket.on('error', () => socket.destroy())
@@ -148,7 +151,7 @@ export class DirectListener implements AsyncDisposable {
       const failed = (cause: Error) =>
         reject(new MeshError('LISTEN_FAILED', { address: printHostPort(host, port) }, { cause }))
       server.once('error', failed)
-      server.listen({ host, port }, () => {
+      server.listen(bound, () => {
         server.off('error', failed)
         server.on('error', (error) => log.warn('could not accept a connection of a node', { error }))
         resolve(new DirectListener(server))
@@ -161,7 +164,16 @@ export class DirectListener implements AsyncDisposable {
   }
 
   /** Accepts no more; what was handed over goes on. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.close()
+  [Symbol.asyncDispose](): Promise<void> {
+    return closeBetween([this.#server], 'connection')
+  }
+}
+
+/** Where the host is a name, its first address. @throws MeshError LISTEN_FAILED */
+async function bindAt({ host, ...rest }: Shared): Promise<BoundSocket> {
+  try {
+    return bindShared({ host: isIP(host) === 0 ? (await lookup(host)).address : host, ...rest })
+  } catch (cause) {
+    throw new MeshError('LISTEN_FAILED', { address: printHostPort(host, rest.port) }, { cause })
   }
 }

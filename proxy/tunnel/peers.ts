@@ -40,6 +40,8 @@ export interface TunnelPeers extends Peers {
   incoming(raw: RawConnection): void
   /** Ends the session with a node, its streams and the connections being made with it (revoked, or gone from the mesh). */
   cut(node: NodeId): void
+  /** Says DRAIN to every peer and takes no new streams or carriers; what is open goes on until the peers are closed. */
+  drain(): void
 }
 
 const TICK_MS = 250
@@ -167,6 +169,11 @@ class AllPeers implements TunnelPeers {
     if (known === undefined) return
     known.cuts += 1
     known.session?.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
+  }
+
+  drain(): void {
+    this.#isClosing = true
+    for (const session of this.#sessions()) session.drain()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -343,8 +350,7 @@ class AllPeers implements TunnelPeers {
 
   /** Takes no more, lets what is open end (up to `drainMs`), says goodbye. */
   async #close(): Promise<void> {
-    this.#isClosing = true
-    for (const session of this.#sessions()) session.drain()
+    this.drain()
     await this.#until(() => this.#sessions().every(({ streams }) => streams === 0), this.#options.drainMs ?? 3_000)
     for (const session of this.#sessions()) session.finish()
     await this.#until(() => this.#sessions().length === 0, 1_500)

@@ -1,10 +1,11 @@
+import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
 import { FlowBook } from '../../proxy/flow-book.ts'
 import type { Caller, Flow } from '../../proxy/flow.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
-import type { InterceptParts } from '../../proxy/intercept/interceptor.ts'
+import type { InterceptParts, Interceptor } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
@@ -33,13 +34,13 @@ export interface Flows {
 }
 
 export async function openFlows(
-  { self, config, clock, log, metrics }: Ground,
+  { life, self, config, clock, log, metrics }: Ground,
   { own }: Member,
   { table, interests }: Knowledge,
   { peers, addressOf, introduced }: Reach,
   here: InstancesHere,
 ): Promise<Flows> {
-  const book = await FlowBook.start({ drainMs: config.drainSeconds * 1_000 }, clock, metrics)
+  const book = await FlowBook.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
   const measures = {
     rttMs: (node: NodeId) => peers.rttMs(node),
     isHere: (node: NodeId) => node === self,
@@ -69,23 +70,35 @@ export async function openFlows(
     log,
     metrics,
   }
-  const intercept = { table, clock, log, metrics, onFlow: (flow: Flow) => void outbound(flow, parts) }
+  const datagrams = life.use(
+    await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
+  )
+  const onFlow = (flow: Flow) => void outbound(flow, parts)
+  const intercept = { table, clock, log, metrics, onFlow, onConversation: datagrams.begin }
   return { book, parts, intercept, peek: createBalancer(measures) }
 }
 
 /** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */
 export interface Doors {
   readonly access: ProxyAccess
-  readonly ports: { readonly socksPort: number; readonly httpPort: number }
+  readonly ports: ProxyPorts
+  /** Takes connections. A successor calls it late, when it can serve them; its ports are those of the agent before. */
+  readonly open: () => Promise<void>
+  readonly close: () => Promise<void>
 }
 
-export async function openDoors(
-  { life, dir, config }: Ground,
+export interface ProxyPorts {
+  readonly socksPort: number
+  readonly httpPort: number
+}
+
+export function prepareDoors(
+  { life, dir, config, elder }: Ground,
   { vips, loopback }: Member,
   { interests }: Knowledge,
   { intercept }: Flows,
   here: InstancesHere,
-): Promise<Doors> {
+): Doors {
   const access = ProxyAccess.open(dir)
   const naming = {
     ...intercept,
@@ -94,28 +107,48 @@ export async function openDoors(
     ranges: [vips, loopback],
     credentials: (user: string) => (user === 'node' || here.has(user) ? access.secretOf(user) : undefined),
   }
-  const socks = life.use(
-    await onPort(config.socksPort, access.socksPort, (port) => SocksInterceptor.start({ port }, naming)),
-  )
-  const http = life.use(
-    await onPort(config.httpPort, access.httpPort, (port) => HttpInterceptor.start({ port }, naming)),
-  )
-  const ports = { socksPort: socks.port, httpPort: http.port }
-  await access.keep(ports)
-  return { access, ports }
+  const isBeside = elder !== undefined
+  const last = elder ?? access
+  const ports = { socksPort: config.socksPort || last.socksPort, httpPort: config.httpPort || last.httpPort }
+  const doors: Interceptor[] = []
+  return {
+    access,
+    ports,
+    open: async () => {
+      const socks = await onPort(config.socksPort, ports.socksPort, (port) =>
+        SocksInterceptor.start({ port, isBeside }, naming),
+      )
+      doors.push(life.use(socks))
+      const http = await onPort(config.httpPort, ports.httpPort, (port) =>
+        HttpInterceptor.start({ port, isBeside }, naming),
+      )
+      doors.push(life.use(http))
+      Object.assign(ports, { socksPort: socks.port, httpPort: http.port })
+      await access.keep(ports)
+    },
+    close: async () => {
+      await Promise.all(doors.map((door) => door[Symbol.asyncDispose]()))
+    },
+  }
 }
 
 /** The listeners on VIPs. */
+export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>
+
 export async function interceptVips(
-  { life, config }: Ground,
+  { life, config, elder }: Ground,
   { vips }: Member,
   { intercept }: Flows,
   here: InstancesHere,
-): Promise<HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>> {
+): Promise<VipInterceptor> {
   const callers = new CallerFinder(() => here.processes())
   return life.use(
     config.mode === 'host'
-      ? await HostInterceptor.start({ range: vips }, callers.identify, intercept)
+      ? await HostInterceptor.start(
+          { range: vips, ...(elder?.mode === 'host' ? { inherits: elder.before } : {}) },
+          callers.identify,
+          intercept,
+        )
       : await LoopbackInterceptor.start({ range: vips }, callers.identify, intercept),
   )
 }

@@ -11,8 +11,9 @@ import { ulaPrefix, vipRange, type VipRange } from '../model/address.ts'
 import type { NodeId } from '../model/ids.ts'
 import type { Ops } from '../ops.ts'
 import { enrolNode } from '../orchestrator/worker/join.ts'
-import { claimPrefix } from '../prefix.ts'
+import { claimPrefix, inheritPrefix } from '../prefix.ts'
 import { OwnAddresses } from './own-addresses.ts'
+import type { ElderFacts } from './succession.ts'
 
 /** Who this node is, and the addresses that are its own. */
 export interface Member {
@@ -37,11 +38,12 @@ export interface MemberOptions {
   token?: string
   clock: Clock
   metrics: Metrics
+  elder: ElderFacts | undefined
 }
 
 /** Enrols, or finds the certificate from last time, and claims a prefix. */
 export async function becomeMember(life: Lifetime, options: MemberOptions): Promise<Member> {
-  const { dir, config, token, clock, metrics } = options
+  const { dir, config, token, clock, metrics, elder } = options
   const { identity, url } = await enrolNode(
     { dir: join(dir, 'identity'), name: config.name, clock, ...(token === undefined ? {} : { token }) },
     life.signal,
@@ -49,7 +51,12 @@ export async function becomeMember(life: Lifetime, options: MemberOptions): Prom
   const self = nodeOf(identity)
   const claims = { uplink: false, resolver: false }
   const isHost = config.mode === 'host'
-  const { loopback, ops } = await claimPrefix(isHost ? 'auto' : config.prefix, dir, { metrics, ready: () => claims })
+  const wanted = isHost ? 'auto' : config.prefix
+  const shown = { metrics, ready: () => claims }
+  const isInherited = elder !== undefined && (wanted === 'auto' || wanted === elder.prefix)
+  const { loopback, ops } = isInherited
+    ? await inheritPrefix(elder.prefix, shown)
+    : await claimPrefix(wanted, dir, shown)
   life.use(ops)
   const vips = isHost ? hostRange(config.prefix, identity) : loopback
   return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), ops, claims }

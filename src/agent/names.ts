@@ -13,7 +13,7 @@ import type { Member } from './member.ts'
 
 /** Names, last of all: what is answered can be served. `touch` binds the listeners of a name before its answer leaves. */
 export async function serveNames(
-  { life, self, config, log, metrics }: Ground,
+  { life, self, config, log, metrics, elder }: Ground,
   { vips }: Member,
   { table, interests }: Knowledge,
   { peek }: Flows,
@@ -25,12 +25,15 @@ export async function serveNames(
     explainChoice: (target: Target) => describeChoice(target, table, peek, self),
     onAnswered: touch,
   }
-  return life.use(await startResolver(config, vips, parts, log.child({ part: 'resolver' }), metrics))
+  return life.use(
+    await startResolver(config, elder?.resolverPort, vips, parts, log.child({ part: 'resolver' }), metrics),
+  )
 }
 
-/** Port 53 where it may, else 5353; a configured port or nothing. */
+/** Port 53 where it may, else 5353; a configured port or nothing; that of the agent before, beside it. */
 async function startResolver(
   { resolver, zones }: AgentConfig,
+  elderPort: number | undefined,
   range: VipRange,
   parts: Pick<ResolverOptions, 'table' | 'interests' | 'explainChoice' | 'onAnswered'>,
   log: Log,
@@ -46,13 +49,14 @@ async function startResolver(
         zones,
         ttlSeconds,
         negativeTtlSeconds,
-        listen: { host, port: on },
+        listen: { host, port: on, isBeside: elderPort !== undefined },
         ...(upstreams.length === 0 ? {} : { upstreams }),
       },
       log,
       metrics,
     )
   if (port !== 0) return start(port)
+  if (elderPort !== undefined) return start(elderPort)
   try {
     return await start(53)
   } catch (error) {

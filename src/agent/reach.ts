@@ -28,7 +28,11 @@ import type { InstancesHere } from './work.ts'
 export interface Reach {
   readonly peers: TunnelPeers
   readonly inbound: Inbound
-  readonly listener: DirectListener
+  /** Takes connections that others dial. A successor calls it late, when it can serve them. */
+  readonly listen: () => Promise<void>
+  /** Takes no more. */
+  readonly unlisten: () => Promise<void>
+  readonly tunnelPort: () => number
   /** What an instance sees its caller under. */
   readonly addressOf: (caller: InstanceId) => string | undefined
   /** The PROXY header of a flow, for an instance that asks for it. */
@@ -45,9 +49,8 @@ export async function openReach(
   { table, interests }: Knowledge,
   here: InstancesHere,
 ): Promise<Reach> {
-  const { life, self, config, clock, log, metrics } = ground
+  const { life, self, config, clock, log, metrics, elder } = ground
   const { identity, own, vips } = member
-  const drainMs = config.drainSeconds * 1_000
   const addressOf = callerAddress(table, vips)
   const uriOf = (node: NodeId) => nodeUri(identity.principal.mesh, node)
   const introduced: Reach['introduced'] = (request, from) => introduce(request, from, { addressOf, uriOf })
@@ -60,7 +63,7 @@ export async function openReach(
     forbids: own.forbids,
     addressOf,
     introduce: introduced,
-    limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs },
+    limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs: 0 }, // departure.ts has waited
     log,
     metrics,
   })
@@ -76,17 +79,25 @@ export async function openReach(
       clock,
       log,
       metrics,
-      drainMs,
+      drainMs: 0,
     }),
   )
-  const listener = await DirectListener.start(hostPort(config.listen), (raw) => peers.incoming(raw), log)
+  const wanted = hostPort(config.listen)
+  const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
+  let listener: DirectListener | undefined
+  const tunnelPort = () => listener?.port ?? at.port
   return {
     peers,
     inbound,
-    listener,
+    listen: async () => {
+      const shared = { ...at, isBeside: elder !== undefined }
+      listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
+    },
+    unlisten: async () => listener?.[Symbol.asyncDispose](),
+    tunnelPort,
     addressOf,
     introduced,
-    candidates: () => [...config.advertise, ...reachableAt(hostPort(config.listen).host, listener.port, own)],
+    candidates: () => [...config.advertise, ...reachableAt(at.host, tunnelPort(), own)],
     revoke: (nodes) => {
       for (const node of nodes) {
         revoked.add(node)

@@ -16,12 +16,14 @@ import { choiceKey } from '../model/choice.ts'
 import { parseName, printName } from '../model/name.ts'
 import type { NodeId } from '../model/ids.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
-import type { Worker } from '../orchestrator/worker/worker.ts'
 import type { ProxyAccess } from '../proxies.ts'
 import type { CheckReport, FlowReport, PeerReport, ResolveReport, StatusReport, TraceReport } from '../reports.ts'
 import type { Interests } from '../table/interests.ts'
 import type { Table } from '../table/table.ts'
 import type { Target } from '../table/view.ts'
+import type { Departure } from './departure.ts'
+import type { Elders } from './elders.ts'
+import type { Work } from './work.ts'
 
 /** What the commands may look at. */
 export interface AgentView {
@@ -40,12 +42,14 @@ export interface AgentView {
   peek: Balancer
   uplink: Uplink
   interceptor: { readonly size: number; problems(): Problem[] }
-  worker: Worker
+  work: Work
   resolver: Resolver
   access: ProxyAccess
   proxyPorts: { socksPort: number; httpPort: number }
   ops: string
   tunnelPort: number
+  elders: Elders
+  respawn: (() => void) | undefined
 }
 
 /** What the agent answers on its local socket. */
@@ -53,11 +57,31 @@ export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
   return {
     '/status': () => statusOf(view),
     '/peers': () => peersOf(view),
-    '/flows': (query) => flowsOf(view, query.has('recent')),
+    '/flows': async (query) => {
+      const own = flowsOf(view, query.has('recent'))
+      return query.has('own') ? own : [...own, ...(await view.elders.flows())]
+    },
     '/resolve': (query) => resolveOf(query.get('name') ?? '', view),
     '/trace': (query) => traceOf(query.get('target') ?? '', view),
     '/check': () => checksOf(view),
     '/proxy-environment': () => view.access.environment('node', view.proxyPorts),
+    '/restart': () => {
+      if (view.respawn === undefined)
+        throw new MeshError('USAGE', { reason: 'this agent is part of another program, which must do it' })
+      view.respawn()
+    },
+  }
+}
+
+/** What agents of one directory ask each other. */
+export function departureRoutes(
+  departure: Departure,
+  revoke: (nodes: readonly NodeId[]) => void,
+): Record<string, LocalRoute> {
+  return {
+    '/standing': () => ({ standing: departure.standing }),
+    '/draining': () => departure.report(),
+    '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ') as NodeId[]),
   }
 }
 
@@ -75,10 +99,11 @@ export function statusOf(view: AgentView): StatusReport {
     uplink,
     identity,
     table,
-    worker,
+    work,
     book,
     peers,
     interceptor,
+    elders,
   } = view
   const { address, port } = resolver.address
   const { host } = { host: config.listen.slice(0, config.listen.lastIndexOf(':')) }
@@ -89,6 +114,7 @@ export function statusOf(view: AgentView): StatusReport {
     upSeconds: Math.round((Date.now() - startedAt) / 1_000),
     mode: config.mode,
     prefix: vips.cidr4,
+    draining: elders.all(),
     resolver: `${address}:${port}`,
     ...(port === 53 ? { nameserver: address } : {}),
     socks: `127.0.0.1:${proxyPorts.socksPort}`,
@@ -98,7 +124,7 @@ export function statusOf(view: AgentView): StatusReport {
     controlLink: uplink.isUp ? 'up' : 'down',
     certificateUntil: identity.notAfter.toISOString(),
     services: table.counts.services,
-    instancesHere: worker.reports().length,
+    instancesHere: work.worker.reports().length,
     flowsOpen: book.size,
     sessions: [...peers.all()].length,
     listeners: interceptor.size,

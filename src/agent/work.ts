@@ -1,21 +1,19 @@
 import { join } from 'node:path'
 import { machineFacts } from '../machine.ts'
-import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
+import type { InstanceId } from '../model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
-import { Uplink, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
-import { Worker } from '../orchestrator/worker/worker.ts'
-import type { InstanceReport, NodeFacts } from '../orchestrator/spec.ts'
-import type { Interests } from '../table/interests.ts'
+import type { Uplink } from '../orchestrator/worker/uplink.ts'
+import { Worker, type WorkerConfig } from '../orchestrator/worker/worker.ts'
+import type { NodeFacts } from '../orchestrator/spec.ts'
+import type { Elders } from './elders.ts'
 import type { Doors, Flows } from './flows.ts'
 import type { Ground } from './ground.ts'
-import type { Knowledge } from './knowledge.ts'
-import type { Member } from './member.ts'
 import type { Reach } from './reach.ts'
 
 /*
- * What we run, and what the cluster tells us of it. Wired here: the runtimes, the worker, the control link.
+ * What we run. Wired here: the runtimes, the worker, and how instances go from one agent of this node to the next.
  */
 
 /** The instances on this node, for those who need them before the worker is there: it needs the proxies' ports first. */
@@ -40,103 +38,124 @@ export class InstancesHere {
   }
 }
 
-export interface Work {
-  readonly worker: Worker
-  readonly facts: () => NodeFacts
-  /** Looks at the machine's addresses; true when the cluster must hear of new ones. */
-  readonly refresh: () => boolean
-  /** Reports go there from now on; what was reported before, the link asks for itself. */
-  readonly reportTo: (uplink: Uplink) => void
-}
-
-/** How soon the cluster hears that the machine has other addresses. */
-const ADDRESSES_MS = 5_000
-
 export interface WorkOptions {
   /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
   environment: Readonly<Record<string, string | undefined>>
+  elders: Elders
 }
 
-export async function startWork(
-  { life, self, dir, config, version, clock, log, metrics }: Ground,
-  { inbound, candidates }: Reach,
-  { book }: Flows,
-  { access, ports }: Doors,
-  here: InstancesHere,
-  { environment }: WorkOptions,
-): Promise<Work> {
-  let addresses = candidates()
-  let uplink: Uplink | undefined
-  const facts = () => machineFacts(self, config, { addresses, runtimes: ['process', 'external'], version })
-  const worker = life.use(
-    await Worker.start(
-      {
-        facts: facts(),
-        runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
-        logsDir: join(dir, 'logs'),
-        runDir: join(dir, 'instances'),
-        report: (report: InstanceReport) => uplink?.report(report),
-        openFlows: (instance) => book.openFlows(instance) + inbound.openFlows(instance),
-        proxyEnvironment: (instance) => access.environment(instance, ports),
-        clock,
+/** An adopted instance is a process to look for; a damaged one must not hold up the start. */
+const RESTORED_MS = 2_000
+
+export class Work {
+  readonly facts: () => NodeFacts
+  readonly #ground: Ground
+  readonly #here: InstancesHere
+  readonly #config: WorkerConfig
+  readonly #candidates: () => string[]
+  #addresses: string[]
+  #uplink: Uplink | undefined
+  #worker: Worker | undefined
+  /** False while a successor has the instances, or an elder still does. */
+  #isOurs: boolean
+  #mayAssign = Promise.withResolvers<void>()
+
+  private constructor(
+    ground: Ground,
+    { inbound, candidates }: Reach,
+    { book }: Flows,
+    { access, ports }: Doors,
+    here: InstancesHere,
+    { environment, elders }: WorkOptions,
+  ) {
+    const { self, dir, config, version, clock } = ground
+    this.#ground = ground
+    this.#here = here
+    this.#candidates = candidates
+    this.#addresses = candidates()
+    this.#isOurs = ground.elder === undefined
+    const runtimes = ['process', 'external']
+    this.facts = () => machineFacts(self, config, { addresses: this.#addresses, runtimes, version })
+    const isKept = () => !this.#isOurs
+    this.#config = {
+      facts: this.facts(),
+      runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
+      logsDir: join(dir, 'logs'),
+      runDir: join(dir, 'instances'),
+      report: (report) => this.#uplink?.report(report),
+      openFlows: (instance) => book.openFlows(instance) + inbound.openFlows(instance) + elders.openFlows(instance),
+      proxyEnvironment: (instance) => access.environment(instance, ports),
+      isSuccessor: ground.elder !== undefined,
+      get keepOnClose() {
+        return isKept()
       },
-      log,
-      metrics,
-    ),
-  )
-  here.workedBy(worker)
-  return {
-    worker,
-    facts,
-    refresh: () => {
-      const found = candidates()
-      const isNew = found.join() !== addresses.join()
-      addresses = found
-      return isNew
-    },
-    reportTo: (link) => {
-      uplink = link
-    },
+      clock,
+    }
   }
-}
 
-/** The one link to the cluster: work and changes come down, reports and questions go up. */
-export async function linkUp(
-  { life, clock, log, metrics }: Ground,
-  { identity, url }: Member,
-  { interests, follow }: Knowledge,
-  revoke: (nodes: readonly NodeId[]) => void,
-  { worker, facts, refresh, reportTo }: Work,
-): Promise<Uplink> {
-  const uplink = life.use(
-    Uplink.start(
-      { urls: [url], identity, facts, worker: wishing(worker, interests), onRevoked: revoke, clock },
-      log,
-      metrics,
-    ),
-  )
-  reportTo(uplink)
-  life.every(ADDRESSES_MS, () => {
-    if (refresh()) uplink.factsChanged()
-  })
-  await follow(uplink)
-  return uplink
-}
+  /** Adopts what an earlier agent left running. */
+  static async start(
+    ground: Ground,
+    reach: Reach,
+    flows: Flows,
+    doors: Doors,
+    here: InstancesHere,
+    options: WorkOptions,
+  ): Promise<Work> {
+    const work = new Work(ground, reach, flows, doors, here, options)
+    await work.#begin()
+    ground.life.defer(() => work.worker.close())
+    work.#mayAssign.resolve()
+    return work
+  }
 
-/**
- * The worker, and what its instances say they will call: the node asks for that before their first question. And for
- * the instances themselves: those on this node that they call shall see them under their own VIPs.
- */
-function wishing(worker: Worker, interests: Pick<Interests, 'wish'>): UplinkWorker {
-  return {
-    assign: (assignment) => {
-      worker.assign(assignment)
-      const { id, connectivity } = assignment.spec
-      interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
-    },
-    withdraw: (instance) => worker.withdraw(instance),
-    keepOnly: (wanted) => worker.keepOnly(wanted),
-    reports: () => worker.reports(),
-    logs: (instance, options, signal) => worker.logs(instance, options, signal),
+  /** The one now: there is another one after instances were let go and taken back. */
+  get worker(): Worker {
+    if (this.#worker === undefined) throw new Error('the worker is not there yet')
+    return this.#worker
+  }
+
+  /** Resolves when this agent may be given work: not while a successor has it. */
+  get mayAssign(): Promise<void> {
+    return this.#mayAssign.promise
+  }
+
+  /** Looks at the machine's addresses; true when the cluster must hear of new ones. */
+  refresh(): boolean {
+    const found = this.#candidates()
+    const isNew = found.join() !== this.#addresses.join()
+    this.#addresses = found
+    return isNew
+  }
+
+  /** Reports go there from now on; what was reported before, the link asks for itself. */
+  reportTo(uplink: Uplink): void {
+    this.#uplink = uplink
+  }
+
+  /** From now on instances end with this agent; before, they are the elder's, should we fail. */
+  own(): void {
+    this.#isOurs = true
+  }
+
+  /** Leaves the instances to a successor; where they answer is known on, and what is assigned meanwhile waits. */
+  async letGo(): Promise<void> {
+    this.#isOurs = false
+    this.#mayAssign = Promise.withResolvers()
+    await this.worker.letGo()
+  }
+
+  /** The successor was lost: looks after them again. */
+  async takeBack(): Promise<void> {
+    this.#isOurs = true
+    await this.#begin()
+    this.#mayAssign.resolve()
+  }
+
+  async #begin(): Promise<void> {
+    const { log, metrics, clock } = this.#ground
+    this.#worker = await Worker.start(this.#config, log, metrics)
+    await Promise.race([this.#worker.restored(), clock.sleep(RESTORED_MS)])
+    this.#here.workedBy(this.#worker)
   }
 }

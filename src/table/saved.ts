@@ -21,6 +21,7 @@ export class SavedTable implements AsyncDisposable {
   readonly #clock: Clock
   #isDirty = false
   #writing: Promise<void> | undefined
+  #isReleased = false
 
   private constructor(life: Lifetime, { table, path, clock }: SavedParts, log: Log) {
     this.#life = life
@@ -36,10 +37,22 @@ export class SavedTable implements AsyncDisposable {
       const saved = new SavedTable(life, parts, log)
       const snapshot = await readOrSetAside(parts.path, saved.#log, saved.#clock)
       if (snapshot !== undefined) parts.table.restore(snapshot)
-      life.defer(() => saved.#lastWrite())
+      life.defer(() => (saved.#isReleased ? undefined : saved.#lastWrite()))
       life.defer(parts.table.onChange(() => saved.#changed()))
       return saved
     })
+  }
+
+  /** Writes what is not written yet, and nothing from then on: another process keeps the copy. */
+  async release(): Promise<void> {
+    this.#isReleased = true
+    await this.#lastWrite()
+  }
+
+  /** Keeps the copy again. */
+  reclaim(): void {
+    this.#isReleased = false
+    this.#changed()
   }
 
   close(): Promise<void> {
@@ -52,6 +65,7 @@ export class SavedTable implements AsyncDisposable {
 
   #changed(): void {
     this.#isDirty = true
+    if (this.#isReleased) return
     this.#writing ??= this.#writeSoon().finally(() => {
       this.#writing = undefined
     })
@@ -59,7 +73,7 @@ export class SavedTable implements AsyncDisposable {
 
   /** Never throws: a full disk must not stop the data path. What could not be written is written with the next change. */
   async #writeSoon(): Promise<void> {
-    while (this.#isDirty && !this.#life.signal.aborted) {
+    while (this.#isDirty && !this.#isReleased && !this.#life.signal.aborted) {
       await this.#clock.sleep(SETTLE_MS, this.#life.signal)
       if (!(await this.#write())) return
     }

@@ -80,7 +80,8 @@ export function forbiddenSteps(told: readonly InstanceReport[]): string[] {
   return told.flatMap(({ instance, generation, state }) => {
     const key = `${instance} ${generation}`
     const last = before.get(key) ?? 'placed'
+    const isAdopted = !before.has(key) && state === 'running' // as an earlier agent left it
     before.set(key, state)
-    return last === state || canBecome(last, state) ? [] : [`${last} → ${state}`]
+    return isAdopted || last === state || canBecome(last, state) ? [] : [`${last} → ${state}`]
   })
 }

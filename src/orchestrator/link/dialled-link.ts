@@ -50,6 +50,9 @@ export class DialledLink<Out extends Language, In extends Language> implements A
     return dialled
   }
 
+  /** False: when the link that is up ends, no other is made until this is true again. */
+  mayDial = true
+
   get isUp(): boolean {
     return this.#up !== undefined
   }
@@ -98,9 +101,12 @@ export class DialledLink<Out extends Language, In extends Language> implements A
         if (backoff.failures % 8 === 0) log.warn('control link cannot be made', { peer, error })
       }
       await clock.sleep(restMs ?? backoff.nextMs(), signal)
+      while (!this.mayDial && !signal.aborted) await clock.sleep(HELD_LOOK_MS, signal)
     }
   }
 }
+
+const HELD_LOOK_MS = 100
 
 function onAbort(signal: AbortSignal, run: () => void): Disposable {
   signal.addEventListener('abort', run, { once: true })

@@ -68,6 +68,7 @@ export class Life {
   #endpoints: Endpoints = {}
   #trace: Trace | undefined
   #running: Running | undefined
+  readonly #adoption = Promise.withResolvers<void>()
   /** Resolves when nothing more will happen: stopped, failed or let go. */
   readonly ended: Promise<void>
 
@@ -94,6 +95,11 @@ export class Life {
   /** `saved`: what an earlier agent knew of it. */
   static begin(assignment: Assignment, parts: LifeParts, saved?: Saved): Life {
     return new Life(assignment, parts, saved)
+  }
+
+  /** What an earlier agent left of it is adopted, or known to be gone. */
+  get adopted(): Promise<void> {
+    return this.#adoption.promise
   }
 
   get state(): InstanceState {
@@ -158,9 +164,10 @@ export class Life {
     const { signal } = this.#leave
     if (saved !== undefined && isSettled(saved)) {
       this.#state = saved.state
+      this.#adoption.resolve()
       return this.#parts.report(this.report())
     }
-    let running = await this.#adopted(saved)
+    let running = await this.#adopted(saved).finally(() => this.#adoption.resolve())
     if (saved !== undefined && running === undefined) {
       if (this.assignment.spec.oneShot && saved.trace !== undefined) {
         return this.#become('failed', 'it ended while the agent was away; whether it succeeded is not known')
@@ -182,8 +189,13 @@ export class Life {
 
   async #adopted(saved: Saved | undefined): Promise<Running | undefined> {
     if (saved?.trace === undefined) return undefined
-    this.#become('starting', 'adopted after the agent was started again')
     const running = await this.#parts.runtime.adopt(this.#launch(), saved.trace)
+    if (running !== undefined && saved.state === 'running') {
+      // it was ready, and is until a look at it says otherwise: callers notice nothing
+      this.#running = running
+      this.#state = 'running'
+      this.#parts.report(this.report())
+    } else this.#become('starting', 'adopted after the agent was started again')
     if (running === undefined) this.#saveTrace(undefined)
     else this.#parts.log.info('instance adopted', { instance: this.assignment.instance, pid: running.pid })
     return running
@@ -271,8 +283,9 @@ export class Life {
     const { clock, openFlows, timings, output } = this.#parts
     let hasEnded = false
     void running.ended.then(() => (hasEnded = true))
-    const isDrained = () => hasEnded || clock.now() >= this.#drainUntil || openFlows?.() === 0
+    const isDrained = () => this.#isLetGo || hasEnded || clock.now() >= this.#drainUntil || openFlows?.() === 0
     while (!isDrained()) await clock.sleep(DRAIN_LOOK_MS)
+    if (this.#isLetGo) return running.letGo()
     await running.stop(timings.graceMs)
     output.note('stopped')
     this.#running = undefined
@@ -286,6 +299,7 @@ export class Life {
   }
 
   #save(): void {
+    if (this.#isLetGo) return // the record is the next agent's
     this.#parts.save(this.saved())
   }
 

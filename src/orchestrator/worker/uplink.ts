@@ -145,6 +145,15 @@ export class Uplink implements AsyncDisposable {
     return this.#link.isUp
   }
 
+  /** Another process of this node takes the link: it is kept while it lasts and not made again, until `stay`. */
+  leave(): void {
+    this.#link.mayDial = false
+  }
+
+  stay(): void {
+    this.#link.mayDial = true
+  }
+
   /** For `WorkerConfig.report`: told soon, and again in full after each break of the link. */
   report(report: InstanceReport): void {
     if (this.#pending.size === 0) setImmediate(() => this.#tellReports())

@@ -28,6 +28,8 @@ export interface WorkerConfig {
   openFlows?: (instance: InstanceId) => number
   /** HTTP_PROXY and the like for what runs inside the instance. */
   proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
+  /** The agent before this one handed over: its flows to the instances go on, and `openFlows` counts them. */
+  isSuccessor?: boolean
   /** On close, leave instances running for the next agent to adopt. */
   keepOnClose?: boolean
   timings?: Partial<Timings>
@@ -60,6 +62,7 @@ export class Worker {
   readonly #departures = new Set<Promise<void>>()
   readonly #states = new Map<InstanceId, InstanceState>()
   readonly #mayStart = Promise.withResolvers<void>()
+  #isLetGo = false
 
   private constructor(life: Lifetime, config: WorkerConfig, log: Log, metrics: Metrics) {
     this.#life = life
@@ -84,6 +87,20 @@ export class Worker {
       worker.#restore()
       return worker
     })
+  }
+
+  /** Whatever an earlier agent left is adopted, or known to be gone. */
+  async restored(): Promise<void> {
+    await Promise.all(Array.from(this.#places.values(), ({ life }) => life.adopted))
+  }
+
+  /**
+   * Leaves everything running for the next agent, and looks after none of it from here on. Where the instances answer is still
+   * told, as it was in this moment.
+   */
+  letGo(): Promise<void> {
+    this.#isLetGo = true
+    return this.#life.close()
   }
 
   /** Why this node cannot take it; `undefined` when it can. */
@@ -208,7 +225,9 @@ export class Worker {
     for (const saved of this.#records.all(this.#log)) {
       const { instance } = saved.assignment
       this.#begin(saved.assignment, saved)
-      if (saved.state === 'stopping') this.withdraw(instance, { drainSeconds: 0 })
+      // its flows ended with the agent that carried them, unless that one still lets them end
+      if (saved.state === 'stopping')
+        this.withdraw(instance, this.#config.isSuccessor === true ? {} : { drainSeconds: 0 })
     }
   }
 
@@ -289,22 +308,25 @@ export class Worker {
 
   /** Instances end with the agent; their records stay, and the next agent starts them again unless its cluster objects. */
   async #close(): Promise<void> {
-    const { keepOnClose = false } = this.#config
+    const keepOnClose = this.#isLetGo || this.#config.keepOnClose === true
     await Promise.all(
       [...this.#places.values()].map(async ({ life, output, isLeaving }) => {
         const { trace: _, ...saved } = life.saved()
         const isSettled = saved.state === 'stopped' || saved.state === 'failed'
         if (keepOnClose) life.letGo()
         else if (!isSettled) life.stop(0)
-        await life.ended
+        // one that was being stopped is stopped by the next agent too
+        await (this.#isLetGo ? Promise.race([life.ended, this.#clock.sleep(LET_GO_MS)]) : life.ended)
         if (!keepOnClose && !isLeaving && !isSettled) this.#records.put({ ...saved, state: 'placed', restarts: 0 })
         await output[Symbol.asyncDispose]()
       }),
     )
-    await Promise.all(this.#departures)
+    if (!this.#isLetGo) await Promise.all(this.#departures)
     for (const instance of this.#states.keys()) this.#count(instance, undefined)
   }
 }
+
+const LET_GO_MS = 250
 
 /** For work that an earlier agent ran with a runtime this one has not. */
 function absentRuntime(name: string): Runtime {

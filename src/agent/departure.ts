@@ -1,0 +1,212 @@
+import type { Socket } from 'node:net'
+import { HostInterceptor } from '../../proxy/intercept/host.ts'
+import type { RelayListener } from '../../proxy/paths/relayed.ts'
+import type { Prober } from '../../proxy/prober.ts'
+import type { Resolver } from '../../resolver/server.ts'
+import type { Uplink } from '../orchestrator/worker/uplink.ts'
+import type { DrainingReport } from '../reports.ts'
+import type { Doors, Flows, VipInterceptor } from './flows.ts'
+import type { Ground } from './ground.ts'
+import type { Knowledge } from './knowledge.ts'
+import type { Member } from './member.ts'
+import type { Reach } from './reach.ts'
+import { succeed, type Deeds, type ElderFacts, type Standing } from './succession.ts'
+import type { Work } from './work.ts'
+
+/*
+ * How an agent ends.
+ *
+ *     serving ── SIGTERM ─▶ leaving: serves on for `successorSeconds`, in case a successor comes
+ *        │                     │                                   │ none came, or SIGINT
+ *        │ a successor         │ one came                          ▼
+ *        └───────────────┬─────┘                        listens no more, drains ≤ `drainSeconds`
+ *                        ▼                                         │      └─ one comes even now ─┐
+ *     yield: listens no more, drains ≤ `handoverSeconds` ◀─────────┼─────────────────────────────┘
+ *                        │                                         ▼
+ *                        └────────────────────────────────▶ closing, and instances end unless handed over
+ */
+
+/** What else lives in the process and has state that only one may own: root and cluster of `up`. */
+export interface Companions {
+  end(): Promise<void>
+  /** The successor was lost. */
+  beginAgain(): Promise<void>
+}
+
+export interface DepartureParts {
+  ground: Ground
+  member: Member
+  knowledge: Knowledge
+  reach: Reach
+  flows: Flows
+  doors: Doors
+  work: Work
+  interceptor: VipInterceptor
+  uplink: Uplink
+  relay: RelayListener
+  prober: Prober
+  resolver: Resolver
+  companions: Companions | undefined
+}
+
+/** A successor that hangs is given up: its connection is ended, and what it was given is taken back. */
+const SUCCESSION_MS = 60_000
+/** Connections taken just before the listeners closed may still be looking for their instance (DESIGN §4: 3 s). */
+const SETTLE_MS = 3_000
+const LOOK_MS = 20
+
+export class Departure implements Deeds {
+  readonly #parts: DepartureParts
+  readonly #handedOver = Promise.withResolvers<void>()
+  #standing: Standing = 'serving'
+  #isHandedOver = false
+  #hasReleased = false
+  #succession: Promise<void> | undefined
+  #until = Number.POSITIVE_INFINITY
+
+  constructor(parts: DepartureParts) {
+    this.#parts = parts
+  }
+
+  get standing(): Standing {
+    return this.#standing
+  }
+
+  /** Resolves when a successor serves in our place: what is left is to let flows end. */
+  get handedOver(): Promise<void> {
+    return this.#handedOver.promise
+  }
+
+  /** Somebody says that it will take over. One at a time, and not after one has. */
+  meet(socket: Socket): void {
+    if (this.#succession !== undefined || this.#isHandedOver || this.#standing === 'closing') {
+      socket.destroy()
+      return
+    }
+    const { log } = this.#parts.ground
+    const limit = setTimeout(() => socket.destroy(), SUCCESSION_MS)
+    log.info('a successor is there')
+    this.#succession = succeed(socket, this)
+      .then((isDone) => log.info(isDone ? 'a successor has taken over' : 'the successor is gone'))
+      .catch((error: unknown) => log.error('handing over went wrong', { error }))
+      .finally(() => {
+        clearTimeout(limit)
+        this.#succession = undefined
+      })
+  }
+
+  /** On SIGTERM: serves on for a moment, and for as long as a successor is getting ready. */
+  async makeWay(): Promise<void> {
+    const { clock, config } = this.#parts.ground
+    if (this.#standing === 'serving') this.#standing = 'leaving'
+    const until = clock.now() + config.successorSeconds * 1_000
+    while (!this.#isHandedOver && (this.#succession !== undefined || clock.now() < until)) await clock.sleep(LOOK_MS)
+  }
+
+  /** Listens no more, and waits for open flows as long as they may take. */
+  async end(): Promise<void> {
+    const { clock, config } = this.#parts.ground
+    if (this.#standing === 'serving') this.#standing = 'leaving'
+    if (!this.#isHandedOver) {
+      this.#until = clock.now() + config.drainSeconds * 1_000
+      await this.#stopTaking()
+    }
+    await this.#settle()
+    this.#parts.reach.peers.drain()
+    while ((this.#flowsOpen() > 0 && clock.now() < this.#until) || this.#succession !== undefined)
+      await clock.sleep(LOOK_MS)
+    this.#standing = 'closing'
+  }
+
+  report(): DrainingReport {
+    const { ground, flows, reach, work } = this.#parts
+    const instances = work.worker.reports().map(({ instance }) => instance)
+    const count = instances.map((id) => [id, flows.book.openFlows(id) + reach.inbound.openFlows(id)] as const)
+    return {
+      pid: process.pid,
+      version: ground.version,
+      flowsOpen: this.#flowsOpen(),
+      secondsLeft: Math.max(0, Math.round((this.#until - ground.clock.now()) / 1_000)),
+      instances: Object.fromEntries(count.filter(([, open]) => open > 0)),
+    }
+  }
+
+  // ── what a successor asks for, in this order ──
+
+  facts(): ElderFacts {
+    const { ground, member, doors, reach, resolver, interceptor } = this.#parts
+    return {
+      pid: process.pid,
+      version: ground.version,
+      mode: ground.config.mode,
+      prefix: member.loopback.cidr4,
+      tunnelPort: reach.tunnelPort(),
+      ...doors.ports,
+      resolverPort: resolver.address.port,
+      before: interceptor instanceof HostInterceptor ? { ...interceptor.before } : {},
+    }
+  }
+
+  async control(): Promise<void> {
+    await this.#parts.companions?.end()
+  }
+
+  async release(): Promise<void> {
+    const { knowledge, work, uplink } = this.#parts
+    this.#hasReleased = true
+    uplink.leave() // the successor's link replaces it at the cluster, which must not become a quarrel
+    await knowledge.saved.release()
+    await work.letGo()
+  }
+
+  async yield(): Promise<void> {
+    const { clock, config } = this.#parts.ground
+    this.#isHandedOver = true
+    if (this.#standing === 'serving') this.#standing = 'leaving'
+    this.#until = clock.now() + config.handoverSeconds * 1_000
+    await this.#stopTaking()
+    this.#handedOver.resolve()
+  }
+
+  async reclaim(): Promise<void> {
+    const { knowledge, work, uplink, companions } = this.#parts
+    await companions?.beginAgain()
+    if (!this.#hasReleased) return
+    this.#hasReleased = false
+    knowledge.saved.reclaim()
+    await work.takeBack()
+    uplink.stay()
+  }
+
+  // ──
+
+  /** Everything that waits in a queue is taken before its listener closes. The link goes, which only one of us has. */
+  async #stopTaking(): Promise<void> {
+    const { member, reach, doors, interceptor, uplink, relay, prober, resolver } = this.#parts
+    const isHost = interceptor instanceof HostInterceptor
+    await Promise.all([
+      resolver[Symbol.asyncDispose](),
+      doors.close(),
+      isHost && this.#isHandedOver ? interceptor.handOver() : interceptor.close(),
+      reach.unlisten(),
+      relay[Symbol.asyncDispose](),
+      prober[Symbol.asyncDispose](),
+      member.ops[Symbol.asyncDispose](),
+      uplink[Symbol.asyncDispose](),
+    ])
+  }
+
+  /** Until every connection that was taken has found its instance or failed: then no stream is opened any more. */
+  async #settle(): Promise<void> {
+    const { clock } = this.#parts.ground
+    const { book } = this.#parts.flows
+    const until = clock.now() + SETTLE_MS
+    while (book.flows().some(({ instance }) => instance === undefined) && clock.now() < until)
+      await clock.sleep(LOOK_MS)
+  }
+
+  #flowsOpen(): number {
+    const { flows, reach } = this.#parts
+    return flows.book.size + reach.inbound.size
+  }
+}
