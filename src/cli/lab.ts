@@ -49,8 +49,8 @@ export function labCommand(program: Command, context: () => Context): void {
       await using net = await build(spec)
       await using _door = await door.openDoor(name, net, () => down.resolve())
       printMap(door.mapOf(net), context())
-      if (process.send !== undefined) process.send('up')
-      else console.log('\nup; Ctrl-C takes it down')
+      if (process.send === undefined) console.log('\nup; Ctrl-C takes it down')
+      else process.stdout.write('', () => process.send?.('up'))
       await down.promise
     })
 
@@ -124,8 +124,12 @@ function asUsage(cause: unknown): never {
 function detached(file: string, name: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const argv = [...process.execArgv, process.argv[1] ?? '', 'lab', 'up', '--file', file, '--name', name]
-    const child = spawn(process.execPath, argv, { detached: true, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    const child = spawn(process.execPath, argv, { detached: true, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] })
+    child.stdout?.pipe(process.stdout, { end: false })
+    child.stderr?.pipe(process.stderr, { end: false })
     child.once('message', () => {
+      child.stdout?.destroy() // ours stay open only as long as we do: who called us may wait for their end
+      child.stderr?.destroy()
       child.disconnect()
       child.unref()
       resolve()
