@@ -1,21 +1,10 @@
-import { createSocket, type Socket } from 'node:dgram'
+import type { Socket } from 'node:dgram'
 import { lookup } from 'node:dns'
 import { isIP } from 'node:net'
 import { type DialOptions, type Endpoint, isLinkLocal, REFUSAL_OF } from '../dial.ts'
 import type { Carried } from '../splice.ts'
 import type { Refusal, Stream } from '../tunnel/contract.ts'
-
-/** What UDP over IPv4 can carry: 65,535 less the IP and UDP headers (RFC 768, RFC 791). */
-export const MAX_DATAGRAM = 65_507
-
-/**
- * Smaller: a burst is lost while the event loop is busy. The kernel gives at most net.core.rmem_max, doubled; it is memory
- * only while datagrams wait.
- */
-const RECEIVE_BYTES = 1024 * 1024
-
-/** What may wait in this process for the kernel to take it: more is dropped. */
-const WAITING_BYTES = 256 * 1024
+import { maySend, RECEIVE_BYTES, udpSocket } from './socket.ts'
 
 export interface OpenTold {
   opened(socket: Socket): void
@@ -43,10 +32,7 @@ export function openInstanceSocket(endpoint: Endpoint, options: DialOptions, tol
     if (isOver) return
     if (isLinkLocal(address) || options.forbids?.(address, port) === true)
       return fail('not-here', `no flow may reach ${address}:${port}`)
-    const opening = createSocket({
-      type: isIP(address) === 6 ? 'udp6' : 'udp4',
-      lookup: asItIs,
-    })
+    const opening = udpSocket(address)
     socket = opening
     opening.once('error', (error: NodeJS.ErrnoException) => {
       if (from === undefined || !COURTESY.has(error.code ?? '')) return failed(error)
@@ -84,15 +70,6 @@ export function openInstanceSocket(endpoint: Endpoint, options: DialOptions, tol
 /** The caller's address is not ours after all, or has no port left. */
 const COURTESY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EADDRINUSE'])
 
-/** Addresses are looked up before: with this, `bind` and `connect` are done when they return. */
-export function asItIs(
-  address: string,
-  _options: unknown,
-  told: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  told(null, address, isIP(address))
-}
-
 /** A connected socket worn as a Stream: the far side of a UDP flow on the instance's node. */
 export class InstanceSocket implements Stream {
   readonly #socket: Socket
@@ -108,7 +85,7 @@ export class InstanceSocket implements Stream {
   }
 
   datagram(payload: Buffer): boolean {
-    if (this.#isClosed || payload.length > MAX_DATAGRAM || this.#socket.getSendQueueSize() > WAITING_BYTES) return false
+    if (this.#isClosed || !maySend(this.#socket, payload.length)) return false
     this.#socket.send(Buffer.from(payload), this.#sent) // a copy: what the kernel does not take at once is kept
     return true
   }

@@ -1,5 +1,5 @@
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { isIPv6 } from 'node:net'
+import type { RemoteInfo, Socket } from 'node:dgram'
+import { boundSocket, maySend } from '../datagrams/socket.ts'
 import type { Datagrams } from '../flow.ts'
 
 /*
@@ -26,14 +26,6 @@ export interface DatagramClient {
 /** `undefined`: there is no room for it now. */
 export type Take = (client: DatagramClient) => Datagrams | undefined
 
-/**
- * Smaller: a burst is lost while the event loop is busy. The kernel gives at most net.core.rmem_max, doubled; it is memory
- * only while datagrams wait.
- */
-const RECEIVE_BYTES = 1024 * 1024
-/** What may wait in this process for the kernel to take it: more is dropped. */
-const WAITING_BYTES = 256 * 1024
-
 export class DatagramDoor {
   readonly #socket: Socket
   readonly #take: Take
@@ -47,17 +39,7 @@ export class DatagramDoor {
 
   /** Bound when it returns. @throws the system's error */
   static open({ address, port }: { address: string; port: number }, take: Take): DatagramDoor {
-    const type = isIPv6(address) ? 'udp6' : 'udp4'
-    // to be shared with the agent that takes over
-    const socket = createSocket({ type, ipv6Only: type === 'udp6', reusePort: true, lookup: asItIs })
-    let failure: Error | undefined
-    socket.on('error', (error) => (failure ??= error))
-    socket.bind({ address, port, exclusive: true })
-    if (failure !== undefined) {
-      socket.close()
-      throw failure
-    }
-    socket.setRecvBufferSize(RECEIVE_BYTES)
+    const socket = boundSocket({ address, port }, { reusePort: true }) // to be shared with the agent that takes over
     const door = new DatagramDoor(socket, take)
     socket.on('message', (payload, from) => door.#heard(payload, from))
     return door
@@ -98,17 +80,8 @@ export class DatagramDoor {
   }
 
   #send(payload: Buffer, port: number, address: string): boolean {
-    if (this.#isClosed || this.#socket.getSendQueueSize() > WAITING_BYTES) return false
+    if (this.#isClosed || !maySend(this.#socket, payload.length)) return false
     this.#socket.send(Buffer.from(payload), port, address) // a copy: what the kernel does not take at once is kept
     return true
   }
-}
-
-/** Addresses need no look-up: with this, `bind` and `send` do their work in the call. */
-function asItIs(
-  address: string,
-  _options: unknown,
-  told: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  told(null, address, isIPv6(address) ? 6 : 4)
 }

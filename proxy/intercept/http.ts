@@ -8,7 +8,7 @@ import { endSoon, type Greeting, type Handshake, ProxyDoor, type ProxyOptions, t
 /** Opens the HTTP listener: CONNECT, and plain `http://` requests, one for each connection. */
 export const HttpInterceptor = {
   start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
-    return ProxyDoor.start('http', options, () => new HttpHandshake(parts.credentials), parts)
+    return ProxyDoor.start({ mode: 'http', begin: () => new HttpHandshake(parts.credentials) }, options, parts)
   },
 }
 

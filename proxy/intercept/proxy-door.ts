@@ -33,6 +33,7 @@ export type Greeting =
   | { kind: 'end'; answer?: Buffer }
   | {
       kind: 'ask'
+      answer?: Buffer
       caller: Caller
       host: string
       port: number
@@ -41,10 +42,20 @@ export type Greeting =
       allowance?: number
       reply(socket: Socket): FlowReply
     }
+  /** The connection is not to be carried, but means something by itself. */
+  | { kind: 'keep'; answer?: Buffer; take(socket: Socket): void }
 
 /** One connection's handshake, free of I/O: bytes in, what to do out. */
 export interface Handshake {
   push(chunk: Buffer): Greeting
+}
+
+/** What one kind of proxy does. */
+export interface ProxyKind {
+  mode: 'socks' | 'http'
+  begin(): Handshake
+  /** The door has closed. */
+  closed?(): void
 }
 
 export class ProxyDoor implements Interceptor {
@@ -59,12 +70,8 @@ export class ProxyDoor implements Interceptor {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start(
-    mode: 'socks' | 'http',
-    options: ProxyOptions,
-    begin: () => Handshake,
-    parts: ProxyParts,
-  ): Promise<ProxyDoor> {
+  static start(kind: ProxyKind, options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
+    const { mode } = kind
     const { host = '127.0.0.1', port, isBeside = false, handshakes = 256, handshakeMs = 10_000 } = options
     return Lifetime.open(async (life) => {
       const greeting = new Set<Socket>()
@@ -76,7 +83,7 @@ export class ProxyDoor implements Interceptor {
         greeting.add(socket)
         greet(
           socket,
-          begin(),
+          kind.begin(),
           handshakeMs,
           (asked) => void hand(asked, socket, mode, parts),
           () => greeting.delete(socket),
@@ -89,6 +96,7 @@ export class ProxyDoor implements Interceptor {
         await closeBetween([server], 'connection')
         if (greeting.size > 0) await parts.clock.sleep(LAST_GREETING_MS)
         for (const socket of greeting) socket.destroy()
+        kind.closed?.()
       })
       return new ProxyDoor(life, server.address() as AddressInfo)
     })
@@ -132,13 +140,17 @@ function greet(
   const onEnd = (): void => void socket.destroy()
   const onData = (chunk: Buffer): void => {
     const next = handshake.push(chunk)
+    if (next.answer !== undefined) socket.write(next.answer)
     if (next.kind === 'ask') {
       socket.pause()
       finish()
       if (next.first.length > 0) socket.unshift(next.first)
       return ask(next)
     }
-    if (next.answer !== undefined) socket.write(next.answer)
+    if (next.kind === 'keep') {
+      finish()
+      return next.take(socket)
+    }
     if (next.kind === 'end') {
       finish()
       endSoon(socket)

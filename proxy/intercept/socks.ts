@@ -1,37 +1,47 @@
 import type { Socket } from 'node:net'
 import type { ErrorCode } from '../../src/errors.ts'
-import { printIPv4, printIPv6 } from '../../src/model/address.ts'
+import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/model/address.ts'
 import type { Caller, FlowReply } from '../flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
 import { endSoon, type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+import { Associations } from './socks-udp.ts'
 
 /*
- * SOCKS5 (RFC 1928) with user and password (RFC 1929), CONNECT only:
+ * SOCKS5 (RFC 1928) with user and password (RFC 1929), CONNECT and UDP ASSOCIATE:
  *
  *   methods   05 n m…               ─▶ 05 02          (05 ff: the caller offers no password)
  *   password  01 n user n password  ─▶ 01 00          (01 01: wrong)
  *   request   05 01 00 type address port ─▶ 05 rep 00 01 0.0.0.0 0     once the flow is connected or refused
+ *             05 03 00 …                  ─▶ 05 rep 00 type address port     where to send datagrams (socks-udp.ts)
  *             type 1: four bytes, 3: length and name, 4: sixteen bytes
  */
 
 /** Opens the SOCKS5 listener; the user is an instance id or `node`. */
 export const SocksInterceptor = {
   start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
-    return ProxyDoor.start('socks', options, () => new SocksHandshake(parts.credentials), parts)
+    const associations = new Associations(parts)
+    const begin = (): Handshake =>
+      new SocksHandshake(parts.credentials, (caller, port, socket) => associations.open(caller, port, socket))
+    return ProxyDoor.start({ mode: 'socks', begin, closed: () => associations.close() }, options, parts)
   },
 }
 
 /** The longest of the three messages: methods 257, password 513, request 262; all together. */
 const LIMIT = 1_032
 
+/** Opens an association; `undefined` when it cannot be had. */
+export type Associate = (caller: Caller, port: number, control: Socket) => { address: string; port: number } | undefined
+
 export class SocksHandshake implements Handshake {
   readonly #credentials: Credentials
+  readonly #associate: Associate
   #state: 'methods' | 'password' | 'request' = 'methods'
   #bytes: Buffer = Buffer.alloc(0)
   #caller: Caller | undefined
 
-  constructor(credentials: Credentials) {
+  constructor(credentials: Credentials, associate: Associate = () => undefined) {
     this.#credentials = credentials
+    this.#associate = associate
   }
 
   push(chunk: Buffer): Greeting {
@@ -40,7 +50,8 @@ export class SocksHandshake implements Handshake {
     for (;;) {
       const next = this.#next()
       if (next === undefined) return this.#wait(answers)
-      if (next.kind === 'ask') return next
+      if (next.kind === 'ask' || next.kind === 'keep')
+        return answers.length === 0 ? next : { ...next, answer: Buffer.concat(answers) }
       if (next.answer !== undefined) answers.push(next.answer)
       if (next.kind === 'end') return withAnswer('end', answers)
     }
@@ -101,12 +112,24 @@ export class SocksHandshake implements Handshake {
     if (size === 0) return { kind: 'end', answer: socksReply(REP.badAddress) }
     const length = 4 + size + 2
     if (bytes.length < length) return undefined
+    if (bytes[1] === UDP_ASSOCIATE) return this.#association(bytes.readUInt16BE(4 + size))
     if (bytes[1] !== CONNECT) return { kind: 'end', answer: socksReply(REP.badCommand) }
     const host = addressText(type, bytes.subarray(4, 4 + size))
     const port = bytes.readUInt16BE(4 + size)
     if (host === '' || port === 0) return { kind: 'end', answer: socksReply(REP.unreachable) }
     const first = bytes.subarray(length)
     return { kind: 'ask', caller: this.#caller as Caller, host, port, first, reply: socksAnswers }
+  }
+
+  /** `port`: the one that the client will send from, 0 when it does not know. */
+  #association(port: number): Greeting {
+    const caller = this.#caller as Caller
+    const take = (socket: Socket): void => {
+      const address = this.#associate(caller, port, socket)
+      if (address === undefined) endSoon(socket, socksReply(REP.failure))
+      else socket.write(socksReply(REP.succeeded, address))
+    }
+    return { kind: 'keep', take }
   }
 
   #take(length: number, next: 'password' | 'request'): void {
@@ -118,6 +141,7 @@ export class SocksHandshake implements Handshake {
 const VERSION = 5
 const BY_PASSWORD = 2
 const CONNECT = 1
+const UDP_ASSOCIATE = 3
 
 /** RFC 1928 §6. */
 const REP = {
@@ -149,8 +173,16 @@ function socksAnswers(socket: Socket): FlowReply {
   }
 }
 
-function socksReply(rep: number): Buffer {
-  return Buffer.of(VERSION, rep, 0, 1, 0, 0, 0, 0, 0, 0)
+function socksReply(rep: number, bound = { address: '0.0.0.0', port: 0 }): Buffer {
+  const v4 = parseIPv4(bound.address)
+  const address =
+    v4 === undefined ? (parseIPv6(bound.address) ?? []).flatMap(bytesOf) : bytesOf(v4 >>> 16).concat(bytesOf(v4))
+  return Buffer.of(VERSION, rep, 0, v4 === undefined ? 4 : 1, ...address, ...bytesOf(bound.port))
+}
+
+/** The low 16 bits, big-endian. */
+function bytesOf(number: number): number[] {
+  return [(number >>> 8) & 0xff, number & 0xff]
 }
 
 function addressText(type: number, bytes: Buffer): string {

@@ -17,7 +17,17 @@ import type { Identify, InterceptParts } from '../../proxy/intercept/interceptor
 import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import { keptLog, LiteralTable, ManualClock, peersWith, type ServiceFacts, sessionTo, turns, until } from './world.ts'
+import {
+  keptLog,
+  LiteralTable,
+  ManualClock,
+  peersWith,
+  type ServiceFacts,
+  sessionTo,
+  turns,
+  until,
+  roomy,
+} from './world.ts'
 
 /** Away from the range of any agent on this machine, and of the other tests; the block is this process's own. */
 const RANGE = vipRange('127.208.0.0/12')
@@ -105,6 +115,7 @@ async function callersNode(options: NodeOptions) {
   const metrics = openMetrics('agent')
   const book = await FlowBook.start({ drainMs: 0 }, clock, metrics)
   const parts: OutboundParts = {
+    ...roomy(),
     table,
     peers: peersWith(sessions, rtts),
     self: 'edge/a',
@@ -156,6 +167,7 @@ async function instancesNode(services: ServiceFacts[], endpoints: Record<Instanc
   const metrics = openMetrics('agent')
   const log = keptLog()
   const inbound = await Inbound.start({
+    ...roomy(),
     table: new LiteralTable(...services),
     interests: { want: async () => undefined, wantVip: async () => undefined },
     self: node,
@@ -194,7 +206,9 @@ t.test('a flow to an instance on this node, and to one on another: answers come 
     await until(() => client.heard.length === 1)
     t.match(client.heard[0]?.from, { address: at(index), port: PORT })
     t.same(client.texts, ['hello'])
-    t.match(here.book.flows(), [{ protocol: 'udp', mode: 'loopback', path: on === 'edge/a' ? 'local' : 'direct', sent: 5 }])
+    t.match(here.book.flows(), [
+      { protocol: 'udp', mode: 'loopback', path: on === 'edge/a' ? 'local' : 'direct', sent: 5 },
+    ])
   }
 })
 

@@ -1,0 +1,172 @@
+import type { RemoteInfo, Socket as UdpSocket } from 'node:dgram'
+import type { Socket } from 'node:net'
+import { printIPv4, printIPv6 } from '../../src/model/address.ts'
+import { boundSocket, maySend } from '../datagrams/socket.ts'
+import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
+import type { ProxyParts } from './proxy-door.ts'
+import { targetOf } from './target-of.ts'
+
+/*
+ * UDP ASSOCIATE (RFC 1928 §7): a UDP socket of one client, which lives as long as the TCP connection that asked for it.
+ *
+ *    0      2      3      4
+ *   ┌──────┬──────┬──────┬───────────┬──────┬─────────┐
+ *   │ 0  0 │ frag │ type │ address   │ port │ payload │     both ways: an answer has the header of the question
+ *   └──────┴──────┴──────┴───────────┴──────┴─────────┘     type 1: four bytes, 3: length and name, 4: sixteen bytes
+ *
+ * Pieces (frag ≠ 0) are dropped, as the RFC allows. Only names and VIPs of the mesh are reached (SEC-29). The client is the
+ * address and port of the first datagram; the port must be the one that the request named, if it named one.
+ */
+
+/** Each costs two descriptors. */
+const ASSOCIATIONS = 256
+/** Destinations of one association that have a flow; what goes beyond is dropped. */
+const DESTINATIONS = 64
+
+/** Of the associations of one SOCKS listener: opens them, ends them. */
+export class Associations {
+  readonly #parts: ProxyParts
+  readonly #open = new Set<Association>()
+
+  constructor(parts: ProxyParts) {
+    this.#parts = parts
+  }
+
+  get size(): number {
+    return this.#open.size
+  }
+
+  /** Where the client is to send to; `undefined` when there is no room, or the agent takes no UDP. */
+  open(caller: Caller, port: number, control: Socket): { address: string; port: number } | undefined {
+    if (this.#open.size >= ASSOCIATIONS || this.#parts.onConversation === undefined) return undefined
+    const socket = socketBeside(control)
+    if (socket === undefined) return undefined
+    const client = { address: control.remoteAddress ?? '', port }
+    const association = new Association(caller, client, socket, this.#parts)
+    this.#open.add(association)
+    control.once('close', () => {
+      this.#open.delete(association)
+      association.end()
+    })
+    control.once('end', () => control.destroySoon())
+    control.resume() // nothing more is expected, but the end must be heard
+    association.whenEnded = () => control.destroySoon()
+    return socket.address()
+  }
+
+  close(): void {
+    for (const association of this.#open) association.whenEnded()
+  }
+}
+
+class Association {
+  /** Ends the connection that it belongs to. */
+  whenEnded: () => void = () => undefined
+  readonly #caller: Caller
+  readonly #client: { address: string; port: number }
+  readonly #socket: UdpSocket
+  readonly #parts: ProxyParts
+  readonly #flows = new Map<string, Datagrams>()
+  #isClosed = false
+
+  constructor(caller: Caller, client: { address: string; port: number }, socket: UdpSocket, parts: ProxyParts) {
+    this.#caller = caller
+    this.#client = client
+    this.#socket = socket
+    this.#parts = parts
+    socket.on('message', (packet, from) => this.#heard(packet, from))
+  }
+
+  end(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#socket.close()
+    for (const flow of this.#flows.values()) flow.end()
+  }
+
+  #heard(bytes: Buffer, from: RemoteInfo): void {
+    if (!this.#isClient(from)) return
+    const packet = readPacket(bytes)
+    if (packet === undefined) return
+    this.#client.port = from.port // from now on, nobody else
+    const key = packet.head.toString('latin1')
+    const flow = this.#flows.get(key) ?? this.#begin(key, packet)
+    flow?.datagram(packet.payload)
+  }
+
+  #isClient({ address, port }: RemoteInfo): boolean {
+    return address === this.#client.address && (this.#client.port === 0 || port === this.#client.port)
+  }
+
+  #begin(key: string, { host, port, head }: Packet): Datagrams | undefined {
+    const { clock, onConversation, metrics } = this.#parts
+    if (this.#flows.size >= DESTINATIONS) {
+      metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
+      return undefined
+    }
+    const header = Buffer.from(head)
+    const flow = onConversation?.({
+      port,
+      mode: 'socks',
+      startedAt: clock.now(),
+      wish: this.#wish(host, port),
+      answer: (payload) => this.#answer(header, payload),
+      over: () => void this.#flows.delete(key),
+    })
+    if (flow !== undefined) this.#flows.set(key, flow)
+    return flow
+  }
+
+  async #wish(host: string, port: number): Promise<ConversationWish> {
+    const found = await targetOf(host, port, this.#parts, 'udp')
+    if (found.kind === 'refused') return { kind: 'refused', name: host, reason: found.reason }
+    return { kind: 'target', target: found.target, caller: this.#caller }
+  }
+
+  #answer(header: Buffer, payload: Buffer): boolean {
+    if (this.#isClosed || !maySend(this.#socket, header.length + payload.length)) return false
+    this.#socket.send(Buffer.concat([header, payload]), this.#client.port, this.#client.address)
+    return true
+  }
+}
+
+export interface Packet {
+  host: string
+  port: number
+  /** The header, as it came: the answers' too. */
+  head: Buffer
+  payload: Buffer
+}
+
+/** `undefined`: a piece, or no packet at all. */
+export function readPacket(bytes: Buffer): Packet | undefined {
+  if (bytes.length < 5 || bytes.readUInt16BE(0) !== 0 || bytes[2] !== 0) return undefined
+  const address = addressAt(bytes, 3)
+  if (address === undefined || bytes.length < address.end + 2) return undefined
+  const port = bytes.readUInt16BE(address.end)
+  const end = address.end + 2
+  if (address.host === '' || port === 0) return undefined
+  return { host: address.host, port, head: bytes.subarray(0, end), payload: bytes.subarray(end) }
+}
+
+/** The address that begins with its type at `at` (RFC 1928 §5); `undefined` when it is of none, or cut off. */
+function addressAt(bytes: Buffer, at: number): { host: string; end: number } | undefined {
+  const type = bytes[at]
+  const start = at + 1
+  const length = type === 1 ? 4 : type === 4 ? 16 : type === 3 ? 1 + (bytes[start] ?? 0) : 0
+  const end = start + length
+  if (length === 0 || bytes.length < end) return undefined
+  if (type === 1) return { host: printIPv4(bytes.readUInt32BE(start)), end }
+  if (type === 3) return { host: bytes.toString('latin1', start + 1, end), end }
+  return { host: printIPv6(Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(start + i * 2))), end }
+}
+
+/** On the address at which the client reached us; `undefined` when it has gone, or no descriptors are left. */
+function socketBeside({ localAddress, destroyed }: Socket): UdpSocket | undefined {
+  if (localAddress === undefined || destroyed) return undefined
+  try {
+    return boundSocket({ address: localAddress, port: 0 })
+  } catch {
+    return undefined
+  }
+}
