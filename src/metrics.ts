@@ -28,6 +28,11 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
       'protocol',
     ]),
     flowsOpen: gauge('proxy_flows_open', 'Flows that are open now.'),
+    flowsWaiting: gauge('proxy_flows_waiting', 'Flows that wait until fewer are being opened to their service.'),
+    descriptorsScarce: gauge(
+      'proxy_descriptors_scarce',
+      '1 while new flows are refused because the process has nearly as many files open as it may.',
+    ),
     flowConnect: histogram(
       'proxy_flow_connect_seconds',
       'Time from accepting a flow until its instance answered.',
@@ -70,6 +75,16 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
       'tunnel_sealed_dropped_total',
       'Sealed UDP packets and datagrams that were dropped, by reason.',
       ['reason'],
+    ),
+    retainedBytes: gauge(
+      'tunnel_retained_bytes',
+      'Bytes sent to other nodes, or waiting to be, that they have not acknowledged: kept in case a carrier dies.',
+    ),
+    streamsMoved: counter('tunnel_streams_moved_total', 'Streams that went on on another carrier.'),
+    resumes: histogram(
+      'tunnel_resume_seconds',
+      'Time without any carrier, of sessions whose streams went on afterwards.',
+      [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10],
     ),
     framesIgnored: counter('tunnel_frames_ignored_total', 'Frames of types this version does not know, skipped.'),
     rtt: histogram(

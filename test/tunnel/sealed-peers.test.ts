@@ -1,0 +1,317 @@
+import { randomBytes } from 'node:crypto'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { test } from 'tap'
+import type { Session, Stream } from '../../proxy/tunnel/contract.ts'
+import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import type { Address, DatagramPort } from '../../proxy/tunnel/sealed/contract.ts'
+import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { openMetrics, type Metrics } from '../../src/metrics.ts'
+import { ManualClock } from './clock.ts'
+import { tlsFor } from './secure.ts'
+
+const secure = await tlsFor(['a', 'b'])
+
+/** A UDP port of ours with a firewall before it. */
+class Walled implements DatagramPort {
+  isBlocked = false
+  packets = 0
+  readonly udp: UdpPort
+
+  constructor(udp: UdpPort) {
+    this.udp = udp
+  }
+
+  addresses(): string[] {
+    return this.udp.addresses()
+  }
+
+  send(bytes: Buffer, length: number, to: Address): 'sent' | 'queued' | 'full' {
+    this.packets += 1
+    return this.isBlocked ? 'sent' : this.udp.send(bytes, length, to)
+  }
+
+  mtuTowards(): Promise<number> {
+    return Promise.resolve(1_500)
+  }
+}
+
+interface Side {
+  peers: TunnelPeers
+  room: AllSealed | undefined
+  wall: Walled | undefined
+  metrics: Metrics
+  port: number
+  got: Buffer[]
+  stream: Stream | undefined
+}
+
+/** Two nodes with real TCP, TLS and UDP on loopback, and time that moves when told. */
+class Two implements AsyncDisposable {
+  readonly clock = new ManualClock()
+  readonly life = new AsyncDisposableStack()
+  /** What was dialled, in order. */
+  readonly sockets: Socket[] = []
+  a!: Side
+  b!: Side
+  session!: Session
+  stream!: Stream
+
+  static async start(options: { udp?: boolean } = {}): Promise<Two> {
+    const two = new Two()
+    two.b = await two.#side('b', options.udp ?? true)
+    two.a = await two.#side('a', true)
+    const asked = two.a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(10_000))
+    asked.catch(() => undefined)
+    await two.until(() => two.a.peers.existing('c/b') !== undefined)
+    two.session = await asked
+    const opened = Promise.withResolvers<void>()
+    two.stream = two.session.open(Buffer.from('datagrams'), {
+      opened: opened.resolve,
+      refused: (refusal) => opened.reject(new Error(refusal)),
+      data: () => undefined,
+      datagram: (payload) => two.a.got.push(Buffer.from(payload)),
+      end: () => undefined,
+      reset: () => undefined,
+      drain: () => undefined,
+    })
+    await opened.promise
+    return two
+  }
+
+  async #side(name: string, withUdp: boolean): Promise<Side> {
+    const metrics = openMetrics('agent')
+    const side: Side = {
+      metrics,
+      got: [],
+      room: undefined,
+      wall: undefined,
+      stream: undefined,
+      port: 0,
+    } as unknown as Side
+    if (withUdp) {
+      const udp = await UdpPort.start(
+        {
+          host: '127.0.0.1',
+          port: 0,
+          addresses: (port) => [`127.0.0.1:${port}`],
+          onPacket: (packet, from) => {
+            if (side.wall?.isBlocked === false) side.room?.receive(packet, from)
+          },
+        },
+        silentLog,
+      )
+      this.life.use(udp)
+      side.wall = new Walled(udp)
+      side.room = new AllSealed({ self: `c/${name}`, port: side.wall, now: () => this.clock.now(), metrics })
+    }
+    const server = createServer((stream) => side.peers.incoming({ path: 'direct', stream, via: 'test' }))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    this.life.defer(() => void server.close())
+    side.port = (server.address() as AddressInfo).port
+    side.peers = openPeers({
+      self: `c/${name}`,
+      dialers:
+        name === 'b'
+          ? []
+          : [
+              {
+                path: 'direct',
+                suits: () => true,
+                dial: async () => {
+                  const stream = connect(this.b.port, '127.0.0.1')
+                  this.sockets.push(stream)
+                  await once(stream, 'connect')
+                  return { path: 'direct', stream, via: 'test' }
+                },
+              },
+            ],
+      secure: secure[name]!,
+      accept: (incoming) => {
+        side.stream = incoming.accept({
+          data: () => undefined,
+          datagram: (payload) => side.got.push(Buffer.from(payload)),
+          end: () => undefined,
+          reset: () => undefined,
+          drain: () => undefined,
+        })
+      },
+      clock: this.clock,
+      metrics,
+      ...(side.room === undefined ? {} : { sealed: side.room }),
+    })
+    return side
+  }
+
+  /** Lets time pass in small steps, and packets travel between them, until it is so. */
+  async until(isSo: () => boolean, each: () => void = () => undefined): Promise<void> {
+    for (let step = 0; step < 400; step++) {
+      if (isSo()) return
+      each()
+      await this.settle()
+      await this.clock.advance(50)
+    }
+    throw new Error('it did not come to that')
+  }
+
+  /** The kernel's loopback is done within a few turns of the loop. */
+  async settle(): Promise<void> {
+    for (let turn = 0; turn < 20; turn++) await new Promise<void>((resolve) => setImmediate(resolve))
+  }
+
+  /** Sends until both sides have proven their ways. */
+  async seal(): Promise<void> {
+    await this.until(
+      () => this.session.datagrams === 'sealed' && [...this.b.peers.all()][0]?.datagrams === 'sealed',
+      () => {
+        this.stream.datagram(Buffer.from('wake'))
+        this.b.stream?.datagram(Buffer.from('wake'))
+      },
+    )
+    await this.settle()
+    this.a.got.length = 0
+    this.b.got.length = 0
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closing = Promise.all([this.a.peers[Symbol.asyncDispose](), this.b.peers[Symbol.asyncDispose]()])
+    let isClosed = false
+    void closing.then(() => (isClosed = true))
+    await this.until(() => isClosed)
+    await this.life.disposeAsync()
+  }
+}
+
+const SIZES = [0, 1, 1_199, 1_200, 1_201, 9_000, 65_507]
+
+/** One datagram of each size, and what arrived. */
+async function exchange(two: Two, send: Stream, got: Buffer[]): Promise<string[]> {
+  const wrong: string[] = []
+  for (const size of SIZES) {
+    const payload = randomBytes(size)
+    got.length = 0
+    send.datagram(payload)
+    await two.until(() => got.length > 0).catch(() => undefined)
+    if (got.length !== 1 || !got[0]!.equals(payload)) wrong.push(`${size}: ${got.map(({ length }) => length).join()}`)
+  }
+  return wrong
+}
+
+test('between two nodes: first in frames, then sealed, the same bytes either way', async (t) => {
+  await using two = await Two.start()
+  const { a, b, session, stream } = two
+  t.equal(session.datagrams, 'frames')
+  a.wall!.isBlocked = true
+  t.same(await exchange(two, stream, b.got), [], 'in frames')
+  t.equal(b.room!.packetsIn, 0)
+  a.wall!.isBlocked = false
+  await two.seal()
+  const before = b.room!.packetsIn
+  t.same(await exchange(two, stream, b.got), [], 'sealed, there')
+  t.ok(b.room!.packetsIn - before > 50, 'over UDP')
+  t.same(await exchange(two, b.stream!, a.got), [], 'and back')
+  t.equal(stream.datagram(Buffer.alloc(65_508)), false)
+  t.notOk(b.room!.drops.forged ?? b.room!.drops.malformed)
+  await two.clock.advance(500)
+  const text = await a.metrics.registry.metrics()
+  t.match(text, /hedgerow_tunnel_datagrams_total\{way="sealed",result="sent",[^}]*\} [1-9]/)
+  t.match(text, /hedgerow_tunnel_datagrams_total\{way="frames",result="sent",[^}]*\} [1-9]/)
+  t.match(text, /hedgerow_tunnel_sealed_packets_total\{direction="in",[^}]*\} [1-9]/)
+})
+
+test('UDP goes dark in the middle of a flow: frames after seconds, and sealed again when it comes back', async (t) => {
+  await using two = await Two.start()
+  const { a, b, session, stream } = two
+  await two.seal()
+  a.wall!.isBlocked = true
+  b.wall!.isBlocked = true
+  const from = two.clock.now()
+  const tick = () => void stream.datagram(Buffer.from('x'))
+  await two.until(() => session.datagrams === 'frames', tick)
+  t.ok(two.clock.now() - from <= 4_000, `${two.clock.now() - from} ms of the tunnel's time`)
+  t.same(await exchange(two, stream, b.got), [])
+  a.wall!.isBlocked = false
+  b.wall!.isBlocked = false
+  await two.until(() => session.datagrams === 'sealed', tick)
+  await two.settle()
+  t.same(await exchange(two, stream, b.got), [])
+})
+
+test('strangers on the UDP port', async (t) => {
+  await using two = await Two.start()
+  await two.seal()
+  const { b, stream } = two
+  const stranger = createSocket('udp4')
+  const answers: Buffer[] = []
+  stranger.on('message', (answer) => answers.push(answer))
+  stranger.bind(0, '127.0.0.1')
+  await once(stranger, 'listening')
+  const { packets } = b.wall!
+  for (let i = 0; i < 50; i++) {
+    const junk = randomBytes(40 + i)
+    if (i % 2 === 0) junk[0] = 0xb1
+    stranger.send(junk, b.wall!.udp.port, '127.0.0.1')
+  }
+  await two.until(() => (b.room!.drops.short ?? 0) + (b.room!.drops.unknown ?? 0) >= 50)
+  t.equal(b.wall!.packets, packets, 'nothing was sent for it')
+  t.same(answers, [])
+  t.same(await exchange(two, stream, b.got), [])
+  stranger.close()
+})
+
+test('carriers die while datagrams flow: the stream goes on, sealed under the keys of another', async (t) => {
+  await using two = await Two.start()
+  const { b, session, stream } = two
+  const tick = () => void stream.datagram(Buffer.from('x'))
+  await two.until(() => session.carriers >= 2, tick)
+  await two.seal()
+  two.sockets[0]!.destroy()
+  await two.settle()
+  t.equal(session.datagrams, 'frames', 'its keys are gone with it')
+  t.same(await exchange(two, stream, b.got), [], 'and the stream is not')
+  await two.seal()
+  t.same(await exchange(two, stream, b.got), [], 'sealed again')
+
+  for (const socket of two.sockets) socket.destroy()
+  await two.settle()
+  await two.until(() => session.carriers > 0)
+  await two.seal()
+  t.same(await exchange(two, stream, b.got), [], 'and after all have died')
+})
+
+test('a node without UDP', async (t) => {
+  await using two = await Two.start({ udp: false })
+  const { a, b, session, stream } = two
+  t.same(await exchange(two, stream, b.got), [])
+  t.equal(session.datagrams, 'frames')
+  t.equal(a.wall!.packets, 0, 'is sent none')
+})
+
+test('the UDP port', async (t) => {
+  const got: string[] = []
+  const options = {
+    addresses: (port: number) => [`127.0.0.1:${port}`],
+    onPacket: (packet: Buffer) => got.push(packet.toString()),
+  }
+  await using one = await UdpPort.start({ host: '127.0.0.1', port: 0, ...options }, silentLog)
+  await using two = await UdpPort.start({ host: '127.0.0.1', port: one.port, ...options }, silentLog)
+  t.not(two.port, one.port, 'a taken port is replaced by another, which is told')
+  t.same(two.addresses(), [`127.0.0.1:${two.port}`])
+  t.equal(one.send(Buffer.from('hello, and more'), 5, { host: '127.0.0.1', port: two.port }), 'sent')
+  while (got.length === 0) await new Promise<void>((resolve) => setImmediate(resolve))
+  t.same(got, ['hello'])
+  t.equal(one.send(Buffer.alloc(5), 5, { host: '::1', port: 1 }), 'full', 'a family we have no socket for')
+  t.equal(await one.mtuTowards('127.0.0.1'), 65_536)
+  await using six = await UdpPort.start(
+    { host: '::1', port: 0, ...options, addresses: (port) => [`[::1]:${port}`] },
+    silentLog,
+  )
+  t.equal(six.send(Buffer.from('six'), 3, { host: '::1', port: six.port }), 'sent')
+  while (got.length === 1) await new Promise<void>((resolve) => setImmediate(resolve))
+  t.same(got, ['hello', 'six'])
+  await t.rejects(UdpPort.start({ host: '192.0.2.1', port: 0, ...options }, silentLog), { code: 'LISTEN_FAILED' })
+})

@@ -1,0 +1,873 @@
+import { randomBytes } from 'node:crypto'
+import fc from 'fast-check'
+import { test } from 'tap'
+import { isMeshError } from '../../src/errors.ts'
+import { piecesOf, Reassembly, writePiece } from '../../proxy/tunnel/sealed/fragments.ts'
+import { carrierSecrets, firstEpoch, nextEpoch } from '../../proxy/tunnel/sealed/keys.ts'
+import { MtuSearch } from '../../proxy/tunnel/sealed/mtu.ts'
+import { addressOf, decodeOffer, encodeOffer } from '../../proxy/tunnel/sealed/offer.ts'
+import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
+import { readRecords, RECORD, SEAL_BYTES, writeRecord } from '../../proxy/tunnel/sealed/packet.ts'
+import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts'
+import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
+import { Way } from '../../proxy/tunnel/sealed/way.ts'
+import { Air, join } from './air.ts'
+
+const SECRET = Buffer.alloc(32, 7)
+
+/** Seals with one end of a direction, opens with the other. */
+function direction() {
+  const sealer = new Sealer(SECRET, 0x01020304, 0)
+  const opener = new Opener(SECRET)
+  const out = Buffer.alloc(9_000)
+  return {
+    sealer,
+    opener,
+    seal: (text: string) => Buffer.from(out.subarray(0, sealer.seal(Buffer.from(text), out))),
+    open: (packet: Buffer) => opener.open(packet)?.toString() ?? opener.drop,
+  }
+}
+
+test('which packet numbers have come', async (t) => {
+  const rows: { why: string; takes: number[]; new: [number, boolean][] }[] = [
+    {
+      why: 'nothing yet',
+      takes: [],
+      new: [
+        [0, true],
+        [5_000, true],
+      ],
+    },
+    {
+      why: 'the first',
+      takes: [0],
+      new: [
+        [0, false],
+        [1, true],
+      ],
+    },
+    {
+      why: 'overtaken',
+      takes: [10, 3],
+      new: [
+        [10, false],
+        [3, false],
+        [4, true],
+        [9, true],
+      ],
+    },
+    {
+      why: 'the edge of the window',
+      takes: [REPLAY_WINDOW],
+      new: [
+        [0, false],
+        [1, true],
+      ],
+    },
+    {
+      why: 'a leap clears what was',
+      takes: [31, 1_000_000],
+      new: [
+        [1_000_000 - REPLAY_WINDOW, false],
+        [999_999, true],
+        [1_000_000 - REPLAY_WINDOW + 1, true],
+      ],
+    },
+    {
+      why: 'a leap by one whole ring',
+      takes: [0, 4_096],
+      new: [
+        [4_096, false],
+        [4_095, true],
+        [33, true],
+        [32, false],
+      ],
+    },
+    {
+      why: 'word edges',
+      takes: [31, 32, 63, 64],
+      new: [
+        [31, false],
+        [32, false],
+        [33, true],
+        [63, false],
+        [64, false],
+        [65, true],
+      ],
+    },
+    {
+      why: 'beyond 32 bits',
+      takes: [2 ** 40],
+      new: [
+        [2 ** 40, false],
+        [2 ** 40 - 1, true],
+        [2 ** 40 + 1, true],
+        [5, false],
+      ],
+    },
+  ]
+  for (const { why, takes, new: isNew } of rows) {
+    const window = new ReplayWindow()
+    for (const number of takes) window.take(number)
+    for (const [number, expected] of isNew) t.equal(window.isNew(number), expected, `${why}: ${number}`)
+  }
+  fc.assert(
+    fc.property(fc.array(fc.oneof(fc.nat(300), fc.nat(20_000)), { maxLength: 200 }), (numbers) => {
+      const window = new ReplayWindow()
+      const taken = new Set<number>()
+      let highest = -1
+      for (const number of numbers) {
+        const expected = !taken.has(number) && number > highest - REPLAY_WINDOW
+        if (window.isNew(number) !== expected) return false
+        if (!expected) continue
+        window.take(number)
+        taken.add(number)
+        highest = Math.max(highest, number)
+      }
+      return window.highest === highest
+    }),
+    { numRuns: 300 },
+  )
+  t.ok(REPLAY_WINDOW >= 2_048)
+})
+
+test('a packet on the wire', async (t) => {
+  const { seal, open } = direction()
+  const packet = seal('hello')
+  t.equal(packet.subarray(0, 16).toString('hex'), 'b1000000010203040000000000000000', 'the header')
+  t.equal(
+    packet.toString('hex'),
+    'b1000000010203040000000000000000702b36ff478cb11ac83225a16634ee12cd11c27d53',
+    'the vector, computed with other libraries too',
+  )
+  t.equal(packet.length, 5 + SEAL_BYTES)
+  t.equal(open(packet), 'hello')
+  t.equal(open(packet), 'replay')
+  const [one, two, three] = [seal('one'), seal('two'), seal('three')]
+  t.equal(one.readUInt32BE(12), 1, 'numbers go on')
+  t.same([three, one, two].map(open), ['three', 'one', 'two'], 'in any order')
+  t.same([three, one, two].map(open), ['replay', 'replay', 'replay'], 'once')
+})
+
+test('what was touched does not open, and changes nothing', async (t) => {
+  const { seal, open } = direction()
+  const packet = seal('a datagram of some length')
+  for (let bit = 0; bit < packet.length * 8; bit++) {
+    const flipped = Buffer.from(packet)
+    flipped[bit >>> 3]! ^= 1 << (bit & 7)
+    const result = open(flipped)
+    t.ok(['forged', 'epoch', 'replay'].includes(result), `bit ${bit}: ${result}`)
+  }
+  for (let length = SEAL_BYTES; length < packet.length; length++) t.equal(open(packet.subarray(0, length)), 'forged')
+  t.equal(open(Buffer.concat([packet, Buffer.of(0)])), 'forged')
+  t.equal(open(packet), 'a datagram of some length', 'and the packet itself still does')
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: SEAL_BYTES, maxLength: 200 }), (bytes) =>
+      ['forged', 'epoch', 'replay'].includes(open(Buffer.from(bytes))),
+    ),
+    { numRuns: 300 },
+  )
+})
+
+test('epochs', async (t) => {
+  const { sealer, seal, open } = direction()
+  const old = [seal('0a'), seal('0b'), seal('0c')]
+  t.equal(open(old[0]!), '0a')
+  sealer.tick(20 * 60_000)
+  t.equal(sealer.epoch, 0, 'no new keys before the peer has answered under the old')
+  sealer.confirm(0)
+  sealer.tick(20 * 60_000)
+  t.equal(sealer.epoch, 1)
+  const first = seal('1')
+  t.equal(first.readUInt16BE(2), 1)
+  t.equal(open(first), '1', 'the next epoch is taken up')
+  t.equal(open(old[1]!), '0b', 'the one before still opens')
+  seal('1 again')
+  sealer.confirm(0)
+  sealer.tick(60 * 60_000)
+  t.equal(sealer.epoch, 1, 'an answer under older keys does not count')
+  sealer.confirm(1)
+  sealer.tick(60 * 60_000)
+  t.equal(open(seal('2')), '2')
+  t.equal(open(old[2]!), 'epoch', 'two back does not open any more')
+  const far = Buffer.from(first)
+  far.writeUInt16BE(7, 2)
+  t.equal(open(far), 'epoch')
+  const next = Buffer.from(first)
+  next.writeUInt16BE(3, 2)
+  next.writeUInt32BE(99, 12)
+  t.equal(open(next), 'forged', 'a claim of the next epoch changes nothing')
+  t.equal(open(seal('2 again')), '2 again')
+  const zero = firstEpoch(SECRET)
+  const one = nextEpoch(zero)
+  t.notOk(zero.key.equals(one.key))
+  t.notSame(zero.iv, one.iv)
+})
+
+test('keys of both directions, the same at both ends, others on another carrier', async (t) => {
+  const asked: string[] = []
+  const tls = {
+    exportKeyingMaterial: (length: number, label: string, context: Buffer) => {
+      asked.push(`${label} ${context.toString('hex')}`)
+      return Buffer.alloc(length, asked.indexOf(`${label} ${context.toString('hex')}`) + 1)
+    },
+  }
+  const a = carrierSecrets(tls, { self: 'c/a', peer: 'c/b', carrier: 1 })
+  const b = carrierSecrets(tls, { self: 'c/b', peer: 'c/a', carrier: 1 })
+  t.same(a.sending, b.receiving)
+  t.same(a.receiving, b.sending)
+  t.notSame(a.sending, a.receiving)
+  t.notSame(carrierSecrets(tls, { self: 'c/a', peer: 'c/b', carrier: 3 }).sending, a.sending)
+  t.equal(new Set(asked).size, 4)
+})
+
+test('records', async (t) => {
+  const read = (plain: Buffer) => {
+    const seen: string[] = []
+    const ok = readRecords(plain, {
+      datagram: (stream, payload) => seen.push(`datagram ${stream} ${payload.toString('hex')}`),
+      fragment: (stream, body) => seen.push(`fragment ${stream} ${body.length}`),
+      probe: (id) => seen.push(`probe ${id}`),
+      answer: (id) => seen.push(`answer ${id}`),
+    })
+    return [...seen, ...(ok ? [] : ['broken'])]
+  }
+  const rows = [
+    { why: 'nothing', bytes: '', seen: [] },
+    { why: 'padding', bytes: '00ffff', seen: [] },
+    { why: 'an empty datagram', bytes: '01000400000007', seen: ['datagram 7 '] },
+    { why: 'two', bytes: '01000500000007aa 01000600000009bbcc', seen: ['datagram 7 aa', 'datagram 9 bbcc'] },
+    { why: 'a probe, padded', bytes: '03000400000001 0000000000', seen: ['probe 1'] },
+    { why: 'an answer', bytes: '040004ffffffff', seen: ['answer 4294967295'] },
+    { why: 'unknown kinds are skipped', bytes: '090001aa 03000400000001', seen: ['probe 1'] },
+    { why: 'a grown probe', bytes: '03000500000001ff', seen: ['probe 1'] },
+    { why: 'cut in the head', bytes: '0100', seen: ['broken'] },
+    { why: 'cut in the body', bytes: '010009000000', seen: ['broken'] },
+    { why: 'too short for its stream', bytes: '010003000000', seen: ['broken'] },
+  ]
+  for (const { why, bytes, seen } of rows) t.same(read(Buffer.from(bytes.replaceAll(' ', ''), 'hex')), seen, why)
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+      read(Buffer.from(bytes))
+      return true
+    }),
+    { numRuns: 500 },
+  )
+  t.equal(writeRecord(Buffer.alloc(8), 0, RECORD.PROBE, 4), 3)
+})
+
+/** The records of a datagram in pieces, without kind, length and stream: what a reassembly takes. */
+function inPieces(payload: Buffer, packetBytes: number, stream: number, datagram: number): Buffer[] {
+  const { count } = piecesOf(payload.length, packetBytes)
+  return Array.from({ length: count }, (_, index) => {
+    const out = Buffer.alloc(9_000)
+    const size = writePiece(out, payload, { stream, datagram, index, count })
+    if (size > packetBytes - SEAL_BYTES) throw new Error('a piece too long')
+    return out.subarray(7, size)
+  })
+}
+
+test('datagrams in pieces: whole or nothing', async () => {
+  const sizes = fc.oneof(fc.integer({ min: 1_150, max: 9_000 }), fc.constantFrom(1_199, 1_200, 1_201, 65_507))
+  fc.assert(
+    fc.property(
+      fc.array(sizes, { minLength: 1, maxLength: 4 }),
+      fc.constantFrom(1_200, 1_400, 1_472, 8_900),
+      fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 8, maxLength: 8 }),
+      fc.integer({ min: 0, max: 9 }),
+      (lengths, packetBytes, order, lossInTen) => {
+        const reassembly = new Reassembly(() => 0)
+        const sent = lengths.map((length) => randomBytes(length))
+        const flying = sent.flatMap((payload, datagram) =>
+          inPieces(payload, packetBytes, datagram % 2, datagram).map((body, i) => ({
+            body,
+            datagram,
+            at: order[(i + datagram) % 8]!,
+          })),
+        )
+        const lost = new Set<number>()
+        const arriving = flying
+          .filter(({ datagram, at }) => {
+            if (at * 10 >= lossInTen) return true
+            lost.add(datagram)
+            return false
+          })
+          .toSorted((a, b) => a.at - b.at)
+        const got = new Map<number, Buffer>()
+        for (const { body, datagram } of arriving) {
+          const whole = reassembly.take(datagram % 2, body)
+          if (whole !== undefined) got.set(datagram, Buffer.from(whole))
+        }
+        return sent.every((payload, datagram) =>
+          lost.has(datagram) ? !got.has(datagram) : got.get(datagram)?.equals(payload) === true,
+        )
+      },
+    ),
+    { numRuns: 100 },
+  )
+})
+
+test('what is held of pieces is bounded in bytes, number and age', async (t) => {
+  const time = { now: 0 }
+  const reassembly = new Reassembly(() => time.now)
+  const first = (length: number, datagram: number) => inPieces(Buffer.alloc(length), 1_200, 1, datagram)[0]!
+  for (let datagram = 0; datagram < 100; datagram++) reassembly.take(1, first(65_507, datagram))
+  t.ok(reassembly.bytes <= 1024 * 1024, `${reassembly.bytes}`)
+  t.equal(reassembly.dropped, 84)
+  for (let datagram = 100; datagram < 1_000; datagram++) reassembly.take(1, first(1_300, datagram))
+  t.ok(reassembly.bytes <= 256 * 1_300)
+  time.now = 2_999
+  reassembly.tick(time.now)
+  t.not(reassembly.bytes, 0)
+  time.now = 3_000
+  reassembly.tick(time.now)
+  t.equal(reassembly.bytes, 0)
+  const rows = [
+    { why: 'too short', body: '00000000000103' },
+    { why: 'no pieces', body: '0000000000000001aa' },
+    { why: 'an index beyond the count', body: '0000000002020002aa' },
+    { why: 'more pieces than there may be', body: '000000000041ffffaa' },
+    { why: 'more pieces than bytes', body: '0000000000030002aa' },
+    { why: 'longer than a datagram', body: '000000000001ffffaa' },
+    { why: 'a piece of another length', body: '0000000000020004aa' },
+  ]
+  for (const { why, body } of rows) {
+    const before = reassembly.dropped
+    t.equal(reassembly.take(1, Buffer.from(body, 'hex')), undefined, why)
+    t.equal(reassembly.dropped, before + 1, why)
+  }
+  const [one, two] = inPieces(Buffer.alloc(2_000, 5), 1_200, 1, 7)
+  const [other] = inPieces(Buffer.alloc(2_100, 6), 1_200, 1, 7)
+  reassembly.take(1, one!)
+  reassembly.take(1, one!)
+  reassembly.take(1, other!)
+  t.same(
+    reassembly.take(1, two!),
+    Buffer.alloc(2_000, 5),
+    'twice the same and another of the same number spoil nothing',
+  )
+  t.equal(reassembly.bytes, 0)
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 40 }), (bodies) => {
+      for (const body of bodies) reassembly.take(1, Buffer.from(body))
+      return reassembly.bytes <= 1024 * 1024
+    }),
+    { numRuns: 200 },
+  )
+})
+
+test('offers', async (t) => {
+  const rows = ['203.0.113.5:7472', '[2001:db8::5]:7472', '127.0.0.1:1']
+  const payload = encodeOffer(0xdeadbeef, rows)
+  t.equal(payload.subarray(0, 8).toString('hex'), '01000000deadbeef')
+  t.same(decodeOffer(payload), {
+    receiver: 0xdeadbeef,
+    addresses: [
+      { host: '203.0.113.5', port: 7472 },
+      { host: '2001:db8::5', port: 7472 },
+      { host: '127.0.0.1', port: 1 },
+    ],
+  })
+  for (const text of [
+    'a.example:80',
+    '1.2.3:4',
+    '1.2.3.4',
+    '1.2.3.4:0',
+    '1.2.3.4:65536',
+    '[::1%lo]:5',
+    '[1.2.3.4]:5',
+    '',
+  ]) {
+    t.equal(addressOf(text), undefined, text)
+  }
+  const many = Array.from({ length: 30 }, (_, i) => `10.0.0.${i}:7472`)
+  t.equal(decodeOffer(encodeOffer(1, many))?.addresses.length, 8)
+  const long = Array.from({ length: 8 }, (_, i) => `${'9'.repeat(100)}${i}`)
+  t.ok(encodeOffer(1, long).length <= 512)
+  t.equal(decodeOffer(Buffer.from('0200000000000001', 'hex')), undefined, 'a kind for later')
+  t.throws(() => decodeOffer(Buffer.alloc(513, 1)), { code: 'FRAME_INVALID' })
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 8, maxLength: 1_024 }), (bytes) => {
+      try {
+        return (decodeOffer(Buffer.from(bytes))?.addresses.length ?? 0) <= 8
+      } catch (error) {
+        return isMeshError(error, 'FRAME_INVALID')
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('how long packets may be', async (t) => {
+  const rows = [
+    { why: 'an Ethernet', host: '192.0.2.1', mtu: 1_500, path: 1_500, bytes: 1_472 },
+    { why: 'IPv6', host: '2001:db8::1', mtu: 1_500, path: 1_500, bytes: 1_452 },
+    { why: 'jumbo frames', host: '192.0.2.1', mtu: 9_000, path: 9_000, bytes: 8_900 },
+    { why: 'jumbo frames here, not there', host: '192.0.2.1', mtu: 9_000, path: 1_500, bytes: 1_472 },
+    { why: 'a tunnel on the way', host: '192.0.2.1', mtu: 1_500, path: 1_440, bytes: 1_400 },
+    { why: 'the least', host: '192.0.2.1', mtu: 1_500, path: 1_280, bytes: 1_200 },
+    {
+      why: 'never longer than the interface: the kernel would cut',
+      host: '192.0.2.1',
+      mtu: 1_430,
+      path: 9_000,
+      bytes: 1_400,
+    },
+    { why: 'an interface not known yet', host: '192.0.2.1', mtu: undefined, path: 1_500, bytes: 1_200 },
+  ]
+  for (const { why, host, mtu, path, bytes } of rows) {
+    const search = new MtuSearch()
+    search.begin(host, mtu)
+    for (let now = 0; now < 5_000; now += 250) {
+      const size = search.next(now)
+      if (size !== undefined && size + 28 <= path) search.answered(size)
+    }
+    t.equal(search.bytes, bytes, why)
+  }
+  const search = new MtuSearch()
+  search.begin('192.0.2.1', 1_500)
+  t.equal(search.next(0), 1_400)
+  t.equal(search.next(500), undefined, 'one at a time')
+  t.equal(search.next(1_000), undefined, 'lost')
+  t.equal(search.next(600_000), undefined, 'not again before the kernel has forgotten what routers said')
+  t.equal(search.next(700_000), 1_400)
+  search.answered(1_400)
+  search.lost(1_400, 700_500)
+  search.answered(1_400)
+  search.lost(1_400, 701_000)
+  t.equal(search.bytes, 1_400, 'one lost is chance')
+  search.lost(1_400, 702_000)
+  t.equal(search.bytes, 1_200, 'two in a row are not')
+})
+
+/** A way whose probes are answered when `reaches` says so. */
+function wayTo(reaches: (to: string, size: number) => boolean) {
+  const time = { now: 0 }
+  const probes: { to: string; size: number }[] = []
+  let next = 0
+  const due: number[] = []
+  const way: Way = new Way({
+    probe: (id, size, { host }) => {
+      probes.push({ to: host, size })
+      if (reaches(host, size)) due.push(id)
+    },
+    mtuTowards: () => Promise.resolve(1_500),
+    random: () => (next++ % 1_000) / 1_000 + 0.000_1,
+  })
+  const answer = () => {
+    for (const id of due.splice(0)) way.answered(id, time.now)
+  }
+  const pass = (ms: number, isSending: boolean) => {
+    for (let passed = 0; passed < ms; passed += 250) {
+      time.now += 250
+      way.tick(time.now)
+      if (isSending) way.want(time.now)
+      answer()
+    }
+  }
+  return { way, time, probes, pass, answer }
+}
+const at = (host: string) => ({ host, port: 1 })
+
+test('whether packets get through, and where', async (t) => {
+  t.test('opens with the first answer, and stays while it is proven', async (t) => {
+    const { way, probes, pass, answer, time } = wayTo((to) => to === 'b')
+    way.suggest([at('a'), at('b')])
+    pass(5_000, false)
+    t.equal(probes.length, 0, 'nothing is probed that nobody wants')
+    way.want(time.now)
+    t.equal(way.state, 'probing')
+    t.same(probes, [
+      { to: 'a', size: 1_200 },
+      { to: 'b', size: 1_200 },
+    ])
+    answer()
+    t.equal(way.state, 'open')
+    t.same(way.address, at('b'))
+    pass(60_000, true)
+    t.equal(way.state, 'open')
+    t.ok(probes.length < 2 + 70, 'about one a second')
+    pass(9_000, false)
+    t.equal(way.state, 'open')
+    const before = probes.length
+    pass(3_000, false)
+    t.equal(way.state, 'asleep')
+    t.equal(probes.length, before, 'an idle way is silent')
+    way.want(time.now)
+    t.same(
+      probes.slice(before).map(({ to }) => to),
+      ['b', 'a'],
+      'what worked is asked first',
+    )
+  })
+
+  t.test('falls within about three seconds of silence, and climbs back', async (t) => {
+    let isUp = true
+    const { way, probes, pass, time } = wayTo(() => isUp)
+    way.suggest([at('a')])
+    pass(5_000, true)
+    t.equal(way.state, 'open')
+    isUp = false
+    const from = time.now
+    while (way.state === 'open' && time.now - from < 10_000) pass(250, true)
+    t.ok(time.now - from >= 2_500 && time.now - from <= 3_750, `${time.now - from} ms`)
+    pass(300_000, true)
+    t.not(way.state, 'open')
+    const before = probes.length
+    pass(600_000, true)
+    t.ok(probes.length - before <= 4 * 14, `${probes.length - before} probes in ten minutes`)
+    isUp = true
+    const up = time.now
+    while (way.state !== 'open' && time.now - up < 100_000) pass(250, true)
+    t.ok(time.now - up <= 76_000, `${time.now - up} ms`)
+    isUp = false
+    pass(4_000, true)
+    isUp = true
+    pass(3_000, true)
+    t.equal(way.state, 'open', 'after a first silence it is back within seconds')
+  })
+
+  t.test('packets that became too long', async (t) => {
+    let longest = 1_500
+    const { way, pass } = wayTo((_, size) => size <= longest)
+    way.suggest([at('a')])
+    pass(1_000, true)
+    await Promise.resolve()
+    pass(5_000, true)
+    t.equal(way.packetBytes, 1_472)
+    longest = 1_300
+    pass(6_000, true)
+    t.equal(way.state, 'open', 'small ones still pass')
+    t.equal(way.packetBytes, 1_200)
+  })
+
+  t.test('the peer moves', async (t) => {
+    const up = new Set(['a'])
+    const { way, pass, probes, time } = wayTo((to) => up.has(to))
+    way.suggest([at('a')])
+    pass(2_000, true)
+    way.heard(at('x'), time.now)
+    pass(1_000, true)
+    t.same(way.address, at('a'), 'an address that does not answer is not taken')
+    t.ok(probes.some(({ to }) => to === 'x'))
+    for (let i = 0; i < 100; i++) way.heard(at(`y${i}`), time.now)
+    t.ok(probes.filter(({ to }) => to.startsWith('y')).length <= 1, 'and few are asked')
+    up.clear()
+    up.add('z')
+    pass(500, true)
+    way.heard(at('z'), time.now)
+    pass(250, true)
+    t.same(way.address, at('z'))
+    t.equal(way.state, 'open')
+  })
+
+  t.test('without candidates', async (t) => {
+    const { way, pass, time } = wayTo(() => true)
+    pass(1_000, true)
+    t.equal(way.state, 'resting')
+    way.heard(at('a'), time.now)
+    pass(250, true)
+    t.equal(way.state, 'open', 'a genuine packet shows where the peer is')
+  })
+})
+
+const A = '10.0.0.1:1'
+const B = '10.0.0.2:2'
+
+/** Two sides with a carrier between them; sealed already when `isOpen`. */
+async function pair(isOpen = true) {
+  const air = new Air()
+  const near = air.side('c/a', A)
+  const far = air.side('c/b', B)
+  const carrier = join(near, far)
+  const pass = (ms: number, each?: () => void) => air.pass(ms, each, near, far)
+  const send = (payload: Buffer | string, stream = 1) => near.link.send(stream, Buffer.from(payload))
+  if (isOpen) {
+    send('wake')
+    await air.land()
+    send('wake')
+    await air.land()
+    await pass(1_000, () => send('wake'))
+    near.got.length = 0
+    far.got.length = 0
+    air.seen.length = 0
+  }
+  return { air, near, far, carrier, pass, send, texts: () => far.got.map(({ payload }) => payload.toString()) }
+}
+
+test('two sides agree, and datagrams arrive', async (t) => {
+  const { air, near, far, pass, send, texts } = await pair(false)
+  t.equal(near.link.way, 'frames')
+  t.equal(send('one'), undefined, 'goes as a frame until the way is proven')
+  await air.land()
+  t.equal(send('two'), undefined, 'the offers have crossed; now it is probed')
+  await air.land()
+  t.equal(near.link.way, 'sealed')
+  t.equal(far.link.way, 'frames', 'each side proves its own way')
+  t.equal(send('three'), true)
+  t.equal(send('four', 9), true)
+  t.same(texts(), [], 'until the turn ends')
+  await air.land()
+  t.same(texts(), ['three', 'four'])
+  t.same(
+    far.got.map(({ stream }) => stream),
+    [1, 9],
+  )
+  t.equal(far.link.send(2, Buffer.from('back')), undefined)
+  await air.land()
+  t.equal(far.link.send(2, Buffer.from('back')), true)
+  await pass(1_000, () => send('x'))
+  t.same(near.got[0], { stream: 2, payload: Buffer.from('back') })
+  t.same(near.room.drops, {})
+  t.same(far.room.drops, {})
+})
+
+test('every size arrives exact, in packets that no path cuts', async (t) => {
+  for (const mtu of [1_228, 1_500, 9_000]) {
+    const { air, pass, send, far } = await pair(false)
+    air.interfaceMtu = mtu
+    await pass(3_000, () => send('wake'))
+    air.seen.length = 0
+    far.got.length = 0
+    const sizes = [0, 1, 2, 1_160, 1_161, 1_162, 1_199, 1_200, 1_201, 1_432, 1_433, 1_434, 2_000, 9_000, 65_506, 65_507]
+    for (const size of sizes) {
+      const payload = randomBytes(size)
+      t.equal(send(payload, 5), true)
+      await air.land()
+      const got = far.got.pop()
+      t.ok(got?.stream === 5 && got.payload.equals(payload), `${size} bytes, MTU ${mtu}`)
+    }
+    t.equal(send(Buffer.alloc(65_508)), false)
+    const longest = Math.max(...air.seen.map(({ bytes }) => bytes.length))
+    t.ok(longest <= mtu - 28, `${longest} bytes at most, MTU ${mtu}`)
+  }
+})
+
+test('small datagrams of one turn share a packet, in order', async (t) => {
+  const { air, send, texts } = await pair()
+  for (let i = 0; i < 100; i++) send(`${i}`)
+  await air.land()
+  t.same(
+    texts(),
+    Array.from({ length: 100 }, (_, i) => `${i}`),
+  )
+  t.equal(air.seen.length, 1)
+  send(Buffer.alloc(1_000, 1))
+  send(Buffer.alloc(5_000, 2))
+  send(Buffer.alloc(1_000, 3))
+  await air.land()
+  t.equal(
+    texts()
+      .slice(100)
+      .map((text) => text.charCodeAt(0))
+      .join(),
+    '1,2,3',
+    'and pieces keep their place',
+  )
+})
+
+test('a system that takes no more: dropped and counted', async (t) => {
+  const { air, near, send, texts } = await pair()
+  near.port.isFull = true
+  send('lost')
+  t.equal(send(Buffer.alloc(3_000)), false)
+  await air.land()
+  near.port.isFull = false
+  send('there')
+  await air.land()
+  t.same(texts(), ['there'])
+  t.equal(near.room.drops.full, 2)
+})
+
+test('UDP goes silent: frames within about three seconds; it comes back: sealed again', async (t) => {
+  const { air, near, pass, send } = await pair()
+  air.fate = () => 0
+  const from = air.time.now
+  while (send('x') !== undefined && air.time.now - from < 10_000) await pass(250)
+  t.ok(air.time.now - from <= 3_750, `${air.time.now - from} ms`)
+  await pass(4_000, () => send('x'))
+  t.equal(near.link.way, 'frames')
+  air.fate = () => 1
+  await pass(4_000, () => send('x'))
+  t.equal(near.link.way, 'sealed')
+})
+
+test('one direction blocked: neither side believes in it', async (t) => {
+  const { air, near, far, pass, send } = await pair(false)
+  air.fate = (_, from) => (from === B ? 0 : 1)
+  await pass(5_000, () => {
+    send('x')
+    far.link.send(1, Buffer.from('y'))
+  })
+  t.equal(near.link.way, 'frames')
+  t.equal(far.link.way, 'frames')
+})
+
+test('loss, doubling and reordering: what arrives is exact, and once', async (t) => {
+  const { air, far, send } = await pair()
+  let count = 0
+  const chance = () => ((count++ * 7_919) % 100) / 100
+  air.fate = () => (chance() < 0.2 ? 0 : chance() < 0.3 ? 2 : 1)
+  const sent = new Map<string, Buffer>()
+  for (let i = 0; i < 200; i++) {
+    const payload = Buffer.concat([Buffer.from(`${i}|`), randomBytes(i % 7 === 0 ? 4_000 : 300)])
+    sent.set(`${i}`, payload)
+    send(payload)
+    if (i % 3 === 0) await air.land()
+  }
+  await air.land()
+  const numbers = far.got.map(({ payload }) => payload.subarray(0, payload.indexOf('|')).toString())
+  t.ok(far.got.every(({ payload }, i) => sent.get(numbers[i]!)?.equals(payload) === true))
+  t.equal(new Set(numbers).size, numbers.length)
+  t.ok(numbers.length > 50)
+  t.ok(far.room.drops.replay! > 0)
+})
+
+test('strangers get no answer and change nothing', async (t) => {
+  const { air, near, far, send, texts } = await pair()
+  send('genuine')
+  await air.land()
+  const genuine = air.seen.at(-1)!.bytes
+  const before = air.seen.length
+  const address = '66.6.6.6:6'
+  const rows: { why: string; bytes: Buffer; drop: string }[] = [
+    { why: 'empty', bytes: Buffer.alloc(0), drop: 'short' },
+    { why: 'too short', bytes: genuine.subarray(0, 31), drop: 'short' },
+    { why: 'something else', bytes: Buffer.alloc(200, 1), drop: 'short' },
+    {
+      why: 'an unknown receiver',
+      bytes: Buffer.concat([genuine.subarray(0, 4), Buffer.alloc(4), genuine.subarray(8)]),
+      drop: 'unknown',
+    },
+    { why: 'a replay from elsewhere', bytes: genuine, drop: 'replay' },
+    {
+      why: 'a later number',
+      bytes: Buffer.concat([genuine.subarray(0, 12), Buffer.of(0, 9, 9, 9), genuine.subarray(16)]),
+      drop: 'forged',
+    },
+    {
+      why: 'another epoch',
+      bytes: Buffer.concat([genuine.subarray(0, 2), Buffer.of(0, 5), genuine.subarray(4)]),
+      drop: 'epoch',
+    },
+  ]
+  for (const { why, bytes, drop } of rows) {
+    const dropped = far.room.drops[drop as 'short'] ?? 0
+    air.inject(bytes, address, B)
+    await air.land()
+    t.equal(far.room.drops[drop as 'short'], dropped + 1, why)
+  }
+  t.equal(air.seen.length, before, 'not one packet was sent for any of them')
+  t.same(texts(), ['genuine'])
+  send('still there')
+  await air.land()
+  t.same(texts(), ['genuine', 'still there'])
+  t.equal(air.seen.at(-1)!.to, B)
+  t.equal(near.link.way, 'sealed')
+})
+
+test('a genuine packet sent on from elsewhere does not turn the traffic away', async (t) => {
+  const { air, near, far, pass, send } = await pair()
+  await pass(1_000, () => far.link.send(1, Buffer.from('y')))
+  t.equal(near.link.way, 'sealed')
+  air.fate = (_, from) => (from === B ? 0 : 1)
+  far.link.send(1, Buffer.from('caught'))
+  await air.land()
+  const caught = air.seen.at(-1)!
+  air.fate = () => 1
+  air.seen.length = 0
+  air.inject(caught.bytes, '66.6.6.6:6', A)
+  await pass(2_000, () => send('x'))
+  t.ok(air.seen.filter(({ to }) => to === '66.6.6.6:6').length === 1, 'one probe, which is never longer than a packet')
+  t.ok(air.seen.filter(({ bytes, to }) => to === B && bytes.length < 200).length > 5, 'and the traffic stays')
+})
+
+test('a peer that moves is followed', async (t) => {
+  const { air, near, far, pass, send, texts } = await pair()
+  await pass(1_000, () => {
+    send('x')
+    far.link.send(1, Buffer.from('y'))
+  })
+  const there = '10.0.9.9:9'
+  air.move(B, there)
+  far.got.length = 0
+  await pass(1_000, () => {
+    far.link.send(1, Buffer.from('I am here'))
+    send('following')
+  })
+  t.equal(near.link.way, 'sealed')
+  t.ok(texts().includes('following'))
+  t.equal(air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there, true)
+})
+
+test('keys die with their carrier: another one is agreed on, or frames', async (t) => {
+  const { air, near, far, carrier, pass, send, texts } = await pair()
+  send('one')
+  await air.land()
+  const old = air.seen.at(-1)!.bytes
+  carrier.break()
+  t.equal(near.link.way, 'frames')
+  t.equal(send('two'), undefined)
+  air.inject(old, A, B)
+  t.equal(far.room.drops.unknown, 1, 'the old index leads nowhere')
+  const second = join(near, far, 3)
+  t.equal(send('three'), undefined)
+  await pass(1_000, () => send('wake'))
+  t.equal(near.link.way, 'sealed')
+  const third = join(near, far, 5)
+  second.break()
+  await pass(1_000, () => send('last'))
+  t.equal(near.link.way, 'sealed', 'and on the next')
+  t.ok(texts().includes('last'))
+  third.break()
+  near.link.close()
+  far.link.close()
+  t.equal(send('closed'), undefined)
+})
+
+test('where sealing is not to be had, everything goes in frames', async (t) => {
+  const rows = [
+    { why: 'a relay between', path: 'relayed', features: 2 },
+    { why: 'a peer that does not know it', path: 'direct', features: 1 },
+  ] as const
+  for (const { why, path, features } of rows) {
+    const air = new Air()
+    const near = air.side('c/a', A)
+    const far = air.side('c/b', B)
+    join(near, far, 1, path, features)
+    await air.pass(3_000, () => t.equal(near.link.send(1, Buffer.from('x')), undefined), near, far)
+    t.equal(air.seen.length, 0, why)
+  }
+})
+
+test('both ask at the same time, on different carriers', async (t) => {
+  const air = new Air()
+  const near = air.side('c/a', A)
+  const far = air.side('c/b', B)
+  join(near, far, 1)
+  const draining = join(near, far, 2)
+  near.link.send(1, Buffer.from('x'))
+  draining.state.isDraining = true
+  far.link.send(1, Buffer.from('y'))
+  await air.pass(
+    1_000,
+    () => {
+      near.link.send(1, Buffer.from('x'))
+      far.link.send(1, Buffer.from('y'))
+    },
+    near,
+    far,
+  )
+  t.equal(near.link.way, 'sealed')
+  t.equal(far.link.way, 'sealed')
+  t.ok(near.got.length > 0 && far.got.length > 0)
+})
+
+test('amplification: an answer is never longer than what asked for it', async (t) => {
+  const { air, pass, send } = await pair()
+  air.seen.length = 0
+  await pass(3_000, () => send('x'))
+  const from = (side: string) => air.seen.filter((packet) => packet.from === side)
+  t.ok(from(B).every(({ bytes }) => bytes.length <= 39))
+  t.ok(from(B).length > 0 && from(B).length <= from(A).length)
+})
