@@ -19,12 +19,19 @@ export type Admission =
   | { kind: 'order'; instances: readonly Instance[] }
   | { kind: 'refused'; end: FlowEnd; code: ErrorCode; reason: string }
 
+/** Why this agent takes no more flows now, whatever they are for. */
+export function whyFull({ book, limits, descriptors }: OutboundParts): string | undefined {
+  if (book.isDraining) return 'this agent is closing'
+  if (book.size > limits.maxFlows) return `${limits.maxFlows} flows are open`
+  return descriptors.has(1) ? undefined : 'no descriptors are left'
+}
+
 /** May the flow be, and which instances are to be tried in which order? From what this node knows now; nothing is opened. */
 export function admit({ target, port, protocol, caller }: Wish, parts: OutboundParts): Admission {
-  const { book, table, limits, self, balancer } = parts
+  const { table, limits, self, balancer } = parts
   const { service } = target
-  if (book.isDraining) return refused('too-many', 'TOO_MANY_FLOWS', 'this agent is closing')
-  if (book.size > limits.maxFlows) return refused('too-many', 'TOO_MANY_FLOWS', `${limits.maxFlows} flows are open`)
+  const full = whyFull(parts)
+  if (full !== undefined) return refused('too-many', 'TOO_MANY_FLOWS', full)
   if (!service.ports.some((served) => served.port === port && served.protocol === protocol)) {
     return refused('port-unknown', 'PORT_UNKNOWN', `${service.id} does not serve port ${portText(port, protocol)}`)
   }

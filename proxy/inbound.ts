@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net'
-import PQueue from 'p-queue'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
@@ -10,10 +9,12 @@ import { authorise } from './authorise.ts'
 import { DatagramInbound } from './datagrams/inbound.ts'
 import type { DatagramJoint } from './datagrams/joint.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
+import type { Descriptors } from './descriptors.ts'
 import { callerText } from './flow.ts'
 import { decodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { Joint, SocketStream } from './splice.ts'
 import type { IncomingStream, Refusal } from './tunnel/contract.ts'
+import { Turns } from './turns.ts'
 
 /*
  * The life of a flow, on the instance's node. Every OPEN is authorised here, against this node's table (SEC-14):
@@ -38,6 +39,7 @@ export interface InboundParts {
   /** The PROXY header for an instance that asks for one (`introduce`). */
   readonly introduce?: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
   readonly limits: InboundLimits
+  readonly descriptors: Pick<Descriptors, 'has'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -45,8 +47,9 @@ export interface InboundParts {
 export interface InboundLimits {
   /** Each costs a descriptor here. */
   maxFlows: number
-  /** Dials to instances at the same time, and waiting behind them; more are refused as overloaded. */
+  /** Dials to one instance at the same time: its own queue (listen backlog) is often short. */
   dials: number
+  /** Waiting behind them, for all instances; more are refused as overloaded. Each costs about a kilobyte. */
   dialsWaiting: number
   /** Until the instance must have accepted. */
   dialMs: number
@@ -57,7 +60,7 @@ export interface InboundLimits {
 export const INBOUND_LIMITS: InboundLimits = {
   maxFlows: 16_384,
   dials: 256,
-  dialsWaiting: 1_024,
+  dialsWaiting: 8_192,
   dialMs: 2_000,
   drainMs: 5_000,
 }
@@ -89,7 +92,7 @@ type Refused = { kind: 'refused'; refusal: Refusal; reason: string }
 export class Inbound implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #parts: InboundParts
-  readonly #dials: PQueue
+  readonly #dials: Turns<InstanceId>
   readonly #datagrams: DatagramInbound
   readonly #joints = new Set<Joint | DatagramJoint>()
   readonly #perInstance = new Map<InstanceId, number>()
@@ -101,7 +104,7 @@ export class Inbound implements AsyncDisposable {
   private constructor(life: Lifetime, parts: InboundParts) {
     this.#life = life
     this.#parts = parts
-    this.#dials = new PQueue({ concurrency: parts.limits.dials })
+    this.#dials = new Turns(parts.limits.dials)
     this.#datagrams = new DatagramInbound(parts)
   }
 
@@ -137,7 +140,7 @@ export class Inbound implements AsyncDisposable {
   }
 
   async #take(incoming: IncomingStream): Promise<void> {
-    const { limits } = this.#parts
+    const { limits, descriptors } = this.#parts
     const opener: Opener = { isGone: false }
     incoming.onGone(() => {
       opener.isGone = true
@@ -146,13 +149,14 @@ export class Inbound implements AsyncDisposable {
     const request = decodeRequest(incoming.request)
     if (request === undefined) return this.#refuse(incoming, refused('bad-request', 'malformed request'))
     if (this.#isDraining) return this.#refuse(incoming, refused('draining', 'the agent is closing'), request)
-    if (this.#joints.size >= limits.maxFlows || this.#dials.size >= limits.dialsWaiting) {
+    if (this.#joints.size >= limits.maxFlows || this.#dials.waiting >= limits.dialsWaiting)
       return this.#refuse(incoming, refused('overloaded', 'too many flows'), request)
-    }
+    if (!descriptors.has(1)) return this.#refuse(incoming, refused('overloaded', 'no descriptors are left'), request)
     const check = await this.#checked(incoming.peer, request)
     if (opener.isGone) return
     if (check.kind !== 'here') return this.#refuse(incoming, check, request)
-    await this.#dials.add(() => this.#dial(incoming, opener, request, check))
+    const giveUp = this.#dials.take(check.instance, () => this.#dial(incoming, opener, request, check))
+    opener.abandon ??= giveUp
   }
 
   /** Asks the cluster about what is unknown, once for each of service and caller, then looks again. */
@@ -185,21 +189,20 @@ export class Inbound implements AsyncDisposable {
     }
   }
 
-  #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, { instance, endpoint }: Here): Promise<void> {
-    if (opener.isGone) return Promise.resolve()
+  #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, { instance, endpoint }: Here): void {
     const { limits, forbids, addressOf, introduce } = this.#parts
     const { peer } = incoming
     const from = request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined
-    const { promise, resolve } = Promise.withResolvers<void>()
+    const settled = (): void => this.#dials.done(instance)
     const joined = (joint: Joint | DatagramJoint): void => {
       delete opener.abandon
-      resolve()
+      settled()
       this.#joints.add(joint)
       this.#count(request, 1)
     }
     const ended = (joint: Joint | DatagramJoint): void => this.#ended(joint, incoming, request)
     const failed = (refusal: Refusal, reason: string): void => {
-      resolve()
+      settled()
       this.#refuse(incoming, refused(refusal, reason), request)
     }
     const options: DialOptions = {
@@ -224,9 +227,8 @@ export class Inbound implements AsyncDisposable {
         : dialInstance(endpoint, options, { connected, failed })
     opener.abandon = () => {
       abandon()
-      resolve()
+      settled()
     }
-    return promise
   }
 
   #ended(joint: Joint | DatagramJoint, { peer, path }: IncomingStream, request: FlowRequest): void {

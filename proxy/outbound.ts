@@ -1,28 +1,33 @@
 import type { ErrorCode } from '../src/errors.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
-import { admit } from './admit.ts'
+import type { ServiceId } from '../src/model/ids.ts'
+import { admit, whyFull } from './admit.ts'
 import type { AttemptParts } from './attempt.ts'
 import { connect, type Connected } from './connect.ts'
 import { callerText, type Flow, nameOf } from './flow.ts'
+import type { Descriptors } from './descriptors.ts'
 import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
 import type { Balancer } from './policies/index.ts'
 import { resetSocket } from './reset.ts'
 import { Joint, type JointEnd, SocketStream } from './splice.ts'
+import type { Turns } from './turns.ts'
 import { whyLost } from './why-lost.ts'
 
 /*
  * The life of a flow, on the caller's node:
  *
- *   taken ─▶ allowed? ─▶ order ─▶ connect (race of tries) ─▶ bytes both ways ─▶ ended: one log line
- *              │           │          │
- *              └───────────┴──────────┴─▶ refused: RST, or the answer of SOCKS and HTTP; one log line
+ *   taken ─▶ its turn ─▶ allowed? ─▶ order ─▶ connect (race of tries) ─▶ bytes both ways ─▶ ended: one log line
+ *               │            │          │          │
+ *               └────────────┴──────────┴──────────┴─▶ refused: RST, or the answer of SOCKS and HTTP; one log line
  */
 
 export interface OutboundParts extends AttemptParts {
   readonly balancer: Balancer
   readonly book: FlowBook
   readonly limits: OutboundLimits
+  readonly turns: Turns<ServiceId>
+  readonly descriptors: Pick<Descriptors, 'has'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -30,13 +35,23 @@ export interface OutboundParts extends AttemptParts {
 export interface OutboundLimits {
   /** Each costs two descriptors here. */
   maxFlows: number
-  /** From the taken connection until an instance must have answered. Larger: callers wait longer for nothing. */
+  /** From the first try until an instance must have answered. Larger: callers wait longer for nothing. */
   deadlineMs: number
+  /** Flows being opened to one service at the same time (`turns`); more wait, in order. Larger: its nodes refuse some. */
+  opening: number
+  /** How long a flow may wait for its turn; together with `maxFlows` it bounds the queue. */
+  waitMs: number
   /** Instances tried for one flow. */
   candidates: number
 }
 
-export const OUTBOUND_LIMITS: OutboundLimits = { maxFlows: 16_384, deadlineMs: 3_000, candidates: 4 }
+export const OUTBOUND_LIMITS: OutboundLimits = {
+  maxFlows: 16_384,
+  deadlineMs: 3_000,
+  opening: 256,
+  waitMs: 15_000,
+  candidates: 4,
+}
 
 /** Carries one flow from its interceptor to an instance. Resolves when the flow has ended; never rejects. */
 export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
@@ -44,9 +59,17 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   const { target, port, caller } = flow
   const { open, gone } = enter(flow, parts)
 
+  const full = whyFull(parts)
+  if (full !== undefined) return refuse('too-many', 'TOO_MANY_FLOWS', full)
+  const waiting = takeTurn(target.service.id, gone.signal, parts)
+  const turn = typeof waiting === 'string' ? waiting : await waiting
+  if (turn === 'late') return refuse('too-many', 'TOO_MANY_FLOWS', 'too many flows are being opened to the service')
+  if (turn === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
   const admission = admit({ target, port, protocol: 'tcp', caller }, parts)
-  if (admission.kind === 'refused') return refuse(admission.end, admission.code, admission.reason)
-
+  if (admission.kind === 'refused') {
+    parts.turns.done(target.service.id)
+    return refuse(admission.end, admission.code, admission.reason)
+  }
   const connected = await connect(
     {
       instances: admission.instances,
@@ -64,6 +87,7 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
     parts,
     gone.signal,
   )
+  parts.turns.done(target.service.id)
   countTries(connected, parts)
   if (connected.kind === 'lost') {
     const { why } = connected
@@ -79,6 +103,36 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
     if (flow.reply !== undefined && end !== 'cut') flow.reply.failed(code, reason)
     else resetSocket(flow.socket)
   }
+}
+
+/** Waits until few enough flows are being opened to the service; without any wait where that is so. */
+function takeTurn(
+  service: ServiceId,
+  gone: AbortSignal,
+  { turns, clock, limits, metrics }: OutboundParts,
+): Promise<'taken' | 'late' | 'gone'> | 'taken' {
+  let isTaken = false
+  let begun: (() => void) | undefined
+  const giveUp = turns.take(service, () => {
+    isTaken = true
+    begun?.()
+  })
+  if (isTaken) return 'taken'
+  metrics.flowsWaiting.inc()
+  return new Promise((resolve) => {
+    const settle = (how: 'taken' | 'late' | 'gone'): void => {
+      metrics.flowsWaiting.dec()
+      cancelLate()
+      gone.removeEventListener('abort', left)
+      if (how !== 'taken') giveUp()
+      resolve(how)
+    }
+    const left = (): void => settle('gone')
+    const cancelLate = clock.after(limits.waitMs, () => settle('late'))
+    begun = () => settle('taken')
+    if (gone.aborted) left()
+    else gone.addEventListener('abort', left, { once: true })
+  })
 }
 
 interface Entered extends OpenFlow {

@@ -10,6 +10,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
+import { Turns } from '../../proxy/turns.ts'
 import { isMeshError } from '../errors.ts'
 import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
 import { ProxyAccess } from '../proxies.ts'
@@ -37,7 +38,7 @@ export async function openFlows(
   { life, self, config, clock, log, metrics }: Ground,
   { own }: Member,
   { table, interests }: Knowledge,
-  { peers, addressOf, introduced }: Reach,
+  { peers, addressOf, introduced, descriptors }: Reach,
   here: InstancesHere,
 ): Promise<Flows> {
   const book = await FlowBook.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
@@ -66,6 +67,8 @@ export async function openFlows(
     }),
     balancer: createBalancer(measures),
     book,
+    turns: new Turns(OUTBOUND_LIMITS.opening),
+    descriptors,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
     log,
     metrics,

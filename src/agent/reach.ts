@@ -1,4 +1,5 @@
 import { callerAddress } from '../../proxy/caller-address.ts'
+import { Descriptors } from '../../proxy/descriptors.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { introduce } from '../../proxy/introduce.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
@@ -37,6 +38,8 @@ export interface Reach {
   readonly addressOf: (caller: InstanceId) => string | undefined
   /** The PROXY header of a flow, for an instance that asks for it. */
   readonly introduced: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
+  /** Shared by all that opens files for flows. */
+  readonly descriptors: Descriptors
   /** Where others may dial us, now. */
   readonly candidates: () => string[]
   /** Their certificates no longer count. */
@@ -54,7 +57,9 @@ export async function openReach(
   const addressOf = callerAddress(table, vips)
   const uriOf = (node: NodeId) => nodeUri(identity.principal.mesh, node)
   const introduced: Reach['introduced'] = (request, from) => introduce(request, from, { addressOf, uriOf })
+  const descriptors = new Descriptors({ log, metrics })
   const inbound = await Inbound.start({
+    descriptors,
     table,
     interests,
     self,
@@ -89,6 +94,7 @@ export async function openReach(
   return {
     peers,
     inbound,
+    descriptors,
     listen: async () => {
       const shared = { ...at, isBeside: elder !== undefined }
       listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)

@@ -29,6 +29,7 @@ import {
   sessionTo,
   turns,
   until,
+  roomy,
 } from './world.ts'
 
 /** The node under test is `edge/a`; `edge/b` and `edge/c` are where sessions lead. */
@@ -58,6 +59,7 @@ async function agent(options: AgentOptions): Promise<Agent> {
   const metrics = openMetrics('agent')
   const book = await FlowBook.start({ drainMs }, clock, metrics)
   const parts: OutboundParts = {
+    ...roomy(),
     table,
     peers: peersWith(sessions, rtts),
     self: 'edge/a',
@@ -120,6 +122,7 @@ async function destination(options: {
   const metrics = openMetrics('agent')
   const wanted: string[] = []
   const inbound = await Inbound.start({
+    ...roomy(),
     table,
     interests: {
       want: async (key) => {

@@ -17,6 +17,7 @@ import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbo
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { Turns } from '../../proxy/turns.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
 
@@ -41,6 +42,8 @@ export interface AgentsOptions {
   outbound?: Partial<OutboundParts['limits']>
   peers?: Partial<PeersOptions>
   caller?: Caller
+  /** Of a node; without end when not given. */
+  descriptors?: (node: string) => OutboundParts['descriptors']
 }
 
 export interface AgentOf {
@@ -131,7 +134,9 @@ export class Agents implements AsyncDisposable {
     const introductions = { addressOf, uriOf: (node: NodeId) => `spiffe://mesh/${node}` }
     const isHere = (id: InstanceId) => this.table.instance(id)?.node === self
     const endpointOf = (id: InstanceId) => (isHere(id) ? endpoints[id] : undefined)
+    const descriptors = this.#options.descriptors?.(name) ?? { has: () => true }
     const inbound = await Inbound.start({
+      descriptors,
       table: this.table,
       interests: { want: async () => undefined, wantVip: async () => undefined },
       self,
@@ -165,6 +170,8 @@ export class Agents implements AsyncDisposable {
       await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
     )
     const parts: OutboundParts = {
+      descriptors,
+      turns: new Turns(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
       peers,
       self,

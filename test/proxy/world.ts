@@ -10,6 +10,8 @@ import { instanceId, interestOf, type InstanceId, type NodeId, type ServiceId } 
 import type { InstanceState } from '../../src/model/instance.ts'
 import type { Service } from '../../src/model/service.ts'
 import type { Found, TableView, Target } from '../../src/table/view.ts'
+import type { OutboundParts } from '../../proxy/outbound.ts'
+import { Turns } from '../../proxy/turns.ts'
 import type { IncomingStream, Peers, Refusal, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 
 /** What the tests of the proxy stand on: a table as a literal, sessions in memory, servers on port 0. */
@@ -26,9 +28,22 @@ export interface ServiceFacts {
   vips?: Partial<Record<ChoiceKey, number>>
 }
 
+/** Room for all: what flows take turns by, and no end of descriptors. */
+export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors'> {
+  return { turns: new Turns(256), descriptors: { has: () => true } }
+}
+
 let lastVip = 0xe1000
 
-export function entryOf({ id, ports = [80], udp = [], allow = [], on = [], states = [], vips }: ServiceFacts): ServiceEntry {
+export function entryOf({
+  id,
+  ports = [80],
+  udp = [],
+  allow = [],
+  on = [],
+  states = [],
+  vips,
+}: ServiceFacts): ServiceEntry {
   const [app, appNamespace, name, namespace] = id.split('.') as [string, string, string, string]
   const service: Service = {
     id,
