@@ -1,4 +1,5 @@
 import { Socket } from 'node:net'
+import { read } from './after-read.ts'
 
 /*
  * Reads a socket into memory that is read into again.
@@ -59,7 +60,7 @@ export class Inlet {
   }
 
   #got(chunk: Buffer): boolean {
-    this.#isReading = this.#take(chunk)
+    this.#isReading = read(this.#take, chunk)
     return this.#isReading
   }
 }

@@ -16,9 +16,10 @@ import type { Socket } from 'node:net'
 const GATHER_BYTES = 4 * 1024
 /** Written at once. Larger: fewer system calls, colder caches. */
 const SLAB_BYTES = 64 * 1024
-/** Slabs kept for the next write; there are only as many as writes that are under way at the same time. */
-const KEPT_SLABS = 16
-const slabs: Buffer[] = []
+/** Slabs kept for the next write, and as many that backed-up sockets still write from. More are left to the collector. */
+const KEPT_SLABS = 32
+const free: Buffer[] = []
+const lent: { slab: Buffer; socket: Socket }[] = []
 let due: Outlet[] = []
 
 export class Outlet {
@@ -51,16 +52,16 @@ export class Outlet {
     this.#slab = undefined
     this.#fill = 0
     const socket = this.#socket
-    if (socket.destroyed) return keep(slab)
+    if (socket.destroyed) return give(slab)
     const isWaste = socket.writableLength > 0 && gathered.length < SLAB_BYTES / 2
-    if (!isWaste) return void socket.write(gathered, () => keep(slab))
-    socket.write(Buffer.from(gathered))
-    keep(slab)
+    socket.write(isWaste ? Buffer.from(gathered) : gathered)
+    if (isWaste || socket.writableLength === 0) give(slab)
+    else if (lent.length < KEPT_SLABS) lent.push({ slab, socket })
   }
 
   #gather(): Buffer {
     if (due.push(this) === 1) setImmediate(flushAll)
-    return slabs.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
+    return free.pop() ?? takeBack() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
   }
 }
 
@@ -70,6 +71,12 @@ function flushAll(): void {
   for (const outlet of outlets) outlet.flush()
 }
 
-function keep(slab: Buffer): void {
-  if (slabs.length < KEPT_SLABS) slabs.push(slab)
+function give(slab: Buffer): void {
+  if (free.length < KEPT_SLABS) free.push(slab)
+}
+
+/** A slab whose socket has written all of it. */
+function takeBack(): Buffer | undefined {
+  const at = lent.findIndex(({ socket }) => socket.writableLength === 0 || socket.destroyed)
+  return at < 0 ? undefined : lent.splice(at, 1)[0]?.slab
 }

@@ -1,14 +1,18 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { afterRead, read } from '../socket/after-read.ts'
 import { Inlet } from '../socket/inlet.ts'
 import type { Carrier } from './carrier.ts'
 import { frameInvalid } from './frame.ts'
 
 /**
- * Handed to the socket and not yet flushed, per carrier. Larger: a keystroke waits longer behind a backup. Smaller: more
- * writes and turns per megabyte.
+ * Handed to the socket and not yet flushed, per carrier. Larger: a keystroke waits longer behind a backup, and past 144 KiB
+ * Node takes two system calls. Smaller: more writes and turns per megabyte. Two frames of 64 KiB, and some small ones.
  */
-const BATCH_BYTES = 128 * 1024
+const BATCH_BYTES = 132 * 1024
+/** While writes are no larger than this, each chunk's frames leave at once; else everything of a turn leaves together. */
+const CALM_FRAMES = 2
+const CALM_BYTES = 16 * 1024
 /** Goodbye may take this long to leave. */
 const FINISH_MS = 1_000
 /** Batches kept for the next write; there are only as many as writes that are under way at the same time. */
@@ -18,7 +22,9 @@ const batches: Buffer[] = []
 /**
  * Joins a carrier to its socket: bytes in as they come, bytes out in one write per event-loop turn, one write at a time.
  *
- *     wake ─▶ setImmediate ─▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
+ *            ┌─ little to do: after the chunk ─┐
+ *     wake ─▶┤                                 ├▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
+ *            └─ busy: at the end of the turn ──┘
  *
  * Sockets copy what is written (TLS encrypts it), so the batch is used again; any other stream may keep it and gets a copy.
  */
@@ -30,6 +36,9 @@ export class Pump {
   #state: 'open' | 'finishing' | 'closed' = 'open'
   #isScheduled = false
   #isWriting = false
+  /** Frames and turns that came since the last write. */
+  #waiting = 0
+  #isCalm = true
 
   /** `lost` is called once, when the connection is no more, whoever ended it. */
   constructor(carrier: Carrier, stream: Duplex, lost: (reason: Error | undefined) => void) {
@@ -37,15 +46,16 @@ export class Pump {
     this.#stream = stream
     this.#copies = stream instanceof Socket
     this.#lost = lost
-    carrier.wake = () => this.#schedule()
+    carrier.wake = () => this.#wake()
+    const take = (chunk: Buffer) => this.#receive(chunk)
     if (stream instanceof Socket) {
-      const inlet = new Inlet(stream, (chunk) => this.#receive(chunk))
+      const inlet = new Inlet(stream, take)
       queueMicrotask(() => inlet.start()) // whoever made the pump is ready for frames by then
-    } else stream.on('data', (chunk: Buffer) => this.#receive(chunk))
+    } else stream.on('data', (chunk: Buffer) => read(take, chunk))
     stream.on('end', () => this.cut())
     stream.on('error', (error: Error) => this.cut(error))
     stream.on('close', () => this.cut())
-    if (!carrier.outbox.isEmpty) this.#schedule()
+    if (!carrier.outbox.isEmpty) this.#wake()
   }
 
   /** Sends what waits, then ends the connection. */
@@ -53,7 +63,7 @@ export class Pump {
     if (this.#state !== 'open') return
     this.#state = 'finishing'
     setTimeout(() => this.cut(), FINISH_MS).unref()
-    this.#schedule()
+    this.#wake()
   }
 
   /** Ends the connection now. */
@@ -76,10 +86,12 @@ export class Pump {
     return true
   }
 
-  #schedule(): void {
-    if (this.#isScheduled) return
+  #wake(): void {
+    this.#waiting += 1
+    if (this.#isScheduled || (this.#isWriting && !this.#carrier.outbox.isOverfull)) return
     this.#isScheduled = true
-    setImmediate(this.#turn)
+    if (this.#isCalm) afterRead(this.#turn)
+    else setImmediate(this.#turn)
   }
 
   readonly #turn = (): void => {
@@ -97,14 +109,18 @@ export class Pump {
       if (this.#state === 'finishing') this.#stream.end()
       return
     }
+    this.#isCalm = this.#waiting <= CALM_FRAMES && size <= CALM_BYTES
+    this.#waiting = 0
     const due = batch.subarray(0, size)
     this.#isWriting = true
     this.#carrier.bytesOut += size
-    this.#stream.write(this.#copies ? due : Buffer.from(due), () => {
-      this.#isWriting = false
-      keep(batch)
-      if (this.#state !== 'closed' && (this.#state === 'finishing' || !this.#carrier.outbox.isEmpty)) this.#flush()
-    })
+    this.#stream.write(this.#copies ? due : Buffer.from(due), this.#flushed)
+    if (this.#copies) keep(batch)
+  }
+
+  readonly #flushed = (): void => {
+    this.#isWriting = false
+    if (this.#state !== 'closed' && (this.#state === 'finishing' || !this.#carrier.outbox.isEmpty)) this.#flush()
   }
 }
 
