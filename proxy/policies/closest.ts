@@ -11,6 +11,15 @@ const ENOUGH_NEARER = 0.2
 const ENOUGH_NEARER_MS = 1
 
 /**
+ * Asking for the round trip to each of a thousand nodes takes longer than all else about a flow. So the nearest are looked
+ * for now and then, and for each flow only these are compared, by what is measured now. More nodes: each flow costs more;
+ * fewer: when all of them became slow, a good one is missed for as long as the list is kept.
+ */
+const SHORT_LIST = 16
+/** Smaller: more is asked; larger: a node that became near is noticed later. Round trips are smoothed over seconds. */
+const KEPT_MS = 500
+
+/**
  * This node first, then by measured round-trip time; fewest open flows breaks ties; unmeasured nodes last. The node that
  * flows have been going to keeps the lead until another is clearly nearer or it has no instance left.
  */
@@ -18,12 +27,14 @@ export const closest: Policy = (running, view) => {
   if (running.length === 0) return []
   const nodes = byNode(running)
   const few = new FirstFew(view.limit)
-  for (const [node, instances] of nodes) addAll(few, instances, distance(node, view), view)
+  for (const node of nearest(running, nodes, view)) {
+    addAll(few, nodes.get(node) as Instance[], distance(node, view), view)
+  }
   const order = few.inOrder()
-  const nearest = (order[0] as Instance).node
+  const lead = (order[0] as Instance).node
   const present = view.memory.node
-  if (present === undefined || present === nearest || !nodes.has(present) || takesTheLead(nearest, present, view)) {
-    view.memory.node = nearest
+  if (present === undefined || present === lead || !nodes.has(present) || takesTheLead(lead, present, view)) {
+    view.memory.node = lead
     return order
   }
   const ahead = new FirstFew(view.limit)
@@ -32,13 +43,35 @@ export const closest: Policy = (running, view) => {
   return [...leading, ...order.filter(({ node }) => node !== present)].slice(0, view.limit)
 }
 
+/** All nodes while they are few; else a short list, with enough instances to try. */
+function nearest(
+  running: readonly Instance[],
+  nodes: ReadonlyMap<NodeId, Instance[]>,
+  view: PolicyView,
+): Iterable<NodeId> {
+  const wanted = Math.max(SHORT_LIST, view.limit)
+  if (nodes.size <= wanted) return nodes.keys()
+  const { memory } = view
+  const now = view.now()
+  if (memory.near?.of === running && memory.near.nodes.length >= wanted && now - memory.near.at < KEPT_MS) {
+    return memory.near.nodes
+  }
+  const few = new FirstFew(wanted)
+  for (const [node, instances] of nodes) {
+    const cost = distance(node, view)
+    if (few.wants(cost)) addAll(few, instances.slice(0, 1), cost, view)
+  }
+  memory.near = { of: running, at: now, nodes: few.inOrder().map(({ node }) => node) }
+  return memory.near.nodes
+}
+
 /** -1 for this node, infinite for a node nobody has measured. */
 function distance(node: NodeId, view: PolicyView): number {
   return view.isHere(node) ? -1 : (view.rttMs(node) ?? Number.POSITIVE_INFINITY)
 }
 
-function takesTheLead(nearest: NodeId, present: NodeId, view: PolicyView): boolean {
-  const near = distance(nearest, view)
+function takesTheLead(lead: NodeId, present: NodeId, view: PolicyView): boolean {
+  const near = distance(lead, view)
   const far = distance(present, view)
   // This node needs no measuring; and between equals (often: both unmeasured) open flows have decided already.
   if (near < 0 || near === far) return true

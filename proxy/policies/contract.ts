@@ -21,6 +21,8 @@ export interface Measures {
   openFlows(instance: InstanceId): number
   /** Evenly in [0, 1). */
   random: () => number
+  /** Milliseconds of a clock that only goes forward. */
+  now: () => number
 }
 
 export interface PolicyView extends Measures {
@@ -39,4 +41,8 @@ export interface PolicyMemory {
   ordinal?: number
   /** Where flows have been going. */
   node?: NodeId
+  /** The nearest nodes of a set of running instances, as they were found at a time. */
+  near?: { of: readonly Instance[]; at: number; nodes: readonly NodeId[] }
+  /** Orders that hold for a set of running instances, by caller. */
+  orders?: { of: readonly Instance[]; limit: number; byCaller: Map<string, readonly Instance[]> }
 }

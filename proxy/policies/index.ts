@@ -45,16 +45,18 @@ const CANDIDATES = 4
 /** Targets whose turn is remembered. Smaller: a round may begin anew on a node that uses very many names. */
 const REMEMBERED = 10_000
 
-export function createBalancer(measures: Omit<Measures, 'random'> & { random?: () => number }): Balancer {
+export function createBalancer(
+  measures: Omit<Measures, 'random' | 'now'> & Partial<Pick<Measures, 'random' | 'now'>>,
+): Balancer {
   const memories = new Map<VipIndex, PolicyMemory>()
   const rttMs = measures.rttMs.bind(measures)
   const isHere = measures.isHere.bind(measures)
   const openFlows = measures.openFlows.bind(measures)
-  const random = measures.random ?? Math.random
+  const { random = Math.random, now = () => performance.now() } = measures
   return {
     order({ service, choice, vip }, entry, caller, limit = CANDIDATES) {
       const memory = remembered(memories, vip)
-      const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random }
+      const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random, now }
       const running = runningOf(entry)
       const instances = orderFor(running, view)
       return {

@@ -8,7 +8,23 @@ import { FirstFew } from './first-few.ts'
  * by a hash of both names; it moves only when its own instance goes, to its second, and back when the first returns.
  * Every agent ranks alike, so a caller that moves to another node keeps its instance.
  */
-export const pinned: Policy = (running, { caller, limit }) => {
+export const pinned: Policy = (running, { caller, limit, memory }) => {
+  if (memory.orders?.of !== running || memory.orders.limit !== limit) {
+    memory.orders = { of: running, limit, byCaller: new Map() }
+  }
+  const { byCaller } = memory.orders
+  const known = byCaller.get(caller)
+  if (known !== undefined) return known
+  if (byCaller.size >= CALLERS) byCaller.clear()
+  const order = ranked(running, caller, limit)
+  byCaller.set(caller, order)
+  return order
+}
+
+/** Callers whose order is kept until the table changes. More than a node has instances; each is a few hundred bytes. */
+const CALLERS = 256
+
+function ranked(running: readonly Instance[], caller: string, limit: number): readonly Instance[] {
   const seed = hash(caller)
   const hashes = hashesOf(running)
   const few = new FirstFew(limit)

@@ -1,3 +1,4 @@
+import { build } from './build.ts'
 import type { Ground } from './ground.ts'
 import { startEcho } from './loads/connections.ts'
 import { type Place, startIperf } from './loads/iperf3.ts'
@@ -77,10 +78,15 @@ export class Bench {
     )
   }
 
+  /** What starts `hedgerow`. */
+  hedgerow(): Promise<string[]> {
+    return this.part('the build', build)
+  }
+
   ours(): Promise<Served> {
     return this.part('hedgerow', async () => {
       const { web, iperf, echo } = await this.origins()
-      const mesh = await BenchMesh.start(this.ground)
+      const mesh = await BenchMesh.start(this.ground, await this.hedgerow())
       const names = await mesh.serve([
         { name: 'web', side: 'b', target: web },
         { name: 'iperf', side: 'b', target: iperf, isUdpToo: true },

@@ -12,14 +12,6 @@ import type { Place } from './loads/iperf3.ts'
  *
  *     a: root, cluster, agent a            b: agent b
  */
-const HEDGEROW = [
-  process.execPath,
-  // As the launcher's first line says, which is not read when Node is named.
-  ...(/^#!.*node\s+(.*)$/m.exec(readFileSync(new URL('../../src/hedgerow.js', import.meta.url), 'utf8'))?.[1] ?? '')
-    .split(/\s+/)
-    .filter((word) => word.startsWith('--')),
-  new URL('../../src/hedgerow.js', import.meta.url).pathname,
-]
 const CLUSTER = 'edge'
 
 export interface ServiceSpec {
@@ -33,30 +25,29 @@ export interface ServiceSpec {
 
 export class BenchMesh {
   readonly #ground: Ground
+  readonly #hedgerow: readonly string[]
   readonly #label: string
   readonly #programs: Program[] = []
   readonly #agents = new Map<Side, Program>()
   #apps = 0
   #running = 0
 
-  private constructor(ground: Ground, label: string) {
+  private constructor(ground: Ground, hedgerow: readonly string[], label: string) {
     this.#ground = ground
+    this.#hedgerow = hedgerow
     this.#label = label
   }
 
-  /** `label` tells the folders of several meshes on one ground apart. */
-  static async start(ground: Ground, label = ''): Promise<BenchMesh> {
-    const mesh = new BenchMesh(ground, label)
+  /** `hedgerow`: what starts it (`build.ts`); `label` tells the folders of several meshes on one ground apart. */
+  static async start(ground: Ground, hedgerow: readonly string[], label = ''): Promise<BenchMesh> {
+    const mesh = new BenchMesh(ground, hedgerow, label)
     const [host, rootPort, clusterPort] = [ground.address('a'), await ground.port(), await ground.port()]
     const ops = async () => ['--ops-listen', `127.0.0.1:${await ground.port()}`]
     await mesh.#start('a', 'root', ['root', '--listen', `${host}:${rootPort}`, ...(await ops())])
     const listen = ['--listen', `${host}:${clusterPort}`, ...(await ops())]
     await mesh.#start('a', 'cluster', ['cluster', '--name', CLUSTER, ...listen], await mesh.#token('cluster'))
     for (const side of ['a', 'b'] as const) {
-      const tunnel = ['--listen', `${ground.address(side)}:${await ground.port()}`]
-      const program = await mesh.#start(side, side, ['agent', '--name', side, ...tunnel], await mesh.#token('node'))
-      mesh.#agents.set(side, program)
-      await until(async () => (await mesh.status(side)).controlLink === 'up', `agent ${side} is linked`)
+      await mesh.#startAgent(side, await mesh.#token('node'))
     }
     return mesh
   }
@@ -101,6 +92,14 @@ export class BenchMesh {
     return (this.#agents.get(side) as Program).pid
   }
 
+  /** Stops an agent, lets its saved table be changed, and starts it again. */
+  async restart<T>(side: Side, change: (savedTable: string) => T): Promise<T> {
+    await (this.#agents.get(side) as Program).stop(10_000)
+    const changed = change(join(this.#state(side), 'agent', 'table.json'))
+    await this.#startAgent(side)
+    return changed
+  }
+
   /** Ends its processes before the ground does. */
   async stop(): Promise<void> {
     for (const program of this.#programs.toReversed()) await program.stop()
@@ -143,15 +142,22 @@ export class BenchMesh {
   }
 
   #cli(argv: readonly string[], timeoutMs = 60_000): Promise<string> {
-    return this.#ground.text('a', [...HEDGEROW, '--state', this.#state('root'), ...argv], timeoutMs)
+    return this.#ground.text('a', [...this.#hedgerow, '--state', this.#state('root'), ...argv], timeoutMs)
+  }
+
+  async #startAgent(side: Side, token?: string): Promise<void> {
+    const tunnel = ['--listen', `${this.#ground.address(side)}:${await this.#ground.port()}`]
+    const program = await this.#start(side, side, ['agent', '--name', side, ...tunnel], token)
+    this.#agents.set(side, program)
+    await until(async () => (await this.status(side)).controlLink === 'up', `agent ${side} is linked`)
   }
 
   /** Starts a role and waits for the summary it prints once it runs. The token goes by environment, which others cannot read. */
   async #start(side: Side, name: string, argv: readonly string[], token?: string): Promise<Program> {
-    const file = `${this.#label}${name}.log`
+    const file = `${this.#label}${name}-${this.#programs.length}.log`
     const state = ['--state', this.#state(name)]
     const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
-    const program = this.#ground.start(side, [...HEDGEROW, ...state, ...argv, '-o', 'json'], { file, env })
+    const program = this.#ground.start(side, [...this.#hedgerow, ...state, ...argv, '-o', 'json'], { file, env })
     this.#programs.push(program)
     await until(() => {
       const said = existsSync(this.#ground.path(file)) ? readFileSync(this.#ground.path(file), 'utf8') : ''

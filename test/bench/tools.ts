@@ -38,7 +38,7 @@ export function machine(tools: ReadonlySet<Tool>): string[] {
 function versionOf(tool: Tool): string {
   const [file, ...args] = TOOLS[tool].version
   const said = saidBy(file, args)
-  return `${tool} ${/(\d+\.\d[\w.+~-]*)/.exec(said)?.[1] ?? '?'}`
+  return `${tool} ${/(?:^|[^\d.])(\d+\.\d[\w.+~-]*)(?=\s|$|,)/.exec(said.replace(/\d+\.\d+\.\d+\.\d+/g, ''))?.[1] ?? '?'}`
 }
 
 /** Some of them say their version on stderr, or with a failing code. */
@@ -46,6 +46,6 @@ function saidBy(file: string, args: readonly string[]): string {
   try {
     return execFileSync('sh', ['-c', 'exec "$@" 2>&1', 'sh', file, ...args], { encoding: 'utf8', timeout: 5_000 })
   } catch (error) {
-    return String((error as { stdout?: unknown }).stdout ?? '')
+    return (error as { stdout?: string }).stdout ?? ''
   }
 }

@@ -27,6 +27,7 @@ export function viewOf(parts: Partial<PolicyView> = {}): PolicyView {
     isHere: () => false,
     openFlows: () => 0,
     random: Math.random,
+    now: () => 0,
     ...parts,
   }
 }

@@ -116,6 +116,29 @@ t.test('closest', async (t) => {
     t.same(ordinals(closest(onNodes(['b', 'a', 'here']), view)), [2, 1, 0])
   })
 
+  t.test(
+    'of very many nodes a short list is kept for half a second, and compared by what is measured now',
+    async (t) => {
+      const many = onNodes(Array.from({ length: 1_000 }, (_, i) => `n${i}`))
+      const rtts = new Map(many.map(({ node, ordinal }) => [node, 10 + ordinal]))
+      let asked = 0
+      let nowMs = 0
+      const rttMs = (node: string) => (asked++, rtts.get(node))
+      const view = viewOf({ rttMs, now: () => nowMs, limit: 2, memory: {} })
+      t.same(ordinals(closest(many, view)), [0, 1], 'the nearest of all')
+      asked = 0
+      rtts.set('n0', 900)
+      t.same(ordinals(closest(many, view)), [1, 2], 'one of the list became slow: seen at once')
+      t.ok(asked < 50, `${asked} round trips asked for, not 1,000`)
+      rtts.set('n500', 0.1)
+      t.same(ordinals(closest(many, view)), [1, 2], 'one outside became near')
+      nowMs += 500
+      t.same(ordinals(closest(many, view)), [500, 1], 'seen with the next list')
+      const fewer = many.filter(({ ordinal }) => ordinal !== 500)
+      t.same(ordinals(closest(fewer, view)), [1, 2], 'other instances run: a new list at once')
+    },
+  )
+
   t.test('the present node leads with all it has, and the others follow', async (t) => {
     const memory = { node: 'p' }
     const rttMs = (node: string) => ({ a: 10, b: 10.1, p: 10.5 })[node]
@@ -125,6 +148,19 @@ t.test('closest', async (t) => {
 })
 
 t.test('pinned to any', async (t) => {
+  t.test('an order that was worked out before holds as long as the same instances run', async (t) => {
+    const running = onNodes(Array.from({ length: 50 }, () => 'n'))
+    const view = viewOf({ caller: 'one', memory: {} })
+    const order = ordinals(pinned(running, view))
+    t.same(ordinals(pinned(running, view)), order)
+    t.not(String(ordinals(pinned(running, { ...view, caller: 'two' }))), String(order), 'each caller has its own')
+    t.same(ordinals(pinned(running, { ...view, limit: 1 })), order.slice(0, 1), 'and each limit')
+    const without = running.filter(({ ordinal }) => ordinal !== order[0])
+    t.equal(ordinals(pinned(without, view))[0], order[1], 'the first has gone: its second')
+    for (let i = 0; i < 1_000; i++) pinned(running, { ...view, caller: `caller ${i}` })
+    t.ok((view.memory.orders?.byCaller.size ?? 0) <= 256, 'callers without end do not fill the memory')
+  })
+
   const running = onNodes(Array.from({ length: 10 }, () => 'n'))
   const callers = Array.from({ length: 2_000 }, (_, i) => `shop.acme.front.prod.${i}`)
   const choose = (caller: string, from: readonly Instance[]) => ordinals(pinned(from, viewOf({ caller })))

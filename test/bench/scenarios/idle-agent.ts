@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bench, Scenario } from '../bench.ts'
 import { until } from '../ground.ts'
+import { extend } from '../known.ts'
 import { dnsperf } from '../loads/dnsperf.ts'
+import type { Place } from '../loads/iperf3.ts'
 import { BenchMesh } from '../mesh.ts'
 import { cpuSeconds, rssMib } from '../proc.ts'
 import { OURS } from '../table.ts'
@@ -33,37 +35,43 @@ export const idleAgent: Scenario = {
   ],
 }
 
-/** Memory and CPU of an agent after it has asked for each of so many services once, as programs on its node would. */
-export async function knowing(
-  bench: Bench,
-  services: number,
-  replicas: number,
-): Promise<{ rss: number; cpu: number; listeners: number; mesh: BenchMesh; names: string[] }> {
+/**
+ * Memory and CPU of an agent that knows so many services, and whose programs have asked for each of them once. To have the cluster
+ * place as many instances would take longer than all the rest: they are written into the agent's saved table (`known.ts`).
+ */
+export async function knowing(bench: Bench, services: number, replicas: number): Promise<Knowing> {
   const { ground } = bench
   const { web } = await bench.origins()
-  const mesh = await BenchMesh.start(ground, `know${services}-`)
-  const names: string[] = []
-  for (let first = 0; first < services; first += 100) {
-    const count = Math.min(100, services - first)
-    const of = Array.from({ length: count }, (_, i) => ({ name: `s${i}`, side: 'b' as const, target: web, replicas }))
-    names.push(...(await mesh.serve(of, 300_000)))
-  }
+  const mesh = await BenchMesh.start(ground, await bench.hedgerow(), `know${services}-`)
+  const [first = ''] = await mesh.serve([{ name: 'web', side: 'b', target: web }])
+  await mesh.place(first)
+  const names = await mesh.restart('a', (table) => extend(table, services, replicas))
+  await until(async () => (await mesh.status('a')).services > services, 'agent a knows them all', 60_000)
   const resolver = await mesh.resolver()
-  await dnsperf(ground, resolver, names, { seconds: Math.ceil(services / 200), perSecond: 400 })
-  await until(async () => (await mesh.status('a')).services >= services, 'agent a knows them all', 60_000)
-  const settled = await settle(mesh)
+  await dnsperf(ground, resolver, names, { seconds: Math.ceil(names.length / 1_000) + 1, perSecond: 1_000 })
+  await settle(mesh)
   const before = cpuSeconds(mesh.pid('a'))
   await sleep(IDLE_SECONDS * 1_000)
   const cpu = ((cpuSeconds(mesh.pid('a')) - before) / IDLE_SECONDS) * 100
-  return { rss: rssMib(mesh.pid('a')), cpu, listeners: settled, mesh, names }
+  return { mesh, web: await mesh.place(first), names, rss: rssMib(mesh.pid('a')), cpu }
 }
 
-/** Until the agent uses next to nothing for a second: listeners are opened and the table is saved. How many listeners. */
-async function settle(mesh: BenchMesh): Promise<number> {
+export interface Knowing {
+  mesh: BenchMesh
+  /** A service of side b. */
+  web: Place
+  names: string[]
+  /** MiB. */
+  rss: number
+  /** % of a core. */
+  cpu: number
+}
+
+/** Until the agent uses next to nothing for a second: listeners are open and the table is saved. */
+async function settle(mesh: BenchMesh): Promise<void> {
   for (let i = 0; i < 30; i++) {
     const before = cpuSeconds(mesh.pid('a'))
     await sleep(1_000)
     if (cpuSeconds(mesh.pid('a')) - before < 0.03) break
   }
-  return (await mesh.status('a')).listeners
 }

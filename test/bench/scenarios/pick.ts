@@ -28,7 +28,7 @@ export const pick: Scenario = {
   ],
 }
 
-/** µs for one pick: the median of runs, since a collection of garbage in one says nothing. */
+/** µs of CPU for one pick: the median of runs, since a collection of garbage in one says nothing. */
 export function pickMicros(policy: (typeof POLICIES)[number], instances = INSTANCES): number {
   const entry = entryOf(instances)
   const rtt = new Map(entry.instances.map(({ node }, i) => [node, { rttMs: 1 + ((i * 7919) % instances) / 10 }]))
@@ -57,9 +57,10 @@ export function pickMicros(policy: (typeof POLICIES)[number], instances = INSTAN
   }
   turn(2_000)
   const runs = Array.from({ length: 9 }, () => {
-    const startedMs = performance.now()
-    turn(500)
-    return ((performance.now() - startedMs) * 1_000) / 500
+    const before = process.threadCpuUsage()
+    turn(2_000)
+    const { user, system } = process.threadCpuUsage(before)
+    return (user + system) / 2_000
   })
   if (chosen === 0) throw new Error('nothing was chosen')
   return median(runs) as number
