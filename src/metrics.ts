@@ -21,7 +21,9 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
 
   return {
     registry,
-    flows: counter('proxy_flows_total', 'Flows that ended, by policy, path, how they ended and protocol.', [
+    /** Called and awaited before the metrics are shown: for what is counted elsewhere, as in the kernel. */
+    beforeScrape: new Set<() => Promise<void>>(),
+    flows: counter('proxy_flows_total', 'Flows that ended (kernel path: that began), by policy, path, how they ended and protocol.', [
       'policy',
       'path',
       'result',
@@ -55,6 +57,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
       ['reason'],
     ),
     flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows that made room for new ones before their time.'),
+    kernelRows: gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries by itself.'),
     candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
     inboundStreams: counter(
       'proxy_inbound_streams_total',

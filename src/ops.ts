@@ -40,7 +40,7 @@ export class Ops {
             return answer(isReady ? 200 : 503, 'application/json', `${JSON.stringify({ ready: isReady, ...claims })}\n`)
           }
           case '/metrics':
-            metrics.registry.metrics().then(
+            scraped(metrics).then(
               (text) => answer(200, metrics.registry.contentType, text),
               (error: unknown) => answer(500, 'text/plain', `${String(error)}\n`),
             )
@@ -73,4 +73,10 @@ export class Ops {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
+}
+
+/** What cannot be read now is shown as it was. */
+async function scraped({ beforeScrape, registry }: Metrics): Promise<string> {
+  await Promise.all([...beforeScrape].map((read) => read().catch(() => undefined)))
+  return registry.metrics()
 }
