@@ -58,6 +58,8 @@ const AgentConfig = Type.Object(
     listen: HostPort,
     /** `host:port` addresses others should try first (a forwarded port, a public address). */
     advertise: Type.Array(HostPort, { maxItems: 16 }),
+    /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
+    udp: Type.Boolean(),
     mode: Type.Enum(['loopback', 'host']),
     /** `auto` takes the first free of 127.16.0.0/12, 127.32.0.0/12, …; host mode: 10.30.0.0/16 or 10.16.0.0/12. */
     prefix: Prefix,
@@ -132,6 +134,7 @@ export function defaults(hostName: string): Config {
       name: name === undefined || name === '' ? 'node' : name,
       listen: '0.0.0.0:7472',
       advertise: [],
+      udp: true,
       mode: 'loopback',
       prefix: 'auto',
       zones: ['local', 'internal'],

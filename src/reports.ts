@@ -45,6 +45,8 @@ export interface PeerReport {
   streams: number
   bytesIn: number
   bytesOut: number
+  /** How datagrams to it go now: sealed over UDP, in frames on carriers, or so because no UDP packet gets through. */
+  datagrams: 'sealed' | 'frames' | 'blocked'
 }
 
 export interface FlowReport {

@@ -19,6 +19,7 @@ import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Member } from './member.ts'
 import { reachableAt } from './own-addresses.ts'
+import { openSealed } from './sealed.ts'
 import type { InstancesHere } from './work.ts'
 
 /*
@@ -74,6 +75,9 @@ export async function openReach(
   })
   const revoked = new Set<NodeId>()
   const direct = directDialer({ exclude: own.isVip })
+  const wanted = hostPort(config.listen)
+  const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
+  const sealed = await openSealed(ground, member, at)
   const peers = life.use(
     openPeers({
       self,
@@ -81,16 +85,15 @@ export async function openReach(
       secure: secureWith(identity, revoked, direct, life),
       accept: inbound.take,
       reach: (node) => table.node(node),
+      sealed,
       clock,
       log,
       metrics,
       drainMs: 0,
     }),
   )
-  const wanted = hostPort(config.listen)
-  const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
   let listener: DirectListener | undefined
-  const tunnelPort = () => listener?.port ?? at.port
+  const tunnelPort = () => at.port
   return {
     peers,
     inbound,
@@ -98,6 +101,7 @@ export async function openReach(
     listen: async () => {
       const shared = { ...at, isBeside: elder !== undefined }
       listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
+      at.port = listener.port
     },
     unlisten: async () => listener?.[Symbol.asyncDispose](),
     tunnelPort,

@@ -5,7 +5,7 @@ import type { Problem } from '../../proxy/intercept/interceptor.ts'
 import type { OutboundParts } from '../../proxy/outbound.ts'
 import type { Balancer } from '../../proxy/policies/index.ts'
 import { trace, type TraceStep } from '../../proxy/trace.ts'
-import type { Peers } from '../../proxy/tunnel/contract.ts'
+import type { Peers, Session } from '../../proxy/tunnel/contract.ts'
 import type { Resolver } from '../../resolver/server.ts'
 import type { AgentConfig } from '../config.ts'
 import { MeshError } from '../errors.ts'
@@ -132,7 +132,7 @@ export function statusOf(view: AgentView): StatusReport {
 }
 
 function peersOf({ peers }: AgentView): PeerReport[] {
-  return Array.from(peers.all(), ({ peer, path, rttMs, carriers, streams, bytesIn, bytesOut }) => ({
+  return Array.from(peers.all(), ({ peer, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams }) => ({
     node: peer,
     path,
     ...(rttMs === undefined ? {} : { rttMs }),
@@ -140,6 +140,7 @@ function peersOf({ peers }: AgentView): PeerReport[] {
     streams,
     bytesIn,
     bytesOut,
+    datagrams: datagrams ?? 'frames',
   }))
 }
 
@@ -278,7 +279,7 @@ function canonical({ service, choice }: Target, [zone = 'local']: readonly strin
   return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
 }
 
-function checksOf({ uplink, interceptor, resolver, identity, config, table }: AgentView): CheckReport {
+function checksOf({ uplink, interceptor, resolver, identity, config, table, peers }: AgentView): CheckReport {
   const hoursLeft = (identity.notAfter.getTime() - Date.now()) / 3_600_000
   const { address, port } = resolver.address
   return {
@@ -311,6 +312,7 @@ function checksOf({ uplink, interceptor, resolver, identity, config, table }: Ag
         finding: resolver.upstreams.map(({ address, port }) => `${address}:${port}`).join(', ') || 'none',
         remedy: 'Names outside the mesh are refused: give --upstream, or a nameserver in /etc/resolv.conf.',
       },
+      udpCheck([...peers.all()], config.udp),
       {
         check: 'interception',
         ok: interceptor.problems().length === 0,
@@ -323,5 +325,19 @@ function checksOf({ uplink, interceptor, resolver, identity, config, table }: Ag
         remedy,
       })),
     ],
+  }
+}
+
+/** Whether sealed packets reach the nodes that datagrams are sent to now. */
+function udpCheck(sessions: readonly Session[], isOn: boolean): CheckReport['checks'][number] {
+  const blocked = sessions.filter(({ datagrams }) => datagrams === 'blocked').map(({ peer }) => peer)
+  const sealed = sessions.filter(({ datagrams }) => datagrams === 'sealed').length
+  const finding = isOn ? `sealed straight to ${sealed} nodes` : 'off; datagrams go over carriers'
+  return {
+    check: 'datagrams over UDP',
+    ok: blocked.length === 0,
+    finding: blocked.length === 0 ? finding : `${finding}; no packet gets through to ${blocked.join(', ')}, frames do`,
+    remedy:
+      'Let UDP through to the port of --listen, as TCP; until then datagrams share the carriers and come late when those are full.',
   }
 }

@@ -6,13 +6,15 @@ import { printJson, printTable } from './output.ts'
 export function peersCommand(program: Command, context: () => Context): void {
   program
     .command('peers')
-    .description('the nodes this one has a session with: path, round-trip time, carriers, streams, bytes')
+    .description(
+      'the nodes this one has a session with: path, round-trip time, carriers, streams, bytes, how datagrams go',
+    )
     .action(async () => {
       const peers = (await agent(context(), '/peers')) as PeerReport[]
       if (context().format === 'json') return printJson(peers)
       printTable(
-        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out'],
-        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut }) => [
+        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams'],
+        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams }) => [
           node,
           path,
           rttMs?.toFixed(2),
@@ -20,6 +22,7 @@ export function peersCommand(program: Command, context: () => Context): void {
           streams,
           bytesIn,
           bytesOut,
+          datagrams,
         ]),
       )
     })

@@ -231,7 +231,7 @@ test('UDP goes dark in the middle of a flow: frames after seconds, and sealed ag
   b.wall!.isBlocked = true
   const from = two.clock.now()
   const tick = () => void stream.datagram(Buffer.from('x'))
-  await two.until(() => session.datagrams === 'frames', tick)
+  await two.until(() => session.datagrams === 'blocked', tick)
   t.ok(two.clock.now() - from <= 4_000, `${two.clock.now() - from} ms of the tunnel's time`)
   t.same(await exchange(two, stream, b.got), [])
   a.wall!.isBlocked = false

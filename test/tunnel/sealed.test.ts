@@ -686,7 +686,7 @@ test('UDP goes silent: frames within about three seconds; it comes back: sealed 
   while (send('x') !== undefined && air.time.now - from < 10_000) await pass(250)
   t.ok(air.time.now - from <= 3_750, `${air.time.now - from} ms`)
   await pass(4_000, () => send('x'))
-  t.equal(near.link.way, 'frames')
+  t.equal(near.link.way, 'blocked')
   air.fate = () => 1
   await pass(4_000, () => send('x'))
   t.equal(near.link.way, 'sealed')
@@ -699,8 +699,8 @@ test('one direction blocked: neither side believes in it', async (t) => {
     send('x')
     far.link.send(1, Buffer.from('y'))
   })
-  t.equal(near.link.way, 'frames')
-  t.equal(far.link.way, 'frames')
+  t.equal(near.link.way, 'blocked')
+  t.equal(far.link.way, 'blocked')
 })
 
 test('loss, doubling and reordering: what arrives is exact, and once', async (t) => {

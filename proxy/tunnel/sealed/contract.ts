@@ -45,8 +45,8 @@ export interface SealedLink {
   /** A SEALED frame. @throws MeshError FRAME_INVALID */
   offered(carrier: SealedCarrier, payload: Buffer): void
   tick(now: number): void
-  /** How datagrams go now. */
-  readonly way: 'sealed' | 'frames'
+  /** How datagrams go now; `blocked`: in frames, as no packet gets through. */
+  readonly way: 'sealed' | 'frames' | 'blocked'
   close(): void
 }
 

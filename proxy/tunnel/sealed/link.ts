@@ -14,6 +14,8 @@ export interface LinkOutside extends ChannelOutside {
   enlist(receive: (packet: Buffer, from: Address) => void): number
   strike(receiver: number): void
   addresses(): string[]
+  /** An address that packets must not go to. */
+  excludes(host: string): boolean
   ended(link: SealedLink): void
   /** Brings the metrics up to date. */
   count(): void
@@ -49,8 +51,9 @@ export class Link implements SealedLink {
     this.#reassembly = new Reassembly(() => outside.now())
   }
 
-  get way(): 'sealed' | 'frames' {
-    return this.#active?.isOpen === true ? 'sealed' : 'frames'
+  get way(): 'sealed' | 'frames' | 'blocked' {
+    if (this.#active?.isOpen === true) return 'sealed'
+    return this.#active?.way.isBlocked === true ? 'blocked' : 'frames'
   }
 
   send(stream: number, payload: Buffer): boolean | undefined {
@@ -81,7 +84,7 @@ export class Link implements SealedLink {
     const offer = decodeOffer(payload)
     if (offer === undefined || !this.#suits(carrier)) return
     const agreed = this.#agreed.get(carrier) ?? this.#offer(carrier)
-    if (agreed.channel !== undefined) return agreed.channel.way.suggest(offer.addresses)
+    if (agreed.channel !== undefined) return // said once on a carrier
     const { sending, receiving } = carrierSecrets(carrier.secrets!, {
       self: this.#outside.self,
       peer: this.#options.peer,
@@ -99,8 +102,8 @@ export class Link implements SealedLink {
     )
     agreed.channel = channel
     channel.way.suggest(this.#known)
-    channel.way.suggest(behind(carrier, offer.addresses))
-    channel.way.suggest(offer.addresses)
+    const offered = [...behind(carrier, offer.addresses), ...offer.addresses]
+    channel.way.suggest(offered.filter(({ host }) => !this.#outside.excludes(host)))
     this.#active ??= channel
   }
 

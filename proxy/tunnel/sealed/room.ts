@@ -9,6 +9,8 @@ import { MAGIC, MAX_PACKET_BYTES, SEAL_BYTES } from './packet.ts'
 export interface RoomOptions {
   self: NodeId
   port: DatagramPort
+  /** Never sent to, whatever a peer offers: addresses of our own overlay. */
+  exclude?: (host: string) => boolean
   now: () => number
   random?: () => number
   metrics?: Metrics
@@ -24,6 +26,7 @@ export class AllSealed implements SealedRoom, LinkOutside {
   readonly self: NodeId
   readonly random: () => number
   readonly now: () => number
+  readonly excludes: (host: string) => boolean
   readonly #port: DatagramPort
   readonly #metrics: Metrics | undefined
   readonly #channels = new Map<number, (packet: Buffer, from: Address) => void>()
@@ -38,10 +41,11 @@ export class AllSealed implements SealedRoom, LinkOutside {
   received = 0
   readonly drops: Partial<Record<Drop, number>> = {}
 
-  constructor({ self, port, now, random = Math.random, metrics }: RoomOptions) {
+  constructor({ self, port, now, exclude = () => false, random = Math.random, metrics }: RoomOptions) {
     this.self = self
     this.#port = port
     this.now = now
+    this.excludes = exclude
     this.random = random
     this.#metrics = metrics
   }

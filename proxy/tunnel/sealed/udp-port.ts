@@ -31,6 +31,7 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
   readonly #v4: Socket | undefined
   readonly #v6: Socket | undefined
   readonly #addresses: (port: number) => string[]
+  #isClosed = false
 
   private constructor(v4: Socket | undefined, v6: Socket | undefined, addresses: (port: number) => string[]) {
     this.#v4 = v4
@@ -78,7 +79,7 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
 
   send(bytes: Buffer, length: number, { host, port }: Address): 'sent' | 'queued' | 'full' {
     const socket = host.includes(':') ? this.#v6 : this.#v4
-    if (socket === undefined || socket.getSendQueueSize() > MAX_QUEUED_BYTES) return 'full'
+    if (socket === undefined || this.#isClosed || socket.getSendQueueSize() > MAX_QUEUED_BYTES) return 'full'
     socket.send(bytes, 0, length, port, host)
     return socket.getSendQueueCount() === 0 ? 'sent' : 'queued'
   }
@@ -92,6 +93,7 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true
     for (const socket of [this.#v4, this.#v6]) if (socket !== undefined) await closed(socket)
   }
 }

@@ -73,6 +73,11 @@ export class Way {
     return this.#state
   }
 
+  /** It was tried, and nothing came back. */
+  get isBlocked(): boolean {
+    return this.#rests > 0
+  }
+
   /** Where packets go while the way is open. */
   get address(): Address | undefined {
     return this.#address

@@ -1,0 +1,46 @@
+import { lookup } from 'node:dns/promises'
+import { isDialable } from '../../proxy/paths/addresses.ts'
+import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
+import type { Ground } from './ground.ts'
+import type { Member } from './member.ts'
+import { reachableAt } from './own-addresses.ts'
+
+/**
+ * Datagrams sealed and straight over UDP: one port for the whole agent, with the number of its tunnel where that is free.
+ * Nothing when the configuration says so, or there is no socket to be had; datagrams go as frames on carriers then.
+ */
+export async function openSealed(
+  { life, self, config, clock, log, metrics }: Ground,
+  { own }: Member,
+  at: { host: string; port: number },
+): Promise<AllSealed | undefined> {
+  if (!config.udp) return undefined
+  let room: AllSealed | undefined
+  try {
+    const { address: host } = await lookup(at.host)
+    const port = life.use(
+      await UdpPort.start(
+        {
+          host,
+          port: at.port,
+          addresses: (port) => reachableAt(host, port, own),
+          onPacket: (packet, from) => room?.receive(packet, from),
+        },
+        log,
+      ),
+    )
+    own.add(port.port)
+    room = new AllSealed({
+      self,
+      port,
+      exclude: (host) => own.isVip(host) || !isDialable(host),
+      now: () => clock.now(),
+      metrics,
+    })
+    return room
+  } catch (error) {
+    log.warn('no UDP for datagrams between nodes, they go over carriers', { error })
+    return undefined
+  }
+}
