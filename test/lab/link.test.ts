@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import t from 'tap'
-import type { Host } from './host.ts'
 import { lab } from './lab.ts'
 import { conditionsOf, printConditions } from './link/conditions.ts'
 import { hasNetem, netemOf } from './link/link.ts'
 import { Transit, Wire } from './link/wire.ts'
+import { linkContract } from '../contracts/link.ts'
 import { lacking, nameFor, destroy } from './namespace.ts'
 import { text } from './program.ts'
 
@@ -123,38 +123,6 @@ t.test('conditions', async (t) => {
   )
 })
 
-/** Connects `count` times, one after the other, and prints how long each took. */
-const KNOCK = `
-const net = require('node:net')
-const [host, port, count] = process.argv.slice(1)
-let left = Number(count)
-const knock = () => {
-  if (left-- === 0) return
-  const from = performance.now()
-  const s = net.connect({ host, port: Number(port), timeout: 2000 })
-  const next = (what) => { s.destroy(); console.log(what); knock() }
-  s.once('connect', () => next(performance.now() - from)).once('timeout', () => next('silence')).once('error', (e) => next(e.code))
-}
-knock()
-`
-const SINK = `
-const net = require('node:net')
-net.createServer((s) => { let bytes = 0; s.on('error', () => {}); s.on('data', (d) => (bytes += d.length)); s.on('end', () => s.end(String(bytes))) })
-  .listen(7000, '0.0.0.0', () => console.log('ready'))
-`
-const SEND = `
-const net = require('node:net')
-const [host, bytes] = process.argv.slice(1)
-const from = performance.now()
-const s = net.connect({ host, port: 7000 })
-s.end(Buffer.alloc(Number(bytes)))
-s.on('data', (d) => console.log(String(d), performance.now() - from))
-`
-
-async function knock(from: Host, to: Host, count = 1): Promise<string[]> {
-  return (await from.text([process.execPath, '-e', KNOCK, to.address, '7000', String(count)])).trim().split('\n')
-}
-
 const skip = (await lacking()) ?? false
 const kinds =
   skip === false ? ((await netemHere()) ? (['user-space', 'netem'] as const) : (['user-space'] as const)) : []
@@ -170,46 +138,7 @@ async function netemHere(): Promise<boolean> {
 }
 
 for (const kind of kinds) {
-  t.test(`a ${kind} link`, async (t) => {
-    await using net = await lab({ publics: ['near', 'far'], conditions: { near: { delayMs: 20 } }, links: kind })
-    const [near, far] = [net.host('near'), net.host('far')]
-    t.equal(net.links, kind)
-    t.equal(near.kind, kind)
-    t.equal(far.kind, 'plain')
-    const sink = await new Promise<AsyncDisposable>((resolve) => {
-      const program = far.spawn([process.execPath, '-e', SINK], { onLine: () => resolve(program) })
-    })
-    await using _sink = sink
-
-    const delayed = (await knock(near, far, 5)).map(Number)
-    t.ok(Math.min(...delayed) >= 39, `a round trip takes twice the delay (${Math.min(...delayed).toFixed(1)} ms)`)
-    await near.change({ delayMs: 60 })
-    const slower = (await knock(near, far, 3)).map(Number)
-    t.ok(Math.min(...slower) >= 119, `changed while it runs (${Math.min(...slower).toFixed(1)} ms)`)
-
-    await near.change({ lossPercent: 100 })
-    t.same(await knock(near, far), ['silence'], 'all lost')
-    await near.change({ lossPercent: 20 })
-    t.match((await knock(near, far, 5)).join(' '), /\d/, 'with a fifth lost connections are still made')
-    await near.change({})
-    t.match((await knock(near, far))[0], /^[\d.]+$/, 'and without loss again')
-
-    await near.change({ rateMbit: 20 })
-    const [bytes, ms] = (await near.text([process.execPath, '-e', SEND, far.address, '500000']))
-      .trim()
-      .split(' ')
-      .map(Number)
-    t.equal(bytes, 500_000, 'every byte comes')
-    t.ok(Number(ms) >= 150, `at 20 Mbit/s 500 kB take 200 ms, less what fits the queue (${ms?.toFixed(0)} ms)`)
-
-    await near.change({ delayMs: 1 })
-    await near.cut()
-    t.match((await knock(near, far))[0], /silence|EHOSTUNREACH/, 'nothing passes a cut link')
-    await near.heal()
-    await near.exec(['ip', 'route', 'replace', 'default', 'via', '203.0.113.254'])
-    t.match((await knock(near, far))[0], /^[\d.]+$/, 'a healed link carries again')
-    await t.rejects(near.change({ lossPercent: 200 }), /lossPercent 200/)
-  })
+  t.test(`a ${kind} link`, (t) => linkContract(kind, { ok: (fact, what) => t.ok(fact, what) }))
 }
 
 t.test('a lab says what it cannot do', { skip }, async (t) => {
