@@ -15,6 +15,9 @@ const RESERVE = 64
 /** Asked of the system at most so often, and never while less than half is used. */
 const LOOK_MS = 20
 
+/** Once they were scarce, flows are taken again at this share of what they may use: not one by one at the edge. */
+const CALM = 0.95
+
 export interface DescriptorsOptions {
   /** Open files this process may have. */
   limit?: number
@@ -30,7 +33,7 @@ export class Descriptors {
   readonly #now: () => number
   readonly #told: { log: Log; metrics: Metrics }
   /** As found at the last look, and what was let in since. */
-  #used = 0
+  #used = Number.POSITIVE_INFINITY
   #lookedAt = Number.NEGATIVE_INFINITY
   #isScarce = false
 
@@ -52,7 +55,7 @@ export class Descriptors {
   has(more: number): boolean {
     this.#used += more
     if (this.#used > this.#usable / 2) this.#look(more)
-    const isScarce = this.#used > this.#usable
+    const isScarce = this.#used > (this.#isScarce ? this.#usable * CALM : this.#usable)
     if (isScarce !== this.#isScarce) this.#tell(isScarce)
     if (isScarce) this.#used -= more
     return !isScarce

@@ -3,6 +3,7 @@ import type { ErrorCode } from '../../src/errors.ts'
 import type { Clock } from '../../src/kit/clock.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { Metrics } from '../../src/metrics.ts'
+import type { Descriptors } from '../descriptors.ts'
 import type { TableView, Target } from '../../src/table/view.ts'
 import type { Caller, Conversation, Datagrams, Flow } from '../flow.ts'
 
@@ -20,6 +21,12 @@ export interface Problem {
   remedy: string
 }
 
+/**
+ * Connections that may wait to be accepted (listen(2); the kernel cuts it to `net.core.somaxconn`, 4,096 by default). One is
+ * accepted in each turn of the event loop; a SYN beyond the queue is dropped, and sent again a second later.
+ */
+export const BACKLOG = 4_096
+
 /** What every interceptor is given. */
 export interface InterceptParts {
   readonly table: TableView
@@ -27,6 +34,8 @@ export interface InterceptParts {
   readonly onFlow: (flow: Flow) => void
   /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
   readonly onConversation?: (conversation: Conversation) => Datagrams | undefined
+  /** Whether a connection may still be taken; without it, always. */
+  readonly descriptors?: Pick<Descriptors, 'has'>
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics

@@ -6,7 +6,8 @@ import { Lifetime } from '../../src/kit/lifetime.ts'
 import { bindShared } from '../../src/kit/share.ts'
 import type { Caller, FlowReply } from '../flow.ts'
 import type { Credentials } from './credentials.ts'
-import type { InterceptParts, Interceptor, Problem } from './interceptor.ts'
+import { resetSocket } from '../reset.ts'
+import { BACKLOG, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
 import { type Naming, targetOf } from './target-of.ts'
 
 /** What SOCKS and HTTP listeners share: a door on loopback, a handshake with limits, a name, a flow. */
@@ -17,7 +18,7 @@ export interface ProxyOptions {
   port: number
   /** The agent that is taken over from listens there still. */
   isBeside?: boolean
-  /** Handshakes under way; more connections are closed at once. */
+  /** Handshakes under way, of 16 KiB at most each; more connections are reset at once. */
   handshakes?: number
   /** Until the request must be complete. */
   handshakeMs?: number
@@ -72,12 +73,16 @@ export class ProxyDoor implements Interceptor {
   /** @throws MeshError LISTEN_FAILED */
   static start(kind: ProxyKind, options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
     const { mode } = kind
-    const { host = '127.0.0.1', port, isBeside = false, handshakes = 256, handshakeMs = 10_000 } = options
+    const { host = '127.0.0.1', port, isBeside = false, handshakes = 4_096, handshakeMs = 10_000 } = options
     return Lifetime.open(async (life) => {
       const greeting = new Set<Socket>()
+      let wasFull = false
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-        if (greeting.size >= handshakes) {
-          socket.destroy()
+        const isFull = greeting.size >= handshakes
+        if (isFull && !wasFull) parts.log.warn('connections refused, too many handshakes are under way', { mode })
+        wasFull = isFull
+        if (isFull || parts.descriptors?.has(0) === false) {
+          resetSocket(socket)
           return
         }
         greeting.add(socket)
@@ -191,7 +196,7 @@ async function hand(asked: Asked, socket: Socket, mode: 'socks' | 'http', parts:
 
 async function listen(server: Server, host: string, port: number, isBeside: boolean): Promise<void> {
   try {
-    server.listen(bindShared({ host, port, isBeside }))
+    server.listen(bindShared({ host, port, isBeside }), BACKLOG)
     await once(server, 'listening')
   } catch (error) {
     throw new MeshError('LISTEN_FAILED', { address: host, port }, { cause: error })

@@ -9,7 +9,7 @@ import type { Target } from '../../src/table/view.ts'
 import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
 import { resetSocket } from '../reset.ts'
 import { type DatagramClient, DatagramDoor } from './datagrams.ts'
-import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
+import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
 
 /*
  *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table; its open flows go on)
@@ -227,7 +227,7 @@ export class VipListeners implements Interceptor {
     try {
       // bound in this very call: whoever asked for the name may connect as soon as the answer is out; and to be
       // shared with the agent that takes over
-      server.listen(new BoundSocket({ host: address, port, ipv6Only: true, reusePort: true }))
+      server.listen(new BoundSocket({ host: address, port, ipv6Only: true, reusePort: true }), BACKLOG)
     } catch (error) {
       delete place.server
       this.#failed(place, error as NodeJS.ErrnoException)

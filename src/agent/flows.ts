@@ -77,7 +77,7 @@ export async function openFlows(
     await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
   )
   const onFlow = (flow: Flow) => void outbound(flow, parts)
-  const intercept = { table, clock, log, metrics, onFlow, onConversation: datagrams.begin }
+  const intercept = { table, descriptors, clock, log, metrics, onFlow, onConversation: datagrams.begin }
   return { book, parts, intercept, peek: createBalancer(measures) }
 }
 

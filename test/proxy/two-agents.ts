@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
@@ -119,6 +119,11 @@ export class Agents implements AsyncDisposable {
 
   call(service: ServiceId): Promise<Client> {
     return Client.connect(8080, this.vip(service))
+  }
+
+  /** The same without waiting: for connections that may be refused. */
+  dial(service: ServiceId): Client {
+    return new Client(connect({ host: this.vip(service), port: 8080, allowHalfOpen: true }))
   }
 
   /** Starts a node, or starts it again under its old address. */

@@ -1,0 +1,211 @@
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import t from 'tap'
+import { openMetrics } from '../../src/metrics.ts'
+import { Descriptors, openFiles, openFilesLimit } from '../../proxy/descriptors.ts'
+import { Turns } from '../../proxy/turns.ts'
+import { pressure } from '../soak/press.ts'
+import { Agents, endOf } from './two-agents.ts'
+import { echo, keptLog, serve, until } from './world.ts'
+
+/** What many callers, slow ones and hostile ones may cost an agent. */
+
+const CART = 'shop.acme.cart.prod'
+const STOCK = 'shop.acme.stock.prod'
+
+t.test('turns', async (t) => {
+  const turns = new Turns<string>(2)
+  const begun: string[] = []
+  const take = (key: string, name: string) => turns.take(key, () => begun.push(name))
+  take('a', 'a1')
+  take('a', 'a2')
+  take('a', 'a3')
+  const giveUp = take('a', 'a4')
+  take('a', 'a5')
+  take('b', 'b1')
+  t.same(begun.splice(0), ['a1', 'a2', 'b1'], 'two of each key, and one key waits for no other')
+  t.equal(turns.waiting, 3)
+  giveUp()
+  giveUp()
+  t.equal(turns.waiting, 2)
+  turns.done('a')
+  turns.done('a')
+  t.same(begun.splice(0), ['a3', 'a5'], 'in their order, without who gave up')
+  let isIdle = false
+  const idle = turns.onIdle().then(() => (isIdle = true))
+  turns.done('a')
+  turns.done('a')
+  t.notOk(isIdle)
+  turns.done('b')
+  await idle
+  take('a', 'a6')
+  t.same(begun, ['a6'])
+  t.equal(turns.waiting, 0)
+})
+
+t.test('descriptors', async (t) => {
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  let now = 0
+  let open = 10
+  let looks = 0
+  const count = () => (looks++, open)
+  const descriptors = new Descriptors({ log, metrics }, { limit: 1_000, count, now: () => now })
+  t.ok(Array.from({ length: 400 }, () => descriptors.has(1)).every(Boolean))
+  t.equal(looks, 1, 'while there are plenty nobody looks again')
+  open = 890
+  for (let flow = 0; flow < 60; flow++) descriptors.has(1)
+  now += 20
+  t.ok(descriptors.has(10), '900 of 1,000')
+  t.notOk(descriptors.has(1), 'the rest is the reserve')
+  t.notOk(descriptors.has(1))
+  t.ok(descriptors.isScarce)
+  t.equal(looks, 2, 'between looks it is counted on')
+  open = 500
+  now += 20
+  t.ok(descriptors.has(1), 'they are back')
+  t.notOk(descriptors.isScarce)
+  t.same(
+    log.lines.map(({ level, sentence }) => [level, sentence]),
+    [
+      ['warn', 'descriptors are scarce, new flows are refused'],
+      ['info', 'descriptors are there again'],
+    ],
+    'told once each',
+  )
+  const small = new Descriptors({ log, metrics }, { limit: 100, count: () => 36, now: () => now })
+  t.ok(small.has(0))
+  t.notOk(small.has(1), 'never less than 64')
+  t.ok(Math.abs(openFiles() - readdirSync('/proc/self/fd').length) <= 2, 'the system is believed')
+  t.ok(openFilesLimit() > 64)
+})
+
+t.test('fifteen hundred connections at once: queued, not dropped', async (t) => {
+  const { answered, connections } = await pressure(1_500)
+  t.equal(answered, connections)
+})
+
+t.test('who waits too long for a turn is refused; a service that hangs holds up no other', async (t) => {
+  await using served = await serve(echo)
+  await using hanging = await serve(() => undefined)
+  await using agents = await Agents.start({
+    services: [
+      { id: CART, on: ['edge/far'] },
+      { id: STOCK, on: ['edge/far'] },
+    ],
+    endpoints: {
+      [`${CART}.0`]: { host: '127.0.0.1', port: hanging.port },
+      [`${STOCK}.0`]: { host: '127.0.0.1', port: served.port },
+    },
+    outbound: { opening: 1, waitMs: 50 },
+    peers: { limits: { openTimeoutMs: 60_000 } },
+  })
+  const { parts } = agents.near
+  parts.turns.take(CART, () => undefined) // a flow that is being opened, and never is
+  const late = await agents.call(CART)
+  t.equal(await late.closed, 'ECONNRESET')
+  t.match(agents.near.book.failures()[0], { end: 'too-many', reason: /being opened/ })
+  const gone = await agents.call(CART)
+  gone.socket.destroy()
+  await until(() => agents.near.book.size === 0 && parts.turns.waiting === 0)
+
+  const other = await agents.call(STOCK)
+  other.socket.end('hello')
+  await other.ended
+  t.equal(other.text, 'hello')
+  const next = await agents.call(CART)
+  parts.turns.done(CART)
+  await until(() => hanging.sockets.length === 1)
+  next.socket.destroy()
+})
+
+t.test('no descriptors: new flows are refused with RST, and taken again when there are some', async (t) => {
+  let left = 20
+  await using served = await serve(echo)
+  await using agents = await Agents.start({
+    services: [{ id: CART, on: ['edge/far'] }],
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    descriptors: (node) => ({ has: () => node !== 'near' || left-- > 0 }),
+  })
+  const ask = async () => {
+    const client = agents.dial(CART)
+    client.socket.end('hello')
+    const end = await client.closed
+    return end === 'ok' ? client.text : end
+  }
+  const first = await Promise.all(Array.from({ length: 10 }, ask))
+  t.same(new Set(first), new Set(['hello']))
+  left = 0
+  t.equal(await ask(), 'ECONNRESET')
+  t.match(agents.near.book.failures()[0], { end: 'too-many', reason: 'no descriptors are left' })
+  left = 20
+  t.equal(await ask(), 'hello')
+})
+
+t.test('a process with few descriptors', async (t) => {
+  const script = `
+    import { pressure } from './test/soak/press.ts'
+    const { answered, failures } = await pressure(400, { real: true })
+    const after = await pressure(20, { real: true })
+    console.log(JSON.stringify({ answered, failures, after: after.answered }))
+  `
+  const argv = ['-c', 'ulimit -n 600 && exec "$0" --input-type=module -e "$1"', process.execPath, script]
+  const ran = spawnSync('sh', argv, { encoding: 'utf8', timeout: 60_000 })
+  const told = JSON.parse(ran.stdout || '{}') as { answered: number; failures: Record<string, number>; after: number }
+  t.comment(JSON.stringify(told))
+  t.ok(told.answered > 50 && told.answered < 400, `some are answered (${told.answered})${ran.stderr}`)
+  t.equal(told.answered + (told.failures['ECONNRESET'] ?? 0), 400, 'and all others are told at once')
+  t.equal(told.after, 20, 'then it goes on')
+})
+
+t.test('callers that read nothing cost one window each, and hold up nobody', async (t) => {
+  const CALLERS = 120
+  await using served = await serve((socket) => {
+    const block = Buffer.alloc(65_536)
+    const fill = (): void => {
+      while (socket.writable && socket.write(block));
+    }
+    socket.on('drain', fill)
+    socket.once('data', fill)
+  })
+  await using quick = await serve(echo)
+  await using agents = await Agents.start({
+    services: [
+      { id: CART, on: ['edge/far'] },
+      { id: STOCK, on: ['edge/far'] },
+    ],
+    endpoints: {
+      [`${CART}.0`]: { host: '127.0.0.1', port: served.port },
+      [`${STOCK}.0`]: { host: '127.0.0.1', port: quick.port },
+    },
+  })
+  const host = agents.vip(CART)
+  const sockets: Socket[] = []
+  const before = process.memoryUsage().arrayBuffers
+  for (let i = 0; i < CALLERS; i++) {
+    const socket = connect({ host, port: 8080 })
+    void endOf(socket)
+    socket.pause()
+    socket.write('everything, please')
+    sockets.push(socket)
+  }
+  const received = () => agents.near.book.flows().reduce((sum, flow) => sum + flow.received, 0)
+  let last = -1
+  await until(() => agents.near.book.flows().length === CALLERS)
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    const now = received()
+    if (now === last) break
+    last = now
+  }
+  const held = (process.memoryUsage().arrayBuffers - before) / CALLERS
+  t.ok(held < 1_500 * 1024, `${Math.round(held / 1024)} KiB of buffers for each, in both agents and the instance`)
+  const client = await agents.call(STOCK)
+  client.socket.end('hello')
+  await client.ended
+  t.equal(client.text, 'hello')
+  for (const socket of sockets) socket.destroy()
+  await until(() => agents.near.book.size === 0 && agents.node('far').inbound.size === 0)
+  t.pass('and leave nothing')
+})
