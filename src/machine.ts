@@ -8,7 +8,7 @@ import type { NodeFacts } from './orchestrator/spec.ts'
 export function machineFacts(
   id: NodeId,
   config: AgentConfig,
-  told: { addresses: string[]; runtimes: string[]; version: string },
+  told: Pick<NodeFacts, 'addresses' | 'coordinate' | 'runtimes' | 'version'>,
 ): NodeFacts {
   const { memoryMb, vcpus, labels, location, area } = config
   return {

@@ -1,3 +1,4 @@
+import type { Coordinate } from './coordinate.ts'
 import type { NodeId } from './ids.ts'
 
 /** How to reach a node. An address counts only once the certificate behind it is this node's. */
@@ -7,4 +8,6 @@ export interface NodeReach {
   addresses: readonly string[]
   /** `wss://host:port/relay` of the relays it keeps a link to. */
   relays: readonly string[]
+  /** Where it is in the network, once it knows. */
+  coordinate?: Coordinate
 }

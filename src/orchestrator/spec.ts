@@ -1,4 +1,5 @@
 import type { ChoiceKey } from '../model/choice.ts'
+import type { Coordinate } from '../model/coordinate.ts'
 import type { InstanceId, NodeId, ServiceId } from '../model/ids.ts'
 import type { InstanceState } from '../model/instance.ts'
 import type { AllowRule } from '../model/service.ts'
@@ -104,6 +105,7 @@ export interface NodeFacts {
   runtimes: string[]
   arch: string
   addresses: string[]
+  coordinate?: Coordinate
   labels: Record<string, string>
   location?: { lat: number; lon: number }
   area?: string

@@ -205,7 +205,16 @@ const savedFile = Compile(
               state: Type.Enum([...INSTANCE_STATES]),
             }),
           ),
-          nodes: Type.Array(Type.Object({ id: text, addresses: Type.Array(text), relays: Type.Array(text) })),
+          nodes: Type.Array(
+            Type.Object({
+              id: text,
+              addresses: Type.Array(text),
+              relays: Type.Array(text),
+              coordinate: Type.Optional(
+                Type.Object({ at: Type.Array(Type.Number()), height: Type.Number(), error: Type.Number() }),
+              ),
+            }),
+          ),
         }),
       ),
     }),

@@ -112,7 +112,9 @@ export class Cluster implements AsyncDisposable {
       const reachOf = (node: NodeId): NodeReach | undefined => {
         const facts = books.nodes.get(nameOf(node))?.facts
         const relays = relayUrl === undefined ? [] : [relayUrl]
-        return facts === undefined ? undefined : { id: node, addresses: facts.addresses, relays }
+        if (facts === undefined) return undefined
+        const { addresses, coordinate } = facts
+        return { id: node, addresses, relays, ...(coordinate === undefined ? {} : { coordinate }) }
       }
       const isRevoked = (node: NodeId) => (books.revoked.get(node)?.until ?? 0) > clock.wall()
       const revoked = () => books.revoked.keys().filter(isRevoked)

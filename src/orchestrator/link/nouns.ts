@@ -1,5 +1,6 @@
 import Type, { type TSchema } from 'typebox'
 import { POLICIES } from '../../model/choice.ts'
+import { AXES, FARTHEST_MS } from '../../model/coordinate.ts'
 import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../model/change.ts'
 import { INSTANCE_STATES, type Instance } from '../../model/instance.ts'
 import type { NodeReach } from '../../model/node.ts'
@@ -36,8 +37,19 @@ const ChoiceKey = Type.String({ pattern: `^(any|\\d{1,6})\\.(${POLICIES.join('|'
 const State = Type.Enum([...INSTANCE_STATES])
 const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })
 
+const CoordinateOf = Type.Object({
+  at: Type.Array(Type.Number({ minimum: -FARTHEST_MS, maximum: FARTHEST_MS }), { minItems: AXES, maxItems: AXES }),
+  height: Type.Number({ minimum: 0, maximum: FARTHEST_MS }),
+  error: Type.Number({ minimum: 0, maximum: 1 }),
+})
+
 export const Reach = as<NodeReach>(
-  Type.Object({ id: NodeIdText, addresses: many(text(300), 64), relays: many(text(500), 16) }),
+  Type.Object({
+    id: NodeIdText,
+    addresses: many(text(300), 64),
+    relays: many(text(500), 16),
+    coordinate: Type.Optional(CoordinateOf),
+  }),
 )
 
 export const InstanceOf = as<Instance>(
@@ -85,6 +97,7 @@ export const Facts = as<NodeFacts>(
     runtimes: many(text(64), 32),
     arch: text(32),
     addresses: many(text(300), 64),
+    coordinate: Type.Optional(CoordinateOf),
     labels: Type.Record(text(64), text(256), { maxProperties: 64 }),
     location: Type.Optional(Location),
     area: Type.Optional(text(64)),
