@@ -7,11 +7,22 @@
  *     dialling too, and its own  ◀──HELLO b────── proposes b
  *     id is smaller: answers a   ──HELLO a────▶  takes a
  *                both carriers are in session a
+ *
+ * A node that is restarted for an upgrade runs twice for a while: the old process has said DRAIN and finishes its flows in the
+ * old session (leaving), the new one, another incarnation, begins a session of its own. A process that is gone without a word
+ * leaves a session that is cut as soon as its successor is heard.
  */
 export interface SessionKey {
   id: string
   /** Of the peer, when the session began. */
   incarnation: string
+}
+
+/** The sessions held with one node. */
+export interface HeldKeys {
+  current: SessionKey | undefined
+  /** Of processes that said DRAIN; `current` may be among them until it has a successor. */
+  leaving: readonly SessionKey[]
 }
 
 export interface Agreement {
@@ -22,22 +33,26 @@ export interface Agreement {
 
 /** The accepting side's answer to a proposal. `pending` is our own proposal while we dial the same peer. */
 export function answerProposal(
-  mine: { isFirst: boolean; current: SessionKey | undefined; pending: string | undefined },
+  mine: HeldKeys & { isFirst: boolean; pending: string | undefined },
   theirs: { session: string; incarnation: string },
 ): Agreement {
-  if (mine.current !== undefined && mine.current.incarnation === theirs.incarnation) {
-    return { id: mine.current.id, cutsCurrent: false }
-  }
-  const id = mine.isFirst && mine.pending !== undefined ? mine.pending : theirs.session
-  return { id, cutsCurrent: mine.current !== undefined }
+  const { current, leaving, isFirst, pending } = mine
+  const held = [current, ...leaving].find((key) => key?.incarnation === theirs.incarnation)
+  if (held !== undefined) return { id: held.id, cutsCurrent: false }
+  const id = isFirst && pending !== undefined ? pending : theirs.session
+  return { id, cutsCurrent: isCut({ current, leaving }) }
 }
 
 /** The dialler's reading of the answer. */
-export function readAnswer(
-  current: SessionKey | undefined,
-  answer: { session: string; incarnation: string },
-): Agreement {
-  if (current === undefined) return { id: answer.session, cutsCurrent: false }
-  const isSame = current.id === answer.session && current.incarnation === answer.incarnation
-  return { id: answer.session, cutsCurrent: !isSame }
+export function readAnswer(held: HeldKeys, answer: { session: string; incarnation: string }): Agreement {
+  const isSame = (key: SessionKey | undefined) => key?.id === answer.session && key.incarnation === answer.incarnation
+  const isHeld = isSame(held.current) || held.leaving.some(isSame)
+  return { id: answer.session, cutsCurrent: !isHeld && isCut(held) }
+}
+
+function isCut({ current, leaving }: HeldKeys): boolean {
+  return (
+    current !== undefined &&
+    !leaving.some(({ id, incarnation }) => id === current.id && incarnation === current.incarnation)
+  )
 }

@@ -3,11 +3,13 @@ import { FRAME, FrameDecoder, frameInvalid, type FrameSink, type FrameType } fro
 import { decodeHello, encodeHello, type Hello } from './hello.ts'
 import { Pulse } from './liveness.ts'
 import { Outbox } from './outbox.ts'
+import type { CarrierSecrets } from './sealed/contract.ts'
 
 /** Where a carrier's frames go once it belongs to a session. */
 export interface FrameUser {
-  data(stream: number, piece: Buffer): void
-  frame(carrier: Carrier, type: FrameType, stream: number, payload: Buffer): void
+  data(carrier: Carrier, stream: number, piece: Buffer): void
+  place(carrier: Carrier, stream: number, run: number, offset: number): void
+  frame(carrier: Carrier, type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
   rtt(carrier: Carrier, rttMs: number): void
   ignored(): void
 }
@@ -33,7 +35,13 @@ export class Carrier implements FrameSink {
   wake: () => void = () => undefined
   number = 0
   peerWindowBytes = 0
+  /** What the peer can do (hello.ts). */
+  peerFeatures = 0
+  /** Keys can be had from TLS beneath; set by whoever greets. */
+  secrets: CarrierSecrets | undefined
+  /** Streams that send here. */
   streams = 0
+  /** Bytes of theirs that wait to be sent. */
   backlog = 0
   bytesIn = 0
   bytesOut = 0
@@ -66,6 +74,7 @@ export class Carrier implements FrameSink {
     this.#user = user
     this.number = hello.carrier
     this.peerWindowBytes = hello.windowBytes
+    this.peerFeatures = hello.features
   }
 
   /** Both ends stop putting streams here; those that are here go on. */
@@ -100,10 +109,14 @@ export class Carrier implements FrameSink {
   // ── FrameSink ──
 
   data(stream: number, piece: Buffer): void {
-    this.#user?.data(stream, piece)
+    this.#user?.data(this, stream, piece)
   }
 
-  frame(type: FrameType, stream: number, payload: Buffer): void {
+  place(stream: number, run: number, offset: number): void {
+    this.#user?.place(this, stream, run, offset)
+  }
+
+  frame(type: FrameType, stream: number, payload: Buffer, isFlagged = false): void {
     if (type === FRAME.HELLO) return this.#greeted(decodeHello(payload))
     if (type === FRAME.PING) return this.outbox.control(FRAME.PONG, 0, payload)
     if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(4))
@@ -111,7 +124,7 @@ export class Carrier implements FrameSink {
       this.#heardDrain = true
       return this.drain()
     }
-    this.#user?.frame(this, type, stream, payload)
+    this.#user?.frame(this, type, stream, payload, isFlagged)
   }
 
   unknown(): void {

@@ -12,7 +12,7 @@ import type { PathKind } from './contract.ts'
 import { Deadline, unlessAborted } from './deadline.ts'
 import { greet, type Meet } from './greet.ts'
 import { PROTOCOL_VERSION, type Hello } from './hello.ts'
-import { keyOf, type Known } from './known.ts'
+import { keysOf, proposalOf, type Known } from './known.ts'
 import type { Meters } from './meters.ts'
 import type { Pump } from './pump.ts'
 import type { TunnelSession } from './session.ts'
@@ -42,6 +42,8 @@ export interface ConnectOptions {
   meters: Meters
   /** What streams of ours start with. */
   windowBytes: number
+  /** What this node can do (FEATURE in hello.ts). */
+  features: number
   /** Aborts when this node goes away. */
   closing: AbortSignal
   know: (node: NodeId) => Known
@@ -93,10 +95,10 @@ export class Connector {
   async #propose(known: Known, link: Link): Promise<TunnelSession> {
     known.proposal ??= randomBytes(16).toString('hex')
     known.carrierNumber += 2
-    const proposal = this.#hello(known.session?.key.id ?? known.proposal, known.carrierNumber)
+    const proposal = this.#hello(proposalOf(known) ?? known.proposal, known.carrierNumber)
     let joined: TunnelSession | undefined
     const meet: Meet = (theirs, carrier, pump) => {
-      const agreement = readAnswer(keyOf(known), theirs)
+      const agreement = readAnswer(keysOf(known), theirs)
       const session = this.#options.join(known, { agreement, theirs, carrier, pump, isDialler: true, cuts: link.cuts })
       joined = session
       return (reason) => session.lost(carrier, reason)
@@ -115,7 +117,7 @@ export class Connector {
     const link = { stream, path: raw.path, cuts: known.cuts }
     await this.#greet(link, (theirs, carrier, pump) => {
       const pending = known.dials > 0 ? known.proposal : undefined
-      const agreement = answerProposal({ isFirst: self < peer, current: keyOf(known), pending }, theirs)
+      const agreement = answerProposal({ isFirst: self < peer, ...keysOf(known), pending }, theirs)
       carrier.greet(this.#hello(agreement.id, theirs.carrier))
       const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts })
       return (reason) => session.lost(carrier, reason)
@@ -148,7 +150,14 @@ export class Connector {
 
   #hello(session: string, carrier: number): Hello {
     const { windowBytes } = this.#options
-    return { version: PROTOCOL_VERSION, carrier, windowBytes, features: 0, incarnation: this.#incarnation, session }
+    return {
+      version: PROTOCOL_VERSION,
+      carrier,
+      windowBytes,
+      features: this.#options.features,
+      incarnation: this.#incarnation,
+      session,
+    }
   }
 }
 

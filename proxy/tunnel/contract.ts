@@ -79,6 +79,8 @@ export interface Session {
   readonly streams: number
   readonly bytesIn: number
   readonly bytesOut: number
+  /** How datagrams go now: sealed, straight over UDP; in frames on a carrier; or so because no UDP packet gets through. */
+  readonly datagrams?: 'sealed' | 'frames' | 'blocked'
   /** Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. */
   open(request: Buffer, events: StreamEvents): Stream
 }

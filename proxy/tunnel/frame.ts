@@ -12,27 +12,33 @@ import { MeshError } from '../../src/errors.ts'
  *     │ payload …
  *
  *     HELLO     0   see hello.ts; the first frame in each direction, never again
- *     OPEN      n   the request, opaque, ≤ 1,024 bytes
+ *     OPEN      n   the request, opaque, ≤ 1,024 bytes. Flagged: said once before, on a carrier that is gone
  *     OPENED    n   empty
  *     REFUSED   n   u8 index into REFUSALS
- *     DATA      n   bytes of the flow, within the window. Flag 1 is kept for a leading u64 offset (not sent yet)
+ *     DATA      n   bytes of the flow, within the window. Flagged: led by u16 run and u48 offset, see below
  *     END       n   the sender sends no more; the other direction goes on
  *     RESET     n   both directions are dead
- *     ACK       n   u64 bytes of this stream consumed so far, u32 window: the other side may send up to their sum
+ *     ACK       n   u64 bytes of this stream consumed so far (and one more for END, where flows may resume), u32 window: the
+ *                   other side may send up to their sum
  *     PING      0   8 bytes, sent back as PONG
  *     DATAGRAM  n   one datagram of a stream that was opened for them, ≤ 65,507 bytes; dropped when the carrier is behind
  *     DRAIN     0   u8 scope. 0: no new streams on this carrier; 1: none in this session (the node goes away)
  *     GOAWAY    0   u8 reason, u32 ms to wait before coming back
- *     RESUME    *   kept for flows that outlive their carrier
+ *     SEALED    0   where and how datagrams may come straight over UDP, see sealed/offer.ts
+ *     RESUME    0   what came of streams whose carrier is gone, see resume.ts
+ *
+ * A stream's DATA runs on one carrier at a time. A sender that moves it (or lost its carrier) begins a new run there: one
+ * flagged DATA says the run's number and from which byte on, perhaps some that came already; what follows on that carrier is
+ * unflagged. The reader drops what it has and whatever else still comes on carriers of older runs.
  *
  * Payloads may grow at the end up to the bound in RULES; what a reader does not know there it skips. Unknown types are an
  * error before HELLO and skipped and counted afterwards (SEC-30).
  *
  * The decoder is free of I/O and holds at most one frame. DATA is never put together: its pieces leave as they come.
  *
- *                 ┌─ DATA ────▶ pieces ──────────────┐
- *     ─▶ header ──┼─ known ───▶ whole (kept if split) ┼─▶ header
- *                 ├─ unknown ─▶ skipped, counted ────┘
+ *                 ┌─ DATA ──(flagged: place)──▶ pieces ┐
+ *     ─▶ header ──┼─ known ───▶ whole (kept if split) ───┼─▶ header
+ *                 ├─ unknown ─▶ skipped, counted ─────┘
  *                 └─ broken rule ─▶ throws FRAME_INVALID, for good
  *
  * Hot path: no promise, no copy of DATA; guarded by test/bench/tunnel-micro.ts.
@@ -52,10 +58,15 @@ export const FRAME = {
   DRAIN: 12,
   GOAWAY: 13,
   RESUME: 14,
+  SEALED: 15,
 } as const
 export type FrameType = (typeof FRAME)[keyof typeof FRAME]
 
 export const HEADER_BYTES = 8
+/** The one flag in use: a DATA frame that says its place, an OPEN that is said again. */
+export const FLAGGED = 0x20
+/** u16 run and u48 offset, in a flagged DATA. */
+export const PLACE_BYTES = 8
 /** Larger and one frame holds the carrier longer; smaller and headers cost more. Also the bound of every length field. */
 export const MAX_PAYLOAD = 64 * 1024
 export const MAX_OPEN_BYTES = 1024
@@ -90,6 +101,8 @@ const RULES: readonly (Rule | undefined)[] = (() => {
   rule(FRAME.DATAGRAM, 'stream', 0, MAX_DATAGRAM)
   rule(FRAME.DRAIN, 'carrier', 1, 64)
   rule(FRAME.GOAWAY, 'carrier', 5, 256)
+  rule(FRAME.SEALED, 'carrier', 8, 1024)
+  rule(FRAME.RESUME, 'carrier', 4, MAX_PAYLOAD)
   return rules
 })()
 
@@ -97,8 +110,10 @@ const RULES: readonly (Rule | undefined)[] = (() => {
 export interface FrameSink {
   /** A piece of a DATA frame, never empty; a view of the chunk that was pushed. */
   data(stream: number, piece: Buffer): void
+  /** The stream's DATA goes on here: its run, and from which byte of the stream on. */
+  place(stream: number, run: number, offset: number): void
   /** Any other known frame. `payload` is only good during the call. */
-  frame(type: FrameType, stream: number, payload: Buffer): void
+  frame(type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
   /** A frame of a type this version does not know was skipped. */
   unknown(type: number): void
 }
@@ -116,7 +131,8 @@ export class FrameDecoder {
   #type = 0
   #stream = 0
   #left = 0
-  #mode: 'header' | 'pieces' | 'whole' | 'skip' = 'header'
+  #isFlagged = false
+  #mode: 'header' | 'place' | 'pieces' | 'whole' | 'skip' = 'header'
   #kept = NOTHING
   #keptFill = 0
 
@@ -138,6 +154,9 @@ export class FrameDecoder {
       if (this.#mode === 'header') {
         if (at >= end) return
         at = this.#readHeader(chunk, at, end)
+      } else if (this.#mode === 'place') {
+        if (at >= end) return
+        at = this.#readPlace(chunk, at, end)
       } else if (this.#left === 0) {
         this.#mode = 'header' // a frame without payload, or the last piece was taken
       } else if (at >= end) {
@@ -165,21 +184,37 @@ export class FrameDecoder {
     return until
   }
 
+  #readPlace(chunk: Buffer, at: number, end: number): number {
+    const until = Math.min(end, at + PLACE_BYTES - this.#headerFill)
+    chunk.copy(this.#header, this.#headerFill, at, until)
+    this.#headerFill += until - at
+    this.#left -= until - at
+    if (this.#headerFill === PLACE_BYTES) {
+      this.#headerFill = 0
+      this.#mode = 'pieces'
+      this.#sink.place(this.#stream, this.#header.readUInt16BE(0), this.#header.readUIntBE(2, 6))
+    }
+    return until
+  }
+
   #begin(bytes: Buffer, at: number): void {
     const type = bytes[at]! & 0x1f
+    const isFlagged = (bytes[at]! & FLAGGED) !== 0
     const length = (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!
     const stream = bytes.readUInt32BE(at + 4)
     this.#type = type
     this.#stream = stream
     this.#left = length
+    this.#isFlagged = isFlagged
     if (type === FRAME.DATA && this.#greeted && stream !== 0 && length <= MAX_PAYLOAD) {
-      this.#mode = 'pieces'
+      this.#mode = isFlagged ? 'place' : 'pieces'
+      if (isFlagged && length < PLACE_BYTES) this.#break('wrong length for its type', { type, length })
       return
     }
     this.#mode = this.#judge(type, length, stream)
     if (this.#mode !== 'whole') return
     if (type === FRAME.HELLO) this.#greeted = true
-    if (length === 0) this.#sink.frame(type as FrameType, stream, NOTHING)
+    if (length === 0) this.#sink.frame(type as FrameType, stream, NOTHING, isFlagged)
   }
 
   #judge(type: number, length: number, stream: number): 'whole' | 'skip' {
@@ -208,6 +243,8 @@ export class FrameDecoder {
         return
       case 'whole':
         return this.#takeWhole(chunk, at, until)
+      case 'place':
+        throw new Error('taken by #readPlace')
       case 'header':
         throw new Error('no payload is expected here')
       default:
@@ -219,7 +256,7 @@ export class FrameDecoder {
     const type = this.#type as FrameType
     this.#left -= until - at
     if (this.#left === 0 && this.#keptFill === 0) {
-      this.#sink.frame(type, this.#stream, chunk.subarray(at, until))
+      this.#sink.frame(type, this.#stream, chunk.subarray(at, until), this.#isFlagged)
       return
     }
     const fill = this.#keptFill + until - at
@@ -230,7 +267,7 @@ export class FrameDecoder {
     const whole = this.#kept
     this.#kept = NOTHING
     this.#keptFill = 0
-    this.#sink.frame(type, this.#stream, whole)
+    this.#sink.frame(type, this.#stream, whole, this.#isFlagged)
   }
 
   #break(reason: string, details: Record<string, unknown>): never {
@@ -243,8 +280,8 @@ export function frameInvalid(reason: string, details: Record<string, unknown> = 
   return new MeshError('FRAME_INVALID', { reason, ...details })
 }
 
-/** Writes the header at `at`; the payload follows at `at + HEADER_BYTES`. */
-export function writeHeader(out: Buffer, at: number, type: FrameType, stream: number, length: number): void {
+/** Writes the header at `at`; the payload follows at `at + HEADER_BYTES`. `type` may carry FLAGGED. */
+export function writeHeader(out: Buffer, at: number, type: number, stream: number, length: number): void {
   out[at] = type
   out[at + 1] = length >>> 16
   out[at + 2] = length >>> 8
@@ -253,6 +290,12 @@ export function writeHeader(out: Buffer, at: number, type: FrameType, stream: nu
   out[at + 5] = stream >>> 16
   out[at + 6] = stream >>> 8
   out[at + 7] = stream
+}
+
+/** Where a run of DATA begins; 48 bits of offset are 280 TB in one stream. */
+export function writePlace(out: Buffer, at: number, run: number, offset: number): void {
+  out.writeUInt16BE(run, at)
+  out.writeUIntBE(offset % 2 ** 48, at + 2, 6)
 }
 
 /** A count of bytes as 64 bits; JavaScript holds 53 of them exactly, which is 9 PB. */

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { MeshError } from '../../src/errors.ts'
 import { Carrier } from './carrier.ts'
 import type { PathKind } from './contract.ts'
@@ -25,6 +26,7 @@ export interface Greeting {
 export function greet({ stream, path, now, proposal, meet }: Greeting, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const carrier = new Carrier(path, now)
+  if (stream instanceof TLSSocket) carrier.secrets = stream
   let lost = (reason: Error | undefined): void =>
     reject(reason ?? new MeshError('SESSION_CLOSED', { reason: 'the connection ended before HELLO' }))
   const pump = new Pump(carrier, stream, (reason) => lost(reason))

@@ -15,7 +15,7 @@ export interface Hello {
   carrier: number
   /** What the other side may send on each new stream before the first ACK. */
   windowBytes: number
-  /** One bit for each later addition (offsets, resume, datagrams); both must have it for it to be used. */
+  /** One bit for each addition, see FEATURE; both must have it for it to be used. */
   features: number
   /** 16 hex digits, drawn when the process starts: another one means that the peer has forgotten every session. */
   incarnation: string
@@ -24,6 +24,8 @@ export interface Hello {
 }
 
 export const PROTOCOL_VERSION = 1
+/** `resume`: streams outlive their carrier, and END is acknowledged; `sealed`: SEALED frames are understood. */
+export const FEATURE = { resume: 1, sealed: 2 } as const
 const HELLO_BYTES = 36
 /** A peer that offers less would make every stream crawl; one that offers more is taken at its word. */
 const LEAST_WINDOW = 1024

@@ -23,9 +23,13 @@ export class Incoming implements IncomingStream {
   #onGone: () => void = nothing
   #isGone = false
 
-  constructor(peer: NodeId, stream: MuxStream, request: Buffer, since: number, settled: (incoming: Incoming) => void) {
+  constructor(
+    { peer, path, request, since }: { peer: NodeId; path: PathKind; request: Buffer; since: number },
+    stream: MuxStream,
+    settled: (incoming: Incoming) => void,
+  ) {
     this.peer = peer
-    this.path = stream.carrier.path
+    this.path = path
     this.request = request
     this.since = since
     this.#stream = stream
@@ -46,14 +50,16 @@ export class Incoming implements IncomingStream {
     this.#settled(this)
     stream.events = events as StreamEvents // an accepted stream is never told `opened` or `refused`
     stream.state = 'open'
-    stream.carrier.outbox.control(FRAME.OPENED, stream.id)
+    stream.carrier?.outbox.control(FRAME.OPENED, stream.id)
+    stream.begin()
     return stream
   }
 
   refuse(refusal: Refusal): void {
     if (this.#stream.state !== 'pending') return
     this.#settled(this)
-    this.#stream.carrier.outbox.control(FRAME.REFUSED, this.#stream.id, Buffer.of(REFUSALS.indexOf(refusal)))
+    const { id, carrier } = this.#stream
+    carrier?.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
     this.#stream.close()
   }
 

@@ -1,14 +1,19 @@
 import { Backoff } from '../../src/kit/backoff.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
-import type { SessionKey } from './agree.ts'
+import type { HeldKeys } from './agree.ts'
+import type { StreamIds } from './mux.ts'
 import type { TunnelSession } from './session.ts'
 
 /** A node we have, had, or want to have a session with. */
 export interface Known {
   readonly node: NodeId
   reach: NodeReach | undefined
+  /** Where new streams go. */
   session: TunnelSession | undefined
+  /** Sessions with earlier processes of the node, that finish their flows. */
+  readonly past: Set<TunnelSession>
+  readonly ids: StreamIds
   rttMs: number | undefined
   usedAt: number
   /** What our dials propose while there is no session; two dials propose the same. */
@@ -24,6 +29,11 @@ export interface Known {
   climbAt: number
   climbs: number
   isImproving: boolean
+  /** Dials for a session at risk: how many are under way, when the next may begin, and what ends them. */
+  redials: number
+  redialAt: number
+  readonly redialBackoff: Backoff
+  redialing: AbortController
   /** How often it was cut: a connection that began before that must not join after it. */
   cuts: number
 }
@@ -33,6 +43,8 @@ export function newlyKnown(node: NodeId, isFirst: boolean, now: number, random: 
     node,
     reach: undefined,
     session: undefined,
+    past: new Set(),
+    ids: { next: isFirst ? 1 : 2 },
     rttMs: undefined,
     usedAt: now,
     proposal: undefined,
@@ -46,11 +58,31 @@ export function newlyKnown(node: NodeId, isFirst: boolean, now: number, random: 
     climbAt: Number.POSITIVE_INFINITY,
     climbs: 0,
     isImproving: false,
+    redials: 0,
+    redialAt: 0,
+    redialBackoff: new Backoff({ firstMs: 50, limitMs: 250, random }),
+    redialing: new AbortController(),
     cuts: 0,
   }
 }
 
+/** All live sessions with the node. */
+export function sessionsOf({ session, past }: Known): TunnelSession[] {
+  return [...(session === undefined ? [] : [session]), ...past].filter(({ hasEnded }) => !hasEnded)
+}
+
 /** What a new carrier may join. */
-export function keyOf({ session }: Known): SessionKey | undefined {
-  return session === undefined || session.hasEnded ? undefined : session.key
+export function keysOf(known: Known): HeldKeys {
+  const { session } = known
+  const leaving = sessionsOf(known).filter((one) => one.isLeaving || known.past.has(one))
+  return {
+    current: session === undefined || session.hasEnded ? undefined : session.key,
+    leaving: leaving.map(({ key }) => key),
+  }
+}
+
+/** What a dial for it proposes: the session it is to join, unless that only finishes its flows. */
+export function proposalOf({ session, proposal }: Known): string | undefined {
+  if (session === undefined || session.hasEnded || (session.isLeaving && !session.isAtRisk)) return proposal
+  return session.key.id
 }

@@ -10,13 +10,18 @@ export interface TunnelLimits {
   openTimeoutMs: number
   /** Received and not yet consumed, in one session; beyond it the stream that holds most is reset. */
   bufferedBytes: number
+  /** Sent and not yet acknowledged, or waiting to be sent, in one session; beyond it writers are asked to stop. */
+  retainedBytes: number
   /** What a stream may send before its first ACK. */
   windowBytes: number
   /** Smaller and a long fat path is not filled; larger and a slow reader costs more memory. */
   maxWindowBytes: number
   /** By how much all windows of a session together may outgrow `windowBytes`. */
   windowGrowthBytes: number
+  /** Of one session. */
   carriers: number
+  /** How long streams wait for a carrier when all have died; past that they are reset. */
+  resumeMs: number
   /** Connections that have not proven who they are, of all peers together. */
   unproven: number
   dials: number
@@ -30,10 +35,12 @@ export const TUNNEL_LIMITS: TunnelLimits = {
   opensPerSecond: undefined,
   openTimeoutMs: 5_000,
   bufferedBytes: 256 * MIB,
+  retainedBytes: 64 * MIB,
   windowBytes: 256 * 1024,
   maxWindowBytes: 16 * MIB,
   windowGrowthBytes: 64 * MIB,
   carriers: 8,
+  resumeMs: 10_000,
   unproven: 256,
   dials: 32,
 }

@@ -32,6 +32,11 @@ export class Pulse {
     return this.#missed > 0 && !this.#heard
   }
 
+  /** A ping is under way, and nothing was heard since. */
+  get isAwaiting(): boolean {
+    return !this.#heard
+  }
+
   heard(): void {
     this.#heard = true
   }

@@ -2,11 +2,14 @@ import type { Metrics } from '../../src/metrics.ts'
 import type { PathKind } from './contract.ts'
 import type { TunnelSession } from './session.ts'
 
+type Counted = Pick<TunnelSession, 'bytesIn' | 'bytesOut' | 'moved' | 'frames'>
+const NOTHING_YET: Counted = { bytesIn: 0, bytesOut: 0, moved: 0, frames: { sent: 0, dropped: 0 } }
+
 /** Keeps the tunnel's gauges and byte counters; called now and then, never for a chunk. */
 export class Meters {
   readonly #metrics: Metrics | undefined
   readonly #paths: ReadonlySet<PathKind>
-  readonly #counted = new WeakMap<TunnelSession, { bytesIn: number; bytesOut: number }>()
+  readonly #counted = new WeakMap<TunnelSession, Counted>()
 
   constructor(metrics: Metrics | undefined, paths: Iterable<PathKind>) {
     this.#metrics = metrics
@@ -21,6 +24,11 @@ export class Meters {
     this.#metrics?.rtt.labels(path).observe(rttMs / 1000)
   }
 
+  /** Streams of a session go on after a pause. */
+  resumed(pauseMs: number): void {
+    this.#metrics?.resumes.observe(pauseMs / 1000)
+  }
+
   ignored(): void {
     this.#metrics?.framesIgnored.inc()
   }
@@ -28,11 +36,14 @@ export class Meters {
   /** Adds what a session carried since it was counted last. */
   count(session: TunnelSession): void {
     if (this.#metrics === undefined) return
-    const { bytesIn, bytesOut } = session
-    const before = this.#counted.get(session) ?? { bytesIn: 0, bytesOut: 0 }
+    const { bytesIn, bytesOut, moved, frames } = session
+    const before = this.#counted.get(session) ?? NOTHING_YET
     this.#metrics.tunnelBytes.labels('in').inc(bytesIn - before.bytesIn)
     this.#metrics.tunnelBytes.labels('out').inc(bytesOut - before.bytesOut)
-    this.#counted.set(session, { bytesIn, bytesOut })
+    this.#metrics.streamsMoved.inc(moved - before.moved)
+    this.#metrics.tunnelDatagrams.labels('frames', 'sent').inc(frames.sent - before.frames.sent)
+    this.#metrics.tunnelDatagrams.labels('frames', 'dropped').inc(frames.dropped - before.frames.dropped)
+    this.#counted.set(session, { bytesIn, bytesOut, moved, frames })
   }
 
   gauge(sessions: Iterable<TunnelSession>): void {
@@ -45,12 +56,15 @@ export class Meters {
       return found
     }
     let streams = 0
+    let retained = 0
     for (const session of sessions) {
       streams += session.streams
+      retained += session.retainedBytes
       of(session.path).sessions += 1
       for (const path of session.carrierPaths()) of(path).carriers += 1
     }
     this.#metrics.streamsOpen.set(streams)
+    this.#metrics.retainedBytes.set(retained)
     for (const [path, { sessions, carriers }] of open) {
       this.#metrics.sessionsOpen.labels(path).set(sessions)
       this.#metrics.carriersOpen.labels(path).set(carriers)

@@ -1,22 +1,42 @@
 import type { Stream, StreamEvents } from './contract.ts'
 import type { Carrier } from './carrier.ts'
-import { FRAME, frameInvalid, HEADER_BYTES, MAX_PAYLOAD, writeHeader } from './frame.ts'
+import { FLAGGED, FRAME, frameInvalid, MAX_DATAGRAM } from './frame.ts'
 import type { TunnelLimits } from './limits.ts'
 import type { Turn } from './outbox.ts'
-import { Retained } from './retained.ts'
-import { Window } from './window.ts'
+import { Receiving } from './receiving.ts'
+import type { ResumedStream } from './resume.ts'
+import type { SealedLink } from './sealed/contract.ts'
+import { Sending } from './sending.ts'
 
 /** The session a stream belongs to, as the stream sees it. */
 export interface StreamOwner {
   readonly limits: TunnelLimits
   readonly rttMs: number | undefined
+  /** Asked first where datagrams are to go. */
+  readonly sealed: SealedLink | undefined
+  /** Streams outlive their carriers: what was sent is kept until it is acknowledged. */
+  readonly isResumable: boolean
+  /** So much is kept, over all streams, that writers are asked to stop. */
+  readonly isFull: boolean
   now(): number
   /** Bytes that were received and not yet consumed: more (positive) or fewer. */
   held(bytes: number): void
+  /** Bytes kept for sending: more or fewer. */
+  kept(bytes: number): void
+  /** `drained` is to be called once the session is not full any more. */
+  waits(stream: MuxStream): void
+  /** An ACK is due within a tick. */
+  owes(stream: MuxStream): void
+  /** Many bytes were acknowledged, either way, since it was weighed last. */
+  weigh(stream: MuxStream): void
   /** May a stream's window grow by so much? */
   mayGrow(bytes: number): boolean
   /** A stream's window has grown by so much (or shrunk: negative). */
   grew(bytes: number): void
+  /** Both directions have ended; only acknowledgements are under way. */
+  lingers(stream: MuxStream): void
+  /** The peer must hear that the stream is dead, also when the carrier dies first. */
+  mustHear(stream: MuxStream): void
   freed(stream: MuxStream): void
 }
 
@@ -24,8 +44,8 @@ export interface StreamOwner {
 const HIGH_WATER = 256 * 1024
 /** … and to go on here. */
 const LOW_WATER = 64 * 1024
-/** With so much waiting on the carrier, each writer is asked to stop after every chunk: a peer that reads nothing costs us this. */
-const CROWDED = 32 * 1024 * 1024
+/** Whoever moves so much is worth a look: it may be bulk. */
+const WEIGHED_BYTES = 128 * 1024
 
 /**
  * One flow in a session.
@@ -33,37 +53,32 @@ const CROWDED = 32 * 1024 * 1024
  *     opener:   opening ──OPENED──▶ open            opening ──REFUSED, RESET, no carrier──▶ closed
  *     acceptor: pending ──accept──▶ open            pending ──refuse, RESET, time-out──▶ closed
  *
- *     open: the two directions end by themselves, END sent and END received; both ended, or RESET either way ──▶ closed
+ *     open: the two directions end by themselves; END sent and END received ──▶ lingering ──both acknowledged──▶ closed
+ *           RESET either way ──▶ closed
  *
- * Both directions are counted in bytes since the start. Sender: sent ≤ allowed = consumed (as ACK said) + window. Receiver:
- * promised = the largest such sum it ever sent; more than that from the peer is FRAME_INVALID.
+ * The carrier is where this side sends; the peer chooses for its direction by itself. Without a carrier (all have died) the
+ * stream waits, and takes what is written up to the usual limits.
  *
  * Hot path: a chunk is copied once into what is kept until the peer has consumed it, and once into the carrier's batch.
  */
 export class MuxStream implements Stream, Turn {
   readonly id: number
-  readonly carrier: Carrier
-  state: 'opening' | 'pending' | 'open' | 'closed'
+  carrier: Carrier | undefined
+  state: 'opening' | 'pending' | 'open' | 'lingering' | 'closed'
   events: StreamEvents
   nextTurn: Turn | undefined = undefined
+  previousTurn: Turn | undefined = undefined
   hasTurn = false
+  /** What OPEN said, for as long as it may have to be said again. */
+  request: Buffer | undefined
+  isBulk = false
+  /** Bytes acknowledged, both ways, when it was weighed last. */
+  weighedAt = 0
+  readonly sending: Sending
+  readonly receiving: Receiving
   readonly #owner: StreamOwner
-  // sending
-  readonly #retained = new Retained()
-  #forgotten = 0
-  #queued = 0
-  #sent = 0
-  #allowed: number
-  #isEnding = false
-  #endSent = false
   #isBlocked = false
-  // receiving
-  #received = 0
-  #consumed = 0
-  #acked = 0
-  readonly #window: Window
-  #promised: number
-  #endReceived = false
+  #mayHearOpened = false
 
   constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
     this.id = id
@@ -71,122 +86,187 @@ export class MuxStream implements Stream, Turn {
     this.carrier = carrier
     this.events = events
     this.#owner = owner
-    this.#allowed = carrier.peerWindowBytes
-    const { windowBytes, maxWindowBytes } = owner.limits
-    this.#window = new Window({ first: windowBytes, limit: maxWindowBytes, now: owner.now() })
-    this.#promised = windowBytes
+    this.sending = new Sending(owner.isResumable, carrier.peerWindowBytes)
+    this.receiving = new Receiving(carrier, owner.limits, owner.now())
+    carrier.streams += 1
   }
 
-  /** By how much the window has grown; given back when the stream is freed. */
-  get grownBytes(): number {
-    return this.#window.grownBytes
-  }
-
-  /** Received and not yet consumed. */
-  get heldBytes(): number {
-    return this.#received - this.#consumed
+  /** Bytes acknowledged, both ways. */
+  get weight(): number {
+    return this.sending.acked + this.receiving.consumed
   }
 
   get backlog(): number {
-    return this.#queued
+    return this.sending.queued
   }
 
   get isReady(): boolean {
-    if (this.state !== 'open') return false
-    return this.#queued > 0 ? this.#sent < this.#allowed : this.#isEnding && !this.#endSent
+    return this.#isLive && this.sending.isReady
+  }
+
+  get #isLive(): boolean {
+    return this.state === 'open' || this.state === 'lingering'
   }
 
   // ── what the user calls ──
 
   write(chunk: Buffer): boolean {
-    if (this.state === 'closed' || this.#isEnding || chunk.length === 0) return true
-    this.#retained.push(chunk)
-    this.#queued += chunk.length
-    this.carrier.backlog += chunk.length
-    if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
-    if (this.#queued < HIGH_WATER && this.carrier.backlog < CROWDED) return true
+    const { sending, carrier } = this
+    if (this.state === 'closed' || sending.isEnding || chunk.length === 0) return true
+    sending.push(chunk)
+    this.#owner.kept(chunk.length)
+    if (carrier !== undefined) {
+      carrier.backlog += chunk.length
+      if (!this.hasTurn && this.isReady) carrier.outbox.join(this)
+    }
+    const isFull = this.#owner.isFull
+    if (sending.queued < HIGH_WATER && !isFull) return true
     this.#isBlocked = true
+    if (isFull) this.#owner.waits(this)
     return false
   }
 
   datagram(payload: Buffer): boolean {
-    return this.state === 'open' && !this.#isEnding && this.carrier.outbox.datagram(this.id, payload)
+    if (this.state !== 'open' || this.sending.isEnding || payload.length > MAX_DATAGRAM) return false
+    return this.#owner.sealed?.send(this.id, payload) ?? this.carrier?.outbox.datagram(this.id, payload) ?? false
   }
 
   end(): void {
-    if (this.state === 'closed' || this.#isEnding) return
-    this.#isEnding = true
-    if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
+    if (this.state === 'closed' || this.sending.isEnding) return
+    this.sending.isEnding = true
+    this.begin()
   }
 
   reset(): void {
     if (this.state === 'closed') return
-    this.carrier.outbox.control(FRAME.RESET, this.id)
+    if (this.state === 'lingering') return this.consumed(this.receiving.held) // nobody reads the rest; both have ended
+    this.carrier?.outbox.control(FRAME.RESET, this.id)
+    this.#owner.mustHear(this)
     this.close()
   }
 
   consumed(bytes: number): void {
     if (this.state === 'closed') return
-    const step = Math.min(bytes, this.#received - this.#consumed)
-    this.#consumed += step
+    const { receiving } = this
+    const step = Math.min(bytes, receiving.held)
+    receiving.consumed += step
     this.#owner.held(-step)
-    if (this.#endReceived || this.#consumed - this.#acked < this.#window.bytes >>> 2) return
-    if (this.#window.isRoundOver(this.#consumed)) this.#round()
-    this.#acked = this.#consumed
-    this.#promised = Math.max(this.#promised, this.#consumed + this.#window.bytes)
-    this.carrier.outbox.ack(this.id, this.#consumed, this.#window.bytes)
+    if (!receiving.mustAck) return this.#owner.owes(this)
+    if (receiving.window.isRoundOver(receiving.consumed)) this.#round()
+    this.acknowledge()
+    this.#weigh()
   }
 
   #round(): void {
     const { rttMs } = this.#owner
-    const at = { consumed: this.#consumed, now: this.#owner.now(), rttMs }
-    this.#owner.grew(this.#window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
+    const at = { consumed: this.receiving.consumed, now: this.#owner.now(), rttMs }
+    this.#owner.grew(this.receiving.window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
+  }
+
+  #weigh(): void {
+    if (this.weight - this.weighedAt >= WEIGHED_BYTES) this.#owner.weigh(this)
+  }
+
+  /** Says how much was consumed, if there is anything to say and a carrier to say it on. */
+  acknowledge(): void {
+    const { receiving, carrier } = this
+    if (this.state === 'closed' || carrier === undefined || !receiving.owesAck) return
+    if (receiving.endReceived && !this.#owner.isResumable) return
+    this.#sayAck(carrier)
+    this.#mayClose()
+  }
+
+  #sayAck(carrier: Carrier): void {
+    this.receiving.ackSent()
+    carrier.outbox.ack(this.id, this.receiving.count, this.receiving.window.bytes)
+  }
+
+  // ── where it is placed ──
+
+  /** Leaves its carrier, and goes on on another one or waits: what the peer has not acknowledged is sent again there. */
+  place(carrier: Carrier | undefined): void {
+    const { sending } = this
+    if (this.carrier !== undefined) {
+      if (this.hasTurn) this.carrier.outbox.leave(this)
+      this.carrier.streams -= 1
+      this.carrier.backlog -= sending.queued
+    }
+    sending.goBack()
+    this.carrier = carrier
+    if (carrier === undefined) return
+    carrier.streams += 1
+    carrier.backlog += sending.queued
+    if (this.state === 'opening') this.#openAgain(carrier)
+    if (this.receiving.count > 0) this.#sayAck(carrier) // the last one may be lost
+    this.begin()
+  }
+
+  #openAgain(carrier: Carrier): void {
+    this.receiving.carrier = carrier
+    carrier.outbox.control(FRAME.OPEN | FLAGGED, this.id, this.request)
+  }
+
+  /** What RESUME says of it. */
+  get received(): ResumedStream {
+    return { stream: this.id, received: this.receiving.received, hasEnd: this.receiving.endReceived }
+  }
+
+  /** The peer has received so much: as RESUME says. */
+  gotReceived({ received, hasEnd }: ResumedStream): void {
+    const before = this.sending.queued
+    this.sending.skipTo(received, hasEnd)
+    if (this.carrier !== undefined) this.carrier.backlog -= before - this.sending.queued
+    this.begin()
   }
 
   // ── what the outbox calls ──
 
   take(out: Buffer, at: number, room: number): number {
-    if (this.state !== 'open') return 0
-    let used = 0
-    const size = Math.min(room - HEADER_BYTES, this.#queued, this.#allowed - this.#sent, MAX_PAYLOAD)
-    if (size > 0) {
-      writeHeader(out, at, FRAME.DATA, this.id, size)
-      this.#move(out, at + HEADER_BYTES, size)
-      used = HEADER_BYTES + size
-    }
-    if (this.#queued === 0 && this.#isEnding && !this.#endSent && room - used >= HEADER_BYTES) {
-      writeHeader(out, at + used, FRAME.END, this.id, 0)
-      used += HEADER_BYTES
-      this.#endSent = true
-      if (this.#endReceived) this.close()
-    }
-    if (this.#isBlocked && this.#queued <= LOW_WATER) {
+    if (!this.#isLive) return 0
+    const { sending, carrier } = this
+    const queued = sending.queued
+    const kept = sending.kept
+    const used = sending.take(out, at, room, this.id)
+    if (carrier !== undefined) carrier.backlog -= queued - sending.queued
+    if (kept !== sending.kept) this.#owner.kept(sending.kept - kept)
+    if (this.#isBlocked && sending.queued <= LOW_WATER && !this.#owner.isFull) {
       this.#isBlocked = false
-      this.carrier.outbox.tellLater(this)
+      carrier?.outbox.tellLater(this)
     }
+    if (sending.endSent) this.#mayClose()
     return used
   }
 
-  #move(out: Buffer, at: number, size: number): void {
-    this.#sent += size
-    this.#queued -= size
-    this.carrier.backlog -= size
-    this.#retained.read(out, at, size)
+  drained(): void {
+    if (this.state !== 'closed' && !this.sending.isEnding) this.events.drain()
   }
 
-  drained(): void {
-    if (this.state !== 'closed' && !this.#isEnding) this.events.drain()
+  /** The session is not full any more. */
+  roomAgain(): void {
+    if (!this.#isBlocked || this.sending.queued > LOW_WATER) return
+    this.#isBlocked = false
+    this.drained()
   }
 
   // ── what the peer's frames do ──
 
-  gotData(piece: Buffer): void {
-    if (this.state !== 'open') throw frameInvalid('data on a stream that is not open', { stream: this.id })
-    if (this.#endReceived) throw frameInvalid('data after END', { stream: this.id })
-    this.#received += piece.length
-    if (this.#received > this.#promised) throw frameInvalid('data beyond the window', { stream: this.id })
-    this.#owner.held(piece.length)
-    if (this.state === 'open') this.events.data(piece) // holding it may have been too much
+  gotPlace(carrier: Carrier, run: number, offset: number): void {
+    if (this.state === 'pending') throw frameInvalid('data on a stream that is not open', { stream: this.id })
+    const isHere = this.receiving.place(carrier, run, offset)
+    if (!isHere || this.state !== 'opening') return
+    this.#mayHearOpened = true // it was lost with its carrier, or is late
+    this.#isOpen()
+  }
+
+  gotData(carrier: Carrier, piece: Buffer): void {
+    if (!this.#isLive) {
+      if (carrier !== this.receiving.carrier) return
+      throw frameInvalid('data on a stream that is not open', { stream: this.id })
+    }
+    const fresh = this.receiving.gotData(carrier, piece)
+    if (fresh === undefined) return
+    this.#owner.held(fresh.length)
+    if (this.state === 'open') this.events.data(fresh) // holding it may have been too much
   }
 
   /** What crossed our END, or came before OPENED was heard, is lost as datagrams may be. */
@@ -194,45 +274,72 @@ export class MuxStream implements Stream, Turn {
     if (this.state === 'open') this.events.datagram?.(payload)
   }
 
-  gotEnd(): void {
-    if (this.state !== 'open') throw frameInvalid('END on a stream that is not open', { stream: this.id })
-    if (this.#endReceived) throw frameInvalid('a second END', { stream: this.id })
-    this.#endReceived = true
+  gotEnd(carrier: Carrier): void {
+    if (!this.#isLive) {
+      if (carrier !== this.receiving.carrier) return
+      throw frameInvalid('END on a stream that is not open', { stream: this.id })
+    }
+    if (!this.receiving.gotEnd(carrier)) return
     const events = this.events
-    if (this.#endSent) this.close()
+    this.#owner.owes(this)
+    this.#mayClose()
     events.end()
   }
 
-  gotAck(consumed: number, windowBytes: number): void {
-    if (consumed > this.#sent) throw frameInvalid('ACK of bytes that were not sent', { stream: this.id })
-    this.#allowed = Math.max(this.#allowed, consumed + windowBytes)
-    if (consumed > this.#forgotten) {
-      this.#retained.drop(consumed - this.#forgotten)
-      this.#forgotten = consumed
-    }
-    if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
+  gotAck(count: number, windowBytes: number): void {
+    const { sending, carrier } = this
+    const queued = sending.queued
+    const kept = sending.kept
+    sending.gotAck(count, windowBytes)
+    if (carrier !== undefined) carrier.backlog -= queued - sending.queued
+    if (kept !== sending.kept) this.#owner.kept(sending.kept - kept)
+    this.begin()
+    this.#weigh()
+    if (sending.isOver) this.#mayClose()
   }
 
   gotOpened(): void {
-    if (this.state !== 'opening') throw frameInvalid('OPENED without OPEN', { stream: this.id })
+    if (this.state === 'opening') return this.#isOpen()
+    if (!this.#mayHearOpened) throw frameInvalid('OPENED without OPEN', { stream: this.id })
+    this.#mayHearOpened = false
+  }
+
+  #isOpen(): void {
     this.state = 'open'
+    this.request = undefined
     this.events.opened()
     this.begin()
   }
 
-  /** The stream is open: what was written before goes out. */
+  /** What may go out gets its turn. */
   begin(): void {
-    if (!this.hasTurn && this.isReady) this.carrier.outbox.join(this)
+    if (!this.hasTurn && this.isReady) this.carrier?.outbox.join(this)
+  }
+
+  #mayClose(): void {
+    const { sending, receiving } = this
+    if (!receiving.endReceived) return
+    if (this.state === 'open' && sending.endSent) {
+      this.state = 'lingering'
+      this.#owner.lingers(this)
+    }
+    if (this.state !== 'lingering' || !sending.isOver) return
+    if (receiving.isOver || !this.#owner.isResumable) this.close()
   }
 
   /** Frees everything; says nothing to anybody. */
   close(): void {
     if (this.state === 'closed') return
-    this.state = 'closed'
-    this.#owner.held(this.#consumed - this.#received)
-    this.carrier.backlog -= this.#queued
-    this.#queued = 0
-    this.#retained.clear()
+    const { sending, carrier } = this
+    this.#owner.held(-this.receiving.held)
+    this.#owner.kept(-sending.kept)
+    if (carrier !== undefined) {
+      if (this.hasTurn) carrier.outbox.leave(this)
+      carrier.streams -= 1
+      carrier.backlog -= sending.queued
+    }
+    sending.clear()
     this.#owner.freed(this)
+    this.state = 'closed'
   }
 }

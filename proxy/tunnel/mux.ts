@@ -1,66 +1,107 @@
 import type { NodeId } from '../../src/model/ids.ts'
+import { Admission } from './admission.ts'
 import type { Carrier, FrameUser } from './carrier.ts'
 import { REFUSALS, type IncomingStream, type Refusal, type Stream, type StreamEvents } from './contract.ts'
 import { FRAME, frameInvalid, MAX_OPEN_BYTES, readCount, type FrameType } from './frame.ts'
+import { FEATURE } from './hello.ts'
 import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
-import { MuxStream, type StreamOwner } from './mux-stream.ts'
+import { MuxStream } from './mux-stream.ts'
 import { carrierFor } from './placement.ts'
+import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
+import type { SealedLink } from './sealed/contract.ts'
+import { Shares } from './shares.ts'
+import { Unheard } from './unheard.ts'
+
+/** The ids of streams this node opens towards a peer: never used again while both run, so that late frames hit nobody. */
+export interface StreamIds {
+  /** The node with the smaller id opens odd streams, the other even ones. */
+  next: number
+}
 
 export interface MuxOptions {
   peer: NodeId
-  /** The node with the smaller id opens odd streams, the other even ones. */
-  opens: 'odd' | 'even'
+  ids: StreamIds
   limits: TunnelLimits
   now: () => number
   accept: (incoming: IncomingStream) => void
+  /** The peer has lost this carrier; ours is no use then. Ends in `detach`. */
+  lostByPeer: (carrier: Carrier) => void
   /** The peer said that it goes away; no carrier is worth keeping. */
   goneAway: () => void
   rtt: (carrier: Carrier, rttMs: number) => void
   ignored: () => void
+  /** Datagrams go this way while it is open. */
+  sealed?: SealedLink | undefined
 }
 
 /**
- * The streams of a session, over any number of carriers; free of I/O (carriers are). A stream belongs to the session and
- * points at the carrier it is placed on, so that a later version can move it.
+ * The streams of a session, over any number of carriers; free of I/O (carriers are). A stream belongs to the session; which
+ * carrier it sends on is placement, and changes.
  *
  *     user ─open/write─▶ MuxStream ─▶ carrier.outbox ─▶ bytes
- *     bytes ─▶ carrier's decoder ─▶ data/frame here ─▶ MuxStream ─▶ events ─▶ user
+ *     bytes ─▶ carrier's decoder ─▶ data/place/frame here ─▶ MuxStream ─▶ events ─▶ user
+ *
+ *     a carrier dies ─▶ detach ─▶ its streams go on on another, or wait (OPENs under way fail)
+ *     the next comes ─▶ attach ─▶ RESUME, and all that waited goes on
  *
  * Frames for a stream that is not there any more are dropped: they crossed our RESET.
  */
-export class Mux implements FrameUser, StreamOwner {
+export class Mux implements FrameUser {
   readonly limits: TunnelLimits
   readonly carriers: Carrier[] = []
+  /** What all streams together hold, and owe. */
+  readonly shares: Shares
   readonly #options: MuxOptions
+  readonly #isOurs: 0 | 1
   readonly #streams = new Map<number, MuxStream>()
   readonly #pending = new Set<Incoming>()
-  #nextId: number
-  #theirs = 0
-  #heldBytes = 0
-  #grownBytes = 0
-  #openTokens = Number.POSITIVE_INFINITY
-  #openTokensAt: number
+  readonly #admission: Admission
+  readonly #unheard = new Unheard()
+  /** Numbers of carriers that are gone, for the peer to close them too. */
+  #lost: number[] = []
   /** We go away: no new streams either way. */
   isDraining = false
   /** The peer goes away. */
   isPeerDraining = false
+  /** Streams that went on after all carriers had died, and that changed carriers. */
+  resumed = 0
+  moved = 0
 
   constructor(options: MuxOptions) {
     this.#options = options
     this.limits = options.limits
-    this.#nextId = options.opens === 'odd' ? 1 : 2
-    this.#openTokensAt = options.now()
-    if (options.limits.opensPerSecond !== undefined) this.#openTokens = options.limits.opensPerSecond
+    this.#isOurs = (options.ids.next & 1) as 0 | 1
+    this.#admission = new Admission(options.limits, options.now())
+    this.shares = new Shares({
+      limits: options.limits,
+      now: options.now,
+      rttMs: () => this.rttMs,
+      streams: this.#streams,
+      isOurs: this.#isOurs,
+      unheard: this.#unheard,
+      sealed: options.sealed,
+    })
   }
 
+  /** Open ones; those that only wait for a last acknowledgement are not counted. */
   get streams(): number {
-    return this.#streams.size
+    return this.shares.ours + this.shares.theirs
   }
 
   /** Received and not yet consumed, over all streams. */
   get heldBytes(): number {
-    return this.#heldBytes
+    return this.shares.heldBytes
+  }
+
+  /** Nobody would miss this session. */
+  get isVoid(): boolean {
+    return this.#streams.size === 0 && this.#unheard.size === 0
+  }
+
+  /** Every stream has ended, and the peer knows. */
+  get isQuiet(): boolean {
+    return this.#streams.size === 0
   }
 
   get rttMs(): number | undefined {
@@ -71,6 +112,10 @@ export class Mux implements FrameUser, StreamOwner {
     return least
   }
 
+  all(): Iterable<MuxStream> {
+    return this.#streams.values()
+  }
+
   // ── the user's side ──
 
   open(request: Buffer, events: StreamEvents): Stream {
@@ -78,9 +123,10 @@ export class Mux implements FrameUser, StreamOwner {
     const carrier = carrierFor(this.carriers)
     if (carrier === undefined) return refused(events, 'unreachable')
     if (this.isDraining || this.isPeerDraining) return refused(events, 'draining')
-    if (this.#streams.size - this.#theirs >= this.limits.streams) return refused(events, 'overloaded')
-    const stream = new MuxStream(this.#takeId(), 'opening', carrier, this, events)
-    this.#add(stream)
+    if (this.shares.ours >= this.limits.streams || this.shares.isCrowded) return refused(events, 'overloaded')
+    const stream = new MuxStream(this.#takeId(), 'opening', carrier, this.shares, events)
+    this.shares.add(stream)
+    if (this.shares.isResumable) stream.request = request
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
     return stream
   }
@@ -97,22 +143,88 @@ export class Mux implements FrameUser, StreamOwner {
     for (const carrier of this.carriers) carrier.outbox.control(FRAME.GOAWAY, 0, Buffer.alloc(5))
   }
 
+  // ── carriers come and go ──
+
+  /** @throws MeshError FRAME_INVALID when the carrier cannot do what the session's others can. */
   attach(carrier: Carrier): void {
+    const canResume = (carrier.peerFeatures & FEATURE.resume) !== 0
+    if (this.carriers.length === 0 && this.#streams.size === 0) this.shares.isResumable = canResume
+    else if (this.shares.isResumable !== canResume) throw frameInvalid('carriers of one session differ')
+    this.#lost = this.#lost.filter((number) => number !== carrier.number)
     this.carriers.push(carrier)
+    this.#options.sealed?.attached(carrier)
     if (this.isDraining) carrier.outbox.control(FRAME.DRAIN, 0, Buffer.of(1))
+    if (this.carriers.length > 1) return
+    const waiting = [...this.#streams.values()]
+    this.#tellResume(carrier, waiting)
+    for (const stream of waiting) stream.place(carrier)
+    this.resumed += waiting.length
   }
 
-  /** The carrier is gone: its streams are dead (V1: a carrier that just ends is a failure). */
+  /** The carrier is gone: its streams go on on others, or wait for the next; OPENs under way fail when there is none. */
   detach(carrier: Carrier): void {
     const at = this.carriers.indexOf(carrier)
-    if (at >= 0) this.carriers.splice(at, 1)
-    for (const stream of this.#streams.values()) {
-      if (stream.carrier === carrier) this.#fail(stream)
+    if (at < 0) return
+    this.carriers.splice(at, 1)
+    this.#options.sealed?.detached(carrier)
+    this.#lost = [...this.#lost, carrier.number].slice(-LOST_A_RESUME)
+    this.#unheard.lost(carrier)
+    const streams = [...this.#streams.values()]
+    const next = carrierFor(this.carriers)
+    if (!this.shares.isResumable) {
+      for (const stream of streams) if (stream.carrier === carrier) this.#fail(stream)
+    } else if (next === undefined) {
+      for (const stream of streams) this.#suspend(stream)
+    } else {
+      const touched = streams.filter((stream) => stream.carrier === carrier || stream.receiving.carrier === carrier)
+      this.#tellResume(next, touched)
+      for (const stream of touched) if (stream.carrier === carrier) this.#replace(stream, next)
     }
   }
 
-  /** Refuses what nobody answered in time. */
+  /** Streams leave a carrier that lives; `to` says where each goes, if anywhere. */
+  move(streams: Iterable<MuxStream>, to: (stream: MuxStream) => Carrier | undefined): void {
+    for (const stream of streams) {
+      const carrier = this.shares.isResumable && stream.state !== 'opening' ? to(stream) : undefined
+      if (carrier === undefined || carrier === stream.carrier) continue
+      stream.place(carrier)
+      this.moved += 1
+    }
+  }
+
+  /** Nothing comes after this: whatever is open is told. */
+  end(): void {
+    for (const stream of this.#streams.values()) this.#fail(stream)
+    this.#options.sealed?.close()
+  }
+
+  /** An OPEN that is said again follows RESUME on the same carrier: from the lost one nothing can come any more then. */
+  #replace(stream: MuxStream, resumedOn: Carrier): void {
+    stream.place(stream.state === 'opening' ? resumedOn : carrierFor(this.carriers, stream.isBulk ? 'bulk' : 'small'))
+    this.moved += 1
+  }
+
+  #suspend(stream: MuxStream): void {
+    if (stream.state !== 'opening') return stream.place(undefined)
+    this.#unheard.add(stream.id, undefined, this.#options.now())
+    this.#fail(stream)
+  }
+
+  #tellResume(carrier: Carrier, streams: readonly MuxStream[]): void {
+    if (!this.shares.isResumable) return
+    const told = streams.filter(({ state }) => state !== 'opening').map(({ received }) => received)
+    for (const payload of encodeResume({ lost: this.#lost, streams: told })) {
+      carrier.outbox.control(FRAME.RESUME, 0, payload)
+    }
+    for (const id of this.#unheard.sayAgain(carrier, this.#options.now())) carrier.outbox.control(FRAME.RESET, id)
+  }
+
+  // ── every so often ──
+
+  /** Refuses what nobody answered in time, and says what is owed. */
   tick(now: number): void {
+    this.shares.settle()
+    this.#options.sealed?.tick(now)
     for (const incoming of this.#pending) {
       if (now - incoming.since < this.limits.openTimeoutMs) return // the set is in order of time
       incoming.refuse('timeout')
@@ -122,20 +234,30 @@ export class Mux implements FrameUser, StreamOwner {
 
   // ── the peer's frames ──
 
-  data(id: number, piece: Buffer): void {
-    this.#streams.get(id)?.gotData(piece)
+  data(carrier: Carrier, id: number, piece: Buffer): void {
+    this.#streams.get(id)?.gotData(carrier, piece)
   }
 
-  frame(carrier: Carrier, kind: FrameType, id: number, payload: Buffer): void {
+  /** A datagram that came sealed. */
+  datagram(id: number, payload: Buffer): void {
+    this.#streams.get(id)?.gotDatagram(payload)
+  }
+
+  place(carrier: Carrier, id: number, run: number, offset: number): void {
+    if (!this.shares.isResumable) throw frameInvalid('a place was not agreed on')
+    this.#streams.get(id)?.gotPlace(carrier, run, offset)
+  }
+
+  frame(carrier: Carrier, kind: FrameType, id: number, payload: Buffer, isFlagged: boolean): void {
     switch (kind) {
       case FRAME.OPEN:
-        return this.#gotOpen(carrier, id, payload)
+        return this.#gotOpen(carrier, id, payload, isFlagged)
       case FRAME.OPENED:
         return this.#streams.get(id)?.gotOpened()
       case FRAME.REFUSED:
         return this.#gotRefused(id, REFUSALS[payload[0]!] ?? 'unreachable')
       case FRAME.END:
-        return this.#streams.get(id)?.gotEnd()
+        return this.#streams.get(id)?.gotEnd(carrier)
       case FRAME.RESET: {
         const stream = this.#streams.get(id)
         if (stream !== undefined) this.#fail(stream, 'reset')
@@ -145,6 +267,10 @@ export class Mux implements FrameUser, StreamOwner {
         return this.#streams.get(id)?.gotAck(readCount(payload, 0), payload.readUInt32BE(8))
       case FRAME.DATAGRAM:
         return this.#streams.get(id)?.gotDatagram(payload)
+      case FRAME.SEALED:
+        return this.#options.sealed?.offered(carrier, payload)
+      case FRAME.RESUME:
+        return this.#gotResume(carrier, payload)
       case FRAME.DRAIN:
         this.isPeerDraining = true
         return
@@ -154,7 +280,6 @@ export class Mux implements FrameUser, StreamOwner {
       case FRAME.DATA:
       case FRAME.PING:
       case FRAME.PONG:
-      case FRAME.RESUME:
         throw new Error('the carrier keeps these to itself')
       default:
         kind satisfies never
@@ -162,6 +287,7 @@ export class Mux implements FrameUser, StreamOwner {
   }
 
   rtt(carrier: Carrier, rttMs: number): void {
+    this.#unheard.heard(carrier, this.#options.now() - rttMs)
     this.#options.rtt(carrier, rttMs)
   }
 
@@ -169,18 +295,26 @@ export class Mux implements FrameUser, StreamOwner {
     this.#options.ignored()
   }
 
-  #gotOpen(carrier: Carrier, id: number, payload: Buffer): void {
-    const isTheirs = (id & 1) === (this.#options.opens === 'odd' ? 0 : 1)
-    if (!isTheirs) throw frameInvalid('OPEN of a stream that is ours to open', { stream: id })
-    if (this.#streams.has(id)) throw frameInvalid('OPEN of a stream that is open', { stream: id })
+  #gotOpen(carrier: Carrier, id: number, payload: Buffer, isAgain: boolean): void {
+    if ((id & 1) === this.#isOurs) throw frameInvalid('OPEN of a stream that is ours to open', { stream: id })
+    const known = this.#streams.get(id)
+    if (known !== undefined) {
+      if (!isAgain || !this.shares.isResumable) throw frameInvalid('OPEN of a stream that is open', { stream: id })
+      if (known.carrier !== carrier) known.place(carrier)
+      return
+    }
+    if (this.#unheard.has(id)) return carrier.outbox.control(FRAME.RESET, id)
     const refusal = this.#whyNot()
     if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
-    const stream = new MuxStream(id, 'pending', carrier, this, NO_EVENTS)
-    this.#theirs += 1
-    this.#add(stream)
-    const incoming = new Incoming(this.#options.peer, stream, Buffer.from(payload), this.now(), (done) =>
-      this.#pending.delete(done),
-    )
+    const stream = new MuxStream(id, 'pending', carrier, this.shares, NO_EVENTS)
+    this.shares.add(stream)
+    const asked = {
+      peer: this.#options.peer,
+      path: carrier.path,
+      request: Buffer.from(payload),
+      since: this.#options.now(),
+    }
+    const incoming = new Incoming(asked, stream, (done) => this.#pending.delete(done))
     this.#pending.add(incoming)
     stream.events = incoming.untilAccepted
     this.#options.accept(incoming)
@@ -188,15 +322,8 @@ export class Mux implements FrameUser, StreamOwner {
 
   #whyNot(): Refusal | undefined {
     if (this.isDraining) return 'draining'
-    if (this.#theirs >= this.limits.streams || this.#pending.size >= this.limits.pendingOpens) return 'overloaded'
-    const perSecond = this.limits.opensPerSecond
-    if (perSecond === undefined) return undefined
-    const now = this.now()
-    this.#openTokens = Math.min(perSecond, this.#openTokens + ((now - this.#openTokensAt) / 1000) * perSecond)
-    this.#openTokensAt = now
-    if (this.#openTokens < 1) return 'overloaded'
-    this.#openTokens -= 1
-    return undefined
+    if (this.shares.isCrowded) return 'overloaded'
+    return this.#admission.whyNot({ streams: this.shares.theirs, pending: this.#pending.size }, this.#options.now())
   }
 
   #gotRefused(id: number, refusal: Refusal): void {
@@ -207,61 +334,36 @@ export class Mux implements FrameUser, StreamOwner {
     stream.events.refused(refusal)
   }
 
+  #gotResume(carrier: Carrier, payload: Buffer): void {
+    if (!this.shares.isResumable) return this.ignored()
+    const { lost, streams } = decodeResume(payload)
+    for (const number of lost) {
+      if (number === carrier.number) throw frameInvalid('RESUME of the carrier it comes on')
+      const ours = this.carriers.find((one) => one.number === number)
+      if (ours !== undefined) this.#options.lostByPeer(ours)
+    }
+    for (const told of streams) {
+      const stream = this.#streams.get(told.stream)
+      if (stream === undefined) carrier.outbox.control(FRAME.RESET, told.stream)
+      else stream.gotReceived(told)
+    }
+  }
+
   #fail(stream: MuxStream, because: 'reset' | 'lost' = 'lost'): void {
-    const wasOpening = stream.state === 'opening'
-    if (stream.state === 'closed') return
+    const { state } = stream
+    if (state === 'closed') return
     stream.close()
-    if (wasOpening && because === 'lost') stream.events.refused('unreachable')
+    if (state === 'lingering') return // both have ended; at most an acknowledgement was lost
+    if (state === 'opening' && because === 'lost') stream.events.refused('unreachable')
     else stream.events.reset()
   }
 
   #takeId(): number {
-    let id = this.#nextId
+    const { ids } = this.#options
+    let id = ids.next
     while (this.#streams.has(id)) id = following(id) // only after two thousand million streams
-    this.#nextId = following(id)
+    ids.next = following(id)
     return id
-  }
-
-  #add(stream: MuxStream): void {
-    this.#streams.set(stream.id, stream)
-    stream.carrier.streams += 1
-  }
-
-  // ── StreamOwner ──
-
-  now(): number {
-    return this.#options.now()
-  }
-
-  held(bytes: number): void {
-    this.#heldBytes += bytes
-    if (bytes > 0 && this.#heldBytes > this.limits.bufferedBytes) this.#shed()
-  }
-
-  mayGrow(bytes: number): boolean {
-    return this.#grownBytes + bytes <= this.limits.windowGrowthBytes
-  }
-
-  grew(bytes: number): void {
-    this.#grownBytes += bytes
-  }
-
-  freed(stream: MuxStream): void {
-    this.#streams.delete(stream.id)
-    this.#grownBytes -= stream.grownBytes
-    stream.carrier.streams -= 1
-    if ((stream.id & 1) === (this.#options.opens === 'odd' ? 0 : 1)) this.#theirs -= 1
-  }
-
-  /** Too much is held for readers that do not read: the one that holds most pays. */
-  #shed(): void {
-    let most: MuxStream | undefined
-    for (const stream of this.#streams.values()) {
-      if (most === undefined || stream.heldBytes > most.heldBytes) most = stream
-    }
-    if (most === undefined) return
-    most.reset()
-    most.events.reset()
   }
 }
 

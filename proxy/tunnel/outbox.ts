@@ -1,5 +1,5 @@
 import { DatagramQueue } from './datagram-queue.ts'
-import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader, type FrameType } from './frame.ts'
+import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader } from './frame.ts'
 
 /** A stream as its carrier's outbox sees it: something that takes turns. */
 export interface Turn {
@@ -13,6 +13,7 @@ export interface Turn {
   drained(): void
   /** For the outbox alone. */
   nextTurn: Turn | undefined
+  previousTurn: Turn | undefined
   hasTurn: boolean
 }
 
@@ -62,7 +63,8 @@ export class Outbox {
     return this.#isOverfull
   }
 
-  control(type: FrameType, stream: number, payload?: Buffer): void {
+  /** `type` may carry FLAGGED. */
+  control(type: number, stream: number, payload?: Buffer): void {
     const length = payload === undefined ? 0 : payload.length
     const at = this.#reserve(type, stream, length)
     if (at >= 0 && payload !== undefined) payload.copy(this.#control, at)
@@ -104,13 +106,10 @@ export class Outbox {
     }
     while (this.#first !== undefined && out.length - at >= LEAST_ROOM) {
       const turn = this.#first
-      this.#first = turn.nextTurn
-      if (this.#first === undefined) this.#last = undefined
-      turn.nextTurn = undefined
-      turn.hasTurn = false
+      this.leave(turn)
       const most = this.#first === undefined ? ALONE_TURN : SHARED_TURN
       at += turn.take(out, at, Math.min(most, out.length - at))
-      if (turn.isReady) this.#append(turn)
+      if (!turn.hasTurn && turn.isReady) this.#append(turn)
     }
     if (this.#drained.length > 0) this.#tellDrained()
     return at
@@ -121,8 +120,21 @@ export class Outbox {
     this.#drained.push(turn)
   }
 
+  /** The stream has ended, or goes on elsewhere. */
+  leave(turn: Turn): void {
+    const { nextTurn, previousTurn } = turn
+    if (previousTurn === undefined) this.#first = nextTurn
+    else previousTurn.nextTurn = nextTurn
+    if (nextTurn === undefined) this.#last = previousTurn
+    else nextTurn.previousTurn = previousTurn
+    turn.nextTurn = undefined
+    turn.previousTurn = undefined
+    turn.hasTurn = false
+  }
+
   #append(turn: Turn): void {
     turn.hasTurn = true
+    turn.previousTurn = this.#last
     if (this.#last === undefined) this.#first = turn
     else this.#last.nextTurn = turn
     this.#last = turn
@@ -143,7 +155,7 @@ export class Outbox {
     return size
   }
 
-  #reserve(type: FrameType, stream: number, length: number): number {
+  #reserve(type: number, stream: number, length: number): number {
     const at = this.#room(HEADER_BYTES + length)
     if (at < 0) return -1
     writeHeader(this.#control, at, type, stream, length)

@@ -1,5 +1,4 @@
-import PQueue from 'p-queue'
-import { explain, MeshError } from '../../src/errors.ts'
+import { MeshError } from '../../src/errors.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { silentLog, type Log } from '../../src/kit/log.ts'
@@ -10,12 +9,14 @@ import type { Dialer, RawConnection } from '../paths/contract.ts'
 import type { SessionKey } from './agree.ts'
 import { Connector, type Joining, type Secure } from './connect.ts'
 import type { IncomingStream, Peers, Session } from './contract.ts'
-import { Deadline, unlessAborted } from './deadline.ts'
-import { newlyKnown, type Known } from './known.ts'
+import { unlessAborted } from './deadline.ts'
+import { Dialling } from './dialling.ts'
+import { FEATURE } from './hello.ts'
+import { newlyKnown, sessionsOf, type Known } from './known.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from './limits.ts'
 import { Meters } from './meters.ts'
 import { carriersWanted, rankOf } from './placement.ts'
-import { race, RaceLost } from './race.ts'
+import type { SealedRoom } from './sealed/contract.ts'
 import { TunnelSession } from './session.ts'
 
 export interface PeersOptions {
@@ -26,6 +27,8 @@ export interface PeersOptions {
   accept: (incoming: IncomingStream) => void
   /** How to reach a node that dialled us, so that a better path can be tried from this side too. */
   reach?: (node: NodeId) => NodeReach | undefined
+  /** Datagrams straight over UDP; without it they go as frames. */
+  sealed?: SealedRoom | undefined
   limits?: Partial<TunnelLimits>
   clock?: Clock
   log?: Log
@@ -40,17 +43,20 @@ export interface TunnelPeers extends Peers {
   incoming(raw: RawConnection): void
   /** Ends the session with a node, its streams and the connections being made with it (revoked, or gone from the mesh). */
   cut(node: NodeId): void
-  /** Says DRAIN to every peer and takes no new streams or carriers; what is open goes on until the peers are closed. */
+  /**
+   * Says DRAIN to every peer and takes no new streams and no new sessions; what is open goes on, also over new carriers, until the
+   * peers are closed. To be said before a successor with the same identity is heard by anybody.
+   */
   drain(): void
 }
 
 const TICK_MS = 250
-/** All of one dial, over all paths. */
-const DIAL_MS = 10_000
 /** After this long without a session a node's figures are forgotten. */
 const FORGET_MS = 3_600_000
 /** When a better path is tried while traffic flows on a worse one; the last repeats. */
 const CLIMB_MS = [5_000, 15_000, 60_000, 300_000]
+/** For what the peer has not acknowledged when this node goes away. */
+const LINGER_MS = 1_000
 
 /**
  * All sessions of this node.
@@ -58,9 +64,10 @@ const CLIMB_MS = [5_000, 15_000, 60_000, 300_000]
  *     session(node) ─▶ live? ─▶ that one
  *                      resting after a failure (≤ 1 s) ─▶ NO_PATH at once
  *                      else one dial for all who ask: race of paths ─▶ secure ─▶ HELLO ─┐
+ *     a session at risk ─▶ dialled anew until one carrier is sure ──────────────────────┤
  *     incoming(raw) ─▶ secure ─▶ HELLO ────────────────────────────────────────────────┴─▶ agree.ts ─▶ carrier joins session
  *
- *     every 250 ms: pings, more carriers where streams are open, better paths, idle carriers
+ *     every 250 ms: pings, dials for sessions at risk, more carriers where streams are open, better paths, idle carriers
  */
 export function openPeers(options: PeersOptions): TunnelPeers {
   return new AllPeers(options)
@@ -76,7 +83,7 @@ class AllPeers implements TunnelPeers {
   readonly #known = new Map<NodeId, Known>()
   readonly #meters: Meters
   readonly #connector: Connector
-  readonly #dials: PQueue
+  readonly #dialling: Dialling
   readonly #life = new Lifetime()
   #unproven = 0
   #isClosing = false
@@ -100,11 +107,19 @@ class AllPeers implements TunnelPeers {
       clock: this.#clock,
       meters: this.#meters,
       windowBytes: this.#limits.windowBytes,
+      features: options.sealed === undefined ? FEATURE.resume : FEATURE.resume | FEATURE.sealed,
       closing: this.#life.signal,
       know: (node) => this.#know(node),
       join: (known, joining) => this.#join(known, joining),
     })
-    this.#dials = new PQueue({ concurrency: this.#limits.dials })
+    this.#dialling = new Dialling({
+      dialers: options.dialers,
+      connector: this.#connector,
+      clock: this.#clock,
+      reach: options.reach,
+      dials: this.#limits.dials,
+      closing: this.#life.signal,
+    })
     this.#life.spawn(
       async (signal) => {
         while (!signal.aborted) {
@@ -126,7 +141,7 @@ class AllPeers implements TunnelPeers {
     if (known.arriving === undefined && this.#clock.now() < known.restUntil) {
       throw fail('it was tried a moment ago', known.failure)
     }
-    const arriving = (known.arriving ?? this.#startDial(known)).promise
+    const arriving = (known.arriving ?? this.#dialling.start(known)).promise
     return await unlessAborted(arriving, signal).catch((error: unknown) => {
       throw error === signal.reason ? fail('given up', error) : error
     })
@@ -147,7 +162,7 @@ class AllPeers implements TunnelPeers {
 
   incoming(raw: RawConnection): void {
     raw.stream.on('error', ignore)
-    if (this.#isClosing || this.#unproven >= this.#limits.unproven) {
+    if (this.#life.signal.aborted || this.#unproven >= this.#limits.unproven) {
       this.#log.warn('connection refused, too many are unproven', { address: raw.via, path: raw.path })
       raw.stream.destroy()
       return
@@ -168,7 +183,7 @@ class AllPeers implements TunnelPeers {
     const known = this.#known.get(node)
     if (known === undefined) return
     known.cuts += 1
-    known.session?.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
+    for (const session of sessionsOf(known)) session.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
   }
 
   drain(): void {
@@ -181,89 +196,49 @@ class AllPeers implements TunnelPeers {
     return this.#closing
   }
 
-  // ── dialling ──
-
-  #startDial(known: Known): PromiseWithResolvers<TunnelSession> {
-    const arriving = Promise.withResolvers<TunnelSession>()
-    known.arriving = arriving
-    arriving.promise.catch(ignore) // everybody who asked may have given up
-    void this.#dial(known, this.#options.dialers).then(
-      (session) => {
-        known.backoff.reset()
-        arriving.resolve(session)
-      },
-      (error: unknown) => {
-        known.failure = error
-        known.restUntil = this.#clock.now() + known.backoff.nextMs()
-        arriving.reject(error)
-        if (known.arriving === arriving) known.arriving = undefined
-      },
-    )
-    return arriving
-  }
-
-  /** @throws MeshError NO_PATH */
-  async #dial(known: Known, dialers: readonly Dialer[]): Promise<TunnelSession> {
-    const { reach } = known
-    if (reach === undefined) throw new MeshError('NO_PATH', { node: known.node, reason: 'nothing is known of it' })
-    known.dials += 1
-    try {
-      return await this.#dials.add(async () => {
-        using limit = new Deadline(this.#clock, DIAL_MS, this.#life.signal)
-        const runners = dialers
-          .filter((dialer) => dialer.suits(reach))
-          .map((dialer) => ({
-            path: dialer.path,
-            run: (signal: AbortSignal) => this.#connector.dial(known, reach, dialer, signal),
-          }))
-        return await race(runners, this.#clock, limit.signal)
-      })
-    } catch (cause) {
-      const tried =
-        cause instanceof RaceLost
-          ? cause.failures.map(({ path, error }) => `${path}: ${explain(error)}`)
-          : [explain(cause)]
-      throw new MeshError(
-        'NO_PATH',
-        { node: known.node, tried },
-        { cause: cause instanceof RaceLost ? cause.cause : cause },
-      )
-    } finally {
-      known.dials -= 1
-      if (known.dials === 0) known.proposal = undefined
-    }
-  }
-
   // ── sessions ──
 
   #join(known: Known, joining: Joining): TunnelSession {
     const { agreement, theirs, carrier, pump, isDialler } = joining
-    if (this.#isClosing || joining.cuts !== known.cuts) throw new MeshError('PEER_REFUSED', { node: known.node })
+    if (joining.cuts !== known.cuts) throw new MeshError('PEER_REFUSED', { node: known.node })
     if (agreement.cutsCurrent) {
       known.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
       known.session = undefined
     }
-    known.session ??= this.#begin(known, { id: agreement.id, incarnation: theirs.incarnation }, isDialler)
-    const { session } = known
-    if (session.carriers >= this.#limits.carriers)
+    const held = sessionsOf(known).find(({ key }) => key.id === agreement.id && key.incarnation === theirs.incarnation)
+    // whoever goes away takes carriers for what is open; a peer that wants a new session must find the successor
+    if (this.#isClosing && (held === undefined || (!isDialler && theirs.session !== agreement.id))) {
+      throw new MeshError('PEER_REFUSED', { node: known.node, reason: 'this node goes away' })
+    }
+    const session = held ?? this.#begin(known, { id: agreement.id, incarnation: theirs.incarnation }, isDialler)
+    if (session.carriers >= this.#limits.carriers && !session.makeRoom())
       throw new MeshError('SESSION_CLOSED', { reason: 'too many carriers' })
-    const before = session.carriers === 0 ? undefined : session.path
+    const before = held === undefined ? undefined : session.path
     session.attach(carrier, pump, theirs)
     if (before === undefined) this.#log.info('session open', { peer: known.node, path: carrier.path })
     else if (session.path !== before) this.#log.info('session moved', { peer: known.node, path: session.path })
     if (session.path !== before) this.#planClimb(known, 0)
-    known.arriving?.resolve(session)
-    known.arriving = undefined
+    if (!session.isAtRisk) this.#dialling.safe(known)
+    if (session === known.session && !session.isLeaving) {
+      known.arriving?.resolve(session)
+      known.arriving = undefined
+    }
     this.#meters.gauge(this.#sessions())
     return session
   }
 
   #begin(known: Known, key: SessionKey, isDialler: boolean): TunnelSession {
+    const over = (session: TunnelSession) => {
+      if (known.session === session) known.session = undefined
+      known.past.delete(session)
+      known.usedAt = this.#clock.now()
+    }
     const session: TunnelSession = new TunnelSession({
       peer: known.node,
       key,
+      sealed: this.#options.sealed,
       isDialler,
-      opens: this.#self < known.node ? 'odd' : 'even',
+      ids: known.ids,
       limits: this.#limits,
       now: () => this.#clock.now(),
       accept: this.#options.accept,
@@ -272,15 +247,24 @@ class AllPeers implements TunnelPeers {
         this.#meters.rtt(carrier.path, rttMs)
       },
       ignored: () => this.#meters.ignored(),
+      suspended: () => {
+        this.#log.info('session waits for a path', { peer: known.node, streams: session.streams })
+        this.#dialling.redial(known)
+      },
+      resumed: (pauseMs) => {
+        this.#log.info('session resumed', { peer: known.node, path: session.path, streams: session.streams, pauseMs })
+        this.#meters.resumed(pauseMs)
+      },
       ended: (reason) => {
-        if (known.session === session) known.session = undefined
-        known.usedAt = this.#clock.now()
+        over(session)
         this.#log.info('session closed', { peer: known.node, ...(reason === undefined ? {} : { error: reason }) })
         this.#meters.count(session)
         this.#meters.gauge(this.#sessions())
         this.#idle?.()
       },
     })
+    if (known.session !== undefined) known.past.add(known.session) // it finishes its flows beside the new one
+    known.session = session
     return session
   }
 
@@ -294,7 +278,7 @@ class AllPeers implements TunnelPeers {
   }
 
   #sessions(): TunnelSession[] {
-    return [...this.#known.values()].flatMap(({ session }) => session ?? [])
+    return [...this.#known.values()].flatMap(sessionsOf)
   }
 
   // ── every so often ──
@@ -302,12 +286,15 @@ class AllPeers implements TunnelPeers {
   #tick(): void {
     const now = this.#clock.now()
     for (const known of this.#known.values()) {
-      known.session?.tick(now)
+      for (const session of sessionsOf(known)) {
+        session.tick(now)
+        this.#meters.count(session)
+        if (session.isAtRisk) this.#dialling.redial(known)
+      }
       const { session } = known
       if (session?.isUsable === true) this.#improve(known, session, now)
-      else if (session === undefined && known.dials === 0 && now - known.usedAt > FORGET_MS)
+      else if (sessionsOf(known).length === 0 && known.dials === 0 && now - known.usedAt > FORGET_MS)
         this.#known.delete(known.node)
-      if (session !== undefined) this.#meters.count(session)
     }
     this.#meters.gauge(this.#sessions())
     this.#idle?.()
@@ -333,7 +320,8 @@ class AllPeers implements TunnelPeers {
 
   #try(known: Known, isWanted: (dialer: Dialer) => boolean): void {
     known.isImproving = true
-    this.#dial(known, this.#options.dialers.filter(isWanted))
+    this.#dialling
+      .dial(known, this.#options.dialers.filter(isWanted))
       .catch((error: unknown) => this.#log.debug('no better way yet', { peer: known.node, error }))
       .finally(() => {
         known.isImproving = false
@@ -352,6 +340,8 @@ class AllPeers implements TunnelPeers {
   async #close(): Promise<void> {
     this.drain()
     await this.#until(() => this.#sessions().every(({ streams }) => streams === 0), this.#options.drainMs ?? 3_000)
+    if (this.#sessions().every(({ streams }) => streams === 0))
+      await this.#until(() => this.#sessions().every(({ isQuiet }) => isQuiet), LINGER_MS)
     for (const session of this.#sessions()) session.finish()
     await this.#until(() => this.#sessions().length === 0, 1_500)
     for (const session of this.#sessions())

@@ -20,7 +20,10 @@ export interface CarrierView {
 }
 
 /** The carrier for a new stream: one that surely lives, on the best path, then the shortest queue (to 16 KiB), then the fewest streams. */
-export function carrierFor<C extends CarrierView>(carriers: readonly C[]): C | undefined {
+export function carrierFor<C extends CarrierView>(
+  carriers: readonly C[],
+  _kind: 'small' | 'bulk' = 'small',
+): C | undefined {
   let best: C | undefined
   for (const carrier of carriers) {
     if (!carrier.isDraining && (best === undefined || isBetter(carrier, best))) best = carrier

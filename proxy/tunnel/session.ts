@@ -7,28 +7,47 @@ import type { Hello } from './hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
 import { carrierFor, outranked } from './placement.ts'
 import type { Pump } from './pump.ts'
+import type { SealedLink, SealedRoom } from './sealed/contract.ts'
 
-export interface SessionOptions extends Omit<MuxOptions, 'goneAway' | 'peer'> {
+export interface SessionOptions extends Omit<MuxOptions, 'goneAway' | 'lostByPeer' | 'peer' | 'sealed'> {
   peer: NodeId
   key: SessionKey
+  /** Makes this session's sealed datagrams. */
+  sealed?: SealedRoom | undefined
   /** Whether our dial made it: that side brings up more carriers. */
   isDialler: boolean
-  /** The last carrier is gone. */
+  /** The last carrier is gone, and streams wait for the next. */
+  suspended: () => void
+  /** Streams go on after so long without a carrier. */
+  resumed: (pauseMs: number) => void
+  /** Nothing of it is left. */
   ended: (reason: Error | undefined) => void
 }
 
 /** Without streams for so long, a session gives its carriers back; the next flow dials again. */
 const IDLE_MS = 15 * 60_000
-/** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): a carrier takes no new streams after this. */
+/** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): streams leave a carrier after this. */
 const CARRIER_BYTES = 64 * 1024 ** 3
 const CARRIER_MS = 24 * 3_600_000
+/** A path that is back within `resumeMs` needs so long to be dialled and proven. */
+const SETTLE_MS = 2_000
 
-/** Everything shared with one peer: the streams (in the mux), the carriers with their sockets, and how they end. */
+/**
+ * Everything shared with one peer: the streams (in the mux), the carriers with their sockets, and how they end.
+ *
+ *     live ──last carrier lost──▶ suspended ──a carrier──▶ live
+ *      │                              └──resumeMs──▶ ended          (without open streams: ended at once)
+ *      └──cut, finished, GOAWAY──▶ ended
+ */
 export class TunnelSession implements Session {
   readonly peer: NodeId
   readonly key: SessionKey
   readonly isDialler: boolean
+  /** How often all carriers had died and streams went on, and the longest that took. */
+  resumes = 0
+  longestPauseMs = 0
   readonly #mux: Mux
+  readonly #sealed: SealedLink | undefined
   readonly #options: SessionOptions
   readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
   #path: PathKind = 'direct'
@@ -36,6 +55,9 @@ export class TunnelSession implements Session {
   #usedAt: number
   #pastBytesIn = 0
   #pastBytesOut = 0
+  readonly #pastFrames = { sent: 0, dropped: 0 }
+  #suspendedAt: number | undefined
+  #isFinishing = false
   #hasEnded = false
 
   constructor(options: SessionOptions) {
@@ -44,7 +66,15 @@ export class TunnelSession implements Session {
     this.isDialler = options.isDialler
     this.#options = options
     this.#usedAt = options.now()
-    this.#mux = new Mux({ ...options, goneAway: () => this.#wentAway() })
+    const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
+    this.#sealed = options.sealed?.link({ peer: options.peer, deliver })
+    this.#mux = new Mux({
+      ...options,
+      sealed: this.#sealed,
+      goneAway: () => this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' })),
+      lostByPeer: (carrier) =>
+        this.#pumps.get(carrier)?.pump.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has lost it' })),
+    })
   }
 
   get path(): PathKind {
@@ -63,6 +93,25 @@ export class TunnelSession implements Session {
     return this.#mux.streams
   }
 
+  /** Streams that changed carriers. */
+  get moved(): number {
+    return this.#mux.moved
+  }
+
+  /** Bytes kept until the peer acknowledges them, now and at most. */
+  get retainedBytes(): number {
+    return this.#mux.shares.keptBytes
+  }
+
+  get retainedPeak(): number {
+    return this.#mux.shares.keptPeak
+  }
+
+  /** How datagrams go now. */
+  get datagrams(): 'sealed' | 'frames' | 'blocked' {
+    return this.#sealed?.way ?? 'frames'
+  }
+
   get bytesIn(): number {
     return this.#mux.carriers.reduce((sum, carrier) => sum + carrier.bytesIn, this.#pastBytesIn)
   }
@@ -71,13 +120,42 @@ export class TunnelSession implements Session {
     return this.#mux.carriers.reduce((sum, carrier) => sum + carrier.bytesOut, this.#pastBytesOut)
   }
 
+  /** Datagrams that went in frames, and that were dropped on the way there. */
+  get frames(): { sent: number; dropped: number } {
+    const sum = { ...this.#pastFrames }
+    for (const { outbox } of this.#mux.carriers) {
+      sum.sent += outbox.datagrams.sent
+      sum.dropped += outbox.datagrams.dropped
+    }
+    return sum
+  }
+
   get hasEnded(): boolean {
     return this.#hasEnded
   }
 
-  /** A stream opened now would get a carrier. */
+  /** The peer goes away: what is open may end, the next flow needs another session. */
+  get isLeaving(): boolean {
+    return this.#mux.isPeerDraining
+  }
+
+  get isSuspended(): boolean {
+    return this.#suspendedAt !== undefined && !this.#hasEnded
+  }
+
+  /** A stream opened now would get a carrier, and the peer would take it. */
   get isUsable(): boolean {
-    return !this.#hasEnded && carrierFor(this.#mux.carriers) !== undefined
+    return !this.#hasEnded && !this.isLeaving && carrierFor(this.#mux.carriers) !== undefined
+  }
+
+  /** Streams are open, and no carrier is surely alive: one must be made at once. */
+  get isAtRisk(): boolean {
+    return !this.#hasEnded && !this.#mux.isVoid && this.#mux.carriers.every(({ isDoubtful }) => isDoubtful)
+  }
+
+  /** Every stream has ended, and the peer knows. */
+  get isQuiet(): boolean {
+    return this.#mux.isQuiet
   }
 
   /** Carriers that take new streams and are on the best path. */
@@ -95,14 +173,20 @@ export class TunnelSession implements Session {
     return this.#mux.open(request, events)
   }
 
-  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have ended. */
+  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. */
   attach(carrier: Carrier, pump: Pump, hello: Hello): void {
     carrier.attach(this.#mux, hello)
-    this.#pumps.set(carrier, { pump, since: this.#options.now() })
     this.#mux.attach(carrier)
+    this.#pumps.set(carrier, { pump, since: this.#options.now() })
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
     for (const worse of outranked(this.#mux.carriers)) worse.drain()
+    if (this.#suspendedAt === undefined) return
+    const pauseMs = this.#options.now() - this.#suspendedAt
+    this.#suspendedAt = undefined
+    this.resumes += 1
+    this.longestPauseMs = Math.max(this.longestPauseMs, pauseMs)
+    this.#options.resumed(pauseMs)
   }
 
   /** The connection of a carrier is no more. */
@@ -111,16 +195,30 @@ export class TunnelSession implements Session {
     this.#rttMs = this.#mux.rttMs ?? this.#rttMs
     this.#pastBytesIn += carrier.bytesIn
     this.#pastBytesOut += carrier.bytesOut
+    this.#pastFrames.sent += carrier.outbox.datagrams.sent
+    this.#pastFrames.dropped += carrier.outbox.datagrams.dropped
+    // a peer that breaks the rules loses everything, not one carrier
+    if (reason instanceof MeshError && reason.code === 'FRAME_INVALID') this.cut(reason)
     this.#mux.detach(carrier)
-    const isBroken = reason instanceof MeshError && reason.code === 'FRAME_INVALID'
-    if (isBroken) this.cut(reason) // a peer that breaks the rules loses everything, not one carrier
     if (this.#pumps.size > 0 || this.#hasEnded) return
-    this.#hasEnded = true
-    this.#options.ended(reason)
+    if (this.#isFinishing || this.#mux.isVoid || !this.#mux.shares.isResumable) return this.#end(reason)
+    this.#suspendedAt = this.#options.now()
+    this.#options.suspended()
+  }
+
+  /** Gives up a carrier that may be dead for one that is surely alive; false when all are well. */
+  makeRoom(): boolean {
+    const doubtful =
+      this.#mux.carriers.find(({ pulse }) => pulse.isDoubtful) ??
+      this.#mux.carriers.find(({ pulse }) => pulse.isAwaiting)
+    if (doubtful === undefined) return false
+    this.#pumps.get(doubtful)?.pump.cut(new MeshError('SESSION_CLOSED', { reason: 'another took its place' }))
+    return true
   }
 
   tick(now: number): void {
-    const isBusy = this.streams > 0
+    if (this.#hasEnded) return
+    const isBusy = !this.#mux.isVoid
     if (isBusy) this.#usedAt = now
     const isIdle = now - this.#usedAt >= IDLE_MS
     for (const [carrier, { pump, since }] of this.#pumps) {
@@ -130,6 +228,9 @@ export class TunnelSession implements Session {
       else if (!carrier.tick(isBusy)) pump.cut(new MeshError('SESSION_CLOSED', { reason: 'no sign of life' }))
     }
     this.#mux.tick(now)
+    if (this.#suspendedAt === undefined) return
+    const isOver = now - this.#suspendedAt > this.#options.limits.resumeMs + SETTLE_MS
+    if (isOver || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
   }
 
   /** No new streams, either way; those that are open go on. */
@@ -139,16 +240,27 @@ export class TunnelSession implements Session {
 
   /** Says goodbye on every carrier and closes them; what is still open is reset. */
   finish(): void {
+    this.#isFinishing = true
     this.#mux.goAway()
     for (const { pump } of this.#pumps.values()) pump.finish()
+    if (this.#pumps.size === 0) this.#end(undefined)
   }
 
-  /** Ends everything now. */
+  /** Ends everything now: nothing more is heard from the peer, and it is told, so that its flows do not wait. */
   cut(reason: Error): void {
-    for (const { pump } of this.#pumps.values()) pump.cut(reason)
+    if (this.#hasEnded) return
+    this.#mux.goAway()
+    this.#end(reason)
+    for (const [carrier, { pump }] of this.#pumps) {
+      carrier.stop()
+      pump.finish()
+    }
   }
 
-  #wentAway(): void {
-    this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' }))
+  #end(reason: Error | undefined): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    this.#mux.end()
+    this.#options.ended(reason)
   }
 }

@@ -18,6 +18,9 @@ export class Air {
   /** What becomes of a packet: how many times it arrives. */
   fate: (bytes: Buffer, from: string, to: string) => number = () => 1
   interfaceMtu = 1_500
+  /** Longer packets are cut by the kernel. */
+  knownMtu = 65_535
+  fragments = 0
   readonly #ports = new Map<string, AirPort>()
   #flying: { bytes: Buffer; from: string; to: string }[] = []
 
@@ -39,6 +42,7 @@ export class Air {
 
   send(bytes: Buffer, from: string, to: string): void {
     this.seen.push({ bytes, from, to })
+    if (bytes.length + 28 > this.knownMtu) this.fragments += 2
     const times = this.fate(bytes, from, to)
     for (let i = 0; i < times; i++) this.#flying.push({ bytes, from, to })
   }
@@ -93,6 +97,10 @@ class AirPort implements DatagramPort {
     if (this.isFull) return 'full'
     this.#air.send(Buffer.from(bytes.subarray(0, length)), this.address, `${host}:${port}`)
     return 'sent'
+  }
+
+  fragments(): number {
+    return this.#air.fragments
   }
 
   mtuTowards(): Promise<number> {

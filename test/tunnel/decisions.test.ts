@@ -81,9 +81,28 @@ test('which session a carrier belongs to: the accepting side', async (t) => {
       is: 'theirs',
       cuts: true,
     },
+    {
+      why: 'the peer has a successor, and said so',
+      mine: { isFirst: true, current, leaving: [current], pending: undefined },
+      theirs: restarted,
+      is: 'theirs',
+    },
+    {
+      why: 'the one that leaves brings a carrier',
+      mine: { isFirst: true, current: { id: 'd', incarnation: 'i2' }, leaving: [current], pending: undefined },
+      theirs: { session: 'c', incarnation: 'i1' },
+      is: 'c',
+    },
+    {
+      why: 'the successor restarts without a word',
+      mine: { isFirst: true, current: { id: 'd', incarnation: 'i2' }, leaving: [current], pending: undefined },
+      theirs: { session: 'theirs', incarnation: 'i3' },
+      is: 'theirs',
+      cuts: true,
+    },
   ]
   for (const { why, mine, theirs, is, cuts = false } of rows) {
-    t.same(answerProposal(mine, theirs), { id: is, cutsCurrent: cuts }, why)
+    t.same(answerProposal({ leaving: [], ...mine }, theirs), { id: is, cutsCurrent: cuts }, why)
   }
 })
 
@@ -94,9 +113,23 @@ test('which session a carrier belongs to: the dialling side', async (t) => {
     { why: 'joins the one we have', current, answer: { session: 'c', incarnation: 'i1' }, cuts: false },
     { why: 'the peer has forgotten ours', current, answer: { session: 'a', incarnation: 'i1' }, cuts: true },
     { why: 'the peer has restarted', current, answer: { session: 'c', incarnation: 'i2' }, cuts: true },
+    {
+      why: 'a successor answers',
+      current,
+      leaving: [current],
+      answer: { session: 'a', incarnation: 'i2' },
+      cuts: false,
+    },
+    {
+      why: 'the one that leaves answers',
+      current: { id: 'a', incarnation: 'i2' },
+      leaving: [current],
+      answer: { session: 'c', incarnation: 'i1' },
+      cuts: false,
+    },
   ]
-  for (const { why, current, answer, cuts } of rows) {
-    t.same(readAnswer(current, answer), { id: answer.session, cutsCurrent: cuts }, why)
+  for (const { why, current, leaving = [], answer, cuts } of rows) {
+    t.same(readAnswer({ current, leaving }, answer), { id: answer.session, cutsCurrent: cuts }, why)
   }
 })
 
@@ -105,19 +138,22 @@ test('simultaneous dials agree in every order of events', async (t) => {
   for (const order of ['ab', 'ba'] as const) {
     let a: string | undefined
     let b: string | undefined
-    const key = (id: string | undefined) => (id === undefined ? undefined : { id, incarnation: 'i' })
+    const held = (id: string | undefined) => ({
+      current: id === undefined ? undefined : { id, incarnation: 'i' },
+      leaving: [],
+    })
     const answers: { to: 'a' | 'b'; session: string }[] = []
     for (const reader of order) {
       if (reader === 'a') {
-        a = answerProposal({ isFirst: true, current: key(a), pending: 'A' }, { session: 'B', incarnation: 'i' }).id
+        a = answerProposal({ isFirst: true, ...held(a), pending: 'A' }, { session: 'B', incarnation: 'i' }).id
         answers.push({ to: 'b', session: a })
       } else {
-        b = answerProposal({ isFirst: false, current: key(b), pending: 'B' }, { session: 'A', incarnation: 'i' }).id
+        b = answerProposal({ isFirst: false, ...held(b), pending: 'B' }, { session: 'A', incarnation: 'i' }).id
         answers.push({ to: 'a', session: b })
       }
     }
     for (const { to, session } of answers) {
-      const agreement = readAnswer(key(to === 'a' ? a : b), { session, incarnation: 'i' })
+      const agreement = readAnswer(held(to === 'a' ? a : b), { session, incarnation: 'i' })
       t.notOk(agreement.cutsCurrent)
       if (to === 'a') a = agreement.id
       else b = agreement.id

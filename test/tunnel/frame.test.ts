@@ -26,7 +26,9 @@ function decoded(bytes: Buffer, cuts: readonly number[] = []): string[] {
       if (seen.at(-1)?.startsWith(start) === true) seen[seen.length - 1] += piece.toString('hex')
       else seen.push(start + piece.toString('hex'))
     },
-    frame: (type, stream, payload) => seen.push(`${NAMES[type]} ${stream} ${payload.toString('hex')}`),
+    place: (stream, run, offset) => seen.push(`place ${stream} run ${run} at ${offset}`),
+    frame: (type, stream, payload, isFlagged) =>
+      seen.push(`${NAMES[type]}${isFlagged ? '!' : ''} ${stream} ${payload.toString('hex')}`),
     unknown: (type) => seen.push(`unknown ${type}`),
   })
   const edges = [0, ...cuts.map((cut) => cut % (bytes.length + 1)).toSorted((a, b) => a - b), bytes.length]
@@ -42,7 +44,7 @@ function decoded(bytes: Buffer, cuts: readonly number[] = []): string[] {
 const hex = (text: string) => Buffer.from(text.replaceAll(/\s/g, ''), 'hex')
 const header = (type: number, length: number, stream: number) => {
   const out = Buffer.alloc(8)
-  writeHeader(out, 0, type as FrameType, stream, length)
+  writeHeader(out, 0, type, stream, length)
   return out
 }
 
@@ -61,7 +63,18 @@ test('frames on the wire', async (t) => {
     { why: 'DRAIN', bytes: '0c000001 00000000 01', seen: ['DRAIN 0 01'] },
     { why: 'GOAWAY', bytes: '0d000005 00000000 0000000064', seen: ['GOAWAY 0 0000000064'] },
     { why: 'DATAGRAM', bytes: '0b000001 00000001 ff 06000000 00000003', seen: ['DATAGRAM 1 ff', 'END 3 '] },
-    { why: 'RESUME is kept for later', bytes: '0e000000 00000000 06000000 00000003', seen: ['unknown 14', 'END 3 '] },
+    { why: 'RESUME', bytes: '0e000004 00000000 00000000', seen: ['RESUME 0 00000000'] },
+    {
+      why: 'DATA that says its place',
+      bytes: '2500000a 00000001 0003 000000010000 ffee 05000001 00000001 dd',
+      seen: ['place 1 run 3 at 65536', 'DATA 1 ffeedd'],
+    },
+    {
+      why: 'a place without a byte',
+      bytes: '25000008 00000001 ffff ffffffffffff 06000000 00000001',
+      seen: ['place 1 run 65535 at 281474976710655', 'END 1 '],
+    },
+    { why: 'OPEN that is said again', bytes: '22000003 00000001 616263', seen: ['OPEN! 1 616263'] },
     {
       why: 'unknown types are skipped',
       bytes: '1f000002 00000009 ffff 06000000 00000003',
@@ -107,6 +120,12 @@ test('what the decoder refuses', async (t) => {
     { why: 'sixteen MiB', bytes: header(FRAME.DATA, 0xff_ffff, 1), broken: 'longer than a frame may be' },
     { why: 'an unknown type over 64 KiB', bytes: header(30, MAX_PAYLOAD + 1, 0), broken: 'longer than a frame may be' },
     { why: 'DATA for the carrier', bytes: header(FRAME.DATA, 1, 0), broken: 'wrong stream for its type' },
+    {
+      why: 'a place cut short',
+      bytes: Buffer.concat([Buffer.of(0x20 | FRAME.DATA), header(0, 7, 1).subarray(1)]),
+      broken: 'wrong length for its type',
+    },
+    { why: 'RESUME of a stream', bytes: header(FRAME.RESUME, 4, 3), broken: 'wrong stream for its type' },
     { why: 'PING for a stream', bytes: header(FRAME.PING, 8, 3), broken: 'wrong stream for its type' },
     ...(
       [
@@ -126,6 +145,7 @@ test('what the decoder refuses', async (t) => {
         ['DRAIN', 65, 0],
         ['GOAWAY', 4, 0],
         ['GOAWAY', 257, 0],
+        ['RESUME', 3, 0],
       ] as const
     ).map(([name, length, stream]) => ({
       why: `${name} of ${length} bytes`,
@@ -140,7 +160,12 @@ test('what the decoder refuses', async (t) => {
 })
 
 test('a broken decoder stays broken', async (t) => {
-  const decoder = new FrameDecoder({ data: () => t.fail(), frame: () => t.fail(), unknown: () => t.fail() })
+  const decoder = new FrameDecoder({
+    data: () => t.fail(),
+    place: () => t.fail(),
+    frame: () => t.fail(),
+    unknown: () => t.fail(),
+  })
   t.throws(() => decoder.push(header(FRAME.END, 0, 1)), { code: 'FRAME_INVALID' })
   t.throws(() => decoder.push(hex(HELLO)), { code: 'FRAME_INVALID' })
 })
@@ -149,6 +174,7 @@ test('DATA leaves without a copy and without waiting', async (t) => {
   const pieces: Buffer[] = []
   const decoder = new FrameDecoder({
     data: (_, piece) => pieces.push(piece),
+    place: () => t.fail(),
     frame: () => undefined,
     unknown: () => t.fail(),
   })
@@ -166,6 +192,7 @@ test('a stopped decoder lets nothing more out, not even from the same chunk', as
   const seen: string[] = []
   const decoder: FrameDecoder = new FrameDecoder({
     data: () => t.fail('data after the stop'),
+    place: () => t.fail(),
     frame: (type) => {
       seen.push(NAMES[type]!)
       if (type === FRAME.END) decoder.stop()
@@ -182,6 +209,11 @@ test('any chunking gives the same frames', async (t) => {
       type: fc.constant(FRAME.DATA),
       stream: fc.integer({ min: 1, max: 9 }),
       payload: fc.uint8Array({ maxLength: 300 }),
+    }),
+    fc.record({
+      type: fc.constant((0x20 | FRAME.DATA) as FrameType),
+      stream: fc.integer({ min: 1, max: 9 }),
+      payload: fc.uint8Array({ minLength: 8, maxLength: 300 }),
     }),
     fc.record({
       type: fc.constant(FRAME.OPEN),

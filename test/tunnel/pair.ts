@@ -1,13 +1,15 @@
 import type { Ears } from '../contracts/stream.ts'
 import { Carrier } from '../../proxy/tunnel/carrier.ts'
 import type { IncomingStream, PathKind, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
-import type { Hello } from '../../proxy/tunnel/hello.ts'
+import { FEATURE, type Hello } from '../../proxy/tunnel/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
 import { Mux } from '../../proxy/tunnel/mux.ts'
 
 export interface SideOptions {
   limits?: Partial<TunnelLimits>
   accept?: (incoming: IncomingStream) => void
+  /** What it says it can do; without `resume` streams die with their carrier. */
+  features?: number
 }
 
 /** Two ends of a session in memory, without I/O: bytes move when `move` is called, time when `time.now` is set. */
@@ -21,20 +23,25 @@ export class MuxPair {
   /** How many of the bytes that are due move at a time; random in the tests that want it. */
   chunkBytes: () => number = () => Number.POSITIVE_INFINITY
 
+  #made = 0
+  readonly #features: number
+
   constructor(near: SideOptions = {}, far: SideOptions = {}, paths: readonly PathKind[] = ['direct']) {
-    this.near = this.#mux('far', 'odd', near)
-    this.far = this.#mux('near', 'even', far)
+    this.#features = near.features ?? FEATURE.resume
+    this.near = this.#mux('far', 1, near)
+    this.far = this.#mux('near', 2, far)
     for (const path of paths) this.connect(path)
   }
 
   connect(path: PathKind): { near: Carrier; far: Carrier } {
     const now = () => this.time.now
+    this.#made += 1
     const link = { near: new Carrier(path, now), far: new Carrier(path, now) }
     for (const [carrier, mux] of [
       [link.near, this.near],
       [link.far, this.far],
     ] as const) {
-      carrier.greet(helloOf(mux, this.links.length))
+      carrier.greet(helloOf(mux, this.#made, this.#features))
       carrier.onHello = (hello) => {
         carrier.attach(mux, hello)
         mux.attach(carrier)
@@ -60,11 +67,26 @@ export class MuxPair {
     while (this.step(batchBytes));
   }
 
+  /** A quarter of a second passes: what is owed is said. */
+  tick(): void {
+    this.time.now += 250
+    this.near.tick(this.time.now)
+    this.far.tick(this.time.now)
+    this.move()
+  }
+
   /** The connection breaks: both ends notice. */
   sever(at: number): void {
     const [link] = this.links.splice(at, 1)
     this.near.detach(link!.near)
     this.far.detach(link!.far)
+  }
+
+  /** One end has lost the carrier and says so: the other gives it up too. */
+  #lostByPeer(carrier: Carrier): void {
+    carrier.stop()
+    this.near.detach(carrier)
+    this.far.detach(carrier)
   }
 
   #carry(from: Carrier, to: Carrier, batchBytes: number): boolean {
@@ -80,15 +102,16 @@ export class MuxPair {
 
   #mux(
     peer: string,
-    opens: 'odd' | 'even',
+    next: 1 | 2,
     { limits = {}, accept = (incoming) => incoming.refuse('not-here') }: SideOptions,
   ): Mux {
     return new Mux({
       peer,
-      opens,
+      ids: { next },
       limits: { ...TUNNEL_LIMITS, ...limits },
       now: () => this.time.now,
       accept,
+      lostByPeer: (carrier) => this.#lostByPeer(carrier),
       goneAway: () => {
         this.wentAway += 1
       },
@@ -100,12 +123,12 @@ export class MuxPair {
   }
 }
 
-export function helloOf(mux: Mux, carrier = 0): Hello {
+export function helloOf(mux: Mux, carrier = 0, features: number = FEATURE.resume): Hello {
   return {
     version: 1,
     carrier,
     windowBytes: mux.limits.windowBytes,
-    features: 0,
+    features,
     incarnation: '00'.repeat(8),
     session: '00'.repeat(16),
   }

@@ -34,6 +34,10 @@ class Walled implements DatagramPort {
     return this.isBlocked ? 'sent' : this.udp.send(bytes, length, to)
   }
 
+  fragments(): number {
+    return 0
+  }
+
   mtuTowards(): Promise<number> {
     return Promise.resolve(1_500)
   }
@@ -271,7 +275,6 @@ test('carriers die while datagrams flow: the stream goes on, sealed under the ke
   await two.seal()
   two.sockets[0]!.destroy()
   await two.settle()
-  t.equal(session.datagrams, 'frames', 'its keys are gone with it')
   t.same(await exchange(two, stream, b.got), [], 'and the stream is not')
   await two.seal()
   t.same(await exchange(two, stream, b.got), [], 'sealed again')

@@ -20,6 +20,7 @@ export interface ChannelOutside {
   now(): number
   random(): number
   mtuTowards: WayOptions['mtuTowards']
+  fragments: WayOptions['fragments']
   /** The buffer that the next packet is sealed into. */
   packetBuffer(): Buffer
   /** Sends the first `length` bytes of that buffer; false when it was dropped. */
@@ -72,6 +73,7 @@ export class Channel implements RecordSink {
     this.way = new Way({
       probe: (id, size, to) => this.#probe(id, size, to),
       mtuTowards: outside.mtuTowards,
+      fragments: outside.fragments,
       random: () => outside.random(),
     })
   }

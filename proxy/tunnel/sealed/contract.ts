@@ -16,6 +16,8 @@ export interface DatagramPort {
   send(bytes: Buffer, length: number, to: Address): 'sent' | 'queued' | 'full'
   /** What an interface towards that host carries in one packet, with IP and UDP headers. */
   mtuTowards(host: string): Promise<number>
+  /** How many IP fragments this system has made, of whatever it sent; always the same where that is not known. */
+  fragments(host: string): number
 }
 
 /** A carrier as the sealed room sees it. */

@@ -105,6 +105,7 @@ export class Link implements SealedLink {
     const offered = [...behind(carrier, offer.addresses), ...offer.addresses]
     channel.way.suggest(offered.filter(({ host }) => !this.#outside.excludes(host)))
     this.#active ??= channel
+    channel.way.want(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
   }
 
   tick(now: number): void {

@@ -8,10 +8,11 @@ import { FLOOR_BYTES, MAX_PACKET_BYTES } from './packet.ts'
  *       ▲         │ no answer in a second: that is the end for ten minutes
  *       └─ two probes of the present size in a row lost, while one of 1,200 was answered
  *
- * Node cannot set IP_MTU_DISCOVER, so the kernel's default holds (IP_PMTUDISC_WANT): what fits the interface leaves with DF and is
- * lost on a narrower link, but what is longer than the interface, or than what a router has said before, the kernel itself cuts
- * into IP fragments, and a probe of that size would seem to pass. Hence `limit`, from the interface, and one try for each
- * size until the kernel has forgotten (`net.ipv4.route.mtu_expires`, 600 s). EMSGSIZE counts as lost.
+ * Node cannot set IP_MTU_DISCOVER, so the kernel's default holds (IP_PMTUDISC_WANT, measured): what fits the interface leaves with
+ * DF and is lost on a narrower link, but what is longer than the interface, or than what a router has said before (to TCP, too),
+ * the kernel itself cuts into IP fragments, without an error, and a probe of that size would seem to pass. Hence `limit`, from
+ * the interface; `cut`, from the kernel's count of fragments; and one try for each size until the kernel has forgotten
+ * (`net.ipv4.route.mtu_expires`, 600 s).
  */
 const SIZES = { 4: [1_400, 1_472, MAX_PACKET_BYTES], 6: [1_400, 1_452, MAX_PACKET_BYTES] }
 const LOST_MS = 1_000
@@ -59,6 +60,17 @@ export class MtuSearch {
     if (size >= this.#bytes) this.#lost = 0
     if (size === this.#trying?.size) this.#trying = undefined
     if (size > this.#bytes) this.#bytes = size
+  }
+
+  /** The kernel made fragments of a packet of that size. */
+  cut(size: number, now: number): void {
+    if (size === this.#trying?.size) {
+      this.#trying = undefined
+      this.#restUntil = now + AGAIN_MS
+    } else if (size === this.#bytes && size > FLOOR_BYTES) {
+      this.#bytes = FLOOR_BYTES
+      this.#restUntil = now
+    }
   }
 
   /** A probe of the present size was lost, and a small one was not. */

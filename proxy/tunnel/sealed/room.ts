@@ -90,6 +90,8 @@ export class AllSealed implements SealedRoom, LinkOutside {
 
   readonly mtuTowards = (host: string): Promise<number> => this.#port.mtuTowards(host)
 
+  readonly fragments = (host: string): number => this.#port.fragments(host)
+
   packetBuffer(): Buffer {
     return this.#packet
   }

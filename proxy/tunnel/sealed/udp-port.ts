@@ -1,4 +1,5 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
@@ -92,6 +93,10 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
     return Number.parseInt(text, 10) || ETHERNET_MTU
   }
 
+  fragments(host: string): number {
+    return host.includes(':') ? counterIn('/proc/net/snmp6', /^Ip6FragCreates\s+(\d+)/m) : ipFragments()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true
     for (const socket of [this.#v4, this.#v6]) if (socket !== undefined) await closed(socket)
@@ -132,5 +137,27 @@ async function sourceTowards(host: string): Promise<string> {
     })
   } finally {
     socket.close()
+  }
+}
+
+/** Of `/proc/net/snmp`, which names the columns in one line and has the counts in the next. */
+function ipFragments(): number {
+  const [names = [], counts = []] = textOf('/proc/net/snmp')
+    .split('\n')
+    .filter((line) => line.startsWith('Ip:'))
+    .map((line) => line.split(' '))
+  return Number(counts[names.indexOf('FragCreates')] ?? 0)
+}
+
+function counterIn(path: string, line: RegExp): number {
+  return Number(line.exec(textOf(path))?.[1] ?? 0)
+}
+
+/** Nothing where there is no such file: other systems, or a sandbox. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
   }
 }

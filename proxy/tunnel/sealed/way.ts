@@ -23,6 +23,8 @@ export interface WayOptions {
   /** Sends a probe in a packet of that size; the answer comes through `answered`. */
   probe: (id: number, size: number, to: Address) => void
   mtuTowards: (host: string) => Promise<number>
+  /** The kernel's count of IP fragments: when it rises, a packet was too long. */
+  fragments: (host: string) => number
   random: () => number
 }
 
@@ -227,7 +229,12 @@ export class Way {
     if (this.#probes.size >= MAX_PROBES) this.#probes.delete(this.#probes.keys().next().value!)
     this.#probes.set(id, { purpose, size, to, at: now })
     if (purpose === 'proof' && this.#state === 'open') this.#unansweredSince ??= now
+    if (size === FLOOR_BYTES) return this.#options.probe(id, size, to)
+    const before = this.#options.fragments(to.host)
     this.#options.probe(id, size, to)
+    if (this.#options.fragments(to.host) === before) return
+    this.#mtu.cut(size, now)
+    if (purpose === 'search') this.#probes.delete(id)
   }
 
   #isWanted(now: number): boolean {

@@ -1,0 +1,136 @@
+import PQueue from 'p-queue'
+import { explain, MeshError } from '../../src/errors.ts'
+import type { Clock } from '../../src/kit/clock.ts'
+import type { NodeId } from '../../src/model/ids.ts'
+import type { NodeReach } from '../../src/model/node.ts'
+import type { Dialer } from '../paths/contract.ts'
+import type { Connector } from './connect.ts'
+import { Deadline } from './deadline.ts'
+import type { Known } from './known.ts'
+import { race, RaceLost } from './race.ts'
+import type { TunnelSession } from './session.ts'
+
+export interface DiallingOptions {
+  dialers: readonly Dialer[]
+  connector: Connector
+  clock: Clock
+  reach: ((node: NodeId) => NodeReach | undefined) | undefined
+  /** Dials at the same time. */
+  dials: number
+  closing: AbortSignal
+}
+
+/** All of one dial, over all paths. */
+const DIAL_MS = 10_000
+/**
+ * Of one dial for a session at risk: a SYN that was swallowed is sent again after 1 s and then 3 s, but the path may be back at
+ * any moment, so a new dial begins every half second and an old one is not waited for.
+ */
+const REDIAL_MS = 2_500
+const REDIALS = 5
+
+/** Dials nodes: once for all who ask, and again and again for a session whose streams wait. */
+export class Dialling {
+  readonly #options: DiallingOptions
+  readonly #dials: PQueue
+  readonly #redials: PQueue
+
+  constructor(options: DiallingOptions) {
+    this.#options = options
+    this.#dials = new PQueue({ concurrency: options.dials })
+    this.#redials = new PQueue({ concurrency: options.dials * 4 })
+  }
+
+  /** What callers of `session` wait for together. */
+  start(known: Known): PromiseWithResolvers<TunnelSession> {
+    const arriving = Promise.withResolvers<TunnelSession>()
+    known.arriving = arriving
+    arriving.promise.catch(ignore) // everybody who asked may have given up
+    void this.dial(known, this.#options.dialers).then(
+      (session) => {
+        known.backoff.reset()
+        arriving.resolve(session)
+      },
+      (error: unknown) => {
+        known.failure = error
+        known.restUntil = this.#options.clock.now() + known.backoff.nextMs()
+        arriving.reject(error)
+        if (known.arriving === arriving) known.arriving = undefined
+      },
+    )
+    return arriving
+  }
+
+  /** @throws MeshError NO_PATH */
+  dial(known: Known, dialers: readonly Dialer[]): Promise<TunnelSession> {
+    return this.#race(known, dialers, { queue: this.#dials, ms: DIAL_MS, until: this.#options.closing })
+  }
+
+  /** One more try for a session at risk, when one is due; over every path, as nobody knows which comes back first. */
+  redial(known: Known): void {
+    const { clock, dialers, closing, reach } = this.#options
+    const now = clock.now()
+    if (known.redials >= REDIALS || now < known.redialAt || closing.aborted) return
+    known.reach ??= reach?.(known.node)
+    if (known.reach === undefined) return
+    known.redialAt = now + known.redialBackoff.nextMs()
+    known.redials += 1
+    const until = AbortSignal.any([closing, known.redialing.signal])
+    this.#race(known, dialers, { queue: this.#redials, ms: REDIAL_MS, until })
+      .catch(ignore) // the next is due soon
+      .finally(() => {
+        known.redials -= 1
+      })
+  }
+
+  /** The session is safe again: what is still being dialled for it may stop. */
+  safe(known: Known): void {
+    known.redialBackoff.reset()
+    if (known.redials === 0) return
+    known.redialing.abort(new MeshError('NO_PATH', { node: known.node, reason: 'another dial was faster' }))
+    known.redialing = new AbortController()
+  }
+
+  async #race(known: Known, dialers: readonly Dialer[], how: How): Promise<TunnelSession> {
+    const { connector, clock } = this.#options
+    const { reach } = known
+    if (reach === undefined) throw new MeshError('NO_PATH', { node: known.node, reason: 'nothing is known of it' })
+    known.dials += 1
+    try {
+      return await how.queue.add(async () => {
+        using limit = new Deadline(clock, how.ms, how.until)
+        limit.signal.throwIfAborted()
+        const runners = dialers
+          .filter((dialer) => dialer.suits(reach))
+          .map((dialer) => ({
+            path: dialer.path,
+            run: (signal: AbortSignal) => connector.dial(known, reach, dialer, signal),
+          }))
+        return await race(runners, clock, limit.signal)
+      })
+    } catch (cause) {
+      const tried =
+        cause instanceof RaceLost
+          ? cause.failures.map(({ path, error }) => `${path}: ${explain(error)}`)
+          : [explain(cause)]
+      throw new MeshError(
+        'NO_PATH',
+        { node: known.node, tried },
+        { cause: cause instanceof RaceLost ? cause.cause : cause },
+      )
+    } finally {
+      known.dials -= 1
+      if (known.dials === 0) known.proposal = undefined
+    }
+  }
+}
+
+interface How {
+  queue: PQueue
+  ms: number
+  until: AbortSignal
+}
+
+function ignore(): void {
+  // told elsewhere, or nobody asks any more
+}

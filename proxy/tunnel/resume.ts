@@ -1,0 +1,77 @@
+import { frameInvalid } from './frame.ts'
+
+/**
+ * RESUME: carriers the sender has lost, and how much it has received on each stream that was placed on them. The reader closes
+ * those carriers too, sends on from there, and answers with RESET for a stream it does not know.
+ *
+ *     0             2               4
+ *     ┌─────────────┬───────────────┬─ carriers × ─┬─ streams × 12 ─────────────────────────────┬──
+ *     │ carriers    │ streams       │ u16 number   │ u32 stream │ u16 flags │ u48 bytes received │ …
+ *     └─────────────┴───────────────┴──────────────┴────────────────────────────────────────────┴──
+ *                                                    flags: 1 = END received
+ *
+ * Thousands of streams are several frames. The sender's own bytes do not wait for the other side's RESUME: it begins anew at
+ * what was acknowledged, and leaves out what RESUME says has come after all.
+ */
+export interface Resume {
+  /** Numbers of carriers (hello.ts). */
+  lost: readonly number[]
+  streams: readonly ResumedStream[]
+}
+
+export interface ResumedStream {
+  stream: number
+  received: number
+  hasEnd: boolean
+}
+
+/** More are told in the next frame: 12 KiB hold up the carrier for less than a turn. */
+export const STREAMS_A_RESUME = 1_024
+/** Carriers of one session that may be told as lost at once. */
+export const LOST_A_RESUME = 32
+
+const HEAD_BYTES = 4
+const ENTRY_BYTES = 12
+
+/** As many payloads as it takes; none when there is nothing to tell. */
+export function encodeResume({ lost, streams }: Resume): Buffer[] {
+  const payloads: Buffer[] = []
+  for (let from = 0; from < streams.length || (from === 0 && lost.length > 0); from += STREAMS_A_RESUME) {
+    payloads.push(encodeOne(from === 0 ? lost.slice(-LOST_A_RESUME) : [], streams.slice(from, from + STREAMS_A_RESUME)))
+  }
+  return payloads
+}
+
+function encodeOne(lost: readonly number[], streams: readonly ResumedStream[]): Buffer {
+  const out = Buffer.alloc(HEAD_BYTES + lost.length * 2 + streams.length * ENTRY_BYTES)
+  out.writeUInt16BE(lost.length, 0)
+  out.writeUInt16BE(streams.length, 2)
+  let at = HEAD_BYTES
+  for (const number of lost) at = out.writeUInt16BE(number, at)
+  for (const { stream, received, hasEnd } of streams) {
+    out.writeUInt32BE(stream, at)
+    out.writeUInt16BE(hasEnd ? 1 : 0, at + 4)
+    out.writeUIntBE(received % 2 ** 48, at + 6, 6)
+    at += ENTRY_BYTES
+  }
+  return out
+}
+
+/** @throws MeshError FRAME_INVALID when it holds less than it says, or more than a RESUME may. */
+export function decodeResume(payload: Buffer): Resume {
+  const carriers = payload.readUInt16BE(0)
+  const count = payload.readUInt16BE(2)
+  if (carriers > LOST_A_RESUME || count > STREAMS_A_RESUME) throw frameInvalid('a RESUME of too much')
+  if (payload.length < HEAD_BYTES + carriers * 2 + count * ENTRY_BYTES) throw frameInvalid('a RESUME cut short')
+  const lost = Array.from({ length: carriers }, (_, i) => payload.readUInt16BE(HEAD_BYTES + i * 2))
+  const from = HEAD_BYTES + carriers * 2
+  const streams = Array.from({ length: count }, (_, i) => {
+    const at = from + i * ENTRY_BYTES
+    return {
+      stream: payload.readUInt32BE(at),
+      hasEnd: (payload.readUInt16BE(at + 4) & 1) !== 0,
+      received: payload.readUIntBE(at + 6, 6),
+    }
+  })
+  return { lost, streams }
+}

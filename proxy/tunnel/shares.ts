@@ -1,0 +1,160 @@
+import type { TunnelLimits } from './limits.ts'
+import type { MuxStream, StreamOwner } from './mux-stream.ts'
+import type { SealedLink } from './sealed/contract.ts'
+import type { Unheard } from './unheard.ts'
+
+export interface SharesOptions {
+  limits: TunnelLimits
+  now: () => number
+  rttMs: () => number | undefined
+  /** The session's streams, by id. */
+  streams: Map<number, MuxStream>
+  /** The lowest bit of ids of streams that this side opened. */
+  isOurs: 0 | 1
+  unheard: Unheard
+  sealed: SealedLink | undefined
+}
+
+/** What the streams of a session have in common: how many there are, how many bytes they hold, and what they owe the peer. */
+export class Shares implements StreamOwner {
+  readonly limits: TunnelLimits
+  isResumable = false
+  /** Open streams by who opened them. */
+  ours = 0
+  theirs = 0
+  heldBytes = 0
+  keptBytes = 0
+  /** The most that was ever kept. */
+  keptPeak = 0
+  readonly #options: SharesOptions
+  readonly #owing = new Set<MuxStream>()
+  readonly #waiting = new Set<MuxStream>()
+  readonly #weighty = new Set<MuxStream>()
+  #grownBytes = 0
+  #willTell = false
+
+  constructor(options: SharesOptions) {
+    this.#options = options
+    this.limits = options.limits
+  }
+
+  get rttMs(): number | undefined {
+    return this.#options.rttMs()
+  }
+
+  get sealed(): SealedLink | undefined {
+    return this.#options.sealed
+  }
+
+  get isFull(): boolean {
+    return this.keptBytes > this.limits.retainedBytes
+  }
+
+  /** As many streams as may be open only wait for the peer to acknowledge their end. */
+  get isCrowded(): boolean {
+    return this.#options.streams.size - this.ours - this.theirs >= this.limits.streams
+  }
+
+  now(): number {
+    return this.#options.now()
+  }
+
+  add(stream: MuxStream): void {
+    this.#options.streams.set(stream.id, stream)
+    this.#count(stream, 1)
+  }
+
+  freed(stream: MuxStream): void {
+    this.#options.streams.delete(stream.id)
+    this.#grownBytes -= stream.receiving.window.grownBytes
+    this.#owing.delete(stream)
+    this.#waiting.delete(stream)
+    this.#weighty.delete(stream)
+    if (stream.state !== 'lingering') this.#count(stream, -1)
+  }
+
+  lingers(stream: MuxStream): void {
+    this.#count(stream, -1)
+  }
+
+  mustHear(stream: MuxStream): void {
+    if (this.isResumable) this.#options.unheard.add(stream.id, stream.carrier, this.now())
+  }
+
+  held(bytes: number): void {
+    this.heldBytes += bytes
+    if (bytes > 0 && this.heldBytes > this.limits.bufferedBytes) this.#shed()
+  }
+
+  kept(bytes: number): void {
+    this.keptBytes += bytes
+    if (this.keptBytes > this.keptPeak) this.keptPeak = this.keptBytes
+    if (bytes > 0 || this.#willTell || this.#waiting.size === 0 || this.isFull) return
+    this.#willTell = true
+    queueMicrotask(() => this.#tellWaiting())
+  }
+
+  waits(stream: MuxStream): void {
+    this.#waiting.add(stream)
+  }
+
+  owes(stream: MuxStream): void {
+    if (this.isResumable) this.#owing.add(stream)
+  }
+
+  weigh(stream: MuxStream): void {
+    this.#weighty.add(stream)
+  }
+
+  /** Streams that have moved many bytes lately. */
+  get weighty(): ReadonlySet<MuxStream> {
+    return this.#weighty
+  }
+
+  light(stream: MuxStream): void {
+    this.#weighty.delete(stream)
+  }
+
+  mayGrow(bytes: number): boolean {
+    return this.#grownBytes + bytes <= this.limits.windowGrowthBytes
+  }
+
+  grew(bytes: number): void {
+    this.#grownBytes += bytes
+  }
+
+  /** Says what was consumed and is below what would be said at once, so that nothing is kept for streams that rest. */
+  settle(): void {
+    for (const stream of this.#owing) {
+      if (stream.carrier === undefined) continue
+      this.#owing.delete(stream)
+      stream.acknowledge()
+    }
+  }
+
+  #tellWaiting(): void {
+    this.#willTell = false
+    for (const stream of this.#waiting) {
+      if (this.isFull) return
+      this.#waiting.delete(stream)
+      stream.roomAgain()
+    }
+  }
+
+  #count({ id }: MuxStream, by: 1 | -1): void {
+    if ((id & 1) === this.#options.isOurs) this.ours += by
+    else this.theirs += by
+  }
+
+  /** Too much is held for readers that do not read: the one that holds most pays. */
+  #shed(): void {
+    let most: MuxStream | undefined
+    for (const stream of this.#options.streams.values()) {
+      if (most === undefined || stream.receiving.held > most.receiving.held) most = stream
+    }
+    if (most === undefined) return
+    const { events } = most
+    most.reset()
+    events.reset()
+  }
+}
