@@ -234,7 +234,8 @@ export class Way {
     this.#options.probe(id, size, to)
     if (this.#options.fragments(to.host) === before) return
     this.#mtu.cut(size, now)
-    if (purpose === 'search') this.#probes.delete(id)
+    this.#probes.delete(id) // its answer proves nothing about that size
+    if (purpose === 'proof') this.#probe(FLOOR_BYTES, to, now)
   }
 
   #isWanted(now: number): boolean {
