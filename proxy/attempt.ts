@@ -9,6 +9,7 @@ import { InstanceSocket, openInstanceSocket } from './datagrams/instance-socket.
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { localStream, type Carried } from './splice.ts'
+import type { Suspects } from './suspects.ts'
 import type { PathKind, Peers, Refusal, Session, Stream, StreamEvents } from './tunnel/contract.ts'
 
 /** What trying an instance takes. */
@@ -19,6 +20,8 @@ export interface AttemptParts {
   /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
   readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
   readonly clock: Clock
+  /** Nodes not to be waited for now; without them every flow is patient. */
+  readonly suspects?: Suspects
   /** How local instances are dialled. */
   readonly dial: (request: FlowRequest) => DialOptions
 }

@@ -31,18 +31,18 @@ export interface ConnectOptions {
 /** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
 export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
   const { instances, request, onWon } = options
-  const { clock, peers, self } = parts
+  const { clock, peers, self, suspects } = parts
   const { promise, resolve } = Promise.withResolvers<Connected>()
   const attempts: Attempt[] = []
   const tries: Try[] = []
   const began: number[] = []
   let cancelWake: (() => void) | undefined
 
-  const race = new Race(
-    instances.map(({ node }) => (node === self ? patienceMs(0, true) : patienceMs(peers.rttMs(node), isOpen(node)))),
-    options.deadlineMs,
-    clock.now(),
-  )
+  const patience = instances.map(({ node }) => {
+    if (node === self) return patienceMs(0, true)
+    return suspects?.has(node, clock.now()) === true ? 0 : patienceMs(peers.rttMs(node), isOpen(node))
+  })
+  const race = new Race(patience, options.deadlineMs, clock.now())
 
   act(race.start(clock.now()))
   if (signal.aborted) leave()
@@ -76,6 +76,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   function attempt(candidate: number): void {
     const instance = instances[candidate] as Instance
     const rttMs = instance.node === self ? 0 : peers.rttMs(instance.node)
+    if (suspects !== undefined && candidate > 0) suspectSilent(candidate)
     began[candidate] = clock.now()
     tries[candidate] = {
       instance: instance.id,
@@ -87,7 +88,10 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
       ms: 0,
     }
     const started = new Attempt(instance, {
-      opened: () => act(race.opened(candidate)),
+      opened: () => {
+        suspects?.heard(instance.node)
+        act(race.opened(candidate))
+      },
       failed: (refusal, reason) => {
         settle(candidate, refusal, reason)
         act(race.failed(candidate, refusal, clock.now()))
@@ -95,6 +99,15 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
     })
     attempts[candidate] = started
     started.start({ ...request, ordinal: instance.ordinal }, parts)
+  }
+
+  /** Those before it that have been waited for in vain. */
+  function suspectSilent(candidate: number): void {
+    for (let before = 0; before < candidate; before++) {
+      const isSilent = tries[before]?.outcome === 'dropped' && (patience[before] as number) > 0
+      const { node } = instances[before] as Instance
+      if (isSilent && node !== self) suspects?.silent(node, clock.now())
+    }
   }
 
   function settle(candidate: number, outcome: Try['outcome'], reason: string): void {

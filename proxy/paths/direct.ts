@@ -12,6 +12,13 @@ import type { Dialer, RawConnection } from './contract.ts'
 
 /** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
 const STAGGER_MS = 150
+/**
+ * When none has answered by then, all are dialled once more, beside the attempts that still wait: the system itself asks
+ * again after 1, 3 and 7 s only, and a node that is back should not wait for that.
+ */
+const AGAIN_MS = 1_000
+/** Attempts of one dial that may wait at the same time. */
+const MAX_ATTEMPTS = 12
 /** A node may list as many; the rest is ignored. Larger lets one node make others send SYNs about. */
 const MAX_CANDIDATES = 12
 /** A wrong machine behind an address is not asked first again for so long. */
@@ -109,8 +116,10 @@ function first(candidates: readonly Candidate[], clock: Clock, signal: AbortSign
   }
 
   const nextAfter = async (stop: AbortSignal) => {
-    await clock.sleep(STAGGER_MS, stop)
-    if (!stop.aborted) dialNext()
+    await clock.sleep(waiting.length > 0 ? STAGGER_MS : AGAIN_MS, stop)
+    if (stop.aborted) return
+    if (waiting.length === 0) waiting.push(...candidates.slice(0, MAX_ATTEMPTS - dialling.size))
+    dialNext()
   }
 
   const aborted = () => {

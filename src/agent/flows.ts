@@ -10,6 +10,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
+import { Suspects } from '../../proxy/suspects.ts'
 import { Turns } from '../../proxy/turns.ts'
 import { isMeshError } from '../errors.ts'
 import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
@@ -38,12 +39,12 @@ export async function openFlows(
   { life, self, config, clock, log, metrics }: Ground,
   { own }: Member,
   { table, interests }: Knowledge,
-  { peers, addressOf, introduced, descriptors }: Reach,
+  { peers, whereabouts, addressOf, introduced, descriptors }: Reach,
   here: InstancesHere,
 ): Promise<Flows> {
   const book = await FlowBook.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
   const measures = {
-    rttMs: (node: NodeId) => peers.rttMs(node),
+    rttMs: (node: NodeId) => peers.rttMs(node) ?? whereabouts.estimateMs(node),
     isHere: (node: NodeId) => node === self,
     openFlows: (instance: InstanceId) => book.openFlows(instance),
   }
@@ -68,6 +69,7 @@ export async function openFlows(
     balancer: createBalancer(measures),
     book,
     turns: new Turns(OUTBOUND_LIMITS.opening),
+    suspects: new Suspects(),
     descriptors,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
     log,

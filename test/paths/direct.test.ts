@@ -253,6 +253,23 @@ async function freePort(): Promise<number> {
   return port
 }
 
+t.test('an address that does not answer is dialled again, beside what waits, but only so often', async (t) => {
+  await using silent = await silence()
+  const quick: Clock = { ...systemClock, sleep: turn }
+  const sockets = () => process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length
+  const before = sockets()
+  const giveUp = new AbortController()
+  const dialled = directDialer({ clock: quick }).dial(reach(silent.address), giveUp.signal)
+  while (sockets() - before < 12) await turn()
+  for (let left = 20; left > 0; left--) await turn()
+  t.equal(sockets() - before, 12)
+  giveUp.abort(new Error('enough'))
+  await t.rejects(dialled, /enough/)
+  await turn()
+  await turn()
+  t.equal(sockets(), before, 'nothing is left of them')
+})
+
 /** An address where connections hang: a listener that sleeps, with its queue full. */
 async function silence(): Promise<AsyncDisposable & { address: string }> {
   const sleeper = new Worker(

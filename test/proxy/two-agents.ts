@@ -17,6 +17,7 @@ import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbo
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { Suspects } from '../../proxy/suspects.ts'
 import { Turns } from '../../proxy/turns.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
@@ -176,6 +177,7 @@ export class Agents implements AsyncDisposable {
     )
     const parts: OutboundParts = {
       descriptors,
+      suspects: new Suspects(),
       turns: new Turns(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
       peers,
