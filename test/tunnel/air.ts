@@ -144,7 +144,7 @@ export function join(
     peer: near.name,
     deliver: (stream, payload) => far.got.push({ stream, payload: Buffer.from(payload) }),
   })
-  const state = { isDraining: false }
+  const state = { isDraining: false, leastRttMs: 1, dropped: 0 }
   const end = (other: () => SealedCarrier, side: AirSide): SealedCarrier => ({
     path,
     number,
@@ -153,7 +153,9 @@ export function join(
       return state.isDraining
     },
     secrets,
+    pulse: state,
     outbox: {
+      datagrams: state,
       control: (_, __, payload) => {
         const copy = Buffer.from(payload!)
         queueMicrotask(() => side.link.offered(other(), copy))

@@ -9,6 +9,7 @@ import { addressOf, decodeOffer, encodeOffer } from '../../proxy/tunnel/sealed/o
 import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { readRecords, RECORD, SEAL_BYTES, writeRecord } from '../../proxy/tunnel/sealed/packet.ts'
 import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts'
+import { Rush } from '../../proxy/tunnel/sealed/rush.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { Way } from '../../proxy/tunnel/sealed/way.ts'
 import { Air, join } from './air.ts'
@@ -812,6 +813,52 @@ test('a peer that moves is followed', async (t) => {
   t.equal(near.link.way, 'sealed')
   t.ok(texts().includes('following'))
   t.equal(air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there, true)
+})
+
+test('a rush goes in frames while the path is near and the carrier keeps up', async (t) => {
+  const ticks = (rows: { count: number; rttMs?: number; dropped?: number }[]) => {
+    const rush = new Rush()
+    let now = 0
+    return rows.map(({ count, rttMs = 1, dropped = 0 }) => {
+      for (let i = 0; i < count; i++) rush.sent()
+      rush.tick((now += 250), { rttMs, framesDropped: dropped })
+      return rush.isOn
+    })
+  }
+  t.same(ticks([{ count: 2_499 }, { count: 2_500 }, { count: 1_250 }, { count: 1_249 }, { count: 1_250 }]), [
+    false,
+    true,
+    true,
+    false,
+    false,
+  ])
+  t.same(
+    ticks([
+      { count: 9_000, rttMs: 6 },
+      { count: 9_000, rttMs: 5 },
+    ]),
+    [false, true],
+    'near only',
+  )
+  const dropping = ticks([
+    { count: 9_000 },
+    { count: 9_000, dropped: 1 },
+    ...Array.from({ length: 41 }, () => ({ count: 9_000, dropped: 1 })),
+  ])
+  t.same(dropping.slice(0, 3), [true, false, false], 'dropped frames end it')
+  t.equal(dropping.at(-1), true, 'for ten seconds')
+  t.equal(dropping.at(-5), false)
+
+  const { near, carrier, pass, send } = await pair()
+  const flood = () => {
+    for (let i = 0; i < 3_000; i++) send('x')
+  }
+  await pass(500, flood)
+  t.equal(send('x'), undefined)
+  t.equal(near.link.way, 'frames')
+  carrier.state.dropped = 5
+  await pass(500, flood)
+  t.equal(send('x'), true, 'sealed again')
 })
 
 test('keys die with their carrier: another one is agreed on, or frames', async (t) => {

@@ -29,7 +29,11 @@ export interface SealedCarrier {
   readonly isDraining: boolean
   /** TLS beneath; `undefined` where there is none (tests), and then datagrams go as frames. */
   readonly secrets: CarrierSecrets | undefined
-  readonly outbox: { control(type: FrameType, stream: number, payload?: Buffer): void }
+  readonly pulse: { readonly leastRttMs: number | undefined }
+  readonly outbox: {
+    control(type: FrameType, stream: number, payload?: Buffer): void
+    readonly datagrams: { readonly dropped: number }
+  }
 }
 
 /** RFC 8446 §7.5; a TLSSocket is one. */

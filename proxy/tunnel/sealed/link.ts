@@ -6,6 +6,7 @@ import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract
 import { Reassembly } from './fragments.ts'
 import { carrierSecrets } from './keys.ts'
 import { decodeOffer, encodeOffer } from './offer.ts'
+import { Rush } from './rush.ts'
 
 /** What a link needs of the room. */
 export interface LinkOutside extends ChannelOutside {
@@ -17,6 +18,8 @@ export interface LinkOutside extends ChannelOutside {
   /** An address that packets must not go to. */
   excludes(host: string): boolean
   ended(link: SealedLink): void
+  /** From how many datagrams a second on they go in frames on a near path; `undefined`: as rush.ts says. */
+  readonly rushPerSecond: number | undefined
   /** Brings the metrics up to date. */
   count(): void
 }
@@ -41,6 +44,7 @@ export class Link implements SealedLink {
   readonly #carriers: SealedCarrier[] = []
   readonly #agreed = new Map<SealedCarrier, Agreed>()
   readonly #reassembly: Reassembly
+  readonly #rush: Rush
   #active: Channel | undefined
   #known: readonly Address[] = []
   #isClosed = false
@@ -49,9 +53,11 @@ export class Link implements SealedLink {
     this.#options = options
     this.#outside = outside
     this.#reassembly = new Reassembly(() => outside.now())
+    this.#rush = new Rush(outside.rushPerSecond)
   }
 
   get way(): 'sealed' | 'frames' | 'blocked' {
+    if (this.#rush.isOn) return 'frames'
     if (this.#active?.isOpen === true) return 'sealed'
     return this.#active?.way.isBlocked === true ? 'blocked' : 'frames'
   }
@@ -59,6 +65,8 @@ export class Link implements SealedLink {
   send(stream: number, payload: Buffer): boolean | undefined {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
+    this.#rush.sent()
+    if (this.#rush.isOn) return undefined
     channel.way.want(this.#outside.now())
     return channel.isOpen ? channel.send(stream, payload) : undefined
   }
@@ -114,6 +122,14 @@ export class Link implements SealedLink {
     this.#reassembly.tick(now)
     this.#outside.dropped('fragment', this.#reassembly.dropped - before)
     this.#outside.count()
+    if (this.#carriers.length === 0) return
+    let rttMs: number | undefined
+    let framesDropped = 0
+    for (const { pulse, outbox } of this.#carriers) {
+      rttMs = Math.min(rttMs ?? Number.POSITIVE_INFINITY, pulse.leastRttMs ?? Number.POSITIVE_INFINITY)
+      framesDropped += outbox.datagrams.dropped
+    }
+    this.#rush.tick(now, { rttMs, framesDropped })
   }
 
   close(): void {

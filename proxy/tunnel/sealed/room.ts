@@ -13,6 +13,8 @@ export interface RoomOptions {
   exclude?: (host: string) => boolean
   now: () => number
   random?: () => number
+  /** Tests and measurements want to say when a rush begins; `Infinity`: never. */
+  rushPerSecond?: number
   metrics?: Metrics
 }
 
@@ -26,6 +28,7 @@ export class AllSealed implements SealedRoom, LinkOutside {
   readonly self: NodeId
   readonly random: () => number
   readonly now: () => number
+  readonly rushPerSecond: number | undefined
   readonly excludes: (host: string) => boolean
   readonly #port: DatagramPort
   readonly #metrics: Metrics | undefined
@@ -41,11 +44,12 @@ export class AllSealed implements SealedRoom, LinkOutside {
   received = 0
   readonly drops: Partial<Record<Drop, number>> = {}
 
-  constructor({ self, port, now, exclude = () => false, random = Math.random, metrics }: RoomOptions) {
+  constructor({ self, port, now, exclude = () => false, random = Math.random, rushPerSecond, metrics }: RoomOptions) {
     this.self = self
     this.#port = port
     this.now = now
     this.excludes = exclude
+    this.rushPerSecond = rushPerSecond
     this.random = random
     this.#metrics = metrics
   }
