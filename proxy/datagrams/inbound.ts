@@ -48,7 +48,7 @@ export class DatagramInbound {
         this.#open.set(joint, { ...place, seen: 0 })
         told.joined(joint)
       },
-      failed: told.failed,
+      failed: (refusal, reason) => told.failed(refusal, reason),
     })
   }
 

@@ -1,17 +1,19 @@
 import { spawn } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, chmodSync } from 'node:fs'
+import { createSocket } from 'node:dgram'
 import { createServer, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'tap'
 import { runtimeContract } from '../contracts/runtime.ts'
+import { systemClock } from '../../src/kit/clock.ts'
 import { ExternalRuntime } from '../../src/orchestrator/worker/external-runtime.ts'
 import { bootId, membersOf, parseStat, statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { ProcessRuntime } from '../../src/orchestrator/worker/process-runtime.ts'
 import { PortPool } from '../../src/orchestrator/worker/ports.ts'
 import { environmentOf, filledIn, programOf } from '../../src/orchestrator/worker/program.ts'
-import { probe } from '../../src/orchestrator/worker/readiness.ts'
+import { probe, watchReadiness } from '../../src/orchestrator/worker/readiness.ts'
 import type { Launch, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { assignmentOf, specOf } from './specs.ts'
 
@@ -168,6 +170,7 @@ test('processes: what a program is told', async (t) => {
     MODE: 'x=y',
     HEDGEROW_PORT_80: '20001',
     HEDGEROW_PORT_53: '20002',
+    HEDGEROW_PORT_53_UDP: '20002',
     HEDGEROW_APP: 'shop.acme',
     HEDGEROW_SERVICE: 'shop.acme.cart.prod',
     HEDGEROW_INSTANCE: 'shop.acme.cart.prod.2',
@@ -182,6 +185,50 @@ test('processes: what a program is told', async (t) => {
     filledIn('--listen=${HOST}:${PORT} ${OTHER} $PORT ${__proto__}', { HOST: 'h', PORT: '1' }),
     '--listen=h:1 ${OTHER} $PORT ${__proto__}',
   )
+})
+
+test('processes: tcp 53 and udp 53 are one number where it is free', async (t) => {
+  using dir = folder()
+  const runtime = new ProcessRuntime({ node: 'edge/n1' })
+  const launch = launchOf(assignmentOf({ cmd: ['sleep', '1000'], port: '53;53/udp;80' }), join(dir.path, 'out'))
+  const { endpoints, stop } = await runtime.launch(launch)
+  t.equal(endpoints['udp/53']?.port, endpoints['tcp/53']?.port)
+  t.not(endpoints['tcp/80']?.port, endpoints['tcp/53']?.port)
+  await stop(0)
+})
+
+test('a service of UDP alone is ready once something has its port, and not when it has gone', async (t) => {
+  const { spec } = assignmentOf({ cmd: ['true'], port: '53/udp' })
+  const socket = createSocket('udp4')
+  await once(socket.bind(0, '127.0.0.1'), 'listening')
+  const { port } = socket.address()
+  const end = new AbortController()
+  const verdicts: boolean[] = []
+  const clock = { ...systemClock, sleep: () => systemClock.sleep(1) }
+  const watching = watchReadiness(
+    {
+      spec,
+      endpoints: { 'udp/53': { host: '127.0.0.1', port } },
+      clock,
+      onVerdict: (isReady, reason) => {
+        verdicts.push(isReady)
+        if (isReady) socket.close()
+        else {
+          t.match(reason, /nothing listens on UDP port/)
+          end.abort()
+        }
+      },
+    },
+    end.signal,
+  )
+  await watching
+  t.same(verdicts, [true, false])
+
+  const told: boolean[] = []
+  const external = { ...spec, runtime: 'external' }
+  const watch = { spec: external, endpoints: { 'udp/53': { host: '127.0.0.1', port } }, clock }
+  await watchReadiness({ ...watch, onVerdict: (isReady) => void told.push(isReady) }, new AbortController().signal)
+  t.same(told, [true], 'what runs elsewhere is believed')
 })
 
 test('processes: what is executed, and where', async (t) => {

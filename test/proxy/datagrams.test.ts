@@ -1,5 +1,10 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { Resolver } from 'node:dns/promises'
+import dnsPacket from 'dns-packet'
+import fc from 'fast-check'
 import t from 'tap'
 import { type Clock, systemClock } from '../../src/kit/clock.ts'
 import { openMetrics } from '../../src/metrics.ts'
@@ -9,15 +14,19 @@ import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy
 import { Held } from '../../proxy/datagrams/held.ts'
 import { Shunned } from '../../proxy/datagrams/shunned.ts'
 import type { Endpoint } from '../../proxy/dial.ts'
-import { type Caller, NODE_CALLER } from '../../proxy/flow.ts'
+import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow.ts'
 import { FlowBook } from '../../proxy/flow-book.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
+import { CallerFinder, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import type { Identify, InterceptParts } from '../../proxy/intercept/interceptor.ts'
+import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
+import { readPacket } from '../../proxy/intercept/socks-udp.ts'
 import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import {
+  Client,
   keptLog,
   LiteralTable,
   ManualClock,
@@ -228,4 +237,611 @@ t.test('datagrams whole: from nothing to the largest there is', async (t) => {
     }
     t.equal(here.book.size, 1)
   }
+})
+
+t.test('a DNS server behind the mesh', async (t) => {
+  await using server = await Peer.serve((packet) => {
+    const { id, questions = [] } = dnsPacket.decode(packet)
+    const answers = questions.map(({ name }) => ({ type: 'A' as const, name, ttl: 5, data: '192.0.2.7' }))
+    return dnsPacket.encode({ type: 'response', id: id ?? 0, questions, answers })
+  })
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
+  await using here = await callersNode({ services, sessions: [there.session] })
+  here.doors.touch(here.table.target(CART))
+  const resolver = new Resolver({ timeout: 2_000, tries: 1 })
+  resolver.setServers([`${at(index)}:${PORT}`])
+  const names = Array.from({ length: 20 }, (_, i) => `host${i}.example`)
+  const found = await Promise.all(names.map((name) => resolver.resolve4(name)))
+  t.same(new Set(found.flat()), new Set(['192.0.2.7']))
+  const dig = await output('dig', `@${at(index)}`, '-p', String(PORT), '+short', '+tries=1', '+time=3', 'dug.example')
+  if (dig === undefined) t.comment('dig is not on this machine')
+  else t.equal(dig.trim(), '192.0.2.7')
+})
+
+/** What a program prints; `undefined` when it is not there. */
+async function output(program: string, ...argv: string[]): Promise<string | undefined> {
+  const child = spawn(program, argv, { stdio: ['ignore', 'pipe', 'ignore'] })
+  const chunks: Buffer[] = []
+  child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk))
+  return new Promise((resolve) => {
+    child.once('error', () => resolve(undefined))
+    child.once('close', () => resolve(Buffer.concat(chunks).toString()))
+  })
+}
+
+t.test('as QUIC does: 1,200 bytes, both ways at once, many in flight', async (t) => {
+  for (const on of ['edge/a', 'edge/b']) {
+    await using server = await Peer.serve()
+    const index = vip()
+    const services = [{ id: CART, udp: [PORT], on: [on], vips: { 'any.rr': index } }]
+    const endpoints = { [`${CART}.0`]: server.endpoint }
+    await using there = await instancesNode(services, endpoints)
+    await using here = await callersNode({ services, endpoints, sessions: [there.session] })
+    here.doors.touch(here.table.target(CART))
+    await using client = await Peer.bind()
+    const packets = Array.from({ length: 2_000 }, (_, i) => {
+      const packet = Buffer.alloc(1_200, i % 256)
+      packet.writeUInt32BE(i, 0)
+      return packet
+    })
+    await client.ask(packets[0] as Buffer, at(index))
+    let sent = 1
+    const more = () => {
+      while (sent < packets.length && sent - client.heard.length < 32) client.send(packets[sent++] as Buffer, at(index))
+    }
+    client.socket.on('message', more)
+    more()
+    await until(() => client.heard.length === packets.length)
+    t.ok(
+      client.heard.every(({ payload }, i) => payload.equals(packets[i] as Buffer)),
+      `${on}: every byte, in order`,
+    )
+    t.equal(server.heard.length, packets.length)
+    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1, 'one flow, one source port at the instance')
+    t.match(here.book.flows(), [{ sent: 2_400_000, received: 2_400_000 }])
+  }
+})
+
+t.test('as RTP does: a stream with sequence numbers, one way; nothing lost, the order kept', async (t) => {
+  await using server = await Peer.serve(() => undefined)
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
+  await using here = await callersNode({ services, sessions: [there.session] })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  for (let sequence = 0; sequence < 500; sequence++) {
+    const packet = Buffer.alloc(172)
+    packet.writeUInt16BE(sequence, 2)
+    client.send(packet, at(index))
+    await turns(1)
+  }
+  await until(() => server.heard.length === 500)
+  t.same(
+    server.heard.map(({ payload }) => payload.readUInt16BE(2)),
+    Array.from({ length: 500 }, (_, sequence) => sequence),
+  )
+})
+
+t.test('two clients with one source port on two addresses are two flows, and stay so', async (t) => {
+  await using one = await Peer.serve((payload) => Buffer.concat([Buffer.from('one '), payload]))
+  await using two = await Peer.serve((payload) => Buffer.concat([Buffer.from('two '), payload]))
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b', 'edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: one.endpoint, [`${CART}.1`]: two.endpoint })
+  await using here = await callersNode({ services, sessions: [there.session] })
+  here.doors.touch(here.table.target(CART))
+  await using left = await Peer.bind('127.0.0.2')
+  await using right = await Peer.bind('127.0.0.3', left.port)
+  const first = (await left.ask('left', at(index))).toString()
+  const second = (await right.ask('right', at(index))).toString()
+  t.same(new Set([first.slice(0, 4), second.slice(0, 4)]), new Set(['one ', 'two ']), 'a choice each')
+  for (let i = 0; i < 20; i++) {
+    left.send(`left ${i}`, at(index))
+    right.send(`right ${i}`, at(index))
+  }
+  await until(() => left.heard.length === 21 && right.heard.length === 21)
+  t.ok(left.texts.every((text) => text.startsWith(first)))
+  t.ok(right.texts.every((text) => text.startsWith(second)))
+  t.equal(here.book.size, 2)
+})
+
+t.test('a thousand flows at once, each with a socket of its own before the instance', async (t) => {
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
+  await using here = await callersNode({ services, sessions: [there.session] })
+  here.doors.touch(here.table.target(CART))
+  const clients: Peer[] = []
+  for (let i = 0; i < 1_000; i++) clients.push(await Peer.bind())
+  try {
+    for (const [i, client] of clients.entries()) {
+      client.send(`client ${i}`, at(index))
+      if (i % 50 === 0) await turns(2) // what a socket buffer holds
+    }
+    await until(() => clients.every(({ heard }) => heard.length === 1))
+    t.same(
+      clients.map(({ texts }) => texts[0]),
+      clients.map((_, i) => `client ${i}`),
+    )
+    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1_000)
+    t.equal(here.book.openFlows(`${CART}.0`), 1_000)
+    t.equal(there.inbound.size, 1_000)
+    await here.doors.close()
+    await until(() => there.inbound.size === 0)
+    t.equal(here.book.size, 0, 'nothing is left')
+  } finally {
+    await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
+  }
+})
+
+t.test('idle flows end, used ones do not', async (t) => {
+  const clock = new ManualClock()
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
+  await using here = await callersNode({ services, sessions: [there.session], clock, limits: { idleMs: 60_000 } })
+  here.doors.touch(here.table.target(CART))
+  await using quiet = await Peer.bind()
+  await using talker = await Peer.bind()
+  await quiet.ask('hello', at(index))
+  await talker.ask('hello', at(index))
+  const seconds = async (count: number) => {
+    for (let i = 0; i < count; i++) await clock.move(1_000)
+  }
+  await seconds(59)
+  await talker.ask('again', at(index))
+  t.equal(here.book.size, 2)
+  await seconds(3)
+  t.equal(here.book.size, 1, 'the quiet one is over after a minute')
+  t.match(here.book.recent(), [{ end: 'closed', instance: `${CART}.0`, sent: 5, received: 5, protocol: 'udp' }])
+  await until(() => there.inbound.size === 1)
+  server.socket.send('a word', server.heard.at(-1)?.from.port ?? 0, '127.0.0.1')
+  await until(() => talker.texts.includes('a word'))
+  await seconds(57)
+  t.equal(here.book.size, 1, 'what the instance says counts, too')
+  await seconds(5)
+  t.equal(here.book.size, 0)
+  await until(() => there.inbound.size === 0)
+  t.same(await quiet.ask('back', at(index)), Buffer.from('back'), 'and the next datagram begins another flow')
+  t.match(await here.metric(/flow_datagrams_total\{direction="sent"/), [/ 3$/])
+  await seconds(1)
+  t.match(await here.metric(/flow_datagrams_total\{direction="sent"/), [/ 4$/])
+})
+
+t.test('a flow stays on its instance when others appear', async (t) => {
+  const clock = new ManualClock()
+  await using one = await Peer.serve(() => Buffer.from('one'))
+  await using two = await Peer.serve(() => Buffer.from('two'))
+  const index = vip()
+  const facts = { id: CART, udp: [PORT], vips: { 'any.closest': index } }
+  const endpoints = { [`${CART}.0`]: one.endpoint, [`${CART}.1`]: two.endpoint }
+  await using there = await instancesNode([{ ...facts, on: ['edge/b', 'edge/a'] }], endpoints)
+  await using here = await callersNode({
+    services: [{ ...facts, on: ['edge/b'] }],
+    endpoints,
+    sessions: [there.session],
+    rtts: { 'edge/b': 20 },
+    clock,
+  })
+  here.doors.touch(here.table.target(CART, { instance: 'any', policy: 'closest' }))
+  await using client = await Peer.bind()
+  t.equal((await client.ask('?', at(index))).toString(), 'one')
+  here.table.set({ ...facts, on: ['edge/b', 'edge/a'] })
+  for (let second = 0; second < 50; second++) await clock.move(1_000)
+  t.equal((await client.ask('?', at(index))).toString(), 'one', 'a closer one does not move it, nor a pause')
+  await using newcomer = await Peer.bind()
+  t.equal((await newcomer.ask('?', at(index))).toString(), 'two')
+})
+
+t.test('a closed port: the flow is over, and the next datagram goes to another instance', async (t) => {
+  for (const on of ['edge/a', 'edge/b']) {
+    await using server = await Peer.serve()
+    const gone = await Peer.serve()
+    const { endpoint } = gone
+    const index = vip()
+    const facts = { id: CART, udp: [PORT], vips: { 'any.closest': index } }
+    const services = [{ ...facts, on: [on, 'edge/c'] }]
+    const endpoints = { [`${CART}.0`]: endpoint }
+    await using there = await instancesNode(services, endpoints)
+    await using other = await instancesNode(services, { [`${CART}.1`]: server.endpoint }, 'edge/c')
+    await using here = await callersNode({
+      services,
+      endpoints,
+      sessions: [there.session, other.session],
+      rtts: { 'edge/b': 1, 'edge/c': 50 },
+    })
+    here.doors.touch(here.table.target(CART, { instance: 'any', policy: 'closest' }))
+    await using client = await Peer.bind()
+    await client.ask('hello', at(index))
+    await gone[Symbol.asyncDispose]()
+    client.send('lost', at(index))
+    await until(() => here.book.recent().length === 1)
+    t.match(here.book.recent(), [{ end: 'instance-reset', instance: `${CART}.0` }], on)
+    t.equal((await client.ask('again', at(index))).toString(), 'again')
+    t.match(here.book.flows(), [{ instance: `${CART}.1` }])
+  }
+})
+
+t.test('datagrams wait while the way is opened, in order and not without end', async (t) => {
+  let open: (() => void) | undefined
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
+  const late = sessionTo('edge/b', 'edge/a', (incoming) => (open = () => there.inbound.take(incoming)))
+  await using here = await callersNode({
+    services,
+    sessions: [late],
+    limits: { held: { datagrams: 10, bytes: 100_000 } },
+  })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  for (let i = 0; i < 12; i++) client.send(String(i), at(index))
+  await until(() => open !== undefined)
+  await until(() => here.flows.size === 1)
+  const isDropped = async () =>
+    (await here.metric(/dropped_total\{reason="waiting"/)).some((line) => line.endsWith(' 2'))
+  for (let i = 0; i < 100 && !(await isDropped()); i++) await turns(1)
+  open?.()
+  await until(() => client.heard.length === 10)
+  t.same(client.texts, ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+  t.ok(await isDropped())
+})
+
+t.test('what is refused is dropped, told once, and tried again later', async (t) => {
+  const clock = new ManualClock()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], allow: ['bank.acme'], vips: { 'any.rr': index } }]
+  await using here = await callersNode({ services, clock })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  for (let i = 0; i < 5; i++) client.send('hello', at(index))
+  await here.log.line('flow refused')
+  await until(() => here.flows.size === 1)
+  for (let i = 0; i < 5; i++) client.send('hello', at(index))
+  for (
+    let i = 0;
+    i < 100 && (await here.metric(/dropped_total\{reason="refused"/)).every((l) => !l.endsWith(' 10'));
+    i++
+  )
+    await turns(1)
+  const refusals = () => here.log.lines.filter(({ sentence }) => sentence === 'flow refused')
+  t.equal(refusals().length, 1)
+  t.match(refusals()[0]?.fields, { end: 'not-allowed', protocol: 'udp', reason: /allow list/ })
+  t.match(await here.metric(/dropped_total\{reason="refused"/), [/ 10$/])
+  here.table.set({ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } })
+  await clock.move(1_000)
+  await clock.move(1_000)
+  t.equal(here.flows.size, 0)
+  client.send('hello', at(index))
+  await until(() => here.book.recent().some(({ end }) => end === 'unreachable'))
+  t.pass('then it is tried: nothing leads to the node')
+})
+
+t.test('an instance that is closed everywhere is not asked for every datagram', async (t) => {
+  const gone = await Peer.serve()
+  const { endpoint } = gone
+  await gone[Symbol.asyncDispose]()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': index } }]
+  await using here = await callersNode({ services, endpoints: { [`${CART}.0`]: endpoint } })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  client.send('hello', at(index))
+  await until(() => here.book.recent().length === 1)
+  for (let i = 0; i < 50; i++) {
+    client.send('hello', at(index))
+    await turns(2)
+  }
+  await until(() => here.book.recent().length >= 2)
+  t.match(
+    here.book.recent().map(({ end }) => end),
+    ['refused', 'instance-reset'],
+  )
+})
+
+t.test('a session that is lost ends the flow; the next datagram begins one at once', async (t) => {
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
+  const endpoints = { [`${CART}.0`]: server.endpoint }
+  const there = await instancesNode(services, endpoints)
+  const sessions = [there.session]
+  await using here = await callersNode({ services, sessions })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  await client.ask('hello', at(index))
+  await there[Symbol.asyncDispose]()
+  await until(() => here.book.size === 0)
+  await using back = await instancesNode(services, endpoints)
+  sessions[0] = back.session
+  t.equal((await client.ask('again', at(index))).toString(), 'again')
+})
+
+t.test('when there are too many, the longest silent make room; used ones do not', async (t) => {
+  const clock = new ManualClock()
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': index } }]
+  const limits = { maxFlows: 4, spareMs: 5_000 }
+  await using here = await callersNode({ services, endpoints: { [`${CART}.0`]: server.endpoint }, clock, limits })
+  here.doors.touch(here.table.target(CART))
+  const clients = await Promise.all(Array.from({ length: 6 }, () => Peer.bind()))
+  const [first, second, third, fourth, fifth, sixth] = clients as [Peer, Peer, Peer, Peer, Peer, Peer]
+  for (const client of [first, second, third, fourth]) await client.ask('hello', at(index))
+  fifth.send('no room', at(index))
+  for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).length === 0; i++) await turns(1)
+  t.match(await here.metric(/reason="too-many"/), [/ 1$/], 'all are in use')
+  await clock.move(1_000)
+  t.match((await here.log.line('flows refused')).fields, { count: 1 })
+  for (let i = 0; i < 5; i++) await clock.move(1_000)
+  for (const client of [first, third, fourth]) await client.ask('still here', at(index))
+  t.equal((await fifth.ask('now', at(index))).toString(), 'now')
+  t.match(await here.metric(/^hedgerow_proxy_flows_evicted_total/), [/ 1$/])
+  sixth.send('no room', at(index))
+  for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).every((line) => !line.endsWith(' 2')); i++)
+    await turns(1)
+  t.equal(here.flows.size, 4)
+  await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
+})
+
+t.test('the instance sees who calls, and a flow ends when its instance leaves', async (t) => {
+  const clock = new ManualClock()
+  await using server = await Peer.serve()
+  const [index, own] = [vip(), vip()]
+  const facts = { id: CART, udp: [PORT], vips: { 'any.rr': index } }
+  const caller = instanceCaller('shop.acme.front.prod.0') as Caller
+  await using here = await callersNode({
+    services: [{ ...facts, on: ['edge/a'] }],
+    endpoints: { [`${CART}.0`]: server.endpoint },
+    identify: async () => caller,
+    from: ({ kind }) => (kind === 'instance' ? at(own) : undefined),
+    clock,
+  })
+  here.doors.touch(here.table.target(CART))
+  await using client = await Peer.bind()
+  await client.ask('hello', at(index))
+  t.equal(server.heard[0]?.from.address, at(own))
+  t.match(here.book.flows(), [{ caller: 'shop.acme.front.prod.0' }])
+  here.table.set({ ...facts, on: ['edge/b'] })
+  await clock.move(1_000)
+  await until(() => here.book.size === 0)
+  t.match(here.book.recent(), [{ end: 'cut' }], 'its port may be another instance’s by now')
+})
+
+t.test(
+  'the instance’s node ends flows whose instance has left, and idle ones of an instance that drains',
+  async (t) => {
+    await using server = await Peer.serve()
+    await using next = await Peer.serve()
+    const index = vip()
+    const services = [{ id: CART, udp: [PORT], on: ['edge/b', 'edge/b'], vips: { 'any.rr': index } }]
+    const endpoints = { [`${CART}.0`]: server.endpoint, [`${CART}.1`]: server.endpoint }
+    await using there = await instancesNode(services, endpoints)
+    await using here = await callersNode({ services, sessions: [there.session] })
+    here.doors.touch(here.table.target(CART))
+    await using one = await Peer.bind()
+    await using two = await Peer.bind()
+    await one.ask('hello', at(index))
+    await two.ask('hello', at(index))
+    const [first] = here.book.flows()
+    endpoints[`${CART}.0`] = next.endpoint
+    there.draining.add(`${CART}.1`)
+    await until(() => here.book.size === 0)
+    const ends = Object.fromEntries(here.book.recent().map(({ instance, end }) => [instance, end]))
+    t.same(ends, { [`${CART}.0`]: 'instance-reset', [`${CART}.1`]: 'closed' })
+    t.ok(first)
+  },
+)
+
+/** A process that sends as told, in a process group of its own as the runtime starts instances; prints what it hears. */
+function sender(script: string): ChildProcess {
+  const text = `const s = require('dgram').createSocket('udp4'); s.on('error', () => {}); ${script}; setTimeout(() => {}, 60_000)`
+  return spawn(process.execPath, ['-e', text], {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'inherit'],
+    cwd: tmpdir(),
+  })
+}
+
+t.test('who calls: sockets that are connected, bound, or neither', async (t) => {
+  const index = vip()
+  const services = [{ id: 'bank.acme.ledger.prod', udp: [PORT], on: [], vips: { 'any.rr': index } }]
+  const running: (InstanceProcesses & { child: ChildProcess })[] = []
+  const finder = new CallerFinder(() => running)
+  await using here = await callersNode({ services, identify: finder.identify })
+  here.doors.touch(here.table.target('bank.acme.ledger.prod'))
+  const to = `${PORT}, '${at(index)}'`
+  const scripts = [
+    `s.send('x', ${to})`,
+    `s.bind(0, '127.0.0.1', () => s.send('x', ${to}))`,
+    `s.connect(${to}, () => s.send('x'))`,
+    `const v6 = require('dgram').createSocket('udp6'); v6.send('x', ${PORT}, '::ffff:${at(index)}')`,
+  ]
+  const callers = () => here.book.failures().map(({ caller }) => caller)
+  try {
+    for (const [i, script] of scripts.entries()) {
+      const child = sender(script)
+      running.push({ instance: `shop.acme.front.prod.${i}`, pids: [child.pid as number], child })
+      await until(() => callers().length === i + 1)
+      t.equal(callers()[0], `shop.acme.front.prod.${i}`, script)
+    }
+    await using host = await Peer.bind()
+    host.send('x', at(index))
+    await until(() => callers().length === 5)
+    t.equal(callers()[0], 'edge/a', 'a host process beside them')
+
+    // our own sockets are nobody's who calls; two owners' are told apart by nothing that a datagram shows
+    const join = (instance: string, script: string) => {
+      const child = sender(script)
+      running.push({ instance, pids: [child.pid as number], child })
+    }
+    join('shop.acme.front.prod.8', `s.bind(${host.port}, '127.0.0.8', () => s.send('x', ${to}))`)
+    await until(() => callers().length === 6)
+    t.equal(callers()[0], 'shop.acme.front.prod.8', 'the agent has the same port on another address')
+    join('shop.acme.front.prod.9', `s.bind(${host.port}, '127.0.0.9', () => s.send('x', ${to}))`)
+    t.match(await refusedFor(here, /cannot be told/), { protocol: 'udp' })
+    t.equal(callers().length, 6)
+  } finally {
+    for (const { child } of running) {
+      const ended = once(child, 'exit')
+      child.kill('SIGKILL')
+      await ended
+    }
+  }
+})
+
+async function refusedFor({ log }: { log: ReturnType<typeof keptLog> }, reason: RegExp) {
+  const find = () => log.lines.find(({ fields }) => reason.test(String(fields['reason'])))
+  await until(() => find() !== undefined)
+  return find()?.fields
+}
+
+t.test('SOCKS5 UDP ASSOCIATE', async (t) => {
+  await using cart = await Peer.serve((payload) => Buffer.concat([Buffer.from('cart '), payload]))
+  await using stock = await Peer.serve((payload) => Buffer.concat([Buffer.from('stock '), payload]))
+  const index = vip()
+  const services = [
+    { id: CART, udp: [53], on: ['edge/a'], vips: { 'any.rr': index } },
+    { id: 'shop.acme.stock.prod', udp: [PORT], on: ['edge/a'], vips: { 'any.rr': vip() } },
+  ]
+  const endpoints = { [`${CART}.0`]: cart.endpoint, 'shop.acme.stock.prod.0': stock.endpoint }
+  await using here = await callersNode({ services, endpoints })
+  await using socks = await SocksInterceptor.start(
+    { port: 0 },
+    {
+      table: here.table,
+      onFlow: (flow) => void flow.socket.destroy(),
+      onConversation: here.flows.begin,
+      interests: { want: async () => undefined, wantVip: async () => undefined },
+      zones: ['local'],
+      ranges: [RANGE],
+      credentials: (user) => (user === 'shop.acme.front.prod.0' ? 'quiet' : undefined),
+      clock: systemClock,
+      log: here.log,
+      metrics: here.metrics,
+    },
+  )
+  const control = await Client.connect(socks.port)
+  const user = 'shop.acme.front.prod.0'
+  control.socket.write(
+    Buffer.concat([
+      Buffer.of(5, 1, 2, 1, user.length),
+      Buffer.from(`${user}\x05quiet`),
+      Buffer.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0),
+    ]),
+  )
+  await until(() => control.bytes === 14)
+  const reply = Buffer.concat(control.chunks)
+  t.equal(reply.toString('hex', 0, 12), '05020100050000017f000001')
+  const relay = reply.readUInt16BE(12)
+  const named = (name: string, port: number) =>
+    Buffer.concat([Buffer.of(0, 0, 0, 3, name.length), Buffer.from(name), Buffer.of(port >> 8, port & 255)])
+
+  await using client = await Peer.bind()
+  const say = (packet: Buffer) => client.ask(packet, '127.0.0.1', relay)
+  const toCart = named(`${CART}.any.rr.local`, 53)
+  t.same(await say(Buffer.concat([toCart, Buffer.from('a')])), Buffer.concat([toCart, Buffer.from('cart a')]))
+  const toStock = named('shop.acme.stock.prod.any.rr.local', PORT)
+  t.same(await say(Buffer.concat([toStock, Buffer.from('b')])), Buffer.concat([toStock, Buffer.from('stock b')]))
+  const toVip = Buffer.concat([Buffer.of(0, 0, 0, 1), Buffer.from(at(index).split('.').map(Number)), Buffer.of(0, 53)])
+  t.same(await say(toVip), Buffer.concat([toVip, Buffer.from('cart ')]), 'a VIP, and an empty datagram')
+  t.match(here.book.flows()[0], { caller: user, mode: 'socks', protocol: 'udp' })
+  t.equal(here.book.size, 3, 'a flow for each destination')
+
+  await using stranger = await Peer.bind()
+  stranger.send(Buffer.concat([toCart, Buffer.from('mine')]), '127.0.0.1', relay)
+  const piece = Buffer.concat([toCart, Buffer.from('piece')])
+  piece[2] = 1
+  client.send(piece, '127.0.0.1', relay)
+  client.send(Buffer.concat([named('example.com', 53), Buffer.from('out')]), '127.0.0.1', relay)
+  t.match(await refusedFor(here, /not a name of the mesh/), { mode: 'socks' })
+  t.same(await say(Buffer.concat([toCart, Buffer.from('c')])), Buffer.concat([toCart, Buffer.from('cart c')]))
+  t.notOk(
+    cart.texts.some((text) => ['mine', 'piece'].includes(text)),
+    'neither another’s datagram nor a piece',
+  )
+  t.equal(client.heard.length, 4)
+
+  const closed = control.closed
+  control.socket.end()
+  await closed
+  await until(() => here.book.size === 0)
+  t.pass('the association ends with its connection')
+
+  const without = await Client.connect(socks.port)
+  without.socket.write(Buffer.concat([Buffer.of(5, 1, 2, 1, user.length), Buffer.from(`${user}\x05wrong`)]))
+  await until(() => without.bytes === 4)
+  t.equal(Buffer.concat(without.chunks).toString('hex'), '05020101', 'nothing without credentials')
+  without.socket.destroy()
+})
+
+t.test('packets of SOCKS: rows, and garbage', async (t) => {
+  const rows: [why: string, hex: string, host: string | undefined][] = [
+    ['IPv4', '000000017f1e01020035aa', '127.30.1.2'],
+    ['a name', '0000000301610035', 'a'],
+    ['IPv6', '00000004fd00000000000000000000000000000100350000', 'fd00::1'],
+    ['a piece', '000001017f1e01020035aa', undefined],
+    ['reserved bytes', '000100017f1e01020035aa', undefined],
+    ['another type', '000000027f1e01020035aa', undefined],
+    ['port 0', '000000017f1e01020000aa', undefined],
+    ['an empty name', '00000003000035aa', undefined],
+    ['cut off in the address', '000000017f1e01', undefined],
+    ['cut off in the port', '000000017f1e010200', undefined],
+    ['nothing', '', undefined],
+  ]
+  for (const [why, hex, host] of rows) {
+    const packet = readPacket(Buffer.from(hex, 'hex'))
+    t.equal(packet?.host, host, why)
+    if (packet !== undefined) t.equal(packet.head.toString('hex') + packet.payload.toString('hex'), hex, why)
+  }
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
+      const packet = readPacket(Buffer.from(bytes))
+      return packet === undefined || packet.head.length + packet.payload.length === bytes.length
+    }),
+    { numRuns: 500 },
+  )
+})
+
+t.test('what waits is bounded, one by one and together', async (t) => {
+  const budget = { bytes: 100 }
+  const held = new Held({ datagrams: 3, bytes: 60 }, budget)
+  const other = new Held({ datagrams: 3, bytes: 60 }, budget)
+  t.ok(held.push(Buffer.alloc(60)))
+  t.notOk(held.push(Buffer.alloc(1)), 'no more bytes')
+  t.ok(held.push(Buffer.alloc(0)))
+  t.ok(held.push(Buffer.alloc(0)))
+  t.notOk(held.push(Buffer.alloc(0)), 'no more datagrams')
+  t.notOk(other.push(Buffer.alloc(41)), 'nothing left for all')
+  t.equal(held.take().length, 3)
+  t.equal(budget.bytes, 100)
+  const payload = Buffer.from('a')
+  other.push(payload)
+  payload[0] = 98
+  t.equal(other.take()[0]?.toString(), 'a', 'a copy')
+})
+
+t.test('instances whose port was closed come last, for a while', async (t) => {
+  const clock = new ManualClock()
+  const table = new LiteralTable({ id: CART, on: ['edge/a', 'edge/b', 'edge/c'] })
+  const [a, b, c] = table.entry(CART)?.instances ?? []
+  if (a === undefined || b === undefined || c === undefined) throw new Error('three instances')
+  const shunned = new Shunned(clock)
+  t.same(shunned.last([a, b, c]), [a, b, c])
+  shunned.add(a, { isMute: true })
+  t.same(shunned.last([a, b, c]), [b, c, a])
+  t.equal(shunned.last([a]), undefined, 'alone, it is not asked again at once …')
+  await clock.move(1_000)
+  t.same(shunned.last([a]), [a], '… but after a second')
+  shunned.add(b, { isMute: false })
+  t.same(shunned.last([a, b]), [a, b], 'all of them: in their order')
+  t.same(shunned.last([b]), [b], 'one that had answered is asked again at once')
+  await clock.move(5_000)
+  t.same(shunned.last([a, b, c]), [a, b, c])
 })

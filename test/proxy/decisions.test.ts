@@ -95,6 +95,7 @@ t.test('the destination believes its table, not the request', async (t) => {
     },
     { why: 'an instance that is elsewhere', change: { ordinal: 1 }, outcome: 'not-here' },
     { why: 'a port that is not served', change: { port: 22 }, outcome: 'bad-request' },
+    { why: 'a port that is served by TCP', change: { protocol: 'udp' }, outcome: 'bad-request' },
     { why: 'an instance that stops', draining: true, outcome: 'draining' },
   ]
   for (const { why, peer = 'edge/n1', change, draining = false, outcome } of rows) {
@@ -122,6 +123,9 @@ t.test('requests', async (t) => {
     t.same(decodeRequest(bytes), request)
     const byNode = { ...request, caller: NODE_CALLER }
     t.same(decodeRequest(encodeRequest(byNode)), byNode)
+    const udp: FlowRequest = { ...request, protocol: 'udp' }
+    t.equal(encodeRequest(udp).toString('hex', 0, 4), '01111f90')
+    t.same(decodeRequest(encodeRequest(udp)), udp)
   })
 
   t.test('the longest names fit', async (t) => {

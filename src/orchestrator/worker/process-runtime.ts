@@ -94,7 +94,10 @@ export class ProcessRuntime implements Runtime {
     for (const { port, protocol, target } of spec.ports) {
       const key = endpointKey({ port, protocol })
       if (!spec.fixedPorts) {
-        found[key] = { host: '127.0.0.1', port: await this.#ports.take(protocol, endpoints[key]?.port) }
+        // tcp 53 and udp 53 are one number for the program, too, where it is to be had
+        const beside = found[endpointKey({ port, protocol: protocol === 'tcp' ? 'udp' : 'tcp' })]
+        const preferred = endpoints[key]?.port ?? beside?.port
+        found[key] = { host: '127.0.0.1', port: await this.#ports.take(protocol, preferred) }
       } else if (await isFree(protocol, target)) found[key] = { host: '127.0.0.1', port: target }
       else throw new MeshError('RUNTIME_FAILED', { reason: `${protocol} port ${target} is taken on this node` })
     }

@@ -37,7 +37,8 @@ export function environmentOf({ assignment, endpoints, node, run, inherited, giv
   const ports = spec.ports.toReversed().flatMap((port) => {
     // tcp 53 and udp 53 share a name: the first of the SLA has it
     const endpoint = endpoints[endpointKey(port)]
-    return endpoint === undefined ? [] : [[`HEDGEROW_PORT_${port.port}`, String(endpoint.port)]]
+    const names = [`HEDGEROW_PORT_${port.port}`, ...(port.protocol === 'udp' ? [`HEDGEROW_PORT_${port.port}_UDP`] : [])]
+    return endpoint === undefined ? [] : names.map((name) => [name, String(endpoint.port)])
   })
   return {
     PATH: USUAL_PATH,

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { get } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { OWN_PROXY_HEADER } from '../../kit/proxy-header.ts'
@@ -46,27 +47,68 @@ export interface Watch {
   onVerdict: (isReady: boolean, reason: string | undefined) => void
 }
 
+/** One look, and how often; it tells why the instance does not answer. */
+interface Look {
+  intervalMs: number
+  take(signal: AbortSignal): Promise<string | undefined>
+}
+
 /** Looks again and again, until the signal. Without anything to look at, the instance is ready at once. */
 export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
-  const check = checkOf(spec)
-  const endpoint = check && endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
-  if (check === undefined || endpoint === undefined) return onVerdict(true, undefined)
-  const isIntroduced = spec.ports.some(({ port, protocol, proxyProtocol }) => {
-    return port === check.port && protocol === 'tcp' && proxyProtocol !== undefined
-  })
+  const look = lookOf(spec, endpoints)
+  if (look === undefined) return onVerdict(true, undefined)
+  const { intervalMs } = look
   let verdict: Verdict = { isReady: false, failures: 0 }
   let waitMs = FIRST_LOOK_MS
   while (!signal.aborted) {
-    const fault = await probe(check, { ...endpoint, isIntroduced }, signal)
+    const fault = await look.take(signal)
     if (signal.aborted) return
     const before = verdict
     verdict = judge(before, fault)
     if (verdict.isReady !== before.isReady || (!verdict.isReady && verdict.failures === SLOW_START)) {
       onVerdict(verdict.isReady, fault)
     }
-    waitMs = verdict.isReady ? FIRST_LOOK_MS : Math.min(waitMs * 1.5, LAST_LOOK_MS, check.intervalMs)
-    await clock.sleep(verdict.isReady ? check.intervalMs : waitMs, signal)
+    waitMs = verdict.isReady ? FIRST_LOOK_MS : Math.min(waitMs * 1.5, LAST_LOOK_MS, intervalMs)
+    await clock.sleep(verdict.isReady ? intervalMs : waitMs, signal)
   }
+}
+
+function lookOf(spec: ServiceSpec, endpoints: Endpoints): Look | undefined {
+  const check = checkOf(spec)
+  if (check === undefined) return boundLookOf(spec, endpoints)
+  const endpoint = endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
+  if (endpoint === undefined) return undefined
+  const isIntroduced = spec.ports.some(({ port, protocol, proxyProtocol }) => {
+    return port === check.port && protocol === 'tcp' && proxyProtocol !== undefined
+  })
+  return {
+    intervalMs: check.intervalMs,
+    take: (signal) => probe(check, { ...endpoint, isIntroduced }, signal),
+  }
+}
+
+/**
+ * For UDP alone: a question that every program answers does not exist, so it counts that something has the port, as
+ * the kernel tells without disturbing anybody. What runs elsewhere (`external`) cannot be seen.
+ */
+function boundLookOf({ runtime, oneShot, ports }: ServiceSpec, endpoints: Endpoints): Look | undefined {
+  const [udp] = ports.filter(({ protocol }) => protocol === 'udp')
+  const endpoint = udp && endpoints[endpointKey(udp)]
+  if (runtime !== 'process' || oneShot || endpoint === undefined) return undefined
+  const { port } = endpoint
+  return {
+    intervalMs: 2_000,
+    take: async () => ((await isUdpBound(port)) ? undefined : `nothing listens on UDP port ${port}`),
+  }
+}
+
+/** Whether a socket on this machine has the UDP port, on any address; true where it cannot be known. */
+async function isUdpBound(port: number): Promise<boolean> {
+  const local = new RegExp(`^ *\\d+: [0-9A-F]+:${port.toString(16).toUpperCase().padStart(4, '0')} `, 'm')
+  const tables = await Promise.all(
+    ['udp', 'udp6'].map((table) => readFile(`/proc/self/net/${table}`, 'latin1').catch(() => undefined)),
+  )
+  return tables[0] === undefined || tables.some((table) => table !== undefined && local.test(table))
 }
 
 /** `isIntroduced`: it reads a PROXY header first. */
