@@ -173,6 +173,7 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
   if (elder !== undefined) await api.claim('predecessor')
   work.own()
   await ask('yield')
+  reach.begin()
   await elders.look()
   log.info('agent started', { mode: config.mode, address: resolver.address.address, prefix: vips.cidr4 })
   return Agent.of(self, life, departure, summaryOf(view))

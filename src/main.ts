@@ -12,6 +12,7 @@ import { logsCommand } from './cli/logs.ts'
 import { exitCodeOf, printError } from './cli/output.ts'
 import { peersCommand } from './cli/peers.ts'
 import { resolveCommand } from './cli/resolve.ts'
+import { restartCommand } from './cli/restart.ts'
 import { runCommands } from './cli/run.ts'
 import { scaleCommand } from './cli/scale.ts'
 import { statusCommand } from './cli/status.ts'
@@ -35,6 +36,7 @@ const context = (): Context => contextOf(program.opts<GlobalOptions>(), process.
 
 for (const command of [
   runCommands,
+  restartCommand,
   tokenCommand,
   applyCommand,
   getCommand,

@@ -3,8 +3,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { Agent } from './agent.ts'
+import { Elder } from './agent/succession.ts'
 import type { Config } from './config.ts'
 import { MeshError, type Details, type ErrorCode } from './errors.ts'
+import { openPrivateDirectory } from './identity/files.ts'
 import { HeldIdentity } from './identity/held.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
@@ -20,6 +22,9 @@ export interface UpOptions {
   config: Config
   version: string
   environment?: Readonly<Record<string, string | undefined>>
+  /** See `AgentOptions`. */
+  elder?: Elder | undefined
+  respawn?: () => void
 }
 
 /** The whole mesh in one process: root and cluster on a thread of their own, the agent on this one. */
@@ -38,22 +43,54 @@ export class Up implements AsyncDisposable {
     done.catch(() => undefined) // for whoever waits; embedding it does not oblige to
   }
 
-  static start({ state, config, version, environment = {} }: UpOptions, log: Log): Promise<Up> {
-    return Lifetime.open(async (life) => {
+  static async start(options: UpOptions, log: Log): Promise<Up> {
+    const dir = join(options.state, 'agent')
+    await openPrivateDirectory(dir)
+    using elder = options.elder ?? (await Elder.find(dir, { isWanted: false }))
+    // root and cluster have one owner: away for the second in which they change hands, while names and flows go on
+    await elder?.ask('control').catch((error: unknown) => log.warn('the agent before is gone', { error }))
+    return await Lifetime.open(async (life) => {
+      const { state, config, version, environment = {}, respawn } = options
       const folders = { root: join(state, 'root'), cluster: join(state, 'cluster'), agent: join(state, 'agent') }
-      const control = life.use(await Control.start({ folders, config, version }))
+      let control = await Control.start({ folders, config, version })
+      life.defer(() => control[Symbol.asyncDispose]())
+      const ended = Promise.withResolvers<never>()
+      ended.promise.catch(() => undefined)
+      const watch = () => void control.ended.catch((error: unknown) => ended.reject(error))
+      watch()
+      const companions = {
+        end: () => control[Symbol.asyncDispose](),
+        beginAgain: async () => {
+          control = await Control.start({ folders, config, version })
+          watch()
+        },
+      }
       const isMember = (await HeldIdentity.open(join(folders.agent, 'identity'))) !== undefined
       const token = isMember ? {} : { token: await control.nodeToken() }
       const agent = life.use(
-        await Agent.start({ dir: folders.agent, config: config.agent, version, environment, ...token }, log),
+        await Agent.start(
+          {
+            ...{ dir: folders.agent, config: config.agent, version, environment, elder, companions, ...token },
+            ...(respawn === undefined ? {} : { respawn }),
+          },
+          log,
+        ),
       )
       const summary = { ...control.summary, ...agent.summary(), role: 'up' }
-      return new Up(agent, life, summary, Promise.race([control.ended, agent.done]))
+      return new Up(agent, life, summary, Promise.race([ended.promise, agent.done]))
     })
   }
 
   summary(): Record<string, string> {
     return this.#summary
+  }
+
+  get handedOver(): Promise<void> {
+    return this.agent.handedOver
+  }
+
+  makeWay(): Promise<void> {
+    return this.agent.makeWay()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -64,15 +101,19 @@ export class Up implements AsyncDisposable {
 /** The thread with root and cluster. */
 class Control implements AsyncDisposable {
   readonly summary: Record<string, string>
+  /** Rejects when it has ended by itself. */
   readonly ended: Promise<never>
   readonly #thread: Worker
+  #closing: Promise<void> | undefined
 
   private constructor(thread: Worker, summary: Record<string, string>) {
     this.#thread = thread
     this.summary = summary
     this.ended = new Promise((_resolve, reject) => {
       thread.once('error', reject)
-      thread.once('exit', () => reject(new MeshError('NOT_RUNNING', { what: 'root and cluster' })))
+      thread.once('exit', () => {
+        if (this.#closing === undefined) reject(new MeshError('NOT_RUNNING', { what: 'root and cluster' }))
+      })
     })
     this.ended.catch(() => undefined) // whoever waits for `done` hears of it
   }
@@ -106,10 +147,12 @@ class Control implements AsyncDisposable {
     return (await answered).token
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    const gone = new Promise((resolve) => this.#thread.once('exit', resolve))
-    this.#thread.postMessage('close' satisfies ToControl)
-    await gone
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= new Promise((resolve) => {
+      this.#thread.once('exit', () => resolve())
+      this.#thread.postMessage('close' satisfies ToControl)
+    })
+    return this.#closing
   }
 }
 

@@ -53,6 +53,9 @@ export interface DepartureParts {
 const SUCCESSION_MS = 60_000
 /** Connections taken just before the listeners closed may still be looking for their instance (DESIGN §4: 3 s). */
 const SETTLE_MS = 3_000
+const OPENING_LOOK_MS = 2
+/** Until peers have read the DRAIN: it may stand behind data in the buffers of a carrier. */
+const HEARD_MS = { least: 20, most: 1_000 }
 const LOOK_MS = 20
 
 export class Departure implements Deeds {
@@ -63,9 +66,11 @@ export class Departure implements Deeds {
   #hasReleased = false
   #succession: Promise<void> | undefined
   #until = Number.POSITIVE_INFINITY
+  readonly #resolverPort: number
 
   constructor(parts: DepartureParts) {
     this.#parts = parts
+    this.#resolverPort = parts.resolver.address.port
   }
 
   get standing(): Standing {
@@ -111,8 +116,7 @@ export class Departure implements Deeds {
       this.#until = clock.now() + config.drainSeconds * 1_000
       await this.#stopTaking()
     }
-    await this.#settle()
-    this.#parts.reach.peers.drain()
+    if (!this.#isHandedOver) await this.#sayGoodbye()
     while ((this.#flowsOpen() > 0 && clock.now() < this.#until) || this.#succession !== undefined)
       await clock.sleep(LOOK_MS)
     this.#standing = 'closing'
@@ -134,7 +138,7 @@ export class Departure implements Deeds {
   // ── what a successor asks for, in this order ──
 
   facts(): ElderFacts {
-    const { ground, member, doors, reach, resolver, interceptor } = this.#parts
+    const { ground, member, doors, reach, interceptor } = this.#parts
     return {
       pid: process.pid,
       version: ground.version,
@@ -142,7 +146,7 @@ export class Departure implements Deeds {
       prefix: member.loopback.cidr4,
       tunnelPort: reach.tunnelPort(),
       ...doors.ports,
-      resolverPort: resolver.address.port,
+      resolverPort: this.#resolverPort,
       before: interceptor instanceof HostInterceptor ? { ...interceptor.before } : {},
     }
   }
@@ -165,6 +169,7 @@ export class Departure implements Deeds {
     if (this.#standing === 'serving') this.#standing = 'leaving'
     this.#until = clock.now() + config.handoverSeconds * 1_000
     await this.#stopTaking()
+    await this.#sayGoodbye()
     this.#handedOver.resolve()
   }
 
@@ -196,13 +201,21 @@ export class Departure implements Deeds {
     ])
   }
 
-  /** Until every connection that was taken has found its instance or failed: then no stream is opened any more. */
-  async #settle(): Promise<void> {
+  /**
+   * When every connection that was taken has found its instance or failed, the peers are told to open no more streams here.
+   * A successor greets them after that: they would take it for a restart, and cut what is open.
+   */
+  async #sayGoodbye(): Promise<void> {
     const { clock } = this.#parts.ground
     const { book } = this.#parts.flows
+    const { peers } = this.#parts.reach
     const until = clock.now() + SETTLE_MS
     while (book.flows().some(({ instance }) => instance === undefined) && clock.now() < until)
-      await clock.sleep(LOOK_MS)
+      await clock.sleep(OPENING_LOOK_MS)
+    const rttMs = Math.max(0, ...Array.from(peers.all(), (session) => session.rttMs ?? 0))
+    const hasPeers = !Iterator.from(peers.all()).next().done
+    peers.drain()
+    if (hasPeers) await clock.sleep(Math.min(Math.max(HEARD_MS.least, 3 * rttMs), HEARD_MS.most))
   }
 
   #flowsOpen(): number {

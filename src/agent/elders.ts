@@ -59,7 +59,9 @@ export class Elders {
   }
 
   async flows(): Promise<FlowReport[]> {
-    const asked = await Promise.allSettled([...this.#there.keys()].map((path) => askAgent(path, '/flows', { own: 'true' })))
+    const asked = await Promise.allSettled(
+      [...this.#there.keys()].map((path) => askAgent(path, '/flows', { own: 'true' })),
+    )
     return asked.flatMap((flows) => (flows.status === 'fulfilled' ? (flows.value as FlowReport[]) : []))
   }
 

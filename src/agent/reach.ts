@@ -3,7 +3,7 @@ import { Descriptors } from '../../proxy/descriptors.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { introduce } from '../../proxy/introduce.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
-import type { RawConnection } from '../../proxy/paths/contract.ts'
+import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
@@ -32,6 +32,10 @@ export interface Reach {
   readonly inbound: Inbound
   /** Takes connections that others dial. A successor calls it late, when it can serve them. */
   readonly listen: () => Promise<void>
+  /** A connection that a listener or a relay accepted. */
+  readonly take: (raw: RawConnection) => void
+  /** From here on sessions are made: a successor waits until the agent before has told its peers to begin none with it. */
+  readonly begin: () => void
   /** Takes no more. */
   readonly unlisten: () => Promise<void>
   readonly tunnelPort: () => number
@@ -75,13 +79,22 @@ export async function openReach(
   })
   const revoked = new Set<NodeId>()
   const direct = directDialer({ exclude: own.isVip })
+  const begun = Promise.withResolvers<void>()
+  const whenBegun = (dialer: Dialer): Dialer => ({
+    ...dialer,
+    dial: async (node, signal) => {
+      await begun.promise
+      return dialer.dial(node, signal)
+    },
+  })
+  if (elder === undefined) begun.resolve()
   const wanted = hostPort(config.listen)
   const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
   const sealed = await openSealed(ground, member, at)
   const peers = life.use(
     openPeers({
       self,
-      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })],
+      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })].map(whenBegun),
       secure: secureWith(identity, revoked, direct, life),
       accept: inbound.take,
       reach: (node) => table.node(node),
@@ -93,6 +106,7 @@ export async function openReach(
     }),
   )
   let listener: DirectListener | undefined
+  const take = (raw: RawConnection) => void begun.promise.then(() => peers.incoming(raw))
   const tunnelPort = () => at.port
   return {
     peers,
@@ -100,9 +114,11 @@ export async function openReach(
     descriptors,
     listen: async () => {
       const shared = { ...at, isBeside: elder !== undefined }
-      listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
+      listener = await DirectListener.start(shared, take, log)
       at.port = listener.port
     },
+    take,
+    begin: () => begun.resolve(),
     unlisten: async () => listener?.[Symbol.asyncDispose](),
     tunnelPort,
     addressOf,
@@ -121,14 +137,14 @@ export async function openReach(
 export async function listenAtRelay(
   { life, clock, log }: Ground,
   { identity, url }: Member,
-  { peers }: Reach,
+  { take }: Reach,
 ): Promise<RelayListener> {
   return life.use(
     await RelayListener.start(
       {
         url: `${url.replace(/^http/, 'ws')}/relay`,
         credentials: () => clusterCredentials(identity),
-        onConnection: (raw) => peers.incoming(raw),
+        onConnection: take,
         clock,
       },
       log,

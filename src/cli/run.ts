@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
+import type { Elder } from '../agent/succession.ts'
 import type { Config, PartialConfig } from '../config.ts'
 import { MeshError } from '../errors.ts'
 import type { Log } from '../kit/log.ts'
@@ -29,6 +31,8 @@ interface RunOptions {
   area?: string
   location?: string
   label?: string[]
+  takeOver?: boolean
+  fastPath?: boolean
 }
 
 /** Loaded by what runs only: every other command starts in a third of the time. */
@@ -67,11 +71,10 @@ export function runCommands(program: Command, context: () => Context): void {
         options.listen === undefined ? {} : from(options.listen),
         { cluster: present({ name: options.clusterName }), agent: agentLayer(without(options, 'listen')) },
       )
+      const { state, version, environment } = context()
+      const elder = await elderOf(options, context())
       await stay(context(), await log(config), async (logger) =>
-        (await roles.up()).Up.start(
-          { state: context().state, config, version: context().version, environment: context().environment },
-          logger,
-        ),
+        (await roles.up()).Up.start({ state, config, version, environment, elder, respawn }, logger),
       )
     })
   roleCommand(program, 'root', 'the mesh’s authority, its API, and the tier that chooses clusters')
@@ -123,13 +126,17 @@ export function runCommands(program: Command, context: () => Context): void {
     .action(async (options: RunOptions) => {
       const config = await configOf(options, [], { agent: agentLayer(options) })
       const token = tokenOf(options, context())
+      const { state, version, environment } = context()
+      const elder = await elderOf(options, context())
       await stay(context(), await log(config), async (logger) =>
         (await roles.agent()).Agent.start(
           {
-            dir: folders(context().state).agent,
+            dir: folders(state).agent,
             config: config.agent,
-            version: context().version,
-            environment: context().environment,
+            version,
+            environment,
+            elder,
+            respawn,
             ...present({ token }),
           },
           logger,
@@ -143,23 +150,42 @@ interface Running extends AsyncDisposable {
   summary(): Record<string, string>
   /** Rejects when a part it cannot do without has failed. */
   readonly done: Promise<void>
+  /** Resolves when another process has taken over; what is left to do is done on the way out. */
+  readonly handedOver?: Promise<void>
+  /** SIGTERM, before it is closed: serves on for a moment, for a successor to come. */
+  makeWay?(): Promise<void>
 }
 
 async function stay(context: Context, logger: Log, start: (log: Log) => Promise<Running>): Promise<void> {
-  const stopped = new Promise<void>((resolve) => {
+  const stopped = new Promise<NodeJS.Signals>((resolve) => {
     let asked = false
-    const stop = () => {
+    const stop = (signal: NodeJS.Signals) => {
       if (asked) process.exit(130) // asked twice: at once
       asked = true
-      resolve()
+      resolve(signal)
     }
     process.on('SIGINT', stop).on('SIGTERM', stop)
   })
   await using running = await start(logger)
   if (context.format === 'json') printJson(running.summary())
   else printTable(['hedgerow', 'ready'], Object.entries(running.summary()))
-  await Promise.race([stopped, running.done])
+  const why = await Promise.race([stopped, running.done, running.handedOver ?? running.done])
+  if (why === 'SIGTERM') await running.makeWay?.()
 }
+
+/** Looked for before the rest of the program is loaded: the agent that makes way need not wait for that. */
+async function elderOf({ takeOver = false }: RunOptions, { state }: Context): Promise<Elder | undefined> {
+  const { Elder } = await import('../agent/succession.ts')
+  return Elder.find(folders(state).agent, { isWanted: takeOver })
+}
+
+/** This command again, in a process of its own that takes over; with the version that is installed now. */
+function respawn(): void {
+  const args = process.argv.slice(1).filter((arg) => arg !== TAKE_OVER)
+  spawn(process.execPath, [...process.execArgv, ...args, TAKE_OVER], { detached: true, stdio: 'inherit' }).unref()
+}
+
+const TAKE_OVER = '--take-over'
 
 function roleCommand(program: Command, name: string, description: string): Command {
   return program
@@ -171,9 +197,17 @@ function roleCommand(program: Command, name: string, description: string): Comma
 
 function agentOptions(command: Command): Command {
   return command
+    .option(
+      '--take-over',
+      'take over from the agent that runs in this state directory: no connection is lost, its open flows end in peace',
+    )
     .option('--name <name>', 'the node’s name (the host name)')
     .option('--advertise <host:port...>', 'addresses others should try first: a forwarded port, a public address')
     .option('--mode <mode>', 'loopback (default, no rights needed) or host (AnyIP, needs CAP_NET_ADMIN)')
+    .option(
+      '--fast-path',
+      'host mode: flows between processes of this node through the kernel (nftables) where they may',
+    )
     .option('--prefix <cidr>', 'prefix of the VIPs (the first free 127.x.0.0/12; host mode: 10.30.0.0/16)')
     .option('--zone <zone...>', 'DNS zones (local internal)')
     .option('--upstream <host...>', 'name servers for all other names (those of /etc/resolv.conf)')
@@ -188,7 +222,7 @@ function agentOptions(command: Command): Command {
 }
 
 function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
-  const { name, listen, advertise, mode, prefix, zone: zones, area } = options
+  const { name, listen, advertise, mode, fastPath, prefix, zone: zones, area } = options
   const [lat, lon] = options.location?.split(',').map(Number) ?? []
   const resolver = present({ port: number(options.resolverPort), upstreams: options.upstream })
   return {
@@ -197,6 +231,7 @@ function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
       listen,
       advertise,
       mode,
+      fastPath,
       prefix,
       zones,
       area,

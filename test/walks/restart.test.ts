@@ -1,0 +1,252 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { Resolver } from 'node:dns/promises'
+import { writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import t, { type Test } from 'tap'
+import { announceTo, servingSocket } from '../../src/local-api.ts'
+import type { FlowReport, ResolveReport, StatusReport } from '../../src/reports.ts'
+import { eventually, FIRST_PORT, Machines } from '../cli/program.ts'
+import type { Program } from '../lab/program.ts'
+import { freeBase } from '../machine.ts'
+import { sla } from './mesh.ts'
+
+/**
+ * Agents are replaced while programs call: `m0` runs root, cluster and node n0, `m1` node n1, all real processes on loopback.
+ * An echo service runs once on each node; the client is on n1, so half of its flows stay there and half cross the tunnel.
+ */
+
+const NAME = 'shop.acme.echo.prod.any.rr.local'
+const HERE = 'shop.acme.echo.prod.0.instance.local'
+const ECHO =
+  "require('net').createServer({allowHalfOpen:true},s=>s.on('error',()=>{}).pipe(s)).listen(process.env.PORT,process.env.HOST)"
+const EVERY_MS = 5
+
+t.setTimeout(170_000)
+const machines = await Machines.make()
+t.teardown(() => machines[Symbol.asyncDispose]())
+const base = await freeBase(FIRST_PORT + 4_000)
+// the machine may be busy: a process that starts in 0.2 s takes seconds then
+writeFileSync(machines.path('config.yaml'), 'agent:\n  successorSeconds: 20\n  handoverSeconds: 30\n')
+const common = [
+  '--memory-mb',
+  '4000',
+  '--vcpus',
+  '8',
+  '--upstream',
+  '127.0.0.1:9',
+  '--config',
+  machines.path('config.yaml'),
+]
+const UP = ['up', '--name', 'n0', '--listen', `127.0.0.1:${base}`, '--prefix', '127.208.0.0/12', ...common]
+const AGENT = ['agent', '--name', 'n1', '--listen', '127.0.0.1:0', '--token-file', machines.path('token')]
+AGENT.push('--prefix', '127.192.0.0/12', ...common)
+
+let up = (await machines.start('m0', ...UP)).program
+writeFileSync(machines.path('token'), (await machines.json<{ token: string }>('m0', 'token', 'create')).token)
+let agent = (await machines.start('m1', ...AGENT)).program
+const service = (node: string, name: string) => ({
+  microservice_name: name,
+  microservice_namespace: 'prod',
+  virtualization: 'process',
+  cmd: [process.execPath, '-e', ECHO],
+  port: '8080',
+  code: '',
+  constraints: [{ type: 'direct', cluster: 'edge', node }],
+})
+writeFileSync(machines.path('shop.json'), JSON.stringify(sla([service('n1', 'near'), service('n0', 'far')])))
+await machines.json('m0', 'apply', '-f', machines.path('shop.json'))
+
+interface Row {
+  id: string
+  state: string
+  node?: string
+  pid?: number
+  restarts?: number
+}
+const instances = async () =>
+  (await machines.json<Array<Row & { changedAt: number }>>('m0', 'get', 'instances')).map(
+    ({ changedAt: _, ...row }) => row,
+  )
+const running = async () => (await instances()).filter(({ state }) => state === 'running').length === 2
+await eventually(running, 'both instances run')
+const status = (machine = 'm1') => machines.json<{ agent: StatusReport }>(machine, 'status').then(({ agent }) => agent)
+const addressOf = async (name: string) =>
+  (await machines.json<ResolveReport>('m1', 'resolve', `shop.acme.${name}.prod.any.rr.local`)).ipv4
+const near = await addressOf('near')
+const far = await addressOf('far')
+
+t.test('SIGTERM, and the next started right behind it', async (t) => {
+  await unnoticed(t, async () => {
+    const old = agent
+    old.signal('SIGTERM')
+    agent = (await machines.start('m1', ...AGENT)).program
+    return old
+  })
+})
+
+t.test('the next started first, with --take-over; SIGTERM to the old one then changes nothing', async (t) => {
+  await unnoticed(t, async () => {
+    const old = agent
+    agent = (await machines.start('m1', ...AGENT, '--take-over')).program
+    old.signal('SIGTERM')
+    return old
+  })
+})
+
+/** Load before, while and after an agent is replaced: no connection, no name, no byte is lost, no instance is touched. */
+async function unnoticed(t: Test, replace: () => Promise<Program>): Promise<void> {
+  const before = await instances()
+  const long = [near, far].flatMap((host) => [LongFlow.start(host), LongFlow.start(host)])
+  const loads = [near, far].map((host) => Load.start(host))
+  const names = Names.start((await status()).resolver)
+  await pause(300)
+  const old = await replace()
+  await pause(500)
+  for (const flow of long) t.equal(flow.ended, undefined, 'a long flow is open')
+  const now = await status()
+  t.equal(now.pid, agent.pid, 'the new process answers')
+  t.match(now.draining, [{ pid: old.pid, flowsOpen: long.length }], 'the old one is listed, with the flows it has left')
+  const flows = await machines.json<FlowReport[]>('m1', 'flows')
+  t.ok(flows.filter(({ ended, bytesSent }) => ended === undefined && bytesSent > 0).length >= long.length)
+  t.equal(old.exit, undefined, 'it waits for them')
+  for (const [at, load] of loads.entries()) {
+    const { sent, lost, slowestMs } = await load.stop()
+    t.comment(`${['near', 'far'][at]}: ${sent} connections, ${lost.length} lost, slowest ${Math.round(slowestMs)} ms`)
+    t.same(lost, [], `${sent} connections, none lost`)
+  }
+  const { asked, failed, slowestMs } = await names.stop()
+  t.comment(`${asked} names asked, ${failed.length} failed, slowest ${Math.round(slowestMs)} ms`)
+  t.same(failed, [], `${asked} questions, all answered`)
+  for (const flow of long) {
+    const { sent, same } = await flow.stop()
+    t.comment(`long flow: ${(sent / 2 ** 20).toFixed(1)} MiB`)
+    t.ok(same && sent > 100_000, `${sent} bytes went and came back exact`)
+  }
+  t.equal(await old.exited, 'code 0', 'the old process ends when its flows have')
+  t.same(await instances(), before, 'no instance was restarted or placed again')
+  const log = await machines.run('m0', 'logs', 'shop.acme.near.prod.0')
+  t.equal(log.stdout.match(/hedgerow: started/g)?.length, 1, 'the instance is the process it was')
+  await eventually(async () => (await status()).draining.length === 0, 'nobody drains any more')
+}
+
+/** A new connection every few milliseconds: says something, hears it back, and ends in peace. */
+class Load {
+  readonly #lost: string[] = []
+  readonly #open = new Set<Promise<void>>()
+  readonly #timer: NodeJS.Timeout
+  #sent = 0
+  #slowestMs = 0
+
+  private constructor(host: string) {
+    this.#timer = setInterval(() => {
+      const done = this.#one(host).finally(() => this.#open.delete(done))
+      this.#open.add(done)
+    }, EVERY_MS)
+  }
+
+  static start(host: string): Load {
+    return new Load(host)
+  }
+
+  async stop() {
+    clearInterval(this.#timer)
+    await Promise.all(this.#open)
+    return { sent: this.#sent, lost: this.#lost, slowestMs: this.#slowestMs }
+  }
+
+  #one(host: string): Promise<void> {
+    const said = `${this.#sent++}`
+    const startedAt = performance.now()
+    return new Promise((resolve) => {
+      let heard = ''
+      let fault: string | undefined
+      const socket = connect({ host, port: 8080 }, () => socket.end(said))
+      socket.setEncoding('utf8').on('data', (text: string) => (heard += text))
+      socket.on('error', (error: NodeJS.ErrnoException) => (fault = error.code ?? error.message))
+      socket.on('close', () => {
+        this.#slowestMs = Math.max(this.#slowestMs, performance.now() - startedAt)
+        if (fault !== undefined || heard !== said) this.#lost.push(`${said}: ${fault ?? `heard "${heard}"`}`)
+        resolve()
+      })
+    })
+  }
+}
+
+/** One connection that stays, with bytes both ways all the time, each compared. */
+class LongFlow {
+  ended: string | undefined
+  readonly #socket
+  readonly #sentHash = createHash('sha256')
+  readonly #heardHash = createHash('sha256')
+  readonly #timer: NodeJS.Timeout
+  readonly #closed: Promise<void>
+  #sent = 0
+
+  private constructor(host: string) {
+    const socket = connect({ host, port: 8080 })
+    this.#socket = socket
+    this.#closed = new Promise((resolve) => socket.on('close', () => resolve()))
+    socket.on('error', ({ message }) => (this.ended = message))
+    socket.on('end', () => (this.ended ??= 'end'))
+    socket.on('data', (chunk: Buffer) => this.#heardHash.update(chunk))
+    this.#timer = setInterval(() => {
+      if (socket.writableLength > 65_536) return
+      const chunk = randomBytes(1 + Math.floor(Math.random() * 16_384))
+      this.#sent += chunk.length
+      this.#sentHash.update(chunk)
+      socket.write(chunk)
+    }, 10)
+  }
+
+  static start(host: string): LongFlow {
+    return new LongFlow(host)
+  }
+
+  async stop(): Promise<{ sent: number; same: boolean }> {
+    clearInterval(this.#timer)
+    this.#socket.end()
+    await this.#closed
+    return { sent: this.#sent, same: this.#sentHash.digest('hex') === this.#heardHash.digest('hex') }
+  }
+}
+
+/** Questions to the name server, one behind the other. */
+class Names {
+  readonly #failed: string[] = []
+  readonly #running: Promise<void>
+  #isOver = false
+  #asked = 0
+  #slowestMs = 0
+
+  private constructor(server: string) {
+    const resolver = new Resolver({ timeout: 2_000, tries: 1 })
+    resolver.setServers([server])
+    this.#running = this.#ask(resolver)
+  }
+
+  static start(server: string): Names {
+    return new Names(server)
+  }
+
+  async stop() {
+    this.#isOver = true
+    await this.#running
+    return { asked: this.#asked, failed: this.#failed, slowestMs: this.#slowestMs }
+  }
+
+  async #ask(resolver: Resolver): Promise<void> {
+    while (!this.#isOver) {
+      const startedAt = performance.now()
+      this.#asked += 1
+      const answer = await resolver.resolve4('shop.acme.near.prod.any.rr.local').catch((error: Error) => error)
+      if (answer instanceof Error) this.#failed.push(answer.message)
+      else if (answer[0] !== near) this.#failed.push(String(answer))
+      this.#slowestMs = Math.max(this.#slowestMs, performance.now() - startedAt)
+      await pause(EVERY_MS)
+    }
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
