@@ -63,6 +63,7 @@ test('frames on the wire', async (t) => {
     { why: 'DRAIN', bytes: '0c000001 00000000 01', seen: ['DRAIN 0 01'] },
     { why: 'GOAWAY', bytes: '0d000005 00000000 0000000064', seen: ['GOAWAY 0 0000000064'] },
     { why: 'DATAGRAM', bytes: '0b000001 00000001 ff 06000000 00000003', seen: ['DATAGRAM 1 ff', 'END 3 '] },
+    { why: 'SEALED', bytes: '0f000008 00000000 01000000deadbeef', seen: ['SEALED 0 01000000deadbeef'] },
     { why: 'RESUME', bytes: '0e000004 00000000 00000000', seen: ['RESUME 0 00000000'] },
     {
       why: 'DATA that says its place',
@@ -125,6 +126,7 @@ test('what the decoder refuses', async (t) => {
       bytes: Buffer.concat([Buffer.of(0x20 | FRAME.DATA), header(0, 7, 1).subarray(1)]),
       broken: 'wrong length for its type',
     },
+    { why: 'SEALED of a stream', bytes: header(FRAME.SEALED, 8, 3), broken: 'wrong stream for its type' },
     { why: 'RESUME of a stream', bytes: header(FRAME.RESUME, 4, 3), broken: 'wrong stream for its type' },
     { why: 'PING for a stream', bytes: header(FRAME.PING, 8, 3), broken: 'wrong stream for its type' },
     ...(
@@ -146,6 +148,8 @@ test('what the decoder refuses', async (t) => {
         ['GOAWAY', 4, 0],
         ['GOAWAY', 257, 0],
         ['RESUME', 3, 0],
+        ['SEALED', 7, 0],
+        ['SEALED', 1_025, 0],
       ] as const
     ).map(([name, length, stream]) => ({
       why: `${name} of ${length} bytes`,

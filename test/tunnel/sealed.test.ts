@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { isMeshError } from '../../src/errors.ts'
+import { FRAME, writeHeader } from '../../proxy/tunnel/frame.ts'
+import { Outbox, type Turn } from '../../proxy/tunnel/outbox.ts'
 import { piecesOf, Reassembly, writePiece } from '../../proxy/tunnel/sealed/fragments.ts'
 import { carrierSecrets, firstEpoch, nextEpoch } from '../../proxy/tunnel/sealed/keys.ts'
 import { MtuSearch } from '../../proxy/tunnel/sealed/mtu.ts'
@@ -13,6 +15,7 @@ import { Rush } from '../../proxy/tunnel/sealed/rush.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { Way } from '../../proxy/tunnel/sealed/way.ts'
 import { Air, join } from './air.ts'
+import { accepting, listenTo, MuxPair } from './pair.ts'
 
 const SECRET = Buffer.alloc(32, 7)
 
@@ -932,4 +935,86 @@ test('amplification: an answer is never longer than what asked for it', async (t
   const from = (side: string) => air.seen.filter((packet) => packet.from === side)
   t.ok(from(B).every(({ bytes }) => bytes.length <= 39))
   t.ok(from(B).length > 0 && from(B).length <= from(A).length)
+})
+
+test('datagrams in frames: after control, fair with bulk, whole, bounded, and never late', async (t) => {
+  const time = { now: 0 }
+  const outbox = new Outbox(
+    () => undefined,
+    () => time.now,
+  )
+  const out = Buffer.alloc(128 * 1024)
+  const sent = () => {
+    const frames: string[] = []
+    const size = outbox.fill(out)
+    for (let at = 0; at < size; at += 8 + out.readUIntBE(at + 1, 3))
+      frames.push(`${out[at]} ${out.readUInt32BE(at + 4)}`)
+    return frames
+  }
+  outbox.datagram(5, Buffer.from('one'))
+  outbox.datagram(7, Buffer.alloc(0))
+  outbox.control(FRAME.PING, 0, Buffer.alloc(8))
+  t.same(sent(), ['9 0', '11 5', '11 7'], 'control first')
+  t.ok(outbox.isEmpty)
+
+  const bulk: Turn = {
+    take: (to, at, room) => {
+      writeHeader(to, at, FRAME.DATA, 1, room - 8)
+      return room
+    },
+    isReady: true,
+    backlog: 1e9,
+    drained: () => undefined,
+    nextTurn: undefined,
+    previousTurn: undefined,
+    hasTurn: false,
+  }
+  outbox.join(bulk)
+  for (let i = 0; i < 200; i++) outbox.datagram(5, Buffer.alloc(1_200))
+  const shared = sent()
+  const datagrams = shared.filter((frame) => frame === '11 5').length
+  t.equal(datagrams, Math.floor((64 * 1024) / 1_208), 'half of a write, when streams wait too')
+  t.ok(shared.includes('5 1'))
+  sent()
+  sent()
+  sent()
+  t.notOk(sent().includes('11 5'), 'all are through')
+
+  t.ok(outbox.datagram(5, Buffer.alloc(65_507)))
+  t.same(sent().slice(0, 1), ['11 5'], 'the longest goes, though it is more than its share')
+
+  let taken = 0
+  while (outbox.datagram(5, Buffer.alloc(10_000))) taken += 1
+  t.ok(taken >= 24 && taken <= 26, `${taken} of 10,000 bytes wait at most`)
+  time.now = 501
+  const { dropped } = outbox.datagrams
+  t.equal(outbox.datagram(9, Buffer.alloc(0)), true)
+  t.same(
+    sent().filter((frame) => frame.startsWith('11')),
+    ['11 9'],
+    'what is too old is not sent',
+  )
+  t.equal(outbox.datagrams.dropped, dropped + taken)
+})
+
+test('datagrams of streams, through two ends of a session', async (t) => {
+  const heard: Parameters<typeof accepting>[0] = []
+  const pair = new MuxPair({}, { accept: accepting(heard) })
+  const near = listenTo(pair.near, 'datagrams')
+  t.equal(near.stream.datagram(Buffer.from('early')), false, 'not before it is open')
+  pair.move()
+  const got: Buffer[] = []
+  Object.assign(heard[0]!, { datagram: (payload: Buffer) => got.push(Buffer.from(payload)) })
+  const sizes = [0, 1, 1_199, 1_200, 1_201, 65_507]
+  pair.chunkBytes = () => 700
+  for (const size of sizes) t.equal(near.stream.datagram(Buffer.alloc(size, size)), true)
+  pair.move()
+  t.same(
+    got.map(({ length }) => length),
+    sizes,
+  )
+  t.ok(got.every((payload) => payload.equals(Buffer.alloc(payload.length, payload.length))))
+  t.equal(near.stream.datagram(Buffer.alloc(65_508)), false)
+  pair.sever(0)
+  t.equal(near.stream.datagram(Buffer.from('no carrier')), false)
 })
