@@ -20,6 +20,7 @@ import type { Knowledge } from './knowledge.ts'
 import type { Member } from './member.ts'
 import { reachableAt } from './own-addresses.ts'
 import { openSealed } from './sealed.ts'
+import { Whereabouts } from './whereabouts.ts'
 import type { InstancesHere } from './work.ts'
 
 /*
@@ -47,6 +48,8 @@ export interface Reach {
   readonly descriptors: Descriptors
   /** Where others may dial us, now. */
   readonly candidates: () => string[]
+  /** Where we are among the others, by round-trip times. */
+  readonly whereabouts: Whereabouts
   /** Their certificates no longer count. */
   readonly revoke: (nodes: readonly NodeId[]) => void
 }
@@ -105,6 +108,7 @@ export async function openReach(
       drainMs: 0,
     }),
   )
+  const whereabouts = Whereabouts.start(life, { table, peers, clock })
   let listener: DirectListener | undefined
   const take = (raw: RawConnection) => void begun.promise.then(() => peers.incoming(raw))
   const tunnelPort = () => at.port
@@ -121,6 +125,7 @@ export async function openReach(
     begin: () => begun.resolve(),
     unlisten: async () => listener?.[Symbol.asyncDispose](),
     tunnelPort,
+    whereabouts,
     addressOf,
     introduced,
     candidates: () => [...config.advertise, ...reachableAt(at.host, tunnelPort(), own)],
