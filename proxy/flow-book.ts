@@ -65,6 +65,8 @@ export interface OpenFlow {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
+  /** Bytes that are in the metrics already; the book's own. */
+  counted?: { sent: number; received: number }
   /** Ends the flow now, with an RST to the caller. */
   cut(): void
 }
@@ -81,7 +83,6 @@ export class FlowBook implements AsyncDisposable {
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #ended = new Ring<EndedFlow>(REMEMBERED)
   readonly #failed = new Ring<EndedFlow>(REMEMBERED)
-  readonly #counted = new WeakMap<Carrying, { sent: number; received: number }>()
   readonly #prefix = randomBytes(4).toString('hex')
   #last = 0
   #isDraining = false
@@ -133,7 +134,7 @@ export class FlowBook implements AsyncDisposable {
 
   ended(flow: OpenFlow, end: FlowEnd, reason: string): EndedFlow {
     const line: EndedFlow = { ...this.#line(flow), end, reason }
-    this.#countBytesOf(flow.joint)
+    this.#countBytesOf(flow)
     this.#open.delete(flow.id)
     this.#metrics.flowsOpen.set(this.#open.size)
     if (flow.instance !== undefined) this.#leave(flow.instance)
@@ -205,15 +206,18 @@ export class FlowBook implements AsyncDisposable {
   }
 
   #countBytes(): void {
-    for (const { joint } of this.#open.values()) this.#countBytesOf(joint)
+    for (const flow of this.#open.values()) this.#countBytesOf(flow)
   }
 
-  /** The counters follow the joints once a second, so that no chunk pays for them. */
-  #countBytesOf(joint: Carrying): void {
-    const counted = this.#counted.get(joint) ?? { sent: 0, received: 0 }
-    this.#metrics.flowBytes.inc({ direction: 'sent' }, joint.near.bytes - counted.sent)
-    this.#metrics.flowBytes.inc({ direction: 'received' }, joint.far.bytes - counted.received)
-    this.#counted.set(joint, { sent: joint.near.bytes, received: joint.far.bytes })
+  /** The counters follow the joints once a second, so that no chunk pays for them; idle flows cost a comparison. */
+  #countBytesOf(flow: OpenFlow): void {
+    const sent = flow.joint.near.bytes
+    const received = flow.joint.far.bytes
+    const counted = (flow.counted ??= { sent: 0, received: 0 })
+    if (sent > counted.sent) this.#metrics.flowBytes.inc({ direction: 'sent' }, sent - counted.sent)
+    if (received > counted.received) this.#metrics.flowBytes.inc({ direction: 'received' }, received - counted.received)
+    counted.sent = sent
+    counted.received = received
   }
 }
 

@@ -86,6 +86,7 @@ interface Opener {
   isGone: boolean
   abandon?: () => void
 }
+type Via = Pick<IncomingStream, 'peer' | 'path'>
 type Refused = { kind: 'refused'; refusal: Refusal; reason: string }
 
 /** Takes the streams that other nodes open, and carries them to instances here. */
@@ -191,7 +192,7 @@ export class Inbound implements AsyncDisposable {
 
   #dial(incoming: IncomingStream, opener: Opener, request: FlowRequest, { instance, endpoint }: Here): void {
     const { limits, forbids, addressOf, introduce } = this.#parts
-    const { peer } = incoming
+    const { peer, path } = incoming
     const from = request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined
     const settled = (): void => this.#dials.done(instance)
     const joined = (joint: Joint | DatagramJoint): void => {
@@ -217,7 +218,7 @@ export class Inbound implements AsyncDisposable {
       joint.far.stream = far
       joint.near.stream = incoming.accept(joint.near)
       joined(joint)
-      socket.once('close', () => ended(joint))
+      socket.once('close', this.#whenClosed(joint, { peer, path }, request))
       far.start()
     }
     const place = { instance, port: request.port, endpoint }
@@ -231,7 +232,12 @@ export class Inbound implements AsyncDisposable {
     }
   }
 
-  #ended(joint: Joint | DatagramJoint, { peer, path }: IncomingStream, request: FlowRequest): void {
+  /** Made here, so that a flow keeps no more of its beginning than this. */
+  #whenClosed(joint: Joint, via: Via, request: FlowRequest): () => void {
+    return () => this.#ended(joint, via, request)
+  }
+
+  #ended(joint: Joint | DatagramJoint, { peer, path }: Via, request: FlowRequest): void {
     const { log, metrics } = this.#parts
     this.#joints.delete(joint)
     this.#count(request, -1)
