@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { Prober } from '../proxy/prober.ts'
 import { Departure, type Companions } from './agent/departure.ts'
 import { Elders } from './agent/elders.ts'
+import { openFastPath } from './agent/fast-path.ts'
 import { interceptVips, openFlows, prepareDoors } from './agent/flows.ts'
 import type { Ground } from './agent/ground.ts'
 import { openKnowledge } from './agent/knowledge.ts'
@@ -124,6 +125,7 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
   const doors = prepareDoors(ground, member, knowledge, flows, here)
   const open = () => Promise.all([reach.listen(), doors.open()])
   if (elder === undefined) await open() // which ports those are, instances and the cluster must be told
+  const { fastPath, begin: beginFastPath } = await openFastPath(ground, member, knowledge, here)
   const work = await Work.start(ground, reach, flows, doors, here, { environment, elders })
   life.use(reach.inbound) // closed before the worker: open flows may finish while their instances still run
   life.use(flows.book)
@@ -161,18 +163,20 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
     tunnelPort,
     elders,
     respawn,
+    fastPath,
   }
   Object.assign(routes, agentRoutes(view))
 
   // how it ends
   departure = new Departure({
-    ...{ ground, member, knowledge, reach, flows, doors, work, interceptor, uplink, relay, prober, resolver },
+    ...{ ground, member, knowledge, reach, flows, doors, work, interceptor, uplink, relay, prober, resolver, fastPath },
     companions,
   })
   Object.assign(routes, departureRoutes(departure, reach.revoke))
   if (elder !== undefined) await api.claim('predecessor')
   work.own()
   await ask('yield')
+  beginFastPath() // the elder's rows are gone
   reach.begin()
   await elders.look()
   log.info('agent started', { mode: config.mode, address: resolver.address.address, prefix: vips.cidr4 })

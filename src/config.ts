@@ -61,6 +61,8 @@ const AgentConfig = Type.Object(
     /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
     udp: Type.Boolean(),
     mode: Type.Enum(['loopback', 'host']),
+    /** Host mode: flows between processes of this node go through the kernel where nothing would be decided otherwise. */
+    fastPath: Type.Boolean(),
     /** `auto` takes the first free of 127.16.0.0/12, 127.32.0.0/12, …; host mode: 10.30.0.0/16 or 10.16.0.0/12. */
     prefix: Prefix,
     zones: Type.Array(Zone, { minItems: 1, maxItems: 8 }),
@@ -136,6 +138,7 @@ export function defaults(hostName: string): Config {
       advertise: [],
       udp: true,
       mode: 'loopback',
+      fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],
       resolver: { port: 0, upstreams: [], ttlSeconds: 5, negativeTtlSeconds: 2 },

@@ -6,6 +6,10 @@ export interface StatusReport {
   pid: number
   upSeconds: number
   mode: 'loopback' | 'host'
+  /** Host mode, when asked for: how much the kernel carries by itself, or why nothing. */
+  fastPath?: string
+  /** Flows that the kernel carries now. */
+  kernelFlows?: number
   prefix: string
   /** Agents that handed over to this one and let their flows end. */
   draining: DrainingReport[]

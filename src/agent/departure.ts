@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
+import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { RelayListener } from '../../proxy/paths/relayed.ts'
 import type { Prober } from '../../proxy/prober.ts'
 import type { Resolver } from '../../resolver/server.ts'
@@ -46,6 +47,7 @@ export interface DepartureParts {
   relay: RelayListener
   prober: Prober
   resolver: Resolver
+  fastPath: FastPath | undefined
   companions: Companions | undefined
 }
 
@@ -187,7 +189,8 @@ export class Departure implements Deeds {
 
   /** Everything that waits in a queue is taken before its listener closes. The link goes, which only one of us has. */
   async #stopTaking(): Promise<void> {
-    const { member, reach, doors, interceptor, uplink, relay, prober, resolver } = this.#parts
+    const { member, reach, doors, interceptor, uplink, relay, prober, resolver, fastPath } = this.#parts
+    await fastPath?.rest()
     const isHost = interceptor instanceof HostInterceptor
     await Promise.all([
       resolver[Symbol.asyncDispose](),
@@ -219,7 +222,7 @@ export class Departure implements Deeds {
   }
 
   #flowsOpen(): number {
-    const { flows, reach } = this.#parts
-    return flows.book.size + reach.inbound.size
+    const { flows, reach, fastPath } = this.#parts
+    return flows.book.size + reach.inbound.size + (fastPath?.open ?? 0)
   }
 }

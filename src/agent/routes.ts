@@ -4,6 +4,7 @@ import { NODE_CALLER } from '../../proxy/flow.ts'
 import type { Problem } from '../../proxy/intercept/interceptor.ts'
 import type { OutboundParts } from '../../proxy/outbound.ts'
 import type { Balancer } from '../../proxy/policies/index.ts'
+import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import { trace, type TraceStep } from '../../proxy/trace.ts'
 import type { Peers, Session } from '../../proxy/tunnel/contract.ts'
 import type { Resolver } from '../../resolver/server.ts'
@@ -50,12 +51,17 @@ export interface AgentView {
   tunnelPort: number
   elders: Elders
   respawn: (() => void) | undefined
+  /** `undefined`: not asked for. */
+  fastPath: FastPath | undefined
 }
 
 /** What the agent answers on its local socket. */
 export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
   return {
-    '/status': () => statusOf(view),
+    '/status': async () => {
+      const kernelFlows = await view.fastPath?.count()
+      return { ...statusOf(view), ...(kernelFlows === undefined ? {} : { kernelFlows }) }
+    },
     '/peers': () => peersOf(view),
     '/flows': async (query) => {
       const own = flowsOf(view, query.has('recent'))
@@ -104,6 +110,7 @@ export function statusOf(view: AgentView): StatusReport {
     peers,
     interceptor,
     elders,
+    fastPath,
   } = view
   const { address, port } = resolver.address
   const { host } = { host: config.listen.slice(0, config.listen.lastIndexOf(':')) }
@@ -113,6 +120,7 @@ export function statusOf(view: AgentView): StatusReport {
     pid: process.pid,
     upSeconds: Math.round((Date.now() - startedAt) / 1_000),
     mode: config.mode,
+    ...(fastPath === undefined ? {} : { fastPath: fastPathText(fastPath) }),
     prefix: vips.cidr4,
     draining: elders.all(),
     resolver: `${address}:${port}`,
@@ -207,7 +215,10 @@ async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
     name,
     steps: [
       { step: 'name', what: canonical(target, view.config.zones) },
-      ...steps.map((step) => describeStep(step, view.vips)),
+      ...steps.flatMap((step) => [
+        describeStep(step, view.vips),
+        ...(step.step === 'target' && view.fastPath !== undefined ? [fastPathStep(target, port, view.fastPath)] : []),
+      ]),
     ],
     ok: last?.step === 'connected',
     ...(last?.step === 'connected'
@@ -247,6 +258,29 @@ function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][num
   }
 }
 
+/** Which path flows of this node's processes take; the rest of a trace is one that the agent makes itself. */
+function fastPathStep(
+  target: Target,
+  port: Parameters<FastPath['explain']>[1],
+  fastPath: FastPath,
+): TraceReport['steps'][number] {
+  const { path, reason } = fastPath.explain(target, port)
+  return { step: 'fast path', what: path === 'kernel' ? `kernel: ${reason}` : `user space, because ${reason}` }
+}
+
+function fastPathText({ fault, isOn, size }: FastPath): string {
+  return fault === undefined ? (isOn ? `on for ${size} VIPs and ports` : 'off') : `off: ${fault.reason}`
+}
+
+function fastPathCheck(fastPath: FastPath): CheckReport['checks'][number] {
+  const { fault, flaw, isOn } = fastPath
+  const check = 'fast path'
+  if (fault !== undefined) {
+    return { check, ok: false, finding: `off, flows stay in user space: ${fault.reason}`, remedy: fault.remedy }
+  }
+  return { check, ok: isOn, finding: [fastPathText(fastPath), ...(flaw === undefined ? [] : [flaw])].join('; ') }
+}
+
 /** To the microsecond: what comes after is noise. */
 function micro(ms: number): number {
   return Math.round(ms * 1_000) / 1_000
@@ -279,7 +313,7 @@ function canonical({ service, choice }: Target, [zone = 'local']: readonly strin
   return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
 }
 
-function checksOf({ uplink, interceptor, resolver, identity, config, table, peers }: AgentView): CheckReport {
+function checksOf({ uplink, interceptor, resolver, identity, config, table, peers, fastPath }: AgentView): CheckReport {
   const hoursLeft = (identity.notAfter.getTime() - Date.now()) / 3_600_000
   const { address, port } = resolver.address
   return {
@@ -318,6 +352,7 @@ function checksOf({ uplink, interceptor, resolver, identity, config, table, peer
         ok: interceptor.problems().length === 0,
         finding: `${interceptor.size} listeners in ${config.mode} mode`,
       },
+      ...(fastPath === undefined ? [] : [fastPathCheck(fastPath)]),
       ...interceptor.problems().map(({ address, port, reason, remedy }) => ({
         check: `listener ${address}:${port}`,
         ok: false,

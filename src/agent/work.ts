@@ -1,8 +1,9 @@
 import { join } from 'node:path'
 import { machineFacts } from '../machine.ts'
-import type { InstanceId } from '../model/ids.ts'
+import { type InstanceId, splitInstanceId } from '../model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
+import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import { Worker, type WorkerConfig } from '../orchestrator/worker/worker.ts'
@@ -11,6 +12,7 @@ import type { Elders } from './elders.ts'
 import type { Doors, Flows } from './flows.ts'
 import type { Ground } from './ground.ts'
 import type { Reach } from './reach.ts'
+import type { Whereabouts } from './whereabouts.ts'
 
 /*
  * What we run. Wired here: the runtimes, the worker, and how instances go from one agent of this node to the next.
@@ -19,9 +21,20 @@ import type { Reach } from './reach.ts'
 /** The instances on this node, for those who need them before the worker is there: it needs the proxies' ports first. */
 export class InstancesHere {
   #worker: Worker | undefined
+  #fastPath: FastPath | undefined
 
   workedBy(worker: Worker): void {
     this.#worker = worker
+    this.#fastPath?.refresh()
+  }
+
+  /** Who must know at once what becomes of instances. */
+  watchedBy(fastPath: FastPath): void {
+    this.#fastPath = fastPath
+  }
+
+  get fastPath(): FastPath | undefined {
+    return this.#fastPath
   }
 
   readonly endpointOf = (instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined =>
@@ -31,6 +44,11 @@ export class InstancesHere {
 
   has(instance: string): boolean {
     return this.#worker?.reports().some((report) => report.instance === instance) === true
+  }
+
+  /** Instances whose processes run here, or are about to. */
+  residents(): InstanceId[] {
+    return this.#worker?.residents() ?? []
   }
 
   processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
@@ -53,6 +71,7 @@ export class Work {
   readonly #here: InstancesHere
   readonly #config: WorkerConfig
   readonly #candidates: () => string[]
+  readonly #whereabouts: Whereabouts
   #addresses: string[]
   #uplink: Uplink | undefined
   #worker: Worker | undefined
@@ -62,7 +81,7 @@ export class Work {
 
   private constructor(
     ground: Ground,
-    { inbound, candidates }: Reach,
+    { inbound, candidates, whereabouts }: Reach,
     { book }: Flows,
     { access, ports }: Doors,
     here: InstancesHere,
@@ -72,18 +91,31 @@ export class Work {
     this.#ground = ground
     this.#here = here
     this.#candidates = candidates
+    this.#whereabouts = whereabouts
     this.#addresses = candidates()
     this.#isOurs = ground.elder === undefined
     const runtimes = ['process', 'external']
-    this.facts = () => machineFacts(self, config, { addresses: this.#addresses, runtimes, version })
+    this.facts = () => {
+      const { told: coordinate } = whereabouts
+      const where = { addresses: this.#addresses, ...(coordinate === undefined ? {} : { coordinate }) }
+      return machineFacts(self, config, { ...where, runtimes, version })
+    }
     const isKept = () => !this.#isOurs
     this.#config = {
       facts: this.facts(),
       runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),
-      report: (report) => this.#uplink?.report(report),
-      openFlows: (instance) => book.openFlows(instance) + inbound.openFlows(instance) + elders.openFlows(instance),
+      report: (report) => {
+        this.#uplink?.report(report)
+        here.fastPath?.refresh(splitInstanceId(report.instance)?.service) // at once, not when the cluster has heard of it
+      },
+      admit: () => here.fastPath?.admit(),
+      openFlows: (instance) =>
+        book.openFlows(instance) +
+        inbound.openFlows(instance) +
+        elders.openFlows(instance) +
+        (here.fastPath?.openFlows(instance) ?? 0),
       proxyEnvironment: (instance) => access.environment(instance, ports),
       isSuccessor: ground.elder !== undefined,
       get keepOnClose() {
@@ -120,10 +152,10 @@ export class Work {
     return this.#mayAssign.promise
   }
 
-  /** Looks at the machine's addresses; true when the cluster must hear of new ones. */
+  /** Looks at the machine's addresses and place in the network; true when the cluster must hear of it. */
   refresh(): boolean {
     const found = this.#candidates()
-    const isNew = found.join() !== this.#addresses.join()
+    const isNew = this.#whereabouts.renew() || found.join() !== this.#addresses.join()
     this.#addresses = found
     return isNew
   }

@@ -33,6 +33,8 @@ export interface LifeParts {
   onRestart: () => void
   /** An instance that must be started again after the agent was away waits for this: it may be wanted elsewhere by now. */
   mayStart: Promise<void>
+  /** Resolves when the data side knows that it may begin to call. */
+  admitted: () => Promise<void> | undefined
 }
 
 /** Where a service port is, and what the SLA says of who connects to it. */
@@ -204,6 +206,14 @@ export class Life {
   async #launched(): Promise<Running | undefined> {
     this.#become('starting', this.#detail)
     try {
+      const admitted = this.#parts.admitted()
+      if (admitted !== undefined) {
+        await Promise.race([admitted, this.#left])
+        if (this.#leave.signal.aborted) {
+          this.#become('stopped', undefined)
+          return undefined
+        }
+      }
       const running = await this.#parts.runtime.launch(this.#launch())
       const { pid } = running
       this.#parts.output.note(pid === undefined ? 'started' : `started, process ${pid}`)

@@ -28,6 +28,8 @@ export interface WorkerConfig {
   openFlows?: (instance: InstanceId) => number
   /** HTTP_PROXY and the like for what runs inside the instance. */
   proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
+  /** Before an instance is launched: resolves when the data side knows of it. A rejection is a failed launch. */
+  admit?: () => Promise<void> | undefined
   /** The agent before this one handed over: its flows to the instances go on, and `openFlows` counts them. */
   isSuccessor?: boolean
   /** On close, leave instances running for the next agent to adopt. */
@@ -190,6 +192,15 @@ export class Worker {
     else yield* await readKept(this.#config.logsDir, instance, tail)
   }
 
+  /** Instances whose processes run here, or are about to. */
+  residents(): InstanceId[] {
+    return [...this.#places].flatMap(([instance, { life, next }]) =>
+      [life.assignment, ...(next === undefined ? [] : [next])].every(({ spec }) => spec.runtime === 'external')
+        ? []
+        : [instance],
+    )
+  }
+
   /** Whose process is it? For finding out who calls. */
   *processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
     for (const [instance, { life }] of this.#places) {
@@ -253,6 +264,7 @@ export class Worker {
       save: (saved: Saved) => this.#records.put(saved),
       onRestart: () => this.#metrics.restarts.inc(),
       mayStart: this.#mayStart.promise,
+      admitted: () => (spec.runtime === 'external' ? undefined : this.#config.admit?.()),
       ...(openFlows === undefined ? {} : { openFlows: () => openFlows(instance) }),
     }
     return Life.begin(assignment, parts, saved)

@@ -1,0 +1,52 @@
+import type { Policy } from '../../src/model/choice.ts'
+import { byteCounters, flowCounter, type Row } from './rules.ts'
+
+/** What a counter in the kernel counts: the first packet of each flow to an instance, or every packet of a VIP. */
+export type Counted =
+  | { kind: 'flows'; policy: Policy; protocol: 'tcp' | 'udp' }
+  | { kind: 'bytes'; direction: 'sent' | 'received'; header: number }
+
+export interface Reading {
+  packets: number
+  bytes: number
+}
+
+/** The counters that a row needs, by name. */
+export function countersOf(row: Row): Array<[name: string, counted: Counted]> {
+  const { policy, protocol } = row
+  const { sent, received } = byteCounters(row)
+  const header = (row.family === 4 ? 20 : 40) + (protocol === 'tcp' ? TCP_HEADER : 8)
+  return [
+    ...row.instances.map((to): [string, Counted] => [flowCounter(row, to), { kind: 'flows', policy, protocol }]),
+    [sent, { kind: 'bytes', direction: 'sent', header }],
+    [received, { kind: 'bytes', direction: 'received', header }],
+  ]
+}
+
+/** With time stamps, which every Linux sends. */
+const TCP_HEADER = 32
+
+interface Listed {
+  nftables: ReadonlyArray<{ counter?: { name: string; packets: number; bytes: number } }>
+}
+
+/** The answer of `nft -j list counters`. */
+export function parseCounters(json: string): Map<string, Reading> {
+  const { nftables } = JSON.parse(json) as Listed
+  return new Map(
+    nftables.flatMap(({ counter }) =>
+      counter === undefined ? [] : [[counter.name, { packets: counter.packets, bytes: counter.bytes }] as const],
+    ),
+  )
+}
+
+/** What has been added since; a counter that is smaller than before has begun anew. */
+export function grown(before: Reading | undefined, now: Reading): Reading {
+  if (before === undefined || now.packets < before.packets) return now
+  return { packets: now.packets - before.packets, bytes: now.bytes - before.bytes }
+}
+
+/** The bytes inside the packets, to within the options of a TCP handshake; the kernel counts headers too. */
+export function payload({ packets, bytes }: Reading, header: number): number {
+  return Math.max(0, bytes - packets * header)
+}

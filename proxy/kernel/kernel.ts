@@ -1,0 +1,65 @@
+import { execFile } from 'node:child_process'
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { VipRange } from '../../src/model/address.ts'
+import type { Connection } from './connections.ts'
+
+/** What the fast path asks of the machine. Every method rejects with what the program said. */
+export interface Kernel {
+  /** One transaction: all of it, or nothing. */
+  apply(rules: string): Promise<void>
+  /** `nft -j list counters` */
+  counters(table: string): Promise<string>
+  /** Everything that is tracked, as text. */
+  connections(): Promise<string>
+  /** Forgets the UDP conversations with an endpoint, so that their next datagram is a first one. */
+  forget(connection: Connection): Promise<void>
+  /** Connections to VIPs leave from the loopback address, as they would to an instance itself. */
+  leaveFromLoopback(range: VipRange): Promise<void>
+}
+
+const execute = promisify(execFile)
+
+/** `dir`: where a transaction is written down for nft, which cannot read the socket that a child's stdin is. */
+export function systemKernel(dir: string): Kernel {
+  const file = join(dir, 'fast-path.nft')
+  return {
+    apply: async (rules) => {
+      await writeFile(file, rules, { mode: 0o600 })
+      try {
+        await run('nft', ['-f', file])
+      } finally {
+        await rm(file, { force: true })
+      }
+    },
+    counters: (table) => run('nft', ['-j', 'list', 'counters', 'table', 'inet', table]),
+    connections: async () => {
+      try {
+        return await readFile('/proc/self/net/nf_conntrack', 'latin1')
+      } catch {
+        return run('conntrack', ['-L']) // kernels without that file
+      }
+    },
+    forget: async ({ protocol, host, port }) => {
+      const family = host.includes(':') ? 'ipv6' : 'ipv4'
+      const argv = ['-D', '-f', family, '-p', protocol, '--reply-src', host, '--reply-port-src', String(port)]
+      await run('conntrack', argv).catch((error: Error) => {
+        if (!/\b0 flow entries/.test(error.message)) throw error
+      })
+    },
+    leaveFromLoopback: async ({ cidr4, cidr6 }) => {
+      const route = (cidr: string) => ['route', 'replace', 'local', cidr, 'dev', 'lo', 'proto', ROUTE_PROTO, 'src']
+      await run('ip', [...route(cidr4), '127.0.0.1'])
+      if (cidr6 !== undefined) await run('ip', ['-6', ...route(cidr6), '::1'])
+    },
+  }
+}
+
+/** Of the routes of host mode (`intercept/host.ts`), which takes them down. */
+const ROUTE_PROTO = '213'
+
+async function run(program: string, argv: readonly string[]): Promise<string> {
+  const { stdout } = await execute(program, [...argv], { timeout: 10_000, maxBuffer: 256 << 20, encoding: 'utf8' })
+  return stdout
+}

@@ -1,0 +1,251 @@
+import type { VipRange } from '../../src/model/address.ts'
+import type { Policy } from '../../src/model/choice.ts'
+import type { VipIndex } from '../../src/model/service.ts'
+import type { Family, LocalInstance } from './decide.ts'
+
+/*
+ * The table in the kernel, as text for `nft -f`: each text is one transaction, so there is no moment without rows.
+ *
+ *   output (first packet of a connection, from 127.0.0.1 to a VIP)
+ *     └─ vips4   VIP . protocol . port ─▶ v_e0102_tcp_80_4       numgen inc mod 2
+ *                                           ├─ 0 ─▶ v_e0102_tcp_80_4_0    count, dnat to 127.0.0.1:20001
+ *                                           └─ 1 ─▶ v_e0102_tcp_80_4_1    count, dnat to 127.0.0.1:20002
+ *   prerouting (the same for containers, when every instance of a row listens on an address they can reach)
+ *   outward, inward (each packet of such a connection)
+ *     └─ bytes4  VIP . direction ─▶ s_e0102_4, r_e0102_4
+ *
+ * The connection keeps its instance: conntrack remembers it, whatever the rows say later. The route to the VIPs names
+ * 127.0.0.1 as source, so no packet needs a second rewriting, and an instance sees the address that user space would dial
+ * from. A program that binds another address may pose as somebody: it stays in user space.
+ *
+ * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, hence fails as a
+ * whole once a successor has replaced the table.
+ */
+
+/** One VIP and port in one family that the kernel carries. */
+export interface Row {
+  readonly name: string
+  readonly policy: Policy
+  readonly vip: VipIndex
+  readonly address: string
+  readonly family: Family
+  readonly protocol: 'tcp' | 'udp'
+  readonly port: number
+  readonly instances: readonly LocalInstance[]
+}
+
+/** By name. */
+export type Rows = ReadonlyMap<string, Row>
+
+export interface TableNames {
+  /** One agent for one prefix in one network namespace. */
+  readonly table: string
+  /** This agent's chain. */
+  readonly owner: string
+  readonly range: VipRange
+}
+
+/** `mark`: letters and digits, another for each agent that ever runs. */
+export function namesOf(range: VipRange, mark: string): TableNames {
+  return { table: `hedgerow_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range }
+}
+
+export function rowName({ vip, protocol, port, family }: Pick<Row, 'vip' | 'protocol' | 'port' | 'family'>): string {
+  return `v_${vip.toString(16)}_${protocol}_${port}_${family}`
+}
+
+/** The flows to one instance of a row. */
+export function flowCounter(row: Row, { ordinal }: LocalInstance): string {
+  return `${row.name}_${ordinal}`
+}
+
+/** The bytes of a VIP to its instances (`s`), and back (`r`). */
+export function byteCounters({ vip, family }: Pick<Row, 'vip' | 'family'>): { sent: string; received: string } {
+  return { sent: `s_${vip.toString(16)}_${family}`, received: `r_${vip.toString(16)}_${family}` }
+}
+
+/**
+ * Ours from here on, whatever an agent that was killed, or is being followed, left under this name. Connections go on: the
+ * old table goes and the new one comes in one step.
+ */
+export function takeOver(names: TableNames, rows: Rows): string {
+  const { table } = names
+  return lines([`add table inet ${table}`, `delete table inet ${table}`, ...whole(names, rows)])
+}
+
+/** When somebody has flushed the rules of the machine. Fails when the table is there. */
+export function restore(names: TableNames, rows: Rows): string {
+  return lines(whole(names, rows))
+}
+
+/** When a change failed: all of it anew, if it is still ours. */
+export function replaceOwn(names: TableNames, rows: Rows): string {
+  return lines([...ifOurs(names), `delete table inet ${names.table}`, ...whole(names, rows)])
+}
+
+/** From one set of rows to the next of the same shape; bytes of VIPs in `known` are counted already. */
+export function change(names: TableNames, before: Rows, after: Rows, known: ReadonlySet<string>): string {
+  const { table } = names
+  const statements: string[] = []
+  for (const [name, row] of before) {
+    const next = after.get(name)
+    if (next === undefined) statements.push(...withdrawn(table, row))
+    else if (!isEqual(row, next)) statements.push(...changed(table, row, next))
+  }
+  const counted = new Set(known)
+  for (const [name, row] of after) if (!before.has(name)) statements.push(...added(table, row, counted))
+  return statements.length === 0 ? '' : lines([...ifOurs(names), ...statements])
+}
+
+/** The connections that are open go on, new ones come to user space. */
+export function empty(names: TableNames, rows: Rows): string {
+  const { families } = shapeOf(rows)
+  const maps = families.flatMap((family) => [`vips${family}`, `outer${family}`])
+  return lines([...ifOurs(names), ...maps.map((map) => `flush map inet ${names.table} ${map}`)])
+}
+
+export function remove(names: TableNames): string {
+  return lines([...ifOurs(names), `delete table inet ${names.table}`])
+}
+
+function ifOurs({ table, owner }: TableNames): string[] {
+  return [`flush chain inet ${table} ${owner}`]
+}
+
+/** Before Docker's rules (priority -100), which take every local address for theirs. */
+const BEFORE_OTHERS = -110
+
+function whole({ table, owner, range }: TableNames, rows: Rows): string[] {
+  const { cidr4, cidr6 } = range
+  const { families, isOuter } = shapeOf(rows)
+  const known = new Set<string>()
+  return [
+    `create table inet ${table}`,
+    `add chain inet ${table} ${owner}`,
+    ...chain(table, 'output', `nat hook output priority ${BEFORE_OTHERS}`),
+    ...(isOuter ? chain(table, 'prerouting', `nat hook prerouting priority ${BEFORE_OTHERS}`) : []),
+    ...chain(table, 'outward', 'filter hook output priority 0'),
+    ...(isOuter ? chain(table, 'inward', 'filter hook input priority 0') : []),
+    ...families.flatMap((family) => {
+      const ip = family === 4 ? 'ip' : 'ip6'
+      const rule = (chain: string, what: string): string => `add rule inet ${table} ${chain} ${what}`
+      const to = `${ip} daddr ${family === 4 ? cidr4 : cidr6} ${ip} daddr . meta l4proto . th dport vmap`
+      const bytes = `ct status dnat counter name ct original ${ip} daddr . ct direction map @bytes${family}`
+      return [
+        `add map inet ${table} vips${family} { type ipv${family}_addr . inet_proto . inet_service : verdict; }`,
+        `add map inet ${table} outer${family} { type ipv${family}_addr . inet_proto . inet_service : verdict; }`,
+        `add map inet ${table} bytes${family} { type ipv${family}_addr . ct_dir : counter; }`,
+        rule('output', `${ip} saddr ${family === 4 ? '127.0.0.1' : '::1'} ${to} @vips${family}`),
+        rule('outward', bytes),
+        ...(isOuter ? [rule('prerouting', `iif != "lo" ${to} @outer${family}`)] : []),
+        ...(isOuter ? [rule('inward', `iif != "lo" ${bytes}`)] : []),
+      ]
+    }),
+    ...[...rows.values()].flatMap((row) => added(table, row, known)),
+  ]
+}
+
+function chain(table: string, name: string, hook: string): string[] {
+  return [`add chain inet ${table} ${name} { type ${hook}; }`]
+}
+
+/** What the table is made for: every packet of the machine pays for each rule, so it has no rule that nothing needs. */
+function shapeOf(rows: Rows): { families: readonly Family[]; isOuter: boolean } {
+  const all = [...rows.values()]
+  return { families: all.some(({ family }) => family === 6) ? [4, 6] : [4], isOuter: all.some(isReachable) }
+}
+
+/** Whether the one table takes the other's rows by a change, and need not be replaced. */
+export function isSameShape(one: Rows, other: Rows): boolean {
+  return JSON.stringify(shapeOf(one)) === JSON.stringify(shapeOf(other))
+}
+
+/** `known`: VIPs whose bytes are counted already; this one's are from now on. */
+function added(table: string, row: Row, known: Set<string>): string[] {
+  const { sent, received } = byteCounters(row)
+  const { family, address } = row
+  const isNew = !known.has(sent)
+  known.add(sent)
+  const bytes = [
+    `add counter inet ${table} ${sent}`,
+    `add counter inet ${table} ${received}`,
+    `add element inet ${table} bytes${family} { ${address} . original : "${sent}", ${address} . reply : "${received}" }`,
+  ]
+  return [
+    ...(isNew ? bytes : []),
+    ...row.instances.flatMap((instance) => sentTo(table, row, instance)),
+    `add chain inet ${table} ${row.name}`,
+    turn(table, row),
+    ...mapsOf(row).map((map) => element(table, 'add', map, row)),
+  ]
+}
+
+function withdrawn(table: string, row: Row): string[] {
+  const { name } = row
+  const chains = [name, ...row.instances.map((instance) => flowCounter(row, instance))]
+  return [
+    ...mapsOf(row).map((map) => element(table, 'delete', map, row)),
+    ...chains.flatMap((chain) => [`flush chain inet ${table} ${chain}`, `delete chain inet ${table} ${chain}`]),
+  ]
+}
+
+function changed(table: string, before: Row, after: Row): string[] {
+  const { name } = after
+  const left = before.instances.filter(({ ordinal }) => !after.instances.some((other) => other.ordinal === ordinal))
+  const maps = { before: mapsOf(before), after: mapsOf(after) }
+  return [
+    ...after.instances.flatMap((instance) => sentTo(table, after, instance)),
+    `flush chain inet ${table} ${name}`,
+    turn(table, after),
+    ...left.flatMap((instance) => {
+      const chain = flowCounter(before, instance)
+      return [`flush chain inet ${table} ${chain}`, `delete chain inet ${table} ${chain}`]
+    }),
+    ...maps.before.filter((map) => !maps.after.includes(map)).map((map) => element(table, 'delete', map, before)),
+    ...maps.after.filter((map) => !maps.before.includes(map)).map((map) => element(table, 'add', map, after)),
+  ]
+}
+
+/** The chain of one instance; `add` finds what is there already. */
+function sentTo(table: string, row: Row, instance: LocalInstance): string[] {
+  const name = flowCounter(row, instance)
+  const { family, protocol } = row
+  const to = family === 4 ? `ip to ${instance.host}` : `ip6 to [${instance.host}]`
+  return [
+    `add counter inet ${table} ${name}`,
+    `add chain inet ${table} ${name}`,
+    `flush chain inet ${table} ${name}`,
+    `add rule inet ${table} ${name} meta l4proto ${protocol} counter name "${name}" dnat ${to}:${instance.port}`,
+  ]
+}
+
+function turn(table: string, row: Row): string {
+  const chains = row.instances.map((instance) => flowCounter(row, instance))
+  const whose =
+    chains.length === 1
+      ? `goto ${chains[0]}`
+      : `numgen inc mod ${chains.length} vmap { ${chains.map((chain, i) => `${i} : goto ${chain}`).join(', ')} }`
+  return `add rule inet ${table} ${row.name} ${whose}`
+}
+
+function mapsOf(row: Row): string[] {
+  return [`vips${row.family}`, ...(isReachable(row) ? [`outer${row.family}`] : [])]
+}
+
+/** Containers reach what does not listen on loopback only (route_localnet, which would open 127/8 to the network, stays off). */
+function isReachable({ instances }: Row): boolean {
+  return instances.every(({ host }) => !host.startsWith('127.') && host !== '::1')
+}
+
+function element(table: string, verb: 'add' | 'delete', map: string, row: Row): string {
+  const key = `${row.address} . ${row.protocol} . ${row.port}`
+  return `${verb} element inet ${table} ${map} { ${key}${verb === 'add' ? ` : goto ${row.name}` : ''} }`
+}
+
+function isEqual(one: Row, other: Row): boolean {
+  return JSON.stringify(one.instances) === JSON.stringify(other.instances)
+}
+
+function lines(statements: readonly string[]): string {
+  return `${statements.join('\n')}\n`
+}

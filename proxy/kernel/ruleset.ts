@@ -1,0 +1,140 @@
+import { explain } from '../../src/errors.ts'
+import type { VipRange } from '../../src/model/address.ts'
+import type { Kernel } from './kernel.ts'
+import {
+  change,
+  empty,
+  isSameShape,
+  remove,
+  replaceOwn,
+  restore,
+  type Rows,
+  type TableNames,
+  takeOver,
+} from './rules.ts'
+import type { Tally } from './tally.ts'
+
+export interface Fault {
+  reason: string
+  remedy: string
+}
+
+/** `none`: the kernel has no rows of ours. `stale`: it has some that may be wrong, and does not let go of them. */
+export type Outcome =
+  | { kind: 'done' }
+  /** A successor has the table. */
+  | { kind: 'followed' }
+  | { kind: 'failed'; left: 'none' | 'stale'; fault: Fault; cause: unknown }
+
+/** Counters that nothing uses any more; beyond them the table is replaced by one without. */
+const UNUSED_LIMIT = 4_096
+
+/** Our table in the kernel: what is in it, and how it becomes something else. One call at a time. */
+export class Ruleset {
+  readonly #names: TableNames
+  readonly #kernel: Kernel
+  readonly #tally: Tally
+  /** `undefined`: not set up. */
+  #rows: Rows | undefined
+  /** Some that we could not remove are there. */
+  #isStale = false
+
+  constructor(names: TableNames, kernel: Kernel, tally: Tally) {
+    this.#names = names
+    this.#kernel = kernel
+    this.#tally = tally
+  }
+
+  get rows(): Rows {
+    return this.#rows ?? new Map()
+  }
+
+  async put(rows: Rows): Promise<Outcome> {
+    if (this.#rows === undefined) return this.#begin(rows, this.#names.range)
+    const { counters } = this.#tally
+    const isNew = counters.size > rows.size * 8 + UNUSED_LIMIT || !isSameShape(this.#rows, rows)
+    if (isNew) await this.#tally.read(this.#names.table).catch(() => undefined)
+    const text = isNew ? replaceOwn(this.#names, rows) : change(this.#names, this.#rows, rows, counters)
+    if (text === '') return { kind: 'done' }
+    const failure = await this.#failure(text)
+    return failure === undefined ? this.#took(rows, isNew) : this.renew(rows, failure.cause)
+  }
+
+  /** All anew; or a successor's table is left alone; or at least what may be wrong is removed. */
+  async renew(rows: Rows, cause: unknown): Promise<Outcome> {
+    if ((await this.#failure(replaceOwn(this.#names, rows))) === undefined) return this.#took(rows, true)
+    const failure = await this.#failure(restore(this.#names, rows))
+    if (failure === undefined) return this.#took(rows, true)
+    if (/File exists/.test(explain(failure.cause)) && (await this.isFollowed())) return { kind: 'followed' }
+    const removal = await this.#failure(remove(this.#names))
+    const isGone = removal === undefined || isAbsent(removal.cause)
+    if (isGone) this.#took(new Map(), true)
+    this.#rows = undefined
+    this.#isStale = !isGone
+    return this.#failed(cause)
+  }
+
+  /** New flows come to user space; those that are open go on. */
+  async rest(): Promise<void> {
+    if (this.#rows !== undefined) await this.#failure(empty(this.#names, this.#rows)) // a successor's, if it fails
+  }
+
+  /** Those that are open end with it, unless a successor has it. */
+  async remove(): Promise<void> {
+    if (this.#rows !== undefined) await this.#failure(remove(this.#names))
+    this.#rows = undefined
+  }
+
+  async #begin(rows: Rows, range: VipRange): Promise<Outcome> {
+    try {
+      await this.#kernel.apply(takeOver(this.#names, rows))
+      this.#took(rows, true)
+      await this.#kernel.leaveFromLoopback(range)
+      return { kind: 'done' }
+    } catch (cause) {
+      await this.remove()
+      return this.#failed(cause)
+    }
+  }
+
+  #failed(cause: unknown): Outcome {
+    return { kind: 'failed', left: this.#isStale ? 'stale' : 'none', fault: faultOf(cause), cause }
+  }
+
+  #took(rows: Rows, isNew: boolean): Outcome {
+    this.#rows = rows
+    this.#isStale = false
+    this.#tally.took(rows, isNew)
+    return { kind: 'done' }
+  }
+
+  /** Our chain is gone: the table is a successor's, or there is none. */
+  async isFollowed(): Promise<boolean> {
+    const { table, owner } = this.#names
+    const failure = await this.#failure(`flush chain inet ${table} ${owner}\n`)
+    return failure !== undefined && isAbsent(failure.cause)
+  }
+
+  #failure(text: string): Promise<{ cause: unknown } | undefined> {
+    return this.#kernel.apply(text).then(
+      () => undefined,
+      (cause: unknown) => ({ cause }),
+    )
+  }
+}
+
+function isAbsent(error: unknown): boolean {
+  return /Error: .*No such file or directory/.test(explain(error))
+}
+
+function faultOf(error: unknown): Fault {
+  const text = explain(error)
+  if (/spawn nft ENOENT/.test(text)) {
+    return { reason: 'nft is not installed', remedy: 'install nftables, or leave out the fast path' }
+  }
+  if (/not permitted|EPERM|EACCES/i.test(text)) {
+    const remedy = 'run the agent as root or with CAP_NET_ADMIN, or leave out the fast path'
+    return { reason: 'no right to set rules in the kernel', remedy }
+  }
+  return { reason: text.split('\n').slice(0, 3).join(' '), remedy: 'see the reason; it is tried again every 10 s' }
+}

@@ -1,0 +1,140 @@
+import type { Clock } from '../../src/kit/clock.ts'
+import type { Metrics } from '../../src/metrics.ts'
+import type { VipRange } from '../../src/model/address.ts'
+import type { InstanceId } from '../../src/model/ids.ts'
+import { connectionKey, parseConnections, type Connection } from './connections.ts'
+import { type Counted, countersOf, grown, parseCounters, payload, type Reading } from './counters.ts'
+import type { Kernel } from './kernel.ts'
+import type { Rows } from './rules.ts'
+
+/** An instance that the kernel sends flows to, or has. */
+export interface Served extends Connection {
+  instance: InstanceId
+}
+
+export interface TallyParts {
+  readonly range: VipRange
+  readonly kernel: Kernel
+  readonly clock: Clock
+  readonly metrics: Metrics
+}
+
+/** A list of connections is good for so long. */
+const LISTED_MS = 250
+
+/** What the kernel carries, as it tells: flows and bytes since the beginning, and flows that are open. */
+export class Tally {
+  readonly #parts: TallyParts
+  /** Counters in the kernel's table, used or not. */
+  readonly #counted = new Map<string, Counted>()
+  readonly #served = new Map<string, Served>()
+  #readings = new Map<string, Reading>()
+  #reading: Promise<void> | undefined
+  #open: { perInstance: Map<InstanceId, number>; total: number; at: number } | undefined
+  #listing: Promise<void> | undefined
+
+  constructor(parts: TallyParts) {
+    this.#parts = parts
+  }
+
+  /** The names of all counters in the kernel. */
+  get counters(): ReadonlySet<string> {
+    return new Set(this.#counted.keys())
+  }
+
+  /** The kernel has these rows now; `isNew`: in a new table, whose counters begin at 0. */
+  took(rows: Rows, isNew: boolean): void {
+    if (isNew) {
+      this.#counted.clear()
+      this.#readings = new Map()
+    }
+    for (const row of rows.values()) {
+      for (const [name, counted] of countersOf(row)) this.#counted.set(name, counted)
+      for (const { instance, host, port } of row.instances) {
+        const served = { protocol: row.protocol, host, port, instance }
+        this.#served.set(connectionKey(served), served)
+      }
+    }
+    this.#parts.metrics.kernelRows.set(rows.size)
+  }
+
+  /** Instances that may still have flows. */
+  served(): Served[] {
+    return [...this.#served.values()]
+  }
+
+  /** It has ended, and its flows with it. */
+  ended(served: Served): void {
+    this.#served.delete(connectionKey(served))
+  }
+
+  /** Brings the metrics up to date. */
+  read(table: string): Promise<void> {
+    this.#reading ??= this.#read(table).finally(() => {
+      this.#reading = undefined
+    })
+    return this.#reading
+  }
+
+  /** Open flows to an instance; at least 1 while that is not known. */
+  openFlows(instance: InstanceId): number {
+    if (!this.served().some((served) => served.instance === instance)) return 0
+    const open = this.#listed()
+    return open === undefined ? 1 : (open.perInstance.get(instance) ?? 0)
+  }
+
+  /** All open flows; at least 1 while that is not known. */
+  get open(): number {
+    return this.#served.size === 0 ? 0 : (this.#listed()?.total ?? 1)
+  }
+
+  /** How many flows are open; `undefined` when the kernel does not tell. */
+  async count(): Promise<number | undefined> {
+    await this.#list()
+    return this.#open?.total
+  }
+
+  async #read(table: string): Promise<void> {
+    const { kernel, metrics } = this.#parts
+    const now = parseCounters(await kernel.counters(table))
+    for (const [name, reading] of now) {
+      const counted = this.#counted.get(name)
+      if (counted === undefined) continue
+      const more = grown(this.#readings.get(name), reading)
+      if (counted.kind === 'flows') {
+        const { policy, protocol } = counted
+        metrics.flows.inc({ policy, path: 'kernel', result: 'begun', protocol }, more.packets)
+      } else metrics.flowBytes.inc({ direction: counted.direction }, payload(more, counted.header))
+    }
+    this.#readings = now
+  }
+
+  /** The last list, if it was made lately; a new one is on its way otherwise. */
+  #listed(): { perInstance: Map<InstanceId, number>; total: number } | undefined {
+    const age = this.#parts.clock.now() - (this.#open?.at ?? Number.NEGATIVE_INFINITY)
+    if (age > LISTED_MS) void this.#list()
+    return age > 4 * LISTED_MS ? undefined : this.#open
+  }
+
+  #list(): Promise<void> {
+    this.#listing ??= this.#listAll().finally(() => {
+      this.#listing = undefined
+    })
+    return this.#listing
+  }
+
+  async #listAll(): Promise<void> {
+    const { kernel, range, clock } = this.#parts
+    try {
+      const open = parseConnections(await kernel.connections(), range)
+      const perInstance = new Map<InstanceId, number>()
+      for (const connection of open) {
+        const instance = this.#served.get(connectionKey(connection))?.instance
+        if (instance !== undefined) perInstance.set(instance, (perInstance.get(instance) ?? 0) + 1)
+      }
+      this.#open = { perInstance, total: open.length, at: clock.now() }
+    } catch {
+      this.#open = undefined // this kernel does not tell: whoever drains waits as long as it may
+    }
+  }
+}

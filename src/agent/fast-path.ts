@@ -1,0 +1,70 @@
+import { FastPath } from '../../proxy/kernel/fast-path.ts'
+import { systemKernel } from '../../proxy/kernel/kernel.ts'
+import { namesOf } from '../../proxy/kernel/rules.ts'
+import { instanceCaller } from '../../proxy/flow.ts'
+import { isThisMachine } from '../../proxy/this-machine.ts'
+import { MeshError } from '../errors.ts'
+import type { Ground } from './ground.ts'
+import type { Knowledge } from './knowledge.ts'
+import type { Member } from './member.ts'
+import type { InstancesHere } from './work.ts'
+
+/*
+ * Flows between processes of this node through the kernel, when asked for (`fastPath`). It begins last: until then an agent
+ * before us, or the rows that a killed one left, carry them.
+ */
+export interface KernelPath {
+  readonly fastPath: FastPath | undefined
+  /** All else serves. */
+  readonly begin: () => void
+}
+
+/** @throws MeshError CONFIG_INVALID in loopback mode */
+export async function openFastPath(
+  { life, self, dir, config, clock, log, metrics, elder }: Ground,
+  { vips, own }: Member,
+  { table }: Knowledge,
+  here: InstancesHere,
+): Promise<KernelPath> {
+  const kernel = systemKernel(dir)
+  const { promise: mayBegin, resolve: begin } = Promise.withResolvers<void>()
+  life.defer(begin) // whoever waits for it goes on
+  if (!config.fastPath) {
+    if (config.mode === 'host' && elder === undefined) await removeStale()
+    return { fastPath: undefined, begin }
+  }
+  if (config.mode !== 'host') {
+    throw new MeshError('CONFIG_INVALID', {
+      faults: ['config.agent.fastPath: needs host mode (--mode host), which needs root or CAP_NET_ADMIN'],
+    })
+  }
+  const facts = {
+    self,
+    endpointOf: here.endpointOf,
+    isDraining: here.isDraining,
+    callers: () => here.residents().flatMap((instance) => instanceCaller(instance) ?? []),
+    forbids: (address: string, port: number) => own.forbids(address, port) || address.startsWith('169.254.'),
+    isThisMachine,
+  }
+  const mark = `${process.pid}_${clock.wall().toString(36)}`
+  const parts = {
+    table,
+    range: vips,
+    facts,
+    kernel,
+    mayBegin,
+    mark,
+    clock,
+    log: log.child({ part: 'kernel' }),
+    metrics,
+  }
+  const fastPath = life.use(await FastPath.start(parts))
+  here.watchedBy(fastPath)
+  return { fastPath, begin }
+
+  /** What a killed agent left; without it, flows would go past this one. */
+  async function removeStale(): Promise<void> {
+    const { table } = namesOf(vips, '')
+    await kernel.apply(`delete table inet ${table}\n`).catch(() => undefined) // there was none, as nearly always
+  }
+}
