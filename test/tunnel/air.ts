@@ -144,7 +144,7 @@ export function join(
     peer: near.name,
     deliver: (stream, payload) => far.got.push({ stream, payload: Buffer.from(payload) }),
   })
-  const state = { isDraining: false, leastRttMs: 1, dropped: 0 }
+  const state = { isDraining: false, leastRttMs: 1, dropped: 0, isEmpty: true }
   const end = (other: () => SealedCarrier, side: AirSide): SealedCarrier => ({
     path,
     number,

@@ -661,6 +661,17 @@ test('a size that the kernel would cut is not used, nor once it begins to', asyn
   t.equal(far.got.at(-1)?.payload.length, 9_000)
 })
 
+test('what still waits in frames is not overtaken', async (t) => {
+  const { air, carrier, pass, send } = await pair(false)
+  carrier.state.isEmpty = false
+  await pass(1_000, () => t.equal(send('x'), undefined))
+  carrier.state.isEmpty = true
+  t.equal(send('x'), true)
+  carrier.state.isEmpty = false
+  t.equal(send('x'), true, 'once it goes sealed it goes on so')
+  await air.land()
+})
+
 test('small datagrams of one turn share a packet, in order', async (t) => {
   const { air, send, texts } = await pair()
   for (let i = 0; i < 100; i++) send(`${i}`)

@@ -32,7 +32,7 @@ export interface SealedCarrier {
   readonly pulse: { readonly leastRttMs: number | undefined }
   readonly outbox: {
     control(type: FrameType, stream: number, payload?: Buffer): void
-    readonly datagrams: { readonly dropped: number }
+    readonly datagrams: { readonly dropped: number; readonly isEmpty: boolean }
   }
 }
 

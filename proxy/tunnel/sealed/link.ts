@@ -47,6 +47,7 @@ export class Link implements SealedLink {
   readonly #rush: Rush
   #active: Channel | undefined
   #known: readonly Address[] = []
+  #isSealing = false
   #isClosed = false
 
   constructor(options: LinkOptions, outside: LinkOutside) {
@@ -66,9 +67,14 @@ export class Link implements SealedLink {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
     this.#rush.sent()
-    if (this.#rush.isOn) return undefined
     channel.way.want(this.#outside.now())
-    return channel.isOpen ? channel.send(stream, payload) : undefined
+    this.#isSealing = channel.isOpen && !this.#rush.isOn && (this.#isSealing || this.#areFramesOut)
+    return this.#isSealing ? channel.send(stream, payload) : undefined
+  }
+
+  /** Else what goes sealed would overtake them. */
+  get #areFramesOut(): boolean {
+    return this.#carriers.every(({ outbox }) => outbox.datagrams.isEmpty)
   }
 
   attached(carrier: SealedCarrier): void {
