@@ -57,6 +57,7 @@ export class Inlet {
     if (!this.isDirect) return void socket.resume()
     const early: Buffer | null = socket.readableLength > 0 ? socket.read() : null
     if (early === null || this.#got(early)) socket.read(0)
+    else socket.pause() // `read` has started the handle
   }
 
   #got(chunk: Buffer): boolean {
