@@ -9,6 +9,20 @@ import type { Query } from './wire.ts'
  * back as bytes), TXT over 255 bytes, UDP sizes and EDNS versions (wire.ts), IPv6 with a dotted tail (model/address prints none).
  */
 
+interface SrvCodec {
+  encode(
+    record: { priority: number; weight: number; port: number; target: string },
+    writer: { write(value: number, bits: number): void },
+  ): void
+}
+
+/** RFC 2782: a target is not compressed. dns2 would, and c-ares (Node, curl) then refuses the whole answer. */
+const { SRV } = Packet.Resource as unknown as { SRV: SrvCodec }
+SRV.encode = ({ priority, weight, port, target }, writer) => {
+  for (const number of [priority, weight, port]) writer.write(number, 16)
+  for (const byte of Packet.Name.encode(target)) writer.write(byte, 8)
+}
+
 /** Of all strings of one TXT record, so that the reply fits a TCP message. */
 const TXT_LIMIT = 16_384
 
