@@ -197,6 +197,7 @@ async function carry(
     log.info('flow refused', { mode, name: wish.name, port, protocol: 'udp', reason: wish.reason })
     return 'refused'
   }
+  if (flow.gone.aborted) return 'caller-gone'
   const { target, caller } = wish
   const open: OpenFlow = {
     id: book.nextId(),

@@ -49,6 +49,8 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
   const script = `
     import { spawnSync } from 'node:child_process'
     import { readFileSync } from 'node:fs'
+    import { createSocket } from 'node:dgram'
+    import { once } from 'node:events'
     import { HostInterceptor } from './proxy/intercept/host.ts'
     import { vipRange, vipToIPv4, vipToIPv6 } from './src/model/address.ts'
     import { openMetrics } from './src/metrics.ts'
@@ -59,12 +61,13 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
     ip('link', 'set', 'lo', 'up')
     ip('route', 'add', 'local', '10.30.0.0/16', 'dev', 'lo', 'proto', '213') // left by an agent that was killed
     const range = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
-    const table = new LiteralTable({ id: 'shop.acme.cart.prod', ports: [80], vips: { 'any.rr': 0xe0203 } })
+    const table = new LiteralTable({ id: 'shop.acme.cart.prod', ports: [80], udp: [53], vips: { 'any.rr': 0xe0203 } })
     const modes = []
     const onFlow = (flow) => { modes.push(flow.mode); flow.socket.end('hello') }
-    const parts = { table, onFlow, clock: systemClock, log: keptLog(), metrics: openMetrics('agent') }
+    const onConversation = ({ answer, mode }) => ({ datagram: (payload) => answer(Buffer.from(mode + ' ' + payload)), end() {} })
+    const parts = { table, onFlow, onConversation, clock: systemClock, log: keptLog(), metrics: openMetrics('agent') }
     const host = await HostInterceptor.start({ range }, () => ({ kind: 'node' }), parts)
-    await until(() => host.size === 2)
+    await until(() => host.size === 4)
     const during = state()
     const answers = []
     for (const address of [vipToIPv4(range, 0xe0203), vipToIPv6(range, 0xe0203)]) {
@@ -73,8 +76,18 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
       answers.push(address + ' ' + client.text)
       client.socket.destroy()
     }
+    const datagrams = []
+    for (const [type, address] of [['udp4', vipToIPv4(range, 0xe0203)], ['udp6', vipToIPv6(range, 0xe0203)]]) {
+      const client = createSocket(type)
+      client.connect(53, address)
+      await once(client, 'connect')
+      client.send('hello')
+      const [payload, from] = await once(client, 'message')
+      datagrams.push(from.address + ' ' + from.port + ' ' + payload)
+      client.close()
+    }
     await host.close()
-    console.log(JSON.stringify({ during, answers, modes, after: state() }))
+    console.log(JSON.stringify({ during, answers, datagrams, modes, after: state() }))
     process.exit(0)
   `
   const argv = ['-Urn', process.execPath, '--input-type=module', '-e', script]
@@ -89,6 +102,7 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
     {
       during: [/^local 10\.30\.0\.0\/16 dev lo scope host$/, /^local fd12:3456:789a::\/48 dev lo/, '1'],
       answers: ['10.30.2.3 hello', 'fd12:3456:789a::e:203 hello'],
+      datagrams: ['10.30.2.3 53 host hello', 'fd12:3456:789a::e:203 53 host hello'],
       modes: ['host', 'host'],
       after: ['', '', '0'],
     },
