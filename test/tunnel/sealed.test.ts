@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { isMeshError } from '../../src/errors.ts'
+import { Channel } from '../../proxy/tunnel/sealed/channel.ts'
 import { FRAME, writeHeader } from '../../proxy/tunnel/frame.ts'
 import { Outbox, type Turn } from '../../proxy/tunnel/outbox.ts'
 import { piecesOf, Reassembly, writePiece } from '../../proxy/tunnel/sealed/fragments.ts'
@@ -460,7 +461,7 @@ function wayTo(reaches: (to: string, size: number) => boolean) {
     random: () => (next++ % 1_000) / 1_000 + 0.000_1,
   })
   const answer = () => {
-    for (const id of due.splice(0)) way.answered(id, time.now)
+    while (due.length > 0) way.answered(due.shift()!, time.now)
   }
   const pass = (ms: number, isSending: boolean) => {
     for (let passed = 0; passed < ms; passed += 250) {
@@ -483,8 +484,8 @@ test('whether packets get through, and where', async (t) => {
     way.want(time.now)
     t.equal(way.state, 'probing')
     t.same(probes, [
-      { to: 'a', size: 1_200 },
-      { to: 'b', size: 1_200 },
+      { to: 'a', size: 39 },
+      { to: 'b', size: 39 },
     ])
     answer()
     t.equal(way.state, 'open')
@@ -809,6 +810,34 @@ test('a genuine packet sent on from elsewhere does not turn the traffic away', a
   await pass(2_000, () => send('x'))
   t.ok(air.seen.filter(({ to }) => to === '66.6.6.6:6').length === 1, 'one probe, which is never longer than a packet')
   t.ok(air.seen.filter(({ bytes, to }) => to === B && bytes.length < 200).length > 5, 'and the traffic stays')
+})
+
+test('an authenticated peer cannot make us send more to somebody than it sends to us', async (t) => {
+  const air = new Air()
+  const near = air.side('c/a', A)
+  const far = air.side('c/b', B)
+  const secret = Buffer.alloc(32, 9)
+  const options = {
+    sending: secret,
+    receiving: secret,
+    receiver: 7,
+    datagram: () => undefined,
+    fragment: () => undefined,
+  }
+  const evil = new Sealer(secret, 7, 0)
+  const channel = new Channel(options, near.room)
+  const plain = Buffer.alloc(700)
+  for (let i = 0; i < 100; i++) plain.writeUInt32BE(i, writeRecord(plain, i * 7, RECORD.PROBE, 4))
+  const packet = Buffer.alloc(800)
+  const length = evil.seal(plain, packet)
+  channel.receive(packet.subarray(0, length), { host: '9.9.9.9', port: 9 })
+  t.equal(air.seen.length, 1, 'one answer, however many probes')
+  t.equal(air.seen[0]?.bytes.length, 39)
+  channel.way.suggest([{ host: '9.9.9.9', port: 9 }])
+  channel.way.want(0)
+  const first = air.seen.slice(1)
+  t.ok(first.length === 1 && first[0]!.bytes.length <= 39, 'a place that proved nothing gets the shortest probe')
+  t.same(far.got, [])
 })
 
 test('a peer that moves is followed', async (t) => {

@@ -153,7 +153,9 @@ export class Channel implements RecordSink {
   probe(id: number): void {
     const plain = Buffer.allocUnsafe(PROBE_BYTES)
     plain.writeUInt32BE(id, writeRecord(plain, 0, RECORD.ANSWER, 4))
-    if (PROBE_BYTES + SEAL_BYTES <= this.#size) this.#seal(plain, this.#from)
+    if (PROBE_BYTES + SEAL_BYTES > this.#size) return
+    this.#size = 0 // one answer for a packet, however many probes it carries
+    this.#seal(plain, this.#from)
   }
 
   answer(id: number): void {

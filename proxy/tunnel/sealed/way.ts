@@ -1,7 +1,7 @@
 import type { Address } from './contract.ts'
 import { MtuSearch } from './mtu.ts'
 import { MAX_ADDRESSES, sameAddress } from './offer.ts'
-import { FLOOR_BYTES } from './packet.ts'
+import { FLOOR_BYTES, PROBE_BYTES, SEAL_BYTES } from './packet.ts'
 
 /**
  * Whether packets reach the peer, and where. Nothing is believed but the answer to a probe of ours, both inside the seal, and
@@ -14,6 +14,9 @@ import { FLOOR_BYTES } from './packet.ts'
  *         │       in 2.5 s   ▼   │ (1 s … 60 s)         │ │
  *         │               resting ◀─────────────────────┼─┘
  *         └──────────── nothing sent for 10 s ──────────┘
+ *
+ *     A place that has proven nothing gets the shortest probe, as long as its answer: nobody can make us send more to somebody than
+ *     they send to us. Once it has answered, one of 1,200 bytes must come through before it counts.
  *
  *     moving: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that is the address now
  */
@@ -40,6 +43,7 @@ const REST_MS = [1_000, 2_000, 5_000, 15_000, 60_000] as const
 /** One probe towards a new address in so long: packets from many addresses must not make us send to many. */
 const MOVE_MS = 250
 const MAX_PROBES = 64
+const SHORT_BYTES = SEAL_BYTES + PROBE_BYTES
 
 /** To know that the path lives; how long packets may be; whether the peer has moved. */
 type Purpose = 'proof' | 'search' | 'move'
@@ -114,8 +118,8 @@ export class Way {
     this.#movedAt = now
     this.#candidates = [from, ...this.#candidates.filter((known) => !sameAddress(known, from))].slice(0, MAX_ADDRESSES)
     if (this.#state === 'resting' && this.#isWanted(now)) this.#begin(now)
-    else if (this.#state === 'probing') this.#probe(FLOOR_BYTES, from, now)
-    else if (this.#state === 'open') this.#probe(FLOOR_BYTES, from, now, 'move')
+    else if (this.#state === 'probing') this.#probe(SHORT_BYTES, from, now)
+    else if (this.#state === 'open') this.#probe(SHORT_BYTES, from, now, 'move')
   }
 
   /** The peer has answered a probe. */
@@ -126,6 +130,7 @@ export class Way {
     const isHere = this.#state === 'open' && sameAddress(probe.to, this.#address)
     if (!isHere) {
       if (this.#state === 'open' && probe.purpose !== 'move') return // a second address answers too
+      if (probe.size < FLOOR_BYTES) return this.#probe(FLOOR_BYTES, probe.to, now, probe.purpose)
       this.#settle(probe.to, now)
     }
     this.#unansweredSince = undefined
@@ -166,7 +171,7 @@ export class Way {
     if (pause === undefined || this.#candidates.length === 0) return this.#rest(now)
     this.#tries += 1
     this.#nextTryAt = now + pause
-    for (const candidate of this.#candidates) this.#probe(FLOOR_BYTES, candidate, now)
+    for (const candidate of this.#candidates) this.#probe(SHORT_BYTES, candidate, now)
   }
 
   #rest(now: number): void {
@@ -229,7 +234,7 @@ export class Way {
     if (this.#probes.size >= MAX_PROBES) this.#probes.delete(this.#probes.keys().next().value!)
     this.#probes.set(id, { purpose, size, to, at: now })
     if (purpose === 'proof' && this.#state === 'open') this.#unansweredSince ??= now
-    if (size === FLOOR_BYTES) return this.#options.probe(id, size, to)
+    if (size <= FLOOR_BYTES) return this.#options.probe(id, size, to)
     const before = this.#options.fragments(to.host)
     this.#options.probe(id, size, to)
     if (this.#options.fragments(to.host) === before) return
