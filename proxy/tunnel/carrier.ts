@@ -39,8 +39,9 @@ export class Carrier implements FrameSink {
   peerFeatures = 0
   /** Keys can be had from TLS beneath; set by whoever greets. */
   secrets: CarrierSecrets | undefined
-  /** Streams that send here. */
+  /** Streams that send here, and how many of them are bulk. */
   streams = 0
+  bulks = 0
   /** Bytes of theirs that wait to be sent. */
   backlog = 0
   bytesIn = 0

@@ -17,6 +17,7 @@ export class Pulse {
   #pingedAt = Number.NEGATIVE_INFINITY
   #smoothed: number | undefined
   #least: number | undefined
+  #jitter = 0
 
   get rttMs(): number | undefined {
     return this.#smoothed
@@ -25,6 +26,11 @@ export class Pulse {
   /** The shortest round trip seen: what the path can do when nothing queues. */
   get leastRttMs(): number | undefined {
     return this.#least
+  }
+
+  /** Mean deviation of round trips (RFC 6298). */
+  get jitterMs(): number {
+    return this.#jitter
   }
 
   /** A ping went unanswered, and nothing else was heard: pings go on at the busy pace until that is settled. */
@@ -57,6 +63,7 @@ export class Pulse {
     if (sequence !== this.#sequence) return undefined
     const rtt = now - this.#pingedAt
     this.#sequence = (this.#sequence + 1) >>> 0 // a second pong of the same number measures nothing
+    if (this.#smoothed !== undefined) this.#jitter += (Math.abs(rtt - this.#smoothed) - this.#jitter) / 4
     this.#smoothed = this.#smoothed === undefined ? rtt : this.#smoothed + (rtt - this.#smoothed) / 8
     this.#least = Math.min(this.#least ?? rtt, rtt)
     return rtt

@@ -71,13 +71,13 @@ export class MuxStream implements Stream, Turn {
   hasTurn = false
   /** What OPEN said, for as long as it may have to be said again. */
   request: Buffer | undefined
-  isBulk = false
   /** Bytes acknowledged, both ways, when it was weighed last. */
   weighedAt = 0
   readonly sending: Sending
   readonly receiving: Receiving
   readonly #owner: StreamOwner
   #isBlocked = false
+  #isBulk = false
   #mayHearOpened = false
 
   constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
@@ -94,6 +94,17 @@ export class MuxStream implements Stream, Turn {
   /** Bytes acknowledged, both ways. */
   get weight(): number {
     return this.sending.acked + this.receiving.consumed
+  }
+
+  /** It sends so much that it has a carrier to itself (placement.ts). */
+  get isBulk(): boolean {
+    return this.#isBulk
+  }
+
+  set isBulk(is: boolean) {
+    if (is === this.#isBulk) return
+    this.#isBulk = is
+    if (this.carrier !== undefined) this.carrier.bulks += is ? 1 : -1
   }
 
   get backlog(): number {
@@ -189,12 +200,14 @@ export class MuxStream implements Stream, Turn {
     if (this.carrier !== undefined) {
       if (this.hasTurn) this.carrier.outbox.leave(this)
       this.carrier.streams -= 1
+      if (this.#isBulk) this.carrier.bulks -= 1
       this.carrier.backlog -= sending.queued
     }
     sending.goBack()
     this.carrier = carrier
     if (carrier === undefined) return
     carrier.streams += 1
+    if (this.#isBulk) carrier.bulks += 1
     carrier.backlog += sending.queued
     if (this.state === 'opening') this.#openAgain(carrier)
     if (this.receiving.count > 0) this.#sayAck(carrier) // the last one may be lost
@@ -336,6 +349,7 @@ export class MuxStream implements Stream, Turn {
     if (carrier !== undefined) {
       if (this.hasTurn) carrier.outbox.leave(this)
       carrier.streams -= 1
+      if (this.#isBulk) carrier.bulks -= 1
       carrier.backlog -= sending.queued
     }
     sending.clear()

@@ -7,7 +7,7 @@ import { FEATURE } from './hello.ts'
 import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
 import { MuxStream } from './mux-stream.ts'
-import { carrierFor } from './placement.ts'
+import { carrierFor, rebalance, type Move } from './placement.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
 import type { SealedLink } from './sealed/contract.ts'
 import { Shares } from './shares.ts'
@@ -182,12 +182,13 @@ export class Mux implements FrameUser {
     }
   }
 
-  /** Streams leave a carrier that lives; `to` says where each goes, if anywhere. */
-  move(streams: Iterable<MuxStream>, to: (stream: MuxStream) => Carrier | undefined): void {
-    for (const stream of streams) {
-      const carrier = this.shares.isResumable && stream.state !== 'opening' ? to(stream) : undefined
-      if (carrier === undefined || carrier === stream.carrier) continue
-      stream.place(carrier)
+  /** Streams leave carriers that live, for where they are better. */
+  move(moves: Iterable<Move<Carrier, MuxStream>>): void {
+    if (!this.shares.isResumable) return
+    for (const { stream, to } of moves) {
+      // its OPEN may still arrive where it was said, and must not arrive twice
+      if (stream.state === 'opening' || stream.state === 'closed' || to === stream.carrier) continue
+      stream.place(to)
       this.moved += 1
     }
   }
@@ -221,9 +222,11 @@ export class Mux implements FrameUser {
 
   // ── every so often ──
 
-  /** Refuses what nobody answered in time, and says what is owed. */
+  /** Refuses what nobody answered in time, says what is owed, and moves what is better elsewhere. */
   tick(now: number): void {
     this.shares.settle()
+    this.shares.scales.weigh()
+    this.move(rebalance(this.carriers, this.#streams.values()))
     this.#options.sealed?.tick(now)
     for (const incoming of this.#pending) {
       if (now - incoming.since < this.limits.openTimeoutMs) return // the set is in order of time

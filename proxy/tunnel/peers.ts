@@ -15,7 +15,7 @@ import { FEATURE } from './hello.ts'
 import { newlyKnown, sessionsOf, type Known } from './known.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from './limits.ts'
 import { Meters } from './meters.ts'
-import { carriersWanted, rankOf } from './placement.ts'
+import { rankOf } from './placement.ts'
 import type { SealedRoom } from './sealed/contract.ts'
 import { TunnelSession } from './session.ts'
 
@@ -55,6 +55,8 @@ const TICK_MS = 250
 const FORGET_MS = 3_600_000
 /** When a better path is tried while traffic flows on a worse one; the last repeats. */
 const CLIMB_MS = [5_000, 15_000, 60_000, 300_000]
+/** Between two carriers more for one session; the dial itself is what usually takes longer. */
+const GROW_MS = 1_000
 /** For what the peer has not acknowledged when this node goes away. */
 const LINGER_MS = 1_000
 
@@ -306,9 +308,8 @@ class AllPeers implements TunnelPeers {
     known.reach ??= this.#options.reach?.(known.node)
     const { reach } = known
     if (reach === undefined) return
-    const wanted = carriersWanted({ path: session.path, streams: session.streams })
-    if (session.isDialler && session.carriersInUse < wanted && now >= known.growAt) {
-      known.growAt = now + CLIMB_MS[0]!
+    if (session.isDialler && session.carriersInUse < session.carriersWanted && now >= known.growAt) {
+      known.growAt = now + GROW_MS
       this.#try(known, (dialer) => dialer.path === session.path)
       return
     }
@@ -322,7 +323,10 @@ class AllPeers implements TunnelPeers {
     known.isImproving = true
     this.#dialling
       .dial(known, this.#options.dialers.filter(isWanted))
-      .catch((error: unknown) => this.#log.debug('no better way yet', { peer: known.node, error }))
+      .catch((error: unknown) => {
+        known.growAt = this.#clock.now() + CLIMB_MS[0]!
+        this.#log.debug('no better way yet', { peer: known.node, error })
+      })
       .finally(() => {
         known.isImproving = false
       })

@@ -5,7 +5,7 @@ import type { Carrier } from './carrier.ts'
 import type { PathKind, Session, Stream, StreamEvents } from './contract.ts'
 import type { Hello } from './hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
-import { carrierFor, outranked } from './placement.ts'
+import { carrierFor, carriersWanted, outranked, spare } from './placement.ts'
 import type { Pump } from './pump.ts'
 import type { SealedLink, SealedRoom } from './sealed/contract.ts'
 
@@ -29,6 +29,8 @@ const IDLE_MS = 15 * 60_000
 /** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): streams leave a carrier after this. */
 const CARRIER_BYTES = 64 * 1024 ** 3
 const CARRIER_MS = 24 * 3_600_000
+/** A carrier that is not wanted any more is kept warm for so long: a new one begins slowly. */
+const SPARE_MS = 30_000
 /** A path that is back within `resumeMs` needs so long to be dialled and proven. */
 const SETTLE_MS = 2_000
 
@@ -53,6 +55,8 @@ export class TunnelSession implements Session {
   #path: PathKind = 'direct'
   #rttMs: number | undefined
   #usedAt: number
+  /** When there were no more carriers than wanted. */
+  #wantedAt: number
   #pastBytesIn = 0
   #pastBytesOut = 0
   readonly #pastFrames = { sent: 0, dropped: 0 }
@@ -66,6 +70,7 @@ export class TunnelSession implements Session {
     this.isDialler = options.isDialler
     this.#options = options
     this.#usedAt = options.now()
+    this.#wantedAt = options.now()
     const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
     this.#sealed = options.sealed?.link({ peer: options.peer, deliver })
     this.#mux = new Mux({
@@ -164,6 +169,19 @@ export class TunnelSession implements Session {
     return this.#mux.carriers.filter((carrier) => !carrier.isDraining && carrier.path === path).length
   }
 
+  get carriersWanted(): number {
+    const { carriers, shares } = this.#mux
+    const calm = carriers.filter(({ bulks }) => bulks === 0)
+    return carriersWanted({
+      path: this.path,
+      streams: this.streams,
+      bulks: shares.scales.bulks,
+      rttMs: this.rttMs,
+      jitterMs: calm.reduce((sum, { pulse }) => sum + pulse.jitterMs, 0) / Math.max(calm.length, 1),
+      limit: this.#options.limits.carriers,
+    })
+  }
+
   carrierPaths(): PathKind[] {
     return this.#mux.carriers.map((carrier) => carrier.path)
   }
@@ -228,9 +246,18 @@ export class TunnelSession implements Session {
       else if (!carrier.tick(isBusy)) pump.cut(new MeshError('SESSION_CLOSED', { reason: 'no sign of life' }))
     }
     this.#mux.tick(now)
+    this.#giveBack(now)
     if (this.#suspendedAt === undefined) return
     const isOver = now - this.#suspendedAt > this.#options.limits.resumeMs + SETTLE_MS
     if (isOver || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
+  }
+
+  /** The side that brings carriers up takes them down, one at a time, when they were not wanted for a while. */
+  #giveBack(now: number): void {
+    if (!this.isDialler || this.carriersInUse <= this.carriersWanted) this.#wantedAt = now
+    if (now - this.#wantedAt < SPARE_MS) return
+    this.#wantedAt = now
+    spare(this.#mux.carriers)?.drain()
   }
 
   /** No new streams, either way; those that are open go on. */

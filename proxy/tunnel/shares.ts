@@ -1,6 +1,7 @@
 import type { TunnelLimits } from './limits.ts'
 import type { MuxStream, StreamOwner } from './mux-stream.ts'
 import type { SealedLink } from './sealed/contract.ts'
+import { Scales } from './scales.ts'
 import type { Unheard } from './unheard.ts'
 
 export interface SharesOptions {
@@ -26,10 +27,10 @@ export class Shares implements StreamOwner {
   keptBytes = 0
   /** The most that was ever kept. */
   keptPeak = 0
+  readonly scales = new Scales()
   readonly #options: SharesOptions
   readonly #owing = new Set<MuxStream>()
   readonly #waiting = new Set<MuxStream>()
-  readonly #weighty = new Set<MuxStream>()
   #grownBytes = 0
   #willTell = false
 
@@ -69,7 +70,7 @@ export class Shares implements StreamOwner {
     this.#grownBytes -= stream.receiving.window.grownBytes
     this.#owing.delete(stream)
     this.#waiting.delete(stream)
-    this.#weighty.delete(stream)
+    this.scales.remove(stream)
     if (stream.state !== 'lingering') this.#count(stream, -1)
   }
 
@@ -103,16 +104,7 @@ export class Shares implements StreamOwner {
   }
 
   weigh(stream: MuxStream): void {
-    this.#weighty.add(stream)
-  }
-
-  /** Streams that have moved many bytes lately. */
-  get weighty(): ReadonlySet<MuxStream> {
-    return this.#weighty
-  }
-
-  light(stream: MuxStream): void {
-    this.#weighty.delete(stream)
+    this.scales.put(stream)
   }
 
   mayGrow(bytes: number): boolean {

@@ -2,7 +2,16 @@ import { test } from 'tap'
 import { answerProposal, readAnswer } from '../../proxy/tunnel/agree.ts'
 import { Deadline, unlessAborted } from '../../proxy/tunnel/deadline.ts'
 import { Pulse } from '../../proxy/tunnel/liveness.ts'
-import { carrierFor, carriersWanted, outranked, type CarrierView } from '../../proxy/tunnel/placement.ts'
+import {
+  carrierFor,
+  carriersWanted,
+  isBulkNow,
+  outranked,
+  quietFor,
+  rebalance,
+  spare,
+  type CarrierView,
+} from '../../proxy/tunnel/placement.ts'
 import { race, RaceLost, type Runner } from '../../proxy/tunnel/race.ts'
 import { Window } from '../../proxy/tunnel/window.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
@@ -12,6 +21,7 @@ const carrier = (path: PathKind, streams = 0, backlog = 0, isDraining = false, i
   isDoubtful,
   path,
   streams,
+  bulks: 0,
   backlog,
   isDraining,
 })
@@ -34,14 +44,146 @@ test('where a new stream goes', async (t) => {
 })
 
 test('how many carriers, and which are past', async (t) => {
-  t.equal(carriersWanted({ path: 'direct', streams: 0 }), 1)
-  t.equal(carriersWanted({ path: 'direct', streams: 1 }), 2)
-  t.equal(carriersWanted({ path: 'relayed', streams: 50 }), 1)
+  const clean = { streams: 1, bulks: 0, rttMs: 1, jitterMs: 0, limit: 8 }
+  const rows = [
+    { why: 'one is enough until streams are open', view: { path: 'direct', ...clean, streams: 0 }, wanted: 1 },
+    { why: 'two on a clean short path', view: { path: 'direct', ...clean }, wanted: 2 },
+    { why: 'also for hundreds', view: { path: 'reverse', ...clean, streams: 500 }, wanted: 2 },
+    { why: 'one through a relay', view: { path: 'relayed', ...clean, streams: 50 }, wanted: 1 },
+    { why: 'one more for thousands', view: { path: 'direct', ...clean, streams: 5_000 }, wanted: 3 },
+    { why: 'far away', view: { path: 'direct', ...clean, streams: 20, rttMs: 30 }, wanted: 3 },
+    { why: 'very far away', view: { path: 'direct', ...clean, streams: 20, rttMs: 150 }, wanted: 4 },
+    { why: 'far away, few streams', view: { path: 'direct', ...clean, streams: 3, rttMs: 150 }, wanted: 2 },
+    { why: 'loss', view: { path: 'direct', ...clean, streams: 20, rttMs: 50, jitterMs: 30 }, wanted: 8 },
+    { why: 'loss, few streams', view: { path: 'direct', ...clean, streams: 3, rttMs: 50, jitterMs: 30 }, wanted: 3 },
+    {
+      why: 'loss behind a relay',
+      view: { path: 'relayed', ...clean, streams: 20, rttMs: 50, jitterMs: 30 },
+      wanted: 4,
+    },
+    {
+      why: 'jitter that the distance explains',
+      view: { path: 'direct', ...clean, streams: 20, rttMs: 100, jitterMs: 30 },
+      wanted: 4,
+    },
+    {
+      why: 'a busy machine is no lossy path',
+      view: { path: 'direct', ...clean, streams: 20, jitterMs: 12 },
+      wanted: 2,
+    },
+    { why: 'one for each bulk stream', view: { path: 'direct', ...clean, streams: 10, bulks: 3 }, wanted: 5 },
+    { why: 'bulk alone', view: { path: 'direct', ...clean, streams: 3, bulks: 3 }, wanted: 3 },
+    { why: 'bulk and small through a relay', view: { path: 'relayed', ...clean, streams: 2, bulks: 1 }, wanted: 2 },
+    { why: 'never more than eight', view: { path: 'direct', ...clean, streams: 60, bulks: 40 }, wanted: 8 },
+    { why: 'or four', view: { path: 'punched', ...clean, streams: 60, bulks: 40 }, wanted: 4 },
+    { why: 'or what was configured', view: { path: 'direct', ...clean, streams: 60, bulks: 40, limit: 2 }, wanted: 2 },
+  ] as const
+  for (const { why, view, wanted } of rows) t.equal(carriersWanted(view), wanted, why)
+
   const direct = carrier('direct')
   const relayed = carrier('relayed')
   t.same(outranked([direct, relayed]), [relayed])
   t.same(outranked([relayed]), [])
   t.same(outranked([carrier('direct', 0, 0, true), relayed]), [], 'a draining carrier outranks nobody')
+})
+
+/** Carriers as text: `2` is two small streams, `b1` bulk and a small one, `-` draining, `?` in doubt, `r` relayed. */
+function carriersOf(text: string): CarrierView[] {
+  return text.split(' ').map((word) => {
+    const bulks = word.split('b').length - 1
+    return {
+      path: word.includes('r') ? 'relayed' : 'direct',
+      streams: bulks + Number(/\d+/.exec(word)?.[0] ?? 0),
+      bulks,
+      backlog: 0,
+      isDraining: word.includes('-'),
+      isDoubtful: word.includes('?'),
+    }
+  })
+}
+
+test('streams keep to their kind', async (t) => {
+  const rows = [
+    { why: 'small goes where no bulk is', on: 'b 9', small: 1 },
+    { why: 'bulk goes where nobody is', on: 'b 9 0', bulk: 2 },
+    { why: 'bulk shares with bulk before it shares with small', on: 'b 9', bulk: 0 },
+    { why: 'bulk shares with the fewest', on: 'bb b 9', bulk: 1 },
+    { why: 'one carrier is for all', on: 'b9', small: 0, bulk: 0 },
+    { why: 'a sure carrier beats an empty one', on: '0? 9', small: 1, bulk: 1 },
+  ]
+  for (const { why, on, small, bulk } of rows) {
+    const carriers = carriersOf(on)
+    if (small !== undefined) t.equal(carriers.indexOf(carrierFor(carriers, 'small')!), small, why)
+    if (bulk !== undefined) t.equal(carriers.indexOf(carrierFor(carriers, 'bulk')!), bulk, why)
+  }
+})
+
+test('which streams move', async (t) => {
+  const after = (on: string) => {
+    const carriers = carriersOf(on)
+    const streams = carriers.flatMap((carrier) =>
+      Array.from({ length: carrier.streams }, (_, i) => ({ carrier, isBulk: i < carrier.bulks })),
+    )
+    const moves = rebalance(carriers, streams)
+    for (const { stream, to } of moves) stream.carrier = to
+    const now = carriers.map((carrier) => {
+      const here = streams.filter((stream) => stream.carrier === carrier)
+      const bulks = here.filter(({ isBulk }) => isBulk).length
+      return 'b'.repeat(bulks) + (here.length - bulks || (bulks > 0 ? '' : '0'))
+    })
+    return `${moves.length} moved: ${now.join(' ')}`
+  }
+  const rows = [
+    { why: 'all is well', on: '3 3', is: '0 moved: 3 3' },
+    { why: 'nowhere to go', on: 'b9', is: '0 moved: b9' },
+    { why: 'small ones leave a bulk stream', on: 'b3 3', is: '3 moved: b 6' },
+    { why: 'bulk leaves for a carrier of its own', on: 'b3 b3 0', is: '4 moved: 6 b b' },
+    { why: 'bulk alone stays', on: 'b 5 0', is: '0 moved: b 5 0' },
+    { why: 'bulk makes room for those who have nowhere to go', on: 'b3 b', is: '1 moved: 3 bb' },
+    { why: 'two of bulk, one carrier more', on: 'bb 9 0', is: '1 moved: b 9 b' },
+    { why: 'more bulk than carriers is spread', on: 'bbbb b 9', is: '1 moved: bbb bb 9' },
+    { why: 'a small carrier is left, whatever bulk there is', on: 'bb bb 2', is: '0 moved: bb bb 2' },
+    { why: 'all leave a carrier in doubt', on: 'b5? 0 0', is: '6 moved: 0 b 5' },
+    { why: 'not for one in doubt', on: '5? 0?', is: '0 moved: 5 0' },
+    { why: 'all leave a carrier that drains', on: '5- 1', is: '5 moved: 0 6' },
+    { why: 'a better path that came up', on: 'b4r- 0', is: '5 moved: 0 b4' },
+    { why: 'few more are few more', on: '9 2', is: '0 moved: 9 2' },
+    { why: 'many more are spread', on: '20 0', is: '7 moved: 13 7' },
+    { why: 'some at a time', on: '900 0', is: '64 moved: 836 64' },
+  ]
+  for (const { why, on, is } of rows) t.equal(after(on), is, why)
+})
+
+test('which streams are bulk', async (t) => {
+  const KIB = 1024
+  const weight = { total: 0, lately: 0, queued: 0, quiet: 0 }
+  const rows = [
+    { why: 'a page', was: false, weight: { ...weight, total: 300 * KIB, lately: 300 * KIB }, is: false },
+    { why: 'a backup', was: false, weight: { ...weight, total: 600 * KIB, lately: 300 * KIB }, is: true },
+    {
+      why: 'a backup on a slow link',
+      was: false,
+      weight: { ...weight, total: 600 * KIB, lately: 40 * KIB, queued: 200 * KIB },
+      is: true,
+    },
+    { why: 'a chat of a year', was: false, weight: { ...weight, total: 9_000 * KIB, lately: 2 * KIB }, is: false },
+    { why: 'a breath', was: true, weight: { ...weight, quiet: 7 }, is: true },
+    { why: 'at rest', was: true, weight: { ...weight, quiet: 8 }, is: false },
+  ]
+  for (const { why, was, weight, is } of rows) t.equal(isBulkNow(was, weight), is, why)
+  t.equal(quietFor(3, { lately: 100, queued: 0 }), 4)
+  t.equal(quietFor(3, { lately: 100, queued: 200 * KIB }), 0, 'a stalled path is not a quiet stream')
+  t.equal(quietFor(3, { lately: 100 * KIB, queued: 0 }), 0)
+})
+
+test('which carrier is given back', async (t) => {
+  const at = (on: string) => {
+    const carriers = carriersOf(on)
+    return carriers.indexOf(spare(carriers)!)
+  }
+  t.equal(at('3 0 b'), 1, 'the emptiest')
+  t.equal(at('b 3 4'), 1, 'not one with bulk')
+  t.equal(at('0- 3 4'), 1, 'not one that goes anyway')
 })
 
 test('which session a carrier belongs to: the accepting side', async (t) => {

@@ -60,7 +60,8 @@ function play(world: TwoEnds, { act, side, which, size }: Step, mayReset: boolea
       const mux = world.mux[side]
       const streams = [...mux.all()]
       const stream = streams[which % Math.max(streams.length, 1)]
-      if (stream !== undefined) mux.move([stream], () => mux.carriers[size % Math.max(mux.carriers.length, 1)])
+      const to = mux.carriers[size % Math.max(mux.carriers.length, 1)]
+      if (stream !== undefined && to !== undefined) mux.move([{ stream, to }])
       return
     }
     case 'tick':

@@ -61,11 +61,13 @@ class Two implements AsyncDisposable {
   readonly sockets: Socket[] = []
   a!: Side
   b!: Side
+  #offers = '127.0.0.1'
   session!: Session
   stream!: Stream
 
-  static async start(options: { udp?: boolean } = {}): Promise<Two> {
+  static async start(options: { udp?: boolean; offers?: string } = {}): Promise<Two> {
     const two = new Two()
+    two.#offers = options.offers ?? '127.0.0.1'
     two.b = await two.#side('b', options.udp ?? true)
     two.a = await two.#side('a', true)
     const asked = two.a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(10_000))
@@ -101,7 +103,7 @@ class Two implements AsyncDisposable {
         {
           host: '127.0.0.1',
           port: 0,
-          addresses: (port) => [`127.0.0.1:${port}`],
+          addresses: (port) => [`${this.#offers}:${port}`],
           onPacket: (packet, from) => {
             if (side.wall?.isBlocked === false) side.room?.receive(packet, from)
           },
@@ -284,6 +286,13 @@ test('carriers die while datagrams flow: the stream goes on, sealed under the ke
   await two.until(() => session.carriers > 0)
   await two.seal()
   t.same(await exchange(two, stream, b.got), [], 'and after all have died')
+})
+
+test('nodes that do not know how others see them: the address behind the carrier, with the port offered', async (t) => {
+  await using two = await Two.start({ offers: '127.7.7.7' })
+  await two.seal()
+  t.same(await exchange(two, two.stream, two.b.got), [])
+  t.same(await exchange(two, two.b.stream!, two.a.got), [])
 })
 
 test('a node without UDP', async (t) => {

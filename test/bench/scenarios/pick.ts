@@ -43,7 +43,8 @@ export function pickMicros(policy: (typeof POLICIES)[number], instances = INSTAN
     streams,
     backlog: 0,
     isDraining: false,
-    isDoubtful: false,
+    bulks: 0,
+      isDoubtful: false,
   }))
   const target = { service: entry.service, choice: { instance: 'any', policy } as const, vip: 1 }
   let chosen = 0
