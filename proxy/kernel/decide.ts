@@ -129,9 +129,10 @@ function candidates({ choice, service }: Target, entry: ServiceEntry, { self }: 
         : { instances: here, why: `${here[0]?.id}, local` }
     }
     case 'rr': {
+      if (running.length <= 1) return only(running[0])
       const elsewhere = running.find((instance) => !isHere(instance))
       if (elsewhere !== undefined) return none(`${elsewhere.id} on ${elsewhere.node} takes its turns too`)
-      return running.length <= 1 ? only(running[0]) : { instances: running, why: '' }
+      return { instances: running, why: `${running[0]?.id}, local` }
     }
     case 'least':
       return none('the kernel does not weigh open flows')
