@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { isMeshError, MeshError } from '../../src/errors.ts'
@@ -5,6 +6,7 @@ import { Backoff } from '../../src/kit/backoff.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
+import { dialUpgrade } from '../../src/kit/upgrade.ts'
 import { dialBytes, dialText, type Channel, type DialOptions } from '../../src/kit/websocket.ts'
 import { LISTEN, readFromRelay, refusalOf, TAKE, TO, type FromListener } from '../relay/messages.ts'
 import type { Dialer, RawConnection } from './contract.ts'
@@ -39,7 +41,7 @@ export function relayedDialer({ credentials }: { credentials: RelayCredentials }
       const refusals: unknown[] = []
       for (const relay of relays) {
         try {
-          const stream = await dialBytes(at(relay, TO, id), { ...credentials(), timeoutMs: DIAL_MS }, signal)
+          const stream = await dialLeg(at(relay, TO, id), { ...credentials(), timeoutMs: DIAL_MS }, signal)
           return { path: 'relayed', stream, via: relay }
         } catch (error) {
           if (signal.aborted) throw error
@@ -148,12 +150,23 @@ export class RelayListener implements AsyncDisposable {
   async #take(nonce: string, from: NodeId, signal: AbortSignal): Promise<void> {
     const { url, credentials, onConnection } = this.#options
     try {
-      const stream = await dialBytes(at(url, TAKE, nonce), credentials(), signal)
+      const stream = await dialLeg(at(url, TAKE, nonce), credentials(), signal)
       onConnection({ path: 'relayed', stream, via: url })
     } catch (error) {
       if (!signal.aborted)
         this.#log.warn('connection at the relay not taken', { peer: from, error: readable(error, url) })
     }
+  }
+}
+
+/** Plain bytes after an upgrade; a WebSocket where somebody on the way answers who is not the relay. */
+async function dialLeg(url: string, options: DialOptions, signal: AbortSignal): Promise<Duplex> {
+  try {
+    return await dialUpgrade(url, options, signal)
+  } catch (error) {
+    const isForeign = isMeshError(error, 'REQUEST_FAILED') && refusalOf(error.details['status']) === undefined
+    if (!isForeign || signal.aborted) throw error
+    return await dialBytes(url, options, signal)
   }
 }
 

@@ -11,10 +11,11 @@ import { MeshError } from '../../src/errors.ts'
  *      │                           │ ── incoming(D, nonce) ▶ │
  *      │                           │ ◀── ?take=<nonce> ───── │   or refuse(nonce), or silence for `takeMs`
  *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
- *      │ ◀═══ TLS between D and L: the relay forwards binary messages it cannot read ═══▶ │
+ *      │ ◀═══ TLS between D and L: the relay forwards bytes it cannot read ═══▶ │
  *
- * A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
- * and only for the node it was told to. WebSocket has no half-close: the end of one leg is the end of both.
+ * The legs that carry bytes switch from HTTP to plain bytes (kit/upgrade.ts), or are WebSockets where something on the way
+ * knows no other upgrade; one leg of each kind may meet. A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
+ * and only for the node it was told to. The end of one leg is the end of both (WebSocket has no half-close).
  */
 export const LISTEN = 'listen'
 export const TO = 'to'

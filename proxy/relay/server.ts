@@ -4,6 +4,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Principal } from '../../src/identity/contract.ts'
 import type { Log } from '../../src/kit/log.ts'
+import { acceptUpgrade, asksForBytes } from '../../src/kit/upgrade.ts'
 import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
@@ -153,8 +154,9 @@ export class Relay implements AsyncDisposable {
     this.#join(dialled, taken, waiting)
   }
 
-  /** `undefined` when the request is no WebSocket upgrade: the door has answered it then. It calls back at once or never. */
+  /** `undefined` when the request asks for nothing we speak: the door has answered it then. It calls back at once or never. */
   #accept({ request, socket, head }: Knock): Duplex | undefined {
+    if (asksForBytes(request)) return acceptUpgrade(socket, head)
     const accepted: Duplex[] = []
     this.#door.acceptBytes(request, socket, head, (stream) => accepted.push(stream))
     return accepted[0]

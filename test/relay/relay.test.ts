@@ -127,6 +127,22 @@ t.test('the eye in the relay would have seen it: without TLS inside the text is 
   channel.close()
 })
 
+t.test('legs of both kinds meet; where nobody knows the plain upgrade, both are WebSockets', async (t) => {
+  await using site = await RelaySite.start(core)
+  const plain = await meet(site, n1, n2) // a plain leg, and the WebSocket that `take` dials
+  plain.dialled.write(MARKER)
+  t.equal((await arrive(plain.taken, MARKER.length)).toString(), MARKER, 'one of each')
+  plain.taken.write(MARKER)
+  t.equal((await arrive(plain.dialled, MARKER.length)).toString(), MARKER, 'and back')
+  plain.dialled.destroy()
+
+  await using eager = await RelaySite.start(core, {}, 0, { knowsBytes: false })
+  const framed = await meet(eager, n1, n2)
+  framed.dialled.write(MARKER)
+  t.equal((await arrive(framed.taken, MARKER.length)).toString(), MARKER, 'both WebSockets')
+  framed.dialled.destroy()
+})
+
 t.test('an end: everything before it arrives, and both legs go', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)

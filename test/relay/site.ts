@@ -7,6 +7,7 @@ import type { RelayCredentials } from '../../proxy/paths/relayed.ts'
 import type { Identity } from '../../src/identity/contract.ts'
 import { clientOptions, principalOf, serverOptions, tend } from '../../src/identity/tls.ts'
 import { silentLog } from '../../src/kit/log.ts'
+import { asksForBytes } from '../../src/kit/upgrade.ts'
 import { refuseUpgrade, WebSocketDoor } from '../../src/kit/websocket.ts'
 import { openMetrics, type Metrics } from '../../src/metrics.ts'
 
@@ -42,12 +43,20 @@ export class RelaySite implements AsyncDisposable {
     }
   }
 
-  static async start(cluster: Identity, limits: Partial<RelayLimits> = {}, port = 0): Promise<RelaySite> {
+  static async start(
+    cluster: Identity,
+    limits: Partial<RelayLimits> = {},
+    port = 0,
+    { knowsBytes = true } = {},
+  ): Promise<RelaySite> {
     const metrics = openMetrics('cluster')
     const relay = Relay.create(limits, silentLog, metrics)
     const server = createServer(serverOptions(cluster, { requestClient: true }))
+    const site = new RelaySite(server, relay, metrics)
     tend(server, cluster)
     server.on('upgrade', (request, socket: Duplex, head) => {
+      if (asksForBytes(request) && !knowsBytes) return refuseUpgrade(socket, '426 Upgrade Required', 'websocket')
+      if (asksForBytes(request)) site.legs.push(socket)
       try {
         relay.upgrade(request, socket, head, principalOf(socket))
       } catch {
@@ -56,7 +65,7 @@ export class RelaySite implements AsyncDisposable {
     })
     server.listen(port, '127.0.0.1')
     await once(server, 'listening')
-    return new RelaySite(server, relay, metrics)
+    return site
   }
 
   get port(): number {
