@@ -3,7 +3,7 @@
  * and origins share the machine's cores, so only the ratios mean something.
  *
  *     npm run bench                         as root: two namespaces and a cable; otherwise on loopback, with what is possible there
- *     npm run bench -- --rounds 3 --seconds 2 --only 'stream|DNS' --json --loopback --no-install --verbose
+ *     npm run bench -- --rounds 3 --seconds 2 --only 'stream|DNS' --json --loopback --no-install
  *     npm run bench -- --growth --out DIR   how cost grows, as text and SVG
  *
  * With --json one object a line: {"measure", "ours", "peer", "peerName", "unit", "ratio", "goal", "ok"}. A row that is told without
@@ -28,7 +28,6 @@ const { values } = parseArgs({
     out: { type: 'string' },
     loopback: { type: 'boolean', default: false },
     'no-install': { type: 'boolean', default: false },
-    verbose: { type: 'boolean', default: false },
   },
 })
 const rounds = Math.max(1, Number(values.rounds))
@@ -57,13 +56,8 @@ try {
   try {
     for (const line of machine(tools)) about(line)
     about(why === undefined ? 'two namespaces joined by a veth pair' : `loopback: ${why}`)
-    const bench = new Bench(
-      ground,
-      tools,
-      seconds,
-      values.verbose || !process.stdout.isTTY || values.json ? note : note,
-    )
-    if (values.growth) await Promise.race([growth(bench, { out: values.out, print }), over])
+    const bench = new Bench(ground, tools, seconds, note)
+    if (values.growth) await Promise.race([growth(bench, { out: values.out, print, signal: abort.signal }), over])
     else await Promise.race([compare(bench), over])
   } finally {
     await ground[Symbol.asyncDispose]()
@@ -72,7 +66,7 @@ try {
   note(`the benchmark failed: ${(error as Error).message}`)
   process.exitCode = 1
 }
-if (abort.signal.aborted) process.exitCode = 130
+process.exit(abort.signal.aborted ? 130 : process.exitCode) // what was under way when all was ended is of no interest
 
 async function compare(bench: Bench): Promise<void> {
   const { kept, left } = possible(scenarios, bench)

@@ -24,17 +24,16 @@ export async function highestRate(
 ): Promise<number> {
   let arrived = 0
   let good = 0
-  let bad = most
-  for (let rate = first; bad - good > CLOSE * bad; rate = bad === most ? Math.min(2 * rate, most) : (good + bad) / 2) {
+  let bad: number | undefined
+  for (let rate = first; ; rate = bad === undefined ? 2 * rate : (good + bad) / 2) {
     const sent = await twice(send, rate)
     if (sent.lost < LOST_AT_MOST) {
       if (sent.perSecond < rate * 0.9) return sent.perSecond // the sender itself can no more
       good = rate
       arrived = sent.perSecond
     } else bad = rate
-    if (bad < first / 8) break
+    if (good >= most || (bad !== undefined && (bad - good <= CLOSE * bad || bad < first / 8))) return arrived
   }
-  return arrived
 }
 
 async function twice(send: (perSecond: number) => Promise<Sent>, rate: number): Promise<Sent> {

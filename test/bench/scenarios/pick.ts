@@ -44,7 +44,7 @@ export function pickMicros(policy: (typeof POLICIES)[number], instances = INSTAN
     backlog: 0,
     isDraining: false,
     bulks: 0,
-      isDoubtful: false,
+    isDoubtful: false,
   }))
   const target = { service: entry.service, choice: { instance: 'any', policy } as const, vip: 1 }
   let chosen = 0
