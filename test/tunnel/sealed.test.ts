@@ -662,6 +662,20 @@ test('a size that the kernel would cut is not used, nor once it begins to', asyn
   t.equal(far.got.at(-1)?.payload.length, 9_000)
 })
 
+test('new keys while datagrams flow, every quarter of an hour', async (t) => {
+  const { air, near, far, pass, send, texts } = await pair()
+  const epochs = new Set<number>()
+  for (let minute = 0; minute < 35; minute++) {
+    air.seen.length = 0
+    far.got.length = 0
+    await pass(60_000, () => send('x'))
+    for (const { bytes, from } of air.seen) if (from === A) epochs.add(bytes.readUInt16BE(2))
+    t.equal(texts().length, 240, `minute ${minute}: nothing is lost`)
+  }
+  t.same([...epochs], [0, 1, 2])
+  t.same([near.room.drops, far.room.drops], [{}, {}])
+})
+
 test('what still waits in frames is not overtaken', async (t) => {
   const { air, carrier, pass, send } = await pair(false)
   carrier.state.isEmpty = false
