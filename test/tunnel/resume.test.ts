@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { test } from 'tap'
+import { FRAME } from '../../proxy/tunnel/frame.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/resume.ts'
 import { isMeshError } from '../../src/errors.ts'
-import { told, TwoEnds, type SideName } from './two-ends.ts'
+import { told, TwoEnds, type FlowEnd, type Link, type SideName } from './two-ends.ts'
 
 const nat = fc.nat(0xffff)
 const step = fc.record({
@@ -115,4 +116,158 @@ test('whatever dies and moves at whatever byte: what is read is what was written
     )
     t.pass(`150 runs ${mayReset ? 'with' : 'without'} resets`)
   }
+})
+
+test('RESUME on the wire', async (t) => {
+  const one = { lost: [7], streams: [{ stream: 5, received: 65_536, hasEnd: true }] }
+  const [payload] = encodeResume(one)
+  t.equal(payload!.toString('hex'), '00010001' + '0007' + '00000005' + '0001' + '000000010000')
+  t.same(decodeResume(payload!), one)
+  t.same(decodeResume(Buffer.concat([payload!, Buffer.from('from a later version')])), one)
+  t.same(encodeResume({ lost: [], streams: [] }), [], 'nothing to tell')
+  t.same(decodeResume(encodeResume({ lost: [1, 2], streams: [] })[0]!), { lost: [1, 2], streams: [] })
+
+  const many = Array.from({ length: 5_000 }, (_, i) => ({ stream: i + 1, received: i * 2 ** 33, hasEnd: i % 2 === 0 }))
+  const payloads = encodeResume({ lost: Array.from({ length: 99 }, (_, i) => i), streams: many })
+  t.equal(payloads.length, Math.ceil(5_000 / STREAMS_A_RESUME), 'thousands of streams are several frames')
+  t.same(
+    payloads.flatMap((one) => decodeResume(one).streams),
+    many,
+  )
+  t.equal(payloads.flatMap((one) => decodeResume(one).lost).length, LOST_A_RESUME)
+
+  const broken = [
+    { why: 'less than it says', bytes: payload!.subarray(0, -1) },
+    { why: 'too many carriers', bytes: Buffer.concat([Buffer.from('00210000', 'hex'), Buffer.alloc(99)]) },
+    { why: 'too many streams', bytes: Buffer.concat([Buffer.from('00000401', 'hex'), Buffer.alloc(60_000)]) },
+  ]
+  for (const { why, bytes } of broken) t.throws(() => decodeResume(bytes), { code: 'FRAME_INVALID' }, why)
+
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 4, maxLength: 400 }), (bytes) => {
+      try {
+        decodeResume(Buffer.from(bytes))
+      } catch (error) {
+        if (!isMeshError(error, 'FRAME_INVALID')) throw error
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
+/** One open flow; `near` has written ten bytes, and `far` has read them. */
+function oneFlow(): { world: TwoEnds; near: FlowEnd; far: FlowEnd } {
+  const world = new TwoEnds()
+  world.connect()
+  world.settle()
+  world.open('near')
+  const { near, far } = world.flows[0]!
+  world.settle()
+  near.write(10)
+  world.settle()
+  return { world, near, far }
+}
+
+/** Where the near side of the first stream sends. */
+function linkOf(world: TwoEnds): Link {
+  const [stream] = [...world.mux.near.all()]
+  return world.links.find(({ near }) => near.carrier === stream!.carrier)!
+}
+
+test('what RESUME must not say', async (t) => {
+  const rows = [
+    { why: 'bytes that were not sent', says: { stream: 1, received: 11, hasEnd: false } },
+    { why: 'an END that was not sent', says: { stream: 1, received: 10, hasEnd: true } },
+  ]
+  for (const { why, says } of rows) {
+    const { world } = oneFlow()
+    const [payload] = encodeResume({ lost: [], streams: [says] })
+    const { carrier } = world.links.at(-1)!.near
+    t.throws(() => world.mux.near.frame(carrier, FRAME.RESUME, 0, payload!, false), { code: 'FRAME_INVALID' }, why)
+  }
+  const { world, far } = oneFlow()
+  const { carrier } = world.links.at(-1)!.far
+  const itself = encodeResume({ lost: [carrier.number], streams: [] })[0]!
+  t.throws(
+    () => world.mux.far.frame(carrier, FRAME.RESUME, 0, itself, false),
+    { code: 'FRAME_INVALID' },
+    'its own carrier',
+  )
+  t.throws(() => world.mux.far.place(carrier, 1, 1, 11), { code: 'FRAME_INVALID' }, 'a run that leaves out bytes')
+  const elsewhere = world.links.find((link) => link !== linkOf(world))!
+  t.throws(() => world.mux.far.place(elsewhere.far.carrier, 1, 0, 0), { code: 'FRAME_INVALID' }, 'one run twice')
+  t.notOk(far.isDead)
+})
+
+test('streams the other side does not know are reset', async (t) => {
+  const { world, near } = oneFlow()
+  const [stranger] = encodeResume({ lost: [], streams: [{ stream: 3, received: 0, hasEnd: false }] })
+  const { carrier } = world.links.at(-1)!.far
+  world.mux.far.frame(carrier, FRAME.RESUME, 0, stranger!, false)
+  const batch = Buffer.alloc(1_024)
+  const size = carrier.outbox.fill(batch)
+  t.equal(batch.subarray(0, size).toString('hex'), '0700000000000003')
+  t.notOk(near.isDead)
+})
+
+test('OPENs under way: they move where another carrier lives, and fail at once where none does', async (t) => {
+  const world = new TwoEnds()
+  const first = world.connect()
+  world.settle()
+  world.open('near')
+  world.send(first, 'near', 65_536) // on its way, and lost
+  world.die(first, 'near')
+  world.settle()
+  t.ok(world.flows[0]!.near.isOpen, 'said again on the other')
+  t.ok(world.flows[0]!.far.stream, 'and heard once')
+
+  for (const link of world.links) world.die(link, 'far')
+  world.open('near')
+  for (const link of world.links) world.die(link, 'near')
+  t.ok(world.flows[1]!.near.isDead, 'refused at once')
+  t.notOk(world.flows[0]!.near.isDead, 'while the open one waits')
+  world.flows[0]!.near.write(5_000)
+  world.settle()
+  t.equal(world.flows[0]!.far.read, 5_000)
+})
+
+test('a carrier that was thought dead delivers late', async (t) => {
+  const { world, near, far } = oneFlow()
+  const old = linkOf(world)
+  near.write(5_000)
+  world.send(old, 'near', 65_536) // stays on its way
+  world.die(old, 'near')
+  const exchange = () => {
+    for (const link of world.links.filter((link) => link !== old)) {
+      for (const side of ['near', 'far'] as const) {
+        world.send(link, side, 65_536)
+        world.deliver(link, side === 'near' ? 'far' : 'near', 1e9)
+      }
+    }
+  }
+  exchange()
+  near.write(100)
+  exchange()
+  exchange()
+  world.deliver(old, 'far', 1e9)
+  t.equal(far.read, 5_110, 'nothing twice, nothing missing (every byte is checked)')
+  t.ok(old.far.isDead, 'the other side was told')
+})
+
+test('a move resends little, and small streams next to nothing', async (t) => {
+  const { world, near, far } = oneFlow()
+  const other = world.connect()
+  world.settle()
+  const { mux } = world
+  const stream = [...mux.near.all()][0]!
+  const to = mux.near.carriers.find((one) => one !== stream.carrier)!
+  mux.near.move([{ stream, to }])
+  const batch = Buffer.alloc(65_536)
+  const size = to.outbox.fill(batch)
+  t.ok(size <= 36, `${size} bytes for a stream that rests`)
+  t.ok(other)
+  t.equal(mux.near.moved, 1)
+  far.consume(1e9)
+  near.finish()
+  far.finish()
 })
