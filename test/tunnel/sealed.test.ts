@@ -665,14 +665,14 @@ test('a size that the kernel would cut is not used, nor once it begins to', asyn
 test('new keys while datagrams flow, every quarter of an hour', async (t) => {
   const { air, near, far, pass, send, texts } = await pair()
   const epochs = new Set<number>()
-  for (let minute = 0; minute < 35; minute++) {
+  for (let minute = 0; minute < 17; minute++) {
     air.seen.length = 0
     far.got.length = 0
     await pass(60_000, () => send('x'))
     for (const { bytes, from } of air.seen) if (from === A) epochs.add(bytes.readUInt16BE(2))
     t.equal(texts().length, 240, `minute ${minute}: nothing is lost`)
   }
-  t.same([...epochs], [0, 1, 2])
+  t.same([...epochs], [0, 1])
   t.same([near.room.drops, far.room.drops], [{}, {}])
 })
 

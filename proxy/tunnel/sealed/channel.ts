@@ -82,10 +82,6 @@ export class Channel implements RecordSink {
     return this.way.state === 'open' && !this.#sealer.isSpent
   }
 
-  get epoch(): number {
-    return this.#sealer.epoch
-  }
-
   /** Takes the datagram whole; false when it was dropped. Only while `isOpen`. */
   send(stream: number, payload: Buffer): boolean {
     const { length } = payload

@@ -22,8 +22,6 @@ export class Opener {
   drop: Drop = 'forged'
   /** The packet opened last is the newest so far. */
   isNewest = false
-  /** The epoch of the packet opened last. */
-  epoch = 0
 
   constructor(secret: Buffer) {
     this.#present = firstEpoch(secret)
@@ -49,7 +47,6 @@ export class Opener {
     }
     this.isNewest = number > this.#window.highest
     this.#window.take(number)
-    this.epoch = epoch.number
     if (epoch === this.#next) this.#advance()
     return plain
   }

@@ -1,6 +1,6 @@
 import { createCipheriv } from 'node:crypto'
 import { firstEpoch, IV_BYTES, LAST_EPOCH, nextEpoch, type Epoch } from './keys.ts'
-import { MAGIC, PACKET_HEADER_BYTES, SEAL_BYTES, TAG_BYTES } from './packet.ts'
+import { MAGIC, PACKET_HEADER_BYTES, SEAL_BYTES } from './packet.ts'
 
 /** New keys after so many packets: half of what RFC 9001 §6.6 allows for AES-GCM … */
 const REKEY_PACKETS = 2 ** 22
@@ -93,5 +93,3 @@ export function writeNonce(nonce: Buffer, iv: Buffer, header: Buffer): void {
   for (let i = 0; i < 4; i++) nonce[i] = iv[i]!
   for (let i = 4; i < IV_BYTES; i++) nonce[i] = iv[i]! ^ header[i + 4]!
 }
-
-export const LEAST_PACKET_BYTES = PACKET_HEADER_BYTES + TAG_BYTES
