@@ -38,7 +38,8 @@ export class Attempt implements StreamEvents {
   stream: Stream | undefined
   /** Where the stream's words go once this attempt has won. */
   onward: Carried | undefined
-  readonly #told: AttemptTold
+  /** Until it is told; a flow shall not keep the race it came from. */
+  #told: AttemptTold | undefined
   #dialling: AbortController | undefined
   #abandon: (() => void) | undefined
   #isSettled = false
@@ -49,7 +50,7 @@ export class Attempt implements StreamEvents {
   }
 
   start(request: FlowRequest, parts: AttemptParts): void {
-    const { node, id } = this.instance
+    const { node } = this.instance
     if (node === parts.self) return this.#dial(request, parts)
     const session = parts.peers.existing(node)
     if (session !== undefined) return this.#open(session, request)
@@ -73,7 +74,9 @@ export class Attempt implements StreamEvents {
   opened(): void {
     if (this.#isSettled) return this.stream?.reset()
     this.#isSettled = true
-    this.#told.opened()
+    const told = this.#told
+    this.#told = undefined
+    told?.opened()
   }
 
   refused(refusal: Refusal): void {
@@ -129,6 +132,8 @@ export class Attempt implements StreamEvents {
   #fail(refusal: Refusal, reason: string): void {
     if (this.#isSettled) return
     this.#isSettled = true
-    this.#told.failed(refusal, reason)
+    const told = this.#told
+    this.#told = undefined
+    told?.failed(refusal, reason)
   }
 }
