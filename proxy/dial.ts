@@ -65,10 +65,13 @@ export function dialInstance(endpoint: Endpoint, options: DialOptions, told: Dia
     told.connected(socket)
   }
   const onError = (error: NodeJS.ErrnoException): void => {
-    if (from !== undefined && (error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE')) {
+    const plain = host.startsWith('127.') ? '127.0.0.1' : host
+    if (from !== undefined && from !== plain && (error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE')) {
       settle()
       socket.destroy()
-      retry = dialInstance(endpoint, { timeoutMs, forbids, introduce }, told) // who calls is a courtesy, the call is not
+      // Who calls is a courtesy, the call is not. Bound as well: the system gives connections without an address of their own
+      // no port that is bound to any other.
+      retry = dialInstance(endpoint, { ...options, from: plain }, told)
       return
     }
     fail(REFUSAL_OF[error.code ?? ''] ?? 'unreachable', error.code ?? error.message)
