@@ -15,10 +15,10 @@ export function afterRead(task: () => void): void {
 }
 
 /** Hands a chunk over, then does what was asked for meanwhile. */
-export function read<T>(take: (chunk: Buffer) => T, chunk: Buffer): T {
+export function read(take: (chunk: Buffer) => void, chunk: Buffer): void {
   isReading = true
   try {
-    return take(chunk)
+    take(chunk)
   } finally {
     isReading = false
     if (due.length > 0) runDue()

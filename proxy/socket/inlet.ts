@@ -60,9 +60,14 @@ export class Inlet {
     else socket.pause() // `read` has started the handle
   }
 
+  /** `start` may come while it takes, and from what runs after that. */
   #got(chunk: Buffer): boolean {
-    this.#isReading = read(this.#take, chunk)
+    read(this.#deliver, chunk)
     return this.#isReading
+  }
+
+  readonly #deliver = (chunk: Buffer): void => {
+    this.#isReading = this.#take(chunk)
   }
 }
 
