@@ -4,7 +4,7 @@ import { Lifetime } from '../../src/kit/lifetime.ts'
 import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
 import type { ServiceEntry } from '../../src/model/change.ts'
 import type { ServiceId } from '../../src/model/ids.ts'
-import type { VipIndex } from '../../src/model/service.ts'
+import type { Service, VipIndex } from '../../src/model/service.ts'
 import type { Target } from '../../src/table/view.ts'
 import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
 import { resetSocket } from '../reset.ts'
@@ -17,13 +17,14 @@ import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Pro
  *                     └─ failed ◀ port taken, no right: told once, tried again
  *
  * One listener (TCP) or door (UDP) for each VIP and port of every service in the table, which holds only what this node uses. They are opened
- * in batches; `touch` puts one before the queue when its name is answered. Beyond `limit` only touched VIPs are opened.
+ * in batches; `touch` puts one before the queue when its name is answered. Beyond `limit` only touched VIPs are opened, and
+ * nothing is kept for the others.
  */
 
 export interface VipListenersOptions {
   mode: 'loopback' | 'host'
   range: VipRange
-  /** Listeners at most; each costs a descriptor. Larger: less is left for flows. */
+  /** Listeners at most; each costs a descriptor. Larger: less is left for flows, and 2.5 KB of memory each. */
   limit?: number
   /** How often a failed one is tried again. */
   retryMs?: number
@@ -32,9 +33,14 @@ export interface VipListenersOptions {
 /** Opened per turn of the event loop: about 3 ms. Larger: flows feel a big service arrive. */
 const BATCH = 64
 
+/** VIPs of numbered instances take no more of the limit than this: there are many, and few are called. */
+const NUMBERED_SHARE = 0.25
+
 interface Place {
   readonly key: string
   readonly vip: VipIndex
+  /** Its choice names no instance. */
+  readonly isOfAny: boolean
   readonly address: string
   readonly port: number
   readonly protocol: 'tcp' | 'udp'
@@ -62,7 +68,7 @@ export class VipListeners implements Interceptor {
 
   private constructor(life: Lifetime, options: VipListenersOptions, identify: Identify, parts: InterceptParts) {
     this.#life = life
-    this.#options = { limit: 16_384, retryMs: 5_000, ...options }
+    this.#options = { limit: 4_096, retryMs: 5_000, ...options }
     this.#identify = identify
     this.#parts = parts
   }
@@ -92,8 +98,8 @@ export class VipListeners implements Interceptor {
    * Called before a name is answered: its listeners are bound when this returns, hence before the answer leaves. Costs one
    * look-up when they are open already.
    */
-  touch({ vip }: Target): void {
-    for (const place of this.#byVip.get(vip) ?? []) {
+  touch({ vip, service }: Target): void {
+    for (const place of this.#byVip.get(vip) ?? this.#known(service, vip)) {
       if (isOpen(place)) continue
       this.#queue.delete(place)
       this.#listen(place)
@@ -119,38 +125,55 @@ export class VipListeners implements Interceptor {
 
   #follow(service: ServiceId, entry: ServiceEntry | undefined): void {
     if (this.#isClosed) return
-    const wanted = entry === undefined ? [] : this.#placesOf(entry)
+    const wanted = entry === undefined ? [] : this.#placesOf(entry.service)
     const keys = new Set(wanted.map(({ key }) => key))
     for (const key of this.#byService.get(service) ?? []) {
       const place = this.#places.get(key)
       if (!keys.has(key) && place?.service === service) this.#remove(place)
     }
-    if (keys.size === 0) this.#byService.delete(service)
-    else this.#byService.set(service, keys)
     for (const place of wanted) {
       const known = this.#places.get(place.key)
       if (known?.service === service) continue
       if (known !== undefined) this.#remove(known) // the VIP has a new owner
-      this.#places.set(place.key, place)
-      const sameVip = this.#byVip.get(place.vip)
-      if (sameVip === undefined) this.#byVip.set(place.vip, new Set([place]))
-      else sameVip.add(place)
-      if (this.#open + this.#queue.size < this.#options.limit) this.#enqueue(place)
+      const room = place.isOfAny ? this.#options.limit : this.#options.limit * NUMBERED_SHARE
+      if (this.#open + this.#queue.size < room) this.#enqueue(this.#add(place))
     }
+    const kept = new Set(Array.from(keys).filter((key) => this.#places.get(key)?.service === service))
+    if (kept.size === 0) this.#byService.delete(service)
+    else this.#byService.set(service, kept)
   }
 
-  #placesOf({ service }: ServiceEntry): Place[] {
+  /** A VIP that was beyond the limit, until now. */
+  #known(service: Service, wanted: VipIndex): Place[] {
+    if (this.#isClosed || this.#parts.table.entry(service.id) === undefined) return []
+    const places = this.#placesOf(service).filter(({ vip }) => vip === wanted)
+    const keys = this.#byService.get(service.id) ?? new Set()
+    for (const { key } of places) keys.add(key)
+    if (keys.size > 0) this.#byService.set(service.id, keys)
+    return places.map((place) => this.#add(place))
+  }
+
+  #add(place: Place): Place {
+    this.#places.set(place.key, place)
+    const sameVip = this.#byVip.get(place.vip)
+    if (sameVip === undefined) this.#byVip.set(place.vip, new Set([place]))
+    else sameVip.add(place)
+    return place
+  }
+
+  #placesOf(service: Service): Place[] {
     const { range } = this.#options
     const places: Place[] = []
-    for (const vip of Object.values(service.vips)) {
+    for (const [choice, vip] of Object.entries(service.vips)) {
       if (vip === undefined) continue
+      const isOfAny = choice.startsWith('any.')
       const v4 = holdsVip(range, vip) ? vipToIPv4(range, vip) : undefined
       for (const address of [v4, vipToIPv6(range, vip)]) {
         if (address === undefined) continue
         for (const { port, protocol } of service.ports) {
           if (protocol === 'udp' && this.#parts.onConversation === undefined) continue
           const key = `${address} ${port}/${protocol}`
-          places.push({ key, vip, address, port, protocol, service: service.id })
+          places.push({ key, vip, isOfAny, address, port, protocol, service: service.id })
         }
       }
     }

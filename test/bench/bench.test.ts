@@ -79,7 +79,7 @@ t.test('the highest rate that loses little', async (t) => {
       const lost = perSecond <= bound ? 0.001 : LOST_AT_MOST + 1 - bound / perSecond
       return { perSecond: perSecond * (1 - lost), lost }
     })
-    t.ok(found > bound * 0.9 && found <= bound, `${why}: ${found.toFixed(0)} of ${bound}`)
+    t.ok(found > bound * 0.85 && found <= bound, `${why}: ${found.toFixed(0)} of ${bound}`)
     t.ok(tries < 30, `${tries} tries`)
   }
   let isUnlucky = true
@@ -88,7 +88,7 @@ t.test('the highest rate that loses little', async (t) => {
     isUnlucky = false
     return { perSecond, lost }
   })
-  t.ok(again > 18_000, 'one unlucky second does not decide')
+  t.ok(again > 17_000, 'one unlucky second does not decide')
   t.equal(await highestRate(async (perSecond) => ({ perSecond, lost: 0.9 })), 0, 'nothing arrives well')
   t.equal(
     await highestRate(async (perSecond) => ({ perSecond: Math.min(perSecond, 30_000), lost: 0 })),

@@ -104,7 +104,9 @@ export class FastPathMachine implements AsyncDisposable {
     await until(async () => {
       const rows = await this.json<Array<{ state: string }>>('get', 'instances')
       return rows.filter(({ state }) => state === 'running').length === running
-    }, `${running} instances run`)
+    }, `${running} instances run`).catch((error: Error) => {
+      throw new Error([error.message, ...this.#agent.lines.slice(-30)].join('\n'), { cause: error.cause })
+    })
   }
 
   /** The IPv4 address of a name, which the agent now follows. */

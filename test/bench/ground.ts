@@ -85,6 +85,11 @@ export class Ground implements AsyncDisposable {
     return this.#life.use(Program.start(this.argv(side, told), { env: { ...env, [MARK]: this.dir } }))
   }
 
+  /** Takes over something else that runs, until the ground is left. */
+  use<T extends AsyncDisposable>(running: T): T {
+    return this.#life.use(running)
+  }
+
   /** Resolves when the program's side listens on the port. */
   async listening(program: Program, port: number, protocol: 'tcp' | 'udp' = 'tcp'): Promise<void> {
     await until(

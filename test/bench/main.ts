@@ -44,7 +44,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   })
 }
 
-const scenarios = await scenariosFor(values.only)
+const scenarios = scenariosFor(values.only)
 const wanted = new Set<Tool>(
   scenarios.flatMap(({ needs, lanes }) => [...needs, ...lanes.flatMap((lane) => lane.needs ?? [])]),
 )

@@ -99,7 +99,7 @@ t.test('a name that is answered is listened for before anything else happens', a
   const many = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${i}.pinned`, vip()]))
   const table = new LiteralTable()
   const { parts } = world(table)
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 10_000 }, () => NODE_CALLER, parts)
   table.set({ id: CART, ports: [port], vips: many })
   loopback.touch(table.target(CART, { instance: 1999, policy: 'pinned' }))
   t.equal(await answerAt(at(first + 1999), port), `${CART} 1999.pinned`)

@@ -1,7 +1,7 @@
 /*
  * The highest rate that loses less than 1 %: doubled until too much is lost, then halved between the two.
  *
- *     12 k ok ─▶ 24 k ok ─▶ 48 k lost ─▶ 36 k ok ─▶ 42 k lost ─▶ 39 k …
+ *     20 k ok ─▶ 40 k ok ─▶ 80 k lost ─▶ 60 k ok ─▶ 70 k lost ─▶ 65 k …
  *
  * A rate that loses too much is tried once more, because another process may have had the core.
  */
@@ -15,12 +15,12 @@ export interface Sent {
 export const LOST_AT_MOST = 0.01
 
 /** How near the two ends of the search must come, as a share. */
-const CLOSE = 0.06
+const CLOSE = 0.1
 
 /** Datagrams a second that arrive at the highest rate with little enough lost; 0 when even the first rate loses more. */
 export async function highestRate(
   send: (perSecond: number) => Promise<Sent>,
-  { first = 10_000, most = 1_000_000 }: { first?: number; most?: number } = {},
+  { first = 20_000, most = 1_000_000 }: { first?: number; most?: number } = {},
 ): Promise<number> {
   let arrived = 0
   let good = 0
