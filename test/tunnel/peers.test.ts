@@ -308,6 +308,43 @@ test('a peer that has restarted gets a new session, the old one ends at once', a
   t.equal(b.heard.length, 1)
 })
 
+test('a node is restarted for an upgrade: the old process finishes its flows beside the new one', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+  const a = mesh.node('c/a')
+  const elder = mesh.node('c/b', { drainMs: 20_000, reach })
+  const old = await flow(mesh, a, 'c/b')
+  elder.peers.drain()
+  await mesh.clock.advance(0)
+  const heir = mesh.node('c/b')
+  const young = await flow(mesh, a, 'c/b')
+  t.same(young.log, ['opened'])
+  t.equal(heir.heard.length, 1, 'new flows go to the new process')
+  t.equal([...a.peers.all()].length, 2)
+  t.same(old.log, ['opened'])
+  old.stream.write(Buffer.from('as before'))
+  await mesh.clock.advance(0)
+  t.equal(elder.heard[0]!.text(), 'as before')
+
+  // all carriers of the old session die: only the old process can bring another one
+  const theirs = mesh.wires[0]!
+  theirs.break()
+  await mesh.clock.advance(2_000)
+  elder.heard[0]!.stream.write(Buffer.from('still here'))
+  await mesh.clock.advance(2_000)
+  t.equal(old.text(), 'still here', 'and its flows outlive their carriers too')
+  t.same(young.log, ['opened'])
+
+  old.stream.end()
+  elder.heard[0]!.stream.end()
+  const closing = elder.peers[Symbol.asyncDispose]()
+  await mesh.clock.advance(3_000)
+  await closing
+  t.equal([...a.peers.all()].length, 1, 'the old session goes with its last flow')
+  t.same((await flow(mesh, a, 'c/b')).log, ['opened'])
+  t.equal(heir.heard.length, 2)
+})
+
 test('a session without streams gives its carriers back after a quarter of an hour', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')

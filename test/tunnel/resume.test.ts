@@ -3,6 +3,7 @@ import { test } from 'tap'
 import { FRAME } from '../../proxy/tunnel/frame.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/resume.ts'
 import { isMeshError } from '../../src/errors.ts'
+import { soak } from '../soak/soak.ts'
 import { told, TwoEnds, type FlowEnd, type Link, type SideName } from './two-ends.ts'
 
 const nat = fc.nat(0xffff)
@@ -121,7 +122,7 @@ test('whatever dies and moves at whatever byte: what is read is what was written
 test('RESUME on the wire', async (t) => {
   const one = { lost: [7], streams: [{ stream: 5, received: 65_536, hasEnd: true }] }
   const [payload] = encodeResume(one)
-  t.equal(payload!.toString('hex'), '00010001' + '0007' + '00000005' + '0001' + '000000010000')
+  t.equal(payload!.toString('hex'), '0001000100070000000500010000'.concat('00010000'))
   t.same(decodeResume(payload!), one)
   t.same(decodeResume(Buffer.concat([payload!, Buffer.from('from a later version')])), one)
   t.same(encodeResume({ lost: [], streams: [] }), [], 'nothing to tell')
@@ -270,4 +271,11 @@ test('a move resends little, and small streams next to nothing', async (t) => {
   far.consume(1e9)
   near.finish()
   far.finish()
+})
+
+test('over real sockets: paths are killed in every way while checked flows go both ways', async (t) => {
+  const report = await soak({ seconds: 3, seed: 5, flows: 30, outageMs: 500, flowBytes: 1_000_000 })
+  t.same(report.faults, [], `${report.megabytes} MB compared over ${report.flows} flows`)
+  t.ok(report.kills >= 2, `${report.kills} kills`)
+  t.ok(report.resumes + report.moved > 0, `${report.resumes} sessions resumed, ${report.moved} streams moved`)
 })
