@@ -1,6 +1,7 @@
 import { Relay } from '../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from './config.ts'
 import { openPrivateDirectory } from './identity/files.ts'
+import { egressOf } from './kit/egress.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import { openMetrics } from './metrics.ts'
@@ -74,10 +75,15 @@ export interface ClusterParts {
   version: string
   /** Needed at the first start only. */
   token?: string
+  /** HTTPS_PROXY and NO_PROXY count. */
+  environment?: Readonly<Record<string, string | undefined>>
 }
 
 /** A cluster and, on the same port, the relay for its nodes. */
-export function startCluster({ dir, config, version, token }: ClusterParts, log: Log): Promise<Role<Cluster>> {
+export function startCluster(
+  { dir, config, version, token, environment = {} }: ClusterParts,
+  log: Log,
+): Promise<Role<Cluster>> {
   return Lifetime.open(async (life) => {
     await openPrivateDirectory(dir)
     const metrics = openMetrics('cluster')
@@ -90,6 +96,7 @@ export function startCluster({ dir, config, version, token }: ClusterParts, log:
           listen: hostPort(listen),
           name: config.name,
           version,
+          egress: egressOf(environment),
           onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
           onRevoked: (nodes) => {
             for (const node of nodes) relay.cut(node)

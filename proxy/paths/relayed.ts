@@ -12,7 +12,7 @@ import { LISTEN, readFromRelay, refusalOf, TAKE, TO, type FromListener } from '.
 import type { Dialer, RawConnection } from './contract.ts'
 
 /** How this node proves itself to relays; asked anew for each connection, because certificates renew. */
-export type RelayCredentials = () => Pick<DialOptions, 'tls' | 'verify'>
+export type RelayCredentials = () => Pick<DialOptions, 'tls' | 'verify' | 'egress'>
 
 export interface RelayListenerOptions {
   /** `wss://host:port/relay`. */

@@ -18,14 +18,14 @@ const LOOK_MS = 10
 
 export async function linkUp(
   { life, clock, log, metrics, elder }: Ground,
-  { identity, url }: Member,
+  { identity, url, egress }: Member,
   { interests, follow }: Knowledge,
   revoke: (nodes: readonly NodeId[]) => void,
   work: Work,
 ): Promise<Uplink> {
   const uplink = life.use(
     Uplink.start(
-      { urls: [url], identity, facts: work.facts, worker: wishing(work, interests), onRevoked: revoke, clock },
+      { urls: [url], identity, egress, facts: work.facts, worker: wishing(work, interests), onRevoked: revoke, clock },
       log,
       metrics,
     ),

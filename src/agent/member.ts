@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { join } from 'node:path'
 import type { AgentConfig } from '../config.ts'
 import { MeshError } from '../errors.ts'
@@ -26,6 +27,8 @@ export interface Member {
   /** Where services are, on this node. */
   readonly vips: VipRange
   readonly own: OwnAddresses
+  /** The way out, when it is not straight. */
+  readonly egress: Agent | undefined
   readonly ops: Ops
   /** What `/readyz` shows; each part sets its own. */
   readonly claims: { uplink: boolean; resolver: boolean }
@@ -39,13 +42,14 @@ export interface MemberOptions {
   clock: Clock
   metrics: Metrics
   elder: ElderFacts | undefined
+  egress: Agent | undefined
 }
 
 /** Enrols, or finds the certificate from last time, and claims a prefix. */
 export async function becomeMember(life: Lifetime, options: MemberOptions): Promise<Member> {
-  const { dir, config, token, clock, metrics, elder } = options
+  const { dir, config, token, clock, metrics, elder, egress } = options
   const { identity, url } = await enrolNode(
-    { dir: join(dir, 'identity'), name: config.name, clock, ...(token === undefined ? {} : { token }) },
+    { dir: join(dir, 'identity'), name: config.name, clock, egress, ...(token === undefined ? {} : { token }) },
     life.signal,
   )
   const self = nodeOf(identity)
@@ -59,7 +63,7 @@ export async function becomeMember(life: Lifetime, options: MemberOptions): Prom
     : await claimPrefix(wanted, dir, shown)
   life.use(ops)
   const vips = isHost ? hostRange(config.prefix, identity) : loopback
-  return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), ops, claims }
+  return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), egress, ops, claims }
 }
 
 /** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */

@@ -3,7 +3,7 @@ import { Descriptors } from '../../proxy/descriptors.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { introduce } from '../../proxy/introduce.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
-import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
+import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
@@ -33,10 +33,6 @@ export interface Reach {
   readonly inbound: Inbound
   /** Takes connections that others dial. A successor calls it late, when it can serve them. */
   readonly listen: () => Promise<void>
-  /** A connection that a listener or a relay accepted. */
-  readonly take: (raw: RawConnection) => void
-  /** From here on sessions are made: a successor waits until the agent before has told its peers to begin none with it. */
-  readonly begin: () => void
   /** Takes no more. */
   readonly unlisten: () => Promise<void>
   readonly tunnelPort: () => number
@@ -82,26 +78,18 @@ export async function openReach(
   })
   const revoked = new Set<NodeId>()
   const direct = directDialer({ exclude: own.isVip })
-  const begun = Promise.withResolvers<void>()
-  const whenBegun = (dialer: Dialer): Dialer => ({
-    ...dialer,
-    dial: async (node, signal) => {
-      await begun.promise
-      return dialer.dial(node, signal)
-    },
-  })
-  if (elder === undefined) begun.resolve()
   const wanted = hostPort(config.listen)
   const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
   const sealed = await openSealed(ground, member, at)
   const peers = life.use(
     openPeers({
       self,
-      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })].map(whenBegun),
+      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(member) })],
       secure: secureWith(identity, revoked, direct, life),
       accept: inbound.take,
       reach: (node) => table.node(node),
       sealed,
+      isBeside: elder !== undefined,
       clock,
       log,
       metrics,
@@ -110,7 +98,6 @@ export async function openReach(
   )
   const whereabouts = Whereabouts.start(life, { table, peers, clock })
   let listener: DirectListener | undefined
-  const take = (raw: RawConnection) => void begun.promise.then(() => peers.incoming(raw))
   const tunnelPort = () => at.port
   return {
     peers,
@@ -118,11 +105,9 @@ export async function openReach(
     descriptors,
     listen: async () => {
       const shared = { ...at, isBeside: elder !== undefined }
-      listener = await DirectListener.start(shared, take, log)
+      listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
       at.port = listener.port
     },
-    take,
-    begin: () => begun.resolve(),
     unlisten: async () => listener?.[Symbol.asyncDispose](),
     tunnelPort,
     whereabouts,
@@ -141,15 +126,15 @@ export async function openReach(
 /** Keeps this node reachable through its cluster's relay. */
 export async function listenAtRelay(
   { life, clock, log }: Ground,
-  { identity, url }: Member,
-  { take }: Reach,
+  member: Member,
+  { peers }: Reach,
 ): Promise<RelayListener> {
   return life.use(
     await RelayListener.start(
       {
-        url: `${url.replace(/^http/, 'ws')}/relay`,
-        credentials: () => clusterCredentials(identity),
-        onConnection: take,
+        url: `${member.url.replace(/^http/, 'ws')}/relay`,
+        credentials: () => clusterCredentials(member),
+        onConnection: (raw) => peers.incoming(raw),
         clock,
       },
       log,
@@ -158,9 +143,9 @@ export async function listenAtRelay(
 }
 
 /** How the node proves itself to the relay, which is its cluster's or another's. */
-function clusterCredentials(identity: Identity): ReturnType<RelayCredentials> {
+function clusterCredentials({ identity, egress }: Member): ReturnType<RelayCredentials> {
   const isCluster = ({ role, mesh }: Identity['principal']) => role === 'cluster' && mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster) }
+  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster), egress }
 }
 
 /** TLS on every path, and no node whose certificate was revoked. */

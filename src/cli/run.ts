@@ -111,6 +111,7 @@ export function runCommands(program: Command, context: () => Context): void {
             dir: folders(context().state).cluster,
             config: config.cluster,
             version: context().version,
+            environment: context().environment,
             ...present({ token }),
           },
           logger,

@@ -1,4 +1,4 @@
-import { request } from 'node:https'
+import { request, type Agent } from 'node:https'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { ERRORS, MeshError, type ErrorCode } from '../errors.ts'
@@ -19,6 +19,8 @@ export interface EnrolOptions {
   /** Where key and certificate are kept. */
   dir: string
   clock?: Clock
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
 }
 
 export interface Enrolled {
@@ -38,11 +40,11 @@ const answer = Compile(Type.Object({ chain: Type.String({ maxLength: 32_768 }) }
  * @throws MeshError TOKEN_INVALID, TOKEN_REFUSED, CERTIFICATE_REFUSED, NOT_RUNNING
  */
 export async function enrol(options: EnrolOptions, signal: AbortSignal): Promise<Enrolled> {
-  const { role, name, dir, clock = systemClock } = options
+  const { role, name, dir, clock = systemClock, egress } = options
   const token = parseToken(options.token)
   if (token.role !== role) throw new MeshError('TOKEN_REFUSED', { reason: `this is a token for a ${token.role}` })
   const url = token.url.replace(/^wss:/, 'https:')
-  const ca = await fetchCa(url, token.fingerprint, signal)
+  const ca = await fetchCa(url, token.fingerprint, signal, egress)
   // who we are is the issuer's to say; the request only proves the key
   const placeholder: Principal = { role: 'cluster', mesh: meshOf(ca), cluster: name ?? 'joining' }
   const { keyPem, csrPem } = await createRequest(placeholder)
@@ -50,7 +52,7 @@ export async function enrol(options: EnrolOptions, signal: AbortSignal): Promise
   const answered = await post(
     new URL('/enrol', url),
     { token: options.token.trim(), csr: csrPem, ...(role === 'node' ? { name } : {}) },
-    clientOptions({ ca }, (principal) => principal.role === issuer),
+    { ...clientOptions({ ca }, (principal) => principal.role === issuer), agent: egress ?? false },
     AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
   )
   return { identity: await HeldIdentity.save(dir, { keyPem, chain: answered.chain, ca }, clock), url }
@@ -59,7 +61,7 @@ export async function enrol(options: EnrolOptions, signal: AbortSignal): Promise
 async function post(
   url: URL,
   body: object,
-  tls: ReturnType<typeof clientOptions>,
+  tls: ReturnType<typeof clientOptions> & { agent: Agent | false },
   signal: AbortSignal,
 ): Promise<{ chain: string }> {
   const payload = JSON.stringify(body)
@@ -70,7 +72,6 @@ async function post(
       {
         ...tls,
         method: 'POST',
-        agent: false,
         signal,
         headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
       },

@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
-import { connect, type ConnectionOptions, type DetailedPeerCertificate, type Server, type TlsOptions } from 'node:tls'
+import { request, type Agent } from 'node:https'
+import type { ConnectionOptions, DetailedPeerCertificate, Server, TlsOptions } from 'node:tls'
 import { TLSSocket } from 'node:tls'
 import type { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
@@ -99,24 +100,23 @@ export function verifyServer(expected: (principal: Principal) => boolean) {
  * join token.
  * @throws MeshError NOT_RUNNING, TOKEN_REFUSED
  */
-export async function fetchCa(url: string, fingerprint: string, signal: AbortSignal): Promise<string> {
-  const { hostname, port } = new URL(url)
-  const host = hostname.replace(/^\[(.*)\]$/, '$1')
+export async function fetchCa(url: string, fingerprint: string, signal: AbortSignal, egress?: Agent): Promise<string> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
   const chain = await new Promise<X509Certificate[]>((resolve, reject) => {
-    const fail = (cause: unknown) => {
-      socket.destroy()
-      reject(new MeshError('NOT_RUNNING', { address: url }, { cause }))
-    }
-    // nothing is sent and nothing but the certificates is read, so there is nothing to protect yet
-    const socket = connect({ host, port: Number(port || 443), rejectUnauthorized: false, minVersion: 'TLSv1.3' })
-    socket.on('error', fail)
-    limit.addEventListener('abort', () => fail(limit.reason), { once: true })
-    socket.once('secureConnect', () => {
-      resolve(presented(socket.getPeerCertificate(true)))
-      socket.destroy()
+    // nothing is said and nothing but the certificates is read, so there is nothing to protect yet
+    const asking = request(url, {
+      path: '/healthz',
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.3',
+      agent: egress ?? false,
+      signal: limit,
     })
-    if (limit.aborted) fail(limit.reason)
+    asking.on('error', (cause) => reject(new MeshError('NOT_RUNNING', { address: url }, { cause })))
+    asking.on('response', ({ socket }) => {
+      resolve(presented((socket as TLSSocket).getPeerCertificate(true)))
+      asking.destroy()
+    })
+    asking.end()
   })
   const found = chain.find((certificate) => fingerprintOf(certificate.toString()) === fingerprint)
   if (found === undefined)

@@ -8,7 +8,7 @@ export interface Listening extends Pick<EventEmitter, 'on' | 'off'> {
 /** A `close` costs some 15 µs; what arrives at those that wait for theirs in the same turn would be lost. */
 const CLOSED_PER_TURN = 16
 /** A listener that is never quiet for a turn is closed after so many. */
-const TURNS = 2_000
+const TURNS = 5_000
 
 /**
  * Closes listeners without losing who waits at them. Closing resets what the kernel has queued and nobody has accepted; with

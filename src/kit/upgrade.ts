@@ -24,7 +24,7 @@ export function dialUpgrade(address: string, dial: DialOptions, signal: AbortSig
   const asking = request(address.replace(/^ws/, 'http'), {
     ...dial.tls,
     minVersion: 'TLSv1.3',
-    agent: false,
+    agent: dial.egress ?? false,
     signal: limit,
     headers: { ...dial.headers, connection: 'Upgrade', upgrade: PROTOCOL },
   })

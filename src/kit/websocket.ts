@@ -1,4 +1,5 @@
 import { type IncomingMessage } from 'node:http'
+import type { Agent } from 'node:https'
 import type { ConnectionOptions } from 'node:tls'
 import { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
@@ -27,6 +28,8 @@ const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as c
 export interface DialOptions {
   tls: Pick<ConnectionOptions, 'ca' | 'cert' | 'key' | 'secureContext' | 'checkServerIdentity' | 'servername'>
   headers?: Record<string, string>
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
   timeoutMs?: number
   /** Checks the other side's certificate once the handshake is done; throwing ends the connection. */
   verify?: (socket: IncomingMessage['socket']) => void
@@ -71,6 +74,7 @@ function open<T>(url: string, dial: DialOptions, wrap: (webSocket: WebSocket) =>
       minVersion: 'TLSv1.3',
       handshakeTimeout: dial.timeoutMs ?? 5_000,
       headers: dial.headers ?? {},
+      ...(dial.egress === undefined ? {} : { agent: dial.egress }),
     })
     const giveUp = (cause: unknown) => {
       signal.removeEventListener('abort', aborted)

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { connect } from 'node:tls'
 import fc from 'fast-check'
@@ -17,10 +18,15 @@ import type { HeldIdentity } from '../../src/identity/held.ts'
 import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
 import { nodeIdOf } from '../../src/identity/principal.ts'
 import { serverOptions } from '../../src/identity/tls.ts'
+import { egressOf } from '../../src/kit/egress.ts'
 import { silentLog } from '../../src/kit/log.ts'
+import { dialUpgrade } from '../../src/kit/upgrade.ts'
 import { dialBytes, dialText, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
 import { streamContract } from '../contracts/stream.ts'
 import { TestMesh } from '../identity/mesh.ts'
+import { Program } from '../lab/program.ts'
+import { freePort } from '../machine.ts'
+import { until } from '../proxy/world.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
 await using mesh = await TestMesh.create()
@@ -30,6 +36,7 @@ const n1 = await mesh.node(edge, 'n1')
 const n2 = await mesh.node(edge, 'n2')
 const n3 = await mesh.node(core, 'n3')
 const forever = new AbortController().signal
+const HTTP_PROXY = join(import.meta.dirname, '../lab/http-proxy.ts')
 const MARKER = 'the combination is 4711'
 
 const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
@@ -141,6 +148,32 @@ t.test('legs of both kinds meet; where nobody knows the plain upgrade, both are 
   framed.dialled.write(MARKER)
   t.equal((await arrive(framed.taken, MARKER.length)).toString(), MARKER, 'both WebSockets')
   framed.dialled.destroy()
+})
+
+t.test('a node whose only way out is an HTTP proxy', async (t) => {
+  await using site = await RelaySite.start(core)
+  const port = await freePort()
+  const program = Program.start([process.execPath, HTTP_PROXY, '127.0.0.1', String(port)])
+  await using _proxy = program
+  const inside = egressOf({ HTTPS_PROXY: `http://127.0.0.1:${port}` })
+  const through = (node: HeldIdentity) => () => ({ ...credentialsOf(node)(), egress: inside })
+  await until(() => program.lines.includes('ready'))
+
+  const channel = await dialText(`${site.url}?listen`, through(n2)(), forever)
+  const nonce = nonceAt(channel)
+  const dialling = relayedDialer({ credentials: through(n1) }).dial(reach(n2, site.url), forever)
+  const taken = await dialUpgrade(`${site.url}?take=${await nonce}`, through(n2)(), forever)
+  const { stream: dialled } = await dialling
+  dialled.write(MARKER)
+  t.equal((await arrive(taken, MARKER.length)).toString(), MARKER, 'control channel and both legs go through it')
+  dialled.destroy()
+  channel.close()
+
+  await program.stop()
+  await t.rejects(dialText(`${site.url}?listen`, through(n2)(), forever), { code: 'NOT_RUNNING' }, 'and nowhere else')
+  t.equal(egressOf({}), undefined, 'straight out where none is named')
+  const except = egressOf({ https_proxy: `http://127.0.0.1:${port}`, no_proxy: '127.0.0.1' })
+  ;(await dialText(`${site.url}?listen`, { ...credentialsOf(n2)(), egress: except }, forever)).close()
 })
 
 t.test('an end: everything before it arrives, and both legs go', async (t) => {

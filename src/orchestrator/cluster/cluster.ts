@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { MeshError } from '../../errors.ts'
 import { fingerprintOf } from '../../identity/authority.ts'
 import type { HeldIdentity } from '../../identity/held.ts'
@@ -34,6 +35,8 @@ export interface ClusterOptions {
   name?: string
   /** `https://…` of the root, when it has moved since this cluster joined. */
   rootUrl?: string
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
   /** What nodes and relayed agents dial, when it is not the listen address. */
   publicUrl?: string
   /** Takes `/relay` upgrades of nodes of the mesh (any cluster's, not revoked); absent: there is no relay here. */
@@ -204,6 +207,7 @@ export class Cluster implements AsyncDisposable {
       const root: RootLink = life.use(
         RootLink.start({
           rootUrl,
+          egress: options.egress,
           url,
           version,
           identity,

@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { join } from 'node:path'
 import { MeshError } from '../../errors.ts'
 import { enrol } from '../../identity/enrol.ts'
@@ -9,11 +10,12 @@ export interface MembershipOptions {
   dir: string
   token?: string
   rootUrl?: string
+  egress?: Agent | undefined
 }
 
 /** Who this cluster is: as saved, or newly joined with the token. */
 export async function openIdentity(
-  { dir, token, rootUrl }: MembershipOptions,
+  { dir, token, rootUrl, egress }: MembershipOptions,
   books: Books,
   clock: Clock,
   signal: AbortSignal,
@@ -38,7 +40,7 @@ export async function openIdentity(
       remedy: 'hedgerow token create --role cluster',
     })
   }
-  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock }, signal)
+  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock, egress }, signal)
   facts.put('root-url', url)
   return { identity, rootUrl: rootUrl ?? url }
 }

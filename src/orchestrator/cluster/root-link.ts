@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { clientOptions, verifyServer } from '../../identity/tls.ts'
 import type { HeldIdentity } from '../../identity/held.ts'
 import type { Principal } from '../../identity/contract.ts'
@@ -20,6 +21,8 @@ import type { Publisher } from './publisher.ts'
 export interface RootLinkParts {
   /** `https://host:port` of the root. */
   rootUrl: string
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
   url: string
   version: string
   identity: HeldIdentity
@@ -60,7 +63,11 @@ export class RootLink implements AsyncDisposable {
     this.#link = DialledLink.start(
       {
         dial: (signal) =>
-          dialText(url, { tls: clientOptions(identity, expected), verify: verifyServer(expected) }, signal),
+          dialText(
+            url,
+            { tls: clientOptions(identity, expected), verify: verifyServer(expected), egress: parts.egress },
+            signal,
+          ),
         sides: {
           speaks: clusterToRoot,
           hears: rootToCluster,

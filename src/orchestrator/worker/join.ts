@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { join } from 'node:path'
 import { MeshError } from '../../errors.ts'
 import { enrol } from '../../identity/enrol.ts'
@@ -12,6 +13,7 @@ export interface NodeOptions {
   /** Needed at first start, and after the node was away for longer than its certificate lives. */
   token?: string
   clock?: Clock
+  egress?: Agent | undefined
 }
 
 const URL_FILE = 'cluster-url'
@@ -24,7 +26,7 @@ export async function enrolNode(
   options: NodeOptions,
   signal: AbortSignal,
 ): Promise<{ identity: HeldIdentity; url: string }> {
-  const { dir, name, token, clock = systemClock } = options
+  const { dir, name, token, clock = systemClock, egress } = options
   const saved = await HeldIdentity.open(dir, clock)
   const url = await readIfThere(join(dir, URL_FILE))
   if (saved !== undefined && url !== undefined && !saved.isExpired) return { identity: saved, url: url.trim() }
@@ -38,7 +40,7 @@ export async function enrolNode(
       : new MeshError('TOKEN_INVALID', { reason: 'the first start of a node needs a join token', remedy: REMEDY })
   }
   await openPrivateDirectory(dir)
-  const joined = await enrol({ token, role: 'node', name, dir, clock }, signal)
+  const joined = await enrol({ token, role: 'node', name, dir, clock, egress }, signal)
   await replace(join(dir, URL_FILE), `${joined.url}\n`)
   return joined
 }

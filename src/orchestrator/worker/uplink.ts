@@ -1,3 +1,4 @@
+import type { Agent } from 'node:https'
 import { isMeshError } from '../../errors.ts'
 import type { Identity, Principal } from '../../identity/contract.ts'
 import { clientOptions, verifyServer } from '../../identity/tls.ts'
@@ -37,6 +38,8 @@ export interface RenewingIdentity extends Identity {
 export interface UplinkOptions {
   /** `https://host:port` of the cluster; of several, each is tried in turn. */
   urls: readonly string[]
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
   identity: RenewingIdentity
   facts: () => NodeFacts
   worker: UplinkWorker
@@ -87,7 +90,8 @@ export class Uplink implements AsyncDisposable {
         dial: (signal) => {
           const url = options.urls[this.#tried++ % options.urls.length] ?? ''
           const tls = clientOptions(identity, expected)
-          return dialText(`${url.replace(/^http/, 'ws')}/link`, { tls, verify: verifyServer(expected) }, signal)
+          const dial = { tls, verify: verifyServer(expected), egress: options.egress }
+          return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
         },
         sides: {
           speaks: nodeToCluster,
