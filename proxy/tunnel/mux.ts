@@ -62,6 +62,7 @@ export class Mux implements FrameUser {
   #lost: number[] = []
   /** We go away: no new streams either way. */
   isDraining = false
+  #drainedAt = 0
   /** The peer goes away. */
   isPeerDraining = false
   /** Streams that went on after all carriers had died, and that changed carriers. */
@@ -135,6 +136,7 @@ export class Mux implements FrameUser {
   drain(): void {
     if (this.isDraining) return
     this.isDraining = true
+    this.#drainedAt = this.#options.now()
     for (const carrier of this.carriers) carrier.outbox.control(FRAME.DRAIN, 0, Buffer.of(1))
   }
 
@@ -324,7 +326,8 @@ export class Mux implements FrameUser {
   }
 
   #whyNot(): Refusal | undefined {
-    if (this.isDraining) return 'draining'
+    // what was on its way when the peer had not read our DRAIN yet is no less welcome than what came before
+    if (this.isDraining && this.#options.now() - this.#drainedAt > LATE_OPEN_MS) return 'draining'
     if (this.shares.isCrowded) return 'overloaded'
     return this.#admission.whyNot({ streams: this.shares.theirs, pending: this.#pending.size }, this.#options.now())
   }
@@ -369,6 +372,9 @@ export class Mux implements FrameUser {
     return id
   }
 }
+
+/** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
+const LATE_OPEN_MS = 1_000
 
 const NO_EVENTS: StreamEvents = {
   opened: () => undefined,

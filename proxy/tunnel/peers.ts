@@ -29,6 +29,8 @@ export interface PeersOptions {
   reach?: (node: NodeId) => NodeReach | undefined
   /** Datagrams straight over UDP; without it they go as frames. */
   sealed?: SealedRoom | undefined
+  /** This process takes over from another one of the node, which runs still. */
+  isBeside?: boolean
   limits?: Partial<TunnelLimits>
   clock?: Clock
   log?: Log
@@ -109,7 +111,10 @@ class AllPeers implements TunnelPeers {
       clock: this.#clock,
       meters: this.#meters,
       windowBytes: this.#limits.windowBytes,
-      features: options.sealed === undefined ? FEATURE.resume : FEATURE.resume | FEATURE.sealed,
+      features:
+        FEATURE.resume |
+        (options.sealed === undefined ? 0 : FEATURE.sealed) |
+        (options.isBeside === true ? FEATURE.beside : 0),
       closing: this.#life.signal,
       know: (node) => this.#know(node),
       join: (known, joining) => this.#join(known, joining),

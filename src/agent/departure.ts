@@ -55,9 +55,6 @@ export interface DepartureParts {
 const SUCCESSION_MS = 60_000
 /** Connections taken just before the listeners closed may still be looking for their instance (DESIGN §4: 3 s). */
 const SETTLE_MS = 3_000
-const OPENING_LOOK_MS = 2
-/** Until peers have read the DRAIN: it may stand behind data in the buffers of a carrier. */
-const HEARD_MS = { least: 20, most: 1_000 }
 const LOOK_MS = 20
 
 export class Departure implements Deeds {
@@ -204,21 +201,15 @@ export class Departure implements Deeds {
     ])
   }
 
-  /**
-   * When every connection that was taken has found its instance or failed, the peers are told to open no more streams here.
-   * A successor greets them after that: they would take it for a restart, and cut what is open.
-   */
+  /** When every connection that was taken has found its instance or failed, the peers are told to open no more streams here. */
   async #sayGoodbye(): Promise<void> {
     const { clock } = this.#parts.ground
     const { book } = this.#parts.flows
     const { peers } = this.#parts.reach
     const until = clock.now() + SETTLE_MS
     while (book.flows().some(({ instance }) => instance === undefined) && clock.now() < until)
-      await clock.sleep(OPENING_LOOK_MS)
-    const rttMs = Math.max(0, ...Array.from(peers.all(), (session) => session.rttMs ?? 0))
-    const hasPeers = !Iterator.from(peers.all()).next().done
+      await clock.sleep(LOOK_MS)
     peers.drain()
-    if (hasPeers) await clock.sleep(Math.min(Math.max(HEARD_MS.least, 3 * rttMs), HEARD_MS.most))
   }
 
   #flowsOpen(): number {

@@ -84,7 +84,7 @@ export async function openReach(
   const peers = life.use(
     openPeers({
       self,
-      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(member) })],
+      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })],
       secure: secureWith(identity, revoked, direct, life),
       accept: inbound.take,
       reach: (node) => table.node(node),
@@ -126,14 +126,14 @@ export async function openReach(
 /** Keeps this node reachable through its cluster's relay. */
 export async function listenAtRelay(
   { life, clock, log }: Ground,
-  member: Member,
+  { identity, url }: Member,
   { peers }: Reach,
 ): Promise<RelayListener> {
   return life.use(
     await RelayListener.start(
       {
-        url: `${member.url.replace(/^http/, 'ws')}/relay`,
-        credentials: () => clusterCredentials(member),
+        url: `${url.replace(/^http/, 'ws')}/relay`,
+        credentials: () => clusterCredentials(identity),
         onConnection: (raw) => peers.incoming(raw),
         clock,
       },
@@ -143,9 +143,9 @@ export async function listenAtRelay(
 }
 
 /** How the node proves itself to the relay, which is its cluster's or another's. */
-function clusterCredentials({ identity, egress }: Member): ReturnType<RelayCredentials> {
+function clusterCredentials(identity: Identity): ReturnType<RelayCredentials> {
   const isCluster = ({ role, mesh }: Identity['principal']) => role === 'cluster' && mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster), egress }
+  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster) }
 }
 
 /** TLS on every path, and no node whose certificate was revoked. */

@@ -12,14 +12,12 @@ import { sla } from './mesh.ts'
 
 /**
  * Agents are replaced while programs call: `m0` runs root, cluster and node n0, `m1` node n1, all real processes on loopback.
- * An echo service runs once on each node; the client is on n1, so half of its flows stay there and half cross the tunnel.
+ * An echo service runs on each node. Of the calls, some stay on n1, some leave it, and some come in from n0.
  */
 
-const NAME = 'shop.acme.echo.prod.any.rr.local'
-const HERE = 'shop.acme.echo.prod.0.instance.local'
 const ECHO =
   "require('net').createServer({allowHalfOpen:true},s=>s.on('error',()=>{}).pipe(s)).listen(process.env.PORT,process.env.HOST)"
-const EVERY_MS = 5
+const EVERY_MS = 20
 
 t.setTimeout(170_000)
 const machines = await Machines.make()
@@ -43,6 +41,12 @@ AGENT.push('--prefix', '127.192.0.0/12', ...common)
 
 let up = (await machines.start('m0', ...UP)).program
 writeFileSync(machines.path('token'), (await machines.json<{ token: string }>('m0', 'token', 'create')).token)
+/** Started by the agent before them, so nobody else ends them. */
+const respawned = new Set<number>()
+t.teardown(async () => {
+  for (const pid of respawned) if (isAlive(pid)) process.kill(pid, 'SIGINT')
+  await eventually(async () => ![...respawned].some(isAlive), 'they have ended')
+})
 let agent = (await machines.start('m1', ...AGENT)).program
 const service = (node: string, name: string) => ({
   microservice_name: name,
@@ -70,10 +74,13 @@ const instances = async () =>
 const running = async () => (await instances()).filter(({ state }) => state === 'running').length === 2
 await eventually(running, 'both instances run')
 const status = (machine = 'm1') => machines.json<{ agent: StatusReport }>(machine, 'status').then(({ agent }) => agent)
-const addressOf = async (name: string) =>
-  (await machines.json<ResolveReport>('m1', 'resolve', `shop.acme.${name}.prod.any.rr.local`)).ipv4
-const near = await addressOf('near')
-const far = await addressOf('far')
+const addressOf = async (machine: string, name: string) =>
+  (await machines.json<ResolveReport>(machine, 'resolve', `shop.acme.${name}.prod.any.rr.local`)).ipv4
+const near = await addressOf('m1', 'near')
+const far = await addressOf('m1', 'far')
+/** From the other node: its calls to n1. */
+const inward = await addressOf('m0', 'near')
+const CALLED = { near, far, inward }
 
 t.test('SIGTERM, and the next started right behind it', async (t) => {
   await unnoticed(t, async () => {
@@ -93,40 +100,74 @@ t.test('the next started first, with --take-over; SIGTERM to the old one then ch
   })
 })
 
+t.test('hedgerow restart: the agent starts its successor itself', async (t) => {
+  await unnoticed(t, async () => {
+    const old = agent
+    const now = await machines.json<StatusReport>('m1', 'restart')
+    t.not(now.pid, old.pid)
+    respawned.add(now.pid)
+    return old
+  })
+})
+
+t.test('a successor that is lost half way: the agent takes everything back', async (t) => {
+  const before = await status()
+  const load = Load.start('near', near)
+  const socket = await announceTo(servingSocket(machines.path('m1', 'agent')))
+  const heard: string[] = []
+  socket.setEncoding('utf8').on('data', (text: string) => heard.push(text))
+  socket.write('{"step":"release"}\n')
+  await eventually(async () => heard.join('').includes('{"done":"release"}'), 'it has released')
+  await pause(200)
+  socket.destroy()
+  await pause(500)
+  const { sent, lost } = await load.stop()
+  t.same(lost, [], `${sent} connections, none lost`)
+  const now = await status()
+  t.match(now, { pid: before.pid, instancesHere: 1 })
+  await eventually(async () => (await status()).controlLink === 'up', 'its link is up')
+  await eventually(running, 'both instances run')
+  t.equal(await starts(), 1, 'the instance is the process it was')
+})
+
 /** Load before, while and after an agent is replaced: no connection, no name, no byte is lost, no instance is touched. */
 async function unnoticed(t: Test, replace: () => Promise<Program>): Promise<void> {
   const before = await instances()
-  const long = [near, far].flatMap((host) => [LongFlow.start(host), LongFlow.start(host)])
-  const loads = [near, far].map((host) => Load.start(host))
+  const long = Object.values(CALLED).flatMap((host) => [LongFlow.start(host), LongFlow.start(host)])
+  const loads = Object.entries(CALLED).map(([name, host]) => Load.start(name, host))
   const names = Names.start((await status()).resolver)
   await pause(300)
   const old = await replace()
   await pause(500)
   for (const flow of long) t.equal(flow.ended, undefined, 'a long flow is open')
   const now = await status()
-  t.equal(now.pid, agent.pid, 'the new process answers')
-  t.match(now.draining, [{ pid: old.pid, flowsOpen: long.length }], 'the old one is listed, with the flows it has left')
+  t.not(now.pid, old.pid, 'the new process answers')
+  t.match(now.draining, [{ pid: old.pid }], 'the old one is listed, with the flows it has left')
   const flows = await machines.json<FlowReport[]>('m1', 'flows')
   t.ok(flows.filter(({ ended, bytesSent }) => ended === undefined && bytesSent > 0).length >= long.length)
   t.equal(old.exit, undefined, 'it waits for them')
-  for (const [at, load] of loads.entries()) {
+  for (const load of loads) {
     const { sent, lost, slowestMs } = await load.stop()
-    t.comment(`${['near', 'far'][at]}: ${sent} connections, ${lost.length} lost, slowest ${Math.round(slowestMs)} ms`)
-    t.same(lost, [], `${sent} connections, none lost`)
+    t.comment(`${load.name}: ${sent} connections, ${lost.length} lost, slowest ${Math.round(slowestMs)} ms`)
+    t.same(lost, [], `${load.name}: ${sent} connections, none lost`)
   }
   const { asked, failed, slowestMs } = await names.stop()
   t.comment(`${asked} names asked, ${failed.length} failed, slowest ${Math.round(slowestMs)} ms`)
   t.same(failed, [], `${asked} questions, all answered`)
   for (const flow of long) {
     const { sent, same } = await flow.stop()
-    t.comment(`long flow: ${(sent / 2 ** 20).toFixed(1)} MiB`)
     t.ok(same && sent > 100_000, `${sent} bytes went and came back exact`)
   }
   t.equal(await old.exited, 'code 0', 'the old process ends when its flows have')
   t.same(await instances(), before, 'no instance was restarted or placed again')
-  const log = await machines.run('m0', 'logs', 'shop.acme.near.prod.0')
-  t.equal(log.stdout.match(/hedgerow: started/g)?.length, 1, 'the instance is the process it was')
+  t.equal(await starts(), 1, 'the instance is the process it was')
   await eventually(async () => (await status()).draining.length === 0, 'nobody drains any more')
+}
+
+/** How often the instance on n1 was started, as its log says. */
+async function starts(): Promise<number> {
+  const { stdout } = await machines.run('m0', 'logs', 'shop.acme.near.prod.0')
+  return stdout.match(/hedgerow: started/g)?.length ?? 0
 }
 
 /** A new connection every few milliseconds: says something, hears it back, and ends in peace. */
@@ -137,15 +178,18 @@ class Load {
   #sent = 0
   #slowestMs = 0
 
-  private constructor(host: string) {
+  readonly name: string
+
+  private constructor(name: string, host: string) {
+    this.name = name
     this.#timer = setInterval(() => {
       const done = this.#one(host).finally(() => this.#open.delete(done))
       this.#open.add(done)
     }, EVERY_MS)
   }
 
-  static start(host: string): Load {
-    return new Load(host)
+  static start(name: string, host: string): Load {
+    return new Load(name, host)
   }
 
   async stop() {
@@ -244,6 +288,14 @@ class Names {
       this.#slowestMs = Math.max(this.#slowestMs, performance.now() - startedAt)
       await pause(EVERY_MS)
     }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
   }
 }
 
