@@ -1,5 +1,4 @@
 import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Instance, InstanceState } from '../../src/model/instance.ts'
 import { admit } from '../admit.ts'
 import { connect } from '../connect.ts'
 import { callerText, type Conversation, type ConversationWish, type Datagrams, nameOf } from '../flow.ts'
@@ -7,8 +6,8 @@ import type { FlowEnd, OpenFlow } from '../flow-book.ts'
 import { countTries, END, leave, type OutboundParts, triesText } from '../outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
 import { whyLost } from '../why-lost.ts'
+import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
-import { DatagramJoint } from './joint.ts'
 import { Shunned } from './shunned.ts'
 
 /*
@@ -247,127 +246,4 @@ async function carry(
   const { end, far } = flow.joint
   if (end === 'far-reset') shunned.add(connected.attempt.instance, { isMute: far.datagrams === 0 })
   return ended(END[end], '')
-}
-
-const OVER = 'the flow is over'
-
-class DatagramFlow implements Datagrams {
-  readonly conversation: Conversation
-  readonly joint: DatagramJoint
-  readonly ended: Promise<void>
-  /** When it was seen to carry something, as exact as the sweep. */
-  lastAt: number
-  /** Set once it is refused: until then it only drops. */
-  restUntil: number | undefined
-  readonly #parts: OutboundParts
-  readonly #gone = new AbortController()
-  #held: Held | undefined
-  #dropping: 'refused' | 'over' | undefined
-  #instance: Instance | undefined
-  #seen = 0
-  readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
-
-  constructor(conversation: Conversation, held: Held, parts: OutboundParts) {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.conversation = conversation
-    this.lastAt = conversation.startedAt
-    this.ended = promise
-    this.#held = held
-    this.#parts = parts
-    this.joint = new DatagramJoint(() => {
-      this.#gone.abort(OVER)
-      resolve()
-    })
-    this.joint.near.stream = clientStream(conversation)
-  }
-
-  /** Aborts when nobody waits for an instance any more. */
-  get gone(): AbortSignal {
-    return this.#gone.signal
-  }
-
-  datagram(payload: Buffer): void {
-    if (this.#held === undefined) {
-      if (this.#dropping === undefined) this.joint.near.datagram(payload)
-      else this.#drop(this.#dropping)
-    } else if (!this.#held.push(payload)) this.#drop('waiting')
-  }
-
-  /** An instance has answered: what waited goes first. */
-  opened(instance: Instance, stream: Stream): void {
-    this.#instance = instance
-    this.joint.far.stream = stream
-    const waited = this.#held?.take() ?? []
-    this.#held = undefined
-    for (const payload of waited) this.joint.near.datagram(payload)
-  }
-
-  /** In peace: idle, or the client has gone. */
-  end(): void {
-    this.joint.finish('closed')
-  }
-
-  cut(): void {
-    this.joint.cut()
-  }
-
-  /** From now on what comes is dropped. */
-  giveUp(why: 'refused' | 'over'): void {
-    this.#dropping = why
-    const waited = this.#held?.take() ?? []
-    this.#held = undefined
-    if (waited.length > 0) this.#drop(why, waited.length)
-  }
-
-  over(): void {
-    this.look(this.lastAt)
-    this.conversation.over()
-  }
-
-  /** Notes whether it was used since the last look, and counts what was carried. */
-  look(now: number): void {
-    const { joint } = this
-    if (joint.activity !== this.#seen) {
-      this.#seen = joint.activity
-      this.lastAt = now
-      this.#count()
-    }
-  }
-
-  /** Of its instance. `gone`: it left its node, so that its port may be somebody else's by now. */
-  get state(): InstanceState | 'gone' {
-    const chosen = this.#instance
-    if (chosen === undefined) return 'running'
-    const known = this.#parts.table.instance(chosen.id)
-    return known?.node === chosen.node ? known.state : 'gone'
-  }
-
-  #count(): void {
-    const { near, far } = this.joint
-    const { flowDatagrams, flowDatagramsDropped } = this.#parts.metrics
-    const counted = this.#counted
-    const lost = near.lost - counted.sentLost + (far.lost - counted.receivedLost)
-    flowDatagrams.inc({ direction: 'sent' }, near.datagrams - near.lost - counted.sent)
-    flowDatagrams.inc({ direction: 'received' }, far.datagrams - far.lost - counted.received)
-    if (lost > 0) flowDatagramsDropped.inc({ reason: 'behind' }, lost)
-    counted.sent = near.datagrams - near.lost
-    counted.received = far.datagrams - far.lost
-    counted.sentLost = near.lost
-    counted.receivedLost = far.lost
-  }
-
-  #drop(reason: 'waiting' | 'refused' | 'over', count = 1): void {
-    this.#parts.metrics.flowDatagramsDropped.inc({ reason }, count)
-  }
-}
-
-/** The client as a Stream: a word to it leaves from the address that it asked. */
-function clientStream(conversation: Conversation): Stream {
-  return {
-    datagram: (payload) => conversation.answer(payload),
-    write: () => true,
-    consumed: () => undefined,
-    end: () => undefined,
-    reset: () => undefined,
-  }
 }

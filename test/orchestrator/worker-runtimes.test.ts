@@ -191,10 +191,11 @@ test('processes: tcp 53 and udp 53 are one number where it is free', async (t) =
   using dir = folder()
   const runtime = new ProcessRuntime({ node: 'edge/n1' })
   const launch = launchOf(assignmentOf({ cmd: ['sleep', '1000'], port: '53;53/udp;80' }), join(dir.path, 'out'))
-  const { endpoints, stop } = await runtime.launch(launch)
+  const running = await runtime.launch(launch)
+  const { endpoints } = running
   t.equal(endpoints['udp/53']?.port, endpoints['tcp/53']?.port)
   t.not(endpoints['tcp/80']?.port, endpoints['tcp/53']?.port)
-  await stop(0)
+  await running.stop(0)
 })
 
 test('a service of UDP alone is ready once something has its port, and not when it has gone', async (t) => {
