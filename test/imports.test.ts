@@ -37,7 +37,14 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   // What it hands on, and what decides whether it must know who calls.
   [
     'proxy/intercept',
-    [...DATA_SIDE, 'proxy/flow.ts', 'proxy/authorise.ts', 'proxy/reset.ts', 'proxy/datagrams/socket.ts'],
+    [
+      ...DATA_SIDE,
+      'proxy/flow.ts',
+      'proxy/authorise.ts',
+      'proxy/reset.ts',
+      'proxy/datagrams/socket.ts',
+      'proxy/descriptors.ts',
+    ],
   ],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
