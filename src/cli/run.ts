@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { setFlagsFromString } from 'node:v8'
 import type { Command } from 'commander'
 import type { Elder } from '../agent/succession.ts'
 import type { Config, PartialConfig } from '../config.ts'
@@ -168,6 +169,7 @@ async function stay(context: Context, logger: Log, start: (log: Log) => Promise<
     process.on('SIGINT', stop).on('SIGTERM', stop)
   })
   await using running = await start(logger)
+  setFlagsFromString('--no-optimize-for-size') // the launcher's, for loading
   if (context.format === 'json') printJson(running.summary())
   else printTable(['hedgerow', 'ready'], Object.entries(running.summary()))
   const why = await Promise.race([stopped, running.done, running.handedOver ?? running.done])
