@@ -1,0 +1,199 @@
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { FastPathMachine } from '../bench/fast-path.ts'
+import { hasTool } from '../machine.ts'
+import { lacking } from './namespace.ts'
+import { text } from './program.ts'
+
+/**
+ * The kernel fast path as users have it: one machine in a namespace, a real agent in host mode, curl by name.
+ */
+const skip = (await lacking()) ?? (['curl', 'conntrack'].every(hasTool) ? false : 'needs curl and conntrack')
+
+/** Says over HTTP and UDP which instance it is, and whom it sees. */
+const ECHO = `
+  const { createServer } = require('node:http')
+  const { createSocket } = require('node:dgram')
+  const { PORT, HOST, HEDGEROW_INSTANCE: instance, HEDGEROW_PORT_8053_UDP: udp } = process.env
+  createServer((request, response) => response.end([instance, request.socket.remoteAddress, process.pid].join(' '))).listen(PORT, HOST)
+  const socket = createSocket('udp4').on('message', (_, from) => socket.send(instance + ' ' + process.pid, from.port, from.address)).bind(udp, HOST)
+`
+/** One connection and one UDP socket, used every 20 ms; prints who answered. */
+const CLIENT = `
+  const { Agent, get } = require('node:http')
+  const { createSocket } = require('node:dgram')
+  const [vip] = process.argv.slice(1)
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const socket = createSocket('udp4').on('message', (text) => console.log('udp ' + text)).on('error', () => undefined)
+  socket.connect(8053, vip)
+  let connections = 0
+  const ask = () => get({ host: vip, port: 8080, agent }, (response) => {
+    response.setEncoding('utf8').on('data', (text) => console.log('tcp ' + connections + ' ' + text)).on('end', () => setTimeout(ask, 20))
+  }).on('socket', (used) => { if (!used.seen) { used.seen = true; connections++ } }).on('error', (error) => { console.log('tcp ' + error.code); setTimeout(ask, 20) })
+  ask()
+  setInterval(() => socket.send('x', () => undefined), 20)
+`
+const SERVICE = 'shop.acme.echo.prod'
+const ANY = `${SERVICE}.any.rr.local`
+const service = (replicas: number) => ({
+  microservice_name: 'echo',
+  microservice_namespace: 'prod',
+  virtualization: 'process',
+  cmd: [process.execPath, '-e', ECHO],
+  code: '',
+  port: '8080;8053/udp',
+  replicas,
+})
+
+t.setTimeout(170_000)
+
+t.test('flows between processes of one machine go through the kernel', { skip }, async (t) => {
+  await using machine = await FastPathMachine.start()
+  const { host } = machine
+  await host.text(['nft', 'add', 'table', 'inet', 'somebodys'])
+  const tables = async () => (await host.text(['nft', 'list', 'tables'])).trim().split('\n')
+  const curl = async (name: string) => (await host.exec(['curl', '-s', `http://${name}:8080/`])).stdout
+  const ordinal = (answer: string) => answer.split(' ')[0]?.split('.').at(-1)
+  const several = async (name: string, count: number) => {
+    const answers: string[] = []
+    for (let i = 0; i < count; i += 1) answers.push(await curl(name))
+    return answers
+  }
+  const kernelFlows = (...labels: string[]) => machine.metric('hedgerow_proxy_flows_total', 'path="kernel"', ...labels)
+  const userFlows = () => machine.metric('hedgerow_proxy_flows_total', 'path="local"')
+  await machine.apply([service(2)], 2)
+
+  await t.test('exact turns, by name; no flow in user space', async (t) => {
+    t.match(await machine.path(`${ANY}:8080`, 'kernel'), /^kernel: 2 local instances, round robin/)
+    const answers = await several(ANY, 10)
+    const order = answers.map(ordinal).join('')
+    t.ok(order === '0101010101' || order === '1010101010', order)
+    t.same([...new Set(answers.map((answer) => answer.split(' ')[1]))], ['127.0.0.1'], 'nobody poses as somebody')
+    t.equal(await kernelFlows('policy="rr"', 'protocol="tcp"'), 10)
+    t.equal(await userFlows(), 0)
+    const bytes = await machine.metric('hedgerow_proxy_flow_bytes_total', 'direction="received"')
+    t.ok(bytes > 10 * 100 && bytes < 10 * 400, `${bytes} bytes of ten small answers`)
+    t.same((await several(`${SERVICE}.1.pinned.local`, 4)).map(ordinal), ['1', '1', '1', '1'])
+    t.equal(await kernelFlows('policy="pinned"'), 4)
+  })
+
+  await t.test('what is decided for each flow stays in user space', async (t) => {
+    const stays = (name: string) => machine.path(`${name}:8080`, 'user space')
+    t.match(await stays(`${SERVICE}.any.least.local`), /does not weigh open flows/)
+    t.match(await stays(`${SERVICE}.any.pinned.local`), /cannot tell who calls/)
+    const before = await userFlows()
+    t.match(ordinal(await curl(`${SERVICE}.any.least.local`)), /^[01]$/)
+    t.equal(await userFlows(), before + 1)
+    const vip = await machine.vip(ANY)
+    const posing = await host.text(['curl', '-s', '--interface', vip, `http://${vip}:8080/`])
+    t.match(posing, / 127\.0\.0\.1 /, 'who binds the address of a service is not seen under it')
+    t.equal(await userFlows(), before + 2)
+  })
+
+  await t.test('open flows keep their instance; when it ends, others have the next ones', async (t) => {
+    await using client = host.spawn([process.execPath, '-e', CLIENT, await machine.vip(ANY)])
+    const last = (kind: string) => client.lines.findLast((line) => line.startsWith(`${kind} `)) ?? ''
+    const answers = (kind: string) => client.lines.filter((line) => line.startsWith(`${kind} `)).length
+    await until(() => answers('tcp') > 5 && answers('udp') > 5)
+    const { agent } = await machine.json<{ agent: { kernelFlows: number } }>('status')
+    t.ok(agent.kernelFlows >= 2, `${agent.kernelFlows} open`)
+
+    // the maps are swapped: a third instance
+    await machine.apply([service(3)], 3)
+    t.match(await machine.path(`${ANY}:8080`, 'kernel'), /3 local instances/)
+    t.equal((await several(ANY, 9)).map(ordinal).toSorted().join(''), '000111222')
+    t.match(last('tcp'), /^tcp 1 /, 'still its first connection')
+    t.equal(new Set(client.lines.filter((line) => line.startsWith('udp ')).map((line) => line.slice(4))).size, 1)
+
+    // the instances it uses are killed
+    const [tcp, udp] = [last('tcp').split(' '), last('udp').split(' ')]
+    for (const pid of new Set([tcp.at(-1), udp.at(-1)])) process.kill(checked(pid), 'SIGKILL')
+    await until(() => /^tcp [2-9]\d* shop/.test(last('tcp')) && last('udp') !== udp.join(' '))
+    t.pass(`${tcp.join(' ')} and ${udp.join(' ')} ended; now ${last('tcp')}, ${last('udp')}`)
+    const failed = (await several(ANY, 12)).filter((answer) => answer === '')
+    t.same(failed, [], 'no new flow to one that is gone')
+  })
+
+  await t.test(
+    'an agent that is killed leaves the flows; the next one takes over the table, and no other',
+    async (t) => {
+      await until(async () => (await machine.path(`${ANY}:8080`, 'kernel')).includes('3 local'))
+      await using client = host.spawn([process.execPath, '-e', CLIENT, await machine.vip(ANY)])
+      await until(() => client.lines.length > 5)
+      const owner = () => host.text(['nft', 'list', 'table', 'inet', 'hedgerow_10_30_0_0_16']).then(ownerIn)
+      const first = await owner()
+      await machine.restart()
+      await until(async () => (await owner()) !== first)
+      t.same((await tables()).toSorted(), ['table inet hedgerow_10_30_0_0_16', 'table inet somebodys'])
+      await machine.path(`${ANY}:8080`, 'kernel')
+      const seen = client.lines.length
+      await until(() => client.lines.length > seen + 10)
+      t.notOk(
+        client.lines.some((line) => /^tcp E|^tcp 2/.test(line)),
+        'its connection outlived the agent',
+      )
+      await host.text(['nft', 'flush', 'ruleset'])
+      await host.text(['nft', 'add', 'table', 'inet', 'somebodys'])
+      t.not(await curl(ANY), '', 'somebody flushed all rules: user space')
+      await until(async () => (await tables()).length === 2)
+      t.pass('and they are set up again')
+    },
+  )
+
+  await t.test('it ends as it began', async (t) => {
+    await machine.stop()
+    t.same(await tables(), ['table inet somebodys'])
+    t.equal((await host.text(['ip', 'route', 'show', 'table', 'local', 'proto', '213'])).trim(), '')
+  })
+})
+
+t.test('a killed agent with, then one without: its table is removed', { skip }, async (t) => {
+  await using machine = await FastPathMachine.start()
+  const tables = () => machine.host.text(['nft', 'list', 'tables'])
+  await until(async () => (await tables()) !== '')
+  await machine.restart([])
+  t.equal(await tables(), '')
+})
+
+t.test('without nft: user space, and a word', { skip }, async (t) => {
+  await using machine = await FastPathMachine.start({ env: await pathWithout(t, 'nft') })
+  await machine.apply([service(1)], 1)
+  t.match(await machine.path(`${ANY}:8080`, 'user space'), /fast path is off: nft is not installed/)
+  t.match((await machine.host.exec(['curl', '-s', `http://${ANY}:8080/`])).stdout, /echo\.prod\.0 /)
+  const checks = await machine.json<Array<{ check: string; ok: boolean; finding: string; remedy?: string }>>('check')
+  t.match(
+    checks.find(({ check }) => check === 'fast path'),
+    { ok: false, finding: /nft is not installed/, remedy: /install nftables/ },
+  )
+  t.match(await machine.json('status'), { agent: { fastPath: 'off: nft is not installed' } })
+})
+
+/** PATH with nothing but what host mode needs. */
+async function pathWithout(t: Test, missing: string): Promise<{ PATH: string }> {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-path-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  for (const tool of ['ip', 'nft', 'conntrack', 'sh', 'mkfifo', 'cat', 'curl'].filter((tool) => tool !== missing)) {
+    symlinkSync((await text(['which', tool])).trim(), join(dir, tool))
+  }
+  return { PATH: dir }
+}
+
+/** Never 0, which is our own group. */
+function checked(pid: string | undefined): number {
+  if (!/^[1-9]\d+$/.test(pid ?? '')) throw new Error(`no pid: ${pid}`)
+  return Number(pid)
+}
+
+function ownerIn(ruleset: string): string | undefined {
+  return /chain (o_\w+)/.exec(ruleset)?.[1]
+}
+
+async function until(fact: () => boolean | Promise<boolean>): Promise<void> {
+  const limit = Date.now() + 30_000
+  while (!(await fact())) {
+    if (Date.now() > limit) throw new Error(`not within 30 s: ${fact}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
