@@ -14,7 +14,7 @@ export function machineFacts(
   return {
     id,
     capacity: {
-      memoryMb: memoryMb ?? Math.floor(Math.min(totalmem(), cgroupLimit()) / 2 ** 20),
+      memoryMb: memoryMb ?? Math.floor(memoryBytes() / 2 ** 20),
       vcpus: vcpus ?? availableParallelism(),
       vgpus: 0,
       vtpus: 0,
@@ -26,6 +26,11 @@ export function machineFacts(
     ...(area === undefined ? {} : { area }),
     ...told,
   }
+}
+
+/** What this process may use at most. */
+export function memoryBytes(): number {
+  return Math.min(totalmem(), cgroupLimit())
 }
 
 /** Inside a container the machine's memory is not ours: cgroup v2, then v1; without a limit, none. */

@@ -3,7 +3,6 @@ import type { ErrorCode } from '../../src/errors.ts'
 import type { Clock } from '../../src/kit/clock.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { Metrics } from '../../src/metrics.ts'
-import type { Descriptors } from '../descriptors.ts'
 import type { TableView, Target } from '../../src/table/view.ts'
 import type { Caller, Conversation, Datagrams, Flow } from '../flow.ts'
 
@@ -35,7 +34,7 @@ export interface InterceptParts {
   /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
   readonly onConversation?: (conversation: Conversation) => Datagrams | undefined
   /** Whether a connection may still be taken; without it, always. */
-  readonly descriptors?: Pick<Descriptors, 'has'>
+  readonly descriptors?: { has(more: number): boolean }
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics

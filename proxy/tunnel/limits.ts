@@ -1,3 +1,5 @@
+import type { NodeBudget } from './node-budget.ts'
+
 /** What a peer may make us hold (SEC-18). */
 export interface TunnelLimits {
   /** Streams a peer may have open in one session; more OPENs are refused as `overloaded`. */
@@ -10,6 +12,8 @@ export interface TunnelLimits {
   openTimeoutMs: number
   /** Received and not yet consumed, in one session; beyond it the stream that holds most is reset. */
   bufferedBytes: number
+  /** The same over all sessions, shared by them; without it there is no such limit. */
+  budget?: NodeBudget
   /** Sent and not yet acknowledged, or waiting to be sent, in one session; beyond it writers are asked to stop. */
   retainedBytes: number
   /** What a stream may send before its first ACK. */

@@ -1,4 +1,5 @@
 import type { TunnelLimits } from './limits.ts'
+import type { Holder } from './node-budget.ts'
 import type { MuxStream, StreamOwner } from './mux-stream.ts'
 import type { SealedLink } from './sealed/contract.ts'
 import { Scales } from './scales.ts'
@@ -17,7 +18,7 @@ export interface SharesOptions {
 }
 
 /** What the streams of a session have in common: how many there are, how many bytes they hold, and what they owe the peer. */
-export class Shares implements StreamOwner {
+export class Shares implements StreamOwner, Holder {
   readonly limits: TunnelLimits
   isResumable = false
   /** Open streams by who opened them. */
@@ -61,12 +62,14 @@ export class Shares implements StreamOwner {
   }
 
   add(stream: MuxStream): void {
+    if (this.#options.streams.size === 0) this.limits.budget?.join(this)
     this.#options.streams.set(stream.id, stream)
     this.#count(stream, 1)
   }
 
   freed(stream: MuxStream): void {
     this.#options.streams.delete(stream.id)
+    if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
     this.#grownBytes -= stream.receiving.window.grownBytes
     this.#owing.delete(stream)
     this.#waiting.delete(stream)
@@ -84,7 +87,8 @@ export class Shares implements StreamOwner {
 
   held(bytes: number): void {
     this.heldBytes += bytes
-    if (bytes > 0 && this.heldBytes > this.limits.bufferedBytes) this.#shed()
+    this.limits.budget?.held(bytes)
+    if (bytes > 0 && this.heldBytes > this.limits.bufferedBytes) this.shed()
   }
 
   kept(bytes: number): void {
@@ -139,7 +143,7 @@ export class Shares implements StreamOwner {
   }
 
   /** Too much is held for readers that do not read: the one that holds most pays. */
-  #shed(): void {
+  shed(): void {
     let most: MuxStream | undefined
     for (const stream of this.#options.streams.values()) {
       if (most === undefined || stream.receiving.held > most.receiving.held) most = stream

@@ -6,8 +6,10 @@ import { directDialer, DirectListener, type DirectDialer } from '../../proxy/pat
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
+import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
 import { hostPort } from '../config.ts'
+import { memoryBytes } from '../machine.ts'
 import { isMeshError, MeshError } from '../errors.ts'
 import type { Identity } from '../identity/contract.ts'
 import { connectSecure, createAcceptor } from '../identity/peer-tls.ts'
@@ -50,6 +52,11 @@ export interface Reach {
   readonly revoke: (nodes: readonly NodeId[]) => void
 }
 
+/** Of one peer: what no honest one needs, however many its callers are. */
+const PEER_LIMITS = { opensPerSecond: 10_000, pendingOpens: 4_096 }
+/** Held for readers that do not read, over all peers; a quarter of the memory where that is less. */
+const HELD_BYTES = 512 * 2 ** 20
+
 export async function openReach(
   ground: Ground,
   member: Member,
@@ -84,9 +91,10 @@ export async function openReach(
   const peers = life.use(
     openPeers({
       self,
-      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(identity) })],
+      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(member) })],
       secure: secureWith(identity, revoked, direct, life),
       accept: inbound.take,
+      limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, HELD_BYTES)) },
       reach: (node) => table.node(node),
       sealed,
       isBeside: elder !== undefined,
@@ -126,14 +134,14 @@ export async function openReach(
 /** Keeps this node reachable through its cluster's relay. */
 export async function listenAtRelay(
   { life, clock, log }: Ground,
-  { identity, url }: Member,
+  member: Member,
   { peers }: Reach,
 ): Promise<RelayListener> {
   return life.use(
     await RelayListener.start(
       {
-        url: `${url.replace(/^http/, 'ws')}/relay`,
-        credentials: () => clusterCredentials(identity),
+        url: `${member.url.replace(/^http/, 'ws')}/relay`,
+        credentials: () => clusterCredentials(member),
         onConnection: (raw) => peers.incoming(raw),
         clock,
       },
@@ -143,9 +151,9 @@ export async function listenAtRelay(
 }
 
 /** How the node proves itself to the relay, which is its cluster's or another's. */
-function clusterCredentials(identity: Identity): ReturnType<RelayCredentials> {
+function clusterCredentials({ identity, egress }: Member): ReturnType<RelayCredentials> {
   const isCluster = ({ role, mesh }: Identity['principal']) => role === 'cluster' && mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster) }
+  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster), egress }
 }
 
 /** TLS on every path, and no node whose certificate was revoked. */

@@ -1,3 +1,4 @@
+import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { randomBytes } from 'node:crypto'
 import { Duplex, duplexPair } from 'node:stream'
 import fc from 'fast-check'
@@ -302,6 +303,26 @@ test('too much held for readers that do not read: the one that holds most is res
   t.same(flows[0]!.log, ['opened', 'reset'])
   t.equal(heard[1]!.bytes + heard[2]!.bytes, 400_000, 'the others have all of theirs')
   t.equal(pair.far.heldBytes, 400_000)
+})
+
+test('too much held over all sessions of a node: the session that holds most gives one up', async (t) => {
+  const budget = new NodeBudget(500_000)
+  const worlds = [world({ budget }, false), world({ budget }, false)]
+  const flows = worlds.map(({ pair }) => listenTo(pair.near, 'x'))
+  for (const { pair } of worlds) pair.move()
+  const [small, large] = flows as [(typeof flows)[0], (typeof flows)[0]]
+  small.stream.write(Buffer.alloc(150_000))
+  large.stream.write(Buffer.alloc(250_000))
+  for (const { pair } of worlds) pair.move()
+  t.equal(budget.heldBytes, 400_000)
+  small.stream.write(Buffer.alloc(101_000))
+  for (const { pair } of worlds) pair.move()
+  const reset = flows.filter(({ log }) => log.at(-1) === 'reset')
+  t.equal(reset.length, 1, 'one is enough')
+  t.ok(budget.heldBytes <= 500_000)
+  for (const { stream } of flows) stream.reset()
+  for (const { pair } of worlds) pair.move()
+  t.equal(budget.heldBytes, 0, 'and the count comes back to nothing')
 })
 
 test('a million OPENs are refused, and cost next to nothing', async (t) => {
