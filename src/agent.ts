@@ -15,6 +15,7 @@ import { Elder, type Step } from './agent/succession.ts'
 import { InstancesHere, Work } from './agent/work.ts'
 import type { AgentConfig } from './config.ts'
 import { openPrivateDirectory } from './identity/files.ts'
+import { egressOf } from './kit/egress.ts'
 import { systemClock } from './kit/clock.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
@@ -104,7 +105,13 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
   if (elder === undefined) await api.claim() // first: one agent per state directory
 
   // who we are, and what we know
-  const member = await becomeMember(life, { ...options, clock, metrics, elder: elder?.facts })
+  const member = await becomeMember(life, {
+    ...options,
+    clock,
+    metrics,
+    elder: elder?.facts,
+    egress: egressOf(environment),
+  })
   const { self, vips, own, ops, claims } = member
   const log = parentLog.child({ node: self })
   const ask = async (step: Step) =>
