@@ -84,8 +84,9 @@ export class ProcessRuntime implements Runtime {
       if (endpoint !== undefined && !launch.assignment.spec.fixedPorts) this.#ports.keep(port.protocol, endpoint.port)
     }
     launch.onTrace(trace)
-    const exited = this.#watchAdopted(pid, startTime)
-    return this.#running({ pid, startTime, run, endpoints: launch.endpoints, exited, unref: () => undefined })
+    const watching = new AbortController()
+    const exited = this.#watchAdopted(pid, startTime, watching.signal)
+    return this.#running({ pid, startTime, run, endpoints: launch.endpoints, exited, unref: () => watching.abort() })
   }
 
   /** A free port for each, the last one if it is still free; or the program's own, when it insists on them. */
@@ -144,8 +145,10 @@ export class ProcessRuntime implements Runtime {
     }
   }
 
-  async #watchAdopted(pid: number, startTime: number): Promise<Ended> {
-    while (isAlive(pid, startTime)) await this.#clock.sleep(ADOPTED_LOOK_MS)
+  /** Never settles when it is aborted: then another agent watches. */
+  async #watchAdopted(pid: number, startTime: number, signal: AbortSignal): Promise<Ended> {
+    while (!signal.aborted && isAlive(pid, startTime)) await this.#clock.sleep(ADOPTED_LOOK_MS, signal)
+    if (signal.aborted) return new Promise(() => undefined)
     return { detail: 'ended; the exit code is not known, because the agent was restarted meanwhile' }
   }
 }
