@@ -55,6 +55,8 @@ export interface DepartureParts {
 const SUCCESSION_MS = 60_000
 /** Connections taken just before the listeners closed may still be looking for their instance (DESIGN §4: 3 s). */
 const SETTLE_MS = 3_000
+/** And those whose caller is still being found out are in no book yet. */
+const QUIET_MS = 300
 const LOOK_MS = 20
 
 export class Departure implements Deeds {
@@ -207,8 +209,10 @@ export class Departure implements Deeds {
     const { book } = this.#parts.flows
     const { peers } = this.#parts.reach
     const until = clock.now() + SETTLE_MS
-    while (book.flows().some(({ instance }) => instance === undefined) && clock.now() < until)
+    for (let quietSince = clock.now(); clock.now() < until && clock.now() - quietSince < QUIET_MS; ) {
+      if (book.flows().some(({ instance }) => instance === undefined)) quietSince = clock.now()
       await clock.sleep(LOOK_MS)
+    }
     peers.drain()
   }
 

@@ -56,7 +56,9 @@ export class Machines implements AsyncDisposable {
     const lines: string[] = []
     const onLine = (line: string) => {
       lines.push(line)
-      if (line === '}') ready.resolve(JSON.parse(lines.join('\n')) as Record<string, string>)
+      if (line !== '}') return
+      ready.resolve(JSON.parse(lines.join('\n')) as Record<string, string>)
+      lines.length = 0 // a successor that it starts itself says the same on the same output
     }
     const argv = this.#argv(machine, ['-o', 'json', ...args, '--log-level', 'silent'])
     const program = Program.start(argv, { env: CLEAN, onLine })
