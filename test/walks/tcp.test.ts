@@ -42,6 +42,7 @@ function tcpService(name: string, port: number): object {
     code: `127.0.0.1:${port}`,
     port: `8080:${port}`,
     constraints: [{ type: 'direct', cluster: 'edge', node: 'there' }],
+    check: { type: 'tcp', interval_ms: 600_000 }, // once: its connections would be taken for flows
   }
 }
 
