@@ -61,7 +61,8 @@ export class Resolver {
       const { limits = {} } = options
       const sockets = await bind(options.listen, limits)
       life.use(sockets.tcp)
-      life.defer(() => closeBetween([sockets.udp], 'message'))
+      const closeUdp = once(() => closeBetween([sockets.udp], 'message'))
+      life.defer(closeUdp)
       const own = { address: options.listen.host, port: sockets.udp.address().port }
       const upstream = life.use(
         await Upstream.start(
@@ -81,7 +82,9 @@ export class Resolver {
       }
       const { table, interests } = options
       const responder = life.use(await Responder.start({ table, interests, upstream, settings }, log, metrics))
-      serveUdp(sockets.udp, responder, log, life.signal)
+      let isOpen = true
+      serveUdp(sockets.udp, responder, log, () => isOpen)
+      life.defer(() => closeUdp().then(() => void (isOpen = false))) // before the responder: what still comes is answered
       sockets.tcp.serve((packet, from) => responder.respond(packet, 'tcp', from))
       log.info('resolver listens', { address: `${own.address}:${own.port}` })
       return new Resolver(own, upstream, life)
@@ -105,9 +108,9 @@ export class Resolver {
 }
 
 /** Replies from the table are sent before the next packet is read. */
-function serveUdp(socket: Socket, responder: Responder, log: Log, signal: AbortSignal): void {
+function serveUdp(socket: Socket, responder: Responder, log: Log, isOpen: () => boolean): void {
   const send = (reply: Buffer | undefined, to: RemoteInfo) => {
-    if (reply !== undefined && !signal.aborted) socket.send(reply, to.port, to.address)
+    if (reply !== undefined && isOpen()) socket.send(reply, to.port, to.address)
   }
   socket.on('error', (error) => log.debug('a DNS reply could not be sent', { error }))
   socket.on('message', (packet, from) => {
@@ -118,10 +121,12 @@ function serveUdp(socket: Socket, responder: Responder, log: Log, signal: AbortS
   })
 }
 
-async function bind(
-  listen: Shared,
-  limits: ResolverLimits,
-): Promise<{ udp: Socket; tcp: TcpDoor }> {
+function once(close: () => Promise<void>): () => Promise<void> {
+  let closing: Promise<void> | undefined
+  return () => (closing ??= close())
+}
+
+async function bind(listen: Shared, limits: ResolverLimits): Promise<{ udp: Socket; tcp: TcpDoor }> {
   for (let tries = 1; ; tries++) {
     const udp = await bindUdp(listen)
     try {

@@ -176,7 +176,19 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
 
   // how it ends
   departure = new Departure({
-    ...{ ground, member, knowledge, reach, flows, doors, work, interceptor, uplink, relay, prober, resolver, fastPath },
+    ground,
+    member,
+    knowledge,
+    reach,
+    flows,
+    doors,
+    work,
+    interceptor,
+    uplink,
+    relay,
+    prober,
+    resolver,
+    fastPath,
     companions,
   })
   Object.assign(routes, departureRoutes(departure, reach.revoke))

@@ -70,7 +70,13 @@ export class Up implements AsyncDisposable {
       const agent = life.use(
         await Agent.start(
           {
-            ...{ dir: folders.agent, config: config.agent, version, environment, elder, companions, ...token },
+            dir: folders.agent,
+            config: config.agent,
+            version,
+            environment,
+            elder,
+            companions,
+            ...token,
             ...(respawn === undefined ? {} : { respawn }),
           },
           log,

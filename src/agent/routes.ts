@@ -87,7 +87,7 @@ export function departureRoutes(
   return {
     '/standing': () => ({ standing: departure.standing }),
     '/draining': () => departure.report(),
-    '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ') as NodeId[]),
+    '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ')),
   }
 }
 

@@ -75,6 +75,7 @@ export async function succeed(socket: Socket, deeds: Deeds): Promise<boolean> {
         wire.send({ done: asked.step })
         socket.end()
         return true
+      case undefined:
       default:
         socket.destroy() // a later version with steps we do not know
     }
@@ -185,7 +186,7 @@ class Wire {
   }
 }
 
-async function* valuesOf(socket: Socket): AsyncGenerator<unknown> {
+async function* valuesOf(socket: Socket): AsyncGenerator {
   let text = ''
   for (;;) {
     const end = text.indexOf('\n')

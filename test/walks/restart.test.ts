@@ -69,7 +69,7 @@ interface Row {
 }
 const instances = async () =>
   (await machines.json<Array<Row & { changedAt: number }>>('m0', 'get', 'instances')).map(
-    ({ changedAt: _, ...row }) => row,
+    ({ changedAt: _changedAt, ...row }) => row,
   )
 const running = async () => (await instances()).filter(({ state }) => state === 'running').length === 2
 await eventually(running, 'both instances run')
@@ -128,6 +128,42 @@ t.test('a successor that is lost half way: the agent takes everything back', asy
   await eventually(async () => (await status()).controlLink === 'up', 'its link is up')
   await eventually(running, 'both instances run')
   t.equal(await starts(), 1, 'the instance is the process it was')
+})
+
+t.test('all of `up` is replaced, root and cluster too: names and flows go on, and so do its instances', async (t) => {
+  const long = Object.values(CALLED).map((host) => LongFlow.start(host))
+  const loads = Object.entries(CALLED).map(([name, host]) => Load.start(name, host))
+  const names = Names.start((await status()).resolver)
+  const old = up
+  old.signal('SIGTERM')
+  up = (await machines.start('m0', ...UP)).program
+  await pause(500)
+  for (const load of loads) {
+    const { sent, lost } = await load.stop()
+    t.same(lost, [], `${load.name}: ${sent} connections, none lost`)
+  }
+  const { asked, failed } = await names.stop()
+  t.same(failed, [], `${asked} questions, all answered`)
+  for (const flow of long) {
+    const { sent, same } = await flow.stop()
+    t.ok(same && sent > 100_000, `${sent} bytes went and came back exact`)
+  }
+  t.equal(await old.exited, 'code 0')
+  await eventually(async () => (await status()).controlLink === 'up', 'the link of n1 is up again')
+  await eventually(running, 'both instances run')
+})
+
+t.test('signals: SIGTERM twice ends at once, and so does SIGINT when nothing is open', async (t) => {
+  up.signal('SIGTERM')
+  await pause(200)
+  t.equal(up.exit, undefined, 'it waits for a successor')
+  up.signal('SIGTERM')
+  t.equal(await up.exited, 'code 130')
+  up = (await machines.start('m0', ...UP)).program
+  const startedAt = performance.now()
+  up.signal('SIGINT')
+  t.equal(await up.exited, 'code 0')
+  t.ok(performance.now() - startedAt < 15_000, 'nobody is waited for')
 })
 
 /** Load before, while and after an agent is replaced: no connection, no name, no byte is lost, no instance is touched. */
