@@ -2,7 +2,7 @@ import type { PathKind } from './contract.ts'
 import { FRAME, FrameDecoder, frameInvalid, type FrameSink, type FrameType } from './frame.ts'
 import { decodeHello, encodeHello, type Hello } from './hello.ts'
 import { Pulse } from './liveness.ts'
-import { Outbox } from './outbox.ts'
+import { FLIGHT_MARK, Outbox } from './outbox.ts'
 import type { CarrierSecrets } from './sealed/contract.ts'
 
 /** Where a carrier's frames go once it belongs to a session. */
@@ -27,6 +27,8 @@ export class Carrier implements FrameSink {
   readonly #now: () => number
   readonly #decoder = new FrameDecoder(this)
   #user: FrameUser | undefined
+  /** `bytesOut` at the last tick. */
+  #toldBytes = 0
   #saidDrain = false
   #heardDrain = false
   /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
@@ -98,7 +100,8 @@ export class Carrier implements FrameSink {
 
   /** Sends a ping when one is due; false when the peer is dead. */
   tick(isBusy: boolean): boolean {
-    const beat = this.pulse.beat(this.#now(), isBusy)
+    const beat = this.pulse.beat(this.#now(), isBusy, this.bytesOut > this.#toldBytes)
+    this.#toldBytes = this.bytesOut
     if (beat.due === 'ping') {
       const payload = Buffer.alloc(8)
       payload.writeUInt32BE(beat.sequence, 4)
@@ -120,7 +123,7 @@ export class Carrier implements FrameSink {
   frame(type: FrameType, stream: number, payload: Buffer, isFlagged = false): void {
     if (type === FRAME.HELLO) return this.#greeted(decodeHello(payload))
     if (type === FRAME.PING) return this.outbox.control(FRAME.PONG, 0, payload)
-    if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(4))
+    if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(0), payload.readUInt32BE(4))
     if (type === FRAME.DRAIN && payload[0] === 0) {
       this.#heardDrain = true
       return this.drain()
@@ -137,7 +140,8 @@ export class Carrier implements FrameSink {
     this.onHello(hello)
   }
 
-  #pong(sequence: number): void {
+  #pong(mark: number, sequence: number): void {
+    if (mark === FLIGHT_MARK) return this.outbox.answered(sequence)
     const rtt = this.pulse.pong(sequence, this.#now())
     if (rtt !== undefined) this.#user?.rtt(this, rtt)
   }

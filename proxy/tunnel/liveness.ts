@@ -3,6 +3,8 @@ const BUSY_MS = 1_000
 /** Pings while nothing is open; NAT mappings live 30 s and more (TUNNELS.md D13). */
 const IDLE_MS = 15_000
 const MISSES = 3
+/** An answer later than this, and than four round trips, makes doubt: sooner, and every stall costs a dial. */
+const LATE_MS = 500
 
 /**
  * Whether the other end of a carrier lives, and how far away it is. Any inbound byte counts as a sign of life, and a miss is
@@ -18,6 +20,9 @@ export class Pulse {
   #smoothed: number | undefined
   #least: number | undefined
   #jitter = 0
+  #isLate = false
+  /** Something was heard since the last beat. */
+  #spoke = true
 
   get rttMs(): number | undefined {
     return this.#smoothed
@@ -33,9 +38,9 @@ export class Pulse {
     return this.#jitter
   }
 
-  /** A ping went unanswered, and nothing else was heard: pings go on at the busy pace until that is settled. */
+  /** A ping is late, and nothing else was heard: pings go on at the busy pace until that is settled. */
   get isDoubtful(): boolean {
-    return this.#missed > 0 && !this.#heard
+    return this.#isLate && !this.#heard
   }
 
   /** A ping is under way, and nothing was heard since. */
@@ -45,11 +50,15 @@ export class Pulse {
 
   heard(): void {
     this.#heard = true
+    this.#spoke = true
   }
 
   /** What is due now; after `ping` the caller sends the returned sequence number. */
-  beat(now: number, busy: boolean): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
-    if (now - this.#pingedAt < (busy || this.isDoubtful ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
+  beat(now: number, busy: boolean, hasSent = false): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
+    this.#isLate = !this.#heard && now - this.#pingedAt >= Math.max(LATE_MS, 4 * (this.#smoothed ?? 0))
+    const isSuspect = busy && hasSent && !this.#spoke && this.#heard // what was sent got no answer yet: ask at once
+    this.#spoke = false
+    if (!isSuspect && now - this.#pingedAt < (busy || this.isDoubtful ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
     this.#missed = this.#heard ? 0 : this.#missed + 1
     if (this.#missed >= MISSES) return { due: 'dead' }
     this.#heard = false

@@ -1,4 +1,5 @@
 import { DatagramQueue } from './datagram-queue.ts'
+import { Flight } from './flight.ts'
 import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader } from './frame.ts'
 
 /** A stream as its carrier's outbox sees it: something that takes turns. */
@@ -25,6 +26,8 @@ const LEAST_ROOM = 512
 /** A peer that makes us answer this much without reading the answers is cut. */
 const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 const FIRST_CONTROL_BYTES = 1024
+/** The first half of a PING's payload when it marks bytes; those that look for life have 0. */
+export const FLIGHT_MARK = 1
 
 /**
  * What waits to leave on one carrier: control frames as bytes, in order, and the streams that have data, as a ring.
@@ -38,6 +41,8 @@ const FIRST_CONTROL_BYTES = 1024
 export class Outbox {
   /** Datagrams that go as frames. */
   readonly datagrams = new DatagramQueue()
+  /** What the peer has not read yet. */
+  readonly flight = new Flight()
   readonly #wake: () => void
   readonly #now: () => number
   #control = Buffer.allocUnsafeSlow(FIRST_CONTROL_BYTES)
@@ -54,8 +59,10 @@ export class Outbox {
     this.#now = now
   }
 
+  /** Nothing may be sent now: there is nothing, or too much is under way. */
   get isEmpty(): boolean {
-    return this.#first === undefined && this.#controlStart === this.#controlEnd && this.datagrams.isEmpty
+    const hasTurns = this.#first !== undefined && this.flight.room >= LEAST_ROOM
+    return !hasTurns && this.#controlStart === this.#controlEnd && this.datagrams.isEmpty
   }
 
   /** The peer asks for answers and does not read them. */
@@ -104,15 +111,33 @@ export class Outbox {
       const share = this.#first === undefined ? out.length : out.length >>> 1
       at += this.datagrams.fill(out, at, share, this.#now())
     }
-    while (this.#first !== undefined && out.length - at >= LEAST_ROOM) {
+    const until = Math.min(out.length, at + Math.max(this.flight.room, 0))
+    while (this.#first !== undefined && until - at >= LEAST_ROOM) {
       const turn = this.#first
       this.leave(turn)
       const most = this.#first === undefined ? ALONE_TURN : SHARED_TURN
-      at += turn.take(out, at, Math.min(most, out.length - at))
+      at += turn.take(out, at, Math.min(most, until - at))
       if (!turn.hasTurn && turn.isReady) this.#append(turn)
     }
+    this.flight.handed(at)
+    if (this.flight.isDue) this.#mark()
     if (this.#drained.length > 0) this.#tellDrained()
     return at
+  }
+
+  /** The answer to one of our marks: what waited because too much was under way may go on. */
+  answered(sequence: number): void {
+    this.flight.answered(sequence, this.#now())
+    if (this.flight.isDue) this.#mark() // what was handed over meanwhile has none yet
+    if (!this.isEmpty) this.#wake()
+  }
+
+  /** Marks how far the bytes have come by now; the PONG says when they have arrived. */
+  #mark(): void {
+    const mark = Buffer.allocUnsafe(8)
+    mark.writeUInt32BE(FLIGHT_MARK, 0)
+    mark.writeUInt32BE(this.flight.mark(this.#now()), 4)
+    this.control(FRAME.PING, 0, mark)
   }
 
   /** `turn.drained()` is called once `fill` is through, so that it may write again. */

@@ -23,6 +23,8 @@ export interface FlowWorld {
   readonly random: () => number
   bytes: number
   readonly faults: string[]
+  /** Flows whose OPEN was under way when the last carrier died: the caller is refused, the callee perhaps reset. */
+  readonly refused: Set<number>
 }
 
 const CHUNK = 32 * 1024
@@ -71,7 +73,7 @@ export class Checked implements StreamEvents {
 
   refused(refusal: string): void {
     this.#isOver = true
-    this.sent = this.#total
+    this.#world.refused.add(this.flow)
     if (refusal !== 'unreachable') this.#fault(`refused: ${refusal}`)
     this.#done.resolve() // no carrier just then: a caller would try the next instance
   }
@@ -98,7 +100,7 @@ export class Checked implements StreamEvents {
   }
 
   reset(): void {
-    this.#fault('reset')
+    if (!this.#world.refused.has(this.flow)) this.#fault('reset')
     this.#isOver = true
     this.#done.resolve()
   }

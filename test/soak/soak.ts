@@ -43,7 +43,7 @@ const FINISH_MS = 30_000
  */
 export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOptions): Promise<SoakReport> {
   const random = mulberry(seed)
-  const world: FlowWorld = { pattern: new Pattern(random), random, bytes: 0, faults: [] }
+  const world: FlowWorld = { pattern: new Pattern(random), random, bytes: 0, faults: [], refused: new Set() }
   await using stack = new AsyncDisposableStack()
   const secure = await tlsFor(['a', 'b'])
   const ends = new Set<Checked>()
@@ -180,8 +180,11 @@ function dialer(path: PathKind, port: number): Dialer {
     path,
     suits: () => true,
     dial: async (_, signal) => {
-      const stream = connect(port, '127.0.0.1')
-      await once(stream, 'connect', { signal })
+      const stream = connect(port, '127.0.0.1').on('error', () => undefined)
+      await once(stream, 'connect', { signal }).catch((error: unknown) => {
+        stream.destroy()
+        throw error
+      })
       return { path, stream, via: `127.0.0.1:${port}` }
     },
   }

@@ -328,6 +328,18 @@ test('pings and signs of life', async (t) => {
   t.notOk(idle.isDoubtful)
   t.equal(idle.beat(32_000, false).due, 'nothing', 'and no more once it has spoken')
 
+  const suspect = new Pulse()
+  suspect.beat(0, true)
+  suspect.heard()
+  t.equal(suspect.beat(250, true, true).due, 'nothing', 'it has just spoken')
+  t.equal(suspect.beat(500, true, true).due, 'ping', 'bytes without an answer: asked at once')
+  t.notOk(suspect.isDoubtful)
+  t.equal(suspect.beat(750, true, true).due, 'nothing')
+  suspect.beat(1_000, true, true)
+  t.ok(suspect.isDoubtful, 'half a second later it is in doubt')
+  suspect.heard()
+  t.notOk(suspect.isDoubtful)
+
   const stalled = new Pulse()
   stalled.beat(0, true)
   t.equal(stalled.beat(60_000, true).due, 'ping', 'our own stall counts as one miss, whatever its length')

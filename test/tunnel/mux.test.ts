@@ -244,6 +244,50 @@ test('bulk streams take turns, and a small one never waits behind them', async (
   t.ok(Math.max(...amounts) - Math.min(...amounts) <= 33_000, `${amounts.join(', ')} differ by two turns at most`)
 })
 
+test('what is ahead of a keystroke on a slow path is bounded by what the path holds', async (t) => {
+  const { pair } = world({ windowBytes: 4 * 1024 * 1024 }, true)
+  const bulks = Array.from({ length: 8 }, (_, i) => listenTo(pair.near, `bulk ${i}`))
+  const small = listenTo(pair.near, 'small')
+  pair.move()
+  const { near, far } = pair.links[0]!
+  // 10 Mbit/s and 20 ms: 25 kB on the path; the kernel between would take megabytes
+  const batch = Buffer.alloc(128 * 1024)
+  const path: { at: number; bytes: Buffer }[] = []
+  let freeAt = pair.time.now
+  let waiting = 0
+  const hand = () => {
+    for (let size = near.outbox.fill(batch); size > 0; size = near.outbox.fill(batch)) {
+      for (let at = 0; at < size; at += 1_250) {
+        const bytes = Buffer.from(batch.subarray(at, Math.min(size, at + 1_250)))
+        freeAt = Math.max(freeAt, pair.time.now) + bytes.length / 1_250
+        path.push({ at: freeAt + 10, bytes })
+        waiting += bytes.length
+      }
+    }
+  }
+  const pass = (ms: number) => {
+    for (const until = pair.time.now + ms; pair.time.now < until; pair.time.now += 1) {
+      for (const { stream } of bulks) if (stream.write(Buffer.alloc(40_000))) continue
+      hand()
+      while (path.length > 0 && path[0]!.at <= pair.time.now) {
+        const { bytes } = path.shift()!
+        waiting -= bytes.length
+        far.receive(bytes)
+      }
+      const size = far.outbox.fill(batch)
+      if (size > 0) near.receive(batch.subarray(0, size))
+    }
+  }
+  pass(3_000)
+  t.ok(waiting > 25_000, 'the path is full')
+  t.ok(waiting < 450_000, `${waiting} bytes are ahead of it`)
+  small.stream.write(Buffer.from('k'))
+  const before = waiting
+  hand()
+  t.ok(waiting - before <= 16 * 1024 + 64 + 9 * 16_392, 'and it leaves within one turn of each')
+  t.ok(near.outbox.flight.limit >= 128 * 1024)
+})
+
 test('control frames overtake data', async (t) => {
   const { pair } = world({ windowBytes: 4 * 1024 * 1024 })
   const bulk = listenTo(pair.near, 'bulk')

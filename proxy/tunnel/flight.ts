@@ -1,0 +1,89 @@
+/** What may be under way however slow the path is: less, and turns become small; more, and a slow link queues for longer. */
+const LEAST_BYTES = 128 * 1024
+/** A queue of so many milliseconds is not felt, and paces no fast link. */
+const QUEUE_MS = 5
+/** Round trips shorter than this are remembered for so long, twice. */
+const REMEMBER_MS = 5_000
+
+/**
+ * How many bytes a carrier has handed over that the peer has not read yet, and how many that may be: twice what the path holds
+ * (bandwidth × shortest round trip). The kernel would take 4 MB, and a keystroke would wait behind all of it.
+ *
+ * PINGs mark places in the bytes, an eighth of the limit apart; when a PONG is back, all that was before its PING has arrived.
+ *
+ *     arrived ──▶│ping│──▶│ping│──▶│ping│──▶ handed over         rate = what arrived in a mark's round trip ÷ that round trip
+ */
+export class Flight {
+  #sent = 0
+  #arrived = 0
+  #limit = LEAST_BYTES * 8
+  readonly #marks: Mark[] = []
+  #markedTo = 0
+  #sequence = 0
+  #rate = 0
+  #least = Number.POSITIVE_INFINITY
+  #leastBefore = Number.POSITIVE_INFINITY
+  #leastSince = 0
+
+  get underWay(): number {
+    return this.#sent - this.#arrived
+  }
+
+  get limit(): number {
+    return this.#limit
+  }
+
+  /** What may be handed over now. */
+  get room(): number {
+    return this.#limit - this.underWay
+  }
+
+  handed(bytes: number): void {
+    this.#sent += bytes
+  }
+
+  /** A mark is due behind what was handed over: without one, nobody would learn that it has arrived. */
+  get isDue(): boolean {
+    const unmarked = this.#sent - this.#markedTo
+    return unmarked >= this.#limit >>> 3 || (unmarked > 0 && this.#marks.length === 0 && this.room < this.#limit >>> 1)
+  }
+
+  /** The number of the PING to send now, before what is handed over next. */
+  mark(now: number): number {
+    this.#sequence = (this.#sequence + 1) >>> 0
+    this.#marks.push({ at: now, sent: this.#sent, arrived: this.#arrived, sequence: this.#sequence })
+    this.#markedTo = this.#sent
+    return this.#sequence
+  }
+
+  /** A PONG is back; those of older marks are with it. */
+  answered(sequence: number, now: number): void {
+    const at = this.#marks.findIndex((mark) => mark.sequence === sequence)
+    if (at < 0) return
+    const mark = this.#marks[at]!
+    this.#marks.splice(0, at + 1)
+    const roundTrip = Math.max(now - mark.at, 0.01)
+    this.#remember(roundTrip, now)
+    const rate = (mark.sent - mark.arrived) / roundTrip
+    this.#rate = rate > this.#rate ? rate : this.#rate + (rate - this.#rate) / 16
+    this.#arrived = mark.sent
+    const shortest = Math.max(Math.min(this.#least, this.#leastBefore), QUEUE_MS)
+    this.#limit = Math.max(LEAST_BYTES, Math.ceil(2 * this.#rate * shortest))
+  }
+
+  #remember(roundTrip: number, now: number): void {
+    if (now - this.#leastSince > REMEMBER_MS) {
+      this.#leastBefore = this.#least
+      this.#least = roundTrip
+      this.#leastSince = now
+    } else this.#least = Math.min(this.#least, roundTrip)
+  }
+}
+
+interface Mark {
+  at: number
+  /** Bytes handed over before it, and bytes that had arrived by then. */
+  sent: number
+  arrived: number
+  sequence: number
+}
