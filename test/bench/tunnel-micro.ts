@@ -7,7 +7,7 @@ import { tlsFor } from '../tunnel/secure.ts'
 
 /**
  * The tunnel alone: two nodes in this process, real TCP and TLS on loopback, no applications. Quick figures to tune by, not to
- * publish: `node --cpu-prof test/bench/tunnel-micro.ts [seconds] [throughput|requests|opens]`.
+ * publish: `node --cpu-prof test/bench/tunnel-micro.ts [seconds] [throughput|requests|opens|fairness]`.
  *
  * Run it with `--max-semi-space-size=2` too, as agents should run: reads make much external and little heap garbage, so with the
  * default young generation (16 MiB) the buffers are only freed by full collections (measured: 2.9 instead of 4.4-5.3 CPU-s/GB).
@@ -44,6 +44,7 @@ const session = await a.session({ id: 'c/b', addresses: [], relays: [] }, AbortS
 if (only === undefined || only === 'throughput') await throughput()
 if (only === undefined || only === 'requests') await requests()
 if (only === undefined || only === 'opens') await opens()
+if (only === undefined || only === 'fairness') await fairness()
 console.log(`carriers ${session.carriers}, rtt ${session.rttMs?.toFixed(2)} ms`)
 await a[Symbol.asyncDispose]()
 await b[Symbol.asyncDispose]()
@@ -126,6 +127,55 @@ async function opens(): Promise<void> {
     }),
   )
   console.log(`opens: ${Math.round(count / ((performance.now() - from) / 1000))} flows/s (open, request, reply, end)`)
+}
+
+/** Small requests one after the other, alone and beside eight streams that send all they can: p99 is to stay within 3 times. */
+async function fairness(): Promise<void> {
+  const alone = await latencies(seconds)
+  const chunk = Buffer.alloc(64 * 1024, 7)
+  const over = new AbortController()
+  const bulks = Array.from({ length: 8 }, () => {
+    const done = Promise.withResolvers<void>()
+    const push = () => {
+      while (!over.signal.aborted) if (!stream.write(chunk)) return
+      stream.end()
+    }
+    const stream: Stream = session.open(Buffer.from('sink'), events({ opened: push, drain: push, end: done.resolve }))
+    return done.promise
+  })
+  await latencies(1) // until the bulk streams have their own carriers
+  const beside = await latencies(seconds)
+  const { carriers } = session
+  over.abort()
+  await Promise.all(bulks)
+  console.log(
+    `fairness: p50/p99 ${alone.p50.toFixed(2)}/${alone.p99.toFixed(2)} ms alone, ${beside.p50.toFixed(2)}/${beside.p99.toFixed(2)} ms beside 8 bulk streams (${carriers} carriers)`,
+  )
+}
+
+async function latencies(forSeconds: number): Promise<{ p50: number; p99: number }> {
+  const request = Buffer.alloc(128, 1)
+  const took: number[] = []
+  const until = performance.now() + forSeconds * 1000
+  const done = Promise.withResolvers<void>()
+  let from = performance.now()
+  const stream: Stream = session.open(
+    Buffer.from('echo'),
+    events({
+      opened: () => stream.write(request),
+      data: (chunk) => {
+        stream.consumed(chunk.length)
+        took.push(performance.now() - from)
+        from = performance.now()
+        if (from < until) stream.write(request)
+        else stream.end()
+      },
+      end: done.resolve,
+    }),
+  )
+  await done.promise
+  took.sort((a, b) => a - b)
+  return { p50: took[Math.floor(took.length * 0.5)] ?? 0, p99: took[Math.floor(took.length * 0.99)] ?? 0 }
 }
 
 function oneFlow(session: Session, request: Buffer): Promise<void> {
