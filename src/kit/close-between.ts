@@ -7,6 +7,8 @@ export interface Listening extends Pick<EventEmitter, 'on' | 'off'> {
 
 /** A `close` costs some 15 µs; what arrives at those that wait for theirs in the same turn would be lost. */
 const CLOSED_PER_TURN = 16
+/** In a longer turn, too much time has passed since the listeners were looked at. */
+const SHORT_TURN_MS = 1
 /** A listener that is never quiet for a turn is closed after so many. */
 const TURNS = 5_000
 
@@ -26,7 +28,9 @@ export async function closeBetween(listeners: Iterable<Listening>, event: 'conne
   await endOfTurn()
   for (let turn = 0; left.size > 0; turn++) {
     for (const heard of left.values()) heard.isQuiet = true
+    const startedAt = performance.now()
     await endOfTurn()
+    if (performance.now() - startedAt > SHORT_TURN_MS && turn < TURNS) continue
     let closed = 0
     for (const [listener, { isQuiet }] of left) {
       if (!isQuiet && turn < TURNS) continue
