@@ -1,7 +1,7 @@
 import type { Policy } from '../../src/model/choice.ts'
 import { byteCounters, flowCounter, type Row } from './rules.ts'
 
-/** What a counter in the kernel counts: the first packet of each flow to an instance, or every packet of a VIP. */
+/** What a counter in the kernel counts: the first packet of each flow to an instance, or every packet. */
 export type Counted =
   | { kind: 'flows'; policy: Policy; protocol: 'tcp' | 'udp' }
   | { kind: 'bytes'; direction: 'sent' | 'received'; header: number }
@@ -27,17 +27,26 @@ export function countersOf(row: Row): Array<[name: string, counted: Counted]> {
 const TCP_HEADER = 32
 
 interface Listed {
-  nftables: ReadonlyArray<{ counter?: { name: string; packets: number; bytes: number } }>
+  nftables: ReadonlyArray<{
+    counter?: Reading & { name: string }
+    rule?: { comment?: string; expr: ReadonlyArray<{ counter?: Reading | string }> }
+  }>
 }
 
-/** The answer of `nft -j list counters`. */
+/** Out of `nft -j list table`: counters by name, and those in rules by the rule's comment. */
 export function parseCounters(json: string): Map<string, Reading> {
   const { nftables } = JSON.parse(json) as Listed
-  return new Map(
-    nftables.flatMap(({ counter }) =>
-      counter === undefined ? [] : [[counter.name, { packets: counter.packets, bytes: counter.bytes }] as const],
-    ),
-  )
+  const readings = new Map<string, Reading>()
+  const add = (name: string, { packets, bytes }: Reading): void => {
+    const before = readings.get(name) ?? { packets: 0, bytes: 0 }
+    readings.set(name, { packets: before.packets + packets, bytes: before.bytes + bytes })
+  }
+  for (const { counter, rule } of nftables) {
+    if (counter !== undefined) add(counter.name, counter)
+    if (rule?.comment === undefined) continue
+    for (const { counter: inRule } of rule.expr) if (typeof inRule === 'object') add(rule.comment, inRule)
+  }
+  return readings
 }
 
 /** What has been added since; a counter that is smaller than before has begun anew. */

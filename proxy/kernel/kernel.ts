@@ -9,7 +9,7 @@ import type { Connection } from './connections.ts'
 export interface Kernel {
   /** One transaction: all of it, or nothing. */
   apply(rules: string): Promise<void>
-  /** `nft -j list counters` */
+  /** `nft -j list table` */
   counters(table: string): Promise<string>
   /** Everything that is tracked, as text. */
   connections(): Promise<string>
@@ -33,7 +33,7 @@ export function systemKernel(dir: string): Kernel {
         await rm(file, { force: true })
       }
     },
-    counters: (table) => run('nft', ['-j', 'list', 'counters', 'table', 'inet', table]),
+    counters: (table) => run('nft', ['-j', 'list', 'table', 'inet', table]),
     connections: async () => {
       try {
         return await readFile('/proc/self/net/nf_conntrack', 'latin1')

@@ -12,7 +12,7 @@ import type { Family, LocalInstance } from './decide.ts'
  *                                           └─ 1 ─▶ v_e0102_tcp_80_4_1    count, dnat to 127.0.0.1:20002
  *   prerouting (the same for containers, when every instance of a row listens on an address they can reach)
  *   outward, inward (each packet of such a connection)
- *     └─ bytes4  VIP . direction ─▶ s_e0102_4, r_e0102_4
+ *     └─ direction ─▶ s_tcp_4, r_tcp_4
  *
  * The connection keeps its instance: conntrack remembers it, whatever the rows say later. The route to the VIPs names
  * 127.0.0.1 as source, so no packet needs a second rewriting, and an instance sees the address that user space would dial
@@ -59,9 +59,15 @@ export function flowCounter(row: Row, { ordinal }: LocalInstance): string {
   return `${row.name}_${ordinal}`
 }
 
-/** The bytes of a VIP to its instances (`s`), and back (`r`). */
-export function byteCounters({ vip, family }: Pick<Row, 'vip' | 'family'>): { sent: string; received: string } {
-  return { sent: `s_${vip.toString(16)}_${family}`, received: `r_${vip.toString(16)}_${family}` }
+/**
+ * The bytes of all rows of a family and protocol, to instances and back. Nameless counters in the rules themselves, found by
+ * the rule's comment: a look-up for each packet would cost three times as much.
+ */
+export function byteCounters({ family, protocol }: Pick<Row, 'family' | 'protocol'>): {
+  sent: string
+  received: string
+} {
+  return { sent: `s_${protocol}_${family}`, received: `r_${protocol}_${family}` }
 }
 
 /**
@@ -83,8 +89,8 @@ export function replaceOwn(names: TableNames, rows: Rows): string {
   return lines([...ifOurs(names), `delete table inet ${names.table}`, ...whole(names, rows)])
 }
 
-/** From one set of rows to the next of the same shape; bytes of VIPs in `known` are counted already. */
-export function change(names: TableNames, before: Rows, after: Rows, known: ReadonlySet<string>): string {
+/** From one set of rows to the next of the same shape. */
+export function change(names: TableNames, before: Rows, after: Rows): string {
   const { table } = names
   const statements: string[] = []
   for (const [name, row] of before) {
@@ -92,8 +98,7 @@ export function change(names: TableNames, before: Rows, after: Rows, known: Read
     if (next === undefined) statements.push(...withdrawn(table, row))
     else if (!isEqual(row, next)) statements.push(...changed(table, row, next))
   }
-  const counted = new Set(known)
-  for (const [name, row] of after) if (!before.has(name)) statements.push(...added(table, row, counted))
+  for (const [name, row] of after) if (!before.has(name)) statements.push(...added(table, row))
   return statements.length === 0 ? '' : lines([...ifOurs(names), ...statements])
 }
 
@@ -117,8 +122,7 @@ const BEFORE_OTHERS = -110
 
 function whole({ table, owner, range }: TableNames, rows: Rows): string[] {
   const { cidr4, cidr6 } = range
-  const { families, isOuter } = shapeOf(rows)
-  const known = new Set<string>()
+  const { families, protocols, isOuter } = shapeOf(rows)
   return [
     `create table inet ${table}`,
     `add chain inet ${table} ${owner}`,
@@ -129,19 +133,25 @@ function whole({ table, owner, range }: TableNames, rows: Rows): string[] {
     ...families.flatMap((family) => {
       const ip = family === 4 ? 'ip' : 'ip6'
       const rule = (chain: string, what: string): string => `add rule inet ${table} ${chain} ${what}`
-      const to = `${ip} daddr ${family === 4 ? cidr4 : cidr6} ${ip} daddr . meta l4proto . th dport vmap`
-      const bytes = `ct status dnat counter name ct original ${ip} daddr . ct direction map @bytes${family}`
+      const vips = `${ip} daddr ${family === 4 ? cidr4 : cidr6}`
+      const to = `${vips} ${ip} daddr . meta l4proto . th dport vmap`
+      const bytes = protocols.flatMap((protocol) => {
+        const { sent, received } = byteCounters({ family, protocol })
+        return [
+          `ct status dnat ct direction original meta l4proto ${protocol} ct original ${vips} counter accept comment "${sent}"`,
+          `ct status dnat ct direction reply meta l4proto ${protocol} ct original ${vips} counter accept comment "${received}"`,
+        ]
+      })
       return [
         `add map inet ${table} vips${family} { type ipv${family}_addr . inet_proto . inet_service : verdict; }`,
         `add map inet ${table} outer${family} { type ipv${family}_addr . inet_proto . inet_service : verdict; }`,
-        `add map inet ${table} bytes${family} { type ipv${family}_addr . ct_dir : counter; }`,
         rule('output', `${ip} saddr ${family === 4 ? '127.0.0.1' : '::1'} ${to} @vips${family}`),
-        rule('outward', bytes),
+        ...bytes.map((what) => rule('outward', what)),
         ...(isOuter ? [rule('prerouting', `iif != "lo" ${to} @outer${family}`)] : []),
-        ...(isOuter ? [rule('inward', `iif != "lo" ${bytes}`)] : []),
+        ...(isOuter ? bytes.map((what) => rule('inward', `iif != "lo" ${what}`)) : []),
       ]
     }),
-    ...[...rows.values()].flatMap((row) => added(table, row, known)),
+    ...[...rows.values()].flatMap((row) => added(table, row)),
   ]
 }
 
@@ -149,10 +159,19 @@ function chain(table: string, name: string, hook: string): string[] {
   return [`add chain inet ${table} ${name} { type ${hook}; }`]
 }
 
+interface Shape {
+  families: readonly Family[]
+  protocols: ReadonlyArray<Row['protocol']>
+  isOuter: boolean
+}
+
 /** What the table is made for: every packet of the machine pays for each rule, so it has no rule that nothing needs. */
-function shapeOf(rows: Rows): { families: readonly Family[]; isOuter: boolean } {
+function shapeOf(rows: Rows): Shape {
   const all = [...rows.values()]
-  return { families: all.some(({ family }) => family === 6) ? [4, 6] : [4], isOuter: all.some(isReachable) }
+  const protocols = (['tcp', 'udp'] as const).filter(
+    (protocol) => protocol === 'tcp' || all.some((row) => row.protocol === protocol),
+  )
+  return { families: all.some(({ family }) => family === 6) ? [4, 6] : [4], protocols, isOuter: all.some(isReachable) }
 }
 
 /** Whether the one table takes the other's rows by a change, and need not be replaced. */
@@ -160,19 +179,8 @@ export function isSameShape(one: Rows, other: Rows): boolean {
   return JSON.stringify(shapeOf(one)) === JSON.stringify(shapeOf(other))
 }
 
-/** `known`: VIPs whose bytes are counted already; this one's are from now on. */
-function added(table: string, row: Row, known: Set<string>): string[] {
-  const { sent, received } = byteCounters(row)
-  const { family, address } = row
-  const isNew = !known.has(sent)
-  known.add(sent)
-  const bytes = [
-    `add counter inet ${table} ${sent}`,
-    `add counter inet ${table} ${received}`,
-    `add element inet ${table} bytes${family} { ${address} . original : "${sent}", ${address} . reply : "${received}" }`,
-  ]
+function added(table: string, row: Row): string[] {
   return [
-    ...(isNew ? bytes : []),
     ...row.instances.flatMap((instance) => sentTo(table, row, instance)),
     `add chain inet ${table} ${row.name}`,
     turn(table, row),

@@ -54,7 +54,7 @@ export class Ruleset {
     const { counters } = this.#tally
     const isNew = counters.size > rows.size * 8 + UNUSED_LIMIT || !isSameShape(this.#rows, rows)
     if (isNew) await this.#tally.read(this.#names.table).catch(() => undefined)
-    const text = isNew ? replaceOwn(this.#names, rows) : change(this.#names, this.#rows, rows, counters)
+    const text = isNew ? replaceOwn(this.#names, rows) : change(this.#names, this.#rows, rows)
     if (text === '') return { kind: 'done' }
     const failure = await this.#failure(text)
     return failure === undefined ? this.#took(rows, isNew) : this.renew(rows, failure.cause)
