@@ -113,11 +113,27 @@ function serveUdp(socket: Socket, responder: Responder, log: Log, isOpen: () => 
     if (reply !== undefined && isOpen()) socket.send(reply, to.port, to.address)
   }
   socket.on('error', (error) => log.debug('a DNS reply could not be sent', { error }))
-  socket.on('message', (packet, from) => {
+  const take = (packet: Buffer, from: RemoteInfo) => {
     if (from.port === 0) return // nowhere to answer to
     const reply = responder.respond(packet, 'udp', from)
     if (reply instanceof Promise) void reply.then((late) => send(late, from))
     else send(reply, from)
+  }
+  socket.on('message', take)
+  for (const [packet, from] of held.get(socket)?.() ?? []) take(packet, from)
+}
+
+/** What comes between binding and serving: beside another agent, half of all questions. Returns them, and holds no more. */
+const held = new WeakMap<Socket, () => Array<[Buffer, RemoteInfo]>>()
+const HELD = 1_000
+
+function hold(socket: Socket): void {
+  const packets: Array<[Buffer, RemoteInfo]> = []
+  const keep = (packet: Buffer, from: RemoteInfo) => void (packets.length < HELD && packets.push([packet, from]))
+  socket.on('message', keep)
+  held.set(socket, () => {
+    socket.off('message', keep)
+    return packets
   })
 }
 
@@ -171,6 +187,7 @@ function openUdp({ host, port }: Shared, reusePort: boolean): Promise<Socket> {
     socket.once('error', failed)
     socket.bind(port, host, () => {
       socket.off('error', failed)
+      hold(socket)
       resolve(socket)
     })
   })
