@@ -8,7 +8,7 @@ import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
 import { dialUpgrade } from '../../src/kit/upgrade.ts'
 import { dialBytes, dialText, type Channel, type DialOptions } from '../../src/kit/websocket.ts'
-import { LISTEN, readFromRelay, refusalOf, TAKE, TO, type FromListener } from '../relay/messages.ts'
+import { LISTEN, readFromRelay, refusalOf, TAKE, TO, type FromListener, type FromRelay } from '../relay/messages.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 
 /** How this node proves itself to relays; asked anew for each connection, because certificates renew. */
@@ -63,6 +63,8 @@ export class RelayListener implements AsyncDisposable {
   readonly #backoff: Backoff
   #isListening = false
   #taking = 0
+  /** When the relay wants us back, as it said before it went. */
+  #backInMs: number | undefined
 
   private constructor(options: RelayListenerOptions, log: Log, life: Lifetime) {
     this.#options = options
@@ -102,7 +104,8 @@ export class RelayListener implements AsyncDisposable {
         const reason = await this.#listen(channel, signal)
         if (signal.aborted) return
         if (this.#clock.now() - since > STEADY_MS) this.#backoff.reset()
-        if (reason === 'replaced') pauseMs = REPLACED_MS
+        pauseMs = reason === 'replaced' ? REPLACED_MS : this.#backInMs
+        this.#backInMs = undefined
         this.#log.warn('relay lost', { reason })
       } catch (error) {
         if (signal.aborted) return
@@ -130,14 +133,25 @@ export class RelayListener implements AsyncDisposable {
   }
 
   #hear(channel: Channel, text: string, signal: AbortSignal): void {
-    let nonce: string
-    let from: NodeId
+    let message: FromRelay
     try {
-      ;({ nonce, from } = readFromRelay(text))
+      message = readFromRelay(text)
     } catch (error) {
       this.#log.warn('relay sent something malformed', { error })
       return channel.close('malformed message')
     }
+    switch (message.type) {
+      case 'incoming':
+        return this.#fetch(channel, message, signal)
+      case 'goaway':
+        this.#backInMs = message.backInMs
+        return
+      default:
+        message satisfies never
+    }
+  }
+
+  #fetch(channel: Channel, { nonce, from }: FromRelay & { type: 'incoming' }, signal: AbortSignal): void {
     if (this.#taking >= MAX_TAKING)
       return channel.send(JSON.stringify({ type: 'refuse', nonce } satisfies FromListener))
     this.#taking += 1

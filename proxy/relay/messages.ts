@@ -13,13 +13,17 @@ import { MeshError } from '../../src/errors.ts'
  *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
  *      │ ◀═══ TLS between D and L: the relay forwards bytes it cannot read ═══▶ │
  *
+ *   anybody ── ?ping ▶             a control channel that says nothing: its pings tell how far the relay is
+ *
  * The legs that carry bytes switch from HTTP to plain bytes (kit/upgrade.ts), or are WebSockets where something on the way
  * knows no other upgrade; one leg of each kind may meet. A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
- * and only for the node it was told to. The end of one leg is the end of both (WebSocket has no half-close).
+ * and only for the node it was told to. The end of one leg is the end of both (WebSocket has no half-close). A relay that goes
+ * away tells each listener when to come back, so that a thousand do not come in the same moment.
  */
 export const LISTEN = 'listen'
 export const TO = 'to'
 export const TAKE = 'take'
+export const PING = 'ping'
 
 /** Why the relay refuses, as HTTP says it; the reason is what people read. */
 export const REFUSALS = {
@@ -42,11 +46,12 @@ export function refusalOf(status: unknown): RelayRefusal | undefined {
 
 const nonce = Type.String({ pattern: '^[0-9a-f]{32}$' })
 const closed = { additionalProperties: false }
-const fromRelay = Type.Object(
-  { type: Type.Literal('incoming'), from: Type.String({ minLength: 3, maxLength: 127 }), nonce },
-  closed,
-)
-const fromListener = Type.Object({ type: Type.Literal('refuse'), nonce }, closed)
+const node = Type.String({ minLength: 3, maxLength: 127 })
+const fromRelay = Type.Union([
+  Type.Object({ type: Type.Literal('incoming'), from: node, nonce }, closed),
+  Type.Object({ type: Type.Literal('goaway'), backInMs: Type.Integer({ minimum: 0, maximum: 60_000 }) }, closed),
+])
+const fromListener = Type.Union([Type.Object({ type: Type.Literal('refuse'), nonce }, closed)])
 export type FromRelay = Static<typeof fromRelay>
 export type FromListener = Static<typeof fromListener>
 

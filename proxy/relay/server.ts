@@ -8,7 +8,16 @@ import { acceptUpgrade, asksForBytes } from '../../src/kit/upgrade.ts'
 import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
-import { LISTEN, readFromListener, REFUSALS, TAKE, TO, type FromRelay, type RelayRefusal } from './messages.ts'
+import {
+  LISTEN,
+  readFromListener,
+  REFUSALS,
+  TAKE,
+  TO,
+  type FromListener,
+  type FromRelay,
+  type RelayRefusal,
+} from './messages.ts'
 import { Places, type PlaceLimits } from './places.ts'
 
 export interface RelayLimits extends PlaceLimits {
@@ -100,13 +109,21 @@ export class Relay implements AsyncDisposable {
   }
 
   #hear(channel: Channel, node: NodeId, text: string): void {
+    let message: FromListener
     try {
-      const { nonce } = readFromListener(text)
-      const waiting = this.#waiting.get(nonce)
-      if (waiting?.to === node) this.#give(waiting, 'refused by the node')
+      message = readFromListener(text)
     } catch (error) {
       this.#log.warn('node sent the relay something malformed', { node, error })
-      channel.close('malformed message')
+      return channel.close('malformed message')
+    }
+    switch (message.type) {
+      case 'refuse': {
+        const waiting = this.#waiting.get(message.nonce)
+        if (waiting?.to === node) this.#give(waiting, 'refused by the node')
+        return
+      }
+      default:
+        message.type satisfies never
     }
   }
 
