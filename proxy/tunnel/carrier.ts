@@ -14,6 +14,9 @@ export interface FrameUser {
   ignored(): void
 }
 
+/** Pings and what goes with them, between two looks (a quarter of a second). */
+const SILENT_BYTES = 1024
+
 /**
  * One authenticated byte connection to a peer, free of I/O: bytes come in through `receive`, leave through `outbox.fill`, time
  * comes in through `tick`. `pump.ts` joins it to a socket.
@@ -29,6 +32,8 @@ export class Carrier implements FrameSink {
   #user: FrameUser | undefined
   /** `bytesOut` at the last tick. */
   #toldBytes = 0
+  /** `bytesIn + bytesOut` at the last look. */
+  #lookedAt = 0
   #saidDrain = false
   #heardDrain = false
   /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
@@ -53,6 +58,14 @@ export class Carrier implements FrameSink {
     this.path = path
     this.#now = now
     this.outbox = new Outbox(() => this.wake(), now)
+  }
+
+  /** Whether small streams have spoken here since the last look; bulk alone never counts. */
+  hasSpoken(): boolean {
+    const bytes = this.bytesIn + this.bytesOut
+    const moved = bytes - this.#lookedAt
+    this.#lookedAt = bytes
+    return this.bulks === 0 ? moved > SILENT_BYTES : this.streams > this.bulks
   }
 
   /** No new streams go here. */

@@ -1,7 +1,11 @@
 /** What may be under way however slow the path is: less, and turns become small; more, and a slow link queues for longer. */
-const LEAST_BYTES = 128 * 1024
-/** A queue of so many milliseconds is not felt, and paces no fast link. */
+const LEAST_BYTES = 64 * 1024
+/**
+ * A queue of so many milliseconds paces no fast link; and while small streams speak beside bulk, a shorter one: both ends read
+ * what is under way of all carriers before they come to the keystroke.
+ */
 const QUEUE_MS = 5
+const SHARED_QUEUE_MS = 0.5
 /** Round trips shorter than this are remembered for so long, twice. */
 const REMEMBER_MS = 5_000
 
@@ -24,6 +28,8 @@ export class Flight {
   #least = Number.POSITIVE_INFINITY
   #leastBefore = Number.POSITIVE_INFINITY
   #leastSince = 0
+  /** Small streams of the session speak, here or on other carriers. */
+  isShared = false
 
   get underWay(): number {
     return this.#sent - this.#arrived
@@ -67,7 +73,7 @@ export class Flight {
     const rate = (mark.sent - mark.arrived) / roundTrip
     this.#rate = rate > this.#rate ? rate : this.#rate + (rate - this.#rate) / 16
     this.#arrived = mark.sent
-    const shortest = Math.max(Math.min(this.#least, this.#leastBefore), QUEUE_MS)
+    const shortest = Math.max(Math.min(this.#least, this.#leastBefore), this.isShared ? SHARED_QUEUE_MS : QUEUE_MS)
     this.#limit = Math.max(LEAST_BYTES, Math.ceil(2 * this.#rate * shortest))
   }
 

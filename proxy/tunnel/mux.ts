@@ -229,6 +229,8 @@ export class Mux implements FrameUser {
     this.shares.settle()
     this.shares.scales.weigh()
     this.move(rebalance(this.carriers, this.#streams.values()))
+    const isShared = this.carriers.filter((carrier) => carrier.hasSpoken()).length > 0
+    for (const { outbox } of this.carriers) outbox.flight.isShared = isShared
     this.#options.sealed?.tick(now)
     for (const incoming of this.#pending) {
       if (now - incoming.since < this.limits.openTimeoutMs) return // the set is in order of time
