@@ -1,0 +1,98 @@
+import { readFileSync } from 'node:fs'
+import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+
+/** This machine's place in the network. */
+export interface Network {
+  /** All its addresses, of every interface that is up. */
+  readonly addresses: ReadonlySet<string>
+  /** Those that say where it is: of interfaces that count, neither loopback nor link-local; sorted. */
+  readonly outward: readonly string[]
+  readonly defaults: readonly DefaultRoute[]
+}
+
+export interface DefaultRoute {
+  family: 'ipv4' | 'ipv6'
+  device: string
+  /** Absent on a point-to-point link. */
+  gateway?: string
+  metric: number
+}
+
+export type Counts = (device: string) => boolean
+
+/** Where the kernel says so (Linux); elsewhere there are only addresses to go by. */
+export function readNetwork(counts: Counts = () => true): Network {
+  return networkOf(networkInterfaces(), { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') }, counts)
+}
+
+export function networkOf(
+  interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>,
+  routes: { v4: string; v6: string },
+  counts: Counts,
+): Network {
+  const all = Object.entries(interfaces).flatMap(([device, infos = []]) => infos.map((info) => ({ device, ...info })))
+  const outward = all
+    .filter(({ device, internal, address }) => !internal && counts(device) && !isLinkLocal(address))
+    .map(({ address }) => address)
+  return {
+    addresses: new Set(all.map(({ address }) => address)),
+    outward: outward.toSorted(),
+    defaults: [...defaultsV4(routes.v4), ...defaultsV6(routes.v6)].filter(({ device }) => counts(device)),
+  }
+}
+
+/** `undefined`: nothing that matters. */
+export function whatChanged(before: Network, after: Network): 'addresses' | 'route' | undefined {
+  if (before.outward.join() !== after.outward.join()) return 'addresses'
+  return JSON.stringify(before.defaults) === JSON.stringify(after.defaults) ? undefined : 'route'
+}
+
+/** Whether a connection from this local address can still be alive, the address not being gone. */
+export function isHere({ addresses }: Pick<Network, 'addresses'>, local: string): boolean {
+  const plain = local.toLowerCase().startsWith('::ffff:') ? local.slice(7) : (local.split('%')[0] ?? local)
+  return plain.startsWith('127.') || plain === '::1' || addresses.has(plain)
+}
+
+const UP = 1
+
+/**
+ *     Iface  Destination  Gateway   Flags  RefCnt  Use  Metric  Mask      …      numbers in hex, addresses in host order
+ *     eth0   00000000     0101A8C0  0003   0       0    100     00000000
+ */
+function* defaultsV4(text: string): Iterable<DefaultRoute> {
+  for (const line of text.split('\n').slice(1)) {
+    const [device = '', destination, gateway = '', flags = '', , , metric = '', mask] = line.split(/\s+/)
+    if (destination !== '00000000' || mask !== '00000000' || (Number.parseInt(flags, 16) & UP) === 0) continue
+    const bytes = Buffer.from(gateway, 'hex').reverse()
+    const isStraight = bytes.every((byte) => byte === 0)
+    yield {
+      family: 'ipv4',
+      device,
+      ...(isStraight ? {} : { gateway: bytes.join('.') }),
+      metric: Number(metric),
+    }
+  }
+}
+
+/** Destination, its length, source, its length, next hop, metric, references, uses, flags, device; in hex. */
+function* defaultsV6(text: string): Iterable<DefaultRoute> {
+  for (const line of text.split('\n')) {
+    const [destination, length, , , hop = '', metric = '', , , , device = ''] = line.trim().split(/\s+/)
+    if (destination === undefined || !/^0{32}$/.test(destination) || length !== '00' || device === 'lo') continue
+    const isStraight = /^0*$/.test(hop)
+    const gateway = (hop.match(/.{4}/g) ?? []).map((group) => Number.parseInt(group, 16).toString(16)).join(':')
+    yield { family: 'ipv6', device, ...(isStraight ? {} : { gateway }), metric: Number.parseInt(metric, 16) }
+  }
+}
+
+function isLinkLocal(address: string): boolean {
+  return address.startsWith('169.254.') || /^fe[89ab]/i.test(address)
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
+  }
+}
