@@ -219,7 +219,6 @@ async function carry(
   const admission = admit({ target, port, protocol: 'udp', caller }, parts)
   if (admission.kind === 'refused') return ended(admission.end, admission.reason)
   const instances = shunned.last(admission.instances)
-  if (instances === undefined) return ended('refused', 'nothing listens on the port of any instance')
 
   const connected = await connect(
     {
@@ -245,5 +244,7 @@ async function carry(
   await flow.ended
   const { end, far } = flow.joint
   if (end === 'far-reset') shunned.add(connected.attempt.instance, { isMute: far.datagrams === 0 })
-  return ended(END[end], '')
+  const said = ended(END[end], '')
+  // this client rests, or each of its datagrams would open a flow in vain; another is tried at once: the port may be open again
+  return shunned.areClosed(instances) ? 'refused' : said
 }

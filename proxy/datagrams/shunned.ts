@@ -4,7 +4,7 @@ import type { Instance } from '../../src/model/instance.ts'
 
 /** How long an instance whose port was closed comes after the others; larger: one that is back gets its flows later. */
 const SHUN_MS = 5_000
-/** Until it is tried again when there is no other. Smaller: every datagram of a client opens a flow in vain. */
+/** How long it counts as closed for the client that found out, when there is no other. */
 const AGAIN_MS = 1_000
 const SHUNNED_LIMIT = 1_024
 
@@ -30,15 +30,20 @@ export class Shunned {
     }
   }
 
-  /** The same instances, with shunned ones last; `undefined` when all of them were found closed a moment ago. */
-  last(instances: readonly Instance[]): readonly Instance[] | undefined {
+  /** The same instances, with shunned ones last. */
+  last(instances: readonly Instance[]): readonly Instance[] {
     if (this.#since.size === 0) return instances
     const now = this.#clock.now()
-    const isWithin = (ms: number, shunned: { at: number } | undefined) => shunned !== undefined && now - shunned.at < ms
-    const isClosed = (shunned: { at: number; isMute: boolean } | undefined) =>
-      shunned?.isMute === true && isWithin(AGAIN_MS, shunned)
-    if (instances.every(({ id }) => isClosed(this.#since.get(id)))) return undefined
-    const isShunned = ({ id }: Instance) => isWithin(SHUN_MS, this.#since.get(id))
+    const isShunned = ({ id }: Instance) => now - (this.#since.get(id)?.at ?? Number.NEGATIVE_INFINITY) < SHUN_MS
     return [...instances.filter((instance) => !isShunned(instance)), ...instances.filter(isShunned)]
+  }
+
+  /** Whether all of them were found closed a moment ago, and had not answered once. */
+  areClosed(instances: readonly Instance[]): boolean {
+    const now = this.#clock.now()
+    return instances.every(({ id }) => {
+      const shunned = this.#since.get(id)
+      return shunned?.isMute === true && now - shunned.at < AGAIN_MS
+    })
   }
 }
