@@ -36,12 +36,16 @@ export async function datagrams(
   const rate = String(Math.round(perSecond * bytes * 8))
   const argv = ['iperf3', '-u', '-c', host, '-p', String(port), '-l', String(bytes), '-b', rate, '-t', String(seconds)]
   // The receiver's buffer: the default holds 2 ms of these rates, less than another process may have the core for.
-  const said = await ground.text('a', [...argv, '-w', '2M', '-J'], (seconds + 30) * 1_000)
+  // It greets by one datagram and waits for ever when that is lost: the rate before was too much, and its rest still queued.
+  const said = await ground.text('a', [...argv, '-w', '2M', '-J'], seconds * 1_000 + GREETED_MS).catch(() => undefined)
+  if (said === undefined) return { perSecond: 0, lost: 1 }
   const { end, error } = JSON.parse(said) as Said<{ sum: { packets: number; lost_packets: number; seconds: number } }>
   if (end?.sum === undefined || !(end.sum.packets > 0)) throw new Error(`iperf3: ${error ?? 'no result'}`)
   const { packets, lost_packets: lost, seconds: took } = end.sum
   return { perSecond: (packets - lost) / took, lost: lost / packets }
 }
+
+const GREETED_MS = 5_000
 
 interface Said<T> {
   end?: Partial<T>
