@@ -8,6 +8,11 @@ export type Exclude = (address: string) => boolean
 const INNER =
   /^(?:lo|cni|cali|cilium|flannel|docker|br-|virbr|veth|vnet|lxc|kube|tunl|vxlan|geneve|wg|tailscale|zt|utun|tun|tap|nebula|podman)/
 
+/** Whether an interface leads out of this machine. */
+export function isOutward(device: string): boolean {
+  return !INNER.test(device)
+}
+
 export interface LocalAddressOptions {
   exclude?: Exclude
   /** Also 127.0.0.1: for several nodes on one machine. Without it only when there is nothing else. */
@@ -19,7 +24,7 @@ export interface LocalAddressOptions {
 export function localAddresses(port: number, options: LocalAddressOptions = {}): string[] {
   const { exclude = () => false, loopback = false, interfaces = networkInterfaces() } = options
   const found = Object.entries(interfaces)
-    .filter(([name]) => !INNER.test(name))
+    .filter(([name]) => isOutward(name))
     .flatMap(([, addresses = []]) => addresses)
     .filter(({ internal, address }) => !internal && isDialable(address) && !exclude(address))
     .map(({ address }) => address)

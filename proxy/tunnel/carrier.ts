@@ -44,6 +44,8 @@ export class Carrier implements FrameSink {
   peerWindowBytes = 0
   /** What the peer can do (hello.ts). */
   peerFeatures = 0
+  /** Ours, of the connection beneath; `undefined` where there is none to know of. */
+  localAddress: string | undefined
   /** Keys can be had from TLS beneath; set by whoever greets. */
   secrets: CarrierSecrets | undefined
   /** Streams that send here, and how many of them are bulk. */

@@ -53,6 +53,11 @@ export class Pulse {
     this.#spoke = true
   }
 
+  /** A ping is due at once; one that is under way does as well. */
+  hurry(): void {
+    if (this.#heard) this.#pingedAt = Number.NEGATIVE_INFINITY
+  }
+
   /** What is due now; after `ping` the caller sends the returned sequence number. */
   beat(now: number, busy: boolean, hasSent = false): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
     this.#isLate = !this.#heard && now - this.#pingedAt >= Math.max(LATE_MS, 4 * (this.#smoothed ?? 0))

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { type IncomingMessage } from 'node:http'
 import type { Agent } from 'node:https'
 import type { ConnectionOptions } from 'node:tls'
@@ -16,6 +17,10 @@ export interface Channel {
   onClose(listener: (reason: string) => void): void
   /** Says goodbye; cut off after two seconds. */
   close(reason?: string): void
+  /** One round trip, in milliseconds. @throws MeshError LINK_CLOSED */
+  measure(): Promise<number>
+  /** The network has changed: ends where our own address is gone, or where nothing is heard for so long. */
+  recheck?(isHere: (address: string) => boolean, withinMs: number): void
 }
 
 /** Larger and a peer may make us hold more; smaller and a table of many instances does not fit. */
@@ -64,8 +69,10 @@ export function refuseUpgrade(socket: Duplex, status: string, reason: string): v
   )
 }
 
+type Wrap<T> = (webSocket: WebSocket, localAddress?: string) => T
+
 /** `wrap` runs in the same turn as the opening: a message that came along with it already has its listener. */
-function open<T>(url: string, dial: DialOptions, wrap: (webSocket: WebSocket) => T, signal: AbortSignal): Promise<T> {
+function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(new MeshError('NOT_RUNNING', { address: url }, { cause: signal.reason }))
     const webSocket = new WebSocket(url, {
@@ -84,7 +91,9 @@ function open<T>(url: string, dial: DialOptions, wrap: (webSocket: WebSocket) =>
     }
     const aborted = () => giveUp(signal.reason)
     signal.addEventListener('abort', aborted, { once: true })
+    let localAddress: string | undefined
     webSocket.once('upgrade', (response) => {
+      ;({ localAddress } = response.socket)
       try {
         dial.verify?.(response.socket)
       } catch (error) {
@@ -99,12 +108,12 @@ function open<T>(url: string, dial: DialOptions, wrap: (webSocket: WebSocket) =>
     webSocket.once('open', () => {
       signal.removeEventListener('abort', aborted)
       webSocket.off('error', giveUp)
-      resolve(wrap(webSocket))
+      resolve(wrap(webSocket, localAddress))
     })
   })
 }
 
-function channelOf(webSocket: WebSocket): Channel {
+function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
   let heardAt = performance.now()
   let closed: string | undefined
   const listeners: Array<(reason: string) => void> = []
@@ -154,7 +163,35 @@ function channelOf(webSocket: WebSocket): Channel {
       const cut = setTimeout(() => webSocket.terminate(), 2_000)
       cut.unref()
     },
+    measure: () => roundTrip(webSocket),
+    recheck: (isHere, withinMs) => {
+      if (localAddress !== undefined && !isHere(localAddress)) return webSocket.terminate()
+      const askedAt = performance.now()
+      if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
+      const late = setTimeout(() => {
+        if (heardAt < askedAt) webSocket.terminate()
+      }, withinMs)
+      late.unref()
+    },
   }
+}
+
+function roundTrip(webSocket: WebSocket): Promise<number> {
+  const mark = randomBytes(8) // other pings are under way
+  return new Promise((resolve, reject) => {
+    const sentAt = performance.now()
+    const settle = (act: () => void) => {
+      webSocket.off('pong', heard).off('close', over)
+      act()
+    }
+    const heard = (pong: Buffer) => {
+      if (pong.equals(mark)) settle(() => resolve(performance.now() - sentAt))
+    }
+    const over = () => settle(() => reject(new MeshError('LINK_CLOSED')))
+    webSocket.on('pong', heard).on('close', over)
+    if (webSocket.readyState === WebSocket.OPEN) webSocket.ping(mark)
+    else over()
+  })
 }
 
 function streamOf(webSocket: WebSocket): Duplex {

@@ -29,6 +29,8 @@ export class DialledLink<Out extends Language, In extends Language> implements A
   readonly #parts: LinkParts
   readonly #life: Lifetime
   #up: Link<Out, In> | undefined
+  /** Ends a dial, a hello or a rest, for another try at once. */
+  #again = new AbortController()
 
   private constructor(options: DialledLinkOptions<Out, In>, parts: LinkParts, life: Lifetime) {
     this.#options = options
@@ -50,6 +52,8 @@ export class DialledLink<Out extends Language, In extends Language> implements A
     return dialled
   }
 
+  /** What failed before says nothing about the network as it is now. */
+  #isFresh = false
   /** False: when the link that is up ends, no other is made until this is true again. */
   mayDial = true
 
@@ -68,6 +72,13 @@ export class DialledLink<Out extends Language, In extends Language> implements A
     this.#up?.tell(type, body)
   }
 
+  /** The machine's network is another one: a link that is up must show that it lives, one that is not is tried at once. */
+  networkChanged(isHere: (address: string) => boolean): void {
+    if (this.#up === undefined) this.#again.abort(new MeshError('LINK_CLOSED', { reason: 'the network has changed' }))
+    else this.#up.recheck(isHere)
+    this.#isFresh = true
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
@@ -78,9 +89,11 @@ export class DialledLink<Out extends Language, In extends Language> implements A
     const backoff = new Backoff({ firstMs: 250, limitMs, random })
     while (!signal.aborted) {
       let restMs: number | undefined
+      this.#again = new AbortController()
+      const limit = AbortSignal.any([signal, this.#again.signal])
       try {
-        const link = new Link(await dial(signal), sides, this.#parts)
-        using _cut = onAbort(signal, () => link.close('closing'))
+        const link = new Link(await dial(limit), sides, this.#parts)
+        using _cut = onAbort(limit, () => link.close('closing'))
         const since = clock.now()
         try {
           await onUp(link)
@@ -100,7 +113,9 @@ export class DialledLink<Out extends Language, In extends Language> implements A
         if (signal.aborted) return
         if (backoff.failures % 8 === 0) log.warn('control link cannot be made', { peer, error })
       }
-      await clock.sleep(restMs ?? backoff.nextMs(), signal)
+      if (this.#isFresh) backoff.reset()
+      this.#isFresh = false
+      await clock.sleep(restMs ?? backoff.nextMs(), limit)
       while (!this.mayDial && !signal.aborted) await clock.sleep(HELD_LOOK_MS, signal)
     }
   }

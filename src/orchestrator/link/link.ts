@@ -41,6 +41,8 @@ const frame = Compile(
 const BEAT_MS = 1_000
 const SILENCE_MS = 2_700
 const LOOK_MS = 250
+/** After a change of the network a link must answer within this; a slow path's round trip, and one loss. */
+const RECHECK_MS = 1_500
 /** Asks that wait for an answer, each way. Smaller refuses bursts, larger lets a stuck peer hold more. */
 const MAX_WAITING = 1_024
 /** A peer that reads slower than this is cut off: its table would be stale anyway, and it resumes. */
@@ -62,7 +64,7 @@ export interface Sides<Out extends Language, In extends Language> {
 
 export interface LinkParts {
   /** Who is at the other end, for the log and the gauge. */
-  tier: 'root' | 'cluster' | 'node'
+  tier: 'root' | 'cluster' | 'node' | 'relay'
   peer: string
   clock: Clock
   log: Log
@@ -173,6 +175,11 @@ export class Link<Out extends Language, In extends Language> {
 
   close(reason: string): void {
     this.#finish({ kind: 'closed', reason })
+  }
+
+  /** The network has changed: ends unless it shows soon that it lives. */
+  recheck(isHere: (address: string) => boolean): void {
+    this.#channel.recheck?.(isHere, RECHECK_MS)
   }
 
   #send(message: Readonly<Record<string, unknown>>): void {
