@@ -8,8 +8,9 @@ import type { Ground } from './agent/ground.ts'
 import { openKnowledge } from './agent/knowledge.ts'
 import { linkUp } from './agent/link.ts'
 import { becomeMember } from './agent/member.ts'
+import { followNetwork } from './agent/network.ts'
 import { serveNames } from './agent/names.ts'
-import { listenAtRelay, openReach } from './agent/reach.ts'
+import { openReach } from './agent/reach.ts'
 import { agentRoutes, departureRoutes, statusOf, type AgentView } from './agent/routes.ts'
 import { Elder, type Step } from './agent/succession.ts'
 import { InstancesHere, Work } from './agent/work.ts'
@@ -138,11 +139,13 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
   life.use(flows.book)
 
   // what the cluster tells us; flows by VIP; and names last
-  const uplink = await linkUp(ground, member, knowledge, revoke, work)
+  const uplink = await linkUp(ground, member, knowledge, { onRevoked: revoke, onRelays: reach.knowRelays }, work)
   if (elder !== undefined) await open()
   const interceptor = await interceptVips(ground, member, flows, here)
   life.defer(reach.unlisten)
-  const relay = await listenAtRelay(ground, member, reach)
+  const { relays: relay } = reach
+  relay.listen()
+  followNetwork(ground, { work, uplink, reach })
   const prober = life.use(await Prober.start({ table: knowledge.table, peers: reach.peers, self, clock }))
   if (elder !== undefined) while (!interceptor.isSettled) await clock.sleep(1)
   const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.touch(target))
@@ -168,6 +171,13 @@ async function begin(life: Lifetime, elder: Elder | undefined, options: AgentOpt
     proxyPorts,
     ops: ops.address,
     tunnelPort,
+    network: {
+      candidates: reach.candidates,
+      relays: reach.relays,
+      portMapping: reach.portMapping,
+      seen: () => reach.rendezvous.seen(),
+      environment,
+    },
     elders,
     respawn,
     fastPath,

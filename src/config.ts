@@ -4,6 +4,7 @@ import { Compile } from 'typebox/compile'
 import { Settings } from 'typebox/system'
 import { parseDocument } from 'yaml'
 import { MeshError } from './errors.ts'
+import { PATH_RULE } from './model/path-rule.ts'
 
 const closed = { additionalProperties: false }
 /** The shape of a text, and what it asks for in words. */
@@ -18,6 +19,7 @@ const SHAPES = {
     '^[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){0,7}$',
     'a zone in lower case without dots at its ends, as local or mesh.example',
   ],
+  paths: [PATH_RULE, 'any, direct-only, relay-only, or what is left out, as no-punched or "no-direct no-reverse"'],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, as 127.16.0.0/12'],
 } as const
 
@@ -41,12 +43,40 @@ const RootConfig = Type.Object(
   closed,
 )
 
+/** What nodes may ask of a relay, the cluster's own or a stand-alone one. */
+const RelayLimitsConfig = Type.Object(
+  {
+    /** Relayed connections, all and those that one node dials. */
+    connections: Type.Integer({ minimum: 1 }),
+    connectionsPerNode: Type.Integer({ minimum: 1 }),
+    /** What one node may send, over all its connections. */
+    mbitPerSecondPerNode: Type.Number({ exclusiveMinimum: 0 }),
+    /** TLS handshakes of everybody; more wait their turn. */
+    handshakesPerSecond: Type.Number({ minimum: 1 }),
+  },
+  closed,
+)
+
 const ClusterConfig = Type.Object(
   {
     name: Name,
     listen: HostPort,
     publicUrl: Type.Optional(Url),
     opsListen: HostPort,
+    relayLimits: RelayLimitsConfig,
+  },
+  closed,
+)
+
+const RelayConfig = Type.Object(
+  {
+    name: Name,
+    /** Where nodes dial; 443 gets out of most networks. */
+    listen: HostPort,
+    /** What nodes are told; the listen address when absent. */
+    publicUrl: Type.Optional(Url),
+    opsListen: HostPort,
+    limits: RelayLimitsConfig,
   },
   closed,
 )
@@ -58,6 +88,10 @@ const AgentConfig = Type.Object(
     listen: HostPort,
     /** `host:port` addresses others should try first (a forwarded port, a public address). */
     advertise: Type.Array(HostPort, { maxItems: 16 }),
+    /** Which ways to other nodes may be taken, by flows of every service (model/path-rule.ts). */
+    paths: Type.String({ pattern: SHAPES.paths[0], maxLength: 100 }),
+    /** `auto` asks the router for a port that leads here (PCP, NAT-PMP), and tells others of it. */
+    portMapping: Type.Enum(['auto', 'off']),
     /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
     udp: Type.Boolean(),
     mode: Type.Enum(['loopback', 'host']),
@@ -106,11 +140,16 @@ const AgentConfig = Type.Object(
 
 const LogLevel = Type.Enum(['debug', 'info', 'warn', 'error', 'silent'])
 
-const Config = Type.Object({ log: LogLevel, root: RootConfig, cluster: ClusterConfig, agent: AgentConfig }, closed)
+const Config = Type.Object(
+  { log: LogLevel, root: RootConfig, cluster: ClusterConfig, relay: RelayConfig, agent: AgentConfig },
+  closed,
+)
 
 export type Config = Static<typeof Config>
 export type RootConfig = Static<typeof RootConfig>
 export type ClusterConfig = Static<typeof ClusterConfig>
+export type RelayConfig = Static<typeof RelayConfig>
+export type RelayLimitsConfig = Static<typeof RelayLimitsConfig>
 export type AgentConfig = Static<typeof AgentConfig>
 
 /** Any part of the configuration, as a file or flags give it. */
@@ -118,6 +157,7 @@ export type PartialConfig = {
   log?: string
   root?: Partial<RootConfig>
   cluster?: Partial<ClusterConfig>
+  relay?: Partial<RelayConfig>
   agent?: Partial<AgentConfig>
 }
 
@@ -128,14 +168,24 @@ export function defaults(hostName: string): Config {
     ?.replace(/[^a-z0-9-]+/g, '-')
     .replace(/^-+|-+$/g, '')
     .slice(0, 63)
+  const host = name === undefined || name === '' ? 'node' : name
+  const relayLimits = {
+    connections: 8_192,
+    connectionsPerNode: 256,
+    mbitPerSecondPerNode: 2_000,
+    handshakesPerSecond: 400,
+  }
   return {
     log: 'info',
     root: { listen: '127.0.0.1:7470', opsListen: '127.0.0.1:7480', vipRestSeconds: 3600, clusterLostSeconds: 30 },
-    cluster: { name: 'edge', listen: '127.0.0.1:7471', opsListen: '127.0.0.1:7481' },
+    cluster: { name: 'edge', listen: '127.0.0.1:7471', opsListen: '127.0.0.1:7481', relayLimits },
+    relay: { name: host, listen: '0.0.0.0:443', opsListen: '127.0.0.1:7483', limits: relayLimits },
     agent: {
-      name: name === undefined || name === '' ? 'node' : name,
+      name: host,
       listen: '0.0.0.0:7472',
       advertise: [],
+      paths: 'any',
+      portMapping: 'off',
       udp: true,
       mode: 'loopback',
       fastPath: false,
@@ -212,7 +262,7 @@ export function readConfigFile(path: string): PartialConfig {
     throw new MeshError('CONFIG_INVALID', {
       path,
       reason: 'the file should be a mapping',
-      remedy: 'begin with root:, cluster:, agent: or log:',
+      remedy: 'begin with root:, cluster:, relay:, agent: or log:',
     })
   return content
 }

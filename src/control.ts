@@ -1,3 +1,4 @@
+import { observe } from '../proxy/relay/observer.ts'
 import { Relay } from '../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from './config.ts'
 import { openPrivateDirectory } from './identity/files.ts'
@@ -5,6 +6,7 @@ import { egressOf } from './kit/egress.ts'
 import { Lifetime } from './kit/lifetime.ts'
 import type { Log } from './kit/log.ts'
 import { openMetrics } from './metrics.ts'
+import { relayLimits } from './relay-limits.ts'
 import { Ops } from './ops.ts'
 import { Cluster } from './orchestrator/cluster/cluster.ts'
 import { Root } from './orchestrator/root/root.ts'
@@ -87,7 +89,7 @@ export function startCluster(
   return Lifetime.open(async (life) => {
     await openPrivateDirectory(dir)
     const metrics = openMetrics('cluster')
-    const relay = Relay.create({}, log, metrics)
+    const relay = Relay.create(relayLimits(config.relayLimits), log, metrics)
     const { listen, publicUrl } = config
     const cluster = life.use(
       await Cluster.start(
@@ -97,6 +99,7 @@ export function startCluster(
           name: config.name,
           version,
           egress: egressOf(environment),
+          handshakesPerSecond: config.relayLimits.handshakesPerSecond,
           onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
           onRevoked: (nodes) => {
             for (const node of nodes) relay.cut(node)
@@ -109,6 +112,7 @@ export function startCluster(
       ),
     )
     life.use(relay) // closed before the door it stands in
+    life.use(await observe(relay, hostPort(listen), log))
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
     const summary = {
       role: 'cluster',

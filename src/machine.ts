@@ -8,7 +8,7 @@ import type { NodeFacts } from './orchestrator/spec.ts'
 export function machineFacts(
   id: NodeId,
   config: AgentConfig,
-  told: Pick<NodeFacts, 'addresses' | 'coordinate' | 'runtimes' | 'version'>,
+  told: Pick<NodeFacts, 'addresses' | 'relays' | 'coordinate' | 'runtimes' | 'version'>,
 ): NodeFacts {
   const { memoryMb, vcpus, labels, location, area } = config
   return {

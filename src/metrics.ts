@@ -6,7 +6,7 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
  */
 export type Metrics = ReturnType<typeof openMetrics>
 
-export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
+export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up') {
   const registry = new Registry()
   registry.setDefaultLabels({ role })
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 20 })
@@ -23,12 +23,11 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     registry,
     /** Called and awaited before the metrics are shown: for what is counted elsewhere, as in the kernel. */
     beforeScrape: new Set<() => Promise<void>>(),
-    flows: counter('proxy_flows_total', 'Flows that ended (kernel path: that began), by policy, path, how they ended and protocol.', [
-      'policy',
-      'path',
-      'result',
-      'protocol',
-    ]),
+    flows: counter(
+      'proxy_flows_total',
+      'Flows that ended (kernel path: that began), by policy, path, how they ended and protocol.',
+      ['policy', 'path', 'result', 'protocol'],
+    ),
     flowsOpen: gauge('proxy_flows_open', 'Flows that are open now.'),
     flowsWaiting: gauge('proxy_flows_waiting', 'Flows that wait until fewer are being opened to their service.'),
     descriptorsScarce: gauge(
@@ -98,6 +97,9 @@ export function openMetrics(role: 'root' | 'cluster' | 'agent' | 'up') {
     ),
     dials: counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
     relayConnections: gauge('relay_connections_open', 'Connections that the relay forwards now.'),
+    relayListeners: gauge('relay_nodes_listening', 'Nodes that others can reach through this relay now.'),
+    relayPauses: counter('relay_pauses_total', 'Times that a node had to wait because it sent more than it may.'),
+    relayRefusals: counter('relay_refusals_total', 'Connections that the relay refused, by reason.', ['reason']),
     relayBytes: counter('relay_bytes_total', 'Sealed bytes that the relay forwarded.'),
     dnsAnswers: counter('dns_answers_total', 'Answers of the resolver, by code and by where they came from.', [
       'code',

@@ -15,6 +15,9 @@ import { MeshError } from '../../src/errors.ts'
  *
  *   anybody ── ?ping ▶             a control channel that says nothing: its pings tell how far the relay is
  *
+ * Listeners that say so are greeted with `welcome`, and may send each other short `signal`s: the relay writes down from whom
+ * one is, and under which address it sees that node; who does not listen here gets none, and too many are dropped.
+ *
  * The legs that carry bytes switch from HTTP to plain bytes (kit/upgrade.ts), or are WebSockets where something on the way
  * knows no other upgrade; one leg of each kind may meet. A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
  * and only for the node it was told to. The end of one leg is the end of both (WebSocket has no half-close). A relay that goes
@@ -23,6 +26,10 @@ import { MeshError } from '../../src/errors.ts'
 export const LISTEN = 'listen'
 export const TO = 'to'
 export const TAKE = 'take'
+/** `?listen=signals`: the listener knows `welcome` and `signal`; one that does not gets neither. */
+export const SIGNALS = 'signals'
+/** What nodes say to each other through the relay, as text of printable ASCII. */
+export const MAX_SIGNAL_CHARS = 2_048
 export const PING = 'ping'
 
 /** Why the relay refuses, as HTTP says it; the reason is what people read. */
@@ -47,16 +54,35 @@ export function refusalOf(status: unknown): RelayRefusal | undefined {
 const nonce = Type.String({ pattern: '^[0-9a-f]{32}$' })
 const closed = { additionalProperties: false }
 const node = Type.String({ minLength: 3, maxLength: 127 })
+const port = Type.Integer({ minimum: 1, maximum: 65_535 })
+const seen = Type.String({ maxLength: 45 })
+const body = Type.String({ minLength: 2, maxLength: MAX_SIGNAL_CHARS, pattern: '^[ -~]+$' })
+const welcome = Type.Object(
+  {
+    type: Type.Literal('welcome'),
+    /** Where the channel comes from, as the relay sees it. */
+    seen,
+    /** Two ports, for TCP and for UDP, that say where they see somebody (observation.ts). */
+    observer: Type.Optional(Type.Object({ ports: Type.Tuple([port, port]), cookie: nonce }, closed)),
+  },
+  closed,
+)
 const fromRelay = Type.Union([
   Type.Object({ type: Type.Literal('incoming'), from: node, nonce }, closed),
+  Type.Object({ type: Type.Literal('signal'), from: node, seen, body }, closed),
+  welcome,
   Type.Object({ type: Type.Literal('goaway'), backInMs: Type.Integer({ minimum: 0, maximum: 60_000 }) }, closed),
 ])
-const fromListener = Type.Union([Type.Object({ type: Type.Literal('refuse'), nonce }, closed)])
+const fromListener = Type.Union([
+  Type.Object({ type: Type.Literal('refuse'), nonce }, closed),
+  Type.Object({ type: Type.Literal('signal'), to: node, body }, closed),
+])
 export type FromRelay = Static<typeof fromRelay>
+export type Welcome = Static<typeof welcome>
 export type FromListener = Static<typeof fromListener>
 
-/** Longer is nothing that either side ever sends. */
-const MAX_CHARS = 512
+/** Longer is nothing that either side ever sends: a signal whose every character needs a backslash, and what is around it. */
+const MAX_CHARS = 2 * MAX_SIGNAL_CHARS + 512
 const checkFromRelay = Compile(fromRelay)
 const checkFromListener = Compile(fromListener)
 

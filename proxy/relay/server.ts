@@ -5,28 +5,57 @@ import type { Duplex } from 'node:stream'
 import type { Principal } from '../../src/identity/contract.ts'
 import type { Log } from '../../src/kit/log.ts'
 import { acceptUpgrade, asksForBytes } from '../../src/kit/upgrade.ts'
+import { Tokens } from '../../src/kit/tokens.ts'
 import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import {
   LISTEN,
+  PING,
   readFromListener,
   REFUSALS,
+  SIGNALS,
   TAKE,
   TO,
   type FromListener,
   type FromRelay,
   type RelayRefusal,
 } from './messages.ts'
+import type { Observer } from './observer.ts'
+import { join } from './join.ts'
+import { Knocks } from './knocks.ts'
+import { Paces } from './pace.ts'
 import { Places, type PlaceLimits } from './places.ts'
 
 export interface RelayLimits extends PlaceLimits {
   /** A connection that its listener has not taken by then is refused. */
   takeMs: number
+  /** What one node may send, over all its connections. */
+  nodeBytesPerSecond: number
+  /** How often one node may begin to listen, to dial or to measure; more at once after a rest. */
+  nodeKnocksPerSecond: number
 }
 
 /** Smaller starves busy nodes; larger lets one node take what all share. */
-export const RELAY_LIMITS: RelayLimits = { total: 8_192, dialled: 256, accepted: 1_024, pair: 32, takeMs: 5_000 }
+export const RELAY_LIMITS: RelayLimits = {
+  total: 8_192,
+  dialled: 256,
+  accepted: 1_024,
+  pair: 32,
+  takeMs: 5_000,
+  nodeBytesPerSecond: 250_000_000,
+  nodeKnocksPerSecond: 50,
+}
+/** A relay that goes away has its listeners come back over so long, for each of them; and over no longer than that. */
+const BACK_MS_EACH = 5
+const BACK_MS_MOST = 5_000
+const BACK_MS_LEAST = 250
+/** A channel that only measures is closed then. */
+const PING_MS = 15_000
+
+/** Of one node, and how many at once: a punch takes four, tried for a few peers at the same time. */
+const SIGNALS_PER_SECOND = 20
+const SIGNALS_AT_ONCE = 60
 
 /** Legs of which neither end says anything any more are found by the kernel. */
 const KEEPALIVE_MS = 30_000
@@ -35,24 +64,35 @@ const KEEPALIVE_MS = 30_000
 export class Relay implements AsyncDisposable {
   readonly #takeMs: number
   readonly #places: Places
+  readonly #paces: Paces
+  readonly #knocks: Knocks
   readonly #log: Log
   readonly #metrics: RelayMetrics
   readonly #door = new WebSocketDoor()
-  readonly #listeners = new Map<NodeId, Channel>()
+  readonly #listeners = new Map<NodeId, Listening>()
+  #observer: Observer | undefined
   readonly #waiting = new Map<string, Waiting>()
   /** Legs, and the nodes at both ends of what they belong to. */
   readonly #legs = new Map<Duplex, { from: NodeId; to: NodeId }>()
   #isClosing = false
 
-  private constructor({ takeMs, ...places }: RelayLimits, log: Log, metrics: RelayMetrics) {
+  private constructor(limits: RelayLimits, log: Log, metrics: RelayMetrics) {
+    const { takeMs, nodeBytesPerSecond, nodeKnocksPerSecond, ...places } = limits
     this.#takeMs = takeMs
     this.#places = new Places(places)
+    this.#paces = new Paces(nodeBytesPerSecond, () => metrics.relayPauses.inc())
+    this.#knocks = new Knocks(nodeKnocksPerSecond)
     this.#log = log.child({ part: 'relay' })
     this.#metrics = metrics
   }
 
   static create(limits: Partial<RelayLimits>, log: Log, metrics: RelayMetrics): Relay {
     return new Relay({ ...RELAY_LIMITS, ...limits }, log, metrics)
+  }
+
+  /** Who listens from now on is told of it. */
+  announce(observer: Observer): void {
+    this.#observer = observer
   }
 
   /** Nodes that keep a control channel here now. */
@@ -65,21 +105,24 @@ export class Relay implements AsyncDisposable {
     const knock: Knock = { request, socket, head }
     socket.on('error', () => socket.destroy())
     if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEPALIVE_MS)
-    if (this.#isClosing) return refuse(knock, 'relay is closing')
-    if (principal.role !== 'node') return refuse(knock, 'not a node')
+    if (this.#isClosing) return this.#refuse(knock, 'relay is closing')
+    if (principal.role !== 'node') return this.#refuse(knock, 'not a node')
     const node: NodeId = `${principal.cluster}/${principal.node}`
     const query = new URLSearchParams((request.url ?? '').split('?')[1])
     const to = query.get(TO)
     const nonce = query.get(TAKE)
-    if (query.size === 1 && query.has(LISTEN)) this.#listen(knock, node)
+    // takes are not counted: a node is told to take, and others must not be able to use up its share
+    if (nonce === null && !this.#knocks.may(node)) return this.#refuse(knock, 'too many connections')
+    if (query.size === 1 && query.has(LISTEN)) this.#listen(knock, node, query.get(LISTEN) === SIGNALS)
     else if (query.size === 1 && to !== null) this.#dial(knock, node, to)
     else if (query.size === 1 && nonce !== null) this.#take(knock, node, nonce)
-    else refuse(knock, 'malformed')
+    else if (query.size === 1 && query.has(PING)) this.#ping(knock)
+    else this.#refuse(knock, 'malformed')
   }
 
   /** Ends everything of a node whose certificate no longer counts. */
   cut(node: NodeId): void {
-    this.#listeners.get(node)?.close('revoked')
+    this.#listeners.get(node)?.channel.close('revoked')
     for (const waiting of this.#waiting.values()) {
       if (waiting.from === node || waiting.to === node) this.#give(waiting, 'node not connected here')
     }
@@ -89,26 +132,47 @@ export class Relay implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true
     for (const waiting of this.#waiting.values()) this.#give(waiting, 'relay is closing')
-    for (const channel of this.#listeners.values()) channel.close('relay is closing')
+    const spreadMs = Math.min(BACK_MS_MOST, BACK_MS_EACH * this.#listeners.size)
+    for (const { channel } of this.#listeners.values()) {
+      const backInMs = Math.round(BACK_MS_LEAST + Math.random() * spreadMs)
+      channel.send(JSON.stringify({ type: 'goaway', backInMs } satisfies FromRelay))
+      channel.close('relay is closing')
+    }
     for (const leg of this.#legs.keys()) leg.destroy()
   }
 
-  #listen({ request, socket, head }: Knock, node: NodeId): void {
+  #listen({ request, socket, head }: Knock, node: NodeId, hearsSignals: boolean): void {
+    const seen = (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d)/, '')
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
-      this.#listeners.set(node, channel)
-      older?.close('replaced')
+      const tokens = new Tokens(SIGNALS_PER_SECOND, SIGNALS_AT_ONCE, performance.now())
+      const listening: Listening = { channel, node, seen, hearsSignals, tokens }
+      this.#listeners.set(node, listening)
+      this.#metrics.relayListeners.set(this.#listeners.size)
+      older?.channel.close('replaced')
       this.#log.info('node listens at the relay', { node })
-      channel.onText((text) => this.#hear(channel, node, text))
+      const cookie = hearsSignals ? this.#welcome(listening) : undefined
+      channel.onText((text) => this.#hear(listening, text))
       channel.onClose((reason) => {
-        if (this.#listeners.get(node) !== channel) return
+        if (cookie !== undefined) this.#observer?.forget(cookie)
+        if (this.#listeners.get(node) !== listening) return
         this.#listeners.delete(node)
+        this.#metrics.relayListeners.set(this.#listeners.size)
         this.#log.info('node left the relay', { node, reason })
       })
     })
   }
 
-  #hear(channel: Channel, node: NodeId, text: string): void {
+  /** Returns the cookie that it was given. */
+  #welcome({ channel, seen }: Listening): string | undefined {
+    const observer = this.#observer?.admit()
+    const welcome: FromRelay = { type: 'welcome', seen, ...(observer === undefined ? {} : { observer }) }
+    channel.send(JSON.stringify(welcome))
+    return observer?.cookie
+  }
+
+  #hear(listening: Listening, text: string): void {
+    const { channel, node } = listening
     let message: FromListener
     try {
       message = readFromListener(text)
@@ -122,19 +186,29 @@ export class Relay implements AsyncDisposable {
         if (waiting?.to === node) this.#give(waiting, 'refused by the node')
         return
       }
+      case 'signal':
+        return this.#passOn(listening, message)
       default:
-        message.type satisfies never
+        message satisfies never
     }
+  }
+
+  /** Dropped without a word when there is nobody, or too much of it: signals are delivered at most once. */
+  #passOn({ node, seen, tokens }: Listening, { to, body }: Extract<FromListener, { type: 'signal' }>): void {
+    const listener = this.#listeners.get(to)
+    if (!tokens.take(performance.now()) || listener?.hearsSignals !== true) return
+    if (listener.channel.backlog > MAX_BACKLOG) return
+    listener.channel.send(JSON.stringify({ type: 'signal', from: node, seen, body } satisfies FromRelay))
   }
 
   /** Takes the places before it keeps anything: what a node makes us hold is bounded first. */
   #dial(knock: Knock, from: NodeId, to: NodeId): void {
     const listener = this.#listeners.get(to)
-    if (listener === undefined || to === from) return refuse(knock, 'node not connected here')
+    if (listener === undefined || to === from) return this.#refuse(knock, 'node not connected here')
     const leave = this.#places.take(from, to)
     if (leave === undefined) {
       this.#log.warn('too many connections through the relay', { node: from, peer: to })
-      return refuse(knock, 'too many connections')
+      return this.#refuse(knock, 'too many connections')
     }
     const nonce = randomBytes(16).toString('hex')
     const late = setTimeout(() => this.#give(waiting, 'not taken in time'), this.#takeMs)
@@ -150,17 +224,17 @@ export class Relay implements AsyncDisposable {
     const waiting: Waiting = { ...knock, from, to, forget, leave }
     this.#waiting.set(nonce, waiting)
     knock.socket.once('close', gaveUp)
-    listener.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
+    listener.channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
   }
 
   #take(knock: Knock, node: NodeId, nonce: string): void {
     const waiting = this.#waiting.get(nonce)
-    if (waiting?.to !== node) return refuse(knock, 'nonce unknown or used')
+    if (waiting?.to !== node) return this.#refuse(knock, 'nonce unknown or used')
     waiting.forget()
     const dialled = this.#accept(waiting)
     if (dialled === undefined) {
       waiting.leave()
-      return refuse(knock, 'nonce unknown or used')
+      return this.#refuse(knock, 'nonce unknown or used')
     }
     const taken = this.#accept(knock)
     if (taken === undefined) {
@@ -179,45 +253,66 @@ export class Relay implements AsyncDisposable {
     return accepted[0]
   }
 
-  /** The hot path: bytes from leg to leg as they come, no faster than the other leg takes them. */
   #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Waiting): void {
     const { relayBytes, relayConnections } = this.#metrics
     let bytes = 0
-    const meter = (chunk: Buffer) => {
-      bytes += chunk.length
-      relayBytes.inc(chunk.length)
-    }
-    let isOver = false
-    const over = () => {
-      if (isOver) return
-      isOver = true
-      for (const leg of [dialled, taken]) {
-        this.#legs.delete(leg)
-        leg.destroy()
-      }
-      leave()
-      relayConnections.dec()
-      this.#log.debug('relayed connection ended', { node: from, peer: to, bytes })
-    }
-    for (const leg of [dialled, taken]) {
-      this.#legs.set(leg, { from, to })
-      leg.on('data', meter)
-      leg.once('close', over)
-    }
+    for (const leg of [dialled, taken]) this.#legs.set(leg, { from, to })
     relayConnections.inc()
-    dialled.pipe(taken)
-    taken.pipe(dialled)
+    join(
+      { stream: dialled, pace: this.#paces.of(from) },
+      { stream: taken, pace: this.#paces.of(to) },
+      {
+        passed: (more) => {
+          bytes += more
+          relayBytes.inc(more)
+        },
+        over: () => {
+          for (const leg of [dialled, taken]) this.#legs.delete(leg)
+          leave()
+          relayConnections.dec()
+          this.#log.debug('relayed connection ended', { node: from, peer: to, bytes })
+        },
+      },
+    )
   }
 
   #give(waiting: Waiting, refusal: RelayRefusal): void {
     waiting.forget()
     waiting.leave()
     this.#log.debug('relayed connection refused', { node: waiting.from, peer: waiting.to, reason: refusal })
-    refuse(waiting, refusal)
+    this.#refuse(waiting, refusal)
+  }
+
+  #refuse({ socket }: Knock, refusal: RelayRefusal): void {
+    this.#metrics.relayRefusals.labels(refusal).inc()
+    refuseUpgrade(socket, REFUSALS[refusal], refusal)
+  }
+
+  #ping({ request, socket, head }: Knock): void {
+    this.#door.acceptText(request, socket, head, (channel) => {
+      const enough = setTimeout(() => channel.close('measured'), PING_MS)
+      channel.onClose(() => clearTimeout(enough))
+    })
   }
 }
 
-type RelayMetrics = Pick<Metrics, 'relayBytes' | 'relayConnections'>
+type RelayMetrics = Pick<
+  Metrics,
+  'relayBytes' | 'relayConnections' | 'relayListeners' | 'relayPauses' | 'relayRefusals'
+>
+
+/** A node's control channel. */
+interface Listening {
+  channel: Channel
+  node: NodeId
+  /** The address it comes from. */
+  seen: string
+  hearsSignals: boolean
+  tokens: Tokens
+}
+
+/** Of one channel whose node does not read; signals beyond it are dropped. */
+const MAX_BACKLOG = 256 * 1024
 
 /** An upgrade whose answer is still open. */
 interface Knock {
@@ -234,8 +329,4 @@ interface Waiting extends Knock {
   forget: () => void
   /** Its places are free again. */
   leave: () => void
-}
-
-function refuse({ socket }: Knock, refusal: RelayRefusal): void {
-  refuseUpgrade(socket, REFUSALS[refusal], refusal)
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
-import type { RelayListener } from '../../proxy/paths/relayed.ts'
+import type { Relays } from '../../proxy/paths/relays.ts'
 import type { Prober } from '../../proxy/prober.ts'
 import type { Resolver } from '../../resolver/server.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
@@ -44,7 +44,7 @@ export interface DepartureParts {
   work: Work
   interceptor: VipInterceptor
   uplink: Uplink
-  relay: RelayListener
+  relay: Relays
   prober: Prober
   resolver: Resolver
   fastPath: FastPath | undefined
@@ -190,6 +190,7 @@ export class Departure implements Deeds {
   async #stopTaking(): Promise<void> {
     const { member, reach, doors, interceptor, uplink, relay, prober, resolver, fastPath } = this.#parts
     await fastPath?.rest()
+    if (this.#isHandedOver) await reach.portMapping?.leave()
     const isHost = interceptor instanceof HostInterceptor
     await Promise.all([
       resolver[Symbol.asyncDispose](),

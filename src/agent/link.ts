@@ -1,5 +1,5 @@
-import { interestOf, type NodeId } from '../model/ids.ts'
-import { Uplink, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
+import { interestOf } from '../model/ids.ts'
+import { Uplink, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
 import type { Interests } from '../table/interests.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
@@ -20,12 +20,12 @@ export async function linkUp(
   { life, clock, log, metrics, elder }: Ground,
   { identity, url, egress }: Member,
   { interests, follow }: Knowledge,
-  revoke: (nodes: readonly NodeId[]) => void,
+  told: Pick<UplinkOptions, 'onRevoked' | 'onRelays'>,
   work: Work,
 ): Promise<Uplink> {
   const uplink = life.use(
     Uplink.start(
-      { urls: [url], identity, egress, facts: work.facts, worker: wishing(work, interests), onRevoked: revoke, clock },
+      { urls: [url], identity, egress, facts: work.facts, worker: wishing(work, interests), ...told, clock },
       log,
       metrics,
     ),

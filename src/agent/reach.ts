@@ -2,25 +2,31 @@ import { callerAddress } from '../../proxy/caller-address.ts'
 import { Descriptors } from '../../proxy/descriptors.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { introduce } from '../../proxy/introduce.ts'
+import { presentNonce } from '../../proxy/paths/calls.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
-import { relayedDialer, RelayListener, type RelayCredentials } from '../../proxy/paths/relayed.ts'
+import { relayedDialer } from '../../proxy/paths/relayed.ts'
+import type { Relays } from '../../proxy/paths/relays.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
 import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
-import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import { hostPort } from '../config.ts'
 import { memoryBytes } from '../machine.ts'
 import { isMeshError, MeshError } from '../errors.ts'
 import type { Identity } from '../identity/contract.ts'
-import { connectSecure, createAcceptor } from '../identity/peer-tls.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor } from '../identity/peer-tls.ts'
 import { nodeUri } from '../identity/principal.ts'
-import { clientOptions, verifyServer } from '../identity/tls.ts'
 import type { Lifetime } from '../kit/lifetime.ts'
+import { readNetwork } from '../kit/network.ts'
 import type { InstanceId, NodeId } from '../model/ids.ts'
+import { allows, ANY_PATH, readPathRule } from '../model/path-rule.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Member } from './member.ts'
 import { reachableAt } from './own-addresses.ts'
+import { openRelays, relayCredentials } from './relays.ts'
+import { openRendezvous, type NodeSecure, type Rendezvous } from './rendezvous.ts'
 import { openSealed } from './sealed.ts'
 import { Whereabouts } from './whereabouts.ts'
 import type { InstancesHere } from './work.ts'
@@ -46,6 +52,13 @@ export interface Reach {
   readonly descriptors: Descriptors
   /** Where others may dial us, now. */
   readonly candidates: () => string[]
+  /** Ports on the router that lead here, when they were asked for. */
+  readonly portMapping: PortMapper | undefined
+  /** Signals, and what others see of us. */
+  readonly rendezvous: Rendezvous
+  /** Where others can reach us when they cannot dial us. */
+  readonly relays: Relays
+  readonly knowRelays: (urls: readonly string[]) => void
   /** Where we are among the others, by round-trip times. */
   readonly whereabouts: Whereabouts
   /** Their certificates no longer count. */
@@ -87,16 +100,47 @@ export async function openReach(
   const direct = directDialer({ exclude: own.isVip })
   const wanted = hostPort(config.listen)
   const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
-  const sealed = await openSealed(ground, member, at)
-  const peers = life.use(
+  const rule = readPathRule(config.paths) ?? ANY_PATH
+  const isStraight = allows(rule, 'direct') || allows(rule, 'punched')
+  let portMapping: PortMapper | undefined
+  const outside = (protocol: 'tcp' | 'udp') => portMapping?.addresses(protocol) ?? []
+  const sealed = isStraight
+    ? await openSealed(ground, member, at, {
+        outside: () => [...outside('udp'), ...rendezvous.udpAddresses()],
+        hear: (packet) => rendezvous.hear(packet),
+      })
+    : undefined
+  const posts = await openRelays(ground, member, {
+    onConnection: (raw) => peers.incoming(raw),
+    onSignal: (signal) => rendezvous.signals.fromRelay(signal),
+    onWelcome: (welcome, relay) => rendezvous.welcome(relay, welcome),
+  })
+  const secure = secureWith(identity, revoked, direct, life)
+  const rendezvous: Rendezvous = await openRendezvous(ground, member, {
+    reach: (node) => table.node(node),
+    peers: () => peers,
+    relays: posts.relays,
+    secure,
+    udp: sealed,
+    at,
+    candidates: () => [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)],
+    allows: (path) => allows(rule, path),
+  })
+  const peers: TunnelPeers = life.use(
     openPeers({
       self,
-      dialers: [direct, relayedDialer({ credentials: () => clusterCredentials(member) })],
-      secure: secureWith(identity, revoked, direct, life),
+      dialers: [
+        direct,
+        ...rendezvous.dialers,
+        relayedDialer({ credentials: () => relayCredentials(member), rttMs: posts.relays.rttMs, clock }),
+      ],
+      secure: { ...secure, accept: (raw) => rendezvous.claim(raw) },
       accept: inbound.take,
+      signalled: (from, payload) => rendezvous.signals.fromSession(from, payload),
+      allows: (path) => allows(rule, path),
       limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, HELD_BYTES)) },
       reach: (node) => table.node(node),
-      sealed,
+      sealed: sealed?.room,
       isBeside: elder !== undefined,
       clock,
       log,
@@ -107,6 +151,20 @@ export async function openReach(
   const whereabouts = Whereabouts.start(life, { table, peers, clock })
   let listener: DirectListener | undefined
   const tunnelPort = () => at.port
+  const mapPorts = () =>
+    PortMapper.start(
+      {
+        gateway: () => readNetwork().defaults.find(({ family }) => family === 'ipv4')?.gateway,
+        ports: () => [
+          { protocol: 'tcp', port: tunnelPort() },
+          ...(sealed === undefined ? [] : [{ protocol: 'udp' as const, port: sealed.port }]),
+        ],
+        onChange: () => undefined, // the cluster hears of other candidates with the next look at them
+        clock,
+        secret: identity.key,
+      },
+      log,
+    )
   return {
     peers,
     inbound,
@@ -115,13 +173,23 @@ export async function openReach(
       const shared = { ...at, isBeside: elder !== undefined }
       listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
       at.port = listener.port
+      if (config.portMapping === 'auto' && isStraight) portMapping = life.use(mapPorts())
     },
     unlisten: async () => listener?.[Symbol.asyncDispose](),
     tunnelPort,
     whereabouts,
+    rendezvous,
+    relays: posts.relays,
+    knowRelays: posts.know,
     addressOf,
     introduced,
-    candidates: () => [...config.advertise, ...reachableAt(at.host, tunnelPort(), own)],
+    candidates: () =>
+      allows(rule, 'direct')
+        ? [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)]
+        : [],
+    get portMapping() {
+      return portMapping
+    },
     revoke: (nodes) => {
       for (const node of nodes) {
         revoked.add(node)
@@ -131,45 +199,22 @@ export async function openReach(
   }
 }
 
-/** Keeps this node reachable through its cluster's relay. */
-export async function listenAtRelay(
-  { life, clock, log }: Ground,
-  member: Member,
-  { peers }: Reach,
-): Promise<RelayListener> {
-  return life.use(
-    await RelayListener.start(
-      {
-        url: `${member.url.replace(/^http/, 'ws')}/relay`,
-        credentials: () => clusterCredentials(member),
-        onConnection: (raw) => peers.incoming(raw),
-        clock,
-      },
-      log,
-    ),
-  )
-}
-
-/** How the node proves itself to the relay, which is its cluster's or another's. */
-function clusterCredentials({ identity, egress }: Member): ReturnType<RelayCredentials> {
-  const isCluster = ({ role, mesh }: Identity['principal']) => role === 'cluster' && mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isCluster), verify: verifyServer(isCluster), egress }
-}
-
 /** TLS on every path, and no node whose certificate was revoked. */
 function secureWith(
   identity: Identity,
   revoked: ReadonlySet<NodeId>,
   direct: DirectDialer,
   life: Lifetime,
-): PeersOptions['secure'] {
+): NodeSecure {
   const acceptor = life.use(createAcceptor(identity))
   const demand = (node: NodeId) => {
     if (revoked.has(node)) throw new MeshError('PEER_REFUSED', { node, reason: 'its certificate was revoked' })
   }
   return {
-    connect: async ({ stream, path, via }: RawConnection, node, signal) => {
+    connect: async ({ stream, path, via, proven }: RawConnection, node, signal) => {
       demand(node)
+      if (proven === node) return stream
+      if (proven !== undefined) throw new MeshError('PEER_REFUSED', { node, answered: proven })
       try {
         return await connectSecure(stream, identity, node, signal)
       } catch (error) {
@@ -178,7 +223,17 @@ function secureWith(
         throw error
       }
     },
-    accept: async ({ stream }) => {
+    present: async ({ stream }, node, nonce, signal) => {
+      demand(node)
+      const secured = await connectSecure(stream, identity, node, signal, CALLED_ALPN)
+      presentNonce(secured, nonce)
+      return secured
+    },
+    accept: async ({ stream, proven }) => {
+      if (proven !== undefined) {
+        demand(proven)
+        return { peer: proven, stream, isCalled: false }
+      }
       const accepted = await acceptor.accept(stream)
       try {
         demand(accepted.peer)

@@ -3,6 +3,7 @@ import { machineFacts } from '../machine.ts'
 import { type InstanceId, splitInstanceId } from '../model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
+import type { Relays } from '../../proxy/paths/relays.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
@@ -73,6 +74,8 @@ export class Work {
   readonly #candidates: () => string[]
   readonly #whereabouts: Whereabouts
   #addresses: string[]
+  readonly #relays: Relays
+  #relaysTold: string[]
   #uplink: Uplink | undefined
   #worker: Worker | undefined
   /** False while a successor has the instances, or an elder still does. */
@@ -81,7 +84,7 @@ export class Work {
 
   private constructor(
     ground: Ground,
-    { inbound, candidates, whereabouts }: Reach,
+    { inbound, candidates, whereabouts, relays }: Reach,
     { book }: Flows,
     { access, ports }: Doors,
     here: InstancesHere,
@@ -93,11 +96,17 @@ export class Work {
     this.#candidates = candidates
     this.#whereabouts = whereabouts
     this.#addresses = candidates()
+    this.#relays = relays
+    this.#relaysTold = relays.listening
     this.#isOurs = ground.elder === undefined
     const runtimes = ['process', 'external']
     this.facts = () => {
       const { told: coordinate } = whereabouts
-      const where = { addresses: this.#addresses, ...(coordinate === undefined ? {} : { coordinate }) }
+      const where = {
+        addresses: this.#addresses,
+        relays: this.#relaysTold,
+        ...(coordinate === undefined ? {} : { coordinate }),
+      }
       return machineFacts(self, config, { ...where, runtimes, version })
     }
     const isKept = () => !this.#isOurs
@@ -155,8 +164,11 @@ export class Work {
   /** Looks at the machine's addresses and place in the network; true when the cluster must hear of it. */
   refresh(): boolean {
     const found = this.#candidates()
-    const isNew = this.#whereabouts.renew() || found.join() !== this.#addresses.join()
+    const { listening } = this.#relays
+    const isElsewhere = found.join() !== this.#addresses.join() || listening.join() !== this.#relaysTold.join()
+    const isNew = this.#whereabouts.renew() || isElsewhere
     this.#addresses = found
+    this.#relaysTold = listening
     return isNew
   }
 

@@ -40,7 +40,12 @@ function defaultState(environment: Context['environment']): string {
 }
 
 export function folders(state: string) {
-  return { root: join(state, 'root'), cluster: join(state, 'cluster'), agent: join(state, 'agent') }
+  return {
+    root: join(state, 'root'),
+    cluster: join(state, 'cluster'),
+    relay: join(state, 'relay'),
+    agent: join(state, 'agent'),
+  }
 }
 
 export function socketPath(state: string): string {

@@ -20,6 +20,8 @@ interface RunOptions {
   publicUrl?: string
   tokenFile?: string
   advertise?: string[]
+  paths?: string
+  portMapping?: 'auto' | 'off'
   mode?: 'loopback' | 'host'
   prefix?: string
   zone?: string[]
@@ -40,6 +42,7 @@ interface RunOptions {
 const roles = {
   up: () => import('../up.ts'),
   control: () => import('../control.ts'),
+  relay: () => import('../relay.ts'),
   agent: () => import('../agent.ts'),
   config: () => import('../config.ts'),
 }
@@ -115,6 +118,27 @@ export function runCommands(program: Command, context: () => Context): void {
             environment: context().environment,
             ...present({ token }),
           },
+          logger,
+        ),
+      )
+    })
+  roleCommand(program, 'relay', 'where nodes meet that cannot dial each other; forwards what it cannot read')
+    .option('--name <name>', 'the relay’s name (the host name)')
+    .option('--listen <host:port>', 'where nodes dial (0.0.0.0:443)')
+    .option('--public-url <url>', 'https://host:port under which nodes reach it, when not the listen address')
+    .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7483)')
+    .option(
+      '--token-file <file>',
+      'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
+    )
+    .action(async (options: RunOptions) => {
+      const { name, listen, publicUrl, opsListen } = options
+      const config = await configOf(options, [], { relay: present({ name, listen, publicUrl, opsListen }) })
+      const token = tokenOf(options, context())
+      const { state, version, environment } = context()
+      await stay(context(), await log(config), async (logger) =>
+        (await roles.relay()).startRelay(
+          { dir: folders(state).relay, config: config.relay, version, environment, ...present({ token }) },
           logger,
         ),
       )
@@ -206,6 +230,8 @@ function agentOptions(command: Command): Command {
     )
     .option('--name <name>', 'the node’s name (the host name)')
     .option('--advertise <host:port...>', 'addresses others should try first: a forwarded port, a public address')
+    .option('--paths <rule>', 'ways to other nodes: any (default), direct-only, relay-only, or "no-punched no-reverse"')
+    .option('--port-mapping <auto|off>', 'ask the router for a port that leads here (off)')
     .option('--mode <mode>', 'loopback (default, no rights needed) or host (AnyIP, needs CAP_NET_ADMIN)')
     .option(
       '--fast-path',
@@ -225,7 +251,7 @@ function agentOptions(command: Command): Command {
 }
 
 function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
-  const { name, listen, advertise, mode, fastPath, prefix, zone: zones, area } = options
+  const { name, listen, advertise, paths, mode, fastPath, prefix, zone: zones, area } = options
   const [lat, lon] = options.location?.split(',').map(Number) ?? []
   const resolver = present({ port: number(options.resolverPort), upstreams: options.upstream })
   return {
@@ -233,6 +259,8 @@ function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
       name,
       listen,
       advertise,
+      paths,
+      portMapping: options.portMapping,
       mode,
       fastPath,
       prefix,

@@ -14,13 +14,13 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .description('join tokens: single-use, short-lived, carrying the fingerprint of the mesh')
   token
     .command('create')
-    .description('make a token with which one node (or one cluster) may join')
-    .option('--role <role>', 'node or cluster', 'node')
-    .option('--cluster <name>', 'the cluster a node joins, or the name the new cluster gets (edge)', 'edge')
+    .description('make a token with which one node, relay or cluster may join')
+    .option('--role <role>', 'node, relay or cluster', 'node')
+    .option('--cluster <name>', 'the cluster a node or relay joins, or the name the new cluster gets (edge)', 'edge')
     .option('--ttl <seconds>', 'how long it is good for', '3600')
     .action(async ({ role, cluster, ttl }: { role: string; cluster: string; ttl: string }) => {
-      if (role !== 'node' && role !== 'cluster')
-        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'write node or cluster' })
+      if (role !== 'node' && role !== 'cluster' && role !== 'relay')
+        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'write node, relay or cluster' })
       const ttlSeconds = Number(ttl)
       if (!Number.isInteger(ttlSeconds) || ttlSeconds < 1)
         throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'write whole seconds, from 1' })
@@ -32,7 +32,7 @@ export function tokenCommand(program: Command, context: () => Context): void {
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)
       console.error(
-        `Good once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : 'cluster'} --token-file FILE`,
+        `Good once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`,
       )
     })
 }

@@ -48,7 +48,8 @@ export class Authority {
    */
   async issue(csrPem: string, principal: Principal): Promise<string> {
     if (principal.mesh !== this.mesh) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'another mesh' })
-    if (principal.role === 'node') throw new MeshError('CERTIFICATE_REFUSED', { reason: 'nodes ask their cluster' })
+    if (principal.role === 'node' || principal.role === 'relay')
+      throw new MeshError('CERTIFICATE_REFUSED', { reason: `${principal.role}s ask their cluster` })
     if (principal.role === 'cluster' && !isPrincipalName(principal.cluster))
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'not a name for a cluster', cluster: principal.cluster })
     const issuer = { keyPem: this.#key, certificatePem: this.ca }

@@ -6,11 +6,13 @@ import type { SecureContext } from 'node:tls'
  *     spiffe://<mesh>/root                         the root (and its API)
  *     spiffe://<mesh>/cluster/<cluster>            a cluster; its certificate is an intermediate CA for its own nodes
  *     spiffe://<mesh>/cluster/<cluster>/node/<n>   a node, issued by its cluster
+ *     spiffe://<mesh>/cluster/<cluster>/relay/<r>  a stand-alone relay, issued by its cluster; nodes of all clusters may use it
  */
 export type Principal =
   | { role: 'root'; mesh: string }
   | { role: 'cluster'; mesh: string; cluster: string }
   | { role: 'node'; mesh: string; cluster: string; node: string }
+  | { role: 'relay'; mesh: string; cluster: string; relay: string }
 
 /** What this process proves itself with. It renews in place: take `secureContext()` anew for every connection. */
 export interface Identity {

@@ -13,8 +13,8 @@ import { parseToken } from './token.ts'
 export interface EnrolOptions {
   /** The join token's text. */
   token: string
-  role: 'node' | 'cluster'
-  /** A node says its name; a cluster's is in what its token was made for. */
+  role: 'node' | 'cluster' | 'relay'
+  /** A node or relay says its name; a cluster's is in what its token was made for. */
   name?: string
   /** Where key and certificate are kept. */
   dir: string
@@ -48,10 +48,10 @@ export async function enrol(options: EnrolOptions, signal: AbortSignal): Promise
   // who we are is the issuer's to say; the request only proves the key
   const placeholder: Principal = { role: 'cluster', mesh: meshOf(ca), cluster: name ?? 'joining' }
   const { keyPem, csrPem } = await createRequest(placeholder)
-  const issuer = role === 'node' ? 'cluster' : 'root'
+  const issuer = role === 'cluster' ? 'root' : 'cluster'
   const answered = await post(
     new URL('/enrol', url),
-    { token: options.token.trim(), csr: csrPem, ...(role === 'node' ? { name } : {}) },
+    { token: options.token.trim(), csr: csrPem, ...(role === 'cluster' ? {} : { name }) },
     { ...clientOptions({ ca }, (principal) => principal.role === issuer), agent: egress ?? false },
     AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
   )

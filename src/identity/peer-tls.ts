@@ -19,6 +19,8 @@ import { HANDSHAKE_MS, principalOf, serverOptions, tend } from './tls.ts'
  * shows as the end of the connection, so the first message must come from the acceptor's side before anything counts.
  */
 export const TUNNEL_ALPN = 'hedgerow/1'
+/** The same, after a nonce: the acceptor has asked for this connection, and must know which asking it answers (SEC-25). */
+export const CALLED_ALPN = 'hedgerow-called/1'
 /** Handshakes under way at once; more are cut off. Each costs about a millisecond of processor and 50 KiB. */
 const MAX_PENDING = 128
 
@@ -27,7 +29,14 @@ export interface Acceptor extends Disposable {
    * The server side of a handshake, and which node it proved.
    * @throws MeshError PEER_REFUSED; the connection underneath is closed then
    */
-  accept(raw: Duplex): Promise<{ peer: NodeId; stream: TLSSocket }>
+  accept(raw: Duplex): Promise<Accepted>
+}
+
+export interface Accepted {
+  peer: NodeId
+  stream: TLSSocket
+  /** It begins with a nonce. */
+  isCalled: boolean
 }
 
 /**
@@ -39,6 +48,7 @@ export function connectSecure(
   identity: Identity,
   expected: NodeId,
   signal: AbortSignal,
+  alpn: typeof TUNNEL_ALPN | typeof CALLED_ALPN = TUNNEL_ALPN,
 ): Promise<TLSSocket> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
   return new Promise((resolve, reject) => {
@@ -52,7 +62,7 @@ export function connectSecure(
     const socket = connect({
       socket: raw,
       secureContext: identity.secureContext(),
-      ALPNProtocols: [TUNNEL_ALPN],
+      ALPNProtocols: [alpn],
       rejectUnauthorized: true,
       checkServerIdentity: () => undefined, // below: by principal, not by host name
     })
@@ -62,7 +72,7 @@ export function connectSecure(
     limit.addEventListener('abort', aborted, { once: true })
     socket.once('secureConnect', () => {
       try {
-        const peer = provenNode(socket, identity)
+        const peer = provenNode(socket, identity, [alpn])
         if (peer !== expected)
           throw new MeshError('PEER_REFUSED', { node: expected, reason: 'another node answered', answered: peer })
       } catch (error) {
@@ -80,7 +90,7 @@ export function createAcceptor(identity: Identity): Acceptor {
   const server = createServer({
     ...serverOptions(identity, { requestClient: true }),
     rejectUnauthorized: true,
-    ALPNProtocols: [TUNNEL_ALPN],
+    ALPNProtocols: [TUNNEL_ALPN, CALLED_ALPN],
   })
   const forget = tend(server, identity)
   /** Which `accept` a finished handshake belongs to: events of a connection run in the context that began it. */
@@ -103,7 +113,7 @@ export function createAcceptor(identity: Identity): Acceptor {
         return Promise.reject(refusal(new Error('too many handshakes at once')))
       }
       pending += 1
-      return new Promise<{ peer: NodeId; stream: TLSSocket }>((resolve, reject) => {
+      return new Promise<Accepted>((resolve, reject) => {
         const failed = (cause: unknown) => {
           raw.destroy()
           reject(refusal(cause))
@@ -111,7 +121,8 @@ export function createAcceptor(identity: Identity): Acceptor {
         const secured = (stream: TLSSocket) => {
           stream.on('error', () => stream.destroy())
           try {
-            resolve({ peer: provenNode(stream, identity), stream })
+            const peer = provenNode(stream, identity, [TUNNEL_ALPN, CALLED_ALPN])
+            resolve({ peer, stream, isCalled: stream.alpnProtocol === CALLED_ALPN })
           } catch (error) {
             stream.destroy()
             failed(error)
@@ -133,8 +144,8 @@ interface Arrival {
   failed(cause: unknown): void
 }
 
-function provenNode(socket: TLSSocket, identity: Identity): NodeId {
-  if (socket.alpnProtocol !== TUNNEL_ALPN) throw new MeshError('PEER_REFUSED', { reason: 'not a tunnel' })
+function provenNode(socket: TLSSocket, identity: Identity, protocols: readonly string[]): NodeId {
+  if (!protocols.includes(String(socket.alpnProtocol))) throw new MeshError('PEER_REFUSED', { reason: 'not a tunnel' })
   const principal: Principal = principalOf(socket)
   if (principal.role !== 'node' || principal.mesh !== identity.principal.mesh)
     throw new MeshError('PEER_REFUSED', { reason: 'not a node', principal: printPrincipal(principal) })

@@ -3,7 +3,7 @@ import type { Principal } from './contract.ts'
 
 /** The same letters as a label of a name: safe in URIs, certificates and file names. At most 63 characters. */
 const NAME = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
-const URI_FORM = new RegExp(`^spiffe://(${NAME})/(?:(root)|cluster/(${NAME})(?:/node/(${NAME}))?)$`)
+const URI_FORM = new RegExp(`^spiffe://(${NAME})/(?:(root)|cluster/(${NAME})(?:/(node|relay)/(${NAME}))?)$`)
 const NAME_FORM = new RegExp(`^${NAME}$`)
 
 /** The URI that stands for a principal in certificates (forms: contract.ts). */
@@ -16,6 +16,8 @@ export function printPrincipal(principal: Principal): string {
       return `${mesh}/cluster/${principal.cluster}`
     case 'node':
       return `${mesh}/cluster/${principal.cluster}/node/${principal.node}`
+    case 'relay':
+      return `${mesh}/cluster/${principal.cluster}/relay/${principal.relay}`
     default:
       principal satisfies never
       throw new Error('unknown role')
@@ -26,10 +28,16 @@ export function printPrincipal(principal: Principal): string {
 export function parsePrincipal(uri: string): Principal | undefined {
   const match = URI_FORM.exec(uri)
   if (match === null) return undefined
-  const [, mesh = '', root, cluster, node] = match
+  const [, mesh = '', root, cluster, role, name = ''] = match
   if (root !== undefined) return { role: 'root', mesh }
   if (cluster === undefined) return undefined
-  return node === undefined ? { role: 'cluster', mesh, cluster } : { role: 'node', mesh, cluster, node }
+  if (role === 'node') return { role, mesh, cluster, node: name }
+  return role === 'relay' ? { role, mesh, cluster, relay: name } : { role: 'cluster', mesh, cluster }
+}
+
+/** True for who may serve as a relay: it forwards what it cannot read, and says which nodes listen. */
+export function mayRelay({ role }: Principal): boolean {
+  return role === 'cluster' || role === 'relay'
 }
 
 /** `<cluster>/<node>`, the id by which the mesh knows a node. */

@@ -11,6 +11,7 @@ import { AUTHORITY_NAME } from './x509.ts'
  *   root      no CA    O=<mesh> CN=mesh authority
  *   cluster   CA       O=<mesh> CN=mesh authority
  *   node      no CA    O=<mesh> OU=cluster CN=<the node's own cluster>
+ *   relay     no CA    O=<mesh> OU=cluster CN=<the relay's own cluster>
  *
  * Why the issuer's name is enough: a chain is only verified when each issuer's name is the subject of the certificate
  * whose key signed, the authority allows one intermediate and no more, and so that subject was written by the authority.
@@ -36,7 +37,8 @@ function onlyName({ subjectAltName }: X509Certificate): Principal | undefined {
 }
 
 function issuerOf(principal: Principal): string {
-  const issuer = principal.role === 'node' ? `OU=cluster\nCN=${principal.cluster}` : `CN=${AUTHORITY_NAME}`
+  const isOfCluster = principal.role === 'node' || principal.role === 'relay'
+  const issuer = isOfCluster ? `OU=cluster\nCN=${principal.cluster}` : `CN=${AUTHORITY_NAME}`
   return `O=${principal.mesh}\n${issuer}`
 }
 

@@ -137,7 +137,7 @@ function contextOptions(identity: Identity) {
 }
 
 function isServer({ role }: Principal): boolean {
-  return role !== 'node'
+  return role === 'root' || role === 'cluster'
 }
 
 function demand(principal: Principal, expected: (principal: Principal) => boolean): void {

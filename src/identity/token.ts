@@ -11,7 +11,7 @@ import type { Clock } from '../kit/clock.ts'
  * trusts on first use. Only the secret's hash is kept by the issuer; a token is used once (one transaction of the store).
  */
 export interface JoinToken {
-  role: 'node' | 'cluster'
+  role: 'node' | 'cluster' | 'relay'
   url: string
   fingerprint: string
   id: string
@@ -25,7 +25,7 @@ const MAX_CHARS = 2_048
 const shape = Compile(
   Type.Object(
     {
-      role: Type.Union([Type.Literal('node'), Type.Literal('cluster')]),
+      role: Type.Union([Type.Literal('node'), Type.Literal('cluster'), Type.Literal('relay')]),
       url: Type.String({ maxLength: 512 }),
       fingerprint: Type.String({ pattern: '^[0-9a-f]{64}$' }),
       id: Type.String({ pattern: '^[0-9a-f]{16}$' }),

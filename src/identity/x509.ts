@@ -11,7 +11,8 @@ x509.cryptoProvider.set(globalThis.crypto)
  *   mesh CA (10 years, pathLen 1)
  *     ├─▶ root     leaf, 24 h
  *     └─▶ cluster  intermediate CA, 30 days, pathLen 0
- *           └─▶ node  leaf, 24 h
+ *           ├─▶ node   leaf, 24 h
+ *           └─▶ relay  leaf, 24 h
  *
  * Every certificate but the CA's carries exactly one subject alternative name: the principal's URI. There are no host
  * names in them: our clients compare the URI (tls.ts), so a certificate is good at whatever address its holder has.
@@ -159,6 +160,8 @@ function subjectOf(principal: Principal): string {
       return `O=${principal.mesh}, OU=cluster, CN=${principal.cluster}`
     case 'node':
       return `O=${principal.mesh}, OU=${principal.cluster}, CN=${principal.node}`
+    case 'relay':
+      return `O=${principal.mesh}, OU=${principal.cluster}, CN=${principal.relay}`
     default:
       principal satisfies never
       throw new Error('unknown role')

@@ -105,6 +105,8 @@ export interface NodeFacts {
   runtimes: string[]
   arch: string
   addresses: string[]
+  /** Relays it listens at, the nearest first. */
+  relays?: string[]
   coordinate?: Coordinate
   labels: Record<string, string>
   location?: { lat: number; lon: number }

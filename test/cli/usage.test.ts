@@ -26,7 +26,7 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
     { args: ['delete', 'node', 'n1'], says: /node=n1[^]*cluster\/node/ },
     { args: ['logs', 'shop.acme.cart.prod.0', '-n', 'all'], says: /given=all[^]*whole number/ },
     { args: ['token'], says: /Usage: hedgerow token/ },
-    { args: ['token', 'create', '--role', 'king'], says: /given=king[^]*node or cluster/ },
+    { args: ['token', 'create', '--role', 'king'], says: /given=king[^]*node, relay or cluster/ },
     { args: ['token', 'create', '--ttl', '0'], says: /given=0[^]*whole seconds/ },
     { args: ['up', '--listen', 'nonsense'], says: /address=nonsense[^]*host:port/i },
     { args: ['agent', '--label', 'gpu'], says: /given=gpu[^]*key=value/ },
@@ -47,7 +47,7 @@ t.test('help, and a version', async (t) => {
   t.match(alone, { code: 0, stdout: /Usage: hedgerow/ })
   const commands = [...alone.stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name)
   const known =
-    'up root cluster agent token apply get scale delete resolve trace peers flows logs status check exec help'
+    'up root cluster relay agent restart token apply get scale delete resolve trace peers flows logs status check netcheck exec lab help'
   t.same(commands, known.split(' '))
   t.match(await machines.run('none', '--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
   t.match(await machines.run('none', 'get', '--help'), { code: 0, stdout: /<kind>[^]*\[filter\][^]*--output/ })
@@ -165,7 +165,8 @@ t.test('the README has every key: of the SLA as the parser knows it, of the conf
       : typeof value === 'object'
         ? '{}'
         : `${value as string | number}`
-    const says = value === undefined || key === 'agent.name' ? '' : `| \`${key}\` | \`${shown}\` |`
+    const says =
+      value === undefined || key === 'agent.name' || key === 'relay.name' ? '' : `| \`${key}\` | \`${shown}\` |`
     t.ok(row?.startsWith(says), `${key}: ${says}`)
   }
   t.end()
@@ -177,7 +178,8 @@ function keysOf(...known: string[]): string[] {
   const layer = {
     x: 0,
     root: wrong,
-    cluster: wrong,
+    cluster: { x: 0, relayLimits: wrong },
+    relay: { x: 0, limits: wrong },
     agent: { x: 0, resolver: wrong },
   }
   try {
@@ -190,7 +192,7 @@ function keysOf(...known: string[]): string[] {
       ...sections.flatMap((match) =>
         match?.[1] ? (match[2] ?? '').split(', ').map((key) => `${match[1]}.${key}`) : [],
       ),
-    ].filter((key) => key !== 'agent.resolver')
+    ].filter((key) => !['agent.resolver', 'cluster.relayLimits', 'relay.limits'].includes(key))
   }
   throw new Error('no fault was found')
 }

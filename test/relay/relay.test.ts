@@ -52,7 +52,7 @@ const refusedAs = (reason: string) => ({ code: 'RELAY_REFUSED', details: { reaso
 async function listenAt(site: RelaySite, node: HeldIdentity) {
   const came: RawConnection[] = []
   const waiting: ((raw: RawConnection) => void)[] = []
-  const listener = await RelayListener.start(
+  const listener = RelayListener.start(
     {
       url: site.url,
       credentials: credentialsOf(node),
@@ -99,7 +99,7 @@ t.test('two nodes speak through a relay that reads nothing', async (t) => {
   using acceptor = createAcceptor(n2)
   const [raw, taken] = await Promise.all([dial(n1, n2, site.url), far.next()])
   const seen: Buffer[] = []
-  for (const leg of site.legs) leg.on('data', (chunk: Buffer) => seen.push(Buffer.from(chunk)))
+  site.watch(seen)
   t.match(raw, { path: 'relayed', via: site.url })
   t.match(taken, { path: 'relayed', via: site.url })
   t.equal(await site.open(), 1)
@@ -131,7 +131,7 @@ t.test('the eye in the relay would have seen it: without TLS inside the text is 
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const seen: Buffer[] = []
-  for (const leg of site.legs) leg.on('data', (chunk: Buffer) => seen.push(Buffer.from(chunk)))
+  site.watch(seen)
   dialled.write(MARKER)
   await arrive(taken, MARKER.length)
   t.ok(Buffer.concat(seen).includes(MARKER))
@@ -440,7 +440,7 @@ t.test('garbage on the control channel', async (t) => {
     })
     const port = await listening(server)
     const onConnection = () => t.fail('nothing was sent')
-    await using listener = await RelayListener.start(
+    await using listener = RelayListener.start(
       { url: `wss://127.0.0.1:${port}/relay`, credentials: credentialsOf(n2), onConnection, random: () => 0 },
       silentLog,
     )
@@ -505,7 +505,7 @@ streamContract('tunnel through a relay', async (nearEars, farEars) => {
       accept: (incoming) => accepted.resolve(incoming.accept(farEars)),
     })
   const peers = [peersOf(n1, acceptors[0]), peersOf(n2, acceptors[1])] as const
-  const listener = await RelayListener.start(
+  const listener = RelayListener.start(
     { url: site.url, credentials: credentialsOf(n2), onConnection: (raw) => peers[1].incoming(raw) },
     silentLog,
   )

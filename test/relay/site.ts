@@ -76,6 +76,17 @@ export class RelaySite implements AsyncDisposable {
     return `wss://127.0.0.1:${this.port}/relay`
   }
 
+  /** What the relay writes to its legs from now on. */
+  watch(seen: Buffer[]): void {
+    for (const leg of this.legs) {
+      const write = leg.write.bind(leg) as (chunk: Buffer) => boolean
+      leg.write = ((chunk: Buffer) => {
+        seen.push(Buffer.from(chunk))
+        return write(chunk)
+      }) as Duplex['write']
+    }
+  }
+
   /** Resolves once the node is known here. */
   async knows(node: string): Promise<void> {
     while (![...this.relay.listening].includes(node)) await turn()

@@ -11,6 +11,13 @@ export interface NodeRecord {
   facts?: NodeFacts
 }
 
+export interface RelayRecord {
+  name: string
+  /** `wss://host:port/relay`, once it has said so. */
+  url?: string
+  seenAt: number
+}
+
 /** One instance that this cluster answers for. */
 export interface WorkRecord {
   assignment: Assignment
@@ -32,12 +39,14 @@ export class Books implements Disposable {
   readonly store: Store
   readonly nodes: Collection<NodeRecord>
   readonly revoked: Collection<RevokedNode>
+  readonly relays: Collection<RelayRecord>
   readonly works: Works
 
   private constructor(store: Store) {
     this.store = store
     this.nodes = store.collection('nodes')
     this.revoked = store.collection('revoked')
+    this.relays = store.collection('relays')
     this.works = new Works(store.collection('work'))
   }
 

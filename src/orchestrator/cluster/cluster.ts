@@ -22,7 +22,8 @@ import { Nodes } from './nodes.ts'
 import { Placement } from './placement.ts'
 import { Publisher } from './publisher.ts'
 import { RootLink } from './root-link.ts'
-import { rootServices } from './root-services.ts'
+import { Relays } from './relays.ts'
+import { type Mint, rootServices } from './root-services.ts'
 import { SWEEP_MS, sweeper } from './sweep.ts'
 
 export interface ClusterOptions {
@@ -41,6 +42,8 @@ export interface ClusterOptions {
   publicUrl?: string
   /** Takes `/relay` upgrades of nodes of the mesh (any cluster's, not revoked); absent: there is no relay here. */
   onRelay?: Relayed
+  /** At the door, for links and relayed connections. */
+  handshakesPerSecond?: number
   /** Nodes that no longer count: cut what is theirs. */
   onRevoked?: (nodes: readonly NodeId[]) => void
   /** A closed node link may come back within this time. */
@@ -63,7 +66,7 @@ interface Parts {
   identity: HeldIdentity
   root: RootLink
   nodes: Nodes
-  mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+  mint: Mint
   ready: () => Record<'store' | 'door', boolean>
 }
 
@@ -107,17 +110,24 @@ export class Cluster implements AsyncDisposable {
       const name = clusterNameOf(identity, options.name)
       const log = parentLog.child({ part: 'cluster', cluster: name })
       const fingerprint = fingerprintOf(identity.ca)
-      const joins = new JoinTokens(books.store, { role: 'node', fingerprint, clock })
+      const joins = {
+        node: new JoinTokens(books.store, { role: 'node', fingerprint, clock }),
+        relay: new JoinTokens(books.store, { role: 'relay', fingerprint, clock }),
+      }
       const feed = new Feed(books.store, clock)
       const knowledge = new Knowledge(books.store.collection('known'))
 
       let relayUrl: string | undefined
       const reachOf = (node: NodeId): NodeReach | undefined => {
         const facts = books.nodes.get(nameOf(node))?.facts
-        const relays = relayUrl === undefined ? [] : [relayUrl]
         if (facts === undefined) return undefined
         const { addresses, coordinate } = facts
-        return { id: node, addresses, relays, ...(coordinate === undefined ? {} : { coordinate }) }
+        return {
+          id: node,
+          addresses,
+          relays: relays.of(facts.relays),
+          ...(coordinate === undefined ? {} : { coordinate }),
+        }
       }
       const isRevoked = (node: NodeId) => (books.revoked.get(node)?.until ?? 0) > clock.wall()
       const revoked = () => books.revoked.keys().filter(isRevoked)
@@ -137,6 +147,16 @@ export class Cluster implements AsyncDisposable {
         log,
         metrics,
       )
+      const relays = new Relays({
+        kept: books.relays,
+        identity,
+        own: () => relayUrl,
+        revoked: () => [...revoked()],
+        onChange: (urls) => nodes.tellRelays(urls),
+        clock,
+        log,
+        metrics,
+      })
       const publisher = new Publisher({ cluster: name, feed, knowledge, works: books.works, nodes, reachOf })
       const placement: Placement = new Placement({
         works: books.works,
@@ -162,6 +182,7 @@ export class Cluster implements AsyncDisposable {
         placement,
         root: () => root,
         revoked,
+        relays: () => relays.urls(),
         log,
       })
       const revoke = (ids: readonly NodeId[]) => {
@@ -176,31 +197,35 @@ export class Cluster implements AsyncDisposable {
         log.warn('nodes revoked', { nodes: fresh })
         for (const node of fresh) if (clusterOf(node) === name) nodes.expel(node, 'revoked')
         nodes.tellRevoked([...fresh])
+        relays.tellRevoked([...fresh])
         options.onRevoked?.(fresh)
       }
 
       life.defer(() => placement.close())
       life.defer(() => publisher.close())
       let url = options.publicUrl ?? ''
-      const mint = (ttlSeconds: number) => joins.mint(url, '', ttlSeconds)
+      const mint: Mint = (role, ttlSeconds) => joins[role].mint(url, '', ttlSeconds)
       const door = life.use(
         await Door.start(
           {
             ...options.listen,
             identity,
+            ...(options.handshakesPerSecond === undefined ? {} : { handshakesPerSecond: options.handshakesPerSecond }),
             authenticate: () => {
               throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
             },
             upgrades: {
-              '/link': linkUpgrade(name, { nodes, books, isRevoked }),
+              '/link': linkUpgrade(name, { nodes, relays, books, isRevoked }),
               ...(options.onRelay === undefined ? {} : { '/relay': relayUpgrade(options.onRelay, isRevoked) }),
             },
-            routes: (app) => openRoutes(app, { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }),
+            routes: (app) =>
+              openRoutes(app, { identity, books, nodes, relays, joins, fingerprint, name, clock, isRevoked }),
           },
           log,
         ),
       )
       life.defer(() => nodes.close())
+      life.defer(() => relays.close())
       url ||= door.url
       if (options.onRelay !== undefined) relayUrl = `${url.replace(/^http/, 'ws')}/relay`
 
@@ -246,7 +271,12 @@ export class Cluster implements AsyncDisposable {
 
   /** A token with which one node may join, for who runs both in one program. */
   nodeToken(ttlSeconds = 3_600): string {
-    return this.#mint(ttlSeconds).token
+    return this.#mint('node', ttlSeconds).token
+  }
+
+  /** A token with which one relay may join. */
+  relayToken(ttlSeconds = 3_600): string {
+    return this.#mint('relay', ttlSeconds).token
   }
 
   /** For `/readyz`: a cluster without a root still serves its nodes. */

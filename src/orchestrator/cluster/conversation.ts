@@ -24,6 +24,8 @@ export interface ConversationParts {
   placement: Placement
   root: () => RootLink
   revoked: () => NodeId[]
+  /** Where nodes may listen. */
+  relays: () => string[]
   log: Log
 }
 
@@ -52,6 +54,7 @@ export class Conversation {
         return {
           instances: books.works.on(id).map(({ assignment }) => assignment.instance),
           revoked: this.#parts.revoked(),
+          relays: this.#parts.relays(),
         }
       },
       'interest.ask': async ({ key }) => {

@@ -4,8 +4,9 @@ import Type from 'typebox'
 import { MeshError } from '../../errors.ts'
 import type { Principal } from '../../identity/contract.ts'
 import type { HeldIdentity } from '../../identity/held.ts'
-import { issueNode } from '../../identity/issuer.ts'
+import { issueNode, issueRelay } from '../../identity/issuer.ts'
 import { nodeIdOf } from '../../identity/principal.ts'
+import { parseToken } from '../../identity/token.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { WebSocketDoor } from '../../kit/websocket.ts'
 import type { NodeId } from '../../model/ids.ts'
@@ -14,6 +15,7 @@ import type { JoinTokens } from '../link/join-tokens.ts'
 import { Csr, Label } from '../link/nouns.ts'
 import type { Books } from './books.ts'
 import type { Nodes } from './nodes.ts'
+import type { Relays } from './relays.ts'
 
 /** Takes over a socket whose peer is proven. */
 export type Relayed = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
@@ -26,22 +28,29 @@ export interface EntranceParts {
   identity: HeldIdentity
   books: Books
   nodes: Nodes
-  joins: JoinTokens
+  relays: Relays
+  joins: Readonly<Record<'node' | 'relay', JoinTokens>>
   fingerprint: string
   name: string
   clock: Clock
   isRevoked: (node: NodeId) => boolean
 }
 
-/** Links of this cluster's nodes. */
+/** Links of this cluster's nodes and relays. */
 export function linkUpgrade(
   cluster: string,
-  { nodes, books, isRevoked }: Pick<EntranceParts, 'nodes' | 'books' | 'isRevoked'>,
+  { nodes, relays, books, isRevoked }: Pick<EntranceParts, 'nodes' | 'relays' | 'books' | 'isRevoked'>,
 ): Upgrade {
   const webSockets = new WebSocketDoor()
   return (request, socket, head, principal) => {
-    if (principal.role !== 'node' || principal.cluster !== cluster) {
-      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes of this cluster' })
+    const isOurs = principal.role !== 'root' && principal.cluster === cluster
+    if (isOurs && principal.role === 'relay') {
+      const { relay } = principal
+      if (!relays.isKnown(relay)) throw new MeshError('FORBIDDEN', { relay, reason: 'not a relay of this cluster' })
+      return webSockets.acceptText(request, socket, head, (channel) => relays.take(relay, channel))
+    }
+    if (!isOurs || principal.role !== 'node') {
+      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes and relays of this cluster' })
     }
     const node = nodeIdOf(principal)
     if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
@@ -63,14 +72,33 @@ export function relayUpgrade(onRelay: Relayed, isRevoked: (node: NodeId) => bool
 /** What answers without credentials: life, whom to trust, and joining (with a token). */
 export function openRoutes(
   app: App,
-  { identity, books, nodes, joins, fingerprint, name, clock, isRevoked }: EntranceParts,
+  { identity, books, nodes, relays, joins, fingerprint, name, clock, isRevoked }: EntranceParts,
 ): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
   app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
+  const enrolRelay = async (token: string, csr: string, relay: string) => {
+    joins.relay.check(token)
+    const refuseTwo = () => {
+      if (!relays.isLinked(relay)) return
+      throw new MeshError('TOKEN_REFUSED', {
+        relay,
+        reason: 'a relay of this name is here',
+        remedy: 'join under another name',
+      })
+    }
+    refuseTwo()
+    const chain = await issueRelay(identity, csr, relay, clock)
+    joins.relay.consume(token, () => {
+      refuseTwo()
+      relays.enrolled(relay)
+    })
+    return { chain, ca: identity.ca, relay: `${name}/${relay}` }
+  }
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
     const { token, csr, name: node } = readEnrol(body)
-    joins.check(token) // cheap, before anything is signed
+    if (parseToken(token).role === 'relay') return enrolRelay(token, csr, node)
+    joins.node.check(token) // cheap, before anything is signed
     const id = `${name}/${node}`
     const refuse = (reason: string) => {
       throw new MeshError('TOKEN_REFUSED', { node: id, reason, remedy: 'join under another name' })
@@ -78,7 +106,7 @@ export function openRoutes(
     if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
     if (nodes.isExpected(id)) refuse('a node of this name is here')
     const chain = await issueNode(identity, csr, node, clock)
-    joins.consume(token, () => {
+    joins.node.consume(token, () => {
       if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
       books.nodes.put(node, { name: node, enrolledAt: clock.wall() })
     })

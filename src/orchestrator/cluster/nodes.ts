@@ -128,6 +128,10 @@ export class Nodes {
     for (const { link } of this.#alive.values()) link.tell('revoked', { nodes })
   }
 
+  tellRelays(relays: string[]): void {
+    for (const { link } of this.#alive.values()) link.tell('relays', { relays })
+  }
+
   close(): void {
     this.#isClosed = true
     for (const timer of this.#grace.values()) clearTimeout(timer)

@@ -11,9 +11,12 @@ export interface RootServicesParts {
   books: Books
   nodes: Nodes
   placement: Placement
-  mint: (ttlSeconds: number) => { token: string; expiresAt: number }
+  mint: Mint
   revoke: (nodes: readonly NodeId[]) => void
 }
+
+/** A join token. */
+export type Mint = (role: 'node' | 'relay', ttlSeconds: number) => { token: string; expiresAt: number }
 
 const PAGE = 500
 
@@ -62,7 +65,7 @@ export function rootServices({ name, books, nodes, placement, mint, revoke }: Ro
         revoke([`${name}/${node}`])
         return {}
       },
-      'token.mint': ({ ttlSeconds }) => mint(ttlSeconds),
+      'token.mint': ({ role, ttlSeconds }) => mint(role, ttlSeconds),
       'logs.open': async (query) => {
         const node = nodeOf(query.instance)
         const { stream } = await node.link.ask('logs.open', query)

@@ -9,6 +9,7 @@ import type { Identity, Principal } from '../../identity/contract.ts'
 import { principalOf, serverOptions, tend } from '../../identity/tls.ts'
 import { Lifetime } from '../../kit/lifetime.ts'
 import type { Log } from '../../kit/log.ts'
+import { turnstile } from '../../kit/turnstile.ts'
 import { refuseUpgrade } from '../../kit/websocket.ts'
 
 declare module 'fastify' {
@@ -30,6 +31,8 @@ export interface DoorOptions {
   routes: (app: App) => void
   /** Decides about every route that is not open; before a byte of the body is read (SEC-3). */
   authenticate: (request: FastifyRequest) => void
+  /** TLS handshakes; more wait (kit/turnstile.ts). */
+  handshakesPerSecond?: number
   /** By path. */
   upgrades: Readonly<Record<string, Upgrade>>
 }
@@ -39,6 +42,10 @@ const MAX_BODY_BYTES = 1024 * 1024
 const MAX_CONNECTIONS = 20_000
 const SLOW_HEADERS_MS = 5_000
 const SLOW_BODY_MS = 15_000
+/** Node looks for slow ones this often; 30 s when not said. */
+const LOOK_MS = 1_000
+/** About a third of one processor. */
+const HANDSHAKES_PER_SECOND = 400
 
 /** The one port of a control tier: HTTPS for people and for joining, WebSockets for proven peers. */
 export class Door implements AsyncDisposable {
@@ -62,7 +69,7 @@ export class Door implements AsyncDisposable {
     return Lifetime.open(async (life) => {
       const { host, port, identity } = options
       const app: App = Fastify({
-        https: serverOptions(identity, { requestClient: true }),
+        https: { ...serverOptions(identity, { requestClient: true }), connectionsCheckingInterval: LOOK_MS },
         bodyLimit: MAX_BODY_BYTES,
         requestTimeout: SLOW_BODY_MS,
         forceCloseConnections: true,
@@ -70,6 +77,7 @@ export class Door implements AsyncDisposable {
       })
       app.server.headersTimeout = SLOW_HEADERS_MS
       app.server.maxConnections = MAX_CONNECTIONS
+      turnstile(app.server, { perSecond: options.handshakesPerSecond ?? HANDSHAKES_PER_SECOND })
       app.server.on('tlsClientError', () => undefined)
       life.defer(tend(app.server, identity))
       app.addHook('onRequest', (request, _reply, next) => {

@@ -23,7 +23,8 @@ export class JoinTokens {
     { role, fingerprint, clock }: { role: JoinToken['role']; fingerprint: string; clock: Clock },
   ) {
     this.#store = store
-    this.#kept = store.collection('join-tokens')
+    // of its own: who holds a token for a node must not make one for a relay of it, by writing the other word in it
+    this.#kept = store.collection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
     this.#role = role
     this.#fingerprint = fingerprint
     this.#clock = clock

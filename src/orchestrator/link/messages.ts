@@ -27,6 +27,8 @@ import {
  *
  *     node ──── toCluster ───▶ cluster ──── toRoot ───▶ root
  *          ◀─── toNode ──────          ◀─── toCluster ─
+ *    relay ─── toCluster ───▶
+ *          ◀─── toRelay ─────
  *
  * An `ask` has one answer, within its time; a notice has none.
  */
@@ -57,6 +59,8 @@ const ask = <A extends TSchema, B extends TSchema>(asked: A, answer: B, withinMs
 const NOTHING = Type.Object({})
 /** More instances than this are told in several messages. */
 export const BATCH = 500
+/** Relays that one cluster tells its nodes of. */
+export const MAX_RELAYS = 16
 
 /** For `logs.*`: the reader pulls, so a slow one holds nothing up; a stream nobody pulls ends by itself. */
 const logs = {
@@ -79,11 +83,14 @@ const logsClose = Type.Object({ stream: text(128) })
 /** `ended`: there is nothing of it any more. Otherwise it drains, and a report says when it has ended. */
 const withdraw = ask(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
 
+/** Where nodes may meet, beside their cluster: `wss://host:port/relay`. */
+const Relays = many(text(500), MAX_RELAYS)
 const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
 const NodeWelcome = Type.Object({
   /** What the node should run; it ends anything else, and is assigned what it lacks. */
   instances: many(InstanceIdText, 10_000),
   revoked: many(NodeIdText, 100_000),
+  relays: Relays,
 })
 const Revoked = Type.Object({ nodes: many(NodeIdText, 100_000) })
 const Renew = ask(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
@@ -115,9 +122,26 @@ export const clusterToNode = {
   notices: {
     changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
     revoked: Revoked,
+    /** All there are now. */
+    relays: Type.Object({ relays: Relays }),
     'logs.close': logsClose,
   },
 } as const satisfies Language
+
+/** What a stand-alone relay says to its cluster. */
+export const relayToCluster = {
+  asks: {
+    'relay.hello': ask(
+      Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64) }),
+      Type.Object({ revoked: many(NodeIdText, 100_000) }),
+    ),
+    'certificate.renew': Renew,
+  },
+  notices: {},
+} as const satisfies Language
+
+/** What a cluster says to its relays. */
+export const clusterToRelay = { asks: {}, notices: { revoked: Revoked } } as const satisfies Language
 
 /** What a cluster tells of one instance: the worker's report, and where the instance is. */
 const Standing = Type.Object({ report: Report, node: Type.Optional(Reach) })
@@ -198,7 +222,10 @@ export const rootToCluster = {
     ),
     'node.revoke': ask(Type.Object({ node: text(63) }), NOTHING),
     'token.mint': ask(
-      Type.Object({ ttlSeconds: Type.Integer({ minimum: 1, maximum: 31_536_000 }) }),
+      Type.Object({
+        role: Type.Enum(['node', 'relay']),
+        ttlSeconds: Type.Integer({ minimum: 1, maximum: 31_536_000 }),
+      }),
       Type.Object({ token: text(4_096), expiresAt: Seq }),
     ),
     ...logs,

@@ -97,6 +97,7 @@ export const Facts = as<NodeFacts>(
     runtimes: many(text(64), 32),
     arch: text(32),
     addresses: many(text(300), 64),
+    relays: Type.Optional(many(text(500), 16)),
     coordinate: Type.Optional(CoordinateOf),
     labels: Type.Record(text(64), text(256), { maxProperties: 64 }),
     location: Type.Optional(Location),

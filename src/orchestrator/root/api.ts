@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { ERRORS, MeshError } from '../../errors.ts'
+import type { JoinToken } from '../../identity/token.ts'
 import type { NodeRow } from '../link/messages.ts'
 import { Label } from '../link/nouns.ts'
 import { type App, reader } from '../link/door.ts'
@@ -32,7 +33,7 @@ const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maxi
 const readToken = reader(
   Type.Object(
     {
-      role: Type.Enum(['node', 'cluster']),
+      role: Type.Enum(['node', 'cluster', 'relay']),
       cluster: Type.Optional(Label),
       ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 31_536_000 })),
     },
@@ -120,7 +121,7 @@ export function api(parts: ApiParts): (app: App) => void {
     app.post('/tokens', async ({ body }) => {
       const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)
       const minted = await mint(role, cluster, ttlSeconds)
-      const command = `hedgerow ${role === 'node' ? 'agent' : 'cluster'} --token-file FILE`
+      const command = `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`
       return { ...minted, command }
     })
 
@@ -152,8 +153,8 @@ export function api(parts: ApiParts): (app: App) => void {
     })
   }
 
-  function mint(role: 'node' | 'cluster', cluster: string | undefined, ttlSeconds: number) {
-    if (role === 'node') return linkedFor(cluster).link.ask('token.mint', { ttlSeconds })
+  function mint(role: JoinToken['role'], cluster: string | undefined, ttlSeconds: number) {
+    if (role !== 'cluster') return linkedFor(cluster).link.ask('token.mint', { role, ttlSeconds })
     if (cluster === undefined)
       throw new MeshError('USAGE', { reason: 'a token for a cluster names the cluster', remedy: '--cluster NAME' })
     return parts.joins.mint(parts.url(), cluster, ttlSeconds)

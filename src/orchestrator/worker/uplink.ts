@@ -45,6 +45,8 @@ export interface UplinkOptions {
   worker: UplinkWorker
   /** Nodes whose certificates no longer count: cut their sessions. Also called with all of them at each hello. */
   onRevoked?: (nodes: readonly NodeId[]) => void
+  /** All relays at which this node may listen: at each hello, and when there are others. */
+  onRelays?: (urls: readonly string[]) => void
   /** The longest rest between two tries. */
   limitMs?: number
   random?: () => number
@@ -75,7 +77,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, facts, worker, onRevoked, clock = systemClock, limitMs, random } = options
+    const { identity, facts, worker, onRevoked, onRelays, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -110,17 +112,19 @@ export class Uplink implements AsyncDisposable {
               for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
             },
             revoked: ({ nodes }) => onRevoked?.(nodes),
+            relays: ({ relays }) => onRelays?.(relays),
             'logs.close': ({ stream }) => this.#logs.close(stream),
           },
         },
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
-          const { instances, revoked } = await link.ask('node.hello', {
+          const { instances, revoked, relays } = await link.ask('node.hello', {
             facts: facts(),
             reports: [...worker.reports()],
           })
           worker.keepOnly(instances)
           onRevoked?.(revoked)
+          onRelays?.(relays)
           setImmediate(() => {
             for (const stream of this.#streams) stream.linkUp()
           })
@@ -167,6 +171,11 @@ export class Uplink implements AsyncDisposable {
   /** The node's addresses, capacity or labels have changed. */
   factsChanged(): void {
     this.#link.tell('node.facts', { facts: this.#options.facts() })
+  }
+
+  /** The machine's network is another one; `isHere`: whether a local address is still ours. */
+  networkChanged(isHere: (address: string) => boolean): void {
+    this.#link.networkChanged(isHere)
   }
 
   /** All there is under a key, and news of it from now on. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */

@@ -1,0 +1,70 @@
+import { join } from 'node:path'
+import Type from 'typebox'
+import { Compile } from 'typebox/compile'
+import type { RelayCredentials } from '../../proxy/paths/relayed.ts'
+import { Relays, type RelaysOptions } from '../../proxy/paths/relays.ts'
+import type { Identity } from '../identity/contract.ts'
+import { readIfThere, replace } from '../identity/files.ts'
+import { mayRelay } from '../identity/principal.ts'
+import { clientOptions, verifyServer } from '../identity/tls.ts'
+import type { Ground } from './ground.ts'
+import type { Member } from './member.ts'
+
+/*
+ * Where others can reach us when they cannot dial us. Our cluster's own relay to begin with; then those it tells us of, which
+ * are written down: after a start without a cluster we still find them.
+ */
+
+export interface RelayPosts {
+  readonly relays: Relays
+  /** The cluster says which there are. */
+  readonly know: (urls: readonly string[]) => void
+}
+
+const FILE = 'relays.json'
+const saved = Compile(Type.Array(Type.String({ pattern: '^wss://', maxLength: 500 }), { maxItems: 64 }))
+
+export async function openRelays(
+  { life, dir, clock, log }: Ground,
+  member: Member,
+  taking: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome'>,
+): Promise<RelayPosts> {
+  const path = join(dir, FILE)
+  const own = `${member.url.replace(/^http/, 'ws')}/relay`
+  const urls = await known(path)
+  const credentials = () => relayCredentials(member)
+  const relays = life.use(
+    await Relays.start({ urls: urls.length > 0 ? urls : [own], credentials, clock, ...taking }, log),
+  )
+  let writing = Promise.resolve()
+  return {
+    relays,
+    know: (told) => {
+      if (told.length === 0) return
+      relays.know(told)
+      writing = writing
+        .then(() => replace(path, JSON.stringify(told)))
+        .catch((error: unknown) => log.warn('the list of relays cannot be saved', { error }))
+    },
+  }
+}
+
+/** How the node proves itself to relays, and what they must be: a cluster or a relay of this mesh. */
+export function relayCredentials({
+  identity,
+  egress,
+}: Pick<Member, 'identity' | 'egress'>): ReturnType<RelayCredentials> {
+  const isRelay = (principal: Identity['principal']) =>
+    mayRelay(principal) && principal.mesh === identity.principal.mesh
+  return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay), egress }
+}
+
+/** A copy of what the cluster says: a damaged one is as good as none. */
+async function known(path: string): Promise<readonly string[]> {
+  try {
+    const urls: unknown = JSON.parse((await readIfThere(path)) ?? '[]')
+    return saved.Check(urls) ? urls : []
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,81 @@
+import type { Agent } from 'node:https'
+import type { Principal } from '../../identity/contract.ts'
+import type { HeldIdentity } from '../../identity/held.ts'
+import { clientOptions, verifyServer } from '../../identity/tls.ts'
+import { systemClock, type Clock } from '../../kit/clock.ts'
+import { Lifetime } from '../../kit/lifetime.ts'
+import type { Log } from '../../kit/log.ts'
+import { dialText } from '../../kit/websocket.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { NodeId } from '../../model/ids.ts'
+import { DialledLink } from './dialled-link.ts'
+import { clusterToRelay, relayToCluster } from './messages.ts'
+
+export interface RelayLinkOptions {
+  /** `https://host:port` of the cluster. */
+  clusterUrl: string
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
+  identity: HeldIdentity
+  /** `wss://host:port/relay`, as nodes dial it. */
+  url: string
+  version: string
+  /** All nodes whose certificates no longer count, at each hello; then those that are new. */
+  onRevoked: (nodes: readonly NodeId[], how: 'all' | 'more') => void
+  clock?: Clock
+}
+
+/** A stand-alone relay's one link to its cluster: says where it is, hears who was revoked, renews the certificate. */
+export class RelayLink implements AsyncDisposable {
+  readonly #link: DialledLink<typeof relayToCluster, typeof clusterToRelay>
+  readonly #life = new Lifetime()
+
+  private constructor(options: RelayLinkOptions, log: Log, metrics: Metrics) {
+    const { clusterUrl, egress, identity, url, version, onRevoked, clock = systemClock } = options
+    const { principal } = identity
+    if (principal.role !== 'relay') throw new Error('this link belongs to a relay')
+    const { mesh, cluster } = principal
+    const expected = (other: Principal) => other.role === 'cluster' && other.mesh === mesh && other.cluster === cluster
+    this.#link = this.#life.use(
+      DialledLink.start(
+        {
+          dial: (signal) => {
+            const dial = { tls: clientOptions(identity, expected), verify: verifyServer(expected), egress }
+            return dialText(`${clusterUrl.replace(/^http/, 'ws')}/link`, dial, signal)
+          },
+          sides: {
+            speaks: relayToCluster,
+            hears: clusterToRelay,
+            asked: {},
+            told: { revoked: ({ nodes }) => onRevoked(nodes, 'more') },
+          },
+          onUp: async (link) => {
+            const { revoked } = await link.ask('relay.hello', { url, version })
+            onRevoked(revoked, 'all')
+          },
+          onDown: () => undefined,
+        },
+        { tier: 'cluster', peer: cluster, clock, log, metrics },
+      ),
+    )
+    const renew = async (csr: string, limit: AbortSignal) =>
+      (await this.#link.ask('certificate.renew', { csr }, limit)).chain
+    this.#life.spawn(
+      (signal) => identity.renewLoop({ renew, log }, signal),
+      (error) => log.error('the certificate is no longer renewed', { error }),
+    )
+  }
+
+  /** Returns at once; the link comes up when it can. */
+  static start(options: RelayLinkOptions, log: Log, metrics: Metrics): RelayLink {
+    return new RelayLink(options, log, metrics)
+  }
+
+  get isUp(): boolean {
+    return this.#link.isUp
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}

@@ -1,0 +1,179 @@
+import { parseArgs } from 'node:util'
+import { RelayListener } from '../../proxy/paths/relayed.ts'
+import { relayCredentials } from '../../src/agent/relays.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
+import { Lifetime } from '../../src/kit/lifetime.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { Program } from '../lab/program.ts'
+import { freePort } from '../machine.ts'
+import { Plane } from '../relay/plane.ts'
+import { cpuSeconds, rssMib } from './proc.ts'
+import { join } from 'node:path'
+
+/*
+ * Many nodes at one relay: `hedgerow relay` in a process of its own, and nodes that do nothing but listen there, all in this
+ * process (their half of each handshake costs this process as much as the relay's half costs the relay).
+ *
+ *     npm run bench:relay -- --nodes 1000 --idle 10
+ */
+
+const HEDGEROW = join(import.meta.dirname, '../../src/hedgerow.js')
+const LOOK_MS = 50
+
+export interface LoadFigures {
+  nodes: number
+  /** Until all listen, from nothing. */
+  comeMs: number
+  /** The relay's processor time for that. */
+  comeCpuSeconds: number
+  /** Resident memory per listening node, beyond that of an empty relay. */
+  kibPerNode: number
+  relayMib: number
+  /** With nobody doing anything. */
+  idleCpuPercent: number
+  restarts: Comeback[]
+}
+
+/** After the relay went. */
+export interface Comeback {
+  how: 'SIGTERM' | 'SIGKILL'
+  /** Until it answers again, and until all are back, from the signal on. */
+  downMs: number
+  backMs: number
+  /** The most that came in one tenth of a second. */
+  mostInTenth: number
+  /** Its processor time until then, start included; and as a share of one processor while they came. */
+  cpuSeconds: number
+  cpuPercent: number
+}
+
+export interface LoadOptions {
+  nodes: number
+  idleSeconds: number
+  restarts: readonly Comeback['how'][]
+  say?: (line: string) => void
+}
+
+export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
+  return Lifetime.open(async (life) => {
+    const { nodes, idleSeconds, restarts, say = () => undefined } = options
+    const plane = life.use(await Plane.start())
+    const address = `127.0.0.1:${await freePort()}`
+    const ops = `127.0.0.1:${await freePort()}`
+    let token: string | undefined = plane.cluster.part.relayToken()
+    const start = async () => {
+      const args = ['relay', '--state', plane.dir, '--name', 'load', '--listen', address, '--ops-listen', ops]
+      const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
+      token = undefined
+      const program = Program.start([process.execPath, HEDGEROW, ...args, '--log-level', 'error'], { env })
+      await waitFor(
+        async () => (await isReady(ops)) && program.exit === undefined,
+        () => program.lines.join('\n'),
+      )
+      return program
+    }
+    let relay = await start()
+    life.defer(() => relay.stop())
+    say('the relay runs')
+    const identities: HeldIdentity[] = []
+    for (let at = 0; at < nodes; at += 1) identities.push(await plane.identity(`n${at}`))
+    say(`${nodes} certificates`)
+
+    const emptyMib = rssMib(relay.pid)
+    const cpuBefore = cpuSeconds(relay.pid)
+    const since = performance.now()
+    const url = `wss://${address}/relay`
+    const listeners = identities.map((identity) =>
+      RelayListener.start(
+        { url, credentials: () => relayCredentials({ identity, egress: undefined }), onConnection: () => undefined },
+        silentLog,
+      ),
+    )
+    life.defer(async () => {
+      await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()))
+    })
+    const there = () => listeners.filter(({ isListening }) => isListening).length
+    await waitFor(
+      () => there() === nodes,
+      () => `${there()} of ${nodes} listen`,
+    )
+    const comeMs = performance.now() - since
+    const comeCpuSeconds = cpuSeconds(relay.pid) - cpuBefore
+    say(`all listen after ${Math.round(comeMs)} ms`)
+
+    const idleFrom = cpuSeconds(relay.pid)
+    await sleep(idleSeconds * 1_000)
+    const idleCpuPercent = ((cpuSeconds(relay.pid) - idleFrom) / idleSeconds) * 100
+    const relayMib = rssMib(relay.pid)
+    const comebacks: Comeback[] = []
+    for (const how of restarts) {
+      const from = performance.now()
+      relay.signal(how)
+      await relay.exited
+      await waitFor(
+        () => there() === 0,
+        () => `${there()} still listen`,
+      )
+      relay = await start()
+      const downMs = performance.now() - from
+      const startCpu = cpuSeconds(relay.pid)
+      let [mostInTenth, seen, lookedAt] = [0, there(), performance.now()]
+      await waitFor(
+        () => {
+          const now = there()
+          if (performance.now() - lookedAt >= 100) {
+            mostInTenth = Math.max(mostInTenth, now - seen)
+            seen = now
+            lookedAt = performance.now()
+          }
+          return now === nodes
+        },
+        () => `${there()} of ${nodes} are back`,
+      )
+      const backMs = performance.now() - from
+      const used = cpuSeconds(relay.pid)
+      const cpuPercent = ((used - startCpu) / Math.max(0.1, (backMs - downMs) / 1_000)) * 100
+      comebacks.push({ how, downMs, backMs, mostInTenth, cpuSeconds: used, cpuPercent })
+      say(`${how}: down for ${Math.round(downMs)} ms, all back after ${Math.round(backMs)} ms`)
+    }
+    const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
+    const figures = { nodes, comeMs, comeCpuSeconds, kibPerNode, relayMib, idleCpuPercent, restarts: comebacks }
+    await life.close()
+    return figures
+  })
+}
+
+/** All must be there by then. */
+const LIMIT_MS = 60_000
+
+async function waitFor(fact: () => boolean | Promise<boolean>, why: () => string): Promise<void> {
+  const until = performance.now() + LIMIT_MS
+  while (!(await fact())) {
+    if (performance.now() > until) throw new Error(`not within a minute: ${why()}`)
+    await sleep(LOOK_MS)
+  }
+}
+
+async function isReady(address: string): Promise<boolean> {
+  return fetch(`http://${address}/readyz`).then(
+    ({ status }) => status === 200,
+    () => false,
+  )
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: { nodes: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
+  })
+  const figures = await relayLoad({
+    nodes: Number(values.nodes ?? 1_000),
+    idleSeconds: Number(values.idle ?? 10),
+    restarts: ['SIGTERM', 'SIGKILL'],
+    say: (line) => console.error(line),
+  })
+  console.log(JSON.stringify(figures, undefined, values.json === true ? 0 : 2))
+}

@@ -1,0 +1,248 @@
+import { once } from 'node:events'
+import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
+import { duplexPair } from 'node:stream'
+import { connect as connectTls } from 'node:tls'
+import t from 'tap'
+import { relayedDialer } from '../../proxy/paths/relayed.ts'
+import { join } from '../../proxy/relay/join.ts'
+import { Pace } from '../../proxy/relay/pace.ts'
+import { readFromRelay } from '../../proxy/relay/messages.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
+import { mayRelay, nodeIdOf } from '../../src/identity/principal.ts'
+import { clientOptions } from '../../src/identity/tls.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { turnstile } from '../../src/kit/turnstile.ts'
+import { dialBytes, dialText } from '../../src/kit/websocket.ts'
+import { Door } from '../../src/orchestrator/link/door.ts'
+import { TestMesh } from '../identity/mesh.ts'
+import { credentialsOf, RelaySite } from './site.ts'
+
+await using mesh = await TestMesh.create()
+const edge = await mesh.cluster('edge')
+const n1 = await mesh.node(edge, 'n1')
+const n2 = await mesh.node(edge, 'n2')
+const n3 = await mesh.node(edge, 'n3')
+const forever = new AbortController().signal
+
+const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
+const reach = (node: HeldIdentity, ...relays: string[]) => ({ id: idOf(node), addresses: [], relays })
+const dial = (from: HeldIdentity, to: HeldIdentity, url: string) =>
+  relayedDialer({ credentials: credentialsOf(from) }).dial(reach(to, url), forever)
+
+/** A connection through the relay from one node to another. */
+async function meet(site: RelaySite, from: HeldIdentity, to: HeldIdentity) {
+  const channel = await dialText(`${site.url}?listen`, credentialsOf(to)(), forever)
+  const nonce = new Promise<string>((resolve) =>
+    channel.onText((text) => {
+      const message = readFromRelay(text)
+      if (message.type === 'incoming') resolve(message.nonce)
+    }),
+  )
+  const taking = nonce.then((nonce) => dialBytes(`${site.url}?take=${nonce}`, credentialsOf(to)(), forever))
+  const [{ stream }, taken] = await Promise.all([dial(from, to, site.url), taking])
+  return { stream, taken, channel }
+}
+
+t.test('a bucket keeps its rate exactly, whatever is taken', async (t) => {
+  let now = 0
+  const bucket = new Bucket({ perSecond: 1_000, burst: 100, now: () => now })
+  const rows = [
+    { at: 0, take: 100, waits: 0, why: 'the burst' },
+    { at: 0, take: 50, waits: 50, why: 'into debt' },
+    { at: 20, take: 0, waits: 30, why: 'paid in part' },
+    { at: 50, take: 1_000, waits: 1_000, why: 'any amount' },
+    { at: 5_000, take: 0, waits: 0, why: 'paid' },
+    { at: 5_000, take: 100, waits: 0, why: 'no more than the burst was saved up' },
+    { at: 5_000, take: 1, waits: 1, why: 'and that is used' },
+  ]
+  for (const { at, take, waits, why } of rows) {
+    now = at
+    bucket.take(take)
+    t.equal(Math.round(bucket.waitMs), waits, why)
+  }
+  t.notOk(bucket.isFull)
+  now = 6_000
+  t.ok(bucket.isFull)
+})
+
+t.test('a node that sends too much waits; others do not', async (t) => {
+  await using site = await RelaySite.start(edge, { nodeBytesPerSecond: 2_000_000 })
+  const greedy = await meet(site, n1, n2)
+  const modest = await meet(site, n3, n2)
+  const total = 1_500_000 // half a second beyond the burst
+  const order: string[] = []
+  const since = performance.now()
+  const all = arrive(greedy.taken, total).then(() => order.push('greedy'))
+  greedy.stream.write(Buffer.alloc(total, 1))
+  modest.stream.write(Buffer.alloc(200_000, 2))
+  await Promise.all([all, arrive(modest.taken, 200_000).then(() => order.push('modest'))])
+  t.same(order, ['modest', 'greedy'])
+  t.ok(performance.now() - since > 400, 'no faster than it may')
+  t.ok(await value(site.metrics.relayPauses), 'and it is seen')
+  for (const { stream, channel } of [greedy, modest]) {
+    stream.destroy()
+    channel.close()
+  }
+})
+
+t.test('joined legs: nothing is read that the other side does not take', async (t) => {
+  const [near, a] = duplexPair()
+  const [b, far] = duplexPair()
+  let passed = 0
+  const over = Promise.withResolvers<void>()
+  const pace = new Pace(1e12, () => undefined)
+  join({ stream: a, pace }, { stream: b, pace }, { passed: (bytes) => (passed += bytes), over: () => over.resolve() })
+  let written = 0
+  const chunk = Buffer.alloc(16 * 1024, 7)
+  while (near.write(chunk)) written += 1
+  for (let turns = 0; turns < 50; turns += 1) await new Promise((resolve) => setImmediate(resolve))
+  while (!near.writableNeedDrain && near.write(chunk)) written += 1
+  const held = passed
+  t.ok(held < 1024 * 1024, `${held} bytes passed to somebody who does not read`)
+  far.resume()
+  await once(near, 'drain')
+  t.ok(passed > held, 'and it goes on when it reads')
+  near.end()
+  far.end()
+  await over.promise
+})
+
+t.test('a node knocks only so often', async (t) => {
+  await using site = await RelaySite.start(edge, { nodeKnocksPerSecond: 1 })
+  const refused = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
+  for (let knocks = 0; knocks < 6; knocks += 1) await t.rejects(dial(n1, n2, site.url), refused)
+  await t.rejects(dial(n1, n2, site.url), {
+    code: 'RELAY_REFUSED',
+    details: { reason: 'too many connections' },
+  })
+  const listening = dialText(`${site.url}?listen`, credentialsOf(n1)(), forever)
+  await t.rejects(listening, { code: 'REQUEST_FAILED', details: { status: 429 } }, 'to listen is a knock too')
+  await t.rejects(dial(n3, n2, site.url), refused, 'another node is not meant')
+  t.ok(await value(site.metrics.relayRefusals))
+})
+
+t.test('it is no open proxy', async (t) => {
+  await using site = await RelaySite.start(edge)
+  const victim = createServer(() => t.fail('somebody was sent here'))
+  victim.listen(0, '127.0.0.1')
+  await once(victim, 'listening')
+  const at = `127.0.0.1:${(victim.address() as AddressInfo).port}`
+  const targets = [at, `https://${at}/`, `tcp:${at}`, 'edge/nobody', '../n2', idOf(n1)]
+  for (const to of targets) {
+    const asked = dialBytes(`${site.url}?to=${encodeURIComponent(to)}`, credentialsOf(n1)(), forever)
+    await t.rejects(asked, { code: 'REQUEST_FAILED', details: { status: 404 } }, to)
+  }
+  const socket = connectTls({
+    host: '127.0.0.1',
+    port: site.port,
+    key: n1.key,
+    cert: n1.chain,
+    ca: mesh.ca,
+    checkServerIdentity: () => undefined,
+  })
+  socket.on('error', () => undefined)
+  socket.write(`CONNECT ${at} HTTP/1.1\r\nhost: ${at}\r\n\r\n`)
+  await closed(socket)
+  t.pass('CONNECT ends the connection')
+  await new Promise((resolve) => victim.close(resolve))
+})
+
+t.test('nobody but a cluster or a relay may serve as one', async (t) => {
+  await using site = await RelaySite.start(n3) // a node with a good certificate, posing as a relay
+  const { principal } = n1
+  const credentials = () => ({ tls: clientOptions(n1, (other) => mayRelay(other) && other.mesh === principal.mesh) })
+  await t.rejects(relayedDialer({ credentials }).dial(reach(n2, site.url), forever), { code: 'PEER_REFUSED' })
+  await t.rejects(dialText(`${site.url}?listen`, credentials(), forever), { code: 'PEER_REFUSED' })
+  t.same([...site.relay.listening], [])
+})
+
+t.test('handshakes come at a rate, and addresses take turns', async (t) => {
+  const entered: string[] = []
+  const server = createServer((socket) => {
+    entered.push(socket.remoteAddress ?? '')
+    socket.once('data', (first) => socket.end(first))
+  })
+  turnstile(server, { perSecond: 100, mostOfOne: 30 })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const flood: Socket[] = []
+  const ends: Promise<unknown>[] = []
+  for (let at = 0; at < 60; at += 1) {
+    const socket = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+    socket.on('error', () => undefined).write('early')
+    flood.push(socket)
+    ends.push(closed(socket))
+  }
+  await Promise.all(flood.filter(({ connecting }) => connecting).map((socket) => once(socket, 'connect')))
+  const other = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.3' })
+  other.write('here')
+  const [echo] = (await once(other, 'data')) as [Buffer]
+  t.equal(echo.toString(), 'here', 'what came before it was let in is not lost')
+  t.ok(entered.length < 40, `after ${entered.length} of the others`)
+  await Promise.all(ends)
+  const floods = entered.filter((address) => address === '127.0.0.2').length
+  t.ok(floods >= 30 && floods < 60, `${floods} of 60 came in, the others were too many`)
+  other.destroy()
+  await new Promise((resolve) => server.close(resolve))
+})
+
+t.test('slow ones are cut off: without a handshake, without a request, without its end', async (t) => {
+  await using door = await Door.start(
+    {
+      host: '127.0.0.1',
+      port: 0,
+      identity: edge,
+      routes: () => undefined,
+      authenticate: () => undefined,
+      upgrades: {},
+    },
+    silentLog,
+  )
+  const port = Number(new URL(door.url).port)
+  const silent = connectTcp({ host: '127.0.0.1', port })
+  const tls = () =>
+    connectTls({
+      host: '127.0.0.1',
+      port,
+      key: n1.key,
+      cert: n1.chain,
+      ca: mesh.ca,
+      checkServerIdentity: () => undefined,
+    })
+  const mute = tls()
+  const endless = tls()
+  endless.write('GET /relay?listen HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n')
+  const drip = setInterval(() => endless.write('x-more: yes\r\n'), 500)
+  const ends = [silent, mute, endless].map((socket) => {
+    socket.on('error', () => undefined)
+    return closed(socket)
+  })
+  await Promise.all(ends)
+  clearInterval(drip)
+  t.pass('all three')
+})
+
+async function value(metric: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
+  return (await metric.get()).values.reduce((sum, { value }) => sum + value, 0)
+}
+
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) =>
+    socket
+      .on('error', () => undefined)
+      .resume()
+      .once('close', () => resolve()),
+  )
+}
+
+function arrive(stream: NodeJS.ReadableStream, bytes: number): Promise<void> {
+  return new Promise((resolve) => {
+    let got = 0
+    stream.on('data', (chunk: Buffer) => {
+      got += chunk.length
+      if (got >= bytes) resolve()
+    })
+  })
+}
