@@ -46,6 +46,8 @@ export interface PeerReport {
   path: string
   rttMs?: number
   carriers: number
+  /** Of each path; more than one while a session moves from one to another. */
+  carrierPaths?: string[]
   streams: number
   bytesIn: number
   bytesOut: number
@@ -92,6 +94,52 @@ export interface TraceReport {
   node?: string
   path?: string
   connectMs?: number
+}
+
+/** What this node knows of its network; without an agent only what the machine says by itself. */
+export interface NetcheckReport {
+  local: {
+    addresses: readonly string[]
+    defaults: ReadonlyArray<{
+      family: 'ipv4' | 'ipv6'
+      device: string
+      gateway?: string
+      metric: number
+      mtu?: number
+      congestion?: string
+    }>
+    proxy?: string
+    /** Of the kernel, as in /proc/sys. */
+    settings: Readonly<Record<string, string>>
+  }
+  agent?: {
+    node: string
+    /** The operator's choice. */
+    paths: string
+    /** Where the tunnel listens. */
+    listen: string
+    /** Told to others, best guess first. */
+    candidates: readonly string[]
+    relays: ReadonlyArray<{ relay: string; rttMs?: number }>
+    /** `host:port` as a relay sees it. */
+    tcp?: string
+    udp?: string
+    /** One port outside for all peers, or another for each; who is let in besides replies. */
+    mapping: 'none' | 'stable' | 'varies' | 'unknown'
+    filtering: 'open' | 'strict' | 'unknown'
+    isUdpOn: boolean
+    udpWorks?: boolean
+    hairpin?: boolean
+    /** Absent: not asked for. */
+    portMapping?:
+      | { state: 'asking' }
+      | { state: 'mapped'; dialect: 'pcp' | 'nat-pmp'; tcp?: string; udp?: string }
+      | { state: 'refused'; reason: string }
+    network?: 'public' | 'open' | 'restricted' | 'symmetric' | 'enclosed'
+    /** The best path to be had with each kind of network; empty while ours is not known. */
+    ways: ReadonlyArray<{ peer: string; way: string }>
+  }
+  findings: Array<{ check: string; ok: boolean; finding: string; remedy?: string }>
 }
 
 export interface CheckReport {

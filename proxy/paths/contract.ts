@@ -1,13 +1,16 @@
 import type { Duplex } from 'node:stream'
+import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import type { PathKind } from '../tunnel/contract.ts'
 
-/** A raw byte connection towards a node: not yet encrypted, not yet proven. */
+/** A raw byte connection towards a node: not yet encrypted, not yet proven, unless it says so. */
 export interface RawConnection {
   path: PathKind
   stream: Duplex
   /** For people: `203.0.113.5:7472`, or the relay's URL. */
   via: string
+  /** TLS is done, in whatever role, and this is the node it proved. Only dialers of this process set it. */
+  proven?: NodeId
 }
 
 /** One way to reach nodes. */

@@ -11,7 +11,7 @@ import type { Carrier } from './carrier.ts'
 import type { PathKind } from './contract.ts'
 import { Deadline, unlessAborted } from './deadline.ts'
 import { greet, type Meet } from './greet.ts'
-import { PROTOCOL_VERSION, type Hello } from './hello.ts'
+import { FEATURE, PROTOCOL_VERSION, type Hello } from './hello.ts'
 import { keysOf, proposalOf, type Known } from './known.ts'
 import type { Meters } from './meters.ts'
 import type { Pump } from './pump.ts'
@@ -21,7 +21,8 @@ import type { TunnelSession } from './session.ts'
 export interface Secure {
   /** @throws any error when the other end is not `node`. Honours the signal. */
   connect(raw: RawConnection, node: NodeId, signal: AbortSignal): Promise<Duplex>
-  accept(raw: RawConnection): Promise<{ peer: NodeId; stream: Duplex }>
+  /** Nothing, when somebody else has waited for the connection and has it now. */
+  accept(raw: RawConnection): Promise<{ peer: NodeId; stream: Duplex } | undefined>
 }
 
 /** A carrier whose HELLO has come, on its way into a session. */
@@ -33,6 +34,8 @@ export interface Joining {
   isDialler: boolean
   /** `Known.cuts` when the connection began. */
   cuts: number
+  /** It shall carry what carriers on better paths carry, which are slow now. */
+  isInstead: boolean
 }
 
 export interface ConnectOptions {
@@ -69,7 +72,13 @@ export class Connector {
   }
 
   /** @throws any error; the caller tries another path. */
-  async dial(known: Known, reach: NodeReach, dialer: Dialer, signal: AbortSignal): Promise<TunnelSession> {
+  async dial(
+    known: Known,
+    reach: NodeReach,
+    dialer: Dialer,
+    signal: AbortSignal,
+    isInstead = false,
+  ): Promise<TunnelSession> {
     let raw: RawConnection | undefined
     try {
       const { cuts } = known
@@ -81,7 +90,13 @@ export class Connector {
       const { secure } = this.#options
       const stream = await this.#prove(raw, (raw, limit) => secure.connect(raw, reach.id, limit), signal)
       signal.throwIfAborted() // the race is over: nobody may hear of this connection
-      const session = await this.#propose(known, { stream, path: raw.path, cuts })
+      const session = await this.#propose(known, {
+        stream,
+        path: raw.path,
+        localAddress: localOf(raw),
+        cuts,
+        isInstead,
+      })
       this.#options.meters.dialled(raw.path, 'ok')
       return session
     } catch (error) {
@@ -92,14 +107,18 @@ export class Connector {
   }
 
   /** The peer may put streams on this carrier as soon as it has our HELLO, so no race may end it any more. */
-  async #propose(known: Known, link: Link): Promise<TunnelSession> {
+  async #propose(known: Known, link: Link & { isInstead: boolean }): Promise<TunnelSession> {
     known.proposal ??= randomBytes(16).toString('hex')
     known.carrierNumber += 2
+    const { isInstead } = link
     const proposal = this.#hello(proposalOf(known) ?? known.proposal, known.carrierNumber)
+    if (isInstead) proposal.features |= FEATURE.instead
     let joined: TunnelSession | undefined
     const meet: Meet = (theirs, carrier, pump) => {
+      carrier.localAddress = link.localAddress
       const agreement = readAnswer(keysOf(known), theirs)
-      const session = this.#options.join(known, { agreement, theirs, carrier, pump, isDialler: true, cuts: link.cuts })
+      const joining = { agreement, theirs, carrier, pump, isDialler: true, cuts: link.cuts, isInstead }
+      const session = this.#options.join(known, joining)
       joined = session
       return (reason) => session.lost(carrier, reason)
     }
@@ -111,15 +130,19 @@ export class Connector {
   /** @throws any error; the connection is closed then. */
   async accept(raw: RawConnection): Promise<void> {
     const { self, secure, closing, know, join } = this.#options
-    const { peer, stream } = await this.#prove(raw, (raw) => secure.accept(raw), closing)
+    const proof = await this.#prove(raw, (raw) => secure.accept(raw), closing)
+    if (proof === undefined) return
+    const { peer, stream } = proof
     if (peer === self) throw new MeshError('PEER_REFUSED', { node: peer, reason: 'it is ourselves' })
     const known = know(peer)
-    const link = { stream, path: raw.path, cuts: known.cuts }
+    const link = { stream, path: raw.path, localAddress: localOf(raw), cuts: known.cuts }
     await this.#greet(link, (theirs, carrier, pump) => {
+      carrier.localAddress = link.localAddress
       const pending = known.dials > 0 ? known.proposal : undefined
       const agreement = answerProposal({ isFirst: self < peer, ...keysOf(known), pending }, theirs)
       carrier.greet(this.#hello(agreement.id, theirs.carrier))
-      const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts })
+      const isInstead = (theirs.features & FEATURE.instead) !== 0
+      const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts, isInstead })
       return (reason) => session.lost(carrier, reason)
     })
   }
@@ -164,7 +187,12 @@ export class Connector {
 interface Link {
   stream: Duplex
   path: PathKind
+  localAddress: string | undefined
   cuts: number
+}
+
+function localOf({ stream }: RawConnection): string | undefined {
+  return stream instanceof Socket ? stream.localAddress : undefined
 }
 
 function ignore(): void {

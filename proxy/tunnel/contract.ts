@@ -76,6 +76,8 @@ export interface Session {
   /** Smoothed round-trip time; `undefined` until the first pong. */
   readonly rttMs: number | undefined
   readonly carriers: number
+  /** Of each carrier, also of those that nothing new goes to. */
+  carrierPaths?(): PathKind[]
   readonly streams: number
   readonly bytesIn: number
   readonly bytesOut: number

@@ -46,7 +46,7 @@ export class Dialling {
     const arriving = Promise.withResolvers<TunnelSession>()
     known.arriving = arriving
     arriving.promise.catch(ignore) // everybody who asked may have given up
-    void this.dial(known, this.#options.dialers).then(
+    void this.dial(known, this.#options.dialers.filter(isQuick)).then(
       (session) => {
         known.backoff.reset()
         arriving.resolve(session)
@@ -61,9 +61,12 @@ export class Dialling {
     return arriving
   }
 
-  /** @throws MeshError NO_PATH */
-  dial(known: Known, dialers: readonly Dialer[]): Promise<TunnelSession> {
-    return this.#race(known, dialers, { queue: this.#dials, ms: DIAL_MS, until: this.#options.closing })
+  /**
+   * `isInstead`: the session leaves all other paths for the one that comes.
+   * @throws MeshError NO_PATH
+   */
+  dial(known: Known, dialers: readonly Dialer[], isInstead = false): Promise<TunnelSession> {
+    return this.#race(known, dialers, { queue: this.#dials, ms: DIAL_MS, until: this.#options.closing, isInstead })
   }
 
   /** One more try for a session at risk, when one is due; over every path, as nobody knows which comes back first. */
@@ -71,12 +74,12 @@ export class Dialling {
     const { clock, dialers, closing, reach } = this.#options
     const now = clock.now()
     if (known.redials >= REDIALS || now < known.redialAt || closing.aborted) return
-    known.reach ??= reach?.(known.node)
+    known.reach = reach?.(known.node) ?? known.reach // it may be there no more where it was
     if (known.reach === undefined) return
     known.redialAt = now + known.redialBackoff.nextMs()
     known.redials += 1
     const until = AbortSignal.any([closing, known.redialing.signal])
-    this.#race(known, dialers, { queue: this.#redials, ms: REDIAL_MS, until })
+    this.#race(known, dialers.filter(isQuick), { queue: this.#redials, ms: REDIAL_MS, until })
       .catch(ignore) // the next is due soon
       .finally(() => {
         known.redials -= 1
@@ -88,6 +91,16 @@ export class Dialling {
     known.redialBackoff.reset()
     if (known.redials === 0) return
     known.redialing.abort(new MeshError('NO_PATH', { node: known.node, reason: 'another dial was faster' }))
+    known.redialing = new AbortController()
+  }
+
+  /** What failed, or hangs, did so in a network that is not there any more. */
+  afresh(known: Known): void {
+    known.backoff.reset()
+    known.restUntil = 0
+    known.redialBackoff.reset()
+    known.redialAt = 0
+    known.redialing.abort(new MeshError('NO_PATH', { node: known.node, reason: 'the network has changed' }))
     known.redialing = new AbortController()
   }
 
@@ -104,7 +117,7 @@ export class Dialling {
           .filter((dialer) => dialer.suits(reach))
           .map((dialer) => ({
             path: dialer.path,
-            run: (signal: AbortSignal) => connector.dial(known, reach, dialer, signal),
+            run: (signal: AbortSignal) => connector.dial(known, reach, dialer, signal, how.isInstead),
           }))
         return await race(runners, clock, limit.signal)
       })
@@ -129,6 +142,12 @@ interface How {
   queue: PQueue
   ms: number
   until: AbortSignal
+  isInstead?: boolean
+}
+
+/** Nobody waits for a punch: it is for later, when there is a session to improve. */
+function isQuick({ path }: Dialer): boolean {
+  return path !== 'punched'
 }
 
 function ignore(): void {

@@ -25,6 +25,7 @@ import { MeshError } from '../../src/errors.ts'
  *     DRAIN     0   u8 scope. 0: no new streams on this carrier; 1: none in this session (the node goes away)
  *     GOAWAY    0   u8 reason, u32 ms to wait before coming back
  *     SEALED    0   where and how datagrams may come straight over UDP, see sealed/offer.ts
+ *     SIGNAL    0   a short message between the two nodes, about ways to reach each other; opaque here, ≤ 2,048 bytes
  *     RESUME    0   what came of streams whose carrier is gone, see resume.ts
  *
  * A stream's DATA runs on one carrier at a time. A sender that moves it (or lost its carrier) begins a new run there: one
@@ -59,6 +60,7 @@ export const FRAME = {
   GOAWAY: 13,
   RESUME: 14,
   SEALED: 15,
+  SIGNAL: 16,
 } as const
 export type FrameType = (typeof FRAME)[keyof typeof FRAME]
 
@@ -70,6 +72,7 @@ export const PLACE_BYTES = 8
 /** Larger and one frame holds the carrier longer; smaller and headers cost more. Also the bound of every length field. */
 export const MAX_PAYLOAD = 64 * 1024
 export const MAX_OPEN_BYTES = 1024
+export const MAX_SIGNAL_BYTES = 2048
 /** What UDP over IPv4 can carry: 65,535 less the IP and UDP headers (RFC 768, RFC 791). */
 export const MAX_DATAGRAM = 65_507
 /** What a peer may say before its HELLO is taken (TUNNELS.md D22). */
@@ -102,6 +105,7 @@ const RULES: readonly (Rule | undefined)[] = (() => {
   rule(FRAME.DRAIN, 'carrier', 1, 64)
   rule(FRAME.GOAWAY, 'carrier', 5, 256)
   rule(FRAME.SEALED, 'carrier', 8, 1024)
+  rule(FRAME.SIGNAL, 'carrier', 1, MAX_SIGNAL_BYTES)
   rule(FRAME.RESUME, 'carrier', 4, MAX_PAYLOAD)
   return rules
 })()

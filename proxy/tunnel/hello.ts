@@ -25,8 +25,9 @@ export interface Hello {
 
 export const PROTOCOL_VERSION = 1
 /** `resume`: streams outlive their carrier, and END is acknowledged; `sealed`: SEALED frames are understood;
+ * `signals`: so are SIGNAL frames; `instead`: said of a carrier that shall carry what those on better paths carry, which are bad now;
  * `beside`: this process takes over from another of its node, which runs still and finishes its flows. */
-export const FEATURE = { resume: 1, sealed: 2, beside: 4 } as const
+export const FEATURE = { resume: 1, sealed: 2, beside: 4, signals: 8, instead: 16 } as const
 const HELLO_BYTES = 36
 /** A peer that offers less would make every stream crawl; one that offers more is taken at its word. */
 const LEAST_WINDOW = 1024

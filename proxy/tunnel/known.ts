@@ -3,6 +3,7 @@ import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import type { HeldKeys } from './agree.ts'
 import type { StreamIds } from './mux.ts'
+import { PathMemory } from './steer.ts'
 import type { TunnelSession } from './session.ts'
 
 /** A node we have, had, or want to have a session with. */
@@ -29,6 +30,7 @@ export interface Known {
   climbAt: number
   climbs: number
   isImproving: boolean
+  readonly paths: PathMemory
   /** Dials for a session at risk: how many are under way, when the next may begin, and what ends them. */
   redials: number
   redialAt: number
@@ -58,6 +60,7 @@ export function newlyKnown(node: NodeId, isFirst: boolean, now: number, random: 
     climbAt: Number.POSITIVE_INFINITY,
     climbs: 0,
     isImproving: false,
+    paths: new PathMemory(),
     redials: 0,
     redialAt: 0,
     redialBackoff: new Backoff({ firstMs: 50, limitMs: 250, random }),

@@ -7,6 +7,7 @@ import { FEATURE } from './hello.ts'
 import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
 import { MuxStream } from './mux-stream.ts'
+import { Tokens } from '../../src/kit/tokens.ts'
 import { carrierFor, rebalance, type Move } from './placement.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
 import type { SealedLink } from './sealed/contract.ts'
@@ -30,6 +31,8 @@ export interface MuxOptions {
   /** The peer said that it goes away; no carrier is worth keeping. */
   goneAway: () => void
   rtt: (carrier: Carrier, rttMs: number) => void
+  /** The peer says something that is no stream's. */
+  signalled?: ((payload: Buffer) => void) | undefined
   ignored: () => void
   /** Datagrams go this way while it is open. */
   sealed?: SealedLink | undefined
@@ -58,6 +61,7 @@ export class Mux implements FrameUser {
   readonly #pending = new Set<Incoming>()
   readonly #admission: Admission
   readonly #unheard = new Unheard()
+  readonly #signals: Tokens
   /** Numbers of carriers that are gone, for the peer to close them too. */
   #lost: number[] = []
   /** We go away: no new streams either way. */
@@ -74,6 +78,7 @@ export class Mux implements FrameUser {
     this.limits = options.limits
     this.#isOurs = (options.ids.next & 1) as 0 | 1
     this.#admission = new Admission(options.limits, options.now())
+    this.#signals = new Tokens(SIGNALS_PER_SECOND, SIGNALS_AT_ONCE, options.now())
     this.shares = new Shares({
       limits: options.limits,
       now: options.now,
@@ -130,6 +135,14 @@ export class Mux implements FrameUser {
     if (this.shares.isResumable) stream.request = request
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
     return stream
+  }
+
+  /** Says something that is no stream's; false when there is no carrier for it, or the peer would not know. */
+  signal(payload: Buffer): boolean {
+    const carrier = carrierFor(this.carriers) ?? this.carriers[0]
+    if (carrier === undefined || (carrier.peerFeatures & FEATURE.signals) === 0) return false
+    carrier.outbox.control(FRAME.SIGNAL, 0, payload)
+    return true
   }
 
   /** Says to the peer, on every carrier, that no new streams are wanted. */
@@ -276,6 +289,9 @@ export class Mux implements FrameUser {
         return this.#streams.get(id)?.gotDatagram(payload)
       case FRAME.SEALED:
         return this.#options.sealed?.offered(carrier, payload)
+      case FRAME.SIGNAL:
+        if (this.#signals.take(this.#options.now())) this.#options.signalled?.(payload)
+        return
       case FRAME.RESUME:
         return this.#gotResume(carrier, payload)
       case FRAME.DRAIN:
@@ -375,6 +391,9 @@ export class Mux implements FrameUser {
   }
 }
 
+/** Of the peer's; a punch takes four. More are dropped: each may cost us a look at the table. */
+const SIGNALS_PER_SECOND = 10
+const SIGNALS_AT_ONCE = 30
 /** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
 const LATE_OPEN_MS = 1_000
 

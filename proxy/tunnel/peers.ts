@@ -8,7 +8,7 @@ import type { NodeReach } from '../../src/model/node.ts'
 import type { Dialer, RawConnection } from '../paths/contract.ts'
 import type { SessionKey } from './agree.ts'
 import { Connector, type Joining, type Secure } from './connect.ts'
-import type { IncomingStream, Peers, Session } from './contract.ts'
+import type { IncomingStream, PathKind, Peers, Session } from './contract.ts'
 import { unlessAborted } from './deadline.ts'
 import { Dialling } from './dialling.ts'
 import { FEATURE } from './hello.ts'
@@ -25,8 +25,12 @@ export interface PeersOptions {
   secure: Secure
   /** A stream another node opened; answer it within `limits.openTimeoutMs`. */
   accept: (incoming: IncomingStream) => void
+  /** A node says something over its session; `payload` is good during the call only. */
+  signalled?: (from: NodeId, payload: Buffer) => void
   /** How to reach a node that dialled us, so that a better path can be tried from this side too. */
   reach?: (node: NodeId) => NodeReach | undefined
+  /** The operator's choice of paths, for what we dial and for what others dial; all of them without it. */
+  allows?: (path: PathKind) => boolean
   /** Datagrams straight over UDP; without it they go as frames. */
   sealed?: SealedRoom | undefined
   /** This process takes over from another one of the node, which runs still. */
@@ -43,8 +47,12 @@ export interface PeersOptions {
 export interface TunnelPeers extends Peers {
   /** Takes over a connection that a listener or a relay accepted; nothing about it is trusted yet. */
   incoming(raw: RawConnection): void
+  /** Says something to a node over its session, at most 2,048 bytes; false when that cannot be. Nobody knows whether it arrives. */
+  signal(to: NodeId, payload: Buffer): boolean
   /** Ends the session with a node, its streams and the connections being made with it (revoked, or gone from the mesh). */
   cut(node: NodeId): void
+  /** The machine's network is another one; `isHere`: whether a local address is still ours. Every path is looked at anew. */
+  networkChanged(isHere: (address: string) => boolean): void
   /**
    * Says DRAIN to every peer and takes no new streams and no new sessions; what is open goes on, also over new carriers, until the
    * peers are closed. To be said before a successor with the same identity is heard by anybody.
@@ -56,7 +64,11 @@ const TICK_MS = 250
 /** After this long without a session a node's figures are forgotten. */
 const FORGET_MS = 3_600_000
 /** When a better path is tried while traffic flows on a worse one; the last repeats. */
-const CLIMB_MS = [5_000, 15_000, 60_000, 300_000]
+const CLIMB_MS = [1_000, 5_000, 15_000, 60_000, 300_000]
+/** After a dial for one more carrier, or a better one, has failed. */
+const GROW_AGAIN_MS = 5_000
+/** After a change of the network better paths are tried within this: nodes that moved together shall not dial together. */
+const CLIMB_AGAIN_MS = 1_000
 /** Between two carriers more for one session; the dial itself is what usually takes longer. */
 const GROW_MS = 1_000
 /** For what the peer has not acknowledged when this node goes away. */
@@ -96,14 +108,15 @@ class AllPeers implements TunnelPeers {
 
   constructor(options: PeersOptions) {
     this.#self = options.self
-    this.#options = options
+    const dialers = options.dialers.filter(({ path }) => options.allows?.(path) !== false)
+    this.#options = { ...options, dialers }
     this.#limits = { ...TUNNEL_LIMITS, ...options.limits }
     this.#clock = options.clock ?? systemClock
     this.#log = (options.log ?? silentLog).child({ part: 'tunnel' })
     this.#random = options.random ?? Math.random
     this.#meters = new Meters(
       options.metrics,
-      options.dialers.map(({ path }) => path),
+      dialers.map(({ path }) => path),
     )
     this.#connector = new Connector({
       self: options.self,
@@ -113,6 +126,7 @@ class AllPeers implements TunnelPeers {
       windowBytes: this.#limits.windowBytes,
       features:
         FEATURE.resume |
+        (options.signalled === undefined ? 0 : FEATURE.signals) |
         (options.sealed === undefined ? 0 : FEATURE.sealed) |
         (options.isBeside === true ? FEATURE.beside : 0),
       closing: this.#life.signal,
@@ -120,7 +134,7 @@ class AllPeers implements TunnelPeers {
       join: (known, joining) => this.#join(known, joining),
     })
     this.#dialling = new Dialling({
-      dialers: options.dialers,
+      dialers,
       connector: this.#connector,
       clock: this.#clock,
       reach: options.reach,
@@ -169,6 +183,11 @@ class AllPeers implements TunnelPeers {
 
   incoming(raw: RawConnection): void {
     raw.stream.on('error', ignore)
+    if (this.#options.allows?.(raw.path) === false) {
+      this.#log.info('connection refused, its path is forbidden', { address: raw.via, path: raw.path })
+      raw.stream.destroy()
+      return
+    }
     if (this.#life.signal.aborted || this.#unproven >= this.#limits.unproven) {
       this.#log.warn('connection refused, too many are unproven', { address: raw.via, path: raw.path })
       raw.stream.destroy()
@@ -186,11 +205,27 @@ class AllPeers implements TunnelPeers {
       })
   }
 
+  signal(to: NodeId, payload: Buffer): boolean {
+    return this.#known.get(to)?.session?.signal(payload) === true
+  }
+
   cut(node: NodeId): void {
     const known = this.#known.get(node)
     if (known === undefined) return
     known.cuts += 1
     for (const session of sessionsOf(known)) session.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
+  }
+
+  networkChanged(isHere: (address: string) => boolean): void {
+    const now = this.#clock.now()
+    for (const known of this.#known.values()) {
+      this.#dialling.afresh(known)
+      known.paths.forget()
+      known.growAt = now
+      known.climbs = 0
+      if (known.session !== undefined) known.climbAt = now + CLIMB_AGAIN_MS * this.#random()
+      for (const session of sessionsOf(known)) session.networkChanged(isHere)
+    }
   }
 
   drain(): void {
@@ -207,6 +242,11 @@ class AllPeers implements TunnelPeers {
 
   #join(known: Known, joining: Joining): TunnelSession {
     const { agreement, theirs, carrier, pump, isDialler } = joining
+    if (this.#options.allows?.(carrier.path) === false)
+      throw new MeshError('PEER_REFUSED', {
+        node: known.node,
+        reason: `paths of kind ${carrier.path} are forbidden here`,
+      })
     if (joining.cuts !== known.cuts) throw new MeshError('PEER_REFUSED', { node: known.node })
     if (agreement.cutsCurrent) {
       known.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
@@ -221,7 +261,9 @@ class AllPeers implements TunnelPeers {
     if (session.carriers >= this.#limits.carriers && !session.makeRoom())
       throw new MeshError('SESSION_CLOSED', { reason: 'too many carriers' })
     const before = held === undefined ? undefined : session.path
-    session.attach(carrier, pump, theirs)
+    if (joining.isInstead && before !== undefined && before !== carrier.path)
+      known.paths.shun(before, this.#clock.now())
+    session.attach(carrier, pump, theirs, joining.isInstead)
     if (before === undefined) this.#log.info('session open', { peer: known.node, path: carrier.path })
     else if (session.path !== before) this.#log.info('session moved', { peer: known.node, path: session.path })
     if (session.path !== before) this.#planClimb(known, 0)
@@ -251,8 +293,10 @@ class AllPeers implements TunnelPeers {
       accept: this.#options.accept,
       rtt: (carrier, rttMs) => {
         known.rttMs = session.rttMs
+        if (session.isCalm) known.paths.measured(carrier.path, carrier.pulse.rttMs ?? rttMs, this.#clock.now())
         this.#meters.rtt(carrier.path, rttMs)
       },
+      signalled: (payload) => this.#options.signalled?.(known.node, payload),
       ignored: () => this.#meters.ignored(),
       suspended: () => {
         this.#log.info('session waits for a path', { peer: known.node, streams: session.streams })
@@ -310,7 +354,7 @@ class AllPeers implements TunnelPeers {
   /** More carriers where streams are open, and better paths. */
   #improve(known: Known, session: TunnelSession, now: number): void {
     if (known.isImproving || this.#isClosing) return
-    known.reach ??= this.#options.reach?.(known.node)
+    known.reach = this.#options.reach?.(known.node) ?? known.reach // nodes move
     const { reach } = known
     if (reach === undefined) return
     if (session.isDialler && session.carriersInUse < session.carriersWanted && now >= known.growAt) {
@@ -318,18 +362,33 @@ class AllPeers implements TunnelPeers {
       this.#try(known, (dialer) => dialer.path === session.path)
       return
     }
+    if (session.isDialler && this.#stepDown(known, session, now)) return
     if (now < known.climbAt) return
     this.#planClimb(known, known.climbs + 1)
-    const isBetter = (dialer: Dialer) => rankOf(dialer.path) < rankOf(session.path) && dialer.suits(reach)
+    const isBetter = (dialer: Dialer) =>
+      rankOf(dialer.path) < rankOf(session.path) &&
+      (session.isDialler || dialer.path === 'direct') && // what needs both sides, one of them begins
+      !known.paths.isShunned(dialer.path, now) &&
+      dialer.suits(reach)
     if (this.#options.dialers.some(isBetter)) this.#try(known, isBetter)
   }
 
-  #try(known: Known, isWanted: (dialer: Dialer) => boolean): void {
+  /** To a path of a worse kind that is twice as fast; back only after a while. */
+  #stepDown(known: Known, session: TunnelSession, now: number): boolean {
+    const { path, pathRttMs: rttMs, isCalm } = session
+    const faster = known.paths.look(path, { rttMs, isCalm }, now)
+    if (faster === undefined) return false
+    this.#log.info('a worse kind of path is faster', { peer: known.node, path: faster, before: path, rttMs })
+    this.#try(known, (dialer) => dialer.path === faster, true)
+    return true
+  }
+
+  #try(known: Known, isWanted: (dialer: Dialer) => boolean, isInstead = false): void {
     known.isImproving = true
     this.#dialling
-      .dial(known, this.#options.dialers.filter(isWanted))
+      .dial(known, this.#options.dialers.filter(isWanted), isInstead)
       .catch((error: unknown) => {
-        known.growAt = this.#clock.now() + CLIMB_MS[0]!
+        known.growAt = this.#clock.now() + GROW_AGAIN_MS
         this.#log.debug('no better way yet', { peer: known.node, error })
       })
       .finally(() => {

@@ -92,9 +92,10 @@ export function carriersWanted({ path, streams, bulks, rttMs = 0, jitterMs, limi
   return Math.min(most, smalls === 0 ? Math.max(wanted, bulks) : wanted + bulks)
 }
 
-/** Carriers that a better path has made useless for new streams. */
+/** Carriers that a better path has made useless for new streams: one that surely lives. */
 export function outranked<C extends CarrierView>(carriers: readonly C[]): C[] {
-  const best = Math.min(...carriers.filter((carrier) => !carrier.isDraining).map((carrier) => RANK[carrier.path]))
+  const sure = carriers.filter((carrier) => !carrier.isDraining && !carrier.isDoubtful)
+  const best = Math.min(...sure.map((carrier) => RANK[carrier.path]))
   return carriers.filter((carrier) => !carrier.isDraining && RANK[carrier.path] > best)
 }
 

@@ -169,6 +169,19 @@ export class TunnelSession implements Session {
     return this.#mux.carriers.filter((carrier) => !carrier.isDraining && carrier.path === path).length
   }
 
+  /** Nothing big is under way that would make every round trip longer. */
+  get isCalm(): boolean {
+    return this.#mux.shares.scales.bulks === 0
+  }
+
+  /** The least of the carriers in use. */
+  get pathRttMs(): number | undefined {
+    const { path } = this
+    const used = this.#mux.carriers.filter((carrier) => carrier.path === path && !carrier.isDraining)
+    const known = used.flatMap(({ pulse }) => pulse.rttMs ?? [])
+    return known.length === 0 ? undefined : Math.min(...known)
+  }
+
   get carriersWanted(): number {
     const { carriers, shares } = this.#mux
     const calm = carriers.filter(({ bulks }) => bulks === 0)
@@ -186,19 +199,27 @@ export class TunnelSession implements Session {
     return this.#mux.carriers.map((carrier) => carrier.path)
   }
 
+  signal(payload: Buffer): boolean {
+    return !this.#hasEnded && this.#mux.signal(payload)
+  }
+
   open(request: Buffer, events: StreamEvents): Stream {
     this.#usedAt = this.#options.now()
     return this.#mux.open(request, events)
   }
 
-  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. */
-  attach(carrier: Carrier, pump: Pump, hello: Hello): void {
+  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. `isInstead`: those on
+   * all other paths are, as they are slow now. */
+  attach(carrier: Carrier, pump: Pump, hello: Hello, isInstead = false): void {
     carrier.attach(this.#mux, hello)
     this.#mux.attach(carrier)
     this.#pumps.set(carrier, { pump, since: this.#options.now() })
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
-    for (const worse of outranked(this.#mux.carriers)) worse.drain()
+    const left = isInstead
+      ? this.#mux.carriers.filter(({ path }) => path !== carrier.path)
+      : outranked(this.#mux.carriers)
+    for (const worse of left) worse.drain()
     if (this.#suspendedAt === undefined) return
     const pauseMs = this.#options.now() - this.#suspendedAt
     this.#suspendedAt = undefined
@@ -232,6 +253,19 @@ export class TunnelSession implements Session {
     if (doubtful === undefined) return false
     this.#pumps.get(doubtful)?.pump.cut(new MeshError('SESSION_CLOSED', { reason: 'another took its place' }))
     return true
+  }
+
+  /** Carriers from an address that is gone are dead, and nobody says so; the others are asked at once. */
+  networkChanged(isHere: (address: string) => boolean): void {
+    for (const [carrier, { pump }] of [...this.#pumps]) {
+      const { localAddress } = carrier
+      if (localAddress !== undefined && !isHere(localAddress))
+        pump.cut(new MeshError('SESSION_CLOSED', { reason: 'its local address is gone' }))
+      else {
+        carrier.pulse.hurry()
+        carrier.tick(!this.#mux.isVoid)
+      }
+    }
   }
 
   tick(now: number): void {

@@ -23,6 +23,7 @@ import type { Interests } from '../table/interests.ts'
 import type { Table } from '../table/table.ts'
 import type { Target } from '../table/view.ts'
 import type { Departure } from './departure.ts'
+import { netcheck, type NetcheckParts } from './netcheck.ts'
 import type { Elders } from './elders.ts'
 import type { Work } from './work.ts'
 
@@ -49,6 +50,8 @@ export interface AgentView {
   proxyPorts: { socksPort: number; httpPort: number }
   ops: string
   tunnelPort: number
+  /** What `netcheck` asks. */
+  network: Omit<NetcheckParts, 'self' | 'config' | 'tunnelPort' | 'sessions'>
   elders: Elders
   respawn: (() => void) | undefined
   /** `undefined`: not asked for. */
@@ -70,6 +73,7 @@ export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
     '/resolve': (query) => resolveOf(query.get('name') ?? '', view),
     '/trace': (query) => traceOf(query.get('target') ?? '', view),
     '/check': () => checksOf(view),
+    '/netcheck': () => netcheck({ ...view, ...view.network, sessions: () => view.peers.all() }),
     '/proxy-environment': () => view.access.environment('node', view.proxyPorts),
     '/restart': () => {
       if (view.respawn === undefined)
@@ -140,16 +144,22 @@ export function statusOf(view: AgentView): StatusReport {
 }
 
 function peersOf({ peers }: AgentView): PeerReport[] {
-  return Array.from(peers.all(), ({ peer, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams }) => ({
+  return Array.from(peers.all(), (session) => peerOf(session))
+}
+
+function peerOf(session: Session): PeerReport {
+  const { peer, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams } = session
+  return {
     node: peer,
     path,
+    carrierPaths: session.carrierPaths?.() ?? [],
     ...(rttMs === undefined ? {} : { rttMs }),
     carriers,
     streams,
     bytesIn,
     bytesOut,
     datagrams: datagrams ?? 'frames',
-  }))
+  }
 }
 
 function flowsOf({ book }: AgentView, isRecentToo: boolean): FlowReport[] {
@@ -215,6 +225,9 @@ async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
     name,
     steps: [
       { step: 'name', what: canonical(target, view.config.zones) },
+      ...(view.config.paths === 'any'
+        ? []
+        : [{ step: 'paths', what: `this node’s operator allows ${view.config.paths}` }]),
       ...steps.flatMap((step) => [
         describeStep(step, view.vips),
         ...(step.step === 'target' && view.fastPath !== undefined ? [fastPathStep(target, port, view.fastPath)] : []),

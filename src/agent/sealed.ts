@@ -1,10 +1,25 @@
 import { lookup } from 'node:dns/promises'
 import { isDialable } from '../../proxy/paths/addresses.ts'
+import type { Address } from '../../proxy/tunnel/sealed/contract.ts'
 import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
 import type { Ground } from './ground.ts'
 import type { Member } from './member.ts'
 import { reachableAt } from './own-addresses.ts'
+
+export interface SealedOutside {
+  /** Where the port is seen from outside: of the router's mapping, or as relays tell. */
+  outside: () => readonly string[]
+  /** Takes what is no sealed packet; false when it is not for it. */
+  hear: (packet: Buffer) => boolean
+}
+
+export interface Sealed {
+  room: AllSealed
+  port: number
+  /** A packet that is not sealed, from the same port. */
+  send: (packet: Buffer, to: Address) => void
+}
 
 /**
  * Datagrams sealed and straight over UDP: one port for the whole agent, with the number of its tunnel where that is free.
@@ -14,7 +29,8 @@ export async function openSealed(
   { life, self, config, clock, log, metrics }: Ground,
   { own }: Member,
   at: { host: string; port: number },
-): Promise<AllSealed | undefined> {
+  { outside, hear }: SealedOutside,
+): Promise<Sealed | undefined> {
   if (!config.udp) return undefined
   let room: AllSealed | undefined
   try {
@@ -24,8 +40,10 @@ export async function openSealed(
         {
           host,
           port: at.port,
-          addresses: (port) => reachableAt(host, port, own),
-          onPacket: (packet, from) => room?.receive(packet, from),
+          addresses: (port) => [...outside(), ...reachableAt(host, port, own)],
+          onPacket: (packet, from) => {
+            if (!hear(packet)) room?.receive(packet, from)
+          },
         },
         log,
       ),
@@ -38,7 +56,7 @@ export async function openSealed(
       now: () => clock.now(),
       metrics,
     })
-    return room
+    return { room, port: port.port, send: (packet, to) => void port.send(packet, packet.length, to) }
   } catch (error) {
     log.warn('no UDP for datagrams between nodes, they go over carriers', { error })
     return undefined

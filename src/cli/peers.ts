@@ -14,11 +14,11 @@ export function peersCommand(program: Command, context: () => Context): void {
       if (context().format === 'json') return printJson(peers)
       printTable(
         ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams'],
-        peers.map(({ node, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams }) => [
+        peers.map(({ node, path, rttMs, carriers, carrierPaths = [], streams, bytesIn, bytesOut, datagrams }) => [
           node,
           path,
           rttMs?.toFixed(2),
-          carriers,
+          counted(carrierPaths) || carriers,
           streams,
           bytesIn,
           bytesOut,
@@ -26,4 +26,9 @@ export function peersCommand(program: Command, context: () => Context): void {
         ]),
       )
     })
+}
+
+/** `2 punched, 1 relayed` */
+function counted(paths: readonly string[]): string {
+  return [...new Set(paths)].map((path) => `${paths.filter((one) => one === path).length} ${path}`).join(', ')
 }

@@ -24,7 +24,9 @@ export interface ChannelOutside {
   /** The buffer that the next packet is sealed into. */
   packetBuffer(): Buffer
   /** Sends the first `length` bytes of that buffer; false when it was dropped. */
-  transmit(length: number, to: Address): boolean
+  transmit(length: number, to: Address, ttl?: number): boolean
+  /** Calls once, after so many milliseconds. */
+  later(ms: number, act: () => void): void
   /** `flush` is to be called at the end of this turn of the event loop. */
   flushLater(channel: Channel): void
   dropped(why: Drop, datagrams: number): void
@@ -38,6 +40,8 @@ export interface ChannelOptions {
   receiving: Buffer
   /** What our packets carry: the peer's index. */
   receiver: number
+  /** There are NATs on the way that must be opened from both sides. */
+  isPunching?: boolean
   datagram: (stream: number, payload: Buffer) => void
   fragment: (stream: number, body: Buffer) => void
 }
@@ -71,7 +75,8 @@ export class Channel implements RecordSink {
     this.#sealer = new Sealer(options.sending, options.receiver, outside.now())
     this.#opener = new Opener(options.receiving)
     this.way = new Way({
-      probe: (id, size, to) => this.#probe(id, size, to),
+      probe: (id, size, to, ttl) => this.#probe(id, size, to, ttl),
+      isPunching: options.isPunching === true,
       mtuTowards: outside.mtuTowards,
       fragments: outside.fragments,
       random: () => outside.random(),
@@ -183,17 +188,17 @@ export class Channel implements RecordSink {
     return true
   }
 
-  #probe(id: number, size: number, to: Address): void {
+  #probe(id: number, size: number, to: Address, ttl?: number): void {
     const plain = Buffer.alloc(size - SEAL_BYTES)
     plain.writeUInt32BE(id, writeRecord(plain, 0, RECORD.PROBE, 4))
     if (this.#probedUnder.size >= MAX_PROBES) this.#probedUnder.delete(this.#probedUnder.keys().next().value!)
     this.#probedUnder.set(id, this.#sealer.epoch)
-    this.#seal(plain, to)
+    this.#seal(plain, to, ttl)
   }
 
-  #seal(plain: Buffer, to: Address): boolean {
+  #seal(plain: Buffer, to: Address, ttl?: number): boolean {
     if (this.#sealer.isSpent) return false
-    return this.#outside.transmit(this.#sealer.seal(plain, this.#outside.packetBuffer()), to)
+    return this.#outside.transmit(this.#sealer.seal(plain, this.#outside.packetBuffer()), to, ttl)
   }
 }
 

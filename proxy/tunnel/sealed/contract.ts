@@ -12,8 +12,8 @@ export interface Address {
 export interface DatagramPort {
   /** Where others may send to, as `host:port`, best first. */
   addresses(): string[]
-  /** Sends `bytes[0…length]`; `queued` when the system still reads the buffer after the call, `full` when it was dropped. */
-  send(bytes: Buffer, length: number, to: Address): 'sent' | 'queued' | 'full'
+  /** Sends `bytes[0…length]`, `ttl` hops at most when given; `queued` when the system still reads the buffer after the call, `full` when it was dropped. */
+  send(bytes: Buffer, length: number, to: Address, ttl?: number): 'sent' | 'queued' | 'full'
   /** What an interface towards that host carries in one packet, with IP and UDP headers. */
   mtuTowards(host: string): Promise<number>
   /** How many IP fragments this system has made, of whatever it sent; always the same where that is not known. */

@@ -97,6 +97,8 @@ export class Link implements SealedLink {
   offered(carrier: SealedCarrier, payload: Buffer): void {
     const offer = decodeOffer(payload)
     if (offer === undefined || !this.#suits(carrier)) return
+    const isAnswer = !this.#agreed.has(carrier)
+    const isPunching = carrier.path === 'relayed' || carrier.path === 'punched'
     const agreed = this.#agreed.get(carrier) ?? this.#offer(carrier)
     if (agreed.channel !== undefined) return // said once on a carrier
     const { sending, receiving } = carrierSecrets(carrier.secrets!, {
@@ -109,6 +111,7 @@ export class Link implements SealedLink {
         sending,
         receiving,
         receiver: offer.receiver,
+        isPunching,
         datagram: this.#options.deliver,
         fragment: (stream, body) => this.#fragment(stream, body),
       },
@@ -119,7 +122,11 @@ export class Link implements SealedLink {
     const offered = [...behind(carrier, offer.addresses), ...offer.addresses]
     channel.way.suggest(offered.filter(({ host }) => !this.#outside.excludes(host)))
     this.#active ??= channel
-    channel.way.want(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
+    const begin = () => channel.way.want(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
+    const rttMs = carrier.pulse.leastRttMs ?? 0
+    // behind NATs both must begin at the same moment: the other side does when it hears our answer
+    if (isPunching && isAnswer && rttMs > 0) this.#outside.later(rttMs / 2, begin)
+    else begin()
   }
 
   tick(now: number): void {
@@ -151,7 +158,8 @@ export class Link implements SealedLink {
   /** Makes our offer where there is none yet. */
   #begin(): Channel | undefined {
     if (this.#agreed.size > 0) return undefined // the answer is on its way
-    const carrier = this.#carriers.find((carrier) => this.#suits(carrier) && !carrier.isDraining)
+    const suiting = this.#carriers.filter((carrier) => this.#suits(carrier) && !carrier.isDraining)
+    const carrier = suiting.find(({ path }) => path !== 'relayed') ?? suiting[0]
     if (carrier !== undefined) this.#offer(carrier)
     return undefined
   }
@@ -166,9 +174,9 @@ export class Link implements SealedLink {
     return agreed
   }
 
-  /** UDP goes where TCP goes directly; through a relay there is no telling (issue 4 punches). */
-  #suits({ path, secrets, peerFeatures }: SealedCarrier): boolean {
-    return path !== 'relayed' && secrets !== undefined && (peerFeatures & FEATURE.sealed) !== 0
+  /** UDP may go straight where TCP goes through a relay: NATs treat it better. */
+  #suits({ secrets, peerFeatures }: SealedCarrier): boolean {
+    return secrets !== undefined && (peerFeatures & FEATURE.sealed) !== 0
   }
 
   #openest(): Channel | undefined {
@@ -187,7 +195,8 @@ export class Link implements SealedLink {
 }
 
 /** Where the carrier itself comes from, with the port that the peer offers: right when the peer does not know how we see it. */
-function behind({ secrets }: SealedCarrier, offered: readonly Address[]): Address[] {
+function behind({ secrets, path }: SealedCarrier, offered: readonly Address[]): Address[] {
+  if (path === 'relayed') return [] // that would be the relay
   const host = secrets?.remoteAddress?.replace(/^::ffff:(?=\d)/, '')
   const port = offered[0]?.port
   return host === undefined || host === '' || port === undefined ? [] : [{ host, port }]

@@ -16,6 +16,7 @@ export interface RoomOptions {
   /** Tests and measurements want to say when a rush begins; `Infinity`: never. */
   rushPerSecond?: number
   metrics?: Metrics
+  later?: (ms: number, act: () => void) => void
 }
 
 /**
@@ -30,6 +31,7 @@ export class AllSealed implements SealedRoom, LinkOutside {
   readonly now: () => number
   readonly rushPerSecond: number | undefined
   readonly excludes: (host: string) => boolean
+  readonly later: (ms: number, act: () => void) => void
   readonly #port: DatagramPort
   readonly #metrics: Metrics | undefined
   readonly #channels = new Map<number, (packet: Buffer, from: Address) => void>()
@@ -44,11 +46,21 @@ export class AllSealed implements SealedRoom, LinkOutside {
   received = 0
   readonly drops: Partial<Record<Drop, number>> = {}
 
-  constructor({ self, port, now, exclude = () => false, random = Math.random, rushPerSecond, metrics }: RoomOptions) {
+  constructor({
+    self,
+    port,
+    now,
+    exclude = () => false,
+    random = Math.random,
+    rushPerSecond,
+    metrics,
+    later = soon,
+  }: RoomOptions) {
     this.self = self
     this.#port = port
     this.now = now
     this.excludes = exclude
+    this.later = later
     this.rushPerSecond = rushPerSecond
     this.random = random
     this.#metrics = metrics
@@ -100,8 +112,8 @@ export class AllSealed implements SealedRoom, LinkOutside {
     return this.#packet
   }
 
-  transmit(length: number, to: Address): boolean {
-    const fate = this.#port.send(this.#packet, length, to)
+  transmit(length: number, to: Address, ttl?: number): boolean {
+    const fate = this.#port.send(this.#packet, length, to, ttl)
     if (fate === 'queued') this.#packet = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES) // the system still reads the old one
     if (fate !== 'full') this.packetsOut += 1
     return fate !== 'full'
@@ -134,4 +146,8 @@ export class AllSealed implements SealedRoom, LinkOutside {
     this.#due = []
     for (const channel of due) channel.flush()
   }
+}
+
+function soon(ms: number, act: () => void): void {
+  setTimeout(act, ms).unref()
 }

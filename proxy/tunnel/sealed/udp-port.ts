@@ -21,6 +21,8 @@ const SOCKET_BYTES = 4 * 1024 * 1024
 /** Waiting in Node because the system takes no more; what comes then is dropped. */
 const MAX_QUEUED_BYTES = 256 * 1024
 const ETHERNET_MTU = 1_500
+/** RFC 1700. */
+const TTL = 64
 
 /**
  * The agent's UDP port: one socket for IPv4 and one for IPv6, under the same number where possible.
@@ -78,10 +80,14 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
       .map((address) => (address.startsWith('[') ? address.replace(/\d+$/, String(v6)) : address))
   }
 
-  send(bytes: Buffer, length: number, { host, port }: Address): 'sent' | 'queued' | 'full' {
+  send(bytes: Buffer, length: number, { host, port }: Address, ttl?: number): 'sent' | 'queued' | 'full' {
     const socket = host.includes(':') ? this.#v6 : this.#v4
     if (socket === undefined || this.#isClosed || socket.getSendQueueSize() > MAX_QUEUED_BYTES) return 'full'
+    // what waits in the queue would get it too, and a queue means that nobody needs this packet to be early
+    const isShort = ttl !== undefined && socket.getSendQueueCount() === 0
+    if (isShort) socket.setTTL(ttl)
     socket.send(bytes, 0, length, port, host)
+    if (isShort) socket.setTTL(TTL)
     return socket.getSendQueueCount() === 0 ? 'sent' : 'queued'
   }
 

@@ -18,13 +18,18 @@ import { FLOOR_BYTES, PROBE_BYTES, SEAL_BYTES } from './packet.ts'
  *     A place that has proven nothing gets the shortest probe, as long as its answer: nobody can make us send more to somebody than
  *     they send to us. Once it has answered, one of 1,200 bytes must come through before it counts.
  *
+ *     punching: the first probes die on the way (few hops): they open our own NAT, and cannot make the other's take us for a
+ *     stranger. What is open stays so while datagrams were sent lately: a probe now and then, also while asleep.
+ *
  *     moving: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that is the address now
  */
 export type WayState = 'asleep' | 'probing' | 'open' | 'resting'
 
 export interface WayOptions {
-  /** Sends a probe in a packet of that size; the answer comes through `answered`. */
-  probe: (id: number, size: number, to: Address) => void
+  /** Sends a probe in a packet of that size, over so many hops at most; the answer comes through `answered`. */
+  probe: (id: number, size: number, to: Address, ttl?: number) => void
+  /** There are NATs on the way: each side's must have seen a packet of its own before it sees the other's. */
+  isPunching?: boolean
   mtuTowards: (host: string) => Promise<number>
   /** The kernel's count of IP fragments: when it rises, a packet was too long. */
   fragments: (host: string) => number
@@ -39,6 +44,13 @@ const SILENCE_MS = 2_500
 const ASLEEP_MS = 10_000
 /** All candidates are probed again after each of these. */
 const TRY_MS = [250, 500, 750, 1_000] as const
+const PUNCH_MS = [100, 250, 500, 750, 1_000] as const
+/** Enough to leave a carrier-grade NAT behind the home router, not to reach the other end. */
+const OPENER_TTL = 4
+/** NATs forget UDP after 30 s and more (RFC 4787 §4.3). */
+const KEEP_MS = 15_000
+/** So long after the last datagram. */
+const KEEP_FOR_MS = 180_000
 const REST_MS = [1_000, 2_000, 5_000, 15_000, 60_000] as const
 /** One probe towards a new address in so long: packets from many addresses must not make us send to many. */
 const MOVE_MS = 250
@@ -70,6 +82,7 @@ export class Way {
   #rests = 0
   #restUntil = 0
   #movedAt = Number.NEGATIVE_INFINITY
+  #keptAt = Number.NEGATIVE_INFINITY
 
   constructor(options: WayOptions) {
     this.#options = options
@@ -127,6 +140,7 @@ export class Way {
     const probe = this.#probes.get(id)
     if (probe === undefined) return
     this.#probes.delete(id)
+    if (this.#state === 'asleep') return
     const isHere = this.#state === 'open' && sameAddress(probe.to, this.#address)
     if (!isHere) {
       if (this.#state === 'open' && probe.purpose !== 'move') return // a second address answers too
@@ -143,7 +157,7 @@ export class Way {
   tick(now: number): void {
     switch (this.#state) {
       case 'asleep':
-        return
+        return this.#keep(now)
       case 'resting':
         if (!this.#isWanted(now)) this.#state = 'asleep'
         else if (now >= this.#restUntil) this.#begin(now)
@@ -167,11 +181,21 @@ export class Way {
   }
 
   #tryAll(now: number): void {
-    const pause = TRY_MS[this.#tries]
+    const pause = (this.#options.isPunching === true ? PUNCH_MS : TRY_MS)[this.#tries]
+    const ttl = this.#options.isPunching === true && this.#tries === 0 ? OPENER_TTL : undefined
     if (pause === undefined || this.#candidates.length === 0) return this.#rest(now)
     this.#tries += 1
     this.#nextTryAt = now + pause
-    for (const candidate of this.#candidates) this.#probe(SHORT_BYTES, candidate, now)
+    for (const candidate of this.#candidates) this.#probe(SHORT_BYTES, candidate, now, 'proof', ttl)
+  }
+
+  /** What was open is kept open for a while. */
+  #keep(now: number): void {
+    if (this.#options.isPunching !== true || this.#address === undefined) return
+    if (now - this.#wantedAt > KEEP_FOR_MS || now - this.#keptAt < KEEP_MS) return
+    this.#keptAt = now
+    this.#probes.clear() // nobody waits for the answer
+    this.#probe(SHORT_BYTES, this.#address, now)
   }
 
   #rest(now: number): void {
@@ -229,12 +253,12 @@ export class Way {
     }
   }
 
-  #probe(size: number, to: Address, now: number, purpose: Purpose = 'proof'): void {
+  #probe(size: number, to: Address, now: number, purpose: Purpose = 'proof', ttl?: number): void {
     const id = Math.floor(this.#options.random() * 0x1_0000_0000) >>> 0
     if (this.#probes.size >= MAX_PROBES) this.#probes.delete(this.#probes.keys().next().value!)
     this.#probes.set(id, { purpose, size, to, at: now })
     if (purpose === 'proof' && this.#state === 'open') this.#unansweredSince ??= now
-    if (size <= FLOOR_BYTES) return this.#options.probe(id, size, to)
+    if (size <= FLOOR_BYTES) return this.#options.probe(id, size, to, ttl)
     const before = this.#options.fragments(to.host)
     this.#options.probe(id, size, to)
     if (this.#options.fragments(to.host) === before) return

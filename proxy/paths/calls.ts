@@ -1,0 +1,82 @@
+import { randomBytes } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import { MeshError } from '../../src/errors.ts'
+import type { NodeId } from '../../src/model/ids.ts'
+
+/**
+ * Connections that we have asked another node for, and that it makes to us (reverse), or that both make (punched). Where one comes
+ * from proves nothing: it belongs to what was asked because the caller presents the nonce, inside TLS, under the certificate of
+ * the node that was asked (SEC-25).
+ *
+ *     expect(node) ─▶ nonce ─signal─▶ the node ─▶ TLS to us ─▶ nonce ─▶ claim: once, by that node only
+ */
+export const NONCE_BYTES = 16
+/** Being waited for at once; more is a bug or a storm. */
+const MAX_EXPECTED = 256
+
+export interface Call extends Disposable {
+  readonly nonce: string
+  /** The connection, secured. */
+  readonly arrived: Promise<Duplex>
+}
+
+export class Calls {
+  readonly #expected = new Map<string, { node: NodeId; resolve: (stream: Duplex) => void }>()
+
+  get size(): number {
+    return this.#expected.size
+  }
+
+  /** @throws MeshError NO_PATH when too many are waited for. */
+  expect(node: NodeId, nonce: string = randomBytes(NONCE_BYTES).toString('hex')): Call {
+    if (this.#expected.size >= MAX_EXPECTED || this.#expected.has(nonce))
+      throw new MeshError('NO_PATH', { node, reason: 'too many calls are waited for' })
+    const { promise, resolve } = Promise.withResolvers<Duplex>()
+    const entry = { node, resolve }
+    this.#expected.set(nonce, entry)
+    return {
+      nonce,
+      arrived: promise,
+      [Symbol.dispose]: () => {
+        if (this.#expected.get(nonce) === entry) this.#expected.delete(nonce)
+      },
+    }
+  }
+
+  /** Whether the connection was waited for; it has another owner then. */
+  claim(peer: NodeId, nonce: string, stream: Duplex): boolean {
+    const entry = this.#expected.get(nonce)
+    if (entry?.node !== peer) return false
+    this.#expected.delete(nonce)
+    entry.resolve(stream)
+    return true
+  }
+}
+
+/** The first bytes on a connection that was called for; what follows stays in the stream. */
+export function readNonce(stream: Duplex): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      const bytes = stream.read(NONCE_BYTES) as Buffer | null
+      if (bytes === null) return
+      stop()
+      if (bytes.length === NONCE_BYTES) resolve(bytes.toString('hex'))
+      else ended()
+    }
+    const ended = () => {
+      stop()
+      reject(new MeshError('PEER_REFUSED', { reason: 'it did not say what it was called for' }))
+    }
+    const stop = () => {
+      stream.off('readable', look)
+      for (const event of ['end', 'close', 'error']) stream.off(event, ended)
+    }
+    stream.on('readable', look)
+    for (const event of ['end', 'close', 'error']) stream.on(event, ended)
+    look()
+  })
+}
+
+export function presentNonce(stream: Duplex, nonce: string): void {
+  stream.write(Buffer.from(nonce, 'hex'))
+}

@@ -1,0 +1,93 @@
+import { BoundSocket, createServer, Socket, type Server } from 'node:net'
+import { ANSWER_BYTES, decodeAnswer, encodeQuestion, type ObservedAt, type Question } from '../relay/observation.ts'
+
+export interface Place {
+  host: string
+  port: number
+}
+
+/**
+ * One TCP port of ours that dials to several places and listens at the same time (SO_REUSEPORT): what an observer sees of it is
+ * where a peer can dial it, while the observer's connection stays.
+ */
+export class PunchPort implements Disposable {
+  readonly host: string
+  readonly port: number
+  readonly #sockets = new Set<Socket>()
+  #first: BoundSocket | undefined
+  #server: Server | undefined
+  #isClosed = false
+
+  constructor(host: string) {
+    this.#first = new BoundSocket({ host, port: 0, reusePort: true, ipv6Only: false })
+    this.host = host
+    this.port = this.#first.address().port
+  }
+
+  /** Not connected yet: the caller listens first. Closed with the port, unless it is taken out with `keep`. */
+  dial(to: Place): Socket {
+    const { host, port } = this
+    const handle = this.#first ?? new BoundSocket({ host, port, reusePort: true, ipv6Only: false })
+    this.#first = undefined
+    const socket = new Socket({ handle, allowHalfOpen: true } as ConstructorParameters<typeof Socket>[0])
+    this.#own(socket)
+    socket.setNoDelay(true)
+    socket.connect(to)
+    return socket
+  }
+
+  /** Connections that others make to the port. */
+  listen(taken: (socket: Socket) => void): void {
+    const { host, port } = this
+    this.#server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      this.#own(socket)
+      taken(socket)
+    })
+    this.#server.on('error', () => undefined) // without it, dials may do
+    this.#server.listen(new BoundSocket({ host, port, reusePort: true, ipv6Only: false }))
+  }
+
+  /** The socket outlives the port. */
+  keep(socket: Socket): Socket {
+    this.#sockets.delete(socket)
+    return socket
+  }
+
+  /** Asks an observer; the connection stays, and with it what NATs on the way know of this port. */
+  ask(observer: Place, question: Question, signal: AbortSignal): Promise<ObservedAt> {
+    return new Promise((resolve, reject) => {
+      const socket = this.dial(observer)
+      const bytes: Buffer[] = []
+      const fail = () => {
+        signal.removeEventListener('abort', fail)
+        reject(new Error('the observer did not answer'))
+      }
+      signal.addEventListener('abort', fail, { once: true })
+      if (signal.aborted) return fail()
+      socket.once('connect', () => socket.write(encodeQuestion(question)))
+      socket.on('data', (chunk: Buffer) => {
+        bytes.push(chunk)
+        const answer = decodeAnswer(Buffer.concat(bytes).subarray(0, ANSWER_BYTES))
+        if (answer === undefined || answer.token !== question.token) return
+        signal.removeEventListener('abort', fail)
+        resolve(answer)
+      })
+      socket.once('error', fail)
+      socket.once('close', fail)
+    })
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#first?.close()
+    this.#server?.close()
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #own(socket: Socket): void {
+    this.#sockets.add(socket)
+    socket.on('error', () => undefined)
+    socket.once('close', () => this.#sockets.delete(socket))
+  }
+}

@@ -1,0 +1,133 @@
+import { connect } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { MeshError } from '../../src/errors.ts'
+import type { Log } from '../../src/kit/log.ts'
+import type { NodeId } from '../../src/model/ids.ts'
+import { printHostPort } from './addresses.ts'
+import type { Calls } from './calls.ts'
+import type { Dialer, RawConnection } from './contract.ts'
+import type { DialGuard } from './guard.ts'
+import type { Signals } from './signals.ts'
+
+/**
+ * We can be dialled, and the other node cannot: it is asked to dial us.
+ *
+ *     A (public)                       B (behind a NAT)
+ *     dial-me(nonce, addresses) ─────▶ fair, and not too often? (guard.ts)
+ *                  ◀────── TCP, TLS (B is its client), nonce inside ─────
+ *     that nonce, from B: the dial is done; A greets as the dialler that it is
+ *
+ * B tries each address once: two SYNs, no more, and nothing else before the certificate has shown that it is A.
+ */
+export interface ReverseOptions {
+  signals: Signals
+  calls: Calls
+  /** Where anybody can dial us; nothing: nobody is asked to. */
+  reachable: () => readonly string[]
+}
+
+/** The other's dial, and both handshakes; longer than what it waits for itself. */
+const ARRIVE_MS = 5_000
+/** The second SYN leaves after 1 s. */
+const CONNECT_MS = 1_800
+const MOST_ADDRESSES = 3
+
+export function reverseDialer({ signals, calls, reachable }: ReverseOptions): Dialer {
+  return {
+    path: 'reverse',
+    suits: (node) => reachable().length > 0 && signals.canReach(node),
+    dial: async (node, signal) => {
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(ARRIVE_MS)])
+      using call = calls.expect(node.id)
+      const addresses = reachable().slice(0, MOST_ADDRESSES)
+      if (!signals.send(node, { type: 'dial-me', nonce: call.nonce, addresses }))
+        throw new MeshError('NO_PATH', { node: node.id, reason: 'no way to ask it to dial us' })
+      const stream = await orAborted(call.arrived, limit)
+      return { path: 'reverse', stream, via: 'its own dial', proven: node.id }
+    },
+  }
+}
+
+export interface AnswerOptions {
+  signals: Signals
+  guard: DialGuard
+  /** TLS as its client, and the nonce inside. */
+  present: (raw: RawConnection, peer: NodeId, nonce: string, signal: AbortSignal) => Promise<Duplex>
+  /** What becomes of a connection that is made. */
+  incoming: (raw: RawConnection) => void
+  closing: AbortSignal
+  log: Log
+}
+
+/** Dials nodes that ask for it. */
+export function answerCalls({ signals, guard, present, incoming, closing, log }: AnswerOptions): void {
+  const asked = new Set<NodeId>()
+  signals.on('dial-me', ({ from, seen, signal: { nonce, addresses } }) => {
+    if (asked.has(from)) return // one at a time
+    const [first, ...others] = guard.allowed({ from, seen }, addresses, MOST_ADDRESSES)
+    if (first === undefined) return log.info('not dialled where a node asked us to', { peer: from, addresses })
+    asked.add(from)
+    const dial = async () => {
+      const raw = await dialAny([first, ...others], closing)
+      const stream = await present(raw, from, nonce, AbortSignal.any([closing, AbortSignal.timeout(ARRIVE_MS)]))
+      incoming({ ...raw, stream, proven: from })
+    }
+    dial()
+      .catch((error: unknown) => log.debug('a node that asked us to dial it was not reached', { peer: from, error }))
+      .finally(() => asked.delete(from))
+  })
+}
+
+interface Place {
+  host: string
+  port: number
+}
+
+/** Others that answer as well are closed. */
+async function dialAny(places: readonly Place[], closing: AbortSignal): Promise<RawConnection> {
+  const over = new AbortController()
+  const limit = AbortSignal.any([closing, over.signal])
+  let first: RawConnection | undefined
+  const dials = places.map(async (place) => {
+    const raw = await dialOnce(place, limit)
+    if (first !== undefined) raw.stream.destroy()
+    first ??= raw
+    over.abort()
+    return first
+  })
+  return await Promise.any(dials)
+}
+
+function dialOnce({ host, port }: Place, signal: AbortSignal): Promise<RawConnection> {
+  return new Promise((resolve, reject) => {
+    const via = printHostPort(host, port)
+    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true, autoSelectFamily: false })
+    const fail = (cause: unknown) => {
+      settle()
+      socket.on('error', () => undefined).destroy()
+      reject(new MeshError('NO_PATH', { address: via }, { cause }))
+    }
+    const late = setTimeout(() => fail(new Error('no answer')), CONNECT_MS)
+    const aborted = () => fail(signal.reason)
+    const settle = () => {
+      clearTimeout(late)
+      signal.removeEventListener('abort', aborted)
+    }
+    signal.addEventListener('abort', aborted, { once: true })
+    socket.once('error', fail)
+    socket.once('connect', () => {
+      settle()
+      socket.off('error', fail).on('error', () => socket.destroy())
+      resolve({ path: 'direct', stream: socket, via })
+    })
+  })
+}
+
+function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(new MeshError('NO_PATH', { reason: 'it did not come' }, { cause: signal.reason }))
+    if (signal.aborted) return aborted()
+    signal.addEventListener('abort', aborted, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted))
+  })
+}

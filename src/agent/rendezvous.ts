@@ -1,0 +1,154 @@
+import { lookup } from 'node:dns/promises'
+import { isIPv6 } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import type { Duplex } from 'node:stream'
+import { parseHostPort } from '../../proxy/paths/addresses.ts'
+import { Calls, readNonce } from '../../proxy/paths/calls.ts'
+import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
+import { DialGuard, isPublic } from '../../proxy/paths/guard.ts'
+import { PunchBook } from '../../proxy/paths/nat-class.ts'
+import { Observation } from '../../proxy/paths/observe.ts'
+import { Punching } from '../../proxy/paths/punched.ts'
+import type { Relays } from '../../proxy/paths/relays.ts'
+import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
+import { Signals } from '../../proxy/paths/signals.ts'
+import type { PathKind } from '../../proxy/tunnel/contract.ts'
+import type { TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import type { Welcome } from '../../proxy/relay/messages.ts'
+import { MeshError } from '../errors.ts'
+import type { NodeId } from '../model/ids.ts'
+import type { NodeReach } from '../model/node.ts'
+import type { Ground } from './ground.ts'
+import type { Member } from './member.ts'
+import type { SeenFromOutside } from './netcheck.ts'
+import type { Sealed } from './sealed.ts'
+
+/*
+ * What two nodes do together to reach each other: signals between them, what relays see of us, and the two paths that come of
+ * it, `reverse` and `punched`.
+ */
+
+export interface Rendezvous {
+  readonly signals: Signals
+  readonly observation: Observation
+  readonly dialers: readonly Dialer[]
+  /** Where relays see our datagram port. */
+  readonly udpAddresses: () => string[]
+  /** A packet on the datagram port; false when it is no relay's answer. */
+  readonly hear: (packet: Buffer) => boolean
+  readonly welcome: (relay: string, welcome: Welcome) => void
+  /** Proves who has come; nothing, when the connection was waited for. */
+  readonly claim: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex } | undefined>
+  readonly networkChanged: () => void
+  /** Looks now. */
+  readonly seen: () => Promise<SeenFromOutside>
+}
+
+/** TLS between nodes, in both roles. */
+export interface NodeSecure {
+  connect: (raw: RawConnection, node: NodeId, signal: AbortSignal) => Promise<Duplex>
+  accept: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex; isCalled: boolean }>
+  /** As the client, with a nonce inside. */
+  present: (raw: RawConnection, node: NodeId, nonce: string, signal: AbortSignal) => Promise<Duplex>
+}
+
+export interface RendezvousParts {
+  reach: (node: NodeId) => NodeReach | undefined
+  /** There when the first signal comes. */
+  peers: () => TunnelPeers
+  relays: Relays
+  secure: NodeSecure
+  udp: Sealed | undefined
+  at: { host: string }
+  /** Where others may dial us. */
+  candidates: () => readonly string[]
+  allows: (path: PathKind) => boolean
+}
+
+export async function openRendezvous(
+  { life, self, clock, log }: Ground,
+  { own, egress }: Member,
+  { reach, peers, relays, secure, udp, at, candidates, allows }: RendezvousParts,
+): Promise<Rendezvous> {
+  const calls = new Calls()
+  const now = () => clock.now()
+  const signals = new Signals({
+    overSession: (to, payload) => peers().signal(to, payload),
+    hasSession: (to) => peers().existing(to) !== undefined,
+    overRelay: (to, body, theirs) => relays.signal(to, body, theirs),
+    listening: () => relays.listening,
+    now,
+  })
+  const { address } = await lookup(at.host)
+  const observation = life.use(
+    await Observation.start({
+      host: isIPv6(address) ? '0.0.0.0' : address, // punches are for IPv4; IPv6 has no NAT
+      isOwn: isOwnAddress,
+      udp,
+      clock,
+      log,
+    }),
+  )
+  const guard = new DialGuard({ reach, exclude: own.isVip, now })
+  const incoming = (raw: RawConnection) => peers().incoming(raw)
+  const closing = life.signal
+  const { present } = secure
+  const claim: Rendezvous['claim'] = async (raw) => {
+    const { peer, stream, isCalled } = await secure.accept(raw)
+    if (!isCalled) return { peer, stream }
+    try {
+      const nonce = await readNonce(stream)
+      if (calls.claim(peer, nonce, stream)) return undefined
+    } catch (error) {
+      stream.destroy()
+      throw error
+    }
+    stream.destroy()
+    throw new MeshError('PEER_REFUSED', { node: peer, reason: 'nobody has called for this connection' })
+  }
+  if (allows('direct')) answerCalls({ signals, guard, present, incoming, closing, log })
+  const punching = new Punching({
+    self,
+    signals,
+    calls,
+    guard,
+    book: new PunchBook(),
+    nat: () => observation.tcp,
+    openPort: (signal) => observation.openPort(signal),
+    present,
+    serve: claim,
+    incoming,
+    closing,
+    clock,
+    log,
+  })
+  const reachable = () => candidates().filter((candidate) => isPublic(parseHostPort(candidate)?.host ?? ''))
+  return {
+    signals,
+    observation,
+    dialers: [reverseDialer({ signals, calls, reachable }), punching.dialer],
+    udpAddresses: () => (observation.udpAddress === undefined ? [] : [observation.udpAddress]),
+    hear: (packet) => observation.hear(packet),
+    welcome: (relay, welcome) => observation.welcome(relay, welcome),
+    claim,
+    seen: async () => {
+      await observation.look()
+      const { tcp, tcpAddress, udp, udpAddress, isAsked } = observation
+      return {
+        ...tcp,
+        ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),
+        ...(udpAddress === undefined ? {} : { udp: udpAddress }),
+        ...(isAsked ? { udpWorks: udp.mapping !== 'unknown' } : {}),
+        isEnclosed: egress !== undefined || (isAsked && tcp.mapping === 'unknown'),
+      }
+    },
+    networkChanged: () => {
+      observation.networkChanged()
+      punching.networkChanged()
+    },
+  }
+}
+
+function isOwnAddress(host: string): boolean {
+  return Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === host) === true)
+}
