@@ -9,6 +9,7 @@ import { flowsCommand } from './cli/flows.ts'
 import { getCommand } from './cli/get.ts'
 import { labCommand } from './cli/lab.ts'
 import { logsCommand } from './cli/logs.ts'
+import { netcheckCommand } from './cli/netcheck.ts'
 import { exitCodeOf, printError } from './cli/output.ts'
 import { peersCommand } from './cli/peers.ts'
 import { resolveCommand } from './cli/resolve.ts'
@@ -49,6 +50,7 @@ for (const command of [
   logsCommand,
   statusCommand,
   checkCommand,
+  netcheckCommand,
   execCommand,
   labCommand,
 ]) {

@@ -1,0 +1,34 @@
+import { isOutward } from '../../proxy/paths/addresses.ts'
+import { isHere } from '../kit/network.ts'
+import { NetworkWatch } from '../kit/network-watch.ts'
+import type { Uplink } from '../orchestrator/worker/uplink.ts'
+import type { Ground } from './ground.ts'
+import type { Reach } from './reach.ts'
+import type { Work } from './work.ts'
+
+/*
+ * What happens when the machine's network is another one: the cluster is told where we are, and whatever holds a
+ * connection finds out at once whether it still lives, and dials anew where it does not.
+ */
+
+export interface FollowParts {
+  work: Pick<Work, 'refresh'>
+  uplink: Pick<Uplink, 'factsChanged' | 'networkChanged'>
+  reach: Pick<Reach, 'peers' | 'relays' | 'portMapping' | 'rendezvous'>
+}
+
+export function followNetwork({ life, clock, log }: Ground, { work, uplink, reach }: FollowParts): NetworkWatch {
+  const watch = life.use(NetworkWatch.start({ counts: isOutward, clock }))
+  watch.onChange((network) => {
+    const { reason, outward: addresses } = network
+    log.info('the network has changed', { reason, address: addresses })
+    const isOurs = (local: string) => isHere(network, local)
+    reach.rendezvous.networkChanged()
+    reach.peers.networkChanged(isOurs) // flows wait for these
+    uplink.networkChanged(isOurs)
+    reach.relays.networkChanged(isOurs)
+    reach.portMapping?.networkChanged()
+    if (work.refresh()) uplink.factsChanged()
+  })
+  return watch
+}

@@ -1,0 +1,47 @@
+import type { Command } from 'commander'
+import { styleText } from 'node:util'
+import { isOutward } from '../../proxy/paths/addresses.ts'
+import { isMeshError } from '../errors.ts'
+import { findingsOf } from '../netcheck/findings.ts'
+import { localFacts } from '../netcheck/local.ts'
+import type { NetcheckReport } from '../reports.ts'
+import { agent, type Context } from './context.ts'
+import { printJson, printTable } from './output.ts'
+
+export function netcheckCommand(program: Command, context: () => Context): void {
+  program
+    .command('netcheck')
+    .description(
+      'the network this node is in: public address, NAT, UDP, IPv6, proxy, relays, which paths are possible, and what could be better',
+    )
+    .action(async () => {
+      const report = await reportOf(context())
+      if (context().format === 'json') printJson(report)
+      else print(report)
+      if (report.findings.some(({ ok }) => !ok)) process.exitCode = 1
+    })
+}
+
+/** Without an agent what the machine says by itself. */
+async function reportOf(here: Context): Promise<NetcheckReport> {
+  try {
+    return (await agent(here, '/netcheck')) as NetcheckReport
+  } catch (error) {
+    if (!isMeshError(error, 'NOT_RUNNING')) throw error
+    const local = await localFacts({ counts: isOutward, environment: here.environment })
+    return { local, findings: findingsOf({ local }) }
+  }
+}
+
+function print({ agent, findings }: NetcheckReport): void {
+  for (const { check, ok, finding, remedy } of findings) {
+    console.log(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${check}: ${finding}`)
+    if (remedy !== undefined) console.log(`     ${remedy}`)
+  }
+  if (agent === undefined || agent.ways.length === 0) return
+  console.log()
+  printTable(
+    ['a node whose network is', 'is reached'],
+    agent.ways.map(({ peer, way }) => [peer, way]),
+  )
+}

@@ -1,0 +1,89 @@
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { readNetwork, type Counts, type DefaultRoute, type Network } from '../kit/network.ts'
+
+/** What a machine says of its network by itself, without asking anybody. */
+export interface LocalFacts {
+  /** Of interfaces that lead out. */
+  addresses: readonly string[]
+  defaults: ReadonlyArray<DefaultRoute & { mtu?: number; congestion?: string }>
+  /** Where HTTPS leaves, without its credentials. */
+  proxy?: string
+  settings: Readonly<Record<string, string>>
+}
+
+/** Kernel settings that say something about flows (/proc/sys); optional all of them. */
+export const SETTINGS = [
+  'net/ipv4/tcp_congestion_control',
+  'net/ipv4/tcp_available_congestion_control',
+  'net/ipv4/tcp_slow_start_after_idle',
+  'net/ipv4/tcp_notsent_lowat',
+  'net/core/rmem_max',
+] as const
+
+export interface LocalOptions {
+  counts: Counts
+  /** `HTTPS_PROXY` and its like. */
+  environment: Readonly<Record<string, string | undefined>>
+  network?: Network
+}
+
+export async function localFacts({
+  counts,
+  environment,
+  network = readNetwork(counts),
+}: LocalOptions): Promise<LocalFacts> {
+  const proxy = proxyOf(environment)
+  const defaults = await Promise.all(
+    network.defaults.map(async (route) => {
+      const { mtu, congestion } = routeMetrics(await routesOf(route))
+      const own = mtu ?? mtuOf(route.device)
+      return {
+        ...route,
+        ...(own === undefined ? {} : { mtu: own }),
+        ...(congestion === undefined ? {} : { congestion }),
+      }
+    }),
+  )
+  const settings = Object.fromEntries(
+    SETTINGS.map((name) => [name, textOf(`/proc/sys/${name}`)]).filter(([, value]) => value !== ''),
+  ) as Record<string, string>
+  return { addresses: network.outward, defaults, ...(proxy === undefined ? {} : { proxy }), settings }
+}
+
+/** What a default route says beside where it leads: `… congctl bbr mtu 1400`. */
+export function routeMetrics(text: string): { mtu?: number; congestion?: string } {
+  const congestion = /\bcongctl (?:lock )?(\S+)/.exec(text)?.[1]
+  const mtu = /\bmtu (?:lock )?(\d+)/.exec(text)?.[1]
+  return { ...(mtu === undefined ? {} : { mtu: Number(mtu) }), ...(congestion === undefined ? {} : { congestion }) }
+}
+
+/** Passwords stay where they are. */
+function proxyOf(environment: LocalOptions['environment']): string | undefined {
+  const text = environment['https_proxy'] ?? environment['HTTPS_PROXY']
+  if (text === undefined || text === '') return undefined
+  return /^https?:/i.test(text) && URL.canParse(text) ? new URL(text).origin : text.replace(/^.*@/, '')
+}
+
+/** Nothing where there is no iproute2. */
+function routesOf({ family, device }: DefaultRoute): Promise<string> {
+  const args = [family === 'ipv4' ? '-4' : '-6', 'route', 'show', 'default', 'dev', device]
+  return new Promise((resolve) => {
+    execFile('ip', args, { timeout: 2_000, env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' } }, (error, stdout) =>
+      resolve(error === null ? stdout : ''),
+    )
+  })
+}
+
+function mtuOf(device: string): number | undefined {
+  const mtu = Number.parseInt(textOf(`/sys/class/net/${device}/mtu`), 10)
+  return Number.isNaN(mtu) ? undefined : mtu
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1').trim()
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,156 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { join, resolve } from 'node:path'
+import t from 'tap'
+import type { NetcheckReport, TraceReport } from '../../src/reports.ts'
+import { askAgent } from '../../src/local-api.ts'
+import { hasTool } from '../machine.ts'
+import { Station } from '../bench/nat/station.ts'
+import { nameOf, until, World, type WorldOptions } from '../bench/nat/world.ts'
+import { lacking } from './namespace.ts'
+
+/**
+ * Real agents whose network changes under load, whose router is asked for ports, and whose operator forbids paths.
+ */
+const skip = (await lacking()) ?? (['openssl', 'conntrack'].every(hasTool) ? false : 'needs openssl and conntrack')
+const HEDGEROW = [process.execPath, '--max-semi-space-size=2', resolve(import.meta.dirname, '../../src/hedgerow.js')]
+const FLOWS = 8
+/** What the issue allows beyond the outage. */
+const PAUSE_MS = 2_000
+
+t.setTimeout(170_000)
+
+function world(options: Pick<WorldOptions, 'nodes' | 'lab' | 'flags'>): Promise<World> {
+  const signal = new AbortController().signal
+  return World.start({ hedgerow: HEDGEROW, say: () => undefined, signal, ...options })
+}
+
+function ask<T>(mesh: World, node: string, route: string, query: Record<string, string> = {}): Promise<T> {
+  return askAgent(join(mesh.dir, node, 'agent', 'agent.sock'), route, query) as Promise<T>
+}
+
+t.test('an address and a default route change under load', { skip }, async (t) => {
+  await using mesh = await world({
+    nodes: ['caller', 'far', 'open'],
+    lab: { sites: { home: { hosts: ['caller'] }, away: { hosts: ['far'], nat: 'symmetric' } }, publics: ['open'] },
+  })
+  const { router } = mesh.lab.site('home')
+  const caller = mesh.lab.host('caller')
+  const another = (place: number) => [
+    `ip addr del ${caller.address}/24 dev eth0 2>/dev/null || ip addr flush dev eth0 scope global`,
+    `ip addr add 192.168.1.${place}/24 dev eth0`,
+    'ip route replace default via 192.168.1.1',
+  ]
+  await router.text(['ip', 'addr', 'add', '192.168.1.2/24', 'dev', 'lan'])
+  const blows: Array<{ what: string; to: string; strike: () => Promise<unknown> }> = [
+    { what: 'address', to: 'open', strike: () => caller.text(['sh', '-ec', another(77).join('\n')]) },
+    { what: 'address', to: 'far', strike: () => caller.text(['sh', '-ec', another(78).join('\n')]) },
+    {
+      what: 'default route',
+      to: 'open',
+      strike: async () => {
+        await router.text(['conntrack', '-F'])
+        await caller.text(['ip', 'route', 'replace', 'default', 'via', '192.168.1.2'])
+      },
+    },
+  ]
+  for (const { what, to, strike } of blows) {
+    const station = mesh.station('caller')
+    const at = await mesh.at('caller', to)
+    await until(async () => {
+      await station.ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 5_000 })
+      return true
+    }, `${to} answers`)
+    await station.ask({ ask: 'flows', at, flows: FLOWS })
+    await sleep(1_000)
+    const startedAt = performance.now()
+    await strike()
+    const outageMs = performance.now() - startedAt
+    await sleep(4_000)
+    const { flows, lost, bytesLost, longestPauseMs } = await station.ask({ ask: 'flows-over' })
+    const path = (await mesh.peer('caller', to))?.path
+    t.comment(
+      `${what}, ${to} (${path}): paused for ${Math.round(longestPauseMs)} ms, ${Math.round(outageMs)} of them struck`,
+    )
+    t.same(
+      { flows, lost, bytesLost },
+      { flows: FLOWS, lost: 0, bytesLost: 0 },
+      `${what}, ${to}: every byte came back, once`,
+    )
+    t.ok(longestPauseMs - outageMs <= PAUSE_MS, `${what}, ${to}: goes on within ${PAUSE_MS} ms`)
+  }
+  await until(async () => (await mesh.status('caller')).controlLink === 'up', 'the control link is back', 5_000)
+  const { agent } = await ask<NetcheckReport>(mesh, 'caller', '/netcheck')
+  t.ok(agent?.candidates.includes('192.168.1.78:7472'), 'the new address is told to others')
+})
+
+for (const speaks of ['pcp', 'nat-pmp'] as const) {
+  t.test(`a router that speaks ${speaks} lets a stranger in by the port it was asked for`, { skip }, async (t) => {
+    const net = { sites: { home: { hosts: ['inner'] }, away: { hosts: ['outer'], nat: 'symmetric' } } } as const
+    const lines: string[] = []
+    const flags = { inner: ['--port-mapping', 'auto'] }
+    await using mesh = await world({ nodes: ['outer'], lab: net, flags })
+    const { router } = mesh.lab.site('home')
+    const program = join(import.meta.dirname, 'port-mapping-router.ts')
+    await using _service = router.spawn([process.execPath, program, '192.168.1.1', router.address, speaks], {
+      onLine: (line) => lines.push(line),
+    })
+    await until(async () => lines.includes('ready'), 'the router maps ports', 10_000)
+    await mesh.startAgent('inner', await mesh.token('node'))
+    await using _origin = await Station.start(mesh.lab.host('inner'), {})
+    await mesh.apply('mapped', { inner: 'inner' })
+    const external = `${router.address}:27472`
+    await until(async () => {
+      const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
+      return agent?.portMapping?.state === 'mapped' && agent.candidates.includes(external)
+    }, 'the port is mapped')
+    const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
+    t.match(agent, {
+      portMapping: { state: 'mapped', dialect: speaks, tcp: external, udp: external },
+      network: 'public',
+    })
+
+    const name = 'mapped.bench.inner.bench.any.rr.local'
+    let path: string | undefined
+    await until(async () => {
+      const { ok, path: now } = await ask<TraceReport>(mesh, 'outer', '/trace', { target: `${name}:80` })
+      path = now
+      return ok && now === 'direct'
+    }, 'the other node dials it').catch((error: Error) => {
+      throw new Error(
+        `${error.message}: ${path}\n${lines.join('\n')}\n${mesh.program('outer').lines.slice(-20).join('\n')}`,
+      )
+    })
+    t.equal(path, 'direct', 'from behind a symmetric NAT, where no hole can be punched')
+    await mesh.program('inner').stop(15_000)
+    t.ok(lines.includes('removed tcp 27472'), 'given back at the end')
+    t.ok(lines.includes('removed udp 27472'))
+  })
+}
+
+t.test('what the operator forbids is not used, and netcheck and trace say so', { skip }, async (t) => {
+  await using mesh = await world({
+    nodes: ['relayed', 'open', 'straight'],
+    lab: { sites: { home: { hosts: ['straight'] } }, publics: ['relayed', 'open'] },
+    flags: { relayed: ['--paths', 'relay-only'], straight: ['--paths', 'direct-only'] },
+  })
+  const pathOf = async (from: string, to: string) => {
+    const report = await ask<TraceReport>(mesh, from, '/trace', { target: `${nameOf(to)}:80` })
+    return report.ok ? report.path : 'none'
+  }
+  t.equal(await pathOf('open', 'relayed'), 'relayed', 'though both have public addresses')
+  t.equal(await pathOf('relayed', 'open'), 'relayed')
+  t.not(await pathOf('straight', 'open'), 'relayed')
+  t.equal(await pathOf('straight', 'relayed'), 'none', 'two rules that leave nothing')
+  const { steps } = await ask<TraceReport>(mesh, 'relayed', '/trace', { target: `${nameOf('open')}:80` })
+  t.match(steps.find(({ step }) => step === 'paths')?.what, /relay-only/)
+  const { agent, findings } = await ask<NetcheckReport>(mesh, 'relayed', '/netcheck')
+  t.match(agent, { paths: 'relay-only', candidates: [] })
+  t.ok(
+    agent?.relays.every(({ rttMs }) => rttMs !== undefined),
+    'relays are measured',
+  )
+  t.match(
+    findings.find(({ check }) => check === 'paths'),
+    { finding: /relay-only/ },
+  )
+})

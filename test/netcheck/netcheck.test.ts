@@ -1,0 +1,196 @@
+import t from 'tap'
+import { ANY_PATH, readPathRule } from '../../src/model/path-rule.ts'
+import { findingsOf, isPrivate } from '../../src/netcheck/findings.ts'
+import { localFacts, routeMetrics, type LocalFacts } from '../../src/netcheck/local.ts'
+import { NETWORKS, networkOf, wayBetween, waysFrom, type NetworkKind, type Seen } from '../../src/netcheck/ways.ts'
+import type { NetcheckReport } from '../../src/reports.ts'
+
+t.test('which kind of network this is', async (t) => {
+  const seen: Seen = { mapping: 'stable', filtering: 'strict', isMapped: false, isEnclosed: false }
+  const rows: Array<{ why: string; seen: Partial<Seen>; kind: NetworkKind | undefined }> = [
+    { why: 'the usual home router', seen: {}, kind: 'restricted' },
+    { why: 'nobody has looked yet', seen: { mapping: 'unknown' }, kind: undefined },
+    { why: 'lets in whom was written to', seen: { filtering: 'open' }, kind: 'open' },
+    { why: 'who is let in was not found out', seen: { filtering: 'unknown' }, kind: 'restricted' },
+    { why: 'another port for each', seen: { mapping: 'varies', filtering: 'unknown' }, kind: 'symmetric' },
+    { why: 'no NAT', seen: { mapping: 'none', filtering: 'open' }, kind: 'public' },
+    { why: 'no NAT, a firewall', seen: { mapping: 'none', filtering: 'strict' }, kind: 'restricted' },
+    { why: 'a port of the router leads here', seen: { mapping: 'varies', isMapped: true }, kind: 'public' },
+    { why: 'only a proxy', seen: { mapping: 'unknown', isEnclosed: true }, kind: 'enclosed' },
+  ]
+  for (const { why, seen: changes, kind } of rows) t.equal(networkOf({ ...seen, ...changes }), kind, why)
+})
+
+t.test('the best way between two networks is what was measured (TUNNELS.md §2.1)', async (t) => {
+  const table: Readonly<Record<NetworkKind, string>> = {
+    //          public   open     restricted symmetric enclosed
+    public: 'direct reverse reverse reverse relayed',
+    open: 'direct punched punched punched relayed',
+    restricted: 'direct punched punched relayed relayed',
+    symmetric: 'direct punched relayed relayed relayed',
+    enclosed: 'relayed relayed relayed relayed relayed',
+  }
+  for (const own of NETWORKS) t.equal(NETWORKS.map((peer) => wayBetween(own, peer)).join(' '), table[own], own)
+  const ways = (rule = ANY_PATH) => waysFrom('restricted', rule).map(({ way }) => way)
+  t.equal(ways().join(' '), 'direct punched punched relayed relayed')
+  t.equal(
+    ways(readPathRule('direct-only')).join(' '),
+    'direct punched punched none none',
+    'what is forbidden is not told',
+  )
+  t.equal(ways(readPathRule('relay-only')).join(' '), 'relayed relayed relayed relayed relayed')
+})
+
+t.test('what a route says', async (t) => {
+  const rows: ReadonlyArray<[text: string, metrics: object]> = [
+    ['default via 192.168.1.1 proto dhcp metric 100 \n', {}],
+    ['default via 192.168.1.1 mtu 1400 congctl bbr \n', { mtu: 1_400, congestion: 'bbr' }],
+    ['default via 192.168.1.1 mtu lock 1400 congctl lock cubic\n', { mtu: 1_400, congestion: 'cubic' }],
+    ['', {}],
+  ]
+  for (const [text, metrics] of rows) t.same(routeMetrics(text), metrics, text)
+})
+
+t.test('this machine’s own facts', async (t) => {
+  const network = {
+    addresses: new Set(['192.168.1.10']),
+    outward: ['192.168.1.10'],
+    defaults: [{ family: 'ipv4', device: 'lo', gateway: '192.168.1.1', metric: 100 } as const],
+  }
+  const counts = () => true
+  const proxied = await localFacts({
+    counts,
+    network,
+    environment: { HTTPS_PROXY: 'http://me:secret@proxy.example:3128/' },
+  })
+  t.equal(proxied.proxy, 'http://proxy.example:3128', 'without the password')
+  t.notMatch(JSON.stringify(proxied), /secret/)
+  t.same(proxied.addresses, ['192.168.1.10'])
+  t.match(proxied.settings, { 'net/ipv4/tcp_congestion_control': /^\w+$/ }, 'the kernel’s settings are there')
+  t.type(proxied.defaults[0]?.mtu, 'number')
+  const odd = await localFacts({ counts, network, environment: { https_proxy: 'me:secret@proxy:3128' } })
+  t.equal(odd.proxy, 'proxy:3128')
+  t.equal((await localFacts({ counts, network, environment: {} })).proxy, undefined)
+})
+
+t.test('public or not', async (t) => {
+  for (const address of [
+    '10.0.0.1',
+    '172.16.0.1',
+    '172.31.9.9',
+    '192.168.1.1',
+    '100.64.0.1',
+    '100.127.0.1',
+    'fd00::1',
+    '[fd00::1]',
+  ])
+    t.ok(isPrivate(address), address)
+  for (const address of ['203.0.113.5', '172.32.0.1', '100.63.0.1', '100.128.0.1', '2001:db8::1', '[2001:db8::1]'])
+    t.notOk(isPrivate(address), address)
+})
+
+const LOCAL: LocalFacts = {
+  addresses: ['192.168.1.10'],
+  defaults: [{ family: 'ipv4', device: 'eth0', gateway: '192.168.1.1', metric: 100, mtu: 1_500 }],
+  settings: {
+    'net/ipv4/tcp_congestion_control': 'cubic',
+    'net/ipv4/tcp_available_congestion_control': 'reno cubic bbr',
+    'net/ipv4/tcp_slow_start_after_idle': '1',
+    'net/ipv4/tcp_notsent_lowat': '4294967295',
+    'net/core/rmem_max': '212992',
+  },
+}
+const AGENT: NonNullable<NetcheckReport['agent']> = {
+  node: 'edge/one',
+  paths: 'any',
+  listen: '0.0.0.0:7472',
+  candidates: ['192.168.1.10:7472'],
+  relays: [{ relay: 'wss://cluster:443/relay', rttMs: 12.34 }],
+  tcp: '203.0.113.101',
+  mapping: 'stable',
+  filtering: 'strict',
+  isUdpOn: true,
+  udpWorks: true,
+  network: 'restricted',
+  ways: [],
+}
+
+t.test('findings, in words, each with what can be done', async (t) => {
+  const of = (check: string, agent: Partial<typeof AGENT> = {}, local: Partial<LocalFacts> = {}) =>
+    findingsOf({ local: { ...LOCAL, ...local }, agent: { ...AGENT, ...agent } }).find((one) => one.check === check)
+  const rows: Array<{ why: string; got: ReturnType<typeof of>; finding: RegExp; remedy?: RegExp; ok?: boolean }> = [
+    { why: 'IPv4', got: of('IPv4'), finding: /192\.168\.1\.10; by eth0 to 192\.168\.1\.1; private/ },
+    { why: 'IPv6', got: of('IPv6'), finding: /no address/ },
+    { why: 'no network', got: of('IPv4', {}, { addresses: [] }), finding: /no address/, remedy: /DHCP/, ok: false },
+    { why: 'proxy', got: of('HTTP proxy', {}, { proxy: 'http://p:1' }), finding: /http:\/\/p:1/, remedy: /relay/ },
+    { why: 'relay', got: of('relays'), finding: /in 12\.3 ms/ },
+    {
+      why: 'no relay',
+      got: of('relays', { relays: [{ relay: 'wss://x/relay' }] }),
+      finding: /does not answer/,
+      remedy: /HTTPS/,
+      ok: false,
+    },
+    { why: 'NAT', got: of('public address'), finding: /203\.0\.113\.101.*punching works/ },
+    {
+      why: 'symmetric',
+      got: of('public address', { network: 'symmetric' }),
+      finding: /another port/,
+      remedy: /--port-mapping/,
+    },
+    { why: 'UDP', got: of('UDP'), finding: /answers come back/ },
+    { why: 'UDP blocked', got: of('UDP', { udpWorks: false }), finding: /does not get out/, remedy: /Let UDP out/ },
+    { why: 'UDP off', got: of('UDP', { isUdpOn: false }), finding: /^off/ },
+    { why: 'no mapping asked for', got: of('port mapping'), finding: /off/, remedy: /--port-mapping auto/ },
+    {
+      why: 'mapped',
+      got: of('port mapping', { portMapping: { state: 'mapped', dialect: 'pcp', tcp: '203.0.113.101:20000' } }),
+      finding: /203\.0\.113\.101:20000 \(TCP\) lead here, by PCP/,
+    },
+    {
+      why: 'mapped behind a carrier’s NAT',
+      got: of('port mapping', { portMapping: { state: 'mapped', dialect: 'nat-pmp', tcp: '100.64.0.7:20000' } }),
+      finding: /NAT-PMP/,
+      remedy: /another NAT/,
+    },
+    {
+      why: 'refused',
+      got: of('port mapping', { portMapping: { state: 'refused', reason: 'no answer' } }),
+      finding: /none: no answer/,
+      remedy: /--advertise/,
+    },
+    { why: 'rule', got: of('paths', { paths: 'relay-only' }), finding: /relay-only/ },
+    { why: 'hairpin', got: of('hairpin', { hairpin: false }), finding: /does not lead/ },
+    { why: 'MTU', got: of('MTU'), finding: /1500 \(eth0, ipv4\)/ },
+    { why: 'idle', got: of('tcp_slow_start_after_idle'), finding: /slowly/, remedy: /Optional: sysctl/ },
+    { why: 'unsent', got: of('tcp_notsent_lowat'), finding: /unlimited/, remedy: /131072/ },
+    { why: 'bbr', got: of('congestion control'), finding: /cubic/, remedy: /congctl bbr/ },
+    { why: 'receive buffer', got: of('rmem_max'), finding: /212992/, remedy: /rmem_max=4194304/ },
+  ]
+  for (const { why, got, finding, remedy, ok = true } of rows) {
+    t.match(got?.finding, finding, why)
+    t.equal(got?.ok, ok, `${why}: ${ok ? 'fine' : 'not fine'}`)
+    if (remedy === undefined) t.equal(got?.remedy, undefined, `${why}: nothing to be done`)
+    else t.match(got?.remedy, remedy, `${why}: what to do`)
+  }
+  const tuned = {
+    settings: {
+      'net/ipv4/tcp_congestion_control': 'bbr',
+      'net/ipv4/tcp_slow_start_after_idle': '0',
+      'net/ipv4/tcp_notsent_lowat': '131072',
+      'net/core/rmem_max': '8388608',
+    },
+  }
+  const hints = findingsOf({ local: { ...LOCAL, ...tuned } }).filter(({ remedy }) => remedy?.startsWith('Optional'))
+  t.same(hints, [], 'a tuned kernel gets no hints')
+})
+
+t.test('without an agent the machine’s own facts are told', async (t) => {
+  const findings = findingsOf({ local: LOCAL })
+  t.match(
+    findings.find(({ check }) => check === 'agent'),
+    { ok: true, finding: /not running/, remedy: /Start it/ },
+  )
+  t.notOk(findings.some(({ check }) => check === 'relays'))
+  t.ok(findings.every(({ ok }) => ok))
+})
