@@ -63,7 +63,7 @@ function* defaultsV4(text: string): Iterable<DefaultRoute> {
   for (const line of text.split('\n').slice(1)) {
     const [device = '', destination, gateway = '', flags = '', , , metric = '', mask] = line.split(/\s+/)
     if (destination !== '00000000' || mask !== '00000000' || (Number.parseInt(flags, 16) & UP) === 0) continue
-    const bytes = Buffer.from(gateway, 'hex').reverse()
+    const bytes = [...Buffer.from(gateway, 'hex')].toReversed()
     const isStraight = bytes.every((byte) => byte === 0)
     yield {
       family: 'ipv4',

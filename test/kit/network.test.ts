@@ -15,7 +15,7 @@ const V6 = [
 
 function info(address: string, internal = false): NetworkInterfaceInfo {
   const family = address.includes(':') ? 'IPv6' : 'IPv4'
-  return { address, family, internal, netmask: '', mac: '', cidr: null, scopeid: 0 } as NetworkInterfaceInfo
+  return { address, family, internal, netmask: '', mac: '', cidr: null, scopeid: 0 }
 }
 
 const INTERFACES = {

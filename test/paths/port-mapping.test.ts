@@ -14,18 +14,22 @@ t.test('requests, as the RFCs draw them', async (t) => {
   t.equal(
     encodePcp(tcp, { address: '192.168.1.10', nonce: NONCE }).toString('hex'),
     [
-      '02010000' + '00000e10' + '00000000000000000000ffffc0a8010a',
-      '000102030405060708090a0b' + '06000000' + '1d301d30' + '00000000000000000000ffff00000000',
+      '02010000',
+      '00000e10',
+      '00000000000000000000ffffc0a8010a',
+      '000102030405060708090a0b',
+      '06000000',
+      '1d301d30',
+      '00000000000000000000ffff00000000',
     ].join(''),
   )
-  t.equal(encodeNatPmp(tcp).toString('hex'), '00020000' + '1d301d30' + '00000e10')
+  t.equal(encodeNatPmp(tcp).toString('hex'), '000200001d301d3000000e10')
   t.equal(encodeNatPmp({ ...tcp, protocol: 'udp', lifetimeSeconds: 0 }).toString('hex'), '000100001d30000000000000')
   t.equal(encodeAddressQuestion().toString('hex'), '0000')
 })
 
 t.test('answers', async (t) => {
-  const pcp =
-    '02810000' + '00000078' + '0000000a' + '000000000000000000000000' + NONCE.toString('hex') + '06000000' + '1d304e20'
+  const pcp = '02810000000000780000000a000000000000000000000000' + NONCE.toString('hex') + '060000001d304e20'
   const rows: Array<{ why: string; hex: string; answer: unknown }> = [
     {
       why: 'PCP, mapped',
@@ -42,7 +46,7 @@ t.test('answers', async (t) => {
     },
     {
       why: 'NAT-PMP, mapped',
-      hex: '00810000' + '0000000a' + '1d304e20' + '00000078',
+      hex: '008100000000000a1d304e2000000078',
       answer: {
         kind: 'mapped',
         protocol: 'udp',
@@ -54,12 +58,12 @@ t.test('answers', async (t) => {
     },
     {
       why: 'NAT-PMP, address',
-      hex: '00800000' + '0000000a' + 'cb007105',
+      hex: '008000000000000acb007105',
       answer: { kind: 'address', address: '203.0.113.5', epoch: 10 },
     },
     {
       why: 'NAT-PMP, no PCP',
-      hex: '00810001' + '0000000a',
+      hex: '008100010000000a',
       answer: { kind: 'refused', reason: 'unsupported version', isForeign: true, protocol: 'udp' },
     },
     {
@@ -67,10 +71,10 @@ t.test('answers', async (t) => {
       hex: `028100020000000000000000`,
       answer: { kind: 'refused', reason: 'not authorised', isForeign: false },
     },
-    { why: 'a request of ours', hex: '02010000' + '00'.repeat(56), answer: undefined },
+    { why: 'a request of ours', hex: '0201000000'.repeat(56), answer: undefined },
     { why: 'cut', hex: `${pcp}00`, answer: undefined },
     { why: 'nothing', hex: '', answer: undefined },
-    { why: 'another version', hex: '03810000' + '00'.repeat(56), answer: undefined },
+    { why: 'another version', hex: '0381000000'.repeat(56), answer: undefined },
   ]
   for (const { why, hex, answer } of rows) t.same(readAnswer(Buffer.from(hex, 'hex')), answer, why)
 })
