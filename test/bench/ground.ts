@@ -41,10 +41,7 @@ export class Ground implements AsyncDisposable {
     await sweepBench()
     const why = loopback ? '--loopback was given' : await lacking()
     const ground = await Lifetime.open(async (life) => {
-      const dir = mkdtempSync(join(tmpdir(), PREFIX))
-      writeFileSync(join(dir, 'owner'), `${process.pid} ${startOf(process.pid)}`)
-      life.defer(() => rmSync(dir, { recursive: true, force: true }))
-      life.defer(() => endMarked(dir))
+      const dir = scratch(life)
       if (why !== undefined) return new Ground(life, dir, undefined)
       const namespaces = { a: nameFor('bench-a'), b: nameFor('bench-b') }
       life.defer(() => destroy([namespaces.a, namespaces.b]))
@@ -137,8 +134,17 @@ function isBound(pid: number, port: number, protocol: 'tcp' | 'udp'): boolean {
   })
 }
 
+/** A folder for this process, removed with all that is marked with it. */
+export function scratch(life: Lifetime): string {
+  const dir = mkdtempSync(join(tmpdir(), PREFIX))
+  writeFileSync(join(dir, 'owner'), `${process.pid} ${startOf(process.pid)}`)
+  life.defer(() => rmSync(dir, { recursive: true, force: true }))
+  life.defer(() => endMarked(dir))
+  return dir
+}
+
 /** Ends what a killed benchmark left: its namespaces with all in them, its processes, its scratch space. */
-async function sweepBench(): Promise<void> {
+export async function sweepBench(): Promise<void> {
   sweep()
   for (const name of readdirSync(tmpdir()).filter((entry) => entry.startsWith(PREFIX))) {
     const dir = join(tmpdir(), name)

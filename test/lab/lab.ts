@@ -5,7 +5,7 @@ import { Lifetime } from '../../src/kit/lifetime.ts'
 import { hasNetem, plainLink, Wires, type Ends, type Link, type LinkKind } from './link/link.ts'
 import type { LinkConditions } from './link/conditions.ts'
 import { Host } from './host.ts'
-import { destroy, nameFor, setResolver, sweep } from './namespace.ts'
+import { destroy, nameFor, setHosts, setResolver, sweep } from './namespace.ts'
 import { RULES6, rulesOf, type EgressKind, type NatKind } from './nat.ts'
 import { text } from './program.ts'
 
@@ -23,7 +23,7 @@ import { text } from './program.ts'
  *     await net.host('a').exec(['curl', `http://${net.host('server').address}/`])
  *
  * Every site has 192.168.1.0/24 unless it says otherwise: the same private addresses everywhere, as in real life. Public hosts
- * have an IPv6 address too (2001:db8::10 …); sites have what `family` says.
+ * have an IPv6 address too (2001:db8::10 …); sites have what `family` says. Everybody knows public hosts by name (/etc/hosts).
  */
 export interface LabSpec {
   sites?: Readonly<Record<string, SiteSpec>>
@@ -86,6 +86,7 @@ export class Lab {
   readonly #hosts = new Map<string, Host>()
   readonly #sites = new Map<string, Site>()
   #cables = 0
+  #publics: Readonly<Record<string, readonly string[]>> = {}
   #conditions: Readonly<Record<string, LinkConditions>> = {}
   #links: LabSpec['links']
   #wires: Wires | undefined
@@ -126,12 +127,16 @@ export class Lab {
   }
 
   async build({ sites = {}, publics = [], conditions = {}, links }: LabSpec): Promise<void> {
+    this.#publics = Object.fromEntries(
+      publics.map((name, i) => [name, [`${INTERNET}.${FIRST_HOST + i}`, `${INTERNET6}::${FIRST_HOST + i}`]]),
+    )
     const internet = await this.#namespace('internet')
     this.#conditions = conditions
     for (const name of Object.keys(conditions)) {
-      const isKnown =
-        name in sites || publics.includes(name) || Object.values(sites).some(({ hosts }) => hosts.includes(name))
-      if (!isKnown) throw new Error(`conditions for ${name}, and no host or site is called so`)
+      const hosts = [...publics, ...Object.values(sites).flatMap((site) => site.hosts)]
+      const called = [...Object.keys(sites), ...hosts].filter((one) => one === name).length
+      if (called === 0) throw new Error(`conditions for ${name}, and no host or site is called so`)
+      if (called > 1) throw new Error(`conditions for ${name}, and a host and a site are called so`)
     }
     if (Object.keys(conditions).length > 0) {
       this.#links = links ?? ((await hasNetem(internet)) ? 'netem' : 'user-space')
@@ -241,6 +246,7 @@ export class Lab {
     const name = nameFor(label)
     this.#life.defer(() => destroy([name]))
     await text(['ip', 'netns', 'add', name])
+    setHosts(name, this.#publics)
     await script(name, ['ip link set lo up'])
     return name
   }

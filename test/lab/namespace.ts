@@ -41,6 +41,13 @@ export function setResolver(name: string, nameserver: string): void {
   writeFileSync(`${CONFIG}/${name}/resolv.conf`, `nameserver ${nameserver}\noptions timeout:2 attempts:2\n`)
 }
 
+/** What programs in the namespace find as /etc/hosts: names, and the addresses of each. */
+export function setHosts(name: string, hosts: Readonly<Record<string, readonly string[]>>): void {
+  const lines = Object.entries(hosts).flatMap(([host, addresses]) => addresses.map((address) => `${address} ${host}\n`))
+  mkdirSync(`${CONFIG}/${name}`, { recursive: true })
+  writeFileSync(`${CONFIG}/${name}/hosts`, `127.0.0.1 localhost\n::1 localhost\n${lines.join('')}`)
+}
+
 /** Removes what crashed processes left behind; returns the names. */
 export function sweep(): string[] {
   if (process.getuid?.() !== 0) return []

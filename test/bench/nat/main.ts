@@ -1,0 +1,123 @@
+/**
+ * Every kind of network against every other, bad links, and networks that change under load; with real processes in an emulated
+ * world, as root.
+ *
+ *     npm run bench:nat                                         all three parts
+ *     npm run bench:nat -- --matrix --only 'symmetric|office'   pairs by name; also --links, --failover
+ *     npm run bench:nat -- --json --delay 25 --seconds 3 --settle 8 --no-install
+ *
+ * With --json one object a line. Of the matrix: {"from", "to", "protocol", "connected", "firstPath", "settledPath", "bestPossible",
+ * "firstByteMs", "settleMs", "mbps", "link"}; the shapes of the other parts are `LinkRow` and `FailoverRow`.
+ */
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { hasTool, installTools } from '../../machine.ts'
+import { lacking } from '../../lab/namespace.ts'
+import { build } from '../build.ts'
+import { machine } from '../tools.ts'
+import { failover, FAILOVER_NODES, failoverLab, failoverShort } from './failover.ts'
+import { NETWORKS, sitesOf } from './kinds.ts'
+import { FRESH_SERVICES, LINK_NODES, links, linksLab, linkTableOf } from './links.ts'
+import { matrix, shortOf, summaryOf, tableOf } from './matrix.ts'
+import { World, type WorldOptions } from './world.ts'
+
+const { values } = parseArgs({
+  options: {
+    matrix: { type: 'boolean', default: false },
+    links: { type: 'boolean', default: false },
+    failover: { type: 'boolean', default: false },
+    only: { type: 'string', default: '.' },
+    json: { type: 'boolean', default: false },
+    /** One way, of each uplink. */
+    delay: { type: 'string', default: '25' },
+    seconds: { type: 'string', default: '3' },
+    settle: { type: 'string', default: '8' },
+    'no-install': { type: 'boolean', default: false },
+  },
+})
+const TOOLS = ['ip', 'nft', 'conntrack', 'openssl'] as const
+const note = (line: string) => void process.stderr.write(`${line}\n`)
+const print = (line: string) => void process.stdout.write(`${line}\n`)
+const about = values.json ? note : print
+const isAll = !values.matrix && !values.links && !values.failover
+const delayMs = Number(values.delay)
+const only = new RegExp(values.only)
+
+const abort = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    if (abort.signal.aborted) return
+    note('\nclearing up')
+    abort.abort(new Error(signal))
+  })
+}
+const told = (row: object) => {
+  if (values.json) print(JSON.stringify(row))
+}
+
+const missing = TOOLS.filter((tool) => !hasTool(tool))
+if (!values['no-install']) installTools(missing, note)
+try {
+  const why = (await lacking()) ?? TOOLS.filter((tool) => !hasTool(tool)).map((tool) => `needs ${tool}`)[0]
+  if (why !== undefined) throw new Error(why)
+  const hedgerow = await build()
+  for (const line of machine(new Set())) if (line !== '') about(line)
+  about(`congestion control ${readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8').trim()}`)
+  const common = { hedgerow, say: note, signal: abort.signal }
+  if (isAll || values.matrix) await runMatrix(common)
+  if (isAll || values.links) await runLinks(common)
+  if (isAll || values.failover) await runFailover(common)
+} catch (error) {
+  if (!abort.signal.aborted) note(`the benchmark failed: ${error instanceof Error ? error.stack : String(error)}`)
+  process.exitCode = 1
+}
+process.exit(abort.signal.aborted ? 130 : process.exitCode)
+
+type Common = Pick<WorldOptions, 'hedgerow' | 'say' | 'signal'>
+
+async function runMatrix(common: Common): Promise<void> {
+  const networks = NETWORKS
+  const sites = sitesOf(networks)
+  const publics = networks.filter(({ mapping }) => mapping === 'public').map(({ name }) => name)
+  const uplinks = [
+    ...Object.entries(sites).flatMap(([name, { behind }]) => (behind === undefined ? [name] : [])),
+    ...publics,
+  ]
+  const conditions = Object.fromEntries(uplinks.map((name) => [name, { delayMs }]))
+  const nodes = networks.map(({ name }) => name)
+  await using world = await World.start({ ...common, nodes, lab: { sites, publics, conditions } })
+  about(`\n${nodes.length} networks; each uplink ${delayMs} ms one way, by ${world.lab.links} links\n`)
+  const rows = await matrix(world, networks, {
+    only,
+    delayMs,
+    settleMs: Number(values.settle) * 1_000,
+    say: note,
+    told,
+    signal: abort.signal,
+  })
+  if (!values.json) for (const line of tableOf(rows, delayMs)) print(line)
+  for (const line of ['', ...summaryOf(rows)]) about(line)
+  if (rows.some((row) => shortOf(row, delayMs).length > 0)) process.exitCode = 1
+}
+
+async function runLinks(common: Common): Promise<void> {
+  const options = { ...common, nodes: LINK_NODES, lab: linksLab(), services: FRESH_SERVICES }
+  await using world = await World.start(options)
+  about(`\nlinks by ${world.lab.links}; delays are one way\n`)
+  const rows = await links(world, { seconds: Number(values.seconds), only, say: note, told, signal: abort.signal })
+  if (!values.json) for (const line of linkTableOf(rows)) print(line)
+}
+
+async function runFailover(common: Common): Promise<void> {
+  await using world = await World.start({ ...common, nodes: FAILOVER_NODES, lab: failoverLab(delayMs) })
+  about(`\nnetworks that change under 20 checked flows, by ${world.lab.links} links\n`)
+  const rows = await failover(world, { flows: 20, only, say: note, told, signal: abort.signal })
+  for (const row of values.json ? [] : rows) {
+    const { what, path, outageMs, beyondMs, bytesLost, flowsLost } = row
+    const pause = `outage ${outageMs} ms, ${beyondMs} ms beyond`
+    print(
+      `${`${what}, ${path}`.padEnd(44)}${pause.padEnd(36)}${bytesLost} bytes and ${flowsLost} flows lost  ${failoverShort(row).join(', ')}`.trimEnd(),
+    )
+  }
+  if (rows.some((row) => failoverShort(row).length > 0)) process.exitCode = 1
+}
