@@ -57,7 +57,7 @@ const STAGGER_MS = 200
 /** A node listens at two or three. */
 const MOST_TRIED = 4
 /** A relay may be gone for a second or for an hour, and with it all its nodes: soon at first, and never much too late. */
-const BACK = { firstMs: 500, limitMs: 8_000 }
+const BACK = { firstMs: 500, limitMs: 4_000 }
 /** Connections being fetched at once; more are refused. Larger lets diallers keep us busy, smaller fails in bursts. */
 const MAX_TAKING = 64
 /** After another process with our identity has taken our place: slower, or the two chase each other. */

@@ -1,6 +1,4 @@
 import type { Duplex } from 'node:stream'
-import { Inlet } from '../socket/inlet.ts'
-import { Outlet } from '../socket/outlet.ts'
 import type { Pace } from './pace.ts'
 
 /** One leg, and the pace of the node at its end. */
@@ -16,46 +14,46 @@ export interface JoinEvents {
 }
 
 /**
- * Joins two legs. The hot path: bytes are read into one buffer and written from slabs that are used again; nothing is read
- * while the other leg is backed up, or while its node has sent more than it may.
+ * Joins two legs. The hot path: nothing is read while the other leg is backed up, or while its node has sent more than it may.
  *
  *     read ─▶ counted ─▶ written ─┬─ room, and within the pace ─▶ read on
  *                                 ├─ backed up ─▶ its 'drain' ─┐
  *                                 └─ too fast ──▶ a while ─────┴▶ look again
+ *
+ * Chunks go on as they are: gathering them in slabs (proxy/socket), which pays between plain sockets, costs twice as much
+ * here, where TLS copies whatever is written.
  */
 export function join(a: Leg, b: Leg, { passed, over }: JoinEvents): void {
-  const ways = [carry(a, b.stream, passed), carry(b, a.stream, passed)]
   let isOver = false
   const end = () => {
     if (isOver) return
     isOver = true
-    for (const way of ways) way.stop()
+    for (const stop of stops) stop()
     a.stream.destroy()
     b.stream.destroy()
     over()
   }
   a.stream.once('close', end)
   b.stream.once('close', end)
-  for (const way of ways) way.start()
+  const stops = [carry(a, b.stream, passed), carry(b, a.stream, passed)]
 }
 
-function carry({ stream: from, pace }: Leg, to: Duplex, passed: (bytes: number) => void) {
-  const outlet = new Outlet(to)
-  const inlet = new Inlet(from, (chunk) => {
-    passed(chunk.length)
-    const hasRoom = outlet.write(chunk)
-    const mayGoOn = pace.spend(chunk.length)
-    if (hasRoom && !mayGoOn) pace.whenFree(goOn)
-    return hasRoom && mayGoOn
-  })
+/** Returns what ends it before its time. */
+function carry({ stream: from, pace }: Leg, to: Duplex, passed: (bytes: number) => void): () => void {
   const goOn = () => {
-    if (pace.isFree) inlet.start()
-    else pace.whenFree(goOn)
+    if (!pace.isFree) pace.whenFree(goOn)
+    else if (!to.writableNeedDrain) from.resume()
   }
-  to.on('drain', goOn)
-  from.once('end', () => {
-    outlet.flush()
-    to.end()
+  from.on('data', (chunk: Buffer) => {
+    passed(chunk.length)
+    const hasRoom = to.write(chunk)
+    const mayGoOn = pace.spend(chunk.length)
+    if (hasRoom && mayGoOn) return
+    from.pause()
+    if (hasRoom) pace.whenFree(goOn)
   })
-  return { start: goOn, stop: () => pace.forget(goOn) }
+  to.on('drain', goOn)
+  from.once('end', () => to.end())
+  from.resume()
+  return () => pace.forget(goOn)
 }

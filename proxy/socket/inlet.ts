@@ -1,5 +1,4 @@
 import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { read } from './after-read.ts'
 
 /*
@@ -30,7 +29,7 @@ const [BUFFER, CALLBACK] = fieldsOf(new Socket())
 
 /** What a socket receives, chunk by chunk, started and stopped exactly: nothing is read ahead. */
 export class Inlet {
-  readonly #socket: Duplex
+  readonly #socket: Socket
   readonly #take: (chunk: Buffer) => boolean
   /** Reads go into the shared buffer. */
   readonly isDirect: boolean
@@ -40,7 +39,7 @@ export class Inlet {
    * A chunk is good only during `take`; false, and nothing more comes until `start`. The end, errors and the close are the
    * socket's own events.
    */
-  constructor(socket: Duplex, take: (chunk: Buffer) => boolean) {
+  constructor(socket: Socket, take: (chunk: Buffer) => boolean) {
     this.#socket = socket
     this.#take = take
     this.isDirect = adopt(socket, (bytes, buffer) => this.#got(buffer.subarray(0, bytes)))
@@ -73,7 +72,7 @@ export class Inlet {
 }
 
 /** Has the socket's handle read into the shared buffer from now on; false where that cannot be done. */
-function adopt(socket: Duplex, read: (bytes: number, buffer: Buffer) => boolean): boolean {
+function adopt(socket: Socket, read: (bytes: number, buffer: Buffer) => boolean): boolean {
   const inside = socket as unknown as Inside
   const handle = inside._handle
   if (BUFFER === undefined || CALLBACK === undefined) return false

@@ -1,4 +1,4 @@
-import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
 
 /*
  * Writes to a socket from memory that belongs to somebody else: whatever is not with the kernel when `write` returns was
@@ -19,15 +19,15 @@ const SLAB_BYTES = 64 * 1024
 /** Slabs kept for the next write, and as many that backed-up sockets still write from. More are left to the collector. */
 const KEPT_SLABS = 32
 const free: Buffer[] = []
-const lent: { slab: Buffer; socket: Duplex }[] = []
+const lent: { slab: Buffer; socket: Socket }[] = []
 let due: Outlet[] = []
 
 export class Outlet {
-  readonly #socket: Duplex
+  readonly #socket: Socket
   #slab: Buffer | undefined
   #fill = 0
 
-  constructor(socket: Duplex) {
+  constructor(socket: Socket) {
     this.#socket = socket
   }
 

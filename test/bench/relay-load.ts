@@ -1,5 +1,8 @@
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { parseArgs } from 'node:util'
-import { RelayListener } from '../../proxy/paths/relayed.ts'
+import { relayedDialer, RelayListener } from '../../proxy/paths/relayed.ts'
 import { relayCredentials } from '../../src/agent/relays.ts'
 import type { HeldIdentity } from '../../src/identity/held.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
@@ -8,13 +11,12 @@ import { Program } from '../lab/program.ts'
 import { freePort } from '../machine.ts'
 import { Plane } from '../relay/plane.ts'
 import { cpuSeconds, rssMib } from './proc.ts'
-import { join } from 'node:path'
 
 /*
  * Many nodes at one relay: `hedgerow relay` in a process of its own, and nodes that do nothing but listen there, all in this
  * process (their half of each handshake costs this process as much as the relay's half costs the relay).
  *
- *     npm run bench:relay -- --nodes 1000 --idle 10
+ *     npm run bench:relay -- --nodes 1000 --idle 10 --carry 2000
  */
 
 const HEDGEROW = join(import.meta.dirname, '../../src/hedgerow.js')
@@ -31,6 +33,8 @@ export interface LoadFigures {
   relayMib: number
   /** With nobody doing anything. */
   idleCpuPercent: number
+  /** The relay's processor time to carry a gigabyte (10⁹ bytes), both legs TLS; absent when nothing was carried. */
+  cpuSecondsPerGb?: number
   restarts: Comeback[]
 }
 
@@ -50,13 +54,15 @@ export interface Comeback {
 export interface LoadOptions {
   nodes: number
   idleSeconds: number
+  /** Carried from one node to another, 10⁶ bytes. */
+  carryMb?: number
   restarts: readonly Comeback['how'][]
   say?: (line: string) => void
 }
 
 export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
   return Lifetime.open(async (life) => {
-    const { nodes, idleSeconds, restarts, say = () => undefined } = options
+    const { nodes, idleSeconds, carryMb = 0, restarts, say = () => undefined } = options
     const plane = life.use(await Plane.start())
     const address = `127.0.0.1:${await freePort()}`
     const ops = `127.0.0.1:${await freePort()}`
@@ -83,9 +89,14 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
     const cpuBefore = cpuSeconds(relay.pid)
     const since = performance.now()
     const url = `wss://${address}/relay`
+    const arrived = Promise.withResolvers<Duplex>()
+    const credentialsOf = (identity: HeldIdentity | undefined) => () => {
+      if (identity === undefined) throw new Error('there are two nodes at least')
+      return relayCredentials({ identity, egress: undefined })
+    }
     const listeners = identities.map((identity) =>
       RelayListener.start(
-        { url, credentials: () => relayCredentials({ identity, egress: undefined }), onConnection: () => undefined },
+        { url, credentials: credentialsOf(identity), onConnection: ({ stream }) => arrived.resolve(stream) },
         silentLog,
       ),
     )
@@ -105,6 +116,19 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
     await sleep(idleSeconds * 1_000)
     const idleCpuPercent = ((cpuSeconds(relay.pid) - idleFrom) / idleSeconds) * 100
     const relayMib = rssMib(relay.pid)
+    let cpuSecondsPerGb: number | undefined
+    if (carryMb > 0) {
+      const dialling = relayedDialer({ credentials: credentialsOf(identities[0]) }).dial(
+        { id: 'edge/n1', addresses: [], relays: [url] },
+        life.signal,
+      )
+      const [{ stream: near }, far] = await Promise.all([dialling, arrived.promise])
+      const carryFrom = cpuSeconds(relay.pid)
+      await carry(near, far, carryMb * 1_000_000)
+      cpuSecondsPerGb = (cpuSeconds(relay.pid) - carryFrom) / (carryMb / 1_000)
+      near.destroy()
+      say(`${carryMb} MB carried`)
+    }
     const comebacks: Comeback[] = []
     for (const how of restarts) {
       const from = performance.now()
@@ -139,7 +163,7 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
     const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
     const figures = { nodes, comeMs, comeCpuSeconds, kibPerNode, relayMib, idleCpuPercent, restarts: comebacks }
     await life.close()
-    return figures
+    return { ...figures, ...(cpuSecondsPerGb === undefined ? {} : { cpuSecondsPerGb }) }
   })
 }
 
@@ -152,6 +176,22 @@ async function waitFor(fact: () => boolean | Promise<boolean>, why: () => string
     if (performance.now() > until) throw new Error(`not within a minute: ${why()}`)
     await sleep(LOOK_MS)
   }
+}
+
+async function carry(from: Duplex, to: Duplex, total: number): Promise<void> {
+  const chunk = Buffer.alloc(64 * 1_024, 1)
+  let [sent, got] = [0, 0]
+  const all = new Promise<void>((resolve) => {
+    to.on('data', (part: Buffer) => {
+      got += part.length
+      if (got >= total) resolve()
+    })
+  })
+  while (sent < total) {
+    sent += chunk.length
+    if (!from.write(chunk)) await once(from, 'drain')
+  }
+  await all
 }
 
 async function isReady(address: string): Promise<boolean> {
@@ -167,11 +207,17 @@ function sleep(ms: number): Promise<void> {
 
 if (import.meta.main) {
   const { values } = parseArgs({
-    options: { nodes: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
+    options: {
+      nodes: { type: 'string' },
+      idle: { type: 'string' },
+      carry: { type: 'string' },
+      json: { type: 'boolean' },
+    },
   })
   const figures = await relayLoad({
     nodes: Number(values.nodes ?? 1_000),
     idleSeconds: Number(values.idle ?? 10),
+    carryMb: Number(values.carry ?? 2_000),
     restarts: ['SIGTERM', 'SIGKILL'],
     say: (line) => console.error(line),
   })
