@@ -53,6 +53,32 @@ export class Calls {
   }
 }
 
+/** A connection that has come, and whom TLS has proved. */
+export interface Arrival {
+  peer: NodeId
+  stream: Duplex
+  /** It begins with a nonce. */
+  isCalled: boolean
+}
+
+/**
+ * Gives a connection that we have called for to who waits for it; all others are returned.
+ * @throws MeshError PEER_REFUSED when it pretends to be called for; it is closed then
+ */
+export async function sort(
+  calls: Calls,
+  { peer, stream, isCalled }: Arrival,
+): Promise<Omit<Arrival, 'isCalled'> | undefined> {
+  if (!isCalled) return { peer, stream }
+  try {
+    if (calls.claim(peer, await readNonce(stream), stream)) return undefined
+    throw new MeshError('PEER_REFUSED', { node: peer, reason: 'nobody has called for this connection' })
+  } catch (error) {
+    stream.destroy()
+    throw error
+  }
+}
+
 /** The first bytes on a connection that was called for; what follows stays in the stream. */
 export function readNonce(stream: Duplex): Promise<string> {
   return new Promise((resolve, reject) => {

@@ -29,7 +29,7 @@ export class PunchPort implements Disposable {
     const { host, port } = this
     const handle = this.#first ?? new BoundSocket({ host, port, reusePort: true, ipv6Only: false })
     this.#first = undefined
-    const socket = new Socket({ handle, allowHalfOpen: true } as ConstructorParameters<typeof Socket>[0])
+    const socket = new Socket({ handle, allowHalfOpen: true })
     this.#own(socket)
     socket.setNoDelay(true)
     socket.connect(to)
@@ -73,6 +73,7 @@ export class PunchPort implements Disposable {
         resolve(answer)
       })
       socket.once('error', fail)
+      socket.once('end', fail)
       socket.once('close', fail)
     })
   }

@@ -242,8 +242,10 @@ export class Punching {
     })
     if (plan === 'wait') {
       // whoever comes may try; the nonce decides
-      seen.port.listen((socket) => void serve(raw(socket)).catch(() => socket.destroy()))
-      seen.port.dial(to)
+      const take = (socket: Socket) => void serve(raw(socket)).catch(() => socket.destroy())
+      seen.port.listen(take)
+      const opener = seen.port.dial(to)
+      opener.once('connect', () => take(opener)) // both met, as if by plan
       return await within(call.arrived, FIRE_MS, limit)
     }
     const socket = await connected(one, limit)

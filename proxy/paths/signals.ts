@@ -68,7 +68,7 @@ export interface Heard<S extends Signal = Signal> {
   /** The address under which the relay sees the sender; `undefined` over a session. */
   readonly seen: string | undefined
   /** The same way back. */
-  reply(signal: Signal): boolean
+  readonly reply: (signal: Signal) => boolean
 }
 
 export interface SignalsOptions {

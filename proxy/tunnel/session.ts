@@ -257,7 +257,7 @@ export class TunnelSession implements Session {
 
   /** Carriers from an address that is gone are dead, and nobody says so; the others are asked at once. */
   networkChanged(isHere: (address: string) => boolean): void {
-    for (const [carrier, { pump }] of [...this.#pumps]) {
+    for (const [carrier, { pump }] of this.#pumps) {
       const { localAddress } = carrier
       if (localAddress !== undefined && !isHere(localAddress))
         pump.cut(new MeshError('SESSION_CLOSED', { reason: 'its local address is gone' }))

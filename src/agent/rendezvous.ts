@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
 import { parseHostPort } from '../../proxy/paths/addresses.ts'
-import { Calls, readNonce } from '../../proxy/paths/calls.ts'
+import { Calls, sort, type Arrival } from '../../proxy/paths/calls.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isPublic } from '../../proxy/paths/guard.ts'
 import { PunchBook } from '../../proxy/paths/nat-class.ts'
@@ -15,7 +15,6 @@ import { Signals } from '../../proxy/paths/signals.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
 import type { TunnelPeers } from '../../proxy/tunnel/peers.ts'
 import type { Welcome } from '../../proxy/relay/messages.ts'
-import { MeshError } from '../errors.ts'
 import type { NodeId } from '../model/ids.ts'
 import type { NodeReach } from '../model/node.ts'
 import type { Ground } from './ground.ts'
@@ -47,7 +46,7 @@ export interface Rendezvous {
 /** TLS between nodes, in both roles. */
 export interface NodeSecure {
   connect: (raw: RawConnection, node: NodeId, signal: AbortSignal) => Promise<Duplex>
-  accept: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex; isCalled: boolean }>
+  accept: (raw: RawConnection) => Promise<Arrival>
   /** As the client, with a nonce inside. */
   present: (raw: RawConnection, node: NodeId, nonce: string, signal: AbortSignal) => Promise<Duplex>
 }
@@ -93,19 +92,7 @@ export async function openRendezvous(
   const incoming = (raw: RawConnection) => peers().incoming(raw)
   const closing = life.signal
   const { present } = secure
-  const claim: Rendezvous['claim'] = async (raw) => {
-    const { peer, stream, isCalled } = await secure.accept(raw)
-    if (!isCalled) return { peer, stream }
-    try {
-      const nonce = await readNonce(stream)
-      if (calls.claim(peer, nonce, stream)) return undefined
-    } catch (error) {
-      stream.destroy()
-      throw error
-    }
-    stream.destroy()
-    throw new MeshError('PEER_REFUSED', { node: peer, reason: 'nobody has called for this connection' })
-  }
+  const claim: Rendezvous['claim'] = async (raw) => await sort(calls, await secure.accept(raw))
   if (allows('direct')) answerCalls({ signals, guard, present, incoming, closing, log })
   const punching = new Punching({
     self,

@@ -1,0 +1,657 @@
+import { randomBytes } from 'node:crypto'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { duplexPair, type Duplex } from 'node:stream'
+import fc from 'fast-check'
+import t from 'tap'
+import { Calls, presentNonce, readNonce, sort } from '../../proxy/paths/calls.ts'
+import type { RawConnection } from '../../proxy/paths/contract.ts'
+import { DialGuard, isFair, isPublic } from '../../proxy/paths/guard.ts'
+import {
+  isTlsServer,
+  mappingOf,
+  PunchBook,
+  punchPlan,
+  type NatClass,
+  type PunchPlan,
+} from '../../proxy/paths/nat-class.ts'
+import { Observation } from '../../proxy/paths/observe.ts'
+import { PunchPort } from '../../proxy/paths/punch-port.ts'
+import { Punching } from '../../proxy/paths/punched.ts'
+import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
+import { MAX_SIGNAL_BYTES, readSignal, Signals, type Signal } from '../../proxy/paths/signals.ts'
+import { decodeAnswer, decodeQuestion, encodeAnswer, encodeQuestion } from '../../proxy/relay/observation.ts'
+import { Observer } from '../../proxy/relay/observer.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
+import { nodeIdOf } from '../../src/identity/principal.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { Tokens } from '../../src/kit/tokens.ts'
+import { TestMesh } from '../identity/mesh.ts'
+import { until } from '../proxy/world.ts'
+
+const forever = new AbortController().signal
+const NONCE = 'ab'.repeat(16)
+const strict: NatClass = { mapping: 'stable', filtering: 'strict' }
+const open: NatClass = { mapping: 'stable', filtering: 'open' }
+const varies: NatClass = { mapping: 'varies', filtering: 'unknown' }
+const bare: NatClass = { mapping: 'none', filtering: 'open' }
+const unknown: NatClass = { mapping: 'unknown', filtering: 'unknown' }
+
+t.test('what a NAT does, from what two observers see', async (t) => {
+  const isOwn = (host: string) => host === '203.0.113.5'
+  const at = (host: string, port: number) => ({ host, port })
+  const rows = [
+    { why: 'nobody said anything', seen: [], is: 'unknown' },
+    { why: 'one says too little', seen: [at('198.51.100.1', 1)], is: 'unknown' },
+    { why: 'our own address', seen: [at('203.0.113.5', 1)], is: 'none' },
+    { why: 'the same for both', seen: [at('198.51.100.1', 1), at('198.51.100.1', 1)], is: 'stable' },
+    { why: 'another port for each', seen: [at('198.51.100.1', 1), at('198.51.100.1', 2)], is: 'varies' },
+    { why: 'another address for each', seen: [at('198.51.100.1', 1), at('198.51.100.2', 1)], is: 'varies' },
+  ]
+  for (const { why, seen, is } of rows) t.equal(mappingOf(seen, isOwn), is, why)
+})
+
+t.test('what both sides do, and that they agree', async (t) => {
+  const rows: [string, NatClass, NatClass, PunchPlan, PunchPlan][] = [
+    ['two home routers', strict, strict, 'meet', 'meet'],
+    ['a firewall and a router', { mapping: 'none', filtering: 'strict' }, strict, 'meet', 'meet'],
+    ['a cone and a symmetric NAT', open, varies, 'wait', 'call'],
+    ['a public node and a symmetric NAT', bare, varies, 'wait', 'call'],
+    ['a home router and a symmetric NAT', strict, varies, 'hopeless', 'hopeless'],
+    ['two symmetric NATs', varies, varies, 'hopeless', 'hopeless'],
+    ['nothing is known of one', strict, unknown, 'hopeless', 'hopeless'],
+  ]
+  for (const [why, mine, theirs, ours, other] of rows) {
+    t.equal(punchPlan(mine, theirs), ours, why)
+    t.equal(punchPlan(theirs, mine), other, `${why}, the other side`)
+    if (ours !== 'hopeless')
+      t.not(isTlsServer(ours, 'c/a', 'c/b'), isTlsServer(other, 'c/b', 'c/a'), `${why}: one of them is the server`)
+  }
+})
+
+t.test('what failed often is left alone, until it is forgotten', async (t) => {
+  const book = new PunchBook()
+  for (let i = 0; i < 6; i++) {
+    t.ok(book.allows(strict, strict, i))
+    book.record(strict, strict, false, i)
+  }
+  t.notOk(book.allows(strict, strict, 6))
+  t.ok(book.allows(strict, open, 6), 'another pair is another matter')
+  t.ok(book.allows(strict, strict, 8 * 24 * 3_600_000), 'a week later')
+  book.record(open, open, true, 0)
+  for (let i = 0; i < 6; i++) book.record(open, open, false, 1)
+  t.notOk(book.allows(open, open, 2), 'also when it worked once')
+})
+
+t.test('signals are read at the door', async (t) => {
+  const good: Signal[] = [
+    { type: 'dial-me', nonce: NONCE, addresses: ['203.0.113.5:7472', '[2001:db8::5]:7472'] },
+    { type: 'punch-connect', nonce: NONCE, attempt: 1, address: '203.0.113.5:4000', nat: strict },
+    { type: 'punch-accept', nonce: NONCE, attempt: 1, address: '203.0.113.5:4000', nat: varies, heldMs: 3.5 },
+    { type: 'punch-sync', nonce: NONCE, attempt: 3 },
+    { type: 'punch-refuse', nonce: NONCE, attempt: 3, nat: unknown },
+  ]
+  for (const signal of good) t.same(readSignal(JSON.stringify(signal)), signal)
+  const bad: [string, unknown][] = [
+    ['a type nobody knows', { type: 'format-disk', nonce: NONCE }],
+    ['a short nonce', { type: 'punch-sync', nonce: 'ab', attempt: 1 }],
+    ['something beside', { type: 'punch-sync', nonce: NONCE, attempt: 1, from: 'c/root' }],
+    ['a name to look up', { type: 'dial-me', nonce: NONCE, addresses: ['victim.example:80'] }],
+    [
+      'too many addresses',
+      { type: 'dial-me', nonce: NONCE, addresses: Array.from({ length: 5 }, () => '203.0.113.5:80') },
+    ],
+    ['none', { type: 'dial-me', nonce: NONCE, addresses: [] }],
+    ['time that runs backwards', { ...good[2], heldMs: -1 }],
+  ]
+  for (const [why, signal] of bad) t.throws(() => readSignal(JSON.stringify(signal)), { code: 'MESSAGE_INVALID' }, why)
+  t.throws(
+    () => readSignal(' '.repeat(MAX_SIGNAL_BYTES) + JSON.stringify(good[3])),
+    { code: 'MESSAGE_INVALID' },
+    'too long',
+  )
+  fc.assert(
+    fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
+      try {
+        readSignal(text)
+        return false
+      } catch (error) {
+        return (error as { code?: string }).code === 'MESSAGE_INVALID'
+      }
+    }),
+    { numRuns: 300 },
+  )
+})
+
+t.test('which way a signal goes, and how many of them', async (t) => {
+  const sent: string[] = []
+  const heard: string[] = []
+  const state = { session: false, relays: ['wss://r/relay'], now: 0 }
+  const signals = new Signals({
+    overSession: (to) => state.session && sent.push(`session ${to}`) > 0,
+    hasSession: () => state.session,
+    overRelay: (to, _, theirs) => state.relays.some((url) => theirs.includes(url)) && sent.push(`relay ${to}`) > 0,
+    listening: () => state.relays,
+    now: () => state.now,
+  })
+  const sync: Signal = { type: 'punch-sync', nonce: NONCE, attempt: 1 }
+  const dialMe: Signal = { type: 'dial-me', nonce: NONCE, addresses: ['203.0.113.5:7472'] }
+  const there = { id: 'c/b', relays: ['wss://r/relay'] }
+  const elsewhere = { id: 'c/b', relays: ['wss://other/relay'] }
+  t.ok(signals.canReach(there))
+  t.notOk(signals.canReach(elsewhere), 'no relay in common')
+  t.notOk(signals.send(elsewhere, sync))
+  t.ok(signals.send(there, sync))
+  state.session = true
+  signals.send(there, sync)
+  signals.send(there, dialMe)
+  t.ok(signals.send(elsewhere, dialMe))
+  t.same(
+    sent,
+    ['relay c/b', 'session c/b', 'relay c/b', 'session c/b'],
+    'what names addresses is vouched for where it can be',
+  )
+
+  signals.on('punch-sync', ({ from, seen }) => heard.push(`${from} ${seen ?? '-'}`))
+  const text = Buffer.from(JSON.stringify(sync))
+  signals.fromSession('c/b', text)
+  signals.fromRelay({ from: 'c/d', seen: '203.0.113.9', body: text.toString(), relay: 'wss://r/relay' })
+  t.same(heard, ['c/b -', 'c/d 203.0.113.9'])
+  signals.fromSession('c/b', Buffer.from(JSON.stringify(dialMe)))
+  signals.fromSession('c/b', randomBytes(100))
+  t.equal(signals.dropped, 2, 'nobody listens for it; nobody understands it')
+  for (let i = 0; i < 100; i++) signals.fromSession('c/e', text)
+  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 20, 'no more than that at once')
+  state.now += 1_000
+  for (let i = 0; i < 100; i++) signals.fromSession('c/e', text)
+  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 25, 'and five a second')
+})
+
+t.test('a bucket of tokens', async (t) => {
+  const tokens = new Tokens(2, 3, 0)
+  t.same(
+    [0, 0, 0, 0].map((now) => tokens.take(now)),
+    [true, true, true, false],
+  )
+  t.same(
+    [499, 500, 501].map((now) => tokens.take(now)),
+    [false, true, false],
+  )
+  t.same(
+    [99_000, 99_000, 99_000, 99_000].map((now) => tokens.take(now)),
+    [true, true, true, false],
+  )
+})
+
+t.test('where nobody can make us dial', async (t) => {
+  const rows: { why: string; address: string; seen?: string; claimed?: string[]; may: boolean }[] = [
+    { why: 'where the relay sees it', address: '203.0.113.5:40000', seen: '203.0.113.5', may: true },
+    { why: 'somebody else', address: '203.0.113.6:40000', seen: '203.0.113.5', may: false },
+    { why: 'no relay vouches: few and far between', address: '203.0.113.6:40000', may: true },
+    { why: 'somebody’s service', address: '203.0.113.6:443', may: false },
+    { why: 'its own, by the table', address: '203.0.113.6:443', claimed: ['203.0.113.6:443'], may: true },
+    { why: 'our own network', address: '192.168.1.1:8080', may: false },
+    { why: 'also when it claims it', address: '192.168.1.1:8080', claimed: ['192.168.1.1:8080'], may: false },
+    { why: 'this machine', address: '127.0.0.1:7480', may: false },
+    { why: 'this machine, otherwise', address: '[::ffff:127.0.0.1]:7480', may: false },
+    { why: 'this machine by IPv6', address: '[::1]:7480', may: false },
+    { why: 'the cloud’s metadata', address: '169.254.169.254:8080', may: false },
+    { why: 'a neighbour', address: '[fe80::1]:8080', may: false },
+    { why: 'everybody', address: '224.0.0.1:8080', may: false },
+    { why: 'a provider’s own', address: '100.64.3.4:8080', may: false },
+    { why: 'a name', address: 'localhost:8080', may: false },
+    { why: 'another family than the relay sees', address: '203.0.113.6:40000', seen: '2001:db8::1', may: true },
+  ]
+  for (const { why, address, seen, claimed = [], may } of rows) {
+    const guard = new DialGuard({
+      reach: (id) => ({ id, addresses: claimed, relays: [] }),
+      exclude: () => false,
+      now: () => 0,
+    })
+    t.equal(guard.allowed({ from: 'c/b', seen }, [address], 1).length, may ? 1 : 0, `${why}: ${address}`)
+  }
+  t.notOk(isPublic('10.0.0.1'))
+  t.ok(isPublic('2001:db8::1'))
+  t.notOk(isFair('203.0.113.5:99999', undefined, []))
+
+  const state = { now: 0 }
+  const guard = new DialGuard({
+    reach: () => undefined,
+    exclude: (host) => host === '203.0.113.77',
+    now: () => state.now,
+  })
+  const ask = (from: string, address: string) => guard.allowed({ from, seen: undefined }, [address], 3).length
+  t.equal(ask('c/b', '203.0.113.77:8080'), 0, 'an address of our own overlay')
+  let dialled = 0
+  for (let i = 0; i < 100; i++) dialled += ask('c/b', `203.0.113.${i % 50}:8080`)
+  t.equal(dialled, 8, 'one node makes us dial so often')
+  dialled = 0
+  for (let i = 0; i < 100; i++) dialled += ask(`c/n${i}`, '198.51.100.1:8080')
+  t.equal(dialled, 16, 'and many nodes one victim so often')
+  dialled = 0
+  for (let i = 0; i < 1_000; i++) dialled += ask(`c/m${i}`, `198.51.${i >> 8}.${i & 255}:8080`)
+  t.ok(dialled <= 100, `${dialled}: and all together so often`)
+})
+
+t.test('a connection belongs to the call whose nonce it presents, once, and by that node', async (t) => {
+  const calls = new Calls()
+  const arrive = async (peer: string, nonce: string) => {
+    const [near, far] = duplexPair()
+    near.on('error', () => undefined)
+    far.on('error', () => undefined)
+    presentNonce(near, nonce)
+    near.write('and what follows')
+    const sorted = await sort(calls, { peer, stream: far, isCalled: true }).catch((error: unknown) => error)
+    return { sorted, far }
+  }
+  using call = calls.expect('c/b')
+  t.match((await arrive('c/b', NONCE)).sorted, { code: 'PEER_REFUSED' }, 'a nonce that nobody gave')
+  const thief = await arrive('c/d', call.nonce)
+  t.match(thief.sorted, { code: 'PEER_REFUSED' }, 'another node with that nonce')
+  t.ok(thief.far.destroyed)
+  const right = await arrive('c/b', call.nonce)
+  t.equal(right.sorted, undefined)
+  const stream = await call.arrived
+  t.equal(stream, right.far)
+  t.equal(String(stream.read()), 'and what follows', 'nothing of what follows is lost')
+  t.match((await arrive('c/b', call.nonce)).sorted, { code: 'PEER_REFUSED' }, 'a second time')
+  const given = calls.expect('c/b')
+  given[Symbol.dispose]()
+  t.match((await arrive('c/b', given.nonce)).sorted, { code: 'PEER_REFUSED' }, 'too late')
+  t.equal(calls.size, 0)
+
+  const [near, far] = duplexPair()
+  const reading = readNonce(far).catch((error: unknown) => error)
+  near.end('short')
+  t.match(await reading, { code: 'PEER_REFUSED' })
+  const many = Array.from({ length: 256 }, () => calls.expect('c/b'))
+  t.throws(() => calls.expect('c/b'), { code: 'NO_PATH' }, 'bounded')
+  for (const one of many) one[Symbol.dispose]()
+  const plain = await sort(calls, { peer: 'c/b', stream: far, isCalled: false })
+  t.equal(plain?.peer, 'c/b', 'others are let through')
+})
+
+t.test('the observer', async (t) => {
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  const { ports, cookie } = observer.admit()
+  const token = '11'.repeat(16)
+  const udp = createSocket('udp4')
+  udp.bind(0, '127.0.0.1')
+  await once(udp, 'listening')
+  const own = udp.address().port
+  const answers: { bytes: Buffer; port: number }[] = []
+  udp.on('message', (bytes, from) => answers.push({ bytes, port: from.port }))
+  const ask = (bytes: Buffer, port: number) =>
+    new Promise<void>((resolve) => udp.send(bytes, port, '127.0.0.1', () => resolve()))
+  const question = (what: number, with_ = cookie) => encodeQuestion({ ask: what, cookie: with_, token })
+
+  await t.test('over UDP', async (t) => {
+    await ask(question(0), ports[0])
+    await ask(question(0), ports[1])
+    await until(() => answers.length === 2)
+    for (const { bytes } of answers) {
+      t.same(decodeAnswer(bytes), { host: '127.0.0.1', port: own, token, heard: undefined })
+      t.ok(bytes.length <= question(0).length, 'an answer is never longer than the question')
+    }
+    await ask(question(1), ports[0])
+    await until(() => answers.length === 3)
+    t.notOk((ports as readonly number[]).includes(answers[2]!.port), 'from a third port, when asked to')
+  })
+
+  await t.test('strangers get nothing', async (t) => {
+    answers.length = 0
+    await ask(question(0, '00'.repeat(16)), ports[0])
+    await ask(question(0).subarray(0, 39), ports[0])
+    await ask(Buffer.concat([question(0), Buffer.alloc(1)]), ports[0])
+    await ask(randomBytes(40), ports[0])
+    const other = observer.admit()
+    observer.forget(other.cookie)
+    await ask(question(0, other.cookie), ports[0])
+    await ask(question(0), ports[0]) // the last one is answered: those before were not
+    await until(() => answers.length > 0)
+    t.equal(answers.length, 1)
+    for (let i = 0; i < 200; i++) await ask(question(0), ports[1])
+    await ask(question(0, observer.admit().cookie), ports[0])
+    await until(() => answers.some(({ port }, i) => i > 0 && port === ports[0]))
+    t.ok(answers.length < 60, `${answers.length} of 200: a node that listens may ask only so often`)
+  })
+
+  await t.test('over TCP', async (t) => {
+    const { cookie } = observer.admit()
+    using port = new PunchPort('127.0.0.1')
+    const place = { host: '127.0.0.1', port: ports[0], cookie }
+    const seen = await port.ask(place, { ask: 0, cookie, token }, forever)
+    t.match(seen, { host: '127.0.0.1', port: port.port, heard: undefined })
+    using listening = new PunchPort('127.0.0.1')
+    listening.listen((socket) => socket.destroy())
+    t.equal((await listening.ask(place, { ask: 1, cookie, token }, forever)).heard, true)
+    using deaf = new PunchPort('127.0.0.1')
+    t.equal((await deaf.ask(place, { ask: 1, cookie, token }, forever)).heard, false)
+    await t.rejects(port.ask({ ...place, port: ports[1] }, { ask: 0, cookie: NONCE, token }, forever))
+    const rude = connect(ports[0], '127.0.0.1')
+    rude.on('error', () => undefined).write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
+    rude.resume()
+    await once(rude, 'close')
+    t.equal(rude.bytesRead, 0, 'nothing for who asks something else')
+  })
+  await new Promise<void>((resolve) => udp.close(() => resolve()))
+
+  for (const host of ['203.0.113.5', '2001:db8::5', '::1', '2001:db8:1:2:3:4:5:6']) {
+    const back = decodeAnswer(encodeAnswer({ host, port: 4_711, token, heard: true }))
+    t.equal(
+      new URL(`http://${back!.host.includes(':') ? `[${back!.host}]` : back!.host}`).hostname.replace(/[[\]]/g, ''),
+      host,
+    )
+    t.match(back, { port: 4_711, heard: true, token })
+  }
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+      decodeAnswer(Buffer.from(bytes))
+      decodeQuestion(Buffer.from(bytes))
+    }),
+    { numRuns: 300 },
+  )
+})
+
+t.test('what a node learns of its network from relays', async (t) => {
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  const udp = createSocket('udp4')
+  udp.bind(0, '127.0.0.1')
+  await once(udp, 'listening')
+  await using observation = await Observation.start({
+    host: '127.0.0.1',
+    isOwn: () => false,
+    udp: { send: (bytes, to) => udp.send(bytes, to.port, to.host) },
+    clock: systemClock,
+    log: silentLog,
+  })
+  udp.on('message', (packet) => observation.hear(packet))
+  t.notOk(observation.hear(Buffer.from('no answer')))
+  t.equal(observation.tcp.mapping, 'unknown')
+  await t.rejects(observation.openPort(forever), { code: 'NO_PATH' }, 'nobody tells')
+  observation.welcome('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '127.0.0.1', observer: observer.admit() })
+  await observation.look()
+  t.same(observation.tcp, { mapping: 'stable', filtering: 'open' })
+  t.same(observation.udp, { mapping: 'stable', filtering: 'open' })
+  t.equal(observation.udpAddress, `127.0.0.1:${udp.address().port}`)
+  using seen = await observation.openPort(forever)
+  t.equal(seen.address, `127.0.0.1:${seen.port.port}`)
+  observation.networkChanged()
+  t.equal(observation.udpAddress, undefined, 'what was known of another network does not count')
+  await new Promise<void>((resolve) => udp.close(() => resolve()))
+})
+
+// ── both ends ──
+
+await using mesh = await TestMesh.create()
+const cluster = await mesh.cluster('edge')
+const identities = [
+  await mesh.node(cluster, 'n1'),
+  await mesh.node(cluster, 'n2'),
+  await mesh.node(cluster, 'n3'),
+] as const
+
+/** One node: signals straight to the others, TLS as agents have it, and a port where it takes connections. */
+class Node implements AsyncDisposable {
+  readonly id: string
+  readonly calls = new Calls()
+  readonly signals: Signals
+  readonly guard: DialGuard
+  readonly incoming: RawConnection[] = []
+  readonly sent: Signal[] = []
+  readonly identity: HeldIdentity
+  nat: NatClass = strict
+  seen = '127.0.0.1'
+  readonly #acceptor: ReturnType<typeof createAcceptor>
+  readonly #closing = new AbortController()
+  #server!: Server
+
+  private constructor(identity: HeldIdentity, nodes: Map<string, Node>) {
+    this.identity = identity
+    this.id = identity.principal.role === 'node' ? nodeIdOf(identity.principal) : ''
+    this.#acceptor = createAcceptor(identity)
+    this.guard = new DialGuard({
+      reach: () => undefined,
+      exclude: () => false,
+      now: () => performance.now(),
+      isPublic: (host) => host === '127.0.0.1',
+    })
+    this.signals = new Signals({
+      overSession: () => false,
+      hasSession: () => false,
+      overRelay: (to, body) => {
+        this.sent.push(readSignal(body))
+        setImmediate(() => nodes.get(to)?.signals.fromRelay({ from: this.id, seen: this.seen, body, relay: 'wss://r' }))
+        return true
+      },
+      listening: () => ['wss://r'],
+      now: () => performance.now(),
+    })
+    nodes.set(this.id, this)
+  }
+
+  static async start(identity: HeldIdentity, nodes: Map<string, Node>): Promise<Node> {
+    const node = new Node(identity, nodes)
+    node.#server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => undefined)
+      void node.claim({ path: 'direct', stream: socket, via: 'listener' }).catch(() => socket.destroy())
+    })
+    node.#server.listen(0, '127.0.0.1')
+    await once(node.#server, 'listening')
+    answerCalls({
+      signals: node.signals,
+      guard: node.guard,
+      present: node.present,
+      incoming: (raw) => node.incoming.push(raw),
+      closing: node.#closing.signal,
+      log: silentLog,
+    })
+    return node
+  }
+
+  get address(): string {
+    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  readonly claim = async (raw: RawConnection) => await sort(this.calls, await this.#acceptor.accept(raw.stream))
+
+  readonly present = async (raw: RawConnection, peer: string, nonce: string, signal: AbortSignal): Promise<Duplex> => {
+    const stream = await connectSecure(raw.stream, this.identity, peer, signal, CALLED_ALPN)
+    presentNonce(stream, nonce)
+    return stream
+  }
+
+  punching(): Punching {
+    return new Punching({
+      self: this.id,
+      signals: this.signals,
+      calls: this.calls,
+      guard: this.guard,
+      book: new PunchBook(),
+      nat: () => this.nat,
+      openPort: () => {
+        const port = new PunchPort('127.0.0.1')
+        return Promise.resolve({
+          port,
+          address: `127.0.0.1:${port.port}`,
+          nat: this.nat,
+          [Symbol.dispose]: () => port[Symbol.dispose](),
+        })
+      },
+      present: this.present,
+      serve: this.claim,
+      incoming: (raw) => this.incoming.push(raw),
+      closing: this.#closing.signal,
+      clock: systemClock,
+      log: silentLog,
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort()
+    this.#acceptor[Symbol.dispose]()
+    for (const { stream } of this.incoming) stream.destroy()
+    await new Promise((resolve) => this.#server.close(resolve))
+  }
+}
+
+const reach = (id: string) => ({ id, addresses: [], relays: ['wss://r'] })
+
+/** Bytes go both ways. */
+async function speaks(near: Duplex, far: Duplex): Promise<string> {
+  near.on('error', () => undefined)
+  far.on('error', () => undefined)
+  const heard = once(far, 'data')
+  const answered = once(near, 'data')
+  near.write('there')
+  far.write('back')
+  return `${String((await heard)[0])} and ${String((await answered)[0])}`
+}
+
+t.test('reverse: a node that cannot be dialled dials', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  const dialer = reverseDialer({ signals: a.signals, calls: a.calls, reachable: () => [a.address] })
+  t.ok(dialer.suits(reach(b.id)))
+  t.notOk(dialer.suits({ ...reach(b.id), relays: [] }), 'nobody carries the signal')
+  t.notOk(reverseDialer({ signals: a.signals, calls: a.calls, reachable: () => [] }).suits(reach(b.id)))
+  const raw = await dialer.dial(reach(b.id), forever)
+  t.match(raw, { path: 'reverse', proven: b.id })
+  await until(() => b.incoming.length === 1)
+  t.match(b.incoming[0], { path: 'direct', proven: a.id })
+  t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back')
+  t.equal(a.calls.size, 0)
+  raw.stream.destroy()
+})
+
+t.test('reverse: forged and spoofed signals', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  await using c = await Node.start(identities[2], nodes)
+  const knocks: Socket[] = []
+  const victim = createServer((socket) => knocks.push(socket.on('error', () => undefined)))
+  victim.listen(0, '127.0.0.1')
+  await once(victim, 'listening')
+  const victimAddress = `127.0.0.1:${(victim.address() as AddressInfo).port}`
+
+  const ask = (from: Node, addresses: string[], nonce = NONCE) =>
+    from.signals.send(reach(b.id), { type: 'dial-me', nonce, addresses })
+
+  // the relay sees the sender elsewhere: it claims another's address
+  c.seen = '203.0.113.9'
+  ask(c, [victimAddress])
+  await until(() => b.guard.refused === 1)
+  t.equal(knocks.length, 0, 'nobody knocked')
+
+  // a victim at the sender's own address: a few knocks, and nothing is said there but a TLS greeting
+  c.seen = '127.0.0.1'
+  for (let i = 0; i < 60; i++) {
+    ask(c, [victimAddress])
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await until(() => knocks.length > 0)
+  t.ok(knocks.length <= 8, `${knocks.length} of 60`)
+  for (const socket of knocks) socket.destroy()
+
+  // c asks b to dial a: b finds out by the certificate, a by the nonce
+  ask(c, [a.address])
+  using call = a.calls.expect(b.id)
+  let isArrived = false
+  void call.arrived.then(() => (isArrived = true))
+  const raw = connect({ port: Number(a.address.split(':')[1]), host: '127.0.0.1', allowHalfOpen: true })
+  await once(raw, 'connect')
+  const stream = await c.present({ path: 'direct', stream: raw, via: '' }, a.id, call.nonce, forever)
+  stream.on('error', () => undefined).resume()
+  await once(stream, 'end')
+  stream.destroy()
+  t.notOk(isArrived, 'the right nonce from the wrong node is nothing')
+  t.equal(b.incoming.length, 0)
+  await new Promise((resolve) => victim.close(resolve))
+})
+
+t.test('punched: both dial at the same moment', async (t) => {
+  const pairs: [string, NatClass, NatClass][] = [
+    ['two home routers', strict, strict],
+    ['a symmetric NAT calls a cone', varies, open],
+    ['a cone waits for a symmetric NAT', open, varies],
+  ]
+  for (const [why, mine, theirs] of pairs) {
+    for (const [one, other] of [
+      [identities[0], identities[1]],
+      [identities[1], identities[0]],
+    ] as const) {
+      const nodes = new Map<string, Node>()
+      await using a = await Node.start(one, nodes)
+      await using b = await Node.start(other, nodes)
+      a.nat = mine
+      b.nat = theirs
+      const { dialer } = a.punching()
+      b.punching()
+      t.ok(dialer.suits(reach(b.id)))
+      const raw = await dialer.dial(reach(b.id), forever)
+      t.match(raw, { path: 'punched', proven: b.id }, `${why}, ${a.id} begins`)
+      await until(() => b.incoming.length === 1)
+      t.match(b.incoming[0], { path: 'punched', proven: a.id })
+      t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back')
+      raw.stream.destroy()
+    }
+  }
+})
+
+t.test('punched: hopeless pairs are found out with one signal, and remembered', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  b.nat = varies
+  const { dialer } = a.punching()
+  b.punching()
+  await t.rejects(dialer.dial(reach(b.id), forever), { code: 'NO_PATH', details: { reason: /do not let/ } })
+  t.same(
+    a.sent.map(({ type }) => type),
+    ['punch-connect'],
+    'asked once',
+  )
+  t.notOk(dialer.suits(reach(b.id)), 'and not again')
+  a.nat = unknown
+  t.notOk(dialer.suits(reach('edge/n9')), 'nothing is tried while we know nothing of ourselves')
+})
+
+t.test('punched: forged signals lead nowhere', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  await using c = await Node.start(identities[2], nodes)
+  b.punching()
+  const knocks: Socket[] = []
+  const victim = createServer((socket) => knocks.push(socket.on('error', () => undefined)))
+  victim.listen(0, '127.0.0.1')
+  await once(victim, 'listening')
+  const address = `127.0.0.1:${(victim.address() as AddressInfo).port}`
+  const connectTo = (nonce: string): Signal => ({ type: 'punch-connect', nonce, attempt: 1, address, nat: strict })
+
+  c.seen = '203.0.113.9'
+  c.signals.send(reach(b.id), connectTo(NONCE))
+  await until(() => b.sent.length === 1)
+  t.match(b.sent[0], { type: 'punch-refuse' }, 'an address that is not the sender’s')
+
+  // answers and syncs that nobody waits for, or from somebody else
+  c.signals.send(reach(b.id), { type: 'punch-sync', nonce: NONCE, attempt: 1 })
+  c.signals.send(reach(b.id), { type: 'punch-accept', nonce: NONCE, attempt: 1, address, nat: open, heldMs: 0 })
+  c.seen = '127.0.0.1'
+  a.signals.send(reach(b.id), connectTo('cd'.repeat(16)))
+  await until(() => b.sent.length === 2)
+  t.match(b.sent[1], { type: 'punch-accept' })
+  c.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  t.equal(knocks.length, 0, 'another node’s sync fires nothing')
+  a.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
+  await until(() => knocks.length === 1)
+  for (const socket of knocks) socket.destroy()
+  t.equal(b.incoming.length, 0, 'whoever answers there is not who it should be')
+  await new Promise((resolve) => victim.close(resolve))
+})
