@@ -129,7 +129,6 @@ export interface NetcheckReport {
     filtering: 'open' | 'strict' | 'unknown'
     isUdpOn: boolean
     udpWorks?: boolean
-    hairpin?: boolean
     /** Absent: not asked for. */
     portMapping?:
       | { state: 'asking' }

@@ -29,7 +29,6 @@ export interface SeenFromOutside extends NatClass {
   tcp?: string
   udp?: string
   udpWorks?: boolean
-  hairpin?: boolean
   isEnclosed: boolean
 }
 
@@ -39,7 +38,7 @@ const RELAY_MS = 3_000
 /** Everything the agent knows of its network, and what it means. */
 export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
   const { self, config, tunnelPort, candidates, portMapping, sessions, environment } = parts
-  const [local, relays, { udpWorks, hairpin, isEnclosed, ...seen }] = await Promise.all([
+  const [local, relays, { udpWorks, isEnclosed, ...seen }] = await Promise.all([
     localFacts({ counts: isOutward, environment }),
     parts.relays.measureAll(RELAY_MS),
     parts.seen(),
@@ -63,7 +62,6 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     ...seen,
     isUdpOn: config.udp,
     ...(works === undefined ? {} : { udpWorks: works }),
-    ...(hairpin === undefined ? {} : { hairpin }),
     ...(mapped === undefined ? {} : { portMapping: mapped }),
     ...(network === undefined ? {} : { network }),
     ways: network === undefined ? [] : waysFrom(network, rule),

@@ -72,7 +72,6 @@ function agentFindings(facts: Facts): Finding[] {
     relayFinding(agent),
     publicFinding(agent),
     udpFinding(agent),
-    ...(agent.hairpin === undefined ? [] : [hairpinFinding(agent.hairpin)]),
     mappingFinding(agent),
     { check: 'paths', ok: true, finding: agent.paths === 'any' ? 'any' : `the operator allows ${agent.paths}` },
   ]
@@ -129,13 +128,6 @@ function udpFinding({ udpWorks, isUdpOn }: AgentFacts): Finding {
     finding: udpWorks ? 'gets out, and answers come back' : 'does not get out; datagrams go in frames on carriers',
     ...(udpWorks ? {} : { remedy: 'Let UDP out: over a lossy path datagrams in frames come late.' }),
   }
-}
-
-function hairpinFinding(hairpin: boolean): Finding {
-  const finding = hairpin
-    ? 'the router leads its own outer address back in'
-    : 'the router does not lead its own outer address back in; nodes behind it meet by their inner ones'
-  return { check: 'hairpin', ok: true, finding }
 }
 
 function mappingFinding({ portMapping, network }: AgentFacts): Finding {

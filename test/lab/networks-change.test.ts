@@ -101,12 +101,15 @@ for (const speaks of ['pcp', 'nat-pmp'] as const) {
     const external = `${router.address}:27472`
     await until(async () => {
       const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
-      return agent?.portMapping?.state === 'mapped' && agent.candidates.includes(external)
+      return agent?.portMapping?.state === 'mapped' && agent.mapping !== 'unknown'
     }, 'the port is mapped')
     const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
     t.match(agent, {
       portMapping: { state: 'mapped', dialect: speaks, tcp: external, udp: external },
       network: 'public',
+      mapping: 'stable',
+      filtering: 'strict',
+      udpWorks: true,
     })
 
     const name = 'mapped.bench.inner.bench.any.rr.local'
@@ -144,7 +147,16 @@ t.test('what the operator forbids is not used, and netcheck and trace say so', {
   const { steps } = await ask<TraceReport>(mesh, 'relayed', '/trace', { target: `${nameOf('open')}:80` })
   t.match(steps.find(({ step }) => step === 'paths')?.what, /relay-only/)
   const { agent, findings } = await ask<NetcheckReport>(mesh, 'relayed', '/netcheck')
-  t.match(agent, { paths: 'relay-only', candidates: [] })
+  t.match(agent, { paths: 'relay-only', candidates: [], network: 'public', mapping: 'none' })
+  const { agent: inner } = await ask<NetcheckReport>(mesh, 'straight', '/netcheck')
+  t.match(inner, { paths: 'direct-only', network: 'restricted', mapping: 'stable' })
+  t.same(inner?.ways, [
+    { peer: 'public', way: 'direct' },
+    { peer: 'open', way: 'punched' },
+    { peer: 'restricted', way: 'punched' },
+    { peer: 'symmetric', way: 'none' },
+    { peer: 'enclosed', way: 'none' },
+  ])
   t.ok(
     agent?.relays.every(({ rttMs }) => rttMs !== undefined),
     'relays are measured',

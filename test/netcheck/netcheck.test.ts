@@ -160,7 +160,6 @@ t.test('findings, in words, each with what can be done', async (t) => {
       remedy: /--advertise/,
     },
     { why: 'rule', got: of('paths', { paths: 'relay-only' }), finding: /relay-only/ },
-    { why: 'hairpin', got: of('hairpin', { hairpin: false }), finding: /does not lead/ },
     { why: 'MTU', got: of('MTU'), finding: /1500 \(eth0, ipv4\)/ },
     { why: 'idle', got: of('tcp_slow_start_after_idle'), finding: /slowly/, remedy: /Optional: sysctl/ },
     { why: 'unsent', got: of('tcp_notsent_lowat'), finding: /unlimited/, remedy: /131072/ },
