@@ -13,6 +13,8 @@ export class Wire {
   readonly path: PathKind
   readonly #inner: Duplex[] = []
   isSilent = false
+  /** Passes what is on its way, now or later, in order. */
+  lag: (pass: () => void) => void = (pass) => pass()
 
   constructor(path: PathKind, from: string, proofs: WeakMap<Duplex, string>, to: (end: Duplex) => void) {
     this.path = path
@@ -34,7 +36,7 @@ export class Wire {
 
   #pass(from: Duplex, to: Duplex): void {
     from.on('data', (chunk: Buffer) => {
-      if (!this.isSilent) to.write(chunk)
+      if (!this.isSilent) this.lag(() => void (to.writable && to.write(chunk)))
     })
     from.on('error', () => undefined)
     for (const event of ['end', 'close']) {
@@ -52,6 +54,8 @@ export class Mesh implements AsyncDisposable {
   readonly clock = new ManualClock()
   readonly wires: Wire[] = []
   readonly dials: string[] = []
+  /** Paths whose new wires are slow. */
+  readonly slow = new Set<PathKind>()
   /** `direct a>b`, `relayed a>b`, …; `refuses` when not set. */
   readonly ways = new Map<string, Way>()
   readonly #proofs = new WeakMap<Duplex, string>()
@@ -119,6 +123,7 @@ export class Mesh implements AsyncDisposable {
     const wire = new Wire(path, from, this.#proofs, (stream) => {
       this.#nodes.get(to)?.peers.incoming({ path, stream, via: `${path} ${from}>${to}` })
     })
+    if (this.slow.has(path)) wire.lag = (pass) => void this.clock.after(60, pass)
     this.wires.push(wire)
     return wire
   }

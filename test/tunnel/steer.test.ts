@@ -1,0 +1,128 @@
+import { test } from 'tap'
+import { FRAME, HEADER_BYTES, writeHeader } from '../../proxy/tunnel/frame.ts'
+import { PathMemory } from '../../proxy/tunnel/steer.ts'
+import { flow, Mesh, reach } from './mesh.ts'
+import { MuxPair } from './pair.ts'
+
+const never = new AbortController().signal
+
+test('when a worse kind of path serves better', async (t) => {
+  const rows: { why: string; inUse: number; other: number; isCalm?: boolean; goes: boolean }[] = [
+    { why: 'three times as fast', inUse: 90, other: 30, goes: true },
+    { why: 'not twice as fast', inUse: 59, other: 30, goes: false },
+    { why: 'both fast: noise', inUse: 4, other: 1, goes: false },
+    { why: 'something big is under way', inUse: 900, other: 30, isCalm: false, goes: false },
+  ]
+  for (const { why, inUse, other, isCalm = true, goes } of rows) {
+    const memory = new PathMemory()
+    memory.measured('relayed', other, 0)
+    memory.measured('punched', inUse, 0)
+    let went: string | undefined
+    for (let now = 0; now <= 12_000; now += 250) went ??= memory.look('punched', { rttMs: inUse, isCalm }, now)
+    t.equal(went, goes ? 'relayed' : undefined, why)
+  }
+  const memory = new PathMemory()
+  memory.measured('relayed', 30, 0)
+  for (let now = 0; now < 9_900; now += 250)
+    t.equal(memory.look('punched', { rttMs: 90, isCalm: true }, now), undefined)
+  t.equal(memory.look('punched', { rttMs: 40, isCalm: true }, 9_900), undefined, 'a gust')
+  t.equal(memory.look('punched', { rttMs: 90, isCalm: true }, 10_100), undefined, 'counted from the beginning again')
+  t.equal(
+    memory.look('relayed', { rttMs: 500, isCalm: true }, 60_000),
+    undefined,
+    'better kinds are climbed to, not fallen to',
+  )
+  t.equal(memory.look('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
+  memory.shun('punched', 0)
+  t.ok(memory.isShunned('punched', 59_000))
+  t.notOk(memory.isShunned('punched', 61_000))
+  memory.shun('punched', 61_000)
+  t.ok(memory.isShunned('punched', 61_000 + 119_000), 'twice as long the second time')
+  memory.forget()
+  t.notOk(memory.isShunned('punched', 62_000))
+})
+
+test('a slow better path is left at both ends, with what is open, and not taken again at once', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('relayed c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const old = await flow(mesh, a, 'c/b')
+  const session = a.peers.existing('c/b')!
+  await mesh.clock.advance(3_000)
+  t.equal(session.path, 'relayed')
+  mesh.up('direct c/a>c/b')
+  for (let i = 0; i < 80 && session.path === 'relayed'; i++) await mesh.clock.advance(250)
+  t.equal(session.path, 'direct')
+  for (const wire of mesh.wires) if (wire.path === 'direct') wire.lag = (pass) => void mesh.clock.after(60, pass)
+  mesh.slow.add('direct')
+  const direct = () => mesh.dials.filter((dial) => dial.startsWith('direct')).length
+  for (let i = 0; i < 400 && session.path === 'direct'; i++) await mesh.clock.advance(100)
+  t.equal(session.path, 'relayed')
+  t.equal(b.peers.existing('c/a')?.path, 'relayed', 'at both ends')
+  old.stream.write(Buffer.from('still here'))
+  await mesh.clock.advance(250)
+  t.equal(b.heard[0]!.text(), 'still here')
+  const before = direct()
+  await mesh.clock.advance(30_000)
+  t.equal(direct(), before, 'for a while')
+  t.equal(session.path, 'relayed')
+  t.same(old.log, ['opened'])
+})
+
+test('a punch is for later: nobody waits for it', async (t) => {
+  await using mesh = new Mesh()
+  const dialled: string[] = []
+  const a = mesh.node('c/a', {
+    dialers: [
+      {
+        path: 'punched',
+        suits: () => true,
+        dial: () => {
+          dialled.push('punched')
+          return Promise.reject(new Error('no'))
+        },
+      },
+    ],
+  })
+  const asked = a.peers.session(reach('c/b'), never).catch((error: unknown) => error)
+  await mesh.clock.advance(1_000)
+  t.match(await asked, { code: 'NO_PATH' })
+  t.same(dialled, [])
+})
+
+test('signals over a session', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/a>c/old')
+  const heard: string[] = []
+  const signalled = (from: string, payload: Buffer) => heard.push(`${from}: ${payload.toString()}`)
+  const a = mesh.node('c/a', { signalled })
+  mesh.node('c/b', { signalled })
+  mesh.node('c/old')
+  t.notOk(a.peers.signal('c/b', Buffer.from('x')), 'there is no session')
+  await flow(mesh, a, 'c/b')
+  await flow(mesh, a, 'c/old')
+  t.ok(a.peers.signal('c/b', Buffer.from('hello')))
+  t.notOk(a.peers.signal('c/old', Buffer.from('hello')), 'an older agent would not know')
+  await mesh.clock.advance(0)
+  t.same(heard, ['c/a: hello'])
+  for (let i = 0; i < 200; i++) a.peers.signal('c/b', Buffer.from('again'))
+  await mesh.clock.advance(0)
+  t.equal(heard.length, 30, 'too many at once are dropped, and the session lives')
+  await mesh.clock.advance(1_000)
+  for (let i = 0; i < 200; i++) a.peers.signal('c/b', Buffer.from('again'))
+  await mesh.clock.advance(0)
+  t.equal(heard.length, 40, 'ten a second')
+})
+
+test('a signal that is too long breaks the carrier', async (t) => {
+  const pair = new MuxPair()
+  const [link] = pair.links
+  const frame = (bytes: number) => {
+    const out = Buffer.alloc(HEADER_BYTES + bytes)
+    writeHeader(out, 0, FRAME.SIGNAL, 0, bytes)
+    return out
+  }
+  link!.far.receive(frame(2_048))
+  t.throws(() => link!.far.receive(frame(2_049)), { code: 'FRAME_INVALID' })
+})
