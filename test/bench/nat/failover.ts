@@ -5,16 +5,21 @@ import { CLUSTER, inside, type World } from './world.ts'
 /**
  * What checked flows go through when the network changes under them.
  *
- *     home (port-restricted)  caller ─┬─ relay ─▶ far (symmetric)       no hole can be punched: relayed
- *                                     └─────────▶ open (public)         direct
+ *     home (port-restricted)  caller ─┬─ relay, or the cluster’s ─▶ far (symmetric)     no hole can be punched: relayed
+ *                                     └─▶ open (public)                                direct
  */
 export const FAILOVER_NODES = ['caller', 'far', 'open'] as const
+
+/** A stand-alone relay, nearer than the cluster's. */
+const RELAY = 'relay'
+const FARTHER_MS = 10
+export const FAILOVER_RELAYS = [RELAY] as const
 
 export function failoverLab(delayMs: number) {
   return {
     sites: { home: { hosts: ['caller'] }, away: { hosts: ['far'], nat: 'symmetric' } },
-    publics: ['open'],
-    conditions: { home: { delayMs }, away: { delayMs }, open: { delayMs } },
+    publics: ['open', RELAY],
+    conditions: { home: { delayMs }, away: { delayMs }, open: { delayMs }, [CLUSTER]: { delayMs: FARTHER_MS } },
   } as const
 }
 
@@ -43,7 +48,8 @@ const CUT_MS = 3_000
 const REBOOT_MS = 1_000
 
 export const BLOWS: readonly Blow[] = [
-  { what: 'relay killed, started again', to: 'far', strike: killRelay },
+  { what: 'relay killed, another stands', to: 'far', strike: loseRelay },
+  { what: 'only relay killed, started again', to: 'far', strike: killRelay },
   { what: 'uplink cut for 3 s', to: 'far', strike: (world) => cut(world, CUT_MS) },
   { what: 'uplink cut for 3 s', to: 'open', strike: (world) => cut(world, CUT_MS) },
   { what: 'router rebooted (symmetric)', to: 'far', strike: (world) => reboot(world, 'away') },
@@ -106,6 +112,13 @@ export function failoverShort({ beyondMs, bytesLost, flowsLost }: FailoverRow): 
   ]
 }
 
+async function loseRelay(world: World): Promise<number> {
+  world.program(RELAY).signal('SIGKILL')
+  await world.program(RELAY).exited
+  return 0
+}
+
+/** The cluster's, which is the only one by then. */
 async function killRelay(world: World): Promise<number> {
   const startedAt = performance.now()
   world.program(CLUSTER).signal('SIGKILL')

@@ -121,12 +121,13 @@ function bestFor(from: Network, to: Network, protocol: Protocol): Path {
 export function rounds<T>(all: readonly T[]): [T, T][][] {
   const seats: (T | undefined)[] = all.length % 2 === 0 ? [...all] : [...all, undefined]
   const [fixed, ...turning] = seats
-  return turning.map(() => {
+  return turning.map((_, number) => {
     turning.push(turning.shift())
     const row = [fixed, ...turning]
     return row.slice(0, row.length / 2).flatMap((one, i): [T, T][] => {
       const other = row[row.length - 1 - i]
-      return one === undefined || other === undefined ? [] : [[one, other]]
+      if (one === undefined || other === undefined) return []
+      return number % 2 === 0 ? [[one, other]] : [[other, one]] // nobody is always the one who calls
     })
   })
 }

@@ -15,7 +15,7 @@ import { hasTool, installTools } from '../../machine.ts'
 import { lacking } from '../../lab/namespace.ts'
 import { build } from '../build.ts'
 import { machine } from '../tools.ts'
-import { failover, FAILOVER_NODES, failoverLab, failoverShort } from './failover.ts'
+import { failover, FAILOVER_NODES, FAILOVER_RELAYS, failoverLab, failoverShort } from './failover.ts'
 import { NETWORKS, sitesOf } from './kinds.ts'
 import { FRESH_SERVICES, LINK_NODES, links, linksLab, linkTableOf } from './links.ts'
 import { matrix, shortOf, summaryOf, tableOf } from './matrix.ts'
@@ -109,7 +109,12 @@ async function runLinks(common: Common): Promise<void> {
 }
 
 async function runFailover(common: Common): Promise<void> {
-  await using world = await World.start({ ...common, nodes: FAILOVER_NODES, lab: failoverLab(delayMs) })
+  await using world = await World.start({
+    ...common,
+    nodes: FAILOVER_NODES,
+    relays: FAILOVER_RELAYS,
+    lab: failoverLab(delayMs),
+  })
   about(`\nnetworks that change under 20 checked flows, by ${world.lab.links} links\n`)
   const rows = await failover(world, { flows: 20, only, say: note, told, signal: abort.signal })
   for (const row of values.json ? [] : rows) {

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import PQueue from 'p-queue'
 import { MARK } from '../../../examples/demo/marked.ts'
 import { Lifetime } from '../../../src/kit/lifetime.ts'
 import { askAgent } from '../../../src/local-api.ts'
@@ -25,6 +26,8 @@ const APP = 'nat'
 /** In every service's name and on every node the same. */
 const PORT = 80
 const READY_MS = 60_000
+/** Nodes that are being started; a start is mostly processor time, with waiting between. */
+const AT_ONCE = 3
 
 export interface WorldOptions {
   /** What starts `hedgerow`. */
@@ -32,6 +35,8 @@ export interface WorldOptions {
   /** Hosts of the lab that are nodes; `root` and `edge` are added to its public hosts. */
   nodes: readonly string[]
   lab: LabSpec
+  /** Public hosts of the lab on which a stand-alone relay runs. */
+  relays?: readonly string[]
   /** Services beside one for each node: their names, and whose station they are. */
   services?: Readonly<Record<string, string>>
   /** Flags of single agents. */
@@ -67,16 +72,23 @@ export class World implements AsyncDisposable {
       say('root and cluster')
       await world.startRole('root', ['root', '--listen', `${net.host('root').address}:7470`])
       await world.startCluster(await world.token('cluster'))
-      for (const node of nodes) {
-        say(`node ${node}`)
-        options.signal.throwIfAborted()
-        await world.startAgent(node, await world.token('node'))
-        world.#stations.set(node, life.use(await Station.start(net.host(node), world.#env, world.#certificate)))
+      for (const relay of options.relays ?? []) {
+        say(`relay ${relay}`)
+        const doors = ['--listen', '[::]:443', '--public-url', `https://${relay}:443`]
+        await world.startRole(relay, ['relay', '--name', relay, ...doors], await world.token('relay'))
       }
+      const starting = new PQueue({ concurrency: AT_ONCE })
+      await starting.addAll(nodes.map((node) => () => world.#startNode(node)))
       const own = Object.fromEntries(nodes.map((node) => [serviceOf(node), node]))
       await world.apply(APP, { ...own, ...services })
       return world
     })
+  }
+
+  async #startNode(node: string): Promise<void> {
+    this.#options.say(`node ${node}`)
+    await this.startAgent(node, await this.token('node'))
+    this.#stations.set(node, this.#life.use(await Station.start(this.lab.host(node), this.#env, this.#certificate)))
   }
 
   station(node: string): Station {
@@ -133,7 +145,7 @@ export class World implements AsyncDisposable {
     return this.lab.host('root').text(all, { timeoutMs: READY_MS, env: this.#env })
   }
 
-  async token(role: 'cluster' | 'node'): Promise<string> {
+  async token(role: 'cluster' | 'node' | 'relay'): Promise<string> {
     const argv = ['token', 'create', '--role', role, '--cluster', CLUSTER, '-o', 'json']
     return (JSON.parse(await this.cli(argv)) as { token: string }).token
   }
