@@ -6,6 +6,7 @@ import t from 'tap'
 import { defaults, type PartialConfig, resolveConfig } from '../../src/config.ts'
 import type { MeshError } from '../../src/errors.ts'
 import { KEYS } from '../../src/orchestrator/sla/keys.ts'
+import type { NetcheckReport } from '../../src/reports.ts'
 import { freeBase } from '../machine.ts'
 import { FIRST_PORT, Machines } from './program.ts'
 
@@ -29,6 +30,8 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
     { args: ['token', 'create', '--role', 'king'], says: /given=king[^]*node, relay or cluster/ },
     { args: ['token', 'create', '--ttl', '0'], says: /given=0[^]*whole seconds/ },
     { args: ['up', '--listen', 'nonsense'], says: /address=nonsense[^]*host:port/i },
+    { args: ['agent', '--paths', 'no-relay'], says: /config\.agent\.paths: must be any, direct-only, relay-only/ },
+    { args: ['agent', '--port-mapping', 'on'], says: /config\.agent\.portMapping: must be one of auto, off/ },
     { args: ['agent', '--label', 'gpu'], says: /given=gpu[^]*key=value/ },
     { args: ['agent', '--token-file', '/nowhere'], says: /file=\/nowhere/ },
   ]
@@ -200,3 +203,17 @@ function keysOf(...known: string[]): string[] {
 function digest(path: string): string {
   return createHash('sha256').update(readFileSync(path)).digest('hex')
 }
+
+t.test('netcheck says what the machine knows by itself where no agent runs', async (t) => {
+  await using machines = await Machines.make()
+  const report = await machines.json<NetcheckReport>('none', 'netcheck')
+  t.ok(Array.isArray(report.local.addresses))
+  t.match(report.local.settings, { 'net/ipv4/tcp_congestion_control': String })
+  t.match(
+    report.findings.find(({ check }) => check === 'agent'),
+    { ok: true, finding: /not running/ },
+  )
+  const { code, stdout } = await machines.run('none', 'netcheck')
+  t.equal(code, report.findings.every(({ ok }) => ok) ? 0 : 1)
+  t.match(stdout, /IPv4: [^]*agent: not running/)
+})
