@@ -24,6 +24,9 @@ t.test('principals are URIs, and only these', async (t) => {
     ['spiffe://m/root', { role: 'root', mesh: 'm' }],
     ['spiffe://m/cluster/edge', { role: 'cluster', mesh: 'm', cluster: 'edge' }],
     ['spiffe://m/cluster/edge/node/n-1', { role: 'node', mesh: 'm', cluster: 'edge', node: 'n-1' }],
+    ['spiffe://m/cluster/edge/relay/r1', { role: 'relay', mesh: 'm', cluster: 'edge', relay: 'r1' }],
+    ['spiffe://m/cluster/edge/relay', undefined],
+    ['spiffe://m/cluster/edge/relays/r1', undefined],
     ['spiffe://m/cluster/root/node/root', { role: 'node', mesh: 'm', cluster: 'root', node: 'root' }],
     ['spiffe://m', undefined],
     ['spiffe://m/', undefined],
@@ -55,6 +58,7 @@ t.test('principals are URIs, and only these', async (t) => {
         { role: 'root', mesh },
         { role: 'cluster', mesh, cluster },
         { role: 'node', mesh, cluster, node },
+        { role: 'relay', mesh, cluster, relay: node },
       ]
       for (const principal of all) t.strictSame(parsePrincipal(printPrincipal(principal)), principal)
       t.ok(isPrincipalName(node))
