@@ -80,7 +80,7 @@ t.test('a configuration file: every fault at once, each with its path', async (t
   const { code, stderr } = await machines.run('none', 'up', '--config', file, '--memory-mb', 'lots', '--name', 'A B')
   t.equal(code, 2)
   const faults = [
-    /config\.rot: no such key; there are log, root, cluster, agent/,
+    /config\.rot: no such key; there are log, root, cluster, relay, agent/,
     /config\.agent\.resolver\.prot: no such key; there are port, /,
     /config\.agent\.maxFlows: must be >= 1/,
     /config\.agent\.mode: must be one of loopback, host/,
