@@ -83,27 +83,35 @@ t.test('an address and a default route change under load', { skip }, async (t) =
   t.ok(agent?.candidates.includes('192.168.1.78:7472'), 'the new address is told to others')
 })
 
-for (const speaks of ['pcp', 'nat-pmp'] as const) {
-  t.test(`a router that speaks ${speaks} lets a stranger in by the port it was asked for`, { skip }, async (t) => {
-    const net = { sites: { home: { hosts: ['inner'] }, away: { hosts: ['outer'], nat: 'symmetric' } } } as const
+t.test('routers let a stranger in by the ports they were asked for', { skip }, async (t) => {
+  const houses = [
+    { node: 'inner', site: 'home', speaks: 'pcp' },
+    { node: 'second', site: 'house', speaks: 'nat-pmp' },
+  ] as const
+  const sites = { home: { hosts: ['inner'] }, house: { hosts: ['second'] } }
+  const flags = { inner: ['--port-mapping', 'auto'], second: ['--port-mapping', 'auto'] }
+  await using mesh = await world({
+    nodes: ['outer'],
+    lab: { sites: { ...sites, away: { hosts: ['outer'], nat: 'symmetric' } } },
+    flags,
+  })
+  const program = join(import.meta.dirname, 'port-mapping-router.ts')
+  for (const { node, site, speaks } of houses) {
     const lines: string[] = []
-    const flags = { inner: ['--port-mapping', 'auto'] }
-    await using mesh = await world({ nodes: ['outer'], lab: net, flags })
-    const { router } = mesh.lab.site('home')
-    const program = join(import.meta.dirname, 'port-mapping-router.ts')
+    const { router } = mesh.lab.site(site)
     await using _service = router.spawn([process.execPath, program, '192.168.1.1', router.address, speaks], {
       onLine: (line) => lines.push(line),
     })
     await until(async () => lines.includes('ready'), 'the router maps ports', 10_000)
-    await mesh.startAgent('inner', await mesh.token('node'))
-    await using _origin = await Station.start(mesh.lab.host('inner'), {})
-    await mesh.apply('mapped', { inner: 'inner' })
+    await mesh.startAgent(node, await mesh.token('node'))
+    await using _origin = await Station.start(mesh.lab.host(node), {})
+    await mesh.apply(`m${node}`, { [node]: node })
     const external = `${router.address}:27472`
     await until(async () => {
-      const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
+      const { agent } = await ask<NetcheckReport>(mesh, node, '/netcheck')
       return agent?.portMapping?.state === 'mapped' && agent.mapping !== 'unknown'
-    }, 'the port is mapped')
-    const { agent } = await ask<NetcheckReport>(mesh, 'inner', '/netcheck')
+    }, `${node} has its port`)
+    const { agent } = await ask<NetcheckReport>(mesh, node, '/netcheck')
     t.match(agent, {
       portMapping: { state: 'mapped', dialect: speaks, tcp: external, udp: external },
       network: 'public',
@@ -111,24 +119,23 @@ for (const speaks of ['pcp', 'nat-pmp'] as const) {
       filtering: 'strict',
       udpWorks: true,
     })
+    t.ok(agent?.candidates.includes(external), 'told to others')
 
-    const name = 'mapped.bench.inner.bench.any.rr.local'
+    const target = `m${node}.bench.${node}.bench.any.rr.local:80`
     let path: string | undefined
     await until(async () => {
-      const { ok, path: now } = await ask<TraceReport>(mesh, 'outer', '/trace', { target: `${name}:80` })
+      const { ok, path: now } = await ask<TraceReport>(mesh, 'outer', '/trace', { target })
       path = now
       return ok && now === 'direct'
     }, 'the other node dials it').catch((error: Error) => {
-      throw new Error(
-        `${error.message}: ${path}\n${lines.join('\n')}\n${mesh.program('outer').lines.slice(-20).join('\n')}`,
-      )
+      throw new Error([error.message, path, ...lines, ...mesh.program('outer').lines.slice(-20)].join('\n'))
     })
-    t.equal(path, 'direct', 'from behind a symmetric NAT, where no hole can be punched')
-    await mesh.program('inner').stop(15_000)
-    t.ok(lines.includes('removed tcp 27472'), 'given back at the end')
+    t.equal(path, 'direct', `${speaks}: from behind a symmetric NAT, where no hole can be punched`)
+    await mesh.program(node).stop(15_000)
+    t.ok(lines.includes('removed tcp 27472'), `${speaks}: given back at the end`)
     t.ok(lines.includes('removed udp 27472'))
-  })
-}
+  }
+})
 
 t.test('what the operator forbids is not used, and netcheck and trace say so', { skip }, async (t) => {
   await using mesh = await world({
