@@ -17,7 +17,7 @@ import { build } from '../build.ts'
 import { machine } from '../tools.ts'
 import { failover, FAILOVER_NODES, FAILOVER_RELAYS, failoverLab, failoverShort } from './failover.ts'
 import { NETWORKS, sitesOf } from './kinds.ts'
-import { FRESH_SERVICES, LINK_NODES, links, linksLab, linkTableOf } from './links.ts'
+import { FRESH_SERVICES, LINK_NODES, type LinkRow, links, linksLab, linkTableOf } from './links.ts'
 import { matrix, shortOf, summaryOf, tableOf } from './matrix.ts'
 import { World, type WorldOptions } from './world.ts'
 
@@ -104,8 +104,16 @@ async function runLinks(common: Common): Promise<void> {
   const options = { ...common, nodes: LINK_NODES, lab: linksLab(), services: FRESH_SERVICES }
   await using world = await World.start(options)
   about(`\nlinks by ${world.lab.links}; delays are one way\n`)
-  const rows = await links(world, { seconds: Number(values.seconds), only, say: note, told, signal: abort.signal })
-  if (!values.json) for (const line of linkTableOf(rows)) print(line)
+  const rows: LinkRow[] = []
+  const keep = (row: LinkRow) => {
+    rows.push(row)
+    told(row)
+  }
+  try {
+    await links(world, { seconds: Number(values.seconds), only, say: note, told: keep, signal: abort.signal })
+  } finally {
+    if (!values.json) for (const line of linkTableOf(rows)) print(line) // what there is, also when the rest failed
+  }
 }
 
 async function runFailover(common: Common): Promise<void> {
