@@ -102,7 +102,8 @@ export class LocalApi {
       linkSync(this.path, `${this.path}.next`)
       renameSync(`${this.path}.next`, name)
     } else {
-      if (await answers(name)) // another that started in the same moment; Elder.find has looked before
+      if (await answers(name))
+        // another that started in the same moment; Elder.find has looked before
         throw new MeshError('LISTEN_FAILED', {
           path: name,
           reason: 'an agent is running in this state directory already',

@@ -349,7 +349,12 @@ export interface Served {
 }
 
 /** A TCP server on loopback; its sockets are half-open. */
-export async function serve(onSocket: (socket: Socket) => void, host = '127.0.0.1', port = 0, backlog = 511): Promise<Served> {
+export async function serve(
+  onSocket: (socket: Socket) => void,
+  host = '127.0.0.1',
+  port = 0,
+  backlog = 511,
+): Promise<Served> {
   const sockets: Socket[] = []
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.push(socket)
