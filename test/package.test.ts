@@ -38,7 +38,12 @@ t.test('the package installs into an empty folder and runs', async (t) => {
       (await readdir(installed)).toSorted(),
       ['LICENSE', 'README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'dist', 'package.json'].toSorted(),
     )
-    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src'])
+    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src', 'test'])
+    t.same(
+      await readdir(join(installed, 'dist', 'test')),
+      ['lab', 'machine.d.ts', 'machine.js'],
+      'of the tests, what `hedgerow lab` is',
+    )
     const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
       /(?<!\.d)\.ts$/.test(name),
     )
