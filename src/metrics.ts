@@ -32,7 +32,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     flowsWaiting: gauge('proxy_flows_waiting', 'Flows that wait until fewer are being opened to their service.'),
     descriptorsScarce: gauge(
       'proxy_descriptors_scarce',
-      '1 while new flows are refused because the process has nearly as many files open as it may.',
+      'New flows are refused (1) because the process has nearly as many files open as it may.',
     ),
     flowConnect: histogram(
       'proxy_flow_connect_seconds',

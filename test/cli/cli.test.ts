@@ -308,7 +308,10 @@ t.test('health and metrics of every role', async (t) => {
 t.test('a second hedgerow in the same place is told so, and disturbs nothing', async (t) => {
   const elsewhere = `127.0.0.1:${await freeBase(base + 40)}`
   const rows = [
-    { args: ['m0', 'up', '--listen', elsewhere], says: /another hedgerow uses this directory/i },
+    {
+      args: ['m0', 'up', '--listen', elsewhere],
+      says: /an agent is running in this state directory already[^]*Stop it/,
+    },
     { args: ['m2', 'up', '--listen', `127.0.0.1:${base}`], says: /cannot listen on the address/ },
     { args: ['m1', 'agent'], says: /an agent is running in this state directory already[^]*Stop it/ },
   ]
