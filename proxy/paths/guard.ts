@@ -1,5 +1,5 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
-import { Tokens } from '../../src/kit/tokens.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { isDialable, parseHostPort, type Exclude } from './addresses.ts'
@@ -60,13 +60,13 @@ export interface Asked {
 /** Says which of the addresses a node asks us to dial we do dial. */
 export class DialGuard {
   readonly #options: GuardOptions
-  readonly #all: Tokens
-  readonly #buckets = new Map<string, Tokens>()
+  readonly #all: Bucket
+  readonly #buckets = new Map<string, Bucket>()
   refused = 0
 
   constructor(options: GuardOptions) {
     this.#options = options
-    this.#all = new Tokens(ALL.perSecond, ALL.most, options.now())
+    this.#all = new Bucket({ perSecond: ALL.perSecond, burst: ALL.most, now: options.now })
   }
 
   /** Those we may dial now, at most `most`; each counts. */
@@ -84,19 +84,18 @@ export class DialGuard {
   }
 
   #has(node: NodeId, host: string): boolean {
-    const now = this.#options.now()
     return (
-      this.#bucket(`node ${node}`, PER_NODE).take(now) &&
-      this.#bucket(`host ${host}`, PER_HOST).take(now) &&
-      this.#all.take(now)
+      this.#bucket(`node ${node}`, PER_NODE).tryTake() &&
+      this.#bucket(`host ${host}`, PER_HOST).tryTake() &&
+      this.#all.tryTake()
     )
   }
 
-  #bucket(key: string, { perSecond, most }: typeof PER_NODE): Tokens {
+  #bucket(key: string, { perSecond, most }: typeof PER_NODE): Bucket {
     let bucket = this.#buckets.get(key)
     if (bucket === undefined) {
       if (this.#buckets.size >= MAX_KEPT) this.#buckets.delete(this.#buckets.keys().next().value as string)
-      bucket = new Tokens(perSecond, most, this.#options.now())
+      bucket = new Bucket({ perSecond, burst: most, now: this.#options.now })
       this.#buckets.set(key, bucket)
     }
     return bucket

@@ -1,7 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError } from '../../src/errors.ts'
-import { Tokens } from '../../src/kit/tokens.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { FILTERINGS, MAPPINGS } from './nat-class.ts'
@@ -92,7 +92,7 @@ type Target = Pick<NodeReach, 'id' | 'relays'>
 export class Signals {
   readonly #options: SignalsOptions
   readonly #listeners = new Map<Signal['type'], (heard: Heard) => void>()
-  readonly #tokens = new Map<NodeId, Tokens>()
+  readonly #tokens = new Map<NodeId, Bucket>()
   /** That made no sense, were too many, or nobody waits for. */
   dropped = 0
 
@@ -131,8 +131,7 @@ export class Signals {
 
   #take(text: string, heard: Omit<Heard, 'signal'>): void {
     try {
-      if (!this.#tokensOf(heard.from).take(this.#options.now()))
-        throw new MeshError('MESSAGE_INVALID', { from: 'node' })
+      if (!this.#tokensOf(heard.from).tryTake()) throw new MeshError('MESSAGE_INVALID', { from: 'node' })
       const signal = readSignal(text)
       const listener = this.#listeners.get(signal.type)
       if (listener === undefined) this.dropped += 1
@@ -142,11 +141,11 @@ export class Signals {
     }
   }
 
-  #tokensOf(node: NodeId): Tokens {
+  #tokensOf(node: NodeId): Bucket {
     let tokens = this.#tokens.get(node)
     if (tokens === undefined) {
       if (this.#tokens.size >= MAX_SENDERS) this.#tokens.delete(this.#tokens.keys().next().value as NodeId)
-      tokens = new Tokens(PER_SECOND, AT_ONCE, this.#options.now())
+      tokens = new Bucket({ perSecond: PER_SECOND, burst: AT_ONCE, now: this.#options.now })
       this.#tokens.set(node, tokens)
     }
     return tokens

@@ -6,7 +6,7 @@ import { MeshError } from '../../src/errors.ts'
 import { closeBetween } from '../../src/kit/close-between.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
-import { Tokens } from '../../src/kit/tokens.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
 import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, unmapped, type Question } from './observation.ts'
 
 export interface ObserverOptions {
@@ -30,7 +30,7 @@ const REACH_MS = 1_500
  * the two is what their NAT makes different for each peer. Answers only nodes that listen at the relay now.
  */
 export class Observer implements AsyncDisposable {
-  readonly #cookies = new Map<string, Tokens>()
+  readonly #cookies = new Map<string, Bucket>()
   readonly #life: Lifetime
   readonly #connections = new Set<Socket>()
   #udp: readonly UdpSocket[] = []
@@ -59,7 +59,7 @@ export class Observer implements AsyncDisposable {
   /** What a node needs to ask; good until `forget`. */
   admit(): { ports: [number, number]; cookie: string } {
     const cookie = randomBytes(16).toString('hex')
-    this.#cookies.set(cookie, new Tokens(PER_SECOND, AT_ONCE, performance.now()))
+    this.#cookies.set(cookie, new Bucket({ perSecond: PER_SECOND, burst: AT_ONCE }))
     return { ports: this.#ports, cookie }
   }
 
@@ -161,7 +161,7 @@ export class Observer implements AsyncDisposable {
   #questionIn(bytes: Buffer): Question | undefined {
     const question = decodeQuestion(bytes)
     if (question === undefined) return undefined
-    return this.#cookies.get(question.cookie)?.take(performance.now()) === true ? question : undefined
+    return this.#cookies.get(question.cookie)?.tryTake() === true ? question : undefined
   }
 }
 

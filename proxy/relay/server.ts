@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import type { Principal } from '../../src/identity/contract.ts'
 import type { Log } from '../../src/kit/log.ts'
 import { acceptUpgrade, asksForBytes } from '../../src/kit/upgrade.ts'
-import { Tokens } from '../../src/kit/tokens.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
 import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
@@ -145,7 +145,7 @@ export class Relay implements AsyncDisposable {
     const seen = (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d)/, '')
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
-      const tokens = new Tokens(SIGNALS_PER_SECOND, SIGNALS_AT_ONCE, performance.now())
+      const tokens = new Bucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
       const listening: Listening = { channel, node, seen, hearsSignals, tokens }
       this.#listeners.set(node, listening)
       this.#metrics.relayListeners.set(this.#listeners.size)
@@ -196,7 +196,7 @@ export class Relay implements AsyncDisposable {
   /** Dropped without a word when there is nobody, or too much of it: signals are delivered at most once. */
   #passOn({ node, seen, tokens }: Listening, { to, body }: Extract<FromListener, { type: 'signal' }>): void {
     const listener = this.#listeners.get(to)
-    if (!tokens.take(performance.now()) || listener?.hearsSignals !== true) return
+    if (!tokens.tryTake() || listener?.hearsSignals !== true) return
     if (listener.channel.backlog > MAX_BACKLOG) return
     listener.channel.send(JSON.stringify({ type: 'signal', from: node, seen, body } satisfies FromRelay))
   }
@@ -308,7 +308,7 @@ interface Listening {
   /** The address it comes from. */
   seen: string
   hearsSignals: boolean
-  tokens: Tokens
+  tokens: Bucket
 }
 
 /** Of one channel whose node does not read; signals beyond it are dropped. */

@@ -7,7 +7,7 @@ import { FEATURE } from './hello.ts'
 import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
 import { MuxStream } from './mux-stream.ts'
-import { Tokens } from '../../src/kit/tokens.ts'
+import { Bucket } from '../../src/kit/bucket.ts'
 import { carrierFor, rebalance, type Move } from './placement.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
 import type { SealedLink } from './sealed/contract.ts'
@@ -61,7 +61,7 @@ export class Mux implements FrameUser {
   readonly #pending = new Set<Incoming>()
   readonly #admission: Admission
   readonly #unheard = new Unheard()
-  readonly #signals: Tokens
+  readonly #signals: Bucket
   /** Numbers of carriers that are gone, for the peer to close them too. */
   #lost: number[] = []
   /** We go away: no new streams either way. */
@@ -77,8 +77,8 @@ export class Mux implements FrameUser {
     this.#options = options
     this.limits = options.limits
     this.#isOurs = (options.ids.next & 1) as 0 | 1
-    this.#admission = new Admission(options.limits, options.now())
-    this.#signals = new Tokens(SIGNALS_PER_SECOND, SIGNALS_AT_ONCE, options.now())
+    this.#admission = new Admission(options.limits, options.now)
+    this.#signals = new Bucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE, now: options.now })
     this.shares = new Shares({
       limits: options.limits,
       now: options.now,
@@ -290,7 +290,7 @@ export class Mux implements FrameUser {
       case FRAME.SEALED:
         return this.#options.sealed?.offered(carrier, payload)
       case FRAME.SIGNAL:
-        if (this.#signals.take(this.#options.now())) this.#options.signalled?.(payload)
+        if (this.#signals.tryTake()) this.#options.signalled?.(payload)
         return
       case FRAME.RESUME:
         return this.#gotResume(carrier, payload)
@@ -347,7 +347,7 @@ export class Mux implements FrameUser {
     // what was on its way when the peer had not read our DRAIN yet is no less welcome than what came before
     if (this.isDraining && this.#options.now() - this.#drainedAt > LATE_OPEN_MS) return 'draining'
     if (this.shares.isCrowded) return 'overloaded'
-    return this.#admission.whyNot({ streams: this.shares.theirs, pending: this.#pending.size }, this.#options.now())
+    return this.#admission.whyNot({ streams: this.shares.theirs, pending: this.#pending.size })
   }
 
   #gotRefused(id: number, refusal: Refusal): void {

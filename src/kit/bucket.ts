@@ -5,7 +5,7 @@ export interface BucketOptions {
   now?: () => number
 }
 
-/** Tokens that come at a rate. Takers may go into debt, and then wait until it is paid: so any amount keeps the rate exactly. */
+/** Tokens that come at a rate (token bucket): whoever finds none is refused (`tryTake`), or goes into debt and waits until it is paid (`take`). */
 export class Bucket {
   readonly #perMs: number
   readonly #burst: number
@@ -19,6 +19,14 @@ export class Bucket {
     this.#now = now
     this.#level = burst
     this.#at = now()
+  }
+
+  /** Takes one; false when there is none. */
+  tryTake(): boolean {
+    this.#fill()
+    if (this.#level < 1) return false
+    this.#level -= 1
+    return true
   }
 
   take(amount: number): void {
@@ -40,7 +48,7 @@ export class Bucket {
 
   #fill(): void {
     const now = this.#now()
-    this.#level = Math.min(this.#burst, this.#level + (now - this.#at) * this.#perMs)
+    this.#level = Math.min(this.#burst, this.#level + Math.max(0, now - this.#at) * this.#perMs)
     this.#at = now
   }
 }
