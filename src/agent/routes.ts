@@ -43,7 +43,7 @@ export interface AgentView {
   /** A balancer of its own, so that looking does not move the round on. */
   peek: Balancer
   uplink: Uplink
-  interceptor: { readonly size: number; problems(): Problem[] }
+  interceptor: { readonly size: number; problems(): Problem[]; touch(target: Target): void }
   work: Work
   resolver: Resolver
   access: ProxyAccess
@@ -190,8 +190,9 @@ function flowReport({ sent, received, port, protocol, ageMs, name, ...line }: Fl
 }
 
 async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> {
-  const { vips, table, peek, self, config } = view
+  const { vips, table, peek, self, config, interceptor } = view
   const target = await targetOf(text, view)
+  interceptor.touch(target) // who is told an address may call it at once
   const { service, choice, vip } = target
   const entry = table.entry(service.id)
   const ipv6 = vipToIPv6(vips, vip)

@@ -9,7 +9,10 @@ import type { Table } from './table.ts'
 import type { InterestSource } from './view.ts'
 
 export interface InterestLimits {
-  /** How long a caller waits. Smaller: a slow link means SERVFAIL; larger: a dead one hangs programs. */
+  /**
+   * How long a caller waits: less than stub resolvers do before they ask again (musl 2.5 s, glibc 5 s). Smaller: a slow link, or a root
+   * behind the cluster, means SERVFAIL; larger: a dead one hangs programs.
+   */
   waitMs: number
   /** How long the question itself may take: a late answer still helps whoever asks again. */
   askMs: number
@@ -22,7 +25,7 @@ export interface InterestLimits {
 }
 
 const LIMITS: InterestLimits = {
-  waitMs: 500,
+  waitMs: 2_000,
   askMs: 5_000,
   idleMs: 24 * 3_600_000,
   maxKeys: 10_000,

@@ -36,7 +36,7 @@ export interface TableView {
 export interface InterestSource {
   /**
    * Resolves when the table knows all there is to know of `key` (perhaps: nothing).
-   * @throws MeshError REQUEST_TIMEOUT or LINK_CLOSED when the control plane cannot be asked within the bound (500 ms).
+   * @throws MeshError REQUEST_TIMEOUT or LINK_CLOSED when the control plane cannot be asked within the bound (2 s).
    */
   want(key: InterestKey): Promise<void>
   /** The service and choice behind a VIP index the table does not know: asks the cluster, same errors. */

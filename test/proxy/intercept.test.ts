@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import t from 'tap'
+import { agentRoutes, type AgentView } from '../../src/agent/routes.ts'
 import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { openMetrics } from '../../src/metrics.ts'
@@ -119,6 +120,28 @@ t.test('beyond the limit only what is asked for is opened', async (t) => {
   t.ok(await isRefused(at(c), port))
   loopback.touch(table.target(CART, { instance: 'any', policy: 'least' }))
   t.equal(await answerAt(at(c), port), `${CART} any.least`)
+})
+
+t.test('what `hedgerow resolve` says is listened for before it is said', async (t) => {
+  const port = await freePort()
+  const [a, b] = [vip(), vip()]
+  const table = new LiteralTable({ id: CART, ports: [port], vips: { 'any.rr': a, 'any.least': b } })
+  const { parts } = world(table)
+  await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 1 }, () => NODE_CALLER, parts)
+  await until(() => loopback.size === 1)
+  const view: Pick<AgentView, 'vips' | 'table' | 'self' | 'interceptor'> & { peek: object; config: object } = {
+    vips: RANGE,
+    table: table as never,
+    self: 'edge/n1',
+    interceptor: loopback,
+    peek: { order: () => ({ instances: [], reason: 'nothing runs' }) },
+    config: { zones: ['local'] },
+  }
+  const { '/resolve': resolve } = agentRoutes(view as never)
+  const name = 'shop.acme.cart.prod.any.least.local'
+  const { ipv4 } = (await resolve?.(new URLSearchParams({ name }))) as { ipv4: string }
+  t.equal(ipv4, at(b))
+  t.equal(await answerAt(ipv4, port), `${CART} any.least`)
 })
 
 t.test('a port that is taken is told once, with the remedy, and tried again', async (t) => {
