@@ -19,7 +19,10 @@ const SHAPES = {
     '^[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){0,7}$',
     'a zone in lower case without dots at its ends, as local or mesh.example',
   ],
-  paths: [PATH_RULE, 'any, direct-only, relay-only, or what is left out, as no-punched or "no-direct no-reverse"'],
+  paths: [
+    PATH_RULE,
+    'any, direct-only, relay-only, prefer-direct, prefer-relayed, or what is left out, as no-punched or "no-direct no-reverse"',
+  ],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, as 127.16.0.0/12'],
 } as const
 

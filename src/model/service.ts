@@ -26,6 +26,8 @@ export interface Service {
   namespace: string
   ports: readonly ServicePort[]
   allow: readonly AllowRule[]
+  /** Which ways its flows may take, beside what each node allows (path-rule.ts); any when absent. */
+  paths?: string
   /** For every choice the root handed out: `any.<policy>` and `<ordinal>.<policy>` of each instance that exists. */
   vips: Readonly<Partial<Record<ChoiceKey, VipIndex>>>
 }

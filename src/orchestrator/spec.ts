@@ -79,6 +79,8 @@ export interface ServiceSpec {
   oneShot: boolean
   strategy: Strategy
   allow: AllowRule[]
+  /** Which ways its flows may take (model/path-rule.ts); any when absent. */
+  paths?: string
   check?: CheckSpec
   /** How long a stopping instance may finish its flows. */
   drainSeconds: number

@@ -194,6 +194,7 @@ const savedFile = Compile(
               }),
             ),
             allow: Type.Array(text),
+            paths: Type.Optional(text),
             vips: Type.Record(text, Type.Integer({ minimum: 0, maximum: 0xfffff })),
           }),
           instances: Type.Array(

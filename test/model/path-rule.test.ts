@@ -1,26 +1,53 @@
 import t from 'tap'
-import { allows, ANY_PATH, bothOf, readPathRule, RULED_PATHS } from '../../src/model/path-rule.ts'
+import {
+  allows,
+  allowsPackets,
+  ANY_PATH,
+  bothOf,
+  isAny,
+  likes,
+  readPathRule,
+  ruleOf,
+  RULED_PATHS,
+} from '../../src/model/path-rule.ts'
 
-const rows: ReadonlyArray<[text: string, allowed: string]> = [
-  ['any', 'direct reverse punched relayed'],
-  ['direct-only', 'direct reverse punched'],
-  ['relay-only', 'relayed'],
-  ['no-punched', 'direct reverse relayed'],
-  ['no-direct no-reverse no-punched', 'relayed'],
+const ALL = 'direct reverse punched relayed'
+const rows: ReadonlyArray<[text: string, allowed: string, liked: string, packets: boolean]> = [
+  ['any', ALL, ALL, true],
+  ['direct-only', 'direct reverse punched', ALL, true],
+  ['relay-only', 'relayed', ALL, false],
+  ['no-punched', 'direct reverse relayed', ALL, false],
+  ['no-reverse', 'direct punched relayed', ALL, true],
+  ['no-direct no-reverse no-punched', 'relayed', ALL, false],
+  ['prefer-direct', ALL, 'direct reverse punched', true],
+  ['prefer-relayed', ALL, 'relayed', false],
 ]
 
 t.test('what a rule allows', async (t) => {
-  for (const [text, allowed] of rows) {
+  for (const [text, allowed, liked, packets] of rows) {
     const rule = readPathRule(text)
     t.ok(rule, text)
     if (rule === undefined) continue
     t.equal(RULED_PATHS.filter((path) => allows(rule, path)).join(' '), allowed, text)
     t.ok(allows(rule, 'local'), `${text}: what stays on the node takes no path`)
+    t.equal(RULED_PATHS.filter((path) => likes(rule, path)).join(' '), liked, `${text}: liked`)
+    t.equal(allowsPackets(rule), packets, `${text}: UDP packets`)
+    t.equal(isAny(rule), text === 'any', `${text}: changes something`)
   }
 })
 
 t.test('what is no rule', async (t) => {
-  for (const text of ['', 'none', 'direct', 'no-local', 'direct-only no-punched', 'no-direct  no-punched', 'ANY'])
+  for (const text of [
+    '',
+    'none',
+    'direct',
+    'no-local',
+    'direct-only no-punched',
+    'no-direct  no-punched',
+    'ANY',
+    'prefer-punched',
+    'prefer-direct no-punched',
+  ])
     t.equal(readPathRule(text), undefined, JSON.stringify(text))
   const all = RULED_PATHS.map((path) => `no-${path}`).join(' ')
   t.equal(readPathRule(all), undefined, 'a node without any path is a mistake')
@@ -37,4 +64,18 @@ t.test('of two rules both hold', async (t) => {
   t.equal(both.text, 'direct-only and no-punched')
   const none = bothOf(direct, readPathRule('relay-only')!)
   t.equal(none.allowed.size, 0)
+
+  const relayed = readPathRule('prefer-relayed')!
+  const straight = readPathRule('prefer-direct')!
+  t.strictSame([...bothOf(straight, relayed).preferred], ['relayed'], 'the second one’s word')
+  t.strictSame([...bothOf(relayed, noPunch).preferred], ['relayed'], 'the only one’s word')
+  t.equal(bothOf(relayed, direct).preferred.size, 0, 'what is forbidden is not preferred')
+})
+
+t.test('the rule of a service', async (t) => {
+  t.equal(ruleOf({}), ANY_PATH)
+  t.equal(ruleOf({ paths: 'relay-only' }).text, 'relay-only')
+  const later = ruleOf({ paths: 'moon-only' })
+  t.equal(later.allowed.size, 0, 'what this node cannot read lets nothing leave it')
+  t.ok(allows(later, 'local'))
 })

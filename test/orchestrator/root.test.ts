@@ -163,6 +163,7 @@ t.test('difference', async (t) => {
     { why: 'the same', changes: {}, kind: 'unchanged' },
     { why: 'more replicas', changes: { replicas: 5 }, kind: 'updated', restart: false },
     { why: 'who may call', changes: { allow: ['*'] }, kind: 'updated', restart: false },
+    { why: 'other ways for its flows', changes: { paths: 'relay-only' }, kind: 'updated', restart: false },
     { why: 'other arguments', changes: { cmd: ['sleep', '2'] }, kind: 'updated', restart: true },
     { why: 'more memory', changes: { memory: 200 }, kind: 'updated', restart: true },
     { why: 'another port', changes: { port: '8081' }, kind: 'updated', restart: true },

@@ -183,6 +183,7 @@ test('every default, and every key of ours', async (t) => {
       allow: ['*', 'Node', 'Other.Ns', 'other.ns.web.prod'],
       check: { type: 'http', path: '/ok', interval_ms: 100, timeout_ms: 50 },
       drain_seconds: 0,
+      paths: 'relay-only',
       workdir: '/srv',
       fixed_port: true,
       vcpus: 0.5,
@@ -196,6 +197,7 @@ test('every default, and every key of ours', async (t) => {
       allow: ['*', 'node', 'other.ns', 'other.ns.web.prod'],
       check: { kind: 'http', port: 15432, path: '/ok', intervalMs: 100, timeoutMs: 50 },
       drainSeconds: 0,
+      paths: 'relay-only',
       workdir: '/srv',
       fixedPorts: true,
       vcpus: 0.5,
@@ -306,6 +308,12 @@ test('one fault each, with its path and what is wrong', async (t) => {
       service: { environment: ['a b=1'] },
       path: 'environment[0]',
       problem: /is not KEY=value/,
+    },
+    {
+      why: 'paths',
+      service: { paths: 'never-relayed' },
+      path: 'paths',
+      problem: /"never-relayed" is no choice of paths/,
     },
     { why: 'allow', service: { allow: ['shop'] }, path: 'allow[0]', problem: /"shop" names nobody/ },
     {

@@ -65,6 +65,7 @@ export const ServiceOf = as<Service>(
     namespace: Label,
     ports: many(Type.Object({ port: PortNumber, protocol: Protocol, name: Type.Optional(text(63)) }), 64),
     allow: many(text(300), 256),
+    paths: Type.Optional(text(64)),
     vips: Type.Record(ChoiceKey, Vip),
   }),
 )
@@ -165,6 +166,7 @@ export const Spec = as<ServiceSpec>(
     oneShot: Type.Boolean(),
     strategy: Type.Enum(['best-fit', 'spread']),
     allow: many(text(300), 256),
+    paths: Type.Optional(text(64)),
     check: Type.Optional(
       Type.Object({
         kind: Type.Enum(['tcp', 'http']),

@@ -39,6 +39,7 @@ export function entryOf(
         ...(name === undefined ? {} : { name }),
       })),
       allow: spec.allow,
+      ...(spec.paths === undefined ? {} : { paths: spec.paths }),
       vips: Object.fromEntries([...vips].filter(([choice]) => exists(choice))),
     },
     instances: placed.map(({ id, service, ordinal, node, state }) => ({ id, service, ordinal, node: node.id, state })),

@@ -115,6 +115,12 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       texts(256, 256),
       'Who may call beside the services of the app: `app.ns`, `app.ns.service.ns`, `node`, `*`.',
     ),
+    ours(
+      'paths',
+      text(64),
+      'Ways its flows may take: `any`, `direct-only`, `relay-only`, `prefer-direct`, `prefer-relayed`, or what is left out ' +
+        '(`no-punched no-reverse`). Each node’s `agent.paths` holds too.',
+    ),
     ours('check', object, 'When an instance is ready; by default when its first TCP port answers.'),
     ours('drain_seconds', amount(3_600), 'How long a stopping instance may finish its flows; 10 by default.'),
     theirs('constraints', objects(64), 'Where it may run.'),

@@ -1,4 +1,5 @@
 import { serviceId } from '../../model/ids.ts'
+import { readPathRule } from '../../model/path-rule.ts'
 import type { AllowRule } from '../../model/service.ts'
 import { splitHostPort } from '../host-port.ts'
 import type { CheckSpec, PortSpec, ServiceSpec } from '../spec.ts'
@@ -64,6 +65,7 @@ export function readService(
     findings.fault(fields.at('code'), 'is missing: the image')
   if (name === undefined || namespace === undefined) return undefined
   const workdir = fields.text('workdir')
+  const paths = readPaths(fields, findings)
   return {
     id: serviceId({ app: app.app, appNamespace: app.namespace, service: name, serviceNamespace: namespace }),
     app: app.app,
@@ -76,7 +78,20 @@ export function readService(
     ...rest,
     ...(workdir === undefined || workdir === '' ? {} : { workdir }),
     ...(check === undefined ? {} : { check }),
+    ...(paths === undefined ? {} : { paths }),
   }
+}
+
+function readPaths(fields: Fields, findings: Findings): string | undefined {
+  const given = fields.text('paths')?.trim()
+  if (given === undefined || given === '' || given === 'any') return undefined
+  if (readPathRule(given) !== undefined) return given
+  findings.fault(
+    fields.at('paths'),
+    `${quoted(given)} is no choice of paths`,
+    'write any, direct-only, relay-only, prefer-direct, prefer-relayed, or what is left out, as "no-punched no-reverse"',
+  )
+  return undefined
 }
 
 function readRuntime(fields: Fields, findings: Findings): string {
