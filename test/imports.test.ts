@@ -53,6 +53,7 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['proxy/paths/observe.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts', 'proxy/relay/observation.ts']],
   ['proxy/paths/punch-port.ts', [...DATA_SIDE, 'proxy/relay/observation.ts']],
   ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
+  ['proxy/paths/relay-listener.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
   ['proxy/socket', []],
   ['proxy/tunnel', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
   ['proxy/tunnel/peers.ts', [...DATA_SIDE, 'proxy/tunnel', 'proxy/paths', 'proxy/socket']],

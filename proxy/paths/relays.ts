@@ -4,7 +4,8 @@ import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import { chooseRelays } from './relay-choice.ts'
-import { measureRelay, RelayListener, type RelayListenerOptions } from './relayed.ts'
+import { RelayListener, type RelayListenerOptions } from './relay-listener.ts'
+import { measureRelay } from './relayed.ts'
 
 export interface RelaysOptions extends Omit<RelayListenerOptions, 'url'> {
   /** Known before anybody tells. */
