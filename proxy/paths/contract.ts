@@ -13,11 +13,16 @@ export interface RawConnection {
   proven?: NodeId
 }
 
+/** What may become of a dial: perhaps it arrives; at once or never; hardly, by what is known. */
+export type Outlook = 'open' | 'near' | 'unlikely'
+
 /** One way to reach nodes. */
 export interface Dialer {
   readonly path: PathKind
   /** False when this path makes no sense for the node (no address, no relay). */
   suits(node: NodeReach): boolean
+  /** Others wait for this path only as long as it deserves; without it nothing is known. */
+  outlook?(node: NodeReach): Outlook
   /** @throws any error; the caller tries another path. Honours the signal. */
   dial(node: NodeReach, signal: AbortSignal): Promise<RawConnection>
 }

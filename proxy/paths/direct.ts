@@ -9,6 +9,7 @@ import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { isDialable, parseHostPort, printHostPort, type Exclude } from './addresses.ts'
 import type { Dialer, RawConnection } from './contract.ts'
+import { outlookOf, type Here } from './outlook.ts'
 
 /** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
 const STAGGER_MS = 150
@@ -35,18 +36,24 @@ export interface DirectDialer extends Dialer {
 
 export interface DirectDialerOptions {
   exclude?: Exclude
+  /** Where we listen ourselves: another site's node may list the same private address, and only we would answer. */
+  isOwn?: (host: string, port: number) => boolean
+  /** What is known of our own network. */
+  here?: () => Here
   clock?: Clock
 }
 
 /** Dials all addresses of a node, each a little after the one before; the first that answers wins. */
-export function directDialer({ exclude = () => false, clock = systemClock }: DirectDialerOptions = {}): DirectDialer {
+export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
+  const { exclude = () => false, isOwn = () => false, here, clock = systemClock } = options
   const distrusted = new Map<string, number>()
   const isDistrusted = (node: NodeId, via: string) => (distrusted.get(`${node} ${via}`) ?? -Infinity) > clock.now()
   return {
     path: 'direct',
     suits: ({ addresses }) => addresses.some((address) => parseHostPort(address) !== undefined),
+    outlook: ({ addresses }) => (here === undefined ? 'open' : outlookOf(addresses, here())),
     dial: async ({ id, addresses }: NodeReach, signal) => {
-      const candidates = (await resolve(addresses, exclude)).toSorted(
+      const candidates = (await resolve(addresses, { exclude, isOwn })).toSorted(
         (a, b) => Number(isDistrusted(id, a.via)) - Number(isDistrusted(id, b.via)),
       )
       if (candidates.length === 0) throw new MeshError('NO_PATH', { node: id, reason: 'no address to dial', addresses })
@@ -66,7 +73,10 @@ interface Candidate {
 }
 
 /** Names become addresses here, so that what is excluded cannot come in by a name. */
-async function resolve(addresses: readonly string[], exclude: Exclude): Promise<Candidate[]> {
+async function resolve(
+  addresses: readonly string[],
+  { exclude, isOwn }: Required<Pick<DirectDialerOptions, 'exclude' | 'isOwn'>>,
+): Promise<Candidate[]> {
   const parsed = addresses.map(parseHostPort).filter((candidate) => candidate !== undefined)
   const resolved = await Promise.all(
     parsed.slice(0, MAX_CANDIDATES).map(async ({ host, port }) => {
@@ -76,7 +86,7 @@ async function resolve(addresses: readonly string[], exclude: Exclude): Promise<
   )
   return resolved
     .flat()
-    .filter(({ host }) => isDialable(host) && !exclude(host))
+    .filter(({ host, port }) => isDialable(host) && !exclude(host) && !isOwn(host, port))
     .slice(0, MAX_CANDIDATES)
 }
 

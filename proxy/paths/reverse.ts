@@ -1,9 +1,9 @@
-import { connect } from 'node:net'
+import { connect, isIPv6 } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { MeshError } from '../../src/errors.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { NodeId } from '../../src/model/ids.ts'
-import { printHostPort } from './addresses.ts'
+import { parseHostPort, printHostPort } from './addresses.ts'
 import type { Calls } from './calls.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 import type { DialGuard } from './guard.ts'
@@ -36,6 +36,7 @@ export function reverseDialer({ signals, calls, reachable }: ReverseOptions): Di
   return {
     path: 'reverse',
     suits: (node) => reachable().length > 0 && signals.canReach(node),
+    outlook: ({ addresses }) => (haveFamilyInCommon(addresses, reachable()) ? 'open' : 'unlikely'),
     dial: async (node, signal) => {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(ARRIVE_MS)])
       using call = calls.expect(node.id)
@@ -46,6 +47,12 @@ export function reverseDialer({ signals, calls, reachable }: ReverseOptions): Di
       return { path: 'reverse', stream, via: 'its own dial', proven: node.id }
     },
   }
+}
+
+/** Who lists no address of a family can hardly dial one. */
+function haveFamilyInCommon(theirs: readonly string[], ours: readonly string[]): boolean {
+  const families = new Set(theirs.map((address) => isIPv6(parseHostPort(address)?.host ?? '')))
+  return families.size === 0 || ours.some((address) => families.has(isIPv6(parseHostPort(address)?.host ?? '')))
 }
 
 export interface AnswerOptions {

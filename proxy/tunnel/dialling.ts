@@ -5,9 +5,11 @@ import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import type { Dialer } from '../paths/contract.ts'
 import type { Connector } from './connect.ts'
+import type { PathKind } from './contract.ts'
 import { Deadline } from './deadline.ts'
 import type { Known } from './known.ts'
-import { race, RaceLost } from './race.ts'
+import { rankOf } from './placement.ts'
+import { race, RaceLost, type Runner } from './race.ts'
 import type { TunnelSession } from './session.ts'
 
 export interface DiallingOptions {
@@ -113,15 +115,21 @@ export class Dialling {
       return await how.queue.add(async () => {
         using limit = new Deadline(clock, how.ms, how.until)
         limit.signal.throwIfAborted()
-        const runners = dialers
+        const runners: readonly Runner<TunnelSession>[] = dialers
           .filter((dialer) => dialer.suits(reach))
           .map((dialer) => ({
             path: dialer.path,
-            run: (signal: AbortSignal) => connector.dial(known, reach, dialer, signal, how.isInstead),
+            outlook: known.paths.hasFailed(dialer.path, clock.now()) ? 'unlikely' : dialer.outlook?.(reach),
+            run: async (signal: AbortSignal) => {
+              const session = await connector.dial(known, reach, dialer, signal, how.isInstead)
+              remember(known, dialer.path, runners, clock.now())
+              return session
+            },
           }))
         return await race(runners, clock, limit.signal)
       })
     } catch (cause) {
+      if (cause instanceof RaceLost) for (const { path } of cause.failures) known.paths.failed(path, clock.now())
       const tried =
         cause instanceof RaceLost
           ? cause.failures.map(({ path, error }) => `${path}: ${explain(error)}`)
@@ -143,6 +151,12 @@ interface How {
   ms: number
   until: AbortSignal
   isInstead?: boolean
+}
+
+/** The next race need not wait for those that this path has outrun. */
+function remember({ paths }: Known, path: PathKind, field: ReadonlyArray<{ path: PathKind }>, now: number): void {
+  paths.arrived(path)
+  for (const better of field) if (rankOf(better.path) < rankOf(path)) paths.failed(better.path, now)
 }
 
 /** Nobody waits for a punch: it is for later, when there is a session to improve. */

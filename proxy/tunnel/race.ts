@@ -1,13 +1,16 @@
 import type { Clock } from '../../src/kit/clock.ts'
+import type { Outlook } from '../paths/contract.ts'
 import type { PathKind } from './contract.ts'
 
 /** One way to the goal. */
 export interface Runner<T> {
   readonly path: PathKind
+  /** Without it nothing is known: `open`. */
+  readonly outlook?: Outlook | undefined
   run(signal: AbortSignal): Promise<T>
 }
 
-/** How long better paths are alone: the first byte never waits for a path that fails (DESIGN §6). */
+/** How long better paths are alone, when something may come of them: the first byte never waits for a path that fails (DESIGN §6). */
 const HEAD_START_MS: Readonly<Record<PathKind, number>> = {
   local: 0,
   direct: 0,
@@ -15,9 +18,29 @@ const HEAD_START_MS: Readonly<Record<PathKind, number>> = {
   punched: 50,
   relayed: 150,
 }
+/** Within a network a handshake takes a few milliseconds. Smaller dials a relay in vain when the machine is busy. */
+const NEAR_MS = 50
 
-export function headStartMs(path: PathKind): number {
-  return HEAD_START_MS[path]
+/** When each may start: after those before it that are worth the wait. Pure. */
+export function headStartsMs(field: ReadonlyArray<Pick<Runner<unknown>, 'path' | 'outlook'>>): number[] {
+  return field.map(({ path }) => {
+    const own = HEAD_START_MS[path]
+    const waits = field.map((other) => (HEAD_START_MS[other.path] < own ? waitMs(own, other.outlook) : 0))
+    return Math.max(0, ...waits)
+  })
+}
+
+function waitMs(own: number, outlook: Outlook = 'open'): number {
+  switch (outlook) {
+    case 'open':
+      return own
+    case 'near':
+      return Math.min(own, NEAR_MS)
+    case 'unlikely':
+      return 0
+    default:
+      return outlook satisfies never
+  }
 }
 
 export class RaceLost extends Error {
@@ -38,8 +61,11 @@ export function race<T>(runners: readonly Runner<T>[], clock: Clock, signal: Abo
   const { promise, resolve, reject } = Promise.withResolvers<T>()
   const over = new AbortController()
   const all = AbortSignal.any([signal, over.signal])
-  const inOrder = runners.toSorted((a, b) => headStartMs(a.path) - headStartMs(b.path))
-  const waiting = [...inOrder]
+  const starts = headStartsMs(runners)
+  const inOrder = runners
+    .map((runner, i) => ({ runner, ms: starts[i] as number }))
+    .toSorted((a, b) => a.ms - b.ms || HEAD_START_MS[a.runner.path] - HEAD_START_MS[b.runner.path])
+  const waiting = inOrder.map(({ runner }) => runner)
   const failures: { path: PathKind; error: unknown }[] = []
   let running = 0
 
@@ -63,8 +89,7 @@ export function race<T>(runners: readonly Runner<T>[], clock: Clock, signal: Abo
   if (signal.aborted) aborted()
   signal.addEventListener('abort', aborted, { once: true })
   if (waiting.length === 0) reject(new RaceLost([]))
-  for (const runner of inOrder) {
-    const ms = headStartMs(runner.path)
+  for (const { runner, ms } of inOrder) {
     if (ms === 0) start(runner)
     else void clock.sleep(ms, all).then(() => start(runner))
   }

@@ -16,11 +16,14 @@ const FRESH_MS = 30 * 60_000
 /** A path that was left is not tried for so long, then twice as long, and so on. */
 const SHUN_MS = 60_000
 const MOST_SHUN_MS = 30 * 60_000
+/** No other path waits for one that did not arrive, or was outrun by a worse one, within this. */
+const FAILED_MS = 10 * 60_000
 
 /** What one peer's paths took, and which were left. */
 export class PathMemory {
   readonly #took = new Map<PathKind, { rttMs: number; at: number }>()
   readonly #shunned = new Map<PathKind, { until: number; times: number }>()
+  readonly #failed = new Map<PathKind, number>()
   #slowSince: number | undefined
 
   measured(path: PathKind, rttMs: number, now: number): void {
@@ -50,6 +53,19 @@ export class PathMemory {
     this.#shunned.set(path, { until: now + Math.min(SHUN_MS * 2 ** (times - 1), MOST_SHUN_MS), times })
   }
 
+  /** A dial came to its end. */
+  arrived(path: PathKind): void {
+    this.#failed.delete(path)
+  }
+
+  failed(path: PathKind, now: number): void {
+    this.#failed.set(path, now)
+  }
+
+  hasFailed(path: PathKind, now: number): boolean {
+    return now - (this.#failed.get(path) ?? -Infinity) < FAILED_MS
+  }
+
   isShunned(path: PathKind, now: number): boolean {
     return (this.#shunned.get(path)?.until ?? -Infinity) > now
   }
@@ -58,6 +74,7 @@ export class PathMemory {
   forget(): void {
     this.#took.clear()
     this.#shunned.clear()
+    this.#failed.clear()
     this.#slowSince = undefined
   }
 

@@ -22,8 +22,17 @@ export class OwnAddresses {
     this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))
 }
 
+/** Whether our own listener would answer there. */
+export function isListenedAt(at: { host: string; port: number }, host: string, port: number): boolean {
+  if (port !== at.port) return false
+  return isAny(at.host) ? isThisMachine(host) : host === at.host
+}
+
 /** Where others may dial us. A listener on loopback is reached on loopback only. */
 export function reachableAt(host: string, port: number, own: OwnAddresses): string[] {
-  const isAny = host === '0.0.0.0' || host === '::'
-  return isAny ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
+  return isAny(host) ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
+}
+
+function isAny(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
 }

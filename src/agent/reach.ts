@@ -5,6 +5,7 @@ import { introduce } from '../../proxy/introduce.ts'
 import { presentNonce } from '../../proxy/paths/calls.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
+import { readInterfaces } from '../../proxy/paths/outlook.ts'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
 import type { Relays } from '../../proxy/paths/relays.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
@@ -24,7 +25,7 @@ import { allows, ANY_PATH, readPathRule } from '../model/path-rule.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Member } from './member.ts'
-import { reachableAt } from './own-addresses.ts'
+import { isListenedAt, reachableAt } from './own-addresses.ts'
 import { openRelays, relayCredentials } from './relays.ts'
 import { openRendezvous, type NodeSecure, type Rendezvous } from './rendezvous.ts'
 import { openSealed } from './sealed.ts'
@@ -97,9 +98,13 @@ export async function openReach(
     metrics,
   })
   const revoked = new Set<NodeId>()
-  const direct = directDialer({ exclude: own.isVip })
   const wanted = hostPort(config.listen)
   const at = { host: wanted.host, port: wanted.port === 0 ? (elder?.tunnelPort ?? 0) : wanted.port }
+  const direct = directDialer({
+    exclude: own.isVip,
+    isOwn: (host, port) => isListenedAt(at, host, port),
+    here: () => ({ interfaces: readInterfaces(), isEnclosed: rendezvous.isEnclosed() }),
+  })
   const rule = readPathRule(config.paths) ?? ANY_PATH
   const isStraight = allows(rule, 'direct') || allows(rule, 'punched')
   let portMapping: PortMapper | undefined

@@ -39,6 +39,8 @@ export interface Rendezvous {
   /** Proves who has come; nothing, when the connection was waited for. */
   readonly claim: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex } | undefined>
   readonly networkChanged: () => void
+  /** Nothing gets out of this network but HTTPS, as far as was seen. */
+  readonly isEnclosed: () => boolean
   /** Looks now. */
   readonly seen: () => Promise<SeenFromOutside>
 }
@@ -109,6 +111,7 @@ export async function openRendezvous(
     clock,
     log,
   })
+  const isEnclosed = () => egress !== undefined || (observation.isAsked && observation.tcp.mapping === 'unknown')
   const reachable = () => candidates().filter((candidate) => isPublic(parseHostPort(candidate)?.host ?? ''))
   return {
     signals,
@@ -118,6 +121,7 @@ export async function openRendezvous(
     hear: (packet) => observation.hear(packet),
     welcome: (relay, welcome) => observation.welcome(relay, welcome),
     claim,
+    isEnclosed,
     seen: async () => {
       await observation.look()
       const { tcp, tcpAddress, udp, udpAddress, isAsked } = observation
@@ -126,7 +130,7 @@ export async function openRendezvous(
         ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),
         ...(udpAddress === undefined ? {} : { udp: udpAddress }),
         ...(isAsked ? { udpWorks: udp.mapping !== 'unknown' } : {}),
-        isEnclosed: egress !== undefined || (isAsked && tcp.mapping === 'unknown'),
+        isEnclosed: isEnclosed(),
       }
     },
     networkChanged: () => {

@@ -5,8 +5,10 @@ import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import t from 'tap'
 import { isDialable, localAddresses, parseHostPort, printHostPort } from '../../proxy/paths/addresses.ts'
-import type { RawConnection } from '../../proxy/paths/contract.ts'
+import type { Outlook, RawConnection } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
+import { outlookOf, readInterfaces, type Here } from '../../proxy/paths/outlook.ts'
+import { isListenedAt } from '../../src/agent/own-addresses.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { silentLog } from '../../src/kit/log.ts'
 
@@ -69,6 +71,53 @@ t.test('addresses under which this machine is reached', async (t) => {
   for (const { why, interfaces, loopback = false, are } of rows)
     t.same(localAddresses(7472, { interfaces, loopback, exclude }), are, why)
   t.ok(localAddresses(1).length > 0, 'this very machine has one')
+})
+
+t.test('what may become of a dial', async (t) => {
+  const lo = { address: '127.0.0.1', cidr: '127.0.0.1/8', internal: true }
+  const home = { address: '192.168.1.5', cidr: '192.168.1.5/24', internal: false }
+  const link = { address: 'fe80::5', cidr: 'fe80::5/64', internal: false }
+  const six = { address: '2001:db8::5', cidr: '2001:db8::5/64', internal: false }
+  const rows: ReadonlyArray<{
+    why: string
+    to: string[]
+    from?: Here['interfaces']
+    isEnclosed?: boolean
+    is: Outlook
+  }> = [
+    { why: 'a public address', to: ['10.9.9.9:1', '203.0.113.5:1'], is: 'open' },
+    { why: 'a name may be anywhere', to: ['edge.example.org:1'], is: 'open' },
+    { why: 'of a family that we do not have', to: ['[2001:db8:1::1]:1'], is: 'unlikely' },
+    { why: 'a link-local address is no family', to: ['[2001:db8:1::1]:1'], from: [home, link], is: 'unlikely' },
+    { why: 'of a family that we have', to: ['[2001:db8:1::1]:1'], from: [home, six], is: 'open' },
+    { why: 'IPv6 only, they IPv4 only', to: ['203.0.113.5:1'], from: [lo, six], is: 'unlikely' },
+    { why: 'in our network', to: ['192.168.1.77:1'], is: 'near' },
+    { why: 'in another private one', to: ['192.168.2.77:1', '10.0.0.1:1'], is: 'unlikely' },
+    { why: 'from a public address into a private network', to: ['192.168.1.77:1'], from: [six], is: 'unlikely' },
+    { why: 'on this machine', to: ['127.0.0.9:1'], is: 'near' },
+    { why: 'only HTTPS gets out', to: ['203.0.113.5:1'], isEnclosed: true, is: 'unlikely' },
+    { why: 'only HTTPS gets out, but it is here', to: ['192.168.1.77:1'], isEnclosed: true, is: 'near' },
+    { why: 'only HTTPS gets out, by name', to: ['edge.example.org:1'], isEnclosed: true, is: 'unlikely' },
+    { why: 'nothing', to: [], is: 'unlikely' },
+    { why: 'nonsense', to: ['x'], is: 'unlikely' },
+  ]
+  for (const { why, to, from = [lo, home], isEnclosed = false, is } of rows)
+    t.equal(outlookOf(to, { interfaces: from, isEnclosed }), is, why)
+  const here = () => ({ interfaces: readInterfaces(), isEnclosed: true })
+  t.equal(directDialer({ here }).outlook?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
+})
+
+t.test('whether our own listener would answer', async (t) => {
+  const rows: ReadonlyArray<[listen: string, host: string, port: number, is: boolean]> = [
+    ['0.0.0.0', '127.0.0.1', 7472, true],
+    ['::', '::1', 7472, true],
+    ['0.0.0.0', '127.0.0.1', 7473, false],
+    ['0.0.0.0', '203.0.113.77', 7472, false],
+    ['127.0.0.1', '127.0.0.1', 7472, true],
+    ['127.0.0.1', '127.0.0.2', 7472, false], // another agent of this machine
+  ]
+  for (const [listen, host, port, is] of rows)
+    t.equal(isListenedAt({ host: listen, port: 7472 }, host, port), is, `${listen} ${host}:${port}`)
 })
 
 t.test('host and port', async (t) => {
@@ -166,6 +215,9 @@ t.test('dialling', async (t) => {
     const dialer = directDialer({ exclude: (address) => address.startsWith('127.') || address === '::1' })
     await t.rejects(dialer.dial(reach(here, `localhost:${listener.port}`), forever), { code: 'NO_PATH' })
     await t.rejects(directDialer().dial(reach('169.254.169.254:80', '0.0.0.0:80'), forever), { code: 'NO_PATH' })
+    const isOwn = (host: string, port: number) => isListenedAt({ host: '127.0.0.1', port: listener.port }, host, port)
+    const met = directDialer({ isOwn }).dial(reach(here), forever)
+    await t.rejects(met, { code: 'NO_PATH' }, 'nobody dials himself: an equal address of another site')
     t.notOk(dialer.suits(reach()))
     t.notOk(dialer.suits(reach('nonsense')))
     t.ok(dialer.suits(reach(here)))

@@ -12,7 +12,8 @@ import {
   spare,
   type CarrierView,
 } from '../../proxy/tunnel/placement.ts'
-import { race, RaceLost, type Runner } from '../../proxy/tunnel/race.ts'
+import { headStartsMs, race, RaceLost, type Runner } from '../../proxy/tunnel/race.ts'
+import { PathMemory } from '../../proxy/tunnel/steer.ts'
 import { Window } from '../../proxy/tunnel/window.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
 import { ManualClock, settle } from './clock.ts'
@@ -411,6 +412,45 @@ test('windows on links of all kinds', async (t) => {
   )
 })
 
+test('head starts', async (t) => {
+  type Field = Parameters<typeof headStartsMs>[0]
+  const rows: ReadonlyArray<{ why: string; field: Field; are: number[] }> = [
+    {
+      why: 'nothing is known: the better ones are alone for a while',
+      field: [{ path: 'relayed' }, { path: 'direct' }, { path: 'reverse' }],
+      are: [150, 0, 50],
+    },
+    { why: 'nobody waits for himself', field: [{ path: 'relayed' }], are: [0] },
+    {
+      why: 'no use in dialling: the relay at once',
+      field: [{ path: 'direct', outlook: 'unlikely' }, { path: 'relayed' }],
+      are: [0, 0],
+    },
+    {
+      why: 'in our own network it answers in a moment or never',
+      field: [{ path: 'direct', outlook: 'near' }, { path: 'reverse', outlook: 'unlikely' }, { path: 'relayed' }],
+      are: [0, 50, 50],
+    },
+    {
+      why: 'it can dial us: asked at once, and waited for',
+      field: [{ path: 'direct', outlook: 'unlikely' }, { path: 'reverse', outlook: 'open' }, { path: 'relayed' }],
+      are: [0, 0, 150],
+    },
+    {
+      why: 'all of them are unlikely',
+      field: [
+        { path: 'direct', outlook: 'unlikely' },
+        { path: 'reverse', outlook: 'unlikely' },
+        { path: 'relayed', outlook: 'unlikely' },
+      ],
+      are: [0, 0, 0],
+    },
+    { why: 'an unlikely relay makes nobody wait', field: [{ path: 'relayed' }, { path: 'punched' }], are: [150, 0] },
+    { why: 'nobody runs', field: [], are: [] },
+  ]
+  for (const { why, field, are } of rows) t.same(headStartsMs(field), are, why)
+})
+
 test('the race of paths', async (t) => {
   const clock = new ManualClock()
   const log: string[] = []
@@ -463,6 +503,21 @@ test('the race of paths', async (t) => {
   given.abort(new Error('given up'))
   t.match(await aborted, { message: 'given up' })
   t.match(await race([], clock, given.signal).catch((error: unknown) => error), { message: 'given up' })
+})
+
+test('which paths did not arrive is remembered for a while', async (t) => {
+  const paths = new PathMemory()
+  t.notOk(paths.hasFailed('direct', 0))
+  paths.failed('direct', 1_000)
+  t.ok(paths.hasFailed('direct', 1_001))
+  t.notOk(paths.hasFailed('reverse', 1_001))
+  t.notOk(paths.hasFailed('direct', 3_600_000), 'not for ever')
+  paths.failed('direct', 1_000)
+  paths.arrived('direct')
+  t.notOk(paths.hasFailed('direct', 1_001), 'it has arrived since')
+  paths.failed('direct', 1_000)
+  paths.forget()
+  t.notOk(paths.hasFailed('direct', 1_001), 'another network')
 })
 
 test('deadlines', async (t) => {
