@@ -48,7 +48,7 @@ t.test('a lab as a file', async (t) => {
   t.throws(() => readConditions({ delay: 5 }), /delay/)
 })
 
-t.test('hedgerow lab', { skip }, async (t) => {
+t.test('hedgerow lab', { skip, timeout: 120_000 }, async (t) => {
   const path = join(t.testdir(), 'lab.yaml')
   writeFileSync(path, 'sites:\n  left: { hosts: [a, b] }\npublics: [server]\nconditions: { a: { delayMs: 5 } }\n')
   const lab = (...argv: string[]) => hedgerow('lab', argv[0] ?? '', '--name', NAME, ...argv.slice(1))

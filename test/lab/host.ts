@@ -1,7 +1,14 @@
 import type { LinkConditions } from './link/conditions.ts'
 import type { Link, LinkKind } from './link/link.ts'
-import { killInside } from './namespace.ts'
-import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
+import type { Place } from './place.ts'
+import type { Program, ProgramOptions, Result, RunOptions } from './program.ts'
+
+export interface HostFacts {
+  name: string
+  namespace: string
+  address: string
+  address6?: string | undefined
+}
 
 /** One machine of the lab. */
 export class Host implements Link {
@@ -11,13 +18,20 @@ export class Host implements Link {
   readonly address: string
   readonly address6: string | undefined
   readonly #cable: Link
+  readonly #place: Place
 
-  constructor(name: string, namespace: string, address: string, address6: string | undefined, cable: Link) {
+  constructor({ name, namespace, address, address6 }: HostFacts, cable: Link, place: Place) {
     this.name = name
     this.namespace = namespace
     this.address = address
     this.address6 = address6
     this.#cable = cable
+    this.#place = place
+  }
+
+  /** The name of the container that it is, where it is one. */
+  get container(): string | undefined {
+    return this.#place.container
   }
 
   get kind(): LinkKind {
@@ -30,35 +44,37 @@ export class Host implements Link {
 
   /** Runs a command here to its end; a failing code is an answer, not an error. */
   exec(argv: readonly string[], options?: RunOptions): Promise<Result> {
-    return run(this.argv(argv), options)
+    return this.#place.exec(argv, options)
   }
 
   /** The output of a command that must succeed. */
   text(argv: readonly string[], options?: RunOptions): Promise<string> {
-    return text(this.argv(argv), options)
+    return this.#place.text(argv, options)
   }
 
   spawn(argv: readonly string[], options?: ProgramOptions): Program {
-    return Program.start(this.argv(argv), options)
+    return this.#place.spawn(argv, options)
   }
 
-  /** What to run in the root namespace so that `argv` runs here; `ip` replaces itself, so the pid is the command's. */
+  /** What to run on this machine so that `argv` runs here. */
   argv(argv: readonly string[]): string[] {
-    return ['ip', 'netns', 'exec', this.namespace, ...argv]
+    return [...this.#place.enter, ...argv]
   }
 
   /** The power goes: nothing inside says goodbye, and nobody hears of it. */
   async lose(): Promise<void> {
     await this.cut()
-    killInside(this.namespace)
+    await this.#place.lose()
   }
 
   cut(): Promise<void> {
     return this.#cable.cut()
   }
 
-  heal(): Promise<void> {
-    return this.#cable.heal()
+  /** Plugged in again; a container that was lost starts again. */
+  async heal(): Promise<void> {
+    await this.#cable.heal()
+    await this.#place.boot()
   }
 
   change(conditions: LinkConditions): Promise<void> {

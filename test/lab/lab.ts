@@ -1,57 +1,17 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { extname, join } from 'node:path'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { hasNetem, plainLink, Wires, type Ends, type Link, type LinkKind } from './link/link.ts'
 import type { LinkConditions } from './link/conditions.ts'
+import { Containers } from './docker/containers.ts'
 import { Host } from './host.ts'
 import { destroy, nameFor, setHosts, setResolver, sweep } from './namespace.ts'
-import { RULES6, rulesOf, type EgressKind, type NatKind } from './nat.ts'
+import { RULES6, rulesOf, type NatKind } from './nat.ts'
+import { NamespacePlace } from './place.ts'
 import { text } from './program.ts'
+import { applyRules, bridge, FORWARDING, script } from './router.ts'
+import { type Backend, checkNames, type LabSpec, type SiteSpec } from './spec.ts'
 
-/**
- * Networks on one machine, out of namespaces:
- *
- *     host ─┐ eth0                                       ┌─ public host
- *     host ─┤ lan [ router: NAT ] wan ── [ internet ] ───┤  203.0.113.10 …
- *             192.168.1.1     203.0.113.101 …  .254      └─ public host
- *
- *     await using net = await lab({
- *       sites: { left: { hosts: ['a'] }, right: { hosts: ['b'], nat: 'symmetric' } },
- *       publics: ['server'],
- *     })
- *     await net.host('a').exec(['curl', `http://${net.host('server').address}/`])
- *
- * Every site has 192.168.1.0/24 unless it says otherwise: the same private addresses everywhere, as in real life. Public hosts
- * have an IPv6 address too (2001:db8::10 …); sites have what `family` says. Everybody knows public hosts by name (/etc/hosts).
- */
-export interface LabSpec {
-  sites?: Readonly<Record<string, SiteSpec>>
-  /** Hosts with a public address. */
-  publics?: readonly string[]
-  /** What every host finds in /etc/resolv.conf; the agent's own resolver by default. */
-  nameserver?: string
-  /** How links with conditions are made: `netem` where the kernel has it, else `user-space`, unless given. */
-  links?: Exclude<LinkKind, 'plain'>
-  /** The cable of each host or site (its router's uplink) that shall have conditions, `{}` for none yet; others are plain. */
-  conditions?: Readonly<Record<string, LinkConditions>>
-}
-
-export interface SiteSpec {
-  hosts: readonly string[]
-  /** `port-restricted` by default. */
-  nat?: NatKind
-  /** A /24. With `nat: 'none'` it must be public, as 198.51.100.0/24. */
-  prefix?: string
-  /** `all` by default. With `only-proxy` the router runs an HTTP proxy: `site.proxy`. */
-  egress?: EgressKind
-  /** Whether hosts inside reach each other by the router's outer address; not by default. */
-  hairpin?: boolean
-  /** `ipv4` by default. IPv6 is not translated: the router lets only replies in. */
-  family?: 'ipv4' | 'ipv6' | 'both'
-  /** A site above whose network this site's router is in: carrier-grade NAT. */
-  behind?: string
-}
+export type { LabSpec, SiteSpec } from './spec.ts'
 
 /** A site's link is its router's uplink. */
 export interface Site extends Link {
@@ -84,12 +44,15 @@ export class Lab {
   readonly #life: Lifetime
   readonly #nameserver: string
   readonly #hosts = new Map<string, Host>()
+  /** Of hosts, before they are plugged in. */
+  readonly #namespaces = new Map<string, string>()
   readonly #sites = new Map<string, Site>()
   #cables = 0
   #publics: Readonly<Record<string, readonly string[]>> = {}
   #conditions: Readonly<Record<string, LinkConditions>> = {}
   #links: LabSpec['links']
   #wires: Wires | undefined
+  #containers: Containers | undefined
 
   /** Use `lab(spec)`. */
   constructor(life: Lifetime, nameserver: string) {
@@ -126,23 +89,28 @@ export class Lab {
     return this.#links ?? 'plain'
   }
 
-  async build({ sites = {}, publics = [], conditions = {}, links }: LabSpec): Promise<void> {
+  /** What hosts are here. */
+  get backend(): Backend {
+    return this.#containers === undefined ? 'namespaces' : 'docker'
+  }
+
+  async build(spec: LabSpec): Promise<void> {
+    const { sites = {}, publics = [], conditions = {}, links } = spec
+    checkNames(spec)
+    if (spec.backend === 'docker') this.#containers = await Containers.start()
     this.#publics = Object.fromEntries(
       publics.map((name, i) => [name, [`${INTERNET}.${FIRST_HOST + i}`, `${INTERNET6}::${FIRST_HOST + i}`]]),
     )
+    const names = [...publics, ...Object.values(sites).flatMap((site) => site.hosts)]
+    await all(names.map(async (name) => this.#namespaces.set(name, await this.#namespace(name, this.#containers))))
+    this.#life.defer(() => this.#containers?.remove())
     const internet = await this.#namespace('internet')
     this.#conditions = conditions
-    for (const name of Object.keys(conditions)) {
-      const hosts = [...publics, ...Object.values(sites).flatMap((site) => site.hosts)]
-      const called = [...Object.keys(sites), ...hosts].filter((one) => one === name).length
-      if (called === 0) throw new Error(`conditions for ${name}, and no host or site is called so`)
-      if (called > 1) throw new Error(`conditions for ${name}, and a host and a site are called so`)
-    }
     if (Object.keys(conditions).length > 0) {
       this.#links = links ?? ((await hasNetem(internet)) ? 'netem' : 'user-space')
       if (this.#links === 'user-space') this.#wires = this.#life.use(Wires.start(internet))
     }
-    await script(internet, [...bridge('lan', [`${GATEWAY}/24`, `${GATEWAY6}/64`]), ...forwarding])
+    await script(internet, [...bridge('lan', [`${GATEWAY}/24`, `${GATEWAY6}/64`]), ...FORWARDING])
     const world: Network = {
       namespace: internet,
       v4: `${INTERNET}.`,
@@ -160,6 +128,16 @@ export class Lab {
         throw new Error(`site ${name} is behind ${site.behind}, and no site above it is called so`)
       networks.set(name, await this.#addSite(name, site, above, world, index))
     }
+    await this.#inhabit(spec)
+  }
+
+  /** The network is complete: the containers may start. */
+  async #inhabit({ image, containers = {} }: LabSpec): Promise<void> {
+    const started = this.hosts.map(({ name, namespace }) =>
+      this.#containers?.run(namespace, { ...(image === undefined ? {} : { image }), ...containers[name] }),
+    )
+    await all(started)
+    await this.#containers?.check()
   }
 
   async #addSite(name: string, spec: SiteSpec, above: Network, world: Network, index: number): Promise<Network> {
@@ -168,23 +146,23 @@ export class Lab {
     const inside = baseOf(prefix)
     const namespace = await this.#namespace(`${name}-router`)
     const uplink = await this.#cable(name, namespace, 'wan', above.namespace)
-    const place = above.next++
+    const number = above.next++
     const own6 = `${INTERNET6}:${FIRST_ROUTER + index}`
     const has4 = family !== 'ipv6' && above.v4 !== undefined
     const has6 = family !== 'ipv4' && above === world
-    const outside = has4 ? `${above.v4}${place}` : `${above.v6}::${place}`
+    const outside = has4 ? `${above.v4}${number}` : `${above.v6}::${number}`
     await script(namespace, [
       'ip link set wan up',
       ...bridge('lan', [...(has4 ? [`${inside}.1/24`] : []), ...(has6 ? [`${own6}::1/64`] : [])]),
       ...(has4 ? [`ip addr add ${outside}/24 dev wan`, `ip route add default via ${above.gateway}`] : []),
       ...(has6
-        ? [`ip addr add ${above.v6}::${place}/64 dev wan nodad`, `ip route add default via ${above.gateway6}`]
+        ? [`ip addr add ${above.v6}::${number}/64 dev wan nodad`, `ip route add default via ${above.gateway6}`]
         : []),
-      ...forwarding,
+      ...FORWARDING,
     ])
-    if (has4) await this.#applyRules(namespace, rulesOf({ nat, egress, hairpin, outside }))
-    if (has6) await this.#applyRules(namespace, RULES6)
-    if (has6) await script(world.namespace, [`ip route add ${own6}::/64 via ${above.v6}::${place}`])
+    if (has4) await applyRules(namespace, rulesOf({ nat, egress, hairpin, outside }))
+    if (has6) await applyRules(namespace, RULES6)
+    if (has6) await script(world.namespace, [`ip route add ${own6}::/64 via ${above.v6}::${number}`])
     if (nat === 'none' && has4) await script(above.namespace, [`ip route add ${prefix} via ${outside}`])
     const network: Network = {
       namespace,
@@ -194,7 +172,8 @@ export class Lab {
     }
     const added: Host[] = []
     for (const host of hosts) added.push(await this.#addHost(host, network))
-    const router = new Host(`${name}-router`, namespace, outside, undefined, uplink)
+    const place = new NamespacePlace(namespace)
+    const router = new Host({ name: `${name}-router`, namespace, address: outside }, uplink, place)
     const proxy = egress === 'only-proxy' ? await this.#startProxy(router, `${inside}.1`) : undefined
     this.#sites.set(
       name,
@@ -210,7 +189,12 @@ export class Lab {
   }
 
   async #startProxy(router: Host, address: string): Promise<string> {
-    const argv = [process.execPath, join(import.meta.dirname, 'http-proxy.ts'), address, String(PROXY_PORT)]
+    const argv = [
+      process.execPath,
+      join(import.meta.dirname, `http-proxy${extname(import.meta.filename)}`),
+      address,
+      String(PROXY_PORT),
+    ]
     await new Promise<void>((resolve, reject) => {
       const program = router.spawn(argv, {
         onLine: (line) => (line === 'ready' ? resolve() : reject(new Error(`the site’s proxy: ${line}`))),
@@ -221,13 +205,13 @@ export class Lab {
   }
 
   async #addHost(name: string, network: Network): Promise<Host> {
-    if (this.#hosts.has(name)) throw new Error(`two hosts are called ${name}`)
-    const namespace = await this.#namespace(name)
+    const namespace = this.#namespaces.get(name)!
     setResolver(namespace, this.#nameserver)
+    const place = this.#containers?.place(namespace) ?? new NamespacePlace(namespace)
     const cable = await this.#cable(name, namespace, 'eth0', network.namespace)
-    const place = network.next++
-    const address = network.v4 === undefined ? undefined : `${network.v4}${place}`
-    const address6 = network.v6 === undefined ? undefined : `${network.v6}::${place}`
+    const number = network.next++
+    const address = network.v4 === undefined ? undefined : `${network.v4}${number}`
+    const address6 = network.v6 === undefined ? undefined : `${network.v6}::${number}`
     await script(namespace, [
       'ip link set eth0 up',
       ...(address === undefined
@@ -237,15 +221,16 @@ export class Lab {
         ? []
         : [`ip addr add ${address6}/64 dev eth0 nodad`, `ip route add default via ${network.gateway6}`]),
     ])
-    const host = new Host(name, namespace, address ?? address6 ?? '', address6, cable)
+    const host = new Host({ name, namespace, address: address ?? address6 ?? '', address6 }, cable, place)
     this.#hosts.set(name, host)
     return host
   }
 
-  async #namespace(label: string): Promise<string> {
+  /** A new one, or that of a container that does nothing else. */
+  async #namespace(label: string, containers?: Containers): Promise<string> {
     const name = nameFor(label)
     this.#life.defer(() => destroy([name]))
-    await text(['ip', 'netns', 'add', name])
+    await (containers === undefined ? text(['ip', 'netns', 'add', name]) : containers.open(name, label))
     setHosts(name, this.#publics)
     await script(name, ['ip link set lo up'])
     return name
@@ -259,18 +244,6 @@ export class Lab {
     const link = isWired ? await this.#wires!.link(ends, conditions) : await plainLink(ends, conditions)
     await script(to, [`ip link set ${ends.to.device} master lan up`])
     return link
-  }
-
-  /** From a file: nft cannot read the socket pair that a child's stdin is. */
-  async #applyRules(namespace: string, rules: string): Promise<void> {
-    if (rules === '') return
-    const folder = await mkdtemp(join(tmpdir(), 'hedgerow-lab-'))
-    try {
-      await writeFile(join(folder, 'rules.nft'), rules)
-      await text(['ip', 'netns', 'exec', namespace, 'nft', '-f', join(folder, 'rules.nft')])
-    } finally {
-      await rm(folder, { recursive: true })
-    }
   }
 }
 
@@ -287,22 +260,13 @@ interface Network {
   next: number
 }
 
-const forwarding = ['echo 1 > /proc/sys/net/ipv4/ip_forward', 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding']
-
-function bridge(name: string, addresses: readonly string[]): string[] {
-  return [
-    `ip link add ${name} type bridge`,
-    ...addresses.map((address) => `ip addr add ${address} dev ${name}${address.includes(':') ? ' nodad' : ''}`),
-    `ip link set ${name} up`,
-  ]
-}
-
-async function script(namespace: string, lines: readonly string[]): Promise<void> {
-  await text(['ip', 'netns', 'exec', namespace, 'sh', '-ec', lines.join('\n')])
-}
-
 function baseOf(prefix: string): string {
   const match = /^(\d+\.\d+\.\d+)\.0\/24$/.exec(prefix)
   if (match === null) throw new Error(`${prefix} is not a /24`)
   return match[1] as string
+}
+
+/** When one fails the others end first: what they have made is taken back only then. */
+async function all(started: readonly unknown[]): Promise<void> {
+  for (const result of await Promise.allSettled(started)) if (result.status === 'rejected') throw result.reason
 }

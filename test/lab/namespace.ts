@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { hasTool } from '../machine.ts'
+import { removeRecorded } from './docker/engine.ts'
 import { run } from './program.ts'
 
 /**
@@ -35,17 +36,22 @@ export function nameFor(label: string): string {
   return name
 }
 
+/** Where what programs of a namespace find in /etc is; `ip netns exec` puts it there. */
+export function configOf(name: string): string {
+  return `${CONFIG}/${name}`
+}
+
 /** What programs in the namespace find as /etc/resolv.conf. */
 export function setResolver(name: string, nameserver: string): void {
-  mkdirSync(`${CONFIG}/${name}`, { recursive: true })
-  writeFileSync(`${CONFIG}/${name}/resolv.conf`, `nameserver ${nameserver}\noptions timeout:2 attempts:2\n`)
+  mkdirSync(configOf(name), { recursive: true })
+  writeFileSync(`${configOf(name)}/resolv.conf`, `nameserver ${nameserver}\noptions timeout:2 attempts:2\n`)
 }
 
 /** What programs in the namespace find as /etc/hosts: names, and the addresses of each. */
 export function setHosts(name: string, hosts: Readonly<Record<string, readonly string[]>>): void {
   const lines = Object.entries(hosts).flatMap(([host, addresses]) => addresses.map((address) => `${address} ${host}\n`))
-  mkdirSync(`${CONFIG}/${name}`, { recursive: true })
-  writeFileSync(`${CONFIG}/${name}/hosts`, `127.0.0.1 localhost\n::1 localhost\n${lines.join('')}`)
+  mkdirSync(configOf(name), { recursive: true })
+  writeFileSync(`${configOf(name)}/hosts`, `127.0.0.1 localhost\n::1 localhost\n${lines.join('')}`)
 }
 
 /** Removes what crashed processes left behind; returns the names. */
@@ -56,12 +62,13 @@ export function sweep(): string[] {
   return stale
 }
 
-/** Ends every process inside, then the namespaces themselves. Synchronous, so that it also works while exiting. */
+/** Ends every process inside, then removes containers that are there, and the namespaces themselves. Synchronous, so that it also works while exiting. */
 export function destroy(names: readonly string[]): void {
+  for (const name of names) killInside(name)
+  removeRecorded(names.map(configOf))
   for (const name of names) {
-    killInside(name)
     quietly(['netns', 'del', name])
-    rmSync(`${CONFIG}/${name}`, { recursive: true, force: true })
+    rmSync(configOf(name), { recursive: true, force: true })
     mine.delete(name)
   }
   try {
@@ -93,7 +100,8 @@ function namesIn(folder: string): string[] {
   }
 }
 
-function isStale(name: string): boolean {
+/** Whether the process that made it is gone. */
+export function isStale(name: string): boolean {
   const [, pid = '', start] = name.split('-')
   return startOf(Number(pid)) !== start
 }

@@ -1,4 +1,5 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { constants } from 'node:os'
 import { createInterface } from 'node:readline'
 
 export interface Result {
@@ -8,8 +9,9 @@ export interface Result {
 }
 
 export interface RunOptions {
-  env?: NodeJS.ProcessEnv
-  cwd?: string
+  /** Beside those that are there. */
+  env?: NodeJS.ProcessEnv | undefined
+  cwd?: string | undefined
   /** The command is killed after this long, and its code is -1. */
   timeoutMs?: number
 }
@@ -39,10 +41,12 @@ export async function text(argv: readonly string[], options?: RunOptions): Promi
 const KEPT_LINES = 2_000
 
 export interface ProgramOptions {
-  env?: NodeJS.ProcessEnv
-  cwd?: string
+  env?: NodeJS.ProcessEnv | undefined
+  cwd?: string | undefined
   /** Every line of stdout and stderr. */
   onLine?: (line: string) => void
+  /** Where the program is not a child of this process: signals it, and says whether it was found. */
+  passSignal?: (signal: NodeJS.Signals) => boolean
 }
 
 /** A long-running process with its own process group; ended, children and all, with its owner. */
@@ -52,28 +56,31 @@ export class Program {
   readonly lines: string[] = []
   readonly exited: Promise<string>
   readonly #child: ChildProcess
+  readonly #passSignal: ProgramOptions['passSignal']
   #exit: string | undefined
 
-  private constructor(argv: readonly string[], child: ChildProcess, onLine: (line: string) => void) {
+  private constructor(argv: readonly string[], child: ChildProcess, { onLine, passSignal }: ProgramOptions) {
     this.argv = argv
     this.#child = child
+    this.#passSignal = passSignal
     for (const output of [child.stdout, child.stderr]) {
       if (output === null) continue
       createInterface({ input: output }).on('line', (line) => {
         if (this.lines.push(line) > KEPT_LINES) this.lines.shift()
-        onLine(line)
+        onLine?.(line)
       })
     }
     this.exited = new Promise((resolve) => {
       child.on('error', (error) => resolve(error.message))
-      child.on('exit', (code, signal) => resolve(signal ?? `code ${code}`))
+      child.on('exit', (code, signal) => resolve(signal ?? (passSignal === undefined ? `code ${code}` : howOf(code))))
     }).then((how) => (this.#exit = how as string))
   }
 
-  static start(argv: readonly string[], { env, cwd, onLine = () => undefined }: ProgramOptions = {}): Program {
+  static start(argv: readonly string[], options: ProgramOptions = {}): Program {
     const [file = '', ...args] = argv
-    const options = { env: { ...process.env, ...env }, cwd, detached: true }
-    return new Program(argv, spawn(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] }), onLine)
+    const { env, cwd } = options
+    const how = { env: { ...process.env, ...env }, cwd, detached: true }
+    return new Program(argv, spawn(file, args, { ...how, stdio: ['ignore', 'pipe', 'pipe'] }), options)
   }
 
   get pid(): number {
@@ -87,6 +94,7 @@ export class Program {
 
   /** Signals the whole process group. */
   signal(signal: NodeJS.Signals): void {
+    if (this.#passSignal?.(signal) === true && signal !== 'SIGKILL') return
     try {
       if (this.pid !== 0) process.kill(-this.pid, signal)
     } catch {
@@ -106,4 +114,10 @@ export class Program {
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop()
   }
+}
+
+/** A program elsewhere tells the signal that ended it by its code, as shells do. */
+function howOf(code: number | null): string {
+  const name = Object.entries(constants.signals).find(([, number]) => number + 128 === code)?.[0]
+  return name ?? `code ${code}`
 }

@@ -3,6 +3,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, 
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { librariesOf, which } from '../this-machine.ts'
 
 /*
  * Proves the lab's netem links on a real kernel that has netem, where the machine's own has not: `npm run prove:netem`, as root
@@ -66,18 +67,17 @@ function installKernel(root: string): string {
 /** This machine's programs with the libraries they load, the lab, and an init that runs the proof and powers off. */
 function fill(root: string): void {
   // the machine's own sh: the one in busybox runs its own `ip` whatever PATH says
-  const programs = [process.execPath, ...['sh', 'ip', 'tc', 'nft'].map(which)]
+  const programs = [process.execPath, ...['sh', 'ip', 'tc', 'nft'].map(needed)]
   for (const program of programs) {
     copyFile(program, root)
-    const libraries = execFileSync('ldd', [program], { encoding: 'utf8' })
-    for (const [, path = ''] of libraries.matchAll(/(\/\S+) \(0x/g)) copyFile(path, root)
+    for (const path of librariesOf(program)) copyFile(path, root)
   }
-  const busybox = which('busybox')
+  const busybox = needed('busybox')
   copyFile(busybox, root)
   for (const source of SOURCES) cpSync(join(REPOSITORY, source), join(root, 'repository', source), { recursive: true })
   for (const name of ['proc', 'sys', 'dev', 'run', 'tmp', 'etc', 'var/run', 'bin'])
     mkdirSync(join(root, name), { recursive: true })
-  const init = `#!${which('sh')}
+  const init = `#!${needed('sh')}
 ${busybox} --install -s /bin
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
 mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev
@@ -96,9 +96,8 @@ function copyFile(path: string, root: string): void {
   cpSync(realpathSync(path), to)
 }
 
-function which(program: string): string {
-  const folders = ['/usr/sbin', '/sbin', '/usr/bin', '/bin']
-  const found = folders.map((at) => join(at, program)).find((path) => existsSync(path))
+function needed(program: string): string {
+  const found = which(program)
   if (found === undefined) throw new Error(`${program} is missing`)
   return found
 }

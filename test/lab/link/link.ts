@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process'
-import { join } from 'node:path'
+import { extname, join } from 'node:path'
 import { run, text } from '../program.ts'
 import { conditionsOf, type LinkConditions } from './conditions.ts'
 import type { FromWires, ToWires } from './wires.ts'
@@ -111,7 +111,7 @@ export class Wires implements AsyncDisposable {
 
   /** Devices are born in `namespace`, never in the root namespace. */
   static start(namespace: string): Wires {
-    const program = join(import.meta.dirname, 'wires.ts')
+    const program = join(import.meta.dirname, `wires${extname(import.meta.filename)}`)
     const execArgv = ['netns', 'exec', namespace, process.execPath]
     return new Wires(
       namespace,
