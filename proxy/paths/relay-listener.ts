@@ -48,6 +48,25 @@ const MAX_TAKING = 64
 const REPLACED_MS = 30_000
 /** After a change of the network the relay must answer within this. */
 const RECHECK_MS = 1_500
+/**
+ * While streams wait for a path: between two tries, and after a channel that has just ended. Longer: they wait longer; shorter: a
+ * relay that starts again sees all its busy nodes in the same moment. After so many tries it is no short break any more.
+ */
+const QUICK = { firstMs: 200, limitMs: 400 }
+const QUICK_TRIES = 25
+const AT_ONCE_MS = 200
+/** A relay that goes away asks for a spread in which flows would wait too long: at most this for nodes that have some waiting. */
+const BACK_SOON_MS = 1_000
+/** Streams wait as long as that is said so often. */
+const HURRIED_MS = 1_000
+/** A channel that is doubted must answer within this, or within four round trips; and is asked so often. */
+const ANSWER_MS = 400
+const PROBE_MS = 1_000
+/** A dial that hangs is begun anew after this, or after five round trips, then after twice as long: a SYN may have been swallowed. */
+const PATIENCE_MS = 700
+const DIAL_MS = 5_000
+/** Of a relay that was not measured. */
+const UNMEASURED_MS = 100
 /** A channel that held so long was good; a relay that ends each one at once is asked ever more slowly. */
 const STEADY_MS = 10_000
 
@@ -57,12 +76,18 @@ export class RelayListener implements AsyncDisposable {
   readonly #log: Log
   readonly #life: Lifetime
   readonly #clock: Clock
+  readonly #random: () => number
   readonly #backoff: Backoff
   #isListening = false
   #channel: Channel | undefined
   #knowsSignals = false
+  readonly #quick: Backoff
   /** Ends a dial or a rest, for another try at once. */
   #again = new AbortController()
+  #doing: { what: 'dialling'; since: number } | { what: 'resting'; until: number; isFirm: boolean } | undefined
+  #hurriedAt = Number.NEGATIVE_INFINITY
+  #probedAt = Number.NEGATIVE_INFINITY
+  #hung = 0
   #taking = 0
   /** When the relay wants us back, as it said before it went. */
   #backInMs: number | undefined
@@ -72,7 +97,9 @@ export class RelayListener implements AsyncDisposable {
     this.#log = log.child({ part: 'relay listener', address: options.url })
     this.#life = life
     this.#clock = options.clock ?? systemClock
-    this.#backoff = new Backoff({ ...BACK, ...(options.random === undefined ? {} : { random: options.random }) })
+    this.#random = options.random ?? Math.random
+    this.#backoff = new Backoff({ ...BACK, random: this.#random })
+    this.#quick = new Backoff({ ...QUICK, random: this.#random })
   }
 
   /** Returns at once: an unreachable relay is tried again and again, and is no reason not to start. */
@@ -111,9 +138,34 @@ export class RelayListener implements AsyncDisposable {
   /** The machine's network is another one: a channel must show that it lives, without one the relay is dialled at once. */
   networkChanged(isHere: (address: string) => boolean): void {
     this.#backoff.reset()
-    if (this.#channel === undefined)
-      this.#again.abort(new MeshError('NOT_RUNNING', { reason: 'the network has changed' }))
+    this.#quick.reset()
+    this.#hung = 0
+    if (this.#channel === undefined) this.#tryAgain('the network has changed')
     else this.#channel.recheck?.(isHere, RECHECK_MS)
+  }
+
+  /**
+   * Streams wait for a path, now; said again as long as they do. A channel must show that it lives (a router that forgot it says
+   * nothing); without one no rest is long, and no dial hangs for long. `rttMs`: how far the relay is, when that is known.
+   */
+  hurry(rttMs = UNMEASURED_MS): void {
+    const now = this.#clock.now()
+    this.#hurriedAt = now
+    if (this.#channel !== undefined) {
+      if (now - this.#probedAt < PROBE_MS) return
+      this.#probedAt = now
+      this.#channel.recheck?.(isAnywhere, Math.max(ANSWER_MS, 4 * rttMs))
+    } else if (this.#doing?.what === 'dialling') {
+      const patienceMs = Math.max(PATIENCE_MS, 5 * rttMs) * 2 ** this.#hung
+      if (patienceMs >= DIAL_MS || now - this.#doing.since < patienceMs) return
+      this.#hung += 1
+      this.#tryAgain('the dial hangs')
+    } else if (this.#doing?.isFirm === false && this.#doing.until - now > QUICK.limitMs && this.#mayBeQuick) {
+      const inMs = this.#quick.nextMs()
+      this.#doing.until = now + inMs
+      const again = this.#again
+      this.#clock.after(inMs, () => again.abort(new MeshError('NOT_RUNNING', { reason: 'streams wait' })))
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -122,24 +174,50 @@ export class RelayListener implements AsyncDisposable {
 
   async #keep(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      let pauseMs: number | undefined
+      let pauseMs: number
+      let isFirm = false
       this.#again = new AbortController()
       const limit = AbortSignal.any([signal, this.#again.signal])
+      this.#doing = { what: 'dialling', since: this.#clock.now() }
       try {
         const channel = await dialText(at(this.#options.url, LISTEN, SIGNALS), this.#options.credentials(), limit)
         const since = this.#clock.now()
+        this.#doing = undefined
+        this.#hung = 0
         const reason = await this.#listen(channel, signal)
         if (signal.aborted) return
-        if (this.#clock.now() - since > STEADY_MS) this.#backoff.reset()
-        pauseMs = reason === 'replaced' ? REPLACED_MS : this.#backInMs
-        this.#backInMs = undefined
+        if (this.#clock.now() - since > STEADY_MS) {
+          this.#backoff.reset()
+          this.#quick.reset()
+        }
+        isFirm = reason === 'replaced'
+        pauseMs = isFirm ? REPLACED_MS : this.#pauseAfterLoss()
         this.#log.warn('relay lost', { reason })
       } catch (error) {
         if (signal.aborted) return
+        if (this.#again.signal.aborted) continue
         this.#log.warn('relay not reached', { error: readable(error, this.#options.url) })
+        pauseMs = this.#mayBeQuick ? this.#quick.nextMs() : this.#backoff.nextMs()
       }
-      await this.#clock.sleep(pauseMs ?? this.#backoff.nextMs(), limit)
+      this.#doing = { what: 'resting', until: this.#clock.now() + pauseMs, isFirm }
+      await this.#clock.sleep(pauseMs, limit)
     }
+  }
+
+  /** How long a channel that held is not dialled again. */
+  #pauseAfterLoss(): number {
+    const backInMs = this.#backInMs
+    this.#backInMs = undefined
+    if (backInMs !== undefined) return this.#mayBeQuick ? Math.min(backInMs, BACK_SOON_MS * this.#random()) : backInMs
+    return this.#mayBeQuick ? AT_ONCE_MS * this.#random() : this.#backoff.nextMs()
+  }
+
+  get #mayBeQuick(): boolean {
+    return this.#clock.now() - this.#hurriedAt < HURRIED_MS && this.#quick.failures < QUICK_TRIES
+  }
+
+  #tryAgain(reason: string): void {
+    this.#again.abort(new MeshError('NOT_RUNNING', { reason }))
   }
 
   /** Resolves to the reason when the channel ends. */
@@ -208,4 +286,8 @@ export class RelayListener implements AsyncDisposable {
         this.#log.warn('connection at the relay not taken', { peer: from, error: readable(error, url) })
     }
   }
+}
+
+function isAnywhere(): boolean {
+  return true
 }

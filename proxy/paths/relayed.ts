@@ -23,11 +23,18 @@ export interface RelayedDialerOptions {
   credentials: RelayCredentials
   /** How far a relay is from here, where that was measured. */
   rttMs?: (url: string) => number | undefined
+  /** How far a node is from here through a relay, where that is known. */
+  throughMs?: (node: NodeId, url: string) => number | undefined
   clock?: Clock
 }
 
 /** Reaches nodes through the relays they listen at: the one that is nearest to both first, and soon the next beside it. */
-export function relayedDialer({ credentials, rttMs = unknown, clock = systemClock }: RelayedDialerOptions): Dialer {
+export function relayedDialer({
+  credentials,
+  rttMs = unknown,
+  throughMs = unknown,
+  clock = systemClock,
+}: RelayedDialerOptions): Dialer {
   const through = async (relay: string, id: NodeId, signal: AbortSignal): Promise<RawConnection> => {
     try {
       const stream = await dialLeg(at(relay, TO, id), { ...credentials(), timeoutMs: DIAL_MS }, signal)
@@ -40,7 +47,8 @@ export function relayedDialer({ credentials, rttMs = unknown, clock = systemCloc
     path: 'relayed',
     suits: ({ relays }) => relays.length > 0,
     dial: async ({ id, relays }: NodeReach, signal) => {
-      const tries = orderRelays(relays.slice(0, MOST_TRIED), rttMs).map(
+      const meetMs = (relay: string) => throughMs(id, relay)
+      const tries = orderRelays(relays.slice(0, MOST_TRIED), rttMs, meetMs).map(
         (relay) => (limit: AbortSignal) => through(relay, id, limit),
       )
       const discard = ({ stream }: RawConnection) => stream.destroy()

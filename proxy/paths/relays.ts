@@ -131,6 +131,10 @@ export class Relays implements AsyncDisposable {
   /** How far a relay is, as last measured. */
   readonly rttMs = (url: string): number | undefined => this.#posts.get(url)?.rttMs
 
+  isKnown(url: string): boolean {
+    return this.#posts.has(url)
+  }
+
   /** All that are known, as they are now; those that do not answer have no figure. */
   async measureAll(withinMs: number): Promise<{ relay: string; rttMs?: number }[]> {
     const limit = AbortSignal.any([this.#life.signal, AbortSignal.timeout(withinMs)])
@@ -156,6 +160,11 @@ export class Relays implements AsyncDisposable {
       post.retry.reset()
       post.measureAt = now + this.#random() * FIRST_PROBE_MS
     }
+  }
+
+  /** Streams wait for a path: channels must show that they live, and are made anew soon where they do not. */
+  hurry(): void {
+    for (const { listener, rttMs } of this.#posts.values()) listener?.hurry(rttMs)
   }
 
   [Symbol.asyncDispose](): Promise<void> {

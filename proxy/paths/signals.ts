@@ -42,7 +42,25 @@ const punchAccept = Type.Object(
 const punchSync = Type.Object({ type: Type.Literal('punch-sync'), nonce, attempt }, closed)
 const punchRefuse = Type.Object({ type: Type.Literal('punch-refuse'), nonce, attempt, nat }, closed)
 
-const signal = Type.Union([dialMe, punchConnect, punchAccept, punchSync, punchRefuse])
+/** Where the sender listens, the nearest first, and how far that is for it; see peer-relays.ts. */
+const here = Type.Object(
+  {
+    type: Type.Literal('here'),
+    relays: Type.Array(
+      Type.Object(
+        {
+          url: Type.String({ pattern: '^wss://[!-~]+$', maxLength: 500 }),
+          ms: Type.Optional(Type.Number({ minimum: 0, maximum: 60_000 })),
+        },
+        closed,
+      ),
+      { minItems: 1, maxItems: 3 },
+    ),
+  },
+  closed,
+)
+
+const signal = Type.Union([here, dialMe, punchConnect, punchAccept, punchSync, punchRefuse])
 export type Signal = Static<typeof signal>
 export type SignalOf<T extends Signal['type']> = Extract<Signal, { type: T }>
 const check = Compile(signal)
