@@ -31,11 +31,16 @@ export interface Known {
   climbs: number
   isImproving: boolean
   readonly paths: PathMemory
+  /** A relay that is nearer than the one in use, and since when; and until when nobody moves for that. */
+  nearer: { relay: string; since: number } | undefined
+  settledUntil: number
   /** Dials for a session at risk: how many are under way, when the next may begin, and what ends them. */
   redials: number
   redialAt: number
   readonly redialBackoff: Backoff
   redialing: AbortController
+  /** Until then its HELLO is waited for: what was said before it came to nothing. */
+  plainUntil: number
   /** How often it was cut: a connection that began before that must not join after it. */
   cuts: number
 }
@@ -61,10 +66,13 @@ export function newlyKnown(node: NodeId, isFirst: boolean, now: number, random: 
     climbs: 0,
     isImproving: false,
     paths: new PathMemory(),
+    nearer: undefined,
+    settledUntil: 0,
     redials: 0,
     redialAt: 0,
     redialBackoff: new Backoff({ firstMs: 50, limitMs: 250, random }),
     redialing: new AbortController(),
+    plainUntil: 0,
     cuts: 0,
   }
 }
@@ -79,9 +87,15 @@ export function keysOf(known: Known): HeldKeys {
   const { session } = known
   const leaving = sessionsOf(known).filter((one) => one.isLeaving || known.past.has(one))
   return {
-    current: session === undefined || session.hasEnded ? undefined : session.key,
+    current: session === undefined || session.hasEnded || session.isPresumed ? undefined : session.key,
     leaving: leaving.map(({ key }) => key),
   }
+}
+
+/** What we have proposed to the node and it has not answered, if anything. */
+export function pendingOf({ session, dials, proposal }: Known): string | undefined {
+  if (session?.isPresumed === true && !session.hasEnded) return session.key.id
+  return dials > 0 ? proposal : undefined
 }
 
 /** What a dial for it proposes: the session it is to join, unless that only finishes its flows. */

@@ -27,7 +27,7 @@ const saved = Compile(Type.Array(Type.String({ pattern: '^wss://', maxLength: 50
 export async function openRelays(
   { life, dir, clock, log }: Ground,
   member: Member,
-  taking: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome'>,
+  taking: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome' | 'onChange'>,
 ): Promise<RelayPosts> {
   const path = join(dir, FILE)
   const own = `${member.url.replace(/^http/, 'ws')}/relay`
