@@ -14,6 +14,7 @@ export const ERRORS = {
   // flows
   NO_INSTANCE: 'no running instance to choose from',
   NO_PATH: 'no way to reach the node',
+  PATH_FORBIDDEN: 'no path to the node is allowed and works',
   NOT_ALLOWED: 'the caller may not call this service',
   FLOW_REFUSED: 'every instance refused the flow',
   FLOW_UNREACHABLE: 'no instance can be reached',

@@ -44,6 +44,8 @@ export class Carrier implements FrameSink {
   peerWindowBytes = 0
   /** What the peer can do (hello.ts). */
   peerFeatures = 0
+  /** That it goes through. */
+  relay: string | undefined
   /** Ours, of the connection beneath; `undefined` where there is none to know of. */
   localAddress: string | undefined
   /** Keys can be had from TLS beneath; set by whoever greets. */
@@ -53,6 +55,8 @@ export class Carrier implements FrameSink {
   bulks = 0
   /** Bytes of theirs that wait to be sent. */
   backlog = 0
+  /** For streams whose rule asked for its path; set by whoever joins it to a session. */
+  isAside = false
   bytesIn = 0
   bytesOut = 0
 

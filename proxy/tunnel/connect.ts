@@ -10,10 +10,11 @@ import { answerProposal, readAnswer, type Agreement } from './agree.ts'
 import type { Carrier } from './carrier.ts'
 import type { PathKind } from './contract.ts'
 import { Deadline, unlessAborted } from './deadline.ts'
-import { greet, type Meet } from './greet.ts'
-import { FEATURE, PROTOCOL_VERSION, type Hello } from './hello.ts'
-import { keysOf, proposalOf, type Known } from './known.ts'
+import { greet, type Greeting, type Meet } from './greet.ts'
+import { FEATURE, presumedAnswer, PROTOCOL_VERSION, type Hello } from './hello.ts'
+import { keysOf, pendingOf, proposalOf, sessionsOf, type Known } from './known.ts'
 import type { Meters } from './meters.ts'
+import { rankOf } from './placement.ts'
 import type { Pump } from './pump.ts'
 import type { TunnelSession } from './session.ts'
 
@@ -21,6 +22,8 @@ import type { TunnelSession } from './session.ts'
 export interface Secure {
   /** @throws any error when the other end is not `node`. Honours the signal. */
   connect(raw: RawConnection, node: NodeId, signal: AbortSignal): Promise<Duplex>
+  /** Whether the other end has said in TLS that it keeps PROMISED (hello.ts). */
+  isPrompt?(stream: Duplex): boolean
   /** Nothing, when somebody else has waited for the connection and has it now. */
   accept(raw: RawConnection): Promise<{ peer: NodeId; stream: Duplex } | undefined>
 }
@@ -34,9 +37,11 @@ export interface Joining {
   isDialler: boolean
   /** `Known.cuts` when the connection began. */
   cuts: number
-  /** It shall carry what carriers on better paths carry, which are slow now. */
-  isInstead: boolean
+  role: CarrierRole
 }
+
+/** `instead`: it shall carry what those on better paths carry, which are slow now; `aside`: only streams whose rule asks for its path. */
+export type CarrierRole = 'more' | 'instead' | 'aside'
 
 export interface ConnectOptions {
   self: NodeId
@@ -56,12 +61,18 @@ export interface ConnectOptions {
 
 const SECURE_MS = 5_000
 const HELLO_MS = 5_000
+/** After a HELLO that was not answered the next ones are waited for: a flow that was opened before it is lost with it. */
+const PLAIN_MS = 60_000
 
 /**
  * From a raw connection to a carrier in a session, for both ends.
  *
  *     dial ─▶ secure (≤ 5 s) ─▶ HELLO and its answer (≤ 5 s) ─▶ join
  *     └──── aborted when another path wins ────┘ └─ from here on it stays, as one more carrier
+ *
+ * Where no session is held, and the peer is known to keep PROMISED (hello.ts), the dialler does not wait for the answer: it joins
+ * the carrier to the session it proposes, and OPEN follows HELLO in the same flight. Whatever session is agreed on first, on
+ * this connection or on one of the peer's own, is what the presumed one becomes (TunnelSession.agreed).
  */
 export class Connector {
   readonly #options: ConnectOptions
@@ -77,7 +88,7 @@ export class Connector {
     reach: NodeReach,
     dialer: Dialer,
     signal: AbortSignal,
-    isInstead = false,
+    role: CarrierRole = 'more',
   ): Promise<TunnelSession> {
     let raw: RawConnection | undefined
     try {
@@ -94,8 +105,9 @@ export class Connector {
         stream,
         path: raw.path,
         localAddress: localOf(raw),
+        relay: relayOf(raw),
         cuts,
-        isInstead,
+        role: role === 'aside' && this.#isBest(known, raw.path) ? 'more' : role,
       })
       this.#options.meters.dialled(raw.path, 'ok')
       return session
@@ -106,25 +118,56 @@ export class Connector {
     }
   }
 
+  /** All streams should have it: no better path is there, and this one was not left because it is slow. */
+  #isBest({ session, paths }: Known, path: PathKind): boolean {
+    if (session?.isUsable !== true) return path !== 'relayed' // which a better one would push out, soon
+    return rankOf(path) <= rankOf(session.path) && !paths.isShunned(path, this.#options.clock.now())
+  }
+
   /** The peer may put streams on this carrier as soon as it has our HELLO, so no race may end it any more. */
-  async #propose(known: Known, link: Link & { isInstead: boolean }): Promise<TunnelSession> {
+  async #propose(known: Known, link: Link & { role: CarrierRole }): Promise<TunnelSession> {
     known.proposal ??= randomBytes(16).toString('hex')
     known.carrierNumber += 2
-    const { isInstead } = link
+    const { role } = link
     const proposal = this.#hello(proposalOf(known) ?? known.proposal, known.carrierNumber)
-    if (isInstead) proposal.features |= FEATURE.instead
+    if (role !== 'more') proposal.features |= FEATURE[role]
     let joined: TunnelSession | undefined
-    const meet: Meet = (theirs, carrier, pump) => {
+    const join = (theirs: Hello, agreement: Agreement, { carrier, pump }: Pick<Joining, 'carrier' | 'pump'>) => {
       carrier.localAddress = link.localAddress
-      const agreement = readAnswer(keysOf(known), theirs)
-      const joining = { agreement, theirs, carrier, pump, isDialler: true, cuts: link.cuts, isInstead }
+      carrier.relay = link.relay
+      const joining = { agreement, theirs, carrier, pump, isDialler: true, cuts: link.cuts, role }
       const session = this.#options.join(known, joining)
       joined = session
-      return (reason) => session.lost(carrier, reason)
+      return (reason: Error | undefined) => session.lost(carrier, reason)
     }
-    await this.#greet(link, meet, proposal)
+    if (role === 'more' && this.#mayPresume(known, link.stream)) {
+      const presume: Greeting['presume'] = (carrier, pump) => {
+        const agreement = { id: proposal.session, cutsCurrent: false }
+        const lost = join(presumedAnswer(proposal), agreement, { carrier, pump })
+        return (reason) => {
+          known.plainUntil = this.#options.clock.now() + PLAIN_MS
+          lost(reason)
+        }
+      }
+      const meet: Meet = (theirs, carrier) => {
+        joined?.answered(carrier, theirs)
+        return (reason) => joined?.lost(carrier, reason)
+      }
+      const greeted = this.#greet(link, { proposal, presume, meet })
+      if (joined === undefined) await greeted
+      else greeted.catch(ignore) // the session has been told
+    } else {
+      const meet: Meet = (theirs, carrier, pump) => join(theirs, readAnswer(keysOf(known), theirs), { carrier, pump })
+      await this.#greet(link, { proposal, meet })
+    }
     if (joined === undefined) throw new Error('greeted, and in no session')
     return joined
+  }
+
+  /** The other end is the node, and keeps its promises; nothing else can be meant then than the session we propose. */
+  #mayPresume(known: Known, stream: Duplex): boolean {
+    const { secure, clock } = this.#options
+    return secure.isPrompt?.(stream) === true && sessionsOf(known).length === 0 && clock.now() >= known.plainUntil
   }
 
   /** @throws any error; the connection is closed then. */
@@ -135,16 +178,18 @@ export class Connector {
     const { peer, stream } = proof
     if (peer === self) throw new MeshError('PEER_REFUSED', { node: peer, reason: 'it is ourselves' })
     const known = know(peer)
-    const link = { stream, path: raw.path, localAddress: localOf(raw), cuts: known.cuts }
-    await this.#greet(link, (theirs, carrier, pump) => {
+    const link = { stream, path: raw.path, localAddress: localOf(raw), relay: relayOf(raw), cuts: known.cuts }
+    const meet: Meet = (theirs, carrier, pump) => {
       carrier.localAddress = link.localAddress
-      const pending = known.dials > 0 ? known.proposal : undefined
+      carrier.relay = link.relay
+      const pending = pendingOf(known)
       const agreement = answerProposal({ isFirst: self < peer, ...keysOf(known), pending }, theirs)
       carrier.greet(this.#hello(agreement.id, theirs.carrier))
-      const isInstead = (theirs.features & FEATURE.instead) !== 0
-      const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts, isInstead })
+      const role = roleIn(theirs)
+      const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts, role })
       return (reason) => session.lost(carrier, reason)
-    })
+    }
+    await this.#greet(link, { meet })
   }
 
   /** Bounds the proof of identity, and closes the connection when it does not come in time. */
@@ -164,11 +209,13 @@ export class Connector {
     }
   }
 
-  async #greet({ stream, path }: Link, meet: Meet, proposal?: Hello): Promise<void> {
+  async #greet(
+    { stream, path }: Link,
+    how: Pick<Greeting, 'proposal' | 'presume' | 'meet'>,
+  ): Promise<void> {
     const { clock, closing } = this.#options
     using limit = new Deadline(clock, HELLO_MS, closing)
-    const now = () => clock.now()
-    await greet({ stream, path, now, meet, ...(proposal === undefined ? {} : { proposal }) }, limit.signal)
+    await greet({ stream, path, now: () => clock.now(), ...how }, limit.signal)
   }
 
   #hello(session: string, carrier: number): Hello {
@@ -188,11 +235,21 @@ interface Link {
   stream: Duplex
   path: PathKind
   localAddress: string | undefined
+  relay: string | undefined
   cuts: number
+}
+
+function roleIn({ features }: Hello): CarrierRole {
+  if ((features & FEATURE.instead) !== 0) return 'instead'
+  return (features & FEATURE.aside) === 0 ? 'more' : 'aside'
 }
 
 function localOf({ stream }: RawConnection): string | undefined {
   return stream instanceof Socket ? stream.localAddress : undefined
+}
+
+function relayOf({ path, via }: RawConnection): string | undefined {
+  return path === 'relayed' ? via : undefined
 }
 
 function ignore(): void {

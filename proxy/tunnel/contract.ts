@@ -1,5 +1,6 @@
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
+import type { PathRule } from '../../src/model/path-rule.ts'
 
 export type PathKind = 'local' | 'direct' | 'reverse' | 'punched' | 'relayed'
 
@@ -16,6 +17,7 @@ export const REFUSALS = [
   'not-allowed',
   'bad-request',
   'refused',
+  'path-forbidden',
 ] as const
 export type Refusal = (typeof REFUSALS)[number]
 
@@ -24,6 +26,8 @@ export type Refusal = (typeof REFUSALS)[number]
  *
  *   opener:    open() ─▶ opened | refused | reset
  *   both:      data* ─▶ end | reset       (each direction ends by itself: half-close)
+ *
+ * `refused` proves that nobody was given a byte of what was written before; `reset` leaves that open.
  *
  * A chunk is good only during the call, both ways: buffers that were read into are used again.
  */
@@ -52,6 +56,8 @@ export interface Stream {
   end(): void
   /** Ends both directions as RST does. Safe to call at any time, also twice. */
   reset(): void
+  /** Asks to be refused now, unless it was opened already; the answer comes as always. */
+  withdraw?(): void
   /** Gives credit back to the sender: flow control end to end. */
   consumed(bytes: number): void
 }
@@ -62,7 +68,10 @@ export interface IncomingStream {
   readonly path: PathKind
   /** What `open` was given, at most 1,024 bytes; opaque to the tunnel. */
   readonly request: Buffer
+  /** What the opener has said already comes through `events` right after this has returned. */
   accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream
+  /** Before `accept`: the carriers it may be on from now on; any without it. */
+  obey?(rule: PathRule): void
   refuse(refusal: Refusal): void
   /** Called when the opener gave up before `accept` or `refuse`. */
   onGone(listener: () => void): void
@@ -83,19 +92,28 @@ export interface Session {
   readonly bytesOut: number
   /** How datagrams go now: sealed, straight over UDP; in frames on a carrier; or so because no UDP packet gets through. */
   readonly datagrams?: 'sealed' | 'frames' | 'blocked'
-  /** Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. */
-  open(request: Buffer, events: StreamEvents): Stream
+  /** What is written to a stream travels before it is opened: the first `MAX_EARLY_BYTES` of it. */
+  readonly takesEarly?: boolean
+  /** How long the peer owes a sign of life; 0 when it owes none. */
+  readonly silentMs?: number
+  /** The path that streams under this rule take now; nothing: no carrier is for them. */
+  pathFor?(rule: PathRule): PathKind | undefined
+  /**
+   * Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. Under `rule` the stream is only ever
+   * on carriers that it allows, and waits where there is none.
+   */
+  open(request: Buffer, events: StreamEvents, rule?: PathRule): Stream
 }
 
 /** All sessions of this node. */
 export interface Peers extends AsyncDisposable {
   /**
-   * The live session to a node, or one dialled now; concurrent calls share one dial.
-   * @throws MeshError NO_PATH when every path failed or the signal aborted.
+   * The live session to a node, or one dialled now; concurrent calls share one dial. It has a carrier that `rule` allows.
+   * @throws MeshError NO_PATH when every path failed or the signal aborted; PATH_FORBIDDEN when those did that `rule` allows.
    */
-  session(node: NodeReach, signal: AbortSignal): Promise<Session>
-  /** The live session, if there is one. */
-  existing(node: NodeId): Session | undefined
+  session(node: NodeReach, signal: AbortSignal, rule?: PathRule): Promise<Session>
+  /** The live session, if there is one, with a carrier that `rule` allows. */
+  existing(node: NodeId, rule?: PathRule): Session | undefined
   all(): Iterable<Session>
   /** Round-trip time to a node, measured over whatever session exists or existed lately. */
   rttMs(node: NodeId): number | undefined

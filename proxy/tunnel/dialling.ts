@@ -4,7 +4,7 @@ import type { Clock } from '../../src/kit/clock.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import type { Dialer } from '../paths/contract.ts'
-import type { Connector } from './connect.ts'
+import type { CarrierRole, Connector } from './connect.ts'
 import type { PathKind } from './contract.ts'
 import { Deadline } from './deadline.ts'
 import type { Known } from './known.ts'
@@ -26,10 +26,10 @@ export interface DiallingOptions {
 const DIAL_MS = 10_000
 /**
  * Of one dial for a session at risk: a SYN that was swallowed is sent again after 1 s and then 3 s, but the path may be back at
- * any moment, so a new dial begins every half second and an old one is not waited for.
+ * any moment, so a new dial begins every quarter of a second, and an old one is not waited for.
  */
 const REDIAL_MS = 2_500
-const REDIALS = 5
+const REDIALS = 10
 
 /** Dials nodes: once for all who ask, and again and again for a session whose streams wait. */
 export class Dialling {
@@ -64,11 +64,11 @@ export class Dialling {
   }
 
   /**
-   * `isInstead`: the session leaves all other paths for the one that comes.
+   * `role`: of the carrier that comes.
    * @throws MeshError NO_PATH
    */
-  dial(known: Known, dialers: readonly Dialer[], isInstead = false): Promise<TunnelSession> {
-    return this.#race(known, dialers, { queue: this.#dials, ms: DIAL_MS, until: this.#options.closing, isInstead })
+  dial(known: Known, dialers: readonly Dialer[], role: CarrierRole = 'more'): Promise<TunnelSession> {
+    return this.#race(known, dialers, { queue: this.#dials, ms: DIAL_MS, until: this.#options.closing, role })
   }
 
   /** One more try for a session at risk, when one is due; over every path, as nobody knows which comes back first. */
@@ -81,11 +81,19 @@ export class Dialling {
     known.redialAt = now + known.redialBackoff.nextMs()
     known.redials += 1
     const until = AbortSignal.any([closing, known.redialing.signal])
-    this.#race(known, dialers.filter(isQuick), { queue: this.#redials, ms: REDIAL_MS, until })
+    const had = known.session?.path
+    this.#race(known, dialers.filter(isQuick), { queue: this.#redials, ms: REDIAL_MS, until, had })
       .catch(ignore) // the next is due soon
       .finally(() => {
         known.redials -= 1
       })
+  }
+
+  /** One more try for a session at risk now, as there is a way that was not there before. */
+  soon(known: Known): void {
+    known.redialBackoff.reset()
+    known.redialAt = 0
+    this.redial(known)
   }
 
   /** The session is safe again: what is still being dialled for it may stop. */
@@ -119,9 +127,12 @@ export class Dialling {
           .filter((dialer) => dialer.suits(reach))
           .map((dialer) => ({
             path: dialer.path,
-            outlook: known.paths.hasFailed(dialer.path, clock.now()) ? 'unlikely' : dialer.outlook?.(reach),
+            outlook:
+              isBeyond(dialer.path, how.had) || known.paths.hasFailed(dialer.path, clock.now())
+                ? 'unlikely'
+                : dialer.outlook?.(reach),
             run: async (signal: AbortSignal) => {
-              const session = await connector.dial(known, reach, dialer, signal, how.isInstead)
+              const session = await connector.dial(known, reach, dialer, signal, how.role)
               remember(known, dialer.path, runners, clock.now())
               return session
             },
@@ -150,7 +161,9 @@ interface How {
   queue: PQueue
   ms: number
   until: AbortSignal
-  isInstead?: boolean
+  role?: CarrierRole
+  /** The path that was good for it a moment ago: it does not wait for better ones. */
+  had?: PathKind | undefined
 }
 
 /** The next race need not wait for those that this path has outrun. */
@@ -159,8 +172,12 @@ function remember({ paths }: Known, path: PathKind, field: ReadonlyArray<{ path:
   for (const better of field) if (rankOf(better.path) < rankOf(path)) paths.failed(better.path, now)
 }
 
+function isBeyond(path: PathKind, had: PathKind | undefined): boolean {
+  return had !== undefined && rankOf(path) < rankOf(had)
+}
+
 /** Nobody waits for a punch: it is for later, when there is a session to improve. */
-function isQuick({ path }: Dialer): boolean {
+export function isQuick({ path }: Dialer): boolean {
   return path !== 'punched'
 }
 

@@ -27,10 +27,14 @@ import { MeshError } from '../../src/errors.ts'
  *     SEALED    0   where and how datagrams may come straight over UDP, see sealed/offer.ts
  *     SIGNAL    0   a short message between the two nodes, about ways to reach each other; opaque here, ≤ 2,048 bytes
  *     RESUME    0   what came of streams whose carrier is gone, see resume.ts
+ *     WITHDRAW  n   empty. An OPEN that is not answered yet shall be REFUSED now; nothing when it is
  *
  * A stream's DATA runs on one carrier at a time. A sender that moves it (or lost its carrier) begins a new run there: one
  * flagged DATA says the run's number and from which byte on, perhaps some that came already; what follows on that carrier is
  * unflagged. The reader drops what it has and whatever else still comes on carriers of older runs.
+ *
+ * Where both can (FEATURE.early), up to MAX_EARLY_BYTES of DATA, and END, may follow OPEN at once. They are given to nobody before
+ * OPENED: REFUSED proves that they have not been read.
  *
  * Payloads may grow at the end up to the bound in RULES; what a reader does not know there it skips. Unknown types are an
  * error before HELLO and skipped and counted afterwards (SEC-30).
@@ -61,6 +65,7 @@ export const FRAME = {
   RESUME: 14,
   SEALED: 15,
   SIGNAL: 16,
+  WITHDRAW: 17,
 } as const
 export type FrameType = (typeof FRAME)[keyof typeof FRAME]
 
@@ -73,6 +78,8 @@ export const PLACE_BYTES = 8
 export const MAX_PAYLOAD = 64 * 1024
 export const MAX_OPEN_BYTES = 1024
 export const MAX_SIGNAL_BYTES = 2048
+/** Of one stream, before OPENED. Larger: fewer requests wait a round trip with their end, and pending OPENs may make a peer hold more. */
+export const MAX_EARLY_BYTES = 16 * 1024
 /** What UDP over IPv4 can carry: 65,535 less the IP and UDP headers (RFC 768, RFC 791). */
 export const MAX_DATAGRAM = 65_507
 /** What a peer may say before its HELLO is taken (TUNNELS.md D22). */
@@ -105,6 +112,7 @@ const RULES: readonly (Rule | undefined)[] = (() => {
   rule(FRAME.DRAIN, 'carrier', 1, 64)
   rule(FRAME.GOAWAY, 'carrier', 5, 256)
   rule(FRAME.SEALED, 'carrier', 8, 1024)
+  rule(FRAME.WITHDRAW, 'stream', 0, 64)
   rule(FRAME.SIGNAL, 'carrier', 1, MAX_SIGNAL_BYTES)
   rule(FRAME.RESUME, 'carrier', 4, MAX_PAYLOAD)
   return rules

@@ -7,7 +7,8 @@ import type { Hello } from './hello.ts'
 import { Pump } from './pump.ts'
 
 /** What becomes of a carrier whose HELLO has come; the returned function is called when its connection is no more. */
-export type Meet = (theirs: Hello, carrier: Carrier, pump: Pump) => (reason: Error | undefined) => void
+export type Meet = (theirs: Hello, carrier: Carrier, pump: Pump) => Lost
+export type Lost = (reason: Error | undefined) => void
 
 export interface Greeting {
   /** Authenticated already. */
@@ -16,6 +17,8 @@ export interface Greeting {
   now: () => number
   /** The dialling side's HELLO; the accepting side answers in `meet`. */
   proposal?: Hello
+  /** Takes the carrier before it is answered: what it sends follows the proposal at once. `meet` comes all the same. */
+  presume?: ((carrier: Carrier, pump: Pump) => Lost) | undefined
   meet: Meet
 }
 
@@ -23,12 +26,16 @@ export interface Greeting {
  * Exchanges HELLO on a new connection and hands the carrier to `meet`, which runs before any further frame is looked at.
  * @throws MeshError when the connection ends, breaks the rules, or the signal aborts first; the connection is closed then.
  */
-export function greet({ stream, path, now, proposal, meet }: Greeting, signal: AbortSignal): Promise<void> {
+export function greet(
+  { stream, path, now, proposal, presume, meet }: Greeting,
+  signal: AbortSignal,
+): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const carrier = new Carrier(path, now)
   if (stream instanceof TLSSocket) carrier.secrets = stream
-  let lost = (reason: Error | undefined): void =>
+  const unanswered: Lost = (reason) =>
     reject(reason ?? new MeshError('SESSION_CLOSED', { reason: 'the connection ended before HELLO' }))
+  let lost = unanswered
   const pump = new Pump(carrier, stream, (reason) => lost(reason))
   const tooLate = () => pump.cut(signal.reason as Error)
   carrier.onHello = (theirs) => {
@@ -38,6 +45,12 @@ export function greet({ stream, path, now, proposal, meet }: Greeting, signal: A
     resolve()
   }
   if (proposal !== undefined) carrier.greet(proposal)
+  const presumed = presume?.(carrier, pump)
+  if (presumed !== undefined)
+    lost = (reason) => {
+      presumed(reason)
+      unanswered(reason)
+    }
   if (signal.aborted) tooLate()
   signal.addEventListener('abort', tooLate, { once: true })
   return promise.finally(() => signal.removeEventListener('abort', tooLate))

@@ -26,11 +26,18 @@ export interface Hello {
 export const PROTOCOL_VERSION = 1
 /** `resume`: streams outlive their carrier, and END is acknowledged; `sealed`: SEALED frames are understood;
  * `signals`: so are SIGNAL frames; `instead`: said of a carrier that shall carry what those on better paths carry, which are bad now;
- * `beside`: this process takes over from another of its node, which runs still and finishes its flows. */
-export const FEATURE = { resume: 1, sealed: 2, beside: 4, signals: 8, instead: 16 } as const
+ * `beside`: this process takes over from another of its node, which runs still and finishes its flows;
+ * `early`: DATA and END may follow OPEN before OPENED has come, and WITHDRAW is understood;
+ * `aside`: said of a carrier for streams whose rule asks for its path, which stands beside those on better ones. */
+export const FEATURE = { resume: 1, sealed: 2, beside: 4, signals: 8, instead: 16, early: 32, aside: 64 } as const
+/**
+ * What a peer keeps that says so in TLS already (identity/peer-tls.ts, `hedgerow/2`), and what is counted on until its HELLO has come: so
+ * that streams can be opened right behind ours. The least window there is; it grows with the answer.
+ */
+export const PROMISED = { windowBytes: 1024, features: FEATURE.resume | FEATURE.early } as const
 const HELLO_BYTES = 36
 /** A peer that offers less would make every stream crawl; one that offers more is taken at its word. */
-const LEAST_WINDOW = 1024
+const LEAST_WINDOW = PROMISED.windowBytes
 
 export function encodeHello(hello: Hello): Buffer {
   const out = Buffer.alloc(HEADER_BYTES + HELLO_BYTES)
@@ -42,6 +49,18 @@ export function encodeHello(hello: Hello): Buffer {
   out.write(hello.incarnation, 20, 8, 'hex')
   out.write(hello.session, 28, 16, 'hex')
   return out
+}
+
+/** Stands for the answer to a proposal until it has come; no process has this incarnation. */
+export function presumedAnswer(proposal: Hello): Hello {
+  return { ...proposal, ...PROMISED, incarnation: NOBODY }
+}
+
+export const NOBODY = ''
+
+/** @throws MeshError FRAME_INVALID when a peer has promised what it does not keep */
+export function checkPromise({ features }: Hello): void {
+  if ((features & PROMISED.features) !== PROMISED.features) throw frameInvalid('a promise that is not kept')
 }
 
 /** @throws MeshError FRAME_INVALID when no version is shared or the window is too small. */

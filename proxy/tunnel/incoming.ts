@@ -1,4 +1,5 @@
 import type { NodeId } from '../../src/model/ids.ts'
+import type { PathRule } from '../../src/model/path-rule.ts'
 import {
   REFUSALS,
   type IncomingStream,
@@ -48,11 +49,12 @@ export class Incoming implements IncomingStream {
       return stream
     }
     this.#settled(this)
-    stream.events = events as StreamEvents // an accepted stream is never told `opened` or `refused`
-    stream.state = 'open'
-    stream.carrier?.outbox.control(FRAME.OPENED, stream.id)
-    stream.begin()
+    stream.accept(events)
     return stream
+  }
+
+  obey(rule: PathRule): void {
+    this.#stream.obey(rule)
   }
 
   refuse(refusal: Refusal): void {
@@ -61,6 +63,12 @@ export class Incoming implements IncomingStream {
     const { id, carrier } = this.#stream
     carrier?.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
     this.#stream.close()
+  }
+
+  /** Refuses what nobody answered in time, or what the opener wants elsewhere. */
+  giveUp(): void {
+    this.refuse('timeout')
+    this.gone()
   }
 
   onGone(listener: () => void): void {

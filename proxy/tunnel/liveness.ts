@@ -21,6 +21,8 @@ export class Pulse {
   #least: number | undefined
   #jitter = 0
   #isLate = false
+  /** Since when an answer is due. */
+  #askedAt: number | undefined
   /** Something was heard since the last beat. */
   #spoke = true
 
@@ -51,6 +53,17 @@ export class Pulse {
   heard(): void {
     this.#heard = true
     this.#spoke = true
+    this.#askedAt = undefined
+  }
+
+  /** Something was sent that the other end answers. */
+  asked(now: number): void {
+    this.#askedAt ??= now
+  }
+
+  /** How long an answer is due, and nothing at all was heard; 0 when none is. */
+  silentMs(now: number): number {
+    return this.#askedAt === undefined ? 0 : now - this.#askedAt
   }
 
   /** A ping is due at once; one that is under way does as well. */
@@ -68,6 +81,7 @@ export class Pulse {
     if (this.#missed >= MISSES) return { due: 'dead' }
     this.#heard = false
     this.#pingedAt = now
+    this.asked(now)
     this.#sequence = (this.#sequence + 1) >>> 0
     return { due: 'ping', sequence: this.#sequence }
   }

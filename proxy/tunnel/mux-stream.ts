@@ -1,44 +1,14 @@
-import type { Stream, StreamEvents } from './contract.ts'
+import type { IncomingStream, Stream, StreamEvents } from './contract.ts'
+import { allowsPackets, ANY_PATH, type PathRule } from '../../src/model/path-rule.ts'
 import type { Carrier } from './carrier.ts'
-import { FLAGGED, FRAME, frameInvalid, MAX_DATAGRAM } from './frame.ts'
-import type { TunnelLimits } from './limits.ts'
+import { FLAGGED, FRAME, frameInvalid, MAX_DATAGRAM, MAX_EARLY_BYTES } from './frame.ts'
+import { FEATURE } from './hello.ts'
 import type { Turn } from './outbox.ts'
 import { Receiving } from './receiving.ts'
 import type { ResumedStream } from './resume.ts'
-import type { SealedLink } from './sealed/contract.ts'
+import { Retained } from './retained.ts'
 import { Sending } from './sending.ts'
-
-/** The session a stream belongs to, as the stream sees it. */
-export interface StreamOwner {
-  readonly limits: TunnelLimits
-  readonly rttMs: number | undefined
-  /** Asked first where datagrams are to go. */
-  readonly sealed: SealedLink | undefined
-  /** Streams outlive their carriers: what was sent is kept until it is acknowledged. */
-  readonly isResumable: boolean
-  /** So much is kept, over all streams, that writers are asked to stop. */
-  readonly isFull: boolean
-  now(): number
-  /** Bytes that were received and not yet consumed: more (positive) or fewer. */
-  held(bytes: number): void
-  /** Bytes kept for sending: more or fewer. */
-  kept(bytes: number): void
-  /** `drained` is to be called once the session is not full any more. */
-  waits(stream: MuxStream): void
-  /** An ACK is due within a tick. */
-  owes(stream: MuxStream): void
-  /** Many bytes were acknowledged, either way, since it was weighed last. */
-  weigh(stream: MuxStream): void
-  /** May a stream's window grow by so much? */
-  mayGrow(bytes: number): boolean
-  /** A stream's window has grown by so much (or shrunk: negative). */
-  grew(bytes: number): void
-  /** Both directions have ended; only acknowledgements are under way. */
-  lingers(stream: MuxStream): void
-  /** The peer must hear that the stream is dead, also when the carrier dies first. */
-  mustHear(stream: MuxStream): void
-  freed(stream: MuxStream): void
-}
+import type { StreamOwner } from './stream-owner.ts'
 
 /** A writer is asked to stop here … */
 const HIGH_WATER = 256 * 1024
@@ -51,7 +21,10 @@ const WEIGHED_BYTES = 128 * 1024
  * One flow in a session.
  *
  *     opener:   opening ──OPENED──▶ open            opening ──REFUSED, RESET, no carrier──▶ closed
- *     acceptor: pending ──accept──▶ open            pending ──refuse, RESET, time-out──▶ closed
+ *     acceptor: pending ──accept──▶ open            pending ──refuse, RESET, WITHDRAW, time-out──▶ closed
+ *
+ * Early bytes: what is written while it is opening is sent at once, as far as it may be, and held at the other end while it is
+ * pending. Once some are sent, an opening stream waits for a carrier as an open one does: nothing else could tell its end.
  *
  *     open: the two directions end by themselves; END sent and END received ──▶ lingering ──both acknowledged──▶ closed
  *           RESET either way ──▶ closed
@@ -69,16 +42,28 @@ export class MuxStream implements Stream, Turn {
   nextTurn: Turn | undefined = undefined
   previousTurn: Turn | undefined = undefined
   hasTurn = false
+  /** Which carriers it may be on. */
+  rule: PathRule = ANY_PATH
   /** What OPEN said, for as long as it may have to be said again. */
   request: Buffer | undefined
   /** Bytes acknowledged, both ways, when it was weighed last. */
   weighedAt = 0
+  /** Its bytes may travel before it is open. */
+  readonly isEarly: boolean
+  /** OPEN went out more than once: REFUSED answers one of them, and proves nothing about the other. */
+  wasSaidAgain = false
   readonly sending: Sending
   readonly receiving: Receiving
   readonly #owner: StreamOwner
+  /** What may be sent once it is open. */
+  #openWindow: number
   #isBlocked = false
+  #mayLeave = true
   #isBulk = false
   #mayHearOpened = false
+  #isWithdrawn = false
+  /** What came before it was accepted, until that is told. */
+  #early: Retained | undefined
 
   constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
     this.id = id
@@ -86,7 +71,10 @@ export class MuxStream implements Stream, Turn {
     this.carrier = carrier
     this.events = events
     this.#owner = owner
-    this.sending = new Sending(owner.isResumable, carrier.peerWindowBytes)
+    this.isEarly = owner.isResumable && (carrier.peerFeatures & FEATURE.early) !== 0
+    this.#openWindow = carrier.peerWindowBytes
+    const early = Math.min(this.#openWindow, MAX_EARLY_BYTES)
+    this.sending = new Sending(owner.isResumable, state === 'opening' ? early : this.#openWindow)
     this.receiving = new Receiving(carrier, owner.limits, owner.now())
     carrier.streams += 1
   }
@@ -112,11 +100,25 @@ export class MuxStream implements Stream, Turn {
   }
 
   get isReady(): boolean {
-    return this.#isLive && this.sending.isReady
+    return this.#maySend && this.sending.isReady
+  }
+
+  /** What it was given may be with the other side's user: REFUSED alone proves that it is not. */
+  get hasSpoken(): boolean {
+    return this.sending.hasSent
+  }
+
+  get #maySend(): boolean {
+    return this.#isLive || (this.state === 'opening' && this.isEarly)
   }
 
   get #isLive(): boolean {
     return this.state === 'open' || this.state === 'lingering'
+  }
+
+  /** Bytes that came may be for its user, now or once it is accepted. */
+  get #mayHear(): boolean {
+    return this.#isLive || (this.state === 'pending' && this.isEarly)
   }
 
   // ── what the user calls ──
@@ -137,9 +139,16 @@ export class MuxStream implements Stream, Turn {
     return false
   }
 
+  /** To be called before anything is sent. */
+  obey(rule: PathRule): void {
+    this.rule = rule
+    this.#mayLeave = allowsPackets(rule)
+  }
+
   datagram(payload: Buffer): boolean {
     if (this.state !== 'open' || this.sending.isEnding || payload.length > MAX_DATAGRAM) return false
-    return this.#owner.sealed?.send(this.id, payload) ?? this.carrier?.outbox.datagram(this.id, payload) ?? false
+    const sent = this.#mayLeave ? this.#owner.sealed?.send(this.id, payload) : undefined
+    return sent ?? this.carrier?.outbox.datagram(this.id, payload) ?? false
   }
 
   end(): void {
@@ -154,6 +163,12 @@ export class MuxStream implements Stream, Turn {
     this.carrier?.outbox.control(FRAME.RESET, this.id)
     this.#owner.mustHear(this)
     this.close()
+  }
+
+  withdraw(): void {
+    if (this.state !== 'opening' || !this.isEarly) return
+    this.#isWithdrawn = true
+    this.carrier?.outbox.control(FRAME.WITHDRAW, this.id)
   }
 
   consumed(bytes: number): void {
@@ -210,13 +225,15 @@ export class MuxStream implements Stream, Turn {
     if (this.#isBulk) carrier.bulks += 1
     carrier.backlog += sending.queued
     if (this.state === 'opening') this.#openAgain(carrier)
-    if (this.receiving.count > 0) this.#sayAck(carrier) // the last one may be lost
+    if (this.receiving.count > 0 && this.state !== 'pending') this.#sayAck(carrier) // the last one may be lost
     this.begin()
   }
 
   #openAgain(carrier: Carrier): void {
     this.receiving.carrier = carrier
+    this.wasSaidAgain = true
     carrier.outbox.control(FRAME.OPEN | FLAGGED, this.id, this.request)
+    if (this.#isWithdrawn) carrier.outbox.control(FRAME.WITHDRAW, this.id)
   }
 
   /** What RESUME says of it. */
@@ -235,7 +252,7 @@ export class MuxStream implements Stream, Turn {
   // ── what the outbox calls ──
 
   take(out: Buffer, at: number, room: number): number {
-    if (!this.#isLive) return 0
+    if (!this.#maySend) return 0
     const { sending, carrier } = this
     const queued = sending.queued
     const kept = sending.kept
@@ -264,7 +281,9 @@ export class MuxStream implements Stream, Turn {
   // ── what the peer's frames do ──
 
   gotPlace(carrier: Carrier, run: number, offset: number): void {
-    if (this.state === 'pending') throw frameInvalid('data on a stream that is not open', { stream: this.id })
+    if (this.state === 'pending' && !this.isEarly) {
+      throw frameInvalid('data on a stream that is not open', { stream: this.id })
+    }
     const isHere = this.receiving.place(carrier, run, offset)
     if (!isHere || this.state !== 'opening') return
     this.#mayHearOpened = true // it was lost with its carrier, or is late
@@ -272,14 +291,25 @@ export class MuxStream implements Stream, Turn {
   }
 
   gotData(carrier: Carrier, piece: Buffer): void {
-    if (!this.#isLive) {
+    if (!this.#mayHear) {
       if (carrier !== this.receiving.carrier) return
       throw frameInvalid('data on a stream that is not open', { stream: this.id })
     }
     const fresh = this.receiving.gotData(carrier, piece)
     if (fresh === undefined) return
+    const isEarly = this.#early !== undefined || this.state === 'pending'
+    if (isEarly) this.#keep(fresh)
     this.#owner.held(fresh.length)
-    if (this.state === 'open') this.events.data(fresh) // holding it may have been too much
+    if (this.state === 'open' && !isEarly) this.events.data(fresh) // holding it may have been too much
+  }
+
+  /** @throws MeshError FRAME_INVALID */
+  #keep(fresh: Buffer): void {
+    if (this.state === 'pending' && this.receiving.received > MAX_EARLY_BYTES) {
+      throw frameInvalid('more bytes than a stream that is not open may get', { stream: this.id })
+    }
+    this.#early ??= new Retained()
+    this.#early.push(fresh)
   }
 
   /** What crossed our END, or came before OPENED was heard, is lost as datagrams may be. */
@@ -288,15 +318,27 @@ export class MuxStream implements Stream, Turn {
   }
 
   gotEnd(carrier: Carrier): void {
-    if (!this.#isLive) {
+    if (!this.#mayHear) {
       if (carrier !== this.receiving.carrier) return
       throw frameInvalid('END on a stream that is not open', { stream: this.id })
     }
     if (!this.receiving.gotEnd(carrier)) return
+    if (this.#early === undefined && this.state !== 'pending') this.#tellEnd()
+  }
+
+  #tellEnd(): void {
     const events = this.events
     this.#owner.owes(this)
     this.#mayClose()
     events.end()
+  }
+
+  /** The peer's HELLO has come after its OPEN was sent. */
+  grant(windowBytes: number): void {
+    if (this.state === 'closed' || windowBytes <= this.#openWindow) return
+    this.#openWindow = windowBytes
+    this.sending.allow(this.state === 'opening' ? Math.min(windowBytes, MAX_EARLY_BYTES) : windowBytes)
+    this.begin()
   }
 
   gotAck(count: number, windowBytes: number): void {
@@ -317,9 +359,35 @@ export class MuxStream implements Stream, Turn {
     this.#mayHearOpened = false
   }
 
+  /** Takes what the peer opened; what it said before is told right after this has returned. */
+  accept(events: Parameters<IncomingStream['accept']>[0]): void {
+    this.events = events as StreamEvents // an accepted stream is never told `opened` or `refused`
+    this.state = 'open'
+    this.carrier?.outbox.control(FRAME.OPENED, this.id)
+    this.begin()
+    const { received, endReceived } = this.receiving
+    if (received === 0 && !endReceived) return
+    this.#early ??= new Retained()
+    queueMicrotask(() => this.#tellEarly())
+  }
+
+  #tellEarly(): void {
+    const early = this.#early
+    if (early === undefined) return // closed meanwhile
+    this.#early = undefined
+    if (early.length > 0) {
+      const bytes = Buffer.allocUnsafe(early.length)
+      early.read(bytes, 0, bytes.length)
+      early.clear()
+      this.events.data(bytes)
+    }
+    if (this.receiving.endReceived && this.#isLive) this.#tellEnd()
+  }
+
   #isOpen(): void {
     this.state = 'open'
     this.request = undefined
+    this.sending.allow(this.#openWindow)
     this.events.opened()
     this.begin()
   }
@@ -353,6 +421,8 @@ export class MuxStream implements Stream, Turn {
       carrier.backlog -= sending.queued
     }
     sending.clear()
+    this.#early?.clear()
+    this.#early = undefined
     this.#owner.freed(this)
     this.state = 'closed'
   }

@@ -1,4 +1,5 @@
 import type { NodeId } from '../../src/model/ids.ts'
+import { allows, ANY_PATH, type PathRule } from '../../src/model/path-rule.ts'
 import { Admission } from './admission.ts'
 import type { Carrier, FrameUser } from './carrier.ts'
 import { REFUSALS, type IncomingStream, type Refusal, type Stream, type StreamEvents } from './contract.ts'
@@ -8,10 +9,12 @@ import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
 import { MuxStream } from './mux-stream.ts'
 import { Bucket } from '../../src/kit/bucket.ts'
+import { Past } from './past.ts'
 import { carrierFor, rebalance, type Move } from './placement.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
 import type { SealedLink } from './sealed/contract.ts'
 import { Shares } from './shares.ts'
+import { Stranded } from './stranded.ts'
 import { Unheard } from './unheard.ts'
 
 /** The ids of streams this node opens towards a peer: never used again while both run, so that late frames hit nobody. */
@@ -58,9 +61,12 @@ export class Mux implements FrameUser {
   readonly #options: MuxOptions
   readonly #isOurs: 0 | 1
   readonly #streams = new Map<number, MuxStream>()
-  readonly #pending = new Set<Incoming>()
+  /** In the order of time. */
+  readonly #pending = new Map<number, Incoming>()
   readonly #admission: Admission
   readonly #unheard = new Unheard()
+  readonly #past = new Past()
+  readonly #stranded = new Stranded<MuxStream>()
   readonly #signals: Bucket
   /** Numbers of carriers that are gone, for the peer to close them too. */
   #lost: number[] = []
@@ -86,6 +92,7 @@ export class Mux implements FrameUser {
       streams: this.#streams,
       isOurs: this.#isOurs,
       unheard: this.#unheard,
+      past: this.#past,
       sealed: options.sealed,
     })
   }
@@ -118,22 +125,40 @@ export class Mux implements FrameUser {
     return least
   }
 
+  /** The rule of a stream that waits for a carrier, while there are some that it may not be on. */
+  get missing(): PathRule | undefined {
+    return this.carriers.length === 0 ? undefined : this.#stranded.first?.rule
+  }
+
+  /** What is written to a stream that is opened now travels before it is open. */
+  get takesEarly(): boolean {
+    const features = carrierFor(this.carriers)?.peerFeatures ?? 0
+    return this.shares.isResumable && (features & FEATURE.early) !== 0
+  }
+
+  /** How long the peer owes a sign of life where a new stream would go. */
+  get silentMs(): number {
+    return carrierFor(this.carriers)?.pulse.silentMs(this.#options.now()) ?? 0
+  }
+
   all(): Iterable<MuxStream> {
     return this.#streams.values()
   }
 
   // ── the user's side ──
 
-  open(request: Buffer, events: StreamEvents): Stream {
+  open(request: Buffer, events: StreamEvents, rule: PathRule = ANY_PATH): Stream {
     if (request.length > MAX_OPEN_BYTES) throw new Error(`a request of ${request.length} bytes does not fit in OPEN`)
-    const carrier = carrierFor(this.carriers)
+    const carrier = carrierFor(this.carriers, 'small', rule)
     if (carrier === undefined) return refused(events, 'unreachable')
     if (this.isDraining || this.isPeerDraining) return refused(events, 'draining')
     if (this.shares.ours >= this.limits.streams || this.shares.isCrowded) return refused(events, 'overloaded')
     const stream = new MuxStream(this.#takeId(), 'opening', carrier, this.shares, events)
+    stream.obey(rule)
     this.shares.add(stream)
     if (this.shares.isResumable) stream.request = request
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
+    carrier.pulse.asked(this.#options.now())
     return stream
   }
 
@@ -169,14 +194,25 @@ export class Mux implements FrameUser {
     this.carriers.push(carrier)
     this.#options.sealed?.attached(carrier)
     if (this.isDraining) carrier.outbox.control(FRAME.DRAIN, 0, Buffer.of(1))
-    if (this.carriers.length > 1) return
-    const waiting = [...this.#streams.values()]
+    const waiting = [...this.#streams.values()].filter((stream) => stream.carrier === undefined)
+    if (this.carriers.length > 1 && waiting.length === 0) return
     this.#tellResume(carrier, waiting)
-    for (const stream of waiting) stream.place(carrier)
-    this.resumed += waiting.length
+    for (const stream of waiting) {
+      if (!allows(stream.rule, carrier.path)) this.#stranded.add(stream, this.#options.now())
+      else {
+        stream.place(carrier)
+        this.resumed += 1
+      }
+    }
   }
 
-  /** The carrier is gone: its streams go on on others, or wait for the next; OPENs under way fail when there is none. */
+  /** A carrier that was used before its HELLO: the peer takes more than was presumed. */
+  answered({ peerWindowBytes }: Carrier): void {
+    for (const stream of this.#streams.values()) stream.grant(peerWindowBytes)
+  }
+
+  /** The carrier is gone: its streams go on on others, or wait for the next; OPENs under way fail when there is none, unless
+   * bytes of theirs are with the peer already. */
   detach(carrier: Carrier): void {
     const at = this.carriers.indexOf(carrier)
     if (at < 0) return
@@ -216,12 +252,16 @@ export class Mux implements FrameUser {
 
   /** An OPEN that is said again follows RESUME on the same carrier: from the lost one nothing can come any more then. */
   #replace(stream: MuxStream, resumedOn: Carrier): void {
-    stream.place(stream.state === 'opening' ? resumedOn : carrierFor(this.carriers, stream.isBulk ? 'bulk' : 'small'))
-    this.moved += 1
+    const { state, rule } = stream
+    if (state !== 'opening') stream.place(carrierFor(this.carriers, stream.isBulk ? 'bulk' : 'small', rule))
+    else if (allows(rule, resumedOn.path)) stream.place(resumedOn)
+    else this.#suspend(stream)
+    if (stream.carrier === undefined) this.#stranded.add(stream, this.#options.now())
+    else this.moved += 1
   }
 
   #suspend(stream: MuxStream): void {
-    if (stream.state !== 'opening') return stream.place(undefined)
+    if (stream.state !== 'opening' || stream.hasSpoken) return stream.place(undefined)
     this.#unheard.add(stream.id, undefined, this.#options.now())
     this.#fail(stream)
   }
@@ -245,10 +285,21 @@ export class Mux implements FrameUser {
     const isShared = this.carriers.filter((carrier) => carrier.hasSpoken()).length > 0
     for (const { outbox } of this.carriers) outbox.flight.isShared = isShared
     this.#options.sealed?.tick(now)
-    for (const incoming of this.#pending) {
-      if (now - incoming.since < this.limits.openTimeoutMs) return // the set is in order of time
-      incoming.refuse('timeout')
-      incoming.gone()
+    this.#giveUpStranded(now)
+    for (const incoming of this.#pending.values()) {
+      if (now - incoming.since < this.limits.openTimeoutMs) return
+      incoming.giveUp()
+    }
+  }
+
+  /** As long as a session waits for a carrier, and no longer. */
+  #giveUpStranded(now: number): void {
+    const carrier = carrierFor(this.carriers)
+    if (carrier === undefined) return // the session itself waits
+    for (const stream of this.#stranded.late(now - this.limits.resumeMs)) {
+      carrier.outbox.control(FRAME.RESET, stream.id)
+      this.#unheard.add(stream.id, carrier, now)
+      this.#fail(stream)
     }
   }
 
@@ -272,6 +323,8 @@ export class Mux implements FrameUser {
     switch (kind) {
       case FRAME.OPEN:
         return this.#gotOpen(carrier, id, payload, isFlagged)
+      case FRAME.WITHDRAW:
+        return this.#pending.get(id)?.giveUp()
       case FRAME.OPENED:
         return this.#streams.get(id)?.gotOpened()
       case FRAME.REFUSED:
@@ -326,7 +379,7 @@ export class Mux implements FrameUser {
       if (known.carrier !== carrier) known.place(carrier)
       return
     }
-    if (this.#unheard.has(id)) return carrier.outbox.control(FRAME.RESET, id)
+    if (this.#unheard.has(id) || (isAgain && this.#past.has(id))) return carrier.outbox.control(FRAME.RESET, id)
     const refusal = this.#whyNot()
     if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
     const stream = new MuxStream(id, 'pending', carrier, this.shares, NO_EVENTS)
@@ -337,8 +390,8 @@ export class Mux implements FrameUser {
       request: Buffer.from(payload),
       since: this.#options.now(),
     }
-    const incoming = new Incoming(asked, stream, (done) => this.#pending.delete(done))
-    this.#pending.add(incoming)
+    const incoming = new Incoming(asked, stream, () => this.#pending.delete(id))
+    this.#pending.set(id, incoming)
     stream.events = incoming.untilAccepted
     this.#options.accept(incoming)
   }
@@ -354,6 +407,10 @@ export class Mux implements FrameUser {
     const stream = this.#streams.get(id)
     if (stream === undefined) return
     if (stream.state !== 'opening') throw frameInvalid('REFUSED without OPEN', { stream: id })
+    if (stream.wasSaidAgain && stream.hasSpoken) {
+      stream.reset()
+      return stream.events.reset()
+    }
     stream.close()
     stream.events.refused(refusal)
   }
@@ -378,7 +435,7 @@ export class Mux implements FrameUser {
     if (state === 'closed') return
     stream.close()
     if (state === 'lingering') return // both have ended; at most an acknowledgement was lost
-    if (state === 'opening' && because === 'lost') stream.events.refused('unreachable')
+    if (state === 'opening' && because === 'lost' && !stream.hasSpoken) stream.events.refused('unreachable')
     else stream.events.reset()
   }
 

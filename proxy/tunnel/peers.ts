@@ -5,8 +5,11 @@ import { silentLog, type Log } from '../../src/kit/log.ts'
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
+import { ANY_PATH, isAny, likes, type PathRule } from '../../src/model/path-rule.ts'
 import type { Dialer, RawConnection } from '../paths/contract.ts'
 import type { SessionKey } from './agree.ts'
+import { Asides } from './asides.ts'
+import { Climbing } from './climbing.ts'
 import { Connector, type Joining, type Secure } from './connect.ts'
 import type { IncomingStream, PathKind, Peers, Session } from './contract.ts'
 import { unlessAborted } from './deadline.ts'
@@ -15,7 +18,6 @@ import { FEATURE } from './hello.ts'
 import { newlyKnown, sessionsOf, type Known } from './known.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from './limits.ts'
 import { Meters } from './meters.ts'
-import { rankOf } from './placement.ts'
 import type { SealedRoom } from './sealed/contract.ts'
 import { TunnelSession } from './session.ts'
 
@@ -29,8 +31,14 @@ export interface PeersOptions {
   signalled?: (from: NodeId, payload: Buffer) => void
   /** How to reach a node that dialled us, so that a better path can be tried from this side too. */
   reach?: (node: NodeId) => NodeReach | undefined
+  /** The relay by which a node is nearer than by the one in use. */
+  nearer?: (node: NodeId, relay: string) => string | undefined
+  /** Streams wait for a path, now; called as long as they do: whatever else may be dead should be looked at. */
+  atRisk?: (node: NodeId) => void
   /** The operator's choice of paths, for what we dial and for what others dial; all of them without it. */
   allows?: (path: PathKind) => boolean
+  /** False for a path that is only for want of another; without it the faster one is the better. */
+  prefers?: (path: PathKind) => boolean
   /** Datagrams straight over UDP; without it they go as frames. */
   sealed?: SealedRoom | undefined
   /** This process takes over from another one of the node, which runs still. */
@@ -49,6 +57,8 @@ export interface TunnelPeers extends Peers {
   incoming(raw: RawConnection): void
   /** Says something to a node over its session, at most 2,048 bytes; false when that cannot be. Nobody knows whether it arrives. */
   signal(to: NodeId, payload: Buffer): boolean
+  /** There is a way that was not there before, as to a relay that is back: sessions at risk are dialled at once. */
+  wayBack(): void
   /** Ends the session with a node, its streams and the connections being made with it (revoked, or gone from the mesh). */
   cut(node: NodeId): void
   /** The machine's network is another one; `isHere`: whether a local address is still ours. Every path is looked at anew. */
@@ -63,14 +73,8 @@ export interface TunnelPeers extends Peers {
 const TICK_MS = 250
 /** After this long without a session a node's figures are forgotten. */
 const FORGET_MS = 3_600_000
-/** When a better path is tried while traffic flows on a worse one; the last repeats. */
-const CLIMB_MS = [1_000, 5_000, 15_000, 60_000, 300_000]
-/** After a dial for one more carrier, or a better one, has failed. */
-const GROW_AGAIN_MS = 5_000
-/** After a change of the network better paths are tried within this: nodes that moved together shall not dial together. */
-const CLIMB_AGAIN_MS = 1_000
-/** Between two carriers more for one session; the dial itself is what usually takes longer. */
-const GROW_MS = 1_000
+/** Beyond the limit of a session's carriers, for rules that ask for a path it does not use. */
+const ASIDES = 2
 /** For what the peer has not acknowledged when this node goes away. */
 const LINGER_MS = 1_000
 
@@ -83,7 +87,7 @@ const LINGER_MS = 1_000
  *     a session at risk ─▶ dialled anew until one carrier is sure ──────────────────────┤
  *     incoming(raw) ─▶ secure ─▶ HELLO ────────────────────────────────────────────────┴─▶ agree.ts ─▶ carrier joins session
  *
- *     every 250 ms: pings, dials for sessions at risk, more carriers where streams are open, better paths, idle carriers
+ *     every 250 ms: pings, dials for sessions at risk, more carriers and better paths (climbing.ts), idle carriers
  */
 export function openPeers(options: PeersOptions): TunnelPeers {
   return new AllPeers(options)
@@ -100,6 +104,8 @@ class AllPeers implements TunnelPeers {
   readonly #meters: Meters
   readonly #connector: Connector
   readonly #dialling: Dialling
+  readonly #asides: Asides
+  readonly #climbing: Climbing
   readonly #life = new Lifetime()
   #unproven = 0
   #isClosing = false
@@ -126,6 +132,7 @@ class AllPeers implements TunnelPeers {
       windowBytes: this.#limits.windowBytes,
       features:
         FEATURE.resume |
+        FEATURE.early |
         (options.signalled === undefined ? 0 : FEATURE.signals) |
         (options.sealed === undefined ? 0 : FEATURE.sealed) |
         (options.isBeside === true ? FEATURE.beside : 0),
@@ -141,6 +148,17 @@ class AllPeers implements TunnelPeers {
       dials: this.#limits.dials,
       closing: this.#life.signal,
     })
+    this.#climbing = new Climbing({
+      dialers,
+      dialling: this.#dialling,
+      reach: options.reach,
+      nearer: options.nearer,
+      clock: this.#clock,
+      random: this.#random,
+      prefers: options.prefers,
+      log: this.#log,
+    })
+    this.#asides = new Asides({ dialling: this.#dialling, dialers, clock: this.#clock, random: this.#random })
     this.#life.spawn(
       async (signal) => {
         while (!signal.aborted) {
@@ -152,13 +170,15 @@ class AllPeers implements TunnelPeers {
     )
   }
 
-  async session(node: NodeReach, signal: AbortSignal): Promise<Session> {
+  async session(node: NodeReach, signal: AbortSignal, rule = ANY_PATH): Promise<Session> {
     const known = this.#know(node.id)
     known.reach = node
-    if (known.session?.isUsable === true) return known.session
+    if (this.#serves(known, rule)) return known.session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
     if (this.#isClosing) throw fail('this node goes away', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
+    if (known.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
+      return await unlessAborted(this.#asides.want(known, rule), signal)
     if (known.arriving === undefined && this.#clock.now() < known.restUntil) {
       throw fail('it was tried a moment ago', known.failure)
     }
@@ -168,9 +188,18 @@ class AllPeers implements TunnelPeers {
     })
   }
 
-  existing(node: NodeId): Session | undefined {
-    const session = this.#known.get(node)?.session
-    return session?.isUsable === true ? session : undefined
+  existing(node: NodeId, rule = ANY_PATH): Session | undefined {
+    const known = this.#known.get(node)
+    return known !== undefined && this.#serves(known, rule) ? known.session : undefined
+  }
+
+  /** Where the rule would like another path than there is, that is dialled for the flows that come later. */
+  #serves(known: Known, rule: PathRule): known is Known & { session: TunnelSession } {
+    const { session } = known
+    if (session?.isUsableBy(rule) !== true) return false
+    if (!isAny(rule) && !this.#isClosing && !likes(rule, session.pathFor(rule) as PathKind))
+      this.#asides.wish(known, rule)
+    return true
   }
 
   all(): Iterable<Session> {
@@ -220,12 +249,14 @@ class AllPeers implements TunnelPeers {
     const now = this.#clock.now()
     for (const known of this.#known.values()) {
       this.#dialling.afresh(known)
-      known.paths.forget()
-      known.growAt = now
-      known.climbs = 0
-      if (known.session !== undefined) known.climbAt = now + CLIMB_AGAIN_MS * this.#random()
+      this.#climbing.afresh(known, now)
       for (const session of sessionsOf(known)) session.networkChanged(isHere)
     }
+  }
+
+  wayBack(): void {
+    for (const known of this.#known.values())
+      if (sessionsOf(known).some(({ isAtRisk }) => isAtRisk)) this.#dialling.soon(known)
   }
 
   drain(): void {
@@ -252,21 +283,26 @@ class AllPeers implements TunnelPeers {
       known.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
       known.session = undefined
     }
-    const held = sessionsOf(known).find(({ key }) => key.id === agreement.id && key.incarnation === theirs.incarnation)
+    const key = { id: agreement.id, incarnation: theirs.incarnation }
+    const isSame = (one: SessionKey) => one.id === key.id && one.incarnation === key.incarnation
+    if (known.session?.isPresumed === true) known.session.agreed(key)
+    const held = sessionsOf(known).find((session) => isSame(session.key))
     // whoever goes away takes carriers for what is open; a peer that wants a new session must find the successor
     if (this.#isClosing && (held === undefined || (!isDialler && theirs.session !== agreement.id))) {
       throw new MeshError('PEER_REFUSED', { node: known.node, reason: 'this node goes away' })
     }
-    const session = held ?? this.#begin(known, { id: agreement.id, incarnation: theirs.incarnation }, isDialler)
-    if (session.carriers >= this.#limits.carriers && !session.makeRoom())
+    const session = held ?? this.#begin(known, key, isDialler)
+    carrier.isAside = joining.role === 'aside'
+    const most = this.#limits.carriers + (carrier.isAside ? ASIDES : 0)
+    if (session.carriers >= most && !session.makeRoom())
       throw new MeshError('SESSION_CLOSED', { reason: 'too many carriers' })
     const before = held === undefined ? undefined : session.path
-    if (joining.isInstead && before !== undefined && before !== carrier.path)
+    if (joining.role === 'instead' && before !== undefined && before !== carrier.path)
       known.paths.shun(before, this.#clock.now())
-    session.attach(carrier, pump, theirs, joining.isInstead)
+    session.attach(carrier, pump, theirs, joining.role === 'instead')
     if (before === undefined) this.#log.info('session open', { peer: known.node, path: carrier.path })
     else if (session.path !== before) this.#log.info('session moved', { peer: known.node, path: session.path })
-    if (session.path !== before) this.#planClimb(known, 0)
+    if (session.path !== before) this.#climbing.plan(known, 0)
     if (!session.isAtRisk) this.#dialling.safe(known)
     if (session === known.session && !session.isLeaving) {
       known.arriving?.resolve(session)
@@ -300,6 +336,7 @@ class AllPeers implements TunnelPeers {
       ignored: () => this.#meters.ignored(),
       suspended: () => {
         this.#log.info('session waits for a path', { peer: known.node, streams: session.streams })
+        this.#options.atRisk?.(known.node)
         this.#dialling.redial(known)
       },
       resumed: (pauseMs) => {
@@ -340,66 +377,19 @@ class AllPeers implements TunnelPeers {
       for (const session of sessionsOf(known)) {
         session.tick(now)
         this.#meters.count(session)
-        if (session.isAtRisk) this.#dialling.redial(known)
+        if (!session.isAtRisk) continue
+        this.#options.atRisk?.(known.node)
+        this.#dialling.redial(known)
       }
       const { session } = known
-      if (session?.isUsable === true) this.#improve(known, session, now)
-      else if (sessionsOf(known).length === 0 && known.dials === 0 && now - known.usedAt > FORGET_MS)
+      if (session?.missing !== undefined) this.#asides.want(known, session.missing).catch(ignore) // again at the next tick
+      if (session?.isUsable === true) {
+        if (!this.#isClosing) this.#climbing.look(known, session, now)
+      } else if (sessionsOf(known).length === 0 && known.dials === 0 && now - known.usedAt > FORGET_MS)
         this.#known.delete(known.node)
     }
     this.#meters.gauge(this.#sessions())
     this.#idle?.()
-  }
-
-  /** More carriers where streams are open, and better paths. */
-  #improve(known: Known, session: TunnelSession, now: number): void {
-    if (known.isImproving || this.#isClosing) return
-    known.reach = this.#options.reach?.(known.node) ?? known.reach // nodes move
-    const { reach } = known
-    if (reach === undefined) return
-    if (session.isDialler && session.carriersInUse < session.carriersWanted && now >= known.growAt) {
-      known.growAt = now + GROW_MS
-      this.#try(known, (dialer) => dialer.path === session.path)
-      return
-    }
-    if (session.isDialler && this.#stepDown(known, session, now)) return
-    if (now < known.climbAt) return
-    this.#planClimb(known, known.climbs + 1)
-    const isBetter = (dialer: Dialer) =>
-      rankOf(dialer.path) < rankOf(session.path) &&
-      (session.isDialler || dialer.path === 'direct') && // what needs both sides, one of them begins
-      !known.paths.isShunned(dialer.path, now) &&
-      dialer.suits(reach)
-    if (this.#options.dialers.some(isBetter)) this.#try(known, isBetter)
-  }
-
-  /** To a path of a worse kind that is twice as fast; back only after a while. */
-  #stepDown(known: Known, session: TunnelSession, now: number): boolean {
-    const { path, pathRttMs: rttMs, isCalm } = session
-    const faster = known.paths.look(path, { rttMs, isCalm }, now)
-    if (faster === undefined) return false
-    this.#log.info('a worse kind of path is faster', { peer: known.node, path: faster, before: path, rttMs })
-    this.#try(known, (dialer) => dialer.path === faster, true)
-    return true
-  }
-
-  #try(known: Known, isWanted: (dialer: Dialer) => boolean, isInstead = false): void {
-    known.isImproving = true
-    this.#dialling
-      .dial(known, this.#options.dialers.filter(isWanted), isInstead)
-      .catch((error: unknown) => {
-        known.growAt = this.#clock.now() + GROW_AGAIN_MS
-        this.#log.debug('no better way yet', { peer: known.node, error })
-      })
-      .finally(() => {
-        known.isImproving = false
-      })
-  }
-
-  #planClimb(known: Known, climbs: number): void {
-    known.climbs = climbs
-    const ms = CLIMB_MS[Math.min(climbs, CLIMB_MS.length - 1)]!
-    known.climbAt = this.#clock.now() + ms * (0.75 + this.#random() / 2)
   }
 
   // ── the end ──

@@ -61,6 +61,11 @@ export class Sending {
     return this.queued > 0 ? this.#sent < this.allowed : this.isEnding && !this.#endSent
   }
 
+  /** Something went out, if only the end. */
+  get hasSent(): boolean {
+    return this.#top > 0
+  }
+
   get endSent(): boolean {
     return this.#endSent
   }
@@ -68,6 +73,11 @@ export class Sending {
   /** Nothing of this half is needed any more. */
   get isOver(): boolean {
     return this.#endAcked || (this.#endSent && !this.#keeps)
+  }
+
+  /** The peer lets so much be sent, in all. */
+  allow(bytes: number): void {
+    this.allowed = Math.max(this.allowed, bytes)
   }
 
   push(chunk: Buffer): void {
@@ -112,7 +122,7 @@ export class Sending {
   /** @throws MeshError FRAME_INVALID */
   gotAck(count: number, windowBytes: number): void {
     if (count > this.#top) throw frameInvalid('ACK of bytes that were not sent')
-    this.allowed = Math.max(this.allowed, count + windowBytes)
+    this.allow(count + windowBytes)
     if (!this.#keeps) return
     const bytes = this.isEnding ? Math.min(count, this.#from + this.#kept.length) : count
     if (count > bytes) this.#endAcked = this.#endSent = true

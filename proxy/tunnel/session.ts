@@ -1,9 +1,10 @@
 import type { NodeId } from '../../src/model/ids.ts'
+import { ANY_PATH, type PathRule } from '../../src/model/path-rule.ts'
 import { MeshError } from '../../src/errors.ts'
 import type { SessionKey } from './agree.ts'
 import type { Carrier } from './carrier.ts'
 import type { PathKind, Session, Stream, StreamEvents } from './contract.ts'
-import type { Hello } from './hello.ts'
+import { checkPromise, NOBODY, type Hello } from './hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
 import { carrierFor, carriersWanted, outranked, spare } from './placement.ts'
 import type { Pump } from './pump.ts'
@@ -31,6 +32,8 @@ const CARRIER_BYTES = 64 * 1024 ** 3
 const CARRIER_MS = 24 * 3_600_000
 /** A carrier that is not wanted any more is kept warm for so long: a new one begins slowly. */
 const SPARE_MS = 30_000
+/** The same for one that stands aside. */
+const ASIDE_IDLE_MS = 60_000
 /** A path that is back within `resumeMs` needs so long to be dialled and proven. */
 const SETTLE_MS = 2_000
 
@@ -43,8 +46,8 @@ const SETTLE_MS = 2_000
  */
 export class TunnelSession implements Session {
   readonly peer: NodeId
-  readonly key: SessionKey
-  readonly isDialler: boolean
+  #key: SessionKey
+  #isDialler: boolean
   /** How often all carriers had died and streams went on, and the longest that took. */
   resumes = 0
   longestPauseMs = 0
@@ -52,6 +55,7 @@ export class TunnelSession implements Session {
   readonly #sealed: SealedLink | undefined
   readonly #options: SessionOptions
   readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
+  readonly #asidesUsedAt = new WeakMap<Carrier, number>()
   #path: PathKind = 'direct'
   #rttMs: number | undefined
   #usedAt: number
@@ -66,8 +70,8 @@ export class TunnelSession implements Session {
 
   constructor(options: SessionOptions) {
     this.peer = options.peer
-    this.key = options.key
-    this.isDialler = options.isDialler
+    this.#key = options.key
+    this.#isDialler = options.isDialler
     this.#options = options
     this.#usedAt = options.now()
     this.#wantedAt = options.now()
@@ -82,12 +86,38 @@ export class TunnelSession implements Session {
     })
   }
 
+  get key(): SessionKey {
+    return this.#key
+  }
+
+  get isDialler(): boolean {
+    return this.#isDialler
+  }
+
+  /** The peer has not answered yet; until then nothing but our own proposal says that it will be this session. */
+  get isPresumed(): boolean {
+    return this.#key.incarnation === NOBODY
+  }
+
   get path(): PathKind {
     return carrierFor(this.#mux.carriers)?.path ?? this.#path
   }
 
+  /** Through which relay new streams would go. */
+  get relay(): string | undefined {
+    return carrierFor(this.#mux.carriers)?.relay
+  }
+
   get rttMs(): number | undefined {
     return this.#mux.rttMs ?? this.#rttMs
+  }
+
+  get takesEarly(): boolean {
+    return this.#mux.takesEarly
+  }
+
+  get silentMs(): number {
+    return this.#mux.silentMs
   }
 
   get carriers(): number {
@@ -150,7 +180,20 @@ export class TunnelSession implements Session {
 
   /** A stream opened now would get a carrier, and the peer would take it. */
   get isUsable(): boolean {
-    return !this.#hasEnded && !this.isLeaving && carrierFor(this.#mux.carriers) !== undefined
+    return this.isUsableBy(ANY_PATH)
+  }
+
+  isUsableBy(rule: PathRule): boolean {
+    return !this.#hasEnded && !this.isLeaving && this.pathFor(rule) !== undefined
+  }
+
+  pathFor(rule: PathRule): PathKind | undefined {
+    return carrierFor(this.#mux.carriers, 'small', rule)?.path
+  }
+
+  /** What a stream waits for, while there are carriers that it may not be on. */
+  get missing(): PathRule | undefined {
+    return this.#mux.missing
   }
 
   /** Streams are open, and no carrier is surely alive: one must be made at once. */
@@ -203,21 +246,22 @@ export class TunnelSession implements Session {
     return !this.#hasEnded && this.#mux.signal(payload)
   }
 
-  open(request: Buffer, events: StreamEvents): Stream {
+  open(request: Buffer, events: StreamEvents, rule?: PathRule): Stream {
     this.#usedAt = this.#options.now()
-    return this.#mux.open(request, events)
+    return this.#mux.open(request, events, rule)
   }
 
   /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. `isInstead`: those on
-   * all other paths are, as they are slow now. */
+   * all other paths and through other relays are, as they are slow now. */
   attach(carrier: Carrier, pump: Pump, hello: Hello, isInstead = false): void {
+    this.#asidesUsedAt.set(carrier, this.#options.now())
     carrier.attach(this.#mux, hello)
     this.#mux.attach(carrier)
     this.#pumps.set(carrier, { pump, since: this.#options.now() })
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
     const left = isInstead
-      ? this.#mux.carriers.filter(({ path }) => path !== carrier.path)
+      ? this.#mux.carriers.filter((one) => (one.path !== carrier.path || one.relay !== carrier.relay) && !one.isAside)
       : outranked(this.#mux.carriers)
     for (const worse of left) worse.drain()
     if (this.#suspendedAt === undefined) return
@@ -226,6 +270,27 @@ export class TunnelSession implements Session {
     this.resumes += 1
     this.longestPauseMs = Math.max(this.longestPauseMs, pauseMs)
     this.#options.resumed(pauseMs)
+  }
+
+  /** What was presumed is agreed on. Stream ids are of the two nodes, whatever the session is called. */
+  agreed(key: SessionKey): void {
+    if (!this.isPresumed) return
+    this.#isDialler = key.id === this.#key.id
+    this.#key = key
+  }
+
+  /** The answer on a carrier that was taken before it. @throws MeshError when the peer has put its streams elsewhere */
+  answered(carrier: Carrier, hello: Hello): void {
+    checkPromise(hello)
+    this.agreed({ id: hello.session, incarnation: hello.incarnation })
+    const { id, incarnation } = this.#key
+    if (id !== hello.session || incarnation !== hello.incarnation) {
+      const reason = new MeshError('SESSION_CLOSED', { reason: 'the peer has two answers' })
+      this.cut(reason)
+      throw reason
+    }
+    carrier.attach(this.#mux, hello)
+    this.#mux.answered(carrier)
   }
 
   /** The connection of a carrier is no more. */
@@ -240,7 +305,8 @@ export class TunnelSession implements Session {
     if (reason instanceof MeshError && reason.code === 'FRAME_INVALID') this.cut(reason)
     this.#mux.detach(carrier)
     if (this.#pumps.size > 0 || this.#hasEnded) return
-    if (this.#isFinishing || this.#mux.isVoid || !this.#mux.shares.isResumable) return this.#end(reason)
+    const mayGoOn = !this.#isFinishing && !this.#mux.isVoid && this.#mux.shares.isResumable && !this.isPresumed
+    if (!mayGoOn) return this.#end(reason)
     this.#suspendedAt = this.#options.now()
     this.#options.suspended()
   }
@@ -275,7 +341,7 @@ export class TunnelSession implements Session {
     const isIdle = now - this.#usedAt >= IDLE_MS
     for (const [carrier, { pump, since }] of this.#pumps) {
       const isWorn = now - since > CARRIER_MS || carrier.bytesIn + carrier.bytesOut > CARRIER_BYTES
-      if (isIdle || isWorn) carrier.drain()
+      if (isIdle || isWorn || this.#isIdleAside(carrier, now)) carrier.drain()
       if (carrier.isDrained) pump.finish()
       else if (!carrier.tick(isBusy)) pump.cut(new MeshError('SESSION_CLOSED', { reason: 'no sign of life' }))
     }
@@ -284,6 +350,13 @@ export class TunnelSession implements Session {
     if (this.#suspendedAt === undefined) return
     const isOver = now - this.#suspendedAt > this.#options.limits.resumeMs + SETTLE_MS
     if (isOver || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
+  }
+
+  /** Nobody's rule has asked for it for a while, and the others have better ones. */
+  #isIdleAside(carrier: Carrier, now: number): boolean {
+    if (!carrier.isAside) return false
+    if (carrier.streams > 0 || carrierFor(this.#mux.carriers) === carrier) this.#asidesUsedAt.set(carrier, now)
+    return now - (this.#asidesUsedAt.get(carrier) ?? now) > ASIDE_IDLE_MS
   }
 
   /** The side that brings carriers up takes them down, one at a time, when they were not wanted for a while. */

@@ -1,8 +1,10 @@
 import type { TunnelLimits } from './limits.ts'
 import type { Holder } from './node-budget.ts'
-import type { MuxStream, StreamOwner } from './mux-stream.ts'
+import type { MuxStream } from './mux-stream.ts'
 import type { SealedLink } from './sealed/contract.ts'
+import type { Past } from './past.ts'
 import { Scales } from './scales.ts'
+import type { StreamOwner } from './stream-owner.ts'
 import type { Unheard } from './unheard.ts'
 
 export interface SharesOptions {
@@ -14,6 +16,7 @@ export interface SharesOptions {
   /** The lowest bit of ids of streams that this side opened. */
   isOurs: 0 | 1
   unheard: Unheard
+  past: Past
   sealed: SealedLink | undefined
 }
 
@@ -69,6 +72,7 @@ export class Shares implements StreamOwner, Holder {
 
   freed(stream: MuxStream): void {
     this.#options.streams.delete(stream.id)
+    if (stream.isEarly && (stream.id & 1) !== this.#options.isOurs) this.#options.past.add(stream.id)
     if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
     this.#grownBytes -= stream.receiving.window.grownBytes
     this.#owing.delete(stream)

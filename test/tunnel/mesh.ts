@@ -54,6 +54,8 @@ export class Mesh implements AsyncDisposable {
   readonly clock = new ManualClock()
   readonly wires: Wire[] = []
   readonly dials: string[] = []
+  /** Diallers do not wait for the answer to their HELLO. */
+  isPrompt = true
   /** Paths whose new wires are slow. */
   readonly slow = new Set<PathKind>()
   /** `direct a>b`, `relayed a>b`, …; `refuses` when not set. */
@@ -68,6 +70,7 @@ export class Mesh implements AsyncDisposable {
       dialers: (['direct', 'relayed'] as const).map((path) => this.#dialer(id, path)),
       secure: {
         connect: (raw) => Promise.resolve(raw.stream),
+        isPrompt: () => this.isPrompt,
         accept: (raw) => {
           const peer = this.#proofs.get(raw.stream)
           return peer === undefined ? new Promise(() => undefined) : Promise.resolve({ peer, stream: raw.stream })

@@ -1,0 +1,230 @@
+import { test } from 'tap'
+import type { StreamEvents } from '../../proxy/tunnel/contract.ts'
+import { Stranded } from '../../proxy/tunnel/stranded.ts'
+import { ANY_PATH, readPathRule, type PathRule } from '../../src/model/path-rule.ts'
+import { Mesh, reach, type MeshNode } from './mesh.ts'
+import { accepting, Listener } from './pair.ts'
+
+const never = new AbortController().signal
+const rule = (text: string): PathRule => readPathRule(text)!
+const BOTH = ['direct c/a>c/b', 'relayed c/a>c/b']
+
+/** A session between a and b over these ways; what b accepts obeys the rule that its request names. */
+async function pair(ways: readonly string[]): Promise<{ mesh: Mesh; a: MeshNode; b: MeshNode }> {
+  const mesh = new Mesh()
+  mesh.up(...ways)
+  const heard: MeshNode['heard'] = []
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b', {
+    accept: (incoming) => {
+      incoming.obey?.(readPathRule(incoming.request.toString()) ?? ANY_PATH)
+      accepting(heard)(incoming)
+    },
+  })
+  await ruled(mesh, a, 'any')
+  return { mesh, a, b: { ...b, heard } }
+}
+
+/** Opens a flow under a rule, and waits a second for what must be dialled. */
+async function ruled(mesh: Mesh, from: MeshNode, text: string) {
+  const asked = from.peers.session(reach('c/b'), never, rule(text))
+  asked.catch(() => undefined)
+  await mesh.clock.advance(1_000)
+  const session = await asked
+  const listener = new Listener()
+  const path = session.pathFor?.(rule(text))
+  const stream = session.open(Buffer.from(text), listener, rule(text))
+  listener.stream = stream
+  await mesh.clock.advance(0)
+  return Object.assign(listener, { stream, path, session })
+}
+
+function silence(mesh: Mesh, path: string, is = true): void {
+  for (const wire of mesh.wires) if (wire.path === path) wire.isSilent = is
+}
+
+test('a relay-only flow goes through the relay, both ways, beside a session that is direct', async (t) => {
+  const { mesh, a, b } = await pair(BOTH)
+  await using _ = mesh
+  const flow = await ruled(mesh, a, 'relay-only')
+  t.same([flow.path, flow.session.path], ['relayed', 'direct'])
+  t.equal(b.peers.existing('c/a')?.path, 'direct', 'at the other end as well')
+  silence(mesh, 'direct')
+  flow.stream.write(Buffer.from('ask'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard.at(-1)!.text(), 'ask', 'nothing of it is on the direct carrier')
+  b.heard.at(-1)!.stream.write(Buffer.from('answer'))
+  await mesh.clock.advance(0)
+  t.equal(flow.text(), 'answer')
+  silence(mesh, 'direct', false)
+  silence(mesh, 'relayed')
+  flow.stream.write(Buffer.from(' more'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard.at(-1)!.text(), 'ask')
+  const ordinary = await ruled(mesh, a, 'any')
+  ordinary.stream.write(Buffer.from('straight'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard.at(-1)!.text(), 'straight', 'other flows never notice')
+})
+
+test('the carrier for a rule stays while it is used, and is given back later', async (t) => {
+  const { mesh, a } = await pair(BOTH)
+  await using _ = mesh
+  const flow = await ruled(mesh, a, 'relay-only')
+  await mesh.clock.advance(120_000)
+  const kinds = () => [...new Set(flow.session.carrierPaths?.())].toSorted().join()
+  t.equal(kinds(), 'direct,relayed', 'a better path does not push it out')
+  const before = mesh.dials.length
+  await ruled(mesh, a, 'relay-only')
+  t.equal(mesh.dials.length, before, 'one carrier for all of the rule’s flows')
+  flow.stream.reset()
+  a.peers.existing('c/b')
+  const other = mesh.wires.filter(({ path }) => path === 'relayed').length
+  t.equal(other, 1)
+})
+
+test('the carrier of a rule that nobody uses is closed', async (t) => {
+  const { mesh, a } = await pair(BOTH)
+  await using _ = mesh
+  const flow = await ruled(mesh, a, 'relay-only')
+  flow.stream.reset()
+  await mesh.clock.advance(50_000)
+  t.ok(flow.session.carrierPaths?.().includes('relayed'), 'kept warm')
+  await mesh.clock.advance(20_000)
+  t.notOk(flow.session.carrierPaths?.().includes('relayed'))
+})
+
+test('the relay dies: its flow waits for another and never goes straight; without one it ends, and only it', async (t) => {
+  const { mesh, a, b } = await pair(BOTH)
+  await using _ = mesh
+  const flow = await ruled(mesh, a, 'relay-only')
+  const ordinary = await ruled(mesh, a, 'any')
+  const [onRelay] = b.heard.slice(-2)
+  mesh.ways.set('relayed c/a>c/b', 'refuses')
+  for (const wire of mesh.wires) if (wire.path === 'relayed') wire.break()
+  flow.stream.write(Buffer.from('kept'))
+  await mesh.clock.advance(3_000)
+  t.equal(onRelay!.text(), '')
+  mesh.up('relayed c/a>c/b')
+  await mesh.clock.advance(2_000)
+  t.equal(onRelay!.text(), 'kept', 'another carrier was dialled for it')
+  t.same(flow.log, ['opened'])
+  mesh.ways.set('relayed c/a>c/b', 'refuses')
+  for (const wire of mesh.wires) if (wire.path === 'relayed') wire.break()
+  await mesh.clock.advance(12_000)
+  t.same([flow.log.at(-1), onRelay!.log.at(-1)], ['reset', 'reset'], 'at both ends')
+  ordinary.stream.write(Buffer.from('still here'))
+  await mesh.clock.advance(0)
+  t.equal(b.heard.at(-1)!.text(), 'still here')
+})
+
+test('a direct-only flow is refused where only the relay works, and says why', async (t) => {
+  const { mesh, a } = await pair(['relayed c/a>c/b'])
+  await using _ = mesh
+  t.equal(a.peers.existing('c/b')?.path, 'relayed')
+  t.equal(a.peers.existing('c/b', rule('direct-only')), undefined)
+  const refused = await ruled(mesh, a, 'direct-only').catch((error: unknown) => error)
+  t.match(refused, {
+    code: 'PATH_FORBIDDEN',
+    details: { node: 'c/b', paths: 'direct-only', tried: ['direct: refused'] },
+  })
+  mesh.up('direct c/a>c/b')
+  await mesh.clock.advance(1_000)
+  const flow = await ruled(mesh, a, 'direct-only')
+  t.same([flow.path, flow.session.path], ['direct', 'direct'], 'a better path than the session’s is for all')
+})
+
+test('rules that leave nothing', async (t) => {
+  const { mesh, a } = await pair(BOTH)
+  await using _ = mesh
+  const dials = mesh.dials.length
+  const none = { text: 'relay-only and direct-only', allowed: new Set<string>(), preferred: new Set<string>() }
+  t.match(await a.peers.session(reach('c/b'), never, none).catch((error: unknown) => error), {
+    code: 'PATH_FORBIDDEN',
+    details: { reason: 'no path is left' },
+  })
+  t.equal(mesh.dials.length, dials, 'nothing is tried')
+})
+
+test('what is preferred is dialled while flows go on without it', async (t) => {
+  const { mesh, a, b } = await pair(BOTH)
+  await using _ = mesh
+  const first = a.peers.existing('c/b', rule('prefer-relayed'))
+  t.equal(first?.pathFor?.(rule('prefer-relayed')), 'direct', 'nobody waits')
+  const later = await ruled(mesh, a, 'prefer-relayed')
+  t.equal(later.path, 'relayed')
+  mesh.ways.set('relayed c/a>c/b', 'refuses')
+  for (const wire of mesh.wires) if (wire.path === 'relayed') wire.break()
+  later.stream.write(Buffer.from('goes on'))
+  await mesh.clock.advance(500)
+  t.equal(b.heard.at(-1)!.text(), 'goes on', 'without it any other does')
+  const dials = mesh.dials.length
+  for (let flows = 0; flows < 50; flows++) a.peers.existing('c/b', rule('prefer-relayed'))
+  await mesh.clock.advance(900)
+  t.ok(mesh.dials.length <= dials + 1, 'and it is not dialled for each of them')
+})
+
+test('without a session only what the rule allows is dialled', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up(...BOTH)
+  const a = mesh.node('c/a')
+  mesh.node('c/b')
+  const flow = await ruled(mesh, a, 'relay-only')
+  t.same([flow.path, mesh.dials[0]], ['relayed', 'relayed c/a>c/b'])
+})
+
+test('UDP packets leave their carrier only where the rule allows all ways they may take', async (t) => {
+  const sent: number[] = []
+  const link = {
+    send: (stream: number) => sent.push(stream) > 0,
+    attached: () => undefined,
+    detached: () => undefined,
+    offered: () => undefined,
+    tick: () => undefined,
+    way: 'sealed' as const,
+    close: () => undefined,
+  }
+  await using mesh = new Mesh()
+  mesh.up(...BOTH)
+  const a = mesh.node('c/a', { sealed: { link: () => link } })
+  const heard: string[] = []
+  mesh.node('c/b', {
+    accept: (incoming) => {
+      const events: Omit<StreamEvents, 'opened' | 'refused'> = {
+        data: () => undefined,
+        datagram: (payload) => void heard.push(payload.toString()),
+        end: () => undefined,
+        reset: () => undefined,
+        drain: () => undefined,
+      }
+      incoming.accept(events)
+    },
+  })
+  for (const text of ['any', 'direct-only', 'relay-only', 'no-punched', 'prefer-relayed']) {
+    const flow = await ruled(mesh, a, text)
+    t.ok(flow.stream.datagram(Buffer.from(text)), text)
+    await mesh.clock.advance(0)
+  }
+  t.equal(sent.length, 2, 'any and direct-only')
+  t.same(heard, ['relay-only', 'no-punched', 'prefer-relayed'], 'the others in frames')
+})
+
+test('streams that wait although there are carriers', async (t) => {
+  const stranded = new Stranded<{ carrier: object | undefined; state: string; rule: PathRule }>()
+  const waiting = () => ({ carrier: undefined as object | undefined, state: 'open', rule: rule('relay-only') })
+  const [placed, closed, early, late] = [waiting(), waiting(), waiting(), waiting()]
+  for (const [stream, at] of [
+    [placed, 0],
+    [closed, 0],
+    [early, 10],
+    [late, 20],
+  ] as const)
+    stranded.add(stream, at)
+  stranded.add(early, 99) // it waits since 10
+  placed.carrier = {}
+  closed.state = 'closed'
+  t.equal(stranded.first, early)
+  t.same(stranded.late(5), [])
+  t.same(stranded.late(15), [early])
+  t.equal(stranded.first, late, 'each is told once')
+})
