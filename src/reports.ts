@@ -107,6 +107,8 @@ export interface NetcheckReport {
       metric: number
       mtu?: number
       congestion?: string
+      /** As `ip route` takes it. */
+      protocol?: string
     }>
     proxy?: string
     /** Of the kernel, as in /proc/sys. */
@@ -121,18 +123,36 @@ export interface NetcheckReport {
     /** Told to others, best guess first. */
     candidates: readonly string[]
     relays: ReadonlyArray<{ relay: string; rttMs?: number }>
-    /** `host:port` as a relay sees it. */
+    /** `host:port` as a relay's observer sees it, by IPv4; by IPv6 where nobody sees us by IPv4. */
     tcp?: string
     udp?: string
     /** One port outside for all peers, or another for each; who is let in besides replies. */
     mapping: 'none' | 'stable' | 'varies' | 'unknown'
     filtering: 'open' | 'strict' | 'unknown'
+    /** Addresses from which observers have looked: from one alone not every NAT shows itself. */
+    observers: number
+    /** Without a NAT: whether strangers get to the port of the tunnel. */
+    isPortOpen?: boolean
+    /** Whether the router leads back in what is sent to its address outside. */
+    hairpin?: { tcp?: boolean; udp?: boolean }
+    /** The same by IPv6. */
+    ipv6?: {
+      tcp?: string
+      udp?: string
+      mapping: 'none' | 'stable' | 'varies' | 'unknown'
+      filtering: 'open' | 'strict' | 'unknown'
+      observers: number
+      isPortOpen?: boolean
+    }
+    /** Where the connection to the relay comes from, as the relay sees it: the proxy's address when `isProxied`. */
+    relaySees?: string
+    isProxied: boolean
     isUdpOn: boolean
     udpWorks?: boolean
     /** Absent: not asked for. */
     portMapping?:
       | { state: 'asking' }
-      | { state: 'mapped'; dialect: 'pcp' | 'nat-pmp'; tcp?: string; udp?: string }
+      | { state: 'mapped'; dialect: 'pcp' | 'nat-pmp' | 'upnp'; tcp?: string; udp?: string }
       | { state: 'refused'; reason: string }
     network?: 'public' | 'open' | 'restricted' | 'symmetric' | 'enclosed'
     /** The best path to be had with each kind of network; empty while ours is not known. */

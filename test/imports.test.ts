@@ -51,7 +51,11 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   // What nodes and relays say to each other is the relay's to define.
   ['proxy/paths/observe.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts', 'proxy/relay/observation.ts']],
-  ['proxy/paths/punch-port.ts', [...DATA_SIDE, 'proxy/relay/observation.ts']],
+  ...['hairpin', 'observe-tcp', 'observe-udp', 'punch-port'].map((file): (typeof ROOMS)[number] => [
+    `proxy/paths/${file}.ts`,
+    [...DATA_SIDE, 'proxy/paths', 'proxy/relay/observation.ts'],
+  ]),
+  ['proxy/paths/observers.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts', 'proxy/relay/observation.ts']],
   ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
   ['proxy/paths/relay-listener.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
   ['proxy/socket', []],

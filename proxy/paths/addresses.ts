@@ -1,6 +1,14 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
 
+export const FAMILIES = ['ipv4', 'ipv6'] as const
+export type Family = (typeof FAMILIES)[number]
+
+/** Of a numeric address. */
+export function familyOf(host: string): Family {
+  return host.includes(':') ? 'ipv6' : 'ipv4'
+}
+
 /** Addresses of our own overlay, by the prefixes in use: they must never be taken for a way to reach a node. */
 export type Exclude = (address: string) => boolean
 

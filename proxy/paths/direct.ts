@@ -53,9 +53,9 @@ export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
     suits: ({ addresses }) => addresses.some((address) => parseHostPort(address) !== undefined),
     outlook: ({ addresses }) => (here === undefined ? 'open' : outlookOf(addresses, here())),
     dial: async ({ id, addresses }: NodeReach, signal) => {
-      const candidates = (await resolve(addresses, { exclude, isOwn })).toSorted(
-        (a, b) => Number(isDistrusted(id, a.via)) - Number(isDistrusted(id, b.via)),
-      )
+      const leadsBack = here?.().leadsBack
+      const doubts = ({ host, via }: Candidate) => Number(isDistrusted(id, via) || leadsBack?.(host) === false)
+      const candidates = (await resolve(addresses, { exclude, isOwn })).toSorted((a, b) => doubts(a) - doubts(b))
       if (candidates.length === 0) throw new MeshError('NO_PATH', { node: id, reason: 'no address to dial', addresses })
       return first(candidates, clock, signal)
     },

@@ -21,7 +21,7 @@ export interface NatClass {
 
 export const UNKNOWN_NAT: NatClass = { mapping: 'unknown', filtering: 'unknown' }
 
-/** A pair of addresses that two observers saw behind one port of ours. */
+/** From the addresses that observers saw behind one port of ours. */
 export function mappingOf(
   seen: ReadonlyArray<{ host: string; port: number }>,
   isOwn: (host: string) => boolean,
@@ -31,6 +31,11 @@ export function mappingOf(
   if (isOwn(first.host)) return 'none'
   if (others.length === 0) return 'unknown'
   return others.every(({ host, port }) => host === first.host && port === first.port) ? 'stable' : 'varies'
+}
+
+/** Whether a stranger's packet, or connection, came through; `undefined`: not found out. */
+export function filteringOf(heard: boolean | undefined): Filtering {
+  return heard === undefined ? 'unknown' : heard ? 'open' : 'strict'
 }
 
 /**
@@ -46,6 +51,15 @@ export function punchPlan(mine: NatClass, theirs: NatClass): PunchPlan {
   if (isTheirsLost) return mine.filtering === 'open' ? 'wait' : 'hopeless'
   if (isMineLost) return theirs.filtering === 'open' ? 'call' : 'hopeless'
   return 'meet'
+}
+
+/**
+ * Both are seen under one address, so behind one NAT: without a way back in (hairpin.ts) there is no use. What leads back in may
+ * be shown under another address, and then two SYNs make two connections: one side calls, the other waits.
+ */
+export function planBehindOne(plan: PunchPlan, leadsBack: boolean | undefined, isHigher: boolean): PunchPlan {
+  if (leadsBack === false) return 'hopeless'
+  return plan === 'meet' ? (isHigher ? 'wait' : 'call') : plan
 }
 
 /** Both sides must agree without asking: who waits serves; else the higher id (TUNNELS.md §2.1). */

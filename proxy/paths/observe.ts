@@ -1,30 +1,37 @@
-import { randomBytes } from 'node:crypto'
-import { lookup } from 'node:dns/promises'
 import { MeshError } from '../../src/errors.ts'
 import type { Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
 import type { Welcome } from '../relay/messages.ts'
-import { ASK, decodeAnswer, encodeQuestion, unmapped, type ObservedAt } from '../relay/observation.ts'
-import { printHostPort } from './addresses.ts'
-import { mappingOf, UNKNOWN_NAT, type Filtering, type NatClass } from './nat-class.ts'
-import { PunchPort, type Place } from './punch-port.ts'
+import { ASK } from '../relay/observation.ts'
+import { FAMILIES, familyOf, parseHostPort, printHostPort, type Family } from './addresses.ts'
+import { hairpinByTcp, hairpinByUdp, type Hairpin } from './hairpin.ts'
+import { UNKNOWN_NAT, type NatClass } from './nat-class.ts'
+import { lookByTcp } from './observe-tcp.ts'
+import { lookByUdp, UdpQuestions, type Send } from './observe-udp.ts'
+import { Observers, questionFor } from './observers.ts'
+import { PunchPort } from './punch-port.ts'
 
 /*
- * What others see of us: relays say it (relay/observer.ts), each on two ports. From two answers to one port of ours follows what
- * our NAT does; asked from two relays where there are two, as a NAT may make a difference by address only.
+ * What others see of us, in each address family: relays say it (relay/observer.ts), each on two ports. From what several of them see
+ * of one port of ours follows what our NAT or firewall does.
+ *
+ *     who gets to no observer, because nothing but 443 or a proxy leads out, still hears from the relay itself where it comes
+ *     from (`welcome`): an address, and nothing about ports.
  */
 
 /** The UDP socket that sealed datagrams use. */
 export interface UdpAsker {
-  send(bytes: Buffer, to: Place): void
+  send: Send
 }
 
 export interface ObserverOfUsOptions {
-  /** Where this node binds: `0.0.0.0`, or one of its addresses. */
-  host: string
+  /** Where this node binds, in the families it uses: `0.0.0.0`, `::`, or its addresses. */
+  hosts: Readonly<Partial<Record<Family, string>>>
   /** Whether an address is one of this machine's own. */
   isOwn: (host: string) => boolean
+  /** The TCP port at which others dial us; 0 while there is none. */
+  listensAt?: () => number
   udp?: UdpAsker | undefined
   clock: Clock
   log: Log
@@ -34,44 +41,52 @@ export interface ObserverOfUsOptions {
 export interface SeenPort extends Disposable {
   readonly port: PunchPort
   readonly address: string
-  readonly nat: NatClass
 }
+
+/** What is known of one family. */
+export interface Sight {
+  readonly tcp: NatClass
+  readonly udp: NatClass
+  /** Where a port of ours was seen last; by UDP the datagram port, unless every peer sees another one. */
+  readonly tcpAddress?: string
+  readonly udpAddress?: string
+  /** Addresses from which we were looked at: from one alone a NAT that makes a difference by address only is not seen. */
+  readonly observers: number
+  /** Without a NAT: whether strangers get to the port at which we listen. */
+  readonly isPortOpen?: boolean
+  readonly hairpin: Hairpin
+}
+
+const NOTHING: Sight = { tcp: UNKNOWN_NAT, udp: UNKNOWN_NAT, observers: 0, hairpin: {} }
 
 /** Networks change without a word: looked at again so often. */
 const EVERY_MS = 120_000
 /** UDP mappings live 30 s and more: asked so often, the one of our datagram port stays (RFC 4787 §4.3). */
 const UDP_EVERY_MS = 20_000
+/** A router does not change what it does: tried again so long after, or when the network is another one. */
+const HAIRPIN_EVERY_MS = 30 * 60_000
 /** Before a first look: relays come up one after the other. */
 const SOON_MS = 50
-const ANSWER_MS = 3_000
 const PORT_MS = 1_500
-
-interface Source {
-  host: string
-  ports: readonly [number, number]
-  cookie: string
-}
 
 export class Observation implements AsyncDisposable {
   readonly #options: ObserverOfUsOptions
   readonly #log: Log
   readonly #life: Lifetime
-  readonly #sources = new Map<string, Source>()
-  readonly #waiting = new Map<string, (answer: ObservedAt) => void>()
-  #tcp: NatClass = UNKNOWN_NAT
-  #udp: NatClass = UNKNOWN_NAT
-  #udpAddress: string | undefined
-  #publicHost: string | undefined
-  #tcpAddress: string | undefined
+  readonly #observers = new Observers()
+  readonly #questions: UdpQuestions | undefined
+  readonly #sights = new Map<Family, Sight>()
+  readonly #hairpinAt = new Map<Family, number>()
+  #relaySees: string | undefined
   #looking: Promise<void> | undefined
   #changed = new AbortController()
-  /** Called when one of the classes or addresses is another one. */
-  onChange: () => void = () => undefined
 
   private constructor(options: ObserverOfUsOptions, life: Lifetime) {
+    const { udp, clock, log } = options
     this.#options = options
     this.#life = life
-    this.#log = options.log.child({ part: 'observation' })
+    this.#log = log.child({ part: 'observation' })
+    this.#questions = udp && new UdpQuestions((bytes, to) => udp.send(bytes, to), clock)
   }
 
   static start(options: ObserverOfUsOptions): Promise<Observation> {
@@ -88,64 +103,67 @@ export class Observation implements AsyncDisposable {
           (error) => observation.#log.error('stopped looking at the network', { error }),
         )
       every(EVERY_MS, () => observation.look())
-      if (options.udp !== undefined) every(UDP_EVERY_MS, () => observation.#lookUdp())
+      every(UDP_EVERY_MS, async () => {
+        await Promise.all(observation.families.map((family) => observation.#lookUdp(family)))
+      })
       return observation
     })
   }
 
-  /** What TCP meets here. */
-  get tcp(): NatClass {
-    return this.#tcp
+  /** In which this node binds. */
+  get families(): Family[] {
+    return FAMILIES.filter((family) => this.#options.hosts[family] !== undefined)
   }
 
-  get udp(): NatClass {
-    return this.#udp
+  of(family: Family): Sight {
+    return this.#sights.get(family) ?? NOTHING
   }
 
-  /** Where others see our datagram port; `undefined` while that differs for each, or is not known. */
-  get udpAddress(): string | undefined {
-    return this.#udpAddress
-  }
-
-  /** Where a port of ours was seen last. */
-  get tcpAddress(): string | undefined {
-    return this.#tcpAddress
+  /** Where others see our datagram port, behind a NAT. */
+  get udpAddresses(): string[] {
+    return this.families.flatMap((family) => {
+      const { udp, udpAddress } = this.of(family)
+      return udpAddress === undefined || udp.mapping === 'none' ? [] : [udpAddress]
+    })
   }
 
   /** There is a relay that tells. */
   get isAsked(): boolean {
-    return this.#sources.size > 0
+    return !this.#observers.isEmpty
   }
 
-  /** The address under which the internet sees us. */
-  get publicHost(): string | undefined {
-    return this.#publicHost
+  /** Where the relay sees our connection to it come from; the proxy, where there is one between. */
+  get relaySees(): string | undefined {
+    return this.#relaySees
+  }
+
+  /** Seen at that address, two nodes are behind the same NAT: whether that leads back in; `undefined`: it is another one, or not known. */
+  leadsBack(host: string): boolean | undefined {
+    const { tcp, tcpAddress = '', hairpin } = this.of(familyOf(host))
+    return tcp.mapping === 'stable' && parseHostPort(tcpAddress)?.host === host ? hairpin.tcp : undefined
   }
 
   /** A relay that we listen at now, and what it tells. */
   welcome(url: string, { seen, observer }: Welcome): void {
-    this.#publicHost ??= seen
+    this.#relaySees = seen
     if (observer === undefined) return
-    const host = new URL(url).hostname.replace(/^\[|\]$/g, '')
-    this.#sources.set(url, { host, ...observer })
+    this.#observers.tell(url, observer)
     void this.#options.clock.sleep(SOON_MS, this.#life.signal).then(() => this.look())
   }
 
   /** The network is another one: nothing that was known counts. */
   networkChanged(): void {
-    this.#tcp = UNKNOWN_NAT
-    this.#udp = UNKNOWN_NAT
-    this.#udpAddress = undefined
-    this.#publicHost = undefined
+    this.#sights.clear()
+    this.#hairpinAt.clear()
     this.#changed.abort()
     this.#changed = new AbortController()
     void this.look()
   }
 
-  /** Looks at both now; one look at a time. */
+  /** Looks at everything now; one look at a time. */
   look(): Promise<void> {
-    if (this.#life.signal.aborted || this.#sources.size === 0) return Promise.resolve()
-    this.#looking ??= Promise.all([this.#lookTcp(), this.#lookUdp()])
+    if (this.#life.signal.aborted || !this.isAsked) return Promise.resolve()
+    this.#looking ??= Promise.all(this.families.map((family) => this.#lookAt(family)))
       .then(() => undefined)
       .finally(() => {
         this.#looking = undefined
@@ -157,139 +175,112 @@ export class Observation implements AsyncDisposable {
    * A fresh port, and where others see it.
    * @throws MeshError NO_PATH when nobody tells.
    */
-  async openPort(signal: AbortSignal): Promise<SeenPort> {
-    const port = new PunchPort(this.#options.host)
+  async openPort(family: Family, signal: AbortSignal): Promise<SeenPort> {
+    const host = this.#options.hosts[family]
+    const places = await this.#observers.places(family)
+    if (host === undefined || places.length === 0)
+      throw new MeshError('NO_PATH', { reason: 'no relay tells where it sees us' })
+    const port = new PunchPort(host)
     try {
-      const [place] = await this.#places()
-      if (place === undefined) throw new MeshError('NO_PATH', { reason: 'no relay tells where it sees us' })
       const limit = AbortSignal.any([signal, this.#life.signal, AbortSignal.timeout(PORT_MS)])
-      const { host, port: seen } = await port.ask(place, this.#question(place, ASK.where), limit)
-      return {
-        port,
-        address: printHostPort(host, seen),
-        nat: this.#tcp,
-        [Symbol.dispose]: () => port[Symbol.dispose](),
-      }
-    } catch (error) {
+      const first = new Map(places.toReversed().map((place) => [place.host, place])) // one port of each is enough
+      const asked = [...first.values()].map((place) => port.ask(place, questionFor(place, ASK.where), limit))
+      const seen = await Promise.any(asked)
+      const address = printHostPort(seen.host, seen.port)
+      return { port, address, [Symbol.dispose]: () => port[Symbol.dispose]() }
+    } catch (cause) {
       port[Symbol.dispose]()
-      throw error
+      throw new MeshError('NO_PATH', { reason: 'no relay has told where it sees us' }, { cause })
     }
   }
 
   /** A packet on the datagram port that may be an observer's answer; false when it is not. */
   hear(packet: Buffer): boolean {
-    const answer = decodeAnswer(packet)
-    if (answer === undefined) return false
-    this.#waiting.get(answer.token)?.(answer)
-    return true
+    return this.#questions?.hear(packet) === true
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
 
-  // ── TCP ──
-
-  async #lookTcp(): Promise<void> {
-    const before = this.#tcp
-    this.#tcp = await this.#tcpClass().catch(() => UNKNOWN_NAT)
-    this.#tell('tcp', before, this.#tcp)
+  async #lookAt(family: Family): Promise<void> {
+    await Promise.all([this.#lookTcp(family), this.#lookUdp(family)])
+    await this.#lookBack(family)
   }
 
-  async #tcpClass(): Promise<NatClass> {
-    const places = await this.#places()
-    using port = new PunchPort(this.#options.host)
-    const limit = AbortSignal.any([this.#life.signal, AbortSignal.timeout(ANSWER_MS)])
-    const ask = (from: PunchPort, place: AskedPlace, what: number) =>
-      from.ask(place, this.#question(place, what), limit).catch(() => undefined)
-    const answers = await Promise.all(places.map((place) => ask(port, place, ASK.where)))
-    const seen = answers.filter((answer) => answer !== undefined)
-    const mapping = mappingOf(seen, this.#options.isOwn)
-    const [first] = seen
-    this.#publicHost = first?.host ?? this.#publicHost
-    this.#tcpAddress = first === undefined ? undefined : printHostPort(first.host, first.port)
-    const answering = places[answers.findIndex((answer) => answer !== undefined)]
-    if (mapping === 'varies' || answering === undefined) return { mapping, filtering: 'unknown' }
-    using open = new PunchPort(this.#options.host)
-    open.listen((socket) => socket.destroy())
-    return { mapping, filtering: filteringOf((await ask(open, answering, ASK.elsewhere))?.heard) }
-  }
-
-  // ── UDP ──
-
-  async #lookUdp(): Promise<void> {
-    const { udp, isOwn } = this.#options
-    if (udp === undefined || this.#sources.size === 0) return
-    const before = this.#udp
-    const places = await this.#places()
-    const answers = await Promise.all(places.map((place) => this.#askUdp(udp, place, ASK.where)))
-    const seen = answers.filter((answer) => answer !== undefined)
-    const mapping = mappingOf(seen, isOwn)
-    const [first] = seen
-    const isTold = mapping === 'stable' || (mapping === 'unknown' && first !== undefined)
-    this.#udpAddress = isTold ? printHostPort(first!.host, first!.port) : undefined
-    const filtering =
-      before.mapping === mapping && before.filtering !== 'unknown'
-        ? before.filtering
-        : filteringOf(
-            seen.length === 0 ? undefined : (await this.#askUdp(udp, places[0]!, ASK.elsewhere)) !== undefined,
-          )
-    this.#udp = seen.length === 0 ? UNKNOWN_NAT : { mapping, filtering: mapping === 'varies' ? 'unknown' : filtering }
-    this.#tell('udp', before, this.#udp)
-  }
-
-  /** Asked three times at most: a datagram may be lost. */
-  async #askUdp(udp: UdpAsker, place: AskedPlace, what: number): Promise<ObservedAt | undefined> {
-    const { clock } = this.#options
-    const question = this.#question(place, what)
-    const { promise, resolve } = Promise.withResolvers<ObservedAt | undefined>()
-    const answered = new AbortController()
-    this.#waiting.set(question.token, (answer) => {
-      resolve(answer)
-      answered.abort()
+  async #lookTcp(family: Family): Promise<void> {
+    const { hosts, isOwn, listensAt = () => 0 } = this.#options
+    const host = hosts[family]!
+    const { signal } = this.#changed
+    const places = await this.#observers.places(family)
+    const look = { host, places, isOwn, listensAt: listensAt() }
+    const seen = await lookByTcp(look, AbortSignal.any([this.#life.signal, signal])).catch(() => undefined)
+    if (signal.aborted) return
+    const { tcp: _tcp, tcpAddress: _address, isPortOpen: _open, ...rest } = this.of(family)
+    const { nat, address, observers, isPortOpen } = seen ?? { nat: UNKNOWN_NAT, observers: 0 }
+    this.#know(family, 'tcp', {
+      ...rest,
+      tcp: nat,
+      observers,
+      ...(address === undefined ? {} : { tcpAddress: address }),
+      ...(isPortOpen === undefined ? {} : { isPortOpen }),
     })
-    const limit = AbortSignal.any([answered.signal, this.#life.signal])
-    for (const ms of [400, 800, 1_200]) {
-      if (limit.aborted) break
-      udp.send(encodeQuestion(question), place)
-      await clock.sleep(ms, limit)
+  }
+
+  async #lookUdp(family: Family): Promise<void> {
+    if (this.#questions === undefined || !this.isAsked) return
+    const { isOwn } = this.#options
+    const { signal } = this.#changed
+    const places = await this.#observers.places(family)
+    const limit = AbortSignal.any([this.#life.signal, signal])
+    const look = { places, isOwn, before: this.of(family).udp }
+    const { nat, address } = await lookByUdp(this.#questions, look, limit)
+    if (signal.aborted) return
+    const { udpAddress: _address, ...rest } = this.of(family)
+    this.#know(family, 'udp', { ...rest, udp: nat, ...(address === undefined ? {} : { udpAddress: address }) })
+  }
+
+  /** Only where there is a NAT with one mapping for all: without, nothing can lead back. */
+  async #lookBack(family: Family): Promise<void> {
+    const { clock } = this.#options
+    const known = this.#hairpinAt.get(family)
+    if (this.of(family).tcp.mapping !== 'stable') return
+    if (known !== undefined && clock.now() - known < HAIRPIN_EVERY_MS) return
+    const { signal } = this.#changed
+    const limit = AbortSignal.any([this.#life.signal, signal])
+    const [tcp, udp] = await Promise.all([this.#backByTcp(family, limit), this.#backByUdp(family, limit)])
+    if (limit.aborted) return
+    this.#hairpinAt.set(family, clock.now())
+    const hairpin: Hairpin = { ...(tcp === undefined ? {} : { tcp }), ...(udp === undefined ? {} : { udp }) }
+    this.#sights.set(family, { ...this.of(family), hairpin })
+    this.#log.info('whether the router leads back in what is sent to its address outside', { ...hairpin })
+  }
+
+  async #backByTcp(family: Family, signal: AbortSignal): Promise<boolean | undefined> {
+    try {
+      using one = await this.openPort(family, signal)
+      using other = await this.openPort(family, signal)
+      return await hairpinByTcp(one, other, signal)
+    } catch {
+      return undefined
     }
-    this.#waiting.delete(question.token)
-    resolve(undefined)
-    return await promise
   }
 
-  // ── what both need ──
-
-  /** Two places that see us: of two relays, else two ports of one. */
-  async #places(): Promise<AskedPlace[]> {
-    const sources = [...this.#sources.values()].slice(0, 2)
-    const found: AskedPlace[] = []
-    for (const { host, ports, cookie } of sources) {
-      const address = await lookup(host, { family: 4 }).catch(() => undefined)
-      if (address === undefined) continue
-      for (const port of sources.length === 1 ? ports : ports.slice(0, 1)) {
-        found.push({ host: address.address, port, cookie })
-      }
-    }
-    return found
+  async #backByUdp(family: Family, signal: AbortSignal): Promise<boolean | undefined> {
+    const { hosts, clock } = this.#options
+    const { udp, udpAddress: address } = this.of(family)
+    const [place] = await this.#observers.places(family)
+    if (udp.mapping !== 'stable' || address === undefined || place === undefined) return undefined
+    const bind = { host: hosts[family]!, family }
+    return await hairpinByUdp({ questions: this.#questions!, address, bind, place, clock }, signal)
   }
 
-  #question({ cookie }: AskedPlace, ask: number) {
-    return { ask, cookie, token: randomBytes(16).toString('hex') }
+  #know(family: Family, protocol: 'tcp' | 'udp', now: Sight): void {
+    const before = this.of(family)
+    this.#sights.set(family, now)
+    if (before[protocol].mapping === now[protocol].mapping && before[protocol].filtering === now[protocol].filtering)
+      return
+    const address = protocol === 'tcp' ? now.tcpAddress : now.udpAddress
+    this.#log.info('the network shows itself', { protocol, family, ...now[protocol], address: address ?? '' })
   }
-
-  #tell(protocol: 'tcp' | 'udp', before: NatClass, now: NatClass): void {
-    if (before.mapping === now.mapping && before.filtering === now.filtering) return
-    this.#log.info('the network shows itself', { protocol, ...now, address: unmapped(this.#publicHost ?? '') })
-    this.onChange()
-  }
-}
-
-interface AskedPlace extends Place {
-  cookie: string
-}
-
-function filteringOf(heard: boolean | undefined): Filtering {
-  return heard === undefined ? 'unknown' : heard ? 'open' : 'strict'
 }

@@ -9,11 +9,14 @@ export interface Here {
   readonly interfaces: readonly Pick<NetworkInterfaceInfo, 'address' | 'cidr' | 'internal'>[]
   /** Nothing gets out of it but HTTPS, as far as was seen. */
   readonly isEnclosed: boolean
+  /** Whether our NAT leads back in what is sent to that address, its own outside; `undefined`: another one, or not known. */
+  readonly leadsBack?: (host: string) => boolean | undefined
 }
 
 /**
  * What may become of dialling these addresses from here. Pure.
  *
+ *     our own public one, and no way leads back in       unlikely
  *     public, of a family that we have, and we get out   open
  *     a name                                             open
  *     private, of a network that we are in               near       answers in a moment, or is another site's
@@ -31,8 +34,8 @@ export function readInterfaces(): Here['interfaces'] {
   return Object.values(networkInterfaces()).flatMap((infos = []) => infos)
 }
 
-function isOpen(host: string, { interfaces, isEnclosed }: Here): boolean {
-  if (isEnclosed) return false
+function isOpen(host: string, { interfaces, isEnclosed, leadsBack }: Here): boolean {
+  if (isEnclosed || leadsBack?.(host) === false) return false
   if (isIP(host) === 0) return true
   if (!isPublic(host)) return false
   return interfaces.some(

@@ -18,16 +18,16 @@ export class PunchPort implements Disposable {
   #server: Server | undefined
   #isClosed = false
 
-  constructor(host: string) {
-    this.#first = new BoundSocket({ host, port: 0, reusePort: true, ipv6Only: false })
+  /** `port`: one at which this process listens already, with SO_REUSEPORT; any other by default. */
+  constructor(host: string, port = 0) {
     this.host = host
+    this.#first = this.#bind(port)
     this.port = this.#first.address().port
   }
 
   /** Not connected yet: the caller listens first. Closed with the port, unless it is taken out with `keep`. */
   dial(to: Place): Socket {
-    const { host, port } = this
-    const handle = this.#first ?? new BoundSocket({ host, port, reusePort: true, ipv6Only: false })
+    const handle = this.#first ?? this.#bind(this.port)
     this.#first = undefined
     const socket = new Socket({ handle, allowHalfOpen: true })
     this.#own(socket)
@@ -38,13 +38,12 @@ export class PunchPort implements Disposable {
 
   /** Connections that others make to the port. */
   listen(taken: (socket: Socket) => void): void {
-    const { host, port } = this
     this.#server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       this.#own(socket)
       taken(socket)
     })
     this.#server.on('error', () => undefined) // without it, dials may do
-    this.#server.listen(new BoundSocket({ host, port, reusePort: true, ipv6Only: false }))
+    this.#server.listen(this.#bind(this.port))
   }
 
   /** The socket outlives the port. */
@@ -84,6 +83,11 @@ export class PunchPort implements Disposable {
     this.#first?.close()
     this.#server?.close()
     for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #bind(port: number): BoundSocket {
+    const { host } = this
+    return new BoundSocket({ host, port, reusePort: true, ipv6Only: host.includes(':') })
   }
 
   #own(socket: Socket): void {

@@ -74,9 +74,14 @@ export function decodeAnswer(bytes: Buffer): ObservedAt | undefined {
   const host =
     family === 4
       ? bytes.subarray(8, 12).join('.')
-      : Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(8 + 2 * at).toString(16)).join(':')
+      : shortest(Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(8 + 2 * at).toString(16)).join(':'))
   const heard = bytes[5] === 0 ? undefined : bytes[5] === 1
   return { host, port, token: bytes.toString('hex', 24, 40), heard }
+}
+
+/** As systems print it (RFC 5952), so that it can be compared. */
+function shortest(ipv6: string): string {
+  return new URL(`http://[${ipv6}]`).hostname.slice(1, -1)
 }
 
 /** An IPv4 address as a socket for both families says it. */

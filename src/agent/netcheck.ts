@@ -6,7 +6,8 @@ import { ANY_PATH, readPathRule } from '../model/path-rule.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { networkOf, waysFrom } from '../netcheck/ways.ts'
-import type { NatClass } from '../../proxy/paths/nat-class.ts'
+import type { Family } from '../../proxy/paths/addresses.ts'
+import type { Sight } from '../../proxy/paths/observe.ts'
 import type { NetcheckReport } from '../reports.ts'
 import type { AgentConfig } from '../config.ts'
 
@@ -24,10 +25,11 @@ export interface NetcheckParts {
   environment: Readonly<Record<string, string | undefined>>
 }
 
-export interface SeenFromOutside extends NatClass {
-  /** `host:port` */
-  tcp?: string
-  udp?: string
+export interface SeenFromOutside {
+  families: ReadonlyArray<{ family: Family } & Sight>
+  /** Where the relay sees us come from; the proxy, when there is one. */
+  relaySees?: string
+  isProxied: boolean
   udpWorks?: boolean
   isEnclosed: boolean
 }
@@ -38,13 +40,15 @@ const RELAY_MS = 3_000
 /** Everything the agent knows of its network, and what it means. */
 export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
   const { self, config, tunnelPort, candidates, portMapping, sessions, environment } = parts
-  const [local, relays, { udpWorks, isEnclosed, ...seen }] = await Promise.all([
+  const [local, relays, { families, relaySees, isProxied, udpWorks, isEnclosed }] = await Promise.all([
     localFacts({ counts: isOutward, environment }),
     parts.relays.measureAll(RELAY_MS),
     parts.seen(),
   ])
   const rule = readPathRule(config.paths) ?? ANY_PATH
   const mapped = portMapping?.state
+  const seen = sightOf(families)
+  const six = families.find(({ family, tcp }) => family === 'ipv6' && tcp.mapping !== 'unknown')
   const network = networkOf({
     ...seen,
     isMapped: mapped?.state === 'mapped' && mapped.tcp !== undefined,
@@ -60,6 +64,9 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     candidates: candidates(),
     relays,
     ...seen,
+    ...(six === undefined ? {} : { ipv6: plain(six) }),
+    ...(relaySees === undefined ? {} : { relaySees }),
+    isProxied,
     isUdpOn: config.udp,
     ...(works === undefined ? {} : { udpWorks: works }),
     ...(mapped === undefined ? {} : { portMapping: mapped }),
@@ -67,4 +74,29 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     ways: network === undefined ? [] : waysFrom(network, rule),
   }
   return { local, agent, findings: findingsOf({ local, agent }) }
+}
+
+type Told = Pick<
+  NonNullable<NetcheckReport['agent']>,
+  'tcp' | 'udp' | 'mapping' | 'filtering' | 'observers' | 'isPortOpen'
+>
+
+/** By IPv4, which most others have; by IPv6 where there is nothing else. */
+function sightOf(families: SeenFromOutside['families']): Told & Pick<NonNullable<NetcheckReport['agent']>, 'hairpin'> {
+  const known = families.filter(({ tcp, udp }) => tcp.mapping !== 'unknown' || udp.mapping !== 'unknown')
+  const sight = known.find(({ family }) => family === 'ipv4') ?? known[0]
+  if (sight === undefined) return { mapping: 'unknown', filtering: 'unknown', observers: 0 }
+  const { hairpin } = sight
+  const isMeasured = hairpin.tcp !== undefined || hairpin.udp !== undefined
+  return { ...plain(sight), ...(isMeasured ? { hairpin } : {}) }
+}
+
+function plain({ tcp, tcpAddress, udpAddress, observers, isPortOpen }: Sight): Told {
+  return {
+    ...tcp,
+    ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),
+    ...(udpAddress === undefined ? {} : { udp: udpAddress }),
+    observers,
+    ...(isPortOpen === undefined ? {} : { isPortOpen }),
+  }
 }

@@ -6,6 +6,7 @@ import { presentNonce } from '../../proxy/paths/calls.ts'
 import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { readInterfaces } from '../../proxy/paths/outlook.ts'
+import { PeerRelays } from '../../proxy/paths/peer-relays.ts'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
 import type { Relays } from '../../proxy/paths/relays.ts'
 import type { FlowRequest } from '../../proxy/request.ts'
@@ -16,12 +17,12 @@ import { hostPort } from '../config.ts'
 import { memoryBytes } from '../machine.ts'
 import { isMeshError, MeshError } from '../errors.ts'
 import type { Identity } from '../identity/contract.ts'
-import { CALLED_ALPN, connectSecure, createAcceptor } from '../identity/peer-tls.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt } from '../identity/peer-tls.ts'
 import { nodeUri } from '../identity/principal.ts'
 import type { Lifetime } from '../kit/lifetime.ts'
 import { readNetwork } from '../kit/network.ts'
 import type { InstanceId, NodeId } from '../model/ids.ts'
-import { allows, ANY_PATH, readPathRule } from '../model/path-rule.ts'
+import { allows, ANY_PATH, likes, readPathRule } from '../model/path-rule.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { Member } from './member.ts'
@@ -93,6 +94,7 @@ export async function openReach(
     forbids: own.forbids,
     addressOf,
     introduce: introduced,
+    paths: readPathRule(config.paths) ?? ANY_PATH,
     limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs: 0 }, // departure.ts has waited
     log,
     metrics,
@@ -103,7 +105,11 @@ export async function openReach(
   const direct = directDialer({
     exclude: own.isVip,
     isOwn: (host, port) => isListenedAt(at, host, port),
-    here: () => ({ interfaces: readInterfaces(), isEnclosed: rendezvous.isEnclosed() }),
+    here: () => ({
+      interfaces: readInterfaces(),
+      isEnclosed: rendezvous.isEnclosed(),
+      leadsBack: (host) => rendezvous.observation.leadsBack(host),
+    }),
   })
   const rule = readPathRule(config.paths) ?? ANY_PATH
   const isStraight = allows(rule, 'direct') || allows(rule, 'punched')
@@ -119,6 +125,7 @@ export async function openReach(
     onConnection: (raw) => peers.incoming(raw),
     onSignal: (signal) => rendezvous.signals.fromRelay(signal),
     onWelcome: (welcome, relay) => rendezvous.welcome(relay, welcome),
+    onChange: () => peers.wayBack(),
   })
   const secure = secureWith(identity, revoked, direct, life)
   const rendezvous: Rendezvous = await openRendezvous(ground, member, {
@@ -131,20 +138,34 @@ export async function openReach(
     candidates: () => [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)],
     allows: (path) => allows(rule, path),
   })
+  const peerRelays = PeerRelays.start(life, {
+    relays: posts.relays,
+    signals: rendezvous.signals,
+    peers: () => peers,
+    reach: (node) => table.node(node),
+  })
   const peers: TunnelPeers = life.use(
     openPeers({
       self,
       dialers: [
         direct,
         ...rendezvous.dialers,
-        relayedDialer({ credentials: () => relayCredentials(member), rttMs: posts.relays.rttMs, clock }),
+        relayedDialer({
+          credentials: () => relayCredentials(member),
+          rttMs: posts.relays.rttMs,
+          throughMs: (node, relay) => peerRelays.throughMs(node, relay),
+          clock,
+        }),
       ],
       secure: { ...secure, accept: (raw) => rendezvous.claim(raw) },
       accept: inbound.take,
       signalled: (from, payload) => rendezvous.signals.fromSession(from, payload),
       allows: (path) => allows(rule, path),
+      prefers: (path) => likes(rule, path),
       limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, HELD_BYTES)) },
-      reach: (node) => table.node(node),
+      reach: (node) => peerRelays.reach(node),
+      nearer: (node, relay) => peerRelays.nearer(node, relay),
+      atRisk: () => posts.relays.hurry(),
       sealed: sealed?.room,
       isBeside: elder !== undefined,
       clock,
@@ -234,6 +255,7 @@ function secureWith(
       presentNonce(secured, nonce)
       return secured
     },
+    isPrompt,
     accept: async ({ stream, proven }) => {
       if (proven !== undefined) {
         demand(proven)

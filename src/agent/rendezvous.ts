@@ -1,8 +1,8 @@
 import { lookup } from 'node:dns/promises'
-import { isIPv6 } from 'node:net'
+import { isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
-import { parseHostPort } from '../../proxy/paths/addresses.ts'
+import { familyOf, parseHostPort, type Family } from '../../proxy/paths/addresses.ts'
 import { Calls, sort, type Arrival } from '../../proxy/paths/calls.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isPublic } from '../../proxy/paths/guard.ts'
@@ -13,6 +13,7 @@ import type { Relays } from '../../proxy/paths/relays.ts'
 import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
 import { Signals } from '../../proxy/paths/signals.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
+import type { Secure } from '../../proxy/tunnel/connect.ts'
 import type { TunnelPeers } from '../../proxy/tunnel/peers.ts'
 import type { Welcome } from '../../proxy/relay/messages.ts'
 import type { NodeId } from '../model/ids.ts'
@@ -46,7 +47,7 @@ export interface Rendezvous {
 }
 
 /** TLS between nodes, in both roles. */
-export interface NodeSecure {
+export interface NodeSecure extends Pick<Secure, 'isPrompt'> {
   connect: (raw: RawConnection, node: NodeId, signal: AbortSignal) => Promise<Duplex>
   accept: (raw: RawConnection) => Promise<Arrival>
   /** As the client, with a nonce inside. */
@@ -60,7 +61,8 @@ export interface RendezvousParts {
   relays: Relays
   secure: NodeSecure
   udp: Sealed | undefined
-  at: { host: string }
+  /** Where this node listens; the port is 0 before it does. */
+  at: { host: string; port: number }
   /** Where others may dial us. */
   candidates: () => readonly string[]
   allows: (path: PathKind) => boolean
@@ -83,8 +85,9 @@ export async function openRendezvous(
   const { address } = await lookup(at.host)
   const observation = life.use(
     await Observation.start({
-      host: isIPv6(address) ? '0.0.0.0' : address, // punches are for IPv4; IPv6 has no NAT
+      hosts: hostsAt(address),
       isOwn: isOwnAddress,
+      listensAt: () => at.port,
       udp,
       clock,
       log,
@@ -102,8 +105,9 @@ export async function openRendezvous(
     calls,
     guard,
     book: new PunchBook(),
-    nat: () => observation.tcp,
-    openPort: (signal) => observation.openPort(signal),
+    nat: (family) => observation.of(family).tcp,
+    leadsBack: (host) => observation.leadsBack(host),
+    openPort: (family, signal) => observation.openPort(family, signal),
     present,
     serve: claim,
     incoming,
@@ -111,25 +115,33 @@ export async function openRendezvous(
     clock,
     log,
   })
-  const isEnclosed = () => egress !== undefined || (observation.isAsked && observation.tcp.mapping === 'unknown')
-  const reachable = () => candidates().filter((candidate) => isPublic(parseHostPort(candidate)?.host ?? ''))
+  const isSeenBy = (family: Family) => observation.of(family).tcp.mapping !== 'unknown'
+  const isEnclosed = () => egress !== undefined || (observation.isAsked && !observation.families.some(isSeenBy))
+  /** An address of our own before which a firewall stands is no use to others. */
+  const isShut = (host: string) => isOwnAddress(host) && observation.of(familyOf(host)).isPortOpen === false
+  const reachable = () =>
+    candidates().filter((candidate) => {
+      const { host } = parseHostPort(candidate) ?? { host: '' }
+      return isPublic(host) && !isShut(host)
+    })
   return {
     signals,
     observation,
     dialers: [reverseDialer({ signals, calls, reachable }), punching.dialer],
-    udpAddresses: () => (observation.udpAddress === undefined ? [] : [observation.udpAddress]),
+    udpAddresses: () => observation.udpAddresses,
     hear: (packet) => observation.hear(packet),
     welcome: (relay, welcome) => observation.welcome(relay, welcome),
     claim,
     isEnclosed,
     seen: async () => {
       await observation.look()
-      const { tcp, tcpAddress, udp, udpAddress, isAsked } = observation
+      const { isAsked, relaySees } = observation
+      const udpWorks = observation.families.some((family) => observation.of(family).udp.mapping !== 'unknown')
       return {
-        ...tcp,
-        ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),
-        ...(udpAddress === undefined ? {} : { udp: udpAddress }),
-        ...(isAsked ? { udpWorks: udp.mapping !== 'unknown' } : {}),
+        families: observation.families.map((family) => ({ family, ...observation.of(family) })),
+        ...(relaySees === undefined ? {} : { relaySees }),
+        isProxied: egress !== undefined,
+        ...(isAsked ? { udpWorks } : {}),
         isEnclosed: isEnclosed(),
       }
     },
@@ -138,6 +150,12 @@ export async function openRendezvous(
       punching.networkChanged()
     },
   }
+}
+
+/** Where to bind in each family, as the listener does: `::` stands for both. */
+function hostsAt(address: string): Partial<Record<Family, string>> {
+  if (isIPv4(address)) return { ipv4: address }
+  return address === '::' ? { ipv4: '0.0.0.0', ipv6: '::' } : { ipv6: address }
 }
 
 function isOwnAddress(host: string): boolean {

@@ -17,19 +17,21 @@ export type WayKind = 'direct' | 'reverse' | 'punched' | 'relayed' | 'none'
 export interface Seen extends NatClass {
   /** A port of the router leads here. */
   isMapped: boolean
+  /** Without a NAT: whether strangers get to the port at which we listen; a firewall may let in that one only. */
+  isPortOpen?: boolean
   /** Nothing gets out but what the relay is reached by. */
   isEnclosed: boolean
 }
 
 /** `undefined`: not known yet. */
-export function networkOf({ mapping, filtering, isMapped, isEnclosed }: Seen): NetworkKind | undefined {
+export function networkOf({ mapping, filtering, isPortOpen, isMapped, isEnclosed }: Seen): NetworkKind | undefined {
   if (isEnclosed) return 'enclosed'
   if (isMapped) return 'public'
   switch (mapping) {
     case 'unknown':
       return undefined
     case 'none':
-      return filtering === 'strict' ? 'restricted' : 'public'
+      return (isPortOpen ?? filtering !== 'strict') ? 'public' : 'restricted'
     case 'stable':
       return filtering === 'open' ? 'open' : 'restricted'
     case 'varies':

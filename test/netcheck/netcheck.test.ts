@@ -109,6 +109,8 @@ const AGENT: NonNullable<NetcheckReport['agent']> = {
   tcp: '203.0.113.101',
   mapping: 'stable',
   filtering: 'strict',
+  observers: 2,
+  isProxied: false,
   isUdpOn: true,
   udpWorks: true,
   network: 'restricted',

@@ -98,11 +98,14 @@ t.test('what may become of a dial', async (t) => {
     { why: 'only HTTPS gets out', to: ['203.0.113.5:1'], isEnclosed: true, is: 'unlikely' },
     { why: 'only HTTPS gets out, but it is here', to: ['192.168.1.77:1'], isEnclosed: true, is: 'near' },
     { why: 'only HTTPS gets out, by name', to: ['edge.example.org:1'], isEnclosed: true, is: 'unlikely' },
+    { why: 'our own, and nothing leads back in', to: ['198.51.100.1:1'], is: 'unlikely' },
+    { why: 'our own, and something does', to: ['198.51.100.2:1'], is: 'open' },
     { why: 'nothing', to: [], is: 'unlikely' },
     { why: 'nonsense', to: ['x'], is: 'unlikely' },
   ]
+  const leadsBack = (host: string) => ({ '198.51.100.1': false, '198.51.100.2': true })[host]
   for (const { why, to, from = [lo, home], isEnclosed = false, is } of rows)
-    t.equal(outlookOf(to, { interfaces: from, isEnclosed }), is, why)
+    t.equal(outlookOf(to, { interfaces: from, isEnclosed, leadsBack }), is, why)
   const here = () => ({ interfaces: readInterfaces(), isEnclosed: true })
   t.equal(directDialer({ here }).outlook?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
 })

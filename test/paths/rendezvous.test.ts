@@ -6,17 +6,18 @@ import { duplexPair, type Duplex } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
 import { Calls, presentNonce, readNonce, sort } from '../../proxy/paths/calls.ts'
+import { printHostPort } from '../../proxy/paths/addresses.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isFair, isPublic } from '../../proxy/paths/guard.ts'
 import {
   isTlsServer,
   mappingOf,
+  planBehindOne,
   PunchBook,
   punchPlan,
   type NatClass,
   type PunchPlan,
 } from '../../proxy/paths/nat-class.ts'
-import { Observation } from '../../proxy/paths/observe.ts'
 import { PunchPort } from '../../proxy/paths/punch-port.ts'
 import { Punching } from '../../proxy/paths/punched.ts'
 import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
@@ -69,6 +70,20 @@ t.test('what both sides do, and that they agree', async (t) => {
     t.equal(punchPlan(theirs, mine), other, `${why}, the other side`)
     if (ours !== 'hopeless')
       t.not(isTlsServer(ours, 'c/a', 'c/b'), isTlsServer(other, 'c/b', 'c/a'), `${why}: one of them is the server`)
+  }
+})
+
+t.test('both behind one NAT: what leads back in decides, and one of them waits', async (t) => {
+  const rows: [PunchPlan, boolean | undefined, PunchPlan, PunchPlan][] = [
+    ['meet', true, 'wait', 'call'],
+    ['meet', undefined, 'wait', 'call'],
+    ['meet', false, 'hopeless', 'hopeless'],
+    ['hopeless', true, 'hopeless', 'hopeless'],
+    ['wait', true, 'wait', 'wait'],
+  ]
+  for (const [plan, leadsBack, higher, lower] of rows) {
+    t.equal(planBehindOne(plan, leadsBack, true), higher)
+    t.equal(planBehindOne(plan, leadsBack, false), lower)
   }
 })
 
@@ -352,34 +367,6 @@ t.test('the observer', async (t) => {
   )
 })
 
-t.test('what a node learns of its network from relays', async (t) => {
-  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
-  const udp = createSocket('udp4')
-  udp.bind(0, '127.0.0.1')
-  await once(udp, 'listening')
-  await using observation = await Observation.start({
-    host: '127.0.0.1',
-    isOwn: () => false,
-    udp: { send: (bytes, to) => udp.send(bytes, to.port, to.host) },
-    clock: systemClock,
-    log: silentLog,
-  })
-  udp.on('message', (packet) => observation.hear(packet))
-  t.notOk(observation.hear(Buffer.from('no answer')))
-  t.equal(observation.tcp.mapping, 'unknown')
-  await t.rejects(observation.openPort(forever), { code: 'NO_PATH' }, 'nobody tells')
-  observation.welcome('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '127.0.0.1', observer: observer.admit() })
-  await observation.look()
-  t.same(observation.tcp, { mapping: 'stable', filtering: 'open' })
-  t.same(observation.udp, { mapping: 'stable', filtering: 'open' })
-  t.equal(observation.udpAddress, `127.0.0.1:${udp.address().port}`)
-  using seen = await observation.openPort(forever)
-  t.equal(seen.address, `127.0.0.1:${seen.port.port}`)
-  observation.networkChanged()
-  t.equal(observation.udpAddress, undefined, 'what was known of another network does not count')
-  await new Promise<void>((resolve) => udp.close(() => resolve()))
-})
-
 // ── both ends ──
 
 await using mesh = await TestMesh.create()
@@ -400,6 +387,8 @@ class Node implements AsyncDisposable {
   readonly sent: Signal[] = []
   readonly identity: HeldIdentity
   nat: NatClass = strict
+  nat6: NatClass = unknown
+  leadsBack: boolean | undefined = true
   seen = '127.0.0.1'
   readonly #acceptor: ReturnType<typeof createAcceptor>
   readonly #closing = new AbortController()
@@ -413,7 +402,7 @@ class Node implements AsyncDisposable {
       reach: () => undefined,
       exclude: () => false,
       now: () => performance.now(),
-      isPublic: (host) => host === '127.0.0.1',
+      isPublic: (host) => host === '127.0.0.1' || host === '::1',
     })
     this.signals = new Signals({
       overSession: () => false,
@@ -467,13 +456,14 @@ class Node implements AsyncDisposable {
       calls: this.calls,
       guard: this.guard,
       book: new PunchBook(),
-      nat: () => this.nat,
-      openPort: () => {
-        const port = new PunchPort('127.0.0.1')
+      nat: (family) => (family === 'ipv4' ? this.nat : this.nat6),
+      leadsBack: () => this.leadsBack,
+      openPort: (family) => {
+        const host = family === 'ipv4' ? '127.0.0.1' : '::1'
+        const port = new PunchPort(host)
         return Promise.resolve({
           port,
-          address: `127.0.0.1:${port.port}`,
-          nat: this.nat,
+          address: printHostPort(host, port.port),
           [Symbol.dispose]: () => port[Symbol.dispose](),
         })
       },
@@ -597,6 +587,65 @@ t.test('punched: both dial at the same moment', async (t) => {
       raw.stream.destroy()
     }
   }
+})
+
+t.test('punched: by IPv6 where both have it, through firewalls; else by IPv4', async (t) => {
+  const firewall: NatClass = { mapping: 'none', filtering: 'strict' }
+  const both = (id: string) => ({ ...reach(id), addresses: ['192.168.1.5:7472', '[2001:db8::5]:7472'] })
+  const rows = [
+    { why: 'both have it', mine: firewall, theirs: firewall, by: /^\[::1\]:/, connects: ['[::1]'] },
+    { why: 'they do not see it', mine: firewall, theirs: unknown, by: /^127/, connects: ['[::1]', '127.0.0.1'] },
+    { why: 'we do not', mine: unknown, theirs: firewall, by: /^127/, connects: ['127.0.0.1'] },
+  ]
+  for (const { why, mine, theirs, by, connects } of rows) {
+    const nodes = new Map<string, Node>()
+    await using a = await Node.start(identities[0], nodes)
+    await using b = await Node.start(identities[1], nodes)
+    a.nat6 = mine
+    b.nat6 = theirs
+    a.seen = mine === firewall ? '::1' : '127.0.0.1'
+    const { dialer } = a.punching()
+    b.punching()
+    const raw = await dialer.dial(both(b.id), forever)
+    t.match(raw.via, by, why)
+    const told = a.sent.flatMap((signal) =>
+      signal.type === 'punch-connect' ? signal.address.replace(/:\d+$/, '') : [],
+    )
+    t.same(told, connects, `${why}: one signal for each family`)
+    raw.stream.destroy()
+  }
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  a.nat = unknown
+  a.nat6 = firewall
+  const { dialer } = a.punching()
+  t.ok(dialer.suits(both('edge/n9')))
+  t.notOk(dialer.suits({ ...reach('edge/n9'), addresses: ['192.168.1.5:7472'] }), 'no family in common')
+})
+
+t.test('punched: two nodes behind one NAT meet where it leads back in, and only there', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  const { dialer } = a.punching()
+  b.punching()
+  b.leadsBack = false
+  await t.rejects(dialer.dial(reach(b.id), forever), { code: 'NO_PATH', details: { reason: /do not let/ } })
+  t.same(
+    [...a.sent, ...b.sent].map(({ type }) => type),
+    ['punch-connect', 'punch-refuse'],
+    'no SYN is sent, and none asked for',
+  )
+  t.notOk(dialer.suits(reach(b.id)), 'left alone for a while')
+  a.leadsBack = undefined
+  b.leadsBack = true
+  await using c = await Node.start(identities[2], nodes)
+  c.punching()
+  const raw = await dialer.dial(reach(c.id), forever)
+  t.match(raw, { path: 'punched', proven: c.id }, 'not measured: tried')
+  await until(() => c.incoming.length === 1)
+  t.equal(await speaks(raw.stream, c.incoming[0]!.stream), 'there and back')
+  raw.stream.destroy()
 })
 
 t.test('punched: hopeless pairs are found out with one signal, and remembered', async (t) => {

@@ -11,7 +11,7 @@ import type { PathKind } from '../../../proxy/tunnel/contract.ts'
  *     known addresses   reverse   punched                      punched                      relayed
  *     replies only      reverse   punched                      relayed                      relayed
  *
- * and `direct` within a site, `relayed` without an address family in common.
+ * the same for a firewall without NAT, which is what IPv6 has; and `direct` within a site, `relayed` without an address family in common.
  */
 export interface Network {
   readonly name: string
@@ -52,6 +52,7 @@ export const NETWORKS: readonly Network[] = [
   network('web', 'only 443 out', { out: 'only-443' }),
   network('office', 'only an HTTP proxy out', { out: 'only-proxy' }),
   network('six', 'IPv6 only', { families: ['ipv6'] }),
+  network('firewall', 'IPv4 and IPv6, firewall', { families: ['ipv4', 'ipv6'] }),
 ]
 
 /** The sites of a lab that holds these networks; all have the same private prefix, as in real life. */
@@ -82,6 +83,7 @@ const SITES: Readonly<Record<string, Omit<SiteSpec, 'hosts'>>> = {
   web: { egress: 'only-443' },
   office: { egress: 'only-proxy' },
   six: { family: 'ipv6' },
+  firewall: { family: 'both' },
 }
 
 /** The best path there can be. Datagrams need no path of their own where a carrier has a better one. */

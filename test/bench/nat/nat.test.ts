@@ -26,6 +26,10 @@ t.test('the best path between two networks', async (t) => {
     { of: ['customer', 'symmetric'], best: 'relayed', why: 'nobody knows the port' },
     { of: ['symmetric', 'symmetric-twin'], best: 'relayed', why: 'nobody knows either port' },
     { of: ['no-udp', 'port'], best: 'punched', why: 'by TCP' },
+    { of: ['six', 'firewall'], best: 'punched', why: 'two firewalls open for who is written to; IPv6 in common' },
+    { of: ['public', 'firewall'], best: 'reverse', back: 'direct', why: 'the firewall lets it dial' },
+    { of: ['firewall', 'port'], best: 'punched', why: 'by IPv4' },
+    { of: ['firewall', 'symmetric'], best: 'relayed', why: 'only IPv4 in common' },
     { of: ['six', 'port'], best: 'relayed', why: 'no address family in common' },
     { of: ['web', 'office'], best: 'relayed', why: 'nothing else gets out' },
   ] as const

@@ -1,0 +1,115 @@
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { MeshError } from '../../src/errors.ts'
+import type { NodeId } from '../../src/model/ids.ts'
+import { printHostPort } from './addresses.ts'
+import type { Call } from './calls.ts'
+import type { RawConnection } from './contract.ts'
+import { isTlsServer, type PunchPlan } from './nat-class.ts'
+import type { SeenPort } from './observe.ts'
+import type { Place } from './punch-port.ts'
+
+/** The SYN that the system sends after 1 s and after 3 s may be the one that gets through (TUNNELS.md §2.1). */
+const FIRE_MS = 4_000
+/** A refused SYN of ours may cross one of the peer's that gets through. */
+const GRACE_MS = 300
+const SECURE_MS = 3_000
+
+/** One try, from this side. */
+export interface Try {
+  readonly peer: NodeId
+  readonly nonce: string
+  readonly attempt: number
+  readonly seen: SeenPort
+  readonly plan: PunchPlan
+  readonly to: Place
+  /** Both are behind one NAT that leads back in: it may show the other under an address of its own (RFC 4787 §6, REQ-9). */
+  readonly isTurned: boolean
+}
+
+export interface FireParts {
+  self: NodeId
+  /** TLS as the client, and the nonce inside. */
+  present: (raw: RawConnection, peer: NodeId, nonce: string, signal: AbortSignal) => Promise<Duplex>
+  /** TLS as the server; what presents the right nonce is claimed. */
+  serve: (raw: RawConnection) => Promise<unknown>
+}
+
+/** The moment of a punch (punched.ts): both SYNs. Resolves with the connection, secured. */
+export async function fire(one: Try, call: Call, parts: FireParts, signal: AbortSignal): Promise<Duplex> {
+  const { self, present, serve } = parts
+  const { peer, nonce, plan, seen, to } = one
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(FIRE_MS + SECURE_MS)])
+  const isServer = isTlsServer(plan, self, peer)
+  const raw = (socket: Socket): RawConnection => ({
+    path: 'punched',
+    stream: seen.port.keep(socket),
+    via: printHostPort(to.host, to.port),
+  })
+  if (plan === 'wait') {
+    // whoever comes may try; the nonce decides
+    const take = (socket: Socket) => void serve(raw(socket)).catch(() => socket.destroy())
+    seen.port.listen(take)
+    const opener = seen.port.dial(to)
+    opener.once('connect', () => take(opener)) // both met, as if by plan
+    return await within(call.arrived, FIRE_MS, limit)
+  }
+  const socket = await connected(one, limit)
+  if (!isServer) return await present(raw(socket), peer, nonce, limit)
+  const served = serve(raw(socket))
+  return await Promise.race([
+    within(call.arrived, SECURE_MS, limit),
+    served.then(
+      () => within(call.arrived, SECURE_MS, limit),
+      (error: unknown) => Promise.reject(error as Error),
+    ),
+  ])
+}
+
+/** By our own SYN, or by the peer's, which our listener takes where our NAT lets it in first. */
+function connected({ seen, to, isTurned }: Try, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const timers: NodeJS.Timeout[] = []
+    const settle = () => {
+      for (const timer of timers) clearTimeout(timer)
+      signal.removeEventListener('abort', aborted)
+    }
+    const fail = (cause: unknown) => {
+      settle()
+      reject(new MeshError('NO_PATH', { address: printHostPort(to.host, to.port) }, { cause }))
+    }
+    const won = (socket: Socket) => {
+      settle()
+      resolve(socket) // kept by who makes use of it; another one goes with the port
+    }
+    const aborted = () => fail(signal.reason)
+    signal.addEventListener('abort', aborted, { once: true })
+    timers.push(setTimeout(() => fail(new Error('no answer')), FIRE_MS))
+    seen.port.listen((socket) => {
+      if (isTurned || isFrom(socket, to)) won(socket)
+      else socket.destroy()
+    })
+    const socket = seen.port.dial(to)
+    socket.once('connect', () => won(socket))
+    socket.once('error', (error) => timers.push(setTimeout(() => fail(error), GRACE_MS)))
+  })
+}
+
+function isFrom({ remoteAddress, remotePort }: Socket, { host, port }: Place): boolean {
+  return remoteAddress?.replace(/^::ffff:(?=\d)/, '') === host && remotePort === port
+}
+
+/** In that time, or REQUEST_TIMEOUT. */
+export function within<T>(promise: Promise<T>, ms: number, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const over = () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', aborted)
+    }
+    const aborted = () => reject(signal.reason as Error)
+    const timer = setTimeout(() => reject(new MeshError('REQUEST_TIMEOUT', { ms })), ms)
+    signal.addEventListener('abort', aborted, { once: true })
+    if (signal.aborted) aborted()
+    promise.then(resolve, reject).finally(over)
+  })
+}

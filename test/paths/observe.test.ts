@@ -1,0 +1,205 @@
+import { randomBytes } from 'node:crypto'
+import { createSocket, type Socket } from 'node:dgram'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+import t from 'tap'
+import { hairpinByTcp } from '../../proxy/paths/hairpin.ts'
+import { Observation, type ObserverOfUsOptions } from '../../proxy/paths/observe.ts'
+import { UdpQuestions } from '../../proxy/paths/observe-udp.ts'
+import { Observers } from '../../proxy/paths/observers.ts'
+import { PunchPort } from '../../proxy/paths/punch-port.ts'
+import { encodeAnswer } from '../../proxy/relay/observation.ts'
+import { Observer } from '../../proxy/relay/observer.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { silentLog } from '../../src/kit/log.ts'
+
+/*
+ * What a node learns of its network from relays, on loopback: there is no NAT here, and one that is pretended (`isOwn`) leads
+ * back in. What real routers do is in test/lab.
+ */
+
+const forever = new AbortController().signal
+
+async function udpSocket(host: string): Promise<Socket> {
+  const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+  socket.bind(0, host)
+  await once(socket, 'listening')
+  return socket
+}
+
+/** An observation with a datagram port, as agents have it. */
+async function observation(options: Partial<ObserverOfUsOptions> = {}) {
+  const udp = await udpSocket('127.0.0.1')
+  const it = await Observation.start({
+    hosts: { ipv4: '127.0.0.1' },
+    isOwn: () => false,
+    udp: { send: (bytes, to) => udp.send(bytes, to.port, to.host, () => undefined) },
+    clock: systemClock,
+    log: silentLog,
+    ...options,
+  })
+  udp.on('message', (packet) => it.hear(packet))
+  return {
+    it,
+    udpPort: udp.address().port,
+    [Symbol.asyncDispose]: async () => {
+      await it[Symbol.asyncDispose]()
+      await new Promise<void>((resolve) => udp.close(() => resolve()))
+    },
+  }
+}
+
+function welcome(observer: Observer, seen = '127.0.0.1') {
+  return { type: 'welcome', seen, observer: observer.admit() } as const
+}
+
+t.test('what a node learns of its network from relays', async (t) => {
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  await using ours = await observation()
+  const { it } = ours
+  t.notOk(it.hear(Buffer.from('no answer')))
+  t.equal(it.of('ipv4').tcp.mapping, 'unknown')
+  await t.rejects(it.openPort('ipv4', forever), { code: 'NO_PATH' }, 'nobody tells')
+  it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
+  await it.look()
+  const sight = it.of('ipv4')
+  t.same(sight.tcp, { mapping: 'stable', filtering: 'open' })
+  t.same(sight.udp, { mapping: 'stable', filtering: 'open' })
+  t.equal(sight.observers, 1, 'one address has looked')
+  t.same(sight.hairpin, { tcp: true, udp: true }, 'what is sent to our address outside comes back in')
+  t.equal(it.leadsBack('127.0.0.1'), true)
+  t.equal(it.leadsBack('127.0.0.2'), undefined, 'somebody else’s address')
+  t.same(it.udpAddresses, [`127.0.0.1:${ours.udpPort}`])
+  using seen = await it.openPort('ipv4', forever)
+  t.equal(seen.address, `127.0.0.1:${seen.port.port}`)
+  it.networkChanged()
+  t.same(it.udpAddresses, [], 'what was known of another network does not count')
+  t.equal(it.leadsBack('127.0.0.1'), undefined)
+})
+
+t.test('two addresses look, of two relays; one that is gone spoils nothing', async (t) => {
+  await using near = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  const far = await Observer.start({ host: '127.0.0.2', port: 0 }, silentLog)
+  await using ours = await observation({ udp: undefined })
+  const { it } = ours
+  it.welcome('wss://127.0.0.2:1/relay', welcome(far))
+  it.welcome('wss://127.0.0.1:1/relay', welcome(near))
+  await it.look()
+  t.equal(it.of('ipv4').observers, 2)
+  t.equal(it.of('ipv4').tcp.mapping, 'stable')
+  await far[Symbol.asyncDispose]()
+  await it.look()
+  t.match(it.of('ipv4'), { observers: 1, tcp: { mapping: 'stable' } }, 'the other has two ports')
+  using seen = await it.openPort('ipv4', forever)
+  t.match(seen.address, /^127\.0\.0\.1:/, 'and tells where a port is seen')
+})
+
+t.test('places to ask: two addresses before two ports of one, and of the wanted family only', async (t) => {
+  const observers = new Observers()
+  const tell = (host: string, port: number) =>
+    observers.tell(`wss://${host}:443/relay`, { ports: [port, port + 1], cookie: 'ab'.repeat(16) })
+  const places = async (family: 'ipv4' | 'ipv6') =>
+    (await observers.places(family)).map(({ host, port }) => `${host} ${port}`)
+  t.same(await places('ipv4'), [])
+  tell('127.0.0.1', 10)
+  t.same(await places('ipv4'), ['127.0.0.1 10', '127.0.0.1 11'])
+  t.same(await places('ipv6'), [])
+  tell('[::1]', 20)
+  tell('127.0.0.2', 30)
+  tell('127.0.0.3', 40)
+  t.same(await places('ipv4'), ['127.0.0.1 10', '127.0.0.1 11', '127.0.0.2 30', '127.0.0.2 31'], 'two are enough')
+  t.same(await places('ipv6'), ['::1 20', '::1 21'])
+})
+
+t.test('IPv6: no NAT, and whether strangers get to our port', async (t) => {
+  await using observer = await Observer.start({ host: '::1', port: 0 }, silentLog)
+  const { server, port } = await listening('::1')
+  const look = async (listensAt: number) => {
+    await using ours = await observation({
+      hosts: { ipv4: '127.0.0.1', ipv6: '::1' },
+      isOwn: (host) => host === '::1',
+      udp: undefined,
+      listensAt: () => listensAt,
+    })
+    ours.it.welcome('wss://[::1]:1/relay', welcome(observer, '::1'))
+    await ours.it.look()
+    t.equal(ours.it.of('ipv4').tcp.mapping, 'unknown', 'this observer has no IPv4')
+    using seen = await ours.it.openPort('ipv6', forever)
+    t.equal(seen.address, `[::1]:${seen.port.port}`)
+    return ours.it.of('ipv6')
+  }
+  t.match(await look(port), { tcp: { mapping: 'none', filtering: 'open' }, isPortOpen: true, hairpin: {} })
+  await new Promise((resolve) => server.close(resolve))
+  t.match(await look(port), { tcp: { mapping: 'none' }, isPortOpen: false }, 'nobody listens there')
+  t.equal((await look(0)).isPortOpen, undefined, 'not asked while we do not listen')
+})
+
+t.test('what a relay sees where nothing but 443 leads out', async (t) => {
+  await using ours = await observation()
+  ours.it.welcome('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '203.0.113.9' })
+  await ours.it.look()
+  t.equal(ours.it.relaySees, '203.0.113.9')
+  t.match(ours.it.of('ipv4'), { tcp: { mapping: 'unknown' }, observers: 0 }, 'an address says nothing about ports')
+})
+
+t.test('nothing comes back: no hairpin', async (t) => {
+  const { server, port } = await listening('127.0.0.1')
+  await new Promise((resolve) => server.close(resolve))
+  using one = new PunchPort('127.0.0.1')
+  using other = new PunchPort('127.0.0.1')
+  const address = `127.0.0.1:${port}` // where nobody listens
+  t.equal(await hairpinByTcp({ port: one, address }, { port: other, address }, forever), false)
+  // somebody listens, and it is not us
+  const stranger = createServer((socket) => {
+    socket.on('error', () => undefined).resume()
+    socket.end(randomBytes(16))
+  })
+  stranger.listen(0, '127.0.0.1')
+  await once(stranger, 'listening')
+  const there = `127.0.0.1:${(stranger.address() as AddressInfo).port}`
+  {
+    using third = new PunchPort('127.0.0.1')
+    using fourth = new PunchPort('127.0.0.1')
+    const met = await hairpinByTcp({ port: third, address: there }, { port: fourth, address: there }, forever)
+    t.equal(met, false, 'another’s bytes are not ours')
+  }
+  await new Promise((resolve) => stranger.close(resolve))
+})
+
+t.test('spoofed UDP: an answer nobody waits for changes nothing', async (t) => {
+  await using ours = await observation()
+  const { it, udpPort } = ours
+  const forger = await udpSocket('127.0.0.2')
+  const forged = () =>
+    encodeAnswer({ host: '203.0.113.66', port: 6_666, token: randomBytes(16).toString('hex'), heard: true })
+  for (let i = 0; i < 50; i++) forger.send(forged(), udpPort, '127.0.0.1')
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
+  const looking = it.look()
+  for (let i = 0; i < 50; i++) forger.send(forged(), udpPort, '127.0.0.1')
+  await looking
+  t.same(it.udpAddresses, [`127.0.0.1:${udpPort}`])
+  t.notMatch(JSON.stringify(it.of('ipv4')), /203\.0\.113\.66|6666/)
+  await new Promise<void>((resolve) => forger.close(() => resolve()))
+
+  const heard: string[] = []
+  const questions = new UdpQuestions((bytes) => heard.push(bytes.toString('hex', 24, 40)), {
+    ...systemClock,
+    sleep: async () => undefined,
+  })
+  const asked = questions.ask({ host: '127.0.0.1', port: 1, cookie: 'ab'.repeat(16) }, 0, forever)
+  t.ok(questions.hear(forged()), 'it is one, but not ours')
+  t.equal(await asked, undefined)
+  t.equal(heard.length, 3, 'asked three times at most')
+})
+
+async function listening(host: string) {
+  const bound = new PunchPort(host)
+  const { port } = bound
+  bound[Symbol.dispose]()
+  // shared, as the agent's own listener is
+  const server = createServer((socket) => socket.destroy())
+  server.listen({ host, port, reusePort: true })
+  await once(server, 'listening')
+  return { server, port }
+}
