@@ -209,10 +209,7 @@ export class Connector {
     }
   }
 
-  async #greet(
-    { stream, path }: Link,
-    how: Pick<Greeting, 'proposal' | 'presume' | 'meet'>,
-  ): Promise<void> {
+  async #greet({ stream, path }: Link, how: Pick<Greeting, 'proposal' | 'presume' | 'meet'>): Promise<void> {
     const { clock, closing } = this.#options
     using limit = new Deadline(clock, HELLO_MS, closing)
     await greet({ stream, path, now: () => clock.now(), ...how }, limit.signal)

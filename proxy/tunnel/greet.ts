@@ -26,10 +26,7 @@ export interface Greeting {
  * Exchanges HELLO on a new connection and hands the carrier to `meet`, which runs before any further frame is looked at.
  * @throws MeshError when the connection ends, breaks the rules, or the signal aborts first; the connection is closed then.
  */
-export function greet(
-  { stream, path, now, proposal, presume, meet }: Greeting,
-  signal: AbortSignal,
-): Promise<void> {
+export function greet({ stream, path, now, proposal, presume, meet }: Greeting, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const carrier = new Carrier(path, now)
   if (stream instanceof TLSSocket) carrier.secrets = stream

@@ -256,6 +256,7 @@ function secureWith(
       return secured
     },
     isPrompt,
+    isPrompt,
     accept: async ({ stream, proven }) => {
       if (proven !== undefined) {
         demand(proven)

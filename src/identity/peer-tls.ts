@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Duplex } from 'node:stream'
-import { connect, createServer, type TLSSocket } from 'node:tls'
+import { connect, createServer, TLSSocket } from 'node:tls'
 import { MeshError } from '../errors.ts'
 import type { NodeId } from '../model/ids.ts'
 import type { Identity, Principal } from './contract.ts'
@@ -21,6 +21,11 @@ import { HANDSHAKE_MS, principalOf, serverOptions, tend } from './tls.ts'
 export const TUNNEL_ALPN = 'hedgerow/1'
 /** The same, after a nonce: the acceptor has asked for this connection, and must know which asking it answers (SEC-25). */
 export const CALLED_ALPN = 'hedgerow-called/1'
+/** Both sides keep what tunnel/hello.ts calls PROMISED: streams may be opened right behind the first HELLO. */
+const PROMPT = { [TUNNEL_ALPN]: 'hedgerow/2', [CALLED_ALPN]: 'hedgerow-called/2' } as const
+const CALLED: readonly unknown[] = [CALLED_ALPN, PROMPT[CALLED_ALPN]]
+/** What an acceptor speaks, best first. */
+const SPOKEN = [PROMPT[TUNNEL_ALPN], PROMPT[CALLED_ALPN], TUNNEL_ALPN, CALLED_ALPN]
 /** Handshakes under way at once; more are cut off. Each costs about a millisecond of processor and 50 KiB. */
 const MAX_PENDING = 128
 
@@ -51,6 +56,7 @@ export function connectSecure(
   alpn: typeof TUNNEL_ALPN | typeof CALLED_ALPN = TUNNEL_ALPN,
 ): Promise<TLSSocket> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
+  const protocols = [PROMPT[alpn], alpn]
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown) => {
       limit.removeEventListener('abort', aborted)
@@ -62,7 +68,7 @@ export function connectSecure(
     const socket = connect({
       socket: raw,
       secureContext: identity.secureContext(),
-      ALPNProtocols: [alpn],
+      ALPNProtocols: protocols,
       rejectUnauthorized: true,
       checkServerIdentity: () => undefined, // below: by principal, not by host name
     })
@@ -72,7 +78,7 @@ export function connectSecure(
     limit.addEventListener('abort', aborted, { once: true })
     socket.once('secureConnect', () => {
       try {
-        const peer = provenNode(socket, identity, [alpn])
+        const peer = provenNode(socket, identity, protocols)
         if (peer !== expected)
           throw new MeshError('PEER_REFUSED', { node: expected, reason: 'another node answered', answered: peer })
       } catch (error) {
@@ -90,7 +96,7 @@ export function createAcceptor(identity: Identity): Acceptor {
   const server = createServer({
     ...serverOptions(identity, { requestClient: true }),
     rejectUnauthorized: true,
-    ALPNProtocols: [TUNNEL_ALPN, CALLED_ALPN],
+    ALPNProtocols: SPOKEN,
   })
   const forget = tend(server, identity)
   /** Which `accept` a finished handshake belongs to: events of a connection run in the context that began it. */
@@ -121,8 +127,8 @@ export function createAcceptor(identity: Identity): Acceptor {
         const secured = (stream: TLSSocket) => {
           stream.on('error', () => stream.destroy())
           try {
-            const peer = provenNode(stream, identity, [TUNNEL_ALPN, CALLED_ALPN])
-            resolve({ peer, stream, isCalled: stream.alpnProtocol === CALLED_ALPN })
+            const peer = provenNode(stream, identity, SPOKEN)
+            resolve({ peer, stream, isCalled: CALLED.includes(stream.alpnProtocol) })
           } catch (error) {
             stream.destroy()
             failed(error)
@@ -137,6 +143,12 @@ export function createAcceptor(identity: Identity): Acceptor {
     },
     [Symbol.dispose]: forget,
   }
+}
+
+/** Whether whoever is at the other end of a finished handshake keeps what tunnel/hello.ts calls PROMISED. */
+export function isPrompt(stream: Duplex): boolean {
+  const spoken: readonly unknown[] = Object.values(PROMPT)
+  return stream instanceof TLSSocket && spoken.includes(stream.alpnProtocol)
 }
 
 interface Arrival {

@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import { createServer as createHttps, request } from 'node:https'
 import { connect as connectTcp, createServer as createTcp, type AddressInfo, type Server } from 'node:net'
-import { duplexPair, type Duplex } from 'node:stream'
+import { duplexPair, PassThrough, type Duplex } from 'node:stream'
 import { connect, createServer, type TlsOptions } from 'node:tls'
 import t from 'tap'
 import { explain, isMeshError } from '../../src/errors.ts'
 import type { Identity } from '../../src/identity/contract.ts'
-import { connectSecure, createAcceptor, TUNNEL_ALPN } from '../../src/identity/peer-tls.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt, TUNNEL_ALPN } from '../../src/identity/peer-tls.ts'
 import { printPrincipal } from '../../src/identity/principal.ts'
 import { clientOptions, fetchCa, principalOf, serverOptions, tend, verifyServer } from '../../src/identity/tls.ts'
 import { forge, TestMesh, wear, type Claim } from './mesh.ts'
@@ -126,6 +126,26 @@ for (const { why: where, pair } of UNDERLAYS) {
     t.equal(await read(stream), 'question')
     stream.end('answer')
     t.equal(await read(dialled), 'answer')
+  })
+
+  t.test(`whether the other end ${where} keeps its promises is known from TLS`, async (t) => {
+    using acceptor = createAcceptor(n2)
+    for (const alpn of [TUNNEL_ALPN, CALLED_ALPN] as const) {
+      const [near, far] = await pair()
+      const [dialled, { stream, isCalled }] = await Promise.all([
+        connectSecure(near, n1, 'edge/n2', forever, alpn),
+        acceptor.accept(far),
+      ])
+      t.ok(isPrompt(dialled) && isPrompt(stream), `${alpn}: both speak it`)
+      t.equal(isCalled, alpn === CALLED_ALPN)
+      const [old, here] = await pair()
+      const before = connect({ ...credentials(n1), socket: old, ALPNProtocols: [alpn], rejectUnauthorized: false })
+      const accepted = await acceptor.accept(here)
+      t.equal(accepted.isCalled, alpn === CALLED_ALPN)
+      t.notOk(isPrompt(accepted.stream), `${alpn}: one that does not`)
+      for (const end of [dialled, stream, before, accepted.stream]) end.on('error', () => undefined).destroy()
+    }
+    t.notOk(isPrompt(new PassThrough()))
   })
 
   t.test(`accepting ${where} refuses`, async (t) => {

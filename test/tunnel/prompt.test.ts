@@ -1,0 +1,209 @@
+import type { Duplex } from 'node:stream'
+import { test } from 'tap'
+import { FRAME } from '../../proxy/tunnel/frame.ts'
+import { encodeHello, FEATURE, type Hello } from '../../proxy/tunnel/hello.ts'
+import { flow, Mesh, reach, type MeshNode } from './mesh.ts'
+import { Listener } from './pair.ts'
+
+/*
+ * OPEN right behind the first HELLO: what it saves, and that no answer puts streams where they do not belong.
+ */
+
+const never = new AbortController().signal
+/** What wires of a slow path take, one way (mesh.ts). */
+const LAG_MS = 60
+
+test('the first stream needs one round trip where the peer keeps its promises, two where nobody knows', async (t) => {
+  for (const { isPrompt, openedAfter } of [
+    { isPrompt: true, openedAfter: 2 },
+    { isPrompt: false, openedAfter: 4 },
+  ]) {
+    await using mesh = new Mesh()
+    mesh.isPrompt = isPrompt
+    mesh.up('direct c/a>c/b')
+    mesh.slow.add('direct')
+    const a = mesh.node('c/a')
+    const b = mesh.node('c/b')
+    const listener = opened(a, 'c/b', Buffer.alloc(3_000, 'q'))
+    for (let flights = 1; flights < openedAfter; flights++) {
+      await mesh.clock.advance(LAG_MS)
+      t.same(listener.log, [], `${flights} flights are not enough`)
+    }
+    await mesh.clock.advance(LAG_MS)
+    t.same(listener.log, ['opened'], `${openedAfter} flights`)
+    await mesh.clock.advance(LAG_MS)
+    t.equal(b.heard[0]?.text().length, 3_000, 'and nothing is lost of what was said before that')
+    t.equal(a.peers.existing('c/b')?.carriers, 1)
+  }
+})
+
+test('what is said before the answer is bounded by what every peer takes', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  mesh.slow.add('direct')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  opened(a, 'c/b', Buffer.alloc(3_000, 'q'))
+  await mesh.clock.advance(LAG_MS)
+  t.equal(b.heard[0]?.text().length, 1_024)
+})
+
+test('both sides dial at the same time, and say things before either has answered', async (t) => {
+  for (const order of [
+    ['a', 'b'],
+    ['b', 'a'],
+  ]) {
+    await using mesh = new Mesh()
+    mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+    mesh.slow.add('direct')
+    const nodes: Record<string, MeshNode> = { a: mesh.node('c/a'), b: mesh.node('c/b') }
+    const flows = order.map((one) => opened(nodes[one]!, one === 'a' ? 'c/b' : 'c/a', Buffer.from(`from ${one}`)))
+    await mesh.clock.advance(LAG_MS)
+    const late = opened(nodes['a']!, 'c/b', Buffer.from('a bit later'))
+    await mesh.clock.advance(4 * LAG_MS)
+    for (const { log } of [...flows, late]) t.same(log, ['opened'], order.join())
+    t.same(nodes['b']!.heard.map((one) => one.text()).toSorted(), ['a bit later', 'from a'])
+    t.same(
+      nodes['a']!.heard.map((one) => one.text()),
+      ['from b'],
+    )
+    t.equal([...nodes['a']!.peers.all()].length, 1, 'one session, over both connections')
+    t.equal([...nodes['b']!.peers.all()].length, 1)
+    t.equal(nodes['a']!.peers.existing('c/b')?.carriers, 2)
+    nodes['b']!.heard[0]?.stream.write(Buffer.from('answer'))
+    await mesh.clock.advance(20_000)
+    t.ok(
+      [...flows, late].every(({ log }) => log.filter((word) => word !== 'data').length === 1),
+      'and they stay',
+    )
+  }
+})
+
+test('the peer still holds a session that we have forgotten: streams go on in that one', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const b = mesh.node('c/b')
+  const old = await flow(mesh, a, 'c/b')
+  for (const wire of mesh.wires) wire.isSilent = true // the peer does not hear of it
+  a.peers.cut('c/b')
+  t.same(old.log, ['opened', 'reset'])
+  const young = opened(a, 'c/b', Buffer.from('anew'))
+  await mesh.clock.advance(1_000)
+  t.same(young.log, ['opened'])
+  t.equal(b.heard[1]?.text(), 'anew')
+  t.equal([...b.peers.all()].length, 1, 'it is the one that the peer had')
+  await mesh.clock.advance(20_000)
+  t.same(young.log, ['opened'])
+})
+
+test('a peer that does not answer: the streams are told, and the next HELLO is waited for', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const heard = captured(mesh)
+  const first = opened(a, 'c/b')
+  await mesh.clock.advance(0)
+  t.ok(a.peers.existing('c/b'), 'it is used at once')
+  heard[0]?.destroy()
+  await mesh.clock.advance(0)
+  t.same(first.log, ['refused unreachable'])
+  t.equal(a.peers.existing('c/b'), undefined)
+  t.equal([...a.peers.all()].length, 0, 'and not waited for')
+  void a.peers.session(reach('c/b'), never).catch(() => undefined)
+  await mesh.clock.advance(1_000)
+  t.equal(heard.length, 2)
+  t.equal(a.peers.existing('c/b'), undefined, 'until it answers')
+  heard[1]?.write(encodeHello(answerTo(await helloOf(heard[1]))))
+  await mesh.clock.advance(0)
+  t.ok(a.peers.existing('c/b'))
+})
+
+test('silence after HELLO ends it, as it always did', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const heard = captured(mesh)
+  const first = opened(a, 'c/b')
+  await mesh.clock.advance(6_000)
+  t.same(first.log, ['refused unreachable'])
+  t.ok(heard[0]?.destroyed || heard[0]?.readableEnded)
+})
+
+test('answers that cannot be', async (t) => {
+  const rows: ReadonlyArray<{ why: string; answer: Partial<Hello> }> = [
+    { why: 'a promise that is not kept', answer: { features: FEATURE.resume } },
+    { why: 'no window to speak of', answer: { windowBytes: 10 } },
+  ]
+  for (const { why, answer } of rows) {
+    await using mesh = new Mesh()
+    mesh.up('direct c/a>c/b')
+    const a = mesh.node('c/a')
+    const heard = captured(mesh)
+    const first = opened(a, 'c/b')
+    await mesh.clock.advance(0)
+    heard[0]?.write(encodeHello({ ...answerTo(await helloOf(heard[0])), ...answer }))
+    await mesh.clock.advance(0)
+    t.same(first.log, ['refused unreachable'], why)
+    t.equal([...a.peers.all()].length, 0, why)
+  }
+})
+
+test('two answers: the streams are in two places, and end', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b')
+  const a = mesh.node('c/a')
+  const heard = captured(mesh)
+  const first = opened(a, 'c/b')
+  await mesh.clock.advance(0)
+  const proposal = await helloOf(heard[0])
+  // another process of the peer dials us meanwhile, and that is agreed on
+  const other = mesh.raw('c/b', 'c/a')
+  other.write(encodeHello({ ...answerTo(proposal), session: '77'.repeat(16), incarnation: '77'.repeat(8), carrier: 2 }))
+  await mesh.clock.advance(0)
+  t.equal([...a.peers.all()].length, 1, 'it has become what was agreed on')
+  heard[0]?.write(encodeHello(answerTo(proposal)))
+  await mesh.clock.advance(0)
+  t.same(first.log, ['refused unreachable'])
+  t.equal([...a.peers.all()].length, 0)
+})
+
+// ── what the tests stand on ──
+
+/** A stream that is opened, and written to, as soon as there is a session. */
+function opened(from: MeshNode, to: string, bytes?: Buffer): Listener {
+  const listener = new Listener()
+  void from.peers.session(reach(to), never).then((session) => {
+    const stream = session.open(Buffer.from('flow'), listener)
+    listener.stream = stream
+    if (bytes !== undefined) stream.write(bytes)
+  })
+  return listener
+}
+
+/** A node `c/b` that does nothing by itself: the far ends of connections to it. */
+function captured(mesh: Mesh): Duplex[] {
+  const ends: Duplex[] = []
+  mesh.node('c/b', {
+    secure: {
+      connect: () => Promise.reject(new Error('it does not dial')),
+      accept: ({ stream }) => {
+        ends.push(stream)
+        return new Promise(() => undefined)
+      },
+    },
+  })
+  return ends
+}
+
+function answerTo({ session, carrier }: Pick<Hello, 'session' | 'carrier'>): Hello {
+  const features = FEATURE.resume | FEATURE.early
+  return { version: 1, carrier, windowBytes: 99_999, features, incarnation: '66'.repeat(8), session }
+}
+
+/** What a node has proposed on this connection. */
+async function helloOf(end: Duplex | undefined): Promise<Pick<Hello, 'session' | 'carrier'>> {
+  const bytes = (end?.read() ?? Buffer.alloc(0)) as Buffer
+  if (bytes[0] !== FRAME.HELLO) throw new Error('no HELLO')
+  return { carrier: bytes.readUInt16BE(10), session: bytes.toString('hex', 28, 44) }
+}
