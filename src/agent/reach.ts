@@ -256,7 +256,6 @@ function secureWith(
       return secured
     },
     isPrompt,
-    isPrompt,
     accept: async ({ stream, proven }) => {
       if (proven !== undefined) {
         demand(proven)
