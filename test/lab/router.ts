@@ -5,7 +5,12 @@ import { text } from './program.ts'
 
 /* What makes a namespace a router: a bridge that others are plugged into, forwarding, rules. */
 
-export const FORWARDING = ['echo 1 > /proc/sys/net/ipv4/ip_forward', 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding']
+/** Where Docker has loaded br_netfilter, a bridge would apply the router's rules by itself, and drop what goes back where it came from. */
+export const FORWARDING = [
+  'echo 1 > /proc/sys/net/ipv4/ip_forward',
+  'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding',
+  'for call in /proc/sys/net/bridge/bridge-nf-call-*tables; do [ ! -e "$call" ] || echo 0 > "$call"; done',
+]
 
 export function bridge(name: string, addresses: readonly string[]): string[] {
   return [
