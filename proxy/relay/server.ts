@@ -152,6 +152,7 @@ export class Relay implements AsyncDisposable {
       older?.channel.close('replaced')
       this.#log.info('node listens at the relay', { node })
       const cookie = hearsSignals ? this.#welcome(listening) : undefined
+      this.#tellAgain(listening)
       channel.onText((text) => this.#hear(listening, text))
       channel.onClose((reason) => {
         if (cookie !== undefined) this.#observer?.forget(cookie)
@@ -161,6 +162,13 @@ export class Relay implements AsyncDisposable {
         this.#log.info('node left the relay', { node, reason })
       })
     })
+  }
+
+  /** Who waits for this node has knocked at a channel that was dead already. */
+  #tellAgain({ channel, node }: Listening): void {
+    for (const [nonce, { from, to }] of this.#waiting) {
+      if (to === node) channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
+    }
   }
 
   /** Returns the cookie that it was given. */
