@@ -34,6 +34,9 @@ export interface FailoverRow {
   beyondMs: number
   bytesLost: number
   flowsLost: number
+  /** The same of a flow of datagrams. */
+  datagramsBeyondMs: number
+  datagramsLost: number
   link: string
 }
 
@@ -95,20 +98,32 @@ export async function failover(
 }
 
 function rowOf(
-  { flows, lost, bytesLost, longestPauseMs }: FlowsReport,
+  { flows, lost, bytesLost, longestPauseMs, longestDatagramPauseMs, datagramsLost }: FlowsReport,
   about: Pick<FailoverRow, 'what' | 'path' | 'outageMs' | 'link'>,
 ): FailoverRow {
   const { what, path, outageMs, link } = about
-  const beyondMs = Math.max(0, Math.round(longestPauseMs - outageMs))
-  return { what, path, flows, outageMs: Math.round(outageMs), beyondMs, bytesLost, flowsLost: lost, link }
+  const beyond = (pauseMs: number) => Math.max(0, Math.round(pauseMs - outageMs))
+  return {
+    what,
+    path,
+    flows,
+    outageMs: Math.round(outageMs),
+    beyondMs: beyond(longestPauseMs),
+    bytesLost,
+    flowsLost: lost,
+    datagramsBeyondMs: beyond(longestDatagramPauseMs),
+    datagramsLost,
+    link,
+  }
 }
 
 /** What the issue asks for. */
-export function failoverShort({ beyondMs, bytesLost, flowsLost }: FailoverRow): string[] {
+export function failoverShort({ beyondMs, bytesLost, flowsLost, datagramsBeyondMs }: FailoverRow): string[] {
   return [
     ...(flowsLost > 0 ? [`${flowsLost} flows lost`] : []),
     ...(bytesLost > 0 ? [`${bytesLost} bytes lost`] : []),
     ...(beyondMs > 2_000 ? ['longer than 2 s'] : []),
+    ...(datagramsBeyondMs > 2_000 ? ['datagrams longer than 2 s'] : []),
   ]
 }
 

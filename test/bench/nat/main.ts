@@ -126,10 +126,10 @@ async function runFailover(common: Common): Promise<void> {
   about(`\nnetworks that change under 20 checked flows, by ${world.lab.links} links\n`)
   const rows = await failover(world, { flows: 20, only, say: note, told, signal: abort.signal })
   for (const row of values.json ? [] : rows) {
-    const { what, path, outageMs, beyondMs, bytesLost, flowsLost } = row
-    const pause = `outage ${outageMs} ms, ${beyondMs} ms beyond`
+    const { what, path, outageMs, beyondMs, bytesLost, flowsLost, datagramsBeyondMs, datagramsLost } = row
+    const pause = `outage ${outageMs} ms, ${beyondMs} ms beyond; UDP ${datagramsBeyondMs} ms, ${datagramsLost} lost`
     print(
-      `${`${what}, ${path}`.padEnd(44)}${pause.padEnd(36)}${bytesLost} bytes and ${flowsLost} flows lost  ${failoverShort(row).join(', ')}`.trimEnd(),
+      `${`${what}, ${path}`.padEnd(44)}${pause.padEnd(60)}${bytesLost} bytes and ${flowsLost} flows lost  ${failoverShort(row).join(', ')}`.trimEnd(),
     )
   }
   if (rows.some((row) => failoverShort(row).length > 0)) process.exitCode = 1

@@ -48,6 +48,9 @@ export interface FlowsReport {
   bytesLost: number
   /** The longest time in which a flow got nothing, of the flow that had the longest. */
   longestPauseMs: number
+  /** The same of a flow of datagrams beside them, and how many of those did not come back. */
+  longestDatagramPauseMs: number
+  datagramsLost: number
 }
 
 export type ToStation = Ask & { id: number }
