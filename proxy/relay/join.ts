@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { Forward } from './forward.ts'
 import type { Pace } from './pace.ts'
 
 /** One leg, and the pace of the node at its end. */
@@ -13,47 +14,22 @@ export interface JoinEvents {
   over: () => void
 }
 
-/**
- * Joins two legs. The hot path: nothing is read while the other leg is backed up, or while its node has sent more than it may.
- *
- *     read ─▶ counted ─▶ written ─┬─ room, and within the pace ─▶ read on
- *                                 ├─ backed up ─▶ its 'drain' ─┐
- *                                 └─ too fast ──▶ a while ─────┴▶ look again
- *
- * Chunks go on as they are: gathering them in slabs (proxy/socket), which pays between plain sockets, costs twice as much
- * here, where TLS copies whatever is written.
- */
+/** Joins two legs: nothing is read that the other leg does not take, or while the node has sent more than it may. */
 export function join(a: Leg, b: Leg, { passed, over }: JoinEvents): void {
+  const ways = [
+    new Forward(a.stream, b.stream, a.pace, passed),
+    new Forward(b.stream, a.stream, b.pace, passed),
+  ] as const
   let isOver = false
   const end = () => {
     if (isOver) return
     isOver = true
-    for (const stop of stops) stop()
+    for (const way of ways) way.stop()
     a.stream.destroy()
     b.stream.destroy()
     over()
   }
   a.stream.once('close', end)
   b.stream.once('close', end)
-  const stops = [carry(a, b.stream, passed), carry(b, a.stream, passed)]
-}
-
-/** Returns what ends it before its time. */
-function carry({ stream: from, pace }: Leg, to: Duplex, passed: (bytes: number) => void): () => void {
-  const goOn = () => {
-    if (!pace.isFree) pace.whenFree(goOn)
-    else if (!to.writableNeedDrain) from.resume()
-  }
-  from.on('data', (chunk: Buffer) => {
-    passed(chunk.length)
-    const hasRoom = to.write(chunk)
-    const mayGoOn = pace.spend(chunk.length)
-    if (hasRoom && mayGoOn) return
-    from.pause()
-    if (hasRoom) pace.whenFree(goOn)
-  })
-  to.on('drain', goOn)
-  from.once('end', () => to.end())
-  from.resume()
-  return () => pace.forget(goOn)
+  for (const way of ways) way.start()
 }

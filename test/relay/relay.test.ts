@@ -212,21 +212,26 @@ t.test('a slow reader slows the writer; the relay holds little', async (t) => {
   const look = () => {
     for (const leg of site.legs) held = Math.max(held, leg.writableLength + leg.readableLength)
   }
+  const [wrote, read] = [createHash('sha256'), createHash('sha256')]
   const writing = (async () => {
     for (let sent = 0; sent < total; sent += chunk.length) {
-      if (!dialled.write(chunk)) await once(dialled, 'drain')
+      chunk.writeUInt32BE(sent) // no two are equal
+      wrote.update(chunk)
+      if (!dialled.write(Buffer.from(chunk))) await once(dialled, 'drain')
       look()
     }
   })()
   let got = 0
   for await (const part of taken) {
     got += (part as Buffer).length
+    read.update(part as Buffer)
     look()
     for (let turns = 0; turns < 3; turns += 1) await new Promise((resolve) => setImmediate(resolve))
     if (got === total) break
   }
   await writing
   t.equal(got, total)
+  t.equal(read.digest('hex'), wrote.digest('hex'), 'every byte, in order')
   t.ok(held < 2 * 1024 * 1024, `${held} bytes were held at most`)
   dialled.destroy()
   channel.close()

@@ -79,10 +79,10 @@ export class RelaySite implements AsyncDisposable {
   /** What the relay writes to its legs from now on. */
   watch(seen: Buffer[]): void {
     for (const leg of this.legs) {
-      const write = leg.write.bind(leg) as (chunk: Buffer) => boolean
-      leg.write = ((chunk: Buffer) => {
+      const write = leg.write.bind(leg) as (chunk: Buffer, written: () => void) => boolean
+      leg.write = ((chunk: Buffer, written: () => void) => {
         seen.push(Buffer.from(chunk))
-        return write(chunk)
+        return write(chunk, written)
       }) as Duplex['write']
     }
   }
