@@ -1,13 +1,20 @@
 import { spawn } from 'node:child_process'
-import { type Command, Option } from 'commander'
-import { MeshError } from '../errors.ts'
-import type { LabMap } from '../../test/lab/door.ts'
+import { randomUUID } from 'node:crypto'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { isMeshError, MeshError } from '../errors.ts'
+import type { Ask, HostMap, LabMap } from '../../test/lab/door.ts'
+import type { Backend } from '../../test/lab/spec.ts'
 import type { Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 import { runHere } from './exec.ts'
 
 interface Named {
   name: string
+}
+interface UpOptions extends Named {
+  file: string
+  backend?: Backend
+  detach?: boolean
 }
 interface LinkOptions extends Named {
   delay?: string
@@ -19,30 +26,53 @@ interface LinkOptions extends Named {
   heal?: boolean
 }
 
+const NEEDS =
+  'A lab needs root on Linux, iproute2 and nftables; with --backend docker also a Docker engine on this machine.'
+const EXAMPLE = `
+A file:
+
+  sites:                                       # private networks, each behind a router of its own
+    left:  { hosts: [a, b] }                   # 192.168.1.0/24, the usual home router
+    right: { hosts: [c], nat: symmetric }      # the same addresses again
+  publics: [server]                            # hosts on the internet, known by name everywhere
+  conditions:
+    left: { delayMs: 25, lossPercent: 1 }      # of left's uplink
+
+  $ hedgerow lab up -f lab.yaml --detach
+  $ hedgerow lab exec a -- ip route
+  $ hedgerow lab link left --delay 100
+  $ hedgerow lab down
+
+Every key is in the README under "A lab on one machine".`
+
 /** Networks on one machine, for trying this mesh and anything else: what is loaded only when it is asked for. */
 export function labCommand(program: Command, context: () => Context): void {
   const lab = program
     .command('lab')
     .description('networks on this one machine: sites, NATs, links with delay and loss (needs root on Linux)')
-  const named = () => new Option('--name <lab>', 'which lab').default('lab')
+    .addHelpText('after', EXAMPLE)
+  const named = () => new Option('--name <lab>', 'which lab').default('lab').argParser(nameOf)
 
   lab
     .command('up')
     .description('build the lab of a YAML or JSON file, and keep it up until Ctrl-C or `lab down`')
     .requiredOption('-f, --file <file>', 'sites, public hosts, links and their conditions')
+    .addOption(new Option('--backend <kind>', 'what hosts are; goes before the file').choices(['namespaces', 'docker']))
     .addOption(named())
     .option('--detach', 'return once it is up; it stays until `lab down`')
-    .action(async ({ file, name, detach }: Named & { file: string; detach?: boolean }) => {
-      if (detach === true) return await detached(file, name)
-      const [{ readLab }, { lab: build }, { lacking }, door] = await Promise.all([
+    .action(async (options: UpOptions) => {
+      if (options.detach === true) return await detached(options)
+      const { name } = options
+      const [{ readLab }, { lab: build }, { lackingFor }, door] = await Promise.all([
         import('../../test/lab/file.ts'),
         import('../../test/lab/lab.ts'),
-        import('../../test/lab/namespace.ts'),
+        import('../../test/lab/lacking.ts'),
         import('../../test/lab/door.ts'),
       ])
-      const spec = usage(() => readLab(file))
-      const missing = await lacking()
-      if (missing !== undefined) throw new MeshError('USAGE', { command: 'lab up', reason: missing })
+      const written = faultsOf(() => readLab(options.file))
+      const spec = { ...written, backend: options.backend ?? written.backend ?? 'namespaces' }
+      const missing = await lackingFor(spec.backend)
+      if (missing !== undefined) throw new MeshError('USAGE', { command: 'lab up', reason: missing, remedy: NEEDS })
       await door.claim(name).catch(asUsage)
       const down = Promise.withResolvers<void>()
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => down.resolve())
@@ -56,9 +86,12 @@ export function labCommand(program: Command, context: () => Context): void {
 
   lab
     .command('down')
-    .description('take a lab down, with everything that runs in it')
+    .description('take a lab down, with everything that runs in it; also what is left of one whose process was killed')
     .addOption(named())
-    .action(async ({ name }: Named) => void (await ask(name, { ask: 'down' })))
+    .action(async ({ name }: Named) => {
+      const door = await import('../../test/lab/door.ts')
+      if (!(await door.takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // says that there is none
+    })
 
   lab
     .command('map')
@@ -76,9 +109,12 @@ export function labCommand(program: Command, context: () => Context): void {
     .action(async (host: string, command: string[], { name }: Named) => {
       const { map } = await ask(name, { ask: 'map' })
       const found = map?.hosts.find((one) => one.name === host)
-      if (found === undefined) throw new MeshError('USAGE', { host, known: map?.hosts.map((one) => one.name) })
+      if (found === undefined) {
+        const remedy = `write one of ${map?.hosts.map((one) => one.name).join(', ')}`
+        throw new MeshError('USAGE', { host, remedy })
+      }
       const argv = command[0] === '--' ? command.slice(1) : command // behind <host>, it is left to us
-      process.exitCode = await runHere(['ip', 'netns', 'exec', found.namespace, ...argv], context().environment)
+      process.exitCode = await runThere(found, argv, context().environment)
     })
 
   lab
@@ -97,33 +133,67 @@ export function labCommand(program: Command, context: () => Context): void {
       if (cut === true || heal === true) return void (await ask(name, { ask: cut === true ? 'cut' : 'heal', of }))
       const given = { delayMs: delay, jitterMs: jitter, lossPercent: loss, reorderPercent: reorder, rateMbit: rate }
       const conditions = Object.fromEntries(
-        Object.entries(given).flatMap(([key, value]) => (value === undefined ? [] : [[key, Number(value)]])),
+        Object.entries(given).flatMap(([key, value]) => (value === undefined ? [] : [[key, numberOf(value)]])),
       )
       await ask(name, { ask: 'change', of, conditions })
     })
 }
 
-async function ask(name: string, question: import('../../test/lab/door.ts').Ask): Promise<{ map?: LabMap }> {
+/** On a host: its own exit code, its own terminal; in a container a signal reaches it too. */
+async function runThere(
+  { enter, container }: HostMap,
+  argv: readonly string[],
+  env: Context['environment'],
+): Promise<number> {
+  if (container === undefined) return await runHere([...enter, ...argv], env)
+  const { execOf, signalMarked } = await import('../../test/lab/docker/container-place.ts')
+  const mark = randomUUID()
+  const [, ...options] = execOf(container, mark, {})
+  const terminal = process.stdin.isTTY && process.stdout.isTTY ? ['--tty'] : []
+  const tool = enter.slice(0, enter.indexOf('exec'))
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => signalMarked(mark, signal))
+  return await runHere([...tool, 'exec', '--interactive', ...terminal, ...options, ...argv], env)
+}
+
+async function ask(name: string, question: Ask): Promise<{ map?: LabMap }> {
   const door = await import('../../test/lab/door.ts')
   return await door.ask(name, question).catch(asUsage)
 }
 
-function usage<T>(read: () => T): T {
+/** Every fault of a file, each with its line. */
+function faultsOf<T>(read: () => T): T {
   try {
     return read()
   } catch (cause) {
-    return asUsage(cause)
+    throw new MeshError('CONFIG_INVALID', {
+      faults: cause instanceof Error ? cause.message.split('\n') : [String(cause)],
+    })
   }
 }
 
 function asUsage(cause: unknown): never {
+  if (isMeshError(cause)) throw cause
   throw new MeshError('USAGE', { reason: cause instanceof Error ? cause.message : String(cause) })
 }
 
+function nameOf(given: string): string {
+  if (!/^[a-z0-9][a-z0-9-]{0,40}$/.test(given)) {
+    throw new InvalidArgumentError('A name is lower-case letters, digits and hyphens.')
+  }
+  return given
+}
+
+function numberOf(given: string): number {
+  const number = Number(given)
+  if (given.trim() === '' || Number.isNaN(number)) throw new MeshError('USAGE', { given, remedy: 'write a number' })
+  return number
+}
+
 /** The same command again, without us: it says `up` over its channel once the lab stands. */
-function detached(file: string, name: string): Promise<void> {
+function detached({ file, name, backend }: UpOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    const argv = [...process.execArgv, process.argv[1] ?? '', 'lab', 'up', '--file', file, '--name', name]
+    const how = ['--file', file, '--name', name, ...(backend === undefined ? [] : ['--backend', backend])]
+    const argv = [...process.execArgv, process.argv[1] ?? '', 'lab', 'up', ...how]
     const child = spawn(process.execPath, argv, { detached: true, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] })
     child.stdout?.pipe(process.stdout, { end: false })
     child.stderr?.pipe(process.stderr, { end: false })
@@ -145,13 +215,13 @@ function detached(file: string, name: string): Promise<void> {
 function printMap(map: LabMap, { format }: Context): void {
   if (format === 'json') return printJson(map)
   printTable(
-    ['HOST', 'SITE', 'ADDRESS', 'LINK', 'NAMESPACE'],
-    map.hosts.map(({ name, site, address, address6, link, namespace }) => [
+    ['HOST', 'SITE', 'ADDRESS', 'LINK', map.backend === 'docker' ? 'CONTAINER' : 'NAMESPACE'],
+    map.hosts.map(({ name, site, address, address6, link, namespace, container }) => [
       name,
       site,
       address6 === undefined || address6 === address ? address : `${address} ${address6}`,
       link,
-      namespace,
+      container ?? namespace,
     ]),
   )
   if (map.sites.length === 0) return

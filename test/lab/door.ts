@@ -1,12 +1,15 @@
-import { mkdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
+import { MeshError } from '../../src/errors.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { readConditions } from './file.ts'
 import type { Host } from './host.ts'
 import type { Lab } from './lab.ts'
 import { printConditions } from './link/conditions.ts'
 import type { Link } from './link/link.ts'
+import { startOf, sweep } from './namespace.ts'
 
 /*
  * How other programs on this machine (`hedgerow lab exec`, `link`, `map`, `down`) reach a lab that is up: one line of JSON to
@@ -19,13 +22,32 @@ export type Ask =
   | { ask: 'cut' | 'heal'; of: string }
   | { ask: 'change'; of: string; conditions: unknown }
   | { ask: 'down' }
-export type Answer = { ok: true; map?: LabMap } | { ok: false; reason: string }
+export type Answer = { ok: true; map?: LabMap; keeper?: Keeper } | { ok: false; reason: string }
+
+/** The process that keeps a lab up, and when it began. */
+export interface Keeper {
+  pid: number
+  start: string
+}
 
 /** What there is, for people and programs. */
 export interface LabMap {
   links: string
-  hosts: { name: string; site: string; address: string; address6?: string; namespace: string; link: string }[]
+  backend: string
+  hosts: HostMap[]
   sites: { name: string; nat: string; outside: string; link: string; proxy?: string }[]
+}
+
+export interface HostMap {
+  name: string
+  site: string
+  address: string
+  address6?: string
+  namespace: string
+  container?: string
+  link: string
+  /** What goes before a command, on this machine, so that it runs there. */
+  enter: string[]
 }
 
 export function socketOf(name: string): string {
@@ -54,20 +76,43 @@ export async function openDoor(name: string, lab: Lab, down: () => void): Promis
   })
 }
 
-/** @throws Error with the lab's reason, or because no such lab is up */
+const REMEDY = (name: string) => `no lab called ${name} is up; start it with: hedgerow lab up -f FILE --name ${name}`
+
+/** @throws Error with the lab's reason, or MeshError because no such lab is up */
 export async function ask(name: string, question: Ask): Promise<Answer & { ok: true }> {
   const said = await new Promise<string>((resolve, reject) => {
     const socket = connect(socketOf(name), () => {
       socket.write(`${JSON.stringify(question)}\n`)
       createInterface({ input: socket }).on('line', resolve).on('error', reject)
     })
-    socket.once('error', () => reject(new Error(`no lab called ${name} is up (${socketOf(name)})`)))
+    socket.once('error', () => reject(new MeshError('NOT_RUNNING', { lab: name, remedy: REMEDY(name) })))
     socket.once('close', () => reject(new Error('the lab went away')))
   })
   const answer = JSON.parse(said) as Answer
   if (!answer.ok) throw new Error(answer.reason)
   return answer
 }
+
+/**
+ * Takes a lab down and waits until nothing is left; also what a lab left whose process was killed. Returns whether there was one.
+ * @throws Error when it does not end in time
+ */
+export async function takeDown(name: string, limitMs = 60_000): Promise<boolean> {
+  const isCrashed = existsSync(socketOf(name))
+  const answer = await ask(name, { ask: 'down' }).catch(() => undefined)
+  if (answer?.keeper === undefined) {
+    rmSync(socketOf(name), { force: true })
+    return sweep().length > 0 || isCrashed
+  }
+  const { pid, start } = answer.keeper
+  for (let waitedMs = 0; startOf(pid) === start; waitedMs += POLL_MS) {
+    if (waitedMs > limitMs) throw new Error(`the lab ${name} is not down after ${limitMs / 1_000} s (process ${pid})`)
+    await setTimeout(POLL_MS)
+  }
+  return true
+}
+
+const POLL_MS = 50
 
 /** @throws Error when a lab of that name is up */
 export async function claim(name: string): Promise<void> {
@@ -93,7 +138,7 @@ async function answer(line: string, lab: Lab, down: () => void): Promise<Answer>
         return { ok: true }
       case 'down':
         down()
-        return { ok: true }
+        return { ok: true, keeper: { pid: process.pid, start: startOf(process.pid) ?? '' } }
       default:
         question satisfies never
         throw new Error('not a question')
@@ -113,13 +158,16 @@ export function mapOf(lab: Lab): LabMap {
   const siteOf = (host: Host) => lab.sites.find(({ hosts }) => hosts.includes(host))?.name ?? 'internet'
   return {
     links: lab.links,
+    backend: lab.backend,
     hosts: lab.hosts.map((host) => ({
       name: host.name,
       site: siteOf(host),
       address: host.address,
       ...(host.address6 === undefined ? {} : { address6: host.address6 }),
       namespace: host.namespace,
+      ...(host.container === undefined ? {} : { container: host.container }),
       link: lineOf(host),
+      enter: host.argv([]),
     })),
     sites: lab.sites.map((site) => ({
       name: site.name,

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
-import { parse } from 'yaml'
-import type { LabSpec } from './lab.ts'
+import { type Document, isNode, LineCounter, parseDocument } from 'yaml'
 import { EGRESS_KINDS, NAT_KINDS } from './nat.ts'
+import { BACKENDS, type Fault, faultsIn, type LabSpec } from './spec.ts'
 
 /*
  * A lab as a file, YAML or JSON: what `lab()` takes, by the same names.
@@ -40,8 +41,24 @@ const SiteShape = Type.Object(
   },
   strict,
 )
+const Words = Type.Array(Type.String(), { minItems: 1 })
+const ContainerShape = Type.Object(
+  {
+    image: Type.Optional(Type.String()),
+    entrypoint: Type.Optional(Words),
+    command: Type.Optional(Words),
+    env: Type.Optional(Type.Record(Type.String(), Type.String())),
+    volumes: Type.Optional(Type.Array(Type.String({ pattern: '^[^:]+:/[^:]*(:(ro|rw))?$' }))),
+    user: Type.Optional(Type.String()),
+    capabilities: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Z_]+$' }))),
+  },
+  strict,
+)
 const LabShape = Type.Object(
   {
+    backend: Type.Optional(Type.Enum([...BACKENDS])),
+    image: Type.Optional(Type.String()),
+    containers: Type.Optional(Type.Record(Name, ContainerShape, strict)),
     sites: Type.Optional(Type.Record(Name, SiteShape, strict)),
     publics: Type.Optional(Type.Array(Name, { maxItems: 80 })),
     nameserver: Type.Optional(Type.String()),
@@ -53,28 +70,114 @@ const LabShape = Type.Object(
 const labShape = Compile(LabShape)
 const conditionsShape = Compile(ConditionsShape)
 
-/** @throws Error that names the file, the place in it and what is wrong */
+/** @throws Error that names the file, each place in it with its line, and what is wrong */
 export function readLab(path: string): LabSpec {
-  let found: unknown
+  const lines = new LineCounter()
+  let document: Document.Parsed
   try {
-    found = parse(readFileSync(path, 'utf8'))
-  } catch (error) {
-    throw new Error(`${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+    document = parseDocument(readFileSync(path, 'utf8'), { lineCounter: lines })
+  } catch (cause) {
+    throw new Error(`${path}: ${reasonOf(cause)}`, { cause })
   }
-  if (labShape.Check(found)) return found
-  throw new Error(`${path}: ${faults(labShape.Errors(found))}`)
+  const [unread] = document.errors
+  if (unread !== undefined) {
+    const [said = ''] = unread.message.split(/ at line|\n/)
+    throw new Error(`${path}:${unread.linePos?.[0].line ?? 1}: ${said}`)
+  }
+  const found: unknown = document.toJS()
+  const refused = (faults: readonly Fault[]) => {
+    const told = faults.map(({ keys, what }) => {
+      const line = lineOf(document, keys, lines)
+      return `${path}:${line}: ${keys.length === 0 ? '' : `${keys.join('.')}: `}${what}`
+    })
+    return new Error(told.join('\n'))
+  }
+  if (!labShape.Check(found)) throw refused(faultsOf(labShape.Errors(found)))
+  const faults = faultsIn(found)
+  if (faults.length > 0) throw refused(faults)
+  return withVolumesFrom(dirname(resolve(path)), found)
 }
 
 /** @throws Error that says what is wrong */
 export function readConditions(found: unknown): NonNullable<LabSpec['conditions']>[string] {
   if (conditionsShape.Check(found)) return found
-  throw new Error(`conditions: ${faults(conditionsShape.Errors(found))}`)
+  const faults = faultsOf(conditionsShape.Errors(found))
+  throw new Error(`conditions: ${faults.map(({ keys, what }) => [...keys, what].join(': ')).join('; ')}`)
 }
 
-function faults(errors: Iterable<{ instancePath: string; message: string; params?: unknown }>): string {
-  return Array.from(errors, ({ instancePath, message, params }) => {
-    const place = instancePath === '' ? 'the whole' : instancePath.slice(1).replaceAll('/', '.')
-    const more = params === undefined ? '' : ` ${JSON.stringify(params)}`
-    return `${place} ${message}${more}`
-  }).join('; ')
+/** `./folder` is beside the file, wherever the command is called. */
+function withVolumesFrom(folder: string, spec: LabSpec): LabSpec {
+  if (spec.containers === undefined) return spec
+  const full = (volume: string) => (volume.startsWith('.') ? join(folder, volume) : volume)
+  const containers = Object.entries(spec.containers).map(([name, container]) => {
+    const { volumes } = container
+    return [name, volumes === undefined ? container : { ...container, volumes: volumes.map(full) }] as const
+  })
+  return { ...spec, containers: Object.fromEntries(containers) }
+}
+
+interface ShapeError {
+  keyword: string
+  instancePath: string
+  message: string
+  params?: unknown
+}
+
+/** What the shape says, in the words of somebody who wrote the file. */
+function faultsOf(errors: Iterable<ShapeError>): Fault[] {
+  const faults = Array.from(errors, (error) => faultOf(error)).filter((fault) => fault !== undefined)
+  const said = new Set<string>()
+  return faults.filter((fault) => {
+    const text = JSON.stringify(fault)
+    return said.has(text) ? false : said.add(text)
+  })
+}
+
+function faultOf({ keyword, instancePath, message, params }: ShapeError): Fault | undefined {
+  const keys = instancePath.split('/').slice(1)
+  const {
+    additionalProperties: unknown,
+    requiredProperties: missing,
+    allowedValues,
+  } = (params ?? {}) as {
+    additionalProperties?: string[]
+    requiredProperties?: string[]
+    allowedValues?: unknown[]
+  }
+  if (keyword === 'additionalProperties') {
+    const known = knownAt(keys)
+    const what = known === undefined ? NAME_RULE : `no such key; there are ${known.join(', ')}`
+    return { keys: [...keys, ...(unknown ?? [])], what }
+  }
+  if (keyword === 'required') return { keys, what: `${(missing ?? []).join(', ')} is missing` }
+  if (keyword === 'enum') return { keys, what: `must be one of ${(allowedValues ?? []).join(', ')}` }
+  if (keyword === 'pattern') return { keys, what: keys.includes('volumes') ? VOLUME_RULE : NAME_RULE }
+  if (keys.length === 0) return { keys, what: `must be keys and values; there are ${knownAt([])?.join(', ')}` }
+  // said again by another keyword, with the key
+  return keyword === 'boolean' ? undefined : { keys, what: message }
+}
+
+const NAME_RULE = 'a name is lower-case letters, digits and hyphens, 20 at most'
+const VOLUME_RULE = 'must be source:/target or source:/target:ro'
+
+/** The keys of the object at a path; `undefined` where names are free. */
+function knownAt(keys: readonly string[]): string[] | undefined {
+  const [section, name] = keys
+  if (section === undefined) return Object.keys(LabShape.properties)
+  const shapes = { sites: SiteShape, conditions: ConditionsShape, containers: ContainerShape }
+  if (name === undefined || !(section in shapes)) return undefined
+  return Object.keys(shapes[section as keyof typeof shapes].properties)
+}
+
+/** Of the nearest that is written there. */
+function lineOf(document: Document.Parsed, keys: readonly string[], lines: LineCounter): number {
+  for (let depth = keys.length; depth >= 0; depth -= 1) {
+    const node: unknown = depth === 0 ? document.contents : document.getIn(keys.slice(0, depth), true)
+    if (isNode(node) && node.range !== undefined && node.range !== null) return lines.linePos(node.range[0]).line
+  }
+  return 1
+}
+
+function reasonOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause)
 }

@@ -9,7 +9,7 @@ import { RULES6, rulesOf, type NatKind } from './nat.ts'
 import { NamespacePlace } from './place.ts'
 import { text } from './program.ts'
 import { applyRules, bridge, FORWARDING, script } from './router.ts'
-import { type Backend, checkNames, type LabSpec, type SiteSpec } from './spec.ts'
+import { type Backend, checkSpec, type LabSpec, type SiteSpec } from './spec.ts'
 
 export type { LabSpec, SiteSpec } from './spec.ts'
 
@@ -96,7 +96,7 @@ export class Lab {
 
   async build(spec: LabSpec): Promise<void> {
     const { sites = {}, publics = [], conditions = {}, links } = spec
-    checkNames(spec)
+    checkSpec(spec)
     if (spec.backend === 'docker') this.#containers = await Containers.start()
     this.#publics = Object.fromEntries(
       publics.map((name, i) => [name, [`${INTERNET}.${FIRST_HOST + i}`, `${INTERNET6}::${FIRST_HOST + i}`]]),
@@ -124,8 +124,7 @@ export class Lab {
     const networks = new Map<string, Network>()
     for (const [index, [name, site]] of Object.entries(sites).entries()) {
       const above = site.behind === undefined ? world : networks.get(site.behind)
-      if (above === undefined)
-        throw new Error(`site ${name} is behind ${site.behind}, and no site above it is called so`)
+      if (above === undefined) throw new Error(`no site ${site.behind}`)
       networks.set(name, await this.#addSite(name, site, above, world, index))
     }
     await this.#inhabit(spec)

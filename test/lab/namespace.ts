@@ -106,11 +106,15 @@ export function isStale(name: string): boolean {
   return startOf(Number(pid)) !== start
 }
 
-/** When a process began, in clock ticks since boot (proc(5), field 22, counted after the name in brackets). */
+/**
+ * When a process began, in clock ticks since boot (proc(5), field 22, counted after the name in brackets); `undefined` when it
+ * has ended, also when nobody asked how yet.
+ */
 export function startOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' ? undefined : fields[19]
   } catch {
     return undefined
   }

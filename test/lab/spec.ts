@@ -1,7 +1,7 @@
 import type { ContainerSpec } from './docker/containers.ts'
-import type { LinkConditions } from './link/conditions.ts'
+import { conditionsOf, type LinkConditions } from './link/conditions.ts'
 import type { LinkKind } from './link/link.ts'
-import type { EgressKind, NatKind } from './nat.ts'
+import { type EgressKind, type NatKind, rulesOf } from './nat.ts'
 
 /**
  * Networks on one machine, out of namespaces:
@@ -57,16 +57,63 @@ export interface SiteSpec {
   behind?: string
 }
 
-/** @throws Error when conditions or containers are for somebody who is not there */
-export function checkNames({ sites = {}, publics = [], conditions = {}, containers = {} }: LabSpec): void {
+/** What no lab can be, and where in the spec it is. */
+export interface Fault {
+  keys: readonly string[]
+  what: string
+}
+
+/** What is wrong with a spec of the right shape. */
+export function faultsIn({ sites = {}, publics = [], conditions = {}, containers = {} }: LabSpec): Fault[] {
   const hosts = [...publics, ...Object.values(sites).flatMap((site) => site.hosts)]
-  const twice = hosts.find((name, index) => hosts.indexOf(name) !== index)
-  if (twice !== undefined) throw new Error(`two hosts are called ${twice}`)
-  for (const name of Object.keys(conditions)) {
-    const called = [...Object.keys(sites), ...hosts].filter((one) => one === name).length
-    if (called === 0) throw new Error(`conditions for ${name}, and no host or site is called so`)
-    if (called > 1) throw new Error(`conditions for ${name}, and a host and a site are called so`)
+  const above = (name: string) => Object.keys(sites).slice(0, Object.keys(sites).indexOf(name))
+  return [
+    ...hosts
+      .filter((name, index) => hosts.indexOf(name) !== index)
+      .map((name) => ({ keys: [], what: `two hosts are called ${name}` })),
+    ...Object.entries(sites).flatMap(([name, site]) =>
+      faultsOfSite(site, above(name)).map(([key, what]) => ({ keys: ['sites', name, key], what })),
+    ),
+    ...Object.entries(conditions).flatMap(([name, given]) => {
+      const called = [...Object.keys(sites), ...hosts].filter((one) => one === name).length
+      const keys = ['conditions', name]
+      if (called === 0) return [{ keys, what: `conditions for ${name}, and no host or site is called so` }]
+      if (called > 1) return [{ keys, what: `conditions for ${name}, and a host and a site are called so` }]
+      const reason = reasonAgainst(() => conditionsOf(given))
+      return reason === undefined ? [] : [{ keys, what: reason }]
+    }),
+    ...Object.keys(containers)
+      .filter((name) => !hosts.includes(name))
+      .map((name) => ({ keys: ['containers', name], what: `a container for ${name}, and no host is called so` })),
+  ]
+}
+
+function faultsOfSite(site: SiteSpec, above: readonly string[]): [key: string, what: string][] {
+  const { nat = 'port-restricted', egress = 'all', hairpin = false, prefix, behind } = site
+  const reason = reasonAgainst(() => rulesOf({ nat, egress, hairpin, outside: '' }))
+  return [
+    ...(behind === undefined || above.includes(behind)
+      ? []
+      : [['behind', `no site above this one is called ${behind}`] as [string, string]]),
+    ...(prefix === undefined || /^(\d{1,3}\.){3}0\/24$/.test(prefix)
+      ? []
+      : [['prefix', `${prefix} is not a /24, as 192.168.7.0/24`] as [string, string]]),
+    ...(reason === undefined ? [] : [['hairpin', reason] as [string, string]]),
+  ]
+}
+
+function reasonAgainst(attempt: () => unknown): string | undefined {
+  try {
+    attempt()
+    return undefined
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause)
   }
-  const stranger = Object.keys(containers).find((name) => !hosts.includes(name))
-  if (stranger !== undefined) throw new Error(`a container for ${stranger}, and no host is called so`)
+}
+
+/** @throws Error that names every fault */
+export function checkSpec(spec: LabSpec): void {
+  const faults = faultsIn(spec)
+  if (faults.length > 0)
+    throw new Error(faults.map(({ keys, what }) => [keys.join('.'), what].filter(Boolean).join(': ')).join('; '))
 }
