@@ -1,9 +1,10 @@
 import type { Socket as DatagramSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
 import type { Clock } from '../src/kit/clock.ts'
-import { explain } from '../src/errors.ts'
-import type { InstanceId, NodeId } from '../src/model/ids.ts'
+import { explain, isMeshError } from '../src/errors.ts'
+import type { InstanceId, NodeId, ServiceId } from '../src/model/ids.ts'
 import type { Instance } from '../src/model/instance.ts'
+import { ANY_PATH, type PathRule } from '../src/model/path-rule.ts'
 import type { TableView } from '../src/table/view.ts'
 import { InstanceSocket, openInstanceSocket } from './datagrams/instance-socket.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
@@ -24,6 +25,8 @@ export interface AttemptParts {
   readonly suspects?: Suspects
   /** How local instances are dialled. */
   readonly dial: (request: FlowRequest) => DialOptions
+  /** Which paths flows of a service may take (`flowRules`); without it any. */
+  readonly ruleOf?: (service: ServiceId) => PathRule
 }
 
 export interface AttemptTold {
@@ -52,14 +55,16 @@ export class Attempt implements StreamEvents {
   start(request: FlowRequest, parts: AttemptParts): void {
     const { node } = this.instance
     if (node === parts.self) return this.#dial(request, parts)
-    const session = parts.peers.existing(node)
-    if (session !== undefined) return this.#open(session, request)
+    const rule = parts.ruleOf?.(request.service) ?? ANY_PATH
+    const session = parts.peers.existing(node, rule)
+    if (session !== undefined) return this.#open(session, request, rule)
     const reach = parts.table.node(node)
     if (reach === undefined) return this.#fail('unreachable', `nothing is known of node ${node}`)
     this.#dialling = new AbortController()
-    parts.peers.session(reach, this.#dialling.signal).then(
-      (session) => this.#open(session, request),
-      (error: unknown) => this.#fail('unreachable', explain(error)),
+    parts.peers.session(reach, this.#dialling.signal, rule).then(
+      (session) => this.#open(session, request, rule),
+      (error: unknown) =>
+        this.#fail(isMeshError(error, 'PATH_FORBIDDEN') ? 'path-forbidden' : 'unreachable', explain(error)),
     )
   }
 
@@ -104,10 +109,10 @@ export class Attempt implements StreamEvents {
     this.onward?.drain()
   }
 
-  #open(session: Session, request: FlowRequest): void {
+  #open(session: Session, request: FlowRequest, rule: PathRule): void {
     if (this.#isSettled) return
-    this.path = session.path
-    this.stream = session.open(encodeRequest(request), this)
+    this.path = session.pathFor?.(rule) ?? session.path
+    this.stream = session.open(encodeRequest(request), this, rule)
   }
 
   #dial(request: FlowRequest, parts: AttemptParts): void {

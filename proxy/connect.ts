@@ -32,6 +32,7 @@ export interface ConnectOptions {
 export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
   const { instances, request, onWon } = options
   const { clock, peers, self, suspects } = parts
+  const rule = parts.ruleOf?.(request.service)
   const { promise, resolve } = Promise.withResolvers<Connected>()
   const attempts: Attempt[] = []
   const tries: Try[] = []
@@ -143,6 +144,6 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   }
 
   function isOpen(node: NodeId): boolean {
-    return peers.existing(node) !== undefined
+    return peers.existing(node, rule) !== undefined
   }
 }

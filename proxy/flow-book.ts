@@ -18,6 +18,7 @@ export type FlowEnd =
   | 'unreachable'
   | 'timeout'
   | 'not-allowed'
+  | 'path-forbidden'
   | 'no-instance'
   | 'port-unknown'
   | 'too-many'

@@ -2,7 +2,15 @@ import type { Socket } from 'node:net'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
-import { type InstanceId, instanceId, interestOf, type InterestKey, type NodeId } from '../src/model/ids.ts'
+import {
+  type InstanceId,
+  instanceId,
+  interestOf,
+  type InterestKey,
+  type NodeId,
+  type ServiceId,
+} from '../src/model/ids.ts'
+import { allows, ANY_PATH, type PathRule, seenFromThere } from '../src/model/path-rule.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
 import { portText } from './admit.ts'
 import { authorise } from './authorise.ts'
@@ -11,6 +19,7 @@ import type { DatagramJoint } from './datagrams/joint.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
 import type { Descriptors } from './descriptors.ts'
 import { callerText } from './flow.ts'
+import { flowRules } from './flow-rules.ts'
 import { decodeRequest, type FlowRequest, type Protocol } from './request.ts'
 import { Joint, SocketStream } from './splice.ts'
 import type { IncomingStream, Refusal } from './tunnel/contract.ts'
@@ -38,6 +47,8 @@ export interface InboundParts {
   readonly addressOf?: (caller: InstanceId) => string | undefined
   /** The PROXY header for an instance that asks for one (`introduce`). */
   readonly introduce?: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
+  /** Which paths the node allows, beside what each service says; any without it. */
+  readonly paths?: PathRule
   readonly limits: InboundLimits
   readonly descriptors: Pick<Descriptors, 'has'>
   readonly log: Log
@@ -94,6 +105,7 @@ export class Inbound implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #parts: InboundParts
   readonly #dials: Turns<InstanceId>
+  readonly #ruleOf: (service: ServiceId) => PathRule
   readonly #datagrams: DatagramInbound
   readonly #joints = new Set<Joint | DatagramJoint>()
   readonly #perInstance = new Map<InstanceId, number>()
@@ -106,6 +118,7 @@ export class Inbound implements AsyncDisposable {
     this.#life = life
     this.#parts = parts
     this.#dials = new Turns(parts.limits.dials)
+    this.#ruleOf = flowRules(parts.paths ?? ANY_PATH, parts.table)
     this.#datagrams = new DatagramInbound(parts)
   }
 
@@ -156,6 +169,10 @@ export class Inbound implements AsyncDisposable {
     const check = await this.#checked(incoming.peer, request)
     if (opener.isGone) return
     if (check.kind !== 'here') return this.#refuse(incoming, check, request)
+    const rule = seenFromThere(this.#ruleOf(request.service))
+    if (!allows(rule, incoming.path))
+      return this.#refuse(incoming, refused('path-forbidden', `${rule.text} leaves ${incoming.path} out`), request)
+    incoming.obey?.(rule)
     const giveUp = this.#dials.take(check.instance, () => this.#dial(incoming, opener, request, check))
     opener.abandon ??= giveUp
   }

@@ -7,6 +7,7 @@ import type { FlowEnd } from './flow-book.ts'
  *
  *   a try was        end            SOCKS5 (RFC 1928 §6)      HTTP
  *   not-allowed      not-allowed    2 not allowed             403
+ *   path-forbidden   path-forbidden 2 not allowed             403      node and service leave no path that works
  *   refused          refused        5 connection refused      502
  *   timeout, silent  timeout        6 TTL expired             504
  *   overloaded       too-many       1 general failure         503
@@ -23,6 +24,7 @@ export interface Lost {
 
 const TELLING: readonly (readonly [Try['outcome'], Lost])[] = [
   ['not-allowed', { end: 'not-allowed', code: 'NOT_ALLOWED' }],
+  ['path-forbidden', { end: 'path-forbidden', code: 'PATH_FORBIDDEN' }],
   ['refused', { end: 'refused', code: 'FLOW_REFUSED' }],
   ['timeout', { end: 'timeout', code: 'FLOW_TIMEOUT' }],
   ['dropped', { end: 'timeout', code: 'FLOW_TIMEOUT' }],

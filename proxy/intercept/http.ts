@@ -61,6 +61,7 @@ const STATUS: Readonly<Record<number, string>> = {
 
 const STATUS_OF: Partial<Record<ErrorCode, number>> = {
   NOT_ALLOWED: 403,
+  PATH_FORBIDDEN: 403,
   NAME_INVALID: 404,
   SERVICE_UNKNOWN: 404,
   PORT_UNKNOWN: 404,

@@ -157,6 +157,7 @@ const REP = {
 
 const REP_OF: Partial<Record<ErrorCode, number>> = {
   NOT_ALLOWED: REP.notAllowed,
+  PATH_FORBIDDEN: REP.notAllowed,
   NAME_INVALID: REP.unreachable,
   SERVICE_UNKNOWN: REP.unreachable,
   NO_INSTANCE: REP.unreachable,

@@ -1,6 +1,7 @@
 import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
 import { FlowBook } from '../../proxy/flow-book.ts'
 import type { Caller, Flow } from '../../proxy/flow.ts'
+import { flowRules } from '../../proxy/flow-rules.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
@@ -14,6 +15,7 @@ import { Suspects } from '../../proxy/suspects.ts'
 import { Turns } from '../../proxy/turns.ts'
 import { isMeshError } from '../errors.ts'
 import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
+import { ANY_PATH, readPathRule } from '../model/path-rule.ts'
 import { ProxyAccess } from '../proxies.ts'
 import type { Ground } from './ground.ts'
 import type { Knowledge } from './knowledge.ts'
@@ -66,6 +68,7 @@ export async function openFlows(
       from: fromOf(request.caller),
       introduce: (localPort) => introduced(request, { peer: self, localPort }),
     }),
+    ruleOf: flowRules(readPathRule(config.paths) ?? ANY_PATH, table),
     balancer: createBalancer(measures),
     book,
     turns: new Turns(OUTBOUND_LIMITS.opening),

@@ -60,6 +60,14 @@ export function allowsPackets(rule: PathRule): boolean {
   return allows(rule, 'direct') && allows(rule, 'punched') && likes(rule, 'direct')
 }
 
+/** As the other end must read it: which end dialled decides what a straight path is called, so `reverse` here is `direct` there. */
+export function seenFromThere(rule: PathRule): PathRule {
+  const dialled = ['direct', 'reverse']
+  const both = (paths: ReadonlySet<string>) =>
+    dialled.some((path) => paths.has(path)) ? new Set([...paths, ...dialled]) : paths
+  return { text: rule.text, allowed: both(rule.allowed), preferred: both(rule.preferred) }
+}
+
 /** Both hold; where both prefer something, the second one's word counts. */
 export function bothOf(one: PathRule, other: PathRule): PathRule {
   if (one.text === 'any' || one.text === other.text) return other

@@ -9,6 +9,7 @@ import {
   readPathRule,
   ruleOf,
   RULED_PATHS,
+  seenFromThere,
 } from '../../src/model/path-rule.ts'
 
 const ALL = 'direct reverse punched relayed'
@@ -70,6 +71,19 @@ t.test('of two rules both hold', async (t) => {
   t.strictSame([...bothOf(straight, relayed).preferred], ['relayed'], 'the second one’s word')
   t.strictSame([...bothOf(relayed, noPunch).preferred], ['relayed'], 'the only one’s word')
   t.equal(bothOf(relayed, direct).preferred.size, 0, 'what is forbidden is not preferred')
+})
+
+t.test('what a path is called at the other end', async (t) => {
+  const rows = [
+    ['no-direct', 'direct reverse punched relayed'],
+    ['no-direct no-reverse', 'punched relayed'],
+    ['no-punched no-relayed', 'direct reverse'],
+    ['relay-only', 'relayed'],
+  ] as const
+  for (const [text, allowed] of rows) {
+    const there = seenFromThere(readPathRule(text)!)
+    t.equal(RULED_PATHS.filter((path) => allows(there, path)).join(' '), allowed, text)
+  }
 })
 
 t.test('the rule of a service', async (t) => {

@@ -361,6 +361,7 @@ t.test('what a caller is told when no instance took its flow', async (t) => {
     [['unreachable', 'not-here'], 'unreachable', 'FLOW_UNREACHABLE'],
     [['draining', 'not-here'], 'no-instance', 'NO_INSTANCE'],
     [['refused', 'not-allowed'], 'not-allowed', 'NOT_ALLOWED'],
+    [['unreachable', 'path-forbidden', 'refused'], 'path-forbidden', 'PATH_FORBIDDEN'],
     [['bad-request'], 'no-instance', 'NO_INSTANCE'],
     [['unreachable', 'dropped'], 'timeout', 'FLOW_TIMEOUT'],
   ]

@@ -503,6 +503,19 @@ t.test('the destination refuses what its own table does not allow', async (t) =>
   t.equal(served.sockets.length, 0)
 })
 
+t.test('the destination refuses a path that the service leaves out, whatever the caller’s node believes', async (t) => {
+  await using served = await serve(echo)
+  const endpoints = { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } }
+  await using there = await destination({ services: [{ id: CART, on: ['edge/b'], paths: 'relay-only' }], endpoints })
+  await using source = await agent({ services: [{ id: CART, on: ['edge/b'] }], sessions: [there.session] })
+  using client = await source.call(CART)
+  t.equal(await client.closed, 'ECONNRESET')
+  await client.done
+  t.match(source.parts.book.failures()[0], { end: 'path-forbidden', reason: /path-forbidden/ })
+  t.match((await there.log.line('inbound flow refused')).fields, { reason: /relay-only leaves direct out/ })
+  t.equal(served.sockets.length, 0)
+})
+
 t.test('an unknown caller is asked about once, then believed or refused', async (t) => {
   await using served = await serve(echo)
   const services: ServiceFacts[] = [{ id: CART, on: ['edge/b'] }]

@@ -6,10 +6,12 @@ import { openMetrics, type Metrics } from '../../src/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
+import { ANY_PATH } from '../../src/model/path-rule.ts'
 import { callerAddress } from '../../proxy/caller-address.ts'
 import type { Endpoint } from '../../proxy/dial.ts'
 import { NODE_CALLER, type Caller } from '../../proxy/flow.ts'
 import { FlowBook } from '../../proxy/flow-book.ts'
+import { flowRules } from '../../proxy/flow-rules.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound.ts'
 import { introduce } from '../../proxy/introduce.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
@@ -189,6 +191,7 @@ export class Agents implements AsyncDisposable {
         from: request.caller.kind === 'instance' ? addressOf(request.caller.id) : undefined,
         introduce: (localPort) => introduce(request, { peer: self, localPort }, introductions),
       }),
+      ruleOf: flowRules(ANY_PATH, this.table),
       balancer: createBalancer({
         rttMs: (node) => peers.rttMs(node),
         isHere: (node) => node === self,

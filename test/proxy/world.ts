@@ -22,6 +22,7 @@ export interface ServiceFacts {
   /** Ports of UDP, beside those of TCP. */
   udp?: number[]
   allow?: string[]
+  paths?: string
   /** The node of each instance; index is ordinal. */
   on?: NodeId[]
   states?: InstanceState[]
@@ -40,6 +41,7 @@ export function entryOf({
   ports = [80],
   udp = [],
   allow = [],
+  paths,
   on = [],
   states = [],
   vips,
@@ -56,6 +58,7 @@ export function entryOf({
       ...udp.map((port) => ({ port, protocol: 'udp' as const })),
     ],
     allow,
+    ...(paths === undefined ? {} : { paths }),
     vips: vips ?? { 'any.rr': ++lastVip },
   }
   const instances = on.map((node, ordinal) => ({
