@@ -195,6 +195,8 @@ export class Mux implements FrameUser {
     this.#options.sealed?.attached(carrier)
     if (this.isDraining) carrier.outbox.control(FRAME.DRAIN, 0, Buffer.of(1))
     const waiting = [...this.#streams.values()].filter((stream) => stream.carrier === undefined)
+    // whatever is on carriers that may be dead goes on at once
+    if (this.carriers.some(({ isDoubtful }) => isDoubtful)) this.move(rebalance(this.carriers, this.#streams.values()))
     if (this.carriers.length > 1 && waiting.length === 0) return
     this.#tellResume(carrier, waiting)
     for (const stream of waiting) {
