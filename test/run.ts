@@ -15,6 +15,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { globSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { sweep } from './lab/namespace.ts'
+import { fetchEngine, sweepEngines } from './docker-engine.ts'
 import { installTools, missingTools } from './machine.ts'
 import { TapCount, type Count } from './tap-count.ts'
 
@@ -22,6 +23,8 @@ import { TapCount, type Count } from './tap-count.ts'
 const FILE_TIMEOUT_SECONDS = 180
 /** Files that start whole meshes: one at a time, beside the others. */
 const HEAVY = /^test\/(walks|package|lab)/
+/** Files that need a Docker engine. */
+const CONTAINERS = /^test\/(lab\/docker|walks\/containers)\.test/
 
 interface Outcome {
   count: Count
@@ -37,14 +40,19 @@ const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
 
-if (!args.includes('--no-install')) installTools(missingTools(), say)
+if (!args.includes('--no-install')) {
+  installTools(missingTools(), say)
+  if (files.some((file) => CONTAINERS.test(file))) fetchEngine(say)
+}
 sweep()
+sweepEngines()
 if (files.length === 0) fail(`no test file in ${wanted.join(', ')}`)
 if (wanted.length === 0) for (const check of ['typecheck', 'lint', 'format:check']) runCheck(check)
 const heavy = files.filter((file) => HEAVY.test(file))
 const light = files.filter((file) => !HEAVY.test(file))
 await Promise.all([runAll(() => heavy.shift() ?? light.shift()), runAll(() => light.shift())])
 sweep()
+sweepEngines()
 
 for (const skip of skips) say(`skipped: ${skip}`)
 if (process.env['CI'] === 'true' && skips.length > 0) {

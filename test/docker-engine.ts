@@ -1,0 +1,124 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { startOf } from './lab/namespace.ts'
+import { Program, run, text } from './lab/program.ts'
+import { hasTool } from './machine.ts'
+
+/*
+ * A Docker engine of a test's own: everything it keeps is in one folder, nobody else speaks to it, and it makes no bridge, no
+ * rules and no address on this machine. Where `dockerd` is not installed, Debian's packages are unpacked beside node_modules
+ * instead: installing them would start an engine with a bridge and its rules.
+ */
+const PACKAGES = ['docker.io', 'containerd', 'runc']
+const UNPACKED = resolve(import.meta.dirname, '../node_modules/.cache/hedgerow-docker')
+const PREFIX = 'hedgerow-engine'
+
+/** Why there can be no engine here, in words for a skip. */
+export function lackingDockerd(): string | undefined {
+  if (process.getuid?.() !== 0) return 'needs root'
+  return isHere() ? undefined : `needs dockerd (${PACKAGES.join(', ')})`
+}
+
+/** Fetches the engine if it is not there; says what it does. */
+export function fetchEngine(say: (line: string) => void): void {
+  if (isHere() || process.getuid?.() !== 0 || !hasTool('apt-get') || !hasTool('dpkg-deb')) return
+  const folder = mkdtempSync(join(tmpdir(), 'hedgerow-packages-'))
+  try {
+    say(`missing dockerd: apt-get download ${PACKAGES.join(' ')}, unpacked into ${UNPACKED}`)
+    const download = () =>
+      spawnSync('apt-get', ['download', '-qq', ...PACKAGES], { cwd: folder, stdio: 'ignore' }).status
+    if (download() !== 0 && (spawnSync('apt-get', ['update'], { stdio: 'ignore' }).status !== 0 || download() !== 0)) {
+      return say('apt-get failed')
+    }
+    mkdirSync(UNPACKED, { recursive: true })
+    for (const name of readdirSync(folder)) spawnSync('dpkg-deb', ['--extract', join(folder, name), UNPACKED])
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+export class Engine implements AsyncDisposable {
+  readonly #folder: string
+  readonly #program: Program
+
+  private constructor(folder: string, program: Program) {
+    this.#folder = folder
+    this.#program = program
+  }
+
+  /** Until it is disposed of, `docker` in this process and what it starts means this engine. */
+  static async start(): Promise<Engine> {
+    sweepEngines()
+    const folder = mkdtempSync(join(tmpdir(), `${PREFIX}-${process.pid}-${startOf(process.pid)}-`))
+    const folders = [join(UNPACKED, 'usr/bin'), join(UNPACKED, 'usr/sbin'), '/usr/sbin', '/sbin']
+    process.env['PATH'] = [process.env['PATH'], ...folders].join(delimiter)
+    process.env['DOCKER_HOST'] = `unix://${folder}/engine.sock`
+    const options = [
+      `--data-root=${folder}/data`,
+      `--exec-root=${folder}/exec`,
+      `--pidfile=${folder}/engine.pid`,
+      `--host=unix://${folder}/engine.sock`,
+      ...'--bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --log-level=warn'.split(
+        ' ',
+      ),
+    ]
+    const program = Program.start(['dockerd', ...options])
+    const engine = new Engine(folder, program)
+    while ((await run(['docker', 'version'])).code !== 0) {
+      if (program.exit !== undefined) {
+        await engine[Symbol.asyncDispose]()
+        throw new Error(`dockerd ended with ${program.exit}: ${program.lines.slice(-5).join('\n')}`)
+      }
+      await setTimeout(100)
+    }
+    return engine
+  }
+
+  /** Names of the containers of labs. */
+  async containers(): Promise<string[]> {
+    const said = await text(['docker', 'ps', '--all', '--filter', 'label=hedgerow.lab', '--format', '{{.Names}}'])
+    return said.split('\n').filter(Boolean).toSorted()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#program.stop(20_000)
+    remove(this.#folder)
+  }
+}
+
+/** Ends engines whose tests were killed, and removes what they kept. */
+export function sweepEngines(): void {
+  if (process.getuid?.() !== 0) return
+  for (const name of readdirSync(tmpdir()).filter((one) => one.startsWith(`${PREFIX}-`))) {
+    const [pid, start] = name.slice(PREFIX.length + 1).split('-')
+    if (startOf(Number(pid)) === start) continue
+    const folder = join(tmpdir(), name)
+    end(folder)
+    remove(folder)
+  }
+}
+
+/** The processes of an engine, its containers' too: all name its folder. */
+function end(folder: string): void {
+  for (const pid of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
+    try {
+      if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(folder)) process.kill(Number(pid), 'SIGKILL')
+    } catch {
+      // it ended meanwhile
+    }
+  }
+}
+
+function remove(folder: string): void {
+  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n')
+  const ours = mounts.map((line) => line.split(' ')[1] ?? '').filter((path) => path.startsWith(`${folder}/`))
+  for (const path of ours.toReversed()) spawnSync('umount', ['--lazy', path])
+  rmSync(folder, { recursive: true, force: true })
+}
+
+function isHere(): boolean {
+  return hasTool('dockerd') || existsSync(join(UNPACKED, 'usr/sbin/dockerd'))
+}
