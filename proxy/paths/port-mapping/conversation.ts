@@ -14,7 +14,7 @@ import {
 /** RFC 6886 §3.1 doubles up to 64 s; a router that has not answered by then is asked again with the next round. */
 const TRIES_MS = [250, 500, 1_000] as const
 
-export type Dialect = 'pcp' | 'nat-pmp'
+export type Dialect = 'pcp' | 'nat-pmp' | 'upnp'
 export type Outcome = { kind: 'mapped'; dialect: Dialect; mapped: Mapped } | { kind: 'refused'; reason: string }
 
 export interface ConversationOptions {

@@ -4,7 +4,9 @@ import { Lifetime } from '../../../src/kit/lifetime.ts'
 import type { Log } from '../../../src/kit/log.ts'
 import { isDialable, printHostPort } from '../addresses.ts'
 import { NONCE_BYTES, type Protocol } from './codec.ts'
-import { Conversation, type Dialect } from './conversation.ts'
+import type { Dialect } from './conversation.ts'
+import type { Igd } from './igd.ts'
+import { Router } from './router.ts'
 
 export interface PortMapperOptions {
   /** The router's address inside, now; `undefined` while there is none. */
@@ -18,6 +20,8 @@ export interface PortMapperOptions {
   secret: string
   /** 5351, but in tests. */
   serverPort?: number
+  /** Of UPnP: 1900, but in tests. */
+  searchPort?: number
 }
 
 /** What `netcheck` shows. */
@@ -32,8 +36,9 @@ const LIFETIME_SECONDS = 3_600
 const REST_MS = 10 * 60_000
 /** No router is asked more often, whatever it says about lifetimes. */
 const LEAST_MS = 10_000
-/** Taking mappings back must not hold up the end. */
+/** Taking mappings back must not hold up the end; UPnP takes longer, and may keep for ever what is not taken back. */
 const REMOVE_MS = 500
+const REMOVE_UPNP_MS = 1_500
 
 interface Held {
   external: string
@@ -53,6 +58,7 @@ export class PortMapper implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #held = new Map<string, Held>()
   #dialect: Dialect | undefined
+  #igd: Igd | undefined
   #gateway: string | undefined
   #state: PortMappingState = { state: 'asking' }
   #again = new AbortController()
@@ -111,25 +117,21 @@ export class PortMapper implements AsyncDisposable {
 
   /** Asks for every port; the time until the next round. */
   async #round(signal: AbortSignal): Promise<number> {
-    const { gateway: gatewayNow, ports, clock, serverPort } = this.#options
-    const gateway = gatewayNow()
+    const gateway = this.#options.gateway()
     const before = this.#external()
-    if (gateway !== this.#gateway) this.#held.clear()
+    if (gateway !== this.#gateway) this.#forget()
     this.#gateway = gateway
     let shortest = Number.POSITIVE_INFINITY
     let refusal = gateway === undefined ? 'there is no router to ask' : undefined
     if (gateway !== undefined) {
       try {
-        await using conversation = await Conversation.open({
-          gateway,
-          clock,
-          ...(serverPort === undefined ? {} : { port: serverPort }),
-        })
-        for (const { protocol, port } of ports()) {
+        await using router = await this.#router(gateway)
+        for (const { protocol, port } of this.#options.ports()) {
           const key = `${protocol} ${port}`
           const held = this.#held.get(key)
           const request = { protocol, port, wanted: held?.externalPort ?? port, lifetimeSeconds: LIFETIME_SECONDS }
-          const outcome = await conversation.map(request, this.#nonceOf(key), this.#dialect, signal)
+          const outcome = await router.map(request, this.#nonceOf(key), this.#dialect, signal)
+          this.#igd = router.igd
           if (signal.aborted) return 0
           const address = outcome.kind === 'mapped' ? outcome.mapped.external.address : undefined
           if (outcome.kind === 'refused' || address === undefined || !isDialable(address)) {
@@ -171,6 +173,18 @@ export class PortMapper implements AsyncDisposable {
     if (JSON.stringify(this.#state) !== was) this.#log.info('what the router says of ports', { ...this.#state })
   }
 
+  #router(gateway: string): Promise<Router> {
+    const { clock, serverPort: port, searchPort } = this.#options
+    return Router.open({ gateway, clock, port, searchPort, igd: this.#igd })
+  }
+
+  /** Another router: nothing that the old one said counts. */
+  #forget(): void {
+    this.#held.clear()
+    this.#dialect = undefined
+    this.#igd = undefined
+  }
+
   #nonceOf(key: string): Buffer {
     return createHash('sha256').update(`${key} ${this.#options.secret}`).digest().subarray(0, NONCE_BYTES)
   }
@@ -180,23 +194,19 @@ export class PortMapper implements AsyncDisposable {
   }
 
   async #remove(): Promise<void> {
-    const { clock, serverPort } = this.#options
     const gateway = this.#gateway
     if (gateway === undefined || this.#held.size === 0) return
     const held = [...this.#held]
     this.#held.clear()
     try {
-      await using conversation = await Conversation.open({
-        gateway,
-        clock,
-        ...(serverPort === undefined ? {} : { port: serverPort }),
-      })
+      await using router = await this.#router(gateway)
       const limit = new AbortController()
-      const cancel = clock.after(REMOVE_MS, () => limit.abort())
+      const ms = this.#dialect === 'upnp' ? REMOVE_UPNP_MS : REMOVE_MS
+      const cancel = this.#options.clock.after(ms, () => limit.abort())
       for (const [key, { externalPort }] of held) {
         const [protocol, port] = key.split(' ') as [Protocol, string]
         const request = { protocol, port: Number(port), wanted: externalPort, lifetimeSeconds: 0 }
-        await conversation.map(request, this.#nonceOf(key), this.#dialect, limit.signal)
+        await router.map(request, this.#nonceOf(key), this.#dialect, limit.signal)
       }
       cancel()
     } catch (error) {

@@ -1,0 +1,94 @@
+import type { Clock } from '../../../src/kit/clock.ts'
+import type { MapRequest } from './codec.ts'
+import { Conversation, type Dialect, type Outcome } from './conversation.ts'
+import { mapByIgd, readIgd, unmapByIgd, type Igd } from './igd.ts'
+import { search } from './ssdp.ts'
+
+export interface RouterOptions {
+  gateway: string
+  clock: Clock
+  /** 5351, but in tests. */
+  port?: number | undefined
+  /** 1900, but in tests. */
+  searchPort?: number | undefined
+  /** What was found out about it before. */
+  igd?: Igd | undefined
+}
+
+/** Other ports outside, where the one we would like is somebody else's. */
+const OTHERS = 3
+/** Above what services use, below what systems take for themselves. */
+const FIRST_OTHER = 20_000
+const OTHER_PORTS = 12_000
+
+/** One router, in whichever of the three dialects it knows: PCP, then NAT-PMP, then UPnP. */
+export class Router implements AsyncDisposable {
+  readonly #options: RouterOptions
+  readonly #conversation: Conversation
+  #igd: Igd | undefined
+
+  private constructor(options: RouterOptions, conversation: Conversation) {
+    this.#options = options
+    this.#conversation = conversation
+    this.#igd = options.igd
+  }
+
+  /** @throws any error when there is no way to the gateway */
+  static async open(options: RouterOptions): Promise<Router> {
+    const { gateway, port, clock } = options
+    const conversation = await Conversation.open({ gateway, clock, ...(port === undefined ? {} : { port }) })
+    return new Router(options, conversation)
+  }
+
+  get igd(): Igd | undefined {
+    return this.#igd
+  }
+
+  /** `known`: the dialect that it has spoken before; no other is tried then. */
+  async map(request: MapRequest, nonce: Buffer, known: Dialect | undefined, signal: AbortSignal): Promise<Outcome> {
+    if (known === 'upnp') return await this.#mapByUpnp(request, nonce, signal)
+    const outcome = await this.#conversation.map(request, nonce, known, signal)
+    if (outcome.kind === 'mapped' || known !== undefined || signal.aborted) return outcome
+    const second = await this.#mapByUpnp(request, nonce, signal)
+    return second.kind === 'refused' && second.reason === 'no answer' ? outcome : second
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#conversation[Symbol.asyncDispose]()
+  }
+
+  async #mapByUpnp(request: MapRequest, nonce: Buffer, signal: AbortSignal): Promise<Outcome> {
+    const known = this.#igd
+    const outcome = await this.#askIgd(known ?? (await this.#find(signal)), request, nonce, signal)
+    const isGone = known !== undefined && outcome.kind === 'refused' && outcome.reason === 'no answer'
+    // started again, it may be found at another port
+    return isGone && request.lifetimeSeconds > 0
+      ? await this.#askIgd(await this.#find(signal), request, nonce, signal)
+      : outcome
+  }
+
+  async #askIgd(igd: Igd | undefined, request: MapRequest, nonce: Buffer, signal: AbortSignal): Promise<Outcome> {
+    this.#igd = igd
+    if (igd === undefined) return { kind: 'refused', reason: 'no answer' }
+    if (request.lifetimeSeconds === 0) {
+      await unmapByIgd(igd, request, signal)
+      const { protocol, port, wanted } = request
+      const mapped = { protocol, port, external: { port: wanted }, lifetimeSeconds: 0, epoch: 0 }
+      return { kind: 'mapped', dialect: 'upnp', mapped }
+    }
+    // of the nonce: the same for the next process of this node
+    const others = Array.from({ length: OTHERS }, (_, i) => FIRST_OTHER + (nonce.readUInt16BE(2 * i) % OTHER_PORTS))
+    const answer = await mapByIgd(igd, { ...request, client: this.#conversation.address, others }, signal)
+    return answer.kind === 'mapped' ? { ...answer, dialect: 'upnp' } : answer
+  }
+
+  async #find(signal: AbortSignal): Promise<Igd | undefined> {
+    const { gateway, clock, searchPort } = this.#options
+    const own = this.#conversation.address
+    const location = await search(
+      { gateway, own, clock, ...(searchPort === undefined ? {} : { port: searchPort }) },
+      signal,
+    )
+    return location && (await readIgd(location, signal))
+  }
+}
