@@ -67,8 +67,10 @@ export class Link implements SealedLink {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
     this.#rush.sent()
-    channel.way.want(this.#outside.now())
-    this.#isSealing = channel.isOpen && !this.#rush.isOn && (this.#isSealing || this.#areFramesOut)
+    const now = this.#outside.now()
+    channel.way.want(now)
+    const isSound = channel.isOpen && !channel.way.isDoubtful(now)
+    this.#isSealing = isSound && !this.#rush.isOn && (this.#isSealing || this.#areFramesOut)
     return this.#isSealing ? channel.send(stream, payload) : undefined
   }
 

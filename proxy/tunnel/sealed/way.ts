@@ -15,6 +15,8 @@ import { FLOOR_BYTES, PROBE_BYTES, SEAL_BYTES } from './packet.ts'
  *         │               resting ◀─────────────────────┼─┘
  *         └──────────── nothing sent for 10 s ──────────┘
  *
+ *     doubtful: open, and a probe unanswered for 0.75 s, and those sent every tick since: datagrams go as frames until one is
+ *
  *     A place that has proven nothing gets the shortest probe, as long as its answer: nobody can make us send more to somebody than
  *     they send to us. Once it has answered, one of 1,200 bytes must come through before it counts.
  *
@@ -38,7 +40,16 @@ export interface WayOptions {
 
 /** How often the path is proven while datagrams are sent. */
 const PROVE_MS = 1_000
-/** A probe unanswered for so long, and datagrams go as frames: with PROVE_MS, about three seconds after the path has died. */
+/** A probe that is not answered by then is followed by another. */
+const AGAIN_MS = 250
+/**
+ * A probe unanswered for so long, and those after it too, and datagrams go as frames until one is answered: with PROVE_MS, at most two
+ * seconds after the path has died. Smaller: they leave the path whenever three packets are lost.
+ */
+const DOUBT_MS = 750
+/** Or for so many round trips, where one takes long. */
+const DOUBT_TRIPS = 3
+/** And for so long, and the path is given up. */
 const SILENCE_MS = 2_500
 /** Nothing sent for so long: the proof is old, and the next datagrams go as frames until it is new. */
 const ASLEEP_MS = 10_000
@@ -76,6 +87,8 @@ export class Way {
   #candidates: Address[] = []
   #wantedAt = Number.NEGATIVE_INFINITY
   #unansweredSince: number | undefined
+  /** The last answer. */
+  #tookMs = 0
   #provedAt = 0
   #tries = 0
   #nextTryAt = 0
@@ -95,6 +108,15 @@ export class Way {
   /** It was tried, and nothing came back. */
   get isBlocked(): boolean {
     return this.#rests > 0
+  }
+
+  /** It was open a moment ago, and says nothing any more. */
+  isDoubtful(now: number): boolean {
+    return (
+      this.#state === 'open' &&
+      this.#unansweredSince !== undefined &&
+      now - this.#unansweredSince >= Math.max(DOUBT_MS, DOUBT_TRIPS * this.#tookMs)
+    )
   }
 
   /** Where packets go while the way is open. */
@@ -140,6 +162,7 @@ export class Way {
     const probe = this.#probes.get(id)
     if (probe === undefined) return
     this.#probes.delete(id)
+    this.#tookMs = now - probe.at
     if (this.#state === 'asleep') return
     const isHere = this.#state === 'open' && sameAddress(probe.to, this.#address)
     if (!isHere) {
@@ -229,7 +252,8 @@ export class Way {
     }
     if (this.#unansweredSince !== undefined && now - this.#unansweredSince >= SILENCE_MS) return this.#rest(now)
     const address = this.#address!
-    if (now - this.#provedAt >= PROVE_MS && now - this.#wantedAt <= PROVE_MS * 2) {
+    const isLate = this.#unansweredSince !== undefined && now - this.#provedAt >= AGAIN_MS
+    if ((now - this.#provedAt >= PROVE_MS || isLate) && now - this.#wantedAt <= PROVE_MS * 2) {
       this.#provedAt = now
       this.#probe(this.#mtu.bytes, address, now)
       // is it the path that died, or only packets of that length?
