@@ -30,8 +30,15 @@ export interface AttemptParts {
 }
 
 export interface AttemptTold {
+  /** OPEN is about to go: whether the caller's first bytes shall go along … */
+  mayGive?(session: Session): boolean
+  /** … and here they go. */
+  give?(stream: Stream): void
   opened(): void
+  /** The instance had not a byte. */
   failed(refusal: Refusal, reason: string): void
+  /** Whether it had some is not known. */
+  lost(reason: string): void
 }
 
 /** One try to reach one instance: told its outcome once, then carries what the winner's stream says to the joint. */
@@ -76,12 +83,14 @@ export class Attempt implements StreamEvents {
     this.stream?.reset()
   }
 
+  /** Asks for a refusal; none comes when the instance has taken the flow. */
+  withdraw(): void {
+    this.stream?.withdraw?.()
+  }
+
   opened(): void {
     if (this.#isSettled) return this.stream?.reset()
-    this.#isSettled = true
-    const told = this.#told
-    this.#told = undefined
-    told?.opened()
+    this.#settle()?.opened()
   }
 
   refused(refusal: Refusal): void {
@@ -89,8 +98,8 @@ export class Attempt implements StreamEvents {
   }
 
   reset(): void {
-    if (this.onward !== undefined) this.onward.reset()
-    else this.#fail('unreachable', 'the session to the node ended')
+    if (this.onward !== undefined) return this.onward.reset()
+    this.#settle()?.lost('the session to the node ended')
   }
 
   data(chunk: Buffer): void {
@@ -112,7 +121,9 @@ export class Attempt implements StreamEvents {
   #open(session: Session, request: FlowRequest, rule: PathRule): void {
     if (this.#isSettled) return
     this.path = session.pathFor?.(rule) ?? session.path
+    const mayGive = this.#told?.mayGive?.(session) === true
     this.stream = session.open(encodeRequest(request), this, rule)
+    if (mayGive) this.#told?.give?.(this.stream)
   }
 
   #dial(request: FlowRequest, parts: AttemptParts): void {
@@ -135,10 +146,15 @@ export class Attempt implements StreamEvents {
   }
 
   #fail(refusal: Refusal, reason: string): void {
-    if (this.#isSettled) return
+    this.#settle()?.failed(refusal, reason)
+  }
+
+  /** Whom to tell the outcome; nobody the second time. */
+  #settle(): AttemptTold | undefined {
+    if (this.#isSettled) return undefined
     this.#isSettled = true
     const told = this.#told
     this.#told = undefined
-    told?.failed(refusal, reason)
+    return told
   }
 }

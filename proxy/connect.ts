@@ -1,6 +1,7 @@
 import type { InstanceId, NodeId } from '../src/model/ids.ts'
 import type { Instance } from '../src/model/instance.ts'
 import { Attempt, type AttemptParts } from './attempt.ts'
+import { type Early, maySpeakEarly } from './early.ts'
 import { patienceMs, Race, type RaceAction } from './race.ts'
 import type { FlowRequest } from './request.ts'
 import type { PathKind, Refusal } from './tunnel/contract.ts'
@@ -14,23 +15,27 @@ export interface Try {
   outcome: 'opened' | 'dropped' | Refusal
   reason: string
   ms: number
+  /** It was given what the caller said, before it had opened. */
+  isEarly: boolean
 }
 
 export type Connected =
   | { kind: 'won'; attempt: Attempt; tries: readonly Try[] }
-  | { kind: 'lost'; why: 'refused' | 'timeout' | 'gone'; tries: readonly Try[] }
+  | { kind: 'lost'; why: 'refused' | 'timeout' | 'unsure' | 'gone'; tries: readonly Try[] }
 
 export interface ConnectOptions {
   instances: readonly Instance[]
   request: Omit<FlowRequest, 'ordinal'>
   deadlineMs: number
+  /** What the caller says meanwhile; without it, that waits unread. */
+  early?: Early | undefined
   /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
   onWon: (attempt: Attempt) => void
 }
 
 /** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
 export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
-  const { instances, request, onWon } = options
+  const { instances, request, early, onWon } = options
   const { clock, peers, self, suspects } = parts
   const rule = parts.ruleOf?.(request.service)
   const { promise, resolve } = Promise.withResolvers<Connected>()
@@ -41,7 +46,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
 
   const patience = instances.map(({ node }) => {
     if (node === self) return patienceMs(0, true)
-    return suspects?.has(node, clock.now()) === true ? 0 : patienceMs(peers.rttMs(node), isOpen(node))
+    return isSuspect(node) ? 0 : patienceMs(peers.rttMs(node), isOpen(node))
   })
   const race = new Race(patience, options.deadlineMs, clock.now())
 
@@ -55,6 +60,10 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
       switch (action.kind) {
         case 'try':
           attempt(action.candidate)
+          break
+        case 'withdraw':
+          suspects?.silent(nodeOf(action.candidate), clock.now())
+          attempts[action.candidate]?.withdraw()
           break
         case 'drop':
           attempts[action.candidate]?.drop()
@@ -78,6 +87,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
     const instance = instances[candidate] as Instance
     const rttMs = instance.node === self ? 0 : peers.rttMs(instance.node)
     if (suspects !== undefined && candidate > 0) suspectSilent(candidate)
+    if (!race.isAlone(candidate)) early?.hold()
     began[candidate] = clock.now()
     tries[candidate] = {
       instance: instance.id,
@@ -87,19 +97,36 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
       outcome: 'dropped',
       reason: 'another was faster',
       ms: 0,
+      isEarly: false,
     }
     const started = new Attempt(instance, {
+      mayGive: (session) => early !== undefined && !isSuspect(instance.node) && maySpeakEarly(session),
+      give: (stream) => {
+        if (race.isAlone(candidate)) early?.give(stream, () => spoken(candidate))
+      },
       opened: () => {
         suspects?.heard(instance.node)
         act(race.opened(candidate))
       },
       failed: (refusal, reason) => {
         settle(candidate, refusal, reason)
+        early?.hold()
         act(race.failed(candidate, refusal, clock.now()))
+      },
+      lost: (reason) => {
+        settle(candidate, 'unreachable', reason)
+        early?.hold()
+        act(race.lost(candidate, clock.now()))
       },
     })
     attempts[candidate] = started
     started.start({ ...request, ordinal: instance.ordinal }, parts)
+  }
+
+  function spoken(candidate: number): void {
+    const made = tries[candidate]
+    if (made !== undefined) made.isEarly = true
+    race.spoken(candidate)
   }
 
   /** Those before it that have been waited for in vain. */
@@ -141,6 +168,14 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
       settle(candidate, 'dropped', reason)
     }
     resolve(connected)
+  }
+
+  function nodeOf(candidate: number): NodeId {
+    return (instances[candidate] as Instance).node
+  }
+
+  function isSuspect(node: NodeId): boolean {
+    return suspects?.has(node, clock.now()) === true
   }
 
   function isOpen(node: NodeId): boolean {

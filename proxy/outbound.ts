@@ -7,6 +7,7 @@ import type { AttemptParts } from './attempt.ts'
 import { connect, type Connected } from './connect.ts'
 import { callerText, type Flow, nameOf } from './flow.ts'
 import type { Descriptors } from './descriptors.ts'
+import { Early } from './early.ts'
 import type { FlowBook, FlowEnd, OpenFlow } from './flow-book.ts'
 import type { Balancer } from './policies/index.ts'
 import { resetSocket } from './reset.ts'
@@ -15,7 +16,7 @@ import type { Turns } from './turns.ts'
 import { whyLost } from './why-lost.ts'
 
 /*
- * The life of a flow, on the caller's node:
+ * The life of a flow, on the caller's node (what it says before it has connected: early.ts):
  *
  *   taken ─▶ its turn ─▶ allowed? ─▶ order ─▶ connect (race of tries) ─▶ bytes both ways ─▶ ended: one log line
  *               │            │          │          │
@@ -28,6 +29,8 @@ export interface OutboundParts extends AttemptParts {
   readonly limits: OutboundLimits
   readonly turns: Turns<ServiceId>
   readonly descriptors: Pick<Descriptors, 'has'>
+  /** Callers' first bytes travel before an instance has answered, where that pays. */
+  readonly earlyData: boolean
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -70,18 +73,23 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
     parts.turns.done(target.service.id)
     return refuse(admission.end, admission.code, admission.reason)
   }
+  const early = parts.earlyData ? new Early(() => open.near.start()) : undefined
+  open.joint.far.stream = early
   const connected = await connect(
     {
+      early,
       instances: admission.instances,
       request: { service: target.service.id, port, protocol: 'tcp', caller, flow: open.id },
       deadlineMs: limits.deadlineMs,
       onWon: (attempt) => {
         book.chosen(open, attempt.instance, attempt.path ?? 'local')
         parts.metrics.flowConnect.observe({ path: open.path ?? 'local' }, (parts.clock.now() - flow.startedAt) / 1000)
+        if (attempt.stream !== undefined) early?.settle(attempt.stream)
         open.joint.far.stream = attempt.stream
         attempt.onward = open.joint.far
         flow.reply?.connected()
         open.near.start()
+        open.joint.far.drain()
       },
     },
     parts,
@@ -91,6 +99,8 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   countTries(connected, parts)
   if (connected.kind === 'lost') {
     const { why } = connected
+    early?.drop()
+    open.joint.far.drain()
     if (why === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
     const { end, code } = whyLost(why, connected.tries)
     return refuse(end, code, triesText(connected))
@@ -208,5 +218,8 @@ export function triesText({ tries }: Connected): string {
 }
 
 export function countTries({ tries }: Connected, { metrics }: OutboundParts): void {
-  for (const { outcome } of tries) metrics.candidatesTried.inc({ outcome })
+  for (const { outcome, isEarly } of tries) {
+    metrics.candidatesTried.inc({ outcome })
+    if (isEarly) metrics.flowsEarly.inc({ outcome })
+  }
 }

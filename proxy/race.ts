@@ -5,6 +5,10 @@ import type { Refusal } from './tunnel/contract.ts'
  *                      ├─▶ failed     refused, unreachable: the next is tried at once
  *                      └─ patience is over: the next is tried beside it
  *
+ *   The caller's first bytes are with a candidate (early.ts): nobody is tried beside it.
+ *         patience is over ─▶ withdraw ─▶ it refuses: it and the next are tried, side by side, and the bytes wait
+ *         lost without an answer ─▶ lost (unsure): nobody else may have the bytes
+ *
  *   nothing waiting and nothing trying ─▶ lost (refused)          the deadline ─▶ lost (timeout)
  *
  * Free of I/O and of clocks: events and the time go in, actions come out.
@@ -13,8 +17,11 @@ import type { Refusal } from './tunnel/contract.ts'
 export type RaceAction =
   | { kind: 'try'; candidate: number }
   | { kind: 'drop'; candidate: number }
+  /** It shall refuse, unless it has opened. */
+  | { kind: 'withdraw'; candidate: number }
   | { kind: 'win'; candidate: number }
-  | { kind: 'lose'; why: 'refused' | 'timeout' }
+  /** `unsure`: an instance may have had the caller's first bytes. */
+  | { kind: 'lose'; why: 'refused' | 'timeout' | 'unsure' }
 
 /**
  * What an unmeasured node gets before another is tried too. Smaller: two instances are dialled for every first flow over a
@@ -40,6 +47,8 @@ export class Race {
   readonly #trying = new Set<number>()
   #next = 0
   #hedgeAt: number | undefined
+  /** Who has the caller's first bytes, and whether they were asked back. */
+  #speaking: { to: number; isWithdrawn: boolean } | undefined
   #isOver = false
 
   /** `patience`: ms for each candidate, in the order to try them. */
@@ -62,6 +71,16 @@ export class Race {
     return this.#tryNext(now)
   }
 
+  /** Nobody else is under way: it may be given what the caller says. */
+  isAlone(candidate: number): boolean {
+    return this.#trying.size === 1 && this.#trying.has(candidate)
+  }
+
+  /** The caller has spoken, and this candidate has it. */
+  spoken(candidate: number): void {
+    if (!this.#isOver && this.isAlone(candidate)) this.#speaking = { to: candidate, isWithdrawn: false }
+  }
+
   opened(candidate: number): RaceAction[] {
     if (this.#isOver || !this.#trying.delete(candidate)) return [{ kind: 'drop', candidate }]
     return [{ kind: 'win', candidate }, ...this.#stop()]
@@ -69,14 +88,28 @@ export class Race {
 
   failed(candidate: number, refusal: Refusal, now: number): RaceAction[] {
     if (this.#isOver || !this.#trying.delete(candidate)) return []
+    const speaking = this.#speaking?.to === candidate ? this.#speaking : undefined
+    if (speaking !== undefined) this.#speaking = undefined
+    if (speaking?.isWithdrawn === true && refusal === 'timeout') return this.#tryAgain(candidate, now)
     if (FINAL.has(refusal)) this.#next = this.#patience.length
     return this.#tryNext(now)
+  }
+
+  /** No answer will come. */
+  lost(candidate: number, now: number): RaceAction[] {
+    if (this.#speaking?.to !== candidate) return this.failed(candidate, 'unreachable', now)
+    if (this.#isOver || !this.#trying.delete(candidate)) return []
+    return [...this.#stop(), { kind: 'lose', why: 'unsure' }]
   }
 
   tick(now: number): RaceAction[] {
     if (this.#isOver) return []
     if (now >= this.#deadline) return [...this.#stop(), { kind: 'lose', why: 'timeout' }]
-    return this.#hedgeAt !== undefined && now >= this.#hedgeAt ? this.#tryNext(now) : []
+    if (this.#hedgeAt === undefined || now < this.#hedgeAt) return []
+    if (this.#speaking === undefined) return this.#tryNext(now)
+    this.#hedgeAt = undefined
+    this.#speaking.isWithdrawn = true
+    return [{ kind: 'withdraw', candidate: this.#speaking.to }]
   }
 
   /** The caller has gone: everything under way is dropped. */
@@ -97,6 +130,12 @@ export class Race {
     this.#trying.add(candidate)
     if (this.#next < this.#patience.length) this.#hedgeAt = now + patience
     return [{ kind: 'try', candidate }]
+  }
+
+  /** It gave the bytes back because it was asked to: it may still be the first to open. */
+  #tryAgain(candidate: number, now: number): RaceAction[] {
+    this.#trying.add(candidate)
+    return [{ kind: 'try', candidate }, ...this.#tryNext(now)]
   }
 
   #stop(): RaceAction[] {

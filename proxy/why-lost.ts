@@ -32,9 +32,10 @@ const TELLING: readonly (readonly [Try['outcome'], Lost])[] = [
   ['unreachable', { end: 'unreachable', code: 'FLOW_UNREACHABLE' }],
 ]
 
-/** `timeout`: the flow's own deadline came before all had answered. */
-export function whyLost(why: 'refused' | 'timeout', tries: readonly Pick<Try, 'outcome'>[]): Lost {
+/** `timeout`: the flow's own deadline came before all had answered. `unsure`: no answer will come (race.ts). */
+export function whyLost(why: 'refused' | 'timeout' | 'unsure', tries: readonly Pick<Try, 'outcome'>[]): Lost {
   if (why === 'timeout') return { end: 'timeout', code: 'FLOW_TIMEOUT' }
+  if (why === 'unsure') return { end: 'unreachable', code: 'FLOW_UNREACHABLE' }
   const found = TELLING.find(([outcome]) => tries.some((made) => made.outcome === outcome))
   return found?.[1] ?? { end: 'no-instance', code: 'NO_INSTANCE' }
 }

@@ -97,6 +97,8 @@ const AgentConfig = Type.Object(
     portMapping: Type.Enum(['auto', 'off']),
     /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
     udp: Type.Boolean(),
+    /** What callers here say first travels before the instance has answered: a round trip less (proxy/early.ts). */
+    earlyData: Type.Boolean(),
     mode: Type.Enum(['loopback', 'host']),
     /** Host mode: flows between processes of this node go through the kernel where nothing would be decided otherwise. */
     fastPath: Type.Boolean(),
@@ -190,6 +192,7 @@ export function defaults(hostName: string): Config {
       paths: 'any',
       portMapping: 'off',
       udp: true,
+      earlyData: true,
       mode: 'loopback',
       fastPath: false,
       prefix: 'auto',

@@ -58,6 +58,11 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows that made room for new ones before their time.'),
     kernelRows: gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries by itself.'),
     candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
+    flowsEarly: counter(
+      'proxy_flows_early_total',
+      'Instances asked together with the first bytes of the caller, by what became of it.',
+      ['outcome'],
+    ),
     inboundStreams: counter(
       'proxy_inbound_streams_total',
       'Streams that other nodes opened to instances here, by result.',

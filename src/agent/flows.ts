@@ -74,6 +74,7 @@ export async function openFlows(
     turns: new Turns(OUTBOUND_LIMITS.opening),
     suspects: new Suspects(),
     descriptors,
+    earlyData: config.earlyData,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
     log,
     metrics,

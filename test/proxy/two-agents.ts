@@ -180,6 +180,7 @@ export class Agents implements AsyncDisposable {
     const parts: OutboundParts = {
       descriptors,
       suspects: new Suspects(),
+      earlyData: true,
       turns: new Turns(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
       peers,

@@ -29,9 +29,9 @@ export interface ServiceFacts {
   vips?: Partial<Record<ChoiceKey, number>>
 }
 
-/** Room for all: what flows take turns by, and no end of descriptors. */
-export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors'> {
-  return { turns: new Turns(256), descriptors: { has: () => true } }
+/** Room for all: what flows take turns by, and no end of descriptors; first bytes travel early. */
+export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors' | 'earlyData'> {
+  return { turns: new Turns(256), descriptors: { has: () => true }, earlyData: true }
 }
 
 let lastVip = 0xe1000

@@ -12,6 +12,9 @@ export interface SideOptions {
   features?: number
 }
 
+/** What this version can do, as far as streams care. */
+export const ALL = FEATURE.resume | FEATURE.early
+
 /** Two ends of a session in memory, without I/O: bytes move when `move` is called, time when `time.now` is set. */
 export class MuxPair {
   readonly time = { now: 0 }

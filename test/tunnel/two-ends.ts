@@ -1,5 +1,5 @@
 import { Carrier } from '../../proxy/tunnel/carrier.ts'
-import type { Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { IncomingStream, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 import { FEATURE } from '../../proxy/tunnel/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
 import { Mux } from '../../proxy/tunnel/mux.ts'
@@ -112,7 +112,11 @@ export class TwoEnds {
   deaths = 0
   #made = 0
 
-  constructor(limits: Partial<TunnelLimits> = {}) {
+  /** What becomes of an OPEN; without it, the other end of its flow takes it at once. */
+  readonly #answer: ((incoming: IncomingStream) => void) | undefined
+
+  constructor(limits: Partial<TunnelLimits> = {}, answer?: (incoming: IncomingStream) => void) {
+    this.#answer = answer
     const all = { ...TUNNEL_LIMITS, openTimeoutMs: 1e9, ...limits }
     this.mux = { near: this.#mux('near', all), far: this.#mux('far', all) }
   }
@@ -132,7 +136,7 @@ export class TwoEnds {
         version: 1,
         carrier: number,
         windowBytes: this.mux[side].limits.windowBytes,
-        features: FEATURE.resume,
+        features: FEATURE.resume | FEATURE.early,
         incarnation: '00'.repeat(8),
         session: '00'.repeat(16),
       }
@@ -229,6 +233,7 @@ export class TwoEnds {
       limits,
       now: () => this.time.now,
       accept: (incoming) => {
+        if (this.#answer !== undefined) return this.#answer(incoming)
         const end = this.flows[Number(incoming.request.toString())]![side]
         if (end.stream !== undefined) throw new Error(`flow ${end.flow} came twice`)
         end.stream = incoming.accept(end)

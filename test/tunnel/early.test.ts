@@ -1,0 +1,457 @@
+import { randomBytes } from 'node:crypto'
+import fc from 'fast-check'
+import { test } from 'tap'
+import { isMeshError } from '../../src/errors.ts'
+import type { IncomingStream, Refusal, Stream } from '../../proxy/tunnel/contract.ts'
+import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/frame.ts'
+import { FEATURE } from '../../proxy/tunnel/hello.ts'
+import { Past } from '../../proxy/tunnel/past.ts'
+import { settle } from './clock.ts'
+import { ALL, listenTo, Listener, MuxPair } from './pair.ts'
+import { told, TwoEnds, type SideName } from './two-ends.ts'
+
+/** What is said before OPENED: it travels with OPEN, is given to nobody before it is accepted, and never to two. */
+
+function world({ features = ALL, limits = {} } = {}) {
+  const waiting: IncomingStream[] = []
+  const pair = new MuxPair({ features, limits }, { limits, accept: (incoming) => waiting.push(incoming) })
+  return { pair, waiting, carriers: () => pair.links[0]! }
+}
+
+function take(incoming: IncomingStream): Listener & { stream: Stream } {
+  const listener = new Listener()
+  listener.stream = incoming.accept(listener)
+  return listener as Listener & { stream: Stream }
+}
+
+function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer {
+  const header = Buffer.alloc(8)
+  header.writeUInt32BE(payload.length, 0)
+  header[0] = type
+  header.writeUInt32BE(stream, 4)
+  return Buffer.concat([header, payload])
+}
+
+test('a question travels with OPEN, and the answer comes in the flight of OPENED', async (t) => {
+  const { pair, waiting } = world()
+  t.ok(pair.near.takesEarly)
+  const near = listenTo(pair.near, 'cart')
+  near.stream.write(Buffer.from('ques'))
+  near.stream.write(Buffer.from('tion'))
+  near.stream.end()
+  pair.step() // one flight each way
+  t.equal(pair.far.heldBytes, 8, 'it has come, and is held')
+  const far = take(waiting[0]!)
+  t.same(far.log, [], 'never before accept has returned')
+  await Promise.resolve()
+  t.same(far.log, ['data', 'end'])
+  t.equal(far.text(), 'question')
+  far.stream.write(Buffer.from('answer'))
+  pair.step()
+  t.same(near.log, ['opened', 'data'])
+  far.stream.end()
+  pair.move()
+  pair.tick()
+  t.ok(pair.near.isQuiet && pair.far.isQuiet, 'freed at both ends')
+  t.equal(pair.near.heldBytes + pair.far.heldBytes + pair.near.shares.keptBytes + pair.far.shares.keptBytes, 0)
+})
+
+test('an end without a byte is early too; what follows while it is told keeps its order', async (t) => {
+  const { pair, waiting } = world()
+  const silent = listenTo(pair.near, 'x')
+  silent.stream.end()
+  const near = listenTo(pair.near, 'y')
+  near.stream.write(Buffer.from('one '))
+  pair.step()
+  const [mute, far] = waiting.map(take)
+  near.stream.write(Buffer.from('two'))
+  near.stream.end()
+  pair.move() // before what was held is told
+  t.same(far!.log, [])
+  await Promise.resolve()
+  t.same(mute!.log, ['end'])
+  t.same(far!.log, ['data', 'end'])
+  t.equal(far!.text(), 'one two')
+})
+
+test('refused, withdrawn, reset, late: the instance hears nothing, and nothing is left', async (t) => {
+  const rows: { why: string; act: (incoming: IncomingStream, near: Stream, pair: MuxPair) => void; log: string[] }[] = [
+    { why: 'refused', act: (incoming) => incoming.refuse('refused'), log: ['refused refused'] },
+    { why: 'withdrawn', act: (_, near) => near.withdraw?.(), log: ['refused timeout'] },
+    { why: 'reset by the caller', act: (_, near) => near.reset(), log: [] },
+    {
+      why: 'late',
+      act: (_, __, pair) => {
+        pair.time.now = 6_000
+        pair.far.tick(6_000)
+      },
+      log: ['refused timeout'],
+    },
+  ]
+  for (const { why, act, log } of rows) {
+    const { pair, waiting } = world()
+    const near = listenTo(pair.near, 'x')
+    near.stream.write(randomBytes(40_000))
+    near.stream.end()
+    pair.move()
+    t.equal(pair.far.heldBytes, MAX_EARLY_BYTES, `${why}: no more than may be early`)
+    let isGone = false
+    waiting[0]!.onGone(() => (isGone = true))
+    act(waiting[0]!, near.stream, pair)
+    pair.move()
+    t.same(near.log, log, why)
+    t.equal(isGone, why !== 'refused', `${why}: the dial is given up`)
+    const ears = new Listener()
+    waiting[0]!.accept(ears)
+    await settle(1)
+    t.same(ears.log, ['reset'], `${why}: accepted too late`)
+    pair.tick()
+    t.equal(pair.far.heldBytes + pair.near.shares.keptBytes, 0, why)
+    t.equal(pair.near.streams + pair.far.streams, 0, why)
+  }
+})
+
+test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
+  const { pair, waiting } = world()
+  const near = listenTo(pair.near, 'x')
+  near.stream.write(Buffer.from('hello'))
+  pair.step()
+  const far = take(waiting[0]!)
+  near.stream.withdraw?.()
+  pair.move()
+  await Promise.resolve()
+  near.stream.withdraw?.()
+  near.stream.write(Buffer.from(' again'))
+  pair.move()
+  t.same(near.log, ['opened'])
+  t.equal(far.text(), 'hello again')
+})
+
+test('beyond what may be early, bytes wait for OPENED; then the window holds', async (t) => {
+  const { pair, waiting } = world()
+  const sent = randomBytes(100_000)
+  const near = listenTo(pair.near, 'x')
+  near.stream.write(sent)
+  pair.move()
+  t.equal(pair.far.heldBytes, MAX_EARLY_BYTES)
+  const far = take(waiting[0]!)
+  pair.move()
+  await Promise.resolve()
+  pair.move()
+  t.ok(Buffer.concat(far.chunks).equals(sent))
+})
+
+test('what is held for OPENs that wait counts as held: the one that holds most pays', async (t) => {
+  const { pair, waiting } = world({ limits: { bufferedBytes: 3 * MAX_EARLY_BYTES } })
+  const callers = [10_000, 16_000, 12_000, 12_000].map((size) => {
+    const near = listenTo(pair.near, 'x')
+    near.stream.write(randomBytes(size))
+    return near
+  })
+  pair.move()
+  t.same(
+    callers.map(({ log }) => log),
+    [[], ['reset'], [], []],
+    'reset, for want of any better',
+  )
+  t.equal(pair.far.heldBytes, 34_000)
+  for (const incoming of waiting) incoming.refuse('overloaded')
+  t.equal(pair.far.heldBytes, 0)
+})
+
+test('a peer of an older version gets nothing before OPENED, and may not say anything either', async (t) => {
+  const { pair, waiting, carriers } = world({ features: FEATURE.resume })
+  t.notOk(pair.near.takesEarly)
+  const near = listenTo(pair.near, 'x')
+  near.stream.write(Buffer.from('waits'))
+  near.stream.withdraw?.()
+  pair.move()
+  t.equal(pair.far.heldBytes, 0)
+  const far = take(waiting[0]!)
+  pair.move()
+  t.equal(far.text(), 'waits')
+  carriers().far.receive(frame(FRAME.OPEN, 101))
+  t.throws(() => carriers().far.receive(frame(FRAME.DATA, 101, Buffer.from('x'))), { code: 'FRAME_INVALID' })
+})
+
+test('what a peer must not say early', async (t) => {
+  const one = Buffer.alloc(1)
+  const rows: { why: string; frames: Buffer[] }[] = [
+    {
+      why: 'a byte too many',
+      frames: [frame(FRAME.DATA, 1, Buffer.alloc(MAX_EARLY_BYTES)), frame(FRAME.DATA, 1, one)],
+    },
+    { why: 'bytes after the end', frames: [frame(FRAME.END, 1), frame(FRAME.DATA, 1, one)] },
+    { why: 'two ends', frames: [frame(FRAME.END, 1), frame(FRAME.END, 1)] },
+    {
+      why: 'a run that leaves out bytes',
+      frames: [frame(FRAME.DATA | FLAGGED, 1, Buffer.from('000100000000000561', 'hex'))],
+    },
+  ]
+  for (const { why, frames } of rows) {
+    const { carriers } = world()
+    const { far } = carriers()
+    far.receive(frame(FRAME.OPEN, 1))
+    t.throws(() => frames.forEach((bytes) => far.receive(bytes)), { code: 'FRAME_INVALID' }, why)
+  }
+  const { pair, carriers } = world()
+  carriers().far.receive(frame(FRAME.WITHDRAW, 77))
+  carriers().far.receive(frame(FRAME.DATA, 77, one))
+  t.equal(pair.far.heldBytes, 0, 'streams nobody knows are nobody’s')
+})
+
+test('any frames on pending streams: refused as a whole, or held within bounds', async (t) => {
+  const types = [FRAME.OPEN, FRAME.DATA, FRAME.END, FRAME.WITHDRAW, FRAME.RESET, FRAME.DATA, FRAME.DATA | FLAGGED]
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.constantFrom(...types), fc.nat(3), fc.nat(9_000)), { maxLength: 60 }),
+      (frames) => {
+        const { pair, carriers } = world()
+        const { far } = carriers()
+        const open = new Set<number>()
+        for (const [type, which, size] of frames) {
+          const id = which * 2 + 1
+          if (type === FRAME.OPEN) open.add(id)
+          const payload = type === FRAME.OPEN || type === FRAME.END ? 0 : Math.max(size, type > 31 ? 8 : 0)
+          try {
+            far.receive(frame(type, id, Buffer.alloc(Math.min(payload, type === FRAME.DATA ? 9e9 : 64))))
+          } catch (error) {
+            return isMeshError(error, 'FRAME_INVALID')
+          }
+          if (pair.far.heldBytes > open.size * MAX_EARLY_BYTES) return false
+        }
+        return true
+      },
+    ),
+    { numRuns: 200 },
+  )
+  t.pass('200 runs')
+})
+
+// ── carriers die between OPEN and its answer ──
+
+test('the carrier dies under a question: another has it said again, and it is read once', async (t) => {
+  for (const before of ['the question', 'OPENED'] as const) {
+    for (const isLast of [false, true]) {
+      const why = `${before} is lost, ${isLast ? 'no carrier is left for a while' : 'another stands by'}`
+      const { pair, waiting } = world()
+      if (!isLast) pair.connect('direct')
+      const near = listenTo(pair.near, 'x')
+      near.stream.write(Buffer.from('question'))
+      near.stream.end()
+      const on = pair.links.findIndex(({ near: carrier }) => carrier.streams > 0)
+      let far: (Listener & { stream: Stream }) | undefined
+      const { near: carrier, far: to } = pair.links[on]!
+      const batch = Buffer.alloc(1_000)
+      const flight = batch.subarray(0, carrier.outbox.fill(batch))
+      if (before === 'OPENED') {
+        to.receive(flight)
+        far = take(waiting[0]!)
+        await Promise.resolve()
+        far.stream.write(Buffer.from('answer'))
+      }
+      pair.sever(on)
+      t.same(near.log, [], why)
+      if (isLast) pair.connect('direct')
+      pair.move()
+      t.equal(waiting.length, 1, `${why}: asked once`)
+      far ??= take(waiting[0]!)
+      await Promise.resolve()
+      if (before !== 'OPENED') far.stream.write(Buffer.from('answer'))
+      pair.move()
+      t.same(near.log, ['opened', 'data'], why)
+      t.same(far.log, ['data', 'end'], why)
+      t.equal(far.text(), 'question', why)
+    }
+  }
+})
+
+test('no carrier comes back: who has spoken is told `reset`, who has not `refused`', async (t) => {
+  const { pair } = world()
+  const spoken = listenTo(pair.near, 'x')
+  const silent = listenTo(pair.near, 'y')
+  const unsent = listenTo(pair.near, 'z')
+  spoken.stream.write(Buffer.from('question'))
+  pair.move()
+  unsent.stream.write(Buffer.from('never left'))
+  pair.sever(0)
+  t.same([spoken.log, silent.log, unsent.log], [[], ['refused unreachable'], ['refused unreachable']])
+  pair.near.end()
+  t.same(spoken.log, ['reset'])
+})
+
+test('REFUSED for an OPEN that was said twice proves nothing; an OPEN of what is past is not taken again', async (t) => {
+  const { pair, waiting, carriers } = world()
+  const near = listenTo(pair.near, 'x')
+  near.stream.write(Buffer.from('question'))
+  pair.step()
+  pair.sever(0)
+  pair.connect('direct')
+  waiting[0]!.refuse('draining')
+  pair.move()
+  t.same(near.log, ['reset'])
+  t.equal(pair.near.streams + pair.far.streams, 0)
+
+  carriers().far.receive(Buffer.concat([frame(FRAME.OPEN | FLAGGED, 1), frame(FRAME.DATA, 1, Buffer.from('question'))]))
+  t.equal(waiting.length, 1, 'it ended here already')
+  t.equal(pair.far.heldBytes, 0)
+})
+
+test('what is past is remembered, and the oldest forgotten', async (t) => {
+  const past = new Past()
+  t.notOk(past.has(1))
+  for (let id = 1; id <= 4_097; id++) past.add(id)
+  t.same(
+    [1, 2, 4_097, 4_098].map((id) => past.has(id)),
+    [false, true, true, false],
+  )
+})
+
+// ── nobody hears a question twice ──
+
+/** A caller that asks one after the other, as a flow does, until one has opened. */
+class Caller {
+  readonly said: Buffer[] = []
+  /** Of each try: what its instance has heard, and whether the caller was told that it heard nothing. */
+  readonly tries: { heard: Buffer[]; ends: number; isRefused: boolean; stream?: Stream }[] = []
+  hasEnded = false
+  state: 'asking' | 'open' | 'over' = 'asking'
+  readonly #world: TwoEnds
+  readonly #number: number
+
+  constructor(world: TwoEnds, number: number) {
+    this.#world = world
+    this.#number = number
+    this.ask()
+  }
+
+  ask(): void {
+    const at = this.tries.length
+    const made: Caller['tries'][number] = { heard: [], ends: 0, isRefused: false }
+    this.tries.push(made)
+    if (at > 5) {
+      this.state = 'over'
+      return
+    }
+    made.stream = this.#world.mux.near.open(Buffer.from(`${this.#number} ${at}`), {
+      opened: () => (this.state = 'open'),
+      refused: () => {
+        made.isRefused = true
+        this.ask()
+      },
+      data: () => undefined,
+      end: () => undefined,
+      drain: () => undefined,
+      reset: () => (this.state = 'over'),
+    })
+    for (const chunk of this.said) made.stream.write(chunk)
+    if (this.hasEnded) made.stream.end()
+  }
+
+  say(size: number): void {
+    if (this.hasEnded || this.state === 'over') return
+    const chunk = randomBytes(size)
+    this.said.push(chunk)
+    this.tries.at(-1)!.stream?.write(Buffer.from(chunk))
+  }
+
+  finish(): void {
+    if (this.state === 'over') return
+    this.hasEnded = true
+    this.tries.at(-1)!.stream?.end()
+  }
+
+  /** What is wrong with it, if anything. */
+  fault(): string | undefined {
+    const heard = this.tries.filter((made) => made.heard.length > 0 || made.ends > 0)
+    if (heard.length > 1) return 'two instances heard the question'
+    if (heard.some(({ isRefused }) => isRefused)) return 'REFUSED, and heard'
+    const [one] = heard
+    if (one === undefined) return this.state === 'open' && this.said.length > 0 ? 'open, and not heard' : undefined
+    const [said, got] = [Buffer.concat(this.said), Buffer.concat(one.heard)]
+    if (!said.subarray(0, got.length).equals(got)) return 'other bytes than were said'
+    if (one.ends > 1 || (one.ends === 1 && got.length < said.length)) return 'a wrong end'
+    return this.state === 'open' && got.length < said.length ? 'bytes are missing' : undefined
+  }
+}
+
+const ACTS = ['ask', 'say', 'end', 'withdraw', 'leave', 'accept', 'accept', 'refuse', 'fail'] as const
+const CARRY = ['send', 'send', 'deliver', 'deliver', 'deliver', 'connect', 'die', 'tick'] as const
+const step = fc.record({
+  act: fc.constantFrom(...ACTS, ...CARRY),
+  side: fc.constantFrom<SideName>('near', 'far'),
+  which: fc.nat(0xffff),
+  size: fc.nat(0xffff),
+})
+const REFUSING: readonly Refusal[] = ['refused', 'overloaded', 'timeout', 'draining']
+
+test('no byte reaches two instances, whatever is refused, opened, lost or late', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 140 }), async (steps) => {
+      const callers: Caller[] = []
+      const pending: IncomingStream[] = []
+      const open: Stream[] = []
+      const ends = new TwoEnds({ windowBytes: 32 * 1024 }, (incoming) => pending.push(incoming))
+      const accept = (incoming: IncomingStream): void => {
+        const [number, at] = incoming.request.toString().split(' ').map(Number)
+        const made = callers[number!]!.tries[at!]!
+        const stream: Stream = incoming.accept({
+          data: (chunk) => {
+            made.heard.push(Buffer.from(chunk))
+            stream.consumed(chunk.length)
+          },
+          end: () => void made.ends++,
+          reset: () => undefined,
+          drain: () => undefined,
+        })
+        open.push(stream)
+      }
+      const some = <T>(from: T[], which: number): T | undefined => from[which % Math.max(from.length, 1)]
+      const takeOut = (which: number): IncomingStream | undefined => pending.splice(which % (pending.length + 1), 1)[0]
+      ends.connect()
+      ends.settle()
+      try {
+        for (const { act, side, which, size } of steps) {
+          const link = some(ends.links, which)
+          const caller = some(callers, which)
+          const mine = (act === 'accept' || act === 'refuse') && pending.length > 0 ? takeOut(which) : undefined
+          if (act === 'ask' && callers.length < 4) callers.push(new Caller(ends, callers.length))
+          else if (act === 'say') caller?.say(1 + (size % 12_000))
+          else if (act === 'end') caller?.finish()
+          else if (act === 'withdraw') caller?.tries.at(-1)!.stream?.withdraw?.()
+          else if (act === 'leave' && caller !== undefined && size % 4 === 0) {
+            caller.state = 'over'
+            caller.tries.at(-1)!.stream?.reset()
+          } else if (act === 'accept' && mine !== undefined) accept(mine)
+          else if (act === 'refuse') mine?.refuse(REFUSING[size % 4]!)
+          else if (act === 'fail' && size % 3 === 0) open.splice(which % (open.length + 1), 1)[0]?.reset()
+          else if (act === 'send' && link !== undefined) ends.send(link, side, 600 + size)
+          else if (act === 'deliver' && link !== undefined)
+            ends.deliver(link, side, 1 + (which % 3 === 0 ? size % 9 : size))
+          else if (act === 'connect' && ends.links.filter(({ near }) => !near.isDead).length < 4) ends.connect()
+          else if (act === 'die' && link !== undefined && size % 2 === 0) ends.die(link, side)
+          else if (act === 'tick') ends.tick()
+          await Promise.resolve()
+          await Promise.resolve()
+        }
+        for (let round = 0; round < 8; round++) {
+          ends.settle()
+          await settle(1)
+          for (const incoming of pending.splice(0)) accept(incoming)
+          await Promise.resolve()
+        }
+        ends.settle()
+      } catch (error) {
+        throw new Error(told(error), { cause: error })
+      }
+      for (const caller of callers) {
+        const fault = caller.fault()
+        if (fault !== undefined) throw new Error(fault)
+      }
+      const held = ends.mux.near.heldBytes + ends.mux.far.heldBytes
+      if (held > 0) throw new Error(`${held} bytes are left over`)
+    }),
+    { numRuns: 120 },
+  )
+  t.pass('120 runs')
+})
