@@ -1,13 +1,16 @@
+import { randomBytes } from 'node:crypto'
 import type { NodeId } from '../../src/model/ids.ts'
-import { MeshError } from '../../src/errors.ts'
+import { isMeshError, MeshError } from '../../src/errors.ts'
 import { Backoff } from '../../src/kit/backoff.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
 import { dialText, type Channel } from '../../src/kit/websocket.ts'
 import {
+  KNOCKS_HEADER,
   LISTEN,
   readFromRelay,
+  refusalOf,
   SIGNALS,
   TAKE,
   type FromListener,
@@ -15,7 +18,7 @@ import {
   type Welcome,
 } from '../relay/messages.ts'
 import type { RawConnection } from './contract.ts'
-import { at, dialLeg, readable, type RelayCredentials } from './relayed.ts'
+import { at, dialLeg, readable, type AnnouncedLeg, type RelayCredentials } from './relayed.ts'
 
 export interface RelayListenerOptions {
   /** `wss://host:port/relay`. */
@@ -81,6 +84,7 @@ export class RelayListener implements AsyncDisposable {
   #isListening = false
   #channel: Channel | undefined
   #knowsSignals = false
+  #takesKnocks = false
   readonly #quick: Backoff
   /** Ends a dial or a rest, for another try at once. */
   #again = new AbortController()
@@ -123,6 +127,16 @@ export class RelayListener implements AsyncDisposable {
     if (this.#channel === undefined || !this.#knowsSignals) return false
     this.#channel.send(JSON.stringify({ type: 'signal', to, body } satisfies FromListener))
     return true
+  }
+
+  /** Says to a node that listens here too, and to the relay, that a leg of ours is coming; nothing: it must come unannounced. */
+  knock(to: NodeId): AnnouncedLeg | undefined {
+    const channel = this.#channel
+    if (channel === undefined || !this.#takesKnocks) return undefined
+    const nonce = randomBytes(16).toString('hex')
+    const say = (message: FromListener) => channel.send(JSON.stringify(message))
+    say({ type: 'knock', to, nonce })
+    return { nonce, withdraw: () => say({ type: 'withdraw', nonce }) }
   }
 
   get url(): string {
@@ -180,7 +194,8 @@ export class RelayListener implements AsyncDisposable {
       const limit = AbortSignal.any([signal, this.#again.signal])
       this.#doing = { what: 'dialling', since: this.#clock.now() }
       try {
-        const channel = await dialText(at(this.#options.url, LISTEN, SIGNALS), this.#options.credentials(), limit)
+        const dial = { ...this.#options.credentials(), headers: { [KNOCKS_HEADER]: '1' } }
+        const channel = await dialText(at(this.#options.url, LISTEN, SIGNALS), dial, limit)
         const since = this.#clock.now()
         this.#doing = undefined
         this.#hung = 0
@@ -229,6 +244,7 @@ export class RelayListener implements AsyncDisposable {
         this.#isListening = false
         this.#channel = undefined
         this.#knowsSignals = false
+        this.#takesKnocks = false
         signal.removeEventListener('abort', stop)
         this.#options.onListening?.()
         resolve(reason)
@@ -260,6 +276,7 @@ export class RelayListener implements AsyncDisposable {
         return this.#options.onSignal?.({ ...message, relay: this.url })
       case 'welcome':
         this.#knowsSignals = true
+        this.#takesKnocks = message.knocks === true
         return this.#options.onWelcome?.(message, this.url)
       default:
         message satisfies never
@@ -282,8 +299,14 @@ export class RelayListener implements AsyncDisposable {
       const stream = await dialLeg(at(url, TAKE, nonce), credentials(), signal)
       onConnection({ path: 'relayed', stream, via: url })
     } catch (error) {
-      if (!signal.aborted)
-        this.#log.warn('connection at the relay not taken', { peer: from, error: readable(error, url) })
+      if (signal.aborted) return
+      // a node that knocked and has found a better way meanwhile is no fault
+      const isGone =
+        isMeshError(error, 'REQUEST_FAILED') && refusalOf(error.details['status']) === 'nonce unknown or used'
+      this.#log[isGone ? 'debug' : 'warn']('connection at the relay not taken', {
+        peer: from,
+        error: readable(error, url),
+      })
     }
   }
 }

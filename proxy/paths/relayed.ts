@@ -5,7 +5,7 @@ import { isMeshError, MeshError } from '../../src/errors.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { dialUpgrade } from '../../src/kit/upgrade.ts'
 import { dialBytes, dialText, type DialOptions } from '../../src/kit/websocket.ts'
-import { PING, refusalOf, TO } from '../relay/messages.ts'
+import { KNOCK, PING, refusalOf, TO } from '../relay/messages.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 import { orderRelays } from './relay-choice.ts'
 import { staggered } from './stagger.ts'
@@ -25,7 +25,16 @@ export interface RelayedDialerOptions {
   rttMs?: (url: string) => number | undefined
   /** How far a node is from here through a relay, where that is known. */
   throughMs?: (node: NodeId, url: string) => number | undefined
+  /** Announces our leg where we listen too, so that both are on their way at once. */
+  knock?: (url: string, to: NodeId) => AnnouncedLeg | undefined
   clock?: Clock
+}
+
+/** A leg that the relay and the other node know of before it is there. */
+export interface AnnouncedLeg {
+  nonce: string
+  /** It does not come. */
+  withdraw: () => void
 }
 
 /** Reaches nodes through the relays they listen at: the one that is nearest to both first, and soon the next beside it. */
@@ -33,13 +42,17 @@ export function relayedDialer({
   credentials,
   rttMs = unknown,
   throughMs = unknown,
+  knock = unknown,
   clock = systemClock,
 }: RelayedDialerOptions): Dialer {
   const through = async (relay: string, id: NodeId, signal: AbortSignal): Promise<RawConnection> => {
+    const announced = knock(relay, id)
+    const query = { [TO]: id, ...(announced === undefined ? {} : { [KNOCK]: announced.nonce }) }
     try {
-      const stream = await dialLeg(at(relay, TO, id), { ...credentials(), timeoutMs: DIAL_MS }, signal)
+      const stream = await dialLeg(asking(relay, query), { ...credentials(), timeoutMs: DIAL_MS }, signal)
       return { path: 'relayed', stream, via: relay }
     } catch (error) {
+      announced?.withdraw()
       throw signal.aborted ? error : readable(error, relay, id)
     }
   }
@@ -92,8 +105,12 @@ function unknown(): undefined {
 
 /** The relay, asked for something. */
 export function at(relay: string, key: string, value: string): string {
+  return asking(relay, { [key]: value })
+}
+
+function asking(relay: string, query: Readonly<Record<string, string>>): string {
   const url = new URL(relay)
-  url.search = new URLSearchParams({ [key]: value }).toString()
+  url.search = new URLSearchParams(query).toString()
   return url.href
 }
 

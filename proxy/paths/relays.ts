@@ -5,7 +5,7 @@ import type { Log } from '../../src/kit/log.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import { chooseRelays } from './relay-choice.ts'
 import { RelayListener, type RelayListenerOptions } from './relay-listener.ts'
-import { measureRelay } from './relayed.ts'
+import { measureRelay, type AnnouncedLeg } from './relayed.ts'
 
 export interface RelaysOptions extends Omit<RelayListenerOptions, 'url'> {
   /** Known before anybody tells. */
@@ -151,6 +151,9 @@ export class Relays implements AsyncDisposable {
     const shared = this.listening.filter((url) => theirs === undefined || theirs.includes(url))
     return shared.some((url) => this.#posts.get(url)?.listener?.signal(to, body) === true)
   }
+
+  /** Announces a leg of ours to a node, at a relay where both listen. */
+  readonly knock = (url: string, to: NodeId): AnnouncedLeg | undefined => this.#posts.get(url)?.listener?.knock(to)
 
   /** The machine's network is another one: channels must show that they live, and everything is measured anew. */
   networkChanged(isHere: (address: string) => boolean): void {

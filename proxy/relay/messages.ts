@@ -13,6 +13,15 @@ import { MeshError } from '../../src/errors.ts'
  *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
  *      │ ◀═══ TLS between D and L: the relay forwards bytes it cannot read ═══▶ │
  *
+ * A dialler that listens at the relay itself need not bring its leg first: it says over its own control channel that it will come.
+ * So both legs are on their way at the same time, and whichever is here first waits for the other:
+ *
+ *      │ ── knock(L, nonce) ─────▶ │ ── incoming(D, nonce) ▶ │
+ *      │ ── ?to=L&knock=<nonce> ─▶ │ ◀── ?take=<nonce> ───── │   or withdraw(nonce), when D needs it no more
+ *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
+ *
+ * A knock that the relay does not honour is not answered: the leg that follows is treated as if there had been none.
+ *
  *   anybody ── ?ping ▶             a control channel that says nothing: its pings tell how far the relay is
  *
  * Listeners that say so are greeted with `welcome`, and may send each other short `signal`s: the relay writes down from whom
@@ -31,6 +40,9 @@ export const SIGNALS = 'signals'
 /** What nodes say to each other through the relay, as text of printable ASCII. */
 export const MAX_SIGNAL_CHARS = 2_048
 export const PING = 'ping'
+export const KNOCK = 'knock'
+/** A listener that sends this header understands `knocks` in `welcome`; older ones take it for a fault. */
+export const KNOCKS_HEADER = 'hedgerow-knocks'
 
 /** Why the relay refuses, as HTTP says it; the reason is what people read. */
 export const REFUSALS = {
@@ -64,6 +76,8 @@ const welcome = Type.Object(
     seen,
     /** Two ports, for TCP and for UDP, that say where they see somebody (observation.ts). */
     observer: Type.Optional(Type.Object({ ports: Type.Tuple([port, port]), cookie: nonce }, closed)),
+    /** It takes `knock` and `withdraw`. */
+    knocks: Type.Optional(Type.Literal(true)),
   },
   closed,
 )
@@ -75,6 +89,8 @@ const fromRelay = Type.Union([
 ])
 const fromListener = Type.Union([
   Type.Object({ type: Type.Literal('refuse'), nonce }, closed),
+  Type.Object({ type: Type.Literal('knock'), to: node, nonce }, closed),
+  Type.Object({ type: Type.Literal('withdraw'), nonce }, closed),
   Type.Object({ type: Type.Literal('signal'), to: node, body }, closed),
 ])
 export type FromRelay = Static<typeof fromRelay>

@@ -10,6 +10,8 @@ import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websoc
 import type { Metrics } from '../../src/metrics.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import {
+  KNOCK,
+  KNOCKS_HEADER,
   LISTEN,
   PING,
   readFromListener,
@@ -23,6 +25,7 @@ import {
 } from './messages.ts'
 import type { Observer } from './observer.ts'
 import { join } from './join.ts'
+import { Meetings, type Knock, type Meeting, type Side } from './meetings.ts'
 import { Knocks } from './knocks.ts'
 import { Paces } from './pace.ts'
 import { Places, type PlaceLimits } from './places.ts'
@@ -62,7 +65,6 @@ const KEEPALIVE_MS = 30_000
 
 /** The relay (protocol: messages.ts): it sees who meets whom and how much they say, never what. */
 export class Relay implements AsyncDisposable {
-  readonly #takeMs: number
   readonly #places: Places
   readonly #paces: Paces
   readonly #knocks: Knocks
@@ -71,14 +73,14 @@ export class Relay implements AsyncDisposable {
   readonly #door = new WebSocketDoor()
   readonly #listeners = new Map<NodeId, Listening>()
   #observer: Observer | undefined
-  readonly #waiting = new Map<string, Waiting>()
+  readonly #meetings: Meetings
   /** Legs, and the nodes at both ends of what they belong to. */
   readonly #legs = new Map<Duplex, { from: NodeId; to: NodeId }>()
   #isClosing = false
 
   private constructor(limits: RelayLimits, log: Log, metrics: RelayMetrics) {
     const { takeMs, nodeBytesPerSecond, nodeKnocksPerSecond, ...places } = limits
-    this.#takeMs = takeMs
+    this.#meetings = new Meetings({ takeMs, refuse: (knock, refusal) => this.#refuse(knock, refusal) })
     this.#places = new Places(places)
     this.#paces = new Paces(nodeBytesPerSecond, () => metrics.relayPauses.inc())
     this.#knocks = new Knocks(nodeKnocksPerSecond)
@@ -111,10 +113,12 @@ export class Relay implements AsyncDisposable {
     const query = new URLSearchParams((request.url ?? '').split('?')[1])
     const to = query.get(TO)
     const nonce = query.get(TAKE)
+    const announced = query.get(KNOCK) === null ? undefined : this.#meetings.of(query.get(KNOCK) ?? '')
+    const isCounted = announced?.from === node
     // takes are not counted: a node is told to take, and others must not be able to use up its share
-    if (nonce === null && !this.#knocks.may(node)) return this.#refuse(knock, 'too many connections')
+    if (nonce === null && !isCounted && !this.#knocks.may(node)) return this.#refuse(knock, 'too many connections')
     if (query.size === 1 && query.has(LISTEN)) this.#listen(knock, node, query.get(LISTEN) === SIGNALS)
-    else if (query.size === 1 && to !== null) this.#dial(knock, node, to)
+    else if (query.size === (query.has(KNOCK) ? 2 : 1) && to !== null) this.#dial(knock, node, to, announced)
     else if (query.size === 1 && nonce !== null) this.#take(knock, node, nonce)
     else if (query.size === 1 && query.has(PING)) this.#ping(knock)
     else this.#refuse(knock, 'malformed')
@@ -123,15 +127,15 @@ export class Relay implements AsyncDisposable {
   /** Ends everything of a node whose certificate no longer counts. */
   cut(node: NodeId): void {
     this.#listeners.get(node)?.channel.close('revoked')
-    for (const waiting of this.#waiting.values()) {
-      if (waiting.from === node || waiting.to === node) this.#give(waiting, 'node not connected here')
+    for (const meeting of this.#meetings.all()) {
+      if (meeting.from === node || meeting.to === node) this.#give(meeting, 'node not connected here')
     }
     for (const [leg, { from, to }] of this.#legs) if (from === node || to === node) leg.destroy()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true
-    for (const waiting of this.#waiting.values()) this.#give(waiting, 'relay is closing')
+    for (const meeting of this.#meetings.all()) this.#give(meeting, 'relay is closing')
     const spreadMs = Math.min(BACK_MS_MOST, BACK_MS_EACH * this.#listeners.size)
     for (const { channel } of this.#listeners.values()) {
       const backInMs = Math.round(BACK_MS_LEAST + Math.random() * spreadMs)
@@ -146,7 +150,8 @@ export class Relay implements AsyncDisposable {
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
       const tokens = new Bucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
-      const listening: Listening = { channel, node, seen, hearsSignals, tokens }
+      const sendsKnocks = request.headers[KNOCKS_HEADER] !== undefined
+      const listening: Listening = { channel, node, seen, hearsSignals, sendsKnocks, tokens }
       this.#listeners.set(node, listening)
       this.#metrics.relayListeners.set(this.#listeners.size)
       older?.channel.close('replaced')
@@ -166,15 +171,17 @@ export class Relay implements AsyncDisposable {
 
   /** Who waits for this node has knocked at a channel that was dead already. */
   #tellAgain({ channel, node }: Listening): void {
-    for (const [nonce, { from, to }] of this.#waiting) {
-      if (to === node) channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
+    for (const { nonce, from, to, legs } of this.#meetings.all()) {
+      if (to === node && legs.taken === undefined)
+        channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
     }
   }
 
   /** Returns the cookie that it was given. */
-  #welcome({ channel, seen }: Listening): string | undefined {
+  #welcome({ channel, seen, sendsKnocks }: Listening): string | undefined {
     const observer = this.#observer?.admit()
-    const welcome: FromRelay = { type: 'welcome', seen, ...(observer === undefined ? {} : { observer }) }
+    const more = { ...(observer === undefined ? {} : { observer }), ...(sendsKnocks ? { knocks: true as const } : {}) }
+    const welcome: FromRelay = { type: 'welcome', seen, ...more }
     channel.send(JSON.stringify(welcome))
     return observer?.cookie
   }
@@ -190,8 +197,18 @@ export class Relay implements AsyncDisposable {
     }
     switch (message.type) {
       case 'refuse': {
-        const waiting = this.#waiting.get(message.nonce)
-        if (waiting?.to === node) this.#give(waiting, 'refused by the node')
+        const meeting = this.#meetings.of(message.nonce)
+        if (meeting?.to === node) this.#give(meeting, 'refused by the node')
+        return
+      }
+      case 'knock':
+        // one that is not honoured is not answered: the leg that follows is
+        if (this.#meetings.of(message.nonce) === undefined && this.#knocks.may(node))
+          this.#meet({ from: node, ...message })
+        return
+      case 'withdraw': {
+        const meeting = this.#meetings.of(message.nonce)
+        if (meeting?.from === node) this.#give(meeting, 'nonce unknown or used')
         return
       }
       case 'signal':
@@ -209,48 +226,42 @@ export class Relay implements AsyncDisposable {
     listener.channel.send(JSON.stringify({ type: 'signal', from: node, seen, body } satisfies FromRelay))
   }
 
+  #dial(knock: Knock, from: NodeId, to: NodeId, announced: Meeting | undefined): void {
+    const isIt = announced?.from === from && announced.to === to && announced.legs.dialled === undefined
+    const meeting = isIt ? announced : this.#meet({ from, to, nonce: randomBytes(16).toString('hex') })
+    if (typeof meeting === 'string') return this.#refuse(knock, meeting)
+    this.#bring(meeting, 'dialled', knock)
+  }
+
   /** Takes the places before it keeps anything: what a node makes us hold is bounded first. */
-  #dial(knock: Knock, from: NodeId, to: NodeId): void {
+  #meet({ from, to, nonce }: Pick<Meeting, 'from' | 'to' | 'nonce'>): Meeting | RelayRefusal {
     const listener = this.#listeners.get(to)
-    if (listener === undefined || to === from) return this.#refuse(knock, 'node not connected here')
+    if (listener === undefined || to === from) return 'node not connected here'
     const leave = this.#places.take(from, to)
     if (leave === undefined) {
       this.#log.warn('too many connections through the relay', { node: from, peer: to })
-      return this.#refuse(knock, 'too many connections')
+      return 'too many connections'
     }
-    const nonce = randomBytes(16).toString('hex')
-    const late = setTimeout(() => this.#give(waiting, 'not taken in time'), this.#takeMs)
-    const gaveUp = () => {
-      waiting.forget()
-      leave()
-    }
-    const forget = () => {
-      clearTimeout(late)
-      knock.socket.off('close', gaveUp)
-      this.#waiting.delete(nonce)
-    }
-    const waiting: Waiting = { ...knock, from, to, forget, leave }
-    this.#waiting.set(nonce, waiting)
-    knock.socket.once('close', gaveUp)
     listener.channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
+    return this.#meetings.begin({ nonce, from, to }, leave)
   }
 
   #take(knock: Knock, node: NodeId, nonce: string): void {
-    const waiting = this.#waiting.get(nonce)
-    if (waiting?.to !== node) return this.#refuse(knock, 'nonce unknown or used')
-    waiting.forget()
-    const dialled = this.#accept(waiting)
-    if (dialled === undefined) {
-      waiting.leave()
-      return this.#refuse(knock, 'nonce unknown or used')
-    }
-    const taken = this.#accept(knock)
-    if (taken === undefined) {
-      waiting.leave()
-      dialled.destroy()
-      return
-    }
-    this.#join(dialled, taken, waiting)
+    const meeting = this.#meetings.of(nonce)
+    if (meeting?.to !== node || meeting.legs.taken !== undefined) return this.#refuse(knock, 'nonce unknown or used')
+    this.#bring(meeting, 'taken', knock)
+  }
+
+  #bring(meeting: Meeting, side: Side, knock: Knock): void {
+    const met = this.#meetings.bring(meeting, side, knock)
+    if (met === undefined) return
+    const dialled = this.#accept(met.dialled)
+    const taken = dialled === undefined ? undefined : this.#accept(met.taken)
+    if (dialled !== undefined && taken !== undefined)
+      return this.#join(dialled, taken, { ...meeting, leave: met.leave })
+    met.leave()
+    dialled?.destroy()
+    if (dialled === undefined) this.#refuse(met.taken, 'nonce unknown or used')
   }
 
   /** `undefined` when the request asks for nothing we speak: the door has answered it then. It calls back at once or never. */
@@ -261,7 +272,7 @@ export class Relay implements AsyncDisposable {
     return accepted[0]
   }
 
-  #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Waiting): void {
+  #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Meeting & { leave: () => void }): void {
     const { relayBytes, relayConnections } = this.#metrics
     let bytes = 0
     for (const leg of [dialled, taken]) this.#legs.set(leg, { from, to })
@@ -284,11 +295,9 @@ export class Relay implements AsyncDisposable {
     )
   }
 
-  #give(waiting: Waiting, refusal: RelayRefusal): void {
-    waiting.forget()
-    waiting.leave()
-    this.#log.debug('relayed connection refused', { node: waiting.from, peer: waiting.to, reason: refusal })
-    this.#refuse(waiting, refusal)
+  #give(meeting: Meeting, refusal: RelayRefusal): void {
+    this.#log.debug('relayed connection refused', { node: meeting.from, peer: meeting.to, reason: refusal })
+    this.#meetings.end(meeting, refusal)
   }
 
   #refuse({ socket }: Knock, refusal: RelayRefusal): void {
@@ -316,25 +325,10 @@ interface Listening {
   /** The address it comes from. */
   seen: string
   hearsSignals: boolean
+  /** It knows of `knocks` in `welcome`. */
+  sendsKnocks: boolean
   tokens: Bucket
 }
 
 /** Of one channel whose node does not read; signals beyond it are dropped. */
 const MAX_BACKLOG = 256 * 1024
-
-/** An upgrade whose answer is still open. */
-interface Knock {
-  request: IncomingMessage
-  socket: Duplex
-  head: Buffer
-}
-
-/** A dialler whose listener has been told. */
-interface Waiting extends Knock {
-  from: NodeId
-  to: NodeId
-  /** It waits no longer: its nonce is used up. */
-  forget: () => void
-  /** Its places are free again. */
-  leave: () => void
-}

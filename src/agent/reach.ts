@@ -154,6 +154,7 @@ export async function openReach(
           credentials: () => relayCredentials(member),
           rttMs: posts.relays.rttMs,
           throughMs: (node, relay) => peerRelays.throughMs(node, relay),
+          knock: posts.relays.knock,
           clock,
         }),
       ],

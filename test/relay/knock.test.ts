@@ -1,0 +1,250 @@
+import { randomBytes } from 'node:crypto'
+import { duplexPair, type Duplex } from 'node:stream'
+import t from 'tap'
+import { RelayListener } from '../../proxy/paths/relay-listener.ts'
+import { relayedDialer } from '../../proxy/paths/relayed.ts'
+import { Meetings, type Knock } from '../../proxy/relay/meetings.ts'
+import { KNOCKS_HEADER, readFromRelay, type FromListener, type FromRelay } from '../../proxy/relay/messages.ts'
+import { silentLog } from '../../src/kit/log.ts'
+import { dialUpgrade } from '../../src/kit/upgrade.ts'
+import { dialText, type Channel } from '../../src/kit/websocket.ts'
+import type { HeldIdentity } from '../../src/identity/held.ts'
+import { nodeIdOf } from '../../src/identity/principal.ts'
+import { TestMesh } from '../identity/mesh.ts'
+import { credentialsOf, RelaySite } from './site.ts'
+
+/*
+ * A dialler that listens at the relay says that it comes before its leg is there: both legs are on their way at once.
+ */
+
+await using mesh = await TestMesh.create()
+const core = await mesh.cluster('core')
+const edge = await mesh.cluster('edge')
+const [n1, n2, n3] = [await mesh.node(edge, 'n1'), await mesh.node(edge, 'n2'), await mesh.node(edge, 'n3')]
+const forever = new AbortController().signal
+const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
+const answered = (status: number) => ({ code: 'REQUEST_FAILED', details: { status } })
+const gone = answered(410)
+
+/** A control channel of a node that knows of knocks, and what it hears. */
+class Control implements Disposable {
+  readonly heard: FromRelay[] = []
+  readonly channel: Channel
+
+  private constructor(channel: Channel) {
+    this.channel = channel
+    channel.onText((text) => this.heard.push(readFromRelay(text)))
+  }
+
+  static async open(node: HeldIdentity, { url }: RelaySite, headers = { [KNOCKS_HEADER]: '1' }): Promise<Control> {
+    return new Control(await dialText(`${url}?listen=signals`, { ...credentialsOf(node)(), headers }, forever))
+  }
+
+  say(message: FromListener): void {
+    this.channel.send(JSON.stringify(message))
+  }
+
+  get incoming() {
+    return this.heard.filter((message) => message.type === 'incoming')
+  }
+
+  [Symbol.dispose](): void {
+    this.channel.close()
+  }
+}
+
+const leg = (node: HeldIdentity, { url }: RelaySite, query: string, signal = forever) =>
+  dialUpgrade(`${url}?${query}`, credentialsOf(node)(), signal)
+const draw = () => randomBytes(16).toString('hex')
+
+t.test('legs that wait for each other', async (t) => {
+  const refused: [Knock, string][] = []
+  const meetings = (takeMs = 60_000) =>
+    new Meetings({ takeMs, refuse: (knock, refusal) => void refused.push([knock, refusal]) })
+  const between = { nonce: 'x', from: 'edge/n1', to: 'edge/n2' }
+  const knock = (): Knock => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
+  let left = 0
+  const leave = () => void (left += 1)
+
+  for (const order of [['dialled', 'taken'] as const, ['taken', 'dialled'] as const]) {
+    const some = meetings()
+    const meeting = some.begin(between, leave)
+    const legs = { dialled: knock(), taken: knock() }
+    t.equal(some.bring(meeting, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
+    t.same(some.bring(meeting, order[1], legs[order[1]]), { ...legs, leave })
+    t.equal(some.of('x'), undefined, 'a nonce works once')
+    legs.taken.socket.destroy()
+    await turn()
+    t.same([left, refused.length], [0, 0], 'what is joined is somebody else’s')
+  }
+
+  const ends: Record<string, (some: Meetings, first: Knock) => void | Promise<void>> = {
+    withdrawn: (some) => some.end(some.of('x')!, 'nonce unknown or used'),
+    'refused by the node': (some) => some.end(some.of('x')!, 'refused by the node'),
+  }
+  for (const [why, end] of Object.entries(ends)) {
+    const some = meetings()
+    const first = knock()
+    some.bring(some.begin(between, leave), 'taken', first)
+    left = 0
+    refused.length = 0
+    await end(some, first)
+    t.same(
+      [left, refused.length, refused[0]?.[0] === first],
+      [1, 1, true],
+      `${why}: the place is free, the leg is told`,
+    )
+    t.equal(some.of('x'), undefined)
+  }
+  const some = meetings()
+  const first = knock()
+  some.bring(some.begin(between, leave), 'taken', first)
+  left = 0
+  refused.length = 0
+  first.socket.destroy()
+  await turn()
+  t.same([left, refused.length], [1, 0], 'a leg that is gone is told nothing')
+  t.equal(some.bring({ ...between, legs: {} }, 'dialled', knock()), undefined)
+
+  const late = meetings(1)
+  late.begin(between, leave)
+  while (late.of('x') !== undefined) await new Promise((resolve) => setTimeout(resolve, 1))
+  t.equal(left, 2, 'nobody came at all')
+})
+
+t.test('through a relay, whichever leg is first', async (t) => {
+  await using site = await RelaySite.start(core)
+  using near = await Control.open(n1, site)
+  using far = await Control.open(n2, site)
+  await site.until(() => near.heard.length > 0)
+  t.match(near.heard[0], { type: 'welcome', knocks: true })
+  for (const first of ['taken', 'dialled']) {
+    const nonce = draw()
+    near.say({ type: 'knock', to: 'edge/n2', nonce })
+    await site.until(() => far.incoming.some((message) => message.nonce === nonce))
+    t.match(far.incoming.at(-1), { from: 'edge/n1', nonce }, 'told before the leg is there')
+    const legs = site.legs.length
+    const bring: Record<string, () => Promise<Duplex>> = {
+      dialled: () => leg(n1, site, `to=edge/n2&knock=${nonce}`),
+      taken: () => leg(n2, site, `take=${nonce}`),
+    }
+    const one = bring[first]!()
+    await site.until(() => site.legs.length > legs)
+    const other = bring[first === 'taken' ? 'dialled' : 'taken']!()
+    const [a, b] = await Promise.all([one, other])
+    a.write('hello')
+    t.equal(String(await new Promise((resolve) => b.once('data', resolve))), 'hello', `${first} first`)
+    a.destroy()
+    await site.until(() => b.destroyed || b.readableEnded)
+    b.destroy()
+  }
+  await site.until(async () => (await site.open()) === 0)
+})
+
+t.test('the dialler and the listener of agents', async (t) => {
+  await using site = await RelaySite.start(core)
+  const came: string[] = []
+  const listening = (node: HeldIdentity) =>
+    RelayListener.start(
+      {
+        url: site.url,
+        credentials: credentialsOf(node),
+        onConnection: ({ stream }) => void (came.push(idOf(node)), stream.on('error', () => undefined).end('met')),
+        onWelcome: () => void welcomed.add(idOf(node)),
+      },
+      silentLog,
+    )
+  const welcomed = new Set<string>()
+  await using near = listening(n1)
+  await using far = listening(n2)
+  t.equal(near.knock('edge/n2'), undefined, 'not before it is welcome')
+  await site.until(() => welcomed.size === 2)
+  const announced: string[] = []
+  const dialler = relayedDialer({
+    credentials: credentialsOf(n1),
+    knock: (_url, to) => {
+      const leg = near.knock(to)
+      if (leg !== undefined) announced.push(leg.nonce)
+      return leg
+    },
+  })
+  const { stream } = await dialler.dial({ id: 'edge/n2', addresses: [], relays: [site.url] }, forever)
+  t.equal(String(await new Promise((resolve) => stream.once('data', resolve))), 'met')
+  stream.destroy()
+  t.same([announced.length, came], [1, ['edge/n2']], 'one knock, one leg')
+  const refused = dialler.dial({ id: 'edge/n9', addresses: [], relays: [site.url] }, forever)
+  const why = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
+  await t.rejects(refused, why, 'as if there had been no knock')
+  await far[Symbol.asyncDispose]()
+})
+
+t.test('a dialler that does not come after all', async (t) => {
+  await using site = await RelaySite.start(core, { pair: 1 })
+  using near = await Control.open(n1, site)
+  using far = await Control.open(n2, site)
+  const nonce = draw()
+  near.say({ type: 'knock', to: 'edge/n2', nonce })
+  await site.until(() => far.incoming.length === 1)
+  const taken = leg(n2, site, `take=${nonce}`)
+  await site.until(() => site.legs.length === 1)
+  near.say({ type: 'withdraw', nonce })
+  await t.rejects(taken, gone)
+  near.say({ type: 'knock', to: 'edge/n2', nonce: draw() })
+  await site.until(() => far.incoming.length === 2)
+  t.pass('and its place is free')
+})
+
+t.test('who may use a knock', async (t) => {
+  await using site = await RelaySite.start(core, { takeMs: 60_000, pair: 1 })
+  using near = await Control.open(n1, site)
+  using far = await Control.open(n2, site)
+  using evil = await Control.open(n3, site)
+  const nonce = draw()
+  near.say({ type: 'knock', to: 'edge/n2', nonce })
+  await site.until(() => far.incoming.length === 1)
+
+  await t.rejects(leg(n3, site, `take=${nonce}`), gone, 'another listener')
+  evil.say({ type: 'withdraw', nonce })
+  evil.say({ type: 'refuse', nonce })
+  evil.say({ type: 'knock', to: 'edge/n1', nonce })
+  const own = new AbortController()
+  const stranger = leg(n3, site, `to=edge/n2&knock=${nonce}`, own.signal)
+  stranger.catch(() => undefined)
+  await site.until(() => far.incoming.length === 2)
+  t.match(far.incoming[1], { from: 'edge/n3' }, 'another’s leg is one of its own, under its own name')
+  t.not(far.incoming[1]?.nonce, nonce)
+  own.abort()
+
+  near.say({ type: 'knock', to: 'edge/n2', nonce: draw() }) // beyond what one pair may have: not honoured
+  near.say({ type: 'knock', to: 'edge/n1', nonce: draw() }) // to itself
+  near.say({ type: 'knock', to: 'edge/n9', nonce: draw() }) // to nobody
+  const [a, b] = await Promise.all([leg(n1, site, `to=edge/n2&knock=${nonce}`), leg(n2, site, `take=${nonce}`)])
+  t.equal(far.incoming.length, 2)
+  t.same(near.incoming, [])
+  a.destroy()
+  b.destroy()
+  await t.rejects(leg(n1, site, 'to=edge/n9&knock='), answered(404), 'an empty one is none')
+  await t.rejects(leg(n1, site, `take=x&knock=${nonce}`), answered(400))
+  await t.rejects(leg(n1, site, `knock=${nonce}`), answered(400))
+})
+
+t.test('knocks are counted as dials are', async (t) => {
+  await using site = await RelaySite.start(core, { nodeKnocksPerSecond: 1, takeMs: 60_000 })
+  using near = await Control.open(n1, site)
+  using far = await Control.open(n2, site)
+  for (let i = 0; i < 50; i++) near.say({ type: 'knock', to: 'edge/n2', nonce: draw() })
+  near.say({ type: 'signal', to: 'edge/n2', body: 'after all of them' })
+  await site.until(() => far.heard.some(({ type }) => type === 'signal'))
+  t.ok(far.incoming.length >= 1 && far.incoming.length <= 6, `${far.incoming.length} of 50`)
+})
+
+t.test('who does not know of knocks is not told', async (t) => {
+  await using site = await RelaySite.start(core)
+  using old = await Control.open(n1, site, {} as never)
+  await site.until(() => old.heard.length === 1)
+  t.same(Object.keys(old.heard[0] ?? {}), ['type', 'seen'])
+})
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
