@@ -107,8 +107,8 @@ export interface NetcheckReport {
       metric: number
       mtu?: number
       congestion?: string
-      /** As `ip route` takes it. */
-      protocol?: string
+      /** As `ip route` prints it, and takes it back. */
+      route?: string
     }>
     proxy?: string
     /** Of the kernel, as in /proc/sys. */

@@ -4,6 +4,7 @@ import { isOutward } from '../../proxy/paths/addresses.ts'
 import { isMeshError } from '../errors.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
+import { tuningOf, tuningScript } from '../netcheck/tuning.ts'
 import type { NetcheckReport } from '../reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
@@ -14,8 +15,15 @@ export function netcheckCommand(program: Command, context: () => Context): void 
     .description(
       'the network this node is in: public address, NAT, UDP, IPv6, proxy, relays, which paths are possible, and what could be better',
     )
-    .action(async () => {
+    .option('--tune', 'print the commands, all optional, that would tune this machine for flows; they are not run')
+    .action(async ({ tune = false }: { tune?: boolean }) => {
       const report = await reportOf(context())
+      if (tune) {
+        const tunings = tuningOf(report.local)
+        if (context().format === 'json') printJson(tunings)
+        else for (const line of tuningScript(tunings)) console.log(line)
+        return
+      }
       if (context().format === 'json') printJson(report)
       else print(report)
       if (report.findings.some(({ ok }) => !ok)) process.exitCode = 1

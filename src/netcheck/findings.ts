@@ -1,5 +1,6 @@
 import type { NetcheckReport } from '../reports.ts'
 import type { LocalFacts } from './local.ts'
+import { tuningOf } from './tuning.ts'
 import type { NetworkKind } from './ways.ts'
 
 type Finding = NetcheckReport['findings'][number]
@@ -71,6 +72,8 @@ function agentFindings(facts: Facts): Finding[] {
   return [
     relayFinding(agent),
     publicFinding(agent),
+    ...ipv6Findings(agent),
+    ...hairpinFindings(agent),
     udpFinding(agent),
     mappingFinding(agent),
     { check: 'paths', ok: true, finding: agent.paths === 'any' ? 'any' : `the operator allows ${agent.paths}` },
@@ -105,9 +108,13 @@ const KINDS: Readonly<Record<NetworkKind, string>> = {
   enclosed: 'only HTTPS gets out: everything goes through relays',
 }
 
-function publicFinding({ network, tcp, udp }: AgentFacts): Finding {
-  const seen = [tcp && `${tcp} by TCP`, udp && `${udp} by UDP`].filter(Boolean).join(', ')
-  const finding = [seen || 'not known from outside', ...(network === undefined ? [] : [KINDS[network]])].join('; ')
+/** The same kind, where there is no NAT. */
+const FIREWALL = 'no NAT, but a firewall that lets in replies only: punching works'
+
+function publicFinding(agent: AgentFacts): Finding {
+  const { network, mapping } = agent
+  const kind = network === 'restricted' && mapping === 'none' ? FIREWALL : network && KINDS[network]
+  const finding = [seenFrom(agent), ...(kind === undefined ? [] : [`${kind}${sureness(agent)}`])].join('; ')
   const isHard = network === 'symmetric' || network === 'enclosed'
   return {
     check: 'public address',
@@ -117,6 +124,49 @@ function publicFinding({ network, tcp, udp }: AgentFacts): Finding {
       ? { remedy: 'Straight paths need a forwarded port (--advertise), --port-mapping auto, or IPv6 on both sides.' }
       : {}),
   }
+}
+
+/** The observers' two ports are not reached where only 443 or a proxy leads out; then the relay's own word is all there is. */
+function seenFrom({ tcp, udp, relaySees, isProxied }: AgentFacts): string {
+  const seen = [tcp && `${tcp} by TCP`, udp && `${udp} by UDP`].filter(Boolean).join(', ')
+  if (seen !== '') return seen
+  if (relaySees === undefined) return 'not known from outside'
+  const whose = isProxied ? 'the proxy’s, perhaps not ours' : 'by its own port'
+  return `${relaySees}, as the relay sees it (${whose}); which ports others would see, and who would be let in, cannot be known from there`
+}
+
+/** Ports at one address show a NAT that makes a difference by port; most that make one at all do. */
+function sureness({ mapping, observers }: AgentFacts): string {
+  return mapping === 'stable' && observers === 1 ? ' (endpoint-independent as one observer address shows it)' : ''
+}
+
+function ipv6Findings({ ipv6, mapping, tcp }: AgentFacts): Finding[] {
+  if (ipv6 === undefined) return []
+  const open = ipv6.isPortOpen ?? ipv6.filtering === 'open'
+  const words = {
+    none: open ? KINDS.public : FIREWALL,
+    stable: ipv6.filtering === 'open' ? KINDS.open : KINDS.restricted,
+    varies: KINDS.symmetric,
+    unknown: 'not known from outside',
+  }[ipv6.mapping]
+  // told already where it is all there is
+  if (tcp === ipv6.tcp && mapping === ipv6.mapping) return []
+  return [{ check: 'public address by IPv6', ok: true, finding: [ipv6.tcp, words].filter(Boolean).join('; ') }]
+}
+
+function hairpinFindings({ hairpin }: AgentFacts): Finding[] {
+  if (hairpin === undefined) return []
+  const by = (is: boolean) =>
+    (['tcp', 'udp'] as const).filter((protocol) => hairpin[protocol] === is).map((protocol) => protocol.toUpperCase())
+  const [leads, leadsNot] = [by(true), by(false)]
+  const finding = [
+    ...(leads.length > 0 ? [`the router leads back in what goes to its own address (${leads.join(', ')})`] : []),
+    ...(leadsNot.length > 0
+      ? [`the router does not lead back in what goes to its own address (${leadsNot.join(', ')})`]
+      : []),
+  ]
+  const remedy = 'Two nodes behind it meet inside, or through a relay; a hole to each other cannot be punched.'
+  return [{ check: 'hairpin', ok: true, finding: finding.join('; '), ...(leadsNot.includes('TCP') ? { remedy } : {}) }]
 }
 
 function udpFinding({ udpWorks, isUdpOn }: AgentFacts): Finding {
@@ -130,6 +180,8 @@ function udpFinding({ udpWorks, isUdpOn }: AgentFacts): Finding {
   }
 }
 
+const DIALECTS = { pcp: 'PCP', 'nat-pmp': 'NAT-PMP', upnp: 'UPnP' } as const
+
 function mappingFinding({ portMapping, network }: AgentFacts): Finding {
   const check = 'port mapping'
   if (portMapping === undefined) {
@@ -138,7 +190,7 @@ function mappingFinding({ portMapping, network }: AgentFacts): Finding {
       check,
       ok: true,
       finding: 'off',
-      ...(isUseful ? { remedy: 'With --port-mapping auto the router is asked for a port (PCP, NAT-PMP).' } : {}),
+      ...(isUseful ? { remedy: 'With --port-mapping auto the router is asked for a port (PCP, NAT-PMP, UPnP).' } : {}),
     }
   }
   const { state } = portMapping
@@ -149,7 +201,7 @@ function mappingFinding({ portMapping, network }: AgentFacts): Finding {
     return {
       check,
       ok: true,
-      finding: `${ports} lead here, by ${dialect === 'pcp' ? 'PCP' : 'NAT-PMP'}`,
+      finding: `${ports} lead here, by ${DIALECTS[dialect]}`,
       ...(isInner ? { remedy: 'The router itself is behind another NAT: its port helps nodes near it only.' } : {}),
     }
   }
@@ -158,58 +210,18 @@ function mappingFinding({ portMapping, network }: AgentFacts): Finding {
     check,
     ok: true,
     finding: `none: ${portMapping.reason}`,
-    remedy: 'Switch PCP or NAT-PMP on in the router, or forward a port by hand and name it with --advertise.',
+    remedy: 'Switch PCP, NAT-PMP or UPnP on in the router, or forward a port by hand and name it with --advertise.',
   }
 }
 
-/** Below, a burst of sealed datagrams is lost while the agent is busy elsewhere. */
-const RECEIVE_BYTES = 4 * 1024 * 1024
-/** What the kernel holds unsent per connection when nothing is said. */
-const UNLIMITED = 0xffff_ffff
-
-function tuningFindings({ settings, defaults }: LocalFacts): Finding[] {
-  const hints: Finding[] = []
-  const hint = (name: string, finding: string, remedy: string) =>
-    hints.push({ check: name.replaceAll('/', '.').replace(/^net\.(ipv4|core)\./, ''), ok: true, finding, remedy })
-  const value = (name: string) => (settings[name] === undefined ? undefined : Number(settings[name]))
-  if (value('net/ipv4/tcp_slow_start_after_idle') === 1)
-    hint(
-      'net/ipv4/tcp_slow_start_after_idle',
-      '1: a carrier that rested begins slowly again',
-      'Optional: sysctl -w net.ipv4.tcp_slow_start_after_idle=0',
-    )
-  if (value('net/ipv4/tcp_notsent_lowat') === UNLIMITED)
-    hint(
-      'net/ipv4/tcp_notsent_lowat',
-      'unlimited: small requests may wait in the kernel behind bulk',
-      'Optional: sysctl -w net.ipv4.tcp_notsent_lowat=131072',
-    )
-  const congestion = settings['net/ipv4/tcp_congestion_control']
-  const available = settings['net/ipv4/tcp_available_congestion_control'] ?? ''
-  const routes = defaults.filter((route) => route.congestion !== undefined)
-  const told = [congestion, ...routes.map((route) => `${route.congestion} for the default route by ${route.device}`)]
-  if (congestion !== undefined) {
-    const isBbr = [congestion, ...routes.map((route) => route.congestion)].includes('bbr')
-    hints.push({
-      check: 'congestion control',
-      ok: true,
-      finding: told.join('; '),
-      ...(isBbr
-        ? {}
-        : {
-            remedy: available.split(' ').includes('bbr')
-              ? 'Optional, for lossy paths: ip route change default … congctl bbr, or sysctl -w net.ipv4.tcp_congestion_control=bbr'
-              : 'Optional, for lossy paths: modprobe tcp_bbr, then choose bbr.',
-          }),
-    })
-  }
-  if ((value('net/core/rmem_max') ?? RECEIVE_BYTES) < RECEIVE_BYTES)
-    hint(
-      'net/core/rmem_max',
-      `${settings['net/core/rmem_max']} bytes: bursts of datagrams may be lost`,
-      `Optional: sysctl -w net.core.rmem_max=${RECEIVE_BYTES}`,
-    )
-  return hints
+/** Optional, all of it: what is well, and what would be better. */
+function tuningFindings(local: LocalFacts): Finding[] {
+  return tuningOf(local).map(({ check, finding, when, commands }) => ({
+    check,
+    ok: true,
+    finding,
+    ...(commands.length === 0 ? {} : { remedy: `Optional${when ?? ''}: ${commands.join('; ')}` }),
+  }))
 }
 
 /** RFC 1918, RFC 6598 (carrier-grade NAT), RFC 4193. */

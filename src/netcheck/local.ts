@@ -6,7 +6,7 @@ import { readNetwork, type Counts, type DefaultRoute, type Network } from '../ki
 export interface LocalFacts {
   /** Of interfaces that lead out. */
   addresses: readonly string[]
-  defaults: ReadonlyArray<DefaultRoute & { mtu?: number; congestion?: string }>
+  defaults: ReadonlyArray<DefaultRoute & { mtu?: number; congestion?: string; route?: string }>
   /** Where HTTPS leaves, without its credentials. */
   proxy?: string
   settings: Readonly<Record<string, string>>
@@ -36,12 +36,15 @@ export async function localFacts({
   const proxy = proxyOf(environment)
   const defaults = await Promise.all(
     network.defaults.map(async (route) => {
-      const { mtu, congestion } = routeMetrics(await routesOf(route))
+      const text = await routesOf(route)
+      const { mtu, congestion } = routeMetrics(text)
+      const line = routeLine(text, route)
       const own = mtu ?? mtuOf(route.device)
       return {
         ...route,
         ...(own === undefined ? {} : { mtu: own }),
         ...(congestion === undefined ? {} : { congestion }),
+        ...(line === undefined ? {} : { route: line }),
       }
     }),
   )
@@ -56,6 +59,23 @@ export function routeMetrics(text: string): { mtu?: number; congestion?: string 
   const congestion = /\bcongctl (?:lock )?(\S+)/.exec(text)?.[1]
   const mtu = /\bmtu (?:lock )?(\d+)/.exec(text)?.[1]
   return { ...(mtu === undefined ? {} : { mtu: Number(mtu) }), ...(congestion === undefined ? {} : { congestion }) }
+}
+
+/** Says of a route what it is now, or for how long, not which one it is. */
+const PASSING = / (?:linkdown|dead|offload|trap|expires \S+|error \S+|congctl (?:lock )?\S+)/g
+
+/** The route as `ip route change` takes it; `undefined` when it holds what a shell would not take as it is. */
+export function routeLine(
+  text: string,
+  { device, metric }: Pick<DefaultRoute, 'device' | 'metric'>,
+): string | undefined {
+  const lines = text.split('\n').filter((line) => line.startsWith('default'))
+  const line = lines.find((one) => Number(/ metric (\d+)/.exec(one)?.[1] ?? 0) === metric) ?? lines[0]
+  const route = line
+    ?.trimEnd()
+    .replace(PASSING, '')
+    .replace(/^(default(?: via \S+)?)/, `$1 dev ${device}`)
+  return route !== undefined && /^[\w .:/@-]+$/.test(route) ? route.trim() : undefined
 }
 
 /** Passwords stay where they are. */

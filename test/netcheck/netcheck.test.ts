@@ -1,7 +1,8 @@
 import t from 'tap'
 import { ANY_PATH, readPathRule } from '../../src/model/path-rule.ts'
 import { findingsOf, isPrivate } from '../../src/netcheck/findings.ts'
-import { localFacts, routeMetrics, type LocalFacts } from '../../src/netcheck/local.ts'
+import { localFacts, routeLine, routeMetrics, type LocalFacts } from '../../src/netcheck/local.ts'
+import { tuningOf, tuningScript } from '../../src/netcheck/tuning.ts'
 import { NETWORKS, networkOf, wayBetween, waysFrom, type NetworkKind, type Seen } from '../../src/netcheck/ways.ts'
 import type { NetcheckReport } from '../../src/reports.ts'
 
@@ -15,6 +16,16 @@ t.test('which kind of network this is', async (t) => {
     { why: 'another port for each', seen: { mapping: 'varies', filtering: 'unknown' }, kind: 'symmetric' },
     { why: 'no NAT', seen: { mapping: 'none', filtering: 'open' }, kind: 'public' },
     { why: 'no NAT, a firewall', seen: { mapping: 'none', filtering: 'strict' }, kind: 'restricted' },
+    {
+      why: 'a firewall that knows our port',
+      seen: { mapping: 'none', filtering: 'strict', isPortOpen: true },
+      kind: 'public',
+    },
+    {
+      why: 'a firewall before our port',
+      seen: { mapping: 'none', filtering: 'open', isPortOpen: false },
+      kind: 'restricted',
+    },
     { why: 'a port of the router leads here', seen: { mapping: 'varies', isMapped: true }, kind: 'public' },
     { why: 'only a proxy', seen: { mapping: 'unknown', isEnclosed: true }, kind: 'enclosed' },
   ]
@@ -49,6 +60,55 @@ t.test('what a route says', async (t) => {
     ['', {}],
   ]
   for (const [text, metrics] of rows) t.same(routeMetrics(text), metrics, text)
+  const lines: ReadonlyArray<[why: string, text: string, line: string | undefined]> = [
+    [
+      'as it is',
+      'default via 192.168.1.1 proto dhcp metric 100 \n',
+      'default via 192.168.1.1 dev eth0 proto dhcp metric 100',
+    ],
+    [
+      'the one that is meant',
+      'default via 10.0.0.1 metric 50\ndefault via 10.0.0.2 metric 100\n',
+      'default via 10.0.0.2 dev eth0 metric 100',
+    ],
+    ['without a gateway', 'default scope link metric 100\n', 'default dev eth0 scope link metric 100'],
+    [
+      'what passes is left out',
+      'default via fe80::1 proto ra metric 100 expires 1700sec pref medium linkdown\n',
+      'default via fe80::1 dev eth0 proto ra metric 100 pref medium',
+    ],
+    [
+      'another congestion control',
+      'default via 10.0.0.2 metric 100 congctl lock cubic mtu 1400\n',
+      'default via 10.0.0.2 dev eth0 metric 100 mtu 1400',
+    ],
+    ['nothing for a shell to run', 'default via $(reboot) metric 100\n', undefined],
+    ['none', '', undefined],
+  ]
+  for (const [why, text, line] of lines) t.equal(routeLine(text, { device: 'eth0', metric: 100 }), line, why)
+})
+
+t.test('tuning: told, and printed as a script that nobody runs', async (t) => {
+  const lines = tuningScript(tuningOf(LOCAL))
+  t.same(
+    lines.filter((line) => !line.startsWith('#')),
+    [
+      'sysctl -w net.ipv4.tcp_slow_start_after_idle=0',
+      'sysctl -w net.ipv4.tcp_notsent_lowat=131072',
+      'ip -4 route change default via 192.168.1.1 dev eth0 metric 100 congctl bbr',
+      'sysctl -w net.core.rmem_max=4194304',
+    ],
+  )
+  t.match(lines[0], /^# optional/)
+  const without = { ...LOCAL, settings: { 'net/ipv4/tcp_congestion_control': 'cubic' }, defaults: [] }
+  t.same(
+    tuningScript(tuningOf(without)).filter((line) => !line.startsWith('#')),
+    ['modprobe tcp_bbr', 'sysctl -w net.ipv4.tcp_congestion_control=bbr'],
+    'where no route is known, for all',
+  )
+  const byRoute = { ...LOCAL, defaults: LOCAL.defaults.map((route) => ({ ...route, congestion: 'bbr' })) }
+  t.same(tuningOf(byRoute).find(({ check }) => check === 'congestion control')?.commands, [], 'the route has it')
+  t.same(tuningScript(tuningOf({ settings: {}, defaults: [] })), ['# nothing to tune'])
 })
 
 t.test('this machine’s own facts', async (t) => {
@@ -91,7 +151,16 @@ t.test('public or not', async (t) => {
 
 const LOCAL: LocalFacts = {
   addresses: ['192.168.1.10'],
-  defaults: [{ family: 'ipv4', device: 'eth0', gateway: '192.168.1.1', metric: 100, mtu: 1_500 }],
+  defaults: [
+    {
+      family: 'ipv4',
+      device: 'eth0',
+      gateway: '192.168.1.1',
+      metric: 100,
+      mtu: 1_500,
+      route: 'default via 192.168.1.1 dev eth0 metric 100',
+    },
+  ],
   settings: {
     'net/ipv4/tcp_congestion_control': 'cubic',
     'net/ipv4/tcp_available_congestion_control': 'reno cubic bbr',
@@ -117,6 +186,15 @@ const AGENT: NonNullable<NetcheckReport['agent']> = {
   ways: [],
 }
 
+const SIX = {
+  tcp: '[2001:db8::5]:4000',
+  mapping: 'none',
+  filtering: 'strict',
+  observers: 1,
+  isPortOpen: false,
+} as const
+const ENCLOSED = { tcp: '', mapping: 'unknown', network: 'enclosed', relaySees: '203.0.113.101' } as const
+
 t.test('findings, in words, each with what can be done', async (t) => {
   const of = (check: string, agent: Partial<typeof AGENT> = {}, local: Partial<LocalFacts> = {}) =>
     findingsOf({ local: { ...LOCAL, ...local }, agent: { ...AGENT, ...agent } }).find((one) => one.check === check)
@@ -139,6 +217,54 @@ t.test('findings, in words, each with what can be done', async (t) => {
       got: of('public address', { network: 'symmetric' }),
       finding: /another port/,
       remedy: /--port-mapping/,
+    },
+    {
+      why: 'one observer address',
+      got: of('public address', { observers: 1 }),
+      finding: /endpoint-independent as one observer address shows it/,
+    },
+    {
+      why: 'a firewall, no NAT',
+      got: of('public address', { mapping: 'none' }),
+      finding: /203\.0\.113\.101.*no NAT, but a firewall/,
+    },
+    {
+      why: 'only 443 out',
+      got: of('public address', ENCLOSED),
+      finding: /^203\.0\.113\.101, as the relay sees it \(by its own port\); which ports.*cannot be known.*only HTTPS/,
+      remedy: /--advertise/,
+    },
+    {
+      why: 'only a proxy out',
+      got: of('public address', { ...ENCLOSED, isProxied: true }),
+      finding: /the proxy’s, perhaps not ours/,
+      remedy: /--advertise/,
+    },
+    {
+      why: 'hairpin',
+      got: of('hairpin', { hairpin: { tcp: true, udp: true } }),
+      finding: /leads back in .* \(TCP, UDP\)$/,
+    },
+    {
+      why: 'no hairpin',
+      got: of('hairpin', { hairpin: { tcp: false, udp: true } }),
+      finding: /leads back .* \(UDP\); .* does not lead back .* \(TCP\)/,
+      remedy: /through a relay/,
+    },
+    {
+      why: 'IPv6 outside',
+      got: of('public address by IPv6', { ipv6: SIX }),
+      finding: /^\[2001:db8::5\]:4000; no NAT, but a firewall/,
+    },
+    {
+      why: 'IPv6, and the port of the tunnel is let in',
+      got: of('public address by IPv6', { ipv6: { ...SIX, isPortOpen: true } }),
+      finding: /others can dial this node/,
+    },
+    {
+      why: 'UPnP',
+      got: of('port mapping', { portMapping: { state: 'mapped', dialect: 'upnp', tcp: '203.0.113.101:7472' } }),
+      finding: /by UPnP/,
     },
     { why: 'UDP', got: of('UDP'), finding: /answers come back/ },
     { why: 'UDP blocked', got: of('UDP', { udpWorks: false }), finding: /does not get out/, remedy: /Let UDP out/ },
