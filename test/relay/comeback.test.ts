@@ -66,7 +66,7 @@ t.test('nodes with a session tell each other where they listen, and when that is
       isKnown: (url) => url in far,
     },
     signals: {
-      on: (type, listener) => void heard.set(type, listener as never),
+      on: (type, listener) => void heard.set(type, listener),
       send: (to, signal) => {
         said.push({ to: to.id, signal: readSignal(JSON.stringify(signal)) })
         return true

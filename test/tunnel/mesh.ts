@@ -109,22 +109,23 @@ export class Mesh implements AsyncDisposable {
       suits: () => true,
       dial: (node, signal) => {
         this.dials.push(`${path} ${from}>${node.id}`)
+        const via = (path === 'relayed' ? node.relays[0] : undefined) ?? `${path} ${from}>${node.id}`
         const way = this.ways.get(`${path} ${from}>${node.id}`) ?? 'refuses'
         if (way === 'refuses') return Promise.reject(new Error('refused'))
         if (way === 'hangs')
           return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
         return Promise.resolve({
           path,
-          stream: this.#wire(path, from, node.id).near,
-          via: `${path} ${from}>${node.id}`,
+          stream: this.#wire(path, from, node.id, via).near,
+          via,
         })
       },
     }
   }
 
-  #wire(path: PathKind, from: string, to: string): Wire {
+  #wire(path: PathKind, from: string, to: string, via = `${path} ${from}>${to}`): Wire {
     const wire = new Wire(path, from, this.#proofs, (stream) => {
-      this.#nodes.get(to)?.peers.incoming({ path, stream, via: `${path} ${from}>${to}` })
+      this.#nodes.get(to)?.peers.incoming({ path, stream, via })
     })
     if (this.slow.has(path)) wire.lag = (pass) => void this.clock.after(60, pass)
     this.wires.push(wire)

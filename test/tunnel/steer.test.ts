@@ -70,6 +70,37 @@ test('a slow better path is left at both ends, with what is open, and not taken 
   t.same(old.log, ['opened'])
 })
 
+test('a session comes nearer through another relay, at both ends, with what is open', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('relayed c/a>c/b')
+  const asked: string[] = []
+  let nearest = 'wss://a/relay'
+  const a = mesh.node('c/a', {
+    reach: (id) => ({ id, addresses: [], relays: ['wss://a/relay', 'wss://b/relay'] }),
+    nearer: (node, relay) => {
+      asked.push(`${node} ${relay}`)
+      return relay === nearest ? undefined : nearest
+    },
+  })
+  const b = mesh.node('c/b')
+  const old = await flow(mesh, a, 'c/b')
+  await mesh.clock.advance(9_000)
+  t.equal(mesh.wires.length, 1, 'not at once')
+  await mesh.clock.advance(3_000)
+  t.equal(mesh.wires.length, 2, 'one more, before the other is left')
+  t.equal(asked.at(-1), 'c/b wss://a/relay')
+  old.stream.write(Buffer.from('on it goes'))
+  mesh.wires[0]!.isSilent = true
+  await mesh.clock.advance(250)
+  t.equal(b.heard[0]!.text(), 'on it goes', 'through the nearer one')
+  nearest = 'wss://b/relay'
+  await mesh.clock.advance(40_000)
+  t.equal(asked.at(-1), 'c/b wss://a/relay', 'it stays for a while, wherever the wind blows')
+  await mesh.clock.advance(30_000)
+  t.equal(asked.at(-1), 'c/b wss://b/relay')
+  t.same(old.log, ['opened'])
+})
+
 test('a punch is for later: nobody waits for it', async (t) => {
   await using mesh = new Mesh()
   const dialled: string[] = []
