@@ -25,7 +25,16 @@ export async function linkUp(
 ): Promise<Uplink> {
   const uplink = life.use(
     Uplink.start(
-      { urls: [url], identity, egress, facts: work.facts, worker: wishing(work, interests), ...told, clock },
+      {
+        urls: [url],
+        identity,
+        egress,
+        facts: work.facts,
+        worker: wishing(work, interests),
+        onWish: (keys) => interests.wish(keys),
+        ...told,
+        clock,
+      },
       log,
       metrics,
     ),

@@ -33,7 +33,8 @@ export interface CheckSpec {
   timeoutMs: number
 }
 
-export type Strategy = 'best-fit' | 'spread'
+export const STRATEGY_WORDS = ['best-fit', 'spread', 'latency-and-location'] as const
+export type Strategy = (typeof STRATEGY_WORDS)[number]
 
 export interface Constraint {
   type: 'direct' | 'clusters' | 'addons' | 'latency' | 'geo'
@@ -44,6 +45,8 @@ export interface Constraint {
   needs?: string[]
   area?: string
   location?: { lat: number; lon: number }
+  /** latency: measured to the nearest instance of this service; a service id or an interest key. */
+  service?: string
   /** ms (latency) or km (geo). */
   threshold?: number
   rigidness?: number

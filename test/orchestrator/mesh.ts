@@ -7,6 +7,7 @@ import type { HeldIdentity } from '../../src/identity/held.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { openLog, silentLog } from '../../src/kit/log.ts'
 import { openMetrics } from '../../src/metrics.ts'
+import type { Coordinate } from '../../src/model/coordinate.ts'
 import type { InstanceId } from '../../src/model/ids.ts'
 import { Cluster, type ClusterOptions } from '../../src/orchestrator/cluster/cluster.ts'
 import { Root, type RootOptions } from '../../src/orchestrator/root/root.ts'
@@ -162,6 +163,7 @@ export interface FakeOptions {
   /** Why the worker takes nothing. */
   refuses?: string
   addresses?: string[]
+  coordinate?: Coordinate
 }
 
 type Joined = Awaited<ReturnType<typeof enrolNode>>
@@ -176,11 +178,15 @@ export class FakeNode {
   readonly assigned: Assignment[] = []
   readonly revoked = new Set<string>()
   refuses: string | undefined
+  /** Said with the next facts. */
+  coordinate: Coordinate | undefined
+  readonly wishes = new Set<string>()
 
   constructor(id: string, { identity, url }: Joined, options: FakeOptions) {
     this.id = id
     this.identity = identity
     this.refuses = options.refuses
+    this.coordinate = options.coordinate
     const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
     this.uplink = Uplink.start(
       {
@@ -198,7 +204,11 @@ export class FakeNode {
           addresses,
           labels: {},
           version: '0.0.0',
+          ...(this.coordinate === undefined ? {} : { coordinate: this.coordinate }),
         }),
+        onWish: (keys) => {
+          for (const key of keys) this.wishes.add(key)
+        },
         worker: {
           assign: (assignment) => {
             if (this.refuses !== undefined) throw new MeshError('UNPLACEABLE', { reason: this.refuses })

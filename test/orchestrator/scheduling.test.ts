@@ -16,9 +16,9 @@ import {
   type Candidate,
   type NodeView,
 } from '../../src/orchestrator/scheduling/candidate.ts'
-import { distanceKm } from '../../src/orchestrator/scheduling/filters.ts'
+import { distanceKm, fibreMs, nearestMs, type Anchor } from '../../src/orchestrator/scheduling/distance.ts'
 import { RULES, schedule, tellReasons, type Work } from '../../src/orchestrator/scheduling/schedule.ts'
-import type { Capacity, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
+import type { Capacity, Constraint, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { factsOf, specOf } from './specs.ts'
 
 const plain = specOf()
@@ -184,6 +184,114 @@ test('filters: each reason, and the case beside it that passes', async (t) => {
     if (reason === undefined) t.equal(placement.kind, 'placed', why)
     else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, why)
   }
+})
+
+const coordinate = (ms: number, height = 0) => ({ at: [ms, 0, 0], height, error: 0.1 })
+const anchor = (node: string, ms: number, beyondMs = 0): Anchor => ({ node, coordinate: coordinate(ms), beyondMs })
+
+test('how far a node is', async (t) => {
+  const at = (ms: number | undefined, height?: number) =>
+    node('edge/n1', ms === undefined ? {} : { facts: { coordinate: coordinate(ms, height) } })
+  const rows: { why: string; from: Candidate; to: Anchor[]; ms: number | undefined }[] = [
+    { why: 'the nearest of them', from: at(10), to: [anchor('edge/a', 90), anchor('edge/b', 25)], ms: 15 },
+    { why: 'access links count', from: at(10, 4), to: [anchor('edge/a', 20)], ms: 14 },
+    { why: 'on the same node', from: at(undefined), to: [anchor('edge/n1', 500)], ms: 0 },
+    { why: 'what is beyond the anchor', from: at(10), to: [anchor('edge/a', 20, 7)], ms: 17 },
+    { why: 'a node that does not know where it is', from: at(undefined), to: [anchor('edge/a', 20)], ms: undefined },
+    { why: 'an anchor that does not know', from: at(10), to: [{ node: 'edge/a', beyondMs: 0 }], ms: undefined },
+    { why: 'no anchor', from: at(10), to: [], ms: undefined },
+  ]
+  for (const { why, from, to, ms } of rows) t.equal(nearestMs(from, to), ms, why)
+  t.equal(fibreMs(500), 5, 'there and back at two thirds of the speed of light')
+})
+
+test('latency constraints: to services, each of them; to places, one of them', async (t) => {
+  const DB = 'shop.acme.db.prod'
+  const to = (service: string, threshold: number) => ({ type: 'latency', service, threshold })
+  const place = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
+  const anchors: Record<string, Anchor[]> = {
+    [DB]: [anchor('edge/a', 0), anchor('core/b', 200)],
+    'shop.acme.log': [anchor('edge/a', 60)],
+    'shop.acme.none': [],
+    '48,11': [anchor('edge/a', 0, 3)],
+    '52,13': [anchor('edge/c', 100, 3)],
+    '0,0': [],
+  }
+  const near = ({ service, location }: Constraint) => anchors[service ?? `${location?.lat},${location?.lon}`] ?? []
+  const rows: { why: string; constraints: object[]; at?: number; reason?: string }[] = [
+    { why: 'near enough', constraints: [to(DB, 20)], at: 20 },
+    { why: 'too far', constraints: [to(DB, 20)], at: 21, reason: `more than 20 ms from ${DB}` },
+    { why: 'near another of its instances', constraints: [to(DB, 20)], at: 190 },
+    { why: 'nobody has measured it', constraints: [to(DB, 20)], reason: `its latency to ${DB} is not known yet` },
+    {
+      why: 'near one service, far from the other',
+      constraints: [to(DB, 20), to('shop.acme.log', 20)],
+      at: 0,
+      reason: 'more than 20 ms from shop.acme.log',
+    },
+    { why: 'near both', constraints: [to(DB, 30), to('shop.acme.log', 30)], at: 30 },
+    { why: 'what does not run yet may be anywhere', constraints: [to('shop.acme.none', 1)] },
+    { why: 'near a place', constraints: [place('48,11', 5)], at: 2 },
+    { why: 'near one of two places', constraints: [place('48,11', 5), place('52,13', 5)], at: 101 },
+    {
+      why: 'near neither',
+      constraints: [place('48,11', 5), place('52,13', 5)],
+      at: 50,
+      reason: 'more than 5 ms from the place asked for',
+    },
+    {
+      why: 'no node says where it is',
+      constraints: [place('0,0', 5)],
+      at: 0,
+      reason: 'no node tells how far the place asked for is',
+    },
+    {
+      why: 'a place and a service are two things',
+      constraints: [place('48,11', 5), to('shop.acme.log', 20)],
+      at: 0,
+      reason: 'more than 20 ms from shop.acme.log',
+    },
+  ]
+  for (const { why, constraints, at, reason } of rows) {
+    const candidate = node('edge/n1', at === undefined ? {} : { facts: { coordinate: coordinate(at) } })
+    const spec = specOf({ constraints })
+    const placement = schedule({ spec, near }, [candidate])
+    if (reason === undefined) t.equal(placement.kind, 'placed', why)
+    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, why)
+    t.equal(schedule({ spec }, [candidate]).kind, 'placed', `${why}: a tier that knows no nodes leaves it to others`)
+  }
+})
+
+test('the strategy of latency and location takes the nearest', async (t) => {
+  const near = () => [anchor('edge/a', 0)]
+  const at = (id: string, ms: number | undefined, says: NodeSays = {}) =>
+    node(id, { ...says, facts: { ...says.facts, ...(ms === undefined ? {} : { coordinate: coordinate(ms) }) } })
+  const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 100 }]
+  const spec = specOf({ strategy: 'latency-and-location', constraints })
+  const nodes = [at('edge/far', 90), at('edge/near', 10, { instances: 9 }), at('edge/nearer', 9.8, { instances: 1 })]
+  const placement = schedule({ spec, near }, nodes)
+  t.match(
+    placement,
+    { candidate: { id: 'edge/nearer' }, why: '9.8 ms away from what it must be near' },
+    'to the millisecond',
+  )
+  const [munich, berlin] = [
+    { lat: 48.1, lon: 11.6 },
+    { lat: 52.5, lon: 13.4 },
+  ]
+  const placed = schedule(
+    {
+      spec: specOf({
+        strategy: 'latency-and-location',
+        constraints: [{ type: 'geo', location: '52.5,13.4', threshold: 1_000 }],
+      }),
+    },
+    [
+      at('edge/m', undefined, { facts: { location: munich } }),
+      at('edge/b', undefined, { facts: { location: berlin } }),
+    ],
+  )
+  t.match(placed, { candidate: { id: 'edge/b' }, why: /^0 km away/ })
 })
 
 test('strategies', async (t) => {

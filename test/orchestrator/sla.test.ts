@@ -75,11 +75,42 @@ test('the documents of others are accepted unchanged', async (t) => {
       'added_files',
       'addresses.rr_ip',
       'connectivity[0]',
-      'connectivity[1].con_constraints',
       'connectivity[1]',
     ],
     'and what nothing acts on is told',
   )
+})
+
+test('what a service must be near', async (t) => {
+  const measures = { convergenceSeconds: 300 }
+  const rows: { why: string; service: Record<string, unknown>; constraints: object[] }[] = [
+    {
+      why: 'of Oakestra’s documents',
+      service: {
+        connectivity: [
+          { target_microservice_id: 'db', con_constraints: [{ type: 'latency', threshold: 50, rigidness: 0.9 }] },
+        ],
+      },
+      constraints: [{ type: 'latency', service: 'shop.acme.db', threshold: 50, rigidness: 0.9, ...measures }],
+    },
+    {
+      why: 'of another app',
+      service: { constraints: [{ type: 'latency', service: 'Bank.Acme.Vault.Prod', threshold: 5 }] },
+      constraints: [{ type: 'latency', service: 'bank.acme.vault.prod', threshold: 5, ...measures }],
+    },
+    {
+      why: 'a place',
+      service: { constraints: [{ type: 'latency', location: '48.1,11.6', threshold: 5 }] },
+      constraints: [{ type: 'latency', location: { lat: 48.1, lon: 11.6 }, threshold: 5, ...measures }],
+    },
+    {
+      why: 'an area, as ever',
+      service: { constraints: [{ type: 'latency', area: 'munich-1', threshold: 5 }] },
+      constraints: [{ type: 'latency', area: 'munich-1', threshold: 5, ...measures }],
+    },
+  ]
+  for (const { why, service, constraints } of rows) t.same(specOf(service).constraints, constraints, why)
+  t.equal(specOf({ strategy: 'latency-and-location' }).strategy, 'latency-and-location')
 })
 
 test('the slide: its mistake is found where it is, and mended it is accepted', async (t) => {
@@ -314,6 +345,30 @@ test('one fault each, with its path and what is wrong', async (t) => {
       service: { paths: 'never-relayed' },
       path: 'paths',
       problem: /"never-relayed" is no choice of paths/,
+    },
+    {
+      why: 'latency without a measure',
+      service: { constraints: [{ type: 'latency', service: 'stock' }] },
+      path: 'constraints[0].threshold',
+      problem: /is missing: a latency constraint needs it/,
+    },
+    {
+      why: 'latency to nowhere',
+      service: { constraints: [{ type: 'latency', location: 'Munich', threshold: 5 }] },
+      path: 'constraints[0].location',
+      problem: /"Munich" is no place/,
+    },
+    {
+      why: 'latency to nobody',
+      service: { constraints: [{ type: 'latency', service: 'a.b.c.d.e', threshold: 5 }] },
+      path: 'constraints',
+      problem: /"a.b.c.d.e" names no service/,
+    },
+    {
+      why: 'a connection without a measure',
+      service: { connectivity: [{ target_microservice_id: 'cart', con_constraints: [{ type: 'latency' }] }] },
+      path: 'connectivity[0].con_constraints[0].threshold',
+      problem: /is missing: the most ms between the two/,
     },
     { why: 'allow', service: { allow: ['shop'] }, path: 'allow[0]', problem: /"shop" names nobody/ },
     {

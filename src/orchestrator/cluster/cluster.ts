@@ -24,6 +24,7 @@ import { Publisher } from './publisher.ts'
 import { RootLink } from './root-link.ts'
 import { Relays } from './relays.ts'
 import { type Mint, rootServices } from './root-services.ts'
+import { Surroundings } from './surroundings.ts'
 import { SWEEP_MS, sweeper } from './sweep.ts'
 
 export interface ClusterOptions {
@@ -158,9 +159,17 @@ export class Cluster implements AsyncDisposable {
         metrics,
       })
       const publisher = new Publisher({ cluster: name, feed, knowledge, works: books.works, nodes, reachOf })
+      const surroundings = new Surroundings({
+        works: books.works,
+        knowledge,
+        nodes,
+        reachOf,
+        learn: (key) => root.learn(key),
+      })
       const placement: Placement = new Placement({
         works: books.works,
         nodes,
+        surroundings,
         clock,
         onChange: (record) => {
           publisher.touch(record.assignment.spec.id)

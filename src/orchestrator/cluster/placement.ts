@@ -11,11 +11,13 @@ import { schedule, tellReasons } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
 import type { WorkRecord, Works } from './books.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
+import type { Surroundings } from './surroundings.ts'
 import { hasGivenUp, isOver, viewOf } from './work.ts'
 
 export interface PlacementParts {
   works: Works
   nodes: Nodes
+  surroundings: Surroundings
   clock: Clock
   /** Something that tables show, or the root wants to know, has changed. */
   onChange: (record: WorkRecord) => void
@@ -213,14 +215,17 @@ export class Placement {
 
   /** Tries the nodes in the order `schedule` gives. `undefined`: one has it; else why none. */
   async #place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
-    const { works, nodes, metrics, log } = this.#parts
+    const { works, nodes, metrics, log, surroundings } = this.#parts
+    const asked = works.get(id)
+    if (asked !== undefined) await surroundings.survey(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, 'refused it already']))
     for (;;) {
       const record = works.get(id)
       if (record === undefined || !record.wanted || this.#isClosed) return undefined
       const end = metrics.placementSeconds.startTimer()
       const { spec } = record.assignment
-      const placement = schedule({ spec, refusedBy: new Set(refusals.keys()) }, this.views().map(nodeCandidate))
+      const work = { spec, refusedBy: new Set(refusals.keys()), near: surroundings.near }
+      const placement = schedule(work, this.views().map(nodeCandidate))
       end()
       if (placement.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()

@@ -124,6 +124,8 @@ export const clusterToNode = {
     revoked: Revoked,
     /** All there are now. */
     relays: Type.Object({ relays: Relays }),
+    /** To be interested in: so it measures how far away these are. */
+    wish: Type.Object({ keys: many(InterestKeyText, 64) }),
     'logs.close': logsClose,
   },
 } as const satisfies Language

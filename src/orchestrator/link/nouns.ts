@@ -5,7 +5,14 @@ import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../model/cha
 import { INSTANCE_STATES, type Instance } from '../../model/instance.ts'
 import type { NodeReach } from '../../model/node.ts'
 import type { Service } from '../../model/service.ts'
-import type { Assignment, Capacity, InstanceReport, NodeFacts, ServiceSpec } from '../spec.ts'
+import {
+  STRATEGY_WORDS,
+  type Assignment,
+  type Capacity,
+  type InstanceReport,
+  type NodeFacts,
+  type ServiceSpec,
+} from '../spec.ts'
 
 /*
  * The nouns of the model as a peer may send them: every string and list bounded. Keys we do not know are ignored, so
@@ -126,6 +133,7 @@ const Constraint = Type.Object({
   needs: Type.Optional(many(text(64), 64)),
   area: Type.Optional(text(64)),
   location: Type.Optional(Location),
+  service: Type.Optional(text(300)),
   threshold: Type.Optional(Type.Number()),
   rigidness: Type.Optional(Type.Number()),
   convergenceSeconds: Type.Optional(Type.Number()),
@@ -164,7 +172,7 @@ export const Spec = as<ServiceSpec>(
     arch: many(text(32), 16),
     replicas: whole(10_000),
     oneShot: Type.Boolean(),
-    strategy: Type.Enum(['best-fit', 'spread']),
+    strategy: Type.Enum([...STRATEGY_WORDS]),
     allow: many(text(300), 256),
     paths: Type.Optional(text(64)),
     check: Type.Optional(

@@ -8,6 +8,7 @@ import { POLICIES } from '../../model/choice.ts'
 import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
+import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
 import type { Assignment } from '../spec.ts'
 import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
@@ -186,6 +187,8 @@ export class Reconciler {
       if (placement.kind === 'unplaceable') {
         if (record.cluster !== undefined) return // it stays with the lost cluster: nobody else has room
         metrics.placements.labels('unplaceable').inc()
+        // who said no a moment ago was not asked again: why is told already
+        if (record.state === 'unplaceable' && isOnly(placement.reasons, REFUSED_ALREADY) && refusals.size === 0) return
         const said = [...refusals].map(([cluster, reason]) => `${cluster}: ${reason}`)
         const detail = [...(said.length > 0 ? said : [tellReasons(placement.reasons)])].join('; ')
         if (record.state !== 'unplaceable' || record.detail !== detail) {
@@ -274,6 +277,10 @@ export class Reconciler {
       },
     }
   }
+}
+
+function isOnly(reasons: Readonly<Record<string, number>>, reason: string): boolean {
+  return Object.keys(reasons).join() === reason
 }
 
 function placedIn(cluster: string, generation: number) {

@@ -1,3 +1,4 @@
+import type { Coordinate } from '../../model/coordinate.ts'
 import { clusterOf, type NodeId, type ServiceId } from '../../model/ids.ts'
 import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
 import { largest, NOTHING, release } from './capacity.ts'
@@ -26,6 +27,8 @@ export interface Candidate {
   arch: readonly string[]
   areas: readonly string[]
   locations: readonly Location[]
+  /** Of a node that knows where it is in the network; never of a cluster. */
+  coordinate?: Coordinate
   /** Label keys whose value is not `false`: what an `addons` constraint asks for. */
   addons: readonly string[]
   /** Fixed ports that are taken, as `portKey` writes them; of a cluster: taken on every node. */
@@ -84,6 +87,7 @@ export function nodeCandidate({ facts, condition, free, portsTaken, instances, p
     arch: [facts.arch],
     areas: facts.area === undefined ? [] : [facts.area],
     locations: facts.location === undefined ? [] : [facts.location],
+    ...(facts.coordinate === undefined ? {} : { coordinate: facts.coordinate }),
     addons: addonsOf(facts),
     portsTaken,
     nodes: 1,

@@ -2,6 +2,7 @@ import type { Constraint } from '../spec.ts'
 import type { Candidate, Location } from './candidate.ts'
 import { portKey } from './candidate.ts'
 import { demandOf, shortage, type Dimension } from './capacity.ts'
+import { distanceKm, nearestMs } from './distance.ts'
 import type { Work } from './schedule.ts'
 
 /** Why the candidate cannot take the work, in words that are counted; `undefined` when it can. */
@@ -28,7 +29,8 @@ export const condition: Filter = (_, candidate) => {
   }
 }
 
-export const refused: Filter = ({ refusedBy }, { id }) => (refusedBy?.has(id) ? 'refused it already' : undefined)
+export const REFUSED_ALREADY = 'refused it already'
+export const refused: Filter = ({ refusedBy }, { id }) => (refusedBy?.has(id) ? REFUSED_ALREADY : undefined)
 
 export const runtime: Filter = ({ spec }, { runtimes }) =>
   runtimes.includes(spec.runtime) ? undefined : `runtime ${spec.runtime} not offered`
@@ -46,18 +48,20 @@ export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
 
 /**
  * `direct`, `clusters` and `addons` must all hold. Of several `latency` or several `geo` constraints one is enough:
- * nobody is within 5 km of Berlin and of Munich, so a list of places means "near one of them".
+ * nobody is within 5 km of Berlin and of Munich, so a list of places means "near one of them". A service that it must be near
+ * is no such place: each must be.
  */
-export const constraints: Filter = ({ spec }, candidate) => {
+export const constraints: Filter = (work, candidate) => {
+  const { spec } = work
   if (spec.constraints.length === 0) return undefined
   const reasons = spec.constraints.map((constraint) => ({
-    type: constraint.type,
-    reason: violated(constraint, candidate),
+    place: constraint.service === undefined ? constraint.type : undefined,
+    reason: violated(constraint, candidate, work),
   }))
-  const hard = reasons.find(({ type, reason }) => reason !== undefined && type !== 'latency' && type !== 'geo')
+  const hard = reasons.find(({ place, reason }) => reason !== undefined && place !== 'latency' && place !== 'geo')
   if (hard !== undefined) return hard.reason
   for (const soft of ['latency', 'geo'] as const) {
-    const mine = reasons.filter(({ type }) => type === soft)
+    const mine = reasons.filter(({ place }) => place === soft)
     if (mine.length > 0 && mine.every(({ reason }) => reason !== undefined)) return mine[0]?.reason
   }
   return undefined
@@ -66,7 +70,7 @@ export const constraints: Filter = ({ spec }, candidate) => {
 /** Cheap ones first; the first that refuses gives the reason that is counted. */
 export const FILTERS: readonly Filter[] = [condition, refused, runtime, architecture, constraints, capacity, fixedPort]
 
-function violated(constraint: Constraint, candidate: Candidate): string | undefined {
+function violated(constraint: Constraint, candidate: Candidate, work: Work): string | undefined {
   switch (constraint.type) {
     case 'direct':
       return isNamed(constraint, candidate) ? undefined : 'not the node or cluster asked for'
@@ -75,12 +79,28 @@ function violated(constraint: Constraint, candidate: Candidate): string | undefi
     case 'addons':
       return constraint.needs?.every((addon) => candidate.addons.includes(addon)) ? undefined : 'addon missing'
     case 'latency':
-      return candidate.areas.includes(constraint.area ?? '') ? undefined : 'other area'
+      return constraint.area === undefined
+        ? farAway(constraint, candidate, work)
+        : candidate.areas.includes(constraint.area)
+          ? undefined
+          : 'other area'
     case 'geo':
       return isNear(constraint, candidate.locations) ? undefined : 'too far away'
     default:
       return constraint.type satisfies never
   }
+}
+
+/** Only who knows the nodes can judge; and of two services that must be near each other the first goes anywhere. */
+function farAway(constraint: Constraint, candidate: Candidate, { near }: Work): string | undefined {
+  const { service, threshold = Infinity } = constraint
+  const anchors = near?.(constraint)
+  const what = service ?? 'the place asked for'
+  if (anchors === undefined || (service !== undefined && anchors.length === 0)) return undefined
+  if (anchors.length === 0) return `no node tells how far ${what} is`
+  const ms = nearestMs(candidate, anchors)
+  if (ms === undefined) return `its latency to ${what} is not known yet`
+  return ms <= threshold ? undefined : `more than ${threshold} ms from ${what}`
 }
 
 /** Nodes are named `n1` or `edge/n1`; of a cluster only the part before the slash can be judged. */
@@ -96,15 +116,4 @@ function isNamed({ cluster, nodes = [] }: Constraint, candidate: Candidate): boo
 
 function isNear({ location, threshold = Infinity }: Constraint, places: readonly Location[]): boolean {
   return location !== undefined && places.some((place) => distanceKm(place, location) <= threshold)
-}
-
-const EARTH_RADIUS_KM = 6371
-
-/** Great-circle distance (haversine). */
-export function distanceKm(a: Location, b: Location): number {
-  const radians = (degrees: number) => (degrees * Math.PI) / 180
-  const dLat = radians(b.lat - a.lat)
-  const dLon = radians(b.lon - a.lon)
-  const h = Math.sin(dLat / 2) ** 2 + Math.cos(radians(a.lat)) * Math.cos(radians(b.lat)) * Math.sin(dLon / 2) ** 2
-  return 2 * EARTH_RADIUS_KM * Math.asin(Math.min(1, Math.sqrt(h)))
 }

@@ -1,5 +1,6 @@
-import type { ServiceSpec, Strategy } from '../spec.ts'
+import type { Constraint, ServiceSpec, Strategy } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
+import type { Anchor } from './distance.ts'
 import { FILTERS, type Filter } from './filters.ts'
 import { STRATEGIES, type Scorer } from './strategies.ts'
 
@@ -8,6 +9,8 @@ export interface Work {
   spec: ServiceSpec
   /** Candidates that were asked and said no. */
   refusedBy?: ReadonlySet<string>
+  /** What a latency constraint is measured to; not where only clusters are known. */
+  near?: (constraint: Constraint) => readonly Anchor[]
 }
 
 export interface Rules {

@@ -1,6 +1,7 @@
 import type { Strategy } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
 import { DIMENSIONS } from './capacity.ts'
+import { distanceKm, nearestMs } from './distance.ts'
 import type { Work } from './schedule.ts'
 
 export interface Scorer {
@@ -23,8 +24,48 @@ const bestFit: Scorer = {
   why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
+/** The nearest to what its constraints name, by network, then by place; siblings apart where that makes no difference. */
+const latencyAndLocation: Scorer = {
+  score: (work, candidate) => [
+    -Math.round(latencyMs(work, candidate) ?? FAR_MS),
+    -Math.round(awayKm(work, candidate) ?? FAR_KM),
+    -siblings(work, candidate),
+    -load(candidate),
+    share(candidate),
+  ],
+  why: (work, candidate) => {
+    const [ms, km] = [latencyMs(work, candidate), awayKm(work, candidate)]
+    const told = [...(ms === undefined ? [] : [`${round(ms)} ms`]), ...(km === undefined ? [] : [`${round(km)} km`])]
+    return told.length === 0 ? 'nothing is known of its distance' : `${told.join(', ')} away from what it must be near`
+  },
+}
+
 /** A strategy is one pair of functions and one line here. */
-export const STRATEGIES: Readonly<Record<Strategy, Scorer>> = { spread, 'best-fit': bestFit }
+export const STRATEGIES: Readonly<Record<Strategy, Scorer>> = {
+  spread,
+  'best-fit': bestFit,
+  'latency-and-location': latencyAndLocation,
+}
+
+/** Where nothing is known. */
+const FAR_MS = 100_000
+const FAR_KM = 100_000
+
+/** To the service that is farthest; the nearest place of those asked for counts as one. */
+function latencyMs({ spec, near }: Work, candidate: Candidate): number | undefined {
+  const asked = spec.constraints.filter(({ type, area }) => type === 'latency' && area === undefined)
+  const to = (constraint: (typeof asked)[number]) => nearestMs(candidate, near?.(constraint) ?? []) ?? []
+  const places = asked.filter(({ service }) => service === undefined).flatMap(to)
+  const services = asked.filter(({ service }) => service !== undefined).flatMap(to)
+  const all = [...services, ...(places.length === 0 ? [] : [Math.min(...places)])]
+  return all.length === 0 ? undefined : Math.max(...all)
+}
+
+function awayKm({ spec }: Work, { locations }: Candidate): number | undefined {
+  const asked = spec.constraints.flatMap(({ type, location }) => (type === 'geo' && location ? [location] : []))
+  const all = asked.flatMap((place) => locations.map((location) => distanceKm(location, place)))
+  return all.length === 0 ? undefined : Math.min(...all)
+}
 
 function siblings({ spec }: Work, { perService }: Candidate): number {
   return perService.get(spec.id) ?? 0

@@ -1,5 +1,6 @@
 import { interestOf } from '../../model/ids.ts'
-import type { AppSpec, ServiceSpec } from '../spec.ts'
+import type { AppSpec, Constraint, ServiceSpec } from '../spec.ts'
+import { readConnection } from './constraints.ts'
 import { Fields, isObject, nounOf } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf } from './names.ts'
@@ -28,11 +29,29 @@ export function linkConnectivity(all: readonly Read[], findings: Findings): void
       const target = targetText(value, path, findings)
       if (target === undefined || target === '') return []
       const byId = ids.get(target)
-      if (byId !== undefined) return [byId.id]
-      return named(target, app, { path, known, findings })
+      const meant = byId === undefined ? named(target, app, { path, known, findings }) : [byId.id]
+      for (const to of meant) service.constraints.push(...connectionsIn(value, to, path, findings))
+      return meant
     })
     service.connectivity = [...new Set(wanted)]
+    service.constraints = service.constraints.flatMap((constraint) => {
+      if (constraint.service === undefined) return [constraint]
+      if (wanted.includes(constraint.service)) return [constraint]
+      const to = ids.get(constraint.service)?.id
+      if (to !== undefined) return [{ ...constraint, service: to }]
+      const place = { path: fields.at('constraints'), known, findings }
+      const [service] = named(constraint.service, app, place)
+      if (service !== undefined) return [{ ...constraint, service }]
+      findings.fault(place.path, `${quoted(constraint.service)} names no service`)
+      return []
+    })
   }
+}
+
+/** What it asks of the way to that service. */
+function connectionsIn(value: unknown, to: string, path: string, findings: Findings): Constraint[] {
+  const asked = isObject(value) && Array.isArray(value['con_constraints']) ? value['con_constraints'] : []
+  return asked.flatMap((each, i) => readConnection(each, to, `${path}.con_constraints[${i}]`, findings))
 }
 
 function targetText(value: unknown, path: string, findings: Findings): string | undefined {

@@ -42,23 +42,50 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
     }
     case 'latency': {
       const area = fields.text('area')
-      return area === undefined ? missing('area') : { type, area, ...measures(fields) }
+      if (area !== undefined) return { type, area, ...measures(fields) }
+      const service = fields.text('service')
+      if (service === undefined && !fields.isGiven('location')) return missing('area')
+      if (!fields.has('threshold')) return missing('threshold')
+      if (service !== undefined) return { type, service, ...measures(fields) }
+      const location = placeIn(fields, findings)
+      return location && { type, location, ...measures(fields) }
     }
     case 'geo': {
-      const text = fields.text('location')
-      if (text === undefined) return missing('location')
-      const location = locationOf(text)
-      if (location !== undefined) return { type, location, ...measures(fields) }
-      findings.fault(
-        fields.at('location'),
-        `${quoted(text)} is no place`,
-        'write "latitude,longitude", as "48.137,11.576"',
-      )
-      return undefined
+      if (!fields.has('location')) return missing('location')
+      const location = placeIn(fields, findings)
+      return location && { type, location, ...measures(fields) }
     }
     default:
       return type satisfies never
   }
+}
+
+/** What a service's `connectivity` asks of the way to another: how far away that may be. */
+export function readConnection(value: unknown, service: string, path: string, findings: Findings): Constraint[] {
+  const fields = Fields.read(value, ['constraint'], path, findings)
+  const type = fields?.text('type')
+  if (fields === undefined) return []
+  if (type !== 'latency') {
+    if (type === undefined) findings.fault(fields.at('type'), 'is missing', 'say latency')
+    else findings.warn(path, `nothing acts on ${type} between services`, 'say latency, with a threshold in ms')
+    return []
+  }
+  if (fields.has('threshold')) return [{ type, service, ...measures(fields) }]
+  if (!fields.isGiven('threshold')) findings.fault(fields.at('threshold'), 'is missing: the most ms between the two')
+  return []
+}
+
+function placeIn(fields: Fields, findings: Findings): { lat: number; lon: number } | undefined {
+  const text = fields.text('location') ?? ''
+  const location = locationOf(text)
+  if (location === undefined && fields.has('location')) {
+    findings.fault(
+      fields.at('location'),
+      `${quoted(text)} is no place`,
+      'write "latitude,longitude", as "48.137,11.576"',
+    )
+  }
+  return location
 }
 
 function nodesIn(text: string): string[] {

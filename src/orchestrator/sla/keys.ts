@@ -109,7 +109,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('arch', texts(16, 32), 'Architectures it runs on (`amd64`, `arm64`); any when empty.'),
     ours('replicas', whole(0, 1_000), 'How many instances; 1 by default.'),
     theirs('one_shot', flag, 'Runs to its end once: exit code 0 is success.'),
-    ours('strategy', choice('best-fit', 'spread'), 'Where instances go: apart (`spread`, default) or close together.'),
+    ours(
+      'strategy',
+      choice('best-fit', 'spread', 'latency-and-location'),
+      'Where instances go: apart (`spread`, default), close together, or nearest to what `constraints` name.',
+    ),
     ours(
       'allow',
       texts(256, 256),
@@ -157,8 +161,17 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('allowed', texts(256, 63), 'clusters: the clusters that may be used.'),
     theirs('needs', texts(64, 64), 'addons: labels that the node must have.'),
     theirs('area', text(64), 'latency: the area of the node. Of several, one is enough.'),
-    theirs('location', text(), 'geo: `lat,lon` or `lon; lat`. Of several, one is enough.'),
-    theirs('threshold', amount(1e6), 'geo: km. latency: ms, kept but not acted on yet; the area decides.'),
+    theirs('location', text(), 'geo, latency: `lat,lon` or `lon; lat`. Of several, one is enough.'),
+    ours(
+      'service',
+      text(),
+      'latency: the service whose nearest instance is measured to. Of several, each must be near.',
+    ),
+    theirs(
+      'threshold',
+      amount(1e6),
+      'geo: km. latency: ms of round trip to the `service` or `location`, by network coordinates; with `area` the area decides.',
+    ),
     theirs(
       'rigidness',
       { type: 'number', min: 0, max: 1 },
@@ -168,7 +181,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   ],
   connectivity: [
     theirs('target_microservice_id', text(), 'The service that is called: a name, `service.ns` or `app.ns.service`.'),
-    unused('con_constraints', loose, 'Latency or bandwidth between the two.', 'calls choose the closest by name'),
+    theirs(
+      'con_constraints',
+      { type: 'list', of: 'any', max: 16 },
+      '`{"type": "latency", "threshold": ms}`: as a latency constraint with this service.',
+    ),
   ],
   addresses: [
     theirs('rr_ip', text(), 'Address for round robin, inside 10.16.0.0/12.'),

@@ -2,7 +2,7 @@ import { serviceId } from '../../model/ids.ts'
 import { readPathRule } from '../../model/path-rule.ts'
 import type { AllowRule } from '../../model/service.ts'
 import { splitHostPort } from '../host-port.ts'
-import type { CheckSpec, PortSpec, ServiceSpec } from '../spec.ts'
+import type { CheckSpec, PortSpec, ServiceSpec, Strategy } from '../spec.ts'
 import { readAddresses } from './addresses.ts'
 import { readConstraints } from './constraints.ts'
 import { Fields } from './fields.ts'
@@ -53,7 +53,7 @@ export function readService(
     arch: fields.texts('arch').map((word) => word.toLowerCase()),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
-    strategy: fields.text('strategy') === 'best-fit' ? 'best-fit' : 'spread',
+    strategy: (fields.text('strategy') as Strategy | undefined) ?? 'spread',
     allow: readAllow(fields, findings),
     drainSeconds: fields.number('drain_seconds') ?? 10,
     constraints: readConstraints(fields, findings),

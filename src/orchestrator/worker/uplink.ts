@@ -47,6 +47,8 @@ export interface UplinkOptions {
   onRevoked?: (nodes: readonly NodeId[]) => void
   /** All relays at which this node may listen: at each hello, and when there are others. */
   onRelays?: (urls: readonly string[]) => void
+  /** The cluster would like to know how far the services under these keys are from here. */
+  onWish?: (keys: readonly InterestKey[]) => void
   /** The longest rest between two tries. */
   limitMs?: number
   random?: () => number
@@ -77,7 +79,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, facts, worker, onRevoked, onRelays, clock = systemClock, limitMs, random } = options
+    const { identity, facts, worker, onRevoked, onRelays, onWish, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -113,6 +115,7 @@ export class Uplink implements AsyncDisposable {
             },
             revoked: ({ nodes }) => onRevoked?.(nodes),
             relays: ({ relays }) => onRelays?.(relays),
+            wish: ({ keys }) => onWish?.(keys),
             'logs.close': ({ stream }) => this.#logs.close(stream),
           },
         },
@@ -176,6 +179,11 @@ export class Uplink implements AsyncDisposable {
   /** The machine's network is another one; `isHere`: whether a local address is still ours. */
   networkChanged(isHere: (address: string) => boolean): void {
     this.#link.networkChanged(isHere)
+  }
+
+  /** Other connections of this machine have fallen silent: this one must show that it lives. */
+  doubt(): void {
+    this.#link.doubt()
   }
 
   /** All there is under a key, and news of it from now on. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */

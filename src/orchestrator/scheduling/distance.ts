@@ -1,0 +1,53 @@
+import { distanceMs, type Coordinate } from '../../model/coordinate.ts'
+import type { NodeId } from '../../model/ids.ts'
+import type { Candidate, Location } from './candidate.ts'
+
+/*
+ * How far a node is from what it must be near, as a round trip in ms: by network coordinates that the nodes keep
+ * (model/coordinate.ts), so also between nodes that never talked.
+ *
+ *     candidate ──coordinates──▶ anchor: a node with an instance of the service ───────────────▶ 0 ms
+ *     candidate ──coordinates──▶ anchor: a node that says where on earth it is ──fibre──▶ the place asked for
+ */
+
+/** A node that distances are measured to. */
+export interface Anchor {
+  node: NodeId
+  coordinate?: Coordinate
+  /** Between the anchor and what it stands for. */
+  beyondMs: number
+}
+
+/** Light in glass goes 200 km in a millisecond, and has to come back. */
+const KM_A_MS = 100
+const EARTH_RADIUS_KM = 6371
+
+/** To the nearest anchor; `undefined` when that is not known. */
+export function nearestMs({ node, coordinate }: Candidate, anchors: readonly Anchor[]): number | undefined {
+  let nearest: number | undefined
+  for (const anchor of anchors) {
+    const ms = betweenMs(node, coordinate, anchor)
+    if (ms !== undefined && (nearest === undefined || ms < nearest)) nearest = ms
+  }
+  return nearest
+}
+
+function betweenMs(node: NodeId | undefined, own: Coordinate | undefined, anchor: Anchor): number | undefined {
+  if (anchor.node === node) return anchor.beyondMs
+  if (own === undefined || anchor.coordinate === undefined) return undefined
+  return distanceMs(own, anchor.coordinate) + anchor.beyondMs
+}
+
+/** The least round trip over so many kilometres. */
+export function fibreMs(km: number): number {
+  return km / KM_A_MS
+}
+
+/** Great-circle distance (haversine). */
+export function distanceKm(a: Location, b: Location): number {
+  const radians = (degrees: number) => (degrees * Math.PI) / 180
+  const dLat = radians(b.lat - a.lat)
+  const dLon = radians(b.lon - a.lon)
+  const h = Math.sin(dLat / 2) ** 2 + Math.cos(radians(a.lat)) * Math.cos(radians(b.lat)) * Math.sin(dLon / 2) ** 2
+  return 2 * EARTH_RADIUS_KM * Math.asin(Math.min(1, Math.sqrt(h)))
+}

@@ -1,0 +1,43 @@
+import t from 'tap'
+import { mesh, sla, until } from './mesh.ts'
+
+t.test('a service that must be near another goes where network coordinates say that it is', async (t) => {
+  await using world = await mesh()
+  const at = (ms: number) => ({ coordinate: { at: [ms, 0, 0], height: 0.1, error: 0.1 } })
+  await world.node('home', at(0))
+  const near = await world.node('near', at(5))
+  await world.node('far', at(100))
+  const unsure = await world.node('unsure')
+  const db = { microservice_name: 'db', constraints: [{ type: 'direct', node: 'home' }] }
+  const web = {
+    microservice_name: 'web',
+    replicas: 3,
+    fixed_port: true,
+    connectivity: [
+      { target_microservice_id: 'db', con_constraints: [{ type: 'latency', threshold: 20, rigidness: 1 }] },
+    ],
+  }
+  await world.api.call('POST', '/apps', sla(db))
+  await world.running(1)
+  await world.api.call('POST', '/apps', sla(web))
+  const webs = async () => (await world.instances()).filter(({ id }) => id.includes('.web.'))
+  const nodes = (rows: Array<{ state: string; node?: string }>) =>
+    rows.flatMap(({ state, node }) => (state === 'running' && node !== undefined ? [node] : [])).toSorted()
+
+  await world.running(3)
+  t.same(nodes(await webs()), ['edge/home', 'edge/near'])
+  await until(async () => (await webs()).some(({ state }) => state === 'unplaceable'), 'the third fits nowhere')
+  const third = (await webs()).find(({ state }) => state === 'unplaceable')
+  t.match(third?.detail, /1 × more than 20 ms from shop\.acme\.db/)
+  t.match(third?.detail, /1 × its latency to shop\.acme\.db is not known yet/)
+  t.ok(unsure.wishes.has('shop.acme.db'), 'it is asked to measure')
+
+  unsure.coordinate = at(12).coordinate
+  unsure.uplink.factsChanged()
+  await world.running(4)
+  t.same(nodes(await webs()), ['edge/home', 'edge/near', 'edge/unsure'], 'once it knows')
+
+  await near.stop()
+  await until(async () => (await webs()).some(({ state }) => state === 'unplaceable'), 'it is not placed again')
+  t.same(nodes(await webs()), ['edge/home', 'edge/unsure'], 'a lost one does not go far either')
+})
