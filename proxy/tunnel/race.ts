@@ -24,18 +24,17 @@ const NEAR_MS = 50
 /** When each may start: after those before it that are worth the wait. Pure. */
 export function headStartsMs(field: ReadonlyArray<Pick<Runner<unknown>, 'path' | 'outlook'>>): number[] {
   return field.map(({ path }) => {
-    const own = HEAD_START_MS[path]
-    const waits = field.map((other) => (HEAD_START_MS[other.path] < own ? waitMs(own, other.outlook) : 0))
+    const waits = field.map((other) => waitMs(HEAD_START_MS[path] - HEAD_START_MS[other.path], other.outlook))
     return Math.max(0, ...waits)
   })
 }
 
-function waitMs(own: number, outlook: Outlook = 'open'): number {
+function waitMs(lead: number, outlook: Outlook = 'open'): number {
   switch (outlook) {
     case 'open':
-      return own
+      return lead
     case 'near':
-      return Math.min(own, NEAR_MS)
+      return Math.min(lead, NEAR_MS)
     case 'unlikely':
       return 0
     default:

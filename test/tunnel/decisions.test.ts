@@ -434,7 +434,7 @@ test('head starts', async (t) => {
     {
       why: 'it can dial us: asked at once, and waited for',
       field: [{ path: 'direct', outlook: 'unlikely' }, { path: 'reverse', outlook: 'open' }, { path: 'relayed' }],
-      are: [0, 0, 150],
+      are: [0, 0, 100],
     },
     {
       why: 'all of them are unlikely',
@@ -445,7 +445,7 @@ test('head starts', async (t) => {
       ],
       are: [0, 0, 0],
     },
-    { why: 'an unlikely relay makes nobody wait', field: [{ path: 'relayed' }, { path: 'punched' }], are: [150, 0] },
+    { why: 'an unlikely relay makes nobody wait', field: [{ path: 'relayed' }, { path: 'punched' }], are: [100, 0] },
     { why: 'nobody runs', field: [], are: [] },
   ]
   for (const { why, field, are } of rows) t.same(headStartsMs(field), are, why)
