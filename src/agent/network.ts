@@ -11,10 +11,13 @@ import type { Work } from './work.ts'
  * connection finds out at once whether it still lives, and dials anew where it does not.
  */
 
+/** While streams wait, the control link is asked so often. */
+const DOUBT_MS = 1_000
+
 export interface FollowParts {
   work: Pick<Work, 'refresh'>
-  uplink: Pick<Uplink, 'factsChanged' | 'networkChanged'>
-  reach: Pick<Reach, 'peers' | 'relays' | 'portMapping' | 'rendezvous'>
+  uplink: Pick<Uplink, 'factsChanged' | 'networkChanged' | 'doubt'>
+  reach: Pick<Reach, 'peers' | 'relays' | 'portMapping' | 'rendezvous' | 'onRisk'>
 }
 
 export function followNetwork({ life, clock, log }: Ground, { work, uplink, reach }: FollowParts): NetworkWatch {
@@ -29,6 +32,12 @@ export function followNetwork({ life, clock, log }: Ground, { work, uplink, reac
     reach.relays.networkChanged(isOurs)
     reach.portMapping?.networkChanged()
     if (work.refresh()) uplink.factsChanged()
+  })
+  let doubtedAt = Number.NEGATIVE_INFINITY
+  reach.onRisk(() => {
+    if (clock.now() - doubtedAt < DOUBT_MS) return
+    doubtedAt = clock.now()
+    uplink.doubt() // what has silenced a session may have silenced this; instances are placed elsewhere three seconds later
   })
   return watch
 }

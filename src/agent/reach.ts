@@ -63,6 +63,8 @@ export interface Reach {
   readonly knowRelays: (urls: readonly string[]) => void
   /** Where we are among the others, by round-trip times. */
   readonly whereabouts: Whereabouts
+  /** Called again and again while streams of some session wait for a path. */
+  readonly onRisk: (listener: () => void) => void
   /** Their certificates no longer count. */
   readonly revoke: (nodes: readonly NodeId[]) => void
 }
@@ -138,6 +140,7 @@ export async function openReach(
     candidates: () => [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)],
     allows: (path) => allows(rule, path),
   })
+  let doubted = (): void => undefined
   const peerRelays = PeerRelays.start(life, {
     relays: posts.relays,
     signals: rendezvous.signals,
@@ -166,7 +169,10 @@ export async function openReach(
       limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, HELD_BYTES)) },
       reach: (node) => peerRelays.reach(node),
       nearer: (node, relay) => peerRelays.nearer(node, relay),
-      atRisk: () => posts.relays.hurry(),
+      atRisk: () => {
+        posts.relays.hurry()
+        doubted()
+      },
       sealed: sealed?.room,
       isBeside: elder !== undefined,
       clock,
@@ -216,6 +222,9 @@ export async function openReach(
         : [],
     get portMapping() {
       return portMapping
+    },
+    onRisk: (listener) => {
+      doubted = listener
     },
     revoke: (nodes) => {
       for (const node of nodes) {

@@ -374,6 +374,8 @@ t.test(
     const [first] = channels.slice(-1)
     up.networkChanged(() => true)
     t.equal(first?.rechecked, 1)
+    up.doubt()
+    t.equal(first?.rechecked, 2)
     t.ok(up.isUp, 'it lives')
     up.networkChanged(() => false)
     await until(() => up.isUp && channels.at(-1) !== first)

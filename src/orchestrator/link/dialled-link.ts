@@ -79,6 +79,11 @@ export class DialledLink<Out extends Language, In extends Language> implements A
     this.#isFresh = true
   }
 
+  /** Other connections of this machine have fallen silent: one that is up must show that it lives. */
+  doubt(): void {
+    this.#up?.recheck(() => true)
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
