@@ -5,6 +5,7 @@ import type { Log } from '../../src/kit/log.ts'
 import type { Welcome } from '../relay/messages.ts'
 import { ASK } from '../relay/observation.ts'
 import { FAMILIES, familyOf, parseHostPort, printHostPort, type Family } from './addresses.ts'
+import { isPublic } from './guard.ts'
 import { hairpinByTcp, hairpinByUdp, type Hairpin } from './hairpin.ts'
 import { UNKNOWN_NAT, type NatClass } from './nat-class.ts'
 import { lookByTcp } from './observe-tcp.ts'
@@ -33,6 +34,8 @@ export interface ObserverOfUsOptions {
   /** The TCP port at which others dial us; 0 while there is none. */
   listensAt?: () => number
   udp?: UdpAsker | undefined
+  /** What is no address of somebody's own network: a relay must not make us knock about in ours. */
+  isPublic?: (host: string) => boolean
   clock: Clock
   log: Log
 }
@@ -242,9 +245,10 @@ export class Observation implements AsyncDisposable {
 
   /** Only where there is a NAT with one mapping for all: without, nothing can lead back. */
   async #lookBack(family: Family): Promise<void> {
-    const { clock } = this.#options
+    const { clock, isPublic: reaches = isPublic } = this.#options
     const known = this.#hairpinAt.get(family)
-    if (this.of(family).tcp.mapping !== 'stable') return
+    const { tcp: seen, tcpAddress = '' } = this.of(family)
+    if (seen.mapping !== 'stable' || !reaches(parseHostPort(tcpAddress)?.host ?? '')) return
     if (known !== undefined && clock.now() - known < HAIRPIN_EVERY_MS) return
     const { signal } = this.#changed
     const limit = AbortSignal.any([this.#life.signal, signal])

@@ -14,6 +14,8 @@ const FIRE_MS = 4_000
 /** A refused SYN of ours may cross one of the peer's that gets through. */
 const GRACE_MS = 300
 const SECURE_MS = 3_000
+/** Who waits lets so many try: the port is known to the peer only, but a scan may find it. */
+const MAX_TRIES = 8
 
 /** One try, from this side. */
 export interface Try {
@@ -48,7 +50,11 @@ export async function fire(one: Try, call: Call, parts: FireParts, signal: Abort
   })
   if (plan === 'wait') {
     // whoever comes may try; the nonce decides
-    const take = (socket: Socket) => void serve(raw(socket)).catch(() => socket.destroy())
+    let tries = 0
+    const take = (socket: Socket) => {
+      if (++tries > MAX_TRIES) socket.destroy()
+      else void serve(raw(socket)).catch(() => socket.destroy())
+    }
     seen.port.listen(take)
     const opener = seen.port.dial(to)
     opener.once('connect', () => take(opener)) // both met, as if by plan

@@ -75,7 +75,7 @@ interface Learned {
 
 export class Punching {
   readonly #options: PunchedOptions
-  readonly #answers = new Map<string, (answer: Answer) => void>()
+  readonly #answers = new Map<string, (heard: Heard<Answer>) => void>()
   readonly #syncs = new Map<string, () => void>()
   readonly #answering = new Set<NodeId>()
   readonly #calling = new Set<NodeId>()
@@ -157,20 +157,20 @@ export class Punching {
     using call = calls.expect(node.id)
     const { nonce } = call
     const key = keyOf(node.id, { nonce, attempt })
-    const told = Promise.withResolvers<Answer>()
+    const told = Promise.withResolvers<Heard<Answer>>()
     this.#answers.set(key, told.resolve)
     const sentAt = clock.now()
     let theirs: NatClass | undefined
     try {
       const connect: Signal = { type: 'punch-connect', nonce, attempt, address: seen.address, nat: mine }
       if (!signals.send(node, connect)) throw new Hopeless(node.id, 'no way to say something to it')
-      const answer = await within(told.promise, ANSWER_MS, signal)
+      const { signal: answer, seen: seenAt } = await within(told.promise, ANSWER_MS, signal)
       theirs = answer.nat
       const isRefused = answer.type === 'punch-refuse'
       const plan = isRefused ? 'hopeless' : this.#planFor(node.id, { seen, to: answer.address, mine, theirs })
       this.#learn(node.id, family, theirs, plan === 'hopeless' && punchPlan(mine, theirs) !== 'hopeless')
       if (isRefused || plan === 'hopeless') throw new Hopeless(node.id, 'these networks do not let each other in')
-      const [to] = guard.allowed({ from: node.id, seen: undefined }, [answer.address], 1)
+      const [to] = guard.allowed({ from: node.id, seen: seenAt }, [answer.address], 1)
       if (to === undefined || familyOf(to.host) !== family)
         throw new Hopeless(node.id, 'it is not dialled at the address that it gives')
       const rttMs = Math.max(0, clock.now() - sentAt - answer.heldMs)
@@ -200,8 +200,8 @@ export class Punching {
     return planBehindOne(plan, leadsBack(parseHostPort(to)?.host ?? ''), self > peer)
   }
 
-  #heardAnswer({ from, signal }: Heard<Answer>): void {
-    this.#answers.get(keyOf(from, signal))?.(signal)
+  #heardAnswer(heard: Heard<Answer>): void {
+    this.#answers.get(keyOf(heard.from, heard.signal))?.(heard)
   }
 
   // ── another node begins ──

@@ -33,6 +33,7 @@ async function observation(options: Partial<ObserverOfUsOptions> = {}) {
   const it = await Observation.start({
     hosts: { ipv4: '127.0.0.1' },
     isOwn: () => false,
+    isPublic: () => true,
     udp: { send: (bytes, to) => udp.send(bytes, to.port, to.host, () => undefined) },
     clock: systemClock,
     log: silentLog,
@@ -75,6 +76,17 @@ t.test('what a node learns of its network from relays', async (t) => {
   it.networkChanged()
   t.same(it.udpAddresses, [], 'what was known of another network does not count')
   t.equal(it.leadsBack('127.0.0.1'), undefined)
+})
+
+t.test('a relay that says we are seen somewhere in our own network makes us knock nowhere', async (t) => {
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  const hosts: string[] = []
+  await using ours = await observation({ isPublic: (host) => hosts.push(host) === 0 })
+  ours.it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
+  await ours.it.look()
+  t.same(hosts, ['127.0.0.1'], 'asked about it')
+  t.match(ours.it.of('ipv4'), { tcp: { mapping: 'stable' }, hairpin: {} }, 'nothing is measured')
+  t.equal(ours.it.of('ipv4').hairpin.tcp, undefined)
 })
 
 t.test('two addresses look, of two relays; one that is gone spoils nothing', async (t) => {

@@ -666,6 +666,44 @@ t.test('punched: hopeless pairs are found out with one signal, and remembered', 
   t.notOk(dialer.suits(reach('edge/n9')), 'nothing is tried while we know nothing of ourselves')
 })
 
+t.test('punched: who answers with a victim’s address, or asks again and again', async (t) => {
+  const nodes = new Map<string, Node>()
+  await using a = await Node.start(identities[0], nodes)
+  await using b = await Node.start(identities[1], nodes)
+  await using c = await Node.start(identities[2], nodes)
+  let knocks = 0
+  const victim = createServer((socket) => {
+    knocks += 1
+    socket.on('error', () => undefined).destroy()
+  })
+  victim.listen(0, '127.0.0.1')
+  await once(victim, 'listening')
+  const address = `127.0.0.1:${(victim.address() as AddressInfo).port}`
+
+  // the relay sees it elsewhere than it says
+  b.seen = '203.0.113.9'
+  b.signals.on('punch-connect', ({ signal: { nonce, attempt }, reply }) => {
+    reply({ type: 'punch-accept', nonce, attempt, address, nat: open, heldMs: 0 })
+  })
+  await t.rejects(a.punching().dialer.dial(reach(b.id), forever), {
+    code: 'NO_PATH',
+    details: { reason: /not dialled at the address/ },
+  })
+  t.equal(knocks, 0, 'the victim hears nothing')
+
+  // a victim at its own address: a few SYNs, then nothing
+  a.sent.length = 0
+  for (let i = 0; i < 40; i++) {
+    const nonce = randomBytes(16).toString('hex')
+    c.signals.send(reach(a.id), { type: 'punch-connect', nonce, attempt: 1, address, nat: strict })
+    c.signals.send(reach(a.id), { type: 'punch-sync', nonce, attempt: 1 })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  t.ok(knocks > 0 && knocks <= 8, `${knocks} of 40`)
+  t.ok(a.guard.refused > 0 || a.signals.dropped > 0, 'and the rest is refused')
+  await new Promise((resolve) => victim.close(resolve))
+})
+
 t.test('punched: forged signals lead nowhere', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
