@@ -4,6 +4,7 @@ import { authorise } from '../../proxy/authorise.ts'
 import { callerAddress } from '../../proxy/caller-address.ts'
 import { checkRequest } from '../../proxy/inbound.ts'
 import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow.ts'
+import { maySpeakEarly } from '../../proxy/early.ts'
 import { patienceMs, Race, type RaceAction } from '../../proxy/race.ts'
 import type { Try } from '../../proxy/connect.ts'
 import { whyLost } from '../../proxy/why-lost.ts'
@@ -217,10 +218,25 @@ t.test('patience', async (t) => {
   for (const [why, rtt, hasSession, ms] of rows) t.equal(patienceMs(rtt, hasSession), ms, why)
 })
 
+t.test('whether first bytes go along with OPEN', async (t) => {
+  const rows: [why: string, session: Parameters<typeof maySpeakEarly>[0], may: boolean][] = [
+    ['far', { takesEarly: true, rttMs: 50, silentMs: 0 }, true],
+    ['an older peer', { takesEarly: false, rttMs: 50, silentMs: 0 }, false],
+    ['a session that does not say', { rttMs: 50 }, false],
+    ['near: nobody would feel it', { takesEarly: true, rttMs: 9.9, silentMs: 0 }, false],
+    ['just far enough', { takesEarly: true, rttMs: 10, silentMs: 65 }, true],
+    ['an answer is under way', { takesEarly: true, rttMs: 50, silentMs: 125 }, true],
+    ['an answer is overdue', { takesEarly: true, rttMs: 50, silentMs: 126 }, false],
+    ['made a moment ago', { takesEarly: true, rttMs: undefined, silentMs: 200 }, true],
+    ['made, and silent since', { takesEarly: true, rttMs: undefined, silentMs: 201 }, false],
+  ]
+  for (const [why, session, may] of rows) t.equal(maySpeakEarly(session), may, why)
+})
+
 t.test('the race', async (t) => {
   type Event =
     | readonly [at: number, event: 'start' | 'tick']
-    | readonly [at: number, event: 'opened', candidate: number]
+    | readonly [at: number, event: 'opened' | 'spoken' | 'lost', candidate: number]
     | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
   const rows: { why: string; patience: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
     {
@@ -325,6 +341,101 @@ t.test('the race', async (t) => {
       ],
       actions: ['try 0', 'try 1', 'win 1'],
     },
+    {
+      why: 'it has the first bytes, and refuses: the next gets them',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [2, 'failed', 0],
+        [3, 'spoken', 1],
+        [4, 'opened', 1],
+      ],
+      actions: ['try 0', 'try 1', 'win 1'],
+    },
+    {
+      why: 'it has the first bytes, and is silent: asked to give them back, then both are tried',
+      patience: [50, 50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [50, 'tick'],
+        [51, 'tick'],
+        [60, 'failed', 0, 'timeout'],
+        [109, 'tick'],
+        [110, 'tick'],
+        [120, 'opened', 0],
+      ],
+      actions: ['try 0', 'withdraw 0', 'try 0', 'try 1', 'try 2', 'win 0', 'drop 1', 'drop 2'],
+    },
+    {
+      why: 'asked to give them back, it had opened',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [50, 'tick'],
+        [60, 'opened', 0],
+      ],
+      actions: ['try 0', 'withdraw 0', 'win 0'],
+    },
+    {
+      why: 'asked to give them back, it had another reason to refuse',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [50, 'tick'],
+        [60, 'failed', 0, 'refused'],
+        [61, 'failed', 1],
+      ],
+      actions: ['try 0', 'withdraw 0', 'try 1', 'lose refused'],
+    },
+    {
+      why: 'it has the first bytes, and never says a word: nobody else gets them',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [50, 'tick'],
+        [2999, 'tick'],
+        [3000, 'tick'],
+      ],
+      actions: ['try 0', 'withdraw 0', 'drop 0', 'lose timeout'],
+    },
+    {
+      why: 'it has the first bytes, and is lost: so is the flow',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [1, 'spoken', 0],
+        [2, 'lost', 0],
+        [3, 'lost', 0],
+      ],
+      actions: ['try 0', 'lose unsure'],
+    },
+    {
+      why: 'lost without a byte: the next',
+      patience: [50, 50],
+      events: [
+        [0, 'start'],
+        [2, 'lost', 0],
+        [3, 'opened', 1],
+      ],
+      actions: ['try 0', 'try 1', 'win 1'],
+    },
+    {
+      why: 'what is said while two are asked is nobody’s yet',
+      patience: [50, 50, 50],
+      events: [
+        [0, 'start'],
+        [50, 'tick'],
+        [51, 'spoken', 0],
+        [52, 'lost', 0],
+        [53, 'opened', 1],
+      ],
+      actions: ['try 0', 'try 1', 'try 2', 'win 1', 'drop 2'],
+    },
   ]
   for (const { why, patience, events, actions } of rows) {
     const race = new Race(patience, 3000, 0)
@@ -334,6 +445,8 @@ t.test('the race', async (t) => {
       if (kind === 'start') done.push(...race.start(at))
       if (kind === 'tick') done.push(...race.tick(at))
       if (kind === 'opened') done.push(...race.opened(event[2]))
+      if (kind === 'spoken') race.spoken(event[2])
+      if (kind === 'lost') done.push(...race.lost(event[2], at))
       if (kind === 'failed') done.push(...race.failed(event[2], event[3] ?? 'unreachable', at))
     }
     const said = done.map((action) =>
@@ -370,4 +483,5 @@ t.test('what a caller is told when no instance took its flow', async (t) => {
     t.same(whyLost('refused', tries), { end, code }, outcomes.join(', '))
   }
   t.same(whyLost('timeout', [{ outcome: 'refused' }]), { end: 'timeout', code: 'FLOW_TIMEOUT' })
+  t.same(whyLost('unsure', [{ outcome: 'refused' }]), { end: 'unreachable', code: 'FLOW_UNREACHABLE' })
 })
