@@ -15,8 +15,12 @@ const CLIMB_MS = [1_000, 5_000, 15_000, 60_000, 300_000]
 const GROW_AGAIN_MS = 5_000
 /** After a change of the network better paths are tried within this: nodes that moved together shall not dial together. */
 const CLIMB_AGAIN_MS = 1_000
-/** Between two carriers more for one session; the dial itself is what usually takes longer. */
+/**
+ * Between two carriers more for one session, of those that are punched or relayed, and of those that just dial. Longer: bulk and
+ * small streams share what they should not for as long.
+ */
 const GROW_MS = 1_000
+const GROW_DIRECT_MS = 250
 /** Another relay must be nearer for so long, or the session follows every gust; and then it stays there for a while. */
 const NEARER_MS = 10_000
 const SETTLED_MS = 60_000
@@ -54,7 +58,7 @@ export class Climbing {
     const { reach } = known
     if (reach === undefined) return
     if (session.isDialler && session.carriersInUse < session.carriersWanted && now >= known.growAt) {
-      known.growAt = now + GROW_MS
+      known.growAt = now + (session.path === 'direct' ? GROW_DIRECT_MS : GROW_MS)
       this.#try(known, (dialer) => dialer.path === session.path)
       return
     }

@@ -1,21 +1,31 @@
+import { LONG_MS } from './window.ts'
+
 /** What may be under way however slow the path is: less, and turns become small; more, and a slow link queues for longer. */
 const LEAST_BYTES = 64 * 1024
+/** What may be under way, in what the path holds: less, and a link is not filled; more, and all of it stands in a queue. */
+const TIMES = 2
+/** The same while small streams speak on a long path: the queue is theirs too. Less, and bulk yields until it starves. */
+const SHARED_TIMES = 1.5
 /**
  * A queue of so many milliseconds paces no fast link; and while small streams speak beside bulk, a shorter one: both ends read
  * what is under way of all carriers before they come to the keystroke.
  */
 const QUEUE_MS = 5
 const SHARED_QUEUE_MS = 0.5
+/** Of the time in which nothing comes through, so many round trips count: an outage is no reason to hand over more. */
+const MOST_STALLS = 4
 /** Round trips shorter than this are remembered for so long, twice. */
 const REMEMBER_MS = 5_000
 
 /**
  * How many bytes a carrier has handed over that the peer has not read yet, and how many that may be: twice what the path holds
- * (bandwidth × shortest round trip). The kernel would take 4 MB, and a keystroke would wait behind all of it.
+ * (bandwidth × shortest round trip), and on a long path what comes while a lost packet is repaired: everything behind it waits
+ * unread. The kernel would take 4 MB, and a keystroke would wait behind all of it.
  *
  * PINGs mark places in the bytes, an eighth of the limit apart; when a PONG is back, all that was before its PING has arrived.
  *
  *     arrived ──▶│ping│──▶│ping│──▶│ping│──▶ handed over         rate = what arrived in a mark's round trip ÷ that round trip
+ *     └─ nothing for longer than at that rate: a stall
  */
 export class Flight {
   #sent = 0
@@ -28,6 +38,9 @@ export class Flight {
   #least = Number.POSITIVE_INFINITY
   #leastBefore = Number.POSITIVE_INFINITY
   #leastSince = 0
+  /** The longest lately, in ms. */
+  #stall = 0
+  #answeredAt = Number.NEGATIVE_INFINITY
   /** Small streams of the session speak, here or on other carriers. */
   isShared = false
 
@@ -72,9 +85,16 @@ export class Flight {
     this.#remember(roundTrip, now)
     const rate = (mark.sent - mark.arrived) / roundTrip
     this.#rate = rate > this.#rate ? rate : this.#rate + (rate - this.#rate) / 16
+    const least = Math.min(this.#least, this.#leastBefore)
+    const nothingFor = Math.min(now - this.#answeredAt, roundTrip - least)
+    const stalled = Math.min(nothingFor - (mark.sent - this.#arrived) / this.#rate, MOST_STALLS * least)
+    const isLong = least >= LONG_MS
+    this.#stall = isLong ? Math.max(stalled, this.#stall * (15 / 16)) : 0
+    this.#answeredAt = now
     this.#arrived = mark.sent
-    const shortest = Math.max(Math.min(this.#least, this.#leastBefore), this.isShared ? SHARED_QUEUE_MS : QUEUE_MS)
-    this.#limit = Math.max(LEAST_BYTES, Math.ceil(2 * this.#rate * shortest))
+    const times = isLong && this.isShared ? SHARED_TIMES : TIMES
+    const shortest = Math.max(least, this.isShared ? SHARED_QUEUE_MS : QUEUE_MS)
+    this.#limit = Math.max(LEAST_BYTES, Math.ceil(this.#rate * (times * shortest + this.#stall)))
   }
 
   #remember(roundTrip: number, now: number): void {

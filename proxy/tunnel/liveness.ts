@@ -5,6 +5,8 @@ const IDLE_MS = 15_000
 const MISSES = 3
 /** An answer later than this, and than four round trips, makes doubt: sooner, and every stall costs a dial. */
 const LATE_MS = 500
+/** So many round trips say how long the path is now: more, and a path that got longer is noticed later. */
+const RECENT = 3
 
 /**
  * Whether the other end of a carrier lives, and how far away it is. Any inbound byte counts as a sign of life, and a miss is
@@ -19,6 +21,7 @@ export class Pulse {
   #pingedAt = Number.NEGATIVE_INFINITY
   #smoothed: number | undefined
   #least: number | undefined
+  readonly #recent: number[] = []
   #jitter = 0
   #isLate = false
   /** Since when an answer is due. */
@@ -33,6 +36,11 @@ export class Pulse {
   /** The shortest round trip seen: what the path can do when nothing queues. */
   get leastRttMs(): number | undefined {
     return this.#least
+  }
+
+  /** The shortest of the last few round trips: the path as it is now, without what queues now and then. */
+  get recentRttMs(): number | undefined {
+    return this.#recent.length === 0 ? undefined : Math.min(...this.#recent)
   }
 
   /** Mean deviation of round trips (RFC 6298). */
@@ -94,6 +102,8 @@ export class Pulse {
     if (this.#smoothed !== undefined) this.#jitter += (Math.abs(rtt - this.#smoothed) - this.#jitter) / 4
     this.#smoothed = this.#smoothed === undefined ? rtt : this.#smoothed + (rtt - this.#smoothed) / 8
     this.#least = Math.min(this.#least ?? rtt, rtt)
+    this.#recent.push(rtt)
+    if (this.#recent.length > RECENT) this.#recent.shift()
     return rtt
   }
 }

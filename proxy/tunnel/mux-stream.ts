@@ -178,14 +178,14 @@ export class MuxStream implements Stream, Turn {
     receiving.consumed += step
     this.#owner.held(-step)
     if (!receiving.mustAck) return this.#owner.owes(this)
-    if (receiving.window.isRoundOver(receiving.consumed)) this.#round()
+    const now = this.#owner.now()
+    if (receiving.window.isRoundOver(receiving.consumed, now)) this.#round(now)
     this.acknowledge()
     this.#weigh()
   }
 
-  #round(): void {
-    const { rttMs } = this.#owner
-    const at = { consumed: this.receiving.consumed, now: this.#owner.now(), rttMs }
+  #round(now: number): void {
+    const at = { consumed: this.receiving.consumed, now, rttMs: this.#owner.recentRttMs }
     this.#owner.grew(this.receiving.window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
   }
 

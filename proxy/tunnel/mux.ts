@@ -88,7 +88,7 @@ export class Mux implements FrameUser {
     this.shares = new Shares({
       limits: options.limits,
       now: options.now,
-      rttMs: () => this.rttMs,
+      recentRttMs: () => this.recentRttMs,
       streams: this.#streams,
       isOurs: this.#isOurs,
       unheard: this.#unheard,
@@ -121,6 +121,16 @@ export class Mux implements FrameUser {
     let least: number | undefined
     for (const { pulse } of this.carriers) {
       if (pulse.rttMs !== undefined && (least === undefined || pulse.rttMs < least)) least = pulse.rttMs
+    }
+    return least
+  }
+
+  /** The shortest of the last few round trips on any carrier. */
+  get recentRttMs(): number | undefined {
+    let least: number | undefined
+    for (const { pulse } of this.carriers) {
+      const { recentRttMs } = pulse
+      if (recentRttMs !== undefined && (least === undefined || recentRttMs < least)) least = recentRttMs
     }
     return least
   }

@@ -10,7 +10,7 @@ import type { Unheard } from './unheard.ts'
 export interface SharesOptions {
   limits: TunnelLimits
   now: () => number
-  rttMs: () => number | undefined
+  recentRttMs: () => number | undefined
   /** The session's streams, by id. */
   streams: Map<number, MuxStream>
   /** The lowest bit of ids of streams that this side opened. */
@@ -43,8 +43,8 @@ export class Shares implements StreamOwner, Holder {
     this.limits = options.limits
   }
 
-  get rttMs(): number | undefined {
-    return this.#options.rttMs()
+  get recentRttMs(): number | undefined {
+    return this.#options.recentRttMs()
   }
 
   get sealed(): SealedLink | undefined {

@@ -5,7 +5,8 @@ import type { SealedLink } from './sealed/contract.ts'
 /** The session a stream belongs to, as the stream sees it. */
 export interface StreamOwner {
   readonly limits: TunnelLimits
-  readonly rttMs: number | undefined
+  /** The path's, as it is now. */
+  readonly recentRttMs: number | undefined
   /** Asked first where datagrams are to go. */
   readonly sealed: SealedLink | undefined
   /** Streams outlive their carriers: what was sent is kept until it is acknowledged. */

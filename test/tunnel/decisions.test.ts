@@ -14,7 +14,6 @@ import {
 } from '../../proxy/tunnel/placement.ts'
 import { headStartsMs, race, RaceLost, type Runner } from '../../proxy/tunnel/race.ts'
 import { PathMemory } from '../../proxy/tunnel/steer.ts'
-import { Window } from '../../proxy/tunnel/window.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
 import { ManualClock, settle } from './clock.ts'
 
@@ -354,62 +353,18 @@ test('pings and signs of life', async (t) => {
   if (next.due === 'ping') measured.pong(next.sequence, 1_160)
   t.equal(measured.rttMs, 90, 'smoothed: an eighth of the difference')
   t.equal(measured.leastRttMs, 80)
+  t.equal(measured.recentRttMs, 80)
+  for (const [at, rtt] of [
+    [2_000, 300],
+    [3_000, 280],
+    [4_000, 290],
+  ] as const) {
+    measured.heard()
+    const ping = measured.beat(at, true)
+    if (ping.due === 'ping') measured.pong(ping.sequence, at + rtt)
+  }
+  t.equal(measured.recentRttMs, 280, 'the path has become longer')
   t.equal(measured.pong(77, 2_000), undefined, 'a pong nobody asked for')
-})
-
-test('windows on links of all kinds', async (t) => {
-  const KIB = 1024
-  /** A sender that always has its window under way; the link gives what it can. */
-  const after = (link: { bytesPerMs: number; rttMs: number; queues: boolean }, rounds = 60) => {
-    const window = new Window({ first: 256 * KIB, limit: 16 * KIB * KIB, now: 0 })
-    let consumed = 0
-    let now = 0
-    for (let i = 0; i < rounds; i++) {
-      const rate = Math.min(link.bytesPerMs, window.bytes / link.rttMs)
-      consumed += window.bytes
-      now += window.bytes / rate
-      const measuredRtt = link.queues ? Math.max(link.rttMs, window.bytes / rate) : link.rttMs
-      window.round({ consumed, now, rttMs: measuredRtt }, () => true)
-    }
-    return window.bytes / KIB
-  }
-  const rows = [
-    { why: 'loopback needs no more', link: { bytesPerMs: 500_000, rttMs: 0.1, queues: false }, least: 256, most: 256 },
-    {
-      why: 'a queue of our own making is no reason',
-      link: { bytesPerMs: 500_000, rttMs: 0.1, queues: true },
-      least: 256,
-      most: 512,
-    },
-    {
-      why: '1 Gbit/s over 100 ms',
-      link: { bytesPerMs: 125_000, rttMs: 100, queues: false },
-      least: 12_500,
-      most: 16_384,
-    },
-    {
-      why: '1 Gbit/s over 20 ms, with its queue',
-      link: { bytesPerMs: 125_000, rttMs: 20, queues: true },
-      least: 2_048,
-      most: 8_192,
-    },
-    { why: '10 Mbit/s over 50 ms', link: { bytesPerMs: 1_250, rttMs: 50, queues: true }, least: 256, most: 512 },
-  ]
-  for (const { why, link, least, most } of rows) {
-    const kib = after(link)
-    t.ok(kib >= least && kib <= most, `${why}: ${kib} KiB`)
-  }
-  const poor = new Window({ first: 256 * KIB, limit: 16 * KIB * KIB, now: 0 })
-  t.equal(
-    poor.round({ consumed: 256 * KIB, now: 10, rttMs: 100 }, () => false),
-    0,
-    'the session cannot afford more',
-  )
-  t.equal(
-    poor.round({ consumed: 512 * KIB, now: 20, rttMs: undefined }, () => true),
-    0,
-    'nothing is known of the path',
-  )
 })
 
 test('head starts', async (t) => {
