@@ -7,7 +7,7 @@
  *     npm run bench:nat -- --json --delay 25 --seconds 3 --settle 8 --no-install
  *
  * With --json one object a line. Of the matrix: {"from", "to", "protocol", "connected", "firstPath", "settledPath", "bestPossible",
- * "firstByteMs", "settleMs", "mbps", "link"}; the shapes of the other parts are `LinkRow` and `FailoverRow`.
+ * "firstByteMs", "knownFirstByteMs", "rttMs", "settleMs", "mbps", "link"}; the shapes of the other parts are `LinkRow` and `FailoverRow`.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'

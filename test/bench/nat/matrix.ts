@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { figure } from '../table.ts'
+import { figure, quantile } from '../table.ts'
 import { bestPossible, isAtLeast, NETWORKS, rounds, type Network, type Path, type Protocol, straight } from './kinds.ts'
 import type { World } from './world.ts'
 
@@ -13,6 +13,10 @@ export interface PairRow {
   settledPath: string
   bestPossible: Path
   firstByteMs: number
+  /** The same for a flow of its own once the session is there: the median of a few. */
+  knownFirstByteMs: number
+  /** What the session measures, when those were taken. */
+  rttMs: number
   settleMs: number
   mbps: number
   link: string
@@ -34,6 +38,9 @@ const CONNECT_MS = 20_000
 const LOOK_MS = 50
 const TAKE_BYTES = { tcp: 1_000_000, udp: 200_000 }
 const TAKE_MS = 10_000
+const KNOWN_ASKS = 5
+/** Beyond one round trip, on a known session. */
+const KNOWN_BEYOND_MS = 5
 
 /**
  * Pair by pair, in rounds of pairs that share no node: a first byte by TCP and by UDP, then waiting together for better paths, then
@@ -103,6 +110,8 @@ class Pair {
         settledPath: 'none',
         bestPossible: bestPossible(this.#from, this.#to, protocol),
         firstByteMs: 0,
+        knownFirstByteMs: 0,
+        rttMs: 0,
         settleMs: 0,
         mbps: 0,
         link: this.#from.site === this.#to.site ? 'plain' : `${this.#world.lab.links}: ${delayMs} + ${delayMs} ms`,
@@ -146,6 +155,7 @@ class Pair {
   async measured(): Promise<PairRow[]> {
     for (const row of this.#rows.values()) {
       if (!row.connected) continue
+      await this.#known(row)
       const question = { ask: 'take', at: this.#at, protocol: row.protocol, streams: 1, limitMs: TAKE_MS } as const
       const taken = await this.#world
         .station(this.#from.name)
@@ -159,6 +169,18 @@ class Pair {
       if (path !== 'none') row.settledPath = path
     }
     return [...this.#rows.values()].filter((_row, i) => this.#options.only.test(this.protocols[i] ?? ''))
+  }
+
+  async #known(row: PairRow): Promise<void> {
+    const times: number[] = []
+    const question = { ask: 'byte', at: this.#at, protocol: row.protocol, limitMs: TAKE_MS } as const
+    try {
+      for (let i = 0; i < KNOWN_ASKS; i++) times.push((await this.#world.station(row.from).ask(question)).ms)
+      row.knownFirstByteMs = Number((quantile(times, 0.5) ?? 0).toFixed(1))
+      row.rttMs = Number(((await this.#world.peer(row.from, row.to))?.rttMs ?? 0).toFixed(1))
+    } catch (error) {
+      this.#options.say(`${this.words} ${row.protocol}, known: ${(error as Error).message}`)
+    }
   }
 
   async #byte(protocol: Protocol): Promise<void> {
@@ -189,6 +211,9 @@ export function shortOf(row: PairRow, delayMs: number): string[] {
   return [
     ...(row.connected ? [] : ['not connected']),
     ...(row.connected && row.firstByteMs > soonMs ? [`first byte after ${row.firstByteMs} of ${soonMs} ms`] : []),
+    ...(row.connected && (row.knownFirstByteMs === 0 || row.knownFirstByteMs > row.rttMs + KNOWN_BEYOND_MS)
+      ? [`known: first byte after ${row.knownFirstByteMs} ms, the round trip is ${row.rttMs} ms`]
+      : []),
     ...(row.connected && !isAtLeast(row.settledPath, row.bestPossible) ? [`not ${row.bestPossible}`] : []),
     ...(row.settleMs > 5_000 ? ['settled late'] : []),
   ]
@@ -196,7 +221,7 @@ export function shortOf(row: PairRow, delayMs: number): string[] {
 
 /** Lines for people: a line a pair and protocol, and what it falls short of. */
 export function tableOf(rows: readonly PairRow[], delayMs: number): string[] {
-  const head = ['from', 'to', '', 'first', 'settled', 'best', 'first byte', 'settled', 'Mbit/s', '']
+  const head = ['from', 'to', '', 'first', 'settled', 'best', 'first byte', 'known', 'RTT', 'settled', 'Mbit/s', '']
   const cells = rows.map((row) => [
     row.from,
     row.to,
@@ -205,6 +230,8 @@ export function tableOf(rows: readonly PairRow[], delayMs: number): string[] {
     row.settledPath,
     row.bestPossible,
     `${row.firstByteMs} ms`,
+    `${row.knownFirstByteMs} ms`,
+    `${row.rttMs} ms`,
     `${row.settleMs} ms`,
     figure(row.mbps),
     shortOf(row, delayMs).join(', '),
@@ -214,7 +241,7 @@ export function tableOf(rows: readonly PairRow[], delayMs: number): string[] {
   return all.map((line) =>
     line
       .map((cell, column) =>
-        column >= 6 && column <= 8 ? cell.padStart(widths[column] as number) : cell.padEnd(widths[column] as number),
+        column >= 6 && column <= 10 ? cell.padStart(widths[column] as number) : cell.padEnd(widths[column] as number),
       )
       .join('  ')
       .trimEnd(),

@@ -96,6 +96,8 @@ t.test('what a pair falls short of', async (t) => {
     settledPath: 'punched',
     bestPossible: 'punched',
     firstByteMs: 400,
+    knownFirstByteMs: 103.9,
+    rttMs: 100.2,
     settleMs: 4_000,
     mbps: 12,
     link: 'user-space: 25 + 25 ms',
@@ -104,15 +106,22 @@ t.test('what a pair falls short of', async (t) => {
     { row, short: [] },
     { row: { ...row, firstByteMs: 701 }, short: ['first byte after 701 of 700 ms'] },
     { row: { ...row, to: 'port-near', firstByteMs: 301 }, short: ['first byte after 301 of 300 ms'] },
+    {
+      row: { ...row, knownFirstByteMs: 105.3 },
+      short: ['known: first byte after 105.3 ms, the round trip is 100.2 ms'],
+    },
     { row: { ...row, settledPath: 'relayed' }, short: ['not punched'] },
     { row: { ...row, settleMs: 5_100 }, short: ['settled late'] },
     { row: { ...row, connected: false, settledPath: 'none', settleMs: 0 }, short: ['not connected'] },
   ]
   for (const { row, short } of rows) t.same(shortOf(row, 25), short, short.join() || 'nothing')
-  t.match(tableOf([row], 25)[1], /^port +port-twin +tcp +relayed +punched +punched +400 ms +4000 ms +12.0$/)
+  t.match(
+    tableOf([row], 25)[1],
+    /^port +port-twin +tcp +relayed +punched +punched +400 ms +103.9 ms +100.2 ms +4000 ms +12.0$/,
+  )
   t.same(summaryOf(rows.map((one) => one.row)), [
-    'connected: 5 of 6',
-    'on the best possible path: 4 of 6',
-    'punchable and punched: 4 of 6',
+    'connected: 6 of 7',
+    'on the best possible path: 5 of 7',
+    'punchable and punched: 5 of 7',
   ])
 })
