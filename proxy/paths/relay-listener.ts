@@ -68,6 +68,8 @@ const PROBE_MS = 1_000
 /** A dial that hangs is begun anew after this, or after five round trips, then after twice as long: a SYN may have been swallowed. */
 const PATIENCE_MS = 700
 const DIAL_MS = 5_000
+/** Tries in vain that are one line of the log. */
+const TOLD_EACH = 8
 /** Of a relay that was not measured. */
 const UNMEASURED_MS = 100
 /** A channel that held so long was good; a relay that ends each one at once is asked ever more slowly. */
@@ -92,6 +94,8 @@ export class RelayListener implements AsyncDisposable {
   #hurriedAt = Number.NEGATIVE_INFINITY
   #probedAt = Number.NEGATIVE_INFINITY
   #hung = 0
+  /** Tries in vain since it was listened at. */
+  #missed = 0
   #taking = 0
   /** When the relay wants us back, as it said before it went. */
   #backInMs: number | undefined
@@ -199,6 +203,7 @@ export class RelayListener implements AsyncDisposable {
         const since = this.#clock.now()
         this.#doing = undefined
         this.#hung = 0
+        this.#missed = 0
         const reason = await this.#listen(channel, signal)
         if (signal.aborted) return
         if (this.#clock.now() - since > STEADY_MS) {
@@ -211,7 +216,9 @@ export class RelayListener implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) return
         if (this.#again.signal.aborted) continue
-        this.#log.warn('relay not reached', { error: readable(error, this.#options.url) })
+        const told = this.#missed % TOLD_EACH === 0 ? 'warn' : 'debug'
+        this.#missed += 1
+        this.#log[told]('relay not reached', { error: readable(error, this.#options.url) })
         pauseMs = this.#mayBeQuick ? this.#quick.nextMs() : this.#backoff.nextMs()
       }
       this.#doing = { what: 'resting', until: this.#clock.now() + pauseMs, isFirm }

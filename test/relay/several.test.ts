@@ -5,11 +5,11 @@ import { measureRelay, relayedDialer } from '../../proxy/paths/relayed.ts'
 import { Relays } from '../../proxy/paths/relays.ts'
 import { staggered } from '../../proxy/paths/stagger.ts'
 import type { Stream } from '../../proxy/tunnel/contract.ts'
-import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
 import type { HeldIdentity } from '../../src/identity/held.ts'
 import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
 import { nodeIdOf } from '../../src/identity/principal.ts'
-import { systemClock } from '../../src/kit/clock.ts'
+import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { silentLog } from '../../src/kit/log.ts'
 import { TestMesh } from '../identity/mesh.ts'
@@ -167,6 +167,30 @@ t.test('flows go on when the only relay restarts', async (t) => {
   t.ok((await after.bytes()) > 0)
 })
 
+t.test('a session comes nearer through another relay, and no byte is lost', async (t) => {
+  await using a = await RelaySite.start(edge)
+  await using b = await RelaySite.start(edge)
+  const nearer = (node: string, relay: string) => (node === idOf(n2) && relay === a.url ? b.url : undefined)
+  await using pair = await Pair.start([a, b], { nearer, clock: fasterClock(4) })
+  const moved = a.until(async () => (await b.open()) > 0 && (await a.open()) === 0)
+  const reply = pair.exchange(4 * 2 ** 20, moved)
+  await moved
+  t.ok(pair.received > 0, 'while a stream was open')
+  const carried = await b.bytes()
+  t.same(await reply, await pair.sent, 'nothing lost, nothing twice')
+  t.ok((await b.bytes()) > carried, 'the nearer one carried the rest')
+})
+
+/** So many seconds in one. */
+function fasterClock(times: number): Clock {
+  return {
+    ...systemClock,
+    now: () => systemClock.now() * times,
+    sleep: (ms, signal) => systemClock.sleep(ms / times, signal),
+    after: (ms, act) => systemClock.after(ms / times, act),
+  }
+}
+
 /** Two nodes whose only path is relayed; `n2` sends back what it gets. */
 class Pair implements AsyncDisposable {
   readonly near: TunnelPeers
@@ -181,7 +205,7 @@ class Pair implements AsyncDisposable {
     this.#life = life
   }
 
-  static start(sites: RelaySite[]): Promise<Pair> {
+  static start(sites: RelaySite[], options: Pick<PeersOptions, 'nearer' | 'clock'> = {}): Promise<Pair> {
     return Lifetime.open(async (life) => {
       const urls = sites.map(({ url }) => url)
       const reach = (id: string) => ({ id, addresses: [], relays: urls })
@@ -213,6 +237,7 @@ class Pair implements AsyncDisposable {
             },
             reach,
             drainMs: 0,
+            ...options,
           }),
         )
       }
@@ -235,8 +260,8 @@ class Pair implements AsyncDisposable {
     return this.#sent.promise
   }
 
-  /** Sends so much and resolves to the hash of what came back. */
-  async exchange(total: number): Promise<string> {
+  /** Sends so much, the second half when it may, and resolves to the hash of what came back. */
+  async exchange(total: number, atHalf: Promise<unknown> = Promise.resolve()): Promise<string> {
     const session = await this.near.session(this.#reach, forever)
     const [there, back] = [createHash('sha256'), createHash('sha256')]
     const done = Promise.withResolvers<string>()
@@ -254,8 +279,13 @@ class Pair implements AsyncDisposable {
       reset: () => done.reject(new Error('reset')),
       drain: () => send(),
     })
+    let limit = total / 2
+    void atHalf.then(() => {
+      limit = total
+      send()
+    })
     const send = () => {
-      while (sent < total) {
+      while (sent < limit) {
         const chunk = randomBytes(Math.min(65_536, total - sent))
         there.update(chunk)
         sent += chunk.length
