@@ -133,7 +133,8 @@ export class Dialling {
                 : dialer.outlook?.(reach),
             run: async (signal: AbortSignal) => {
               const session = await connector.dial(known, reach, dialer, signal, how.role)
-              remember(known, dialer.path, runners, clock.now())
+              known.paths.arrived(dialer.path)
+              if (!signal.aborted) outran(known, dialer.path, runners, clock.now())
               return session
             },
           }))
@@ -167,8 +168,7 @@ interface How {
 }
 
 /** The next race need not wait for those that this path has outrun. */
-function remember({ paths }: Known, path: PathKind, field: ReadonlyArray<{ path: PathKind }>, now: number): void {
-  paths.arrived(path)
+function outran({ paths }: Known, path: PathKind, field: ReadonlyArray<{ path: PathKind }>, now: number): void {
   for (const better of field) if (rankOf(better.path) < rankOf(path)) paths.failed(better.path, now)
 }
 

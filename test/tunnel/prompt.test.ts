@@ -168,6 +168,35 @@ test('two answers: the streams are in two places, and end', async (t) => {
   t.equal([...a.peers.all()].length, 0)
 })
 
+test('nobody waits again for a path that was outrun, until it arrives or the network changes', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('relayed c/a>c/b')
+  mesh.ways.set('direct c/a>c/b', 'hangs')
+  const a = mesh.node('c/a')
+  mesh.node('c/b')
+  const ask = () => void a.peers.session(reach('c/b'), never).catch(() => undefined)
+  ask()
+  await mesh.clock.advance(149)
+  t.same(mesh.dials, ['direct c/a>c/b'], 'it has its head start')
+  await mesh.clock.advance(1)
+  t.equal(a.peers.existing('c/b')?.path, 'relayed')
+  const again = async () => {
+    a.peers.cut('c/b')
+    mesh.dials.length = 0
+    ask()
+    await mesh.clock.advance(0)
+    return mesh.dials
+  }
+  t.same(await again(), ['direct c/a>c/b', 'relayed c/a>c/b'], 'at once')
+  a.peers.networkChanged(() => true)
+  t.same(await again(), ['direct c/a>c/b'], 'in another network it may be different')
+  await mesh.clock.advance(150)
+  mesh.up('direct c/a>c/b')
+  t.equal((await again()).length, 2)
+  t.equal(a.peers.existing('c/b')?.path, 'direct')
+  t.same(await again(), ['direct c/a>c/b'], 'it has arrived')
+})
+
 // ── what the tests stand on ──
 
 /** A stream that is opened, and written to, as soon as there is a session. */
