@@ -58,6 +58,9 @@ export interface AgentView {
   fastPath: FastPath | undefined
 }
 
+/** A relay that has not answered by then gets no figure. */
+const RELAYS_MS = 2_000
+
 /** What the agent answers on its local socket. */
 export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
   return {
@@ -73,6 +76,7 @@ export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
     '/resolve': (query) => resolveOf(query.get('name') ?? '', view),
     '/trace': (query) => traceOf(query.get('target') ?? '', view),
     '/check': () => checksOf(view),
+    '/relays': () => view.network.relays.measureAll(RELAYS_MS),
     '/netcheck': () => netcheck({ ...view, ...view.network, sessions: () => view.peers.all() }),
     '/proxy-environment': () => view.access.environment('node', view.proxyPorts),
     '/restart': () => {

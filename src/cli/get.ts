@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { MeshError } from '../errors.ts'
-import { rootClient, type Context } from './context.ts'
+import { agent, rootClient, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
 type Row = Record<string, unknown>
@@ -50,6 +50,15 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['nodes', (row) => row['nodes']],
     ['instances', (row) => row['instances']],
   ],
+  relays: [
+    ['relay', (row) => row['id']],
+    ['kind', (row) => row['kind']],
+    ['condition', (row) => row['condition']],
+    ['nodes', (row) => row['nodes']],
+    ['rtt ms', (row) => (row['rttMs'] as number | undefined)?.toFixed(1)],
+    ['version', (row) => row['version']],
+    ['address', (row) => row['url']],
+  ],
 }
 
 export function getCommand(program: Command, context: () => Context): void {
@@ -62,7 +71,8 @@ export function getCommand(program: Command, context: () => Context): void {
       const columns = KINDS[kind]
       if (columns === undefined)
         throw new MeshError('USAGE', { kind, remedy: `write one of ${Object.keys(KINDS).join(', ')}` })
-      const all = await rootClient(context()).call<Row[]>('GET', `/${kind}`)
+      const listed = rootClient(context()).call<Row[]>('GET', `/${kind}`)
+      const all = kind === 'relays' ? await measured(listed, context()) : await listed
       const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
       if (context().format === 'json') return printJson(rows)
       printTable(
@@ -70,4 +80,14 @@ export function getCommand(program: Command, context: () => Context): void {
         rows.map((row) => columns.map(([, cell]) => cell(row) as string | number | undefined)),
       )
     })
+}
+
+/** How far each relay is from here; not where no agent runs, or that relay is another cluster's. */
+async function measured(listed: Promise<Row[]>, context: Context): Promise<Row[]> {
+  const [rows, took] = await Promise.all([listed, agent(context, '/relays').catch(() => [])])
+  const rtts = new Map((took as Array<{ relay: string; rttMs?: number }>).map(({ relay, rttMs }) => [relay, rttMs]))
+  return rows.map((row) => {
+    const rttMs = rtts.get(String(row['url']))
+    return rttMs === undefined ? row : { ...row, rttMs }
+  })
 }

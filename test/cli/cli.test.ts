@@ -163,6 +163,13 @@ t.test('get, status, resolve, trace, exec, flows, peers: tables and JSON', async
     {},
   ])
   t.match(await machines.json('m0', 'get', 'clusters'), [{ name: 'edge', condition: 'alive', nodes: 2 }])
+  t.match(await machines.json('m0', 'get', 'relays'), [
+    { id: 'edge', kind: 'cluster', condition: 'alive', url: /^wss:/, nodes: Number, rttMs: Number },
+  ])
+  t.match(
+    (await machines.run('m0', 'get', 'relays')).stdout,
+    /^RELAY +KIND +CONDITION +NODES +RTT MS .*\nedge +cluster +alive/,
+  )
   t.match((await machines.run('m0', 'get', 'instances', CART)).stdout.match(/running/g), { length: 3 })
   const nodes = new Set((await running()).map(({ node }) => node))
   t.same(nodes, new Set(['edge/n0', 'edge/n1']), 'spread over both')

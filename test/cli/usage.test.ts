@@ -17,7 +17,7 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
   const rows = [
     { args: ['gett'], says: /unknown command 'gett'[^]*Did you mean get/ },
     { args: ['get'], says: /missing required argument 'kind'/ },
-    { args: ['get', 'nodez'], says: /kind=nodez[^]*apps, services, instances, nodes, clusters/ },
+    { args: ['get', 'nodez'], says: /kind=nodez[^]*apps, services, instances, nodes, clusters, relays/ },
     { args: ['get', 'nodes', '--bogus'], says: /unknown option '--bogus'/ },
     { args: ['-o', 'yaml', 'get', 'nodes'], says: /given=yaml[^]*table or json/ },
     { args: ['apply'], says: /required option '-f, --file <file>'/ },
@@ -216,4 +216,11 @@ t.test('netcheck says what the machine knows by itself where no agent runs', asy
   const { code, stdout } = await machines.run('none', 'netcheck')
   t.equal(code, report.findings.every(({ ok }) => ok) ? 0 : 1)
   t.match(stdout, /IPv4: [^]*agent: not running/)
+  const tune = await machines.run('none', 'netcheck', '--tune')
+  t.equal(tune.code, 0)
+  t.match(
+    tune.stdout,
+    /^(?:#.*\n|(?:sysctl -w|ip -[46] route change|modprobe) .*\n)+$/,
+    'what would tune it, as a script',
+  )
 })

@@ -8,6 +8,7 @@ import { nodeIdOf, printPrincipal } from '../../src/identity/principal.ts'
 import { silentLog } from '../../src/kit/log.ts'
 import { openMetrics } from '../../src/metrics.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
+import { until as eventually } from '../orchestrator/mesh.ts'
 import { until } from '../proxy/world.ts'
 import { Plane } from './plane.ts'
 
@@ -16,6 +17,7 @@ t.teardown(() => plane[Symbol.asyncDispose]())
 const metrics = openMetrics('agent')
 const token = async (body: object) => (await plane.api.call<{ token: string }>('POST', '/tokens', body)).token
 
+const relayRows = () => plane.api.call<Array<{ id: string; condition: string; version?: string }>>('GET', '/relays')
 const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
 const listener = (url: string, identity: HeldIdentity) =>
   RelayListener.start(
@@ -75,6 +77,13 @@ t.test('a relay of its own: joins, is told of, cuts who is revoked, serves on wi
   await until(() => told.at(-1)?.includes(other.part.url) === true)
   t.pass('and of a new one at once')
 
+  await eventually(async () => (await relayRows())[1]?.version !== undefined, 'r1 has said what it is')
+  t.match(await relayRows(), [
+    { id: 'edge', kind: 'cluster', url: plane.cluster.part.relayUrl, condition: 'alive', nodes: 0 },
+    { id: 'edge/r1', kind: 'stand-alone', url, condition: 'alive', nodes: 1, version: String },
+    { id: 'edge/r2', kind: 'stand-alone', url: other.part.url, condition: 'alive', nodes: 0 },
+  ])
+
   await using near = listener(url, identity)
   await using stranger = listener(url, await plane.identity('n2'))
   await until(() => near.isListening && stranger.isListening)
@@ -87,6 +96,8 @@ t.test('a relay of its own: joins, is told of, cuts who is revoked, serves on wi
   relays = []
 
   await joined[Symbol.asyncDispose]()
+  await eventually(async () => (await relayRows())[1]?.condition === 'away', 'its link is down')
+  t.match((await relayRows())[1], { id: 'edge/r1', url }, 'nodes are still told of it')
   const metricsOf = async (address: string) => (await fetch(`${address}/metrics`)).text()
   await using again = await plane.relay(config)
   await until(() => stranger.isListening)

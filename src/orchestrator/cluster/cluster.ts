@@ -257,7 +257,7 @@ export class Cluster implements AsyncDisposable {
             return summarise(name, placement.views())
           },
           revoked: revoke,
-          ...rootServices({ name, books, nodes, placement, mint, revoke }),
+          ...rootServices({ name, version, books, nodes, placement, relays, mint, revoke }),
           clock,
           log,
           metrics,

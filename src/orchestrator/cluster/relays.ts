@@ -8,7 +8,7 @@ import type { Channel } from '../../kit/websocket.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { NodeId } from '../../model/ids.ts'
 import { Link } from '../link/link.ts'
-import { clusterToRelay, MAX_RELAYS, relayToCluster } from '../link/messages.ts'
+import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
 import type { RelayRecord } from './books.ts'
 
 export interface RelaysParts {
@@ -36,6 +36,8 @@ type RelayLink = Link<typeof clusterToRelay, typeof relayToCluster>
 export class Relays {
   readonly #parts: RelaysParts
   readonly #links = new Map<string, RelayLink>()
+  /** What those with a link run. */
+  readonly #versions = new Map<RelayLink, string>()
 
   constructor(parts: RelaysParts) {
     this.#parts = parts
@@ -59,6 +61,26 @@ export class Relays {
     const listed = (told ?? []).filter((url) => all.includes(url))
     const own = this.#parts.own()
     return listed.length > 0 || own === undefined ? listed : [own]
+  }
+
+  /** Every one there is, that in our own door first; `nodes`: where each of ours listens. */
+  rows(cluster: string, version: string, nodes: readonly (readonly string[])[]): RelayRow[] {
+    const own = this.#parts.own()
+    const listening = (url: string) => nodes.filter((urls) => urls.includes(url)).length
+    const alone = this.#parts.kept.list().map(({ name, url }): RelayRow => {
+      const link = this.#links.get(name)
+      const runs = link && this.#versions.get(link)
+      return {
+        id: `${cluster}/${name}`,
+        kind: 'stand-alone',
+        ...(url === undefined ? {} : { url }),
+        condition: link === undefined ? 'away' : 'alive',
+        ...(runs === undefined ? {} : { version: runs }),
+        nodes: url === undefined ? 0 : listening(url),
+      }
+    })
+    if (own === undefined) return alone
+    return [{ id: cluster, kind: 'cluster', url: own, condition: 'alive', version, nodes: listening(own) }, ...alone]
   }
 
   isLinked(name: string): boolean {
@@ -85,8 +107,9 @@ export class Relays {
         speaks: clusterToRelay,
         hears: relayToCluster,
         asked: {
-          'relay.hello': ({ url }) => {
+          'relay.hello': ({ url, version }) => {
             this.#heard(name, url)
+            this.#versions.set(link, version)
             return { revoked: revoked() }
           },
           'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, clock) }),
@@ -98,6 +121,7 @@ export class Relays {
     this.#links.set(name, link)
     log.info('relay link up', { relay: name })
     void link.ended.then((end) => {
+      this.#versions.delete(link)
       if (this.#links.get(name) !== link) return
       this.#links.delete(name)
       this.enrolled(name)

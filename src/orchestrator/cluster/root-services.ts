@@ -5,12 +5,15 @@ import type { NodeRow, rootToCluster } from '../link/messages.ts'
 import type { Books } from './books.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
+import type { Relays } from './relays.ts'
 
 export interface RootServicesParts {
   name: string
   books: Books
   nodes: Nodes
   placement: Placement
+  relays: Relays
+  version: string
   mint: Mint
   revoke: (nodes: readonly NodeId[]) => void
 }
@@ -21,7 +24,7 @@ export type Mint = (role: 'node' | 'relay', ttlSeconds: number) => { token: stri
 const PAGE = 500
 
 /** What people ask of a cluster, by way of the root: its nodes, tokens to join it, what instances wrote. */
-export function rootServices({ name, books, nodes, placement, mint, revoke }: RootServicesParts): {
+export function rootServices({ name, version, books, nodes, placement, relays, mint, revoke }: RootServicesParts): {
   services: Omit<Asked<typeof rootToCluster>, 'delegate' | 'withdraw'>
   onLogsClosed: (stream: string) => void
 } {
@@ -60,6 +63,13 @@ export function rootServices({ name, books, nodes, placement, mint, revoke }: Ro
         const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))
         return { nodes: rest.slice(0, PAGE), more: rest.length > PAGE }
       },
+      'relays.list': () => ({
+        relays: relays.rows(
+          name,
+          version,
+          Array.from(nodes.all(), ({ facts }) => facts.relays ?? []),
+        ),
+      }),
       'node.revoke': ({ node }) => {
         if (books.nodes.get(node) === undefined) throw new MeshError('NODE_UNKNOWN', { node: `${name}/${node}` })
         revoke([`${name}/${node}`])

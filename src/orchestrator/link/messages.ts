@@ -181,6 +181,20 @@ const NodeRow = Type.Object({
 })
 export type NodeRow = Static<typeof NodeRow>
 
+/** A relay as `get relays` shows it. */
+const RelayRow = Type.Object({
+  /** Of a stand-alone one `cluster/relay`; of the one in a cluster's door the cluster's name. */
+  id: text(127),
+  kind: Type.Enum(['cluster', 'stand-alone']),
+  /** Where nodes dial; absent until it has said so. */
+  url: Type.Optional(text(500)),
+  condition: Type.Enum(['alive', 'away']),
+  version: Type.Optional(text(64)),
+  /** Nodes that listen there now. */
+  nodes: Seq,
+})
+export type RelayRow = Static<typeof RelayRow>
+
 /** What a cluster says to the root. */
 export const clusterToRoot = {
   asks: {
@@ -222,6 +236,7 @@ export const rootToCluster = {
       Type.Object({ after: text(127) }),
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
     ),
+    'relays.list': ask(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
     'node.revoke': ask(Type.Object({ node: text(63) }), NOTHING),
     'token.mint': ask(
       Type.Object({

@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { ERRORS, MeshError } from '../../errors.ts'
 import type { JoinToken } from '../../identity/token.ts'
-import type { NodeRow } from '../link/messages.ts'
+import type { NodeRow, RelayRow } from '../link/messages.ts'
 import { Label } from '../link/nouns.ts'
 import { type App, reader } from '../link/door.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
@@ -81,6 +81,7 @@ export function api(parts: ApiParts): (app: App) => void {
     app.get('/services', () => books.services.list().map((service) => serviceRow(service, books, vips)))
     app.get('/instances', () => books.instances.list().map(instanceRow))
     app.get('/clusters', () => clusterRows(books, clusters))
+    app.get('/relays', () => relaysOf(clusters))
     app.get('/nodes', async () => (await nodesOf(clusters)).map(nodeRow))
 
     app.get<Id>('/services/:id', ({ params }) => {
@@ -212,6 +213,19 @@ function demandApp(books: Books, id: string): AppRecord {
   const app = books.apps.get(id.toLowerCase())
   if (app === undefined) throw new MeshError('APP_UNKNOWN', { app: id.slice(0, 300) })
   return app
+}
+
+/** Live from every linked cluster; one that does not answer is left out. */
+async function relaysOf(clusters: Clusters): Promise<RelayRow[]> {
+  const lists = await Promise.all(
+    [...clusters.all()].map(({ link }) =>
+      link.ask('relays.list', {}).then(
+        ({ relays }) => relays,
+        () => [], // its link went down meanwhile, or it does not know the question yet
+      ),
+    ),
+  )
+  return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
 }
 
 /** Live from every linked cluster, page by page; one that does not answer is left out. */
