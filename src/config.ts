@@ -93,7 +93,7 @@ const AgentConfig = Type.Object(
     advertise: Type.Array(HostPort, { maxItems: 16 }),
     /** Which ways to other nodes may be taken, by flows of every service (model/path-rule.ts). */
     paths: Type.String({ pattern: SHAPES.paths[0], maxLength: 100 }),
-    /** `auto` asks the router for a port that leads here (PCP, NAT-PMP), and tells others of it. */
+    /** `auto` asks the router for a port that leads here (PCP, NAT-PMP, UPnP), and tells others of it. */
     portMapping: Type.Enum(['auto', 'off']),
     /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
     udp: Type.Boolean(),

@@ -33,6 +33,25 @@ export interface Seen {
   readonly address: string
 }
 
+export interface LookBack {
+  /** Another port of ours, and where it is seen. */
+  openPort: () => Promise<Seen & Disposable>
+  udp: UdpHairpin | undefined
+}
+
+export async function lookBack({ openPort, udp: udpPort }: LookBack, signal: AbortSignal): Promise<Hairpin> {
+  const byTcp = async () => {
+    using one = await openPort()
+    using other = await openPort()
+    return await hairpinByTcp(one, other, signal)
+  }
+  const [tcp, udp] = await Promise.all([
+    byTcp().catch(() => undefined), // a port is not seen just now
+    udpPort === undefined ? undefined : hairpinByUdp(udpPort, signal),
+  ])
+  return { ...(tcp === undefined ? {} : { tcp }), ...(udp === undefined ? {} : { udp }) }
+}
+
 export function hairpinByTcp(one: Seen, other: Seen, signal: AbortSignal): Promise<boolean> {
   const token = randomBytes(TOKEN_BYTES)
   const { promise, resolve } = Promise.withResolvers<boolean>()
@@ -77,7 +96,7 @@ export interface UdpHairpin {
 }
 
 /** `undefined`: the second port was not seen. */
-export async function hairpinByUdp(
+async function hairpinByUdp(
   { questions, address, bind, place, clock }: UdpHairpin,
   signal: AbortSignal,
 ): Promise<boolean | undefined> {

@@ -6,7 +6,7 @@ import type { Welcome } from '../relay/messages.ts'
 import { ASK } from '../relay/observation.ts'
 import { FAMILIES, familyOf, parseHostPort, printHostPort, type Family } from './addresses.ts'
 import { isPublic } from './guard.ts'
-import { hairpinByTcp, hairpinByUdp, type Hairpin } from './hairpin.ts'
+import { lookBack, type Hairpin, type UdpHairpin } from './hairpin.ts'
 import { UNKNOWN_NAT, type NatClass } from './nat-class.ts'
 import { lookByTcp } from './observe-tcp.ts'
 import { lookByUdp, UdpQuestions, type Send } from './observe-udp.ts'
@@ -252,31 +252,21 @@ export class Observation implements AsyncDisposable {
     if (known !== undefined && clock.now() - known < HAIRPIN_EVERY_MS) return
     const { signal } = this.#changed
     const limit = AbortSignal.any([this.#life.signal, signal])
-    const [tcp, udp] = await Promise.all([this.#backByTcp(family, limit), this.#backByUdp(family, limit)])
+    const openPort = () => this.openPort(family, limit)
+    const hairpin = await lookBack({ openPort, udp: await this.#udpPort(family) }, limit)
     if (limit.aborted) return
     this.#hairpinAt.set(family, clock.now())
-    const hairpin: Hairpin = { ...(tcp === undefined ? {} : { tcp }), ...(udp === undefined ? {} : { udp }) }
     this.#sights.set(family, { ...this.of(family), hairpin })
     this.#log.info('whether the router leads back in what is sent to its address outside', { ...hairpin })
   }
 
-  async #backByTcp(family: Family, signal: AbortSignal): Promise<boolean | undefined> {
-    try {
-      using one = await this.openPort(family, signal)
-      using other = await this.openPort(family, signal)
-      return await hairpinByTcp(one, other, signal)
-    } catch {
-      return undefined
-    }
-  }
-
-  async #backByUdp(family: Family, signal: AbortSignal): Promise<boolean | undefined> {
+  /** Our datagram port, where one mapping stands for all. */
+  async #udpPort(family: Family): Promise<UdpHairpin | undefined> {
     const { hosts, clock } = this.#options
     const { udp, udpAddress: address } = this.of(family)
     const [place] = await this.#observers.places(family)
     if (udp.mapping !== 'stable' || address === undefined || place === undefined) return undefined
-    const bind = { host: hosts[family]!, family }
-    return await hairpinByUdp({ questions: this.#questions!, address, bind, place, clock }, signal)
+    return { questions: this.#questions!, address, bind: { host: hosts[family]!, family }, place, clock }
   }
 
   #know(family: Family, protocol: 'tcp' | 'udp', now: Sight): void {

@@ -10,11 +10,12 @@ import type { DialGuard } from './guard.ts'
 import { planBehindOne, type PunchBook, punchPlan, type NatClass, type PunchPlan } from './nat-class.ts'
 import type { SeenPort } from './observe.ts'
 import { fire, within, type FireParts } from './punch-fire.ts'
+import { PunchMemory } from './punch-memory.ts'
 import type { Heard, Signal, Signals, SignalOf } from './signals.ts'
 
 /**
- * TCP between two nodes behind NATs or firewalls, without anybody's help but a few signals: both dial at the same moment, from ports of which
- * an observer has said where others see them (TUNNELS.md §2.1).
+ * TCP between two nodes behind NATs or firewalls, without anybody's help but a few signals: both dial at the same moment, from
+ * ports of which an observer has said where others see them (TUNNELS.md §2.1).
  *
  *     A                                             B
  *     port, seen at a                               │
@@ -55,23 +56,8 @@ const TRIES = 3
 const ANSWER_MS = 3_000
 /** Punches that other nodes began, at once. */
 const MAX_ANSWERING = 16
-/** What a peer's network is like is remembered for so long: a hopeless pair is not asked again. */
-const CLASS_MS = 600_000
-/** One that does not know its network yet soon does. */
-const UNKNOWN_MS = 5_000
-/** One that refuses for another reason: too many ask it, or no way leads back into the NAT that we share. */
-const REFUSED_MS = 60_000
-const MAX_CLASSES = 1_024
 
 type Answer = SignalOf<'punch-accept'> | SignalOf<'punch-refuse'>
-
-/** What a peer's network is like, in one family. */
-interface Learned {
-  readonly nat: NatClass
-  readonly at: number
-  /** For another reason than the classes. */
-  readonly isRefused: boolean
-}
 
 export class Punching {
   readonly #options: PunchedOptions
@@ -79,12 +65,13 @@ export class Punching {
   readonly #syncs = new Map<string, () => void>()
   readonly #answering = new Set<NodeId>()
   readonly #calling = new Set<NodeId>()
-  readonly #learned = new Map<string, Learned>()
+  readonly #memory: PunchMemory
   readonly dialer: Dialer
 
   constructor(options: PunchedOptions) {
     this.#options = options
-    const { signals } = options
+    const { signals, book, clock } = options
+    this.#memory = new PunchMemory(book, clock)
     signals.on('punch-accept', (heard) => this.#heardAnswer(heard))
     signals.on('punch-refuse', (heard) => this.#heardAnswer(heard))
     signals.on('punch-sync', ({ from, signal }) => this.#syncs.get(keyOf(from, signal))?.())
@@ -98,29 +85,14 @@ export class Punching {
 
   /** What was learned of others may be wrong from another network. */
   networkChanged(): void {
-    this.#learned.clear()
-    this.#options.book.clear()
+    this.#memory.clear()
   }
 
   // ── we begin ──
 
   #suits(node: NodeReach): boolean {
-    return this.#options.signals.canReach(node) && this.#familiesTowards(node).length > 0
-  }
-
-  /** In which it is worth a try; IPv6 first. Who tells no address at all is taken to have IPv4. */
-  #familiesTowards({ id, addresses }: NodeReach): Family[] {
-    const { nat, book, clock } = this.#options
-    const theirs = new Set(addresses.map((address) => familyOf(parseHostPort(address)?.host ?? '')))
-    if (theirs.size === 0) theirs.add('ipv4')
-    return (['ipv6', 'ipv4'] as const).filter((family) => {
-      const mine = nat(family)
-      if (mine.mapping === 'unknown' || !theirs.has(family)) return false
-      const known = this.#learned.get(placeOf(family, id))
-      if (known === undefined || clock.now() - known.at > believedMs(known)) return true
-      if (known.isRefused || punchPlan(mine, known.nat) === 'hopeless') return false
-      return book.allows(mine, known.nat, clock.now())
-    })
+    const { signals, nat } = this.#options
+    return signals.canReach(node) && this.#memory.familiesTowards(node, nat).length > 0
   }
 
   async #dial(node: NodeReach, signal: AbortSignal): Promise<RawConnection> {
@@ -129,7 +101,7 @@ export class Punching {
     this.#calling.add(node.id)
     try {
       let failure: unknown
-      let families = this.#familiesTowards(node)
+      let families = this.#memory.familiesTowards(node, this.#options.nat)
       for (let attempt = 1; attempt <= TRIES && families.length > 0; attempt++) {
         limit.throwIfAborted()
         const [family, ...others] = families as [Family, ...Family[]]
@@ -151,7 +123,7 @@ export class Punching {
     { family, attempt }: { family: Family; attempt: number },
     signal: AbortSignal,
   ): Promise<RawConnection> {
-    const { signals, calls, guard, book, clock, random = Math.random } = this.#options
+    const { signals, calls, guard, clock, random = Math.random } = this.#options
     const mine = this.#options.nat(family)
     using seen = await this.#options.openPort(family, signal)
     using call = calls.expect(node.id)
@@ -168,7 +140,8 @@ export class Punching {
       theirs = answer.nat
       const isRefused = answer.type === 'punch-refuse'
       const plan = isRefused ? 'hopeless' : this.#planFor(node.id, { seen, to: answer.address, mine, theirs })
-      this.#learn(node.id, family, theirs, plan === 'hopeless' && punchPlan(mine, theirs) !== 'hopeless')
+      const couldWork = punchPlan(mine, theirs) !== 'hopeless'
+      this.#memory.learn(node.id, family, { nat: theirs, isRefused: plan === 'hopeless' && couldWork })
       if (isRefused || plan === 'hopeless') throw new Hopeless(node.id, 'these networks do not let each other in')
       const [to] = guard.allowed({ from: node.id, seen: seenAt }, [answer.address], 1)
       if (to === undefined || familyOf(to.host) !== family)
@@ -179,10 +152,10 @@ export class Punching {
       await clock.sleep(Math.max(0, rttMs / 2 + jitter), signal)
       const one = { peer: node.id, nonce, attempt, seen, plan, to, isTurned: isOneHost(seen.address, answer.address) }
       const stream = await fire(one, call, this.#options, signal)
-      book.record(mine, theirs, true, clock.now())
+      this.#memory.record(mine, theirs, true)
       return { path: 'punched', stream, via: printHostPort(to.host, to.port), proven: node.id }
     } catch (error) {
-      if (attempt === TRIES && theirs !== undefined && !signal.aborted) book.record(mine, theirs, false, clock.now())
+      if (attempt === TRIES && theirs !== undefined && !signal.aborted) this.#memory.record(mine, theirs, false)
       throw error
     } finally {
       this.#answers.delete(key)
@@ -228,14 +201,14 @@ export class Punching {
     const mine = this.#options.nat(family)
     const heardAt = clock.now()
     const refuse = () => void reply({ type: 'punch-refuse', nonce, attempt, nat: mine })
-    this.#learn(from, family, theirs, false)
+    this.#memory.learn(from, family, { nat: theirs, isRefused: false })
     if (punchPlan(mine, theirs) === 'hopeless') return refuse()
     const [to] = guard.allowed({ from, seen: seenAt }, [address], 1)
     if (to === undefined) return refuse()
     using seen = await this.#options.openPort(family, closing)
     const plan = this.#planFor(from, { seen, to: address, mine, theirs })
     if (plan === 'hopeless') {
-      this.#learn(from, family, theirs, true)
+      this.#memory.learn(from, family, { nat: theirs, isRefused: true })
       return refuse()
     }
     using call = calls.expect(from, nonce)
@@ -253,15 +226,6 @@ export class Punching {
       this.#syncs.delete(key)
     }
   }
-
-  #learn(node: NodeId, family: Family, nat: NatClass, isRefused: boolean): void {
-    if (this.#learned.size >= MAX_CLASSES) this.#learned.clear()
-    this.#learned.set(placeOf(family, node), { nat, at: this.#options.clock.now(), isRefused })
-  }
-}
-
-function believedMs({ nat, isRefused }: Learned): number {
-  return nat.mapping === 'unknown' ? UNKNOWN_MS : isRefused ? REFUSED_MS : CLASS_MS
 }
 
 /** Not worth another try now. */
@@ -273,10 +237,6 @@ class Hopeless extends MeshError {
 
 function noPath(node: NodeId, reason: string): MeshError {
   return new MeshError('NO_PATH', { node, reason })
-}
-
-function placeOf(family: Family, node: NodeId): string {
-  return `${family} ${node}`
 }
 
 function isOneHost(one: string, other: string): boolean {

@@ -1,26 +1,47 @@
 import { execFileSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { isIPv4 } from 'node:net'
+import { serveUpnp } from './upnp-router.ts'
 
 /**
- * A router's port mapping service, for the lab: PCP (RFC 6887) or NAT-PMP (RFC 6886) on UDP port 5351 inside, each mapping a
- * dnat rule of this namespace. Written against the RFCs, not with the codec it tests.
+ * A router's port mapping service, for the lab: PCP (RFC 6887) or NAT-PMP (RFC 6886) on UDP port 5351 inside, or UPnP
+ * (upnp-router.ts), each mapping a dnat rule of this namespace. Written against the RFCs, not with the codec it tests.
  *
- *     node port-mapping-router.ts <address inside> <address outside> <pcp|nat-pmp>      prints what it maps
+ *     node port-mapping-router.ts <address inside> <address outside> <pcp|nat-pmp|upnp>      prints what it maps
  */
 const [inside = '', outside = '', speaks = ''] = process.argv.slice(2)
-if (!isIPv4(inside) || !isIPv4(outside)) throw new Error('two IPv4 addresses, and pcp or nat-pmp')
+if (!isIPv4(inside) || !isIPv4(outside)) throw new Error('two IPv4 addresses, and pcp, nat-pmp or upnp')
 const LIFETIME = 120
 const startedAt = Date.now()
-const mappings = new Map<string, { handle: string; owner: string }>()
+const mappings = new Map<string, { handle: string; owner: string; external: string }>()
 
 nft('insert rule ip filter through_router ct status dnat accept')
-const socket = createSocket('udp4')
-socket.on('message', (packet, from) => {
-  const answer = speaks === 'pcp' ? pcp(packet, from.address) : natPmp(packet, from.address)
-  if (answer !== undefined) socket.send(answer, from.port, from.address)
-})
-socket.bind(5351, inside, () => console.log('ready'))
+if (speaks === 'upnp') {
+  const owner = 'upnp'
+  serveUpnp(
+    {
+      inside,
+      outside,
+      map: (wanted) => map({ ...wanted, lifetime: 1, owner }) !== undefined,
+      unmap: (protocol, external) => {
+        const [key] = [...mappings].find(([, one]) => one.external === `${protocol} ${external}`) ?? []
+        const [, host, port] = key?.split(' ') ?? []
+        return (
+          key !== undefined &&
+          map({ protocol, host: host!, port: Number(port), external, lifetime: 0, owner }) !== undefined
+        )
+      },
+    },
+    () => console.log('ready'),
+  )
+} else {
+  const socket = createSocket('udp4')
+  socket.on('message', (packet, from) => {
+    const answer = speaks === 'pcp' ? pcp(packet, from.address) : natPmp(packet, from.address)
+    if (answer !== undefined) socket.send(answer, from.port, from.address)
+  })
+  socket.bind(5351, inside, () => console.log('ready'))
+}
 
 function pcp(packet: Buffer, from: string): Buffer | undefined {
   if (packet[0] !== 2 || packet[1] !== 1 || packet.length !== 60) return undefined
@@ -75,16 +96,16 @@ function natPmp(packet: Buffer, from: string): Buffer | undefined {
   return answer
 }
 
-/** Another port outside than inside, as a router may choose. */
+/** Another port outside than inside, as a router may choose; by UPnP it is the asker that does. */
 function map(wanted: {
   protocol: string
   host: string
   port: number
   lifetime: number
   owner: string
+  external?: number
 }): number | undefined {
-  const { protocol, host, port, lifetime, owner } = wanted
-  const external = 20_000 + (port % 10_000)
+  const { protocol, host, port, lifetime, owner, external = 20_000 + (port % 10_000) } = wanted
   const key = `${protocol} ${host} ${port}`
   const known = mappings.get(key)
   if (known !== undefined && known.owner !== owner) return undefined
@@ -97,7 +118,7 @@ function map(wanted: {
   if (known === undefined) {
     const rule = `iifname "wan" ${protocol} dport ${external} dnat ip to ${host}:${port}`
     const told = nft(`-a -e add rule ip nat before ${rule}`)
-    mappings.set(key, { handle: /handle (\d+)/.exec(told)?.[1] ?? '', owner })
+    mappings.set(key, { handle: /handle (\d+)/.exec(told)?.[1] ?? '', owner, external: `${protocol} ${external}` })
   }
   console.log(`${known === undefined ? 'mapped' : 'renewed'} ${protocol} ${external} ${host}:${port}`)
   return external
