@@ -13,6 +13,7 @@ import { QUERY_LIMIT } from './wire.ts'
  */
 
 export interface TcpDoorOptions extends Shared {
+  /** At once; one more, and the one that has asked nothing for longest is cut off. */
   connections: number
   idleMs: number
 }
@@ -34,7 +35,6 @@ export class TcpDoor {
   static start(options: TcpDoorOptions): Promise<TcpDoor> {
     return Lifetime.open(async (life) => {
       const server = createServer({ allowHalfOpen: true, noDelay: true })
-      server.maxConnections = options.connections
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
         server.listen(bindShared(options), () => {
@@ -43,13 +43,20 @@ export class TcpDoor {
         })
       })
       server.on('error', () => undefined) // accepting failed (no descriptors): that client tries again
+      /** Who has asked last is last: the first has said nothing for longest. */
       const open = new Set<Socket>()
       const door = new TcpDoor(options.idleMs, life)
       server.on('connection', (socket) => {
+        const [longest] = open
+        if (open.size >= options.connections) longest?.destroy()
         open.add(socket)
         socket.once('close', () => open.delete(socket))
+        const asked = () => {
+          open.delete(socket)
+          open.add(socket)
+        }
         if (door.#respond === undefined) socket.destroy()
-        else converse(socket, door.#respond, door.#idleMs)
+        else converse(socket, door.#respond, asked, door.#idleMs)
       })
       life.defer(async () => {
         const closed = once(server, 'close')
@@ -76,7 +83,7 @@ export class TcpDoor {
   }
 }
 
-function converse(socket: Socket, respond: Respond, idleMs: number): void {
+function converse(socket: Socket, respond: Respond, asked: () => void, idleMs: number): void {
   const from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
   let pending: Buffer = Buffer.alloc(0)
   let waiting = 0
@@ -106,6 +113,7 @@ function converse(socket: Socket, respond: Respond, idleMs: number): void {
       const packet = pending.subarray(2, end)
       pending = pending.subarray(end)
       idle.refresh()
+      asked()
       const reply = respond(packet, from)
       if (reply instanceof Promise) {
         waiting++

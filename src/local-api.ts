@@ -5,6 +5,8 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { MeshError, isMeshError, type ErrorCode } from './errors.ts'
 import { Lifetime } from './kit/lifetime.ts'
+import { httpPatience, PATIENCE, type Patience } from './kit/patience.ts'
+import { pathOf, queryOf } from './kit/request-target.ts'
 
 /*
  *   <dir>/agent-3f9c2a.sock     this process alone, from its start to its end
@@ -25,7 +27,11 @@ export interface LocalOptions {
   routes: Readonly<Record<string, LocalRoute>>
   /** Another agent of this directory wants to take over: the connection is for the two of them. */
   onSuccessor?: (socket: Socket) => void
+  patience?: Patience
 }
+
+/** Commands of one machine. */
+const MAX_CONNECTIONS = 1_024
 
 /**
  * What the commands on this machine ask the agent, over a Unix socket that only its owner may open (0600): there is no
@@ -44,7 +50,7 @@ export class LocalApi {
   }
 
   /** Answers under the process's own name; `claim` makes it the one that commands ask. @throws MeshError LISTEN_FAILED */
-  static start({ dir, routes, onSuccessor }: LocalOptions): Promise<LocalApi> {
+  static start({ dir, routes, onSuccessor, patience = PATIENCE }: LocalOptions): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
       const path = join(dir, `agent-${randomBytes(3).toString('hex')}.sock`)
       if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
@@ -54,14 +60,14 @@ export class LocalApi {
           remedy: 'choose a shorter --state directory',
         })
       }
-      const server = createServer((request, response) => {
-        const url = new URL(request.url ?? '/', 'http://agent')
+      const server = createServer(httpPatience(patience), (request, response) => {
+        const asked = pathOf(request.url)
         const answer = (status: number, body: unknown) =>
           response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
-        const route = routes[url.pathname]
+        const route = Object.hasOwn(routes, asked) ? routes[asked] : undefined
         if (request.method !== 'GET' || route === undefined)
-          return answer(404, { error: 'USAGE', details: { path: url.pathname } })
-        Promise.try(route, url.searchParams).then(
+          return answer(404, { error: 'USAGE', details: { path: asked.slice(0, 200) } })
+        Promise.try(route, queryOf(request.url)).then(
           (body) => answer(200, body ?? {}),
           (error: unknown) =>
             isMeshError(error)
@@ -79,6 +85,7 @@ export class LocalApi {
       })
       await new Promise<void>((resolve, reject) => {
         server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { path }, { cause })))
+        server.maxConnections = MAX_CONNECTIONS
         server.listen(path, resolve)
       })
       chmodSync(path, 0o600)

@@ -3,13 +3,19 @@ import { isIP } from 'node:net'
 import { MeshError } from './errors.ts'
 import type { Metrics } from './metrics.ts'
 import { Lifetime } from './kit/lifetime.ts'
+import { httpPatience, PATIENCE, type Patience } from './kit/patience.ts'
+import { pathOf } from './kit/request-target.ts'
 import { bindShared, type Shared } from './kit/share.ts'
 
 export interface OpsOptions extends Shared {
   metrics: Metrics
   /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
   ready: () => Readonly<Record<string, boolean>>
+  patience?: Patience
 }
+
+/** Whoever scrapes holds one or two. */
+const MAX_CONNECTIONS = 1_024
 
 /**
  * What every role shows without credentials, on a loopback address: `/healthz` (alive), `/readyz` (200 or 503 with the
@@ -25,13 +31,13 @@ export class Ops {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start({ host, port, isBeside = false, metrics, ready }: OpsOptions): Promise<Ops> {
+  static start({ host, port, isBeside = false, metrics, ready, patience = PATIENCE }: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
-      const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 }, (request, response) => {
+      const server = createServer(httpPatience(patience), (request, response) => {
         const answer = (status: number, type: string, body: string) =>
           response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body)
         if (request.method !== 'GET') return answer(405, 'text/plain', 'only GET\n')
-        switch (new URL(request.url ?? '/', 'http://ops').pathname) {
+        switch (pathOf(request.url)) {
           case '/healthz':
             return answer(200, 'text/plain', 'ok\n')
           case '/readyz': {
@@ -49,6 +55,7 @@ export class Ops {
             return answer(404, 'text/plain', 'there are /healthz, /readyz and /metrics\n')
         }
       })
+      server.maxConnections = MAX_CONNECTIONS
       await new Promise<void>((resolve, reject) => {
         const failed = (cause: unknown) =>
           reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause }))

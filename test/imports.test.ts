@@ -61,7 +61,7 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
   ['proxy/socket', []],
   ['proxy/tunnel', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
   ['proxy/tunnel/peers.ts', [...DATA_SIDE, 'proxy/tunnel', 'proxy/paths', 'proxy/socket']],
-  ['proxy/relay', [...DATA_SIDE, ...PROXY_CONTRACTS]],
+  ['proxy/relay', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
   ['src/orchestrator/spec.ts', ['src/model']],
   ['src/orchestrator/host-port.ts', GROUND],
   ['src/orchestrator/sla', CONTROL_SIDE],

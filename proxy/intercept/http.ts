@@ -1,9 +1,10 @@
 import type { Socket } from 'node:net'
+import { lastWord } from '../../src/kit/last-word.ts'
 import type { ErrorCode } from '../../src/errors.ts'
 import type { FlowReply } from '../flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
 import { HEAD_LIMIT, parseHead } from './http-head.ts'
-import { endSoon, type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+import { type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
 
 /** Opens the HTTP listener: CONNECT, and plain `http://` requests, one for each connection. */
 export const HttpInterceptor = {
@@ -81,7 +82,7 @@ function connectAnswers(socket: Socket): FlowReply {
 function forwardAnswers(socket: Socket): FlowReply {
   return {
     connected: () => undefined,
-    failed: (code, reason) => endSoon(socket, answer(STATUS_OF[code] ?? 502, reason)),
+    failed: (code, reason) => lastWord(socket, answer(STATUS_OF[code] ?? 502, reason)),
   }
 }
 

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/errors.ts'
 import { closeBetween } from '../../src/kit/close-between.ts'
+import { lastWord } from '../../src/kit/last-word.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import { bindShared } from '../../src/kit/share.ts'
 import type { Caller, FlowReply } from '../flow.ts'
@@ -158,27 +159,13 @@ function greet(
     }
     if (next.kind === 'end') {
       finish()
-      endSoon(socket)
+      lastWord(socket)
     }
   }
   socket.on('error', () => undefined)
   socket.on('data', onData)
   socket.on('end', onEnd)
   socket.on('close', finish)
-}
-
-/** How long a refused caller may take to read why. */
-const LAST_WORD_MS = 1_000
-
-/** Ends our side, and reads the rest away: closing with unread bytes would be an RST that overtakes the answer. */
-export function endSoon(socket: Socket, lastWord?: Buffer): void {
-  if (socket.destroyed) return
-  const timer = setTimeout(() => socket.destroy(), LAST_WORD_MS)
-  socket.once('close', () => clearTimeout(timer))
-  socket.once('end', () => socket.destroySoon())
-  if (lastWord === undefined) socket.end()
-  else socket.end(lastWord)
-  socket.resume()
 }
 
 async function hand(asked: Asked, socket: Socket, mode: 'socks' | 'http', parts: ProxyParts): Promise<void> {

@@ -1,9 +1,10 @@
 import type { Socket } from 'node:net'
 import type { ErrorCode } from '../../src/errors.ts'
+import { lastWord } from '../../src/kit/last-word.ts'
 import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/model/address.ts'
 import type { Caller, FlowReply } from '../flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
-import { endSoon, type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+import { type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
 import { Associations } from './socks-udp.ts'
 
 /*
@@ -126,7 +127,7 @@ export class SocksHandshake implements Handshake {
     const caller = this.#caller as Caller
     const take = (socket: Socket): void => {
       const address = this.#associate(caller, port, socket)
-      if (address === undefined) endSoon(socket, socksReply(REP.failure))
+      if (address === undefined) lastWord(socket, socksReply(REP.failure))
       else socket.write(socksReply(REP.succeeded, address))
     }
     return { kind: 'keep', take }
@@ -170,7 +171,7 @@ const REP_OF: Partial<Record<ErrorCode, number>> = {
 function socksAnswers(socket: Socket): FlowReply {
   return {
     connected: () => void socket.write(socksReply(REP.succeeded)),
-    failed: (code) => endSoon(socket, socksReply(REP_OF[code] ?? REP.failure)),
+    failed: (code) => lastWord(socket, socksReply(REP_OF[code] ?? REP.failure)),
   }
 }
 

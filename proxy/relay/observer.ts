@@ -13,14 +13,16 @@ export interface ObserverOptions {
   host: string
   /** Of the two ports; any others when they are taken, or 0. */
   port: number
+  /** A connection that has not asked by then, or does not take the answer, is cut. */
+  questionMs?: number
 }
 
 /** Questions of one node: a look at its network takes six. */
 const PER_SECOND = 5
 const AT_ONCE = 30
-/** Connections at once; each lives for one question. */
+/** Connections at once, each for one question; one more, and the one that takes longest is cut off. */
 const MAX_CONNECTIONS = 256
-/** A connection that has not asked, or does not take the answer, is cut. */
+/** From the connection on: single bytes do not keep it. */
 const QUESTION_MS = 5_000
 /** Whether a node is reached from elsewhere: one SYN, and the one that the system sends after a second. */
 const REACH_MS = 1_500
@@ -32,20 +34,22 @@ const REACH_MS = 1_500
 export class Observer implements AsyncDisposable {
   readonly #cookies = new Map<string, Bucket>()
   readonly #life: Lifetime
+  readonly #questionMs: number
   readonly #connections = new Set<Socket>()
   #udp: readonly UdpSocket[] = []
   /** Nobody has written to it: what it sends comes through NATs that let strangers' ports in. */
   #third: UdpSocket | undefined
   #ports: [number, number] = [0, 0]
 
-  private constructor(life: Lifetime) {
+  private constructor(life: Lifetime, questionMs: number) {
     this.#life = life
+    this.#questionMs = questionMs
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start({ host, port }: ObserverOptions, log: Log): Promise<Observer> {
+  static start({ host, port, questionMs = QUESTION_MS }: ObserverOptions, log: Log): Promise<Observer> {
     return Lifetime.open(async (life) => {
-      const observer = new Observer(life)
+      const observer = new Observer(life, questionMs)
       await observer.#open(host, port).catch(() => observer.#open(host, 0))
       for (const socket of observer.#udp) socket.on('error', (error) => log.warn('the observer lost a port', { error }))
       return observer
@@ -95,7 +99,6 @@ export class Observer implements AsyncDisposable {
   #listen(host: string, port: number): Promise<{ port: number } & AsyncDisposable> {
     return new Promise((resolve, reject) => {
       const server: Server = createServer({ noDelay: true }, (socket) => this.#take(socket))
-      server.maxConnections = MAX_CONNECTIONS
       server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })))
       server.listen(port, host, () =>
         resolve({
@@ -138,10 +141,15 @@ export class Observer implements AsyncDisposable {
   }
 
   #take(socket: Socket): void {
+    const [longest] = this.#connections
+    if (this.#connections.size >= MAX_CONNECTIONS) longest?.destroy()
     this.#connections.add(socket)
     socket.on('error', () => socket.destroy())
-    socket.once('close', () => this.#connections.delete(socket))
-    socket.setTimeout(QUESTION_MS, () => socket.destroy())
+    const late = setTimeout(() => socket.destroy(), this.#questionMs)
+    socket.once('close', () => {
+      clearTimeout(late)
+      this.#connections.delete(socket)
+    })
     let got = Buffer.alloc(0)
     socket.on('data', (chunk) => {
       got = Buffer.concat([got, chunk.subarray(0, QUESTION_BYTES - got.length)])

@@ -16,7 +16,8 @@ import { HANDSHAKE_MS, principalOf, serverOptions, tend } from './tls.ts'
  *
  * The server role always goes through a `tls.Server` that listens nowhere: `new TLSSocket(raw, { isServer: true })` lets
  * self-signed clients in (TUNNELS.md V5). With TLS 1.3 a dialler is done before the acceptor has judged it: a refusal
- * shows as the end of the connection, so the first message must come from the acceptor's side before anything counts.
+ * shows as the end of the connection. What the dialler says before it has heard from the acceptor is said to the proven node, and read by
+ * nobody there before the dialler is proven too; but nothing counts as heard until the acceptor's first message.
  */
 export const TUNNEL_ALPN = 'hedgerow/1'
 /** The same, after a nonce: the acceptor has asked for this connection, and must know which asking it answers (SEC-25). */
@@ -26,8 +27,8 @@ const PROMPT = { [TUNNEL_ALPN]: 'hedgerow/2', [CALLED_ALPN]: 'hedgerow-called/2'
 const CALLED: readonly unknown[] = [CALLED_ALPN, PROMPT[CALLED_ALPN]]
 /** What an acceptor speaks, best first. */
 const SPOKEN = [PROMPT[TUNNEL_ALPN], PROMPT[CALLED_ALPN], TUNNEL_ALPN, CALLED_ALPN]
-/** Handshakes under way at once; more are cut off. Each costs about a millisecond of processor and 50 KiB. */
-const MAX_PENDING = 128
+/** Handshakes under way at once, of about 50 KiB each; one more, and the one that takes longest is cut off. */
+const MAX_PENDING = 256
 
 export interface Acceptor extends Disposable {
   /**
@@ -110,15 +111,14 @@ export function createAcceptor(identity: Identity): Acceptor {
     arrivals.getStore()?.failed(error)
     socket.destroy()
   })
-  let pending = 0
+  /** In the order of their beginning: connections that say nothing must not keep out those that do. */
+  const pending = new Set<Duplex>()
 
   return {
     accept: (raw) => {
-      if (pending >= MAX_PENDING) {
-        raw.destroy()
-        return Promise.reject(refusal(new Error('too many handshakes at once')))
-      }
-      pending += 1
+      const [longest] = pending
+      if (pending.size >= MAX_PENDING) longest?.destroy()
+      pending.add(raw)
       return new Promise<Accepted>((resolve, reject) => {
         const failed = (cause: unknown) => {
           raw.destroy()
@@ -138,7 +138,7 @@ export function createAcceptor(identity: Identity): Acceptor {
         raw.once('close', () => failed(new Error('the connection ended during the handshake')))
         arrivals.run({ secured, failed }, () => server.emit('connection', raw))
       }).finally(() => {
-        pending -= 1
+        pending.delete(raw)
       })
     },
     [Symbol.dispose]: forget,

@@ -5,6 +5,7 @@ import type { ConnectionOptions } from 'node:tls'
 import { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
 import { MeshError } from '../errors.ts'
+import { lastWord } from './last-word.ts'
 
 /** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
 export interface Channel {
@@ -63,8 +64,8 @@ export class WebSocketDoor {
 
 /** Refuses an upgrade with a plain HTTP answer. */
 export function refuseUpgrade(socket: Duplex, status: string, reason: string): void {
-  socket.on('error', () => undefined)
-  socket.end(
+  lastWord(
+    socket,
     `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\n\r\n${reason}`,
   )
 }

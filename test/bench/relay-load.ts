@@ -21,6 +21,8 @@ import { cpuSeconds, rssMib } from './proc.ts'
  */
 
 const HEDGEROW = join(import.meta.dirname, '../../src/hedgerow.js')
+/** As the launcher's first line has them. */
+const FLAGS = ['--max-semi-space-size=2', '--single-threaded-gc']
 const LOOK_MS = 50
 
 export interface LoadFigures {
@@ -47,6 +49,8 @@ export interface Comeback {
   backMs: number
   /** The most that came in one tenth of a second. */
   mostInTenth: number
+  /** How many came in each second after it answered again. */
+  arrivals: number[]
   /** Its processor time until then, start included; and as a share of one processor while they came. */
   cpuSeconds: number
   cpuPercent: number
@@ -72,7 +76,7 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
       const args = ['relay', '--state', plane.dir, '--name', 'load', '--listen', address, '--ops-listen', ops]
       const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
       token = undefined
-      const program = Program.start([process.execPath, HEDGEROW, ...args, '--log-level', 'error'], { env })
+      const program = Program.start([process.execPath, ...FLAGS, HEDGEROW, ...args, '--log-level', 'error'], { env })
       await waitFor(
         async () => (await isReady(ops)) && program.exit === undefined,
         () => program.lines.join('\n'),
@@ -143,9 +147,16 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
       const downMs = performance.now() - from
       const startCpu = cpuSeconds(relay.pid)
       let [mostInTenth, seen, lookedAt] = [0, there(), performance.now()]
+      const arrivals: number[] = [seen]
+      let counted = seen
+      const upAt = lookedAt
       await waitFor(
         () => {
           const now = there()
+          const second = Math.floor((performance.now() - upAt) / 1_000)
+          while (arrivals.length <= second) arrivals.push(0)
+          arrivals[second]! += now - counted
+          counted = now
           if (performance.now() - lookedAt >= 100) {
             mostInTenth = Math.max(mostInTenth, now - seen)
             seen = now
@@ -158,7 +169,7 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
       const backMs = performance.now() - from
       const used = cpuSeconds(relay.pid)
       const cpuPercent = ((used - startCpu) / Math.max(0.1, (backMs - downMs) / 1_000)) * 100
-      comebacks.push({ how, downMs, backMs, mostInTenth, cpuSeconds: used, cpuPercent })
+      comebacks.push({ how, downMs, backMs, mostInTenth, arrivals, cpuSeconds: used, cpuPercent })
       say(`${how}: down for ${Math.round(downMs)} ms, all back after ${Math.round(backMs)} ms`)
     }
     const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
@@ -212,6 +223,7 @@ if (import.meta.main) {
       nodes: { type: 'string' },
       idle: { type: 'string' },
       carry: { type: 'string' },
+      kill: { type: 'boolean' },
       json: { type: 'boolean' },
     },
   })
@@ -219,7 +231,7 @@ if (import.meta.main) {
     nodes: Number(values.nodes ?? 1_000),
     idleSeconds: Number(values.idle ?? 10),
     carryMb: Number(values.carry ?? 2_000),
-    restarts: ['SIGTERM', 'SIGKILL'],
+    restarts: values.kill === true ? ['SIGKILL'] : ['SIGTERM', 'SIGKILL'],
     say: (line) => console.error(line),
   })
   console.log(JSON.stringify(figures, undefined, values.json === true ? 0 : 2))

@@ -9,6 +9,8 @@ import type { Identity, Principal } from '../../identity/contract.ts'
 import { principalOf, serverOptions, tend } from '../../identity/tls.ts'
 import { Lifetime } from '../../kit/lifetime.ts'
 import type { Log } from '../../kit/log.ts'
+import { httpPatience, PATIENCE, type Patience } from '../../kit/patience.ts'
+import { pathOf } from '../../kit/request-target.ts'
 import { turnstile } from '../../kit/turnstile.ts'
 import { refuseUpgrade } from '../../kit/websocket.ts'
 
@@ -33,6 +35,7 @@ export interface DoorOptions {
   authenticate: (request: FastifyRequest) => void
   /** TLS handshakes; more wait (kit/turnstile.ts). */
   handshakesPerSecond?: number
+  patience?: Patience
   /** By path. */
   upgrades: Readonly<Record<string, Upgrade>>
 }
@@ -40,10 +43,6 @@ export interface DoorOptions {
 /** Documents larger than this are refused before they are read. */
 const MAX_BODY_BYTES = 1024 * 1024
 const MAX_CONNECTIONS = 20_000
-const SLOW_HEADERS_MS = 5_000
-const SLOW_BODY_MS = 15_000
-/** Node looks for slow ones this often; 30 s when not said. */
-const LOOK_MS = 1_000
 /** About a third of one processor. */
 const HANDSHAKES_PER_SECOND = 400
 
@@ -67,15 +66,21 @@ export class Door implements AsyncDisposable {
   /** @throws MeshError LISTEN_FAILED */
   static start(options: DoorOptions, log: Log): Promise<Door> {
     return Lifetime.open(async (life) => {
-      const { host, port, identity } = options
+      const { host, port, identity, patience = PATIENCE } = options
+      const limits = httpPatience(patience)
       const app: App = Fastify({
-        https: { ...serverOptions(identity, { requestClient: true }), connectionsCheckingInterval: LOOK_MS },
+        https: {
+          ...serverOptions(identity, { requestClient: true }),
+          ...limits,
+          handshakeTimeout: patience.handshakeMs,
+        },
         bodyLimit: MAX_BODY_BYTES,
-        requestTimeout: SLOW_BODY_MS,
+        requestTimeout: limits.requestTimeout,
+        keepAliveTimeout: limits.keepAliveTimeout,
         forceCloseConnections: true,
         routerOptions: { maxParamLength: 400 },
       })
-      app.server.headersTimeout = SLOW_HEADERS_MS
+      app.server.headersTimeout = limits.headersTimeout
       app.server.maxConnections = MAX_CONNECTIONS
       turnstile(app.server, { perSecond: options.handshakesPerSecond ?? HANDSHAKES_PER_SECOND })
       app.server.on('tlsClientError', () => undefined)
@@ -118,7 +123,7 @@ export class Door implements AsyncDisposable {
 function takeUpgrades(server: Server, { upgrades }: DoorOptions, log: Log): ReadonlySet<Duplex> {
   const upgraded = new Set<Duplex>()
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    const path = new URL(request.url ?? '/', 'https://door').pathname
+    const path = pathOf(request.url)
     upgraded.add(socket)
     socket.once('close', () => upgraded.delete(socket))
     try {

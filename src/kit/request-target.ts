@@ -1,0 +1,10 @@
+/** The path of a request's target, whatever that is: `new URL` throws for some that HTTP allows (`//`). */
+export function pathOf(target: string | undefined): string {
+  return (target ?? '/').split('?', 1)[0] ?? '/'
+}
+
+/** What follows the path of a request's target. */
+export function queryOf(target: string | undefined): URLSearchParams {
+  const at = target?.indexOf('?') ?? -1
+  return new URLSearchParams(at < 0 ? '' : target?.slice(at + 1))
+}
