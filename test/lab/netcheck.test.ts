@@ -39,11 +39,11 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
     return ((await askAgent(socket, '/netcheck')) as NetcheckReport).agent!
   }
   const look = async (node: string, isThere: (agent: Awaited<ReturnType<typeof netcheck>>) => boolean) => {
-    let last: unknown
-    await until(async () => isThere((last = await netcheck(node)) as never), `${node} knows its network`, 20_000).catch(
+    let last: Awaited<ReturnType<typeof netcheck>> | undefined
+    await until(async () => isThere((last = await netcheck(node))), `${node} knows its network`, 30_000).catch(
       (error: Error) => t.fail(`${error.message}: ${JSON.stringify(last)}`),
     )
-    return await netcheck(node)
+    return last!
   }
   const outside = (site: string) => world.lab.site(site).router.address
   const failed = async (node: string) => {
@@ -53,6 +53,12 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
       .split('\n')
       .find((one) => one.startsWith('hedgerow_paths_dials_total{') && /path="punched".*result="failed"/.test(one))
     return Number(line?.split(' ').at(-1) ?? 0)
+  }
+
+  const meets = async (from: string, to: string) => {
+    const at = await world.at(from, to)
+    await world.station(from).ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 20_000 })
+    return async () => (await world.peer(from, to))?.path
   }
 
   await t.test('IPv6 behind firewalls: seen, and punched', async (t) => {
@@ -71,6 +77,15 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
         ['udp', true, 'punched'],
       ],
     )
+    const mixed = await meets('six', 'a')
+    t.equal(await mixed(), 'relayed', 'IPv6 only and IPv4 only')
+    t.equal(await failed('six'), 0, 'they have no family in common, and do not try')
+    const fourth = await meets('firewall', 'a')
+    await until(
+      async () => (await fourth()) === 'punched',
+      'the one with both punches by IPv4 where the other has only that',
+      15_000,
+    )
   })
 
   await t.test('hairpin: measured, and what it means for two behind one NAT', async (t) => {
@@ -84,11 +99,6 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
       const agent = await look(node, (one) => one.hairpin?.udp !== undefined)
       t.same(agent.hairpin, hairpin, node)
       t.equal(agent.tcp?.split(':')[0], outside(['a', 'b'].includes(node) ? 'carrier' : 'generous'))
-    }
-    const meets = async (from: string, to: string) => {
-      const at = await world.at(from, to)
-      await world.station(from).ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 20_000 })
-      return async () => (await world.peer(from, to))?.path
     }
     const back = await meets('c', 'd')
     await until(async () => (await back()) === 'punched', 'two customers meet at the carrier that leads back', 15_000)
