@@ -46,6 +46,11 @@ export class Descriptors {
     this.#told = told
   }
 
+  /** What flows may use: the rest is kept free. */
+  get usable(): number {
+    return this.#usable
+  }
+
   /** New flows are being refused for want of descriptors. */
   get isScarce(): boolean {
     return this.#isScarce && !this.has(0)

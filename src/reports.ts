@@ -48,6 +48,8 @@ export interface PeerReport {
   carriers: number
   /** Of each path; more than one while a session moves from one to another. */
   carrierPaths?: string[]
+  /** Of those among them that stand aside for flows whose service or node asks for their path. */
+  asidePaths?: string[]
   streams: number
   bytesIn: number
   bytesOut: number

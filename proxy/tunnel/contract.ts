@@ -87,6 +87,8 @@ export interface Session {
   readonly carriers: number
   /** Of each carrier, also of those that nothing new goes to. */
   carrierPaths?(): PathKind[]
+  /** Of those among them that stand aside, for streams whose rule asks for their path. */
+  asidePaths?(): PathKind[]
   readonly streams: number
   readonly bytesIn: number
   readonly bytesOut: number

@@ -4,9 +4,10 @@ import { MeshError } from '../../src/errors.ts'
 import type { SessionKey } from './agree.ts'
 import type { Carrier } from './carrier.ts'
 import type { PathKind, Session, Stream, StreamEvents } from './contract.ts'
+import { Fleet } from './fleet.ts'
 import { checkPromise, NOBODY, type Hello } from './hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
-import { carrierFor, carriersWanted, outranked, spare } from './placement.ts'
+import { carrierFor, outranked } from './placement.ts'
 import type { Pump } from './pump.ts'
 import type { SealedLink, SealedRoom } from './sealed/contract.ts'
 
@@ -27,18 +28,11 @@ export interface SessionOptions extends Omit<MuxOptions, 'goneAway' | 'lostByPee
 
 /** Without streams for so long, a session gives its carriers back; the next flow dials again. */
 const IDLE_MS = 15 * 60_000
-/** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): streams leave a carrier after this. */
-const CARRIER_BYTES = 64 * 1024 ** 3
-const CARRIER_MS = 24 * 3_600_000
-/** A carrier that is not wanted any more is kept warm for so long: a new one begins slowly. */
-const SPARE_MS = 30_000
-/** The same for one that stands aside. */
-const ASIDE_IDLE_MS = 60_000
 /** A path that is back within `resumeMs` needs so long to be dialled and proven. */
 const SETTLE_MS = 2_000
 
 /**
- * Everything shared with one peer: the streams (in the mux), the carriers with their sockets, and how they end.
+ * Everything shared with one peer: the streams (mux.ts), the carriers with their sockets (fleet.ts), and how it all ends.
  *
  *     live ──last carrier lost──▶ suspended ──a carrier──▶ live
  *      │                              └──resumeMs──▶ ended          (without open streams: ended at once)
@@ -54,16 +48,10 @@ export class TunnelSession implements Session {
   readonly #mux: Mux
   readonly #sealed: SealedLink | undefined
   readonly #options: SessionOptions
-  readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
-  readonly #asidesUsedAt = new WeakMap<Carrier, number>()
+  readonly #fleet: Fleet
   #path: PathKind = 'direct'
   #rttMs: number | undefined
   #usedAt: number
-  /** When there were no more carriers than wanted. */
-  #wantedAt: number
-  #pastBytesIn = 0
-  #pastBytesOut = 0
-  readonly #pastFrames = { sent: 0, dropped: 0 }
   #suspendedAt: number | undefined
   #isFinishing = false
   #hasEnded = false
@@ -74,16 +62,15 @@ export class TunnelSession implements Session {
     this.#isDialler = options.isDialler
     this.#options = options
     this.#usedAt = options.now()
-    this.#wantedAt = options.now()
     const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
     this.#sealed = options.sealed?.link({ peer: options.peer, deliver })
     this.#mux = new Mux({
       ...options,
       sealed: this.#sealed,
       goneAway: () => this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' })),
-      lostByPeer: (carrier) =>
-        this.#pumps.get(carrier)?.pump.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has lost it' })),
+      lostByPeer: (carrier) => this.#fleet.cut(carrier, 'the peer has lost it'),
     })
+    this.#fleet = new Fleet({ mux: this.#mux, limit: options.limits.carriers, now: options.now })
   }
 
   get key(): SessionKey {
@@ -100,12 +87,12 @@ export class TunnelSession implements Session {
   }
 
   get path(): PathKind {
-    return carrierFor(this.#mux.carriers)?.path ?? this.#path
+    return this.#fleet.best?.path ?? this.#path
   }
 
   /** Through which relay new streams would go. */
   get relay(): string | undefined {
-    return carrierFor(this.#mux.carriers)?.relay
+    return this.#fleet.best?.relay
   }
 
   get rttMs(): number | undefined {
@@ -148,21 +135,16 @@ export class TunnelSession implements Session {
   }
 
   get bytesIn(): number {
-    return this.#mux.carriers.reduce((sum, carrier) => sum + carrier.bytesIn, this.#pastBytesIn)
+    return this.#fleet.bytesIn
   }
 
   get bytesOut(): number {
-    return this.#mux.carriers.reduce((sum, carrier) => sum + carrier.bytesOut, this.#pastBytesOut)
+    return this.#fleet.bytesOut
   }
 
   /** Datagrams that went in frames, and that were dropped on the way there. */
   get frames(): { sent: number; dropped: number } {
-    const sum = { ...this.#pastFrames }
-    for (const { outbox } of this.#mux.carriers) {
-      sum.sent += outbox.datagrams.sent
-      sum.dropped += outbox.datagrams.dropped
-    }
-    return sum
+    return this.#fleet.frames
   }
 
   get hasEnded(): boolean {
@@ -208,8 +190,7 @@ export class TunnelSession implements Session {
 
   /** Carriers that take new streams and are on the best path. */
   get carriersInUse(): number {
-    const { path } = this
-    return this.#mux.carriers.filter((carrier) => !carrier.isDraining && carrier.path === path).length
+    return this.#fleet.inUse(this.path).length
   }
 
   /** Nothing big is under way that would make every round trip longer. */
@@ -219,27 +200,20 @@ export class TunnelSession implements Session {
 
   /** The least of the carriers in use. */
   get pathRttMs(): number | undefined {
-    const { path } = this
-    const used = this.#mux.carriers.filter((carrier) => carrier.path === path && !carrier.isDraining)
-    const known = used.flatMap(({ pulse }) => pulse.rttMs ?? [])
+    const known = this.#fleet.inUse(this.path).flatMap(({ pulse }) => pulse.rttMs ?? [])
     return known.length === 0 ? undefined : Math.min(...known)
   }
 
   get carriersWanted(): number {
-    const { carriers, shares } = this.#mux
-    const calm = carriers.filter(({ bulks }) => bulks === 0)
-    return carriersWanted({
-      path: this.path,
-      streams: this.streams,
-      bulks: shares.scales.bulks,
-      rttMs: this.rttMs,
-      jitterMs: calm.reduce((sum, { pulse }) => sum + pulse.jitterMs, 0) / Math.max(calm.length, 1),
-      limit: this.#options.limits.carriers,
-    })
+    return this.#fleet.wanted(this.path)
   }
 
   carrierPaths(): PathKind[] {
     return this.#mux.carriers.map((carrier) => carrier.path)
+  }
+
+  asidePaths(): PathKind[] {
+    return this.#mux.carriers.filter(({ isAside }) => isAside).map(({ path }) => path)
   }
 
   signal(payload: Buffer): boolean {
@@ -254,10 +228,9 @@ export class TunnelSession implements Session {
   /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. `isInstead`: those on
    * all other paths and through other relays are, as they are slow now. */
   attach(carrier: Carrier, pump: Pump, hello: Hello, isInstead = false): void {
-    this.#asidesUsedAt.set(carrier, this.#options.now())
     carrier.attach(this.#mux, hello)
     this.#mux.attach(carrier)
-    this.#pumps.set(carrier, { pump, since: this.#options.now() })
+    this.#fleet.add(carrier, pump)
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
     const left = isInstead
@@ -295,16 +268,12 @@ export class TunnelSession implements Session {
 
   /** The connection of a carrier is no more. */
   lost(carrier: Carrier, reason: Error | undefined): void {
-    if (!this.#pumps.delete(carrier)) return
+    if (!this.#fleet.delete(carrier)) return
     this.#rttMs = this.#mux.rttMs ?? this.#rttMs
-    this.#pastBytesIn += carrier.bytesIn
-    this.#pastBytesOut += carrier.bytesOut
-    this.#pastFrames.sent += carrier.outbox.datagrams.sent
-    this.#pastFrames.dropped += carrier.outbox.datagrams.dropped
     // a peer that breaks the rules loses everything, not one carrier
     if (reason instanceof MeshError && reason.code === 'FRAME_INVALID') this.cut(reason)
     this.#mux.detach(carrier)
-    if (this.#pumps.size > 0 || this.#hasEnded) return
+    if (!this.#fleet.isEmpty || this.#hasEnded) return
     const mayGoOn = !this.#isFinishing && !this.#mux.isVoid && this.#mux.shares.isResumable && !this.isPresumed
     if (!mayGoOn) return this.#end(reason)
     this.#suspendedAt = this.#options.now()
@@ -313,58 +282,24 @@ export class TunnelSession implements Session {
 
   /** Gives up a carrier that may be dead for one that is surely alive; false when all are well. */
   makeRoom(): boolean {
-    const doubtful =
-      this.#mux.carriers.find(({ pulse }) => pulse.isDoubtful) ??
-      this.#mux.carriers.find(({ pulse }) => pulse.isAwaiting)
-    if (doubtful === undefined) return false
-    this.#pumps.get(doubtful)?.pump.cut(new MeshError('SESSION_CLOSED', { reason: 'another took its place' }))
-    return true
+    return this.#fleet.makeRoom()
   }
 
   /** Carriers from an address that is gone are dead, and nobody says so; the others are asked at once. */
   networkChanged(isHere: (address: string) => boolean): void {
-    for (const [carrier, { pump }] of this.#pumps) {
-      const { localAddress } = carrier
-      if (localAddress !== undefined && !isHere(localAddress))
-        pump.cut(new MeshError('SESSION_CLOSED', { reason: 'its local address is gone' }))
-      else {
-        carrier.pulse.hurry()
-        carrier.tick(!this.#mux.isVoid)
-      }
-    }
+    this.#fleet.networkChanged(isHere)
   }
 
   tick(now: number): void {
     if (this.#hasEnded) return
     const isBusy = !this.#mux.isVoid
     if (isBusy) this.#usedAt = now
-    const isIdle = now - this.#usedAt >= IDLE_MS
-    for (const [carrier, { pump, since }] of this.#pumps) {
-      const isWorn = now - since > CARRIER_MS || carrier.bytesIn + carrier.bytesOut > CARRIER_BYTES
-      if (isIdle || isWorn || this.#isIdleAside(carrier, now)) carrier.drain()
-      if (carrier.isDrained) pump.finish()
-      else if (!carrier.tick(isBusy)) pump.cut(new MeshError('SESSION_CLOSED', { reason: 'no sign of life' }))
-    }
+    this.#fleet.tick(now, now - this.#usedAt >= IDLE_MS)
     this.#mux.tick(now)
-    this.#giveBack(now)
+    if (this.isDialler) this.#fleet.giveBack(now, this.path)
     if (this.#suspendedAt === undefined) return
     const isOver = now - this.#suspendedAt > this.#options.limits.resumeMs + SETTLE_MS
     if (isOver || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
-  }
-
-  /** Nobody's rule has asked for it for a while, and the others have better ones. */
-  #isIdleAside(carrier: Carrier, now: number): boolean {
-    if (!carrier.isAside) return false
-    if (carrier.streams > 0 || carrierFor(this.#mux.carriers) === carrier) this.#asidesUsedAt.set(carrier, now)
-    return now - (this.#asidesUsedAt.get(carrier) ?? now) > ASIDE_IDLE_MS
-  }
-
-  /** The side that brings carriers up takes them down, one at a time, when they were not wanted for a while. */
-  #giveBack(now: number): void {
-    if (!this.isDialler || this.carriersInUse <= this.carriersWanted) this.#wantedAt = now
-    if (now - this.#wantedAt < SPARE_MS) return
-    this.#wantedAt = now
-    spare(this.#mux.carriers)?.drain()
   }
 
   /** No new streams, either way; those that are open go on. */
@@ -376,8 +311,8 @@ export class TunnelSession implements Session {
   finish(): void {
     this.#isFinishing = true
     this.#mux.goAway()
-    for (const { pump } of this.#pumps.values()) pump.finish()
-    if (this.#pumps.size === 0) this.#end(undefined)
+    this.#fleet.finish()
+    if (this.#fleet.isEmpty) this.#end(undefined)
   }
 
   /** Ends everything now: nothing more is heard from the peer, and it is told, so that its flows do not wait. */
@@ -385,10 +320,7 @@ export class TunnelSession implements Session {
     if (this.#hasEnded) return
     this.#mux.goAway()
     this.#end(reason)
-    for (const [carrier, { pump }] of this.#pumps) {
-      carrier.stop()
-      pump.finish()
-    }
+    this.#fleet.stop()
   }
 
   #end(reason: Error | undefined): void {

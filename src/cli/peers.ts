@@ -14,21 +14,39 @@ export function peersCommand(program: Command, context: () => Context): void {
       if (context().format === 'json') return printJson(peers)
       printTable(
         ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams'],
-        peers.map(({ node, path, rttMs, carriers, carrierPaths = [], streams, bytesIn, bytesOut, datagrams }) => [
-          node,
-          path,
-          rttMs?.toFixed(2),
-          counted(carrierPaths) || carriers,
-          streams,
-          bytesIn,
-          bytesOut,
-          datagrams,
-        ]),
+        peers.map(
+          ({
+            node,
+            path,
+            rttMs,
+            carriers,
+            carrierPaths = [],
+            asidePaths = [],
+            streams,
+            bytesIn,
+            bytesOut,
+            datagrams,
+          }) => [
+            node,
+            path,
+            rttMs?.toFixed(2),
+            counted(carrierPaths, asidePaths) || carriers,
+            streams,
+            bytesIn,
+            bytesOut,
+            datagrams,
+          ],
+        ),
       )
     })
 }
 
-/** `2 punched, 1 relayed` */
-function counted(paths: readonly string[]): string {
-  return [...new Set(paths)].map((path) => `${paths.filter((one) => one === path).length} ${path}`).join(', ')
+/** `2 direct, 1 relayed by rule`: those by rule are for flows that may not take, or would not like, the others. */
+function counted(paths: readonly string[], aside: readonly string[]): string {
+  return [...new Set(paths)]
+    .map((path) => {
+      const [all, ruled] = [paths, aside].map((list) => list.filter((one) => one === path).length) as [number, number]
+      return `${all} ${path}${ruled === 0 ? '' : all === ruled ? ' by rule' : `, ${ruled} of them by rule`}`
+    })
+    .join(', ')
 }

@@ -1,0 +1,144 @@
+import type { FastPath } from '../../proxy/kernel/fast-path.ts'
+import { NODE_CALLER } from '../../proxy/flow.ts'
+import { trace, type TraceStep } from '../../proxy/trace.ts'
+import { MeshError } from '../errors.ts'
+import { vipToIPv4, vipToIPv6, type VipRange } from '../model/address.ts'
+import { choiceKey } from '../model/choice.ts'
+import { parseName, printName } from '../model/name.ts'
+import type { ResolveReport, TraceReport } from '../reports.ts'
+import type { Target } from '../table/view.ts'
+import type { AgentView } from './view.ts'
+
+/** What a name means here, and in which order its instances would be tried. */
+export async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> {
+  const { vips, table, peek, self, config, interceptor } = view
+  const target = await targetOf(text, view)
+  interceptor.touch(target) // who is told an address may call it at once
+  const { service, choice, vip } = target
+  const entry = table.entry(service.id)
+  const ipv6 = vipToIPv6(vips, vip)
+  const ordered = entry && peek.order(target, entry, self, entry.instances.length)
+  return {
+    name: text,
+    canonical: canonical(target, config.zones),
+    service: service.id,
+    choice: choiceKey(choice),
+    ipv4: vipToIPv4(vips, vip),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+    ports: [...service.ports],
+    order: (ordered?.instances ?? []).map(({ id, node, state }) => ({ instance: id, node, state })),
+    reason: ordered?.reason ?? 'nothing runs',
+  }
+}
+
+/** Every decision of one connection, which is really made. */
+export async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
+  const match = /^(.+):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
+  if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
+    throw new MeshError('USAGE', {
+      target: text,
+      remedy: 'write NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080 (or :53/udp)',
+    })
+  const name = match[1] as string
+  const target = await targetOf(name, view)
+  const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
+  const steps = await trace(target, port, NODE_CALLER, view.parts, AbortSignal.timeout(10_000))
+  const last = steps.at(-1)
+  return {
+    name,
+    steps: [
+      { step: 'name', what: canonical(target, view.config.zones) },
+      ...pathsStep(target, view),
+      ...steps.flatMap((step) => [
+        describeStep(step, view.vips),
+        ...(step.step === 'target' && view.fastPath !== undefined ? [fastPathStep(target, port, view.fastPath)] : []),
+      ]),
+    ],
+    ok: last?.step === 'connected',
+    ...(last?.step === 'connected'
+      ? { instance: last.instance, node: last.node, path: last.path, connectMs: micro(last.ms) }
+      : {}),
+  }
+}
+
+/** Which paths it may take, where somebody has said so. */
+function pathsStep({ service }: Target, { config }: AgentView): TraceReport['steps'] {
+  const told = [
+    ...(config.paths === 'any' ? [] : [`this node’s operator allows ${config.paths}`]),
+    ...(service.paths === undefined ? [] : [`the service asks for ${service.paths}`]),
+  ]
+  return told.length === 0 ? [] : [{ step: 'paths', what: told.join('; ') }]
+}
+
+function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][number] {
+  switch (step.step) {
+    case 'target':
+      return { step: 'vip', what: `${vipToIPv4(vips, step.vip)}:${step.port}`, ms: micro(step.ms) }
+    case 'authorised':
+      return {
+        step: 'permission',
+        what: `${step.caller} ${step.allowed ? 'may' : 'may not'} call: ${step.reason}`,
+        ms: micro(step.ms),
+      }
+    case 'ordered':
+      return {
+        step: 'order',
+        what: `${step.instances.map(({ instance, node }) => `${instance} on ${node}`).join(', ') || 'none'} (${step.reason})`,
+        ms: micro(step.ms),
+      }
+    case 'tried':
+      return {
+        step: 'try',
+        what: `${step.instance} on ${step.node} by ${step.path ?? 'no path'}: ${step.outcome}${step.reason === '' ? '' : `, ${step.reason}`}`,
+        ms: micro(step.ms),
+      }
+    case 'connected':
+      return { step: 'connected', what: `${step.instance} on ${step.node}, path ${step.path}`, ms: micro(step.ms) }
+    case 'failed':
+      return { step: 'failed', what: step.reason, ms: micro(step.ms) }
+    default:
+      return step satisfies never
+  }
+}
+
+/** Which path flows of this node's processes take; the rest of a trace is one that the agent makes itself. */
+function fastPathStep(
+  target: Target,
+  port: Parameters<FastPath['explain']>[1],
+  fastPath: FastPath,
+): TraceReport['steps'][number] {
+  const { path, reason } = fastPath.explain(target, port)
+  return { step: 'fast path', what: path === 'kernel' ? `kernel: ${reason}` : `user space, because ${reason}` }
+}
+
+/** To the microsecond: what comes after is noise. */
+function micro(ms: number): number {
+  return Math.round(ms * 1_000) / 1_000
+}
+
+/** @throws MeshError NAME_INVALID, SERVICE_UNKNOWN, or that the cluster cannot be asked */
+async function targetOf(text: string, { table, interests, config }: AgentView): Promise<Target> {
+  const parsed = parseName(text, config.zones)
+  if (parsed.kind === 'outside')
+    throw new MeshError('NAME_INVALID', {
+      name: text,
+      reason: `it ends in none of the zones ${config.zones.join(', ')}`,
+    })
+  if (parsed.kind === 'invalid')
+    throw new MeshError('NAME_INVALID', { name: text, label: parsed.label, reason: parsed.reason })
+  let found = table.find(parsed.name)
+  if (found.kind === 'unasked') {
+    await interests.want(found.key)
+    found = table.find(parsed.name)
+  }
+  if (found.kind === 'target') return found.target
+  throw new MeshError('SERVICE_UNKNOWN', {
+    name: text,
+    reason: found.kind === 'unknown' ? found.reason : 'the cluster does not know it',
+  })
+}
+
+function canonical({ service, choice }: Target, [zone = 'local']: readonly string[]): string {
+  const { app, appNamespace, name, namespace } = service
+  return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
+}

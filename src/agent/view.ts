@@ -1,0 +1,52 @@
+import type { FlowBook } from '../../proxy/flow-book.ts'
+import type { Descriptors } from '../../proxy/descriptors.ts'
+import type { Problem } from '../../proxy/intercept/interceptor.ts'
+import type { FastPath } from '../../proxy/kernel/fast-path.ts'
+import type { OutboundParts } from '../../proxy/outbound.ts'
+import type { Balancer } from '../../proxy/policies/index.ts'
+import type { Peers } from '../../proxy/tunnel/contract.ts'
+import type { Resolver } from '../../resolver/server.ts'
+import type { AgentConfig } from '../config.ts'
+import type { Identity } from '../identity/contract.ts'
+import type { VipRange } from '../model/address.ts'
+import type { NodeId } from '../model/ids.ts'
+import type { Uplink } from '../orchestrator/worker/uplink.ts'
+import type { ProxyAccess } from '../proxies.ts'
+import type { Interests } from '../table/interests.ts'
+import type { Table } from '../table/table.ts'
+import type { Target } from '../table/view.ts'
+import type { Elders } from './elders.ts'
+import type { NetcheckParts } from './netcheck.ts'
+import type { Work } from './work.ts'
+
+/** What the commands may look at. */
+export interface AgentView {
+  self: NodeId
+  version: string
+  startedAt: number
+  config: AgentConfig
+  vips: VipRange
+  identity: Identity
+  table: Table
+  interests: Interests
+  peers: Peers
+  book: FlowBook
+  descriptors: Pick<Descriptors, 'limit' | 'usable' | 'isScarce'>
+  parts: OutboundParts
+  /** A balancer of its own, so that looking does not move the round on. */
+  peek: Balancer
+  uplink: Uplink
+  interceptor: { readonly size: number; problems(): Problem[]; touch(target: Target): void }
+  work: Work
+  resolver: Resolver
+  access: ProxyAccess
+  proxyPorts: { socksPort: number; httpPort: number }
+  ops: string
+  tunnelPort: number
+  /** What `netcheck` asks. */
+  network: Omit<NetcheckParts, 'self' | 'config' | 'tunnelPort' | 'sessions'>
+  elders: Elders
+  respawn: (() => void) | undefined
+  /** `undefined`: not asked for. */
+  fastPath: FastPath | undefined
+}
