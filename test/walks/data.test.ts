@@ -84,6 +84,37 @@ t.test('who may not call is refused at both ends', async (t) => {
   t.match(trace.steps.at(-1)?.what, /not in the allow list/)
 })
 
+t.test(
+  'a service’s choice of paths: its flows go through the relay beside a direct session, until it says otherwise',
+  async (t) => {
+    await using origin = await Origin.start('vault')
+    await using other = await Origin.start('cart')
+    await using mesh = await wholeMesh(['here', 'there'])
+    const cart = external('cart', other, 'there')
+    await mesh.apply([cart, external('vault', origin, 'there', { paths: 'relay-only' })], 2)
+    const here = mesh.node('here')
+    const pathOf = async (service: string) => {
+      const trace = await here.trace(`shop.acme.${service}.prod.any.rr.local:8080`)
+      t.match(await here.get(`shop.acme.${service}.prod.any.rr.local`), { status: 200 })
+      return trace
+    }
+    t.match(await pathOf('cart'), { ok: true, path: 'direct' })
+    const ruled = await pathOf('vault')
+    t.match(ruled, { ok: true, path: 'relayed' })
+    t.match(
+      ruled.steps.find(({ step }) => step === 'paths'),
+      { what: 'the service asks for relay-only' },
+    )
+    t.match(
+      await here.peers(),
+      [{ path: 'direct', asidePaths: ['relayed'] }],
+      'peers tell why there is a relayed carrier',
+    )
+    await mesh.apply([cart, external('vault', origin, 'there', { paths: 'direct-only' })], 2)
+    await until(async () => (await pathOf('vault')).path === 'direct', 'the nodes have heard of the change')
+  },
+)
+
 t.test('root, cluster and a restart of the node: names and flows go on', async (t) => {
   await using origin = await Origin.start('cart')
   await using mesh = await wholeMesh(['here', 'there'])
