@@ -196,7 +196,7 @@ t.test('join tokens', async (t) => {
       { token: foreign.cluster().nodeToken(), role: 'node', name: 'd1', dir: join(foreign.dir, 'stranger') },
       limit(),
     )
-    const forged = { ...clientOptions(stranger), ca }
+    const forged = { ...clientOptions({ ca }), key: stranger.key, cert: stranger.chain }
     t.equal(await dial(url, forged), 'REQUEST_FAILED 403', 'one of another mesh with the same names')
     await t.rejects(
       dialText(`${url.replace('https', 'wss')}/link`, { tls: clientOptions(stranger) }, limit()),
