@@ -1,10 +1,10 @@
 import type { InstanceId, NodeId } from '../src/model/ids.ts'
 import type { Instance } from '../src/model/instance.ts'
 import { Attempt, type AttemptParts } from './attempt.ts'
-import { type Early, maySpeakEarly } from './early.ts'
+import { maySpeakEarly } from './early.ts'
 import { patienceMs, Race, type RaceAction } from './race.ts'
 import type { FlowRequest } from './request.ts'
-import type { PathKind, Refusal } from './tunnel/contract.ts'
+import type { PathKind, Refusal, Stream } from './tunnel/contract.ts'
 
 /** One try, for logs and `trace`. `dropped`: another was faster, or the flow ended first. */
 export interface Try {
@@ -23,12 +23,20 @@ export type Connected =
   | { kind: 'won'; attempt: Attempt; tries: readonly Try[] }
   | { kind: 'lost'; why: 'refused' | 'timeout' | 'unsure' | 'gone'; tries: readonly Try[] }
 
+/** A caller that may be heard before an instance has answered. */
+export interface Speaker {
+  /** The candidate gets what the caller says, from the start; `spoken` is called once there is something. */
+  give(to: Stream, spoken: () => void): void
+  /** It gets no more; what was said waits for another, or for OPENED. */
+  hold(): void
+}
+
 export interface ConnectOptions {
   instances: readonly Instance[]
   request: Omit<FlowRequest, 'ordinal'>
   deadlineMs: number
   /** What the caller says meanwhile; without it, that waits unread. */
-  early?: Early | undefined
+  early?: Speaker | undefined
   /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
   onWon: (attempt: Attempt) => void
 }

@@ -1,3 +1,4 @@
+import type { Speaker } from './connect.ts'
 import type { Session, Stream } from './tunnel/contract.ts'
 import { MAX_EARLY_BYTES } from './tunnel/frame.ts'
 import { Retained } from './tunnel/retained.ts'
@@ -32,7 +33,7 @@ export function maySpeakEarly(session: Pick<Session, 'takesEarly' | 'silentMs' |
 }
 
 /** Stands for the instance until there is one: the far side of the caller's joint. */
-export class Early implements Stream {
+export class Early implements Stream, Speaker {
   readonly #listen: () => void
   /** Up to MAX_EARLY_BYTES and one chunk. */
   readonly #kept = new Retained()
@@ -51,7 +52,6 @@ export class Early implements Stream {
     return this.#kept.length > 0 || this.#hasEnded
   }
 
-  /** The candidate gets what the caller says, from the start; `spoken` is called once there is something. */
   give(to: Stream, spoken: () => void): void {
     this.#to = to
     this.#onSpoken = spoken
@@ -62,7 +62,6 @@ export class Early implements Stream {
     this.#listen()
   }
 
-  /** The candidate gets no more of it; the bytes wait for another, or for OPENED. */
   hold(): void {
     this.#to = undefined
     this.#onSpoken = undefined

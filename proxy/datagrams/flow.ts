@@ -1,5 +1,6 @@
 import type { Instance, InstanceState } from '../../src/model/instance.ts'
 import type { Conversation, Datagrams } from '../flow.ts'
+import type { Speaker } from '../connect.ts'
 import type { OutboundParts } from '../outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
@@ -8,7 +9,7 @@ import { DatagramJoint } from './joint.ts'
 const OVER = 'the flow is over'
 
 /** One UDP flow on the caller's node, from its first datagram until it is forgotten. */
-export class DatagramFlow implements Datagrams {
+export class DatagramFlow implements Datagrams, Speaker {
   readonly conversation: Conversation
   readonly joint: DatagramJoint
   readonly ended: Promise<void>
@@ -19,6 +20,8 @@ export class DatagramFlow implements Datagrams {
   readonly #parts: OutboundParts
   readonly #gone = new AbortController()
   #held: Held | undefined
+  /** The candidate that is asked, and how many of those that are held are with it (early.ts). */
+  #ahead: { to: Stream; datagrams: number; spoken: () => void } | undefined
   #dropping: 'refused' | 'over' | undefined
   #instance: Instance | undefined
   #seen = 0
@@ -48,6 +51,26 @@ export class DatagramFlow implements Datagrams {
       if (this.#dropping === undefined) this.joint.near.datagram(payload)
       else this.#drop(this.#dropping)
     } else if (!this.#held.push(payload)) this.#drop('waiting')
+    else this.#goAhead(this.#held)
+  }
+
+  give(to: Stream, spoken: () => void): void {
+    this.#ahead = { to, datagrams: 0, spoken }
+    if (this.#held !== undefined) this.#goAhead(this.#held)
+  }
+
+  hold(): void {
+    this.#ahead = undefined
+  }
+
+  /** Those that are held and may travel before the instance has answered do, in order. */
+  #goAhead(held: Held): void {
+    const ahead = this.#ahead
+    if (ahead === undefined) return
+    for (const payload of held.all().slice(ahead.datagrams)) {
+      if (!ahead.to.datagram(payload)) return
+      if (ahead.datagrams++ === 0) ahead.spoken()
+    }
   }
 
   /** An instance has answered: what waited goes first. */
@@ -56,7 +79,12 @@ export class DatagramFlow implements Datagrams {
     this.joint.far.stream = stream
     const waited = this.#held?.take() ?? []
     this.#held = undefined
-    for (const payload of waited) this.joint.near.datagram(payload)
+    const ahead = this.#ahead?.to === stream ? this.#ahead.datagrams : 0
+    this.#ahead = undefined
+    for (const [at, payload] of waited.entries()) {
+      if (at < ahead) this.joint.near.passed(payload)
+      else this.joint.near.datagram(payload)
+    }
   }
 
   /** In peace: idle, or the client has gone. */

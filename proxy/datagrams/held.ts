@@ -35,6 +35,11 @@ export class Held {
     return true
   }
 
+  /** Everything, in order; it stays. */
+  all(): readonly Buffer[] {
+    return this.#datagrams
+  }
+
   /** Everything, in order; nothing is held any more. */
   take(): readonly Buffer[] {
     const datagrams = this.#datagrams

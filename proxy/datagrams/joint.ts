@@ -75,6 +75,12 @@ export class DatagramSide implements Carried {
     else this.lost++
   }
 
+  /** It went to the other side already, before that was open. */
+  passed(payload: Buffer): void {
+    this.datagrams++
+    this.bytes += payload.length
+  }
+
   /** Bytes of a stream have no place in a flow of datagrams. */
   data(): void {
     this.#joint.finish('cut')

@@ -190,7 +190,7 @@ async function carry(
   shunned: Shunned,
   parts: OutboundParts,
 ): Promise<FlowEnd> {
-  const { book, log, limits, self, clock, metrics } = parts
+  const { book, log, limits, self, clock, metrics, earlyData } = parts
   const { port, mode, startedAt } = flow.conversation
   if (wish.kind === 'refused') {
     log.info('flow refused', { mode, name: wish.name, port, protocol: 'udp', reason: wish.reason })
@@ -225,6 +225,7 @@ async function carry(
       instances,
       request: { service: target.service.id, port, protocol: 'udp', caller, flow: open.id },
       deadlineMs: limits.deadlineMs,
+      early: earlyData ? flow : undefined,
       onWon: (attempt) => {
         book.chosen(open, attempt.instance, attempt.path ?? 'local')
         metrics.flowConnect.observe({ path: open.path ?? 'local' }, (clock.now() - startedAt) / 1000)
@@ -239,7 +240,8 @@ async function carry(
   if (connected.kind === 'lost') {
     const { why, tries } = connected
     if (why === 'gone') return ended(flow.joint.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
-    return ended(whyLost(why, tries).end, triesText(connected))
+    const end = ended(whyLost(why, tries).end, triesText(connected))
+    return why === 'unsure' ? 'instance-reset' : end // another may answer what the client says next
   }
   await flow.ended
   const { end, far } = flow.joint

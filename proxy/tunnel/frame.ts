@@ -33,7 +33,7 @@ import { MeshError } from '../../src/errors.ts'
  * flagged DATA says the run's number and from which byte on, perhaps some that came already; what follows on that carrier is
  * unflagged. The reader drops what it has and whatever else still comes on carriers of older runs.
  *
- * Where both can (FEATURE.early), up to MAX_EARLY_BYTES of DATA, and END, may follow OPEN at once. They are given to nobody before
+ * Where both can (FEATURE.early), up to MAX_EARLY_BYTES of DATA, and END, or a few DATAGRAMs, may follow OPEN at once. They are given to nobody before
  * OPENED: REFUSED proves that they have not been read.
  *
  * Payloads may grow at the end up to the bound in RULES; what a reader does not know there it skips. Unknown types are an

@@ -1,12 +1,12 @@
 import type { IncomingStream, Stream, StreamEvents } from './contract.ts'
 import { allowsPackets, ANY_PATH, type PathRule } from '../../src/model/path-rule.ts'
 import type { Carrier } from './carrier.ts'
+import { EarlyHold, mayBeEarly } from './early-hold.ts'
 import { FLAGGED, FRAME, frameInvalid, MAX_DATAGRAM, MAX_EARLY_BYTES } from './frame.ts'
 import { FEATURE } from './hello.ts'
 import type { Turn } from './outbox.ts'
 import { Receiving } from './receiving.ts'
 import type { ResumedStream } from './resume.ts'
-import { Retained } from './retained.ts'
 import { Sending } from './sending.ts'
 import type { StreamOwner } from './stream-owner.ts'
 
@@ -63,7 +63,9 @@ export class MuxStream implements Stream, Turn {
   #mayHearOpened = false
   #isWithdrawn = false
   /** What came before it was accepted, until that is told. */
-  #early: Retained | undefined
+  #early: EarlyHold | undefined
+  /** Datagrams that went before it was open. */
+  readonly #ahead = { datagrams: 0, bytes: 0 }
 
   constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
     this.id = id
@@ -105,7 +107,7 @@ export class MuxStream implements Stream, Turn {
 
   /** What it was given may be with the other side's user: REFUSED alone proves that it is not. */
   get hasSpoken(): boolean {
-    return this.sending.hasSent
+    return this.sending.hasSent || this.#ahead.datagrams > 0
   }
 
   get #maySend(): boolean {
@@ -146,9 +148,19 @@ export class MuxStream implements Stream, Turn {
   }
 
   datagram(payload: Buffer): boolean {
+    if (this.state === 'opening') return this.#datagramAhead(payload)
     if (this.state !== 'open' || this.sending.isEnding || payload.length > MAX_DATAGRAM) return false
     const sent = this.#mayLeave ? this.#owner.sealed?.send(this.id, payload) : undefined
     return sent ?? this.carrier?.outbox.datagram(this.id, payload) ?? false
+  }
+
+  /** As a frame, which cannot overtake OPEN. */
+  #datagramAhead(payload: Buffer): boolean {
+    if (!this.isEarly || !mayBeEarly(this.#ahead, payload)) return false
+    if (this.carrier?.outbox.datagram(this.id, payload) !== true) return false
+    this.#ahead.datagrams += 1
+    this.#ahead.bytes += payload.length
+    return true
   }
 
   end(): void {
@@ -308,13 +320,20 @@ export class MuxStream implements Stream, Turn {
     if (this.state === 'pending' && this.receiving.received > MAX_EARLY_BYTES) {
       throw frameInvalid('more bytes than a stream that is not open may get', { stream: this.id })
     }
-    this.#early ??= new Retained()
+    this.#early ??= new EarlyHold()
     this.#early.push(fresh)
   }
 
   /** What crossed our END, or came before OPENED was heard, is lost as datagrams may be. */
   gotDatagram(payload: Buffer): void {
-    if (this.state === 'open') this.events.datagram?.(payload)
+    if (this.#early !== undefined || this.state === 'pending') this.#keepDatagram(payload)
+    else if (this.state === 'open') this.events.datagram?.(payload)
+  }
+
+  #keepDatagram(payload: Buffer): void {
+    if (!this.isEarly) return
+    this.#early ??= new EarlyHold()
+    if (this.#early.pushDatagram(payload)) this.#owner.held(payload.length)
   }
 
   gotEnd(carrier: Carrier): void {
@@ -366,8 +385,8 @@ export class MuxStream implements Stream, Turn {
     this.carrier?.outbox.control(FRAME.OPENED, this.id)
     this.begin()
     const { received, endReceived } = this.receiving
-    if (received === 0 && !endReceived) return
-    this.#early ??= new Retained()
+    if (received === 0 && !endReceived && this.#early === undefined) return
+    this.#early ??= new EarlyHold()
     queueMicrotask(() => this.#tellEarly())
   }
 
@@ -375,12 +394,8 @@ export class MuxStream implements Stream, Turn {
     const early = this.#early
     if (early === undefined) return // closed meanwhile
     this.#early = undefined
-    if (early.length > 0) {
-      const bytes = Buffer.allocUnsafe(early.length)
-      early.read(bytes, 0, bytes.length)
-      early.clear()
-      this.events.data(bytes)
-    }
+    this.#owner.held(-early.datagramBytes)
+    early.tell(this.events)
     if (this.receiving.endReceived && this.#isLive) this.#tellEnd()
   }
 
@@ -412,7 +427,7 @@ export class MuxStream implements Stream, Turn {
   close(): void {
     if (this.state === 'closed') return
     const { sending, carrier } = this
-    this.#owner.held(-this.receiving.held)
+    this.#owner.held(-this.receiving.held - (this.#early?.datagramBytes ?? 0))
     this.#owner.kept(-sending.kept)
     if (carrier !== undefined) {
       if (this.hasTurn) carrier.outbox.leave(this)

@@ -9,12 +9,14 @@ import type { Attempt } from '../../proxy/attempt.ts'
 import { connect } from '../../proxy/connect.ts'
 import { Early } from '../../proxy/early.ts'
 import { NODE_CALLER } from '../../proxy/flow.ts'
+import { DatagramFlow } from '../../proxy/datagrams/flow.ts'
+import { Held } from '../../proxy/datagrams/held.ts'
 import { FlowBook } from '../../proxy/flow-book.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
 import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Suspects } from '../../proxy/suspects.ts'
-import type { IncomingStream, Session, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 import { ALL, MuxPair } from '../tunnel/pair.ts'
 import { Client, keptLog, LiteralTable, ManualClock, peersWith, roomy, serve, turns, until } from './world.ts'
 
@@ -132,6 +134,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     c: fars[1] as Far,
     clock,
     metrics,
+    parts,
     async call(): Promise<Client & { done: Promise<void> }> {
       const taken = once(door, 'connection')
       const client = new Client(connectSocket({ port: (door.address() as AddressInfo).port, allowHalfOpen: true }))
@@ -316,6 +319,67 @@ t.test('more than may be early: the caller is stopped until OPENED, and every by
   it.b.take(it.b.incoming[0]!)
   await it.flights(it.b, () => it.b.sockets[0]?.readableEnded === true)
   t.ok(Buffer.from(it.b.heard(), 'latin1').equals(sent))
+})
+
+// ── datagrams ──
+
+/** A stream that takes so many datagrams before it is open. */
+function taker(room: number) {
+  const got: string[] = []
+  const stream: Stream = {
+    datagram: (payload) => {
+      if (got.length >= room) return false
+      got.push(payload.toString())
+      return true
+    },
+    write: () => true,
+    consumed: () => undefined,
+    end: () => undefined,
+    reset: () => undefined,
+  }
+  return { got, stream, open: () => (room = 99) }
+}
+
+t.test('datagrams go ahead in order, and none goes twice to the same', async (t) => {
+  await using it = await world()
+  const instance = it.parts.table.entry(CART)!.instances[0]!
+  const begin = () => {
+    const target = it.parts.table.target(CART)
+    const wish = { kind: 'target', target, caller: NODE_CALLER } as const
+    const conversation = {
+      port: 80,
+      mode: 'loopback',
+      startedAt: 0,
+      wish,
+      answer: () => true,
+      over: () => undefined,
+    } as const
+    const flow = new DatagramFlow(conversation, new Held({ datagrams: 8, bytes: 8_000 }, { bytes: 8_000 }), it.parts)
+    flow.datagram(Buffer.from('one'))
+    return flow
+  }
+  let spoken = 0
+  const heard = () => void spoken++
+
+  const flow = begin()
+  const first = taker(2)
+  flow.give(first.stream, heard)
+  for (const word of ['two', 'three', 'four']) flow.datagram(Buffer.from(word))
+  t.same(first.got, ['one', 'two'], 'as many as may')
+  t.equal(spoken, 1)
+  first.open()
+  flow.opened(instance, first.stream)
+  flow.datagram(Buffer.from('five'))
+  t.same(first.got, ['one', 'two', 'three', 'four', 'five'], 'the rest follows')
+  t.equal(flow.joint.near.datagrams, 5)
+
+  const refused = begin()
+  const [second, third] = [taker(9), taker(9)]
+  refused.give(second.stream, heard)
+  refused.hold()
+  refused.datagram(Buffer.from('two'))
+  refused.opened(instance, third.stream)
+  t.same([second.got, third.got], [['one'], ['one', 'two']], 'who opens gets them from the start')
 })
 
 // ── no byte to two instances ──

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { test } from 'tap'
 import { isMeshError } from '../../src/errors.ts'
 import type { IncomingStream, Refusal, Stream } from '../../proxy/tunnel/contract.ts'
+import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/early-hold.ts'
 import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/frame.ts'
 import { FEATURE } from '../../proxy/tunnel/hello.ts'
 import { Past } from '../../proxy/tunnel/past.ts'
@@ -125,6 +126,39 @@ test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
   pair.move()
   t.same(near.log, ['opened'])
   t.equal(far.text(), 'hello again')
+})
+
+test('datagrams travel with OPEN too: a few, in order, and told right after accept', async (t) => {
+  const { pair, waiting } = world()
+  const near = listenTo(pair.near, 'x')
+  const late = listenTo(pair.near, 'y')
+  t.ok(near.stream.datagram(Buffer.from('one')))
+  t.ok(near.stream.datagram(Buffer.from('two')))
+  t.notOk(near.stream.datagram(Buffer.alloc(MAX_EARLY_BYTES)), 'more than may be early waits with its sender')
+  let count = 0
+  while (late.stream.datagram(Buffer.of(count))) count++
+  t.equal(count, MAX_EARLY_DATAGRAMS)
+  pair.step()
+  t.equal(pair.far.heldBytes, 6 + count)
+  for (let i = 0; i < 100; i++) pair.links[0]!.far.receive(frame(FRAME.DATAGRAM, 1, Buffer.alloc(900)))
+  t.ok(pair.far.heldBytes <= 2 * MAX_EARLY_BYTES, 'whatever comes')
+  waiting[1]!.refuse('overloaded')
+  const got: string[] = []
+  const ears = Object.assign(new Listener(), { datagram: (payload: Buffer) => void got.push(payload.toString()) })
+  waiting[0]!.accept(ears)
+  t.same(got, [])
+  await Promise.resolve()
+  t.same(got.slice(0, 2), ['one', 'two'])
+  t.equal(got.length, MAX_EARLY_DATAGRAMS)
+  t.equal(pair.far.heldBytes, 0)
+  pair.move()
+  t.same([near.log, late.log], [['opened'], ['refused overloaded']])
+
+  const spoken = listenTo(pair.near, 'z')
+  spoken.stream.datagram(Buffer.from('question'))
+  pair.move()
+  pair.near.end()
+  t.same(spoken.log, ['reset'], 'its instance may have had it')
 })
 
 test('beyond what may be early, bytes wait for OPENED; then the window holds', async (t) => {
