@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { cpus } from 'node:os'
 
 /** proc(5): CPU time is counted in ticks of 10 ms. */
 const TICKS_A_SECOND = 100
@@ -14,4 +15,23 @@ export function cpuSeconds(pid: number): number {
 export function rssMib(pid: number): number {
   const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
   return Number(kib) / 1_024
+}
+
+/** The share of all processors that was busy, from now until the returned function is called. */
+export function busySince(): () => number {
+  const before = processorTimes()
+  return () => {
+    const { busy, all } = processorTimes()
+    return all === before.all ? 0 : (busy - before.busy) / (all - before.all)
+  }
+}
+
+function processorTimes(): { busy: number; all: number } {
+  const sum = { busy: 0, all: 0 }
+  for (const { times } of cpus()) {
+    const busy = times.user + times.nice + times.sys + times.irq
+    sum.busy += busy
+    sum.all += busy + times.idle
+  }
+  return sum
 }

@@ -110,7 +110,14 @@ async function runLinks(common: Common): Promise<void> {
     told(row)
   }
   try {
-    await links(world, { seconds: Number(values.seconds), only, say: note, told: keep, signal: abort.signal })
+    await links(world, {
+      seconds: Number(values.seconds),
+      only,
+      congestionControl: await congestionControlOf(world, LINK_NODES[0]),
+      say: note,
+      told: keep,
+      signal: abort.signal,
+    })
   } finally {
     if (!values.json) for (const line of linkTableOf(rows)) print(line) // what there is, also when the rest failed
   }
@@ -133,4 +140,8 @@ async function runFailover(common: Common): Promise<void> {
     )
   }
   if (rows.some((row) => failoverShort(row).length > 0)) process.exitCode = 1
+}
+
+async function congestionControlOf(world: World, node: string): Promise<string> {
+  return (await world.lab.host(node).text(['cat', '/proc/sys/net/ipv4/tcp_congestion_control'])).trim()
 }

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { bestPossible, isAtLeast, NETWORKS, rounds, sitesOf, straight, type Network } from './kinds.ts'
+import { linkShort, linkTableOf, type LinkRow } from './links.ts'
 import { shortOf, summaryOf, tableOf, type PairRow } from './matrix.ts'
 
 function network(name: string): Network {
@@ -124,4 +125,28 @@ t.test('what a pair falls short of', async (t) => {
     'on the best possible path: 5 of 7',
     'punchable and punched: 5 of 7',
   ])
+})
+
+t.test('what a figure over a bad link lacks', async (t) => {
+  const row: LinkRow = {
+    conditions: '25 ms, 1 % loss, 50 Mbit/s',
+    measure: '20 flows',
+    unit: '1/s',
+    ours: 200,
+    plain: 190,
+    busy: 0.5,
+    link: 'user-space',
+    congestionControl: 'bbr',
+  }
+  const rows: readonly { row: LinkRow; short: string; why: string }[] = [
+    { row, short: '', why: 'more requests' },
+    { row: { ...row, ours: 180 }, short: 'NOT REACHED', why: 'fewer' },
+    { row: { ...row, ours: 180, busy: 0.95 }, short: 'the processors were busy', why: 'it says nothing of the link' },
+    { row: { ...row, measure: '20 flows, p95' }, short: 'NOT REACHED', why: 'later' },
+    { row: { ...row, measure: '20 flows, p95', ours: 100 }, short: '', why: 'sooner' },
+    { row: { ...row, measure: '8 streams, against one plain', ours: 44 }, short: 'NOT REACHED', why: 'slower' },
+    { row: { ...row, conditions: '10 ms', measure: '8 streams, against one plain', ours: 44 }, short: '', why: 'told' },
+  ]
+  for (const { row, short, why } of rows) t.equal(linkShort(row), short, why)
+  t.match(linkTableOf([row])[1], /^25 ms, 1 % loss, 50 Mbit\/s +20 flows +200.0 +190.0 +1\/s +1.05×$/)
 })

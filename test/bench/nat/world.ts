@@ -24,7 +24,7 @@ import { type At, ORIGIN_PORT, Station } from './station.ts'
 export const CLUSTER = 'edge'
 const APP = 'nat'
 /** In every service's name and on every node the same. */
-const PORT = 80
+export const SERVICE_PORT = 80
 const READY_MS = 60_000
 /** Nodes that are being started; a start is mostly processor time, with waiting between. */
 const AT_ONCE = 3
@@ -108,7 +108,7 @@ export class World implements AsyncDisposable {
   async at(from: string, service: string): Promise<At> {
     const { resolver: server } = await this.status(from)
     const { address } = await this.station(from).ask({ ask: 'name', name: nameOf(service), server })
-    return { host: address, port: PORT }
+    return { host: address, port: SERVICE_PORT }
   }
 
   status(node: string): Promise<StatusReport> {
@@ -121,21 +121,30 @@ export class World implements AsyncDisposable {
     return peers.find(({ node }) => node === `${CLUSTER}/${to}`)
   }
 
-  /** Submits services, each of a node's station; resolves when all their instances run. How long that took. */
-  async apply(app: string, services: Readonly<Record<string, string>>): Promise<number> {
-    const file = join(this.dir, `${app}.json`)
-    const microservices = Object.entries(services).map(([name, node]) => slaOf(name, node))
-    const application = { applicationID: '', application_name: app, application_namespace: 'bench', microservices }
-    writeFileSync(file, JSON.stringify({ sla_version: 'v2.0', customerID: 'Admin', applications: [application] }))
-    const startedAt = performance.now()
-    await this.cli(['apply', '-f', file])
+  /** Submits services, each of a node's station; resolves when all their instances run. */
+  async apply(app: string, services: Readonly<Record<string, string>>): Promise<void> {
+    await this.submit(app, services)
     const names = Object.keys(services)
     await until(async () => {
       const instances = JSON.parse(await this.cli(['get', 'instances', '-o', 'json'])) as InstanceRow[]
       const running = instances.filter(({ id, state }) => state === 'running' && id.startsWith(`${app}.`))
       return running.length === names.length
     }, `${app} runs`)
-    return performance.now() - startedAt
+  }
+
+  /** Resolves when the root has it. */
+  async submit(app: string, services: Readonly<Record<string, string>>): Promise<void> {
+    const file = join(this.dir, `${app}.json`)
+    const microservices = Object.entries(services).map(([name, node]) => slaOf(name, node))
+    const application = { applicationID: '', application_name: app, application_namespace: 'bench', microservices }
+    writeFileSync(file, JSON.stringify({ sla_version: 'v2.0', customerID: 'Admin', applications: [application] }))
+    await this.cli(['apply', '-f', file])
+  }
+
+  /** The agent of a node ends, and begins again with nothing but its state: no session, no carrier. */
+  async restartAgent(node: string): Promise<void> {
+    await this.program(node).stop()
+    await this.startAgent(node)
   }
 
   /** A `hedgerow` command with the credential of the root. */
@@ -236,8 +245,8 @@ export function serviceOf(node: string): string {
   return node.replaceAll('-', '')
 }
 
-export function nameOf(service: string): string {
-  return `${APP}.bench.${serviceOf(service)}.bench.any.rr.local`
+export function nameOf(service: string, app = APP): string {
+  return `${app}.bench.${serviceOf(service)}.bench.any.rr.local`
 }
 
 function slaOf(name: string, node: string): object {
@@ -246,7 +255,7 @@ function slaOf(name: string, node: string): object {
     microservice_namespace: 'bench',
     virtualization: 'external',
     code: `127.0.0.1:${ORIGIN_PORT}`,
-    port: `${PORT}:${ORIGIN_PORT}/tcp;${PORT}:${ORIGIN_PORT}/udp`,
+    port: `${SERVICE_PORT}:${ORIGIN_PORT}/tcp;${SERVICE_PORT}:${ORIGIN_PORT}/udp`,
     check: { type: 'tcp', interval_ms: 600_000 },
     constraints: [{ type: 'direct', cluster: CLUSTER, node }],
   }
