@@ -4,30 +4,36 @@
 #     docker run --network host -v hedgerow:/var/lib/hedgerow -e HEDGEROW_TOKEN hedgerow agent --name n1
 #     host mode:  … --user 0 --cap-add NET_ADMIN hedgerow agent --mode host
 #
-# Any base with Node 24.19 or newer will do.
+# Any base with Node 24.19 or newer and npm will do; `ip` is installed where it is missing (by apt-get).
 ARG NODE_IMAGE=node:24-bookworm-slim
 
 FROM ${NODE_IMAGE} AS build
-WORKDIR /build
+WORKDIR /build/app
 COPY package.json package-lock.json tsconfig.json .npmrc ./
 COPY .config .config
-RUN npm ci --ignore-scripts
+# What runs; the optional packages are Node itself, for clones, and what only the lab needs.
+RUN npm ci --omit=dev --omit=optional --ignore-scripts
+# The compiler and types, by the versions of package.json: one folder up, where they are found and not taken along.
+RUN cd .. && npm install --no-save --no-package-lock --ignore-scripts $(node -p " \
+  const { devDependencies, optionalDependencies } = require('./app/package.json'); \
+  const all = Object.entries({ ...devDependencies, ...optionalDependencies }); \
+  all.filter(([name]) => /^(typescript|koffi|@types\/.*)$/.test(name)).map((pair) => pair.join('@')).join(' ')")
 COPY src src
 COPY proxy proxy
 COPY resolver resolver
-# What runs is built; then only what it needs stays. The optional packages are Node itself, for clones.
-RUN npm run build && npm ci --omit=dev --omit=optional --ignore-scripts
+COPY test/machine.ts test/machine.ts
+COPY test/lab test/lab
+RUN ../node_modules/.bin/tsc -p .config/tsconfig.build.json && cp src/hedgerow.js dist/src/hedgerow.js
 
 FROM ${NODE_IMAGE}
 # host mode calls `ip`
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends iproute2 \
- && rm -rf /var/lib/apt/lists/* \
+RUN { command -v ip > /dev/null \
+   || { apt-get update && apt-get install --yes --no-install-recommends iproute2 && rm -rf /var/lib/apt/lists/*; }; } \
  && install --directory --owner 1000 --group 1000 --mode 0700 /var/lib/hedgerow
 WORKDIR /app
-COPY --from=build /build/package.json ./
-COPY --from=build /build/node_modules node_modules
-COPY --from=build /build/dist dist
+COPY --from=build /build/app/package.json ./
+COPY --from=build /build/app/node_modules node_modules
+COPY --from=build /build/app/dist dist
 ENV NODE_ENV=production HEDGEROW_STATE=/var/lib/hedgerow
 VOLUME /var/lib/hedgerow
 USER 1000:1000

@@ -46,12 +46,12 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
     return last!
   }
   const outside = (site: string) => world.lab.site(site).router.address
-  const failed = async (node: string) => {
+  const failed = async (node: string, path = 'punched') => {
     const { ops } = await world.status(node)
     const text = await world.lab.host(node).text(['curl', '-s', `${ops}/metrics`])
     const line = text
       .split('\n')
-      .find((one) => one.startsWith('hedgerow_paths_dials_total{') && /path="punched".*result="failed"/.test(one))
+      .find((one) => one.startsWith(`hedgerow_paths_dials_total{path="${path}",result="failed"`))
     return Number(line?.split(' ').at(-1) ?? 0)
   }
 
@@ -77,6 +77,7 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
         ['udp', true, 'punched'],
       ],
     )
+    t.equal(await failed('six', 'reverse'), 0, 'nobody is asked to dial where the firewall lets nobody in')
     const mixed = await meets('six', 'a')
     t.equal(await mixed(), 'relayed', 'IPv6 only and IPv4 only')
     t.equal(await failed('six'), 0, 'they have no family in common, and do not try')

@@ -16,10 +16,19 @@ import { docker, dockerArgv, LAB_LABEL } from './engine.ts'
 const PROGRAMS = [
   'sh bash env cat ls cp mv rm mkdir rmdir chmod chown install ln touch head tail wc sort uniq tr cut tee',
   'date dd seq sleep timeout true false echo printf test id uname hostname stat readlink dirname basename',
-  'mktemp grep sed awk find xargs tar gzip ps kill ip ss tc nft ping curl wget dig nc socat iperf3 openssl',
-  'tcpdump traceroute conntrack',
+  'mktemp mkfifo mknod nohup setsid nice whoami sha256sum md5sum cmp diff expr yes grep sed awk find xargs',
+  'tar gzip ps kill ip ss tc nft ping curl wget dig nc socat iperf3 openssl tcpdump traceroute conntrack',
 ].flatMap((line) => line.split(' '))
-const FILES = ['/etc/ssl/certs/ca-certificates.crt', '/etc/nsswitch.conf', '/etc/services', '/etc/protocols']
+/** Scripts name their shell by these paths; the rest is what programs read. */
+const FILES = [
+  '/bin/sh',
+  '/bin/bash',
+  '/usr/bin/env',
+  '/etc/ssl/certs/ca-certificates.crt',
+  '/etc/nsswitch.conf',
+  '/etc/services',
+  '/etc/protocols',
+]
 /** Waits for its end, and collects what is left to it meanwhile. */
 const IDLE = ['sh', '-c', 'trap "exit 0" TERM INT; sleep infinity & while :; do wait; done']
 
@@ -28,16 +37,14 @@ export interface MachineImage {
   programs?: readonly string[]
   /** More files and folders of this machine, at the same paths. */
   files?: readonly string[]
-  env?: Readonly<Record<string, string>>
 }
 
 /** Makes the image of this machine's files unless the engine has it; returns its name. */
-export async function imageOfThisMachine({ programs = [], files = [], env = {} }: MachineImage = {}): Promise<string> {
+export async function imageOfThisMachine({ programs = [], files = [] }: MachineImage = {}): Promise<string> {
   const found = [process.execPath, ...[...PROGRAMS, ...programs].flatMap((program) => which(program) ?? [])]
   const paths = [...new Set([...found, ...found.flatMap(librariesOf), ...FILES.filter(isThere), ...files])]
   const changes = [
     `ENV PATH=${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
-    ...Object.entries(env).map(([key, value]) => `ENV ${key}=${value}`),
     `LABEL ${LAB_LABEL}=image`,
     `CMD ${JSON.stringify(IDLE)}`,
   ]
