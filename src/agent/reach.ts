@@ -116,6 +116,7 @@ export async function openReach(
   const rule = readPathRule(config.paths) ?? ANY_PATH
   const isStraight = allows(rule, 'direct') || allows(rule, 'punched')
   let portMapping: PortMapper | undefined
+  let listener: DirectListener | undefined
   const outside = (protocol: 'tcp' | 'udp') => portMapping?.addresses(protocol) ?? []
   const sealed = isStraight
     ? await openSealed(ground, member, at, {
@@ -137,6 +138,7 @@ export async function openReach(
     secure,
     udp: sealed,
     at,
+    listensAt: () => (listener === undefined ? 0 : at.port),
     candidates: () => [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)],
     allows: (path) => allows(rule, path),
   })
@@ -182,7 +184,6 @@ export async function openReach(
     }),
   )
   const whereabouts = Whereabouts.start(life, { table, peers, clock })
-  let listener: DirectListener | undefined
   const tunnelPort = () => at.port
   const mapPorts = () =>
     PortMapper.start(
@@ -208,7 +209,11 @@ export async function openReach(
       at.port = listener.port
       if (config.portMapping === 'auto' && isStraight) portMapping = life.use(mapPorts())
     },
-    unlisten: async () => listener?.[Symbol.asyncDispose](),
+    unlisten: async () => {
+      const last = listener
+      listener = undefined
+      await last?.[Symbol.asyncDispose]()
+    },
     tunnelPort,
     whereabouts,
     rendezvous,

@@ -61,8 +61,9 @@ export interface RendezvousParts {
   relays: Relays
   secure: NodeSecure
   udp: Sealed | undefined
-  /** Where this node listens; the port is 0 before it does. */
-  at: { host: string; port: number }
+  at: { host: string }
+  /** The port at which this node takes connections; 0 while it does not. */
+  listensAt: () => number
   /** Where others may dial us. */
   candidates: () => readonly string[]
   allows: (path: PathKind) => boolean
@@ -71,7 +72,7 @@ export interface RendezvousParts {
 export async function openRendezvous(
   { life, self, clock, log }: Ground,
   { own, egress }: Member,
-  { reach, peers, relays, secure, udp, at, candidates, allows }: RendezvousParts,
+  { reach, peers, relays, secure, udp, at, listensAt, candidates, allows }: RendezvousParts,
 ): Promise<Rendezvous> {
   const calls = new Calls()
   const now = () => clock.now()
@@ -87,7 +88,7 @@ export async function openRendezvous(
     await Observation.start({
       hosts: hostsAt(address),
       isOwn: isOwnAddress,
-      listensAt: () => at.port,
+      listensAt,
       udp,
       clock,
       log,
