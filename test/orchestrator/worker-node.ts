@@ -7,7 +7,8 @@ import { canBecome, type InstanceState } from '../../src/model/instance.ts'
 import type { InstanceReport } from '../../src/orchestrator/spec.ts'
 import { ExternalRuntime } from '../../src/orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../../src/orchestrator/worker/process-runtime.ts'
-import { Worker, type WorkerConfig } from '../../src/orchestrator/worker/worker.ts'
+import { Worker } from '../../src/orchestrator/worker/worker.ts'
+import type { WorkerConfig } from '../../src/orchestrator/worker/worker-config.ts'
 import { factsOf } from './specs.ts'
 
 /** A worker with its folders, and all that it told. */

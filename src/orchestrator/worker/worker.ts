@@ -5,8 +5,8 @@ import { Lifetime } from '../../kit/lifetime.ts'
 import type { Log } from '../../kit/log.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { InstanceId } from '../../model/ids.ts'
-import type { InstanceState } from '../../model/instance.ts'
-import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
+import type { Assignment, InstanceReport } from '../spec.ts'
+import { Census } from './census.ts'
 import { InstanceLog, readKept } from './instance-log.ts'
 import { type AskedEndpoint, Life } from './life.ts'
 import { pruneLogs } from './prune-logs.ts'
@@ -14,29 +14,7 @@ import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
 import type { Runtime } from './runtime.ts'
 import { TIMINGS, type Timings } from './timings.ts'
-
-export interface WorkerConfig {
-  facts: NodeFacts
-  runtimes: readonly Runtime[]
-  /** What instances print; kept after they are gone. */
-  logsDir: string
-  /** What the next agent must know of the instances. */
-  runDir: string
-  /** Every change of every instance. */
-  report: (report: InstanceReport) => void
-  /** Open flows to an instance on this node, so that draining can end early. */
-  openFlows?: (instance: InstanceId) => number
-  /** HTTP_PROXY and the like for what runs inside the instance. */
-  proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
-  /** Before an instance is launched: resolves when the data side knows of it. A rejection is a failed launch. */
-  admit?: () => Promise<void> | undefined
-  /** The agent before this one handed over: its flows to the instances go on, and `openFlows` counts them. */
-  isSuccessor?: boolean
-  /** On close, leave instances running for the next agent to adopt. */
-  keepOnClose?: boolean
-  timings?: Partial<Timings>
-  clock?: Clock
-}
+import type { WorkerConfig } from './worker-config.ts'
 
 /** An instance here: its present life, and what it shall be once that has ended. */
 interface Place {
@@ -62,7 +40,7 @@ export class Worker {
   readonly #records: Records
   readonly #places = new Map<InstanceId, Place>()
   readonly #departures = new Set<Promise<void>>()
-  readonly #states = new Map<InstanceId, InstanceState>()
+  readonly #census: Census
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
 
@@ -74,6 +52,7 @@ export class Worker {
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
     this.#records = new Records(config.runDir)
+    this.#census = new Census(metrics)
   }
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -292,7 +271,7 @@ export class Worker {
       this.#records.drop(instance)
       await place.output.forget()
       this.#places.delete(instance)
-      this.#count(instance, undefined)
+      this.#census.count(instance, undefined)
       if (place.next !== undefined) this.#begin(place.next) // asked for while the log was closed
       return pruneLogs(this.#config.logsDir, this.#places.keys())
     }
@@ -303,19 +282,8 @@ export class Worker {
   }
 
   #tell(report: InstanceReport): void {
-    this.#count(report.instance, report.state)
+    this.#census.count(report.instance, report.state)
     this.#config.report(report)
-  }
-
-  #count(instance: InstanceId, state: InstanceState | undefined): void {
-    const before = this.#states.get(instance)
-    if (before === state) return
-    if (before !== undefined) this.#metrics.instances.labels(before).dec()
-    if (state === undefined) this.#states.delete(instance)
-    else {
-      this.#states.set(instance, state)
-      this.#metrics.instances.labels(state).inc()
-    }
   }
 
   /** Instances end with the agent; their records stay, and the next agent starts them again unless its cluster objects. */
@@ -334,7 +302,7 @@ export class Worker {
       }),
     )
     if (!this.#isLetGo) await Promise.all(this.#departures)
-    for (const instance of this.#states.keys()) this.#count(instance, undefined)
+    this.#census.clear()
   }
 }
 

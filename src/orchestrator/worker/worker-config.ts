@@ -1,0 +1,29 @@
+import type { Clock } from '../../kit/clock.ts'
+import type { InstanceId } from '../../model/ids.ts'
+import type { InstanceReport, NodeFacts } from '../spec.ts'
+import type { Runtime } from './runtime.ts'
+import type { Timings } from './timings.ts'
+
+/** What a worker is given. */
+export interface WorkerConfig {
+  facts: NodeFacts
+  runtimes: readonly Runtime[]
+  /** What instances print; kept after they are gone. */
+  logsDir: string
+  /** What the next agent must know of the instances. */
+  runDir: string
+  /** Every change of every instance. */
+  report: (report: InstanceReport) => void
+  /** Open flows to an instance on this node, so that draining can end early. */
+  openFlows?: (instance: InstanceId) => number
+  /** HTTP_PROXY and the like for what runs inside the instance. */
+  proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
+  /** Before an instance is launched: resolves when the data side knows of it. A rejection is a failed launch. */
+  admit?: () => Promise<void> | undefined
+  /** The agent before this one handed over: its flows to the instances go on, and `openFlows` counts them. */
+  isSuccessor?: boolean
+  /** On close, leave instances running for the next agent to adopt. */
+  keepOnClose?: boolean
+  timings?: Partial<Timings>
+  clock?: Clock
+}
