@@ -1,20 +1,18 @@
 import { once } from 'node:events'
 import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
-import { duplexPair } from 'node:stream'
+import { duplexPair, type Duplex } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import t from 'tap'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
 import { join } from '../../proxy/relay/join.ts'
 import { Pace } from '../../proxy/relay/pace.ts'
-import { readFromRelay } from '../../proxy/relay/messages.ts'
+import { readFromRelay, type FromListener } from '../../proxy/relay/messages.ts'
 import type { HeldIdentity } from '../../src/identity/held.ts'
 import { mayRelay, nodeIdOf } from '../../src/identity/principal.ts'
 import { clientOptions } from '../../src/identity/tls.ts'
 import { Bucket } from '../../src/kit/bucket.ts'
-import { silentLog } from '../../src/kit/log.ts'
 import { turnstile } from '../../src/kit/turnstile.ts'
 import { dialBytes, dialText } from '../../src/kit/websocket.ts'
-import { Door } from '../../src/orchestrator/link/door.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
@@ -122,6 +120,58 @@ t.test('a node knocks only so often', async (t) => {
   t.ok(await value(site.metrics.relayRefusals))
 })
 
+t.test('a node that takes all it can get: the others go on', async (t) => {
+  const pair = 4
+  await using site = await RelaySite.start(edge, { pair, dialled: 6, nodeKnocksPerSecond: 1_000 })
+  const heard = { incoming: 0, signals: 0 }
+  const victim = await dialText(`${site.url}?listen=signals`, credentialsOf(n2)(), forever)
+  const taken: Duplex[] = []
+  victim.onText((text) => {
+    const message = readFromRelay(text)
+    if (message.type === 'signal') heard.signals += 1
+    if (message.type !== 'incoming') return
+    heard.incoming += 1
+    void dialBytes(`${site.url}?take=${message.nonce}`, credentialsOf(n2)(), forever).then(
+      (leg) => taken.push(leg),
+      () => undefined,
+    )
+  })
+  await site.knows(idOf(n2))
+
+  // as many channels as it may, of which it reads none
+  const asked = await Promise.allSettled(Array.from({ length: 50 }, () => dial(n1, n2, site.url)))
+  const channels = asked.filter((outcome) => outcome.status === 'fulfilled').map(({ value }) => value.stream)
+  t.equal(channels.length, pair)
+  t.equal(heard.incoming, pair, 'the one it asks for hears of no more than that')
+  await site.until(() => taken.length === pair)
+  const block = Buffer.alloc(64 * 1024)
+  for (const leg of taken) for (let count = 0; count < 256; count += 1) leg.write(block)
+  const held = () => site.legs.reduce((sum, leg) => sum + leg.writableLength + leg.readableLength, 0)
+  await site.until(() => held() > 0) // the system holds some MiB before
+  // more signals than anybody says
+  const flood = await dialText(`${site.url}?listen=signals`, credentialsOf(n1)(), forever)
+  await site.knows(idOf(n1))
+  const signal = JSON.stringify({ type: 'signal', to: idOf(n2), body: '{}' } satisfies FromListener)
+  for (let count = 0; count < 5_000; count += 1) flood.send(signal)
+  await flood.measure() // all of them are at the relay
+
+  const honest = await dial(n3, n2, site.url)
+  await site.until(() => taken.length === pair + 1)
+  honest.stream.write('hello')
+  const [said] = (await once(taken.at(-1)!, 'data')) as [Buffer]
+  t.equal(said.toString(), 'hello', 'somebody else is connected, and heard')
+  await victim.measure()
+  t.ok(heard.signals > 0 && heard.signals < 500, `${heard.signals} of 5,000 signals came`)
+  t.ok(held() < (pair + 1) * 512 * 1024, `${held()} bytes are held for who does not read`)
+
+  for (const leg of [...channels, ...taken, honest.stream]) leg.destroy()
+  await site.until(async () => (await site.open()) === 0)
+  const again = await dial(n1, n2, site.url)
+  t.pass('and what it gave back it may have again')
+  again.stream.destroy()
+  for (const channel of [victim, flood]) channel.close()
+})
+
 t.test('it is no open proxy', async (t) => {
   await using site = await RelaySite.start(edge)
   const victim = createServer(() => t.fail('somebody was sent here'))
@@ -132,6 +182,16 @@ t.test('it is no open proxy', async (t) => {
   for (const to of targets) {
     const asked = dialBytes(`${site.url}?to=${encodeURIComponent(to)}`, credentialsOf(n1)(), forever)
     await t.rejects(asked, { code: 'REQUEST_FAILED', details: { status: 404 } }, to)
+  }
+  await using foreign = await TestMesh.create()
+  const namesake = await foreign.node(await foreign.cluster('edge'), 'n1')
+  const strangers = { 'of another mesh, with our names': { key: namesake.key, cert: namesake.chain }, nobody: {} }
+  for (const [who, own] of Object.entries(strangers)) {
+    const tls = { ...own, ca: mesh.ca, checkServerIdentity: () => undefined }
+    for (const query of [`to=${idOf(n2)}`, 'listen', 'ping', `take=${'0'.repeat(32)}`]) {
+      const asked = dialBytes(`${site.url}?${query}`, { tls }, forever)
+      await t.rejects(asked, { code: 'REQUEST_FAILED', details: { status: 401 } }, `${who}: ${query}`)
+    }
   }
   const socket = connectTls({
     host: '127.0.0.1',
@@ -186,42 +246,6 @@ t.test('handshakes come at a rate, and addresses take turns', async (t) => {
   t.ok(floods >= 30 && floods < 60, `${floods} of 60 came in, the others were too many`)
   other.destroy()
   await new Promise((resolve) => server.close(resolve))
-})
-
-t.test('slow ones are cut off: without a handshake, without a request, without its end', async (t) => {
-  await using door = await Door.start(
-    {
-      host: '127.0.0.1',
-      port: 0,
-      identity: edge,
-      routes: () => undefined,
-      authenticate: () => undefined,
-      upgrades: {},
-    },
-    silentLog,
-  )
-  const port = Number(new URL(door.url).port)
-  const silent = connectTcp({ host: '127.0.0.1', port })
-  const tls = () =>
-    connectTls({
-      host: '127.0.0.1',
-      port,
-      key: n1.key,
-      cert: n1.chain,
-      ca: mesh.ca,
-      checkServerIdentity: () => undefined,
-    })
-  const mute = tls()
-  const endless = tls()
-  endless.write('GET /relay?listen HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n')
-  const drip = setInterval(() => endless.write('x-more: yes\r\n'), 500)
-  const ends = [silent, mute, endless].map((socket) => {
-    socket.on('error', () => undefined)
-    return closed(socket)
-  })
-  await Promise.all(ends)
-  clearInterval(drip)
-  t.pass('all three')
 })
 
 async function value(metric: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
