@@ -65,8 +65,11 @@ const HURRIED_MS = 1_000
 /** A channel that is doubted must answer within this, or within four round trips; and is asked so often. */
 const ANSWER_MS = 400
 const PROBE_MS = 1_000
-/** A dial that hangs is begun anew after this, or after five round trips, then after twice as long: a SYN may have been swallowed. */
-const PATIENCE_MS = 700
+/**
+ * A dial that hangs is begun anew after this, then after twice as long: its SYN may have been swallowed, and the third comes late.
+ * Smaller: a relay that all come back to at once never finishes a handshake.
+ */
+const PATIENCE_MS = 2_000
 const DIAL_MS = 5_000
 /** Tries in vain that are one line of the log. */
 const TOLD_EACH = 8
@@ -174,7 +177,7 @@ export class RelayListener implements AsyncDisposable {
       this.#probedAt = now
       this.#channel.recheck?.(isAnywhere, Math.max(ANSWER_MS, 4 * rttMs))
     } else if (this.#doing?.what === 'dialling') {
-      const patienceMs = Math.max(PATIENCE_MS, 5 * rttMs) * 2 ** this.#hung
+      const patienceMs = PATIENCE_MS * 2 ** this.#hung
       if (patienceMs >= DIAL_MS || now - this.#doing.since < patienceMs) return
       this.#hung += 1
       this.#tryAgain('the dial hangs')

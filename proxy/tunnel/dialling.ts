@@ -26,10 +26,11 @@ export interface DiallingOptions {
 const DIAL_MS = 10_000
 /**
  * Of one dial for a session at risk: a SYN that was swallowed is sent again after 1 s and then 3 s, but the path may be back at
- * any moment, so a new dial begins every quarter of a second, and an old one is not waited for.
+ * any moment, so a new one begins while others hang; ever more slowly, as it may be a relay that all its nodes come back to.
  */
 const REDIAL_MS = 2_500
-const REDIALS = 10
+const REDIALS = 5
+const REDIAL_AGAIN_MS = { first: 250, most: 750 }
 
 /** Dials nodes: once for all who ask, and again and again for a session whose streams wait. */
 export class Dialling {
@@ -78,7 +79,9 @@ export class Dialling {
     if (known.redials >= REDIALS || now < known.redialAt || closing.aborted) return
     known.reach = reach?.(known.node) ?? known.reach // it may be there no more where it was
     if (known.reach === undefined) return
-    known.redialAt = now + known.redialBackoff.nextMs()
+    const { first, most } = REDIAL_AGAIN_MS
+    const spacedMs = known.redials === 0 ? 0 : Math.min(most, first * 2 ** (known.redials - 1))
+    known.redialAt = now + Math.max(spacedMs, known.redialBackoff.nextMs())
     known.redials += 1
     const until = AbortSignal.any([closing, known.redialing.signal])
     const had = known.session?.path
