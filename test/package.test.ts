@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, realpath, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import t from 'tap'
+import { lackingFor } from './lab/lacking.ts'
 import { Program, run, text } from './lab/program.ts'
 import { freeBase } from './machine.ts'
 
@@ -60,6 +61,24 @@ t.test('the package installs into an empty folder and runs', async (t) => {
   await t.test('a program can embed it', async (t) => {
     const script = "import('hedgerow').then((door) => console.log(Object.keys(door).length > 0))"
     t.equal((await text([process.execPath, '-e', script], { cwd: folder, env })).trim(), 'true')
+  })
+
+  const noLab = (await lackingFor('namespaces')) ?? false
+  await t.test('a test of one’s own builds a lab with it', { skip: noLab }, async (t) => {
+    const script = `
+      import { lab } from 'hedgerow/lab'
+      await using net = await lab({
+        sites: { home: { hosts: ['a'] }, office: { hosts: ['b'], egress: 'only-proxy' } },
+        publics: ['server'],
+        conditions: { home: { delayMs: 5 } },
+      })
+      const seen = await net.host('a').text(['ip', '-4', '-o', 'addr', 'show', 'eth0'])
+      console.log(seen.includes('192.168.1.10/24'), net.site('home').conditions, net.site('office').proxy)`
+    await writeFile(join(folder, 'own.mjs'), script)
+    const said = await text([process.execPath, join(folder, 'own.mjs')], { cwd: folder, env, timeoutMs: 60_000 })
+    t.equal(said.trim(), 'true { delayMs: 5 } http://192.168.1.1:3128', 'links and proxies are programs of the package')
+    const types = join(installed, 'dist/test/lab/index.d.ts')
+    t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'with its types')
   })
 
   await t.test('a mesh of one node serves a request from there', async (t) => {
