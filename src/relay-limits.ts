@@ -1,4 +1,4 @@
-import type { RelayLimits } from '../proxy/relay/server.ts'
+import type { RelayLimits } from '../proxy/relay/limits.ts'
 import type { RelayLimitsConfig } from './config.ts'
 
 /** What people configure, as the relay counts it. */

@@ -25,34 +25,12 @@ import {
 } from './messages.ts'
 import type { Observer } from './observer.ts'
 import { join } from './join.ts'
+import { backInMs, RELAY_LIMITS, type RelayLimits } from './limits.ts'
 import { Meetings, type Knock, type Meeting, type Side } from './meetings.ts'
 import { Knocks } from './knocks.ts'
 import { Paces } from './pace.ts'
-import { Places, type PlaceLimits } from './places.ts'
+import { Places } from './places.ts'
 
-export interface RelayLimits extends PlaceLimits {
-  /** A connection that its listener has not taken by then is refused. */
-  takeMs: number
-  /** What one node may send, over all its connections. */
-  nodeBytesPerSecond: number
-  /** How often one node may begin to listen, to dial or to measure; more at once after a rest. */
-  nodeKnocksPerSecond: number
-}
-
-/** Smaller starves busy nodes; larger lets one node take what all share. */
-export const RELAY_LIMITS: RelayLimits = {
-  total: 8_192,
-  dialled: 256,
-  accepted: 1_024,
-  pair: 32,
-  takeMs: 5_000,
-  nodeBytesPerSecond: 250_000_000,
-  nodeKnocksPerSecond: 50,
-}
-/** A relay that goes away has its listeners come back over so long, for each of them; and over no longer than that. */
-const BACK_MS_EACH = 5
-const BACK_MS_MOST = 5_000
-const BACK_MS_LEAST = 250
 /** A channel that only measures is closed then. */
 const PING_MS = 15_000
 
@@ -136,10 +114,9 @@ export class Relay implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true
     for (const meeting of this.#meetings.all()) this.#give(meeting, 'relay is closing')
-    const spreadMs = Math.min(BACK_MS_MOST, BACK_MS_EACH * this.#listeners.size)
     for (const { channel } of this.#listeners.values()) {
-      const backInMs = Math.round(BACK_MS_LEAST + Math.random() * spreadMs)
-      channel.send(JSON.stringify({ type: 'goaway', backInMs } satisfies FromRelay))
+      const goaway: FromRelay = { type: 'goaway', backInMs: backInMs(this.#listeners.size) }
+      channel.send(JSON.stringify(goaway))
       channel.close('relay is closing')
     }
     for (const leg of this.#legs.keys()) leg.destroy()

@@ -1,0 +1,31 @@
+import type { PlaceLimits } from './places.ts'
+
+export interface RelayLimits extends PlaceLimits {
+  /** A connection that its listener has not taken by then is refused. */
+  takeMs: number
+  /** What one node may send, over all its connections. */
+  nodeBytesPerSecond: number
+  /** How often one node may begin to listen, to dial or to measure; more at once after a rest. */
+  nodeKnocksPerSecond: number
+}
+
+/** Smaller starves busy nodes; larger lets one node take what all share. */
+export const RELAY_LIMITS: RelayLimits = {
+  total: 8_192,
+  dialled: 256,
+  accepted: 1_024,
+  pair: 32,
+  takeMs: 5_000,
+  nodeBytesPerSecond: 250_000_000,
+  nodeKnocksPerSecond: 50,
+}
+
+/** A relay that goes away has its listeners come back over so long, for each of them; and over no longer than that. */
+const BACK_MS_EACH = 5
+const BACK_MS_MOST = 5_000
+const BACK_MS_LEAST = 250
+
+/** When one of so many listeners is asked to come back. */
+export function backInMs(listeners: number, random = Math.random): number {
+  return Math.round(BACK_MS_LEAST + random() * Math.min(BACK_MS_MOST, BACK_MS_EACH * listeners))
+}
