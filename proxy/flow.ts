@@ -13,7 +13,7 @@ export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
 export interface Flow {
   readonly target: Target
   readonly port: number
-  /** Paused, `allowHalfOpen`, `noDelay`: the caller's first bytes wait in it until an instance has answered. */
+  /** Paused, `allowHalfOpen`, `noDelay`: the caller’s first bytes wait in it until an instance has answered, or travel early (early.ts). */
   readonly socket: Socket
   readonly caller: Caller
   readonly mode: FlowMode

@@ -1,15 +1,14 @@
 import type { NodeId } from '../../src/model/ids.ts'
 import { allows, ANY_PATH, type PathRule } from '../../src/model/path-rule.ts'
-import { Admission } from './admission.ts'
 import type { Carrier, FrameUser } from './carrier.ts'
 import { REFUSALS, type IncomingStream, type Refusal, type Stream, type StreamEvents } from './contract.ts'
 import { FRAME, frameInvalid, MAX_OPEN_BYTES, readCount, type FrameType } from './frame.ts'
 import { FEATURE } from './hello.ts'
-import { Incoming } from './incoming.ts'
 import type { TunnelLimits } from './limits.ts'
 import { MuxStream } from './mux-stream.ts'
 import { Bucket } from '../../src/kit/bucket.ts'
 import { Past } from './past.ts'
+import { PeerOpens } from './peer-opens.ts'
 import { carrierFor, rebalance, type Move } from './placement.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME } from './resume.ts'
 import type { SealedLink } from './sealed/contract.ts'
@@ -61,18 +60,13 @@ export class Mux implements FrameUser {
   readonly #options: MuxOptions
   readonly #isOurs: 0 | 1
   readonly #streams = new Map<number, MuxStream>()
-  /** In the order of time. */
-  readonly #pending = new Map<number, Incoming>()
-  readonly #admission: Admission
+  readonly #opens: PeerOpens
   readonly #unheard = new Unheard()
   readonly #past = new Past()
   readonly #stranded = new Stranded<MuxStream>()
   readonly #signals: Bucket
   /** Numbers of carriers that are gone, for the peer to close them too. */
   #lost: number[] = []
-  /** We go away: no new streams either way. */
-  isDraining = false
-  #drainedAt = 0
   /** The peer goes away. */
   isPeerDraining = false
   /** Streams that went on after all carriers had died, and that changed carriers. */
@@ -83,7 +77,6 @@ export class Mux implements FrameUser {
     this.#options = options
     this.limits = options.limits
     this.#isOurs = (options.ids.next & 1) as 0 | 1
-    this.#admission = new Admission(options.limits, options.now)
     this.#signals = new Bucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE, now: options.now })
     this.shares = new Shares({
       limits: options.limits,
@@ -95,6 +88,12 @@ export class Mux implements FrameUser {
       past: this.#past,
       sealed: options.sealed,
     })
+    this.#opens = new PeerOpens(options, this.shares)
+  }
+
+  /** We go away: no new streams either way. */
+  get isDraining(): boolean {
+    return this.#opens.isDraining
   }
 
   /** Open ones; those that only wait for a last acknowledgement are not counted. */
@@ -183,8 +182,7 @@ export class Mux implements FrameUser {
   /** Says to the peer, on every carrier, that no new streams are wanted. */
   drain(): void {
     if (this.isDraining) return
-    this.isDraining = true
-    this.#drainedAt = this.#options.now()
+    this.#opens.drain()
     for (const carrier of this.carriers) carrier.outbox.control(FRAME.DRAIN, 0, Buffer.of(1))
   }
 
@@ -298,10 +296,7 @@ export class Mux implements FrameUser {
     for (const { outbox } of this.carriers) outbox.flight.isShared = isShared
     this.#options.sealed?.tick(now)
     this.#giveUpStranded(now)
-    for (const incoming of this.#pending.values()) {
-      if (now - incoming.since < this.limits.openTimeoutMs) return
-      incoming.giveUp()
-    }
+    this.#opens.tick(now)
   }
 
   /** As long as a session waits for a carrier, and no longer. */
@@ -336,7 +331,7 @@ export class Mux implements FrameUser {
       case FRAME.OPEN:
         return this.#gotOpen(carrier, id, payload, isFlagged)
       case FRAME.WITHDRAW:
-        return this.#pending.get(id)?.giveUp()
+        return this.#opens.withdrawn(id)
       case FRAME.OPENED:
         return this.#streams.get(id)?.gotOpened()
       case FRAME.REFUSED:
@@ -392,27 +387,7 @@ export class Mux implements FrameUser {
       return
     }
     if (this.#unheard.has(id) || (isAgain && this.#past.has(id))) return carrier.outbox.control(FRAME.RESET, id)
-    const refusal = this.#whyNot()
-    if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
-    const stream = new MuxStream(id, 'pending', carrier, this.shares, NO_EVENTS)
-    this.shares.add(stream)
-    const asked = {
-      peer: this.#options.peer,
-      path: carrier.path,
-      request: Buffer.from(payload),
-      since: this.#options.now(),
-    }
-    const incoming = new Incoming(asked, stream, () => this.#pending.delete(id))
-    this.#pending.set(id, incoming)
-    stream.events = incoming.untilAccepted
-    this.#options.accept(incoming)
-  }
-
-  #whyNot(): Refusal | undefined {
-    // what was on its way when the peer had not read our DRAIN yet is no less welcome than what came before
-    if (this.isDraining && this.#options.now() - this.#drainedAt > LATE_OPEN_MS) return 'draining'
-    if (this.shares.isCrowded) return 'overloaded'
-    return this.#admission.whyNot({ streams: this.shares.theirs, pending: this.#pending.size })
+    this.#opens.got(carrier, id, payload)
   }
 
   #gotRefused(id: number, refusal: Refusal): void {
@@ -463,17 +438,6 @@ export class Mux implements FrameUser {
 /** Of the peer's; a punch takes four. More are dropped: each may cost us a look at the table. */
 const SIGNALS_PER_SECOND = 10
 const SIGNALS_AT_ONCE = 30
-/** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
-const LATE_OPEN_MS = 1_000
-
-const NO_EVENTS: StreamEvents = {
-  opened: () => undefined,
-  refused: () => undefined,
-  data: () => undefined,
-  end: () => undefined,
-  reset: () => undefined,
-  drain: () => undefined,
-}
 
 const DEAD_STREAM: Stream = {
   write: () => true,
