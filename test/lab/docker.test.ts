@@ -1,9 +1,14 @@
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { labContract } from '../contracts/lab.ts'
 import { Engine, lackingDockerd } from '../docker-engine.ts'
 import { lab } from './lab.ts'
 import { lackingFor } from './lacking.ts'
 import { lacking } from './namespace.ts'
+import { Program, run } from './program.ts'
+
+const MAIN = join(import.meta.dirname, '../../src/main.ts')
 
 t.setTimeout(175_000)
 const skip = (await lacking()) ?? lackingDockerd() ?? false
@@ -34,6 +39,26 @@ t.test('a host is what its container is', { skip }, async (t) => {
   await b.lose()
   await b.heal()
   t.equal(await b.text(['cat', '/root/file']), 'kept\n', 'its files outlive a loss of power')
+})
+
+t.test('hedgerow lab --backend docker', { skip }, async (t) => {
+  const path = join(t.testdir({ 'lab.yaml': 'publics: [a]\n' }), 'lab.yaml')
+  const name = `containers-${process.pid}`
+  const hedgerow = (...argv: string[]) =>
+    run([process.execPath, MAIN, 'lab', argv[0] ?? '', '--name', name, ...argv.slice(1)], { timeoutMs: 60_000 })
+  const up = Program.start([process.execPath, MAIN, 'lab', 'up', '-f', path, '--name', name, '--backend', 'docker'])
+  while (!up.lines.some((line) => line.startsWith('up;'))) {
+    if (up.exit !== undefined) throw new Error(up.lines.join('\n'))
+    await setTimeout(200)
+  }
+  const [container = ''] = (await engine?.containers()) ?? []
+  t.match(up.lines.join('\n'), new RegExp(`a +internet +203.* ${container}`), 'the map shows the container')
+  t.match(await hedgerow('exec', 'a', '--', 'sh', '-c', 'hostname; exit 7'), { code: 7, stdout: 'a\n' })
+  up.signal('SIGKILL')
+  await up.exited
+  t.equal((await engine?.containers())?.length, 2, 'what it left')
+  t.equal((await hedgerow('down')).code, 0)
+  t.same(await engine?.containers(), [], 'goes')
 })
 
 t.test('what does not start is told, and taken back', { skip }, async (t) => {

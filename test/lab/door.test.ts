@@ -57,6 +57,8 @@ t.test('a lab as a file', async (t) => {
     ['publics: [a]\ncontainers:\n  a: { volumes: [x] }', /:3: containers\.a\.volumes\.0: must be source:\/target/],
     ['backend: podman', /lab\.yaml:1: backend: must be one of namespaces, docker/],
   ]
+  const example = readLab(join(import.meta.dirname, '../../examples/lab.yaml'))
+  t.same(Object.keys(example.sites ?? {}), ['home-one', 'home-two', 'office', 'carrier', 'phone'], 'the example')
   const { containers } = readLab(file('publics: [a]\ncontainers: { a: { volumes: [./x:/y:ro, z:/z] } }'))
   t.same(containers?.['a']?.volumes, [`${join(folder, 'x')}:/y:ro`, 'z:/z'], 'a folder is beside the file')
   for (const [text, said] of bad) t.throws(() => readLab(file(text)), said, text)
