@@ -17,7 +17,7 @@ export interface ObserverOptions {
   questionMs?: number
 }
 
-/** Questions of one node: a look at its network takes six. */
+/** Questions of one node: a look at its network, by both families, takes some twenty. */
 const PER_SECOND = 5
 const AT_ONCE = 30
 /** Connections at once, each for one question; one more, and the one that takes longest is cut off. */
