@@ -230,7 +230,10 @@ function agentOptions(command: Command): Command {
     )
     .option('--name <name>', 'the node’s name (the host name)')
     .option('--advertise <host:port...>', 'addresses others should try first: a forwarded port, a public address')
-    .option('--paths <rule>', 'ways to other nodes: any (default), direct-only, relay-only, prefer-direct, prefer-relayed, or "no-punched no-reverse"')
+    .option(
+      '--paths <rule>',
+      'ways to other nodes: any (default), direct-only, relay-only, prefer-direct, prefer-relayed, or "no-punched no-reverse"',
+    )
     .option('--port-mapping <auto|off>', 'ask the router for a port that leads here (off)')
     .option('--mode <mode>', 'loopback (default, no rights needed) or host (AnyIP, needs CAP_NET_ADMIN)')
     .option(
