@@ -21,8 +21,10 @@ import { TapCount, type Count } from './tap-count.ts'
 
 /** A file that takes longer is ended and has failed. */
 const FILE_TIMEOUT_SECONDS = 180
-/** Files that start whole meshes: one at a time, beside the others. */
-const HEAVY = /^test\/(walks|package|lab)/
+/** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
+const HEAVY = /^test\/(walks|lab)/
+/** Of those, they that only want to be right in the end. */
+const PATIENT = /^test\/(lab\/(docker|door|lab|link|netcheck)|walks\/(containers|examples|source))\.test/
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers)\.test/
 
@@ -48,9 +50,13 @@ sweep()
 sweepEngines()
 if (files.length === 0) fail(`no test file in ${wanted.join(', ')}`)
 if (wanted.length === 0) for (const check of ['typecheck', 'lint', 'format:check']) runCheck(check)
-const heavy = files.filter((file) => HEAVY.test(file))
+const patient = files.filter((file) => PATIENT.test(file))
+const heavy = files.filter((file) => HEAVY.test(file) && !PATIENT.test(file))
 const light = files.filter((file) => !HEAVY.test(file))
-await Promise.all([runAll(() => heavy.shift() ?? light.shift()), runAll(() => light.shift())])
+await Promise.all([
+  runAll(() => heavy.shift() ?? patient.shift() ?? light.shift()),
+  runAll(() => light.shift() ?? patient.shift()),
+])
 sweep()
 sweepEngines()
 

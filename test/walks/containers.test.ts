@@ -80,12 +80,19 @@ t.test('agents in containers call a service by name across NATs', { skip }, asyn
 })
 
 async function agentImage(npmScript: string): Promise<string> {
-  const machine = await imageOfThisMachine({ files: [resolve(npmScript, '../..')] })
-  const ca = process.env['NODE_EXTRA_CA_CERTS']
+  // what this machine's npm needs to reach its registry, from its configuration and its environment
+  const settings: (readonly [key: string, value: string])[] = ['registry', 'cafile', 'https-proxy'].flatMap((key) => {
+    const value = spawnSync('npm', ['config', 'get', key], { cwd: REPOSITORY, encoding: 'utf8' }).stdout.trim()
+    return value === '' || value === 'null' ? [] : [[`npm_config_${key.replace('-', '_')}`, value] as const]
+  })
+  const extra = process.env['NODE_EXTRA_CA_CERTS']
+  if (extra !== undefined) settings.push(['NODE_EXTRA_CA_CERTS', extra])
+  const files = settings.flatMap(([key, value]) => (/cafile|CA_CERTS/.test(key) ? [value] : []))
+  const machine = await imageOfThisMachine({ files: [resolve(npmScript, '../..'), ...new Set(files)] })
   const lines = [
     `FROM ${machine}`,
     `RUN ln -s ${npmScript} /usr/bin/npm`,
-    ...(ca === undefined ? [] : [`ENV NODE_EXTRA_CA_CERTS=${ca}`]),
+    ...settings.map(([key, value]) => `ENV ${key}=${value}`),
   ]
   build(['--tag', 'hedgerow-machine', '-'], lines.join('\n'))
   // npm's registry is reached as from this machine
