@@ -2,7 +2,7 @@ import { Backoff } from '../../src/kit/backoff.ts'
 import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import type { HeldKeys } from './agree.ts'
-import type { StreamIds } from './mux.ts'
+import type { StreamIds } from './our-opens.ts'
 import { PathMemory } from './steer.ts'
 import type { TunnelSession } from './session.ts'
 

@@ -1,11 +1,10 @@
 import { Admission } from './admission.ts'
 import type { Carrier } from './carrier.ts'
 import { REFUSALS, type Refusal, type StreamEvents } from './contract.ts'
-import { FRAME } from './frame.ts'
+import { FRAME, frameInvalid } from './frame.ts'
 import { Incoming } from './incoming.ts'
-import type { MuxOptions } from './mux.ts'
+import type { MuxOptions, MuxParts } from './mux.ts'
 import { MuxStream } from './mux-stream.ts'
-import type { Shares } from './shares.ts'
 
 /** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
 const LATE_OPEN_MS = 1_000
@@ -22,15 +21,15 @@ const NO_EVENTS: StreamEvents = {
 /** What the peer opens, until each is accepted, refused, withdrawn, or nobody has answered in time. */
 export class PeerOpens {
   readonly #options: MuxOptions
-  readonly #shares: Shares
+  readonly #parts: MuxParts
   readonly #admission: Admission
   /** In the order of time. */
   readonly #pending = new Map<number, Incoming>()
   #drainedAt: number | undefined
 
-  constructor(options: MuxOptions, shares: Shares) {
+  constructor(options: MuxOptions, parts: MuxParts) {
     this.#options = options
-    this.#shares = shares
+    this.#parts = parts
     this.#admission = new Admission(options.limits, options.now)
   }
 
@@ -43,11 +42,26 @@ export class PeerOpens {
     this.#drainedAt ??= this.#options.now()
   }
 
-  got(carrier: Carrier, id: number, payload: Buffer): void {
+  /** @throws MeshError FRAME_INVALID */
+  got(carrier: Carrier, id: number, payload: Buffer, isAgain: boolean): void {
+    const { streams, isOurs, shares, unheard, past } = this.#parts
+    if ((id & 1) === isOurs) throw frameInvalid('OPEN of a stream that is ours to open', { stream: id })
+    const known = streams.get(id)
+    if (known !== undefined) {
+      if (!isAgain || !shares.isResumable) throw frameInvalid('OPEN of a stream that is open', { stream: id })
+      if (known.carrier !== carrier) known.place(carrier)
+      return
+    }
+    if (unheard.has(id) || (isAgain && past.has(id))) return carrier.outbox.control(FRAME.RESET, id)
+    this.#take(carrier, id, payload)
+  }
+
+  #take(carrier: Carrier, id: number, payload: Buffer): void {
+    const { shares } = this.#parts
     const refusal = this.#whyNot()
     if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
-    const stream = new MuxStream(id, 'pending', carrier, this.#shares, NO_EVENTS)
-    this.#shares.add(stream)
+    const stream = new MuxStream(id, 'pending', carrier, shares, NO_EVENTS)
+    shares.add(stream)
     const asked = {
       peer: this.#options.peer,
       path: carrier.path,
@@ -76,7 +90,8 @@ export class PeerOpens {
   #whyNot(): Refusal | undefined {
     // what was on its way when the peer had not read our DRAIN yet is no less welcome than what came before
     if (this.#drainedAt !== undefined && this.#options.now() - this.#drainedAt > LATE_OPEN_MS) return 'draining'
-    if (this.#shares.isCrowded) return 'overloaded'
-    return this.#admission.whyNot({ streams: this.#shares.theirs, pending: this.#pending.size })
+    const { shares } = this.#parts
+    if (shares.isCrowded) return 'overloaded'
+    return this.#admission.whyNot({ streams: shares.theirs, pending: this.#pending.size })
   }
 }
