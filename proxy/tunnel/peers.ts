@@ -7,19 +7,20 @@ import type { NodeId } from '../../src/model/ids.ts'
 import type { NodeReach } from '../../src/model/node.ts'
 import { ANY_PATH, isAny, likes, type PathRule } from '../../src/model/path-rule.ts'
 import type { Dialer, RawConnection } from '../paths/contract.ts'
-import type { SessionKey } from './agree.ts'
 import { Asides } from './asides.ts'
 import { Climbing } from './climbing.ts'
-import { Connector, type Joining, type Secure } from './connect.ts'
+import { Connector, type Secure } from './connect.ts'
 import type { IncomingStream, PathKind, Peers, Session } from './contract.ts'
 import { unlessAborted } from './deadline.ts'
 import { Dialling } from './dialling.ts'
+import { Door } from './door.ts'
 import { FEATURE } from './hello.ts'
-import { newlyKnown, sessionsOf, type Known } from './known.ts'
+import { sessionsOf, type Known } from './known.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from './limits.ts'
 import { Meters } from './meters.ts'
+import { Roster } from './roster.ts'
 import type { SealedRoom } from './sealed/contract.ts'
-import { TunnelSession } from './session.ts'
+import type { TunnelSession } from './session.ts'
 
 export interface PeersOptions {
   self: NodeId
@@ -73,8 +74,6 @@ export interface TunnelPeers extends Peers {
 const TICK_MS = 250
 /** After this long without a session a node's figures are forgotten. */
 const FORGET_MS = 3_600_000
-/** Beyond the limit of a session's carriers, for rules that ask for a path it does not use. */
-const ASIDES = 2
 /** For what the peer has not acknowledged when this node goes away. */
 const LINGER_MS = 1_000
 
@@ -94,71 +93,71 @@ export function openPeers(options: PeersOptions): TunnelPeers {
 }
 
 class AllPeers implements TunnelPeers {
-  readonly #self: NodeId
   readonly #options: PeersOptions
-  readonly #limits: TunnelLimits
   readonly #clock: Clock
-  readonly #log: Log
-  readonly #random: () => number
-  readonly #known = new Map<NodeId, Known>()
+  readonly #roster: Roster
   readonly #meters: Meters
-  readonly #connector: Connector
+  readonly #door: Door
   readonly #dialling: Dialling
   readonly #asides: Asides
   readonly #climbing: Climbing
   readonly #life = new Lifetime()
-  #unproven = 0
-  #isClosing = false
   #closing: Promise<void> | undefined
   #idle: (() => void) | undefined
 
   constructor(options: PeersOptions) {
-    this.#self = options.self
     const dialers = options.dialers.filter(({ path }) => options.allows?.(path) !== false)
     this.#options = { ...options, dialers }
-    this.#limits = { ...TUNNEL_LIMITS, ...options.limits }
-    this.#clock = options.clock ?? systemClock
-    this.#log = (options.log ?? silentLog).child({ part: 'tunnel' })
-    this.#random = options.random ?? Math.random
+    const limits = { ...TUNNEL_LIMITS, ...options.limits }
+    const { clock = systemClock, random = Math.random, reach } = options
+    const log = (options.log ?? silentLog).child({ part: 'tunnel' })
+    const closing = this.#life.signal
+    this.#clock = clock
     this.#meters = new Meters(
       options.metrics,
       dialers.map(({ path }) => path),
     )
-    this.#connector = new Connector({
+    this.#roster = new Roster({
+      peers: this.#options,
+      limits,
+      clock,
+      log,
+      random,
+      meters: this.#meters,
+      moved: (known) => this.#climbing.plan(known, 0),
+      safe: (known) => this.#dialling.safe(known),
+      suspended: (known) => this.#hurry(known),
+      ended: () => this.#idle?.(),
+    })
+    const connector = new Connector({
       self: options.self,
       secure: options.secure,
-      clock: this.#clock,
+      clock,
       meters: this.#meters,
-      windowBytes: this.#limits.windowBytes,
+      windowBytes: limits.windowBytes,
       features:
         FEATURE.resume |
         FEATURE.early |
         (options.signalled === undefined ? 0 : FEATURE.signals) |
         (options.sealed === undefined ? 0 : FEATURE.sealed) |
         (options.isBeside === true ? FEATURE.beside : 0),
-      closing: this.#life.signal,
-      know: (node) => this.#know(node),
-      join: (known, joining) => this.#join(known, joining),
+      closing,
+      know: (node) => this.#roster.know(node),
+      join: (known, joining) => this.#roster.join(known, joining),
     })
-    this.#dialling = new Dialling({
-      dialers,
-      connector: this.#connector,
-      clock: this.#clock,
-      reach: options.reach,
-      dials: this.#limits.dials,
-      closing: this.#life.signal,
-    })
+    this.#door = new Door({ connector, limits, allows: options.allows, log, closing })
+    this.#dialling = new Dialling({ dialers, connector, clock, reach, dials: limits.dials, closing })
     this.#climbing = new Climbing({
       dialers,
       dialling: this.#dialling,
-      reach: options.reach,
+      reach,
       nearer: options.nearer,
-      clock: this.#clock,
-      random: this.#random,
+      clock,
+      random,
       prefers: options.prefers,
-      log: this.#log,
+      log,
     })
-    this.#asides = new Asides({ dialling: this.#dialling, dialers, clock: this.#clock, random: this.#random })
+    this.#asides = new Asides({ dialling: this.#dialling, dialers, clock, random })
     this.#life.spawn(
       async (signal) => {
         while (!signal.aborted) {
@@ -166,16 +165,16 @@ class AllPeers implements TunnelPeers {
           if (!signal.aborted) this.#tick()
         }
       },
-      (error) => this.#log.error('the tunnel clock stopped', { error }),
+      (error) => log.error('the tunnel clock stopped', { error }),
     )
   }
 
   async session(node: NodeReach, signal: AbortSignal, rule = ANY_PATH): Promise<Session> {
-    const known = this.#know(node.id)
+    const known = this.#roster.know(node.id)
     known.reach = node
     if (this.#serves(known, rule)) return known.session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
-    if (this.#isClosing) throw fail('this node goes away', undefined)
+    if (this.#roster.isClosing) throw fail('this node goes away', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
     if (known.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
       return await unlessAborted(this.#asides.want(known, rule), signal)
@@ -189,7 +188,7 @@ class AllPeers implements TunnelPeers {
   }
 
   existing(node: NodeId, rule = ANY_PATH): Session | undefined {
-    const known = this.#known.get(node)
+    const known = this.#roster.get(node)
     return known !== undefined && this.#serves(known, rule) ? known.session : undefined
   }
 
@@ -197,49 +196,29 @@ class AllPeers implements TunnelPeers {
   #serves(known: Known, rule: PathRule): known is Known & { session: TunnelSession } {
     const { session } = known
     if (session?.isUsableBy(rule) !== true) return false
-    if (!isAny(rule) && !this.#isClosing && !likes(rule, session.pathFor(rule) as PathKind))
+    if (!isAny(rule) && !this.#roster.isClosing && !likes(rule, session.pathFor(rule) as PathKind))
       this.#asides.wish(known, rule)
     return true
   }
 
   all(): Iterable<Session> {
-    return this.#sessions()
+    return this.#roster.sessions()
   }
 
   rttMs(node: NodeId): number | undefined {
-    return this.#known.get(node)?.rttMs
+    return this.#roster.get(node)?.rttMs
   }
 
   incoming(raw: RawConnection): void {
-    raw.stream.on('error', ignore)
-    if (this.#options.allows?.(raw.path) === false) {
-      this.#log.info('connection refused, its path is forbidden', { address: raw.via, path: raw.path })
-      raw.stream.destroy()
-      return
-    }
-    if (this.#life.signal.aborted || this.#unproven >= this.#limits.unproven) {
-      this.#log.warn('connection refused, too many are unproven', { address: raw.via, path: raw.path })
-      raw.stream.destroy()
-      return
-    }
-    this.#unproven += 1
-    this.#connector
-      .accept(raw)
-      .catch((error: unknown) => {
-        raw.stream.destroy()
-        this.#log.info('connection refused', { address: raw.via, path: raw.path, error })
-      })
-      .finally(() => {
-        this.#unproven -= 1
-      })
+    this.#door.take(raw)
   }
 
   signal(to: NodeId, payload: Buffer): boolean {
-    return this.#known.get(to)?.session?.signal(payload) === true
+    return this.#roster.get(to)?.session?.signal(payload) === true
   }
 
   cut(node: NodeId): void {
-    const known = this.#known.get(node)
+    const known = this.#roster.get(node)
     if (known === undefined) return
     known.cuts += 1
     for (const session of sessionsOf(known)) session.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
@@ -247,7 +226,7 @@ class AllPeers implements TunnelPeers {
 
   networkChanged(isHere: (address: string) => boolean): void {
     const now = this.#clock.now()
-    for (const known of this.#known.values()) {
+    for (const known of this.#roster.all()) {
       this.#dialling.afresh(known)
       this.#climbing.afresh(known, now)
       for (const session of sessionsOf(known)) session.networkChanged(isHere)
@@ -255,13 +234,12 @@ class AllPeers implements TunnelPeers {
   }
 
   wayBack(): void {
-    for (const known of this.#known.values())
+    for (const known of this.#roster.all())
       if (sessionsOf(known).some(({ isAtRisk }) => isAtRisk)) this.#dialling.soon(known)
   }
 
   drain(): void {
-    this.#isClosing = true
-    for (const session of this.#sessions()) session.drain()
+    this.#roster.drain()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -269,127 +247,30 @@ class AllPeers implements TunnelPeers {
     return this.#closing
   }
 
-  // ── sessions ──
-
-  #join(known: Known, joining: Joining): TunnelSession {
-    const { agreement, theirs, carrier, pump, isDialler } = joining
-    if (this.#options.allows?.(carrier.path) === false)
-      throw new MeshError('PEER_REFUSED', {
-        node: known.node,
-        reason: `paths of kind ${carrier.path} are forbidden here`,
-      })
-    if (joining.cuts !== known.cuts) throw new MeshError('PEER_REFUSED', { node: known.node })
-    if (agreement.cutsCurrent) {
-      known.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
-      known.session = undefined
-    }
-    const key = { id: agreement.id, incarnation: theirs.incarnation }
-    const isSame = (one: SessionKey) => one.id === key.id && one.incarnation === key.incarnation
-    if (known.session?.isPresumed === true) known.session.agreed(key)
-    const held = sessionsOf(known).find((session) => isSame(session.key))
-    // whoever goes away takes carriers for what is open; a peer that wants a new session must find the successor
-    if (this.#isClosing && (held === undefined || (!isDialler && theirs.session !== agreement.id))) {
-      throw new MeshError('PEER_REFUSED', { node: known.node, reason: 'this node goes away' })
-    }
-    const session = held ?? this.#begin(known, key, isDialler)
-    carrier.isAside = joining.role === 'aside'
-    const most = this.#limits.carriers + (carrier.isAside ? ASIDES : 0)
-    if (session.carriers >= most && !session.makeRoom())
-      throw new MeshError('SESSION_CLOSED', { reason: 'too many carriers' })
-    const before = held === undefined ? undefined : session.path
-    if (joining.role === 'instead' && before !== undefined && before !== carrier.path)
-      known.paths.shun(before, this.#clock.now())
-    session.attach(carrier, pump, theirs, joining.role === 'instead')
-    if (before === undefined) this.#log.info('session open', { peer: known.node, path: carrier.path })
-    else if (session.path !== before) this.#log.info('session moved', { peer: known.node, path: session.path })
-    if (session.path !== before) this.#climbing.plan(known, 0)
-    if (!session.isAtRisk) this.#dialling.safe(known)
-    if (session === known.session && !session.isLeaving) {
-      known.arriving?.resolve(session)
-      known.arriving = undefined
-    }
-    this.#meters.gauge(this.#sessions())
-    return session
-  }
-
-  #begin(known: Known, key: SessionKey, isDialler: boolean): TunnelSession {
-    const over = (session: TunnelSession) => {
-      if (known.session === session) known.session = undefined
-      known.past.delete(session)
-      known.usedAt = this.#clock.now()
-    }
-    const session: TunnelSession = new TunnelSession({
-      peer: known.node,
-      key,
-      sealed: this.#options.sealed,
-      isDialler,
-      ids: known.ids,
-      limits: this.#limits,
-      now: () => this.#clock.now(),
-      accept: this.#options.accept,
-      rtt: (carrier, rttMs) => {
-        known.rttMs = session.rttMs
-        if (session.isCalm) known.paths.measured(carrier.path, carrier.pulse.rttMs ?? rttMs, this.#clock.now())
-        this.#meters.rtt(carrier.path, rttMs)
-      },
-      signalled: (payload) => this.#options.signalled?.(known.node, payload),
-      ignored: () => this.#meters.ignored(),
-      suspended: () => {
-        this.#log.info('session waits for a path', { peer: known.node, streams: session.streams })
-        this.#options.atRisk?.(known.node)
-        this.#dialling.redial(known)
-      },
-      resumed: (pauseMs) => {
-        this.#log.info('session resumed', { peer: known.node, path: session.path, streams: session.streams, pauseMs })
-        this.#meters.resumed(pauseMs)
-      },
-      ended: (reason) => {
-        over(session)
-        this.#log.info('session closed', { peer: known.node, ...(reason === undefined ? {} : { error: reason }) })
-        this.#meters.count(session)
-        this.#meters.gauge(this.#sessions())
-        this.#idle?.()
-      },
-    })
-    if (known.session !== undefined) known.past.add(known.session) // it finishes its flows beside the new one
-    known.session = session
-    return session
-  }
-
-  #know(node: NodeId): Known {
-    let known = this.#known.get(node)
-    if (known === undefined) {
-      known = newlyKnown(node, this.#self < node, this.#clock.now(), this.#random)
-      this.#known.set(node, known)
-    }
-    return known
-  }
-
-  #sessions(): TunnelSession[] {
-    return [...this.#known.values()].flatMap(sessionsOf)
-  }
-
   // ── every so often ──
 
   #tick(): void {
     const now = this.#clock.now()
-    for (const known of this.#known.values()) {
+    for (const known of this.#roster.all()) {
       for (const session of sessionsOf(known)) {
         session.tick(now)
         this.#meters.count(session)
-        if (!session.isAtRisk) continue
-        this.#options.atRisk?.(known.node)
-        this.#dialling.redial(known)
+        if (session.isAtRisk) this.#hurry(known)
       }
       const { session } = known
       if (session?.missing !== undefined) this.#asides.want(known, session.missing).catch(ignore) // again at the next tick
       if (session?.isUsable === true) {
-        if (!this.#isClosing) this.#climbing.look(known, session, now)
+        if (!this.#roster.isClosing) this.#climbing.look(known, session, now)
       } else if (sessionsOf(known).length === 0 && known.dials === 0 && now - known.usedAt > FORGET_MS)
-        this.#known.delete(known.node)
+        this.#roster.forget(known)
     }
-    this.#meters.gauge(this.#sessions())
+    this.#meters.gauge(this.#roster.sessions())
     this.#idle?.()
+  }
+
+  #hurry(known: Known): void {
+    this.#options.atRisk?.(known.node)
+    this.#dialling.redial(known)
   }
 
   // ── the end ──
@@ -397,12 +278,15 @@ class AllPeers implements TunnelPeers {
   /** Takes no more, lets what is open end (up to `drainMs`), says goodbye. */
   async #close(): Promise<void> {
     this.drain()
-    await this.#until(() => this.#sessions().every(({ streams }) => streams === 0), this.#options.drainMs ?? 3_000)
-    if (this.#sessions().every(({ streams }) => streams === 0))
-      await this.#until(() => this.#sessions().every(({ isQuiet }) => isQuiet), LINGER_MS)
-    for (const session of this.#sessions()) session.finish()
-    await this.#until(() => this.#sessions().length === 0, 1_500)
-    for (const session of this.#sessions())
+    await this.#until(
+      () => this.#roster.sessions().every(({ streams }) => streams === 0),
+      this.#options.drainMs ?? 3_000,
+    )
+    if (this.#roster.sessions().every(({ streams }) => streams === 0))
+      await this.#until(() => this.#roster.sessions().every(({ isQuiet }) => isQuiet), LINGER_MS)
+    for (const session of this.#roster.sessions()) session.finish()
+    await this.#until(() => this.#roster.sessions().length === 0, 1_500)
+    for (const session of this.#roster.sessions())
       session.cut(new MeshError('SESSION_CLOSED', { reason: 'this node went away' }))
     await this.#life.close()
   }
