@@ -2,18 +2,10 @@ import type { Socket } from 'node:net'
 import { Lifetime } from '../src/kit/lifetime.ts'
 import type { Log } from '../src/kit/log.ts'
 import type { Metrics } from '../src/metrics.ts'
-import {
-  type InstanceId,
-  instanceId,
-  interestOf,
-  type InterestKey,
-  type NodeId,
-  type ServiceId,
-} from '../src/model/ids.ts'
+import { type InstanceId, instanceId, type InterestKey, type NodeId, type ServiceId } from '../src/model/ids.ts'
 import { allows, ANY_PATH, type PathRule, seenFromThere } from '../src/model/path-rule.ts'
 import type { InterestSource, TableView } from '../src/table/view.ts'
-import { portText } from './admit.ts'
-import { authorise } from './authorise.ts'
+import { checkRequest, refused, type Check, type Here, type Refused } from './check-request.ts'
 import { DatagramInbound } from './datagrams/inbound.ts'
 import type { DatagramJoint } from './datagrams/joint.ts'
 import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
@@ -86,19 +78,12 @@ const UNKNOWN_LIMIT = 256
 /** Between looks whether the instances of UDP flows are still where they were. Smaller costs more, larger errs longer. */
 const DATAGRAM_SWEEP_MS = 1_000
 
-interface Here {
-  kind: 'here'
-  instance: InstanceId
-  endpoint: Endpoint
-}
-type Check = Here | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
 /** The node that sent OPEN, until it is answered. */
 interface Opener {
   isGone: boolean
   abandon?: () => void
 }
 type Via = Pick<IncomingStream, 'peer' | 'path'>
-type Refused = { kind: 'refused'; refusal: Refusal; reason: string }
 
 /** Takes the streams that other nodes open, and carries them to instances here. */
 export class Inbound implements AsyncDisposable {
@@ -300,40 +285,4 @@ export class Inbound implements AsyncDisposable {
     for (const joint of this.#joints) joint.cut()
     await this.#dials.onIdle()
   }
-}
-
-type Checked = Pick<InboundParts, 'table' | 'endpointOf' | 'isDraining' | 'self'>
-
-/** The decision about one request, from what this node knows now. */
-export function checkRequest(peer: NodeId, request: FlowRequest, parts: Checked): Check {
-  const { table, endpointOf, isDraining, self } = parts
-  const entry = table.entry(request.service)
-  if (entry === undefined) return unasked(request.service, 'not-here', `${request.service} is not known here`)
-
-  const { caller } = request
-  if (caller.kind === 'instance') {
-    const known = table.instance(caller.id)
-    if (known === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
-    if (known.node !== peer)
-      return refused('not-allowed', `the caller ${caller.id} is on ${known.node}, not on ${peer}`)
-  }
-  const verdict = authorise(caller, entry.service)
-  if (!verdict.allowed) return refused('not-allowed', verdict.reason)
-
-  if (!entry.service.ports.some(({ port, protocol }) => port === request.port && protocol === request.protocol)) {
-    return refused('bad-request', `${request.service} does not serve port ${portText(request.port, request.protocol)}`)
-  }
-  const instance = instanceId(request.service, request.ordinal)
-  const endpoint = endpointOf(instance, request.port, request.protocol)
-  if (endpoint === undefined) return refused('not-here', `${instance} does not run on ${self}`)
-  if (isDraining(instance)) return refused('draining', `${instance} is stopping`)
-  return { kind: 'here', instance, endpoint }
-}
-
-function refused(refusal: Refusal, reason: string): Refused {
-  return { kind: 'refused', refusal, reason }
-}
-
-function unasked(service: string, refusal: Refusal, reason: string): Check {
-  return { kind: 'unasked', key: interestOf(service), otherwise: refused(refusal, reason) }
 }
