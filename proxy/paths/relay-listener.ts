@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { NodeId } from '../../src/model/ids.ts'
 import { isMeshError, MeshError } from '../../src/errors.ts'
-import { Backoff } from '../../src/kit/backoff.ts'
 import { systemClock, type Clock } from '../../src/kit/clock.ts'
 import { Lifetime } from '../../src/kit/lifetime.ts'
 import type { Log } from '../../src/kit/log.ts'
@@ -17,6 +16,7 @@ import {
   type FromRelay,
   type Welcome,
 } from '../relay/messages.ts'
+import { Comeback } from './comeback.ts'
 import type { RawConnection } from './contract.ts'
 import { at, dialLeg, readable, type AnnouncedLeg, type RelayCredentials } from './relayed.ts'
 
@@ -43,40 +43,17 @@ export interface RelayedSignal {
   relay: string
 }
 
-/** A relay may be gone for a second or for an hour, and with it all its nodes: soon at first, and never much too late. */
-const BACK = { firstMs: 500, limitMs: 4_000 }
 /** Connections being fetched at once; more are refused. Larger lets diallers keep us busy, smaller fails in bursts. */
 const MAX_TAKING = 64
-/** After another process with our identity has taken our place: slower, or the two chase each other. */
-const REPLACED_MS = 30_000
 /** After a change of the network the relay must answer within this. */
 const RECHECK_MS = 1_500
-/**
- * While streams wait for a path: between two tries, and after a channel that has just ended. Longer: they wait longer; shorter: a
- * relay that starts again sees all its busy nodes in the same moment. After so many tries it is no short break any more.
- */
-const QUICK = { firstMs: 200, limitMs: 400 }
-const QUICK_TRIES = 25
-const AT_ONCE_MS = 200
-/** A relay that goes away asks for a spread in which flows would wait too long: at most this for nodes that have some waiting. */
-const BACK_SOON_MS = 1_000
-/** Streams wait as long as that is said so often. */
-const HURRIED_MS = 1_000
 /** A channel that is doubted must answer within this, or within four round trips; and is asked so often. */
 const ANSWER_MS = 400
 const PROBE_MS = 1_000
-/**
- * A dial that hangs is begun anew after this, then after twice as long: its SYN may have been swallowed, and the third comes late.
- * Smaller: a relay that all come back to at once never finishes a handshake.
- */
-const PATIENCE_MS = 2_000
-const DIAL_MS = 5_000
 /** Tries in vain that are one line of the log. */
 const TOLD_EACH = 8
 /** Of a relay that was not measured. */
 const UNMEASURED_MS = 100
-/** A channel that held so long was good; a relay that ends each one at once is asked ever more slowly. */
-const STEADY_MS = 10_000
 
 /** Keeps this node reachable through one relay: a control channel that comes back by itself. */
 export class RelayListener implements AsyncDisposable {
@@ -84,33 +61,25 @@ export class RelayListener implements AsyncDisposable {
   readonly #log: Log
   readonly #life: Lifetime
   readonly #clock: Clock
-  readonly #random: () => number
-  readonly #backoff: Backoff
+  readonly #comeback: Comeback
   #isListening = false
   #channel: Channel | undefined
   #knowsSignals = false
   #takesKnocks = false
-  readonly #quick: Backoff
   /** Ends a dial or a rest, for another try at once. */
   #again = new AbortController()
   #doing: { what: 'dialling'; since: number } | { what: 'resting'; until: number; isFirm: boolean } | undefined
-  #hurriedAt = Number.NEGATIVE_INFINITY
   #probedAt = Number.NEGATIVE_INFINITY
-  #hung = 0
   /** Tries in vain since it was listened at. */
   #missed = 0
   #taking = 0
-  /** When the relay wants us back, as it said before it went. */
-  #backInMs: number | undefined
 
   private constructor(options: RelayListenerOptions, log: Log, life: Lifetime) {
     this.#options = options
     this.#log = log.child({ part: 'relay listener', address: options.url })
     this.#life = life
     this.#clock = options.clock ?? systemClock
-    this.#random = options.random ?? Math.random
-    this.#backoff = new Backoff({ ...BACK, random: this.#random })
-    this.#quick = new Backoff({ ...QUICK, random: this.#random })
+    this.#comeback = new Comeback(this.#clock, options.random ?? Math.random)
   }
 
   /** Returns at once: an unreachable relay is tried again and again, and is no reason not to start. */
@@ -158,9 +127,7 @@ export class RelayListener implements AsyncDisposable {
 
   /** The machine's network is another one: a channel must show that it lives, without one the relay is dialled at once. */
   networkChanged(isHere: (address: string) => boolean): void {
-    this.#backoff.reset()
-    this.#quick.reset()
-    this.#hung = 0
+    this.#comeback.afresh()
     if (this.#channel === undefined) this.#tryAgain('the network has changed')
     else this.#channel.recheck?.(isHere, RECHECK_MS)
   }
@@ -170,20 +137,18 @@ export class RelayListener implements AsyncDisposable {
    * nothing); without one no rest is long, and no dial hangs for long. `rttMs`: how far the relay is, when that is known.
    */
   hurry(rttMs = UNMEASURED_MS): void {
-    const now = this.#clock.now()
-    this.#hurriedAt = now
+    this.#comeback.hurried()
     if (this.#channel !== undefined) {
+      const now = this.#clock.now()
       if (now - this.#probedAt < PROBE_MS) return
       this.#probedAt = now
       this.#channel.recheck?.(isAnywhere, Math.max(ANSWER_MS, 4 * rttMs))
     } else if (this.#doing?.what === 'dialling') {
-      const patienceMs = PATIENCE_MS * 2 ** this.#hung
-      if (patienceMs >= DIAL_MS || now - this.#doing.since < patienceMs) return
-      this.#hung += 1
-      this.#tryAgain('the dial hangs')
-    } else if (this.#doing?.isFirm === false && this.#doing.until - now > QUICK.limitMs && this.#mayBeQuick) {
-      const inMs = this.#quick.nextMs()
-      this.#doing.until = now + inMs
+      if (this.#comeback.hangs(this.#doing.since)) this.#tryAgain('the dial hangs')
+    } else if (this.#doing?.isFirm === false) {
+      const inMs = this.#comeback.sooner(this.#doing.until)
+      if (inMs === undefined) return
+      this.#doing.until = this.#clock.now() + inMs
       const again = this.#again
       this.#clock.after(inMs, () => again.abort(new MeshError('NOT_RUNNING', { reason: 'streams wait' })))
     }
@@ -205,16 +170,12 @@ export class RelayListener implements AsyncDisposable {
         const channel = await dialText(at(this.#options.url, LISTEN, SIGNALS), dial, limit)
         const since = this.#clock.now()
         this.#doing = undefined
-        this.#hung = 0
+        this.#comeback.reached()
         this.#missed = 0
         const reason = await this.#listen(channel, signal)
         if (signal.aborted) return
-        if (this.#clock.now() - since > STEADY_MS) {
-          this.#backoff.reset()
-          this.#quick.reset()
-        }
         isFirm = reason === 'replaced'
-        pauseMs = isFirm ? REPLACED_MS : this.#pauseAfterLoss()
+        pauseMs = this.#comeback.afterLoss(since, isFirm)
         this.#log.warn('relay lost', { reason })
       } catch (error) {
         if (signal.aborted) return
@@ -222,23 +183,11 @@ export class RelayListener implements AsyncDisposable {
         const told = this.#missed % TOLD_EACH === 0 ? 'warn' : 'debug'
         this.#missed += 1
         this.#log[told]('relay not reached', { error: readable(error, this.#options.url) })
-        pauseMs = this.#mayBeQuick ? this.#quick.nextMs() : this.#backoff.nextMs()
+        pauseMs = this.#comeback.afterFailure()
       }
       this.#doing = { what: 'resting', until: this.#clock.now() + pauseMs, isFirm }
       await this.#clock.sleep(pauseMs, limit)
     }
-  }
-
-  /** How long a channel that held is not dialled again. */
-  #pauseAfterLoss(): number {
-    const backInMs = this.#backInMs
-    this.#backInMs = undefined
-    if (backInMs !== undefined) return this.#mayBeQuick ? Math.min(backInMs, BACK_SOON_MS * this.#random()) : backInMs
-    return this.#mayBeQuick ? AT_ONCE_MS * this.#random() : this.#backoff.nextMs()
-  }
-
-  get #mayBeQuick(): boolean {
-    return this.#clock.now() - this.#hurriedAt < HURRIED_MS && this.#quick.failures < QUICK_TRIES
   }
 
   #tryAgain(reason: string): void {
@@ -280,8 +229,7 @@ export class RelayListener implements AsyncDisposable {
       case 'incoming':
         return this.#fetch(channel, message, signal)
       case 'goaway':
-        this.#backInMs = message.backInMs
-        return
+        return this.#comeback.asked(message.backInMs)
       case 'signal':
         return this.#options.onSignal?.({ ...message, relay: this.url })
       case 'welcome':
