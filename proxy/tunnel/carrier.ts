@@ -1,5 +1,6 @@
 import type { PathKind } from './contract.ts'
-import { FRAME, FrameDecoder, frameInvalid, type FrameSink, type FrameType } from './frame.ts'
+import { FrameDecoder, type FrameSink } from './frame-decoder.ts'
+import { FRAME, frameInvalid, type FrameType } from './frame.ts'
 import { decodeHello, encodeHello, type Hello } from './hello.ts'
 import { Pulse } from './liveness.ts'
 import { FLIGHT_MARK, Outbox } from './outbox.ts'

@@ -2,7 +2,6 @@ import fc from 'fast-check'
 import { test } from 'tap'
 import {
   FRAME,
-  FrameDecoder,
   MAX_HELLO_BYTES,
   MAX_OPEN_BYTES,
   MAX_PAYLOAD,
@@ -11,6 +10,7 @@ import {
   writeHeader,
   type FrameType,
 } from '../../proxy/tunnel/frame.ts'
+import { FrameDecoder } from '../../proxy/tunnel/frame-decoder.ts'
 import { decodeHello, encodeHello } from '../../proxy/tunnel/hello.ts'
 import { isMeshError } from '../../src/errors.ts'
 
