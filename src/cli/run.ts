@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { setTimeout } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import type { Command } from 'commander'
 import type { Elder } from '../agent/succession.ts'
@@ -192,13 +193,19 @@ async function stay(context: Context, logger: Log, start: (log: Log) => Promise<
     }
     process.on('SIGINT', stop).on('SIGTERM', stop)
   })
-  await using running = await start(logger)
+  const starting = start(logger)
+  const isStuck = stopped.then(() => setTimeout(START_MS, true, { ref: false }))
+  if (await Promise.race([starting.then(() => false), isStuck])) process.exit(130) // it waits for somebody who says nothing
+  await using running = await starting
   setFlagsFromString('--no-optimize-for-size') // the launcher's, for loading
   if (context.format === 'json') printJson(running.summary())
   else printTable(['hedgerow', 'ready'], Object.entries(running.summary()))
   const why = await Promise.race([stopped, running.done, running.handedOver ?? running.done])
   if (why === 'SIGTERM') await running.makeWay?.()
 }
+
+/** Told to stop while it starts, it has this long to have started and then to end well. */
+const START_MS = 1_000
 
 /** Looked for before the rest of the program is loaded: the agent that makes way need not wait for that. */
 async function elderOf({ takeOver = false }: RunOptions, { state }: Context): Promise<Elder | undefined> {

@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { defaults, type PartialConfig, resolveConfig } from '../../src/config.ts'
 import type { MeshError } from '../../src/errors.ts'
+import { mintToken } from '../../src/identity/token.ts'
+import { systemClock } from '../../src/kit/clock.ts'
 import { KEYS } from '../../src/orchestrator/sla/keys.ts'
 import type { NetcheckReport } from '../../src/reports.ts'
 import { freeBase } from '../machine.ts'
@@ -144,6 +147,21 @@ t.test('a port that is taken is named', async (t) => {
     stderr: new RegExp(`cannot listen on the address \\(address=127.0.0.1:${base}\\)[^]*--listen`),
   })
   t.ok(taken.listening)
+})
+
+t.test('an agent that waits for a cluster that says nothing ends when it is told to', async (t) => {
+  await using machines = await Machines.make()
+  const asked = Promise.withResolvers<void>()
+  const silent = createServer(() => asked.resolve()).listen(0, '127.0.0.1')
+  t.teardown(() => silent.close())
+  await once(silent, 'listening')
+  const url = `https://127.0.0.1:${(silent.address() as AddressInfo).port}`
+  const minted = mintToken({ role: 'node', url, fingerprint: '0'.repeat(64), ttlSeconds: 60, clock: systemClock })
+  writeFileSync(machines.path('token'), minted.token, { mode: 0o600 })
+  const agent = machines.background('m', 'agent', '--token-file', machines.path('token'))
+  await asked.promise
+  agent.signal('SIGTERM')
+  t.equal(await agent.exited, 'code 130')
 })
 
 t.test('the README has every key: of the SLA as the parser knows it, of the configuration with its default', (t) => {
