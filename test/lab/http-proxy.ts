@@ -5,8 +5,10 @@ import { connect, createServer } from 'node:net'
  * router: `node http-proxy.ts <address> <port>`; prints `ready`.
  */
 const [address = '', port = ''] = process.argv.slice(2)
+/** Small writes leave at once, as at any proxy that people use. */
+const SOCKETS = { allowHalfOpen: true, noDelay: true }
 
-const server = createServer({ allowHalfOpen: true }, (client) => {
+const server = createServer(SOCKETS, (client) => {
   let head = ''
   client.on('error', () => client.destroy())
   client.on('data', function take(chunk: Buffer) {
@@ -20,7 +22,7 @@ const server = createServer({ allowHalfOpen: true }, (client) => {
       client.end('HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nContent-Length: 0\r\n\r\n')
       return
     }
-    const target = connect({ host: match[1] as string, port: Number(match[2]), allowHalfOpen: true })
+    const target = connect({ host: match[1] as string, port: Number(match[2]), ...SOCKETS })
     target.on('error', () => {
       if (target.connecting) client.end('HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n')
       else client.destroy()
