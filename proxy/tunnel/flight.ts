@@ -40,6 +40,8 @@ export class Flight {
   #leastSince = 0
   /** The longest lately, in ms. */
   #stall = 0
+  /** The largest limit since `#least` was doubted last, and the round trip under it. */
+  #widest = { limit: 0, roundTrip: 0 }
   #answeredAt = Number.NEGATIVE_INFINITY
   /** Small streams of the session speak, here or on other carriers. */
   isShared = false
@@ -83,6 +85,7 @@ export class Flight {
     this.#marks.splice(0, at + 1)
     const roundTrip = Math.max(now - mark.at, 0.01)
     this.#remember(roundTrip, now)
+    this.#doubt(roundTrip)
     const rate = (mark.sent - mark.arrived) / roundTrip
     this.#rate = rate > this.#rate ? rate : this.#rate + (rate - this.#rate) / 16
     const least = Math.min(this.#least, this.#leastBefore)
@@ -95,6 +98,18 @@ export class Flight {
     const times = isLong && this.isShared ? SHARED_TIMES : TIMES
     const shortest = Math.max(least, this.isShared ? SHARED_QUEUE_MS : QUEUE_MS)
     this.#limit = Math.max(LEAST_BYTES, Math.ceil(this.#rate * (times * shortest + this.#stall)))
+  }
+
+  /**
+   * A queue of our own is shorter when a quarter is under way; where the round trip stays as it was, the path has got longer, and
+   * what is remembered of it would hold the rate down until it is forgotten.
+   */
+  #doubt(roundTrip: number): void {
+    if (this.#limit >= this.#widest.limit) this.#widest = { limit: this.#limit, roundTrip }
+    if (this.#limit > this.#widest.limit / 4 || roundTrip < this.#widest.roundTrip / 2) return
+    this.#least = roundTrip
+    this.#leastBefore = Number.POSITIVE_INFINITY
+    this.#widest = { limit: this.#limit, roundTrip }
   }
 
   #remember(roundTrip: number, now: number): void {

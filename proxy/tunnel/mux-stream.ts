@@ -134,7 +134,7 @@ export class MuxStream implements Stream, Turn {
       carrier.backlog += chunk.length
       if (!this.hasTurn && this.isReady) carrier.outbox.join(this)
     }
-    const isFull = this.#owner.isFull
+    const isFull = this.#owner.isFullFor(sending.kept)
     if (sending.queued < HIGH_WATER && !isFull) return true
     this.#isBlocked = true
     if (isFull) this.#owner.waits(this)
@@ -271,9 +271,12 @@ export class MuxStream implements Stream, Turn {
     const used = sending.take(out, at, room, this.id)
     if (carrier !== undefined) carrier.backlog -= queued - sending.queued
     if (kept !== sending.kept) this.#owner.kept(sending.kept - kept)
-    if (this.#isBlocked && sending.queued <= LOW_WATER && !this.#owner.isFull) {
-      this.#isBlocked = false
-      carrier?.outbox.tellLater(this)
+    if (this.#isBlocked && sending.queued <= LOW_WATER) {
+      if (this.#owner.isFullFor(sending.kept)) this.#owner.waits(this)
+      else {
+        this.#isBlocked = false
+        carrier?.outbox.tellLater(this)
+      }
     }
     if (sending.endSent) this.#mayClose()
     return used
@@ -283,7 +286,7 @@ export class MuxStream implements Stream, Turn {
     if (this.state !== 'closed' && !this.sending.isEnding) this.events.drain()
   }
 
-  /** The session is not full any more. */
+  /** The session is not full any more, or no longer for this stream. */
   roomAgain(): void {
     if (!this.#isBlocked || this.sending.queued > LOW_WATER) return
     this.#isBlocked = false
@@ -367,6 +370,7 @@ export class MuxStream implements Stream, Turn {
     sending.gotAck(count, windowBytes)
     if (carrier !== undefined) carrier.backlog -= queued - sending.queued
     if (kept !== sending.kept) this.#owner.kept(sending.kept - kept)
+    if (this.#isBlocked && !this.#owner.isFullFor(sending.kept)) queueMicrotask(() => this.roomAgain())
     this.begin()
     this.#weigh()
     if (sending.isOver) this.#mayClose()

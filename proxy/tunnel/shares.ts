@@ -55,6 +55,11 @@ export class Shares implements StreamOwner, Holder {
     return this.keptBytes > this.limits.retainedBytes
   }
 
+  /** A stream that keeps less than half an equal share goes on: those that nobody reads hold up none that are read. */
+  isFullFor(kept: number): boolean {
+    return this.isFull && 2 * kept * this.#options.streams.size > this.limits.retainedBytes
+  }
+
   /** As many streams as may be open only wait for the peer to acknowledge their end. */
   get isCrowded(): boolean {
     return this.#options.streams.size - this.ours - this.theirs >= this.limits.streams

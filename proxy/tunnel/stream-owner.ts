@@ -11,8 +11,8 @@ export interface StreamOwner {
   readonly sealed: SealedLink | undefined
   /** Streams outlive their carriers: what was sent is kept until it is acknowledged. */
   readonly isResumable: boolean
-  /** So much is kept, over all streams, that writers are asked to stop. */
-  readonly isFull: boolean
+  /** So much is kept, over all streams, that a writer of whom so much is kept is asked to stop. */
+  isFullFor(kept: number): boolean
   now(): number
   /** Bytes that were received and not yet consumed: more (positive) or fewer. */
   held(bytes: number): void

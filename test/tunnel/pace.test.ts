@@ -10,13 +10,15 @@ const MBIT = 125 // bytes a millisecond
 interface Path {
   bytesPerMs: number
   rttMs: number
+  /** The round trip of the first second. */
+  beganMs?: number
   /** A packet is lost so often, and nothing behind it is read for so long. */
   holes?: { everyMs: number; lastMs: number }
   isShared?: boolean
 }
 
 /** A sender that always has more, for five seconds; what came in the last one, and what was under way then, in what the path holds. */
-function flow({ bytesPerMs, rttMs, holes, isShared = false }: Path): { share: number; held: number } {
+function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: Path): { share: number; held: number } {
   const flight = new Flight()
   flight.isShared = isShared
   const marks: { sequence: number; at: number }[] = []
@@ -34,9 +36,10 @@ function flow({ bytesPerMs, rttMs, holes, isShared = false }: Path): { share: nu
     sent = Math.min(handed, sent + bytesPerMs)
     sentBy.push(sent)
     const isStuck = holes !== undefined && now % holes.everyMs < holes.lastMs
-    if (!isStuck) read = sentBy[now - Math.ceil(rttMs / 2)] ?? 0
+    const oneWay = (now < 1_000 ? beganMs : rttMs) / 2
+    if (!isStuck) read = Math.max(read, sentBy[now - Math.ceil(oneWay)] ?? 0)
     while (marks[0] !== undefined && marks[0].at <= read) {
-      answers.push({ sequence: marks.shift()!.sequence, due: now + Math.floor(rttMs / 2) })
+      answers.push({ sequence: marks.shift()!.sequence, due: now + Math.floor(oneWay) })
     }
     if (now === 4_000) readBefore = read
     if (now >= 4_000) most = Math.max(most, flight.limit)
@@ -63,6 +66,7 @@ test('what a carrier may have under way', async (t) => {
       path: { bytesPerMs: 50 * MBIT, rttMs: 50, holes, isShared: true },
       held: [2, 6],
     },
+    { why: 'a path that has got longer', path: { bytesPerMs: 50 * MBIT, rttMs: 100, beganMs: 1 }, held: [1.9, 2.5] },
     { why: 'half a second away', path: { bytesPerMs: 50 * MBIT, rttMs: 500 }, held: [1.9, 2.5] },
   ]
   for (const {
