@@ -200,9 +200,9 @@ class Table {
 
   async #anew(what: string, link: LinkConditions): Promise<void> {
     this.#options.say(what)
-    await this.#world.lab.host('caller').change({})
+    await this.#over('caller', link) // first: the kernel keeps to the round trip that a connection began with for 10 s
     await this.#world.restartAgent('caller')
-    await this.#over('caller', link)
+    await sleep(1_000, undefined, { signal: this.#options.signal })
   }
 
   /** Changes a link; what was under way has time to arrive, and what counts time-outs to calm down. */
