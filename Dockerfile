@@ -21,8 +21,6 @@ RUN cd .. && npm install --no-save --no-package-lock --ignore-scripts $(node -p 
 COPY src src
 COPY proxy proxy
 COPY resolver resolver
-COPY test/machine.ts test/machine.ts
-COPY test/lab test/lab
 RUN ../node_modules/.bin/tsc -p .config/tsconfig.build.json && cp src/hedgerow.js dist/src/hedgerow.js
 
 FROM ${NODE_IMAGE}

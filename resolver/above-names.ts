@@ -1,5 +1,5 @@
-import { instanceOf, policyOf } from '../src/model/choice.ts'
-import type { TableView } from '../src/table/view.ts'
+import { instanceOf, policyOf } from '../src/core/model/choice.ts'
+import type { TableView } from '../src/core/table/view.ts'
 
 /**
  * Whether names that exist are below this one (`name` without its zone): it is then empty, not absent, and NXDOMAIN would let a

@@ -1,12 +1,12 @@
-import { Lifetime } from '../src/kit/lifetime.ts'
-import type { Log } from '../src/kit/log.ts'
-import type { Metrics } from '../src/metrics.ts'
-import type { InterestSource, TableView } from '../src/table/view.ts'
+import { Lifetime } from '../src/core/kit/lifetime.ts'
+import type { Log } from '../src/core/kit/log.ts'
+import type { Metrics } from '../src/core/metrics.ts'
+import type { InterestSource, TableView } from '../src/core/table/view.ts'
 import { answer, unknown, type Answer, type AnswerSettings, type AnswerTold, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
 import { writeAnswer } from './codec.ts'
 import type { Server } from './resolv-conf.ts'
-import { Tally, type Source } from './tally.ts'
+import { QueryCounts, type Source } from './tally.ts'
 import type { Transport, Upstream } from './upstream.ts'
 import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault, type Query } from './wire.ts'
 
@@ -37,7 +37,7 @@ export class Responder {
   readonly #parts: ResponderParts
   readonly #log: Log
   readonly #life: Lifetime
-  readonly #tally: Tally
+  readonly #tally: QueryCounts
   /** Type, then name: whole replies that hold until the table changes. */
   readonly #memory = new Map<number, Map<string, Buffer>>()
   #remembered = 0
@@ -54,7 +54,7 @@ export class Responder {
     this.#parts = parts
     this.#log = log
     this.#life = life
-    this.#tally = new Tally(metrics)
+    this.#tally = new QueryCounts(metrics)
     life.defer(parts.table.onChange(() => this.#forget()))
     life.every(FORGET_MS, () => this.#forget())
     life.every(1_000, () => this.#summarise())

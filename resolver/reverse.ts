@@ -1,4 +1,4 @@
-import { ipv4FromArpa, ipv4ToVip, ipv6FromArpa, type VipRange } from '../src/model/address.ts'
+import { ipv4FromArpa, ipv4ToVip, ipv6FromArpa, type VipRange } from '../src/core/model/address.ts'
 
 export interface ReverseName {
   /** The part of our range that is one zone: `30.127.in-addr.arpa`, or the /48 under `ip6.arpa`. */

@@ -1,16 +1,16 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
-import { MeshError } from '../src/errors.ts'
-import { closeBetween } from '../src/kit/close-between.ts'
-import { Lifetime } from '../src/kit/lifetime.ts'
-import type { Log } from '../src/kit/log.ts'
-import type { Shared } from '../src/kit/share.ts'
-import type { Metrics } from '../src/metrics.ts'
-import type { InterestSource, TableView } from '../src/table/view.ts'
+import { MeshError } from '../src/core/errors.ts'
+import { closeBetween } from '../src/core/kit/close-when-idle.ts'
+import { Lifetime } from '../src/core/kit/lifetime.ts'
+import type { Log } from '../src/core/kit/log.ts'
+import type { Shared } from '../src/core/kit/share.ts'
+import type { Metrics } from '../src/core/metrics.ts'
+import type { InterestSource, TableView } from '../src/core/table/view.ts'
 import type { AnswerSettings, AnswerTold } from './answer.ts'
 import { Responder } from './responder.ts'
 import type { Server } from './resolv-conf.ts'
-import { TcpDoor } from './tcp-door.ts'
+import { TcpListener } from './tcp-listener.ts'
 import { Upstream } from './upstream.ts'
 
 /*
@@ -142,12 +142,12 @@ function once(close: () => Promise<void>): () => Promise<void> {
   return () => (closing ??= close())
 }
 
-async function bind(listen: Shared, limits: ResolverLimits): Promise<{ udp: Socket; tcp: TcpDoor }> {
+async function bind(listen: Shared, limits: ResolverLimits): Promise<{ udp: Socket; tcp: TcpListener }> {
   for (let tries = 1; ; tries++) {
     const udp = await bindUdp(listen)
     try {
       const { port } = udp.address()
-      const tcp = await TcpDoor.start({
+      const tcp = await TcpListener.start({
         ...listen,
         port,
         connections: limits.tcpConnections ?? 128,

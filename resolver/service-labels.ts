@@ -1,4 +1,4 @@
-import type { Service, ServicePort } from '../src/model/service.ts'
+import type { Service, ServicePort } from '../src/core/model/service.ts'
 
 /*
  *   _http . _tcp . shop.acme.cart.prod.any.rr.local     RFC 2782: port, protocol, name

@@ -1,4 +1,4 @@
-import type { Metrics } from '../src/metrics.ts'
+import type { Metrics } from '../src/core/metrics.ts'
 import { CODE } from './numbers.ts'
 
 /** Where an answer came from: `asked` is the table after the cluster was asked. */
@@ -10,7 +10,7 @@ const CODE_NAMES = new Map<number, string>(Object.entries(CODE).map(([name, code
  * The resolver's metrics. Answers from memory are the hot path: they are only counted, and written down by `flush`, because
  * prom-client takes longer than the answer. All others are timed too.
  */
-export class Tally {
+export class QueryCounts {
   readonly #metrics: Metrics
   readonly #fromMemory: { inc(count: number): void }
   #remembered = 0

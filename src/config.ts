@@ -3,8 +3,8 @@ import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Settings } from 'typebox/system'
 import { parseDocument } from 'yaml'
-import { MeshError } from './errors.ts'
-import { PATH_RULE } from './model/path-rule.ts'
+import { MeshError } from './core/errors.ts'
+import { PATH_RULE } from './core/model/path-rule.ts'
 
 const closed = { additionalProperties: false }
 /** The shape of a text, and what it asks for in words. */

@@ -3,9 +3,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { startOf } from './lab/namespace.ts'
-import { Program, run, text } from './lab/program.ts'
-import { hasTool } from './machine.ts'
+import { startOf } from '../src/lab/namespace.ts'
+import { Program, run, text } from '../src/lab/program.ts'
+import { hasTool } from '../src/lab/system-tools.ts'
 
 /*
  * A Docker engine of a test's own: everything it keeps is in one folder, nobody else speaks to it, and it makes no bridge, no

@@ -3,36 +3,51 @@ import { dirname, join, normalize, resolve } from 'node:path'
 import t from 'tap'
 
 /**
- * Who may import whom (DESIGN §10, STYLE). A row: the room (a folder, or one file), and what its files may import.
- * The longest matching room decides; every room may import itself. Paths are prefixes: `src/model` is all of it.
+ * Who may import whom. A row names a room (a folder or a single file) and what its files may import beside the room itself.
+ * The longest matching room decides. Paths are prefixes: `src/core/model` covers everything below it.
  */
 const ROOT = resolve(import.meta.dirname, '..')
-const GROUND = ['src/model', 'src/kit', 'src/errors.ts']
-const DATA_SIDE = [...GROUND, 'src/table', 'src/metrics.ts', 'src/identity/contract.ts']
+/** The floor that every room stands on. */
+const FLOOR = ['src/core/model', 'src/core/kit', 'src/core/errors.ts']
+const DATA_SIDE = [...FLOOR, 'src/core/table', 'src/core/metrics.ts', 'src/core/identity/contract.ts']
 const CONTROL_SIDE = [
-  ...GROUND,
-  'src/metrics.ts',
-  'src/identity',
+  ...FLOOR,
+  'src/core/metrics.ts',
+  'src/core/identity',
   'src/orchestrator/spec.ts',
   'src/orchestrator/host-port.ts',
 ]
-/** What sessions and paths look like from outside: types that all of proxy may know. */
+/** The types by which the other rooms of `proxy` know sessions and paths. */
 const PROXY_CONTRACTS = ['proxy/tunnel/contract.ts', 'proxy/paths/contract.ts']
+const RELAY_WIRE = 'proxy/relay/wire'
 const TIER = [...CONTROL_SIDE, 'src/orchestrator/link', 'src/orchestrator/scheduling', 'src/orchestrator/sla']
 const EVERYTHING = ['src', 'resolver', 'proxy']
 
-const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> = [
-  ['src/errors.ts', []],
-  ['src/metrics.ts', []],
-  ['src/model', []],
-  ['src/kit', ['src/errors.ts']],
-  ['src/config.ts', GROUND],
-  ['src/ops.ts', [...GROUND, 'src/metrics.ts']],
-  ['src/local-api.ts', [...GROUND, 'src/metrics.ts']],
-  ['src/reports.ts', GROUND],
-  ['src/netcheck', [...GROUND, 'src/reports.ts', 'proxy/paths/nat-class.ts']],
-  ['src/table', GROUND],
-  ['src/identity', GROUND],
+/** What every storey of the tunnel may use. */
+const TUNNEL_GROUND = [
+  ...DATA_SIDE,
+  ...PROXY_CONTRACTS,
+  'proxy/socket',
+  'proxy/tunnel/limits.ts',
+  'proxy/tunnel/sealed/contract.ts',
+]
+/** From the ground up: each storey imports only those below it. */
+const STOREYS = ['wire', 'carrier', 'stream', 'session', 'peers'].map((storey) => `proxy/tunnel/${storey}`)
+const TUNNEL = STOREYS.map((storey, level): Room => [storey, [...TUNNEL_GROUND, ...STOREYS.slice(0, level)]])
+
+type Room = readonly [room: string, allowed: readonly string[]]
+
+const ROOMS: readonly Room[] = [
+  ['src/core/errors.ts', []],
+  ['src/core/metrics.ts', []],
+  ['src/core/model', []],
+  ['src/core/kit', ['src/core/errors.ts']],
+  ['src/core/table', FLOOR],
+  ['src/core/identity', FLOOR],
+  ['src/config.ts', FLOOR],
+  ['src/client', FLOOR],
+  ['src/netcheck', [...FLOOR, 'src/client/reports.ts', 'proxy/paths/nat-class.ts']],
+  ['src/lab', ['src/core/kit', 'src/core/errors.ts']],
   ['resolver', DATA_SIDE],
   ['proxy', [...DATA_SIDE, 'proxy']],
   // What it hands on, and what decides whether it must know who calls.
@@ -40,64 +55,60 @@ const ROOMS: ReadonlyArray<readonly [room: string, allowed: readonly string[]]> 
     'proxy/intercept',
     [
       ...DATA_SIDE,
-      'proxy/flow.ts',
-      'proxy/authorise.ts',
-      'proxy/reset.ts',
+      'proxy/flow/flow.ts',
+      'proxy/flow/descriptors.ts',
+      'proxy/decide/authorise.ts',
+      'proxy/socket/reset.ts',
       'proxy/datagrams/socket.ts',
-      'proxy/descriptors.ts',
     ],
   ],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
-  ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS]],
-  // What nodes and relays say to each other is the relay's to define.
-  ['proxy/paths/observe.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts', 'proxy/relay/observation.ts']],
-  ...['hairpin', 'observe-tcp', 'observe-udp', 'punch-port'].map((file): (typeof ROOMS)[number] => [
-    `proxy/paths/${file}.ts`,
-    [...DATA_SIDE, 'proxy/paths', 'proxy/relay/observation.ts'],
-  ]),
-  ['proxy/paths/observers.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts', 'proxy/relay/observation.ts']],
-  ['proxy/paths/relayed.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
-  ['proxy/paths/relay-listener.ts', [...DATA_SIDE, 'proxy/paths', 'proxy/relay/messages.ts']],
-  ['proxy/socket', []],
-  ['proxy/tunnel', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
-  ['proxy/tunnel/peers.ts', [...DATA_SIDE, 'proxy/tunnel', 'proxy/paths', 'proxy/socket']],
+  ['proxy/paths', [...DATA_SIDE, ...PROXY_CONTRACTS, RELAY_WIRE]],
+  ['proxy/socket', [...DATA_SIDE, ...PROXY_CONTRACTS]],
+  ['proxy/tunnel', TUNNEL_GROUND],
+  ...TUNNEL,
+  ['proxy/tunnel/peers/peers.ts', [...TUNNEL_GROUND, 'proxy/tunnel', 'proxy/paths']],
   ['proxy/relay', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
-  ['src/orchestrator/spec.ts', ['src/model']],
-  ['src/orchestrator/host-port.ts', GROUND],
+  [RELAY_WIRE, DATA_SIDE],
+  ['src/orchestrator/spec.ts', ['src/core/model']],
+  ['src/orchestrator/host-port.ts', FLOOR],
   ['src/orchestrator/sla', CONTROL_SIDE],
   ['src/orchestrator/scheduling', CONTROL_SIDE],
   ['src/orchestrator/link', [...CONTROL_SIDE, 'src/orchestrator/scheduling']],
   ['src/orchestrator/root', TIER],
   ['src/orchestrator/cluster', TIER],
   ['src/orchestrator/worker', TIER],
+  // The roof: these rooms wire the others together. Only the roof imports the roof.
+  ['src/agent', EVERYTHING],
+  ['src/roles', EVERYTHING],
   ['src/cli', EVERYTHING],
-  // The lab is for tests first; the command only opens its door.
-  ['src/cli/lab.ts', [...EVERYTHING, 'test/lab']],
+  ['src/main.ts', EVERYTHING],
+  ['src/index.ts', EVERYTHING],
   ['src/hedgerow.js', ['src/main.ts']],
-  // A program that embeds the mesh sees one door; the demo also builds networks with the lab.
+  // A program that embeds the mesh uses its one entry point; the demo also builds networks with the lab.
   ['examples', ['src/index.ts']],
-  ['examples/demo', ['test/lab', 'test/machine.ts']],
+  ['examples/demo', ['src/lab']],
 ]
-/** Files directly in src (agent, control, main, index …) and in src/agent wire the rooms together: they may know everything. */
-const WIRING: (typeof ROOMS)[number] = ['src/*.ts', EVERYTHING]
+const ROOF = ['src/agent', 'src/roles', 'src/cli', 'src/main.ts', 'src/index.ts']
 
 /** One door per outside package; a package without a row may not be used outside tests. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
   dns2: ['resolver'],
-  ws: ['src/kit/websocket.ts'],
-  'ip-num': ['src/model/address.ts'],
-  'prom-client': ['src/metrics.ts'],
-  '@peculiar/x509': ['src/identity'],
-  'reflect-metadata': ['src/identity'],
-  pino: ['src/kit/log.ts'],
+  ws: ['src/core/kit/websocket.ts'],
+  'ip-num': ['src/core/model/address.ts'],
+  'prom-client': ['src/core/metrics.ts'],
+  '@peculiar/x509': ['src/core/identity'],
+  'reflect-metadata': ['src/core/identity'],
+  pino: ['src/core/kit/log.ts'],
   fastify: ['src/orchestrator'],
   commander: ['src/cli', 'src/main.ts'],
   'cli-table3': ['src/cli', 'src/main.ts'],
-  yaml: ['src/cli', 'src/config.ts', 'src/orchestrator/sla'],
+  yaml: ['src/cli', 'src/config.ts', 'src/lab/lab-file.ts', 'src/orchestrator/sla'],
+  koffi: ['src/lab/link'],
   typebox: EVERYTHING,
   'p-queue': EVERYTHING,
 }
-const ENVIRONMENT_READERS = ['src/main.ts', 'src/cli', 'examples']
+const ENVIRONMENT_READERS = ['src/main.ts', 'src/cli', 'src/lab', 'examples']
 
 const files = globSync(['{src,resolver,proxy,examples}/**/*.{ts,js}'], { cwd: ROOT })
   .map((path) => path.split('\\').join('/'))
@@ -135,29 +146,32 @@ t.test('the environment is read where a program starts', async (t) => {
 
 t.test('the rules tell right from wrong', async (t) => {
   const rows = [
-    { from: 'src/model/name.ts', to: 'src/model/choice.ts', may: true },
-    { from: 'src/model/name.ts', to: 'src/errors.ts', may: false },
-    { from: 'src/table/table.ts', to: 'src/metrics.ts', may: false },
-    { from: 'resolver/server.ts', to: 'src/table/view.ts', may: true },
-    { from: 'resolver/server.ts', to: 'proxy/outbound.ts', may: false },
-    { from: 'proxy/outbound.ts', to: 'src/orchestrator/spec.ts', may: false },
-    { from: 'proxy/outbound.ts', to: 'proxy/policies/index.ts', may: true },
-    { from: 'proxy/outbound.ts', to: 'src/identity/authority.ts', may: false },
-    { from: 'proxy/paths/book.ts', to: 'proxy/tunnel/contract.ts', may: true },
-    { from: 'proxy/paths/book.ts', to: 'proxy/tunnel/mux.ts', may: false },
-    { from: 'proxy/tunnel/peers.ts', to: 'proxy/paths/book.ts', may: true },
-    { from: 'proxy/tunnel/mux.ts', to: 'proxy/paths/book.ts', may: false },
+    { from: 'src/core/model/name.ts', to: 'src/core/model/choice.ts', may: true },
+    { from: 'src/core/model/name.ts', to: 'src/core/errors.ts', may: false },
+    { from: 'src/core/table/table.ts', to: 'src/core/metrics.ts', may: false },
+    { from: 'resolver/server.ts', to: 'src/core/table/view.ts', may: true },
+    { from: 'resolver/server.ts', to: 'proxy/outbound/outbound.ts', may: false },
+    { from: 'proxy/outbound/outbound.ts', to: 'src/orchestrator/spec.ts', may: false },
+    { from: 'proxy/outbound/outbound.ts', to: 'proxy/policies/index.ts', may: true },
+    { from: 'proxy/outbound/outbound.ts', to: 'src/core/identity/authority.ts', may: false },
+    { from: 'proxy/paths/direct.ts', to: 'proxy/tunnel/contract.ts', may: true },
+    { from: 'proxy/paths/direct.ts', to: 'proxy/tunnel/session/mux.ts', may: false },
+    { from: 'proxy/tunnel/peers/peers.ts', to: 'proxy/paths/direct.ts', may: true },
+    { from: 'proxy/tunnel/session/mux.ts', to: 'proxy/paths/direct.ts', may: false },
+    { from: 'proxy/tunnel/session/mux.ts', to: 'proxy/tunnel/stream/mux-stream.ts', may: true },
+    { from: 'proxy/tunnel/stream/mux-stream.ts', to: 'proxy/tunnel/session/mux.ts', may: false },
+    { from: 'proxy/tunnel/wire/frame.ts', to: 'proxy/tunnel/carrier/carrier.ts', may: false },
     { from: 'src/orchestrator/root/root.ts', to: 'src/orchestrator/link/link.ts', may: true },
     { from: 'src/orchestrator/root/root.ts', to: 'src/orchestrator/cluster/cluster.ts', may: false },
-    { from: 'src/orchestrator/worker/worker.ts', to: 'src/table/view.ts', may: false },
-    { from: 'src/identity/authority.ts', to: 'src/agent.ts', may: false },
-    { from: 'src/main.ts', to: 'src/agent.ts', may: true },
-    { from: 'src/agent/reach.ts', to: 'proxy/inbound.ts', may: true },
-    { from: 'proxy/inbound.ts', to: 'src/agent/reach.ts', may: false },
+    { from: 'src/orchestrator/worker/worker.ts', to: 'src/core/table/view.ts', may: false },
+    { from: 'src/core/identity/authority.ts', to: 'src/agent/agent.ts', may: false },
+    { from: 'src/main.ts', to: 'src/agent/agent.ts', may: true },
+    { from: 'src/agent/connectivity.ts', to: 'proxy/inbound/inbound.ts', may: true },
+    { from: 'proxy/inbound/inbound.ts', to: 'src/agent/connectivity.ts', may: false },
     { from: 'examples/hello.ts', to: 'src/index.ts', may: true },
-    { from: 'examples/hello.ts', to: 'src/agent.ts', may: false },
-    { from: 'examples/shop/cart.ts', to: 'test/lab/lab.ts', may: false },
-    { from: 'examples/demo/main.ts', to: 'test/lab/lab.ts', may: true },
+    { from: 'examples/hello.ts', to: 'src/agent/agent.ts', may: false },
+    { from: 'examples/shop/cart.ts', to: 'src/lab/lab.ts', may: false },
+    { from: 'examples/demo/main.ts', to: 'src/lab/lab.ts', may: true },
   ]
   for (const { from, to, may } of rows) t.equal(mayImport(from, to), may, `${from} → ${to}: ${may ? 'may' : 'may not'}`)
   t.same(
@@ -173,18 +187,12 @@ function mayImport(file: string, target: string): boolean {
   const room = roomOf(file)
   if (room === undefined) return false
   const [own, allowed] = room
-  if (isWiring(target)) return isWiring(file) || allowed.includes(target)
+  if (isIn(target, ROOF)) return isIn(file, ROOF) || allowed.includes(target)
   return isIn(target, [own, ...allowed])
 }
 
-/** Only the wiring knows the wiring; beside it, who names a file of it. */
-function isWiring(file: string): boolean {
-  return roomOf(file) === WIRING || isIn(file, ['src/cli'])
-}
-
-function roomOf(file: string): (typeof ROOMS)[number] | undefined {
-  const room = ROOMS.filter(([room]) => isIn(file, [room])).toSorted(([a], [b]) => b.length - a.length)[0]
-  return room ?? (/^src\/(?:agent\/)?[^/]+\.ts$/.test(file) ? WIRING : undefined)
+function roomOf(file: string): Room | undefined {
+  return ROOMS.filter(([room]) => isIn(file, [room])).toSorted(([a], [b]) => b.length - a.length)[0]
 }
 
 function isIn(file: string, rooms: readonly string[]): boolean {

@@ -4,9 +4,9 @@ import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import t from 'tap'
-import { lackingFor } from './lab/lacking.ts'
-import { Program, run, text } from './lab/program.ts'
-import { freeBase } from './machine.ts'
+import { lackingFor } from '../src/lab/missing-rights.ts'
+import { Program, run, text } from '../src/lab/program.ts'
+import { freeBase } from '../src/lab/system-tools.ts'
 
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
 const REPOSITORY = resolve(import.meta.dirname, '..')
@@ -39,12 +39,7 @@ t.test('the package installs into an empty folder and runs', async (t) => {
       (await readdir(installed)).toSorted(),
       ['LICENSE', 'README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'dist', 'package.json'].toSorted(),
     )
-    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src', 'test'])
-    t.same(
-      await readdir(join(installed, 'dist', 'test')),
-      ['lab', 'machine.d.ts', 'machine.js'],
-      'of the tests, what `hedgerow lab` is',
-    )
+    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src'])
     const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
       /(?<!\.d)\.ts$/.test(name),
     )
@@ -77,7 +72,7 @@ t.test('the package installs into an empty folder and runs', async (t) => {
     await writeFile(join(folder, 'own.mjs'), script)
     const said = await text([process.execPath, join(folder, 'own.mjs')], { cwd: folder, env, timeoutMs: 60_000 })
     t.equal(said.trim(), 'true { delayMs: 5 } http://192.168.1.1:3128', 'links and proxies are programs of the package')
-    const types = join(installed, 'dist/test/lab/index.d.ts')
+    const types = join(installed, 'dist/src/lab/index.d.ts')
     t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'with its types')
   })
 

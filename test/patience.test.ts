@@ -8,24 +8,24 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { HttpInterceptor } from '../proxy/intercept/http.ts'
-import type { ProxyParts } from '../proxy/intercept/proxy-door.ts'
+import type { ProxyParts } from '../proxy/intercept/proxy-listener.ts'
 import { SocksInterceptor } from '../proxy/intercept/socks.ts'
 import { directDialer, DirectListener } from '../proxy/paths/direct.ts'
-import { ANSWER_BYTES, ASK, encodeQuestion } from '../proxy/relay/observation.ts'
+import { ANSWER_BYTES, ASK, encodeQuestion } from '../proxy/relay/wire/observation.ts'
 import { Observer } from '../proxy/relay/observer.ts'
 import { Relay } from '../proxy/relay/server.ts'
-import { openPeers } from '../proxy/tunnel/peers.ts'
-import { MeshError } from '../src/errors.ts'
-import { connectSecure, createAcceptor, TUNNEL_ALPN } from '../src/identity/peer-tls.ts'
-import { clientOptions } from '../src/identity/tls.ts'
-import { systemClock } from '../src/kit/clock.ts'
-import { Lifetime } from '../src/kit/lifetime.ts'
-import { silentLog } from '../src/kit/log.ts'
-import { askAgent, LocalApi } from '../src/local-api.ts'
-import { openMetrics } from '../src/metrics.ts'
-import { Ops } from '../src/ops.ts'
-import { relayUpgrade } from '../src/orchestrator/cluster/entrances.ts'
-import { Door, reader } from '../src/orchestrator/link/door.ts'
+import { openPeers } from '../proxy/tunnel/peers/peers.ts'
+import { MeshError } from '../src/core/errors.ts'
+import { connectSecure, createAcceptor, TUNNEL_ALPN } from '../src/core/identity/peer-tls.ts'
+import { clientOptions } from '../src/core/identity/tls.ts'
+import { systemClock } from '../src/core/kit/clock.ts'
+import { Lifetime } from '../src/core/kit/lifetime.ts'
+import { silentLog } from '../src/core/kit/log.ts'
+import { askAgent, LocalApi } from '../src/agent/local-api.ts'
+import { openMetrics } from '../src/core/metrics.ts'
+import { Ops } from '../src/roles/ops-server.ts'
+import { relayUpgrade } from '../src/orchestrator/cluster/routes.ts'
+import { LinkServer, reader } from '../src/orchestrator/link/link-server.ts'
 import Type from 'typebox'
 import { TestMesh } from './identity/mesh.ts'
 import { dripping, gushing, helloOfTls, insideTls, silent, type Attack, type Where } from './loris.ts'
@@ -78,10 +78,10 @@ const http = (inside: (first: string, drip: string) => Attack): Listener['attack
 })
 const withinTls = (first: string, drip: string) => insideTls(stranger, first, drip)
 
-async function door(life: Lifetime, upgrades: Parameters<typeof Door.start>[0]['upgrades']) {
+async function door(life: Lifetime, upgrades: Parameters<typeof LinkServer.start>[0]['upgrades']) {
   const read = reader(Type.Object({ token: Type.String() }))
   const door = life.use(
-    await Door.start(
+    await LinkServer.start(
       {
         host: '127.0.0.1',
         port: 0,

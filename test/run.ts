@@ -14,9 +14,9 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { globSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { sweep } from './lab/namespace.ts'
+import { sweep } from '../src/lab/namespace.ts'
 import { fetchEngine, sweepEngines } from './docker-engine.ts'
-import { installTools, missingTools } from './machine.ts'
+import { installTools, missingTools } from '../src/lab/system-tools.ts'
 import { TapCount, type Count } from './tap-count.ts'
 
 /** A file that takes longer is ended and has failed. */

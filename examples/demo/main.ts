@@ -8,8 +8,8 @@
  *     npm run demo -- --no-install     never calls apt-get
  */
 import { once } from 'node:events'
-import { lacking } from '../../test/lab/namespace.ts'
-import { installTools, missingTools } from '../../test/machine.ts'
+import { lacking } from '../../src/lab/namespace.ts'
+import { installTools, missingTools } from '../../src/lab/system-tools.ts'
 import { loopbackStage, namespaceStage, type Stage } from './stage.ts'
 import { Story } from './story.ts'
 import { say, teller } from './tell.ts'

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { run } from '../../test/lab/program.ts'
+import { run } from '../../src/lab/program.ts'
 import { HEDGEROW, hedgerow, type Machine } from './stage.ts'
 import type { Teller } from './tell.ts'
 

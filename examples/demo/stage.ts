@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import type { Host } from '../../test/lab/host.ts'
-import { lab } from '../../test/lab/lab.ts'
-import { Program, run, type Result } from '../../test/lab/program.ts'
-import { freeBase } from '../../test/machine.ts'
+import type { Host } from '../../src/lab/host.ts'
+import { lab } from '../../src/lab/lab.ts'
+import { Program, run, type Result } from '../../src/lab/program.ts'
+import { freeBase } from '../../src/lab/system-tools.ts'
 import { endMarked, MARK } from './marked.ts'
 
 /** One machine of the demo: where its agent keeps its state, and how a command runs there. */

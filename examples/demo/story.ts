@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { run } from '../../test/lab/program.ts'
+import { run } from '../../src/lab/program.ts'
 import { MARK } from './marked.ts'
 import { check, PORT, Shell, type Answer } from './shell.ts'
 import { ask, REPOSITORY, type Machine, type Stage } from './stage.ts'

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Program } from '../../test/lab/program.ts'
+import { Program } from '../../src/lab/program.ts'
 import type { LoadReport } from './load.ts'
 import { check, PORT } from './shell.ts'
 import { ask, type Machine } from './stage.ts'

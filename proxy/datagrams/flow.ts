@@ -1,17 +1,17 @@
-import type { Instance, InstanceState } from '../../src/model/instance.ts'
-import type { Conversation, Datagrams } from '../flow.ts'
-import type { Speaker } from '../connect.ts'
-import type { OutboundParts } from '../outbound.ts'
+import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
+import type { Conversation, Datagrams } from '../flow/flow.ts'
+import type { EarlySource } from '../outbound/connect.ts'
+import type { OutboundParts } from '../outbound/outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
-import { DatagramJoint } from './joint.ts'
+import { DatagramPipe } from './pipe.ts'
 
 const OVER = 'the flow is over'
 
 /** One UDP flow on the caller's node, from its first datagram until it is forgotten. */
-export class DatagramFlow implements Datagrams, Speaker {
+export class DatagramFlow implements Datagrams, EarlySource {
   readonly conversation: Conversation
-  readonly joint: DatagramJoint
+  readonly joint: DatagramPipe
   readonly ended: Promise<void>
   /** When it was seen to carry something, as exact as the sweep. */
   lastAt: number
@@ -34,7 +34,7 @@ export class DatagramFlow implements Datagrams, Speaker {
     this.ended = promise
     this.#held = held
     this.#parts = parts
-    this.joint = new DatagramJoint(() => {
+    this.joint = new DatagramPipe(() => {
       this.#gone.abort(OVER)
       resolve()
     })

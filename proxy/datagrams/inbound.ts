@@ -1,8 +1,8 @@
-import type { InstanceId } from '../../src/model/ids.ts'
-import type { DialOptions, Endpoint } from '../dial.ts'
+import type { InstanceId } from '../../src/core/model/ids.ts'
+import type { DialOptions, Endpoint } from '../inbound/dial.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { InstanceSocket, openInstanceSocket } from './instance-socket.ts'
-import { DatagramJoint } from './joint.ts'
+import { DatagramPipe } from './pipe.ts'
 
 /** Where a flow goes, as the check of its request found it. */
 export interface Place {
@@ -12,10 +12,10 @@ export interface Place {
 }
 
 export interface JoinTold {
-  joined(joint: DatagramJoint): void
+  joined(joint: DatagramPipe): void
   failed(refusal: Refusal, reason: string): void
   /** Once, after `joined`. */
-  ended(joint: DatagramJoint): void
+  ended(joint: DatagramPipe): void
 }
 
 export interface DatagramInboundParts {
@@ -29,7 +29,7 @@ export interface DatagramInboundParts {
  */
 export class DatagramInbound {
   readonly #parts: DatagramInboundParts
-  readonly #open = new Map<DatagramJoint, Place & { seen: number }>()
+  readonly #open = new Map<DatagramPipe, Place & { seen: number }>()
 
   constructor(parts: DatagramInboundParts) {
     this.#parts = parts
@@ -39,7 +39,7 @@ export class DatagramInbound {
   join(incoming: IncomingStream, place: Place, options: DialOptions, told: JoinTold): () => void {
     return openInstanceSocket(place.endpoint, options, {
       opened: (socket) => {
-        const joint: DatagramJoint = new DatagramJoint(() => {
+        const joint: DatagramPipe = new DatagramPipe(() => {
           this.#open.delete(joint)
           told.ended(joint)
         })

@@ -1,14 +1,14 @@
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import { admit } from '../admit.ts'
-import { connect } from '../connect.ts'
-import { callerText, type Conversation, type ConversationWish, type Datagrams, nameOf } from '../flow.ts'
-import type { FlowEnd, OpenFlow } from '../flow-book.ts'
-import { countTries, END, leave, type OutboundParts, triesText } from '../outbound.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { admit } from '../decide/admit.ts'
+import { connect } from '../outbound/connect.ts'
+import { callerText, type Conversation, type ConversationWish, type Datagrams, nameOf } from '../flow/flow.ts'
+import type { FlowEnd, OpenFlow } from '../flow/ledger.ts'
+import { countTries, END, leave, type OutboundParts, triesText } from '../outbound/outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
-import { whyLost } from '../why-lost.ts'
+import { failureOf } from '../flow/failure.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
-import { Shunned } from './shunned.ts'
+import { PenaltyList } from './penalty-list.ts'
 
 /*
  * The life of a UDP flow, on the caller's node: as `outbound` does it for TCP, with what UDP does not have by itself.
@@ -64,7 +64,7 @@ export class DatagramFlows implements AsyncDisposable {
   readonly #parts: OutboundParts
   readonly #flows = new Set<DatagramFlow>()
   readonly #budget: HeldBudget
-  readonly #shunned: Shunned
+  readonly #shunned: PenaltyList
   #refused = 0
   #cancelSweep: (() => void) | undefined
   #isClosed = false
@@ -74,7 +74,7 @@ export class DatagramFlows implements AsyncDisposable {
     this.#limits = limits
     this.#parts = parts
     this.#budget = { bytes: limits.heldBytes }
-    this.#shunned = new Shunned(parts.clock)
+    this.#shunned = new PenaltyList(parts.clock)
   }
 
   static start(limits: DatagramLimits, parts: OutboundParts): Promise<DatagramFlows> {
@@ -187,7 +187,7 @@ const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set(['closed', 'caller-reset', 'i
 async function carry(
   flow: DatagramFlow,
   wish: ConversationWish,
-  shunned: Shunned,
+  shunned: PenaltyList,
   parts: OutboundParts,
 ): Promise<FlowEnd> {
   const { book, log, limits, self, clock, metrics, earlyData } = parts
@@ -240,7 +240,7 @@ async function carry(
   if (connected.kind === 'lost') {
     const { why, tries } = connected
     if (why === 'gone') return ended(flow.joint.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
-    const end = ended(whyLost(why, tries).end, triesText(connected))
+    const end = ended(failureOf(why, tries).end, triesText(connected))
     return why === 'unsure' ? 'instance-reset' : end // another may answer what the client says next
   }
   await flow.ended

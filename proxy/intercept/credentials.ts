@@ -1,5 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { type Caller, instanceCaller, NODE_CALLER } from '../flow.ts'
+import { type Caller, instanceCaller, NODE_CALLER } from '../flow/flow.ts'
 
 /** The secret of a user: an instance id, or `node`. */
 export type Credentials = (user: string) => string | undefined

@@ -1,6 +1,6 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
 import { boundSocket, maySend } from '../datagrams/socket.ts'
-import type { Datagrams } from '../flow.ts'
+import type { Datagrams } from '../flow/flow.ts'
 
 /*
  * The door of one VIP and port for UDP:
@@ -26,7 +26,7 @@ export interface DatagramClient {
 /** `undefined`: there is no room for it now. */
 export type Take = (client: DatagramClient) => Datagrams | undefined
 
-export class DatagramDoor {
+export class DatagramListener {
   readonly #socket: Socket
   readonly #take: Take
   readonly #flows = new Map<string, Datagrams>()
@@ -38,9 +38,9 @@ export class DatagramDoor {
   }
 
   /** Bound when it returns. @throws the system's error */
-  static open({ address, port }: { address: string; port: number }, take: Take): DatagramDoor {
+  static open({ address, port }: { address: string; port: number }, take: Take): DatagramListener {
     const socket = boundSocket({ address, port }, { reusePort: true }) // to be shared with the agent that takes over
-    const door = new DatagramDoor(socket, take)
+    const door = new DatagramListener(socket, take)
     socket.on('message', (payload, from) => door.#heard(payload, from))
     return door
   }

@@ -1,15 +1,15 @@
 import type { Socket } from 'node:net'
-import { lastWord } from '../../src/kit/last-word.ts'
-import type { ErrorCode } from '../../src/errors.ts'
-import type { FlowReply } from '../flow.ts'
+import { lastWord } from '../../src/core/kit/end-gracefully.ts'
+import type { ErrorCode } from '../../src/core/errors.ts'
+import type { FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
 import { HEAD_LIMIT, parseHead } from './http-head.ts'
-import { type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+import { type Greeting, type Handshake, ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
 
 /** Opens the HTTP listener: CONNECT, and plain `http://` requests, one for each connection. */
 export const HttpInterceptor = {
-  start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
-    return ProxyDoor.start({ mode: 'http', begin: () => new HttpHandshake(parts.credentials) }, options, parts)
+  start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyListener> {
+    return ProxyListener.start({ mode: 'http', begin: () => new HttpHandshake(parts.credentials) }, options, parts)
   },
 }
 

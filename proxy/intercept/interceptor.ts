@@ -1,10 +1,10 @@
 import type { Socket } from 'node:net'
-import type { ErrorCode } from '../../src/errors.ts'
-import type { Clock } from '../../src/kit/clock.ts'
-import type { Log } from '../../src/kit/log.ts'
-import type { Metrics } from '../../src/metrics.ts'
-import type { TableView, Target } from '../../src/table/view.ts'
-import type { Caller, Conversation, Datagrams, Flow } from '../flow.ts'
+import type { ErrorCode } from '../../src/core/errors.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { Metrics } from '../../src/core/metrics.ts'
+import type { TableView, Target } from '../../src/core/table/view.ts'
+import type { Caller, Conversation, Datagrams, Flow } from '../flow/flow.ts'
 
 /** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
 export interface Interceptor extends AsyncDisposable {

@@ -1,4 +1,4 @@
-import { vipRange } from '../../src/model/address.ts'
+import { vipRange } from '../../src/core/model/address.ts'
 import type { Identify, InterceptParts } from './interceptor.ts'
 import { VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 

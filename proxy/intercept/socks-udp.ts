@@ -1,9 +1,9 @@
 import type { RemoteInfo, Socket as UdpSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
-import { printIPv4, printIPv6 } from '../../src/model/address.ts'
+import { printIPv4, printIPv6 } from '../../src/core/model/address.ts'
 import { boundSocket, maySend } from '../datagrams/socket.ts'
-import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
-import type { ProxyParts } from './proxy-door.ts'
+import type { Caller, ConversationWish, Datagrams } from '../flow/flow.ts'
+import type { ProxyParts } from './proxy-listener.ts'
 import { targetOf } from './target-of.ts'
 
 /*

@@ -1,10 +1,10 @@
 import type { Socket } from 'node:net'
-import type { ErrorCode } from '../../src/errors.ts'
-import { lastWord } from '../../src/kit/last-word.ts'
-import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/model/address.ts'
-import type { Caller, FlowReply } from '../flow.ts'
+import type { ErrorCode } from '../../src/core/errors.ts'
+import { lastWord } from '../../src/core/kit/end-gracefully.ts'
+import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/core/model/address.ts'
+import type { Caller, FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
-import { type Greeting, type Handshake, ProxyDoor, type ProxyOptions, type ProxyParts } from './proxy-door.ts'
+import { type Greeting, type Handshake, ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
 import { Associations } from './socks-udp.ts'
 
 /*
@@ -19,11 +19,11 @@ import { Associations } from './socks-udp.ts'
 
 /** Opens the SOCKS5 listener; the user is an instance id or `node`. */
 export const SocksInterceptor = {
-  start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyDoor> {
+  start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyListener> {
     const associations = new Associations(parts)
     const begin = (): Handshake =>
       new SocksHandshake(parts.credentials, (caller, port, socket) => associations.open(caller, port, socket))
-    return ProxyDoor.start({ mode: 'socks', begin, closed: () => associations.close() }, options, parts)
+    return ProxyListener.start({ mode: 'socks', begin, closed: () => associations.close() }, options, parts)
   },
 }
 

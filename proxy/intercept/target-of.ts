@@ -1,8 +1,8 @@
 import { isIP } from 'node:net'
-import { explain, type ErrorCode } from '../../src/errors.ts'
-import { addressToVip, type VipRange } from '../../src/model/address.ts'
-import { parseName } from '../../src/model/name.ts'
-import type { Found, InterestSource, TableView, Target } from '../../src/table/view.ts'
+import { explain, type ErrorCode } from '../../src/core/errors.ts'
+import { addressToVip, type VipRange } from '../../src/core/model/address.ts'
+import { parseName } from '../../src/core/model/name.ts'
+import type { Found, InterestSource, TableView, Target } from '../../src/core/table/view.ts'
 
 /** What proxy listeners need to understand names. */
 export interface Naming {

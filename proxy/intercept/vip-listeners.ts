@@ -1,14 +1,14 @@
 import { BoundSocket, createServer, type Server, type Socket } from 'node:net'
-import { closeBetween } from '../../src/kit/close-between.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import type { ServiceId } from '../../src/model/ids.ts'
-import type { Service, VipIndex } from '../../src/model/service.ts'
-import type { Target } from '../../src/table/view.ts'
-import type { Caller, ConversationWish, Datagrams } from '../flow.ts'
-import { resetSocket } from '../reset.ts'
-import { type DatagramClient, DatagramDoor } from './datagrams.ts'
+import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import type { ServiceId } from '../../src/core/model/ids.ts'
+import type { Service, VipIndex } from '../../src/core/model/service.ts'
+import type { Target } from '../../src/core/table/view.ts'
+import type { Caller, ConversationWish, Datagrams } from '../flow/flow.ts'
+import { resetSocket } from '../socket/reset.ts'
+import { type DatagramClient, DatagramListener } from './datagrams.ts'
 import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
 
 /*
@@ -48,7 +48,7 @@ interface Place {
   /** For TCP … */
   server?: Server
   /** … and for UDP. */
-  door?: DatagramDoor
+  door?: DatagramListener
   problem?: Problem
 }
 
@@ -203,7 +203,7 @@ export class VipListeners implements Interceptor {
 
   #openDoor(place: Place): void {
     try {
-      place.door = DatagramDoor.open(place, (client) => this.#takeDatagrams(place, client))
+      place.door = DatagramListener.open(place, (client) => this.#takeDatagrams(place, client))
     } catch (error) {
       return this.#failed(place, error as NodeJS.ErrnoException)
     }

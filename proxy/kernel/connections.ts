@@ -1,5 +1,5 @@
 import { isIPv6 } from 'node:net'
-import { addressToVip, parseIPv6, printIPv6, type VipRange } from '../../src/model/address.ts'
+import { addressToVip, parseIPv6, printIPv6, type VipRange } from '../../src/core/model/address.ts'
 
 /** A connection that the kernel carries to an instance. */
 export interface Connection {

@@ -1,4 +1,4 @@
-import type { Policy } from '../../src/model/choice.ts'
+import type { Policy } from '../../src/core/model/choice.ts'
 import { byteCounters, flowCounter, type Row } from './rules.ts'
 
 /** What a counter in the kernel counts: the first packet of each flow to an instance, or every packet. */

@@ -1,11 +1,11 @@
 import { isIPv4, isIPv6 } from 'node:net'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import type { InstanceId, NodeId } from '../../src/model/ids.ts'
-import type { Instance } from '../../src/model/instance.ts'
-import type { ServicePort } from '../../src/model/service.ts'
-import type { Target } from '../../src/table/view.ts'
-import { authorise } from '../authorise.ts'
-import { type Caller, callerText, NODE_CALLER } from '../flow.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
+import type { ServicePort } from '../../src/core/model/service.ts'
+import type { Target } from '../../src/core/table/view.ts'
+import { authorise } from '../decide/authorise.ts'
+import { type Caller, callerText, NODE_CALLER } from '../flow/flow.ts'
 import { pinned } from '../policies/pinned.ts'
 
 /*

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import type { VipRange } from '../../src/model/address.ts'
+import type { VipRange } from '../../src/core/model/address.ts'
 import type { Connection } from './connections.ts'
 
 /** What the fast path asks of the machine. Every method rejects with what the program said. */

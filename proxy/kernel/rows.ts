@@ -1,6 +1,6 @@
-import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/model/address.ts'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import { choiceOf } from '../../src/model/choice.ts'
+import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import { choiceOf } from '../../src/core/model/choice.ts'
 import { decide, type Family, type LocalFacts } from './decide.ts'
 import { type Row, rowName } from './rules.ts'
 

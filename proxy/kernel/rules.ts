@@ -1,6 +1,6 @@
-import type { VipRange } from '../../src/model/address.ts'
-import type { Policy } from '../../src/model/choice.ts'
-import type { VipIndex } from '../../src/model/service.ts'
+import type { VipRange } from '../../src/core/model/address.ts'
+import type { Policy } from '../../src/core/model/choice.ts'
+import type { VipIndex } from '../../src/core/model/service.ts'
 import type { Family, LocalInstance } from './decide.ts'
 
 /*

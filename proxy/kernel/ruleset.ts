@@ -1,5 +1,5 @@
-import { explain } from '../../src/errors.ts'
-import type { VipRange } from '../../src/model/address.ts'
+import { explain } from '../../src/core/errors.ts'
+import type { VipRange } from '../../src/core/model/address.ts'
 import type { Kernel } from './kernel.ts'
 import {
   change,

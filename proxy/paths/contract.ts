@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import type { PathKind } from '../tunnel/contract.ts'
 
 /** A raw byte connection towards a node: not yet encrypted, not yet proven, unless it says so. */
@@ -14,7 +14,7 @@ export interface RawConnection {
 }
 
 /** What may become of a dial: perhaps it arrives; at once or never; hardly, by what is known. */
-export type Outlook = 'open' | 'near' | 'unlikely'
+export type Reachability = 'open' | 'near' | 'unlikely'
 
 /** One way to reach nodes. */
 export interface Dialer {
@@ -22,7 +22,7 @@ export interface Dialer {
   /** False when this path makes no sense for the node (no address, no relay). */
   suits(node: NodeReach): boolean
   /** Others wait for this path only as long as it deserves; without it nothing is known. */
-  outlook?(node: NodeReach): Outlook
+  reachability?(node: NodeReach): Reachability
   /** @throws any error; the caller tries another path. Honours the signal. */
   dial(node: NodeReach, signal: AbortSignal): Promise<RawConnection>
 }

@@ -1,15 +1,15 @@
 import { lookup } from 'node:dns/promises'
 import { connect, createServer, isIP, type AddressInfo, type BoundSocket, type Server, type Socket } from 'node:net'
-import { MeshError } from '../../src/errors.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { closeBetween } from '../../src/kit/close-between.ts'
-import type { Log } from '../../src/kit/log.ts'
-import { bindShared, type Shared } from '../../src/kit/share.ts'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import { bindShared, type Shared } from '../../src/core/kit/share.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { isDialable, parseHostPort, printHostPort, type Exclude } from './addresses.ts'
 import type { Dialer, RawConnection } from './contract.ts'
-import { outlookOf, type Here } from './outlook.ts'
+import { reachabilityOf, type OwnNetwork } from './reachability.ts'
 
 /** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
 const STAGGER_MS = 150
@@ -39,7 +39,7 @@ export interface DirectDialerOptions {
   /** Where we listen ourselves: another site's node may list the same private address, and only we would answer. */
   isOwn?: (host: string, port: number) => boolean
   /** What is known of our own network. */
-  here?: () => Here
+  here?: () => OwnNetwork
   clock?: Clock
 }
 
@@ -51,7 +51,7 @@ export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
   return {
     path: 'direct',
     suits: ({ addresses }) => addresses.some((address) => parseHostPort(address) !== undefined),
-    outlook: ({ addresses }) => (here === undefined ? 'open' : outlookOf(addresses, here())),
+    reachability: ({ addresses }) => (here === undefined ? 'open' : reachabilityOf(addresses, here())),
     dial: async ({ id, addresses }: NodeReach, signal) => {
       const leadsBack = here?.().leadsBack
       const doubts = ({ host, via }: Candidate) => Number(isDistrusted(id, via) || leadsBack?.(host) === false)

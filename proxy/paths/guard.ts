@@ -1,7 +1,7 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
-import { Bucket } from '../../src/kit/bucket.ts'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { isDialable, parseHostPort, type Exclude } from './addresses.ts'
 
 /*
@@ -60,13 +60,13 @@ export interface Asked {
 /** Says which of the addresses a node asks us to dial we do dial. */
 export class DialGuard {
   readonly #options: GuardOptions
-  readonly #all: Bucket
-  readonly #buckets = new Map<string, Bucket>()
+  readonly #all: TokenBucket
+  readonly #buckets = new Map<string, TokenBucket>()
   refused = 0
 
   constructor(options: GuardOptions) {
     this.#options = options
-    this.#all = new Bucket({ perSecond: ALL.perSecond, burst: ALL.most, now: options.now })
+    this.#all = new TokenBucket({ perSecond: ALL.perSecond, burst: ALL.most, now: options.now })
   }
 
   /** Those we may dial now, at most `most`; each counts. */
@@ -91,11 +91,11 @@ export class DialGuard {
     )
   }
 
-  #bucket(key: string, { perSecond, most }: typeof PER_NODE): Bucket {
+  #bucket(key: string, { perSecond, most }: typeof PER_NODE): TokenBucket {
     let bucket = this.#buckets.get(key)
     if (bucket === undefined) {
       if (this.#buckets.size >= MAX_KEPT) this.#buckets.delete(this.#buckets.keys().next().value as string)
-      bucket = new Bucket({ perSecond, burst: most, now: this.#options.now })
+      bucket = new TokenBucket({ perSecond, burst: most, now: this.#options.now })
       this.#buckets.set(key, bucket)
     }
     return bucket

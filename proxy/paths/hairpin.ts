@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
-import type { Clock } from '../../src/kit/clock.ts'
-import { ASK } from '../relay/observation.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import { ASK } from '../relay/wire/observation.ts'
 import { parseHostPort, type Family } from './addresses.ts'
-import type { AskedPlace } from './observers.ts'
+import type { ObserverAddress } from './observers.ts'
 import type { PunchPort } from './punch-port.ts'
 import { UdpQuestions } from './observe-udp.ts'
 
@@ -91,7 +91,7 @@ export interface UdpHairpin {
   address: string
   /** Where a second port binds, and who says where it is seen. */
   bind: { host: string; family: Family }
-  place: AskedPlace
+  place: ObserverAddress
   clock: Clock
 }
 

@@ -1,11 +1,11 @@
-import { ASK } from '../relay/observation.ts'
+import { ASK } from '../relay/wire/observation.ts'
 import { printHostPort } from './addresses.ts'
 import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-class.ts'
-import { gather, questionFor, type AskedPlace } from './observers.ts'
+import { gather, questionFor, type ObserverAddress } from './observers.ts'
 import { PunchPort } from './punch-port.ts'
 
 /** What a look at one family of the network by TCP shows. */
-export interface TcpSight {
+export interface TcpObservation {
   readonly nat: NatClass
   /** The address under which the others see us, and with the port that was asked about. */
   readonly host?: string
@@ -16,10 +16,10 @@ export interface TcpSight {
   readonly isPortOpen?: boolean
 }
 
-export interface TcpLook {
+export interface TcpProbe {
   /** Where to bind. */
   host: string
-  places: readonly AskedPlace[]
+  places: readonly ObserverAddress[]
   isOwn: (host: string) => boolean
   /** Where this node listens for others; 0 while it does not. */
   listensAt: number
@@ -27,7 +27,10 @@ export interface TcpLook {
 
 const ANSWER_MS = 3_000
 
-export async function lookByTcp({ host, places, isOwn, listensAt }: TcpLook, signal: AbortSignal): Promise<TcpSight> {
+export async function observeTcp(
+  { host, places, isOwn, listensAt }: TcpProbe,
+  signal: AbortSignal,
+): Promise<TcpObservation> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)])
   using port = new PunchPort(host)
   const answers = await gather(

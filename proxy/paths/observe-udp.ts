@@ -1,12 +1,12 @@
-import type { Clock } from '../../src/kit/clock.ts'
-import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../relay/observation.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../relay/wire/observation.ts'
 import { printHostPort } from './addresses.ts'
 import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-class.ts'
-import { gather, questionFor, type AskedPlace } from './observers.ts'
-import type { Place } from './punch-port.ts'
+import { gather, questionFor, type ObserverAddress } from './observers.ts'
+import type { HostPort } from './punch-port.ts'
 
 /** Sends from the port that is asked about. */
-export type Send = (bytes: Buffer, to: Place) => void
+export type Send = (bytes: Buffer, to: HostPort) => void
 
 /** Asked so often at most, as a datagram may be lost; the waits between. */
 const TRIES_MS = [400, 800, 1_200] as const
@@ -30,13 +30,13 @@ export class UdpQuestions {
     return true
   }
 
-  ask(place: AskedPlace, what: number, signal: AbortSignal): Promise<ObservedAt | undefined> {
+  ask(place: ObserverAddress, what: number, signal: AbortSignal): Promise<ObservedAt | undefined> {
     const question = questionFor(place, what)
     return this.answered(question.token, () => this.#send(encodeQuestion(question), place), signal)
   }
 
   /** A packet of ours that carries a token, on its way to ourselves. */
-  knock(token: string, to: Place): void {
+  knock(token: string, to: HostPort): void {
     this.#send(encodeAnswer({ ...to, token, heard: undefined }), to)
   }
 
@@ -60,18 +60,18 @@ export class UdpQuestions {
 }
 
 /** What a look at one family of the network by UDP shows. */
-export interface UdpSight {
+export interface UdpObservation {
   readonly nat: NatClass
   /** Where others see the port; absent while that differs for each, or is not known. */
   readonly address?: string
 }
 
 /** `before`: whom the NAT lets in is not asked again while its mapping is the same. */
-export async function lookByUdp(
+export async function observeUdp(
   questions: UdpQuestions,
-  { places, isOwn, before }: { places: readonly AskedPlace[]; isOwn: (host: string) => boolean; before: NatClass },
+  { places, isOwn, before }: { places: readonly ObserverAddress[]; isOwn: (host: string) => boolean; before: NatClass },
   signal: AbortSignal,
-): Promise<UdpSight> {
+): Promise<UdpObservation> {
   const answers = await gather(
     places.map((place) => (late) => questions.ask(place, ASK.where, late)),
     signal,

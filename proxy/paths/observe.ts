@@ -1,15 +1,15 @@
-import { MeshError } from '../../src/errors.ts'
-import type { Clock } from '../../src/kit/clock.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Log } from '../../src/kit/log.ts'
-import type { Welcome } from '../relay/messages.ts'
-import { ASK } from '../relay/observation.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { Welcome } from '../relay/wire/messages.ts'
+import { ASK } from '../relay/wire/observation.ts'
 import { FAMILIES, familyOf, parseHostPort, printHostPort, type Family } from './addresses.ts'
 import { isPublic } from './guard.ts'
 import { lookBack, type Hairpin, type UdpHairpin } from './hairpin.ts'
 import { UNKNOWN_NAT, type NatClass } from './nat-class.ts'
-import { lookByTcp } from './observe-tcp.ts'
-import { lookByUdp, UdpQuestions, type Send } from './observe-udp.ts'
+import { observeTcp } from './observe-tcp.ts'
+import { observeUdp, UdpQuestions, type Send } from './observe-udp.ts'
 import { Observers, questionFor } from './observers.ts'
 import { PunchPort } from './punch-port.ts'
 
@@ -47,7 +47,7 @@ export interface SeenPort extends Disposable {
 }
 
 /** What is known of one family. */
-export interface Sight {
+export interface NatObservation {
   readonly tcp: NatClass
   readonly udp: NatClass
   /** Where a port of ours was seen last; by UDP the datagram port, unless every peer sees another one. */
@@ -60,7 +60,7 @@ export interface Sight {
   readonly hairpin: Hairpin
 }
 
-const NOTHING: Sight = { tcp: UNKNOWN_NAT, udp: UNKNOWN_NAT, observers: 0, hairpin: {} }
+const NOTHING: NatObservation = { tcp: UNKNOWN_NAT, udp: UNKNOWN_NAT, observers: 0, hairpin: {} }
 
 /** Networks change without a word: looked at again so often. */
 const EVERY_MS = 120_000
@@ -78,7 +78,7 @@ export class Observation implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #observers = new Observers()
   readonly #questions: UdpQuestions | undefined
-  readonly #sights = new Map<Family, Sight>()
+  readonly #sights = new Map<Family, NatObservation>()
   readonly #hairpinAt = new Map<Family, number>()
   #relaySees: string | undefined
   #looking: Promise<void> | undefined
@@ -118,7 +118,7 @@ export class Observation implements AsyncDisposable {
     return FAMILIES.filter((family) => this.#options.hosts[family] !== undefined)
   }
 
-  of(family: Family): Sight {
+  of(family: Family): NatObservation {
     return this.#sights.get(family) ?? NOTHING
   }
 
@@ -217,7 +217,7 @@ export class Observation implements AsyncDisposable {
     const { signal } = this.#changed
     const places = await this.#observers.places(family)
     const look = { host, places, isOwn, listensAt: listensAt() }
-    const seen = await lookByTcp(look, AbortSignal.any([this.#life.signal, signal])).catch(() => undefined)
+    const seen = await observeTcp(look, AbortSignal.any([this.#life.signal, signal])).catch(() => undefined)
     if (signal.aborted) return
     const { tcp: _tcp, tcpAddress: _address, isPortOpen: _open, ...rest } = this.of(family)
     const { nat, address, observers, isPortOpen } = seen ?? { nat: UNKNOWN_NAT, observers: 0 }
@@ -237,7 +237,7 @@ export class Observation implements AsyncDisposable {
     const places = await this.#observers.places(family)
     const limit = AbortSignal.any([this.#life.signal, signal])
     const look = { places, isOwn, before: this.of(family).udp }
-    const { nat, address } = await lookByUdp(this.#questions, look, limit)
+    const { nat, address } = await observeUdp(this.#questions, look, limit)
     if (signal.aborted) return
     const { udpAddress: _address, ...rest } = this.of(family)
     this.#know(family, 'udp', { ...rest, udp: nat, ...(address === undefined ? {} : { udpAddress: address }) })
@@ -269,7 +269,7 @@ export class Observation implements AsyncDisposable {
     return { questions: this.#questions!, address, bind: { host: hosts[family]!, family }, place, clock }
   }
 
-  #know(family: Family, protocol: 'tcp' | 'udp', now: Sight): void {
+  #know(family: Family, protocol: 'tcp' | 'udp', now: NatObservation): void {
     const before = this.of(family)
     this.#sights.set(family, now)
     if (before[protocol].mapping === now[protocol].mapping && before[protocol].filtering === now[protocol].filtering)

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
-import type { Welcome } from '../relay/messages.ts'
-import type { Question } from '../relay/observation.ts'
+import type { Welcome } from '../relay/wire/messages.ts'
+import type { Question } from '../relay/wire/observation.ts'
 import type { Family } from './addresses.ts'
-import type { Place } from './punch-port.ts'
+import type { HostPort } from './punch-port.ts'
 
 /** A port of an observer, and what it wants to hear before it answers. */
-export interface AskedPlace extends Place {
+export interface ObserverAddress extends HostPort {
   readonly cookie: string
 }
 
@@ -38,7 +38,7 @@ export class Observers {
   }
 
   /** Of that family: of two relays, or of two addresses of one; else two ports of one address. */
-  async places(family: Family): Promise<AskedPlace[]> {
+  async places(family: Family): Promise<ObserverAddress[]> {
     const wanted = family === 'ipv4' ? 4 : 6
     const found = await Promise.all(
       [...this.#sources.values()].map(async ({ host, ...source }) => {
@@ -58,7 +58,7 @@ export class Observers {
 }
 
 /** A question nobody has asked before. */
-export function questionFor({ cookie }: AskedPlace, ask: number): Question {
+export function questionFor({ cookie }: ObserverAddress, ask: number): Question {
   return { ask, cookie, token: randomBytes(16).toString('hex') }
 }
 

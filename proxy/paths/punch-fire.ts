@@ -1,13 +1,13 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { MeshError } from '../../src/errors.ts'
-import type { NodeId } from '../../src/model/ids.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
 import { printHostPort } from './addresses.ts'
-import type { Call } from './calls.ts'
+import type { ExpectedConnection } from './expected-connections.ts'
 import type { RawConnection } from './contract.ts'
 import { isTlsServer, type PunchPlan } from './nat-class.ts'
 import type { SeenPort } from './observe.ts'
-import type { Place } from './punch-port.ts'
+import type { HostPort } from './punch-port.ts'
 
 /** The SYN that the system sends after 1 s and after 3 s may be the one that gets through (TUNNELS.md §2.1). */
 const FIRE_MS = 4_000
@@ -18,18 +18,18 @@ const SECURE_MS = 3_000
 const MAX_TRIES = 8
 
 /** One try, from this side. */
-export interface Try {
+export interface PunchAttempt {
   readonly peer: NodeId
   readonly nonce: string
   readonly attempt: number
   readonly seen: SeenPort
   readonly plan: PunchPlan
-  readonly to: Place
+  readonly to: HostPort
   /** Both are behind one NAT that leads back in: it may show the other under an address of its own (RFC 4787 §6, REQ-9). */
   readonly isTurned: boolean
 }
 
-export interface FireParts {
+export interface PunchParts {
   self: NodeId
   /** TLS as the client, and the nonce inside. */
   present: (raw: RawConnection, peer: NodeId, nonce: string, signal: AbortSignal) => Promise<Duplex>
@@ -38,7 +38,12 @@ export interface FireParts {
 }
 
 /** The moment of a punch (punched.ts): both SYNs. Resolves with the connection, secured. */
-export async function fire(one: Try, call: Call, parts: FireParts, signal: AbortSignal): Promise<Duplex> {
+export async function punch(
+  one: PunchAttempt,
+  call: ExpectedConnection,
+  parts: PunchParts,
+  signal: AbortSignal,
+): Promise<Duplex> {
   const { self, present, serve } = parts
   const { peer, nonce, plan, seen, to } = one
   const limit = AbortSignal.any([signal, AbortSignal.timeout(FIRE_MS + SECURE_MS)])
@@ -73,7 +78,7 @@ export async function fire(one: Try, call: Call, parts: FireParts, signal: Abort
 }
 
 /** By our own SYN, or by the peer's, which our listener takes where our NAT lets it in first. */
-function connected({ seen, to, isTurned }: Try, signal: AbortSignal): Promise<Socket> {
+function connected({ seen, to, isTurned }: PunchAttempt, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const timers: NodeJS.Timeout[] = []
     const settle = () => {
@@ -101,7 +106,7 @@ function connected({ seen, to, isTurned }: Try, signal: AbortSignal): Promise<So
   })
 }
 
-function isFrom({ remoteAddress, remotePort }: Socket, { host, port }: Place): boolean {
+function isFrom({ remoteAddress, remotePort }: Socket, { host, port }: HostPort): boolean {
   return remoteAddress?.replace(/^::ffff:(?=\d)/, '') === host && remotePort === port
 }
 

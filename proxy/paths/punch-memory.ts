@@ -1,6 +1,6 @@
-import type { Clock } from '../../src/kit/clock.ts'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { familyOf, parseHostPort, type Family } from './addresses.ts'
 import { punchPlan, type NatClass, type PunchBook } from './nat-class.ts'
 

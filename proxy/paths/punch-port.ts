@@ -1,7 +1,13 @@
 import { BoundSocket, createServer, Socket, type Server } from 'node:net'
-import { ANSWER_BYTES, decodeAnswer, encodeQuestion, type ObservedAt, type Question } from '../relay/observation.ts'
+import {
+  ANSWER_BYTES,
+  decodeAnswer,
+  encodeQuestion,
+  type ObservedAt,
+  type Question,
+} from '../relay/wire/observation.ts'
 
-export interface Place {
+export interface HostPort {
   host: string
   port: number
 }
@@ -26,7 +32,7 @@ export class PunchPort implements Disposable {
   }
 
   /** Not connected yet: the caller listens first. Closed with the port, unless it is taken out with `keep`. */
-  dial(to: Place): Socket {
+  dial(to: HostPort): Socket {
     const handle = this.#first ?? this.#bind(this.port)
     this.#first = undefined
     const socket = new Socket({ handle, allowHalfOpen: true })
@@ -53,7 +59,7 @@ export class PunchPort implements Disposable {
   }
 
   /** Asks an observer; the connection stays, and with it what NATs on the way know of this port. */
-  ask(observer: Place, question: Question, signal: AbortSignal): Promise<ObservedAt> {
+  ask(observer: HostPort, question: Question, signal: AbortSignal): Promise<ObservedAt> {
     return new Promise((resolve, reject) => {
       const socket = this.dial(observer)
       const bytes: Buffer[] = []

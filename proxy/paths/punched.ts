@@ -1,15 +1,15 @@
-import { MeshError } from '../../src/errors.ts'
-import type { Clock } from '../../src/kit/clock.ts'
-import type { Log } from '../../src/kit/log.ts'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { familyOf, parseHostPort, printHostPort, type Family } from './addresses.ts'
-import type { Calls } from './calls.ts'
+import type { ExpectedConnections } from './expected-connections.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 import type { DialGuard } from './guard.ts'
 import { planBehindOne, type PunchBook, punchPlan, type NatClass, type PunchPlan } from './nat-class.ts'
 import type { SeenPort } from './observe.ts'
-import { fire, within, type FireParts } from './punch-fire.ts'
+import { punch, within, type PunchParts } from './punch-fire.ts'
 import { PunchMemory } from './punch-memory.ts'
 import type { Heard, Signal, Signals, SignalOf } from './signals.ts'
 
@@ -33,9 +33,9 @@ import type { Heard, Signal, Signals, SignalOf } from './signals.ts'
  * Each try is of one address family, the one of the address that is told: IPv6 first where both have it (a firewall only, which opens
  * as a NAT does), then the other in turn. Two nodes behind one NAT are a case of their own (nat-class.ts, `planBehindOne`).
  */
-export interface PunchedOptions extends FireParts {
+export interface PunchedOptions extends PunchParts {
   signals: Signals
-  calls: Calls
+  calls: ExpectedConnections
   guard: DialGuard
   book: PunchBook
   /** Our own class now, in that family. */
@@ -151,7 +151,7 @@ export class Punching {
       const jitter = attempt === 1 ? 0 : (random() * 2 - 1) * Math.min(rttMs / 4, 10)
       await clock.sleep(Math.max(0, rttMs / 2 + jitter), signal)
       const one = { peer: node.id, nonce, attempt, seen, plan, to, isTurned: isOneHost(seen.address, answer.address) }
-      const stream = await fire(one, call, this.#options, signal)
+      const stream = await punch(one, call, this.#options, signal)
       this.#memory.record(mine, theirs, true)
       return { path: 'punched', stream, via: printHostPort(to.host, to.port), proven: node.id }
     } catch (error) {
@@ -220,7 +220,7 @@ export class Punching {
       if (!reply({ type: 'punch-accept', nonce, attempt, address: seen.address, nat: mine, heldMs })) return
       await within(told.promise, ANSWER_MS, closing)
       const one = { peer: from, nonce, attempt, seen, plan, to, isTurned: isOneHost(seen.address, address) }
-      const stream = await fire(one, call, this.#options, closing)
+      const stream = await punch(one, call, this.#options, closing)
       incoming({ path: 'punched', stream, via: address, proven: from })
     } finally {
       this.#syncs.delete(key)

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import type { NodeId } from '../../src/model/ids.ts'
-import { isMeshError, MeshError } from '../../src/errors.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Log } from '../../src/kit/log.ts'
-import { dialText, type Channel } from '../../src/kit/websocket.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import { isMeshError, MeshError } from '../../src/core/errors.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import { dialText, type Channel } from '../../src/core/kit/websocket.ts'
 import {
   KNOCKS_HEADER,
   LISTEN,
@@ -15,8 +15,8 @@ import {
   type FromListener,
   type FromRelay,
   type Welcome,
-} from '../relay/messages.ts'
-import { Comeback } from './comeback.ts'
+} from '../relay/wire/messages.ts'
+import { ReconnectPolicy } from './reconnect-policy.ts'
 import type { RawConnection } from './contract.ts'
 import { at, dialLeg, readable, type AnnouncedLeg, type RelayCredentials } from './relayed.ts'
 
@@ -61,7 +61,7 @@ export class RelayListener implements AsyncDisposable {
   readonly #log: Log
   readonly #life: Lifetime
   readonly #clock: Clock
-  readonly #comeback: Comeback
+  readonly #comeback: ReconnectPolicy
   #isListening = false
   #channel: Channel | undefined
   #knowsSignals = false
@@ -79,7 +79,7 @@ export class RelayListener implements AsyncDisposable {
     this.#log = log.child({ part: 'relay listener', address: options.url })
     this.#life = life
     this.#clock = options.clock ?? systemClock
-    this.#comeback = new Comeback(this.#clock, options.random ?? Math.random)
+    this.#comeback = new ReconnectPolicy(this.#clock, options.random ?? Math.random)
   }
 
   /** Returns at once: an unreachable relay is tried again and again, and is no reason not to start. */

@@ -1,10 +1,10 @@
 import { connect, isIPv6 } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { MeshError } from '../../src/errors.ts'
-import type { Log } from '../../src/kit/log.ts'
-import type { NodeId } from '../../src/model/ids.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
 import { parseHostPort, printHostPort } from './addresses.ts'
-import type { Calls } from './calls.ts'
+import type { ExpectedConnections } from './expected-connections.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 import type { DialGuard } from './guard.ts'
 import type { Signals } from './signals.ts'
@@ -21,7 +21,7 @@ import type { Signals } from './signals.ts'
  */
 export interface ReverseOptions {
   signals: Signals
-  calls: Calls
+  calls: ExpectedConnections
   /** Where anybody can dial us; nothing: nobody is asked to. */
   reachable: () => readonly string[]
 }
@@ -36,7 +36,7 @@ export function reverseDialer({ signals, calls, reachable }: ReverseOptions): Di
   return {
     path: 'reverse',
     suits: (node) => reachable().length > 0 && signals.canReach(node),
-    outlook: ({ addresses }) => (haveFamilyInCommon(addresses, reachable()) ? 'open' : 'unlikely'),
+    reachability: ({ addresses }) => (haveFamilyInCommon(addresses, reachable()) ? 'open' : 'unlikely'),
     dial: async (node, signal) => {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(ARRIVE_MS)])
       using call = calls.expect(node.id)

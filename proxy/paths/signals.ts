@@ -1,9 +1,9 @@
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { MeshError } from '../../src/errors.ts'
-import { Bucket } from '../../src/kit/bucket.ts'
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { FILTERINGS, MAPPINGS } from './nat-class.ts'
 
 /**
@@ -110,7 +110,7 @@ type Target = Pick<NodeReach, 'id' | 'relays'>
 export class Signals {
   readonly #options: SignalsOptions
   readonly #listeners = new Map<Signal['type'], (heard: Heard) => void>()
-  readonly #tokens = new Map<NodeId, Bucket>()
+  readonly #tokens = new Map<NodeId, TokenBucket>()
   /** That made no sense, were too many, or nobody waits for. */
   dropped = 0
 
@@ -159,11 +159,11 @@ export class Signals {
     }
   }
 
-  #tokensOf(node: NodeId): Bucket {
+  #tokensOf(node: NodeId): TokenBucket {
     let tokens = this.#tokens.get(node)
     if (tokens === undefined) {
       if (this.#tokens.size >= MAX_SENDERS) this.#tokens.delete(this.#tokens.keys().next().value as NodeId)
-      tokens = new Bucket({ perSecond: PER_SECOND, burst: AT_ONCE, now: this.#options.now })
+      tokens = new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE, now: this.#options.now })
       this.#tokens.set(node, tokens)
     }
     return tokens

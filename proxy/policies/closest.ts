@@ -1,5 +1,5 @@
-import type { NodeId } from '../../src/model/ids.ts'
-import type { Instance } from '../../src/model/instance.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 import type { Policy, PolicyView } from './contract.ts'
 import { FirstFew } from './first-few.ts'
 

@@ -1,6 +1,6 @@
-import type { Choice } from '../../src/model/choice.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../src/model/ids.ts'
-import type { Instance } from '../../src/model/instance.ts'
+import type { Choice } from '../../src/core/model/choice.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 
 /**
  * A policy returns the order to try; failover is the caller's loop over it.

@@ -1,4 +1,4 @@
-import type { Instance } from '../../src/model/instance.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 
 /**
  * The few smallest of many in one pass, smallest first: a flow tries three or four candidates, so sorting a thousand

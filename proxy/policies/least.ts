@@ -1,4 +1,4 @@
-import type { Instance } from '../../src/model/instance.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 import type { Policy, PolicyView } from './contract.ts'
 
 /**

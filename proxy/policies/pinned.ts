@@ -1,5 +1,5 @@
-import type { InstanceId } from '../../src/model/ids.ts'
-import type { Instance } from '../../src/model/instance.ts'
+import type { InstanceId } from '../../src/core/model/ids.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 import type { Policy } from './contract.ts'
 import { FirstFew } from './first-few.ts'
 

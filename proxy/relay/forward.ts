@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { Inlet } from '../socket/inlet.ts'
-import type { Pace } from './pace.ts'
+import type { RateLimit } from './rate-limit.ts'
 
 /*
  * One direction of a joined pair. The hot path, guarded by `npm run bench:relay` (processor seconds a gigabyte):
@@ -36,7 +36,7 @@ let due: Forward[] = []
 export class Forward {
   readonly #inlet: Inlet
   readonly #to: Duplex
-  readonly #pace: Pace
+  readonly #pace: RateLimit
   readonly #passed: (bytes: number) => void
   #slab: Buffer | undefined
   #fill = 0
@@ -45,7 +45,7 @@ export class Forward {
   #isReading = false
 
   /** `passed` is told of each chunk. */
-  constructor(from: Duplex, to: Duplex, pace: Pace, passed: (bytes: number) => void) {
+  constructor(from: Duplex, to: Duplex, pace: RateLimit, passed: (bytes: number) => void) {
     this.#to = to
     this.#pace = pace
     this.#passed = passed

@@ -1,11 +1,11 @@
 import type { Duplex } from 'node:stream'
 import { Forward } from './forward.ts'
-import type { Pace } from './pace.ts'
+import type { RateLimit } from './rate-limit.ts'
 
 /** One leg, and the pace of the node at its end. */
 export interface Leg {
   stream: Duplex
-  pace: Pace
+  pace: RateLimit
 }
 
 export interface JoinEvents {

@@ -1,6 +1,6 @@
-import type { PlaceLimits } from './places.ts'
+import type { ConnectionLimits } from './quotas.ts'
 
-export interface RelayLimits extends PlaceLimits {
+export interface RelayLimits extends ConnectionLimits {
   /** A connection that its listener has not taken by then is refused. */
   takeMs: number
   /** What one node may send, over all its connections. */

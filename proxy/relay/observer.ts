@@ -2,12 +2,12 @@ import { randomBytes } from 'node:crypto'
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
-import { MeshError } from '../../src/errors.ts'
-import { closeBetween } from '../../src/kit/close-between.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Log } from '../../src/kit/log.ts'
-import { Bucket } from '../../src/kit/bucket.ts'
-import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, unmapped, type Question } from './observation.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, unmapped, type Question } from './wire/observation.ts'
 
 export interface ObserverOptions {
   host: string
@@ -32,7 +32,7 @@ const REACH_MS = 1_500
  * the two is what their NAT makes different for each peer. Answers only nodes that listen at the relay now.
  */
 export class Observer implements AsyncDisposable {
-  readonly #cookies = new Map<string, Bucket>()
+  readonly #cookies = new Map<string, TokenBucket>()
   readonly #life: Lifetime
   readonly #questionMs: number
   readonly #connections = new Set<Socket>()
@@ -63,7 +63,7 @@ export class Observer implements AsyncDisposable {
   /** What a node needs to ask; good until `forget`. */
   admit(): { ports: [number, number]; cookie: string } {
     const cookie = randomBytes(16).toString('hex')
-    this.#cookies.set(cookie, new Bucket({ perSecond: PER_SECOND, burst: AT_ONCE }))
+    this.#cookies.set(cookie, new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE }))
     return { ports: this.#ports, cookie }
   }
 

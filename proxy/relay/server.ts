@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Principal } from '../../src/identity/contract.ts'
-import type { Log } from '../../src/kit/log.ts'
-import { acceptUpgrade, asksForBytes } from '../../src/kit/upgrade.ts'
-import { Bucket } from '../../src/kit/bucket.ts'
-import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
-import type { Metrics } from '../../src/metrics.ts'
-import type { NodeId } from '../../src/model/ids.ts'
+import type { Principal } from '../../src/core/identity/contract.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import { acceptUpgrade, asksForBytes } from '../../src/core/kit/upgrade.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/core/kit/websocket.ts'
+import type { Metrics } from '../../src/core/metrics.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
 import {
   KNOCK,
   KNOCKS_HEADER,
@@ -22,14 +22,14 @@ import {
   type FromListener,
   type FromRelay,
   type RelayRefusal,
-} from './messages.ts'
+} from './wire/messages.ts'
 import type { Observer } from './observer.ts'
 import { join } from './join.ts'
 import { backInMs, RELAY_LIMITS, type RelayLimits } from './limits.ts'
-import { Meetings, type Knock, type Meeting, type Side } from './meetings.ts'
-import { Knocks } from './knocks.ts'
-import { Paces } from './pace.ts'
-import { Places } from './places.ts'
+import { Pairings, type LegRequest, type Pairing, type Side } from './pairings.ts'
+import { RequestRate } from './request-rate.ts'
+import { RateLimits } from './rate-limit.ts'
+import { ConnectionQuotas } from './quotas.ts'
 
 /** A channel that only measures is closed then. */
 const PING_MS = 15_000
@@ -43,25 +43,25 @@ const KEEPALIVE_MS = 30_000
 
 /** The relay (protocol: messages.ts): it sees who meets whom and how much they say, never what. */
 export class Relay implements AsyncDisposable {
-  readonly #places: Places
-  readonly #paces: Paces
-  readonly #knocks: Knocks
+  readonly #places: ConnectionQuotas
+  readonly #paces: RateLimits
+  readonly #knocks: RequestRate
   readonly #log: Log
   readonly #metrics: RelayMetrics
   readonly #door = new WebSocketDoor()
   readonly #listeners = new Map<NodeId, Listening>()
   #observer: Observer | undefined
-  readonly #meetings: Meetings
+  readonly #meetings: Pairings
   /** Legs, and the nodes at both ends of what they belong to. */
   readonly #legs = new Map<Duplex, { from: NodeId; to: NodeId }>()
   #isClosing = false
 
   private constructor(limits: RelayLimits, log: Log, metrics: RelayMetrics) {
     const { takeMs, nodeBytesPerSecond, nodeKnocksPerSecond, ...places } = limits
-    this.#meetings = new Meetings({ takeMs, refuse: (knock, refusal) => this.#refuse(knock, refusal) })
-    this.#places = new Places(places)
-    this.#paces = new Paces(nodeBytesPerSecond, () => metrics.relayPauses.inc())
-    this.#knocks = new Knocks(nodeKnocksPerSecond)
+    this.#meetings = new Pairings({ takeMs, refuse: (knock, refusal) => this.#refuse(knock, refusal) })
+    this.#places = new ConnectionQuotas(places)
+    this.#paces = new RateLimits(nodeBytesPerSecond, () => metrics.relayPauses.inc())
+    this.#knocks = new RequestRate(nodeKnocksPerSecond)
     this.#log = log.child({ part: 'relay' })
     this.#metrics = metrics
   }
@@ -82,7 +82,7 @@ export class Relay implements AsyncDisposable {
 
   /** Answers an upgrade of `/relay?…`; the caller has proved the principal from the certificate. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void {
-    const knock: Knock = { request, socket, head }
+    const knock: LegRequest = { request, socket, head }
     socket.on('error', () => socket.destroy())
     if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEPALIVE_MS)
     if (this.#isClosing) return this.#refuse(knock, 'relay is closing')
@@ -122,11 +122,11 @@ export class Relay implements AsyncDisposable {
     for (const leg of this.#legs.keys()) leg.destroy()
   }
 
-  #listen({ request, socket, head }: Knock, node: NodeId, hearsSignals: boolean): void {
+  #listen({ request, socket, head }: LegRequest, node: NodeId, hearsSignals: boolean): void {
     const seen = (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d)/, '')
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
-      const tokens = new Bucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
+      const tokens = new TokenBucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
       const sendsKnocks = request.headers[KNOCKS_HEADER] !== undefined
       const listening: Listening = { channel, node, seen, hearsSignals, sendsKnocks, tokens }
       this.#listeners.set(node, listening)
@@ -203,7 +203,7 @@ export class Relay implements AsyncDisposable {
     listener.channel.send(JSON.stringify({ type: 'signal', from: node, seen, body } satisfies FromRelay))
   }
 
-  #dial(knock: Knock, from: NodeId, to: NodeId, announced: Meeting | undefined): void {
+  #dial(knock: LegRequest, from: NodeId, to: NodeId, announced: Pairing | undefined): void {
     const isIt = announced?.from === from && announced.to === to && announced.legs.dialled === undefined
     const meeting = isIt ? announced : this.#meet({ from, to, nonce: randomBytes(16).toString('hex') })
     if (typeof meeting === 'string') return this.#refuse(knock, meeting)
@@ -211,7 +211,7 @@ export class Relay implements AsyncDisposable {
   }
 
   /** Takes the places before it keeps anything: what a node makes us hold is bounded first. */
-  #meet({ from, to, nonce }: Pick<Meeting, 'from' | 'to' | 'nonce'>): Meeting | RelayRefusal {
+  #meet({ from, to, nonce }: Pick<Pairing, 'from' | 'to' | 'nonce'>): Pairing | RelayRefusal {
     const listener = this.#listeners.get(to)
     if (listener === undefined || to === from) return 'node not connected here'
     const leave = this.#places.take(from, to)
@@ -223,13 +223,13 @@ export class Relay implements AsyncDisposable {
     return this.#meetings.begin({ nonce, from, to }, leave)
   }
 
-  #take(knock: Knock, node: NodeId, nonce: string): void {
+  #take(knock: LegRequest, node: NodeId, nonce: string): void {
     const meeting = this.#meetings.of(nonce)
     if (meeting?.to !== node || meeting.legs.taken !== undefined) return this.#refuse(knock, 'nonce unknown or used')
     this.#bring(meeting, 'taken', knock)
   }
 
-  #bring(meeting: Meeting, side: Side, knock: Knock): void {
+  #bring(meeting: Pairing, side: Side, knock: LegRequest): void {
     const met = this.#meetings.bring(meeting, side, knock)
     if (met === undefined) return
     const dialled = this.#accept(met.dialled)
@@ -242,14 +242,14 @@ export class Relay implements AsyncDisposable {
   }
 
   /** `undefined` when the request asks for nothing we speak: the door has answered it then. It calls back at once or never. */
-  #accept({ request, socket, head }: Knock): Duplex | undefined {
+  #accept({ request, socket, head }: LegRequest): Duplex | undefined {
     if (asksForBytes(request)) return acceptUpgrade(socket, head)
     const accepted: Duplex[] = []
     this.#door.acceptBytes(request, socket, head, (stream) => accepted.push(stream))
     return accepted[0]
   }
 
-  #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Meeting & { leave: () => void }): void {
+  #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Pairing & { leave: () => void }): void {
     const { relayBytes, relayConnections } = this.#metrics
     let bytes = 0
     for (const leg of [dialled, taken]) this.#legs.set(leg, { from, to })
@@ -272,17 +272,17 @@ export class Relay implements AsyncDisposable {
     )
   }
 
-  #give(meeting: Meeting, refusal: RelayRefusal): void {
+  #give(meeting: Pairing, refusal: RelayRefusal): void {
     this.#log.debug('relayed connection refused', { node: meeting.from, peer: meeting.to, reason: refusal })
     this.#meetings.end(meeting, refusal)
   }
 
-  #refuse({ socket }: Knock, refusal: RelayRefusal): void {
+  #refuse({ socket }: LegRequest, refusal: RelayRefusal): void {
     this.#metrics.relayRefusals.labels(refusal).inc()
     refuseUpgrade(socket, REFUSALS[refusal], refusal)
   }
 
-  #ping({ request, socket, head }: Knock): void {
+  #ping({ request, socket, head }: LegRequest): void {
     this.#door.acceptText(request, socket, head, (channel) => {
       const enough = setTimeout(() => channel.close('measured'), PING_MS)
       channel.onClose(() => clearTimeout(enough))
@@ -304,7 +304,7 @@ interface Listening {
   hearsSignals: boolean
   /** It knows of `knocks` in `welcome`. */
   sendsKnocks: boolean
-  tokens: Bucket
+  tokens: TokenBucket
 }
 
 /** Of one channel whose node does not read; signals beyond it are dropped. */

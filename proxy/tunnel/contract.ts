@@ -1,6 +1,6 @@
-import type { NodeId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
-import type { PathRule } from '../../src/model/path-rule.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
+import type { PathRule } from '../../src/core/model/path-rule.ts'
 
 export type PathKind = 'local' | 'direct' | 'reverse' | 'punched' | 'relayed'
 
@@ -71,7 +71,7 @@ export interface IncomingStream {
   /** What the opener has said already comes through `events` right after this has returned. */
   accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream
   /** Before `accept`: the carriers it may be on from now on; any without it. */
-  obey?(rule: PathRule): void
+  restrictTo?(rule: PathRule): void
   refuse(refusal: Refusal): void
   /** Called when the opener gave up before `accept` or `refuse`. */
   onGone(listener: () => void): void
@@ -88,7 +88,7 @@ export interface Session {
   /** Of each carrier, also of those that nothing new goes to. */
   carrierPaths?(): PathKind[]
   /** Of those among them that stand aside, for streams whose rule asks for their path. */
-  asidePaths?(): PathKind[]
+  pinnedPaths?(): PathKind[]
   readonly streams: number
   readonly bytesIn: number
   readonly bytesOut: number

@@ -1,6 +1,6 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import type { CheckReport } from '../reports.ts'
+import type { CheckReport } from '../client/reports.ts'
 import type { AgentView } from './view.ts'
 
 /** What works on this node and what does not. */

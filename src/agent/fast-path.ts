@@ -1,13 +1,13 @@
 import { FastPath } from '../../proxy/kernel/fast-path.ts'
 import { systemKernel } from '../../proxy/kernel/kernel.ts'
 import { namesOf } from '../../proxy/kernel/rules.ts'
-import { instanceCaller } from '../../proxy/flow.ts'
-import { isThisMachine } from '../../proxy/this-machine.ts'
-import { MeshError } from '../errors.ts'
-import type { Ground } from './ground.ts'
-import type { Knowledge } from './knowledge.ts'
-import type { Member } from './member.ts'
-import type { InstancesHere } from './work.ts'
+import { instanceCaller } from '../../proxy/flow/flow.ts'
+import { isThisMachine } from '../../proxy/inbound/this-machine.ts'
+import { MeshError } from '../core/errors.ts'
+import type { AgentContext } from './context.ts'
+import type { TableSync } from './table-sync.ts'
+import type { NodeIdentity } from './node-identity.ts'
+import type { InstancesHere } from './instances.ts'
 
 /*
  * Flows between processes of this node through the kernel, when asked for (`fastPath`). It begins last: until then an agent
@@ -21,16 +21,16 @@ export interface KernelPath {
 
 /** @throws MeshError CONFIG_INVALID in loopback mode */
 export async function openFastPath(
-  { life, self, dir, config, clock, log, metrics, elder }: Ground,
-  { vips, own }: Member,
-  { table }: Knowledge,
+  { life, self, dir, config, clock, log, metrics, predecessor }: AgentContext,
+  { vips, own }: NodeIdentity,
+  { table }: TableSync,
   here: InstancesHere,
 ): Promise<KernelPath> {
   const kernel = systemKernel(dir)
   const { promise: mayBegin, resolve: begin } = Promise.withResolvers<void>()
   life.defer(begin) // whoever waits for it goes on
   if (!config.fastPath) {
-    if (config.mode === 'host' && elder === undefined) await removeStale()
+    if (config.mode === 'host' && predecessor === undefined) await removeStale()
     return { fastPath: undefined, begin }
   }
   if (config.mode !== 'host') {

@@ -1,27 +1,27 @@
 import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
-import type { Caller, Flow } from '../../proxy/flow.ts'
-import { flowRules } from '../../proxy/flow-rules.ts'
-import { INBOUND_LIMITS } from '../../proxy/inbound.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import type { Caller, Flow } from '../../proxy/flow/flow.ts'
+import { flowRules } from '../../proxy/decide/flow-rules.ts'
+import { INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import type { InterceptParts, Interceptor } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
-import { Suspects } from '../../proxy/suspects.ts'
-import { Turns } from '../../proxy/turns.ts'
-import { isMeshError } from '../errors.ts'
-import { interestOf, type InstanceId, type NodeId } from '../model/ids.ts'
-import { ANY_PATH, readPathRule } from '../model/path-rule.ts'
-import { ProxyAccess } from '../proxies.ts'
-import type { Ground } from './ground.ts'
-import type { Knowledge } from './knowledge.ts'
-import type { Member } from './member.ts'
-import type { Reach } from './reach.ts'
-import type { InstancesHere } from './work.ts'
+import { Outliers } from '../../proxy/outbound/outliers.ts'
+import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
+import { isMeshError } from '../core/errors.ts'
+import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
+import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
+import { ProxyAccess } from './proxy-access.ts'
+import type { AgentContext } from './context.ts'
+import type { TableSync } from './table-sync.ts'
+import type { NodeIdentity } from './node-identity.ts'
+import type { Connectivity } from './connectivity.ts'
+import type { InstancesHere } from './instances.ts'
 
 /*
  * How flows come in, and where they go. Wired here: the book of flows, the policies, what `outbound` needs, and the
@@ -29,7 +29,7 @@ import type { InstancesHere } from './work.ts'
  */
 
 export interface Flows {
-  readonly book: FlowBook
+  readonly book: FlowLedger
   readonly parts: OutboundParts
   /** What every interceptor is given. */
   readonly intercept: InterceptParts
@@ -38,13 +38,13 @@ export interface Flows {
 }
 
 export async function openFlows(
-  { life, self, config, clock, log, metrics }: Ground,
-  { own }: Member,
-  { table, interests }: Knowledge,
-  { peers, whereabouts, addressOf, introduced, descriptors }: Reach,
+  { life, self, config, clock, log, metrics }: AgentContext,
+  { own }: NodeIdentity,
+  { table, interests }: TableSync,
+  { peers, whereabouts, addressOf, introduced, descriptors }: Connectivity,
   here: InstancesHere,
 ): Promise<Flows> {
-  const book = await FlowBook.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
+  const book = await FlowLedger.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
   const measures = {
     rttMs: (node: NodeId) => peers.rttMs(node) ?? whereabouts.estimateMs(node),
     isHere: (node: NodeId) => node === self,
@@ -71,8 +71,8 @@ export async function openFlows(
     ruleOf: flowRules(readPathRule(config.paths) ?? ANY_PATH, table),
     balancer: createBalancer(measures),
     book,
-    turns: new Turns(OUTBOUND_LIMITS.opening),
-    suspects: new Suspects(),
+    turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
+    suspects: new Outliers(),
     descriptors,
     earlyData: config.earlyData,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
@@ -88,7 +88,7 @@ export async function openFlows(
 }
 
 /** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */
-export interface Doors {
+export interface ProxyListeners {
   readonly access: ProxyAccess
   readonly ports: ProxyPorts
   /** Takes connections. A successor calls it late, when it can serve them; its ports are those of the agent before. */
@@ -101,13 +101,13 @@ export interface ProxyPorts {
   readonly httpPort: number
 }
 
-export function prepareDoors(
-  { life, dir, config, elder }: Ground,
-  { vips, loopback }: Member,
-  { interests }: Knowledge,
+export function prepareProxyListeners(
+  { life, dir, config, predecessor }: AgentContext,
+  { vips, loopback }: NodeIdentity,
+  { interests }: TableSync,
   { intercept }: Flows,
   here: InstancesHere,
-): Doors {
+): ProxyListeners {
   const access = ProxyAccess.open(dir)
   const naming = {
     ...intercept,
@@ -116,8 +116,8 @@ export function prepareDoors(
     ranges: [vips, loopback],
     credentials: (user: string) => (user === 'node' || here.has(user) ? access.secretOf(user) : undefined),
   }
-  const isBeside = elder !== undefined
-  const last = elder ?? access
+  const isBeside = predecessor !== undefined
+  const last = predecessor ?? access
   const ports = { socksPort: config.socksPort || last.socksPort, httpPort: config.httpPort || last.httpPort }
   const doors: Interceptor[] = []
   return {
@@ -145,8 +145,8 @@ export function prepareDoors(
 export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>
 
 export async function interceptVips(
-  { life, config, elder }: Ground,
-  { vips }: Member,
+  { life, config, predecessor }: AgentContext,
+  { vips }: NodeIdentity,
   { intercept }: Flows,
   here: InstancesHere,
 ): Promise<VipInterceptor> {
@@ -154,7 +154,7 @@ export async function interceptVips(
   return life.use(
     config.mode === 'host'
       ? await HostInterceptor.start(
-          { range: vips, ...(elder?.mode === 'host' ? { inherits: elder.before } : {}) },
+          { range: vips, ...(predecessor?.mode === 'host' ? { inherits: predecessor.before } : {}) },
           callers.identify,
           intercept,
         )

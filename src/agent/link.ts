@@ -1,10 +1,10 @@
-import { interestOf } from '../model/ids.ts'
+import { interestOf } from '../core/model/ids.ts'
 import { Uplink, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
-import type { Interests } from '../table/interests.ts'
-import type { Ground } from './ground.ts'
-import type { Knowledge } from './knowledge.ts'
-import type { Member } from './member.ts'
-import type { Work } from './work.ts'
+import type { Interests } from '../core/table/interests.ts'
+import type { AgentContext } from './context.ts'
+import type { TableSync } from './table-sync.ts'
+import type { NodeIdentity } from './node-identity.ts'
+import type { Instances } from './instances.ts'
 
 /*
  * The one link to the cluster: work and changes come down, reports and questions go up.
@@ -17,11 +17,11 @@ const LINKED_MS = 2_000
 const LOOK_MS = 10
 
 export async function linkUp(
-  { life, clock, log, metrics, elder }: Ground,
-  { identity, url, egress }: Member,
-  { interests, follow }: Knowledge,
+  { life, clock, log, metrics, predecessor }: AgentContext,
+  { identity, url, egress }: NodeIdentity,
+  { interests, follow }: TableSync,
   told: Pick<UplinkOptions, 'onRevoked' | 'onRelays'>,
-  work: Work,
+  work: Instances,
 ): Promise<Uplink> {
   const uplink = life.use(
     Uplink.start(
@@ -44,7 +44,7 @@ export async function linkUp(
     if (work.refresh()) uplink.factsChanged()
   })
   await follow(uplink)
-  if (elder !== undefined) {
+  if (predecessor !== undefined) {
     const until = clock.now() + LINKED_MS
     while (!uplink.isUp && clock.now() < until) await clock.sleep(LOOK_MS)
   }
@@ -55,7 +55,7 @@ export async function linkUp(
  * The worker, and what its instances say they will call: the node asks for that before their first question. And for
  * the instances themselves: those on this node that they call shall see them under their own VIPs.
  */
-function wishing(work: Work, interests: Pick<Interests, 'wish'>): UplinkWorker {
+function wishing(work: Instances, interests: Pick<Interests, 'wish'>): UplinkWorker {
   return {
     assign: async (assignment) => {
       await work.mayAssign

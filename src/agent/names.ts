@@ -1,21 +1,21 @@
 import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
 import type { Balancer } from '../../proxy/policies/index.ts'
 import type { AgentConfig } from '../config.ts'
-import { isMeshError } from '../errors.ts'
-import type { Log } from '../kit/log.ts'
-import type { Metrics } from '../metrics.ts'
-import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../model/address.ts'
-import type { TableView, Target } from '../table/view.ts'
+import { isMeshError } from '../core/errors.ts'
+import type { Log } from '../core/kit/log.ts'
+import type { Metrics } from '../core/metrics.ts'
+import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
+import type { TableView, Target } from '../core/table/view.ts'
 import type { Flows } from './flows.ts'
-import type { Ground } from './ground.ts'
-import type { Knowledge } from './knowledge.ts'
-import type { Member } from './member.ts'
+import type { AgentContext } from './context.ts'
+import type { TableSync } from './table-sync.ts'
+import type { NodeIdentity } from './node-identity.ts'
 
 /** Names, last of all: what is answered can be served. `touch` binds the listeners of a name before its answer leaves. */
 export async function serveNames(
-  { life, self, config, log, metrics, elder }: Ground,
-  { vips }: Member,
-  { table, interests }: Knowledge,
+  { life, self, config, log, metrics, predecessor }: AgentContext,
+  { vips }: NodeIdentity,
+  { table, interests }: TableSync,
   { peek }: Flows,
   touch: (target: Target) => void,
 ): Promise<Resolver> {
@@ -26,7 +26,7 @@ export async function serveNames(
     onAnswered: touch,
   }
   return life.use(
-    await startResolver(config, elder?.resolverPort, vips, parts, log.child({ part: 'resolver' }), metrics),
+    await startResolver(config, predecessor?.resolverPort, vips, parts, log.child({ part: 'resolver' }), metrics),
   )
 }
 

@@ -2,13 +2,13 @@ import { isOutward } from '../../proxy/paths/addresses.ts'
 import type { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import type { Relays } from '../../proxy/paths/relays.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import { ANY_PATH, readPathRule } from '../model/path-rule.ts'
+import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { networkOf, waysFrom } from '../netcheck/ways.ts'
 import type { Family } from '../../proxy/paths/addresses.ts'
-import type { Sight } from '../../proxy/paths/observe.ts'
-import type { NetcheckReport } from '../reports.ts'
+import type { NatObservation } from '../../proxy/paths/observe.ts'
+import type { NetcheckReport } from '../client/reports.ts'
 import type { AgentConfig } from '../config.ts'
 
 export interface NetcheckParts {
@@ -26,7 +26,7 @@ export interface NetcheckParts {
 }
 
 export interface SeenFromOutside {
-  families: ReadonlyArray<{ family: Family } & Sight>
+  families: ReadonlyArray<{ family: Family } & NatObservation>
   /** Where the relay sees us come from; the proxy, when there is one. */
   relaySees?: string
   isProxied: boolean
@@ -91,7 +91,7 @@ function sightOf(families: SeenFromOutside['families']): Told & Pick<NonNullable
   return { ...plain(sight), ...(isMeasured ? { hairpin } : {}) }
 }
 
-function plain({ tcp, tcpAddress, udpAddress, observers, isPortOpen }: Sight): Told {
+function plain({ tcp, tcpAddress, udpAddress, observers, isPortOpen }: NatObservation): Told {
   return {
     ...tcp,
     ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),

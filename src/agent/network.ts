@@ -1,10 +1,10 @@
 import { isOutward } from '../../proxy/paths/addresses.ts'
-import { isHere } from '../kit/network.ts'
-import { NetworkWatch } from '../kit/network-watch.ts'
+import { isHere } from '../core/kit/network.ts'
+import { NetworkWatch } from '../core/kit/network-watch.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
-import type { Ground } from './ground.ts'
-import type { Reach } from './reach.ts'
-import type { Work } from './work.ts'
+import type { AgentContext } from './context.ts'
+import type { Connectivity } from './connectivity.ts'
+import type { Instances } from './instances.ts'
 
 /*
  * What happens when the machine's network is another one: the cluster is told where we are, and whatever holds a
@@ -15,12 +15,12 @@ import type { Work } from './work.ts'
 const DOUBT_MS = 1_000
 
 export interface FollowParts {
-  work: Pick<Work, 'refresh'>
+  work: Pick<Instances, 'refresh'>
   uplink: Pick<Uplink, 'factsChanged' | 'networkChanged' | 'doubt'>
-  reach: Pick<Reach, 'peers' | 'relays' | 'portMapping' | 'rendezvous' | 'onRisk'>
+  reach: Pick<Connectivity, 'peers' | 'relays' | 'portMapping' | 'rendezvous' | 'onRisk'>
 }
 
-export function followNetwork({ life, clock, log }: Ground, { work, uplink, reach }: FollowParts): NetworkWatch {
+export function followNetwork({ life, clock, log }: AgentContext, { work, uplink, reach }: FollowParts): NetworkWatch {
   const watch = life.use(NetworkWatch.start({ counts: isOutward, clock }))
   watch.onChange((network) => {
     const { reason, outward: addresses } = network

@@ -1,6 +1,6 @@
 import { localAddresses, printHostPort } from '../../proxy/paths/addresses.ts'
-import { isThisMachine } from '../../proxy/this-machine.ts'
-import { addressToVip, type VipRange } from '../model/address.ts'
+import { isThisMachine } from '../../proxy/inbound/this-machine.ts'
+import { addressToVip, type VipRange } from '../core/model/address.ts'
 
 /** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */
 export class OwnAddresses {

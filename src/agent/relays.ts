@@ -3,19 +3,19 @@ import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import type { RelayCredentials } from '../../proxy/paths/relayed.ts'
 import { Relays, type RelaysOptions } from '../../proxy/paths/relays.ts'
-import type { Identity } from '../identity/contract.ts'
-import { readIfThere, replace } from '../identity/files.ts'
-import { mayRelay } from '../identity/principal.ts'
-import { clientOptions, verifyServer } from '../identity/tls.ts'
-import type { Ground } from './ground.ts'
-import type { Member } from './member.ts'
+import type { Identity } from '../core/identity/contract.ts'
+import { readIfThere, replace } from '../core/identity/files.ts'
+import { mayRelay } from '../core/identity/principal.ts'
+import { clientOptions, verifyServer } from '../core/identity/tls.ts'
+import type { AgentContext } from './context.ts'
+import type { NodeIdentity } from './node-identity.ts'
 
 /*
  * Where others can reach us when they cannot dial us. Our cluster's own relay to begin with; then those it tells us of, which
  * are written down: after a start without a cluster we still find them.
  */
 
-export interface RelayPosts {
+export interface RelayConnections {
   readonly relays: Relays
   /** The cluster says which there are. */
   readonly know: (urls: readonly string[]) => void
@@ -25,10 +25,10 @@ const FILE = 'relays.json'
 const saved = Compile(Type.Array(Type.String({ pattern: '^wss://', maxLength: 500 }), { maxItems: 64 }))
 
 export async function openRelays(
-  { life, dir, clock, log }: Ground,
-  member: Member,
+  { life, dir, clock, log }: AgentContext,
+  member: NodeIdentity,
   taking: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome' | 'onChange'>,
-): Promise<RelayPosts> {
+): Promise<RelayConnections> {
   const path = join(dir, FILE)
   const own = `${member.url.replace(/^http/, 'ws')}/relay`
   const urls = await known(path)
@@ -53,7 +53,7 @@ export async function openRelays(
 export function relayCredentials({
   identity,
   egress,
-}: Pick<Member, 'identity' | 'egress'>): ReturnType<RelayCredentials> {
+}: Pick<NodeIdentity, 'identity' | 'egress'>): ReturnType<RelayCredentials> {
   const isRelay = (principal: Identity['principal']) =>
     mayRelay(principal) && principal.mesh === identity.principal.mesh
   return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay), egress }

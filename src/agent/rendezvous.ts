@@ -3,7 +3,7 @@ import { isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
 import { familyOf, parseHostPort, type Family } from '../../proxy/paths/addresses.ts'
-import { Calls, sort, type Arrival } from '../../proxy/paths/calls.ts'
+import { ExpectedConnections, claimIfExpected, type Arrival } from '../../proxy/paths/expected-connections.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isPublic } from '../../proxy/paths/guard.ts'
 import { PunchBook } from '../../proxy/paths/nat-class.ts'
@@ -13,13 +13,13 @@ import type { Relays } from '../../proxy/paths/relays.ts'
 import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
 import { Signals } from '../../proxy/paths/signals.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
-import type { Secure } from '../../proxy/tunnel/connect.ts'
-import type { TunnelPeers } from '../../proxy/tunnel/peers.ts'
-import type { Welcome } from '../../proxy/relay/messages.ts'
-import type { NodeId } from '../model/ids.ts'
-import type { NodeReach } from '../model/node.ts'
-import type { Ground } from './ground.ts'
-import type { Member } from './member.ts'
+import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
+import type { TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
+import type { Welcome } from '../../proxy/relay/wire/messages.ts'
+import type { NodeId } from '../core/model/ids.ts'
+import type { NodeReach } from '../core/model/node.ts'
+import type { AgentContext } from './context.ts'
+import type { NodeIdentity } from './node-identity.ts'
 import type { SeenFromOutside } from './netcheck.ts'
 import type { Sealed } from './sealed.ts'
 
@@ -70,11 +70,11 @@ export interface RendezvousParts {
 }
 
 export async function openRendezvous(
-  { life, self, clock, log }: Ground,
-  { own, egress }: Member,
+  { life, self, clock, log }: AgentContext,
+  { own, egress }: NodeIdentity,
   { reach, peers, relays, secure, udp, at, listensAt, candidates, allows }: RendezvousParts,
 ): Promise<Rendezvous> {
-  const calls = new Calls()
+  const calls = new ExpectedConnections()
   const now = () => clock.now()
   const signals = new Signals({
     overSession: (to, payload) => peers().signal(to, payload),
@@ -98,7 +98,7 @@ export async function openRendezvous(
   const incoming = (raw: RawConnection) => peers().incoming(raw)
   const closing = life.signal
   const { present } = secure
-  const claim: Rendezvous['claim'] = async (raw) => await sort(calls, await secure.accept(raw))
+  const claim: Rendezvous['claim'] = async (raw) => await claimIfExpected(calls, await secure.accept(raw))
   if (allows('direct')) answerCalls({ signals, guard, present, incoming, closing, log })
   const punching = new Punching({
     self,

@@ -1,12 +1,12 @@
-import { portText } from '../../proxy/admit.ts'
-import type { FlowLine } from '../../proxy/flow-book.ts'
+import { portText } from '../../proxy/decide/admit.ts'
+import type { FlowLine } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import { MeshError } from '../errors.ts'
-import type { LocalRoute } from '../local-api.ts'
-import type { NodeId } from '../model/ids.ts'
-import type { FlowReport, PeerReport, StatusReport } from '../reports.ts'
+import { MeshError } from '../core/errors.ts'
+import type { LocalRoute } from './local-api.ts'
+import type { NodeId } from '../core/model/ids.ts'
+import type { FlowReport, PeerReport, StatusReport } from '../client/reports.ts'
 import { checksOf, fastPathText } from './checks.ts'
-import type { Departure } from './departure.ts'
+import type { Shutdown } from './shutdown.ts'
 import { netcheck } from './netcheck.ts'
 import { resolveOf, traceOf } from './trace.ts'
 import type { AgentView } from './view.ts'
@@ -42,7 +42,7 @@ export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
 
 /** What agents of one directory ask each other. */
 export function departureRoutes(
-  departure: Departure,
+  departure: Shutdown,
   revoke: (nodes: readonly NodeId[]) => void,
 ): Record<string, LocalRoute> {
   return {
@@ -110,7 +110,7 @@ function peerOf(session: Session): PeerReport {
     node: peer,
     path,
     carrierPaths: session.carrierPaths?.() ?? [],
-    asidePaths: session.asidePaths?.() ?? [],
+    asidePaths: session.pinnedPaths?.() ?? [],
     ...(rttMs === undefined ? {} : { rttMs }),
     carriers,
     streams,

@@ -1,13 +1,13 @@
 import { lookup } from 'node:dns/promises'
 import { isDialable } from '../../proxy/paths/addresses.ts'
 import type { Address } from '../../proxy/tunnel/sealed/contract.ts'
-import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
-import type { Ground } from './ground.ts'
-import type { Member } from './member.ts'
+import type { AgentContext } from './context.ts'
+import type { NodeIdentity } from './node-identity.ts'
 import { reachableAt } from './own-addresses.ts'
 
-export interface SealedOutside {
+export interface SealedCallbacks {
   /** Where the port is seen from outside: of the router's mapping, or as relays tell. */
   outside: () => readonly string[]
   /** Takes what is no sealed packet; false when it is not for it. */
@@ -15,7 +15,7 @@ export interface SealedOutside {
 }
 
 export interface Sealed {
-  room: AllSealed
+  room: SealedUdp
   port: number
   /** A packet that is not sealed, from the same port. */
   send: (packet: Buffer, to: Address) => void
@@ -26,13 +26,13 @@ export interface Sealed {
  * Nothing when the configuration says so, or there is no socket to be had; datagrams go as frames on carriers then.
  */
 export async function openSealed(
-  { life, self, config, clock, log, metrics }: Ground,
-  { own }: Member,
+  { life, self, config, clock, log, metrics }: AgentContext,
+  { own }: NodeIdentity,
   at: { host: string; port: number },
-  { outside, hear }: SealedOutside,
+  { outside, hear }: SealedCallbacks,
 ): Promise<Sealed | undefined> {
   if (!config.udp) return undefined
-  let room: AllSealed | undefined
+  let room: SealedUdp | undefined
   try {
     const { address: host } = await lookup(at.host)
     const port = life.use(
@@ -49,7 +49,7 @@ export async function openSealed(
       ),
     )
     own.add(port.port)
-    room = new AllSealed({
+    room = new SealedUdp({
       self,
       port,
       exclude: (host) => own.isVip(host) || !isDialable(host),

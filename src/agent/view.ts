@@ -1,23 +1,23 @@
-import type { FlowBook } from '../../proxy/flow-book.ts'
-import type { Descriptors } from '../../proxy/descriptors.ts'
+import type { FlowLedger } from '../../proxy/flow/ledger.ts'
+import type { Descriptors } from '../../proxy/flow/descriptors.ts'
 import type { Problem } from '../../proxy/intercept/interceptor.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
-import type { OutboundParts } from '../../proxy/outbound.ts'
+import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import type { Balancer } from '../../proxy/policies/index.ts'
 import type { Peers } from '../../proxy/tunnel/contract.ts'
 import type { Resolver } from '../../resolver/server.ts'
 import type { AgentConfig } from '../config.ts'
-import type { Identity } from '../identity/contract.ts'
-import type { VipRange } from '../model/address.ts'
-import type { NodeId } from '../model/ids.ts'
+import type { Identity } from '../core/identity/contract.ts'
+import type { VipRange } from '../core/model/address.ts'
+import type { NodeId } from '../core/model/ids.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
-import type { ProxyAccess } from '../proxies.ts'
-import type { Interests } from '../table/interests.ts'
-import type { Table } from '../table/table.ts'
-import type { Target } from '../table/view.ts'
-import type { Elders } from './elders.ts'
+import type { ProxyAccess } from './proxy-access.ts'
+import type { Interests } from '../core/table/interests.ts'
+import type { Table } from '../core/table/table.ts'
+import type { Target } from '../core/table/view.ts'
+import type { Predecessors } from './predecessors.ts'
 import type { NetcheckParts } from './netcheck.ts'
-import type { Work } from './work.ts'
+import type { Instances } from './instances.ts'
 
 /** What the commands may look at. */
 export interface AgentView {
@@ -30,14 +30,14 @@ export interface AgentView {
   table: Table
   interests: Interests
   peers: Peers
-  book: FlowBook
+  book: FlowLedger
   descriptors: Pick<Descriptors, 'limit' | 'usable' | 'isScarce'>
   parts: OutboundParts
   /** A balancer of its own, so that looking does not move the round on. */
   peek: Balancer
   uplink: Uplink
   interceptor: { readonly size: number; problems(): Problem[]; touch(target: Target): void }
-  work: Work
+  work: Instances
   resolver: Resolver
   access: ProxyAccess
   proxyPorts: { socksPort: number; httpPort: number }
@@ -45,7 +45,7 @@ export interface AgentView {
   tunnelPort: number
   /** What `netcheck` asks. */
   network: Omit<NetcheckParts, 'self' | 'config' | 'tunnelPort' | 'sessions'>
-  elders: Elders
+  elders: Predecessors
   respawn: (() => void) | undefined
   /** `undefined`: not asked for. */
   fastPath: FastPath | undefined

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import { MeshError } from '../errors.ts'
+import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { lineOf, printJson, printTable } from './output.ts'
 

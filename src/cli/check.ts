@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { styleText } from 'node:util'
-import type { CheckReport } from '../reports.ts'
+import type { CheckReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson } from './output.ts'
 

@@ -1,8 +1,8 @@
 import { join } from 'node:path'
-import { MeshError } from '../errors.ts'
-import { askAgent } from '../local-api.ts'
+import { MeshError } from '../core/errors.ts'
+import { askAgent } from '../agent/local-api.ts'
 import type { Format } from './output.ts'
-import { readCredential, RootClient } from './root-client.ts'
+import { readCredential, RootClient } from '../client/root-client.ts'
 
 /** What every command gets: where the state is, how to print, and the few environment variables that count. */
 export interface Context {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { MeshError } from '../errors.ts'
+import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { printJson } from './output.ts'
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { FlowReport } from '../reports.ts'
+import type { FlowReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { isMeshError, MeshError } from '../errors.ts'
-import type { Ask, HostMap, LabMap } from '../../test/lab/door.ts'
-import type { Backend } from '../../test/lab/spec.ts'
+import { isMeshError, MeshError } from '../core/errors.ts'
+import type { Ask, HostMap, LabMap } from '../lab/control-socket.ts'
+import type { Backend } from '../lab/spec.ts'
 import type { Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 import { runHere } from './exec.ts'
@@ -64,10 +64,10 @@ export function labCommand(program: Command, context: () => Context): void {
       if (options.detach === true) return await detached(options)
       const { name } = options
       const [{ readLab }, { lab: build }, { lackingFor }, door] = await Promise.all([
-        import('../../test/lab/file.ts'),
-        import('../../test/lab/lab.ts'),
-        import('../../test/lab/lacking.ts'),
-        import('../../test/lab/door.ts'),
+        import('../lab/lab-file.ts'),
+        import('../lab/lab.ts'),
+        import('../lab/missing-rights.ts'),
+        import('../lab/control-socket.ts'),
       ])
       const written = faultsOf(() => readLab(options.file))
       const spec = { ...written, backend: options.backend ?? written.backend ?? 'namespaces' }
@@ -89,7 +89,7 @@ export function labCommand(program: Command, context: () => Context): void {
     .description('take a lab down, with everything that runs in it; also what is left of one whose process was killed')
     .addOption(named())
     .action(async ({ name }: Named) => {
-      const door = await import('../../test/lab/door.ts')
+      const door = await import('../lab/control-socket.ts')
       if (!(await door.takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // says that there is none
     })
 
@@ -146,7 +146,7 @@ async function runThere(
   env: Context['environment'],
 ): Promise<number> {
   if (container === undefined) return await runHere([...enter, ...argv], env)
-  const { execOf, signalMarked } = await import('../../test/lab/docker/container-place.ts')
+  const { execOf, signalMarked } = await import('../lab/docker/container-place.ts')
   const mark = randomUUID()
   const [, ...options] = execOf(container, mark, {})
   const terminal = process.stdin.isTTY && process.stdout.isTTY ? ['--tty'] : []
@@ -156,7 +156,7 @@ async function runThere(
 }
 
 async function ask(name: string, question: Ask): Promise<{ map?: LabMap }> {
-  const door = await import('../../test/lab/door.ts')
+  const door = await import('../lab/control-socket.ts')
   return await door.ask(name, question).catch(asUsage)
 }
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
-import { MeshError } from '../errors.ts'
+import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 
 export function logsCommand(program: Command, context: () => Context): void {

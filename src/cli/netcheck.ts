@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
 import { styleText } from 'node:util'
 import { isOutward } from '../../proxy/paths/addresses.ts'
-import { isMeshError } from '../errors.ts'
+import { isMeshError } from '../core/errors.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { tuningOf, tuningScript } from '../netcheck/tuning.ts'
-import type { NetcheckReport } from '../reports.ts'
+import type { NetcheckReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

@@ -1,6 +1,6 @@
 import Table from 'cli-table3'
 import { styleText } from 'node:util'
-import { explain, isMeshError, MeshError, type ErrorCode } from '../errors.ts'
+import { explain, isMeshError, MeshError, type ErrorCode } from '../core/errors.ts'
 
 export type Format = 'table' | 'json'
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { PeerReport } from '../reports.ts'
+import type { PeerReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MeshError } from '../errors.ts'
-import type { StatusReport } from '../reports.ts'
+import { MeshError } from '../core/errors.ts'
+import type { StatusReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

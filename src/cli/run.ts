@@ -4,10 +4,10 @@ import { hostname } from 'node:os'
 import { setTimeout } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import type { Command } from 'commander'
-import type { Elder } from '../agent/succession.ts'
+import type { Predecessor } from '../agent/hand-over.ts'
 import type { Config, PartialConfig } from '../config.ts'
-import { MeshError } from '../errors.ts'
-import type { Log } from '../kit/log.ts'
+import { MeshError } from '../core/errors.ts'
+import type { Log } from '../core/kit/log.ts'
 import { folders, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
@@ -41,10 +41,10 @@ interface RunOptions {
 
 /** Loaded by what runs only: every other command starts in a third of the time. */
 const roles = {
-  up: () => import('../up.ts'),
-  control: () => import('../control.ts'),
-  relay: () => import('../relay.ts'),
-  agent: () => import('../agent.ts'),
+  up: () => import('../roles/up.ts'),
+  control: () => import('../roles/control.ts'),
+  relay: () => import('../roles/relay.ts'),
+  agent: () => import('../agent/agent.ts'),
   config: () => import('../config.ts'),
 }
 
@@ -208,9 +208,9 @@ async function stay(context: Context, logger: Log, start: (log: Log) => Promise<
 const START_MS = 1_000
 
 /** Looked for before the rest of the program is loaded: the agent that makes way need not wait for that. */
-async function elderOf({ takeOver = false }: RunOptions, { state }: Context): Promise<Elder | undefined> {
-  const { Elder } = await import('../agent/succession.ts')
-  return Elder.find(folders(state).agent, { isWanted: takeOver })
+async function elderOf({ takeOver = false }: RunOptions, { state }: Context): Promise<Predecessor | undefined> {
+  const { Predecessor } = await import('../agent/hand-over.ts')
+  return Predecessor.find(folders(state).agent, { isWanted: takeOver })
 }
 
 /** This command again, in a process of its own that takes over; with the version that is installed now. */
@@ -305,7 +305,7 @@ async function configOf(
 }
 
 async function log(config: Config): Promise<Log> {
-  const { openLog } = await import('../kit/log.ts')
+  const { openLog } = await import('../core/kit/log.ts')
   return openLog(config.log)
 }
 

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { explain, isMeshError, MeshError } from '../errors.ts'
-import type { StatusReport } from '../reports.ts'
+import { explain, isMeshError, MeshError } from '../core/errors.ts'
+import type { StatusReport } from '../client/reports.ts'
 import { agent, folders, rootClient, socketPath, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

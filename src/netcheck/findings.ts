@@ -1,4 +1,4 @@
-import type { NetcheckReport } from '../reports.ts'
+import type { NetcheckReport } from '../client/reports.ts'
 import type { LocalFacts } from './local.ts'
 import { tuningOf } from './tuning.ts'
 import type { NetworkKind } from './ways.ts'

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { readNetwork, type Counts, type DefaultRoute, type Network } from '../kit/network.ts'
+import { readNetwork, type Counts, type DefaultRoute, type Network } from '../core/kit/network.ts'
 
 /** What a machine says of its network by itself, without asking anybody. */
 export interface LocalFacts {

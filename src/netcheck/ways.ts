@@ -1,5 +1,5 @@
 import type { NatClass } from '../../proxy/paths/nat-class.ts'
-import { allows, type PathRule } from '../model/path-rule.ts'
+import { allows, type PathRule } from '../core/model/path-rule.ts'
 
 /**
  * Networks by what they let others do (RFC 4787):

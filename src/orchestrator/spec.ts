@@ -1,8 +1,8 @@
-import type { ChoiceKey } from '../model/choice.ts'
-import type { Coordinate } from '../model/coordinate.ts'
-import type { InstanceId, NodeId, ServiceId } from '../model/ids.ts'
-import type { InstanceState } from '../model/instance.ts'
-import type { AllowRule } from '../model/service.ts'
+import type { ChoiceKey } from '../core/model/choice.ts'
+import type { Coordinate } from '../core/model/coordinate.ts'
+import type { InstanceId, NodeId, ServiceId } from '../core/model/ids.ts'
+import type { InstanceState } from '../core/model/instance.ts'
+import type { AllowRule } from '../core/model/service.ts'
 
 /** What an SLA document says, after the door: every default filled in, every name lower-case. */
 export interface AppSpec {

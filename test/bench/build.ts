@@ -1,6 +1,6 @@
 import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { run } from '../lab/program.ts'
+import { run } from '../../src/lab/program.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
 /** Inside node_modules, so that the packages are found and nothing is committed. */

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Host } from '../lab/host.ts'
-import { lab } from '../lab/lab.ts'
-import type { Program, Result } from '../lab/program.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Host } from '../../src/lab/host.ts'
+import { lab } from '../../src/lab/lab.ts'
+import type { Program, Result } from '../../src/lab/program.ts'
 
 /**
  * One machine with a mesh on the kernel fast path, in a network namespace of its own (needs root, ip, nft):

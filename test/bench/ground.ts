@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endMarked, MARK } from '../../examples/demo/marked.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import { destroy, lacking, nameFor, startOf, sweep } from '../lab/namespace.ts'
-import { Program, text } from '../lab/program.ts'
-import { freePort } from '../machine.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { destroy, lacking, nameFor, startOf, sweep } from '../../src/lab/namespace.ts'
+import { Program, text } from '../../src/lab/program.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
 
 /**
  * Where everything runs: two machines and a cable, or, without root, one machine that plays both.

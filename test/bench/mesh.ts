@@ -1,8 +1,8 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { askAgent } from '../../src/local-api.ts'
-import type { PeerReport, ResolveReport, StatusReport } from '../../src/reports.ts'
-import type { Program } from '../lab/program.ts'
+import { askAgent } from '../../src/agent/local-api.ts'
+import type { PeerReport, ResolveReport, StatusReport } from '../../src/client/reports.ts'
+import type { Program } from '../../src/lab/program.ts'
 import { type Ground, type Side, until } from './ground.ts'
 import type { Place } from './loads/iperf3.ts'
 

@@ -1,12 +1,12 @@
 import { createServer, connect, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
-import { openPeers } from '../../proxy/tunnel/peers.ts'
+import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
-import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { tlsFor } from '../tunnel/secure.ts'
 
 /**
@@ -52,7 +52,7 @@ interface SideOptions {
 
 async function side({ name, dial, isSealed, datagram }: SideOptions) {
   const secure = (await certificates)[name]!
-  let room: AllSealed | undefined
+  let room: SealedUdp | undefined
   const udp = await UdpPort.start(
     {
       host: '127.0.0.1',
@@ -63,7 +63,7 @@ async function side({ name, dial, isSealed, datagram }: SideOptions) {
     silentLog,
   )
   udp.mtuTowards = () => Promise.resolve(mtu)
-  room = new AllSealed({
+  room = new SealedUdp({
     self: `c/${name}`,
     port: udp,
     now: () => performance.now(),

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { arch, cpus, release, totalmem } from 'node:os'
-import { hasTool, installTools } from '../machine.ts'
+import { hasTool, installTools } from '../../src/lab/system-tools.ts'
 
 /** The public programs a row may need, the Debian package each comes in, and how each says its version. */
 const TOOLS = {

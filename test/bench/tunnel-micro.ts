@@ -1,7 +1,7 @@
 import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
 import { once } from 'node:events'
 import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
-import { openPeers } from '../../proxy/tunnel/peers.ts'
+import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import { tlsFor } from '../tunnel/secure.ts'
 

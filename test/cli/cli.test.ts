@@ -1,9 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
-import type { FlowReport, ResolveReport, StatusReport, TraceReport } from '../../src/reports.ts'
-import type { Program } from '../lab/program.ts'
-import { freeBase } from '../machine.ts'
+import type { FlowReport, ResolveReport, StatusReport, TraceReport } from '../../src/client/reports.ts'
+import type { Program } from '../../src/lab/program.ts'
+import { freeBase } from '../../src/lab/system-tools.ts'
 import { program, sla } from '../walks/mesh.ts'
 import { eventually, FIRST_PORT, Machines } from './program.ts'
 

@@ -2,13 +2,13 @@ import { spawn } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { docker } from '../lab/docker/engine.ts'
-import type { Host } from '../lab/host.ts'
-import { lab, type LabSpec } from '../lab/lab.ts'
-import { sweep } from '../lab/namespace.ts'
-import type { NatKind } from '../lab/nat.ts'
-import { text, type Program } from '../lab/program.ts'
-import type { Backend } from '../lab/spec.ts'
+import { docker } from '../../src/lab/docker/engine.ts'
+import type { Host } from '../../src/lab/host.ts'
+import { lab, type LabSpec } from '../../src/lab/lab.ts'
+import { sweep } from '../../src/lab/namespace.ts'
+import type { NatKind } from '../../src/lab/nat.ts'
+import { text, type Program } from '../../src/lab/program.ts'
+import type { Backend } from '../../src/lab/spec.ts'
 
 /** What every lab does, whatever its hosts are. */
 export async function labContract(backend: Backend, t: Test): Promise<void> {
@@ -215,7 +215,7 @@ export async function labContract(backend: Backend, t: Test): Promise<void> {
   await t.test('what a crash left behind is swept', async (t) => {
     const before = await machine()
     const script = join(t.testdir(), 'crash.ts')
-    const library = join(import.meta.dirname, '../lab/lab.ts')
+    const library = join(import.meta.dirname, '../../src/lab/lab.ts')
     await writeFile(
       script,
       `import { lab } from ${JSON.stringify(library)}

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import type { Policy, PolicyView } from '../../proxy/policies/contract.ts'
-import type { Instance } from '../../src/model/instance.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 
 export const SERVICE = 'shop.acme.cart.prod'
 

@@ -5,11 +5,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
-import { Authority } from '../../src/identity/authority.ts'
-import type { Identity, Principal } from '../../src/identity/contract.ts'
-import { HeldIdentity } from '../../src/identity/held.ts'
-import { issueNode } from '../../src/identity/issuer.ts'
-import { createRequest } from '../../src/identity/keys.ts'
+import { Authority } from '../../src/core/identity/authority.ts'
+import type { Identity, Principal } from '../../src/core/identity/contract.ts'
+import { HeldIdentity } from '../../src/core/identity/held.ts'
+import { issueNode } from '../../src/core/identity/issuer.ts'
+import { createRequest } from '../../src/core/identity/keys.ts'
 
 /** A mesh of certificates for tests: a real authority in a directory of its own. */
 export class TestMesh implements AsyncDisposable {

@@ -4,11 +4,11 @@ import { connect as connectTcp, createServer as createTcp, type AddressInfo, typ
 import { duplexPair, PassThrough, type Duplex } from 'node:stream'
 import { connect, createServer, type TlsOptions } from 'node:tls'
 import t from 'tap'
-import { explain, isMeshError } from '../../src/errors.ts'
-import type { Identity } from '../../src/identity/contract.ts'
-import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt, TUNNEL_ALPN } from '../../src/identity/peer-tls.ts'
-import { printPrincipal } from '../../src/identity/principal.ts'
-import { clientOptions, fetchCa, principalOf, serverOptions, tend, verifyServer } from '../../src/identity/tls.ts'
+import { explain, isMeshError } from '../../src/core/errors.ts'
+import type { Identity } from '../../src/core/identity/contract.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt, TUNNEL_ALPN } from '../../src/core/identity/peer-tls.ts'
+import { printPrincipal } from '../../src/core/identity/principal.ts'
+import { clientOptions, fetchCa, principalOf, serverOptions, tend, verifyServer } from '../../src/core/identity/tls.ts'
 import { forge, TestMesh, wear, type Claim } from './mesh.ts'
 
 await using mesh = await TestMesh.create()

@@ -1,7 +1,7 @@
 import type { NetworkInterfaceInfo } from 'node:os'
 import t from 'tap'
-import { isHere, networkOf, readNetwork, whatChanged, type Network } from '../../src/kit/network.ts'
-import { hasStoodStill, monitorKernel, NetworkWatch, type NetworkChange } from '../../src/kit/network-watch.ts'
+import { isHere, networkOf, readNetwork, whatChanged, type Network } from '../../src/core/kit/network.ts'
+import { hasStoodStill, monitorKernel, NetworkWatch, type NetworkChange } from '../../src/core/kit/network-watch.ts'
 import { ManualClock } from '../tunnel/clock.ts'
 
 const HEAD = 'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n'

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
-import { isMeshError } from '../../src/errors.ts'
-import { Store } from '../../src/kit/store.ts'
+import { isMeshError } from '../../src/core/errors.ts'
+import { Store } from '../../src/core/kit/store.ts'
 
 const place = mkdtempSync(join(tmpdir(), 'hedgerow-store-'))
 t.teardown(() => rmSync(place, { recursive: true, force: true }))
@@ -153,7 +153,7 @@ t.test('a place that cannot be written to is told with a remedy', async (t) => {
 t.test('what was acknowledged survives kill -9, and nothing is there by half', async (t) => {
   const path = fresh()
   const writer = `
-    const { Store } = await import(${JSON.stringify(new URL('../../src/kit/store.ts', import.meta.url).href)})
+    const { Store } = await import(${JSON.stringify(new URL('../../src/core/kit/store.ts', import.meta.url).href)})
     const store = Store.open(${JSON.stringify(path)})
     const pairs = store.collection('pairs')
     for (let i = 0; ; i++) {

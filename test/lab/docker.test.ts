@@ -3,10 +3,10 @@ import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { labContract } from '../contracts/lab.ts'
 import { Engine, lackingDockerd } from '../docker-engine.ts'
-import { lab } from './lab.ts'
-import { lackingFor } from './lacking.ts'
-import { lacking } from './namespace.ts'
-import { Program, run } from './program.ts'
+import { lab } from '../../src/lab/lab.ts'
+import { lackingFor } from '../../src/lab/missing-rights.ts'
+import { lacking } from '../../src/lab/namespace.ts'
+import { Program, run } from '../../src/lab/program.ts'
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts')
 

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { FastPathMachine } from '../bench/fast-path.ts'
-import { hasTool } from '../machine.ts'
-import { lacking } from './namespace.ts'
-import { text } from './program.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
+import { lacking } from '../../src/lab/namespace.ts'
+import { text } from '../../src/lab/program.ts'
 
 /**
  * The kernel fast path as users have it: one machine in a namespace, a real agent in host mode, curl by name.

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { labContract } from '../contracts/lab.ts'
-import { lacking } from './namespace.ts'
+import { lacking } from '../../src/lab/namespace.ts'
 
 t.setTimeout(170_000)
 const skip = (await lacking()) ?? false

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { lab } from './lab.ts'
-import { conditionsOf, printConditions } from './link/conditions.ts'
-import { hasNetem, netemOf } from './link/link.ts'
-import { Transit, Wire } from './link/wire.ts'
+import { lab } from '../../src/lab/lab.ts'
+import { conditionsOf, printConditions } from '../../src/lab/link/conditions.ts'
+import { hasNetem, netemOf } from '../../src/lab/link/link.ts'
+import { Transit, Wire } from '../../src/lab/link/wire.ts'
 import { linkContract } from '../contracts/link.ts'
-import { lacking, nameFor, destroy } from './namespace.ts'
-import { text } from './program.ts'
+import { lacking, nameFor, destroy } from '../../src/lab/namespace.ts'
+import { text } from '../../src/lab/program.ts'
 
 const never = () => 0.999_999
 const always = () => 0

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { join, resolve } from 'node:path'
 import t from 'tap'
-import type { NetcheckReport, TraceReport } from '../../src/reports.ts'
-import { askAgent } from '../../src/local-api.ts'
-import { hasTool } from '../machine.ts'
+import type { NetcheckReport, TraceReport } from '../../src/client/reports.ts'
+import { askAgent } from '../../src/agent/local-api.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { Station } from '../bench/nat/station.ts'
 import { nameOf, until, World, type WorldOptions } from '../bench/nat/world.ts'
-import { lacking } from './namespace.ts'
+import { lacking } from '../../src/lab/namespace.ts'
 
 /**
  * Real agents whose network changes under load, whose router is asked for ports, and whose operator forbids paths.

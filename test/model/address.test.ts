@@ -1,8 +1,8 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import * as address from '../../src/model/address.ts'
-import { instanceId, interestKey, interestOf, serviceId, splitInstanceId } from '../../src/model/ids.ts'
+import * as address from '../../src/core/model/address.ts'
+import { instanceId, interestKey, interestOf, serviceId, splitInstanceId } from '../../src/core/model/ids.ts'
 
 const ULA = 'fd12:3456:789a::/48'
 const loopback = address.vipRange('127.16.0.0/12', ULA)

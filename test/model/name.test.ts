@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { POLICIES, POLICY_WORDS, choiceKey, choiceOf, instanceOf, policyOf } from '../../src/model/choice.ts'
-import { labelFault, isReserved } from '../../src/model/label.ts'
-import { parseName, printName, type ServiceName } from '../../src/model/name.ts'
+import { POLICIES, POLICY_WORDS, choiceKey, choiceOf, instanceOf, policyOf } from '../../src/core/model/choice.ts'
+import { labelFault, isReserved } from '../../src/core/model/label.ts'
+import { parseName, printName, type ServiceName } from '../../src/core/model/name.ts'
 import { ZONES, invalid, outside, valid } from './vectors.ts'
 
 t.test('the vectors of names', async (t) => {

@@ -10,7 +10,7 @@ import {
   ruleOf,
   RULED_PATHS,
   seenFromThere,
-} from '../../src/model/path-rule.ts'
+} from '../../src/core/model/path-rule.ts'
 
 const ALL = 'direct reverse punched relayed'
 const rows: ReadonlyArray<[text: string, allowed: string, liked: string, packets: boolean]> = [

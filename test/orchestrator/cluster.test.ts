@@ -3,16 +3,16 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { MeshError } from '../../src/errors.ts'
-import { enrol } from '../../src/identity/enrol.ts'
-import { HeldIdentity } from '../../src/identity/held.ts'
-import { clientOptions } from '../../src/identity/tls.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { Store } from '../../src/kit/store.ts'
-import { dialText, type DialOptions } from '../../src/kit/websocket.ts'
-import type { ResumePoint, ServiceEntry } from '../../src/model/change.ts'
+import type { MeshError } from '../../src/core/errors.ts'
+import { enrol } from '../../src/core/identity/enrol.ts'
+import { HeldIdentity } from '../../src/core/identity/held.ts'
+import { clientOptions } from '../../src/core/identity/tls.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { Store } from '../../src/core/kit/store.ts'
+import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
+import type { ResumePoint, ServiceEntry } from '../../src/core/model/change.ts'
 import { compose } from '../../src/orchestrator/cluster/compose.ts'
-import { Feed } from '../../src/orchestrator/cluster/feed.ts'
+import { NodeFeed } from '../../src/orchestrator/cluster/node-feed.ts'
 import type { FeedMessage } from '../../src/orchestrator/worker/uplink.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
@@ -43,12 +43,12 @@ t.test('the feed numbers what changes, and resumes from a number', async (t) => 
   })
   const cart = (...states: Array<'running' | 'lost'>) => [[SERVICE, entry(SERVICE, ...states)]] as const
   const stock = [['shop.acme.stock.prod', entry('shop.acme.stock.prod', 'running')]] as const
-  const resume = (feed: Feed, seq: number, changes: Partial<ResumePoint> = {}) =>
+  const resume = (feed: NodeFeed, seq: number, changes: Partial<ResumePoint> = {}) =>
     feed.resume({ epoch: feed.epoch, seq, keys: [KEY], ...changes })
 
   let store = Store.open(path)
   t.teardown(() => store.close())
-  let feed = new Feed(store, systemClock)
+  let feed = new NodeFeed(store, systemClock)
   const start = feed.seq
   t.equal(feed.publish(cart('running')).length, 1)
   t.equal(feed.publish(cart('running')).length, 0, 'the same is no change')
@@ -82,7 +82,7 @@ t.test('the feed numbers what changes, and resumes from a number', async (t) => 
   const { epoch, seq } = feed
   store.close()
   store = Store.open(path)
-  feed = new Feed(store, systemClock)
+  feed = new NodeFeed(store, systemClock)
   t.same([feed.epoch, feed.seq], [epoch, seq], 'numbers outlive a restart')
   const [back] = feed.publish(cart('running'))
   t.ok((back?.seq ?? 0) > seq)

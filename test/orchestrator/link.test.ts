@@ -1,23 +1,23 @@
 import fc from 'fast-check'
 import t from 'tap'
 import Type from 'typebox'
-import { MeshError } from '../../src/errors.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import type { Channel } from '../../src/kit/websocket.ts'
-import { openMetrics } from '../../src/metrics.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import type { Channel } from '../../src/core/kit/websocket.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
 import { DialledLink } from '../../src/orchestrator/link/dialled-link.ts'
 import { Link, type Asked, type Sides, type Told } from '../../src/orchestrator/link/link.ts'
 import {
   clusterToNode,
   clusterToRoot,
-  type Language,
+  type LinkProtocol,
   nodeToCluster,
   rootToCluster,
 } from '../../src/orchestrator/link/messages.ts'
 
 const language = {
-  asks: {
+  requests: {
     double: {
       ask: Type.Object({ n: Type.Integer() }),
       answer: Type.Object({ n: Type.Integer() }),
@@ -26,7 +26,7 @@ const language = {
     never: { ask: Type.Object({}), answer: Type.Object({}), withinMs: 30 },
   },
   notices: { say: Type.Object({ word: Type.String({ maxLength: 8 }) }) },
-} as const satisfies Language
+} as const satisfies LinkProtocol
 type Words = typeof language
 
 interface End extends Channel {
@@ -223,8 +223,8 @@ t.test('an answer of the wrong form is an error, not a value; a newer peer’s w
 })
 
 t.test('whatever a peer sends, the link answers or ends, and never throws', async (t) => {
-  const languages = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies Language[]
-  const types = languages.flatMap((each) => [...Object.keys(each.asks), ...Object.keys(each.notices)])
+  const languages = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies LinkProtocol[]
+  const types = languages.flatMap((each) => [...Object.keys(each.requests), ...Object.keys(each.notices)])
   const message = fc.oneof(
     fc.string({ maxLength: 100 }),
     fc.json({ maxDepth: 4 }),
@@ -253,7 +253,7 @@ t.test('whatever a peer sends, the link answers or ends, and never throws', asyn
           {
             speaks: hears,
             hears,
-            asked: all(Object.keys(hears.asks)),
+            asked: all(Object.keys(hears.requests)),
             told: all(Object.keys(hears.notices)),
           },
           parts,

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { MeshError } from '../../src/errors.ts'
+import { MeshError } from '../../src/core/errors.ts'
 import type { Fault } from '../../src/orchestrator/sla/findings.ts'
 import { KEYS, type Kind, type Level } from '../../src/orchestrator/sla/keys.ts'
 import { locationOf } from '../../src/orchestrator/sla/constraints.ts'

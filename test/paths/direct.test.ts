@@ -5,12 +5,12 @@ import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import t from 'tap'
 import { isDialable, localAddresses, parseHostPort, printHostPort } from '../../proxy/paths/addresses.ts'
-import type { Outlook, RawConnection } from '../../proxy/paths/contract.ts'
+import type { Reachability, RawConnection } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
-import { outlookOf, readInterfaces, type Here } from '../../proxy/paths/outlook.ts'
+import { reachabilityOf, readInterfaces, type OwnNetwork } from '../../proxy/paths/reachability.ts'
 import { isListenedAt } from '../../src/agent/own-addresses.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 
 const forever = new AbortController().signal
 const reach = (...addresses: string[]) => ({ id: 'edge/n2', addresses, relays: [] })
@@ -81,9 +81,9 @@ t.test('what may become of a dial', async (t) => {
   const rows: ReadonlyArray<{
     why: string
     to: string[]
-    from?: Here['interfaces']
+    from?: OwnNetwork['interfaces']
     isEnclosed?: boolean
-    is: Outlook
+    is: Reachability
   }> = [
     { why: 'a public address', to: ['10.9.9.9:1', '203.0.113.5:1'], is: 'open' },
     { why: 'a name may be anywhere', to: ['edge.example.org:1'], is: 'open' },
@@ -105,9 +105,9 @@ t.test('what may become of a dial', async (t) => {
   ]
   const leadsBack = (host: string) => ({ '198.51.100.1': false, '198.51.100.2': true })[host]
   for (const { why, to, from = [lo, home], isEnclosed = false, is } of rows)
-    t.equal(outlookOf(to, { interfaces: from, isEnclosed, leadsBack }), is, why)
+    t.equal(reachabilityOf(to, { interfaces: from, isEnclosed, leadsBack }), is, why)
   const here = () => ({ interfaces: readInterfaces(), isEnclosed: true })
-  t.equal(directDialer({ here }).outlook?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
+  t.equal(directDialer({ here }).reachability?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
 })
 
 t.test('whether our own listener would answer', async (t) => {

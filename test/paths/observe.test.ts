@@ -8,10 +8,10 @@ import { Observation, type ObserverOfUsOptions } from '../../proxy/paths/observe
 import { UdpQuestions } from '../../proxy/paths/observe-udp.ts'
 import { Observers } from '../../proxy/paths/observers.ts'
 import { PunchPort } from '../../proxy/paths/punch-port.ts'
-import { encodeAnswer } from '../../proxy/relay/observation.ts'
+import { encodeAnswer } from '../../proxy/relay/wire/observation.ts'
 import { Observer } from '../../proxy/relay/observer.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 
 /*
  * What a node learns of its network from relays, on loopback: there is no NAT here, and one that is pretended (`isOwn`) leads

@@ -4,8 +4,8 @@ import fc from 'fast-check'
 import t from 'tap'
 import { encodeAddressQuestion, encodeNatPmp, encodePcp, readAnswer } from '../../proxy/paths/port-mapping/codec.ts'
 import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 
 const NONCE = Buffer.from('000102030405060708090a0b', 'hex')
 

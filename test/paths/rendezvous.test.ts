@@ -5,7 +5,12 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import { duplexPair, type Duplex } from 'node:stream'
 import fc from 'fast-check'
 import t from 'tap'
-import { Calls, presentNonce, readNonce, sort } from '../../proxy/paths/calls.ts'
+import {
+  ExpectedConnections,
+  presentNonce,
+  readNonce,
+  claimIfExpected,
+} from '../../proxy/paths/expected-connections.ts'
 import { printHostPort } from '../../proxy/paths/addresses.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isFair, isPublic } from '../../proxy/paths/guard.ts'
@@ -22,14 +27,14 @@ import { PunchPort } from '../../proxy/paths/punch-port.ts'
 import { Punching } from '../../proxy/paths/punched.ts'
 import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
 import { MAX_SIGNAL_BYTES, readSignal, Signals, type Signal } from '../../proxy/paths/signals.ts'
-import { decodeAnswer, decodeQuestion, encodeAnswer, encodeQuestion } from '../../proxy/relay/observation.ts'
+import { decodeAnswer, decodeQuestion, encodeAnswer, encodeQuestion } from '../../proxy/relay/wire/observation.ts'
 import { Observer } from '../../proxy/relay/observer.ts'
-import type { HeldIdentity } from '../../src/identity/held.ts'
-import { CALLED_ALPN, connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
-import { nodeIdOf } from '../../src/identity/principal.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { Bucket } from '../../src/kit/bucket.ts'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
+import { CALLED_ALPN, connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
+import { nodeIdOf } from '../../src/core/identity/principal.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { until } from '../proxy/world.ts'
 
@@ -187,7 +192,7 @@ t.test('which way a signal goes, and how many of them', async (t) => {
 
 t.test('a bucket of tokens', async (t) => {
   let at = 0
-  const bucket = new Bucket({ perSecond: 2, burst: 3, now: () => at })
+  const bucket = new TokenBucket({ perSecond: 2, burst: 3, now: () => at })
   const take = (now: number) => {
     at = now
     return bucket.tryTake()
@@ -248,14 +253,14 @@ t.test('where nobody can make us dial', async (t) => {
 })
 
 t.test('a connection belongs to the call whose nonce it presents, once, and by that node', async (t) => {
-  const calls = new Calls()
+  const calls = new ExpectedConnections()
   const arrive = async (peer: string, nonce: string) => {
     const [near, far] = duplexPair()
     near.on('error', () => undefined)
     far.on('error', () => undefined)
     presentNonce(near, nonce)
     near.write('and what follows')
-    const sorted = await sort(calls, { peer, stream: far, isCalled: true }).catch((error: unknown) => error)
+    const sorted = await claimIfExpected(calls, { peer, stream: far, isCalled: true }).catch((error: unknown) => error)
     return { sorted, far }
   }
   using call = calls.expect('c/b')
@@ -281,7 +286,7 @@ t.test('a connection belongs to the call whose nonce it presents, once, and by t
   const many = Array.from({ length: 256 }, () => calls.expect('c/b'))
   t.throws(() => calls.expect('c/b'), { code: 'NO_PATH' }, 'bounded')
   for (const one of many) one[Symbol.dispose]()
-  const plain = await sort(calls, { peer: 'c/b', stream: far, isCalled: false })
+  const plain = await claimIfExpected(calls, { peer: 'c/b', stream: far, isCalled: false })
   t.equal(plain?.peer, 'c/b', 'others are let through')
 })
 
@@ -380,7 +385,7 @@ const identities = [
 /** One node: signals straight to the others, TLS as agents have it, and a port where it takes connections. */
 class Node implements AsyncDisposable {
   readonly id: string
-  readonly calls = new Calls()
+  readonly calls = new ExpectedConnections()
   readonly signals: Signals
   readonly guard: DialGuard
   readonly incoming: RawConnection[] = []
@@ -441,7 +446,8 @@ class Node implements AsyncDisposable {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
   }
 
-  readonly claim = async (raw: RawConnection) => await sort(this.calls, await this.#acceptor.accept(raw.stream))
+  readonly claim = async (raw: RawConnection) =>
+    await claimIfExpected(this.calls, await this.#acceptor.accept(raw.stream))
 
   readonly present = async (raw: RawConnection, peer: string, nonce: string, signal: AbortSignal): Promise<Duplex> => {
     const stream = await connectSecure(raw.stream, this.identity, peer, signal, CALLED_ALPN)

@@ -8,8 +8,8 @@ import { mapByIgd, readIgd } from '../../proxy/paths/port-mapping/igd.ts'
 import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import { locationIn, search, urlAt } from '../../proxy/paths/port-mapping/ssdp.ts'
 import { escaped, named, readXml, textOf } from '../../proxy/paths/port-mapping/xml.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { until } from '../proxy/world.ts'
 
 const forever = new AbortController().signal

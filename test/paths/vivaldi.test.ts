@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Vivaldi } from '../../proxy/paths/vivaldi.ts'
-import { distanceMs, FARTHEST_MS, isCoordinate, ORIGIN } from '../../src/model/coordinate.ts'
+import { VivaldiCoordinate } from '../../src/agent/vivaldi.ts'
+import { distanceMs, FARTHEST_MS, isCoordinate, ORIGIN } from '../../src/core/model/coordinate.ts'
 
 /** The same numbers in every run. */
 function seeded(seed: number): () => number {
@@ -31,14 +31,14 @@ function matrix(nodes: number, random: () => number): number[][] {
 }
 
 /** Each node measures some others, in turns, with jitter: most samples a little late, a few very. */
-function settle(rtts: number[][], rounds: number, random: () => number): Vivaldi[] {
-  const nodes = rtts.map((_, index) => new Vivaldi(ORIGIN, seeded(index + 1)))
+function settle(rtts: number[][], rounds: number, random: () => number): VivaldiCoordinate[] {
+  const nodes = rtts.map((_, index) => new VivaldiCoordinate(ORIGIN, seeded(index + 1)))
   for (let round = 0; round < rounds; round++) {
     for (const [index, node] of nodes.entries()) {
       const peer = Math.floor(random() * nodes.length)
       if (peer === index) continue
       const jitter = random() < 0.05 ? 80 * random() : 0.05 * random() * (rtts[index]?.[peer] ?? 0)
-      node.measured(`edge/n${peer}`, (nodes[peer] as Vivaldi).own, (rtts[index]?.[peer] ?? 0) + jitter)
+      node.measured(`edge/n${peer}`, (nodes[peer] as VivaldiCoordinate).own, (rtts[index]?.[peer] ?? 0) + jitter)
     }
   }
   return nodes
@@ -55,13 +55,15 @@ t.test('nodes that never talked are ranked right, on a matrix with jitter', asyn
     for (let b = 0; b < nodes.length; b++) {
       if (a === b) continue
       const real = rtts[a]?.[b] as number
-      errors.push(Math.abs(distanceMs((nodes[a] as Vivaldi).own, (nodes[b] as Vivaldi).own) - real) / real)
+      errors.push(
+        Math.abs(distanceMs((nodes[a] as VivaldiCoordinate).own, (nodes[b] as VivaldiCoordinate).own) - real) / real,
+      )
       for (let c = 0; c < b; c++) {
         const other = rtts[a]?.[c] as number
         if (c === a || Math.max(real, other) < 1.5 * Math.min(real, other)) continue // not clearly nearer
         asked += 1
-        const says = distanceMs((nodes[a] as Vivaldi).own, (nodes[b] as Vivaldi).own)
-        const saysOther = distanceMs((nodes[a] as Vivaldi).own, (nodes[c] as Vivaldi).own)
+        const says = distanceMs((nodes[a] as VivaldiCoordinate).own, (nodes[b] as VivaldiCoordinate).own)
+        const saysOther = distanceMs((nodes[a] as VivaldiCoordinate).own, (nodes[c] as VivaldiCoordinate).own)
         if (says < saysOther === real < other) right += 1
       }
     }
@@ -79,14 +81,14 @@ t.test('a node that moves is found again', async (t) => {
   const random = seeded(11)
   const rtts = matrix(20, random)
   const nodes = settle(rtts, 200, random)
-  const moved = nodes[0] as Vivaldi
+  const moved = nodes[0] as VivaldiCoordinate
   for (let peer = 1; peer < 20; peer++)
     for (let i = 0; i < 8; i++)
-      moved.measured(`edge/n${peer}`, (nodes[peer] as Vivaldi).own, (rtts[2]?.[peer] ?? 0) + 1)
+      moved.measured(`edge/n${peer}`, (nodes[peer] as VivaldiCoordinate).own, (rtts[2]?.[peer] ?? 0) + 1)
   for (let round = 0; round < 20; round++)
     for (let peer = 1; peer < 20; peer++)
-      moved.measured(`edge/n${peer}`, (nodes[peer] as Vivaldi).own, (rtts[2]?.[peer] ?? 0) + 1)
-  const now = distanceMs(moved.own, (nodes[7] as Vivaldi).own)
+      moved.measured(`edge/n${peer}`, (nodes[peer] as VivaldiCoordinate).own, (rtts[2]?.[peer] ?? 0) + 1)
+  const now = distanceMs(moved.own, (nodes[7] as VivaldiCoordinate).own)
   const real = (rtts[2]?.[7] as number) + 1
   t.ok(Math.abs(now - real) < 0.4 * real, `${now.toFixed(1)} ms, really ${real.toFixed(1)} ms`)
 })
@@ -99,7 +101,7 @@ t.test('nothing that is measured or told breaks a coordinate', async (t) => {
   })
   fc.assert(
     fc.property(fc.array(fc.tuple(coordinate, fc.double())), (measures) => {
-      const node = new Vivaldi(ORIGIN, seeded(3))
+      const node = new VivaldiCoordinate(ORIGIN, seeded(3))
       for (const [theirs, rtt] of measures) {
         node.measured('edge/liar', theirs, rtt)
         if (!isCoordinate(node.own)) return false

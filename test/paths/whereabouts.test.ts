@@ -1,14 +1,14 @@
 import t from 'tap'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import { Whereabouts } from '../../src/agent/whereabouts.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import type { Coordinate } from '../../src/model/coordinate.ts'
-import type { NodeId } from '../../src/model/ids.ts'
+import { NetworkCoordinates } from '../../src/agent/coordinates.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Coordinate } from '../../src/core/model/coordinate.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
 
 /** Nodes on a line, `at` ms from its start, that measure only their neighbours and hear of each other through a table. */
 class World {
   readonly told = new Map<NodeId, Coordinate>()
-  readonly nodes = new Map<NodeId, Whereabouts>()
+  readonly nodes = new Map<NodeId, NetworkCoordinates>()
   now = 0
 
   add(life: Lifetime, id: NodeId, sessions: Record<NodeId, number>): void {
@@ -23,7 +23,7 @@ class World {
       sleep: () => Promise.resolve(),
       after: () => () => undefined,
     }
-    this.nodes.set(id, Whereabouts.start(life, { table: { node }, peers: { all: () => all }, clock }))
+    this.nodes.set(id, NetworkCoordinates.start(life, { table: { node }, peers: { all: () => all }, clock }))
   }
 
   run(seconds: number): number {
@@ -48,7 +48,7 @@ t.test('nodes that never talked are ranked by what others measured', async (t) =
   world.add(life, 'edge/b', { 'edge/a': 10, 'edge/c': 20, 'edge/d': 60 })
   world.add(life, 'edge/c', { 'edge/a': 30, 'edge/b': 20, 'edge/d': 40 })
   world.add(life, 'edge/d', { 'edge/b': 60, 'edge/c': 40 })
-  const a = world.nodes.get('edge/a') as Whereabouts
+  const a = world.nodes.get('edge/a') as NetworkCoordinates
   t.equal(a.estimateMs('edge/d'), undefined, 'nothing is known at first')
   world.run(600)
   const far = a.estimateMs('edge/d') ?? 0

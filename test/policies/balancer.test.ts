@@ -1,9 +1,9 @@
 import t from 'tap'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import type { Choice } from '../../src/model/choice.ts'
-import { INSTANCE_STATES, type Instance } from '../../src/model/instance.ts'
-import type { Target } from '../../src/table/view.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import type { Choice } from '../../src/core/model/choice.ts'
+import { INSTANCE_STATES, type Instance } from '../../src/core/model/instance.ts'
+import type { Target } from '../../src/core/table/view.ts'
 import { SERVICE, fixed, onNodes, ordinals } from '../contracts/policy.ts'
 
 const measures = {

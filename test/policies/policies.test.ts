@@ -6,7 +6,7 @@ import { policies } from '../../proxy/policies/index.ts'
 import { least } from '../../proxy/policies/least.ts'
 import { pinned } from '../../proxy/policies/pinned.ts'
 import { roundRobin } from '../../proxy/policies/round-robin.ts'
-import type { Instance } from '../../src/model/instance.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
 import { fixed, onNodes, ordinals, policyContract, viewOf } from '../contracts/policy.ts'
 
 for (const [name, policy] of Object.entries(policies)) policyContract(name, () => policy)

@@ -6,23 +6,23 @@ import { Resolver } from 'node:dns/promises'
 import dnsPacket from 'dns-packet'
 import fc from 'fast-check'
 import t from 'tap'
-import { type Clock, systemClock } from '../../src/kit/clock.ts'
-import { openMetrics } from '../../src/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
-import type { InstanceId, NodeId } from '../../src/model/ids.ts'
+import { type Clock, systemClock } from '../../src/core/kit/clock.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy/datagrams/outbound.ts'
 import { Held } from '../../proxy/datagrams/held.ts'
-import { Shunned } from '../../proxy/datagrams/shunned.ts'
-import type { Endpoint } from '../../proxy/dial.ts'
-import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
-import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
+import { PenaltyList } from '../../proxy/datagrams/penalty-list.ts'
+import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { CallerFinder, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import type { Identify, InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { readPacket } from '../../proxy/intercept/socks-udp.ts'
-import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import {
@@ -122,7 +122,7 @@ async function callersNode(options: NodeOptions) {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowBook.start({ drainMs: 0 }, clock, metrics)
+  const book = await FlowLedger.start({ drainMs: 0 }, clock, metrics)
   const parts: OutboundParts = {
     ...roomy(),
     table,
@@ -836,7 +836,7 @@ t.test('instances whose port was closed come last, for a while', async (t) => {
   const table = new LiteralTable({ id: CART, on: ['edge/a', 'edge/b', 'edge/c'] })
   const [a, b, c] = table.entry(CART)?.instances ?? []
   if (a === undefined || b === undefined || c === undefined) throw new Error('three instances')
-  const shunned = new Shunned(clock)
+  const shunned = new PenaltyList(clock)
   t.same(shunned.last([a, b, c]), [a, b, c])
   shunned.add(a, { isMute: true })
   t.same(shunned.last([a, b, c]), [b, c, a])

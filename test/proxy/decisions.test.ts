@@ -1,16 +1,16 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { authorise } from '../../proxy/authorise.ts'
-import { callerAddress } from '../../proxy/caller-address.ts'
-import { checkRequest } from '../../proxy/check-request.ts'
-import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow.ts'
-import { maySpeakEarly } from '../../proxy/early.ts'
-import { patienceMs, Race, type RaceAction } from '../../proxy/race.ts'
-import type { Try } from '../../proxy/connect.ts'
-import { whyLost } from '../../proxy/why-lost.ts'
-import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/request.ts'
+import { authorise } from '../../proxy/decide/authorise.ts'
+import { callerAddress } from '../../proxy/inbound/caller-address.ts'
+import { checkRequest } from '../../proxy/inbound/check-request.ts'
+import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { maySendEarly } from '../../proxy/outbound/early-data.ts'
+import { patienceMs, Race, type RaceAction } from '../../proxy/outbound/race.ts'
+import type { Try } from '../../proxy/outbound/connect.ts'
+import { failureOf } from '../../proxy/flow/failure.ts'
+import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/flow/request.ts'
 import type { Refusal } from '../../proxy/tunnel/contract.ts'
-import { vipRange } from '../../src/model/address.ts'
+import { vipRange } from '../../src/core/model/address.ts'
 import { entryOf, LiteralTable } from './world.ts'
 
 const caller = (id: string): Caller => instanceCaller(id) as Caller
@@ -219,7 +219,7 @@ t.test('patience', async (t) => {
 })
 
 t.test('whether first bytes go along with OPEN', async (t) => {
-  const rows: [why: string, session: Parameters<typeof maySpeakEarly>[0], may: boolean][] = [
+  const rows: [why: string, session: Parameters<typeof maySendEarly>[0], may: boolean][] = [
     ['far', { takesEarly: true, rttMs: 50, silentMs: 0 }, true],
     ['an older peer', { takesEarly: false, rttMs: 50, silentMs: 0 }, false],
     ['a session that does not say', { rttMs: 50 }, false],
@@ -230,7 +230,7 @@ t.test('whether first bytes go along with OPEN', async (t) => {
     ['made a moment ago', { takesEarly: true, rttMs: undefined, silentMs: 200 }, true],
     ['made, and silent since', { takesEarly: true, rttMs: undefined, silentMs: 201 }, false],
   ]
-  for (const [why, session, may] of rows) t.equal(maySpeakEarly(session), may, why)
+  for (const [why, session, may] of rows) t.equal(maySendEarly(session), may, why)
 })
 
 t.test('the race', async (t) => {
@@ -480,8 +480,8 @@ t.test('what a caller is told when no instance took its flow', async (t) => {
   ]
   for (const [outcomes, end, code] of rows) {
     const tries = outcomes.map((outcome) => ({ outcome }))
-    t.same(whyLost('refused', tries), { end, code }, outcomes.join(', '))
+    t.same(failureOf('refused', tries), { end, code }, outcomes.join(', '))
   }
-  t.same(whyLost('timeout', [{ outcome: 'refused' }]), { end: 'timeout', code: 'FLOW_TIMEOUT' })
-  t.same(whyLost('unsure', [{ outcome: 'refused' }]), { end: 'unreachable', code: 'FLOW_UNREACHABLE' })
+  t.same(failureOf('timeout', [{ outcome: 'refused' }]), { end: 'timeout', code: 'FLOW_TIMEOUT' })
+  t.same(failureOf('unsure', [{ outcome: 'refused' }]), { end: 'unreachable', code: 'FLOW_UNREACHABLE' })
 })

@@ -3,19 +3,19 @@ import { randomBytes } from 'node:crypto'
 import { connect as connectSocket, createServer, type AddressInfo, type Socket } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { systemClock } from '../../src/kit/clock.ts'
-import { openMetrics } from '../../src/metrics.ts'
-import type { Attempt } from '../../proxy/attempt.ts'
-import { connect } from '../../proxy/connect.ts'
-import { Early } from '../../proxy/early.ts'
-import { NODE_CALLER } from '../../proxy/flow.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import type { Attempt } from '../../proxy/outbound/attempt.ts'
+import { connect } from '../../proxy/outbound/connect.ts'
+import { EarlyData } from '../../proxy/outbound/early-data.ts'
+import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { DatagramFlow } from '../../proxy/datagrams/flow.ts'
 import { Held } from '../../proxy/datagrams/held.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
-import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound.ts'
-import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
+import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
-import { Suspects } from '../../proxy/suspects.ts'
+import { Outliers } from '../../proxy/outbound/outliers.ts'
 import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 import { ALL, MuxPair } from '../tunnel/pair.ts'
 import { Client, keptLog, LiteralTable, ManualClock, peersWith, roomy, serve, turns, until } from './world.ts'
@@ -46,7 +46,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
   const log = keptLog()
   const metrics = openMetrics('agent')
   const clock = new ManualClock()
-  const book = await FlowBook.start({ drainMs: 0 }, systemClock, metrics)
+  const book = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
   const stack = new AsyncDisposableStack()
   const fars: Far[] = []
   for (const [ordinal, node] of NODES.entries()) {
@@ -106,7 +106,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     ...roomy(),
     earlyData,
     table,
-    suspects: new Suspects(),
+    suspects: new Outliers(),
     peers: peersWith(
       fars.map(({ session }) => session),
       rtts,
@@ -473,10 +473,10 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
         self: 'edge/a',
         endpointOf: () => undefined,
         clock,
-        suspects: new Suspects(),
+        suspects: new Outliers(),
         dial: () => ({ timeoutMs: 1 }),
       }
-      const early = new Early(() => undefined)
+      const early = new EarlyData(() => undefined)
       const gone = new AbortController()
       let winner: Attempt | undefined
       let said = 0

@@ -2,18 +2,18 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import type { ErrorCode } from '../../src/errors.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { openMetrics } from '../../src/metrics.ts'
-import type { InstanceId, NodeId } from '../../src/model/ids.ts'
-import type { Endpoint } from '../../proxy/dial.ts'
-import { instanceCaller, NODE_CALLER, type Caller, type Flow, type FlowReply } from '../../proxy/flow.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
-import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import type { ErrorCode } from '../../src/core/errors.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import { instanceCaller, NODE_CALLER, type Caller, type Flow, type FlowReply } from '../../proxy/flow/flow.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
-import { trace } from '../../proxy/trace.ts'
-import { encodeRequest } from '../../proxy/request.ts'
+import { trace } from '../../proxy/decide/trace.ts'
+import { encodeRequest } from '../../proxy/flow/request.ts'
 import type { IncomingStream, Session } from '../../proxy/tunnel/contract.ts'
 import { MuxPair } from '../tunnel/pair.ts'
 import {
@@ -57,7 +57,7 @@ async function agent(options: AgentOptions): Promise<Agent> {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowBook.start({ drainMs }, clock, metrics)
+  const book = await FlowLedger.start({ drainMs }, clock, metrics)
   const parts: OutboundParts = {
     ...roomy(),
     table,

@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
-import { isMeshError } from '../../src/errors.ts'
-import { vipRange } from '../../src/model/address.ts'
-import { openMetrics } from '../../src/metrics.ts'
-import { systemClock } from '../../src/kit/clock.ts'
+import { isMeshError } from '../../src/core/errors.ts'
+import { vipRange } from '../../src/core/model/address.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
-import { NODE_CALLER } from '../../proxy/flow.ts'
+import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { keptLog, LiteralTable } from './world.ts'
 
 const parts = () => ({

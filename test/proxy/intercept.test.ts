@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os'
 import t from 'tap'
 import { agentRoutes } from '../../src/agent/routes.ts'
 import type { AgentView } from '../../src/agent/view.ts'
-import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { openMetrics } from '../../src/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
 import { CallerFinder, procAddress4, procAddress6, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
 import type { InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
-import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow.ts'
+import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
 
 /** Away from the range of any agent on this machine; the block is this process's own. */
@@ -179,9 +179,9 @@ t.test('a privileged port without the right is a problem with a remedy', async (
   const script = `
     const { LoopbackInterceptor } = await import('./proxy/intercept/loopback.ts')
     const { LiteralTable } = await import('./test/proxy/world.ts')
-    const { vipRange } = await import('./src/model/address.ts')
+    const { vipRange } = await import('./src/core/model/address.ts')
     const { openMetrics } = await import('./src/metrics.ts')
-    const { silentLog } = await import('./src/kit/log.ts')
+    const { silentLog } = await import('./src/core/kit/log.ts')
     if (process.getuid() === 0) process.setuid(65534)
     const table = new LiteralTable({ id: '${CART}', ports: [80], vips: { 'any.rr': ${vip()} } })
     const parts = { table, onFlow() {}, clock: {}, log: silentLog, metrics: openMetrics('agent') }

@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import t from 'tap'
-import { openMetrics } from '../../src/metrics.ts'
-import { Descriptors, openFiles, openFilesLimit } from '../../proxy/descriptors.ts'
-import { Turns } from '../../proxy/turns.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { Descriptors, openFiles, openFilesLimit } from '../../proxy/flow/descriptors.ts'
+import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { pressure } from '../soak/press.ts'
 import { Agents, endOf } from './two-agents.ts'
 import { echo, keptLog, serve, until } from './world.ts'
@@ -15,7 +15,7 @@ const CART = 'shop.acme.cart.prod'
 const STOCK = 'shop.acme.stock.prod'
 
 t.test('turns', async (t) => {
-  const turns = new Turns<string>(2)
+  const turns = new KeyedSemaphore<string>(2)
   const begun: string[] = []
   const take = (key: string, name: string) => turns.take(key, () => begun.push(name))
   take('a', 'a1')

@@ -5,16 +5,16 @@ import { type AddressInfo, connect } from 'node:net'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
-import { MeshError } from '../../src/errors.ts'
-import { systemClock } from '../../src/kit/clock.ts'
-import { openMetrics } from '../../src/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { HttpInterceptor, HttpHandshake } from '../../proxy/intercept/http.ts'
 import { parseHead } from '../../proxy/intercept/http-head.ts'
-import type { ProxyParts } from '../../proxy/intercept/proxy-door.ts'
+import type { ProxyParts } from '../../proxy/intercept/proxy-listener.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Client, keptLog, LiteralTable, peersWith, until, roomy } from './world.ts'
 
@@ -45,7 +45,7 @@ async function node(serve?: (server: Server) => void) {
   )
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowBook.start({ drainMs: 0 }, systemClock, metrics)
+  const book = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
   const flows: OutboundParts = {
     ...roomy(),
     table,

@@ -3,8 +3,8 @@ import { createServer, type AddressInfo, connect, type Socket } from 'node:net'
 import { readdirSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import { Joint, localStream, SocketStream } from '../../proxy/splice.ts'
-import { resetSocket } from '../../proxy/reset.ts'
+import { Splice, localStream, SocketStream } from '../../proxy/socket/splice.ts'
+import { resetSocket } from '../../proxy/socket/reset.ts'
 import { streamContract } from '../contracts/stream.ts'
 import { Client, digestOf, serve, streamPair, turns, until } from './world.ts'
 
@@ -40,8 +40,8 @@ streamContract('local', async (near, far) => {
 async function carried(allowance?: number) {
   const [app, nearSocket] = await socketPair()
   const [farSocket, instance] = await socketPair()
-  const source = new Joint(allowance)
-  const destination = new Joint()
+  const source = new Splice(allowance)
+  const destination = new Splice()
   const near = new SocketStream(nearSocket, source.near)
   const far = new SocketStream(farSocket, destination.far)
   source.near.stream = near

@@ -1,26 +1,26 @@
 import { connect, type Socket } from 'node:net'
-import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
-import { systemClock, type Clock } from '../../src/kit/clock.ts'
-import { Lifetime } from '../../src/kit/lifetime.ts'
-import { openMetrics, type Metrics } from '../../src/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/model/address.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../src/model/ids.ts'
-import type { NodeReach } from '../../src/model/node.ts'
-import { ANY_PATH } from '../../src/model/path-rule.ts'
-import { callerAddress } from '../../proxy/caller-address.ts'
-import type { Endpoint } from '../../proxy/dial.ts'
-import { NODE_CALLER, type Caller } from '../../proxy/flow.ts'
-import { FlowBook } from '../../proxy/flow-book.ts'
-import { flowRules } from '../../proxy/flow-rules.ts'
-import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound.ts'
-import { introduce } from '../../proxy/introduce.ts'
+import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
+import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
+import { ANY_PATH } from '../../src/core/model/path-rule.ts'
+import { callerAddress } from '../../proxy/inbound/caller-address.ts'
+import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import { NODE_CALLER, type Caller } from '../../proxy/flow/flow.ts'
+import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import { flowRules } from '../../proxy/decide/flow-rules.ts'
+import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
+import { introduce } from '../../proxy/inbound/introduce.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound.ts'
+import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
-import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
-import { Suspects } from '../../proxy/suspects.ts'
-import { Turns } from '../../proxy/turns.ts'
+import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
+import { Outliers } from '../../proxy/outbound/outliers.ts'
+import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
 
@@ -53,7 +53,7 @@ export interface AgentOf {
   self: NodeId
   parts: OutboundParts
   peers: TunnelPeers
-  book: FlowBook
+  book: FlowLedger
   inbound: Inbound
   listener: DirectListener
   log: ReturnType<typeof keptLog>
@@ -173,15 +173,15 @@ export class Agents implements AsyncDisposable {
       }),
     )
     life.use(inbound)
-    const book = life.use(await FlowBook.start({ drainMs: 0 }, clock, metrics))
+    const book = life.use(await FlowLedger.start({ drainMs: 0 }, clock, metrics))
     const listener = life.use(
       await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
     )
     const parts: OutboundParts = {
       descriptors,
-      suspects: new Suspects(),
+      suspects: new Outliers(),
       earlyData: true,
-      turns: new Turns(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
+      turns: new KeyedSemaphore(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
       peers,
       self,

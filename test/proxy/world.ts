@@ -1,17 +1,17 @@
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server, type Socket, connect } from 'node:net'
 import { createHash } from 'node:crypto'
-import { MeshError } from '../../src/errors.ts'
-import type { Clock } from '../../src/kit/clock.ts'
-import type { Fields, Log } from '../../src/kit/log.ts'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import { choiceKey, choiceOf, type Choice, type ChoiceKey } from '../../src/model/choice.ts'
-import { instanceId, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../src/model/ids.ts'
-import type { InstanceState } from '../../src/model/instance.ts'
-import type { Service } from '../../src/model/service.ts'
-import type { Found, TableView, Target } from '../../src/table/view.ts'
-import type { OutboundParts } from '../../proxy/outbound.ts'
-import { Turns } from '../../proxy/turns.ts'
+import { MeshError } from '../../src/core/errors.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { Fields, Log } from '../../src/core/kit/log.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import { choiceKey, choiceOf, type Choice, type ChoiceKey } from '../../src/core/model/choice.ts'
+import { instanceId, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../src/core/model/ids.ts'
+import type { InstanceState } from '../../src/core/model/instance.ts'
+import type { Service } from '../../src/core/model/service.ts'
+import type { Found, TableView, Target } from '../../src/core/table/view.ts'
+import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import type { IncomingStream, Peers, Refusal, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 
 /** What the tests of the proxy stand on: a table as a literal, sessions in memory, servers on port 0. */
@@ -31,7 +31,7 @@ export interface ServiceFacts {
 
 /** Room for all: what flows take turns by, and no end of descriptors; first bytes travel early. */
 export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors' | 'earlyData'> {
-  return { turns: new Turns(256), descriptors: { has: () => true }, earlyData: true }
+  return { turns: new KeyedSemaphore(256), descriptors: { has: () => true }, earlyData: true }
 }
 
 let lastVip = 0xe1000

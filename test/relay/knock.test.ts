@@ -3,13 +3,13 @@ import { duplexPair, type Duplex } from 'node:stream'
 import t from 'tap'
 import { RelayListener } from '../../proxy/paths/relay-listener.ts'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
-import { Meetings, type Knock } from '../../proxy/relay/meetings.ts'
-import { KNOCKS_HEADER, readFromRelay, type FromListener, type FromRelay } from '../../proxy/relay/messages.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { dialUpgrade } from '../../src/kit/upgrade.ts'
-import { dialText, type Channel } from '../../src/kit/websocket.ts'
-import type { HeldIdentity } from '../../src/identity/held.ts'
-import { nodeIdOf } from '../../src/identity/principal.ts'
+import { Pairings, type LegRequest } from '../../proxy/relay/pairings.ts'
+import { KNOCKS_HEADER, readFromRelay, type FromListener, type FromRelay } from '../../proxy/relay/wire/messages.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { dialUpgrade } from '../../src/core/kit/upgrade.ts'
+import { dialText, type Channel } from '../../src/core/kit/websocket.ts'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
+import { nodeIdOf } from '../../src/core/identity/principal.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
@@ -58,11 +58,11 @@ const leg = (node: HeldIdentity, { url }: RelaySite, query: string, signal = for
 const draw = () => randomBytes(16).toString('hex')
 
 t.test('legs that wait for each other', async (t) => {
-  const refused: [Knock, string][] = []
+  const refused: [LegRequest, string][] = []
   const meetings = (takeMs = 60_000) =>
-    new Meetings({ takeMs, refuse: (knock, refusal) => void refused.push([knock, refusal]) })
+    new Pairings({ takeMs, refuse: (knock, refusal) => void refused.push([knock, refusal]) })
   const between = { nonce: 'x', from: 'edge/n1', to: 'edge/n2' }
-  const knock = (): Knock => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
+  const knock = (): LegRequest => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
   let left = 0
   const leave = () => void (left += 1)
 
@@ -78,7 +78,7 @@ t.test('legs that wait for each other', async (t) => {
     t.same([left, refused.length], [0, 0], 'what is joined is somebody else’s')
   }
 
-  const ends: Record<string, (some: Meetings, first: Knock) => void | Promise<void>> = {
+  const ends: Record<string, (some: Pairings, first: LegRequest) => void | Promise<void>> = {
     withdrawn: (some) => some.end(some.of('x')!, 'nonce unknown or used'),
     'refused by the node': (some) => some.end(some.of('x')!, 'refused by the node'),
   }

@@ -5,14 +5,14 @@ import { connect as connectTls } from 'node:tls'
 import t from 'tap'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
 import { join } from '../../proxy/relay/join.ts'
-import { Pace } from '../../proxy/relay/pace.ts'
-import { readFromRelay, type FromListener } from '../../proxy/relay/messages.ts'
-import type { HeldIdentity } from '../../src/identity/held.ts'
-import { mayRelay, nodeIdOf } from '../../src/identity/principal.ts'
-import { clientOptions } from '../../src/identity/tls.ts'
-import { Bucket } from '../../src/kit/bucket.ts'
-import { turnstile } from '../../src/kit/turnstile.ts'
-import { dialBytes, dialText } from '../../src/kit/websocket.ts'
+import { RateLimit } from '../../proxy/relay/rate-limit.ts'
+import { readFromRelay, type FromListener } from '../../proxy/relay/wire/messages.ts'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
+import { mayRelay, nodeIdOf } from '../../src/core/identity/principal.ts'
+import { clientOptions } from '../../src/core/identity/tls.ts'
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import { turnstile } from '../../src/core/kit/handshake-admission.ts'
+import { dialBytes, dialText } from '../../src/core/kit/websocket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
@@ -44,7 +44,7 @@ async function meet(site: RelaySite, from: HeldIdentity, to: HeldIdentity) {
 
 t.test('a bucket keeps its rate exactly, whatever is taken', async (t) => {
   let now = 0
-  const bucket = new Bucket({ perSecond: 1_000, burst: 100, now: () => now })
+  const bucket = new TokenBucket({ perSecond: 1_000, burst: 100, now: () => now })
   const rows = [
     { at: 0, take: 100, waits: 0, why: 'the burst' },
     { at: 0, take: 50, waits: 50, why: 'into debt' },
@@ -89,7 +89,7 @@ t.test('joined legs: nothing is read that the other side does not take', async (
   const [b, far] = duplexPair()
   let passed = 0
   const over = Promise.withResolvers<void>()
-  const pace = new Pace(1e12, () => undefined)
+  const pace = new RateLimit(1e12, () => undefined)
   join({ stream: a, pace }, { stream: b, pace }, { passed: (bytes) => (passed += bytes), over: () => over.resolve() })
   let written = 0
   const chunk = Buffer.alloc(16 * 1024, 7)

@@ -10,23 +10,23 @@ import t from 'tap'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { RelayListener } from '../../proxy/paths/relay-listener.ts'
 import { relayedDialer } from '../../proxy/paths/relayed.ts'
-import { readFromListener, readFromRelay, REFUSALS, refusalOf } from '../../proxy/relay/messages.ts'
-import { Places } from '../../proxy/relay/places.ts'
-import { openPeers } from '../../proxy/tunnel/peers.ts'
+import { readFromListener, readFromRelay, REFUSALS, refusalOf } from '../../proxy/relay/wire/messages.ts'
+import { ConnectionQuotas } from '../../proxy/relay/quotas.ts'
+import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Stream } from '../../proxy/tunnel/contract.ts'
-import { isMeshError } from '../../src/errors.ts'
-import type { HeldIdentity } from '../../src/identity/held.ts'
-import { connectSecure, createAcceptor } from '../../src/identity/peer-tls.ts'
-import { nodeIdOf } from '../../src/identity/principal.ts'
-import { serverOptions } from '../../src/identity/tls.ts'
-import { egressOf } from '../../src/kit/egress.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { dialUpgrade } from '../../src/kit/upgrade.ts'
-import { dialBytes, dialText, WebSocketDoor, type Channel } from '../../src/kit/websocket.ts'
+import { isMeshError } from '../../src/core/errors.ts'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
+import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
+import { nodeIdOf } from '../../src/core/identity/principal.ts'
+import { serverOptions } from '../../src/core/identity/tls.ts'
+import { egressOf } from '../../src/core/kit/egress.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { dialUpgrade } from '../../src/core/kit/upgrade.ts'
+import { dialBytes, dialText, WebSocketDoor, type Channel } from '../../src/core/kit/websocket.ts'
 import { streamContract } from '../contracts/stream.ts'
 import { TestMesh } from '../identity/mesh.ts'
-import { Program } from '../lab/program.ts'
-import { freePort } from '../machine.ts'
+import { Program } from '../../src/lab/program.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
 import { until } from '../proxy/world.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
@@ -37,7 +37,7 @@ const n1 = await mesh.node(edge, 'n1')
 const n2 = await mesh.node(edge, 'n2')
 const n3 = await mesh.node(core, 'n3')
 const forever = new AbortController().signal
-const HTTP_PROXY = join(import.meta.dirname, '../lab/http-proxy.ts')
+const HTTP_PROXY = join(import.meta.dirname, '../../src/lab/http-proxy.ts')
 const MARKER = 'the combination is 4711'
 
 const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
@@ -313,7 +313,7 @@ t.test('a nonce works once, and for its node only', async (t) => {
 
 t.test('a node cannot take what all share', async (t) => {
   await t.test('counting', async (t) => {
-    const places = new Places({ total: 6, dialled: 4, accepted: 5, pair: 2 })
+    const places = new ConnectionQuotas({ total: 6, dialled: 4, accepted: 5, pair: 2 })
     const taken = [places.take('a', 'x'), places.take('a', 'x')]
     t.notOk(places.take('a', 'x'), 'the pair')
     taken.push(places.take('a', 'y'), places.take('a', 'z'))
@@ -326,7 +326,7 @@ t.test('a node cannot take what all share', async (t) => {
     t.ok(places.take('c', 'x'), 'a place that is free again')
     t.notOk(places.take('c', 'v'), 'and only one')
     taken[1]?.()
-    const busy = new Places({ total: 9, dialled: 9, accepted: 2, pair: 9 })
+    const busy = new ConnectionQuotas({ total: 9, dialled: 9, accepted: 2, pair: 9 })
     t.ok(busy.take('a', 'x') && busy.take('b', 'x'))
     t.notOk(busy.take('c', 'x'), 'what one accepts')
   })

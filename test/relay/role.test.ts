@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import t from 'tap'
 import { relayCredentials } from '../../src/agent/relays.ts'
 import { RelayListener } from '../../proxy/paths/relay-listener.ts'
-import type { HeldIdentity } from '../../src/identity/held.ts'
-import { nodeIdOf, printPrincipal } from '../../src/identity/principal.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { openMetrics } from '../../src/metrics.ts'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
+import { nodeIdOf, printPrincipal } from '../../src/core/identity/principal.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
 import { until as eventually } from '../orchestrator/mesh.ts'
 import { until } from '../proxy/world.ts'
@@ -132,12 +132,12 @@ t.test('who may become a relay', async (t) => {
 t.test('a relay’s certificate is good for relaying only', async (t) => {
   const config = await plane.relayConfig('r4')
   await using _relay = await plane.relay(config, { token: plane.cluster.part.relayToken() })
-  const { HeldIdentity: Held } = await import('../../src/identity/held.ts')
+  const { HeldIdentity: Held } = await import('../../src/core/identity/held.ts')
   const identity = await Held.open(join(plane.dir, 'relay-r4', 'identity'))
   if (identity === undefined) throw new Error('it has none')
   t.match(printPrincipal(identity.principal), /^spiffe:\/\/hedgerow-[0-9a-f]{8}\/cluster\/edge\/relay\/r4$/)
   await using posing = listener(plane.cluster.part.relayUrl ?? '', identity)
-  const { dialText } = await import('../../src/kit/websocket.ts')
+  const { dialText } = await import('../../src/core/kit/websocket.ts')
   const { tls } = relayCredentials({ identity, egress: undefined })
   const asNode = dialText(`${plane.cluster.part.relayUrl}?listen`, { tls }, AbortSignal.timeout(5_000))
   await t.rejects(asNode, { code: 'REQUEST_FAILED', details: { status: 403 } }, 'it cannot listen as a node')

@@ -5,12 +5,12 @@ import type { Duplex } from 'node:stream'
 import type { RelayLimits } from '../../proxy/relay/limits.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import type { RelayCredentials } from '../../proxy/paths/relayed.ts'
-import type { Identity } from '../../src/identity/contract.ts'
-import { clientOptions, principalOf, serverOptions, tend } from '../../src/identity/tls.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { asksForBytes } from '../../src/kit/upgrade.ts'
-import { refuseUpgrade, WebSocketDoor } from '../../src/kit/websocket.ts'
-import { openMetrics, type Metrics } from '../../src/metrics.ts'
+import type { Identity } from '../../src/core/identity/contract.ts'
+import { clientOptions, principalOf, serverOptions, tend } from '../../src/core/identity/tls.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { asksForBytes } from '../../src/core/kit/upgrade.ts'
+import { refuseUpgrade, WebSocketDoor } from '../../src/core/kit/websocket.ts'
+import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 
 type AcceptBytes = (this: WebSocketDoor, ...args: Parameters<WebSocketDoor['acceptBytes']>) => void
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { vipRange, vipToIPv6 } from '../../src/model/address.ts'
+import { vipRange, vipToIPv6 } from '../../src/core/model/address.ts'
 import { answer, unknown, type AnswerSettings } from '../../resolver/answer.ts'
 import { parseResolvConf, parseServer, withoutOurselves } from '../../resolver/resolv-conf.ts'
 import { CART, explainChoice, RANGE, service, STOCK, WorldTable, ZONES } from './world.ts'

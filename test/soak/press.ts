@@ -1,7 +1,7 @@
 import { connect } from 'node:net'
-import { Descriptors } from '../../proxy/descriptors.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { openMetrics } from '../../src/metrics.ts'
+import { Descriptors } from '../../proxy/flow/descriptors.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
 import { echo, serve } from '../proxy/world.ts'
 import { Agents } from '../proxy/two-agents.ts'
 

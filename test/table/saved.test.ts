@@ -1,9 +1,9 @@
 import { mkdir, readFile, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { silentLog, type Log } from '../../src/kit/log.ts'
-import { SavedTable, readSaved, writeSaved } from '../../src/table/saved.ts'
-import { Table, type Snapshot } from '../../src/table/table.ts'
+import { silentLog, type Log } from '../../src/core/kit/log.ts'
+import { SavedTable, readSaved, writeSaved } from '../../src/core/table/saved.ts'
+import { Table, type Snapshot } from '../../src/core/table/table.ts'
 import { ManualClock, entryOf, nameOf } from './world.ts'
 
 const CART = 'shop.acme.cart.prod'

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import type { Change, ServiceEntry } from '../../src/model/change.ts'
-import { Table } from '../../src/table/table.ts'
+import type { Change, ServiceEntry } from '../../src/core/model/change.ts'
+import { Table } from '../../src/core/table/table.ts'
 import { ManualClock, entryOf, nameOf } from './world.ts'
 
 const CART = 'shop.acme.cart.prod'

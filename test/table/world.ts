@@ -1,9 +1,9 @@
-import type { Clock } from '../../src/kit/clock.ts'
-import type { ServiceEntry } from '../../src/model/change.ts'
-import { POLICIES, type ChoiceKey } from '../../src/model/choice.ts'
-import type { VipIndex } from '../../src/model/service.ts'
-import type { Instance } from '../../src/model/instance.ts'
-import { parseName, type ServiceName } from '../../src/model/name.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import { POLICIES, type ChoiceKey } from '../../src/core/model/choice.ts'
+import type { VipIndex } from '../../src/core/model/service.ts'
+import type { Instance } from '../../src/core/model/instance.ts'
+import { parseName, type ServiceName } from '../../src/core/model/name.ts'
 
 /** An entry of `app.ns.service.ns` with instances on these nodes; its VIPs begin at `vip`. */
 export function entryOf(

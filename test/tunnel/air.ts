@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { FEATURE } from '../../proxy/tunnel/hello.ts'
+import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import type {
   Address,
   CarrierSecrets,
@@ -7,7 +7,7 @@ import type {
   SealedCarrier,
   SealedLink,
 } from '../../proxy/tunnel/sealed/contract.ts'
-import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
 
 /** UDP in memory: packets fly until `land`; what happens to them is the test's to say. */
@@ -111,14 +111,14 @@ class AirPort implements DatagramPort {
 export class AirSide {
   readonly name: string
   readonly port: AirPort
-  readonly room: AllSealed
+  readonly room: SealedUdp
   link!: SealedLink
   readonly got: { stream: number; payload: Buffer }[] = []
 
   constructor(air: Air, name: string, address: string) {
     this.name = name
     this.port = new AirPort(air, address)
-    this.room = new AllSealed({ self: name, port: this.port, now: () => air.time.now })
+    this.room = new SealedUdp({ self: name, port: this.port, now: () => air.time.now })
     this.port.onPacket = (packet, from) => this.room.receive(packet, from)
   }
 }

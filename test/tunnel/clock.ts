@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/kit/clock.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
 
 /** Time that moves when told; whoever sleeps wakes in order, with the event loop let through between. */
 export class ManualClock implements Clock {

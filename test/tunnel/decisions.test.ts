@@ -1,7 +1,7 @@
 import { test } from 'tap'
-import { answerProposal, readAnswer } from '../../proxy/tunnel/agree.ts'
-import { Deadline, unlessAborted } from '../../proxy/tunnel/deadline.ts'
-import { Pulse } from '../../proxy/tunnel/liveness.ts'
+import { answerProposal, readAnswer } from '../../proxy/tunnel/session/agreement.ts'
+import { Deadline, unlessAborted } from '../../src/core/kit/deadline.ts'
+import { Keepalive } from '../../proxy/tunnel/carrier/keepalive.ts'
 import {
   carrierFor,
   carriersWanted,
@@ -11,9 +11,9 @@ import {
   rebalance,
   spare,
   type CarrierView,
-} from '../../proxy/tunnel/placement.ts'
-import { headStartsMs, race, RaceLost, type Runner } from '../../proxy/tunnel/race.ts'
-import { PathMemory } from '../../proxy/tunnel/steer.ts'
+} from '../../proxy/tunnel/session/placement.ts'
+import { headStartsMs, race, RaceLost, type Contender } from '../../proxy/tunnel/peers/path-race.ts'
+import { PathHistory } from '../../proxy/tunnel/peers/path-history.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
 import { ManualClock, settle } from './clock.ts'
 
@@ -305,7 +305,7 @@ test('simultaneous dials agree in every order of events', async (t) => {
 })
 
 test('pings and signs of life', async (t) => {
-  const pulse = new Pulse()
+  const pulse = new Keepalive()
   const due = (now: number, busy = true) => pulse.beat(now, busy).due
   t.equal(due(0), 'ping', 'at once')
   t.equal(due(999), 'nothing')
@@ -316,7 +316,7 @@ test('pings and signs of life', async (t) => {
   t.equal(due(16_000, false), 'ping')
   t.same([due(17_000), due(18_000), due(19_000)], ['ping', 'ping', 'dead'], 'three pings without a sign')
 
-  const idle = new Pulse()
+  const idle = new Keepalive()
   idle.beat(0, false)
   idle.heard()
   idle.beat(15_000, false)
@@ -328,7 +328,7 @@ test('pings and signs of life', async (t) => {
   t.notOk(idle.isDoubtful)
   t.equal(idle.beat(32_000, false).due, 'nothing', 'and no more once it has spoken')
 
-  const suspect = new Pulse()
+  const suspect = new Keepalive()
   suspect.beat(0, true)
   suspect.heard()
   t.equal(suspect.beat(250, true, true).due, 'nothing', 'it has just spoken')
@@ -340,11 +340,11 @@ test('pings and signs of life', async (t) => {
   suspect.heard()
   t.notOk(suspect.isDoubtful)
 
-  const stalled = new Pulse()
+  const stalled = new Keepalive()
   stalled.beat(0, true)
   t.equal(stalled.beat(60_000, true).due, 'ping', 'our own stall counts as one miss, whatever its length')
 
-  const measured = new Pulse()
+  const measured = new Keepalive()
   const ping = measured.beat(0, true)
   t.equal(ping.due === 'ping' && measured.pong(ping.sequence, 80), 80)
   t.equal(measured.rttMs, 80)
@@ -410,7 +410,7 @@ test('the race of paths', async (t) => {
   const clock = new ManualClock()
   const log: string[] = []
   const never = new AbortController().signal
-  const runner = (path: PathKind, ms: number, outcome: 'arrives' | 'fails'): Runner<string> => ({
+  const runner = (path: PathKind, ms: number, outcome: 'arrives' | 'fails'): Contender<string> => ({
     path,
     run: async (signal) => {
       log.push(`${path} starts at ${clock.now()}`)
@@ -423,7 +423,7 @@ test('the race of paths', async (t) => {
       return path
     },
   })
-  const outcome = async (runners: Runner<string>[], ms = 5_000) => {
+  const outcome = async (runners: Contender<string>[], ms = 5_000) => {
     log.length = 0
     const started = clock.now()
     const result = race(runners, clock, never).catch((error: unknown) => error)
@@ -461,7 +461,7 @@ test('the race of paths', async (t) => {
 })
 
 test('which paths did not arrive is remembered for a while', async (t) => {
-  const paths = new PathMemory()
+  const paths = new PathHistory()
   t.notOk(paths.hasFailed('direct', 0))
   paths.failed('direct', 1_000)
   t.ok(paths.hasFailed('direct', 1_001))

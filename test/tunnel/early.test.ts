@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { isMeshError } from '../../src/errors.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 import type { IncomingStream, Refusal, Stream } from '../../proxy/tunnel/contract.ts'
-import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/early-hold.ts'
-import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/frame.ts'
-import { FEATURE } from '../../proxy/tunnel/hello.ts'
-import { Past } from '../../proxy/tunnel/past.ts'
+import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/stream/early-buffer.ts'
+import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/wire/frame.ts'
+import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
+import { Tombstones } from '../../proxy/tunnel/session/tombstones.ts'
 import { settle } from './clock.ts'
 import { ALL, listenTo, Listener, MuxPair } from './pair.ts'
 import { told, TwoEnds, type SideName } from './two-ends.ts'
@@ -332,7 +332,7 @@ test('REFUSED for an OPEN that was said twice proves nothing; an OPEN of what is
 })
 
 test('what is past is remembered, and the oldest forgotten', async (t) => {
-  const past = new Past()
+  const past = new Tombstones()
   t.notOk(past.has(1))
   for (let id = 1; id <= 4_097; id++) past.add(id)
   t.same(

@@ -9,10 +9,10 @@ import {
   writeCount,
   writeHeader,
   type FrameType,
-} from '../../proxy/tunnel/frame.ts'
-import { FrameDecoder } from '../../proxy/tunnel/frame-decoder.ts'
-import { decodeHello, encodeHello } from '../../proxy/tunnel/hello.ts'
-import { isMeshError } from '../../src/errors.ts'
+} from '../../proxy/tunnel/wire/frame.ts'
+import { FrameDecoder } from '../../proxy/tunnel/wire/frame-decoder.ts'
+import { decodeHello, encodeHello } from '../../proxy/tunnel/wire/hello.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 
 const HELLO = `01000024 00000000 01000001 00040000 00000000 1122334455667788 ${'ab'.repeat(16)}`
 const NAMES = Object.fromEntries(Object.entries(FRAME).map(([name, type]) => [type, name]))

@@ -1,8 +1,8 @@
 import { duplexPair, type Duplex } from 'node:stream'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import type { PathKind } from '../../proxy/tunnel/contract.ts'
-import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
-import type { NodeReach } from '../../src/model/node.ts'
+import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
+import type { NodeReach } from '../../src/core/model/node.ts'
 import { ManualClock } from './clock.ts'
 import { accepting, Listener } from './pair.ts'
 

@@ -1,9 +1,9 @@
 import { test } from 'tap'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
-import type { Secure } from '../../proxy/tunnel/connect.ts'
-import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
-import { silentLog } from '../../src/kit/log.ts'
+import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
+import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { flow, Mesh, reach } from './mesh.ts'
 import { accepting, Listener } from './pair.ts'
 

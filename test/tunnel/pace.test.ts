@@ -1,6 +1,6 @@
 import { test } from 'tap'
-import { Flight } from '../../proxy/tunnel/flight.ts'
-import { Window } from '../../proxy/tunnel/window.ts'
+import { InFlightLimit } from '../../proxy/tunnel/carrier/in-flight.ts'
+import { Window } from '../../proxy/tunnel/stream/window.ts'
 
 /* How much a carrier, and a stream, may have under way: on links of all kinds. */
 
@@ -19,7 +19,7 @@ interface Path {
 
 /** A sender that always has more, for five seconds; what came in the last one, and what was under way then, in what the path holds. */
 function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: Path): { share: number; held: number } {
-  const flight = new Flight()
+  const flight = new InFlightLimit()
   flight.isShared = isShared
   const marks: { sequence: number; at: number }[] = []
   const sentBy: number[] = []
@@ -84,7 +84,7 @@ test('what a carrier may have under way', async (t) => {
 })
 
 test('an outage is no reason to hand over more', async (t) => {
-  const flight = new Flight()
+  const flight = new InFlightLimit()
   let now = 0
   for (let i = 0; i < 50; i++) {
     flight.handed(64 * KIB)

@@ -1,9 +1,9 @@
 import type { Ears } from '../contracts/stream.ts'
-import { Carrier } from '../../proxy/tunnel/carrier.ts'
+import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
 import type { IncomingStream, PathKind, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
-import { FEATURE, type Hello } from '../../proxy/tunnel/hello.ts'
+import { FEATURE, type Hello } from '../../proxy/tunnel/wire/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
-import { Mux } from '../../proxy/tunnel/mux.ts'
+import { Mux } from '../../proxy/tunnel/session/mux.ts'
 
 export interface SideOptions {
   limits?: Partial<TunnelLimits>

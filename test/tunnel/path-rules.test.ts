@@ -1,7 +1,7 @@
 import { test } from 'tap'
 import type { StreamEvents } from '../../proxy/tunnel/contract.ts'
-import { Stranded } from '../../proxy/tunnel/stranded.ts'
-import { ANY_PATH, readPathRule, type PathRule } from '../../src/model/path-rule.ts'
+import { DetachedStreams } from '../../proxy/tunnel/session/detached-streams.ts'
+import { ANY_PATH, readPathRule, type PathRule } from '../../src/core/model/path-rule.ts'
 import { Mesh, reach, type MeshNode } from './mesh.ts'
 import { accepting, Listener } from './pair.ts'
 
@@ -17,7 +17,7 @@ async function pair(ways: readonly string[]): Promise<{ mesh: Mesh; a: MeshNode;
   const a = mesh.node('c/a')
   const b = mesh.node('c/b', {
     accept: (incoming) => {
-      incoming.obey?.(readPathRule(incoming.request.toString()) ?? ANY_PATH)
+      incoming.restrictTo?.(readPathRule(incoming.request.toString()) ?? ANY_PATH)
       accepting(heard)(incoming)
     },
   })
@@ -210,7 +210,7 @@ test('UDP packets leave their carrier only where the rule allows all ways they m
 })
 
 test('streams that wait although there are carriers', async (t) => {
-  const stranded = new Stranded<{ carrier: object | undefined; state: string; rule: PathRule }>()
+  const stranded = new DetachedStreams<{ carrier: object | undefined; state: string; rule: PathRule }>()
   const waiting = () => ({ carrier: undefined as object | undefined, state: 'open', rule: rule('relay-only') })
   const [placed, closed, early, late] = [waiting(), waiting(), waiting(), waiting()]
   for (const [stream, at] of [

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { test } from 'tap'
-import { FRAME } from '../../proxy/tunnel/frame.ts'
-import { encodeHello, FEATURE, type Hello } from '../../proxy/tunnel/hello.ts'
+import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
+import { encodeHello, FEATURE, type Hello } from '../../proxy/tunnel/wire/hello.ts'
 import { flow, Mesh, reach, type MeshNode } from './mesh.ts'
 import { Listener } from './pair.ts'
 

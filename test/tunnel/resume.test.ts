@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { test } from 'tap'
-import { FRAME } from '../../proxy/tunnel/frame.ts'
-import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/resume.ts'
-import { isMeshError } from '../../src/errors.ts'
+import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
+import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/wire/resume.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 import { soak } from '../soak/soak.ts'
 import { told, TwoEnds, type FlowEnd, type Link, type SideName } from './two-ends.ts'
 

@@ -4,12 +4,12 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { test } from 'tap'
 import type { Session, Stream } from '../../proxy/tunnel/contract.ts'
-import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers.ts'
+import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Address, DatagramPort } from '../../proxy/tunnel/sealed/contract.ts'
-import { AllSealed } from '../../proxy/tunnel/sealed/room.ts'
+import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
-import { silentLog } from '../../src/kit/log.ts'
-import { openMetrics, type Metrics } from '../../src/metrics.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import { ManualClock } from './clock.ts'
 import { tlsFor } from './secure.ts'
 
@@ -45,7 +45,7 @@ class Walled implements DatagramPort {
 
 interface Side {
   peers: TunnelPeers
-  room: AllSealed | undefined
+  room: SealedUdp | undefined
   wall: Walled | undefined
   metrics: Metrics
   port: number
@@ -112,7 +112,7 @@ class Two implements AsyncDisposable {
       )
       this.life.use(udp)
       side.wall = new Walled(udp)
-      side.room = new AllSealed({ self: `c/${name}`, port: side.wall, now: () => this.clock.now(), metrics })
+      side.room = new SealedUdp({ self: `c/${name}`, port: side.wall, now: () => this.clock.now(), metrics })
     }
     const server = createServer((stream) => side.peers.incoming({ path: 'direct', stream, via: 'test' }))
     server.listen(0, '127.0.0.1')

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { isMeshError } from '../../src/errors.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 import { Channel } from '../../proxy/tunnel/sealed/channel.ts'
-import { FRAME, writeHeader } from '../../proxy/tunnel/frame.ts'
-import { Outbox, type Turn } from '../../proxy/tunnel/outbox.ts'
+import { FRAME, writeHeader } from '../../proxy/tunnel/wire/frame.ts'
+import { Outbox, type Turn } from '../../proxy/tunnel/carrier/outbox.ts'
 import { piecesOf, Reassembly, writePiece } from '../../proxy/tunnel/sealed/fragments.ts'
 import { carrierSecrets, firstEpoch, nextEpoch } from '../../proxy/tunnel/sealed/keys.ts'
 import { MtuSearch } from '../../proxy/tunnel/sealed/mtu.ts'
@@ -12,9 +12,9 @@ import { addressOf, decodeOffer, encodeOffer } from '../../proxy/tunnel/sealed/o
 import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { readRecords, RECORD, SEAL_BYTES, writeRecord } from '../../proxy/tunnel/sealed/packet.ts'
 import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts'
-import { Rush } from '../../proxy/tunnel/sealed/rush.ts'
+import { Burst } from '../../proxy/tunnel/sealed/burst.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
-import { Way } from '../../proxy/tunnel/sealed/way.ts'
+import { UdpPath } from '../../proxy/tunnel/sealed/udp-path.ts'
 import { Air, join } from './air.ts'
 import { accepting, listenTo, MuxPair } from './pair.ts'
 
@@ -451,7 +451,7 @@ function wayTo(reaches: (to: string, size: number) => boolean) {
   const probes: { to: string; size: number }[] = []
   let next = 0
   const due: number[] = []
-  const way: Way = new Way({
+  const way: UdpPath = new UdpPath({
     probe: (id, size, { host }) => {
       probes.push({ to: host, size })
       if (reaches(host, size)) due.push(id)
@@ -874,7 +874,7 @@ test('a peer that moves is followed', async (t) => {
 
 test('a rush goes in frames while the path is near and the carrier keeps up', async (t) => {
   const ticks = (rows: { count: number; rttMs?: number; dropped?: number }[]) => {
-    const rush = new Rush()
+    const rush = new Burst()
     let now = 0
     return rows.map(({ count, rttMs = 1, dropped = 0 }) => {
       for (let i = 0; i < count; i++) rush.sent()

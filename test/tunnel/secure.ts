@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { connect, createServer, type TLSSocket } from 'node:tls'
-import type { NodeId } from '../../src/model/ids.ts'
-import { Authority } from '../../src/identity/authority.ts'
-import { issueNode } from '../../src/identity/issuer.ts'
-import { createRequest } from '../../src/identity/keys.ts'
-import type { Secure } from '../../proxy/tunnel/connect.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import { Authority } from '../../src/core/identity/authority.ts'
+import { issueNode } from '../../src/core/identity/issuer.ts'
+import { createRequest } from '../../src/core/identity/keys.ts'
+import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 
 /** TLS 1.3 with certificates on both sides for a few nodes of one cluster, as small as the tunnel's bench needs it. */
 export async function tlsFor(names: readonly string[]): Promise<Record<string, Secure>> {

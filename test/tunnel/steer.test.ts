@@ -1,6 +1,6 @@
 import { test } from 'tap'
-import { FRAME, HEADER_BYTES, writeHeader } from '../../proxy/tunnel/frame.ts'
-import { PathMemory } from '../../proxy/tunnel/steer.ts'
+import { FRAME, HEADER_BYTES, writeHeader } from '../../proxy/tunnel/wire/frame.ts'
+import { PathHistory } from '../../proxy/tunnel/peers/path-history.ts'
 import { flow, Mesh, reach } from './mesh.ts'
 import { MuxPair } from './pair.ts'
 
@@ -14,14 +14,14 @@ test('when a worse kind of path serves better', async (t) => {
     { why: 'something big is under way', inUse: 900, other: 30, isCalm: false, goes: false },
   ]
   for (const { why, inUse, other, isCalm = true, goes } of rows) {
-    const memory = new PathMemory()
+    const memory = new PathHistory()
     memory.measured('relayed', other, 0)
     memory.measured('punched', inUse, 0)
     let went: string | undefined
     for (let now = 0; now <= 12_000; now += 250) went ??= memory.look('punched', { rttMs: inUse, isCalm }, now)
     t.equal(went, goes ? 'relayed' : undefined, why)
   }
-  const memory = new PathMemory()
+  const memory = new PathHistory()
   memory.measured('relayed', 30, 0)
   for (let now = 0; now < 9_900; now += 250)
     t.equal(memory.look('punched', { rttMs: 90, isCalm: true }, now), undefined)

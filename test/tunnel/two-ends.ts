@@ -1,9 +1,9 @@
-import { Carrier } from '../../proxy/tunnel/carrier.ts'
+import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
 import type { IncomingStream, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
-import { FEATURE } from '../../proxy/tunnel/hello.ts'
+import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
-import { Mux } from '../../proxy/tunnel/mux.ts'
-import { isMeshError } from '../../src/errors.ts'
+import { Mux } from '../../proxy/tunnel/session/mux.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 
 export type SideName = 'near' | 'far'
 const otherOf = (side: SideName): SideName => (side === 'near' ? 'far' : 'near')

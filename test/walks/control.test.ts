@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
-import { isMeshError } from '../../src/errors.ts'
+import { isMeshError } from '../../src/core/errors.ts'
 import { external, Origin, program, sla, until, wholeMesh, type Mesh } from './mesh.ts'
 
 /** The walk of an instance: a document is taken, placed, run, watched, moved, and leaves nothing behind. */

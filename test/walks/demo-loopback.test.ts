@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { Program } from '../lab/program.ts'
+import { Program } from '../../src/lab/program.ts'
 import { DEMO, leftBehind, sandbox, TIMEOUT_MS, walkDemo } from './demo.ts'
 
 t.setTimeout(TIMEOUT_MS)

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { lacking } from '../lab/namespace.ts'
+import { lacking } from '../../src/lab/namespace.ts'
 import { TIMEOUT_MS, walkDemo } from './demo.ts'
 
 const skip = (await lacking()) ?? false

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
-import { run } from '../lab/program.ts'
+import { run } from '../../src/lab/program.ts'
 
 /** The demo is the walk. What it claims it checks itself; here it must come to its end and leave nothing behind. */
 export const DEMO = [process.execPath, resolve(import.meta.dirname, '../../examples/demo/main.ts'), '--json'] as const

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import t from 'tap'
-import { run } from '../lab/program.ts'
+import { run } from '../../src/lab/program.ts'
 
 /** Every example runs, to its end. The shop is run by the demo. */
 

@@ -4,8 +4,8 @@ import { NETWORKS, sitesOf } from '../bench/nat/kinds.ts'
 import { matrix, shortOf } from '../bench/nat/matrix.ts'
 import { World } from '../bench/nat/world.ts'
 import { HEDGEROW } from '../../examples/demo/stage.ts'
-import { lacking } from '../lab/namespace.ts'
-import { hasTool } from '../machine.ts'
+import { lacking } from '../../src/lab/namespace.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
 
 /**
  * A small form of `npm run bench:nat`: hard networks, each against each, and a relay that is killed under load. Real processes, real

@@ -1,5 +1,5 @@
 import { createSocket, type Socket } from 'node:dgram'
-import type { Clock } from '../../../src/kit/clock.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
 import {
   encodeAddressQuestion,
   encodeNatPmp,

@@ -1,4 +1,4 @@
-import type { Clock } from '../../../src/kit/clock.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { MapRequest } from './codec.ts'
 import { Conversation, type Dialect, type Outcome } from './conversation.ts'
 import { mapByIgd, readIgd, unmapByIgd, type Igd } from './igd.ts'

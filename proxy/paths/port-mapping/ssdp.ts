@@ -1,5 +1,5 @@
 import { createSocket, type Socket } from 'node:dgram'
-import type { Clock } from '../../../src/kit/clock.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
 
 /*
  * Whether the router speaks UPnP, and where (UPnP Device Architecture 1.1 §1.3). Anybody in the network may answer such a search:

@@ -1,4 +1,4 @@
-import { MAX_DATAGRAM } from '../frame.ts'
+import { MAX_DATAGRAM } from '../wire/frame.ts'
 import type { Address, Drop } from './contract.ts'
 import { piecesOf, writePiece } from './fragments.ts'
 import { Opener } from './opener.ts'
@@ -13,14 +13,14 @@ import {
   type RecordSink,
 } from './packet.ts'
 import { Sealer } from './sealer.ts'
-import { Way, type WayOptions } from './way.ts'
+import { UdpPath, type UdpPathOptions } from './udp-path.ts'
 
 /** What a channel needs of the room. */
 export interface ChannelOutside {
   now(): number
   random(): number
-  mtuTowards: WayOptions['mtuTowards']
-  fragments: WayOptions['fragments']
+  mtuTowards: UdpPathOptions['mtuTowards']
+  fragments: UdpPathOptions['fragments']
   /** The buffer that the next packet is sealed into. */
   packetBuffer(): Buffer
   /** Sends the first `length` bytes of that buffer; false when it was dropped. */
@@ -55,7 +55,7 @@ export interface ChannelOptions {
  * A datagram waits for the rest of its turn only; several small ones share a packet, and so one AEAD and one system call.
  */
 export class Channel implements RecordSink {
-  readonly way: Way
+  readonly way: UdpPath
   readonly #outside: ChannelOutside
   readonly #options: ChannelOptions
   readonly #sealer: Sealer
@@ -74,7 +74,7 @@ export class Channel implements RecordSink {
     this.#outside = outside
     this.#sealer = new Sealer(options.sending, options.receiver, outside.now())
     this.#opener = new Opener(options.receiving)
-    this.way = new Way({
+    this.way = new UdpPath({
       probe: (id, size, to, ttl) => this.#probe(id, size, to, ttl),
       isPunching: options.isPunching === true,
       mtuTowards: outside.mtuTowards,

@@ -1,6 +1,6 @@
-import type { NodeId } from '../../../src/model/ids.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { PathKind } from '../contract.ts'
-import type { FrameType } from '../frame.ts'
+import type { FrameType } from '../wire/frame.ts'
 
 /** Where a UDP packet goes to or came from; numeric. */
 export interface Address {
@@ -63,7 +63,7 @@ export interface LinkOptions {
 }
 
 /** Makes the links of all sessions of a node. */
-export interface SealedRoom {
+export interface SealedEndpoint {
   link(options: LinkOptions): SealedLink
 }
 

@@ -1,4 +1,4 @@
-import { MAX_DATAGRAM } from '../frame.ts'
+import { MAX_DATAGRAM } from '../wire/frame.ts'
 import { FRAGMENT_BYTES, RECORD, SEAL_BYTES, writeRecord } from './packet.ts'
 
 /**

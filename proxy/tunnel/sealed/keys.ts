@@ -1,5 +1,5 @@
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
-import type { NodeId } from '../../../src/model/ids.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { CarrierSecrets } from './contract.ts'
 
 /**

@@ -1,12 +1,12 @@
-import type { NodeId } from '../../../src/model/ids.ts'
-import { FRAME } from '../frame.ts'
-import { FEATURE } from '../hello.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import { FRAME } from '../wire/frame.ts'
+import { FEATURE } from '../wire/hello.ts'
 import { Channel, type ChannelOutside } from './channel.ts'
 import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract.ts'
 import { Reassembly } from './fragments.ts'
 import { carrierSecrets } from './keys.ts'
 import { decodeOffer, encodeOffer } from './offer.ts'
-import { Rush } from './rush.ts'
+import { Burst } from './burst.ts'
 
 /** What a link needs of the room. */
 export interface LinkOutside extends ChannelOutside {
@@ -44,7 +44,7 @@ export class Link implements SealedLink {
   readonly #carriers: SealedCarrier[] = []
   readonly #agreed = new Map<SealedCarrier, Agreed>()
   readonly #reassembly: Reassembly
-  readonly #rush: Rush
+  readonly #rush: Burst
   #active: Channel | undefined
   #known: readonly Address[] = []
   #isSealing = false
@@ -54,7 +54,7 @@ export class Link implements SealedLink {
     this.#options = options
     this.#outside = outside
     this.#reassembly = new Reassembly(() => outside.now())
-    this.#rush = new Rush(outside.rushPerSecond)
+    this.#rush = new Burst(outside.rushPerSecond)
   }
 
   get way(): 'sealed' | 'frames' | 'blocked' {

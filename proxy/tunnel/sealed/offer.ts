@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import { frameInvalid } from '../frame.ts'
+import { frameInvalid } from '../wire/frame.ts'
 import type { Address } from './contract.ts'
 
 /**

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { MeshError } from '../../../src/errors.ts'
-import type { Log } from '../../../src/kit/log.ts'
+import { MeshError } from '../../../src/core/errors.ts'
+import type { Log } from '../../../src/core/kit/log.ts'
 import type { Address, DatagramPort } from './contract.ts'
 
 export interface UdpPortOptions {

@@ -1,30 +1,30 @@
 import type { Agent } from 'node:https'
-import { MeshError } from '../../errors.ts'
-import { fingerprintOf } from '../../identity/authority.ts'
-import type { HeldIdentity } from '../../identity/held.ts'
-import { systemClock, type Clock } from '../../kit/clock.ts'
-import { Lifetime } from '../../kit/lifetime.ts'
-import type { Log } from '../../kit/log.ts'
-import type { Metrics } from '../../metrics.ts'
-import { clusterOf, type NodeId } from '../../model/ids.ts'
-import { INSTANCE_STATES } from '../../model/instance.ts'
-import type { NodeReach } from '../../model/node.ts'
-import { Door } from '../link/door.ts'
+import { MeshError } from '../../core/errors.ts'
+import { fingerprintOf } from '../../core/identity/authority.ts'
+import type { HeldIdentity } from '../../core/identity/held.ts'
+import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { Lifetime } from '../../core/kit/lifetime.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import { clusterOf, type NodeId } from '../../core/model/ids.ts'
+import { INSTANCE_STATES } from '../../core/model/instance.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import { LinkServer } from '../link/link-server.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { summarise } from '../scheduling/candidate.ts'
-import { Books } from './books.ts'
-import { Conversation, nameOf } from './conversation.ts'
-import { linkUpgrade, openRoutes, relayUpgrade, type Relayed } from './entrances.ts'
-import { Feed } from './feed.ts'
-import { Knowledge } from './knowledge.ts'
+import { ClusterStore } from './cluster-store.ts'
+import { NodeHandlers, nameOf } from './node-handlers.ts'
+import { linkUpgrade, openRoutes, relayUpgrade, type Relayed } from './routes.ts'
+import { NodeFeed } from './node-feed.ts'
+import { EntryCache } from './entry-cache.ts'
 import { clusterNameOf, openIdentity } from './membership.ts'
 import { Nodes } from './nodes.ts'
 import { Placement } from './placement.ts'
 import { Publisher } from './publisher.ts'
 import { RootLink } from './root-link.ts'
 import { Relays } from './relays.ts'
-import { type Mint, rootServices } from './root-services.ts'
-import { Surroundings } from './surroundings.ts'
+import { type Mint, rootRequests } from './root-requests.ts'
+import { LatencyAnchors } from './latency-anchors.ts'
 import { SWEEP_MS, sweeper } from './sweep.ts'
 
 export interface ClusterOptions {
@@ -106,7 +106,7 @@ export class Cluster implements AsyncDisposable {
   static start(options: ClusterOptions, parentLog: Log, metrics: Metrics): Promise<Cluster> {
     return Lifetime.open(async (life) => {
       const { dir, clock = systemClock, version = '0.0.0', nodeGraceMs = 1_000, startGraceMs = 20_000 } = options
-      const books = life.use(Books.open(dir))
+      const books = life.use(ClusterStore.open(dir))
       const { identity, rootUrl } = await openIdentity(options, books, clock, life.signal)
       const name = clusterNameOf(identity, options.name)
       const log = parentLog.child({ part: 'cluster', cluster: name })
@@ -115,8 +115,8 @@ export class Cluster implements AsyncDisposable {
         node: new JoinTokens(books.store, { role: 'node', fingerprint, clock }),
         relay: new JoinTokens(books.store, { role: 'relay', fingerprint, clock }),
       }
-      const feed = new Feed(books.store, clock)
-      const knowledge = new Knowledge(books.store.collection('known'))
+      const feed = new NodeFeed(books.store, clock)
+      const knowledge = new EntryCache(books.store.collection('known'))
 
       let relayUrl: string | undefined
       const reachOf = (node: NodeId): NodeReach | undefined => {
@@ -159,7 +159,7 @@ export class Cluster implements AsyncDisposable {
         metrics,
       })
       const publisher = new Publisher({ cluster: name, feed, knowledge, works: books.works, nodes, reachOf })
-      const surroundings = new Surroundings({
+      const surroundings = new LatencyAnchors({
         works: books.works,
         knowledge,
         nodes,
@@ -181,7 +181,7 @@ export class Cluster implements AsyncDisposable {
         log,
         metrics,
       })
-      const conversation: Conversation = new Conversation({
+      const conversation: NodeHandlers = new NodeHandlers({
         books,
         identity,
         feed,
@@ -215,7 +215,7 @@ export class Cluster implements AsyncDisposable {
       let url = options.publicUrl ?? ''
       const mint: Mint = (role, ttlSeconds) => joins[role].mint(url, '', ttlSeconds)
       const door = life.use(
-        await Door.start(
+        await LinkServer.start(
           {
             ...options.listen,
             identity,
@@ -257,7 +257,7 @@ export class Cluster implements AsyncDisposable {
             return summarise(name, placement.views())
           },
           revoked: revoke,
-          ...rootServices({ name, version, books, nodes, placement, relays, mint, revoke }),
+          ...rootRequests({ name, version, books, nodes, placement, relays, mint, revoke }),
           clock,
           log,
           metrics,

@@ -1,8 +1,8 @@
-import type { ServiceEntry } from '../../model/change.ts'
-import { clusterOf, type NodeId } from '../../model/ids.ts'
-import type { Instance } from '../../model/instance.ts'
-import type { NodeReach } from '../../model/node.ts'
-import type { WorkRecord } from './books.ts'
+import type { ServiceEntry } from '../../core/model/change.ts'
+import { clusterOf, type NodeId } from '../../core/model/ids.ts'
+import type { Instance } from '../../core/model/instance.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { AssignmentRecord } from './cluster-store.ts'
 
 /**
  * One service as the nodes of this cluster see it: the root's word about the service and about other clusters, ours about
@@ -10,7 +10,7 @@ import type { WorkRecord } from './books.ts'
  */
 export function compose(
   known: ServiceEntry,
-  works: readonly WorkRecord[],
+  works: readonly AssignmentRecord[],
   { cluster, reachOf }: { cluster: string; reachOf: (node: NodeId) => NodeReach | undefined },
 ): Omit<ServiceEntry, 'version'> {
   const here = new Map<string, Instance>()

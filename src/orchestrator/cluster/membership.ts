@@ -1,10 +1,10 @@
 import type { Agent } from 'node:https'
 import { join } from 'node:path'
-import { MeshError } from '../../errors.ts'
-import { enrol } from '../../identity/enrol.ts'
-import { HeldIdentity } from '../../identity/held.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Books } from './books.ts'
+import { MeshError } from '../../core/errors.ts'
+import { enrol } from '../../core/identity/enrol.ts'
+import { HeldIdentity } from '../../core/identity/held.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { ClusterStore } from './cluster-store.ts'
 
 export interface MembershipOptions {
   dir: string
@@ -16,7 +16,7 @@ export interface MembershipOptions {
 /** Who this cluster is: as saved, or newly joined with the token. */
 export async function openIdentity(
   { dir, token, rootUrl, egress }: MembershipOptions,
-  books: Books,
+  books: ClusterStore,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<{ identity: HeldIdentity; rootUrl: string }> {

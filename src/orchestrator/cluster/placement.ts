@@ -1,30 +1,30 @@
 import PQueue from 'p-queue'
-import { isMeshError, MeshError } from '../../errors.ts'
-import { Backoff } from '../../kit/backoff.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Log } from '../../kit/log.ts'
-import type { Metrics } from '../../metrics.ts'
-import type { InstanceId, NodeId } from '../../model/ids.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
+import { Backoff } from '../../core/kit/backoff.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
 import { nodeCandidate, type NodeView } from '../scheduling/candidate.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
-import type { WorkRecord, Works } from './books.ts'
+import type { AssignmentRecord, Assignments } from './cluster-store.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
-import type { Surroundings } from './surroundings.ts'
+import type { LatencyAnchors } from './latency-anchors.ts'
 import { hasGivenUp, isOver, viewOf } from './work.ts'
 
 export interface PlacementParts {
-  works: Works
+  works: Assignments
   nodes: Nodes
-  surroundings: Surroundings
+  surroundings: LatencyAnchors
   clock: Clock
   /** Something that tables show, or the root wants to know, has changed. */
-  onChange: (record: WorkRecord) => void
+  onChange: (record: AssignmentRecord) => void
   /** The work has left this cluster. */
-  onEnded: (record: WorkRecord) => void
+  onEnded: (record: AssignmentRecord) => void
   /** No node here can take it any more. False: there is no root to give it to, so it stays. */
-  giveBack: (record: WorkRecord, reason: string) => boolean
+  giveBack: (record: AssignmentRecord, reason: string) => boolean
   log: Log
   metrics: Metrics
 }
@@ -51,7 +51,7 @@ export class Placement {
       const record = works.get(assignment.instance)
       if (record?.wanted === false) throw new MeshError('UNPLACEABLE', { reason: 'its predecessor still ends here' })
       if (record !== undefined) return this.#renew(record, assignment)
-      const taken: WorkRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
+      const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       works.put(taken)
       const reason = await this.#place(assignment.instance)
       if (reason === undefined) return
@@ -156,7 +156,7 @@ export class Placement {
   }
 
   /** Same instance, newer spec or generation: its worker is told; one that is nowhere is placed. */
-  async #renew(record: WorkRecord, assignment: Assignment): Promise<void> {
+  async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
     const { instance, generation } = assignment
     const isNewer = generation > record.assignment.generation
     this.#change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
@@ -210,7 +210,7 @@ export class Placement {
     const record = works.get(id)
     if (record === undefined || !record.wanted) return
     this.#change(id, { node: node.id, state: 'failed', detail: before.detail })
-    await this.#assign(node, works.get(id) as WorkRecord)
+    await this.#assign(node, works.get(id) as AssignmentRecord)
   }
 
   /** Tries the nodes in the order `schedule` gives. `undefined`: one has it; else why none. */
@@ -235,7 +235,7 @@ export class Placement {
       const node = nodes.alive(placement.candidate.id)
       if (node === undefined) continue
       this.#change(id, { node: node.id, state: 'placed', detail: undefined })
-      const refusal = await this.#assign(node, works.get(id) as WorkRecord)
+      const refusal = await this.#assign(node, works.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
         log.info('instance placed', { instance: id, node: node.id, reason: placement.why })
@@ -250,7 +250,7 @@ export class Placement {
   }
 
   /** `undefined`: accepted; else why not. */
-  async #assign(node: LinkedNode, { assignment }: WorkRecord): Promise<string | undefined> {
+  async #assign(node: LinkedNode, { assignment }: AssignmentRecord): Promise<string | undefined> {
     try {
       await node.link.ask('assign', { assignment })
       return undefined
@@ -272,19 +272,19 @@ export class Placement {
     )
   }
 
-  #end(record: WorkRecord): void {
+  #end(record: AssignmentRecord): void {
     const { works, onChange, onEnded } = this.#parts
     works.delete(record.assignment.instance)
     this.#failures.delete(record.assignment.instance)
-    const ended: WorkRecord = { ...record, wanted: false, state: 'stopped' }
+    const ended: AssignmentRecord = { ...record, wanted: false, state: 'stopped' }
     onEnded(ended)
     onChange(ended)
   }
 
-  #change(id: InstanceId, change: { [K in keyof WorkRecord]?: WorkRecord[K] | undefined }): void {
+  #change(id: InstanceId, change: { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }): void {
     const record = this.#parts.works.get(id)
     if (record === undefined) return
-    const changed = { ...record, ...change } as WorkRecord
+    const changed = { ...record, ...change } as AssignmentRecord
     if (changed.node === undefined) delete changed.node
     if (changed.detail === undefined) delete changed.detail
     this.#parts.works.put(changed)

@@ -1,19 +1,19 @@
-import type { InterestKey, NodeId, ServiceId } from '../../model/ids.ts'
-import { interestOf } from '../../model/ids.ts'
-import type { NodeReach } from '../../model/node.ts'
-import type { Works } from './books.ts'
+import type { InterestKey, NodeId, ServiceId } from '../../core/model/ids.ts'
+import { interestOf } from '../../core/model/ids.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { Assignments } from './cluster-store.ts'
 import { compose } from './compose.ts'
-import type { Feed } from './feed.ts'
-import type { Knowledge } from './knowledge.ts'
+import type { NodeFeed } from './node-feed.ts'
+import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 
 type Shown = ReturnType<typeof compose>
 
 export interface PublisherParts {
   cluster: string
-  feed: Feed
-  knowledge: Knowledge
-  works: Works
+  feed: NodeFeed
+  knowledge: EntryCache
+  works: Assignments
   nodes: Nodes
   reachOf: (node: NodeId) => NodeReach | undefined
 }

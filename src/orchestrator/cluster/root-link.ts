@@ -1,20 +1,20 @@
 import type { Agent } from 'node:https'
-import { clientOptions, verifyServer } from '../../identity/tls.ts'
-import type { HeldIdentity } from '../../identity/held.ts'
-import type { Principal } from '../../identity/contract.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Log } from '../../kit/log.ts'
-import { dialText } from '../../kit/websocket.ts'
-import type { Metrics } from '../../metrics.ts'
-import { interestOf, type InstanceId, type InterestKey, type NodeId } from '../../model/ids.ts'
-import type { NodeReach } from '../../model/node.ts'
-import type { VipIndex } from '../../model/service.ts'
+import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
+import type { HeldIdentity } from '../../core/identity/held.ts'
+import type { Principal } from '../../core/identity/contract.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { dialText } from '../../core/kit/websocket.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import { interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Asked } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type Standing } from '../link/messages.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
-import type { WorkRecord, Works } from './books.ts'
-import type { Knowledge } from './knowledge.ts'
+import type { AssignmentRecord, Assignments } from './cluster-store.ts'
+import type { EntryCache } from './entry-cache.ts'
 import type { Placement } from './placement.ts'
 import type { Publisher } from './publisher.ts'
 
@@ -26,8 +26,8 @@ export interface RootLinkParts {
   url: string
   version: string
   identity: HeldIdentity
-  works: Works
-  knowledge: Knowledge
+  works: Assignments
+  knowledge: EntryCache
   publisher: Publisher
   placement: Placement
   reachOf: (node: NodeId) => NodeReach | undefined
@@ -133,20 +133,20 @@ export class RootLink implements AsyncDisposable {
   }
 
   /** The root hears of it soon, as it is then. */
-  changed({ assignment }: WorkRecord): void {
+  changed({ assignment }: AssignmentRecord): void {
     this.#changed.add(assignment.instance)
     this.#gather()
   }
 
   /** The root hears that it has left this cluster. */
-  ended({ assignment, restarts }: WorkRecord): void {
+  ended({ assignment, restarts }: AssignmentRecord): void {
     const { instance, generation } = assignment
     this.#ended.set(instance, { report: { instance, generation, state: 'stopped', restarts } })
     this.#gather()
   }
 
   /** False while there is no root to take it. */
-  giveBack({ assignment }: WorkRecord, reason: string): boolean {
+  giveBack({ assignment }: AssignmentRecord, reason: string): boolean {
     if (!this.#link.isUp) return false
     this.#link.tell('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
     return true
@@ -200,7 +200,7 @@ export class RootLink implements AsyncDisposable {
     this.#gathering.unref()
   }
 
-  #standing(record: WorkRecord | undefined): Standing[] {
+  #standing(record: AssignmentRecord | undefined): Standing[] {
     if (record === undefined) return []
     const { assignment, state, detail, restarts } = record
     const { instance, generation } = assignment

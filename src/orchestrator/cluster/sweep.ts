@@ -1,5 +1,5 @@
-import type { Books } from './books.ts'
-import type { Knowledge } from './knowledge.ts'
+import type { ClusterStore } from './cluster-store.ts'
+import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
@@ -16,9 +16,9 @@ export function sweeper({
   publisher,
   root,
 }: {
-  knowledge: Knowledge
+  knowledge: EntryCache
   nodes: Nodes
-  books: Books
+  books: ClusterStore
   publisher: Publisher
   root: RootLink
 }): () => void {

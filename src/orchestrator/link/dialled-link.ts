@@ -1,11 +1,11 @@
-import { MeshError } from '../../errors.ts'
-import { Backoff } from '../../kit/backoff.ts'
-import { Lifetime } from '../../kit/lifetime.ts'
-import type { Channel } from '../../kit/websocket.ts'
+import { MeshError } from '../../core/errors.ts'
+import { Backoff } from '../../core/kit/backoff.ts'
+import { Lifetime } from '../../core/kit/lifetime.ts'
+import type { Channel } from '../../core/kit/websocket.ts'
 import { Link, type LinkParts, type Sides } from './link.ts'
-import type { AnswerBody, AskBody, AskName, Language, NoticeBody, NoticeName } from './messages.ts'
+import type { AnswerBody, AskBody, AskName, LinkProtocol, NoticeBody, NoticeName } from './messages.ts'
 
-export interface DialledLinkOptions<Out extends Language, In extends Language> {
+export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkProtocol> {
   dial: (signal: AbortSignal) => Promise<Channel>
   sides: Sides<Out, In>
   /** Says hello; the link counts as up when this resolves. A throw closes it and it is dialled again. */
@@ -24,7 +24,7 @@ const SETTLED_MS = 5_000
  *
  *     dialling ─▶ hello ─▶ up ─▶ down ─▶ resting (jitter, or as the peer asked) ─▶ dialling
  */
-export class DialledLink<Out extends Language, In extends Language> implements AsyncDisposable {
+export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> implements AsyncDisposable {
   readonly #options: DialledLinkOptions<Out, In>
   readonly #parts: LinkParts
   readonly #life: Lifetime
@@ -39,7 +39,7 @@ export class DialledLink<Out extends Language, In extends Language> implements A
   }
 
   /** Returns at once; the link comes up when it can. */
-  static start<Out extends Language, In extends Language>(
+  static start<Out extends LinkProtocol, In extends LinkProtocol>(
     options: DialledLinkOptions<Out, In>,
     parts: LinkParts,
   ): DialledLink<Out, In> {

@@ -1,7 +1,7 @@
-import { MeshError } from '../../errors.ts'
-import { matchesToken, mintToken, parseToken, type JoinToken } from '../../identity/token.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Collection, Store } from '../../kit/store.ts'
+import { MeshError } from '../../core/errors.ts'
+import { matchesToken, mintToken, parseToken, type JoinToken } from '../../core/identity/token.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Collection, Store } from '../../core/kit/store.ts'
 
 interface Kept {
   hash: string

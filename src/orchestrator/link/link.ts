@@ -1,11 +1,11 @@
 import Type, { type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
-import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../../errors.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Log } from '../../kit/log.ts'
-import type { Channel } from '../../kit/websocket.ts'
-import type { Metrics } from '../../metrics.ts'
-import type { AnswerBody, AskBody, AskName, Language, NoticeBody, NoticeName } from './messages.ts'
+import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Channel } from '../../core/kit/websocket.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import type { AnswerBody, AskBody, AskName, LinkProtocol, NoticeBody, NoticeName } from './messages.ts'
 
 /*
  *   {"ask": 7, "type": "interest.ask", "body": {…}}      ▶ one answer with the same number
@@ -50,12 +50,12 @@ const MAX_BACKLOG_BYTES = 32 * 1024 * 1024
 /** After so much nonsense the other side is not worth listening to. */
 const MAX_FAULTS = 3
 
-export type Asked<L extends Language> = {
+export type Asked<L extends LinkProtocol> = {
   [N in AskName<L>]: (body: AskBody<L, N>, signal: AbortSignal) => AnswerBody<L, N> | Promise<AnswerBody<L, N>>
 }
-export type Told<L extends Language> = { [N in NoticeName<L>]: (body: NoticeBody<L, N>) => void }
+export type Told<L extends LinkProtocol> = { [N in NoticeName<L>]: (body: NoticeBody<L, N>) => void }
 
-export interface Sides<Out extends Language, In extends Language> {
+export interface Sides<Out extends LinkProtocol, In extends LinkProtocol> {
   speaks: Out
   hears: In
   asked: Asked<In>
@@ -81,7 +81,7 @@ interface Waiting {
 export type LinkEnd = { kind: 'closed'; reason: string } | { kind: 'silent' } | { kind: 'away'; reconnectInMs: number }
 
 /** Asks, answers and notices between two tiers, over one channel. Both sides are checked at this door. */
-export class Link<Out extends Language, In extends Language> {
+export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #channel: Channel
   readonly #sides: Sides<Out, In>
   readonly #parts: LinkParts
@@ -137,7 +137,7 @@ export class Link<Out extends Language, In extends Language> {
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, or what the other side answered. */
   ask<N extends AskName<Out>>(type: N, body: AskBody<Out, N>, signal?: AbortSignal): Promise<AnswerBody<Out, N>> {
-    const { answer, withinMs } = this.#sides.speaks.asks[type] as Out['asks'][N]
+    const { answer, withinMs } = this.#sides.speaks.requests[type] as Out['requests'][N]
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     if (this.#end !== undefined) return Promise.reject(this.#closed())
     if (this.#waiting.size >= MAX_WAITING) {
@@ -225,7 +225,7 @@ export class Link<Out extends Language, In extends Language> {
   }
 
   #asked(id: number, type: string, body: object): void {
-    const known = Object.hasOwn(this.#sides.hears.asks, type) ? this.#sides.hears.asks[type] : undefined
+    const known = Object.hasOwn(this.#sides.hears.requests, type) ? this.#sides.hears.requests[type] : undefined
     const refuse = (code: ErrorCode, details: Readonly<Record<string, unknown>>) =>
       this.#send({ answer: id, error: { code, details } })
     if (known === undefined) return refuse('MESSAGE_INVALID', { problem: `unknown request ${type}` })

@@ -20,7 +20,7 @@ import {
   Seq,
   text,
   Vip,
-} from './nouns.ts'
+} from './schemas.ts'
 
 /*
  * Everything that is said on control links, on one page. Lower tiers dial; both sides ask and tell.
@@ -40,16 +40,16 @@ export interface Ask {
 }
 
 /** What one side may say. */
-export interface Language {
-  asks: Readonly<Record<string, Ask>>
+export interface LinkProtocol {
+  requests: Readonly<Record<string, Ask>>
   notices: Readonly<Record<string, TSchema>>
 }
 
-export type AskName<L extends Language> = keyof L['asks'] & string
-export type NoticeName<L extends Language> = keyof L['notices'] & string
-export type AskBody<L extends Language, N extends AskName<L>> = Static<L['asks'][N]['ask']>
-export type AnswerBody<L extends Language, N extends AskName<L>> = Static<L['asks'][N]['answer']>
-export type NoticeBody<L extends Language, N extends NoticeName<L>> = Static<L['notices'][N]>
+export type AskName<L extends LinkProtocol> = keyof L['requests'] & string
+export type NoticeName<L extends LinkProtocol> = keyof L['notices'] & string
+export type AskBody<L extends LinkProtocol, N extends AskName<L>> = Static<L['requests'][N]['ask']>
+export type AnswerBody<L extends LinkProtocol, N extends AskName<L>> = Static<L['requests'][N]['answer']>
+export type NoticeBody<L extends LinkProtocol, N extends NoticeName<L>> = Static<L['notices'][N]>
 
 const ask = <A extends TSchema, B extends TSchema>(asked: A, answer: B, withinMs = 5_000) => ({
   ask: asked,
@@ -97,7 +97,7 @@ const Renew = ask(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
 
 /** What a node says to its cluster. */
 export const nodeToCluster = {
-  asks: {
+  requests: {
     'node.hello': ask(NodeHello, NodeWelcome),
     'interest.ask': ask(Type.Object({ key: InterestKeyText }), Type.Object({ seq: Seq, entries: many(Entry, 1_000) })),
     'interest.vip': ask(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
@@ -109,11 +109,11 @@ export const nodeToCluster = {
     reports: Type.Object({ reports: many(Report, BATCH) }),
     'interest.forget': Type.Object({ keys: Keys }),
   },
-} as const satisfies Language
+} as const satisfies LinkProtocol
 
 /** What a cluster says to its nodes. */
 export const clusterToNode = {
-  asks: {
+  requests: {
     /** Answered when the worker has accepted; refused with the reason as `details.reason`. */
     assign: ask(Type.Object({ assignment: AssignmentOf }), NOTHING),
     withdraw,
@@ -128,11 +128,11 @@ export const clusterToNode = {
     wish: Type.Object({ keys: many(InterestKeyText, 64) }),
     'logs.close': logsClose,
   },
-} as const satisfies Language
+} as const satisfies LinkProtocol
 
 /** What a stand-alone relay says to its cluster. */
 export const relayToCluster = {
-  asks: {
+  requests: {
     'relay.hello': ask(
       Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64) }),
       Type.Object({ revoked: many(NodeIdText, 100_000) }),
@@ -140,10 +140,10 @@ export const relayToCluster = {
     'certificate.renew': Renew,
   },
   notices: {},
-} as const satisfies Language
+} as const satisfies LinkProtocol
 
 /** What a cluster says to its relays. */
-export const clusterToRelay = { asks: {}, notices: { revoked: Revoked } } as const satisfies Language
+export const clusterToRelay = { requests: {}, notices: { revoked: Revoked } } as const satisfies LinkProtocol
 
 /** What a cluster tells of one instance: the worker's report, and where the instance is. */
 const Standing = Type.Object({ report: Report, node: Type.Optional(Reach) })
@@ -197,7 +197,7 @@ export type RelayRow = Static<typeof RelayRow>
 
 /** What a cluster says to the root. */
 export const clusterToRoot = {
-  asks: {
+  requests: {
     'cluster.hello': ask(
       Type.Object({
         summary: Summary,
@@ -224,11 +224,11 @@ export const clusterToRoot = {
     handback: Type.Object({ instance: InstanceIdText, reason: text(2_000) }),
     'interest.forget': Type.Object({ keys: Keys }),
   },
-} as const satisfies Language
+} as const satisfies LinkProtocol
 
 /** What the root says to a cluster. */
 export const rootToCluster = {
-  asks: {
+  requests: {
     /** Answered when a worker took it; otherwise refused with UNPLACEABLE and counted reasons. */
     delegate: ask(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
     withdraw,
@@ -253,4 +253,4 @@ export const rootToCluster = {
     revoked: Revoked,
     'logs.close': logsClose,
   },
-} as const satisfies Language
+} as const satisfies LinkProtocol

@@ -1,4 +1,4 @@
-import { explain, isMeshError } from '../../errors.ts'
+import { explain, isMeshError } from '../../core/errors.ts'
 
 /** Why the other side said no, short enough to be told onwards. */
 export function reasonOf(error: unknown): string {

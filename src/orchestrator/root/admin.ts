@@ -1,8 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { MeshError } from '../../errors.ts'
-import type { Books } from './books.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { RootStore } from './root-store.ts'
 
 const FILE = 'admin.json'
 const TOKEN = /^hedgerow-admin\.[A-Za-z0-9_-]{43}$/
@@ -11,7 +11,7 @@ const TOKEN = /^hedgerow-admin\.[A-Za-z0-9_-]{43}$/
  * The credential of whoever owns the root's directory: made at first start, written 0600, only its hash kept. Removing
  * the file makes the next start issue another and forget the old one.
  */
-export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, books: Books): void {
+export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, books: RootStore): void {
   const path = join(dir, FILE)
   const saved = savedToken(path)
   const isGood = saved !== undefined && books.tokens.get('admin')?.hash === hashOf(saved)
@@ -26,7 +26,7 @@ export function openAdmin(dir: string, { url, ca }: { url: string; ca: string },
 }
 
 /** @throws MeshError UNAUTHENTICATED */
-export function authenticate(authorization: string | undefined, books: Books): void {
+export function authenticate(authorization: string | undefined, books: RootStore): void {
   const token = authorization?.startsWith('Bearer ') ? authorization.slice(7) : undefined
   if (token === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'a bearer token is needed' })
   const given = Buffer.from(hashOf(token), 'hex')

@@ -1,12 +1,12 @@
 import Type from 'typebox'
-import { ERRORS, MeshError } from '../../errors.ts'
-import type { JoinToken } from '../../identity/token.ts'
+import { ERRORS, MeshError } from '../../core/errors.ts'
+import type { JoinToken } from '../../core/identity/token.ts'
 import type { NodeRow, RelayRow } from '../link/messages.ts'
-import { Label } from '../link/nouns.ts'
-import { type App, reader } from '../link/door.ts'
+import { Label } from '../link/schemas.ts'
+import { type App, reader } from '../link/link-server.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import { parseSla } from '../sla/parse.ts'
-import type { AppRecord, Books, ServiceRecord } from './books.ts'
+import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import type { Clusters } from './clusters.ts'
 import type { ServiceChange } from './difference.ts'
 import { openLogs } from './logs.ts'
@@ -16,7 +16,7 @@ import { remove, submit, type SubmitParts } from './submission.ts'
 import type { Vips } from './vips.ts'
 
 export interface ApiParts extends SubmitParts {
-  books: Books
+  books: RootStore
   vips: Vips
   clusters: Clusters
   reconciler: Reconciler
@@ -203,13 +203,13 @@ function removeAll(services: readonly string[], parts: ApiParts, also: () => voi
   for (const id of services) settle({ kind: 'removed', id }, reconciler)
 }
 
-function demandService(books: Books, id: string): ServiceRecord {
+function demandService(books: RootStore, id: string): ServiceRecord {
   const service = books.services.get(id.toLowerCase())
   if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: id.slice(0, 300) })
   return service
 }
 
-function demandApp(books: Books, id: string): AppRecord {
+function demandApp(books: RootStore, id: string): AppRecord {
   const app = books.apps.get(id.toLowerCase())
   if (app === undefined) throw new MeshError('APP_UNKNOWN', { app: id.slice(0, 300) })
   return app

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { ServiceId } from '../../model/ids.ts'
+import type { ServiceId } from '../../core/model/ids.ts'
 import type { ServiceSpec } from '../spec.ts'
-import type { ServiceRecord } from './books.ts'
+import type { ServiceRecord } from './root-store.ts'
 
 /** What a document changes. `restart`: its running instances must be started anew. */
 export type ServiceChange =

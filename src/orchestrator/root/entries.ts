@@ -1,14 +1,14 @@
 import type { Known } from '../link/messages.ts'
-import type { ServiceEntry } from '../../model/change.ts'
-import type { ChoiceKey } from '../../model/choice.ts'
-import { interestOf, type InterestKey } from '../../model/ids.ts'
-import type { NodeReach } from '../../model/node.ts'
-import type { VipIndex } from '../../model/service.ts'
-import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import type { ServiceEntry } from '../../core/model/change.ts'
+import type { ChoiceKey } from '../../core/model/choice.ts'
+import { interestOf, type InterestKey } from '../../core/model/ids.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { VipIndex } from '../../core/model/service.ts'
+import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 /** All that tables may know under a key. */
-export function knownUnder(key: InterestKey, books: Books, vips: Vips): Known {
+export function knownUnder(key: InterestKey, books: RootStore, vips: Vips): Known {
   const services = books.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
   return {
     key,

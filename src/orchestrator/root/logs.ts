@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import type { InstanceId } from '../../model/ids.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 import type { ClusterLink } from './clusters.ts'
 
 export interface LogQuery {

@@ -1,5 +1,5 @@
-import type { InstanceId } from '../../model/ids.ts'
-import type { InstanceRecord, ServiceRecord } from './books.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
+import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /** What the root sees of the clusters when it plans. */
 export interface Outlook {

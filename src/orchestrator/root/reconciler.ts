@@ -1,24 +1,24 @@
 import PQueue from 'p-queue'
-import { isMeshError } from '../../errors.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Log } from '../../kit/log.ts'
-import type { Metrics } from '../../metrics.ts'
-import { instanceId, interestOf, type InstanceId, type ServiceId } from '../../model/ids.ts'
-import { POLICIES } from '../../model/choice.ts'
+import { isMeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import { instanceId, interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
+import { POLICIES } from '../../core/model/choice.ts'
 import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, tellReasons } from '../scheduling/schedule.ts'
 import type { Assignment } from '../spec.ts'
-import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, tellKnown } from './clusters.ts'
 import { knownUnder } from './entries.ts'
 import { isSettled, plan, type Outlook, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
 
 export interface ReconcilerParts {
-  books: Books
+  books: RootStore
   vips: Vips
   clusters: Clusters
   clock: Clock

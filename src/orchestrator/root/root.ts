@@ -1,23 +1,23 @@
 import { join } from 'node:path'
 import Type from 'typebox'
-import { MeshError } from '../../errors.ts'
-import { Authority } from '../../identity/authority.ts'
-import type { Principal } from '../../identity/contract.ts'
-import { HeldIdentity } from '../../identity/held.ts'
-import { createRequest } from '../../identity/keys.ts'
-import { systemClock, type Clock } from '../../kit/clock.ts'
-import { Lifetime } from '../../kit/lifetime.ts'
-import type { Log } from '../../kit/log.ts'
-import { WebSocketDoor } from '../../kit/websocket.ts'
-import type { Metrics } from '../../metrics.ts'
-import { type App, Door, reader, type Upgrade } from '../link/door.ts'
+import { MeshError } from '../../core/errors.ts'
+import { Authority } from '../../core/identity/authority.ts'
+import type { Principal } from '../../core/identity/contract.ts'
+import { HeldIdentity } from '../../core/identity/held.ts'
+import { createRequest } from '../../core/identity/keys.ts'
+import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { Lifetime } from '../../core/kit/lifetime.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { WebSocketDoor } from '../../core/kit/websocket.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
-import { Csr } from '../link/nouns.ts'
+import { Csr } from '../link/schemas.ts'
 import { authenticate, openAdmin } from './admin.ts'
 import { api } from './api.ts'
-import { Books } from './books.ts'
+import { RootStore } from './root-store.ts'
 import { Clusters } from './clusters.ts'
-import { Conversation } from './conversation.ts'
+import { ClusterHandlers } from './cluster-handlers.ts'
 import { Reconciler } from './reconciler.ts'
 import { Vips } from './vips.ts'
 
@@ -81,7 +81,7 @@ export class Root implements AsyncDisposable {
     return Lifetime.open(async (life) => {
       const { dir, clock = systemClock, version = '0.0.0', vipRestSeconds = 3_600, clusterLostSeconds = 30 } = options
       const log = parentLog.child({ part: 'root' })
-      const books = life.use(Books.open(dir))
+      const books = life.use(RootStore.open(dir))
       const authority = await Authority.open(join(dir, 'authority'), clock)
       const identity = await rootIdentity(authority, clock)
       life.spawn(
@@ -103,7 +103,7 @@ export class Root implements AsyncDisposable {
         metrics,
       )
       const reconciler: Reconciler = new Reconciler({ books, vips, clusters, clock, log, metrics })
-      const conversation = new Conversation({ books, vips, authority, clusters, reconciler, clock, log })
+      const conversation = new ClusterHandlers({ books, vips, authority, clusters, reconciler, clock, log })
       life.defer(() => reconciler.close())
 
       let url = options.publicUrl ?? ''
@@ -120,7 +120,7 @@ export class Root implements AsyncDisposable {
         revoke: (node) => conversation.revoke(node),
       })
       const door = life.use(
-        await Door.start(
+        await LinkServer.start(
           {
             ...options.listen,
             identity,
@@ -181,7 +181,7 @@ async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIde
   return HeldIdentity.inMemory({ keyPem, chain: await authority.issue(csrPem, principal), ca: authority.ca }, clock)
 }
 
-function linkUpgrade(clusters: Clusters, books: Books): Upgrade {
+function linkUpgrade(clusters: Clusters, books: RootStore): Upgrade {
   const webSockets = new WebSocketDoor()
   return (request, socket, head, principal) => {
     if (principal.role !== 'cluster') throw new MeshError('FORBIDDEN', { reason: 'links to the root are for clusters' })
@@ -194,7 +194,7 @@ function linkUpgrade(clusters: Clusters, books: Books): Upgrade {
 /** What answers without credentials: life, whom to trust, and joining (with a token). */
 function openRoutes(
   app: App,
-  { authority, books, joins, clock }: { authority: Authority; books: Books; joins: JoinTokens; clock: Clock },
+  { authority, books, joins, clock }: { authority: Authority; books: RootStore; joins: JoinTokens; clock: Clock },
 ): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))

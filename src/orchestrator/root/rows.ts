@@ -1,11 +1,11 @@
 import type { NodeRow } from '../link/messages.ts'
-import type { Books, InstanceRecord, ServiceRecord } from './books.ts'
+import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Clusters } from './clusters.ts'
 import type { Vips } from './vips.ts'
 
 /** What the API shows, one function a kind. */
 
-export function appRows(books: Books) {
+export function appRows(books: RootStore) {
   return books.apps.list().map(({ app, namespace, description, customer }) => {
     const services = books.servicesOf({ app, namespace })
     const instances = services.flatMap(({ id }) => books.instancesOf(id))
@@ -20,7 +20,7 @@ export function appRows(books: Books) {
   })
 }
 
-export function serviceRow({ id, spec, generation }: ServiceRecord, books: Books, vips: Vips) {
+export function serviceRow({ id, spec, generation }: ServiceRecord, books: RootStore, vips: Vips) {
   const { ports, runtime, replicas, strategy, allow } = spec
   const vipTable = Object.fromEntries(vips.of(id))
   return {
@@ -55,7 +55,7 @@ export function nodeRow({ facts, free, ...row }: NodeRow) {
   }
 }
 
-export function clusterRows(books: Books, clusters: Clusters) {
+export function clusterRows(books: RootStore, clusters: Clusters) {
   return books.clusters.list().map(({ name, enrolledAt }) => {
     const linked = clusters.linked(name)
     if (linked === undefined)

@@ -1,11 +1,11 @@
-import { MeshError } from '../../errors.ts'
-import type { Clock } from '../../kit/clock.ts'
-import { isAllocatable, parseIPv4, VIP_COUNT } from '../../model/address.ts'
-import { POLICIES, type ChoiceKey } from '../../model/choice.ts'
-import type { ServiceId } from '../../model/ids.ts'
-import type { VipIndex } from '../../model/service.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import { isAllocatable, parseIPv4, VIP_COUNT } from '../../core/model/address.ts'
+import { POLICIES, type ChoiceKey } from '../../core/model/choice.ts'
+import type { ServiceId } from '../../core/model/ids.ts'
+import type { VipIndex } from '../../core/model/service.ts'
 import type { AppSpec, ServiceSpec } from '../spec.ts'
-import type { Books } from './books.ts'
+import type { RootStore } from './root-store.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import type { Vips } from './vips.ts'
 
@@ -19,7 +19,7 @@ export interface Submission {
 }
 
 export interface SubmitParts {
-  books: Books
+  books: RootStore
   vips: Vips
   clock: Clock
 }

@@ -1,11 +1,11 @@
-import { MeshError } from '../../errors.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { Collection } from '../../kit/store.ts'
-import { nextVip, VIP_COUNT } from '../../model/address.ts'
-import type { ChoiceKey } from '../../model/choice.ts'
-import type { ServiceId } from '../../model/ids.ts'
-import type { VipIndex } from '../../model/service.ts'
-import type { VipRecord } from './books.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Collection } from '../../core/kit/store.ts'
+import { nextVip, VIP_COUNT } from '../../core/model/address.ts'
+import type { ChoiceKey } from '../../core/model/choice.ts'
+import type { ServiceId } from '../../core/model/ids.ts'
+import type { VipIndex } from '../../core/model/service.ts'
+import type { VipRecord } from './root-store.ts'
 
 /**
  * Which VIP index stands for what.

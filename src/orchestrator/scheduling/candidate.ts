@@ -1,5 +1,5 @@
-import type { Coordinate } from '../../model/coordinate.ts'
-import { clusterOf, type NodeId, type ServiceId } from '../../model/ids.ts'
+import type { Coordinate } from '../../core/model/coordinate.ts'
+import { clusterOf, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
 import { largest, NOTHING, release } from './capacity.ts'
 

@@ -1,5 +1,5 @@
-import { distanceMs, type Coordinate } from '../../model/coordinate.ts'
-import type { NodeId } from '../../model/ids.ts'
+import { distanceMs, type Coordinate } from '../../core/model/coordinate.ts'
+import type { NodeId } from '../../core/model/ids.ts'
 import type { Candidate, Location } from './candidate.ts'
 
 /*

@@ -1,5 +1,5 @@
-import { ipv4ToVip, isAllocatable, parseIPv4, printIPv4, vipRange } from '../../model/address.ts'
-import { choiceKey, type ChoiceKey } from '../../model/choice.ts'
+import { ipv4ToVip, isAllocatable, parseIPv4, printIPv4, vipRange } from '../../core/model/address.ts'
+import { choiceKey, type ChoiceKey } from '../../core/model/choice.ts'
 import { Fields, isObject } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 

@@ -1,4 +1,4 @@
-import { interestOf } from '../../model/ids.ts'
+import { interestOf } from '../../core/model/ids.ts'
 import type { AppSpec, Constraint, ServiceSpec } from '../spec.ts'
 import { readConnection } from './constraints.ts'
 import { Fields, isObject, nounOf } from './fields.ts'

@@ -1,4 +1,4 @@
-import { labelFault } from '../../model/label.ts'
+import { labelFault } from '../../core/model/label.ts'
 import type { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 

@@ -1,5 +1,5 @@
 import { LineCounter, parseDocument } from 'yaml'
-import { explain, MeshError } from '../../errors.ts'
+import { explain, MeshError } from '../../core/errors.ts'
 import type { Fault } from './findings.ts'
 
 /** Larger documents hold something else than an SLA. */

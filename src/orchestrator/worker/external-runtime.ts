@@ -1,4 +1,4 @@
-import { MeshError } from '../../errors.ts'
+import { MeshError } from '../../core/errors.ts'
 import { splitHostPort } from '../host-port.ts'
 import { endpointKey, type Ended, type Launch, type Running, type Runtime } from './runtime.ts'
 

@@ -1,4 +1,4 @@
-import type { Change } from '../../model/change.ts'
+import type { Change } from '../../core/model/change.ts'
 
 export type StreamEvent =
   | { kind: 'changes'; epoch: string; changes: readonly Change[] }

@@ -1,10 +1,10 @@
 import type { Agent } from 'node:https'
 import { join } from 'node:path'
-import { MeshError } from '../../errors.ts'
-import { enrol } from '../../identity/enrol.ts'
-import { openPrivateDirectory, readIfThere, replace } from '../../identity/files.ts'
-import { HeldIdentity } from '../../identity/held.ts'
-import { systemClock, type Clock } from '../../kit/clock.ts'
+import { MeshError } from '../../core/errors.ts'
+import { enrol } from '../../core/identity/enrol.ts'
+import { openPrivateDirectory, readIfThere, replace } from '../../core/identity/files.ts'
+import { HeldIdentity } from '../../core/identity/held.ts'
+import { systemClock, type Clock } from '../../core/kit/clock.ts'
 
 export interface NodeOptions {
   /** What it joins as; a relay is a member of its cluster as a node is. */

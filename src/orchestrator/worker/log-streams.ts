@@ -1,6 +1,6 @@
-import { MeshError } from '../../errors.ts'
-import type { Clock } from '../../kit/clock.ts'
-import type { InstanceId } from '../../model/ids.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 
 export interface LogSource {
   /** Lines, without their ends. */

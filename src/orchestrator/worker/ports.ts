@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
-import { MeshError } from '../../errors.ts'
+import { MeshError } from '../../core/errors.ts'
 
 export type Protocol = 'tcp' | 'udp'
 

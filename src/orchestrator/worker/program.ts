@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { dirname, isAbsolute, resolve } from 'node:path'
-import { MeshError } from '../../errors.ts'
+import { MeshError } from '../../core/errors.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { endpointKey, type Endpoints } from './runtime.ts'
 

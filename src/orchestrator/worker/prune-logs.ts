@@ -1,6 +1,6 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { InstanceId } from '../../model/ids.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 import { fileNameOf } from './instance-log.ts'
 
 /** Of instances that are gone; fewer and `logs` of yesterday's crash are missing, more and a small disk fills up. */

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { get } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import { OWN_PROXY_HEADER } from '../../kit/proxy-header.ts'
-import type { Clock } from '../../kit/clock.ts'
+import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
+import type { Clock } from '../../core/kit/clock.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'
 import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
 

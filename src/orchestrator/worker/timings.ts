@@ -1,4 +1,4 @@
-import type { BackoffOptions } from '../../kit/backoff.ts'
+import type { BackoffOptions } from '../../core/kit/backoff.ts'
 
 export interface Timings {
   /** Between an instance's end and its next start. */

@@ -1,5 +1,5 @@
-import type { Clock } from '../../kit/clock.ts'
-import type { InstanceId } from '../../model/ids.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 import type { InstanceReport, NodeFacts } from '../spec.ts'
 import type { Runtime } from './runtime.ts'
 import type { Timings } from './timings.ts'

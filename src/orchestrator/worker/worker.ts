@@ -1,14 +1,14 @@
 import { mkdirSync } from 'node:fs'
-import { MeshError } from '../../errors.ts'
-import { systemClock, type Clock } from '../../kit/clock.ts'
-import { Lifetime } from '../../kit/lifetime.ts'
-import type { Log } from '../../kit/log.ts'
-import type { Metrics } from '../../metrics.ts'
-import type { InstanceId } from '../../model/ids.ts'
+import { MeshError } from '../../core/errors.ts'
+import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { Lifetime } from '../../core/kit/lifetime.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
-import { Census } from './census.ts'
+import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog, readKept } from './instance-log.ts'
-import { type AskedEndpoint, Life } from './life.ts'
+import { type AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
@@ -18,7 +18,7 @@ import type { WorkerConfig } from './worker-config.ts'
 
 /** An instance here: its present life, and what it shall be once that has ended. */
 interface Place {
-  life: Life
+  life: InstanceSupervisor
   output: InstanceLog
   isLeaving: boolean
   /** What begins when it has left; `undefined` and the instance is wanted no more. */
@@ -40,7 +40,7 @@ export class Worker {
   readonly #records: Records
   readonly #places = new Map<InstanceId, Place>()
   readonly #departures = new Set<Promise<void>>()
-  readonly #census: Census
+  readonly #census: InstanceCounts
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
 
@@ -52,7 +52,7 @@ export class Worker {
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
     this.#records = new Records(config.runDir)
-    this.#census = new Census(metrics)
+    this.#census = new InstanceCounts(metrics)
   }
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -229,7 +229,7 @@ export class Worker {
     this.#places.set(instance, { life, output, next: undefined, isLeaving: false })
   }
 
-  #lifeOf(assignment: Assignment, output: InstanceLog, saved?: Saved): Life {
+  #lifeOf(assignment: Assignment, output: InstanceLog, saved?: Saved): InstanceSupervisor {
     const { instance, spec } = assignment
     const { runtimes, openFlows, proxyEnvironment } = this.#config
     const parts = {
@@ -246,7 +246,7 @@ export class Worker {
       admitted: () => (spec.runtime === 'external' ? undefined : this.#config.admit?.()),
       ...(openFlows === undefined ? {} : { openFlows: () => openFlows(instance) }),
     }
-    return Life.begin(assignment, parts, saved)
+    return InstanceSupervisor.begin(assignment, parts, saved)
   }
 
   #leave(instance: InstanceId, place: Place, drainSeconds: number): void {

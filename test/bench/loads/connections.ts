@@ -7,7 +7,7 @@
  * `hold` prints one JSON line once all are open or have failed, and ends with its process.
  */
 import { connect, createServer } from 'node:net'
-import type { Program } from '../../lab/program.ts'
+import type { Program } from '../../../src/lab/program.ts'
 import { type Ground, last, type Side, until } from '../ground.ts'
 import type { Place } from './iperf3.ts'
 

@@ -1,4 +1,4 @@
-import type { SiteSpec } from '../../lab/lab.ts'
+import type { SiteSpec } from '../../../src/lab/lab.ts'
 import type { PathKind } from '../../../proxy/tunnel/contract.ts'
 
 /**

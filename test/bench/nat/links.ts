@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { LinkConditions } from '../../lab/link/conditions.ts'
-import { printConditions } from '../../lab/link/conditions.ts'
+import type { LinkConditions } from '../../../src/lab/link/conditions.ts'
+import { printConditions } from '../../../src/lab/link/conditions.ts'
 import { busySince } from '../proc.ts'
 import { median } from '../table.ts'
 import { ENDLESS } from './origin.ts'

@@ -11,8 +11,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { hasTool, installTools } from '../../machine.ts'
-import { lacking } from '../../lab/namespace.ts'
+import { hasTool, installTools } from '../../../src/lab/system-tools.ts'
+import { lacking } from '../../../src/lab/namespace.ts'
 import { build } from '../build.ts'
 import { machine } from '../tools.ts'
 import { failover, FAILOVER_NODES, FAILOVER_RELAYS, failoverLab, failoverShort } from './failover.ts'

@@ -1,6 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
-import type { Host } from '../../lab/host.ts'
+import type { Host } from '../../../src/lab/host.ts'
 
 /** Where a service is called. */
 export interface At {

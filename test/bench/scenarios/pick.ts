@@ -1,7 +1,7 @@
 import { createBalancer } from '../../../proxy/policies/index.ts'
-import { carrierFor } from '../../../proxy/tunnel/placement.ts'
-import type { ServiceEntry } from '../../../src/model/change.ts'
-import { POLICIES } from '../../../src/model/choice.ts'
+import { carrierFor } from '../../../proxy/tunnel/session/placement.ts'
+import type { ServiceEntry } from '../../../src/core/model/change.ts'
+import { POLICIES } from '../../../src/core/model/choice.ts'
 import type { Scenario } from '../bench.ts'
 import { median, OURS } from '../table.ts'
 

@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, 
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { librariesOf, which } from '../this-machine.ts'
+import { librariesOf, which } from '../../../src/lab/this-machine.ts'
 
 /*
  * Proves the lab's netem links on a real kernel that has netem, where the machine's own has not: `npm run prove:netem`, as root
@@ -16,7 +16,14 @@ const PACKAGES = ['qemu-system-x86', 'busybox-static', 'cpio', 'kmod', 'iproute2
 const KERNEL = 'linux-image-cloud-amd64'
 const MODULES = ['veth', 'bridge', 'sch_netem', 'nf_tables', 'nft_chain_nat', 'nft_masq', 'nft_ct', 'tun']
 const REPOSITORY = join(import.meta.dirname, '../../..')
-const SOURCES = ['src/kit', 'src/errors.ts', 'test/lab', 'test/contracts/link.ts', 'test/machine.ts', 'package.json']
+const SOURCES = [
+  'src/core/kit',
+  'src/core/errors.ts',
+  'src/lab',
+  'test/lab/guest',
+  'test/contracts/link.ts',
+  'package.json',
+]
 const GUEST_MS = 15 * 60_000
 
 if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) {

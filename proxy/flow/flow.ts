@@ -1,0 +1,78 @@
+import type { Socket } from 'node:net'
+import type { ErrorCode } from '../../src/core/errors.ts'
+import { type InstanceId, type NodeId, type ServiceId, splitInstanceId } from '../../src/core/model/ids.ts'
+import { printName } from '../../src/core/model/name.ts'
+import type { Target } from '../../src/core/table/view.ts'
+
+/** Who opened a flow: an instance, or a process of the node that is no instance. */
+export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
+
+export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
+
+/** One application connection, taken by an interceptor and handed to `outbound`. */
+export interface Flow {
+  readonly target: Target
+  readonly port: number
+  /** Paused, `allowHalfOpen`, `noDelay`: the caller’s first bytes wait in it until an instance has answered, or travel early (early.ts). */
+  readonly socket: Socket
+  readonly caller: Caller
+  readonly mode: FlowMode
+  /** `clock.now()` when the connection was taken. */
+  readonly startedAt: number
+  /** What SOCKS and HTTP callers are told before any byte of the instance; absent: they see a connection or an RST. */
+  readonly reply?: FlowReply
+  /** Bytes the caller may send before its side counts as ended (plain HTTP: one request); absent: no limit. */
+  readonly allowance?: number
+}
+
+/** Exactly one of the two is called, once. */
+export interface FlowReply {
+  connected(): void
+  /** Answers and ends the socket. */
+  failed(code: ErrorCode, reason: string): void
+}
+
+/** One UDP flow, from its first datagram on: a client's address and port with a VIP and port, or a destination asked of SOCKS. */
+export interface Conversation {
+  readonly port: number
+  readonly mode: FlowMode
+  /** `clock.now()` when its first datagram came. */
+  readonly startedAt: number
+  /** What it is for and who calls; datagrams wait until that is known. Never rejects. */
+  readonly wish: ConversationWish | Promise<ConversationWish>
+  /** Sends one datagram to the client, from the address that the client asked; false when it was lost. Good only during the call. */
+  answer(payload: Buffer): boolean
+  /** Called once, when the flow has ended: what the client sends next begins another. */
+  over(): void
+}
+
+export type ConversationWish =
+  | { kind: 'target'; target: Target; caller: Caller }
+  | { kind: 'refused'; name: string; reason: string }
+
+/** Where a conversation's datagrams go. */
+export interface Datagrams {
+  /** It is good only during the call. */
+  datagram(payload: Buffer): void
+  /** The client or its door has gone. */
+  end(): void
+}
+
+export const NODE_CALLER: Caller = { kind: 'node' }
+
+/** The caller an instance id stands for; `undefined` when it is not one. */
+export function instanceCaller(id: InstanceId): Caller | undefined {
+  const parts = splitInstanceId(id)
+  return parts === undefined ? undefined : { kind: 'instance', id, service: parts.service }
+}
+
+/** Always the same text for one caller: what logs print and `any.pinned` sticks to. */
+export function callerText(caller: Caller, self: NodeId): string {
+  return caller.kind === 'instance' ? caller.id : self
+}
+
+/** The canonical name of what a flow was opened to. */
+export function nameOf({ service, choice }: Target, zone = 'local'): string {
+  const { app, appNamespace, name, namespace } = service
+  return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
+}

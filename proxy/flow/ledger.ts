@@ -1,0 +1,243 @@
+import { randomBytes } from 'node:crypto'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Metrics } from '../../src/core/metrics.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { FlowMode } from './flow.ts'
+import type { Protocol } from './request.ts'
+import type { PathKind } from '../tunnel/contract.ts'
+
+/** How a flow ended: the label of the metric and the word in the log. */
+export type FlowEnd =
+  | 'closed'
+  | 'caller-reset'
+  | 'instance-reset'
+  | 'cut'
+  | 'caller-gone'
+  | 'refused'
+  | 'unreachable'
+  | 'timeout'
+  | 'not-allowed'
+  | 'path-forbidden'
+  | 'no-instance'
+  | 'port-unknown'
+  | 'too-many'
+
+/** One flow, as the CLI lists it. */
+export interface FlowLine {
+  id: string
+  caller: string
+  name: string
+  port: number
+  protocol: Protocol
+  mode: FlowMode
+  /** Absent until an instance has answered. */
+  instance?: InstanceId
+  node?: NodeId
+  path?: PathKind
+  /** To the instance, and back. */
+  sent: number
+  received: number
+  ageMs: number
+}
+
+export interface EndedFlow extends FlowLine {
+  end: FlowEnd
+  reason: string
+}
+
+/** What joins the two sides of a flow, as the book sees it: bytes from the caller, and to it. */
+export interface Carrying {
+  readonly near: { readonly bytes: number }
+  readonly far: { readonly bytes: number }
+}
+
+/** A flow in the book while it is open. */
+export interface OpenFlow {
+  readonly id: string
+  readonly caller: string
+  readonly name: string
+  readonly port: number
+  readonly protocol: Protocol
+  readonly mode: FlowMode
+  readonly policy: string
+  readonly startedAt: number
+  readonly joint: Carrying
+  instance?: InstanceId
+  node?: NodeId
+  path?: PathKind
+  /** Bytes that are in the metrics already; the book's own. */
+  counted?: { sent: number; received: number }
+  /** Ends the flow now, with an RST to the caller. */
+  cut(): void
+}
+
+/** Ended flows remembered, and as many failed ones beside them: a busy node must not forget its failures in a second. */
+const REMEMBERED = 256
+
+/** Every flow that this agent opened: counted, listed, remembered when it ends, and cut when the agent closes. */
+export class FlowLedger implements AsyncDisposable {
+  readonly #life: Lifetime
+  readonly #clock: Clock
+  readonly #metrics: Metrics
+  readonly #open = new Map<string, OpenFlow>()
+  readonly #perInstance = new Map<InstanceId, number>()
+  readonly #ended = new Ring<EndedFlow>(REMEMBERED)
+  readonly #failed = new Ring<EndedFlow>(REMEMBERED)
+  readonly #prefix = randomBytes(4).toString('hex')
+  #last = 0
+  #isDraining = false
+  #idle: (() => void) | undefined
+
+  private constructor(life: Lifetime, clock: Clock, metrics: Metrics) {
+    this.#life = life
+    this.#clock = clock
+    this.#metrics = metrics
+  }
+
+  /** `drainMs`: how long flows may go on when the agent closes, before they are cut. */
+  static start({ drainMs }: { drainMs: number }, clock: Clock, metrics: Metrics): Promise<FlowLedger> {
+    return Lifetime.open((life) => {
+      const book = new FlowLedger(life, clock, metrics)
+      life.every(1000, () => book.#countBytes())
+      life.defer(() => book.drain(drainMs))
+      return book
+    })
+  }
+
+  get size(): number {
+    return this.#open.size
+  }
+
+  /** True once the agent closes: no new flows. */
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  /** 16 hex digits; unique among the flows of this agent, very likely in the mesh. */
+  nextId(): string {
+    this.#last = (this.#last + 1) >>> 0
+    return this.#prefix + this.#last.toString(16).padStart(8, '0')
+  }
+
+  add(flow: OpenFlow): void {
+    this.#open.set(flow.id, flow)
+    this.#metrics.flowsOpen.set(this.#open.size)
+  }
+
+  /** From the moment an instance has been chosen, `least` counts the flow. */
+  chosen(flow: OpenFlow, instance: { id: InstanceId; node: NodeId }, path: PathKind): void {
+    flow.instance = instance.id
+    flow.node = instance.node
+    flow.path = path
+    this.#perInstance.set(instance.id, this.openFlows(instance.id) + 1)
+  }
+
+  ended(flow: OpenFlow, end: FlowEnd, reason: string): EndedFlow {
+    const line: EndedFlow = { ...this.#line(flow), end, reason }
+    this.#countBytesOf(flow)
+    this.#open.delete(flow.id)
+    this.#metrics.flowsOpen.set(this.#open.size)
+    if (flow.instance !== undefined) this.#leave(flow.instance)
+    this.#ended.push(line)
+    if (end !== 'closed') this.#failed.push(line)
+    if (this.#open.size === 0) this.#idle?.()
+    return line
+  }
+
+  /** Flows this agent has open to the instance. */
+  openFlows(instance: InstanceId): number {
+    return this.#perInstance.get(instance) ?? 0
+  }
+
+  flows(): FlowLine[] {
+    return Array.from(this.#open.values(), (flow) => this.#line(flow))
+  }
+
+  /** Ended flows, newest first. */
+  recent(): EndedFlow[] {
+    return this.#ended.newestFirst()
+  }
+
+  /** Flows that did not end well, newest first. */
+  failures(): EndedFlow[] {
+    return this.#failed.newestFirst()
+  }
+
+  /** No new flows; waits for the open ones, then cuts them. */
+  async drain(waitMs: number): Promise<void> {
+    this.#isDraining = true
+    if (this.#open.size === 0) return
+    const waiting = new AbortController()
+    this.#idle = () => waiting.abort()
+    await this.#clock.sleep(waitMs, waiting.signal)
+    for (const flow of this.#open.values()) flow.cut()
+  }
+
+  close(): Promise<void> {
+    return this.#life.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #leave(instance: InstanceId): void {
+    const left = this.openFlows(instance) - 1
+    if (left > 0) this.#perInstance.set(instance, left)
+    else this.#perInstance.delete(instance)
+  }
+
+  #line(flow: OpenFlow): FlowLine {
+    const { id, caller, name, port, protocol, mode, instance, node, path, joint } = flow
+    return {
+      id,
+      caller,
+      name,
+      port,
+      protocol,
+      mode,
+      ...(instance === undefined ? {} : { instance }),
+      ...(node === undefined ? {} : { node }),
+      ...(path === undefined ? {} : { path }),
+      sent: joint.near.bytes,
+      received: joint.far.bytes,
+      ageMs: this.#clock.now() - flow.startedAt,
+    }
+  }
+
+  #countBytes(): void {
+    for (const flow of this.#open.values()) this.#countBytesOf(flow)
+  }
+
+  /** The counters follow the joints once a second, so that no chunk pays for them; idle flows cost a comparison. */
+  #countBytesOf(flow: OpenFlow): void {
+    const sent = flow.joint.near.bytes
+    const received = flow.joint.far.bytes
+    const counted = (flow.counted ??= { sent: 0, received: 0 })
+    if (sent > counted.sent) this.#metrics.flowBytes.inc({ direction: 'sent' }, sent - counted.sent)
+    if (received > counted.received) this.#metrics.flowBytes.inc({ direction: 'received' }, received - counted.received)
+    counted.sent = sent
+    counted.received = received
+  }
+}
+
+class Ring<T> {
+  readonly #items: T[] = []
+  readonly #size: number
+  #next = 0
+
+  constructor(size: number) {
+    this.#size = size
+  }
+
+  push(item: T): void {
+    this.#items[this.#next % this.#size] = item
+    this.#next++
+  }
+
+  newestFirst(): T[] {
+    const start = this.#next % this.#size
+    return [...this.#items.slice(start), ...this.#items.slice(0, start)].toReversed()
+  }
+}

@@ -1,0 +1,128 @@
+import type { EarlySource } from './connect.ts'
+import type { Session, Stream } from '../tunnel/contract.ts'
+import { MAX_EARLY_BYTES } from '../tunnel/wire/frame.ts'
+import { Retained } from '../tunnel/stream/retained.ts'
+
+/*
+ * What a caller says before an instance has answered. It travels right behind OPEN, so that the answer comes after one round trip
+ * instead of two:
+ *
+ *     caller ─bytes─▶ kept ──▶ the one candidate that is asked ─┬─ OPENED  ─▶ the rest follows
+ *                      │                                        ├─ REFUSED ─▶ the next candidate gets them from the start
+ *                      └ to the winner, when nobody got them    └─ lost    ─▶ the flow ends with RST
+ *
+ * A request is never given to two instances. Only REFUSED proves that a candidate's instance had none of the bytes (mux-stream.ts),
+ * so a candidate that has them is never passed over as long as it says nothing: after its patience it is asked to give them back
+ * (WITHDRAW), which it does with REFUSED unless the instance has them. A node that is dead answers nothing at all: the flow then
+ * waits for the session to come back, or for its deadline. So that this happens to few flows, bytes go along only where nothing the
+ * session has asked is overdue. A caller that says nothing is hedged as ever, and what it says once two are asked waits for OPENED.
+ */
+
+/** Nearer than this, a round trip less is not felt, and reading twice costs more. */
+export const EARLY_DATA_MIN_RTT_MS = 10
+/** A sign of life is overdue after one and a half round trips and this: smaller, and every stall costs a round trip. */
+const GRACE_MS = 50
+/** Where the round trip is not known yet. */
+const USUAL_RTT_MS = 100
+
+/** Whether the caller's first bytes go along with OPEN. */
+export function maySendEarly(session: Pick<Session, 'takesEarly' | 'silentMs' | 'rttMs'>): boolean {
+  const { takesEarly = false, silentMs = 0, rttMs } = session
+  if (!takesEarly || (rttMs !== undefined && rttMs < EARLY_DATA_MIN_RTT_MS)) return false
+  return silentMs <= 1.5 * (rttMs ?? USUAL_RTT_MS) + GRACE_MS
+}
+
+/** Stands for the instance until there is one: the far side of the caller's joint. */
+export class EarlyData implements Stream, EarlySource {
+  readonly #listen: () => void
+  /** Up to MAX_EARLY_BYTES and one chunk. */
+  readonly #kept = new Retained()
+  #hasEnded = false
+  #to: Stream | undefined
+  #onSpoken: (() => void) | undefined
+  #isOver = false
+
+  /** `listen`: the caller is to be read from now on; called more than once. */
+  constructor(listen: () => void) {
+    this.#listen = listen
+  }
+
+  /** Something was said. */
+  get hasSpoken(): boolean {
+    return this.#kept.length > 0 || this.#hasEnded
+  }
+
+  give(to: Stream, spoken: () => void): void {
+    this.#to = to
+    this.#onSpoken = spoken
+    if (this.hasSpoken) {
+      this.#told()
+      this.#tell(to)
+    }
+    this.#listen()
+  }
+
+  hold(): void {
+    this.#to = undefined
+    this.#onSpoken = undefined
+  }
+
+  /** The winner has all of it from here on, and what follows is written to it without us. */
+  settle(winner: Stream): void {
+    if (this.#to !== winner) this.#tell(winner)
+    this.drop()
+  }
+
+  /** Nobody will have it. */
+  drop(): void {
+    this.#isOver = true
+    this.hold()
+    this.#kept.clear()
+  }
+
+  // ── the caller's joint writes here ──
+
+  write(chunk: Buffer): boolean {
+    if (this.#isOver) return true
+    this.#kept.push(chunk)
+    this.#told()
+    this.#to?.write(chunk)
+    return this.#kept.length < MAX_EARLY_BYTES
+  }
+
+  end(): void {
+    if (this.#isOver) return
+    this.#hasEnded = true
+    this.#told()
+    this.#to?.end()
+  }
+
+  datagram(): boolean {
+    return false
+  }
+
+  /** The caller's socket has closed, and tells the race by itself. */
+  reset(): void {
+    this.drop()
+  }
+
+  consumed(): void {
+    // nothing is said to the caller before OPENED
+  }
+
+  #told(): void {
+    this.#onSpoken?.()
+    this.#onSpoken = undefined
+  }
+
+  #tell(to: Stream): void {
+    const { length } = this.#kept
+    if (length > 0) {
+      const bytes = Buffer.allocUnsafe(length)
+      this.#kept.rewind()
+      this.#kept.read(bytes, 0, length)
+      to.write(bytes)
+    }
+    if (this.#hasEnded) to.end()
+  }
+}

@@ -1,0 +1,90 @@
+import PQueue from 'p-queue'
+import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { TableView } from '../../src/core/table/view.ts'
+import type { Peers } from '../tunnel/contract.ts'
+
+export interface ProberParts {
+  table: TableView
+  peers: Peers
+  self: NodeId
+  clock?: Clock
+}
+
+/** Dials of the prober at the same time. More would delay the dials that flows wait for. */
+const AT_ONCE = 4
+/** Nodes kept measured. Beyond them `closest` falls back to what flows have measured by themselves. */
+const NODES = 256
+/** Longer than any path takes; a node that is away is looked at again in the next round. */
+const PROBE_MS = 10_000
+/** Smaller notices a node that came back sooner; larger dials less often in vain. */
+const ROUND_MS = 60_000
+
+/**
+ * Keeps the round-trip times to the nodes of the services this node is interested in, so that `closest` knows before
+ * the first flow: a session to each node that has not been measured; its own pings do the rest.
+ */
+export class Prober implements AsyncDisposable {
+  readonly #life: Lifetime
+  readonly #parts: ProberParts
+  readonly #queue = new PQueue({ concurrency: AT_ONCE })
+  readonly #probing = new Set<NodeId>()
+
+  private constructor(life: Lifetime, parts: ProberParts) {
+    this.#life = life
+    this.#parts = parts
+  }
+
+  static start(parts: ProberParts): Promise<Prober> {
+    return Lifetime.open((life) => {
+      const prober = new Prober(life, parts)
+      life.defer(() => prober.#queue.onIdle())
+      life.defer(parts.table.onChange((_service, entry) => entry && prober.#look(entry)))
+      const { clock = systemClock } = parts
+      life.spawn(
+        async (signal) => {
+          while (!signal.aborted) {
+            for (const entry of parts.table.services()) prober.#look(entry)
+            await clock.sleep(ROUND_MS, signal)
+          }
+        },
+        () => undefined,
+      )
+      return prober
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+
+  #look({ instances }: ServiceEntry): void {
+    for (const { node, state } of instances) {
+      if (state === 'running' && this.#isWanted(node)) void this.#queue.add(() => this.#probe(node))
+    }
+  }
+
+  #isWanted(node: NodeId): boolean {
+    const { peers, self } = this.#parts
+    if (node === self || this.#probing.has(node) || this.#probing.size >= NODES || this.#life.signal.aborted)
+      return false
+    if (peers.existing(node) !== undefined) return false
+    this.#probing.add(node)
+    return true
+  }
+
+  async #probe(id: NodeId): Promise<void> {
+    const { table, peers } = this.#parts
+    try {
+      const node = table.node(id)
+      const limit = AbortSignal.any([this.#life.signal, AbortSignal.timeout(PROBE_MS)])
+      if (node !== undefined && !limit.aborted) await peers.session(node, limit)
+    } catch {
+      // unreachable now: the next round, or the first flow, tries again
+    } finally {
+      this.#probing.delete(id)
+    }
+  }
+}

@@ -1,0 +1,32 @@
+import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+
+/** Knocks at once: as many as a node that lost all its relayed carriers makes. */
+const BURST_SECONDS = 5
+/** Nodes remembered before those that rest are forgotten. */
+const KEPT = 4_096
+
+/** How often each node may ask for something that costs the relay, or another node, a connection. */
+export class RequestRate {
+  readonly #perSecond: number
+  readonly #buckets = new Map<NodeId, TokenBucket>()
+
+  constructor(perSecond: number) {
+    this.#perSecond = perSecond
+  }
+
+  /** False: too often. */
+  may(node: NodeId): boolean {
+    const bucket = this.#buckets.get(node) ?? this.#begin(node)
+    if (bucket.waitMs > 0) return false
+    bucket.take(1)
+    return true
+  }
+
+  #begin(node: NodeId): TokenBucket {
+    if (this.#buckets.size >= KEPT) for (const [id, { isFull }] of this.#buckets) if (isFull) this.#buckets.delete(id)
+    const bucket = new TokenBucket({ perSecond: this.#perSecond, burst: this.#perSecond * BURST_SECONDS })
+    this.#buckets.set(node, bucket)
+    return bucket
+  }
+}

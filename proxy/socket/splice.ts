@@ -1,0 +1,186 @@
+import type { Socket } from 'node:net'
+import { resetSocket } from './reset.ts'
+import { Inlet } from './inlet.ts'
+import { Outlet } from './outlet.ts'
+import type { Stream, StreamEvents } from '../tunnel/contract.ts'
+
+/*
+ * Two streams, back to back. A flow is a joint of the caller's socket (near) and a stream to the instance (far); at the
+ * other end it is a joint of the tunnel's stream (near) and the instance's socket (far).
+ *
+ *        near.data ─▶ far.write ──true──▶ near.consumed at once
+ *                              └─false─▶ held until far drains, then near.consumed      … and the same from far to near
+ *        near.end  ─▶ far.end                 half-close is half-close
+ *        near.reset ▶ far.reset               RST is RST
+ *
+ * The hot path of every byte: plain callbacks, no promise, no copy, nothing allocated for a chunk.
+ */
+
+/** What an open stream tells its user. */
+export type Carried = Omit<StreamEvents, 'opened' | 'refused'>
+
+/** How a joint ended; `closed`: both sides sent all they had. */
+export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'cut'
+
+export class Splice {
+  readonly near: SpliceSide
+  readonly far: SpliceSide
+  /** The first cause of the end; `closed` as long as nothing went wrong. */
+  end: SpliceEnd = 'closed'
+
+  constructor(nearAllowance = Number.POSITIVE_INFINITY) {
+    this.near = new SpliceSide(this, 'near-reset', nearAllowance)
+    this.far = new SpliceSide(this, 'far-reset', Number.POSITIVE_INFINITY)
+    this.near.other = this.far
+    this.far.other = this.near
+  }
+
+  /** Ends both sides as RST does. */
+  cut(): void {
+    if (this.end !== 'closed') return
+    this.end = 'cut'
+    this.near.stream?.reset()
+    this.far.stream?.reset()
+  }
+}
+
+/** One side of a joint: takes what its own stream tells and passes it to the other side's stream. */
+export class SpliceSide implements Carried {
+  /** Set before the stream can tell anything. */
+  stream: Stream | undefined
+  other!: SpliceSide
+  /** Passed on from this side to the other. */
+  bytes = 0
+  readonly #joint: Splice
+  readonly #resetMeans: SpliceEnd
+  readonly #allowance: number
+  #held = 0
+  #ended = false
+
+  constructor(joint: Splice, resetMeans: SpliceEnd, allowance: number) {
+    this.#joint = joint
+    this.#resetMeans = resetMeans
+    this.#allowance = allowance
+  }
+
+  data(chunk: Buffer): void {
+    const { stream, other } = this
+    if (stream === undefined || other.stream === undefined) return
+    if (this.bytes + chunk.length > this.#allowance) return this.#overrun(chunk)
+    this.bytes += chunk.length
+    if (other.stream.write(chunk)) stream.consumed(chunk.length)
+    else this.#held += chunk.length
+  }
+
+  end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.other.stream?.end()
+  }
+
+  reset(): void {
+    if (this.#joint.end !== 'closed') return
+    this.#joint.end = this.#resetMeans
+    this.other.stream?.reset()
+  }
+
+  /** This side has room again: the other side gets the credit that was held back. */
+  drain(): void {
+    this.other.release()
+  }
+
+  release(): void {
+    const bytes = this.#held
+    if (bytes === 0) return
+    this.#held = 0
+    this.stream?.consumed(bytes)
+  }
+
+  /** What goes beyond the allowance is dropped, and counts as the end of this side: the answer still arrives. */
+  #overrun(chunk: Buffer): void {
+    const allowed = this.#allowance - this.bytes
+    if (allowed > 0) {
+      const part = chunk.subarray(0, allowed)
+      this.bytes += allowed
+      this.other.stream?.write(part)
+    }
+    this.stream?.consumed(chunk.length)
+    this.end()
+  }
+}
+
+/**
+ * A socket worn as a Stream. It reads nothing until `start()`, and never more than one chunk ahead of `consumed`. The
+ * socket must be `allowHalfOpen`.
+ */
+export class SocketStream implements Stream {
+  readonly #socket: Socket
+  readonly #inlet: Inlet
+  readonly #outlet: Outlet
+  readonly #events: Carried
+  #unconsumed = 0
+  #isReset = false
+  #hasEnded = false
+
+  constructor(socket: Socket, events: Carried) {
+    this.#socket = socket
+    this.#events = events
+    this.#inlet = new Inlet(socket, (chunk) => this.#data(chunk))
+    this.#outlet = new Outlet(socket)
+    socket.on('end', () => {
+      this.#hasEnded = true
+      if (!this.#isReset) events.end()
+    })
+    socket.on('drain', () => events.drain())
+    socket.on('error', ignore) // `close` follows and tells it
+    socket.on('close', () => {
+      if (!this.#isReset && !(this.#hasEnded && socket.writableFinished)) events.reset()
+    })
+  }
+
+  start(): void {
+    this.#inlet.start()
+  }
+
+  write(chunk: Buffer): boolean {
+    return this.#outlet.write(chunk)
+  }
+
+  /** A connection carries none. */
+  datagram(): boolean {
+    return false
+  }
+
+  end(): void {
+    this.#outlet.flush()
+    this.#socket.end()
+  }
+
+  consumed(bytes: number): void {
+    this.#unconsumed -= bytes
+    if (this.#unconsumed <= 0) this.#inlet.start()
+  }
+
+  reset(): void {
+    if (this.#isReset) return
+    this.#isReset = true
+    resetSocket(this.#socket)
+  }
+
+  #data(chunk: Buffer): boolean {
+    this.#unconsumed += chunk.length
+    this.#events.data(chunk)
+    return this.#unconsumed <= 0
+  }
+}
+
+function ignore(): void {
+  // nothing to do
+}
+
+/** A socket to an instance of this node as a Stream: the far side on the path `local`. */
+export function localStream(socket: Socket, events: Carried): SocketStream {
+  const stream = new SocketStream(socket, events)
+  stream.start()
+  return stream
+}

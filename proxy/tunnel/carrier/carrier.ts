@@ -1,0 +1,168 @@
+import type { PathKind } from '../contract.ts'
+import { FrameDecoder, type FrameSink } from '../wire/frame-decoder.ts'
+import { FRAME, frameInvalid, type FrameType } from '../wire/frame.ts'
+import { decodeHello, encodeHello, type Hello } from '../wire/hello.ts'
+import { Keepalive } from './keepalive.ts'
+import { IN_FLIGHT_MARK, Outbox } from './outbox.ts'
+import type { CarrierSecrets } from '../sealed/contract.ts'
+
+/** Where a carrier's frames go once it belongs to a session. */
+export interface FrameUser {
+  data(carrier: Carrier, stream: number, piece: Buffer): void
+  place(carrier: Carrier, stream: number, run: number, offset: number): void
+  frame(carrier: Carrier, type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
+  rtt(carrier: Carrier, rttMs: number): void
+  ignored(): void
+}
+
+/** Pings and what goes with them, between two looks (a quarter of a second). */
+const SILENT_BYTES = 1024
+
+/**
+ * One authenticated byte connection to a peer, free of I/O: bytes come in through `receive`, leave through `outbox.fill`, time
+ * comes in through `tick`. `pump.ts` joins it to a socket.
+ *
+ *     greeting ──HELLO──▶ attached ──drain()/DRAIN──▶ draining ──both said DRAIN, no streams──▶ idle: may be closed
+ */
+export class Carrier implements FrameSink {
+  readonly path: PathKind
+  readonly outbox: Outbox
+  readonly pulse = new Keepalive()
+  readonly #now: () => number
+  readonly #decoder = new FrameDecoder(this)
+  #user: FrameUser | undefined
+  /** `bytesOut` at the last tick. */
+  #toldBytes = 0
+  /** `bytesIn + bytesOut` at the last look. */
+  #lookedAt = 0
+  #saidDrain = false
+  #heardDrain = false
+  /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
+  onHello: ((hello: Hello) => void) | undefined
+  /** Set by the pump: there is something to send. */
+  wake: () => void = () => undefined
+  number = 0
+  peerWindowBytes = 0
+  /** What the peer can do (hello.ts). */
+  peerFeatures = 0
+  /** That it goes through. */
+  relay: string | undefined
+  /** Ours, of the connection beneath; `undefined` where there is none to know of. */
+  localAddress: string | undefined
+  /** Keys can be had from TLS beneath; set by whoever greets. */
+  secrets: CarrierSecrets | undefined
+  /** Streams that send here, and how many of them are bulk. */
+  streams = 0
+  bulks = 0
+  /** Bytes of theirs that wait to be sent. */
+  backlog = 0
+  /** For streams whose rule asked for its path; set by whoever joins it to a session. */
+  isAside = false
+  bytesIn = 0
+  bytesOut = 0
+
+  constructor(path: PathKind, now: () => number) {
+    this.path = path
+    this.#now = now
+    this.outbox = new Outbox(() => this.wake(), now)
+  }
+
+  /** Whether small streams have spoken here since the last look; bulk alone never counts. */
+  hasSpoken(): boolean {
+    const bytes = this.bytesIn + this.bytesOut
+    const moved = bytes - this.#lookedAt
+    this.#lookedAt = bytes
+    return this.bulks === 0 ? moved > SILENT_BYTES : this.streams > this.bulks
+  }
+
+  /** No new streams go here. */
+  get isDraining(): boolean {
+    return this.#saidDrain || this.#heardDrain
+  }
+
+  get isDoubtful(): boolean {
+    return this.pulse.isDoubtful
+  }
+
+  /** Nothing will ever come here again. */
+  get isDrained(): boolean {
+    return this.#saidDrain && this.#heardDrain && this.streams === 0
+  }
+
+  greet(hello: Hello): void {
+    this.outbox.raw(encodeHello(hello))
+  }
+
+  attach(user: FrameUser, hello: Hello): void {
+    this.#user = user
+    this.number = hello.carrier
+    this.peerWindowBytes = hello.windowBytes
+    this.peerFeatures = hello.features
+  }
+
+  /** Both ends stop putting streams here; those that are here go on. */
+  drain(): void {
+    if (this.#saidDrain) return
+    this.#saidDrain = true
+    this.outbox.control(FRAME.DRAIN, 0, Buffer.of(0))
+  }
+
+  /** @throws MeshError FRAME_INVALID */
+  receive(chunk: Buffer): void {
+    this.bytesIn += chunk.length
+    this.pulse.heard()
+    this.#decoder.push(chunk)
+  }
+
+  stop(): void {
+    this.#decoder.stop()
+  }
+
+  /** Sends a ping when one is due; false when the peer is dead. */
+  tick(isBusy: boolean): boolean {
+    const beat = this.pulse.beat(this.#now(), isBusy, this.bytesOut > this.#toldBytes)
+    this.#toldBytes = this.bytesOut
+    if (beat.due === 'ping') {
+      const payload = Buffer.alloc(8)
+      payload.writeUInt32BE(beat.sequence, 4)
+      this.outbox.control(FRAME.PING, 0, payload)
+    }
+    return beat.due !== 'dead'
+  }
+
+  // ── FrameSink ──
+
+  data(stream: number, piece: Buffer): void {
+    this.#user?.data(this, stream, piece)
+  }
+
+  place(stream: number, run: number, offset: number): void {
+    this.#user?.place(this, stream, run, offset)
+  }
+
+  frame(type: FrameType, stream: number, payload: Buffer, isFlagged = false): void {
+    if (type === FRAME.HELLO) return this.#greeted(decodeHello(payload))
+    if (type === FRAME.PING) return this.outbox.control(FRAME.PONG, 0, payload)
+    if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(0), payload.readUInt32BE(4))
+    if (type === FRAME.DRAIN && payload[0] === 0) {
+      this.#heardDrain = true
+      return this.drain()
+    }
+    this.#user?.frame(this, type, stream, payload, isFlagged)
+  }
+
+  unknown(): void {
+    this.#user?.ignored()
+  }
+
+  #greeted(hello: Hello): void {
+    if (this.onHello === undefined) throw frameInvalid('HELLO was not expected')
+    this.onHello(hello)
+  }
+
+  #pong(mark: number, sequence: number): void {
+    if (mark === IN_FLIGHT_MARK) return this.outbox.answered(sequence)
+    const rtt = this.pulse.pong(sequence, this.#now())
+    if (rtt !== undefined) this.#user?.rtt(this, rtt)
+  }
+}

@@ -1,0 +1,129 @@
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { afterRead, read } from '../../socket/after-read.ts'
+import { Inlet } from '../../socket/inlet.ts'
+import type { Carrier } from './carrier.ts'
+import { frameInvalid } from '../wire/frame.ts'
+
+/**
+ * Handed to the socket and not yet flushed, per carrier. Larger: a keystroke waits longer behind a backup, and past 144 KiB
+ * Node takes two system calls. Smaller: more writes and turns per megabyte. Two frames of 64 KiB, and some small ones.
+ */
+const BATCH_BYTES = 132 * 1024
+/** While writes are no larger than this, each chunk's frames leave at once; else everything of a turn leaves together. */
+const CALM_FRAMES = 2
+const CALM_BYTES = 16 * 1024
+/** Goodbye may take this long to leave. */
+const FINISH_MS = 1_000
+/** Batches kept for the next write; there are only as many as writes that are under way at the same time. */
+const KEPT_BATCHES = 8
+const batches: Buffer[] = []
+
+/**
+ * Joins a carrier to its socket: bytes in as they come, bytes out in one write per event-loop turn, one write at a time.
+ *
+ *            ┌─ little to do: after the chunk ─┐
+ *     wake ─▶┤                                 ├▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
+ *            └─ busy: at the end of the turn ──┘
+ *
+ * Sockets copy what is written (TLS encrypts it), so the batch is used again; any other stream may keep it and gets a copy.
+ */
+export class Pump {
+  readonly #carrier: Carrier
+  readonly #stream: Duplex
+  readonly #copies: boolean
+  readonly #lost: (reason: Error | undefined) => void
+  #state: 'open' | 'finishing' | 'closed' = 'open'
+  #isScheduled = false
+  #isWriting = false
+  /** Frames and turns that came since the last write. */
+  #waiting = 0
+  #isCalm = true
+
+  /** `lost` is called once, when the connection is no more, whoever ended it. */
+  constructor(carrier: Carrier, stream: Duplex, lost: (reason: Error | undefined) => void) {
+    this.#carrier = carrier
+    this.#stream = stream
+    this.#copies = stream instanceof Socket
+    this.#lost = lost
+    carrier.wake = () => this.#wake()
+    const take = (chunk: Buffer) => this.#receive(chunk)
+    if (stream instanceof Socket) {
+      const inlet = new Inlet(stream, take)
+      queueMicrotask(() => inlet.start()) // whoever made the pump is ready for frames by then
+    } else stream.on('data', (chunk: Buffer) => read(take, chunk))
+    stream.on('end', () => this.cut())
+    stream.on('error', (error: Error) => this.cut(error))
+    stream.on('close', () => this.cut())
+    if (!carrier.outbox.isEmpty) this.#wake()
+  }
+
+  /** Sends what waits, then ends the connection. */
+  finish(): void {
+    if (this.#state !== 'open') return
+    this.#state = 'finishing'
+    setTimeout(() => this.cut(), FINISH_MS).unref()
+    this.#wake()
+  }
+
+  /** Ends the connection now. */
+  cut(reason?: Error): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.#carrier.stop()
+    this.#carrier.wake = () => undefined
+    this.#stream.destroy()
+    this.#lost(reason)
+  }
+
+  #receive(chunk: Buffer): boolean {
+    if (this.#state === 'closed') return false
+    try {
+      this.#carrier.receive(chunk)
+    } catch (error) {
+      this.cut(error instanceof Error ? error : new Error(String(error)))
+    }
+    return true
+  }
+
+  #wake(): void {
+    this.#waiting += 1
+    if (this.#isScheduled || (this.#isWriting && !this.#carrier.outbox.isOverfull)) return
+    this.#isScheduled = true
+    if (this.#isCalm) afterRead(this.#turn)
+    else setImmediate(this.#turn)
+  }
+
+  readonly #turn = (): void => {
+    this.#isScheduled = false
+    if (this.#state === 'closed') return
+    if (this.#carrier.outbox.isOverfull) return this.cut(frameInvalid('the peer does not read its answers'))
+    if (!this.#isWriting) this.#flush()
+  }
+
+  #flush(): void {
+    const batch = batches.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES)
+    const size = this.#carrier.outbox.fill(batch)
+    if (size === 0) {
+      keep(batch)
+      if (this.#state === 'finishing') this.#stream.end()
+      return
+    }
+    this.#isCalm = this.#waiting <= CALM_FRAMES && size <= CALM_BYTES
+    this.#waiting = 0
+    const due = batch.subarray(0, size)
+    this.#isWriting = true
+    this.#carrier.bytesOut += size
+    this.#stream.write(this.#copies ? due : Buffer.from(due), this.#flushed)
+    if (this.#copies) keep(batch)
+  }
+
+  readonly #flushed = (): void => {
+    this.#isWriting = false
+    if (this.#state !== 'closed' && (this.#state === 'finishing' || !this.#carrier.outbox.isEmpty)) this.#flush()
+  }
+}
+
+function keep(batch: Buffer): void {
+  if (batches.length < KEPT_BATCHES) batches.push(batch)
+}

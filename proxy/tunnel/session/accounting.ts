@@ -1,0 +1,165 @@
+import type { TunnelLimits } from '../limits.ts'
+import type { Holder } from './node-budget.ts'
+import type { MuxStream } from '../stream/mux-stream.ts'
+import type { SealedLink } from '../sealed/contract.ts'
+import type { Tombstones } from './tombstones.ts'
+import { BulkDetector } from './bulk-detector.ts'
+import type { StreamOwner } from '../stream/stream-owner.ts'
+import type { PendingResets } from './pending-resets.ts'
+
+export interface AccountingOptions {
+  limits: TunnelLimits
+  now: () => number
+  recentRttMs: () => number | undefined
+  /** The session's streams, by id. */
+  streams: Map<number, MuxStream>
+  /** The lowest bit of ids of streams that this side opened. */
+  isOurs: 0 | 1
+  unheard: PendingResets
+  past: Tombstones
+  sealed: SealedLink | undefined
+}
+
+/** What the streams of a session have in common: how many there are, how many bytes they hold, and what they owe the peer. */
+export class Accounting implements StreamOwner, Holder {
+  readonly limits: TunnelLimits
+  isResumable = false
+  /** Open streams by who opened them. */
+  ours = 0
+  theirs = 0
+  heldBytes = 0
+  keptBytes = 0
+  /** The most that was ever kept. */
+  keptPeak = 0
+  readonly scales = new BulkDetector()
+  readonly #options: AccountingOptions
+  readonly #owing = new Set<MuxStream>()
+  readonly #waiting = new Set<MuxStream>()
+  #grownBytes = 0
+  #willTell = false
+
+  constructor(options: AccountingOptions) {
+    this.#options = options
+    this.limits = options.limits
+  }
+
+  get recentRttMs(): number | undefined {
+    return this.#options.recentRttMs()
+  }
+
+  get sealed(): SealedLink | undefined {
+    return this.#options.sealed
+  }
+
+  get isFull(): boolean {
+    return this.keptBytes > this.limits.retainedBytes
+  }
+
+  /** A stream that keeps less than half an equal share goes on: those that nobody reads hold up none that are read. */
+  isFullFor(kept: number): boolean {
+    return this.isFull && 2 * kept * this.#options.streams.size > this.limits.retainedBytes
+  }
+
+  /** As many streams as may be open only wait for the peer to acknowledge their end. */
+  get isCrowded(): boolean {
+    return this.#options.streams.size - this.ours - this.theirs >= this.limits.streams
+  }
+
+  now(): number {
+    return this.#options.now()
+  }
+
+  add(stream: MuxStream): void {
+    if (this.#options.streams.size === 0) this.limits.budget?.join(this)
+    this.#options.streams.set(stream.id, stream)
+    this.#count(stream, 1)
+  }
+
+  freed(stream: MuxStream): void {
+    this.#options.streams.delete(stream.id)
+    if (stream.isEarly && (stream.id & 1) !== this.#options.isOurs) this.#options.past.add(stream.id)
+    if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
+    this.#grownBytes -= stream.receiving.window.grownBytes
+    this.#owing.delete(stream)
+    this.#waiting.delete(stream)
+    this.scales.remove(stream)
+    if (stream.state !== 'lingering') this.#count(stream, -1)
+  }
+
+  lingers(stream: MuxStream): void {
+    this.#count(stream, -1)
+  }
+
+  mustHear(stream: MuxStream): void {
+    if (this.isResumable) this.#options.unheard.add(stream.id, stream.carrier, this.now())
+  }
+
+  held(bytes: number): void {
+    this.heldBytes += bytes
+    this.limits.budget?.held(bytes)
+    if (bytes > 0 && this.heldBytes > this.limits.bufferedBytes) this.shed()
+  }
+
+  kept(bytes: number): void {
+    this.keptBytes += bytes
+    if (this.keptBytes > this.keptPeak) this.keptPeak = this.keptBytes
+    if (bytes > 0 || this.#willTell || this.#waiting.size === 0 || this.isFull) return
+    this.#willTell = true
+    queueMicrotask(() => this.#tellWaiting())
+  }
+
+  waits(stream: MuxStream): void {
+    this.#waiting.add(stream)
+  }
+
+  owes(stream: MuxStream): void {
+    if (this.isResumable) this.#owing.add(stream)
+  }
+
+  weigh(stream: MuxStream): void {
+    this.scales.put(stream)
+  }
+
+  mayGrow(bytes: number): boolean {
+    return this.#grownBytes + bytes <= this.limits.windowGrowthBytes
+  }
+
+  grew(bytes: number): void {
+    this.#grownBytes += bytes
+  }
+
+  /** Says what was consumed and is below what would be said at once, so that nothing is kept for streams that rest. */
+  settle(): void {
+    for (const stream of this.#owing) {
+      if (stream.carrier === undefined) continue
+      this.#owing.delete(stream)
+      stream.acknowledge()
+    }
+  }
+
+  #tellWaiting(): void {
+    this.#willTell = false
+    for (const stream of this.#waiting) {
+      if (this.isFull) return
+      this.#waiting.delete(stream)
+      stream.roomAgain()
+    }
+  }
+
+  #count({ id }: MuxStream, by: 1 | -1): void {
+    if ((id & 1) === this.#options.isOurs) this.ours += by
+    else this.theirs += by
+  }
+
+  /** Too much is held for readers that do not read: the one that holds most pays. */
+  shed(): void {
+    let most: MuxStream | undefined
+    for (const stream of this.#options.streams.values()) {
+      if (most === undefined || stream.receiving.held > most.receiving.held) most = stream
+    }
+    if (most === undefined) return
+    const { events } = most
+    most.reset()
+    events.reset()
+  }
+}

@@ -1,0 +1,73 @@
+import { FEATURE } from '../wire/hello.ts'
+
+/**
+ * Which session a new carrier belongs to, so that two nodes never hold two. The dialler proposes, the accepting side answers,
+ * and the answer stands.
+ *
+ *     A (smaller id)                    B
+ *     proposes a ──────HELLO a────▶  dialling too, but A's id is smaller: answers a
+ *     dialling too, and its own  ◀──HELLO b────── proposes b
+ *     id is smaller: answers a   ──HELLO a────▶  takes a
+ *                both carriers are in session a
+ *
+ * A node that is restarted for an upgrade runs twice for a while: the old process says DRAIN and finishes its flows in the
+ * old session (leaving), the new one, another incarnation, begins a session of its own. Which of the two is heard first does
+ * not matter, because the new one says that it is there beside the old one. A process that is gone without a word
+ * leaves a session that is cut as soon as its successor is heard.
+ */
+export interface SessionKey {
+  id: string
+  /** Of the peer, when the session began. */
+  incarnation: string
+}
+
+/** The sessions held with one node. */
+export interface HeldKeys {
+  current: SessionKey | undefined
+  /** Of processes that said DRAIN; `current` may be among them until it has a successor. */
+  leaving: readonly SessionKey[]
+}
+
+/** What counts of a HELLO here. */
+interface Greeting {
+  session: string
+  incarnation: string
+  features?: number
+}
+
+export interface Agreement {
+  id: string
+  /** The session held until now is dead: its peer has restarted or forgotten it. */
+  cutsCurrent: boolean
+}
+
+/** The accepting side's answer to a proposal. `pending` is our own proposal while we dial the same peer. */
+export function answerProposal(
+  mine: HeldKeys & { isFirst: boolean; pending: string | undefined },
+  theirs: Greeting,
+): Agreement {
+  const { current, leaving, isFirst, pending } = mine
+  const held = [current, ...leaving].find((key) => key?.incarnation === theirs.incarnation)
+  if (held !== undefined) return { id: held.id, cutsCurrent: false }
+  const id = isFirst && pending !== undefined ? pending : theirs.session
+  return { id, cutsCurrent: !isBeside(theirs) && isCut({ current, leaving }) }
+}
+
+/** The dialler's reading of the answer. */
+export function readAnswer(held: HeldKeys, answer: Greeting): Agreement {
+  const isSame = (key: SessionKey | undefined) => key?.id === answer.session && key.incarnation === answer.incarnation
+  const isHeld = isSame(held.current) || held.leaving.some(isSame)
+  return { id: answer.session, cutsCurrent: !isHeld && !isBeside(answer) && isCut(held) }
+}
+
+/** The process before it lives: its session goes on, and says DRAIN itself. */
+function isBeside({ features = 0 }: Greeting): boolean {
+  return (features & FEATURE.beside) !== 0
+}
+
+function isCut({ current, leaving }: HeldKeys): boolean {
+  return (
+    current !== undefined &&
+    !leaving.some(({ id, incarnation }) => id === current.id && incarnation === current.incarnation)
+  )
+}

@@ -1,0 +1,166 @@
+import { MeshError } from '../../../src/core/errors.ts'
+import type { Carrier } from '../carrier/carrier.ts'
+import type { PathKind } from '../contract.ts'
+import type { Mux } from './mux.ts'
+import { carrierFor, carriersWanted, spare } from './placement.ts'
+import type { Pump } from '../carrier/pump.ts'
+
+export interface CarrierSetOptions {
+  /** Knows which carriers there are, and what is on them. */
+  mux: Pick<Mux, 'carriers' | 'shares' | 'streams' | 'rttMs' | 'isVoid'>
+  /** Carriers of one session. */
+  limit: number
+  now: () => number
+}
+
+/** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): streams leave a carrier after this. */
+const CARRIER_BYTES = 64 * 1024 ** 3
+const CARRIER_MS = 24 * 3_600_000
+/** A carrier that is not wanted any more is kept warm for so long: a new one begins slowly. */
+const SPARE_MS = 30_000
+/** The same for one that stands aside. */
+const ASIDE_IDLE_MS = 60_000
+
+/**
+ * The carriers of one session with their sockets: how many there are and should be, what went over them, and when one is given up.
+ *
+ *     add ─▶ sails ──idle, worn, not wanted──▶ draining ──empty──▶ finished
+ *              └──no sign of life, its address gone──▶ cut
+ */
+export class CarrierSet {
+  readonly #options: CarrierSetOptions
+  readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
+  readonly #asidesUsedAt = new WeakMap<Carrier, number>()
+  /** When there were no more than wanted. */
+  #wantedAt: number
+  readonly #past = { bytesIn: 0, bytesOut: 0, framesSent: 0, framesDropped: 0 }
+
+  constructor(options: CarrierSetOptions) {
+    this.#options = options
+    this.#wantedAt = options.now()
+  }
+
+  get isEmpty(): boolean {
+    return this.#pumps.size === 0
+  }
+
+  /** Where new streams go. */
+  get best(): Carrier | undefined {
+    return carrierFor(this.#options.mux.carriers)
+  }
+
+  get bytesIn(): number {
+    return this.#options.mux.carriers.reduce((sum, carrier) => sum + carrier.bytesIn, this.#past.bytesIn)
+  }
+
+  get bytesOut(): number {
+    return this.#options.mux.carriers.reduce((sum, carrier) => sum + carrier.bytesOut, this.#past.bytesOut)
+  }
+
+  get frames(): { sent: number; dropped: number } {
+    const sum = { sent: this.#past.framesSent, dropped: this.#past.framesDropped }
+    for (const { outbox } of this.#options.mux.carriers) {
+      sum.sent += outbox.datagrams.sent
+      sum.dropped += outbox.datagrams.dropped
+    }
+    return sum
+  }
+
+  /** Those on a path that take new streams. */
+  inUse(path: PathKind): Carrier[] {
+    return this.#options.mux.carriers.filter((carrier) => !carrier.isDraining && carrier.path === path)
+  }
+
+  /** How many there should be on the path in use. */
+  wanted(path: PathKind): number {
+    const { mux, limit } = this.#options
+    const calm = mux.carriers.filter(({ bulks }) => bulks === 0)
+    return carriersWanted({
+      path,
+      streams: mux.streams,
+      bulks: mux.shares.scales.bulks,
+      rttMs: mux.rttMs,
+      jitterMs: calm.reduce((sum, { pulse }) => sum + pulse.jitterMs, 0) / Math.max(calm.length, 1),
+      limit,
+    })
+  }
+
+  add(carrier: Carrier, pump: Pump): void {
+    const since = this.#options.now()
+    this.#asidesUsedAt.set(carrier, since)
+    this.#pumps.set(carrier, { pump, since })
+  }
+
+  /** Its connection is no more; false when it was none of ours. */
+  delete(carrier: Carrier): boolean {
+    if (!this.#pumps.delete(carrier)) return false
+    this.#past.bytesIn += carrier.bytesIn
+    this.#past.bytesOut += carrier.bytesOut
+    this.#past.framesSent += carrier.outbox.datagrams.sent
+    this.#past.framesDropped += carrier.outbox.datagrams.dropped
+    return true
+  }
+
+  cut(carrier: Carrier, reason: string): void {
+    this.#pumps.get(carrier)?.pump.cut(new MeshError('SESSION_CLOSED', { reason }))
+  }
+
+  /** Gives up one that may be dead; false when all are well. */
+  makeRoom(): boolean {
+    const { carriers } = this.#options.mux
+    const doubtful = carriers.find(({ pulse }) => pulse.isDoubtful) ?? carriers.find(({ pulse }) => pulse.isAwaiting)
+    if (doubtful === undefined) return false
+    this.cut(doubtful, 'another took its place')
+    return true
+  }
+
+  networkChanged(isHere: (address: string) => boolean): void {
+    for (const carrier of this.#pumps.keys()) {
+      const { localAddress } = carrier
+      if (localAddress !== undefined && !isHere(localAddress)) this.cut(carrier, 'its local address is gone')
+      else {
+        carrier.pulse.hurry()
+        carrier.tick(!this.#options.mux.isVoid)
+      }
+    }
+  }
+
+  /** Pings; `isIdle`: nobody has wanted the session for a long while. */
+  tick(now: number, isIdle: boolean): void {
+    const isBusy = !this.#options.mux.isVoid
+    for (const [carrier, { pump, since }] of this.#pumps) {
+      const isWorn = now - since > CARRIER_MS || carrier.bytesIn + carrier.bytesOut > CARRIER_BYTES
+      if (isIdle || isWorn || this.#isIdleAside(carrier, now)) carrier.drain()
+      if (carrier.isDrained) pump.finish()
+      else if (!carrier.tick(isBusy)) this.cut(carrier, 'no sign of life')
+    }
+  }
+
+  /** The side that brings carriers up takes them down, one at a time, when they were not wanted for a while. */
+  giveBack(now: number, path: PathKind): void {
+    if (this.inUse(path).length <= this.wanted(path)) this.#wantedAt = now
+    if (now - this.#wantedAt < SPARE_MS) return
+    this.#wantedAt = now
+    spare(this.#options.mux.carriers)?.drain()
+  }
+
+  /** All send what waits, and end. */
+  finish(): void {
+    for (const { pump } of this.#pumps.values()) pump.finish()
+  }
+
+  /** Nothing more is heard. */
+  stop(): void {
+    for (const [carrier, { pump }] of this.#pumps) {
+      carrier.stop()
+      pump.finish()
+    }
+  }
+
+  /** Nobody's rule has asked for it for a while, and the others have better ones. */
+  #isIdleAside(carrier: Carrier, now: number): boolean {
+    if (!carrier.isAside) return false
+    if (carrier.streams > 0 || this.best === carrier) this.#asidesUsedAt.set(carrier, now)
+    return now - (this.#asidesUsedAt.get(carrier) ?? now) > ASIDE_IDLE_MS
+  }
+}

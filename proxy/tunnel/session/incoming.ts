@@ -1,0 +1,85 @@
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import type { PathRule } from '../../../src/core/model/path-rule.ts'
+import {
+  REFUSALS,
+  type IncomingStream,
+  type PathKind,
+  type Refusal,
+  type Stream,
+  type StreamEvents,
+} from '../contract.ts'
+import { FRAME } from '../wire/frame.ts'
+import type { MuxStream } from '../stream/mux-stream.ts'
+
+const nothing = () => undefined
+
+/** A stream the peer asked for, until it is accepted, refused, or given up. */
+export class Incoming implements IncomingStream {
+  readonly peer: NodeId
+  readonly path: PathKind
+  readonly request: Buffer
+  readonly since: number
+  readonly #stream: MuxStream
+  readonly #settled: (incoming: Incoming) => void
+  #onGone: () => void = nothing
+  #isGone = false
+
+  constructor(
+    { peer, path, request, since }: { peer: NodeId; path: PathKind; request: Buffer; since: number },
+    stream: MuxStream,
+    settled: (incoming: Incoming) => void,
+  ) {
+    this.peer = peer
+    this.path = path
+    this.request = request
+    this.since = since
+    this.#stream = stream
+    this.#settled = settled
+  }
+
+  /** What the stream tells while it is pending: only that it is dead. */
+  get untilAccepted(): StreamEvents {
+    return { opened: nothing, refused: nothing, data: nothing, end: nothing, drain: nothing, reset: () => this.gone() }
+  }
+
+  accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream {
+    const stream = this.#stream
+    if (stream.state !== 'pending') {
+      queueMicrotask(() => events.reset()) // it died before; never before `accept` has returned
+      return stream
+    }
+    this.#settled(this)
+    stream.accept(events)
+    return stream
+  }
+
+  restrictTo(rule: PathRule): void {
+    this.#stream.obey(rule)
+  }
+
+  refuse(refusal: Refusal): void {
+    if (this.#stream.state !== 'pending') return
+    this.#settled(this)
+    const { id, carrier } = this.#stream
+    carrier?.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
+    this.#stream.close()
+  }
+
+  /** Refuses what nobody answered in time, or what the opener wants elsewhere. */
+  giveUp(): void {
+    this.refuse('timeout')
+    this.gone()
+  }
+
+  onGone(listener: () => void): void {
+    if (this.#isGone) listener()
+    else this.#onGone = listener
+  }
+
+  gone(): void {
+    if (this.#isGone) return
+    this.#isGone = true
+    this.#settled(this)
+    this.#onGone()
+  }
+}

@@ -1,0 +1,172 @@
+import {
+  FLAGGED,
+  FRAME,
+  frameInvalid,
+  HEADER_BYTES,
+  MAX_PAYLOAD,
+  PLACE_BYTES,
+  writeHeader,
+  writePlace,
+} from '../wire/frame.ts'
+import { Retained } from './retained.ts'
+
+/**
+ * The half of a stream that sends. All positions are bytes since the start; END counts as one more, so that its arrival is
+ * acknowledged like theirs.
+ *
+ *     acked ───▶ sent ───▶ written        sent ≤ allowed = consumed (as ACK said) + window
+ *       └── kept, up to here ──┘
+ *
+ *     goBack: sent = acked, in a new run      skipTo: sent moves on over what has come after all
+ *
+ * Without resume nothing is kept beyond being sent.
+ */
+export class Sending {
+  /** Up to where the peer lets us send. */
+  allowed: number
+  isEnding = false
+  readonly #keeps: boolean
+  readonly #kept = new Retained()
+  #from = 0
+  #sent = 0
+  /** The furthest that ever was sent, with END: no ACK can be beyond it. */
+  #top = 0
+  #endSent = false
+  #endAcked = false
+  #run = 0
+  #mustPlace = false
+
+  constructor(keeps: boolean, allowed: number) {
+    this.#keeps = keeps
+    this.allowed = allowed
+  }
+
+  /** Bytes held: for the peer's ACK, or because it lets no more be sent. */
+  get kept(): number {
+    return this.#kept.length
+  }
+
+  /** Bytes not sent yet, or to be sent again. */
+  get queued(): number {
+    return this.#from + this.#kept.length - this.#sent
+  }
+
+  /** Bytes the peer has acknowledged. */
+  get acked(): number {
+    return this.#from
+  }
+
+  get isReady(): boolean {
+    if (this.#mustPlace) return true
+    return this.queued > 0 ? this.#sent < this.allowed : this.isEnding && !this.#endSent
+  }
+
+  /** Something went out, if only the end. */
+  get hasSent(): boolean {
+    return this.#top > 0
+  }
+
+  get endSent(): boolean {
+    return this.#endSent
+  }
+
+  /** Nothing of this half is needed any more. */
+  get isOver(): boolean {
+    return this.#endAcked || (this.#endSent && !this.#keeps)
+  }
+
+  /** The peer lets so much be sent, in all. */
+  allow(bytes: number): void {
+    this.allowed = Math.max(this.allowed, bytes)
+  }
+
+  push(chunk: Buffer): void {
+    this.#kept.push(chunk)
+  }
+
+  /** Writes a DATA frame, and END when that was all; returns the bytes of both. */
+  take(out: Buffer, at: number, room: number, stream: number): number {
+    const lead = this.#mustPlace ? PLACE_BYTES : 0
+    const size = Math.min(room - HEADER_BYTES - lead, this.queued, this.allowed - this.#sent, MAX_PAYLOAD - lead)
+    let used = 0
+    if (size > 0 || lead > 0) {
+      used = this.#takeData(out, at, Math.max(size, 0), stream)
+      if (size < 0) return used
+    }
+    if (this.queued === 0 && this.isEnding && !this.#endSent && room - used >= HEADER_BYTES) {
+      writeHeader(out, at + used, FRAME.END, stream, 0)
+      used += HEADER_BYTES
+      this.#endSent = true
+      this.#top = Math.max(this.#top, this.#sent + 1)
+    }
+    return used
+  }
+
+  #takeData(out: Buffer, at: number, size: number, stream: number): number {
+    let used = HEADER_BYTES
+    if (this.#mustPlace) {
+      this.#mustPlace = false
+      writeHeader(out, at, FRAME.DATA | FLAGGED, stream, PLACE_BYTES + size)
+      writePlace(out, at + used, this.#run, this.#sent)
+      used += PLACE_BYTES
+    } else {
+      writeHeader(out, at, FRAME.DATA, stream, size)
+    }
+    this.#kept.read(out, at + used, size)
+    this.#sent += size
+    if (this.#sent > this.#top) this.#top = this.#sent
+    if (!this.#keeps) this.#forget(size)
+    return used + size
+  }
+
+  /** @throws MeshError FRAME_INVALID */
+  gotAck(count: number, windowBytes: number): void {
+    if (count > this.#top) throw frameInvalid('ACK of bytes that were not sent')
+    this.allow(count + windowBytes)
+    if (!this.#keeps) return
+    const bytes = this.isEnding ? Math.min(count, this.#from + this.#kept.length) : count
+    if (count > bytes) this.#endAcked = this.#endSent = true
+    if (bytes <= this.#from) return
+    this.#skip(bytes)
+    this.#forget(bytes - this.#from)
+  }
+
+  /**
+   * The peer has received so much: what was to be sent again, and is below, need not be.
+   * @throws MeshError FRAME_INVALID
+   */
+  skipTo(received: number, hasEnd: boolean): void {
+    if (received + (hasEnd ? 1 : 0) > this.#top || (hasEnd && received !== this.#from + this.#kept.length)) {
+      throw frameInvalid('RESUME of bytes that were not sent')
+    }
+    if (!this.#keeps) return
+    this.#skip(received)
+    if (hasEnd) this.#endSent = true
+  }
+
+  /** All that is not acknowledged will be sent again, on whatever carrier comes next; the peer hears of the new run in any case. */
+  goBack(): void {
+    this.#run = (this.#run + 1) & 0xffff
+    this.#mustPlace = true
+    this.#kept.rewind()
+    this.#sent = this.#from
+    this.#endSent = this.#endAcked
+  }
+
+  clear(): void {
+    this.#kept.clear()
+    this.#sent = this.#from
+  }
+
+  #skip(to: number): void {
+    if (to <= this.#sent) return
+    this.#kept.skip(to - this.#sent)
+    this.#sent = to
+    this.#mustPlace = true // the run has a gap: the next DATA says where it goes on
+  }
+
+  #forget(bytes: number): void {
+    this.#kept.drop(bytes)
+    this.#from += bytes
+  }
+}

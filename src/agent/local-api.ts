@@ -1,0 +1,210 @@
+import { createServer, request as httpRequest } from 'node:http'
+import { randomBytes } from 'node:crypto'
+import { chmodSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
+import { Lifetime } from '../core/kit/lifetime.ts'
+import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
+import { pathOf, queryOf } from '../core/kit/request-target.ts'
+
+/*
+ *   <dir>/agent-3f9c2a.sock     this process alone, from its start to its end
+ *   <dir>/agent.sock            a second name (hard link) for that of the agent that serves: whom commands ask
+ *
+ * An agent that takes over moves the second name to its own socket in one step (rename); the one before is still
+ * found under its own name while its flows end.
+ */
+
+/** Answers one question about the agent; throws a MeshError when it cannot. */
+export type LocalRoute = (query: URLSearchParams) => unknown
+
+/** Longer and the kernel cuts the path of a Unix socket (`sun_path`, 108 bytes with the closing zero). */
+const MAX_SOCKET_PATH = 107
+
+export interface LocalOptions {
+  dir: string
+  routes: Readonly<Record<string, LocalRoute>>
+  /** Another agent of this directory wants to take over: the connection is for the two of them. */
+  onSuccessor?: (socket: Socket) => void
+  patience?: HttpTimeouts
+}
+
+/** Commands of one machine. */
+const MAX_CONNECTIONS = 1_024
+
+/**
+ * What the commands on this machine ask the agent, over a Unix socket that only its owner may open (0600): there is no
+ * port a web page or a neighbour could reach. One JSON answer a request.
+ */
+export class LocalApi {
+  /** Of this process. */
+  readonly path: string
+  readonly #dir: string
+  readonly #life: Lifetime
+
+  private constructor(dir: string, path: string, life: Lifetime) {
+    this.#dir = dir
+    this.path = path
+    this.#life = life
+  }
+
+  /** Answers under the process's own name; `claim` makes it the one that commands ask. @throws MeshError LISTEN_FAILED */
+  static start({ dir, routes, onSuccessor, patience = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
+    return Lifetime.open(async (life) => {
+      const path = join(dir, `agent-${randomBytes(3).toString('hex')}.sock`)
+      if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+        throw new MeshError('LISTEN_FAILED', {
+          path,
+          reason: `a Unix socket path has at most ${MAX_SOCKET_PATH} bytes`,
+          remedy: 'choose a shorter --state directory',
+        })
+      }
+      const server = createServer(applyHttpTimeouts(patience), (request, response) => {
+        const asked = pathOf(request.url)
+        const answer = (status: number, body: unknown) =>
+          response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
+        const route = Object.hasOwn(routes, asked) ? routes[asked] : undefined
+        if (request.method !== 'GET' || route === undefined)
+          return answer(404, { error: 'USAGE', details: { path: asked.slice(0, 200) } })
+        Promise.try(route, queryOf(request.url)).then(
+          (body) => answer(200, body ?? {}),
+          (error: unknown) =>
+            isMeshError(error)
+              ? answer(400, { error: error.code, details: error.details })
+              : answer(500, { error: 'REQUEST_FAILED', details: { reason: String(error) } }),
+        )
+      })
+      const succeeding = new Set<Socket>()
+      server.on('upgrade', ({ url }, socket: Socket) => {
+        if (onSuccessor === undefined || url !== SUCCESSION) return void socket.destroy()
+        succeeding.add(socket)
+        socket.once('close', () => succeeding.delete(socket))
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: succession\r\n\r\n')
+        onSuccessor(socket)
+      })
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { path }, { cause })))
+        server.maxConnections = MAX_CONNECTIONS
+        server.listen(path, resolve)
+      })
+      chmodSync(path, 0o600)
+      server.unref()
+      life.defer(() => {
+        server.closeAllConnections()
+        for (const socket of succeeding) socket.destroySoon()
+        server.close() // and with it the name of its own
+      })
+      return new LocalApi(dir, path, life)
+    })
+  }
+
+  /**
+   * From now on commands ask this agent. `from`: the agent that hands over.
+   * @throws MeshError LISTEN_FAILED when an agent lives in this state directory and does not hand over.
+   */
+  async claim(from?: 'predecessor'): Promise<void> {
+    const name = servingSocket(this.#dir)
+    if (from === 'predecessor') {
+      linkSync(this.path, `${this.path}.next`)
+      renameSync(`${this.path}.next`, name)
+    } else {
+      if (await answers(name))
+        // another that started in the same moment; Elder.find has looked before
+        throw new MeshError('LISTEN_FAILED', {
+          path: name,
+          reason: 'an agent is running in this state directory already',
+          remedy: 'stop it, take over from it with --take-over, or choose another directory with --state',
+        })
+      rmSync(name, { force: true })
+      linkSync(this.path, name)
+    }
+    this.#life.defer(() => {
+      if (inode(name) === inode(this.path)) rmSync(name, { force: true })
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+/** Whom commands ask. */
+export function servingSocket(dir: string): string {
+  return join(dir, 'agent.sock')
+}
+
+/** Every socket of a process here, also of agents that only let their flows end. Names of those that died are removed. */
+export async function ownSockets(dir: string): Promise<string[]> {
+  const paths = readdirSync(dir)
+    .filter((name) => /^agent-[0-9a-f]{6}\.sock$/.test(name))
+    .map((name) => join(dir, name))
+  const alive = await Promise.all(paths.map(answers))
+  for (const [at, path] of paths.entries()) if (!alive[at]) rmSync(path, { force: true })
+  return paths.filter((_path, at) => alive[at])
+}
+
+const SUCCESSION = '/succession'
+
+/** Tells the serving agent that another one is there to take over. @throws MeshError NOT_RUNNING */
+export function announceTo(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const failed = (cause?: Error) =>
+      reject(new MeshError('NOT_RUNNING', { what: 'agent', path }, ...(cause === undefined ? [] : [{ cause }])))
+    const asking = httpRequest({
+      socketPath: path,
+      path: SUCCESSION,
+      agent: false,
+      timeout: 5_000,
+      headers: { connection: 'upgrade', upgrade: 'succession' },
+    })
+    asking.on('upgrade', (_response, socket, head) => {
+      socket.setTimeout(0)
+      if (head.length > 0) socket.unshift(head)
+      resolve(socket)
+    })
+    asking.on('response', () => failed())
+    asking.on('timeout', () => asking.destroy())
+    asking.on('error', failed)
+    asking.end()
+  })
+}
+
+/** Asks the agent whose socket is at `path`. @throws MeshError NOT_RUNNING, or what the agent answered. */
+export function askAgent(path: string, route: string, query: Readonly<Record<string, string>> = {}): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const target = `${route}?${new URLSearchParams(query).toString()}`
+    const asking = httpRequest({ socketPath: path, path: target, agent: false, timeout: 15_000 }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('end', () => {
+        const body = JSON.parse(Buffer.concat(chunks).toString('utf8')) as {
+          error?: ErrorCode
+          details?: Record<string, unknown>
+        }
+        if (response.statusCode === 200) resolve(body)
+        else reject(new MeshError(body.error ?? 'REQUEST_FAILED', body.details))
+      })
+    })
+    asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { path })))
+    asking.on('error', (cause) =>
+      reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })),
+    )
+    asking.end()
+  })
+}
+
+function inode(path: string): number | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })?.ino
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path)
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(true)
+    })
+    probe.once('error', () => resolve(false))
+  })
+}

@@ -1,0 +1,79 @@
+import type { Agent } from 'node:https'
+import { join } from 'node:path'
+import type { AgentConfig } from '../config.ts'
+import { MeshError } from '../core/errors.ts'
+import type { Identity } from '../core/identity/contract.ts'
+import type { HeldIdentity } from '../core/identity/held.ts'
+import { nodeIdOf } from '../core/identity/principal.ts'
+import type { Clock } from '../core/kit/clock.ts'
+import type { Lifetime } from '../core/kit/lifetime.ts'
+import type { Metrics } from '../core/metrics.ts'
+import { ulaPrefix, vipRange, type VipRange } from '../core/model/address.ts'
+import type { NodeId } from '../core/model/ids.ts'
+import type { Ops } from '../roles/ops-server.ts'
+import { enrolNode } from '../orchestrator/worker/join.ts'
+import { claimPrefix, inheritPrefix } from './prefix.ts'
+import { OwnAddresses } from './own-addresses.ts'
+import type { PredecessorFacts } from './hand-over.ts'
+
+/** Who this node is, and the addresses that are its own. */
+export interface NodeIdentity {
+  readonly self: NodeId
+  readonly identity: HeldIdentity
+  /** Of its cluster. */
+  readonly url: string
+  /** Its own block of 127/8, in every mode. */
+  readonly loopback: VipRange
+  /** Where services are, on this node. */
+  readonly vips: VipRange
+  readonly own: OwnAddresses
+  /** The way out, when it is not straight. */
+  readonly egress: Agent | undefined
+  readonly ops: Ops
+  /** What `/readyz` shows; each part sets its own. */
+  readonly claims: { uplink: boolean; resolver: boolean }
+}
+
+export interface NodeIdentityOptions {
+  dir: string
+  config: AgentConfig
+  /** At the first start only. */
+  token?: string
+  clock: Clock
+  metrics: Metrics
+  elder: PredecessorFacts | undefined
+  egress: Agent | undefined
+}
+
+/** Enrols, or finds the certificate from last time, and claims a prefix. */
+export async function openNodeIdentity(life: Lifetime, options: NodeIdentityOptions): Promise<NodeIdentity> {
+  const { dir, config, token, clock, metrics, elder, egress } = options
+  const { identity, url } = await enrolNode(
+    { dir: join(dir, 'identity'), name: config.name, clock, egress, ...(token === undefined ? {} : { token }) },
+    life.signal,
+  )
+  const self = nodeOf(identity)
+  const claims = { uplink: false, resolver: false }
+  const isHost = config.mode === 'host'
+  const wanted = isHost ? 'auto' : config.prefix
+  const shown = { metrics, ready: () => claims }
+  const isInherited = elder !== undefined && (wanted === 'auto' || wanted === elder.prefix)
+  const { loopback, ops } = isInherited
+    ? await inheritPrefix(elder.prefix, shown)
+    : await claimPrefix(wanted, dir, shown)
+  life.use(ops)
+  const vips = isHost ? hostRange(config.prefix, identity) : loopback
+  return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), egress, ops, claims }
+}
+
+/** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */
+function nodeOf({ principal }: Identity): NodeId {
+  if (principal.role !== 'node')
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'this is not a node’s certificate', role: principal.role })
+  return nodeIdOf(principal)
+}
+
+/** The prefix of host mode: 10.30.0.0/16 unless configured, and the mesh's own ULA for IPv6. */
+function hostRange(prefix: string, { principal }: Identity): VipRange {
+  return vipRange(prefix === 'auto' ? '10.30.0.0/16' : prefix, ulaPrefix(principal.mesh))
+}

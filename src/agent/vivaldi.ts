@@ -1,0 +1,82 @@
+import type { NodeId } from '../core/model/ids.ts'
+import { AXES, distanceMs, FARTHEST_MS, ORIGIN, type Coordinate } from '../core/model/coordinate.ts'
+
+/** How fast errors and positions follow what is measured (Vivaldi §3.3: 0.25 each). Larger: nervous; smaller: slow to settle. */
+const ADAPTS = 0.25
+/** No access link is shorter; a height of zero could never grow again. */
+const LEAST_HEIGHT_MS = 0.05
+/** The median of the last few round trips of a peer is believed: one that waited in a queue moves nothing (Ledlie 2007, §3). */
+const SAMPLES = 5
+const MOST_PEERS = 512
+/** Differences below count as noise of the machine, not as distance. */
+const LEAST_RTT_MS = 0.05
+
+/**
+ * Keeps this node's coordinate: each measured round trip to a peer pulls or pushes it along the line between the two, the more
+ * the surer the peer is of itself.
+ */
+export class VivaldiCoordinate {
+  readonly #random: () => number
+  readonly #samples = new Map<NodeId, number[]>()
+  #own: Coordinate
+
+  constructor(start: Coordinate = ORIGIN, random: () => number = Math.random) {
+    this.#own = start
+    this.#random = random
+  }
+
+  get own(): Coordinate {
+    return this.#own
+  }
+
+  /** A round trip to a peer was measured, and the peer says where it is. */
+  measured(peer: NodeId, theirs: Coordinate, rttMs: number): void {
+    if (!(rttMs >= 0 && rttMs <= FARTHEST_MS)) return
+    const rtt = Math.max(this.#median(peer, rttMs), LEAST_RTT_MS)
+    const own = this.#own
+    const estimate = distanceMs(own, theirs)
+    const weight = own.error / Math.max(own.error + theirs.error, Number.EPSILON)
+    const wrong = Math.min(1, Math.abs(estimate - rtt) / rtt)
+    const error = Math.min(1, Math.max(0.01, wrong * ADAPTS * weight + own.error * (1 - ADAPTS * weight)))
+    const step = ADAPTS * weight * (rtt - estimate)
+    const { direction, share } = this.#away(own, theirs)
+    const at = own.at.map((x, axis) => within(x + step * (direction[axis] ?? 0)))
+    const height = Math.min(FARTHEST_MS, Math.max(LEAST_HEIGHT_MS, own.height + step * share))
+    this.#own = { at, height, error }
+  }
+
+  forget(peer: NodeId): void {
+    this.#samples.delete(peer)
+  }
+
+  /** The unit vector from the peer to us; its height part adds both heights (Vivaldi §5.4). */
+  #away(own: Coordinate, theirs: Coordinate): { direction: number[]; share: number } {
+    const apart = own.at.map((x, axis) => x - (theirs.at[axis] ?? 0))
+    const flat = Math.hypot(...apart)
+    const heights = own.height + theirs.height
+    if (flat < 1e-6) {
+      // at one spot there is no line between the two: any way out is as good
+      const any = Array.from({ length: AXES }, () => this.#random() - 0.5)
+      const length = Math.hypot(...any) || 1
+      return { direction: any.map((x) => x / length), share: heights / Math.max(heights, 1) }
+    }
+    const whole = flat + heights
+    return { direction: apart.map((x) => x / whole), share: heights / whole }
+  }
+
+  #median(peer: NodeId, rttMs: number): number {
+    let samples = this.#samples.get(peer)
+    if (samples === undefined) {
+      if (this.#samples.size >= MOST_PEERS) this.#samples.delete(this.#samples.keys().next().value as NodeId)
+      samples = []
+      this.#samples.set(peer, samples)
+    }
+    samples.push(rttMs)
+    if (samples.length > SAMPLES) samples.shift()
+    return samples.toSorted((a, b) => a - b)[(samples.length - 1) >> 1] as number
+  }
+}
+
+function within(x: number): number {
+  return Math.min(FARTHEST_MS, Math.max(-FARTHEST_MS, x))
+}

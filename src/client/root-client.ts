@@ -1,0 +1,107 @@
+import { readFileSync } from 'node:fs'
+import { request } from 'node:https'
+import type { IncomingMessage } from 'node:http'
+import { ERRORS, MeshError, type ErrorCode } from '../core/errors.ts'
+
+/** What `root` writes at first start, 0600: where it is, how to know it, and the secret. */
+export interface Credential {
+  url: string
+  ca: string
+  token: string
+}
+
+/** @throws MeshError NOT_RUNNING when there is none, UNAUTHENTICATED when it is damaged. */
+export function readCredential(path: string): Credential {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new MeshError('NOT_RUNNING', { what: 'root', path }, { cause })
+  }
+  try {
+    const { url, ca, token } = JSON.parse(text) as Partial<Credential>
+    if (typeof url === 'string' && typeof ca === 'string' && typeof token === 'string') return { url, ca, token }
+  } catch {
+    // told below, with the path
+  }
+  throw new MeshError('UNAUTHENTICATED', { path, reason: 'the file is not a credential' })
+}
+
+/** The root's API, known by its certificate (issued by the mesh's CA to `…/root`), never by its host name. */
+export class RootClient {
+  readonly #credential: Credential
+
+  constructor(credential: Credential) {
+    this.#credential = credential
+  }
+
+  async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
+    const response = await this.#send(method, path, body)
+    const chunks: Buffer[] = []
+    for await (const chunk of response) chunks.push(chunk as Buffer)
+    const text = Buffer.concat(chunks).toString('utf8')
+    const answer = text === '' ? {} : (JSON.parse(text) as unknown)
+    if ((response.statusCode ?? 500) < 300) return answer as T
+    throw refusal(answer, response.statusCode)
+  }
+
+  /** Lines as they come, until the other side or the signal ends it. */
+  async *lines(path: string, signal: AbortSignal): AsyncIterable<string> {
+    const response = await this.#send('GET', path, undefined, signal)
+    if (response.statusCode !== 200) {
+      const chunks: Buffer[] = []
+      for await (const chunk of response) chunks.push(chunk as Buffer)
+      throw refusal(JSON.parse(Buffer.concat(chunks).toString('utf8')), response.statusCode)
+    }
+    response.setEncoding('utf8')
+    for await (const text of response) yield text as string
+  }
+
+  #send(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
+    const { url, ca, token } = this.#credential
+    const payload = body === undefined ? undefined : JSON.stringify(body)
+    return new Promise((resolve, reject) => {
+      const asking = request(
+        new URL(`/api/v1${path}`, url),
+        {
+          method,
+          ca,
+          minVersion: 'TLSv1.3',
+          agent: false,
+          checkServerIdentity: (_host, certificate) =>
+            /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
+              ? undefined
+              : new Error('the certificate is not the root’s'),
+          headers: {
+            authorization: `Bearer ${token}`,
+            ...(payload === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+          },
+          ...(signal === undefined ? { timeout: 30_000 } : { signal }),
+        },
+        resolve,
+      )
+      asking.on('timeout', () => asking.destroy(new Error('no answer within 30 s')))
+      asking.on('error', (cause) => reject(new MeshError('NOT_RUNNING', { what: 'root', url }, { cause })))
+      asking.end(payload)
+    })
+  }
+}
+
+function refusal(answer: unknown, status: number | undefined): MeshError {
+  const { error, details, faults, warnings } = answer as {
+    error?: string
+    details?: Record<string, unknown>
+    faults?: unknown
+    warnings?: unknown
+  }
+  const told: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : 'REQUEST_FAILED'
+  const code = told === 'MESSAGE_INVALID' ? 'USAGE' : told // what the root cannot read is what was typed here
+  return new MeshError(code, {
+    ...details,
+    ...(faults === undefined ? {} : { faults }),
+    ...(warnings === undefined ? {} : { warnings }),
+    ...(error === undefined ? { status } : {}),
+  })
+}

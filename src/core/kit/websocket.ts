@@ -1,0 +1,202 @@
+import { randomBytes } from 'node:crypto'
+import { type IncomingMessage } from 'node:http'
+import type { Agent } from 'node:https'
+import type { ConnectionOptions } from 'node:tls'
+import { Duplex } from 'node:stream'
+import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
+import { MeshError } from '../errors.ts'
+import { lastWord } from './end-gracefully.ts'
+
+/** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
+export interface Channel {
+  /** Queues a message; never blocks. */
+  send(text: string): void
+  /** Bytes accepted by `send` and not yet given to the socket. */
+  readonly backlog: number
+  onText(listener: (text: string) => void): void
+  /** Once, whatever the reason; at once when it is closed already. */
+  onClose(listener: (reason: string) => void): void
+  /** Says goodbye; cut off after two seconds. */
+  close(reason?: string): void
+  /** One round trip, in milliseconds. @throws MeshError LINK_CLOSED */
+  measure(): Promise<number>
+  /** The network has changed: ends where our own address is gone, or where nothing is heard for so long. */
+  recheck?(isHere: (address: string) => boolean, withinMs: number): void
+}
+
+/** Larger and a peer may make us hold more; smaller and a table of many instances does not fit. */
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+const PING_MS = 5_000
+/** A link is dead after this long without any inbound byte. */
+const SILENCE_MS = 12_000
+const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as const
+
+export interface DialOptions {
+  tls: Pick<ConnectionOptions, 'ca' | 'cert' | 'key' | 'secureContext' | 'checkServerIdentity' | 'servername'>
+  headers?: Record<string, string>
+  /** The way out, when it is not straight (kit/egress.ts). */
+  egress?: Agent | undefined
+  timeoutMs?: number
+  /** Checks the other side's certificate once the handshake is done; throwing ends the connection. */
+  verify?: (socket: IncomingMessage['socket']) => void
+}
+
+export function dialText(url: string, dial: DialOptions, signal: AbortSignal): Promise<Channel> {
+  return open(url, dial, channelOf, signal)
+}
+
+export function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): Promise<Duplex> {
+  return open(url, dial, streamOf, signal)
+}
+
+/** Answers HTTP upgrades; attach `upgrade` to a server and decide there who may come in. */
+export class WebSocketDoor {
+  readonly #server = new WebSocketServer({ noServer: true, clientTracking: false, ...options })
+
+  acceptText(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (channel: Channel) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(channelOf(webSocket)))
+  }
+
+  acceptBytes(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (stream: Duplex) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(streamOf(webSocket)))
+  }
+}
+
+/** Refuses an upgrade with a plain HTTP answer. */
+export function refuseUpgrade(socket: Duplex, status: string, reason: string): void {
+  lastWord(
+    socket,
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\n\r\n${reason}`,
+  )
+}
+
+type Wrap<T> = (webSocket: WebSocket, localAddress?: string) => T
+
+/** `wrap` runs in the same turn as the opening: a message that came along with it already has its listener. */
+function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(new MeshError('NOT_RUNNING', { address: url }, { cause: signal.reason }))
+    const webSocket = new WebSocket(url, {
+      ...options,
+      ...dial.tls,
+      minVersion: 'TLSv1.3',
+      handshakeTimeout: dial.timeoutMs ?? 5_000,
+      headers: dial.headers ?? {},
+      ...(dial.egress === undefined ? {} : { agent: dial.egress }),
+    })
+    const giveUp = (cause: unknown) => {
+      signal.removeEventListener('abort', aborted)
+      webSocket.on('error', () => undefined)
+      webSocket.terminate()
+      reject(cause instanceof MeshError ? cause : new MeshError('NOT_RUNNING', { address: url }, { cause }))
+    }
+    const aborted = () => giveUp(signal.reason)
+    signal.addEventListener('abort', aborted, { once: true })
+    let localAddress: string | undefined
+    webSocket.once('upgrade', (response) => {
+      ;({ localAddress } = response.socket)
+      try {
+        dial.verify?.(response.socket)
+      } catch (error) {
+        giveUp(error)
+      }
+    })
+    webSocket.once('unexpected-response', (_request, response) => {
+      response.resume()
+      giveUp(new MeshError('REQUEST_FAILED', { address: url, status: response.statusCode }))
+    })
+    webSocket.once('error', giveUp)
+    webSocket.once('open', () => {
+      signal.removeEventListener('abort', aborted)
+      webSocket.off('error', giveUp)
+      resolve(wrap(webSocket, localAddress))
+    })
+  })
+}
+
+function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
+  let heardAt = performance.now()
+  let closed: string | undefined
+  const listeners: Array<(reason: string) => void> = []
+  let onText: ((text: string) => void) | undefined
+  const early: string[] = []
+  const heard = () => {
+    heardAt = performance.now()
+  }
+  const beat = setInterval(() => {
+    if (performance.now() - heardAt > SILENCE_MS) return webSocket.terminate()
+    if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
+  }, PING_MS)
+  beat.unref()
+  const ended = (reason: string) => {
+    if (closed !== undefined) return
+    closed = reason
+    clearInterval(beat)
+    for (const listener of listeners) listener(reason)
+  }
+  webSocket.on('ping', heard).on('pong', heard)
+  webSocket.on('message', (message: Buffer, isBinary) => {
+    heard()
+    if (isBinary) return webSocket.close(1003, 'text only')
+    const text = message.toString('utf8')
+    if (onText === undefined) early.push(text)
+    else onText(text)
+  })
+  webSocket.on('error', (error) => ended(error.message))
+  webSocket.on('close', (code, reason) => ended(reason.length > 0 ? reason.toString('utf8') : `code ${code}`))
+  return {
+    send: (text) => {
+      if (webSocket.readyState === WebSocket.OPEN) webSocket.send(text)
+    },
+    get backlog() {
+      return webSocket.bufferedAmount
+    },
+    onText: (listener) => {
+      onText = listener
+      for (const text of early.splice(0)) listener(text)
+    },
+    onClose: (listener) => {
+      if (closed === undefined) listeners.push(listener)
+      else listener(closed)
+    },
+    close: (reason = '') => {
+      webSocket.close(1000, reason.slice(0, 100))
+      const cut = setTimeout(() => webSocket.terminate(), 2_000)
+      cut.unref()
+    },
+    measure: () => roundTrip(webSocket),
+    recheck: (isHere, withinMs) => {
+      if (localAddress !== undefined && !isHere(localAddress)) return webSocket.terminate()
+      const askedAt = performance.now()
+      if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
+      const late = setTimeout(() => {
+        if (heardAt < askedAt) webSocket.terminate()
+      }, withinMs)
+      late.unref()
+    },
+  }
+}
+
+function roundTrip(webSocket: WebSocket): Promise<number> {
+  const mark = randomBytes(8) // other pings are under way
+  return new Promise((resolve, reject) => {
+    const sentAt = performance.now()
+    const settle = (act: () => void) => {
+      webSocket.off('pong', heard).off('close', over)
+      act()
+    }
+    const heard = (pong: Buffer) => {
+      if (pong.equals(mark)) settle(() => resolve(performance.now() - sentAt))
+    }
+    const over = () => settle(() => reject(new MeshError('LINK_CLOSED')))
+    webSocket.on('pong', heard).on('close', over)
+    if (webSocket.readyState === WebSocket.OPEN) webSocket.ping(mark)
+    else over()
+  })
+}
+
+function streamOf(webSocket: WebSocket): Duplex {
+  const stream = createWebSocketStream(webSocket, { highWaterMark: 256 * 1024 })
+  stream.on('error', () => undefined) // whoever reads the stream sees 'close'; an error without a reader must not kill the agent
+  return stream
+}

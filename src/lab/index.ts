@@ -1,0 +1,11 @@
+/** What a test of one's own uses: `import { lab } from 'hedgerow/lab'`. Everything else is inside. */
+export { imageOfThisMachine, type MachineImage } from './docker/image.ts'
+export type { ContainerSpec } from './docker/containers.ts'
+export { readLab } from './lab-file.ts'
+export type { Host } from './host.ts'
+export { type Lab, lab, type Site } from './lab.ts'
+export { lackingFor } from './missing-rights.ts'
+export type { LinkConditions } from './link/conditions.ts'
+export { EGRESS_KINDS, type EgressKind, NAT_KINDS, type NatKind } from './nat.ts'
+export type { Program, ProgramOptions, Result, RunOptions } from './program.ts'
+export type { Backend, LabSpec, SiteSpec } from './spec.ts'

@@ -1,0 +1,196 @@
+import Type, { type TSchema } from 'typebox'
+import { POLICIES } from '../../core/model/choice.ts'
+import { AXES, FARTHEST_MS } from '../../core/model/coordinate.ts'
+import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../core/model/change.ts'
+import { INSTANCE_STATES, type Instance } from '../../core/model/instance.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { Service } from '../../core/model/service.ts'
+import {
+  STRATEGY_WORDS,
+  type Assignment,
+  type Capacity,
+  type InstanceReport,
+  type NodeFacts,
+  type ServiceSpec,
+} from '../spec.ts'
+
+/*
+ * The nouns of the model as a peer may send them: every string and list bounded. Keys we do not know are ignored, so
+ * that tiers of different versions understand each other.
+ */
+
+/** A schema whose static type is the model's own. */
+const as = <T>(schema: TSchema) => Type.Unsafe<T>(schema)
+
+export const text = (maxLength: number) => Type.String({ maxLength })
+export const many = <S extends TSchema>(items: S, maxItems: number) => Type.Array(items, { maxItems })
+const whole = (maximum = Number.MAX_SAFE_INTEGER) => Type.Integer({ minimum: 0, maximum })
+const amount = () => Type.Number({ minimum: 0, maximum: 1e15 })
+
+const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
+export const Label = Type.String({ pattern: `^${LABEL}$` })
+export const ServiceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}$` })
+export const InstanceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}\\.\\d{1,6}$` })
+export const InterestKeyText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){2}$` })
+export const NodeIdText = Type.String({ pattern: `^${LABEL}/${LABEL}$` })
+export const Seq = whole()
+export const Vip = whole(0xfffff)
+export const Pem = text(32_768)
+export const Csr = text(8_192)
+
+const Protocol = Type.Enum(['tcp', 'udp'])
+const PortNumber = Type.Integer({ minimum: 1, maximum: 65_535 })
+const ChoiceKey = Type.String({ pattern: `^(any|\\d{1,6})\\.(${POLICIES.join('|')})$` })
+const State = Type.Enum([...INSTANCE_STATES])
+const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })
+
+const CoordinateOf = Type.Object({
+  at: Type.Array(Type.Number({ minimum: -FARTHEST_MS, maximum: FARTHEST_MS }), { minItems: AXES, maxItems: AXES }),
+  height: Type.Number({ minimum: 0, maximum: FARTHEST_MS }),
+  error: Type.Number({ minimum: 0, maximum: 1 }),
+})
+
+export const Reach = as<NodeReach>(
+  Type.Object({
+    id: NodeIdText,
+    addresses: many(text(300), 64),
+    relays: many(text(500), 16),
+    coordinate: Type.Optional(CoordinateOf),
+  }),
+)
+
+export const InstanceOf = as<Instance>(
+  Type.Object({ id: InstanceIdText, service: ServiceIdText, ordinal: whole(), node: NodeIdText, state: State }),
+)
+
+export const ServiceOf = as<Service>(
+  Type.Object({
+    id: ServiceIdText,
+    app: Label,
+    appNamespace: Label,
+    name: Label,
+    namespace: Label,
+    ports: many(Type.Object({ port: PortNumber, protocol: Protocol, name: Type.Optional(text(63)) }), 64),
+    allow: many(text(300), 256),
+    paths: Type.Optional(text(64)),
+    vips: Type.Record(ChoiceKey, Vip),
+  }),
+)
+
+export const Entry = as<ServiceEntry>(
+  Type.Object({ version: Seq, service: ServiceOf, instances: many(InstanceOf, 10_000), nodes: many(Reach, 10_000) }),
+)
+
+export const ChangeOf = as<Change>(
+  Type.Union([
+    Type.Object({ seq: Seq, kind: Type.Literal('service'), key: InterestKeyText, entry: Entry }),
+    Type.Object({ seq: Seq, kind: Type.Literal('gone'), key: InterestKeyText, service: ServiceIdText }),
+  ]),
+)
+
+export const Keys = many(InterestKeyText, 10_000)
+export const Point = as<ResumePoint>(Type.Object({ epoch: text(64), seq: Seq, keys: Keys }))
+export const ResumedOf = as<Resumed>(
+  Type.Object({ epoch: text(64), seq: Seq, full: Type.Boolean(), changes: many(ChangeOf, 10_000) }),
+)
+
+export const CapacityOf = as<Capacity>(
+  Type.Object({ memoryMb: amount(), vcpus: amount(), vgpus: amount(), vtpus: amount(), storageMb: amount() }),
+)
+
+export const Facts = as<NodeFacts>(
+  Type.Object({
+    id: NodeIdText,
+    capacity: CapacityOf,
+    runtimes: many(text(64), 32),
+    arch: text(32),
+    addresses: many(text(300), 64),
+    relays: Type.Optional(many(text(500), 16)),
+    coordinate: Type.Optional(CoordinateOf),
+    labels: Type.Record(text(64), text(256), { maxProperties: 64 }),
+    location: Type.Optional(Location),
+    area: Type.Optional(text(64)),
+    version: text(64),
+  }),
+)
+
+export const Report = as<InstanceReport>(
+  Type.Object({
+    instance: InstanceIdText,
+    generation: Seq,
+    state: State,
+    detail: Type.Optional(text(2_000)),
+    restarts: whole(),
+    pid: Type.Optional(whole()),
+  }),
+)
+
+const Constraint = Type.Object({
+  type: Type.Enum(['direct', 'clusters', 'addons', 'latency', 'geo']),
+  cluster: Type.Optional(text(63)),
+  nodes: Type.Optional(many(text(127), 256)),
+  allowed: Type.Optional(many(text(63), 256)),
+  needs: Type.Optional(many(text(64), 64)),
+  area: Type.Optional(text(64)),
+  location: Type.Optional(Location),
+  service: Type.Optional(text(300)),
+  threshold: Type.Optional(Type.Number()),
+  rigidness: Type.Optional(Type.Number()),
+  convergenceSeconds: Type.Optional(Type.Number()),
+})
+
+export const Spec = as<ServiceSpec>(
+  Type.Object({
+    id: ServiceIdText,
+    app: Label,
+    appNamespace: Label,
+    name: Label,
+    namespace: Label,
+    runtime: text(64),
+    code: text(4_096),
+    cmd: many(text(65_536), 1_024),
+    environment: many(text(65_536), 1_024),
+    workdir: Type.Optional(text(4_096)),
+    ports: many(
+      Type.Object({
+        port: PortNumber,
+        target: PortNumber,
+        protocol: Protocol,
+        name: Type.Optional(text(63)),
+        proxyProtocol: Type.Optional(Type.Literal('v2')),
+      }),
+      64,
+    ),
+    fixedPorts: Type.Boolean(),
+    memoryMb: amount(),
+    vcpus: amount(),
+    vgpus: amount(),
+    vtpus: amount(),
+    storageMb: amount(),
+    bandwidthInKbit: amount(),
+    bandwidthOutKbit: amount(),
+    arch: many(text(32), 16),
+    replicas: whole(10_000),
+    oneShot: Type.Boolean(),
+    strategy: Type.Enum([...STRATEGY_WORDS]),
+    allow: many(text(300), 256),
+    paths: Type.Optional(text(64)),
+    check: Type.Optional(
+      Type.Object({
+        kind: Type.Enum(['tcp', 'http']),
+        port: PortNumber,
+        path: text(2_048),
+        intervalMs: amount(),
+        timeoutMs: amount(),
+      }),
+    ),
+    drainSeconds: amount(),
+    constraints: many(Constraint, 64),
+    connectivity: many(text(300), 256),
+    addresses: Type.Record(ChoiceKey, text(64)),
+  }),
+)
+
+export const AssignmentOf = as<Assignment>(
+  Type.Object({ instance: InstanceIdText, ordinal: whole(), spec: Spec, generation: Seq }),
+)

@@ -1,0 +1,116 @@
+import { join } from 'node:path'
+import { type Collection, Store } from '../../core/kit/store.ts'
+import type { ChoiceKey } from '../../core/model/choice.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
+import type { InstanceState } from '../../core/model/instance.ts'
+import type { NodeReach } from '../../core/model/node.ts'
+import type { VipIndex } from '../../core/model/service.ts'
+import type { ServiceSpec } from '../spec.ts'
+
+export interface AppRecord {
+  app: string
+  namespace: string
+  description: string
+  customer: string
+}
+
+export interface ServiceRecord {
+  id: ServiceId
+  spec: ServiceSpec
+  /** Grows when running instances must be started anew. */
+  generation: number
+  /** Grows with each change that a table shows. */
+  version: number
+}
+
+export interface InstanceRecord {
+  id: InstanceId
+  service: ServiceId
+  ordinal: number
+  /** False: it is being withdrawn, and the record goes when it has ended. */
+  wanted: boolean
+  /** The newest generation that was delegated. */
+  generation: number
+  state: InstanceState
+  detail?: string
+  restarts: number
+  /** The cluster that has it, or was asked to take it. */
+  cluster?: string
+  node?: NodeReach
+  /** Milliseconds since 1970. */
+  changedAt: number
+}
+
+export interface VipRecord {
+  index: VipIndex
+  service: ServiceId
+  choice: ChoiceKey
+  /** Milliseconds since 1970; absent while in use. */
+  freedAt?: number
+}
+
+export interface ClusterRecord {
+  name: string
+  enrolledAt: number
+}
+
+export interface RevokedNode {
+  node: NodeId
+  until: number
+}
+
+/** Certificates of nodes live 24 hours: a revoked node's last one is over by then. */
+export const REVOKED_MS = 25 * 3_600_000
+
+export interface ApiToken {
+  role: 'admin'
+  hash: string
+}
+
+/** The root's state: what is wanted, and what is known of it. */
+export class RootStore implements Disposable {
+  readonly store: Store
+  readonly apps: Collection<AppRecord>
+  readonly services: Collection<ServiceRecord>
+  readonly instances: Collection<InstanceRecord>
+  readonly vips: Collection<VipRecord>
+  readonly clusters: Collection<ClusterRecord>
+  readonly revoked: Collection<RevokedNode>
+  readonly tokens: Collection<ApiToken>
+  readonly #counters: Collection<number>
+
+  private constructor(store: Store) {
+    this.store = store
+    this.apps = store.collection('apps')
+    this.services = store.collection('services')
+    this.instances = store.collection('instances')
+    this.vips = store.collection('vips')
+    this.clusters = store.collection('clusters')
+    this.revoked = store.collection('revoked')
+    this.tokens = store.collection('api-tokens')
+    this.#counters = store.collection('counters')
+  }
+
+  static open(dir: string): RootStore {
+    return new RootStore(Store.open(join(dir, 'root.db')))
+  }
+
+  /** Begins at the wall clock, so that a root that lost its state never counts below what was handed out before. */
+  next(counter: 'version' | 'generation', wallMs: number): number {
+    const next = (this.#counters.get(counter) ?? wallMs) + 1
+    this.#counters.put(counter, next)
+    return next
+  }
+
+  instancesOf(service: ServiceId): InstanceRecord[] {
+    return this.instances.list(`${service}.`).sort((a, b) => a.ordinal - b.ordinal)
+  }
+
+  servicesOf(app: { app: string; namespace: string }): ServiceRecord[] {
+    return this.services.list(`${app.app}.${app.namespace}.`)
+  }
+
+  [Symbol.dispose](): void {
+    this.store.close()
+  }
+}

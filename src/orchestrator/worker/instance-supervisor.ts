@@ -1,0 +1,335 @@
+import { explain } from '../../core/errors.ts'
+import { Backoff } from '../../core/kit/backoff.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { canBecome, type InstanceState } from '../../core/model/instance.ts'
+import type { Assignment, InstanceReport } from '../spec.ts'
+import type { InstanceLog } from './instance-log.ts'
+import { watchReadiness } from './readiness.ts'
+import type { Saved } from './records.ts'
+import {
+  endpointKey,
+  type Ended,
+  type Endpoint,
+  type Endpoints,
+  type Launch,
+  type Running,
+  type Runtime,
+  type Trace,
+} from './runtime.ts'
+import type { Timings } from './timings.ts'
+
+export interface InstanceSupervisorParts {
+  runtime: Runtime
+  output: InstanceLog
+  clock: Clock
+  timings: Timings
+  log: Log
+  environment: Readonly<Record<string, string>>
+  /** Open flows to the instance: draining ends at 0. Without it, draining takes its whole time. */
+  openFlows?: () => number
+  report: (report: InstanceReport) => void
+  save: (saved: Saved) => void
+  onRestart: () => void
+  /** An instance that must be started again after the agent was away waits for this: it may be wanted elsewhere by now. */
+  mayStart: Promise<void>
+  /** Resolves when the data side knows that it may begin to call. */
+  admitted: () => Promise<void> | undefined
+}
+
+/** Where a service port is, and what the SLA says of who connects to it. */
+export interface AskedEndpoint extends Endpoint {
+  proxyProtocol?: 'v2'
+}
+
+/** How often a job that fails is tried again. */
+const JOB_RESTARTS = 3
+const DRAIN_LOOK_MS = 50
+
+/**
+ * One instance on this node, from its assignment to its end. States follow NEXT; what the worker adds:
+ *
+ *     launch ─▶ starting ─▶ running ─▶ (ended) ─▶ starting, after a backoff, for ever
+ *                                        └─ a job: code 0 ─▶ stopped; else three more tries ─▶ failed
+ *     cannot be launched ─▶ failed, and the cluster decides          stop() ─▶ stopping (drains) ─▶ stopped
+ */
+export class InstanceSupervisor {
+  readonly assignment: Assignment
+  readonly #parts: InstanceSupervisorParts
+  /** The ports whose program wants to be told who calls. */
+  readonly #introduced: ReadonlyMap<string, 'v2'>
+  readonly #backoff: Backoff
+  /** Aborted when the instance shall end, or is let go. */
+  readonly #leave = new AbortController()
+  readonly #left: Promise<undefined>
+  #isLetGo = false
+  #drainUntil = Infinity
+  #state: InstanceState = 'placed'
+  #detail: string | undefined
+  #restarts = 0
+  #endpoints: Endpoints = {}
+  #trace: Trace | undefined
+  #running: Running | undefined
+  readonly #adoption = Promise.withResolvers<void>()
+  /** Resolves when nothing more will happen: stopped, failed or let go. */
+  readonly ended: Promise<void>
+
+  private constructor(assignment: Assignment, parts: InstanceSupervisorParts, saved: Saved | undefined) {
+    this.assignment = assignment
+    this.#parts = parts
+    this.#introduced = new Map(
+      assignment.spec.ports.flatMap((port) =>
+        port.proxyProtocol === undefined ? [] : [[endpointKey(port), port.proxyProtocol] as const],
+      ),
+    )
+    this.#backoff = new Backoff(parts.timings.backoff)
+    if (saved !== undefined) {
+      this.#restarts = saved.restarts
+      this.#endpoints = saved.endpoints
+    }
+    this.#left = new Promise((resolve) => this.#leave.signal.addEventListener('abort', () => resolve(undefined)))
+    this.ended = this.#live(saved).catch((error: unknown) => {
+      parts.log.error('an instance cannot be looked after', { instance: assignment.instance, error })
+      if (canBecome(this.#state, 'failed')) this.#become('failed', explain(error))
+    })
+  }
+
+  /** `saved`: what an earlier agent knew of it. */
+  static begin(assignment: Assignment, parts: InstanceSupervisorParts, saved?: Saved): InstanceSupervisor {
+    return new InstanceSupervisor(assignment, parts, saved)
+  }
+
+  /** What an earlier agent left of it is adopted, or known to be gone. */
+  get adopted(): Promise<void> {
+    return this.#adoption.promise
+  }
+
+  get state(): InstanceState {
+    return this.#state
+  }
+
+  report(): InstanceReport {
+    const { instance, generation } = this.assignment
+    return {
+      instance,
+      generation,
+      state: this.#state,
+      restarts: this.#restarts,
+      ...(this.#detail === undefined ? {} : { detail: this.#detail.slice(0, 2_000) }),
+      ...(this.#running?.pid === undefined ? {} : { pid: this.#running.pid }),
+    }
+  }
+
+  saved(): Saved {
+    const { assignment } = this
+    const saved = { assignment, state: this.#state, restarts: this.#restarts, endpoints: this.#endpoints }
+    return this.#trace === undefined ? saved : { ...saved, trace: this.#trace }
+  }
+
+  endpoint(port: number, protocol: 'tcp' | 'udp'): AskedEndpoint | undefined {
+    const endpoint = this.#state === 'running' ? this.#endpoints[endpointKey({ port, protocol })] : undefined
+    const proxyProtocol = endpoint && this.#introduced.get(endpointKey({ port, protocol }))
+    return proxyProtocol === undefined ? endpoint : { ...(endpoint as Endpoint), proxyProtocol }
+  }
+
+  pids(): number[] {
+    return this.#running?.pids() ?? []
+  }
+
+  /** Asks it to end; asking again may only make it end sooner. */
+  stop(drainSeconds: number): void {
+    const { clock } = this.#parts
+    this.#drainUntil = Math.min(this.#drainUntil, clock.now() + drainSeconds * 1000)
+    if (this.#leave.signal.aborted) return
+    this.#leave.abort()
+    const wasRunning = this.#state === 'running'
+    if (this.#state === 'failed') {
+      this.#become('stopping', this.#detail)
+      this.#become('stopped', this.#detail)
+    } else if (this.#state !== 'stopped') this.#become('stopping', undefined)
+    if (!wasRunning) this.#drainUntil = clock.now()
+  }
+
+  /** The agent ends at once. */
+  kill(): void {
+    this.#running?.kill()
+  }
+
+  /** The agent ends and the instance stays, for the next one to adopt. */
+  letGo(): void {
+    this.#isLetGo = true
+    this.#leave.abort()
+    this.#running?.letGo()
+  }
+
+  async #live(saved: Saved | undefined): Promise<void> {
+    const { signal } = this.#leave
+    if (saved !== undefined && isSettled(saved)) {
+      this.#state = saved.state
+      this.#adoption.resolve()
+      return this.#parts.report(this.report())
+    }
+    let running = await this.#adopted(saved).finally(() => this.#adoption.resolve())
+    if (saved !== undefined && running === undefined) {
+      if (this.assignment.spec.oneShot && saved.trace !== undefined) {
+        return this.#become('failed', 'it ended while the agent was away; whether it succeeded is not known')
+      }
+      await Promise.race([this.#parts.mayStart, this.#left])
+    }
+    while (!signal.aborted) {
+      running ??= await this.#launched()
+      if (running === undefined) return
+      const ended = await this.#followed(running)
+      if (ended === undefined || signal.aborted) break
+      running = undefined
+      if (!this.#mayRunAgain(ended)) return
+      await this.#parts.clock.sleep(this.#backoff.nextMs(), signal)
+    }
+    if (running !== undefined) await this.#end(running)
+    else if (!this.#isLetGo) this.#become('stopped', undefined)
+  }
+
+  async #adopted(saved: Saved | undefined): Promise<Running | undefined> {
+    if (saved?.trace === undefined) return undefined
+    const running = await this.#parts.runtime.adopt(this.#launch(), saved.trace)
+    if (running !== undefined && saved.state === 'running') {
+      // it was ready, and is until a look at it says otherwise: callers notice nothing
+      this.#running = running
+      this.#state = 'running'
+      this.#parts.report(this.report())
+    } else this.#become('starting', 'adopted after the agent was started again')
+    if (running === undefined) this.#saveTrace(undefined)
+    else this.#parts.log.info('instance adopted', { instance: this.assignment.instance, pid: running.pid })
+    return running
+  }
+
+  async #launched(): Promise<Running | undefined> {
+    this.#become('starting', this.#detail)
+    try {
+      const admitted = this.#parts.admitted()
+      if (admitted !== undefined) {
+        await Promise.race([admitted, this.#left])
+        if (this.#leave.signal.aborted) {
+          this.#become('stopped', undefined)
+          return undefined
+        }
+      }
+      const running = await this.#parts.runtime.launch(this.#launch())
+      const { pid } = running
+      this.#parts.output.note(pid === undefined ? 'started' : `started, process ${pid}`)
+      return running
+    } catch (error) {
+      this.#saveTrace(undefined)
+      this.#parts.output.note(explain(error))
+      if (this.#leave.signal.aborted) this.#become('stopped', undefined)
+      else this.#become('failed', explain(error))
+      return undefined
+    }
+  }
+
+  #launch(): Launch {
+    return {
+      assignment: this.assignment,
+      endpoints: this.#endpoints,
+      environment: this.#parts.environment,
+      output: () => this.#parts.output.output(),
+      onTrace: (trace) => this.#saveTrace(trace),
+    }
+  }
+
+  /** Watches until it ends by itself; `undefined` when it shall end. */
+  async #followed(running: Running): Promise<Ended | undefined> {
+    const { clock, timings, log } = this.#parts
+    const { instance, spec } = this.assignment
+    const { signal } = this.#leave
+    this.#running = running
+    this.#endpoints = running.endpoints
+    this.#saveTrace(this.#trace) // with the endpoints
+    const startedAt = clock.now()
+    const watching = new AbortController()
+    const onVerdict = (isReady: boolean, reason: string | undefined) => {
+      if (signal.aborted) return
+      if (!isReady && this.#state === 'running') log.warn('instance does not answer', { instance, reason })
+      this.#become(isReady ? 'running' : 'starting', reason)
+    }
+    const watch = watchReadiness(
+      { spec, endpoints: running.endpoints, clock, onVerdict },
+      AbortSignal.any([signal, watching.signal]),
+    )
+    const ended = await Promise.race([running.ended, this.#left])
+    watching.abort()
+    await watch
+    if (ended === undefined) return undefined
+    this.#running = undefined
+    if (clock.now() - startedAt >= timings.steadyMs) this.#backoff.reset()
+    return ended
+  }
+
+  /** A service always; a job until it succeeded or has failed too often. */
+  #mayRunAgain({ code, detail }: Ended): boolean {
+    const { log, output, onRestart } = this.#parts
+    const { instance, spec } = this.assignment
+    output.note(detail)
+    this.#saveTrace(undefined)
+    if (spec.oneShot && code === 0) {
+      if (this.#state === 'starting') this.#become('running', undefined) // a job may be over before anybody looked
+      this.#become('stopped', detail)
+      return false
+    }
+    if (spec.oneShot && (this.#restarts >= JOB_RESTARTS || code === undefined)) {
+      this.#become('failed', detail)
+      return false
+    }
+    this.#restarts += 1
+    onRestart()
+    log.warn('instance ended by itself; starting it again', { instance, reason: detail, restarts: this.#restarts })
+    this.#become('starting', detail)
+    return true
+  }
+
+  /** Open flows may finish; new ones are not given to it since it is `stopping`. */
+  async #end(running: Running): Promise<void> {
+    if (this.#isLetGo) return running.letGo()
+    const { clock, openFlows, timings, output } = this.#parts
+    let hasEnded = false
+    void running.ended.then(() => (hasEnded = true))
+    const isDrained = () => this.#isLetGo || hasEnded || clock.now() >= this.#drainUntil || openFlows?.() === 0
+    while (!isDrained()) await clock.sleep(DRAIN_LOOK_MS)
+    if (this.#isLetGo) return running.letGo()
+    await running.stop(timings.graceMs)
+    output.note('stopped')
+    this.#running = undefined
+    this.#saveTrace(undefined)
+    this.#become('stopped', undefined)
+  }
+
+  #saveTrace(trace: Trace | undefined): void {
+    this.#trace = trace
+    this.#save()
+  }
+
+  #save(): void {
+    if (this.#isLetGo) return // the record is the next agent's
+    this.#parts.save(this.saved())
+  }
+
+  #become(state: InstanceState, detail: string | undefined): void {
+    if (this.#isLetGo || (state === this.#state && detail === this.#detail)) return
+    if (state !== this.#state && !canBecome(this.#state, state)) {
+      throw new Error(`an instance that is ${this.#state} cannot become ${state}`)
+    }
+    const isNew = state !== this.#state
+    this.#state = state
+    this.#detail = detail
+    if (isNew) {
+      this.#save()
+      this.#parts.log.info('instance changed', { instance: this.assignment.instance, state, reason: detail })
+    }
+    this.#parts.report(this.report())
+  }
+}
+
+/** A job that is over is not run again because the agent was. */
+function isSettled({ state, assignment }: Saved): boolean {
+  return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
+}

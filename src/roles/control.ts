@@ -1,0 +1,126 @@
+import { observe } from '../../proxy/relay/observer.ts'
+import { Relay } from '../../proxy/relay/server.ts'
+import { hostPort, type ClusterConfig, type RootConfig } from '../config.ts'
+import { openPrivateDirectory } from '../core/identity/files.ts'
+import { egressOf } from '../core/kit/egress.ts'
+import { Lifetime } from '../core/kit/lifetime.ts'
+import type { Log } from '../core/kit/log.ts'
+import { openMetrics } from '../core/metrics.ts'
+import { relayLimits } from './relay-limits.ts'
+import { Ops } from './ops-server.ts'
+import { Cluster } from '../orchestrator/cluster/cluster.ts'
+import { Root } from '../orchestrator/root/root.ts'
+
+/** A role that runs, with its health endpoints: what it says of itself, and its end. */
+export class Role<T> implements AsyncDisposable {
+  readonly part: T
+  readonly done: Promise<void> = new Promise(() => undefined)
+  readonly #summary: Record<string, string>
+  readonly #life: Lifetime
+
+  constructor(part: T, summary: Record<string, string>, life: Lifetime) {
+    this.part = part
+    this.#summary = summary
+    this.#life = life
+  }
+
+  summary(): Record<string, string> {
+    return this.#summary
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+export interface RootParts {
+  dir: string
+  config: RootConfig
+  version: string
+}
+
+/** The root: authority, API, and the tier that chooses clusters. */
+export function startRoot({ dir, config, version }: RootParts, log: Log): Promise<Role<Root>> {
+  return Lifetime.open(async (life) => {
+    await openPrivateDirectory(dir)
+    const metrics = openMetrics('root')
+    const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
+    const root = life.use(
+      await Root.start(
+        {
+          dir,
+          listen: hostPort(listen),
+          vipRestSeconds,
+          clusterLostSeconds,
+          version,
+          ...(publicUrl === undefined ? {} : { publicUrl }),
+        },
+        log,
+        metrics,
+      ),
+    )
+    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
+    const summary = {
+      role: 'root',
+      mesh: root.mesh,
+      api: root.url,
+      credential: `${dir}/admin.json`,
+      health: ops.address,
+    }
+    return new Role(root, summary, life)
+  })
+}
+
+export interface ClusterParts {
+  dir: string
+  config: ClusterConfig
+  version: string
+  /** Needed at the first start only. */
+  token?: string
+  /** HTTPS_PROXY and NO_PROXY count. */
+  environment?: Readonly<Record<string, string | undefined>>
+}
+
+/** A cluster and, on the same port, the relay for its nodes. */
+export function startCluster(
+  { dir, config, version, token, environment = {} }: ClusterParts,
+  log: Log,
+): Promise<Role<Cluster>> {
+  return Lifetime.open(async (life) => {
+    await openPrivateDirectory(dir)
+    const metrics = openMetrics('cluster')
+    const relay = Relay.create(relayLimits(config.relayLimits), log, metrics)
+    const { listen, publicUrl } = config
+    const cluster = life.use(
+      await Cluster.start(
+        {
+          dir,
+          listen: hostPort(listen),
+          name: config.name,
+          version,
+          egress: egressOf(environment),
+          handshakesPerSecond: config.relayLimits.handshakesPerSecond,
+          onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
+          onRevoked: (nodes) => {
+            for (const node of nodes) relay.cut(node)
+          },
+          ...(token === undefined ? {} : { token }),
+          ...(publicUrl === undefined ? {} : { publicUrl }),
+        },
+        log,
+        metrics,
+      ),
+    )
+    life.use(relay) // closed before the door it stands in
+    life.use(await observe(relay, hostPort(listen), log))
+    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
+    const summary = {
+      role: 'cluster',
+      name: cluster.name,
+      link: cluster.url,
+      relay: cluster.relayUrl ?? 'none',
+      health: ops.address,
+    }
+    return new Role(cluster, summary, life)
+  })
+}
