@@ -6,6 +6,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { Descriptors, openFiles, openFilesLimit } from '../../proxy/flow/descriptors.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { pressure } from '../soak/press.ts'
+import { heldBytes } from '../support/held-bytes.ts'
 import { Agents, endOf } from './two-agents.ts'
 import { echo, keptLog, serve, until } from './world.ts'
 
@@ -182,7 +183,7 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
   })
   const host = agents.vip(CART)
   const sockets: Socket[] = []
-  const before = process.memoryUsage().arrayBuffers
+  const before = await heldBytes()
   for (let i = 0; i < CALLERS; i++) {
     const socket = connect({ host, port: 8080 })
     void endOf(socket)
@@ -199,7 +200,7 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
     if (now === last) break
     last = now
   }
-  const held = (process.memoryUsage().arrayBuffers - before) / CALLERS
+  const held = ((await heldBytes()) - before) / CALLERS
   t.ok(held < 1_500 * 1024, `${Math.round(held / 1024)} KiB of buffers for each, in both agents and the instance`)
   const client = await agents.call(STOCK)
   client.socket.end('hello')
