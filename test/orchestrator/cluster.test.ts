@@ -12,7 +12,7 @@ import { Store } from '../../src/core/kit/store.ts'
 import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
 import type { ResumePoint, ServiceEntry } from '../../src/core/model/change.ts'
 import { compose } from '../../src/orchestrator/cluster/compose.ts'
-import { NodeFeed } from '../../src/orchestrator/cluster/node-feed.ts'
+import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
 import type { FeedMessage } from '../../src/orchestrator/worker/uplink.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
@@ -43,12 +43,12 @@ t.test('the feed numbers what changes, and resumes from a number', async (t) => 
   })
   const cart = (...states: Array<'running' | 'lost'>) => [[SERVICE, entry(SERVICE, ...states)]] as const
   const stock = [['shop.acme.stock.prod', entry('shop.acme.stock.prod', 'running')]] as const
-  const resume = (feed: NodeFeed, seq: number, changes: Partial<ResumePoint> = {}) =>
+  const resume = (feed: ChangeLog, seq: number, changes: Partial<ResumePoint> = {}) =>
     feed.resume({ epoch: feed.epoch, seq, keys: [KEY], ...changes })
 
   let store = Store.open(path)
   t.teardown(() => store.close())
-  let feed = new NodeFeed(store, systemClock)
+  let feed = new ChangeLog(store, systemClock)
   const start = feed.seq
   t.equal(feed.publish(cart('running')).length, 1)
   t.equal(feed.publish(cart('running')).length, 0, 'the same is no change')
@@ -82,7 +82,7 @@ t.test('the feed numbers what changes, and resumes from a number', async (t) => 
   const { epoch, seq } = feed
   store.close()
   store = Store.open(path)
-  feed = new NodeFeed(store, systemClock)
+  feed = new ChangeLog(store, systemClock)
   t.same([feed.epoch, feed.seq], [epoch, seq], 'numbers outlive a restart')
   const [back] = feed.publish(cart('running'))
   t.ok((back?.seq ?? 0) > seq)

@@ -7,7 +7,12 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import type { Channel } from '../../src/core/kit/websocket.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { DialledLink } from '../../src/orchestrator/link/dialled-link.ts'
-import { Link, type Asked, type Sides, type Told } from '../../src/orchestrator/link/link.ts'
+import {
+  Link,
+  type RequestHandlers,
+  type LinkSides,
+  type NotificationHandlers,
+} from '../../src/orchestrator/link/link.ts'
 import {
   clusterToNode,
   clusterToRoot,
@@ -16,18 +21,18 @@ import {
   rootToCluster,
 } from '../../src/orchestrator/link/messages.ts'
 
-const language = {
+const protocol = {
   requests: {
     double: {
-      ask: Type.Object({ n: Type.Integer() }),
-      answer: Type.Object({ n: Type.Integer() }),
+      request: Type.Object({ n: Type.Integer() }),
+      response: Type.Object({ n: Type.Integer() }),
       withinMs: 5_000,
     },
-    never: { ask: Type.Object({}), answer: Type.Object({}), withinMs: 30 },
+    never: { request: Type.Object({}), response: Type.Object({}), withinMs: 30 },
   },
-  notices: { say: Type.Object({ word: Type.String({ maxLength: 8 }) }) },
+  notifications: { say: Type.Object({ word: Type.String({ maxLength: 8 }) }) },
 } as const satisfies LinkProtocol
-type Words = typeof language
+type Words = typeof protocol
 
 interface End extends Channel {
   /** What came out of the link at this end, for the other side. */
@@ -64,17 +69,20 @@ function end(onSend: (text: string) => void = () => undefined): End {
 
 const metrics = openMetrics('up')
 const parts = { tier: 'node' as const, peer: 'edge/n1', clock: systemClock, log: silentLog, metrics }
-const asked: Asked<Words> = { double: ({ n }) => ({ n: 2 * n }), never: () => new Promise(() => undefined) }
+const onRequest: RequestHandlers<Words> = {
+  double: ({ n }) => ({ n: 2 * n }),
+  never: () => new Promise(() => undefined),
+}
 const words: string[] = []
-const told: Told<Words> = { say: ({ word }) => words.push(word) }
-const sides: Sides<Words, Words> = { speaks: language, hears: language, asked, told }
+const onNotification: NotificationHandlers<Words> = { say: ({ word }) => words.push(word) }
+const sides: LinkSides<Words, Words> = { sends: protocol, receives: protocol, onRequest, onNotification }
 
-function link(channel: Channel, changes: Partial<Sides<Words, Words>> = {}) {
+function link(channel: Channel, changes: Partial<LinkSides<Words, Words>> = {}) {
   return new Link(channel, { ...sides, ...changes }, parts)
 }
 
 /** Two links that hear each other, each in its own turn. */
-function pair(changes: Partial<Sides<Words, Words>> = {}) {
+function pair(changes: Partial<LinkSides<Words, Words>> = {}) {
   const left: End = end((text) => setImmediate(() => right.hear(text)))
   const right: End = end((text) => setImmediate(() => left.hear(text)))
   const near = link(left)
@@ -89,55 +97,55 @@ const json = (texts: string[]) => texts.map((text) => JSON.parse(text) as Record
 
 t.test('asks are answered, in any order, and notices arrive', async (t) => {
   using both = pair({
-    asked: {
-      ...asked,
+    onRequest: {
+      ...onRequest,
       double: async ({ n }) => {
         if (n === 1) await soon()
         return { n: 2 * n }
       },
     },
   })
-  t.same(await Promise.all([1, 2, 3].map((n) => both.near.ask('double', { n }))), [{ n: 2 }, { n: 4 }, { n: 6 }])
-  both.near.tell('say', { word: 'hello' })
+  t.same(await Promise.all([1, 2, 3].map((n) => both.near.request('double', { n }))), [{ n: 2 }, { n: 4 }, { n: 6 }])
+  both.near.notify('say', { word: 'hello' })
   await soon()
   t.same(words, ['hello'])
 })
 
 t.test('errors travel with their code; bugs do not tell what they were', async (t) => {
   using mesh = pair({
-    asked: { ...asked, double: () => Promise.reject(new MeshError('NODE_UNKNOWN', { node: 'edge/n9' })) },
+    onRequest: { ...onRequest, double: () => Promise.reject(new MeshError('NODE_UNKNOWN', { node: 'edge/n9' })) },
   })
-  await t.rejects(mesh.near.ask('double', { n: 1 }), { code: 'NODE_UNKNOWN', details: { node: 'edge/n9' } })
+  await t.rejects(mesh.near.request('double', { n: 1 }), { code: 'NODE_UNKNOWN', details: { node: 'edge/n9' } })
   using bug = pair({
-    asked: {
-      ...asked,
+    onRequest: {
+      ...onRequest,
       double: () => {
         throw new Error('secret path /etc/shadow')
       },
     },
   })
-  const error = await bug.near.ask('double', { n: 1 }).catch((error: MeshError) => error)
+  const error = await bug.near.request('double', { n: 1 }).catch((error: MeshError) => error)
   t.match(error, { code: 'REQUEST_FAILED' })
   t.notMatch(JSON.stringify(error), /shadow/)
 })
 
 t.test('who does not answer is not waited for', async (t) => {
   using both = pair()
-  await t.rejects(both.near.ask('never', {}), { code: 'REQUEST_TIMEOUT' })
-  const gaveUp = both.near.ask('double', { n: 1 }, AbortSignal.abort())
+  await t.rejects(both.near.request('never', {}), { code: 'REQUEST_TIMEOUT' })
+  const gaveUp = both.near.request('double', { n: 1 }, AbortSignal.abort())
   await t.rejects(gaveUp, { code: 'REQUEST_TIMEOUT' })
-  const cut = both.near.ask('never', {})
+  const cut = both.near.request('never', {})
   both.far.close('bye')
   await t.rejects(cut, { code: 'LINK_CLOSED' })
-  await t.rejects(both.near.ask('double', { n: 1 }), { code: 'LINK_CLOSED' })
+  await t.rejects(both.near.request('double', { n: 1 }), { code: 'LINK_CLOSED' })
 })
 
 t.test('an ask that ends with the link is aborted', async (t) => {
   const channel = end()
   const aborted = Promise.withResolvers<void>()
   const one = link(channel, {
-    asked: {
-      ...asked,
+    onRequest: {
+      ...onRequest,
       never: (_body, signal) => {
         signal.addEventListener('abort', () => aborted.resolve())
         return new Promise(() => undefined)
@@ -154,9 +162,9 @@ t.test('what waits is bounded, both ways', async (t) => {
   const channel = end()
   const one = link(channel)
   const waiting = Array.from({ length: 1_024 }, () =>
-    one.ask('double', { n: 1 }).catch((error: MeshError) => error.code),
+    one.request('double', { n: 1 }).catch((error: MeshError) => error.code),
   )
-  await t.rejects(one.ask('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /too many/ } })
+  await t.rejects(one.request('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /too many/ } })
   channel.sent.length = 0
   for (let id = 1; id <= 1_025; id++) channel.hear(`{"ask":${id},"type":"never","body":{}}`)
   await soon()
@@ -169,7 +177,7 @@ t.test('a reader that does not read is cut off', async (t) => {
   const channel = end()
   const one = link(channel)
   Object.defineProperty(channel, 'backlog', { value: 33 * 1024 * 1024 })
-  one.tell('say', { word: 'more' })
+  one.notify('say', { word: 'more' })
   t.match(await one.ended, { kind: 'closed', reason: /too slowly/ })
 })
 
@@ -210,21 +218,21 @@ t.test('nonsense is told to whoever sent it, and ends the link when it goes on',
 t.test('an answer of the wrong form is an error, not a value; a newer peer’s words are ignored', async (t) => {
   const channel = end()
   const one = link(channel)
-  const wrong = one.ask('double', { n: 1 })
+  const wrong = one.request('double', { n: 1 })
   channel.hear('{"answer":1,"body":{"n":"two"}}')
   await t.rejects(wrong, { code: 'MESSAGE_INVALID' })
   channel.hear('{"answer":77,"body":{}}')
   channel.hear('{"tell":"something-new","body":{}}')
   t.ok(one.isOpen)
-  const coded = one.ask('double', { n: 1 })
+  const coded = one.request('double', { n: 1 })
   channel.hear('{"answer":2,"error":{"code":"__proto__"}}')
   await t.rejects(coded, { code: 'REQUEST_FAILED' }, 'a code we do not know')
   one.close('done')
 })
 
 t.test('whatever a peer sends, the link answers or ends, and never throws', async (t) => {
-  const languages = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies LinkProtocol[]
-  const types = languages.flatMap((each) => [...Object.keys(each.requests), ...Object.keys(each.notices)])
+  const protocols = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies LinkProtocol[]
+  const types = protocols.flatMap((each) => [...Object.keys(each.requests), ...Object.keys(each.notifications)])
   const message = fc.oneof(
     fc.string({ maxLength: 100 }),
     fc.json({ maxDepth: 4 }),
@@ -241,7 +249,7 @@ t.test('whatever a peer sends, the link answers or ends, and never throws', asyn
     fc.record({ answer: fc.nat({ max: 4 }), body: fc.jsonValue() }).map((each) => JSON.stringify(each)),
     fc.record({ answer: fc.nat({ max: 4 }), error: fc.jsonValue() }).map((each) => JSON.stringify(each)),
   )
-  for (const hears of languages) {
+  for (const receives of protocols) {
     const calls: string[] = []
     const all = (names: string[]): never =>
       Object.fromEntries(names.map((name) => [name, () => (calls.push(name), {})])) as never
@@ -251,10 +259,10 @@ t.test('whatever a peer sends, the link answers or ends, and never throws', asyn
         const one = new Link(
           channel,
           {
-            speaks: hears,
-            hears,
-            asked: all(Object.keys(hears.requests)),
-            told: all(Object.keys(hears.notices)),
+            sends: receives,
+            receives,
+            onRequest: all(Object.keys(receives.requests)),
+            onNotification: all(Object.keys(receives.notifications)),
           },
           parts,
         )
@@ -299,7 +307,7 @@ t.test('a link that is kept up: dialled again with rests, at the time the peer a
     },
     { ...parts, clock: { ...systemClock, sleep: async (ms) => void slept.push(ms) } },
   )
-  await t.rejects(kept.ask('double', { n: 1 }), { code: 'LINK_CLOSED' })
+  await t.rejects(kept.request('double', { n: 1 }), { code: 'LINK_CLOSED' })
   await next()
   t.equal(slept.length, 2, 'two refusals, two rests')
   t.ok((slept[1] ?? 0) > (slept[0] ?? 0), 'the second longer')

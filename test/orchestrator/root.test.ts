@@ -11,7 +11,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { Root } from '../../src/orchestrator/root/root.ts'
 import type { InstanceRecord, ServiceRecord, VipRecord } from '../../src/orchestrator/root/root-store.ts'
 import { difference } from '../../src/orchestrator/root/difference.ts'
-import { plan, type Outlook, type Step } from '../../src/orchestrator/root/plan.ts'
+import { plan, type ClusterConditions, type Step } from '../../src/orchestrator/root/plan.ts'
 import { addressToIndex } from '../../src/orchestrator/root/submission.ts'
 import { Vips } from '../../src/orchestrator/root/vips.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
@@ -41,16 +41,16 @@ t.test('plan', async (t) => {
     return record
   }
   const id = (ordinal: number) => `shop.acme.cart.prod.${ordinal}`
-  const up: Outlook = { isUp: () => true, isLost: () => false, hasRoomElsewhere: () => true }
-  const away: Outlook = { ...up, isUp: () => false }
-  const lost: Outlook = { ...away, isLost: () => true }
-  const full: Outlook = { ...lost, hasRoomElsewhere: () => false }
+  const up: ClusterConditions = { isUp: () => true, isLost: () => false, hasRoomElsewhere: () => true }
+  const away: ClusterConditions = { ...up, isUp: () => false }
+  const lost: ClusterConditions = { ...away, isLost: () => true }
+  const full: ClusterConditions = { ...lost, hasRoomElsewhere: () => false }
 
   const rows: Array<{
     why: string
     service?: ServiceRecord
     instances: InstanceRecord[]
-    outlook?: Outlook
+    outlook?: ClusterConditions
     steps: Step[]
   }> = [
     { why: 'all is well', service: service(2), instances: [at(0), at(1)], steps: [] },

@@ -17,7 +17,7 @@ import {
   type NodeView,
 } from '../../src/orchestrator/scheduling/candidate.ts'
 import { distanceKm, fibreMs, nearestMs, type Anchor } from '../../src/orchestrator/scheduling/distance.ts'
-import { RULES, schedule, tellReasons, type Work } from '../../src/orchestrator/scheduling/schedule.ts'
+import { RULES, schedule, reasonsText, type Work } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { Capacity, Constraint, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { factsOf, specOf } from './specs.ts'
 
@@ -45,7 +45,7 @@ const node = (id: string, says?: NodeSays): Candidate => nodeCandidate(viewOf(id
 
 function chosen(work: Work, candidates: Candidate[]): string {
   const placement = schedule(work, candidates)
-  return placement.kind === 'placed' ? placement.candidate.id : tellReasons(placement.reasons)
+  return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons)
 }
 
 test('filters: each reason, and the case beside it that passes', async (t) => {
@@ -348,9 +348,9 @@ test('reasons are counted, and told', async (t) => {
   const placement = schedule({ spec: specOf({ memory: 100 }) }, nodes)
   t.same(placement, { kind: 'unplaceable', reasons: { 'too little memory free': 3, cordoned: 1 } })
   if (placement.kind === 'unplaceable')
-    t.equal(tellReasons(placement.reasons), '3 × too little memory free, 1 × cordoned')
+    t.equal(reasonsText(placement.reasons), '3 × too little memory free, 1 × cordoned')
   t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} })
-  t.equal(tellReasons({}), 'there is none')
+  t.equal(reasonsText({}), 'there is none')
   const placed = schedule({ spec: plain }, nodes)
   t.match(placed, { kind: 'placed', score: [-0, -0, Number], why: /0 instances of the service there/ })
 })

@@ -36,18 +36,18 @@ export interface RevokedNode {
 
 /** The cluster's state on disk. Work is also kept in memory: placement looks at all of it, often. */
 export class ClusterStore implements Disposable {
-  readonly store: Store
+  readonly database: Store
   readonly nodes: Collection<NodeRecord>
   readonly revoked: Collection<RevokedNode>
   readonly relays: Collection<RelayRecord>
-  readonly works: Assignments
+  readonly assignments: Assignments
 
-  private constructor(store: Store) {
-    this.store = store
-    this.nodes = store.collection('nodes')
-    this.revoked = store.collection('revoked')
-    this.relays = store.collection('relays')
-    this.works = new Assignments(store.collection('work'))
+  private constructor(database: Store) {
+    this.database = database
+    this.nodes = database.collection('nodes')
+    this.revoked = database.collection('revoked')
+    this.relays = database.collection('relays')
+    this.assignments = new Assignments(database.collection('work'))
   }
 
   static open(dir: string): ClusterStore {
@@ -55,7 +55,7 @@ export class ClusterStore implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.store.close()
+    this.database.close()
   }
 }
 

@@ -13,17 +13,17 @@ import { LinkServer } from '../link/link-server.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { summarise } from '../scheduling/candidate.ts'
 import { ClusterStore } from './cluster-store.ts'
-import { NodeHandlers, nameOf } from './node-handlers.ts'
+import { NodeMessages, nameOf } from './node-messages.ts'
 import { linkUpgrade, openRoutes, relayUpgrade, type Relayed } from './routes.ts'
-import { NodeFeed } from './node-feed.ts'
+import { ChangeLog } from './change-log.ts'
 import { EntryCache } from './entry-cache.ts'
 import { clusterNameOf, openIdentity } from './membership.ts'
 import { Nodes } from './nodes.ts'
-import { Placement } from './placement.ts'
+import { Scheduler } from './scheduler.ts'
 import { Publisher } from './publisher.ts'
 import { RootLink } from './root-link.ts'
 import { Relays } from './relays.ts'
-import { type Mint, rootRequests } from './root-requests.ts'
+import { type Mint, rootRequests } from './root-messages.ts'
 import { LatencyAnchors } from './latency-anchors.ts'
 import { SWEEP_MS, sweeper } from './sweep.ts'
 
@@ -106,21 +106,21 @@ export class Cluster implements AsyncDisposable {
   static start(options: ClusterOptions, parentLog: Log, metrics: Metrics): Promise<Cluster> {
     return Lifetime.open(async (life) => {
       const { dir, clock = systemClock, version = '0.0.0', nodeGraceMs = 1_000, startGraceMs = 20_000 } = options
-      const books = life.use(ClusterStore.open(dir))
-      const { identity, rootUrl } = await openIdentity(options, books, clock, life.signal)
+      const store = life.use(ClusterStore.open(dir))
+      const { identity, rootUrl } = await openIdentity(options, store, clock, life.signal)
       const name = clusterNameOf(identity, options.name)
       const log = parentLog.child({ part: 'cluster', cluster: name })
       const fingerprint = fingerprintOf(identity.ca)
       const joins = {
-        node: new JoinTokens(books.store, { role: 'node', fingerprint, clock }),
-        relay: new JoinTokens(books.store, { role: 'relay', fingerprint, clock }),
+        node: new JoinTokens(store.database, { role: 'node', fingerprint, clock }),
+        relay: new JoinTokens(store.database, { role: 'relay', fingerprint, clock }),
       }
-      const feed = new NodeFeed(books.store, clock)
-      const knowledge = new EntryCache(books.store.collection('known'))
+      const feed = new ChangeLog(store.database, clock)
+      const entryCache = new EntryCache(store.database.collection('known'))
 
       let relayUrl: string | undefined
       const reachOf = (node: NodeId): NodeReach | undefined => {
-        const facts = books.nodes.get(nameOf(node))?.facts
+        const facts = store.nodes.get(nameOf(node))?.facts
         if (facts === undefined) return undefined
         const { addresses, coordinate } = facts
         return {
@@ -130,15 +130,15 @@ export class Cluster implements AsyncDisposable {
           ...(coordinate === undefined ? {} : { coordinate }),
         }
       }
-      const isRevoked = (node: NodeId) => (books.revoked.get(node)?.until ?? 0) > clock.wall()
-      const revoked = () => books.revoked.keys().filter(isRevoked)
+      const isRevoked = (node: NodeId) => (store.revoked.get(node)?.until ?? 0) > clock.wall()
+      const revoked = () => store.revoked.keys().filter(isRevoked)
 
       const nodes: Nodes = new Nodes(
         {
           clock,
           graceMs: nodeGraceMs,
-          asked: (node, link) => conversation.asked(node, link),
-          told: (node) => conversation.told(node),
+          requests: (node, link) => conversation.requests(node, link),
+          notifications: (node) => conversation.notifications(node),
           onLost: (node) => {
             placement.nodeLost(node)
             publisher.flush() // now, not at the end of the turn: new flows must avoid it
@@ -149,7 +149,7 @@ export class Cluster implements AsyncDisposable {
         metrics,
       )
       const relays = new Relays({
-        kept: books.relays,
+        kept: store.relays,
         identity,
         own: () => relayUrl,
         revoked: () => [...revoked()],
@@ -158,18 +158,25 @@ export class Cluster implements AsyncDisposable {
         log,
         metrics,
       })
-      const publisher = new Publisher({ cluster: name, feed, knowledge, works: books.works, nodes, reachOf })
-      const surroundings = new LatencyAnchors({
-        works: books.works,
-        knowledge,
+      const publisher = new Publisher({
+        cluster: name,
+        feed,
+        entryCache,
+        assignments: store.assignments,
+        nodes,
+        reachOf,
+      })
+      const anchors = new LatencyAnchors({
+        assignments: store.assignments,
+        entryCache,
         nodes,
         reachOf,
         learn: (key) => root.learn(key),
       })
-      const placement: Placement = new Placement({
-        works: books.works,
+      const placement: Scheduler = new Scheduler({
+        assignments: store.assignments,
         nodes,
-        surroundings,
+        anchors,
         clock,
         onChange: (record) => {
           publisher.touch(record.assignment.spec.id)
@@ -181,11 +188,11 @@ export class Cluster implements AsyncDisposable {
         log,
         metrics,
       })
-      const conversation: NodeHandlers = new NodeHandlers({
-        books,
+      const conversation: NodeMessages = new NodeMessages({
+        store,
         identity,
         feed,
-        knowledge,
+        entryCache,
         publisher,
         nodes,
         placement,
@@ -197,10 +204,10 @@ export class Cluster implements AsyncDisposable {
       const revoke = (ids: readonly NodeId[]) => {
         const fresh = ids.filter((node) => !isRevoked(node))
         if (fresh.length === 0) return
-        books.store.transaction(() => {
+        store.database.transaction(() => {
           for (const node of fresh) {
-            books.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
-            if (clusterOf(node) === name) books.nodes.delete(nameOf(node))
+            store.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
+            if (clusterOf(node) === name) store.nodes.delete(nameOf(node))
           }
         })
         log.warn('nodes revoked', { nodes: fresh })
@@ -224,11 +231,11 @@ export class Cluster implements AsyncDisposable {
               throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
             },
             upgrades: {
-              '/link': linkUpgrade(name, { nodes, relays, books, isRevoked }),
+              '/link': linkUpgrade(name, { nodes, relays, store, isRevoked }),
               ...(options.onRelay === undefined ? {} : { '/relay': relayUpgrade(options.onRelay, isRevoked) }),
             },
             routes: (app) =>
-              openRoutes(app, { identity, books, nodes, relays, joins, fingerprint, name, clock, isRevoked }),
+              openRoutes(app, { identity, store, nodes, relays, joins, fingerprint, name, clock, isRevoked }),
           },
           log,
         ),
@@ -245,19 +252,21 @@ export class Cluster implements AsyncDisposable {
           url,
           version,
           identity,
-          works: books.works,
-          knowledge,
+          assignments: store.assignments,
+          entryCache,
           publisher,
           placement,
           reachOf,
           summary: () => {
             for (const state of INSTANCE_STATES) {
-              metrics.instances.labels(state).set([...books.works.all()].filter((work) => work.state === state).length)
+              metrics.instances
+                .labels(state)
+                .set([...store.assignments.all()].filter((work) => work.state === state).length)
             }
             return summarise(name, placement.views())
           },
           revoked: revoke,
-          ...rootRequests({ name, version, books, nodes, placement, relays, mint, revoke }),
+          ...rootRequests({ name, version, store, nodes, placement, relays, mint, revoke }),
           clock,
           log,
           metrics,
@@ -267,13 +276,13 @@ export class Cluster implements AsyncDisposable {
         (signal) => identity.renewLoop({ renew: (csr, limit) => root.renew(csr, limit), log }, signal),
         (error) => log.error('the certificate is no longer renewed', { error }),
       )
-      const busy = new Set([...books.works.all()].flatMap(({ node }) => node ?? []))
+      const busy = new Set([...store.assignments.all()].flatMap(({ node }) => node ?? []))
       nodes.expect(busy, startGraceMs)
-      for (const { assignment } of books.works.all()) publisher.touch(assignment.spec.id)
+      for (const { assignment } of store.assignments.all()) publisher.touch(assignment.spec.id)
       life.every(RETRY_MS, () => placement.retry())
-      life.every(SWEEP_MS, sweeper({ knowledge, nodes, books, publisher, root }))
+      life.every(SWEEP_MS, sweeper({ entryCache, nodes, store, publisher, root }))
       log.info('cluster started', { address: url })
-      const ready = () => ({ store: books.store.isOpen, door: door.isOpen })
+      const ready = () => ({ store: store.database.isOpen, door: door.isOpen })
       return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint, ready })
     })
   }

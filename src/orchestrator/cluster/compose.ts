@@ -10,11 +10,11 @@ import type { AssignmentRecord } from './cluster-store.ts'
  */
 export function compose(
   known: ServiceEntry,
-  works: readonly AssignmentRecord[],
+  assignments: readonly AssignmentRecord[],
   { cluster, reachOf }: { cluster: string; reachOf: (node: NodeId) => NodeReach | undefined },
 ): Omit<ServiceEntry, 'version'> {
   const here = new Map<string, Instance>()
-  for (const { assignment, node, state } of works) {
+  for (const { assignment, node, state } of assignments) {
     const { instance, ordinal, spec } = assignment
     if (node !== undefined) here.set(instance, { id: instance, service: spec.id, ordinal, node, state })
   }

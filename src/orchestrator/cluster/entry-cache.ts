@@ -2,20 +2,20 @@ import type { Collection } from '../../core/kit/store.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
 import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
 import type { Service, VipIndex } from '../../core/model/service.ts'
-import type { Known } from '../link/messages.ts'
+import type { KeyEntries } from '../link/messages.ts'
 
 /** Names nobody has deployed that are remembered as such; the oldest is forgotten first. */
 const MAX_UNKNOWN = 4_096
 
 /** What the root said, by key: the services and what other clusters run of them. Kept, so that it holds without a root. */
 export class EntryCache {
-  readonly #kept: Collection<Known>
-  readonly #known = new Map<InterestKey, Known>()
+  readonly #kept: Collection<KeyEntries>
+  readonly #known = new Map<InterestKey, KeyEntries>()
   /** Keys under which the root has nothing, as far as we know. */
   readonly #unknown = new Set<InterestKey>()
   readonly #byVip = new Map<VipIndex, InterestKey>()
 
-  constructor(kept: Collection<Known>) {
+  constructor(kept: Collection<KeyEntries>) {
     this.#kept = kept
     for (const known of kept.list()) this.#remember(known)
   }
@@ -37,7 +37,7 @@ export class EntryCache {
   }
 
   /** Returns the services that this concerns: those that were under the key, and those that are. */
-  put(known: Known): ServiceId[] {
+  put(known: KeyEntries): ServiceId[] {
     const { key } = known
     const before = this.#known.get(key)?.entries ?? []
     this.drop(key)
@@ -62,7 +62,7 @@ export class EntryCache {
     this.#unknown.delete(key)
   }
 
-  #remember(known: Known): void {
+  #remember(known: KeyEntries): void {
     this.#known.set(known.key, known)
     for (const { service } of known.entries) {
       for (const vip of vipsOf(service)) this.#byVip.set(vip, known.key)

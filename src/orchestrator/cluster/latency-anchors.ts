@@ -5,11 +5,11 @@ import type { Constraint, ServiceSpec } from '../spec.ts'
 import type { Assignments } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
-import { isOver } from './work.ts'
+import { isFinished } from './work.ts'
 
 export interface LatencyAnchorsParts {
-  works: Assignments
-  knowledge: EntryCache
+  assignments: Assignments
+  entryCache: EntryCache
   nodes: Nodes
   reachOf: (node: NodeId) => NodeReach | undefined
   /** Asks the root about a key that nobody here has asked for. */
@@ -35,11 +35,11 @@ export class LatencyAnchors {
   /** To be called before a decision: makes known what it needs, and has nodes measured that nobody has. */
   async survey({ constraints }: ServiceSpec): Promise<void> {
     const keys = new Set(constraints.flatMap(({ service }) => (service === undefined ? [] : [keyOf(service)])))
-    const { knowledge, nodes, learn } = this.#parts
-    for (const key of keys) if (knowledge.get(key) === undefined) await learn(key).catch(() => undefined) // then what is here counts
+    const { entryCache, nodes, learn } = this.#parts
+    for (const key of keys) if (entryCache.get(key) === undefined) await learn(key).catch(() => undefined) // then what is here counts
     if (keys.size === 0) return
     for (const { link, facts } of nodes.all()) {
-      if (facts.coordinate === undefined) link.tell('wish', { keys: [...keys] })
+      if (facts.coordinate === undefined) link.notify('wish', { keys: [...keys] })
     }
   }
 
@@ -50,19 +50,19 @@ export class LatencyAnchors {
   }
 
   #instancesOf(service: string): Anchor[] {
-    const { works, knowledge, reachOf } = this.#parts
+    const { assignments, entryCache, reachOf } = this.#parts
     const isMeant = (id: string) => id === service || interestOf(id) === service
     const reaches = new Map<NodeId, NodeReach | undefined>()
-    for (const { service: known, instances, nodes } of knowledge.get(keyOf(service)) ?? []) {
+    for (const { service: known, instances, nodes } of entryCache.get(keyOf(service)) ?? []) {
       if (!isMeant(known.id)) continue
       const elsewhere = new Map(nodes.map((node) => [node.id, node]))
       for (const { node, state } of instances) {
         if (state === 'running' || state === 'starting') reaches.set(node, reachOf(node) ?? elsewhere.get(node))
       }
     }
-    for (const record of works.all()) {
+    for (const record of assignments.all()) {
       const { node, assignment } = record
-      if (node !== undefined && !isOver(record) && isMeant(assignment.spec.id)) reaches.set(node, reachOf(node))
+      if (node !== undefined && !isFinished(record) && isMeant(assignment.spec.id)) reaches.set(node, reachOf(node))
     }
     return [...reaches].slice(0, INSTANCES).map(([node, reach]) => anchorAt(node, reach?.coordinate, 0))
   }

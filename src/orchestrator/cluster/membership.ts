@@ -16,11 +16,11 @@ export interface MembershipOptions {
 /** Who this cluster is: as saved, or newly joined with the token. */
 export async function openIdentity(
   { dir, token, rootUrl, egress }: MembershipOptions,
-  books: ClusterStore,
+  store: ClusterStore,
   clock: Clock,
   signal: AbortSignal,
 ): Promise<{ identity: HeldIdentity; rootUrl: string }> {
-  const facts = books.store.collection<string>('facts')
+  const facts = store.database.collection<string>('facts')
   const path = join(dir, 'identity')
   const saved = await HeldIdentity.open(path, clock)
   if (saved !== undefined && !(saved.isExpired && token !== undefined)) {

@@ -4,7 +4,7 @@ import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
-import { Link, type Asked, type Told } from '../link/link.ts'
+import { Link, type RequestHandlers, type NotificationHandlers } from '../link/link.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages.ts'
 import type { NodeFacts } from '../spec.ts'
 
@@ -24,8 +24,8 @@ export interface NodesOptions {
   clock: Clock
   /** A closed link may come back within this time before the node counts as lost; a silent one counts at once. */
   graceMs: number
-  asked: (node: NodeId, link: () => NodeLink) => Asked<typeof nodeToCluster>
-  told: (node: NodeId) => Told<typeof nodeToCluster>
+  requests: (node: NodeId, link: () => NodeLink) => RequestHandlers<typeof nodeToCluster>
+  notifications: (node: NodeId) => NotificationHandlers<typeof nodeToCluster>
   onLost: (node: NodeId) => void
 }
 
@@ -60,11 +60,16 @@ export class Nodes {
 
   /** Takes a link whose certificate says it is this node; an older link of the same node ends. */
   take(node: NodeId, channel: Channel): void {
-    const { clock, asked, told, graceMs } = this.#options
+    const { clock, requests, notifications, graceMs } = this.#options
     this.#links.get(node)?.close('another link of this node')
     const link: NodeLink = new Link(
       channel,
-      { speaks: clusterToNode, hears: nodeToCluster, asked: asked(node, () => link), told: told(node) },
+      {
+        sends: clusterToNode,
+        receives: nodeToCluster,
+        onRequest: requests(node, () => link),
+        onNotification: notifications(node),
+      },
       { tier: 'node', peer: node, clock, log: this.#log, metrics: this.#metrics },
     )
     this.#links.set(node, link)
@@ -120,16 +125,16 @@ export class Nodes {
   publish(epoch: string, changes: readonly Change[]): void {
     for (const { link, keys } of this.#alive.values()) {
       const mine = changes.filter(({ key }) => keys.has(key))
-      if (mine.length > 0) link.tell('changes', { epoch, changes: mine })
+      if (mine.length > 0) link.notify('changes', { epoch, changes: mine })
     }
   }
 
   tellRevoked(nodes: NodeId[]): void {
-    for (const { link } of this.#alive.values()) link.tell('revoked', { nodes })
+    for (const { link } of this.#alive.values()) link.notify('revoked', { nodes })
   }
 
   tellRelays(relays: string[]): void {
-    for (const { link } of this.#alive.values()) link.tell('relays', { relays })
+    for (const { link } of this.#alive.values()) link.notify('relays', { relays })
   }
 
   close(): void {

@@ -3,7 +3,7 @@ import { interestOf } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { Assignments } from './cluster-store.ts'
 import { compose } from './compose.ts'
-import type { NodeFeed } from './node-feed.ts'
+import type { ChangeLog } from './change-log.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 
@@ -11,9 +11,9 @@ type Shown = ReturnType<typeof compose>
 
 export interface PublisherParts {
   cluster: string
-  feed: NodeFeed
-  knowledge: EntryCache
-  works: Assignments
+  feed: ChangeLog
+  entryCache: EntryCache
+  assignments: Assignments
   nodes: Nodes
   reachOf: (node: NodeId) => NodeReach | undefined
 }
@@ -37,15 +37,15 @@ export class Publisher {
   /** At once, for whoever needs an answer that is up to date. */
   flush(): void {
     if (this.#dirty.size === 0 || this.#isClosed) return
-    const { feed, nodes, knowledge, works, cluster, reachOf } = this.#parts
+    const { feed, nodes, entryCache, assignments, cluster, reachOf } = this.#parts
     const services = [...this.#dirty]
     this.#dirty.clear()
     const changes = feed.publish(
       services.flatMap((id): Array<readonly [ServiceId, Shown | undefined]> => {
-        const known = knowledge.service(id, interestOf(id))
-        if (known !== undefined) return [[id, compose(known, works.of(id), { cluster, reachOf })]]
+        const known = entryCache.service(id, interestOf(id))
+        if (known !== undefined) return [[id, compose(known, assignments.of(id), { cluster, reachOf })]]
         // gone when the root said so; a service that it has not spoken of yet is no news
-        return knowledge.get(interestOf(id)) === undefined ? [] : [[id, undefined]]
+        return entryCache.get(interestOf(id)) === undefined ? [] : [[id, undefined]]
       }),
     )
     nodes.publish(feed.epoch, changes)
@@ -53,7 +53,7 @@ export class Publisher {
 
   /** Nobody wants it any more. */
   drop(key: InterestKey): void {
-    this.#parts.knowledge.drop(key)
+    this.#parts.entryCache.drop(key)
     this.#parts.feed.drop(key)
   }
 

@@ -104,9 +104,9 @@ export class Relays {
     const link: RelayLink = new Link(
       channel,
       {
-        speaks: clusterToRelay,
-        hears: relayToCluster,
-        asked: {
+        sends: clusterToRelay,
+        receives: relayToCluster,
+        onRequest: {
           'relay.hello': ({ url, version }) => {
             this.#heard(name, url)
             this.#versions.set(link, version)
@@ -114,7 +114,7 @@ export class Relays {
           },
           'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, clock) }),
         },
-        told: {},
+        onNotification: {},
       },
       { tier: 'relay', peer: name, clock, log, metrics },
     )
@@ -130,7 +130,7 @@ export class Relays {
   }
 
   tellRevoked(nodes: NodeId[]): void {
-    for (const link of this.#links.values()) link.tell('revoked', { nodes })
+    for (const link of this.#links.values()) link.notify('revoked', { nodes })
   }
 
   close(): void {

@@ -10,12 +10,12 @@ import { interestOf, type InstanceId, type InterestKey, type NodeId } from '../.
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
-import type { Asked } from '../link/link.ts'
-import { BATCH, clusterToRoot, rootToCluster, type Standing } from '../link/messages.ts'
+import type { RequestHandlers } from '../link/link.ts'
+import { BATCH, clusterToRoot, rootToCluster, type LocatedReport } from '../link/messages.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
 import type { AssignmentRecord, Assignments } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
-import type { Placement } from './placement.ts'
+import type { Scheduler } from './scheduler.ts'
 import type { Publisher } from './publisher.ts'
 
 export interface RootLinkParts {
@@ -26,15 +26,15 @@ export interface RootLinkParts {
   url: string
   version: string
   identity: HeldIdentity
-  works: Assignments
-  knowledge: EntryCache
+  assignments: Assignments
+  entryCache: EntryCache
   publisher: Publisher
-  placement: Placement
+  placement: Scheduler
   reachOf: (node: NodeId) => NodeReach | undefined
   summary: () => ClusterSummary
   revoked: (nodes: readonly NodeId[]) => void
   /** What the root may ask beside work: nodes, tokens, logs. */
-  services: Omit<Asked<typeof rootToCluster>, 'delegate' | 'withdraw'>
+  services: Omit<RequestHandlers<typeof rootToCluster>, 'delegate' | 'withdraw'>
   onLogsClosed: (stream: string) => void
   clock: Clock
   log: Log
@@ -50,7 +50,7 @@ export class RootLink implements AsyncDisposable {
   readonly #parts: RootLinkParts
   readonly #link: DialledLink<typeof clusterToRoot, typeof rootToCluster>
   readonly #changed = new Set<InstanceId>()
-  readonly #ended = new Map<InstanceId, Standing>()
+  readonly #ended = new Map<InstanceId, LocatedReport>()
   readonly #learning = new Map<InterestKey, Promise<void>>()
   #gathering: NodeJS.Timeout | undefined
   #summarising: NodeJS.Timeout | undefined
@@ -69,9 +69,9 @@ export class RootLink implements AsyncDisposable {
             signal,
           ),
         sides: {
-          speaks: clusterToRoot,
-          hears: rootToCluster,
-          asked: {
+          sends: clusterToRoot,
+          receives: rootToCluster,
+          onRequest: {
             ...parts.services,
             delegate: async ({ assignment }) => {
               await parts.placement.delegate(assignment)
@@ -79,12 +79,12 @@ export class RootLink implements AsyncDisposable {
             },
             withdraw: ({ instance }) => {
               parts.placement.withdraw(instance)
-              return { ended: parts.works.get(instance) === undefined }
+              return { ended: parts.assignments.get(instance) === undefined }
             },
           },
-          told: {
+          onNotification: {
             known: ({ known }) => {
-              for (const each of known) for (const service of parts.knowledge.put(each)) parts.publisher.touch(service)
+              for (const each of known) for (const service of parts.entryCache.put(each)) parts.publisher.touch(service)
             },
             revoked: ({ nodes }) => parts.revoked(nodes),
             'logs.close': ({ stream }) => parts.onLogsClosed(stream),
@@ -110,9 +110,9 @@ export class RootLink implements AsyncDisposable {
     const running = this.#learning.get(key)
     if (running !== undefined) return running
     const learning = this.#link
-      .ask('interest.ask', { key })
+      .request('interest.ask', { key })
       .then(({ entries }) => {
-        for (const service of this.#parts.knowledge.put({ key, entries })) this.#parts.publisher.touch(service)
+        for (const service of this.#parts.entryCache.put({ key, entries })) this.#parts.publisher.touch(service)
       })
       .finally(() => this.#learning.delete(key))
     this.#learning.set(key, learning)
@@ -121,15 +121,15 @@ export class RootLink implements AsyncDisposable {
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async keyOfVip(vip: VipIndex): Promise<InterestKey | undefined> {
-    return (await this.#link.ask('interest.vip', { vip })).key
+    return (await this.#link.request('interest.vip', { vip })).key
   }
 
   async renew(csr: string, signal: AbortSignal): Promise<string> {
-    return (await this.#link.ask('certificate.renew', { csr }, signal)).chain
+    return (await this.#link.request('certificate.renew', { csr }, signal)).chain
   }
 
   forget(keys: InterestKey[]): void {
-    this.#link.tell('interest.forget', { keys })
+    this.#link.notify('interest.forget', { keys })
   }
 
   /** The root hears of it soon, as it is then. */
@@ -148,7 +148,7 @@ export class RootLink implements AsyncDisposable {
   /** False while there is no root to take it. */
   giveBack({ assignment }: AssignmentRecord, reason: string): boolean {
     if (!this.#link.isUp) return false
-    this.#link.tell('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
+    this.#link.notify('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
     return true
   }
 
@@ -156,7 +156,7 @@ export class RootLink implements AsyncDisposable {
   summarise(): void {
     this.#summarising ??= setTimeout(() => {
       this.#summarising = undefined
-      this.#link.tell('summary', { summary: this.#parts.summary() })
+      this.#link.notify('summary', { summary: this.#parts.summary() })
     }, SUMMARY_MS)
     this.#summarising.unref()
   }
@@ -167,15 +167,17 @@ export class RootLink implements AsyncDisposable {
     await this.#link[Symbol.asyncDispose]()
   }
 
-  async #hello(link: Pick<DialledLink<typeof clusterToRoot, typeof rootToCluster>, 'ask' | 'tell'>): Promise<void> {
-    const { works, knowledge, summary, url, version, placement, revoked } = this.#parts
-    const mine = [...works.all()].map(({ assignment }) => assignment)
-    const { surplus, revoked: nodes } = await link.ask('cluster.hello', {
+  async #hello(
+    link: Pick<DialledLink<typeof clusterToRoot, typeof rootToCluster>, 'request' | 'notify'>,
+  ): Promise<void> {
+    const { assignments, entryCache, summary, url, version, placement, revoked } = this.#parts
+    const mine = [...assignments.all()].map(({ assignment }) => assignment)
+    const { surplus, revoked: nodes } = await link.request('cluster.hello', {
       summary: summary(),
       url,
       version,
       instances: mine.map(({ instance, generation }) => ({ instance, generation })),
-      keys: [...new Set([...knowledge.keys(), ...mine.map(({ spec }) => interestOf(spec.id))])],
+      keys: [...new Set([...entryCache.keys(), ...mine.map(({ spec }) => interestOf(spec.id))])],
     })
     for (const instance of surplus) placement.withdraw(instance)
     revoked(nodes)
@@ -189,18 +191,18 @@ export class RootLink implements AsyncDisposable {
     this.#gathering ??= setTimeout(() => {
       this.#gathering = undefined
       if (!this.#link.isUp) return // hello tells everything
-      const now = [...this.#changed].flatMap((id) => this.#standing(this.#parts.works.get(id)))
+      const now = [...this.#changed].flatMap((id) => this.#standing(this.#parts.assignments.get(id)))
       const standings = [...this.#ended.values(), ...now]
       this.#changed.clear()
       this.#ended.clear()
       for (let start = 0; start < standings.length; start += BATCH) {
-        this.#link.tell('standings', { standings: standings.slice(start, start + BATCH) })
+        this.#link.notify('standings', { standings: standings.slice(start, start + BATCH) })
       }
     }, GATHER_MS)
     this.#gathering.unref()
   }
 
-  #standing(record: AssignmentRecord | undefined): Standing[] {
+  #standing(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
     const { assignment, state, detail, restarts } = record
     const { instance, generation } = assignment

@@ -26,7 +26,7 @@ const readEnrol = reader(
 
 export interface RouteParts {
   identity: HeldIdentity
-  books: ClusterStore
+  store: ClusterStore
   nodes: Nodes
   relays: Relays
   joins: Readonly<Record<'node' | 'relay', JoinTokens>>
@@ -39,7 +39,7 @@ export interface RouteParts {
 /** Links of this cluster's nodes and relays. */
 export function linkUpgrade(
   cluster: string,
-  { nodes, relays, books, isRevoked }: Pick<RouteParts, 'nodes' | 'relays' | 'books' | 'isRevoked'>,
+  { nodes, relays, store, isRevoked }: Pick<RouteParts, 'nodes' | 'relays' | 'store' | 'isRevoked'>,
 ): Upgrade {
   const webSockets = new WebSocketDoor()
   return (request, socket, head, principal) => {
@@ -54,7 +54,7 @@ export function linkUpgrade(
     }
     const node = nodeIdOf(principal)
     if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
-    if (books.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
+    if (store.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
     webSockets.acceptText(request, socket, head, (channel) => nodes.take(node, channel))
   }
 }
@@ -72,7 +72,7 @@ export function relayUpgrade(onRelay: Relayed, isRevoked: (node: NodeId) => bool
 /** What answers without credentials: life, whom to trust, and joining (with a token). */
 export function openRoutes(
   app: App,
-  { identity, books, nodes, relays, joins, fingerprint, name, clock, isRevoked }: RouteParts,
+  { identity, store, nodes, relays, joins, fingerprint, name, clock, isRevoked }: RouteParts,
 ): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
@@ -108,7 +108,7 @@ export function openRoutes(
     const chain = await issueNode(identity, csr, node, clock)
     joins.node.consume(token, () => {
       if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
-      books.nodes.put(node, { name: node, enrolledAt: clock.wall() })
+      store.nodes.put(node, { name: node, enrolledAt: clock.wall() })
     })
     return { chain, ca: identity.ca, node: id }
   })

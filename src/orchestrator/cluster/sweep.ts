@@ -10,24 +10,24 @@ const IDLE_SWEEPS = 60
 
 /** Forgets what no node here wants and nothing here runs; called every SWEEP_MS. */
 export function sweeper({
-  knowledge,
+  entryCache,
   nodes,
-  books,
+  store,
   publisher,
   root,
 }: {
-  knowledge: EntryCache
+  entryCache: EntryCache
   nodes: Nodes
-  books: ClusterStore
+  store: ClusterStore
   publisher: Publisher
   root: RootLink
 }): () => void {
   const idle = new Map<string, number>()
   return () => {
-    const busy = new Set([...books.works.all()].map(({ assignment }) => assignment.spec.id))
+    const busy = new Set([...store.assignments.all()].map(({ assignment }) => assignment.spec.id))
     const dropped: string[] = []
-    for (const key of knowledge.keys()) {
-      const isBusy = nodes.wants(key) || (knowledge.get(key) ?? []).some(({ service }) => busy.has(service.id))
+    for (const key of entryCache.keys()) {
+      const isBusy = nodes.wants(key) || (entryCache.get(key) ?? []).some(({ service }) => busy.has(service.id))
       const sweeps = isBusy ? 0 : (idle.get(key) ?? 0) + 1
       if (sweeps < IDLE_SWEEPS) idle.set(key, sweeps)
       else {

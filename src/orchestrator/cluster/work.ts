@@ -10,13 +10,13 @@ export function hasGivenUp({ state, assignment }: AssignmentRecord): boolean {
 }
 
 /** A one-shot job that ended, well or not: it takes nothing and goes nowhere. */
-export function isOver({ state, assignment }: AssignmentRecord): boolean {
+export function isFinished({ state, assignment }: AssignmentRecord): boolean {
   return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
 }
 
 /** A node as the scheduler sees it. */
-export function viewOf({ id, facts }: LinkedNode, works: readonly AssignmentRecord[]): NodeView {
-  const busy = works.filter((record) => !isOver(record))
+export function viewOf({ id, facts }: LinkedNode, assignments: readonly AssignmentRecord[]): NodeView {
+  const busy = assignments.filter((record) => !isFinished(record))
   const perService = new Map<ServiceId, number>()
   for (const { assignment } of busy) perService.set(assignment.spec.id, (perService.get(assignment.spec.id) ?? 0) + 1)
   return {

@@ -2,12 +2,19 @@ import { MeshError } from '../../core/errors.ts'
 import { Backoff } from '../../core/kit/backoff.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
-import { Link, type LinkParts, type Sides } from './link.ts'
-import type { AnswerBody, AskBody, AskName, LinkProtocol, NoticeBody, NoticeName } from './messages.ts'
+import { Link, type LinkContext, type LinkSides } from './link.ts'
+import type {
+  ResponseBody,
+  RequestBody,
+  RequestName,
+  LinkProtocol,
+  NotificationBody,
+  NotificationName,
+} from './messages.ts'
 
 export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkProtocol> {
   dial: (signal: AbortSignal) => Promise<Channel>
-  sides: Sides<Out, In>
+  sides: LinkSides<Out, In>
   /** Says hello; the link counts as up when this resolves. A throw closes it and it is dialled again. */
   onUp: (link: Link<Out, In>) => Promise<void>
   onDown: (reason: string) => void
@@ -26,13 +33,13 @@ const SETTLED_MS = 5_000
  */
 export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> implements AsyncDisposable {
   readonly #options: DialledLinkOptions<Out, In>
-  readonly #parts: LinkParts
+  readonly #parts: LinkContext
   readonly #life: Lifetime
   #up: Link<Out, In> | undefined
   /** Ends a dial, a hello or a rest, for another try at once. */
   #again = new AbortController()
 
-  private constructor(options: DialledLinkOptions<Out, In>, parts: LinkParts, life: Lifetime) {
+  private constructor(options: DialledLinkOptions<Out, In>, parts: LinkContext, life: Lifetime) {
     this.#options = options
     this.#parts = parts
     this.#life = life
@@ -41,7 +48,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   /** Returns at once; the link comes up when it can. */
   static start<Out extends LinkProtocol, In extends LinkProtocol>(
     options: DialledLinkOptions<Out, In>,
-    parts: LinkParts,
+    parts: LinkContext,
   ): DialledLink<Out, In> {
     const life = new Lifetime()
     const dialled = new DialledLink(options, parts, life)
@@ -62,14 +69,18 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   }
 
   /** @throws MeshError LINK_CLOSED while it is down; else as `Link.ask`. */
-  async ask<N extends AskName<Out>>(type: N, body: AskBody<Out, N>, signal?: AbortSignal): Promise<AnswerBody<Out, N>> {
+  async request<N extends RequestName<Out>>(
+    type: N,
+    body: RequestBody<Out, N>,
+    signal?: AbortSignal,
+  ): Promise<ResponseBody<Out, N>> {
     if (this.#up === undefined) throw new MeshError('LINK_CLOSED', { peer: this.#parts.peer })
-    return this.#up.ask(type, body, signal)
+    return this.#up.request(type, body, signal)
   }
 
   /** Lost while the link is down: whoever tells says it again in `onUp`. */
-  tell<N extends NoticeName<Out>>(type: N, body: NoticeBody<Out, N>): void {
-    this.#up?.tell(type, body)
+  notify<N extends NotificationName<Out>>(type: N, body: NotificationBody<Out, N>): void {
+    this.#up?.notify(type, body)
   }
 
   /** The machine's network is another one: a link that is up must show that it lives, one that is not is tried at once. */

@@ -5,7 +5,14 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { AnswerBody, AskBody, AskName, LinkProtocol, NoticeBody, NoticeName } from './messages.ts'
+import type {
+  ResponseBody,
+  RequestBody,
+  RequestName,
+  LinkProtocol,
+  NotificationBody,
+  NotificationName,
+} from './messages.ts'
 
 /*
  *   {"ask": 7, "type": "interest.ask", "body": {…}}      ▶ one answer with the same number
@@ -50,19 +57,24 @@ const MAX_BACKLOG_BYTES = 32 * 1024 * 1024
 /** After so much nonsense the other side is not worth listening to. */
 const MAX_FAULTS = 3
 
-export type Asked<L extends LinkProtocol> = {
-  [N in AskName<L>]: (body: AskBody<L, N>, signal: AbortSignal) => AnswerBody<L, N> | Promise<AnswerBody<L, N>>
+export type RequestHandlers<L extends LinkProtocol> = {
+  [N in RequestName<L>]: (
+    body: RequestBody<L, N>,
+    signal: AbortSignal,
+  ) => ResponseBody<L, N> | Promise<ResponseBody<L, N>>
 }
-export type Told<L extends LinkProtocol> = { [N in NoticeName<L>]: (body: NoticeBody<L, N>) => void }
-
-export interface Sides<Out extends LinkProtocol, In extends LinkProtocol> {
-  speaks: Out
-  hears: In
-  asked: Asked<In>
-  told: Told<In>
+export type NotificationHandlers<L extends LinkProtocol> = {
+  [N in NotificationName<L>]: (body: NotificationBody<L, N>) => void
 }
 
-export interface LinkParts {
+export interface LinkSides<Out extends LinkProtocol, In extends LinkProtocol> {
+  sends: Out
+  receives: In
+  onRequest: RequestHandlers<In>
+  onNotification: NotificationHandlers<In>
+}
+
+export interface LinkContext {
   /** Who is at the other end, for the log and the gauge. */
   tier: 'root' | 'cluster' | 'node' | 'relay'
   peer: string
@@ -71,7 +83,7 @@ export interface LinkParts {
   metrics: Metrics
 }
 
-interface Waiting {
+interface PendingRequest {
   resolve(body: unknown): void
   reject(error: unknown): void
   schema: TSchema
@@ -83,9 +95,9 @@ export type LinkEnd = { kind: 'closed'; reason: string } | { kind: 'silent' } | 
 /** Asks, answers and notices between two tiers, over one channel. Both sides are checked at this door. */
 export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #channel: Channel
-  readonly #sides: Sides<Out, In>
-  readonly #parts: LinkParts
-  readonly #waiting = new Map<number, Waiting>()
+  readonly #sides: LinkSides<Out, In>
+  readonly #parts: LinkContext
+  readonly #waiting = new Map<number, PendingRequest>()
   readonly #abort = new AbortController()
   readonly #ended = Promise.withResolvers<LinkEnd>()
   readonly #sent
@@ -96,7 +108,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   #faults = 0
   #heardAt: number
 
-  constructor(channel: Channel, sides: Sides<Out, In>, parts: LinkParts) {
+  constructor(channel: Channel, sides: LinkSides<Out, In>, parts: LinkContext) {
     this.#channel = channel
     this.#sides = sides
     this.#parts = parts
@@ -136,8 +148,12 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   }
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, or what the other side answered. */
-  ask<N extends AskName<Out>>(type: N, body: AskBody<Out, N>, signal?: AbortSignal): Promise<AnswerBody<Out, N>> {
-    const { answer, withinMs } = this.#sides.speaks.requests[type] as Out['requests'][N]
+  request<N extends RequestName<Out>>(
+    type: N,
+    body: RequestBody<Out, N>,
+    signal?: AbortSignal,
+  ): Promise<ResponseBody<Out, N>> {
+    const { response, withinMs } = this.#sides.sends.requests[type] as Out['requests'][N]
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     if (this.#end !== undefined) return Promise.reject(this.#closed())
     if (this.#waiting.size >= MAX_WAITING) {
@@ -154,16 +170,16 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
       reject(new MeshError('REQUEST_TIMEOUT', { peer: this.peer, request: type }, { cause: signal?.reason }))
     if (signal?.aborted) aborted()
     signal?.addEventListener('abort', aborted, { once: true })
-    this.#waiting.set(id, { resolve, reject, schema: answer })
+    this.#waiting.set(id, { resolve, reject, schema: response })
     this.#send({ ask: id, type, body })
     return promise.finally(() => {
       clearTimeout(timer)
       signal?.removeEventListener('abort', aborted)
       this.#waiting.delete(id)
-    }) as Promise<AnswerBody<Out, N>>
+    }) as Promise<ResponseBody<Out, N>>
   }
 
-  tell<N extends NoticeName<Out>>(type: N, body: NoticeBody<Out, N>): void {
+  notify<N extends NotificationName<Out>>(type: N, body: NotificationBody<Out, N>): void {
     this.#send({ tell: type, body })
   }
 
@@ -225,17 +241,17 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   }
 
   #asked(id: number, type: string, body: object): void {
-    const known = Object.hasOwn(this.#sides.hears.requests, type) ? this.#sides.hears.requests[type] : undefined
+    const known = Object.hasOwn(this.#sides.receives.requests, type) ? this.#sides.receives.requests[type] : undefined
     const refuse = (code: ErrorCode, details: Readonly<Record<string, unknown>>) =>
       this.#send({ answer: id, error: { code, details } })
     if (known === undefined) return refuse('MESSAGE_INVALID', { problem: `unknown request ${type}` })
-    if (!validator(known.ask).Check(body)) {
-      refuse('MESSAGE_INVALID', { request: type, problem: problemOf(known.ask, body) })
+    if (!validator(known.request).Check(body)) {
+      refuse('MESSAGE_INVALID', { request: type, problem: problemOf(known.request, body) })
       return this.#fault(`a malformed ${type}`)
     }
     if (this.#answering >= MAX_WAITING) return refuse('REQUEST_FAILED', { reason: 'too many requests at once' })
     this.#answering++
-    const answer = this.#sides.asked[type as AskName<In>] as (body: object, signal: AbortSignal) => unknown
+    const answer = this.#sides.onRequest[type as RequestName<In>] as (body: object, signal: AbortSignal) => unknown
     Promise.try(answer, body, this.#abort.signal)
       .then((answered) => this.#send({ answer: id, body: answered }))
       .catch((error: unknown) => {
@@ -247,11 +263,13 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   }
 
   #told(type: string, body: object): void {
-    const schema = Object.hasOwn(this.#sides.hears.notices, type) ? this.#sides.hears.notices[type] : undefined
+    const schema = Object.hasOwn(this.#sides.receives.notifications, type)
+      ? this.#sides.receives.notifications[type]
+      : undefined
     if (schema === undefined) return // a newer peer knows more words
     if (!validator(schema).Check(body)) return this.#fault(`a malformed ${type}: ${problemOf(schema, body)}`)
     try {
-      ;(this.#sides.told[type as NoticeName<In>] as (body: object) => void)(body)
+      ;(this.#sides.onNotification[type as NotificationName<In>] as (body: object) => void)(body)
     } catch (error) {
       this.#parts.log.error('a notice could not be taken', { peer: this.peer, request: type, error })
     }

@@ -23,48 +23,50 @@ import {
 } from './schemas.ts'
 
 /*
- * Everything that is said on control links, on one page. Lower tiers dial; both sides ask and tell.
+ * Every message on a control link, on one page. The lower tier dials; both sides send requests and notifications.
  *
  *     node ──── toCluster ───▶ cluster ──── toRoot ───▶ root
  *          ◀─── toNode ──────          ◀─── toCluster ─
  *    relay ─── toCluster ───▶
  *          ◀─── toRelay ─────
  *
- * An `ask` has one answer, within its time; a notice has none.
+ * A request has exactly one response, within its time limit; a notification has none. The words on the wire (link.ts) are
+ * `ask`, `answer` and `tell`.
  */
 
-export interface Ask {
-  ask: TSchema
-  answer: TSchema
+/** One request: what it carries, what its response carries, and how long the response may take. */
+export interface RequestShape {
+  request: TSchema
+  response: TSchema
   withinMs: number
 }
 
-/** What one side may say. */
+/** What one side may send. */
 export interface LinkProtocol {
-  requests: Readonly<Record<string, Ask>>
-  notices: Readonly<Record<string, TSchema>>
+  requests: Readonly<Record<string, RequestShape>>
+  notifications: Readonly<Record<string, TSchema>>
 }
 
-export type AskName<L extends LinkProtocol> = keyof L['requests'] & string
-export type NoticeName<L extends LinkProtocol> = keyof L['notices'] & string
-export type AskBody<L extends LinkProtocol, N extends AskName<L>> = Static<L['requests'][N]['ask']>
-export type AnswerBody<L extends LinkProtocol, N extends AskName<L>> = Static<L['requests'][N]['answer']>
-export type NoticeBody<L extends LinkProtocol, N extends NoticeName<L>> = Static<L['notices'][N]>
+export type RequestName<L extends LinkProtocol> = keyof L['requests'] & string
+export type NotificationName<L extends LinkProtocol> = keyof L['notifications'] & string
+export type RequestBody<L extends LinkProtocol, N extends RequestName<L>> = Static<L['requests'][N]['request']>
+export type ResponseBody<L extends LinkProtocol, N extends RequestName<L>> = Static<L['requests'][N]['response']>
+export type NotificationBody<L extends LinkProtocol, N extends NotificationName<L>> = Static<L['notifications'][N]>
 
-const ask = <A extends TSchema, B extends TSchema>(asked: A, answer: B, withinMs = 5_000) => ({
-  ask: asked,
-  answer,
+const request = <A extends TSchema, B extends TSchema>(request: A, response: B, withinMs = 5_000) => ({
+  request,
+  response,
   withinMs,
 })
 const NOTHING = Type.Object({})
-/** More instances than this are told in several messages. */
+/** Longer lists of instances are sent in several messages. Smaller sends more of them; larger holds up what follows. */
 export const BATCH = 500
-/** Relays that one cluster tells its nodes of. */
+/** How many relays a cluster offers its nodes. */
 export const MAX_RELAYS = 16
 
-/** For `logs.*`: the reader pulls, so a slow one holds nothing up; a stream nobody pulls ends by itself. */
+/** The reader of a log pulls, so that a slow one holds nothing up; a stream that is no longer pulled ends by itself. */
 const logs = {
-  'logs.open': ask(
+  'logs.open': request(
     Type.Object({
       instance: InstanceIdText,
       tail: Type.Integer({ minimum: 0, maximum: 100_000 }),
@@ -72,7 +74,7 @@ const logs = {
     }),
     Type.Object({ stream: text(128) }),
   ),
-  'logs.next': ask(
+  'logs.next': request(
     Type.Object({ stream: text(128) }),
     Type.Object({ text: text(1_048_576), done: Type.Boolean() }),
     10_000,
@@ -80,76 +82,79 @@ const logs = {
 }
 const logsClose = Type.Object({ stream: text(128) })
 
-/** `ended`: there is nothing of it any more. Otherwise it drains, and a report says when it has ended. */
-const withdraw = ask(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
+/** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
+const withdraw = request(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
 
-/** Where nodes may meet, beside their cluster: `wss://host:port/relay`. */
+/** Relays that nodes may use: `wss://host:port/relay`. */
 const Relays = many(text(500), MAX_RELAYS)
 const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
 const NodeWelcome = Type.Object({
-  /** What the node should run; it ends anything else, and is assigned what it lacks. */
+  /** What the node should run: it stops everything else, and is then assigned what it lacks. */
   instances: many(InstanceIdText, 10_000),
   revoked: many(NodeIdText, 100_000),
   relays: Relays,
 })
 const Revoked = Type.Object({ nodes: many(NodeIdText, 100_000) })
-const Renew = ask(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
+const Renew = request(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
 
-/** What a node says to its cluster. */
+/** Node → cluster. */
 export const nodeToCluster = {
   requests: {
-    'node.hello': ask(NodeHello, NodeWelcome),
-    'interest.ask': ask(Type.Object({ key: InterestKeyText }), Type.Object({ seq: Seq, entries: many(Entry, 1_000) })),
-    'interest.vip': ask(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
-    'interest.resume': ask(Point, ResumedOf),
+    'node.hello': request(NodeHello, NodeWelcome),
+    'interest.ask': request(
+      Type.Object({ key: InterestKeyText }),
+      Type.Object({ seq: Seq, entries: many(Entry, 1_000) }),
+    ),
+    'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
+    'interest.resume': request(Point, ResumedOf),
     'certificate.renew': Renew,
   },
-  notices: {
+  notifications: {
     'node.facts': Type.Object({ facts: Facts }),
     reports: Type.Object({ reports: many(Report, BATCH) }),
     'interest.forget': Type.Object({ keys: Keys }),
   },
 } as const satisfies LinkProtocol
 
-/** What a cluster says to its nodes. */
+/** Cluster → node. */
 export const clusterToNode = {
   requests: {
-    /** Answered when the worker has accepted; refused with the reason as `details.reason`. */
-    assign: ask(Type.Object({ assignment: AssignmentOf }), NOTHING),
+    /** The response means that the worker has accepted; a refusal has its reason in `details.reason`. */
+    assign: request(Type.Object({ assignment: AssignmentOf }), NOTHING),
     withdraw,
     ...logs,
   },
-  notices: {
+  notifications: {
     changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
     revoked: Revoked,
-    /** All there are now. */
+    /** The complete list: it replaces the one before. */
     relays: Type.Object({ relays: Relays }),
-    /** To be interested in: so it measures how far away these are. */
+    /** Services to take an interest in, so that the node measures the latency to them. */
     wish: Type.Object({ keys: many(InterestKeyText, 64) }),
     'logs.close': logsClose,
   },
 } as const satisfies LinkProtocol
 
-/** What a stand-alone relay says to its cluster. */
+/** Stand-alone relay → cluster. */
 export const relayToCluster = {
   requests: {
-    'relay.hello': ask(
+    'relay.hello': request(
       Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64) }),
       Type.Object({ revoked: many(NodeIdText, 100_000) }),
     ),
     'certificate.renew': Renew,
   },
-  notices: {},
+  notifications: {},
 } as const satisfies LinkProtocol
 
-/** What a cluster says to its relays. */
-export const clusterToRelay = { requests: {}, notices: { revoked: Revoked } } as const satisfies LinkProtocol
+/** Cluster → stand-alone relay. */
+export const clusterToRelay = { requests: {}, notifications: { revoked: Revoked } } as const satisfies LinkProtocol
 
-/** What a cluster tells of one instance: the worker's report, and where the instance is. */
-const Standing = Type.Object({ report: Report, node: Type.Optional(Reach) })
-export type Standing = Static<typeof Standing>
+/** A worker's report on one instance, and the node it runs on. */
+const LocatedReport = Type.Object({ report: Report, node: Type.Optional(Reach) })
+export type LocatedReport = Static<typeof LocatedReport>
 
-const Place = Type.Object({ lat: Type.Number(), lon: Type.Number() })
+const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })
 const Summary = Type.Unsafe<ClusterSummary>(
   Type.Object({
     cluster: text(63),
@@ -160,15 +165,15 @@ const Summary = Type.Unsafe<ClusterSummary>(
     runtimes: many(text(64), 1_000),
     arch: many(text(32), 100),
     areas: many(text(64), 10_000),
-    locations: many(Place, 64),
+    locations: many(Location, 64),
     addons: many(text(64), 10_000),
     portsTaken: many(text(16), 10_000),
     instances: Seq,
   }),
 )
 
-const Known = Type.Object({ key: InterestKeyText, entries: many(Entry, 1_000) })
-export type Known = Static<typeof Known>
+const KeyEntries = Type.Object({ key: InterestKeyText, entries: many(Entry, 1_000) })
+export type KeyEntries = Static<typeof KeyEntries>
 
 /** A node as `get nodes` shows it. */
 const NodeRow = Type.Object({
@@ -183,22 +188,22 @@ export type NodeRow = Static<typeof NodeRow>
 
 /** A relay as `get relays` shows it. */
 const RelayRow = Type.Object({
-  /** Of a stand-alone one `cluster/relay`; of the one in a cluster's door the cluster's name. */
+  /** `cluster/relay` for a stand-alone relay, the cluster's name for the relay inside a cluster. */
   id: text(127),
   kind: Type.Enum(['cluster', 'stand-alone']),
-  /** Where nodes dial; absent until it has said so. */
+  /** Where nodes dial it; absent until the relay has reported it. */
   url: Type.Optional(text(500)),
   condition: Type.Enum(['alive', 'away']),
   version: Type.Optional(text(64)),
-  /** Nodes that listen there now. */
+  /** How many nodes listen at it now. */
   nodes: Seq,
 })
 export type RelayRow = Static<typeof RelayRow>
 
-/** What a cluster says to the root. */
+/** Cluster → root. */
 export const clusterToRoot = {
   requests: {
-    'cluster.hello': ask(
+    'cluster.hello': request(
       Type.Object({
         summary: Summary,
         url: text(500),
@@ -207,38 +212,38 @@ export const clusterToRoot = {
         keys: many(InterestKeyText, 100_000),
       }),
       Type.Object({
-        /** Work that went elsewhere, or ended, while the link was down. */
+        /** Instances that were moved elsewhere or deleted while the link was down: the cluster ends them. */
         surplus: many(InstanceIdText, 100_000),
         revoked: many(NodeIdText, 100_000),
       }),
       10_000,
     ),
-    'interest.ask': ask(Type.Object({ key: InterestKeyText }), Type.Object({ entries: many(Entry, 1_000) }), 2_000),
-    'interest.vip': ask(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) }), 2_000),
+    'interest.ask': request(Type.Object({ key: InterestKeyText }), Type.Object({ entries: many(Entry, 1_000) }), 2_000),
+    'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) }), 2_000),
     'certificate.renew': Renew,
   },
-  notices: {
+  notifications: {
     summary: Type.Object({ summary: Summary }),
-    standings: Type.Object({ standings: many(Standing, BATCH) }),
-    /** The cluster cannot run it any more: the root looks elsewhere. */
+    standings: Type.Object({ standings: many(LocatedReport, BATCH) }),
+    /** The cluster can no longer run the instance: the root places it elsewhere. */
     handback: Type.Object({ instance: InstanceIdText, reason: text(2_000) }),
     'interest.forget': Type.Object({ keys: Keys }),
   },
 } as const satisfies LinkProtocol
 
-/** What the root says to a cluster. */
+/** Root → cluster. */
 export const rootToCluster = {
   requests: {
-    /** Answered when a worker took it; otherwise refused with UNPLACEABLE and counted reasons. */
-    delegate: ask(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
+    /** The response means that a worker has accepted; a refusal is UNPLACEABLE with counted reasons. */
+    delegate: request(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
     withdraw,
-    'nodes.list': ask(
+    'nodes.list': request(
       Type.Object({ after: text(127) }),
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
     ),
-    'relays.list': ask(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
-    'node.revoke': ask(Type.Object({ node: text(63) }), NOTHING),
-    'token.mint': ask(
+    'relays.list': request(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
+    'node.revoke': request(Type.Object({ node: text(63) }), NOTHING),
+    'token.mint': request(
       Type.Object({
         role: Type.Enum(['node', 'relay']),
         ttlSeconds: Type.Integer({ minimum: 1, maximum: 31_536_000 }),
@@ -247,9 +252,9 @@ export const rootToCluster = {
     ),
     ...logs,
   },
-  notices: {
-    /** All there is under each key: what is not there is gone. */
-    known: Type.Object({ known: many(Known, BATCH) }),
+  notifications: {
+    /** The complete entries of each key: a service that is not among them is gone. */
+    known: Type.Object({ known: many(KeyEntries, BATCH) }),
     revoked: Revoked,
     'logs.close': logsClose,
   },

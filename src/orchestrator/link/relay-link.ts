@@ -44,13 +44,13 @@ export class RelayLink implements AsyncDisposable {
             return dialText(`${clusterUrl.replace(/^http/, 'ws')}/link`, dial, signal)
           },
           sides: {
-            speaks: relayToCluster,
-            hears: clusterToRelay,
-            asked: {},
-            told: { revoked: ({ nodes }) => onRevoked(nodes, 'more') },
+            sends: relayToCluster,
+            receives: clusterToRelay,
+            onRequest: {},
+            onNotification: { revoked: ({ nodes }) => onRevoked(nodes, 'more') },
           },
           onUp: async (link) => {
-            const { revoked } = await link.ask('relay.hello', { url, version })
+            const { revoked } = await link.request('relay.hello', { url, version })
             onRevoked(revoked, 'all')
           },
           onDown: () => undefined,
@@ -59,7 +59,7 @@ export class RelayLink implements AsyncDisposable {
       ),
     )
     const renew = async (csr: string, limit: AbortSignal) =>
-      (await this.#link.ask('certificate.renew', { csr }, limit)).chain
+      (await this.#link.request('certificate.renew', { csr }, limit)).chain
     this.#life.spawn(
       (signal) => identity.renewLoop({ renew, log }, signal),
       (error) => log.error('the certificate is no longer renewed', { error }),

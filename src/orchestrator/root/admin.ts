@@ -11,12 +11,12 @@ const TOKEN = /^hedgerow-admin\.[A-Za-z0-9_-]{43}$/
  * The credential of whoever owns the root's directory: made at first start, written 0600, only its hash kept. Removing
  * the file makes the next start issue another and forget the old one.
  */
-export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, books: RootStore): void {
+export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, store: RootStore): void {
   const path = join(dir, FILE)
   const saved = savedToken(path)
-  const isGood = saved !== undefined && books.tokens.get('admin')?.hash === hashOf(saved)
+  const isGood = saved !== undefined && store.tokens.get('admin')?.hash === hashOf(saved)
   const token = isGood ? saved : `hedgerow-admin.${randomBytes(32).toString('base64url')}`
-  if (!isGood) books.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
+  if (!isGood) store.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
   try {
     writeFileSync(`${path}.draft`, `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`, { mode: 0o600 })
     renameSync(`${path}.draft`, path)
@@ -26,11 +26,11 @@ export function openAdmin(dir: string, { url, ca }: { url: string; ca: string },
 }
 
 /** @throws MeshError UNAUTHENTICATED */
-export function authenticate(authorization: string | undefined, books: RootStore): void {
+export function authenticate(authorization: string | undefined, store: RootStore): void {
   const token = authorization?.startsWith('Bearer ') ? authorization.slice(7) : undefined
   if (token === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'a bearer token is needed' })
   const given = Buffer.from(hashOf(token), 'hex')
-  const isKnown = books.tokens.list().some(({ hash }) => timingSafeEqual(Buffer.from(hash, 'hex'), given))
+  const isKnown = store.tokens.list().some(({ hash }) => timingSafeEqual(Buffer.from(hash, 'hex'), given))
   if (!isKnown) throw new MeshError('UNAUTHENTICATED', { reason: 'the token is not known here' })
 }
 

@@ -16,7 +16,7 @@ import { remove, submit, type SubmitParts } from './submission.ts'
 import type { Vips } from './vips.ts'
 
 export interface ApiParts extends SubmitParts {
-  books: RootStore
+  store: RootStore
   vips: Vips
   clusters: Clusters
   reconciler: Reconciler
@@ -57,7 +57,7 @@ type Id = { Params: { id: string } }
 
 /** Everything people ask of the root, under /api/v1; the door has authenticated them. */
 export function api(parts: ApiParts): (app: App) => void {
-  const { books, vips, clusters, reconciler, clock } = parts
+  const { store, vips, clusters, reconciler, clock } = parts
   const startedAt = clock.now()
   return (app) => {
     app.post('/apps', (request, reply) => {
@@ -77,44 +77,44 @@ export function api(parts: ApiParts): (app: App) => void {
       })
     })
 
-    app.get('/apps', () => appRows(books))
-    app.get('/services', () => books.services.list().map((service) => serviceRow(service, books, vips)))
-    app.get('/instances', () => books.instances.list().map(instanceRow))
-    app.get('/clusters', () => clusterRows(books, clusters))
+    app.get('/apps', () => appRows(store))
+    app.get('/services', () => store.services.list().map((service) => serviceRow(service, store, vips)))
+    app.get('/instances', () => store.instances.list().map(instanceRow))
+    app.get('/clusters', () => clusterRows(store, clusters))
     app.get('/relays', () => relaysOf(clusters))
     app.get('/nodes', async () => (await nodesOf(clusters)).map(nodeRow))
 
     app.get<Id>('/services/:id', ({ params }) => {
-      const service = demandService(books, params.id)
-      const instances = books.instancesOf(service.id).map(instanceRow)
-      return { ...serviceRow(service, books, vips), spec: service.spec, instances }
+      const service = demandService(store, params.id)
+      const instances = store.instancesOf(service.id).map(instanceRow)
+      return { ...serviceRow(service, store, vips), spec: service.spec, instances }
     })
 
     app.post<Id>('/services/:id/scale', ({ params, body }) => {
       const { replicas } = readScale(body)
-      const service = demandService(books, params.id)
-      books.services.put(service.id, { ...service, spec: { ...service.spec, replicas } })
+      const service = demandService(store, params.id)
+      store.services.put(service.id, { ...service, spec: { ...service.spec, replicas } })
       reconciler.touch(service.id)
       return { id: service.id, replicas }
     })
 
     app.delete<Id>('/services/:id', ({ params }) => {
-      const { id } = demandService(books, params.id)
+      const { id } = demandService(store, params.id)
       removeAll([id], parts)
       return { deleted: [id] }
     })
 
     app.delete<Id>('/apps/:id', ({ params }) => {
-      const record = demandApp(books, params.id)
-      const services = books.servicesOf(record).map(({ id }) => id)
-      removeAll(services, parts, () => books.apps.delete(params.id.toLowerCase()))
+      const record = demandApp(store, params.id)
+      const services = store.servicesOf(record).map(({ id }) => id)
+      removeAll(services, parts, () => store.apps.delete(params.id.toLowerCase()))
       return { deleted: services }
     })
 
     app.delete<{ Params: { cluster: string; node: string } }>('/nodes/:cluster/:node', async ({ params }) => {
       const { cluster, node } = params
-      if (books.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
-      await clusters.demand(cluster).link.ask('node.revoke', { node })
+      if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+      await clusters.demand(cluster).link.request('node.revoke', { node })
       parts.revoke(`${cluster}/${node}`)
       return { deleted: [`${cluster}/${node}`] }
     })
@@ -128,7 +128,7 @@ export function api(parts: ApiParts): (app: App) => void {
 
     app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {
       const { tail = '100', follow } = readLogs(query)
-      const record = books.instances.get(params.id)
+      const record = store.instances.get(params.id)
       if (record === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance: params.id.slice(0, 400) })
       if (record.cluster === undefined)
         throw new MeshError('INSTANCE_UNKNOWN', { instance: record.id, reason: 'it is placed nowhere' })
@@ -139,15 +139,15 @@ export function api(parts: ApiParts): (app: App) => void {
 
     app.get('/status', () => {
       const states: Record<string, number> = {}
-      for (const { state } of books.instances.list()) states[state] = (states[state] ?? 0) + 1
+      for (const { state } of store.instances.list()) states[state] = (states[state] ?? 0) + 1
       return {
         mesh: parts.mesh,
         version: parts.version,
         url: parts.url(),
         upSeconds: Math.round((clock.now() - startedAt) / 1000),
         clusters: [...clusters.all()].map(({ name }) => name),
-        apps: books.apps.keys().length,
-        services: books.services.keys().length,
+        apps: store.apps.keys().length,
+        services: store.services.keys().length,
         instances: states,
         vipsUsed: vips.used,
       }
@@ -155,7 +155,7 @@ export function api(parts: ApiParts): (app: App) => void {
   }
 
   function mint(role: JoinToken['role'], cluster: string | undefined, ttlSeconds: number) {
-    if (role !== 'cluster') return linkedFor(cluster).link.ask('token.mint', { role, ttlSeconds })
+    if (role !== 'cluster') return linkedFor(cluster).link.request('token.mint', { role, ttlSeconds })
     if (cluster === undefined)
       throw new MeshError('USAGE', { reason: 'a token for a cluster names the cluster', remedy: '--cluster NAME' })
     return parts.joins.mint(parts.url(), cluster, ttlSeconds)
@@ -164,7 +164,7 @@ export function api(parts: ApiParts): (app: App) => void {
   /** The cluster a node shall join; unsaid when there is only one. */
   function linkedFor(name: string | undefined) {
     if (name !== undefined) {
-      if (books.clusters.get(name) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster: name })
+      if (store.clusters.get(name) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster: name })
       return clusters.demand(name)
     }
     const all = [...clusters.all()]
@@ -190,9 +190,9 @@ function idOf(change: ServiceChange): string {
 }
 
 function removeAll(services: readonly string[], parts: ApiParts, also: () => void = () => undefined): void {
-  const { books, vips, reconciler } = parts
+  const { store, vips, reconciler } = parts
   try {
-    books.store.transaction(() => {
+    store.database.transaction(() => {
       for (const id of services) remove(id, parts)
       also()
     })
@@ -203,14 +203,14 @@ function removeAll(services: readonly string[], parts: ApiParts, also: () => voi
   for (const id of services) settle({ kind: 'removed', id }, reconciler)
 }
 
-function demandService(books: RootStore, id: string): ServiceRecord {
-  const service = books.services.get(id.toLowerCase())
+function demandService(store: RootStore, id: string): ServiceRecord {
+  const service = store.services.get(id.toLowerCase())
   if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: id.slice(0, 300) })
   return service
 }
 
-function demandApp(books: RootStore, id: string): AppRecord {
-  const app = books.apps.get(id.toLowerCase())
+function demandApp(store: RootStore, id: string): AppRecord {
+  const app = store.apps.get(id.toLowerCase())
   if (app === undefined) throw new MeshError('APP_UNKNOWN', { app: id.slice(0, 300) })
   return app
 }
@@ -219,7 +219,7 @@ function demandApp(books: RootStore, id: string): AppRecord {
 async function relaysOf(clusters: Clusters): Promise<RelayRow[]> {
   const lists = await Promise.all(
     [...clusters.all()].map(({ link }) =>
-      link.ask('relays.list', {}).then(
+      link.request('relays.list', {}).then(
         ({ relays }) => relays,
         () => [], // its link went down meanwhile, or it does not know the question yet
       ),
@@ -235,7 +235,7 @@ async function nodesOf(clusters: Clusters): Promise<NodeRow[]> {
       const nodes: NodeRow[] = []
       try {
         for (let more = true; more; ) {
-          const page = await link.ask('nodes.list', { after: nodes.at(-1)?.id ?? '' })
+          const page = await link.request('nodes.list', { after: nodes.at(-1)?.id ?? '' })
           nodes.push(...page.nodes)
           more = page.more && page.nodes.length > 0
         }

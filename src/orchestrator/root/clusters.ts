@@ -4,8 +4,8 @@ import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
-import { Link, type Asked, type Told } from '../link/link.ts'
-import { BATCH, clusterToRoot, rootToCluster, type Known } from '../link/messages.ts'
+import { Link, type RequestHandlers, type NotificationHandlers } from '../link/link.ts'
+import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
 import { reserve } from '../scheduling/capacity.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
 import type { Capacity } from '../spec.ts'
@@ -31,8 +31,8 @@ export interface ClustersOptions {
   clock: Clock
   /** A cluster whose link is down for so long is lost. */
   lostMs: number
-  asked: (cluster: string, link: () => ClusterLink) => Asked<typeof clusterToRoot>
-  told: (cluster: string) => Told<typeof clusterToRoot>
+  requests: (cluster: string, link: () => ClusterLink) => RequestHandlers<typeof clusterToRoot>
+  notifications: (cluster: string) => NotificationHandlers<typeof clusterToRoot>
   onChange: (cluster: string) => void
 }
 
@@ -54,11 +54,16 @@ export class Clusters {
 
   /** Takes a link whose certificate says it is this cluster; an older link of the same cluster ends. */
   take(name: string, channel: Channel): void {
-    const { clock, asked, told } = this.#options
+    const { clock, requests, notifications } = this.#options
     this.#links.get(name)?.close('another link of this cluster')
     const link: ClusterLink = new Link(
       channel,
-      { speaks: rootToCluster, hears: clusterToRoot, asked: asked(name, () => link), told: told(name) },
+      {
+        sends: rootToCluster,
+        receives: clusterToRoot,
+        onRequest: requests(name, () => link),
+        onNotification: notifications(name),
+      },
       { tier: 'cluster', peer: name, clock, log: this.#log, metrics: this.#metrics },
     )
     this.#links.set(name, link)
@@ -119,9 +124,9 @@ export class Clusters {
   }
 
   /** Tells every cluster that asked. */
-  publish(known: readonly Known[]): void {
+  publish(known: readonly KeyEntries[]): void {
     for (const { link, keys } of this.#linked.values())
-      tellKnown(
+      sendEntries(
         link,
         known.filter(({ key }) => keys.has(key)),
       )
@@ -132,7 +137,7 @@ export class Clusters {
   }
 }
 
-export function tellKnown(link: ClusterLink, known: readonly Known[]): void {
+export function sendEntries(link: ClusterLink, known: readonly KeyEntries[]): void {
   for (let start = 0; start < known.length; start += BATCH)
-    link.tell('known', { known: known.slice(start, start + BATCH) })
+    link.notify('known', { known: known.slice(start, start + BATCH) })
 }

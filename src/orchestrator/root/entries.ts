@@ -1,4 +1,4 @@
-import type { Known } from '../link/messages.ts'
+import type { KeyEntries } from '../link/messages.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
 import { interestOf, type InterestKey } from '../../core/model/ids.ts'
@@ -8,11 +8,11 @@ import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 /** All that tables may know under a key. */
-export function knownUnder(key: InterestKey, books: RootStore, vips: Vips): Known {
-  const services = books.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
+export function entriesUnder(key: InterestKey, store: RootStore, vips: Vips): KeyEntries {
+  const services = store.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
   return {
     key,
-    entries: services.map((service) => entryOf(service, books.instancesOf(service.id), vips.of(service.id))),
+    entries: services.map((service) => entryOf(service, store.instancesOf(service.id), vips.of(service.id))),
   }
 }
 

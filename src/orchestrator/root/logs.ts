@@ -10,18 +10,18 @@ export interface LogQuery {
 
 /** What an instance wrote, pulled through its cluster as fast as the reader reads. */
 export async function openLogs(link: ClusterLink, query: LogQuery): Promise<Readable> {
-  const { stream } = await link.ask('logs.open', query) // before the first byte, so that a refusal has its own status
+  const { stream } = await link.request('logs.open', query) // before the first byte, so that a refusal has its own status
   return Readable.from(pull(link, stream), { objectMode: false })
 }
 
 async function* pull(link: ClusterLink, stream: string): AsyncIterable<Buffer> {
   try {
     for (;;) {
-      const { text, done } = await link.ask('logs.next', { stream })
+      const { text, done } = await link.request('logs.next', { stream })
       if (text !== '') yield Buffer.from(text)
       if (done) return
     }
   } finally {
-    link.tell('logs.close', { stream })
+    link.notify('logs.close', { stream })
   }
 }

@@ -2,7 +2,7 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /** What the root sees of the clusters when it plans. */
-export interface Outlook {
+export interface ClusterConditions {
   /** Its link is up. */
   isUp(cluster: string): boolean
   /** Its link is down for longer than it may be. */
@@ -29,7 +29,7 @@ export type Step =
 export function plan(
   service: ServiceRecord | undefined,
   instances: readonly InstanceRecord[],
-  outlook: Outlook,
+  outlook: ClusterConditions,
 ): Step[] {
   const replicas = service?.spec.replicas ?? 0
   const taken = new Set(instances.map(({ ordinal }) => ordinal))
@@ -54,7 +54,7 @@ export function plan(
 export function isSettled(
   service: ServiceRecord | undefined,
   instances: readonly InstanceRecord[],
-  { isUp }: Pick<Outlook, 'isUp'>,
+  { isUp }: Pick<ClusterConditions, 'isUp'>,
 ): boolean {
   if (service === undefined) return instances.length === 0
   return (
@@ -65,13 +65,13 @@ export function isSettled(
   )
 }
 
-function ending(record: InstanceRecord, outlook: Outlook): Step[] {
+function ending(record: InstanceRecord, outlook: ClusterConditions): Step[] {
   const { id, cluster } = record
   if (cluster === undefined || outlook.isLost(cluster)) return [{ kind: 'forget', id }]
   return outlook.isUp(cluster) ? [{ kind: 'withdraw', id, cluster }] : []
 }
 
-function needsPlace(record: InstanceRecord, outlook: Outlook): boolean {
+function needsPlace(record: InstanceRecord, outlook: ClusterConditions): boolean {
   if (record.cluster === undefined) return true
   return outlook.isLost(record.cluster) && outlook.hasRoomElsewhere(record)
 }

@@ -9,16 +9,16 @@ import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import { schedule, tellReasons } from '../scheduling/schedule.ts'
+import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
-import { type Clusters, tellKnown } from './clusters.ts'
-import { knownUnder } from './entries.ts'
-import { isSettled, plan, type Outlook, type Step } from './plan.ts'
+import { type Clusters, sendEntries } from './clusters.ts'
+import { entriesUnder } from './entries.ts'
+import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
 
 export interface ReconcilerParts {
-  books: RootStore
+  store: RootStore
   vips: Vips
   clusters: Clusters
   clock: Clock
@@ -41,8 +41,8 @@ export class Reconciler {
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
-    for (const { id } of parts.books.services.list()) this.#unsettled.add(id)
-    for (const { service } of parts.books.instances.list()) this.#unsettled.add(service)
+    for (const { id } of parts.store.services.list()) this.#unsettled.add(id)
+    for (const { service } of parts.store.instances.list()) this.#unsettled.add(service)
   }
 
   /** Looks at a service soon; many calls in one turn are one look. */
@@ -68,7 +68,7 @@ export class Reconciler {
 
   /** Its link came up or went down: what it has is looked at, and again while it is away. */
   clusterChanged(cluster: string): void {
-    for (const record of this.#parts.books.instances.list()) if (record.cluster === cluster) this.touch(record.service)
+    for (const record of this.#parts.store.instances.list()) if (record.cluster === cluster) this.touch(record.service)
     this.retry()
   }
 
@@ -87,16 +87,16 @@ export class Reconciler {
 
   /** The table's view of a service has changed: everyone who asked is told. */
   publish(service: ServiceId): void {
-    const { books, vips, clusters, clock } = this.#parts
-    const record = books.services.get(service)
-    if (record !== undefined) books.services.put(service, { ...record, version: books.next('version', clock.wall()) })
-    clusters.publish([knownUnder(interestOf(service), books, vips)])
+    const { store, vips, clusters, clock } = this.#parts
+    const record = store.services.get(service)
+    if (record !== undefined) store.services.put(service, { ...record, version: store.next('version', clock.wall()) })
+    clusters.publish([entriesUnder(interestOf(service), store, vips)])
   }
 
   async #reconcile(id: ServiceId): Promise<void> {
-    const { books } = this.#parts
+    const { store } = this.#parts
     const outlook = this.#outlook()
-    const steps = plan(books.services.get(id), books.instancesOf(id), outlook)
+    const steps = plan(store.services.get(id), store.instancesOf(id), outlook)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
       this.#book(id, steps)
       this.publish(id)
@@ -106,19 +106,19 @@ export class Reconciler {
       if (this.#isClosed) return
       await this.#take(step)
     }
-    if (isSettled(books.services.get(id), books.instancesOf(id), outlook)) this.#unsettled.delete(id)
+    if (isSettled(store.services.get(id), store.instancesOf(id), outlook)) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
   }
 
   /** Records come and go, with their VIPs, in one transaction. */
   #book(id: ServiceId, steps: readonly Step[]): void {
-    const { books, vips, clock } = this.#parts
+    const { store, vips, clock } = this.#parts
     try {
-      books.store.transaction(() => {
+      store.database.transaction(() => {
         for (const step of steps) {
           if (step.kind === 'create') {
             const instance = instanceId(id, step.ordinal)
-            books.instances.put(instance, {
+            store.instances.put(instance, {
               id: instance,
               service: id,
               ordinal: step.ordinal,
@@ -142,12 +142,12 @@ export class Reconciler {
   }
 
   #drop(id: InstanceId): void {
-    this.#parts.books.instances.delete(id)
+    this.#parts.store.instances.delete(id)
     this.#refusals.delete(id)
   }
 
   #forget(id: InstanceId): void {
-    const record = this.#parts.books.instances.get(id)
+    const record = this.#parts.store.instances.get(id)
     if (record === undefined || record.wanted) return
     this.#drop(id)
     this.publish(record.service)
@@ -158,12 +158,12 @@ export class Reconciler {
     const { clusters, log } = this.#parts
     if (step.kind === 'place') return this.#place(step.id)
     if (step.kind === 'renew') {
-      const record = this.#parts.books.instances.get(step.id)
+      const record = this.#parts.store.instances.get(step.id)
       if (record !== undefined) await this.#delegate(record, step.cluster)
     }
     if (step.kind === 'withdraw') {
       try {
-        const { ended } = await clusters.demand(step.cluster).link.ask('withdraw', { instance: step.id })
+        const { ended } = await clusters.demand(step.cluster).link.request('withdraw', { instance: step.id })
         if (ended) this.#forget(step.id)
       } catch (error) {
         log.warn('an instance could not be withdrawn yet', { instance: step.id, cluster: step.cluster, error })
@@ -173,11 +173,11 @@ export class Reconciler {
 
   /** Asks the clusters in the order `schedule` gives until one takes it. */
   async #place(id: InstanceId): Promise<void> {
-    const { books, metrics, log } = this.#parts
+    const { store, metrics, log } = this.#parts
     const refusals = new Map<string, string>()
     for (;;) {
-      const record = books.instances.get(id)
-      const service = record && books.services.get(record.service)
+      const record = store.instances.get(id)
+      const service = record && store.services.get(record.service)
       if (record === undefined || service === undefined || !record.wanted) return
       if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since it was planned
       const end = metrics.placementSeconds.startTimer()
@@ -190,7 +190,7 @@ export class Reconciler {
         // who said no a moment ago was not asked again: why is told already
         if (record.state === 'unplaceable' && isOnly(placement.reasons, REFUSED_ALREADY) && refusals.size === 0) return
         const said = [...refusals].map(([cluster, reason]) => `${cluster}: ${reason}`)
-        const detail = [...(said.length > 0 ? said : [tellReasons(placement.reasons)])].join('; ')
+        const detail = [...(said.length > 0 ? said : [reasonsText(placement.reasons)])].join('; ')
         if (record.state !== 'unplaceable' || record.detail !== detail) {
           log.warn('an instance fits nowhere', { instance: id, reason: detail })
           this.#change(id, { state: 'unplaceable', detail })
@@ -207,9 +207,9 @@ export class Reconciler {
 
   /** `undefined`: the cluster has it (or will say so when its link is back); else why it refused. */
   async #delegate(record: InstanceRecord, name: string): Promise<string | undefined> {
-    const { books, vips, clusters } = this.#parts
+    const { store, vips, clusters } = this.#parts
     const { id } = record
-    const service = books.services.get(record.service)
+    const service = store.services.get(record.service)
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return 'its link is down'
     const moves = record.cluster !== name
@@ -217,29 +217,29 @@ export class Reconciler {
     // written before it is asked: after a crash in between, the cluster's hello settles who has it
     this.#change(id, moves ? placedIn(name, generation) : { generation, state: 'starting' })
     clusters.subscribe(name, [interestOf(service.id)])
-    tellKnown(cluster.link, [knownUnder(interestOf(service.id), books, vips)])
+    sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation }
     try {
-      await cluster.link.ask('delegate', { assignment })
+      await cluster.link.request('delegate', { assignment })
       if (moves) clusters.reserve(name, demandOf(spec))
       return undefined
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
       if (!moves) return reasonOf(error)
-      cluster.link.ask('withdraw', { instance: id }).catch(() => undefined) // it may have been about to say yes
+      cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to say yes
       this.refuse(id, name)
-      const now = books.instances.get(id)
+      const now = store.instances.get(id)
       if (now?.cluster === name) this.#change(id, { state: 'requested', cluster: undefined, node: undefined })
       return reasonOf(error)
     }
   }
 
   #change(id: InstanceId, change: { [K in keyof InstanceRecord]?: InstanceRecord[K] | undefined }) {
-    const { books, clock } = this.#parts
-    const record = books.instances.get(id)
+    const { store, clock } = this.#parts
+    const record = store.instances.get(id)
     if (record === undefined) return undefined
     const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
-    books.instances.put(id, changed) // keys that became undefined are not written
+    store.instances.put(id, changed) // keys that became undefined are not written
     return changed
   }
 
@@ -250,7 +250,7 @@ export class Reconciler {
 
   #candidates(record: InstanceRecord): Candidate[] {
     const perCluster = new Map<string, number>()
-    for (const { cluster, wanted, id } of this.#parts.books.instancesOf(record.service)) {
+    for (const { cluster, wanted, id } of this.#parts.store.instancesOf(record.service)) {
       if (cluster !== undefined && wanted && id !== record.id)
         perCluster.set(cluster, (perCluster.get(cluster) ?? 0) + 1)
     }
@@ -262,13 +262,13 @@ export class Reconciler {
     )
   }
 
-  #outlook(): Outlook {
-    const { clusters, books } = this.#parts
+  #outlook(): ClusterConditions {
+    const { clusters, store } = this.#parts
     return {
       isUp: (cluster) => clusters.linked(cluster) !== undefined,
       isLost: (cluster) => clusters.isLost(cluster),
       hasRoomElsewhere: (record) => {
-        const service: ServiceRecord | undefined = books.services.get(record.service)
+        const service: ServiceRecord | undefined = store.services.get(record.service)
         const refusedBy = new Set(this.#refusedBy(record.id))
         return (
           service !== undefined &&

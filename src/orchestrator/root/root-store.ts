@@ -69,7 +69,7 @@ export interface ApiToken {
 
 /** The root's state: what is wanted, and what is known of it. */
 export class RootStore implements Disposable {
-  readonly store: Store
+  readonly database: Store
   readonly apps: Collection<AppRecord>
   readonly services: Collection<ServiceRecord>
   readonly instances: Collection<InstanceRecord>
@@ -79,16 +79,16 @@ export class RootStore implements Disposable {
   readonly tokens: Collection<ApiToken>
   readonly #counters: Collection<number>
 
-  private constructor(store: Store) {
-    this.store = store
-    this.apps = store.collection('apps')
-    this.services = store.collection('services')
-    this.instances = store.collection('instances')
-    this.vips = store.collection('vips')
-    this.clusters = store.collection('clusters')
-    this.revoked = store.collection('revoked')
-    this.tokens = store.collection('api-tokens')
-    this.#counters = store.collection('counters')
+  private constructor(database: Store) {
+    this.database = database
+    this.apps = database.collection('apps')
+    this.services = database.collection('services')
+    this.instances = database.collection('instances')
+    this.vips = database.collection('vips')
+    this.clusters = database.collection('clusters')
+    this.revoked = database.collection('revoked')
+    this.tokens = database.collection('api-tokens')
+    this.#counters = database.collection('counters')
   }
 
   static open(dir: string): RootStore {
@@ -111,6 +111,6 @@ export class RootStore implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.store.close()
+    this.database.close()
   }
 }

@@ -17,7 +17,7 @@ import { authenticate, openAdmin } from './admin.ts'
 import { api } from './api.ts'
 import { RootStore } from './root-store.ts'
 import { Clusters } from './clusters.ts'
-import { ClusterHandlers } from './cluster-handlers.ts'
+import { ClusterMessages } from './cluster-messages.ts'
 import { Reconciler } from './reconciler.ts'
 import { Vips } from './vips.ts'
 
@@ -81,34 +81,34 @@ export class Root implements AsyncDisposable {
     return Lifetime.open(async (life) => {
       const { dir, clock = systemClock, version = '0.0.0', vipRestSeconds = 3_600, clusterLostSeconds = 30 } = options
       const log = parentLog.child({ part: 'root' })
-      const books = life.use(RootStore.open(dir))
+      const store = life.use(RootStore.open(dir))
       const authority = await Authority.open(join(dir, 'authority'), clock)
       const identity = await rootIdentity(authority, clock)
       life.spawn(
         (signal) => identity.renewLoop({ renew: (csr) => authority.issue(csr, identity.principal), log }, signal),
         (error) => log.error('the certificate is no longer renewed', { error }),
       )
-      const vips = new Vips(books.vips, vipRestSeconds * 1_000, clock)
-      const joins = new JoinTokens(books.store, { role: 'cluster', fingerprint: authority.fingerprint, clock })
+      const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
+      const joins = new JoinTokens(store.database, { role: 'cluster', fingerprint: authority.fingerprint, clock })
       const clusters: Clusters = new Clusters(
         {
           clock,
           lostMs: clusterLostSeconds * 1_000,
-          asked: (name, link) => conversation.asked(name, link),
-          told: (name) => conversation.told(name),
+          requests: (name, link) => conversation.requests(name, link),
+          notifications: (name) => conversation.notifications(name),
           onChange: (name) => reconciler.clusterChanged(name),
         },
-        books.clusters.keys(),
+        store.clusters.keys(),
         log,
         metrics,
       )
-      const reconciler: Reconciler = new Reconciler({ books, vips, clusters, clock, log, metrics })
-      const conversation = new ClusterHandlers({ books, vips, authority, clusters, reconciler, clock, log })
+      const reconciler: Reconciler = new Reconciler({ store, vips, clusters, clock, log, metrics })
+      const conversation = new ClusterMessages({ store, vips, authority, clusters, reconciler, clock, log })
       life.defer(() => reconciler.close())
 
       let url = options.publicUrl ?? ''
       const routes = api({
-        books,
+        store,
         vips,
         clusters,
         reconciler,
@@ -124,8 +124,8 @@ export class Root implements AsyncDisposable {
           {
             ...options.listen,
             identity,
-            authenticate: (request) => authenticate(request.headers.authorization, books),
-            upgrades: { '/link': linkUpgrade(clusters, books) },
+            authenticate: (request) => authenticate(request.headers.authorization, store),
+            upgrades: { '/link': linkUpgrade(clusters, store) },
             routes: (app) => {
               void app.register(
                 (scope, _options, done) => {
@@ -134,7 +134,7 @@ export class Root implements AsyncDisposable {
                 },
                 { prefix: '/api/v1' },
               )
-              openRoutes(app, { authority, books, joins, clock })
+              openRoutes(app, { authority, store, joins, clock })
             },
           },
           log,
@@ -146,11 +146,11 @@ export class Root implements AsyncDisposable {
         await idle
       })
       url ||= door.url
-      openAdmin(dir, { url, ca: authority.ca }, books)
+      openAdmin(dir, { url, ca: authority.ca }, store)
       life.every(RETRY_MS, () => reconciler.retry())
       reconciler.retry()
       log.info('root started', { address: url, mesh: authority.mesh })
-      const ready = () => ({ store: books.store.isOpen, api: door.isOpen })
+      const ready = () => ({ store: store.database.isOpen, api: door.isOpen })
       return new Root(life, { url, authority, joins, clusters, ready })
     })
   }
@@ -181,12 +181,12 @@ async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIde
   return HeldIdentity.inMemory({ keyPem, chain: await authority.issue(csrPem, principal), ca: authority.ca }, clock)
 }
 
-function linkUpgrade(clusters: Clusters, books: RootStore): Upgrade {
+function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
   const webSockets = new WebSocketDoor()
   return (request, socket, head, principal) => {
     if (principal.role !== 'cluster') throw new MeshError('FORBIDDEN', { reason: 'links to the root are for clusters' })
     const { cluster } = principal
-    if (books.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+    if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
     webSockets.acceptText(request, socket, head, (channel) => clusters.take(cluster, channel))
   }
 }
@@ -194,7 +194,7 @@ function linkUpgrade(clusters: Clusters, books: RootStore): Upgrade {
 /** What answers without credentials: life, whom to trust, and joining (with a token). */
 function openRoutes(
   app: App,
-  { authority, books, joins, clock }: { authority: Authority; books: RootStore; joins: JoinTokens; clock: Clock },
+  { authority, store, joins, clock }: { authority: Authority; store: RootStore; joins: JoinTokens; clock: Clock },
 ): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
@@ -203,7 +203,7 @@ function openRoutes(
     const { token, csr } = readEnrol(body)
     const { subject: name } = joins.check(token) // cheap, before anything is signed
     const chain = await authority.issue(csr, { role: 'cluster', mesh: authority.mesh, cluster: name })
-    joins.consume(token, () => books.clusters.put(name, { name, enrolledAt: clock.wall() }))
+    joins.consume(token, () => store.clusters.put(name, { name, enrolledAt: clock.wall() }))
     return { chain, ca: authority.ca, name }
   })
 }

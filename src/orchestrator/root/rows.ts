@@ -5,10 +5,10 @@ import type { Vips } from './vips.ts'
 
 /** What the API shows, one function a kind. */
 
-export function appRows(books: RootStore) {
-  return books.apps.list().map(({ app, namespace, description, customer }) => {
-    const services = books.servicesOf({ app, namespace })
-    const instances = services.flatMap(({ id }) => books.instancesOf(id))
+export function appRows(store: RootStore) {
+  return store.apps.list().map(({ app, namespace, description, customer }) => {
+    const services = store.servicesOf({ app, namespace })
+    const instances = services.flatMap(({ id }) => store.instancesOf(id))
     return {
       id: `${app}.${namespace}`,
       description,
@@ -20,7 +20,7 @@ export function appRows(books: RootStore) {
   })
 }
 
-export function serviceRow({ id, spec, generation }: ServiceRecord, books: RootStore, vips: Vips) {
+export function serviceRow({ id, spec, generation }: ServiceRecord, store: RootStore, vips: Vips) {
   const { ports, runtime, replicas, strategy, allow } = spec
   const vipTable = Object.fromEntries(vips.of(id))
   return {
@@ -28,7 +28,7 @@ export function serviceRow({ id, spec, generation }: ServiceRecord, books: RootS
     ports,
     runtime,
     replicas,
-    running: running(books.instancesOf(id)),
+    running: running(store.instancesOf(id)),
     generation,
     strategy,
     allow,
@@ -55,8 +55,8 @@ export function nodeRow({ facts, free, ...row }: NodeRow) {
   }
 }
 
-export function clusterRows(books: RootStore, clusters: Clusters) {
-  return books.clusters.list().map(({ name, enrolledAt }) => {
+export function clusterRows(store: RootStore, clusters: Clusters) {
+  return store.clusters.list().map(({ name, enrolledAt }) => {
     const linked = clusters.linked(name)
     if (linked === undefined)
       return { name, condition: clusters.isLost(name) ? 'lost' : 'away', enrolledAt, nodes: 0, instances: 0 }

@@ -19,7 +19,7 @@ export interface Submission {
 }
 
 export interface SubmitParts {
-  books: RootStore
+  store: RootStore
   vips: Vips
   clock: Clock
 }
@@ -35,16 +35,16 @@ export interface Conflict {
  * document twice changes nothing.
  * @throws MeshError SLA_CONFLICT with all conflicts at once
  */
-export function submit({ apps, customer, prune }: Submission, { books, vips, clock }: SubmitParts): ServiceChange[] {
+export function submit({ apps, customer, prune }: Submission, { store, vips, clock }: SubmitParts): ServiceChange[] {
   const conflicts = conflictsOf(apps, vips)
   if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
   try {
-    return books.store.transaction(() =>
+    return store.database.transaction(() =>
       apps.flatMap((app) => {
         const { namespace, description, services } = app
-        books.apps.put(`${app.app}.${namespace}`, { app: app.app, namespace, description, customer })
-        const changes = difference(books.servicesOf(app), services, { prune })
-        for (const change of changes) write(change, { books, vips, clock })
+        store.apps.put(`${app.app}.${namespace}`, { app: app.app, namespace, description, customer })
+        const changes = difference(store.servicesOf(app), services, { prune })
+        for (const change of changes) write(change, { store, vips, clock })
         return changes
       }),
     )
@@ -55,8 +55,8 @@ export function submit({ apps, customer, prune }: Submission, { books, vips, clo
 }
 
 /** Takes the service out of what is wanted; its instances are withdrawn by the reconciler. */
-export function remove(id: ServiceId, { books, vips }: SubmitParts): void {
-  books.services.delete(id)
+export function remove(id: ServiceId, { store, vips }: SubmitParts): void {
+  store.services.delete(id)
   vips.free(id)
 }
 
@@ -67,7 +67,7 @@ export function addressToIndex(text: string): VipIndex | undefined {
 }
 
 function write(change: ServiceChange, parts: SubmitParts): void {
-  const { books, vips, clock } = parts
+  const { store, vips, clock } = parts
   switch (change.kind) {
     case 'unchanged':
       return
@@ -76,13 +76,13 @@ function write(change: ServiceChange, parts: SubmitParts): void {
     case 'created':
     case 'updated': {
       const { spec } = change
-      const before = books.services.get(spec.id)
+      const before = store.services.get(spec.id)
       const restarts = change.kind === 'created' || change.restart
-      books.services.put(spec.id, {
+      store.services.put(spec.id, {
         id: spec.id,
         spec,
-        generation: restarts || before === undefined ? books.next('generation', 0) : before.generation,
-        version: books.next('version', clock.wall()),
+        generation: restarts || before === undefined ? store.next('generation', 0) : before.generation,
+        version: store.next('version', clock.wall()),
       })
       for (const [choice, index] of asked(spec)) vips.claim(index, spec.id, choice)
       for (const policy of POLICIES) vips.ensure(spec.id, `any.${policy}`)

@@ -18,7 +18,7 @@ export interface Rules {
   strategies: Readonly<Record<Strategy, Scorer>>
 }
 
-export type Placement =
+export type Decision =
   | { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string }
   /** How many candidates were refused for which reason. */
   | { kind: 'unplaceable'; reasons: Record<string, number> }
@@ -32,7 +32,7 @@ export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
  *
  * Pure: the order of the candidates makes no difference.
  */
-export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rules = RULES): Placement {
+export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rules = RULES): Decision {
   const strategy = rules.strategies[work.spec.strategy]
   const reasons: Record<string, number> = {}
   let best: Scored | undefined
@@ -50,7 +50,7 @@ export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rul
 }
 
 /** `3 × too little memory free, 1 × cordoned`, most frequent first. */
-export function tellReasons(reasons: Readonly<Record<string, number>>): string {
+export function reasonsText(reasons: Readonly<Record<string, number>>): string {
   const counted = Object.entries(reasons).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
   return counted.length === 0 ? 'there is none' : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
 }

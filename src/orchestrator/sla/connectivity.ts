@@ -6,7 +6,7 @@ import { quoted, type Findings } from './findings.ts'
 import { labelsOf } from './names.ts'
 
 /** A service as read, the object it came from, and its app. */
-export interface Read {
+export interface ReadService {
   fields: Fields
   app: AppSpec
   service: ServiceSpec
@@ -18,7 +18,7 @@ export interface Read {
  * Which services each one will call, so that its node asks for them before the first question. A name means a
  * service of the same app (`cart`, `cart.prod`) or of another (`app.ns.service`, `app.ns.service.ns`).
  */
-export function linkConnectivity(all: readonly Read[], findings: Findings): void {
+export function linkConnectivity(all: readonly ReadService[], findings: Findings): void {
   const ids = new Map(
     all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
   )
@@ -67,14 +67,14 @@ function targetText(value: unknown, path: string, findings: Findings): string | 
   return fields?.text('target_microservice_id')
 }
 
-interface Place {
+interface NameContext {
   path: string
   /** Service ids and interest keys of the document. */
   known: ReadonlySet<string>
   findings: Findings
 }
 
-function named(target: string, app: AppSpec, { path, known, findings }: Place): string[] {
+function named(target: string, app: AppSpec, { path, known, findings }: NameContext): string[] {
   const prefix = `${app.app}.${app.namespace}`
   const labels = labelsOf(target)
   const unknown = 'write the name of a service of the app, or app.ns.service'

@@ -1,5 +1,5 @@
 import type { AppSpec } from '../spec.ts'
-import { linkConnectivity, type Read } from './connectivity.ts'
+import { linkConnectivity, type ReadService } from './connectivity.ts'
 import { Fields, isObject } from './fields.ts'
 import { Findings, quoted, type Fault } from './findings.ts'
 import type { Level } from './keys.ts'
@@ -29,7 +29,7 @@ const MAX_SERVICES = 2_000
 export function parseSla(document: unknown): Parsed {
   const findings = new Findings()
   const { customer, apps: found } = appsIn(document, findings)
-  const all: Read[] = []
+  const all: ReadService[] = []
   const taken = new Map<string, string>()
   const apps = found.flatMap((fields) => readApp(fields, all, taken, findings) ?? [])
   if (all.length > MAX_SERVICES) findings.fault('', `has ${all.length} services; ${MAX_SERVICES} is the limit`)
@@ -121,7 +121,7 @@ function entries(fields: Fields, key: string, level: Level, findings: Findings):
 /** Services are read even when the app has no usable name, so that their faults are told too. */
 function readApp(
   { fields, nameKey, namespaceKey, services }: AppFields,
-  all: Read[],
+  all: ReadService[],
   taken: Map<string, string>,
   findings: Findings,
 ): AppSpec | undefined {

@@ -98,9 +98,9 @@ export class Uplink implements AsyncDisposable {
           return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
         },
         sides: {
-          speaks: nodeToCluster,
-          hears: clusterToNode,
-          asked: {
+          sends: nodeToCluster,
+          receives: clusterToNode,
+          onRequest: {
             assign: async ({ assignment }) => {
               await worker.assign(assignment)
               return {}
@@ -109,7 +109,7 @@ export class Uplink implements AsyncDisposable {
             'logs.open': (query) => ({ stream: this.#logs.open(query) }),
             'logs.next': ({ stream }) => this.#logs.next(stream),
           },
-          told: {
+          onNotification: {
             changes: ({ epoch, changes }) => {
               for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
             },
@@ -121,7 +121,7 @@ export class Uplink implements AsyncDisposable {
         },
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
-          const { instances, revoked, relays } = await link.ask('node.hello', {
+          const { instances, revoked, relays } = await link.request('node.hello', {
             facts: facts(),
             reports: [...worker.reports()],
           })
@@ -173,7 +173,7 @@ export class Uplink implements AsyncDisposable {
 
   /** The node's addresses, capacity or labels have changed. */
   factsChanged(): void {
-    this.#link.tell('node.facts', { facts: this.#options.facts() })
+    this.#link.notify('node.facts', { facts: this.#options.facts() })
   }
 
   /** The machine's network is another one; `isHere`: whether a local address is still ours. */
@@ -188,16 +188,16 @@ export class Uplink implements AsyncDisposable {
 
   /** All there is under a key, and news of it from now on. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   ask(key: InterestKey, signal: AbortSignal): Promise<{ seq: number; entries: readonly ServiceEntry[] }> {
-    return this.#link.ask('interest.ask', { key }, signal)
+    return this.#link.request('interest.ask', { key }, signal)
   }
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async askVip(vip: VipIndex, signal: AbortSignal): Promise<InterestKey | undefined> {
-    return (await this.#link.ask('interest.vip', { vip }, signal)).key
+    return (await this.#link.request('interest.vip', { vip }, signal)).key
   }
 
   forget(keys: readonly InterestKey[]): void {
-    this.#link.tell('interest.forget', { keys: [...keys] })
+    this.#link.notify('interest.forget', { keys: [...keys] })
   }
 
   /** Each time the link is up: what was missed since `point()`, then changes as they come. */
@@ -211,7 +211,7 @@ export class Uplink implements AsyncDisposable {
         continue
       }
       try {
-        yield { kind: 'resumed', resumed: await this.#link.ask('interest.resume', point(), limit) }
+        yield { kind: 'resumed', resumed: await this.#link.request('interest.resume', point(), limit) }
       } catch (error) {
         if (limit.aborted) return
         if (!isMeshError(error)) throw error
@@ -224,7 +224,7 @@ export class Uplink implements AsyncDisposable {
 
   /** A new certificate for this node. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, CERTIFICATE_REFUSED */
   async renew(csrPem: string, signal: AbortSignal): Promise<string> {
-    return (await this.#link.ask('certificate.renew', { csr: csrPem }, signal)).chain
+    return (await this.#link.request('certificate.renew', { csr: csrPem }, signal)).chain
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -235,7 +235,7 @@ export class Uplink implements AsyncDisposable {
     const reports = [...this.#pending.values()]
     this.#pending.clear()
     for (let start = 0; start < reports.length; start += BATCH) {
-      this.#link.tell('reports', { reports: reports.slice(start, start + BATCH) })
+      this.#link.notify('reports', { reports: reports.slice(start, start + BATCH) })
     }
   }
 }

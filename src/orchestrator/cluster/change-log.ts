@@ -17,7 +17,7 @@ const MAX_GONE = 5_000
  *
  * Numbers begin at the wall clock: a cluster that lost its state never counts below what its nodes have seen.
  */
-export class NodeFeed {
+export class ChangeLog {
   readonly epoch: string
   readonly #store: Store
   readonly #latest: Collection<Change>

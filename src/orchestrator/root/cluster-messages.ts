@@ -2,16 +2,16 @@ import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
-import type { Asked, Told } from '../link/link.ts'
-import type { clusterToRoot, Standing } from '../link/messages.ts'
+import type { RequestHandlers, NotificationHandlers } from '../link/link.ts'
+import type { clusterToRoot, LocatedReport } from '../link/messages.ts'
 import { type RootStore, type InstanceRecord, REVOKED_MS } from './root-store.ts'
-import { type ClusterLink, type Clusters, tellKnown } from './clusters.ts'
-import { knownUnder } from './entries.ts'
+import { type ClusterLink, type Clusters, sendEntries } from './clusters.ts'
+import { entriesUnder } from './entries.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { Vips } from './vips.ts'
 
-export interface ClusterHandlersParts {
-  books: RootStore
+export interface ClusterMessagesParts {
+  store: RootStore
   vips: Vips
   authority: Authority
   clusters: Clusters
@@ -21,29 +21,29 @@ export interface ClusterHandlersParts {
 }
 
 /** What the root answers when clusters speak. */
-export class ClusterHandlers {
-  readonly #parts: ClusterHandlersParts
+export class ClusterMessages {
+  readonly #parts: ClusterMessagesParts
 
-  constructor(parts: ClusterHandlersParts) {
+  constructor(parts: ClusterMessagesParts) {
     this.#parts = parts
   }
 
-  asked(name: string, link: () => ClusterLink): Asked<typeof clusterToRoot> {
-    const { books, vips, clusters, authority } = this.#parts
+  requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
+    const { store, vips, clusters, authority } = this.#parts
     return {
       'cluster.hello': ({ instances, keys, ...rest }) => {
         const { surplus, held } = this.#settle(name, instances)
         const wanted = new Set([...keys, ...held.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
-        tellKnown(
+        sendEntries(
           link(),
-          [...wanted].map((key) => knownUnder(key, books, vips)),
+          [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
         return { surplus, revoked: this.#revoked() }
       },
       'interest.ask': ({ key }) => {
         clusters.subscribe(name, [key])
-        return { entries: knownUnder(key, books, vips).entries }
+        return { entries: entriesUnder(key, store, vips).entries }
       },
       'interest.vip': ({ vip }) => {
         const record = vips.at(vip)
@@ -55,8 +55,8 @@ export class ClusterHandlers {
     }
   }
 
-  told(name: string): Told<typeof clusterToRoot> {
-    const { books, clusters, reconciler, log } = this.#parts
+  notifications(name: string): NotificationHandlers<typeof clusterToRoot> {
+    const { store, clusters, reconciler, log } = this.#parts
     return {
       summary: ({ summary }) => {
         const cluster = clusters.linked(name)
@@ -66,11 +66,11 @@ export class ClusterHandlers {
       },
       standings: ({ standings }) => this.#take(name, standings),
       handback: ({ instance, reason }) => {
-        const record = books.instances.get(instance)
+        const record = store.instances.get(instance)
         if (record?.cluster !== name) return
         log.warn('a cluster gave an instance back', { instance, cluster: name, reason })
-        if (record.wanted) books.instances.put(instance, unplaced(record, this.#parts.clock.wall()))
-        else books.instances.delete(instance)
+        if (record.wanted) store.instances.put(instance, unplaced(record, this.#parts.clock.wall()))
+        else store.instances.delete(instance)
         reconciler.refuse(instance, name)
         reconciler.publish(record.service)
         reconciler.touch(record.service)
@@ -84,28 +84,28 @@ export class ClusterHandlers {
 
   /** Every cluster refuses the node from now on, and tells its nodes. */
   revoke(node: NodeId): void {
-    const { books, clusters, clock } = this.#parts
-    books.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
-    for (const { link } of clusters.all()) link.tell('revoked', { nodes: [node] })
+    const { store, clusters, clock } = this.#parts
+    store.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
+    for (const { link } of clusters.all()) link.notify('revoked', { nodes: [node] })
   }
 
   /** What the cluster has against what it should have, after a time without a link. */
   #settle(name: string, told: readonly { instance: InstanceId; generation: number }[]) {
-    const { books, reconciler, clock } = this.#parts
+    const { store, reconciler, clock } = this.#parts
     const has = new Map(told.map(({ instance, generation }) => [instance, generation]))
-    const mine = books.instances.list().filter(({ cluster }) => cluster === name)
+    const mine = store.instances.list().filter(({ cluster }) => cluster === name)
     const held: InstanceRecord[] = []
     const missing: InstanceRecord[] = []
     for (const record of mine) (has.has(record.id) ? held : missing).push(record)
     const keep = new Set(held.filter(({ wanted }) => wanted).map(({ id }) => id))
-    books.store.transaction(() => {
+    store.database.transaction(() => {
       for (const record of held) {
         const generation = has.get(record.id) ?? 0
-        if (generation < record.generation) books.instances.put(record.id, { ...record, generation })
+        if (generation < record.generation) store.instances.put(record.id, { ...record, generation })
       }
       for (const record of missing) {
-        if (record.wanted) books.instances.put(record.id, unplaced(record, clock.wall()))
-        else books.instances.delete(record.id)
+        if (record.wanted) store.instances.put(record.id, unplaced(record, clock.wall()))
+        else store.instances.delete(record.id)
       }
     })
     for (const service of new Set(mine.map((record) => record.service))) reconciler.touch(service)
@@ -113,24 +113,24 @@ export class ClusterHandlers {
     return { surplus: [...has.keys()].filter((id) => !keep.has(id)), held }
   }
 
-  #take(name: string, standings: readonly Standing[]): void {
-    const { books, reconciler, clusters } = this.#parts
+  #take(name: string, standings: readonly LocatedReport[]): void {
+    const { store, reconciler, clusters } = this.#parts
     const touched = new Set<ServiceId>()
     const shown = new Set<ServiceId>()
-    books.store.transaction(() => {
+    store.database.transaction(() => {
       for (const { report, node } of standings) {
-        const record = books.instances.get(report.instance)
+        const record = store.instances.get(report.instance)
         if (record?.cluster !== name) {
           if (report.state === 'stopped') continue
           clusters
             .linked(name)
-            ?.link.ask('withdraw', { instance: report.instance })
+            ?.link.request('withdraw', { instance: report.instance })
             .catch(() => undefined) // surplus
           continue
         }
         touched.add(record.service)
         if (!record.wanted && report.state === 'stopped') {
-          books.instances.delete(record.id)
+          store.instances.delete(record.id)
           shown.add(record.service)
           continue
         }
@@ -144,7 +144,7 @@ export class ClusterHandlers {
           ...(detail === undefined ? {} : { detail }),
           ...(node === undefined ? {} : { node }),
         }
-        books.instances.put(record.id, changed)
+        store.instances.put(record.id, changed)
         if (isSeen(record, changed)) shown.add(record.service)
       }
     })
@@ -153,11 +153,11 @@ export class ClusterHandlers {
   }
 
   #revoked(): NodeId[] {
-    const { books, clock } = this.#parts
-    for (const { node, until } of books.revoked.list()) {
-      if (until < clock.wall()) books.revoked.delete(node)
+    const { store, clock } = this.#parts
+    for (const { node, until } of store.revoked.list()) {
+      if (until < clock.wall()) store.revoked.delete(node)
     }
-    return books.revoked.keys()
+    return store.revoked.keys()
   }
 }
 

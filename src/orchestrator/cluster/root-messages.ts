@@ -1,17 +1,17 @@
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
-import type { Asked } from '../link/link.ts'
+import type { RequestHandlers } from '../link/link.ts'
 import type { NodeRow, rootToCluster } from '../link/messages.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
-import type { Placement } from './placement.ts'
+import type { Scheduler } from './scheduler.ts'
 import type { Relays } from './relays.ts'
 
 export interface RootRequestsParts {
   name: string
-  books: ClusterStore
+  store: ClusterStore
   nodes: Nodes
-  placement: Placement
+  placement: Scheduler
   relays: Relays
   version: string
   mint: Mint
@@ -24,12 +24,12 @@ export type Mint = (role: 'node' | 'relay', ttlSeconds: number) => { token: stri
 const PAGE = 500
 
 /** What people ask of a cluster, by way of the root: its nodes, tokens to join it, what instances wrote. */
-export function rootRequests({ name, version, books, nodes, placement, relays, mint, revoke }: RootRequestsParts): {
-  services: Omit<Asked<typeof rootToCluster>, 'delegate' | 'withdraw'>
+export function rootRequests({ name, version, store, nodes, placement, relays, mint, revoke }: RootRequestsParts): {
+  services: Omit<RequestHandlers<typeof rootToCluster>, 'delegate' | 'withdraw'>
   onLogsClosed: (stream: string) => void
 } {
   const nodeOf = (instance: InstanceId): LinkedNode => {
-    const { node } = books.works.get(instance) ?? {}
+    const { node } = store.assignments.get(instance) ?? {}
     const linked = node === undefined ? undefined : nodes.alive(node)
     if (linked === undefined)
       throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it is on no node that answers' })
@@ -46,7 +46,7 @@ export function rootRequests({ name, version, books, nodes, placement, relays, m
     services: {
       'nodes.list': ({ after }) => {
         const free = new Map(placement.views().map((view) => [view.facts.id, view.free]))
-        const all = books.nodes.list().map((record): NodeRow => {
+        const all = store.nodes.list().map((record): NodeRow => {
           const id = `${name}/${record.name}`
           const linked = nodes.alive(id)
           const facts = linked?.facts ?? record.facts
@@ -54,7 +54,7 @@ export function rootRequests({ name, version, books, nodes, placement, relays, m
           return {
             id,
             condition: linked === undefined ? 'lost' : 'alive',
-            instances: books.works.on(id).length,
+            instances: store.assignments.on(id).length,
             since: linked?.since ?? record.enrolledAt,
             ...(facts === undefined ? {} : { facts }),
             ...(left === undefined ? {} : { free: left }),
@@ -71,24 +71,24 @@ export function rootRequests({ name, version, books, nodes, placement, relays, m
         ),
       }),
       'node.revoke': ({ node }) => {
-        if (books.nodes.get(node) === undefined) throw new MeshError('NODE_UNKNOWN', { node: `${name}/${node}` })
+        if (store.nodes.get(node) === undefined) throw new MeshError('NODE_UNKNOWN', { node: `${name}/${node}` })
         revoke([`${name}/${node}`])
         return {}
       },
       'token.mint': ({ role, ttlSeconds }) => mint(role, ttlSeconds),
       'logs.open': async (query) => {
         const node = nodeOf(query.instance)
-        const { stream } = await node.link.ask('logs.open', query)
+        const { stream } = await node.link.request('logs.open', query)
         return { stream: `${node.id}#${stream}` }
       },
       'logs.next': ({ stream }) => {
         const there = streamOf(stream)
-        return there.link.ask('logs.next', { stream: there.stream })
+        return there.link.request('logs.next', { stream: there.stream })
       },
     },
     onLogsClosed: (stream) => {
       const there = streamOf(stream)
-      there.link.tell('logs.close', { stream: there.stream })
+      there.link.notify('logs.close', { stream: there.stream })
     },
   }
 }

@@ -3,25 +3,25 @@ import type { Identity } from '../../core/identity/contract.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
-import type { Asked, Told } from '../link/link.ts'
+import type { RequestHandlers, NotificationHandlers } from '../link/link.ts'
 import type { nodeToCluster } from '../link/messages.ts'
 import type { NodeFacts } from '../spec.ts'
 import type { ClusterStore } from './cluster-store.ts'
-import type { NodeFeed } from './node-feed.ts'
+import type { ChangeLog } from './change-log.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { LinkedNode, NodeLink, Nodes } from './nodes.ts'
-import type { Placement } from './placement.ts'
+import type { Scheduler } from './scheduler.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
 
-export interface NodeHandlersParts {
-  books: ClusterStore
+export interface NodeMessagesParts {
+  store: ClusterStore
   identity: Identity
-  feed: NodeFeed
-  knowledge: EntryCache
+  feed: ChangeLog
+  entryCache: EntryCache
   publisher: Publisher
   nodes: Nodes
-  placement: Placement
+  placement: Scheduler
   root: () => RootLink
   revoked: () => NodeId[]
   /** Where nodes may listen. */
@@ -35,15 +35,15 @@ const MAX_KEYS = 10_000
 const LEARN_AT_ONCE = 100
 
 /** What the cluster answers when its nodes speak. */
-export class NodeHandlers {
-  readonly #parts: NodeHandlersParts
+export class NodeMessages {
+  readonly #parts: NodeMessagesParts
 
-  constructor(parts: NodeHandlersParts) {
+  constructor(parts: NodeMessagesParts) {
     this.#parts = parts
   }
 
-  asked(id: NodeId, link: () => NodeLink): Asked<typeof nodeToCluster> {
-    const { nodes, placement, feed, publisher, knowledge, identity, root, books } = this.#parts
+  requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
+    const { nodes, placement, feed, publisher, entryCache, identity, root, store } = this.#parts
     return {
       'node.hello': ({ facts, reports }) => {
         const node = nodes.hello({ id, link: link(), facts: { ...facts, id } })
@@ -52,7 +52,7 @@ export class NodeHandlers {
         setImmediate(() => placement.nodeBack(node, reports)) // after the answer
         root().summarise()
         return {
-          instances: books.works.on(id).map(({ assignment }) => assignment.instance),
+          instances: store.assignments.on(id).map(({ assignment }) => assignment.instance),
           revoked: this.#parts.revoked(),
           relays: this.#parts.relays(),
         }
@@ -64,7 +64,7 @@ export class NodeHandlers {
           throw new MeshError('REQUEST_FAILED', { reason: 'too many interests', node: id })
         keys.add(key)
         try {
-          if (knowledge.get(key) === undefined) await root().learn(key)
+          if (entryCache.get(key) === undefined) await root().learn(key)
         } catch (error) {
           if (isNew) keys.delete(key)
           throw error
@@ -73,16 +73,16 @@ export class NodeHandlers {
         return { seq: feed.seq, entries: feed.entries(key) }
       },
       'interest.vip': async ({ vip }) => {
-        const key = knowledge.keyOfVip(vip) ?? (await root().keyOfVip(vip))
+        const key = entryCache.keyOfVip(vip) ?? (await root().keyOfVip(vip))
         return key === undefined ? {} : { key }
       },
       'interest.resume': async (point) => {
         const node = this.#demand(id)
         node.keys = new Set(point.keys.slice(0, MAX_KEYS))
-        await this.#learnAll([...node.keys].filter((key) => knowledge.get(key) === undefined))
+        await this.#learnAll([...node.keys].filter((key) => entryCache.get(key) === undefined))
         publisher.flush()
         const resumed = feed.resume(point)
-        const isPartial = point.keys.some((key) => knowledge.get(key) === undefined)
+        const isPartial = point.keys.some((key) => entryCache.get(key) === undefined)
         // "all there is" would wipe what the node knows, when it is only all that we know
         if (resumed.full && isPartial)
           throw new MeshError('LINK_CLOSED', { peer: 'root', reason: 'not everything is known here yet' })
@@ -92,7 +92,7 @@ export class NodeHandlers {
     }
   }
 
-  told(id: NodeId): Told<typeof nodeToCluster> {
+  notifications(id: NodeId): NotificationHandlers<typeof nodeToCluster> {
     const { nodes, placement, root } = this.#parts
     return {
       'node.facts': ({ facts }) => {
@@ -122,11 +122,11 @@ export class NodeHandlers {
 
   /** Where the node is reached may have changed: every service on it is told anew. */
   #remember(id: NodeId, facts: NodeFacts): void {
-    const { books, publisher } = this.#parts
+    const { store, publisher } = this.#parts
     const name = nameOf(id)
-    const record = books.nodes.get(name)
-    if (record !== undefined) books.nodes.put(name, { ...record, facts: { ...facts, id } })
-    for (const { assignment } of books.works.on(id)) publisher.touch(assignment.spec.id)
+    const record = store.nodes.get(name)
+    if (record !== undefined) store.nodes.put(name, { ...record, facts: { ...facts, id } })
+    for (const { assignment } of store.assignments.on(id)) publisher.touch(assignment.spec.id)
   }
 
   async #learnAll(keys: readonly InterestKey[]): Promise<void> {
