@@ -6,7 +6,7 @@ import { authorise } from './authorise.ts'
 import { connect, type Try } from '../outbound/connect.ts'
 import { type Caller, callerText, nameOf } from '../flow/flow.ts'
 import { type OutboundParts, triesText } from '../outbound/outbound.ts'
-import type { PathKind } from '../tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** One decision in the life of a test connection; `ms` since its beginning. */
 export type TraceStep =

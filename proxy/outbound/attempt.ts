@@ -4,14 +4,14 @@ import type { Clock } from '../../src/core/kit/clock.ts'
 import { explain, isMeshError } from '../../src/core/errors.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
-import { ANY_PATH, type PathRule } from '../../src/core/model/path-rule.ts'
+import { ANY_PATH, type PathRule, type PathKind } from '../../src/core/model/path-rule.ts'
 import type { TableView } from '../../src/core/table/view.ts'
 import { InstanceSocket, openInstanceSocket } from '../datagrams/instance-socket.ts'
 import { dialInstance, type DialOptions, type Endpoint } from '../inbound/dial.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from '../flow/request.ts'
 import { localStream, type Carried } from '../socket/splice.ts'
 import type { Outliers } from './outliers.ts'
-import type { PathKind, Peers, Refusal, Session, Stream, StreamEvents } from '../tunnel/contract.ts'
+import type { Peers, Refusal, Session, Stream, StreamEvents } from '../tunnel/contract.ts'
 
 /** What trying an instance takes. */
 export interface AttemptParts {

@@ -4,7 +4,8 @@ import { Attempt, type AttemptParts } from './attempt.ts'
 import { maySendEarly } from './early-data.ts'
 import { patienceMs, Race, type RaceAction } from './race.ts'
 import type { FlowRequest } from '../flow/request.ts'
-import type { PathKind, Refusal, Stream } from '../tunnel/contract.ts'
+import type { Refusal, Stream } from '../tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** One try, for logs and `trace`. `dropped`: another was faster, or the flow ended first. */
 export interface Try {

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import type { PathKind } from '../tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** A raw byte connection towards a node: not yet encrypted, not yet proven, unless it says so. */
 export interface RawConnection {

@@ -4,7 +4,7 @@ import { MeshError } from '../../src/core/errors.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import { FILTERINGS, MAPPINGS } from './nat-class.ts'
+import { FILTERINGS, MAPPINGS } from './nat/nat-behavior.ts'
 
 /**
  * Short messages between two nodes, about ways to reach each other. Delivered at most once, and perhaps not at all:

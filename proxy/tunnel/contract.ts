@@ -1,8 +1,6 @@
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import type { PathRule } from '../../src/core/model/path-rule.ts'
-
-export type PathKind = 'local' | 'direct' | 'reverse' | 'punched' | 'relayed'
+import type { PathKind, PathRule } from '../../src/core/model/path-rule.ts'
 
 /**
  * Why an OPEN was refused; the index is what is sent, so new ones go last. After `not-allowed` and `bad-request` no other

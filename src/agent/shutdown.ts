@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
-import type { Relays } from '../../proxy/paths/relays.ts'
+import type { Relays } from '../../proxy/paths/relays/relays.ts'
 import type { Prober } from '../../proxy/outbound/prober.ts'
 import type { Resolver } from '../../resolver/server.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'

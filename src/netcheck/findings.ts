@@ -1,7 +1,7 @@
 import type { NetcheckReport } from '../client/reports.ts'
 import type { LocalFacts } from './local.ts'
 import { tuningOf } from './tuning.ts'
-import type { NetworkKind } from './ways.ts'
+import type { NetworkKind } from './expected-paths.ts'
 
 type Finding = NetcheckReport['findings'][number]
 type Facts = Omit<NetcheckReport, 'findings'>

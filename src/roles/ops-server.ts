@@ -5,7 +5,7 @@ import type { Metrics } from '../core/metrics.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { pathOf } from '../core/kit/request-target.ts'
-import { bindShared, type Shared } from '../core/kit/share.ts'
+import { bindShared, type Shared } from '../core/kit/bind-shared.ts'
 
 export interface OpsOptions extends Shared {
   metrics: Metrics

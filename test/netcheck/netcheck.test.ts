@@ -3,7 +3,14 @@ import { ANY_PATH, readPathRule } from '../../src/core/model/path-rule.ts'
 import { findingsOf, isPrivate } from '../../src/netcheck/findings.ts'
 import { localFacts, routeLine, routeMetrics, type LocalFacts } from '../../src/netcheck/local.ts'
 import { tuningOf, tuningScript } from '../../src/netcheck/tuning.ts'
-import { NETWORKS, networkOf, wayBetween, waysFrom, type NetworkKind, type Seen } from '../../src/netcheck/ways.ts'
+import {
+  NETWORKS,
+  networkOf,
+  wayBetween,
+  waysFrom,
+  type NetworkKind,
+  type Seen,
+} from '../../src/netcheck/expected-paths.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
 
 t.test('which kind of network this is', async (t) => {

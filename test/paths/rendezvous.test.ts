@@ -13,7 +13,7 @@ import {
 } from '../../proxy/paths/expected-connections.ts'
 import { printHostPort } from '../../proxy/paths/addresses.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
-import { DialGuard, isFair, isPublic } from '../../proxy/paths/guard.ts'
+import { DialGuard, isFair, isPublic } from '../../proxy/paths/dial-guard.ts'
 import {
   isTlsServer,
   mappingOf,
@@ -22,10 +22,10 @@ import {
   punchPlan,
   type NatClass,
   type PunchPlan,
-} from '../../proxy/paths/nat-class.ts'
-import { PunchPort } from '../../proxy/paths/punch-port.ts'
-import { Punching } from '../../proxy/paths/punched.ts'
-import { answerCalls, reverseDialer } from '../../proxy/paths/reverse.ts'
+} from '../../proxy/paths/nat/nat-behavior.ts'
+import { PunchPort } from '../../proxy/paths/shared-port.ts'
+import { Punching } from '../../proxy/paths/punch/hole-puncher.ts'
+import { answerCalls, reverseDialer } from '../../proxy/paths/reverse-path.ts'
 import { MAX_SIGNAL_BYTES, readSignal, Signals, type Signal } from '../../proxy/paths/signals.ts'
 import { decodeAnswer, decodeQuestion, encodeAnswer, encodeQuestion } from '../../proxy/relay/wire/observation.ts'
 import { Observer } from '../../proxy/relay/observer.ts'

@@ -16,7 +16,7 @@ import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound
 import { introduce } from '../../proxy/inbound/introduce.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
-import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
+import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { Outliers } from '../../proxy/outbound/outliers.ts'

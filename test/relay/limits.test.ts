@@ -3,7 +3,7 @@ import { connect as connectTcp, createServer, type AddressInfo, type Socket } fr
 import { duplexPair, type Duplex } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import t from 'tap'
-import { relayedDialer } from '../../proxy/paths/relayed.ts'
+import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { join } from '../../proxy/relay/join.ts'
 import { RateLimit } from '../../proxy/relay/rate-limit.ts'
 import { readFromRelay, type FromListener } from '../../proxy/relay/wire/messages.ts'

@@ -8,7 +8,7 @@ import type {
   SealedLink,
 } from '../../proxy/tunnel/sealed/contract.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
-import type { PathKind } from '../../proxy/tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** UDP in memory: packets fly until `land`; what happens to them is the test's to say. */
 export class Air {

@@ -1,6 +1,6 @@
 import { duplexPair, type Duplex } from 'node:stream'
 import type { Dialer } from '../../proxy/paths/contract.ts'
-import type { PathKind } from '../../proxy/tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
 import { ManualClock } from './clock.ts'

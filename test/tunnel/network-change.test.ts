@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import type { Dialer } from '../../proxy/paths/contract.ts'
-import { directDialer, DirectListener } from '../../proxy/paths/direct.ts'
+import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { silentLog } from '../../src/core/kit/log.ts'

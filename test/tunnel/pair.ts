@@ -1,6 +1,7 @@
 import type { Ears } from '../contracts/stream.ts'
 import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
-import type { IncomingStream, PathKind, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { IncomingStream, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
 import { FEATURE, type Hello } from '../../proxy/tunnel/wire/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
 import { Mux } from '../../proxy/tunnel/session/mux.ts'

@@ -4,7 +4,7 @@ import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import { isDialable, printHostPort } from '../addresses.ts'
 import { NONCE_BYTES, type Protocol } from './codec.ts'
-import type { Dialect } from './conversation.ts'
+import type { Dialect } from './pcp-client.ts'
 import type { Igd } from './igd.ts'
 import { Router } from './router.ts'
 

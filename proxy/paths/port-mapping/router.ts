@@ -1,6 +1,6 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { MapRequest } from './codec.ts'
-import { Conversation, type Dialect, type Outcome } from './conversation.ts'
+import { Conversation, type Dialect, type Outcome } from './pcp-client.ts'
 import { mapByIgd, readIgd, unmapByIgd, type Igd } from './igd.ts'
 import { search } from './ssdp.ts'
 

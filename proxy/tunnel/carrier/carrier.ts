@@ -1,4 +1,4 @@
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import { FrameDecoder, type FrameSink } from '../wire/frame-decoder.ts'
 import { FRAME, frameInvalid, type FrameType } from '../wire/frame.ts'
 import { decodeHello, encodeHello, type Hello } from '../wire/hello.ts'

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { MeshError } from '../../../src/core/errors.ts'
 import { Carrier } from '../carrier/carrier.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { Hello } from '../wire/hello.ts'
 import { Pump } from '../carrier/pump.ts'
 

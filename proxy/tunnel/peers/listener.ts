@@ -1,7 +1,7 @@
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { RawConnection } from '../../paths/contract.ts'
 import type { Connector } from './connector.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { TunnelLimits } from '../limits.ts'
 
 export interface TunnelListenerOptions {

@@ -1,5 +1,5 @@
 import type { Metrics } from '../../../src/core/metrics.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { TunnelSession } from '../session/session.ts'
 
 type Counted = Pick<TunnelSession, 'bytesIn' | 'bytesOut' | 'moved' | 'frames'>

@@ -1,4 +1,4 @@
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import { rankOf } from '../session/placement.ts'
 
 /*

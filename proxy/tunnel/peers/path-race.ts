@@ -1,6 +1,6 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { Reachability } from '../../paths/contract.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 
 /** One way to the goal. */
 export interface Contender<T> {

@@ -1,5 +1,5 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { FrameType } from '../wire/frame.ts'
 
 /** Where a UDP packet goes to or came from; numeric. */

@@ -1,6 +1,6 @@
 import { MeshError } from '../../../src/core/errors.ts'
 import type { Carrier } from '../carrier/carrier.ts'
-import type { PathKind } from '../contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { Mux } from './mux.ts'
 import { carrierFor, carriersWanted, spare } from './placement.ts'
 import type { Pump } from '../carrier/pump.ts'

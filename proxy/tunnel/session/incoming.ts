@@ -1,13 +1,6 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
-import type { PathRule } from '../../../src/core/model/path-rule.ts'
-import {
-  REFUSALS,
-  type IncomingStream,
-  type PathKind,
-  type Refusal,
-  type Stream,
-  type StreamEvents,
-} from '../contract.ts'
+import type { PathRule, PathKind } from '../../../src/core/model/path-rule.ts'
+import { REFUSALS, type IncomingStream, type Refusal, type Stream, type StreamEvents } from '../contract.ts'
 import { FRAME } from '../wire/frame.ts'
 import type { MuxStream } from '../stream/mux-stream.ts'
 

@@ -1,5 +1,4 @@
-import { allows, ANY_PATH, likes, type PathRule } from '../../../src/core/model/path-rule.ts'
-import type { PathKind } from '../contract.ts'
+import { allows, ANY_PATH, likes, type PathRule, type PathKind } from '../../../src/core/model/path-rule.ts'
 
 /*
  * Where streams go, and how many carriers there are: decided here and nowhere else, each side for what it sends.

@@ -14,6 +14,12 @@
 export const RULED_PATHS = ['direct', 'reverse', 'punched', 'relayed'] as const
 export type RuledPath = (typeof RULED_PATHS)[number]
 
+/**
+ * How a connection reaches a node. `local`: the same machine; `direct`: we dialled it; `reverse`: it dialled us because we
+ * asked; `punched`: both dialled at the same moment, through their NATs; `relayed`: both dialled a relay.
+ */
+export type PathKind = 'local' | RuledPath
+
 export interface PathRule {
   /** As it was written. */
   readonly text: string

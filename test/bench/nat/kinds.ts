@@ -1,5 +1,5 @@
 import type { SiteSpec } from '../../../src/lab/lab.ts'
-import type { PathKind } from '../../../proxy/tunnel/contract.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
 
 /**
  * The networks of the matrix, one node in each, and the best path that can be between any two. Pure.

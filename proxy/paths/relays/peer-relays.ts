@@ -1,10 +1,10 @@
-import type { Lifetime } from '../../src/core/kit/lifetime.ts'
-import type { NodeId } from '../../src/core/model/ids.ts'
-import type { NodeReach } from '../../src/core/model/node.ts'
-import type { Peers, Session } from '../tunnel/contract.ts'
+import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import type { NodeReach } from '../../../src/core/model/node.ts'
+import type { Peers, Session } from '../../tunnel/contract.ts'
 import { nearerRelay } from './relay-choice.ts'
 import type { Relays } from './relays.ts'
-import type { Signals, SignalOf } from './signals.ts'
+import type { Signals, SignalOf } from '../signals.ts'
 
 /** Sessions are looked at so often for news to tell; what is told goes into one small frame. */
 const LOOK_MS = 1_000

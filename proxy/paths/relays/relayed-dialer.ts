@@ -1,14 +1,14 @@
 import type { Duplex } from 'node:stream'
-import type { NodeId } from '../../src/core/model/ids.ts'
-import type { NodeReach } from '../../src/core/model/node.ts'
-import { isMeshError, MeshError } from '../../src/core/errors.ts'
-import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
-import { dialUpgrade } from '../../src/core/kit/upgrade.ts'
-import { dialBytes, dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
-import { KNOCK, PING, refusalOf, TO } from '../relay/wire/messages.ts'
-import type { Dialer, RawConnection } from './contract.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import type { NodeReach } from '../../../src/core/model/node.ts'
+import { isMeshError, MeshError } from '../../../src/core/errors.ts'
+import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
+import { dialUpgrade } from '../../../src/core/kit/upgrade.ts'
+import { dialBytes, dialText, type DialOptions } from '../../../src/core/kit/websocket.ts'
+import { KNOCK, PING, refusalOf, TO } from '../../relay/wire/messages.ts'
+import type { Dialer, RawConnection } from '../contract.ts'
 import { orderRelays } from './relay-choice.ts'
-import { staggered } from '../../src/core/kit/stagger.ts'
+import { staggered } from '../../../src/core/kit/race.ts'
 
 /** How this node proves itself to relays; asked anew for each connection, because certificates renew. */
 export type RelayCredentials = () => Pick<DialOptions, 'tls' | 'verify' | 'egress'>

@@ -1,5 +1,5 @@
-import { Backoff } from '../../src/core/kit/backoff.ts'
-import type { Clock } from '../../src/core/kit/clock.ts'
+import { Backoff } from '../../../src/core/kit/backoff.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
 
 /** A relay may be gone for a second or for an hour, and with it all its nodes: soon at first, and never much too late. */
 const BACK = { firstMs: 500, limitMs: 4_000 }

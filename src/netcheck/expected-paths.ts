@@ -1,4 +1,4 @@
-import type { NatClass } from '../../proxy/paths/nat-class.ts'
+import type { NatClass } from '../../proxy/paths/nat/nat-behavior.ts'
 import { allows, type PathRule } from '../core/model/path-rule.ts'
 
 /**

@@ -1,13 +1,13 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { MeshError } from '../../src/core/errors.ts'
-import type { NodeId } from '../../src/core/model/ids.ts'
-import { printHostPort } from './addresses.ts'
-import type { ExpectedConnection } from './expected-connections.ts'
-import type { RawConnection } from './contract.ts'
-import { isTlsServer, type PunchPlan } from './nat-class.ts'
-import type { SeenPort } from './observe.ts'
-import type { HostPort } from './punch-port.ts'
+import { MeshError } from '../../../src/core/errors.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import { printHostPort } from '../addresses.ts'
+import type { ExpectedConnection } from '../expected-connections.ts'
+import type { RawConnection } from '../contract.ts'
+import { isTlsServer, type PunchPlan } from '../nat/nat-behavior.ts'
+import type { SeenPort } from '../nat/discovery.ts'
+import type { HostPort } from '../shared-port.ts'
 
 /** The SYN that the system sends after 1 s and after 3 s may be the one that gets through (TUNNELS.md §2.1). */
 const FIRE_MS = 4_000

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import type { NodeId } from '../../src/core/model/ids.ts'
-import { isMeshError, MeshError } from '../../src/core/errors.ts'
-import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
-import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import type { Log } from '../../src/core/kit/log.ts'
-import { dialText, type Channel } from '../../src/core/kit/websocket.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import { isMeshError, MeshError } from '../../../src/core/errors.ts'
+import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
+import { Lifetime } from '../../../src/core/kit/lifetime.ts'
+import type { Log } from '../../../src/core/kit/log.ts'
+import { dialText, type Channel } from '../../../src/core/kit/websocket.ts'
 import {
   KNOCKS_HEADER,
   LISTEN,
@@ -15,10 +15,10 @@ import {
   type FromListener,
   type FromRelay,
   type Welcome,
-} from '../relay/wire/messages.ts'
+} from '../../relay/wire/messages.ts'
 import { ReconnectPolicy } from './reconnect-policy.ts'
-import type { RawConnection } from './contract.ts'
-import { at, dialLeg, readable, type AnnouncedLeg, type RelayCredentials } from './relayed.ts'
+import type { RawConnection } from '../contract.ts'
+import { at, dialLeg, readable, type AnnouncedLeg, type RelayCredentials } from './relayed-dialer.ts'
 
 export interface RelayListenerOptions {
   /** `wss://host:port/relay`. */

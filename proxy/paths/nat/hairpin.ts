@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
-import type { Clock } from '../../src/core/kit/clock.ts'
-import { ASK } from '../relay/wire/observation.ts'
-import { parseHostPort, type Family } from './addresses.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
+import { ASK } from '../../relay/wire/observation.ts'
+import { parseHostPort, type Family } from '../addresses.ts'
 import type { ObserverAddress } from './observers.ts'
-import type { PunchPort } from './punch-port.ts'
+import type { PunchPort } from '../shared-port.ts'
 import { UdpQuestions } from './observe-udp.ts'
 
 /*

@@ -1,9 +1,9 @@
-import type { Clock } from '../../src/core/kit/clock.ts'
-import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../relay/wire/observation.ts'
-import { printHostPort } from './addresses.ts'
-import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-class.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
+import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../../relay/wire/observation.ts'
+import { printHostPort } from '../addresses.ts'
+import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
 import { gather, questionFor, type ObserverAddress } from './observers.ts'
-import type { HostPort } from './punch-port.ts'
+import type { HostPort } from '../shared-port.ts'
 
 /** Sends from the port that is asked about. */
 export type Send = (bytes: Buffer, to: HostPort) => void

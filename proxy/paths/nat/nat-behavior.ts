@@ -1,4 +1,4 @@
-import type { NodeId } from '../../src/core/model/ids.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
 
 /**
  * What a network does with connections that nobody inside has asked for (RFC 4787 words), as far as was observed.

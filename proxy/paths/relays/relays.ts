@@ -1,11 +1,11 @@
-import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
-import { Backoff } from '../../src/core/kit/backoff.ts'
-import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import type { Log } from '../../src/core/kit/log.ts'
-import type { NodeId } from '../../src/core/model/ids.ts'
+import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
+import { Backoff } from '../../../src/core/kit/backoff.ts'
+import { Lifetime } from '../../../src/core/kit/lifetime.ts'
+import type { Log } from '../../../src/core/kit/log.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
 import { chooseRelays } from './relay-choice.ts'
 import { RelayListener, type RelayListenerOptions } from './relay-listener.ts'
-import { measureRelay, type AnnouncedLeg } from './relayed.ts'
+import { measureRelay, type AnnouncedLeg } from './relayed-dialer.ts'
 
 export interface RelaysOptions extends Omit<RelayListenerOptions, 'url'> {
   /** Known before anybody tells. */

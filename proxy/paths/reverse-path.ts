@@ -6,7 +6,7 @@ import type { NodeId } from '../../src/core/model/ids.ts'
 import { parseHostPort, printHostPort } from './addresses.ts'
 import type { ExpectedConnections } from './expected-connections.ts'
 import type { Dialer, RawConnection } from './contract.ts'
-import type { DialGuard } from './guard.ts'
+import type { DialGuard } from './dial-guard.ts'
 import type { Signals } from './signals.ts'
 
 /**

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
-import type { Welcome } from '../relay/wire/messages.ts'
-import type { Question } from '../relay/wire/observation.ts'
-import type { Family } from './addresses.ts'
-import type { HostPort } from './punch-port.ts'
+import type { Welcome } from '../../relay/wire/messages.ts'
+import type { Question } from '../../relay/wire/observation.ts'
+import type { Family } from '../addresses.ts'
+import type { HostPort } from '../shared-port.ts'
 
 /** A port of an observer, and what it wants to hear before it answers. */
 export interface ObserverAddress extends HostPort {

@@ -1,8 +1,8 @@
-import type { Clock } from '../../src/core/kit/clock.ts'
-import type { NodeId } from '../../src/core/model/ids.ts'
-import type { NodeReach } from '../../src/core/model/node.ts'
-import { familyOf, parseHostPort, type Family } from './addresses.ts'
-import { punchPlan, type NatClass, type PunchBook } from './nat-class.ts'
+import type { Clock } from '../../../src/core/kit/clock.ts'
+import type { NodeId } from '../../../src/core/model/ids.ts'
+import type { NodeReach } from '../../../src/core/model/node.ts'
+import { familyOf, parseHostPort, type Family } from '../addresses.ts'
+import { punchPlan, type NatClass, type PunchBook } from '../nat/nat-behavior.ts'
 
 /** What a peer's network is like is remembered for so long: a hopeless pair is not asked again. */
 const CLASS_MS = 600_000
