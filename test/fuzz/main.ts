@@ -1,0 +1,107 @@
+/**
+ * Fuzzes every decoder that takes bytes from elsewhere.
+ *
+ *     npm run fuzz                               one minute, all targets in turns
+ *     npm run fuzz -- --minutes 30 --only dns    as long as asked, targets whose name matches
+ *     npm run fuzz -- --seed 7                   the same inputs again
+ *
+ * Findings are written to test/fuzz/corpus/<target>/ and run first from then on, also by `npm test` (test/fuzz/fuzz.test.ts). The
+ * exit code is 1 when there are any. A decoder that never returns is found by a watchdog on another thread.
+ */
+import { parseArgs } from 'node:util'
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { Fuzzer, keep, loadTargets, type Finding } from './fuzzer.ts'
+
+interface Settings {
+  minutes: number
+  only: string | undefined
+  seed: number
+  /** The input under way, its length in the first four bytes: the watchdog reads it when the fuzzing thread no longer answers. */
+  underWay: SharedArrayBuffer
+}
+type Report =
+  | { kind: 'running'; target: string }
+  | { kind: 'finding'; finding: Finding }
+  | { kind: 'done'; rows: { target: string; executions: number; outcomes: number; findings: number }[] }
+
+const ROUND = 2_000
+const HANG_MS = 20_000
+const INPUT_BYTES = 128 * 1024
+
+if (isMainThread) watch()
+else await fuzz(workerData as Settings)
+
+function watch(): void {
+  const { values } = parseArgs({
+    options: { minutes: { type: 'string', default: '1' }, only: { type: 'string' }, seed: { type: 'string' } },
+  })
+  const settings: Settings = {
+    minutes: Number(values.minutes),
+    only: values.only,
+    seed: values.seed === undefined ? Date.now() % 1_000_000 : Number(values.seed),
+    underWay: new SharedArrayBuffer(4 + INPUT_BYTES),
+  }
+  console.log(`fuzzing for ${settings.minutes} min, seed ${settings.seed}`)
+  const worker = new Worker(new URL(import.meta.url), { workerData: settings })
+  let target = ''
+  let alarm: NodeJS.Timeout | undefined
+  worker.on('message', (report: Report) => {
+    clearTimeout(alarm)
+    if (report.kind === 'running') {
+      target = report.target
+      alarm = setTimeout(hung, HANG_MS)
+    } else if (report.kind === 'finding') {
+      const { target, reason, input } = report.finding
+      console.log(`FOUND ${target}: ${reason}\n      ${keep({ target, input: Buffer.from(input) })}`)
+      process.exitCode = 1
+    } else {
+      console.log('target                           executions  outcomes  findings')
+      for (const { target, executions, outcomes, findings } of report.rows) {
+        console.log(
+          `${target.padEnd(30)} ${String(executions).padStart(12)} ${String(outcomes).padStart(9)} ${String(findings).padStart(9)}`,
+        )
+      }
+    }
+  })
+  worker.on('error', (error) => {
+    console.log(`the fuzzer failed: ${error.stack}`)
+    process.exit(1)
+  })
+  const hung = () => {
+    const shared = Buffer.from(settings.underWay)
+    const input = Buffer.from(shared.subarray(4, 4 + shared.readUInt32LE(0)))
+    console.log(
+      `FOUND ${target}: a round of ${ROUND} took more than ${HANG_MS / 1_000} s\n      ${keep({ target, input })}`,
+    )
+    process.exit(1)
+  }
+}
+
+async function fuzz({ minutes, only, seed, underWay }: Settings): Promise<void> {
+  const post = (report: Report) => parentPort?.postMessage(report)
+  const targets = await loadTargets(only)
+  if (targets.length === 0) throw new Error(`no target matches ${only}`)
+  const shared = Buffer.from(underWay)
+  const note = (input: Buffer) => {
+    shared.writeUInt32LE(Math.min(input.length, INPUT_BYTES), 0)
+    input.copy(shared, 4)
+  }
+  const fuzzers = targets.map((target) => new Fuzzer(target, seed, note))
+  const reported = new Map<Fuzzer, number>()
+  const endsAt = performance.now() + minutes * 60_000
+  do {
+    for (const fuzzer of fuzzers) {
+      post({ kind: 'running', target: fuzzer.target.name })
+      fuzzer.run(ROUND)
+      for (const finding of fuzzer.findings.slice(reported.get(fuzzer) ?? 0)) post({ kind: 'finding', finding })
+      reported.set(fuzzer, fuzzer.findings.length)
+    }
+  } while (performance.now() < endsAt)
+  const rows = fuzzers.map(({ target, executions, outcomes, findings }) => ({
+    target: target.name,
+    executions,
+    outcomes,
+    findings: findings.length,
+  }))
+  post({ kind: 'done', rows })
+}
