@@ -56,8 +56,8 @@ export class Responder {
     this.#life = life
     this.#tally = new QueryCounts(metrics)
     life.defer(parts.table.onChange(() => this.#forget()))
-    life.every(FORGET_MS, () => this.#forget())
-    life.every(1_000, () => this.#summarise())
+    life.every(FORGET_MS, () => this.#forget(), 'resolver cache clean-up')
+    life.every(1_000, () => this.#summarise(), 'resolver log summary')
     life.defer(() => this.#tally.flush())
   }
 

@@ -9,6 +9,7 @@ import { failureOf } from '../flow/failure.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
 import { PenaltyList } from './penalty-list.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 /*
  * The life of a UDP flow, on the caller's node: as `outbound` does it for TCP, with what UDP does not have by itself.
@@ -101,7 +102,7 @@ export class DatagramFlows implements AsyncDisposable {
     const flow = new DatagramFlow(conversation, new Held(held, this.#budget), this.#parts)
     this.#flows.add(flow)
     this.#arm()
-    void this.#carry(flow, conversation)
+    void background.run('flow of datagrams', () => this.#carry(flow, conversation))
     return flow
   }
 

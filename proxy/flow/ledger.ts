@@ -99,7 +99,7 @@ export class FlowLedger implements AsyncDisposable {
   static start({ drainMs }: { drainMs: number }, clock: Clock, metrics: Metrics): Promise<FlowLedger> {
     return Lifetime.open((life) => {
       const book = new FlowLedger(life, clock, metrics)
-      life.every(1000, () => book.#countBytes())
+      life.every(1000, () => book.#countBytes(), 'flow accounting')
       life.defer(() => book.drain(drainMs))
       return book
     })

@@ -16,6 +16,7 @@ import { decodeRequest, type FlowRequest, type Protocol } from '../flow/request.
 import { Splice, SocketStream } from '../socket/splice.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 /*
  * The life of a flow, on the instance's node. Every OPEN is authorised here, against this node's table (SEC-14):
@@ -110,7 +111,7 @@ export class Inbound implements AsyncDisposable {
   static start(parts: InboundParts): Promise<Inbound> {
     return Lifetime.open((life) => {
       const inbound = new Inbound(life, parts)
-      life.every(DATAGRAM_SWEEP_MS, () => inbound.#datagrams.sweep(inbound.#isDraining))
+      life.every(DATAGRAM_SWEEP_MS, () => inbound.#datagrams.sweep(inbound.#isDraining), 'datagram clean-up')
       life.defer(() => inbound.#drain())
       return inbound
     })
@@ -127,7 +128,14 @@ export class Inbound implements AsyncDisposable {
 
   /** What `Peers` is given: called for every OPEN. */
   readonly take = (incoming: IncomingStream): void => {
-    void this.#take(incoming)
+    void background.run('incoming stream', async () => {
+      try {
+        await this.#take(incoming)
+      } catch (error) {
+        incoming.refuse('unreachable') // the caller tries another instance
+        throw error
+      }
+    })
   }
 
   close(): Promise<void> {

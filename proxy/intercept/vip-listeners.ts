@@ -10,6 +10,7 @@ import type { Caller, ConversationWish, Datagrams } from '../flow/flow.ts'
 import { resetSocket } from '../socket/reset.ts'
 import { type DatagramClient, DatagramListener } from './datagrams.ts'
 import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 /*
  *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table; its open flows go on)
@@ -78,7 +79,7 @@ export class VipListeners implements Interceptor {
       const listeners = new VipListeners(life, options, identify, parts)
       life.defer(() => listeners.#closeAll())
       life.defer(parts.table.onChange((service, entry) => listeners.#follow(service, entry)))
-      life.every(listeners.#options.retryMs, () => listeners.retry())
+      life.every(listeners.#options.retryMs, () => listeners.retry(), 'VIP listener retry')
       for (const entry of parts.table.services()) listeners.#follow(entry.service.id, entry)
       return listeners
     })
@@ -234,7 +235,14 @@ export class VipListeners implements Interceptor {
   #openServer(place: Place): void {
     const { address, port } = place
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
-      void this.#take(place, socket)
+      void background.run('flow of a VIP', async () => {
+        try {
+          await this.#take(place, socket)
+        } catch (error) {
+          socket.destroy()
+          throw error
+        }
+      })
     })
     place.server = server
     server.on('error', (error: NodeJS.ErrnoException) => {

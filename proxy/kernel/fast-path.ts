@@ -82,7 +82,7 @@ export class FastPath implements AsyncDisposable {
       metrics.beforeScrape.add(read)
       life.defer(() => void metrics.beforeScrape.delete(read))
       life.defer(table.onChange((service) => fastPath.refresh(service)))
-      life.every(LOOK_MS, () => void fastPath.#look())
+      life.every(LOOK_MS, () => fastPath.#look(), 'fast path upkeep')
       void mayBegin.then(() => {
         if (life.signal.aborted || fastPath.#state !== 'waiting') return
         fastPath.#state = 'off'

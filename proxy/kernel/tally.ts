@@ -6,6 +6,7 @@ import { connectionKey, parseConnections, type Connection } from './connections.
 import { type Counted, countersOf, grown, parseCounters, payload, type Reading } from './counters.ts'
 import type { Kernel } from './kernel.ts'
 import type { Rows } from './rules.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 /** An instance that the kernel sends flows to, or has. */
 export interface Served extends Connection {
@@ -112,7 +113,7 @@ export class Tally {
   /** The last list, if it was made lately; a new one is on its way otherwise. */
   #listed(): { perInstance: Map<InstanceId, number>; total: number } | undefined {
     const age = this.#parts.clock.now() - (this.#open?.at ?? Number.NEGATIVE_INFINITY)
-    if (age > LISTED_MS) void this.#list()
+    if (age > LISTED_MS) void background.run('list of kernel flows', () => this.#list())
     return age > 4 * LISTED_MS ? undefined : this.#open
   }
 

@@ -5,6 +5,7 @@ import type { ServiceEntry } from '../../src/core/model/change.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { TableView } from '../../src/core/table/view.ts'
 import type { Peers } from '../tunnel/contract.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 export interface ProberParts {
   table: TableView
@@ -43,15 +44,12 @@ export class Prober implements AsyncDisposable {
       life.defer(() => prober.#queue.onIdle())
       life.defer(parts.table.onChange((_service, entry) => entry && prober.#look(entry)))
       const { clock = systemClock } = parts
-      life.spawn(
-        async (signal) => {
-          while (!signal.aborted) {
-            for (const entry of parts.table.services()) prober.#look(entry)
-            await clock.sleep(ROUND_MS, signal)
-          }
-        },
-        () => undefined,
-      )
+      life.spawn(async (signal) => {
+        while (!signal.aborted) {
+          for (const entry of parts.table.services()) prober.#look(entry)
+          await clock.sleep(ROUND_MS, signal)
+        }
+      }, 'round-trip prober')
       return prober
     })
   }
@@ -62,7 +60,8 @@ export class Prober implements AsyncDisposable {
 
   #look({ instances }: ServiceEntry): void {
     for (const { node, state } of instances) {
-      if (state === 'running' && this.#isWanted(node)) void this.#queue.add(() => this.#probe(node))
+      if (state === 'running' && this.#isWanted(node))
+        void background.run('round-trip probe', () => this.#queue.add(() => this.#probe(node)))
     }
   }
 

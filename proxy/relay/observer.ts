@@ -8,6 +8,7 @@ import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, unmapped, type Question } from './wire/observation.ts'
+import { background } from '../../src/core/kit/background.ts'
 
 export interface ObserverOptions {
   host: string
@@ -155,7 +156,7 @@ export class Observer implements AsyncDisposable {
       got = Buffer.concat([got, chunk.subarray(0, QUESTION_BYTES - got.length)])
       if (got.length < QUESTION_BYTES) return
       socket.pause()
-      void this.#tell(socket, this.#questionIn(got))
+      void background.run('answer to an observer question', () => this.#tell(socket, this.#questionIn(got)))
     })
   }
 

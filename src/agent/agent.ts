@@ -18,6 +18,7 @@ import { InstancesHere, Instances } from './instances.ts'
 import type { AgentConfig } from '../config.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import { egressOf } from '../core/kit/egress.ts'
+import { background } from '../core/kit/background.ts'
 import { systemClock } from '../core/kit/clock.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
@@ -121,6 +122,7 @@ async function begin(
   })
   const { self, vips, own, ops, claims } = member
   const log = parentLog.child({ node: self })
+  life.defer(background.logTo(log))
   const ask = async (step: HandOverStep) =>
     elder?.ask(step).catch((error: unknown) => log.warn('the agent before is gone', { error }))
   const ground: AgentContext = { life, self, dir, config, version, clock, log, metrics, predecessor: elder?.facts }
@@ -159,7 +161,7 @@ async function begin(
   const { access, ports: proxyPorts } = doors
   const tunnelPort = reach.tunnelPort()
   own.add(tunnelPort, proxyPorts.socksPort, proxyPorts.httpPort, resolver.address.port, new URL(ops.address).port)
-  life.every(500, () => (claims.uplink = uplink.isUp))
+  life.every(500, () => void (claims.uplink = uplink.isUp), 'readiness')
   claims.uplink = uplink.isUp
   claims.resolver = true
   const view: AgentView = {

@@ -1,6 +1,8 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import type { CheckReport } from '../client/reports.ts'
+import { background } from '../core/kit/background.ts'
+import { explain } from '../core/errors.ts'
 import type { AgentView } from './view.ts'
 
 /** What works on this node and what does not. */
@@ -40,6 +42,7 @@ export function checksOf(view: AgentView): CheckReport {
       },
       udpCheck([...peers.all()], config.udp),
       descriptorCheck(view),
+      ...backgroundChecks(),
       {
         check: 'interception',
         ok: interceptor.problems().length === 0,
@@ -54,6 +57,16 @@ export function checksOf(view: AgentView): CheckReport {
       })),
     ],
   }
+}
+
+/** One line for each loop or task of this process that has failed since it started. */
+function backgroundChecks(): CheckReport['checks'] {
+  return background.failures().map(({ name, failures, lastError, secondsAgo, isFailing }) => ({
+    check: `background task "${name}"`,
+    ok: !isFailing,
+    finding: `failed ${failures} times, last ${secondsAgo} s ago: ${explain(lastError)}; it is started again after each failure`,
+    remedy: 'This is a bug in hedgerow: please report it with the log. `hedgerow restart` starts the agent afresh.',
+  }))
 }
 
 function fastPathCheck(fastPath: FastPath): CheckReport['checks'][number] {

@@ -39,7 +39,7 @@ export class NetworkCoordinates {
 
   static start(life: Lifetime, parts: WhereaboutsParts): NetworkCoordinates {
     const whereabouts = new NetworkCoordinates(parts)
-    life.every(MEASURE_MS, () => whereabouts.measure())
+    life.every(MEASURE_MS, () => whereabouts.measure(), 'network coordinates')
     return whereabouts
   }
 

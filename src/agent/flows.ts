@@ -22,6 +22,7 @@ import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Connectivity } from './connectivity.ts'
 import type { InstancesHere } from './instances.ts'
+import { background } from '../core/kit/background.ts'
 
 /*
  * How flows come in, and where they go. Wired here: the book of flows, the policies, what `outbound` needs, and the
@@ -82,7 +83,7 @@ export async function openFlows(
   const datagrams = life.use(
     await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
   )
-  const onFlow = (flow: Flow) => void outbound(flow, parts)
+  const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const intercept = { table, descriptors, clock, log, metrics, onFlow, onConversation: datagrams.begin }
   return { book, parts, intercept, peek: createBalancer(measures) }
 }

@@ -40,9 +40,10 @@ export async function linkUp(
     ),
   )
   work.reportTo(uplink)
-  life.every(ADDRESSES_MS, () => {
+  const refresh = () => {
     if (work.refresh()) uplink.factsChanged()
-  })
+  }
+  life.every(ADDRESSES_MS, refresh, 'node facts')
   await follow(uplink)
   if (predecessor !== undefined) {
     const until = clock.now() + LINKED_MS

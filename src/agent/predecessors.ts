@@ -24,13 +24,14 @@ export class Predecessors {
   static start(life: Lifetime, dir: string, own: string): Predecessors {
     const elders = new Predecessors(dir, own)
     let isLooking = false
-    life.every(LOOK_MS, () => {
+    const lookAgain = async () => {
       if (isLooking || elders.#there.size === 0) return
       isLooking = true
-      void elders.look().finally(() => {
+      await elders.look().finally(() => {
         isLooking = false
       })
-    })
+    }
+    life.every(LOOK_MS, lookAgain, 'predecessors')
     return elders
   }
 

@@ -1,3 +1,4 @@
+import { background } from './kit/background.ts'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 
 /**
@@ -23,6 +24,16 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     registry,
     /** Called and awaited before the metrics are shown: for what is counted elsewhere, as in the kernel. */
     beforeScrape: new Set<() => Promise<void>>(),
+    backgroundFailures: new Counter({
+      name: 'hedgerow_background_failures_total',
+      help: 'Failures of background loops, timers and tasks, which were started again or given up, by task.',
+      labelNames: ['task'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { name, failures } of background.failures()) this.labels(name).inc(failures)
+      },
+    }),
     flows: counter(
       'proxy_flows_total',
       'Flows that ended (kernel path: that began), by policy, path, how they ended and protocol.',

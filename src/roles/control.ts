@@ -3,6 +3,7 @@ import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from '../config.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import { egressOf } from '../core/kit/egress.ts'
+import { background } from '../core/kit/background.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
@@ -43,6 +44,7 @@ export interface RootParts {
 export function startRoot({ dir, config, version }: RootParts, log: Log): Promise<Role<Root>> {
   return Lifetime.open(async (life) => {
     await openPrivateDirectory(dir)
+    life.defer(background.logTo(log))
     const metrics = openMetrics('root')
     const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
     const root = life.use(
@@ -88,6 +90,7 @@ export function startCluster(
 ): Promise<Role<Cluster>> {
   return Lifetime.open(async (life) => {
     await openPrivateDirectory(dir)
+    life.defer(background.logTo(log))
     const metrics = openMetrics('cluster')
     const relay = Relay.create(relayLimits(config.relayLimits), log, metrics)
     const { listen, publicUrl } = config

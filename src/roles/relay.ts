@@ -8,6 +8,7 @@ import { Role } from './control.ts'
 import { MeshError } from '../core/errors.ts'
 import { openPrivateDirectory, readIfThere, replace } from '../core/identity/files.ts'
 import { egressOf } from '../core/kit/egress.ts'
+import { background } from '../core/kit/background.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
@@ -42,6 +43,7 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
   const { dir, config, version, token, environment = {} } = parts
   return Lifetime.open(async (life) => {
     await openPrivateDirectory(dir)
+    life.defer(background.logTo(parentLog))
     const { name, listen, limits } = config
     const egress = egressOf(environment)
     const joining = { role: 'relay', dir: join(dir, 'identity'), name, egress } as const

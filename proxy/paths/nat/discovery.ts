@@ -1,4 +1,5 @@
 import { MeshError } from '../../../src/core/errors.ts'
+import { background } from '../../../src/core/kit/background.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
@@ -96,15 +97,12 @@ export class Observation implements AsyncDisposable {
     return Lifetime.open((life) => {
       const observation = new Observation(options, life)
       const every = (ms: number, look: () => Promise<void>) =>
-        life.spawn(
-          async (signal) => {
-            while (!signal.aborted) {
-              await options.clock.sleep(ms, AbortSignal.any([signal, observation.#changed.signal]))
-              if (!signal.aborted) await look()
-            }
-          },
-          (error) => observation.#log.error('stopped looking at the network', { error }),
-        )
+        life.spawn(async (signal) => {
+          while (!signal.aborted) {
+            await options.clock.sleep(ms, AbortSignal.any([signal, observation.#changed.signal]))
+            if (!signal.aborted) await look()
+          }
+        }, 'network observation')
       every(EVERY_MS, () => observation.look())
       every(UDP_EVERY_MS, async () => {
         await Promise.all(observation.families.map((family) => observation.#lookUdp(family)))
@@ -151,7 +149,10 @@ export class Observation implements AsyncDisposable {
     this.#relaySees = seen
     if (observer === undefined) return
     this.#observers.tell(url, observer)
-    void this.#options.clock.sleep(SOON_MS, this.#life.signal).then(() => this.look())
+    void background.run('network observation', async () => {
+      await this.#options.clock.sleep(SOON_MS, this.#life.signal)
+      await this.look()
+    })
   }
 
   /** The network is another one: nothing that was known counts. */

@@ -73,10 +73,7 @@ export class PortMapper implements AsyncDisposable {
   static start(options: PortMapperOptions, log: Log): PortMapper {
     const life = new Lifetime()
     const mapper = new PortMapper(life, options, log)
-    life.spawn(
-      (signal) => mapper.#keep(signal),
-      (error) => mapper.#log.error('ports are no longer kept open', { error }),
-    )
+    life.spawn((signal) => mapper.#keep(signal), 'port mapping')
     return mapper
   }
 

@@ -55,7 +55,7 @@ export class PeerRelays {
 
   static start(life: Lifetime, options: PeerRelaysOptions): PeerRelays {
     const here = new PeerRelays(options)
-    life.every(LOOK_MS, () => here.tell())
+    life.every(LOOK_MS, () => here.tell(), 'peer relays')
     return here
   }
 

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { background } from '../../../src/core/kit/background.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { isMeshError, MeshError } from '../../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
@@ -86,10 +87,7 @@ export class RelayListener implements AsyncDisposable {
   static start(options: RelayListenerOptions, log: Log): RelayListener {
     const life = new Lifetime()
     const listener = new RelayListener(options, log, life)
-    life.spawn(
-      (signal) => listener.#keep(signal),
-      (error) => listener.#log.error('stopped listening at the relay', { error }),
-    )
+    life.spawn((signal) => listener.#keep(signal), 'relay listener')
     return listener
   }
 
@@ -245,9 +243,11 @@ export class RelayListener implements AsyncDisposable {
     if (this.#taking >= MAX_TAKING)
       return channel.send(JSON.stringify({ type: 'refuse', nonce } satisfies FromListener))
     this.#taking += 1
-    void this.#take(nonce, from, signal).finally(() => {
-      this.#taking -= 1
-    })
+    void background.run('connection through a relay', () =>
+      this.#take(nonce, from, signal).finally(() => {
+        this.#taking -= 1
+      }),
+    )
   }
 
   /** `from` is only what the relay says: who it is, TLS inside proves. */

@@ -1,4 +1,5 @@
 import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
+import { background } from '../../../src/core/kit/background.ts'
 import { Backoff } from '../../../src/core/kit/backoff.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
@@ -91,7 +92,7 @@ export class Relays implements AsyncDisposable {
     if (this.#isOpen) return
     this.#isOpen = true
     this.#look()
-    this.#life.every(LOOK_MS, () => this.#look())
+    this.#life.every(LOOK_MS, () => this.#look(), 'relay choice')
   }
 
   /** All there are now. */
@@ -114,7 +115,7 @@ export class Relays implements AsyncDisposable {
     for (const [url, post] of this.#posts) {
       if (urls.includes(url)) continue
       this.#posts.delete(url)
-      void this.#leave(post)
+      void background.run('leaving a relay', () => this.#leave(post))
     }
     if (this.#isOpen) this.#look()
   }
@@ -188,7 +189,7 @@ export class Relays implements AsyncDisposable {
         if (post.listener === undefined) this.#begin(post, now)
       } else if (post.listener !== undefined && (areAllThere || post.isAway)) {
         post.leaveAt ??= now + (post.isAway ? 0 : LINGER_MS)
-        if (now >= post.leaveAt) void this.#leave(post)
+        if (now >= post.leaveAt) void background.run('leaving a relay', () => this.#leave(post))
       }
     }
     this.#tell()

@@ -158,15 +158,12 @@ class AllPeers implements TunnelPeers {
       log,
     })
     this.#asides = new PinnedCarriers({ dialling: this.#dialling, dialers, clock, random })
-    this.#life.spawn(
-      async (signal) => {
-        while (!signal.aborted) {
-          await this.#clock.sleep(TICK_MS, signal)
-          if (!signal.aborted) this.#tick()
-        }
-      },
-      (error) => log.error('the tunnel clock stopped', { error }),
-    )
+    this.#life.spawn(async (signal) => {
+      while (!signal.aborted) {
+        await this.#clock.sleep(TICK_MS, signal)
+        if (!signal.aborted) this.#tick()
+      }
+    }, 'tunnel upkeep')
   }
 
   async session(node: NodeReach, signal: AbortSignal, rule = ANY_PATH): Promise<Session> {

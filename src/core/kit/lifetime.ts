@@ -1,4 +1,13 @@
+import { Backoff } from './backoff.ts'
+import { background } from './background.ts'
+import { systemClock } from './clock.ts'
+
 type Release = () => void | Promise<void>
+
+/** Before a loop that failed is started again. Smaller lets a loop that always fails take the processor; larger leaves its work undone. */
+const RESTART = { firstMs: 100, limitMs: 30_000 }
+/** A loop that ran for this long before it failed starts again after the first, short delay. */
+const RAN_WELL_MS = 60_000
 
 /**
  * What a component started, and how it ends: newest first, every release runs even if one throws. Idempotent.
@@ -39,18 +48,20 @@ export class Lifetime {
     this.#releases.push(release)
   }
 
-  /** A timer that ends with the lifetime and never keeps the process alive. */
-  every(intervalMs: number, tick: () => void): void {
-    const timer = setInterval(tick, intervalMs)
+  /** A timer that ends with the lifetime and never keeps the process alive. A tick that throws is recorded; the timer goes on. */
+  every(intervalMs: number, tick: () => void | Promise<void>, name: string): void {
+    const timer = setInterval(() => void background.run(name, tick), intervalMs)
     timer.unref()
     this.defer(() => clearInterval(timer))
   }
 
-  /** A background loop: takes the signal, returns soon after it; a failure before closing goes to `onFailure`. */
-  spawn(loop: (signal: AbortSignal) => Promise<void>, onFailure: (error: unknown) => void): void {
-    const running = loop(this.signal).catch((error: unknown) => {
-      if (!this.signal.aborted) onFailure(error)
-    })
+  /**
+   * A background loop: it takes the signal and returns soon after that is aborted. A loop that throws or returns earlier
+   * is recorded (see `background`) and started again after a backoff, so a loop must be able to start at any moment.
+   * `name` is constant text: the label of a metric.
+   */
+  spawn(loop: (signal: AbortSignal) => Promise<void>, name: string): void {
+    const running = keepRunning(loop, name, this.signal)
     this.defer(() => running)
   }
 
@@ -74,5 +85,25 @@ export class Lifetime {
       }
     }
     if (errors.length > 0) throw new AggregateError(errors, 'some parts did not close cleanly')
+  }
+}
+
+async function keepRunning(
+  loop: (signal: AbortSignal) => Promise<void>,
+  name: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const backoff = new Backoff(RESTART)
+  while (!signal.aborted) {
+    const startedAt = performance.now()
+    try {
+      await loop(signal)
+      if (!signal.aborted) throw new Error(`the loop "${name}" returned before it was told to end`)
+    } catch (error) {
+      if (signal.aborted) return
+      background.failed(name, error)
+    }
+    if (performance.now() - startedAt >= RAN_WELL_MS) backoff.reset()
+    if (!signal.aborted) await systemClock.sleep(backoff.nextMs(), signal)
   }
 }

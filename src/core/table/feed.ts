@@ -59,10 +59,7 @@ export class Feed implements AsyncDisposable {
           feed.#count()
         }),
       )
-      life.spawn(
-        (signal) => feed.#run(signal),
-        (error) => feed.#log.error('the feed has ended', { error }),
-      )
+      life.spawn((signal) => feed.#run(signal), 'table feed')
       return feed
     })
   }

@@ -63,7 +63,7 @@ export class Interests implements InterestSource, AsyncDisposable {
   static start(parts: InterestParts, log: Log): Promise<Interests> {
     return Lifetime.open((life) => {
       const interests = new Interests(life, parts, log)
-      life.every(SWEEP_MS, () => interests.sweep())
+      life.every(SWEEP_MS, () => interests.sweep(), 'interest clean-up')
       return interests
     })
   }

@@ -274,13 +274,13 @@ export class Cluster implements AsyncDisposable {
       )
       life.spawn(
         (signal) => identity.renewLoop({ renew: (csr, limit) => root.renew(csr, limit), log }, signal),
-        (error) => log.error('the certificate is no longer renewed', { error }),
+        'cluster certificate renewal',
       )
       const busy = new Set([...store.assignments.all()].flatMap(({ node }) => node ?? []))
       nodes.expect(busy, startGraceMs)
       for (const { assignment } of store.assignments.all()) publisher.touch(assignment.spec.id)
-      life.every(RETRY_MS, () => placement.retry())
-      life.every(SWEEP_MS, sweeper({ entryCache, nodes, store, publisher, root }))
+      life.every(RETRY_MS, () => placement.retry(), 'placement retry at the cluster')
+      life.every(SWEEP_MS, sweeper({ entryCache, nodes, store, publisher, root }), 'cluster clean-up')
       log.info('cluster started', { address: url })
       const ready = () => ({ store: store.database.isOpen, door: door.isOpen })
       return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint, ready })

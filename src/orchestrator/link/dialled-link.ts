@@ -52,10 +52,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   ): DialledLink<Out, In> {
     const life = new Lifetime()
     const dialled = new DialledLink(options, parts, life)
-    life.spawn(
-      (signal) => dialled.#keepUp(signal),
-      (error) => parts.log.error('a control link cannot be kept up', { peer: parts.peer, error }),
-    )
+    life.spawn((signal) => dialled.#keepUp(signal), 'control link')
     return dialled
   }
 

@@ -60,10 +60,7 @@ export class RelayLink implements AsyncDisposable {
     )
     const renew = async (csr: string, limit: AbortSignal) =>
       (await this.#link.request('certificate.renew', { csr }, limit)).chain
-    this.#life.spawn(
-      (signal) => identity.renewLoop({ renew, log }, signal),
-      (error) => log.error('the certificate is no longer renewed', { error }),
-    )
+    this.#life.spawn((signal) => identity.renewLoop({ renew, log }, signal), 'relay certificate renewal')
   }
 
   /** Returns at once; the link comes up when it can. */

@@ -86,7 +86,7 @@ export class Root implements AsyncDisposable {
       const identity = await rootIdentity(authority, clock)
       life.spawn(
         (signal) => identity.renewLoop({ renew: (csr) => authority.issue(csr, identity.principal), log }, signal),
-        (error) => log.error('the certificate is no longer renewed', { error }),
+        'root certificate renewal',
       )
       const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
       const joins = new JoinTokens(store.database, { role: 'cluster', fingerprint: authority.fingerprint, clock })
@@ -147,7 +147,7 @@ export class Root implements AsyncDisposable {
       })
       url ||= door.url
       openAdmin(dir, { url, ca: authority.ca }, store)
-      life.every(RETRY_MS, () => reconciler.retry())
+      life.every(RETRY_MS, () => reconciler.retry(), 'placement retry at the root')
       reconciler.retry()
       log.info('root started', { address: url, mesh: authority.mesh })
       const ready = () => ({ store: store.database.isOpen, api: door.isOpen })

@@ -147,7 +147,7 @@ export class Uplink implements AsyncDisposable {
     const uplink = new Uplink(life, options, log, metrics)
     life.spawn(
       (signal) => options.identity.renewLoop({ renew: (csr, limit) => uplink.renew(csr, limit), log }, signal),
-      (error) => uplink.#log.error('the certificate is no longer renewed', { error }),
+      'node certificate renewal',
     )
     return uplink
   }

@@ -205,13 +205,7 @@ export class Worker {
       process.once('exit', killAll)
       this.#life.defer(() => void process.off('exit', killAll))
     }
-    this.#life.spawn(
-      async (signal) => {
-        await this.#clock.sleep(this.#timings.restoreMs, signal)
-        this.#mayStart.resolve()
-      },
-      (error) => this.#log.error('instances of an earlier agent stay away', { error }),
-    )
+    this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
     for (const saved of this.#records.all(this.#log)) {
       const { instance } = saved.assignment
       this.#begin(saved.assignment, saved)
