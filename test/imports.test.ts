@@ -59,7 +59,7 @@ const ROOMS: readonly Room[] = [
       'proxy/flow/descriptors.ts',
       'proxy/decide/authorise.ts',
       'proxy/socket/reset.ts',
-      'proxy/datagrams/socket.ts',
+      'proxy/socket/udp-socket.ts',
     ],
   ],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],

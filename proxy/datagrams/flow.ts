@@ -1,17 +1,17 @@
 import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
-import type { Conversation, Datagrams } from '../flow/flow.ts'
+import type { DatagramClient, DatagramSink } from '../flow/flow.ts'
 import type { EarlySource } from '../outbound/connect.ts'
 import type { OutboundParts } from '../outbound/outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
-import { DatagramPipe } from './pipe.ts'
+import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
 const OVER = 'the flow is over'
 
 /** One UDP flow on the caller's node, from its first datagram until it is forgotten. */
-export class DatagramFlow implements Datagrams, EarlySource {
-  readonly conversation: Conversation
-  readonly joint: DatagramPipe
+export class DatagramFlow implements DatagramSink, EarlySource {
+  readonly client: DatagramClient
+  readonly pipe: DatagramPipe
   readonly ended: Promise<void>
   /** When it was seen to carry something, as exact as the sweep. */
   lastAt: number
@@ -27,18 +27,18 @@ export class DatagramFlow implements Datagrams, EarlySource {
   #seen = 0
   readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
 
-  constructor(conversation: Conversation, held: Held, parts: OutboundParts) {
+  constructor(conversation: DatagramClient, held: Held, parts: OutboundParts) {
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.conversation = conversation
+    this.client = conversation
     this.lastAt = conversation.startedAt
     this.ended = promise
     this.#held = held
     this.#parts = parts
-    this.joint = new DatagramPipe(() => {
+    this.pipe = new DatagramPipe(() => {
       this.#gone.abort(OVER)
       resolve()
     })
-    this.joint.near.stream = clientStream(conversation)
+    this.pipe.near.stream = clientStream(conversation)
   }
 
   /** Aborts when nobody waits for an instance any more. */
@@ -48,18 +48,18 @@ export class DatagramFlow implements Datagrams, EarlySource {
 
   datagram(payload: Buffer): void {
     if (this.#held === undefined) {
-      if (this.#dropping === undefined) this.joint.near.datagram(payload)
+      if (this.#dropping === undefined) this.pipe.near.datagram(payload)
       else this.#drop(this.#dropping)
     } else if (!this.#held.push(payload)) this.#drop('waiting')
     else this.#goAhead(this.#held)
   }
 
-  give(to: Stream, spoken: () => void): void {
+  feed(to: Stream, spoken: () => void): void {
     this.#ahead = { to, datagrams: 0, spoken }
     if (this.#held !== undefined) this.#goAhead(this.#held)
   }
 
-  hold(): void {
+  pause(): void {
     this.#ahead = undefined
   }
 
@@ -76,24 +76,24 @@ export class DatagramFlow implements Datagrams, EarlySource {
   /** An instance has answered: what waited goes first. */
   opened(instance: Instance, stream: Stream): void {
     this.#instance = instance
-    this.joint.far.stream = stream
+    this.pipe.far.stream = stream
     const waited = this.#held?.take() ?? []
     this.#held = undefined
     const ahead = this.#ahead?.to === stream ? this.#ahead.datagrams : 0
     this.#ahead = undefined
     for (const [at, payload] of waited.entries()) {
-      if (at < ahead) this.joint.near.passed(payload)
-      else this.joint.near.datagram(payload)
+      if (at < ahead) this.pipe.near.passed(payload)
+      else this.pipe.near.datagram(payload)
     }
   }
 
   /** In peace: idle, or the client has gone. */
   end(): void {
-    this.joint.finish('closed')
+    this.pipe.finish('closed')
   }
 
   cut(): void {
-    this.joint.cut()
+    this.pipe.cut()
   }
 
   /** From now on what comes is dropped. */
@@ -106,14 +106,14 @@ export class DatagramFlow implements Datagrams, EarlySource {
 
   over(): void {
     this.look(this.lastAt)
-    this.conversation.over()
+    this.client.ended()
   }
 
   /** Notes whether it was used since the last look, and counts what was carried. */
   look(now: number): void {
-    const { joint } = this
-    if (joint.activity !== this.#seen) {
-      this.#seen = joint.activity
+    const { pipe } = this
+    if (pipe.activity !== this.#seen) {
+      this.#seen = pipe.activity
       this.lastAt = now
       this.#count()
     }
@@ -128,7 +128,7 @@ export class DatagramFlow implements Datagrams, EarlySource {
   }
 
   #count(): void {
-    const { near, far } = this.joint
+    const { near, far } = this.pipe
     const { flowDatagrams, flowDatagramsDropped } = this.#parts.metrics
     const counted = this.#counted
     const lost = near.lost - counted.sentLost + (far.lost - counted.receivedLost)
@@ -147,7 +147,7 @@ export class DatagramFlow implements Datagrams, EarlySource {
 }
 
 /** The client as a Stream: a word to it leaves from the address that it asked. */
-function clientStream(conversation: Conversation): Stream {
+function clientStream(conversation: DatagramClient): Stream {
   return {
     datagram: (payload) => conversation.answer(payload),
     write: () => true,

@@ -1,15 +1,15 @@
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { admit } from '../decide/admit.ts'
 import { connect } from '../outbound/connect.ts'
-import { callerText, type Conversation, type ConversationWish, type Datagrams, nameOf } from '../flow/flow.ts'
+import { callerText, type DatagramClient, type DatagramIntent, type DatagramSink, nameOf } from '../flow/flow.ts'
 import type { FlowEnd, OpenFlow } from '../flow/ledger.ts'
 import { countTries, END, leave, type OutboundParts, triesText } from '../outbound/outbound.ts'
 import type { Stream } from '../tunnel/contract.ts'
-import { failureOf } from '../flow/failure.ts'
+import { failureOf } from '../flow/tries.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
-import { PenaltyList } from './penalty-list.ts'
 import { background } from '../../src/core/kit/background.ts'
+import { PenaltyList } from '../decide/penalty-list.ts'
 
 /*
  * The life of a UDP flow, on the caller's node: as `outbound` does it for TCP, with what UDP does not have by itself.
@@ -92,7 +92,7 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   /** What interceptors are given: called at the first datagram; `undefined` when there is no room. */
-  readonly begin = (conversation: Conversation): Datagrams | undefined => {
+  readonly begin = (conversation: DatagramClient): DatagramSink | undefined => {
     const { maxFlows, held } = this.#limits
     if (this.#isClosed || (this.#flows.size >= maxFlows && !this.#makeRoom())) {
       this.#refused++
@@ -114,9 +114,9 @@ export class DatagramFlows implements AsyncDisposable {
     return this.close()
   }
 
-  async #carry(flow: DatagramFlow, conversation: Conversation): Promise<void> {
-    const { wish } = conversation
-    const end = await carry(flow, wish instanceof Promise ? await wish : wish, this.#shunned, this.#parts)
+  async #carry(flow: DatagramFlow, conversation: DatagramClient): Promise<void> {
+    const { intent } = conversation
+    const end = await carry(flow, intent instanceof Promise ? await intent : intent, this.#shunned, this.#parts)
     const rests = !GOES_AT_ONCE.has(end) && !this.#isClosed
     flow.giveUp(rests ? 'refused' : 'over')
     if (rests) flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
@@ -137,11 +137,11 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   #sweep(): void {
-    const { clock, book, log } = this.#parts
+    const { clock, ledger, log } = this.#parts
     const now = clock.now()
     for (const flow of this.#flows) {
       flow.look(now)
-      const isClosing = book.isDraining || flow.state === 'stopping'
+      const isClosing = ledger.isDraining || flow.state === 'stopping'
       const idleMs = isClosing ? Math.min(this.#limits.idleMs, CLOSING_IDLE_MS) : this.#limits.idleMs
       if (flow.restUntil !== undefined) {
         if (now >= flow.restUntil) this.#forget(flow)
@@ -187,12 +187,12 @@ const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set(['closed', 'caller-reset', 'i
 /** One flow from what it is for until it has ended: the corridor of `outbound`, for UDP. Never rejects. */
 async function carry(
   flow: DatagramFlow,
-  wish: ConversationWish,
+  wish: DatagramIntent,
   shunned: PenaltyList,
   parts: OutboundParts,
 ): Promise<FlowEnd> {
-  const { book, log, limits, self, clock, metrics, earlyData } = parts
-  const { port, mode, startedAt } = flow.conversation
+  const { ledger, log, limits, self, clock, metrics, earlyData } = parts
+  const { port, mode, startedAt } = flow.client
   if (wish.kind === 'refused') {
     log.info('flow refused', { mode, name: wish.name, port, protocol: 'udp', reason: wish.reason })
     return 'refused'
@@ -200,7 +200,7 @@ async function carry(
   if (flow.gone.aborted) return 'caller-gone'
   const { target, caller } = wish
   const open: OpenFlow = {
-    id: book.nextId(),
+    id: ledger.nextId(),
     caller: callerText(caller, self),
     name: nameOf(target),
     port,
@@ -208,10 +208,10 @@ async function carry(
     mode,
     policy: target.choice.policy,
     startedAt,
-    joint: flow.joint,
+    pipe: flow.pipe,
     cut: () => flow.cut(),
   }
-  book.add(open)
+  ledger.add(open)
   const ended = (end: FlowEnd, reason: string): FlowEnd => {
     leave(open, end, reason, parts)
     return end
@@ -228,9 +228,9 @@ async function carry(
       deadlineMs: limits.deadlineMs,
       early: earlyData ? flow : undefined,
       onWon: (attempt) => {
-        book.chosen(open, attempt.instance, attempt.path ?? 'local')
+        ledger.chosen(open, attempt.instance, attempt.path ?? 'local')
         metrics.flowConnect.observe({ path: open.path ?? 'local' }, (clock.now() - startedAt) / 1000)
-        attempt.onward = flow.joint.far
+        attempt.onward = flow.pipe.far
         flow.opened(attempt.instance, attempt.stream as Stream)
       },
     },
@@ -240,12 +240,12 @@ async function carry(
   countTries(connected, parts)
   if (connected.kind === 'lost') {
     const { why, tries } = connected
-    if (why === 'gone') return ended(flow.joint.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
+    if (why === 'gone') return ended(flow.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
     const end = ended(failureOf(why, tries).end, triesText(connected))
     return why === 'unsure' ? 'instance-reset' : end // another may answer what the client says next
   }
   await flow.ended
-  const { end, far } = flow.joint
+  const { end, far } = flow.pipe
   if (end === 'far-reset') shunned.add(connected.attempt.instance, { isMute: far.datagrams === 0 })
   const said = ended(END[end], '')
   // this client rests, or each of its datagrams would open a flow in vain; another is tried at once: the port may be open again

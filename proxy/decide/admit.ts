@@ -20,10 +20,10 @@ export type Admission =
   | { kind: 'refused'; end: FlowEnd; code: ErrorCode; reason: string }
 
 /** Why this agent takes no more flows now, whatever they are for. */
-export function whyFull({ book, limits, descriptors }: OutboundParts): string | undefined {
-  if (book.isDraining) return 'this agent is closing'
-  if (book.size > limits.maxFlows) return `${limits.maxFlows} flows are open`
-  return descriptors.has(1) ? undefined : 'no descriptors are left'
+export function whyFull({ ledger, limits, descriptors }: OutboundParts): string | undefined {
+  if (ledger.isDraining) return 'this agent is closing'
+  if (ledger.size > limits.maxFlows) return `${limits.maxFlows} flows are open`
+  return descriptors.reserve(1) ? undefined : 'no descriptors are left'
 }
 
 /** May the flow be, and which instances are to be tried in which order? From what this node knows now; nothing is opened. */

@@ -53,11 +53,11 @@ export class Descriptors {
 
   /** New flows are being refused for want of descriptors. */
   get isScarce(): boolean {
-    return this.#isScarce && !this.has(0)
+    return this.#isScarce && !this.reserve(0)
   }
 
   /** May a flow open so many more? */
-  has(more: number): boolean {
+  reserve(more: number): boolean {
     this.#used += more
     if (this.#used > this.#usable / 2) this.#look(more)
     const isScarce = this.#used > (this.#isScarce ? this.#usable * CALM : this.#usable)

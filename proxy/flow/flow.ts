@@ -33,25 +33,25 @@ export interface FlowReply {
 }
 
 /** One UDP flow, from its first datagram on: a client's address and port with a VIP and port, or a destination asked of SOCKS. */
-export interface Conversation {
+export interface DatagramClient {
   readonly port: number
   readonly mode: FlowMode
   /** `clock.now()` when its first datagram came. */
   readonly startedAt: number
   /** What it is for and who calls; datagrams wait until that is known. Never rejects. */
-  readonly wish: ConversationWish | Promise<ConversationWish>
+  readonly intent: DatagramIntent | Promise<DatagramIntent>
   /** Sends one datagram to the client, from the address that the client asked; false when it was lost. Good only during the call. */
   answer(payload: Buffer): boolean
   /** Called once, when the flow has ended: what the client sends next begins another. */
-  over(): void
+  ended(): void
 }
 
-export type ConversationWish =
+export type DatagramIntent =
   | { kind: 'target'; target: Target; caller: Caller }
   | { kind: 'refused'; name: string; reason: string }
 
 /** Where a conversation's datagrams go. */
-export interface Datagrams {
+export interface DatagramSink {
   /** It is good only during the call. */
   datagram(payload: Buffer): void
   /** The client or its door has gone. */

@@ -46,13 +46,13 @@ export interface EndedFlow extends FlowLine {
   reason: string
 }
 
-/** What joins the two sides of a flow, as the book sees it: bytes from the caller, and to it. */
-export interface Carrying {
+/** What joins the two sides of a flow, as the ledger sees it: bytes from the caller, and to it. */
+export interface FlowPipe {
   readonly near: { readonly bytes: number }
   readonly far: { readonly bytes: number }
 }
 
-/** A flow in the book while it is open. */
+/** A flow in the ledger while it is open. */
 export interface OpenFlow {
   readonly id: string
   readonly caller: string
@@ -62,11 +62,11 @@ export interface OpenFlow {
   readonly mode: FlowMode
   readonly policy: string
   readonly startedAt: number
-  readonly joint: Carrying
+  readonly pipe: FlowPipe
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
-  /** Bytes that are in the metrics already; the book's own. */
+  /** Bytes that are in the metrics already; the ledger's own. */
   counted?: { sent: number; received: number }
   /** Ends the flow now, with an RST to the caller. */
   cut(): void
@@ -98,10 +98,10 @@ export class FlowLedger implements AsyncDisposable {
   /** `drainMs`: how long flows may go on when the agent closes, before they are cut. */
   static start({ drainMs }: { drainMs: number }, clock: Clock, metrics: Metrics): Promise<FlowLedger> {
     return Lifetime.open((life) => {
-      const book = new FlowLedger(life, clock, metrics)
-      life.every(1000, () => book.#countBytes(), 'flow accounting')
-      life.defer(() => book.drain(drainMs))
-      return book
+      const ledger = new FlowLedger(life, clock, metrics)
+      life.every(1000, () => ledger.#countBytes(), 'flow accounting')
+      life.defer(() => ledger.drain(drainMs))
+      return ledger
     })
   }
 
@@ -189,7 +189,7 @@ export class FlowLedger implements AsyncDisposable {
   }
 
   #line(flow: OpenFlow): FlowLine {
-    const { id, caller, name, port, protocol, mode, instance, node, path, joint } = flow
+    const { id, caller, name, port, protocol, mode, instance, node, path, pipe } = flow
     return {
       id,
       caller,
@@ -200,8 +200,8 @@ export class FlowLedger implements AsyncDisposable {
       ...(instance === undefined ? {} : { instance }),
       ...(node === undefined ? {} : { node }),
       ...(path === undefined ? {} : { path }),
-      sent: joint.near.bytes,
-      received: joint.far.bytes,
+      sent: pipe.near.bytes,
+      received: pipe.far.bytes,
       ageMs: this.#clock.now() - flow.startedAt,
     }
   }
@@ -212,8 +212,8 @@ export class FlowLedger implements AsyncDisposable {
 
   /** The counters follow the joints once a second, so that no chunk pays for them; idle flows cost a comparison. */
   #countBytesOf(flow: OpenFlow): void {
-    const sent = flow.joint.near.bytes
-    const received = flow.joint.far.bytes
+    const sent = flow.pipe.near.bytes
+    const received = flow.pipe.far.bytes
     const counted = (flow.counted ??= { sent: 0, received: 0 })
     if (sent > counted.sent) this.#metrics.flowBytes.inc({ direction: 'sent' }, sent - counted.sent)
     if (received > counted.received) this.#metrics.flowBytes.inc({ direction: 'received' }, received - counted.received)

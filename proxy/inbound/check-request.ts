@@ -1,9 +1,9 @@
 import { instanceId, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../src/core/model/ids.ts'
 import { portText } from '../decide/admit.ts'
 import { authorise } from '../decide/authorise.ts'
-import type { Endpoint } from './dial.ts'
-import type { InboundParts } from './inbound.ts'
-import type { FlowRequest } from '../flow/request.ts'
+import type { Endpoint } from '../socket/dial.ts'
+import type { TableView } from '../../src/core/table/view.ts'
+import type { FlowRequest, Protocol } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 
 /** What becomes of a request; `unasked`: the cluster may know what this node does not. */
@@ -17,10 +17,18 @@ export interface Here {
 
 export type Refused = { kind: 'refused'; refusal: Refusal; reason: string }
 
-type Checked = Pick<InboundParts, 'table' | 'endpointOf' | 'isDraining' | 'self'>
+/** What this node knows, as far as a request is checked against it. */
+export interface CheckParts {
+  readonly table: TableView
+  readonly self: NodeId
+  /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
+  readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
+  /** A stopping instance takes no new flows. */
+  readonly isDraining: (instance: InstanceId) => boolean
+}
 
 /** The decision about one request, from what this node knows now. */
-export function checkRequest(peer: NodeId, request: FlowRequest, parts: Checked): Check {
+export function checkRequest(peer: NodeId, request: FlowRequest, parts: CheckParts): Check {
   const { table, endpointOf, isDraining, self } = parts
   const entry = table.entry(request.service)
   if (entry === undefined) return unasked(request.service, 'not-here', `${request.service} is not known here`)

@@ -4,15 +4,15 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import { type InstanceId, instanceId, type InterestKey, type NodeId, type ServiceId } from '../../src/core/model/ids.ts'
 import { allows, ANY_PATH, type PathRule, seenFromThere } from '../../src/core/model/path-rule.ts'
-import type { InterestSource, TableView } from '../../src/core/table/view.ts'
-import { checkRequest, refused, type Check, type Here, type Refused } from './check-request.ts'
-import { DatagramInbound } from '../datagrams/inbound.ts'
-import type { DatagramPipe } from '../datagrams/pipe.ts'
-import { dialInstance, type DialOptions, type Endpoint } from './dial.ts'
+import type { InterestSource } from '../../src/core/table/view.ts'
+import { checkRequest, refused, type Check, type CheckParts, type Here, type Refused } from './check-request.ts'
+import { DatagramInbound } from './datagrams.ts'
+import type { DatagramPipe } from '../socket/datagram-pipe.ts'
+import { dialInstance, type DialOptions } from '../socket/dial.ts'
 import type { Descriptors } from '../flow/descriptors.ts'
 import { callerText } from '../flow/flow.ts'
 import { flowRules } from '../decide/flow-rules.ts'
-import { decodeRequest, type FlowRequest, type Protocol } from '../flow/request.ts'
+import { decodeRequest, type FlowRequest } from '../flow/request.ts'
 import { Splice, SocketStream } from '../socket/splice.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
@@ -26,14 +26,8 @@ import { background } from '../../src/core/kit/background.ts'
  *              └────────────────┴───────────────────────────────┴────────────────┴─▶ REFUSED
  */
 
-export interface InboundParts {
-  readonly table: TableView
+export interface InboundParts extends CheckParts {
   readonly interests: InterestSource
-  readonly self: NodeId
-  /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
-  readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
-  /** A stopping instance takes no new flows. */
-  readonly isDraining: (instance: InstanceId) => boolean
   /** Addresses no flow may reach: the agent's own ports (SEC-23). Link-local ones never are. */
   readonly forbids?: (address: string, port: number) => boolean
   /** The address the instance shall see its caller under (`callerAddress`). */
@@ -43,7 +37,7 @@ export interface InboundParts {
   /** Which paths the node allows, beside what each service says; any without it. */
   readonly paths?: PathRule
   readonly limits: InboundLimits
-  readonly descriptors: Pick<Descriptors, 'has'>
+  readonly descriptors: Pick<Descriptors, 'reserve'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -158,7 +152,8 @@ export class Inbound implements AsyncDisposable {
     if (this.#isDraining) return this.#refuse(incoming, refused('draining', 'the agent is closing'), request)
     if (this.#joints.size >= limits.maxFlows || this.#dials.waiting >= limits.dialsWaiting)
       return this.#refuse(incoming, refused('overloaded', 'too many flows'), request)
-    if (!descriptors.has(1)) return this.#refuse(incoming, refused('overloaded', 'no descriptors are left'), request)
+    if (!descriptors.reserve(1))
+      return this.#refuse(incoming, refused('overloaded', 'no descriptors are left'), request)
     const check = await this.#checked(incoming.peer, request)
     if (opener.isGone) return
     if (check.kind !== 'here') return this.#refuse(incoming, check, request)

@@ -1,6 +1,6 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
-import { boundSocket, maySend } from '../datagrams/socket.ts'
-import type { Datagrams } from '../flow/flow.ts'
+import { boundSocket, maySend } from '../socket/udp-socket.ts'
+import type { DatagramSink } from '../flow/flow.ts'
 
 /*
  * The door of one VIP and port for UDP:
@@ -24,12 +24,12 @@ export interface DatagramClient {
 }
 
 /** `undefined`: there is no room for it now. */
-export type Take = (client: DatagramClient) => Datagrams | undefined
+export type Take = (client: DatagramClient) => DatagramSink | undefined
 
 export class DatagramListener {
   readonly #socket: Socket
   readonly #take: Take
-  readonly #flows = new Map<string, Datagrams>()
+  readonly #flows = new Map<string, DatagramSink>()
   #isClosed = false
 
   private constructor(socket: Socket, take: Take) {

@@ -4,7 +4,7 @@ import type { Clock } from '../../src/core/kit/clock.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
-import type { Caller, Conversation, Datagrams, Flow } from '../flow/flow.ts'
+import type { Caller, DatagramClient, DatagramSink, Flow } from '../flow/flow.ts'
 
 /** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
 export interface Interceptor extends AsyncDisposable {
@@ -32,9 +32,9 @@ export interface InterceptParts {
   /** Called once for each connection; must not throw. */
   readonly onFlow: (flow: Flow) => void
   /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
-  readonly onConversation?: (conversation: Conversation) => Datagrams | undefined
+  readonly onDatagramClient?: (conversation: DatagramClient) => DatagramSink | undefined
   /** Whether a connection may still be taken; without it, always. */
-  readonly descriptors?: { has(more: number): boolean }
+  readonly descriptors?: { reserve(count: number): boolean }
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics

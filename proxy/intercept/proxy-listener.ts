@@ -82,7 +82,7 @@ export class ProxyListener implements Interceptor {
         const isFull = greeting.size >= handshakes
         if (isFull && !wasFull) parts.log.warn('connections refused, too many handshakes are under way', { mode })
         wasFull = isFull
-        if (isFull || parts.descriptors?.has(0) === false) {
+        if (isFull || parts.descriptors?.reserve(0) === false) {
           resetSocket(socket)
           return
         }

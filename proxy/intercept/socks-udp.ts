@@ -1,8 +1,8 @@
 import type { RemoteInfo, Socket as UdpSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
 import { printIPv4, printIPv6 } from '../../src/core/model/address.ts'
-import { boundSocket, maySend } from '../datagrams/socket.ts'
-import type { Caller, ConversationWish, Datagrams } from '../flow/flow.ts'
+import { boundSocket, maySend } from '../socket/udp-socket.ts'
+import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
 import type { ProxyParts } from './proxy-listener.ts'
 import { targetOf } from './target-of.ts'
 
@@ -38,7 +38,7 @@ export class Associations {
 
   /** Where the client is to send to; `undefined` when there is no room, or the agent takes no UDP. */
   open(caller: Caller, port: number, control: Socket): { address: string; port: number } | undefined {
-    if (this.#open.size >= ASSOCIATIONS || this.#parts.onConversation === undefined) return undefined
+    if (this.#open.size >= ASSOCIATIONS || this.#parts.onDatagramClient === undefined) return undefined
     const socket = socketBeside(control)
     if (socket === undefined) return undefined
     const client = { address: control.remoteAddress ?? '', port }
@@ -66,7 +66,7 @@ class Association {
   readonly #client: { address: string; port: number }
   readonly #socket: UdpSocket
   readonly #parts: ProxyParts
-  readonly #flows = new Map<string, Datagrams>()
+  readonly #flows = new Map<string, DatagramSink>()
   #isClosed = false
 
   constructor(caller: Caller, client: { address: string; port: number }, socket: UdpSocket, parts: ProxyParts) {
@@ -98,26 +98,26 @@ class Association {
     return address === this.#client.address && (this.#client.port === 0 || port === this.#client.port)
   }
 
-  #begin(key: string, { host, port, head }: Packet): Datagrams | undefined {
-    const { clock, onConversation, metrics } = this.#parts
+  #begin(key: string, { host, port, head }: Packet): DatagramSink | undefined {
+    const { clock, onDatagramClient, metrics } = this.#parts
     if (this.#flows.size >= DESTINATIONS) {
       metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
       return undefined
     }
     const header = Buffer.from(head)
-    const flow = onConversation?.({
+    const flow = onDatagramClient?.({
       port,
       mode: 'socks',
       startedAt: clock.now(),
-      wish: this.#wish(host, port),
+      intent: this.#wish(host, port),
       answer: (payload) => this.#answer(header, payload),
-      over: () => void this.#flows.delete(key),
+      ended: () => void this.#flows.delete(key),
     })
     if (flow !== undefined) this.#flows.set(key, flow)
     return flow
   }
 
-  async #wish(host: string, port: number): Promise<ConversationWish> {
+  async #wish(host: string, port: number): Promise<DatagramIntent> {
     const found = await targetOf(host, port, this.#parts, 'udp')
     if (found.kind === 'refused') return { kind: 'refused', name: host, reason: found.reason }
     return { kind: 'target', target: found.target, caller: this.#caller }

@@ -6,7 +6,7 @@ import type { ServiceEntry } from '../../src/core/model/change.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { Service, VipIndex } from '../../src/core/model/service.ts'
 import type { Target } from '../../src/core/table/view.ts'
-import type { Caller, ConversationWish, Datagrams } from '../flow/flow.ts'
+import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
 import { resetSocket } from '../socket/reset.ts'
 import { type DatagramClient, DatagramListener } from './datagrams.ts'
 import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
@@ -172,7 +172,7 @@ export class VipListeners implements Interceptor {
       for (const address of [v4, vipToIPv6(range, vip)]) {
         if (address === undefined) continue
         for (const { port, protocol } of service.ports) {
-          if (protocol === 'udp' && this.#parts.onConversation === undefined) continue
+          if (protocol === 'udp' && this.#parts.onDatagramClient === undefined) continue
           const key = `${address} ${port}/${protocol}`
           places.push({ key, vip, isOfAny, address, port, protocol, service: service.id })
         }
@@ -212,23 +212,23 @@ export class VipListeners implements Interceptor {
     this.#count(1)
   }
 
-  #takeDatagrams({ vip, port }: Place, client: DatagramClient): Datagrams | undefined {
-    const { table, clock, onConversation } = this.#parts
+  #takeDatagrams({ vip, port }: Place, client: DatagramClient): DatagramSink | undefined {
+    const { table, clock, onDatagramClient } = this.#parts
     const { mode } = this.#options
     const target = table.byVip(vip)
     if (target === undefined) return undefined
-    const wish = (caller: Caller | undefined): ConversationWish =>
+    const wish = (caller: Caller | undefined): DatagramIntent =>
       caller === undefined
         ? { kind: 'refused', name: target.service.id, reason: 'it cannot be told who calls' }
         : { kind: 'target', target, caller }
     const found = this.#identify(client, target)
-    return onConversation?.({
+    return onDatagramClient?.({
       port,
       mode,
       startedAt: clock.now(),
-      wish: found instanceof Promise ? found.then(wish) : wish(found),
+      intent: found instanceof Promise ? found.then(wish) : wish(found),
       answer: (payload) => client.answer(payload),
-      over: () => client.over(),
+      ended: () => client.over(),
     })
   }
 

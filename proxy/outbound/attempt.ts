@@ -6,11 +6,11 @@ import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
 import { ANY_PATH, type PathRule, type PathKind } from '../../src/core/model/path-rule.ts'
 import type { TableView } from '../../src/core/table/view.ts'
-import { InstanceSocket, openInstanceSocket } from '../datagrams/instance-socket.ts'
-import { dialInstance, type DialOptions, type Endpoint } from '../inbound/dial.ts'
+import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
+import { dialInstance, type DialOptions, type Endpoint } from '../socket/dial.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from '../flow/request.ts'
 import { localStream, type Carried } from '../socket/splice.ts'
-import type { Outliers } from './outliers.ts'
+import type { Outliers } from '../decide/outliers.ts'
 import type { Peers, Refusal, Session, Stream, StreamEvents } from '../tunnel/contract.ts'
 
 /** What trying an instance takes. */
@@ -22,7 +22,7 @@ export interface AttemptParts {
   readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
   readonly clock: Clock
   /** Nodes not to be waited for now; without them every flow is patient. */
-  readonly suspects?: Outliers
+  readonly outliers?: Outliers
   /** How local instances are dialled. */
   readonly dial: (request: FlowRequest) => DialOptions
   /** Which paths flows of a service may take (`flowRules`); without it any. */

@@ -2,7 +2,7 @@ import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
 import { Attempt, type AttemptParts } from './attempt.ts'
 import { maySendEarly } from './early-data.ts'
-import { patienceMs, Race, type RaceAction } from './race.ts'
+import { hedgeDelayMs, Race, type RaceAction } from './race.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { Refusal, Stream } from '../tunnel/contract.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
@@ -27,9 +27,9 @@ export type Connected =
 /** A caller that may be heard before an instance has answered. */
 export interface EarlySource {
   /** The candidate gets what the caller says, from the start; `spoken` is called once there is something. */
-  give(to: Stream, spoken: () => void): void
+  feed(to: Stream, spoken: () => void): void
   /** It gets no more; what was said waits for another, or for OPENED. */
-  hold(): void
+  pause(): void
 }
 
 export interface ConnectOptions {
@@ -45,7 +45,7 @@ export interface ConnectOptions {
 /** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
 export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
   const { instances, request, early, onWon } = options
-  const { clock, peers, self, suspects } = parts
+  const { clock, peers, self, outliers } = parts
   const rule = parts.ruleOf?.(request.service)
   const { promise, resolve } = Promise.withResolvers<Connected>()
   const attempts: Attempt[] = []
@@ -54,8 +54,8 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   let cancelWake: (() => void) | undefined
 
   const patience = instances.map(({ node }) => {
-    if (node === self) return patienceMs(0, true)
-    return isSuspect(node) ? 0 : patienceMs(peers.rttMs(node), isOpen(node))
+    if (node === self) return hedgeDelayMs(0, true)
+    return isSuspect(node) ? 0 : hedgeDelayMs(peers.rttMs(node), isOpen(node))
   })
   const race = new Race(patience, options.deadlineMs, clock.now())
 
@@ -71,7 +71,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
           attempt(action.candidate)
           break
         case 'withdraw':
-          suspects?.silent(nodeOf(action.candidate), clock.now())
+          outliers?.wasSilent(nodeOf(action.candidate), clock.now())
           attempts[action.candidate]?.withdraw()
           break
         case 'drop':
@@ -95,8 +95,8 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   function attempt(candidate: number): void {
     const instance = instances[candidate] as Instance
     const rttMs = instance.node === self ? 0 : peers.rttMs(instance.node)
-    if (suspects !== undefined && candidate > 0) suspectSilent(candidate)
-    if (!race.isAlone(candidate)) early?.hold()
+    if (outliers !== undefined && candidate > 0) suspectSilent(candidate)
+    if (!race.isAlone(candidate)) early?.pause()
     began[candidate] = clock.now()
     tries[candidate] = {
       instance: instance.id,
@@ -111,20 +111,20 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
     const started = new Attempt(instance, {
       mayGive: (session) => early !== undefined && !isSuspect(instance.node) && maySendEarly(session),
       give: (stream) => {
-        if (race.isAlone(candidate)) early?.give(stream, () => spoken(candidate))
+        if (race.isAlone(candidate)) early?.feed(stream, () => spoken(candidate))
       },
       opened: () => {
-        suspects?.heard(instance.node)
+        outliers?.answered(instance.node)
         act(race.opened(candidate))
       },
       failed: (refusal, reason) => {
         settle(candidate, refusal, reason)
-        early?.hold()
+        early?.pause()
         act(race.failed(candidate, refusal, clock.now()))
       },
       lost: (reason) => {
         settle(candidate, 'unreachable', reason)
-        early?.hold()
+        early?.pause()
         act(race.lost(candidate, clock.now()))
       },
     })
@@ -135,7 +135,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   function spoken(candidate: number): void {
     const made = tries[candidate]
     if (made !== undefined) made.isEarly = true
-    race.spoken(candidate)
+    race.fedEarly(candidate)
   }
 
   /** Those before it that have been waited for in vain. */
@@ -143,7 +143,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
     for (let before = 0; before < candidate; before++) {
       const isSilent = tries[before]?.outcome === 'dropped' && (patience[before] as number) > 0
       const { node } = instances[before] as Instance
-      if (isSilent && node !== self) suspects?.silent(node, clock.now())
+      if (isSilent && node !== self) outliers?.wasSilent(node, clock.now())
     }
   }
 
@@ -184,7 +184,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
   }
 
   function isSuspect(node: NodeId): boolean {
-    return suspects?.has(node, clock.now()) === true
+    return outliers?.has(node, clock.now()) === true
   }
 
   function isOpen(node: NodeId): boolean {

@@ -52,7 +52,7 @@ export class EarlyData implements Stream, EarlySource {
     return this.#kept.length > 0 || this.#hasEnded
   }
 
-  give(to: Stream, spoken: () => void): void {
+  feed(to: Stream, spoken: () => void): void {
     this.#to = to
     this.#onSpoken = spoken
     if (this.hasSpoken) {
@@ -62,7 +62,7 @@ export class EarlyData implements Stream, EarlySource {
     this.#listen()
   }
 
-  hold(): void {
+  pause(): void {
     this.#to = undefined
     this.#onSpoken = undefined
   }
@@ -76,7 +76,7 @@ export class EarlyData implements Stream, EarlySource {
   /** Nobody will have it. */
   drop(): void {
     this.#isOver = true
-    this.hold()
+    this.pause()
     this.#kept.clear()
   }
 

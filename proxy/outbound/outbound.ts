@@ -13,7 +13,7 @@ import type { Balancer } from '../policies/index.ts'
 import { resetSocket } from '../socket/reset.ts'
 import { Splice, type SpliceEnd, SocketStream } from '../socket/splice.ts'
 import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
-import { failureOf } from '../flow/failure.ts'
+import { failureOf } from '../flow/tries.ts'
 
 /*
  * The life of a flow, on the caller's node (what it says before it has connected: early.ts):
@@ -25,10 +25,10 @@ import { failureOf } from '../flow/failure.ts'
 
 export interface OutboundParts extends AttemptParts {
   readonly balancer: Balancer
-  readonly book: FlowLedger
+  readonly ledger: FlowLedger
   readonly limits: OutboundLimits
   readonly turns: KeyedSemaphore<ServiceId>
-  readonly descriptors: Pick<Descriptors, 'has'>
+  readonly descriptors: Pick<Descriptors, 'reserve'>
   /** Callers' first bytes travel before an instance has answered, where that pays. */
   readonly earlyData: boolean
   readonly log: Log
@@ -58,7 +58,7 @@ export const OUTBOUND_LIMITS: OutboundLimits = {
 
 /** Carries one flow from its interceptor to an instance. Resolves when the flow has ended; never rejects. */
 export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
-  const { book, limits } = parts
+  const { ledger, limits } = parts
   const { target, port, caller } = flow
   const { open, gone } = enter(flow, parts)
 
@@ -67,14 +67,14 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   const waiting = takeTurn(target.service.id, gone.signal, parts)
   const turn = typeof waiting === 'string' ? waiting : await waiting
   if (turn === 'late') return refuse('too-many', 'TOO_MANY_FLOWS', 'too many flows are being opened to the service')
-  if (turn === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
+  if (turn === 'gone') return refuse(open.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
   const admission = admit({ target, port, protocol: 'tcp', caller }, parts)
   if (admission.kind === 'refused') {
     parts.turns.done(target.service.id)
     return refuse(admission.end, admission.code, admission.reason)
   }
   const early = parts.earlyData ? new EarlyData(() => open.near.start()) : undefined
-  open.joint.far.stream = early
+  open.pipe.far.stream = early
   const connected = await connect(
     {
       early,
@@ -82,14 +82,14 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
       request: { service: target.service.id, port, protocol: 'tcp', caller, flow: open.id },
       deadlineMs: limits.deadlineMs,
       onWon: (attempt) => {
-        book.chosen(open, attempt.instance, attempt.path ?? 'local')
+        ledger.chosen(open, attempt.instance, attempt.path ?? 'local')
         parts.metrics.flowConnect.observe({ path: open.path ?? 'local' }, (parts.clock.now() - flow.startedAt) / 1000)
         if (attempt.stream !== undefined) early?.settle(attempt.stream)
-        open.joint.far.stream = attempt.stream
-        attempt.onward = open.joint.far
+        open.pipe.far.stream = attempt.stream
+        attempt.onward = open.pipe.far
         flow.reply?.connected()
         open.near.start()
-        open.joint.far.drain()
+        open.pipe.far.drain()
       },
     },
     parts,
@@ -100,13 +100,13 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   if (connected.kind === 'lost') {
     const { why } = connected
     early?.drop()
-    open.joint.far.drain()
-    if (why === 'gone') return refuse(open.joint.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
+    open.pipe.far.drain()
+    if (why === 'gone') return refuse(open.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
     const { end, code } = failureOf(why, connected.tries)
     return refuse(end, code, triesText(connected))
   }
   if (!flow.socket.closed) await new Promise<void>((resolve) => flow.socket.once('close', () => resolve()))
-  leave(open, END[open.joint.end], '', parts)
+  leave(open, END[open.pipe.end], '', parts)
 
   function refuse(end: FlowEnd, code: ErrorCode, reason: string): void {
     leave(open, end, reason, parts)
@@ -146,7 +146,7 @@ function takeTurn(
 }
 
 interface Entered extends OpenFlow {
-  readonly joint: Splice
+  readonly pipe: Splice
   readonly near: SocketStream
 }
 
@@ -160,7 +160,7 @@ function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortCo
   const near = new SocketStream(flow.socket, joint.near)
   joint.near.stream = near
   const open: Entered = {
-    id: parts.book.nextId(),
+    id: parts.ledger.nextId(),
     caller: callerText(flow.caller, parts.self),
     name: nameOf(flow.target),
     port: flow.port,
@@ -168,22 +168,22 @@ function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortCo
     mode: flow.mode,
     policy: flow.target.choice.policy,
     startedAt: flow.startedAt,
-    joint,
+    pipe: joint,
     near,
     cut: () => {
       joint.cut()
       gone.abort(OVER)
     },
   }
-  parts.book.add(open)
+  parts.ledger.add(open)
   if (flow.socket.destroyed) gone.abort(OVER)
   else flow.socket.once('close', () => gone.abort(OVER))
   return { open, gone }
 }
 
 /** The one place where a flow ends in the book, the metrics and the log. */
-export function leave(open: OpenFlow, end: FlowEnd, reason: string, { book, log, metrics }: OutboundParts): void {
-  const line = book.ended(open, end, reason)
+export function leave(open: OpenFlow, end: FlowEnd, reason: string, { ledger, log, metrics }: OutboundParts): void {
+  const line = ledger.ended(open, end, reason)
   metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end, protocol: open.protocol })
   const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, ageMs } = line
   const fields = {

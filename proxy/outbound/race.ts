@@ -27,15 +27,15 @@ export type RaceAction =
  * What an unmeasured node gets before another is tried too. Smaller: two instances are dialled for every first flow over a
  * long path; larger: a dead first candidate is felt. It covers a TLS session from nothing over 60 ms of round trip.
  */
-export const UNMEASURED_PATIENCE_MS = 250
+export const UNMEASURED_HEDGE_MS = 250
 
 /** Never hedge earlier than this, or a busy event loop alone starts second tries. */
 const SHORTEST_PATIENCE_MS = 50
 
 /** How long one candidate may stay silent before the next is tried beside it; a session from nothing takes 6 RTT. */
-export function patienceMs(rttMs: number | undefined, hasSession: boolean): number {
-  if (!hasSession) return Math.max(6 * (rttMs ?? 0), UNMEASURED_PATIENCE_MS)
-  return rttMs === undefined ? UNMEASURED_PATIENCE_MS : Math.max(3 * rttMs, SHORTEST_PATIENCE_MS)
+export function hedgeDelayMs(rttMs: number | undefined, hasSession: boolean): number {
+  if (!hasSession) return Math.max(6 * (rttMs ?? 0), UNMEASURED_HEDGE_MS)
+  return rttMs === undefined ? UNMEASURED_HEDGE_MS : Math.max(3 * rttMs, SHORTEST_PATIENCE_MS)
 }
 
 /** Refusals that another instance would give as well: no new tries, but those under way may still win. */
@@ -77,7 +77,7 @@ export class Race {
   }
 
   /** The caller has spoken, and this candidate has it. */
-  spoken(candidate: number): void {
+  fedEarly(candidate: number): void {
     if (!this.#isOver && this.isAlone(candidate)) this.#speaking = { to: candidate, isWithdrawn: false }
   }
 

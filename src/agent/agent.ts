@@ -144,7 +144,7 @@ async function begin(
   const { fastPath, begin: beginFastPath } = await openFastPath(ground, member, knowledge, here)
   const work = await Instances.start(ground, reach, flows, doors, here, { environment, elders })
   life.use(reach.inbound) // closed before the worker: open flows may finish while their instances still run
-  life.use(flows.book)
+  life.use(flows.ledger)
 
   // what the cluster tells us; flows by VIP; and names last
   const uplink = await linkUp(ground, member, knowledge, { onRevoked: revoke, onRelays: reach.knowRelays }, work)

@@ -11,7 +11,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
-import { Outliers } from '../../proxy/outbound/outliers.ts'
+import { Outliers } from '../../proxy/decide/outliers.ts'
 import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
 import { isMeshError } from '../core/errors.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
@@ -25,12 +25,12 @@ import type { InstancesHere } from './instances.ts'
 import { background } from '../core/kit/background.ts'
 
 /*
- * How flows come in, and where they go. Wired here: the book of flows, the policies, what `outbound` needs, and the
+ * How flows come in, and where they go. Wired here: the ledger of flows, the policies, what `outbound` needs, and the
  * doors: SOCKS and HTTP by name, loopback or host mode by VIP.
  */
 
 export interface Flows {
-  readonly book: FlowLedger
+  readonly ledger: FlowLedger
   readonly parts: OutboundParts
   /** What every interceptor is given. */
   readonly intercept: InterceptParts
@@ -45,11 +45,11 @@ export async function openFlows(
   { peers, whereabouts, addressOf, introduced, descriptors }: Connectivity,
   here: InstancesHere,
 ): Promise<Flows> {
-  const book = await FlowLedger.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
+  const ledger = await FlowLedger.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
   const measures = {
     rttMs: (node: NodeId) => peers.rttMs(node) ?? whereabouts.estimateMs(node),
     isHere: (node: NodeId) => node === self,
-    openFlows: (instance: InstanceId) => book.openFlows(instance),
+    openFlows: (instance: InstanceId) => ledger.openFlows(instance),
   }
   const fromOf = (caller: Caller): string | undefined => {
     if (caller.kind === 'node') return undefined
@@ -71,9 +71,9 @@ export async function openFlows(
     }),
     ruleOf: flowRules(readPathRule(config.paths) ?? ANY_PATH, table),
     balancer: createBalancer(measures),
-    book,
+    ledger,
     turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
-    suspects: new Outliers(),
+    outliers: new Outliers(),
     descriptors,
     earlyData: config.earlyData,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
@@ -84,8 +84,8 @@ export async function openFlows(
     await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
   )
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
-  const intercept = { table, descriptors, clock, log, metrics, onFlow, onConversation: datagrams.begin }
-  return { book, parts, intercept, peek: createBalancer(measures) }
+  const intercept = { table, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
+  return { ledger, parts, intercept, peek: createBalancer(measures) }
 }
 
 /** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */

@@ -86,7 +86,7 @@ export class Instances {
   private constructor(
     ground: AgentContext,
     { inbound, candidates, whereabouts, relays }: Connectivity,
-    { book }: Flows,
+    { ledger }: Flows,
     { access, ports }: ProxyListeners,
     here: InstancesHere,
     { environment, elders }: InstancesOptions,
@@ -122,7 +122,7 @@ export class Instances {
       },
       admit: () => here.fastPath?.admit(),
       openFlows: (instance) =>
-        book.openFlows(instance) +
+        ledger.openFlows(instance) +
         inbound.openFlows(instance) +
         elders.openFlows(instance) +
         (here.fastPath?.openFlows(instance) ?? 0),

@@ -1,5 +1,5 @@
 import { localAddresses, printHostPort } from '../../proxy/paths/addresses.ts'
-import { isThisMachine } from '../../proxy/inbound/this-machine.ts'
+import { isThisMachine } from '../../proxy/socket/dial.ts'
 import { addressToVip, type VipRange } from '../core/model/address.ts'
 
 /** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */

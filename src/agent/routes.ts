@@ -67,7 +67,7 @@ export function statusOf(view: AgentView): StatusReport {
     identity,
     table,
     work,
-    book,
+    ledger,
     peers,
     interceptor,
     elders,
@@ -94,7 +94,7 @@ export function statusOf(view: AgentView): StatusReport {
     certificateUntil: identity.notAfter.toISOString(),
     services: table.counts.services,
     instancesHere: work.worker.reports().length,
-    flowsOpen: book.size,
+    flowsOpen: ledger.size,
     sessions: [...peers.all()].length,
     listeners: interceptor.size,
   }
@@ -120,12 +120,14 @@ function peerOf(session: Session): PeerReport {
   }
 }
 
-function flowsOf({ book }: AgentView, isRecentToo: boolean): FlowReport[] {
-  const open = book.flows().map((line) => flowReport(line))
+function flowsOf({ ledger }: AgentView, isRecentToo: boolean): FlowReport[] {
+  const open = ledger.flows().map((line) => flowReport(line))
   return isRecentToo
     ? [
         ...open,
-        ...book.recent().map((line) => flowReport(line, line.reason === '' ? line.end : `${line.end}: ${line.reason}`)),
+        ...ledger
+          .recent()
+          .map((line) => flowReport(line, line.reason === '' ? line.end : `${line.end}: ${line.reason}`)),
       ]
     : open
 }

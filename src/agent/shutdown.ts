@@ -126,7 +126,7 @@ export class Shutdown implements HandOverSteps {
   report(): DrainingReport {
     const { ground, flows, reach, work } = this.#parts
     const instances = work.worker.reports().map(({ instance }) => instance)
-    const count = instances.map((id) => [id, flows.book.openFlows(id) + reach.inbound.openFlows(id)] as const)
+    const count = instances.map((id) => [id, flows.ledger.openFlows(id) + reach.inbound.openFlows(id)] as const)
     return {
       pid: process.pid,
       version: ground.version,
@@ -207,11 +207,11 @@ export class Shutdown implements HandOverSteps {
   /** When every connection that was taken has found its instance or failed, the peers are told to open no more streams here. */
   async #sayGoodbye(): Promise<void> {
     const { clock } = this.#parts.ground
-    const { book } = this.#parts.flows
+    const { ledger } = this.#parts.flows
     const { peers } = this.#parts.reach
     const until = clock.now() + SETTLE_MS
     for (let quietSince = clock.now(); clock.now() < until && clock.now() - quietSince < QUIET_MS; ) {
-      if (book.flows().some(({ instance }) => instance === undefined)) quietSince = clock.now()
+      if (ledger.flows().some(({ instance }) => instance === undefined)) quietSince = clock.now()
       await clock.sleep(LOOK_MS)
     }
     peers.drain()
@@ -219,6 +219,6 @@ export class Shutdown implements HandOverSteps {
 
   #flowsOpen(): number {
     const { flows, reach, fastPath } = this.#parts
-    return flows.book.size + reach.inbound.size + (fastPath?.open ?? 0)
+    return flows.ledger.size + reach.inbound.size + (fastPath?.open ?? 0)
   }
 }

@@ -1,6 +1,6 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
-import { trace, type TraceStep } from '../../proxy/decide/trace.ts'
+import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
 import { MeshError } from '../core/errors.ts'
 import { vipToIPv4, vipToIPv6, type VipRange } from '../core/model/address.ts'
 import { choiceKey } from '../core/model/choice.ts'

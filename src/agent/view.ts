@@ -30,7 +30,7 @@ export interface AgentView {
   table: Table
   interests: Interests
   peers: Peers
-  book: FlowLedger
+  ledger: FlowLedger
   descriptors: Pick<Descriptors, 'limit' | 'usable' | 'isScarce'>
   parts: OutboundParts
   /** A balancer of its own, so that looking does not move the round on. */

@@ -12,8 +12,8 @@ import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy/datagrams/outbound.ts'
 import { Held } from '../../proxy/datagrams/held.ts'
-import { PenaltyList } from '../../proxy/datagrams/penalty-list.ts'
-import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
+import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
@@ -122,7 +122,7 @@ async function callersNode(options: NodeOptions) {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowLedger.start({ drainMs: 0 }, clock, metrics)
+  const ledger = await FlowLedger.start({ drainMs: 0 }, clock, metrics)
   const parts: OutboundParts = {
     ...roomy(),
     table,
@@ -134,9 +134,9 @@ async function callersNode(options: NodeOptions) {
     balancer: createBalancer({
       rttMs: (node) => rtts[node],
       isHere: (node) => node === 'edge/a',
-      openFlows: (id) => book.openFlows(id),
+      openFlows: (id) => ledger.openFlows(id),
     }),
-    book,
+    ledger,
     limits: OUTBOUND_LIMITS,
     log,
     metrics,
@@ -145,7 +145,7 @@ async function callersNode(options: NodeOptions) {
   const intercept: InterceptParts = {
     table,
     onFlow: (flow) => void flow.socket.destroy(),
-    onConversation: flows.begin,
+    onDatagramClient: flows.begin,
     clock,
     log,
     metrics,
@@ -155,7 +155,7 @@ async function callersNode(options: NodeOptions) {
     table,
     log,
     metrics,
-    book,
+    ledger,
     flows,
     doors,
     parts,
@@ -164,7 +164,7 @@ async function callersNode(options: NodeOptions) {
     async [Symbol.asyncDispose]() {
       await doors.close()
       await flows.close()
-      await book.close()
+      await ledger.close()
       metrics.registry.clear()
     },
   }
@@ -215,7 +215,7 @@ t.test('a flow to an instance on this node, and to one on another: answers come 
     await until(() => client.heard.length === 1)
     t.match(client.heard[0]?.from, { address: at(index), port: PORT })
     t.same(client.texts, ['hello'])
-    t.match(here.book.flows(), [
+    t.match(here.ledger.flows(), [
       { protocol: 'udp', mode: 'loopback', path: on === 'edge/a' ? 'local' : 'direct', sent: 5 },
     ])
   }
@@ -235,7 +235,7 @@ t.test('datagrams whole: from nothing to the largest there is', async (t) => {
       const payload = Buffer.alloc(size, size % 251)
       t.ok((await client.ask(payload, at(index))).equals(payload), `${size} bytes, ${on}`)
     }
-    t.equal(here.book.size, 1)
+    t.equal(here.ledger.size, 1)
   }
 })
 
@@ -300,7 +300,7 @@ t.test('as QUIC does: 1,200 bytes, both ways at once, many in flight', async (t)
     )
     t.equal(server.heard.length, packets.length)
     t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1, 'one flow, one source port at the instance')
-    t.match(here.book.flows(), [{ sent: 2_400_000, received: 2_400_000 }])
+    t.match(here.ledger.flows(), [{ sent: 2_400_000, received: 2_400_000 }])
   }
 })
 
@@ -345,7 +345,7 @@ t.test('two clients with one source port on two addresses are two flows, and sta
   await until(() => left.heard.length === 21 && right.heard.length === 21)
   t.ok(left.texts.every((text) => text.startsWith(first)))
   t.ok(right.texts.every((text) => text.startsWith(second)))
-  t.equal(here.book.size, 2)
+  t.equal(here.ledger.size, 2)
 })
 
 t.test('a thousand flows at once, each with a socket of its own before the instance', async (t) => {
@@ -368,11 +368,11 @@ t.test('a thousand flows at once, each with a socket of its own before the insta
       clients.map((_, i) => `client ${i}`),
     )
     t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1_000)
-    t.equal(here.book.openFlows(`${CART}.0`), 1_000)
+    t.equal(here.ledger.openFlows(`${CART}.0`), 1_000)
     t.equal(there.inbound.size, 1_000)
     await here.doors.close()
     await until(() => there.inbound.size === 0)
-    t.equal(here.book.size, 0, 'nothing is left')
+    t.equal(here.ledger.size, 0, 'nothing is left')
   } finally {
     await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
   }
@@ -395,17 +395,17 @@ t.test('idle flows end, used ones do not', async (t) => {
   }
   await seconds(59)
   await talker.ask('again', at(index))
-  t.equal(here.book.size, 2)
+  t.equal(here.ledger.size, 2)
   await seconds(3)
-  t.equal(here.book.size, 1, 'the quiet one is over after a minute')
-  t.match(here.book.recent(), [{ end: 'closed', instance: `${CART}.0`, sent: 5, received: 5, protocol: 'udp' }])
+  t.equal(here.ledger.size, 1, 'the quiet one is over after a minute')
+  t.match(here.ledger.recent(), [{ end: 'closed', instance: `${CART}.0`, sent: 5, received: 5, protocol: 'udp' }])
   await until(() => there.inbound.size === 1)
   server.socket.send('a word', server.heard.at(-1)?.from.port ?? 0, '127.0.0.1')
   await until(() => talker.texts.includes('a word'))
   await seconds(57)
-  t.equal(here.book.size, 1, 'what the instance says counts, too')
+  t.equal(here.ledger.size, 1, 'what the instance says counts, too')
   await seconds(5)
-  t.equal(here.book.size, 0)
+  t.equal(here.ledger.size, 0)
   await until(() => there.inbound.size === 0)
   t.same(await quiet.ask('back', at(index)), Buffer.from('back'), 'and the next datagram begins another flow')
   t.match(await here.metric(/flow_datagrams_total\{direction="sent"/), [/ 3$/])
@@ -460,10 +460,10 @@ t.test('a closed port: the flow is over, and the next datagram goes to another i
     await client.ask('hello', at(index))
     await gone[Symbol.asyncDispose]()
     client.send('lost', at(index))
-    await until(() => here.book.recent().length === 1)
-    t.match(here.book.recent(), [{ end: 'instance-reset', instance: `${CART}.0` }], on)
+    await until(() => here.ledger.recent().length === 1)
+    t.match(here.ledger.recent(), [{ end: 'instance-reset', instance: `${CART}.0` }], on)
     t.equal((await client.ask('again', at(index))).toString(), 'again')
-    t.match(here.book.flows(), [{ instance: `${CART}.1` }])
+    t.match(here.ledger.flows(), [{ instance: `${CART}.1` }])
   }
 })
 
@@ -519,7 +519,7 @@ t.test('what is refused is dropped, told once, and tried again later', async (t)
   await clock.move(1_000)
   t.equal(here.flows.size, 0)
   client.send('hello', at(index))
-  await until(() => here.book.recent().some(({ end }) => end === 'unreachable'))
+  await until(() => here.ledger.recent().some(({ end }) => end === 'unreachable'))
   t.pass('then it is tried: nothing leads to the node')
 })
 
@@ -533,17 +533,17 @@ t.test('an instance that is closed everywhere is not asked for every datagram', 
   here.doors.touch(here.table.target(CART))
   await using client = await Peer.bind()
   client.send('hello', at(index))
-  await until(() => here.book.recent().length === 1)
+  await until(() => here.ledger.recent().length === 1)
   for (let i = 0; i < 50; i++) {
     client.send('hello', at(index))
     await turns(2)
   }
-  t.equal(here.book.recent().length, 1, 'the client that found out rests')
+  t.equal(here.ledger.recent().length, 1, 'the client that found out rests')
   await using other = await Peer.bind()
   other.send('hello', at(index))
-  await until(() => here.book.recent().length === 2)
+  await until(() => here.ledger.recent().length === 2)
   t.match(
-    here.book.recent().map(({ end }) => end),
+    here.ledger.recent().map(({ end }) => end),
     ['instance-reset', 'instance-reset'],
     'another is tried at once: the port may be open again',
   )
@@ -561,7 +561,7 @@ t.test('a session that is lost ends the flow; the next datagram begins one at on
   await using client = await Peer.bind()
   await client.ask('hello', at(index))
   await there[Symbol.asyncDispose]()
-  await until(() => here.book.size === 0)
+  await until(() => here.ledger.size === 0)
   await using back = await instancesNode(services, endpoints)
   sessions[0] = back.session
   t.equal((await client.ask('again', at(index))).toString(), 'again')
@@ -611,11 +611,11 @@ t.test('the instance sees who calls, and a flow ends when its instance leaves', 
   await using client = await Peer.bind()
   await client.ask('hello', at(index))
   t.equal(server.heard[0]?.from.address, at(own))
-  t.match(here.book.flows(), [{ caller: 'shop.acme.front.prod.0' }])
+  t.match(here.ledger.flows(), [{ caller: 'shop.acme.front.prod.0' }])
   here.table.set({ ...facts, on: ['edge/b'] })
   await clock.move(1_000)
-  await until(() => here.book.size === 0)
-  t.match(here.book.recent(), [{ end: 'cut' }], 'its port may be another instance’s by now')
+  await until(() => here.ledger.size === 0)
+  t.match(here.ledger.recent(), [{ end: 'cut' }], 'its port may be another instance’s by now')
 })
 
 t.test(
@@ -633,11 +633,11 @@ t.test(
     await using two = await Peer.bind()
     await one.ask('hello', at(index))
     await two.ask('hello', at(index))
-    const [first] = here.book.flows()
+    const [first] = here.ledger.flows()
     endpoints[`${CART}.0`] = next.endpoint
     there.draining.add(`${CART}.1`)
-    await until(() => here.book.size === 0)
-    const ends = Object.fromEntries(here.book.recent().map(({ instance, end }) => [instance, end]))
+    await until(() => here.ledger.size === 0)
+    const ends = Object.fromEntries(here.ledger.recent().map(({ instance, end }) => [instance, end]))
     t.same(ends, { [`${CART}.0`]: 'instance-reset', [`${CART}.1`]: 'closed' })
     t.ok(first)
   },
@@ -667,7 +667,7 @@ t.test('who calls: sockets that are connected, bound, or neither', async (t) => 
     `s.connect(${to}, () => s.send('x'))`,
     `const v6 = require('dgram').createSocket('udp6'); v6.send('x', ${PORT}, '::ffff:${at(index)}')`,
   ]
-  const callers = () => here.book.failures().map(({ caller }) => caller)
+  const callers = () => here.ledger.failures().map(({ caller }) => caller)
   try {
     for (const [i, script] of scripts.entries()) {
       const child = sender(script)
@@ -721,7 +721,7 @@ t.test('SOCKS5 UDP ASSOCIATE', async (t) => {
     {
       table: here.table,
       onFlow: (flow) => void flow.socket.destroy(),
-      onConversation: here.flows.begin,
+      onDatagramClient: here.flows.begin,
       interests: { want: async () => undefined, wantVip: async () => undefined },
       zones: ['local'],
       ranges: [RANGE],
@@ -755,8 +755,8 @@ t.test('SOCKS5 UDP ASSOCIATE', async (t) => {
   t.same(await say(Buffer.concat([toStock, Buffer.from('b')])), Buffer.concat([toStock, Buffer.from('stock b')]))
   const toVip = Buffer.concat([Buffer.of(0, 0, 0, 1), Buffer.from(at(index).split('.').map(Number)), Buffer.of(0, 53)])
   t.same(await say(toVip), Buffer.concat([toVip, Buffer.from('cart ')]), 'a VIP, and an empty datagram')
-  t.match(here.book.flows()[0], { caller: user, mode: 'socks', protocol: 'udp' })
-  t.equal(here.book.size, 3, 'a flow for each destination')
+  t.match(here.ledger.flows()[0], { caller: user, mode: 'socks', protocol: 'udp' })
+  t.equal(here.ledger.size, 3, 'a flow for each destination')
 
   await using stranger = await Peer.bind()
   stranger.send(Buffer.concat([toCart, Buffer.from('mine')]), '127.0.0.1', relay)
@@ -775,7 +775,7 @@ t.test('SOCKS5 UDP ASSOCIATE', async (t) => {
   const closed = control.closed
   control.socket.end()
   await closed
-  await until(() => here.book.size === 0)
+  await until(() => here.ledger.size === 0)
   t.pass('the association ends with its connection')
 
   const without = await Client.connect(socks.port)

@@ -74,7 +74,7 @@ t.test('a node whose agent has ended', async (t) => {
   t.comment(lost)
   t.same(lost.ends, ['ECONNRESET'], 'where there is no other, RST')
   t.ok((await it.dials('failed')) < 30, `${await it.dials('failed')} dials for 600 flows`)
-  await until(() => agents.near.book.size === 0)
+  await until(() => agents.near.ledger.size === 0)
   t.comment({ before, after: handles() })
   await until(() => handles().sockets <= before.sockets + CARRIERS && handles().timers <= before.timers + 4)
   t.pass('no socket and no timer is left of them')

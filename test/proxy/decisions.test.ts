@@ -1,13 +1,13 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { authorise } from '../../proxy/decide/authorise.ts'
-import { callerAddress } from '../../proxy/inbound/caller-address.ts'
+import { callerAddress } from '../../proxy/inbound/caller.ts'
 import { checkRequest } from '../../proxy/inbound/check-request.ts'
 import { type Caller, instanceCaller, nameOf, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { maySendEarly } from '../../proxy/outbound/early-data.ts'
-import { patienceMs, Race, type RaceAction } from '../../proxy/outbound/race.ts'
+import { hedgeDelayMs, Race, type RaceAction } from '../../proxy/outbound/race.ts'
 import type { Try } from '../../proxy/outbound/connect.ts'
-import { failureOf } from '../../proxy/flow/failure.ts'
+import { failureOf } from '../../proxy/flow/tries.ts'
 import { decodeRequest, encodeRequest, type FlowRequest, REQUEST_LIMIT } from '../../proxy/flow/request.ts'
 import type { Refusal } from '../../proxy/tunnel/contract.ts'
 import { vipRange } from '../../src/core/model/address.ts'
@@ -215,7 +215,7 @@ t.test('patience', async (t) => {
     ['a session must be made', 5, false, 250],
     ['a session must be made, far away', 100, false, 600],
   ]
-  for (const [why, rtt, hasSession, ms] of rows) t.equal(patienceMs(rtt, hasSession), ms, why)
+  for (const [why, rtt, hasSession, ms] of rows) t.equal(hedgeDelayMs(rtt, hasSession), ms, why)
 })
 
 t.test('whether first bytes go along with OPEN', async (t) => {
@@ -445,7 +445,7 @@ t.test('the race', async (t) => {
       if (kind === 'start') done.push(...race.start(at))
       if (kind === 'tick') done.push(...race.tick(at))
       if (kind === 'opened') done.push(...race.opened(event[2]))
-      if (kind === 'spoken') race.spoken(event[2])
+      if (kind === 'spoken') race.fedEarly(event[2])
       if (kind === 'lost') done.push(...race.lost(event[2], at))
       if (kind === 'failed') done.push(...race.failed(event[2], event[3] ?? 'unreachable', at))
     }

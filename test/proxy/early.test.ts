@@ -15,7 +15,7 @@ import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
-import { Outliers } from '../../proxy/outbound/outliers.ts'
+import { Outliers } from '../../proxy/decide/outliers.ts'
 import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
 import { ALL, MuxPair } from '../tunnel/pair.ts'
 import { Client, keptLog, LiteralTable, ManualClock, peersWith, roomy, serve, turns, until } from './world.ts'
@@ -46,7 +46,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
   const log = keptLog()
   const metrics = openMetrics('agent')
   const clock = new ManualClock()
-  const book = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
+  const ledger = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
   const stack = new AsyncDisposableStack()
   const fars: Far[] = []
   for (const [ordinal, node] of NODES.entries()) {
@@ -118,9 +118,9 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     balancer: createBalancer({
       rttMs: (node) => rtts[node],
       isHere: () => false,
-      openFlows: (id) => book.openFlows(id),
+      openFlows: (id) => ledger.openFlows(id),
     }),
-    book,
+    ledger,
     limits: OUTBOUND_LIMITS,
     log,
     metrics,
@@ -156,7 +156,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     },
     async [Symbol.asyncDispose]() {
       await stack.disposeAsync()
-      await book.close()
+      await ledger.close()
       metrics.registry.clear()
     },
   }
@@ -346,15 +346,15 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
   const begin = () => {
     const target = it.parts.table.target(CART)
     const wish = { kind: 'target', target, caller: NODE_CALLER } as const
-    const conversation = {
+    const client = {
       port: 80,
       mode: 'loopback',
       startedAt: 0,
-      wish,
+      intent: wish,
       answer: () => true,
-      over: () => undefined,
+      ended: () => undefined,
     } as const
-    const flow = new DatagramFlow(conversation, new Held({ datagrams: 8, bytes: 8_000 }, { bytes: 8_000 }), it.parts)
+    const flow = new DatagramFlow(client, new Held({ datagrams: 8, bytes: 8_000 }, { bytes: 8_000 }), it.parts)
     flow.datagram(Buffer.from('one'))
     return flow
   }
@@ -363,7 +363,7 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
 
   const flow = begin()
   const first = taker(2)
-  flow.give(first.stream, heard)
+  flow.feed(first.stream, heard)
   for (const word of ['two', 'three', 'four']) flow.datagram(Buffer.from(word))
   t.same(first.got, ['one', 'two'], 'as many as may')
   t.equal(spoken, 1)
@@ -371,12 +371,12 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
   flow.opened(instance, first.stream)
   flow.datagram(Buffer.from('five'))
   t.same(first.got, ['one', 'two', 'three', 'four', 'five'], 'the rest follows')
-  t.equal(flow.joint.near.datagrams, 5)
+  t.equal(flow.pipe.near.datagrams, 5)
 
   const refused = begin()
   const [second, third] = [taker(9), taker(9)]
-  refused.give(second.stream, heard)
-  refused.hold()
+  refused.feed(second.stream, heard)
+  refused.pause()
   refused.datagram(Buffer.from('two'))
   refused.opened(instance, third.stream)
   t.same([second.got, third.got], [['one'], ['one', 'two']], 'who opens gets them from the start')

@@ -7,7 +7,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
-import { trace } from '../../proxy/decide/trace.ts'
+import { trace } from '../../proxy/outbound/trace.ts'
 import { Agents } from './two-agents.ts'
 import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
@@ -44,8 +44,8 @@ t.test('refused, timed out and unreachable are told apart', async (t) => {
     client.socket.write('hello')
     t.equal(await client.closed, 'ECONNRESET', name)
     t.equal(client.bytes, 0)
-    await until(() => agents.near.book.failures().length > 0)
-    t.match(agents.near.book.failures()[0], { end, reason }, `${name}, in the log`)
+    await until(() => agents.near.ledger.failures().length > 0)
+    t.match(agents.near.ledger.failures()[0], { end, reason }, `${name}, in the log`)
     const steps = await trace(
       agents.table.target(id(name)),
       { port: 8080, protocol: 'tcp' },
@@ -148,13 +148,13 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
   while (client.bytes < 'before'.length) await clock.move(0)
   // the clock runs a thousand times too fast; between its steps the pings of the carriers go their real ways
   for (let at = 0; at < 3_600_000; at += STEP_MS) await clock.move(STEP_MS)
-  t.equal(agents.near.book.size, 1)
-  t.ok((agents.near.book.flows()[0]?.ageMs ?? 0) >= 3_600_000)
+  t.equal(agents.near.ledger.size, 1)
+  t.ok((agents.near.ledger.flows()[0]?.ageMs ?? 0) >= 3_600_000)
   client.socket.write(' and after')
   while (client.bytes < 'before and after'.length) await clock.move(0)
   t.equal(client.text, 'before and after')
   client.socket.end()
-  while (agents.near.book.size > 0) await clock.move(0)
+  while (agents.near.ledger.size > 0) await clock.move(0)
   const state = { isClosed: false }
   const closed = agents[Symbol.asyncDispose]().then(() => (state.isClosed = true))
   while (!state.isClosed) await clock.move(100)
@@ -165,25 +165,22 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
  * Every timer on the way of a flow, and why it cannot end one that is open. Who adds a timer adds a line here.
  */
 const TIMERS: Readonly<Record<string, string>> = {
-  'connect.ts': 'the race: over once an instance has answered',
-  'datagrams/instance-socket.ts': 'UDP: until a name is found',
   'datagrams/outbound.ts': 'UDP: flows of datagrams do end when they are idle',
-  'dial.ts': 'until the instance has accepted',
-  'flow-book.ts': 'counting bytes; draining while the agent closes',
-  'inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
-  'outbound.ts': 'waiting for a turn, before anything is opened',
-  'intercept/proxy-door.ts': 'handshakes, and the last word of a refusal',
+  'flow/ledger.ts': 'counting bytes; draining while the agent closes',
+  'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
+  'intercept/proxy-listener.ts': 'handshakes, and the last word of a refusal',
   'intercept/vip-listeners.ts': 'listeners that failed are tried again',
+  'outbound/connect.ts': 'the race: over once an instance has answered',
+  'outbound/outbound.ts': 'waiting for a turn, before anything is opened',
+  'socket/dial.ts': 'until the instance has accepted',
+  'socket/instance-socket.ts': 'UDP: until a name is found',
 }
 
 t.test('nothing on the way of an open flow has an idle limit', async (t) => {
   const isTimer =
     /\bsetTimeout\(|\.setTimeout\(|\bsetInterval\(|clock\.(?:after|sleep)\(|setKeepAlive|keepAlive|life\.every\(/
-  const files = [
-    ...globSync('*.ts', { cwd: 'proxy' }),
-    ...globSync('{datagrams,intercept,socket}/**/*.ts', { cwd: 'proxy' }),
-  ]
-  const own = new Set(['prober.ts'])
+  const files = globSync('{flow,decide,outbound,inbound,datagrams,intercept,socket}/**/*.ts', { cwd: 'proxy' })
+  const own = new Set(['outbound/prober.ts'])
   const found = files.filter((file) => isTimer.test(readFileSync(`proxy/${file}`, 'utf8')) && !own.has(file))
   for (const file of found) t.ok(file in TIMERS, `proxy/${file} has a timer: ${TIMERS[file] ?? 'why may it?'}`)
 })

@@ -6,13 +6,13 @@ import type { ErrorCode } from '../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
-import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { instanceCaller, NODE_CALLER, type Caller, type Flow, type FlowReply } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
-import { trace } from '../../proxy/decide/trace.ts'
+import { trace } from '../../proxy/outbound/trace.ts'
 import { encodeRequest } from '../../proxy/flow/request.ts'
 import type { IncomingStream, Session } from '../../proxy/tunnel/contract.ts'
 import { MuxPair } from '../tunnel/pair.ts'
@@ -57,7 +57,7 @@ async function agent(options: AgentOptions): Promise<Agent> {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowLedger.start({ drainMs }, clock, metrics)
+  const ledger = await FlowLedger.start({ drainMs }, clock, metrics)
   const parts: OutboundParts = {
     ...roomy(),
     table,
@@ -69,9 +69,9 @@ async function agent(options: AgentOptions): Promise<Agent> {
     balancer: createBalancer({
       rttMs: (node) => rtts[node],
       isHere: (node) => node === 'edge/a',
-      openFlows: (id) => book.openFlows(id),
+      openFlows: (id) => ledger.openFlows(id),
     }),
-    book,
+    ledger,
     limits: { ...OUTBOUND_LIMITS, ...limits },
     log,
     metrics,
@@ -100,7 +100,7 @@ async function agent(options: AgentOptions): Promise<Agent> {
       return Object.assign(client, { done })
     },
     async [Symbol.asyncDispose]() {
-      await book.close()
+      await ledger.close()
       metrics.registry.clear()
     },
   }
@@ -176,8 +176,8 @@ t.test('a flow to an instance on this node', async (t) => {
   const bytes = randomBytes(500_000)
   client.socket.write(bytes)
   await until(() => client.bytes === bytes.length)
-  t.equal(here.parts.book.openFlows(`${CART}.0`), 1)
-  const [open] = here.parts.book.flows()
+  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 1)
+  const [open] = here.parts.ledger.flows()
   t.match(open, {
     name: `${CART}.any.rr.local`,
     instance: `${CART}.0`,
@@ -192,10 +192,10 @@ t.test('a flow to an instance on this node', async (t) => {
     level: 'info',
     fields: { instance: `${CART}.0`, path: 'local', sent: 500_000, received: 500_000, end: 'closed', port: 80 },
   })
-  t.equal(here.parts.book.openFlows(`${CART}.0`), 0)
-  t.same(here.parts.book.flows(), [])
-  t.equal(here.parts.book.recent().length, 1)
-  t.same(here.parts.book.failures(), [])
+  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 0)
+  t.same(here.parts.ledger.flows(), [])
+  t.equal(here.parts.ledger.recent().length, 1)
+  t.same(here.parts.ledger.failures(), [])
   const text = await here.parts.metrics.registry.metrics()
   t.match(text, /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",protocol="tcp",role="agent"\} 1/)
   t.match(text, /hedgerow_proxy_flow_bytes_total\{direction="sent",role="agent"\} 500000/)
@@ -281,7 +281,7 @@ t.test('RST passes both ways, and the log says whose it was', async (t) => {
     client.socket.write('reset')
     t.equal(await client.closed, 'ECONNRESET')
     await client.done
-    t.equal(here.parts.book.recent()[0]?.end, 'instance-reset')
+    t.equal(here.parts.ledger.recent()[0]?.end, 'instance-reset')
   }
   {
     using client = await here.call(CART)
@@ -290,7 +290,7 @@ t.test('RST passes both ways, and the log says whose it was', async (t) => {
     const closed = closeOf(served.sockets[1])
     client.socket.resetAndDestroy()
     await Promise.all([client.done, closed])
-    t.equal(here.parts.book.recent()[0]?.end, 'caller-reset')
+    t.equal(here.parts.ledger.recent()[0]?.end, 'caller-reset')
   }
 })
 
@@ -309,7 +309,7 @@ t.test('the first bytes wait in the socket until an instance has answered', asyn
   client.socket.write(bytes)
   await until(() => open !== undefined)
   await turns(20)
-  t.equal(here.parts.book.flows()[0]?.sent, 0)
+  t.equal(here.parts.ledger.flows()[0]?.sent, 0)
   t.ok(client.socket.writableLength > 0, 'the client is held back, not buffered')
   open?.()
   await until(() => client.bytes === bytes.length)
@@ -332,7 +332,7 @@ t.test('failover: refused, unreachable and unknown nodes are passed over at once
   await client.done
   t.equal(client.text, 'hello')
   t.same(seen, ['edge/b', 'edge/c'])
-  t.match(here.parts.book.recent()[0], { instance: `${CART}.3`, end: 'closed' })
+  t.match(here.parts.ledger.recent()[0], { instance: `${CART}.3`, end: 'closed' })
 })
 
 t.test('failover: a dead local endpoint', async (t) => {
@@ -361,7 +361,7 @@ t.test('nobody answers well: RST, and the reason is kept', async (t) => {
   using client = await here.call(CART)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
-  const [failure] = here.parts.book.failures()
+  const [failure] = here.parts.ledger.failures()
   t.match(failure, { end: 'refused', name: `${CART}.any.rr.local` })
   t.match(failure?.reason, /cart.prod.0: unreachable .*cart.prod.1: refused/)
   t.match(await here.log.line('flow refused'), { level: 'warn', fields: { end: 'refused', port: 80 } })
@@ -391,7 +391,7 @@ t.test('hedging: a silent instance costs its patience, not the flow', async (t) 
   await clock.move(1)
   await client.done
   t.equal(client.text, 'hello')
-  t.equal(here.parts.book.recent()[0]?.instance, `${CART}.1`)
+  t.equal(here.parts.ledger.recent()[0]?.instance, `${CART}.1`)
   await until(() => gone === 1)
   t.equal(gone, 1, 'the slow one is told that nobody waits any more')
 })
@@ -403,11 +403,11 @@ t.test('the deadline: RST after 3 s of silence, and every try is given up', asyn
   using client = await here.call(CART)
   await clock.move(250)
   await clock.move(2749)
-  t.equal(here.parts.book.size, 1)
+  t.equal(here.parts.ledger.size, 1)
   await clock.move(1)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
-  t.match(here.parts.book.failures()[0], { end: 'timeout', ageMs: 3000 })
+  t.match(here.parts.ledger.failures()[0], { end: 'timeout', ageMs: 3000 })
 })
 
 t.test('the tries end with a flow that is cut while it waits', async (t) => {
@@ -421,11 +421,11 @@ t.test('the tries end with a flow that is cut while it waits', async (t) => {
   await using here = await agent({ services, sessions: [silent] })
   const taken = await here.call(CART)
   await until(() => seen)
-  const closing = here.parts.book.drain(0)
+  const closing = here.parts.ledger.drain(0)
   t.equal(await taken.closed, 'ECONNRESET')
   await Promise.all([taken.done, closing])
   await until(() => gone)
-  t.equal(here.parts.book.failures()[0]?.end, 'cut')
+  t.equal(here.parts.ledger.failures()[0]?.end, 'cut')
 })
 
 t.test('what is refused before anything is tried', async (t) => {
@@ -451,7 +451,7 @@ t.test('what is refused before anything is tried', async (t) => {
     using client = await here.call(service, { ...flow, reply })
     await client.done
     t.equal(answers.at(-1)?.[0], code, why)
-    t.equal(here.parts.book.failures()[0]?.end, end, why)
+    t.equal(here.parts.ledger.failures()[0]?.end, end, why)
   }
   using plain = await here.call(CART)
   t.equal(await plain.closed, 'ECONNRESET', 'without a reply to give: RST')
@@ -470,7 +470,7 @@ t.test('no more flows than the limit, and none while closing', async (t) => {
   await until(() => first.text === 'x')
   using second = await here.call(CART)
   t.equal(await second.closed, 'ECONNRESET')
-  const draining = here.parts.book.drain(60_000)
+  const draining = here.parts.ledger.drain(60_000)
   using third = await here.call(CART)
   t.equal(await third.closed, 'ECONNRESET')
   first.socket.end()
@@ -494,7 +494,7 @@ t.test('the destination refuses what its own table does not allow', async (t) =>
   using client = await source.call(CART)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
-  t.match(source.parts.book.failures()[0]?.reason, /not-allowed/)
+  t.match(source.parts.ledger.failures()[0]?.reason, /not-allowed/)
   t.match((await there.log.line('inbound flow refused')).fields, {
     peer: 'edge/a',
     instance: `${CART}.0`,
@@ -511,7 +511,7 @@ t.test('the destination refuses a path that the service leaves out, whatever the
   using client = await source.call(CART)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
-  t.match(source.parts.book.failures()[0], { end: 'path-forbidden', reason: /path-forbidden/ })
+  t.match(source.parts.ledger.failures()[0], { end: 'path-forbidden', reason: /path-forbidden/ })
   t.match((await there.log.line('inbound flow refused')).fields, { reason: /relay-only leaves direct out/ })
   t.equal(served.sockets.length, 0)
 })

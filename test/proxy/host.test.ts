@@ -64,8 +64,8 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
     const table = new LiteralTable({ id: 'shop.acme.cart.prod', ports: [80], udp: [53], vips: { 'any.rr': 0xe0203 } })
     const modes = []
     const onFlow = (flow) => { modes.push(flow.mode); flow.socket.end('hello') }
-    const onConversation = ({ answer, mode }) => ({ datagram: (payload) => answer(Buffer.from(mode + ' ' + payload)), end() {} })
-    const parts = { table, onFlow, onConversation, clock: systemClock, log: keptLog(), metrics: openMetrics('agent') }
+    const onDatagramClient = ({ answer, mode }) => ({ datagram: (payload) => answer(Buffer.from(mode + ' ' + payload)), end() {} })
+    const parts = { table, onFlow, onDatagramClient, clock: systemClock, log: keptLog(), metrics: openMetrics('agent') }
     const host = await HostInterceptor.start({ range }, () => ({ kind: 'node' }), parts)
     await until(() => host.size === 4)
     const during = state()

@@ -81,7 +81,7 @@ for (const on of ['far', 'near'] as const) {
           to: { address: vipOf(CART), port: 8080 },
         },
         values: [
-          [0x05, it.agents.near.book.flows()[0]?.id as string],
+          [0x05, it.agents.near.ledger.flows()[0]?.id as string],
           [0xe0, `${FRONT}.0`],
           [0xe1, 'spiffe://mesh/edge/near'],
         ],
@@ -165,7 +165,7 @@ t.test('HAProxy understands it', { skip: !hasTool('haproxy') && 'optional: hapro
     using client = await agents.call(CART)
     client.socket.write('GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n')
     await client.ended
-    const flow = agents.near.book.recent()[0] ?? agents.near.book.flows()[0]
+    const flow = agents.near.ledger.recent()[0] ?? agents.near.ledger.flows()[0]
     const vipOf = (id: string) => vipToIPv4(RANGE, agents.table.entry(id)?.service.vips['0.pinned'] as number)
     const expected =
       caller.kind === 'instance'

@@ -53,19 +53,19 @@ t.test('descriptors', async (t) => {
   let looks = 0
   const count = () => (looks++, open)
   const descriptors = new Descriptors({ log, metrics }, { limit: 1_000, count, now: () => now })
-  t.ok(Array.from({ length: 400 }, () => descriptors.has(1)).every(Boolean))
+  t.ok(Array.from({ length: 400 }, () => descriptors.reserve(1)).every(Boolean))
   t.equal(looks, 1, 'while there are plenty nobody looks again')
   open = 890
-  for (let flow = 0; flow < 60; flow++) descriptors.has(1)
+  for (let flow = 0; flow < 60; flow++) descriptors.reserve(1)
   now += 20
-  t.ok(descriptors.has(10), '900 of 1,000')
-  t.notOk(descriptors.has(1), 'the rest is the reserve')
-  t.notOk(descriptors.has(1))
+  t.ok(descriptors.reserve(10), '900 of 1,000')
+  t.notOk(descriptors.reserve(1), 'the rest is the reserve')
+  t.notOk(descriptors.reserve(1))
   t.ok(descriptors.isScarce)
   t.equal(looks, 2, 'between looks it is counted on')
   open = 500
   now += 20
-  t.ok(descriptors.has(1), 'they are back')
+  t.ok(descriptors.reserve(1), 'they are back')
   t.notOk(descriptors.isScarce)
   t.same(
     log.lines.map(({ level, sentence }) => [level, sentence]),
@@ -76,8 +76,8 @@ t.test('descriptors', async (t) => {
     'told once each',
   )
   const small = new Descriptors({ log, metrics }, { limit: 100, count: () => 36, now: () => now })
-  t.ok(small.has(0))
-  t.notOk(small.has(1), 'never less than 64')
+  t.ok(small.reserve(0))
+  t.notOk(small.reserve(1), 'never less than 64')
   t.ok(Math.abs(openFiles() - readdirSync('/proc/self/fd').length) <= 2, 'the system is believed')
   t.ok(openFilesLimit() > 64)
 })
@@ -106,10 +106,10 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
   parts.turns.take(CART, () => undefined) // a flow that is being opened, and never is
   const late = await agents.call(CART)
   t.equal(await late.closed, 'ECONNRESET')
-  t.match(agents.near.book.failures()[0], { end: 'too-many', reason: /being opened/ })
+  t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: /being opened/ })
   const gone = await agents.call(CART)
   gone.socket.destroy()
-  await until(() => agents.near.book.size === 0 && parts.turns.waiting === 0)
+  await until(() => agents.near.ledger.size === 0 && parts.turns.waiting === 0)
 
   const other = await agents.call(STOCK)
   other.socket.end('hello')
@@ -127,7 +127,7 @@ t.test('no descriptors: new flows are refused with RST, and taken again when the
   await using agents = await Agents.start({
     services: [{ id: CART, on: ['edge/far'] }],
     endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
-    descriptors: (node) => ({ has: () => node !== 'near' || left-- > 0 }),
+    descriptors: (node) => ({ reserve: () => node !== 'near' || left-- > 0 }),
   })
   const ask = async () => {
     const client = agents.dial(CART)
@@ -139,7 +139,7 @@ t.test('no descriptors: new flows are refused with RST, and taken again when the
   t.same(new Set(first), new Set(['hello']))
   left = 0
   t.equal(await ask(), 'ECONNRESET')
-  t.match(agents.near.book.failures()[0], { end: 'too-many', reason: 'no descriptors are left' })
+  t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: 'no descriptors are left' })
   left = 20
   t.equal(await ask(), 'hello')
 })
@@ -191,9 +191,9 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
     socket.write('everything, please')
     sockets.push(socket)
   }
-  const received = () => agents.near.book.flows().reduce((sum, flow) => sum + flow.received, 0)
+  const received = () => agents.near.ledger.flows().reduce((sum, flow) => sum + flow.received, 0)
   let last = -1
-  await until(() => agents.near.book.flows().length === CALLERS)
+  await until(() => agents.near.ledger.flows().length === CALLERS)
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, 200))
     const now = received()
@@ -207,6 +207,6 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
   await client.ended
   t.equal(client.text, 'hello')
   for (const socket of sockets) socket.destroy()
-  await until(() => agents.near.book.size === 0 && agents.node('far').inbound.size === 0)
+  await until(() => agents.near.ledger.size === 0 && agents.node('far').inbound.size === 0)
   t.pass('and leave nothing')
 })

@@ -5,7 +5,7 @@ import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
-import { trace } from '../../proxy/decide/trace.ts'
+import { trace } from '../../proxy/outbound/trace.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { ANY_PATH, readPathRule } from '../../src/core/model/path-rule.ts'
 import { Agents } from './two-agents.ts'
@@ -55,7 +55,7 @@ async function world(own = ANY_PATH) {
       const client = agents.dial(service)
       client.socket.end('hello')
       const end = await client.closed
-      const [flow] = near.book.recent()
+      const [flow] = near.ledger.recent()
       return { said: client.text, end, path: flow?.path, flow }
     },
     trace: (service: string) =>

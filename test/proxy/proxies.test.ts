@@ -45,7 +45,7 @@ async function node(serve?: (server: Server) => void) {
   )
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const book = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
+  const ledger = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
   const flows: OutboundParts = {
     ...roomy(),
     table,
@@ -54,8 +54,8 @@ async function node(serve?: (server: Server) => void) {
     endpointOf: (id) => (id === `${CART}.0` ? endpoint : undefined),
     clock: systemClock,
     dial: () => ({ timeoutMs: 2000 }),
-    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => book.openFlows(id) }),
-    book,
+    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => ledger.openFlows(id) }),
+    ledger,
     limits: OUTBOUND_LIMITS,
     log,
     metrics,
@@ -81,7 +81,7 @@ async function node(serve?: (server: Server) => void) {
   return {
     seen,
     table,
-    book,
+    ledger,
     parts,
     http: (user = 'node', secret = SECRETS[user]) => `http://${user}:${secret}@127.0.0.1:${http.port}`,
     socks: (user = 'node', secret = SECRETS[user]) => `socks5h://${user}:${secret}@127.0.0.1:${socks.port}`,
@@ -91,7 +91,7 @@ async function node(serve?: (server: Server) => void) {
       await Promise.all([http.close(), socks.close()])
       web.closeAllConnections()
       web.close()
-      await book.close()
+      await ledger.close()
       metrics.registry.clear()
     },
   }
@@ -112,9 +112,9 @@ t.test('curl through SOCKS', async (t) => {
   await using here = await node()
   t.same(await curl('-x', here.socks(), `http://${NAME}/x`), { out: 'GET /x 0\n', code: 0 })
   t.same(await curl('-x', here.socks(FRONT), `http://${NAME}:8080/y`), { out: 'GET /y 0\n', code: 0 })
-  await until(() => here.book.recent().length === 2)
-  t.equal(here.book.recent()[0]?.caller, FRONT, 'the credentials say who calls')
-  t.match(here.book.recent()[1], { caller: 'edge/a', mode: 'socks', end: 'closed' })
+  await until(() => here.ledger.recent().length === 2)
+  t.equal(here.ledger.recent()[0]?.caller, FRONT, 'the credentials say who calls')
+  t.match(here.ledger.recent()[1], { caller: 'edge/a', mode: 'socks', end: 'closed' })
   t.same(await curl('-x', here.socks(), `http://${vipToIPv4(RANGE, VIP)}/z`), { out: 'GET /z 0\n', code: 0 }, 'a VIP')
   const body = 'b'.repeat(3_000_000)
   t.same(
@@ -145,8 +145,8 @@ t.test('curl through HTTP, both ways', async (t) => {
   )
   t.same(await curl('-x', here.http(FRONT), `http://${NAME}:8080`), { out: 'GET / 0\n', code: 0 })
   t.equal(here.seen[1]?.headers.host, `${NAME}:8080`)
-  await until(() => here.book.recent().length === 2)
-  t.equal(here.book.recent()[0]?.caller, FRONT)
+  await until(() => here.ledger.recent().length === 2)
+  t.equal(here.ledger.recent()[0]?.caller, FRONT)
   t.same(await curl('-x', here.http(), '-p', `http://${NAME}/tunnel`), { out: 'GET /tunnel 0\n', code: 0 }, 'CONNECT')
   t.same(await curl('-x', here.http(), '-d', 'a=1', `http://${NAME}/form`), { out: 'POST /form 3\n', code: 0 })
   t.same(await curl('-x', here.http(), '-H', 'Transfer-Encoding: chunked', '-d', 'a=1', `http://${NAME}/chunks`), {

@@ -7,19 +7,19 @@ import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
 import { ANY_PATH } from '../../src/core/model/path-rule.ts'
-import { callerAddress } from '../../proxy/inbound/caller-address.ts'
-import type { Endpoint } from '../../proxy/inbound/dial.ts'
+import { callerAddress } from '../../proxy/inbound/caller.ts'
+import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { NODE_CALLER, type Caller } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
-import { introduce } from '../../proxy/inbound/introduce.ts'
+import { introduce } from '../../proxy/inbound/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
-import { Outliers } from '../../proxy/outbound/outliers.ts'
+import { Outliers } from '../../proxy/decide/outliers.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
@@ -53,7 +53,7 @@ export interface AgentOf {
   self: NodeId
   parts: OutboundParts
   peers: TunnelPeers
-  book: FlowLedger
+  ledger: FlowLedger
   inbound: Inbound
   listener: DirectListener
   log: ReturnType<typeof keptLog>
@@ -142,7 +142,7 @@ export class Agents implements AsyncDisposable {
     const introductions = { addressOf, uriOf: (node: NodeId) => `spiffe://mesh/${node}` }
     const isHere = (id: InstanceId) => this.table.instance(id)?.node === self
     const endpointOf = (id: InstanceId) => (isHere(id) ? endpoints[id] : undefined)
-    const descriptors = this.#options.descriptors?.(name) ?? { has: () => true }
+    const descriptors = this.#options.descriptors?.(name) ?? { reserve: () => true }
     const inbound = await Inbound.start({
       descriptors,
       table: this.table,
@@ -173,13 +173,13 @@ export class Agents implements AsyncDisposable {
       }),
     )
     life.use(inbound)
-    const book = life.use(await FlowLedger.start({ drainMs: 0 }, clock, metrics))
+    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, clock, metrics))
     const listener = life.use(
       await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
     )
     const parts: OutboundParts = {
       descriptors,
-      suspects: new Outliers(),
+      outliers: new Outliers(),
       earlyData: true,
       turns: new KeyedSemaphore(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
@@ -196,9 +196,9 @@ export class Agents implements AsyncDisposable {
       balancer: createBalancer({
         rttMs: (node) => peers.rttMs(node),
         isHere: (node) => node === self,
-        openFlows: (id) => book.openFlows(id),
+        openFlows: (id) => ledger.openFlows(id),
       }),
-      book,
+      ledger,
       limits: { ...OUTBOUND_LIMITS, ...flowLimits },
       log,
       metrics,
@@ -207,7 +207,7 @@ export class Agents implements AsyncDisposable {
       self,
       parts,
       peers,
-      book,
+      ledger,
       inbound,
       listener,
       log,

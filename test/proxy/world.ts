@@ -31,7 +31,7 @@ export interface ServiceFacts {
 
 /** Room for all: what flows take turns by, and no end of descriptors; first bytes travel early. */
 export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors' | 'earlyData'> {
-  return { turns: new KeyedSemaphore(256), descriptors: { has: () => true }, earlyData: true }
+  return { turns: new KeyedSemaphore(256), descriptors: { reserve: () => true }, earlyData: true }
 }
 
 let lastVip = 0xe1000

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import t from 'tap'
-import { dialInstance, type DialOptions } from '../../proxy/inbound/dial.ts'
+import { dialInstance, type DialOptions } from '../../proxy/socket/dial.ts'
 import { get, type Mesh, program, until, wholeMesh } from './mesh.ts'
 
 /**

@@ -1,17 +1,17 @@
 import type { InstanceId } from '../../src/core/model/ids.ts'
-import type { DialOptions, Endpoint } from '../inbound/dial.ts'
+import type { DialOptions, Endpoint } from '../socket/dial.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
-import { InstanceSocket, openInstanceSocket } from './instance-socket.ts'
-import { DatagramPipe } from './pipe.ts'
+import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
+import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
 /** Where a flow goes, as the check of its request found it. */
-export interface Place {
+export interface InstancePort {
   instance: InstanceId
   port: number
   endpoint: Endpoint
 }
 
-export interface JoinTold {
+export interface JoinEvents {
   joined(joint: DatagramPipe): void
   failed(refusal: Refusal, reason: string): void
   /** Once, after `joined`. */
@@ -29,14 +29,14 @@ export interface DatagramInboundParts {
  */
 export class DatagramInbound {
   readonly #parts: DatagramInboundParts
-  readonly #open = new Map<DatagramPipe, Place & { seen: number }>()
+  readonly #open = new Map<DatagramPipe, InstancePort & { seen: number }>()
 
   constructor(parts: DatagramInboundParts) {
     this.#parts = parts
   }
 
   /** Opens the instance's socket and joins it to the other node's stream; the returned function gives up before that. */
-  join(incoming: IncomingStream, place: Place, options: DialOptions, told: JoinTold): () => void {
+  join(incoming: IncomingStream, place: InstancePort, options: DialOptions, told: JoinEvents): () => void {
     return openInstanceSocket(place.endpoint, options, {
       opened: (socket) => {
         const joint: DatagramPipe = new DatagramPipe(() => {
@@ -62,7 +62,7 @@ export class DatagramInbound {
     }
   }
 
-  #isThere({ instance, port, endpoint }: Place): boolean {
+  #isThere({ instance, port, endpoint }: InstancePort): boolean {
     const now = this.#parts.endpointOf(instance, port, 'udp')
     return now !== undefined && now.host === endpoint.host && now.port === endpoint.port
   }

@@ -1,6 +1,6 @@
 import { connect, isIP, isIPv4, type Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { OWN_PROXY_HEADER } from '../../src/core/kit/proxy-header.ts'
-import { isThisMachine } from './this-machine.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 
 /** Where an instance of this node listens. */
@@ -21,13 +21,13 @@ export interface DialOptions {
   forbids?: ((address: string, port: number) => boolean) | undefined
 }
 
-export interface DialTold {
+export interface DialEvents {
   connected(socket: Socket): void
   failed(refusal: Refusal, reason: string): void
 }
 
 /** Connects to an instance; tells exactly one outcome, unless the returned function (give up) comes first. */
-export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialTold): () => void {
+export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialEvents): () => void {
   const { host, port } = endpoint
   const { timeoutMs, forbids, introduce } = options
   const from = options.from !== undefined && isIPv4(host) && isThisMachine(host) ? options.from : undefined
@@ -104,4 +104,21 @@ export const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
 export function isLinkLocal(address: string): boolean {
   const plain = address.toLowerCase().replace(/^::ffff:/, '')
   return plain.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(plain)
+}
+
+/** How long the list of interfaces is believed; reading it costs some 50 µs. */
+const BELIEVED_MS = 1_000
+
+let own = new Set<string>()
+let until = 0
+
+/** An address that ends on this machine: loopback, or one of an interface. */
+export function isThisMachine(address: string): boolean {
+  if (/^(?:127\.|::1$|0\.0\.0\.0$|::$|::ffff:127\.)/.test(address)) return true
+  const now = performance.now()
+  if (now >= until) {
+    own = new Set(Object.values(networkInterfaces()).flatMap((found = []) => found.map(({ address }) => address)))
+    until = now + BELIEVED_MS
+  }
+  return own.has(address)
 }

@@ -1,11 +1,11 @@
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { ServicePort, VipIndex } from '../../src/core/model/service.ts'
 import type { Target } from '../../src/core/table/view.ts'
-import { portText } from './admit.ts'
-import { authorise } from './authorise.ts'
-import { connect, type Try } from '../outbound/connect.ts'
+import { portText } from '../decide/admit.ts'
+import { authorise } from '../decide/authorise.ts'
+import { connect, type Try } from './connect.ts'
 import { type Caller, callerText, nameOf } from '../flow/flow.ts'
-import { type OutboundParts, triesText } from '../outbound/outbound.ts'
+import { type OutboundParts, triesText } from './outbound.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** One decision in the life of a test connection; `ms` since its beginning. */
@@ -51,7 +51,7 @@ export async function trace(
   steps.push({ step: 'ordered', instances, reason: order.reason, ms: ms() })
   if (instances.length === 0) return fail(order.reason)
 
-  const request = { service: service.id, port, protocol, caller, flow: parts.book.nextId() } as const
+  const request = { service: service.id, port, protocol, caller, flow: parts.ledger.nextId() } as const
   const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs }
   const connected = await connect({ ...options, onWon: (attempt) => attempt.stream?.reset() }, parts, signal)
   for (const made of connected.tries) steps.push({ step: 'tried', ...made })

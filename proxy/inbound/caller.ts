@@ -1,7 +1,22 @@
 import { encodeProxyHeader } from '../../src/core/kit/proxy-header.ts'
-import { instanceId, type InstanceId, type NodeId } from '../../src/core/model/ids.ts'
+import { holdsVip, vipToIPv4, type VipRange } from '../../src/core/model/address.ts'
+import { instanceId, type InstanceId, type NodeId, splitInstanceId } from '../../src/core/model/ids.ts'
+import type { TableView } from '../../src/core/table/view.ts'
 import { callerText } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
+
+/**
+ * The address an instance is dialled from when another instance calls it, so that `getpeername` and PTR tell who calls:
+ * the VIP of the caller's own `<ordinal>.pinned` name. `undefined` when it has none in this range.
+ */
+export function callerAddress(table: TableView, range: VipRange): (caller: InstanceId) => string | undefined {
+  return (caller) => {
+    const parts = splitInstanceId(caller)
+    if (parts === undefined) return undefined
+    const vip = table.entry(parts.service)?.service.vips[`${parts.ordinal}.pinned`]
+    return vip === undefined || !holdsVip(range, vip) ? undefined : vipToIPv4(range, vip)
+  }
+}
 
 /**
  * What an instance is told of its caller, before the first byte, where its SLA asks for it (`proxyProtocol: v2`):

@@ -1,10 +1,10 @@
 import type { Socket } from 'node:dgram'
 import { lookup } from 'node:dns'
 import { isIP } from 'node:net'
-import { type DialOptions, type Endpoint, isLinkLocal, REFUSAL_OF } from '../inbound/dial.ts'
-import type { Carried } from '../socket/splice.ts'
+import { type DialOptions, type Endpoint, isLinkLocal, REFUSAL_OF } from './dial.ts'
+import type { Carried } from './splice.ts'
 import type { Refusal, Stream } from '../tunnel/contract.ts'
-import { maySend, RECEIVE_BYTES, udpSocket } from './socket.ts'
+import { maySend, RECEIVE_BYTES, udpSocket } from './udp-socket.ts'
 
 export interface OpenTold {
   opened(socket: Socket): void

@@ -1,5 +1,4 @@
-import type { Carrying } from '../flow/ledger.ts'
-import type { Carried, SpliceEnd } from '../socket/splice.ts'
+import type { Carried, SpliceEnd } from './splice.ts'
 import type { Stream } from '../tunnel/contract.ts'
 
 /*
@@ -10,7 +9,7 @@ import type { Stream } from '../tunnel/contract.ts'
  *
  * The hot path of every datagram: plain callbacks, no promise, no copy.
  */
-export class DatagramPipe implements Carrying {
+export class DatagramPipe {
   readonly near: DatagramPipeEnd
   readonly far: DatagramPipeEnd
   /** Why it is over; `closed` as long as it is not. */

@@ -13,7 +13,7 @@ export class Outliers {
   readonly #until = new Map<NodeId, number>()
 
   /** A flow waited for it in vain, and tried another. */
-  silent(node: NodeId, now: number): void {
+  wasSilent(node: NodeId, now: number): void {
     this.#until.delete(node) // kept in the order of time
     this.#until.set(node, now + SUSPECT_MS)
     for (const [oldest, until] of this.#until) {
@@ -22,7 +22,7 @@ export class Outliers {
     }
   }
 
-  heard(node: NodeId): void {
+  answered(node: NodeId): void {
     if (this.#until.size > 0) this.#until.delete(node)
   }
 
