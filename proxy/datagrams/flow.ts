@@ -2,14 +2,14 @@ import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
 import type { DatagramClient, DatagramSink } from '../flow/flow.ts'
 import type { EarlySource } from '../outbound/connect.ts'
 import type { OutboundParts } from '../outbound/outbound.ts'
-import type { Stream } from '../tunnel/contract.ts'
+import type { DatagramStream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
 const OVER = 'the flow is over'
 
 /** One UDP flow on the caller's node, from its first datagram until it is forgotten. */
-export class DatagramFlow implements DatagramSink, EarlySource {
+export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   readonly client: DatagramClient
   readonly pipe: DatagramPipe
   readonly ended: Promise<void>
@@ -21,7 +21,7 @@ export class DatagramFlow implements DatagramSink, EarlySource {
   readonly #gone = new AbortController()
   #held: Held | undefined
   /** The candidate that is asked, and how many of those that are held are with it (early.ts). */
-  #ahead: { to: Stream; datagrams: number; spoken: () => void } | undefined
+  #ahead: { to: DatagramStream; datagrams: number; spoken: () => void } | undefined
   #dropping: 'refused' | 'over' | undefined
   #instance: Instance | undefined
   #seen = 0
@@ -54,7 +54,7 @@ export class DatagramFlow implements DatagramSink, EarlySource {
     else this.#goAhead(this.#held)
   }
 
-  feed(to: Stream, spoken: () => void): void {
+  feed(to: DatagramStream, spoken: () => void): void {
     this.#ahead = { to, datagrams: 0, spoken }
     if (this.#held !== undefined) this.#goAhead(this.#held)
   }
@@ -68,13 +68,13 @@ export class DatagramFlow implements DatagramSink, EarlySource {
     const ahead = this.#ahead
     if (ahead === undefined) return
     for (const payload of held.all().slice(ahead.datagrams)) {
-      if (!ahead.to.datagram(payload)) return
+      if (!ahead.to.send(payload)) return
       if (ahead.datagrams++ === 0) ahead.spoken()
     }
   }
 
   /** An instance has answered: what waited goes first. */
-  opened(instance: Instance, stream: Stream): void {
+  opened(instance: Instance, stream: DatagramStream): void {
     this.#instance = instance
     this.pipe.far.stream = stream
     const waited = this.#held?.take() ?? []
@@ -146,12 +146,10 @@ export class DatagramFlow implements DatagramSink, EarlySource {
   }
 }
 
-/** The client as a Stream: a word to it leaves from the address that it asked. */
-function clientStream(conversation: DatagramClient): Stream {
+/** The client as a DatagramStream: what is sent to it leaves from the address that it asked. */
+function clientStream(conversation: DatagramClient): DatagramStream {
   return {
-    datagram: (payload) => conversation.answer(payload),
-    write: () => true,
-    consumed: () => undefined,
+    send: (payload) => conversation.answer(payload),
     end: () => undefined,
     reset: () => undefined,
   }

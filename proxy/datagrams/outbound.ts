@@ -1,10 +1,11 @@
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { admit } from '../decide/admit.ts'
+import { UdpAttempt } from '../outbound/attempt.ts'
 import { connect } from '../outbound/connect.ts'
 import { callerText, type DatagramClient, type DatagramIntent, type DatagramSink, nameOf } from '../flow/flow.ts'
 import type { FlowEnd, OpenFlow } from '../flow/ledger.ts'
 import { countTries, END, leave, type OutboundParts, triesText } from '../outbound/outbound.ts'
-import type { Stream } from '../tunnel/contract.ts'
+import type { DatagramStream } from '../tunnel/contract.ts'
 import { failureOf } from '../flow/tries.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
@@ -223,6 +224,7 @@ async function carry(
 
   const connected = await connect(
     {
+      attempt: UdpAttempt,
       instances,
       request: { service: target.service.id, port, protocol: 'udp', caller, flow: open.id },
       deadlineMs: limits.deadlineMs,
@@ -231,7 +233,7 @@ async function carry(
         ledger.chosen(open, attempt.instance, attempt.path ?? 'local')
         metrics.flowConnect.observe({ path: open.path ?? 'local' }, (clock.now() - startedAt) / 1000)
         attempt.onward = flow.pipe.far
-        flow.opened(attempt.instance, attempt.stream as Stream)
+        flow.opened(attempt.instance, attempt.stream as DatagramStream)
       },
     },
     parts,

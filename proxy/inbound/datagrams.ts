@@ -44,7 +44,7 @@ export class DatagramInbound {
           told.ended(joint)
         })
         joint.far.stream = new InstanceSocket(socket, joint.far)
-        joint.near.stream = incoming.accept(joint.near)
+        joint.near.stream = incoming.acceptDatagrams(joint.near)
         this.#open.set(joint, { ...place, seen: 0 })
         told.joined(joint)
       },

@@ -1,5 +1,3 @@
-import type { Socket as DatagramSocket } from 'node:dgram'
-import type { Socket } from 'node:net'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import { explain, isMeshError } from '../../src/core/errors.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
@@ -9,9 +7,20 @@ import type { TableView } from '../../src/core/table/view.ts'
 import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
 import { dialInstance, type DialOptions, type Endpoint } from '../socket/dial.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from '../flow/request.ts'
-import { localStream, type Carried } from '../socket/splice.ts'
+import { localStream } from '../socket/splice.ts'
 import type { Outliers } from '../decide/outliers.ts'
-import type { Peers, Refusal, Session, Stream, StreamEvents } from '../tunnel/contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  DatagramStream,
+  DatagramStreamEvents,
+  OpeningEvents,
+  Peers,
+  Refusal,
+  Session,
+  Stream,
+  Withdrawable,
+} from '../tunnel/contract.ts'
 
 /** What trying an instance takes. */
 export interface AttemptParts {
@@ -29,11 +38,11 @@ export interface AttemptParts {
   readonly ruleOf?: (service: ServiceId) => PathRule
 }
 
-export interface AttemptTold {
+export interface AttemptTold<S extends Stream> {
   /** OPEN is about to go: whether the caller's first bytes shall go along … */
   mayGive?(session: Session): boolean
   /** … and here they go. */
-  give?(stream: Stream): void
+  give?(stream: S): void
   opened(): void
   /** The instance had not a byte. */
   failed(refusal: Refusal, reason: string): void
@@ -41,20 +50,33 @@ export interface AttemptTold {
   lost(reason: string): void
 }
 
-/** One try to reach one instance: told its outcome once, then carries what the winner's stream says to the joint. */
-export class Attempt implements StreamEvents {
+/** How dialling an instance of this node went. */
+interface DialTold<S extends Stream> {
+  took(stream: S): void
+  failed(refusal: Refusal, reason: string): void
+}
+
+/**
+ * One try to reach one instance: reports its outcome once, then passes what the winner's stream reports on to the flow.
+ * `TcpAttempt` and `UdpAttempt` say how a stream of their protocol is opened.
+ */
+export abstract class Attempt<S extends Stream> implements OpeningEvents {
   readonly instance: Instance
   path: PathKind | undefined
-  stream: Stream | undefined
-  /** Where the stream's words go once this attempt has won. */
-  onward: Carried | undefined
+  stream: S | undefined
   /** Until it is told; a flow shall not keep the race it came from. */
-  #told: AttemptTold | undefined
+  #told: AttemptTold<S> | undefined
   #dialling: AbortController | undefined
   #abandon: (() => void) | undefined
+  /** Set where a peer was asked. */
+  #asked: Withdrawable | undefined
   #isSettled = false
 
-  constructor(instance: Instance, told: AttemptTold) {
+  protected abstract openOn(session: Session, request: Buffer, rule: PathRule): S & Withdrawable
+  /** Reaches an instance of this node; the returned function gives up. */
+  protected abstract dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<S>): () => void
+
+  constructor(instance: Instance, told: AttemptTold<S>) {
     this.instance = instance
     this.#told = told
   }
@@ -85,7 +107,7 @@ export class Attempt implements StreamEvents {
 
   /** Asks for a refusal; none comes when the instance has taken the flow. */
   withdraw(): void {
-    this.stream?.withdraw?.()
+    this.#asked?.withdraw()
   }
 
   opened(): void {
@@ -97,33 +119,19 @@ export class Attempt implements StreamEvents {
     this.#fail(refusal, `refused by ${this.instance.node}`)
   }
 
-  reset(): void {
-    if (this.onward !== undefined) return this.onward.reset()
+  /** The stream died before it was open. */
+  protected lost(): void {
     this.#settle()?.lost('the session to the node ended')
-  }
-
-  data(chunk: Buffer): void {
-    this.onward?.data(chunk)
-  }
-
-  datagram(payload: Buffer): void {
-    this.onward?.datagram?.(payload)
-  }
-
-  end(): void {
-    this.onward?.end()
-  }
-
-  drain(): void {
-    this.onward?.drain()
   }
 
   #open(session: Session, request: FlowRequest, rule: PathRule): void {
     if (this.#isSettled) return
     this.path = session.pathFor?.(rule) ?? session.path
     const mayGive = this.#told?.mayGive?.(session) === true
-    this.stream = session.open(encodeRequest(request), this, rule)
-    if (mayGive) this.#told?.give?.(this.stream)
+    const stream = this.openOn(session, encodeRequest(request), rule)
+    this.stream = stream
+    this.#asked = stream
+    if (mayGive) this.#told?.give?.(stream)
   }
 
   #dial(request: FlowRequest, parts: AttemptParts): void {
@@ -131,18 +139,14 @@ export class Attempt implements StreamEvents {
     const { port, protocol } = request
     const endpoint = parts.endpointOf(this.instance.id, port, protocol)
     if (endpoint === undefined) return this.#fail('not-here', 'the instance does not listen here')
-    const took = (stream: Stream): void => {
-      this.#abandon = undefined
-      this.stream = stream
-      this.opened()
-    }
-    const failed = (refusal: Refusal, reason: string): void => this.#fail(refusal, reason)
-    const opened = (socket: DatagramSocket): void => took(new InstanceSocket(socket, this))
-    const connected = (socket: Socket): void => took(localStream(socket, this))
-    this.#abandon =
-      protocol === 'udp'
-        ? openInstanceSocket(endpoint, parts.dial(request), { opened, failed })
-        : dialInstance(endpoint, parts.dial(request), { connected, failed })
+    this.#abandon = this.dialHere(endpoint, parts.dial(request), {
+      took: (stream) => {
+        this.#abandon = undefined
+        this.stream = stream
+        this.opened()
+      },
+      failed: (refusal, reason) => this.#fail(refusal, reason),
+    })
   }
 
   #fail(refusal: Refusal, reason: string): void {
@@ -150,11 +154,75 @@ export class Attempt implements StreamEvents {
   }
 
   /** Whom to tell the outcome; nobody the second time. */
-  #settle(): AttemptTold | undefined {
+  #settle(): AttemptTold<S> | undefined {
     if (this.#isSettled) return undefined
     this.#isSettled = true
     const told = this.#told
     this.#told = undefined
     return told
+  }
+}
+
+/** A try of a TCP flow. */
+export class TcpAttempt extends Attempt<ByteStream> implements ByteStreamEvents {
+  /** Gets what the stream reports once this attempt has won. */
+  onward: ByteStreamEvents | undefined
+
+  data(chunk: Buffer): void {
+    this.onward?.data(chunk)
+  }
+
+  drain(): void {
+    this.onward?.drain()
+  }
+
+  end(): void {
+    this.onward?.end()
+  }
+
+  reset(): void {
+    if (this.onward === undefined) this.lost()
+    else this.onward.reset()
+  }
+
+  protected openOn(session: Session, request: Buffer, rule: PathRule): ByteStream & Withdrawable {
+    return session.open(request, this, rule)
+  }
+
+  protected dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<ByteStream>): () => void {
+    return dialInstance(endpoint, options, {
+      connected: (socket) => told.took(localStream(socket, this)),
+      failed: (refusal, reason) => told.failed(refusal, reason),
+    })
+  }
+}
+
+/** A try of a UDP flow. */
+export class UdpAttempt extends Attempt<DatagramStream> implements DatagramStreamEvents {
+  /** Gets what the stream reports once this attempt has won. */
+  onward: DatagramStreamEvents | undefined
+
+  datagram(payload: Buffer): void {
+    this.onward?.datagram(payload)
+  }
+
+  end(): void {
+    this.onward?.end()
+  }
+
+  reset(): void {
+    if (this.onward === undefined) this.lost()
+    else this.onward.reset()
+  }
+
+  protected openOn(session: Session, request: Buffer, rule: PathRule): DatagramStream & Withdrawable {
+    return session.openDatagrams(request, this, rule)
+  }
+
+  protected dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<DatagramStream>): () => void {
+    return openInstanceSocket(endpoint, options, {
+      opened: (socket) => told.took(new InstanceSocket(socket, this)),
+      failed: (refusal, reason) => told.failed(refusal, reason),
+    })
   }
 }

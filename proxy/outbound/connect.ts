@@ -1,6 +1,6 @@
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
-import { Attempt, type AttemptParts } from './attempt.ts'
+import type { Attempt, AttemptParts, AttemptTold } from './attempt.ts'
 import { maySendEarly } from './early-data.ts'
 import { hedgeDelayMs, Race, type RaceAction } from './race.ts'
 import type { FlowRequest } from '../flow/request.ts'
@@ -20,35 +20,44 @@ export interface Try {
   isEarly: boolean
 }
 
-export type Connected =
-  | { kind: 'won'; attempt: Attempt; tries: readonly Try[] }
+export type Connected<A = unknown> =
+  | { kind: 'won'; attempt: A; tries: readonly Try[] }
   | { kind: 'lost'; why: 'refused' | 'timeout' | 'unsure' | 'gone'; tries: readonly Try[] }
 
 /** A caller that may be heard before an instance has answered. */
-export interface EarlySource {
+export interface EarlySource<S extends Stream> {
   /** The candidate gets what the caller says, from the start; `spoken` is called once there is something. */
-  feed(to: Stream, spoken: () => void): void
+  feed(to: S, spoken: () => void): void
   /** It gets no more; what was said waits for another, or for OPENED. */
   pause(): void
 }
 
-export interface ConnectOptions {
+export interface ConnectOptions<S extends Stream, A extends Attempt<S>> {
+  /** Tries one instance: `TcpAttempt` or `UdpAttempt`. */
+  attempt: new (
+    instance: Instance,
+    told: AttemptTold<S>,
+  ) => A
   instances: readonly Instance[]
   request: Omit<FlowRequest, 'ordinal'>
   deadlineMs: number
   /** What the caller says meanwhile; without it, that waits unread. */
-  early?: EarlySource | undefined
+  early?: EarlySource<S> | undefined
   /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
-  onWon: (attempt: Attempt) => void
+  onWon: (attempt: A) => void
 }
 
 /** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
-export function connect(options: ConnectOptions, parts: AttemptParts, signal: AbortSignal): Promise<Connected> {
+export function connect<S extends Stream, A extends Attempt<S>>(
+  options: ConnectOptions<S, A>,
+  parts: AttemptParts,
+  signal: AbortSignal,
+): Promise<Connected<A>> {
   const { instances, request, early, onWon } = options
   const { clock, peers, self, outliers } = parts
   const rule = parts.ruleOf?.(request.service)
-  const { promise, resolve } = Promise.withResolvers<Connected>()
-  const attempts: Attempt[] = []
+  const { promise, resolve } = Promise.withResolvers<Connected<A>>()
+  const attempts: A[] = []
   const tries: Try[] = []
   const began: number[] = []
   let cancelWake: (() => void) | undefined
@@ -79,8 +88,8 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
           break
         case 'win':
           settle(action.candidate, 'opened', '')
-          onWon(attempts[action.candidate] as Attempt)
-          finish({ kind: 'won', attempt: attempts[action.candidate] as Attempt, tries })
+          onWon(attempts[action.candidate] as A)
+          finish({ kind: 'won', attempt: attempts[action.candidate] as A, tries })
           break
         case 'lose':
           finish({ kind: 'lost', why: action.why, tries })
@@ -108,7 +117,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
       ms: 0,
       isEarly: false,
     }
-    const started = new Attempt(instance, {
+    const started = new options.attempt(instance, {
       mayGive: (session) => early !== undefined && !isSuspect(instance.node) && maySendEarly(session),
       give: (stream) => {
         if (race.isAlone(candidate)) early?.feed(stream, () => spoken(candidate))
@@ -169,7 +178,7 @@ export function connect(options: ConnectOptions, parts: AttemptParts, signal: Ab
     finish({ kind: 'lost', why: 'gone', tries })
   }
 
-  function finish(connected: Connected): void {
+  function finish(connected: Connected<A>): void {
     signal.removeEventListener('abort', leave)
     for (const [candidate, made] of tries.entries()) {
       if (made.outcome !== 'dropped') continue

@@ -1,5 +1,5 @@
 import type { EarlySource } from './connect.ts'
-import type { Session, Stream } from '../tunnel/contract.ts'
+import type { ByteStream, Session } from '../tunnel/contract.ts'
 import { MAX_EARLY_BYTES } from '../tunnel/wire/frame.ts'
 import { Retained } from '../tunnel/stream/retained.ts'
 
@@ -33,12 +33,12 @@ export function maySendEarly(session: Pick<Session, 'takesEarly' | 'silentMs' | 
 }
 
 /** Stands for the instance until there is one: the far side of the caller's joint. */
-export class EarlyData implements Stream, EarlySource {
+export class EarlyData implements ByteStream, EarlySource<ByteStream> {
   readonly #listen: () => void
   /** Up to MAX_EARLY_BYTES and one chunk. */
   readonly #kept = new Retained()
   #hasEnded = false
-  #to: Stream | undefined
+  #to: ByteStream | undefined
   #onSpoken: (() => void) | undefined
   #isOver = false
 
@@ -52,7 +52,7 @@ export class EarlyData implements Stream, EarlySource {
     return this.#kept.length > 0 || this.#hasEnded
   }
 
-  feed(to: Stream, spoken: () => void): void {
+  feed(to: ByteStream, spoken: () => void): void {
     this.#to = to
     this.#onSpoken = spoken
     if (this.hasSpoken) {
@@ -68,7 +68,7 @@ export class EarlyData implements Stream, EarlySource {
   }
 
   /** The winner has all of it from here on, and what follows is written to it without us. */
-  settle(winner: Stream): void {
+  settle(winner: ByteStream): void {
     if (this.#to !== winner) this.#tell(winner)
     this.drop()
   }
@@ -97,10 +97,6 @@ export class EarlyData implements Stream, EarlySource {
     this.#to?.end()
   }
 
-  datagram(): boolean {
-    return false
-  }
-
   /** The caller's socket has closed, and tells the race by itself. */
   reset(): void {
     this.drop()
@@ -115,7 +111,7 @@ export class EarlyData implements Stream, EarlySource {
     this.#onSpoken = undefined
   }
 
-  #tell(to: Stream): void {
+  #tell(to: ByteStream): void {
     const { length } = this.#kept
     if (length > 0) {
       const bytes = Buffer.allocUnsafe(length)

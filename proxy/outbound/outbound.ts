@@ -3,7 +3,7 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
 import { admit, whyFull } from '../decide/admit.ts'
-import type { AttemptParts } from './attempt.ts'
+import { type AttemptParts, TcpAttempt } from './attempt.ts'
 import { connect, type Connected } from './connect.ts'
 import { callerText, type Flow, nameOf } from '../flow/flow.ts'
 import type { Descriptors } from '../flow/descriptors.ts'
@@ -77,6 +77,7 @@ export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> 
   open.pipe.far.stream = early
   const connected = await connect(
     {
+      attempt: TcpAttempt,
       early,
       instances: admission.instances,
       request: { service: target.service.id, port, protocol: 'tcp', caller, flow: open.id },

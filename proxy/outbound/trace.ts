@@ -4,6 +4,7 @@ import type { Target } from '../../src/core/table/view.ts'
 import { portText } from '../decide/admit.ts'
 import { authorise } from '../decide/authorise.ts'
 import { connect, type Try } from './connect.ts'
+import { TcpAttempt, UdpAttempt } from './attempt.ts'
 import { type Caller, callerText, nameOf } from '../flow/flow.ts'
 import { type OutboundParts, triesText } from './outbound.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
@@ -52,8 +53,11 @@ export async function trace(
   if (instances.length === 0) return fail(order.reason)
 
   const request = { service: service.id, port, protocol, caller, flow: parts.ledger.nextId() } as const
-  const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs }
-  const connected = await connect({ ...options, onWon: (attempt) => attempt.stream?.reset() }, parts, signal)
+  const onWon = (attempt: TcpAttempt | UdpAttempt): void => attempt.stream?.reset()
+  const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs, onWon }
+  const connected = await (protocol === 'tcp'
+    ? connect({ ...options, attempt: TcpAttempt }, parts, signal)
+    : connect({ ...options, attempt: UdpAttempt }, parts, signal))
   for (const made of connected.tries) steps.push({ step: 'tried', ...made })
   if (connected.kind === 'lost')
     return fail(connected.why === 'timeout' ? 'no instance answered in time' : triesText(connected))

@@ -1,10 +1,10 @@
-import type { Carried, SpliceEnd } from './splice.ts'
-import type { Stream } from '../tunnel/contract.ts'
+import type { SpliceEnd } from './splice.ts'
+import type { DatagramStream, DatagramStreamEvents } from '../tunnel/contract.ts'
 
 /*
  * Two streams of datagrams, back to back; what `Joint` is for connections:
  *
- *        near.datagram ─▶ far.datagram        whole, in order, or lost: nothing waits here     … and the same back
+ *        near.datagram ─▶ far.send            whole, in order, or lost: nothing waits here     … and the same back
  *        near.end, reset ─▶ far.end, reset    UDP has no half-close: whichever side ends, ends both
  *
  * The hot path of every datagram: plain callbacks, no promise, no copy.
@@ -50,9 +50,9 @@ export class DatagramPipe {
 }
 
 /** One side: takes what its own stream tells and passes it to the other side's stream. */
-export class DatagramPipeEnd implements Carried {
+export class DatagramPipeEnd implements DatagramStreamEvents {
   /** Set before the stream can tell anything. */
-  stream: Stream | undefined
+  stream: DatagramStream | undefined
   other!: DatagramPipeEnd
   /** Came in on this side, with those lost. */
   datagrams = 0
@@ -70,7 +70,7 @@ export class DatagramPipeEnd implements Carried {
 
   datagram(payload: Buffer): void {
     this.datagrams++
-    if (this.other.stream?.datagram(payload) === true) this.bytes += payload.length
+    if (this.other.stream?.send(payload) === true) this.bytes += payload.length
     else this.lost++
   }
 
@@ -80,20 +80,11 @@ export class DatagramPipeEnd implements Carried {
     this.bytes += payload.length
   }
 
-  /** Bytes of a stream have no place in a flow of datagrams. */
-  data(): void {
-    this.#joint.finish('cut')
-  }
-
   end(): void {
     this.#joint.finish('closed')
   }
 
   reset(): void {
     this.#joint.finish(this.#resetMeans)
-  }
-
-  drain(): void {
-    // nothing was held
   }
 }

@@ -2,8 +2,7 @@ import type { Socket } from 'node:dgram'
 import { lookup } from 'node:dns'
 import { isIP } from 'node:net'
 import { type DialOptions, type Endpoint, isLinkLocal, REFUSAL_OF } from './dial.ts'
-import type { Carried } from './splice.ts'
-import type { Refusal, Stream } from '../tunnel/contract.ts'
+import type { DatagramStream, DatagramStreamEvents, Refusal } from '../tunnel/contract.ts'
 import { maySend, RECEIVE_BYTES, udpSocket } from './udp-socket.ts'
 
 export interface OpenTold {
@@ -70,33 +69,24 @@ export function openInstanceSocket(endpoint: Endpoint, options: DialOptions, tol
 /** The caller's address is not ours after all, or has no port left. */
 const COURTESY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EADDRINUSE'])
 
-/** A connected socket worn as a Stream: the far side of a UDP flow on the instance's node. */
-export class InstanceSocket implements Stream {
+/** A connected socket as a DatagramStream: the far side of a UDP flow on the instance's node. */
+export class InstanceSocket implements DatagramStream {
   readonly #socket: Socket
-  readonly #events: Carried
+  readonly #events: DatagramStreamEvents
   #isClosed = false
 
-  constructor(socket: Socket, events: Carried) {
+  constructor(socket: Socket, events: DatagramStreamEvents) {
     this.#socket = socket
     this.#events = events
     socket.setRecvBufferSize(RECEIVE_BYTES)
-    socket.on('message', (payload) => events.datagram?.(payload))
+    socket.on('message', (payload) => events.datagram(payload))
     socket.on('error', (error: NodeJS.ErrnoException) => this.#failed(error))
   }
 
-  datagram(payload: Buffer): boolean {
+  send(payload: Buffer): boolean {
     if (this.#isClosed || !maySend(this.#socket, payload.length)) return false
     this.#socket.send(Buffer.from(payload), this.#sent) // a copy: what the kernel does not take at once is kept
     return true
-  }
-
-  /** Not for connections' bytes. */
-  write(): boolean {
-    return true
-  }
-
-  consumed(): void {
-    // datagrams take no credit
   }
 
   end(): void {

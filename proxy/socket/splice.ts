@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import { resetSocket } from './reset.ts'
 import { Inlet } from './inlet.ts'
 import { Outlet } from './outlet.ts'
-import type { Stream, StreamEvents } from '../tunnel/contract.ts'
+import type { ByteStream, ByteStreamEvents } from '../tunnel/contract.ts'
 
 /*
  * Two streams, back to back. A flow is a joint of the caller's socket (near) and a stream to the instance (far); at the
@@ -15,9 +15,6 @@ import type { Stream, StreamEvents } from '../tunnel/contract.ts'
  *
  * The hot path of every byte: plain callbacks, no promise, no copy, nothing allocated for a chunk.
  */
-
-/** What an open stream tells its user. */
-export type Carried = Omit<StreamEvents, 'opened' | 'refused'>
 
 /** How a joint ended; `closed`: both sides sent all they had. */
 export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'cut'
@@ -45,9 +42,9 @@ export class Splice {
 }
 
 /** One side of a joint: takes what its own stream tells and passes it to the other side's stream. */
-export class SpliceSide implements Carried {
+export class SpliceSide implements ByteStreamEvents {
   /** Set before the stream can tell anything. */
-  stream: Stream | undefined
+  stream: ByteStream | undefined
   other!: SpliceSide
   /** Passed on from this side to the other. */
   bytes = 0
@@ -110,19 +107,19 @@ export class SpliceSide implements Carried {
 }
 
 /**
- * A socket worn as a Stream. It reads nothing until `start()`, and never more than one chunk ahead of `consumed`. The
+ * A socket as a ByteStream. It reads nothing until `start()`, and never more than one chunk ahead of `consumed`. The
  * socket must be `allowHalfOpen`.
  */
-export class SocketStream implements Stream {
+export class SocketStream implements ByteStream {
   readonly #socket: Socket
   readonly #inlet: Inlet
   readonly #outlet: Outlet
-  readonly #events: Carried
+  readonly #events: ByteStreamEvents
   #unconsumed = 0
   #isReset = false
   #hasEnded = false
 
-  constructor(socket: Socket, events: Carried) {
+  constructor(socket: Socket, events: ByteStreamEvents) {
     this.#socket = socket
     this.#events = events
     this.#inlet = new Inlet(socket, (chunk) => this.#data(chunk))
@@ -144,11 +141,6 @@ export class SocketStream implements Stream {
 
   write(chunk: Buffer): boolean {
     return this.#outlet.write(chunk)
-  }
-
-  /** A connection carries none. */
-  datagram(): boolean {
-    return false
   }
 
   end(): void {
@@ -178,8 +170,8 @@ function ignore(): void {
   // nothing to do
 }
 
-/** A socket to an instance of this node as a Stream: the far side on the path `local`. */
-export function localStream(socket: Socket, events: Carried): SocketStream {
+/** A socket to an instance of this node as a ByteStream: the far side on the path `local`. */
+export function localStream(socket: Socket, events: ByteStreamEvents): SocketStream {
   const stream = new SocketStream(socket, events)
   stream.start()
   return stream

@@ -19,55 +19,84 @@ export const REFUSALS = [
 ] as const
 export type Refusal = (typeof REFUSALS)[number]
 
-/**
- * What a stream tells its user: plain callbacks, because this is the hot path. They must not throw.
+/*
+ * A session carries streams of bytes (TCP flows) and streams of datagrams (UDP flows). Both are opened alike; what an open one
+ * reports to its user differs. Plain callbacks, because this is the hot path; they must not throw.
  *
  *   opener:    open() ─▶ opened | refused | reset
- *   both:      data* ─▶ end | reset       (each direction ends by itself: half-close)
+ *   both:      (data | datagram)* ─▶ end | reset       (each direction ends by itself: half-close)
  *
- * `refused` proves that nobody was given a byte of what was written before; `reset` leaves that open.
+ * `refused` proves that the other side's user got nothing of what was written before; `reset` leaves that open.
  *
- * A chunk is good only during the call, both ways: buffers that were read into are used again.
+ * A chunk or payload is good only during the call, both ways: buffers that were read into are used again.
  */
-export interface StreamEvents {
+
+/** The outcome of an open, for the side that asked. */
+export interface OpeningEvents {
   opened(): void
   refused(refusal: Refusal): void
-  /** Call `consumed(chunk.length)` once it is passed on. */
-  data(chunk: Buffer): void
-  /** A whole datagram, on a stream that was opened for them; no credit is given back. */
-  datagram?(payload: Buffer): void
+}
+
+/** What every open stream reports. */
+export interface StreamEvents {
   /** The other side sends no more. */
   end(): void
   /** The stream is dead in both directions; nothing follows. */
   reset(): void
+}
+
+/** What an open stream of bytes reports. */
+export interface ByteStreamEvents extends StreamEvents {
+  /** Call `consumed(chunk.length)` once it is passed on. */
+  data(chunk: Buffer): void
   /** After a `write` that returned false: there is room again. */
   drain(): void
 }
 
-/** One flow inside a session; also worn by a plain socket on the `local` path. */
+/** What an open stream of datagrams reports. */
+export interface DatagramStreamEvents extends StreamEvents {
+  /** A whole datagram; no credit is given back. */
+  datagram(payload: Buffer): void
+}
+
+/** What can be done to any stream, also to a plain socket on the `local` path. */
 export interface Stream {
-  /** Takes the chunk, and copies what it must keep; false asks the writer to stop until `drain`. */
-  write(chunk: Buffer): boolean
-  /** Sends one datagram of at most 65,507 bytes, whole; false when it was dropped: the way is full, or the stream not open. */
-  datagram(payload: Buffer): boolean
   /** No more from this side; the other direction goes on. */
   end(): void
   /** Ends both directions as RST does. Safe to call at any time, also twice. */
   reset(): void
-  /** Asks to be refused now, unless it was opened already; the answer comes as always. */
-  withdraw?(): void
+}
+
+/** One TCP flow inside a session, or a plain TCP socket. */
+export interface ByteStream extends Stream {
+  /** Takes the chunk, and copies what it must keep; false asks the writer to stop until `drain`. */
+  write(chunk: Buffer): boolean
   /** Gives credit back to the sender: flow control end to end. */
   consumed(bytes: number): void
 }
 
-/** A stream another node opened. Exactly one of `accept` and `refuse` is called, at most `openTimeoutMs` later. */
+/** One UDP flow inside a session, or a plain UDP socket. */
+export interface DatagramStream extends Stream {
+  /** Sends one datagram of at most 65,507 bytes, whole; false when it was dropped: the path is full, or the stream not open. */
+  send(payload: Buffer): boolean
+}
+
+/** A stream that was asked for, until the peer has answered. */
+export interface Withdrawable {
+  /** Asks to be refused now, unless it was opened already; the answer comes as always. */
+  withdraw(): void
+}
+
+/** A stream another node opened. Exactly one of `accept`, `acceptDatagrams` and `refuse` is called, at most `openTimeoutMs` later. */
 export interface IncomingStream {
   readonly peer: NodeId
   readonly path: PathKind
   /** What `open` was given, at most 1,024 bytes; opaque to the tunnel. */
   readonly request: Buffer
-  /** What the opener has said already comes through `events` right after this has returned. */
-  accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream
+  /** What the opener has sent already comes through `events` right after this has returned. */
+  accept(events: ByteStreamEvents): ByteStream
+  /** The same for a stream of datagrams; `request` says which of the two the opener wants. */
+  acceptDatagrams(events: DatagramStreamEvents): DatagramStream
   /** Before `accept`: the carriers it may be on from now on; any without it. */
   restrictTo?(rule: PathRule): void
   refuse(refusal: Refusal): void
@@ -102,7 +131,13 @@ export interface Session {
    * Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. Under `rule` the stream is only ever
    * on carriers that it allows, and waits where there is none.
    */
-  open(request: Buffer, events: StreamEvents, rule?: PathRule): Stream
+  open(request: Buffer, events: OpeningEvents & ByteStreamEvents, rule?: PathRule): ByteStream & Withdrawable
+  /** The same for a stream of datagrams. */
+  openDatagrams(
+    request: Buffer,
+    events: OpeningEvents & DatagramStreamEvents,
+    rule?: PathRule,
+  ): DatagramStream & Withdrawable
 }
 
 /** All sessions of this node. */

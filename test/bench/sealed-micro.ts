@@ -87,12 +87,12 @@ async function side({ name, dial, isSealed, datagram }: SideOptions) {
           ],
     secure,
     ...(isSealed ? { sealed: room } : {}),
-    accept: (incoming) => void incoming.accept({ ...silent, datagram }),
+    accept: (incoming) => void incoming.acceptDatagrams({ ...silent, datagram }),
   })
   return { peers, room, udp }
 }
 
-const silent = { data: () => undefined, end: () => undefined, reset: () => undefined, drain: () => undefined }
+const silent = { datagram: () => undefined, end: () => undefined, reset: () => undefined }
 const certificates = tlsFor(['a', 'b'])
 
 async function overLoopback(isSealed: boolean): Promise<void> {
@@ -106,7 +106,7 @@ async function overLoopback(isSealed: boolean): Promise<void> {
   const a = await side({ name: 'a', isSealed, dial: (server.address() as AddressInfo).port, datagram: () => undefined })
   const session = await a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(5_000))
   const opened = Promise.withResolvers<void>()
-  const stream = session.open(Buffer.from('x'), {
+  const stream = session.openDatagrams(Buffer.from('x'), {
     ...silent,
     opened: opened.resolve,
     refused: () => opened.reject(new Error('refused')),
@@ -119,7 +119,7 @@ async function overLoopback(isSealed: boolean): Promise<void> {
     const from = process.cpuUsage()
     let dropped = 0
     for (let sent = 0; sent < count; sent++) {
-      if (!stream.datagram(payload)) dropped += 1
+      if (!stream.send(payload)) dropped += 1
       if (sent % 30 === 29) await turn()
     }
     for (let idle = 0, seen = got; idle < 50; idle = seen === got ? idle + 1 : 0) {
@@ -135,7 +135,7 @@ async function overLoopback(isSealed: boolean): Promise<void> {
 
   const wake = performance.now()
   while (session.datagrams !== (isSealed ? 'sealed' : 'frames') || performance.now() - wake < 2_500) {
-    stream.datagram(payload)
+    stream.send(payload)
     await turn()
   }
   const how = session.datagrams ?? 'frames'

@@ -1,6 +1,12 @@
 import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
 import { once } from 'node:events'
-import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  IncomingStream,
+  OpeningEvents,
+  Session,
+} from '../../proxy/tunnel/contract.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import { tlsFor } from '../tunnel/secure.ts'
@@ -53,7 +59,7 @@ server.close()
 /** `sink` swallows; anything else sends back what it got, and ends when the other side does. */
 function serve(incoming: IncomingStream): void {
   const isSink = incoming.request.toString() === 'sink'
-  const stream: Stream = incoming.accept({
+  const stream: ByteStream = incoming.accept({
     data: (chunk) => {
       stream.consumed(chunk.length)
       if (!isSink) stream.write(chunk)
@@ -76,7 +82,7 @@ async function throughput(): Promise<void> {
     }
     stream.end()
   }
-  const stream: Stream = session.open(Buffer.from('sink'), events({ opened: push, drain: push, end: done.resolve }))
+  const stream: ByteStream = session.open(Buffer.from('sink'), events({ opened: push, drain: push, end: done.resolve }))
   const from = performance.now()
   const cpu = process.cpuUsage()
   await done.promise
@@ -94,7 +100,7 @@ async function requests(): Promise<void> {
   await Promise.all(
     Array.from({ length: 64 }, () => {
       const done = Promise.withResolvers<void>()
-      const stream: Stream = session.open(
+      const stream: ByteStream = session.open(
         Buffer.from('echo'),
         events({
           opened: () => stream.write(request),
@@ -140,7 +146,10 @@ async function fairness(): Promise<void> {
       while (!over.signal.aborted) if (!stream.write(chunk)) return
       stream.end()
     }
-    const stream: Stream = session.open(Buffer.from('sink'), events({ opened: push, drain: push, end: done.resolve }))
+    const stream: ByteStream = session.open(
+      Buffer.from('sink'),
+      events({ opened: push, drain: push, end: done.resolve }),
+    )
     return done.promise
   })
   await latencies(1) // until the bulk streams have their own carriers
@@ -159,7 +168,7 @@ async function latencies(forSeconds: number): Promise<{ p50: number; p99: number
   const until = performance.now() + forSeconds * 1000
   const done = Promise.withResolvers<void>()
   let from = performance.now()
-  const stream: Stream = session.open(
+  const stream: ByteStream = session.open(
     Buffer.from('echo'),
     events({
       opened: () => stream.write(request),
@@ -180,7 +189,7 @@ async function latencies(forSeconds: number): Promise<{ p50: number; p99: number
 
 function oneFlow(session: Session, request: Buffer): Promise<void> {
   const done = Promise.withResolvers<void>()
-  const stream: Stream = session.open(
+  const stream: ByteStream = session.open(
     Buffer.from('echo'),
     events({
       opened: () => stream.write(request),
@@ -194,7 +203,7 @@ function oneFlow(session: Session, request: Buffer): Promise<void> {
   return done.promise
 }
 
-function events(some: Partial<StreamEvents>): StreamEvents {
+function events(some: Partial<OpeningEvents & ByteStreamEvents>): OpeningEvents & ByteStreamEvents {
   return {
     opened: () => undefined,
     refused: (refusal) => {

@@ -1,20 +1,20 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { test } from 'tap'
-import type { Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream, ByteStreamEvents } from '../../proxy/tunnel/contract.ts'
 
-export type Ears = Omit<StreamEvents, 'opened' | 'refused'>
+export type Ears = ByteStreamEvents
 
 /** Two ends of one open flow; what is written at one is heard at the other. */
 export interface StreamPair {
-  near: Stream
-  far: Stream
+  near: ByteStream
+  far: ByteStream
   [Symbol.asyncDispose](): Promise<void>
 }
 
 export type MakePair = (near: Ears, far: Ears) => Promise<StreamPair>
 
 /**
- * What every Stream does, in a tunnel or on a plain socket (`path: local`): both ends of the pair are Streams.
+ * What every ByteStream does, in a tunnel or on a plain socket (`path: local`): both ends of the pair are ByteStreams.
  * Call it from a test file: `streamContract('tunnel', makePair)`.
  */
 export function streamContract(name: string, makePair: MakePair): void {
@@ -110,7 +110,7 @@ async function open(makePair: MakePair) {
 
 /** One end: hears, consumes at once (unless told to hold), and writes as fast as it may. */
 class End implements Ears {
-  stream!: Stream
+  stream!: ByteStream
   readonly log: string[] = []
   bytes = 0
   isBlocked = false

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import type { Attempt } from '../../proxy/outbound/attempt.ts'
+import { TcpAttempt } from '../../proxy/outbound/attempt.ts'
 import { connect } from '../../proxy/outbound/connect.ts'
 import { EarlyData } from '../../proxy/outbound/early-data.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
@@ -16,7 +16,13 @@ import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
-import type { IncomingStream, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type {
+  ByteStreamEvents,
+  DatagramStream,
+  IncomingStream,
+  OpeningEvents,
+  Session,
+} from '../../proxy/tunnel/contract.ts'
 import { ALL, MuxPair } from '../tunnel/pair.ts'
 import { Client, keptLog, LiteralTable, ManualClock, peersWith, roomy, serve, turns, until } from './world.ts'
 
@@ -96,6 +102,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
         return pair.near.takesEarly
       },
       open: (request, events) => pair.near.open(request, events),
+      openDatagrams: (request, events) => pair.near.openDatagrams(request, events),
     }
     const heard = () => Buffer.concat(chunks).toString('latin1')
     const far: Far = { pair, session, incoming, isMute: false, heard, sockets: served.sockets, take }
@@ -169,6 +176,7 @@ function asFrom(incoming: IncomingStream): IncomingStream {
     path: incoming.path,
     request: incoming.request,
     accept: (events) => incoming.accept(events),
+    acceptDatagrams: (events) => incoming.acceptDatagrams(events),
     refuse: (refusal) => incoming.refuse(refusal),
     onGone: (listener) => incoming.onGone(listener),
   }
@@ -326,14 +334,12 @@ t.test('more than may be early: the caller is stopped until OPENED, and every by
 /** A stream that takes so many datagrams before it is open. */
 function taker(room: number) {
   const got: string[] = []
-  const stream: Stream = {
-    datagram: (payload) => {
+  const stream: DatagramStream = {
+    send: (payload) => {
       if (got.length >= room) return false
       got.push(payload.toString())
       return true
     },
-    write: () => true,
-    consumed: () => undefined,
     end: () => undefined,
     reset: () => undefined,
   }
@@ -392,9 +398,9 @@ class Thread {
   heard = 0
   state: 'asked' | 'accepted' | 'refused' | 'dead' = 'asked'
   isTold = false
-  readonly events: StreamEvents
+  readonly events: OpeningEvents & ByteStreamEvents
 
-  constructor(events: StreamEvents) {
+  constructor(events: OpeningEvents & ByteStreamEvents) {
     this.events = events
   }
 
@@ -443,6 +449,9 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
         return {
           ...facts,
           takesEarly: (takers & (1 << at)) !== 0,
+          openDatagrams: () => {
+            throw new Error('only flows of TCP are tried')
+          },
           open: (_request, events) => {
             const thread = new Thread(events)
             threads.push(thread)
@@ -460,7 +469,6 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
                 if (thread.state === 'asked') thread.state = 'dead'
               },
               withdraw: () => thread.refuse(),
-              datagram: () => false,
               consumed: () => undefined,
             }
           },
@@ -478,10 +486,11 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
       }
       const early = new EarlyData(() => undefined)
       const gone = new AbortController()
-      let winner: Attempt | undefined
+      let winner: TcpAttempt | undefined
       let said = 0
       const connected = connect(
         {
+          attempt: TcpAttempt,
           instances: table.entry(CART)!.instances,
           request: { service: CART, port: 80, protocol: 'tcp', caller: NODE_CALLER, flow: '1' },
           deadlineMs: 3_000,

@@ -546,6 +546,7 @@ t.test('garbage in OPEN is refused, and costs nothing', async (t) => {
       path: 'direct',
       request: randomBytes(i * 6),
       accept: () => t.fail('accepted') as never,
+      acceptDatagrams: () => t.fail('accepted') as never,
       refuse: (refusal) => refusals.push(refusal),
       onGone: () => undefined,
     })
@@ -569,12 +570,12 @@ t.test('limits of the destination', async (t) => {
           resolve('accepted')
           return {
             write: () => true,
-            datagram: () => false,
             end: () => undefined,
             reset: () => undefined,
             consumed: () => undefined,
           }
         },
+        acceptDatagrams: () => t.fail('accepted') as never,
         refuse: resolve,
         onGone: () => undefined,
       })

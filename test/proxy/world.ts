@@ -12,7 +12,19 @@ import type { Service } from '../../src/core/model/service.ts'
 import type { Found, TableView, Target } from '../../src/core/table/view.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
-import type { IncomingStream, Peers, Refusal, Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  DatagramStream,
+  DatagramStreamEvents,
+  IncomingStream,
+  OpeningEvents,
+  Peers,
+  Refusal,
+  Session,
+  StreamEvents,
+  Withdrawable,
+} from '../../proxy/tunnel/contract.ts'
 
 /** What the tests of the proxy stand on: a table as a literal, sessions in memory, servers on port 0. */
 
@@ -187,31 +199,14 @@ export class ManualClock implements Clock {
 
 const WINDOW = 128 * 1024
 
-/** One end of a stream in memory, with a window: `write` says false when it is used up. */
-class MemoryStream implements Stream {
-  peer!: MemoryStream
-  events: Omit<StreamEvents, 'opened' | 'refused'> | undefined
-  unconsumed = 0
-  isBlocked = false
+/** One end of a stream in memory. */
+abstract class MemoryEnd<Peer extends MemoryEnd<Peer, Events>, Events extends StreamEvents> {
+  peer!: Peer
+  events: Events | undefined
   isDead = false
 
-  write(given: Buffer): boolean {
-    if (this.isDead) return false
-    const chunk = Buffer.from(given)
-    this.unconsumed += chunk.length
-    this.#later((peer) => peer.events?.data(chunk))
-    this.isBlocked = this.unconsumed >= WINDOW
-    return !this.isBlocked
-  }
-
-  datagram(given: Buffer): boolean {
-    const payload = Buffer.from(given)
-    this.#later((peer) => peer.events?.datagram?.(payload))
-    return !this.isDead
-  }
-
   end(): void {
-    this.#later((peer) => peer.events?.end())
+    this.later((peer) => peer.events?.end())
   }
 
   reset(): void {
@@ -224,30 +219,54 @@ class MemoryStream implements Stream {
     })
   }
 
-  consumed(bytes: number): void {
-    this.#later((peer) => {
-      peer.unconsumed -= bytes
-      if (!peer.isBlocked || peer.unconsumed >= WINDOW / 2) return
-      peer.isBlocked = false
-      peer.events?.drain()
-    })
+  withdraw(): void {
+    // nothing is refused that late here
   }
 
   /** setImmediate keeps the order, as a carrier does. */
-  #later(act: (peer: MemoryStream) => void): void {
+  protected later(act: (peer: Peer) => void): void {
     setImmediate(() => {
       if (!this.isDead && !this.peer.isDead) act(this.peer)
     })
   }
 }
 
+/** With a window: `write` returns false when it is used up. */
+class MemoryBytes extends MemoryEnd<MemoryBytes, ByteStreamEvents> implements ByteStream, Withdrawable {
+  unconsumed = 0
+  isBlocked = false
+
+  write(given: Buffer): boolean {
+    if (this.isDead) return false
+    const chunk = Buffer.from(given)
+    this.unconsumed += chunk.length
+    this.later((peer) => peer.events?.data(chunk))
+    this.isBlocked = this.unconsumed >= WINDOW
+    return !this.isBlocked
+  }
+
+  consumed(bytes: number): void {
+    this.later((peer) => {
+      peer.unconsumed -= bytes
+      if (!peer.isBlocked || peer.unconsumed >= WINDOW / 2) return
+      peer.isBlocked = false
+      peer.events?.drain()
+    })
+  }
+}
+
+class MemoryDatagrams extends MemoryEnd<MemoryDatagrams, DatagramStreamEvents> implements DatagramStream, Withdrawable {
+  send(given: Buffer): boolean {
+    const payload = Buffer.from(given)
+    this.later((peer) => peer.events?.datagram(payload))
+    return !this.isDead
+  }
+}
+
 /** Two ends of one open stream. */
-export function streamPair(
-  near: Omit<StreamEvents, 'opened' | 'refused'>,
-  far: Omit<StreamEvents, 'opened' | 'refused'>,
-): [Stream, Stream] {
-  const a = new MemoryStream()
-  const b = new MemoryStream()
+export function streamPair(near: ByteStreamEvents, far: ByteStreamEvents): [ByteStream, ByteStream] {
+  const a = new MemoryBytes()
+  const b = new MemoryBytes()
   a.peer = b
   b.peer = a
   a.events = near
@@ -266,36 +285,65 @@ export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingS
     bytesIn: 0,
     bytesOut: 0,
     open(request, events) {
-      const near = new MemoryStream()
-      const far = new MemoryStream()
+      const [near, far] = streamPair(events, NO_ONE) as [MemoryBytes, MemoryBytes]
+      askToOpen({ near, far, request, self, take }, events)
+      return near
+    },
+    openDatagrams(request, events) {
+      const near = new MemoryDatagrams()
+      const far = new MemoryDatagrams()
       near.peer = far
       far.peer = near
       near.events = events
-      let goneTold: (() => void) | undefined
-      let isAnswered = false
-      far.events = { data: () => undefined, end: () => undefined, drain: () => undefined, reset: () => goneTold?.() }
-      const tell = (act: () => void): void => {
-        isAnswered = true
-        setImmediate(() => !near.isDead && act())
-      }
-      setImmediate(() => {
-        if (near.isDead) return
-        take({
-          peer: self,
-          path: 'direct',
-          request,
-          accept(told) {
-            far.events = told
-            tell(() => events.opened())
-            return far
-          },
-          refuse: (refusal: Refusal) => tell(() => events.refused(refusal)),
-          onGone: (listener) => (goneTold = () => !isAnswered && listener()),
-        })
-      })
+      askToOpen({ near, far, request, self, take }, events)
       return near
     },
   }
+}
+
+const NO_ONE = { data: () => undefined, drain: () => undefined, end: () => undefined, reset: () => undefined }
+
+interface Opening {
+  near: MemoryBytes | MemoryDatagrams
+  far: MemoryBytes | MemoryDatagrams
+  request: Buffer
+  self: NodeId
+  take: (incoming: IncomingStream) => void
+}
+
+/** Gives the OPEN to the other node, in a turn of its own, and its answer to the opener. */
+function askToOpen({ near, far, request, self, take }: Opening, opening: OpeningEvents): void {
+  let onGone: (() => void) | undefined
+  let isAnswered = false
+  const gone = { ...NO_ONE, datagram: () => undefined, reset: () => onGone?.() }
+  far.events = gone
+  const answer = (act: () => void): void => {
+    isAnswered = true
+    setImmediate(() => !near.isDead && act())
+  }
+  const opened = () => answer(() => opening.opened())
+  setImmediate(() => {
+    if (near.isDead) return
+    take({
+      peer: self,
+      path: 'direct',
+      request,
+      accept(events) {
+        if (!(far instanceof MemoryBytes)) throw new Error('a stream of datagrams was taken for one of bytes')
+        far.events = events
+        opened()
+        return far
+      },
+      acceptDatagrams(events) {
+        if (!(far instanceof MemoryDatagrams)) throw new Error('a stream of bytes was taken for one of datagrams')
+        far.events = events
+        opened()
+        return far
+      },
+      refuse: (refusal: Refusal) => answer(() => opening.refused(refusal)),
+      onGone: (listener) => (onGone = () => !isAnswered && listener()),
+    })
+  })
 }
 
 /** Peers with these sessions open; `rtts` in ms. */

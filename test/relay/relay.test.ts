@@ -13,7 +13,7 @@ import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { readFromListener, readFromRelay, REFUSALS, refusalOf } from '../../proxy/relay/wire/messages.ts'
 import { ConnectionQuotas } from '../../proxy/relay/quotas.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
-import type { Stream } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream } from '../../proxy/tunnel/contract.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
@@ -498,7 +498,7 @@ t.test('every refusal has its own status', async (t) => {
 streamContract('tunnel through a relay', async (nearEars, farEars) => {
   const site = await RelaySite.start(core)
   const acceptors = [createAcceptor(n1), createAcceptor(n2)] as const
-  const accepted = Promise.withResolvers<Stream>()
+  const accepted = Promise.withResolvers<ByteStream>()
   const opened = Promise.withResolvers<void>()
   const peersOf = (node: HeldIdentity, acceptor: (typeof acceptors)[number]) =>
     openPeers({

@@ -4,7 +4,7 @@ import { chooseRelays, orderRelays, type KnownRelay } from '../../proxy/paths/re
 import { measureRelay, relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { Relays } from '../../proxy/paths/relays/relays.ts'
 import { staggered } from '../../src/core/kit/race.ts'
-import type { Stream } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream } from '../../proxy/tunnel/contract.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
@@ -225,7 +225,7 @@ class Pair implements AsyncDisposable {
                 back.consumed(owed)
                 owed = 0
               }
-              const back: Stream = incoming.accept({
+              const back: ByteStream = incoming.accept({
                 data: (chunk) => {
                   owed += chunk.length
                   if (back.write(chunk)) pay()

@@ -1,4 +1,4 @@
-import type { Session, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream, ByteStreamEvents, OpeningEvents, Session } from '../../proxy/tunnel/contract.ts'
 
 /** Bytes known from where they are: whoever reads compares every one. */
 export class Pattern {
@@ -30,14 +30,14 @@ export interface FlowWorld {
 const CHUNK = 32 * 1024
 
 /** One end of a checked flow: writes a known number of bytes at random paces, and checks what it reads. */
-export class Checked implements StreamEvents {
+export class Checked implements OpeningEvents, ByteStreamEvents {
   readonly flow: number
   readonly direction: 0 | 1
   readonly #total: number
   readonly #expected: number
   readonly #world: FlowWorld
   readonly #done = Promise.withResolvers<void>()
-  stream: Stream | undefined
+  stream: ByteStream | undefined
   sent = 0
   read = 0
   readAt = performance.now()
@@ -62,7 +62,7 @@ export class Checked implements StreamEvents {
     return !this.#isOver && !this.#ended && this.read < this.#expected
   }
 
-  start(stream: Stream): void {
+  start(stream: ByteStream): void {
     this.stream = stream
     this.#write()
   }

@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
-import type { IncomingStream, Refusal, Stream } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream, IncomingStream, Refusal, Withdrawable } from '../../proxy/tunnel/contract.ts'
 import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/stream/early-buffer.ts'
 import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/wire/frame.ts'
 import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { Tombstones } from '../../proxy/tunnel/session/tombstones.ts'
 import { settle } from './clock.ts'
-import { ALL, listenTo, Listener, MuxPair } from './pair.ts'
+import { ALL, DatagramListener, listenTo, Listener, listenToDatagrams, MuxPair } from './pair.ts'
 import { told, TwoEnds, type SideName } from './two-ends.ts'
 
 /** What is said before OPENED: it travels with OPEN, is given to nobody before it is accepted, and never to two. */
@@ -19,10 +19,10 @@ function world({ features = ALL, limits = {} } = {}) {
   return { pair, waiting, carriers: () => pair.links[0]! }
 }
 
-function take(incoming: IncomingStream): Listener & { stream: Stream } {
+function take(incoming: IncomingStream): Listener & { stream: ByteStream } {
   const listener = new Listener()
   listener.stream = incoming.accept(listener)
-  return listener as Listener & { stream: Stream }
+  return listener as Listener & { stream: ByteStream }
 }
 
 function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer {
@@ -76,9 +76,13 @@ test('an end without a byte is early too; what follows while it is told keeps it
 })
 
 test('refused, withdrawn, reset, late: the instance hears nothing, and nothing is left', async (t) => {
-  const rows: { why: string; act: (incoming: IncomingStream, near: Stream, pair: MuxPair) => void; log: string[] }[] = [
+  const rows: {
+    why: string
+    act: (incoming: IncomingStream, near: ByteStream & Withdrawable, pair: MuxPair) => void
+    log: string[]
+  }[] = [
     { why: 'refused', act: (incoming) => incoming.refuse('refused'), log: ['refused refused'] },
-    { why: 'withdrawn', act: (_, near) => near.withdraw?.(), log: ['refused timeout'] },
+    { why: 'withdrawn', act: (_, near) => near.withdraw(), log: ['refused timeout'] },
     { why: 'reset by the caller', act: (_, near) => near.reset(), log: [] },
     {
       why: 'late',
@@ -118,10 +122,10 @@ test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
   near.stream.write(Buffer.from('hello'))
   pair.step()
   const far = take(waiting[0]!)
-  near.stream.withdraw?.()
+  near.stream.withdraw()
   pair.move()
   await Promise.resolve()
-  near.stream.withdraw?.()
+  near.stream.withdraw()
   near.stream.write(Buffer.from(' again'))
   pair.move()
   t.same(near.log, ['opened'])
@@ -130,32 +134,32 @@ test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
 
 test('datagrams travel with OPEN too: a few, in order, and told right after accept', async (t) => {
   const { pair, waiting } = world()
-  const near = listenTo(pair.near, 'x')
-  const late = listenTo(pair.near, 'y')
-  t.ok(near.stream.datagram(Buffer.from('one')))
-  t.ok(near.stream.datagram(Buffer.from('two')))
-  t.notOk(near.stream.datagram(Buffer.alloc(MAX_EARLY_BYTES)), 'more than may be early waits with its sender')
+  const near = listenToDatagrams(pair.near, 'x')
+  const late = listenToDatagrams(pair.near, 'y')
+  t.ok(near.stream.send(Buffer.from('one')))
+  t.ok(near.stream.send(Buffer.from('two')))
+  t.notOk(near.stream.send(Buffer.alloc(MAX_EARLY_BYTES)), 'more than may be early waits with its sender')
   let count = 0
-  while (late.stream.datagram(Buffer.of(count))) count++
+  while (late.stream.send(Buffer.of(count))) count++
   t.equal(count, MAX_EARLY_DATAGRAMS)
   pair.step()
   t.equal(pair.far.heldBytes, 6 + count)
   for (let i = 0; i < 100; i++) pair.links[0]!.far.receive(frame(FRAME.DATAGRAM, 1, Buffer.alloc(900)))
   t.ok(pair.far.heldBytes <= 2 * MAX_EARLY_BYTES, 'whatever comes')
   waiting[1]!.refuse('overloaded')
-  const got: string[] = []
-  const ears = Object.assign(new Listener(), { datagram: (payload: Buffer) => void got.push(payload.toString()) })
-  waiting[0]!.accept(ears)
+  const ears = new DatagramListener()
+  waiting[0]!.acceptDatagrams(ears)
+  const { got } = ears
   t.same(got, [])
   await Promise.resolve()
-  t.same(got.slice(0, 2), ['one', 'two'])
+  t.same(got.slice(0, 2).map(String), ['one', 'two'])
   t.equal(got.length, MAX_EARLY_DATAGRAMS)
   t.equal(pair.far.heldBytes, 0)
   pair.move()
   t.same([near.log, late.log], [['opened'], ['refused overloaded']])
 
-  const spoken = listenTo(pair.near, 'z')
-  spoken.stream.datagram(Buffer.from('question'))
+  const spoken = listenToDatagrams(pair.near, 'z')
+  spoken.stream.send(Buffer.from('question'))
   pair.move()
   pair.near.end()
   t.same(spoken.log, ['reset'], 'its instance may have had it')
@@ -198,7 +202,7 @@ test('a peer of an older version gets nothing before OPENED, and may not say any
   t.notOk(pair.near.takesEarly)
   const near = listenTo(pair.near, 'x')
   near.stream.write(Buffer.from('waits'))
-  near.stream.withdraw?.()
+  near.stream.withdraw()
   pair.move()
   t.equal(pair.far.heldBytes, 0)
   const far = take(waiting[0]!)
@@ -274,7 +278,7 @@ test('the carrier dies under a question: another has it said again, and it is re
       near.stream.write(Buffer.from('question'))
       near.stream.end()
       const on = pair.links.findIndex(({ near: carrier }) => carrier.streams > 0)
-      let far: (Listener & { stream: Stream }) | undefined
+      let far: (Listener & { stream: ByteStream }) | undefined
       const { near: carrier, far: to } = pair.links[on]!
       const batch = Buffer.alloc(1_000)
       const flight = batch.subarray(0, carrier.outbox.fill(batch))
@@ -347,7 +351,7 @@ test('what is past is remembered, and the oldest forgotten', async (t) => {
 class Caller {
   readonly said: Buffer[] = []
   /** Of each try: what its instance has heard, and whether the caller was told that it heard nothing. */
-  readonly tries: { heard: Buffer[]; ends: number; isRefused: boolean; stream?: Stream }[] = []
+  readonly tries: { heard: Buffer[]; ends: number; isRefused: boolean; stream?: ByteStream & Withdrawable }[] = []
   hasEnded = false
   state: 'asking' | 'open' | 'over' = 'asking'
   readonly #world: TwoEnds
@@ -424,12 +428,12 @@ test('no byte reaches two instances, whatever is refused, opened, lost or late',
     fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 140 }), async (steps) => {
       const callers: Caller[] = []
       const pending: IncomingStream[] = []
-      const open: Stream[] = []
+      const open: ByteStream[] = []
       const ends = new TwoEnds({ windowBytes: 32 * 1024 }, (incoming) => pending.push(incoming))
       const accept = (incoming: IncomingStream): void => {
         const [number, at] = incoming.request.toString().split(' ').map(Number)
         const made = callers[number!]!.tries[at!]!
-        const stream: Stream = incoming.accept({
+        const stream: ByteStream = incoming.accept({
           data: (chunk) => {
             made.heard.push(Buffer.from(chunk))
             stream.consumed(chunk.length)
@@ -452,7 +456,7 @@ test('no byte reaches two instances, whatever is refused, opened, lost or late',
           if (act === 'ask' && callers.length < 4) callers.push(new Caller(ends, callers.length))
           else if (act === 'say') caller?.say(1 + (size % 12_000))
           else if (act === 'end') caller?.finish()
-          else if (act === 'withdraw') caller?.tries.at(-1)!.stream?.withdraw?.()
+          else if (act === 'withdraw') caller?.tries.at(-1)!.stream?.withdraw()
           else if (act === 'leave' && caller !== undefined && size % 4 === 0) {
             caller.state = 'over'
             caller.tries.at(-1)!.stream?.reset()

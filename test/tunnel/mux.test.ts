@@ -4,7 +4,7 @@ import { Duplex, duplexPair } from 'node:stream'
 import fc from 'fast-check'
 import { test } from 'tap'
 import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
-import type { IncomingStream, Stream } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream, IncomingStream } from '../../proxy/tunnel/contract.ts'
 import { FRAME, MAX_OPEN_BYTES, writeCount, type FrameType } from '../../proxy/tunnel/wire/frame.ts'
 import { encodeHello } from '../../proxy/tunnel/wire/hello.ts'
 import { Pump } from '../../proxy/tunnel/carrier/pump.ts'
@@ -13,7 +13,7 @@ import { streamContract } from '../contracts/stream.ts'
 import { settle } from './clock.ts'
 import { accepting, helloOf, listenTo, Listener, MuxPair } from './pair.ts'
 
-type Far = Listener & { stream: Stream; request: string }
+type Far = Listener & { stream: ByteStream; request: string }
 
 function world(limits = {}, consumes = true) {
   const heard: Far[] = []
@@ -178,7 +178,7 @@ test('checksummed transfers under random chunks, batches and pauses', async (t) 
           heard[i]!.stream.end()
         }
         const given = new Map<Listener, number>()
-        const readSome = (listener: Listener & { stream: Stream }) => {
+        const readSome = (listener: Listener & { stream: ByteStream }) => {
           if (pauses.next().value === true) return
           listener.stream.consumed(listener.bytes - (given.get(listener) ?? 0))
           given.set(listener, listener.bytes)
@@ -626,7 +626,7 @@ test('when a session keeps as much as it may, every writer stops after each chun
 
 // the same streams over real pumps and a connection in memory
 streamContract('tunnel', async (near, far) => {
-  const accepted = Promise.withResolvers<Stream>()
+  const accepted = Promise.withResolvers<ByteStream>()
   const opened = Promise.withResolvers<void>()
   const pair = new MuxPair({}, { accept: (incoming) => accepted.resolve(incoming.accept(far)) }, [])
   const [nearEnd, farEnd] = duplexPair()

@@ -1,6 +1,13 @@
-import type { Ears } from '../contracts/stream.ts'
 import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
-import type { IncomingStream, Refusal, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  DatagramStreamEvents,
+  IncomingStream,
+  OpeningEvents,
+  Refusal,
+  Withdrawable,
+} from '../../proxy/tunnel/contract.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import { FEATURE, type Hello } from '../../proxy/tunnel/wire/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
@@ -139,10 +146,10 @@ export function helloOf(mux: Mux, carrier = 0, features: number = FEATURE.resume
 }
 
 /** Writes down what a stream says; consumes at once unless told not to. */
-export class Listener implements StreamEvents, Ears {
+export class Listener implements OpeningEvents, ByteStreamEvents {
   readonly log: string[] = []
   readonly chunks: Buffer[] = []
-  stream: Stream | undefined
+  stream: ByteStream | undefined
   bytes = 0
   drains = 0
   consumes = true
@@ -182,17 +189,49 @@ export class Listener implements StreamEvents, Ears {
 }
 
 /** Opens a stream and listens at its near end. */
-export function listenTo(mux: Mux, request: string): Listener & { stream: Stream } {
+export function listenTo(mux: Mux, request: string): Listener & { stream: ByteStream & Withdrawable } {
   const listener = new Listener()
   listener.stream = mux.open(Buffer.from(request), listener)
-  return listener as Listener & { stream: Stream }
+  return listener as Listener & { stream: ByteStream & Withdrawable }
+}
+
+/** Writes down what a stream of datagrams reports. */
+export class DatagramListener implements OpeningEvents, DatagramStreamEvents {
+  readonly log: string[] = []
+  readonly got: Buffer[] = []
+
+  opened(): void {
+    this.log.push('opened')
+  }
+
+  refused(refusal: Refusal): void {
+    this.log.push(`refused ${refusal}`)
+  }
+
+  datagram(payload: Buffer): void {
+    this.got.push(Buffer.from(payload)) // a payload is only good during the call
+  }
+
+  end(): void {
+    this.log.push('end')
+  }
+
+  reset(): void {
+    this.log.push('reset')
+  }
+}
+
+/** Opens a stream of datagrams and listens at its near end. */
+export function listenToDatagrams(mux: Mux, request: string) {
+  const listener = new DatagramListener()
+  return Object.assign(listener, { stream: mux.openDatagrams(Buffer.from(request), listener) })
 }
 
 /** Accepts whatever comes; `heard` are the far ends in order. */
-export function accepting(heard: (Listener & { stream: Stream; request: string })[], consumes = true) {
+export function accepting(heard: (Listener & { stream: ByteStream; request: string })[], consumes = true) {
   return (incoming: IncomingStream): void => {
     const listener = Object.assign(new Listener(), { consumes, request: incoming.request.toString() })
     listener.stream = incoming.accept(listener)
-    heard.push(listener as Listener & { stream: Stream; request: string })
+    heard.push(listener as Listener & { stream: ByteStream; request: string })
   }
 }

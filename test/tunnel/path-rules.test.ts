@@ -1,9 +1,8 @@
 import { test } from 'tap'
-import type { StreamEvents } from '../../proxy/tunnel/contract.ts'
 import { DetachedStreams } from '../../proxy/tunnel/session/detached-streams.ts'
 import { ANY_PATH, readPathRule, type PathRule } from '../../src/core/model/path-rule.ts'
 import { Mesh, reach, type MeshNode } from './mesh.ts'
-import { accepting, Listener } from './pair.ts'
+import { accepting, DatagramListener, Listener } from './pair.ts'
 
 const never = new AbortController().signal
 const rule = (text: string): PathRule => readPathRule(text)!
@@ -190,19 +189,18 @@ test('UDP packets leave their carrier only where the rule allows all ways they m
   const heard: string[] = []
   mesh.node('c/b', {
     accept: (incoming) => {
-      const events: Omit<StreamEvents, 'opened' | 'refused'> = {
-        data: () => undefined,
+      incoming.acceptDatagrams({
         datagram: (payload) => void heard.push(payload.toString()),
         end: () => undefined,
         reset: () => undefined,
-        drain: () => undefined,
-      }
-      incoming.accept(events)
+      })
     },
   })
   for (const text of ['any', 'direct-only', 'relay-only', 'no-punched', 'prefer-relayed']) {
-    const flow = await ruled(mesh, a, text)
-    t.ok(flow.stream.datagram(Buffer.from(text)), text)
+    const { session } = await ruled(mesh, a, text)
+    const stream = session.openDatagrams(Buffer.from(text), new DatagramListener(), rule(text))
+    await mesh.clock.advance(0)
+    t.ok(stream.send(Buffer.from(text)), text)
     await mesh.clock.advance(0)
   }
   t.equal(sent.length, 2, 'any and direct-only')

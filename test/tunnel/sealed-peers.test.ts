@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { test } from 'tap'
-import type { Session, Stream } from '../../proxy/tunnel/contract.ts'
+import type { DatagramStream, Session } from '../../proxy/tunnel/contract.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Address, DatagramPort } from '../../proxy/tunnel/sealed/contract.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
@@ -50,7 +50,7 @@ interface Side {
   metrics: Metrics
   port: number
   got: Buffer[]
-  stream: Stream | undefined
+  stream: DatagramStream | undefined
 }
 
 /** Two nodes with real TCP, TLS and UDP on loopback, and time that moves when told. */
@@ -63,7 +63,7 @@ class Two implements AsyncDisposable {
   b!: Side
   #offers = '127.0.0.1'
   session!: Session
-  stream!: Stream
+  stream!: DatagramStream
 
   static async start(options: { udp?: boolean; offers?: string } = {}): Promise<Two> {
     const two = new Two()
@@ -75,14 +75,12 @@ class Two implements AsyncDisposable {
     await two.until(() => two.a.peers.existing('c/b') !== undefined)
     two.session = await asked
     const opened = Promise.withResolvers<void>()
-    two.stream = two.session.open(Buffer.from('datagrams'), {
+    two.stream = two.session.openDatagrams(Buffer.from('datagrams'), {
       opened: opened.resolve,
       refused: (refusal) => opened.reject(new Error(refusal)),
-      data: () => undefined,
       datagram: (payload) => two.a.got.push(Buffer.from(payload)),
       end: () => undefined,
       reset: () => undefined,
-      drain: () => undefined,
     })
     await opened.promise
     return two
@@ -138,12 +136,10 @@ class Two implements AsyncDisposable {
             ],
       secure: secure[name]!,
       accept: (incoming) => {
-        side.stream = incoming.accept({
-          data: () => undefined,
+        side.stream = incoming.acceptDatagrams({
           datagram: (payload) => side.got.push(Buffer.from(payload)),
           end: () => undefined,
           reset: () => undefined,
-          drain: () => undefined,
         })
       },
       clock: this.clock,
@@ -174,8 +170,8 @@ class Two implements AsyncDisposable {
     await this.until(
       () => this.session.datagrams === 'sealed' && [...this.b.peers.all()][0]?.datagrams === 'sealed',
       () => {
-        this.stream.datagram(Buffer.from('wake'))
-        this.b.stream?.datagram(Buffer.from('wake'))
+        this.stream.send(Buffer.from('wake'))
+        this.b.stream?.send(Buffer.from('wake'))
       },
     )
     await this.settle()
@@ -195,12 +191,12 @@ class Two implements AsyncDisposable {
 const SIZES = [0, 1, 1_199, 1_200, 1_201, 9_000, 65_507]
 
 /** One datagram of each size, and what arrived. */
-async function exchange(two: Two, send: Stream, got: Buffer[]): Promise<string[]> {
+async function exchange(two: Two, stream: DatagramStream, got: Buffer[]): Promise<string[]> {
   const wrong: string[] = []
   for (const size of SIZES) {
     const payload = randomBytes(size)
     got.length = 0
-    send.datagram(payload)
+    stream.send(payload)
     await two.until(() => got.length > 0).catch(() => undefined)
     if (got.length !== 1 || !got[0]!.equals(payload)) wrong.push(`${size}: ${got.map(({ length }) => length).join()}`)
   }
@@ -220,7 +216,7 @@ test('between two nodes: first in frames, then sealed, the same bytes either way
   t.same(await exchange(two, stream, b.got), [], 'sealed, there')
   t.ok(b.room!.packetsIn - before > 50, 'over UDP')
   t.same(await exchange(two, b.stream!, a.got), [], 'and back')
-  t.equal(stream.datagram(Buffer.alloc(65_508)), false)
+  t.equal(stream.send(Buffer.alloc(65_508)), false)
   t.notOk(b.room!.drops.forged ?? b.room!.drops.malformed)
   await two.clock.advance(500)
   const text = await a.metrics.registry.metrics()
@@ -236,7 +232,7 @@ test('UDP goes dark in the middle of a flow: frames after seconds, and sealed ag
   a.wall!.isBlocked = true
   b.wall!.isBlocked = true
   const from = two.clock.now()
-  const tick = () => void stream.datagram(Buffer.from('x'))
+  const tick = () => void stream.send(Buffer.from('x'))
   await two.until(() => session.datagrams === 'blocked', tick)
   t.ok(two.clock.now() - from <= 4_000, `${two.clock.now() - from} ms of the tunnel's time`)
   t.same(await exchange(two, stream, b.got), [])
@@ -272,7 +268,7 @@ test('strangers on the UDP port', async (t) => {
 test('carriers die while datagrams flow: the stream goes on, sealed under the keys of another', async (t) => {
   await using two = await Two.start()
   const { b, session, stream } = two
-  const tick = () => void stream.datagram(Buffer.from('x'))
+  const tick = () => void stream.send(Buffer.from('x'))
   await two.until(() => session.carriers >= 2, tick)
   await two.seal()
   two.sockets[0]!.destroy()

@@ -16,7 +16,7 @@ import { Burst } from '../../proxy/tunnel/sealed/burst.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { UdpPath } from '../../proxy/tunnel/sealed/udp-path.ts'
 import { Air, join } from './air.ts'
-import { accepting, listenTo, MuxPair } from './pair.ts'
+import { DatagramListener, listenToDatagrams, MuxPair } from './pair.ts'
 
 const SECRET = Buffer.alloc(32, 7)
 
@@ -1056,23 +1056,22 @@ test('datagrams in frames: after control, fair with bulk, whole, bounded, and ne
 })
 
 test('datagrams of streams, through two ends of a session', async (t) => {
-  const heard: Parameters<typeof accepting>[0] = []
-  const pair = new MuxPair({}, { accept: accepting(heard) })
-  const near = listenTo(pair.near, 'datagrams')
-  t.equal(near.stream.datagram(Buffer.from('early')), false, 'not before it is open')
+  const far = new DatagramListener()
+  const pair = new MuxPair({}, { accept: (incoming) => void incoming.acceptDatagrams(far) })
+  const near = listenToDatagrams(pair.near, 'datagrams')
+  t.equal(near.stream.send(Buffer.from('early')), false, 'not before it is open')
   pair.move()
-  const got: Buffer[] = []
-  Object.assign(heard[0]!, { datagram: (payload: Buffer) => got.push(Buffer.from(payload)) })
+  const { got } = far
   const sizes = [0, 1, 1_199, 1_200, 1_201, 65_507]
   pair.chunkBytes = () => 700
-  for (const size of sizes) t.equal(near.stream.datagram(Buffer.alloc(size, size)), true)
+  for (const size of sizes) t.equal(near.stream.send(Buffer.alloc(size, size)), true)
   pair.move()
   t.same(
     got.map(({ length }) => length),
     sizes,
   )
   t.ok(got.every((payload) => payload.equals(Buffer.alloc(payload.length, payload.length))))
-  t.equal(near.stream.datagram(Buffer.alloc(65_508)), false)
+  t.equal(near.stream.send(Buffer.alloc(65_508)), false)
   pair.sever(0)
-  t.equal(near.stream.datagram(Buffer.from('no carrier')), false)
+  t.equal(near.stream.send(Buffer.from('no carrier')), false)
 })

@@ -1,5 +1,5 @@
 import { Carrier } from '../../proxy/tunnel/carrier/carrier.ts'
-import type { IncomingStream, Stream, StreamEvents } from '../../proxy/tunnel/contract.ts'
+import type { ByteStream, ByteStreamEvents, IncomingStream, OpeningEvents } from '../../proxy/tunnel/contract.ts'
 import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../../proxy/tunnel/limits.ts'
 import { Mux } from '../../proxy/tunnel/session/mux.ts'
@@ -13,10 +13,10 @@ const byteAt = (flow: number, from: SideName, offset: number) =>
   (offset * 31 + (offset >>> 8) + flow * 7 + (from === 'near' ? 0 : 128)) & 0xff
 
 /** One end of a flow: writes numbered bytes, and checks those it reads. */
-export class FlowEnd implements StreamEvents {
+export class FlowEnd implements OpeningEvents, ByteStreamEvents {
   readonly flow: number
   readonly side: SideName
-  stream: Stream | undefined
+  stream: ByteStream | undefined
   written = 0
   read = 0
   unconsumed = 0

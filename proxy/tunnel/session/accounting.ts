@@ -158,8 +158,8 @@ export class Accounting implements StreamOwner, Holder {
       if (most === undefined || stream.receiving.held > most.receiving.held) most = stream
     }
     if (most === undefined) return
-    const { events } = most
+    const { user } = most
     most.reset()
-    events.reset()
+    user.events.reset()
   }
 }

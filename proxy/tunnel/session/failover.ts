@@ -155,8 +155,7 @@ export class Failover {
 export function fail(stream: MuxStream, because: 'reset' | 'lost' = 'lost'): void {
   const { state } = stream
   if (state === 'closed') return
+  if (state === 'opening' && because === 'lost' && !stream.hasSpoken) return stream.refused('unreachable')
   stream.close()
-  if (state === 'lingering') return // both have ended; at most an acknowledgement was lost
-  if (state === 'opening' && because === 'lost' && !stream.hasSpoken) stream.events.refused('unreachable')
-  else stream.events.reset()
+  if (state !== 'lingering') stream.user.events.reset() // else both have ended; at most an acknowledgement was lost
 }

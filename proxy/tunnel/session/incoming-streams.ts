@@ -1,22 +1,16 @@
 import { OpenAdmission } from './admission.ts'
 import type { Carrier } from '../carrier/carrier.ts'
-import { REFUSALS, type Refusal, type StreamEvents } from '../contract.ts'
+import { REFUSALS, type Refusal } from '../contract.ts'
 import { FRAME, frameInvalid } from '../wire/frame.ts'
 import { Incoming } from './incoming.ts'
 import type { MuxOptions, MuxParts } from './mux.ts'
 import { MuxStream } from '../stream/mux-stream.ts'
+import type { StreamUser } from '../stream/stream-user.ts'
 
 /** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
 const LATE_OPEN_MS = 1_000
 
-const NO_EVENTS: StreamEvents = {
-  opened: () => undefined,
-  refused: () => undefined,
-  data: () => undefined,
-  end: () => undefined,
-  reset: () => undefined,
-  drain: () => undefined,
-}
+const UNANSWERED: StreamUser = { takes: 'nothing', events: { reset: () => undefined } }
 
 /** What the peer opens, until each is accepted, refused, withdrawn, or nobody has answered in time. */
 export class IncomingStreams {
@@ -60,7 +54,7 @@ export class IncomingStreams {
     const { shares } = this.#parts
     const refusal = this.#whyNot()
     if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
-    const stream = new MuxStream(id, 'pending', carrier, shares, NO_EVENTS)
+    const stream = new MuxStream(id, carrier, shares, { user: UNANSWERED })
     shares.add(stream)
     const asked = {
       peer: this.#options.peer,
@@ -70,7 +64,7 @@ export class IncomingStreams {
     }
     const incoming = new Incoming(asked, stream, () => this.#pending.delete(id))
     this.#pending.set(id, incoming)
-    stream.events = incoming.untilAccepted
+    stream.user = { takes: 'nothing', events: { reset: () => incoming.gone() } }
     this.#options.accept(incoming)
   }
 

@@ -1,8 +1,18 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { PathRule, PathKind } from '../../../src/core/model/path-rule.ts'
-import { REFUSALS, type IncomingStream, type Refusal, type Stream, type StreamEvents } from '../contract.ts'
+import {
+  REFUSALS,
+  type ByteStream,
+  type ByteStreamEvents,
+  type DatagramStream,
+  type DatagramStreamEvents,
+  type IncomingStream,
+  type Refusal,
+} from '../contract.ts'
 import { FRAME } from '../wire/frame.ts'
+import { MuxDatagramStream } from '../stream/datagram-stream.ts'
 import type { MuxStream } from '../stream/mux-stream.ts'
+import type { StreamUser } from '../stream/stream-user.ts'
 
 const nothing = () => undefined
 
@@ -30,20 +40,21 @@ export class Incoming implements IncomingStream {
     this.#settled = settled
   }
 
-  /** What the stream tells while it is pending: only that it is dead. */
-  get untilAccepted(): StreamEvents {
-    return { opened: nothing, refused: nothing, data: nothing, end: nothing, drain: nothing, reset: () => this.gone() }
+  accept(events: ByteStreamEvents): ByteStream {
+    this.#accept({ takes: 'bytes', events })
+    return this.#stream
   }
 
-  accept(events: Omit<StreamEvents, 'opened' | 'refused'>): Stream {
-    const stream = this.#stream
-    if (stream.state !== 'pending') {
-      queueMicrotask(() => events.reset()) // it died before; never before `accept` has returned
-      return stream
-    }
-    this.#settled(this)
-    stream.accept(events)
-    return stream
+  acceptDatagrams(events: DatagramStreamEvents): DatagramStream {
+    this.#accept({ takes: 'datagrams', events })
+    return new MuxDatagramStream(this.#stream)
+  }
+
+  #accept(user: StreamUser): void {
+    if (this.#stream.state === 'pending') {
+      this.#settled(this)
+      this.#stream.accept(user)
+    } else queueMicrotask(() => user.events.reset()) // it died before; never before `accept` has returned
   }
 
   restrictTo(rule: PathRule): void {

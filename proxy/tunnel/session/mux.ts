@@ -3,7 +3,16 @@ import type { NodeId } from '../../../src/core/model/ids.ts'
 import { ANY_PATH, type PathRule } from '../../../src/core/model/path-rule.ts'
 import type { Carrier, FrameUser } from '../carrier/carrier.ts'
 import { Failover, fail } from './failover.ts'
-import { REFUSALS, type IncomingStream, type Stream, type StreamEvents } from '../contract.ts'
+import {
+  REFUSALS,
+  type ByteStream,
+  type ByteStreamEvents,
+  type DatagramStream,
+  type DatagramStreamEvents,
+  type IncomingStream,
+  type OpeningEvents,
+  type Withdrawable,
+} from '../contract.ts'
 import { FRAME, frameInvalid, readCount, type FrameType } from '../wire/frame.ts'
 import { FEATURE } from '../wire/hello.ts'
 import type { TunnelLimits } from '../limits.ts'
@@ -168,8 +177,20 @@ export class Mux implements FrameUser {
 
   // ── the user's side ──
 
-  open(request: Buffer, events: StreamEvents, rule: PathRule = ANY_PATH): Stream {
+  open(
+    request: Buffer,
+    events: OpeningEvents & ByteStreamEvents,
+    rule: PathRule = ANY_PATH,
+  ): ByteStream & Withdrawable {
     return this.#ours.open(request, events, rule)
+  }
+
+  openDatagrams(
+    request: Buffer,
+    events: OpeningEvents & DatagramStreamEvents,
+    rule: PathRule = ANY_PATH,
+  ): DatagramStream & Withdrawable {
+    return this.#ours.openDatagrams(request, events, rule)
   }
 
   /** Says something that is no stream's; false when there is no carrier for it, or the peer would not know. */

@@ -1,8 +1,18 @@
 import type { PathRule } from '../../../src/core/model/path-rule.ts'
-import type { Refusal, Stream, StreamEvents } from '../contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  DatagramStream,
+  DatagramStreamEvents,
+  OpeningEvents,
+  Refusal,
+  Withdrawable,
+} from '../contract.ts'
 import { FRAME, frameInvalid, MAX_OPEN_BYTES } from '../wire/frame.ts'
 import type { MuxOptions, MuxParts } from './mux.ts'
+import { MuxDatagramStream } from '../stream/datagram-stream.ts'
 import { MuxStream } from '../stream/mux-stream.ts'
+import type { StreamUser } from '../stream/stream-user.ts'
 import type { IncomingStreams } from './incoming-streams.ts'
 import { carrierFor } from './placement.ts'
 
@@ -26,14 +36,29 @@ export class OutgoingStreams {
     this.#theirs = theirs
   }
 
-  open(request: Buffer, events: StreamEvents, rule: PathRule): Stream {
+  open(request: Buffer, events: OpeningEvents & ByteStreamEvents, rule: PathRule): ByteStream & Withdrawable {
+    const stream = this.#open({ request, opening: events, rule, user: { takes: 'bytes', events } })
+    return stream instanceof MuxStream ? stream : refused(events, stream)
+  }
+
+  openDatagrams(
+    request: Buffer,
+    events: OpeningEvents & DatagramStreamEvents,
+    rule: PathRule,
+  ): DatagramStream & Withdrawable {
+    const stream = this.#open({ request, opening: events, rule, user: { takes: 'datagrams', events } })
+    return stream instanceof MuxStream ? new MuxDatagramStream(stream) : refused(events, stream)
+  }
+
+  /** Sends OPEN; or says why not, without asking the peer. */
+  #open({ request, opening, user, rule }: OpenWish): MuxStream | Refusal {
     const { carriers, shares } = this.#parts
     if (request.length > MAX_OPEN_BYTES) throw new Error(`a request of ${request.length} bytes does not fit in OPEN`)
     const carrier = carrierFor(carriers, 'small', rule)
-    if (carrier === undefined) return refused(events, 'unreachable')
-    if (this.#theirs.isDraining || this.isPeerDraining) return refused(events, 'draining')
-    if (shares.ours >= this.#options.limits.streams || shares.isCrowded) return refused(events, 'overloaded')
-    const stream = new MuxStream(this.#takeId(), 'opening', carrier, shares, events)
+    if (carrier === undefined) return 'unreachable'
+    if (this.#theirs.isDraining || this.isPeerDraining) return 'draining'
+    if (shares.ours >= this.#options.limits.streams || shares.isCrowded) return 'overloaded'
+    const stream = new MuxStream(this.#takeId(), carrier, shares, { opening, user })
     stream.obey(rule)
     shares.add(stream)
     if (shares.isResumable) stream.request = request
@@ -49,10 +74,9 @@ export class OutgoingStreams {
     if (stream.state !== 'opening') throw frameInvalid('REFUSED without OPEN', { stream: id })
     if (stream.wasSaidAgain && stream.hasSpoken) {
       stream.reset()
-      return stream.events.reset()
+      return stream.user.events.reset()
     }
-    stream.close()
-    stream.events.refused(refusal)
+    stream.refused(refusal)
   }
 
   #takeId(): number {
@@ -64,15 +88,23 @@ export class OutgoingStreams {
   }
 }
 
-const DEAD_STREAM: Stream = {
+interface OpenWish {
+  request: Buffer
+  opening: OpeningEvents
+  user: StreamUser
+  rule: PathRule
+}
+
+const DEAD_STREAM: ByteStream & DatagramStream & Withdrawable = {
   write: () => true,
-  datagram: () => false,
+  send: () => false,
   end: () => undefined,
   reset: () => undefined,
   consumed: () => undefined,
+  withdraw: () => undefined,
 }
 
-function refused(events: StreamEvents, refusal: Refusal): Stream {
+function refused(events: OpeningEvents, refusal: Refusal): typeof DEAD_STREAM {
   queueMicrotask(() => events.refused(refusal)) // never before `open` has returned
   return DEAD_STREAM
 }

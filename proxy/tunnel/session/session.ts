@@ -3,7 +3,15 @@ import { ANY_PATH, type PathRule, type PathKind } from '../../../src/core/model/
 import { MeshError } from '../../../src/core/errors.ts'
 import type { SessionKey } from './agreement.ts'
 import type { Carrier } from '../carrier/carrier.ts'
-import type { Session, Stream, StreamEvents } from '../contract.ts'
+import type {
+  ByteStream,
+  ByteStreamEvents,
+  DatagramStream,
+  DatagramStreamEvents,
+  OpeningEvents,
+  Session,
+  Withdrawable,
+} from '../contract.ts'
 import { CarrierSet } from './carrier-set.ts'
 import { checkPromise, NOBODY, type Hello } from '../wire/hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
@@ -220,9 +228,18 @@ export class TunnelSession implements Session {
     return !this.#hasEnded && this.#mux.signal(payload)
   }
 
-  open(request: Buffer, events: StreamEvents, rule?: PathRule): Stream {
+  open(request: Buffer, events: OpeningEvents & ByteStreamEvents, rule?: PathRule): ByteStream & Withdrawable {
     this.#usedAt = this.#options.now()
     return this.#mux.open(request, events, rule)
+  }
+
+  openDatagrams(
+    request: Buffer,
+    events: OpeningEvents & DatagramStreamEvents,
+    rule?: PathRule,
+  ): DatagramStream & Withdrawable {
+    this.#usedAt = this.#options.now()
+    return this.#mux.openDatagrams(request, events, rule)
   }
 
   /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. `isInstead`: those on

@@ -1,6 +1,6 @@
-import type { StreamEvents } from '../contract.ts'
 import { MAX_EARLY_BYTES } from '../wire/frame.ts'
 import { Retained } from './retained.ts'
+import type { StreamUser } from './stream-user.ts'
 
 /** Each costs a buffer, however small it is. */
 export const MAX_EARLY_DATAGRAMS = 16
@@ -29,14 +29,17 @@ export class EarlyBuffer {
     return true
   }
 
-  tell(events: StreamEvents): void {
-    for (const payload of this.#datagrams) events.datagram?.(payload)
+  /** Passes everything on; false when there are bytes, and the user takes datagrams. */
+  deliver(user: StreamUser): boolean {
+    if (user.takes === 'datagrams') for (const payload of this.#datagrams) user.events.datagram(payload)
     const { length } = this.#bytes
-    if (length === 0) return
+    if (length === 0) return true
+    if (user.takes !== 'bytes') return false
     const bytes = Buffer.allocUnsafe(length)
     this.#bytes.read(bytes, 0, length)
     this.#bytes.clear()
-    events.data(bytes)
+    user.events.data(bytes)
+    return true
   }
 
   clear(): void {

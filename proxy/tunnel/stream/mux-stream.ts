@@ -1,4 +1,4 @@
-import type { IncomingStream, Stream, StreamEvents } from '../contract.ts'
+import type { ByteStream, OpeningEvents, Refusal, Withdrawable } from '../contract.ts'
 import { allowsPackets, ANY_PATH, type PathRule } from '../../../src/core/model/path-rule.ts'
 import type { Carrier } from '../carrier/carrier.ts'
 import { EarlyBuffer, mayBeEarly } from './early-buffer.ts'
@@ -9,6 +9,7 @@ import { Receiving } from './receiving.ts'
 import type { ResumedStream } from '../wire/resume.ts'
 import { Sending } from './sending.ts'
 import type { StreamOwner } from './stream-owner.ts'
+import type { StreamUser } from './stream-user.ts'
 
 /** A writer is asked to stop here … */
 const HIGH_WATER = 256 * 1024
@@ -34,11 +35,12 @@ const WEIGHED_BYTES = 128 * 1024
  *
  * Hot path: a chunk is copied once into what is kept until the peer has consumed it, and once into the carrier's batch.
  */
-export class MuxStream implements Stream, Turn {
+export class MuxStream implements ByteStream, Withdrawable, Turn {
   readonly id: number
   carrier: Carrier | undefined
   state: 'opening' | 'pending' | 'open' | 'lingering' | 'closed'
-  events: StreamEvents
+  /** Who gets what arrives. */
+  user: StreamUser
   nextTurn: Turn | undefined = undefined
   previousTurn: Turn | undefined = undefined
   hasTurn = false
@@ -55,6 +57,8 @@ export class MuxStream implements Stream, Turn {
   readonly sending: Sending
   readonly receiving: Receiving
   readonly #owner: StreamOwner
+  /** Who is told the outcome of the open. */
+  readonly #opening: OpeningEvents | undefined
   /** What may be sent once it is open. */
   #openWindow: number
   #isBlocked = false
@@ -67,16 +71,22 @@ export class MuxStream implements Stream, Turn {
   /** Datagrams that went before it was open. */
   readonly #ahead = { datagrams: 0, bytes: 0 }
 
-  constructor(id: number, state: 'opening' | 'pending', carrier: Carrier, owner: StreamOwner, events: StreamEvents) {
+  constructor(
+    id: number,
+    carrier: Carrier,
+    owner: StreamOwner,
+    { opening, user }: { opening?: OpeningEvents; user: StreamUser },
+  ) {
     this.id = id
-    this.state = state
+    this.state = opening === undefined ? 'pending' : 'opening'
     this.carrier = carrier
-    this.events = events
+    this.user = user
+    this.#opening = opening
     this.#owner = owner
     this.isEarly = owner.isResumable && (carrier.peerFeatures & FEATURE.early) !== 0
     this.#openWindow = carrier.peerWindowBytes
     const early = Math.min(this.#openWindow, MAX_EARLY_BYTES)
-    this.sending = new Sending(owner.isResumable, state === 'opening' ? early : this.#openWindow)
+    this.sending = new Sending(owner.isResumable, opening !== undefined ? early : this.#openWindow)
     this.receiving = new Receiving(carrier, owner.limits, owner.now())
     carrier.streams += 1
   }
@@ -147,7 +157,8 @@ export class MuxStream implements Stream, Turn {
     this.#mayLeave = allowsPackets(rule)
   }
 
-  datagram(payload: Buffer): boolean {
+  /** What `DatagramStream.send` does. */
+  sendDatagram(payload: Buffer): boolean {
     if (this.state === 'opening') return this.#datagramAhead(payload)
     if (this.state !== 'open' || this.sending.isEnding || payload.length > MAX_DATAGRAM) return false
     const sent = this.#mayLeave ? this.#owner.sealed?.send(this.id, payload) : undefined
@@ -283,7 +294,7 @@ export class MuxStream implements Stream, Turn {
   }
 
   drained(): void {
-    if (this.state !== 'closed' && !this.sending.isEnding) this.events.drain()
+    if (this.state !== 'closed' && !this.sending.isEnding && this.user.takes === 'bytes') this.user.events.drain()
   }
 
   /** The session is not full any more, or no longer for this stream. */
@@ -315,7 +326,10 @@ export class MuxStream implements Stream, Turn {
     const isEarly = this.#early !== undefined || this.state === 'pending'
     if (isEarly) this.#keep(fresh)
     this.#owner.held(fresh.length)
-    if (this.state === 'open' && !isEarly) this.events.data(fresh) // holding it may have been too much
+    if (this.state !== 'open' || isEarly) return // holding it may have been too much
+    const { user } = this
+    if (user.takes === 'bytes') user.events.data(fresh)
+    else this.#misused()
   }
 
   /** @throws MeshError FRAME_INVALID */
@@ -330,7 +344,7 @@ export class MuxStream implements Stream, Turn {
   /** What crossed our END, or came before OPENED was heard, is lost as datagrams may be. */
   gotDatagram(payload: Buffer): void {
     if (this.#early !== undefined || this.state === 'pending') this.#keepDatagram(payload)
-    else if (this.state === 'open') this.events.datagram?.(payload)
+    else if (this.state === 'open' && this.user.takes === 'datagrams') this.user.events.datagram(payload)
   }
 
   #keepDatagram(payload: Buffer): void {
@@ -349,10 +363,10 @@ export class MuxStream implements Stream, Turn {
   }
 
   #tellEnd(): void {
-    const events = this.events
+    const { user } = this
     this.#owner.owes(this)
     this.#mayClose()
-    events.end()
+    if (user.takes !== 'nothing') user.events.end()
   }
 
   /** The peer's HELLO has come after its OPEN was sent. */
@@ -382,9 +396,9 @@ export class MuxStream implements Stream, Turn {
     this.#mayHearOpened = false
   }
 
-  /** Takes what the peer opened; what it said before is told right after this has returned. */
-  accept(events: Parameters<IncomingStream['accept']>[0]): void {
-    this.events = events as StreamEvents // an accepted stream is never told `opened` or `refused`
+  /** Takes what the peer opened; what it sent before is delivered right after this has returned. */
+  accept(user: StreamUser): void {
+    this.user = user
     this.state = 'open'
     this.carrier?.outbox.control(FRAME.OPENED, this.id)
     this.begin()
@@ -399,7 +413,7 @@ export class MuxStream implements Stream, Turn {
     if (early === undefined) return // closed meanwhile
     this.#early = undefined
     this.#owner.held(-early.datagramBytes)
-    early.tell(this.events)
+    if (!early.deliver(this.user)) return this.#misused()
     if (this.receiving.endReceived && this.#isLive) this.#tellEnd()
   }
 
@@ -407,7 +421,7 @@ export class MuxStream implements Stream, Turn {
     this.state = 'open'
     this.request = undefined
     this.sending.allow(this.#openWindow)
-    this.events.opened()
+    this.#opening?.opened()
     this.begin()
   }
 
@@ -425,6 +439,18 @@ export class MuxStream implements Stream, Turn {
     }
     if (this.state !== 'lingering' || !sending.isOver) return
     if (receiving.isOver || !this.#owner.isResumable) this.close()
+  }
+
+  /** The stream is closed because the peer refused it. */
+  refused(refusal: Refusal): void {
+    this.close()
+    this.#opening?.refused(refusal)
+  }
+
+  /** Bytes came on a stream of datagrams: the peer and we do not mean the same. */
+  #misused(): void {
+    this.reset()
+    this.user.events.reset()
   }
 
   /** Frees everything; says nothing to anybody. */
