@@ -56,7 +56,7 @@ export function relayCredentials({
 }: Pick<NodeIdentity, 'identity' | 'egress'>): ReturnType<RelayCredentials> {
   const isRelay = (principal: Identity['principal']) =>
     mayRelay(principal) && principal.mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay), egress }
+  return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay, identity.revocations), egress }
 }
 
 /** A copy of what the cluster says: a damaged one is as good as none. */

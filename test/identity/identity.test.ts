@@ -7,7 +7,8 @@ import t from 'tap'
 import { explain, isMeshError } from '../../src/core/errors.ts'
 import { Authority, fingerprintOf, meshOf } from '../../src/core/identity/authority.ts'
 import type { Principal } from '../../src/core/identity/contract.ts'
-import { HeldIdentity, renewalAt } from '../../src/core/identity/held.ts'
+import { HeldIdentity } from '../../src/core/identity/held.ts'
+import { renewalAt } from '../../src/core/identity/renewal.ts'
 import { issueNode } from '../../src/core/identity/issuer.ts'
 import { createRequest } from '../../src/core/identity/keys.ts'
 import { isPrincipalName, nodeIdOf, parsePrincipal, printPrincipal } from '../../src/core/identity/principal.ts'
@@ -180,10 +181,10 @@ t.test('a cluster issues to its nodes', async (t) => {
   t.same(HeldIdentity.inMemory({ keyPem, chain, ca: mesh.ca }).principal, principal)
 
   const nearEnd = { ...systemClock, wall: () => edge.notAfter.getTime() - HOUR_MS }
-  const late = new X509Certificate(await issueNode(edge, csrPem, 'n1', nearEnd))
+  const late = new X509Certificate(await issueNode(edge, csrPem, 'n1', { clock: nearEnd }))
   t.same(late.validToDate, edge.notAfter, 'never past its own end')
   const tooLate = { ...systemClock, wall: () => edge.notAfter.getTime() + 1 }
-  await t.rejects(issueNode(edge, csrPem, 'n1', tooLate), { code: 'CERTIFICATE_REFUSED' })
+  await t.rejects(issueNode(edge, csrPem, 'n1', { clock: tooLate }), { code: 'CERTIFICATE_REFUSED' })
   for (const name of ['', 'N1', 'a.b', 'a/b', '../x', '-', 'a'.repeat(64)])
     await t.rejects(issueNode(edge, csrPem, name), { code: 'CERTIFICATE_REFUSED' }, JSON.stringify(name))
   await t.rejects(issueNode(edge, 'x', 'n1'), { code: 'CERTIFICATE_REFUSED' })
@@ -300,11 +301,11 @@ t.test('a held identity', async (t) => {
     const answers = [
       async () => Promise.reject(new Error('the cluster is down')),
       async () => n2.chain, // another's
-      async (csrPem: string) => issueNode(edge, csrPem, 'n3', clock), // a good certificate for somebody else
-      async (csrPem: string) => issueNode(edge, csrPem, 'n1', clock),
+      async (csrPem: string) => issueNode(edge, csrPem, 'n3', { clock }), // a good certificate for somebody else
+      async (csrPem: string) => issueNode(edge, csrPem, 'n1', { clock }),
       async (csrPem: string) => {
         queueMicrotask(() => stop.abort())
-        return issueNode(edge, csrPem, 'n1', clock)
+        return issueNode(edge, csrPem, 'n1', { clock })
       },
     ]
     const before = { key: identity.key, context: identity.secureContext() }
@@ -358,7 +359,7 @@ t.test('a held identity', async (t) => {
     const renew = async (csrPem: string) => {
       await rm(dir, { recursive: true, force: true })
       await writeFile(dir, 'in the way')
-      return issueNode(edge, csrPem, 'n1', clock)
+      return issueNode(edge, csrPem, 'n1', { clock })
     }
     const loop = identity.renewLoop({ renew, log, random: () => 0.5 }, stop.signal)
     while (warned.length === 0) await turn()

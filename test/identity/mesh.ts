@@ -76,6 +76,8 @@ export interface Forgery {
   by?: Claim & { name?: string }
   /** What is sent after the leaf instead of the signer's chain. */
   sends?: string
+  /** What the certificate says of the key that signed it; nothing when left out. */
+  issuerKeyId?: string
 }
 
 const HOUR_MS = 3_600_000
@@ -84,7 +86,7 @@ const signing = { name: 'ECDSA', hash: 'SHA-256' } as const
 
 /** Any certificate an attacker with the keys in `by` could write. */
 export async function forge(forgery: Forgery): Promise<Claim> {
-  const { subject, names = [], isCa = false, from = -HOUR_MS, until = HOUR_MS, by, sends } = forgery
+  const { subject, names = [], isCa = false, from = -HOUR_MS, until = HOUR_MS, by, sends, issuerKeyId } = forgery
   const pair = await crypto.subtle.generateKey(keys, true, ['sign', 'verify'])
   const signer = by === undefined ? undefined : new x509.X509Certificate(by.chain)
   const signingKey = by === undefined ? pair.privateKey : await importKey(by.key)
@@ -102,6 +104,7 @@ export async function forge(forgery: Forgery): Promise<Claim> {
       new x509.BasicConstraintsExtension(isCa, undefined, true),
       new x509.KeyUsagesExtension(usages.digitalSignature | (isCa ? usages.keyCertSign : 0), true),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+      ...(issuerKeyId === undefined ? [] : [new x509.AuthorityKeyIdentifierExtension(issuerKeyId)]),
       ...(names.length > 0 ? [new x509.SubjectAlternativeNameExtension(names)] : []),
     ],
   })
@@ -118,6 +121,7 @@ export function wear(claim: Claim, honest: Identity): Identity {
     chain: claim.chain,
     key: claim.key,
     notAfter: new X509Certificate(claim.chain).validToDate,
+    revocations: honest.revocations,
     secureContext: () => context,
     onRenewed: () => () => undefined,
   }

@@ -395,6 +395,7 @@ t.test('a renewed certificate is used for the next connection', async (t) => {
       return current.key
     },
     notAfter: root.notAfter,
+    revocations: root.revocations,
     secureContext: () => current.secureContext(),
     onRenewed: (listener) => {
       listeners.add(listener)

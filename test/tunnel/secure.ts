@@ -6,6 +6,7 @@ import { connect, createServer, type TLSSocket } from 'node:tls'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import { Authority } from '../../src/core/identity/authority.ts'
 import { issueNode } from '../../src/core/identity/issuer.ts'
+import { Revocations } from '../../src/core/identity/revocation.ts'
 import { createRequest } from '../../src/core/identity/keys.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 
@@ -23,6 +24,7 @@ export async function tlsFor(names: readonly string[]): Promise<Record<string, S
       chain,
       key: keyPem,
       notAfter: new Date(),
+      revocations: new Revocations(authority.ca),
       secureContext: () => {
         throw new Error('not used')
       },

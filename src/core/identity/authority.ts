@@ -5,7 +5,18 @@ import { systemClock, type Clock } from '../kit/clock.ts'
 import type { Principal } from './contract.ts'
 import { openPrivateDirectory, readIfThere, writeNew } from './files.ts'
 import { isPrincipalName } from './principal.ts'
-import { certificatesIn, CLUSTER_MS, createKeys, isKeyOf, LEAF_MS, printKey, selfSign, signRequest } from './x509.ts'
+import { type Revocation, signRevocations } from './revocation.ts'
+import {
+  certificatesIn,
+  CLUSTER_MS,
+  createKeys,
+  isKeyOf,
+  LEAF_MS,
+  newEnrolment,
+  printKey,
+  selfSign,
+  signRequest,
+} from './x509.ts'
 
 /** Key and certificate in one file, so that no crash can leave one without the other. */
 const FILE = 'authority.pem'
@@ -43,10 +54,11 @@ export class Authority {
   }
 
   /**
-   * A certificate for the root (24 hours) or a cluster (30 days, able to issue to its own nodes), PEM.
+   * A certificate for the root (24 hours) or a cluster (30 days, able to issue to its own nodes), PEM. A renewal keeps the
+   * `enrolment` of the certificate that it renews.
    * @throws MeshError CERTIFICATE_REFUSED
    */
-  async issue(csrPem: string, principal: Principal): Promise<string> {
+  async issue(csrPem: string, principal: Principal, enrolment: string = newEnrolment()): Promise<string> {
     if (principal.mesh !== this.mesh) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'another mesh' })
     if (principal.role === 'node' || principal.role === 'relay')
       throw new MeshError('CERTIFICATE_REFUSED', { reason: `${principal.role}s ask their cluster` })
@@ -54,7 +66,12 @@ export class Authority {
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'not a name for a cluster', cluster: principal.cluster })
     const issuer = { keyPem: this.#key, certificatePem: this.ca }
     const lifeMs = principal.role === 'cluster' ? CLUSTER_MS : LEAF_MS
-    return signRequest(issuer, csrPem, principal, { lifeMs, now: this.#clock.wall() })
+    return signRequest(issuer, csrPem, principal, { lifeMs, now: this.#clock.wall(), enrolment })
+  }
+
+  /** The list of revoked certificates, signed (revocation.ts). Numbers only grow. */
+  signRevocations(number: number, entries: readonly Revocation[]): string {
+    return signRevocations(this.#key, number, entries)
   }
 }
 

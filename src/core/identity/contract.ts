@@ -1,4 +1,5 @@
 import type { SecureContext } from 'node:tls'
+import type { RevocationView } from './revocation.ts'
 
 /**
  * Who somebody is, as the URI in the certificate says it (SPIFFE style):
@@ -23,6 +24,8 @@ export interface Identity {
   readonly chain: string
   readonly key: string
   readonly notAfter: Date
+  /** Certificates of the mesh that no longer count; every TLS function here asks it. */
+  readonly revocations: RevocationView
   secureContext(): SecureContext
   onRenewed(listener: () => void): () => void
 }

@@ -3,9 +3,9 @@ import type { Duplex } from 'node:stream'
 import { connect, createServer, TLSSocket } from 'node:tls'
 import { MeshError } from '../errors.ts'
 import type { NodeId } from '../model/ids.ts'
-import type { Identity, Principal } from './contract.ts'
+import type { Identity } from './contract.ts'
 import { nodeIdOf, printPrincipal } from './principal.ts'
-import { HANDSHAKE_MS, principalOf, serverOptions, tend } from './tls.ts'
+import { certificateOf, HANDSHAKE_MS, type PeerCertificate, serverOptions, tend } from './tls.ts'
 
 /**
  * TLS between two nodes, the same on every path (SEC-24): the bytes underneath may come from a socket that was accepted,
@@ -40,6 +40,7 @@ export interface Acceptor extends Disposable {
 
 export interface Accepted {
   peer: NodeId
+  certificate: PeerCertificate
   stream: TLSSocket
   /** It begins with a nonce. */
   isCalled: boolean
@@ -79,7 +80,7 @@ export function connectSecure(
     limit.addEventListener('abort', aborted, { once: true })
     socket.once('secureConnect', () => {
       try {
-        const peer = provenNode(socket, identity, protocols)
+        const { node: peer } = provenNode(socket, identity, protocols)
         if (peer !== expected)
           throw new MeshError('PEER_REFUSED', { node: expected, reason: 'another node answered', answered: peer })
       } catch (error) {
@@ -127,8 +128,8 @@ export function createAcceptor(identity: Identity): Acceptor {
         const secured = (stream: TLSSocket) => {
           stream.on('error', () => stream.destroy())
           try {
-            const peer = provenNode(stream, identity, SPOKEN)
-            resolve({ peer, stream, isCalled: CALLED.includes(stream.alpnProtocol) })
+            const certificate = provenNode(stream, identity, SPOKEN)
+            resolve({ peer: certificate.node, certificate, stream, isCalled: CALLED.includes(stream.alpnProtocol) })
           } catch (error) {
             stream.destroy()
             failed(error)
@@ -156,12 +157,17 @@ interface Arrival {
   failed(cause: unknown): void
 }
 
-function provenNode(socket: TLSSocket, identity: Identity, protocols: readonly string[]): NodeId {
+function provenNode(
+  socket: TLSSocket,
+  identity: Identity,
+  protocols: readonly string[],
+): PeerCertificate & { node: NodeId } {
   if (!protocols.includes(String(socket.alpnProtocol))) throw new MeshError('PEER_REFUSED', { reason: 'not a tunnel' })
-  const principal: Principal = principalOf(socket)
+  const certificate = certificateOf(socket, identity.revocations)
+  const { principal } = certificate
   if (principal.role !== 'node' || principal.mesh !== identity.principal.mesh)
     throw new MeshError('PEER_REFUSED', { reason: 'not a node', principal: printPrincipal(principal) })
-  return nodeIdOf(principal)
+  return { ...certificate, node: nodeIdOf(principal) }
 }
 
 function refusal(cause: unknown, facts: Record<string, unknown> = {}): MeshError {

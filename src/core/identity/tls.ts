@@ -7,8 +7,10 @@ import type { Socket } from 'node:net'
 import { MeshError } from '../errors.ts'
 import { fingerprintOf } from './authority.ts'
 import type { Identity, Principal } from './contract.ts'
+import type { RevocationView } from './revocation.ts'
 import { printPrincipal } from './principal.ts'
 import { provenPrincipal } from './proof.ts'
+import { enrolmentOf } from './x509.ts'
 
 /**
  * TLS of the control links and the API. 1.3 only, both sides by principal, never by host name: certificates carry no
@@ -52,7 +54,24 @@ export function tend(server: Server, identity: Identity): () => void {
  * Who is at the other end of a finished handshake (SEC-1).
  * @throws MeshError UNAUTHENTICATED without a certificate, PEER_REFUSED when it is not good enough
  */
-export function principalOf(socket: Duplex): Principal {
+export function principalOf(socket: Duplex, revocations?: RevocationView): Principal {
+  return certificateOf(socket, revocations).principal
+}
+
+/** The certificate of the other end: whose it is, which enrolment it belongs to, and how long a connection may rest on it. */
+export interface PeerCertificate {
+  principal: Principal
+  enrolment: string
+  notAfter: Date
+  /** For `revocations.isRevoked` later, when the list has changed. */
+  leaf: X509Certificate
+}
+
+/**
+ * The same as `principalOf`, with the facts of the certificate.
+ * @throws MeshError UNAUTHENTICATED without a certificate, PEER_REFUSED when it is not good enough or revoked
+ */
+export function certificateOf(socket: Duplex, revocations?: RevocationView): PeerCertificate {
   if (!(socket instanceof TLSSocket)) throw new MeshError('UNAUTHENTICATED', { reason: 'not a TLS connection' })
   // not getPeerX509Certificate: on clients of Node 24.21 each call drops a certificate, and the next call answers with
   // the one above (nodejs/node#65579)
@@ -62,7 +81,10 @@ export function principalOf(socket: Duplex): Principal {
   // `authorizationError` is null and `authorized` false where Node never checked: that counts as refused
   if (!socket.authorized)
     throw new MeshError('PEER_REFUSED', { reason: String(socket.authorizationError ?? 'not verified') })
-  return provenPrincipal(new X509Certificate(leaf))
+  const certificate = new X509Certificate(leaf)
+  const principal = provenPrincipal(certificate)
+  refuseRevoked(certificate, principal, revocations)
+  return { principal, enrolment: enrolmentOf(certificate), notAfter: certificate.validToDate, leaf: certificate }
 }
 
 /**
@@ -80,7 +102,10 @@ export function clientOptions(
     minVersion: 'TLSv1.3',
     checkServerIdentity: (_host: string, certificate: object): Error | undefined => {
       try {
-        demand(provenPrincipal(new X509Certificate((certificate as DetailedPeerCertificate).raw)), expected)
+        const leaf = new X509Certificate((certificate as DetailedPeerCertificate).raw)
+        const principal = provenPrincipal(leaf)
+        demand(principal, expected)
+        if ('revocations' in trust) refuseRevoked(leaf, principal, trust.revocations)
         return undefined
       } catch (error) {
         return error as Error
@@ -90,8 +115,8 @@ export function clientOptions(
 }
 
 /** For `DialOptions.verify`: the same check on a socket that is connected already. */
-export function verifyServer(expected: (principal: Principal) => boolean) {
-  return (socket: Socket): void => demand(principalOf(socket), expected)
+export function verifyServer(expected: (principal: Principal) => boolean, revocations?: RevocationView) {
+  return (socket: Socket): void => demand(principalOf(socket, revocations), expected)
 }
 
 /**
@@ -137,6 +162,11 @@ function contextOptions(identity: Identity) {
 
 function isServer({ role }: Principal): boolean {
   return role === 'root' || role === 'cluster'
+}
+
+function refuseRevoked(leaf: X509Certificate, principal: Principal, revocations: RevocationView | undefined): void {
+  if (revocations?.isRevoked(leaf) !== true) return
+  throw new MeshError('PEER_REFUSED', { reason: 'its certificate was revoked', principal: printPrincipal(principal) })
 }
 
 function demand(principal: Principal, expected: (principal: Principal) => boolean): void {

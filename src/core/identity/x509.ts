@@ -81,7 +81,7 @@ export async function signRequest(
   issuer: Issuer,
   csrPem: string,
   principal: Principal,
-  { lifeMs, now }: { lifeMs: number; now: number },
+  { lifeMs, now, enrolment }: { lifeMs: number; now: number; enrolment: string },
 ): Promise<string> {
   const request = await provenRequest(csrPem)
   const signer = new x509.X509Certificate(issuer.certificatePem)
@@ -90,7 +90,7 @@ export async function signRequest(
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
   if (notAfter.getTime() <= now) throw new MeshError('CERTIFICATE_REFUSED', { reason: "the issuer's own has expired" })
   const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serial(),
+    serialNumber: serial(enrolment),
     subject: subjectOf(principal),
     issuer: signer.subjectName,
     notBefore: new Date(now - SKEW_MS),
@@ -173,9 +173,32 @@ function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
   return crypto.subtle.importKey('pkcs8', new Uint8Array(der), KEYS, false, ['sign'])
 }
 
-/** 127 random bits: positive, and never the same twice (RFC 5280 §4.1.2.2). */
-function serial(): string {
-  const bytes = randomBytes(16)
-  bytes[0] = ((bytes[0] as number) & 0x7f) | 0x40
+const ENROLMENT_BYTES = 8
+
+/** A new enrolment id, hex: 63 random bits. What joins gets one; its renewals keep it. */
+export function newEnrolment(): string {
+  const bytes = randomBytes(ENROLMENT_BYTES)
+  bytes[0] = ((bytes[0] as number) & 0x7f) | 0x40 // a serial number is positive, and its length always the same
   return bytes.toString('hex')
+}
+
+/** The enrolment that a certificate belongs to: the first half of its serial number. */
+export function enrolmentOf({ serialNumber }: Pick<X509Certificate, 'serialNumber'>): string {
+  return serialNumber.slice(0, 2 * ENROLMENT_BYTES).toLowerCase()
+}
+
+/** Identifies the key that signed the certificate, hex, as the certificate itself says; `undefined` when it does not. */
+export function issuerKeyIdOf(certificate: X509Certificate): string | undefined {
+  const parsed = new x509.X509Certificate(new Uint8Array(certificate.raw))
+  return parsed.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId
+}
+
+/** Identifies the key of a certificate, hex: what `issuerKeyIdOf` finds in those that it signs. */
+export function keyIdOf(certificatePem: string): string | undefined {
+  return new x509.X509Certificate(certificatePem).getExtension(x509.SubjectKeyIdentifierExtension)?.keyId
+}
+
+/** 63 bits of enrolment and 64 random ones: positive, and never the same twice (RFC 5280 §4.1.2.2). */
+function serial(enrolment: string = newEnrolment()): string {
+  return enrolment + randomBytes(8).toString('hex')
 }

@@ -112,7 +112,7 @@ export class Relays {
             this.#versions.set(link, version)
             return { revoked: revoked() }
           },
-          'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, clock) }),
+          'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, { clock }) }),
         },
         onNotification: {},
       },

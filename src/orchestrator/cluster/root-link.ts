@@ -65,7 +65,11 @@ export class RootLink implements AsyncDisposable {
         dial: (signal) =>
           dialText(
             url,
-            { tls: clientOptions(identity, expected), verify: verifyServer(expected), egress: parts.egress },
+            {
+              tls: clientOptions(identity, expected),
+              verify: verifyServer(expected, identity.revocations),
+              egress: parts.egress,
+            },
             signal,
           ),
         sides: {

@@ -88,7 +88,7 @@ export function openRoutes(
       })
     }
     refuseTwo()
-    const chain = await issueRelay(identity, csr, relay, clock)
+    const chain = await issueRelay(identity, csr, relay, { clock })
     joins.relay.consume(token, () => {
       refuseTwo()
       relays.enrolled(relay)
@@ -105,7 +105,7 @@ export function openRoutes(
     }
     if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
     if (nodes.isExpected(id)) refuse('a node of this name is here')
-    const chain = await issueNode(identity, csr, node, clock)
+    const chain = await issueNode(identity, csr, node, { clock })
     joins.node.consume(token, () => {
       if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
       store.nodes.put(node, { name: node, enrolledAt: clock.wall() })

@@ -120,14 +120,14 @@ export class LinkServer implements AsyncDisposable {
 }
 
 /** Returns the sockets that were upgraded and are open: HTTP no longer knows of them. */
-function takeUpgrades(server: Server, { upgrades }: LinkServerOptions, log: Log): ReadonlySet<Duplex> {
+function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions, log: Log): ReadonlySet<Duplex> {
   const upgraded = new Set<Duplex>()
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const path = pathOf(request.url)
     upgraded.add(socket)
     socket.once('close', () => upgraded.delete(socket))
     try {
-      const principal = principalOf(socket)
+      const principal = principalOf(socket, identity.revocations)
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
       if (upgrade === undefined) return refuseUpgrade(socket, '404 Not Found', 'there is no such link\n')
       upgrade(request, socket, head, principal)

@@ -40,7 +40,11 @@ export class RelayLink implements AsyncDisposable {
       DialledLink.start(
         {
           dial: (signal) => {
-            const dial = { tls: clientOptions(identity, expected), verify: verifyServer(expected), egress }
+            const dial = {
+              tls: clientOptions(identity, expected),
+              verify: verifyServer(expected, identity.revocations),
+              egress,
+            }
             return dialText(`${clusterUrl.replace(/^http/, 'ws')}/link`, dial, signal)
           },
           sides: {

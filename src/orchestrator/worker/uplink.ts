@@ -94,7 +94,7 @@ export class Uplink implements AsyncDisposable {
         dial: (signal) => {
           const url = options.urls[this.#tried++ % options.urls.length] ?? ''
           const tls = clientOptions(identity, expected)
-          const dial = { tls, verify: verifyServer(expected), egress: options.egress }
+          const dial = { tls, verify: verifyServer(expected, identity.revocations), egress: options.egress }
           return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
         },
         sides: {
