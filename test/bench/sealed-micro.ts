@@ -7,7 +7,7 @@ import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
-import { tlsFor } from '../tunnel/secure.ts'
+import { tlsFor } from '../support/tls.ts'
 
 /**
  * What a datagram costs, in CPU time: `node test/bench/sealed-micro.ts [packets] [bytes] [mtu]`. Two nodes in one process, real

@@ -9,7 +9,7 @@ import type {
 } from '../../proxy/tunnel/contract.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Dialer } from '../../proxy/paths/contract.ts'
-import { tlsFor } from '../tunnel/secure.ts'
+import { tlsFor } from '../support/tls.ts'
 
 /**
  * The tunnel alone: two nodes in this process, real TCP and TLS on loopback, no applications. Quick figures to tune by, not to

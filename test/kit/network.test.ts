@@ -2,7 +2,7 @@ import type { NetworkInterfaceInfo } from 'node:os'
 import t from 'tap'
 import { isHere, networkOf, readNetwork, whatChanged, type Network } from '../../src/core/kit/network.ts'
 import { hasStoodStill, monitorKernel, NetworkWatch, type NetworkChange } from '../../src/core/kit/network-watch.ts'
-import { ManualClock } from '../tunnel/clock.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 
 const HEAD = 'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n'
 const V4 = `${HEAD}eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\neth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n`

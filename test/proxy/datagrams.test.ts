@@ -25,18 +25,8 @@ import { readPacket } from '../../proxy/intercept/socks-udp.ts'
 import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
-import {
-  Client,
-  keptLog,
-  LiteralTable,
-  ManualClock,
-  peersWith,
-  type ServiceFacts,
-  sessionTo,
-  turns,
-  until,
-  roomy,
-} from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, until, roomy } from './world.ts'
 
 /** Away from the range of any agent on this machine, and of the other tests; the block is this process's own. */
 const RANGE = vipRange('127.208.0.0/12')
@@ -391,7 +381,7 @@ t.test('idle flows end, used ones do not', async (t) => {
   await quiet.ask('hello', at(index))
   await talker.ask('hello', at(index))
   const seconds = async (count: number) => {
-    for (let i = 0; i < count; i++) await clock.move(1_000)
+    for (let i = 0; i < count; i++) await clock.advance(1_000)
   }
   await seconds(59)
   await talker.ask('again', at(index))
@@ -432,7 +422,7 @@ t.test('a flow stays on its instance when others appear', async (t) => {
   await using client = await Peer.bind()
   t.equal((await client.ask('?', at(index))).toString(), 'one')
   here.table.set({ ...facts, on: ['edge/b', 'edge/a'] })
-  for (let second = 0; second < 50; second++) await clock.move(1_000)
+  for (let second = 0; second < 50; second++) await clock.advance(1_000)
   t.equal((await client.ask('?', at(index))).toString(), 'one', 'a closer one does not move it, nor a pause')
   await using newcomer = await Peer.bind()
   t.equal((await newcomer.ask('?', at(index))).toString(), 'two')
@@ -515,8 +505,8 @@ t.test('what is refused is dropped, told once, and tried again later', async (t)
   t.match(refusals()[0]?.fields, { end: 'not-allowed', protocol: 'udp', reason: /allow list/ })
   t.match(await here.metric(/dropped_total\{reason="refused"/), [/ 10$/])
   here.table.set({ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } })
-  await clock.move(1_000)
-  await clock.move(1_000)
+  await clock.advance(1_000)
+  await clock.advance(1_000)
   t.equal(here.flows.size, 0)
   client.send('hello', at(index))
   await until(() => here.ledger.recent().some(({ end }) => end === 'unreachable'))
@@ -581,9 +571,9 @@ t.test('when there are too many, the longest silent make room; used ones do not'
   fifth.send('no room', at(index))
   for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).length === 0; i++) await turns(1)
   t.match(await here.metric(/reason="too-many"/), [/ 1$/], 'all are in use')
-  await clock.move(1_000)
+  await clock.advance(1_000)
   t.match((await here.log.line('flows refused')).fields, { count: 1 })
-  for (let i = 0; i < 5; i++) await clock.move(1_000)
+  for (let i = 0; i < 5; i++) await clock.advance(1_000)
   for (const client of [first, third, fourth]) await client.ask('still here', at(index))
   t.equal((await fifth.ask('now', at(index))).toString(), 'now')
   t.match(await here.metric(/^hedgerow_proxy_flows_evicted_total/), [/ 1$/])
@@ -613,7 +603,7 @@ t.test('the instance sees who calls, and a flow ends when its instance leaves', 
   t.equal(server.heard[0]?.from.address, at(own))
   t.match(here.ledger.flows(), [{ caller: 'shop.acme.front.prod.0' }])
   here.table.set({ ...facts, on: ['edge/b'] })
-  await clock.move(1_000)
+  await clock.advance(1_000)
   await until(() => here.ledger.size === 0)
   t.match(here.ledger.recent(), [{ end: 'cut' }], 'its port may be another instance’s by now')
 })
@@ -843,11 +833,11 @@ t.test('instances whose port was closed come last, for a while', async (t) => {
   t.same(shunned.last([a]), [a], 'alone, it is asked again')
   t.ok(shunned.areClosed([a]))
   t.notOk(shunned.areClosed([a, b]))
-  await clock.move(1_000)
+  await clock.advance(1_000)
   t.notOk(shunned.areClosed([a]), 'for a second')
   shunned.add(b, { isMute: false })
   t.same(shunned.last([a, b]), [a, b], 'all of them: in their order')
   t.notOk(shunned.areClosed([b]), 'one that had answered is believed in')
-  await clock.move(5_000)
+  await clock.advance(5_000)
   t.same(shunned.last([a, b, c]), [a, b, c])
 })

@@ -23,8 +23,9 @@ import type {
   OpeningEvents,
   Session,
 } from '../../proxy/tunnel/contract.ts'
-import { ALL, MuxPair } from '../tunnel/pair.ts'
-import { Client, keptLog, LiteralTable, ManualClock, peersWith, roomy, serve, turns, until } from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { ALL, MuxPair } from '../support/mux-pair.ts'
+import { Client, keptLog, LiteralTable, peersWith, roomy, serve, turns, until } from './world.ts'
 
 /**
  * A caller on `edge/a`, instances on `edge/b` and `edge/c`: real sockets at both ends, and between the nodes sessions in memory
@@ -230,7 +231,7 @@ t.test('silent beyond its patience: asked to give them back, then both are tried
   client.socket.write('question')
   await spoken(it.b)
   it.b.pair.move()
-  await it.clock.move(3 * RTT_MS)
+  await it.clock.advance(3 * RTT_MS)
   t.equal(it.c.incoming.length, 0)
   t.notOk(it.c.pair.step(), 'nobody else is asked before the first has answered')
   it.b.pair.move()
@@ -286,7 +287,7 @@ t.test('a caller that says nothing is hedged as ever; what it says then waits fo
   it.b.isMute = true
   using client = await it.call()
   await until(() => it.b.pair.near.streams === 1)
-  await it.clock.move(3 * RTT_MS)
+  await it.clock.advance(3 * RTT_MS)
   await until(() => it.c.pair.near.streams === 1)
   client.socket.write('question')
   it.b.pair.move()
@@ -514,12 +515,12 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
         else if (act === 'refuse') thread?.refuse()
         else if (act === 'arrive') thread?.arrive()
         else if (act === 'lose') thread?.lose()
-        else if (act === 'time') await clock.move(size)
+        else if (act === 'time') await clock.advance(size)
         else if (act === 'leave' && which === 0) gone.abort()
         await Promise.resolve()
       }
       for (const thread of threads) thread.accept() // whatever is still asked may be taken
-      await clock.move(3_000)
+      await clock.advance(3_000)
       const { kind } = await connected
       const hearing = threads.filter(({ heard }) => heard > 0)
       if (hearing.length > 1) throw new Error(`${hearing.length} instances have heard it`)

@@ -11,7 +11,8 @@ import { trace } from '../../proxy/outbound/trace.ts'
 import { Agents } from './two-agents.ts'
 import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
-import { Client, echo, keptLog, LiteralTable, ManualClock, serve, until } from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { Client, echo, keptLog, LiteralTable, serve, until } from './world.ts'
 
 /** What callers are told, and that silence is no reason to end anything. */
 
@@ -145,19 +146,19 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
   })
   const client = await agents.call(CART)
   client.socket.write('before')
-  while (client.bytes < 'before'.length) await clock.move(0)
+  while (client.bytes < 'before'.length) await clock.advance(0)
   // the clock runs a thousand times too fast; between its steps the pings of the carriers go their real ways
-  for (let at = 0; at < 3_600_000; at += STEP_MS) await clock.move(STEP_MS)
+  for (let at = 0; at < 3_600_000; at += STEP_MS) await clock.jump(STEP_MS)
   t.equal(agents.near.ledger.size, 1)
   t.ok((agents.near.ledger.flows()[0]?.ageMs ?? 0) >= 3_600_000)
   client.socket.write(' and after')
-  while (client.bytes < 'before and after'.length) await clock.move(0)
+  while (client.bytes < 'before and after'.length) await clock.advance(0)
   t.equal(client.text, 'before and after')
   client.socket.end()
-  while (agents.near.ledger.size > 0) await clock.move(0)
+  while (agents.near.ledger.size > 0) await clock.advance(0)
   const state = { isClosed: false }
   const closed = agents[Symbol.asyncDispose]().then(() => (state.isClosed = true))
-  while (!state.isClosed) await clock.move(100)
+  while (!state.isClosed) await clock.advance(100)
   await closed
 })
 

@@ -15,14 +15,14 @@ import { createBalancer } from '../../proxy/policies/index.ts'
 import { trace } from '../../proxy/outbound/trace.ts'
 import { encodeRequest } from '../../proxy/flow/request.ts'
 import type { IncomingStream, Session } from '../../proxy/tunnel/contract.ts'
-import { MuxPair } from '../tunnel/pair.ts'
+import { MuxPair } from '../support/mux-pair.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import {
   Client,
   digestOf,
   echo,
   keptLog,
   LiteralTable,
-  ManualClock,
   peersWith,
   serve,
   type ServiceFacts,
@@ -385,10 +385,10 @@ t.test('hedging: a silent instance costs its patience, not the flow', async (t) 
   await using here = await agent({ services, sessions: [silent, there.session], rtts: { 'edge/b': 30 }, clock })
   using client = await here.call(CART)
   client.socket.end('hello')
-  await clock.move(89)
+  await clock.advance(89)
   await turns(10)
   t.same(served.sockets.length, 0, 'not before 3 × 30 ms')
-  await clock.move(1)
+  await clock.advance(1)
   await client.done
   t.equal(client.text, 'hello')
   t.equal(here.parts.ledger.recent()[0]?.instance, `${CART}.1`)
@@ -401,10 +401,10 @@ t.test('the deadline: RST after 3 s of silence, and every try is given up', asyn
   const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
   await using here = await agent({ services, sessions: [silentSession('edge/b'), silentSession('edge/c')], clock })
   using client = await here.call(CART)
-  await clock.move(250)
-  await clock.move(2749)
+  await clock.advance(250)
+  await clock.advance(2749)
   t.equal(here.parts.ledger.size, 1)
-  await clock.move(1)
+  await clock.advance(1)
   t.equal(await client.closed, 'ECONNRESET')
   await client.done
   t.match(here.parts.ledger.failures()[0], { end: 'timeout', ageMs: 3000 })

@@ -6,7 +6,7 @@ import t from 'tap'
 import { afterRead, read } from '../../proxy/socket/after-read.ts'
 import { Inlet } from '../../proxy/socket/inlet.ts'
 import { Outlet } from '../../proxy/socket/outlet.ts'
-import { tlsFor } from '../tunnel/secure.ts'
+import { tlsFor } from '../support/tls.ts'
 import { digestOf, turns, until } from './world.ts'
 
 interface Pair extends AsyncDisposable {

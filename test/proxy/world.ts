@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server, type Socket, connect } from 'node:net'
 import { createHash } from 'node:crypto'
 import { MeshError } from '../../src/core/errors.ts'
-import type { Clock } from '../../src/core/kit/clock.ts'
 import type { Fields, Log } from '../../src/core/kit/log.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
 import { choiceKey, choiceOf, type Choice, type ChoiceKey } from '../../src/core/model/choice.ts'
@@ -150,50 +149,6 @@ export class LiteralTable implements TableView {
   onChange(listener: (service: ServiceId, entry: ServiceEntry | undefined) => void): () => void {
     this.#listeners.add(listener)
     return () => void this.#listeners.delete(listener)
-  }
-}
-
-/** Time that moves when it is told to; sleepers wake in order. */
-export class ManualClock implements Clock {
-  #now = 0
-  readonly #sleepers = new Set<{ at: number; wake: () => void }>()
-
-  now(): number {
-    return this.#now
-  }
-
-  wall(): number {
-    return this.#now
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      if (signal?.aborted) return resolve()
-      const sleeper = { at: this.#now + ms, wake: resolve }
-      this.#sleepers.add(sleeper)
-      signal?.addEventListener('abort', () => {
-        this.#sleepers.delete(sleeper)
-        resolve()
-      })
-    })
-  }
-
-  async move(ms: number): Promise<void> {
-    this.#now += ms
-    for (const sleeper of [...this.#sleepers].toSorted((a, b) => a.at - b.at)) {
-      if (sleeper.at > this.#now) continue
-      this.#sleepers.delete(sleeper)
-      sleeper.wake()
-    }
-    await turns(3)
-  }
-
-  after(ms: number, act: () => void): () => void {
-    const cancel = new AbortController()
-    void this.sleep(ms, cancel.signal).then(() => {
-      if (!cancel.signal.aborted) act()
-    })
-    return () => cancel.abort()
   }
 }
 

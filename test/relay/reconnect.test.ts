@@ -14,7 +14,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { dialText } from '../../src/core/kit/websocket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { until } from '../proxy/world.ts'
-import { ManualClock } from '../tunnel/clock.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
 /*

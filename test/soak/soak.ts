@@ -5,7 +5,7 @@ import type { IncomingStream } from '../../proxy/tunnel/contract.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { TunnelSession } from '../../proxy/tunnel/session/session.ts'
-import { tlsFor } from '../tunnel/secure.ts'
+import { tlsFor } from '../support/tls.ts'
 import { Breaker, KILLS } from './breaker.ts'
 import { Checked, decodeFlow, openFlow, Pattern, type FlowWorld } from './flows.ts'
 

@@ -6,7 +6,8 @@ import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../src/core/
 import { Feed, type FeedMessage, type FeedSource } from '../../src/core/table/feed.ts'
 import { Interests, type InterestLimits } from '../../src/core/table/interests.ts'
 import { Table, type Answer } from '../../src/core/table/table.ts'
-import { ManualClock, entryOf, nameOf, settled } from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { entryOf, nameOf, settled } from './world.ts'
 
 const CART = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
@@ -139,9 +140,9 @@ t.test('interests', async (t) => {
   t.test('waiting is bounded; a late answer helps who asks again', async (t) => {
     await using w = await world()
     const late = t.rejects(w.interests.want(KEY), { code: 'REQUEST_TIMEOUT', details: { key: KEY, ms: 2_000 } })
-    await w.clock.pass(1_900)
+    await w.clock.advance(1_900)
     const second = w.interests.want(KEY)
-    await w.clock.pass(100)
+    await w.clock.advance(100)
     await late
     t.equal(w.table.find(NAME).kind, 'unasked')
     t.equal(w.link.asked.length, 1, 'the second joined the same question')
@@ -190,7 +191,7 @@ t.test('interests', async (t) => {
     await want
     await w.interests.wantVip(VIP)
     t.equal(w.link.askedVips.length, 1)
-    await w.clock.pass(5_000)
+    await w.clock.advance(5_000)
     w.interests.sweep()
     const failing = t.rejects(w.interests.wantVip(VIP), { code: 'LINK_CLOSED' })
     t.equal(w.link.askedVips.length, 2)
@@ -206,7 +207,7 @@ t.test('interests', async (t) => {
     for (let i = 0; i < 20; i++) {
       for (const question of w.link.asked.splice(0)) question.answer({ seq: 1, entries: [] })
       await settled()
-      await w.clock.pass(1)
+      await w.clock.advance(1)
       w.interests.want(`a.b.d${i}`).catch(() => undefined)
     }
     t.ok(w.table.counts.keys <= 5, `${w.table.counts.keys} keys`)
@@ -225,20 +226,20 @@ t.test('interests', async (t) => {
       w.link.asked.pop()!.answer({ seq: 1, entries })
       await want
     }
-    await w.clock.pass(4_900)
+    await w.clock.advance(4_900)
     w.interests.sweep()
     t.same(w.link.forgotten, [])
     w.table.byVip(0xe0200) // a flow to stock
-    await w.clock.pass(200)
+    await w.clock.advance(200)
     w.interests.sweep()
     t.same(w.link.forgotten, ['shop.acme.none'], 'a key that holds nothing goes after seconds')
-    await w.clock.pass(5_000)
+    await w.clock.advance(5_000)
     w.interests.sweep()
     t.same(w.link.forgotten, ['shop.acme.none', KEY])
     t.equal(w.table.entry(CART), undefined)
     t.equal(w.table.byVip(VIP), undefined)
     w.table.touch('shop.acme.stock') // a long flow
-    await w.clock.pass(9_000)
+    await w.clock.advance(9_000)
     w.interests.sweep()
     t.same(w.interests.keys(), ['shop.acme.stock'])
   })
@@ -270,7 +271,7 @@ t.test('feed', async (t) => {
     await using w = await world()
     w.table.restore({ epoch: 'one', seq: 5, keys: [{ key: KEY, usedAt: 0 }], entries: [entryOf(CART)] })
     await w.link.say(new Error('the link broke'))
-    await w.clock.pass(60_000)
+    await w.clock.advance(60_000)
     t.same(w.link.points, [
       { epoch: '', seq: 0, keys: [] },
       { epoch: 'one', seq: 5, keys: [KEY] },
@@ -290,7 +291,7 @@ t.test('feed', async (t) => {
     await using w = await world()
     await w.link.changes('one', [changed(1, entryOf(CART))])
     t.equal(w.table.counts.services, 0)
-    await w.clock.pass(60_000)
+    await w.clock.advance(60_000)
     t.equal(w.link.points.length, 2, 'asked again')
     await w.link.resumes(fullOf('one', 1))
     const want = w.interests.want(KEY)
@@ -298,7 +299,7 @@ t.test('feed', async (t) => {
     await want
     await w.link.changes('two', [changed(2, entryOf(CART, { version: 9 }))])
     t.equal(w.table.entry(CART)?.version, 1)
-    await w.clock.pass(60_000)
+    await w.clock.advance(60_000)
     t.same(w.link.points[2], { epoch: 'one', seq: 1, keys: [KEY] })
     t.equal(w.warnings.length, 2)
     await w.link.resumes(fullOf('two', 2, [entryOf(CART, { version: 1, nodes: ['edge/n9'] })]))
@@ -309,10 +310,10 @@ t.test('feed', async (t) => {
     await using w = await world()
     w.table.restore({ epoch: 'one', seq: 5, keys: [{ key: KEY, usedAt: 0 }], entries: [entryOf(CART)] })
     await w.link.say(new Error('the link broke'))
-    await w.clock.pass(60_000)
+    await w.clock.advance(60_000)
     await w.link.resumes({ epoch: 'two', seq: 2, full: false, changes: [] })
     t.ok(w.table.entry(CART), 'what was known is served meanwhile')
-    await w.clock.pass(60_000)
+    await w.clock.advance(60_000)
     t.same(w.link.points[2], { epoch: '', seq: 0, keys: [KEY] })
     await w.link.resumes(fullOf('two', 2))
     t.equal(w.table.entry(CART), undefined)
@@ -337,10 +338,10 @@ t.test('feed', async (t) => {
     for (let i = 0; i < 6; i++) {
       calls.push(w.link.points.length)
       await w.link.say(new Error('refused'))
-      await w.clock.pass(1)
+      await w.clock.advance(1)
     }
     t.same(calls, [1, 1, 1, 1, 1, 1])
-    await w.clock.pass(250)
+    await w.clock.advance(250)
     t.equal(w.link.points.length, 2)
   })
 

@@ -4,7 +4,8 @@ import t from 'tap'
 import { silentLog, type Log } from '../../src/core/kit/log.ts'
 import { SavedTable, readSaved, writeSaved } from '../../src/core/table/saved.ts'
 import { Table, type Snapshot } from '../../src/core/table/table.ts'
-import { ManualClock, entryOf, nameOf } from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { entryOf, nameOf } from './world.ts'
 
 const CART = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
@@ -133,7 +134,7 @@ t.test('a burst is written once, after it has settled', async (t) => {
   table.learn(KEY, { seq: 1, entries: [] })
   t.equal(clock.sleepers, 1)
   t.equal(await readSaved(path), undefined, 'not yet')
-  await clock.pass(500)
+  await clock.advance(500)
   await saved.close()
   t.equal((await readSaved(path))?.entries[0]?.version, 50)
 })
@@ -148,7 +149,7 @@ t.test('a full disk stops nothing; the next change writes it all', async (t) => 
   await mkdir(path) // a rename onto it must fail, also for root
   table.expect(KEY)
   table.learn(KEY, { seq: 1, entries: [entryOf(CART)] })
-  await clock.pass(500)
+  await clock.advance(500)
   await saved.close()
   t.ok(warnings.length >= 1, 'it was said')
   t.same(await readdir(dir), ['table.json'], 'no draft is left')

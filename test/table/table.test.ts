@@ -2,7 +2,8 @@ import fc from 'fast-check'
 import t from 'tap'
 import type { Change, ServiceEntry } from '../../src/core/model/change.ts'
 import { Table } from '../../src/core/table/table.ts'
-import { ManualClock, entryOf, nameOf } from './world.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { entryOf, nameOf } from './world.ts'
 
 const CART = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
@@ -182,15 +183,15 @@ t.test('"there is nothing" is believed for a while only', async (t) => {
   table.expect(KEY)
   table.learn(KEY, { seq: 1, entries: [] })
   t.equal(found(), 'unknown')
-  await clock.pass(4_999)
+  await clock.advance(4_999)
   t.equal(found(), 'unknown')
-  await clock.pass(1)
+  await clock.advance(1)
   t.equal(found(), 'unasked')
   table.apply(changed(2, entryOf(CART)))
   t.equal(found(), 'target', 'a change says otherwise at once')
   table.apply(gone(3))
   t.equal(found(), 'unknown')
-  await clock.pass(5_000)
+  await clock.advance(5_000)
   t.equal(found(), 'unasked')
 })
 

@@ -1,4 +1,3 @@
-import type { Clock } from '../../src/core/kit/clock.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
 import { POLICIES, type ChoiceKey } from '../../src/core/model/choice.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
@@ -30,54 +29,6 @@ export function nameOf(text: string): ServiceName {
   const parsed = parseName(`${text}.local`, ['local'])
   if (parsed.kind !== 'name') throw new Error(`${text} is no name`)
   return parsed.name
-}
-
-/** Time that stands still until told. */
-export class ManualClock implements Clock {
-  #now = 1_000
-  readonly #sleepers = new Set<{ until: number; wake: () => void }>()
-
-  now(): number {
-    return this.#now
-  }
-
-  wall(): number {
-    return this.#now + 1_700_000_000_000
-  }
-
-  get sleepers(): number {
-    return this.#sleepers.size
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      if (signal?.aborted) return resolve()
-      const sleeper = {
-        until: this.#now + ms,
-        wake: () => {
-          this.#sleepers.delete(sleeper)
-          resolve()
-        },
-      }
-      this.#sleepers.add(sleeper)
-      signal?.addEventListener('abort', sleeper.wake, { once: true })
-    })
-  }
-
-  /** Time passes; whoever has slept long enough goes on. */
-  async pass(ms: number): Promise<void> {
-    this.#now += ms
-    for (const sleeper of this.#sleepers) if (sleeper.until <= this.#now) sleeper.wake()
-    await settled()
-  }
-
-  after(ms: number, act: () => void): () => void {
-    const cancel = new AbortController()
-    void this.sleep(ms, cancel.signal).then(() => {
-      if (!cancel.signal.aborted) act()
-    })
-    return () => cancel.abort()
-  }
 }
 
 /** Everything that is ready to run has run. */

@@ -15,7 +15,7 @@ import {
 import { headStartsMs, race, RaceLost, type Contender } from '../../proxy/tunnel/peers/path-race.ts'
 import { PathHistory } from '../../proxy/tunnel/peers/path-history.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
-import { ManualClock, settle } from './clock.ts'
+import { ManualClock, settle } from '../support/manual-clock.ts'
 
 const carrier = (path: PathKind, streams = 0, backlog = 0, isDraining = false, isDoubtful = false): CarrierView => ({
   isDoubtful,

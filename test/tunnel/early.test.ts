@@ -7,9 +7,9 @@ import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/stream/early-buffer.ts'
 import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/wire/frame.ts'
 import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { Tombstones } from '../../proxy/tunnel/session/tombstones.ts'
-import { settle } from './clock.ts'
-import { ALL, DatagramListener, listenTo, Listener, listenToDatagrams, MuxPair } from './pair.ts'
-import { told, TwoEnds, type SideName } from './two-ends.ts'
+import { settle } from '../support/manual-clock.ts'
+import { ALL, DatagramListener, listenTo, Listener, listenToDatagrams, MuxPair } from '../support/mux-pair.ts'
+import { told, TwoEnds, type SideName } from '../support/two-ends.ts'
 
 /** What is said before OPENED: it travels with OPEN, is given to nobody before it is accepted, and never to two. */
 

@@ -10,8 +10,8 @@ import { encodeHello } from '../../proxy/tunnel/wire/hello.ts'
 import { Pump } from '../../proxy/tunnel/carrier/pump.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { streamContract } from '../contracts/stream.ts'
-import { settle } from './clock.ts'
-import { accepting, helloOf, listenTo, Listener, MuxPair } from './pair.ts'
+import { settle } from '../support/manual-clock.ts'
+import { accepting, helloOf, listenTo, Listener, MuxPair } from '../support/mux-pair.ts'
 
 type Far = Listener & { stream: ByteStream; request: string }
 

@@ -4,8 +4,8 @@ import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
-import { flow, Mesh, reach } from './mesh.ts'
-import { accepting, Listener } from './pair.ts'
+import { flow, Mesh, reach } from '../support/tunnel-mesh.ts'
+import { accepting, Listener } from '../support/mux-pair.ts'
 
 const never = new AbortController().signal
 const here = () => true

@@ -1,8 +1,8 @@
 import { test } from 'tap'
 import { DetachedStreams } from '../../proxy/tunnel/session/detached-streams.ts'
 import { ANY_PATH, readPathRule, type PathRule } from '../../src/core/model/path-rule.ts'
-import { Mesh, reach, type MeshNode } from './mesh.ts'
-import { accepting, DatagramListener, Listener } from './pair.ts'
+import { Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
+import { accepting, DatagramListener, Listener } from '../support/mux-pair.ts'
 
 const never = new AbortController().signal
 const rule = (text: string): PathRule => readPathRule(text)!

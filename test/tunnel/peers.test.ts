@@ -6,10 +6,10 @@ import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
 import { encodeHello } from '../../proxy/tunnel/wire/hello.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { settle } from './clock.ts'
-import { flow, Mesh, reach } from './mesh.ts'
-import { accepting, listenTo, type Listener } from './pair.ts'
-import { tlsFor } from './secure.ts'
+import { settle } from '../support/manual-clock.ts'
+import { flow, Mesh, reach } from '../support/tunnel-mesh.ts'
+import { accepting, listenTo, type Listener } from '../support/mux-pair.ts'
+import { tlsFor } from '../support/tls.ts'
 
 const never = new AbortController().signal
 

@@ -2,8 +2,8 @@ import type { Duplex } from 'node:stream'
 import { test } from 'tap'
 import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
 import { encodeHello, FEATURE, type Hello } from '../../proxy/tunnel/wire/hello.ts'
-import { flow, Mesh, reach, type MeshNode } from './mesh.ts'
-import { Listener } from './pair.ts'
+import { flow, Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
+import { Listener } from '../support/mux-pair.ts'
 
 /*
  * OPEN right behind the first HELLO: what it saves, and that no answer puts streams where they do not belong.

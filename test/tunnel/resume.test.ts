@@ -4,7 +4,7 @@ import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
 import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/wire/resume.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { soak } from '../soak/soak.ts'
-import { told, TwoEnds, type FlowEnd, type Link, type SideName } from './two-ends.ts'
+import { told, TwoEnds, type FlowEnd, type Link, type SideName } from '../support/two-ends.ts'
 
 const nat = fc.nat(0xffff)
 const step = fc.record({

@@ -10,8 +10,8 @@ import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
-import { ManualClock } from './clock.ts'
-import { tlsFor } from './secure.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { tlsFor } from '../support/tls.ts'
 
 const secure = await tlsFor(['a', 'b'])
 

@@ -15,8 +15,8 @@ import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts
 import { Burst } from '../../proxy/tunnel/sealed/burst.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { UdpPath } from '../../proxy/tunnel/sealed/udp-path.ts'
-import { Air, join } from './air.ts'
-import { DatagramListener, listenToDatagrams, MuxPair } from './pair.ts'
+import { Air, join } from '../support/udp-air.ts'
+import { DatagramListener, listenToDatagrams, MuxPair } from '../support/mux-pair.ts'
 
 const SECRET = Buffer.alloc(32, 7)
 

@@ -1,8 +1,8 @@
 import { test } from 'tap'
 import { FRAME, HEADER_BYTES, writeHeader } from '../../proxy/tunnel/wire/frame.ts'
 import { PathHistory } from '../../proxy/tunnel/peers/path-history.ts'
-import { flow, Mesh, reach } from './mesh.ts'
-import { MuxPair } from './pair.ts'
+import { flow, Mesh, reach } from '../support/tunnel-mesh.ts'
+import { MuxPair } from '../support/mux-pair.ts'
 
 const never = new AbortController().signal
 

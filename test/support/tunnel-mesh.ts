@@ -3,8 +3,8 @@ import type { Dialer } from '../../proxy/paths/contract.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import { ManualClock } from './clock.ts'
-import { accepting, Listener } from './pair.ts'
+import { ManualClock } from './manual-clock.ts'
+import { accepting, Listener } from './mux-pair.ts'
 
 export const reach = (id: string): NodeReach => ({ id, addresses: [`${id}:1`], relays: [] })
 
