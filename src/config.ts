@@ -5,6 +5,7 @@ import { Settings } from 'typebox/system'
 import { parseDocument } from 'yaml'
 import { MeshError } from './core/errors.ts'
 import { PATH_RULE } from './core/model/path-rule.ts'
+import { splitHostPort } from './core/kit/host-port.ts'
 
 const closed = { additionalProperties: false }
 /** The shape of a text, and what it asks for in words. */
@@ -275,11 +276,10 @@ export function readConfigFile(path: string): PartialConfig {
 
 /** `host:port`, `[v6]:port`. @throws MeshError CONFIG_INVALID */
 export function hostPort(text: string): { host: string; port: number } {
-  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text)
-  const port = Number(match?.[3])
-  if (match === null || port > 65_535)
+  const { host, port } = splitHostPort(text) ?? {}
+  if (host === undefined || port === undefined)
     throw new MeshError('CONFIG_INVALID', { address: text, remedy: 'write host:port, as 0.0.0.0:7472 or [::]:7472' })
-  return { host: (match[1] ?? match[2]) as string, port }
+  return { host, port }
 }
 
 function merge(below: unknown, above: unknown): unknown {

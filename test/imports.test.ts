@@ -10,13 +10,7 @@ const ROOT = resolve(import.meta.dirname, '..')
 /** The floor that every room stands on. */
 const FLOOR = ['src/core/model', 'src/core/kit', 'src/core/errors.ts']
 const DATA_SIDE = [...FLOOR, 'src/core/table', 'src/core/metrics.ts', 'src/core/identity/contract.ts']
-const CONTROL_SIDE = [
-  ...FLOOR,
-  'src/core/metrics.ts',
-  'src/core/identity',
-  'src/orchestrator/spec.ts',
-  'src/orchestrator/host-port.ts',
-]
+const CONTROL_SIDE = [...FLOOR, 'src/core/metrics.ts', 'src/core/identity', 'src/orchestrator/spec.ts']
 /** The types by which the other rooms of `proxy` know sessions and paths. */
 const PROXY_CONTRACTS = ['proxy/tunnel/contract.ts', 'proxy/paths/contract.ts']
 const RELAY_WIRE = 'proxy/relay/wire'
@@ -71,7 +65,6 @@ const ROOMS: readonly Room[] = [
   ['proxy/relay', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],
   [RELAY_WIRE, DATA_SIDE],
   ['src/orchestrator/spec.ts', ['src/core/model']],
-  ['src/orchestrator/host-port.ts', FLOOR],
   ['src/orchestrator/sla', CONTROL_SIDE],
   ['src/orchestrator/scheduling', CONTROL_SIDE],
   ['src/orchestrator/link', [...CONTROL_SIDE, 'src/orchestrator/scheduling']],

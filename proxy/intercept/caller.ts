@@ -8,6 +8,7 @@ import type { Target } from '../../src/core/table/view.ts'
 import { authorise } from '../decide/authorise.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../flow/flow.ts'
 import type { CallerEnd } from './interceptor.ts'
+import { unmapped } from '../../src/core/kit/host-port.ts'
 
 /*
  * Which instance of this node opened a connection to a VIP:
@@ -262,7 +263,7 @@ interface Address {
 
 /** The kernel prints each 32-bit word as the machine holds it: little-endian on all that Node runs on but s390x. */
 export function procAddress4({ address, port }: Address): string | undefined {
-  const value = parseIPv4(address.replace(/^::ffff:/i, ''))
+  const value = parseIPv4(unmapped(address))
   return value === undefined ? undefined : `${word(value)}:${hex(port, 4)}`
 }
 

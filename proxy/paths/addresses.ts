@@ -1,4 +1,5 @@
 import { isIPv4, isIPv6 } from 'node:net'
+import { printHostPort } from '../../src/core/kit/host-port.ts'
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
 
 export const FAMILIES = ['ipv4', 'ipv6'] as const
@@ -48,17 +49,4 @@ export function isDialable(address: string): boolean {
     return first !== 0 && first < 224 && !(first === 169 && second === 254)
   }
   return isIPv6(address) && !address.includes('%') && !/^(?:::$|fe[89ab]|ff)/i.test(address)
-}
-
-export function printHostPort(host: string, port: number): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
-}
-
-/** `undefined` when it is not `host:port` or `[v6]:port`. */
-export function parseHostPort(text: string): { host: string; port: number } | undefined {
-  const match = /^(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)):(\d{1,5})$/i.exec(text)
-  const host = match?.[1] ?? match?.[2]
-  const port = Number(match?.[3])
-  if (host === undefined || port < 1 || port > 65_535 || (match?.[1] !== undefined && !isIPv6(host))) return undefined
-  return { host, port }
 }

@@ -2,7 +2,9 @@ import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import { isDialable, parseHostPort, type Exclude } from './addresses.ts'
+import { isDialable, type Exclude } from './addresses.ts'
+import { parseHostPort } from '../../src/core/kit/host-port.ts'
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
 /*
  * Where other nodes may make us dial. A node that asks for it is proven, and may still lie about its addresses: we must not be
@@ -61,7 +63,7 @@ export interface Asked {
 export class DialGuard {
   readonly #options: GuardOptions
   readonly #all: TokenBucket
-  readonly #buckets = new Map<string, TokenBucket>()
+  readonly #buckets = new BoundedMap<string, TokenBucket>(MAX_KEPT, ({ isFull }) => isFull)
   refused = 0
 
   constructor(options: GuardOptions) {
@@ -92,13 +94,8 @@ export class DialGuard {
   }
 
   #bucket(key: string, { perSecond, most }: typeof PER_NODE): TokenBucket {
-    let bucket = this.#buckets.get(key)
-    if (bucket === undefined) {
-      if (this.#buckets.size >= MAX_KEPT) this.#buckets.delete(this.#buckets.keys().next().value as string)
-      bucket = new TokenBucket({ perSecond, burst: most, now: this.#options.now })
-      this.#buckets.set(key, bucket)
-    }
-    return bucket
+    const { now } = this.#options
+    return this.#buckets.getOrCreate(key, () => new TokenBucket({ perSecond, burst: most, now }))
   }
 }
 

@@ -1,15 +1,19 @@
 import { lookup } from 'node:dns/promises'
-import { connect, createServer, isIP, type AddressInfo, type BoundSocket, type Server, type Socket } from 'node:net'
+import { createServer, isIP, type AddressInfo, type BoundSocket, type Server } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { race } from '../../src/core/kit/race.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { bindShared, type Shared } from '../../src/core/kit/bind-shared.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import { isDialable, parseHostPort, printHostPort, type Exclude } from './addresses.ts'
+import { isDialable, type Exclude } from './addresses.ts'
 import type { Dialer, RawConnection } from './contract.ts'
+import { dialTcp } from './dial-tcp.ts'
 import { reachabilityOf, type OwnNetwork } from './reachability.ts'
+import { parseHostPort, printHostPort } from '../../src/core/kit/host-port.ts'
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
 /** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
 const STAGGER_MS = 150
@@ -46,7 +50,7 @@ export interface DirectDialerOptions {
 /** Dials all addresses of a node, each a little after the one before; the first that answers wins. */
 export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
   const { exclude = () => false, isOwn = () => false, here, clock = systemClock } = options
-  const distrusted = new Map<string, number>()
+  const distrusted = new BoundedMap<string, number>(MAX_DISTRUSTED)
   const isDistrusted = (node: NodeId, via: string) => (distrusted.get(`${node} ${via}`) ?? -Infinity) > clock.now()
   return {
     path: 'direct',
@@ -57,10 +61,9 @@ export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
       const doubts = ({ host, via }: Candidate) => Number(isDistrusted(id, via) || leadsBack?.(host) === false)
       const candidates = (await resolve(addresses, { exclude, isOwn })).toSorted((a, b) => doubts(a) - doubts(b))
       if (candidates.length === 0) throw new MeshError('NO_PATH', { node: id, reason: 'no address to dial', addresses })
-      return first(candidates, clock, signal)
+      return dialFirst(candidates, clock, signal)
     },
     distrust: (node, via) => {
-      if (distrusted.size >= MAX_DISTRUSTED) distrusted.clear()
       distrusted.set(`${node} ${via}`, clock.now() + DISTRUST_MS)
     },
   }
@@ -90,60 +93,27 @@ async function resolve(
     .slice(0, MAX_CANDIDATES)
 }
 
-function first(candidates: readonly Candidate[], clock: Clock, signal: AbortSignal): Promise<RawConnection> {
-  const { promise, resolve, reject } = Promise.withResolvers<RawConnection>()
-  const over = new AbortController()
-  const waiting = [...candidates]
-  const failures: Record<string, string> = {}
-  const dialling = new Set<Socket>()
-  let stagger = new AbortController()
-
-  const dialNext = () => {
-    stagger.abort()
-    const candidate = waiting.shift()
-    if (candidate === undefined || over.signal.aborted) return
-    const { host, port, via } = candidate
-    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true, autoSelectFamily: false })
-    dialling.add(socket)
-    socket.once('error', (error: NodeJS.ErrnoException) => {
-      dialling.delete(socket)
-      failures[via] = error.code ?? error.message
-      if (waiting.length > 0) dialNext()
-      else if (dialling.size === 0) reject(new MeshError('NO_PATH', { tried: failures }))
-    })
-    socket.once('connect', () => {
-      dialling.delete(socket)
-      socket.on('error', () => socket.destroy())
-      if (over.signal.aborted) {
-        socket.destroy() // second by a moment
-        return
-      }
-      over.abort()
-      resolve({ path: 'direct', stream: socket, via })
-    })
-    stagger = new AbortController()
-    void nextAfter(stagger.signal)
+async function dialFirst(candidates: readonly Candidate[], clock: Clock, signal: AbortSignal): Promise<RawConnection> {
+  const rounds = Array.from({ length: Math.ceil(MAX_ATTEMPTS / candidates.length) }, (_, round) =>
+    candidates.map((candidate, i) => ({
+      aloneMs: i + 1 < candidates.length ? STAGGER_MS : AGAIN_MS,
+      isRepeat: round > 0,
+      run: (limit: AbortSignal) => dialTcp(candidate, limit),
+    })),
+  )
+  const discard = ({ stream }: RawConnection) => stream.destroy()
+  try {
+    return await race(rounds.flat().slice(0, MAX_ATTEMPTS), { clock, discard }, signal)
+  } catch (error) {
+    if (!(error instanceof AggregateError)) throw error
+    throw new MeshError('NO_PATH', { tried: Object.assign({}, ...error.errors.map(failureOf)) as unknown })
   }
+}
 
-  const nextAfter = async (stop: AbortSignal) => {
-    await clock.sleep(waiting.length > 0 ? STAGGER_MS : AGAIN_MS, stop)
-    if (stop.aborted) return
-    if (waiting.length === 0) waiting.push(...candidates.slice(0, MAX_ATTEMPTS - dialling.size))
-    dialNext()
-  }
-
-  const aborted = () => {
-    over.abort()
-    reject(signal.reason as Error)
-  }
-  signal.addEventListener('abort', aborted, { once: true })
-  if (signal.aborted) aborted()
-  else dialNext()
-  return promise.finally(() => {
-    signal.removeEventListener('abort', aborted)
-    stagger.abort()
-    for (const socket of dialling) socket.on('error', () => undefined).destroy()
-  })
+function failureOf(error: unknown): Record<string, unknown> {
+  const { details, cause } = error as MeshError
+  const { code, message } = cause as NodeJS.ErrnoException
+  return { [String(details['address'])]: code ?? message }
 }
 
 /** Takes connections that other nodes dial; they have proved nothing yet. */

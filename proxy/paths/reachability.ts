@@ -1,8 +1,9 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
-import { isDialable, parseHostPort } from './addresses.ts'
+import { isDialable } from './addresses.ts'
 import type { Reachability } from './contract.ts'
 import { isPublic } from './dial-guard.ts'
+import { parseHostPort } from '../../src/core/kit/host-port.ts'
 
 /** What is known of our own network. */
 export interface OwnNetwork {

@@ -1,13 +1,17 @@
-import { connect, isIPv6 } from 'node:net'
+import { isIPv6 } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { MeshError } from '../../src/core/errors.ts'
+import { unlessAborted } from '../../src/core/kit/abort.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { race } from '../../src/core/kit/race.ts'
+import { dialTcp } from './dial-tcp.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
-import { parseHostPort, printHostPort } from './addresses.ts'
 import type { ExpectedConnections } from './expected-connections.ts'
 import type { Dialer, RawConnection } from './contract.ts'
 import type { DialGuard } from './dial-guard.ts'
 import type { Signals } from './signals.ts'
+import { parseHostPort, type HostPort } from '../../src/core/kit/host-port.ts'
 
 /**
  * We can be dialled, and the other node cannot: it is asked to dial us.
@@ -43,7 +47,9 @@ export function reverseDialer({ signals, calls, reachable }: ReverseOptions): Di
       const addresses = reachable().slice(0, MOST_ADDRESSES)
       if (!signals.send(node, { type: 'dial-me', nonce: call.nonce, addresses }))
         throw new MeshError('NO_PATH', { node: node.id, reason: 'no way to ask it to dial us' })
-      const stream = await orAborted(call.arrived, limit)
+      const stream = await unlessAborted(call.arrived, limit).catch((cause: unknown) => {
+        throw new MeshError('NO_PATH', { reason: 'the node did not dial us' }, { cause })
+      })
       return { path: 'reverse', stream, via: 'its own dial', proven: node.id }
     },
   }
@@ -85,56 +91,9 @@ export function answerCalls({ signals, guard, present, incoming, closing, log }:
   })
 }
 
-interface Place {
-  host: string
-  port: number
-}
-
-/** Others that answer as well are closed. */
-async function dialAny(places: readonly Place[], closing: AbortSignal): Promise<RawConnection> {
-  const over = new AbortController()
-  const limit = AbortSignal.any([closing, over.signal])
-  let first: RawConnection | undefined
-  const dials = places.map(async (place) => {
-    const raw = await dialOnce(place, limit)
-    if (first !== undefined) raw.stream.destroy()
-    first ??= raw
-    over.abort()
-    return first
-  })
-  return await Promise.any(dials)
-}
-
-function dialOnce({ host, port }: Place, signal: AbortSignal): Promise<RawConnection> {
-  return new Promise((resolve, reject) => {
-    const via = printHostPort(host, port)
-    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true, autoSelectFamily: false })
-    const fail = (cause: unknown) => {
-      settle()
-      socket.on('error', () => undefined).destroy()
-      reject(new MeshError('NO_PATH', { address: via }, { cause }))
-    }
-    const late = setTimeout(() => fail(new Error('no answer')), CONNECT_MS)
-    const aborted = () => fail(signal.reason)
-    const settle = () => {
-      clearTimeout(late)
-      signal.removeEventListener('abort', aborted)
-    }
-    signal.addEventListener('abort', aborted, { once: true })
-    socket.once('error', fail)
-    socket.once('connect', () => {
-      settle()
-      socket.off('error', fail).on('error', () => socket.destroy())
-      resolve({ path: 'direct', stream: socket, via })
-    })
-  })
-}
-
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const aborted = () => reject(new MeshError('NO_PATH', { reason: 'it did not come' }, { cause: signal.reason }))
-    if (signal.aborted) return aborted()
-    signal.addEventListener('abort', aborted, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted))
-  })
+/** All of them at once; those that answer after the first are closed. */
+async function dialAny(addresses: readonly HostPort[], closing: AbortSignal): Promise<RawConnection> {
+  const limit = AbortSignal.any([closing, AbortSignal.timeout(CONNECT_MS)])
+  const runners = addresses.map((address) => ({ aloneMs: 0, run: (late: AbortSignal) => dialTcp(address, late) }))
+  return await race(runners, { clock: systemClock, discard: ({ stream }) => stream.destroy() }, limit)
 }

@@ -1,3 +1,4 @@
+import { onAbort } from '../../src/core/kit/abort.ts'
 import { BoundSocket, createServer, Socket, type Server } from 'node:net'
 import {
   ANSWER_BYTES,
@@ -6,11 +7,7 @@ import {
   type ObservedAt,
   type Question,
 } from '../relay/wire/observation.ts'
-
-export interface HostPort {
-  host: string
-  port: number
-}
+import type { HostPort } from '../../src/core/kit/host-port.ts'
 
 /**
  * One TCP port of ours that dials to several places and listens at the same time (SO_REUSEPORT): what an observer sees of it is
@@ -63,23 +60,22 @@ export class PunchPort implements Disposable {
     return new Promise((resolve, reject) => {
       const socket = this.dial(observer)
       const bytes: Buffer[] = []
-      const fail = () => {
-        signal.removeEventListener('abort', fail)
-        reject(new Error('the observer did not answer'))
-      }
-      signal.addEventListener('abort', fail, { once: true })
-      if (signal.aborted) return fail()
+      const fail = () => reject(new Error('the observer did not answer'))
+      const listener = onAbort(signal, fail)
       socket.once('connect', () => socket.write(encodeQuestion(question)))
       socket.on('data', (chunk: Buffer) => {
         bytes.push(chunk)
         const answer = decodeAnswer(Buffer.concat(bytes).subarray(0, ANSWER_BYTES))
         if (answer === undefined || answer.token !== question.token) return
-        signal.removeEventListener('abort', fail)
+        listener[Symbol.dispose]()
         resolve(answer)
       })
       socket.once('error', fail)
       socket.once('end', fail)
-      socket.once('close', fail)
+      socket.once('close', () => {
+        listener[Symbol.dispose]()
+        fail()
+      })
     })
   }
 

@@ -5,6 +5,7 @@ import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
 import { FILTERINGS, MAPPINGS } from './nat/nat-behavior.ts'
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
 /**
  * Short messages between two nodes, about ways to reach each other. Delivered at most once, and perhaps not at all:
@@ -110,7 +111,7 @@ type Target = Pick<NodeReach, 'id' | 'relays'>
 export class Signals {
   readonly #options: SignalsOptions
   readonly #listeners = new Map<Signal['type'], (heard: Heard) => void>()
-  readonly #tokens = new Map<NodeId, TokenBucket>()
+  readonly #tokens = new BoundedMap<NodeId, TokenBucket>(MAX_SENDERS)
   /** That made no sense, were too many, or nobody waits for. */
   dropped = 0
 
@@ -160,12 +161,7 @@ export class Signals {
   }
 
   #tokensOf(node: NodeId): TokenBucket {
-    let tokens = this.#tokens.get(node)
-    if (tokens === undefined) {
-      if (this.#tokens.size >= MAX_SENDERS) this.#tokens.delete(this.#tokens.keys().next().value as NodeId)
-      tokens = new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE, now: this.#options.now })
-      this.#tokens.set(node, tokens)
-    }
-    return tokens
+    const { now } = this.#options
+    return this.#tokens.getOrCreate(node, () => new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE, now }))
   }
 }

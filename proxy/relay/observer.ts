@@ -7,7 +7,8 @@ import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
-import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, unmapped, type Question } from './wire/observation.ts'
+import { ASK, decodeQuestion, encodeAnswer, QUESTION_BYTES, type Question } from './wire/observation.ts'
+import { unmapped } from '../../src/core/kit/host-port.ts'
 import { background } from '../../src/core/kit/background.ts'
 
 export interface ObserverOptions {

@@ -1,3 +1,4 @@
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 
@@ -62,11 +63,11 @@ const BURST_SECONDS = 0.25
 /** Nodes remembered before those that rest are forgotten. */
 const KEPT = 4_096
 
-/** The pace of each node. */
+/** The rate limit of each node. */
 export class RateLimits {
   readonly #bytesPerSecond: number
   readonly #paused: () => void
-  readonly #paces = new Map<NodeId, RateLimit>()
+  readonly #limits = new BoundedMap<NodeId, RateLimit>(KEPT, ({ isIdle }) => isIdle)
 
   constructor(bytesPerSecond: number, paused: () => void) {
     this.#bytesPerSecond = bytesPerSecond
@@ -74,11 +75,6 @@ export class RateLimits {
   }
 
   of(node: NodeId): RateLimit {
-    const known = this.#paces.get(node)
-    if (known !== undefined) return known
-    if (this.#paces.size >= KEPT) for (const [id, { isIdle }] of this.#paces) if (isIdle) this.#paces.delete(id)
-    const pace = new RateLimit(this.#bytesPerSecond, this.#paused)
-    this.#paces.set(node, pace)
-    return pace
+    return this.#limits.getOrCreate(node, () => new RateLimit(this.#bytesPerSecond, this.#paused))
   }
 }

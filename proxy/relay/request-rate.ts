@@ -1,5 +1,6 @@
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
 /** Knocks at once: as many as a node that lost all its relayed carriers makes. */
 const BURST_SECONDS = 5
@@ -9,7 +10,7 @@ const KEPT = 4_096
 /** How often each node may ask for something that costs the relay, or another node, a connection. */
 export class RequestRate {
   readonly #perSecond: number
-  readonly #buckets = new Map<NodeId, TokenBucket>()
+  readonly #buckets = new BoundedMap<NodeId, TokenBucket>(KEPT, ({ isFull }) => isFull)
 
   constructor(perSecond: number) {
     this.#perSecond = perSecond
@@ -17,16 +18,10 @@ export class RequestRate {
 
   /** False: too often. */
   may(node: NodeId): boolean {
-    const bucket = this.#buckets.get(node) ?? this.#begin(node)
+    const rate = { perSecond: this.#perSecond, burst: this.#perSecond * BURST_SECONDS }
+    const bucket = this.#buckets.getOrCreate(node, () => new TokenBucket(rate))
     if (bucket.waitMs > 0) return false
     bucket.take(1)
     return true
-  }
-
-  #begin(node: NodeId): TokenBucket {
-    if (this.#buckets.size >= KEPT) for (const [id, { isFull }] of this.#buckets) if (isFull) this.#buckets.delete(id)
-    const bucket = new TokenBucket({ perSecond: this.#perSecond, burst: this.#perSecond * BURST_SECONDS })
-    this.#buckets.set(node, bucket)
-    return bucket
   }
 }

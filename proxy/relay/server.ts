@@ -30,6 +30,7 @@ import { Pairings, type LegRequest, type Pairing, type Side } from './pairings.t
 import { RequestRate } from './request-rate.ts'
 import { RateLimits } from './rate-limit.ts'
 import { ConnectionQuotas } from './quotas.ts'
+import { unmapped } from '../../src/core/kit/host-port.ts'
 
 /** A channel that only measures is closed then. */
 const PING_MS = 15_000
@@ -123,7 +124,7 @@ export class Relay implements AsyncDisposable {
   }
 
   #listen({ request, socket, head }: LegRequest, node: NodeId, hearsSignals: boolean): void {
-    const seen = (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d)/, '')
+    const seen = unmapped(request.socket.remoteAddress ?? '')
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
       const tokens = new TokenBucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })

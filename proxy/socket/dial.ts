@@ -2,6 +2,7 @@ import { connect, isIP, isIPv4, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { OWN_PROXY_HEADER } from '../../src/core/kit/proxy-header.ts'
 import type { Refusal } from '../tunnel/contract.ts'
+import { unmapped } from '../../src/core/kit/host-port.ts'
 
 /** Where an instance of this node listens. */
 export interface Endpoint {
@@ -102,7 +103,7 @@ export const REFUSAL_OF: Readonly<Record<string, Refusal>> = {
 
 /** 169.254.0.0/16 (cloud metadata) and fe80::/10. */
 export function isLinkLocal(address: string): boolean {
-  const plain = address.toLowerCase().replace(/^::ffff:/, '')
+  const plain = unmapped(address.toLowerCase())
   return plain.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(plain)
 }
 

@@ -9,7 +9,7 @@ import { networkOf, waysFrom } from '../netcheck/expected-paths.ts'
 import type { Family } from '../../proxy/paths/addresses.ts'
 import type { NatObservation } from '../../proxy/paths/nat/discovery.ts'
 import type { NetcheckReport } from '../client/reports.ts'
-import type { AgentConfig } from '../config.ts'
+import { hostPort, type AgentConfig } from '../config.ts'
 
 export interface NetcheckParts {
   self: string
@@ -56,7 +56,7 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
   })
   const isSealed = [...sessions()].some(({ datagrams }) => datagrams === 'sealed')
   const works = isSealed ? true : udpWorks
-  const host = config.listen.slice(0, config.listen.lastIndexOf(':'))
+  const { host } = hostPort(config.listen)
   const agent: NonNullable<NetcheckReport['agent']> = {
     node: self,
     paths: rule.text,

@@ -1,6 +1,7 @@
-import { localAddresses, printHostPort } from '../../proxy/paths/addresses.ts'
+import { localAddresses } from '../../proxy/paths/addresses.ts'
 import { isThisMachine } from '../../proxy/socket/dial.ts'
 import { addressToVip, type VipRange } from '../core/model/address.ts'
+import { printHostPort } from '../core/kit/host-port.ts'
 
 /** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */
 export class OwnAddresses {

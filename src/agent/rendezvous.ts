@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises'
 import { isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
-import { familyOf, parseHostPort, type Family } from '../../proxy/paths/addresses.ts'
+import { familyOf, type Family } from '../../proxy/paths/addresses.ts'
 import { ExpectedConnections, claimIfExpected, type Arrival } from '../../proxy/paths/expected-connections.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isPublic } from '../../proxy/paths/dial-guard.ts'
@@ -22,6 +22,7 @@ import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { SeenFromOutside } from './netcheck.ts'
 import type { Sealed } from './sealed.ts'
+import { parseHostPort } from '../core/kit/host-port.ts'
 
 /*
  * What two nodes do together to reach each other: signals between them, what relays see of us, and the two paths that come of

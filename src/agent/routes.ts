@@ -1,3 +1,4 @@
+import { hostPort } from '../config.ts'
 import { portText } from '../../proxy/decide/admit.ts'
 import type { FlowLine } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
@@ -74,7 +75,7 @@ export function statusOf(view: AgentView): StatusReport {
     fastPath,
   } = view
   const { address, port } = resolver.address
-  const { host } = { host: config.listen.slice(0, config.listen.lastIndexOf(':')) }
+  const { host } = hostPort(config.listen)
   return {
     node: self,
     version,

@@ -1,5 +1,6 @@
 import type { NodeId } from '../core/model/ids.ts'
 import { AXES, distanceMs, FARTHEST_MS, ORIGIN, type Coordinate } from '../core/model/coordinate.ts'
+import { BoundedMap } from '../core/kit/bounded-map.ts'
 
 /** How fast errors and positions follow what is measured (Vivaldi §3.3: 0.25 each). Larger: nervous; smaller: slow to settle. */
 const ADAPTS = 0.25
@@ -17,7 +18,7 @@ const LEAST_RTT_MS = 0.05
  */
 export class VivaldiCoordinate {
   readonly #random: () => number
-  readonly #samples = new Map<NodeId, number[]>()
+  readonly #samples = new BoundedMap<NodeId, number[]>(MOST_PEERS)
   #own: Coordinate
 
   constructor(start: Coordinate = ORIGIN, random: () => number = Math.random) {
@@ -65,12 +66,7 @@ export class VivaldiCoordinate {
   }
 
   #median(peer: NodeId, rttMs: number): number {
-    let samples = this.#samples.get(peer)
-    if (samples === undefined) {
-      if (this.#samples.size >= MOST_PEERS) this.#samples.delete(this.#samples.keys().next().value as NodeId)
-      samples = []
-      this.#samples.set(peer, samples)
-    }
+    const samples = this.#samples.getOrCreate(peer, () => [])
     samples.push(rttMs)
     if (samples.length > SAMPLES) samples.shift()
     return samples.toSorted((a, b) => a - b)[(samples.length - 1) >> 1] as number

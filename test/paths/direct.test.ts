@@ -4,13 +4,14 @@ import type { NetworkInterfaceInfo } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import t from 'tap'
-import { isDialable, localAddresses, parseHostPort, printHostPort } from '../../proxy/paths/addresses.ts'
+import { isDialable, localAddresses } from '../../proxy/paths/addresses.ts'
 import type { Reachability, RawConnection } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { reachabilityOf, readInterfaces, type OwnNetwork } from '../../proxy/paths/reachability.ts'
 import { isListenedAt } from '../../src/agent/own-addresses.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
+import { parseHostPort, printHostPort } from '../../src/core/kit/host-port.ts'
 
 const forever = new AbortController().signal
 const reach = (...addresses: string[]) => ({ id: 'edge/n2', addresses, relays: [] })
@@ -187,7 +188,7 @@ t.test('dialling', async (t) => {
   })
 
   await t.test('one that does not answer hands over to the next at once', async (t) => {
-    const clock = { ...systemClock, sleep: () => new Promise<void>(() => undefined) } // the stagger never ends
+    const clock = { ...systemClock, after: () => () => undefined } // the time alone never ends
     const raw = await directDialer({ clock }).dial(reach(nobody, 'not an address', here), forever)
     t.equal(raw.via, here)
     raw.stream.destroy()
@@ -196,7 +197,13 @@ t.test('dialling', async (t) => {
   await t.test('one that stays silent is given a moment, then the next is tried beside it', async (t) => {
     await using silent = await silence()
     const asked: number[] = []
-    const clock: Clock = { ...systemClock, sleep: async (ms) => void asked.push(ms) }
+    const clock: Clock = {
+      ...systemClock,
+      after: (ms, act) => {
+        asked.push(ms)
+        return systemClock.after(0, act)
+      },
+    }
     const raw = await directDialer({ clock }).dial(reach(silent.address, here), forever)
     t.equal(raw.via, here)
     t.ok((asked[0] ?? 0) >= 100 && (asked[0] ?? 0) <= 250)
@@ -263,8 +270,9 @@ t.test('dialling', async (t) => {
     const later = new AbortController()
     const clock: Clock = {
       ...systemClock,
-      sleep: async () => {
+      after: () => {
         later.abort(new Error('changed my mind'))
+        return () => undefined
       },
     }
     await using silent = await silence()
@@ -310,7 +318,7 @@ async function freePort(): Promise<number> {
 
 t.test('an address that does not answer is dialled again, beside what waits, but only so often', async (t) => {
   await using silent = await silence()
-  const quick: Clock = { ...systemClock, sleep: turn }
+  const quick: Clock = { ...systemClock, after: (_ms, act) => systemClock.after(0, act) }
   const sockets = () => process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length
   const before = sockets()
   const giveUp = new AbortController()

@@ -11,7 +11,6 @@ import {
   readNonce,
   claimIfExpected,
 } from '../../proxy/paths/expected-connections.ts'
-import { printHostPort } from '../../proxy/paths/addresses.ts'
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard, isFair, isPublic } from '../../proxy/paths/dial-guard.ts'
 import {
@@ -37,6 +36,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { until } from '../proxy/world.ts'
+import { printHostPort } from '../../src/core/kit/host-port.ts'
 
 const forever = new AbortController().signal
 const NONCE = 'ab'.repeat(16)

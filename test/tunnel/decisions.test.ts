@@ -1,6 +1,7 @@
 import { test } from 'tap'
 import { answerProposal, readAnswer } from '../../proxy/tunnel/session/agreement.ts'
-import { Deadline, unlessAborted } from '../../src/core/kit/deadline.ts'
+import { unlessAborted } from '../../src/core/kit/abort.ts'
+import { Deadline } from '../../src/core/kit/deadline.ts'
 import { Keepalive } from '../../proxy/tunnel/carrier/keepalive.ts'
 import {
   carrierFor,

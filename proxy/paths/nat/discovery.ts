@@ -5,7 +5,7 @@ import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { Welcome } from '../../relay/wire/messages.ts'
 import { ASK } from '../../relay/wire/observation.ts'
-import { FAMILIES, familyOf, parseHostPort, printHostPort, type Family } from '../addresses.ts'
+import { FAMILIES, familyOf, type Family } from '../addresses.ts'
 import { isPublic } from '../dial-guard.ts'
 import { lookBack, type Hairpin, type UdpHairpin } from './hairpin.ts'
 import { UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
@@ -13,6 +13,7 @@ import { observeTcp } from './observe-tcp.ts'
 import { observeUdp, UdpQuestions, type Send } from './observe-udp.ts'
 import { Observers, questionFor } from './observers.ts'
 import { PunchPort } from '../shared-port.ts'
+import { parseHostPort, printHostPort } from '../../../src/core/kit/host-port.ts'
 
 /*
  * What others see of us, in each address family: relays say it (relay/observer.ts), each on two ports. From what several of them see

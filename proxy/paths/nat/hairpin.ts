@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
+import { onAbort } from '../../../src/core/kit/abort.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import { ASK } from '../../relay/wire/observation.ts'
-import { parseHostPort, type Family } from '../addresses.ts'
+import { type Family } from '../addresses.ts'
 import type { ObserverAddress } from './observers.ts'
 import type { PunchPort } from '../shared-port.ts'
 import { UdpQuestions } from './observe-udp.ts'
+import { parseHostPort } from '../../../src/core/kit/host-port.ts'
 
 /*
  * Whether our NAT leads back in what we send to our own address outside (hairpin, RFC 4787 §6). Two nodes that are seen under one
@@ -56,8 +58,8 @@ export function hairpinByTcp(one: Seen, other: Seen, signal: AbortSignal): Promi
   const token = randomBytes(TOKEN_BYTES)
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const limit = AbortSignal.any([signal, AbortSignal.timeout(MEET_MS)])
-  limit.addEventListener('abort', () => resolve(false), { once: true })
   if (limit.aborted) return Promise.resolve(false)
+  const listener = onAbort(limit, () => resolve(false))
   let refused = 0
   let grace: NodeJS.Timeout | undefined
   const speak = (socket: Socket) => {
@@ -82,7 +84,10 @@ export function hairpinByTcp(one: Seen, other: Seen, signal: AbortSignal): Promi
       if (refused === 2) grace = setTimeout(() => resolve(false), GRACE_MS)
     })
   }
-  return promise.finally(() => clearTimeout(grace))
+  return promise.finally(() => {
+    clearTimeout(grace)
+    listener[Symbol.dispose]()
+  })
 }
 
 export interface UdpHairpin {

@@ -1,8 +1,8 @@
 import { ASK } from '../../relay/wire/observation.ts'
-import { printHostPort } from '../addresses.ts'
 import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
 import { gather, questionFor, type ObserverAddress } from './observers.ts'
 import { PunchPort } from '../shared-port.ts'
+import { printHostPort } from '../../../src/core/kit/host-port.ts'
 
 /** What a look at one family of the network by TCP shows. */
 export interface TcpObservation {

@@ -1,9 +1,8 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../../relay/wire/observation.ts'
-import { printHostPort } from '../addresses.ts'
 import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
 import { gather, questionFor, type ObserverAddress } from './observers.ts'
-import type { HostPort } from '../shared-port.ts'
+import { printHostPort, type HostPort } from '../../../src/core/kit/host-port.ts'
 
 /** Sends from the port that is asked about. */
 export type Send = (bytes: Buffer, to: HostPort) => void

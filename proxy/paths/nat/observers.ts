@@ -4,7 +4,7 @@ import { isIP } from 'node:net'
 import type { Welcome } from '../../relay/wire/messages.ts'
 import type { Question } from '../../relay/wire/observation.ts'
 import type { Family } from '../addresses.ts'
-import type { HostPort } from '../shared-port.ts'
+import type { HostPort } from '../../../src/core/kit/host-port.ts'
 
 /** A port of an observer, and what it wants to hear before it answers. */
 export interface ObserverAddress extends HostPort {

@@ -2,11 +2,12 @@ import { createHash } from 'node:crypto'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
-import { isDialable, printHostPort } from '../addresses.ts'
+import { isDialable } from '../addresses.ts'
 import { NONCE_BYTES, type Protocol } from './codec.ts'
 import type { Dialect } from './pcp-client.ts'
 import type { Igd } from './igd.ts'
 import { Router } from './router.ts'
+import { printHostPort } from '../../../src/core/kit/host-port.ts'
 
 export interface PortMapperOptions {
   /** The router's address inside, now; `undefined` while there is none. */

@@ -1,17 +1,19 @@
 import { MeshError } from '../../../src/core/errors.ts'
+import { within } from '../../../src/core/kit/abort.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { NodeReach } from '../../../src/core/model/node.ts'
-import { familyOf, parseHostPort, printHostPort, type Family } from '../addresses.ts'
+import { familyOf, type Family } from '../addresses.ts'
 import type { ExpectedConnections } from '../expected-connections.ts'
 import type { Dialer, RawConnection } from '../contract.ts'
 import type { DialGuard } from '../dial-guard.ts'
 import { planBehindOne, type PunchBook, punchPlan, type NatClass, type PunchPlan } from '../nat/nat-behavior.ts'
 import type { SeenPort } from '../nat/discovery.ts'
-import { punch, within, type PunchParts } from './simultaneous-open.ts'
+import { punch, type PunchParts } from './simultaneous-open.ts'
 import { PunchMemory } from './punch-memory.ts'
 import type { Heard, Signal, Signals, SignalOf } from '../signals.ts'
+import { parseHostPort, printHostPort } from '../../../src/core/kit/host-port.ts'
 
 /**
  * TCP between two nodes behind NATs or firewalls, without anybody's help but a few signals: both dial at the same moment, from

@@ -1,8 +1,10 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { NodeReach } from '../../../src/core/model/node.ts'
-import { familyOf, parseHostPort, type Family } from '../addresses.ts'
+import { familyOf, type Family } from '../addresses.ts'
 import { punchPlan, type NatClass, type PunchBook } from '../nat/nat-behavior.ts'
+import { parseHostPort } from '../../../src/core/kit/host-port.ts'
+import { BoundedMap } from '../../../src/core/kit/bounded-map.ts'
 
 /** What a peer's network is like is remembered for so long: a hopeless pair is not asked again. */
 const CLASS_MS = 600_000
@@ -24,7 +26,7 @@ interface Learned {
 export class PunchMemory {
   readonly #book: PunchBook
   readonly #clock: Clock
-  readonly #learned = new Map<string, Learned>()
+  readonly #learned = new BoundedMap<string, Learned>(MAX_CLASSES)
 
   constructor(book: PunchBook, clock: Clock) {
     this.#book = book
@@ -47,7 +49,6 @@ export class PunchMemory {
   }
 
   learn(node: NodeId, family: Family, learned: Pick<Learned, 'nat' | 'isRefused'>): void {
-    if (this.#learned.size >= MAX_CLASSES) this.#learned.clear()
     this.#learned.set(keyOf(family, node), { ...learned, at: this.#clock.now() })
   }
 

@@ -1,13 +1,13 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { MeshError } from '../../../src/core/errors.ts'
+import { onAbort, within } from '../../../src/core/kit/abort.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
-import { printHostPort } from '../addresses.ts'
 import type { ExpectedConnection } from '../expected-connections.ts'
 import type { RawConnection } from '../contract.ts'
 import { isTlsServer, type PunchPlan } from '../nat/nat-behavior.ts'
 import type { SeenPort } from '../nat/discovery.ts'
-import type { HostPort } from '../shared-port.ts'
+import { printHostPort, type HostPort, unmapped } from '../../../src/core/kit/host-port.ts'
 
 /** The SYN that the system sends after 1 s and after 3 s may be the one that gets through (TUNNELS.md §2.1). */
 const FIRE_MS = 4_000
@@ -83,7 +83,7 @@ function connected({ seen, to, isTurned }: PunchAttempt, signal: AbortSignal): P
     const timers: NodeJS.Timeout[] = []
     const settle = () => {
       for (const timer of timers) clearTimeout(timer)
-      signal.removeEventListener('abort', aborted)
+      listener[Symbol.dispose]()
     }
     const fail = (cause: unknown) => {
       settle()
@@ -93,8 +93,8 @@ function connected({ seen, to, isTurned }: PunchAttempt, signal: AbortSignal): P
       settle()
       resolve(socket) // kept by who makes use of it; another one goes with the port
     }
-    const aborted = () => fail(signal.reason)
-    signal.addEventListener('abort', aborted, { once: true })
+    if (signal.aborted) return reject(signal.reason as Error)
+    const listener = onAbort(signal, fail)
     timers.push(setTimeout(() => fail(new Error('no answer')), FIRE_MS))
     seen.port.listen((socket) => {
       if (isTurned || isFrom(socket, to)) won(socket)
@@ -107,20 +107,5 @@ function connected({ seen, to, isTurned }: PunchAttempt, signal: AbortSignal): P
 }
 
 function isFrom({ remoteAddress, remotePort }: Socket, { host, port }: HostPort): boolean {
-  return remoteAddress?.replace(/^::ffff:(?=\d)/, '') === host && remotePort === port
-}
-
-/** In that time, or REQUEST_TIMEOUT. */
-export function within<T>(promise: Promise<T>, ms: number, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const over = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', aborted)
-    }
-    const aborted = () => reject(signal.reason as Error)
-    const timer = setTimeout(() => reject(new MeshError('REQUEST_TIMEOUT', { ms })), ms)
-    signal.addEventListener('abort', aborted, { once: true })
-    if (signal.aborted) aborted()
-    promise.then(resolve, reject).finally(over)
-  })
+  return unmapped(remoteAddress ?? '') === host && remotePort === port
 }

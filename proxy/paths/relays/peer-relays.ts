@@ -5,6 +5,7 @@ import type { Peers, Session } from '../../tunnel/contract.ts'
 import { nearerRelay } from './relay-choice.ts'
 import type { Relays } from './relays.ts'
 import type { Signals, SignalOf } from '../signals.ts'
+import { BoundedMap } from '../../../src/core/kit/bounded-map.ts'
 
 /** Sessions are looked at so often for news to tell; what is told goes into one small frame. */
 const LOOK_MS = 1_000
@@ -41,7 +42,7 @@ interface Theirs {
  */
 export class PeerRelays {
   readonly #options: PeerRelaysOptions
-  readonly #theirs = new Map<NodeId, Theirs>()
+  readonly #theirs = new BoundedMap<NodeId, Theirs>(MOST_PEERS)
   /** What each session was told. */
   readonly #told = new WeakMap<Session, Here>()
   #news: Here = []
@@ -96,16 +97,12 @@ export class PeerRelays {
 
   #heard(from: NodeId, { relays }: SignalOf<'here'>): void {
     const known = relays.filter(({ url }) => this.#options.relays.isKnown(url))
-    const ms = this.#theirs.get(from)?.ms ?? new Map<string, number>()
+    const ms = this.#theirs.get(from)?.ms ?? new BoundedMap<string, number>(MOST_KEPT)
     for (const { url, ms: far } of known) {
-      ms.delete(url)
-      if (far !== undefined) ms.set(url, far)
+      if (far === undefined) ms.delete(url)
+      else ms.set(url, far)
     }
-    for (const url of ms.keys()) if (ms.size > MOST_KEPT) ms.delete(url)
-    this.#theirs.delete(from) // the latest are last
     this.#theirs.set(from, { listens: known.map(({ url }) => url), ms })
-    if (this.#theirs.size > MOST_PEERS)
-      for (const oldest of this.#theirs.keys()) return void this.#theirs.delete(oldest)
   }
 }
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { background } from '../../../src/core/kit/background.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { isMeshError, MeshError } from '../../../src/core/errors.ts'
+import { onAbort } from '../../../src/core/kit/abort.ts'
 import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
@@ -195,14 +196,13 @@ export class RelayListener implements AsyncDisposable {
   /** Resolves to the reason when the channel ends. */
   #listen(channel: Channel, signal: AbortSignal): Promise<string> {
     return new Promise((resolve) => {
-      const stop = () => channel.close('leaving')
-      signal.addEventListener('abort', stop, { once: true })
+      const listener = onAbort(signal, () => channel.close('leaving'))
       channel.onClose((reason) => {
         this.#isListening = false
         this.#channel = undefined
         this.#knowsSignals = false
         this.#takesKnocks = false
-        signal.removeEventListener('abort', stop)
+        listener[Symbol.dispose]()
         this.#options.onListening?.()
         resolve(reason)
       })
@@ -211,7 +211,6 @@ export class RelayListener implements AsyncDisposable {
       this.#channel = channel
       this.#log.info('listening at the relay')
       this.#options.onListening?.()
-      if (signal.aborted) stop()
     })
   }
 

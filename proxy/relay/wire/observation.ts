@@ -1,4 +1,5 @@
 import { isIPv4 } from 'node:net'
+import { unmapped } from '../../../src/core/kit/host-port.ts'
 
 /**
  * How a node learns under which address and port others see it: a question to a relay's observer, over TCP or UDP from the
@@ -82,11 +83,6 @@ export function decodeAnswer(bytes: Buffer): ObservedAt | undefined {
 /** As systems print it (RFC 5952), so that it can be compared. */
 function shortest(ipv6: string): string {
   return new URL(`http://[${ipv6}]`).hostname.slice(1, -1)
-}
-
-/** An IPv4 address as a socket for both families says it. */
-export function unmapped(host: string): string {
-  return host.replace(/^::ffff:(?=\d)/i, '')
 }
 
 function groupsOf(host: string): number[] {

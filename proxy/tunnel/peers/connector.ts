@@ -9,7 +9,8 @@ import type { Dialer, RawConnection } from '../../paths/contract.ts'
 import { answerProposal, readAnswer, type Agreement } from '../session/agreement.ts'
 import type { Carrier } from '../carrier/carrier.ts'
 import type { PathKind } from '../../../src/core/model/path-rule.ts'
-import { Deadline, unlessAborted } from '../../../src/core/kit/deadline.ts'
+import { unlessAborted } from '../../../src/core/kit/abort.ts'
+import { Deadline } from '../../../src/core/kit/deadline.ts'
 import { handshake, type Handshake, type OnHello } from './handshake.ts'
 import { FEATURE, presumedAnswer, PROTOCOL_VERSION, type Hello } from '../wire/hello.ts'
 import { keysOf, pendingOf, proposalOf, sessionsOf, type PeerState } from './peer-state.ts'
@@ -17,6 +18,7 @@ import type { TunnelMeters } from './meters.ts'
 import { rankOf } from '../session/placement.ts'
 import type { Pump } from '../carrier/pump.ts'
 import type { TunnelSession } from '../session/session.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 
 /** Proves who is at the other end and encrypts: TLS 1.3 with mesh certificates on both sides, the same on every path. */
 export interface Secure {
@@ -248,8 +250,4 @@ function localOf({ stream }: RawConnection): string | undefined {
 
 function relayOf({ path, via }: RawConnection): string | undefined {
   return path === 'relayed' ? via : undefined
-}
-
-function ignore(): void {
-  // an end that was asked for
 }

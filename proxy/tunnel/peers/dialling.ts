@@ -11,6 +11,7 @@ import type { PeerState } from './peer-state.ts'
 import { rankOf } from '../session/placement.ts'
 import { race, RaceLost, type Contender } from './path-race.ts'
 import type { TunnelSession } from '../session/session.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 
 export interface DiallingOptions {
   dialers: readonly Dialer[]
@@ -187,8 +188,4 @@ function isBeyond(path: PathKind, had: PathKind | undefined): boolean {
 /** Nobody waits for a punch: it is for later, when there is a session to improve. */
 export function isQuick({ path }: Dialer): boolean {
   return path !== 'punched'
-}
-
-function ignore(): void {
-  // told elsewhere, or nobody asks any more
 }

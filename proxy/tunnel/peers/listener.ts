@@ -3,6 +3,7 @@ import type { RawConnection } from '../../paths/contract.ts'
 import type { Connector } from './connector.ts'
 import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { TunnelLimits } from '../limits.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 
 export interface TunnelListenerOptions {
   connector: Connector
@@ -46,8 +47,4 @@ export class TunnelListener {
         this.#unproven -= 1
       })
   }
-}
-
-function ignore(): void {
-  // told by `accept`, or nobody asks any more
 }

@@ -1,4 +1,6 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
+import { race as raceOf } from '../../../src/core/kit/race.ts'
 import type { Reachability } from '../../paths/contract.ts'
 import type { PathKind } from '../../../src/core/model/path-rule.ts'
 
@@ -56,46 +58,32 @@ export class RaceLost extends Error {
  * at once.
  * @throws RaceLost when all failed; the signal's reason when that aborts.
  */
-export function race<T>(runners: readonly Contender<T>[], clock: Clock, signal: AbortSignal): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>()
-  const over = new AbortController()
-  const all = AbortSignal.any([signal, over.signal])
-  const starts = headStartsMs(runners)
-  const inOrder = runners
-    .map((runner, i) => ({ runner, ms: starts[i] as number }))
-    .toSorted((a, b) => a.ms - b.ms || HEAD_START_MS[a.runner.path] - HEAD_START_MS[b.runner.path])
-  const waiting = inOrder.map(({ runner }) => runner)
-  const failures: { path: PathKind; error: unknown }[] = []
-  let running = 0
+export async function race<T>(contenders: readonly Contender<T>[], clock: Clock, signal: AbortSignal): Promise<T> {
+  const starts = headStartsMs(contenders)
+  const inOrder = contenders
+    .map((contender, i) => ({ contender, ms: starts[i] as number }))
+    .toSorted((a, b) => a.ms - b.ms || HEAD_START_MS[a.contender.path] - HEAD_START_MS[b.contender.path])
+  const runners = inOrder.map(({ contender, ms }, i) => ({
+    aloneMs: (inOrder[i + 1]?.ms ?? ms) - ms,
+    run: (limit: AbortSignal) =>
+      contender.run(limit).catch((error: unknown) => {
+        throw new PathFailed(contender.path, error)
+      }),
+  }))
+  try {
+    return await raceOf(runners, { clock, discard: ignore }, signal)
+  } catch (error) {
+    throw error instanceof AggregateError ? new RaceLost(error.errors as PathFailed[]) : error
+  }
+}
 
-  const start = (runner: Contender<T>) => {
-    const at = waiting.indexOf(runner)
-    if (at < 0 || all.aborted) return
-    waiting.splice(at, 1)
-    running += 1
-    runner.run(all).then(resolve, (error: unknown) => fell(runner, error))
-  }
-  const fell = (runner: Contender<T>, error: unknown) => {
-    running -= 1
-    failures.push({ path: runner.path, error })
-    if (running > 0) return
-    const next = waiting[0]
-    if (next === undefined) reject(new RaceLost(failures))
-    else start(next)
-  }
+class PathFailed extends Error {
+  readonly path: PathKind
+  readonly error: unknown
 
-  const aborted = () => reject(signal.reason as Error)
-  if (signal.aborted) aborted()
-  signal.addEventListener('abort', aborted, { once: true })
-  if (waiting.length === 0) reject(new RaceLost([]))
-  for (const { runner, ms } of inOrder) {
-    if (ms === 0) start(runner)
-    else void clock.sleep(ms, all).then(() => start(runner))
+  constructor(path: PathKind, error: unknown) {
+    super('a path failed', { cause: error })
+    this.path = path
+    this.error = error
   }
-  const first = waiting[0]
-  if (running === 0 && first !== undefined) start(first) // nobody to wait for
-  return promise.finally(() => {
-    signal.removeEventListener('abort', aborted)
-    over.abort()
-  })
 }

@@ -11,7 +11,7 @@ import { PinnedCarriers } from './pinned-carriers.ts'
 import { PathUpgrades } from './path-upgrades.ts'
 import { Connector, type Secure } from './connector.ts'
 import type { IncomingStream, Peers, Session } from '../contract.ts'
-import { unlessAborted } from '../../../src/core/kit/deadline.ts'
+import { unlessAborted } from '../../../src/core/kit/abort.ts'
 import { Dialling } from './dialling.ts'
 import { TunnelListener } from './listener.ts'
 import { FEATURE } from '../wire/hello.ts'
@@ -21,6 +21,7 @@ import { TunnelMeters } from './meters.ts'
 import { PeerRegistry } from './registry.ts'
 import type { SealedEndpoint } from '../sealed/contract.ts'
 import type { TunnelSession } from '../session/session.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 
 export interface PeersOptions {
   self: NodeId
@@ -297,8 +298,4 @@ class AllPeers implements TunnelPeers {
     await this.#clock.sleep(ms, reached.signal)
     this.#idle = undefined
   }
-}
-
-function ignore(): void {
-  // an end that was asked for
 }

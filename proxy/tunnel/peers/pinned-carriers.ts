@@ -6,6 +6,7 @@ import type { Dialer } from '../../paths/contract.ts'
 import { isQuick, type Dialling } from './dialling.ts'
 import type { PeerState } from './peer-state.ts'
 import type { TunnelSession } from '../session/session.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 
 /** One rule's carrier to one node. */
 interface Aside {
@@ -97,8 +98,4 @@ export class PinnedCarriers {
 
 function newAside(backoff: Backoff): Aside {
   return { dial: undefined, backoff, restUntil: 0, failure: undefined }
-}
-
-function ignore(): void {
-  // the flows go on without it
 }

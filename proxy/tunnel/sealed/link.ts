@@ -7,6 +7,7 @@ import { Reassembly } from './fragments.ts'
 import { carrierSecrets } from './keys.ts'
 import { decodeOffer, encodeOffer } from './offer.ts'
 import { Burst } from './burst.ts'
+import { unmapped } from '../../../src/core/kit/host-port.ts'
 
 /** What a link needs of the room. */
 export interface LinkOutside extends ChannelOutside {
@@ -199,7 +200,7 @@ export class Link implements SealedLink {
 /** Where the carrier itself comes from, with the port that the peer offers: right when the peer does not know how we see it. */
 function behind({ secrets, path }: SealedCarrier, offered: readonly Address[]): Address[] {
   if (path === 'relayed') return [] // that would be the relay
-  const host = secrets?.remoteAddress?.replace(/^::ffff:(?=\d)/, '')
+  const host = secrets?.remoteAddress === undefined ? undefined : unmapped(secrets.remoteAddress)
   const port = offered[0]?.port
   return host === undefined || host === '' || port === undefined ? [] : [{ host, port }]
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+import { unmapped } from './host-port.ts'
 
 /** This machine's place in the network. */
 export interface Network {
@@ -49,7 +50,7 @@ export function whatChanged(before: Network, after: Network): 'addresses' | 'rou
 
 /** Whether a connection from this local address can still be alive, the address not being gone. */
 export function isHere({ addresses }: Pick<Network, 'addresses'>, local: string): boolean {
-  const plain = local.toLowerCase().startsWith('::ffff:') ? local.slice(7) : (local.split('%')[0] ?? local)
+  const plain = unmapped(local).split('%', 1)[0] ?? local
   return plain.startsWith('127.') || plain === '::1' || addresses.has(plain)
 }
 

@@ -1,59 +1,102 @@
+import { ignore } from './ignore.ts'
+import { onAbort } from './abort.ts'
 import type { Clock } from './clock.ts'
 
-export interface StaggerOptions<T> {
-  /** How long one is alone before the next runs beside it. */
-  staggerMs: number
+/*
+ * The staggered race ("happy eyeballs", RFC 8305 §5): several ways to one goal, each a little after the one before; the first to
+ * arrive wins and the others are aborted.
+ *
+ *     start ──aloneMs──▶ the next starts beside it ──aloneMs──▶ …
+ *       └── all that run have failed ──▶ the next starts at once
+ */
+
+/** One way to the goal. */
+export interface Runner<T> {
+  /** How long it has before the next one starts beside it. Smaller: more is tried in vain; larger: a dead one is felt. */
+  aloneMs: number
+  /** Only ever started beside another that still waits: a repetition, of no use once all have failed. */
+  isRepeat?: boolean
+  run(signal: AbortSignal): Promise<T>
+}
+
+export interface RaceOptions<T> {
   clock: Clock
-  /** What arrives after another has won. */
+  /** Receives what arrives after another has won. */
   discard: (late: T) => void
 }
 
-/**
- * Tries one after the other: the next after a while, or at once when all that run have failed. The first to arrive wins, the
- * others are aborted.
- * @throws AggregateError when all failed, the signal's reason when that aborts
- */
+/** @throws AggregateError with all failures in the order in which they came; the signal's reason when that aborts */
+export function race<T>(runners: Iterable<Runner<T>>, options: RaceOptions<T>, signal: AbortSignal): Promise<T> {
+  return new Race(runners, options, signal).result
+}
+
+/** `race` of runners that all have the same time alone. */
 export function staggered<T>(
   tries: ReadonlyArray<(signal: AbortSignal) => Promise<T>>,
-  { staggerMs, clock, discard }: StaggerOptions<T>,
+  { staggerMs, ...options }: RaceOptions<T> & { staggerMs: number },
   signal: AbortSignal,
 ): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>()
-  const over = new AbortController()
-  const limit = AbortSignal.any([signal, over.signal])
-  const waiting = [...tries]
-  const failures: unknown[] = []
-  let running = 0
+  const runners = tries.map((run) => ({ aloneMs: staggerMs, run }))
+  return race(runners, options, signal)
+}
 
-  const begin = () => {
-    const attempt = limit.aborted ? undefined : waiting.shift()
-    if (attempt === undefined) return
-    running += 1
-    attempt(limit).then(arrived, failed)
-    void clock.sleep(staggerMs, limit).then(() => begin())
+class Race<T> {
+  readonly result: Promise<T>
+  readonly #options: RaceOptions<T>
+  readonly #waiting: Runner<T>[]
+  readonly #failures: unknown[] = []
+  readonly #settled = new AbortController()
+  /** Of the runners: the caller has given up, or one has won. */
+  readonly #limit: AbortSignal
+  readonly #settle: Pick<PromiseWithResolvers<T>, 'resolve' | 'reject'>
+  #running = 0
+  #stopTimer: () => void = ignore
+
+  constructor(runners: Iterable<Runner<T>>, options: RaceOptions<T>, signal: AbortSignal) {
+    this.#options = options
+    this.#waiting = [...runners]
+    this.#limit = AbortSignal.any([signal, this.#settled.signal])
+    const { promise, ...settle } = Promise.withResolvers<T>()
+    this.#settle = settle
+    const listener = onAbort(signal, settle.reject)
+    this.result = promise.finally(() => {
+      listener[Symbol.dispose]()
+      this.#stopTimer()
+      this.#settled.abort()
+    })
+    this.#startNext()
   }
-  const arrived = (first: T) => {
-    if (over.signal.aborted) return discard(first)
-    over.abort()
-    resolve(first)
+
+  #startNext(): void {
+    this.#stopTimer()
+    if (this.#limit.aborted) return
+    if (this.#running === 0 && this.#waiting.every(isRepeat))
+      return this.#settle.reject(new AggregateError(this.#failures, 'every try failed'))
+    const runner = this.#waiting.shift()
+    if (runner === undefined) return
+    this.#running += 1
+    runner.run(this.#limit).then(
+      (arrived) => this.#arrived(arrived),
+      (error: unknown) => this.#failed(error),
+    )
+    if (this.#waiting.length === 0) return
+    if (runner.aloneMs <= 0) this.#startNext()
+    else this.#stopTimer = this.#options.clock.after(runner.aloneMs, () => this.#startNext())
   }
-  const failed = (error: unknown) => {
-    running -= 1
-    failures.push(error)
-    if (running > 0) return
-    if (waiting.length > 0) begin()
-    else reject(new AggregateError(failures, 'all failed'))
+
+  #arrived(arrived: T): void {
+    if (this.#limit.aborted) return this.#options.discard(arrived)
+    this.#settled.abort()
+    this.#settle.resolve(arrived)
   }
-  const aborted = () => {
-    over.abort()
-    reject(signal.reason as Error)
+
+  #failed(error: unknown): void {
+    this.#running -= 1
+    this.#failures.push(error)
+    if (this.#running === 0) this.#startNext()
   }
-  signal.addEventListener('abort', aborted, { once: true })
-  if (signal.aborted) aborted()
-  else if (waiting.length === 0) reject(new AggregateError(failures, 'nothing to try'))
-  else begin()
-  return promise.finally(() => {
-    signal.removeEventListener('abort', aborted)
-    over.abort()
-  })
+}
+
+function isRepeat({ isRepeat = false }: Runner<unknown>): boolean {
+  return isRepeat
 }

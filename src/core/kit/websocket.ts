@@ -5,6 +5,8 @@ import type { ConnectionOptions } from 'node:tls'
 import { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
 import { MeshError } from '../errors.ts'
+import { onAbort } from './abort.ts'
+import { ignore } from './ignore.ts'
 import { lastWord } from './end-gracefully.ts'
 
 /** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
@@ -85,13 +87,12 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
       ...(dial.egress === undefined ? {} : { agent: dial.egress }),
     })
     const giveUp = (cause: unknown) => {
-      signal.removeEventListener('abort', aborted)
-      webSocket.on('error', () => undefined)
+      listener[Symbol.dispose]()
+      webSocket.on('error', ignore)
       webSocket.terminate()
       reject(cause instanceof MeshError ? cause : new MeshError('NOT_RUNNING', { address: url }, { cause }))
     }
-    const aborted = () => giveUp(signal.reason)
-    signal.addEventListener('abort', aborted, { once: true })
+    const listener = onAbort(signal, giveUp)
     let localAddress: string | undefined
     webSocket.once('upgrade', (response) => {
       ;({ localAddress } = response.socket)
@@ -107,7 +108,7 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
     })
     webSocket.once('error', giveUp)
     webSocket.once('open', () => {
-      signal.removeEventListener('abort', aborted)
+      listener[Symbol.dispose]()
       webSocket.off('error', giveUp)
       resolve(wrap(webSocket, localAddress))
     })

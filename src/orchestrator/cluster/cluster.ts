@@ -26,6 +26,7 @@ import { Relays } from './relays.ts'
 import { type Mint, rootRequests } from './root-messages.ts'
 import { LatencyAnchors } from './latency-anchors.ts'
 import { SWEEP_MS, sweeper } from './sweep.ts'
+import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 export interface ClusterOptions {
   /** The state directory; made when absent. */
@@ -272,10 +273,11 @@ export class Cluster implements AsyncDisposable {
           metrics,
         }),
       )
-      life.spawn(
-        (signal) => identity.renewLoop({ renew: (csr, limit) => root.renew(csr, limit), log }, signal),
-        'cluster certificate renewal',
-      )
+      keepRenewed(life, identity, {
+        renew: (csr, limit) => root.renew(csr, limit),
+        log,
+        name: 'cluster certificate renewal',
+      })
       const busy = new Set([...store.assignments.all()].flatMap(({ node }) => node ?? []))
       nodes.expect(busy, startGraceMs)
       for (const { assignment } of store.assignments.all()) publisher.touch(assignment.spec.id)

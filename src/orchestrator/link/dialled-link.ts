@@ -11,6 +11,7 @@ import type {
   NotificationBody,
   NotificationName,
 } from './messages.ts'
+import { onAbort } from '../../core/kit/abort.ts'
 
 export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkProtocol> {
   dial: (signal: AbortSignal) => Promise<Channel>
@@ -135,8 +136,3 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
 }
 
 const HELD_LOOK_MS = 100
-
-function onAbort(signal: AbortSignal, run: () => void): Disposable {
-  signal.addEventListener('abort', run, { once: true })
-  return { [Symbol.dispose]: () => signal.removeEventListener('abort', run) }
-}

@@ -10,6 +10,7 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { NodeId } from '../../core/model/ids.ts'
 import { DialledLink } from './dialled-link.ts'
 import { clusterToRelay, relayToCluster } from './messages.ts'
+import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 export interface RelayLinkOptions {
   /** `https://host:port` of the cluster. */
@@ -64,7 +65,7 @@ export class RelayLink implements AsyncDisposable {
     )
     const renew = async (csr: string, limit: AbortSignal) =>
       (await this.#link.request('certificate.renew', { csr }, limit)).chain
-    this.#life.spawn((signal) => identity.renewLoop({ renew, log }, signal), 'relay certificate renewal')
+    keepRenewed(this.#life, identity, { renew, log, name: 'relay certificate renewal' })
   }
 
   /** Returns at once; the link comes up when it can. */

@@ -20,6 +20,7 @@ import { Clusters } from './clusters.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { Reconciler } from './reconciler.ts'
 import { Vips } from './vips.ts'
+import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 export interface RootOptions {
   /** The state directory; made when absent. */
@@ -84,10 +85,11 @@ export class Root implements AsyncDisposable {
       const store = life.use(RootStore.open(dir))
       const authority = await Authority.open(join(dir, 'authority'), clock)
       const identity = await rootIdentity(authority, clock)
-      life.spawn(
-        (signal) => identity.renewLoop({ renew: (csr) => authority.issue(csr, identity.principal), log }, signal),
-        'root certificate renewal',
-      )
+      keepRenewed(life, identity, {
+        renew: (csr) => authority.issue(csr, identity.principal),
+        log,
+        name: 'root certificate renewal',
+      })
       const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
       const joins = new JoinTokens(store.database, { role: 'cluster', fingerprint: authority.fingerprint, clock })
       const clusters: Clusters = new Clusters(

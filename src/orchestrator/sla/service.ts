@@ -1,7 +1,7 @@
 import { serviceId } from '../../core/model/ids.ts'
 import { readPathRule } from '../../core/model/path-rule.ts'
 import type { AllowRule } from '../../core/model/service.ts'
-import { splitHostPort } from '../host-port.ts'
+import { splitHostPort } from '../../core/kit/host-port.ts'
 import type { CheckSpec, PortSpec, ServiceSpec, Strategy } from '../spec.ts'
 import { readAddresses } from './addresses.ts'
 import { readConstraints } from './constraints.ts'

@@ -1,5 +1,5 @@
 import { MeshError } from '../../core/errors.ts'
-import { splitHostPort } from '../host-port.ts'
+import { splitHostPort } from '../../core/kit/host-port.ts'
 import { endpointKey, type Ended, type Launch, type Running, type Runtime } from './runtime.ts'
 
 /** Services that somebody else runs at a host and port: nothing is started or ended, only looked at. */

@@ -15,6 +15,7 @@ import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
+import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 /** The worker, as the link needs it. */
 export interface UplinkWorker extends LogSource {
@@ -145,10 +146,11 @@ export class Uplink implements AsyncDisposable {
   static start(options: UplinkOptions, log: Log, metrics: Metrics): Uplink {
     const life = new Lifetime()
     const uplink = new Uplink(life, options, log, metrics)
-    life.spawn(
-      (signal) => options.identity.renewLoop({ renew: (csr, limit) => uplink.renew(csr, limit), log }, signal),
-      'node certificate renewal',
-    )
+    keepRenewed(life, options.identity, {
+      renew: (csr, limit) => uplink.renew(csr, limit),
+      log,
+      name: 'node certificate renewal',
+    })
     return uplink
   }
 
