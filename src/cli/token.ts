@@ -16,9 +16,12 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .command('create')
     .description('make a token with which one node, relay or cluster may join')
     .option('--role <role>', 'node, relay or cluster', 'node')
-    .option('--cluster <name>', 'the cluster a node or relay joins, or the name the new cluster gets (edge)', 'edge')
+    .option(
+      '--cluster <name>',
+      'the cluster that a node or relay joins (the only one, if there is only one), or the name of a new cluster (edge)',
+    )
     .option('--ttl <seconds>', 'how long it is good for', '3600')
-    .action(async ({ role, cluster, ttl }: { role: string; cluster: string; ttl: string }) => {
+    .action(async ({ role, cluster, ttl }: { role: string; cluster?: string; ttl: string }) => {
       if (role !== 'node' && role !== 'cluster' && role !== 'relay')
         throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'write node, relay or cluster' })
       const ttlSeconds = Number(ttl)
@@ -27,7 +30,7 @@ export function tokenCommand(program: Command, context: () => Context): void {
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', {
         role,
         ttlSeconds,
-        cluster,
+        cluster: cluster ?? (role === 'cluster' ? 'edge' : undefined),
       })
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)

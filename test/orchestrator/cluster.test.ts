@@ -11,7 +11,7 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import { Store } from '../../src/core/kit/store.ts'
 import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
 import type { ResumePoint, ServiceEntry } from '../../src/core/model/change.ts'
-import { compose } from '../../src/orchestrator/cluster/compose.ts'
+import { mergeEntry } from '../../src/orchestrator/cluster/publisher.ts'
 import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
 import type { FeedMessage } from '../../src/orchestrator/worker/uplink.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
@@ -89,7 +89,7 @@ t.test('the feed numbers what changes, and resumes from a number', async (t) => 
   t.ok(start > 1_600_000_000_000, 'and begin at the wall clock: a cluster that lost its state does not count backwards')
 })
 
-t.test('compose: our word about here, the root’s about elsewhere', async (t) => {
+t.test('an entry merges our records of this cluster with the root’s of the others', async (t) => {
   const { assignment, node } = { assignment: assignmentOf({}, 0), node: 'edge/n1' }
   const known: ServiceEntry = {
     version: 7,
@@ -104,7 +104,7 @@ t.test('compose: our word about here, the root’s about elsewhere', async (t) =
       { id: 'edge/n9', addresses: [], relays: [] },
     ],
   }
-  const shown = compose(known, [{ assignment, node, wanted: true, state: 'starting', restarts: 0 }], {
+  const shown = mergeEntry(known, [{ assignment, node, wanted: true, state: 'starting', restarts: 0 }], {
     cluster: 'edge',
     reachOf: (id) => ({ id, addresses: ['198.51.100.1:7472'], relays: ['wss://relay'] }),
   })
@@ -174,7 +174,7 @@ t.test('join tokens', async (t) => {
 
   await t.test('a name that is here is not given twice', async (t) => {
     await using node = await taken(world, 'c1')
-    await t.rejects(join_('c1', world.cluster().nodeToken()), { code: 'TOKEN_REFUSED', details: { reason: /is here/ } })
+    await t.rejects(join_('c1', world.cluster().nodeToken()), { code: 'TOKEN_REFUSED', details: { reason: /is connected/ } })
     t.ok(node.uplink.isUp)
   })
 

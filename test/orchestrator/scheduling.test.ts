@@ -17,7 +17,8 @@ import {
   type NodeView,
 } from '../../src/orchestrator/scheduling/candidate.ts'
 import { distanceKm, fibreMs, nearestMs, type Anchor } from '../../src/orchestrator/scheduling/distance.ts'
-import { RULES, schedule, reasonsText, type Work } from '../../src/orchestrator/scheduling/schedule.ts'
+import type { PlacementRequest } from '../../src/orchestrator/scheduling/placement-request.ts'
+import { RULES, schedule, reasonsText } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { Capacity, Constraint, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { factsOf, specOf } from './specs.ts'
 
@@ -43,8 +44,8 @@ function viewOf(id: string, { facts, free, ...says }: NodeSays = {}): NodeView {
 
 const node = (id: string, says?: NodeSays): Candidate => nodeCandidate(viewOf(id, says))
 
-function chosen(work: Work, candidates: Candidate[]): string {
-  const placement = schedule(work, candidates)
+function chosen(request: PlacementRequest, candidates: Candidate[]): string {
+  const placement = schedule(request, candidates)
   return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons)
 }
 

@@ -126,7 +126,7 @@ t.test('who may become a relay', async (t) => {
   await until(() => relay.part.isLinked())
   const twice = await token({ role: 'relay', cluster: 'edge' })
   const same = plane.relay({ ...(await plane.relayConfig('r3')) }, { token: twice, dir: join(plane.dir, 'elsewhere') })
-  await t.rejects(same, { code: 'TOKEN_REFUSED', details: { reason: 'a relay of this name is here' } })
+  await t.rejects(same, { code: 'TOKEN_REFUSED', details: { reason: 'a relay of this name is connected' } })
 })
 
 t.test('a relay’s certificate is good for relaying only', async (t) => {

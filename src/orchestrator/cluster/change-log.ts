@@ -5,17 +5,17 @@ import type { Collection, Store } from '../../core/kit/store.ts'
 import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../core/model/change.ts'
 import { interestOf, type InterestKey, type ServiceId } from '../../core/model/ids.ts'
 
-/** Services that are gone and still told to nodes that were away; beyond it they get everything anew. */
+/** How many deleted services are remembered for nodes that were away; a node that missed more gets the whole table. */
 const MAX_GONE = 5_000
 
 /**
- * The numbered changes of this cluster, the newest one of each service.
+ * The numbered changes of this cluster: the newest change of each service.
  *
  *     seq 17  shop.acme.cart.prod    entry (version 17)
  *     seq 18  shop.acme.stock.prod   gone
- *     seq 21  …                      a node at 17 gets 18 and 21, if it asked for their keys
+ *     seq 21  …                      a node that is at 17 gets 18 and 21, if it follows their keys
  *
- * Numbers begin at the wall clock: a cluster that lost its state never counts below what its nodes have seen.
+ * Numbers begin at the wall clock, so that a cluster that lost its state never counts below what its nodes have seen.
  */
 export class ChangeLog {
   readonly epoch: string
@@ -23,7 +23,7 @@ export class ChangeLog {
   readonly #latest: Collection<Change>
   readonly #counters: Collection<number>
   #seq: number
-  /** Below this number something was forgotten. */
+  /** Below this number the log is incomplete. */
   #complete: number
 
   constructor(store: Store, clock: Clock) {
@@ -44,7 +44,7 @@ export class ChangeLog {
     return this.#seq
   }
 
-  /** Numbers what has changed; the same as before makes no change. All in one transaction. */
+  /** Numbers what has changed, in one transaction; an entry equal to the last one is no change. `undefined`: the service is gone. */
   publish(services: Iterable<readonly [ServiceId, Omit<ServiceEntry, 'version'> | undefined]>): Change[] {
     const before = this.#seq
     try {
@@ -65,10 +65,12 @@ export class ChangeLog {
     }
   }
 
+  /** The current entries under a key. */
   entries(key: InterestKey): ServiceEntry[] {
     return this.#under(key).flatMap((change) => (change.kind === 'service' ? [change.entry] : []))
   }
 
+  /** What a node missed since `seq`; everything when it is of another epoch or too far behind. */
   resume({ epoch, seq, keys }: ResumePoint): Resumed {
     const full = epoch !== this.epoch || seq < this.#complete || seq > this.#seq
     const changes = [...new Set(keys)]
@@ -78,7 +80,7 @@ export class ChangeLog {
     return { epoch: this.epoch, seq: this.#seq, full, changes }
   }
 
-  /** Nobody here wants it any more; not told to anyone. */
+  /** Forgets a key in which no node is interested, without telling any node. */
   drop(key: InterestKey): void {
     for (const change of this.#under(key)) {
       this.#latest.delete(change.kind === 'service' ? change.entry.service.id : change.service)

@@ -1,40 +1,26 @@
 import { join } from 'node:path'
 import { type Collection, Store } from '../../core/kit/store.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
-import type { InstanceState } from '../../core/model/instance.ts'
-import type { Assignment, NodeFacts } from '../spec.ts'
+import type { RevokedNode } from '../link/revocations.ts'
+import type { NodeFacts } from '../spec.ts'
+import { Assignments, type AssignmentRecord } from './assignments.ts'
 
 export interface NodeRecord {
   name: string
+  /** Milliseconds since 1970. */
   enrolledAt: number
-  /** What it said last. */
+  /** What the node reported last. */
   facts?: NodeFacts
 }
 
 export interface RelayRecord {
   name: string
-  /** `wss://host:port/relay`, once it has said so. */
+  /** `wss://host:port/relay`; absent until the relay has reported it. */
   url?: string
+  /** Milliseconds since 1970. */
   seenAt: number
 }
 
-/** One instance that this cluster answers for. */
-export interface AssignmentRecord {
-  assignment: Assignment
-  /** False: it drains, and the record goes when it has ended. */
-  wanted: boolean
-  node?: NodeId
-  state: InstanceState
-  detail?: string
-  restarts: number
-}
-
-export interface RevokedNode {
-  node: NodeId
-  until: number
-}
-
-/** The cluster's state on disk. Work is also kept in memory: placement looks at all of it, often. */
+/** The cluster's state on disk. */
 export class ClusterStore implements Disposable {
   readonly database: Store
   readonly nodes: Collection<NodeRecord>
@@ -47,51 +33,15 @@ export class ClusterStore implements Disposable {
     this.nodes = database.collection('nodes')
     this.revoked = database.collection('revoked')
     this.relays = database.collection('relays')
-    this.assignments = new Assignments(database.collection('work'))
+    this.assignments = new Assignments(database.collection<AssignmentRecord>('work'))
   }
 
+  /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT */
   static open(dir: string): ClusterStore {
     return new ClusterStore(Store.open(join(dir, 'cluster.db')))
   }
 
   [Symbol.dispose](): void {
     this.database.close()
-  }
-}
-
-/** What this cluster runs, by instance; every write goes to disk first. */
-export class Assignments {
-  readonly #kept: Collection<AssignmentRecord>
-  readonly #all: Map<InstanceId, AssignmentRecord>
-
-  constructor(kept: Collection<AssignmentRecord>) {
-    this.#kept = kept
-    this.#all = new Map(kept.list().map((record) => [record.assignment.instance, record]))
-  }
-
-  get(id: InstanceId): AssignmentRecord | undefined {
-    return this.#all.get(id)
-  }
-
-  all(): Iterable<AssignmentRecord> {
-    return this.#all.values()
-  }
-
-  of(service: ServiceId): AssignmentRecord[] {
-    return [...this.#all.values()].filter(({ assignment }) => assignment.spec.id === service)
-  }
-
-  on(node: NodeId): AssignmentRecord[] {
-    return [...this.#all.values()].filter((record) => record.node === node)
-  }
-
-  put(record: AssignmentRecord): void {
-    this.#kept.put(record.assignment.instance, record)
-    this.#all.set(record.assignment.instance, record)
-  }
-
-  delete(id: InstanceId): void {
-    this.#kept.delete(id)
-    this.#all.delete(id)
   }
 }

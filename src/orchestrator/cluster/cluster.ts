@@ -2,81 +2,66 @@ import type { Agent } from 'node:https'
 import { MeshError } from '../../core/errors.ts'
 import { fingerprintOf } from '../../core/identity/authority.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
+import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import { clusterOf, type NodeId } from '../../core/model/ids.ts'
-import { INSTANCE_STATES } from '../../core/model/instance.ts'
+import type { NodeId } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
-import { LinkServer } from '../link/link-server.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
-import { summarise } from '../scheduling/candidate.ts'
-import { ClusterStore } from './cluster-store.ts'
-import { NodeMessages, nameOf } from './node-messages.ts'
-import { linkUpgrade, openRoutes, relayUpgrade, type Relayed } from './routes.ts'
+import { LinkServer } from '../link/link-server.ts'
+import { Revocations } from '../link/revocations.ts'
 import { ChangeLog } from './change-log.ts'
+import { ClusterStore } from './cluster-store.ts'
 import { EntryCache } from './entry-cache.ts'
-import { clusterNameOf, openIdentity } from './membership.ts'
-import { Nodes } from './nodes.ts'
-import { Scheduler } from './scheduler.ts'
-import { Publisher } from './publisher.ts'
-import { RootLink } from './root-link.ts'
-import { Relays } from './relays.ts'
-import { type Mint, rootRequests } from './root-messages.ts'
+import { joinMesh } from './join.ts'
 import { LatencyAnchors } from './latency-anchors.ts'
-import { SWEEP_MS, sweeper } from './sweep.ts'
-import { keepRenewed } from '../../core/identity/keep-renewed.ts'
+import { NodeMessages } from './node-messages.ts'
+import { nameOf, Nodes } from './nodes.ts'
+import { IDLE_CHECK_MS, Publisher } from './publisher.ts'
+import { Relays } from './relays.ts'
+import { RootLink } from './root-link.ts'
+import { RootMessages } from './root-messages.ts'
+import { linkUpgrade, openRoutes, relayUpgrade, type AcceptRelayed } from './routes.ts'
+import { Scheduler } from './scheduler.ts'
 
 export interface ClusterOptions {
-  /** The state directory; made when absent. */
+  /** The state directory; created when it does not exist. */
   dir: string
   listen: { host: string; port: number }
-  /** Needed at first start only: the join token the root made for this cluster. */
+  /** Needed at the first start only: the join token that the root made for this cluster. */
   token?: string
   /** Checked against the certificate when given. */
   name?: string
   /** `https://…` of the root, when it has moved since this cluster joined. */
   rootUrl?: string
-  /** The way out, when it is not straight (kit/egress.ts). */
+  /** The HTTP proxy to go through, if any (core/kit/egress.ts). */
   egress?: Agent | undefined
   /** What nodes and relayed agents dial, when it is not the listen address. */
   publicUrl?: string
-  /** Takes `/relay` upgrades of nodes of the mesh (any cluster's, not revoked); absent: there is no relay here. */
-  onRelay?: Relayed
-  /** At the door, for links and relayed connections. */
+  /** Accepts `/relay` connections of nodes of the mesh (of any cluster, not revoked). Without it there is no relay here. */
+  onRelay?: AcceptRelayed
+  /** Limit for new TLS connections of any kind. */
   handshakesPerSecond?: number
-  /** Nodes that no longer count: cut what is theirs. */
+  /** Nodes that were revoked: cut what they have here. */
   onRevoked?: (nodes: readonly NodeId[]) => void
-  /** A closed node link may come back within this time. */
+  /** How long a node whose link was closed may take to return before it is lost. */
   nodeGraceMs?: number
-  /** After a restart of the cluster its nodes have this long to come back. */
+  /** The same after a restart of the cluster. */
   startGraceMs?: number
   version?: string
   clock?: Clock
 }
 
-/** Work without a place is looked at again this often, beside whenever a node comes. */
+/** Instances without a place are tried again this often, and whenever a node arrives. */
 const RETRY_MS = 2_000
-/** Certificates of nodes live 24 hours: a revoked node's last one is over by then. */
-const REVOKED_MS = 25 * 3_600_000
-
-interface Parts {
-  name: string
-  url: string
-  relayUrl: string | undefined
-  identity: HeldIdentity
-  root: RootLink
-  nodes: Nodes
-  mint: Mint
-  ready: () => Record<'store' | 'door', boolean>
-}
 
 /**
- * The middle tier: which node runs what, and what each node's table must know.
+ * The middle tier: which node runs what, and what each node's table contains.
  *
- *     root link ─▶ placement ─▶ node links ─▶ reports ─▶ publisher ─▶ feed (numbered) ─▶ nodes that asked
- *                                                └────▶ standings ─▶ root
+ *     root link ─▶ scheduler ─▶ node links ─▶ reports ─▶ publisher ─▶ change log (numbered) ─▶ nodes that asked
+ *                                                └─────▶ root link ─▶ root
  *
  * All of it goes on while the root is away.
  */
@@ -86,234 +71,157 @@ export class Cluster implements AsyncDisposable {
   readonly relayUrl: string | undefined
   readonly identity: HeldIdentity
   readonly #life: Lifetime
-  readonly #root: RootLink
-  readonly #nodes: Nodes
-  readonly #mint: Parts['mint']
-  readonly #ready: Parts['ready']
+  readonly #parts: Running
 
-  private constructor(life: Lifetime, parts: Parts) {
+  private constructor(life: Lifetime, parts: Running) {
     this.#life = life
+    this.#parts = parts
     this.name = parts.name
-    this.url = parts.url
-    this.relayUrl = parts.relayUrl
+    this.url = parts.server.url
+    this.relayUrl = parts.relays.ownUrl
     this.identity = parts.identity
-    this.#root = parts.root
-    this.#nodes = parts.nodes
-    this.#mint = parts.mint
-    this.#ready = parts.ready
   }
 
   /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT, LISTEN_FAILED, TOKEN_INVALID, TOKEN_REFUSED, NOT_RUNNING */
-  static start(options: ClusterOptions, parentLog: Log, metrics: Metrics): Promise<Cluster> {
+  static start(options: ClusterOptions, log: Log, metrics: Metrics): Promise<Cluster> {
     return Lifetime.open(async (life) => {
-      const { dir, clock = systemClock, version = '0.0.0', nodeGraceMs = 1_000, startGraceMs = 20_000 } = options
-      const store = life.use(ClusterStore.open(dir))
-      const { identity, rootUrl } = await openIdentity(options, store, clock, life.signal)
-      const name = clusterNameOf(identity, options.name)
-      const log = parentLog.child({ part: 'cluster', cluster: name })
-      const fingerprint = fingerprintOf(identity.ca)
-      const joins = {
-        node: new JoinTokens(store.database, { role: 'node', fingerprint, clock }),
-        relay: new JoinTokens(store.database, { role: 'relay', fingerprint, clock }),
-      }
-      const feed = new ChangeLog(store.database, clock)
-      const entryCache = new EntryCache(store.database.collection('known'))
-
-      let relayUrl: string | undefined
-      const reachOf = (node: NodeId): NodeReach | undefined => {
-        const facts = store.nodes.get(nameOf(node))?.facts
-        if (facts === undefined) return undefined
-        const { addresses, coordinate } = facts
-        return {
-          id: node,
-          addresses,
-          relays: relays.of(facts.relays),
-          ...(coordinate === undefined ? {} : { coordinate }),
-        }
-      }
-      const isRevoked = (node: NodeId) => (store.revoked.get(node)?.until ?? 0) > clock.wall()
-      const revoked = () => store.revoked.keys().filter(isRevoked)
-
-      const nodes: Nodes = new Nodes(
-        {
-          clock,
-          graceMs: nodeGraceMs,
-          requests: (node, link) => conversation.requests(node, link),
-          notifications: (node) => conversation.notifications(node),
-          onLost: (node) => {
-            placement.nodeLost(node)
-            publisher.flush() // now, not at the end of the turn: new flows must avoid it
-            root.summarise()
-          },
-        },
-        log,
-        metrics,
-      )
-      const relays = new Relays({
-        kept: store.relays,
-        identity,
-        own: () => relayUrl,
-        revoked: () => [...revoked()],
-        onChange: (urls) => nodes.tellRelays(urls),
-        clock,
-        log,
-        metrics,
-      })
-      const publisher = new Publisher({
-        cluster: name,
-        feed,
-        entryCache,
-        assignments: store.assignments,
-        nodes,
-        reachOf,
-      })
-      const anchors = new LatencyAnchors({
-        assignments: store.assignments,
-        entryCache,
-        nodes,
-        reachOf,
-        learn: (key) => root.learn(key),
-      })
-      const placement: Scheduler = new Scheduler({
-        assignments: store.assignments,
-        nodes,
-        anchors,
-        clock,
-        onChange: (record) => {
-          publisher.touch(record.assignment.spec.id)
-          root.changed(record)
-          root.summarise()
-        },
-        onEnded: (record) => root.ended(record),
-        giveBack: (record, reason) => root.giveBack(record, reason),
-        log,
-        metrics,
-      })
-      const conversation: NodeMessages = new NodeMessages({
-        store,
-        identity,
-        feed,
-        entryCache,
-        publisher,
-        nodes,
-        placement,
-        root: () => root,
-        revoked,
-        relays: () => relays.urls(),
-        log,
-      })
-      const revoke = (ids: readonly NodeId[]) => {
-        const fresh = ids.filter((node) => !isRevoked(node))
-        if (fresh.length === 0) return
-        store.database.transaction(() => {
-          for (const node of fresh) {
-            store.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
-            if (clusterOf(node) === name) store.nodes.delete(nameOf(node))
-          }
-        })
-        log.warn('nodes revoked', { nodes: fresh })
-        for (const node of fresh) if (clusterOf(node) === name) nodes.expel(node, 'revoked')
-        nodes.tellRevoked([...fresh])
-        relays.tellRevoked([...fresh])
-        options.onRevoked?.(fresh)
-      }
-
-      life.defer(() => placement.close())
-      life.defer(() => publisher.close())
-      let url = options.publicUrl ?? ''
-      const mint: Mint = (role, ttlSeconds) => joins[role].mint(url, '', ttlSeconds)
-      const door = life.use(
-        await LinkServer.start(
-          {
-            ...options.listen,
-            identity,
-            ...(options.handshakesPerSecond === undefined ? {} : { handshakesPerSecond: options.handshakesPerSecond }),
-            authenticate: () => {
-              throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
-            },
-            upgrades: {
-              '/link': linkUpgrade(name, { nodes, relays, store, isRevoked }),
-              ...(options.onRelay === undefined ? {} : { '/relay': relayUpgrade(options.onRelay, isRevoked) }),
-            },
-            routes: (app) =>
-              openRoutes(app, { identity, store, nodes, relays, joins, fingerprint, name, clock, isRevoked }),
-          },
-          log,
-        ),
-      )
-      life.defer(() => nodes.close())
-      life.defer(() => relays.close())
-      url ||= door.url
-      if (options.onRelay !== undefined) relayUrl = `${url.replace(/^http/, 'ws')}/relay`
-
-      const root: RootLink = life.use(
-        RootLink.start({
-          rootUrl,
-          egress: options.egress,
-          url,
-          version,
-          identity,
-          assignments: store.assignments,
-          entryCache,
-          publisher,
-          placement,
-          reachOf,
-          summary: () => {
-            for (const state of INSTANCE_STATES) {
-              metrics.instances
-                .labels(state)
-                .set([...store.assignments.all()].filter((work) => work.state === state).length)
-            }
-            return summarise(name, placement.views())
-          },
-          revoked: revoke,
-          ...rootRequests({ name, version, store, nodes, placement, relays, mint, revoke }),
-          clock,
-          log,
-          metrics,
-        }),
-      )
-      keepRenewed(life, identity, {
-        renew: (csr, limit) => root.renew(csr, limit),
-        log,
-        name: 'cluster certificate renewal',
-      })
-      const busy = new Set([...store.assignments.all()].flatMap(({ node }) => node ?? []))
-      nodes.expect(busy, startGraceMs)
-      for (const { assignment } of store.assignments.all()) publisher.touch(assignment.spec.id)
-      life.every(RETRY_MS, () => placement.retry(), 'placement retry at the cluster')
-      life.every(SWEEP_MS, sweeper({ entryCache, nodes, store, publisher, root }), 'cluster clean-up')
-      log.info('cluster started', { address: url })
-      const ready = () => ({ store: store.database.isOpen, door: door.isOpen })
-      return new Cluster(life, { name, url, relayUrl, identity, root, nodes, mint, ready })
+      const member = await openMember(life, options, log, metrics)
+      const state = openState(member, options)
+      const scheduling = startScheduling(life, member, state)
+      const server = await startServer(life, { ...member, ...state }, options)
+      const running = { ...member, ...state, ...scheduling, server }
+      connectRoot(life, running, options)
+      startTimers(life, running, options)
+      member.log.info('cluster started', { address: server.url })
+      return new Cluster(life, running)
     })
   }
 
-  /** A token with which one node may join, for who runs both in one program. */
+  /** A token with which one node may join, for programs that run cluster and nodes together. */
   nodeToken(ttlSeconds = 3_600): string {
-    return this.#mint('node', ttlSeconds).token
+    return this.#parts.joinTokens.node.mint(this.url, '', ttlSeconds).token
   }
 
   /** A token with which one relay may join. */
   relayToken(ttlSeconds = 3_600): string {
-    return this.#mint('relay', ttlSeconds).token
+    return this.#parts.joinTokens.relay.mint(this.url, '', ttlSeconds).token
   }
 
-  /** For `/readyz`: a cluster without a root still serves its nodes. */
+  /** For `/readyz`. A cluster without a root is ready: it serves its nodes. */
   ready(): Record<'store' | 'door', boolean> {
-    return this.#ready()
+    return { store: this.#parts.store.database.isOpen, door: this.#parts.server.isOpen }
   }
 
   get isLinked(): boolean {
-    return this.#root.isUp
+    return this.#parts.root.isUp
   }
 
   /** Ids of the nodes whose link is up. */
   get aliveNodes(): NodeId[] {
-    return [...this.#nodes.all()].map(({ id }) => id)
+    return Array.from(this.#parts.nodes.all(), ({ id }) => id)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
+}
+
+type Member = Awaited<ReturnType<typeof openMember>>
+type State = ReturnType<typeof openState>
+type Running = Member & State & ReturnType<typeof startScheduling> & { server: LinkServer }
+
+/** The store, and who this cluster is. */
+async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Log, metrics: Metrics) {
+  const { clock = systemClock, version = '0.0.0' } = options
+  const store = life.use(ClusterStore.open(options.dir))
+  const { identity, rootUrl, name } = await joinMesh(options, store, clock, life.signal)
+  const log = parentLog.child({ part: 'cluster', cluster: name })
+  return { store, identity, rootUrl, name, clock, version, log, metrics }
+}
+
+/** What the cluster knows: saved state, and nodes and relays as their links show them. */
+function openState({ store, identity, name, clock, log, metrics }: Member, { nodeGraceMs = 1_000 }: ClusterOptions) {
+  const { database, assignments } = store
+  const fingerprint = fingerprintOf(identity.ca)
+  const joinTokens = {
+    node: new JoinTokens(database, { role: 'node', fingerprint, clock }),
+    relay: new JoinTokens(database, { role: 'relay', fingerprint, clock }),
+  }
+  const revocations = new Revocations(store.revoked, clock)
+  const nodes = new Nodes({ clock, graceMs: nodeGraceMs }, log, metrics)
+  const relays = new Relays({ saved: store.relays, identity, nodes, revocations, clock, log, metrics })
+  const changeLog = new ChangeLog(database, clock)
+  const entryCache = new EntryCache(database.collection('known'))
+  const reachOf = (node: NodeId): NodeReach | undefined => {
+    const facts = store.nodes.get(nameOf(node))?.facts
+    if (facts === undefined) return undefined
+    const { addresses, coordinate } = facts
+    const reach = { id: node, addresses, relays: relays.listenedAt(facts.relays) }
+    return coordinate === undefined ? reach : { ...reach, coordinate }
+  }
+  const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
+  return { fingerprint, joinTokens, revocations, nodes, relays, changeLog, entryCache, reachOf, publisher }
+}
+
+/** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
+function startScheduling(life: Lifetime, member: Member, state: State) {
+  const { assignments } = member.store
+  const root = new RootLink({ ...member, ...state, assignments })
+  const anchors = new LatencyAnchors({ ...state, assignments, root })
+  const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root })
+  life.defer(() => scheduler.close())
+  life.defer(() => state.publisher.close())
+  state.nodes.listen(new NodeMessages({ ...member, ...state, scheduler, root }))
+  return { root, scheduler }
+}
+
+/** The one port of the cluster: links of nodes and relays, relayed connections, joining. */
+async function startServer(life: Lifetime, parts: Member & State, options: ClusterOptions): Promise<LinkServer> {
+  const { identity, nodes, relays, revocations, name, log } = parts
+  const { listen, publicUrl, handshakesPerSecond, onRelay } = options
+  const server = life.use(
+    await LinkServer.start(
+      {
+        ...listen,
+        identity,
+        ...(publicUrl === undefined ? {} : { publicUrl }),
+        ...(handshakesPerSecond === undefined ? {} : { handshakesPerSecond }),
+        authenticate: () => {
+          throw new MeshError('UNAUTHENTICATED', { reason: 'a cluster has no API; the API is at the root' })
+        },
+        upgrades: {
+          '/link': linkUpgrade(name, parts),
+          ...(onRelay === undefined ? {} : { '/relay': relayUpgrade(onRelay, (node) => revocations.has(node)) }),
+        },
+        routes: (app) => openRoutes(app, parts),
+      },
+      log,
+    ),
+  )
+  life.defer(() => nodes.close())
+  life.defer(() => relays.close())
+  if (onRelay !== undefined) relays.ownUrl = `${server.url.replace(/^http/, 'ws')}/relay`
+  return server
+}
+
+function connectRoot(life: Lifetime, running: Running, { onRevoked }: ClusterOptions): void {
+  const { root, server, joinTokens, identity, log } = running
+  const messages = new RootMessages({
+    ...running,
+    mint: (role, ttlSeconds) => joinTokens[role].mint(server.url, '', ttlSeconds),
+    onRevoked,
+  })
+  root.connect(server.url, messages)
+  life.use(root)
+  const renew = (csr: string, limit: AbortSignal) => root.renew(csr, limit)
+  keepRenewed(life, identity, { renew, log, name: 'cluster certificate renewal' })
+}
+
+function startTimers(life: Lifetime, running: Running, { startGraceMs = 20_000 }: ClusterOptions): void {
+  const { store, nodes, publisher, scheduler, root } = running
+  const records = [...store.assignments.all()]
+  nodes.expect(new Set(records.flatMap(({ node }) => node ?? [])), startGraceMs)
+  for (const { assignment } of records) publisher.touch(assignment.spec.id)
+  life.every(RETRY_MS, () => scheduler.retry(), 'placement retry at the cluster')
+  life.every(IDLE_CHECK_MS, () => root.forget(publisher.dropIdle()), 'forgetting of idle services')
 }

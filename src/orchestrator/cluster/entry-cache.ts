@@ -4,28 +4,32 @@ import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
 import type { Service, VipIndex } from '../../core/model/service.ts'
 import type { KeyEntries } from '../link/messages.ts'
 
-/** Names nobody has deployed that are remembered as such; the oldest is forgotten first. */
-const MAX_UNKNOWN = 4_096
+/** How many keys without a service are remembered; then the oldest is forgotten. */
+const MAX_EMPTY = 4_096
 
-/** What the root said, by key: the services and what other clusters run of them. Kept, so that it holds without a root. */
+/**
+ * What the root has sent about services, by interest key: the services, and where other clusters run them. Saved, so that
+ * it is there while the root is away.
+ */
 export class EntryCache {
-  readonly #kept: Collection<KeyEntries>
-  readonly #known = new Map<InterestKey, KeyEntries>()
-  /** Keys under which the root has nothing, as far as we know. */
-  readonly #unknown = new Set<InterestKey>()
+  readonly #saved: Collection<KeyEntries>
+  readonly #entries = new Map<InterestKey, KeyEntries>()
+  /** Keys under which the root has no service. */
+  readonly #empty = new Set<InterestKey>()
   readonly #byVip = new Map<VipIndex, InterestKey>()
 
-  constructor(kept: Collection<KeyEntries>) {
-    this.#kept = kept
-    for (const known of kept.list()) this.#remember(known)
+  constructor(saved: Collection<KeyEntries>) {
+    this.#saved = saved
+    for (const entries of saved.list()) this.#remember(entries)
   }
 
+  /** An empty list means that no such service exists; `undefined` that the root has not been asked. */
   get(key: InterestKey): readonly ServiceEntry[] | undefined {
-    return this.#known.get(key)?.entries ?? (this.#unknown.has(key) ? [] : undefined)
+    return this.#entries.get(key)?.entries ?? (this.#empty.has(key) ? [] : undefined)
   }
 
   service(id: ServiceId, key: InterestKey): ServiceEntry | undefined {
-    return this.#known.get(key)?.entries.find(({ service }) => service.id === id)
+    return this.#entries.get(key)?.entries.find(({ service }) => service.id === id)
   }
 
   keyOfVip(vip: VipIndex): InterestKey | undefined {
@@ -33,39 +37,39 @@ export class EntryCache {
   }
 
   keys(): InterestKey[] {
-    return [...this.#known.keys(), ...this.#unknown]
+    return [...this.#entries.keys(), ...this.#empty]
   }
 
-  /** Returns the services that this concerns: those that were under the key, and those that are. */
-  put(known: KeyEntries): ServiceId[] {
-    const { key } = known
-    const before = this.#known.get(key)?.entries ?? []
+  /** Replaces everything under the key. Returns the services that were there before or are there now. */
+  put(next: KeyEntries): ServiceId[] {
+    const { key } = next
+    const before = this.#entries.get(key)?.entries ?? []
     this.drop(key)
-    if (known.entries.length > 0) {
-      this.#kept.put(key, known)
-      this.#remember(known)
+    if (next.entries.length > 0) {
+      this.#saved.put(key, next)
+      this.#remember(next)
     } else {
-      for (const oldest of this.#unknown) {
-        if (this.#unknown.size < MAX_UNKNOWN) break
-        this.#unknown.delete(oldest)
+      for (const oldest of this.#empty) {
+        if (this.#empty.size < MAX_EMPTY) break
+        this.#empty.delete(oldest)
       }
-      this.#unknown.add(key)
+      this.#empty.add(key)
     }
-    return [...new Set([...before, ...known.entries].map(({ service }) => service.id))]
+    return [...new Set([...before, ...next.entries].map(({ service }) => service.id))]
   }
 
   drop(key: InterestKey): void {
-    for (const { service } of this.#known.get(key)?.entries ?? []) {
+    for (const { service } of this.#entries.get(key)?.entries ?? []) {
       for (const vip of vipsOf(service)) this.#byVip.delete(vip)
     }
-    if (this.#known.delete(key)) this.#kept.delete(key)
-    this.#unknown.delete(key)
+    if (this.#entries.delete(key)) this.#saved.delete(key)
+    this.#empty.delete(key)
   }
 
-  #remember(known: KeyEntries): void {
-    this.#known.set(known.key, known)
-    for (const { service } of known.entries) {
-      for (const vip of vipsOf(service)) this.#byVip.set(vip, known.key)
+  #remember(next: KeyEntries): void {
+    this.#entries.set(next.key, next)
+    for (const { service } of next.entries) {
+      for (const vip of vipsOf(service)) this.#byVip.set(vip, next.key)
     }
   }
 }

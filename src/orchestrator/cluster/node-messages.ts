@@ -1,41 +1,41 @@
 import { MeshError } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
-import type { Log } from '../../core/kit/log.ts'
+import type { ServiceEntry, ResumePoint, Resumed } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
-import type { RequestHandlers, NotificationHandlers } from '../link/link.ts'
+import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { nodeToCluster } from '../link/messages.ts'
-import type { NodeFacts } from '../spec.ts'
-import type { ClusterStore } from './cluster-store.ts'
+import type { Revocations } from '../link/revocations.ts'
+import type { InstanceReport, NodeFacts } from '../spec.ts'
 import type { ChangeLog } from './change-log.ts'
+import type { ClusterStore } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
-import type { LinkedNode, NodeLink, Nodes } from './nodes.ts'
-import type { Scheduler } from './scheduler.ts'
+import { nameOf, type LinkedNode, type NodeLink, type NodeListener, type Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
+import type { Relays } from './relays.ts'
 import type { RootLink } from './root-link.ts'
+import type { Scheduler } from './scheduler.ts'
 
 export interface NodeMessagesParts {
   store: ClusterStore
   identity: Identity
-  feed: ChangeLog
+  changeLog: ChangeLog
   entryCache: EntryCache
   publisher: Publisher
   nodes: Nodes
-  placement: Scheduler
-  root: () => RootLink
-  revoked: () => NodeId[]
-  /** Where nodes may listen. */
-  relays: () => string[]
-  log: Log
+  relays: Relays
+  scheduler: Scheduler
+  root: RootLink
+  revocations: Revocations
 }
 
-/** Keys one node may ask to be told about. */
+/** How many services one node may ask to be informed about. */
 const MAX_KEYS = 10_000
-/** Questions to the root at a time when a node resumes keys that this cluster has forgotten. */
+/** Requests to the root at a time when a node resumes keys that this cluster has forgotten. */
 const LEARN_AT_ONCE = 100
 
-/** What the cluster answers when its nodes speak. */
-export class NodeMessages {
+/** What the cluster does when one of its nodes sends something, or is lost. */
+export class NodeMessages implements NodeListener {
   readonly #parts: NodeMessagesParts
 
   constructor(parts: NodeMessagesParts) {
@@ -43,69 +43,33 @@ export class NodeMessages {
   }
 
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
-    const { nodes, placement, feed, publisher, entryCache, identity, root, store } = this.#parts
+    const { entryCache, identity, root } = this.#parts
     return {
-      'node.hello': ({ facts, reports }) => {
-        const node = nodes.hello({ id, link: link(), facts: { ...facts, id } })
-        this.#remember(id, facts)
-        placement.adopt(id, reports)
-        setImmediate(() => placement.nodeBack(node, reports)) // after the answer
-        root().summarise()
-        return {
-          instances: store.assignments.on(id).map(({ assignment }) => assignment.instance),
-          revoked: this.#parts.revoked(),
-          relays: this.#parts.relays(),
-        }
-      },
-      'interest.ask': async ({ key }) => {
-        const { keys } = this.#demand(id)
-        const isNew = !keys.has(key)
-        if (isNew && keys.size >= MAX_KEYS)
-          throw new MeshError('REQUEST_FAILED', { reason: 'too many interests', node: id })
-        keys.add(key)
-        try {
-          if (entryCache.get(key) === undefined) await root().learn(key)
-        } catch (error) {
-          if (isNew) keys.delete(key)
-          throw error
-        }
-        publisher.flush()
-        return { seq: feed.seq, entries: feed.entries(key) }
-      },
+      'node.hello': ({ facts, reports }) => this.#hello({ id, link: link(), facts: { ...facts, id } }, reports),
+      'interest.ask': ({ key }) => this.#subscribe(id, key),
       'interest.vip': async ({ vip }) => {
-        const key = entryCache.keyOfVip(vip) ?? (await root().keyOfVip(vip))
+        const key = entryCache.keyOfVip(vip) ?? (await root.keyOfVip(vip))
         return key === undefined ? {} : { key }
       },
-      'interest.resume': async (point) => {
-        const node = this.#demand(id)
-        node.keys = new Set(point.keys.slice(0, MAX_KEYS))
-        await this.#learnAll([...node.keys].filter((key) => entryCache.get(key) === undefined))
-        publisher.flush()
-        const resumed = feed.resume(point)
-        const isPartial = point.keys.some((key) => entryCache.get(key) === undefined)
-        // "all there is" would wipe what the node knows, when it is only all that we know
-        if (resumed.full && isPartial)
-          throw new MeshError('LINK_CLOSED', { peer: 'root', reason: 'not everything is known here yet' })
-        return resumed
-      },
+      'interest.resume': (point) => this.#resume(id, point),
       'certificate.renew': async ({ csr }) => ({ chain: await issueNode(identity, csr, nameOf(id)) }),
     }
   }
 
   notifications(id: NodeId): NotificationHandlers<typeof nodeToCluster> {
-    const { nodes, placement, root } = this.#parts
+    const { nodes, scheduler, root } = this.#parts
     return {
       'node.facts': ({ facts }) => {
         const node = nodes.alive(id)
         if (node === undefined) return
         node.facts = { ...facts, id }
         this.#remember(id, facts)
-        root().summarise()
-        placement.retry()
+        root.summariseSoon()
+        scheduler.retry()
       },
       reports: ({ reports }) => {
         const node = nodes.alive(id)
-        if (node !== undefined) placement.take(node, reports)
+        if (node !== undefined) scheduler.takeReports(node, reports)
       },
       'interest.forget': ({ keys }) => {
         const node = nodes.alive(id)
@@ -114,13 +78,69 @@ export class NodeMessages {
     }
   }
 
-  #demand(id: NodeId): LinkedNode {
+  lost(id: NodeId): void {
+    const { scheduler, publisher, root } = this.#parts
+    scheduler.nodeLost(id)
+    publisher.flush() // now, not at the end of the turn: new flows must avoid the node
+    root.summariseSoon()
+  }
+
+  #hello(hello: Pick<LinkedNode, 'id' | 'link' | 'facts'>, reports: InstanceReport[]) {
+    const { nodes, scheduler, root, store, revocations, relays } = this.#parts
+    const node = nodes.hello(hello)
+    this.#remember(node.id, node.facts)
+    scheduler.adopt(node.id, reports)
+    setImmediate(() => scheduler.nodeBack(node, reports)) // after the response
+    root.summariseSoon()
+    return {
+      instances: store.assignments.on(node.id).map(({ assignment }) => assignment.instance),
+      revoked: revocations.all(),
+      relays: relays.urls(),
+    }
+  }
+
+  async #subscribe(id: NodeId, key: InterestKey): Promise<{ seq: number; entries: ServiceEntry[] }> {
+    const { entryCache, root, publisher, changeLog } = this.#parts
+    const { keys } = this.#linked(id)
+    const isNew = !keys.has(key)
+    if (isNew && keys.size >= MAX_KEYS) {
+      const reason = `this node already follows ${MAX_KEYS} services`
+      throw new MeshError('REQUEST_FAILED', { reason, node: id })
+    }
+    keys.add(key)
+    try {
+      if (entryCache.get(key) === undefined) await root.learn(key)
+    } catch (error) {
+      if (isNew) keys.delete(key)
+      throw error
+    }
+    publisher.flush()
+    return { seq: changeLog.seq, entries: changeLog.entries(key) }
+  }
+
+  async #resume(id: NodeId, point: ResumePoint): Promise<Resumed> {
+    const { entryCache, publisher, changeLog } = this.#parts
+    const node = this.#linked(id)
+    node.keys = new Set(point.keys.slice(0, MAX_KEYS))
+    await this.#learnAll([...node.keys].filter((key) => entryCache.get(key) === undefined))
+    publisher.flush()
+    const resumed = changeLog.resume(point)
+    const isPartial = point.keys.some((key) => entryCache.get(key) === undefined)
+    // a full answer replaces what the node has, so it must not be sent while we know less than the node does
+    if (resumed.full && isPartial) {
+      const reason = 'this cluster does not know all of these services yet'
+      throw new MeshError('LINK_CLOSED', { peer: 'root', reason })
+    }
+    return resumed
+  }
+
+  #linked(id: NodeId): LinkedNode {
     const node = this.#parts.nodes.alive(id)
-    if (node === undefined) throw new MeshError('MESSAGE_INVALID', { problem: 'say hello first' })
+    if (node === undefined) throw new MeshError('MESSAGE_INVALID', { problem: 'node.hello must come first' })
     return node
   }
 
-  /** Where the node is reached may have changed: every service on it is told anew. */
+  /** The node's addresses may have changed, so every service on it is published again. */
   #remember(id: NodeId, facts: NodeFacts): void {
     const { store, publisher } = this.#parts
     const name = nameOf(id)
@@ -131,14 +151,9 @@ export class NodeMessages {
 
   async #learnAll(keys: readonly InterestKey[]): Promise<void> {
     for (let start = 0; start < keys.length; start += LEARN_AT_ONCE) {
-      const learned = await Promise.allSettled(
-        keys.slice(start, start + LEARN_AT_ONCE).map((key) => this.#parts.root().learn(key)),
-      )
-      if (learned.some(({ status }) => status === 'rejected')) return // without a root there is no more to learn
+      const batch = keys.slice(start, start + LEARN_AT_ONCE).map((key) => this.#parts.root.learn(key))
+      const learned = await Promise.allSettled(batch)
+      if (learned.some(({ status }) => status === 'rejected')) return // the root is away: the rest would fail as well
     }
   }
-}
-
-export function nameOf(id: NodeId): string {
-  return id.slice(id.indexOf('/') + 1)
 }

@@ -4,7 +4,7 @@ import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
-import { Link, type RequestHandlers, type NotificationHandlers } from '../link/link.ts'
+import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages.ts'
 import type { NodeFacts } from '../spec.ts'
 
@@ -15,18 +15,23 @@ export interface LinkedNode {
   id: NodeId
   link: NodeLink
   facts: NodeFacts
-  /** What it wants to be told about. */
+  /** The services it wants to be informed about. */
   keys: Set<InterestKey>
+  /** When its link came up, milliseconds since 1970. */
   since: number
+}
+
+/** What acts on the messages of nodes, and on their loss. */
+export interface NodeListener {
+  requests(node: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster>
+  notifications(node: NodeId): NotificationHandlers<typeof nodeToCluster>
+  lost(node: NodeId): void
 }
 
 export interface NodesOptions {
   clock: Clock
-  /** A closed link may come back within this time before the node counts as lost; a silent one counts at once. */
+  /** How long a node whose link was closed may take to return before it is lost. A silent node is lost at once. */
   graceMs: number
-  requests: (node: NodeId, link: () => NodeLink) => RequestHandlers<typeof nodeToCluster>
-  notifications: (node: NodeId) => NotificationHandlers<typeof nodeToCluster>
-  onLost: (node: NodeId) => void
 }
 
 /**
@@ -44,6 +49,7 @@ export class Nodes {
   readonly #links = new Map<NodeId, NodeLink>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
+  #listener: NodeListener | undefined
   #isClosed = false
 
   constructor(options: NodesOptions, log: Log, metrics: Metrics) {
@@ -52,25 +58,30 @@ export class Nodes {
     this.#metrics = metrics
   }
 
-  /** After a restart: nodes that had work may come back before they count as lost. */
+  /** Must be called before the first link is accepted. */
+  listen(listener: NodeListener): void {
+    this.#listener = listener
+  }
+
+  /** After a restart: nodes that ran something may come back within this time before they are lost. */
   expect(nodes: Iterable<NodeId>, withinMs: number): void {
     for (const node of nodes) this.#waitFor(node, withinMs)
     this.#count()
   }
 
-  /** Takes a link whose certificate says it is this node; an older link of the same node ends. */
-  take(node: NodeId, channel: Channel): void {
-    const { clock, requests, notifications, graceMs } = this.#options
-    this.#links.get(node)?.close('another link of this node')
+  /** Accepts a link whose certificate is this node's; an older link of the same node is closed. */
+  accept(node: NodeId, channel: Channel): void {
+    if (this.#listener === undefined) throw new Error('a link arrived before listen()')
+    this.#links.get(node)?.close('replaced by a newer link of this node')
     const link: NodeLink = new Link(
       channel,
       {
         sends: clusterToNode,
         receives: nodeToCluster,
-        onRequest: requests(node, () => link),
-        onNotification: notifications(node),
+        onRequest: this.#listener.requests(node, () => link),
+        onNotification: this.#listener.notifications(node),
       },
-      { tier: 'node', peer: node, clock, log: this.#log, metrics: this.#metrics },
+      { tier: 'node', peer: node, clock: this.#options.clock, log: this.#log, metrics: this.#metrics },
     )
     this.#links.set(node, link)
     void link.ended.then((end) => {
@@ -79,7 +90,7 @@ export class Nodes {
       const wasAlive = this.#alive.delete(node)
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
-      else if (wasAlive) this.#waitFor(node, graceMs)
+      else if (wasAlive) this.#waitFor(node, this.#options.graceMs)
       this.#count()
     })
   }
@@ -94,7 +105,7 @@ export class Nodes {
     return linked
   }
 
-  /** Cuts the node's link; it counts as lost at once. */
+  /** Cuts the node's link; the node is lost at once. */
   expel(node: NodeId, reason: string): void {
     const link = this.#links.get(node)
     this.#links.delete(node)
@@ -121,26 +132,26 @@ export class Nodes {
     return this.#alive.values().some(({ keys }) => keys.has(key))
   }
 
-  /** Each node hears of the keys it asked for, in order. */
+  /** Sends each node the changes it asked for, in order. */
   publish(epoch: string, changes: readonly Change[]): void {
     for (const { link, keys } of this.#alive.values()) {
-      const mine = changes.filter(({ key }) => keys.has(key))
-      if (mine.length > 0) link.notify('changes', { epoch, changes: mine })
+      const wanted = changes.filter(({ key }) => keys.has(key))
+      if (wanted.length > 0) link.notify('changes', { epoch, changes: wanted })
     }
   }
 
-  tellRevoked(nodes: NodeId[]): void {
+  notifyRevoked(nodes: NodeId[]): void {
     for (const { link } of this.#alive.values()) link.notify('revoked', { nodes })
   }
 
-  tellRelays(relays: string[]): void {
+  notifyRelays(relays: string[]): void {
     for (const { link } of this.#alive.values()) link.notify('relays', { relays })
   }
 
   close(): void {
     this.#isClosed = true
     for (const timer of this.#grace.values()) clearTimeout(timer)
-    // a thousand nodes do not come back in the same moment
+    // spread out, so that a thousand nodes do not return in the same moment
     for (const link of this.#links.values()) link.goAway(Math.random() * Math.min(2_000, 2 * this.#links.size))
   }
 
@@ -159,11 +170,16 @@ export class Nodes {
     this.#grace.delete(node)
     if (this.#isClosed) return
     this.#log.warn('node lost', { node })
-    this.#options.onLost(node)
+    this.#listener?.lost(node)
   }
 
   #count(): void {
     this.#metrics.nodes.labels('alive').set(this.#alive.size)
     this.#metrics.nodes.labels('away').set(this.#grace.size)
   }
+}
+
+/** `n1` of `edge/n1`. */
+export function nameOf(id: NodeId): string {
+  return id.slice(id.indexOf('/') + 1)
 }

@@ -1,64 +1,110 @@
-import type { InterestKey, NodeId, ServiceId } from '../../core/model/ids.ts'
-import { interestOf } from '../../core/model/ids.ts'
+import type { ServiceEntry } from '../../core/model/change.ts'
+import { clusterOf, interestOf, type InterestKey, type NodeId, type ServiceId } from '../../core/model/ids.ts'
+import type { Instance } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
-import type { Assignments } from './cluster-store.ts'
-import { compose } from './compose.ts'
+import type { AssignmentRecord, Assignments } from './assignments.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 
-type Shown = ReturnType<typeof compose>
+/** An entry as it is handed to the change log, which adds the version. */
+type UnversionedEntry = Omit<ServiceEntry, 'version'>
 
 export interface PublisherParts {
   cluster: string
-  feed: ChangeLog
+  changeLog: ChangeLog
   entryCache: EntryCache
   assignments: Assignments
   nodes: Nodes
   reachOf: (node: NodeId) => NodeReach | undefined
 }
 
-/** Turns what changed in one turn of the loop into one numbered batch, and tells the nodes that asked. */
+/** `dropIdle` is called this often. */
+export const IDLE_CHECK_MS = 60_000
+/** After this many checks, an hour, without any interest a service is forgotten. */
+const IDLE_CHECKS = 60
+
+/** Turns what changed in one turn of the event loop into one numbered batch, and sends it to the nodes that asked. */
 export class Publisher {
   readonly #parts: PublisherParts
-  readonly #dirty = new Set<ServiceId>()
+  readonly #changed = new Set<ServiceId>()
+  /** For how many checks in a row a key has been of no interest. */
+  readonly #idleChecks = new Map<InterestKey, number>()
   #isClosed = false
 
   constructor(parts: PublisherParts) {
     this.#parts = parts
   }
 
+  /** Marks a service as changed; it is published at the end of this turn. */
   touch(service: ServiceId): void {
     if (this.#isClosed) return
-    if (this.#dirty.size === 0) setImmediate(() => this.flush())
-    this.#dirty.add(service)
+    if (this.#changed.size === 0) setImmediate(() => this.flush())
+    this.#changed.add(service)
   }
 
-  /** At once, for whoever needs an answer that is up to date. */
+  /** Publishes at once, for a caller that needs an up-to-date answer. */
   flush(): void {
-    if (this.#dirty.size === 0 || this.#isClosed) return
-    const { feed, nodes, entryCache, assignments, cluster, reachOf } = this.#parts
-    const services = [...this.#dirty]
-    this.#dirty.clear()
-    const changes = feed.publish(
-      services.flatMap((id): Array<readonly [ServiceId, Shown | undefined]> => {
-        const known = entryCache.service(id, interestOf(id))
-        if (known !== undefined) return [[id, compose(known, assignments.of(id), { cluster, reachOf })]]
-        // gone when the root said so; a service that it has not spoken of yet is no news
+    if (this.#changed.size === 0 || this.#isClosed) return
+    const { changeLog, nodes, entryCache, assignments } = this.#parts
+    const services = [...this.#changed]
+    this.#changed.clear()
+    const changes = changeLog.publish(
+      services.flatMap((id): Array<readonly [ServiceId, UnversionedEntry | undefined]> => {
+        const entry = entryCache.service(id, interestOf(id))
+        if (entry !== undefined) return [[id, mergeEntry(entry, assignments.of(id), this.#parts)]]
+        // gone when the root said so; about a service that the root has not mentioned yet there is nothing to publish
         return entryCache.get(interestOf(id)) === undefined ? [] : [[id, undefined]]
       }),
     )
-    nodes.publish(feed.epoch, changes)
+    nodes.publish(changeLog.epoch, changes)
   }
 
-  /** Nobody wants it any more. */
-  drop(key: InterestKey): void {
-    this.#parts.entryCache.drop(key)
-    this.#parts.feed.drop(key)
+  /** Forgets the services that no node here has wanted for an hour and that nothing here runs. Returns their keys. */
+  dropIdle(): InterestKey[] {
+    const { entryCache, nodes, assignments, changeLog } = this.#parts
+    const running = new Set(Array.from(assignments.all(), ({ assignment }) => assignment.spec.id))
+    return entryCache.keys().filter((key) => {
+      const isUsed = nodes.wants(key) || (entryCache.get(key) ?? []).some(({ service }) => running.has(service.id))
+      const checks = isUsed ? 0 : (this.#idleChecks.get(key) ?? 0) + 1
+      if (checks < IDLE_CHECKS) {
+        this.#idleChecks.set(key, checks)
+        return false
+      }
+      this.#idleChecks.delete(key)
+      entryCache.drop(key)
+      changeLog.drop(key)
+      return true
+    })
   }
 
   close(): void {
     this.flush()
     this.#isClosed = true
+  }
+}
+
+/**
+ * One service as the nodes of this cluster see it. The root is believed about the service itself and about other clusters,
+ * our own records about what runs here: so a failure in this cluster reaches our nodes without the root.
+ */
+export function mergeEntry(
+  fromRoot: ServiceEntry,
+  records: readonly AssignmentRecord[],
+  { cluster, reachOf }: Pick<PublisherParts, 'cluster' | 'reachOf'>,
+): UnversionedEntry {
+  const here = new Map<string, Instance>()
+  for (const { assignment, node, state } of records) {
+    const { instance, ordinal, spec } = assignment
+    if (node !== undefined) here.set(instance, { id: instance, service: spec.id, ordinal, node, state })
+  }
+  const elsewhere = fromRoot.instances.filter(({ id, node }) => clusterOf(node) !== cluster && !here.has(id))
+  const instances = [...here.values(), ...elsewhere].sort((a, b) => a.ordinal - b.ordinal)
+  const reach = new Map(fromRoot.nodes.map((node) => [node.id, node]))
+  const used = [...new Set(instances.map(({ node }) => node))]
+  return {
+    service: fromRoot.service,
+    instances,
+    nodes: used.flatMap((node) => (clusterOf(node) === cluster ? reachOf(node) : reach.get(node)) ?? []),
   }
 }

@@ -9,65 +9,64 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { NodeId } from '../../core/model/ids.ts'
 import { Link } from '../link/link.ts'
 import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
+import type { Revocations } from '../link/revocations.ts'
 import type { RelayRecord } from './cluster-store.ts'
+import type { Nodes } from './nodes.ts'
 
 export interface RelaysParts {
-  kept: Collection<RelayRecord>
+  saved: Collection<RelayRecord>
   identity: HeldIdentity
-  /** The relay in this cluster's own door. */
-  own: () => string | undefined
-  revoked: () => NodeId[]
-  /** There are others now. */
-  onChange: (urls: string[]) => void
+  nodes: Nodes
+  revocations: Revocations
   clock: Clock
   log: Log
   metrics: Metrics
 }
 
-/** A relay that was not heard of for so long has no certificate any more. */
+/** A relay whose link has been down for this long has no valid certificate left, so it is no longer offered. */
 const FORGOTTEN_MS = 25 * 3_600_000
 
 type RelayLink = Link<typeof clusterToRelay, typeof relayToCluster>
 
 /**
- * The stand-alone relays of this cluster. One whose link is down may well be up for nodes: they find out by themselves,
- * and are told of it until it has been away for a day.
+ * The relays of this cluster: the one on its own port, and stand-alone ones. A stand-alone relay whose link is down may still
+ * serve nodes, which find that out by themselves; it is offered to them for another day.
  */
 export class Relays {
   readonly #parts: RelaysParts
   readonly #links = new Map<string, RelayLink>()
-  /** What those with a link run. */
+  /** The version each linked relay runs. */
   readonly #versions = new Map<RelayLink, string>()
+  /** The relay on the cluster's own port, if it has one; set when the port is open. */
+  ownUrl: string | undefined
 
   constructor(parts: RelaysParts) {
     this.#parts = parts
   }
 
-  /** Where nodes may listen. */
+  /** The relays that nodes are offered: our own first, then the latest seen. */
   urls(): string[] {
-    const { own, kept, clock } = this.#parts
-    const here = own()
-    const known = kept
+    const { saved, clock } = this.#parts
+    const standAlone = saved
       .list()
       .filter(({ name, seenAt }) => this.#links.has(name) || clock.wall() - seenAt < FORGOTTEN_MS)
       .toSorted((a, b) => b.seenAt - a.seenAt)
       .flatMap(({ url }) => url ?? [])
-    return [...new Set([...(here === undefined ? [] : [here]), ...known])].slice(0, MAX_RELAYS)
+    return [...new Set([...(this.ownUrl === undefined ? [] : [this.ownUrl]), ...standAlone])].slice(0, MAX_RELAYS)
   }
 
-  /** Where a node listens, as it says; others shall not be sent to addresses that are no relay of ours. */
-  of(told: readonly string[] | undefined): string[] {
-    const all = this.urls()
-    const listed = (told ?? []).filter((url) => all.includes(url))
-    const own = this.#parts.own()
-    return listed.length > 0 || own === undefined ? listed : [own]
+  /** Of the relays that a node reports, those that are ours: a node must not send its peers to arbitrary addresses. */
+  listenedAt(reported: readonly string[] | undefined): string[] {
+    const ours = this.urls()
+    const listed = (reported ?? []).filter((url) => ours.includes(url))
+    return listed.length > 0 || this.ownUrl === undefined ? listed : [this.ownUrl]
   }
 
-  /** Every one there is, that in our own door first; `nodes`: where each of ours listens. */
+  /** Every relay for `get relays`, our own first. `nodes`: the relays at which each of our nodes listens. */
   rows(cluster: string, version: string, nodes: readonly (readonly string[])[]): RelayRow[] {
-    const own = this.#parts.own()
+    const { ownUrl } = this
     const listening = (url: string) => nodes.filter((urls) => urls.includes(url)).length
-    const alone = this.#parts.kept.list().map(({ name, url }): RelayRow => {
+    const standAlone = this.#parts.saved.list().map(({ name, url }): RelayRow => {
       const link = this.#links.get(name)
       const runs = link && this.#versions.get(link)
       return {
@@ -79,8 +78,9 @@ export class Relays {
         nodes: url === undefined ? 0 : listening(url),
       }
     })
-    if (own === undefined) return alone
-    return [{ id: cluster, kind: 'cluster', url: own, condition: 'alive', version, nodes: listening(own) }, ...alone]
+    if (ownUrl === undefined) return standAlone
+    const own = { id: cluster, kind: 'cluster', url: ownUrl, condition: 'alive', version } as const
+    return [{ ...own, nodes: listening(ownUrl) }, ...standAlone]
   }
 
   isLinked(name: string): boolean {
@@ -88,19 +88,19 @@ export class Relays {
   }
 
   isKnown(name: string): boolean {
-    return this.#parts.kept.get(name) !== undefined
+    return this.#parts.saved.get(name) !== undefined
   }
 
-  /** It has joined; where it listens it says when its link is up. */
+  /** The relay has joined. Its address follows when its link is up. */
   enrolled(name: string): void {
-    const { kept, clock } = this.#parts
-    kept.put(name, { ...kept.get(name), name, seenAt: clock.wall() })
+    const { saved, clock } = this.#parts
+    saved.put(name, { ...saved.get(name), name, seenAt: clock.wall() })
   }
 
-  /** Takes a link whose certificate says it is this relay; an older link of the same relay ends. */
-  take(name: string, channel: Channel): void {
-    const { clock, log, metrics, identity, revoked } = this.#parts
-    this.#links.get(name)?.close('another link of this relay')
+  /** Accepts a link whose certificate is this relay's; an older link of the same relay is closed. */
+  accept(name: string, channel: Channel): void {
+    const { clock, log, metrics, identity, revocations } = this.#parts
+    this.#links.get(name)?.close('replaced by a newer link of this relay')
     const link: RelayLink = new Link(
       channel,
       {
@@ -108,9 +108,9 @@ export class Relays {
         receives: relayToCluster,
         onRequest: {
           'relay.hello': ({ url, version }) => {
-            this.#heard(name, url)
+            this.#located(name, url)
             this.#versions.set(link, version)
-            return { revoked: revoked() }
+            return { revoked: revocations.all() }
           },
           'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, { clock }) }),
         },
@@ -129,25 +129,26 @@ export class Relays {
     })
   }
 
-  tellRevoked(nodes: NodeId[]): void {
+  notifyRevoked(nodes: NodeId[]): void {
     for (const link of this.#links.values()) link.notify('revoked', { nodes })
   }
 
   close(): void {
-    const links = [...this.#links]
+    const links = [...this.#links.values()]
     this.#links.clear()
-    for (const [, link] of links) link.goAway(Math.random() * 1_000)
+    for (const link of links) link.goAway(Math.random() * 1_000)
   }
 
-  #heard(name: string, url: string): void {
-    const { kept, clock, onChange, log } = this.#parts
+  /** The relay reported its address: nodes are told when the list of relays is another one now. */
+  #located(name: string, url: string): void {
+    const { saved, clock, nodes, log } = this.#parts
     if (URL.parse(url)?.pathname !== '/relay')
-      throw new MeshError('MESSAGE_INVALID', { problem: 'not a relay’s address' })
+      throw new MeshError('MESSAGE_INVALID', { problem: 'a relay’s address ends in /relay' })
     const before = this.urls().join()
-    kept.put(name, { name, url, seenAt: clock.wall() })
+    saved.put(name, { name, url, seenAt: clock.wall() })
     const now = this.urls()
     if (now.join() === before) return
-    log.info('relay known', { relay: name, address: url })
-    onChange(now)
+    log.info('relay address changed', { relay: name, address: url })
+    nodes.notifyRelays(now)
   }
 }

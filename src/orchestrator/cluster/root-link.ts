@@ -1,212 +1,218 @@
 import type { Agent } from 'node:https'
-import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
-import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Principal } from '../../core/identity/contract.ts'
+import type { HeldIdentity } from '../../core/identity/held.ts'
+import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
+import { INSTANCE_STATES } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
-import type { RequestHandlers } from '../link/link.ts'
+import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type LocatedReport } from '../link/messages.ts'
-import type { ClusterSummary } from '../scheduling/candidate.ts'
-import type { AssignmentRecord, Assignments } from './cluster-store.ts'
+import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
+import { nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
-import type { Scheduler } from './scheduler.ts'
+import type { Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 
 export interface RootLinkParts {
   /** `https://host:port` of the root. */
   rootUrl: string
-  /** The way out, when it is not straight (kit/egress.ts). */
+  /** The HTTP proxy to go through, if any (core/kit/egress.ts). */
   egress?: Agent | undefined
-  url: string
+  /** This cluster's name. */
+  name: string
   version: string
   identity: HeldIdentity
   assignments: Assignments
+  nodes: Nodes
   entryCache: EntryCache
   publisher: Publisher
-  placement: Scheduler
   reachOf: (node: NodeId) => NodeReach | undefined
-  summary: () => ClusterSummary
-  revoked: (nodes: readonly NodeId[]) => void
-  /** What the root may ask beside work: nodes, tokens, logs. */
-  services: Omit<RequestHandlers<typeof rootToCluster>, 'delegate' | 'withdraw'>
-  onLogsClosed: (stream: string) => void
   clock: Clock
   log: Log
   metrics: Metrics
 }
 
-/** Many reports in one turn are one message; smaller sends more, larger is noticed later. */
+/** What the cluster does with messages of the root. */
+export interface RootListener {
+  requests(): RequestHandlers<typeof rootToCluster>
+  notifications(): NotificationHandlers<typeof rootToCluster>
+  /** The root's answer to hello: instances to end, nodes that are revoked. */
+  welcomed(welcome: { surplus: InstanceId[]; revoked: NodeId[] }): void
+}
+
+type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
+
+/** Reports are gathered for this long and sent in one message; smaller sends more messages, larger delays the news. */
 const GATHER_MS = 20
+/** The same for the summary of free capacity, which matters less. */
 const SUMMARY_MS = 200
 
 /** The cluster's link to the root. While it is down the cluster goes on by itself. */
 export class RootLink implements AsyncDisposable {
   readonly #parts: RootLinkParts
-  readonly #link: DialledLink<typeof clusterToRoot, typeof rootToCluster>
   readonly #changed = new Set<InstanceId>()
   readonly #ended = new Map<InstanceId, LocatedReport>()
   readonly #learning = new Map<InterestKey, Promise<void>>()
-  #gathering: NodeJS.Timeout | undefined
-  #summarising: NodeJS.Timeout | undefined
+  #link: ToRoot | undefined
+  #reportTimer: NodeJS.Timeout | undefined
+  #summaryTimer: NodeJS.Timeout | undefined
 
-  private constructor(parts: RootLinkParts) {
+  constructor(parts: RootLinkParts) {
     this.#parts = parts
-    const { identity, rootUrl, clock, log, metrics } = parts
-    const expected = ({ role }: Principal) => role === 'root'
-    const url = `${rootUrl.replace(/^http/, 'ws')}/link`
+  }
+
+  /** Dials from now on, and again whenever the link breaks. `url` is where this cluster is reached. */
+  connect(url: string, listener: RootListener): void {
+    const { identity, rootUrl, egress, clock, log, metrics } = this.#parts
+    const isRoot = ({ role }: Principal) => role === 'root'
     this.#link = DialledLink.start(
       {
         dial: (signal) =>
           dialText(
-            url,
-            {
-              tls: clientOptions(identity, expected),
-              verify: verifyServer(expected, identity.revocations),
-              egress: parts.egress,
-            },
+            `${rootUrl.replace(/^http/, 'ws')}/link`,
+            { tls: clientOptions(identity, isRoot), verify: verifyServer(isRoot, identity.revocations), egress },
             signal,
           ),
         sides: {
           sends: clusterToRoot,
           receives: rootToCluster,
-          onRequest: {
-            ...parts.services,
-            delegate: async ({ assignment }) => {
-              await parts.placement.delegate(assignment)
-              return {}
-            },
-            withdraw: ({ instance }) => {
-              parts.placement.withdraw(instance)
-              return { ended: parts.assignments.get(instance) === undefined }
-            },
-          },
-          onNotification: {
-            known: ({ known }) => {
-              for (const each of known) for (const service of parts.entryCache.put(each)) parts.publisher.touch(service)
-            },
-            revoked: ({ nodes }) => parts.revoked(nodes),
-            'logs.close': ({ stream }) => parts.onLogsClosed(stream),
-          },
+          onRequest: listener.requests(),
+          onNotification: listener.notifications(),
         },
-        onUp: (link) => this.#hello(link),
+        onUp: (link) => this.#hello(link, url, listener),
         onDown: () => undefined,
       },
       { tier: 'root', peer: 'root', clock, log, metrics },
     )
   }
 
-  static start(parts: RootLinkParts): RootLink {
-    return new RootLink(parts)
-  }
-
   get isUp(): boolean {
-    return this.#link.isUp
+    return this.#link?.isUp === true
   }
 
-  /** Asks the root about a key this cluster knows nothing of, once for all who ask at the same time. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
+  /** Asks the root about a key that is not in the cache; callers at the same time share one request. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   learn(key: InterestKey): Promise<void> {
     const running = this.#learning.get(key)
     if (running !== undefined) return running
-    const learning = this.#link
-      .request('interest.ask', { key })
-      .then(({ entries }) => {
-        for (const service of this.#parts.entryCache.put({ key, entries })) this.#parts.publisher.touch(service)
-      })
-      .finally(() => this.#learning.delete(key))
+    const learning = this.#learn(key).finally(() => this.#learning.delete(key))
     this.#learning.set(key, learning)
     return learning
   }
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async keyOfVip(vip: VipIndex): Promise<InterestKey | undefined> {
-    return (await this.#link.request('interest.vip', { vip })).key
+    return (await this.#open().request('interest.vip', { vip })).key
   }
 
+  /** A new certificate chain for this cluster, PEM. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async renew(csr: string, signal: AbortSignal): Promise<string> {
-    return (await this.#link.request('certificate.renew', { csr }, signal)).chain
+    return (await this.#open().request('certificate.renew', { csr }, signal)).chain
   }
 
+  /** The cluster no longer wants to be informed about these keys. */
   forget(keys: InterestKey[]): void {
-    this.#link.notify('interest.forget', { keys })
+    for (let start = 0; start < keys.length; start += MAX_FORGET)
+      this.#link?.notify('interest.forget', { keys: keys.slice(start, start + MAX_FORGET) })
   }
 
-  /** The root hears of it soon, as it is then. */
-  changed({ assignment }: AssignmentRecord): void {
+  /** Reports the instance to the root soon, in the state that it has then. */
+  reportChanged({ assignment }: AssignmentRecord): void {
     this.#changed.add(assignment.instance)
-    this.#gather()
+    this.#reportSoon()
   }
 
-  /** The root hears that it has left this cluster. */
-  ended({ assignment, restarts }: AssignmentRecord): void {
+  /** Reports to the root soon that the instance has left this cluster. */
+  reportEnded({ assignment, restarts }: AssignmentRecord): void {
     const { instance, generation } = assignment
     this.#ended.set(instance, { report: { instance, generation, state: 'stopped', restarts } })
-    this.#gather()
+    this.#reportSoon()
   }
 
-  /** False while there is no root to take it. */
-  giveBack({ assignment }: AssignmentRecord, reason: string): boolean {
-    if (!this.#link.isUp) return false
-    this.#link.notify('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
+  /** Asks the root to place the instance elsewhere. False, and nothing sent, while the link is down. */
+  handBack({ assignment }: AssignmentRecord, reason: string): boolean {
+    if (!this.isUp) return false
+    this.#link?.notify('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
     return true
   }
 
-  /** Capacity has changed: the root hears of it soon. */
-  summarise(): void {
-    this.#summarising ??= setTimeout(() => {
-      this.#summarising = undefined
-      this.#link.notify('summary', { summary: this.#parts.summary() })
+  /** Sends the root a new summary soon: the capacity has changed. */
+  summariseSoon(): void {
+    this.#summaryTimer ??= setTimeout(() => {
+      this.#summaryTimer = undefined
+      this.#link?.notify('summary', { summary: this.#summary() })
     }, SUMMARY_MS)
-    this.#summarising.unref()
+    this.#summaryTimer.unref()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#gathering)
-    clearTimeout(this.#summarising)
-    await this.#link[Symbol.asyncDispose]()
+    clearTimeout(this.#reportTimer)
+    clearTimeout(this.#summaryTimer)
+    await this.#link?.[Symbol.asyncDispose]()
+  }
+
+  #open(): ToRoot {
+    if (this.#link === undefined) throw new Error('used before connect()')
+    return this.#link
+  }
+
+  async #learn(key: InterestKey): Promise<void> {
+    const { entries } = await this.#open().request('interest.ask', { key })
+    for (const service of this.#parts.entryCache.put({ key, entries })) this.#parts.publisher.touch(service)
   }
 
   async #hello(
-    link: Pick<DialledLink<typeof clusterToRoot, typeof rootToCluster>, 'request' | 'notify'>,
+    link: Link<typeof clusterToRoot, typeof rootToCluster>,
+    url: string,
+    listener: RootListener,
   ): Promise<void> {
-    const { assignments, entryCache, summary, url, version, placement, revoked } = this.#parts
-    const mine = [...assignments.all()].map(({ assignment }) => assignment)
-    const { surplus, revoked: nodes } = await link.request('cluster.hello', {
-      summary: summary(),
+    const { assignments, entryCache, version } = this.#parts
+    const ours = Array.from(assignments.all(), ({ assignment }) => assignment)
+    const welcome = await link.request('cluster.hello', {
+      summary: this.#summary(),
       url,
       version,
-      instances: mine.map(({ instance, generation }) => ({ instance, generation })),
-      keys: [...new Set([...entryCache.keys(), ...mine.map(({ spec }) => interestOf(spec.id))])],
+      instances: ours.map(({ instance, generation }) => ({ instance, generation })),
+      keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })
-    for (const instance of surplus) placement.withdraw(instance)
-    revoked(nodes)
-    this.#ended.clear() // hello has said it
-    for (const { instance } of mine) this.#changed.add(instance)
-    this.#gather()
-    setImmediate(() => placement.retry()) // what fits nowhere here can be given back now
+    this.#ended.clear() // hello listed what is still here
+    for (const { instance } of ours) this.#changed.add(instance)
+    this.#reportSoon()
+    listener.welcomed(welcome)
   }
 
-  #gather(): void {
-    this.#gathering ??= setTimeout(() => {
-      this.#gathering = undefined
-      if (!this.#link.isUp) return // hello tells everything
-      const now = [...this.#changed].flatMap((id) => this.#standing(this.#parts.assignments.get(id)))
-      const standings = [...this.#ended.values(), ...now]
-      this.#changed.clear()
-      this.#ended.clear()
-      for (let start = 0; start < standings.length; start += BATCH) {
-        this.#link.notify('standings', { standings: standings.slice(start, start + BATCH) })
-      }
+  #summary(): ClusterSummary {
+    const { name, nodes, assignments, metrics } = this.#parts
+    const counts = new Map<string, number>()
+    for (const { state } of assignments.all()) counts.set(state, (counts.get(state) ?? 0) + 1)
+    for (const state of INSTANCE_STATES) metrics.instances.labels(state).set(counts.get(state) ?? 0)
+    return summarise(name, nodeViews(nodes, assignments))
+  }
+
+  #reportSoon(): void {
+    this.#reportTimer ??= setTimeout(() => {
+      this.#reportTimer = undefined
+      if (this.isUp) this.#sendReports() // else hello reports everything
     }, GATHER_MS)
-    this.#gathering.unref()
+    this.#reportTimer.unref()
   }
 
-  #standing(record: AssignmentRecord | undefined): LocatedReport[] {
+  #sendReports(): void {
+    const changed = [...this.#changed].flatMap((id) => this.#reportOf(this.#parts.assignments.get(id)))
+    const standings = [...this.#ended.values(), ...changed]
+    this.#changed.clear()
+    this.#ended.clear()
+    for (let start = 0; start < standings.length; start += BATCH) {
+      this.#link?.notify('standings', { standings: standings.slice(start, start + BATCH) })
+    }
+  }
+
+  #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
     const { assignment, state, detail, restarts } = record
     const { instance, generation } = assignment
@@ -215,3 +221,6 @@ export class RootLink implements AsyncDisposable {
     return [{ report, ...(node === undefined ? {} : { node }) }]
   }
 }
+
+/** The most keys in one message. */
+const MAX_FORGET = 10_000

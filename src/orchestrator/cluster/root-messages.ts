@@ -1,94 +1,154 @@
 import { MeshError } from '../../core/errors.ts'
-import type { InstanceId, NodeId } from '../../core/model/ids.ts'
-import type { RequestHandlers } from '../link/link.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { clusterOf, type InstanceId, type NodeId } from '../../core/model/ids.ts'
+import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { NodeRow, rootToCluster } from '../link/messages.ts'
+import type { Revocations } from '../link/revocations.ts'
+import { nodeViews } from './assignments.ts'
 import type { ClusterStore } from './cluster-store.ts'
-import type { LinkedNode, Nodes } from './nodes.ts'
-import type { Scheduler } from './scheduler.ts'
+import type { EntryCache } from './entry-cache.ts'
+import { nameOf, type LinkedNode, type Nodes } from './nodes.ts'
+import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
+import type { RootListener } from './root-link.ts'
+import type { Scheduler } from './scheduler.ts'
 
-export interface RootRequestsParts {
+export interface RootMessagesParts {
+  /** This cluster's name. */
   name: string
+  version: string
   store: ClusterStore
   nodes: Nodes
-  placement: Scheduler
   relays: Relays
-  version: string
-  mint: Mint
-  revoke: (nodes: readonly NodeId[]) => void
+  scheduler: Scheduler
+  entryCache: EntryCache
+  publisher: Publisher
+  revocations: Revocations
+  mint: MintToken
+  /** Cuts whatever else these nodes have here, such as relayed connections. */
+  onRevoked?: ((nodes: readonly NodeId[]) => void) | undefined
+  log: Log
 }
 
-/** A join token. */
-export type Mint = (role: 'node' | 'relay', ttlSeconds: number) => { token: string; expiresAt: number }
+/** Makes a join token. `expiresAt` is in milliseconds since 1970. */
+export type MintToken = (role: 'node' | 'relay', ttlSeconds: number) => { token: string; expiresAt: number }
 
+/** Nodes in one page of `nodes.list`. */
 const PAGE = 500
 
-/** What people ask of a cluster, by way of the root: its nodes, tokens to join it, what instances wrote. */
-export function rootRequests({ name, version, store, nodes, placement, relays, mint, revoke }: RootRequestsParts): {
-  services: Omit<RequestHandlers<typeof rootToCluster>, 'delegate' | 'withdraw'>
-  onLogsClosed: (stream: string) => void
-} {
-  const nodeOf = (instance: InstanceId): LinkedNode => {
-    const { node } = store.assignments.get(instance) ?? {}
-    const linked = node === undefined ? undefined : nodes.alive(node)
-    if (linked === undefined)
-      throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it is on no node that answers' })
-    return linked
+/** What the cluster does when the root sends something: work, and what people ask the root about this cluster. */
+export class RootMessages implements RootListener {
+  readonly #parts: RootMessagesParts
+
+  constructor(parts: RootMessagesParts) {
+    this.#parts = parts
   }
-  /** A stream's name here is the node's id and its name there. */
-  const streamOf = (stream: string) => {
-    const [id = '', there = ''] = stream.split('#')
-    const linked = nodes.alive(id)
-    if (linked === undefined) throw new MeshError('LINK_CLOSED', { node: id })
-    return { link: linked.link, stream: there }
-  }
-  return {
-    services: {
-      'nodes.list': ({ after }) => {
-        const free = new Map(placement.views().map((view) => [view.facts.id, view.free]))
-        const all = store.nodes.list().map((record): NodeRow => {
-          const id = `${name}/${record.name}`
-          const linked = nodes.alive(id)
-          const facts = linked?.facts ?? record.facts
-          const left = free.get(id)
-          return {
-            id,
-            condition: linked === undefined ? 'lost' : 'alive',
-            instances: store.assignments.on(id).length,
-            since: linked?.since ?? record.enrolledAt,
-            ...(facts === undefined ? {} : { facts }),
-            ...(left === undefined ? {} : { free: left }),
-          }
-        })
-        const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))
-        return { nodes: rest.slice(0, PAGE), more: rest.length > PAGE }
+
+  requests(): RequestHandlers<typeof rootToCluster> {
+    const { store, scheduler, relays, nodes, name, version, mint } = this.#parts
+    return {
+      delegate: async ({ assignment }) => {
+        await scheduler.delegate(assignment)
+        return {}
       },
-      'relays.list': () => ({
-        relays: relays.rows(
-          name,
-          version,
-          Array.from(nodes.all(), ({ facts }) => facts.relays ?? []),
-        ),
-      }),
+      withdraw: ({ instance }) => {
+        scheduler.withdraw(instance)
+        return { ended: store.assignments.get(instance) === undefined }
+      },
+      'nodes.list': ({ after }) => this.#listNodes(after),
+      'relays.list': () => {
+        const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])
+        return { relays: relays.rows(name, version, listeningAt) }
+      },
       'node.revoke': ({ node }) => {
         if (store.nodes.get(node) === undefined) throw new MeshError('NODE_UNKNOWN', { node: `${name}/${node}` })
-        revoke([`${name}/${node}`])
+        this.#revoke([`${name}/${node}`])
         return {}
       },
       'token.mint': ({ role, ttlSeconds }) => mint(role, ttlSeconds),
       'logs.open': async (query) => {
-        const node = nodeOf(query.instance)
+        const node = this.#nodeOf(query.instance)
         const { stream } = await node.link.request('logs.open', query)
         return { stream: `${node.id}#${stream}` }
       },
       'logs.next': ({ stream }) => {
-        const there = streamOf(stream)
-        return there.link.request('logs.next', { stream: there.stream })
+        const on = this.#logStream(stream)
+        return on.link.request('logs.next', { stream: on.stream })
       },
-    },
-    onLogsClosed: (stream) => {
-      const there = streamOf(stream)
-      there.link.notify('logs.close', { stream: there.stream })
-    },
+    }
+  }
+
+  notifications(): NotificationHandlers<typeof rootToCluster> {
+    const { entryCache, publisher } = this.#parts
+    return {
+      known: ({ known }) => {
+        for (const entries of known) for (const service of entryCache.put(entries)) publisher.touch(service)
+      },
+      revoked: ({ nodes }) => this.#revoke(nodes),
+      'logs.close': ({ stream }) => {
+        const on = this.#logStream(stream)
+        on.link.notify('logs.close', { stream: on.stream })
+      },
+    }
+  }
+
+  welcomed({ surplus, revoked }: { surplus: InstanceId[]; revoked: NodeId[] }): void {
+    const { scheduler } = this.#parts
+    for (const instance of surplus) scheduler.withdraw(instance)
+    this.#revoke(revoked)
+    setImmediate(() => scheduler.retry()) // what fits nowhere here can now be handed back
+  }
+
+  #revoke(ids: readonly NodeId[]): void {
+    const { name, store, nodes, relays, revocations, onRevoked, log } = this.#parts
+    const fresh = ids.filter((node) => !revocations.has(node))
+    if (fresh.length === 0) return
+    const ours = fresh.filter((node) => clusterOf(node) === name)
+    store.database.transaction(() => {
+      for (const node of fresh) revocations.add(node)
+      for (const node of ours) store.nodes.delete(nameOf(node))
+    })
+    log.warn('nodes revoked', { nodes: fresh })
+    for (const node of ours) nodes.expel(node, 'revoked')
+    nodes.notifyRevoked(fresh)
+    relays.notifyRevoked(fresh)
+    onRevoked?.(fresh)
+  }
+
+  #listNodes(after: string): { nodes: NodeRow[]; more: boolean } {
+    const { store, nodes, name } = this.#parts
+    const free = new Map(nodeViews(nodes, store.assignments).map((view) => [view.facts.id, view.free]))
+    const all = store.nodes.list().map((record): NodeRow => {
+      const id = `${name}/${record.name}`
+      const linked = nodes.alive(id)
+      const facts = linked?.facts ?? record.facts
+      const left = free.get(id)
+      return {
+        id,
+        condition: linked === undefined ? 'lost' : 'alive',
+        instances: store.assignments.on(id).length,
+        since: linked?.since ?? record.enrolledAt,
+        ...(facts === undefined ? {} : { facts }),
+        ...(left === undefined ? {} : { free: left }),
+      }
+    })
+    const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))
+    return { nodes: rest.slice(0, PAGE), more: rest.length > PAGE }
+  }
+
+  #nodeOf(instance: InstanceId): LinkedNode {
+    const { node } = this.#parts.store.assignments.get(instance) ?? {}
+    const linked = node === undefined ? undefined : this.#parts.nodes.alive(node)
+    if (linked !== undefined) return linked
+    const reason = node === undefined ? 'it is on no node yet' : `its node ${node} does not answer`
+    throw new MeshError('INSTANCE_UNKNOWN', { instance, reason })
+  }
+
+  /** The root knows a log stream as `<node id>#<the stream's name on that node>`. */
+  #logStream(name: string): { link: LinkedNode['link']; stream: string } {
+    const [id = '', stream = ''] = name.split('#')
+    const linked = this.#parts.nodes.alive(id)
+    if (linked === undefined) throw new MeshError('LINK_CLOSED', { node: id })
+    return { link: linked.link, stream }
   }
 }

@@ -10,15 +10,16 @@ import { parseToken } from '../../core/identity/token.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import { WebSocketDoor } from '../../core/kit/websocket.ts'
 import type { NodeId } from '../../core/model/ids.ts'
-import { type App, reader, type Upgrade } from '../link/link-server.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
+import { type App, reader, type Upgrade } from '../link/link-server.ts'
+import type { Revocations } from '../link/revocations.ts'
 import { Csr, Label } from '../link/schemas.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { Nodes } from './nodes.ts'
 import type { Relays } from './relays.ts'
 
-/** Takes over a socket whose peer is proven. */
-export type Relayed = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+/** Takes over a socket whose peer has proven its identity. */
+export type AcceptRelayed = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
 
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
@@ -29,87 +30,102 @@ export interface RouteParts {
   store: ClusterStore
   nodes: Nodes
   relays: Relays
-  joins: Readonly<Record<'node' | 'relay', JoinTokens>>
+  joinTokens: Readonly<Record<'node' | 'relay', JoinTokens>>
+  revocations: Revocations
   fingerprint: string
+  /** The cluster's name. */
   name: string
   clock: Clock
-  isRevoked: (node: NodeId) => boolean
 }
 
-/** Links of this cluster's nodes and relays. */
+/** Control links of this cluster's nodes and stand-alone relays. */
 export function linkUpgrade(
   cluster: string,
-  { nodes, relays, store, isRevoked }: Pick<RouteParts, 'nodes' | 'relays' | 'store' | 'isRevoked'>,
+  { nodes, relays, store, revocations }: Pick<RouteParts, 'nodes' | 'relays' | 'store' | 'revocations'>,
 ): Upgrade {
   const webSockets = new WebSocketDoor()
   return (request, socket, head, principal) => {
     const isOurs = principal.role !== 'root' && principal.cluster === cluster
     if (isOurs && principal.role === 'relay') {
       const { relay } = principal
-      if (!relays.isKnown(relay)) throw new MeshError('FORBIDDEN', { relay, reason: 'not a relay of this cluster' })
-      return webSockets.acceptText(request, socket, head, (channel) => relays.take(relay, channel))
+      if (!relays.isKnown(relay))
+        throw new MeshError('FORBIDDEN', { relay, reason: 'it is not a relay of this cluster' })
+      return webSockets.acceptText(request, socket, head, (channel) => relays.accept(relay, channel))
     }
     if (!isOurs || principal.role !== 'node') {
-      throw new MeshError('FORBIDDEN', { reason: 'links here are for nodes and relays of this cluster' })
+      throw new MeshError('FORBIDDEN', { reason: 'only nodes and relays of this cluster may open a control link here' })
     }
     const node = nodeIdOf(principal)
-    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
+    if (revocations.has(node)) throw new MeshError('FORBIDDEN', { node, reason: 'its certificate is revoked' })
     if (store.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
-    webSockets.acceptText(request, socket, head, (channel) => nodes.take(node, channel))
+    webSockets.acceptText(request, socket, head, (channel) => nodes.accept(node, channel))
   }
 }
 
 /** Relayed connections of any node of the mesh. */
-export function relayUpgrade(onRelay: Relayed, isRevoked: (node: NodeId) => boolean): Upgrade {
+export function relayUpgrade(accept: AcceptRelayed, isRevoked: (node: NodeId) => boolean): Upgrade {
   return (request, socket, head, principal) => {
-    if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'relays are for nodes' })
+    if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'only nodes may use a relay' })
     const node = nodeIdOf(principal)
-    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'revoked' })
-    onRelay(request, socket, head, principal)
+    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'its certificate is revoked' })
+    accept(request, socket, head, principal)
   }
 }
 
-/** What answers without credentials: life, whom to trust, and joining (with a token). */
-export function openRoutes(
-  app: App,
-  { identity, store, nodes, relays, joins, fingerprint, name, clock, isRevoked }: RouteParts,
-): void {
+/** What answers without credentials: health, the mesh's authority, and joining (which needs a token). */
+export function openRoutes(app: App, parts: RouteParts): void {
+  const { identity, fingerprint } = parts
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
   app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
-  const enrolRelay = async (token: string, csr: string, relay: string) => {
-    joins.relay.check(token)
-    const refuseTwo = () => {
-      if (!relays.isLinked(relay)) return
-      throw new MeshError('TOKEN_REFUSED', {
-        relay,
-        reason: 'a relay of this name is here',
-        remedy: 'join under another name',
-      })
-    }
-    refuseTwo()
-    const chain = await issueRelay(identity, csr, relay, { clock })
-    joins.relay.consume(token, () => {
-      refuseTwo()
-      relays.enrolled(relay)
-    })
-    return { chain, ca: identity.ca, relay: `${name}/${relay}` }
-  }
-  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
-    const { token, csr, name: node } = readEnrol(body)
-    if (parseToken(token).role === 'relay') return enrolRelay(token, csr, node)
-    joins.node.check(token) // cheap, before anything is signed
-    const id = `${name}/${node}`
-    const refuse = (reason: string) => {
-      throw new MeshError('TOKEN_REFUSED', { node: id, reason, remedy: 'join under another name' })
-    }
-    if (isRevoked(id)) refuse('this name was revoked and rests until its last certificate is over')
-    if (nodes.isExpected(id)) refuse('a node of this name is here')
-    const chain = await issueNode(identity, csr, node, { clock })
-    joins.node.consume(token, () => {
-      if (isRevoked(id) || nodes.isExpected(id)) refuse('a node of this name is here')
-      store.nodes.put(node, { name: node, enrolledAt: clock.wall() })
-    })
-    return { chain, ca: identity.ca, node: id }
+  app.post('/enrol', { ...open, bodyLimit: 16_384 }, ({ body }) => {
+    const { token, csr, name } = readEnrol(body)
+    return parseToken(token).role === 'relay'
+      ? enrolRelay({ token, csr, name }, parts)
+      : enrolNode({ token, csr, name }, parts)
   })
+}
+
+interface Enrolment {
+  token: string
+  csr: string
+  /** Of the node or relay that wants to join. */
+  name: string
+}
+
+async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
+  const { identity, store, nodes, joinTokens, revocations, clock } = parts
+  joinTokens.node.check(token) // cheap, so it comes before anything is signed
+  const node = `${parts.name}/${name}`
+  const refuseIfTaken = () => {
+    if (revocations.has(node))
+      throw nameTaken({ node }, 'this name was revoked and cannot be used until its last certificate has expired')
+    if (nodes.isExpected(node)) throw nameTaken({ node }, 'a node of this name is connected')
+  }
+  refuseIfTaken()
+  const chain = await issueNode(identity, csr, name, { clock })
+  joinTokens.node.consume(token, () => {
+    refuseIfTaken()
+    store.nodes.put(name, { name, enrolledAt: clock.wall() })
+  })
+  return { chain, ca: identity.ca, node }
+}
+
+async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
+  const { identity, relays, joinTokens, clock } = parts
+  joinTokens.relay.check(token)
+  const refuseIfTaken = () => {
+    if (relays.isLinked(name)) throw nameTaken({ relay: name }, 'a relay of this name is connected')
+  }
+  refuseIfTaken()
+  const chain = await issueRelay(identity, csr, name, { clock })
+  joinTokens.relay.consume(token, () => {
+    refuseIfTaken()
+    relays.enrolled(name)
+  })
+  return { chain, ca: identity.ca, relay: `${parts.name}/${name}` }
+}
+
+function nameTaken(who: { node: string } | { relay: string }, reason: string): MeshError {
+  return new MeshError('TOKEN_REFUSED', { ...who, reason, remedy: 'join under another name: --name NAME' })
 }

@@ -6,36 +6,37 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import { nodeCandidate, type NodeView } from '../scheduling/candidate.ts'
+import { nodeCandidate } from '../scheduling/candidate.ts'
+import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
-import type { AssignmentRecord, Assignments } from './cluster-store.ts'
+import { hasGivenUp, isFinished, nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
-import { hasGivenUp, isFinished, viewOf } from './work.ts'
+import type { Publisher } from './publisher.ts'
+import type { RootLink } from './root-link.ts'
 
 export interface SchedulerParts {
   assignments: Assignments
   nodes: Nodes
   anchors: LatencyAnchors
+  publisher: Publisher
+  root: RootLink
   clock: Clock
-  /** Something that tables show, or the root wants to know, has changed. */
-  onChange: (record: AssignmentRecord) => void
-  /** The work has left this cluster. */
-  onEnded: (record: AssignmentRecord) => void
-  /** No node here can take it any more. False: there is no root to give it to, so it stays. */
-  giveBack: (record: AssignmentRecord, reason: string) => boolean
   log: Log
   metrics: Metrics
 }
 
-/** Rests before an instance that could not be started is tried again. */
+/** Waits before an instance that could not be started is tried again. */
 const AFTER_FAILURE = { firstMs: 2_000, limitMs: 60_000 }
 
-/** Which node runs what. Nodes may refuse, fail and come back; work leaves only to the root, or when it is withdrawn. */
+/**
+ * Decides which node runs what, hands the instances out and follows their reports. Nodes may refuse, fail and come back; an
+ * instance leaves this cluster only when it is withdrawn, or handed back to the root.
+ */
 export class Scheduler {
   readonly #parts: SchedulerParts
-  /** One at a time: two placements never see the same free capacity. */
+  /** One at a time, so that two placements never count on the same free capacity. */
   readonly #queue = new PQueue({ concurrency: 1 })
   readonly #failures = new Map<InstanceId, { backoff: Backoff; retryAt: number }>()
   #isClosed = false
@@ -44,24 +45,25 @@ export class Scheduler {
     this.#parts = parts
   }
 
-  /** @throws MeshError UNPLACEABLE with counted reasons */
+  /** Takes an instance from the root and places it on a node. @throws MeshError UNPLACEABLE with counted reasons */
   delegate(assignment: Assignment): Promise<void> {
-    return this.#inTurn(async () => {
-      const { assignments, onChange } = this.#parts
+    return this.#enqueue(async () => {
+      const { assignments } = this.#parts
       const record = assignments.get(assignment.instance)
-      if (record?.wanted === false) throw new MeshError('UNPLACEABLE', { reason: 'its predecessor still ends here' })
+      if (record?.wanted === false)
+        throw new MeshError('UNPLACEABLE', { reason: 'an earlier instance of this number is still stopping here' })
       if (record !== undefined) return this.#renew(record, assignment)
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
       const reason = await this.#place(assignment.instance)
       if (reason === undefined) return
       assignments.delete(assignment.instance)
-      onChange(taken)
+      this.#announce(taken)
       throw new MeshError('UNPLACEABLE', { reason })
     })
   }
 
-  /** It drains, and is gone when the worker says so; work that is nowhere is gone at once. */
+  /** The instance drains, and is gone when its worker reports that it has stopped; without a place it is gone at once. */
   withdraw(id: InstanceId): void {
     if (this.#isClosed) return
     const record = this.#parts.assignments.get(id)
@@ -73,8 +75,8 @@ export class Scheduler {
     if (node !== undefined) this.#askToEnd(node, id)
   }
 
-  /** What the worker said. Reports about work that is not this node's are answered with a withdrawal. */
-  take(node: LinkedNode, reports: readonly InstanceReport[]): void {
+  /** Reports of a worker. An instance that does not belong on this node is withdrawn from it. */
+  takeReports(node: LinkedNode, reports: readonly InstanceReport[]): void {
     if (this.#isClosed) return
     const { assignments } = this.#parts
     for (const report of reports) {
@@ -87,14 +89,14 @@ export class Scheduler {
         this.#end(record)
         continue
       }
-      if (report.generation < record.assignment.generation) continue // of before it was renewed
+      if (report.generation < record.assignment.generation) continue // from before it was updated
       const { state, detail, restarts } = report
       if (state === 'running') this.#failures.delete(report.instance)
       this.#change(report.instance, { state: record.wanted ? state : 'stopping', detail, restarts })
     }
   }
 
-  /** Called at once when a node is lost: new flows avoid it, and its work looks for another place. */
+  /** The node is lost: its instances are marked so, and placed elsewhere. */
   nodeLost(node: NodeId): void {
     if (this.#isClosed) return
     const { assignments, log } = this.#parts
@@ -102,13 +104,13 @@ export class Scheduler {
     for (const record of there) {
       if (!record.wanted) this.#end(record)
       else if (!isFinished(record))
-        this.#change(record.assignment.instance, { state: 'lost', detail: `${node} was lost` })
+        this.#change(record.assignment.instance, { state: 'lost', detail: `node ${node} was lost` })
     }
     if (there.length > 0) log.warn('instances lost with their node', { node, count: there.length })
     this.retry()
   }
 
-  /** What a node still runs that was lost and is nowhere else yet is its own again: before it is told what to keep. */
+  /** A returning node keeps what it still runs, if that has no other place yet. Call before it is told what to keep. */
   adopt(node: NodeId, reports: readonly InstanceReport[]): void {
     const { assignments } = this.#parts
     for (const { instance, generation } of reports) {
@@ -118,10 +120,10 @@ export class Scheduler {
     }
   }
 
-  /** After a node's hello: what it should have and has not, it is given again. */
+  /** After a node's hello: assigns again what it should run and does not. */
   nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): void {
     if (this.#isClosed) return
-    this.take(node, reports)
+    this.takeReports(node, reports)
     const has = new Map(reports.map(({ instance, generation }) => [instance, generation]))
     for (const record of this.#parts.assignments.on(node.id)) {
       const { instance, generation } = record.assignment
@@ -132,7 +134,7 @@ export class Scheduler {
     this.retry()
   }
 
-  /** Looks again at what has no living node. Called every few seconds and when a node comes or goes. */
+  /** Tries again to place what has no living node. Called every few seconds, and when a node comes or goes. */
   retry(): void {
     if (this.#isClosed) return
     const { assignments, nodes } = this.#parts
@@ -146,17 +148,13 @@ export class Scheduler {
     }
   }
 
-  views(): NodeView[] {
-    return [...this.#parts.nodes.all()].map((node) => viewOf(node, this.#parts.assignments.on(node.id)))
-  }
-
   async close(): Promise<void> {
     this.#isClosed = true
     this.#queue.clear()
     await this.#queue.onIdle()
   }
 
-  /** Same instance, newer spec or generation: its worker is told; one that is nowhere is placed. */
+  /** Same instance, newer spec or generation: sent to its worker, or placed if it has none. */
   async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
     const { instance, generation } = assignment
     const isNewer = generation > record.assignment.generation
@@ -176,22 +174,22 @@ export class Scheduler {
     await this.#replace(id, new Set([node.id]))
   }
 
-  /** Places work whose node is gone or refused; what fits nowhere goes back to the root. */
+  /** Places an instance whose node is gone or has refused it; what fits nowhere is handed back to the root. */
   async #replace(id: InstanceId, refusedBy: ReadonlySet<NodeId> = new Set()): Promise<void> {
-    const { assignments, nodes, giveBack } = this.#parts
+    const { assignments, nodes, root } = this.#parts
     const before = assignments.get(id)
     if (before === undefined || !before.wanted) return
     if (before.node !== undefined && !refusedBy.has(before.node) && nodes.isExpected(before.node)) return // it came back
     const reason = await this.#place(id, refusedBy)
     const record = assignments.get(id)
     if (reason === undefined || record === undefined || !record.wanted) return
-    if (giveBack(record, reason)) {
+    if (root.handBack(record, reason)) {
       assignments.delete(id)
-      this.#parts.onChange({ ...record, wanted: false })
+      this.#announce({ ...record, wanted: false })
     } else if (record.detail !== reason) this.#change(id, { detail: reason })
   }
 
-  /** True when its worker gave up long enough ago; the first look only starts the wait. */
+  /** True when its worker gave up long enough ago; the first call only starts the wait. */
   #isDue(id: InstanceId): boolean {
     const { clock } = this.#parts
     const failure = this.#failures.get(id)
@@ -201,7 +199,7 @@ export class Scheduler {
     return failure !== undefined
   }
 
-  /** Its worker could not start it: another node if one has room, else the same one again. */
+  /** Its worker could not start it: tried on another node that has room, else on the same one again. */
   async #recover(id: InstanceId): Promise<void> {
     const { assignments, nodes } = this.#parts
     const before = assignments.get(id)
@@ -214,32 +212,32 @@ export class Scheduler {
     await this.#assign(node, assignments.get(id) as AssignmentRecord)
   }
 
-  /** Tries the nodes in the order `schedule` gives. `undefined`: one has it; else why none. */
+  /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
   async #place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
     const { assignments, nodes, metrics, log, anchors } = this.#parts
     const asked = assignments.get(id)
-    if (asked !== undefined) await anchors.survey(asked.assignment.spec)
-    const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, 'refused it already']))
+    if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
+    const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
     for (;;) {
       const record = assignments.get(id)
       if (record === undefined || !record.wanted || this.#isClosed) return undefined
       const end = metrics.placementSeconds.startTimer()
       const { spec } = record.assignment
-      const work = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
-      const placement = schedule(work, this.views().map(nodeCandidate))
+      const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
+      const decision = schedule(request, nodeViews(nodes, assignments).map(nodeCandidate))
       end()
-      if (placement.kind === 'unplaceable') {
+      if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
-        const said = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
-        return said.length > 0 ? said.join('; ').slice(0, 1_900) : reasonsText(placement.reasons)
+        const told = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
+        return told.length > 0 ? told.join('; ').slice(0, 1_900) : reasonsText(decision.reasons)
       }
-      const node = nodes.alive(placement.candidate.id)
+      const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue
       this.#change(id, { node: node.id, state: 'placed', detail: undefined })
       const refusal = await this.#assign(node, assignments.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
-        log.info('instance placed', { instance: id, node: node.id, reason: placement.why })
+        log.info('instance placed', { instance: id, node: node.id, reason: decision.why })
         if (assignments.get(id)?.wanted === false) this.#askToEnd(node, id) // withdrawn while it was being placed
         return undefined
       }
@@ -250,13 +248,13 @@ export class Scheduler {
     }
   }
 
-  /** `undefined`: accepted; else why not. */
+  /** Returns `undefined` when the node has accepted, else why not. */
   async #assign(node: LinkedNode, { assignment }: AssignmentRecord): Promise<string | undefined> {
     try {
       await node.link.request('assign', { assignment })
       return undefined
     } catch (error) {
-      this.#parts.log.warn('a node refused an instance', { instance: assignment.instance, node: node.id, error })
+      this.#parts.log.warn('node refused an instance', { instance: assignment.instance, node: node.id, error })
       if (isMeshError(error, 'REQUEST_TIMEOUT')) this.#askToEnd(node, assignment.instance) // it may have been about to accept
       return reasonOf(error)
     }
@@ -268,18 +266,17 @@ export class Scheduler {
         const record = this.#parts.assignments.get(instance)
         if (ended && record?.wanted === false && record.node === node.id) this.#end(record)
       },
-      (error: unknown) =>
-        this.#parts.log.warn('an instance could not be withdrawn yet', { instance, node: node.id, error }),
+      (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: node.id, error }),
     )
   }
 
   #end(record: AssignmentRecord): void {
-    const { assignments, onChange, onEnded } = this.#parts
+    const { assignments, root } = this.#parts
     assignments.delete(record.assignment.instance)
     this.#failures.delete(record.assignment.instance)
     const ended: AssignmentRecord = { ...record, wanted: false, state: 'stopped' }
-    onEnded(ended)
-    onChange(ended)
+    root.reportEnded(ended)
+    this.#announce(ended)
   }
 
   #change(id: InstanceId, change: { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }): void {
@@ -289,10 +286,18 @@ export class Scheduler {
     if (changed.node === undefined) delete changed.node
     if (changed.detail === undefined) delete changed.detail
     this.#parts.assignments.put(changed)
-    this.#parts.onChange(changed)
+    this.#announce(changed)
   }
 
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+  /** The tables of nodes and the root must learn of the change. */
+  #announce(record: AssignmentRecord): void {
+    const { publisher, root } = this.#parts
+    publisher.touch(record.assignment.spec.id)
+    root.reportChanged(record)
+    root.summariseSoon()
+  }
+
+  async #enqueue<T>(work: () => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new MeshError('LINK_CLOSED', { reason: 'the cluster is closing' })
     return this.#queue.add(work)
   }
@@ -301,7 +306,7 @@ export class Scheduler {
     try {
       if (!this.#isClosed) await this.#queue.add(work)
     } catch (error) {
-      this.#parts.log.error('an instance could not be placed', { error })
+      this.#parts.log.error('placing an instance failed', { error })
     }
   }
 }

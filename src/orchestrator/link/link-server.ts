@@ -16,47 +16,56 @@ import { refuseUpgrade } from '../../core/kit/websocket.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Answers without credentials. Everything that does not say so is denied by default (SEC-7). */
+    /** The route answers without credentials. All others are denied by default (SEC-7). */
     open?: true
   }
 }
 
 export type App = FastifyInstance<Server>
 
-/** Takes an upgrade from a peer whose certificate is proven; a MeshError refuses it. */
+/** Accepts an upgrade from a peer that has proven its identity; throwing a MeshError refuses it. */
 export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
 
 export interface LinkServerOptions {
   host: string
   port: number
   identity: Identity
-  routes: (app: App) => void
-  /** Decides about every route that is not open; before a byte of the body is read (SEC-3). */
+  /** What others dial, when it is not the listen address: `https://host:port`. */
+  publicUrl?: string
+  /** Called before the port is open; `server.url` may be read once requests arrive. */
+  routes: (app: App, server: LinkServer) => void
+  /** Decides about every route that is not open, before a byte of the body is read (SEC-3). Throws to refuse. */
   authenticate: (request: FastifyRequest) => void
-  /** TLS handshakes; more wait (kit/turnstile.ts). */
+  /** TLS handshakes beyond this rate wait their turn. */
   handshakesPerSecond?: number
   patience?: HttpTimeouts
   /** By path. */
   upgrades: Readonly<Record<string, Upgrade>>
 }
 
-/** Documents larger than this are refused before they are read. */
+/** Larger documents are refused before they are read. */
 const MAX_BODY_BYTES = 1024 * 1024
 const MAX_CONNECTIONS = 20_000
-/** About a third of one processor. */
+/** Keeps about a third of one core busy. Smaller slows a mesh that reconnects at once; larger starves everything else. */
 const HANDSHAKES_PER_SECOND = 400
 
-/** The one port of a control tier: HTTPS for people and for joining, WebSockets for proven peers. */
+/** The one port of a control tier: HTTPS for people and for joining, WebSockets for peers that have proven their identity. */
 export class LinkServer implements AsyncDisposable {
-  /** `https://host:port` as bound. */
-  readonly url: string
   readonly #server: Server
+  readonly #host: string
+  readonly #publicUrl: string | undefined
   readonly #life: Lifetime
 
-  private constructor(server: Server, host: string, life: Lifetime) {
-    this.url = urlOf(host, server)
+  private constructor(server: Server, { host, publicUrl }: LinkServerOptions, life: Lifetime) {
     this.#server = server
+    this.#host = host
+    this.#publicUrl = publicUrl
     this.#life = life
+  }
+
+  /** `https://host:port`: the public one if there is one, else as bound. */
+  get url(): string {
+    return this.#publicUrl ?? urlOf(this.#host, this.#server)
   }
 
   get isOpen(): boolean {
@@ -66,43 +75,14 @@ export class LinkServer implements AsyncDisposable {
   /** @throws MeshError LISTEN_FAILED */
   static start(options: LinkServerOptions, log: Log): Promise<LinkServer> {
     return Lifetime.open(async (life) => {
-      const { host, port, identity, patience = HTTP_TIMEOUTS } = options
-      const limits = applyHttpTimeouts(patience)
-      const app: App = Fastify({
-        https: {
-          ...serverOptions(identity, { requestClient: true }),
-          ...limits,
-          handshakeTimeout: patience.handshakeMs,
-        },
-        bodyLimit: MAX_BODY_BYTES,
-        requestTimeout: limits.requestTimeout,
-        keepAliveTimeout: limits.keepAliveTimeout,
-        forceCloseConnections: true,
-        routerOptions: { maxParamLength: 400 },
-      })
-      app.server.headersTimeout = limits.headersTimeout
-      app.server.maxConnections = MAX_CONNECTIONS
-      turnstile(app.server, { perSecond: options.handshakesPerSecond ?? HANDSHAKES_PER_SECOND })
-      app.server.on('tlsClientError', () => undefined)
+      const { host, port, identity } = options
+      const app = createApp(options, log)
+      const server = new LinkServer(app.server, options, life)
       life.defer(tend(app.server, identity))
-      app.addHook('onRequest', (request, _reply, next) => {
-        if (request.routeOptions.config.open !== true) options.authenticate(request)
-        next()
-      })
-      app.setErrorHandler((error, _request, reply) => {
-        const { status, body } = answerTo(error)
-        if (status >= 500) log.warn('a request failed', { error })
-        return reply.code(status).send(body)
-      })
-      app.setNotFoundHandler((request, reply) =>
-        reply
-          .code(404)
-          .send({ error: 'USAGE', message: 'there is no such route', details: { path: request.url.slice(0, 200) } }),
-      )
-      options.routes(app)
+      options.routes(app, server)
       const upgraded = takeUpgrades(app.server, options, log)
       life.defer(() => {
-        for (const socket of upgraded) socket.destroy() // else the server waits for them for ever
+        for (const socket of upgraded) socket.destroy() // otherwise the server waits for them
         return app.close()
       })
       try {
@@ -110,7 +90,7 @@ export class LinkServer implements AsyncDisposable {
       } catch (cause) {
         throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })
       }
-      return new LinkServer(app.server, host, life)
+      return server
     })
   }
 
@@ -119,7 +99,38 @@ export class LinkServer implements AsyncDisposable {
   }
 }
 
-/** Returns the sockets that were upgraded and are open: HTTP no longer knows of them. */
+function createApp(options: LinkServerOptions, log: Log): App {
+  const { identity, patience = HTTP_TIMEOUTS, handshakesPerSecond = HANDSHAKES_PER_SECOND } = options
+  const limits = applyHttpTimeouts(patience)
+  const app: App = Fastify({
+    https: { ...serverOptions(identity, { requestClient: true }), ...limits, handshakeTimeout: patience.handshakeMs },
+    bodyLimit: MAX_BODY_BYTES,
+    requestTimeout: limits.requestTimeout,
+    keepAliveTimeout: limits.keepAliveTimeout,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 400 },
+  })
+  app.server.headersTimeout = limits.headersTimeout
+  app.server.maxConnections = MAX_CONNECTIONS
+  turnstile(app.server, { perSecond: handshakesPerSecond })
+  app.server.on('tlsClientError', () => undefined)
+  app.addHook('onRequest', (request, _reply, next) => {
+    if (request.routeOptions.config.open !== true) options.authenticate(request)
+    next()
+  })
+  app.setErrorHandler((error, _request, reply) => {
+    const { status, body } = answerTo(error)
+    if (status >= 500) log.warn('request failed', { error })
+    return reply.code(status).send(body)
+  })
+  app.setNotFoundHandler((request, reply) => {
+    const message = `there is no route ${request.method} ${request.url.slice(0, 200)}`
+    return reply.code(404).send({ error: 'USAGE', message, details: { path: request.url.slice(0, 200) } })
+  })
+  return app
+}
+
+/** Returns the open sockets that were upgraded: the HTTP server no longer keeps track of them. */
 function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions, log: Log): ReadonlySet<Duplex> {
   const upgraded = new Set<Duplex>()
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -129,17 +140,18 @@ function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions,
     try {
       const principal = principalOf(socket, identity.revocations)
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
-      if (upgrade === undefined) return refuseUpgrade(socket, '404 Not Found', 'there is no such link\n')
+      if (upgrade === undefined)
+        return refuseUpgrade(socket, '404 Not Found', 'there is nothing to upgrade to at this path\n')
       upgrade(request, socket, head, principal)
     } catch (error) {
-      log.warn('a link was refused', { address: request.socket.remoteAddress, path, error })
+      log.warn('link refused', { address: request.socket.remoteAddress, path, error })
       refuseUpgrade(socket, '403 Forbidden', isMeshError(error) ? `${error.code}\n` : 'refused\n')
     }
   })
   return upgraded
 }
 
-/** The typed content of a body or query. @throws MeshError MESSAGE_INVALID with every fault and its path. */
+/** Checks a body or query against a schema. The returned function throws MESSAGE_INVALID with every fault and its path. */
 export function reader<S extends TSchema>(schema: S): (value: unknown) => Static<S> {
   const compiled = Compile(schema)
   return (value) => {

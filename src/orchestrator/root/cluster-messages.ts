@@ -1,13 +1,14 @@
 import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
-import type { RequestHandlers, NotificationHandlers } from '../link/link.ts'
+import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
+import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { clusterToRoot, LocatedReport } from '../link/messages.ts'
-import { type RootStore, type InstanceRecord, REVOKED_MS } from './root-store.ts'
-import { type ClusterLink, type Clusters, sendEntries } from './clusters.ts'
+import type { Revocations } from '../link/revocations.ts'
+import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import type { Reconciler } from './reconciler.ts'
+import type { InstanceRecord, RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 export interface ClusterMessagesParts {
@@ -16,12 +17,13 @@ export interface ClusterMessagesParts {
   authority: Authority
   clusters: Clusters
   reconciler: Reconciler
+  revocations: Revocations
   clock: Clock
   log: Log
 }
 
-/** What the root answers when clusters speak. */
-export class ClusterMessages {
+/** What the root does when one of its clusters sends something, comes or goes. */
+export class ClusterMessages implements ClusterListener {
   readonly #parts: ClusterMessagesParts
 
   constructor(parts: ClusterMessagesParts) {
@@ -29,17 +31,17 @@ export class ClusterMessages {
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
-    const { store, vips, clusters, authority } = this.#parts
+    const { store, vips, clusters, authority, revocations } = this.#parts
     return {
       'cluster.hello': ({ instances, keys, ...rest }) => {
-        const { surplus, held } = this.#settle(name, instances)
-        const wanted = new Set([...keys, ...held.map(({ service }) => interestOf(service))])
+        const { surplus, kept } = this.#compare(name, instances)
+        const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
         sendEntries(
           link(),
           [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
-        return { surplus, revoked: this.#revoked() }
+        return { surplus, revoked: revocations.all() }
       },
       'interest.ask': ({ key }) => {
         clusters.subscribe(name, [key])
@@ -64,13 +66,12 @@ export class ClusterMessages {
         cluster.summary = { ...summary, cluster: name }
         reconciler.retry()
       },
-      standings: ({ standings }) => this.#take(name, standings),
+      standings: ({ standings }) => this.#takeReports(name, standings),
       handback: ({ instance, reason }) => {
         const record = store.instances.get(instance)
         if (record?.cluster !== name) return
-        log.warn('a cluster gave an instance back', { instance, cluster: name, reason })
-        if (record.wanted) store.instances.put(instance, unplaced(record, this.#parts.clock.wall()))
-        else store.instances.delete(instance)
+        log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
+        this.#unplace(record)
         reconciler.refuse(instance, name)
         reconciler.publish(record.service)
         reconciler.touch(record.service)
@@ -82,90 +83,90 @@ export class ClusterMessages {
     }
   }
 
-  /** Every cluster refuses the node from now on, and tells its nodes. */
-  revoke(node: NodeId): void {
-    const { store, clusters, clock } = this.#parts
-    store.revoked.put(node, { node, until: clock.wall() + REVOKED_MS })
-    for (const { link } of clusters.all()) link.notify('revoked', { nodes: [node] })
+  changed(name: string): void {
+    this.#parts.reconciler.clusterChanged(name)
   }
 
-  /** What the cluster has against what it should have, after a time without a link. */
-  #settle(name: string, told: readonly { instance: InstanceId; generation: number }[]) {
-    const { store, reconciler, clock } = this.#parts
-    const has = new Map(told.map(({ instance, generation }) => [instance, generation]))
-    const mine = store.instances.list().filter(({ cluster }) => cluster === name)
-    const held: InstanceRecord[] = []
-    const missing: InstanceRecord[] = []
-    for (const record of mine) (has.has(record.id) ? held : missing).push(record)
-    const keep = new Set(held.filter(({ wanted }) => wanted).map(({ id }) => id))
+  /**
+   * Compares what a returning cluster has with what it should have. `surplus` is what it must end; what it has lost is placed
+   * again.
+   */
+  #compare(name: string, has: readonly { instance: InstanceId; generation: number }[]) {
+    const { store, reconciler } = this.#parts
+    const generations = new Map(has.map(({ instance, generation }) => [instance, generation]))
+    const expected = store.instances.list().filter(({ cluster }) => cluster === name)
+    const kept = expected.filter(({ id }) => generations.has(id))
+    const missing = expected.filter(({ id }) => !generations.has(id))
     store.database.transaction(() => {
-      for (const record of held) {
-        const generation = has.get(record.id) ?? 0
+      for (const record of kept) {
+        const generation = generations.get(record.id) ?? 0
         if (generation < record.generation) store.instances.put(record.id, { ...record, generation })
       }
-      for (const record of missing) {
-        if (record.wanted) store.instances.put(record.id, unplaced(record, clock.wall()))
-        else store.instances.delete(record.id)
-      }
+      for (const record of missing) this.#unplace(record)
     })
-    for (const service of new Set(mine.map((record) => record.service))) reconciler.touch(service)
+    for (const service of new Set(expected.map((record) => record.service))) reconciler.touch(service)
     for (const service of new Set(missing.map((record) => record.service))) reconciler.publish(service)
-    return { surplus: [...has.keys()].filter((id) => !keep.has(id)), held }
+    const wanted = new Set(kept.filter((record) => record.wanted).map(({ id }) => id))
+    return { surplus: [...generations.keys()].filter((id) => !wanted.has(id)), kept }
   }
 
-  #take(name: string, standings: readonly LocatedReport[]): void {
-    const { store, reconciler, clusters } = this.#parts
+  #takeReports(name: string, reports: readonly LocatedReport[]): void {
+    const { store, reconciler } = this.#parts
     const touched = new Set<ServiceId>()
     const shown = new Set<ServiceId>()
     store.database.transaction(() => {
-      for (const { report, node } of standings) {
-        const record = store.instances.get(report.instance)
+      for (const each of reports) {
+        const record = store.instances.get(each.report.instance)
         if (record?.cluster !== name) {
-          if (report.state === 'stopped') continue
-          clusters
-            .linked(name)
-            ?.link.request('withdraw', { instance: report.instance })
-            .catch(() => undefined) // surplus
+          this.#endSurplus(name, each)
           continue
         }
         touched.add(record.service)
-        if (!record.wanted && report.state === 'stopped') {
-          store.instances.delete(record.id)
-          shown.add(record.service)
-          continue
-        }
-        if (report.generation < record.generation) continue // of before it was renewed
-        const { state, detail, restarts } = report
-        const changed: InstanceRecord = {
-          ...unplaced(record, this.#parts.clock.wall()),
-          state: record.wanted ? state : 'stopping',
-          cluster: name,
-          restarts,
-          ...(detail === undefined ? {} : { detail }),
-          ...(node === undefined ? {} : { node }),
-        }
-        store.instances.put(record.id, changed)
-        if (isSeen(record, changed)) shown.add(record.service)
+        if (this.#takeReport(record, each)) shown.add(record.service)
       }
     })
     for (const service of shown) reconciler.publish(service)
     for (const service of touched) reconciler.touch(service)
   }
 
-  #revoked(): NodeId[] {
+  /** True when tables must show the change. */
+  #takeReport(record: InstanceRecord, { report, node }: LocatedReport): boolean {
     const { store, clock } = this.#parts
-    for (const { node, until } of store.revoked.list()) {
-      if (until < clock.wall()) store.revoked.delete(node)
+    if (!record.wanted && report.state === 'stopped') {
+      store.instances.delete(record.id)
+      return true
     }
-    return store.revoked.keys()
+    if (report.generation < record.generation) return false // from before it was updated
+    const { state, detail, restarts } = report
+    const { cluster: _cluster, node: _node, detail: _detail, ...rest } = record
+    const changed: InstanceRecord = {
+      ...rest,
+      cluster: record.cluster as string,
+      state: record.wanted ? state : 'stopping',
+      restarts,
+      changedAt: clock.wall(),
+      ...(detail === undefined ? {} : { detail }),
+      ...(node === undefined ? {} : { node }),
+    }
+    store.instances.put(record.id, changed)
+    return record.state !== changed.state || JSON.stringify(record.node) !== JSON.stringify(changed.node)
   }
-}
 
-function unplaced(record: InstanceRecord, changedAt: number): InstanceRecord {
-  const { cluster: _cluster, node: _node, detail: _detail, ...rest } = record
-  return { ...rest, state: 'requested', changedAt }
-}
+  /** The cluster runs something that belongs elsewhere, or nowhere. */
+  #endSurplus(name: string, { report }: LocatedReport): void {
+    if (report.state === 'stopped') return
+    const link = this.#parts.clusters.linked(name)?.link
+    link?.request('withdraw', { instance: report.instance }).catch(() => undefined) // reported again at the next hello
+  }
 
-function isSeen(before: InstanceRecord, after: InstanceRecord): boolean {
-  return before.state !== after.state || JSON.stringify(before.node) !== JSON.stringify(after.node)
+  /** The instance has lost its place; one that is no longer wanted is gone. */
+  #unplace(record: InstanceRecord): void {
+    const { store, clock } = this.#parts
+    if (!record.wanted) {
+      store.instances.delete(record.id)
+      return
+    }
+    const { cluster: _cluster, node: _node, detail: _detail, ...rest } = record
+    store.instances.put(record.id, { ...rest, state: 'requested', changedAt: clock.wall() })
+  }
 }

@@ -1,13 +1,13 @@
+import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import { MeshError } from '../../core/errors.ts'
-import type { InterestKey } from '../../core/model/ids.ts'
-import { Link, type RequestHandlers, type NotificationHandlers } from '../link/link.ts'
+import type { InterestKey, NodeId } from '../../core/model/ids.ts'
+import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
-import { reserve } from '../scheduling/capacity.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
+import { reserve } from '../scheduling/capacity.ts'
 import type { Capacity } from '../spec.ts'
 
 export type ClusterLink = Link<typeof rootToCluster, typeof clusterToRoot>
@@ -16,27 +16,40 @@ export type ClusterLink = Link<typeof rootToCluster, typeof clusterToRoot>
 export interface LinkedCluster {
   link: ClusterLink
   name: string
+  /** `https://host:port` */
   url: string
   version: string
   summary: ClusterSummary
-  /** What it wants to be told about: what its nodes asked for, and what it runs. */
+  /** The services it wants to be informed about: those its nodes asked for, and those it runs. */
   keys: Set<InterestKey>
+  /** When its link came up, milliseconds since 1970. */
   since: number
 }
 
-/** Keys one cluster may ask to be told about. */
+/** What acts on the messages of clusters, and on their coming and going. */
+export interface ClusterListener {
+  requests(cluster: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot>
+  notifications(cluster: string): NotificationHandlers<typeof clusterToRoot>
+  /** The cluster's link came up or went down. */
+  changed(cluster: string): void
+}
+
+/** How many services one cluster may ask to be informed about. */
 const MAX_KEYS = 100_000
 
 export interface ClustersOptions {
   clock: Clock
-  /** A cluster whose link is down for so long is lost. */
+  /** A cluster whose link has been down for this long is lost. */
   lostMs: number
-  requests: (cluster: string, link: () => ClusterLink) => RequestHandlers<typeof clusterToRoot>
-  notifications: (cluster: string) => NotificationHandlers<typeof clusterToRoot>
-  onChange: (cluster: string) => void
 }
 
-/** The clusters as their links show them. The state of a cluster that is away is how long it has been. */
+/**
+ * The clusters as their links show them.
+ *
+ *     away ─▶ link ─▶ hello: alive ─▶ link closed: away ─▶ lost (after `lostMs`)
+ *                       ▲                  │                │
+ *                       └───── hello ──────┴────────────────┘
+ */
 export class Clusters {
   readonly #options: ClustersOptions
   readonly #log: Log
@@ -44,25 +57,33 @@ export class Clusters {
   readonly #links = new Map<string, ClusterLink>()
   readonly #linked = new Map<string, LinkedCluster>()
   readonly #downSince = new Map<string, number>()
+  #listener: ClusterListener | undefined
 
-  constructor(options: ClustersOptions, known: Iterable<string>, log: Log, metrics: Metrics) {
+  /** `joined`: the names of all clusters that have ever joined. */
+  constructor(options: ClustersOptions, joined: Iterable<string>, log: Log, metrics: Metrics) {
     this.#options = options
     this.#log = log
     this.#metrics = metrics
-    for (const name of known) this.#downSince.set(name, options.clock.now())
+    for (const name of joined) this.#downSince.set(name, options.clock.now())
   }
 
-  /** Takes a link whose certificate says it is this cluster; an older link of the same cluster ends. */
-  take(name: string, channel: Channel): void {
-    const { clock, requests, notifications } = this.#options
-    this.#links.get(name)?.close('another link of this cluster')
+  /** Must be called before the first link is accepted. */
+  listen(listener: ClusterListener): void {
+    this.#listener = listener
+  }
+
+  /** Accepts a link whose certificate is this cluster's; an older link of the same cluster is closed. */
+  accept(name: string, channel: Channel): void {
+    if (this.#listener === undefined) throw new Error('a link arrived before listen()')
+    const { clock } = this.#options
+    this.#links.get(name)?.close('replaced by a newer link of this cluster')
     const link: ClusterLink = new Link(
       channel,
       {
         sends: rootToCluster,
         receives: clusterToRoot,
-        onRequest: requests(name, () => link),
-        onNotification: notifications(name),
+        onRequest: this.#listener.requests(name, () => link),
+        onNotification: this.#listener.notifications(name),
       },
       { tier: 'cluster', peer: name, clock, log: this.#log, metrics: this.#metrics },
     )
@@ -73,7 +94,7 @@ export class Clusters {
       this.#linked.delete(name)
       this.#downSince.set(name, clock.now())
       this.#log.warn('cluster link down', { cluster: name, reason: end.kind === 'closed' ? end.reason : end.kind })
-      this.#options.onChange(name)
+      this.#listener?.changed(name)
     })
   }
 
@@ -81,15 +102,15 @@ export class Clusters {
     this.#linked.set(cluster.name, { ...cluster, since: this.#options.clock.wall() })
     this.#downSince.delete(cluster.name)
     this.#log.info('cluster link up', { cluster: cluster.name, address: cluster.url })
-    this.#options.onChange(cluster.name)
+    this.#listener?.changed(cluster.name)
   }
 
   linked(name: string): LinkedCluster | undefined {
     return this.#linked.get(name)
   }
 
-  /** @throws MeshError LINK_CLOSED */
-  demand(name: string): LinkedCluster {
+  /** @throws MeshError LINK_CLOSED while the cluster is away */
+  require(name: string): LinkedCluster {
     const cluster = this.#linked.get(name)
     if (cluster === undefined) throw new MeshError('LINK_CLOSED', { cluster: name })
     return cluster
@@ -105,7 +126,7 @@ export class Clusters {
     return this.#options.clock.now() - since > this.#options.lostMs
   }
 
-  /** Until the next summary comes: a second placement must not see the same free capacity. */
+  /** Takes the demand off the cluster's free capacity until its next summary, so that it is not counted on twice. */
   reserve(name: string, demand: Capacity): void {
     const cluster = this.#linked.get(name)
     if (cluster === undefined) return
@@ -117,19 +138,24 @@ export class Clusters {
     const subscribed = this.#linked.get(name)?.keys
     if (subscribed === undefined) return
     for (const key of keys) {
-      if (subscribed.size >= MAX_KEYS)
-        throw new MeshError('REQUEST_FAILED', { cluster: name, reason: 'too many interests' })
+      if (subscribed.size >= MAX_KEYS) {
+        const reason = `this cluster already follows ${MAX_KEYS} services`
+        throw new MeshError('REQUEST_FAILED', { cluster: name, reason })
+      }
       subscribed.add(key)
     }
   }
 
-  /** Tells every cluster that asked. */
-  publish(known: readonly KeyEntries[]): void {
-    for (const { link, keys } of this.#linked.values())
-      sendEntries(
-        link,
-        known.filter(({ key }) => keys.has(key)),
-      )
+  /** Sends each cluster the entries that it asked for. */
+  publish(changed: readonly KeyEntries[]): void {
+    for (const { link, keys } of this.#linked.values()) {
+      const wanted = changed.filter(({ key }) => keys.has(key))
+      sendEntries(link, wanted)
+    }
+  }
+
+  notifyRevoked(nodes: NodeId[]): void {
+    for (const { link } of this.#linked.values()) link.notify('revoked', { nodes })
   }
 
   close(): void {
@@ -137,7 +163,7 @@ export class Clusters {
   }
 }
 
-export function sendEntries(link: ClusterLink, known: readonly KeyEntries[]): void {
-  for (let start = 0; start < known.length; start += BATCH)
-    link.notify('known', { known: known.slice(start, start + BATCH) })
+export function sendEntries(link: ClusterLink, entries: readonly KeyEntries[]): void {
+  for (let start = 0; start < entries.length; start += BATCH)
+    link.notify('known', { known: entries.slice(start, start + BATCH) })
 }

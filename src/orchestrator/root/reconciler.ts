@@ -163,7 +163,7 @@ export class Reconciler {
     }
     if (step.kind === 'withdraw') {
       try {
-        const { ended } = await clusters.demand(step.cluster).link.request('withdraw', { instance: step.id })
+        const { ended } = await clusters.require(step.cluster).link.request('withdraw', { instance: step.id })
         if (ended) this.#forget(step.id)
       } catch (error) {
         log.warn('an instance could not be withdrawn yet', { instance: step.id, cluster: step.cluster, error })

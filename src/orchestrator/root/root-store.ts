@@ -1,10 +1,11 @@
 import { join } from 'node:path'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
+import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
+import type { RevokedNode } from '../link/revocations.ts'
 import type { ServiceSpec } from '../spec.ts'
 
 export interface AppRecord {
@@ -17,9 +18,9 @@ export interface AppRecord {
 export interface ServiceRecord {
   id: ServiceId
   spec: ServiceSpec
-  /** Grows when running instances must be started anew. */
+  /** Grows when running instances must be restarted. */
   generation: number
-  /** Grows with each change that a table shows. */
+  /** Grows with every change that tables show. */
   version: number
 }
 
@@ -27,14 +28,14 @@ export interface InstanceRecord {
   id: InstanceId
   service: ServiceId
   ordinal: number
-  /** False: it is being withdrawn, and the record goes when it has ended. */
+  /** False: it is being withdrawn, and its record is deleted when it has stopped. */
   wanted: boolean
-  /** The newest generation that was delegated. */
+  /** The newest generation that was delegated to its cluster. */
   generation: number
   state: InstanceState
   detail?: string
   restarts: number
-  /** The cluster that has it, or was asked to take it. */
+  /** The cluster that runs it, or was asked to. */
   cluster?: string
   node?: NodeReach
   /** Milliseconds since 1970. */
@@ -54,20 +55,12 @@ export interface ClusterRecord {
   enrolledAt: number
 }
 
-export interface RevokedNode {
-  node: NodeId
-  until: number
-}
-
-/** Certificates of nodes live 24 hours: a revoked node's last one is over by then. */
-export const REVOKED_MS = 25 * 3_600_000
-
 export interface ApiToken {
   role: 'admin'
   hash: string
 }
 
-/** The root's state: what is wanted, and what is known of it. */
+/** The root's state on disk: what is wanted, and what clusters have reported. */
 export class RootStore implements Disposable {
   readonly database: Store
   readonly apps: Collection<AppRecord>
@@ -95,7 +88,7 @@ export class RootStore implements Disposable {
     return new RootStore(Store.open(join(dir, 'root.db')))
   }
 
-  /** Begins at the wall clock, so that a root that lost its state never counts below what was handed out before. */
+  /** Counts from the wall clock on, so that a root that lost its state never counts below what it handed out before. */
   next(counter: 'version' | 'generation', wallMs: number): number {
     const next = (this.#counters.get(counter) ?? wallMs) + 1
     this.#counters.put(counter, next)

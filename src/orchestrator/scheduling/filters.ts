@@ -3,10 +3,10 @@ import type { Candidate, Location } from './candidate.ts'
 import { portKey } from './candidate.ts'
 import { demandOf, shortage, type Dimension } from './capacity.ts'
 import { distanceKm, nearestMs } from './distance.ts'
-import type { Work } from './schedule.ts'
+import type { PlacementRequest } from './placement-request.ts'
 
-/** Why the candidate cannot take the work, in words that are counted; `undefined` when it can. */
-export type Filter = (work: Work, candidate: Candidate) => string | undefined
+/** Why the candidate cannot take the request, in words that are counted; `undefined` when it can. */
+export type Filter = (request: PlacementRequest, candidate: Candidate) => string | undefined
 
 const SHORTAGES = {
   memoryMb: 'too little memory free',
@@ -51,12 +51,12 @@ export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
  * nobody is within 5 km of Berlin and of Munich, so a list of places means "near one of them". A service that it must be near
  * is no such place: each must be.
  */
-export const constraints: Filter = (work, candidate) => {
-  const { spec } = work
+export const constraints: Filter = (request, candidate) => {
+  const { spec } = request
   if (spec.constraints.length === 0) return undefined
   const reasons = spec.constraints.map((constraint) => ({
     place: constraint.service === undefined ? constraint.type : undefined,
-    reason: violated(constraint, candidate, work),
+    reason: violated(constraint, candidate, request),
   }))
   const hard = reasons.find(({ place, reason }) => reason !== undefined && place !== 'latency' && place !== 'geo')
   if (hard !== undefined) return hard.reason
@@ -70,7 +70,7 @@ export const constraints: Filter = (work, candidate) => {
 /** Cheap ones first; the first that refuses gives the reason that is counted. */
 export const FILTERS: readonly Filter[] = [condition, refused, runtime, architecture, constraints, capacity, fixedPort]
 
-function violated(constraint: Constraint, candidate: Candidate, work: Work): string | undefined {
+function violated(constraint: Constraint, candidate: Candidate, request: PlacementRequest): string | undefined {
   switch (constraint.type) {
     case 'direct':
       return isNamed(constraint, candidate) ? undefined : 'not the node or cluster asked for'
@@ -80,7 +80,7 @@ function violated(constraint: Constraint, candidate: Candidate, work: Work): str
       return constraint.needs?.every((addon) => candidate.addons.includes(addon)) ? undefined : 'addon missing'
     case 'latency':
       return constraint.area === undefined
-        ? farAway(constraint, candidate, work)
+        ? farAway(constraint, candidate, request)
         : candidate.areas.includes(constraint.area)
           ? undefined
           : 'other area'
@@ -92,7 +92,7 @@ function violated(constraint: Constraint, candidate: Candidate, work: Work): str
 }
 
 /** Only who knows the nodes can judge; and of two services that must be near each other the first goes anywhere. */
-function farAway(constraint: Constraint, candidate: Candidate, { near }: Work): string | undefined {
+function farAway(constraint: Constraint, candidate: Candidate, { near }: PlacementRequest): string | undefined {
   const { service, threshold = Infinity } = constraint
   const anchors = near?.(constraint)
   const what = service ?? 'the place asked for'

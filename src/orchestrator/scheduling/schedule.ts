@@ -1,17 +1,8 @@
-import type { Constraint, ServiceSpec, Strategy } from '../spec.ts'
+import type { Strategy } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
-import type { Anchor } from './distance.ts'
 import { FILTERS, type Filter } from './filters.ts'
+import type { PlacementRequest } from './placement-request.ts'
 import { STRATEGIES, type Scorer } from './strategies.ts'
-
-/** One instance that needs a place. */
-export interface Work {
-  spec: ServiceSpec
-  /** Candidates that were asked and said no. */
-  refusedBy?: ReadonlySet<string>
-  /** What a latency constraint is measured to; not where only clusters are known. */
-  near?: (constraint: Constraint) => readonly Anchor[]
-}
 
 export interface Rules {
   filters: readonly Filter[]
@@ -32,21 +23,21 @@ export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
  *
  * Pure: the order of the candidates makes no difference.
  */
-export function schedule(work: Work, candidates: Iterable<Candidate>, rules: Rules = RULES): Decision {
-  const strategy = rules.strategies[work.spec.strategy]
+export function schedule(request: PlacementRequest, candidates: Iterable<Candidate>, rules: Rules = RULES): Decision {
+  const strategy = rules.strategies[request.spec.strategy]
   const reasons: Record<string, number> = {}
   let best: Scored | undefined
   for (const candidate of candidates) {
-    const reason = refusal(work, candidate, rules.filters)
+    const reason = refusal(request, candidate, rules.filters)
     if (reason !== undefined) {
       reasons[reason] = (reasons[reason] ?? 0) + 1
       continue
     }
-    const scored = { candidate, score: strategy.score(work, candidate) }
+    const scored = { candidate, score: strategy.score(request, candidate) }
     if (best === undefined || isBetter(scored, best)) best = scored
   }
   if (best === undefined) return { kind: 'unplaceable', reasons }
-  return { kind: 'placed', ...best, why: strategy.why(work, best.candidate) }
+  return { kind: 'placed', ...best, why: strategy.why(request, best.candidate) }
 }
 
 /** `3 × too little memory free, 1 × cordoned`, most frequent first. */
@@ -55,9 +46,9 @@ export function reasonsText(reasons: Readonly<Record<string, number>>): string {
   return counted.length === 0 ? 'there is none' : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
 }
 
-function refusal(work: Work, candidate: Candidate, filters: readonly Filter[]): string | undefined {
+function refusal(request: PlacementRequest, candidate: Candidate, filters: readonly Filter[]): string | undefined {
   for (const filter of filters) {
-    const reason = filter(work, candidate)
+    const reason = filter(request, candidate)
     if (reason !== undefined) return reason
   }
   return undefined

@@ -2,39 +2,39 @@ import type { Strategy } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
 import { DIMENSIONS } from './capacity.ts'
 import { distanceKm, nearestMs } from './distance.ts'
-import type { Work } from './schedule.ts'
+import type { PlacementRequest } from './placement-request.ts'
 
 export interface Scorer {
   /** Compared from the first number on; larger is better. */
-  score(work: Work, candidate: Candidate): readonly number[]
+  score(request: PlacementRequest, candidate: Candidate): readonly number[]
   /** Of the one that was chosen, for people. */
-  why(work: Work, candidate: Candidate): string
+  why(request: PlacementRequest, candidate: Candidate): string
 }
 
 /** Fewest instances of the same service, then fewest instances a node: what fails together is apart. */
 const spread: Scorer = {
-  score: (work, candidate) => [-siblings(work, candidate), -load(candidate), share(candidate)],
-  why: (work, candidate) =>
-    `${siblings(work, candidate)} instances of the service there, ${round(load(candidate))} instances a node`,
+  score: (request, candidate) => [-siblings(request, candidate), -load(candidate), share(candidate)],
+  why: (request, candidate) =>
+    `${siblings(request, candidate)} instances of the service there, ${round(load(candidate))} instances a node`,
 }
 
 /** The fullest that still fits, so that large holes stay for large work; siblings apart where it makes no difference. */
 const bestFit: Scorer = {
-  score: (work, candidate) => [-share(candidate), -siblings(work, candidate), -load(candidate)],
+  score: (request, candidate) => [-share(candidate), -siblings(request, candidate), -load(candidate)],
   why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
 /** The nearest to what its constraints name, by network, then by place; siblings apart where that makes no difference. */
 const latencyAndLocation: Scorer = {
-  score: (work, candidate) => [
-    -Math.round(latencyMs(work, candidate) ?? FAR_MS),
-    -Math.round(awayKm(work, candidate) ?? FAR_KM),
-    -siblings(work, candidate),
+  score: (request, candidate) => [
+    -Math.round(latencyMs(request, candidate) ?? FAR_MS),
+    -Math.round(awayKm(request, candidate) ?? FAR_KM),
+    -siblings(request, candidate),
     -load(candidate),
     share(candidate),
   ],
-  why: (work, candidate) => {
-    const [ms, km] = [latencyMs(work, candidate), awayKm(work, candidate)]
+  why: (request, candidate) => {
+    const [ms, km] = [latencyMs(request, candidate), awayKm(request, candidate)]
     const told = [...(ms === undefined ? [] : [`${round(ms)} ms`]), ...(km === undefined ? [] : [`${round(km)} km`])]
     return told.length === 0 ? 'nothing is known of its distance' : `${told.join(', ')} away from what it must be near`
   },
@@ -52,7 +52,7 @@ const FAR_MS = 100_000
 const FAR_KM = 100_000
 
 /** To the service that is farthest; the nearest place of those asked for counts as one. */
-function latencyMs({ spec, near }: Work, candidate: Candidate): number | undefined {
+function latencyMs({ spec, near }: PlacementRequest, candidate: Candidate): number | undefined {
   const asked = spec.constraints.filter(({ type, area }) => type === 'latency' && area === undefined)
   const to = (constraint: (typeof asked)[number]) => nearestMs(candidate, near?.(constraint) ?? []) ?? []
   const places = asked.filter(({ service }) => service === undefined).flatMap(to)
@@ -61,13 +61,13 @@ function latencyMs({ spec, near }: Work, candidate: Candidate): number | undefin
   return all.length === 0 ? undefined : Math.max(...all)
 }
 
-function awayKm({ spec }: Work, { locations }: Candidate): number | undefined {
+function awayKm({ spec }: PlacementRequest, { locations }: Candidate): number | undefined {
   const asked = spec.constraints.flatMap(({ type, location }) => (type === 'geo' && location ? [location] : []))
   const all = asked.flatMap((place) => locations.map((location) => distanceKm(location, place)))
   return all.length === 0 ? undefined : Math.min(...all)
 }
 
-function siblings({ spec }: Work, { perService }: Candidate): number {
+function siblings({ spec }: PlacementRequest, { perService }: Candidate): number {
   return perService.get(spec.id) ?? 0
 }
 

@@ -1,0 +1,106 @@
+import Type from 'typebox'
+import { MeshError } from '../../core/errors.ts'
+import { type App, reader } from '../link/link-server.ts'
+import type { NodeRow, RelayRow } from '../link/messages.ts'
+import { Label } from '../link/schemas.ts'
+import type { ApiContext } from './api.ts'
+import type { Clusters, LinkedCluster } from './clusters.ts'
+import { clusterRows, nodeRow } from './rows.ts'
+
+const readToken = reader(
+  Type.Object(
+    {
+      role: Type.Enum(['node', 'cluster', 'relay']),
+      cluster: Type.Optional(Label),
+      ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 31_536_000 })),
+    },
+    { additionalProperties: false },
+  ),
+)
+
+/** Join tokens live this long unless the caller asks for another time (SEC-17). */
+const TTL_SECONDS = 3_600
+
+/** Clusters, their nodes and relays, and the tokens with which others join. */
+export function clusterRoutes(app: App, context: ApiContext): void {
+  const { store, clusters, revocations } = context
+  app.get('/clusters', () => clusterRows(store, clusters))
+  app.get('/relays', () => listRelays(clusters))
+  app.get('/nodes', async () => (await listNodes(clusters)).map(nodeRow))
+
+  app.delete<{ Params: { cluster: string; node: string } }>('/nodes/:cluster/:node', async ({ params }) => {
+    const { cluster, node } = params
+    if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+    await clusters.require(cluster).link.request('node.revoke', { node })
+    const id = `${cluster}/${node}`
+    revocations.add(id)
+    clusters.notifyRevoked([id])
+    return { deleted: [id] }
+  })
+
+  app.post('/tokens', async ({ body }) => {
+    const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)
+    const minted =
+      role === 'cluster'
+        ? mintClusterToken(cluster, ttlSeconds, context)
+        : await issuerOf(cluster, context).link.request('token.mint', { role, ttlSeconds })
+    return { ...minted, command: `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE` }
+  })
+}
+
+function mintClusterToken(name: string | undefined, ttlSeconds: number, { joinTokens, server }: ApiContext) {
+  if (name === undefined) {
+    const reason = 'a token for a cluster needs the name that the cluster will have'
+    throw new MeshError('USAGE', { reason, remedy: 'add --cluster NAME' })
+  }
+  return joinTokens.mint(server.url, name, ttlSeconds)
+}
+
+/** The cluster that makes a token for a node or relay: the one named, else the only one there is. */
+function issuerOf(name: string | undefined, { store, clusters }: ApiContext): LinkedCluster {
+  if (name !== undefined) {
+    if (store.clusters.get(name) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster: name })
+    return clusters.require(name)
+  }
+  const names = store.clusters.keys()
+  const [only] = names
+  if (names.length === 1 && only !== undefined) return clusters.require(only)
+  const reason =
+    names.length === 0 ? 'no cluster has joined yet' : `there are ${names.length} clusters: ${names.join(', ')}`
+  const remedy = names.length === 0 ? 'first run `hedgerow token create --role cluster`' : 'add --cluster NAME'
+  throw new MeshError('USAGE', { reason, remedy, clusters: names })
+}
+
+/** Asks every linked cluster; one that does not answer is left out. */
+async function listRelays(clusters: Clusters): Promise<RelayRow[]> {
+  const lists = await Promise.all(
+    Array.from(clusters.all(), async ({ link }) => {
+      try {
+        return (await link.request('relays.list', {})).relays
+      } catch {
+        return [] // its link has gone down, or it is of a version without this request
+      }
+    }),
+  )
+  return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+/** Asks every linked cluster, page by page; one that does not answer is left out. */
+async function listNodes(clusters: Clusters): Promise<NodeRow[]> {
+  const lists = await Promise.all(
+    Array.from(clusters.all(), async ({ link }) => {
+      const nodes: NodeRow[] = []
+      try {
+        for (let more = true; more; ) {
+          const page = await link.request('nodes.list', { after: nodes.at(-1)?.id ?? '' })
+          nodes.push(...page.nodes)
+          more = page.more && page.nodes.length > 0
+        }
+      } catch {
+        // its link has gone down: `get clusters` shows that
+      }
+      return nodes
+    }),
+  )
+  return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
+}
