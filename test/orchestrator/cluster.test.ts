@@ -174,7 +174,10 @@ t.test('join tokens', async (t) => {
 
   await t.test('a name that is here is not given twice', async (t) => {
     await using node = await taken(world, 'c1')
-    await t.rejects(join_('c1', world.cluster().nodeToken()), { code: 'TOKEN_REFUSED', details: { reason: /is connected/ } })
+    await t.rejects(join_('c1', world.cluster().nodeToken()), {
+      code: 'TOKEN_REFUSED',
+      details: { reason: /is connected/ },
+    })
     t.ok(node.uplink.isUp)
   })
 
