@@ -1016,7 +1016,7 @@ test('datagrams in frames: after control, fair with bulk, whole, bounded, and ne
   t.ok(outbox.isEmpty)
 
   const bulk: Turn = {
-    take: (to, at, room) => {
+    writeFrames: (to, at, room) => {
       writeHeader(to, at, FRAME.DATA, 1, room - 8)
       return room
     },

@@ -15,6 +15,13 @@ export interface FrameUser {
   ignored(): void
 }
 
+/** What a stream weighs on its carrier. */
+interface Load {
+  readonly isBulk: boolean
+  /** Bytes that wait to be sent. */
+  readonly backlog: number
+}
+
 /** Pings and what goes with them, between two looks (a quarter of a second). */
 const SILENT_BYTES = 1024
 
@@ -35,6 +42,9 @@ export class Carrier implements FrameSink {
   #toldBytes = 0
   /** `bytesIn + bytesOut` at the last look. */
   #lookedAt = 0
+  #streams = 0
+  #bulks = 0
+  #backlog = 0
   #saidDrain = false
   #heardDrain = false
   /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
@@ -51,11 +61,6 @@ export class Carrier implements FrameSink {
   localAddress: string | undefined
   /** Keys can be had from TLS beneath; set by whoever greets. */
   secrets: CarrierSecrets | undefined
-  /** Streams that send here, and how many of them are bulk. */
-  streams = 0
-  bulks = 0
-  /** Bytes of theirs that wait to be sent. */
-  backlog = 0
   /** For streams whose rule asked for its path; set by whoever joins it to a session. */
   isAside = false
   bytesIn = 0
@@ -65,6 +70,45 @@ export class Carrier implements FrameSink {
     this.path = path
     this.#now = now
     this.outbox = new Outbox(() => this.wake(), now)
+  }
+
+  /** Streams that send here … */
+  get streams(): number {
+    return this.#streams
+  }
+
+  /** … how many of them are bulk … */
+  get bulks(): number {
+    return this.#bulks
+  }
+
+  /** … and how many bytes of theirs wait to be sent. */
+  get backlog(): number {
+    return this.#backlog
+  }
+
+  /** A stream sends here from now on. */
+  adopt({ isBulk, backlog }: Load): void {
+    this.#streams += 1
+    if (isBulk) this.#bulks += 1
+    this.#backlog += backlog
+  }
+
+  /** A stream has ended, or sends elsewhere from now on. */
+  release({ isBulk, backlog }: Load): void {
+    this.#streams -= 1
+    if (isBulk) this.#bulks -= 1
+    this.#backlog -= backlog
+  }
+
+  /** Streams that send here have more to send (or less: negative). */
+  queued(bytes: number): void {
+    this.#backlog += bytes
+  }
+
+  /** A stream that sends here has become bulk (1), or is no longer (-1). */
+  countBulk(by: 1 | -1): void {
+    this.#bulks += by
   }
 
   /** Whether small streams have spoken here since the last look; bulk alone never counts. */

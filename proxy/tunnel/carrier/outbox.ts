@@ -5,7 +5,7 @@ import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader } 
 /** A stream as its carrier's outbox sees it: something that takes turns. */
 export interface Turn {
   /** Writes frames at `out[at…]`, at most `room` bytes in all; returns how many were written. */
-  take(out: Buffer, at: number, room: number): number
+  writeFrames(out: Buffer, at: number, room: number): number
   /** There is something to send now. */
   readonly isReady: boolean
   /** Bytes it holds. */
@@ -116,7 +116,7 @@ export class Outbox {
       const turn = this.#first
       this.leave(turn)
       const most = this.#first === undefined ? ALONE_TURN : SHARED_TURN
-      at += turn.take(out, at, Math.min(most, until - at))
+      at += turn.writeFrames(out, at, Math.min(most, until - at))
       if (!turn.hasTurn && turn.isReady) this.#append(turn)
     }
     this.flight.handed(at)
@@ -141,7 +141,7 @@ export class Outbox {
   }
 
   /** `turn.drained()` is called once `fill` is through, so that it may write again. */
-  tellLater(turn: Turn): void {
+  drainLater(turn: Turn): void {
     this.#drained.push(turn)
   }
 

@@ -4,6 +4,8 @@ import type { MuxStream } from '../stream/mux-stream.ts'
 import type { SealedLink } from '../sealed/contract.ts'
 import type { Tombstones } from './tombstones.ts'
 import { BulkDetector } from './bulk-detector.ts'
+import type { Receiver } from '../stream/receiver.ts'
+import type { Sender } from '../stream/sender.ts'
 import type { StreamOwner } from '../stream/stream-owner.ts'
 import type { PendingResets } from './pending-resets.ts'
 
@@ -33,8 +35,8 @@ export class Accounting implements StreamOwner, Holder {
   keptPeak = 0
   readonly scales = new BulkDetector()
   readonly #options: AccountingOptions
-  readonly #owing = new Set<MuxStream>()
-  readonly #waiting = new Set<MuxStream>()
+  readonly #owing = new Set<Receiver>()
+  readonly #waiting = new Set<Sender>()
   #grownBytes = 0
   #willTell = false
 
@@ -77,11 +79,11 @@ export class Accounting implements StreamOwner, Holder {
 
   freed(stream: MuxStream): void {
     this.#options.streams.delete(stream.id)
-    if (stream.isEarly && (stream.id & 1) !== this.#options.isOurs) this.#options.past.add(stream.id)
+    if (stream.allowsEarly && (stream.id & 1) !== this.#options.isOurs) this.#options.past.add(stream.id)
     if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
-    this.#grownBytes -= stream.receiving.window.grownBytes
-    this.#owing.delete(stream)
-    this.#waiting.delete(stream)
+    this.#grownBytes -= stream.receiver.grownBytes
+    this.#owing.delete(stream.receiver)
+    this.#waiting.delete(stream.sender)
     this.scales.remove(stream)
     if (stream.state !== 'lingering') this.#count(stream, -1)
   }
@@ -108,12 +110,12 @@ export class Accounting implements StreamOwner, Holder {
     queueMicrotask(() => this.#tellWaiting())
   }
 
-  waits(stream: MuxStream): void {
-    this.#waiting.add(stream)
+  waits(sender: Sender): void {
+    this.#waiting.add(sender)
   }
 
-  owes(stream: MuxStream): void {
-    if (this.isResumable) this.#owing.add(stream)
+  owes(receiver: Receiver): void {
+    if (this.isResumable) this.#owing.add(receiver)
   }
 
   weigh(stream: MuxStream): void {
@@ -130,19 +132,19 @@ export class Accounting implements StreamOwner, Holder {
 
   /** Says what was consumed and is below what would be said at once, so that nothing is kept for streams that rest. */
   settle(): void {
-    for (const stream of this.#owing) {
-      if (stream.carrier === undefined) continue
-      this.#owing.delete(stream)
-      stream.acknowledge()
+    for (const receiver of this.#owing) {
+      if (!receiver.canAcknowledge) continue
+      this.#owing.delete(receiver)
+      receiver.acknowledge()
     }
   }
 
   #tellWaiting(): void {
     this.#willTell = false
-    for (const stream of this.#waiting) {
+    for (const sender of this.#waiting) {
       if (this.isFull) return
-      this.#waiting.delete(stream)
-      stream.roomAgain()
+      this.#waiting.delete(sender)
+      sender.unblock()
     }
   }
 
@@ -155,11 +157,8 @@ export class Accounting implements StreamOwner, Holder {
   shed(): void {
     let most: MuxStream | undefined
     for (const stream of this.#options.streams.values()) {
-      if (most === undefined || stream.receiving.held > most.receiving.held) most = stream
+      if (most === undefined || stream.receiver.heldBytes > most.receiver.heldBytes) most = stream
     }
-    if (most === undefined) return
-    const { user } = most
-    most.reset()
-    user.events.reset()
+    most?.abort()
   }
 }

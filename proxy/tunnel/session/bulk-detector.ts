@@ -30,14 +30,14 @@ export class BulkDetector {
   weigh(): void {
     let bulks = 0
     for (const [stream, reading] of this.#readings) {
-      reading.sent = next(reading.sent, stream.sending.acked, stream.sending.queued)
-      reading.received = next(reading.received, stream.receiving.consumed, 0)
-      stream.isBulk = isBulkNow(stream.isBulk, reading.sent)
+      reading.sent = next(reading.sent, stream.sender.acked, stream.sender.backlog)
+      reading.received = next(reading.received, stream.receiver.consumedBytes, 0)
+      stream.sender.setBulk(isBulkNow(stream.sender.isBulk, reading.sent))
       reading.isBulkIn = isBulkNow(reading.isBulkIn, reading.received)
-      if (stream.isBulk || reading.isBulkIn) bulks += 1
+      if (stream.sender.isBulk || reading.isBulkIn) bulks += 1
       else if (reading.sent.quiet > 0 && reading.received.quiet > 0) {
         this.#readings.delete(stream)
-        stream.weighedAt = stream.weight
+        stream.watched()
       }
     }
     this.bulks = bulks

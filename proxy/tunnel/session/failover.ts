@@ -55,7 +55,7 @@ export class Failover {
     this.#tellResume(carrier, waiting)
     for (const stream of waiting) {
       if (!allows(stream.rule, carrier.path)) this.#stranded.add(stream, this.#options.now())
-      else stream.place(carrier)
+      else stream.moveTo(carrier)
     }
   }
 
@@ -72,11 +72,11 @@ export class Failover {
     const streams = [...this.#parts.streams.values()]
     const next = carrierFor(carriers)
     if (!shares.isResumable) {
-      for (const stream of streams) if (stream.carrier === carrier) fail(stream)
+      for (const stream of streams) if (stream.carrier === carrier) stream.fail('lost')
     } else if (next === undefined) {
       for (const stream of streams) this.#suspend(stream)
     } else {
-      const touched = streams.filter((stream) => stream.carrier === carrier || stream.receiving.carrier === carrier)
+      const touched = streams.filter((stream) => stream.carrier === carrier || stream.receiver.carrier === carrier)
       this.#tellResume(next, touched)
       for (const stream of touched) if (stream.carrier === carrier) this.#replace(stream, next)
     }
@@ -93,7 +93,7 @@ export class Failover {
     for (const { stream, to } of moves) {
       // its OPEN may still arrive where it was said, and must not arrive twice
       if (stream.state === 'opening' || stream.state === 'closed' || to === stream.carrier) continue
-      stream.place(to)
+      stream.moveTo(to)
       this.moved += 1
     }
   }
@@ -101,22 +101,22 @@ export class Failover {
   /** An OPEN that is said again follows RESUME on the same carrier: from the lost one nothing can come any more then. */
   #replace(stream: MuxStream, resumedOn: Carrier): void {
     const { state, rule } = stream
-    if (state !== 'opening') stream.place(carrierFor(this.#parts.carriers, stream.isBulk ? 'bulk' : 'small', rule))
-    else if (allows(rule, resumedOn.path)) stream.place(resumedOn)
+    if (state !== 'opening') stream.moveTo(carrierFor(this.#parts.carriers, stream.isBulk ? 'bulk' : 'small', rule))
+    else if (allows(rule, resumedOn.path)) stream.moveTo(resumedOn)
     else this.#suspend(stream)
     if (stream.carrier === undefined) this.#stranded.add(stream, this.#options.now())
     else this.moved += 1
   }
 
   #suspend(stream: MuxStream): void {
-    if (stream.state !== 'opening' || stream.hasSpoken) return stream.place(undefined)
+    if (stream.state !== 'opening' || stream.hasSentEarly) return stream.moveTo(undefined)
     this.#parts.unheard.add(stream.id, undefined, this.#options.now())
-    fail(stream)
+    stream.fail('lost')
   }
 
   #tellResume(carrier: Carrier, streams: readonly MuxStream[]): void {
     if (!this.#parts.shares.isResumable) return
-    const told = streams.filter(({ state }) => state !== 'opening').map(({ received }) => received)
+    const told = streams.filter(({ state }) => state !== 'opening').map(({ receiver }) => receiver.entry)
     for (const payload of encodeResume({ lost: this.#lost, streams: told })) {
       carrier.outbox.control(FRAME.RESUME, 0, payload)
     }
@@ -135,7 +135,7 @@ export class Failover {
     for (const told of streams) {
       const stream = this.#parts.streams.get(told.stream)
       if (stream === undefined) carrier.outbox.control(FRAME.RESET, told.stream)
-      else stream.gotReceived(told)
+      else stream.gotResume(told)
     }
   }
 
@@ -146,16 +146,7 @@ export class Failover {
     for (const stream of this.#stranded.late(now - this.#options.limits.resumeMs)) {
       carrier.outbox.control(FRAME.RESET, stream.id)
       this.#parts.unheard.add(stream.id, carrier, now)
-      fail(stream)
+      stream.fail('lost')
     }
   }
-}
-
-/** Frees the stream and tells its user, who has to begin anew; `lost`: with its carrier. */
-export function fail(stream: MuxStream, because: 'reset' | 'lost' = 'lost'): void {
-  const { state } = stream
-  if (state === 'closed') return
-  if (state === 'opening' && because === 'lost' && !stream.hasSpoken) return stream.refused('unreachable')
-  stream.close()
-  if (state !== 'lingering') stream.user.events.reset() // else both have ended; at most an acknowledgement was lost
 }

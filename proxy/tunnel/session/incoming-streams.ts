@@ -10,8 +10,6 @@ import type { StreamUser } from '../stream/stream-user.ts'
 /** How long after our DRAIN a stream may still be opened here: it was asked for before the peer had read that. */
 const LATE_OPEN_MS = 1_000
 
-const UNANSWERED: StreamUser = { takes: 'nothing', events: { reset: () => undefined } }
-
 /** What the peer opens, until each is accepted, refused, withdrawn, or nobody has answered in time. */
 export class IncomingStreams {
   readonly #options: MuxOptions
@@ -43,7 +41,7 @@ export class IncomingStreams {
     const known = streams.get(id)
     if (known !== undefined) {
       if (!isAgain || !shares.isResumable) throw frameInvalid('OPEN of a stream that is open', { stream: id })
-      if (known.carrier !== carrier) known.place(carrier)
+      if (known.carrier !== carrier) known.moveTo(carrier)
       return
     }
     if (unheard.has(id) || (isAgain && past.has(id))) return carrier.outbox.control(FRAME.RESET, id)
@@ -54,7 +52,8 @@ export class IncomingStreams {
     const { shares } = this.#parts
     const refusal = this.#whyNot()
     if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
-    const stream = new MuxStream(id, carrier, shares, { user: UNANSWERED })
+    const user: StreamUser = { takes: 'nothing', events: { reset: () => incoming.gone() } }
+    const stream = new MuxStream(id, carrier, shares, { user })
     shares.add(stream)
     const asked = {
       peer: this.#options.peer,
@@ -64,7 +63,6 @@ export class IncomingStreams {
     }
     const incoming = new Incoming(asked, stream, () => this.#pending.delete(id))
     this.#pending.set(id, incoming)
-    stream.user = { takes: 'nothing', events: { reset: () => incoming.gone() } }
     this.#options.accept(incoming)
   }
 

@@ -58,7 +58,7 @@ export class Incoming implements IncomingStream {
   }
 
   restrictTo(rule: PathRule): void {
-    this.#stream.obey(rule)
+    this.#stream.restrictTo(rule)
   }
 
   refuse(refusal: Refusal): void {

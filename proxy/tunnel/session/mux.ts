@@ -2,7 +2,7 @@ import { TokenBucket } from '../../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { ANY_PATH, type PathRule } from '../../../src/core/model/path-rule.ts'
 import type { Carrier, FrameUser } from '../carrier/carrier.ts'
-import { Failover, fail } from './failover.ts'
+import { Failover } from './failover.ts'
 import {
   REFUSALS,
   type ByteStream,
@@ -238,7 +238,7 @@ export class Mux implements FrameUser {
 
   /** Nothing comes after this: whatever is open is told. */
   end(): void {
-    for (const stream of this.#streams.values()) fail(stream)
+    for (const stream of this.#streams.values()) stream.fail('lost')
     this.#options.sealed?.close()
   }
 
@@ -259,17 +259,17 @@ export class Mux implements FrameUser {
   // ── the peer's frames ──
 
   data(carrier: Carrier, id: number, piece: Buffer): void {
-    this.#streams.get(id)?.gotData(carrier, piece)
+    this.#streams.get(id)?.receiver.gotData(carrier, piece)
   }
 
   /** A datagram that came sealed. */
   datagram(id: number, payload: Buffer): void {
-    this.#streams.get(id)?.gotDatagram(payload)
+    this.#streams.get(id)?.receiver.gotDatagram(payload)
   }
 
   place(carrier: Carrier, id: number, run: number, offset: number): void {
     if (!this.shares.isResumable) throw frameInvalid('a place was not agreed on')
-    this.#streams.get(id)?.gotPlace(carrier, run, offset)
+    this.#streams.get(id)?.gotPosition(carrier, run, offset)
   }
 
   frame(carrier: Carrier, kind: FrameType, id: number, payload: Buffer, isFlagged: boolean): void {
@@ -283,16 +283,13 @@ export class Mux implements FrameUser {
       case FRAME.REFUSED:
         return this.#ours.gotRefused(id, REFUSALS[payload[0]!] ?? 'unreachable')
       case FRAME.END:
-        return this.#streams.get(id)?.gotEnd(carrier)
-      case FRAME.RESET: {
-        const stream = this.#streams.get(id)
-        if (stream !== undefined) fail(stream, 'reset')
-        return
-      }
+        return this.#streams.get(id)?.receiver.gotEnd(carrier)
+      case FRAME.RESET:
+        return this.#streams.get(id)?.fail('reset')
       case FRAME.ACK:
         return this.#streams.get(id)?.gotAck(readCount(payload, 0), payload.readUInt32BE(8))
       case FRAME.DATAGRAM:
-        return this.#streams.get(id)?.gotDatagram(payload)
+        return this.#streams.get(id)?.receiver.gotDatagram(payload)
       case FRAME.SEALED:
         return this.#options.sealed?.offered(carrier, payload)
       case FRAME.SIGNAL:

@@ -8,7 +8,7 @@ import type {
   Refusal,
   Withdrawable,
 } from '../contract.ts'
-import { FRAME, frameInvalid, MAX_OPEN_BYTES } from '../wire/frame.ts'
+import { FRAME, MAX_OPEN_BYTES } from '../wire/frame.ts'
 import type { MuxOptions, MuxParts } from './mux.ts'
 import { MuxDatagramStream } from '../stream/datagram-stream.ts'
 import { MuxStream } from '../stream/mux-stream.ts'
@@ -58,10 +58,9 @@ export class OutgoingStreams {
     if (carrier === undefined) return 'unreachable'
     if (this.#theirs.isDraining || this.isPeerDraining) return 'draining'
     if (shares.ours >= this.#options.limits.streams || shares.isCrowded) return 'overloaded'
-    const stream = new MuxStream(this.#takeId(), carrier, shares, { opening, user })
-    stream.obey(rule)
+    const stream = new MuxStream(this.#takeId(), carrier, shares, { opening: { events: opening, request }, user })
+    stream.restrictTo(rule)
     shares.add(stream)
-    if (shares.isResumable) stream.request = request
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
     carrier.pulse.asked(this.#options.now())
     return stream
@@ -69,14 +68,7 @@ export class OutgoingStreams {
 
   /** @throws MeshError FRAME_INVALID */
   gotRefused(id: number, refusal: Refusal): void {
-    const stream = this.#parts.streams.get(id)
-    if (stream === undefined) return
-    if (stream.state !== 'opening') throw frameInvalid('REFUSED without OPEN', { stream: id })
-    if (stream.wasSaidAgain && stream.hasSpoken) {
-      stream.reset()
-      return stream.user.events.reset()
-    }
-    stream.refused(refusal)
+    this.#parts.streams.get(id)?.gotRefused(refusal)
   }
 
   #takeId(): number {

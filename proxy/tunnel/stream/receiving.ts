@@ -48,7 +48,7 @@ export class Receiving {
   }
 
   /** All has come, is consumed, and the sender was told. */
-  get isOver(): boolean {
+  get isDone(): boolean {
     return this.#acked > this.received
   }
 
@@ -66,7 +66,7 @@ export class Receiving {
   /** The sender goes on here. False when it is an older run, that was overtaken.
    * @throws MeshError FRAME_INVALID
    */
-  place(carrier: Carrier, run: number, offset: number): boolean {
+  moveTo(carrier: Carrier, run: number, offset: number): boolean {
     const ahead = (run - this.#run) & 0xffff
     if (ahead >= OLDER) return false
     if (ahead === 0 && carrier !== this.carrier) throw frameInvalid('one run on two carriers')

@@ -17,7 +17,7 @@ import { Retained } from './retained.ts'
  *     acked ───▶ sent ───▶ written        sent ≤ allowed = consumed (as ACK said) + window
  *       └── kept, up to here ──┘
  *
- *     goBack: sent = acked, in a new run      skipTo: sent moves on over what has come after all
+ *     rewind: sent = acked, in a new run      skipTo: sent moves on over what has come after all
  *
  * Without resume nothing is kept beyond being sent.
  */
@@ -71,7 +71,7 @@ export class Sending {
   }
 
   /** Nothing of this half is needed any more. */
-  get isOver(): boolean {
+  get isDone(): boolean {
     return this.#endAcked || (this.#endSent && !this.#keeps)
   }
 
@@ -85,12 +85,12 @@ export class Sending {
   }
 
   /** Writes a DATA frame, and END when that was all; returns the bytes of both. */
-  take(out: Buffer, at: number, room: number, stream: number): number {
+  writeFrames(out: Buffer, at: number, room: number, stream: number): number {
     const lead = this.#mustPlace ? PLACE_BYTES : 0
     const size = Math.min(room - HEADER_BYTES - lead, this.queued, this.allowed - this.#sent, MAX_PAYLOAD - lead)
     let used = 0
     if (size > 0 || lead > 0) {
-      used = this.#takeData(out, at, Math.max(size, 0), stream)
+      used = this.#writeData(out, at, Math.max(size, 0), stream)
       if (size < 0) return used
     }
     if (this.queued === 0 && this.isEnding && !this.#endSent && room - used >= HEADER_BYTES) {
@@ -102,7 +102,7 @@ export class Sending {
     return used
   }
 
-  #takeData(out: Buffer, at: number, size: number, stream: number): number {
+  #writeData(out: Buffer, at: number, size: number, stream: number): number {
     let used = HEADER_BYTES
     if (this.#mustPlace) {
       this.#mustPlace = false
@@ -145,7 +145,7 @@ export class Sending {
   }
 
   /** All that is not acknowledged will be sent again, on whatever carrier comes next; the peer hears of the new run in any case. */
-  goBack(): void {
+  rewind(): void {
     this.#run = (this.#run + 1) & 0xffff
     this.#mustPlace = true
     this.#kept.rewind()

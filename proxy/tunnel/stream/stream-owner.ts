@@ -1,5 +1,7 @@
 import type { TunnelLimits } from '../limits.ts'
 import type { MuxStream } from './mux-stream.ts'
+import type { Receiver } from './receiver.ts'
+import type { Sender } from './sender.ts'
 import type { SealedLink } from '../sealed/contract.ts'
 
 /** The session a stream belongs to, as the stream sees it. */
@@ -18,10 +20,10 @@ export interface StreamOwner {
   held(bytes: number): void
   /** Bytes kept for sending: more or fewer. */
   kept(bytes: number): void
-  /** `drained` is to be called once the session is not full any more. */
-  waits(stream: MuxStream): void
+  /** `unblock` is to be called once the session has room again. */
+  waits(sender: Sender): void
   /** An ACK is due within a tick. */
-  owes(stream: MuxStream): void
+  owes(receiver: Receiver): void
   /** Many bytes were acknowledged, either way, since it was weighed last. */
   weigh(stream: MuxStream): void
   /** May a stream's window grow by so much? */
