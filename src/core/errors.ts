@@ -42,7 +42,10 @@ export const ERRORS = {
   CERTIFICATE_REFUSED: 'the certificate request was refused',
   UNAUTHENTICATED: 'credentials are missing or wrong',
   FORBIDDEN: 'these credentials do not allow this',
+  CLOCK_SKEW: 'the clock of this machine is wrong',
+  DUPLICATE_IDENTITY: 'another process uses this identity',
   // the machine
+  DISK_FULL: 'the disk is full',
   CONFIG_INVALID: 'the configuration has faults',
   STATE_UNREADABLE: 'the state directory cannot be used',
   STATE_CORRUPT: 'the saved state is damaged',

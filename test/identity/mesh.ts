@@ -10,6 +10,7 @@ import type { Identity, Principal } from '../../src/core/identity/contract.ts'
 import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { issueNode } from '../../src/core/identity/issuer.ts'
 import { createRequest } from '../../src/core/identity/keys.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
 
 /** A mesh of certificates for tests: a real authority in a directory of its own. */
 export class TestMesh implements AsyncDisposable {
@@ -32,6 +33,11 @@ export class TestMesh implements AsyncDisposable {
 
   get mesh(): string {
     return this.authority.mesh
+  }
+
+  /** What the authority would have issued with this clock. */
+  async issueAt(clock: Clock, csrPem: string, principal: Principal): Promise<string> {
+    return (await Authority.open(this.#dir, clock)).issue(csrPem, principal)
   }
 
   root(): Promise<HeldIdentity> {

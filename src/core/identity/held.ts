@@ -96,6 +96,12 @@ export class HeldIdentity implements Identity {
     return this.notAfter.getTime() <= this.#clock.wall()
   }
 
+  /** The list of revocations that this process knows names this very certificate. */
+  get isRevoked(): boolean {
+    const [leaf] = certificatesIn(this.chain)
+    return leaf !== undefined && this.revocations.isRevoked(leaf)
+  }
+
   /** For connections to and from the mesh: TLS 1.3, our key, only our authority. */
   secureContext(): SecureContext {
     this.#held.context ??= createSecureContext({

@@ -27,6 +27,8 @@ const NAP_MS = 10 * 60_000
 /** Between two renewals, whatever they bring: a clock that is wrong makes each new certificate look old. */
 const LEAST_MS = 60_000
 const RETRY = { firstMs: 5_000, limitMs: 15 * 60_000 }
+/** Between two tries once the certificate has expired: without one the node is alone. */
+const RETRY_EXPIRED_MS = 20_000
 /** Issuers date a certificate back by an hour (x509.ts). */
 const DATED_BACK_MS = 3_600_000
 /** Clocks that differ by less are nobody's concern. */
@@ -69,7 +71,8 @@ export async function renewUntil(
     } catch (error) {
       if (signal.aborted) return
       log.warn('certificate not renewed', { error, until: subject.notAfter })
-      await clock.sleep(retry.nextMs(), signal)
+      const mostMs = subject.notAfter.getTime() <= clock.wall() ? RETRY_EXPIRED_MS : RETRY.limitMs
+      await clock.sleep(Math.min(retry.nextMs(), mostMs), signal)
     }
   }
 }

@@ -1,6 +1,7 @@
 import type { Agent } from 'node:https'
 import type { Principal } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
+import { renewBy } from '../../core/identity/grace.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
@@ -63,8 +64,9 @@ export class RelayLink implements AsyncDisposable {
         { tier: 'cluster', peer: cluster, clock, log, metrics },
       ),
     )
-    const renew = async (csr: string, limit: AbortSignal) =>
+    const overLink = async (csr: string, limit: AbortSignal) =>
       (await this.#link.request('certificate.renew', { csr }, limit)).chain
+    const renew = renewBy({ link: this.#link, overLink, url: () => clusterUrl, identity, egress })
     keepRenewed(this.#life, identity, { renew, log, name: 'relay certificate renewal' })
   }
 

@@ -21,7 +21,9 @@ export interface NodeOptions {
 const URL_FILE = 'cluster-url'
 
 /**
- * Who this node (or relay) is and where its cluster is: as saved, or newly joined with the token.
+ * Who this node (or relay) is and where its cluster is: as saved, or newly joined with the token. A certificate that has expired
+ * while the machine was off is returned too: it is proof enough to ask for a new one (identity/grace.ts), and until then the
+ * node serves from its saved table.
  * @throws MeshError TOKEN_INVALID, TOKEN_REFUSED, NOT_RUNNING, CERTIFICATE_REFUSED, STATE_UNREADABLE, STATE_CORRUPT
  */
 export async function enrolNode(
@@ -29,27 +31,31 @@ export async function enrolNode(
   signal: AbortSignal,
 ): Promise<{ identity: HeldIdentity; url: string }> {
   const { role = 'node', dir, name, token, clock = systemClock, egress } = options
-  const saved = await HeldIdentity.open(dir, clock)
-  const url = await readIfThere(join(dir, URL_FILE))
-  if (saved !== undefined && url !== undefined && !saved.isExpired) return { identity: saved, url: url.trim() }
+  const identity = await HeldIdentity.open(dir, clock)
+  const url = (await readIfThere(join(dir, URL_FILE)))?.trim()
+  const saved = identity === undefined || url === undefined ? undefined : { identity, url }
+  if (saved !== undefined && !saved.identity.isRevoked && (!saved.identity.isExpired || token === undefined))
+    return saved
   if (token === undefined) {
-    throw saved?.isExpired === true
-      ? new MeshError('CERTIFICATE_REFUSED', {
-          reason: `it expired while this ${role} was away`,
-          until: saved.notAfter,
-          remedy: remedy(role),
-        })
-      : new MeshError('TOKEN_INVALID', {
-          reason: `the first start of a ${role} needs a join token`,
-          remedy: remedy(role),
-        })
+    if (saved === undefined) throw new MeshError('TOKEN_INVALID', { role, remedy: remedy(role) })
+    throw new MeshError('CERTIFICATE_REFUSED', {
+      reason: `this ${role} was removed from the mesh`,
+      remedy: remedy(role),
+    })
   }
   await openPrivateDirectory(dir)
-  const joined = await enrol({ token, role, name, dir, clock, egress }, signal)
-  await replace(join(dir, URL_FILE), `${joined.url}\n`)
-  return joined
+  try {
+    const joined = await enrol({ token, role, name, dir, clock, egress }, signal)
+    await replace(join(dir, URL_FILE), `${joined.url}\n`)
+    return joined
+  } catch (error) {
+    // the token of the first start is often still configured; it was used, and is not needed
+    if (saved !== undefined && !saved.identity.isRevoked) return saved
+    throw error
+  }
 }
 
 function remedy(role: 'node' | 'relay'): string {
-  return `join with a new token: hedgerow token create${role === 'relay' ? ' --role relay' : ''}`
+  const create = `hedgerow token create${role === 'relay' ? ' --role relay' : ''}`
+  return `Run \`${create}\` on the root, then pass the token with --token-file.`
 }

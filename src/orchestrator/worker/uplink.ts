@@ -1,6 +1,8 @@
 import type { Agent } from 'node:https'
 import { isMeshError } from '../../core/errors.ts'
 import type { Identity, Principal } from '../../core/identity/contract.ts'
+import { renewBy } from '../../core/identity/grace.ts'
+import type { RenewOptions } from '../../core/identity/renewal.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
@@ -30,10 +32,7 @@ export interface UplinkWorker extends LogSource {
 
 /** An identity that renews itself through this link. */
 export interface RenewingIdentity extends Identity {
-  renewLoop(
-    options: { renew: (csrPem: string, signal: AbortSignal) => Promise<string>; log?: Log },
-    signal: AbortSignal,
-  ): Promise<void>
+  renewLoop(options: RenewOptions, signal: AbortSignal): Promise<void>
 }
 
 export interface UplinkOptions {
@@ -93,7 +92,7 @@ export class Uplink implements AsyncDisposable {
     this.#link = DialledLink.start(
       {
         dial: (signal) => {
-          const url = options.urls[this.#tried++ % options.urls.length] ?? ''
+          const url = this.#nextUrl()
           const tls = clientOptions(identity, expected)
           const dial = { tls, verify: verifyServer(expected, identity.revocations), egress: options.egress }
           return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
@@ -146,11 +145,10 @@ export class Uplink implements AsyncDisposable {
   static start(options: UplinkOptions, log: Log, metrics: Metrics): Uplink {
     const life = new Lifetime()
     const uplink = new Uplink(life, options, log, metrics)
-    keepRenewed(life, options.identity, {
-      renew: (csr, limit) => uplink.renew(csr, limit),
-      log,
-      name: 'node certificate renewal',
-    })
+    const { identity, egress } = options
+    const overLink = (csr: string, limit: AbortSignal) => uplink.renew(csr, limit)
+    const renew = renewBy({ link: uplink, overLink, url: () => uplink.#nextUrl(), identity, egress })
+    keepRenewed(life, identity, { renew, log, name: 'node certificate renewal' })
     return uplink
   }
 
@@ -231,6 +229,11 @@ export class Uplink implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
+  }
+
+  #nextUrl(): string {
+    const { urls } = this.#options
+    return urls[this.#tried++ % urls.length] ?? ''
   }
 
   #tellReports(): void {
