@@ -3,6 +3,7 @@ import type { ErrorCode } from '../../src/core/errors.ts'
 import { type InstanceId, type NodeId, type ServiceId, splitInstanceId } from '../../src/core/model/ids.ts'
 import { printName } from '../../src/core/model/name.ts'
 import type { Target } from '../../src/core/table/view.ts'
+import type { Protocol } from './request.ts'
 
 /** Who opened a flow: an instance, or a process of the node that is no instance. */
 export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
@@ -75,4 +76,9 @@ export function callerText(caller: Caller, self: NodeId): string {
 export function nameOf({ service, choice }: Target, zone = 'local'): string {
   const { app, appNamespace, name, namespace } = service
   return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)
+}
+
+/** `80`, `53/udp`: TCP is what everybody expects. */
+export function portText(port: number, protocol: Protocol): string {
+  return protocol === 'tcp' ? String(port) : `${port}/${protocol}`
 }

@@ -1,20 +1,42 @@
 import type { ErrorCode } from '../../src/core/errors.ts'
-import type { Try } from '../outbound/connect.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { Refusal } from '../tunnel/contract.ts'
 import type { FlowEnd } from './ledger.ts'
 
+/** One try to open a flow at an instance, for logs and `trace`. */
+export interface Try {
+  instance: InstanceId
+  node: NodeId
+  path: PathKind | undefined
+  /** Measured before the try; `undefined`: never. */
+  rttMs: number | undefined
+  /** `dropped`: another was faster, or the flow ended first. */
+  outcome: 'opened' | 'dropped' | Refusal
+  reason: string
+  ms: number
+  /** The caller's first bytes were sent to it before it had opened. */
+  isEarly: boolean
+}
+
+/** `shop.acme.cart.prod.0: unreachable (ECONNREFUSED), …` */
+export function triesText(tries: readonly Try[]): string {
+  return tries.map(({ instance, outcome, reason }) => `${instance}: ${outcome} (${reason})`).join(', ')
+}
+
 /*
- * What a caller is told when no instance took its flow: the most telling of the tries.
+ * What a caller is told when no instance took its flow: the most telling of the tries, by this list.
  *
  *   a try was        end            SOCKS5 (RFC 1928 §6)      HTTP
  *   not-allowed      not-allowed    2 not allowed             403
  *   path-forbidden   path-forbidden 2 not allowed             403      node and service leave no path that works
  *   refused          refused        5 connection refused      502
- *   timeout, silent  timeout        6 TTL expired             504
+ *   timeout, dropped timeout        6 TTL expired             504
  *   overloaded       too-many       1 general failure         503
  *   unreachable      unreachable    4 host unreachable        502
  *   anything else    no-instance    4 host unreachable        502      not here, draining: the table is behind
  *
- * Callers of a VIP are told all of it by RST, before any byte.
+ * A caller that came by VIP gets an RST in each case, before any byte.
  */
 
 export interface FlowFailure {
@@ -32,7 +54,7 @@ const TELLING: readonly (readonly [Try['outcome'], FlowFailure])[] = [
   ['unreachable', { end: 'unreachable', code: 'FLOW_UNREACHABLE' }],
 ]
 
-/** `timeout`: the flow's own deadline came before all had answered. `unsure`: no answer will come (race.ts). */
+/** `timeout`: the flow's own deadline passed before all had answered. `unsure`: no answer will come (race.ts). */
 export function failureOf(why: 'refused' | 'timeout' | 'unsure', tries: readonly Pick<Try, 'outcome'>[]): FlowFailure {
   if (why === 'timeout') return { end: 'timeout', code: 'FLOW_TIMEOUT' }
   if (why === 'unsure') return { end: 'unreachable', code: 'FLOW_UNREACHABLE' }

@@ -1,8 +1,8 @@
 import { instanceId, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../src/core/model/ids.ts'
-import { portText } from '../decide/admit.ts'
 import { authorise } from '../decide/authorise.ts'
 import type { Endpoint } from '../socket/dial.ts'
 import type { TableView } from '../../src/core/table/view.ts'
+import { portText } from '../flow/flow.ts'
 import type { FlowRequest, Protocol } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 

@@ -1,14 +1,14 @@
-import type { Clock } from '../../src/core/kit/clock.ts'
 import { explain, isMeshError } from '../../src/core/errors.ts'
-import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
+import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
-import { ANY_PATH, type PathRule, type PathKind } from '../../src/core/model/path-rule.ts'
+import type { PathKind, PathRule } from '../../src/core/model/path-rule.ts'
 import type { TableView } from '../../src/core/table/view.ts'
-import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
-import { dialInstance, type DialOptions, type Endpoint } from '../socket/dial.ts'
+import type { Candidate } from '../decide/plan.ts'
 import { encodeRequest, type FlowRequest, type Protocol } from '../flow/request.ts'
+import type { Try } from '../flow/tries.ts'
+import { dialInstance, type DialOptions, type Endpoint } from '../socket/dial.ts'
+import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
 import { localStream } from '../socket/splice.ts'
-import type { Outliers } from '../decide/outliers.ts'
 import type {
   ByteStream,
   ByteStreamEvents,
@@ -24,74 +24,86 @@ import type {
 
 /** What trying an instance takes. */
 export interface AttemptParts {
-  readonly table: TableView
-  readonly peers: Peers
-  readonly self: NodeId
+  readonly table: Pick<TableView, 'node'>
+  readonly peers: Pick<Peers, 'session' | 'existing'>
+  readonly clock: { now(): number }
   /** Where an instance of this node listens; `undefined` when it is not here or has no such port. */
   readonly endpointOf: (instance: InstanceId, port: number, protocol: Protocol) => Endpoint | undefined
-  readonly clock: Clock
-  /** Nodes not to be waited for now; without them every flow is patient. */
-  readonly outliers?: Outliers
   /** How local instances are dialled. */
   readonly dial: (request: FlowRequest) => DialOptions
-  /** Which paths flows of a service may take (`flowRules`); without it any. */
-  readonly ruleOf?: (service: ServiceId) => PathRule
 }
 
-export interface AttemptTold<S extends Stream> {
-  /** OPEN is about to go: whether the caller's first bytes shall go along … */
-  mayGive?(session: Session): boolean
-  /** … and here they go. */
-  give?(stream: S): void
-  opened(): void
-  /** The instance had not a byte. */
-  failed(refusal: Refusal, reason: string): void
-  /** Whether it had some is not known. */
-  lost(reason: string): void
+/** The race of a flow, which hears of each of its attempts. */
+export interface AttemptObserver<S extends Stream> {
+  /** OPEN is about to be sent: may the caller's first bytes go along with it? */
+  mayFeed(attempt: Attempt<S>, session: Session): boolean
+  /** OPEN was sent, and the first bytes may follow on this stream. */
+  feed(attempt: Attempt<S>, stream: S): void
+  opened(attempt: Attempt<S>): void
+  /** The instance was given no byte. */
+  failed(attempt: Attempt<S>, refusal: Refusal, reason: string): void
+  /** Whether the instance was given a byte is not known. */
+  lost(attempt: Attempt<S>, reason: string): void
+}
+
+/** Which instance is tried for what. */
+export interface AttemptTask {
+  readonly candidate: Candidate
+  /** Its place in the order to try. */
+  readonly index: number
+  readonly request: FlowRequest
+  readonly rule: PathRule
+  /** The plan was made in this very turn of the event loop, so its session is still the one to use. */
+  readonly isFresh: boolean
 }
 
 /** How dialling an instance of this node went. */
-interface DialTold<S extends Stream> {
-  took(stream: S): void
+interface DialledEvents<S extends Stream> {
+  opened(stream: S): void
   failed(refusal: Refusal, reason: string): void
 }
 
 /**
- * One try to reach one instance: reports its outcome once, then passes what the winner's stream reports on to the flow.
- * `TcpAttempt` and `UdpAttempt` say how a stream of their protocol is opened.
+ * One try to reach one instance. It reports its outcome once, to the race; the winner then passes what its stream receives
+ * on to the flow. `TcpAttempt` and `UdpAttempt` know how a stream of their protocol is opened.
  */
 export abstract class Attempt<S extends Stream> implements OpeningEvents {
   readonly instance: Instance
+  readonly index: number
+  readonly startedAt: number
   path: PathKind | undefined
   stream: S | undefined
-  /** Until it is told; a flow shall not keep the race it came from. */
-  #told: AttemptTold<S> | undefined
+  /** Until the outcome is reported: an open flow must not keep the race it came from in memory. */
+  #race: { readonly observer: AttemptObserver<S>; readonly task: AttemptTask } | undefined
   #dialling: AbortController | undefined
   #abandon: (() => void) | undefined
   /** Set where a peer was asked. */
   #asked: Withdrawable | undefined
-  #isSettled = false
 
   protected abstract openOn(session: Session, request: Buffer, rule: PathRule): S & Withdrawable
   /** Reaches an instance of this node; the returned function gives up. */
-  protected abstract dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<S>): () => void
+  protected abstract dialHere(endpoint: Endpoint, options: DialOptions, events: DialledEvents<S>): () => void
 
-  constructor(instance: Instance, told: AttemptTold<S>) {
-    this.instance = instance
-    this.#told = told
+  constructor(task: AttemptTask, observer: AttemptObserver<S>, now: number) {
+    this.instance = task.candidate.instance
+    this.index = task.index
+    this.startedAt = now
+    this.#race = { observer, task }
   }
 
-  start(request: FlowRequest, parts: AttemptParts): void {
+  start(parts: AttemptParts): void {
+    const task = this.#race?.task
+    if (task === undefined) return
+    const { candidate, isFresh, request, rule } = task
+    if (candidate.isHere) return this.#dial(request, parts)
     const { node } = this.instance
-    if (node === parts.self) return this.#dial(request, parts)
-    const rule = parts.ruleOf?.(request.service) ?? ANY_PATH
-    const session = parts.peers.existing(node, rule)
-    if (session !== undefined) return this.#open(session, request, rule)
+    const session = isFresh ? candidate.session : parts.peers.existing(node, rule)
+    if (session !== undefined) return this.#open(session)
     const reach = parts.table.node(node)
     if (reach === undefined) return this.#fail('unreachable', `nothing is known of node ${node}`)
     this.#dialling = new AbortController()
     parts.peers.session(reach, this.#dialling.signal, rule).then(
-      (session) => this.#open(session, request, rule),
+      (dialled) => this.#open(dialled),
       (error: unknown) =>
         this.#fail(isMeshError(error, 'PATH_FORBIDDEN') ? 'path-forbidden' : 'unreachable', explain(error)),
     )
@@ -99,7 +111,7 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
 
   /** Gives up, or throws away what was opened too late. */
   drop(): void {
-    this.#isSettled = true
+    this.#race = undefined
     this.#dialling?.abort()
     this.#abandon?.()
     this.stream?.reset()
@@ -111,8 +123,9 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
   }
 
   opened(): void {
-    if (this.#isSettled) return this.stream?.reset()
-    this.#settle()?.opened()
+    const observer = this.#settle()
+    if (observer === undefined) this.stream?.reset()
+    else observer.opened(this)
   }
 
   refused(refusal: Refusal): void {
@@ -121,26 +134,26 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
 
   /** The stream died before it was open. */
   protected lost(): void {
-    this.#settle()?.lost('the session to the node ended')
+    this.#settle()?.lost(this, 'the session to the node ended')
   }
 
-  #open(session: Session, request: FlowRequest, rule: PathRule): void {
-    if (this.#isSettled) return
-    this.path = session.pathFor?.(rule) ?? session.path
-    const mayGive = this.#told?.mayGive?.(session) === true
-    const stream = this.openOn(session, encodeRequest(request), rule)
+  #open(session: Session): void {
+    if (this.#race === undefined) return
+    const { observer, task } = this.#race
+    this.path = session.pathFor?.(task.rule) ?? session.path
+    const mayFeed = observer.mayFeed(this, session)
+    const stream = this.openOn(session, encodeRequest(task.request), task.rule)
     this.stream = stream
     this.#asked = stream
-    if (mayGive) this.#told?.give?.(stream)
+    if (mayFeed) observer.feed(this, stream)
   }
 
   #dial(request: FlowRequest, parts: AttemptParts): void {
     this.path = 'local'
-    const { port, protocol } = request
-    const endpoint = parts.endpointOf(this.instance.id, port, protocol)
+    const endpoint = parts.endpointOf(this.instance.id, request.port, request.protocol)
     if (endpoint === undefined) return this.#fail('not-here', 'the instance does not listen here')
     this.#abandon = this.dialHere(endpoint, parts.dial(request), {
-      took: (stream) => {
+      opened: (stream) => {
         this.#abandon = undefined
         this.stream = stream
         this.opened()
@@ -150,16 +163,14 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
   }
 
   #fail(refusal: Refusal, reason: string): void {
-    this.#settle()?.failed(refusal, reason)
+    this.#settle()?.failed(this, refusal, reason)
   }
 
-  /** Whom to tell the outcome; nobody the second time. */
-  #settle(): AttemptTold<S> | undefined {
-    if (this.#isSettled) return undefined
-    this.#isSettled = true
-    const told = this.#told
-    this.#told = undefined
-    return told
+  /** Who hears of the outcome; nobody the second time. */
+  #settle(): AttemptObserver<S> | undefined {
+    const observer = this.#race?.observer
+    this.#race = undefined
+    return observer
   }
 }
 
@@ -189,10 +200,10 @@ export class TcpAttempt extends Attempt<ByteStream> implements ByteStreamEvents 
     return session.open(request, this, rule)
   }
 
-  protected dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<ByteStream>): () => void {
+  protected dialHere(endpoint: Endpoint, options: DialOptions, events: DialledEvents<ByteStream>): () => void {
     return dialInstance(endpoint, options, {
-      connected: (socket) => told.took(localStream(socket, this)),
-      failed: (refusal, reason) => told.failed(refusal, reason),
+      connected: (socket) => events.opened(localStream(socket, this)),
+      failed: (refusal, reason) => events.failed(refusal, reason),
     })
   }
 }
@@ -219,10 +230,18 @@ export class UdpAttempt extends Attempt<DatagramStream> implements DatagramStrea
     return session.openDatagrams(request, this, rule)
   }
 
-  protected dialHere(endpoint: Endpoint, options: DialOptions, told: DialTold<DatagramStream>): () => void {
+  protected dialHere(endpoint: Endpoint, options: DialOptions, events: DialledEvents<DatagramStream>): () => void {
     return openInstanceSocket(endpoint, options, {
-      opened: (socket) => told.took(new InstanceSocket(socket, this)),
-      failed: (refusal, reason) => told.failed(refusal, reason),
+      opened: (socket) => events.opened(new InstanceSocket(socket, this)),
+      failed: (refusal, reason) => events.failed(refusal, reason),
     })
   }
 }
+
+/** The record of an attempt while it is under way. */
+export function tryOf({ candidate }: AttemptTask): Try {
+  const { instance, rttMs } = candidate
+  const { id, node } = instance
+  return { instance: id, node, path: undefined, rttMs, outcome: 'dropped', reason: 'another was faster', ms: 0, isEarly: false }
+}
+

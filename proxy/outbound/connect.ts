@@ -1,202 +1,234 @@
-import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
-import type { Instance } from '../../src/core/model/instance.ts'
-import type { Attempt, AttemptParts, AttemptTold } from './attempt.ts'
-import { maySendEarly } from './early-data.ts'
-import { hedgeDelayMs, Race, type RaceAction } from './race.ts'
+import type { NodeId } from '../../src/core/model/ids.ts'
+import type { Clock } from '../../src/core/kit/clock.ts'
+import { maySendEarly } from '../decide/early.ts'
+import type { Candidate, Plan } from '../decide/plan.ts'
 import type { FlowRequest } from '../flow/request.ts'
-import type { Refusal, Stream } from '../tunnel/contract.ts'
-import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { Try } from '../flow/tries.ts'
+import type { Refusal, Session, Stream } from '../tunnel/contract.ts'
+import { type Attempt, type AttemptObserver, type AttemptParts, type AttemptTask, tryOf } from './attempt.ts'
+import { hedgeDelayMs, Race, type RaceAction } from './race.ts'
 
-/** One try, for logs and `trace`. `dropped`: another was faster, or the flow ended first. */
-export interface Try {
-  instance: InstanceId
-  node: NodeId
-  path: PathKind | undefined
-  rttMs: number | undefined
-  outcome: 'opened' | 'dropped' | Refusal
-  reason: string
-  ms: number
-  /** It was given what the caller said, before it had opened. */
-  isEarly: boolean
-}
-
-export type Connected<A = unknown> =
+export type Connected<A> =
   | { kind: 'won'; attempt: A; tries: readonly Try[] }
   | { kind: 'lost'; why: 'refused' | 'timeout' | 'unsure' | 'gone'; tries: readonly Try[] }
 
-/** A caller that may be heard before an instance has answered. */
+/** A caller whose first bytes may be sent before an instance has answered. */
 export interface EarlySource<S extends Stream> {
-  /** The candidate gets what the caller says, from the start; `spoken` is called once there is something. */
-  feed(to: S, spoken: () => void): void
-  /** It gets no more; what was said waits for another, or for OPENED. */
+  /** The candidate gets what the caller sends, from the start; `onFirst` is called once there is something. */
+  feed(to: S, onFirst: () => void): void
+  /** It gets no more; what the caller sent is kept for another candidate, or for OPENED. */
   pause(): void
 }
 
 export interface ConnectOptions<S extends Stream, A extends Attempt<S>> {
   /** Tries one instance: `TcpAttempt` or `UdpAttempt`. */
-  attempt: new (
-    instance: Instance,
-    told: AttemptTold<S>,
-  ) => A
-  instances: readonly Instance[]
-  request: Omit<FlowRequest, 'ordinal'>
+  attempt: new (task: AttemptTask, observer: AttemptObserver<S>, now: number) => A
+  plan: Plan
+  /** The flow's id, for the logs of both ends. */
+  flow: string
   deadlineMs: number
-  /** What the caller says meanwhile; without it, that waits unread. */
+  /** What the caller sends meanwhile; without it, that waits unread in its socket. */
   early?: EarlySource<S> | undefined
   /** Called in the same turn as OPENED, so that no byte of the instance is missed. */
   onWon: (attempt: A) => void
 }
 
-/** Tries instances in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
+export interface ConnectParts extends AttemptParts {
+  readonly clock: Clock
+  /** Nodes not to be waited for now; without them every flow waits for every node. */
+  readonly outliers?: Outliers
+}
+
+/** What this file needs of `decide/outliers.ts`. */
+interface Outliers {
+  has(node: NodeId, now: number): boolean
+  wasSilent(node: NodeId, now: number): void
+  answered(node: NodeId): void
+}
+
+/** Tries the plan's candidates in their order, as `Race` decides, until one has opened. Resolves; never rejects. */
 export function connect<S extends Stream, A extends Attempt<S>>(
   options: ConnectOptions<S, A>,
-  parts: AttemptParts,
+  parts: ConnectParts,
   signal: AbortSignal,
 ): Promise<Connected<A>> {
-  const { instances, request, early, onWon } = options
-  const { clock, peers, self, outliers } = parts
-  const rule = parts.ruleOf?.(request.service)
-  const { promise, resolve } = Promise.withResolvers<Connected<A>>()
-  const attempts: A[] = []
-  const tries: Try[] = []
-  const began: number[] = []
-  let cancelWake: (() => void) | undefined
+  return new Connecting(options, parts, signal).run()
+}
 
-  const patience = instances.map(({ node }) => {
-    if (node === self) return hedgeDelayMs(0, true)
-    return isSuspect(node) ? 0 : hedgeDelayMs(peers.rttMs(node), isOpen(node))
-  })
-  const race = new Race(patience, options.deadlineMs, clock.now())
+/** Carries out the race of one flow: starts attempts, reports their outcomes to the rules, and keeps the record of each. */
+class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObserver<S> {
+  readonly #options: ConnectOptions<S, A>
+  readonly #parts: ConnectParts
+  readonly #signal: AbortSignal
+  readonly #race: Race
+  readonly #hedgeMs: readonly number[]
+  readonly #attempts: A[] = []
+  readonly #tries: Try[] = []
+  readonly #done = Promise.withResolvers<Connected<A>>()
+  #cancelWake: (() => void) | undefined
 
-  act(race.start(clock.now()))
-  if (signal.aborted) leave()
-  else signal.addEventListener('abort', leave, { once: true })
-  return promise
+  constructor(options: ConnectOptions<S, A>, parts: ConnectParts, signal: AbortSignal) {
+    this.#options = options
+    this.#parts = parts
+    this.#signal = signal
+    this.#hedgeMs = options.plan.candidates.map(hedgeMsOf)
+    this.#race = new Race(this.#hedgeMs, options.deadlineMs, parts.clock.now())
+  }
 
-  function act(actions: readonly RaceAction[]): void {
+  run(): Promise<Connected<A>> {
+    this.#act(this.#race.start(this.#parts.clock.now()))
+    if (this.#signal.aborted) this.#abandon()
+    else this.#signal.addEventListener('abort', this.#abandon, { once: true })
+    return this.#done.promise
+  }
+
+  // ── what attempts report ──
+
+  mayFeed({ instance }: Attempt<S>, session: Session): boolean {
+    return this.#options.early !== undefined && !this.#isOutlier(instance.node) && maySendEarly(session)
+  }
+
+  feed({ index }: Attempt<S>, stream: S): void {
+    if (this.#race.isAlone(index)) this.#options.early?.feed(stream, () => this.#fed(index))
+  }
+
+  opened({ index, instance }: Attempt<S>): void {
+    this.#parts.outliers?.answered(instance.node)
+    this.#act(this.#race.opened(index))
+  }
+
+  failed({ index }: Attempt<S>, refusal: Refusal, reason: string): void {
+    this.#settle(index, refusal, reason)
+    this.#options.early?.pause()
+    this.#act(this.#race.failed(index, refusal, this.#parts.clock.now()))
+  }
+
+  lost({ index }: Attempt<S>, reason: string): void {
+    this.#settle(index, 'unreachable', reason)
+    this.#options.early?.pause()
+    this.#act(this.#race.lost(index, this.#parts.clock.now()))
+  }
+
+  // ── what the rules ask for ──
+
+  #act(actions: readonly RaceAction[]): void {
     for (const action of actions) {
       switch (action.kind) {
         case 'try':
-          attempt(action.candidate)
+          this.#try(action.candidate)
           break
         case 'withdraw':
-          outliers?.wasSilent(nodeOf(action.candidate), clock.now())
-          attempts[action.candidate]?.withdraw()
+          this.#parts.outliers?.wasSilent(this.#candidate(action.candidate).instance.node, this.#parts.clock.now())
+          this.#attempts[action.candidate]?.withdraw()
           break
         case 'drop':
-          attempts[action.candidate]?.drop()
+          this.#attempts[action.candidate]?.drop()
           break
         case 'win':
-          settle(action.candidate, 'opened', '')
-          onWon(attempts[action.candidate] as A)
-          finish({ kind: 'won', attempt: attempts[action.candidate] as A, tries })
+          this.#win(action.candidate)
           break
         case 'lose':
-          finish({ kind: 'lost', why: action.why, tries })
+          this.#finish({ kind: 'lost', why: action.why, tries: this.#tries })
           break
         default:
           action satisfies never
       }
     }
-    arm()
+    this.#armTimer()
   }
 
-  function attempt(candidate: number): void {
-    const instance = instances[candidate] as Instance
-    const rttMs = instance.node === self ? 0 : peers.rttMs(instance.node)
-    if (outliers !== undefined && candidate > 0) suspectSilent(candidate)
-    if (!race.isAlone(candidate)) early?.pause()
-    began[candidate] = clock.now()
-    tries[candidate] = {
-      instance: instance.id,
-      node: instance.node,
-      path: undefined,
-      rttMs,
-      outcome: 'dropped',
-      reason: 'another was faster',
-      ms: 0,
-      isEarly: false,
+  #try(index: number): void {
+    const { early, flow, plan } = this.#options
+    const { target, port, protocol, caller } = plan.intent
+    const { clock } = this.#parts
+    const candidate = this.#candidate(index)
+    this.#suspectSilent(index)
+    if (!this.#race.isAlone(index)) early?.pause()
+    const { ordinal } = candidate.instance
+    const task: AttemptTask = {
+      candidate,
+      index,
+      request: { service: target.service.id, ordinal, port, protocol, caller, flow },
+      rule: plan.rule,
+      isFresh: this.#attempts.length === 0,
     }
-    const started = new options.attempt(instance, {
-      mayGive: (session) => early !== undefined && !isSuspect(instance.node) && maySendEarly(session),
-      give: (stream) => {
-        if (race.isAlone(candidate)) early?.feed(stream, () => spoken(candidate))
-      },
-      opened: () => {
-        outliers?.answered(instance.node)
-        act(race.opened(candidate))
-      },
-      failed: (refusal, reason) => {
-        settle(candidate, refusal, reason)
-        early?.pause()
-        act(race.failed(candidate, refusal, clock.now()))
-      },
-      lost: (reason) => {
-        settle(candidate, 'unreachable', reason)
-        early?.pause()
-        act(race.lost(candidate, clock.now()))
-      },
-    })
-    attempts[candidate] = started
-    started.start({ ...request, ordinal: instance.ordinal }, parts)
+    const attempt = new this.#options.attempt(task, this, clock.now())
+    this.#attempts[index] = attempt
+    this.#tries[index] = tryOf(task)
+    attempt.start(this.#parts)
   }
 
-  function spoken(candidate: number): void {
-    const made = tries[candidate]
+  #win(index: number): void {
+    const attempt = this.#attempts[index] as A
+    this.#settle(index, 'opened', '')
+    this.#options.onWon(attempt)
+    this.#finish({ kind: 'won', attempt, tries: this.#tries })
+  }
+
+  /** The caller has sent something, and this candidate was given it. */
+  #fed(index: number): void {
+    const made = this.#tries[index]
     if (made !== undefined) made.isEarly = true
-    race.fedEarly(candidate)
+    this.#race.fedEarly(index)
   }
 
-  /** Those before it that have been waited for in vain. */
-  function suspectSilent(candidate: number): void {
-    for (let before = 0; before < candidate; before++) {
-      const isSilent = tries[before]?.outcome === 'dropped' && (patience[before] as number) > 0
-      const { node } = instances[before] as Instance
-      if (isSilent && node !== self) outliers?.wasSilent(node, clock.now())
+  /** Another candidate is tried because those before it were waited for in vain. */
+  #suspectSilent(index: number): void {
+    const { outliers, clock } = this.#parts
+    if (outliers === undefined) return
+    for (let before = 0; before < index; before++) {
+      const { isHere, instance } = this.#candidate(before)
+      const isSilent = this.#tries[before]?.outcome === 'dropped' && (this.#hedgeMs[before] as number) > 0
+      if (isSilent && !isHere) outliers.wasSilent(instance.node, clock.now())
     }
   }
 
-  function settle(candidate: number, outcome: Try['outcome'], reason: string): void {
-    const made = tries[candidate] as Try
+  #settle(index: number, outcome: Try['outcome'], reason: string): void {
+    const attempt = this.#attempts[index] as A
+    const made = this.#tries[index] as Try
     made.outcome = outcome
     made.reason = reason
-    made.path = attempts[candidate]?.path
-    made.ms = clock.now() - (began[candidate] as number)
+    made.path = attempt.path
+    made.ms = this.#parts.clock.now() - attempt.startedAt
   }
 
-  function arm(): void {
-    cancelWake?.()
-    const at = race.wakeAt
-    cancelWake =
-      at === undefined ? undefined : clock.after(Math.max(0, at - clock.now()), () => act(race.tick(clock.now())))
+  #armTimer(): void {
+    const { clock } = this.#parts
+    this.#cancelWake?.()
+    const at = this.#race.wakeAt
+    this.#cancelWake =
+      at === undefined
+        ? undefined
+        : clock.after(Math.max(0, at - clock.now()), () => this.#act(this.#race.tick(clock.now())))
   }
 
   /** The caller has gone, or the agent closes. */
-  function leave(): void {
-    if (race.isOver) return
-    act(race.abandon())
-    finish({ kind: 'lost', why: 'gone', tries })
+  readonly #abandon = (): void => {
+    if (this.#race.isOver) return
+    this.#act(this.#race.abandon())
+    this.#finish({ kind: 'lost', why: 'gone', tries: this.#tries })
   }
 
-  function finish(connected: Connected<A>): void {
-    signal.removeEventListener('abort', leave)
-    for (const [candidate, made] of tries.entries()) {
+  #finish(connected: Connected<A>): void {
+    this.#signal.removeEventListener('abort', this.#abandon)
+    for (const [index, made] of this.#tries.entries()) {
       if (made.outcome !== 'dropped') continue
-      const reason = connected.kind === 'won' ? made.reason : 'no answer in time'
-      settle(candidate, 'dropped', reason)
+      this.#settle(index, 'dropped', connected.kind === 'won' ? made.reason : 'no answer in time')
     }
-    resolve(connected)
+    this.#done.resolve(connected)
   }
 
-  function nodeOf(candidate: number): NodeId {
-    return (instances[candidate] as Instance).node
+  #candidate(index: number): Candidate {
+    return this.#options.plan.candidates[index] as Candidate
   }
 
-  function isSuspect(node: NodeId): boolean {
+  #isOutlier(node: NodeId): boolean {
+    const { outliers, clock } = this.#parts
     return outliers?.has(node, clock.now()) === true
   }
+}
 
-  function isOpen(node: NodeId): boolean {
-    return peers.existing(node, rule) !== undefined
-  }
+/** How long the candidate may stay silent before the next is tried beside it. */
+function hedgeMsOf({ isHere, isOutlier, rttMs, session }: Candidate): number {
+  return isOutlier ? 0 : hedgeDelayMs(rttMs, isHere || session !== undefined)
 }

@@ -1,5 +1,5 @@
 import type { EarlySource } from './connect.ts'
-import type { ByteStream, Session } from '../tunnel/contract.ts'
+import type { ByteStream } from '../tunnel/contract.ts'
 import { MAX_EARLY_BYTES } from '../tunnel/wire/frame.ts'
 import { Retained } from '../tunnel/stream/retained.ts'
 
@@ -17,20 +17,6 @@ import { Retained } from '../tunnel/stream/retained.ts'
  * waits for the session to come back, or for its deadline. So that this happens to few flows, bytes go along only where nothing the
  * session has asked is overdue. A caller that says nothing is hedged as ever, and what it says once two are asked waits for OPENED.
  */
-
-/** Nearer than this, a round trip less is not felt, and reading twice costs more. */
-export const EARLY_DATA_MIN_RTT_MS = 10
-/** A sign of life is overdue after one and a half round trips and this: smaller, and every stall costs a round trip. */
-const GRACE_MS = 50
-/** Where the round trip is not known yet. */
-const USUAL_RTT_MS = 100
-
-/** Whether the caller's first bytes go along with OPEN. */
-export function maySendEarly(session: Pick<Session, 'takesEarly' | 'silentMs' | 'rttMs'>): boolean {
-  const { takesEarly = false, silentMs = 0, rttMs } = session
-  if (!takesEarly || (rttMs !== undefined && rttMs < EARLY_DATA_MIN_RTT_MS)) return false
-  return silentMs <= 1.5 * (rttMs ?? USUAL_RTT_MS) + GRACE_MS
-}
 
 /** Stands for the instance until there is one: the far side of the caller's joint. */
 export class EarlyData implements ByteStream, EarlySource<ByteStream> {

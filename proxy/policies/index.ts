@@ -37,6 +37,8 @@ export interface Balancer {
    * Each call is one turn: round robin moves on.
    */
   order(target: Target, entry: ServiceEntry, caller: string, limit?: number): Ordered
+  /** What `order` would return next, for all instances that run. Takes no turn, so looking changes nothing. */
+  preview(target: Target, entry: ServiceEntry, caller: string): Ordered
 }
 
 /** Candidates tried for one flow; more would not be reached within the flow's 3 s. */
@@ -53,21 +55,26 @@ export function createBalancer(
   const isHere = measures.isHere.bind(measures)
   const openFlows = measures.openFlows.bind(measures)
   const { random = Math.random, now = () => performance.now() } = measures
+  const ordered = ({ service, choice }: Target, entry: ServiceEntry, { caller, limit, memory }: Asked): Ordered => {
+    const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random, now }
+    const running = runningOf(entry)
+    const instances = orderFor(running, view)
+    return {
+      instances,
+      get reason() {
+        return reasonFor(instances, running, view)
+      },
+    }
+  }
   return {
-    order({ service, choice, vip }, entry, caller, limit = CANDIDATES) {
-      const memory = remembered(memories, vip)
-      const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random, now }
-      const running = runningOf(entry)
-      const instances = orderFor(running, view)
-      return {
-        instances,
-        get reason() {
-          return reasonFor(instances, running, view)
-        },
-      }
-    },
+    order: (target, entry, caller, limit = CANDIDATES) =>
+      ordered(target, entry, { caller, limit, memory: remembered(memories, target.vip) }),
+    preview: (target, entry, caller) =>
+      ordered(target, entry, { caller, limit: Math.max(1, entry.instances.length), memory: { ...memories.get(target.vip) } }),
   }
 }
+
+type Asked = Pick<PolicyView, 'caller' | 'limit' | 'memory'>
 
 /** The choice's instance first while it runs, then the policy's order; `N.pinned` is N or nothing. */
 function orderFor(running: readonly Instance[], view: PolicyView): readonly Instance[] {
@@ -99,7 +106,7 @@ function reasonFor(instances: readonly Instance[], running: readonly Instance[],
 const kept = new WeakMap<ServiceEntry, readonly Instance[]>()
 
 /** Entries are swapped whole, so what runs is worked out once for each. */
-function runningOf(entry: ServiceEntry): readonly Instance[] {
+export function runningOf(entry: ServiceEntry): readonly Instance[] {
   let running = kept.get(entry)
   if (running === undefined) {
     running = entry.instances.filter(({ state }) => state === 'running').sort((a, b) => a.ordinal - b.ordinal)
