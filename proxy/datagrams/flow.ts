@@ -1,14 +1,20 @@
 import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
 import type { DatagramClient, DatagramSink } from '../flow/flow.ts'
 import type { EarlySource } from '../outbound/connect.ts'
-import type { OutboundParts } from '../outbound/outbound.ts'
+import type { Metrics } from '../../src/core/metrics.ts'
+import type { TableView } from '../../src/core/table/view.ts'
 import type { DatagramStream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
 const OVER = 'the flow is over'
 
-/** One UDP flow on the caller's node, from its first datagram until it is forgotten. */
+export interface DatagramFlowParts {
+  readonly table: Pick<TableView, 'instance'>
+  readonly metrics: Metrics
+}
+
+/** The caller's side of one UDP flow, from its first datagram until it is forgotten. */
 export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   readonly client: DatagramClient
   readonly pipe: DatagramPipe
@@ -17,7 +23,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   lastAt: number
   /** Set once it is refused: until then it only drops. */
   restUntil: number | undefined
-  readonly #parts: OutboundParts
+  readonly #parts: DatagramFlowParts
   readonly #gone = new AbortController()
   #held: Held | undefined
   /** The candidate that is asked, and how many of those that are held are with it (early.ts). */
@@ -27,7 +33,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   #seen = 0
   readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
 
-  constructor(conversation: DatagramClient, held: Held, parts: OutboundParts) {
+  constructor(conversation: DatagramClient, held: Held, parts: DatagramFlowParts) {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.client = conversation
     this.lastAt = conversation.startedAt

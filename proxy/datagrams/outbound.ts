@@ -1,38 +1,42 @@
+import { background } from '../../src/core/kit/background.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import { admit } from '../decide/admit.ts'
-import { UdpAttempt } from '../outbound/attempt.ts'
-import { connect } from '../outbound/connect.ts'
-import { callerText, type DatagramClient, type DatagramIntent, type DatagramSink, nameOf } from '../flow/flow.ts'
-import type { FlowEnd, OpenFlow } from '../flow/ledger.ts'
-import { countTries, END, leave, type OutboundParts, triesText } from '../outbound/outbound.ts'
-import type { DatagramStream } from '../tunnel/contract.ts'
-import { failureOf } from '../flow/tries.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { PenaltyList } from '../decide/penalty-list.ts'
+import type { DatagramClient, DatagramIntent, DatagramSink } from '../flow/flow.ts'
+import type { FlowEnd } from '../flow/ledger.ts'
+import type { OutboundParts } from '../outbound/outbound.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
-import { background } from '../../src/core/kit/background.ts'
-import { PenaltyList } from '../decide/penalty-list.ts'
+import { UdpFlow } from './udp-flow.ts'
 
 /*
- * The life of a UDP flow, on the caller's node: as `outbound` does it for TCP, with what UDP does not have by itself.
+ * The life of a UDP flow on the caller's node. It is established like a TCP flow (`UdpFlow`); the rest makes up for what UDP
+ * does not have: an end, and a way to refuse.
  *
  *              first datagram
  *                    ▼                  opened
- *                 holding ───────────────────────────────▶ open ──── idle, either side gone ────▶ over
+ *                 holding ───────────────────────────────▶ open ──── idle, or either side gone ──▶ ended
  *                    │ refused, lost, not allowed                                                  ▲
  *                    └───────────▶ resting (drops; nothing is tried or logged again) ── rest over ─┘
  *
- * A flow keeps its instance while it lives: nothing re-picks it. When it is over, the next datagram begins a new one.
- * The client cannot be told of a refusal: the ICMP message that would say so is not for user space to send.
+ * A flow keeps its instance for its whole life. Once it has ended, the next datagram begins a new one. The client cannot be
+ * told of a refusal: user space cannot send the ICMP message that would say so.
  *
- * Flows have no end of their own: those that are silent for `idleMs` are ended, by one sweep over all.
+ * A UDP flow has no last datagram: flows that are silent for `idleMs` are ended, by one sweep over all.
  */
 
+export interface DatagramParts extends OutboundParts {
+  /** The flows of this agent write to it; plans read it. */
+  readonly penalties: PenaltyList
+  readonly log: Log
+}
+
 export interface DatagramLimits {
-  /** Smaller: a quiet client finds itself at another instance; larger: descriptors are kept for nobody. */
+  /** Smaller: a quiet client finds itself at another instance; larger: unused flows keep their descriptors. */
   idleMs: number
   /** Each costs a descriptor on the instance's node. */
   maxFlows: number
-  /** Beyond `maxFlows`, what was silent for so long makes room; larger: more newcomers are turned away. */
+  /** Beyond `maxFlows`, flows that were silent for this long make room; larger: more newcomers are turned away. */
   spareMs: number
   /** What may wait in one flow until it is open, and in all. */
   held: { datagrams: number; bytes: number }
@@ -53,33 +57,32 @@ export const DATAGRAM_LIMITS: DatagramLimits = {
   sweepMs: 1_000,
 }
 
-/** When the agent or the instance is about to end, a flow that was silent for so long is not waited for. */
+/** When the agent or the instance is about to end, a flow that was silent for this long is not waited for. */
 const CLOSING_IDLE_MS = 1_000
 
 /**
  * Every UDP flow of the callers on this node. When there are too many, those that were silent longest make room: most flows
- * are one question and its answer, and would keep their place for `idleMs`. Those in use never do; then newcomers are dropped.
+ * are one question and its answer, and would keep their place for `idleMs`. Flows in use never make room; if all are, newcomers
+ * are dropped.
  */
 export class DatagramFlows implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #limits: DatagramLimits
-  readonly #parts: OutboundParts
+  readonly #parts: DatagramParts
   readonly #flows = new Set<DatagramFlow>()
   readonly #budget: HeldBudget
-  readonly #shunned: PenaltyList
   #refused = 0
   #cancelSweep: (() => void) | undefined
   #isClosed = false
 
-  private constructor(life: Lifetime, limits: DatagramLimits, parts: OutboundParts) {
+  private constructor(life: Lifetime, limits: DatagramLimits, parts: DatagramParts) {
     this.#life = life
     this.#limits = limits
     this.#parts = parts
     this.#budget = { bytes: limits.heldBytes }
-    this.#shunned = new PenaltyList(parts.clock)
   }
 
-  static start(limits: DatagramLimits, parts: OutboundParts): Promise<DatagramFlows> {
+  static start(limits: DatagramLimits, parts: DatagramParts): Promise<DatagramFlows> {
     return Lifetime.open((life) => {
       const flows = new DatagramFlows(life, limits, parts)
       life.defer(() => flows.#endAll())
@@ -93,17 +96,17 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   /** What interceptors are given: called at the first datagram; `undefined` when there is no room. */
-  readonly begin = (conversation: DatagramClient): DatagramSink | undefined => {
+  readonly begin = (client: DatagramClient): DatagramSink | undefined => {
     const { maxFlows, held } = this.#limits
     if (this.#isClosed || (this.#flows.size >= maxFlows && !this.#makeRoom())) {
       this.#refused++
       this.#parts.metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
       return undefined
     }
-    const flow = new DatagramFlow(conversation, new Held(held, this.#budget), this.#parts)
+    const flow = new DatagramFlow(client, new Held(held, this.#budget), this.#parts)
     this.#flows.add(flow)
     this.#arm()
-    void background.run('flow of datagrams', () => this.#carry(flow, conversation))
+    void background.run('flow of datagrams', () => this.#carry(flow))
     return flow
   }
 
@@ -115,13 +118,25 @@ export class DatagramFlows implements AsyncDisposable {
     return this.close()
   }
 
-  async #carry(flow: DatagramFlow, conversation: DatagramClient): Promise<void> {
-    const { intent } = conversation
-    const end = await carry(flow, intent instanceof Promise ? await intent : intent, this.#shunned, this.#parts)
+  async #carry(flow: DatagramFlow): Promise<void> {
+    const { intent } = flow.client
+    const end = await this.#run(flow, intent instanceof Promise ? await intent : intent)
     const rests = !GOES_AT_ONCE.has(end) && !this.#isClosed
     flow.giveUp(rests ? 'refused' : 'over')
     if (rests) flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
     else this.#forget(flow)
+  }
+
+  #run(flow: DatagramFlow, intent: DatagramIntent): FlowEnd | Promise<FlowEnd> {
+    const { port, mode } = flow.client
+    if (intent.kind === 'refused') {
+      const { name, reason } = intent
+      this.#parts.log.info('flow refused', { mode, name, port, protocol: 'udp', reason })
+      return 'refused'
+    }
+    if (flow.gone.aborted) return 'caller-gone'
+    const { target, caller } = intent
+    return new UdpFlow(flow, { target, port, protocol: 'udp', caller }, this.#parts).run()
   }
 
   #forget(flow: DatagramFlow): void {
@@ -182,74 +197,5 @@ export class DatagramFlows implements AsyncDisposable {
   }
 }
 
-/** After any other end, trying again at once would be of no use. */
+/** After any other end, trying again at once would not help: the client rests. */
 const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set(['closed', 'caller-reset', 'instance-reset', 'cut', 'caller-gone'])
-
-/** One flow from what it is for until it has ended: the corridor of `outbound`, for UDP. Never rejects. */
-async function carry(
-  flow: DatagramFlow,
-  wish: DatagramIntent,
-  shunned: PenaltyList,
-  parts: OutboundParts,
-): Promise<FlowEnd> {
-  const { ledger, log, limits, self, clock, metrics, earlyData } = parts
-  const { port, mode, startedAt } = flow.client
-  if (wish.kind === 'refused') {
-    log.info('flow refused', { mode, name: wish.name, port, protocol: 'udp', reason: wish.reason })
-    return 'refused'
-  }
-  if (flow.gone.aborted) return 'caller-gone'
-  const { target, caller } = wish
-  const open: OpenFlow = {
-    id: ledger.nextId(),
-    caller: callerText(caller, self),
-    name: nameOf(target),
-    port,
-    protocol: 'udp',
-    mode,
-    policy: target.choice.policy,
-    startedAt,
-    pipe: flow.pipe,
-    cut: () => flow.cut(),
-  }
-  ledger.add(open)
-  const ended = (end: FlowEnd, reason: string): FlowEnd => {
-    leave(open, end, reason, parts)
-    return end
-  }
-
-  const admission = admit({ target, port, protocol: 'udp', caller }, parts)
-  if (admission.kind === 'refused') return ended(admission.end, admission.reason)
-  const instances = shunned.last(admission.instances)
-
-  const connected = await connect(
-    {
-      attempt: UdpAttempt,
-      instances,
-      request: { service: target.service.id, port, protocol: 'udp', caller, flow: open.id },
-      deadlineMs: limits.deadlineMs,
-      early: earlyData ? flow : undefined,
-      onWon: (attempt) => {
-        ledger.chosen(open, attempt.instance, attempt.path ?? 'local')
-        metrics.flowConnect.observe({ path: open.path ?? 'local' }, (clock.now() - startedAt) / 1000)
-        attempt.onward = flow.pipe.far
-        flow.opened(attempt.instance, attempt.stream as DatagramStream)
-      },
-    },
-    parts,
-    flow.gone,
-  )
-  countTries(connected, parts)
-  if (connected.kind === 'lost') {
-    const { why, tries } = connected
-    if (why === 'gone') return ended(flow.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'gave up')
-    const end = ended(failureOf(why, tries).end, triesText(connected))
-    return why === 'unsure' ? 'instance-reset' : end // another may answer what the client says next
-  }
-  await flow.ended
-  const { end, far } = flow.pipe
-  if (end === 'far-reset') shunned.add(connected.attempt.instance, { isMute: far.datagrams === 0 })
-  const said = ended(END[end], '')
-  // this client rests, or each of its datagrams would open a flow in vain; another is tried at once: the port may be open again
-  return shunned.areClosed(instances) ? 'refused' : said
-}

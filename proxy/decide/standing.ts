@@ -16,7 +16,8 @@ import { authorise } from './authorise.ts'
  * A flow that user space plans (`plan.ts`) goes first to one of these instances; a test compares the two.
  */
 export type StandingPlan =
-  { kind: 'any-of'; instances: readonly Instance[]; reason: string } | { kind: 'differs'; reason: string }
+  | { kind: 'any-of'; instances: readonly Instance[]; reason: string }
+  | { kind: 'differs'; reason: string }
 
 export interface StandingFacts {
   readonly self: NodeId
@@ -54,7 +55,10 @@ function commonInstances({ choice, service }: Target, entry: ServiceEntry, self:
         return differs(`instance ${choice.instance} does not run, and the name allows no other`)
       const caller = callerText(NODE_CALLER, self)
       const view = { service: service.id, choice, caller, limit: 1, memory: {}, rttMs: () => undefined, now: () => 0 }
-      return only(pinned(running, { ...view, isHere: (node) => node === self, openFlows: () => 0, random: () => 0 })[0], self)
+      return only(
+        pinned(running, { ...view, isHere: (node) => node === self, openFlows: () => 0, random: () => 0 })[0],
+        self,
+      )
     }
     case 'closest': {
       const here = running.filter(isHere)

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { SpliceEnd } from '../socket/splice.ts'
 import type { FlowMode } from './flow.ts'
 import type { Protocol } from './request.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
@@ -22,6 +24,18 @@ export type FlowEnd =
   | 'no-instance'
   | 'port-unknown'
   | 'too-many'
+
+const END: Readonly<Record<SpliceEnd, FlowEnd>> = {
+  closed: 'closed',
+  'near-reset': 'caller-reset',
+  'far-reset': 'instance-reset',
+  cut: 'cut',
+}
+
+/** How a flow ended whose two sides were joined. */
+export function endOf(end: SpliceEnd): FlowEnd {
+  return END[end]
+}
 
 /** One flow, as the CLI lists it. */
 export interface FlowLine {
@@ -46,13 +60,13 @@ export interface EndedFlow extends FlowLine {
   reason: string
 }
 
-/** What joins the two sides of a flow, as the ledger sees it: bytes from the caller, and to it. */
+/** What joins the two sides of a flow, as far as the ledger needs it: bytes from the caller, and to it. */
 export interface FlowPipe {
   readonly near: { readonly bytes: number }
   readonly far: { readonly bytes: number }
 }
 
-/** A flow in the ledger while it is open. */
+/** A flow in the ledger, from the moment it is taken until it has ended. */
 export interface OpenFlow {
   readonly id: string
   readonly caller: string
@@ -66,19 +80,26 @@ export interface OpenFlow {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
-  /** Bytes that are in the metrics already; the ledger's own. */
+  /** Bytes that are in the metrics already; written by the ledger alone. */
   counted?: { sent: number; received: number }
   /** Ends the flow now, with an RST to the caller. */
   cut(): void
 }
 
-/** Ended flows remembered, and as many failed ones beside them: a busy node must not forget its failures in a second. */
+/** Ended flows kept, and as many failed ones beside them: a busy node must not forget its failures within a second. */
 const REMEMBERED = 256
 
-/** Every flow that this agent opened: counted, listed, remembered when it ends, and cut when the agent closes. */
+export interface LedgerParts {
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+/** Every flow that this agent opened: counted, listed, logged and kept when it ends, and cut when the agent closes. */
 export class FlowLedger implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #clock: Clock
+  readonly #log: Log
   readonly #metrics: Metrics
   readonly #open = new Map<string, OpenFlow>()
   readonly #perInstance = new Map<InstanceId, number>()
@@ -89,16 +110,17 @@ export class FlowLedger implements AsyncDisposable {
   #isDraining = false
   #idle: (() => void) | undefined
 
-  private constructor(life: Lifetime, clock: Clock, metrics: Metrics) {
+  private constructor(life: Lifetime, { clock, log, metrics }: LedgerParts) {
     this.#life = life
     this.#clock = clock
+    this.#log = log
     this.#metrics = metrics
   }
 
   /** `drainMs`: how long flows may go on when the agent closes, before they are cut. */
-  static start({ drainMs }: { drainMs: number }, clock: Clock, metrics: Metrics): Promise<FlowLedger> {
+  static start({ drainMs }: { drainMs: number }, parts: LedgerParts): Promise<FlowLedger> {
     return Lifetime.open((life) => {
-      const ledger = new FlowLedger(life, clock, metrics)
+      const ledger = new FlowLedger(life, parts)
       life.every(1000, () => ledger.#countBytes(), 'flow accounting')
       life.defer(() => ledger.drain(drainMs))
       return ledger
@@ -133,7 +155,8 @@ export class FlowLedger implements AsyncDisposable {
     this.#perInstance.set(instance.id, this.openFlows(instance.id) + 1)
   }
 
-  ended(flow: OpenFlow, end: FlowEnd, reason: string): EndedFlow {
+  /** The one place where a flow ends: in the list, the metrics and the log. `reason` is for flows that no instance took. */
+  ended(flow: OpenFlow, end: FlowEnd, reason: string): void {
     const line: EndedFlow = { ...this.#line(flow), end, reason }
     this.#countBytesOf(flow)
     this.#open.delete(flow.id)
@@ -141,8 +164,10 @@ export class FlowLedger implements AsyncDisposable {
     if (flow.instance !== undefined) this.#leave(flow.instance)
     this.#ended.push(line)
     if (end !== 'closed') this.#failed.push(line)
+    const { policy, path = 'none', protocol } = flow
+    this.#metrics.flows.inc({ policy, path, result: end, protocol })
+    this.#logEnd(line)
     if (this.#open.size === 0) this.#idle?.()
-    return line
   }
 
   /** Flows this agent has open to the instance. */
@@ -182,6 +207,13 @@ export class FlowLedger implements AsyncDisposable {
     return this.close()
   }
 
+  #logEnd({ id, ageMs, reason, ...line }: EndedFlow): void {
+    const fields = { flow: id, ...line, ms: Math.round(ageMs) }
+    const isRefused = line.instance === undefined && line.end !== 'caller-gone'
+    if (isRefused) this.#log.warn('flow refused', { ...fields, reason })
+    else this.#log.info('flow ended', fields)
+  }
+
   #leave(instance: InstanceId): void {
     const left = this.openFlows(instance) - 1
     if (left > 0) this.#perInstance.set(instance, left)
@@ -210,7 +242,7 @@ export class FlowLedger implements AsyncDisposable {
     for (const flow of this.#open.values()) this.#countBytesOf(flow)
   }
 
-  /** The counters follow the joints once a second, so that no chunk pays for them; idle flows cost a comparison. */
+  /** The counters follow the pipes once a second, so that no chunk pays for them; idle flows cost a comparison. */
   #countBytesOf(flow: OpenFlow): void {
     const sent = flow.pipe.near.bytes
     const received = flow.pipe.far.bytes

@@ -1,19 +1,17 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
-import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
 import type { ServicePort } from '../../src/core/model/service.ts'
 import type { Target } from '../../src/core/table/view.ts'
-import { authorise } from '../decide/authorise.ts'
-import { type Caller, callerText, NODE_CALLER } from '../flow/flow.ts'
-import { pinned } from '../policies/pinned.ts'
+import { type StandingFacts, standingPlan } from '../decide/standing.ts'
 
 /*
  * Which flows the kernel may carry. User space stays the rule; the kernel gets a VIP and port only where nothing that user
  * space decides for each flow could come out otherwise:
  *
- *   may every process here call it?  ─▶ do only instances here come into question? ─▶ can the kernel reach each of them?
- *   (it cannot tell callers apart)      (it knows no other node)                      (an address of this machine)
+ *   does one plan hold for every caller, with instances here only? ─▶ can the kernel reach each of them?
+ *   (decide/standing.ts)                                              (an address of this machine)
  *
  * Instances of other nodes never: they listen on their own loopback, at ports that only their agents know, and their agents
  * check the permission from the certificate behind the flow.
@@ -34,12 +32,9 @@ export type Decision =
   { path: 'kernel'; instances: readonly LocalInstance[]; reason: string } | { path: 'user'; reason: string }
 
 /** What this node knows of itself. */
-export interface LocalFacts {
-  readonly self: NodeId
+export interface LocalFacts extends StandingFacts {
   /** Where a ready instance of this node listens; `undefined` when it is not here, not ready, or about to end. */
   endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): KernelEndpoint | undefined
-  /** Every instance whose processes run here, or are about to: who else than host processes may call. */
-  callers(): readonly Caller[]
   /** Addresses no flow may reach (SEC-23). */
   forbids(address: string, port: number): boolean
   isThisMachine(address: string): boolean
@@ -60,85 +55,26 @@ export function decide(
   entry: ServiceEntry,
   facts: LocalFacts,
 ): Decision {
-  const stranger = strangerTo(target, facts)
-  if (stranger !== undefined) return user(stranger)
-  const { instances, why } = candidates(target, entry, facts)
-  if (instances.length === 0) return user(why)
-
+  const standing = standingPlan(target, entry, facts)
+  if (standing.kind === 'differs') return user(standing.reason)
   const reachable: LocalInstance[] = []
   let fault = ''
-  for (const instance of instances) {
+  for (const instance of standing.instances) {
     const found = reach(instance, port, family, facts)
     if (typeof found === 'string') fault = found
     else reachable.push(found)
   }
   // One that is about to go would be tried in vain and left out by user space too; anything else is user space's to do.
   if (reachable.length === 0 || (fault !== '' && fault !== NOT_READY)) return user(fault)
-  return { path: 'kernel', instances: reachable, reason: reachable.length === 1 ? why : turns(reachable.length) }
+  return {
+    path: 'kernel',
+    instances: reachable,
+    reason: reachable.length === 1 ? standing.reason : turns(reachable.length),
+  }
 }
 
 function turns(count: number): string {
   return `${count} local instances, round robin`
-}
-
-function strangerTo({ service, choice }: Target, facts: LocalFacts): string | undefined {
-  const callers = facts.callers()
-  if (choice.policy === 'pinned' && choice.instance === 'any' && callers.length > 0) {
-    return 'each caller sticks to an instance of its own, and the kernel cannot tell who calls'
-  }
-  for (const caller of [NODE_CALLER, ...callers]) {
-    if (authorise(caller, service).allowed) continue
-    const who = caller.kind === 'node' ? 'host processes' : `${caller.id} on this node`
-    return `${who} may not call it, and the kernel cannot tell who calls`
-  }
-  return undefined
-}
-
-interface Candidates {
-  instances: readonly Instance[]
-  /** Why these, or why none. */
-  why: string
-}
-
-/** The instances among which the choice leaves nothing to decide but whose turn it is. */
-function candidates({ choice, service }: Target, entry: ServiceEntry, { self }: LocalFacts): Candidates {
-  const running = entry.instances
-    .filter(({ state }) => state === 'running')
-    .toSorted((one, other) => one.ordinal - other.ordinal)
-  const isHere = ({ node }: Instance) => node === self
-  const none = (why: string): Candidates => ({ instances: [], why })
-  const only = (instance: Instance | undefined): Candidates => {
-    if (instance === undefined) return none('no instance runs')
-    if (!isHere(instance)) return none(`${instance.id} is on ${instance.node}`)
-    return { instances: [instance], why: `${instance.id}, local` }
-  }
-  const numbered = running.find(({ ordinal }) => ordinal === choice.instance)
-  if (numbered !== undefined) return only(numbered)
-  switch (choice.policy) {
-    case 'pinned': {
-      if (choice.instance !== 'any')
-        return none(`instance ${choice.instance} does not run, and the name allows no other`)
-      const caller = callerText(NODE_CALLER, self)
-      const view = { service: service.id, choice, caller, limit: 1, memory: {}, rttMs: () => undefined, now: () => 0 }
-      return only(pinned(running, { ...view, isHere: (node) => node === self, openFlows: () => 0, random: () => 0 })[0])
-    }
-    case 'closest': {
-      const here = running.filter(isHere)
-      return here.length === 0
-        ? none('no instance runs on this node')
-        : { instances: here, why: `${here[0]?.id}, local` }
-    }
-    case 'rr': {
-      if (running.length <= 1) return only(running[0])
-      const elsewhere = running.find((instance) => !isHere(instance))
-      if (elsewhere !== undefined) return none(`${elsewhere.id} on ${elsewhere.node} takes its turns too`)
-      return { instances: running, why: `${running[0]?.id}, local` }
-    }
-    case 'least':
-      return none('the kernel does not weigh open flows')
-    default:
-      return choice.policy satisfies never
-  }
 }
 
 const NOT_READY = 'the instance here is not ready, or is about to end'

@@ -242,6 +242,14 @@ export class UdpAttempt extends Attempt<DatagramStream> implements DatagramStrea
 export function tryOf({ candidate }: AttemptTask): Try {
   const { instance, rttMs } = candidate
   const { id, node } = instance
-  return { instance: id, node, path: undefined, rttMs, outcome: 'dropped', reason: 'another was faster', ms: 0, isEarly: false }
+  return {
+    instance: id,
+    node,
+    path: undefined,
+    rttMs,
+    outcome: 'dropped',
+    reason: 'another was faster',
+    ms: 0,
+    isEarly: false,
+  }
 }
-

@@ -1,8 +1,8 @@
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import { maySendEarly } from '../decide/early.ts'
+import type { Outliers } from '../decide/outliers.ts'
 import type { Candidate, Plan } from '../decide/plan.ts'
-import type { FlowRequest } from '../flow/request.ts'
 import type { Try } from '../flow/tries.ts'
 import type { Refusal, Session, Stream } from '../tunnel/contract.ts'
 import { type Attempt, type AttemptObserver, type AttemptParts, type AttemptTask, tryOf } from './attempt.ts'
@@ -22,7 +22,11 @@ export interface EarlySource<S extends Stream> {
 
 export interface ConnectOptions<S extends Stream, A extends Attempt<S>> {
   /** Tries one instance: `TcpAttempt` or `UdpAttempt`. */
-  attempt: new (task: AttemptTask, observer: AttemptObserver<S>, now: number) => A
+  attempt: new (
+    task: AttemptTask,
+    observer: AttemptObserver<S>,
+    now: number,
+  ) => A
   plan: Plan
   /** The flow's id, for the logs of both ends. */
   flow: string
@@ -37,13 +41,6 @@ export interface ConnectParts extends AttemptParts {
   readonly clock: Clock
   /** Nodes not to be waited for now; without them every flow waits for every node. */
   readonly outliers?: Outliers
-}
-
-/** What this file needs of `decide/outliers.ts`. */
-interface Outliers {
-  has(node: NodeId, now: number): boolean
-  wasSilent(node: NodeId, now: number): void
-  answered(node: NodeId): void
 }
 
 /** Tries the plan's candidates in their order, as `Race` decides, until one has opened. Resolves; never rejects. */

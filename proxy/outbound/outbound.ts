@@ -1,226 +1,136 @@
-import type { ErrorCode } from '../../src/core/errors.ts'
-import type { Log } from '../../src/core/kit/log.ts'
-import type { Metrics } from '../../src/core/metrics.ts'
-import type { ServiceId } from '../../src/core/model/ids.ts'
-import { admit, whyFull } from '../decide/admit.ts'
-import { type AttemptParts, TcpAttempt } from './attempt.ts'
-import { connect, type Connected } from './connect.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { FlowRefusal } from '../decide/plan.ts'
 import { callerText, type Flow, nameOf } from '../flow/flow.ts'
-import type { Descriptors } from '../flow/descriptors.ts'
-import { EarlyData } from './early-data.ts'
-import type { FlowLedger, FlowEnd, OpenFlow } from '../flow/ledger.ts'
-import type { Balancer } from '../policies/index.ts'
+import { endOf, type FlowEnd, type FlowLedger, type OpenFlow } from '../flow/ledger.ts'
 import { resetSocket } from '../socket/reset.ts'
-import { Splice, type SpliceEnd, SocketStream } from '../socket/splice.ts'
-import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
-import { failureOf } from '../flow/tries.ts'
+import { SocketStream, Splice } from '../socket/splice.ts'
+import { TcpAttempt } from './attempt.ts'
+import { EarlyData } from './early-data.ts'
+import { establish, type EstablishParts } from './establish.ts'
 
 /*
- * The life of a flow, on the caller's node (what it says before it has connected: early.ts):
+ * The life of a TCP flow, on the caller's node:
  *
- *   taken ─▶ its turn ─▶ allowed? ─▶ order ─▶ connect (race of tries) ─▶ bytes both ways ─▶ ended: one log line
- *               │            │          │          │
- *               └────────────┴──────────┴──────────┴─▶ refused: RST, or the answer of SOCKS and HTTP; one log line
+ *   taken ─▶ establish (room, turn, plan, race of tries) ─▶ bytes both ways ─▶ ended: one log line
+ *                 └─▶ refused: RST, or the answer of SOCKS and HTTP; one log line
+ *
+ * What the caller sends before an instance has answered is early-data.ts.
  */
 
-export interface OutboundParts extends AttemptParts {
-  readonly balancer: Balancer
+export interface OutboundParts extends EstablishParts {
   readonly ledger: FlowLedger
-  readonly limits: OutboundLimits
-  readonly turns: KeyedSemaphore<ServiceId>
-  readonly descriptors: Pick<Descriptors, 'reserve'>
-  /** Callers' first bytes travel before an instance has answered, where that pays. */
+  /** Callers' first bytes are sent before an instance has answered, where that saves a round trip. */
   readonly earlyData: boolean
-  readonly log: Log
-  readonly metrics: Metrics
-}
-
-export interface OutboundLimits {
-  /** Each costs two descriptors here. */
-  maxFlows: number
-  /** From the first try until an instance must have answered. Larger: callers wait longer for nothing. */
-  deadlineMs: number
-  /** Flows being opened to one service at the same time (`turns`); more wait, in order. Larger: its nodes refuse some. */
-  opening: number
-  /** How long a flow may wait for its turn; together with `maxFlows` it bounds the queue. */
-  waitMs: number
-  /** Instances tried for one flow. */
-  candidates: number
-}
-
-export const OUTBOUND_LIMITS: OutboundLimits = {
-  maxFlows: 16_384,
-  deadlineMs: 3_000,
-  opening: 256,
-  waitMs: 15_000,
-  candidates: 4,
 }
 
 /** Carries one flow from its interceptor to an instance. Resolves when the flow has ended; never rejects. */
-export async function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
-  const { ledger, limits } = parts
-  const { target, port, caller } = flow
-  const { open, gone } = enter(flow, parts)
-
-  const full = whyFull(parts)
-  if (full !== undefined) return refuse('too-many', 'TOO_MANY_FLOWS', full)
-  const waiting = takeTurn(target.service.id, gone.signal, parts)
-  const turn = typeof waiting === 'string' ? waiting : await waiting
-  if (turn === 'late') return refuse('too-many', 'TOO_MANY_FLOWS', 'too many flows are being opened to the service')
-  if (turn === 'gone') return refuse(open.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
-  const admission = admit({ target, port, protocol: 'tcp', caller }, parts)
-  if (admission.kind === 'refused') {
-    parts.turns.done(target.service.id)
-    return refuse(admission.end, admission.code, admission.reason)
-  }
-  const early = parts.earlyData ? new EarlyData(() => open.near.start()) : undefined
-  open.pipe.far.stream = early
-  const connected = await connect(
-    {
-      attempt: TcpAttempt,
-      early,
-      instances: admission.instances,
-      request: { service: target.service.id, port, protocol: 'tcp', caller, flow: open.id },
-      deadlineMs: limits.deadlineMs,
-      onWon: (attempt) => {
-        ledger.chosen(open, attempt.instance, attempt.path ?? 'local')
-        parts.metrics.flowConnect.observe({ path: open.path ?? 'local' }, (parts.clock.now() - flow.startedAt) / 1000)
-        if (attempt.stream !== undefined) early?.settle(attempt.stream)
-        open.pipe.far.stream = attempt.stream
-        attempt.onward = open.pipe.far
-        flow.reply?.connected()
-        open.near.start()
-        open.pipe.far.drain()
-      },
-    },
-    parts,
-    gone.signal,
-  )
-  parts.turns.done(target.service.id)
-  countTries(connected, parts)
-  if (connected.kind === 'lost') {
-    const { why } = connected
-    early?.drop()
-    open.pipe.far.drain()
-    if (why === 'gone') return refuse(open.pipe.end === 'cut' ? 'cut' : 'caller-gone', 'FLOW_REFUSED', 'gave up')
-    const { end, code } = failureOf(why, connected.tries)
-    return refuse(end, code, triesText(connected))
-  }
-  if (!flow.socket.closed) await new Promise<void>((resolve) => flow.socket.once('close', () => resolve()))
-  leave(open, END[open.pipe.end], '', parts)
-
-  function refuse(end: FlowEnd, code: ErrorCode, reason: string): void {
-    leave(open, end, reason, parts)
-    if (flow.reply !== undefined && end !== 'cut') flow.reply.failed(code, reason)
-    else resetSocket(flow.socket)
-  }
-}
-
-/** Waits until few enough flows are being opened to the service; without any wait where that is so. */
-function takeTurn(
-  service: ServiceId,
-  gone: AbortSignal,
-  { turns, clock, limits, metrics }: OutboundParts,
-): Promise<'taken' | 'late' | 'gone'> | 'taken' {
-  let isTaken = false
-  let begun: (() => void) | undefined
-  const giveUp = turns.take(service, () => {
-    isTaken = true
-    begun?.()
-  })
-  if (isTaken) return 'taken'
-  metrics.flowsWaiting.inc()
-  return new Promise((resolve) => {
-    const settle = (how: 'taken' | 'late' | 'gone'): void => {
-      metrics.flowsWaiting.dec()
-      cancelLate()
-      gone.removeEventListener('abort', left)
-      if (how !== 'taken') giveUp()
-      resolve(how)
-    }
-    const left = (): void => settle('gone')
-    const cancelLate = clock.after(limits.waitMs, () => settle('late'))
-    begun = () => settle('taken')
-    if (gone.aborted) left()
-    else gone.addEventListener('abort', left, { once: true })
-  })
-}
-
-interface Entered extends OpenFlow {
-  readonly pipe: Splice
-  readonly near: SocketStream
+export function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
+  return new OutboundFlow(flow, parts).run()
 }
 
 /** Why its signal aborts. One for all flows: without a reason Node makes an exception with a stack for each. */
-const OVER = 'the flow is over'
+const OVER = 'the flow has ended'
 
-/** Writes the flow into the book; from here on its socket is watched. */
-function enter(flow: Flow, parts: OutboundParts): { open: Entered; gone: AbortController } {
-  const gone = new AbortController()
-  const joint = new Splice(flow.allowance)
-  const near = new SocketStream(flow.socket, joint.near)
-  joint.near.stream = near
-  const open: Entered = {
-    id: parts.ledger.nextId(),
-    caller: callerText(flow.caller, parts.self),
-    name: nameOf(flow.target),
-    port: flow.port,
-    protocol: 'tcp',
-    mode: flow.mode,
-    policy: flow.target.choice.policy,
-    startedAt: flow.startedAt,
-    pipe: joint,
-    near,
-    cut: () => {
-      joint.cut()
-      gone.abort(OVER)
-    },
+/** One flow, in the ledger from its first moment to its last. */
+class OutboundFlow implements OpenFlow {
+  readonly id: string
+  readonly caller: string
+  readonly name: string
+  readonly port: number
+  readonly protocol = 'tcp'
+  readonly mode: Flow['mode']
+  readonly policy: string
+  readonly startedAt: number
+  readonly pipe: Splice
+  instance?: InstanceId
+  node?: NodeId
+  path?: PathKind
+  readonly #flow: Flow
+  readonly #parts: OutboundParts
+  readonly #near: SocketStream
+  readonly #gone = new AbortController()
+  #early: EarlyData | undefined
+
+  /** From here on the flow is in the ledger and its socket is watched. */
+  constructor(flow: Flow, parts: OutboundParts) {
+    this.#flow = flow
+    this.#parts = parts
+    this.id = parts.ledger.nextId()
+    this.caller = callerText(flow.caller, parts.self)
+    this.name = nameOf(flow.target)
+    this.port = flow.port
+    this.mode = flow.mode
+    this.policy = flow.target.choice.policy
+    this.startedAt = flow.startedAt
+    this.pipe = new Splice(flow.allowance)
+    this.#near = new SocketStream(flow.socket, this.pipe.near)
+    this.pipe.near.stream = this.#near
+    parts.ledger.add(this)
+    if (flow.socket.destroyed) this.#gone.abort(OVER)
+    else flow.socket.once('close', () => this.#gone.abort(OVER))
   }
-  parts.ledger.add(open)
-  if (flow.socket.destroyed) gone.abort(OVER)
-  else flow.socket.once('close', () => gone.abort(OVER))
-  return { open, gone }
-}
 
-/** The one place where a flow ends in the book, the metrics and the log. */
-export function leave(open: OpenFlow, end: FlowEnd, reason: string, { ledger, log, metrics }: OutboundParts): void {
-  const line = ledger.ended(open, end, reason)
-  metrics.flows.inc({ policy: open.policy, path: open.path ?? 'none', result: end, protocol: open.protocol })
-  const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, ageMs } = line
-  const fields = {
-    flow: id,
-    caller,
-    name,
-    port,
-    protocol,
-    mode,
-    instance,
-    node,
-    path,
-    sent,
-    received,
-    ms: Math.round(ageMs),
-    end,
+  async run(): Promise<void> {
+    if (!(await this.#establish())) return
+    const { socket } = this.#flow
+    if (!socket.closed) await new Promise<void>((resolve) => socket.once('close', () => resolve()))
+    this.#parts.ledger.ended(this, endOf(this.pipe.end), '')
   }
-  if (instance === undefined && end !== 'caller-gone') log.warn('flow refused', { ...fields, reason })
-  else log.info('flow ended', fields)
-}
 
-export const END: Readonly<Record<SpliceEnd, FlowEnd>> = {
-  closed: 'closed',
-  'near-reset': 'caller-reset',
-  'far-reset': 'instance-reset',
-  cut: 'cut',
-}
+  /** As the agent does when it closes. */
+  cut(): void {
+    this.pipe.cut()
+    this.#gone.abort(OVER)
+  }
 
-/** `shop.acme.cart.prod.0: unreachable (ECONNREFUSED), …` */
-export function triesText({ tries }: Connected): string {
-  return tries.map(({ instance, outcome, reason }) => `${instance}: ${outcome} (${reason})`).join(', ')
-}
+  /** False when the flow has ended without an instance. */
+  async #establish(): Promise<boolean> {
+    const { target, port, caller } = this.#flow
+    this.#early = this.#parts.earlyData ? new EarlyData(() => this.#near.start()) : undefined
+    this.pipe.far.stream = this.#early
+    const established = await establish(
+      {
+        attempt: TcpAttempt,
+        intent: { target, port, protocol: 'tcp', caller },
+        flow: this.id,
+        early: this.#early,
+        onWon: (attempt) => this.#join(attempt),
+      },
+      this.#parts,
+      this.#gone.signal,
+    )
+    if (established.kind === 'won') return true
+    this.#early?.drop()
+    this.pipe.far.drain()
+    this.#refuse(established.kind === 'refused' ? established.refusal : this.#gaveUp())
+    return false
+  }
 
-export function countTries({ tries }: Connected, { metrics }: OutboundParts): void {
-  for (const { outcome, isEarly } of tries) {
-    metrics.candidatesTried.inc({ outcome })
-    if (isEarly) metrics.flowsEarly.inc({ outcome })
+  /** Called in the same turn as OPENED: from here on bytes go both ways. */
+  #join(attempt: TcpAttempt): void {
+    const { ledger, metrics, clock } = this.#parts
+    const path = attempt.path ?? 'local'
+    ledger.chosen(this, attempt.instance, path)
+    metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
+    if (attempt.stream !== undefined) this.#early?.settle(attempt.stream)
+    this.#early = undefined
+    this.pipe.far.stream = attempt.stream
+    attempt.onward = this.pipe.far
+    this.#flow.reply?.connected()
+    this.#near.start()
+    this.pipe.far.drain()
+  }
+
+  #gaveUp(): FlowRefusal {
+    const end: FlowEnd = this.pipe.end === 'cut' ? 'cut' : 'caller-gone'
+    return { end, code: 'FLOW_REFUSED', reason: 'the caller gave up' }
+  }
+
+  #refuse({ end, code, reason }: FlowRefusal): void {
+    const { reply, socket } = this.#flow
+    this.#parts.ledger.ended(this, end, reason)
+    if (reply !== undefined && end !== 'cut') reply.failed(code, reason)
+    else resetSocket(socket)
   }
 }

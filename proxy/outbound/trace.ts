@@ -1,13 +1,12 @@
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
-import type { ServicePort, VipIndex } from '../../src/core/model/service.ts'
-import type { Target } from '../../src/core/table/view.ts'
-import { portText } from '../decide/admit.ts'
-import { authorise } from '../decide/authorise.ts'
-import { connect, type Try } from './connect.ts'
-import { TcpAttempt, UdpAttempt } from './attempt.ts'
-import { type Caller, callerText, nameOf } from '../flow/flow.ts'
-import { type OutboundParts, triesText } from './outbound.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { VipIndex } from '../../src/core/model/service.ts'
+import type { FlowIntent, Plan } from '../decide/plan.ts'
+import { nameOf, portText } from '../flow/flow.ts'
+import type { Try } from '../flow/tries.ts'
+import { TcpAttempt, UdpAttempt } from './attempt.ts'
+import { establish } from './establish.ts'
+import type { OutboundParts } from './outbound.ts'
 
 /** One decision in the life of a test connection; `ms` since its beginning. */
 export type TraceStep =
@@ -19,48 +18,39 @@ export type TraceStep =
   | { step: 'failed'; reason: string; ms: number }
 
 /**
- * Makes the decisions of `outbound` for one connection that is really opened, and reset at once. Uses up one turn of `rr`.
- * UDP has nothing to open at the instance: `connected` says that the way there is, not that a program answers.
+ * Opens one connection as any flow is opened, resets it at once, and reports the plan and the tries it was opened by. Uses
+ * up one turn of `rr`. UDP opens nothing at the instance: `connected` means that a path is there, not that a program answers.
  */
-export async function trace(
-  target: Target,
-  { port, protocol }: Pick<ServicePort, 'port' | 'protocol'>,
-  caller: Caller,
-  parts: OutboundParts,
-  signal: AbortSignal,
-): Promise<TraceStep[]> {
-  const { service } = target
+export async function trace(intent: FlowIntent, parts: OutboundParts, signal: AbortSignal): Promise<TraceStep[]> {
+  const { target, port, protocol } = intent
   const startedAt = parts.clock.now()
-  const ms = () => parts.clock.now() - startedAt
+  const ms = (): number => parts.clock.now() - startedAt
   const steps: TraceStep[] = [
     { step: 'target', name: nameOf(target), vip: target.vip, port: portText(port, protocol), ms: 0 },
   ]
-  const fail = (reason: string): TraceStep[] => [...steps, { step: 'failed', reason, ms: ms() }]
-
-  if (!service.ports.some((served) => served.port === port && served.protocol === protocol)) {
-    return fail(`${service.id} does not serve port ${portText(port, protocol)}`)
-  }
-  const who = callerText(caller, parts.self)
-  const verdict = authorise(caller, service)
-  steps.push({ step: 'authorised', caller: who, ...verdict, ms: ms() })
-  if (!verdict.allowed) return fail(verdict.reason)
-
-  const entry = parts.table.entry(service.id)
-  if (entry === undefined) return fail(`${service.id} is not known`)
-  const order = parts.balancer.order(target, entry, who, parts.limits.candidates)
-  const instances = order.instances.map(({ id, node }) => ({ instance: id, node }))
-  steps.push({ step: 'ordered', instances, reason: order.reason, ms: ms() })
-  if (instances.length === 0) return fail(order.reason)
-
-  const request = { service: service.id, port, protocol, caller, flow: parts.ledger.nextId() } as const
   const onWon = (attempt: TcpAttempt | UdpAttempt): void => attempt.stream?.reset()
-  const options = { instances: order.instances, request, deadlineMs: parts.limits.deadlineMs, onWon }
-  const connected = await (protocol === 'tcp'
-    ? connect({ ...options, attempt: TcpAttempt }, parts, signal)
-    : connect({ ...options, attempt: UdpAttempt }, parts, signal))
-  for (const made of connected.tries) steps.push({ step: 'tried', ...made })
-  if (connected.kind === 'lost')
-    return fail(connected.why === 'timeout' ? 'no instance answered in time' : triesText(connected))
-  const { instance, path } = connected.attempt
+  const options = { intent, flow: parts.ledger.nextId(), early: undefined, onWon }
+  const established = await (protocol === 'tcp'
+    ? establish({ ...options, attempt: TcpAttempt }, parts, signal)
+    : establish({ ...options, attempt: UdpAttempt }, parts, signal))
+  if (established.kind === 'gone')
+    return [...steps, { step: 'failed', reason: 'no instance answered in time', ms: ms() }]
+  if (established.plan !== undefined) steps.push(...planSteps(established.plan, startedAt))
+  for (const made of established.tries) steps.push({ step: 'tried', ...made })
+  if (established.kind === 'refused') {
+    const reason = established.why === 'timeout' ? 'no instance answered in time' : established.refusal.reason
+    return [...steps, { step: 'failed', reason, ms: ms() }]
+  }
+  const { instance, path } = established.attempt
   return [...steps, { step: 'connected', instance: instance.id, node: instance.node, path: path ?? 'local', ms: ms() }]
+}
+
+/** The plan as it was made, in the order of its questions. */
+function planSteps({ caller, permission, order, candidates, madeAt }: Plan, startedAt: number): TraceStep[] {
+  const ms = madeAt - startedAt
+  const instances = candidates.map(({ instance: { id, node } }) => ({ instance: id, node }))
+  return [
+    ...(permission === undefined ? [] : [{ step: 'authorised', caller, ...permission, ms } as const]),
+    ...(order === undefined ? [] : [{ step: 'ordered', instances, reason: order.reason, ms } as const]),
+  ]
 }

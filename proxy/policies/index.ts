@@ -70,7 +70,11 @@ export function createBalancer(
     order: (target, entry, caller, limit = CANDIDATES) =>
       ordered(target, entry, { caller, limit, memory: remembered(memories, target.vip) }),
     preview: (target, entry, caller) =>
-      ordered(target, entry, { caller, limit: Math.max(1, entry.instances.length), memory: { ...memories.get(target.vip) } }),
+      ordered(target, entry, {
+        caller,
+        limit: Math.max(1, entry.instances.length),
+        memory: { ...memories.get(target.vip) },
+      }),
   }
 }
 

@@ -1,4 +1,4 @@
-import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
+import { DATAGRAM_LIMITS, DatagramFlows, type DatagramParts } from '../../proxy/datagrams/outbound.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import type { Caller, Flow } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
@@ -9,9 +9,11 @@ import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import type { InterceptParts, Interceptor } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
-import { createBalancer, type Balancer } from '../../proxy/policies/index.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
+import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
 import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
 import { isMeshError } from '../core/errors.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
@@ -34,8 +36,6 @@ export interface Flows {
   readonly parts: OutboundParts
   /** What every interceptor is given. */
   readonly intercept: InterceptParts
-  /** A balancer with turns of its own, so that looking does not move the round on. */
-  readonly peek: Balancer
 }
 
 export async function openFlows(
@@ -45,7 +45,7 @@ export async function openFlows(
   { peers, whereabouts, addressOf, introduced, descriptors }: Connectivity,
   here: InstancesHere,
 ): Promise<Flows> {
-  const ledger = await FlowLedger.start({ drainMs: 0 }, clock, metrics) // departure.ts has waited
+  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }) // departure.ts has waited
   const measures = {
     rttMs: (node: NodeId) => peers.rttMs(node) ?? whereabouts.estimateMs(node),
     isHere: (node: NodeId) => node === self,
@@ -57,7 +57,7 @@ export async function openFlows(
     if (address === undefined) interests.wish([interestOf(caller.service)]) // its VIP, for the next flow
     return address
   }
-  const parts: OutboundParts = {
+  const parts: DatagramParts = {
     table,
     peers,
     self,
@@ -74,6 +74,7 @@ export async function openFlows(
     ledger,
     turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
     outliers: new Outliers(),
+    penalties: new PenaltyList(clock),
     descriptors,
     earlyData: config.earlyData,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
@@ -85,7 +86,7 @@ export async function openFlows(
   )
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const intercept = { table, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
-  return { ledger, parts, intercept, peek: createBalancer(measures) }
+  return { ledger, parts, intercept }
 }
 
 /** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */

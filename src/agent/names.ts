@@ -1,11 +1,13 @@
 import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
-import type { Balancer } from '../../proxy/policies/index.ts'
+import { NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { previewChoice } from '../../proxy/decide/plan.ts'
+import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import type { AgentConfig } from '../config.ts'
 import { isMeshError } from '../core/errors.ts'
 import type { Log } from '../core/kit/log.ts'
 import type { Metrics } from '../core/metrics.ts'
 import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
-import type { TableView, Target } from '../core/table/view.ts'
+import type { Target } from '../core/table/view.ts'
 import type { Flows } from './flows.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
@@ -13,16 +15,16 @@ import type { NodeIdentity } from './node-identity.ts'
 
 /** Names, last of all: what is answered can be served. `touch` binds the listeners of a name before its answer leaves. */
 export async function serveNames(
-  { life, self, config, log, metrics, predecessor }: AgentContext,
+  { life, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
-  { peek }: Flows,
+  { parts: flowParts }: Flows,
   touch: (target: Target) => void,
 ): Promise<Resolver> {
   const parts = {
     table,
     interests,
-    explainChoice: (target: Target) => describeChoice(target, table, peek, self),
+    explainChoice: (target: Target) => describeChoice(target, flowParts),
     onAnswered: touch,
   }
   return life.use(
@@ -65,11 +67,10 @@ async function startResolver(
   }
 }
 
-/** For TXT: the instances in the order they would be tried, then the others and why not. */
-function describeChoice(target: Target, table: TableView, peek: Balancer, caller: string): string[] {
-  const entry = table.entry(target.service.id)
-  if (entry === undefined) return []
-  const { instances } = peek.order(target, entry, caller, entry.instances.length)
-  const others = entry.instances.filter((instance) => !instances.includes(instance))
+/** For TXT: the instances in the order in which the next flow would try them, then those it would not try. */
+function describeChoice(target: Target, parts: OutboundParts): string[] {
+  const { instances } = previewChoice(target, NODE_CALLER, parts)
+  const all = parts.table.entry(target.service.id)?.instances ?? []
+  const others = all.filter((instance) => !instances.includes(instance))
   return [...instances, ...others].map(({ ordinal, node, state }) => `${ordinal} ${node} ${state}`)
 }

@@ -1,5 +1,5 @@
 import { hostPort } from '../config.ts'
-import { portText } from '../../proxy/decide/admit.ts'
+import { portText } from '../../proxy/flow/flow.ts'
 import type { FlowLine } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { MeshError } from '../core/errors.ts'

@@ -1,5 +1,6 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { previewChoice } from '../../proxy/decide/plan.ts'
 import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
 import { MeshError } from '../core/errors.ts'
 import { vipToIPv4, vipToIPv6, type VipRange } from '../core/model/address.ts'
@@ -11,13 +12,12 @@ import type { AgentView } from './view.ts'
 
 /** What a name means here, and in which order its instances would be tried. */
 export async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> {
-  const { vips, table, peek, self, config, interceptor } = view
+  const { vips, parts, config, interceptor } = view
   const target = await targetOf(text, view)
   interceptor.touch(target) // who is told an address may call it at once
   const { service, choice, vip } = target
-  const entry = table.entry(service.id)
   const ipv6 = vipToIPv6(vips, vip)
-  const ordered = entry && peek.order(target, entry, self, entry.instances.length)
+  const { instances, reason } = previewChoice(target, NODE_CALLER, parts)
   return {
     name: text,
     canonical: canonical(target, config.zones),
@@ -26,8 +26,8 @@ export async function resolveOf(text: string, view: AgentView): Promise<ResolveR
     ipv4: vipToIPv4(vips, vip),
     ...(ipv6 === undefined ? {} : { ipv6 }),
     ports: [...service.ports],
-    order: (ordered?.instances ?? []).map(({ id, node, state }) => ({ instance: id, node, state })),
-    reason: ordered?.reason ?? 'nothing runs',
+    order: instances.map(({ id, node, state }) => ({ instance: id, node, state })),
+    reason,
   }
 }
 
@@ -42,7 +42,8 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
   const name = match[1] as string
   const target = await targetOf(name, view)
   const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
-  const steps = await trace(target, port, NODE_CALLER, view.parts, AbortSignal.timeout(10_000))
+  const intent = { target, ...port, caller: NODE_CALLER }
+  const steps = await trace(intent, view.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
   return {
     name,

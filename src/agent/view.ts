@@ -3,7 +3,6 @@ import type { Descriptors } from '../../proxy/flow/descriptors.ts'
 import type { Problem } from '../../proxy/intercept/interceptor.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
-import type { Balancer } from '../../proxy/policies/index.ts'
 import type { Peers } from '../../proxy/tunnel/contract.ts'
 import type { Resolver } from '../../resolver/server.ts'
 import type { AgentConfig } from '../config.ts'
@@ -33,8 +32,6 @@ export interface AgentView {
   ledger: FlowLedger
   descriptors: Pick<Descriptors, 'limit' | 'usable' | 'isScarce'>
   parts: OutboundParts
-  /** A balancer of its own, so that looking does not move the round on. */
-  peek: Balancer
   uplink: Uplink
   interceptor: { readonly size: number; problems(): Problem[]; touch(target: Target): void }
   work: Instances

@@ -10,9 +10,14 @@ import { type Clock, systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
-import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy/datagrams/outbound.ts'
-import { Held } from '../../proxy/datagrams/held.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
+import {
+  DATAGRAM_LIMITS,
+  DatagramFlows,
+  type DatagramParts,
+  type DatagramLimits,
+} from '../../proxy/datagrams/outbound.ts'
+import { Held } from '../../proxy/datagrams/held.ts'
 import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
@@ -22,7 +27,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import type { Identify, InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { readPacket } from '../../proxy/intercept/socks-udp.ts'
-import { OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -112,8 +117,9 @@ async function callersNode(options: NodeOptions) {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const ledger = await FlowLedger.start({ drainMs: 0 }, clock, metrics)
-  const parts: OutboundParts = {
+  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics })
+  const parts: DatagramParts = {
+    penalties: new PenaltyList(clock),
     ...roomy(),
     table,
     peers: peersWith(sessions, rtts),

@@ -13,7 +13,9 @@ import { DatagramFlow } from '../../proxy/datagrams/flow.ts'
 import { Held } from '../../proxy/datagrams/held.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
-import { outbound, OUTBOUND_LIMITS } from '../../proxy/outbound/outbound.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { outbound } from '../../proxy/outbound/outbound.ts'
+import { plan } from '../../proxy/decide/plan.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
 import type {
@@ -53,7 +55,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
   const log = keptLog()
   const metrics = openMetrics('agent')
   const clock = new ManualClock()
-  const ledger = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
+  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock: systemClock, log, metrics })
   const stack = new AsyncDisposableStack()
   const fars: Far[] = []
   for (const [ordinal, node] of NODES.entries()) {
@@ -114,7 +116,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     ...roomy(),
     earlyData,
     table,
-    suspects: new Outliers(),
+    outliers: new Outliers(),
     peers: peersWith(
       fars.map(({ session }) => session),
       rtts,
@@ -482,8 +484,10 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
         self: 'edge/a',
         endpointOf: () => undefined,
         clock,
-        suspects: new Outliers(),
+        outliers: new Outliers(),
         dial: () => ({ timeoutMs: 1 }),
+        balancer: createBalancer({ rttMs: () => RTT_MS, isHere: () => false, openFlows: () => 0 }),
+        limits: { candidates: 4 },
       }
       const early = new EarlyData(() => undefined)
       const gone = new AbortController()
@@ -492,8 +496,8 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
       const connected = connect(
         {
           attempt: TcpAttempt,
-          instances: table.entry(CART)!.instances,
-          request: { service: CART, port: 80, protocol: 'tcp', caller: NODE_CALLER, flow: '1' },
+          plan: plan({ target: table.target(CART), port: 80, protocol: 'tcp', caller: NODE_CALLER }, parts),
+          flow: '1',
           deadlineMs: 3_000,
           early,
           onWon: (attempt) => {

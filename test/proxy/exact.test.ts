@@ -48,9 +48,7 @@ t.test('refused, timed out and unreachable are told apart', async (t) => {
     await until(() => agents.near.ledger.failures().length > 0)
     t.match(agents.near.ledger.failures()[0], { end, reason }, `${name}, in the log`)
     const steps = await trace(
-      agents.table.target(id(name)),
-      { port: 8080, protocol: 'tcp' },
-      NODE_CALLER,
+      { target: agents.table.target(id(name)), port: 8080, protocol: 'tcp', caller: NODE_CALLER },
       agents.near.parts,
       AbortSignal.timeout(5_000),
     )
@@ -172,7 +170,7 @@ const TIMERS: Readonly<Record<string, string>> = {
   'intercept/proxy-listener.ts': 'handshakes, and the last word of a refusal',
   'intercept/vip-listeners.ts': 'listeners that failed are tried again',
   'outbound/connect.ts': 'the race: over once an instance has answered',
-  'outbound/outbound.ts': 'waiting for a turn, before anything is opened',
+  'outbound/establish.ts': 'waiting for a turn, before anything is opened',
   'socket/dial.ts': 'until the instance has accepted',
   'socket/instance-socket.ts': 'UDP: until a name is found',
 }

@@ -10,7 +10,8 @@ import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { instanceCaller, NODE_CALLER, type Caller, type Flow, type FlowReply } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { trace } from '../../proxy/outbound/trace.ts'
 import { encodeRequest } from '../../proxy/flow/request.ts'
@@ -57,7 +58,7 @@ async function agent(options: AgentOptions): Promise<Agent> {
   const table = new LiteralTable(...services)
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const ledger = await FlowLedger.start({ drainMs }, clock, metrics)
+  const ledger = await FlowLedger.start({ drainMs }, { clock, log, metrics })
   const parts: OutboundParts = {
     ...roomy(),
     table,
@@ -73,7 +74,6 @@ async function agent(options: AgentOptions): Promise<Agent> {
     }),
     ledger,
     limits: { ...OUTBOUND_LIMITS, ...limits },
-    log,
     metrics,
   }
   const doors: Server[] = []
@@ -682,7 +682,9 @@ t.test('trace tells each decision, and really connects', async (t) => {
     endpoints: { [`${CART}.1`]: { host: '127.0.0.1', port: served.port } },
   })
   const { signal } = new AbortController()
-  const steps = await trace(here.table.target(CART), { port: 80, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
+  const intent = (port: number) =>
+    ({ target: here.table.target(CART), port, protocol: 'tcp', caller: NODE_CALLER }) as const
+  const steps = await trace(intent(80), here.parts, signal)
   t.match(steps, [
     { step: 'target', name: `${CART}.any.rr.local`, port: 80 },
     { step: 'authorised', caller: 'edge/a', allowed: true },
@@ -697,9 +699,9 @@ t.test('trace tells each decision, and really connects', async (t) => {
   ])
   t.equal(served.sockets.length, 1)
   await closeOf(served.sockets[0])
-  const refused = await trace(here.table.target(CART), { port: 81, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
+  const refused = await trace(intent(81), here.parts, signal)
   t.match(refused.at(-1), { step: 'failed', reason: `${CART} does not serve port 81` })
   here.table.set({ id: CART, on: ['edge/b'], allow: ['mail.acme'] })
-  const forbidden = await trace(here.table.target(CART), { port: 80, protocol: 'tcp' }, NODE_CALLER, here.parts, signal)
+  const forbidden = await trace(intent(80), here.parts, signal)
   t.match(forbidden.at(-2), { step: 'authorised', allowed: false })
 })

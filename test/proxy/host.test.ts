@@ -52,9 +52,9 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
     import { createSocket } from 'node:dgram'
     import { once } from 'node:events'
     import { HostInterceptor } from './proxy/intercept/host.ts'
-    import { vipRange, vipToIPv4, vipToIPv6 } from './src/model/address.ts'
-    import { openMetrics } from './src/metrics.ts'
-    import { systemClock } from './src/kit/clock.ts'
+    import { vipRange, vipToIPv4, vipToIPv6 } from './src/core/model/address.ts'
+    import { openMetrics } from './src/core/metrics.ts'
+    import { systemClock } from './src/core/kit/clock.ts'
     import { Client, keptLog, LiteralTable, until } from './test/proxy/world.ts'
     const ip = (...argv) => spawnSync('ip', argv, { encoding: 'utf8' }).stdout.trim()
     const state = () => [ip('route', 'show', 'table', 'local', 'proto', '213'), ip('-6', 'route', 'show', 'table', 'local', 'proto', '213'), readFileSync('/proc/sys/net/ipv6/ip_nonlocal_bind', 'utf8').trim()]

@@ -130,12 +130,12 @@ t.test('what `hedgerow resolve` says is listened for before it is said', async (
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 1 }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
-  const view: Pick<AgentView, 'vips' | 'table' | 'self' | 'interceptor'> & { peek: object; config: object } = {
+  const view: Pick<AgentView, 'vips' | 'table' | 'self' | 'interceptor'> & { parts: object; config: object } = {
     vips: RANGE,
     table: table as never,
     self: 'edge/n1',
     interceptor: loopback,
-    peek: { order: () => ({ instances: [], reason: 'nothing runs' }) },
+    parts: { table, self: 'edge/n1', balancer: { preview: () => ({ instances: [], reason: 'no instance runs' }) } },
     config: { zones: ['local'] },
   }
   const { '/resolve': resolve } = agentRoutes(view as never)
@@ -180,7 +180,7 @@ t.test('a privileged port without the right is a problem with a remedy', async (
     const { LoopbackInterceptor } = await import('./proxy/intercept/loopback.ts')
     const { LiteralTable } = await import('./test/proxy/world.ts')
     const { vipRange } = await import('./src/core/model/address.ts')
-    const { openMetrics } = await import('./src/metrics.ts')
+    const { openMetrics } = await import('./src/core/metrics.ts')
     const { silentLog } = await import('./src/core/kit/log.ts')
     if (process.getuid() === 0) process.setuid(65534)
     const table = new LiteralTable({ id: '${CART}', ports: [80], vips: { 'any.rr': ${vip()} } })

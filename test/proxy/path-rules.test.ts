@@ -60,9 +60,7 @@ async function world(own = ANY_PATH) {
     },
     trace: (service: string) =>
       trace(
-        agents.table.target(service),
-        { port: 8080, protocol: 'tcp' },
-        NODE_CALLER,
+        { target: agents.table.target(service), port: 8080, protocol: 'tcp', caller: NODE_CALLER },
         near.parts,
         AbortSignal.timeout(5_000),
       ),

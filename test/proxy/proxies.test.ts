@@ -14,7 +14,8 @@ import { HttpInterceptor, HttpHandshake } from '../../proxy/intercept/http.ts'
 import { parseHead } from '../../proxy/intercept/http-head.ts'
 import type { ProxyParts } from '../../proxy/intercept/proxy-listener.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Client, keptLog, LiteralTable, peersWith, until, roomy } from './world.ts'
 
@@ -45,7 +46,7 @@ async function node(serve?: (server: Server) => void) {
   )
   const log = keptLog()
   const metrics = openMetrics('agent')
-  const ledger = await FlowLedger.start({ drainMs: 0 }, systemClock, metrics)
+  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock: systemClock, log, metrics })
   const flows: OutboundParts = {
     ...roomy(),
     table,
@@ -57,7 +58,6 @@ async function node(serve?: (server: Server) => void) {
     balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => ledger.openFlows(id) }),
     ledger,
     limits: OUTBOUND_LIMITS,
-    log,
     metrics,
   }
   const parts: ProxyParts = {

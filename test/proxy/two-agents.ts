@@ -15,7 +15,8 @@ import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
 import { introduce } from '../../proxy/inbound/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
-import { outbound, OUTBOUND_LIMITS, type OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
@@ -173,7 +174,7 @@ export class Agents implements AsyncDisposable {
       }),
     )
     life.use(inbound)
-    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, clock, metrics))
+    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }))
     const listener = life.use(
       await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
     )
@@ -200,7 +201,6 @@ export class Agents implements AsyncDisposable {
       }),
       ledger,
       limits: { ...OUTBOUND_LIMITS, ...flowLimits },
-      log,
       metrics,
     }
     const agent: AgentOf = {

@@ -1,0 +1,103 @@
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { FlowIntent } from '../decide/plan.ts'
+import { callerText, nameOf } from '../flow/flow.ts'
+import { endOf, type FlowEnd, type OpenFlow } from '../flow/ledger.ts'
+import { UdpAttempt } from '../outbound/attempt.ts'
+import { type Established, establish } from '../outbound/establish.ts'
+import type { DatagramPipe } from '../socket/datagram-pipe.ts'
+import type { DatagramStream } from '../tunnel/contract.ts'
+import type { DatagramFlow } from './flow.ts'
+import type { DatagramParts } from './outbound.ts'
+
+/**
+ * One UDP flow in the ledger, from what it is for until it has ended: as `OutboundFlow` is for TCP. `run` never rejects.
+ */
+export class UdpFlow implements OpenFlow {
+  readonly id: string
+  readonly caller: string
+  readonly name: string
+  readonly port: number
+  readonly protocol = 'udp'
+  readonly mode: DatagramFlow['client']['mode']
+  readonly policy: string
+  readonly startedAt: number
+  readonly pipe: DatagramPipe
+  instance?: InstanceId
+  node?: NodeId
+  path?: PathKind
+  readonly #flow: DatagramFlow
+  readonly #intent: FlowIntent
+  readonly #parts: DatagramParts
+
+  /** From here on the flow is in the ledger. */
+  constructor(flow: DatagramFlow, intent: FlowIntent, parts: DatagramParts) {
+    this.#flow = flow
+    this.#intent = intent
+    this.#parts = parts
+    this.id = parts.ledger.nextId()
+    this.caller = callerText(intent.caller, parts.self)
+    this.name = nameOf(intent.target)
+    this.port = intent.port
+    this.mode = flow.client.mode
+    this.policy = intent.target.choice.policy
+    this.startedAt = flow.client.startedAt
+    this.pipe = flow.pipe
+    parts.ledger.add(this)
+  }
+
+  /** Carries the flow; returns how its client is to be treated: `refused` and the like make it rest. */
+  async run(): Promise<FlowEnd> {
+    const { earlyData } = this.#parts
+    const established = await establish(
+      {
+        attempt: UdpAttempt,
+        intent: this.#intent,
+        flow: this.id,
+        early: earlyData ? this.#flow : undefined,
+        onWon: (attempt) => this.#join(attempt),
+      },
+      this.#parts,
+      this.#flow.gone,
+    )
+    return established.kind === 'won' ? this.#carried(established) : this.#notCarried(established)
+  }
+
+  cut(): void {
+    this.#flow.cut()
+  }
+
+  #join(attempt: UdpAttempt): void {
+    const { ledger, metrics, clock } = this.#parts
+    const path = attempt.path ?? 'local'
+    ledger.chosen(this, attempt.instance, path)
+    metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
+    attempt.onward = this.pipe.far
+    this.#flow.opened(attempt.instance, attempt.stream as DatagramStream)
+  }
+
+  async #carried({ attempt, plan }: Extract<Established<UdpAttempt>, { kind: 'won' }>): Promise<FlowEnd> {
+    const { ledger, penalties } = this.#parts
+    const { instance } = attempt
+    const instances = plan.candidates.map((candidate) => candidate.instance)
+    await this.#flow.ended
+    const end = endOf(this.pipe.end)
+    if (end === 'instance-reset') penalties.add(instance, { isMute: this.pipe.far.datagrams === 0 })
+    ledger.ended(this, end, '')
+    // This client rests, or each of its datagrams would open a flow in vain; another client is tried at once, since the
+    // port may be open again.
+    return penalties.areClosed(instances) ? 'refused' : end
+  }
+
+  #notCarried(established: Exclude<Established<UdpAttempt>, { kind: 'won' }>): FlowEnd {
+    const { ledger } = this.#parts
+    if (established.kind === 'gone') {
+      const end = this.pipe.end === 'cut' ? 'cut' : 'caller-gone'
+      ledger.ended(this, end, 'the caller gave up')
+      return end
+    }
+    const { end, reason } = established.refusal
+    ledger.ended(this, end, reason)
+    return established.why === 'unsure' ? 'instance-reset' : end // another may answer what the client sends next
+  }
+}

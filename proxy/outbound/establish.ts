@@ -1,0 +1,161 @@
+import type { Clock } from '../../src/core/kit/clock.ts'
+import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
+import type { Metrics } from '../../src/core/metrics.ts'
+import type { ServiceId } from '../../src/core/model/ids.ts'
+import type { TableView } from '../../src/core/table/view.ts'
+import type { Outliers } from '../decide/outliers.ts'
+import {
+  type FlowIntent,
+  type FlowRefusal,
+  type LoadParts,
+  type Plan,
+  plan,
+  type PlanParts,
+  refusalForLoad,
+} from '../decide/plan.ts'
+import { failureOf, triesText, type Try } from '../flow/tries.ts'
+import type { Peers, Stream } from '../tunnel/contract.ts'
+import type { Attempt } from './attempt.ts'
+import { connect, type Connected, type ConnectOptions, type ConnectParts } from './connect.ts'
+
+/*
+ * From what a caller wants to an instance that has taken the flow. TCP flows, UDP flows and `trace` go this way, so that what
+ * `trace` prints is what a flow does:
+ *
+ *   room for one more? ─▶ its turn (TCP) ─▶ plan ─▶ connect ─▶ won
+ *          └──────────────────┴───────────────┴────────┴─▶ refused, or the caller has gone
+ */
+
+export interface EstablishParts extends PlanParts, LoadParts, ConnectParts {
+  readonly table: TableView
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly outliers?: Outliers
+  readonly limits: OutboundLimits
+  /** What TCP flows of one service take turns by while they are being opened. */
+  readonly turns: KeyedSemaphore<ServiceId>
+  readonly metrics: Metrics
+}
+
+export interface OutboundLimits {
+  /** Each costs two descriptors here. */
+  readonly maxFlows: number
+  /** From the first try until an instance must have answered. Larger: callers wait longer for nothing. */
+  readonly deadlineMs: number
+  /** Flows being opened to one service at the same time (`turns`); more wait, in order. Larger: its nodes refuse some. */
+  readonly opening: number
+  /** How long a flow may wait for its turn; together with `maxFlows` it bounds the queue. */
+  readonly waitMs: number
+  /** Instances tried for one flow. */
+  readonly candidates: number
+}
+
+export const OUTBOUND_LIMITS: OutboundLimits = {
+  maxFlows: 16_384,
+  deadlineMs: 3_000,
+  opening: 256,
+  waitMs: 15_000,
+  candidates: 4,
+}
+
+export interface EstablishOptions<S extends Stream, A extends Attempt<S>>
+  extends Pick<ConnectOptions<S, A>, 'attempt' | 'flow' | 'early' | 'onWon'> {
+  readonly intent: FlowIntent
+}
+
+export type Established<A> =
+  | { kind: 'won'; plan: Plan; attempt: A; tries: readonly Try[] }
+  /** `plan` is absent when it never came to one. `unsure`: an instance may have been given the caller's first bytes. */
+  | {
+      kind: 'refused'
+      plan?: Plan
+      why: 'not-tried' | 'refused' | 'timeout' | 'unsure'
+      refusal: FlowRefusal
+      tries: readonly Try[]
+    }
+  /** The caller has gone, or the flow was cut. */
+  | { kind: 'gone' }
+
+/** Resolves; never rejects. `gone` aborts when nobody waits for the instance. */
+export async function establish<S extends Stream, A extends Attempt<S>>(
+  options: EstablishOptions<S, A>,
+  parts: EstablishParts,
+  gone: AbortSignal,
+): Promise<Established<A>> {
+  const { target, protocol } = options.intent
+  const full = refusalForLoad(parts)
+  if (full !== undefined) return refused(full)
+  if (protocol === 'udp') return planAndConnect(options, parts, gone)
+  const waiting = takeTurn(target.service.id, gone, parts)
+  const turn = typeof waiting === 'string' ? waiting : await waiting
+  if (turn === 'gone') return { kind: 'gone' }
+  if (turn === 'late') return refused(TOO_MANY_OPENING)
+  const established = await planAndConnect(options, parts, gone)
+  parts.turns.done(target.service.id)
+  return established
+}
+
+const TOO_MANY_OPENING: FlowRefusal = {
+  end: 'too-many',
+  code: 'TOO_MANY_FLOWS',
+  reason: 'too many flows are being opened to the service',
+}
+
+async function planAndConnect<S extends Stream, A extends Attempt<S>>(
+  options: EstablishOptions<S, A>,
+  parts: EstablishParts,
+  gone: AbortSignal,
+): Promise<Established<A>> {
+  const planned = plan(options.intent, parts)
+  if (planned.refusal !== undefined) return refused(planned.refusal, planned)
+  const { attempt, early, flow, onWon } = options
+  const { deadlineMs } = parts.limits
+  const connected = await connect({ attempt, early, flow, onWon, plan: planned, deadlineMs }, parts, gone)
+  countTries(connected, parts.metrics)
+  if (connected.kind === 'won') return { ...connected, plan: planned }
+  const { why, tries } = connected
+  if (why === 'gone') return { kind: 'gone' }
+  const refusal = { ...failureOf(why, tries), reason: triesText(tries) }
+  return { kind: 'refused', plan: planned, why, refusal, tries }
+}
+
+function refused(refusal: FlowRefusal, planned?: Plan): Established<never> {
+  return { kind: 'refused', why: 'not-tried', refusal, tries: [], ...(planned === undefined ? {} : { plan: planned }) }
+}
+
+/** Waits until few enough flows are being opened to the service; without any wait where that is so. */
+function takeTurn(
+  service: ServiceId,
+  gone: AbortSignal,
+  { turns, clock, limits, metrics }: EstablishParts,
+): Promise<'taken' | 'late' | 'gone'> | 'taken' {
+  let isTaken = false
+  let begin: (() => void) | undefined
+  const giveUp = turns.take(service, () => {
+    isTaken = true
+    begin?.()
+  })
+  if (isTaken) return 'taken'
+  metrics.flowsWaiting.inc()
+  return new Promise((resolve) => {
+    const settle = (how: 'taken' | 'late' | 'gone'): void => {
+      metrics.flowsWaiting.dec()
+      cancelLate()
+      gone.removeEventListener('abort', leave)
+      if (how !== 'taken') giveUp()
+      resolve(how)
+    }
+    const leave = (): void => settle('gone')
+    const cancelLate = clock.after(limits.waitMs, () => settle('late'))
+    begin = () => settle('taken')
+    if (gone.aborted) leave()
+    else gone.addEventListener('abort', leave, { once: true })
+  })
+}
+
+function countTries({ tries }: Connected<unknown>, metrics: Metrics): void {
+  for (const { outcome, isEarly } of tries) {
+    metrics.candidatesTried.inc({ outcome })
+    if (isEarly) metrics.flowsEarly.inc({ outcome })
+  }
+}
