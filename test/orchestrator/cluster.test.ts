@@ -26,7 +26,7 @@ const serviceOf = (id: string): ServiceEntry['service'] => {
   return { id, app, appNamespace, name, namespace, ports: [], allow: [], vips: {} }
 }
 
-t.test('the feed numbers what changes, and resumes from a number', async (t) => {
+t.test('the change log numbers changes and resumes from a number', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-feed-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   const path = join(dir, 'feed.db')
@@ -122,21 +122,21 @@ t.test('an entry merges our records of this cluster with the root’s of the oth
   ])
 })
 
-t.test('join tokens', async (t) => {
+t.test('a join token admits one node, once', async (t) => {
   await using world = await mesh()
   const join_ = (name: string, token: string) =>
     enrol({ token, role: 'node', name, dir: join(world.dir, `join-${name}-${Math.random()}`) }, limit())
   const { url, identity } = world.cluster()
   const { ca } = identity
 
-  await t.test('a good one gives an identity and is used up', async (t) => {
+  await t.test('a valid token gives an identity and is used up', async (t) => {
     const { token } = await world.api.call<{ token: string }>('POST', '/tokens', { role: 'node', cluster: 'edge' })
     const { identity } = await join_('a1', token)
     t.match(identity.principal, { role: 'node', cluster: 'edge', node: 'a1' })
     await t.rejects(join_('a2', token), { code: 'TOKEN_REFUSED', details: { reason: /used already/ } })
   })
 
-  await t.test('of many at the same time one wins', async (t) => {
+  await t.test('of several nodes with one token at the same time one wins', async (t) => {
     const token = world.cluster().nodeToken()
     const results = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => join_(`race${i}`, token)))
     t.equal(results.filter(({ status }) => status === 'fulfilled').length, 1)
@@ -145,7 +145,7 @@ t.test('join tokens', async (t) => {
     t.equal(rows.filter(({ id }) => id.startsWith('edge/race')).length, 1, 'and one node is recorded')
   })
 
-  await t.test('expired, forged, of another kind, not a token at all', async (t) => {
+  await t.test('an expired, forged or foreign token is refused with the reason', async (t) => {
     const content = (token: string) =>
       JSON.parse(Buffer.from(token.slice(14), 'base64url').toString()) as Record<string, string>
     const forge = (changes: Record<string, string>) =>
@@ -172,7 +172,7 @@ t.test('join tokens', async (t) => {
     await t.rejects(join_('Not A Name', world.cluster().nodeToken()), { code: 'MESSAGE_INVALID' })
   })
 
-  await t.test('a name that is here is not given twice', async (t) => {
+  await t.test('a name that is in use is not given twice', async (t) => {
     await using node = await taken(world, 'c1')
     await t.rejects(join_('c1', world.cluster().nodeToken()), {
       code: 'TOKEN_REFUSED',
@@ -209,13 +209,13 @@ t.test('join tokens', async (t) => {
     t.equal(await dial(url, own), 'open')
   })
 
-  await t.test('the door of a cluster has no API, and endless bodies are cut', async (t) => {
+  await t.test('a cluster has no API, and a large body is refused', async (t) => {
     t.equal(await statusOf(`${url}/api/v1/apps`, ca), 401)
     t.equal(await statusOf(`${url}/healthz`, ca), 200)
     t.equal(await statusOf(`${url}/enrol`, ca, 'x'.repeat(20_000)), 413)
   })
 
-  await t.test('a cluster joins once, and needs no token again', async (t) => {
+  await t.test('a cluster joins once and needs no token afterwards', async (t) => {
     const token = world.root.clusterToken('core')
     const again = { token, role: 'cluster', dir: join(world.dir, 'core-identity') } as const
     t.match((await enrol(again, limit())).identity.principal, { role: 'cluster', cluster: 'core' })
@@ -227,7 +227,7 @@ t.test('join tokens', async (t) => {
   })
 })
 
-t.test('scale, rolling update, delete: nothing is left behind', async (t) => {
+t.test('scaling, updating and deleting leave nothing behind', async (t) => {
   await using world = await mesh()
   const [n1, n2] = [await world.node('n1'), await world.node('n2')]
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 4 }))
@@ -279,7 +279,7 @@ t.test('scale, rolling update, delete: nothing is left behind', async (t) => {
   t.same((await n1.uplink.ask(KEY, limit())).entries, [])
 })
 
-t.test('a worker may refuse; what fits nowhere waits with counted reasons, and goes when it fits', async (t) => {
+t.test('what fits nowhere waits with counted reasons, and is placed when it fits', async (t) => {
   await using world = await mesh()
   const n1 = await world.node('n1', { refuses: 'it is raining' })
   const n2 = await world.node('n2')
@@ -300,44 +300,41 @@ t.test('a worker may refuse; what fits nowhere waits with counted reasons, and g
   )
 })
 
-t.test(
-  'a lost node: tables hear at once, instances go elsewhere, and it ends what it has when it is back',
-  async (t) => {
-    await using world = await mesh()
-    const [n1, n2] = [await world.node('n1'), await world.node('n2')]
-    await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
-    await world.running(2)
-    const seen = await follow(t, n1)
-    await n2.stop()
-    await until(async () => {
-      const rows = await world.instances()
-      return rows.length === 2 && rows.every(({ node, state }) => node === 'edge/n1' && state === 'running')
-    }, 'all on n1')
-    await until(() => seen.entry()?.instances.every(({ node }) => node === 'edge/n1') === true, 'the table says so')
-    const [moved] = (seen.all[0]?.instances ?? []).filter(({ node }) => node === 'edge/n2')
-    const lives = seen.all
-      .map(({ instances }) => instances.find(({ id }) => id === moved?.id))
-      .map((i) => `${i?.node} ${i?.state}`)
-    t.equal(lives[0], 'edge/n2 running')
-    t.not(lives[1], 'edge/n1 running', 'no flow is sent there before it runs')
-    t.equal(lives.at(-1), 'edge/n1 running')
-    t.ok(
-      seen.versions().every((version, i, all) => i === 0 || version > (all[i - 1] ?? 0)),
-      'versions only grow',
-    )
-    const nodes = await world.api.call('GET', '/nodes')
-    t.match(nodes, [
-      { id: 'edge/n1', condition: 'alive' },
-      { id: 'edge/n2', condition: 'lost' },
-    ])
-    const again = await world.node('n2')
-    again.has.set(`${SERVICE}.1`, assignmentOf({}, 1))
-    again.uplink.report({ instance: `${SERVICE}.1`, generation: 1, state: 'running', restarts: 0 })
-    await until(() => again.has.size === 0, 'it was told to end what went elsewhere')
-  },
-)
+t.test('a lost node is seen in tables at once, its instances move, and it ends them when it is back', async (t) => {
+  await using world = await mesh()
+  const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  const seen = await follow(t, n1)
+  await n2.stop()
+  await until(async () => {
+    const rows = await world.instances()
+    return rows.length === 2 && rows.every(({ node, state }) => node === 'edge/n1' && state === 'running')
+  }, 'all on n1')
+  await until(() => seen.entry()?.instances.every(({ node }) => node === 'edge/n1') === true, 'the table says so')
+  const [moved] = (seen.all[0]?.instances ?? []).filter(({ node }) => node === 'edge/n2')
+  const lives = seen.all
+    .map(({ instances }) => instances.find(({ id }) => id === moved?.id))
+    .map((i) => `${i?.node} ${i?.state}`)
+  t.equal(lives[0], 'edge/n2 running')
+  t.not(lives[1], 'edge/n1 running', 'no flow is sent there before it runs')
+  t.equal(lives.at(-1), 'edge/n1 running')
+  t.ok(
+    seen.versions().every((version, i, all) => i === 0 || version > (all[i - 1] ?? 0)),
+    'versions only grow',
+  )
+  const nodes = await world.api.call('GET', '/nodes')
+  t.match(nodes, [
+    { id: 'edge/n1', condition: 'alive' },
+    { id: 'edge/n2', condition: 'lost' },
+  ])
+  const again = await world.node('n2')
+  again.has.set(`${SERVICE}.1`, assignmentOf({}, 1))
+  again.uplink.report({ instance: `${SERVICE}.1`, generation: 1, state: 'running', restarts: 0 })
+  await until(() => again.has.size === 0, 'it was told to end what went elsewhere')
+})
 
-t.test('the root is away: names, failover and joining go on; it learns on its return', async (t) => {
+t.test('without the root names, failover and joining go on, and it catches up on its return', async (t) => {
   await using world = await mesh()
   const [n1, n2] = [await world.node('n1'), await world.node('n2')]
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }, { microservice_name: 'stock' }))
@@ -373,7 +370,7 @@ t.test('the root is away: names, failover and joining go on; it learns on its re
   t.same(await n1.uplink.ask('shop.acme.web', limit()).then(({ entries }) => entries), [])
 })
 
-t.test('the cluster is away: its nodes keep what they run and resume from their number', async (t) => {
+t.test('without their cluster nodes keep what they run, and resume from their number', async (t) => {
   await using world = await mesh()
   const n1 = await world.node('n1')
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
@@ -394,7 +391,7 @@ t.test('the cluster is away: its nodes keep what they run and resume from their 
   t.same([...n1.has.keys()], [`${SERVICE}.0`])
 })
 
-t.test('a lost cluster’s work goes to another that has room, and is ended when it is back', async (t) => {
+t.test('the instances of a lost cluster move to one that has room, and end when it is back', async (t) => {
   await using world = await mesh({ clusters: ['edge', 'core'], root: { clusterLostSeconds: 1 } })
   const n1 = await world.node('n1')
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
@@ -427,7 +424,7 @@ t.test('a lost cluster’s work goes to another that has room, and is ended when
   )
 })
 
-t.test('interests: unknown names, names that come later, VIPs, forgetting', async (t) => {
+t.test('a node follows the services it asks for, also those that come later, until it forgets them', async (t) => {
   await using world = await mesh()
   const n1 = await world.node('n1')
   t.same((await n1.uplink.ask(KEY, limit())).entries, [], 'not there yet')
@@ -449,7 +446,7 @@ t.test('interests: unknown names, names that come later, VIPs, forgetting', asyn
   t.equal(seen.all.length, count, 'forgotten keys are not told')
 })
 
-t.test('a revoked node is cut, refused, announced, and its work goes elsewhere', async (t) => {
+t.test('a revoked node is cut off, its revocation is spread, and its instances move', async (t) => {
   await using world = await mesh({ clusters: ['edge', 'core'] })
   const [n1, n2, c1] = [
     await world.node('n1'),

@@ -95,7 +95,7 @@ function pair(changes: Partial<LinkSides<Words, Words>> = {}) {
 const soon = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 const json = (texts: string[]) => texts.map((text) => JSON.parse(text) as Record<string, unknown>)
 
-t.test('asks are answered, in any order, and notices arrive', async (t) => {
+t.test('requests are answered, in any order, and notifications arrive', async (t) => {
   using both = pair({
     onRequest: {
       ...onRequest,
@@ -111,7 +111,7 @@ t.test('asks are answered, in any order, and notices arrive', async (t) => {
   t.same(words, ['hello'])
 })
 
-t.test('errors travel with their code; bugs do not tell what they were', async (t) => {
+t.test('errors travel with their code, and the text of a bug does not', async (t) => {
   using mesh = pair({
     onRequest: { ...onRequest, double: () => Promise.reject(new MeshError('NODE_UNKNOWN', { node: 'edge/n9' })) },
   })
@@ -129,7 +129,7 @@ t.test('errors travel with their code; bugs do not tell what they were', async (
   t.notMatch(JSON.stringify(error), /shadow/)
 })
 
-t.test('who does not answer is not waited for', async (t) => {
+t.test('a request without a response times out', async (t) => {
   using both = pair()
   await t.rejects(both.near.request('never', {}), { code: 'REQUEST_TIMEOUT' })
   const gaveUp = both.near.request('double', { n: 1 }, AbortSignal.abort())
@@ -140,7 +140,7 @@ t.test('who does not answer is not waited for', async (t) => {
   await t.rejects(both.near.request('double', { n: 1 }), { code: 'LINK_CLOSED' })
 })
 
-t.test('an ask that ends with the link is aborted', async (t) => {
+t.test('a handler is aborted when its link ends', async (t) => {
   const channel = end()
   const aborted = Promise.withResolvers<void>()
   const one = link(channel, {
@@ -158,13 +158,13 @@ t.test('an ask that ends with the link is aborted', async (t) => {
   t.pass('aborted')
 })
 
-t.test('what waits is bounded, both ways', async (t) => {
+t.test('the number of unanswered requests is bounded in both directions', async (t) => {
   const channel = end()
   const one = link(channel)
   const waiting = Array.from({ length: 1_024 }, () =>
     one.request('double', { n: 1 }).catch((error: MeshError) => error.code),
   )
-  await t.rejects(one.request('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /too many/ } })
+  await t.rejects(one.request('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /unanswered/ } })
   channel.sent.length = 0
   for (let id = 1; id <= 1_025; id++) channel.hear(`{"ask":${id},"type":"never","body":{}}`)
   await soon()
@@ -173,7 +173,7 @@ t.test('what waits is bounded, both ways', async (t) => {
   t.same(new Set(await Promise.all(waiting)), new Set(['LINK_CLOSED']))
 })
 
-t.test('a reader that does not read is cut off', async (t) => {
+t.test('a peer that does not read is cut off', async (t) => {
   const channel = end()
   const one = link(channel)
   Object.defineProperty(channel, 'backlog', { value: 33 * 1024 * 1024 })
@@ -181,7 +181,7 @@ t.test('a reader that does not read is cut off', async (t) => {
   t.match(await one.ended, { kind: 'closed', reason: /too slowly/ })
 })
 
-t.test('nonsense is told to whoever sent it, and ends the link when it goes on', async (t) => {
+t.test('a malformed message is reported to the peer, and several end the link', async (t) => {
   const rows: Array<{ why: string; text: string; answer: object }> = [
     { why: 'not JSON', text: '{{{', answer: { fault: /protocol/ } },
     { why: 'no kind', text: '{"hello":1}', answer: { fault: /protocol/ } },
@@ -215,7 +215,7 @@ t.test('nonsense is told to whoever sent it, and ends the link when it goes on',
   t.ok(channel.isClosed)
 })
 
-t.test('an answer of the wrong form is an error, not a value; a newer peer’s words are ignored', async (t) => {
+t.test('a response of the wrong form is an error, and unknown notifications are ignored', async (t) => {
   const channel = end()
   const one = link(channel)
   const wrong = one.request('double', { n: 1 })
@@ -230,7 +230,7 @@ t.test('an answer of the wrong form is an error, not a value; a newer peer’s w
   one.close('done')
 })
 
-t.test('whatever a peer sends, the link answers or ends, and never throws', async (t) => {
+t.test('a link answers or ends, and never throws, whatever a peer sends', async (t) => {
   const protocols = [nodeToCluster, clusterToNode, clusterToRoot, rootToCluster] as const satisfies LinkProtocol[]
   const types = protocols.flatMap((each) => [...Object.keys(each.requests), ...Object.keys(each.notifications)])
   const message = fc.oneof(
@@ -275,7 +275,7 @@ t.test('whatever a peer sends, the link answers or ends, and never throws', asyn
   t.pass('it held')
 })
 
-t.test('a peer that is silent is noticed', async (t) => {
+t.test('a silent peer is noticed', async (t) => {
   const channel = end()
   const one = link(channel)
   const awake = setInterval(() => undefined, 1_000) // the link's own timers keep no process alive
@@ -284,7 +284,7 @@ t.test('a peer that is silent is noticed', async (t) => {
   t.ok(channel.sent.includes('{"beat":1}'), 'and we said meanwhile that we live')
 })
 
-t.test('a link that is kept up: dialled again with rests, at the time the peer asked for, until closed', async (t) => {
+t.test('a link that ends is dialled again, when the peer asked for it, until it is closed', async (t) => {
   const dialled: End[] = []
   const ups: string[] = []
   let refusals = 2

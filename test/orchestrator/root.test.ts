@@ -17,7 +17,7 @@ import { Vips } from '../../src/orchestrator/root/vips.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
 
-t.test('plan', async (t) => {
+t.test('the plan lists the steps from what is to what is wanted', async (t) => {
   const service = (replicas: number, generation = 1): ServiceRecord => ({
     id: 'shop.acme.cart.prod',
     spec: specOf({ replicas }),
@@ -50,7 +50,7 @@ t.test('plan', async (t) => {
     why: string
     service?: ServiceRecord
     instances: InstanceRecord[]
-    outlook?: ClusterConditions
+    conditions?: ClusterConditions
     steps: Step[]
   }> = [
     { why: 'all is well', service: service(2), instances: [at(0), at(1)], steps: [] },
@@ -97,13 +97,13 @@ t.test('plan', async (t) => {
     {
       why: 'an ending waits for a cluster that is away',
       instances: [at(0, { wanted: false })],
-      outlook: away,
+      conditions: away,
       steps: [],
     },
     {
       why: 'but not for one that is lost',
       instances: [at(0, { wanted: false })],
-      outlook: lost,
+      conditions: lost,
       steps: [{ kind: 'forget', id: id(0) }],
     },
     {
@@ -112,20 +112,26 @@ t.test('plan', async (t) => {
       instances: [nowhere(0)],
       steps: [{ kind: 'place', id: id(0) }],
     },
-    { why: 'a cluster that is away keeps its work', service: service(1), instances: [at(0)], outlook: away, steps: [] },
+    {
+      why: 'a cluster that is away keeps its work',
+      service: service(1),
+      instances: [at(0)],
+      conditions: away,
+      steps: [],
+    },
     {
       why: 'a lost one does not',
       service: service(1),
       instances: [at(0)],
-      outlook: lost,
+      conditions: lost,
       steps: [{ kind: 'place', id: id(0) }],
     },
-    { why: 'unless nobody else has room', service: service(1), instances: [at(0)], outlook: full, steps: [] },
+    { why: 'unless nobody else has room', service: service(1), instances: [at(0)], conditions: full, steps: [] },
     {
       why: 'a new generation goes one at a time',
       service: service(2, 2),
       instances: [at(0), at(1)],
-      steps: [{ kind: 'renew', id: id(0), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
     },
     {
       why: 'the next waits until it runs',
@@ -137,7 +143,7 @@ t.test('plan', async (t) => {
       why: 'and then goes',
       service: service(2, 2),
       instances: [at(0, { generation: 2 }), at(1)],
-      steps: [{ kind: 'renew', id: id(1), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(1), cluster: 'edge' }],
     },
     {
       why: 'a failed new generation stops the roll',
@@ -149,15 +155,15 @@ t.test('plan', async (t) => {
       why: 'which a newer one takes up again',
       service: service(2, 3),
       instances: [at(0, { generation: 2, state: 'failed' }), at(1)],
-      steps: [{ kind: 'renew', id: id(0), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
     },
-    { why: 'not while its cluster is away', service: service(1, 2), instances: [at(0)], outlook: away, steps: [] },
+    { why: 'not while its cluster is away', service: service(1, 2), instances: [at(0)], conditions: away, steps: [] },
   ]
-  for (const { why, service, instances, outlook = up, steps } of rows)
-    t.same(plan(service, instances, outlook), steps, why)
+  for (const { why, service, instances, conditions = up, steps } of rows)
+    t.same(plan(service, instances, conditions), steps, why)
 })
 
-t.test('difference', async (t) => {
+t.test('a document that changes what an instance was started with restarts it', async (t) => {
   const before: ServiceRecord = { id: 'shop.acme.cart.prod', spec: specOf(), generation: 1, version: 1 }
   const rows: Array<{ why: string; changes: Record<string, unknown>; kind: string; restart?: boolean }> = [
     { why: 'the same', changes: {}, kind: 'unchanged' },
@@ -176,7 +182,7 @@ t.test('difference', async (t) => {
   t.same(difference([before], [], { prune: true }), [{ kind: 'removed', id: 'shop.acme.cart.prod' }], 'unless pruned')
 })
 
-t.test('VIPs', async (t) => {
+t.test('a VIP is kept, rests when freed, and can be asked for', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-vips-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   using store = Store.open(join(dir, 'vips.db'))
@@ -254,7 +260,7 @@ function raw(
 t.test('the API', async (t) => {
   await using world = await mesh({ clusters: [] })
 
-  await t.test('nothing answers without the token but life and whom to trust', async (t) => {
+  await t.test('without a token only health and the authority answer', async (t) => {
     const routes = [
       'GET /api/v1/apps',
       'POST /api/v1/apps',
@@ -288,12 +294,12 @@ t.test('the API', async (t) => {
     t.equal((await raw(world, 'GET', '/link')).status, 401)
   })
 
-  await t.test('the credential is its owner’s alone', async (t) => {
+  await t.test('only the owner can read the credential', async (t) => {
     t.equal(statSync(join(world.dir, 'root', 'admin.json')).mode & 0o777, 0o600)
     t.notMatch(readFileSync(join(world.dir, 'root', 'root.db'), 'latin1'), new RegExp(world.credential.token.slice(15)))
   })
 
-  await t.test('all faults at once, and nothing half-applied', async (t) => {
+  await t.test('all faults are reported at once, and nothing is applied in part', async (t) => {
     const error = await world.api
       .call(
         'POST',
@@ -318,7 +324,7 @@ t.test('the API', async (t) => {
     t.same(await world.api.call('GET', '/apps'), [])
   })
 
-  await t.test('malformed bodies and queries', async (t) => {
+  await t.test('malformed bodies and queries are refused with a 4xx status', async (t) => {
     const token = `Bearer ${world.credential.token}`
     const rows: Array<{ why: string; method?: string; path: string; body?: string; type?: string; status: number }> = [
       { why: 'not JSON', path: '/apps', body: '{', status: 400 },
@@ -352,7 +358,7 @@ t.test('the API', async (t) => {
     }
   })
 
-  await t.test('apply: created, unchanged, updated, pruned; the same twice changes nothing', async (t) => {
+  await t.test('apply creates, updates and prunes, and the same document again changes nothing', async (t) => {
     const apply = (document: unknown, prune = false) =>
       world.api.call<{ services: unknown[] }>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
     const two = [{ microservice_name: 'cart', replicas: 2 }, { microservice_name: 'stock' }]
@@ -377,13 +383,13 @@ t.test('the API', async (t) => {
       spec: { name: 'cart' },
     })
     await until(async () => (await world.instances()).every(({ state }) => state === 'unplaceable'), 'nowhere to go')
-    t.match((await world.instances())[0]?.detail, /there is none/)
+    t.match((await world.instances())[0]?.detail, /no cluster is connected/)
     await world.api.call('DELETE', '/apps/shop.acme')
     await until(async () => (await world.instances()).length === 0, 'all gone')
     t.match(await world.api.call('GET', '/status'), { apps: 0, services: 0, instances: {}, vipsUsed: 0 })
   })
 
-  await t.test('addresses asked for are honoured, conflicts are refused with their path', async (t) => {
+  await t.test('addresses in a document are assigned, and conflicts are refused with their path', async (t) => {
     const address = (rr_ip: string) => ({ addresses: { rr_ip } })
     await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', ...address('10.30.30.30') }))
     t.match(await world.api.call('GET', '/services/shop.acme.cart.prod'), {
@@ -413,7 +419,7 @@ t.test('the API', async (t) => {
   })
 })
 
-t.test('VIPs, what is wanted and the credential outlive a restart; a lost credential is made anew', async (t) => {
+t.test('VIPs, services and the credential survive a restart, and a lost credential is replaced', async (t) => {
   await using world = await mesh({ clusters: [] })
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
   await until(async () => (await world.instances()).length === 2, 'two instances')

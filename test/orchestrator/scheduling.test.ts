@@ -46,10 +46,10 @@ const node = (id: string, says?: NodeSays): Candidate => nodeCandidate(viewOf(id
 
 function chosen(request: PlacementRequest, candidates: Candidate[]): string {
   const placement = schedule(request, candidates)
-  return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons)
+  return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons, 'none')
 }
 
-test('filters: each reason, and the case beside it that passes', async (t) => {
+test('each filter refuses with its reason, and passes the case beside it', async (t) => {
   const munich = { lat: 48.137, lon: 11.576 }
   const rows: {
     why: string
@@ -190,7 +190,7 @@ test('filters: each reason, and the case beside it that passes', async (t) => {
 const coordinate = (ms: number, height = 0) => ({ at: [ms, 0, 0], height, error: 0.1 })
 const anchor = (node: string, ms: number, beyondMs = 0): Anchor => ({ node, coordinate: coordinate(ms), beyondMs })
 
-test('how far a node is', async (t) => {
+test('the distance of a node is that to its nearest anchor', async (t) => {
   const at = (ms: number | undefined, height?: number) =>
     node('edge/n1', ms === undefined ? {} : { facts: { coordinate: coordinate(ms, height) } })
   const rows: { why: string; from: Candidate; to: Anchor[]; ms: number | undefined }[] = [
@@ -206,7 +206,7 @@ test('how far a node is', async (t) => {
   t.equal(fibreMs(500), 5, 'there and back at two thirds of the speed of light')
 })
 
-test('latency constraints: to services, each of them; to places, one of them', async (t) => {
+test('a node must be near each service, and near one of the places', async (t) => {
   const DB = 'shop.acme.db.prod'
   const to = (service: string, threshold: number) => ({ type: 'latency', service, threshold })
   const place = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
@@ -223,7 +223,7 @@ test('latency constraints: to services, each of them; to places, one of them', a
     { why: 'near enough', constraints: [to(DB, 20)], at: 20 },
     { why: 'too far', constraints: [to(DB, 20)], at: 21, reason: `more than 20 ms from ${DB}` },
     { why: 'near another of its instances', constraints: [to(DB, 20)], at: 190 },
-    { why: 'nobody has measured it', constraints: [to(DB, 20)], reason: `its latency to ${DB} is not known yet` },
+    { why: 'nobody has measured it', constraints: [to(DB, 20)], reason: `latency to ${DB} not measured yet` },
     {
       why: 'near one service, far from the other',
       constraints: [to(DB, 20), to('shop.acme.log', 20)],
@@ -238,13 +238,13 @@ test('latency constraints: to services, each of them; to places, one of them', a
       why: 'near neither',
       constraints: [place('48,11', 5), place('52,13', 5)],
       at: 50,
-      reason: 'more than 5 ms from the place asked for',
+      reason: 'more than 5 ms from the location asked for',
     },
     {
       why: 'no node says where it is',
       constraints: [place('0,0', 5)],
       at: 0,
-      reason: 'no node tells how far the place asked for is',
+      reason: 'no node has a location, so the distance to the location asked for is unknown',
     },
     {
       why: 'a place and a service are two things',
@@ -263,7 +263,7 @@ test('latency constraints: to services, each of them; to places, one of them', a
   }
 })
 
-test('the strategy of latency and location takes the nearest', async (t) => {
+test('latency-and-location chooses the nearest node', async (t) => {
   const near = () => [anchor('edge/a', 0)]
   const at = (id: string, ms: number | undefined, says: NodeSays = {}) =>
     node(id, { ...says, facts: { ...says.facts, ...(ms === undefined ? {} : { coordinate: coordinate(ms) }) } })
@@ -295,7 +295,7 @@ test('the strategy of latency and location takes the nearest', async (t) => {
   t.match(placed, { candidate: { id: 'edge/b' }, why: /^0 km away/ })
 })
 
-test('strategies', async (t) => {
+test('each strategy ranks the candidates as it says', async (t) => {
   const has = (count: number) => new Map([[plain.id, count]])
   const rows: { why: string; strategy: string; nodes: Candidate[]; pick: string }[] = [
     {
@@ -341,7 +341,7 @@ test('strategies', async (t) => {
   }
 })
 
-test('reasons are counted, and told', async (t) => {
+test('reasons are counted, the most frequent first', async (t) => {
   const nodes = [
     ...Array.from({ length: 3 }, (_, i) => node(`edge/small${i}`, { free: { memoryMb: 1 } })),
     node('edge/off', { condition: 'cordoned' }),
@@ -349,14 +349,14 @@ test('reasons are counted, and told', async (t) => {
   const placement = schedule({ spec: specOf({ memory: 100 }) }, nodes)
   t.same(placement, { kind: 'unplaceable', reasons: { 'too little memory free': 3, cordoned: 1 } })
   if (placement.kind === 'unplaceable')
-    t.equal(reasonsText(placement.reasons), '3 × too little memory free, 1 × cordoned')
+    t.equal(reasonsText(placement.reasons, 'none'), '3 × too little memory free, 1 × cordoned')
   t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} })
-  t.equal(reasonsText({}), 'there is none')
+  t.equal(reasonsText({}, 'no node is connected'), 'no node is connected')
   const placed = schedule({ spec: plain }, nodes)
   t.match(placed, { kind: 'placed', score: [-0, -0, Number], why: /0 instances of the service there/ })
 })
 
-test('rules are plugins: one more filter, another strategy', async (t) => {
+test('a filter or strategy can be added from outside', async (t) => {
   const placement = schedule({ spec: plain }, [node('edge/a'), node('edge/b')], {
     filters: [...RULES.filters, (_, { id }) => (id === 'edge/b' ? 'not on Sundays' : undefined)],
     strategies: {
@@ -367,7 +367,7 @@ test('rules are plugins: one more filter, another strategy', async (t) => {
   t.match(placement, { candidate: { id: 'edge/a' }, why: 'later letters first' })
 })
 
-test('a cluster tells totals and capabilities, not its nodes', async (t) => {
+test('a summary has totals and capabilities, not nodes', async (t) => {
   const views = [
     viewOf('edge/n1', {
       free: { memoryMb: 100, vcpus: 4 },
@@ -406,7 +406,7 @@ test('a cluster tells totals and capabilities, not its nodes', async (t) => {
   t.equal(summarise('edge', many).locations.length, 64, 'bounded')
 })
 
-test('clusters are chosen by the same function', async (t) => {
+test('clusters are chosen by the same function as nodes', async (t) => {
   const perService = new Map([[plain.id, 1]])
   const big = summarise('big', [viewOf('big/n1', { instances: 6 }), viewOf('big/n2')])
   const small = summarise('small', [viewOf('small/n1', { free: { memoryMb: 300 }, instances: 2 })])
@@ -420,7 +420,7 @@ test('clusters are chosen by the same function', async (t) => {
   t.equal(chosen({ spec: specOf({ memory: 301 }) }, candidates()), 'big', 'what no node there has')
   t.same(schedule({ spec: specOf({ memory: 1001 }) }, candidates()), {
     kind: 'unplaceable',
-    reasons: { 'too little memory free': 2, 'no node there takes work': 1 },
+    reasons: { 'too little memory free': 2, 'no node there accepts instances': 1 },
   })
   t.equal(chosen({ spec: plain, refusedBy: new Set(['small']) }, candidates()), 'big')
   const at = (constraint: object) => specOf({ constraints: [constraint] })
@@ -429,7 +429,7 @@ test('clusters are chosen by the same function', async (t) => {
   t.equal(chosen({ spec: at({ type: 'direct', cluster: 'big' }) }, candidates()), 'big')
 })
 
-test('capacity: what is reserved and released leaves what was there', async (t) => {
+test('releasing what was reserved restores the capacity', async (t) => {
   const amount = fc.record({
     memoryMb: fc.integer({ min: 0, max: 1e6 }),
     vcpus: fc.integer({ min: 0, max: 64_000 }).map((thousandths) => thousandths / 1000),
@@ -471,7 +471,7 @@ const arbitraryNode = fc.record({
   condition: fc.constantFrom('alive' as const, 'alive' as const, 'cordoned' as const, 'lost' as const),
 })
 
-test('whatever is placed fits: a cluster filled one by one is never over-committed', async (t) => {
+test('a cluster that is filled one by one is never over-committed', async (t) => {
   fc.assert(
     fc.property(
       fc.array(arbitraryNode, { maxLength: 8 }),
@@ -530,7 +530,7 @@ test('the order of the candidates makes no difference', async (t) => {
   t.pass()
 })
 
-test('replicas of one service go to as many nodes as there are', async (t) => {
+test('replicas of one service are spread over all nodes', async (t) => {
   const views = new Map(Array.from({ length: 5 }, (_, i) => [`edge/n${i}`, viewOf(`edge/n${i}`)] as [string, NodeView]))
   for (let i = 0; i < 12; i++) {
     const placement = schedule({ spec: plain }, [...views.values()].map(nodeCandidate))

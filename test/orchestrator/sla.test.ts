@@ -38,7 +38,7 @@ function faultsOfText(text: string, name: string): Fault[] {
   }
 }
 
-test('the documents of others are accepted unchanged', async (t) => {
+test('documents written for other orchestrators are accepted unchanged', async (t) => {
   for (const name of readdirSync(corpus).filter((file) => file.startsWith('oakestra-'))) {
     const parsed = parseSla(readSlaText(textOf(name), name))
     if (parsed.kind === 'refused') t.fail(name, { found: parsed.faults })
@@ -81,7 +81,7 @@ test('the documents of others are accepted unchanged', async (t) => {
   )
 })
 
-test('what a service must be near', async (t) => {
+test('a service can ask to be near other services and places', async (t) => {
   const measures = { convergenceSeconds: 300 }
   const rows: { why: string; service: Record<string, unknown>; constraints: object[] }[] = [
     {
@@ -113,7 +113,7 @@ test('what a service must be near', async (t) => {
   t.equal(specOf({ strategy: 'latency-and-location' }).strategy, 'latency-and-location')
 })
 
-test('the slide: its mistake is found where it is, and mended it is accepted', async (t) => {
+test('the example of the slides has one mistake, reported at its place, and is accepted without it', async (t) => {
   const text = textOf('seed-slide.txt')
   t.same(faultsOfText(text, 'slide.txt'), [
     { path: 'slide.txt:25:3', problem: 'is not JSON: expected double-quoted property name', remedy: 'look at: {' },
@@ -143,7 +143,7 @@ test('the slide: its mistake is found where it is, and mended it is accepted', a
   t.match(parsed.warnings.find(({ path }) => path === 'microservice_name')?.problem, /underscores cannot be in a name/)
 })
 
-test('the shorter forms: one app, one service', async (t) => {
+test('a document may be one app or one service', async (t) => {
   const service = { microservice_name: 'Cart', microservice_namespace: 'Prod', cmd: ['run'] }
   const rows = [
     { why: 'one service', document: service, id: 'cart.prod.cart.prod' },
@@ -173,7 +173,7 @@ test('the shorter forms: one app, one service', async (t) => {
   }
 })
 
-test('every default, and every key of ours', async (t) => {
+test('every default is filled in, and every key of ours is read', async (t) => {
   t.same(specOf({ cmd: ['run'] }), {
     id: 'shop.acme.cart.prod',
     app: 'shop',
@@ -237,7 +237,7 @@ test('every default, and every key of ours', async (t) => {
   )
 })
 
-test('ports', async (t) => {
+test('ports are read in every form they are written in', async (t) => {
   const tcp = (port: number, target = port) => ({ port, target, protocol: 'tcp' as const })
   const rows: { port?: unknown; ports?: unknown; found?: unknown; fault?: RegExp }[] = [
     { port: '80', found: [tcp(80)] },
@@ -283,7 +283,7 @@ test('ports', async (t) => {
   }
 })
 
-test('one fault each, with its path and what is wrong', async (t) => {
+test('each fault has its path and says what is wrong', async (t) => {
   const at = 'applications[0].microservices[0]'
   const rows: { why: string; service: Record<string, unknown>; path: string; problem: RegExp }[] = [
     { why: 'type', service: { memory: '4 GB' }, path: 'memory', problem: /should be a number, not the text "4 GB"/ },
@@ -460,7 +460,7 @@ test('one fault each, with its path and what is wrong', async (t) => {
   }
 })
 
-test('faults of whole documents', async (t) => {
+test('a document that is none is refused', async (t) => {
   const service = { microservice_name: 'cart', cmd: ['run'] }
   const app = { application_name: 'shop', application_namespace: 'acme', microservices: [service] }
   const rows: { why: string; document: unknown; path: string; problem: RegExp }[] = [
@@ -516,7 +516,7 @@ test('faults of whole documents', async (t) => {
   }
 })
 
-test('all faults at once, and nothing is accepted in part', async (t) => {
+test('all faults are reported at once, and nothing is accepted in part', async (t) => {
   const parsed = parseSla({
     applications: [
       {
@@ -544,7 +544,7 @@ test('all faults at once, and nothing is accepted in part', async (t) => {
   ])
 })
 
-test('unknown keys are told with what was meant; nothing acts on them', async (t) => {
+test('an unknown key is ignored with a warning that names the likely one', async (t) => {
   const warningsOf = (document: unknown) => parseSla(document).warnings
   const rows = [
     { key: 'replica', remedy: 'did you mean replicas?' },
@@ -590,7 +590,7 @@ test('unknown keys are told with what was meant; nothing acts on them', async (t
   ])
 })
 
-test('addresses by choice', async (t) => {
+test('addresses are read by choice', async (t) => {
   const { addresses } = specOf({
     addresses: {
       rr_ip: '10.30.1.1',
@@ -612,7 +612,7 @@ test('addresses by choice', async (t) => {
   })
 })
 
-test('connectivity: names, ids of the document, other apps', async (t) => {
+test('connectivity names services of the app, of the document, or of other apps', async (t) => {
   const parsed = parseSla(
     documentWith(
       { microserviceID: 'id-1' },
@@ -633,7 +633,7 @@ test('connectivity: names, ids of the document, other apps', async (t) => {
   t.same(services?.[1]?.connectivity, ['shop.acme.cart', 'shop.acme.cart.prod', 'x.y.z', 'x.y.z.w'])
 })
 
-test('places', async (t) => {
+test('a location is latitude and longitude, in either order', async (t) => {
   const munich = { lat: 48.137, lon: 11.576 }
   for (const text of ['48.137,11.576', '(48.137,11.576)', ' ( 48.137 , 11.576 ) ', '11.576; 48.137']) {
     t.same(locationOf(text), munich, text)
@@ -643,7 +643,7 @@ test('places', async (t) => {
     t.equal(locationOf(text), undefined, text)
 })
 
-test('texts: YAML, and mistakes with line and column', async (t) => {
+test('a text is read as JSON or YAML, and mistakes have their line and column', async (t) => {
   const yaml = `# the shop\napplications:\n  - application_name: shop\n    application_namespace: acme\n    microservices:\n      - microservice_name: cart\n        cmd: [run, "\${PORT}"]\n        workdir:\n        port: 80\n`
   const parsed = parseSla(readSlaText(yaml, 'shop.yaml'))
   t.match(parsed, { kind: 'accepted', apps: [{ services: [{ cmd: ['run', '${PORT}'], ports: [{ port: 80 }] }] }] })
@@ -683,7 +683,7 @@ test('texts: YAML, and mistakes with line and column', async (t) => {
   for (const { why, text, name, path, problem } of rows) t.match(faultsOfText(text, name), [{ path, problem }], why)
 })
 
-test('the nearest word', async (t) => {
+test('the nearest known word is suggested', async (t) => {
   t.equal(editDistance('kitten', 'sitting'), 3)
   t.equal(editDistance('memroy', 'memory'), 1, 'swapped neighbours')
   t.equal(editDistance('', 'abc'), 3)
@@ -855,7 +855,7 @@ function isWhole(spec: ServiceSpec): boolean {
   return ports && /^([a-z0-9-]+\.){3}[a-z0-9-]+$/.test(spec.id) && spec.replicas >= 0 && spec.replicas <= 1_000
 }
 
-test('a very large document does not keep us long', { timeout: 30_000 }, async (t) => {
+test('a very large document is read in a short time', { timeout: 30_000 }, async (t) => {
   const services = Array.from({ length: 500 }, (_, i) => ({
     microservice_name: `s${i}`,
     cmd: ['run'],
@@ -868,7 +868,7 @@ test('a very large document does not keep us long', { timeout: 30_000 }, async (
   t.match(parsed.warnings.at(-1), { problem: /more of these/ })
 })
 
-test('the page of keys is complete and says something of each', async (t) => {
+test('every key on the page of keys has a meaning', async (t) => {
   for (const [level, keys] of Object.entries(KEYS)) {
     t.equal(new Set(keys.map(({ name }) => name)).size, keys.length, `${level}: no key twice`)
     for (const { name, meaning } of keys) if (meaning === '') t.fail(`${level}.${name} means nothing`)

@@ -229,7 +229,7 @@ export class Scheduler {
       if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
         const told = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
-        return told.length > 0 ? told.join('; ').slice(0, 1_900) : reasonsText(decision.reasons)
+        return told.length > 0 ? told.join('; ').slice(0, 1_900) : reasonsText(decision.reasons, 'no node is connected')
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue

@@ -16,28 +16,28 @@ import { onAbort } from '../../core/kit/abort.ts'
 export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkProtocol> {
   dial: (signal: AbortSignal) => Promise<Channel>
   sides: LinkSides<Out, In>
-  /** Says hello; the link counts as up when this resolves. A throw closes it and it is dialled again. */
+  /** Sends hello. The link is up when this resolves; a throw closes it, and it is dialled again. */
   onUp: (link: Link<Out, In>) => Promise<void>
   onDown: (reason: string) => void
-  /** The longest rest between two tries. */
+  /** The longest wait between two attempts. */
   limitMs?: number
   random?: () => number
 }
 
-/** A link that lasted this long was a good one: the next break starts with short rests again. */
+/** After a link has lasted this long, the waits after its end begin short again. */
 const SETTLED_MS = 5_000
 
 /**
- * The lower tier's end of a link: dials, says hello, and dials again for ever.
+ * The lower tier's end of a link: dials, sends hello, and dials again whenever the link ends.
  *
- *     dialling ─▶ hello ─▶ up ─▶ down ─▶ resting (jitter, or as the peer asked) ─▶ dialling
+ *     dialling ─▶ hello ─▶ up ─▶ down ─▶ waiting (with jitter, or as the peer asked) ─▶ dialling
  */
 export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> implements AsyncDisposable {
   readonly #options: DialledLinkOptions<Out, In>
   readonly #parts: LinkContext
   readonly #life: Lifetime
   #up: Link<Out, In> | undefined
-  /** Ends a dial, a hello or a rest, for another try at once. */
+  /** Ends a dial, a hello or a wait, so that the next attempt begins at once. */
   #again = new AbortController()
 
   private constructor(options: DialledLinkOptions<Out, In>, parts: LinkContext, life: Lifetime) {
@@ -57,16 +57,16 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
     return dialled
   }
 
-  /** What failed before says nothing about the network as it is now. */
+  /** The network has changed, so earlier failures say nothing about the next attempt. */
   #isFresh = false
-  /** False: when the link that is up ends, no other is made until this is true again. */
+  /** While false, a link that ends is not dialled again. */
   mayDial = true
 
   get isUp(): boolean {
     return this.#up !== undefined
   }
 
-  /** @throws MeshError LINK_CLOSED while it is down; else as `Link.ask`. */
+  /** @throws MeshError LINK_CLOSED while it is down; otherwise as `Link.request` */
   async request<N extends RequestName<Out>>(
     type: N,
     body: RequestBody<Out, N>,
@@ -76,19 +76,19 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
     return this.#up.request(type, body, signal)
   }
 
-  /** Lost while the link is down: whoever tells says it again in `onUp`. */
+  /** Dropped while the link is down; `onUp` must bring the peer up to date. */
   notify<N extends NotificationName<Out>>(type: N, body: NotificationBody<Out, N>): void {
     this.#up?.notify(type, body)
   }
 
-  /** The machine's network is another one: a link that is up must show that it lives, one that is not is tried at once. */
+  /** The machine's network has changed: a link that is up must answer soon, one that is down is dialled at once. */
   networkChanged(isHere: (address: string) => boolean): void {
     if (this.#up === undefined) this.#again.abort(new MeshError('LINK_CLOSED', { reason: 'the network has changed' }))
     else this.#up.recheck(isHere)
     this.#isFresh = true
   }
 
-  /** Other connections of this machine have fallen silent: one that is up must show that it lives. */
+  /** Other connections of this machine have fallen silent, so this one must answer soon. */
   doubt(): void {
     this.#up?.recheck(() => true)
   }
@@ -125,14 +125,14 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
         }
       } catch (error) {
         if (signal.aborted) return
-        if (backoff.failures % 8 === 0) log.warn('control link cannot be made', { peer, error })
+        if (backoff.failures % 8 === 0) log.warn('control link not established', { peer, error })
       }
       if (this.#isFresh) backoff.reset()
       this.#isFresh = false
       await clock.sleep(restMs ?? backoff.nextMs(), limit)
-      while (!this.mayDial && !signal.aborted) await clock.sleep(HELD_LOOK_MS, signal)
+      while (!this.mayDial && !signal.aborted) await clock.sleep(PAUSED_CHECK_MS, signal)
     }
   }
 }
 
-const HELD_LOOK_MS = 100
+const PAUSED_CHECK_MS = 100

@@ -15,13 +15,15 @@ import type {
 } from './messages.ts'
 
 /*
- *   {"ask": 7, "type": "interest.ask", "body": {…}}      ▶ one answer with the same number
- *   {"answer": 7, "body": {…}}
- *   {"answer": 7, "error": {"code": "NODE_UNKNOWN", "details": {…}}}
- *   {"tell": "reports", "body": {…}}                     ▶ no answer
- *   {"beat": 1}                                          ▶ once a second: I am alive
- *   {"goaway": 1500}                                     ▶ I am closing; come back in so many milliseconds
- *   {"fault": "…"}                                       ▶ your last message made no sense
+ * The messages of a control link, JSON in WebSocket text messages:
+ *
+ *   {"ask": 7, "type": "interest.ask", "body": {…}}                     request; numbered by the sender
+ *   {"answer": 7, "body": {…}}                                          its response
+ *   {"answer": 7, "error": {"code": "NODE_UNKNOWN", "details": {…}}}    its response: refused
+ *   {"tell": "reports", "body": {…}}                                    notification; has no response
+ *   {"beat": 1}                                                         heartbeat, once a second
+ *   {"goaway": 1500}                                                    I am closing; reconnect after this many milliseconds
+ *   {"fault": "…"}                                                      your last message was malformed
  */
 const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
 const Word = Type.String({ maxLength: 64 })
@@ -44,17 +46,20 @@ const frame = Compile(
   ]),
 )
 
-/** A dead peer is noticed within three seconds: two and a half beats, looked at four times a second. */
+/**
+ * A silent peer is dead after two and a half heartbeats, checked four times a second: noticed within three seconds. Less and one
+ * delayed heartbeat ends a link; more and new flows still go to a dead node.
+ */
 const BEAT_MS = 1_000
 const SILENCE_MS = 2_700
-const LOOK_MS = 250
-/** After a change of the network a link must answer within this; a slow path's round trip, and one loss. */
+const CHECK_MS = 250
+/** After a change of the network a link must answer within this time: the round trip of a slow path, and one loss. */
 const RECHECK_MS = 1_500
-/** Asks that wait for an answer, each way. Smaller refuses bursts, larger lets a stuck peer hold more. */
-const MAX_WAITING = 1_024
-/** A peer that reads slower than this is cut off: its table would be stale anyway, and it resumes. */
+/** Requests without a response, in each direction. Smaller refuses bursts; larger lets a stuck peer make us hold more. */
+const MAX_PENDING = 1_024
+/** A peer that leaves this much unread is cut off: its table would be stale anyway, and it resumes when it is back. */
 const MAX_BACKLOG_BYTES = 32 * 1024 * 1024
-/** After so much nonsense the other side is not worth listening to. */
+/** After this many malformed messages the link is closed. */
 const MAX_FAULTS = 3
 
 export type RequestHandlers<L extends LinkProtocol> = {
@@ -75,7 +80,7 @@ export interface LinkSides<Out extends LinkProtocol, In extends LinkProtocol> {
 }
 
 export interface LinkContext {
-  /** Who is at the other end, for the log and the gauge. */
+  /** The tier of the peer, for the metric. */
   tier: 'root' | 'cluster' | 'node' | 'relay'
   peer: string
   clock: Clock
@@ -89,49 +94,49 @@ interface PendingRequest {
   schema: TSchema
 }
 
-/** Why a link ended. `silent`: the peer was not heard of; `away`: it said when to come back. */
+/** Why a link ended. `silent`: no heartbeat came; `away`: the peer asked us to reconnect later. */
 export type LinkEnd = { kind: 'closed'; reason: string } | { kind: 'silent' } | { kind: 'away'; reconnectInMs: number }
 
-/** Asks, answers and notices between two tiers, over one channel. Both sides are checked at this door. */
+/** Requests, responses and notifications between two tiers over one channel. Whatever arrives is checked here. */
 export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #channel: Channel
   readonly #sides: LinkSides<Out, In>
   readonly #parts: LinkContext
-  readonly #waiting = new Map<number, PendingRequest>()
+  readonly #pending = new Map<number, PendingRequest>()
   readonly #abort = new AbortController()
   readonly #ended = Promise.withResolvers<LinkEnd>()
   readonly #sent
   readonly #received
   #end: LinkEnd | undefined
   #nextId = 1
-  #answering = 0
+  #inProgress = 0
   #faults = 0
-  #heardAt: number
+  #receivedAt: number
 
   constructor(channel: Channel, sides: LinkSides<Out, In>, parts: LinkContext) {
     this.#channel = channel
     this.#sides = sides
     this.#parts = parts
-    this.#heardAt = parts.clock.now()
+    this.#receivedAt = parts.clock.now()
     this.#sent = parts.metrics.linkMessages.labels('sent')
     this.#received = parts.metrics.linkMessages.labels('received')
     parts.metrics.linksOpen.labels(parts.tier).inc()
     const beat = setInterval(() => this.#send({ beat: 1 }), BEAT_MS)
-    let lookedAt = parts.clock.now()
-    const look = setInterval(() => {
+    let checkedAt = parts.clock.now()
+    const check = setInterval(() => {
       const now = parts.clock.now()
-      const wasHeldUp = now - lookedAt > 3 * LOOK_MS // we were asleep ourselves: what arrived meanwhile is read first
-      lookedAt = now
-      if (!wasHeldUp && now - this.#heardAt > SILENCE_MS) this.#finish({ kind: 'silent' })
-    }, LOOK_MS)
+      const wasHeldUp = now - checkedAt > 3 * CHECK_MS // we stood still ourselves: what arrived meanwhile is read first
+      checkedAt = now
+      if (!wasHeldUp && now - this.#receivedAt > SILENCE_MS) this.#finish({ kind: 'silent' })
+    }, CHECK_MS)
     beat.unref()
-    look.unref()
+    check.unref()
     void this.#ended.promise.then(() => {
       clearInterval(beat)
-      clearInterval(look)
+      clearInterval(check)
     })
     channel.onClose((reason) => this.#finish({ kind: 'closed', reason }))
-    channel.onText((text) => this.#hear(text))
+    channel.onText((text) => this.#receive(text))
   }
 
   get peer(): string {
@@ -147,7 +152,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     return this.#end === undefined
   }
 
-  /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, or what the other side answered. */
+  /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, or the error with which the peer refused */
   request<N extends RequestName<Out>>(
     type: N,
     body: RequestBody<Out, N>,
@@ -156,9 +161,9 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     const { response, withinMs } = this.#sides.sends.requests[type] as Out['requests'][N]
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     if (this.#end !== undefined) return Promise.reject(this.#closed())
-    if (this.#waiting.size >= MAX_WAITING) {
+    if (this.#pending.size >= MAX_PENDING) {
       return Promise.reject(
-        new MeshError('REQUEST_FAILED', { peer: this.peer, reason: 'too many requests wait already' }),
+        new MeshError('REQUEST_FAILED', { peer: this.peer, reason: `${MAX_PENDING} requests to it are unanswered` }),
       )
     }
     const id = this.#nextId++
@@ -170,12 +175,12 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
       reject(new MeshError('REQUEST_TIMEOUT', { peer: this.peer, request: type }, { cause: signal?.reason }))
     if (signal?.aborted) aborted()
     signal?.addEventListener('abort', aborted, { once: true })
-    this.#waiting.set(id, { resolve, reject, schema: response })
+    this.#pending.set(id, { resolve, reject, schema: response })
     this.#send({ ask: id, type, body })
     return promise.finally(() => {
       clearTimeout(timer)
       signal?.removeEventListener('abort', aborted)
-      this.#waiting.delete(id)
+      this.#pending.delete(id)
     }) as Promise<ResponseBody<Out, N>>
   }
 
@@ -183,7 +188,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#send({ tell: type, body })
   }
 
-  /** Says when to come back, so that a thousand peers do not return in the same moment. */
+  /** Closes, and asks the peer to reconnect later: a thousand peers should not return in the same moment. */
   goAway(reconnectInMs: number): void {
     this.#send({ goaway: Math.round(reconnectInMs) })
     this.close('going away')
@@ -193,54 +198,54 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#finish({ kind: 'closed', reason })
   }
 
-  /** The network has changed: ends unless it shows soon that it lives. */
+  /** The network has changed: the link ends unless the peer answers soon. */
   recheck(isHere: (address: string) => boolean): void {
     this.#channel.recheck?.(isHere, RECHECK_MS)
   }
 
   #send(message: Readonly<Record<string, unknown>>): void {
     if (this.#end !== undefined) return
-    if (this.#channel.backlog > MAX_BACKLOG_BYTES) return this.close('the other side reads too slowly')
+    if (this.#channel.backlog > MAX_BACKLOG_BYTES) return this.close('the peer reads too slowly')
     this.#sent.inc()
     this.#channel.send(JSON.stringify(message))
   }
 
-  #hear(text: string): void {
+  #receive(text: string): void {
     if (this.#end !== undefined) return
-    this.#heardAt = this.#parts.clock.now()
+    this.#receivedAt = this.#parts.clock.now()
     this.#received.inc()
     const message = readJson(text)
-    if (!frame.Check(message)) return this.#fault('not a message of this protocol')
+    if (!frame.Check(message)) return this.#fault('not a message of the control protocol')
     if ('beat' in message) return
-    if ('answer' in message) return this.#answered(message.answer, message)
-    if ('ask' in message) return this.#asked(message.ask, message.type, message.body)
-    if ('tell' in message) return this.#told(message.tell, message.body)
+    if ('answer' in message) return this.#takeResponse(message.answer, message)
+    if ('ask' in message) return this.#takeRequest(message.ask, message.type, message.body)
+    if ('tell' in message) return this.#takeNotification(message.tell, message.body)
     if ('goaway' in message) return this.#finish({ kind: 'away', reconnectInMs: message.goaway })
-    this.#parts.log.warn('the other side did not understand us', { peer: this.peer, reason: message.fault })
+    this.#parts.log.warn('peer reported a malformed message', { peer: this.peer, reason: message.fault })
   }
 
-  #answered(
+  #takeResponse(
     id: number,
     message: { body: object } | { error: { code: string; details?: Record<string, unknown> } },
   ): void {
-    const waiting = this.#waiting.get(id)
-    if (waiting === undefined) return // too late: the deadline has answered
+    const pending = this.#pending.get(id)
+    if (pending === undefined) return // it has timed out
     if ('error' in message) {
       const { code, details } = message.error
       const isKnown = Object.hasOwn(ERRORS, code)
-      waiting.reject(
+      pending.reject(
         new MeshError(isKnown ? (code as ErrorCode) : 'REQUEST_FAILED', { ...details, ...(isKnown ? {} : { code }) }),
       )
-    } else if (validator(waiting.schema).Check(message.body)) waiting.resolve(message.body)
+    } else if (validator(pending.schema).Check(message.body)) pending.resolve(message.body)
     else {
-      waiting.reject(
-        new MeshError('MESSAGE_INVALID', { peer: this.peer, problem: problemOf(waiting.schema, message.body) }),
+      pending.reject(
+        new MeshError('MESSAGE_INVALID', { peer: this.peer, problem: problemOf(pending.schema, message.body) }),
       )
-      this.#fault('an answer of the wrong form')
+      this.#fault('a response of the wrong form')
     }
   }
 
-  #asked(id: number, type: string, body: object): void {
+  #takeRequest(id: number, type: string, body: object): void {
     const known = Object.hasOwn(this.#sides.receives.requests, type) ? this.#sides.receives.requests[type] : undefined
     const refuse = (code: ErrorCode, details: Readonly<Record<string, unknown>>) =>
       this.#send({ answer: id, error: { code, details } })
@@ -249,35 +254,36 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
       refuse('MESSAGE_INVALID', { request: type, problem: problemOf(known.request, body) })
       return this.#fault(`a malformed ${type}`)
     }
-    if (this.#answering >= MAX_WAITING) return refuse('REQUEST_FAILED', { reason: 'too many requests at once' })
-    this.#answering++
+    if (this.#inProgress >= MAX_PENDING)
+      return refuse('REQUEST_FAILED', { reason: `more than ${MAX_PENDING} requests at once` })
+    this.#inProgress++
     const answer = this.#sides.onRequest[type as RequestName<In>] as (body: object, signal: AbortSignal) => unknown
     Promise.try(answer, body, this.#abort.signal)
       .then((answered) => this.#send({ answer: id, body: answered }))
       .catch((error: unknown) => {
         if (isMeshError(error)) return refuse(error.code, error.details)
-        this.#parts.log.error('a request could not be answered', { peer: this.peer, request: type, error })
+        this.#parts.log.error('request handler failed', { peer: this.peer, request: type, error })
         refuse('REQUEST_FAILED', { request: type })
       })
-      .finally(() => this.#answering--)
+      .finally(() => this.#inProgress--)
   }
 
-  #told(type: string, body: object): void {
+  #takeNotification(type: string, body: object): void {
     const schema = Object.hasOwn(this.#sides.receives.notifications, type)
       ? this.#sides.receives.notifications[type]
       : undefined
-    if (schema === undefined) return // a newer peer knows more words
+    if (schema === undefined) return // from a peer of a newer version
     if (!validator(schema).Check(body)) return this.#fault(`a malformed ${type}: ${problemOf(schema, body)}`)
     try {
       ;(this.#sides.onNotification[type as NotificationName<In>] as (body: object) => void)(body)
     } catch (error) {
-      this.#parts.log.error('a notice could not be taken', { peer: this.peer, request: type, error })
+      this.#parts.log.error('notification handler failed', { peer: this.peer, request: type, error })
     }
   }
 
   #fault(problem: string): void {
     this.#faults++
-    this.#parts.log.warn('the other side sent a malformed message', { peer: this.peer, reason: problem })
+    this.#parts.log.warn('malformed message from peer', { peer: this.peer, reason: problem })
     this.#send({ fault: problem.slice(0, 1_000) })
     if (this.#faults >= MAX_FAULTS) this.close('too many malformed messages')
   }
@@ -288,7 +294,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#parts.metrics.linksOpen.labels(this.#parts.tier).dec()
     this.#channel.close(end.kind === 'closed' ? end.reason : end.kind)
     this.#abort.abort()
-    for (const waiting of this.#waiting.values()) waiting.reject(this.#closed())
+    for (const pending of this.#pending.values()) pending.reject(this.#closed())
     this.#ended.resolve(end)
   }
 

@@ -16,18 +16,18 @@ import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 export interface RelayLinkOptions {
   /** `https://host:port` of the cluster. */
   clusterUrl: string
-  /** The way out, when it is not straight (kit/egress.ts). */
+  /** The HTTP proxy to go through, if any (core/kit/egress.ts). */
   egress?: Agent | undefined
   identity: HeldIdentity
-  /** `wss://host:port/relay`, as nodes dial it. */
+  /** Where nodes dial this relay: `wss://host:port/relay`. */
   url: string
   version: string
-  /** All nodes whose certificates no longer count, at each hello; then those that are new. */
+  /** Revoked nodes: all of them at each hello, later those that are new. */
   onRevoked: (nodes: readonly NodeId[], how: 'all' | 'more') => void
   clock?: Clock
 }
 
-/** A stand-alone relay's one link to its cluster: says where it is, hears who was revoked, renews the certificate. */
+/** A stand-alone relay's control link to its cluster: reports its address, learns who is revoked, renews its certificate. */
 export class RelayLink implements AsyncDisposable {
   readonly #link: DialledLink<typeof relayToCluster, typeof clusterToRelay>
   readonly #life = new Lifetime()

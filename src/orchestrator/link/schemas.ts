@@ -15,11 +15,11 @@ import {
 } from '../spec.ts'
 
 /*
- * The nouns of the model as a peer may send them: every string and list bounded. Keys we do not know are ignored, so
- * that tiers of different versions understand each other.
+ * The model's types as a peer may send them, with every string and list bounded. Unknown keys are ignored, so that tiers of
+ * different versions understand each other.
  */
 
-/** A schema whose static type is the model's own. */
+/** A schema whose static type is a type of the model. */
 const as = <T>(schema: TSchema) => Type.Unsafe<T>(schema)
 
 export const text = (maxLength: number) => Type.String({ maxLength })

@@ -8,8 +8,8 @@ const FILE = 'admin.json'
 const TOKEN = /^hedgerow-admin\.[A-Za-z0-9_-]{43}$/
 
 /**
- * The credential of whoever owns the root's directory: made at first start, written 0600, only its hash kept. Removing
- * the file makes the next start issue another and forget the old one.
+ * The credential of the owner of the root's directory: created at the first start, written with mode 0600; the store keeps only
+ * its hash. When the file is removed, the next start creates another credential and the old one is no longer valid.
  */
 export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, store: RootStore): void {
   const path = join(dir, FILE)
@@ -28,10 +28,10 @@ export function openAdmin(dir: string, { url, ca }: { url: string; ca: string },
 /** @throws MeshError UNAUTHENTICATED */
 export function authenticate(authorization: string | undefined, store: RootStore): void {
   const token = authorization?.startsWith('Bearer ') ? authorization.slice(7) : undefined
-  if (token === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'a bearer token is needed' })
+  if (token === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'the request has no bearer token' })
   const given = Buffer.from(hashOf(token), 'hex')
   const isKnown = store.tokens.list().some(({ hash }) => timingSafeEqual(Buffer.from(hash, 'hex'), given))
-  if (!isKnown) throw new MeshError('UNAUTHENTICATED', { reason: 'the token is not known here' })
+  if (!isKnown) throw new MeshError('UNAUTHENTICATED', { reason: 'the token is not valid at this root' })
 }
 
 function savedToken(path: string): string | undefined {

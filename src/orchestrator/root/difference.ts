@@ -3,14 +3,14 @@ import type { ServiceId } from '../../core/model/ids.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceRecord } from './root-store.ts'
 
-/** What a document changes. `restart`: its running instances must be started anew. */
+/** What a document changes about one service. `restart`: its running instances must be restarted. */
 export type ServiceChange =
   | { kind: 'created'; spec: ServiceSpec }
   | { kind: 'updated'; spec: ServiceSpec; restart: boolean }
   | { kind: 'unchanged'; id: ServiceId }
   | { kind: 'removed'; id: ServiceId }
 
-/** What a running instance was started with; a change of anything else reaches it without a restart. */
+/** What a running instance was started with. A change of anything else needs no restart. */
 const STARTED_WITH = [
   'runtime',
   'code',
@@ -29,7 +29,7 @@ const STARTED_WITH = [
   'check',
 ] as const satisfies (keyof ServiceSpec)[]
 
-/** Services that the document does not name stay, unless it is to be the whole truth (`prune`). */
+/** Compares a document with the services there are. Those it does not name stay, or are removed with `prune`. */
 export function difference(
   existing: readonly ServiceRecord[],
   wanted: readonly ServiceSpec[],
@@ -51,7 +51,7 @@ export function needsRestart(before: ServiceSpec, after: ServiceSpec): boolean {
   return STARTED_WITH.some((key) => !isDeepStrictEqual(plain(before[key]), plain(after[key])))
 }
 
-/** As the store gives it back: keys that are `undefined` are not there. */
+/** As the store returns it: without keys whose value is `undefined`. */
 function plain(value: unknown): unknown {
   return value === undefined ? undefined : JSON.parse(JSON.stringify(value))
 }

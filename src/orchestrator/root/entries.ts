@@ -7,7 +7,7 @@ import type { VipIndex } from '../../core/model/service.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
-/** All that tables may know under a key. */
+/** Everything that tables may contain under a key. */
 export function entriesUnder(key: InterestKey, store: RootStore, vips: Vips): KeyEntries {
   const services = store.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
   return {
@@ -16,7 +16,7 @@ export function entriesUnder(key: InterestKey, store: RootStore, vips: Vips): Ke
   }
 }
 
-/** One service as a table sees it: only instances that are somewhere, only choices of instances that exist. */
+/** One service as tables show it: only instances that have a node, only VIPs of instances that exist. */
 export function entryOf(
   { version, spec }: ServiceRecord,
   instances: readonly InstanceRecord[],

@@ -1,11 +1,11 @@
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
-/** What the root sees of the clusters when it plans. */
+/** What the plan depends on beside records. */
 export interface ClusterConditions {
   /** Its link is up. */
   isUp(cluster: string): boolean
-  /** Its link is down for longer than it may be. */
+  /** Its link has been down for longer than `clusterLostSeconds`. */
   isLost(cluster: string): boolean
   /** Another cluster would take the instance. */
   hasRoomElsewhere(record: InstanceRecord): boolean
@@ -13,23 +13,23 @@ export interface ClusterConditions {
 
 export type Step =
   | { kind: 'create'; ordinal: number }
-  /** No longer wanted: it is withdrawn, and forgotten when it has ended. */
+  /** No longer wanted: it is withdrawn, and forgotten when it has stopped. */
   | { kind: 'retire'; id: InstanceId }
   | { kind: 'forget'; id: InstanceId }
   | { kind: 'withdraw'; id: InstanceId; cluster: string }
   | { kind: 'place'; id: InstanceId }
-  /** Its cluster is told of the new generation. */
-  | { kind: 'renew'; id: InstanceId; cluster: string }
+  /** Its cluster is sent the new generation. */
+  | { kind: 'update'; id: InstanceId; cluster: string }
 
 /**
- * What must happen so that a service is as it is wanted: ordinals 0 … replicas-1, each placed, each of the newest
- * generation. Scaling up takes the lowest free numbers, scaling down the highest. A new generation goes one instance at
- * a time, the next when the one before runs, so that a service with several never stops answering.
+ * The steps towards what is wanted of a service: instances 0 … replicas-1, each placed, each of the newest generation. Scaling
+ * up takes the lowest free numbers, scaling down removes the highest. A new generation is rolled out one instance at a time, the
+ * next when the one before runs, so that a service with several instances never stops answering.
  */
 export function plan(
   service: ServiceRecord | undefined,
   instances: readonly InstanceRecord[],
-  outlook: ClusterConditions,
+  conditions: ClusterConditions,
 ): Step[] {
   const replicas = service?.spec.replicas ?? 0
   const taken = new Set(instances.map(({ ordinal }) => ordinal))
@@ -40,17 +40,17 @@ export function plan(
   let isRolling = instances.some((record) => record.wanted && isSettling(record, service))
   for (const record of instances) {
     if (record.wanted && record.ordinal >= replicas) steps.push({ kind: 'retire', id: record.id })
-    if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, outlook))
-    else if (needsPlace(record, outlook)) steps.push({ kind: 'place', id: record.id })
-    else if (isOld(record, service) && !isRolling && record.cluster !== undefined && outlook.isUp(record.cluster)) {
-      steps.push({ kind: 'renew', id: record.id, cluster: record.cluster })
+    if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, conditions))
+    else if (needsPlace(record, conditions)) steps.push({ kind: 'place', id: record.id })
+    else if (isOld(record, service) && !isRolling && record.cluster !== undefined && conditions.isUp(record.cluster)) {
+      steps.push({ kind: 'update', id: record.id, cluster: record.cluster })
       isRolling = true
     }
   }
   return steps
 }
 
-/** Settled: nothing to do until something is reported or a cluster comes or goes. */
+/** True when there is nothing to do until a report arrives, or a cluster comes or goes. */
 export function isSettled(
   service: ServiceRecord | undefined,
   instances: readonly InstanceRecord[],
@@ -65,22 +65,22 @@ export function isSettled(
   )
 }
 
-function ending(record: InstanceRecord, outlook: ClusterConditions): Step[] {
+function ending(record: InstanceRecord, conditions: ClusterConditions): Step[] {
   const { id, cluster } = record
-  if (cluster === undefined || outlook.isLost(cluster)) return [{ kind: 'forget', id }]
-  return outlook.isUp(cluster) ? [{ kind: 'withdraw', id, cluster }] : []
+  if (cluster === undefined || conditions.isLost(cluster)) return [{ kind: 'forget', id }]
+  return conditions.isUp(cluster) ? [{ kind: 'withdraw', id, cluster }] : []
 }
 
-function needsPlace(record: InstanceRecord, outlook: ClusterConditions): boolean {
+function needsPlace(record: InstanceRecord, conditions: ClusterConditions): boolean {
   if (record.cluster === undefined) return true
-  return outlook.isLost(record.cluster) && outlook.hasRoomElsewhere(record)
+  return conditions.isLost(record.cluster) && conditions.hasRoomElsewhere(record)
 }
 
 function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   return service !== undefined && record.generation < service.generation
 }
 
-/** Of the new generation, and not yet running (nor given up). */
+/** Of the new generation, and not running yet. A failed one also holds up the roll-out. */
 function isSettling(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   return !isOld(record, service) && ['requested', 'placed', 'starting', 'failed'].includes(record.state)
 }

@@ -26,13 +26,13 @@ export interface ReconcilerParts {
   metrics: Metrics
 }
 
-/** A cluster that said no is not asked again for so long. Smaller asks in vain, larger leaves a gap unused. */
+/** A cluster that refused an instance is not asked again for this long. Smaller asks in vain, larger leaves new room unused. */
 const REFUSED_MS = 3_000
 
-/** Makes what is so into what is wanted, one service at a time: plan (pure), then each step. */
+/** Turns what is into what is wanted, one service at a time: a plan (pure), then each of its steps. */
 export class Reconciler {
   readonly #parts: ReconcilerParts
-  /** One at a time: two placements never see the same free capacity. */
+  /** One at a time, so that two placements never count on the same free capacity. */
   readonly #queue = new PQueue({ concurrency: 1 })
   readonly #queued = new Set<ServiceId>()
   readonly #unsettled = new Set<ServiceId>()
@@ -45,7 +45,7 @@ export class Reconciler {
     for (const { service } of parts.store.instances.list()) this.#unsettled.add(service)
   }
 
-  /** Looks at a service soon; many calls in one turn are one look. */
+  /** Reconciles a service soon; several calls in one turn cause one pass. */
   touch(service: ServiceId): void {
     if (this.#isClosed || this.#queued.has(service)) return
     this.#queued.add(service)
@@ -56,23 +56,23 @@ export class Reconciler {
       } catch (error) {
         if (this.#isClosed) return
         this.#unsettled.add(service)
-        this.#parts.log.error('a service could not be reconciled', { service, error })
+        this.#parts.log.error('reconciling a service failed', { service, error })
       }
     })
   }
 
-  /** Looks again at everything that is not as it should be. Called every few seconds and when capacity changes. */
+  /** Reconciles everything that is not as it should be. Called every few seconds, and when capacity changes. */
   retry(): void {
     for (const service of this.#unsettled) this.touch(service)
   }
 
-  /** Its link came up or went down: what it has is looked at, and again while it is away. */
+  /** The cluster's link came up or went down. */
   clusterChanged(cluster: string): void {
     for (const record of this.#parts.store.instances.list()) if (record.cluster === cluster) this.touch(record.service)
     this.retry()
   }
 
-  /** A cluster gave an instance back: it is not asked again at once. */
+  /** The cluster refused the instance, so it is not asked again at once. */
   refuse(id: InstanceId, cluster: string): void {
     const refusals = this.#refusals.get(id) ?? new Map<string, number>()
     refusals.set(cluster, this.#parts.clock.now() + REFUSED_MS)
@@ -85,7 +85,7 @@ export class Reconciler {
     await this.#queue.onIdle()
   }
 
-  /** The table's view of a service has changed: everyone who asked is told. */
+  /** What tables show of a service has changed: sent to the clusters that asked. */
   publish(service: ServiceId): void {
     const { store, vips, clusters, clock } = this.#parts
     const record = store.services.get(service)
@@ -95,23 +95,23 @@ export class Reconciler {
 
   async #reconcile(id: ServiceId): Promise<void> {
     const { store } = this.#parts
-    const outlook = this.#outlook()
-    const steps = plan(store.services.get(id), store.instancesOf(id), outlook)
+    const conditions = this.#conditions()
+    const steps = plan(store.services.get(id), store.instancesOf(id), conditions)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
-      this.#book(id, steps)
+      this.#applyRecords(id, steps)
       this.publish(id)
-      return this.touch(id) // what was created now wants a place
+      return this.touch(id) // the next pass places what was created
     }
     for (const step of steps) {
       if (this.#isClosed) return
-      await this.#take(step)
+      await this.#execute(step)
     }
-    if (isSettled(store.services.get(id), store.instancesOf(id), outlook)) this.#unsettled.delete(id)
+    if (isSettled(store.services.get(id), store.instancesOf(id), conditions)) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
   }
 
-  /** Records come and go, with their VIPs, in one transaction. */
-  #book(id: ServiceId, steps: readonly Step[]): void {
+  /** Creates and deletes records and their VIPs, in one transaction. */
+  #applyRecords(id: ServiceId, steps: readonly Step[]): void {
     const { store, vips, clock } = this.#parts
     try {
       store.database.transaction(() => {
@@ -154,10 +154,10 @@ export class Reconciler {
     this.touch(record.service)
   }
 
-  async #take(step: Step): Promise<void> {
+  async #execute(step: Step): Promise<void> {
     const { clusters, log } = this.#parts
     if (step.kind === 'place') return this.#place(step.id)
-    if (step.kind === 'renew') {
+    if (step.kind === 'update') {
       const record = this.#parts.store.instances.get(step.id)
       if (record !== undefined) await this.#delegate(record, step.cluster)
     }
@@ -166,12 +166,12 @@ export class Reconciler {
         const { ended } = await clusters.require(step.cluster).link.request('withdraw', { instance: step.id })
         if (ended) this.#forget(step.id)
       } catch (error) {
-        log.warn('an instance could not be withdrawn yet', { instance: step.id, cluster: step.cluster, error })
+        log.warn('instance not withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }
     }
   }
 
-  /** Asks the clusters in the order `schedule` gives until one takes it. */
+  /** Asks the clusters in the order that `schedule` gives, until one accepts. */
   async #place(id: InstanceId): Promise<void> {
     const { store, metrics, log } = this.#parts
     const refusals = new Map<string, string>()
@@ -179,33 +179,35 @@ export class Reconciler {
       const record = store.instances.get(id)
       const service = record && store.services.get(record.service)
       if (record === undefined || service === undefined || !record.wanted) return
-      if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since it was planned
+      if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since the plan
       const end = metrics.placementSeconds.startTimer()
       const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
-      const placement = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))
+      const decision = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))
       end()
-      if (placement.kind === 'unplaceable') {
-        if (record.cluster !== undefined) return // it stays with the lost cluster: nobody else has room
+      if (decision.kind === 'unplaceable') {
+        if (record.cluster !== undefined) return // it stays with the lost cluster: no other has room
         metrics.placements.labels('unplaceable').inc()
-        // who said no a moment ago was not asked again: why is told already
-        if (record.state === 'unplaceable' && isOnly(placement.reasons, REFUSED_ALREADY) && refusals.size === 0) return
+        // the clusters that refused a moment ago were not asked again, and their reasons are recorded
+        if (record.state === 'unplaceable' && isOnly(decision.reasons, REFUSED_ALREADY) && refusals.size === 0) return
         const said = [...refusals].map(([cluster, reason]) => `${cluster}: ${reason}`)
-        const detail = [...(said.length > 0 ? said : [reasonsText(placement.reasons)])].join('; ')
+        const detail = [...(said.length > 0 ? said : [reasonsText(decision.reasons, 'no cluster is connected')])].join(
+          '; ',
+        )
         if (record.state !== 'unplaceable' || record.detail !== detail) {
-          log.warn('an instance fits nowhere', { instance: id, reason: detail })
+          log.warn('instance fits nowhere', { instance: id, reason: detail })
           this.#change(id, { state: 'unplaceable', detail })
         }
         return
       }
-      const cluster = placement.candidate.id
+      const cluster = decision.candidate.id
       const outcome = await this.#delegate(record, cluster)
       metrics.placements.labels(outcome === undefined ? 'placed' : 'refused').inc()
-      if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: placement.why })
+      if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
       refusals.set(cluster, outcome)
     }
   }
 
-  /** `undefined`: the cluster has it (or will say so when its link is back); else why it refused. */
+  /** Returns `undefined` when the cluster accepted, or its link broke (its next hello settles that); else why it refused. */
   async #delegate(record: InstanceRecord, name: string): Promise<string | undefined> {
     const { store, vips, clusters } = this.#parts
     const { id } = record
@@ -214,7 +216,7 @@ export class Reconciler {
     if (service === undefined || cluster === undefined) return 'its link is down'
     const moves = record.cluster !== name
     const { generation, spec } = service
-    // written before it is asked: after a crash in between, the cluster's hello settles who has it
+    // written before the request: after a crash in between, the cluster's hello settles where the instance is
     this.#change(id, moves ? placedIn(name, generation) : { generation, state: 'starting' })
     clusters.subscribe(name, [interestOf(service.id)])
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
@@ -226,7 +228,7 @@ export class Reconciler {
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
       if (!moves) return reasonOf(error)
-      cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to say yes
+      cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
       this.refuse(id, name)
       const now = store.instances.get(id)
       if (now?.cluster === name) this.#change(id, { state: 'requested', cluster: undefined, node: undefined })
@@ -239,7 +241,7 @@ export class Reconciler {
     const record = store.instances.get(id)
     if (record === undefined) return undefined
     const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
-    store.instances.put(id, changed) // keys that became undefined are not written
+    store.instances.put(id, changed) // keys that are undefined now are not written
     return changed
   }
 
@@ -262,7 +264,7 @@ export class Reconciler {
     )
   }
 
-  #outlook(): ClusterConditions {
+  #conditions(): ClusterConditions {
     const { clusters, store } = this.#parts
     return {
       isUp: (cluster) => clusters.linked(cluster) !== undefined,

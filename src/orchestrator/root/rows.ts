@@ -3,7 +3,7 @@ import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Clusters } from './clusters.ts'
 import type { Vips } from './vips.ts'
 
-/** What the API shows, one function a kind. */
+/** Rows of the API's lists, one function for each kind. */
 
 export function appRows(store: RootStore) {
   return store.apps.list().map(({ app, namespace, description, customer }) => {

@@ -9,7 +9,7 @@ import type { RootStore } from './root-store.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import type { Vips } from './vips.ts'
 
-/** 10.16.0.0/12: what `addresses` in a document are written in, whatever mode a node uses. */
+/** 10.16.0.0/12: the range of `addresses` in a document, whatever interception mode a node uses. */
 const HOST_PREFIX = 0x0a100000
 
 export interface Submission {
@@ -24,15 +24,15 @@ export interface SubmitParts {
   clock: Clock
 }
 
-/** One conflict with what is there; the path is that of the document. */
+/** One conflict with another service. `path` is the place in the document. */
 export interface Conflict {
   path: string
   problem: string
 }
 
 /**
- * A document that has passed its own checks becomes what is wanted, in one transaction or not at all. The same
- * document twice changes nothing.
+ * Makes a document that has passed its own checks what is wanted, in one transaction or not at all. Applying the same document
+ * again changes nothing.
  * @throws MeshError SLA_CONFLICT with all conflicts at once
  */
 export function submit({ apps, customer, prune }: Submission, { store, vips, clock }: SubmitParts): ServiceChange[] {
@@ -54,7 +54,7 @@ export function submit({ apps, customer, prune }: Submission, { store, vips, clo
   }
 }
 
-/** Takes the service out of what is wanted; its instances are withdrawn by the reconciler. */
+/** Removes the service from what is wanted; the reconciler withdraws its instances. */
 export function remove(id: ServiceId, { store, vips }: SubmitParts): void {
   store.services.delete(id)
   vips.free(id)
@@ -84,7 +84,7 @@ function write(change: ServiceChange, parts: SubmitParts): void {
         generation: restarts || before === undefined ? store.next('generation', 0) : before.generation,
         version: store.next('version', clock.wall()),
       })
-      for (const [choice, index] of asked(spec)) vips.claim(index, spec.id, choice)
+      for (const [choice, index] of requestedVips(spec)) vips.claim(index, spec.id, choice)
       for (const policy of POLICIES) vips.ensure(spec.id, `any.${policy}`)
       return
     }
@@ -103,17 +103,17 @@ function conflictsOf(apps: readonly AppSpec[], vips: Vips): Conflict[] {
         const index = addressToIndex(text)
         const problem =
           index === undefined
-            ? 'it is not an address the mesh hands out (10.16.0.0/12)'
+            ? 'the mesh does not hand out this address; choose one in 10.16.0.0/12'
             : (taken.get(index) ?? vips.conflict(index, spec.id, choice))
         if (problem !== undefined) conflicts.push({ path, problem: `${text} for ${choice}: ${problem}` })
-        if (index !== undefined) taken.set(index, `${choice} of ${spec.id} in this document asks for it too`)
+        if (index !== undefined) taken.set(index, `${choice} of ${spec.id} in this document asks for the same address`)
       }
     }
   }
   return conflicts
 }
 
-function asked({ addresses }: ServiceSpec): [ChoiceKey, VipIndex][] {
+function requestedVips({ addresses }: ServiceSpec): [ChoiceKey, VipIndex][] {
   return (Object.entries(addresses) as [ChoiceKey, string][]).flatMap(([choice, text]) => {
     const index = addressToIndex(text)
     return index === undefined ? [] : [[choice, index] as [ChoiceKey, VipIndex]]

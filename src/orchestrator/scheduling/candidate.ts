@@ -3,7 +3,7 @@ import { clusterOf, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
 import { largest, NOTHING, release } from './capacity.ts'
 
-/** `alive` takes work; `cordoned` keeps what it has and takes nothing new; `lost` has not been heard of. */
+/** `alive` accepts instances; `cordoned` keeps what it has and accepts nothing new; `lost` has stopped answering. */
 export type Condition = 'alive' | 'cordoned' | 'lost'
 
 export interface Location {
@@ -16,27 +16,27 @@ export interface Candidate {
   /** Node id or cluster name. */
   id: string
   cluster: string
-  /** The node's id; absent when the candidate is a cluster. */
+  /** Absent when the candidate is a cluster. */
   node?: NodeId
   condition: Condition
   total: Capacity
   free: Capacity
-  /** The most that one instance could get: a node's `free`, a cluster's largest free in each dimension. */
+  /** The most that one instance can get: a node's `free`, or the largest free amount of any node of the cluster. */
   largestFree: Capacity
   runtimes: readonly string[]
   arch: readonly string[]
   areas: readonly string[]
   locations: readonly Location[]
-  /** Of a node that knows where it is in the network; never of a cluster. */
+  /** A node's network coordinate, when it has one; never a cluster's. */
   coordinate?: Coordinate
-  /** Label keys whose value is not `false`: what an `addons` constraint asks for. */
+  /** Label keys whose value is not `false`; an `addons` constraint names them. */
   addons: readonly string[]
-  /** Fixed ports that are taken, as `portKey` writes them; of a cluster: taken on every node. */
+  /** Taken fixed ports, as `portKey` writes them; for a cluster, those that are taken on every node. */
   portsTaken: readonly string[]
-  /** Nodes behind this candidate that may take work: 1, or the cluster's number. */
+  /** How many nodes of this candidate accept instances: 1, or the cluster's number of nodes. */
   nodes: number
   instances: number
-  /** Instances by service. */
+  /** How many instances of each service it has. */
   perService: ReadonlyMap<ServiceId, number>
 }
 
@@ -50,10 +50,10 @@ export interface NodeView {
   perService: ReadonlyMap<ServiceId, number>
 }
 
-/** What a cluster tells the root of itself: totals and capabilities, never its nodes. Plain JSON. */
+/** What the root knows of a cluster: totals and capabilities, never its nodes. Plain JSON. */
 export interface ClusterSummary {
   cluster: string
-  /** Nodes that take work. */
+  /** Nodes that accept instances. */
   nodes: number
   total: Capacity
   free: Capacity
@@ -67,7 +67,7 @@ export interface ClusterSummary {
   instances: number
 }
 
-/** More places than this are not told one by one; the root then knows the first ones only. */
+/** Further locations are left out of a summary: the root does not know of them. */
 const MAX_LOCATIONS = 64
 
 export function portKey({ target, protocol }: Pick<PortSpec, 'target' | 'protocol'>): string {
@@ -96,7 +96,7 @@ export function nodeCandidate({ facts, condition, free, portsTaken, instances, p
   }
 }
 
-/** `perService` comes from the root's own books: a summary does not grow with the number of services. */
+/** `perService` comes from the root's own records, so that a summary does not grow with the number of services. */
 export function clusterCandidate(
   summary: ClusterSummary,
   { condition, perService }: { condition: Condition; perService: ReadonlyMap<ServiceId, number> },
@@ -105,7 +105,7 @@ export function clusterCandidate(
   return { ...rest, id: cluster, cluster, condition, perService }
 }
 
-/** Only nodes that take work are counted. */
+/** Counts only nodes that accept instances. */
 export function summarise(cluster: string, nodes: Iterable<NodeView>): ClusterSummary {
   const open = [...nodes].filter(({ condition }) => condition === 'alive')
   const facts = open.map((node) => node.facts)

@@ -1,6 +1,6 @@
 import type { Capacity, ServiceSpec } from '../spec.ts'
 
-/** In the order in which a shortage is told. */
+/** In the order in which shortages are reported. */
 export const DIMENSIONS = ['memoryMb', 'vcpus', 'vgpus', 'vtpus', 'storageMb'] as const satisfies (keyof Capacity)[]
 export type Dimension = (typeof DIMENSIONS)[number]
 

@@ -3,26 +3,26 @@ import type { NodeId } from '../../core/model/ids.ts'
 import type { Candidate, Location } from './candidate.ts'
 
 /*
- * How far a node is from what it must be near, as a round trip in ms: by network coordinates that the nodes keep
- * (model/coordinate.ts), so also between nodes that never talked.
+ * The distance from a node to what it must be near, as a round trip in ms. It comes from network coordinates
+ * (core/model/coordinate.ts), so it is known even between nodes that have never talked.
  *
  *     candidate ──coordinates──▶ anchor: a node with an instance of the service ───────────────▶ 0 ms
- *     candidate ──coordinates──▶ anchor: a node that says where on earth it is ──fibre──▶ the place asked for
+ *     candidate ──coordinates──▶ anchor: a node with a geographic location ──fibre──▶ the location asked for
  */
 
 /** A node that distances are measured to. */
 export interface Anchor {
   node: NodeId
   coordinate?: Coordinate
-  /** Between the anchor and what it stands for. */
+  /** Added for the way from the anchor to what it represents, ms. */
   beyondMs: number
 }
 
-/** Light in glass goes 200 km in a millisecond, and has to come back. */
-const KM_A_MS = 100
+/** Light in glass travels 200 km per millisecond, and a round trip goes both ways. */
+const KM_PER_MS = 100
 const EARTH_RADIUS_KM = 6371
 
-/** To the nearest anchor; `undefined` when that is not known. */
+/** Milliseconds to the nearest anchor; `undefined` when no distance is known. */
 export function nearestMs({ node, coordinate }: Candidate, anchors: readonly Anchor[]): number | undefined {
   let nearest: number | undefined
   for (const anchor of anchors) {
@@ -38,9 +38,9 @@ function betweenMs(node: NodeId | undefined, own: Coordinate | undefined, anchor
   return distanceMs(own, anchor.coordinate) + anchor.beyondMs
 }
 
-/** The least round trip over so many kilometres. */
+/** The shortest possible round trip over this distance, ms. */
 export function fibreMs(km: number): number {
-  return km / KM_A_MS
+  return km / KM_PER_MS
 }
 
 /** Great-circle distance (haversine). */

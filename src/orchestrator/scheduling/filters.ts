@@ -19,7 +19,7 @@ const SHORTAGES = {
 export const condition: Filter = (_, candidate) => {
   switch (candidate.condition) {
     case 'alive':
-      return candidate.nodes > 0 ? undefined : 'no node there takes work'
+      return candidate.nodes > 0 ? undefined : 'no node there accepts instances'
     case 'cordoned':
       return 'cordoned'
     case 'lost':
@@ -47,27 +47,27 @@ export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
   spec.fixedPorts && spec.ports.some((port) => portsTaken.includes(portKey(port))) ? 'fixed port taken' : undefined
 
 /**
- * `direct`, `clusters` and `addons` must all hold. Of several `latency` or several `geo` constraints one is enough:
- * nobody is within 5 km of Berlin and of Munich, so a list of places means "near one of them". A service that it must be near
- * is no such place: each must be.
+ * All `direct`, `clusters` and `addons` constraints must hold. Of several `latency` or several `geo` constraints about places one
+ * is enough: nothing is within 5 km of both Berlin and Munich, so a list of places means "near one of them". Services are no
+ * such places: the instance must be near each of them.
  */
 export const constraints: Filter = (request, candidate) => {
   const { spec } = request
   if (spec.constraints.length === 0) return undefined
   const reasons = spec.constraints.map((constraint) => ({
-    place: constraint.service === undefined ? constraint.type : undefined,
+    kind: constraint.service === undefined ? constraint.type : undefined,
     reason: violated(constraint, candidate, request),
   }))
-  const hard = reasons.find(({ place, reason }) => reason !== undefined && place !== 'latency' && place !== 'geo')
+  const hard = reasons.find(({ kind, reason }) => reason !== undefined && kind !== 'latency' && kind !== 'geo')
   if (hard !== undefined) return hard.reason
   for (const soft of ['latency', 'geo'] as const) {
-    const mine = reasons.filter(({ place }) => place === soft)
+    const mine = reasons.filter(({ kind }) => kind === soft)
     if (mine.length > 0 && mine.every(({ reason }) => reason !== undefined)) return mine[0]?.reason
   }
   return undefined
 }
 
-/** Cheap ones first; the first that refuses gives the reason that is counted. */
+/** Cheap filters first. The first that refuses gives the reason that is counted. */
 export const FILTERS: readonly Filter[] = [condition, refused, runtime, architecture, constraints, capacity, fixedPort]
 
 function violated(constraint: Constraint, candidate: Candidate, request: PlacementRequest): string | undefined {
@@ -91,19 +91,19 @@ function violated(constraint: Constraint, candidate: Candidate, request: Placeme
   }
 }
 
-/** Only who knows the nodes can judge; and of two services that must be near each other the first goes anywhere. */
+/** The root does not know the nodes, so it lets the cluster judge. Of two services near each other the first may go anywhere. */
 function farAway(constraint: Constraint, candidate: Candidate, { near }: PlacementRequest): string | undefined {
   const { service, threshold = Infinity } = constraint
   const anchors = near?.(constraint)
-  const what = service ?? 'the place asked for'
+  const what = service ?? 'the location asked for'
   if (anchors === undefined || (service !== undefined && anchors.length === 0)) return undefined
-  if (anchors.length === 0) return `no node tells how far ${what} is`
+  if (anchors.length === 0) return `no node has a location, so the distance to ${what} is unknown`
   const ms = nearestMs(candidate, anchors)
-  if (ms === undefined) return `its latency to ${what} is not known yet`
+  if (ms === undefined) return `latency to ${what} not measured yet`
   return ms <= threshold ? undefined : `more than ${threshold} ms from ${what}`
 }
 
-/** Nodes are named `n1` or `edge/n1`; of a cluster only the part before the slash can be judged. */
+/** Nodes are named `n1` or `edge/n1`. For a cluster only the part before the slash can be compared. */
 function isNamed({ cluster, nodes = [] }: Constraint, candidate: Candidate): boolean {
   if (cluster !== undefined && cluster !== candidate.cluster) return false
   if (nodes.length === 0) return true

@@ -40,10 +40,10 @@ export function schedule(request: PlacementRequest, candidates: Iterable<Candida
   return { kind: 'placed', ...best, why: strategy.why(request, best.candidate) }
 }
 
-/** `3 × too little memory free, 1 × cordoned`, most frequent first. */
-export function reasonsText(reasons: Readonly<Record<string, number>>): string {
+/** `3 × too little memory free, 1 × cordoned`, most frequent first; `none` when there was no candidate at all. */
+export function reasonsText(reasons: Readonly<Record<string, number>>, none: string): string {
   const counted = Object.entries(reasons).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-  return counted.length === 0 ? 'there is none' : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
+  return counted.length === 0 ? none : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
 }
 
 function refusal(request: PlacementRequest, candidate: Candidate, filters: readonly Filter[]): string | undefined {

@@ -5,26 +5,26 @@ import { distanceKm, nearestMs } from './distance.ts'
 import type { PlacementRequest } from './placement-request.ts'
 
 export interface Scorer {
-  /** Compared from the first number on; larger is better. */
+  /** Compared number by number; larger is better. */
   score(request: PlacementRequest, candidate: Candidate): readonly number[]
-  /** Of the one that was chosen, for people. */
+  /** Why the chosen candidate was best, for people. */
   why(request: PlacementRequest, candidate: Candidate): string
 }
 
-/** Fewest instances of the same service, then fewest instances a node: what fails together is apart. */
+/** Fewest instances of the same service, then fewest instances per node, so that instances do not fail together. */
 const spread: Scorer = {
   score: (request, candidate) => [-siblings(request, candidate), -load(candidate), share(candidate)],
   why: (request, candidate) =>
-    `${siblings(request, candidate)} instances of the service there, ${round(load(candidate))} instances a node`,
+    `${siblings(request, candidate)} instances of the service there, ${round(load(candidate))} instances per node`,
 }
 
-/** The fullest that still fits, so that large holes stay for large work; siblings apart where it makes no difference. */
+/** The fullest that still fits, which leaves large gaps for large instances; then fewest instances of the same service. */
 const bestFit: Scorer = {
   score: (request, candidate) => [-share(candidate), -siblings(request, candidate), -load(candidate)],
   why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
-/** The nearest to what its constraints name, by network, then by place; siblings apart where that makes no difference. */
+/** The nearest to what the constraints name, by latency, then by distance; then fewest instances of the same service. */
 const latencyAndLocation: Scorer = {
   score: (request, candidate) => [
     -Math.round(latencyMs(request, candidate) ?? FAR_MS),
@@ -35,23 +35,23 @@ const latencyAndLocation: Scorer = {
   ],
   why: (request, candidate) => {
     const [ms, km] = [latencyMs(request, candidate), awayKm(request, candidate)]
-    const told = [...(ms === undefined ? [] : [`${round(ms)} ms`]), ...(km === undefined ? [] : [`${round(km)} km`])]
-    return told.length === 0 ? 'nothing is known of its distance' : `${told.join(', ')} away from what it must be near`
+    const parts = [...(ms === undefined ? [] : [`${round(ms)} ms`]), ...(km === undefined ? [] : [`${round(km)} km`])]
+    return parts.length === 0 ? 'its distance is not known' : `${parts.join(', ')} away from what it must be near`
   },
 }
 
-/** A strategy is one pair of functions and one line here. */
+/** A new strategy is one pair of functions and one line here. */
 export const STRATEGIES: Readonly<Record<Strategy, Scorer>> = {
   spread,
   'best-fit': bestFit,
   'latency-and-location': latencyAndLocation,
 }
 
-/** Where nothing is known. */
+/** Used where the distance is not known. */
 const FAR_MS = 100_000
 const FAR_KM = 100_000
 
-/** To the service that is farthest; the nearest place of those asked for counts as one. */
+/** To the farthest of the services; of several places only the nearest counts. */
 function latencyMs({ spec, near }: PlacementRequest, candidate: Candidate): number | undefined {
   const asked = spec.constraints.filter(({ type, area }) => type === 'latency' && area === undefined)
   const to = (constraint: (typeof asked)[number]) => nearestMs(candidate, near?.(constraint) ?? []) ?? []
@@ -75,7 +75,7 @@ function load({ instances, nodes }: Candidate): number {
   return instances / nodes
 }
 
-/** How much of what it has is free, 0 to 1, over the dimensions it has. */
+/** The free share of its capacity, 0 to 1, averaged over the dimensions it has. */
 function share({ total, free }: Candidate): number {
   let sum = 0
   let count = 0
