@@ -67,7 +67,7 @@ async function side({ name, dial, isSealed, datagram }: SideOptions) {
     self: `c/${name}`,
     port: udp,
     now: () => performance.now(),
-    rushPerSecond: Number.POSITIVE_INFINITY,
+    burstPerSecond: Number.POSITIVE_INFINITY,
   })
   const peers = openPeers({
     self: `c/${name}`,

@@ -52,7 +52,7 @@ export class MuxPair {
       [link.near, this.near],
       [link.far, this.far],
     ] as const) {
-      carrier.greet(helloOf(mux, this.#made, this.#features))
+      carrier.sendHello(helloOf(mux, this.#made, this.#features))
       carrier.onHello = (hello) => {
         carrier.attach(mux, hello)
         mux.attach(carrier)

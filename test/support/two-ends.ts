@@ -140,9 +140,9 @@ export class TwoEnds {
         incarnation: '00'.repeat(8),
         session: '00'.repeat(16),
       }
-      if (side === 'near') carrier.greet(hello)
+      if (side === 'near') carrier.sendHello(hello)
       carrier.onHello = (theirs) => {
-        if (side === 'far') carrier.greet(hello)
+        if (side === 'far') carrier.sendHello(hello)
         carrier.attach(this.mux[side], theirs)
         this.mux[side].attach(carrier)
         link[side].isAttached = true

@@ -153,7 +153,7 @@ export function join(
       return state.isDraining
     },
     secrets,
-    pulse: state,
+    keepalive: state,
     outbox: {
       datagrams: state,
       control: (_, __, payload) => {

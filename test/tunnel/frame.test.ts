@@ -26,7 +26,7 @@ function decoded(bytes: Buffer, cuts: readonly number[] = []): string[] {
       if (seen.at(-1)?.startsWith(start) === true) seen[seen.length - 1] += piece.toString('hex')
       else seen.push(start + piece.toString('hex'))
     },
-    place: (stream, run, offset) => seen.push(`place ${stream} run ${run} at ${offset}`),
+    position: (stream, run, offset) => seen.push(`place ${stream} run ${run} at ${offset}`),
     frame: (type, stream, payload, isFlagged) =>
       seen.push(`${NAMES[type]}${isFlagged ? '!' : ''} ${stream} ${payload.toString('hex')}`),
     unknown: (type) => seen.push(`unknown ${type}`),
@@ -166,7 +166,7 @@ test('what the decoder refuses', async (t) => {
 test('a broken decoder stays broken', async (t) => {
   const decoder = new FrameDecoder({
     data: () => t.fail(),
-    place: () => t.fail(),
+    position: () => t.fail(),
     frame: () => t.fail(),
     unknown: () => t.fail(),
   })
@@ -178,7 +178,7 @@ test('DATA leaves without a copy and without waiting', async (t) => {
   const pieces: Buffer[] = []
   const decoder = new FrameDecoder({
     data: (_, piece) => pieces.push(piece),
-    place: () => t.fail(),
+    position: () => t.fail(),
     frame: () => undefined,
     unknown: () => t.fail(),
   })
@@ -196,7 +196,7 @@ test('a stopped decoder lets nothing more out, not even from the same chunk', as
   const seen: string[] = []
   const decoder: FrameDecoder = new FrameDecoder({
     data: () => t.fail('data after the stop'),
-    place: () => t.fail(),
+    position: () => t.fail(),
     frame: (type) => {
       seen.push(NAMES[type]!)
       if (type === FRAME.END) decoder.stop()

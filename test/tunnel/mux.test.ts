@@ -285,7 +285,7 @@ test('what is ahead of a keystroke on a slow path is bounded by what the path ho
   const before = waiting
   hand()
   t.ok(waiting - before <= 16 * 1024 + 64 + 9 * 16_392, 'and it leaves within one turn of each')
-  t.ok(near.outbox.flight.limit >= 128 * 1024)
+  t.ok(near.outbox.inFlight.limit >= 128 * 1024)
 })
 
 test('control frames overtake data', async (t) => {
@@ -635,7 +635,7 @@ streamContract('tunnel', async (near, far) => {
     { carrier: new Carrier('direct', () => performance.now()), mux: pair.far, stream: farEnd },
   ]
   const pumps = carriers.map(({ carrier, mux, stream }) => {
-    carrier.greet(helloOf(mux))
+    carrier.sendHello(helloOf(mux))
     carrier.onHello = (hello) => {
       carrier.attach(mux, hello)
       mux.attach(carrier)

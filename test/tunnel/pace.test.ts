@@ -29,9 +29,9 @@ function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: P
     while (answers[0] !== undefined && answers[0].due <= now) flight.answered(answers.shift()!.sequence, now)
     while (flight.room > 0) {
       const bytes = Math.min(flight.room, 16 * KIB)
-      flight.handed(bytes)
+      flight.sent(bytes)
       handed += bytes
-      if (flight.isDue) marks.push({ sequence: flight.mark(now), at: handed })
+      if (flight.isMarkDue) marks.push({ sequence: flight.mark(now), at: handed })
     }
     sent = Math.min(handed, sent + bytesPerMs)
     sentBy.push(sent)
@@ -87,12 +87,12 @@ test('an outage is no reason to hand over more', async (t) => {
   const flight = new InFlightLimit()
   let now = 0
   for (let i = 0; i < 50; i++) {
-    flight.handed(64 * KIB)
+    flight.sent(64 * KIB)
     const sequence = flight.mark(now)
     flight.answered(sequence, (now += 50))
   }
   const before = flight.limit
-  flight.handed(64 * KIB)
+  flight.sent(64 * KIB)
   const sequence = flight.mark(now)
   flight.answered(sequence, now + 9_000)
   t.ok(flight.limit <= 3.1 * before, `${before} to ${flight.limit}`)

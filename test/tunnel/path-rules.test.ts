@@ -180,7 +180,7 @@ test('UDP packets leave their carrier only where the rule allows all ways they m
     detached: () => undefined,
     offered: () => undefined,
     tick: () => undefined,
-    way: 'sealed' as const,
+    mode: 'sealed' as const,
     close: () => undefined,
   }
   await using mesh = new Mesh()

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { test } from 'tap'
 import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
-import { decodeResume, encodeResume, LOST_A_RESUME, STREAMS_A_RESUME } from '../../proxy/tunnel/wire/resume.ts'
+import { decodeResume, encodeResume, CARRIERS_PER_RESUME, STREAMS_PER_RESUME } from '../../proxy/tunnel/wire/resume.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { soak } from '../soak/soak.ts'
 import { told, TwoEnds, type FlowEnd, type Link, type SideName } from '../support/two-ends.ts'
@@ -130,12 +130,12 @@ test('RESUME on the wire', async (t) => {
 
   const many = Array.from({ length: 5_000 }, (_, i) => ({ stream: i + 1, received: i * 2 ** 33, hasEnd: i % 2 === 0 }))
   const payloads = encodeResume({ lost: Array.from({ length: 99 }, (_, i) => i), streams: many })
-  t.equal(payloads.length, Math.ceil(5_000 / STREAMS_A_RESUME), 'thousands of streams are several frames')
+  t.equal(payloads.length, Math.ceil(5_000 / STREAMS_PER_RESUME), 'thousands of streams are several frames')
   t.same(
     payloads.flatMap((one) => decodeResume(one).streams),
     many,
   )
-  t.equal(payloads.flatMap((one) => decodeResume(one).lost).length, LOST_A_RESUME)
+  t.equal(payloads.flatMap((one) => decodeResume(one).lost).length, CARRIERS_PER_RESUME)
 
   const broken = [
     { why: 'less than it says', bytes: payload!.subarray(0, -1) },
@@ -194,9 +194,9 @@ test('what RESUME must not say', async (t) => {
     { code: 'FRAME_INVALID' },
     'its own carrier',
   )
-  t.throws(() => world.mux.far.place(carrier, 1, 1, 11), { code: 'FRAME_INVALID' }, 'a run that leaves out bytes')
+  t.throws(() => world.mux.far.position(carrier, 1, 1, 11), { code: 'FRAME_INVALID' }, 'a run that leaves out bytes')
   const elsewhere = world.links.find((link) => link !== linkOf(world))!
-  t.throws(() => world.mux.far.place(elsewhere.far.carrier, 1, 0, 0), { code: 'FRAME_INVALID' }, 'one run twice')
+  t.throws(() => world.mux.far.position(elsewhere.far.carrier, 1, 0, 0), { code: 'FRAME_INVALID' }, 'one run twice')
   t.notOk(far.isDead)
 })
 

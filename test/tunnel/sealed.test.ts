@@ -300,7 +300,7 @@ test('datagrams in pieces: whole or nothing', async () => {
           .toSorted((a, b) => a.at - b.at)
         const got = new Map<number, Buffer>()
         for (const { body, datagram } of arriving) {
-          const whole = reassembly.take(datagram % 2, body)
+          const whole = reassembly.add(datagram % 2, body)
           if (whole !== undefined) got.set(datagram, Buffer.from(whole))
         }
         return sent.every((payload, datagram) =>
@@ -316,10 +316,10 @@ test('what is held of pieces is bounded in bytes, number and age', async (t) => 
   const time = { now: 0 }
   const reassembly = new Reassembly(() => time.now)
   const first = (length: number, datagram: number) => inPieces(Buffer.alloc(length), 1_200, 1, datagram)[0]!
-  for (let datagram = 0; datagram < 100; datagram++) reassembly.take(1, first(65_507, datagram))
+  for (let datagram = 0; datagram < 100; datagram++) reassembly.add(1, first(65_507, datagram))
   t.ok(reassembly.bytes <= 1024 * 1024, `${reassembly.bytes}`)
   t.equal(reassembly.dropped, 84)
-  for (let datagram = 100; datagram < 1_000; datagram++) reassembly.take(1, first(1_300, datagram))
+  for (let datagram = 100; datagram < 1_000; datagram++) reassembly.add(1, first(1_300, datagram))
   t.ok(reassembly.bytes <= 256 * 1_300)
   time.now = 2_999
   reassembly.tick(time.now)
@@ -338,23 +338,19 @@ test('what is held of pieces is bounded in bytes, number and age', async (t) => 
   ]
   for (const { why, body } of rows) {
     const before = reassembly.dropped
-    t.equal(reassembly.take(1, Buffer.from(body, 'hex')), undefined, why)
+    t.equal(reassembly.add(1, Buffer.from(body, 'hex')), undefined, why)
     t.equal(reassembly.dropped, before + 1, why)
   }
   const [one, two] = inPieces(Buffer.alloc(2_000, 5), 1_200, 1, 7)
   const [other] = inPieces(Buffer.alloc(2_100, 6), 1_200, 1, 7)
-  reassembly.take(1, one!)
-  reassembly.take(1, one!)
-  reassembly.take(1, other!)
-  t.same(
-    reassembly.take(1, two!),
-    Buffer.alloc(2_000, 5),
-    'twice the same and another of the same number spoil nothing',
-  )
+  reassembly.add(1, one!)
+  reassembly.add(1, one!)
+  reassembly.add(1, other!)
+  t.same(reassembly.add(1, two!), Buffer.alloc(2_000, 5), 'twice the same and another of the same number spoil nothing')
   t.equal(reassembly.bytes, 0)
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 40 }), (bodies) => {
-      for (const body of bodies) reassembly.take(1, Buffer.from(body))
+      for (const body of bodies) reassembly.add(1, Buffer.from(body))
       return reassembly.bytes <= 1024 * 1024
     }),
     { numRuns: 200 },
@@ -422,7 +418,7 @@ test('how long packets may be', async (t) => {
   ]
   for (const { why, host, mtu, path, bytes } of rows) {
     const search = new MtuSearch()
-    search.begin(host, mtu)
+    search.reset(host, mtu)
     for (let now = 0; now < 5_000; now += 250) {
       const size = search.next(now)
       if (size !== undefined && size + 28 <= path) search.answered(size)
@@ -430,7 +426,7 @@ test('how long packets may be', async (t) => {
     t.equal(search.bytes, bytes, why)
   }
   const search = new MtuSearch()
-  search.begin('192.0.2.1', 1_500)
+  search.reset('192.0.2.1', 1_500)
   t.equal(search.next(0), 1_400)
   t.equal(search.next(500), undefined, 'one at a time')
   t.equal(search.next(1_000), undefined, 'lost')
@@ -467,7 +463,7 @@ function wayTo(reaches: (to: string, size: number) => boolean) {
     for (let passed = 0; passed < ms; passed += 250) {
       time.now += 250
       way.tick(time.now)
-      if (isSending) way.want(time.now)
+      if (isSending) way.wanted(time.now)
       answer()
     }
   }
@@ -478,10 +474,10 @@ const at = (host: string) => ({ host, port: 1 })
 test('whether packets get through, and where', async (t) => {
   t.test('opens with the first answer, and stays while it is proven', async (t) => {
     const { way, probes, pass, answer, time } = wayTo((to) => to === 'b')
-    way.suggest([at('a'), at('b')])
+    way.addCandidates([at('a'), at('b')])
     pass(5_000, false)
     t.equal(probes.length, 0, 'nothing is probed that nobody wants')
-    way.want(time.now)
+    way.wanted(time.now)
     t.equal(way.state, 'probing')
     t.same(probes, [
       { to: 'a', size: 39 },
@@ -499,7 +495,7 @@ test('whether packets get through, and where', async (t) => {
     pass(3_000, false)
     t.equal(way.state, 'asleep')
     t.equal(probes.length, before, 'an idle way is silent')
-    way.want(time.now)
+    way.wanted(time.now)
     t.same(
       probes.slice(before).map(({ to }) => to),
       ['b', 'a'],
@@ -510,7 +506,7 @@ test('whether packets get through, and where', async (t) => {
   t.test('falls within about three seconds of silence, and climbs back', async (t) => {
     let isUp = true
     const { way, probes, pass, time } = wayTo(() => isUp)
-    way.suggest([at('a')])
+    way.addCandidates([at('a')])
     pass(5_000, true)
     t.equal(way.state, 'open')
     isUp = false
@@ -536,7 +532,7 @@ test('whether packets get through, and where', async (t) => {
   t.test('packets that became too long', async (t) => {
     let longest = 1_500
     const { way, pass } = wayTo((_, size) => size <= longest)
-    way.suggest([at('a')])
+    way.addCandidates([at('a')])
     pass(1_000, true)
     await Promise.resolve()
     pass(5_000, true)
@@ -550,18 +546,18 @@ test('whether packets get through, and where', async (t) => {
   t.test('the peer moves', async (t) => {
     const up = new Set(['a'])
     const { way, pass, probes, time } = wayTo((to) => up.has(to))
-    way.suggest([at('a')])
+    way.addCandidates([at('a')])
     pass(2_000, true)
-    way.heard(at('x'), time.now)
+    way.receivedFrom(at('x'), time.now)
     pass(1_000, true)
     t.same(way.address, at('a'), 'an address that does not answer is not taken')
     t.ok(probes.some(({ to }) => to === 'x'))
-    for (let i = 0; i < 100; i++) way.heard(at(`y${i}`), time.now)
+    for (let i = 0; i < 100; i++) way.receivedFrom(at(`y${i}`), time.now)
     t.ok(probes.filter(({ to }) => to.startsWith('y')).length <= 1, 'and few are asked')
     up.clear()
     up.add('z')
     pass(500, true)
-    way.heard(at('z'), time.now)
+    way.receivedFrom(at('z'), time.now)
     pass(250, true)
     t.same(way.address, at('z'))
     t.equal(way.state, 'open')
@@ -571,7 +567,7 @@ test('whether packets get through, and where', async (t) => {
     const { way, pass, time } = wayTo(() => true)
     pass(1_000, true)
     t.equal(way.state, 'resting')
-    way.heard(at('a'), time.now)
+    way.receivedFrom(at('a'), time.now)
     pass(250, true)
     t.equal(way.state, 'open', 'a genuine packet shows where the peer is')
   })
@@ -603,11 +599,11 @@ async function pair(isOpen = true) {
 
 test('two sides agree, and datagrams arrive', async (t) => {
   const { air, near, far, pass, send, texts } = await pair(false)
-  t.equal(near.link.way, 'frames')
+  t.equal(near.link.mode, 'frames')
   t.equal(send('one'), undefined, 'goes as a frame until the way is proven')
   await air.land()
-  t.equal(near.link.way, 'sealed')
-  t.equal(far.link.way, 'sealed', 'and the other side, by probes of its own')
+  t.equal(near.link.mode, 'sealed')
+  t.equal(far.link.mode, 'sealed', 'and the other side, by probes of its own')
   t.equal(send('three'), true)
   t.equal(send('four', 9), true)
   t.same(texts(), [], 'until the turn ends')
@@ -730,10 +726,10 @@ test('UDP goes silent: frames within about three seconds; it comes back: sealed 
   while (send('x') !== undefined && air.time.now - from < 10_000) await pass(250)
   t.ok(air.time.now - from <= 3_750, `${air.time.now - from} ms`)
   await pass(4_000, () => send('x'))
-  t.equal(near.link.way, 'blocked')
+  t.equal(near.link.mode, 'blocked')
   air.fate = () => 1
   await pass(4_000, () => send('x'))
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
 })
 
 test('one direction blocked: neither side believes in it', async (t) => {
@@ -743,8 +739,8 @@ test('one direction blocked: neither side believes in it', async (t) => {
     send('x')
     far.link.send(1, Buffer.from('y'))
   })
-  t.equal(near.link.way, 'blocked')
-  t.equal(far.link.way, 'blocked')
+  t.equal(near.link.mode, 'blocked')
+  t.equal(far.link.mode, 'blocked')
 })
 
 test('loss, doubling and reordering: what arrives is exact, and once', async (t) => {
@@ -807,13 +803,13 @@ test('strangers get no answer and change nothing', async (t) => {
   await air.land()
   t.same(texts(), ['genuine', 'still there'])
   t.equal(air.seen.at(-1)!.to, B)
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
 })
 
 test('a genuine packet sent on from elsewhere does not turn the traffic away', async (t) => {
   const { air, near, far, pass, send } = await pair()
   await pass(1_000, () => far.link.send(1, Buffer.from('y')))
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
   air.fate = (_, from) => (from === B ? 0 : 1)
   far.link.send(1, Buffer.from('caught'))
   await air.land()
@@ -847,8 +843,8 @@ test('an authenticated peer cannot make us send more to somebody than it sends t
   channel.receive(packet.subarray(0, length), { host: '9.9.9.9', port: 9 })
   t.equal(air.seen.length, 1, 'one answer, however many probes')
   t.equal(air.seen[0]?.bytes.length, 39)
-  channel.way.suggest([{ host: '9.9.9.9', port: 9 }])
-  channel.way.want(0)
+  channel.udpPath.addCandidates([{ host: '9.9.9.9', port: 9 }])
+  channel.udpPath.wanted(0)
   const first = air.seen.slice(1)
   t.ok(first.length === 1 && first[0]!.bytes.length <= 39, 'a place that proved nothing gets the shortest probe')
   t.same(far.got, [])
@@ -867,19 +863,19 @@ test('a peer that moves is followed', async (t) => {
     far.link.send(1, Buffer.from('I am here'))
     send('following')
   })
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
   t.ok(texts().includes('following'))
   t.equal(air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there, true)
 })
 
-test('a rush goes in frames while the path is near and the carrier keeps up', async (t) => {
+test('a burst goes in frames while the path is near and the carrier keeps up', async (t) => {
   const ticks = (rows: { count: number; rttMs?: number; dropped?: number }[]) => {
-    const rush = new Burst()
+    const burst = new Burst()
     let now = 0
     return rows.map(({ count, rttMs = 1, dropped = 0 }) => {
-      for (let i = 0; i < count; i++) rush.sent()
-      rush.tick((now += 250), { rttMs, framesDropped: dropped })
-      return rush.isOn
+      for (let i = 0; i < count; i++) burst.sent()
+      burst.tick((now += 250), { rttMs, framesDropped: dropped })
+      return burst.isOn
     })
   }
   t.same(ticks([{ count: 2_499 }, { count: 2_500 }, { count: 1_250 }, { count: 1_249 }, { count: 1_250 }]), [
@@ -912,7 +908,7 @@ test('a rush goes in frames while the path is near and the carrier keeps up', as
   }
   await pass(500, flood)
   t.equal(send('x'), undefined)
-  t.equal(near.link.way, 'frames')
+  t.equal(near.link.mode, 'frames')
   carrier.state.dropped = 5
   await pass(500, flood)
   t.equal(send('x'), true, 'sealed again')
@@ -924,18 +920,18 @@ test('keys die with their carrier: another one is agreed on, or frames', async (
   await air.land()
   const old = air.seen.at(-1)!.bytes
   carrier.break()
-  t.equal(near.link.way, 'frames')
+  t.equal(near.link.mode, 'frames')
   t.equal(send('two'), undefined)
   air.inject(old, A, B)
   t.equal(far.room.drops.unknown, 1, 'the old index leads nowhere')
   const second = join(near, far, 3)
   t.equal(send('three'), undefined)
   await pass(1_000, () => send('wake'))
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
   const third = join(near, far, 5)
   second.break()
   await pass(1_000, () => send('last'))
-  t.equal(near.link.way, 'sealed', 'and on the next')
+  t.equal(near.link.mode, 'sealed', 'and on the next')
   t.ok(texts().includes('last'))
   third.break()
   near.link.close()
@@ -958,7 +954,7 @@ test('where TCP needs a relay, datagrams may still go straight', async (t) => {
   const far = air.side('c/b', B)
   join(near, far, 1, 'relayed')
   await air.pass(2_000, () => void near.link.send(1, Buffer.from('x')), near, far)
-  t.equal(near.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
   t.ok(far.got.length > 0)
 })
 
@@ -980,8 +976,8 @@ test('both ask at the same time, on different carriers', async (t) => {
     near,
     far,
   )
-  t.equal(near.link.way, 'sealed')
-  t.equal(far.link.way, 'sealed')
+  t.equal(near.link.mode, 'sealed')
+  t.equal(far.link.mode, 'sealed')
   t.ok(near.got.length > 0 && far.got.length > 0)
 })
 

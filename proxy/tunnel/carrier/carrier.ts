@@ -9,7 +9,7 @@ import type { CarrierSecrets } from '../sealed/contract.ts'
 /** Where a carrier's frames go once it belongs to a session. */
 export interface FrameUser {
   data(carrier: Carrier, stream: number, piece: Buffer): void
-  place(carrier: Carrier, stream: number, run: number, offset: number): void
+  position(carrier: Carrier, stream: number, run: number, offset: number): void
   frame(carrier: Carrier, type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
   rtt(carrier: Carrier, rttMs: number): void
   ignored(): void
@@ -34,7 +34,7 @@ const SILENT_BYTES = 1024
 export class Carrier implements FrameSink {
   readonly path: PathKind
   readonly outbox: Outbox
-  readonly pulse = new Keepalive()
+  readonly keepalive = new Keepalive()
   readonly #now: () => number
   readonly #decoder = new FrameDecoder(this)
   #user: FrameUser | undefined
@@ -112,7 +112,7 @@ export class Carrier implements FrameSink {
   }
 
   /** Whether small streams have spoken here since the last look; bulk alone never counts. */
-  hasSpoken(): boolean {
+  haveSmallStreamsMoved(): boolean {
     const bytes = this.bytesIn + this.bytesOut
     const moved = bytes - this.#lookedAt
     this.#lookedAt = bytes
@@ -125,7 +125,7 @@ export class Carrier implements FrameSink {
   }
 
   get isDoubtful(): boolean {
-    return this.pulse.isDoubtful
+    return this.keepalive.isDoubtful
   }
 
   /** Nothing will ever come here again. */
@@ -133,7 +133,7 @@ export class Carrier implements FrameSink {
     return this.#saidDrain && this.#heardDrain && this.streams === 0
   }
 
-  greet(hello: Hello): void {
+  sendHello(hello: Hello): void {
     this.outbox.raw(encodeHello(hello))
   }
 
@@ -154,7 +154,7 @@ export class Carrier implements FrameSink {
   /** @throws MeshError FRAME_INVALID */
   receive(chunk: Buffer): void {
     this.bytesIn += chunk.length
-    this.pulse.heard()
+    this.keepalive.received()
     this.#decoder.push(chunk)
   }
 
@@ -164,7 +164,7 @@ export class Carrier implements FrameSink {
 
   /** Sends a ping when one is due; false when the peer is dead. */
   tick(isBusy: boolean): boolean {
-    const beat = this.pulse.beat(this.#now(), isBusy, this.bytesOut > this.#toldBytes)
+    const beat = this.keepalive.tick(this.#now(), isBusy, this.bytesOut > this.#toldBytes)
     this.#toldBytes = this.bytesOut
     if (beat.due === 'ping') {
       const payload = Buffer.alloc(8)
@@ -180,8 +180,8 @@ export class Carrier implements FrameSink {
     this.#user?.data(this, stream, piece)
   }
 
-  place(stream: number, run: number, offset: number): void {
-    this.#user?.place(this, stream, run, offset)
+  position(stream: number, run: number, offset: number): void {
+    this.#user?.position(this, stream, run, offset)
   }
 
   frame(type: FrameType, stream: number, payload: Buffer, isFlagged = false): void {
@@ -206,7 +206,7 @@ export class Carrier implements FrameSink {
 
   #pong(mark: number, sequence: number): void {
     if (mark === IN_FLIGHT_MARK) return this.outbox.answered(sequence)
-    const rtt = this.pulse.pong(sequence, this.#now())
+    const rtt = this.keepalive.pong(sequence, this.#now())
     if (rtt !== undefined) this.#user?.rtt(this, rtt)
   }
 }

@@ -47,7 +47,7 @@ export class InFlightLimit {
   /** Small streams of the session speak, here or on other carriers. */
   isShared = false
 
-  get underWay(): number {
+  get bytes(): number {
     return this.#sent - this.#arrived
   }
 
@@ -57,15 +57,15 @@ export class InFlightLimit {
 
   /** What may be handed over now. */
   get room(): number {
-    return this.#limit - this.underWay
+    return this.#limit - this.bytes
   }
 
-  handed(bytes: number): void {
+  sent(bytes: number): void {
     this.#sent += bytes
   }
 
   /** A mark is due behind what was handed over: without one, nobody would learn that it has arrived. */
-  get isDue(): boolean {
+  get isMarkDue(): boolean {
     const unmarked = this.#sent - this.#markedTo
     return unmarked >= this.#limit >>> 3 || (unmarked > 0 && this.#marks.length === 0 && this.room < this.#limit >>> 1)
   }

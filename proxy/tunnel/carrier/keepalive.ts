@@ -58,14 +58,14 @@ export class Keepalive {
     return !this.#heard
   }
 
-  heard(): void {
+  received(): void {
     this.#heard = true
     this.#spoke = true
     this.#askedAt = undefined
   }
 
   /** Something was sent that the other end answers. */
-  asked(now: number): void {
+  expectAnswer(now: number): void {
     this.#askedAt ??= now
   }
 
@@ -75,12 +75,12 @@ export class Keepalive {
   }
 
   /** A ping is due at once; one that is under way does as well. */
-  hurry(): void {
+  pingNow(): void {
     if (this.#heard) this.#pingedAt = Number.NEGATIVE_INFINITY
   }
 
   /** What is due now; after `ping` the caller sends the returned sequence number. */
-  beat(now: number, busy: boolean, hasSent = false): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
+  tick(now: number, busy: boolean, hasSent = false): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
     this.#isLate = !this.#heard && now - this.#pingedAt >= Math.max(LATE_MS, 4 * (this.#smoothed ?? 0))
     const isSuspect = busy && hasSent && !this.#spoke && this.#heard // what was sent got no answer yet: ask at once
     this.#spoke = false
@@ -89,7 +89,7 @@ export class Keepalive {
     if (this.#missed >= MISSES) return { due: 'dead' }
     this.#heard = false
     this.#pingedAt = now
-    this.asked(now)
+    this.expectAnswer(now)
     this.#sequence = (this.#sequence + 1) >>> 0
     return { due: 'ping', sequence: this.#sequence }
   }

@@ -42,7 +42,7 @@ export class Outbox {
   /** Datagrams that go as frames. */
   readonly datagrams = new DatagramQueue()
   /** What the peer has not read yet. */
-  readonly flight = new InFlightLimit()
+  readonly inFlight = new InFlightLimit()
   readonly #wake: () => void
   readonly #now: () => number
   #control = Buffer.allocUnsafeSlow(FIRST_CONTROL_BYTES)
@@ -61,7 +61,7 @@ export class Outbox {
 
   /** Nothing may be sent now: there is nothing, or too much is under way. */
   get isEmpty(): boolean {
-    const hasTurns = this.#first !== undefined && this.flight.room >= LEAST_ROOM
+    const hasTurns = this.#first !== undefined && this.inFlight.room >= LEAST_ROOM
     return !hasTurns && this.#controlStart === this.#controlEnd && this.datagrams.isEmpty
   }
 
@@ -111,7 +111,7 @@ export class Outbox {
       const share = this.#first === undefined ? out.length : out.length >>> 1
       at += this.datagrams.fill(out, at, share, this.#now())
     }
-    const until = Math.min(out.length, at + Math.max(this.flight.room, 0))
+    const until = Math.min(out.length, at + Math.max(this.inFlight.room, 0))
     while (this.#first !== undefined && until - at >= LEAST_ROOM) {
       const turn = this.#first
       this.leave(turn)
@@ -119,16 +119,16 @@ export class Outbox {
       at += turn.writeFrames(out, at, Math.min(most, until - at))
       if (!turn.hasTurn && turn.isReady) this.#append(turn)
     }
-    this.flight.handed(at)
-    if (this.flight.isDue) this.#mark()
+    this.inFlight.sent(at)
+    if (this.inFlight.isMarkDue) this.#mark()
     if (this.#drained.length > 0) this.#tellDrained()
     return at
   }
 
   /** The answer to one of our marks: what waited because too much was under way may go on. */
   answered(sequence: number): void {
-    this.flight.answered(sequence, this.#now())
-    if (this.flight.isDue) this.#mark() // what was handed over meanwhile has none yet
+    this.inFlight.answered(sequence, this.#now())
+    if (this.inFlight.isMarkDue) this.#mark() // what was handed over meanwhile has none yet
     if (!this.isEmpty) this.#wake()
   }
 
@@ -136,7 +136,7 @@ export class Outbox {
   #mark(): void {
     const mark = Buffer.allocUnsafe(8)
     mark.writeUInt32BE(IN_FLIGHT_MARK, 0)
-    mark.writeUInt32BE(this.flight.mark(this.#now()), 4)
+    mark.writeUInt32BE(this.inFlight.mark(this.#now()), 4)
     this.control(FRAME.PING, 0, mark)
   }
 

@@ -187,7 +187,7 @@ export class Connector {
       carrier.relay = link.relay
       const pending = pendingOf(known)
       const agreement = answerProposal({ isFirst: self < peer, ...keysOf(known), pending }, theirs)
-      carrier.greet(this.#hello(agreement.id, theirs.carrier))
+      carrier.sendHello(this.#hello(agreement.id, theirs.carrier))
       const role = roleIn(theirs)
       const session = join(known, { agreement, theirs, carrier, pump, isDialler: false, cuts: link.cuts, role })
       return (reason) => session.lost(carrier, reason)

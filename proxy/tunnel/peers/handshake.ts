@@ -44,7 +44,7 @@ export function handshake(
     signal.removeEventListener('abort', tooLate)
     resolve()
   }
-  if (proposal !== undefined) carrier.greet(proposal)
+  if (proposal !== undefined) carrier.sendHello(proposal)
   const presumed = presume?.(carrier, pump)
   if (presumed !== undefined)
     lost = (reason) => {

@@ -138,7 +138,7 @@ export class PeerRegistry {
       accept: peers.accept,
       rtt: (carrier, rttMs) => {
         known.rttMs = session.rttMs
-        if (session.isCalm) known.pathHistory.measured(carrier.path, carrier.pulse.rttMs ?? rttMs, clock.now())
+        if (session.isCalm) known.pathHistory.measured(carrier.path, carrier.keepalive.rttMs ?? rttMs, clock.now())
         meters.rtt(carrier.path, rttMs)
       },
       signalled: (payload) => peers.signalled?.(known.node, payload),

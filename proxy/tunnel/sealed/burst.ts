@@ -1,5 +1,5 @@
-/** So many datagrams a second towards one node are a rush. Smaller: calls and games go in frames too, where one loss delays all. */
-const RUSH_PER_SECOND = 10_000
+/** So many datagrams a second towards one node are a burst. Smaller: calls and games go in frames too, where one loss delays all. */
+const BURST_PER_SECOND = 10_000
 /** Only on paths shorter than this: there TCP mends a loss before anybody notices. */
 const NEAR_MS = 5
 /** Frames were dropped: the carrier is the narrow place. */
@@ -9,10 +9,10 @@ const REST_MS = 10_000
  * Whether datagrams go in frames although they could go sealed, because there are so many of them.
  *
  * Sealing costs one AEAD call for each packet, and Node 6 to 9 µs for each call; a carrier seals 16 KiB with one, which is five
- * times cheaper for datagrams of 1,200 bytes (test/bench/sealed-micro.ts). So, on a near path, a rush takes the carrier, until it
+ * times cheaper for datagrams of 1,200 bytes (test/bench/sealed-micro.ts). So, on a near path, a burst takes the carrier, until it
  * is over, or frames are dropped.
  *
- *     calm ──≥ 10,000/s, near──▶ rush ──< 5,000/s, or dropped frames (then not again for 10 s)──▶ calm
+ *     calm ──≥ 10,000/s, near──▶ burst ──< 5,000/s, or dropped frames (then not again for 10 s)──▶ calm
  */
 export class Burst {
   readonly #perSecond: number
@@ -22,7 +22,7 @@ export class Burst {
   #dropped = 0
   #restUntil = 0
 
-  constructor(perSecond = RUSH_PER_SECOND) {
+  constructor(perSecond = BURST_PER_SECOND) {
     this.#perSecond = perSecond
   }
 

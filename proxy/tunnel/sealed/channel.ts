@@ -16,7 +16,7 @@ import { Sealer } from './sealer.ts'
 import { UdpPath, type UdpPathOptions } from './udp-path.ts'
 
 /** What a channel needs of the room. */
-export interface ChannelOutside {
+export interface ChannelEndpoint {
   now(): number
   random(): number
   mtuTowards: UdpPathOptions['mtuTowards']
@@ -55,8 +55,8 @@ export interface ChannelOptions {
  * A datagram waits for the rest of its turn only; several small ones share a packet, and so one AEAD and one system call.
  */
 export class Channel implements RecordSink {
-  readonly way: UdpPath
-  readonly #outside: ChannelOutside
+  readonly udpPath: UdpPath
+  readonly #outside: ChannelEndpoint
   readonly #options: ChannelOptions
   readonly #sealer: Sealer
   readonly #opener: Opener
@@ -69,12 +69,12 @@ export class Channel implements RecordSink {
   #from: Address = NOWHERE
   #size = 0
 
-  constructor(options: ChannelOptions, outside: ChannelOutside) {
+  constructor(options: ChannelOptions, outside: ChannelEndpoint) {
     this.#options = options
     this.#outside = outside
     this.#sealer = new Sealer(options.sending, options.receiver, outside.now())
     this.#opener = new Opener(options.receiving)
-    this.way = new UdpPath({
+    this.udpPath = new UdpPath({
       probe: (id, size, to, ttl) => this.#probe(id, size, to, ttl),
       isPunching: options.isPunching === true,
       mtuTowards: outside.mtuTowards,
@@ -84,14 +84,14 @@ export class Channel implements RecordSink {
   }
 
   get isOpen(): boolean {
-    return this.way.state === 'open' && !this.#sealer.isSpent
+    return this.udpPath.state === 'open' && !this.#sealer.isExhausted
   }
 
   /** Takes the datagram whole; false when it was dropped. Only while `isOpen`. */
   send(stream: number, payload: Buffer): boolean {
     const { length } = payload
     if (length > MAX_DATAGRAM) return false
-    const room = this.way.packetBytes - SEAL_BYTES
+    const room = this.udpPath.packetBytes - SEAL_BYTES
     if (DATAGRAM_BYTES + length > room) return this.#sendPieces(stream, payload)
     if (this.#fill + DATAGRAM_BYTES + length > room) this.flush()
     if (this.#plain.length === 0) this.#plain = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES)
@@ -120,7 +120,7 @@ export class Channel implements RecordSink {
     const gathered = this.#gathered
     this.#fill = 0
     this.#gathered = 0
-    const to = this.way.address
+    const to = this.udpPath.address
     if (to === undefined || !this.#seal(plain, to)) this.#outside.dropped('full', gathered)
   }
 
@@ -130,13 +130,13 @@ export class Channel implements RecordSink {
     if (plain === undefined) return this.#outside.dropped(this.#opener.drop, 1)
     this.#from = from
     this.#size = packet.length
-    if (this.#opener.isNewest) this.way.heard(from, this.#outside.now())
+    if (this.#opener.isNewest) this.udpPath.receivedFrom(from, this.#outside.now())
     if (!readRecords(plain, this)) this.#outside.dropped('malformed', 1)
   }
 
   tick(now: number): void {
     this.#sealer.tick(now)
-    this.way.tick(now)
+    this.udpPath.tick(now)
   }
 
   // ── RecordSink ──
@@ -164,16 +164,16 @@ export class Channel implements RecordSink {
     if (epoch === undefined) return
     this.#probedUnder.delete(id)
     this.#sealer.confirm(epoch)
-    this.way.answered(id, this.#outside.now())
+    this.udpPath.answered(id, this.#outside.now())
   }
 
   // ── sending ──
 
   #sendPieces(stream: number, payload: Buffer): boolean {
     this.flush() // what was sent before goes before
-    const to = this.way.address
+    const to = this.udpPath.address
     if (to === undefined) return false
-    const { count } = piecesOf(payload.length, this.way.packetBytes)
+    const { count } = piecesOf(payload.length, this.udpPath.packetBytes)
     const datagram = this.#nextDatagram
     this.#nextDatagram = (this.#nextDatagram + 1) >>> 0
     if (this.#plain.length === 0) this.#plain = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES)
@@ -197,7 +197,7 @@ export class Channel implements RecordSink {
   }
 
   #seal(plain: Buffer, to: Address, ttl?: number): boolean {
-    if (this.#sealer.isSpent) return false
+    if (this.#sealer.isExhausted) return false
     return this.#outside.transmit(this.#sealer.seal(plain, this.#outside.packetBuffer()), to, ttl)
   }
 }

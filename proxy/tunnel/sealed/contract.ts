@@ -29,7 +29,7 @@ export interface SealedCarrier {
   readonly isDraining: boolean
   /** TLS beneath; `undefined` where there is none (tests), and then datagrams go as frames. */
   readonly secrets: CarrierSecrets | undefined
-  readonly pulse: { readonly leastRttMs: number | undefined }
+  readonly keepalive: { readonly leastRttMs: number | undefined }
   readonly outbox: {
     control(type: FrameType, stream: number, payload?: Buffer): void
     readonly datagrams: { readonly dropped: number; readonly isEmpty: boolean }
@@ -52,7 +52,7 @@ export interface SealedLink {
   offered(carrier: SealedCarrier, payload: Buffer): void
   tick(now: number): void
   /** How datagrams go now; `blocked`: in frames, as no packet gets through. */
-  readonly way: 'sealed' | 'frames' | 'blocked'
+  readonly mode: 'sealed' | 'frames' | 'blocked'
   close(): void
 }
 

@@ -3,18 +3,18 @@ import type { Metrics } from '../../../src/core/metrics.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { Channel } from './channel.ts'
 import type { Address, DatagramPort, Drop, LinkOptions, SealedLink, SealedEndpoint } from './contract.ts'
-import { Link, type LinkOutside } from './link.ts'
+import { Link, type LinkEndpoint } from './link.ts'
 import { MAGIC, MAX_PACKET_BYTES, SEAL_BYTES } from './packet.ts'
 
-export interface RoomOptions {
+export interface SealedUdpOptions {
   self: NodeId
   port: DatagramPort
   /** Never sent to, whatever a peer offers: addresses of our own overlay. */
   exclude?: (host: string) => boolean
   now: () => number
   random?: () => number
-  /** Tests and measurements want to say when a rush begins; `Infinity`: never. */
-  rushPerSecond?: number
+  /** Tests and measurements want to say when a burst begins; `Infinity`: never. */
+  burstPerSecond?: number
   metrics?: Metrics
   later?: (ms: number, act: () => void) => void
 }
@@ -25,11 +25,11 @@ export interface RoomOptions {
  *     packet ─▶ long enough? ours? ─▶ receiver index ─▶ channel ─▶ opens? ─▶ records
  *                  └── no: counted, never answered (SEC-22, SEC-26) ──┘
  */
-export class SealedUdp implements SealedEndpoint, LinkOutside {
+export class SealedUdp implements SealedEndpoint, LinkEndpoint {
   readonly self: NodeId
   readonly random: () => number
   readonly now: () => number
-  readonly rushPerSecond: number | undefined
+  readonly burstPerSecond: number | undefined
   readonly excludes: (host: string) => boolean
   readonly later: (ms: number, act: () => void) => void
   readonly #port: DatagramPort
@@ -52,16 +52,16 @@ export class SealedUdp implements SealedEndpoint, LinkOutside {
     now,
     exclude = () => false,
     random = Math.random,
-    rushPerSecond,
+    burstPerSecond,
     metrics,
     later = soon,
-  }: RoomOptions) {
+  }: SealedUdpOptions) {
     this.self = self
     this.#port = port
     this.now = now
     this.excludes = exclude
     this.later = later
-    this.rushPerSecond = rushPerSecond
+    this.burstPerSecond = burstPerSecond
     this.random = random
     this.#metrics = metrics
   }
@@ -83,7 +83,7 @@ export class SealedUdp implements SealedEndpoint, LinkOutside {
 
   // ── what links and channels need ──
 
-  enlist(receive: (packet: Buffer, from: Address) => void): number {
+  register(receive: (packet: Buffer, from: Address) => void): number {
     for (;;) {
       const receiver = randomInt(1, 2 ** 32)
       if (this.#channels.has(receiver)) continue
@@ -92,7 +92,7 @@ export class SealedUdp implements SealedEndpoint, LinkOutside {
     }
   }
 
-  strike(receiver: number): void {
+  unregister(receiver: number): void {
     this.#channels.delete(receiver)
   }
 

@@ -72,7 +72,7 @@ export class Reassembly {
   }
 
   /** The whole datagram when this was the last piece it missed. */
-  take(stream: number, body: Buffer): Buffer | undefined {
+  add(stream: number, body: Buffer): Buffer | undefined {
     if (body.length < PIECE_HEADER_BYTES) return this.#refuse()
     const datagram = body.readUInt32BE(0)
     const index = body[4]!

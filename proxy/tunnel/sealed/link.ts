@@ -1,7 +1,7 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { FRAME } from '../wire/frame.ts'
 import { FEATURE } from '../wire/hello.ts'
-import { Channel, type ChannelOutside } from './channel.ts'
+import { Channel, type ChannelEndpoint } from './channel.ts'
 import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract.ts'
 import { Reassembly } from './fragments.ts'
 import { carrierSecrets } from './keys.ts'
@@ -10,17 +10,17 @@ import { Burst } from './burst.ts'
 import { unmapped } from '../../../src/core/kit/host-port.ts'
 
 /** What a link needs of the room. */
-export interface LinkOutside extends ChannelOutside {
+export interface LinkEndpoint extends ChannelEndpoint {
   readonly self: NodeId
   /** Packets with the returned index come to this channel from now on. */
-  enlist(receive: (packet: Buffer, from: Address) => void): number
-  strike(receiver: number): void
+  register(receive: (packet: Buffer, from: Address) => void): number
+  unregister(receiver: number): void
   addresses(): string[]
   /** An address that packets must not go to. */
   excludes(host: string): boolean
   ended(link: SealedLink): void
-  /** From how many datagrams a second on they go in frames on a near path; `undefined`: as rush.ts says. */
-  readonly rushPerSecond: number | undefined
+  /** From how many datagrams a second on they go in frames on a near path; `undefined`: as burst.ts says. */
+  readonly burstPerSecond: number | undefined
   /** Brings the metrics up to date. */
   count(): void
 }
@@ -41,37 +41,37 @@ interface Agreed {
  */
 export class Link implements SealedLink {
   readonly #options: LinkOptions
-  readonly #outside: LinkOutside
+  readonly #outside: LinkEndpoint
   readonly #carriers: SealedCarrier[] = []
   readonly #agreed = new Map<SealedCarrier, Agreed>()
   readonly #reassembly: Reassembly
-  readonly #rush: Burst
+  readonly #burst: Burst
   #active: Channel | undefined
   #known: readonly Address[] = []
   #isSealing = false
   #isClosed = false
 
-  constructor(options: LinkOptions, outside: LinkOutside) {
+  constructor(options: LinkOptions, outside: LinkEndpoint) {
     this.#options = options
     this.#outside = outside
     this.#reassembly = new Reassembly(() => outside.now())
-    this.#rush = new Burst(outside.rushPerSecond)
+    this.#burst = new Burst(outside.burstPerSecond)
   }
 
-  get way(): 'sealed' | 'frames' | 'blocked' {
-    if (this.#rush.isOn) return 'frames'
+  get mode(): 'sealed' | 'frames' | 'blocked' {
+    if (this.#burst.isOn) return 'frames'
     if (this.#active?.isOpen === true) return 'sealed'
-    return this.#active?.way.isBlocked === true ? 'blocked' : 'frames'
+    return this.#active?.udpPath.isBlocked === true ? 'blocked' : 'frames'
   }
 
   send(stream: number, payload: Buffer): boolean | undefined {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
-    this.#rush.sent()
+    this.#burst.sent()
     const now = this.#outside.now()
-    channel.way.want(now)
-    const isSound = channel.isOpen && !channel.way.isDoubtful(now)
-    this.#isSealing = isSound && !this.#rush.isOn && (this.#isSealing || this.#areFramesOut)
+    channel.udpPath.wanted(now)
+    const isSound = channel.isOpen && !channel.udpPath.isDoubtful(now)
+    this.#isSealing = isSound && !this.#burst.isOn && (this.#isSealing || this.#areFramesOut)
     return this.#isSealing ? channel.send(stream, payload) : undefined
   }
 
@@ -90,9 +90,9 @@ export class Link implements SealedLink {
     const agreed = this.#agreed.get(carrier)
     if (agreed === undefined) return
     this.#agreed.delete(carrier)
-    this.#outside.strike(agreed.receiver)
+    this.#outside.unregister(agreed.receiver)
     if (agreed.channel === undefined || agreed.channel !== this.#active) return
-    this.#known = this.#active.way.candidates.slice(0, 2)
+    this.#known = this.#active.udpPath.candidates.slice(0, 2)
     this.#active = this.#openest()
     if (this.#active === undefined) this.#begin()
   }
@@ -121,12 +121,12 @@ export class Link implements SealedLink {
       this.#outside,
     )
     agreed.channel = channel
-    channel.way.suggest(this.#known)
+    channel.udpPath.addCandidates(this.#known)
     const offered = [...behind(carrier, offer.addresses), ...offer.addresses]
-    channel.way.suggest(offered.filter(({ host }) => !this.#outside.excludes(host)))
+    channel.udpPath.addCandidates(offered.filter(({ host }) => !this.#outside.excludes(host)))
     this.#active ??= channel
-    const begin = () => channel.way.want(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
-    const rttMs = carrier.pulse.leastRttMs ?? 0
+    const begin = () => channel.udpPath.wanted(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
+    const rttMs = carrier.keepalive.leastRttMs ?? 0
     // behind NATs both must begin at the same moment: the other side does when it hears our answer
     if (isPunching && isAnswer && rttMs > 0) this.#outside.later(rttMs / 2, begin)
     else begin()
@@ -141,17 +141,17 @@ export class Link implements SealedLink {
     if (this.#carriers.length === 0) return
     let rttMs: number | undefined
     let framesDropped = 0
-    for (const { pulse, outbox } of this.#carriers) {
-      rttMs = Math.min(rttMs ?? Number.POSITIVE_INFINITY, pulse.leastRttMs ?? Number.POSITIVE_INFINITY)
+    for (const { keepalive, outbox } of this.#carriers) {
+      rttMs = Math.min(rttMs ?? Number.POSITIVE_INFINITY, keepalive.leastRttMs ?? Number.POSITIVE_INFINITY)
       framesDropped += outbox.datagrams.dropped
     }
-    this.#rush.tick(now, { rttMs, framesDropped })
+    this.#burst.tick(now, { rttMs, framesDropped })
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const { receiver } of this.#agreed.values()) this.#outside.strike(receiver)
+    for (const { receiver } of this.#agreed.values()) this.#outside.unregister(receiver)
     this.#agreed.clear()
     this.#carriers.length = 0
     this.#active = undefined
@@ -169,7 +169,7 @@ export class Link implements SealedLink {
 
   #offer(carrier: SealedCarrier): Agreed {
     const agreed: Agreed = {
-      receiver: this.#outside.enlist((packet, from) => agreed.channel?.receive(packet, from)),
+      receiver: this.#outside.register((packet, from) => agreed.channel?.receive(packet, from)),
       channel: undefined,
     }
     this.#agreed.set(carrier, agreed)
@@ -189,7 +189,7 @@ export class Link implements SealedLink {
 
   #fragment(stream: number, body: Buffer): void {
     const before = this.#reassembly.dropped
-    const whole = this.#reassembly.take(stream, body)
+    const whole = this.#reassembly.add(stream, body)
     if (this.#reassembly.dropped > before) this.#outside.dropped('fragment', this.#reassembly.dropped - before)
     if (whole === undefined) return
     this.#outside.received += 1

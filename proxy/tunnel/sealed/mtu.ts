@@ -33,7 +33,7 @@ export class MtuSearch {
   }
 
   /** Another path: all is open again. `interfaceMtu` is `undefined` until it is known. */
-  begin(host: string, interfaceMtu: number | undefined): void {
+  reset(host: string, interfaceMtu: number | undefined): void {
     const family = isIPv6(host) ? 6 : 4
     this.#bytes = FLOOR_BYTES
     this.#limit = Math.max(FLOOR_BYTES, (interfaceMtu ?? 0) - IP_AND_UDP_BYTES[family])
@@ -63,7 +63,7 @@ export class MtuSearch {
   }
 
   /** The kernel made fragments of a packet of that size. */
-  cut(size: number, now: number): void {
+  fragmented(size: number, now: number): void {
     if (size === this.#trying?.size) {
       this.#trying = undefined
       this.#restUntil = now + AGAIN_MS

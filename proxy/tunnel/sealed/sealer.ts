@@ -41,7 +41,7 @@ export class Sealer {
   }
 
   /** The keys are worn, and nobody said that new ones would be understood. */
-  get isSpent(): boolean {
+  get isExhausted(): boolean {
     return this.#sealed >= MOST_PACKETS
   }
 

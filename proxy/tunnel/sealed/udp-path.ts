@@ -133,7 +133,7 @@ export class UdpPath {
   }
 
   /** Addresses the peer may have; known ones first. */
-  suggest(addresses: readonly Address[]): void {
+  addCandidates(addresses: readonly Address[]): void {
     for (const address of addresses) {
       if (this.#candidates.length >= MAX_ADDRESSES) return
       if (!this.#candidates.some((known) => sameAddress(known, address))) this.#candidates.push(address)
@@ -141,13 +141,13 @@ export class UdpPath {
   }
 
   /** A datagram is to be sent. */
-  want(now: number): void {
+  wanted(now: number): void {
     this.#wantedAt = now
     if (this.#state === 'asleep' || (this.#state === 'resting' && now >= this.#restUntil)) this.#begin(now)
   }
 
   /** The newest packet so far came from there: authentic, but the address is only a hint (it may have been sent on). */
-  heard(from: Address, now: number): void {
+  receivedFrom(from: Address, now: number): void {
     if (this.#state === 'open' && sameAddress(from, this.#address)) return
     if (now - this.#movedAt < MOVE_MS) return
     this.#movedAt = now
@@ -237,9 +237,9 @@ export class UdpPath {
     this.#address = address
     this.#candidates = [address, ...this.#candidates.filter((known) => !sameAddress(known, address))]
     this.#provedAt = now
-    this.#mtu.begin(address.host, undefined)
+    this.#mtu.reset(address.host, undefined)
     void this.#options.mtuTowards(address.host).then((mtu) => {
-      if (this.#address === address) this.#mtu.begin(address.host, mtu)
+      if (this.#address === address) this.#mtu.reset(address.host, mtu)
     })
   }
 
@@ -286,7 +286,7 @@ export class UdpPath {
     const before = this.#options.fragments(to.host)
     this.#options.probe(id, size, to)
     if (this.#options.fragments(to.host) === before) return
-    this.#mtu.cut(size, now)
+    this.#mtu.fragmented(size, now)
     this.#probes.delete(id) // its answer proves nothing about that size
     if (purpose === 'proof') this.#probe(FLOOR_BYTES, to, now)
   }

@@ -33,7 +33,7 @@ export class Accounting implements StreamOwner, Holder {
   keptBytes = 0
   /** The most that was ever kept. */
   keptPeak = 0
-  readonly scales = new BulkDetector()
+  readonly bulkDetector = new BulkDetector()
   readonly #options: AccountingOptions
   readonly #owing = new Set<Receiver>()
   readonly #waiting = new Set<Sender>()
@@ -84,25 +84,25 @@ export class Accounting implements StreamOwner, Holder {
     this.#grownBytes -= stream.receiver.grownBytes
     this.#owing.delete(stream.receiver)
     this.#waiting.delete(stream.sender)
-    this.scales.remove(stream)
+    this.bulkDetector.remove(stream)
     if (stream.state !== 'lingering') this.#count(stream, -1)
   }
 
-  lingers(stream: MuxStream): void {
+  startedLingering(stream: MuxStream): void {
     this.#count(stream, -1)
   }
 
-  mustHear(stream: MuxStream): void {
+  sentReset(stream: MuxStream): void {
     if (this.isResumable) this.#options.unheard.add(stream.id, stream.carrier, this.now())
   }
 
-  held(bytes: number): void {
+  changeHeld(bytes: number): void {
     this.heldBytes += bytes
-    this.limits.budget?.held(bytes)
+    this.limits.budget?.changeHeld(bytes)
     if (bytes > 0 && this.heldBytes > this.limits.bufferedBytes) this.shed()
   }
 
-  kept(bytes: number): void {
+  changeKept(bytes: number): void {
     this.keptBytes += bytes
     if (this.keptBytes > this.keptPeak) this.keptPeak = this.keptBytes
     if (bytes > 0 || this.#willTell || this.#waiting.size === 0 || this.isFull) return
@@ -110,23 +110,23 @@ export class Accounting implements StreamOwner, Holder {
     queueMicrotask(() => this.#tellWaiting())
   }
 
-  waits(sender: Sender): void {
+  waitForRoom(sender: Sender): void {
     this.#waiting.add(sender)
   }
 
-  owes(receiver: Receiver): void {
+  oweAck(receiver: Receiver): void {
     if (this.isResumable) this.#owing.add(receiver)
   }
 
-  weigh(stream: MuxStream): void {
-    this.scales.put(stream)
+  watch(stream: MuxStream): void {
+    this.bulkDetector.watch(stream)
   }
 
   mayGrow(bytes: number): boolean {
     return this.#grownBytes + bytes <= this.limits.windowGrowthBytes
   }
 
-  grew(bytes: number): void {
+  changeGrown(bytes: number): void {
     this.#grownBytes += bytes
   }
 

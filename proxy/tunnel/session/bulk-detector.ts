@@ -17,7 +17,7 @@ export class BulkDetector {
   bulks = 0
 
   /** Many bytes were acknowledged lately. */
-  put(stream: MuxStream): void {
+  watch(stream: MuxStream): void {
     if (!this.#readings.has(stream)) {
       this.#readings.set(stream, { sent: { ...NEW }, received: { ...NEW }, isBulkIn: false })
     }
@@ -27,7 +27,7 @@ export class BulkDetector {
     this.#readings.delete(stream)
   }
 
-  weigh(): void {
+  measure(): void {
     let bulks = 0
     for (const [stream, reading] of this.#readings) {
       reading.sent = next(reading.sent, stream.sender.acked, stream.sender.backlog)

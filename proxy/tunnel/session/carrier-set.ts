@@ -78,9 +78,9 @@ export class CarrierSet {
     return carriersWanted({
       path,
       streams: mux.streams,
-      bulks: mux.shares.scales.bulks,
+      bulks: mux.shares.bulkDetector.bulks,
       rttMs: mux.rttMs,
-      jitterMs: calm.reduce((sum, { pulse }) => sum + pulse.jitterMs, 0) / Math.max(calm.length, 1),
+      jitterMs: calm.reduce((sum, { keepalive }) => sum + keepalive.jitterMs, 0) / Math.max(calm.length, 1),
       limit,
     })
   }
@@ -108,7 +108,8 @@ export class CarrierSet {
   /** Gives up one that may be dead; false when all are well. */
   makeRoom(): boolean {
     const { carriers } = this.#options.mux
-    const doubtful = carriers.find(({ pulse }) => pulse.isDoubtful) ?? carriers.find(({ pulse }) => pulse.isAwaiting)
+    const doubtful =
+      carriers.find(({ keepalive }) => keepalive.isDoubtful) ?? carriers.find(({ keepalive }) => keepalive.isAwaiting)
     if (doubtful === undefined) return false
     this.cut(doubtful, 'another took its place')
     return true
@@ -119,7 +120,7 @@ export class CarrierSet {
       const { localAddress } = carrier
       if (localAddress !== undefined && !isHere(localAddress)) this.cut(carrier, 'its local address is gone')
       else {
-        carrier.pulse.hurry()
+        carrier.keepalive.pingNow()
         carrier.tick(!this.#options.mux.isVoid)
       }
     }

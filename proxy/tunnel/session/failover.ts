@@ -6,7 +6,7 @@ import type { MuxOptions, MuxParts } from './mux.ts'
 import type { MuxStream } from '../stream/mux-stream.ts'
 import type { IncomingStreams } from './incoming-streams.ts'
 import { carrierFor, rebalance, type Move } from './placement.ts'
-import { decodeResume, encodeResume, LOST_A_RESUME } from '../wire/resume.ts'
+import { decodeResume, encodeResume, CARRIERS_PER_RESUME } from '../wire/resume.ts'
 import { DetachedStreams } from './detached-streams.ts'
 
 /**
@@ -67,7 +67,7 @@ export class Failover {
     if (at < 0) return
     carriers.splice(at, 1)
     this.#options.sealed?.detached(carrier)
-    this.#lost = [...this.#lost, carrier.number].slice(-LOST_A_RESUME)
+    this.#lost = [...this.#lost, carrier.number].slice(-CARRIERS_PER_RESUME)
     unheard.carrierLost(carrier)
     const streams = [...this.#parts.streams.values()]
     const next = carrierFor(carriers)

@@ -139,8 +139,8 @@ export class Mux implements FrameUser {
 
   get rttMs(): number | undefined {
     let least: number | undefined
-    for (const { pulse } of this.carriers) {
-      if (pulse.rttMs !== undefined && (least === undefined || pulse.rttMs < least)) least = pulse.rttMs
+    for (const { keepalive } of this.carriers) {
+      if (keepalive.rttMs !== undefined && (least === undefined || keepalive.rttMs < least)) least = keepalive.rttMs
     }
     return least
   }
@@ -148,8 +148,8 @@ export class Mux implements FrameUser {
   /** The shortest of the last few round trips on any carrier. */
   get recentRttMs(): number | undefined {
     let least: number | undefined
-    for (const { pulse } of this.carriers) {
-      const { recentRttMs } = pulse
+    for (const { keepalive } of this.carriers) {
+      const { recentRttMs } = keepalive
       if (recentRttMs !== undefined && (least === undefined || recentRttMs < least)) least = recentRttMs
     }
     return least
@@ -168,7 +168,7 @@ export class Mux implements FrameUser {
 
   /** How long the peer owes a sign of life where a new stream would go. */
   get silentMs(): number {
-    return carrierFor(this.carriers)?.pulse.silentMs(this.#options.now()) ?? 0
+    return carrierFor(this.carriers)?.keepalive.silentMs(this.#options.now()) ?? 0
   }
 
   all(): Iterable<MuxStream> {
@@ -247,10 +247,10 @@ export class Mux implements FrameUser {
   /** Refuses what nobody answered in time, says what is owed, and moves what is better elsewhere. */
   tick(now: number): void {
     this.shares.settle()
-    this.shares.scales.weigh()
+    this.shares.bulkDetector.measure()
     this.#changeover.rebalance()
-    const isShared = this.carriers.filter((carrier) => carrier.hasSpoken()).length > 0
-    for (const { outbox } of this.carriers) outbox.flight.isShared = isShared
+    const isShared = this.carriers.filter((carrier) => carrier.haveSmallStreamsMoved()).length > 0
+    for (const { outbox } of this.carriers) outbox.inFlight.isShared = isShared
     this.#options.sealed?.tick(now)
     this.#changeover.giveUpStranded(now)
     this.#opens.tick(now)
@@ -267,7 +267,7 @@ export class Mux implements FrameUser {
     this.#streams.get(id)?.receiver.gotDatagram(payload)
   }
 
-  place(carrier: Carrier, id: number, run: number, offset: number): void {
+  position(carrier: Carrier, id: number, run: number, offset: number): void {
     if (!this.shares.isResumable) throw frameInvalid('a place was not agreed on')
     this.#streams.get(id)?.gotPosition(carrier, run, offset)
   }

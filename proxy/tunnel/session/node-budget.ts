@@ -30,7 +30,7 @@ export class NodeBudget {
     this.#holders.delete(holder)
   }
 
-  held(bytes: number): void {
+  changeHeld(bytes: number): void {
     this.#bytes += bytes
     if (bytes > 0 && this.#bytes > this.#limit) this.#shed()
   }

@@ -62,7 +62,7 @@ export class OutgoingStreams {
     stream.restrictTo(rule)
     shares.add(stream)
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
-    carrier.pulse.asked(this.#options.now())
+    carrier.keepalive.expectAnswer(this.#options.now())
     return stream
   }
 

@@ -13,7 +13,7 @@ import type {
   Withdrawable,
 } from '../contract.ts'
 import { CarrierSet } from './carrier-set.ts'
-import { checkPromise, NOBODY, type Hello } from '../wire/hello.ts'
+import { checkPromise, UNKNOWN_INCARNATION, type Hello } from '../wire/hello.ts'
 import { Mux, type MuxOptions } from './mux.ts'
 import { carrierFor, outranked } from './placement.ts'
 import type { Pump } from '../carrier/pump.ts'
@@ -91,7 +91,7 @@ export class TunnelSession implements Session {
 
   /** The peer has not answered yet; until then nothing but our own proposal says that it will be this session. */
   get isPresumed(): boolean {
-    return this.#key.incarnation === NOBODY
+    return this.#key.incarnation === UNKNOWN_INCARNATION
   }
 
   get path(): PathKind {
@@ -139,7 +139,7 @@ export class TunnelSession implements Session {
 
   /** How datagrams go now. */
   get datagrams(): 'sealed' | 'frames' | 'blocked' {
-    return this.#sealed?.way ?? 'frames'
+    return this.#sealed?.mode ?? 'frames'
   }
 
   get bytesIn(): number {
@@ -203,12 +203,12 @@ export class TunnelSession implements Session {
 
   /** Nothing big is under way that would make every round trip longer. */
   get isCalm(): boolean {
-    return this.#mux.shares.scales.bulks === 0
+    return this.#mux.shares.bulkDetector.bulks === 0
   }
 
   /** The least of the carriers in use. */
   get pathRttMs(): number | undefined {
-    const known = this.#fleet.inUse(this.path).flatMap(({ pulse }) => pulse.rttMs ?? [])
+    const known = this.#fleet.inUse(this.path).flatMap(({ keepalive }) => keepalive.rttMs ?? [])
     return known.length === 0 ? undefined : Math.min(...known)
   }
 

@@ -108,7 +108,7 @@ export class MuxStream implements ByteStream, Withdrawable, SendingStream, Recei
     if (this.#state === CLOSED) return
     if (this.#state.kind === 'lingering') return this.consumed(this.receiver.heldBytes) // nobody reads the rest; both have ended
     this.carrier?.outbox.control(FRAME.RESET, this.id)
-    this.#owner.mustHear(this)
+    this.#owner.sentReset(this)
     this.close()
   }
 
@@ -247,7 +247,7 @@ export class MuxStream implements ByteStream, Withdrawable, SendingStream, Recei
     if (!receiver.hasEnded) return
     if (state.kind === 'open' && sender.hasSentEnd) {
       this.#state = { kind: 'lingering', mayHearOpened: state.mayHearOpened }
-      this.#owner.lingers(this)
+      this.#owner.startedLingering(this)
     }
     if (this.#state.kind !== 'lingering' || !sender.isDone) return
     if (receiver.isDone || !this.#owner.isResumable) this.close()
@@ -273,7 +273,7 @@ export class MuxStream implements ByteStream, Withdrawable, SendingStream, Recei
   }
 
   #watch(): void {
-    if (this.movedBytes - this.#watchedAt >= WATCHED_BYTES) this.#owner.weigh(this)
+    if (this.movedBytes - this.#watchedAt >= WATCHED_BYTES) this.#owner.watch(this)
   }
 }
 

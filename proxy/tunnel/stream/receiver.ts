@@ -90,8 +90,8 @@ export class Receiver {
     const receiving = this.#receiving
     const step = Math.min(bytes, receiving.held)
     receiving.consumed += step
-    this.#owner.held(-step)
-    if (!receiving.mustAck) return this.#owner.owes(this)
+    this.#owner.changeHeld(-step)
+    if (!receiving.mustAck) return this.#owner.oweAck(this)
     const now = this.#owner.now()
     if (receiving.window.isRoundOver(receiving.consumed, now)) this.#endRound(now)
     this.acknowledge()
@@ -126,7 +126,7 @@ export class Receiver {
 
   /** Frees what is held. */
   close(): void {
-    this.#owner.held(-this.#receiving.held - (this.#early?.datagramBytes ?? 0))
+    this.#owner.changeHeld(-this.#receiving.held - (this.#early?.datagramBytes ?? 0))
     this.#early?.clear()
     this.#early = undefined
   }
@@ -143,7 +143,7 @@ export class Receiver {
     if (fresh === undefined) return
     const isEarly = this.#stream.state === 'pending' || this.#early !== undefined
     if (isEarly) this.#keepEarly(fresh)
-    this.#owner.held(fresh.length)
+    this.#owner.changeHeld(fresh.length)
     if (isEarly || this.#stream.state !== 'open') return // counting it may have been too much, and closed the stream
     if (this.#user.takes === 'bytes') this.#user.events.data(fresh)
     else this.#stream.abort() // bytes on a stream of datagrams: the peer and we do not mean the same
@@ -155,7 +155,7 @@ export class Receiver {
     if (state === 'pending' || this.#early !== undefined) {
       if (!allowsEarly) return
       this.#early ??= new EarlyBuffer()
-      if (this.#early.pushDatagram(payload)) this.#owner.held(payload.length)
+      if (this.#early.pushDatagram(payload)) this.#owner.changeHeld(payload.length)
     } else if (state === 'open' && this.#user.takes === 'datagrams') this.#user.events.datagram(payload)
   }
 
@@ -188,14 +188,14 @@ export class Receiver {
     const early = this.#early
     if (early === undefined) return // closed meanwhile
     this.#early = undefined
-    this.#owner.held(-early.datagramBytes)
+    this.#owner.changeHeld(-early.datagramBytes)
     if (!early.deliver(this.#user)) this.#stream.abort()
     else if (this.#receiving.endReceived && this.#stream.state === 'open') this.#reportEnd()
   }
 
   #reportEnd(): void {
     const user = this.#user
-    this.#owner.owes(this)
+    this.#owner.oweAck(this)
     this.#stream.progressed()
     if (user.takes !== 'nothing') user.events.end()
   }
@@ -203,7 +203,7 @@ export class Receiver {
   #endRound(now: number): void {
     const { window, consumed } = this.#receiving
     const at = { consumed, now, rttMs: this.#owner.recentRttMs }
-    this.#owner.grew(window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
+    this.#owner.changeGrown(window.round(at, (bytes) => this.#owner.mayGrow(bytes)))
   }
 
   #sendAck(carrier: Carrier): void {

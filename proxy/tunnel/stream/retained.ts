@@ -1,4 +1,4 @@
-import { giveSegment, takeSegment, type Segment } from './segments.ts'
+import { freeSegment, takeSegment, type Segment } from './segments.ts'
 
 /**
  * What one direction of a stream keeps: written by its user, not yet acknowledged by the peer. The cursor is what is sent next;
@@ -76,7 +76,7 @@ export class Retained {
     this.length = 0
     for (let segment = this.#head; segment !== undefined; ) {
       const { next } = segment
-      giveSegment(segment)
+      freeSegment(segment)
       segment = next
     }
     this.#head = this.#tail = this.#cursor = undefined
@@ -90,7 +90,7 @@ export class Retained {
       this.#cursor = this.#head
       this.#cursorAt = 0
     }
-    giveSegment(head)
+    freeSegment(head)
   }
 
   #atCursor(): Segment {

@@ -35,7 +35,7 @@ export function takeSegment(bytes: number, above = -1): Segment {
   return segment
 }
 
-export function giveSegment(segment: Segment): void {
+export function freeSegment(segment: Segment): void {
   const { kind } = segment
   inUse -= segment.bytes.length
   segment.next = undefined

@@ -100,13 +100,13 @@ export class Sender implements Turn {
   write(chunk: Buffer): boolean {
     const sending = this.#sending
     sending.push(chunk)
-    this.#owner.kept(chunk.length)
+    this.#owner.changeKept(chunk.length)
     this.#carrier?.queued(chunk.length)
     this.requestTurn()
     const isFull = this.#owner.isFullFor(sending.kept)
     if (sending.queued < HIGH_WATER && !isFull) return true
     this.#isBlocked = true
-    if (isFull) this.#owner.waits(this)
+    if (isFull) this.#owner.waitForRoom(this)
     return false
   }
 
@@ -162,7 +162,7 @@ export class Sender implements Turn {
   /** Frees what is kept. */
   close(): void {
     this.#leave()
-    this.#owner.kept(-this.#sending.kept)
+    this.#owner.changeKept(-this.#sending.kept)
     this.#sending.clear()
   }
 
@@ -175,7 +175,7 @@ export class Sender implements Turn {
     const used = sending.writeFrames(out, at, room, this.#stream.id)
     this.#account(queued, kept)
     if (this.#isBlocked && sending.queued <= LOW_WATER) {
-      if (this.#owner.isFullFor(sending.kept)) this.#owner.waits(this)
+      if (this.#owner.isFullFor(sending.kept)) this.#owner.waitForRoom(this)
       else {
         this.#isBlocked = false
         this.#carrier?.outbox.drainLater(this)
@@ -199,6 +199,6 @@ export class Sender implements Turn {
   #account(queued: number, kept: number): void {
     const sending = this.#sending
     if (queued !== sending.queued) this.#carrier?.queued(sending.queued - queued)
-    if (kept !== sending.kept) this.#owner.kept(sending.kept - kept)
+    if (kept !== sending.kept) this.#owner.changeKept(sending.kept - kept)
   }
 }

@@ -4,9 +4,9 @@ import {
   frameInvalid,
   HEADER_BYTES,
   MAX_PAYLOAD,
-  PLACE_BYTES,
+  POSITION_BYTES,
   writeHeader,
-  writePlace,
+  writePosition,
 } from '../wire/frame.ts'
 import { Retained } from './retained.ts'
 
@@ -86,7 +86,7 @@ export class Sending {
 
   /** Writes a DATA frame, and END when that was all; returns the bytes of both. */
   writeFrames(out: Buffer, at: number, room: number, stream: number): number {
-    const lead = this.#mustPlace ? PLACE_BYTES : 0
+    const lead = this.#mustPlace ? POSITION_BYTES : 0
     const size = Math.min(room - HEADER_BYTES - lead, this.queued, this.allowed - this.#sent, MAX_PAYLOAD - lead)
     let used = 0
     if (size > 0 || lead > 0) {
@@ -106,9 +106,9 @@ export class Sending {
     let used = HEADER_BYTES
     if (this.#mustPlace) {
       this.#mustPlace = false
-      writeHeader(out, at, FRAME.DATA | FLAGGED, stream, PLACE_BYTES + size)
-      writePlace(out, at + used, this.#run, this.#sent)
-      used += PLACE_BYTES
+      writeHeader(out, at, FRAME.DATA | FLAGGED, stream, POSITION_BYTES + size)
+      writePosition(out, at + used, this.#run, this.#sent)
+      used += POSITION_BYTES
     } else {
       writeHeader(out, at, FRAME.DATA, stream, size)
     }

@@ -17,22 +17,22 @@ export interface StreamOwner {
   isFullFor(kept: number): boolean
   now(): number
   /** Bytes that were received and not yet consumed: more (positive) or fewer. */
-  held(bytes: number): void
+  changeHeld(bytes: number): void
   /** Bytes kept for sending: more or fewer. */
-  kept(bytes: number): void
+  changeKept(bytes: number): void
   /** `unblock` is to be called once the session has room again. */
-  waits(sender: Sender): void
+  waitForRoom(sender: Sender): void
   /** An ACK is due within a tick. */
-  owes(receiver: Receiver): void
+  oweAck(receiver: Receiver): void
   /** Many bytes were acknowledged, either way, since it was weighed last. */
-  weigh(stream: MuxStream): void
+  watch(stream: MuxStream): void
   /** May a stream's window grow by so much? */
   mayGrow(bytes: number): boolean
   /** A stream's window has grown by so much (or shrunk: negative). */
-  grew(bytes: number): void
+  changeGrown(bytes: number): void
   /** Both directions have ended; only acknowledgements are under way. */
-  lingers(stream: MuxStream): void
+  startedLingering(stream: MuxStream): void
   /** The peer must hear that the stream is dead, also when the carrier dies first. */
-  mustHear(stream: MuxStream): void
+  sentReset(stream: MuxStream): void
   freed(stream: MuxStream): void
 }

@@ -10,7 +10,7 @@ import {
   MAX_OPEN_BYTES,
   MAX_PAYLOAD,
   MAX_SIGNAL_BYTES,
-  PLACE_BYTES,
+  POSITION_BYTES,
   type FrameType,
 } from './frame.ts'
 
@@ -19,7 +19,7 @@ export interface FrameSink {
   /** A piece of a DATA frame, never empty; a view of the chunk that was pushed. */
   data(stream: number, piece: Buffer): void
   /** The stream's DATA goes on here: its run, and from which byte of the stream on. */
-  place(stream: number, run: number, offset: number): void
+  position(stream: number, run: number, offset: number): void
   /** Any other known frame. `payload` is only good during the call. */
   frame(type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
   /** A frame of a type this version does not know was skipped. */
@@ -135,14 +135,14 @@ export class FrameDecoder {
   }
 
   #readPlace(chunk: Buffer, at: number, end: number): number {
-    const until = Math.min(end, at + PLACE_BYTES - this.#headerFill)
+    const until = Math.min(end, at + POSITION_BYTES - this.#headerFill)
     chunk.copy(this.#header, this.#headerFill, at, until)
     this.#headerFill += until - at
     this.#left -= until - at
-    if (this.#headerFill === PLACE_BYTES) {
+    if (this.#headerFill === POSITION_BYTES) {
       this.#headerFill = 0
       this.#mode = 'pieces'
-      this.#sink.place(this.#stream, this.#header.readUInt16BE(0), this.#header.readUIntBE(2, 6))
+      this.#sink.position(this.#stream, this.#header.readUInt16BE(0), this.#header.readUIntBE(2, 6))
     }
     return until
   }
@@ -158,7 +158,7 @@ export class FrameDecoder {
     this.#isFlagged = isFlagged
     if (type === FRAME.DATA && this.#greeted && stream !== 0 && length <= MAX_PAYLOAD) {
       this.#mode = isFlagged ? 'place' : 'pieces'
-      if (isFlagged && length < PLACE_BYTES) this.#break('wrong length for its type', { type, length })
+      if (isFlagged && length < POSITION_BYTES) this.#break('wrong length for its type', { type, length })
       return
     }
     this.#mode = this.#judge(type, length, stream)

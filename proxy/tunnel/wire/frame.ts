@@ -66,7 +66,7 @@ export const HEADER_BYTES = 8
 /** The one flag in use: a DATA frame that says its place, an OPEN that is said again. */
 export const FLAGGED = 0x20
 /** u16 run and u48 offset, in a flagged DATA. */
-export const PLACE_BYTES = 8
+export const POSITION_BYTES = 8
 /** Larger and one frame holds the carrier longer; smaller and headers cost more. Also the bound of every length field. */
 export const MAX_PAYLOAD = 64 * 1024
 export const MAX_OPEN_BYTES = 1024
@@ -96,7 +96,7 @@ export function writeHeader(out: Buffer, at: number, type: number, stream: numbe
 }
 
 /** Where a run of DATA begins; 48 bits of offset are 280 TB in one stream. */
-export function writePlace(out: Buffer, at: number, run: number, offset: number): void {
+export function writePosition(out: Buffer, at: number, run: number, offset: number): void {
   out.writeUInt16BE(run, at)
   out.writeUIntBE(offset % 2 ** 48, at + 2, 6)
 }

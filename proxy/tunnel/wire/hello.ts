@@ -53,10 +53,10 @@ export function encodeHello(hello: Hello): Buffer {
 
 /** Stands for the answer to a proposal until it has come; no process has this incarnation. */
 export function presumedAnswer(proposal: Hello): Hello {
-  return { ...proposal, ...PROMISED, incarnation: NOBODY }
+  return { ...proposal, ...PROMISED, incarnation: UNKNOWN_INCARNATION }
 }
 
-export const NOBODY = ''
+export const UNKNOWN_INCARNATION = ''
 
 /** @throws MeshError FRAME_INVALID when a peer has promised what it does not keep */
 export function checkPromise({ features }: Hello): void {

@@ -26,9 +26,9 @@ export interface ResumedStream {
 }
 
 /** More are told in the next frame: 12 KiB hold up the carrier for less than a turn. */
-export const STREAMS_A_RESUME = 1_024
+export const STREAMS_PER_RESUME = 1_024
 /** Carriers of one session that may be told as lost at once. */
-export const LOST_A_RESUME = 32
+export const CARRIERS_PER_RESUME = 32
 
 const HEAD_BYTES = 4
 const ENTRY_BYTES = 12
@@ -36,8 +36,10 @@ const ENTRY_BYTES = 12
 /** As many payloads as it takes; none when there is nothing to tell. */
 export function encodeResume({ lost, streams }: Resume): Buffer[] {
   const payloads: Buffer[] = []
-  for (let from = 0; from < streams.length || (from === 0 && lost.length > 0); from += STREAMS_A_RESUME) {
-    payloads.push(encodeOne(from === 0 ? lost.slice(-LOST_A_RESUME) : [], streams.slice(from, from + STREAMS_A_RESUME)))
+  for (let from = 0; from < streams.length || (from === 0 && lost.length > 0); from += STREAMS_PER_RESUME) {
+    payloads.push(
+      encodeOne(from === 0 ? lost.slice(-CARRIERS_PER_RESUME) : [], streams.slice(from, from + STREAMS_PER_RESUME)),
+    )
   }
   return payloads
 }
@@ -61,7 +63,7 @@ function encodeOne(lost: readonly number[], streams: readonly ResumedStream[]): 
 export function decodeResume(payload: Buffer): Resume {
   const carriers = payload.readUInt16BE(0)
   const count = payload.readUInt16BE(2)
-  if (carriers > LOST_A_RESUME || count > STREAMS_A_RESUME) throw frameInvalid('a RESUME of too much')
+  if (carriers > CARRIERS_PER_RESUME || count > STREAMS_PER_RESUME) throw frameInvalid('a RESUME of too much')
   if (payload.length < HEAD_BYTES + carriers * 2 + count * ENTRY_BYTES) throw frameInvalid('a RESUME cut short')
   const lost = Array.from({ length: carriers }, (_, i) => payload.readUInt16BE(HEAD_BYTES + i * 2))
   const from = HEAD_BYTES + carriers * 2
