@@ -1,7 +1,8 @@
 import { addressToVip, holdsVip, RESOLVER_VIP, vipToIPv4, vipToIPv6, type VipRange } from '../src/core/model/address.ts'
 import type { InterestKey } from '../src/core/model/ids.ts'
-import { parseName, printName } from '../src/core/model/name.ts'
+import { printName } from '../src/core/model/name.ts'
 import type { VipIndex } from '../src/core/model/service.ts'
+import { findName } from '../src/core/table/find-name.ts'
 import type { TableView, Target } from '../src/core/table/view.ts'
 import { findService, portsAt, type ServiceLabels } from './service-labels.ts'
 import { CLASS_IN, TYPE } from './numbers.ts'
@@ -85,24 +86,24 @@ export function answer(question: Question, table: TableView, settings: AnswerSet
   if (name === `ns.${zone}`) return found(addressesOf(name, RESOLVER_VIP, settings.range), { name, type, zone })
 
   const labels = findService(name)
-  const parsed = parseName(labels?.of ?? name, settings.zones)
-  if (parsed.kind === 'outside') return { kind: 'forward' }
-  if (parsed.kind === 'invalid') {
-    if (labels === undefined && isAboveNames(name.slice(0, -zone.length - 1), table)) return nothingOf({ zone })
-    return unknown(name, settings, parsed.label === '' ? parsed.reason : `${parsed.label}: ${parsed.reason}`)
-  }
-  const known = table.find(parsed.name)
-  switch (known.kind) {
+  const meant = findName(labels?.of ?? name, settings.zones, table)
+  switch (meant.kind) {
+    case 'outside':
+      return { kind: 'forward' }
+    case 'invalid': {
+      if (labels === undefined && isAboveNames(name.slice(0, -zone.length - 1), table)) return nothingOf({ zone })
+      return unknown(name, settings, meant.label === '' ? meant.reason : `${meant.label}: ${meant.reason}`)
+    }
     case 'unasked':
-      return { kind: 'ask', key: known.key }
+      return { kind: 'ask', key: meant.key }
     case 'unknown':
-      return unknown(name, settings, known.reason)
+      return unknown(name, settings, meant.reason)
     case 'target':
       return labels === undefined
-        ? targetAnswer({ name, type, zone }, known.target, settings)
-        : serviceAnswer({ name, type, zone, labels }, known.target, settings)
+        ? targetAnswer({ name, type, zone }, meant.target, settings)
+        : serviceAnswer({ name, type, zone, labels }, meant.target, settings)
     default:
-      return known satisfies never
+      return meant satisfies never
   }
 }
 

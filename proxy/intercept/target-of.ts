@@ -1,8 +1,8 @@
 import { isIP } from 'node:net'
 import { explain, type ErrorCode } from '../../src/core/errors.ts'
 import { addressToVip, type VipRange } from '../../src/core/model/address.ts'
-import { parseName } from '../../src/core/model/name.ts'
-import type { Found, InterestSource, TableView, Target } from '../../src/core/table/view.ts'
+import { findNameOrAsk } from '../../src/core/table/find-name.ts'
+import type { InterestSource, TableView, Target } from '../../src/core/table/view.ts'
 
 /** What proxy listeners need to understand names. */
 export interface Naming {
@@ -33,19 +33,16 @@ export async function targetOf(
   )
 }
 
-async function byName(host: string, { table, interests, zones }: Naming): Promise<TargetFound> {
-  const parsed = parseName(host, zones)
-  if (parsed.kind === 'outside')
-    return refused('NOT_ALLOWED', `${host} is not a name of the mesh (${zones.join(', ')})`)
-  if (parsed.kind === 'invalid') return refused('NAME_INVALID', `${parsed.label}: ${parsed.reason}`)
-  let found: Found = table.find(parsed.name)
-  if (found.kind === 'unasked') {
-    const failure = await failureOf(interests.want(found.key))
-    if (failure !== undefined) return refused('LINK_CLOSED', failure)
-    found = table.find(parsed.name)
+async function byName(host: string, naming: Naming): Promise<TargetFound> {
+  try {
+    const found = await findNameOrAsk(host, naming)
+    if (found.kind === 'target') return found
+    if (found.kind === 'unknown') return refused('SERVICE_UNKNOWN', found.reason)
+    if (found.kind === 'invalid') return refused('NAME_INVALID', `${found.label}: ${found.reason}`)
+    return refused('NOT_ALLOWED', `${host} is not a name of the mesh (${naming.zones.join(', ')})`)
+  } catch (error) {
+    return refused('LINK_CLOSED', explain(error))
   }
-  if (found.kind === 'target') return found
-  return refused('SERVICE_UNKNOWN', found.kind === 'unknown' ? found.reason : `the cluster does not know ${found.key}`)
 }
 
 async function byAddress(address: string, { table, interests, ranges }: Naming): Promise<TargetFound> {

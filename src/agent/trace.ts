@@ -5,7 +5,8 @@ import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
 import { MeshError } from '../core/errors.ts'
 import { vipToIPv4, vipToIPv6, type VipRange } from '../core/model/address.ts'
 import { choiceKey } from '../core/model/choice.ts'
-import { parseName, printName } from '../core/model/name.ts'
+import { printName } from '../core/model/name.ts'
+import { findNameOrAsk } from '../core/table/find-name.ts'
 import type { ResolveReport, TraceReport } from '../client/reports.ts'
 import type { Target } from '../core/table/view.ts'
 import type { AgentView } from './view.ts'
@@ -118,25 +119,20 @@ function micro(ms: number): number {
 }
 
 /** @throws MeshError NAME_INVALID, SERVICE_UNKNOWN, or that the cluster cannot be asked */
-async function targetOf(text: string, { table, interests, config }: AgentView): Promise<Target> {
-  const parsed = parseName(text, config.zones)
-  if (parsed.kind === 'outside')
-    throw new MeshError('NAME_INVALID', {
-      name: text,
-      reason: `it ends in none of the zones ${config.zones.join(', ')}`,
-    })
-  if (parsed.kind === 'invalid')
-    throw new MeshError('NAME_INVALID', { name: text, label: parsed.label, reason: parsed.reason })
-  let found = table.find(parsed.name)
-  if (found.kind === 'unasked') {
-    await interests.want(found.key)
-    found = table.find(parsed.name)
+async function targetOf(name: string, { table, interests, config: { zones } }: AgentView): Promise<Target> {
+  const found = await findNameOrAsk(name, { table, interests, zones })
+  switch (found.kind) {
+    case 'target':
+      return found.target
+    case 'unknown':
+      throw new MeshError('SERVICE_UNKNOWN', { name, reason: found.reason })
+    case 'invalid':
+      throw new MeshError('NAME_INVALID', { name, label: found.label, reason: found.reason })
+    case 'outside':
+      throw new MeshError('NAME_INVALID', { name, reason: `it ends in none of the zones ${zones.join(', ')}` })
+    default:
+      return found satisfies never
   }
-  if (found.kind === 'target') return found.target
-  throw new MeshError('SERVICE_UNKNOWN', {
-    name: text,
-    reason: found.kind === 'unknown' ? found.reason : 'the cluster does not know it',
-  })
 }
 
 function canonical({ service, choice }: Target, [zone = 'local']: readonly string[]): string {
