@@ -4,27 +4,28 @@ import { Compile } from 'typebox/compile'
 import { Settings } from 'typebox/system'
 import { parseDocument } from 'yaml'
 import { MeshError } from './core/errors.ts'
-import { PATH_RULE } from './core/model/path-rule.ts'
 import { splitHostPort } from './core/kit/host-port.ts'
+import { nearest } from './core/kit/suggest.ts'
+import { PATH_RULE } from './core/model/path-rule.ts'
 
 const closed = { additionalProperties: false }
 /** The shape of a text, and what it asks for in words. */
 const SHAPES = {
-  hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, as 127.0.0.1:7470 or [::1]:7470'],
-  url: ['^https://', 'an address that begins with https://'],
+  hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, for example 127.0.0.1:7470 or [::1]:7470'],
+  url: ['^https://', 'a URL that begins with https://'],
   name: [
     '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
     'a name of lower-case letters, digits and inner hyphens, 63 characters at most',
   ],
   zone: [
     '^[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){0,7}$',
-    'a zone in lower case without dots at its ends, as local or mesh.example',
+    'a zone in lower case without a dot at either end, for example local or mesh.example',
   ],
   paths: [
     PATH_RULE,
-    'any, direct-only, relay-only, prefer-direct, prefer-relayed, or what is left out, as no-punched or "no-direct no-reverse"',
+    'any, direct-only, relay-only, prefer-direct, prefer-relayed, or the paths to leave out, for example no-punched or "no-direct no-reverse"',
   ],
-  prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, as 127.16.0.0/12'],
+  prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 
 const HostPort = Type.String({ pattern: SHAPES.hostPort[0], maxLength: 300 })
@@ -223,17 +224,42 @@ export function resolveConfig(base: Config, ...layers: readonly PartialConfig[])
   const faults = [...compiled.Errors(merged)]
     .filter(({ keyword }) => keyword !== 'boolean') // the same fault again, as "schema is false"
     .flatMap((fault) => {
-      const at = `config${fault.instancePath.replaceAll('/', '.')}`
-      if (fault.keyword === 'additionalProperties') {
-        const keys = keysAt(fault.instancePath).join(', ')
-        return fault.params.additionalProperties.map((key) => `${at}.${key}: no such key; there are ${keys}`)
-      }
+      const at = fault.instancePath.slice(1).replaceAll('/', '.')
+      if (fault.keyword === 'additionalProperties')
+        return fault.params.additionalProperties.map((key) => unknownKey(key, at, keysAt(fault.instancePath)))
       if (fault.keyword === 'pattern') return [`${at}: must be ${wordsFor(String(fault.params.pattern))}`]
       if (fault.keyword === 'enum') return [`${at}: must be one of ${fault.params.allowedValues.join(', ')}`]
-      return [`${at}: ${fault.message}`]
+      return [`${at}: ${inWords(fault.message)}`]
     })
   if (faults.length > 0) throw new MeshError('CONFIG_INVALID', { faults: [...new Set(faults)] })
   return merged as Config
+}
+
+function unknownKey(key: string, section: string, keys: readonly string[]): string {
+  const near = nearest(key, keys)
+  const where = section === '' ? '' : ` in ${section}`
+  return `unknown key "${key}"${where}; ${near === undefined ? `the keys are ${keys.join(', ')}` : `did you mean "${near}"?`}`
+}
+
+/** `must be >= 1` is how the schema puts it. */
+function inWords(message: string): string {
+  return message
+    .replace(/^must be >= /, 'must be at least ')
+    .replace(/^must be <= /, 'must be at most ')
+    .replace(/^must be > /, 'must be more than ')
+    .replace(
+      /^must be (number|integer|string|boolean|array|object)$/,
+      (_all, type: string) => `must be ${A[type] ?? type}`,
+    )
+}
+
+const A: Readonly<Record<string, string>> = {
+  number: 'a number',
+  integer: 'a whole number',
+  string: 'a text',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'a mapping',
 }
 
 function wordsFor(pattern: string): string {
@@ -268,8 +294,8 @@ export function readConfigFile(path: string): PartialConfig {
   if (!isRecord(content))
     throw new MeshError('CONFIG_INVALID', {
       path,
-      reason: 'the file should be a mapping',
-      remedy: 'begin with root:, cluster:, relay:, agent: or log:',
+      reason: 'the file is not a mapping',
+      remedy: 'Its top-level keys are root, cluster, relay, agent and log.',
     })
   return content
 }
@@ -278,7 +304,11 @@ export function readConfigFile(path: string): PartialConfig {
 export function hostPort(text: string): { host: string; port: number } {
   const { host, port } = splitHostPort(text) ?? {}
   if (host === undefined || port === undefined)
-    throw new MeshError('CONFIG_INVALID', { address: text, remedy: 'write host:port, as 0.0.0.0:7472 or [::]:7472' })
+    throw new MeshError('CONFIG_INVALID', {
+      address: text,
+      reason: `"${text}" is not host:port`,
+      remedy: 'Expected host:port, for example 0.0.0.0:7472 or [::]:7472.',
+    })
   return { host, port }
 }
 

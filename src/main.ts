@@ -18,7 +18,9 @@ import { runCommands } from './cli/run.ts'
 import { scaleCommand } from './cli/scale.ts'
 import { statusCommand } from './cli/status.ts'
 import { tokenCommand } from './cli/token.ts'
+import { MeshError } from './core/errors.ts'
 import { traceCommand } from './cli/trace.ts'
+import { versionCommand } from './cli/version.ts'
 
 const program = new Command('hedgerow')
   .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
@@ -30,8 +32,14 @@ const program = new Command('hedgerow')
   .option('-o, --output <format>', 'table or json')
   .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
   .enablePositionalOptions()
-  .showHelpAfterError('(hedgerow --help lists the commands)')
+  .showHelpAfterError('Run `hedgerow --help` for the list of commands.')
   .exitOverride()
+
+const HELP = 'Run `hedgerow --help` for the list of commands.'
+
+/** Before the arguments are parsed: a usage error must already know. */
+const wantsJson = /(?:^| )(?:-o ?|--output[ =])json(?: |$)/.test(process.argv.slice(2).join(' ').split(' -- ')[0] ?? '')
+if (wantsJson) program.configureOutput({ writeErr: () => undefined }) // the error is printed below, as JSON
 
 const context = (): Context => contextOf(program.opts<GlobalOptions>(), process.env, versionOf())
 
@@ -53,13 +61,14 @@ for (const command of [
   netcheckCommand,
   execCommand,
   labCommand,
+  versionCommand,
 ]) {
   command(program, context)
 }
 for (const command of program.commands) inheritGlobals(command)
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error // `| head -1`: nobody reads on, and nobody wants to hear of it
+  if (error.code !== 'EPIPE') throw error // `| head -1`: the reader has seen enough
 })
 
 try {
@@ -67,11 +76,19 @@ try {
   else await program.parseAsync(process.argv)
 } catch (error) {
   if (error instanceof CommanderError) {
+    if (error.exitCode !== 0 && wantsJson) printError(usageError(error), 'json')
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
-    printError(error, program.opts<GlobalOptions>().output === 'json' ? 'json' : 'table')
+    printError(error, wantsJson ? 'json' : 'table')
     process.exitCode = exitCodeOf(error)
   }
+}
+
+/** What commander found wrong, `error: unknown command 'gett'\n(Did you mean get?)`, as an error of ours. */
+function usageError({ code, message }: CommanderError): MeshError {
+  if (code === 'commander.help') return new MeshError('USAGE', { reason: 'a command is missing', remedy: HELP })
+  const [reason = '', hint] = message.replace(/^error: /, '').split('\n')
+  return new MeshError('USAGE', { reason, remedy: hint?.replace(/^\((.*)\)$/, '$1') ?? HELP })
 }
 
 /** `hedgerow get nodes -o json` and `hedgerow -o json get nodes` mean the same. */

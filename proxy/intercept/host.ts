@@ -123,7 +123,7 @@ async function setUp({ family, what }: Route, run: Run): Promise<void> {
   try {
     await run('ip', [...family, 'route', 'add', ...what])
   } catch (error) {
-    const remedy = 'run the agent as root or with CAP_NET_ADMIN and iproute2 installed, or use loopback mode'
+    const remedy = 'Run the agent as root or with CAP_NET_ADMIN, with iproute2 installed, or use loopback mode.'
     throw new MeshError('INTERCEPT_FAILED', { mode: 'host', route: what.join(' '), remedy }, { cause: error })
   }
 }
@@ -153,7 +153,7 @@ async function allowNonlocalBind(changed: Changed): Promise<void> {
   try {
     await switchOn(NONLOCAL_BIND, changed)
   } catch (error) {
-    const remedy = 'let the agent write net.ipv6.ip_nonlocal_bind, or leave out the IPv6 prefix'
+    const remedy = 'Let the agent write net.ipv6.ip_nonlocal_bind, or leave out the IPv6 prefix.'
     throw new MeshError('INTERCEPT_FAILED', { mode: 'host', remedy }, { cause: error })
   }
 }

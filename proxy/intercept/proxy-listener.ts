@@ -186,6 +186,6 @@ async function listen(server: Server, host: string, port: number, isBeside: bool
     server.listen(bindShared({ host, port, isBeside }), BACKLOG)
     await once(server, 'listening')
   } catch (error) {
-    throw new MeshError('LISTEN_FAILED', { address: host, port }, { cause: error })
+    throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause: error })
   }
 }

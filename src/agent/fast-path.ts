@@ -35,7 +35,7 @@ export async function openFastPath(
   }
   if (config.mode !== 'host') {
     throw new MeshError('CONFIG_INVALID', {
-      faults: ['config.agent.fastPath: needs host mode (--mode host), which needs root or CAP_NET_ADMIN'],
+      faults: ['agent.fastPath: needs host mode (--mode host), which needs root or CAP_NET_ADMIN'],
     })
   }
   const facts = {

@@ -159,8 +159,8 @@ async function standingOf(path: string): Promise<LifecycleState | undefined> {
 function inTheWay(path: string): MeshError {
   return new MeshError('LISTEN_FAILED', {
     path,
-    reason: 'an agent is running in this state directory already',
-    remedy: 'stop it, take over from it with --take-over, or choose another directory with --state',
+    reason: 'an agent is already running with this state directory',
+    remedy: 'Stop it, take over from it with --take-over, or choose another directory with --state.',
   })
 }
 

@@ -57,7 +57,7 @@ export class LocalApi {
         throw new MeshError('LISTEN_FAILED', {
           path,
           reason: `a Unix socket path has at most ${MAX_SOCKET_PATH} bytes`,
-          remedy: 'choose a shorter --state directory',
+          remedy: 'Choose a shorter --state directory.',
         })
       }
       const server = createServer(applyHttpTimeouts(patience), (request, response) => {
@@ -113,8 +113,8 @@ export class LocalApi {
         // another that started in the same moment; Elder.find has looked before
         throw new MeshError('LISTEN_FAILED', {
           path: name,
-          reason: 'an agent is running in this state directory already',
-          remedy: 'stop it, take over from it with --take-over, or choose another directory with --state',
+          reason: 'an agent is already running with this state directory',
+          remedy: 'Stop it, take over from it with --take-over, or choose another directory with --state.',
         })
       rmSync(name, { force: true })
       linkSync(this.path, name)
@@ -187,11 +187,20 @@ export function askAgent(path: string, route: string, query: Readonly<Record<str
       })
     })
     asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { path })))
-    asking.on('error', (cause) =>
-      reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })),
-    )
+    asking.on('error', (cause: NodeJS.ErrnoException) => reject(isMeshError(cause) ? cause : unanswered(path, cause)))
     asking.end()
   })
+}
+
+function unanswered(path: string, cause: NodeJS.ErrnoException): MeshError {
+  if (cause.code === 'EACCES')
+    return new MeshError('FORBIDDEN', {
+      path,
+      remedy: 'Run the command as the user of the agent, for example with sudo.',
+    })
+  if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')
+    return new MeshError('NOT_RUNNING', { what: 'agent', path })
+  return new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })
 }
 
 function inode(path: string): number | undefined {

@@ -38,7 +38,7 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
   if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
     throw new MeshError('USAGE', {
       target: text,
-      remedy: 'write NAME:PORT, as shop.acme.cart.prod.any.closest.local:8080 (or :53/udp)',
+      remedy: 'Expected NAME:PORT, for example shop.acme.cart.prod.any.closest.local:8080, or with :53/udp.',
     })
   const name = match[1] as string
   const target = await targetOf(name, view)

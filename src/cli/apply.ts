@@ -12,12 +12,14 @@ interface Applied {
 export function applyCommand(program: Command, context: () => Context): void {
   program
     .command('apply')
-    .description('make the mesh run what an SLA document says: create what is new, change what differs')
+    .description('deploy what an SLA document describes: create new services, update changed ones')
     .requiredOption('-f, --file <file>', 'the document, YAML or JSON; - for standard input')
-    .option('--prune', 'remove services of these apps that the document no longer names')
-    .action(async ({ file, prune }: { file: string; prune?: boolean }) => {
+    .option('--app <name.namespace>', 'the app, for a document that has only its microservices')
+    .option('--prune', 'also remove services of these apps that the document no longer names')
+    .action(async ({ file, app, prune }: { file: string; app?: string; prune?: boolean }) => {
       const { readSlaText } = await import('../orchestrator/sla/read.ts') // the parser is large, and only this needs it
-      const document = readSlaText(read(file), file === '-' ? 'standard input' : file)
+      const text = readSlaText(read(file), file === '-' ? 'standard input' : file)
+      const document = app === undefined ? text : withApp(text, app)
       const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
       if (context().format === 'json') return printJson(applied)
       for (const warning of applied.warnings) console.error(`warning: ${lineOf(warning)}`)
@@ -28,10 +30,35 @@ export function applyCommand(program: Command, context: () => Context): void {
     })
 }
 
+/** The services of one app, as `{ "microservices": […] }`, made a whole document. */
+function withApp(document: unknown, app: string): unknown {
+  const [name, namespace, ...rest] = app.split('.')
+  if (!name || !namespace || rest.length > 0)
+    throw new MeshError('USAGE', {
+      option: '--app',
+      given: app,
+      remedy: 'Expected NAME.NAMESPACE, for example shop.acme.',
+    })
+  const isOnlyServices =
+    typeof document === 'object' && document !== null && 'microservices' in document && !('applications' in document)
+  if (!isOnlyServices)
+    throw new MeshError('USAGE', {
+      reason: '--app is for a document that has only `microservices`',
+      remedy: 'Leave out --app: this document names its apps itself.',
+    })
+  const { application_name = name, application_namespace = namespace } = document as Record<string, unknown>
+  if (application_name !== name || application_namespace !== namespace)
+    throw new MeshError('USAGE', {
+      reason: `the document is for the app ${String(application_name)}.${String(application_namespace)}, not for ${app}`,
+      remedy: 'Leave out --app, or name that app.',
+    })
+  return { ...document, application_name, application_namespace }
+}
+
 function read(file: string): string {
   try {
     return readFileSync(file === '-' ? 0 : file, 'utf8')
   } catch (cause) {
-    throw new MeshError('USAGE', { file, remedy: 'Name a file that can be read, or - for standard input.' }, { cause })
+    throw new MeshError('USAGE', { file, remedy: 'Name a file that you can read, or - for standard input.' }, { cause })
   }
 }

@@ -4,7 +4,7 @@ import { askAgent } from '../agent/local-api.ts'
 import type { Format } from './output.ts'
 import { readCredential, RootClient } from '../client/root-client.ts'
 
-/** What every command gets: where the state is, how to print, and the few environment variables that count. */
+/** What every command gets. */
 export interface Context {
   /** The state directory; each role keeps its own folder in it. */
   state: string
@@ -24,7 +24,7 @@ export interface GlobalOptions {
 export function contextOf(options: GlobalOptions, environment: Context['environment'], version: string): Context {
   const { output = 'table' } = options
   if (output !== 'table' && output !== 'json')
-    throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'write table or json' })
+    throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'Use one of: table, json.' })
   return {
     state: options.state ?? environment['HEDGEROW_STATE'] ?? defaultState(environment),
     format: output,

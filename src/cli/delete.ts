@@ -1,22 +1,23 @@
 import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
+import { kindOf } from './kinds.ts'
 import { printJson } from './output.ts'
 
-const KINDS = ['app', 'service', 'node']
+const KINDS = ['app', 'service', 'node'] as const
 
 export function deleteCommand(program: Command, context: () => Context): void {
   program
     .command('delete')
     .description(
-      'remove an app (app.ns), a service (app.ns.service.ns) or a node (cluster/node, whose certificate then counts no more)',
+      'remove an app (app.ns) or a service (app.ns.service.ns), or remove a node (cluster/node) and revoke its certificate',
     )
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>')
-    .action(async (kind: string, name: string) => {
-      if (!KINDS.includes(kind)) throw new MeshError('USAGE', { kind, remedy: `write one of ${KINDS.join(', ')}` })
+    .action(async (given: string, name: string) => {
+      const kind = kindOf(given, KINDS)
       if (kind === 'node' && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
-        throw new MeshError('USAGE', { node: name, remedy: 'write cluster/node, as `hedgerow get nodes` shows it' })
+        throw new MeshError('USAGE', { node: name, remedy: 'Expected cluster/node (see `hedgerow get nodes`).' })
       const path = kind === 'node' ? name : encodeURIComponent(name)
       const deleted = await rootClient(context()).call('DELETE', `/${kind}s/${path}`)
       if (context().format === 'json') printJson(deleted)

@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process'
+import { constants } from 'node:os'
 import type { Command } from 'commander'
 import { agent, type Context } from './context.ts'
 
 export function execCommand(program: Command, context: () => Context): void {
   program
     .command('exec')
-    .description('run a command whose HTTP and SOCKS clients reach semantic names: hedgerow exec -- curl http://…')
+    .description(
+      'run a command with the proxy variables set, so that it can use semantic names: hedgerow exec -- curl http://…',
+    )
     .passThroughOptions()
     .argument('<command...>', 'the command and its arguments')
     .action(async (command: string[]) => {
@@ -14,22 +17,42 @@ export function execCommand(program: Command, context: () => Context): void {
     })
 }
 
-/** The command's own exit code; as shells say it, 128 + n when signal n ended it, 127 or 126 when it could not start. */
+/** The command's own exit code; as in a shell, 128 + n when signal n ended it, 127 or 126 when it could not start. */
 export function runHere(
   [program = '', ...argv]: readonly string[],
   env: Record<string, string | undefined>,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, argv, { stdio: 'inherit', env })
-    const forward = (signal: NodeJS.Signals) => child.kill(signal)
-    process.on('SIGINT', forward).on('SIGTERM', forward)
+    const forward = (signal: NodeJS.Signals) => {
+      child.kill(signal)
+      if (signal === 'SIGTSTP') process.kill(process.pid, 'SIGSTOP') // Ctrl-Z: the shell waits until all of the job stands
+    }
+    for (const signal of FORWARDED) process.on(signal, forward)
+    process.once('exit', () => child.kill('SIGKILL')) // an error of ours leaves no orphan; after its own exit this does nothing
     child.on('error', (cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'ENOENT' && cause.code !== 'EACCES') return reject(cause)
       console.error(`${program}: ${cause.code === 'ENOENT' ? 'command not found' : 'permission denied'}`)
       resolve(cause.code === 'ENOENT' ? 127 : 126)
     })
-    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : (SIGNALS[signal] ?? 0))))
+    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])))
   })
 }
 
-const SIGNALS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 }
+/** Every signal that people, terminals and supervisors send, and that a process may handle. */
+const FORWARDED = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGTERM',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGALRM',
+  'SIGCONT',
+  'SIGTSTP',
+  'SIGWINCH',
+  'SIGIO',
+  'SIGURG',
+  'SIGXCPU',
+  'SIGVTALRM',
+] as const satisfies readonly NodeJS.Signals[]

@@ -6,8 +6,8 @@ import { printJson, printTable } from './output.ts'
 export function flowsCommand(program: Command, context: () => Context): void {
   program
     .command('flows')
-    .description('the flows open on this node; with --recent also the last that ended, and why')
-    .option('--recent', 'the last 256 that ended, too')
+    .description('list the open flows of this node')
+    .option('--recent', 'also the last 256 flows that ended, and why')
     .action(async ({ recent }: { recent?: boolean }) => {
       const flows = (await agent(context(), '/flows', recent ? { recent: 'true' } : {})) as FlowReport[]
       if (context().format === 'json') return printJson(flows)

@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
-import { MeshError } from '../core/errors.ts'
 import { agent, rootClient, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { kindOf } from './kinds.ts'
+import { type Cell, printJson, printTable } from './output.ts'
 
 type Row = Record<string, unknown>
 
-/** For each kind: the columns people see, and where they come from in the API's objects. */
+/** For each kind the columns of the table, and the field of the API's objects that fills them. */
 const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Row) => unknown]>> = {
   apps: [
     ['app', (row) => row['id']],
@@ -66,26 +66,27 @@ export function getCommand(program: Command, context: () => Context): void {
     .command('get')
     .description(`list ${Object.keys(KINDS).join(', ')}`)
     .argument('<kind>', Object.keys(KINDS).join(', '))
-    .argument('[filter]', 'only rows whose name begins with this')
-    .action(async (kind: string, filter?: string) => {
-      const columns = KINDS[kind]
-      if (columns === undefined)
-        throw new MeshError('USAGE', { kind, remedy: `write one of ${Object.keys(KINDS).join(', ')}` })
+    .argument('[filter]', 'only those whose name begins with this')
+    .action(async (given: string, filter?: string) => {
+      const kind = kindOf(given, Object.keys(KINDS))
+      const columns = KINDS[kind] ?? []
       const listed = rootClient(context()).call<Row[]>('GET', `/${kind}`)
       const all = kind === 'relays' ? await measured(listed, context()) : await listed
       const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
       if (context().format === 'json') return printJson(rows)
       printTable(
         columns.map(([head]) => head),
-        rows.map((row) => columns.map(([, cell]) => cell(row) as string | number | undefined)),
+        rows.map((row) => columns.map(([, cell]) => cell(row) as Cell)),
       )
     })
 }
 
-/** How far each relay is from here; not where no agent runs, or that relay is another cluster's. */
+/** With the round-trip time to each relay that the agent here has measured. */
 async function measured(listed: Promise<Row[]>, context: Context): Promise<Row[]> {
-  const [rows, took] = await Promise.all([listed, agent(context, '/relays').catch(() => [])])
-  const rtts = new Map((took as Array<{ relay: string; rttMs?: number }>).map(({ relay, rttMs }) => [relay, rttMs]))
+  const [rows, distances] = await Promise.all([listed, agent(context, '/relays').catch(() => [])])
+  const rtts = new Map(
+    (distances as Array<{ relay: string; rttMs?: number }>).map(({ relay, rttMs }) => [relay, rttMs]),
+  )
   return rows.map((row) => {
     const rttMs = rtts.get(String(row['url']))
     return rttMs === undefined ? row : { ...row, rttMs }

@@ -32,8 +32,8 @@ const EXAMPLE = `
 A file:
 
   sites:                                       # private networks, each behind a router of its own
-    left:  { hosts: [a, b] }                   # 192.168.1.0/24, the usual home router
-    right: { hosts: [c], nat: symmetric }      # the same addresses again
+    left:  { hosts: [a, b] }                   # 192.168.1.0/24 behind a usual home router
+    right: { hosts: [c], nat: symmetric }      # the same addresses, another router
   publics: [server]                            # hosts on the internet, known by name everywhere
   conditions:
     left: { delayMs: 25, lossPercent: 1 }      # of left's uplink
@@ -43,19 +43,19 @@ A file:
   $ hedgerow lab link left --delay 100
   $ hedgerow lab down
 
-Every key is in the README under "A lab on one machine".`
+docs/lab.md describes every key.`
 
-/** Networks on one machine, for trying this mesh and anything else: what is loaded only when it is asked for. */
+/** Networks on one machine, for testing this mesh or anything else. */
 export function labCommand(program: Command, context: () => Context): void {
   const lab = program
     .command('lab')
-    .description('networks on this one machine: sites, NATs, links with delay and loss (needs root on Linux)')
+    .description('simulate networks on this machine: sites, NATs, links with delay and loss (needs root on Linux)')
     .addHelpText('after', EXAMPLE)
   const named = () => new Option('--name <lab>', 'which lab').default('lab').argParser(nameOf)
 
   lab
     .command('up')
-    .description('build the lab of a YAML or JSON file, and keep it up until Ctrl-C or `lab down`')
+    .description('build the lab that a YAML or JSON file describes, and keep it until Ctrl-C or `lab down`')
     .requiredOption('-f, --file <file>', 'sites, public hosts, links and their conditions')
     .addOption(new Option('--backend <kind>', 'what hosts are; goes before the file').choices(['namespaces', 'docker']))
     .addOption(named())
@@ -110,7 +110,7 @@ export function labCommand(program: Command, context: () => Context): void {
       const { map } = await ask(name, { ask: 'map' })
       const found = map?.hosts.find((one) => one.name === host)
       if (found === undefined) {
-        const remedy = `write one of ${map?.hosts.map((one) => one.name).join(', ')}`
+        const remedy = `Use one of: ${map?.hosts.map((one) => one.name).join(', ')}.`
         throw new MeshError('USAGE', { host, remedy })
       }
       const argv = command[0] === '--' ? command.slice(1) : command // behind <host>, it is left to us
@@ -119,16 +119,16 @@ export function labCommand(program: Command, context: () => Context): void {
 
   lab
     .command('link')
-    .description('change the link of a host, or the uplink of a site, while it runs; what is not given is none')
+    .description('change the link of a host, or the uplink of a site, while the lab runs; omitted conditions are reset')
     .addOption(named())
     .argument('<host-or-site>', 'whose link')
     .option('--delay <ms>', 'one way')
-    .option('--jitter <ms>', 'up to so much more or less')
+    .option('--jitter <ms>', 'random variation of the delay, at most this much either way')
     .option('--loss <percent>')
     .option('--reorder <percent>')
     .option('--rate <mbit>', 'Mbit/s')
-    .option('--cut', 'as if unplugged')
-    .option('--heal', 'plugged in again')
+    .option('--cut', 'unplug it')
+    .option('--heal', 'plug it in again')
     .action(async (of: string, { name, delay, jitter, loss, reorder, rate, cut, heal }: LinkOptions) => {
       if (cut === true || heal === true) return void (await ask(name, { ask: cut === true ? 'cut' : 'heal', of }))
       const given = { delayMs: delay, jitterMs: jitter, lossPercent: loss, reorderPercent: reorder, rateMbit: rate }
@@ -178,14 +178,14 @@ function asUsage(cause: unknown): never {
 
 function nameOf(given: string): string {
   if (!/^[a-z0-9][a-z0-9-]{0,40}$/.test(given)) {
-    throw new InvalidArgumentError('A name is lower-case letters, digits and hyphens.')
+    throw new InvalidArgumentError('A name has only lower-case letters, digits and hyphens.')
   }
   return given
 }
 
 function numberOf(given: string): number {
   const number = Number(given)
-  if (given.trim() === '' || Number.isNaN(number)) throw new MeshError('USAGE', { given, remedy: 'write a number' })
+  if (given.trim() === '' || Number.isNaN(number)) throw new MeshError('USAGE', { given, remedy: 'Expected a number.' })
   return number
 }
 

@@ -1,32 +1,65 @@
 import type { Command } from 'commander'
 import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
-import { MeshError } from '../core/errors.ts'
+import type { RootClient } from '../client/root-client.ts'
+import { isMeshError, MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
+import { instanceNamed } from './names.ts'
+
+interface LogsOptions {
+  tail: string
+  follow?: boolean
+}
 
 export function logsCommand(program: Command, context: () => Context): void {
   program
     .command('logs')
-    .description('what an instance wrote to its standard output and error')
-    .argument('<instance>', 'app.app-ns.service.service-ns.number')
+    .description('print what an instance wrote to its standard output and error')
+    .argument('<instance>', 'app.app-ns.service.service-ns.number, or a service that has one instance')
     .option('-n, --tail <lines>', 'how many of the last lines', '100')
-    .option('--follow', 'go on as lines come')
-    .action(async (instance: string, { tail, follow }: { tail: string; follow?: boolean }) => {
+    .option('-f, --follow', 'follow the output')
+    .action(async (given: string, { tail, follow }: LogsOptions) => {
       if (!/^\d{1,5}$/.test(tail))
-        throw new MeshError('USAGE', { option: '--tail', given: tail, remedy: 'write a whole number from 0 to 99999' })
+        throw new MeshError('USAGE', {
+          option: '--tail',
+          given: tail,
+          remedy: 'Expected a whole number from 0 to 99999.',
+        })
       const interrupted = new AbortController()
       process.once('SIGINT', () => interrupted.abort())
-      process.stdout.once('error', () => interrupted.abort()) // nobody reads on
+      process.stdout.once('error', () => interrupted.abort()) // the reader of our output has gone
       const query = new URLSearchParams({ tail, ...(follow ? { follow: 'true' } : {}) }).toString()
       try {
-        const path = `/instances/${encodeURIComponent(instance)}/logs?${query}`
-        const text = rootClient(context()).lines(path, interrupted.signal)
-        if (context().format === 'json') await printLines(instance, text)
-        else for await (const some of text) process.stdout.write(some)
+        await printLogs(rootClient(context()), given, {
+          query,
+          signal: interrupted.signal,
+          isJson: context().format === 'json',
+        })
       } catch (error) {
         if (!interrupted.signal.aborted) throw error
       }
     })
+}
+
+interface Printing {
+  query: string
+  signal: AbortSignal
+  isJson: boolean
+}
+
+/** By its full name at once; only a name that the root does not know is looked up. */
+async function printLogs(root: RootClient, given: string, { query, signal, isJson }: Printing): Promise<void> {
+  const print = async (instance: string) => {
+    const text = root.lines(`/instances/${encodeURIComponent(instance)}/logs?${query}`, signal)
+    if (isJson) await printLines(instance, text)
+    else for await (const some of text) process.stdout.write(some)
+  }
+  try {
+    await print(given)
+  } catch (error) {
+    if (!isMeshError(error, 'INSTANCE_UNKNOWN') || 'reason' in error.details) throw error
+    await print(await instanceNamed(root, given))
+  }
 }
 
 /** One JSON object a line, as it comes. */

@@ -6,6 +6,7 @@ import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { tuningOf, tuningScript } from '../netcheck/tuning.ts'
 import type { NetcheckReport } from '../client/reports.ts'
+import { printable } from '../core/sentence.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
@@ -13,9 +14,9 @@ export function netcheckCommand(program: Command, context: () => Context): void 
   program
     .command('netcheck')
     .description(
-      'the network this node is in: public address, NAT, UDP, IPv6, proxy, relays, which paths are possible, and what could be better',
+      'examine the network of this node: public address, NAT, UDP, IPv6, proxy, relays, possible paths, and what could be better',
     )
-    .option('--tune', 'print the commands, all optional, that would tune this machine for flows; they are not run')
+    .option('--tune', 'print optional tuning commands without running them')
     .action(async ({ tune = false }: { tune?: boolean }) => {
       const report = await reportOf(context())
       if (tune) {
@@ -30,7 +31,7 @@ export function netcheckCommand(program: Command, context: () => Context): void 
     })
 }
 
-/** Without an agent what the machine says by itself. */
+/** Without an agent, what this machine knows by itself. */
 async function reportOf(here: Context): Promise<NetcheckReport> {
   try {
     return (await agent(here, '/netcheck')) as NetcheckReport
@@ -43,7 +44,7 @@ async function reportOf(here: Context): Promise<NetcheckReport> {
 
 function print({ agent, findings }: NetcheckReport): void {
   for (const { check, ok, finding, remedy } of findings) {
-    console.log(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${check}: ${finding}`)
+    console.log(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${printable(`${check}: ${finding}`)}`)
     if (remedy !== undefined) console.log(`     ${remedy}`)
   }
   if (agent === undefined || agent.ways.length === 0) return

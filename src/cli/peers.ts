@@ -7,7 +7,7 @@ export function peersCommand(program: Command, context: () => Context): void {
   program
     .command('peers')
     .description(
-      'the nodes this one has a session with: path, round-trip time, carriers, streams, bytes, how datagrams go',
+      'list the nodes that this one has a session with: path, round-trip time, carriers, streams, bytes, datagrams',
     )
     .action(async () => {
       const peers = (await agent(context(), '/peers')) as PeerReport[]
@@ -21,7 +21,7 @@ export function peersCommand(program: Command, context: () => Context): void {
             rttMs,
             carriers,
             carrierPaths = [],
-            asidePaths = [],
+            asidePaths: pinned = [],
             streams,
             bytesIn,
             bytesOut,
@@ -30,7 +30,7 @@ export function peersCommand(program: Command, context: () => Context): void {
             node,
             path,
             rttMs?.toFixed(2),
-            counted(carrierPaths, asidePaths) || carriers,
+            counted(carrierPaths, pinned) || carriers,
             streams,
             bytesIn,
             bytesOut,
@@ -41,11 +41,11 @@ export function peersCommand(program: Command, context: () => Context): void {
     })
 }
 
-/** `2 direct, 1 relayed by rule`: those by rule are for flows that may not take, or would not like, the others. */
-function counted(paths: readonly string[], aside: readonly string[]): string {
+/** `2 direct, 1 relayed by rule`: carriers by rule are pinned to flows that must not, or should not, use the others. */
+function counted(paths: readonly string[], pinned: readonly string[]): string {
   return [...new Set(paths)]
     .map((path) => {
-      const [all, ruled] = [paths, aside].map((list) => list.filter((one) => one === path).length) as [number, number]
+      const [all, ruled] = [paths, pinned].map((list) => list.filter((one) => one === path).length) as [number, number]
       return `${all} ${path}${ruled === 0 ? '' : all === ruled ? ' by rule' : `, ${ruled} of them by rule`}`
     })
     .join(', ')

@@ -6,7 +6,9 @@ import { printJson, printTable } from './output.ts'
 export function resolveCommand(program: Command, context: () => Context): void {
   program
     .command('resolve')
-    .description('what a name means right now: its VIP, its ports, and the instances in the order they would be tried')
+    .description(
+      'show what a name stands for: its VIP, its ports, and its instances in the order in which they would be tried',
+    )
     .argument('<name>', 'a semantic name')
     .action(async (name: string) => {
       const report = (await agent(context(), '/resolve', { name })) as ResolveReport

@@ -5,22 +5,22 @@ import type { StatusReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
-/** Until the new process must serve. */
+/** The new process must serve within this time. */
 const READY_MS = 30_000
-const LOOK_MS = 50
+const POLL_MS = 50
 
 export function restartCommand(program: Command, context: () => Context): void {
   program
     .command('restart')
     .description(
-      'replaces the agent here (with all of `hedgerow up`) by a new process of the version that is installed now; ' +
-        'no connection is lost, and what is open goes on in the old process until it ends',
+      'replace the running agent (or the whole of `hedgerow up`) with a new process of the installed version; ' +
+        'no new connection is dropped, and open flows continue in the old process until they end',
     )
     .action(async () => {
       const here = context()
       const before = (await agent(here, '/status')) as StatusReport
       await agent(here, '/restart')
-      for (const startedAt = performance.now(); performance.now() - startedAt < READY_MS; await sleep(LOOK_MS)) {
+      for (const startedAt = performance.now(); performance.now() - startedAt < READY_MS; await sleep(POLL_MS)) {
         const now = (await agent(here, '/status').catch(() => before)) as StatusReport
         if (now.pid === before.pid) continue
         if (here.format === 'json') return printJson(now)
@@ -34,6 +34,9 @@ export function restartCommand(program: Command, context: () => Context): void {
           Object.entries(facts).map(([key, value]) => [key, String(value)]),
         )
       }
-      throw new MeshError('NOT_RUNNING', { what: 'new agent', remedy: 'the old one goes on; its log says why' })
+      throw new MeshError('NOT_RUNNING', {
+        what: 'new agent',
+        remedy: 'The old one goes on. See the log for the reason.',
+      })
     })
 }

@@ -54,11 +54,11 @@ export function runCommands(program: Command, context: () => Context): void {
     roleCommand(
       program,
       'up',
-      'root, cluster and agent in one process, on loopback only: the whole mesh on one machine',
+      'run the whole mesh on one machine: root, cluster and agent in one process, on loopback only',
     ),
   )
     .option('--cluster-name <name>', 'the cluster’s name (edge)')
-    .option('--listen <host:port>', 'the first of three ports: root, cluster, tunnel (127.0.0.1:7470)')
+    .option('--listen <host:port>', 'the first of three consecutive ports: root, cluster, tunnel (127.0.0.1:7470)')
     .action(async (options: RunOptions) => {
       const { hostPort } = await roles.config()
       const from = (first: string): PartialConfig => {
@@ -82,9 +82,13 @@ export function runCommands(program: Command, context: () => Context): void {
         (await roles.up()).Up.start({ state, config, version, environment, elder, respawn }, logger),
       )
     })
-  roleCommand(program, 'root', 'the mesh’s authority, its API, and the tier that chooses clusters')
+  roleCommand(
+    program,
+    'root',
+    'run the root: the authority of the mesh, its API, and the scheduler that chooses clusters',
+  )
     .option('--listen <host:port>', 'where clusters and the CLI dial (127.0.0.1:7470)')
-    .option('--public-url <url>', 'https://host:port under which others reach it, when not the listen address')
+    .option('--public-url <url>', 'https://host:port at which others reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7480)')
     .action(async (options: RunOptions) => {
       const config = await configOf(options, [], {
@@ -97,15 +101,12 @@ export function runCommands(program: Command, context: () => Context): void {
         ),
       )
     })
-  roleCommand(program, 'cluster', 'the tier that chooses nodes; also the relay for its nodes')
+  roleCommand(program, 'cluster', 'run a cluster: the scheduler that chooses nodes, and a relay for them')
     .option('--name <name>', 'the cluster’s name (edge)')
     .option('--listen <host:port>', 'where nodes dial (127.0.0.1:7471)')
-    .option('--public-url <url>', 'https://host:port under which nodes reach it, when not the listen address')
+    .option('--public-url <url>', 'https://host:port at which nodes reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7481)')
-    .option(
-      '--token-file <file>',
-      'join token of the root, at the first start; - for standard input; or HEDGEROW_TOKEN',
-    )
+    .option('--token-file <file>', 'join token for the first start; - for standard input; or set HEDGEROW_TOKEN')
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
       const config = await configOf(options, [], { cluster: present({ name, listen, publicUrl, opsListen }) })
@@ -123,15 +124,12 @@ export function runCommands(program: Command, context: () => Context): void {
         ),
       )
     })
-  roleCommand(program, 'relay', 'where nodes meet that cannot dial each other; forwards what it cannot read')
+  roleCommand(program, 'relay', 'run a relay for nodes that cannot connect directly; traffic stays encrypted')
     .option('--name <name>', 'the relay’s name (the host name)')
     .option('--listen <host:port>', 'where nodes dial (0.0.0.0:443)')
-    .option('--public-url <url>', 'https://host:port under which nodes reach it, when not the listen address')
+    .option('--public-url <url>', 'https://host:port at which nodes reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7483)')
-    .option(
-      '--token-file <file>',
-      'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
-    )
+    .option('--token-file <file>', 'join token for the first start; - for standard input; or set HEDGEROW_TOKEN')
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
       const config = await configOf(options, [], { relay: present({ name, listen, publicUrl, opsListen }) })
@@ -144,12 +142,9 @@ export function runCommands(program: Command, context: () => Context): void {
         ),
       )
     })
-  agentOptions(roleCommand(program, 'agent', 'the data plane and worker of one node'))
-    .option('--listen <host:port>', 'where other nodes may dial this one (0.0.0.0:7472); no inbound port is needed')
-    .option(
-      '--token-file <file>',
-      'join token of the cluster, at the first start; - for standard input; or HEDGEROW_TOKEN',
-    )
+  agentOptions(roleCommand(program, 'agent', 'run the agent: the data plane and the worker of one node'))
+    .option('--listen <host:port>', 'where other nodes may dial this one (0.0.0.0:7472); no inbound port is required')
+    .option('--token-file <file>', 'join token for the first start; - for standard input; or set HEDGEROW_TOKEN')
     .action(async (options: RunOptions) => {
       const config = await configOf(options, [], { agent: agentLayer(options) })
       const token = tokenOf(options, context())
@@ -225,7 +220,7 @@ function roleCommand(program: Command, name: string, description: string): Comma
   return program
     .command(name)
     .description(description)
-    .option('--config <file>', 'configuration, YAML; flags go before it')
+    .option('--config <file>', 'configuration file, YAML; flags override it')
     .option('--log-level <level>', 'debug, info, warn, error or silent (info)')
 }
 
@@ -233,31 +228,31 @@ function agentOptions(command: Command): Command {
   return command
     .option(
       '--take-over',
-      'take over from the agent that runs in this state directory: no connection is lost, its open flows end in peace',
+      'take over from the agent that is running with this state directory; its open flows are drained',
     )
     .option('--name <name>', 'the node’s name (the host name)')
-    .option('--advertise <host:port...>', 'addresses others should try first: a forwarded port, a public address')
+    .option('--advertise <host:port...>', 'addresses that others should try first: a forwarded port, a public address')
     .option(
       '--paths <rule>',
-      'ways to other nodes: any (default), direct-only, relay-only, prefer-direct, prefer-relayed, or "no-punched no-reverse"',
+      'allowed paths to other nodes: any (default), direct-only, relay-only, prefer-direct, prefer-relayed, or "no-punched no-reverse"',
     )
-    .option('--port-mapping <auto|off>', 'ask the router for a port that leads here (off)')
-    .option('--mode <mode>', 'loopback (default, no rights needed) or host (AnyIP, needs CAP_NET_ADMIN)')
+    .option('--port-mapping <auto|off>', 'ask the router for a forwarded port (off)')
+    .option('--mode <mode>', 'loopback (default, needs no privileges) or host (AnyIP, needs CAP_NET_ADMIN)')
     .option(
       '--fast-path',
-      'host mode: flows between processes of this node through the kernel (nftables) where they may',
+      'host mode: let the kernel (nftables) carry flows between processes of this node where policy permits',
     )
     .option('--prefix <cidr>', 'prefix of the VIPs (the first free 127.x.0.0/12; host mode: 10.30.0.0/16)')
     .option('--zone <zone...>', 'DNS zones (local internal)')
-    .option('--upstream <host...>', 'name servers for all other names (those of /etc/resolv.conf)')
-    .option('--resolver-port <port>', 'port of the name server (53 where it may, else 5353)')
+    .option('--upstream <host...>', 'name servers for all other names (those in /etc/resolv.conf)')
+    .option('--resolver-port <port>', 'port of the name server (53 if permitted, otherwise 5353)')
     .option('--socks-port <port>', 'port of the SOCKS5 proxy on 127.0.0.1 (any free one)')
     .option('--http-port <port>', 'port of the HTTP proxy on 127.0.0.1 (any free one)')
-    .option('--memory-mb <n>', 'memory the node offers (what the machine has)')
-    .option('--vcpus <n>', 'processors the node offers (what the machine has)')
-    .option('--area <area>', 'area for latency constraints')
-    .option('--location <lat,lon>', 'position for geo constraints, degrees')
-    .option('--label <key=value...>', 'labels')
+    .option('--memory-mb <n>', 'memory offered to the scheduler (all of the machine)')
+    .option('--vcpus <n>', 'processors offered to the scheduler (all of the machine)')
+    .option('--area <area>', 'area of the node, for latency constraints')
+    .option('--location <lat,lon>', 'position of the node in degrees, for geo constraints')
+    .option('--label <key=value...>', 'labels of the node, for addons constraints')
 }
 
 function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
@@ -289,7 +284,7 @@ function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
 
 function labelOf(text: string): [string, string] {
   const at = text.indexOf('=')
-  if (at < 1) throw new MeshError('USAGE', { option: '--label', given: text, remedy: 'write key=value' })
+  if (at < 1) throw new MeshError('USAGE', { option: '--label', given: text, remedy: 'Expected key=value.' })
   return [text.slice(0, at), text.slice(at + 1)]
 }
 
@@ -317,7 +312,7 @@ function tokenOf({ tokenFile }: RunOptions, { environment }: Context): string | 
   } catch (cause) {
     throw new MeshError(
       'USAGE',
-      { file: tokenFile, remedy: 'name a file that can be read, or - for standard input' },
+      { file: tokenFile, remedy: 'Name a file that you can read, or - for standard input.' },
       { cause },
     )
   }

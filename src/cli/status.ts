@@ -9,13 +9,13 @@ import { printJson, printTable } from './output.ts'
 export function statusCommand(program: Command, context: () => Context): void {
   program
     .command('status')
-    .description('what runs in this state directory: the agent here, the mesh as its root sees it')
+    .description('show what runs with this state directory: the agent here, and the mesh as its root sees it')
     .action(async () => {
       const here = context()
-      const node = existsSync(socketPath(here.state)) ? await asked(agent(here, '/status')) : undefined
+      const node = existsSync(socketPath(here.state)) ? await partOf(agent(here, '/status')) : undefined
       const hasCredential = here.credential !== undefined || existsSync(join(folders(here.state).root, 'admin.json'))
-      const mesh = hasCredential ? await asked(rootClient(here).call('GET', '/status')) : undefined
-      if (node === undefined && mesh === undefined) throw new MeshError('NOT_RUNNING', { path: here.state })
+      const mesh = hasCredential ? await partOf(rootClient(here).call('GET', '/status')) : undefined
+      if (node === undefined && mesh === undefined) throw nothingRuns(here.state)
       if ([node, mesh].every((part) => part === undefined || 'problem' in part)) process.exitCode = 5
       if (here.format === 'json') return printJson({ agent: node, mesh })
       for (const [title, facts] of [
@@ -31,12 +31,19 @@ export function statusCommand(program: Command, context: () => Context): void {
     })
 }
 
-/** A part that does not answer is a finding, not a failure of the other part. */
-async function asked(answer: Promise<unknown>): Promise<StatusReport | Record<string, unknown> | { problem: string }> {
+function nothingRuns(path: string): MeshError {
+  return new MeshError('NOT_RUNNING', {
+    path,
+    remedy: 'Start with `hedgerow up`, or name the directory of what is running with --state.',
+  })
+}
+
+/** A part that does not answer is shown, and does not hide the other part. */
+async function partOf(answer: Promise<unknown>): Promise<StatusReport | Record<string, unknown> | { problem: string }> {
   try {
     return (await answer) as StatusReport
   } catch (error) {
-    if (isMeshError(error, 'UNAUTHENTICATED')) throw error
+    if (isMeshError(error, 'UNAUTHENTICATED') || isMeshError(error, 'FORBIDDEN')) throw error
     return { problem: explain(error) }
   }
 }

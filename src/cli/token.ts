@@ -8,34 +8,51 @@ interface Minted {
   expiresAt: number
 }
 
+interface TokenOptions {
+  role: string
+  cluster?: string
+  ttl: string
+}
+
 export function tokenCommand(program: Command, context: () => Context): void {
-  const token = program
-    .command('token')
-    .description('join tokens: single-use, short-lived, carrying the fingerprint of the mesh')
+  const token = program.command('token').description('manage single-use join tokens')
   token
     .command('create')
-    .description('make a token with which one node, relay or cluster may join')
+    .description('create a token with which one node, relay or cluster may join the mesh')
     .option('--role <role>', 'node, relay or cluster', 'node')
     .option(
       '--cluster <name>',
-      'the cluster that a node or relay joins (the only one, if there is only one), or the name of a new cluster (edge)',
+      'the cluster that the node or relay joins (may be left out where there is only one), or the name of the new cluster (edge)',
     )
-    .option('--ttl <seconds>', 'how long it is good for', '3600')
-    .action(async ({ role, cluster, ttl }: { role: string; cluster?: string; ttl: string }) => {
+    .option('--ttl <duration>', 'lifetime in seconds, or for example 30m, 1h or 7d', '1h')
+    .action(async ({ role, cluster, ttl }: TokenOptions) => {
       if (role !== 'node' && role !== 'cluster' && role !== 'relay')
-        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'write node, relay or cluster' })
-      const ttlSeconds = Number(ttl)
-      if (!Number.isInteger(ttlSeconds) || ttlSeconds < 1)
-        throw new MeshError('USAGE', { option: '--ttl', given: ttl, remedy: 'write whole seconds, from 1' })
-      const minted = await rootClient(context()).call<Minted>('POST', '/tokens', {
-        role,
-        ttlSeconds,
-        cluster: cluster ?? (role === 'cluster' ? 'edge' : undefined),
-      })
+        throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'Use one of: node, relay, cluster.' })
+      const wanted = { role, ttlSeconds: secondsOf(ttl), ...clusterOf(role, cluster) }
+      const minted = await rootClient(context()).call<Minted>('POST', '/tokens', wanted)
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)
       console.error(
-        `Good once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`,
+        `Works once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`,
       )
     })
+}
+
+/** A new cluster is called `edge` unless it is named; a node or relay joins the only cluster there is. */
+function clusterOf(role: string, cluster: string | undefined): { cluster?: string } {
+  if (cluster !== undefined) return { cluster }
+  return role === 'cluster' ? { cluster: 'edge' } : {}
+}
+
+const SECONDS_PER: Readonly<Record<string, number>> = { '': 1, s: 1, m: 60, h: 3_600, d: 86_400 }
+
+function secondsOf(ttl: string): number {
+  const [, count = '', unit = ''] = /^(\d{1,9})([smhd]?)$/.exec(ttl) ?? []
+  const seconds = Number(count) * (SECONDS_PER[unit] ?? 0)
+  if (seconds >= 1) return seconds
+  throw new MeshError('USAGE', {
+    option: '--ttl',
+    given: ttl,
+    remedy: 'Expected whole seconds, or a duration such as 30m, 1h or 7d.',
+  })
 }

@@ -4,24 +4,24 @@ import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 
 /** A service may have many instances: each on its own line. */
-function oneALine(step: string, what: string): string {
-  return step === 'order' ? what.replaceAll(', ', '\n').replace(/ \(([^)]*)\)$/, '\n($1)') : what
+function linesOf(step: string, what: string): string | string[] {
+  return step === 'order' ? what.replace(/ \(([^)]*)\)$/, ', ($1)').split(', ') : what
 }
 
 export function traceCommand(program: Command, context: () => Context): void {
   program
     .command('trace')
     .description(
-      'every decision of one connection, which it really makes: name, VIP, instances and their order, path, connect time',
+      'open one real connection and show every decision: name, VIP, instances and their order, path, connect time',
     )
-    .argument('<name:port>', 'as shop.acme.cart.prod.any.closest.local:8080, or with :53/udp')
+    .argument('<name:port>', 'for example shop.acme.cart.prod.any.closest.local:8080; with /udp at the end for UDP')
     .action(async (target: string) => {
       const report = (await agent(context(), '/trace', { target })) as TraceReport
       if (context().format === 'json') printJson(report)
       else
         printTable(
           ['step', 'what', 'ms'],
-          report.steps.map(({ step, what, ms }) => [step, oneALine(step, what), ms?.toFixed(1) ?? '']),
+          report.steps.map(({ step, what, ms }) => [step, linesOf(step, what), ms?.toFixed(1) ?? '']),
         )
       if (!report.ok) process.exitCode = 1
     })

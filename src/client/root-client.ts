@@ -1,31 +1,43 @@
 import { readFileSync } from 'node:fs'
 import { request } from 'node:https'
 import type { IncomingMessage } from 'node:http'
-import { ERRORS, MeshError, type ErrorCode } from '../core/errors.ts'
+import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../core/errors.ts'
 
-/** What `root` writes at first start, 0600: where it is, how to know it, and the secret. */
+/** The file `root/admin.json`, which the root writes at its first start with mode 0600. */
 export interface Credential {
   url: string
   ca: string
   token: string
 }
 
-/** @throws MeshError NOT_RUNNING when there is none, UNAUTHENTICATED when it is damaged. */
+/** @throws MeshError UNAUTHENTICATED when there is none or it is damaged, FORBIDDEN when this user may not read it. */
 export function readCredential(path: string): Credential {
   let text: string
   try {
     text = readFileSync(path, 'utf8')
   } catch (cause) {
-    throw new MeshError('NOT_RUNNING', { what: 'root', path }, { cause })
+    throw unreadable(path, cause)
   }
   try {
     const { url, ca, token } = JSON.parse(text) as Partial<Credential>
     if (typeof url === 'string' && typeof ca === 'string' && typeof token === 'string') return { url, ca, token }
   } catch {
-    // told below, with the path
+    // the error below names the path
   }
-  throw new MeshError('UNAUTHENTICATED', { path, reason: 'the file is not a credential' })
+  throw new MeshError('UNAUTHENTICATED', { path, reason: 'the file is not an admin credential' })
 }
+
+function unreadable(path: string, cause: unknown): MeshError {
+  const { code } = cause as NodeJS.ErrnoException
+  if (code === 'ENOENT' || code === 'ENOTDIR')
+    return new MeshError('UNAUTHENTICATED', { missing: path, remedy: NO_CREDENTIAL })
+  if (code === 'EACCES' || code === 'EPERM') return new MeshError('FORBIDDEN', { path, remedy: NOT_YOURS })
+  return new MeshError('UNAUTHENTICATED', { path }, { cause })
+}
+
+const NO_CREDENTIAL =
+  'Run the command on the machine of the root, or copy <state>/root/admin.json from there and name it with --credential.'
+const NOT_YOURS = 'Run the command as the user that the root runs as, for example with sudo.'
 
 /** The root's API, known by its certificate (issued by the mesh's CA to `…/root`), never by its host name. */
 export class RootClient {
@@ -71,7 +83,7 @@ export class RootClient {
           checkServerIdentity: (_host, certificate) =>
             /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
               ? undefined
-              : new Error('the certificate is not the root’s'),
+              : new Error('another server answered: its certificate is not the root’s'),
           headers: {
             authorization: `Bearer ${token}`,
             ...(payload === undefined
@@ -82,8 +94,10 @@ export class RootClient {
         },
         resolve,
       )
-      asking.on('timeout', () => asking.destroy(new Error('no answer within 30 s')))
-      asking.on('error', (cause) => reject(new MeshError('NOT_RUNNING', { what: 'root', url }, { cause })))
+      asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { peer: 'the root', ms: 30_000 })))
+      asking.on('error', (cause) =>
+        reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'root', url }, { cause })),
+      )
       asking.end(payload)
     })
   }
@@ -96,8 +110,8 @@ function refusal(answer: unknown, status: number | undefined): MeshError {
     faults?: unknown
     warnings?: unknown
   }
-  const told: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : 'REQUEST_FAILED'
-  const code = told === 'MESSAGE_INVALID' ? 'USAGE' : told // what the root cannot read is what was typed here
+  const named: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : 'REQUEST_FAILED'
+  const code = named === 'MESSAGE_INVALID' ? 'USAGE' : named // the root cannot read what was typed here
   return new MeshError(code, {
     ...details,
     ...(faults === undefined ? {} : { faults }),

@@ -1,85 +1,151 @@
+import { reasonOf, sentenceOf } from './sentence.ts'
+
 /**
- * Every error a user or a peer can cause, on one page. The message is the fixed sentence, `details` are the facts,
- * `cause` is the original. A bug (a broken invariant) is a plain `Error`, never one of these.
+ * Every error that a user or a peer can cause, on one page, as the sentence people read: what is wrong, and where.
+ * A bug (a broken invariant) is a plain `Error`, never one of these.
+ *
+ * `{key}` is a detail, `{a|b}` the first of them that is there, `[…]` is left out where a detail in it is missing. Of several
+ * sentences the first counts whose details are all there. The detail `reason` follows behind a colon, then the cause;
+ * `remedy` is a sentence of its own, on the next line; `faults` and `conflicts` are listed below. Any other detail that a
+ * sentence does not name is for scripts (`-o json`) only.
  */
 export const ERRORS = {
   // names and addresses
-  NAME_INVALID: 'not a semantic name',
-  ADDRESS_INVALID: 'not an address of the mesh',
-  SERVICE_UNKNOWN: 'no such service',
-  APP_UNKNOWN: 'no such app',
-  INSTANCE_UNKNOWN: 'no such instance',
-  NODE_UNKNOWN: 'no such node',
-  CLUSTER_UNKNOWN: 'no such cluster',
+  NAME_INVALID: ['{name} is not a semantic name[, because of the label "{label}"]', 'not a semantic name'],
+  ADDRESS_INVALID: ['{address} is not an address of the mesh', 'not an address of the mesh'],
+  SERVICE_UNKNOWN: ['service {service|name} was not found', 'the service was not found'],
+  APP_UNKNOWN: ['app {app} was not found', 'the app was not found'],
+  INSTANCE_UNKNOWN: ['instance {instance} was not found', 'the instance was not found'],
+  NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],
+  CLUSTER_UNKNOWN: ['cluster {cluster} was not found', 'the cluster was not found'],
   // flows
-  NO_INSTANCE: 'no running instance to choose from',
-  NO_PATH: 'no way to reach the node',
-  PATH_FORBIDDEN: 'no path to the node is allowed and works',
-  NOT_ALLOWED: 'the caller may not call this service',
-  FLOW_REFUSED: 'every instance refused the flow',
-  FLOW_UNREACHABLE: 'no instance can be reached',
-  FLOW_TIMEOUT: 'no instance answered in time',
-  PORT_UNKNOWN: 'the service does not serve this port',
-  PORT_TAKEN: 'the port is already taken on this address',
-  TOO_MANY_FLOWS: 'the agent carries as many flows as it may',
+  NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],
+  NO_PATH: ['no path to {node|address} works[; tried {tried}]', 'no path to the node works[; tried {tried}]'],
+  PATH_FORBIDDEN: [
+    'no permitted path to {node} is working[; the rule is "{paths}"][; tried {tried}]',
+    'no permitted path to the node is working',
+  ],
+  NOT_ALLOWED: ['the caller is not allowed to call {service}', 'the caller is not allowed to call this service'],
+  FLOW_REFUSED: ['every instance refused the connection'],
+  FLOW_UNREACHABLE: ['no instance can be reached'],
+  FLOW_TIMEOUT: ['no instance answered in time'],
+  PORT_UNKNOWN: ['the service does not serve port {port}', 'the service does not serve this port'],
+  PORT_TAKEN: ['port {port} is already in use', 'the port is already in use'],
+  TOO_MANY_FLOWS: ['the flow limit is reached (agent.maxFlows)'],
   // tunnel
-  FRAME_INVALID: 'malformed tunnel frame',
-  SESSION_CLOSED: 'the session to the node has ended',
-  PEER_REFUSED: 'the peer did not prove the expected identity',
-  RELAY_REFUSED: 'the relay refused the connection',
+  FRAME_INVALID: ['malformed tunnel frame'],
+  SESSION_CLOSED: ['the session with {node|peer} has ended', 'the session has ended'],
+  PEER_REFUSED: [
+    'the connection with {node} was refused[; {answered|principal} answered]',
+    'the connection was refused[; {answered|principal} answered]',
+  ],
+  RELAY_REFUSED: ['relay {relay} refused the connection[ to {node}]', 'no relay accepted the connection[ to {node}]'],
   // control
-  SLA_INVALID: 'the SLA has faults',
-  SLA_CONFLICT: 'the SLA conflicts with what is already there',
-  MESSAGE_INVALID: 'malformed control message',
-  LINK_CLOSED: 'the control link is down',
-  REQUEST_TIMEOUT: 'the other side did not answer in time',
-  REQUEST_FAILED: 'the other side could not do what was asked',
-  UNPLACEABLE: 'no node can take the instance',
-  RUNTIME_FAILED: 'the runtime could not start the instance',
+  SLA_INVALID: ['invalid SLA document'],
+  SLA_CONFLICT: ['the SLA document conflicts with what is already deployed'],
+  MESSAGE_INVALID: [
+    'malformed message from {peer|from}[: {problem}]',
+    'malformed message: {problem}',
+    'malformed message: {chars} characters, {most} are allowed',
+    'malformed message',
+  ],
+  LINK_CLOSED: ['the control link to {peer|cluster|node|address} is down', 'the control link is down'],
+  REQUEST_TIMEOUT: [
+    'timed out waiting for {peer|path|name}[ to answer {request}][ after {ms} ms]',
+    'timed out[ after {ms} ms]',
+  ],
+  REQUEST_FAILED: [
+    '{peer|cluster|node|address} rejected the request[ with HTTP status {status}][ with code {code}]',
+    'the request was rejected[ with HTTP status {status}][ with code {code}]',
+  ],
+  UNPLACEABLE: ['{instance} cannot be placed', 'the instance cannot be placed'],
+  RUNTIME_FAILED: ['the instance cannot start'],
   // identity
-  TOKEN_INVALID: 'not a join token',
-  TOKEN_REFUSED: 'the join token was refused',
-  CERTIFICATE_REFUSED: 'the certificate request was refused',
-  UNAUTHENTICATED: 'credentials are missing or wrong',
-  FORBIDDEN: 'these credentials do not allow this',
-  CLOCK_SKEW: 'the clock of this machine is wrong',
-  DUPLICATE_IDENTITY: 'another process uses this identity',
+  TOKEN_INVALID: ['this {role} has not joined a mesh yet', 'not a valid join token'],
+  TOKEN_REFUSED: ['the join token was refused'],
+  CERTIFICATE_REFUSED: ['the certificate was refused'],
+  UNAUTHENTICATED: [
+    'no admin credential here: {missing} does not exist',
+    'the credential is missing or wrong[: {path}]',
+  ],
+  FORBIDDEN: ['permission denied: {path}', 'these credentials do not allow this'],
+  CLOCK_SKEW: [
+    'the clock of this machine is wrong: compared with {of} it is {difference}',
+    'the clock of this machine is wrong',
+  ],
+  DUPLICATE_IDENTITY: ['another process uses the identity {node}', 'another process uses this identity'],
   // the machine
-  DISK_FULL: 'the disk is full',
-  CONFIG_INVALID: 'the configuration has faults',
-  STATE_UNREADABLE: 'the state directory cannot be used',
-  STATE_CORRUPT: 'the saved state is damaged',
-  LISTEN_FAILED: 'cannot listen on the address',
-  INTERCEPT_FAILED: 'cannot intercept connections',
-  NOT_RUNNING: 'nothing answers there',
-  USAGE: 'the command was not understood',
-} as const
+  DISK_FULL: ['the disk that holds {path} is full', 'the disk is full'],
+  CONFIG_INVALID: ['invalid configuration in {path}[, line {line}][: {problem}]', 'invalid configuration[: {problem}]'],
+  STATE_UNREADABLE: ['the state cannot be used: {path|directory}', 'the state directory cannot be used'],
+  STATE_CORRUPT: ['the saved state is damaged: {path}', 'the saved state is damaged[: unknown format {format}]'],
+  LISTEN_FAILED: ['cannot listen on {address|path}[ by {protocol}]', 'cannot listen'],
+  INTERCEPT_FAILED: ['cannot intercept connections in {mode} mode[: ip {route}]', 'cannot intercept connections'],
+  NOT_RUNNING: [
+    'cannot reach the {what} at {path|url|address}',
+    'no lab called {lab} is running',
+    'the {what} is not running',
+    'cannot reach {address|url}',
+    'nothing runs with the state directory {path}',
+    'nothing answers',
+  ],
+  USAGE: [
+    '{option} cannot be "{given}"',
+    'unknown kind "{kind}"',
+    'unknown host "{host}"',
+    'cannot read {file}',
+    '"{replicas}" is not a number of instances',
+    '"{node}" is not the name of a node',
+    '"{target}" is not NAME:PORT',
+    '"{given}" is not a number',
+    'the agent does not know the request {path}',
+    '{reason}',
+    'the command was not understood',
+  ],
+} as const satisfies Record<string, readonly string[]>
 
 export type ErrorCode = keyof typeof ERRORS
 export type Details = Readonly<Record<string, unknown>>
+
+/** What to do about it, where the error itself does not bring a `remedy` of its own. */
+export const REMEDIES: Partial<Record<ErrorCode, string>> = {
+  NOT_RUNNING: 'Is it running, with the same --state?',
+  LISTEN_FAILED: 'Another program holds the port, or the address is not on this machine: choose another with --listen.',
+  STATE_UNREADABLE:
+    'Check that the directory exists, that you may write to it, and that its file system is not read-only.',
+  STATE_CORRUPT: 'Nothing was overwritten. Restore the file from a backup, or move the directory away to start afresh.',
+  TOKEN_INVALID: 'Create a new token with `hedgerow token create`, and copy all of it.',
+  TOKEN_REFUSED: 'Create a new token with `hedgerow token create`: each works once, and expires.',
+  UNAUTHENTICATED:
+    'The admin credential is the root’s <state>/root/admin.json: copy it here, or name it with --credential.',
+  INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
+  TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
+}
 
 export class MeshError extends Error {
   readonly code: ErrorCode
   readonly details: Details
 
+  /** `details` are the facts, never secrets; those that its sentence names are in `message`. */
   constructor(code: ErrorCode, details: Details = {}, options?: ErrorOptions) {
-    super(ERRORS[code], options)
+    super(sentenceOf(ERRORS[code], details), options)
     this.name = 'MeshError'
     this.code = code
     this.details = details
   }
 }
 
-/** One line for people: the sentence, then the facts. Secrets never belong in `details`. */
+/** One line for people: the sentence, then what caused it. */
 export function explain(error: unknown): string {
-  if (error instanceof MeshError) {
-    const facts = Object.entries(error.details)
-      .filter(([, value]) => value !== undefined)
-      .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
-    const because = error.cause === undefined ? '' : `: ${explain(error.cause)}`
-    return facts.length === 0 ? `${error.message}${because}` : `${error.message} (${facts.join(', ')})${because}`
-  }
-  return error instanceof Error ? error.message : String(error)
+  if (!(error instanceof MeshError)) return error instanceof Error ? error.message : String(error)
+  const because = causeOf(error)
+  return because === '' || error.message.endsWith(because) ? error.message : `${error.message}: ${because}`
+}
+
+/** The cause in words; empty where there is none. */
+export function causeOf({ cause, message }: MeshError): string {
+  if (cause === undefined) return ''
+  return cause instanceof MeshError ? explain(cause) : reasonOf(cause, message)
 }
 
 export function isMeshError(error: unknown, code?: ErrorCode): error is MeshError {

@@ -76,7 +76,7 @@ export async function openDoor(name: string, lab: Lab, down: () => void): Promis
   })
 }
 
-const REMEDY = (name: string) => `no lab called ${name} is up; start it with: hedgerow lab up -f FILE --name ${name}`
+const REMEDY = (name: string) => `Start it with \`hedgerow lab up -f FILE --name ${name}\`.`
 
 /** @throws Error with the lab's reason, or MeshError because no such lab is up */
 export async function ask(name: string, question: Ask): Promise<Answer & { ok: true }> {

@@ -5,7 +5,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import type { Config } from '../config.ts'
 import { startCluster, startRoot } from './control.ts'
-import { explain, isMeshError } from '../core/errors.ts'
+import { causeOf, explain, isMeshError } from '../core/errors.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { openLog } from '../core/kit/log.ts'
 import type { FromControl, ToControl } from './up.ts'
@@ -50,7 +50,7 @@ try {
       ? {
           code: error.code,
           details: { ...error.details },
-          cause: error.cause === undefined ? '' : explain(error.cause),
+          cause: causeOf(error),
         }
       : { cause: explain(error) }),
   })

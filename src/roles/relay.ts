@@ -119,8 +119,8 @@ function publicUrl({ publicUrl, listen }: RelayConfig, door: LinkServer): string
   if (host === '0.0.0.0' || host === '::')
     throw new MeshError('CONFIG_INVALID', {
       listen,
-      reason: 'nodes must be told an address that they can dial',
-      remedy: '--public-url https://relay.example.org:443',
+      reason: `nodes cannot dial ${listen}`,
+      remedy: 'Name it with --public-url, for example https://relay.example.org:443.',
     })
   return door.url
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Program, run, type Result } from '../../src/lab/program.ts'
 
-const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
+export const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 const CLEAN = { HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }
 /** Other suites look for free ports from 7470; where two suites run at once, they keep apart. */
 export const FIRST_PORT = 9_600

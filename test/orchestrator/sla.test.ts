@@ -6,7 +6,7 @@ import type { Fault } from '../../src/orchestrator/sla/findings.ts'
 import { KEYS, type Kind, type Level } from '../../src/orchestrator/sla/keys.ts'
 import { locationOf } from '../../src/orchestrator/sla/constraints.ts'
 import { parseSla, readSlaText } from '../../src/orchestrator/sla/parse.ts'
-import { editDistance, nearest } from '../../src/orchestrator/sla/suggest.ts'
+import { editDistance, nearest } from '../../src/core/kit/suggest.ts'
 import type { ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { specOf } from './specs.ts'
 

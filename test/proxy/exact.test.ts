@@ -38,7 +38,7 @@ t.test('refused, timed out and unreachable are told apart', async (t) => {
     ['refused', 'refused', /refused \(refused by edge\/far/],
     ['unreachable', 'unreachable', /unreachable \(refused by edge\/far/],
     ['timeout', 'timeout', /timeout \(refused by edge\/far/],
-    ['gone', 'unreachable', /unreachable \(no way to reach the node/],
+    ['gone', 'unreachable', /unreachable \(no path to .* works/],
   ]
   for (const [name, end, reason] of rows) {
     const client = agents.dial(id(name))

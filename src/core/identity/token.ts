@@ -56,10 +56,10 @@ export function mintToken({ role, url, fingerprint, ttlSeconds, clock }: MintOpt
 /** @throws MeshError TOKEN_INVALID with what is wrong; the token itself is never repeated. */
 export function parseToken(text: string): JoinToken {
   const trimmed = text.trim()
-  if (!trimmed.startsWith(PREFIX)) throw invalid(`it starts with "${PREFIX}"`)
+  if (!trimmed.startsWith(PREFIX)) throw invalid(`a join token starts with "${PREFIX}"`)
   if (trimmed.length > MAX_CHARS) throw invalid('it is too long')
   const body = trimmed.slice(PREFIX.length)
-  if (!/^[A-Za-z0-9_-]+$/.test(body)) throw invalid('it holds a character that tokens do not have')
+  if (!/^[A-Za-z0-9_-]+$/.test(body)) throw invalid('it contains a character that tokens do not have')
   let content: unknown
   try {
     content = JSON.parse(Buffer.from(body, 'base64url').toString('utf8'))
@@ -70,7 +70,7 @@ export function parseToken(text: string): JoinToken {
     const [fault] = shape.Errors(content)
     const key = fault?.instancePath.slice(1) || 'its content'
     throw invalid(
-      fault?.keyword === 'boolean' ? 'it says more than a token does' : `${key} ${fault?.message ?? 'is wrong'}`,
+      fault?.keyword === 'boolean' ? 'it has more fields than a token has' : `${key} ${fault?.message ?? 'is wrong'}`,
     )
   }
   const protocol = URL.parse(content.url)?.protocol

@@ -152,7 +152,7 @@ function makePlace(path: string): void {
   }
 }
 
-const REMEDY = 'give this user read and write permission on the directory, or choose another with --state'
+const REMEDY = 'Give this user read and write permission on the directory, or choose another with --state.'
 
 /** Reads before anything writes: a damaged file stays as it is, for whoever must rescue it. */
 function check(database: DatabaseSync, path: string): void {
@@ -172,8 +172,8 @@ function migrate(database: DatabaseSync, path: string): void {
   if (version > MIGRATIONS.length) {
     throw new MeshError('STATE_UNREADABLE', {
       path,
-      reason: `written by a newer hedgerow (state version ${version}, this one knows ${MIGRATIONS.length})`,
-      remedy: 'start that version, or choose another directory with --state',
+      reason: `written by a newer hedgerow (state version ${version}; this one knows up to ${MIGRATIONS.length})`,
+      remedy: 'Start that version, or choose another directory with --state.',
     })
   }
   database.exec('BEGIN IMMEDIATE') // also takes the lock: from here on the file is ours alone
@@ -205,7 +205,7 @@ function stateError(path: string, error: unknown): unknown {
   if (code === CORRUPT || code === NOT_A_DATABASE) return corrupt(path, error.message)
   const remedy =
     code === BUSY || code === LOCKED
-      ? 'another hedgerow uses this directory: stop it, or choose another with --state'
+      ? 'Another hedgerow uses this directory: stop it, or choose another with --state.'
       : REMEDY
   return new MeshError('STATE_UNREADABLE', { path, remedy }, { cause: error })
 }
@@ -214,6 +214,6 @@ function corrupt(path: string, reason: string): MeshError {
   return new MeshError('STATE_CORRUPT', {
     path,
     reason,
-    remedy: 'nothing was overwritten: restore the file from a copy, or move it away to start anew',
+    remedy: 'Nothing was overwritten. Restore the file from a backup, or move it away to start afresh.',
   })
 }

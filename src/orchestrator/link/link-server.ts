@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import type { TSchema, Static } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { ERRORS, explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
+import { explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
 import type { Identity, Principal } from '../../core/identity/contract.ts'
 import { principalOf, serverOptions, tend } from '../../core/identity/tls.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
@@ -189,10 +189,8 @@ function answerTo(error: unknown): { status: number; body: object } {
   }
   const status = (error as { statusCode?: number }).statusCode ?? 500
   const code: ErrorCode = status < 500 ? 'MESSAGE_INVALID' : 'REQUEST_FAILED'
-  return {
-    status,
-    body: { error: code, message: ERRORS[code], details: status < 500 ? { reason: explain(error) } : {} },
-  }
+  const { message, details } = new MeshError(code, status < 500 ? { reason: explain(error) } : {})
+  return { status, body: { error: code, message, details } }
 }
 
 function urlOf(host: string, server: Server): string {

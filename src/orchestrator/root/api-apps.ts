@@ -22,7 +22,7 @@ export function appRoutes(app: App, context: ApiContext): void {
     const parsed = parseSla(request.body)
     if (parsed.kind === 'refused') {
       const { faults, warnings } = parsed
-      return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID, faults, warnings })
+      return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID[0], faults, warnings })
     }
     const { apps, customer, warnings } = parsed
     const changes = submit({ apps, customer, prune: prune === 'true' }, context)

@@ -1,6 +1,6 @@
 import { quoted, type Findings } from './findings.ts'
 import { KEYS, levelsOf, type Key, type Kind, type Level } from './keys.ts'
-import { nearest } from './suggest.ts'
+import { nearest } from '../../core/kit/suggest.ts'
 
 /**
  * One object of a document, checked against the page of keys: what is left has the type the page says. Whatever did

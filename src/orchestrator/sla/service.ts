@@ -9,7 +9,7 @@ import { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf, readName } from './names.ts'
 import { readPorts } from './ports.ts'
-import { nearest } from './suggest.ts'
+import { nearest } from '../../core/kit/suggest.ts'
 
 export interface AppNames {
   app: string
