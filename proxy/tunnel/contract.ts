@@ -111,16 +111,9 @@ export interface Session {
   readonly path: PathKind
   /** Smoothed round-trip time; `undefined` until the first pong. */
   readonly rttMs: number | undefined
-  readonly carriers: number
-  /** Of each carrier, also of those that nothing new goes to. */
-  carrierPaths?(): PathKind[]
-  /** Of those among them that stand aside, for streams whose rule asks for their path. */
-  pinnedPaths?(): PathKind[]
   readonly streams: number
-  readonly bytesIn: number
-  readonly bytesOut: number
-  /** How datagrams go now: sealed, straight over UDP; in frames on a carrier; or so because no UDP packet gets through. */
-  readonly datagrams?: 'sealed' | 'frames' | 'blocked'
+  /** What operators see of it. */
+  report(): SessionReport
   /** What is written to a stream travels before it is opened: the first `MAX_EARLY_BYTES` of it. */
   readonly takesEarly?: boolean
   /** How long the peer owes a sign of life; 0 when it owes none. */
@@ -138,6 +131,19 @@ export interface Session {
     events: OpeningEvents & DatagramStreamEvents,
     rule?: PathRule,
   ): DatagramStream & Withdrawable
+}
+
+export interface SessionReport {
+  /** The relay that new streams would go through. */
+  relay: string | undefined
+  /** The path of each carrier, also of those that take no new streams. */
+  carrierPaths: PathKind[]
+  /** The paths of carriers that exist only for streams whose rule asks for their path. */
+  pinnedPaths: PathKind[]
+  bytesIn: number
+  bytesOut: number
+  /** How datagrams go now: sealed, straight over UDP; in frames on a carrier; in frames because no UDP packet gets through. */
+  datagrams: 'sealed' | 'frames' | 'blocked'
 }
 
 /** All sessions of this node. */

@@ -102,8 +102,8 @@ function descriptorCheck({ descriptors, config }: AgentView): CheckReport['check
 
 /** Whether sealed packets reach the nodes that datagrams are sent to now. */
 function udpCheck(sessions: readonly Session[], isOn: boolean): CheckReport['checks'][number] {
-  const blocked = sessions.filter(({ datagrams }) => datagrams === 'blocked').map(({ peer }) => peer)
-  const sealed = sessions.filter(({ datagrams }) => datagrams === 'sealed').length
+  const blocked = sessions.filter((session) => session.report().datagrams === 'blocked').map(({ peer }) => peer)
+  const sealed = sessions.filter((session) => session.report().datagrams === 'sealed').length
   const finding = isOn ? `sealed straight to ${sealed} nodes` : 'off; datagrams go over carriers'
   return {
     check: 'datagrams over UDP',

@@ -128,7 +128,7 @@ export async function openConnectivity(
     onConnection: (raw) => peers.incoming(raw),
     onSignal: (signal) => rendezvous.signals.fromRelay(signal),
     onWelcome: (welcome, relay) => rendezvous.welcome(relay, welcome),
-    onChange: () => peers.wayBack(),
+    onChange: () => peers.pathBack(),
   })
   const secure = secureWith(identity, revoked, direct, life)
   const rendezvous: Rendezvous = await openRendezvous(ground, member, {

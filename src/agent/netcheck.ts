@@ -54,7 +54,7 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     isMapped: mapped?.state === 'mapped' && mapped.tcp !== undefined,
     isEnclosed,
   })
-  const isSealed = [...sessions()].some(({ datagrams }) => datagrams === 'sealed')
+  const isSealed = [...sessions()].some((session) => session.report().datagrams === 'sealed')
   const works = isSealed ? true : udpWorks
   const { host } = hostPort(config.listen)
   const agent: NonNullable<NetcheckReport['agent']> = {

@@ -106,18 +106,19 @@ function peersOf({ peers }: AgentView): PeerReport[] {
 }
 
 function peerOf(session: Session): PeerReport {
-  const { peer, path, rttMs, carriers, streams, bytesIn, bytesOut, datagrams } = session
+  const { peer, path, rttMs, streams } = session
+  const { carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams } = session.report()
   return {
     node: peer,
     path,
-    carrierPaths: session.carrierPaths?.() ?? [],
-    asidePaths: session.pinnedPaths?.() ?? [],
+    carrierPaths,
+    asidePaths: pinnedPaths,
     ...(rttMs === undefined ? {} : { rttMs }),
-    carriers,
+    carriers: carrierPaths.length,
     streams,
     bytesIn,
     bytesOut,
-    datagrams: datagrams ?? 'frames',
+    datagrams,
   }
 }
 

@@ -134,11 +134,11 @@ async function overLoopback(isSealed: boolean): Promise<void> {
   }
 
   const wake = performance.now()
-  while (session.datagrams !== (isSealed ? 'sealed' : 'frames') || performance.now() - wake < 2_500) {
+  while (session.report().datagrams !== (isSealed ? 'sealed' : 'frames') || performance.now() - wake < 2_500) {
     stream.send(payload)
     await turn()
   }
-  const how = session.datagrams ?? 'frames'
+  const how = session.report().datagrams
   await run(`${how}, warming up`, packets / 4)
   await run(how, packets)
   await a.peers[Symbol.asyncDispose]()

@@ -51,7 +51,7 @@ if (only === undefined || only === 'throughput') await throughput()
 if (only === undefined || only === 'requests') await requests()
 if (only === undefined || only === 'opens') await opens()
 if (only === undefined || only === 'fairness') await fairness()
-console.log(`carriers ${session.carriers}, rtt ${session.rttMs?.toFixed(2)} ms`)
+console.log(`carriers ${session.report().carrierPaths.length}, rtt ${session.rttMs?.toFixed(2)} ms`)
 await a[Symbol.asyncDispose]()
 await b[Symbol.asyncDispose]()
 server.close()
@@ -154,7 +154,7 @@ async function fairness(): Promise<void> {
   })
   await latencies(1) // until the bulk streams have their own carriers
   const beside = await latencies(seconds)
-  const { carriers } = session
+  const carriers = session.report().carrierPaths.length
   over.abort()
   await Promise.all(bulks)
   console.log(

@@ -27,7 +27,7 @@ import type {
 } from '../../proxy/tunnel/contract.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { ALL, MuxPair } from '../support/mux-pair.ts'
-import { Client, keptLog, LiteralTable, peersWith, roomy, serve, turns, until } from './world.ts'
+import { Client, keptLog, LiteralTable, notAsked, peersWith, roomy, serve, turns, until } from './world.ts'
 
 /**
  * A caller on `edge/a`, instances on `edge/b` and `edge/c`: real sockets at both ends, and between the nodes sessions in memory
@@ -97,10 +97,8 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
       peer: node,
       path: 'direct',
       rttMs: RTT_MS,
-      carriers: 1,
       streams: 0,
-      bytesIn: 0,
-      bytesOut: 0,
+      report: notAsked,
       get takesEarly() {
         return pair.near.takesEarly
       },
@@ -448,7 +446,7 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
       const threads: Thread[] = []
       const nodes = ['edge/b', 'edge/c', 'edge/d', 'edge/e']
       const sessions = nodes.map((peer, at): Session => {
-        const facts = { peer, path: 'direct', rttMs: RTT_MS, carriers: 1, streams: 0, bytesIn: 0, bytesOut: 0 } as const
+        const facts = { peer, path: 'direct', rttMs: RTT_MS, streams: 0, report: notAsked } as const
         return {
           ...facts,
           takesEarly: (takers & (1 << at)) !== 0,

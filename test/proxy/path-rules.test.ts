@@ -79,7 +79,7 @@ t.test('flows of one pair of nodes take the paths of their services', async (t) 
   t.match(await two.ask(STRAIGHT), { said: 'hello', path: 'direct' })
   t.match(await two.ask(OPEN), { said: 'hello', path: 'direct' }, 'although there is a relayed carrier')
   const [session] = two.near.peers.all()
-  t.same([...new Set(session?.carrierPaths?.())].toSorted(), ['direct', 'relayed'])
+  t.same([...new Set(session?.report().carrierPaths)].toSorted(), ['direct', 'relayed'])
 })
 
 t.test('a path that nobody may take: the flow is refused, and the log and trace say why', async (t) => {

@@ -235,10 +235,8 @@ export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingS
     peer,
     path: 'direct',
     rttMs: 1,
-    carriers: 1,
     streams: 0,
-    bytesIn: 0,
-    bytesOut: 0,
+    report: notAsked,
     open(request, events) {
       const [near, far] = streamPair(events, NO_ONE) as [MemoryBytes, MemoryBytes]
       askToOpen({ near, far, request, self, take }, events)
@@ -254,6 +252,11 @@ export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingS
       return near
     },
   }
+}
+
+/** Of a session that nobody reports on. */
+export function notAsked(): never {
+  throw new Error('this session gives no report')
 }
 
 const NO_ONE = { data: () => undefined, drain: () => undefined, end: () => undefined, reset: () => undefined }

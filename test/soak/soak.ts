@@ -156,10 +156,12 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
     kills: seen.kills,
     outages: seen.outages,
     megabytes: Math.round(world.bytes / 1e6),
-    resumes: sessions.reduce((sum, { resumes }) => sum + resumes, 0),
-    moved: sessions.reduce((sum, { moved }) => sum + moved, 0),
+    resumes: sessions.reduce((sum, session) => sum + session.figures().resumes, 0),
+    moved: sessions.reduce((sum, session) => sum + session.figures().moved, 0),
     longestPauseMs: Math.round(seen.longestPauseMs),
-    retainedPeakMiB: Math.round(Math.max(0, ...sessions.map(({ retainedPeak }) => retainedPeak)) / 1024 / 1024),
+    retainedPeakMiB: Math.round(
+      Math.max(0, ...sessions.map((session) => session.figures().retainedPeak)) / 1024 / 1024,
+    ),
     faults: world.faults,
   }
 }

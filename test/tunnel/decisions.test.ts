@@ -1,5 +1,5 @@
 import { test } from 'tap'
-import { answerProposal, readAnswer } from '../../proxy/tunnel/session/agreement.ts'
+import { answerProposal, readAnswer } from '../../proxy/tunnel/peers/agreement.ts'
 import { unlessAborted } from '../../src/core/kit/abort.ts'
 import { Deadline } from '../../src/core/kit/deadline.ts'
 import { Keepalive } from '../../proxy/tunnel/carrier/keepalive.ts'

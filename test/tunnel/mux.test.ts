@@ -589,7 +589,7 @@ test('the pump cuts a peer that asks and does not read', async (t) => {
   carrier.onHello = (hello) => carrier.attach(near, hello)
   const stuck = new Duplex({ read: () => undefined, write: () => undefined }) // no write ever ends
   const reasons: unknown[] = []
-  const pump = new Pump(carrier, stuck, (reason) => reasons.push(reason))
+  const pump = new Pump(carrier, stuck, { carrierLost: (_, reason) => reasons.push(reason) })
   stuck.push(encodeHello(helloOf(near)))
   const ping = Buffer.from('09000008000000000000000000000000', 'hex')
   const pings = Buffer.concat(Array.from({ length: 16_384 }, () => ping))
@@ -640,7 +640,7 @@ streamContract('tunnel', async (near, far) => {
       carrier.attach(mux, hello)
       mux.attach(carrier)
     }
-    return new Pump(carrier, stream, () => mux.detach(carrier))
+    return new Pump(carrier, stream, { carrierLost: () => mux.detach(carrier) })
   })
   await settle(4)
   const stream = pair.near.open(Buffer.from('contract'), {

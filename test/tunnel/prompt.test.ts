@@ -33,7 +33,7 @@ test('the first stream needs one round trip where the peer keeps its promises, t
     t.same(listener.log, ['opened'], `${openedAfter} flights`)
     await mesh.clock.advance(LAG_MS)
     t.equal(b.heard[0]?.text().length, 3_000, 'and nothing is lost of what was said before that')
-    t.equal(a.peers.existing('c/b')?.carriers, 1)
+    t.equal(a.peers.existing('c/b')?.report().carrierPaths.length, 1)
   }
 })
 
@@ -69,7 +69,7 @@ test('both sides dial at the same time, and say things before either has answere
     )
     t.equal([...nodes['a']!.peers.all()].length, 1, 'one session, over both connections')
     t.equal([...nodes['b']!.peers.all()].length, 1)
-    t.equal(nodes['a']!.peers.existing('c/b')?.carriers, 2)
+    t.equal(nodes['a']!.peers.existing('c/b')?.report().carrierPaths.length, 2)
     nodes['b']!.heard[0]?.stream.write(Buffer.from('answer'))
     await mesh.clock.advance(20_000)
     t.ok(

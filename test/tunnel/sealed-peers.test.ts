@@ -168,7 +168,7 @@ class Two implements AsyncDisposable {
   /** Sends until both sides have proven their ways. */
   async seal(): Promise<void> {
     await this.until(
-      () => this.session.datagrams === 'sealed' && [...this.b.peers.all()][0]?.datagrams === 'sealed',
+      () => this.session.report().datagrams === 'sealed' && [...this.b.peers.all()][0]?.report().datagrams === 'sealed',
       () => {
         this.stream.send(Buffer.from('wake'))
         this.b.stream?.send(Buffer.from('wake'))
@@ -206,7 +206,7 @@ async function exchange(two: Two, stream: DatagramStream, got: Buffer[]): Promis
 test('between two nodes: first in frames, then sealed, the same bytes either way', async (t) => {
   await using two = await Two.start()
   const { a, b, session, stream } = two
-  t.equal(session.datagrams, 'frames')
+  t.equal(session.report().datagrams, 'frames')
   a.wall!.isBlocked = true
   t.same(await exchange(two, stream, b.got), [], 'in frames')
   t.equal(b.room!.packetsIn, 0)
@@ -233,12 +233,12 @@ test('UDP goes dark in the middle of a flow: frames after seconds, and sealed ag
   b.wall!.isBlocked = true
   const from = two.clock.now()
   const tick = () => void stream.send(Buffer.from('x'))
-  await two.until(() => session.datagrams === 'blocked', tick)
+  await two.until(() => session.report().datagrams === 'blocked', tick)
   t.ok(two.clock.now() - from <= 4_000, `${two.clock.now() - from} ms of the tunnel's time`)
   t.same(await exchange(two, stream, b.got), [])
   a.wall!.isBlocked = false
   b.wall!.isBlocked = false
-  await two.until(() => session.datagrams === 'sealed', tick)
+  await two.until(() => session.report().datagrams === 'sealed', tick)
   await two.settle()
   t.same(await exchange(two, stream, b.got), [])
 })
@@ -269,7 +269,7 @@ test('carriers die while datagrams flow: the stream goes on, sealed under the ke
   await using two = await Two.start()
   const { b, session, stream } = two
   const tick = () => void stream.send(Buffer.from('x'))
-  await two.until(() => session.carriers >= 2, tick)
+  await two.until(() => session.report().carrierPaths.length >= 2, tick)
   await two.seal()
   two.sockets[0]!.destroy()
   await two.settle()
@@ -279,7 +279,7 @@ test('carriers die while datagrams flow: the stream goes on, sealed under the ke
 
   for (const socket of two.sockets) socket.destroy()
   await two.settle()
-  await two.until(() => session.carriers > 0)
+  await two.until(() => session.report().carrierPaths.length > 0)
   await two.seal()
   t.same(await exchange(two, stream, b.got), [], 'and after all have died')
 })
@@ -295,7 +295,7 @@ test('a node without UDP', async (t) => {
   await using two = await Two.start({ udp: false })
   const { a, b, session, stream } = two
   t.same(await exchange(two, stream, b.got), [])
-  t.equal(session.datagrams, 'frames')
+  t.equal(session.report().datagrams, 'frames')
   t.equal(a.wall!.packets, 0, 'is sent none')
 })
 

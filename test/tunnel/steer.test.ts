@@ -18,21 +18,25 @@ test('when a worse kind of path serves better', async (t) => {
     memory.measured('relayed', other, 0)
     memory.measured('punched', inUse, 0)
     let went: string | undefined
-    for (let now = 0; now <= 12_000; now += 250) went ??= memory.look('punched', { rttMs: inUse, isCalm }, now)
+    for (let now = 0; now <= 12_000; now += 250) went ??= memory.fasterThan('punched', { rttMs: inUse, isCalm }, now)
     t.equal(went, goes ? 'relayed' : undefined, why)
   }
   const memory = new PathHistory()
   memory.measured('relayed', 30, 0)
   for (let now = 0; now < 9_900; now += 250)
-    t.equal(memory.look('punched', { rttMs: 90, isCalm: true }, now), undefined)
-  t.equal(memory.look('punched', { rttMs: 40, isCalm: true }, 9_900), undefined, 'a gust')
-  t.equal(memory.look('punched', { rttMs: 90, isCalm: true }, 10_100), undefined, 'counted from the beginning again')
+    t.equal(memory.fasterThan('punched', { rttMs: 90, isCalm: true }, now), undefined)
+  t.equal(memory.fasterThan('punched', { rttMs: 40, isCalm: true }, 9_900), undefined, 'a gust')
   t.equal(
-    memory.look('relayed', { rttMs: 500, isCalm: true }, 60_000),
+    memory.fasterThan('punched', { rttMs: 90, isCalm: true }, 10_100),
+    undefined,
+    'counted from the beginning again',
+  )
+  t.equal(
+    memory.fasterThan('relayed', { rttMs: 500, isCalm: true }, 60_000),
     undefined,
     'better kinds are climbed to, not fallen to',
   )
-  t.equal(memory.look('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
+  t.equal(memory.fasterThan('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
   memory.shun('punched', 0)
   t.ok(memory.isShunned('punched', 59_000))
   t.notOk(memory.isShunned('punched', 61_000))

@@ -19,6 +19,12 @@ const FINISH_MS = 1_000
 const KEPT_BATCHES = 8
 const batches: Buffer[] = []
 
+/** Whom a carrier belongs to: the handshake it comes from, then its session. */
+export interface CarrierOwner {
+  /** Called once: the connection beneath the carrier is gone, whoever ended it. */
+  carrierLost(carrier: Carrier, reason: Error | undefined): void
+}
+
 /**
  * Joins a carrier to its socket: bytes in as they come, bytes out in one write per event-loop turn, one write at a time.
  *
@@ -32,7 +38,7 @@ export class Pump {
   readonly #carrier: Carrier
   readonly #stream: Duplex
   readonly #copies: boolean
-  readonly #lost: (reason: Error | undefined) => void
+  #owner: CarrierOwner
   #state: 'open' | 'finishing' | 'closed' = 'open'
   #isScheduled = false
   #isWriting = false
@@ -40,12 +46,11 @@ export class Pump {
   #waiting = 0
   #isCalm = true
 
-  /** `lost` is called once, when the connection is no more, whoever ended it. */
-  constructor(carrier: Carrier, stream: Duplex, lost: (reason: Error | undefined) => void) {
+  constructor(carrier: Carrier, stream: Duplex, owner: CarrierOwner) {
     this.#carrier = carrier
     this.#stream = stream
     this.#copies = stream instanceof Socket
-    this.#lost = lost
+    this.#owner = owner
     carrier.wake = () => this.#wake()
     const take = (chunk: Buffer) => this.#receive(chunk)
     if (stream instanceof Socket) {
@@ -56,6 +61,10 @@ export class Pump {
     stream.on('error', (error: Error) => this.cut(error))
     stream.on('close', () => this.cut())
     if (!carrier.outbox.isEmpty) this.#wake()
+  }
+
+  handOver(owner: CarrierOwner): void {
+    this.#owner = owner
   }
 
   /** Sends what waits, then ends the connection. */
@@ -73,7 +82,7 @@ export class Pump {
     this.#carrier.stop()
     this.#carrier.wake = () => undefined
     this.#stream.destroy()
-    this.#lost(reason)
+    this.#owner.carrierLost(this.#carrier, reason)
   }
 
   #receive(chunk: Buffer): boolean {

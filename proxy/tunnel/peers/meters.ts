@@ -1,8 +1,8 @@
 import type { Metrics } from '../../../src/core/metrics.ts'
 import type { PathKind } from '../../../src/core/model/path-rule.ts'
-import type { TunnelSession } from '../session/session.ts'
+import type { SessionFigures, TunnelSession } from '../session/session.ts'
 
-type Counted = Pick<TunnelSession, 'bytesIn' | 'bytesOut' | 'moved' | 'frames'>
+type Counted = Pick<SessionFigures, 'bytesIn' | 'bytesOut' | 'moved' | 'frames'>
 const NOTHING_YET: Counted = { bytesIn: 0, bytesOut: 0, moved: 0, frames: { sent: 0, dropped: 0 } }
 
 /** Keeps the tunnel's gauges and byte counters; called now and then, never for a chunk. */
@@ -36,7 +36,7 @@ export class TunnelMeters {
   /** Adds what a session carried since it was counted last. */
   count(session: TunnelSession): void {
     if (this.#metrics === undefined) return
-    const { bytesIn, bytesOut, moved, frames } = session
+    const { bytesIn, bytesOut, moved, frames } = session.figures()
     const before = this.#counted.get(session) ?? NOTHING_YET
     this.#metrics.tunnelBytes.labels('in').inc(bytesIn - before.bytesIn)
     this.#metrics.tunnelBytes.labels('out').inc(bytesOut - before.bytesOut)
@@ -59,9 +59,9 @@ export class TunnelMeters {
     let retained = 0
     for (const session of sessions) {
       streams += session.streams
-      retained += session.retainedBytes
+      retained += session.figures().retainedBytes
       of(session.path).sessions += 1
-      for (const path of session.carrierPaths()) of(path).carriers += 1
+      for (const path of session.report().carrierPaths) of(path).carriers += 1
     }
     this.#metrics.streamsOpen.set(streams)
     this.#metrics.retainedBytes.set(retained)

@@ -30,8 +30,8 @@ export class PathHistory {
     this.#took.set(path, { rttMs, at: now })
   }
 
-  /** The path that serves this peer better; nothing: all is well. */
-  look(
+  /** A worse kind of path that has been clearly faster than the one in use for a while; nothing: all is well. */
+  fasterThan(
     inUse: PathKind,
     { rttMs, isCalm }: { rttMs: number | undefined; isCalm: boolean },
     now: number,

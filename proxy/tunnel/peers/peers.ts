@@ -1,5 +1,7 @@
 import { MeshError } from '../../../src/core/errors.ts'
+import { unlessAborted } from '../../../src/core/kit/abort.ts'
 import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import { silentLog, type Log } from '../../../src/core/kit/log.ts'
 import type { Metrics } from '../../../src/core/metrics.ts'
@@ -7,21 +9,22 @@ import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { NodeReach } from '../../../src/core/model/node.ts'
 import { ANY_PATH, isAny, likes, type PathRule, type PathKind } from '../../../src/core/model/path-rule.ts'
 import type { Dialer, RawConnection } from '../../paths/contract.ts'
-import { PinnedCarriers } from './pinned-carriers.ts'
-import { PathUpgrades } from './path-upgrades.ts'
-import { Connector, type Secure } from './connector.ts'
 import type { IncomingStream, Peers, Session } from '../contract.ts'
-import { unlessAborted } from '../../../src/core/kit/abort.ts'
-import { Dialling } from './dialling.ts'
-import { TunnelListener } from './listener.ts'
-import { FEATURE } from '../wire/hello.ts'
-import { sessionsOf, type PeerState } from './peer-state.ts'
 import { TUNNEL_LIMITS, type TunnelLimits } from '../limits.ts'
-import { TunnelMeters } from './meters.ts'
-import { PeerRegistry } from './registry.ts'
 import type { SealedEndpoint } from '../sealed/contract.ts'
 import type { TunnelSession } from '../session/session.ts'
-import { ignore } from '../../../src/core/kit/ignore.ts'
+import { FEATURE } from '../wire/hello.ts'
+import { Dialling } from './dialling.ts'
+import { Connector, type Secure } from './connector.ts'
+import { ourHello } from './handshake.ts'
+import { TunnelListener } from './listener.ts'
+import { TunnelMeters } from './meters.ts'
+import { PathUpgrades } from './path-upgrades.ts'
+import type { PeerState } from './peer-state.ts'
+import { PinnedCarriers } from './pinned-carriers.ts'
+import { Proposals } from './proposals.ts'
+import { Redialling } from './redialling.ts'
+import { PeerRegistry, type RegistryListener } from './registry.ts'
 
 export interface PeersOptions {
   self: NodeId
@@ -29,21 +32,21 @@ export interface PeersOptions {
   secure: Secure
   /** A stream another node opened; answer it within `limits.openTimeoutMs`. */
   accept: (incoming: IncomingStream) => void
-  /** A node says something over its session; `payload` is good during the call only. */
+  /** A node has sent a signal over its session; `payload` is good during the call only. */
   signalled?: (from: NodeId, payload: Buffer) => void
   /** How to reach a node that dialled us, so that a better path can be tried from this side too. */
   reach?: (node: NodeId) => NodeReach | undefined
   /** The relay by which a node is nearer than by the one in use. */
   nearer?: (node: NodeId, relay: string) => string | undefined
-  /** Streams wait for a path, now; called as long as they do: whatever else may be dead should be looked at. */
+  /** Streams wait for a path, now; called as long as they do: whatever else may be dead should be probed. */
   atRisk?: (node: NodeId) => void
   /** The operator's choice of paths, for what we dial and for what others dial; all of them without it. */
   allows?: (path: PathKind) => boolean
-  /** False for a path that is only for want of another; without it the faster one is the better. */
+  /** False for a path that is only used where there is no other; without it the faster one is the better. */
   prefers?: (path: PathKind) => boolean
   /** Datagrams straight over UDP; without it they go as frames. */
   sealed?: SealedEndpoint | undefined
-  /** This process takes over from another one of the node, which runs still. */
+  /** This process takes over from another one of the node, which still runs. */
   isBeside?: boolean
   limits?: Partial<TunnelLimits>
   clock?: Clock
@@ -57,26 +60,28 @@ export interface PeersOptions {
 export interface TunnelPeers extends Peers {
   /** Takes over a connection that a listener or a relay accepted; nothing about it is trusted yet. */
   incoming(raw: RawConnection): void
-  /** Says something to a node over its session, at most 2,048 bytes; false when that cannot be. Nobody knows whether it arrives. */
+  /** Sends a signal to a node over its session, at most 2,048 bytes; false when there is none. Nobody learns whether it arrives. */
   signal(to: NodeId, payload: Buffer): boolean
-  /** There is a way that was not there before, as to a relay that is back: sessions at risk are dialled at once. */
-  wayBack(): void
+  /** A path is back, for example through a relay: sessions at risk are dialled at once. */
+  pathBack(): void
   /** Ends the session with a node, its streams and the connections being made with it (revoked, or gone from the mesh). */
   cut(node: NodeId): void
-  /** The machine's network is another one; `isHere`: whether a local address is still ours. Every path is looked at anew. */
+  /** The machine's network is another one; `isHere`: whether a local address is still ours. Every path is tried anew. */
   networkChanged(isHere: (address: string) => boolean): void
   /**
-   * Says DRAIN to every peer and takes no new streams and no new sessions; what is open goes on, also over new carriers, until the
-   * peers are closed. To be said before a successor with the same identity is heard by anybody.
+   * Sends DRAIN to every peer and takes no new streams and no new sessions; what is open goes on, also over new carriers, until the
+   * peers are closed. To be called before anybody hears a successor with the same identity.
    */
   drain(): void
 }
 
 const TICK_MS = 250
-/** After this long without a session a node's figures are forgotten. */
+/** After this long without a session, what is known of a node is forgotten. */
 const FORGET_MS = 3_600_000
 /** For what the peer has not acknowledged when this node goes away. */
 const LINGER_MS = 1_000
+/** For GOAWAY to leave. */
+const FINISH_MS = 1_500
 
 /**
  * All sessions of this node.
@@ -85,159 +90,121 @@ const LINGER_MS = 1_000
  *                      resting after a failure (≤ 1 s) ─▶ NO_PATH at once
  *                      else one dial for all who ask: race of paths ─▶ secure ─▶ HELLO ─┐
  *     a session at risk ─▶ dialled anew until one carrier is sure ──────────────────────┤
- *     incoming(raw) ─▶ secure ─▶ HELLO ────────────────────────────────────────────────┴─▶ agree.ts ─▶ carrier joins session
+ *     incoming(raw) ─▶ secure ─▶ HELLO ─────────────────────────────────────────────────┴─▶ registry.ts: joins a session
  *
- *     every 250 ms: pings, dials for sessions at risk, more carriers and better paths (climbing.ts), idle carriers
+ *     every 250 ms: pings, dials for sessions at risk, more carriers and better paths (path-upgrades.ts), idle carriers
  */
 export function openPeers(options: PeersOptions): TunnelPeers {
-  return new AllPeers(options)
+  const dialers = options.dialers.filter(({ path }) => options.allows?.(path) !== false)
+  return AllPeers.open({ ...options, dialers })
 }
 
-class AllPeers implements TunnelPeers {
+/** The parts, each of which keeps its own record of every peer. */
+interface Parts {
+  registry: PeerRegistry
+  listener: TunnelListener
+  dialling: Dialling
+  redialling: Redialling
+  pinned: PinnedCarriers
+  upgrades: PathUpgrades
+  meters: TunnelMeters
+}
+
+class AllPeers implements TunnelPeers, RegistryListener {
   readonly #options: PeersOptions
   readonly #clock: Clock
-  readonly #roster: PeerRegistry
-  readonly #meters: TunnelMeters
-  readonly #door: TunnelListener
-  readonly #dialling: Dialling
-  readonly #asides: PinnedCarriers
-  readonly #climbing: PathUpgrades
-  readonly #life = new Lifetime()
+  readonly #parts: Parts
+  readonly #life: Lifetime
   #closing: Promise<void> | undefined
-  #idle: (() => void) | undefined
+  /** Called whenever streams or sessions may have ended, while `close` waits for that. */
+  #onProgress: (() => void) | undefined
 
-  constructor(options: PeersOptions) {
-    const dialers = options.dialers.filter(({ path }) => options.allows?.(path) !== false)
-    this.#options = { ...options, dialers }
-    const limits = { ...TUNNEL_LIMITS, ...options.limits }
-    const { clock = systemClock, random = Math.random, reach } = options
-    const log = (options.log ?? silentLog).child({ part: 'tunnel' })
-    const closing = this.#life.signal
-    this.#clock = clock
-    this.#meters = new TunnelMeters(
-      options.metrics,
-      dialers.map(({ path }) => path),
-    )
-    this.#roster = new PeerRegistry({
-      peers: this.#options,
-      limits,
-      clock,
-      log,
-      random,
-      meters: this.#meters,
-      moved: (known) => this.#climbing.plan(known, 0),
-      safe: (known) => this.#dialling.safe(known),
-      suspended: (known) => this.#hurry(known),
-      ended: () => this.#idle?.(),
-    })
-    const connector = new Connector({
-      self: options.self,
-      secure: options.secure,
-      clock,
-      meters: this.#meters,
-      windowBytes: limits.windowBytes,
-      features:
-        FEATURE.resume |
-        FEATURE.early |
-        (options.signalled === undefined ? 0 : FEATURE.signals) |
-        (options.sealed === undefined ? 0 : FEATURE.sealed) |
-        (options.isBeside === true ? FEATURE.beside : 0),
-      closing,
-      know: (node) => this.#roster.know(node),
-      join: (known, joining) => this.#roster.join(known, joining),
-    })
-    this.#door = new TunnelListener({ connector, limits, allows: options.allows, log, closing })
-    this.#dialling = new Dialling({ dialers, connector, clock, reach, dials: limits.dials, closing })
-    this.#climbing = new PathUpgrades({
-      dialers,
-      dialling: this.#dialling,
-      reach,
-      nearer: options.nearer,
-      clock,
-      random,
-      prefers: options.prefers,
-      log,
-    })
-    this.#asides = new PinnedCarriers({ dialling: this.#dialling, dialers, clock, random })
-    this.#life.spawn(async (signal) => {
-      while (!signal.aborted) {
-        await this.#clock.sleep(TICK_MS, signal)
-        if (!signal.aborted) this.#tick()
-      }
-    }, 'tunnel upkeep')
+  private constructor(options: PeersOptions, parts: Parts, life: Lifetime) {
+    this.#options = options
+    this.#clock = options.clock ?? systemClock
+    this.#parts = parts
+    this.#life = life
+  }
+
+  static open(options: PeersOptions): AllPeers {
+    const life = new Lifetime()
+    const parts = build(options, life.signal)
+    const peers = new AllPeers(options, parts, life)
+    parts.registry.listen(peers)
+    life.spawn((signal) => peers.#upkeep(signal), 'tunnel upkeep')
+    return peers
   }
 
   async session(node: NodeReach, signal: AbortSignal, rule = ANY_PATH): Promise<Session> {
-    const known = this.#roster.know(node.id)
-    known.reach = node
-    if (this.#serves(known, rule)) return known.session
+    const { registry, dialling, pinned } = this.#parts
+    const peer = registry.peer(node.id)
+    dialling.learn(peer, node)
+    const session = this.#sessionFor(peer, rule)
+    if (session !== undefined) return session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
-    if (this.#roster.isClosing) throw fail('this node goes away', undefined)
+    if (registry.isDraining) throw fail('this node goes away', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
-    if (known.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
-      return await unlessAborted(this.#asides.want(known, rule), signal)
-    if (known.arriving === undefined && this.#clock.now() < known.restUntil) {
-      throw fail('it was tried a moment ago', known.lastError)
-    }
-    const arriving = (known.arriving ?? this.#dialling.start(known)).promise
-    return await unlessAborted(arriving, signal).catch((error: unknown) => {
+    if (peer.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
+      return await unlessAborted(pinned.require(peer, rule), signal)
+    return await unlessAborted(dialling.connect(peer), signal).catch((error: unknown) => {
       throw error === signal.reason ? fail('given up', error) : error
     })
   }
 
   existing(node: NodeId, rule = ANY_PATH): Session | undefined {
-    const known = this.#roster.get(node)
-    return known !== undefined && this.#serves(known, rule) ? known.session : undefined
+    const peer = this.#parts.registry.get(node)
+    return peer === undefined ? undefined : this.#sessionFor(peer, rule)
   }
 
-  /** Where the rule would like another path than there is, that is dialled for the flows that come later. */
-  #serves(known: PeerState, rule: PathRule): known is PeerState & { session: TunnelSession } {
-    const { session } = known
-    if (session?.isUsableBy(rule) !== true) return false
-    if (!isAny(rule) && !this.#roster.isClosing && !likes(rule, session.pathFor(rule) as PathKind))
-      this.#asides.wish(known, rule)
-    return true
+  /** The session, if it has a carrier that the rule allows; where the rule would like another path, that is dialled for later flows. */
+  #sessionFor(peer: PeerState, rule: PathRule): TunnelSession | undefined {
+    const { session } = peer
+    if (session === undefined || session.hasEnded || session.isLeaving) return undefined
+    const path = session.pathFor(rule)
+    if (path === undefined) return undefined
+    const { registry, pinned } = this.#parts
+    if (!isAny(rule) && !registry.isDraining && !likes(rule, path)) pinned.prepare(peer, rule)
+    return session
   }
 
   all(): Iterable<Session> {
-    return this.#roster.sessions()
+    return this.#parts.registry.sessions()
   }
 
   rttMs(node: NodeId): number | undefined {
-    return this.#roster.get(node)?.rttMs
+    return this.#parts.registry.get(node)?.rttMs
   }
 
   incoming(raw: RawConnection): void {
-    this.#door.take(raw)
+    this.#parts.listener.take(raw)
   }
 
   signal(to: NodeId, payload: Buffer): boolean {
-    return this.#roster.get(to)?.session?.signal(payload) === true
+    return this.#parts.registry.get(to)?.session?.signal(payload) === true
   }
 
   cut(node: NodeId): void {
-    const known = this.#roster.get(node)
-    if (known === undefined) return
-    known.cuts += 1
-    for (const session of sessionsOf(known)) session.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
+    this.#parts.registry.cut(node)
   }
 
   networkChanged(isHere: (address: string) => boolean): void {
+    const { registry, dialling, redialling, upgrades } = this.#parts
     const now = this.#clock.now()
-    for (const known of this.#roster.all()) {
-      this.#dialling.afresh(known)
-      this.#climbing.afresh(known, now)
-      for (const session of sessionsOf(known)) session.networkChanged(isHere)
+    for (const peer of registry.all()) {
+      dialling.networkChanged(peer)
+      redialling.networkChanged(peer)
+      upgrades.networkChanged(peer, now)
+      for (const session of peer.sessions()) session.networkChanged(isHere)
     }
   }
 
-  wayBack(): void {
-    for (const known of this.#roster.all())
-      if (sessionsOf(known).some(({ isAtRisk }) => isAtRisk)) this.#dialling.soon(known)
+  pathBack(): void {
+    for (const peer of this.#parts.registry.all())
+      if (peer.sessions().some(({ isAtRisk }) => isAtRisk)) this.#parts.redialling.soon(peer)
   }
 
   drain(): void {
-    this.#roster.drain()
+    this.#parts.registry.drain()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -245,46 +212,69 @@ class AllPeers implements TunnelPeers {
     return this.#closing
   }
 
-  // ── every so often ──
+  // ── what becomes of sessions ──
 
-  #tick(): void {
-    const now = this.#clock.now()
-    for (const known of this.#roster.all()) {
-      for (const session of sessionsOf(known)) {
-        session.tick(now)
-        this.#meters.count(session)
-        if (session.isAtRisk) this.#hurry(known)
-      }
-      const { session } = known
-      if (session?.missing !== undefined) this.#asides.want(known, session.missing).catch(ignore) // again at the next tick
-      if (session?.isUsable === true) {
-        if (!this.#roster.isClosing) this.#climbing.look(known, session, now)
-      } else if (sessionsOf(known).length === 0 && known.dials === 0 && now - known.usedAt > FORGET_MS)
-        this.#roster.forget(known)
-    }
-    this.#meters.gauge(this.#roster.sessions())
-    this.#idle?.()
+  carrierJoined(peer: PeerState, session: TunnelSession, hasMoved: boolean): void {
+    const { upgrades, redialling, dialling } = this.#parts
+    if (hasMoved) upgrades.sessionMoved(peer)
+    if (!session.isAtRisk) redialling.stop(peer)
+    if (session === peer.session && !session.isLeaving) dialling.arrived(peer, session)
   }
 
-  #hurry(known: PeerState): void {
-    this.#options.atRisk?.(known.node)
-    this.#dialling.redial(known)
+  sessionSuspended(peer: PeerState): void {
+    this.#options.atRisk?.(peer.node)
+    this.#parts.redialling.next(peer)
+  }
+
+  sessionEnded(): void {
+    this.#onProgress?.()
+  }
+
+  // ── every 250 ms ──
+
+  async #upkeep(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#clock.sleep(TICK_MS, signal)
+      if (!signal.aborted) this.#tick(this.#clock.now())
+    }
+  }
+
+  #tick(now: number): void {
+    const { registry, meters } = this.#parts
+    for (const peer of registry.all()) this.#tickPeer(peer, now)
+    meters.gauge(registry.sessions())
+    this.#onProgress?.()
+  }
+
+  #tickPeer(peer: PeerState, now: number): void {
+    const { registry, dialling, pinned, upgrades, meters } = this.#parts
+    const sessions = peer.sessions()
+    for (const session of sessions) {
+      session.tick(now)
+      meters.count(session)
+      if (session.isAtRisk) this.sessionSuspended(peer)
+    }
+    const { session } = peer
+    if (session?.missing !== undefined) pinned.require(peer, session.missing).catch(ignore) // again at the next tick
+    if (session?.isUsable === true) {
+      if (!registry.isDraining) upgrades.tick(peer, session, now)
+    } else if (sessions.length === 0 && !dialling.isDialling(peer) && now - peer.usedAt > FORGET_MS) {
+      registry.forget(peer)
+    }
   }
 
   // ── the end ──
 
-  /** Takes no more, lets what is open end (up to `drainMs`), says goodbye. */
+  /** Takes no more, lets what is open end (up to `drainMs`), sends GOAWAY. */
   async #close(): Promise<void> {
     this.drain()
-    await this.#until(
-      () => this.#roster.sessions().every(({ streams }) => streams === 0),
-      this.#options.drainMs ?? 3_000,
-    )
-    if (this.#roster.sessions().every(({ streams }) => streams === 0))
-      await this.#until(() => this.#roster.sessions().every(({ isQuiet }) => isQuiet), LINGER_MS)
-    for (const session of this.#roster.sessions()) session.finish()
-    await this.#until(() => this.#roster.sessions().length === 0, 1_500)
-    for (const session of this.#roster.sessions())
+    const { registry } = this.#parts
+    const hasNoStreams = () => registry.sessions().every(({ streams }) => streams === 0)
+    await this.#until(hasNoStreams, this.#options.drainMs ?? 3_000)
+    if (hasNoStreams()) await this.#until(() => registry.sessions().every(({ isQuiet }) => isQuiet), LINGER_MS)
+    for (const session of registry.sessions()) session.finish()
+    await this.#until(() => registry.sessions().length === 0, FINISH_MS)
+    for (const session of registry.sessions())
       session.cut(new MeshError('SESSION_CLOSED', { reason: 'this node went away' }))
     await this.#life.close()
   }
@@ -292,10 +282,45 @@ class AllPeers implements TunnelPeers {
   async #until(isSo: () => boolean, ms: number): Promise<void> {
     if (isSo()) return
     const reached = new AbortController()
-    this.#idle = () => {
+    this.#onProgress = () => {
       if (isSo()) reached.abort()
     }
     await this.#clock.sleep(ms, reached.signal)
-    this.#idle = undefined
+    this.#onProgress = undefined
   }
+}
+
+/** In the order of what needs what. */
+function build(options: PeersOptions, closing: AbortSignal): Parts {
+  const { self, dialers, secure, accept, signalled, reach, nearer, allows, prefers, sealed } = options
+  const { clock = systemClock, random = Math.random } = options
+  const limits = { ...TUNNEL_LIMITS, ...options.limits }
+  const log = (options.log ?? silentLog).child({ part: 'tunnel' })
+  const now = () => clock.now()
+  const meters = new TunnelMeters(
+    options.metrics,
+    dialers.map(({ path }) => path),
+  )
+  const registry = new PeerRegistry({ self, accept, signalled, allows, sealed, limits, clock, log, meters })
+  const proposals = new Proposals({ self, now })
+  const hello = ourHello(featuresOf(options), limits.windowBytes)
+  const connector = new Connector({ self, secure, clock, now, meters, hello, proposals, directory: registry, closing })
+  const { dials } = limits
+  const dialling = new Dialling({ dialers, connector, proposals, clock, random, reach, dials, closing })
+  return {
+    registry,
+    meters,
+    dialling,
+    listener: new TunnelListener({ connector, limits, allows, log, closing }),
+    redialling: new Redialling({ dialling, dialers, clock, random, dials, closing }),
+    pinned: new PinnedCarriers({ dialling, dialers, clock, random }),
+    upgrades: new PathUpgrades({ dialers, dialling, nearer, prefers, clock, random, log }),
+  }
+}
+
+function featuresOf({ signalled, sealed, isBeside }: PeersOptions): number {
+  const signals = signalled === undefined ? 0 : FEATURE.signals
+  const datagrams = sealed === undefined ? 0 : FEATURE.sealed
+  const beside = isBeside === true ? FEATURE.beside : 0
+  return FEATURE.resume | FEATURE.early | signals | datagrams | beside
 }

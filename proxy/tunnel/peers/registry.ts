@@ -2,165 +2,269 @@ import { MeshError } from '../../../src/core/errors.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
-import type { SessionKey } from '../session/agreement.ts'
-import type { Joining } from './connector.ts'
-import { newPeerState, sessionsOf, type PeerState } from './peer-state.ts'
+import type { PathKind } from '../../../src/core/model/path-rule.ts'
+import type { Carrier } from '../carrier/carrier.ts'
+import type { IncomingStream } from '../contract.ts'
 import type { TunnelLimits } from '../limits.ts'
+import type { SealedEndpoint } from '../sealed/contract.ts'
+import type { StreamIds } from '../session/outgoing-streams.ts'
+import { TunnelSession, type SessionKey, type SessionOwner } from '../session/session.ts'
+import type { HeldKeys } from './agreement.ts'
+import type { Joining, SessionDirectory } from './handshake.ts'
 import type { TunnelMeters } from './meters.ts'
-import type { PeersOptions } from './peers.ts'
-import { TunnelSession } from '../session/session.ts'
+import { PathHistory } from './path-history.ts'
+import type { PeerState } from './peer-state.ts'
 
 export interface PeerRegistryOptions {
-  peers: Pick<PeersOptions, 'self' | 'accept' | 'signalled' | 'allows' | 'sealed'>
+  self: NodeId
+  accept: (incoming: IncomingStream) => void
+  signalled: ((from: NodeId, payload: Buffer) => void) | undefined
+  allows: ((path: PathKind) => boolean) | undefined
+  sealed: SealedEndpoint | undefined
   limits: TunnelLimits
   clock: Clock
   log: Log
-  random: () => number
   meters: TunnelMeters
-  /** The session is on another path than before. */
-  moved: (known: PeerState) => void
-  /** One of its carriers is surely alive. */
-  safe: (known: PeerState) => void
-  /** Streams wait for a path. */
-  suspended: (known: PeerState) => void
-  /** A session is no more. */
-  ended: () => void
 }
 
-/** Beyond the limit of a session's carriers, for rules that ask for a path it does not use. */
-const ASIDES = 2
+/** Who acts on what becomes of sessions. */
+export interface RegistryListener {
+  /** A carrier has joined a session; `hasMoved`: new streams take another path than before. */
+  carrierJoined(peer: PeerState, session: TunnelSession, hasMoved: boolean): void
+  /** Streams wait for a path. */
+  sessionSuspended(peer: PeerState): void
+  sessionEnded(): void
+}
+
+/** Pinned carriers of a session, in addition to `limits.carriers`. */
+const PINNED = 2
 
 /**
  * The nodes that are known, and the sessions with them.
  *
  *     join: a carrier whose HELLO has come ─▶ may it? ─▶ the session agreed on, or a new one (the one before finishes its flows)
  */
-export class PeerRegistry {
+export class PeerRegistry implements SessionDirectory, SessionOwner {
   readonly #options: PeerRegistryOptions
-  readonly #known = new Map<NodeId, PeerState>()
-  /** This node goes away. */
-  isClosing = false
+  readonly #peers = new Map<NodeId, RegisteredPeer>()
+  #listener: RegistryListener | undefined
+  #isDraining = false
 
   constructor(options: PeerRegistryOptions) {
     this.#options = options
   }
 
-  know(node: NodeId): PeerState {
-    const { peers, clock, random } = this.#options
-    let known = this.#known.get(node)
-    if (known === undefined) {
-      known = newPeerState(node, peers.self < node, clock.now(), random)
-      this.#known.set(node, known)
-    }
-    return known
+  listen(listener: RegistryListener): void {
+    this.#listener = listener
   }
 
+  /** This node goes away. */
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  /** A node that somebody wants to reach, or that reached us. */
+  peer(node: NodeId): PeerState {
+    return this.#peer(node)
+  }
+
+  /** A node that is known already. */
   get(node: NodeId): PeerState | undefined {
-    return this.#known.get(node)
+    return this.#peers.get(node)
   }
 
   forget({ node }: PeerState): void {
-    this.#known.delete(node)
+    this.#peers.delete(node)
   }
 
   all(): Iterable<PeerState> {
-    return this.#known.values()
+    return this.#peers.values()
   }
 
   sessions(): TunnelSession[] {
-    return [...this.#known.values()].flatMap(sessionsOf)
+    return [...this.#peers.values()].flatMap((peer) => peer.sessions())
+  }
+
+  /** Ends the sessions with a node; connections that are being made with it will not join any. */
+  cut(node: NodeId): void {
+    const peer = this.#peers.get(node)
+    if (peer === undefined) return
+    peer.cuts += 1
+    for (const session of peer.sessions()) session.cut(new MeshError('PEER_REFUSED', { node, reason: 'cut' }))
   }
 
   /** No new streams and no new sessions, either way. */
   drain(): void {
-    this.isClosing = true
+    this.#isDraining = true
     for (const session of this.sessions()) session.drain()
   }
 
-  /** @throws MeshError when the carrier may not be in any session */
-  join(known: PeerState, joining: Joining): TunnelSession {
-    const { peers, limits, clock, log, meters } = this.#options
-    const { agreement, theirs, carrier, pump, isDialler } = joining
-    if (peers.allows?.(carrier.path) === false)
-      throw new MeshError('PEER_REFUSED', {
-        node: known.node,
-        reason: `paths of kind ${carrier.path} are forbidden here`,
-      })
-    if (joining.cuts !== known.cuts) throw new MeshError('PEER_REFUSED', { node: known.node })
+  // ── a carrier joins a session ──
+
+  join({ node }: PeerState, joining: Joining): TunnelSession {
+    const peer = this.#peer(node)
+    const { agreement, theirs, carrier, role } = joining
+    this.#admit(peer, joining)
     if (agreement.cutsCurrent) {
-      known.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
-      known.session = undefined
+      peer.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
+      peer.session = undefined
     }
     const key = { id: agreement.id, incarnation: theirs.incarnation }
-    const isSame = (one: SessionKey) => one.id === key.id && one.incarnation === key.incarnation
-    if (known.session?.isPresumed === true) known.session.agreed(key)
-    const held = sessionsOf(known).find((session) => isSame(session.key))
-    // whoever goes away takes carriers for what is open; a peer that wants a new session must find the successor
-    if (this.isClosing && (held === undefined || (!isDialler && theirs.session !== agreement.id))) {
-      throw new MeshError('PEER_REFUSED', { node: known.node, reason: 'this node goes away' })
-    }
-    const session = held ?? this.#begin(known, key, isDialler)
-    carrier.isAside = joining.role === 'aside'
-    const most = limits.carriers + (carrier.isAside ? ASIDES : 0)
-    if (session.carriers >= most && !session.makeRoom())
-      throw new MeshError('SESSION_CLOSED', { reason: 'too many carriers' })
-    const before = held === undefined ? undefined : session.path
-    if (joining.role === 'instead' && before !== undefined && before !== carrier.path)
-      known.pathHistory.shun(before, clock.now())
-    session.attach(carrier, pump, theirs, joining.role === 'instead')
-    if (before === undefined) log.info('session open', { peer: known.node, path: carrier.path })
-    else if (session.path !== before) log.info('session moved', { peer: known.node, path: session.path })
-    if (session.path !== before) this.#options.moved(known)
-    if (!session.isAtRisk) this.#options.safe(known)
-    if (session === known.session && !session.isLeaving) {
-      known.arriving?.resolve(session)
-      known.arriving = undefined
-    }
-    meters.gauge(this.sessions())
+    peer.session?.agreed(key)
+    const held = peer.sessions().find((session) => isSame(session.key, key))
+    this.#checkDraining(joining, { node, held })
+    const session = held ?? this.#begin(peer, key, joining.isDialler)
+    carrier.isAside = role === 'aside'
+    this.#makeRoom(session, carrier)
+    const before = held?.path
+    if (role === 'instead' && before !== undefined && before !== carrier.path)
+      peer.history.shun(before, this.#options.clock.now())
+    session.attach({ carrier, pump: joining.pump, hello: theirs, isInstead: role === 'instead' })
+    this.#joined(peer, session, before)
     return session
   }
 
-  #begin(known: PeerState, key: SessionKey, isDialler: boolean): TunnelSession {
-    const { peers, limits, clock, log, meters } = this.#options
-    const over = (session: TunnelSession) => {
-      if (known.session === session) known.session = undefined
-      known.past.delete(session)
-      known.usedAt = clock.now()
-    }
-    const session: TunnelSession = new TunnelSession({
-      peer: known.node,
-      key,
-      sealed: peers.sealed,
-      isDialler,
-      ids: known.ids,
-      limits,
-      now: () => clock.now(),
-      accept: peers.accept,
-      rtt: (carrier, rttMs) => {
-        known.rttMs = session.rttMs
-        if (session.isCalm) known.pathHistory.measured(carrier.path, carrier.keepalive.rttMs ?? rttMs, clock.now())
-        meters.rtt(carrier.path, rttMs)
-      },
-      signalled: (payload) => peers.signalled?.(known.node, payload),
-      ignored: () => meters.ignored(),
-      suspended: () => {
-        log.info('session waits for a path', { peer: known.node, streams: session.streams })
-        this.#options.suspended(known)
-      },
-      resumed: (pauseMs) => {
-        log.info('session resumed', { peer: known.node, path: session.path, streams: session.streams, pauseMs })
-        meters.resumed(pauseMs)
-      },
-      ended: (reason) => {
-        over(session)
-        log.info('session closed', { peer: known.node, ...(reason === undefined ? {} : { error: reason }) })
-        meters.count(session)
-        meters.gauge(this.sessions())
-        this.#options.ended()
-      },
-    })
-    if (known.session !== undefined) known.past.add(known.session) // it finishes its flows beside the new one
-    known.session = session
+  /** @throws MeshError PEER_REFUSED */
+  #admit({ node, cuts }: PeerState, { carrier, cuts: cutsBefore }: Joining): void {
+    const { path } = carrier
+    if (this.#options.allows?.(path) === false)
+      throw new MeshError('PEER_REFUSED', { node, reason: `paths of kind ${path} are forbidden here` })
+    if (cuts !== cutsBefore) throw new MeshError('PEER_REFUSED', { node })
+  }
+
+  /**
+   * A node that goes away takes carriers for what is open; a peer that wants a new session must find the successor.
+   * @throws MeshError PEER_REFUSED
+   */
+  #checkDraining(
+    { isDialler, theirs, agreement }: Joining,
+    { node, held }: { node: NodeId; held: TunnelSession | undefined },
+  ): void {
+    if (!this.#isDraining) return
+    const isForOpenStreams = held !== undefined && (isDialler || theirs.session === agreement.id)
+    if (!isForOpenStreams) throw new MeshError('PEER_REFUSED', { node, reason: 'this node goes away' })
+  }
+
+  /** @throws MeshError SESSION_CLOSED when the session has as many carriers as it may have, and all are well */
+  #makeRoom({ carriers }: TunnelSession, carrier: Carrier): void {
+    const most = this.#options.limits.carriers + (carrier.isAside ? PINNED : 0)
+    if (carriers.size >= most && !carriers.makeRoom())
+      throw new MeshError('SESSION_CLOSED', { reason: 'the session has as many carriers as it may have' })
+  }
+
+  #begin(peer: RegisteredPeer, key: SessionKey, isDialler: boolean): TunnelSession {
+    const { sealed, limits, clock } = this.#options
+    const { node, ids } = peer
+    const now = () => clock.now()
+    const session = new TunnelSession({ peer: node, key, owner: this, sealed, isDialler, ids, limits, now })
+    peer.begin(session)
     return session
   }
+
+  #joined(peer: PeerState, session: TunnelSession, before: PathKind | undefined): void {
+    const { path } = session
+    const { log, meters } = this.#options
+    if (before === undefined) log.info('session open', { peer: peer.node, path })
+    else if (path !== before) log.info('session moved', { peer: peer.node, path })
+    this.#listener?.carrierJoined(peer, session, path !== before)
+    meters.gauge(this.sessions())
+  }
+
+  // ── what sessions report ──
+
+  accept(incoming: IncomingStream): void {
+    this.#options.accept(incoming)
+  }
+
+  signalled({ peer }: TunnelSession, payload: Buffer): void {
+    this.#options.signalled?.(peer, payload)
+  }
+
+  roundTripMeasured(session: TunnelSession, { path, keepalive }: Carrier, rttMs: number): void {
+    const peer = this.#peer(session.peer)
+    peer.rttMs = session.rttMs
+    if (session.isCalm) peer.history.measured(path, keepalive.rttMs ?? rttMs, this.#options.clock.now())
+    this.#options.meters.rtt(path, rttMs)
+  }
+
+  frameIgnored(): void {
+    this.#options.meters.ignored()
+  }
+
+  sessionSuspended(session: TunnelSession): void {
+    this.#options.log.info('session suspended', { peer: session.peer, streams: session.streams })
+    this.#listener?.sessionSuspended(this.#peer(session.peer))
+  }
+
+  sessionResumed({ peer, path, streams }: TunnelSession, pauseMs: number): void {
+    this.#options.log.info('session resumed', { peer, path, streams, pauseMs })
+    this.#options.meters.resumed(pauseMs)
+  }
+
+  sessionEnded(session: TunnelSession, reason: Error | undefined): void {
+    const { log, meters, clock } = this.#options
+    this.#peer(session.peer).ended(session, clock.now())
+    log.info('session closed', { peer: session.peer, ...(reason === undefined ? {} : { error: reason }) })
+    meters.count(session)
+    meters.gauge(this.sessions())
+    this.#listener?.sessionEnded()
+  }
+
+  #peer(node: NodeId): RegisteredPeer {
+    let peer = this.#peers.get(node)
+    if (peer === undefined) {
+      peer = new RegisteredPeer(node, { isFirst: this.#options.self < node, now: this.#options.clock.now() })
+      this.#peers.set(node, peer)
+    }
+    return peer
+  }
+}
+
+class RegisteredPeer implements PeerState {
+  readonly node: NodeId
+  readonly history = new PathHistory()
+  /** The node with the smaller id opens odd streams, the other even ones. */
+  readonly ids: StreamIds
+  session: TunnelSession | undefined
+  rttMs: number | undefined
+  usedAt: number
+  cuts = 0
+  /** Sessions with earlier processes of the node. */
+  readonly #earlier = new Set<TunnelSession>()
+
+  constructor(node: NodeId, { isFirst, now }: { isFirst: boolean; now: number }) {
+    this.node = node
+    this.ids = { next: isFirst ? 1 : 2 }
+    this.usedAt = now
+  }
+
+  sessions(): TunnelSession[] {
+    const all = this.session === undefined ? [...this.#earlier] : [this.session, ...this.#earlier]
+    return all.filter(({ hasEnded }) => !hasEnded)
+  }
+
+  keys(): HeldKeys {
+    const { session } = this
+    const leaving = this.sessions().filter((one) => one.isLeaving || this.#earlier.has(one))
+    return {
+      current: session === undefined || session.hasEnded || session.isPresumed ? undefined : session.key,
+      leaving: leaving.map(({ key }) => key),
+    }
+  }
+
+  /** The session before it, if there is one, finishes its flows beside it. */
+  begin(session: TunnelSession): void {
+    if (this.session !== undefined) this.#earlier.add(this.session)
+    this.session = session
+  }
+
+  ended(session: TunnelSession, now: number): void {
+    if (this.session === session) this.session = undefined
+    this.#earlier.delete(session)
+    this.usedAt = now
+  }
+}
+
+function isSame(one: SessionKey, other: SessionKey): boolean {
+  return one.id === other.id && one.incarnation === other.incarnation
 }

@@ -13,26 +13,27 @@ export interface CarrierSetOptions {
   now: () => number
 }
 
-/** AES-GCM wears out and Node cannot update keys (TUNNELS.md D23): streams leave a carrier after this. */
+/** AES-GCM keys wear out and Node cannot update them: streams leave a carrier after this. */
 const CARRIER_BYTES = 64 * 1024 ** 3
 const CARRIER_MS = 24 * 3_600_000
-/** A carrier that is not wanted any more is kept warm for so long: a new one begins slowly. */
+/** How long a carrier that is no longer wanted stays, since a new one begins slowly. Smaller: bursts wait; larger: connections idle. */
 const SPARE_MS = 30_000
-/** The same for one that stands aside. */
-const ASIDE_IDLE_MS = 60_000
+/** The same for a pinned one. */
+const PINNED_IDLE_MS = 60_000
 
 /**
  * The carriers of one session with their sockets: how many there are and should be, what went over them, and when one is given up.
  *
- *     add ─▶ sails ──idle, worn, not wanted──▶ draining ──empty──▶ finished
- *              └──no sign of life, its address gone──▶ cut
+ *     add ─▶ active ──idle, worn, not wanted──▶ draining ──empty──▶ finished
+ *              └──no sign of life, its address is gone──▶ cut
  */
 export class CarrierSet {
   readonly #options: CarrierSetOptions
   readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
-  readonly #asidesUsedAt = new WeakMap<Carrier, number>()
-  /** When there were no more than wanted. */
+  readonly #pinnedUsedAt = new WeakMap<Carrier, number>()
+  /** When there last were no more than wanted. */
   #wantedAt: number
+  /** Of carriers that are gone. */
   readonly #past = { bytesIn: 0, bytesOut: 0, framesSent: 0, framesDropped: 0 }
 
   constructor(options: CarrierSetOptions) {
@@ -42,6 +43,10 @@ export class CarrierSet {
 
   get isEmpty(): boolean {
     return this.#pumps.size === 0
+  }
+
+  get size(): number {
+    return this.#options.mux.carriers.length
   }
 
   /** Where new streams go. */
@@ -71,7 +76,13 @@ export class CarrierSet {
     return this.#options.mux.carriers.filter((carrier) => !carrier.isDraining && carrier.path === path)
   }
 
-  /** How many there should be on the path in use. */
+  /** The shortest round trip of the carriers that take new streams on a path. */
+  rttMs(path: PathKind): number | undefined {
+    const measured = this.inUse(path).flatMap(({ keepalive }) => keepalive.rttMs ?? [])
+    return measured.length === 0 ? undefined : Math.min(...measured)
+  }
+
+  /** How many there should be on a path. */
   wanted(path: PathKind): number {
     const { mux, limit } = this.#options
     const calm = mux.carriers.filter(({ bulks }) => bulks === 0)
@@ -87,11 +98,11 @@ export class CarrierSet {
 
   add(carrier: Carrier, pump: Pump): void {
     const since = this.#options.now()
-    this.#asidesUsedAt.set(carrier, since)
+    this.#pinnedUsedAt.set(carrier, since)
     this.#pumps.set(carrier, { pump, since })
   }
 
-  /** Its connection is no more; false when it was none of ours. */
+  /** Forgets a carrier whose connection is gone; false when it is not one of these. */
   delete(carrier: Carrier): boolean {
     if (!this.#pumps.delete(carrier)) return false
     this.#past.bytesIn += carrier.bytesIn
@@ -105,7 +116,7 @@ export class CarrierSet {
     this.#pumps.get(carrier)?.pump.cut(new MeshError('SESSION_CLOSED', { reason }))
   }
 
-  /** Gives up one that may be dead; false when all are well. */
+  /** Gives up a carrier that may be dead, for one that is surely alive; false when all are well. */
   makeRoom(): boolean {
     const { carriers } = this.#options.mux
     const doubtful =
@@ -126,18 +137,18 @@ export class CarrierSet {
     }
   }
 
-  /** Pings; `isIdle`: nobody has wanted the session for a long while. */
+  /** Pings, and closes what has drained; `isIdle`: the session has not been used for a long while. */
   tick(now: number, isIdle: boolean): void {
     const isBusy = !this.#options.mux.isVoid
     for (const [carrier, { pump, since }] of this.#pumps) {
       const isWorn = now - since > CARRIER_MS || carrier.bytesIn + carrier.bytesOut > CARRIER_BYTES
-      if (isIdle || isWorn || this.#isIdleAside(carrier, now)) carrier.drain()
+      if (isIdle || isWorn || this.#isIdlePinned(carrier, now)) carrier.drain()
       if (carrier.isDrained) pump.finish()
       else if (!carrier.tick(isBusy)) this.cut(carrier, 'no sign of life')
     }
   }
 
-  /** The side that brings carriers up takes them down, one at a time, when they were not wanted for a while. */
+  /** The side that brings carriers up takes them down again, one at a time, when they were not wanted for a while. */
   giveBack(now: number, path: PathKind): void {
     if (this.inUse(path).length <= this.wanted(path)) this.#wantedAt = now
     if (now - this.#wantedAt < SPARE_MS) return
@@ -145,12 +156,12 @@ export class CarrierSet {
     spare(this.#options.mux.carriers)?.drain()
   }
 
-  /** All send what waits, and end. */
+  /** All send what waits, then close. */
   finish(): void {
     for (const { pump } of this.#pumps.values()) pump.finish()
   }
 
-  /** Nothing more is heard. */
+  /** Nothing more is taken from the peer; what waits is still sent. */
   stop(): void {
     for (const [carrier, { pump }] of this.#pumps) {
       carrier.stop()
@@ -158,10 +169,10 @@ export class CarrierSet {
     }
   }
 
-  /** Nobody's rule has asked for it for a while, and the others have better ones. */
-  #isIdleAside(carrier: Carrier, now: number): boolean {
+  /** No stream whose rule asks for its path has used it for a while, and the others have better carriers. */
+  #isIdlePinned(carrier: Carrier, now: number): boolean {
     if (!carrier.isAside) return false
-    if (carrier.streams > 0 || this.best === carrier) this.#asidesUsedAt.set(carrier, now)
-    return now - (this.#asidesUsedAt.get(carrier) ?? now) > ASIDE_IDLE_MS
+    if (carrier.streams > 0 || this.best === carrier) this.#pinnedUsedAt.set(carrier, now)
+    return now - (this.#pinnedUsedAt.get(carrier) ?? now) > PINNED_IDLE_MS
   }
 }

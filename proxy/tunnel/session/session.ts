@@ -1,84 +1,163 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { ANY_PATH, type PathRule, type PathKind } from '../../../src/core/model/path-rule.ts'
 import { MeshError } from '../../../src/core/errors.ts'
-import type { SessionKey } from './agreement.ts'
 import type { Carrier } from '../carrier/carrier.ts'
+import type { CarrierOwner, Pump } from '../carrier/pump.ts'
 import type {
   ByteStream,
   ByteStreamEvents,
   DatagramStream,
   DatagramStreamEvents,
+  IncomingStream,
   OpeningEvents,
   Session,
+  SessionReport,
   Withdrawable,
 } from '../contract.ts'
+import type { TunnelLimits } from '../limits.ts'
 import { CarrierSet } from './carrier-set.ts'
 import { checkPromise, UNKNOWN_INCARNATION, type Hello } from '../wire/hello.ts'
-import { Mux, type MuxOptions } from './mux.ts'
+import { Mux } from './mux.ts'
+import type { StreamIds } from './outgoing-streams.ts'
 import { carrierFor, outranked } from './placement.ts'
-import type { Pump } from '../carrier/pump.ts'
 import type { SealedLink, SealedEndpoint } from '../sealed/contract.ts'
 
-export interface SessionOptions extends Omit<MuxOptions, 'goneAway' | 'lostByPeer' | 'peer' | 'sealed'> {
+/** What names a session: one id for both nodes, and the process of the peer that it began with. */
+export interface SessionKey {
+  id: string
+  /** Of the peer's process (wire/hello.ts). */
+  incarnation: string
+}
+
+/** Who a session reports to: it is told once each time something is decided. */
+export interface SessionOwner {
+  /** The peer has opened a stream. */
+  accept(incoming: IncomingStream): void
+  /** The peer has sent a signal; `payload` is good during the call only. */
+  signalled(session: TunnelSession, payload: Buffer): void
+  roundTripMeasured(session: TunnelSession, carrier: Carrier, rttMs: number): void
+  frameIgnored(): void
+  /** The last carrier is gone, and streams wait for the next one. */
+  sessionSuspended(session: TunnelSession): void
+  /** Streams go on after `pauseMs` without a carrier. */
+  sessionResumed(session: TunnelSession, pauseMs: number): void
+  /** Nothing is left of the session; no `reason`: it was closed in good order. */
+  sessionEnded(session: TunnelSession, reason: Error | undefined): void
+}
+
+export interface SessionOptions {
   peer: NodeId
   key: SessionKey
+  owner: SessionOwner
   /** Makes this session's sealed datagrams. */
   sealed?: SealedEndpoint | undefined
   /** Whether our dial made it: that side brings up more carriers. */
   isDialler: boolean
-  /** The last carrier is gone, and streams wait for the next. */
-  suspended: () => void
-  /** Streams go on after so long without a carrier. */
-  resumed: (pauseMs: number) => void
-  /** Nothing of it is left. */
-  ended: (reason: Error | undefined) => void
+  ids: StreamIds
+  limits: TunnelLimits
+  now: () => number
 }
 
-/** Without streams for so long, a session gives its carriers back; the next flow dials again. */
+/** How a carrier joins: `isInstead` drains every carrier on another path or through another relay, as those are slow now. */
+export interface Attachment {
+  carrier: Carrier
+  pump: Pump
+  hello: Hello
+  isInstead?: boolean
+}
+
+/** What meters count and soak tests check. */
+export interface SessionFigures {
+  bytesIn: number
+  bytesOut: number
+  /** Streams that changed carriers. */
+  moved: number
+  /** Datagrams that went in frames, and that were dropped on the way there. */
+  frames: { sent: number; dropped: number }
+  /** Bytes kept until the peer acknowledges them, now and at most. */
+  retainedBytes: number
+  retainedPeak: number
+  /** How often all carriers had died and streams went on, and the longest that took. */
+  resumes: number
+  longestPauseMs: number
+}
+
+/** Without streams for this long, a session gives its carriers back; the next flow dials again. */
 const IDLE_MS = 15 * 60_000
-/** A path that is back within `resumeMs` needs so long to be dialled and proven. */
+/** A path that is back within `resumeMs` needs this long to be dialled and proven. */
 const SETTLE_MS = 2_000
 
 /**
- * Everything shared with one peer: the streams (mux.ts), the carriers with their sockets (fleet.ts), and how it all ends.
+ * The life of a session; nothing else decides what follows what.
  *
- *     live ──last carrier lost──▶ suspended ──a carrier──▶ live
- *      │                              └──resumeMs──▶ ended          (without open streams: ended at once)
- *      └──cut, finished, GOAWAY──▶ ended
+ *                ┌──────── a carrier joins: resumed ────────┐
+ *                ▼                                          │
+ *     begun ──▶ up ──the last carrier dies, streams wait──▶ suspended
+ *                │                                          └──resumeMs + SETTLE_MS pass: given up──▶ ended
+ *                ├──the last carrier dies, and nothing waits──▶ ended
+ *                ├──finish()──▶ finishing ──the last carrier has closed──▶ ended
+ *                └──cut(), GOAWAY, the peer breaks a rule──▶ ended            (from every state)
  */
-export class TunnelSession implements Session {
+const NEXT = {
+  up: ['suspended', 'finishing', 'ended'],
+  suspended: ['up', 'finishing', 'ended'],
+  finishing: ['ended'],
+  ended: [],
+} as const satisfies Record<string, readonly string[]>
+
+type Life =
+  | { readonly state: 'up' }
+  | { readonly state: 'suspended'; readonly since: number }
+  | { readonly state: 'finishing' }
+  | { readonly state: 'ended' }
+
+/**
+ * Everything shared with one peer: streams (mux.ts) over carriers (carrier-set.ts).
+ *
+ * When a carrier dies:
+ *
+ *     Pump.cut ─▶ carrierLost ─▶ Mux.detach: its streams move to other carriers
+ *                    └── no carrier is left ─▶ suspended ─▶ SessionOwner.sessionSuspended: somebody dials
+ *     a dial succeeds ─▶ attach ─▶ Mux.attach: RESUME, and every stream goes on ─▶ up ─▶ SessionOwner.sessionResumed
+ */
+export class TunnelSession implements Session, CarrierOwner {
   readonly peer: NodeId
+  readonly carriers: CarrierSet
   #key: SessionKey
   #isDialler: boolean
-  /** How often all carriers had died and streams went on, and the longest that took. */
-  resumes = 0
-  longestPauseMs = 0
+  #life: Life = { state: 'up' }
+  readonly #pauses = { resumes: 0, longestPauseMs: 0 }
   readonly #mux: Mux
   readonly #sealed: SealedLink | undefined
   readonly #options: SessionOptions
-  readonly #fleet: CarrierSet
+  /** Kept for the time without a carrier. */
   #path: PathKind = 'direct'
   #rttMs: number | undefined
   #usedAt: number
-  #suspendedAt: number | undefined
-  #isFinishing = false
-  #hasEnded = false
 
   constructor(options: SessionOptions) {
-    this.peer = options.peer
+    const { peer, owner, limits, now, ids } = options
+    this.peer = peer
     this.#key = options.key
     this.#isDialler = options.isDialler
     this.#options = options
-    this.#usedAt = options.now()
+    this.#usedAt = now()
     const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
-    this.#sealed = options.sealed?.link({ peer: options.peer, deliver })
+    this.#sealed = options.sealed?.link({ peer, deliver })
     this.#mux = new Mux({
-      ...options,
+      peer,
+      ids,
+      limits,
+      now,
       sealed: this.#sealed,
+      accept: (incoming) => owner.accept(incoming),
+      signalled: (payload) => owner.signalled(this, payload),
+      rtt: (carrier, rttMs) => owner.roundTripMeasured(this, carrier, rttMs),
+      ignored: () => owner.frameIgnored(),
       goneAway: () => this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' })),
-      lostByPeer: (carrier) => this.#fleet.cut(carrier, 'the peer has lost it'),
+      lostByPeer: (carrier) => this.carriers.cut(carrier, 'the peer has lost it'),
     })
-    this.#fleet = new CarrierSet({ mux: this.#mux, limit: options.limits.carriers, now: options.now })
+    this.carriers = new CarrierSet({ mux: this.#mux, limit: limits.carriers, now })
   }
 
   get key(): SessionKey {
@@ -95,12 +174,7 @@ export class TunnelSession implements Session {
   }
 
   get path(): PathKind {
-    return this.#fleet.best?.path ?? this.#path
-  }
-
-  /** Through which relay new streams would go. */
-  get relay(): string | undefined {
-    return this.#fleet.best?.relay
+    return this.carriers.best?.path ?? this.#path
   }
 
   get rttMs(): number | undefined {
@@ -115,48 +189,12 @@ export class TunnelSession implements Session {
     return this.#mux.silentMs
   }
 
-  get carriers(): number {
-    return this.#mux.carriers.length
-  }
-
   get streams(): number {
     return this.#mux.streams
   }
 
-  /** Streams that changed carriers. */
-  get moved(): number {
-    return this.#mux.moved
-  }
-
-  /** Bytes kept until the peer acknowledges them, now and at most. */
-  get retainedBytes(): number {
-    return this.#mux.shares.keptBytes
-  }
-
-  get retainedPeak(): number {
-    return this.#mux.shares.keptPeak
-  }
-
-  /** How datagrams go now. */
-  get datagrams(): 'sealed' | 'frames' | 'blocked' {
-    return this.#sealed?.mode ?? 'frames'
-  }
-
-  get bytesIn(): number {
-    return this.#fleet.bytesIn
-  }
-
-  get bytesOut(): number {
-    return this.#fleet.bytesOut
-  }
-
-  /** Datagrams that went in frames, and that were dropped on the way there. */
-  get frames(): { sent: number; dropped: number } {
-    return this.#fleet.frames
-  }
-
   get hasEnded(): boolean {
-    return this.#hasEnded
+    return this.#life.state === 'ended'
   }
 
   /** The peer goes away: what is open may end, the next flow needs another session. */
@@ -164,17 +202,13 @@ export class TunnelSession implements Session {
     return this.#mux.isPeerDraining
   }
 
-  get isSuspended(): boolean {
-    return this.#suspendedAt !== undefined && !this.#hasEnded
+  isUsableBy(rule: PathRule): boolean {
+    return !this.hasEnded && !this.isLeaving && this.pathFor(rule) !== undefined
   }
 
   /** A stream opened now would get a carrier, and the peer would take it. */
   get isUsable(): boolean {
     return this.isUsableBy(ANY_PATH)
-  }
-
-  isUsableBy(rule: PathRule): boolean {
-    return !this.#hasEnded && !this.isLeaving && this.pathFor(rule) !== undefined
   }
 
   pathFor(rule: PathRule): PathKind | undefined {
@@ -188,7 +222,7 @@ export class TunnelSession implements Session {
 
   /** Streams are open, and no carrier is surely alive: one must be made at once. */
   get isAtRisk(): boolean {
-    return !this.#hasEnded && !this.#mux.isVoid && this.#mux.carriers.every(({ isDoubtful }) => isDoubtful)
+    return !this.hasEnded && !this.#mux.isVoid && this.#mux.carriers.every(({ isDoubtful }) => isDoubtful)
   }
 
   /** Every stream has ended, and the peer knows. */
@@ -196,36 +230,38 @@ export class TunnelSession implements Session {
     return this.#mux.isQuiet
   }
 
-  /** Carriers that take new streams and are on the best path. */
-  get carriersInUse(): number {
-    return this.#fleet.inUse(this.path).length
-  }
-
-  /** Nothing big is under way that would make every round trip longer. */
+  /** No bulk stream makes round trips longer now. */
   get isCalm(): boolean {
     return this.#mux.shares.bulkDetector.bulks === 0
   }
 
-  /** The least of the carriers in use. */
-  get pathRttMs(): number | undefined {
-    const known = this.#fleet.inUse(this.path).flatMap(({ keepalive }) => keepalive.rttMs ?? [])
-    return known.length === 0 ? undefined : Math.min(...known)
+  /** This side brings carriers up, and there are fewer on the path in use than the streams want. */
+  get wantsCarrier(): boolean {
+    const { path } = this
+    return this.#isDialler && this.carriers.inUse(path).length < this.carriers.wanted(path)
   }
 
-  get carriersWanted(): number {
-    return this.#fleet.wanted(this.path)
+  report(): SessionReport {
+    const { carriers } = this.#mux
+    return {
+      relay: this.carriers.best?.relay,
+      carrierPaths: carriers.map(({ path }) => path),
+      pinnedPaths: carriers.filter(({ isAside }) => isAside).map(({ path }) => path),
+      bytesIn: this.carriers.bytesIn,
+      bytesOut: this.carriers.bytesOut,
+      datagrams: this.#sealed?.mode ?? 'frames',
+    }
   }
 
-  carrierPaths(): PathKind[] {
-    return this.#mux.carriers.map((carrier) => carrier.path)
-  }
-
-  pinnedPaths(): PathKind[] {
-    return this.#mux.carriers.filter(({ isAside }) => isAside).map(({ path }) => path)
+  figures(): SessionFigures {
+    const { bytesIn, bytesOut, frames } = this.carriers
+    const { moved, shares } = this.#mux
+    const { keptBytes: retainedBytes, keptPeak: retainedPeak } = shares
+    return { bytesIn, bytesOut, frames, moved, retainedBytes, retainedPeak, ...this.#pauses }
   }
 
   signal(payload: Buffer): boolean {
-    return !this.#hasEnded && this.#mux.signal(payload)
+    return !this.hasEnded && this.#mux.signal(payload)
   }
 
   open(request: Buffer, events: OpeningEvents & ByteStreamEvents, rule?: PathRule): ByteStream & Withdrawable {
@@ -242,40 +278,35 @@ export class TunnelSession implements Session {
     return this.#mux.openDatagrams(request, events, rule)
   }
 
-  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. `isInstead`: those on
-   * all other paths and through other relays are, as they are slow now. */
-  attach(carrier: Carrier, pump: Pump, hello: Hello, isInstead = false): void {
+  // ── carriers come and go ──
+
+  /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. */
+  attach({ carrier, pump, hello, isInstead = false }: Attachment): void {
     carrier.attach(this.#mux, hello)
     this.#mux.attach(carrier)
-    this.#fleet.add(carrier, pump)
+    this.carriers.add(carrier, pump)
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
-    const left = isInstead
-      ? this.#mux.carriers.filter((one) => (one.path !== carrier.path || one.relay !== carrier.relay) && !one.isAside)
-      : outranked(this.#mux.carriers)
+    const { carriers } = this.#mux
+    const left = isInstead ? carriers.filter((one) => !one.isAside && isElsewhere(one, carrier)) : outranked(carriers)
     for (const worse of left) worse.drain()
-    if (this.#suspendedAt === undefined) return
-    const pauseMs = this.#options.now() - this.#suspendedAt
-    this.#suspendedAt = undefined
-    this.resumes += 1
-    this.longestPauseMs = Math.max(this.longestPauseMs, pauseMs)
-    this.#options.resumed(pauseMs)
+    if (this.#life.state === 'suspended') this.#resume(this.#life.since)
   }
 
-  /** What was presumed is agreed on. Stream ids are of the two nodes, whatever the session is called. */
+  /** The presumed session is agreed on. Stream ids belong to the two nodes, whatever the session is called. */
   agreed(key: SessionKey): void {
     if (!this.isPresumed) return
     this.#isDialler = key.id === this.#key.id
     this.#key = key
   }
 
-  /** The answer on a carrier that was taken before it. @throws MeshError when the peer has put its streams elsewhere */
+  /** The answer on a carrier that was attached before it came. @throws MeshError when the peer has put its streams elsewhere */
   answered(carrier: Carrier, hello: Hello): void {
     checkPromise(hello)
     this.agreed({ id: hello.session, incarnation: hello.incarnation })
     const { id, incarnation } = this.#key
     if (id !== hello.session || incarnation !== hello.incarnation) {
-      const reason = new MeshError('SESSION_CLOSED', { reason: 'the peer has two answers' })
+      const reason = new MeshError('SESSION_CLOSED', { reason: 'the peer has given two answers' })
       this.cut(reason)
       throw reason
     }
@@ -283,67 +314,91 @@ export class TunnelSession implements Session {
     this.#mux.answered(carrier)
   }
 
-  /** The connection of a carrier is no more. */
-  lost(carrier: Carrier, reason: Error | undefined): void {
-    if (!this.#fleet.delete(carrier)) return
+  /** The connection of a carrier is gone: its streams move to another one, wait for the next, or end with the session. */
+  carrierLost(carrier: Carrier, reason: Error | undefined): void {
+    if (!this.carriers.delete(carrier)) return
     this.#rttMs = this.#mux.rttMs ?? this.#rttMs
     // a peer that breaks the rules loses everything, not one carrier
     if (reason instanceof MeshError && reason.code === 'FRAME_INVALID') this.cut(reason)
     this.#mux.detach(carrier)
-    if (!this.#fleet.isEmpty || this.#hasEnded) return
-    const mayGoOn = !this.#isFinishing && !this.#mux.isVoid && this.#mux.shares.isResumable && !this.isPresumed
-    if (!mayGoOn) return this.#end(reason)
-    this.#suspendedAt = this.#options.now()
-    this.#options.suspended()
+    if (!this.carriers.isEmpty || this.hasEnded) return
+    if (this.#mayResume) this.#suspend()
+    else this.#end(reason)
   }
 
-  /** Gives up a carrier that may be dead for one that is surely alive; false when all are well. */
-  makeRoom(): boolean {
-    return this.#fleet.makeRoom()
-  }
-
-  /** Carriers from an address that is gone are dead, and nobody says so; the others are asked at once. */
+  /** Carriers from an address that is gone are dead, and nobody says so; the others are probed at once. */
   networkChanged(isHere: (address: string) => boolean): void {
-    this.#fleet.networkChanged(isHere)
+    this.carriers.networkChanged(isHere)
   }
 
   tick(now: number): void {
-    if (this.#hasEnded) return
-    const isBusy = !this.#mux.isVoid
-    if (isBusy) this.#usedAt = now
-    this.#fleet.tick(now, now - this.#usedAt >= IDLE_MS)
+    if (this.hasEnded) return
+    if (!this.#mux.isVoid) this.#usedAt = now
+    this.carriers.tick(now, now - this.#usedAt >= IDLE_MS)
     this.#mux.tick(now)
-    if (this.isDialler) this.#fleet.giveBack(now, this.path)
-    if (this.#suspendedAt === undefined) return
-    const isOver = now - this.#suspendedAt > this.#options.limits.resumeMs + SETTLE_MS
-    if (isOver || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
+    if (this.isDialler) this.carriers.giveBack(now, this.path)
+    if (this.#life.state !== 'suspended') return
+    const isLate = now - this.#life.since > this.#options.limits.resumeMs + SETTLE_MS
+    if (isLate || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
   }
+
+  // ── the end ──
 
   /** No new streams, either way; those that are open go on. */
   drain(): void {
     this.#mux.drain()
   }
 
-  /** Says goodbye on every carrier and closes them; what is still open is reset. */
+  /** Sends GOAWAY on every carrier and closes them; what is still open is reset. */
   finish(): void {
-    this.#isFinishing = true
+    if (this.hasEnded || this.#life.state === 'finishing') return
+    this.#become({ state: 'finishing' })
     this.#mux.goAway()
-    this.#fleet.finish()
-    if (this.#fleet.isEmpty) this.#end(undefined)
+    this.carriers.finish()
+    if (this.carriers.isEmpty) this.#end(undefined)
   }
 
-  /** Ends everything now: nothing more is heard from the peer, and it is told, so that its flows do not wait. */
+  /** Ends everything now: nothing more is taken from the peer, and it hears GOAWAY, so that its flows do not wait. */
   cut(reason: Error): void {
-    if (this.#hasEnded) return
+    if (this.hasEnded) return
     this.#mux.goAway()
     this.#end(reason)
-    this.#fleet.stop()
+    this.carriers.stop()
+  }
+
+  // ── the life of the session ──
+
+  get #mayResume(): boolean {
+    return this.#life.state === 'up' && !this.#mux.isVoid && this.#mux.shares.isResumable && !this.isPresumed
+  }
+
+  #suspend(): void {
+    this.#become({ state: 'suspended', since: this.#options.now() })
+    this.#options.owner.sessionSuspended(this)
+  }
+
+  #resume(since: number): void {
+    this.#become({ state: 'up' })
+    const pauseMs = this.#options.now() - since
+    this.#pauses.resumes += 1
+    this.#pauses.longestPauseMs = Math.max(this.#pauses.longestPauseMs, pauseMs)
+    this.#options.owner.sessionResumed(this, pauseMs)
   }
 
   #end(reason: Error | undefined): void {
-    if (this.#hasEnded) return
-    this.#hasEnded = true
+    if (this.hasEnded) return
+    this.#become({ state: 'ended' })
     this.#mux.end()
-    this.#options.ended(reason)
+    this.#options.owner.sessionEnded(this, reason)
   }
+
+  #become(next: Life): void {
+    const allowed: readonly string[] = NEXT[this.#life.state]
+    if (!allowed.includes(next.state)) throw new Error(`a session that is ${this.#life.state} cannot be ${next.state}`)
+    this.#life = next
+  }
+}
+
+function isElsewhere(one: Carrier, other: Carrier): boolean {
+  return one.path !== other.path || one.relay !== other.relay
 }

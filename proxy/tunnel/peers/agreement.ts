@@ -1,6 +1,7 @@
+import type { SessionKey } from '../session/session.ts'
 import { FEATURE } from '../wire/hello.ts'
 
-/**
+/*
  * Which session a new carrier belongs to, so that two nodes never hold two. The dialler proposes, the accepting side answers,
  * and the answer stands.
  *
@@ -10,25 +11,20 @@ import { FEATURE } from '../wire/hello.ts'
  *     id is smaller: answers a   ──HELLO a────▶  takes a
  *                both carriers are in session a
  *
- * A node that is restarted for an upgrade runs twice for a while: the old process says DRAIN and finishes its flows in the
- * old session (leaving), the new one, another incarnation, begins a session of its own. Which of the two is heard first does
- * not matter, because the new one says that it is there beside the old one. A process that is gone without a word
- * leaves a session that is cut as soon as its successor is heard.
+ * A node that is restarted for an upgrade runs twice for a while: the old process sends DRAIN and finishes its flows in the
+ * old session (leaving); the new one, another incarnation, begins a session of its own. It does not matter which of the two
+ * is heard first, because the new one sets `beside` in its HELLO. A process that died without a word leaves a session
+ * that is cut as soon as its successor is heard.
  */
-export interface SessionKey {
-  id: string
-  /** Of the peer, when the session began. */
-  incarnation: string
-}
 
 /** The sessions held with one node. */
 export interface HeldKeys {
   current: SessionKey | undefined
-  /** Of processes that said DRAIN; `current` may be among them until it has a successor. */
+  /** Of processes that sent DRAIN; `current` may be among them until it has a successor. */
   leaving: readonly SessionKey[]
 }
 
-/** What counts of a HELLO here. */
+/** The fields of a HELLO that decide. */
 interface Greeting {
   session: string
   incarnation: string
@@ -53,14 +49,14 @@ export function answerProposal(
   return { id, cutsCurrent: !isBeside(theirs) && isCut({ current, leaving }) }
 }
 
-/** The dialler's reading of the answer. */
+/** How the dialler reads the answer. */
 export function readAnswer(held: HeldKeys, answer: Greeting): Agreement {
   const isSame = (key: SessionKey | undefined) => key?.id === answer.session && key.incarnation === answer.incarnation
   const isHeld = isSame(held.current) || held.leaving.some(isSame)
   return { id: answer.session, cutsCurrent: !isHeld && !isBeside(answer) && isCut(held) }
 }
 
-/** The process before it lives: its session goes on, and says DRAIN itself. */
+/** The process before it still runs: its session goes on, and that process sends DRAIN itself. */
 function isBeside({ features = 0 }: Greeting): boolean {
   return (features & FEATURE.beside) !== 0
 }
