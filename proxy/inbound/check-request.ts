@@ -1,12 +1,12 @@
 import { instanceId, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../src/core/model/ids.ts'
 import { authorise } from '../decide/authorise.ts'
 import type { Endpoint } from '../socket/dial.ts'
-import type { TableView } from '../../src/core/table/view.ts'
+import type { InterestSource, TableView } from '../../src/core/table/view.ts'
 import { portText } from '../flow/flow.ts'
 import type { FlowRequest, Protocol } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 
-/** What becomes of a request; `unasked`: the cluster may know what this node does not. */
+/** What becomes of a request. `unasked`: the cluster may know what this node does not; without its answer it is `otherwise`. */
 export type Check = Here | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
 
 export interface Here {
@@ -27,7 +27,7 @@ export interface CheckParts {
   readonly isDraining: (instance: InstanceId) => boolean
 }
 
-/** The decision about one request, from what this node knows now. */
+/** Decides about one request from what this node knows now. Nothing in the request is believed. */
 export function checkRequest(peer: NodeId, request: FlowRequest, parts: CheckParts): Check {
   const { table, endpointOf, isDraining, self } = parts
   const entry = table.entry(request.service)
@@ -35,10 +35,10 @@ export function checkRequest(peer: NodeId, request: FlowRequest, parts: CheckPar
 
   const { caller } = request
   if (caller.kind === 'instance') {
-    const known = table.instance(caller.id)
-    if (known === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
-    if (known.node !== peer)
-      return refused('not-allowed', `the caller ${caller.id} is on ${known.node}, not on ${peer}`)
+    const instance = table.instance(caller.id)
+    if (instance === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
+    if (instance.node !== peer)
+      return refused('not-allowed', `the caller ${caller.id} is on ${instance.node}, not on ${peer}`)
   }
   const verdict = authorise(caller, entry.service)
   if (!verdict.allowed) return refused('not-allowed', verdict.reason)
@@ -59,4 +59,61 @@ export function refused(refusal: Refusal, reason: string): Refused {
 
 function unasked(service: string, refusal: Refusal, reason: string): Check {
   return { kind: 'unasked', key: interestOf(service), otherwise: refused(refusal, reason) }
+}
+
+/** Questions to the cluster under way on behalf of peers. Larger: what peers name becomes more load for the cluster. */
+const ASKING_LIMIT = 32
+/** How long a name that the cluster did not know is not asked for again. Larger: a new caller waits longer. */
+const UNKNOWN_MS = 2_000
+/** Names kept as unknown. Once there are this many, nothing more is asked until the oldest expires. */
+const UNKNOWN_LIMIT = 256
+
+export interface RequestCheckerParts extends CheckParts {
+  readonly interests: InterestSource
+}
+
+/** Checks requests, and asks the cluster about services that this node does not know, within limits. */
+export class RequestChecker {
+  readonly #parts: RequestCheckerParts
+  /** Until when a name is not asked for again; in the order of time. */
+  readonly #unknown = new Map<InterestKey, number>()
+  #asking = 0
+
+  constructor(parts: RequestCheckerParts) {
+    this.#parts = parts
+  }
+
+  /** Asks at most once about each of service and caller. */
+  async check(peer: NodeId, request: FlowRequest): Promise<Here | Refused> {
+    let check = checkRequest(peer, request, this.#parts)
+    for (let round = 0; round < 2 && check.kind === 'unasked'; round++) {
+      if (!(await this.#ask(check.key))) return check.otherwise
+      check = checkRequest(peer, request, this.#parts)
+    }
+    return check.kind === 'unasked' ? check.otherwise : check
+  }
+
+  /** False when the cluster was not asked, or has not answered. */
+  async #ask(key: InterestKey): Promise<boolean> {
+    this.#expire(performance.now())
+    if (this.#unknown.has(key) || this.#unknown.size >= UNKNOWN_LIMIT || this.#asking >= ASKING_LIMIT) return false
+    this.#asking++
+    try {
+      await this.#parts.interests.want(key)
+      return true
+    } catch {
+      return false // the request is refused for want of an answer
+    } finally {
+      this.#asking--
+      this.#unknown.delete(key)
+      this.#unknown.set(key, performance.now() + UNKNOWN_MS)
+    }
+  }
+
+  #expire(now: number): void {
+    for (const [key, until] of this.#unknown) {
+      if (until > now) return
+      this.#unknown.delete(key)
+    }
+  }
 }

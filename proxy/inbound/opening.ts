@@ -1,0 +1,127 @@
+import type { Socket } from 'node:net'
+import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
+import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import type { FlowRequest } from '../flow/request.ts'
+import type { DatagramPipe } from '../socket/datagram-pipe.ts'
+import { dialInstance, type DialOptions } from '../socket/dial.ts'
+import { SocketStream, Splice } from '../socket/splice.ts'
+import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
+import { type Here, type Refused, refused } from './check-request.ts'
+import type { DatagramInbound } from './datagrams.ts'
+
+/** What joins the other node's stream with the instance. */
+export type InboundPipe = Splice | DatagramPipe
+
+export interface OpeningParts {
+  /** Until the instance must have accepted. */
+  readonly dialMs: number
+  readonly dials: KeyedSemaphore<InstanceId>
+  readonly datagrams: DatagramInbound
+  readonly forbids?: ((address: string, port: number) => boolean) | undefined
+  readonly addressOf?: ((caller: InstanceId) => string | undefined) | undefined
+  readonly introduce?: ((request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer) | undefined
+}
+
+/** The flow that an opening became. */
+export interface JoinedFlow {
+  readonly pipe: InboundPipe
+  readonly request: FlowRequest
+  readonly peer: NodeId
+  readonly path: IncomingStream['path']
+}
+
+export interface OpeningEvents {
+  refused(opening: Opening, refused: Refused): void
+  joined(flow: JoinedFlow): void
+  /** Once, after `joined`. */
+  ended(pipe: InboundPipe): void
+}
+
+/**
+ * One OPEN of another node until it is answered:
+ *
+ *   checked ─▶ waits for its turn at the instance ─▶ dialling ─▶ joined: the flow goes on without this object
+ *                     └───────────────────────────────┴─▶ refused, or the node that sent OPEN has given up (`isGone`)
+ */
+export class Opening {
+  readonly incoming: IncomingStream
+  readonly request: FlowRequest
+  isGone = false
+  readonly #parts: OpeningParts
+  readonly #events: OpeningEvents
+  /** Gives up what is under way now. */
+  #abandon: (() => void) | undefined
+
+  constructor(incoming: IncomingStream, request: FlowRequest, { parts, events }: OpeningContext) {
+    this.incoming = incoming
+    this.request = request
+    this.#parts = parts
+    this.#events = events
+    incoming.onGone(() => {
+      this.isGone = true
+      this.#abandon?.()
+    })
+  }
+
+  /** Waits for its turn, then dials. */
+  open(here: Here): void {
+    const giveUp = this.#parts.dials.take(here.instance, () => this.#dial(here))
+    this.#abandon ??= giveUp
+  }
+
+  #dial({ instance, endpoint }: Here): void {
+    const { dials, datagrams } = this.#parts
+    const { port, protocol } = this.request
+    const failed = (refusal: Refusal, reason: string): void => {
+      dials.done(instance)
+      this.#events.refused(this, refused(refusal, reason))
+    }
+    const joined = (pipe: InboundPipe): void => {
+      this.#abandon = undefined
+      dials.done(instance)
+      const { incoming, request } = this
+      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })
+    }
+    const ended = (pipe: InboundPipe): void => this.#events.ended(pipe)
+    const abandon =
+      protocol === 'udp'
+        ? datagrams.join(this.incoming, { instance, port, endpoint }, this.#dialOptions(), { joined, failed, ended })
+        : dialInstance(endpoint, this.#dialOptions(), { connected: (socket) => this.#join(socket, joined), failed })
+    this.#abandon = () => {
+      abandon()
+      dials.done(instance)
+    }
+  }
+
+  #dialOptions(): DialOptions {
+    const { dialMs, forbids, addressOf, introduce } = this.#parts
+    const { request } = this
+    const { peer } = this.incoming
+    return {
+      timeoutMs: dialMs,
+      from: request.caller.kind === 'instance' ? addressOf?.(request.caller.id) : undefined,
+      forbids,
+      introduce: introduce && ((localPort) => introduce(request, { peer, localPort })),
+    }
+  }
+
+  #join(socket: Socket, joined: (pipe: InboundPipe) => void): void {
+    const pipe = new Splice()
+    const far = new SocketStream(socket, pipe.far)
+    pipe.far.stream = far
+    pipe.near.stream = this.incoming.accept(pipe.near)
+    joined(pipe)
+    socket.once('close', endedBy(this.#events, pipe))
+    far.start()
+  }
+}
+
+export interface OpeningContext {
+  readonly parts: OpeningParts
+  readonly events: OpeningEvents
+}
+
+/** Made here, so that an open flow keeps nothing of its opening in memory. */
+function endedBy(events: OpeningEvents, pipe: InboundPipe): () => void {
+  return () => events.ended(pipe)
+}
