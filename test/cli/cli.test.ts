@@ -116,7 +116,7 @@ t.test('apply: what differs, warnings, and every fault at once', async (t) => {
   writeFileSync(file, JSON.stringify(sla([cart(3), { ...cart(1), microservice_name: 'stock', cmdd: ['x'] }])))
   const { code, stdout, stderr } = await machines.run('m0', 'apply', '-f', file)
   t.match({ code, stdout }, { code: 0, stdout: /shop\.acme\.cart\.prod +created\nshop\.acme\.stock\.prod +created/ })
-  t.match(stderr, /warning: .*microservices\[1\]\.cmdd: no such key; it is ignored – did you mean cmd\?/)
+  t.match(stderr, /warning: .*microservices\[1\]\.cmdd: unknown key, ignored – did you mean cmd\?/)
   const again = await machines.json('m0', 'apply', '-f', file)
   t.match(again, {
     services: [{ id: CART, change: 'unchanged' }, { change: 'unchanged' }],

@@ -331,6 +331,7 @@ t.test('the API', async (t) => {
       { why: 'a list', path: '/apps', body: '[]', status: 422 },
       { why: 'prototype', path: '/apps', body: '{"__proto__":{"x":1}}', status: 400 },
       { why: 'another type', path: '/apps', body: 'a: 1', type: 'text/plain', status: 422 },
+      { why: 'the same key twice', path: '/apps', body: '{"applications":[],"applications":[]}', status: 422 },
       { why: 'XML', path: '/apps', body: '<a/>', type: 'application/xml', status: 415 },
       { why: 'too long', path: '/apps', body: JSON.stringify({ x: 'y'.repeat(1024 * 1024) }), status: 413 },
       { why: 'an unknown query', path: '/apps?prun=true', body: '{}', status: 400 },

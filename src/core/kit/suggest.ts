@@ -1,4 +1,4 @@
-/** Longer words are not compared: what is typed by mistake is short. */
+/** Longer words are not compared: mistyped keys are short. */
 const MAX_COMPARED = 48
 
 /** The known word that was probably meant, or `undefined` when none is close. */
@@ -16,7 +16,7 @@ export function nearest(word: string, known: Iterable<string>): string | undefin
   return best?.word
 }
 
-/** `memoryMB`, `memory-mb` and `memory_mb` are one word to people. */
+/** `memoryMB`, `memory-mb` and `memory_mb` mean the same. */
 function fold(word: string): string {
   return word.toLowerCase().replaceAll(/[-_\s]/g, '')
 }

@@ -19,6 +19,7 @@ import { authenticate, openAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { Clusters } from './clusters.ts'
+import { refuseDuplicateKeys } from './json-body.ts'
 import { Reconciler } from './reconciler.ts'
 import { RootStore } from './root-store.ts'
 import { Vips } from './vips.ts'
@@ -158,6 +159,7 @@ async function startServer(
         routes: (app, server) => {
           void app.register(
             (scope, _options, done) => {
+              refuseDuplicateKeys(scope as App)
               apiRoutes(scope as App, { ...parts, server })
               done()
             },

@@ -3,14 +3,14 @@ import { choiceKey, type ChoiceKey } from '../../core/model/choice.ts'
 import { Fields, isObject } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 
-/** What documents ask in; other modes map the same index into their own prefix. */
-const ASKED = vipRange('10.16.0.0/12')
-/** More addresses for one service than this are a typing error. */
-const MAX_ASKED = 1_000
+/** The range that documents use; each interception mode maps the same index into its own prefix. */
+const RANGE = vipRange('10.16.0.0/12')
+/** A range of more addresses than this for one service is a typing error. */
+const MAX_REQUESTED = 1_000
 
 export type Addresses = Partial<Record<ChoiceKey, string>>
 
-/** `taken`: every address asked for in the document so far, and where. */
+/** `taken`: every address requested in the document so far, and where. */
 export function readAddresses(service: Fields, taken: Map<string, string>, findings: Findings): Addresses {
   const addresses: Addresses = {}
   if (!service.has('addresses')) return addresses
@@ -22,7 +22,7 @@ export function readAddresses(service: Fields, taken: Map<string, string>, findi
     if (before === undefined) {
       taken.set(address, path)
       addresses[key] = address
-    } else findings.fault(path, `${address} is asked for at ${before} already`)
+    } else findings.fault(path, `${address} is already requested at ${before}`)
   }
   for (const [name, key] of [
     ['rr_ip', 'any.rr'],
@@ -32,34 +32,34 @@ export function readAddresses(service: Fields, taken: Map<string, string>, findi
     if (address && isUsable(address, fields.at(name), findings)) ask(key, address, fields.at(name))
   }
   for (const [i, value] of fields.list('instances').entries()) {
-    if (!isObject(value)) continue // told already
+    if (!isObject(value)) continue // reported already
     const path = `${fields.at('instances')}[${i}]`
     for (const { ordinal, address } of range(value, path, findings)) {
       const key = choiceKey({ instance: ordinal, policy: 'pinned' })
       if (addresses[key] === undefined) ask(key, address, path)
-      else findings.fault(path, `instance ${ordinal} has an address already`)
+      else findings.fault(path, `instance ${ordinal} already has an address`)
     }
   }
   return addresses
 }
 
-/** An address that is no VIP is no fault: documents written for other networks are accepted unchanged. */
+/** An address outside our range is a warning, not a fault: documents written for other networks are accepted unchanged. */
 function isUsable(address: string, path: string, findings: Findings): boolean {
   if (parseIPv4(address) === undefined) {
     findings.fault(path, `${quoted(address)} is not an IPv4 address`)
     return false
   }
-  const index = ipv4ToVip(ASKED, address)
+  const index = ipv4ToVip(RANGE, address)
   if (index === undefined) {
     findings.warn(
       path,
       `${address} is outside 10.16.0.0/12; another address is assigned`,
-      'ask for one in 10.30.0.0/16',
+      'use an address in 10.30.0.0/16',
     )
     return false
   }
   if (isAllocatable(index)) return true
-  findings.fault(path, `${address} is kept for the agents themselves`, 'ask for one from 10.30.1.0 on')
+  findings.fault(path, `${address} is reserved for the agents`, 'use 10.30.1.0 or a later address')
   return false
 }
 
@@ -73,8 +73,8 @@ function range(value: unknown, path: string, findings: Findings): { ordinal: num
     return []
   }
   const count = to - from + 1
-  if (count < 1 || count > MAX_ASKED) {
-    findings.fault(path, `covers ${count} instances; 1 to ${MAX_ASKED} is allowed`)
+  if (count < 1 || count > MAX_REQUESTED) {
+    findings.fault(path, `covers ${count} instances; it may cover 1 to ${MAX_REQUESTED}`)
     return []
   }
   if (!isUsable(start, fields.at('start'), findings)) return []

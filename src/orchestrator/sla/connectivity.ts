@@ -5,7 +5,7 @@ import { Fields, isObject, nounOf } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf } from './names.ts'
 
-/** A service as read, the object it came from, and its app. */
+/** A service, the object it was read from, and its app. */
 export interface ReadService {
   fields: Fields
   app: AppSpec
@@ -15,8 +15,8 @@ export interface ReadService {
 }
 
 /**
- * Which services each one will call, so that its node asks for them before the first question. A name means a
- * service of the same app (`cart`, `cart.prod`) or of another (`app.ns.service`, `app.ns.service.ns`).
+ * Resolves the services that each service calls, so that its node fetches them before the first call. A name means a service of
+ * the same app (`cart`, `cart.prod`) or of another (`app.ns.service`, `app.ns.service.ns`).
  */
 export function linkConnectivity(all: readonly ReadService[], findings: Findings): void {
   const ids = new Map(
@@ -42,13 +42,13 @@ export function linkConnectivity(all: readonly ReadService[], findings: Findings
       const place = { path: fields.at('constraints'), known, findings }
       const [service] = named(constraint.service, app, place)
       if (service !== undefined) return [{ ...constraint, service }]
-      findings.fault(place.path, `${quoted(constraint.service)} names no service`)
+      findings.fault(place.path, `${quoted(constraint.service)} is not the name of a service`)
       return []
     })
   }
 }
 
-/** What it asks of the way to that service. */
+/** Constraints on the path to that service. */
 function connectionsIn(value: unknown, to: string, path: string, findings: Findings): Constraint[] {
   const asked = isObject(value) && Array.isArray(value['con_constraints']) ? value['con_constraints'] : []
   return asked.flatMap((each, i) => readConnection(each, to, `${path}.con_constraints[${i}]`, findings))
@@ -57,7 +57,7 @@ function connectionsIn(value: unknown, to: string, path: string, findings: Findi
 function targetText(value: unknown, path: string, findings: Findings): string | undefined {
   if (typeof value === 'string') return value
   if (!isObject(value)) {
-    findings.fault(path, `should be the name of a service, not ${nounOf(value)}`)
+    findings.fault(path, `must be the name of a service, not ${nounOf(value)}`)
     return undefined
   }
   const fields = Fields.read(value, ['connectivity'], path, findings)
@@ -77,14 +77,14 @@ interface NameContext {
 function named(target: string, app: AppSpec, { path, known, findings }: NameContext): string[] {
   const prefix = `${app.app}.${app.namespace}`
   const labels = labelsOf(target)
-  const unknown = 'write the name of a service of the app, or app.ns.service'
+  const unknown = 'use the name of a service of the app, or app.ns.service'
   if (labels === undefined || labels.length > 4) {
-    // The ids of other orchestrators mean nothing here, and documents that hold them are accepted unchanged.
-    findings.warn(path, `${quoted(target)} names no service; it is ignored`, unknown)
+    // The ids of another orchestrator mean nothing here; documents that contain them are accepted unchanged.
+    findings.warn(path, `${quoted(target)} is not the name of a service, so it is ignored`, unknown)
     return []
   }
   if (labels.length > 2) return [labels.join('.')]
   const key = `${prefix}.${labels.join('.')}`
-  if (!known.has(key)) findings.warn(path, `${quoted(target)} is no service of this document`, unknown)
+  if (!known.has(key)) findings.warn(path, `${quoted(target)} is not a service of this document`, unknown)
   return [key]
 }

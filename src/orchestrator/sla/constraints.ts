@@ -2,10 +2,10 @@ import type { Constraint } from '../spec.ts'
 import { Fields, isObject } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 
-/** Each constraint with what its type needs. */
+/** Each constraint with the keys that its type needs. */
 export function readConstraints(service: Fields, findings: Findings): Constraint[] {
   return service.list('constraints').flatMap((value, i) => {
-    if (!isObject(value)) return [] // told already
+    if (!isObject(value)) return [] // reported already
     const fields = Fields.read(value, ['constraint'], `${service.at('constraints')}[${i}]`, findings)
     const constraint = fields === undefined ? undefined : one(fields, findings)
     return constraint === undefined ? [] : [constraint]
@@ -21,7 +21,7 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
   switch (type) {
     case undefined:
       if (!fields.isGiven('type'))
-        findings.fault(fields.at('type'), 'is missing', 'say direct, clusters, addons, latency or geo')
+        findings.fault(fields.at('type'), 'is missing', 'use direct, clusters, addons, latency or geo')
       return undefined
     case 'direct': {
       const cluster = fields.text('cluster')?.toLowerCase()
@@ -60,18 +60,19 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
   }
 }
 
-/** What a service's `connectivity` asks of the way to another: how far away that may be. */
+/** A constraint in `connectivity`: how far away the other service may be. */
 export function readConnection(value: unknown, service: string, path: string, findings: Findings): Constraint[] {
   const fields = Fields.read(value, ['constraint'], path, findings)
   const type = fields?.text('type')
   if (fields === undefined) return []
   if (type !== 'latency') {
-    if (type === undefined) findings.fault(fields.at('type'), 'is missing', 'say latency')
-    else findings.warn(path, `nothing acts on ${type} between services`, 'say latency, with a threshold in ms')
+    if (type === undefined) findings.fault(fields.at('type'), 'is missing', 'use latency')
+    else findings.warn(path, `${type} between services has no effect`, 'use latency, with a threshold in ms')
     return []
   }
   if (fields.has('threshold')) return [{ type, service, ...measures(fields) }]
-  if (!fields.isGiven('threshold')) findings.fault(fields.at('threshold'), 'is missing: the most ms between the two')
+  if (!fields.isGiven('threshold'))
+    findings.fault(fields.at('threshold'), 'is missing: the highest latency allowed between the two, in ms')
   return []
 }
 
@@ -81,8 +82,8 @@ function placeIn(fields: Fields, findings: Findings): { lat: number; lon: number
   if (location === undefined && fields.has('location')) {
     findings.fault(
       fields.at('location'),
-      `${quoted(text)} is no place`,
-      'write "latitude,longitude", as "48.137,11.576"',
+      `${quoted(text)} is not a location`,
+      'write "latitude,longitude", for example "48.137,11.576"',
     )
   }
   return location

@@ -3,8 +3,8 @@ import { KEYS, levelsOf, type Key, type Kind, type Level } from './keys.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 
 /**
- * One object of a document, checked against the page of keys: what is left has the type the page says. Whatever did
- * not was told to the findings and reads as absent, so that one mistake never hides the next.
+ * One object of a document, checked against keys.ts: every value here has the type that is written there. A value of another type
+ * is reported and reads as absent, so that one mistake never hides the next.
  */
 export class Fields {
   readonly #values: ReadonlyMap<string, unknown>
@@ -20,7 +20,7 @@ export class Fields {
 
   static read(value: unknown, levels: readonly Level[], path: string, findings: Findings): Fields | undefined {
     if (!isObject(value)) {
-      findings.fault(path, `should be an object, not ${nounOf(value)}`)
+      findings.fault(path, `must be an object, not ${nounOf(value)}`)
       return undefined
     }
     const known = new Map(levels.flatMap((level) => KEYS[level].map((key) => [key.name, key])))
@@ -32,8 +32,8 @@ export class Fields {
       if (key === undefined) warnUnknown(name, where, levels, [...known.keys()], findings)
       if (key === undefined || given === null || given === undefined) continue // `cmd:` with nothing after it, in YAML
       presented.add(name)
-      if (isSound(given, key.kind, where, findings)) {
-        if (key.unused !== undefined && saysSomething(given)) warnUnused(key, where, findings)
+      if (isValid(given, key.kind, where, findings)) {
+        if (key.unused !== undefined && isRequest(given)) warnUnused(key, where, findings)
         values.set(name, given)
       }
     }
@@ -48,7 +48,7 @@ export class Fields {
     return this.#values.has(name)
   }
 
-  /** The document says something there, sound or not. */
+  /** True when the document has a value there, valid or not. */
   isGiven(name: string): boolean {
     return this.#given.has(name)
   }
@@ -57,7 +57,7 @@ export class Fields {
     return this.#values.get(name)
   }
 
-  /** Numbers where the page allows them are taken as text. */
+  /** A number, where keys.ts allows one, is returned as text. */
   text(name: string): string | undefined {
     const value = this.#values.get(name) as string | number | undefined
     return value === undefined ? undefined : String(value)
@@ -92,12 +92,12 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 export function nounOf(value: unknown): string {
   if (Array.isArray(value)) return 'a list'
   if (value === null || value === undefined) return 'nothing'
-  if (typeof value === 'string') return `the text ${quoted(value)}`
+  if (typeof value === 'string') return `the string ${quoted(value)}`
   if (typeof value === 'number') return `the number ${value}`
   return typeof value === 'boolean' ? String(value) : 'an object'
 }
 
-function isSound(value: unknown, kind: Kind, path: string, findings: Findings): boolean {
+function isValid(value: unknown, kind: Kind, path: string, findings: Findings): boolean {
   const wrong = faultOf(value, kind)
   if (wrong !== undefined) {
     findings.fault(path, wrong)
@@ -110,31 +110,31 @@ function isSound(value: unknown, kind: Kind, path: string, findings: Findings): 
     return problem === undefined ? [] : [{ path: `${path}[${i}]`, problem }]
   })
   for (const { path, problem } of wrongItems) findings.fault(path, problem)
-  return kind.of === 'object' || wrongItems.length === 0 // sound objects beside a wrong one are read on
+  return kind.of === 'object' || wrongItems.length === 0 // valid objects beside a wrong one are read, for their own faults
 }
 
 function faultOf(value: unknown, kind: Kind): string | undefined {
   switch (kind.type) {
     case 'text':
       if (kind.orNumber === true && typeof value === 'number') return undefined
-      if (typeof value !== 'string') return `should be a text, not ${nounOf(value)}`
+      if (typeof value !== 'string') return `must be a string, not ${nounOf(value)}`
       if (value.length > kind.max) return `is ${value.length} characters long; ${kind.max} is the limit`
-      return value.includes('\0') ? 'has a NUL character' : undefined
+      return value.includes('\0') ? 'contains a NUL character' : undefined
     case 'number':
       return numberFault(value, kind)
     case 'flag':
-      return typeof value === 'boolean' ? undefined : `should be true or false, not ${nounOf(value)}`
+      return typeof value === 'boolean' ? undefined : `must be true or false, not ${nounOf(value)}`
     case 'choice': {
       if (typeof value === 'string' && kind.words.includes(value)) return undefined
       const meant = typeof value === 'string' ? nearest(value, kind.words) : undefined
       const hint = meant === undefined ? '' : `; did you mean ${meant}?`
-      return `should be ${kind.words.join(' or ')}, not ${nounOf(value)}${hint}`
+      return `must be ${kind.words.join(' or ')}, not ${nounOf(value)}${hint}`
     }
     case 'list':
-      if (!Array.isArray(value)) return `should be a list, not ${nounOf(value)}`
+      if (!Array.isArray(value)) return `must be a list, not ${nounOf(value)}`
       return value.length > kind.max ? `has ${value.length} entries; ${kind.max} is the limit` : undefined
     case 'object':
-      return isObject(value) ? undefined : `should be an object, not ${nounOf(value)}`
+      return isObject(value) ? undefined : `must be an object, not ${nounOf(value)}`
     case 'any':
       return undefined
     default:
@@ -144,28 +144,28 @@ function faultOf(value: unknown, kind: Kind): string | undefined {
 
 function numberFault(value: unknown, kind: Extract<Kind, { type: 'number' }>): string | undefined {
   const wanted = kind.whole === true ? 'a whole number' : 'a number'
-  if (typeof value !== 'number' || !Number.isFinite(value)) return `should be ${wanted}, not ${nounOf(value)}`
-  if (kind.whole === true && !Number.isInteger(value)) return `should be ${wanted}, not ${value}`
-  return value < kind.min || value > kind.max ? `should be ${kind.min} to ${kind.max}, not ${value}` : undefined
+  if (typeof value !== 'number' || !Number.isFinite(value)) return `must be ${wanted}, not ${nounOf(value)}`
+  if (kind.whole === true && !Number.isInteger(value)) return `must be ${wanted}, not ${value}`
+  return value < kind.min || value > kind.max ? `must be ${kind.min} to ${kind.max}, not ${value}` : undefined
 }
 
-/** `0`, `''`, `[]` and `false` fill in a form; they ask for nothing. */
-function saysSomething(value: unknown): boolean {
+/** `0`, `''`, `[]` and `false` are placeholders and request nothing. */
+function isRequest(value: unknown): boolean {
   if (Array.isArray(value)) return value.length > 0
   return value !== '' && value !== 0 && value !== false
 }
 
 function warnUnused({ name, unused }: Key, path: string, findings: Findings): void {
-  findings.warn(path, `nothing acts on ${name}`, unused?.instead)
+  findings.warn(path, `${name} has no effect`, unused?.instead)
 }
 
 function warnUnknown(name: string, path: string, levels: readonly Level[], known: string[], findings: Findings): void {
   const meant = findings.hasRoom ? nearest(name, known) : undefined
-  if (meant !== undefined) return findings.warn(path, 'no such key; it is ignored', `did you mean ${meant}?`)
+  if (meant !== undefined) return findings.warn(path, 'unknown key, ignored', `did you mean ${meant}?`)
   const elsewhere = levelsOf(name).find((level) => !levels.includes(level))
   findings.warn(
     path,
-    'no such key; it is ignored',
+    'unknown key, ignored',
     elsewhere === undefined ? undefined : `${name} belongs in ${PLACES[elsewhere]}`,
   )
 }

@@ -1,4 +1,4 @@
-/** One thing that is wrong, or merely odd, in a document. */
+/** One thing that is wrong in a document, or only suspicious (a warning). */
 export interface Fault {
   /** `applications[0].microservices[1].port`, or `shop.yaml:24:3` when the text itself cannot be read. */
   path: string
@@ -6,45 +6,45 @@ export interface Fault {
   remedy?: string
 }
 
-/** More than this helps nobody and lets a document make us write a long answer. */
-const MAX_TOLD = 200
+/** How many faults, and how many warnings, are listed. More would let a document make the answer arbitrarily long. */
+const MAX_LISTED = 200
 
-/** What the parser found so far: everything is told at once, never only the first. */
+/** What the parser has found so far: all of it is reported at once, never only the first. */
 export class Findings {
   readonly #faults: Fault[] = []
   readonly #warnings: Fault[] = []
-  #untoldFaults = 0
-  #untoldWarnings = 0
+  #omittedFaults = 0
+  #omittedWarnings = 0
 
   get isClean(): boolean {
     return this.#faults.length === 0
   }
 
-  /** False when one more warning would only be counted: costly remedies need not be looked for. */
+  /** False when further warnings are only counted, so that there is no need to compute a remedy. */
   get hasRoom(): boolean {
-    return this.#warnings.length < MAX_TOLD
+    return this.#warnings.length < MAX_LISTED
   }
 
   fault(path: string, problem: string, remedy?: string): void {
-    if (this.#faults.length < MAX_TOLD) this.#faults.push(faultOf(path, problem, remedy))
-    else this.#untoldFaults += 1
+    if (this.#faults.length < MAX_LISTED) this.#faults.push(faultOf(path, problem, remedy))
+    else this.#omittedFaults += 1
   }
 
   warn(path: string, problem: string, remedy?: string): void {
-    if (this.#warnings.length < MAX_TOLD) this.#warnings.push(faultOf(path, problem, remedy))
-    else this.#untoldWarnings += 1
+    if (this.#warnings.length < MAX_LISTED) this.#warnings.push(faultOf(path, problem, remedy))
+    else this.#omittedWarnings += 1
   }
 
   faults(): Fault[] {
-    return told(this.#faults, this.#untoldFaults)
+    return listed(this.#faults, this.#omittedFaults)
   }
 
   warnings(): Fault[] {
-    return told(this.#warnings, this.#untoldWarnings)
+    return listed(this.#warnings, this.#omittedWarnings)
   }
 }
 
-/** At most `limit` characters, made printable: what people typed goes into sentences. */
+/** Text from a document for use in a sentence: printable, and at most `limit` characters. */
 export function quoted(text: string, limit = 60): string {
   return JSON.stringify(text.length > limit ? `${text.slice(0, limit)}…` : text)
 }
@@ -53,6 +53,6 @@ function faultOf(path: string, problem: string, remedy: string | undefined): Fau
   return { path: path === '' ? 'document' : path, problem, ...(remedy === undefined ? {} : { remedy }) }
 }
 
-function told(list: readonly Fault[], untold: number): Fault[] {
-  return untold === 0 ? [...list] : [...list, { path: 'document', problem: `${untold} more of these` }]
+function listed(list: readonly Fault[], omitted: number): Fault[] {
+  return omitted === 0 ? [...list] : [...list, { path: 'document', problem: `${omitted} more` }]
 }

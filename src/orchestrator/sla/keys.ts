@@ -1,6 +1,6 @@
 /*
- * Every key an SLA document may have, on one page: the parser checks types and bounds by it, unknown keys are compared
- * with it ("did you mean"), and the reference for people is printed from it.
+ * Every key of an SLA document, on one page. The parser checks types and bounds by it, suggests the likely key for an unknown one,
+ * and docs/sla.md is generated from it.
  *
  *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  constraints[]  connectivity[]
  *                                                  └─ addresses ─ instances[]
@@ -13,16 +13,17 @@ export type Kind =
   | { type: 'choice'; words: readonly string[] }
   | { type: 'list'; of: 'text' | 'object' | 'any'; max: number; textMax?: number }
   | { type: 'object' }
-  /** Looked at by its own reader. */
+  /** Checked by a reader of its own. */
   | { type: 'any' }
 
 export interface Key {
   name: string
   kind: Kind
+  /** For people, in Markdown. */
   meaning: string
-  /** `oakestra`: part of the v2.0 schema. `hedgerow`: ours. */
+  /** `oakestra`: part of Oakestra's v2.0 schema. `hedgerow`: added by us. */
   origin: 'oakestra' | 'hedgerow'
-  /** Nothing acts on it: accepted, and warned about when it says something. `instead` is what to do about it. */
+  /** Accepted without effect, and warned about when it has a value. `instead` says what to do. */
   unused?: { instead?: string }
 }
 
@@ -59,77 +60,122 @@ const loose: Kind = { type: 'list', of: 'any', max: 1_000 }
 
 export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   document: [
-    theirs('sla_version', { type: 'text', max: 16, orNumber: true }, 'Version of the format; `v2.0`, the default.'),
-    theirs('customerID', { type: 'text', max: 128, orNumber: true }, 'Who submits it; kept for display.'),
-    theirs('applications', objects(100), 'The apps.'),
+    theirs('sla_version', { type: 'text', max: 16, orNumber: true }, 'Version of the format. Default: `v2.0`.'),
+    theirs('customerID', { type: 'text', max: 128, orNumber: true }, 'Who submits the document; shown by `get apps`.'),
+    theirs('applications', objects(100), 'The applications.'),
     unused('args', loose, 'Reserved by Oakestra.'),
   ],
   application: [
-    unused('applicationID', text(), 'An id that another orchestrator gave.', 'apps are known by name and namespace'),
-    theirs('application_name', text(), 'Name of the app; required.'),
-    theirs('application_namespace', text(), 'Namespace of the app; required.'),
-    theirs('application_desc', text(2_000), 'A text for people.'),
-    theirs('microservices', objects(500), 'The services; may be empty.'),
+    unused(
+      'applicationID',
+      text(),
+      'An id assigned by another orchestrator.',
+      'an app is identified by name and namespace',
+    ),
+    theirs('application_name', text(), 'Name of the application. Required.'),
+    theirs('application_namespace', text(), 'Namespace of the application. Required.'),
+    theirs('application_desc', text(2_000), 'A description for people.'),
+    theirs('microservices', objects(500), 'The services. May be empty.'),
   ],
   microservice: [
     unused(
       'microserviceID',
       text(),
-      'An id that another orchestrator gave.',
-      'services are known by name and namespace',
+      'An id assigned by another orchestrator.',
+      'a service is identified by name and namespace',
     ),
-    theirs('microservice_name', text(), 'Name of the service; required.'),
-    theirs('microservice_namespace', text(), "Namespace of the service; the app's by default."),
-    theirs('virtualization', text(64), 'What runs it: `container` means docker; else a word that nodes offer.'),
-    ours('runtime', text(64), '`process` (default), `external`, `docker`, …; goes before `virtualization`.'),
+    theirs('microservice_name', text(), 'Name of the service. Required.'),
+    theirs('microservice_namespace', text(), "Namespace of the service. Default: the application's."),
+    theirs(
+      'virtualization',
+      text(64),
+      'The runtime, as Oakestra writes it: `container` means `docker`; other words must be offered by a node.',
+    ),
+    ours(
+      'runtime',
+      text(64),
+      'The runtime: `process` (default), `external`, `docker`, or another that a node offers. Overrides `virtualization`.',
+    ),
     theirs(
       'code',
       text(4_096),
-      'docker: the image. external: `host:port` where it runs. process: a file or folder on the node, may be empty; ' +
-        'a folder is the working directory, a file is run when `cmd` is empty (.js, .mjs, .cjs, .ts by Node).',
+      '`docker`: the image. `external`: the address `host:port` of the running service. `process`: a file or directory on the ' +
+        'node, optional; a directory is the working directory, a file is run when `cmd` is empty (.js, .mjs, .cjs and .ts with Node).',
     ),
-    theirs('cmd', texts(1_024, 65_536), 'Program and arguments; `${PORT}`, `${HOST}`, `${HEDGEROW_…}` are filled in.'),
-    theirs('environment', texts(1_024, 65_536), '`KEY=value` each.'),
-    ours('workdir', text(4_096), 'process: the folder it runs in; relative to `code` when that is a folder.'),
-    theirs('port', any, '`80`, `80:8080`, `80:8080/tcp;53/udp`: the port callers use, then the one in the container.'),
-    ours('ports', { type: 'list', of: 'any', max: 64 }, 'The same as objects, or as texts like those of `port`.'),
+    theirs(
+      'cmd',
+      texts(1_024, 65_536),
+      'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values.',
+    ),
+    theirs('environment', texts(1_024, 65_536), 'Environment variables, each as `KEY=value`.'),
+    ours('workdir', text(4_096), '`process`: the working directory, relative to `code` when that is a directory.'),
+    theirs(
+      'port',
+      any,
+      'Ports: `80`, `80:8080` or `80:8080/tcp;53/udp`. The first number is the port that callers use, the second the one inside the container.',
+    ),
+    ours(
+      'ports',
+      { type: 'list', of: 'any', max: 64 },
+      'The same as a list of objects, or of strings like those of `port`.',
+    ),
     ours(
       'proxyProtocol',
       choice('v2'),
-      '`v2`: each connection to its TCP ports begins with a PROXY protocol header that says who calls; never by default.',
+      '`v2`: every connection to a TCP port begins with a PROXY protocol header that identifies the caller. Default: none.',
     ),
-    ours('fixed_port', flag, 'process: it listens on its own port instead of `$PORT`; one instance a node.'),
-    theirs('memory', amount(1e9), 'MB kept for each instance on its node; not a limit in the process runtime.'),
-    theirs('vcpus', amount(1e5), 'Cores kept for each instance; parts like 0.5 too; not a limit.'),
-    theirs('vgpus', amount(1e5), 'GPUs kept for each instance.'),
-    theirs('vtpus', amount(1e5), 'TPUs kept for each instance.'),
-    theirs('storage', amount(1e12), 'MB kept for each instance.'),
-    unused('bandwidth_in', amount(1e12), 'kbit/s', 'flows are not limited yet'),
-    unused('bandwidth_out', amount(1e12), 'kbit/s', 'flows are not limited yet'),
-    theirs('arch', texts(16, 32), 'Architectures it runs on (`amd64`, `arm64`); any when empty.'),
-    ours('replicas', whole(0, 1_000), 'How many instances; 1 by default.'),
-    theirs('one_shot', flag, 'Runs to its end once: exit code 0 is success.'),
+    ours(
+      'fixed_port',
+      flag,
+      '`process`: the program listens on its own port instead of `$PORT`, so a node can run only one instance.',
+    ),
+    theirs(
+      'memory',
+      amount(1e9),
+      'MB reserved for each instance on its node. The `process` runtime does not enforce it as a limit.',
+    ),
+    theirs(
+      'vcpus',
+      amount(1e5),
+      'CPU cores reserved for each instance, for example `0.5`. Not enforced as a limit by the `process` runtime.',
+    ),
+    theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
+    theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
+    theirs('storage', amount(1e12), 'MB of storage reserved for each instance.'),
+    unused('bandwidth_in', amount(1e12), 'kbit/s', 'bandwidth is not limited'),
+    unused('bandwidth_out', amount(1e12), 'kbit/s', 'bandwidth is not limited'),
+    theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
+    ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
+    theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
     ours(
       'strategy',
       choice('best-fit', 'spread', 'latency-and-location'),
-      'Where instances go: apart (`spread`, default), close together, or nearest to what `constraints` name.',
+      'How nodes are chosen: `spread` (default) keeps instances apart, `best-fit` fills nodes one by one, `latency-and-location` takes the nearest to what `constraints` name.',
     ),
     ours(
       'allow',
       texts(256, 256),
-      'Who may call beside the services of the app: `app.ns`, `app.ns.service.ns`, `node`, `*`.',
+      'Who may call it, besides the services of the same application: `app.ns`, `app.ns.service.ns`, `node` (programs that are not instances) or `*`.',
     ),
     ours(
       'paths',
       text(64),
-      'Ways its flows may take: `any`, `direct-only`, `relay-only`, `prefer-direct`, `prefer-relayed`, or what is left out ' +
-        '(`no-punched no-reverse`). Each node’s `agent.paths` holds too.',
+      'Network paths its flows may take: `any`, `direct-only`, `relay-only`, `prefer-direct`, `prefer-relayed`, or excluded paths ' +
+        '(`no-punched no-reverse`). The setting `agent.paths` of each node applies as well.',
     ),
-    ours('check', object, 'When an instance is ready; by default when its first TCP port answers.'),
-    ours('drain_seconds', amount(3_600), 'How long a stopping instance may finish its flows; 10 by default.'),
-    theirs('constraints', objects(64), 'Where it may run.'),
-    theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'Services it calls: names, or objects.'),
-    theirs('addresses', object, 'Addresses it would like to be called at.'),
+    ours(
+      'check',
+      object,
+      'When an instance is ready for calls. Default: when its first TCP port accepts a connection.',
+    ),
+    ours(
+      'drain_seconds',
+      amount(3_600),
+      'How many seconds a stopping instance may take to finish its flows. Default: 10.',
+    ),
+    theirs('constraints', objects(64), 'Where its instances may run.'),
+    theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'The services it calls: names, or objects as below.'),
+    theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
     unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
     unused('added_files', loose, 'Files to fetch.', 'put them where `code` is'),
     unused('args', loose, 'Reserved by Oakestra.', 'arguments belong in `cmd`'),
@@ -141,67 +187,83 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     unused('target_node', text(), 'A node.', 'use a constraint {"type": "direct", "node": "…"}'),
   ],
   port: [
-    ours('port', port, 'The port callers use; required.'),
-    ours('target', port, 'The port the program would listen on by itself; the same by default.'),
-    ours('protocol', choice('tcp', 'udp'), '`tcp` by default.'),
-    ours('name', text(15), 'For SRV records: `http` is found as `_http._tcp`.'),
-    ours('proxyProtocol', choice('v2'), 'As for the service, for this port alone.'),
+    ours('port', port, 'The port that callers use. Required.'),
+    ours('target', port, 'The port on which the program listens by itself. Default: the same.'),
+    ours('protocol', choice('tcp', 'udp'), '`tcp` (default) or `udp`.'),
+    ours('name', text(15), 'Name for SRV records: `http` is found as `_http._tcp`.'),
+    ours('proxyProtocol', choice('v2'), 'The same as for the service, for this port only.'),
   ],
   check: [
-    ours('type', choice('tcp', 'http'), '`tcp`: the port answers. `http`: the path answers 200 to 399.'),
-    ours('port', port, 'One of the ports of the service; the first TCP port by default.'),
-    ours('path', text(2_048), 'For `http`; `/` by default.'),
-    ours('interval_ms', whole(50, 600_000), '2000 by default.'),
-    ours('timeout_ms', whole(10, 60_000), '1000 by default.'),
+    ours(
+      'type',
+      choice('tcp', 'http'),
+      '`tcp`: the port accepts a connection. `http`: the path answers with a status from 200 to 399.',
+    ),
+    ours('port', port, 'One of the ports of the service. Default: the first TCP port.'),
+    ours('path', text(2_048), 'For `http`. Default: `/`.'),
+    ours('interval_ms', whole(50, 600_000), 'Milliseconds between two checks. Default: 2000.'),
+    ours('timeout_ms', whole(10, 60_000), 'Milliseconds until a check fails. Default: 1000.'),
   ],
   constraint: [
-    theirs('type', choice('direct', 'clusters', 'addons', 'latency', 'geo'), 'Which constraint; required.'),
-    theirs('cluster', text(), 'direct: the cluster.'),
-    theirs('node', text(8_192), 'direct: one node, or several as `n1;n2`.'),
-    theirs('allowed', texts(256, 63), 'clusters: the clusters that may be used.'),
-    theirs('needs', texts(64, 64), 'addons: labels that the node must have.'),
-    theirs('area', text(64), 'latency: the area of the node. Of several, one is enough.'),
-    theirs('location', text(), 'geo, latency: `lat,lon` or `lon; lat`. Of several, one is enough.'),
+    theirs(
+      'type',
+      choice('direct', 'clusters', 'addons', 'latency', 'geo'),
+      'The kind of constraint: `direct`, `clusters`, `addons`, `latency` or `geo`. Required.',
+    ),
+    theirs('cluster', text(), '`direct`: the cluster.'),
+    theirs('node', text(8_192), '`direct`: one node, or several as `n1;n2`.'),
+    theirs('allowed', texts(256, 63), '`clusters`: the clusters that may be used.'),
+    theirs('needs', texts(64, 64), '`addons`: labels that the node must have.'),
+    theirs('area', text(64), '`latency`: the area of the node. Of several such constraints one is enough.'),
+    theirs(
+      'location',
+      text(),
+      '`geo`, `latency`: a place as `lat,lon` or `lon; lat`. Of several such constraints one is enough.',
+    ),
     ours(
       'service',
       text(),
-      'latency: the service whose nearest instance is measured to. Of several, each must be near.',
+      '`latency`: a service; the latency to its nearest instance counts. Of several such constraints all must hold.',
     ),
     theirs(
       'threshold',
       amount(1e6),
-      'geo: km. latency: ms of round trip to the `service` or `location`, by network coordinates; with `area` the area decides.',
+      '`geo`: the greatest distance in km. `latency`: the greatest round trip in ms to the `service` or `location`, estimated from network coordinates; not used with `area`.',
     ),
     theirs(
       'rigidness',
       { type: 'number', min: 0, max: 1 },
-      'Share of requests that must keep to it; kept, not acted on yet.',
+      'Share of requests for which it must hold. Stored, without effect.',
     ),
-    theirs('convergence_time', amount(1e7), 'Seconds until it must hold; 300 by default; kept, not acted on yet.'),
+    theirs('convergence_time', amount(1e7), 'Seconds until it must hold. Stored, without effect. Default: 300.'),
   ],
   connectivity: [
-    theirs('target_microservice_id', text(), 'The service that is called: a name, `service.ns` or `app.ns.service`.'),
+    theirs(
+      'target_microservice_id',
+      text(),
+      'The service that is called: a name, `service.ns` or `app.ns.service`. Required.',
+    ),
     theirs(
       'con_constraints',
       { type: 'list', of: 'any', max: 16 },
-      '`{"type": "latency", "threshold": ms}`: as a latency constraint with this service.',
+      '`{"type": "latency", "threshold": ms}`: the same as a `latency` constraint with this service.',
     ),
   ],
   addresses: [
-    theirs('rr_ip', text(), 'Address for round robin, inside 10.16.0.0/12.'),
-    theirs('closest_ip', text(), 'Address for the closest instance.'),
-    theirs('instances', objects(256), 'Addresses of instances by number.'),
-    unused('rr_ip_v6', text(), 'IPv6 address.', 'IPv6 addresses follow from the IPv4 ones'),
-    unused('closest_ip_v6', text(), 'IPv6 address.', 'IPv6 addresses follow from the IPv4 ones'),
+    theirs('rr_ip', text(), 'Address for `any.rr`, inside 10.16.0.0/12.'),
+    theirs('closest_ip', text(), 'Address for `any.closest`.'),
+    theirs('instances', objects(256), 'Addresses of single instances, by number.'),
+    unused('rr_ip_v6', text(), 'IPv6 address.', 'IPv6 addresses are derived from the IPv4 ones'),
+    unused('closest_ip_v6', text(), 'IPv6 address.', 'IPv6 addresses are derived from the IPv4 ones'),
   ],
   instances: [
-    theirs('from', whole(0, 999_999), 'The first instance number; required.'),
-    theirs('to', whole(0, 999_999), 'The last instance number; required.'),
-    theirs('start', text(), 'The address of the first; the others follow one by one. Required.'),
+    theirs('from', whole(0, 999_999), 'The first instance number. Required.'),
+    theirs('to', whole(0, 999_999), 'The last instance number. Required.'),
+    theirs('start', text(), 'The address of the first instance; the others follow in order. Required.'),
   ],
 }
 
-/** The levels at which a key is known: for "it belongs there". */
+/** The levels at which a key exists, to say where a misplaced key belongs. */
 export function levelsOf(name: string): Level[] {
   return (Object.keys(KEYS) as Level[]).filter((level) => KEYS[level].some((key) => key.name === name))
 }

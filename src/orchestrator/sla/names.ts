@@ -2,7 +2,7 @@ import { labelFault } from '../../core/model/label.ts'
 import type { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 
-/** The lower-case name under `key`; told and `undefined` when it cannot be one. */
+/** The lower-case name under `key`; reported and `undefined` when it is not a valid name. */
 export function readName(fields: Fields, key: string, findings: Findings): string | undefined {
   const given = fields.text(key)
   if (given === undefined) {
@@ -12,12 +12,12 @@ export function readName(fields: Fields, key: string, findings: Findings): strin
   const name = hyphenated(given.toLowerCase())
   const fault = labelFault(name)
   if (fault !== undefined) {
-    const remedy = 'use 1 to 63 letters, digits and inner hyphens, and no word that says how an instance is chosen'
+    const remedy = 'use 1 to 63 letters, digits and inner hyphens, and no policy word such as rr or closest'
     findings.fault(fields.at(key), `${quoted(given)} cannot be a name: ${fault}`, remedy)
     return undefined
   }
   if (name !== given.toLowerCase()) {
-    findings.warn(fields.at(key), `underscores cannot be in a name: ${quoted(given)} becomes ${quoted(name)}`)
+    findings.warn(fields.at(key), `a name cannot contain underscores: ${quoted(given)} becomes ${quoted(name)}`)
   }
   return name
 }

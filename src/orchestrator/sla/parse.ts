@@ -13,7 +13,7 @@ export type Parsed =
   | { kind: 'accepted'; apps: AppSpec[]; customer: string; warnings: Fault[] }
   | { kind: 'refused'; faults: Fault[]; warnings: Fault[] }
 
-/** More services than this in one document are a mistake, or an attack. */
+/** A document with more services than this is a mistake or an attack. */
 const MAX_SERVICES = 2_000
 
 /**
@@ -33,7 +33,7 @@ export function parseSla(document: unknown): Parsed {
   const taken = new Map<string, string>()
   const apps = found.flatMap((fields) => readApp(fields, all, taken, findings) ?? [])
   if (all.length > MAX_SERVICES) findings.fault('', `has ${all.length} services; ${MAX_SERVICES} is the limit`)
-  tellTwice(found, findings)
+  reportDuplicateApps(found, findings)
   linkConnectivity(all, findings)
   const warnings = findings.warnings()
   if (!findings.isClean) return { kind: 'refused', faults: findings.faults(), warnings }
@@ -50,7 +50,7 @@ interface AppFields {
 
 function appsIn(document: unknown, findings: Findings): { customer: string; apps: AppFields[] } {
   if (!isObject(document)) {
-    findings.fault('', 'should be an object with "applications"', 'see the examples in the README')
+    findings.fault('', 'must be an object with "applications"', 'see docs/sla.md for the format and examples')
     return { customer: '', apps: [] }
   }
   const form = formOf(document)
@@ -65,7 +65,7 @@ function appsIn(document: unknown, findings: Findings): { customer: string; apps
       return { customer, apps: [appFields(fields, findings)] }
     case 'document': {
       if (!fields.isGiven('applications'))
-        findings.fault('applications', 'is missing', 'a list of applications, or one service')
+        findings.fault('applications', 'is missing', 'add a list of applications, or write one app or one service')
       else if (fields.has('applications') && fields.list('applications').length === 0)
         findings.fault('applications', 'is empty')
       const apps = entries(fields, 'applications', 'application', findings)
@@ -94,7 +94,7 @@ function formOf(document: Record<string, unknown>): Form {
 function checkVersion(fields: Fields, findings: Findings): void {
   const version = fields.text('sla_version')
   if (version === undefined || version === '' || /^v?[12](\.0)?$/i.test(version)) return
-  findings.fault('sla_version', `${quoted(version)} is not a version we read`, 'write "v2.0"')
+  findings.fault('sla_version', `${quoted(version)} is not a supported version`, 'write "v2.0"')
 }
 
 function appFields(fields: Fields, findings: Findings): AppFields {
@@ -113,22 +113,22 @@ function singleService(fields: Fields): AppFields {
 
 function entries(fields: Fields, key: string, level: Level, findings: Findings): Fields[] {
   return fields.list(key).flatMap((value, i) => {
-    if (!isObject(value)) return [] // told already
+    if (!isObject(value)) return [] // reported already
     return Fields.read(value, [level], `${fields.at(key)}[${i}]`, findings) ?? []
   })
 }
 
-/** Services are read even when the app has no usable name, so that their faults are told too. */
+/** Services are read even when the app has no valid name, so that their faults are reported too. */
 function readApp(
   { fields, nameKey, namespaceKey, services }: AppFields,
   all: ReadService[],
   taken: Map<string, string>,
   findings: Findings,
 ): AppSpec | undefined {
-  const single = nameKey === 'microservice_name' // its own reader tells what is wrong with the name
-  const told = single ? new Findings() : findings
-  const name = readName(fields, nameKey, told)
-  const namespace = readName(fields, namespaceKey, namespaceKey === 'microservice_namespace' ? told : findings)
+  const single = nameKey === 'microservice_name' // the reader of the service reports what is wrong with the name
+  const target = single ? new Findings() : findings
+  const name = readName(fields, nameKey, target)
+  const namespace = readName(fields, namespaceKey, namespaceKey === 'microservice_namespace' ? target : findings)
   const app: AppSpec = {
     app: name ?? 'unnamed',
     namespace: namespace ?? 'unnamed',
@@ -141,8 +141,12 @@ function readApp(
     if (service === undefined) continue
     const before = seen.get(service.id)
     if (before !== undefined) {
-      const problem = `${quoted(service.name)} in namespace ${quoted(service.namespace)} is there already, at ${before}`
-      findings.fault(each.at('microservice_name'), problem, 'names differ in more than upper and lower case')
+      const problem = `${quoted(service.name)} in namespace ${quoted(service.namespace)} is already defined at ${before}`
+      findings.fault(
+        each.at('microservice_name'),
+        problem,
+        'names that differ only in upper and lower case are the same',
+      )
       continue
     }
     seen.set(service.id, each.path === '' ? 'the document' : each.path)
@@ -152,7 +156,7 @@ function readApp(
   return name === undefined || namespace === undefined ? undefined : app
 }
 
-function tellTwice(apps: readonly AppFields[], findings: Findings): void {
+function reportDuplicateApps(apps: readonly AppFields[], findings: Findings): void {
   const seen = new Map<string, string>()
   for (const { fields, nameKey, namespaceKey } of apps) {
     const [name, namespace] = [fields.text(nameKey), fields.text(namespaceKey)]
@@ -163,7 +167,7 @@ function tellTwice(apps: readonly AppFields[], findings: Findings): void {
     else
       findings.fault(
         fields.at(nameKey),
-        `${quoted(name)} in namespace ${quoted(namespace)} is there already, at ${before}`,
+        `${quoted(name)} in namespace ${quoted(namespace)} is already defined at ${before}`,
       )
   }
 }

@@ -25,7 +25,7 @@ export function readPorts(service: Fields, findings: Findings): PortSpec[] {
   const ports: PortSpec[] = []
   for (const { path, port } of found) {
     const key = `${port.port}/${port.protocol}`
-    if (seen.has(key)) findings.fault(path, `port ${key} is there twice`)
+    if (seen.has(key)) findings.fault(path, `port ${key} is listed twice`)
     else ports.push(port)
     seen.add(key)
   }
@@ -41,7 +41,7 @@ function portsIn(value: unknown, path: string, findings: Findings): PortSpec[] {
   }
   if (typeof value === 'number') return entries(String(value), path, findings)
   if (typeof value === 'string') return entries(value, path, findings)
-  findings.fault(path, `should be a port like "80:8080/tcp", not ${nounOf(value)}`)
+  findings.fault(path, `must be a port like "80:8080/tcp", not ${nounOf(value)}`)
   return []
 }
 
@@ -81,14 +81,18 @@ function portObject(value: unknown, path: string, findings: Findings): PortSpec 
   const name = fields.text('name')?.toLowerCase()
   if (!fields.isGiven('port')) findings.fault(fields.at('port'), 'is missing')
   if (name !== undefined && !PORT_NAME.test(name)) {
-    findings.fault(fields.at('name'), `${quoted(name)} cannot be in an SRV name`, 'letters, digits and inner hyphens')
+    findings.fault(
+      fields.at('name'),
+      `${quoted(name)} cannot be used in an SRV name`,
+      'use letters, digits and inner hyphens',
+    )
   }
   if (port === undefined) return undefined
   const target = fields.number('target') ?? port
   const protocol = fields.text('protocol') === 'udp' ? 'udp' : 'tcp'
   const introduced = fields.text('proxyProtocol')
   if (introduced === 'v2' && protocol === 'udp')
-    findings.fault(fields.at('proxyProtocol'), 'is for connections; this port takes datagrams', 'leave it out')
+    findings.fault(fields.at('proxyProtocol'), 'works for TCP only, and this port is UDP', 'remove it')
   return {
     port,
     target,

@@ -1,36 +1,57 @@
-import { LineCounter, parseDocument } from 'yaml'
+import { isScalar, LineCounter, parseDocument, visit, type Document, type YAMLParseError } from 'yaml'
 import { explain, MeshError } from '../../core/errors.ts'
-import type { Fault } from './findings.ts'
+import { duplicateKeys } from './duplicate-keys.ts'
+import { quoted, type Fault } from './findings.ts'
 
-/** Larger documents hold something else than an SLA. */
+/** Larger texts are something other than an SLA. */
 const MAX_TEXT_BYTES = 1024 * 1024
-/** Deeper nesting than this is no SLA; readers of nested text are recursive. */
+/** Deeper nesting is not an SLA; parsers of nested text are recursive and could overflow the stack. */
 const MAX_DEPTH = 64
 const MAX_FAULTS = 20
 
-type Reading = { kind: 'read'; document: unknown } | { kind: 'faulty'; faults: Fault[] }
+type Reading =
+  | { kind: 'read'; document: unknown }
+  /** It can be parsed, and an object in it has a key twice. */
+  | { kind: 'ambiguous'; faults: Fault[] }
+  | { kind: 'faulty'; faults: Fault[] }
 
 /**
- * Text to document: JSON where it looks like JSON, else YAML 1.2.
+ * Reads the text of a document: JSON, or YAML 1.2 with merge keys (`<<`). The text alone decides which; `fileName` only names it
+ * in faults.
  * @throws MeshError SLA_INVALID with `faults`, whose paths are `file:line:column`
  */
 export function readSlaText(text: string, fileName: string): unknown {
-  const reading = read(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text, fileName) // a byte order mark
-  if (reading.kind === 'faulty') throw new MeshError('SLA_INVALID', { faults: reading.faults })
+  const withoutMark = text.charCodeAt(0) === 0xfeff ? text.slice(1) : text // a byte order mark
+  const reading = read(withoutMark, fileName)
+  if (reading.kind !== 'read') throw new MeshError('SLA_INVALID', { faults: reading.faults })
   return reading.document
+}
+
+/** Faults for the keys that occur twice in one object of a JSON text. */
+export function duplicateKeyFaults(json: string, fileName: string): Fault[] {
+  const lines = json.split('\n')
+  return duplicateKeys(json)
+    .slice(0, MAX_FAULTS)
+    .map(({ key, offset }) => {
+      const before = json.slice(0, offset).split('\n')
+      const [line, column] = [before.length, (before.at(-1)?.length ?? 0) + 1]
+      return located({ fileName, line, column, problem: occursTwice(key) }, lines)
+    })
 }
 
 function read(text: string, fileName: string): Reading {
   const faulty = (problem: string): Reading => ({ kind: 'faulty', faults: [{ path: fileName, problem }] })
   if (Buffer.byteLength(text) > MAX_TEXT_BYTES) return faulty(`is larger than ${MAX_TEXT_BYTES} bytes`)
   if (text.trim() === '') return faulty('is empty')
-  if (isTooDeep(text)) return faulty(`is nested deeper than ${MAX_DEPTH} levels`)
-  const isJson = /\.json$/i.test(fileName)
-  if (!isJson && !/^\s*[[{]/.test(text)) return readYaml(text, fileName)
+  if (isTooDeep(text)) return faulty(`is nested more than ${MAX_DEPTH} levels deep`)
+  if (!/^\s*[[{]/.test(text)) return readYaml(text, fileName)
   const json = readJson(text, fileName)
-  if (isJson || json.kind === 'read') return json
-  const yaml = readYaml(text, fileName) // YAML may begin with a bracket too
-  return yaml.kind === 'read' ? yaml : json
+  if (json.kind === 'read') {
+    const faults = duplicateKeyFaults(text, fileName)
+    return faults.length === 0 ? json : { kind: 'ambiguous', faults }
+  }
+  const yaml = readYaml(text, fileName) // a YAML text may begin with a bracket too
+  return yaml.kind === 'faulty' ? json : yaml
 }
 
 function readJson(text: string, fileName: string): Reading {
@@ -41,7 +62,7 @@ function readJson(text: string, fileName: string): Reading {
   }
 }
 
-/** V8 says "… in JSON at position 12 (line 3 column 5)"; of a text that ends too early, only that it ended. */
+/** V8 writes "… in JSON at position 12 (line 3 column 5)"; for a text that ends too early, only that it ended. */
 function jsonFault(text: string, fileName: string, message: string): Fault {
   const at = /^(.*?)(?: in JSON)? at position \d+ \(line (\d+) column (\d+)\)/s.exec(message)
   const lines = text.split('\n')
@@ -53,23 +74,73 @@ function jsonFault(text: string, fileName: string, message: string): Fault {
   return located({ fileName, line, column, problem: `is not JSON: ${lowerFirst(problem)}` }, lines)
 }
 
+const YAML_OPTIONS = {
+  prettyErrors: false,
+  stringKeys: true,
+  uniqueKeys: false,
+  merge: true,
+  logLevel: 'error',
+} as const
+
 function readYaml(text: string, fileName: string): Reading {
   const lineCounter = new LineCounter()
   try {
-    const document = parseDocument(text, { lineCounter, prettyErrors: false, stringKeys: true, logLevel: 'error' })
-    if (document.errors.length === 0)
-      return { kind: 'read', document: document.toJS({ maxAliasCount: 100 }) as unknown }
+    const document = parseDocument(text, { ...YAML_OPTIONS, lineCounter })
+    const problems = document.errors.length > 0 ? document.errors.map(yamlProblem) : yamlDuplicates(document)
+    if (problems.length === 0) {
+      const value = document.toJS({ maxAliasCount: 100 }) as unknown
+      if (text.includes('*')) JSON.stringify(value) // throws when an alias lies inside its own anchor
+      return { kind: 'read', document: value }
+    }
     const lines = text.split('\n')
-    const faults = document.errors.slice(0, MAX_FAULTS).map(({ code, pos, message }) => {
-      const { line, col } = lineCounter.linePos(pos[0])
-      const isSeveral = code === 'MULTIPLE_DOCS'
-      const problem = isSeveral ? 'holds several documents; write one a file' : `is not YAML: ${lowerFirst(message)}`
-      return located({ fileName, line, column: col, problem }, lines)
+    const faults = problems.slice(0, MAX_FAULTS).map(({ offset, problem }) => {
+      const { line, col: column } = lineCounter.linePos(offset)
+      return located({ fileName, line, column, problem }, lines)
     })
-    return { kind: 'faulty', faults }
+    return { kind: document.errors.length > 0 ? 'faulty' : 'ambiguous', faults }
   } catch (error) {
-    return { kind: 'faulty', faults: [{ path: fileName, problem: `is not YAML: ${explain(error)}` }] } // an alias bomb
+    const problem = aliasProblem(explain(error)) // a document that would not end, or be very large
+    return { kind: 'faulty', faults: [{ path: fileName, problem }] }
   }
+}
+
+interface Problem {
+  offset: number
+  problem: string
+}
+
+function yamlProblem({ code, pos: [offset], message }: YAMLParseError): Problem {
+  const isSeveral = code === 'MULTIPLE_DOCS'
+  const problem = isSeveral
+    ? 'contains several documents; put each in a file of its own'
+    : `is not YAML: ${lowerFirst(message)}`
+  return { offset, problem }
+}
+
+function yamlDuplicates(document: Document.Parsed): Problem[] {
+  const found: Problem[] = []
+  visit(document, {
+    Map: (_, { items }) => {
+      const seen = new Set<string>()
+      for (const { key } of items) {
+        if (!isScalar(key)) continue
+        const name = key.source ?? String(key.value)
+        if (seen.has(name)) found.push({ offset: key.range?.[0] ?? 0, problem: occursTwice(name) })
+        seen.add(name)
+      }
+    },
+  })
+  return found
+}
+
+function aliasProblem(message: string): string {
+  return /circular/i.test(message)
+    ? 'contains an alias (*) of an object that it is part of'
+    : `is not YAML: ${lowerFirst(message)}`
+}
+
+function occursTwice(key: string): string {
+  return `the key ${quoted(key)} occurs twice in one object`
 }
 
 interface Located {
@@ -79,7 +150,7 @@ interface Located {
   problem: string
 }
 
-/** The line itself is the remedy: looking at it is what helps. */
+/** The remedy shows the line itself. */
 function located({ fileName, line, column, problem }: Located, lines: readonly string[]): Fault {
   const path = `${fileName}:${line}:${column}`
   const text = lines[line - 1]?.trimEnd() ?? ''
@@ -92,7 +163,7 @@ function lowerFirst(text: string): string {
   return text.slice(0, 1).toLowerCase() + text.slice(1)
 }
 
-/** Counts brackets, and the indicators of one line (`- - - x` nests too), without reading: safe on any text. */
+/** Counts brackets and the indicators of a line (`- - - x` nests too) without parsing, so it is safe on any text. */
 function isTooDeep(text: string): boolean {
   let depth = 0
   let indicators = 0

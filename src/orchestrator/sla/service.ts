@@ -16,13 +16,12 @@ export interface AppNames {
   namespace: string
 }
 
-/** Runtimes this program has; nodes may offer others. */
+/** The built-in runtimes; nodes may offer others. */
 const RUNTIMES = ['process', 'external', 'docker'] as const
 const RUNTIME = /^[a-z0-9][a-z0-9._-]{0,63}$/
 
 /**
- * One service, every default filled in. `connectivity` holds what the document says; the parser links it once all
- * services are known.
+ * One service, with every default filled in. `connectivity` is empty until the parser has read all services.
  */
 export function readService(
   fields: Fields,
@@ -41,7 +40,11 @@ export function readService(
   const check = readCheck(fields, ports, findings)
   const rest = {
     environment: readEnvironment(fields, findings),
-    ports: introduced(fields, runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports, findings),
+    ports: withProxyProtocol(
+      fields,
+      runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports,
+      findings,
+    ),
     fixedPorts: fields.flag('fixed_port'),
     memoryMb: fields.number('memory') ?? 0,
     vcpus: fields.number('vcpus') ?? 0,
@@ -62,7 +65,7 @@ export function readService(
   } as const satisfies Partial<ServiceSpec>
   if (runtime === 'process') checkProgram(fields, code, cmd, findings)
   if (runtime === 'docker' && code === '' && !fields.isGiven('code'))
-    findings.fault(fields.at('code'), 'is missing: the image')
+    findings.fault(fields.at('code'), 'is missing: it names the image')
   if (name === undefined || namespace === undefined) return undefined
   const workdir = fields.text('workdir')
   const paths = readPaths(fields, findings)
@@ -88,8 +91,8 @@ function readPaths(fields: Fields, findings: Findings): string | undefined {
   if (readPathRule(given) !== undefined) return given
   findings.fault(
     fields.at('paths'),
-    `${quoted(given)} is no choice of paths`,
-    'write any, direct-only, relay-only, prefer-direct, prefer-relayed, or what is left out, as "no-punched no-reverse"',
+    `${quoted(given)} is not a path rule`,
+    'use any, direct-only, relay-only, prefer-direct, prefer-relayed, or list excluded paths, for example "no-punched no-reverse"',
   )
   return undefined
 }
@@ -105,23 +108,23 @@ function readRuntime(fields: Fields, findings: Findings): string {
   if (given === 'container') return 'docker'
   const meant = nearest(given, RUNTIMES)
   if (meant !== undefined && meant !== given)
-    findings.warn(fields.at(key), `${quoted(given)} is no runtime of ours`, `did you mean ${meant}?`)
+    findings.warn(fields.at(key), `${quoted(given)} is not a built-in runtime`, `did you mean ${meant}?`)
   return given
 }
 
 function checkProgram(fields: Fields, code: string, cmd: readonly string[], findings: Findings): void {
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(code)) {
-    findings.warn(fields.at('code'), 'nothing is fetched by the process runtime', 'name a file or folder on the node')
+    findings.warn(fields.at('code'), 'the process runtime downloads nothing', 'name a file or directory on the node')
   }
   if (code === '' && cmd.length === 0 && !fields.isGiven('cmd')) {
     findings.fault(
       fields.at('cmd'),
       'is missing: there is nothing to run',
-      'add "cmd", or "code", or another "runtime"',
+      'add "cmd" or "code", or choose another "runtime"',
     )
   } else if (code === '' && fields.has('cmd') && cmd.length === 0)
     findings.fault(fields.at('cmd'), 'is empty: there is nothing to run')
-  if (cmd[0] === '') findings.fault(`${fields.at('cmd')}[0]`, 'is empty: it should name a program')
+  if (cmd[0] === '') findings.fault(`${fields.at('cmd')}[0]`, 'is empty: it must name a program')
 }
 
 const ASSIGNMENT = /^[A-Za-z_][A-Za-z0-9_]*=/
@@ -132,9 +135,9 @@ function readEnvironment(fields: Fields, findings: Findings): string[] {
     const path = `${fields.at('environment')}[${i}]`
     if (!ASSIGNMENT.test(entry)) findings.fault(path, `${quoted(entry)} is not KEY=value`)
     else if (entry.startsWith('HEDGEROW_'))
-      findings.warn(path, 'HEDGEROW_ variables are set by the node; this one may be replaced')
+      findings.warn(path, 'the node sets HEDGEROW_ variables and may replace this one')
     else if (/^(PORT|HOST)=/.test(entry) && !fields.flag('fixed_port')) {
-      findings.warn(path, 'PORT and HOST are set by the node', 'listen on $PORT, or set "fixed_port": true')
+      findings.warn(path, 'the node sets PORT and HOST', 'listen on $PORT, or set "fixed_port": true')
     }
   }
   return environment
@@ -149,8 +152,8 @@ function readAllow(fields: Fields, findings: Findings): AllowRule[] {
     if (labels !== undefined && (labels.length === 2 || labels.length === 4)) return [labels.join('.')]
     findings.fault(
       `${fields.at('allow')}[${i}]`,
-      `${quoted(rule)} names nobody`,
-      'write app.ns, app.ns.service.ns, node or *',
+      `${quoted(rule)} is not a caller`,
+      'use app.ns, app.ns.service.ns, node or *',
     )
     return []
   })
@@ -168,31 +171,31 @@ function readCheck(service: Fields, ports: readonly PortSpec[], findings: Findin
     const has = tcp.length === 0 ? 'no TCP port' : `${tcp.join(', ')} only`
     findings.fault(
       port === undefined ? fields.path : fields.at('port'),
-      `is not a TCP port of the service: it has ${has}`,
+      `must be a TCP port of the service, which has ${has}`,
     )
     return undefined
   }
   if (!/^\/[\x21-\x7e]*$/.test(path))
-    findings.fault(fields.at('path'), `${quoted(path)} should begin with / and be printable`)
+    findings.fault(fields.at('path'), `${quoted(path)} must begin with / and contain only printable characters`)
   if (kind === 'tcp' && fields.has('path'))
-    findings.warn(fields.at('path'), 'nothing acts on path in a tcp check', 'set "type": "http"')
+    findings.warn(fields.at('path'), 'path has no effect in a tcp check', 'set "type": "http"')
   const intervalMs = fields.number('interval_ms') ?? 2_000
   return { kind, port, path, intervalMs, timeoutMs: fields.number('timeout_ms') ?? 1_000 }
 }
 
-/** `proxyProtocol` of the service is that of all its TCP ports. */
-function introduced(fields: Fields, ports: PortSpec[], findings: Findings): PortSpec[] {
+/** `proxyProtocol` of the service applies to all its TCP ports. */
+function withProxyProtocol(fields: Fields, ports: PortSpec[], findings: Findings): PortSpec[] {
   if (!fields.has('proxyProtocol')) return ports
   if (!ports.some(({ protocol }) => protocol === 'tcp'))
-    findings.warn(fields.at('proxyProtocol'), 'does nothing: the service has no TCP port')
+    findings.warn(fields.at('proxyProtocol'), 'has no effect: the service has no TCP port')
   return ports.map((port) => (port.protocol === 'tcp' ? { ...port, proxyProtocol: 'v2' } : port))
 }
 
-/** Where an external service listens comes from `code`; a port in it is the target of the service's only port. */
+/** `code` is the address of an external service; a port in it is the target of the service's only port. */
 function externalPorts(fields: Fields, code: string, ports: PortSpec[], findings: Findings): PortSpec[] {
   if (code === '') {
     if (ports.length === 0)
-      findings.fault(fields.at('code'), 'is missing: it says where the service runs', 'write "host:port"')
+      findings.fault(fields.at('code'), 'is missing: it is the address of the service', 'write "host:port"')
     return ports
   }
   const where = splitHostPort(code)
@@ -203,12 +206,11 @@ function externalPorts(fields: Fields, code: string, ports: PortSpec[], findings
   const { port } = where
   const [only] = ports
   if (port === undefined) {
-    if (only === undefined)
-      findings.fault(fields.at('code'), 'names no port, and neither does "port"', 'write "host:port"')
+    if (only === undefined) findings.fault(fields.at('code'), 'has no port, and "port" is missing', 'write "host:port"')
     return ports
   }
   if (only === undefined) return [{ port, target: port, protocol: 'tcp' }]
   if (ports.length === 1) return [{ ...only, target: port }]
-  findings.warn(fields.at('code'), 'its port is ignored: each of "ports" has a target', 'write the host alone')
+  findings.warn(fields.at('code'), 'its port is ignored, because each of "ports" has a target', 'write only the host')
   return ports
 }
