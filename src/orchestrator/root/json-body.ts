@@ -10,7 +10,7 @@ export function refuseDuplicateKeys(app: App): void {
   const parse = app.getDefaultJsonParser('error', 'error')
   app.removeContentTypeParser('application/json')
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    parse(request, body as string, (error, value) => {
+    void parse(request, body as string, (error, value) => {
       if (error !== null) return done(error)
       const faults = duplicateKeyFaults(body as string, 'body')
       if (faults.length > 0) return done(new MeshError('SLA_INVALID', { faults }))
