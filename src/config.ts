@@ -28,22 +28,28 @@ const SHAPES = {
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 
-const HostPort = Type.String({ pattern: SHAPES.hostPort[0], maxLength: 300 })
-const Url = Type.String({ pattern: SHAPES.url[0], maxLength: 500 })
-const Name = Type.String({ pattern: SHAPES.name[0] })
-const Zone = Type.String({ pattern: SHAPES.zone[0] })
-const Prefix = Type.String({ pattern: SHAPES.prefix[0] })
+const text = (description: string, shape: { pattern: string; maxLength?: number }) =>
+  Type.String({ ...shape, description })
+const HostPort = (description: string) => text(description, { pattern: SHAPES.hostPort[0], maxLength: 300 })
+const Url = (description: string) => text(description, { pattern: SHAPES.url[0], maxLength: 500 })
+const Name = (description: string) => text(description, { pattern: SHAPES.name[0] })
+const Port = (description: string) => Type.Integer({ minimum: 0, maximum: 65_535, description })
+const OpsListen = HostPort(
+  'health and metrics (`/healthz`, `/readyz`, `/metrics`); without credentials, so keep it on loopback',
+)
 
 const RootConfig = Type.Object(
   {
-    listen: HostPort,
-    /** What clusters and the CLI dial; the listen address when absent. */
-    publicUrl: Type.Optional(Url),
-    opsListen: HostPort,
-    /** A freed VIP is not given out again for so long. */
-    vipRestSeconds: Type.Number({ minimum: 0 }),
-    /** A cluster silent for so long loses its work to the others. */
-    clusterLostSeconds: Type.Number({ minimum: 1 }),
+    listen: HostPort('where clusters and the CLI connect'),
+    publicUrl: Type.Optional(
+      Url('`https://host:port` at which clusters and the CLI reach it, if that is not the listen address'),
+    ),
+    opsListen: OpsListen,
+    vipRestSeconds: Type.Number({ minimum: 0, description: 'a freed VIP is not reused within this time' }),
+    clusterLostSeconds: Type.Number({
+      minimum: 1,
+      description: 'a cluster that is silent for this long loses its instances to the others',
+    }),
   },
   closed,
 )
@@ -51,23 +57,26 @@ const RootConfig = Type.Object(
 /** What nodes may ask of a relay, the cluster's own or a stand-alone one. */
 const RelayLimitsConfig = Type.Object(
   {
-    /** Relayed connections, all and those that one node dials. */
-    connections: Type.Integer({ minimum: 1 }),
-    connectionsPerNode: Type.Integer({ minimum: 1 }),
-    /** What one node may send, over all its connections. */
-    mbitPerSecondPerNode: Type.Number({ exclusiveMinimum: 0 }),
-    /** TLS handshakes of everybody; more wait their turn. */
-    handshakesPerSecond: Type.Number({ minimum: 1 }),
+    connections: Type.Integer({ minimum: 1, description: 'relayed connections at once' }),
+    connectionsPerNode: Type.Integer({ minimum: 1, description: 'of those, dialled by one node' }),
+    mbitPerSecondPerNode: Type.Number({
+      exclusiveMinimum: 0,
+      description: 'what one node may send through the relay, over all its connections',
+    }),
+    handshakesPerSecond: Type.Number({
+      minimum: 1,
+      description: 'TLS handshakes of all clients together; more of them wait',
+    }),
   },
   closed,
 )
 
 const ClusterConfig = Type.Object(
   {
-    name: Name,
-    listen: HostPort,
-    publicUrl: Type.Optional(Url),
-    opsListen: HostPort,
+    name: Name('the name of the cluster'),
+    listen: HostPort('where nodes connect; also the relay'),
+    publicUrl: Type.Optional(Url('`https://host:port` at which nodes reach it, if that is not the listen address')),
+    opsListen: OpsListen,
     relayLimits: RelayLimitsConfig,
   },
   closed,
@@ -75,12 +84,10 @@ const ClusterConfig = Type.Object(
 
 const RelayConfig = Type.Object(
   {
-    name: Name,
-    /** Where nodes dial; 443 gets out of most networks. */
-    listen: HostPort,
-    /** What nodes are told; the listen address when absent. */
-    publicUrl: Type.Optional(Url),
-    opsListen: HostPort,
+    name: Name('the name of the relay'),
+    listen: HostPort('where nodes connect; most networks let port 443 out'),
+    publicUrl: Type.Optional(Url('`https://host:port` at which nodes reach it, if that is not the listen address')),
+    opsListen: OpsListen,
     limits: RelayLimitsConfig,
   },
   closed,
@@ -88,66 +95,97 @@ const RelayConfig = Type.Object(
 
 const AgentConfig = Type.Object(
   {
-    name: Name,
-    /** Where other agents dial this node's tunnel. */
-    listen: HostPort,
-    /** `host:port` addresses others should try first (a forwarded port, a public address). */
-    advertise: Type.Array(HostPort, { maxItems: 16 }),
-    /** Which ways to other nodes may be taken, by flows of every service (model/path-rule.ts). */
-    paths: Type.String({ pattern: SHAPES.paths[0], maxLength: 100 }),
-    /** `auto` asks the router for a port that leads here (PCP, NAT-PMP, UPnP), and tells others of it. */
-    portMapping: Type.Enum(['auto', 'off']),
-    /** Datagrams go sealed over UDP, to the port number of `listen`, where the network lets them. */
-    udp: Type.Boolean(),
-    /** What callers here say first travels before the instance has answered: a round trip less (proxy/early.ts). */
-    earlyData: Type.Boolean(),
-    mode: Type.Enum(['loopback', 'host']),
-    /** Host mode: flows between processes of this node go through the kernel where nothing would be decided otherwise. */
-    fastPath: Type.Boolean(),
-    /** `auto` takes the first free of 127.16.0.0/12, 127.32.0.0/12, …; host mode: 10.30.0.0/16 or 10.16.0.0/12. */
-    prefix: Prefix,
-    zones: Type.Array(Zone, { minItems: 1, maxItems: 8 }),
+    name: Name('the name of the node'),
+    listen: HostPort('where other nodes may connect to this one; no inbound port is required'),
+    advertise: Type.Array(HostPort('an address'), {
+      maxItems: 16,
+      description: '`host:port` addresses that other nodes try first, for example a forwarded port',
+    }),
+    paths: text(
+      'allowed paths to other nodes: `any`, `direct-only` (never through a relay), `relay-only`, `prefer-direct`, `prefer-relayed`, or those to leave out: `no-punched no-reverse`',
+      { pattern: SHAPES.paths[0], maxLength: 100 },
+    ),
+    portMapping: Type.Enum(['auto', 'off'], {
+      description:
+        '`auto` asks the router for a forwarded port (PCP, NAT-PMP, UPnP), advertises it, renews it, and returns it at the end',
+    }),
+    udp: Type.Boolean({
+      description:
+        'send datagrams between nodes over UDP (sealed), from the port number of `listen`, where the network permits',
+    }),
+    earlyData: Type.Boolean({
+      description:
+        'send the first bytes of a client together with OPEN on paths of 10 ms RTT or more, which saves one round trip. They are never sent to two instances: if the node dies before it answers, the flow is reset',
+    }),
+    mode: Type.Enum(['loopback', 'host'], {
+      description: '`loopback` needs no privileges; `host` (AnyIP) needs CAP_NET_ADMIN',
+    }),
+    fastPath: Type.Boolean({
+      description:
+        'host mode: let the kernel (nftables) carry flows between processes of this node where there is nothing left to decide',
+    }),
+    prefix: text(
+      'range of the VIPs: by default the first free of 127.16.0.0/12, 127.32.0.0/12, …; in host mode 10.30.0.0/16 (10.16.0.0/12 is possible too)',
+      { pattern: SHAPES.prefix[0] },
+    ),
+    zones: Type.Array(text('a zone', { pattern: SHAPES.zone[0] }), {
+      minItems: 1,
+      maxItems: 8,
+      description: 'DNS zones of semantic names; names are printed with the first',
+    }),
     resolver: Type.Object(
       {
-        /** 0 = 53 where it may, else 5353. */
-        port: Type.Integer({ minimum: 0, maximum: 65535 }),
-        /** `host` or `host:port`; empty = those of /etc/resolv.conf. */
-        upstreams: Type.Array(Type.String(), { maxItems: 8 }),
-        ttlSeconds: Type.Integer({ minimum: 0, maximum: 86_400 }),
-        negativeTtlSeconds: Type.Integer({ minimum: 0, maximum: 86_400 }),
+        port: Port('port of the name server; 0: 53 if permitted, otherwise 5353'),
+        upstreams: Type.Array(Type.String(), {
+          maxItems: 8,
+          description: 'name servers (`host` or `host:port`) for all other names; empty: those in /etc/resolv.conf',
+        }),
+        ttlSeconds: Type.Integer({ minimum: 0, maximum: 86_400, description: 'TTL of answers' }),
+        negativeTtlSeconds: Type.Integer({
+          minimum: 0,
+          maximum: 86_400,
+          description: 'TTL of NXDOMAIN and of empty answers',
+        }),
       },
       closed,
     ),
-    /** Ports of the proxies on 127.0.0.1; 0 = any free one (`status` prints it). */
-    socksPort: Type.Integer({ minimum: 0, maximum: 65535 }),
-    httpPort: Type.Integer({ minimum: 0, maximum: 65535 }),
-    maxFlows: Type.Integer({ minimum: 1 }),
-    /** A UDP flow without a datagram for so long is over; the next one may go to another instance. */
-    udpIdleSeconds: Type.Number({ minimum: 1, maximum: 86_400 }),
-    /** A node pretends to have this much when given; else what the machine has. */
-    memoryMb: Type.Optional(Type.Number({ minimum: 0 })),
-    vcpus: Type.Optional(Type.Number({ minimum: 0 })),
-    labels: Type.Record(Type.String(), Type.String()),
-    area: Type.Optional(Type.String()),
+    socksPort: Port('SOCKS5 proxy on 127.0.0.1; 0: any free port, kept across restarts (`hedgerow status` prints it)'),
+    httpPort: Port('HTTP proxy on 127.0.0.1; 0: any free port, kept across restarts'),
+    maxFlows: Type.Integer({ minimum: 1, description: 'open flows; more are refused' }),
+    udpIdleSeconds: Type.Number({
+      minimum: 1,
+      maximum: 86_400,
+      description: 'a UDP flow without a datagram for this long has ended; the next one may go to another instance',
+    }),
+    memoryMb: Type.Optional(Type.Number({ minimum: 0, description: 'memory offered to the scheduler' })),
+    vcpus: Type.Optional(Type.Number({ minimum: 0, description: 'processors offered to the scheduler' })),
+    labels: Type.Record(Type.String(), Type.String(), { description: 'labels, for the `addons` constraint of an SLA' }),
+    area: Type.Optional(Type.String({ description: 'area, for `latency` constraints' })),
     location: Type.Optional(
       Type.Object(
         { lat: Type.Number({ minimum: -90, maximum: 90 }), lon: Type.Number({ minimum: -180, maximum: 180 }) },
-        closed,
+        { ...closed, description: '`{ lat, lon }` in degrees, for `geo` constraints' },
       ),
     ),
-    /** How long open flows may go on when the agent stops. */
-    drainSeconds: Type.Number({ minimum: 0 }),
-    /** And how long when another agent has taken over: nobody waits for them then. */
-    handoverSeconds: Type.Number({ minimum: 0 }),
-    /** How long an agent that is told to make way (SIGTERM) serves on for a successor to say that it is there. */
-    successorSeconds: Type.Number({ minimum: 0 }),
+    drainSeconds: Type.Number({ minimum: 0, description: 'how long open flows may continue when the agent stops' }),
+    handoverSeconds: Type.Number({
+      minimum: 0,
+      description: 'how long open flows may continue in the old process after another agent has taken over',
+    }),
+    successorSeconds: Type.Number({
+      minimum: 0,
+      description: 'how long an agent that got SIGTERM goes on serving, so that a successor may take over',
+    }),
   },
   closed,
 )
 
-const LogLevel = Type.Enum(['debug', 'info', 'warn', 'error', 'silent'])
+const LogLevel = Type.Enum(['debug', 'info', 'warn', 'error', 'silent'], {
+  description: '`debug`, `info`, `warn`, `error` or `silent`; JSON lines on standard error',
+})
 
-const Config = Type.Object(
+/** The whole configuration. The descriptions become docs/configuration.md. */
+export const Config = Type.Object(
   { log: LogLevel, root: RootConfig, cluster: ClusterConfig, relay: RelayConfig, agent: AgentConfig },
   closed,
 )
@@ -159,7 +197,7 @@ export type RelayConfig = Static<typeof RelayConfig>
 export type RelayLimitsConfig = Static<typeof RelayLimitsConfig>
 export type AgentConfig = Static<typeof AgentConfig>
 
-/** Any part of the configuration, as a file or flags give it. */
+/** A part of the configuration, from a file or from flags. */
 export type PartialConfig = {
   log?: string
   root?: Partial<RootConfig>

@@ -32,7 +32,7 @@ const TUNNEL = STOREYS.map((storey, level): Room => [storey, [...TUNNEL_GROUND, 
 type Room = readonly [room: string, allowed: readonly string[]]
 
 const ROOMS: readonly Room[] = [
-  ['src/core/sentence.ts', []],
+  ['src/core/sentence.ts', ['src/core/kit/printable.ts']],
   ['src/core/errors.ts', ['src/core/sentence.ts']],
   ['src/core/metrics.ts', ['src/core/kit/background.ts']],
   ['src/core/model', []],

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { styleText } from 'node:util'
 import type { CheckReport } from '../client/reports.ts'
-import { printable } from '../core/sentence.ts'
+import { printable } from '../core/kit/printable.ts'
 import { agent, type Context } from './context.ts'
 import { printJson } from './output.ts'
 

@@ -6,7 +6,7 @@ import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { tuningOf, tuningScript } from '../netcheck/tuning.ts'
 import type { NetcheckReport } from '../client/reports.ts'
-import { printable } from '../core/sentence.ts'
+import { printable } from '../core/kit/printable.ts'
 import { agent, type Context } from './context.ts'
 import { printJson, printTable } from './output.ts'
 

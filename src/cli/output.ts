@@ -1,7 +1,7 @@
 import Table from 'cli-table3'
 import { styleText } from 'node:util'
 import { explain, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../core/errors.ts'
-import { printable } from '../core/sentence.ts'
+import { printable } from '../core/kit/printable.ts'
 
 export type Format = 'table' | 'json'
 /** A list is a cell of several lines. */

@@ -69,11 +69,8 @@ export const ERRORS = {
     'the credential is missing or wrong[: {path}]',
   ],
   FORBIDDEN: ['permission denied: {path}', 'these credentials do not allow this'],
-  CLOCK_SKEW: [
-    'the clock of this machine is wrong: compared with {of} it is {difference}',
-    'the clock of this machine is wrong',
-  ],
-  DUPLICATE_IDENTITY: ['another process uses the identity {node}', 'another process uses this identity'],
+  CLOCK_SKEW: ['the clock of this machine is {difference} of {of}', 'the clock of this machine is wrong'],
+  DUPLICATE_IDENTITY: ['another process uses the identity of {principal|node}', 'another process uses this identity'],
   // the machine
   DISK_FULL: ['the disk that holds {path} is full', 'the disk is full'],
   CONFIG_INVALID: ['invalid configuration in {path}[, line {line}][: {problem}]', 'invalid configuration[: {problem}]'],
@@ -119,6 +116,10 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   UNAUTHENTICATED:
     'The admin credential is the root’s <state>/root/admin.json: copy it here, or name it with --credential.',
   INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
+  CLOCK_SKEW: 'Set the clock (`timedatectl set-ntp true`), then try again.',
+  DISK_FULL: 'Free space there; hedgerow writes again by itself.',
+  DUPLICATE_IDENTITY:
+    'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
 }
 

@@ -1,4 +1,5 @@
 import { getSystemErrorMessage } from 'node:util'
+import { printable } from './kit/printable.ts'
 
 type Details = Readonly<Record<string, unknown>>
 
@@ -42,16 +43,6 @@ interface SystemError {
   address?: string
   port?: number
   hostname?: string
-}
-
-/** Without control characters, which a terminal would obey: a name or an address may come from another node. */
-export function printable(text: string): string {
-  // oxlint-disable-next-line no-control-regex
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, escaped)
-}
-
-function escaped(character: string): string {
-  return `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`
 }
 
 const OPTIONAL = /\[([^\]]*)\]/g

@@ -1,7 +1,8 @@
 import { connect } from 'node:net'
 import t from 'tap'
 import { ERRORS, explain, MeshError, REMEDIES, type Details, type ErrorCode } from '../../src/core/errors.ts'
-import { printable, sentenceOf } from '../../src/core/sentence.ts'
+import { printable } from '../../src/core/kit/printable.ts'
+import { sentenceOf } from '../../src/core/sentence.ts'
 
 t.test('an error is a sentence: what is wrong and where, then the reason, then the cause', async (t) => {
   const enoent = Object.assign(new Error("ENOENT: no such file or directory, open '/x'"), {
@@ -55,7 +56,7 @@ t.test('the causes that the operating system gives are in words', async (t) => {
 
 t.test('control characters that another node sends do not reach a terminal', async (t) => {
   const evil = '\u001b[31mRED\u001b]0;PWNED\u0007'
-  t.equal(printable(evil), '\\u001b[31mRED\\u001b]0;PWNED\\u0007')
+  t.equal(printable(evil), '\\x1b[31mRED\\x1b]0;PWNED\\x07')
   t.notMatch(new MeshError('SERVICE_UNKNOWN', { service: evil }).message, /\p{Cc}/u)
   t.equal(printable('name with spaces – and ümlauts 日本'), 'name with spaces – and ümlauts 日本')
 })

@@ -1,0 +1,76 @@
+import { Command } from 'commander'
+import { applyCommand } from './apply.ts'
+import { checkCommand } from './check.ts'
+import { deleteCommand } from './delete.ts'
+import { execCommand } from './exec.ts'
+import { flowsCommand } from './flows.ts'
+import { getCommand } from './get.ts'
+import { labCommand } from './lab.ts'
+import { logsCommand } from './logs.ts'
+import { netcheckCommand } from './netcheck.ts'
+import { peersCommand } from './peers.ts'
+import { resolveCommand } from './resolve.ts'
+import { restartCommand } from './restart.ts'
+import { runCommands } from './run.ts'
+import { scaleCommand } from './scale.ts'
+import { statusCommand } from './status.ts'
+import { tokenCommand } from './token.ts'
+import { traceCommand } from './trace.ts'
+import { versionCommand } from './version.ts'
+import type { Context } from './context.ts'
+
+export const HELP = 'Run `hedgerow --help` for the list of commands.'
+
+/** Every command, with its options. The documents are generated from it (.config/docs). */
+export function programOf(version: string, context: () => Context): Command {
+  const program = new Command('hedgerow')
+    .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
+    .version(version)
+    .option(
+      '--state <dir>',
+      'state directory (HEDGEROW_STATE; else /var/lib/hedgerow as root, ~/.local/state/hedgerow otherwise)',
+    )
+    .option('-o, --output <format>', 'table or json')
+    .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
+    .enablePositionalOptions()
+    .showHelpAfterError(HELP)
+    .exitOverride()
+  for (const add of COMMANDS) add(program, context)
+  for (const command of program.commands) inheritGlobals(program, command)
+  return program
+}
+
+const COMMANDS = [
+  runCommands,
+  restartCommand,
+  tokenCommand,
+  applyCommand,
+  getCommand,
+  scaleCommand,
+  deleteCommand,
+  resolveCommand,
+  traceCommand,
+  peersCommand,
+  flowsCommand,
+  logsCommand,
+  statusCommand,
+  checkCommand,
+  netcheckCommand,
+  execCommand,
+  labCommand,
+  versionCommand,
+]
+
+/** `hedgerow get nodes -o json` and `hedgerow -o json get nodes` mean the same. */
+function inheritGlobals(program: Command, command: Command): void {
+  for (const option of program.options) {
+    if (option.attributeName() !== 'version') command.addOption(option)
+  }
+  command.exitOverride()
+  command.hook('preAction', (_this, acting) => {
+    for (const [key, value] of Object.entries(acting.opts())) {
+      if (program.options.some((option) => option.attributeName() === key)) program.setOptionValue(key, value)
+    }
+  })
+  for (const child of command.commands) inheritGlobals(program, child)
+}
