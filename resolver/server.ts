@@ -1,10 +1,10 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { MeshError } from '../src/core/errors.ts'
-import { closeBetween } from '../src/core/kit/close-when-idle.ts'
+import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import type { Log } from '../src/core/kit/log.ts'
-import type { Shared } from '../src/core/kit/bind-shared.ts'
+import type { SharedAddress } from '../src/core/kit/bind-shared.ts'
 import type { Metrics } from '../src/core/metrics.ts'
 import type { InterestSource, TableView } from '../src/core/table/view.ts'
 import type { AnswerSettings, AnswerTold } from './answer.ts'
@@ -34,7 +34,7 @@ export interface ResolverOptions extends AnswerSettings, AnswerTold {
   table: TableView
   interests: InterestSource
   /** Port 0: one that is free for both UDP and TCP. */
-  listen: Shared
+  listen: SharedAddress
   /** `10.0.0.1`, `10.0.0.1:5353`, `[fd00::1]:53`; absent: the host's own (resolv.conf), empty: none. */
   upstreams?: readonly string[]
   ttlSeconds: number
@@ -61,7 +61,7 @@ export class Resolver {
       const { limits = {} } = options
       const sockets = await bind(options.listen, limits)
       life.use(sockets.tcp)
-      const closeUdp = once(() => closeBetween([sockets.udp], 'message'))
+      const closeUdp = once(() => closeWhenIdle([sockets.udp], 'message'))
       life.defer(closeUdp)
       const own = { address: options.listen.host, port: sockets.udp.address().port }
       const upstream = life.use(
@@ -142,7 +142,7 @@ function once(close: () => Promise<void>): () => Promise<void> {
   return () => (closing ??= close())
 }
 
-async function bind(listen: Shared, limits: ResolverLimits): Promise<{ udp: Socket; tcp: TcpListener }> {
+async function bind(listen: SharedAddress, limits: ResolverLimits): Promise<{ udp: Socket; tcp: TcpListener }> {
   for (let tries = 1; ; tries++) {
     const udp = await bindUdp(listen)
     try {
@@ -163,14 +163,14 @@ async function bind(listen: Shared, limits: ResolverLimits): Promise<{ udp: Sock
 }
 
 /** To be shared with the agent that takes over; whether somebody else has the address is found out first. */
-async function bindUdp(listen: Shared): Promise<Socket> {
+async function bindUdp(listen: SharedAddress): Promise<Socket> {
   if (listen.isBeside === true || listen.port === 0) return openUdp(listen, true)
   const probe = await openUdp(listen, false)
   await new Promise<void>((closed) => void probe.close(closed))
   return openUdp(listen, true)
 }
 
-function openUdp({ host, port }: Shared, reusePort: boolean): Promise<Socket> {
+function openUdp({ host, port }: SharedAddress, reusePort: boolean): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const family = isIPv6(host) ? 6 : 4
     const socket = createSocket({

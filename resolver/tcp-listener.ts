@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
-import { closeBetween } from '../src/core/kit/close-when-idle.ts'
+import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
-import { bindShared, type Shared } from '../src/core/kit/bind-shared.ts'
+import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
 import type { Server } from './resolv-conf.ts'
 import { HEADER } from './numbers.ts'
 import { QUERY_LIMIT } from './wire.ts'
@@ -12,7 +12,7 @@ import { QUERY_LIMIT } from './wire.ts'
  *                                                        replies go out as they come, matched by id
  */
 
-export interface TcpListenerOptions extends Shared {
+export interface TcpListenerOptions extends SharedAddress {
   /** At once; one more, and the one that has asked nothing for longest is cut off. */
   connections: number
   idleMs: number
@@ -60,7 +60,7 @@ export class TcpListener {
       })
       life.defer(async () => {
         const closed = once(server, 'close')
-        await closeBetween([server], 'connection')
+        await closeWhenIdle([server], 'connection')
         for (const socket of open) socket.destroy()
         await closed
       })

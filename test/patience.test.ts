@@ -146,7 +146,7 @@ const listeners: Listener[] = [
       'a node that asks for nothing there is': insideTls(member, `${UPGRADE.replace('listen', 'x')}${KEY}`, ''),
     },
     open: (life) => {
-      const relay = life.use(Relay.create({ nodeKnocksPerSecond: 10_000 }, silentLog, openMetrics('cluster')))
+      const relay = life.use(Relay.create({ nodeRequestsPerSecond: 10_000 }, silentLog, openMetrics('cluster')))
       const take = relayUpgrade(
         (...knock) => relay.upgrade(...knock),
         () => false,

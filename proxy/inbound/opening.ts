@@ -65,7 +65,7 @@ export class Opening {
 
   /** Waits for its turn, then dials. */
   open(here: Here): void {
-    const giveUp = this.#parts.dials.take(here.instance, () => this.#dial(here))
+    const giveUp = this.#parts.dials.acquire(here.instance, () => this.#dial(here))
     this.#abandon ??= giveUp
   }
 
@@ -73,12 +73,12 @@ export class Opening {
     const { dials, datagrams } = this.#parts
     const { port, protocol } = this.request
     const failed = (refusal: Refusal, reason: string): void => {
-      dials.done(instance)
+      dials.release(instance)
       this.#events.refused(this, refused(refusal, reason))
     }
     const joined = (pipe: InboundPipe): void => {
       this.#abandon = undefined
-      dials.done(instance)
+      dials.release(instance)
       const { incoming, request } = this
       this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })
     }
@@ -89,7 +89,7 @@ export class Opening {
         : dialInstance(endpoint, this.#dialOptions(), { connected: (socket) => this.#join(socket, joined), failed })
     this.#abandon = () => {
       abandon()
-      dials.done(instance)
+      dials.release(instance)
     }
   }
 

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { lastWord } from '../../src/core/kit/end-gracefully.ts'
+import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import type { FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
@@ -82,7 +82,7 @@ function connectAnswers(socket: Socket): FlowReply {
 function forwardAnswers(socket: Socket): FlowReply {
   return {
     connected: () => undefined,
-    failed: (code, reason) => lastWord(socket, answer(STATUS_OF[code] ?? 502, reason)),
+    failed: (code, reason) => endGracefully(socket, answer(STATUS_OF[code] ?? 502, reason)),
   }
 }
 

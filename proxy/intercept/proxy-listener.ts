@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
-import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
-import { lastWord } from '../../src/core/kit/end-gracefully.ts'
+import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
+import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
 import type { Caller, FlowReply } from '../flow/flow.ts'
@@ -99,7 +99,7 @@ export class ProxyListener implements Interceptor {
       parts.metrics.listeners.inc({ mode })
       life.defer(async () => {
         parts.metrics.listeners.dec({ mode })
-        await closeBetween([server], 'connection')
+        await closeWhenIdle([server], 'connection')
         if (greeting.size > 0) await parts.clock.sleep(LAST_GREETING_MS)
         for (const socket of greeting) socket.destroy()
         kind.closed?.()
@@ -159,7 +159,7 @@ function greet(
     }
     if (next.kind === 'end') {
       finish()
-      lastWord(socket)
+      endGracefully(socket)
     }
   }
   socket.on('error', () => undefined)

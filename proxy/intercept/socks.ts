@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { ErrorCode } from '../../src/core/errors.ts'
-import { lastWord } from '../../src/core/kit/end-gracefully.ts'
+import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
 import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/core/model/address.ts'
 import type { Caller, FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
@@ -127,7 +127,7 @@ export class SocksHandshake implements Handshake {
     const caller = this.#caller as Caller
     const take = (socket: Socket): void => {
       const address = this.#associate(caller, port, socket)
-      if (address === undefined) lastWord(socket, socksReply(REP.failure))
+      if (address === undefined) endGracefully(socket, socksReply(REP.failure))
       else socket.write(socksReply(REP.succeeded, address))
     }
     return { kind: 'keep', take }
@@ -171,7 +171,7 @@ const REP_OF: Partial<Record<ErrorCode, number>> = {
 function socksAnswers(socket: Socket): FlowReply {
   return {
     connected: () => void socket.write(socksReply(REP.succeeded)),
-    failed: (code) => lastWord(socket, socksReply(REP_OF[code] ?? REP.failure)),
+    failed: (code) => endGracefully(socket, socksReply(REP_OF[code] ?? REP.failure)),
   }
 }
 

@@ -1,5 +1,5 @@
 import { BoundSocket, createServer, type Server, type Socket } from 'node:net'
-import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
@@ -317,7 +317,7 @@ export class VipListeners implements Interceptor {
   async #closeAll(): Promise<void> {
     this.#isClosed = true
     const servers = Array.from(this.#places.values(), ({ server }) => server).filter((server) => server !== undefined)
-    await closeBetween(
+    await closeWhenIdle(
       servers.filter(({ listening }) => listening),
       'connection',
     )

@@ -91,7 +91,7 @@ export async function establish<S extends Stream, A extends Attempt<S>>(
   if (turn === 'gone') return { kind: 'gone' }
   if (turn === 'late') return refused(TOO_MANY_OPENING)
   const established = await planAndConnect(options, parts, gone)
-  parts.turns.done(target.service.id)
+  parts.turns.release(target.service.id)
   return established
 }
 
@@ -131,7 +131,7 @@ function takeTurn(
 ): Promise<'taken' | 'late' | 'gone'> | 'taken' {
   let isTaken = false
   let begin: (() => void) | undefined
-  const giveUp = turns.take(service, () => {
+  const giveUp = turns.acquire(service, () => {
     isTaken = true
     begin?.()
   })

@@ -2,10 +2,10 @@ import { lookup } from 'node:dns/promises'
 import { createServer, isIP, type AddressInfo, type BoundSocket, type Server } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
-import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { race } from '../../src/core/kit/race.ts'
 import type { Log } from '../../src/core/kit/log.ts'
-import { bindShared, type Shared } from '../../src/core/kit/bind-shared.ts'
+import { bindShared, type SharedAddress } from '../../src/core/kit/bind-shared.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
 import { isDialable, type Exclude } from './addresses.ts'
@@ -15,57 +15,54 @@ import { reachabilityOf, type OwnNetwork } from './reachability.ts'
 import { parseHostPort, printHostPort } from '../../src/core/kit/host-port.ts'
 import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
-/** One address has this long alone before the next is tried beside it (RFC 8305 §5 allows 100 ms to 2 s). */
+/** How long one address is alone before the next is dialled beside it (RFC 8305 §5 allows 100 ms to 2 s). */
 const STAGGER_MS = 150
 /**
- * When none has answered by then, all are dialled once more, beside the attempts that still wait: the system itself asks
- * again after 1, 3 and 7 s only, and a node that is back should not wait for that.
+ * When no address has answered by then, all are dialled once more, beside the attempts that still wait: the system itself
+ * retransmits a SYN after 1, 3 and 7 s only, and a node that has come back should not wait for that.
  */
 const AGAIN_MS = 1_000
-/** Attempts of one dial that may wait at the same time. */
+/** Attempts of one dial, repetitions included. */
 const MAX_ATTEMPTS = 12
-/** A node may list as many; the rest is ignored. Larger lets one node make others send SYNs about. */
+/** Addresses of one node that are used; the rest is ignored. Larger lets one node make others send more SYNs. */
 const MAX_CANDIDATES = 12
-/** A wrong machine behind an address is not asked first again for so long. */
+/** How long an address at which the wrong machine answered is tried last. */
 const DISTRUST_MS = 10 * 60_000
 const MAX_DISTRUSTED = 1_024
 
 export interface DirectDialer extends Dialer {
   /**
-   * Somebody else answered at this address (another site's 192.168.1.5): it is tried last for a while. `via` is what
-   * the RawConnection said. Called by who finds out, after the handshake.
+   * Another node answered at this address (another site's 192.168.1.5): it is tried last for a while. Called after the
+   * handshake has shown it; `via` is that of the RawConnection.
    */
   distrust(node: NodeId, via: string): void
 }
 
 export interface DirectDialerOptions {
   exclude?: Exclude
-  /** Where we listen ourselves: another site's node may list the same private address, and only we would answer. */
+  /** Whether we listen there ourselves: a node of another site may list the same private address, and we would answer. */
   isOwn?: (host: string, port: number) => boolean
-  /** What is known of our own network. */
-  here?: () => OwnNetwork
+  ownNetwork?: () => OwnNetwork
   clock?: Clock
 }
 
-/** Dials all addresses of a node, each a little after the one before; the first that answers wins. */
+/** Dials the addresses of a node, each a little after the one before; the first that answers wins. */
 export function directDialer(options: DirectDialerOptions = {}): DirectDialer {
-  const { exclude = () => false, isOwn = () => false, here, clock = systemClock } = options
+  const { exclude = () => false, isOwn = () => false, ownNetwork, clock = systemClock } = options
   const distrusted = new BoundedMap<string, number>(MAX_DISTRUSTED)
   const isDistrusted = (node: NodeId, via: string) => (distrusted.get(`${node} ${via}`) ?? -Infinity) > clock.now()
   return {
     path: 'direct',
     suits: ({ addresses }) => addresses.some((address) => parseHostPort(address) !== undefined),
-    reachability: ({ addresses }) => (here === undefined ? 'open' : reachabilityOf(addresses, here())),
+    reachability: ({ addresses }) => (ownNetwork === undefined ? 'open' : reachabilityOf(addresses, ownNetwork())),
     dial: async ({ id, addresses }: NodeReach, signal) => {
-      const leadsBack = here?.().leadsBack
-      const doubts = ({ host, via }: Candidate) => Number(isDistrusted(id, via) || leadsBack?.(host) === false)
+      const hairpins = ownNetwork?.().hairpins
+      const doubts = ({ host, via }: Candidate) => Number(isDistrusted(id, via) || hairpins?.(host) === false)
       const candidates = (await resolve(addresses, { exclude, isOwn })).toSorted((a, b) => doubts(a) - doubts(b))
       if (candidates.length === 0) throw new MeshError('NO_PATH', { node: id, reason: 'no address to dial', addresses })
       return dialFirst(candidates, clock, signal)
     },
-    distrust: (node, via) => {
-      distrusted.set(`${node} ${via}`, clock.now() + DISTRUST_MS)
-    },
+    distrust: (node, via) => void distrusted.set(`${node} ${via}`, clock.now() + DISTRUST_MS),
   }
 }
 
@@ -75,7 +72,7 @@ interface Candidate {
   via: string
 }
 
-/** Names become addresses here, so that what is excluded cannot come in by a name. */
+/** Names are resolved here, so that an excluded address cannot come in by a name. */
 async function resolve(
   addresses: readonly string[],
   { exclude, isOwn }: Required<Pick<DirectDialerOptions, 'exclude' | 'isOwn'>>,
@@ -116,7 +113,7 @@ function failureOf(error: unknown): Record<string, unknown> {
   return { [String(details['address'])]: code ?? message }
 }
 
-/** Takes connections that other nodes dial; they have proved nothing yet. */
+/** Accepts the connections that other nodes dial; they are not authenticated yet. */
 export class DirectListener implements AsyncDisposable {
   readonly #server: Server
 
@@ -126,7 +123,7 @@ export class DirectListener implements AsyncDisposable {
 
   /** @throws MeshError LISTEN_FAILED */
   static async start(
-    { host, port, ...beside }: Shared,
+    { host, port, ...beside }: SharedAddress,
     onConnection: (raw: RawConnection) => void,
     log: Log,
   ): Promise<DirectListener> {
@@ -142,7 +139,7 @@ export class DirectListener implements AsyncDisposable {
       server.once('error', failed)
       server.listen(bound, () => {
         server.off('error', failed)
-        server.on('error', (error) => log.warn('could not accept a connection of a node', { error }))
+        server.on('error', (error) => log.warn('could not accept a connection from a node', { error }))
         resolve(new DirectListener(server))
       })
     })
@@ -152,14 +149,14 @@ export class DirectListener implements AsyncDisposable {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** Accepts no more; what was handed over goes on. */
+  /** Accepts no more; connections that were handed over go on. */
   [Symbol.asyncDispose](): Promise<void> {
-    return closeBetween([this.#server], 'connection')
+    return closeWhenIdle([this.#server], 'connection')
   }
 }
 
-/** Where the host is a name, its first address. @throws MeshError LISTEN_FAILED */
-async function bindAt({ host, ...rest }: Shared): Promise<BoundSocket> {
+/** Binds; a name stands for its first address. @throws MeshError LISTEN_FAILED */
+async function bindAt({ host, ...rest }: SharedAddress): Promise<BoundSocket> {
   try {
     return bindShared({ host: isIP(host) === 0 ? (await lookup(host)).address : host, ...rest })
   } catch (cause) {

@@ -4,19 +4,19 @@ import { MeshError } from '../../src/core/errors.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 
 /**
- * Connections that we have asked another node for, and that it makes to us (reverse), or that both make (punched). Where one comes
- * from proves nothing: it belongs to what was asked because the caller presents the nonce, inside TLS, under the certificate of
- * the node that was asked (SEC-25).
+ * Connections that we have asked another node to make (reverse), or that both make (punched). Where a connection comes from
+ * proves nothing: it is the expected one because the peer presents the nonce, inside TLS, under the certificate of the node that
+ * was asked (SEC-25).
  *
  *     expect(node) ─▶ nonce ─signal─▶ the node ─▶ TLS to us ─▶ nonce ─▶ claim: once, by that node only
  */
 export const NONCE_BYTES = 16
-/** Being waited for at once; more is a bug or a storm. */
+/** Expected at the same time; more is a bug or a flood. */
 const MAX_EXPECTED = 256
 
 export interface ExpectedConnection extends Disposable {
   readonly nonce: string
-  /** The connection, secured. */
+  /** Resolves with the connection, TLS done. */
   readonly arrived: Promise<Duplex>
 }
 
@@ -27,10 +27,10 @@ export class ExpectedConnections {
     return this.#expected.size
   }
 
-  /** @throws MeshError NO_PATH when too many are waited for. */
+  /** Disposing the result ends the wait. @throws MeshError NO_PATH when too many are expected */
   expect(node: NodeId, nonce: string = randomBytes(NONCE_BYTES).toString('hex')): ExpectedConnection {
     if (this.#expected.size >= MAX_EXPECTED || this.#expected.has(nonce))
-      throw new MeshError('NO_PATH', { node, reason: 'too many calls are waited for' })
+      throw new MeshError('NO_PATH', { node, reason: 'too many connections are expected' })
     const { promise, resolve } = Promise.withResolvers<Duplex>()
     const entry = { node, resolve }
     this.#expected.set(nonce, entry)
@@ -43,7 +43,7 @@ export class ExpectedConnections {
     }
   }
 
-  /** Whether the connection was waited for; it has another owner then. */
+  /** Whether the connection was expected; then it is handed to whoever expects it. */
   claim(peer: NodeId, nonce: string, stream: Duplex): boolean {
     const entry = this.#expected.get(nonce)
     if (entry?.node !== peer) return false
@@ -53,37 +53,37 @@ export class ExpectedConnections {
   }
 }
 
-/** A connection that has come, and whom TLS has proved. */
+/** A connection that was accepted, and the node that TLS has proved. */
 export interface Arrival {
   peer: NodeId
   stream: Duplex
-  /** It begins with a nonce. */
+  /** It begins with a nonce, by its ALPN protocol. */
   isCalled: boolean
 }
 
 /**
- * Gives a connection that we have called for to who waits for it; all others are returned.
- * @throws MeshError PEER_REFUSED when it pretends to be called for; it is closed then
+ * Hands an expected connection to whoever expects it; every other is returned.
+ * @throws MeshError PEER_REFUSED when it claims to be expected and is not; it is closed then
  */
 export async function claimIfExpected(
-  calls: ExpectedConnections,
+  expected: ExpectedConnections,
   { peer, stream, isCalled }: Arrival,
 ): Promise<Omit<Arrival, 'isCalled'> | undefined> {
   if (!isCalled) return { peer, stream }
   try {
-    if (calls.claim(peer, await readNonce(stream), stream)) return undefined
-    throw new MeshError('PEER_REFUSED', { node: peer, reason: 'nobody has called for this connection' })
+    if (expected.claim(peer, await readNonce(stream), stream)) return undefined
+    throw new MeshError('PEER_REFUSED', { node: peer, reason: 'this connection was not expected' })
   } catch (error) {
     stream.destroy()
     throw error
   }
 }
 
-/** The first bytes on a connection that was called for; what follows stays in the stream. */
+/** Reads the first bytes of an expected connection; what follows stays in the stream. */
 export function readNonce(stream: Duplex): Promise<string> {
   return new Promise((resolve, reject) => {
-    const look = () => {
-      const bytes = stream.read(NONCE_BYTES) as Buffer | null
+    const readable = () => {
+      const bytes = stream.read(NONCE_BYTES) as Buffer | null // fewer bytes than that only at the end
       if (bytes === null) return
       stop()
       if (bytes.length === NONCE_BYTES) resolve(bytes.toString('hex'))
@@ -91,15 +91,15 @@ export function readNonce(stream: Duplex): Promise<string> {
     }
     const ended = () => {
       stop()
-      reject(new MeshError('PEER_REFUSED', { reason: 'it did not say what it was called for' }))
+      reject(new MeshError('PEER_REFUSED', { reason: 'it ended before its nonce' }))
     }
     const stop = () => {
-      stream.off('readable', look)
+      stream.off('readable', readable)
       for (const event of ['end', 'close', 'error']) stream.off(event, ended)
     }
-    stream.on('readable', look)
+    stream.on('readable', readable)
     for (const event of ['end', 'close', 'error']) stream.on(event, ended)
-    look()
+    readable()
   })
 }
 

@@ -1,5 +1,7 @@
-import { onAbort } from '../../src/core/kit/abort.ts'
 import { BoundSocket, createServer, Socket, type Server } from 'node:net'
+import { onAbort } from '../../src/core/kit/abort.ts'
+import type { HostPort } from '../../src/core/kit/host-port.ts'
+import { ignore } from '../../src/core/kit/ignore.ts'
 import {
   ANSWER_BYTES,
   decodeAnswer,
@@ -7,13 +9,12 @@ import {
   type ObservedAt,
   type Question,
 } from '../relay/wire/observation.ts'
-import type { HostPort } from '../../src/core/kit/host-port.ts'
 
 /**
- * One TCP port of ours that dials to several places and listens at the same time (SO_REUSEPORT): what an observer sees of it is
- * where a peer can dial it, while the observer's connection stays.
+ * One local TCP port that dials several addresses and listens at the same time (SO_REUSEPORT): the address at which an observer
+ * sees it is where a peer can dial it, for as long as the connection to the observer stays open.
  */
-export class PunchPort implements Disposable {
+export class SharedPort implements Disposable {
   readonly host: string
   readonly port: number
   readonly #sockets = new Set<Socket>()
@@ -21,14 +22,14 @@ export class PunchPort implements Disposable {
   #server: Server | undefined
   #isClosed = false
 
-  /** `port`: one at which this process listens already, with SO_REUSEPORT; any other by default. */
+  /** `port`: one at which this process already listens with SO_REUSEPORT; 0 for any free one. */
   constructor(host: string, port = 0) {
     this.host = host
     this.#first = this.#bind(port)
     this.port = this.#first.address().port
   }
 
-  /** Not connected yet: the caller listens first. Closed with the port, unless it is taken out with `keep`. */
+  /** The socket is still connecting when it is returned; it is closed with this port, unless `keep` has taken it out. */
   dial(to: HostPort): Socket {
     const handle = this.#first ?? this.#bind(this.port)
     this.#first = undefined
@@ -39,13 +40,13 @@ export class PunchPort implements Disposable {
     return socket
   }
 
-  /** Connections that others make to the port. */
-  listen(taken: (socket: Socket) => void): void {
+  /** Accepts the connections that others make to the port. */
+  listen(onConnection: (socket: Socket) => void): void {
     this.#server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       this.#own(socket)
-      taken(socket)
+      onConnection(socket)
     })
-    this.#server.on('error', () => undefined) // without it, dials may do
+    this.#server.on('error', ignore) // dialling may still work
     this.#server.listen(this.#bind(this.port))
   }
 
@@ -55,28 +56,21 @@ export class PunchPort implements Disposable {
     return socket
   }
 
-  /** Asks an observer; the connection stays, and with it what NATs on the way know of this port. */
-  ask(observer: HostPort, question: Question, signal: AbortSignal): Promise<ObservedAt> {
-    return new Promise((resolve, reject) => {
-      const socket = this.dial(observer)
-      const bytes: Buffer[] = []
-      const fail = () => reject(new Error('the observer did not answer'))
-      const listener = onAbort(signal, fail)
-      socket.once('connect', () => socket.write(encodeQuestion(question)))
-      socket.on('data', (chunk: Buffer) => {
-        bytes.push(chunk)
-        const answer = decodeAnswer(Buffer.concat(bytes).subarray(0, ANSWER_BYTES))
-        if (answer === undefined || answer.token !== question.token) return
-        listener[Symbol.dispose]()
-        resolve(answer)
-      })
-      socket.once('error', fail)
-      socket.once('end', fail)
-      socket.once('close', () => {
-        listener[Symbol.dispose]()
-        fail()
-      })
+  /** Asks an observer where it sees this port. The connection stays open, and with it the mapping in the NATs on the way. */
+  query(observer: HostPort, question: Question, signal: AbortSignal): Promise<ObservedAt> {
+    const { promise, resolve, reject } = Promise.withResolvers<ObservedAt>()
+    const fail = () => reject(new Error('the observer did not answer'))
+    const socket = this.dial(observer)
+    const bytes: Buffer[] = []
+    socket.once('connect', () => socket.write(encodeQuestion(question)))
+    socket.on('data', (chunk: Buffer) => {
+      bytes.push(chunk)
+      const answer = decodeAnswer(Buffer.concat(bytes).subarray(0, ANSWER_BYTES))
+      if (answer?.token === question.token) resolve(answer)
     })
+    for (const event of ['error', 'end', 'close']) socket.once(event, fail)
+    const listener = onAbort(signal, fail)
+    return promise.finally(() => listener[Symbol.dispose]())
   }
 
   [Symbol.dispose](): void {
@@ -94,7 +88,7 @@ export class PunchPort implements Disposable {
 
   #own(socket: Socket): void {
     this.#sockets.add(socket)
-    socket.on('error', () => undefined)
+    socket.on('error', ignore)
     socket.once('close', () => this.#sockets.delete(socket))
   }
 }

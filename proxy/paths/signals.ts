@@ -1,32 +1,40 @@
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError } from '../../src/core/errors.ts'
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
-import { FILTERINGS, MAPPINGS } from './nat/nat-behavior.ts'
-import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
+import type { Filtering, Mapping, NatBehavior } from './nat/nat-behavior.ts'
 
 /**
- * Short messages between two nodes, about ways to reach each other. Delivered at most once, and perhaps not at all:
+ * Short messages between two nodes about how to reach each other. Each is delivered at most once, and perhaps not at all:
  *
- *     over their session, when they have one (frame SIGNAL): "this node, says TLS, said so"
- *     through a relay at which both listen: "this node, says the relay, said so, from this address"
+ *     over the session of the two, if there is one (frame SIGNAL): TLS has proved the sender
+ *     through a relay at which both listen: the relay names the sender and the address it sees the sender at
  *
- * Neither makes anything that is said true: what a signal leads to is a connection attempt or two, and the certificate decides.
+ * What a signal says is never trusted: it leads to a connection attempt or two, and the certificate decides.
  */
 const closed = { additionalProperties: false }
 const nonce = Type.String({ pattern: '^[0-9a-f]{32}$' })
 const address = Type.String({ pattern: '^(\\[[0-9a-f:]{2,39}\\]|[0-9.]{7,15}):\\d{1,5}$' })
 const attempt = Type.Integer({ minimum: 1, maximum: 9 })
-const nat = Type.Object({ mapping: Type.Enum([...MAPPINGS]), filtering: Type.Enum([...FILTERINGS]) }, closed)
+/** NAT behavior on the wire, in fewer words than RFC 4787 has: see `natToWire`. */
+const nat = Type.Object(
+  {
+    mapping: Type.Enum(['none', 'stable', 'varies', 'unknown']),
+    filtering: Type.Enum(['open', 'strict', 'unknown']),
+  },
+  closed,
+)
+export type WireNat = Static<typeof nat>
 
-/** Dial one of these addresses, and present the nonce there. */
+/** Asks the receiver to dial one of these addresses and to present the nonce there (reverse-path.ts). */
 const dialMe = Type.Object(
   { type: Type.Literal('dial-me'), nonce, addresses: Type.Array(address, { minItems: 1, maxItems: 4 }) },
   closed,
 )
-/** See punched.ts. */
+/** The messages of a punch (punch/hole-puncher.ts). */
 const punchConnect = Type.Object({ type: Type.Literal('punch-connect'), nonce, attempt, address, nat }, closed)
 const punchAccept = Type.Object(
   {
@@ -35,7 +43,7 @@ const punchAccept = Type.Object(
     attempt,
     address,
     nat,
-    /** How long the answer took to find, which is no part of the round trip. */
+    /** How long the sender took to answer, which is no part of the round trip. */
     heldMs: Type.Number({ minimum: 0, maximum: 10_000 }),
   },
   closed,
@@ -43,8 +51,8 @@ const punchAccept = Type.Object(
 const punchSync = Type.Object({ type: Type.Literal('punch-sync'), nonce, attempt }, closed)
 const punchRefuse = Type.Object({ type: Type.Literal('punch-refuse'), nonce, attempt, nat }, closed)
 
-/** Where the sender listens, the nearest first, and how far that is for it; see peer-relays.ts. */
-const here = Type.Object(
+/** The relays at which the sender listens, nearest first, and how far they are from it (relays/peer-relays.ts). */
+const relayList = Type.Object(
   {
     type: Type.Literal('here'),
     relays: Type.Array(
@@ -61,7 +69,7 @@ const here = Type.Object(
   closed,
 )
 
-const signal = Type.Union([here, dialMe, punchConnect, punchAccept, punchSync, punchRefuse])
+const signal = Type.Union([relayList, dialMe, punchConnect, punchAccept, punchSync, punchRefuse])
 export type Signal = Static<typeof signal>
 export type SignalOf<T extends Signal['type']> = Extract<Signal, { type: T }>
 const check = Compile(signal)
@@ -80,51 +88,89 @@ export function readSignal(text: string): Signal {
   return found
 }
 
-/** A signal that came. */
-export interface Heard<S extends Signal = Signal> {
+export function natToWire({ mapping, filtering }: NatBehavior): WireNat {
+  return { mapping: MAPPING_TO_WIRE[mapping], filtering: FILTERING_TO_WIRE[filtering] }
+}
+
+const MAPPING_TO_WIRE: Readonly<Record<Mapping, WireNat['mapping']>> = {
+  none: 'none',
+  'endpoint-independent': 'stable',
+  'address-dependent': 'varies',
+  'address-and-port-dependent': 'varies',
+  unknown: 'unknown',
+}
+const FILTERING_TO_WIRE: Readonly<Record<Filtering, WireNat['filtering']>> = {
+  'endpoint-independent': 'open',
+  'address-dependent': 'open',
+  'address-and-port-dependent': 'strict',
+  unknown: 'unknown',
+}
+
+/** Where one word on the wire stands for two, the one that promises less is taken. */
+export function natFromWire({ mapping, filtering }: WireNat): NatBehavior {
+  return { mapping: MAPPING_FROM_WIRE[mapping], filtering: FILTERING_FROM_WIRE[filtering] }
+}
+
+const MAPPING_FROM_WIRE: Readonly<Record<WireNat['mapping'], Mapping>> = {
+  none: 'none',
+  stable: 'endpoint-independent',
+  varies: 'address-and-port-dependent',
+  unknown: 'unknown',
+}
+const FILTERING_FROM_WIRE: Readonly<Record<WireNat['filtering'], Filtering>> = {
+  open: 'address-dependent',
+  strict: 'address-and-port-dependent',
+  unknown: 'unknown',
+}
+
+/** A signal that was received. */
+export interface ReceivedSignal<S extends Signal = Signal> {
   readonly from: NodeId
   readonly signal: S
-  /** The address under which the relay sees the sender; `undefined` over a session. */
-  readonly seen: string | undefined
-  /** The same way back. */
+  /** The address at which the relay sees the sender; `undefined` over a session. */
+  readonly seenAddress: string | undefined
+  /** Answers the way the signal came; false when that is no longer possible. */
   readonly reply: (signal: Signal) => boolean
 }
 
 export interface SignalsOptions {
-  /** Over the session with a node; false when there is none. */
+  /** Sends over the session with a node; false when there is none. */
   overSession: (to: NodeId, payload: Buffer) => boolean
   hasSession: (to: NodeId) => boolean
-  /** Through one of these relays; false when we listen at none of them. */
+  /** Sends through one of these relays; false when we listen at none of them. */
   overRelay: (to: NodeId, body: string, relays: readonly string[]) => boolean
-  /** Where we listen. */
+  /** The relays at which we listen. */
   listening: () => readonly string[]
   now: () => number
 }
 
-/** Of one node, whatever way they come. */
+/** What one sender may send, over all ways together. Smaller breaks several punches at once; larger lets one node keep us busy. */
 const PER_SECOND = 5
-const AT_ONCE = 20
+const BURST = 20
 const MAX_SENDERS = 1_024
 
 type Target = Pick<NodeReach, 'id' | 'relays'>
 
 export class Signals {
   readonly #options: SignalsOptions
-  readonly #listeners = new Map<Signal['type'], (heard: Heard) => void>()
-  readonly #tokens = new BoundedMap<NodeId, TokenBucket>(MAX_SENDERS)
-  /** That made no sense, were too many, or nobody waits for. */
+  readonly #listeners = new Map<Signal['type'], (received: ReceivedSignal) => void>()
+  readonly #tokens = new BoundedMap<NodeId, TokenBucket>(MAX_SENDERS, ({ isFull }) => isFull)
+  /** Signals that were malformed, too many, or of a type without a listener. */
   dropped = 0
 
   constructor(options: SignalsOptions) {
     this.#options = options
   }
 
-  /** Whether there is a way to say something to the node now. */
+  /** Whether a signal could be sent to the node now. */
   canReach(to: Target): boolean {
     return this.#options.hasSession(to.id) || this.#options.listening().some((url) => to.relays.includes(url))
   }
 
-  /** False when there is no way; nobody knows whether it arrives. What names addresses goes through a relay first, which vouches for them. */
+  /**
+   * False when it could not be sent; true does not mean that it arrives. A signal that names addresses prefers a relay, which
+   * confirms them by the address it sees.
+   */
   send(to: Target, signal: Signal): boolean {
     const text = JSON.stringify(signal)
     const overRelay = () => this.#options.overRelay(to.id, text, to.relays)
@@ -132,29 +178,29 @@ export class Signals {
     return 'address' in signal || 'addresses' in signal ? overRelay() || overSession() : overSession() || overRelay()
   }
 
-  /** One listener for each type. */
-  on<T extends Signal['type']>(type: T, listener: (heard: Heard<SignalOf<T>>) => void): void {
-    this.#listeners.set(type, listener as (heard: Heard) => void)
+  /** Sets the one listener of a type. */
+  on<T extends Signal['type']>(type: T, listener: (received: ReceivedSignal<SignalOf<T>>) => void): void {
+    this.#listeners.set(type, listener as (received: ReceivedSignal) => void)
   }
 
-  /** A SIGNAL frame of that node came. */
+  /** Takes the payload of a SIGNAL frame. */
   fromSession(from: NodeId, payload: Buffer): void {
     const reply = (signal: Signal) => this.#options.overSession(from, Buffer.from(JSON.stringify(signal)))
-    this.#take(payload.toString('latin1'), { from, seen: undefined, reply })
+    this.#receive(payload.toString('latin1'), { from, seenAddress: undefined, reply })
   }
 
-  fromRelay({ from, seen, body, relay }: { from: NodeId; seen: string; body: string; relay: string }): void {
+  fromRelay({ from, seenAddress, body, relay }: RelayedSignal): void {
     const reply = (signal: Signal) => this.#options.overRelay(from, JSON.stringify(signal), [relay])
-    this.#take(body, { from, seen, reply })
+    this.#receive(body, { from, seenAddress, reply })
   }
 
-  #take(text: string, heard: Omit<Heard, 'signal'>): void {
+  #receive(text: string, received: Omit<ReceivedSignal, 'signal'>): void {
     try {
-      if (!this.#tokensOf(heard.from).tryTake()) throw new MeshError('MESSAGE_INVALID', { from: 'node' })
+      if (!this.#tokensOf(received.from).tryTake()) throw new MeshError('MESSAGE_INVALID', { from: 'node' })
       const signal = readSignal(text)
       const listener = this.#listeners.get(signal.type)
       if (listener === undefined) this.dropped += 1
-      else listener({ ...heard, signal })
+      else listener({ ...received, signal })
     } catch {
       this.dropped += 1
     }
@@ -162,6 +208,15 @@ export class Signals {
 
   #tokensOf(node: NodeId): TokenBucket {
     const { now } = this.#options
-    return this.#tokens.getOrCreate(node, () => new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE, now }))
+    return this.#tokens.getOrCreate(node, () => new TokenBucket({ perSecond: PER_SECOND, burst: BURST, now }))
   }
+}
+
+/** A signal as a relay passes it on. `from` has proved to the relay who it is; we have only the relay's word for it. */
+export interface RelayedSignal {
+  from: NodeId
+  /** The address at which the relay sees the sender. */
+  seenAddress: string
+  body: string
+  relay: string
 }

@@ -5,20 +5,20 @@ import type { RateLimit } from './rate-limit.ts'
 /** One leg, and the pace of the node at its end. */
 export interface Leg {
   stream: Duplex
-  pace: RateLimit
+  rateLimit: RateLimit
 }
 
 export interface JoinEvents {
-  passed: (bytes: number) => void
+  onBytes: (bytes: number) => void
   /** Once: both legs are gone. */
-  over: () => void
+  onEnd: () => void
 }
 
 /** Joins two legs: nothing is read that the other leg does not take, or while the node has sent more than it may. */
-export function join(a: Leg, b: Leg, { passed, over }: JoinEvents): void {
+export function join(a: Leg, b: Leg, { onBytes, onEnd }: JoinEvents): void {
   const ways = [
-    new Forward(a.stream, b.stream, a.pace, passed),
-    new Forward(b.stream, a.stream, b.pace, passed),
+    new Forward(a.stream, b.stream, a.rateLimit, onBytes),
+    new Forward(b.stream, a.stream, b.rateLimit, onBytes),
   ] as const
   let isOver = false
   const end = () => {
@@ -27,7 +27,7 @@ export function join(a: Leg, b: Leg, { passed, over }: JoinEvents): void {
     for (const way of ways) way.stop()
     a.stream.destroy()
     b.stream.destroy()
-    over()
+    onEnd()
   }
   a.stream.once('close', end)
   b.stream.once('close', end)

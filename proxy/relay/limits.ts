@@ -6,7 +6,7 @@ export interface RelayLimits extends ConnectionLimits {
   /** What one node may send, over all its connections. */
   nodeBytesPerSecond: number
   /** How often one node may begin to listen, to dial or to measure; more at once after a rest. */
-  nodeKnocksPerSecond: number
+  nodeRequestsPerSecond: number
 }
 
 /** Smaller starves busy nodes; larger lets one node take what all share. */
@@ -17,7 +17,7 @@ export const RELAY_LIMITS: RelayLimits = {
   pair: 32,
   takeMs: 5_000,
   nodeBytesPerSecond: 250_000_000,
-  nodeKnocksPerSecond: 50,
+  nodeRequestsPerSecond: 50,
 }
 
 /** A relay that goes away has its listeners come back over so long, for each of them; and over no longer than that. */

@@ -3,7 +3,7 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { lookup } from 'node:dns/promises'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
-import { closeBetween } from '../../src/core/kit/close-when-idle.ts'
+import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
@@ -105,7 +105,7 @@ export class Observer implements AsyncDisposable {
       server.listen(port, host, () =>
         resolve({
           port: (server.address() as AddressInfo).port,
-          [Symbol.asyncDispose]: () => closeBetween([server], 'connection'),
+          [Symbol.asyncDispose]: () => closeWhenIdle([server], 'connection'),
         }),
       )
     })
@@ -179,7 +179,7 @@ export class Observer implements AsyncDisposable {
 const ABOVE = 100
 
 /** Starts the observer that belongs to a relay at that address. @throws MeshError LISTEN_FAILED */
-export async function observe(
+export async function startObserver(
   relay: { announce(observer: Observer): void },
   { host, port }: ObserverOptions,
   log: Log,

@@ -69,7 +69,7 @@ export class Pairings {
   }
 
   /** Returns what both legs are joined under, once both are here: the meeting is over then, and keeps its places. */
-  bring(
+  addLeg(
     { nonce }: Pairing,
     side: Side,
     knock: LegRequest,

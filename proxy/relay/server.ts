@@ -6,12 +6,12 @@ import type { Principal } from '../../src/core/identity/contract.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { acceptUpgrade, asksForBytes } from '../../src/core/kit/upgrade.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
-import { refuseUpgrade, WebSocketDoor, type Channel } from '../../src/core/kit/websocket.ts'
+import { refuseUpgrade, WebSocketAcceptor, type Channel } from '../../src/core/kit/websocket.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import {
-  KNOCK,
-  KNOCKS_HEADER,
+  LEG_REQUEST,
+  LEG_REQUESTS_HEADER,
   LISTEN,
   PING,
   readFromListener,
@@ -49,7 +49,7 @@ export class Relay implements AsyncDisposable {
   readonly #knocks: RequestRate
   readonly #log: Log
   readonly #metrics: RelayMetrics
-  readonly #door = new WebSocketDoor()
+  readonly #door = new WebSocketAcceptor()
   readonly #listeners = new Map<NodeId, Listening>()
   #observer: Observer | undefined
   readonly #meetings: Pairings
@@ -58,11 +58,11 @@ export class Relay implements AsyncDisposable {
   #isClosing = false
 
   private constructor(limits: RelayLimits, log: Log, metrics: RelayMetrics) {
-    const { takeMs, nodeBytesPerSecond, nodeKnocksPerSecond, ...places } = limits
+    const { takeMs, nodeBytesPerSecond, nodeRequestsPerSecond, ...places } = limits
     this.#meetings = new Pairings({ takeMs, refuse: (knock, refusal) => this.#refuse(knock, refusal) })
     this.#places = new ConnectionQuotas(places)
     this.#paces = new RateLimits(nodeBytesPerSecond, () => metrics.relayPauses.inc())
-    this.#knocks = new RequestRate(nodeKnocksPerSecond)
+    this.#knocks = new RequestRate(nodeRequestsPerSecond)
     this.#log = log.child({ part: 'relay' })
     this.#metrics = metrics
   }
@@ -92,12 +92,12 @@ export class Relay implements AsyncDisposable {
     const query = new URLSearchParams((request.url ?? '').split('?')[1])
     const to = query.get(TO)
     const nonce = query.get(TAKE)
-    const announced = query.get(KNOCK) === null ? undefined : this.#meetings.of(query.get(KNOCK) ?? '')
+    const announced = query.get(LEG_REQUEST) === null ? undefined : this.#meetings.of(query.get(LEG_REQUEST) ?? '')
     const isCounted = announced?.from === node
     // takes are not counted: a node is told to take, and others must not be able to use up its share
     if (nonce === null && !isCounted && !this.#knocks.may(node)) return this.#refuse(knock, 'too many connections')
     if (query.size === 1 && query.has(LISTEN)) this.#listen(knock, node, query.get(LISTEN) === SIGNALS)
-    else if (query.size === (query.has(KNOCK) ? 2 : 1) && to !== null) this.#dial(knock, node, to, announced)
+    else if (query.size === (query.has(LEG_REQUEST) ? 2 : 1) && to !== null) this.#dial(knock, node, to, announced)
     else if (query.size === 1 && nonce !== null) this.#take(knock, node, nonce)
     else if (query.size === 1 && query.has(PING)) this.#ping(knock)
     else this.#refuse(knock, 'malformed')
@@ -128,7 +128,7 @@ export class Relay implements AsyncDisposable {
     this.#door.acceptText(request, socket, head, (channel) => {
       const older = this.#listeners.get(node)
       const tokens = new TokenBucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
-      const sendsKnocks = request.headers[KNOCKS_HEADER] !== undefined
+      const sendsKnocks = request.headers[LEG_REQUESTS_HEADER] !== undefined
       const listening: Listening = { channel, node, seen, hearsSignals, sendsKnocks, tokens }
       this.#listeners.set(node, listening)
       this.#metrics.relayListeners.set(this.#listeners.size)
@@ -231,7 +231,7 @@ export class Relay implements AsyncDisposable {
   }
 
   #bring(meeting: Pairing, side: Side, knock: LegRequest): void {
-    const met = this.#meetings.bring(meeting, side, knock)
+    const met = this.#meetings.addLeg(meeting, side, knock)
     if (met === undefined) return
     const dialled = this.#accept(met.dialled)
     const taken = dialled === undefined ? undefined : this.#accept(met.taken)
@@ -256,14 +256,14 @@ export class Relay implements AsyncDisposable {
     for (const leg of [dialled, taken]) this.#legs.set(leg, { from, to })
     relayConnections.inc()
     join(
-      { stream: dialled, pace: this.#paces.of(from) },
-      { stream: taken, pace: this.#paces.of(to) },
+      { stream: dialled, rateLimit: this.#paces.of(from) },
+      { stream: taken, rateLimit: this.#paces.of(to) },
       {
-        passed: (more) => {
+        onBytes: (more) => {
           bytes += more
           relayBytes.inc(more)
         },
-        over: () => {
+        onEnd: () => {
           for (const leg of [dialled, taken]) this.#legs.delete(leg)
           leave()
           relayConnections.dec()

@@ -183,7 +183,7 @@ async function begin(
       candidates: reach.candidates,
       relays: reach.relays,
       portMapping: reach.portMapping,
-      seen: () => reach.rendezvous.seen(),
+      observed: () => reach.rendezvous.observed(),
       environment,
     },
     elders,

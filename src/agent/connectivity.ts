@@ -107,10 +107,10 @@ export async function openConnectivity(
   const direct = directDialer({
     exclude: own.isVip,
     isOwn: (host, port) => isListenedAt(at, host, port),
-    here: () => ({
+    ownNetwork: () => ({
       interfaces: readInterfaces(),
       isEnclosed: rendezvous.isEnclosed(),
-      leadsBack: (host) => rendezvous.observation.leadsBack(host),
+      hairpins: (host) => rendezvous.observation.hairpins(host),
     }),
   })
   const rule = readPathRule(config.paths) ?? ANY_PATH
@@ -121,13 +121,13 @@ export async function openConnectivity(
   const sealed = isStraight
     ? await openSealed(ground, member, at, {
         outside: () => [...outside('udp'), ...rendezvous.udpAddresses()],
-        hear: (packet) => rendezvous.hear(packet),
+        hear: (packet) => rendezvous.receive(packet),
       })
     : undefined
   const posts = await openRelays(ground, member, {
     onConnection: (raw) => peers.incoming(raw),
     onSignal: (signal) => rendezvous.signals.fromRelay(signal),
-    onWelcome: (welcome, relay) => rendezvous.welcome(relay, welcome),
+    onWelcome: (welcome, relay) => rendezvous.addRelay(relay, welcome),
     onChange: () => peers.pathBack(),
   })
   const secure = secureWith(identity, revoked, direct, life)
@@ -159,7 +159,7 @@ export async function openConnectivity(
           credentials: () => relayCredentials(member),
           rttMs: posts.relays.rttMs,
           throughMs: (node, relay) => peerRelays.throughMs(node, relay),
-          knock: posts.relays.knock,
+          requestLeg: posts.relays.requestLeg,
           clock,
         }),
       ],
@@ -172,10 +172,10 @@ export async function openConnectivity(
       reach: (node) => peerRelays.reach(node),
       nearer: (node, relay) => peerRelays.nearer(node, relay),
       atRisk: () => {
-        posts.relays.hurry()
+        posts.relays.expedite()
         doubted()
       },
-      sealed: sealed?.room,
+      sealed: sealed?.endpoint,
       isBeside: predecessor !== undefined,
       clock,
       log,
@@ -218,7 +218,7 @@ export async function openConnectivity(
     whereabouts,
     rendezvous,
     relays: posts.relays,
-    knowRelays: posts.know,
+    knowRelays: posts.update,
     addressOf,
     introduced,
     candidates: () =>

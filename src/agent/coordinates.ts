@@ -44,7 +44,7 @@ export class NetworkCoordinates {
   }
 
   /** What the cluster was told last; nothing before anything was measured. */
-  get told(): Coordinate | undefined {
+  get reported(): Coordinate | undefined {
     return this.#told
   }
 

@@ -102,7 +102,7 @@ export class Instances {
     this.#isOurs = ground.predecessor === undefined
     const runtimes = ['process', 'external']
     this.facts = () => {
-      const { told: coordinate } = whereabouts
+      const { reported: coordinate } = whereabouts
       const where = {
         addresses: this.#addresses,
         relays: this.#relaysTold,

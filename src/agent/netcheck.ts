@@ -5,7 +5,7 @@ import type { Session } from '../../proxy/tunnel/contract.ts'
 import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
-import { networkOf, waysFrom } from '../netcheck/expected-paths.ts'
+import { networkOf, expectedPaths } from '../netcheck/expected-paths.ts'
 import type { Family } from '../../proxy/paths/addresses.ts'
 import type { NatObservation } from '../../proxy/paths/nat/discovery.ts'
 import type { NetcheckReport } from '../client/reports.ts'
@@ -19,38 +19,38 @@ export interface NetcheckParts {
   relays: Pick<Relays, 'measureAll'>
   portMapping: PortMapper | undefined
   sessions: () => Iterable<Session>
-  /** What relays see of us. */
-  seen: () => Promise<SeenFromOutside>
-  /** `HTTPS_PROXY` and its like. */
+  /** What relays see of this node. */
+  observed: () => Promise<OutsideView>
+  /** Where `HTTPS_PROXY` is read. */
   environment: Readonly<Record<string, string | undefined>>
 }
 
-export interface SeenFromOutside {
+export interface OutsideView {
   families: ReadonlyArray<{ family: Family } & NatObservation>
-  /** Where the relay sees us come from; the proxy, when there is one. */
+  /** The address at which the relay sees this node: the proxy's, when there is one. */
   relaySees?: string
   isProxied: boolean
   udpWorks?: boolean
   isEnclosed: boolean
 }
 
-/** A relay that has not answered by then is as good as none. */
+/** A relay that takes longer is reported as not answering. */
 const RELAY_MS = 3_000
 
-/** Everything the agent knows of its network, and what it means. */
+/** Everything the agent knows about its network, and what that means. */
 export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
   const { self, config, tunnelPort, candidates, portMapping, sessions, environment } = parts
   const [local, relays, { families, relaySees, isProxied, udpWorks, isEnclosed }] = await Promise.all([
-    localFacts({ counts: isOutward, environment }),
+    localFacts({ isOutward, environment }),
     parts.relays.measureAll(RELAY_MS),
-    parts.seen(),
+    parts.observed(),
   ])
   const rule = readPathRule(config.paths) ?? ANY_PATH
   const mapped = portMapping?.state
-  const seen = sightOf(families)
+  const observed = preferred(families)
   const six = families.find(({ family, tcp }) => family === 'ipv6' && tcp.mapping !== 'unknown')
   const network = networkOf({
-    ...seen,
+    ...observed,
     isMapped: mapped?.state === 'mapped' && mapped.tcp !== undefined,
     isEnclosed,
   })
@@ -63,35 +63,35 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     listen: `${host}:${tunnelPort}`,
     candidates: candidates(),
     relays,
-    ...seen,
-    ...(six === undefined ? {} : { ipv6: plain(six) }),
+    ...observed,
+    ...(six === undefined ? {} : { ipv6: summary(six) }),
     ...(relaySees === undefined ? {} : { relaySees }),
     isProxied,
     isUdpOn: config.udp,
     ...(works === undefined ? {} : { udpWorks: works }),
     ...(mapped === undefined ? {} : { portMapping: mapped }),
     ...(network === undefined ? {} : { network }),
-    ways: network === undefined ? [] : waysFrom(network, rule),
+    ways: network === undefined ? [] : expectedPaths(network, rule),
   }
   return { local, agent, findings: findingsOf({ local, agent }) }
 }
 
-type Told = Pick<
+type Summary = Pick<
   NonNullable<NetcheckReport['agent']>,
   'tcp' | 'udp' | 'mapping' | 'filtering' | 'observers' | 'isPortOpen'
 >
 
-/** By IPv4, which most others have; by IPv6 where there is nothing else. */
-function sightOf(families: SeenFromOutside['families']): Told & Pick<NonNullable<NetcheckReport['agent']>, 'hairpin'> {
+/** What was observed by IPv4, which most other nodes have; by IPv6 where there is nothing else. */
+function preferred(families: OutsideView['families']): Summary & Pick<NonNullable<NetcheckReport['agent']>, 'hairpin'> {
   const known = families.filter(({ tcp, udp }) => tcp.mapping !== 'unknown' || udp.mapping !== 'unknown')
-  const sight = known.find(({ family }) => family === 'ipv4') ?? known[0]
-  if (sight === undefined) return { mapping: 'unknown', filtering: 'unknown', observers: 0 }
-  const { hairpin } = sight
+  const observation = known.find(({ family }) => family === 'ipv4') ?? known[0]
+  if (observation === undefined) return { mapping: 'unknown', filtering: 'unknown', observers: 0 }
+  const { hairpin } = observation
   const isMeasured = hairpin.tcp !== undefined || hairpin.udp !== undefined
-  return { ...plain(sight), ...(isMeasured ? { hairpin } : {}) }
+  return { ...summary(observation), ...(isMeasured ? { hairpin } : {}) }
 }
 
-function plain({ tcp, tcpAddress, udpAddress, observers, isPortOpen }: NatObservation): Told {
+function summary({ tcp, tcpAddress, udpAddress, observers, isPortOpen }: NatObservation): Summary {
   return {
     ...tcp,
     ...(tcpAddress === undefined ? {} : { tcp: tcpAddress }),

@@ -14,13 +14,16 @@ import type { Instances } from './instances.ts'
 /** While streams wait, the control link is asked so often. */
 const DOUBT_MS = 1_000
 
-export interface FollowParts {
+export interface NetworkFollowers {
   work: Pick<Instances, 'refresh'>
   uplink: Pick<Uplink, 'factsChanged' | 'networkChanged' | 'doubt'>
   reach: Pick<Connectivity, 'peers' | 'relays' | 'portMapping' | 'rendezvous' | 'onRisk'>
 }
 
-export function followNetwork({ life, clock, log }: AgentContext, { work, uplink, reach }: FollowParts): NetworkWatch {
+export function followNetwork(
+  { life, clock, log }: AgentContext,
+  { work, uplink, reach }: NetworkFollowers,
+): NetworkWatch {
   const watch = life.use(NetworkWatch.start({ counts: isOutward, clock }))
   watch.onChange((network) => {
     const { reason, outward: addresses } = network

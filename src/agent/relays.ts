@@ -18,7 +18,7 @@ import type { NodeIdentity } from './node-identity.ts'
 export interface RelayConnections {
   readonly relays: Relays
   /** The cluster says which there are. */
-  readonly know: (urls: readonly string[]) => void
+  readonly update: (urls: readonly string[]) => void
 }
 
 const FILE = 'relays.json'
@@ -39,9 +39,9 @@ export async function openRelays(
   let writing = Promise.resolve()
   return {
     relays,
-    know: (told) => {
+    update: (told) => {
       if (told.length === 0) return
-      relays.know(told)
+      relays.update(told)
       writing = writing
         .then(() => replace(path, JSON.stringify(told)))
         .catch((error: unknown) => log.warn('the list of relays cannot be saved', { error }))

@@ -2,15 +2,15 @@ import { lookup } from 'node:dns/promises'
 import { isIPv4 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
-import { familyOf, type Family } from '../../proxy/paths/addresses.ts'
+import { familyOf, isPublic, type Family } from '../../proxy/paths/addresses.ts'
 import { ExpectedConnections, claimIfExpected, type Arrival } from '../../proxy/paths/expected-connections.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
-import { DialGuard, isPublic } from '../../proxy/paths/dial-guard.ts'
-import { PunchBook } from '../../proxy/paths/nat/nat-behavior.ts'
-import { Observation } from '../../proxy/paths/nat/discovery.ts'
-import { Punching } from '../../proxy/paths/punch/hole-puncher.ts'
+import { DialGuard } from '../../proxy/paths/dial-guard.ts'
+import { PunchHistory } from '../../proxy/paths/nat/nat-behavior.ts'
+import { NatDiscovery } from '../../proxy/paths/nat/discovery.ts'
+import { HolePuncher } from '../../proxy/paths/punch/hole-puncher.ts'
 import type { Relays } from '../../proxy/paths/relays/relays.ts'
-import { answerCalls, reverseDialer } from '../../proxy/paths/reverse-path.ts'
+import { answerDialRequests, reverseDialer } from '../../proxy/paths/reverse-path.ts'
 import { Signals } from '../../proxy/paths/signals.ts'
 import type { PathKind } from '../core/model/path-rule.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
@@ -20,7 +20,7 @@ import type { NodeId } from '../core/model/ids.ts'
 import type { NodeReach } from '../core/model/node.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
-import type { SeenFromOutside } from './netcheck.ts'
+import type { OutsideView } from './netcheck.ts'
 import type { Sealed } from './sealed.ts'
 import { parseHostPort } from '../core/kit/host-port.ts'
 
@@ -31,20 +31,20 @@ import { parseHostPort } from '../core/kit/host-port.ts'
 
 export interface Rendezvous {
   readonly signals: Signals
-  readonly observation: Observation
+  readonly observation: NatDiscovery
   readonly dialers: readonly Dialer[]
   /** Where relays see our datagram port. */
   readonly udpAddresses: () => string[]
   /** A packet on the datagram port; false when it is no relay's answer. */
-  readonly hear: (packet: Buffer) => boolean
-  readonly welcome: (relay: string, welcome: Welcome) => void
+  readonly receive: (packet: Buffer) => boolean
+  readonly addRelay: (relay: string, addRelay: Welcome) => void
   /** Proves who has come; nothing, when the connection was waited for. */
   readonly claim: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex } | undefined>
   readonly networkChanged: () => void
   /** Nothing gets out of this network but HTTPS, as far as was seen. */
   readonly isEnclosed: () => boolean
   /** Looks now. */
-  readonly seen: () => Promise<SeenFromOutside>
+  readonly observed: () => Promise<OutsideView>
 }
 
 /** TLS between nodes, in both roles. */
@@ -86,7 +86,7 @@ export async function openRendezvous(
   })
   const { address } = await lookup(at.host)
   const observation = life.use(
-    await Observation.start({
+    await NatDiscovery.start({
       hosts: hostsAt(address),
       isOwn: isOwnAddress,
       listensAt,
@@ -100,15 +100,15 @@ export async function openRendezvous(
   const closing = life.signal
   const { present } = secure
   const claim: Rendezvous['claim'] = async (raw) => await claimIfExpected(calls, await secure.accept(raw))
-  if (allows('direct')) answerCalls({ signals, guard, present, incoming, closing, log })
-  const punching = new Punching({
+  if (allows('direct')) answerDialRequests({ signals, guard, present, incoming, closing, log })
+  const punching = new HolePuncher({
     self,
     signals,
-    calls,
+    expected: calls,
     guard,
-    book: new PunchBook(),
+    history: new PunchHistory(),
     nat: (family) => observation.of(family).tcp,
-    leadsBack: (host) => observation.leadsBack(host),
+    hairpins: (host) => observation.hairpins(host),
     openPort: (family, signal) => observation.openPort(family, signal),
     present,
     serve: claim,
@@ -118,7 +118,7 @@ export async function openRendezvous(
     log,
   })
   const isSeenBy = (family: Family) => observation.of(family).tcp.mapping !== 'unknown'
-  const isEnclosed = () => egress !== undefined || (observation.isAsked && !observation.families.some(isSeenBy))
+  const isEnclosed = () => egress !== undefined || (observation.hasObservers && !observation.families.some(isSeenBy))
   /** An address of our own before which a firewall stands is no use to others. */
   const isShut = (host: string) => isOwnAddress(host) && observation.of(familyOf(host)).isPortOpen === false
   const reachable = () =>
@@ -129,21 +129,21 @@ export async function openRendezvous(
   return {
     signals,
     observation,
-    dialers: [reverseDialer({ signals, calls, reachable }), punching.dialer],
+    dialers: [reverseDialer({ signals, expected: calls, reachable }), punching.dialer],
     udpAddresses: () => observation.udpAddresses,
-    hear: (packet) => observation.hear(packet),
-    welcome: (relay, welcome) => observation.welcome(relay, welcome),
+    receive: (packet) => observation.receive(packet),
+    addRelay: (relay, welcome) => observation.addRelay(relay, welcome),
     claim,
     isEnclosed,
-    seen: async () => {
-      await observation.look()
-      const { isAsked, relaySees } = observation
+    observed: async () => {
+      await observation.refresh()
+      const { hasObservers, addressAtRelay } = observation
       const udpWorks = observation.families.some((family) => observation.of(family).udp.mapping !== 'unknown')
       return {
         families: observation.families.map((family) => ({ family, ...observation.of(family) })),
-        ...(relaySees === undefined ? {} : { relaySees }),
+        ...(addressAtRelay === undefined ? {} : { relaySees: addressAtRelay }),
         isProxied: egress !== undefined,
-        ...(isAsked ? { udpWorks } : {}),
+        ...(hasObservers ? { udpWorks } : {}),
         isEnclosed: isEnclosed(),
       }
     },

@@ -15,7 +15,7 @@ export interface SealedCallbacks {
 }
 
 export interface Sealed {
-  room: SealedUdp
+  endpoint: SealedUdp
   port: number
   /** A packet that is not sealed, from the same port. */
   send: (packet: Buffer, to: Address) => void
@@ -56,7 +56,7 @@ export async function openSealed(
       now: () => clock.now(),
       metrics,
     })
-    return { room, port: port.port, send: (packet, to) => void port.send(packet, packet.length, to) }
+    return { endpoint: room, port: port.port, send: (packet, to) => void port.send(packet, packet.length, to) }
   } catch (error) {
     log.warn('no UDP for datagrams between nodes, they go over carriers', { error })
     return undefined

@@ -190,7 +190,7 @@ export class Shutdown implements HandOverSteps {
   async #stopTaking(): Promise<void> {
     const { member, reach, doors, interceptor, uplink, relay, prober, resolver, fastPath } = this.#parts
     await fastPath?.rest()
-    if (this.#isHandedOver) await reach.portMapping?.leave()
+    if (this.#isHandedOver) await reach.portMapping?.handOver()
     const isHost = interceptor instanceof HostInterceptor
     await Promise.all([
       resolver[Symbol.asyncDispose](),

@@ -37,7 +37,7 @@ async function reportOf(here: Context): Promise<NetcheckReport> {
     return (await agent(here, '/netcheck')) as NetcheckReport
   } catch (error) {
     if (!isMeshError(error, 'NOT_RUNNING')) throw error
-    const local = await localFacts({ counts: isOutward, environment: here.environment })
+    const local = await localFacts({ isOutward, environment: here.environment })
     return { local, findings: findingsOf({ local }) }
   }
 }

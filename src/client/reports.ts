@@ -98,6 +98,9 @@ export interface TraceReport {
   connectMs?: number
 }
 
+type NatMapping = 'none' | 'endpoint-independent' | 'address-dependent' | 'address-and-port-dependent' | 'unknown'
+type NatFiltering = 'endpoint-independent' | 'address-dependent' | 'address-and-port-dependent' | 'unknown'
+
 /** What this node knows of its network; without an agent only what the machine says by itself. */
 export interface NetcheckReport {
   local: {
@@ -122,42 +125,42 @@ export interface NetcheckReport {
     paths: string
     /** Where the tunnel listens. */
     listen: string
-    /** Told to others, best guess first. */
+    /** Announced to other nodes, best guess first. */
     candidates: readonly string[]
     relays: ReadonlyArray<{ relay: string; rttMs?: number }>
-    /** `host:port` as a relay's observer sees it, by IPv4; by IPv6 where nobody sees us by IPv4. */
+    /** `host:port` as a relay's observer sees it, by IPv4; by IPv6 when no observer sees this node by IPv4. */
     tcp?: string
     udp?: string
-    /** One port outside for all peers, or another for each; who is let in besides replies. */
-    mapping: 'none' | 'stable' | 'varies' | 'unknown'
-    filtering: 'open' | 'strict' | 'unknown'
-    /** Addresses from which observers have looked: from one alone not every NAT shows itself. */
+    /** RFC 4787 §4.1 and §5; `none`: there is no NAT. */
+    mapping: NatMapping
+    filtering: NatFiltering
+    /** How many observer addresses answered: one alone cannot show a mapping that depends on the address. */
     observers: number
-    /** Without a NAT: whether strangers get to the port of the tunnel. */
+    /** Without a NAT: whether strangers reach the port of the tunnel. */
     isPortOpen?: boolean
-    /** Whether the router leads back in what is sent to its address outside. */
+    /** Whether the NAT leads back in what is sent to its own address outside (RFC 4787 §6). */
     hairpin?: { tcp?: boolean; udp?: boolean }
-    /** The same by IPv6. */
+    /** What was observed by IPv6. */
     ipv6?: {
       tcp?: string
       udp?: string
-      mapping: 'none' | 'stable' | 'varies' | 'unknown'
-      filtering: 'open' | 'strict' | 'unknown'
+      mapping: NatMapping
+      filtering: NatFiltering
       observers: number
       isPortOpen?: boolean
     }
-    /** Where the connection to the relay comes from, as the relay sees it: the proxy's address when `isProxied`. */
+    /** The address at which the relay sees this node: the proxy's when `isProxied`. */
     relaySees?: string
     isProxied: boolean
     isUdpOn: boolean
     udpWorks?: boolean
-    /** Absent: not asked for. */
+    /** Absent when port mapping is off. */
     portMapping?:
       | { state: 'asking' }
       | { state: 'mapped'; dialect: 'pcp' | 'nat-pmp' | 'upnp'; tcp?: string; udp?: string }
       | { state: 'refused'; reason: string }
     network?: 'public' | 'open' | 'restricted' | 'symmetric' | 'enclosed'
-    /** The best path to be had with each kind of network; empty while ours is not known. */
+    /** The best path to each kind of network; empty while our own is not known. */
     ways: ReadonlyArray<{ peer: string; way: string }>
   }
   findings: Array<{ check: string; ok: boolean; finding: string; remedy?: string }>

@@ -1,60 +1,62 @@
-import type { NatClass } from '../../proxy/paths/nat/nat-behavior.ts'
+import type { NatBehavior } from '../../proxy/paths/nat/nat-behavior.ts'
 import { allows, type PathRule } from '../core/model/path-rule.ts'
 
 /**
- * Networks by what they let others do (RFC 4787):
+ * Kinds of networks, by what they let others do; mapping and filtering in the terms of RFC 4787:
  *
  *     public       can be dialled
- *     open         NAT with one mapping for all, that lets in whom was written to, from any of their ports (or anybody)
- *     restricted   NAT with one mapping for all, or a firewall, that lets in replies only: the usual home router
- *     symmetric    NAT with another mapping for each peer
- *     enclosed     only HTTPS gets out, or only an HTTP proxy
+ *     open         NAT with endpoint-independent mapping that lets other ports in (filtering at most address-dependent)
+ *     restricted   NAT with endpoint-independent mapping, or a firewall, that lets only replies in: the usual home router
+ *     symmetric    NAT whose mapping depends on the address, or on address and port
+ *     enclosed     only HTTPS gets out, or only what an HTTP proxy carries
  */
 export const NETWORKS = ['public', 'open', 'restricted', 'symmetric', 'enclosed'] as const
 export type NetworkKind = (typeof NETWORKS)[number]
-export type WayKind = 'direct' | 'reverse' | 'punched' | 'relayed' | 'none'
+export type ExpectedPath = 'direct' | 'reverse' | 'punched' | 'relayed' | 'none'
 
-export interface Seen extends NatClass {
-  /** A port of the router leads here. */
+export interface NetworkFacts extends NatBehavior {
+  /** A port of the router leads to this node. */
   isMapped: boolean
-  /** Without a NAT: whether strangers get to the port at which we listen; a firewall may let in that one only. */
+  /** Without a NAT: whether strangers reach the port at which we listen; a firewall may let in that one only. */
   isPortOpen?: boolean
-  /** Nothing gets out but what the relay is reached by. */
+  /** Nothing gets out but what reaches the relay. */
   isEnclosed: boolean
 }
 
-/** `undefined`: not known yet. */
-export function networkOf({ mapping, filtering, isPortOpen, isMapped, isEnclosed }: Seen): NetworkKind | undefined {
+/** `undefined` when nothing was observed yet. */
+export function networkOf(facts: NetworkFacts): NetworkKind | undefined {
+  const { mapping, filtering, isPortOpen, isMapped, isEnclosed } = facts
   if (isEnclosed) return 'enclosed'
   if (isMapped) return 'public'
   switch (mapping) {
     case 'unknown':
       return undefined
     case 'none':
-      return (isPortOpen ?? filtering !== 'strict') ? 'public' : 'restricted'
-    case 'stable':
-      return filtering === 'open' ? 'open' : 'restricted'
-    case 'varies':
+      return (isPortOpen ?? filtering !== 'address-and-port-dependent') ? 'public' : 'restricted'
+    case 'endpoint-independent':
+      return filtering === 'endpoint-independent' || filtering === 'address-dependent' ? 'open' : 'restricted'
+    case 'address-dependent':
+    case 'address-and-port-dependent':
       return 'symmetric'
     default:
       return mapping satisfies never
   }
 }
 
-/** The best way from one network to another, for flows (TUNNELS.md §2.1). */
-export function wayBetween(own: NetworkKind, peer: NetworkKind): Exclude<WayKind, 'none'> {
+/** The best path for flows from one network to another. */
+export function bestPath(own: NetworkKind, peer: NetworkKind): Exclude<ExpectedPath, 'none'> {
   if (own === 'enclosed' || peer === 'enclosed') return 'relayed'
   if (peer === 'public') return 'direct'
   if (own === 'public') return 'reverse'
-  const hard = [own, peer].filter((kind) => kind === 'symmetric').length
-  if (hard === 2) return 'relayed'
-  return hard === 1 && (own === 'restricted' || peer === 'restricted') ? 'relayed' : 'punched'
+  const symmetric = [own, peer].filter((kind) => kind === 'symmetric').length
+  if (symmetric === 2) return 'relayed'
+  return symmetric === 1 && (own === 'restricted' || peer === 'restricted') ? 'relayed' : 'punched'
 }
 
-/** For each kind of peer, what this node can expect; what the operator forbids is not. */
-export function waysFrom(own: NetworkKind, rule: PathRule): Array<{ peer: NetworkKind; way: WayKind }> {
+/** What this node can expect with each kind of peer, without the paths that the operator forbids. */
+export function expectedPaths(own: NetworkKind, rule: PathRule): Array<{ peer: NetworkKind; way: ExpectedPath }> {
   return NETWORKS.map((peer) => {
-    const best = wayBetween(own, peer)
+    const best = bestPath(own, peer)
     return { peer, way: allows(rule, best) ? best : allows(rule, 'relayed') ? 'relayed' : 'none' }
   })
 }

@@ -1,12 +1,12 @@
 import type { NetcheckReport } from '../client/reports.ts'
 import type { LocalFacts } from './local.ts'
 import { tuningOf } from './tuning.ts'
-import type { NetworkKind } from './expected-paths.ts'
+import { networkOf, type NetworkKind } from './expected-paths.ts'
 
 type Finding = NetcheckReport['findings'][number]
 type Facts = Omit<NetcheckReport, 'findings'>
 
-/** What the facts mean, each with what can be done about it. Only what keeps this node from others is not ok. */
+/** What the facts mean, each with a remedy where there is one. Not ok is only what keeps this node from all others. */
 export function findingsOf(facts: Facts): Finding[] {
   return [
     ...['ipv4' as const, 'ipv6' as const].map((family) => familyFinding(facts, family)),
@@ -28,11 +28,13 @@ function familyFinding({ local }: Facts, family: 'ipv4' | 'ipv6'): Finding {
       check,
       ok: !isAlone,
       finding: 'no address',
-      ...(isAlone ? { remedy: 'This machine is in no network: look at its cables and its DHCP client.' } : {}),
+      ...(isAlone ? { remedy: 'This machine has no network: check the cable or Wi-Fi, and the DHCP client.' } : {}),
     }
   }
   const way =
-    route === undefined ? 'no default route' : `by ${route.device}${route.gateway ? ` to ${route.gateway}` : ''}`
+    route === undefined
+      ? 'no default route'
+      : `default route by ${route.device}${route.gateway ? ` via ${route.gateway}` : ''}`
   const isGlobal = addresses.some((address) => !isPrivate(address))
   return { check, ok: true, finding: `${addresses.join(', ')}; ${way}; ${isGlobal ? 'public' : 'private'} addresses` }
 }
@@ -41,12 +43,12 @@ function proxyFinding(proxy: string): Finding {
   return {
     check: 'HTTP proxy',
     ok: true,
-    finding: `links and relays leave through ${proxy}; paths to other nodes do not`,
-    remedy: 'Flows go through a relay unless the network also lets connections out straight.',
+    finding: `links to the cluster and relays go through ${proxy}; paths to other nodes do not`,
+    remedy: 'Flows go through a relay, unless the network also lets connections out without the proxy.',
   }
 }
 
-/** Less than this, and a sealed datagram of the usual length is cut in pieces. */
+/** With less than this, a sealed datagram of the usual length is fragmented. */
 const LEAST_MTU = 1_280
 
 function mtuFindings({ defaults }: LocalFacts): Finding[] {
@@ -58,7 +60,7 @@ function mtuFindings({ defaults }: LocalFacts): Finding[] {
       check: 'MTU',
       ok: true,
       finding: known.map(({ device, family, mtu }) => `${mtu} (${device}, ${family})`).join(', '),
-      ...(isSmall ? { remedy: `Below ${LEAST_MTU} bytes datagrams between nodes are cut in pieces.` } : {}),
+      ...(isSmall ? { remedy: `Below ${LEAST_MTU} bytes, datagrams between nodes are fragmented.` } : {}),
     },
   ]
 }
@@ -66,8 +68,15 @@ function mtuFindings({ defaults }: LocalFacts): Finding[] {
 function agentFindings(facts: Facts): Finding[] {
   const { agent } = facts
   if (agent === undefined) {
-    const finding = 'not running; what follows from other nodes and relays is not known'
-    return [{ check: 'agent', ok: true, finding, remedy: 'Start it (hedgerow agent, hedgerow up) and look again.' }]
+    const finding = 'not running; what relays and other nodes see of this machine is not known'
+    return [
+      {
+        check: 'agent',
+        ok: true,
+        finding,
+        remedy: 'Start it (hedgerow agent or hedgerow up), then run netcheck again.',
+      },
+    ]
   }
   return [
     relayFinding(agent),
@@ -76,111 +85,114 @@ function agentFindings(facts: Facts): Finding[] {
     ...hairpinFindings(agent),
     udpFinding(agent),
     mappingFinding(agent),
-    { check: 'paths', ok: true, finding: agent.paths === 'any' ? 'any' : `the operator allows ${agent.paths}` },
+    { check: 'paths', ok: true, finding: agent.paths === 'any' ? 'any' : `restricted by the operator: ${agent.paths}` },
   ]
 }
 
 type AgentFacts = NonNullable<NetcheckReport['agent']>
 
 function relayFinding({ relays }: AgentFacts): Finding {
-  const told = relays.map(({ relay, rttMs }) =>
+  const answers = relays.map(({ relay, rttMs }) =>
     rttMs === undefined ? `${relay} does not answer` : `${relay} in ${rttMs.toFixed(1)} ms`,
   )
   const ok = relays.some(({ rttMs }) => rttMs !== undefined)
   return {
     check: 'relays',
     ok,
-    finding: told.join(', ') || 'none',
+    finding: answers.join(', ') || 'none',
     ...(ok
       ? {}
       : {
           remedy:
-            'Let HTTPS out to the cluster, or name the proxy in HTTPS_PROXY: behind NAT nobody else can introduce this node.',
+            'Allow HTTPS to the cluster, or set HTTPS_PROXY: behind a NAT, a node without a relay cannot be reached.',
         }),
   }
 }
 
 const KINDS: Readonly<Record<NetworkKind, string>> = {
   public: 'others can dial this node',
-  open: 'NAT that keeps one port for all and lets in whom was written to: punching works with nearly everybody',
-  restricted: 'NAT that keeps one port for all and lets in replies only: punching works, but not with symmetric NATs',
-  symmetric: 'NAT that takes another port for each peer: punching works with open networks only',
-  enclosed: 'only HTTPS gets out: everything goes through relays',
+  open: 'hole punching works with every network but enclosed ones',
+  restricted: 'hole punching works, except with symmetric NATs',
+  symmetric: 'hole punching works only with networks whose filtering lets other ports in',
+  enclosed: 'only HTTPS gets out: all traffic goes through relays',
 }
 
-/** The same kind, where there is no NAT. */
-const FIREWALL = 'no NAT, but a firewall that lets in replies only: punching works'
+/** `restricted` where there is no NAT. */
+const FIREWALL = 'no NAT, but a firewall that lets only replies in: hole punching works, except with symmetric NATs'
 
 function publicFinding(agent: AgentFacts): Finding {
   const { network, mapping } = agent
   const kind = network === 'restricted' && mapping === 'none' ? FIREWALL : network && KINDS[network]
-  const finding = [seenFrom(agent), ...(kind === undefined ? [] : [`${kind}${sureness(agent)}`])].join('; ')
+  const finding = [seenFrom(agent), ...natWords(agent), ...(kind === undefined ? [] : [kind])].join('; ')
   const isHard = network === 'symmetric' || network === 'enclosed'
   return {
     check: 'public address',
     ok: true,
     finding,
     ...(isHard
-      ? { remedy: 'Straight paths need a forwarded port (--advertise), --port-mapping auto, or IPv6 on both sides.' }
+      ? {
+          remedy: 'For direct paths, forward a port (--advertise), use --port-mapping auto, or use IPv6 on both sides.',
+        }
       : {}),
   }
 }
 
-/** The observers' two ports are not reached where only 443 or a proxy leads out; then the relay's own word is all there is. */
+/** Where only port 443 or a proxy leads out no observer is reached, and only the relay itself has seen an address. */
 function seenFrom({ tcp, udp, relaySees, isProxied }: AgentFacts): string {
   const seen = [tcp && `${tcp} by TCP`, udp && `${udp} by UDP`].filter(Boolean).join(', ')
   if (seen !== '') return seen
-  if (relaySees === undefined) return 'not known from outside'
-  const whose = isProxied ? 'the proxy’s, perhaps not ours' : 'by its own port'
-  return `${relaySees}, as the relay sees it (${whose}); which ports others would see, and who would be let in, cannot be known from there`
+  if (relaySees === undefined) return 'not observed from outside'
+  const whose = isProxied ? 'perhaps the address of the proxy' : 'over its own port'
+  return `${relaySees}, as the relay sees it (${whose}); mapping and filtering cannot be observed from there`
 }
 
-/** Ports at one address show a NAT that makes a difference by port; most that make one at all do. */
-function sureness({ mapping, observers }: AgentFacts): string {
-  return mapping === 'stable' && observers === 1 ? ' (endpoint-independent as one observer address shows it)' : ''
+/** In the terms of RFC 4787. One observer address cannot show a mapping that depends on the address only. */
+function natWords({
+  mapping,
+  filtering,
+  observers,
+}: Pick<AgentFacts, 'mapping' | 'filtering' | 'observers'>): string[] {
+  if (mapping === 'unknown') return []
+  const doubt = mapping === 'endpoint-independent' && observers === 1 ? ' (by one observer address only)' : ''
+  const filter = filtering === 'unknown' ? [] : [`${filtering} filtering`]
+  return [[mapping === 'none' ? 'no NAT' : `NAT with ${mapping} mapping${doubt}`, ...filter].join(' and ')]
 }
 
 function ipv6Findings({ ipv6, mapping, tcp }: AgentFacts): Finding[] {
   if (ipv6 === undefined) return []
-  const open = ipv6.isPortOpen ?? ipv6.filtering === 'open'
-  const words = {
-    none: open ? KINDS.public : FIREWALL,
-    stable: ipv6.filtering === 'open' ? KINDS.open : KINDS.restricted,
-    varies: KINDS.symmetric,
-    unknown: 'not known from outside',
-  }[ipv6.mapping]
-  // told already where it is all there is
-  if (tcp === ipv6.tcp && mapping === ipv6.mapping) return []
-  return [{ check: 'public address by IPv6', ok: true, finding: [ipv6.tcp, words].filter(Boolean).join('; ') }]
+  if (tcp === ipv6.tcp && mapping === ipv6.mapping) return [] // `public address` has it already
+  const network = networkOf({ ...ipv6, isMapped: false, isEnclosed: false })
+  const isFirewalled = network === 'restricted' && ipv6.mapping === 'none'
+  const kind = isFirewalled ? FIREWALL : network === undefined ? 'not observed from outside' : KINDS[network]
+  const finding = [ipv6.tcp, ...natWords(ipv6), kind].filter(Boolean).join('; ')
+  return [{ check: 'public address by IPv6', ok: true, finding }]
 }
 
 function hairpinFindings({ hairpin }: AgentFacts): Finding[] {
   if (hairpin === undefined) return []
   const by = (is: boolean) =>
     (['tcp', 'udp'] as const).filter((protocol) => hairpin[protocol] === is).map((protocol) => protocol.toUpperCase())
-  const [leads, leadsNot] = [by(true), by(false)]
+  const [works, fails] = [by(true), by(false)]
   const finding = [
-    ...(leads.length > 0 ? [`the router leads back in what goes to its own address (${leads.join(', ')})`] : []),
-    ...(leadsNot.length > 0
-      ? [`the router does not lead back in what goes to its own address (${leadsNot.join(', ')})`]
-      : []),
+    ...(works.length > 0 ? [`the NAT hairpins ${works.join(' and ')}`] : []),
+    ...(fails.length > 0 ? [`the NAT does not hairpin ${fails.join(' and ')}`] : []),
   ]
-  const remedy = 'Two nodes behind it meet inside, or through a relay; a hole to each other cannot be punched.'
-  return [{ check: 'hairpin', ok: true, finding: finding.join('; '), ...(leadsNot.includes('TCP') ? { remedy } : {}) }]
+  const remedy = 'Two nodes behind it connect inside their network, or through a relay.'
+  return [{ check: 'hairpin', ok: true, finding: finding.join('; '), ...(fails.includes('TCP') ? { remedy } : {}) }]
 }
 
 function udpFinding({ udpWorks, isUdpOn }: AgentFacts): Finding {
-  if (!isUdpOn) return { check: 'UDP', ok: true, finding: 'off; datagrams go in frames on carriers' }
-  if (udpWorks === undefined) return { check: 'UDP', ok: true, finding: 'not tried yet' }
+  if (!isUdpOn) return { check: 'UDP', ok: true, finding: 'off; datagrams travel inside TCP carriers' }
+  if (udpWorks === undefined) return { check: 'UDP', ok: true, finding: 'not observed yet' }
   return {
     check: 'UDP',
     ok: true,
-    finding: udpWorks ? 'gets out, and answers come back' : 'does not get out; datagrams go in frames on carriers',
-    ...(udpWorks ? {} : { remedy: 'Let UDP out: over a lossy path datagrams in frames come late.' }),
+    finding: udpWorks ? 'works in both directions' : 'blocked; datagrams travel inside TCP carriers',
+    ...(udpWorks ? {} : { remedy: 'Allow UDP out: on a lossy path, datagrams inside TCP arrive late.' }),
   }
 }
 
-const DIALECTS = { pcp: 'PCP', 'nat-pmp': 'NAT-PMP', upnp: 'UPnP' } as const
+const PROTOCOLS = { pcp: 'PCP', 'nat-pmp': 'NAT-PMP', upnp: 'UPnP' } as const
 
 function mappingFinding({ portMapping, network }: AgentFacts): Finding {
   const check = 'port mapping'
@@ -190,7 +202,9 @@ function mappingFinding({ portMapping, network }: AgentFacts): Finding {
       check,
       ok: true,
       finding: 'off',
-      ...(isUseful ? { remedy: 'With --port-mapping auto the router is asked for a port (PCP, NAT-PMP, UPnP).' } : {}),
+      ...(isUseful
+        ? { remedy: 'With --port-mapping auto the agent asks the router for a port (PCP, NAT-PMP, UPnP).' }
+        : {}),
     }
   }
   const { state } = portMapping
@@ -201,20 +215,22 @@ function mappingFinding({ portMapping, network }: AgentFacts): Finding {
     return {
       check,
       ok: true,
-      finding: `${ports} lead here, by ${DIALECTS[dialect]}`,
-      ...(isInner ? { remedy: 'The router itself is behind another NAT: its port helps nodes near it only.' } : {}),
+      finding: `${ports} forwarded to this node by ${PROTOCOLS[dialect]}`,
+      ...(isInner
+        ? { remedy: 'The router is itself behind another NAT: the mapping helps only nodes behind that NAT.' }
+        : {}),
     }
   }
-  if (state === 'asking') return { check, ok: true, finding: 'the router is being asked' }
+  if (state === 'asking') return { check, ok: true, finding: 'waiting for the router' }
   return {
     check,
     ok: true,
     finding: `none: ${portMapping.reason}`,
-    remedy: 'Switch PCP, NAT-PMP or UPnP on in the router, or forward a port by hand and name it with --advertise.',
+    remedy: 'Enable PCP, NAT-PMP or UPnP in the router, or forward a port by hand and pass it with --advertise.',
   }
 }
 
-/** Optional, all of it: what is well, and what would be better. */
+/** All of it is optional. */
 function tuningFindings(local: LocalFacts): Finding[] {
   return tuningOf(local).map(({ check, finding, when, commands }) => ({
     check,

@@ -1,18 +1,18 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { readNetwork, type Counts, type DefaultRoute, type Network } from '../core/kit/network.ts'
+import { readNetwork, type InterfaceFilter, type DefaultRoute, type Network } from '../core/kit/network.ts'
 
-/** What a machine says of its network by itself, without asking anybody. */
+/** What a machine knows about its own network, without asking another one. */
 export interface LocalFacts {
-  /** Of interfaces that lead out. */
+  /** Addresses of the interfaces that lead out. */
   addresses: readonly string[]
   defaults: ReadonlyArray<DefaultRoute & { mtu?: number; congestion?: string; route?: string }>
-  /** Where HTTPS leaves, without its credentials. */
+  /** The HTTP proxy for HTTPS, without its credentials. */
   proxy?: string
   settings: Readonly<Record<string, string>>
 }
 
-/** Kernel settings that say something about flows (/proc/sys); optional all of them. */
+/** Kernel settings that matter for flows (/proc/sys); each may be absent. */
 export const SETTINGS = [
   'net/ipv4/tcp_congestion_control',
   'net/ipv4/tcp_available_congestion_control',
@@ -22,16 +22,16 @@ export const SETTINGS = [
 ] as const
 
 export interface LocalOptions {
-  counts: Counts
-  /** `HTTPS_PROXY` and its like. */
+  isOutward: InterfaceFilter
+  /** Where `HTTPS_PROXY` is read. */
   environment: Readonly<Record<string, string | undefined>>
   network?: Network
 }
 
 export async function localFacts({
-  counts,
+  isOutward,
   environment,
-  network = readNetwork(counts),
+  network = readNetwork(isOutward),
 }: LocalOptions): Promise<LocalFacts> {
   const proxy = proxyOf(environment)
   const defaults = await Promise.all(
@@ -54,17 +54,17 @@ export async function localFacts({
   return { addresses: network.outward, defaults, ...(proxy === undefined ? {} : { proxy }), settings }
 }
 
-/** What a default route says beside where it leads: `… congctl bbr mtu 1400`. */
+/** The attributes of a default route: `… congctl bbr mtu 1400`. */
 export function routeMetrics(text: string): { mtu?: number; congestion?: string } {
   const congestion = /\bcongctl (?:lock )?(\S+)/.exec(text)?.[1]
   const mtu = /\bmtu (?:lock )?(\d+)/.exec(text)?.[1]
   return { ...(mtu === undefined ? {} : { mtu: Number(mtu) }), ...(congestion === undefined ? {} : { congestion }) }
 }
 
-/** Says of a route what it is now, or for how long, not which one it is. */
-const PASSING = / (?:linkdown|dead|offload|trap|expires \S+|error \S+|congctl (?:lock )?\S+)/g
+/** Attributes that describe the state of a route and do not belong to its identity. */
+const STATE = / (?:linkdown|dead|offload|trap|expires \S+|error \S+|congctl (?:lock )?\S+)/g
 
-/** The route as `ip route change` takes it; `undefined` when it holds what a shell would not take as it is. */
+/** The route as `ip route change` takes it; `undefined` when it has characters that a shell would interpret. */
 export function routeLine(
   text: string,
   { device, metric }: Pick<DefaultRoute, 'device' | 'metric'>,
@@ -73,19 +73,19 @@ export function routeLine(
   const line = lines.find((one) => Number(/ metric (\d+)/.exec(one)?.[1] ?? 0) === metric) ?? lines[0]
   const route = line
     ?.trimEnd()
-    .replace(PASSING, '')
+    .replace(STATE, '')
     .replace(/^(default(?: via \S+)?)/, `$1 dev ${device}`)
   return route !== undefined && /^[\w .:/@-]+$/.test(route) ? route.trim() : undefined
 }
 
-/** Passwords stay where they are. */
+/** Without user name and password. */
 function proxyOf(environment: LocalOptions['environment']): string | undefined {
   const text = environment['https_proxy'] ?? environment['HTTPS_PROXY']
   if (text === undefined || text === '') return undefined
   return /^https?:/i.test(text) && URL.canParse(text) ? new URL(text).origin : text.replace(/^.*@/, '')
 }
 
-/** Nothing where there is no iproute2. */
+/** Empty where there is no iproute2. */
 function routesOf({ family, device }: DefaultRoute): Promise<string> {
   const args = [family === 'ipv4' ? '-4' : '-6', 'route', 'show', 'default', 'dev', device]
   return new Promise((resolve) => {

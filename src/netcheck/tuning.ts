@@ -1,24 +1,24 @@
 import type { LocalFacts } from './local.ts'
 
-/** A setting of the kernel that says something about flows. */
+/** A kernel setting that matters for flows. */
 export interface Tuning {
   check: string
   finding: string
-  /** For whom it is worth something; for all when absent. */
+  /** The case in which it helps; any when absent. */
   when?: string
-  /** What would make it better; nothing when it is well. */
+  /** Commands that would improve it; none when it is fine. */
   commands: readonly string[]
 }
 
-/** Below, a burst of sealed datagrams is lost while the agent is busy elsewhere. */
+/** With less, a burst of sealed datagrams is lost while the agent is busy. */
 const RECEIVE_BYTES = 4 * 1024 * 1024
-/** What the kernel holds unsent per connection when nothing is said. */
+/** The kernel's default for unsent bytes per connection. */
 const UNLIMITED = 0xffff_ffff
 const UNSENT_BYTES = 131_072
 
 /**
- * What could be tuned for flows between nodes. Reported always and needed never: `hedgerow netcheck --tune` prints the commands,
- * and nothing of ours runs them.
+ * What could be tuned for flows between nodes. All of it is optional: `hedgerow netcheck --tune` prints the commands, and
+ * hedgerow never runs them itself.
  */
 export function tuningOf({ settings, defaults }: Pick<LocalFacts, 'settings' | 'defaults'>): Tuning[] {
   const value = (name: string) => (settings[name] === undefined ? undefined : Number(settings[name]))
@@ -26,13 +26,13 @@ export function tuningOf({ settings, defaults }: Pick<LocalFacts, 'settings' | '
   if (value('net/ipv4/tcp_slow_start_after_idle') === 1)
     found.push({
       check: 'tcp_slow_start_after_idle',
-      finding: '1: a carrier that rested begins slowly again',
+      finding: '1: a connection that was idle starts slowly again',
       commands: ['sysctl -w net.ipv4.tcp_slow_start_after_idle=0'],
     })
   if (value('net/ipv4/tcp_notsent_lowat') === UNLIMITED)
     found.push({
       check: 'tcp_notsent_lowat',
-      finding: 'unlimited: small requests may wait in the kernel behind bulk',
+      finding: 'unlimited: small requests may wait in the kernel behind bulk data',
       commands: [`sysctl -w net.ipv4.tcp_notsent_lowat=${UNSENT_BYTES}`],
     })
   found.push(...congestionOf({ settings, defaults }))
@@ -45,7 +45,7 @@ export function tuningOf({ settings, defaults }: Pick<LocalFacts, 'settings' | '
   return found
 }
 
-/** For the default routes only, where the way to other sites leads: what stays in this network is as it was. */
+/** Changed for the default routes only, which lead to other sites: traffic inside this network stays as it is. */
 function congestionOf({ settings, defaults }: Pick<LocalFacts, 'settings' | 'defaults'>): Tuning[] {
   const congestion = settings['net/ipv4/tcp_congestion_control']
   if (congestion === undefined) return []
@@ -61,12 +61,12 @@ function congestionOf({ settings, defaults }: Pick<LocalFacts, 'settings' | 'def
   return [{ check: 'congestion control', finding: finding.join('; '), when: ', for lossy paths', commands }]
 }
 
-/** The commands, and why, for a shell to read. */
+/** The commands, each with its reason, as a shell script. */
 export function tuningScript(tunings: readonly Tuning[]): string[] {
   const useful = tunings.filter(({ commands }) => commands.length > 0)
   if (useful.length === 0) return ['# nothing to tune']
   return [
-    '# optional, and lost at the next start of the machine; as root, after reading: hedgerow netcheck --tune | sh',
+    '# optional, and undone by a reboot; read it, then run as root: hedgerow netcheck --tune | sh',
     ...useful.flatMap(({ check, finding, when = '', commands }) => [`# ${check}${when}: ${finding}`, ...commands]),
   ]
 }

@@ -1,4 +1,4 @@
-import { observe } from '../../proxy/relay/observer.ts'
+import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from '../config.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
@@ -115,7 +115,7 @@ export function startCluster(
       ),
     )
     life.use(relay) // closed before the door it stands in
-    life.use(await observe(relay, hostPort(listen), log))
+    life.use(await startObserver(relay, hostPort(listen), log))
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
     const summary = {
       role: 'cluster',

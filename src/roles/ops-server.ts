@@ -5,9 +5,9 @@ import type { Metrics } from '../core/metrics.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { pathOf } from '../core/kit/request-target.ts'
-import { bindShared, type Shared } from '../core/kit/bind-shared.ts'
+import { bindShared, type SharedAddress } from '../core/kit/bind-shared.ts'
 
-export interface OpsOptions extends Shared {
+export interface OpsOptions extends SharedAddress {
   metrics: Metrics
   /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
   ready: () => Readonly<Record<string, boolean>>

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
-import { observe } from '../../proxy/relay/observer.ts'
+import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type RelayConfig } from '../config.ts'
 import { Role } from './control.ts'
@@ -84,7 +84,7 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
       ),
     )
     life.use(relay) // closed before the door it stands in
-    life.use(await observe(relay, hostPort(listen), log))
+    life.use(await startObserver(relay, hostPort(listen), log))
     const url = `${publicUrl(config, door).replace(/^http/, 'ws')}/relay`
     const link = life.use(
       RelayLink.start(

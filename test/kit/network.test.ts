@@ -145,7 +145,7 @@ t.test('a change that the kernel tells of is noticed within 200 ms, once', async
 
 t.test('where the kernel does not tell, it is looked at each second', async (t) => {
   const { clock, world, watch, changes } = watched({ isTold: false })
-  t.notOk(watch.isTold)
+  t.notOk(watch.isMonitored)
   world.network = elsewhere({ v4: V4.replace('0101A8C0', '0201A8C0') })
   await clock.advance(1_000)
   t.same(

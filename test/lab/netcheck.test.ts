@@ -63,11 +63,11 @@ t.test('what agents learn of their networks, and what they try', { skip }, async
 
   await t.test('IPv6 behind firewalls: seen, and punched', async (t) => {
     const six = await look('six', ({ mapping, observers }) => mapping !== 'unknown' && observers === 2)
-    const shut = { mapping: 'none', filtering: 'strict', observers: 2, isPortOpen: false }
+    const shut = { mapping: 'none', filtering: 'address-and-port-dependent', observers: 2, isPortOpen: false }
     t.match(six, { ...shut, network: 'restricted', ipv6: shut })
     t.match(six.tcp, new RegExp(`^\\[${world.lab.host('six').address6}\\]:`))
     const firewall = await look('firewall', ({ ipv6, observers }) => ipv6 !== undefined && observers === 2)
-    t.match(firewall, { mapping: 'stable', network: 'restricted', ipv6: shut })
+    t.match(firewall, { mapping: 'endpoint-independent', network: 'restricted', ipv6: shut })
     const only = /^(six firewall|firewall six) /
     const rows = await matrix(world, networks, { only, delayMs: 0, settleMs: 8_000, say: quiet, told: quiet, signal })
     t.same(

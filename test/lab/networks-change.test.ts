@@ -135,8 +135,8 @@ t.test('routers let a stranger in by the ports they were asked for', { skip }, a
     t.match(agent, {
       portMapping: { state: 'mapped', dialect: speaks, tcp: external, udp: external },
       network: 'public',
-      mapping: 'stable',
-      filtering: 'strict',
+      mapping: 'endpoint-independent',
+      filtering: 'address-and-port-dependent',
       udpWorks: true,
     })
     t.ok(agent?.candidates.includes(external), 'told to others')
@@ -177,7 +177,7 @@ t.test('what the operator forbids is not used, and netcheck and trace say so', {
   const { agent, findings } = await ask<NetcheckReport>(mesh, 'relayed', '/netcheck')
   t.match(agent, { paths: 'relay-only', candidates: [], network: 'public', mapping: 'none' })
   const { agent: inner } = await ask<NetcheckReport>(mesh, 'straight', '/netcheck')
-  t.match(inner, { paths: 'direct-only', network: 'restricted', mapping: 'stable' })
+  t.match(inner, { paths: 'direct-only', network: 'restricted', mapping: 'endpoint-independent' })
   t.same(inner?.ways, [
     { peer: 'public', way: 'direct' },
     { peer: 'open', way: 'punched' },

@@ -6,34 +6,51 @@ import { tuningOf, tuningScript } from '../../src/netcheck/tuning.ts'
 import {
   NETWORKS,
   networkOf,
-  wayBetween,
-  waysFrom,
+  bestPath,
+  expectedPaths,
   type NetworkKind,
-  type Seen,
+  type NetworkFacts,
 } from '../../src/netcheck/expected-paths.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
 
 t.test('which kind of network this is', async (t) => {
-  const seen: Seen = { mapping: 'stable', filtering: 'strict', isMapped: false, isEnclosed: false }
-  const rows: Array<{ why: string; seen: Partial<Seen>; kind: NetworkKind | undefined }> = [
+  const seen: NetworkFacts = {
+    mapping: 'endpoint-independent',
+    filtering: 'address-and-port-dependent',
+    isMapped: false,
+    isEnclosed: false,
+  }
+  const rows: Array<{ why: string; seen: Partial<NetworkFacts>; kind: NetworkKind | undefined }> = [
     { why: 'the usual home router', seen: {}, kind: 'restricted' },
     { why: 'nobody has looked yet', seen: { mapping: 'unknown' }, kind: undefined },
-    { why: 'lets in whom was written to', seen: { filtering: 'open' }, kind: 'open' },
+    { why: 'lets in whom was written to', seen: { filtering: 'address-dependent' }, kind: 'open' },
     { why: 'who is let in was not found out', seen: { filtering: 'unknown' }, kind: 'restricted' },
-    { why: 'another port for each', seen: { mapping: 'varies', filtering: 'unknown' }, kind: 'symmetric' },
-    { why: 'no NAT', seen: { mapping: 'none', filtering: 'open' }, kind: 'public' },
-    { why: 'no NAT, a firewall', seen: { mapping: 'none', filtering: 'strict' }, kind: 'restricted' },
+    {
+      why: 'another port for each',
+      seen: { mapping: 'address-and-port-dependent', filtering: 'unknown' },
+      kind: 'symmetric',
+    },
+    { why: 'no NAT', seen: { mapping: 'none', filtering: 'address-dependent' }, kind: 'public' },
+    {
+      why: 'no NAT, a firewall',
+      seen: { mapping: 'none', filtering: 'address-and-port-dependent' },
+      kind: 'restricted',
+    },
     {
       why: 'a firewall that knows our port',
-      seen: { mapping: 'none', filtering: 'strict', isPortOpen: true },
+      seen: { mapping: 'none', filtering: 'address-and-port-dependent', isPortOpen: true },
       kind: 'public',
     },
     {
       why: 'a firewall before our port',
-      seen: { mapping: 'none', filtering: 'open', isPortOpen: false },
+      seen: { mapping: 'none', filtering: 'address-dependent', isPortOpen: false },
       kind: 'restricted',
     },
-    { why: 'a port of the router leads here', seen: { mapping: 'varies', isMapped: true }, kind: 'public' },
+    {
+      why: 'a port of the router leads here',
+      seen: { mapping: 'address-and-port-dependent', isMapped: true },
+      kind: 'public',
+    },
     { why: 'only a proxy', seen: { mapping: 'unknown', isEnclosed: true }, kind: 'enclosed' },
   ]
   for (const { why, seen: changes, kind } of rows) t.equal(networkOf({ ...seen, ...changes }), kind, why)
@@ -48,8 +65,8 @@ t.test('the best way between two networks is what was measured (TUNNELS.md §2.1
     symmetric: 'direct punched relayed relayed relayed',
     enclosed: 'relayed relayed relayed relayed relayed',
   }
-  for (const own of NETWORKS) t.equal(NETWORKS.map((peer) => wayBetween(own, peer)).join(' '), table[own], own)
-  const ways = (rule = ANY_PATH) => waysFrom('restricted', rule).map(({ way }) => way)
+  for (const own of NETWORKS) t.equal(NETWORKS.map((peer) => bestPath(own, peer)).join(' '), table[own], own)
+  const ways = (rule = ANY_PATH) => expectedPaths('restricted', rule).map(({ way }) => way)
   t.equal(ways().join(' '), 'direct punched punched relayed relayed')
   t.equal(
     ways(readPathRule('direct-only')).join(' '),
@@ -124,9 +141,9 @@ t.test('this machine’s own facts', async (t) => {
     outward: ['192.168.1.10'],
     defaults: [{ family: 'ipv4', device: 'lo', gateway: '192.168.1.1', metric: 100 } as const],
   }
-  const counts = () => true
+  const isOutward = () => true
   const proxied = await localFacts({
-    counts,
+    isOutward,
     network,
     environment: { HTTPS_PROXY: 'http://me:secret@proxy.example:3128/' },
   })
@@ -135,9 +152,9 @@ t.test('this machine’s own facts', async (t) => {
   t.same(proxied.addresses, ['192.168.1.10'])
   t.match(proxied.settings, { 'net/ipv4/tcp_congestion_control': /^\w+$/ }, 'the kernel’s settings are there')
   t.type(proxied.defaults[0]?.mtu, 'number')
-  const odd = await localFacts({ counts, network, environment: { https_proxy: 'me:secret@proxy:3128' } })
+  const odd = await localFacts({ isOutward, network, environment: { https_proxy: 'me:secret@proxy:3128' } })
   t.equal(odd.proxy, 'proxy:3128')
-  t.equal((await localFacts({ counts, network, environment: {} })).proxy, undefined)
+  t.equal((await localFacts({ isOutward, network, environment: {} })).proxy, undefined)
 })
 
 t.test('public or not', async (t) => {
@@ -183,8 +200,8 @@ const AGENT: NonNullable<NetcheckReport['agent']> = {
   candidates: ['192.168.1.10:7472'],
   relays: [{ relay: 'wss://cluster:443/relay', rttMs: 12.34 }],
   tcp: '203.0.113.101',
-  mapping: 'stable',
-  filtering: 'strict',
+  mapping: 'endpoint-independent',
+  filtering: 'address-and-port-dependent',
   observers: 2,
   isProxied: false,
   isUdpOn: true,
@@ -196,7 +213,7 @@ const AGENT: NonNullable<NetcheckReport['agent']> = {
 const SIX = {
   tcp: '[2001:db8::5]:4000',
   mapping: 'none',
-  filtering: 'strict',
+  filtering: 'address-and-port-dependent',
   observers: 1,
   isPortOpen: false,
 } as const
@@ -206,7 +223,7 @@ t.test('findings, in words, each with what can be done', async (t) => {
   const of = (check: string, agent: Partial<typeof AGENT> = {}, local: Partial<LocalFacts> = {}) =>
     findingsOf({ local: { ...LOCAL, ...local }, agent: { ...AGENT, ...agent } }).find((one) => one.check === check)
   const rows: Array<{ why: string; got: ReturnType<typeof of>; finding: RegExp; remedy?: RegExp; ok?: boolean }> = [
-    { why: 'IPv4', got: of('IPv4'), finding: /192\.168\.1\.10; by eth0 to 192\.168\.1\.1; private/ },
+    { why: 'IPv4', got: of('IPv4'), finding: /192\.168\.1\.10; default route by eth0 via 192\.168\.1\.1; private/ },
     { why: 'IPv6', got: of('IPv6'), finding: /no address/ },
     { why: 'no network', got: of('IPv4', {}, { addresses: [] }), finding: /no address/, remedy: /DHCP/, ok: false },
     { why: 'proxy', got: of('HTTP proxy', {}, { proxy: 'http://p:1' }), finding: /http:\/\/p:1/, remedy: /relay/ },
@@ -218,50 +235,55 @@ t.test('findings, in words, each with what can be done', async (t) => {
       remedy: /HTTPS/,
       ok: false,
     },
-    { why: 'NAT', got: of('public address'), finding: /203\.0\.113\.101.*punching works/ },
+    {
+      why: 'NAT',
+      got: of('public address'),
+      finding:
+        /203\.0\.113\.101 by TCP; NAT with endpoint-independent mapping and address-and-port-dependent filtering; hole punching works/,
+    },
     {
       why: 'symmetric',
-      got: of('public address', { network: 'symmetric' }),
-      finding: /another port/,
+      got: of('public address', { network: 'symmetric', mapping: 'address-dependent', filtering: 'unknown' }),
+      finding: /NAT with address-dependent mapping; hole punching works only/,
       remedy: /--port-mapping/,
     },
     {
       why: 'one observer address',
       got: of('public address', { observers: 1 }),
-      finding: /endpoint-independent as one observer address shows it/,
+      finding: /endpoint-independent mapping \(by one observer address only\)/,
     },
     {
       why: 'a firewall, no NAT',
       got: of('public address', { mapping: 'none' }),
-      finding: /203\.0\.113\.101.*no NAT, but a firewall/,
+      finding: /203\.0\.113\.101.*; no NAT and address-and-port-dependent filtering; no NAT, but a firewall/,
     },
     {
       why: 'only 443 out',
       got: of('public address', ENCLOSED),
-      finding: /^203\.0\.113\.101, as the relay sees it \(by its own port\); which ports.*cannot be known.*only HTTPS/,
+      finding: /^203\.0\.113\.101, as the relay sees it \(over its own port\); mapping.*cannot be observed.*only HTTPS/,
       remedy: /--advertise/,
     },
     {
       why: 'only a proxy out',
       got: of('public address', { ...ENCLOSED, isProxied: true }),
-      finding: /the proxy’s, perhaps not ours/,
+      finding: /perhaps the address of the proxy/,
       remedy: /--advertise/,
     },
     {
       why: 'hairpin',
       got: of('hairpin', { hairpin: { tcp: true, udp: true } }),
-      finding: /leads back in .* \(TCP, UDP\)$/,
+      finding: /^the NAT hairpins TCP and UDP$/,
     },
     {
       why: 'no hairpin',
       got: of('hairpin', { hairpin: { tcp: false, udp: true } }),
-      finding: /leads back .* \(UDP\); .* does not lead back .* \(TCP\)/,
+      finding: /^the NAT hairpins UDP; the NAT does not hairpin TCP$/,
       remedy: /through a relay/,
     },
     {
       why: 'IPv6 outside',
       got: of('public address by IPv6', { ipv6: SIX }),
-      finding: /^\[2001:db8::5\]:4000; no NAT, but a firewall/,
+      finding: /^\[2001:db8::5\]:4000; no NAT and .*; no NAT, but a firewall/,
     },
     {
       why: 'IPv6, and the port of the tunnel is let in',
@@ -273,14 +295,14 @@ t.test('findings, in words, each with what can be done', async (t) => {
       got: of('port mapping', { portMapping: { state: 'mapped', dialect: 'upnp', tcp: '203.0.113.101:7472' } }),
       finding: /by UPnP/,
     },
-    { why: 'UDP', got: of('UDP'), finding: /answers come back/ },
-    { why: 'UDP blocked', got: of('UDP', { udpWorks: false }), finding: /does not get out/, remedy: /Let UDP out/ },
+    { why: 'UDP', got: of('UDP'), finding: /works in both directions/ },
+    { why: 'UDP blocked', got: of('UDP', { udpWorks: false }), finding: /blocked/, remedy: /Allow UDP out/ },
     { why: 'UDP off', got: of('UDP', { isUdpOn: false }), finding: /^off/ },
     { why: 'no mapping asked for', got: of('port mapping'), finding: /off/, remedy: /--port-mapping auto/ },
     {
       why: 'mapped',
       got: of('port mapping', { portMapping: { state: 'mapped', dialect: 'pcp', tcp: '203.0.113.101:20000' } }),
-      finding: /203\.0\.113\.101:20000 \(TCP\) lead here, by PCP/,
+      finding: /203\.0\.113\.101:20000 \(TCP\) forwarded to this node by PCP/,
     },
     {
       why: 'mapped behind a carrier’s NAT',

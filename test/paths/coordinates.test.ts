@@ -32,9 +32,9 @@ class World {
       this.now += 1_000
       for (const [id, node] of this.nodes) {
         node.measure()
-        if (!node.renew() || node.told === undefined) continue
+        if (!node.renew() || node.reported === undefined) continue
         news += 1
-        this.told.set(id, node.told)
+        this.told.set(id, node.reported)
       }
     }
     return news

@@ -106,9 +106,9 @@ t.test('what may become of a dial', async (t) => {
   ]
   const leadsBack = (host: string) => ({ '198.51.100.1': false, '198.51.100.2': true })[host]
   for (const { why, to, from = [lo, home], isEnclosed = false, is } of rows)
-    t.equal(reachabilityOf(to, { interfaces: from, isEnclosed, leadsBack }), is, why)
+    t.equal(reachabilityOf(to, { interfaces: from, isEnclosed, hairpins: leadsBack }), is, why)
   const here = () => ({ interfaces: readInterfaces(), isEnclosed: true })
-  t.equal(directDialer({ here }).reachability?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
+  t.equal(directDialer({ ownNetwork: here }).reachability?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
 })
 
 t.test('whether our own listener would answer', async (t) => {

@@ -4,10 +4,10 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import t from 'tap'
 import { hairpinByTcp } from '../../proxy/paths/nat/hairpin.ts'
-import { Observation, type ObserverOfUsOptions } from '../../proxy/paths/nat/discovery.ts'
-import { UdpQuestions } from '../../proxy/paths/nat/observe-udp.ts'
+import { NatDiscovery, type NatDiscoveryOptions } from '../../proxy/paths/nat/discovery.ts'
+import { UdpQueries } from '../../proxy/paths/nat/observe-udp.ts'
 import { Observers } from '../../proxy/paths/nat/observers.ts'
-import { PunchPort } from '../../proxy/paths/shared-port.ts'
+import { SharedPort } from '../../proxy/paths/shared-port.ts'
 import { encodeAnswer } from '../../proxy/relay/wire/observation.ts'
 import { Observer } from '../../proxy/relay/observer.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
@@ -28,9 +28,9 @@ async function udpSocket(host: string): Promise<Socket> {
 }
 
 /** An observation with a datagram port, as agents have it. */
-async function observation(options: Partial<ObserverOfUsOptions> = {}) {
+async function observation(options: Partial<NatDiscoveryOptions> = {}) {
   const udp = await udpSocket('127.0.0.1')
-  const it = await Observation.start({
+  const it = await NatDiscovery.start({
     hosts: { ipv4: '127.0.0.1' },
     isOwn: () => false,
     isPublic: () => true,
@@ -39,7 +39,7 @@ async function observation(options: Partial<ObserverOfUsOptions> = {}) {
     log: silentLog,
     ...options,
   })
-  udp.on('message', (packet) => it.hear(packet))
+  udp.on('message', (packet) => it.receive(packet))
   return {
     it,
     udpPort: udp.address().port,
@@ -58,34 +58,34 @@ t.test('what a node learns of its network from relays', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   await using ours = await observation()
   const { it } = ours
-  t.notOk(it.hear(Buffer.from('no answer')))
+  t.notOk(it.receive(Buffer.from('no answer')))
   t.equal(it.of('ipv4').tcp.mapping, 'unknown')
   await t.rejects(it.openPort('ipv4', forever), { code: 'NO_PATH' }, 'nobody tells')
-  it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
-  await it.look()
+  it.addRelay('wss://127.0.0.1:1/relay', welcome(observer))
+  await it.refresh()
   const sight = it.of('ipv4')
-  t.same(sight.tcp, { mapping: 'stable', filtering: 'open' })
-  t.same(sight.udp, { mapping: 'stable', filtering: 'open' })
+  t.same(sight.tcp, { mapping: 'endpoint-independent', filtering: 'address-dependent' })
+  t.same(sight.udp, { mapping: 'endpoint-independent', filtering: 'address-dependent' })
   t.equal(sight.observers, 1, 'one address has looked')
   t.same(sight.hairpin, { tcp: true, udp: true }, 'what is sent to our address outside comes back in')
-  t.equal(it.leadsBack('127.0.0.1'), true)
-  t.equal(it.leadsBack('127.0.0.2'), undefined, 'somebody else’s address')
+  t.equal(it.hairpins('127.0.0.1'), true)
+  t.equal(it.hairpins('127.0.0.2'), undefined, 'somebody else’s address')
   t.same(it.udpAddresses, [`127.0.0.1:${ours.udpPort}`])
   using seen = await it.openPort('ipv4', forever)
   t.equal(seen.address, `127.0.0.1:${seen.port.port}`)
   it.networkChanged()
   t.same(it.udpAddresses, [], 'what was known of another network does not count')
-  t.equal(it.leadsBack('127.0.0.1'), undefined)
+  t.equal(it.hairpins('127.0.0.1'), undefined)
 })
 
 t.test('a relay that says we are seen somewhere in our own network makes us knock nowhere', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const hosts: string[] = []
   await using ours = await observation({ isPublic: (host) => hosts.push(host) === 0 })
-  ours.it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
-  await ours.it.look()
+  ours.it.addRelay('wss://127.0.0.1:1/relay', welcome(observer))
+  await ours.it.refresh()
   t.same(hosts, ['127.0.0.1'], 'asked about it')
-  t.match(ours.it.of('ipv4'), { tcp: { mapping: 'stable' }, hairpin: {} }, 'nothing is measured')
+  t.match(ours.it.of('ipv4'), { tcp: { mapping: 'endpoint-independent' }, hairpin: {} }, 'nothing is measured')
   t.equal(ours.it.of('ipv4').hairpin.tcp, undefined)
 })
 
@@ -94,14 +94,14 @@ t.test('two addresses look, of two relays; one that is gone spoils nothing', asy
   const far = await Observer.start({ host: '127.0.0.2', port: 0 }, silentLog)
   await using ours = await observation({ udp: undefined })
   const { it } = ours
-  it.welcome('wss://127.0.0.2:1/relay', welcome(far))
-  it.welcome('wss://127.0.0.1:1/relay', welcome(near))
-  await it.look()
+  it.addRelay('wss://127.0.0.2:1/relay', welcome(far))
+  it.addRelay('wss://127.0.0.1:1/relay', welcome(near))
+  await it.refresh()
   t.equal(it.of('ipv4').observers, 2)
-  t.equal(it.of('ipv4').tcp.mapping, 'stable')
+  t.equal(it.of('ipv4').tcp.mapping, 'endpoint-independent')
   await far[Symbol.asyncDispose]()
-  await it.look()
-  t.match(it.of('ipv4'), { observers: 1, tcp: { mapping: 'stable' } }, 'the other has two ports')
+  await it.refresh()
+  t.match(it.of('ipv4'), { observers: 1, tcp: { mapping: 'endpoint-independent' } }, 'the other has two ports')
   using seen = await it.openPort('ipv4', forever)
   t.match(seen.address, /^127\.0\.0\.1:/, 'and tells where a port is seen')
 })
@@ -109,9 +109,9 @@ t.test('two addresses look, of two relays; one that is gone spoils nothing', asy
 t.test('places to ask: two addresses before two ports of one, and of the wanted family only', async (t) => {
   const observers = new Observers()
   const tell = (host: string, port: number) =>
-    observers.tell(`wss://${host}:443/relay`, { ports: [port, port + 1], cookie: 'ab'.repeat(16) })
+    observers.add(`wss://${host}:443/relay`, { ports: [port, port + 1], cookie: 'ab'.repeat(16) })
   const places = async (family: 'ipv4' | 'ipv6') =>
-    (await observers.places(family)).map(({ host, port }) => `${host} ${port}`)
+    (await observers.addresses(family)).map(({ host, port }) => `${host} ${port}`)
   t.same(await places('ipv4'), [])
   tell('127.0.0.1', 10)
   t.same(await places('ipv4'), ['127.0.0.1 10', '127.0.0.1 11'])
@@ -133,14 +133,14 @@ t.test('IPv6: no NAT, and whether strangers get to our port', async (t) => {
       udp: undefined,
       listensAt: () => listensAt,
     })
-    ours.it.welcome('wss://[::1]:1/relay', welcome(observer, '::1'))
-    await ours.it.look()
+    ours.it.addRelay('wss://[::1]:1/relay', welcome(observer, '::1'))
+    await ours.it.refresh()
     t.equal(ours.it.of('ipv4').tcp.mapping, 'unknown', 'this observer has no IPv4')
     using seen = await ours.it.openPort('ipv6', forever)
     t.equal(seen.address, `[::1]:${seen.port.port}`)
     return ours.it.of('ipv6')
   }
-  t.match(await look(port), { tcp: { mapping: 'none', filtering: 'open' }, isPortOpen: true, hairpin: {} })
+  t.match(await look(port), { tcp: { mapping: 'none', filtering: 'address-dependent' }, isPortOpen: true, hairpin: {} })
   await new Promise((resolve) => server.close(resolve))
   t.match(await look(port), { tcp: { mapping: 'none' }, isPortOpen: false }, 'nobody listens there')
   t.equal((await look(0)).isPortOpen, undefined, 'not asked while we do not listen')
@@ -148,17 +148,17 @@ t.test('IPv6: no NAT, and whether strangers get to our port', async (t) => {
 
 t.test('what a relay sees where nothing but 443 leads out', async (t) => {
   await using ours = await observation()
-  ours.it.welcome('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '203.0.113.9' })
-  await ours.it.look()
-  t.equal(ours.it.relaySees, '203.0.113.9')
+  ours.it.addRelay('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '203.0.113.9' })
+  await ours.it.refresh()
+  t.equal(ours.it.addressAtRelay, '203.0.113.9')
   t.match(ours.it.of('ipv4'), { tcp: { mapping: 'unknown' }, observers: 0 }, 'an address says nothing about ports')
 })
 
 t.test('nothing comes back: no hairpin', async (t) => {
   const { server, port } = await listening('127.0.0.1')
   await new Promise((resolve) => server.close(resolve))
-  using one = new PunchPort('127.0.0.1')
-  using other = new PunchPort('127.0.0.1')
+  using one = new SharedPort('127.0.0.1')
+  using other = new SharedPort('127.0.0.1')
   const address = `127.0.0.1:${port}` // where nobody listens
   t.equal(await hairpinByTcp({ port: one, address }, { port: other, address }, forever), false)
   // somebody listens, and it is not us
@@ -170,8 +170,8 @@ t.test('nothing comes back: no hairpin', async (t) => {
   await once(stranger, 'listening')
   const there = `127.0.0.1:${(stranger.address() as AddressInfo).port}`
   {
-    using third = new PunchPort('127.0.0.1')
-    using fourth = new PunchPort('127.0.0.1')
+    using third = new SharedPort('127.0.0.1')
+    using fourth = new SharedPort('127.0.0.1')
     const met = await hairpinByTcp({ port: third, address: there }, { port: fourth, address: there }, forever)
     t.equal(met, false, 'another’s bytes are not ours')
   }
@@ -186,8 +186,8 @@ t.test('spoofed UDP: an answer nobody waits for changes nothing', async (t) => {
     encodeAnswer({ host: '203.0.113.66', port: 6_666, token: randomBytes(16).toString('hex'), heard: true })
   for (let i = 0; i < 50; i++) forger.send(forged(), udpPort, '127.0.0.1')
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
-  it.welcome('wss://127.0.0.1:1/relay', welcome(observer))
-  const looking = it.look()
+  it.addRelay('wss://127.0.0.1:1/relay', welcome(observer))
+  const looking = it.refresh()
   for (let i = 0; i < 50; i++) forger.send(forged(), udpPort, '127.0.0.1')
   await looking
   t.same(it.udpAddresses, [`127.0.0.1:${udpPort}`])
@@ -195,18 +195,18 @@ t.test('spoofed UDP: an answer nobody waits for changes nothing', async (t) => {
   await new Promise<void>((resolve) => forger.close(() => resolve()))
 
   const heard: string[] = []
-  const questions = new UdpQuestions((bytes) => heard.push(bytes.toString('hex', 24, 40)), {
+  const questions = new UdpQueries((bytes) => heard.push(bytes.toString('hex', 24, 40)), {
     ...systemClock,
     sleep: async () => undefined,
   })
-  const asked = questions.ask({ host: '127.0.0.1', port: 1, cookie: 'ab'.repeat(16) }, 0, forever)
-  t.ok(questions.hear(forged()), 'it is one, but not ours')
+  const asked = questions.query({ host: '127.0.0.1', port: 1, cookie: 'ab'.repeat(16) }, 0, forever)
+  t.ok(questions.receive(forged()), 'it is one, but not ours')
   t.equal(await asked, undefined)
   t.equal(heard.length, 3, 'asked three times at most')
 })
 
 async function listening(host: string) {
-  const bound = new PunchPort(host)
+  const bound = new SharedPort(host)
   const { port } = bound
   bound[Symbol.dispose]()
   // shared, as the agent's own listener is

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createSocket, type Socket } from 'node:dgram'
 import fc from 'fast-check'
 import t from 'tap'
-import { encodeAddressQuestion, encodeNatPmp, encodePcp, readAnswer } from '../../proxy/paths/port-mapping/codec.ts'
+import { encodeAddressRequest, encodeNatPmp, encodePcp, readAnswer } from '../../proxy/paths/port-mapping/codec.ts'
 import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
@@ -25,7 +25,7 @@ t.test('requests, as the RFCs draw them', async (t) => {
   )
   t.equal(encodeNatPmp(tcp).toString('hex'), '000200001d301d3000000e10')
   t.equal(encodeNatPmp({ ...tcp, protocol: 'udp', lifetimeSeconds: 0 }).toString('hex'), '000100001d30000000000000')
-  t.equal(encodeAddressQuestion().toString('hex'), '0000')
+  t.equal(encodeAddressRequest().toString('hex'), '0000')
 })
 
 t.test('answers', async (t) => {
@@ -213,7 +213,7 @@ t.test('nothing is taken back from a successor', async (t) => {
   const { running } = mapper(it.port, clock)
   await rested(1)
   it.heard.length = 0
-  await running.leave()
+  await running.handOver()
   await running[Symbol.asyncDispose]()
   t.same(it.heard, [])
 })

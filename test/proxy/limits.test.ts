@@ -18,7 +18,7 @@ const STOCK = 'shop.acme.stock.prod'
 t.test('turns', async (t) => {
   const turns = new KeyedSemaphore<string>(2)
   const begun: string[] = []
-  const take = (key: string, name: string) => turns.take(key, () => begun.push(name))
+  const take = (key: string, name: string) => turns.acquire(key, () => begun.push(name))
   take('a', 'a1')
   take('a', 'a2')
   take('a', 'a3')
@@ -30,15 +30,15 @@ t.test('turns', async (t) => {
   giveUp()
   giveUp()
   t.equal(turns.waiting, 2)
-  turns.done('a')
-  turns.done('a')
+  turns.release('a')
+  turns.release('a')
   t.same(begun.splice(0), ['a3', 'a5'], 'in their order, without who gave up')
   let isIdle = false
   const idle = turns.onIdle().then(() => (isIdle = true))
-  turns.done('a')
-  turns.done('a')
+  turns.release('a')
+  turns.release('a')
   t.notOk(isIdle)
-  turns.done('b')
+  turns.release('b')
   await idle
   take('a', 'a6')
   t.same(begun, ['a6'])
@@ -103,7 +103,7 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
     peers: { limits: { openTimeoutMs: 60_000 } },
   })
   const { parts } = agents.near
-  parts.turns.take(CART, () => undefined) // a flow that is being opened, and never is
+  parts.turns.acquire(CART, () => undefined) // a flow that is being opened, and never is
   const late = await agents.call(CART)
   t.equal(await late.closed, 'ECONNRESET')
   t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: /being opened/ })
@@ -116,7 +116,7 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
   await other.ended
   t.equal(other.text, 'hello')
   const next = await agents.call(CART)
-  parts.turns.done(CART)
+  parts.turns.release(CART)
   await until(() => hanging.sockets.length === 1)
   next.socket.destroy()
 })

@@ -4,7 +4,12 @@ import t from 'tap'
 import { RelayListener } from '../../proxy/paths/relays/relay-listener.ts'
 import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { Pairings, type LegRequest } from '../../proxy/relay/pairings.ts'
-import { KNOCKS_HEADER, readFromRelay, type FromListener, type FromRelay } from '../../proxy/relay/wire/messages.ts'
+import {
+  LEG_REQUESTS_HEADER,
+  readFromRelay,
+  type FromListener,
+  type FromRelay,
+} from '../../proxy/relay/wire/messages.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { dialUpgrade } from '../../src/core/kit/upgrade.ts'
 import { dialText, type Channel } from '../../src/core/kit/websocket.ts'
@@ -36,7 +41,11 @@ class Control implements Disposable {
     channel.onText((text) => this.heard.push(readFromRelay(text)))
   }
 
-  static async open(node: HeldIdentity, { url }: RelaySite, headers = { [KNOCKS_HEADER]: '1' }): Promise<Control> {
+  static async open(
+    node: HeldIdentity,
+    { url }: RelaySite,
+    headers = { [LEG_REQUESTS_HEADER]: '1' },
+  ): Promise<Control> {
     return new Control(await dialText(`${url}?listen=signals`, { ...credentialsOf(node)(), headers }, forever))
   }
 
@@ -70,8 +79,8 @@ t.test('legs that wait for each other', async (t) => {
     const some = meetings()
     const meeting = some.begin(between, leave)
     const legs = { dialled: knock(), taken: knock() }
-    t.equal(some.bring(meeting, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
-    t.same(some.bring(meeting, order[1], legs[order[1]]), { ...legs, leave })
+    t.equal(some.addLeg(meeting, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
+    t.same(some.addLeg(meeting, order[1], legs[order[1]]), { ...legs, leave })
     t.equal(some.of('x'), undefined, 'a nonce works once')
     legs.taken.socket.destroy()
     await turn()
@@ -85,7 +94,7 @@ t.test('legs that wait for each other', async (t) => {
   for (const [why, end] of Object.entries(ends)) {
     const some = meetings()
     const first = knock()
-    some.bring(some.begin(between, leave), 'taken', first)
+    some.addLeg(some.begin(between, leave), 'taken', first)
     left = 0
     refused.length = 0
     await end(some, first)
@@ -98,13 +107,13 @@ t.test('legs that wait for each other', async (t) => {
   }
   const some = meetings()
   const first = knock()
-  some.bring(some.begin(between, leave), 'taken', first)
+  some.addLeg(some.begin(between, leave), 'taken', first)
   left = 0
   refused.length = 0
   first.socket.destroy()
   await turn()
   t.same([left, refused.length], [1, 0], 'a leg that is gone is told nothing')
-  t.equal(some.bring({ ...between, legs: {} }, 'dialled', knock()), undefined)
+  t.equal(some.addLeg({ ...between, legs: {} }, 'dialled', knock()), undefined)
 
   const late = meetings(1)
   late.begin(between, leave)
@@ -157,13 +166,13 @@ t.test('the dialler and the listener of agents', async (t) => {
   const welcomed = new Set<string>()
   await using near = listening(n1)
   await using far = listening(n2)
-  t.equal(near.knock('edge/n2'), undefined, 'not before it is welcome')
+  t.equal(near.requestLeg('edge/n2'), undefined, 'not before it is welcome')
   await site.until(() => welcomed.size === 2)
   const announced: string[] = []
   const dialler = relayedDialer({
     credentials: credentialsOf(n1),
-    knock: (_url, to) => {
-      const leg = near.knock(to)
+    requestLeg: (_url, to) => {
+      const leg = near.requestLeg(to)
       if (leg !== undefined) announced.push(leg.nonce)
       return leg
     },
@@ -229,7 +238,7 @@ t.test('who may use a knock', async (t) => {
 })
 
 t.test('knocks are counted as dials are', async (t) => {
-  await using site = await RelaySite.start(core, { nodeKnocksPerSecond: 1, takeMs: 60_000 })
+  await using site = await RelaySite.start(core, { nodeRequestsPerSecond: 1, takeMs: 60_000 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
   for (let i = 0; i < 50; i++) near.say({ type: 'knock', to: 'edge/n2', nonce: draw() })

@@ -90,7 +90,11 @@ t.test('joined legs: nothing is read that the other side does not take', async (
   let passed = 0
   const over = Promise.withResolvers<void>()
   const pace = new RateLimit(1e12, () => undefined)
-  join({ stream: a, pace }, { stream: b, pace }, { passed: (bytes) => (passed += bytes), over: () => over.resolve() })
+  join(
+    { stream: a, rateLimit: pace },
+    { stream: b, rateLimit: pace },
+    { onBytes: (bytes) => (passed += bytes), onEnd: () => over.resolve() },
+  )
   let written = 0
   const chunk = Buffer.alloc(16 * 1024, 7)
   while (near.write(chunk)) written += 1
@@ -107,7 +111,7 @@ t.test('joined legs: nothing is read that the other side does not take', async (
 })
 
 t.test('a node knocks only so often', async (t) => {
-  await using site = await RelaySite.start(edge, { nodeKnocksPerSecond: 1 })
+  await using site = await RelaySite.start(edge, { nodeRequestsPerSecond: 1 })
   const refused = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
   for (let knocks = 0; knocks < 6; knocks += 1) await t.rejects(dial(n1, n2, site.url), refused)
   await t.rejects(dial(n1, n2, site.url), {
@@ -122,7 +126,7 @@ t.test('a node knocks only so often', async (t) => {
 
 t.test('a node that takes all it can get: the others go on', async (t) => {
   const pair = 4
-  await using site = await RelaySite.start(edge, { pair, dialled: 6, nodeKnocksPerSecond: 1_000 })
+  await using site = await RelaySite.start(edge, { pair, dialled: 6, nodeRequestsPerSecond: 1_000 })
   const heard = { incoming: 0, signals: 0 }
   const victim = await dialText(`${site.url}?listen=signals`, credentialsOf(n2)(), forever)
   const taken: Duplex[] = []

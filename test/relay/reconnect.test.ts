@@ -76,7 +76,7 @@ t.test('nodes with a session tell each other where they listen, and when that is
     reach: (id) => (id === 'edge/n3' ? { id, addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] } : undefined),
   })
   const told = () => {
-    peerRelays.tell()
+    peerRelays.announce()
     return said.splice(0).map(({ to, signal }) => [to, 'relays' in signal ? signal.relays : []])
   }
   const both = [
@@ -98,7 +98,7 @@ t.test('nodes with a session tell each other where they listen, and when that is
 
   t.equal(peerRelays.reach('edge/n2'), undefined)
   const says = (relays: object[], seen?: string) =>
-    heard.get('here')?.({ from: 'edge/n2', signal: { type: 'here', relays }, seen } as never)
+    heard.get('here')?.({ from: 'edge/n2', signal: { type: 'here', relays }, seenAddress: seen } as never)
   says([{ url: 'wss://a/relay', ms: 5 }], '203.0.113.1')
   t.equal(peerRelays.reach('edge/n2'), undefined, 'what a relay says that it says does not count')
   says([{ url: 'wss://evil/relay' }, { url: 'wss://b/relay', ms: 5 }, { url: 'wss://a/relay', ms: 30 }])
@@ -128,7 +128,7 @@ t.test('a listener comes back soon when streams wait, and rests when none do', a
   await clock.advance(450)
   t.notOk(listener.isListening, 'idle: in its own time')
   await first.until(async () => {
-    listener.hurry()
+    listener.expedite()
     await clock.advance(50)
     return listener.isListening
   })
@@ -141,11 +141,11 @@ t.test('a channel that says nothing any more is found by asking, and made anew',
   const listener = RelayListener.start({ ...quietly, url: router.url }, silentLog)
   await using _listening = listener
   await until(() => listener.isListening)
-  listener.hurry(1)
+  listener.expedite(1)
   await listener.measure()
   router.forget()
   await until(() => {
-    listener.hurry(1)
+    listener.expedite(1)
     return router.connections > 1 && listener.isListening
   })
   t.equal(router.connections, 2, 'the one that answered at first stayed until it did not')

@@ -22,7 +22,7 @@ import { serverOptions } from '../../src/core/identity/tls.ts'
 import { egressOf } from '../../src/core/kit/egress.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { dialUpgrade } from '../../src/core/kit/upgrade.ts'
-import { dialBytes, dialText, WebSocketDoor, type Channel } from '../../src/core/kit/websocket.ts'
+import { dialBytes, dialText, WebSocketAcceptor, type Channel } from '../../src/core/kit/websocket.ts'
 import { streamContract } from '../contracts/stream.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Program } from '../../src/lab/program.ts'
@@ -429,7 +429,7 @@ t.test('garbage on the control channel', async (t) => {
   })
 
   await t.test('from a relay: the listener comes back, and takes nothing', async (t) => {
-    const door = new WebSocketDoor()
+    const door = new WebSocketAcceptor()
     const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
     const { promise, resolve } = Promise.withResolvers<void>()
     const why: string[] = []

@@ -9,10 +9,10 @@ import type { Identity } from '../../src/core/identity/contract.ts'
 import { clientOptions, principalOf, serverOptions, tend } from '../../src/core/identity/tls.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { asksForBytes } from '../../src/core/kit/upgrade.ts'
-import { refuseUpgrade, WebSocketDoor } from '../../src/core/kit/websocket.ts'
+import { refuseUpgrade, WebSocketAcceptor } from '../../src/core/kit/websocket.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 
-type AcceptBytes = (this: WebSocketDoor, ...args: Parameters<WebSocketDoor['acceptBytes']>) => void
+type AcceptBytes = (this: WebSocketAcceptor, ...args: Parameters<WebSocketAcceptor['acceptBytes']>) => void
 
 export const credentialsOf =
   (identity: Identity): RelayCredentials =>
@@ -31,16 +31,17 @@ export class RelaySite implements AsyncDisposable {
     this.#server = server
     this.relay = relay
     this.metrics = metrics
-    const acceptBytes = Object.getOwnPropertyDescriptor(WebSocketDoor.prototype, 'acceptBytes')?.value as AcceptBytes
+    const acceptBytes = Object.getOwnPropertyDescriptor(WebSocketAcceptor.prototype, 'acceptBytes')
+      ?.value as AcceptBytes
     const { legs } = this
-    WebSocketDoor.prototype.acceptBytes = function (request, socket, head, taken) {
+    WebSocketAcceptor.prototype.acceptBytes = function (request, socket, head, taken) {
       acceptBytes.call(this, request, socket, head, (stream) => {
         legs.push(stream)
         taken(stream)
       })
     }
     this.#restore = () => {
-      WebSocketDoor.prototype.acceptBytes = acceptBytes
+      WebSocketAcceptor.prototype.acceptBytes = acceptBytes
     }
   }
 

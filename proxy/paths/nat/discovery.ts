@@ -1,127 +1,120 @@
 import { MeshError } from '../../../src/core/errors.ts'
-import { background } from '../../../src/core/kit/background.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
+import { parseHostPort, printHostPort } from '../../../src/core/kit/host-port.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { Welcome } from '../../relay/wire/messages.ts'
 import { ASK } from '../../relay/wire/observation.ts'
-import { FAMILIES, familyOf, type Family } from '../addresses.ts'
-import { isPublic } from '../dial-guard.ts'
-import { lookBack, type Hairpin, type UdpHairpin } from './hairpin.ts'
-import { UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
+import { FAMILIES, familyOf, isPublic, type Family } from '../addresses.ts'
+import { SharedPort } from '../shared-port.ts'
+import { measureHairpin, type Hairpin, type UdpHairpin } from './hairpin.ts'
+import { UNKNOWN_NAT, type NatBehavior } from './nat-behavior.ts'
 import { observeTcp } from './observe-tcp.ts'
-import { observeUdp, UdpQuestions, type Send } from './observe-udp.ts'
-import { Observers, questionFor } from './observers.ts'
-import { PunchPort } from '../shared-port.ts'
-import { parseHostPort, printHostPort } from '../../../src/core/kit/host-port.ts'
+import { observeUdp, UdpQueries, type Send } from './observe-udp.ts'
+import { newQuestion, Observers } from './observers.ts'
 
 /*
- * What others see of us, in each address family: relays say it (relay/observer.ts), each on two ports. From what several of them see
- * of one port of ours follows what our NAT or firewall does.
+ * How our NAT behaves in each address family (RFC 5780, with our own messages): relays have observers (relay/observer.ts), each
+ * with two ports, which answer under which address they see us. What several of them see of one port of ours shows the mapping;
+ * what gets in from a port that we have not sent to shows the filtering.
  *
- *     who gets to no observer, because nothing but 443 or a proxy leads out, still hears from the relay itself where it comes
- *     from (`welcome`): an address, and nothing about ports.
+ *     A node that reaches no observer, since only port 443 or a proxy leads out, still learns its address from the relay itself
+ *     (`welcome`), though nothing about ports.
  */
 
 /** The UDP socket that sealed datagrams use. */
-export interface UdpAsker {
+export interface PacketSender {
   send: Send
 }
 
-export interface ObserverOfUsOptions {
-  /** Where this node binds, in the families it uses: `0.0.0.0`, `::`, or its addresses. */
+export interface NatDiscoveryOptions {
+  /** The local addresses to bind, in the families that this node uses: `0.0.0.0`, `::`, or its own addresses. */
   hosts: Readonly<Partial<Record<Family, string>>>
   /** Whether an address is one of this machine's own. */
   isOwn: (host: string) => boolean
   /** The TCP port at which others dial us; 0 while there is none. */
   listensAt?: () => number
-  udp?: UdpAsker | undefined
-  /** What is no address of somebody's own network: a relay must not make us knock about in ours. */
+  udp?: PacketSender | undefined
+  /** Whether an address is on the internet: a relay must not make us send into our own network. */
   isPublic?: (host: string) => boolean
   clock: Clock
   log: Log
 }
 
-/** Where a port of ours is seen, and what is known of the network. */
-export interface SeenPort extends Disposable {
-  readonly port: PunchPort
+/** A port of ours and the address at which it is seen. */
+export interface ObservedPort extends Disposable {
+  readonly port: SharedPort
   readonly address: string
 }
 
-/** What is known of one family. */
+/** What was observed of one address family. */
 export interface NatObservation {
-  readonly tcp: NatClass
-  readonly udp: NatClass
-  /** Where a port of ours was seen last; by UDP the datagram port, unless every peer sees another one. */
+  readonly tcp: NatBehavior
+  readonly udp: NatBehavior
+  /** Where a port of ours was last seen; for UDP the datagram port, unless each peer sees another one. */
   readonly tcpAddress?: string
   readonly udpAddress?: string
-  /** Addresses from which we were looked at: from one alone a NAT that makes a difference by address only is not seen. */
+  /** How many observer addresses answered: one alone cannot show a mapping that depends on the address. */
   readonly observers: number
-  /** Without a NAT: whether strangers get to the port at which we listen. */
+  /** Without a NAT: whether strangers reach the port at which we listen. */
   readonly isPortOpen?: boolean
   readonly hairpin: Hairpin
 }
 
 const NOTHING: NatObservation = { tcp: UNKNOWN_NAT, udp: UNKNOWN_NAT, observers: 0, hairpin: {} }
 
-/** Networks change without a word: looked at again so often. */
-const EVERY_MS = 120_000
-/** UDP mappings live 30 s and more: asked so often, the one of our datagram port stays (RFC 4787 §4.3). */
-const UDP_EVERY_MS = 20_000
-/** A router does not change what it does: tried again so long after, or when the network is another one. */
-const HAIRPIN_EVERY_MS = 30 * 60_000
-/** Before a first look: relays come up one after the other. */
-const SOON_MS = 50
+/** Networks change without notice. Smaller: more connections to observers; larger: punches fail for longer after a change. */
+const REFRESH_MS = 120_000
+/** UDP mappings live for 30 s or more: refreshed this often, the one of our datagram port stays (RFC 4787 §4.3). */
+const UDP_REFRESH_MS = 20_000
+/** A router does not change how it hairpins: measured again after this long, or when the network has changed. */
+const HAIRPIN_REFRESH_MS = 30 * 60_000
+/** Before the first observation: relays come up one after the other. */
+const SETTLE_MS = 50
 const PORT_MS = 1_500
 
-export class Observation implements AsyncDisposable {
-  readonly #options: ObserverOfUsOptions
+export class NatDiscovery implements AsyncDisposable {
+  readonly #options: NatDiscoveryOptions
   readonly #log: Log
   readonly #life: Lifetime
   readonly #observers = new Observers()
-  readonly #questions: UdpQuestions | undefined
-  readonly #sights = new Map<Family, NatObservation>()
+  readonly #queries: UdpQueries | undefined
+  readonly #observations = new Map<Family, NatObservation>()
   readonly #hairpinAt = new Map<Family, number>()
-  #relaySees: string | undefined
-  #looking: Promise<void> | undefined
+  #addressAtRelay: string | undefined
+  #refreshing: Promise<void> | undefined
   #changed = new AbortController()
 
-  private constructor(options: ObserverOfUsOptions, life: Lifetime) {
+  private constructor(options: NatDiscoveryOptions, life: Lifetime) {
     const { udp, clock, log } = options
     this.#options = options
     this.#life = life
-    this.#log = log.child({ part: 'observation' })
-    this.#questions = udp && new UdpQuestions((bytes, to) => udp.send(bytes, to), clock)
+    this.#log = log.child({ part: 'NAT discovery' })
+    this.#queries = udp && new UdpQueries((bytes, to) => udp.send(bytes, to), clock)
   }
 
-  static start(options: ObserverOfUsOptions): Promise<Observation> {
+  static start(options: NatDiscoveryOptions): Promise<NatDiscovery> {
     return Lifetime.open((life) => {
-      const observation = new Observation(options, life)
-      const every = (ms: number, look: () => Promise<void>) =>
-        life.spawn(async (signal) => {
-          while (!signal.aborted) {
-            await options.clock.sleep(ms, AbortSignal.any([signal, observation.#changed.signal]))
-            if (!signal.aborted) await look()
-          }
-        }, 'network observation')
-      every(EVERY_MS, () => observation.look())
-      every(UDP_EVERY_MS, async () => {
-        await Promise.all(observation.families.map((family) => observation.#lookUdp(family)))
-      })
-      return observation
+      const discovery = new NatDiscovery(options, life)
+      life.spawn((signal) => discovery.#repeat(REFRESH_MS, () => discovery.refresh(), signal), 'NAT discovery')
+      life.spawn(
+        (signal) => discovery.#repeat(UDP_REFRESH_MS, () => discovery.#refreshUdp(), signal),
+        'UDP NAT discovery',
+      )
+      return discovery
     })
   }
 
-  /** In which this node binds. */
+  /** The families in which this node binds. */
   get families(): Family[] {
     return FAMILIES.filter((family) => this.#options.hosts[family] !== undefined)
   }
 
   of(family: Family): NatObservation {
-    return this.#sights.get(family) ?? NOTHING
+    return this.#observations.get(family) ?? NOTHING
   }
 
-  /** Where others see our datagram port, behind a NAT. */
+  /** Where others see our datagram port through a NAT. */
   get udpAddresses(): string[] {
     return this.families.flatMap((family) => {
       const { udp, udpAddress } = this.of(family)
@@ -129,154 +122,159 @@ export class Observation implements AsyncDisposable {
     })
   }
 
-  /** There is a relay that tells. */
-  get isAsked(): boolean {
+  get hasObservers(): boolean {
     return !this.#observers.isEmpty
   }
 
-  /** Where the relay sees our connection to it come from; the proxy, where there is one between. */
-  get relaySees(): string | undefined {
-    return this.#relaySees
+  /** The address at which the relay sees our connection to it: the proxy's, where there is one between. */
+  get addressAtRelay(): string | undefined {
+    return this.#addressAtRelay
   }
 
-  /** Seen at that address, two nodes are behind the same NAT: whether that leads back in; `undefined`: it is another one, or not known. */
-  leadsBack(host: string): boolean | undefined {
+  /** Whether what we send to that address of our NAT leads back in; `undefined` when it is another address, or not known. */
+  hairpins(host: string): boolean | undefined {
     const { tcp, tcpAddress = '', hairpin } = this.of(familyOf(host))
-    return tcp.mapping === 'stable' && parseHostPort(tcpAddress)?.host === host ? hairpin.tcp : undefined
+    const isOurs = tcp.mapping === 'endpoint-independent' && parseHostPort(tcpAddress)?.host === host
+    return isOurs ? hairpin.tcp : undefined
   }
 
-  /** A relay that we listen at now, and what it tells. */
-  welcome(url: string, { seen, observer }: Welcome): void {
-    this.#relaySees = seen
+  /** We listen at a relay, which has said this in its `welcome`. */
+  addRelay(url: string, { seen, observer }: Welcome): void {
+    this.#addressAtRelay = seen
     if (observer === undefined) return
-    this.#observers.tell(url, observer)
-    void background.run('network observation', async () => {
-      await this.#options.clock.sleep(SOON_MS, this.#life.signal)
-      await this.look()
-    })
+    this.#observers.add(url, observer)
+    void this.#options.clock.sleep(SETTLE_MS, this.#life.signal).then(() => this.refresh())
   }
 
-  /** The network is another one: nothing that was known counts. */
+  /** Forgets everything: it was observed in another network. */
   networkChanged(): void {
-    this.#sights.clear()
+    this.#observations.clear()
     this.#hairpinAt.clear()
     this.#changed.abort()
     this.#changed = new AbortController()
-    void this.look()
+    void this.refresh()
   }
 
-  /** Looks at everything now; one look at a time. */
-  look(): Promise<void> {
-    if (this.#life.signal.aborted || !this.isAsked) return Promise.resolve()
-    this.#looking ??= Promise.all(this.families.map((family) => this.#lookAt(family)))
+  /** Observes all families now; resolves when that is done. Never runs twice at once. */
+  refresh(): Promise<void> {
+    if (this.#life.signal.aborted || !this.hasObservers) return Promise.resolve()
+    this.#refreshing ??= Promise.all(this.families.map((family) => this.#refreshFamily(family)))
       .then(() => undefined)
       .finally(() => {
-        this.#looking = undefined
+        this.#refreshing = undefined
       })
-    return this.#looking
+    return this.#refreshing
   }
 
   /**
-   * A fresh port, and where others see it.
-   * @throws MeshError NO_PATH when nobody tells.
+   * Opens a port, and learns at which address others see it.
+   * @throws MeshError NO_PATH when no observer answers
    */
-  async openPort(family: Family, signal: AbortSignal): Promise<SeenPort> {
+  async openPort(family: Family, signal: AbortSignal): Promise<ObservedPort> {
     const host = this.#options.hosts[family]
-    const places = await this.#observers.places(family)
-    if (host === undefined || places.length === 0)
-      throw new MeshError('NO_PATH', { reason: 'no relay tells where it sees us' })
-    const port = new PunchPort(host)
+    const observers = await this.#observers.addresses(family)
+    if (host === undefined || observers.length === 0)
+      throw new MeshError('NO_PATH', { reason: 'no relay observes this address family' })
+    const port = new SharedPort(host)
     try {
       const limit = AbortSignal.any([signal, this.#life.signal, AbortSignal.timeout(PORT_MS)])
-      const first = new Map(places.toReversed().map((place) => [place.host, place])) // one port of each is enough
-      const asked = [...first.values()].map((place) => port.ask(place, questionFor(place, ASK.where), limit))
-      const seen = await Promise.any(asked)
+      const oneOfEach = new Map(observers.toReversed().map((observer) => [observer.host, observer]))
+      const queries = [...oneOfEach.values()].map((one) => port.query(one, newQuestion(one, ASK.where), limit))
+      const seen = await Promise.any(queries)
       const address = printHostPort(seen.host, seen.port)
       return { port, address, [Symbol.dispose]: () => port[Symbol.dispose]() }
     } catch (cause) {
       port[Symbol.dispose]()
-      throw new MeshError('NO_PATH', { reason: 'no relay has told where it sees us' }, { cause })
+      throw new MeshError('NO_PATH', { reason: 'no observer answered' }, { cause })
     }
   }
 
-  /** A packet on the datagram port that may be an observer's answer; false when it is not. */
-  hear(packet: Buffer): boolean {
-    return this.#questions?.hear(packet) === true
+  /** Takes a packet that arrived at the datagram port; false when it is no observer's answer. */
+  receive(packet: Buffer): boolean {
+    return this.#queries?.receive(packet) === true
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
 
-  async #lookAt(family: Family): Promise<void> {
-    await Promise.all([this.#lookTcp(family), this.#lookUdp(family)])
-    await this.#lookBack(family)
+  async #repeat(ms: number, act: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#options.clock.sleep(ms, AbortSignal.any([signal, this.#changed.signal]))
+      if (!signal.aborted) await act()
+    }
   }
 
-  async #lookTcp(family: Family): Promise<void> {
+  async #refreshFamily(family: Family): Promise<void> {
+    await Promise.all([this.#observeTcp(family), this.#observeUdp(family)])
+    await this.#observeHairpin(family)
+  }
+
+  async #refreshUdp(): Promise<void> {
+    await Promise.all(this.families.map((family) => this.#observeUdp(family)))
+  }
+
+  async #observeTcp(family: Family): Promise<void> {
     const { hosts, isOwn, listensAt = () => 0 } = this.#options
-    const host = hosts[family]!
     const { signal } = this.#changed
-    const places = await this.#observers.places(family)
-    const look = { host, places, isOwn, listensAt: listensAt() }
-    const seen = await observeTcp(look, AbortSignal.any([this.#life.signal, signal])).catch(() => undefined)
+    const observers = await this.#observers.addresses(family)
+    const probe = { host: hosts[family]!, observers, isOwn, listensAt: listensAt() }
+    const seen = await observeTcp(probe, AbortSignal.any([this.#life.signal, signal])).catch(() => undefined)
     if (signal.aborted) return
     const { tcp: _tcp, tcpAddress: _address, isPortOpen: _open, ...rest } = this.of(family)
-    const { nat, address, observers, isPortOpen } = seen ?? { nat: UNKNOWN_NAT, observers: 0 }
-    this.#know(family, 'tcp', {
+    const { nat, address, observers: answered, isPortOpen } = seen ?? { nat: UNKNOWN_NAT, observers: 0 }
+    this.#record(family, 'tcp', {
       ...rest,
       tcp: nat,
-      observers,
+      observers: answered,
       ...(address === undefined ? {} : { tcpAddress: address }),
       ...(isPortOpen === undefined ? {} : { isPortOpen }),
     })
   }
 
-  async #lookUdp(family: Family): Promise<void> {
-    if (this.#questions === undefined || !this.isAsked) return
+  async #observeUdp(family: Family): Promise<void> {
+    if (this.#queries === undefined || !this.hasObservers) return
     const { isOwn } = this.#options
     const { signal } = this.#changed
-    const places = await this.#observers.places(family)
+    const observers = await this.#observers.addresses(family)
     const limit = AbortSignal.any([this.#life.signal, signal])
-    const look = { places, isOwn, before: this.of(family).udp }
-    const { nat, address } = await observeUdp(this.#questions, look, limit)
+    const { nat, address } = await observeUdp(this.#queries, { observers, isOwn, before: this.of(family).udp }, limit)
     if (signal.aborted) return
     const { udpAddress: _address, ...rest } = this.of(family)
-    this.#know(family, 'udp', { ...rest, udp: nat, ...(address === undefined ? {} : { udpAddress: address }) })
+    this.#record(family, 'udp', { ...rest, udp: nat, ...(address === undefined ? {} : { udpAddress: address }) })
   }
 
-  /** Only where there is a NAT with one mapping for all: without, nothing can lead back. */
-  async #lookBack(family: Family): Promise<void> {
-    const { clock, isPublic: reaches = isPublic } = this.#options
-    const known = this.#hairpinAt.get(family)
-    const { tcp: seen, tcpAddress = '' } = this.of(family)
-    if (seen.mapping !== 'stable' || !reaches(parseHostPort(tcpAddress)?.host ?? '')) return
-    if (known !== undefined && clock.now() - known < HAIRPIN_EVERY_MS) return
-    const { signal } = this.#changed
-    const limit = AbortSignal.any([this.#life.signal, signal])
+  /** Only behind a NAT with endpoint-independent mapping: no other can hairpin. */
+  async #observeHairpin(family: Family): Promise<void> {
+    const { clock, isPublic: isOnInternet = isPublic } = this.#options
+    const measuredAt = this.#hairpinAt.get(family)
+    const { tcp, tcpAddress = '' } = this.of(family)
+    if (tcp.mapping !== 'endpoint-independent' || !isOnInternet(parseHostPort(tcpAddress)?.host ?? '')) return
+    if (measuredAt !== undefined && clock.now() - measuredAt < HAIRPIN_REFRESH_MS) return
+    const limit = AbortSignal.any([this.#life.signal, this.#changed.signal])
     const openPort = () => this.openPort(family, limit)
-    const hairpin = await lookBack({ openPort, udp: await this.#udpPort(family) }, limit)
+    const hairpin = await measureHairpin({ openPort, udp: await this.#udpPort(family) }, limit)
     if (limit.aborted) return
     this.#hairpinAt.set(family, clock.now())
-    this.#sights.set(family, { ...this.of(family), hairpin })
-    this.#log.info('whether the router leads back in what is sent to its address outside', { ...hairpin })
+    this.#observations.set(family, { ...this.of(family), hairpin })
+    this.#log.info('hairpinning measured', { family, ...hairpin })
   }
 
-  /** Our datagram port, where one mapping stands for all. */
+  /** Our datagram port, where its mapping is endpoint-independent. */
   async #udpPort(family: Family): Promise<UdpHairpin | undefined> {
     const { hosts, clock } = this.#options
     const { udp, udpAddress: address } = this.of(family)
-    const [place] = await this.#observers.places(family)
-    if (udp.mapping !== 'stable' || address === undefined || place === undefined) return undefined
-    return { questions: this.#questions!, address, bind: { host: hosts[family]!, family }, place, clock }
+    const [observer] = await this.#observers.addresses(family)
+    if (udp.mapping !== 'endpoint-independent' || address === undefined || observer === undefined) return undefined
+    return { queries: this.#queries!, address, bind: { host: hosts[family]!, family }, observer, clock }
   }
 
-  #know(family: Family, protocol: 'tcp' | 'udp', now: NatObservation): void {
+  #record(family: Family, protocol: 'tcp' | 'udp', now: NatObservation): void {
     const before = this.of(family)
-    this.#sights.set(family, now)
-    if (before[protocol].mapping === now[protocol].mapping && before[protocol].filtering === now[protocol].filtering)
-      return
+    this.#observations.set(family, now)
+    const { mapping, filtering } = now[protocol]
+    if (before[protocol].mapping === mapping && before[protocol].filtering === filtering) return
     const address = protocol === 'tcp' ? now.tcpAddress : now.udpAddress
-    this.#log.info('the network shows itself', { protocol, family, ...now[protocol], address: address ?? '' })
+    this.#log.info('NAT behavior observed', { protocol, family, mapping, filtering, address: address ?? '' })
   }
 }

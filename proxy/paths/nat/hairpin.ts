@@ -3,19 +3,21 @@ import { createSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
 import { onAbort } from '../../../src/core/kit/abort.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
+import { parseHostPort, type HostPort } from '../../../src/core/kit/host-port.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 import { ASK } from '../../relay/wire/observation.ts'
-import { type Family } from '../addresses.ts'
+import type { Family } from '../addresses.ts'
+import type { SharedPort } from '../shared-port.ts'
+import { UdpQueries } from './observe-udp.ts'
 import type { ObserverAddress } from './observers.ts'
-import type { PunchPort } from '../shared-port.ts'
-import { UdpQuestions } from './observe-udp.ts'
-import { parseHostPort } from '../../../src/core/kit/host-port.ts'
 
 /*
- * Whether our NAT leads back in what we send to our own address outside (hairpin, RFC 4787 §6). Two nodes that are seen under one
- * address can meet there only then. Measured as they would meet: two ports of ours, each seen outside, call each other.
+ * Whether our NAT hairpins (RFC 4787 §6): whether it leads back in what we send to our own address outside. Two nodes that are
+ * seen under one address can connect through their NAT only then. Measured as they would connect: two ports of ours dial each
+ * other's address outside.
  *
  *     port p, seen at X:p'  ──▶ X:q' ─┐ NAT
- *     port q, seen at X:q'  ──▶ X:p' ─┘ a token of ours comes through in one direction: it does
+ *     port q, seen at X:q'  ──▶ X:p' ─┘ a token that gets through in either direction proves it
  */
 
 export interface Hairpin {
@@ -24,85 +26,97 @@ export interface Hairpin {
 }
 
 /** Our SYN, and the one that the system sends after a second. */
-const MEET_MS = 1_500
-/** A refused SYN of ours may cross one that gets through. */
+const CONNECT_MS = 1_500
+/** A SYN of ours that is refused may cross one that gets through. */
 const GRACE_MS = 300
 const TOKEN_BYTES = 16
 
-/** A port of ours, and where it is seen. */
-export interface Seen {
-  readonly port: PunchPort
+/** A port of ours, and the address outside at which it is seen. */
+export interface MappedPort {
+  readonly port: SharedPort
   readonly address: string
 }
 
-export interface LookBack {
-  /** Another port of ours, and where it is seen. */
-  openPort: () => Promise<Seen & Disposable>
+export interface HairpinOptions {
+  /** Opens one more mapped port. */
+  openPort: () => Promise<MappedPort & Disposable>
   udp: UdpHairpin | undefined
 }
 
-export async function lookBack({ openPort, udp: udpPort }: LookBack, signal: AbortSignal): Promise<Hairpin> {
-  const byTcp = async () => {
+export async function measureHairpin({ openPort, udp }: HairpinOptions, signal: AbortSignal): Promise<Hairpin> {
+  const [overTcp, overUdp] = await Promise.all([
+    hairpinWithNewPorts(openPort, signal),
+    udp === undefined ? undefined : hairpinByUdp(udp, signal),
+  ])
+  return { ...(overTcp === undefined ? {} : { tcp: overTcp }), ...(overUdp === undefined ? {} : { udp: overUdp }) }
+}
+
+/** `undefined` when no observer sees our ports just now. */
+async function hairpinWithNewPorts(
+  openPort: HairpinOptions['openPort'],
+  signal: AbortSignal,
+): Promise<boolean | undefined> {
+  try {
     using one = await openPort()
     using other = await openPort()
     return await hairpinByTcp(one, other, signal)
+  } catch {
+    return undefined
   }
-  const [tcp, udp] = await Promise.all([
-    byTcp().catch(() => undefined), // a port is not seen just now
-    udpPort === undefined ? undefined : hairpinByUdp(udpPort, signal),
-  ])
-  return { ...(tcp === undefined ? {} : { tcp }), ...(udp === undefined ? {} : { udp }) }
 }
 
-export function hairpinByTcp(one: Seen, other: Seen, signal: AbortSignal): Promise<boolean> {
-  const token = randomBytes(TOKEN_BYTES)
+export function hairpinByTcp(one: MappedPort, other: MappedPort, signal: AbortSignal): Promise<boolean> {
+  const [toOne, toOther] = [parseHostPort(one.address), parseHostPort(other.address)]
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)])
+  if (limit.aborted || toOne === undefined || toOther === undefined) return Promise.resolve(false)
   const { promise, resolve } = Promise.withResolvers<boolean>()
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(MEET_MS)])
-  if (limit.aborted) return Promise.resolve(false)
   const listener = onAbort(limit, () => resolve(false))
+  const exchange = tokenExchange(() => resolve(true))
   let refused = 0
   let grace: NodeJS.Timeout | undefined
-  const speak = (socket: Socket) => {
-    let heard = Buffer.alloc(0)
-    socket.on('data', (chunk: Buffer) => {
-      heard = Buffer.concat([heard, chunk.subarray(0, TOKEN_BYTES - heard.length)])
-      if (heard.equals(token)) resolve(true)
-    })
-    socket.write(token)
-  }
-  for (const [from, to] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    const place = parseHostPort(to.address)
-    if (place === undefined) return Promise.resolve(false)
-    from.port.listen(speak)
-    const socket = from.port.dial(place)
-    socket.once('connect', () => speak(socket))
+  const dial = (from: SharedPort, to: HostPort) => {
+    from.listen(exchange)
+    const socket = from.dial(to)
+    socket.once('connect', () => exchange(socket))
     socket.once('error', () => {
       refused += 1
       if (refused === 2) grace = setTimeout(() => resolve(false), GRACE_MS)
     })
   }
+  dial(one.port, toOther)
+  dial(other.port, toOne)
   return promise.finally(() => {
     clearTimeout(grace)
     listener[Symbol.dispose]()
   })
 }
 
+/** Both ends of a connection send the token; an end that receives it has shown that the connection is our own. */
+function tokenExchange(received: () => void): (socket: Socket) => void {
+  const token = randomBytes(TOKEN_BYTES)
+  return (socket) => {
+    let got = Buffer.alloc(0)
+    socket.on('data', (chunk: Buffer) => {
+      got = Buffer.concat([got, chunk.subarray(0, TOKEN_BYTES - got.length)])
+      if (got.equals(token)) received()
+    })
+    socket.write(token)
+  }
+}
+
 export interface UdpHairpin {
-  /** Of the datagram port, and where that is seen. */
-  questions: UdpQuestions
+  /** Of the datagram port, which is seen at `address`. */
+  queries: UdpQueries
   address: string
-  /** Where a second port binds, and who says where it is seen. */
+  /** Where a second port binds, and the observer that tells its address outside. */
   bind: { host: string; family: Family }
-  place: ObserverAddress
+  observer: ObserverAddress
   clock: Clock
 }
 
-/** `undefined`: the second port was not seen. */
+/** `undefined` when the second port was not seen. */
 async function hairpinByUdp(
-  { questions, address, bind, place, clock }: UdpHairpin,
+  { queries, address, bind, observer, clock }: UdpHairpin,
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   const socket = createSocket({ type: bind.family === 'ipv4' ? 'udp4' : 'udp6' })
@@ -111,25 +125,22 @@ async function hairpinByUdp(
       socket.once('error', reject)
       socket.bind({ address: bind.host, port: 0 }, resolve)
     })
-    socket.on('error', () => undefined)
-    const second = new UdpQuestions((bytes, to) => socket.send(bytes, to.port, to.host, () => undefined), clock)
-    socket.on('message', (packet) => second.hear(packet))
-    const own = parseHostPort(address)
-    const seen = await second.ask(place, ASK.where, signal)
-    if (seen === undefined || own === undefined) return undefined
-    const [there, back] = [randomBytes(TOKEN_BYTES).toString('hex'), randomBytes(TOKEN_BYTES).toString('hex')]
-    const met = new AbortController()
-    const limit = AbortSignal.any([signal, met.signal])
-    const come = async (by: UdpQuestions, token: string, say: () => void) => {
-      const answer = await by.answered(token, say, limit)
-      if (answer !== undefined) met.abort()
+    socket.on('error', ignore)
+    const second = new UdpQueries((bytes, to) => socket.send(bytes, to.port, to.host, ignore), clock)
+    socket.on('message', (packet) => second.receive(packet))
+    const first = parseHostPort(address)
+    const seen = await second.query(observer, ASK.where, signal)
+    if (seen === undefined || first === undefined) return undefined
+    const gotThrough = new AbortController()
+    const limit = AbortSignal.any([signal, gotThrough.signal])
+    const send = async (from: UdpQueries, to: HostPort, at: UdpQueries) => {
+      const token = randomBytes(TOKEN_BYTES).toString('hex')
+      const answer = await at.awaitToken(token, () => from.sendToken(token, to), limit)
+      if (answer !== undefined) gotThrough.abort()
       return answer !== undefined
     }
-    const both = await Promise.all([
-      come(questions, there, () => second.knock(there, own)),
-      come(second, back, () => questions.knock(back, seen)),
-    ])
-    return both.includes(true)
+    const results = await Promise.all([send(second, first, queries), send(queries, seen, second)])
+    return results.includes(true)
   } catch {
     return undefined
   } finally {

@@ -1,17 +1,17 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
-import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../../relay/wire/observation.ts'
-import { filteringOf, mappingOf, UNKNOWN_NAT, type NatClass } from './nat-behavior.ts'
-import { gather, questionFor, type ObserverAddress } from './observers.ts'
 import { printHostPort, type HostPort } from '../../../src/core/kit/host-port.ts'
+import { ASK, decodeAnswer, encodeAnswer, encodeQuestion, type ObservedAt } from '../../relay/wire/observation.ts'
+import { filteringOf, isMappingDependent, mappingOf, UNKNOWN_NAT, type NatBehavior } from './nat-behavior.ts'
+import { newQuestion, queryAll, type ObserverAddress } from './observers.ts'
 
-/** Sends from the port that is asked about. */
+/** Sends from the port that the query is about. */
 export type Send = (bytes: Buffer, to: HostPort) => void
 
-/** Asked so often at most, as a datagram may be lost; the waits between. */
+/** A datagram may be lost: how often it is sent, and the wait after each. */
 const TRIES_MS = [400, 800, 1_200] as const
 
-/** Questions from one UDP port, and what comes back to it: nothing counts but an answer with a token that is waited for. */
-export class UdpQuestions {
+/** Queries from one UDP port. An answer counts only if it carries a token that is being waited for. */
+export class UdpQueries {
   readonly #send: Send
   readonly #clock: Clock
   readonly #waiting = new Map<string, (answer: ObservedAt) => void>()
@@ -21,36 +21,36 @@ export class UdpQuestions {
     this.#clock = clock
   }
 
-  /** A packet that may be an answer; false when it is not. */
-  hear(packet: Buffer): boolean {
+  /** Takes a packet that arrived at the port; false when it is no answer. */
+  receive(packet: Buffer): boolean {
     const answer = decodeAnswer(packet)
     if (answer === undefined) return false
     this.#waiting.get(answer.token)?.(answer)
     return true
   }
 
-  ask(place: ObserverAddress, what: number, signal: AbortSignal): Promise<ObservedAt | undefined> {
-    const question = questionFor(place, what)
-    return this.answered(question.token, () => this.#send(encodeQuestion(question), place), signal)
+  query(observer: ObserverAddress, ask: number, signal: AbortSignal): Promise<ObservedAt | undefined> {
+    const question = newQuestion(observer, ask)
+    return this.awaitToken(question.token, () => this.#send(encodeQuestion(question), observer), signal)
   }
 
-  /** A packet of ours that carries a token, on its way to ourselves. */
-  knock(token: string, to: HostPort): void {
+  /** Sends a token to ourselves, by way of the address outside. */
+  sendToken(token: string, to: HostPort): void {
     this.#send(encodeAnswer({ ...to, token, heard: undefined }), to)
   }
 
-  /** Says something until the token comes back; `undefined` when it does not. */
-  async answered(token: string, say: () => void, signal: AbortSignal): Promise<ObservedAt | undefined> {
-    const got = new AbortController()
+  /** Calls `send`, a few times, until the token arrives; `undefined` when it does not. */
+  async awaitToken(token: string, send: () => void, signal: AbortSignal): Promise<ObservedAt | undefined> {
+    const arrived = new AbortController()
     let answer: ObservedAt | undefined
-    this.#waiting.set(token, (heard) => {
-      answer = heard
-      got.abort()
+    this.#waiting.set(token, (received) => {
+      answer = received
+      arrived.abort()
     })
-    const limit = AbortSignal.any([got.signal, signal])
+    const limit = AbortSignal.any([arrived.signal, signal])
     for (const ms of TRIES_MS) {
       if (limit.aborted) break
-      say()
+      send()
       await this.#clock.sleep(ms, limit)
     }
     this.#waiting.delete(token)
@@ -58,32 +58,40 @@ export class UdpQuestions {
   }
 }
 
-/** What a look at one family of the network by UDP shows. */
+/** What was observed of one address family by UDP. */
 export interface UdpObservation {
-  readonly nat: NatClass
-  /** Where others see the port; absent while that differs for each, or is not known. */
+  readonly nat: NatBehavior
+  /** Where others see the port; absent when that is not known, or differs for each peer. */
   readonly address?: string
 }
 
-/** `before`: whom the NAT lets in is not asked again while its mapping is the same. */
+export interface UdpProbe {
+  observers: readonly ObserverAddress[]
+  isOwn: (host: string) => boolean
+  /** The observation before: while the mapping stays the same, the filtering is not probed again. */
+  before: NatBehavior
+}
+
 export async function observeUdp(
-  questions: UdpQuestions,
-  { places, isOwn, before }: { places: readonly ObserverAddress[]; isOwn: (host: string) => boolean; before: NatClass },
+  queries: UdpQueries,
+  { observers, isOwn, before }: UdpProbe,
   signal: AbortSignal,
 ): Promise<UdpObservation> {
-  const answers = await gather(
-    places.map((place) => (late) => questions.ask(place, ASK.where, late)),
+  const answers = await queryAll(
+    observers.map((observer) => (limit) => queries.query(observer, ASK.where, limit)),
     signal,
   )
-  const seen = answers.filter((answer) => answer !== undefined)
-  const [first] = seen
-  const place = places[answers.findIndex((answer) => answer !== undefined)]
-  if (first === undefined || place === undefined) return { nat: UNKNOWN_NAT }
-  const mapping = mappingOf(seen, isOwn)
-  if (mapping === 'varies') return { nat: { mapping, filtering: 'unknown' } }
+  const sightings = answers.flatMap((seen, i) =>
+    seen === undefined ? [] : { host: seen.host, port: seen.port, observer: observers[i]!.host },
+  )
+  const [first] = sightings
+  const observer = observers[answers.findIndex((answer) => answer !== undefined)]
+  if (first === undefined || observer === undefined) return { nat: UNKNOWN_NAT }
+  const mapping = mappingOf(sightings, isOwn)
+  if (isMappingDependent({ mapping })) return { nat: { mapping, filtering: 'unknown' } }
   const isKnown = before.mapping === mapping && before.filtering !== 'unknown'
   const filtering = isKnown
     ? before.filtering
-    : filteringOf((await questions.ask(place, ASK.elsewhere, signal)) !== undefined)
+    : filteringOf((await queries.query(observer, ASK.elsewhere, signal)) !== undefined)
   return { nat: { mapping, filtering }, address: printHostPort(first.host, first.port) }
 }

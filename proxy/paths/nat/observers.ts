@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
+import type { HostPort } from '../../../src/core/kit/host-port.ts'
 import type { Welcome } from '../../relay/wire/messages.ts'
 import type { Question } from '../../relay/wire/observation.ts'
 import type { Family } from '../addresses.ts'
-import type { HostPort } from '../../../src/core/kit/host-port.ts'
 
-/** A port of an observer, and what it wants to hear before it answers. */
+/** One port of an observer, and the cookie it must be shown before it answers. */
 export interface ObserverAddress extends HostPort {
   readonly cookie: string
 }
@@ -18,12 +18,12 @@ interface Source {
 }
 
 /**
- * Two addresses show a NAT that makes a difference by address, two ports of one only a NAT that makes one by port. Both ports of
- * both are asked: when one address does not answer any more, the other still has two.
+ * Two addresses show a mapping that depends on the address, and two ports of one address only a mapping that depends on the
+ * port. Both ports of both are asked: when one address no longer answers, the other still has two.
  */
 const MOST_HOSTS = 2
 
-/** Those who tell us where they see us (relay/observer.ts): of every relay that we listen at. */
+/** The observers (relay/observer.ts) of the relays at which we listen: they answer under which address they see us. */
 export class Observers {
   readonly #sources = new Map<string, Source>()
 
@@ -31,14 +31,14 @@ export class Observers {
     return this.#sources.size === 0
   }
 
-  /** What a relay has said when we began to listen there. */
-  tell(url: string, observer: NonNullable<Welcome['observer']>): void {
+  /** `observer` is what the relay at `url` said in its `welcome`. */
+  add(url: string, observer: NonNullable<Welcome['observer']>): void {
     const host = new URL(url).hostname.replace(/^\[|\]$/g, '')
     this.#sources.set(url, { host, ...observer })
   }
 
-  /** Of that family: of two relays, or of two addresses of one; else two ports of one address. */
-  async places(family: Family): Promise<ObserverAddress[]> {
+  /** Observer ports of that family: of two relays, or of two addresses of one relay; else the two ports of one address. */
+  async addresses(family: Family): Promise<ObserverAddress[]> {
     const wanted = family === 'ipv4' ? 4 : 6
     const found = await Promise.all(
       [...this.#sources.values()].map(async ({ host, ...source }) => {
@@ -48,7 +48,7 @@ export class Observers {
           .map(({ address }) => ({ host: address, ...source }))
       }),
     )
-    // the first address of each, then the second ones: two relays tell more than one
+    // the first address of each relay, then the second ones: two relays show more than one
     const inTurn = Array.from({ length: MOST_HOSTS }, (_, turn) => found.flatMap((addresses) => addresses[turn] ?? []))
     const hosts = new Map(inTurn.flat().map((source) => [source.host, source]))
     return [...hosts.values()]
@@ -57,8 +57,8 @@ export class Observers {
   }
 }
 
-/** A question nobody has asked before. */
-export function questionFor({ cookie }: ObserverAddress, ask: number): Question {
+/** A question with a fresh token. */
+export function newQuestion({ cookie }: ObserverAddress, ask: number): Question {
   return { ask, cookie, token: randomBytes(16).toString('hex') }
 }
 
@@ -66,17 +66,17 @@ export function questionFor({ cookie }: ObserverAddress, ask: number): Question 
 const LATE_MS = 1_000
 const ENOUGH = 2
 
-/** Asks all at once; `undefined` for those that failed, or were late. */
-export async function gather<T>(
-  asks: ReadonlyArray<(signal: AbortSignal) => Promise<T | undefined>>,
+/** Runs all queries at once; `undefined` for those that failed or were late. */
+export async function queryAll<T>(
+  queries: ReadonlyArray<(signal: AbortSignal) => Promise<T | undefined>>,
   signal: AbortSignal,
 ): Promise<(T | undefined)[]> {
   const late = new AbortController()
   const limit = AbortSignal.any([signal, late.signal])
   let timer: NodeJS.Timeout | undefined
   let answered = 0
-  const answers = asks.map(async (ask) => {
-    const answer = await ask(limit).catch(() => undefined)
+  const answers = queries.map(async (query) => {
+    const answer = await query(limit).catch(() => undefined)
     if (answer !== undefined && ++answered === ENOUGH) timer = setTimeout(() => late.abort(), LATE_MS)
     return answer
   })

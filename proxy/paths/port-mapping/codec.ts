@@ -78,7 +78,7 @@ export function encodeNatPmp({ protocol, port, wanted, lifetimeSeconds }: MapReq
   return out
 }
 
-export function encodeAddressQuestion(): Buffer {
+export function encodeAddressRequest(): Buffer {
   return Buffer.alloc(2)
 }
 

@@ -23,7 +23,7 @@ export interface Igd {
 }
 
 /** How a call went. */
-export type Said = { ok: true; answer: Element } | { ok: false; code: number; reason: string }
+export type SoapResult = { ok: true; answer: Element } | { ok: false; code: number; reason: string }
 
 /** `undefined`: nothing there maps ports. */
 export async function readIgd(location: URL, signal: AbortSignal): Promise<Igd | undefined> {
@@ -56,7 +56,7 @@ export async function mapByIgd(
   const { protocol, port, client, others } = wanted
   const ports = [wanted.wanted === 0 ? port : wanted.wanted, ...others]
   let { lifetimeSeconds } = wanted
-  let said: Said | undefined
+  let said: SoapResult | undefined
   for (let external = ports.shift(); external !== undefined; ) {
     said = await call(
       igd,
@@ -110,7 +110,7 @@ async function call(
   action: string,
   values: Readonly<Record<string, string | number>>,
   signal: AbortSignal,
-): Promise<Said> {
+): Promise<SoapResult> {
   const inside = Object.entries(values).map(([name, value]) => `<${name}>${escaped(String(value))}</${name}>`)
   const body =
     '<?xml version="1.0"?>\r\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ' +

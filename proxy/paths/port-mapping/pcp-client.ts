@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import {
-  encodeAddressQuestion,
+  encodeAddressRequest,
   encodeNatPmp,
   encodePcp,
   PORT_MAPPING_PORT,
@@ -14,10 +14,12 @@ import {
 /** RFC 6886 §3.1 doubles up to 64 s; a router that has not answered by then is asked again with the next round. */
 const TRIES_MS = [250, 500, 1_000] as const
 
-export type Dialect = 'pcp' | 'nat-pmp' | 'upnp'
-export type Outcome = { kind: 'mapped'; dialect: Dialect; mapped: Mapped } | { kind: 'refused'; reason: string }
+export type PortMappingProtocol = 'pcp' | 'nat-pmp' | 'upnp'
+export type Outcome =
+  | { kind: 'mapped'; dialect: PortMappingProtocol; mapped: Mapped }
+  | { kind: 'refused'; reason: string }
 
-export interface ConversationOptions {
+export interface PcpClientOptions {
   gateway: string
   /** 5351, but in tests. */
   port?: number
@@ -25,7 +27,7 @@ export interface ConversationOptions {
 }
 
 /** Questions to one gateway, one after the other; only that hears them, and only its answers count (a connected socket). */
-export class Conversation implements AsyncDisposable {
+export class PcpClient implements AsyncDisposable {
   readonly #socket: Socket
   readonly #clock: Clock
   #hear: ((answer: Answer) => void) | undefined
@@ -41,7 +43,7 @@ export class Conversation implements AsyncDisposable {
   }
 
   /** @throws any error when there is no way to the gateway */
-  static open({ gateway, port = PORT_MAPPING_PORT, clock }: ConversationOptions): Promise<Conversation> {
+  static open({ gateway, port = PORT_MAPPING_PORT, clock }: PcpClientOptions): Promise<PcpClient> {
     const socket = createSocket('udp4')
     return new Promise((resolve, reject) => {
       socket.once('error', (error) => {
@@ -50,7 +52,7 @@ export class Conversation implements AsyncDisposable {
       })
       socket.connect(port, gateway, () => {
         socket.removeAllListeners('error')
-        resolve(new Conversation(socket, clock))
+        resolve(new PcpClient(socket, clock))
       })
     })
   }
@@ -61,7 +63,12 @@ export class Conversation implements AsyncDisposable {
   }
 
   /** PCP first, and NAT-PMP where nobody understands that (RFC 6887 appendix A). */
-  async map(request: MapRequest, nonce: Buffer, known: Dialect | undefined, signal: AbortSignal): Promise<Outcome> {
+  async map(
+    request: MapRequest,
+    nonce: Buffer,
+    known: PortMappingProtocol | undefined,
+    signal: AbortSignal,
+  ): Promise<Outcome> {
     let reason = 'no answer'
     if (known !== 'nat-pmp') {
       const answer = await this.#ask(
@@ -95,7 +102,7 @@ export class Conversation implements AsyncDisposable {
   /** NAT-PMP says the address apart. */
   async #located(mapped: Mapped, signal: AbortSignal): Promise<Mapped> {
     if (mapped.lifetimeSeconds === 0) return mapped
-    const answer = await this.#ask(encodeAddressQuestion(), ({ kind }) => kind === 'address', signal)
+    const answer = await this.#ask(encodeAddressRequest(), ({ kind }) => kind === 'address', signal)
     if (answer?.kind !== 'address') return mapped
     return { ...mapped, external: { ...mapped.external, address: answer.address } }
   }

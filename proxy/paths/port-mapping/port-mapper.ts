@@ -4,7 +4,7 @@ import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import { isDialable } from '../addresses.ts'
 import { NONCE_BYTES, type Protocol } from './codec.ts'
-import type { Dialect } from './pcp-client.ts'
+import type { PortMappingProtocol } from './pcp-client.ts'
 import type { Igd } from './igd.ts'
 import { Router } from './router.ts'
 import { printHostPort } from '../../../src/core/kit/host-port.ts'
@@ -28,7 +28,7 @@ export interface PortMapperOptions {
 /** What `netcheck` shows. */
 export type PortMappingState =
   | { state: 'asking' }
-  | { state: 'mapped'; dialect: Dialect; tcp?: string; udp?: string }
+  | { state: 'mapped'; dialect: PortMappingProtocol; tcp?: string; udp?: string }
   | { state: 'refused'; reason: string }
 
 /** What we ask for; routers give less as they like. Larger: a mapping stays longer after a crash. */
@@ -58,7 +58,7 @@ export class PortMapper implements AsyncDisposable {
   readonly #log: Log
   readonly #life: Lifetime
   readonly #held = new Map<string, Held>()
-  #dialect: Dialect | undefined
+  #dialect: PortMappingProtocol | undefined
   #igd: Igd | undefined
   #gateway: string | undefined
   #state: PortMappingState = { state: 'asking' }
@@ -93,7 +93,7 @@ export class PortMapper implements AsyncDisposable {
   }
 
   /** Another process of this node keeps them from now on. */
-  async leave(): Promise<void> {
+  async handOver(): Promise<void> {
     this.#held.clear()
     await this.#life.close()
   }

@@ -1,6 +1,6 @@
 import type { Clock } from '../../../src/core/kit/clock.ts'
 import type { MapRequest } from './codec.ts'
-import { Conversation, type Dialect, type Outcome } from './pcp-client.ts'
+import { PcpClient, type PortMappingProtocol, type Outcome } from './pcp-client.ts'
 import { mapByIgd, readIgd, unmapByIgd, type Igd } from './igd.ts'
 import { search } from './ssdp.ts'
 
@@ -24,10 +24,10 @@ const OTHER_PORTS = 12_000
 /** One router, in whichever of the three dialects it knows: PCP, then NAT-PMP, then UPnP. */
 export class Router implements AsyncDisposable {
   readonly #options: RouterOptions
-  readonly #conversation: Conversation
+  readonly #conversation: PcpClient
   #igd: Igd | undefined
 
-  private constructor(options: RouterOptions, conversation: Conversation) {
+  private constructor(options: RouterOptions, conversation: PcpClient) {
     this.#options = options
     this.#conversation = conversation
     this.#igd = options.igd
@@ -36,7 +36,7 @@ export class Router implements AsyncDisposable {
   /** @throws any error when there is no way to the gateway */
   static async open(options: RouterOptions): Promise<Router> {
     const { gateway, port, clock } = options
-    const conversation = await Conversation.open({ gateway, clock, ...(port === undefined ? {} : { port }) })
+    const conversation = await PcpClient.open({ gateway, clock, ...(port === undefined ? {} : { port }) })
     return new Router(options, conversation)
   }
 
@@ -45,7 +45,12 @@ export class Router implements AsyncDisposable {
   }
 
   /** `known`: the dialect that it has spoken before; no other is tried then. */
-  async map(request: MapRequest, nonce: Buffer, known: Dialect | undefined, signal: AbortSignal): Promise<Outcome> {
+  async map(
+    request: MapRequest,
+    nonce: Buffer,
+    known: PortMappingProtocol | undefined,
+    signal: AbortSignal,
+  ): Promise<Outcome> {
     if (known === 'upnp') return await this.#mapByUpnp(request, nonce, signal)
     const outcome = await this.#conversation.map(request, nonce, known, signal)
     if (outcome.kind === 'mapped' || known !== undefined || signal.aborted) return outcome

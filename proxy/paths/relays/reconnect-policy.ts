@@ -1,87 +1,88 @@
 import { Backoff } from '../../../src/core/kit/backoff.ts'
 import type { Clock } from '../../../src/core/kit/clock.ts'
 
-/** A relay may be gone for a second or for an hour, and with it all its nodes: soon at first, and never much too late. */
-const BACK = { firstMs: 500, limitMs: 4_000 }
-/** After another process with our identity has taken our place: slower, or the two chase each other. */
+/** A relay may be gone for a second or for an hour, and all its nodes with it: soon at first, and never much too late. */
+const SLOW = { firstMs: 500, limitMs: 4_000 }
+/** After another process with our identity has replaced us: slower, or the two take turns replacing each other. */
 const REPLACED_MS = 30_000
 /**
- * While streams wait for a path: between two tries, and after a channel that has just ended. Longer: they wait longer; shorter: a
- * relay that starts again sees all its busy nodes in the same moment. After so many tries it is no short break any more.
+ * While streams wait for a path. Longer: they wait longer; shorter: a relay that restarts sees all its busy nodes in one
+ * moment. After this many tries it is no short interruption any longer.
  */
 const QUICK = { firstMs: 200, limitMs: 400 }
 const QUICK_TRIES = 25
-const AT_ONCE_MS = 200
-/** A relay that goes away asks for a spread in which flows would wait too long: at most this for nodes that have some waiting. */
-const BACK_SOON_MS = 1_000
-/** Streams wait as long as that is said so often. */
-const HURRIED_MS = 1_000
+/** After a channel that has just ended, drawn evenly from 0 to this. */
+const FIRST_MOST_MS = 200
+/** A relay that goes away asks for a spread over which flows would wait too long: a node with waiting flows waits at most this. */
+const SOON_MOST_MS = 1_000
+/** How long streams count as waiting after the last call of `expedite`. */
+const EXPEDITED_MS = 1_000
 /**
- * A dial that hangs is begun anew after this, then after twice as long: its SYN may have been swallowed, and the third comes late.
- * Smaller: a relay that all come back to at once never finishes a handshake.
+ * A dial that hangs is begun anew after this, then after twice as long: its SYN may have been lost, and the third comes late.
+ * Smaller: a relay to which everybody returns at once never finishes a handshake.
  */
-const PATIENCE_MS = 2_000
+const HUNG_MS = 2_000
 const DIAL_MS = 5_000
-/** A channel that held so long was good; a relay that ends each one at once is asked ever more slowly. */
+/** A channel that lasted this long was good; a relay that ends each one at once is dialled ever more slowly. */
 const STEADY_MS = 10_000
 
 /**
- * When a node dials its relay again: slowly, so that a relay that starts again is not run down by all its nodes, or quickly, as
- * long as streams wait for a path.
+ * When a node dials its relay again: slowly, so that a relay which restarts is not overrun by all its nodes, or quickly, while
+ * streams wait for a path.
  */
 export class ReconnectPolicy {
   readonly #clock: Clock
   readonly #random: () => number
   readonly #slow: Backoff
   readonly #quick: Backoff
-  #hurriedAt = Number.NEGATIVE_INFINITY
-  /** Dials that hung, one after the other. */
+  #expeditedAt = Number.NEGATIVE_INFINITY
+  /** Dials in a row that hung. */
   #hung = 0
-  /** When the relay wants us back, as it said before it went. */
+  /** When the relay wants us back, as it said before it went away. */
   #backInMs: number | undefined
 
   constructor(clock: Clock, random: () => number) {
     this.#clock = clock
     this.#random = random
-    this.#slow = new Backoff({ ...BACK, random })
+    this.#slow = new Backoff({ ...SLOW, random })
     this.#quick = new Backoff({ ...QUICK, random })
   }
 
-  /** What failed, or hung, did so in a network that is not there any more. */
-  afresh(): void {
+  /** What failed or hung did so in a network that is gone. */
+  networkChanged(): void {
     this.#slow.reset()
     this.#quick.reset()
     this.#hung = 0
   }
 
-  /** Streams wait, now. */
-  hurried(): void {
-    this.#hurriedAt = this.#clock.now()
+  /** Streams are waiting for a path; called again for as long as they do. */
+  expedite(): void {
+    this.#expeditedAt = this.#clock.now()
   }
 
   /** The relay goes away, and has said when it wants us back. */
-  asked(backInMs: number): void {
+  relayGoesAway(backInMs: number): void {
     this.#backInMs = backInMs
   }
 
-  reached(): void {
+  connected(): void {
     this.#hung = 0
   }
 
-  /** Whether a dial that began then is to be given up for a new one, as streams wait. */
-  hangs(since: number): boolean {
-    const patienceMs = PATIENCE_MS * 2 ** this.#hung
-    if (patienceMs >= DIAL_MS || this.#clock.now() - since < patienceMs) return false
+  /** Whether a dial that began at `since` is to be given up for a new one. Asked only while streams wait. */
+  isHung(since: number): boolean {
+    const limitMs = HUNG_MS * 2 ** this.#hung
+    if (limitMs >= DIAL_MS || this.#clock.now() - since < limitMs) return false
     this.#hung += 1
     return true
   }
 
-  /** How long is enough for a rest until then, as streams wait; nothing when it is short, or they have waited too long. */
-  sooner(until: number): number | undefined {
+  /** The shorter rest that a rest until then is to become, as streams wait; `undefined` to leave it as it is. */
+  shortened(until: number): number | undefined {
     return until - this.#clock.now() > QUICK.limitMs && this.#mayBeQuick ? this.#quick.nextMs() : undefined
   }
 
-  /** How long a channel that began then, and has ended, is not dialled again; `isReplaced`: by another process of ours. */
+  /** How long to rest after a channel that began at `since` has ended. */
   afterLoss(since: number, isReplaced: boolean): number {
     if (this.#clock.now() - since > STEADY_MS) {
       this.#slow.reset()
@@ -90,16 +91,16 @@ export class ReconnectPolicy {
     if (isReplaced) return REPLACED_MS
     const backInMs = this.#backInMs
     this.#backInMs = undefined
-    if (backInMs !== undefined) return this.#mayBeQuick ? Math.min(backInMs, BACK_SOON_MS * this.#random()) : backInMs
-    return this.#mayBeQuick ? AT_ONCE_MS * this.#random() : this.#slow.nextMs()
+    if (backInMs !== undefined) return this.#mayBeQuick ? Math.min(backInMs, SOON_MOST_MS * this.#random()) : backInMs
+    return this.#mayBeQuick ? FIRST_MOST_MS * this.#random() : this.#slow.nextMs()
   }
 
-  /** How long after a dial in vain. */
+  /** How long to rest after a dial that failed. */
   afterFailure(): number {
     return this.#mayBeQuick ? this.#quick.nextMs() : this.#slow.nextMs()
   }
 
   get #mayBeQuick(): boolean {
-    return this.#clock.now() - this.#hurriedAt < HURRIED_MS && this.#quick.failures < QUICK_TRIES
+    return this.#clock.now() - this.#expeditedAt < EXPEDITED_MS && this.#quick.failures < QUICK_TRIES
   }
 }

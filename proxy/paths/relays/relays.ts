@@ -9,30 +9,31 @@ import { RelayListener, type RelayListenerOptions } from './relay-listener.ts'
 import { measureRelay, type AnnouncedLeg } from './relayed-dialer.ts'
 
 export interface RelaysOptions extends Omit<RelayListenerOptions, 'url'> {
-  /** Known before anybody tells. */
+  /** The relays that are known at the start. */
   urls: readonly string[]
-  /** Where we listen, or how far something is, has changed. */
+  /** The set of relays at which we listen has changed. */
   onChange?: () => void
-  /** The nearest and so many spare ones less one. */
+  /** How many relays to listen at: the nearest, and the others as spares. */
   most?: number
 }
 
-/** Each costs its relay a connection, and this node a ping every five seconds; one alone is down when its relay is. */
+/** Each costs its relay a connection and this node a ping every five seconds; with one alone, this node is down when it is. */
 const MOST = 2
-const LOOK_MS = 500
-/** A relay that is not listened at for so long is away; smaller takes a short break for an end. */
+const TICK_MS = 500
+/** Without a channel for this long, a relay is away. Smaller takes a short interruption for an end. */
 const AWAY_MS = 1_500
-/** Every so often the distance is measured anew, give or take a quarter: of where we listen, and of the others. */
+/** How often the distance is measured, give or take a quarter: of relays at which we listen, and of the others. */
 const MEASURE_MS = 30_000
 const PROBE_MS = 300_000
-/** The first look at others that were just told of: spread, as many nodes are told at the same time. */
+/** The first measurement of the others is spread over this, since many nodes learn of a relay at the same time. */
 const FIRST_PROBE_MS = 3_000
-/** What is left is left so much later: who dials us may not have heard yet. */
+/** A relay we leave is kept for this long, since peers may still dial us through it. */
 const LINGER_MS = 30_000
-/** Share of a new measurement. Larger follows jitter, smaller is late. */
+/** The share of a new measurement in the average. Larger follows jitter; smaller is late. */
 const WEIGHT = 0.3
 
-interface Post {
+/** One relay that this node knows. */
+interface RelayState {
   url: string
   rttMs: number | undefined
   isAway: boolean
@@ -41,18 +42,18 @@ interface Post {
   isMeasuring: boolean
   readonly retry: Backoff
   listener: RelayListener | undefined
-  /** Since when we wish to listen there, and do not. */
+  /** Since when it has a listener without a channel. */
   missingSince: number | undefined
-  /** Not chosen any more: when we stop listening. */
+  /** It is no longer chosen: when its listener is closed. */
   leaveAt: number | undefined
 }
 
 /**
  * The relays at which this node can be reached: the nearest of those it knows, and a spare.
  *
- *     told ─▶ measured ─▶ chosen (relay-choice.ts) ─▶ listened at ─▶ told to the cluster, nearest first
- *                ▲                                        │
- *                └── not answered: away, another instead ─┴─ a nearer one: both for a while, then the old one is left
+ *     known ─▶ measured ─▶ chosen (relay-choice.ts) ─▶ listened at ─▶ announced to the cluster, nearest first
+ *                 ▲                                        │
+ *                 └── it does not answer: another instead ─┴─ a nearer one: both for a while, then the old one is left
  */
 export class Relays implements AsyncDisposable {
   readonly #options: RelaysOptions
@@ -60,11 +61,12 @@ export class Relays implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #clock: Clock
   readonly #random: () => number
-  readonly #posts = new Map<string, Post>()
+  readonly #relays = new Map<string, RelayState>()
   #isOpen = false
-  /** Where we listen or try to, nearest first. */
+  /** The relays at which we listen or try to, nearest first. */
   #chosen: string[] = []
-  #shown = ''
+  /** What `onChange` was last called for. */
+  #reported = ''
 
   private constructor(options: RelaysOptions, log: Log, life: Lifetime) {
     this.#options = options
@@ -72,35 +74,35 @@ export class Relays implements AsyncDisposable {
     this.#life = life
     this.#clock = options.clock ?? systemClock
     this.#random = options.random ?? Math.random
-    this.know(options.urls)
+    this.update(options.urls)
   }
 
-  /** Knows relays; listens nowhere before `listen`. */
+  /** Measures nothing and listens nowhere before `listen`. */
   static start(options: RelaysOptions, log: Log): Promise<Relays> {
     return Lifetime.open((life) => {
       const relays = new Relays(options, log, life)
       life.defer(async () => {
-        const listeners = [...relays.#posts.values()].flatMap(({ listener }) => listener ?? [])
+        const listeners = [...relays.#relays.values()].flatMap(({ listener }) => listener ?? [])
         await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()))
       })
       return relays
     })
   }
 
-  /** From now on this node can be reached there. */
+  /** From now on others can reach this node through relays. */
   listen(): void {
     if (this.#isOpen) return
     this.#isOpen = true
-    this.#look()
-    this.#life.every(LOOK_MS, () => this.#look(), 'relay choice')
+    this.#tick()
+    this.#life.every(TICK_MS, () => this.#tick(), 'relay choice')
   }
 
-  /** All there are now. */
-  know(urls: readonly string[]): void {
+  /** Replaces the list of known relays. */
+  update(urls: readonly string[]): void {
     const now = this.#clock.now()
     for (const url of urls) {
-      if (this.#posts.has(url)) continue
-      this.#posts.set(url, {
+      if (this.#relays.has(url)) continue
+      this.#relays.set(url, {
         url,
         rttMs: undefined,
         isAway: false,
@@ -112,144 +114,148 @@ export class Relays implements AsyncDisposable {
         leaveAt: undefined,
       })
     }
-    for (const [url, post] of this.#posts) {
+    for (const [url, relay] of this.#relays) {
       if (urls.includes(url)) continue
-      this.#posts.delete(url)
-      void background.run('leaving a relay', () => this.#leave(post))
+      this.#relays.delete(url)
+      void background.run('leaving a relay', () => this.#stopListening(relay))
     }
-    if (this.#isOpen) this.#look()
+    if (this.#isOpen) this.#tick()
   }
 
-  /** Where others can reach us now, the nearest first. */
+  /** The relays through which others can reach us now, nearest first. */
   get listening(): string[] {
-    return this.#chosen.filter((url) => this.#posts.get(url)?.listener?.isListening === true)
+    return this.#chosen.filter((url) => this.#relays.get(url)?.listener?.isListening === true)
   }
 
   get isListening(): boolean {
     return this.listening.length > 0
   }
 
-  /** How far a relay is, as last measured. */
-  readonly rttMs = (url: string): number | undefined => this.#posts.get(url)?.rttMs
+  /** The round trip to a relay, as measured. */
+  readonly rttMs = (url: string): number | undefined => this.#relays.get(url)?.rttMs
 
   isKnown(url: string): boolean {
-    return this.#posts.has(url)
+    return this.#relays.has(url)
   }
 
-  /** All that are known, as they are now; those that do not answer have no figure. */
+  /** Measures all known relays now; those that do not answer have no figure. */
   async measureAll(withinMs: number): Promise<{ relay: string; rttMs?: number }[]> {
     const limit = AbortSignal.any([this.#life.signal, AbortSignal.timeout(withinMs)])
     const { credentials } = this.#options
-    const measuring = [...this.#posts.keys()].map(async (relay) => {
+    const measuring = [...this.#relays.keys()].map(async (relay) => {
       const rttMs = await measureRelay(relay, credentials, limit).catch(() => undefined)
       return rttMs === undefined ? { relay } : { relay, rttMs }
     })
     return Promise.all(measuring)
   }
 
-  /** Says something to a node through a relay that both listen at; `theirs` when that is known. */
+  /** Sends a signal to a node through a relay at which both listen; `theirs` are that node's, where they are known. */
   signal(to: NodeId, body: string, theirs?: readonly string[]): boolean {
     const shared = this.listening.filter((url) => theirs === undefined || theirs.includes(url))
-    return shared.some((url) => this.#posts.get(url)?.listener?.signal(to, body) === true)
+    return shared.some((url) => this.#relays.get(url)?.listener?.signal(to, body) === true)
   }
 
   /** Announces a leg of ours to a node, at a relay where both listen. */
-  readonly knock = (url: string, to: NodeId): AnnouncedLeg | undefined => this.#posts.get(url)?.listener?.knock(to)
+  readonly requestLeg = (url: string, to: NodeId): AnnouncedLeg | undefined =>
+    this.#relays.get(url)?.listener?.requestLeg(to)
 
-  /** The machine's network is another one: channels must show that they live, and everything is measured anew. */
+  /** Channels must show that they are alive, and everything is measured again. */
   networkChanged(isHere: (address: string) => boolean): void {
     const now = this.#clock.now()
-    for (const post of this.#posts.values()) {
-      post.listener?.networkChanged(isHere)
-      post.retry.reset()
-      post.measureAt = now + this.#random() * FIRST_PROBE_MS
+    for (const relay of this.#relays.values()) {
+      relay.listener?.networkChanged(isHere)
+      relay.retry.reset()
+      relay.measureAt = now + this.#random() * FIRST_PROBE_MS
     }
   }
 
-  /** Streams wait for a path: channels must show that they live, and are made anew soon where they do not. */
-  hurry(): void {
-    for (const { listener, rttMs } of this.#posts.values()) listener?.hurry(rttMs)
+  /** Streams are waiting for a path: channels must show that they are alive, and are dialled again soon where they are not. */
+  expedite(): void {
+    for (const { listener, rttMs } of this.#relays.values()) listener?.expedite(rttMs)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
 
-  #look(): void {
+  #tick(): void {
     if (this.#life.signal.aborted) return
     const now = this.#clock.now()
-    const posts = [...this.#posts.values()]
-    for (const post of posts) this.#observe(post, now)
-    const chosen = chooseRelays(posts, this.#chosen, this.#options.most ?? MOST)
+    const all = [...this.#relays.values()]
+    for (const relay of all) this.#update(relay, now)
+    const chosen = chooseRelays(all, this.#chosen, this.#options.most ?? MOST)
     this.#chosen = chosen
-    const areAllThere = chosen.every((url) => this.#posts.get(url)?.listener?.isListening === true)
-    for (const post of posts) {
-      if (chosen.includes(post.url)) {
-        post.leaveAt = undefined
-        if (post.listener === undefined) this.#begin(post, now)
-      } else if (post.listener !== undefined && (areAllThere || post.isAway)) {
-        post.leaveAt ??= now + (post.isAway ? 0 : LINGER_MS)
-        if (now >= post.leaveAt) void background.run('leaving a relay', () => this.#leave(post))
+    const areAllThere = chosen.every((url) => this.#relays.get(url)?.listener?.isListening === true)
+    for (const relay of all) {
+      if (chosen.includes(relay.url)) {
+        relay.leaveAt = undefined
+        if (relay.listener === undefined) this.#startListening(relay, now)
+      } else if (relay.listener !== undefined && (areAllThere || relay.isAway)) {
+        relay.leaveAt ??= now + (relay.isAway ? 0 : LINGER_MS)
+        if (now >= relay.leaveAt) void background.run('leaving a relay', () => this.#stopListening(relay))
       }
     }
-    this.#tell()
+    this.#notifyIfChanged()
   }
 
-  #begin(post: Post, now: number): void {
+  #startListening(relay: RelayState, now: number): void {
     const { urls: _urls, onChange: _onChange, most: _most, ...options } = this.#options
-    post.listener = RelayListener.start({ ...options, url: post.url, onListening: () => this.#tell() }, this.#log)
-    post.missingSince = now
+    relay.listener = RelayListener.start(
+      { ...options, url: relay.url, onListening: () => this.#notifyIfChanged() },
+      this.#log,
+    )
+    relay.missingSince = now
   }
 
-  async #leave(post: Post): Promise<void> {
-    const { listener } = post
-    post.listener = undefined
-    post.leaveAt = undefined
-    post.missingSince = undefined
-    if (post.isAway) post.measureAt = Math.min(post.measureAt, this.#clock.now() + post.retry.nextMs())
+  async #stopListening(relay: RelayState): Promise<void> {
+    const { listener } = relay
+    relay.listener = undefined
+    relay.leaveAt = undefined
+    relay.missingSince = undefined
+    if (relay.isAway) relay.measureAt = Math.min(relay.measureAt, this.#clock.now() + relay.retry.nextMs())
     await listener?.[Symbol.asyncDispose]()
   }
 
-  #observe(post: Post, now: number): void {
-    const { listener } = post
+  #update(relay: RelayState, now: number): void {
+    const { listener } = relay
     if (listener?.isListening === true) {
-      post.missingSince = undefined
-      post.isAway = false
+      relay.missingSince = undefined
+      relay.isAway = false
     } else if (listener !== undefined) {
-      post.missingSince ??= now
-      if (now - post.missingSince > AWAY_MS) post.isAway = true
+      relay.missingSince ??= now
+      if (now - relay.missingSince > AWAY_MS) relay.isAway = true
     }
-    const isAlone = this.#posts.size <= (this.#options.most ?? MOST) && listener === undefined
-    if (now < post.measureAt || post.isMeasuring || isAlone) return
+    const isOnlyChoice = this.#relays.size <= (this.#options.most ?? MOST) && listener === undefined
+    if (now < relay.measureAt || relay.isMeasuring || isOnlyChoice) return
     if (listener !== undefined && !listener.isListening) return
-    post.isMeasuring = true
-    post.measureAt = Number.POSITIVE_INFINITY
-    const { credentials } = this.#options
-    const measuring = listener?.measure() ?? measureRelay(post.url, credentials, this.#life.signal)
-    void measuring
-      .then(
-        (rttMs) => {
-          post.rttMs = post.rttMs === undefined ? rttMs : post.rttMs + WEIGHT * (rttMs - post.rttMs)
-          post.isAway = false
-          post.retry.reset()
-          return (listener === undefined ? PROBE_MS : MEASURE_MS) * (0.75 + this.#random() / 2)
-        },
-        (error: unknown) => {
-          this.#log.debug('a relay cannot be measured', { address: post.url, error })
-          if (post.listener === undefined) post.isAway = true
-          return post.retry.nextMs()
-        },
-      )
-      .then((inMs) => {
-        post.isMeasuring = false
-        post.measureAt = this.#clock.now() + inMs
-      })
+    relay.isMeasuring = true
+    relay.measureAt = Number.POSITIVE_INFINITY
+    void background.run('relay measurement', () => this.#measure(relay))
   }
 
-  #tell(): void {
-    const shown = this.listening.join()
-    if (shown === this.#shown) return
-    this.#shown = shown
+  async #measure(relay: RelayState): Promise<void> {
+    const { listener, url } = relay
+    let waitMs: number
+    try {
+      const measuring = listener?.measure() ?? measureRelay(url, this.#options.credentials, this.#life.signal)
+      const rttMs = await measuring
+      relay.rttMs = relay.rttMs === undefined ? rttMs : relay.rttMs + WEIGHT * (rttMs - relay.rttMs)
+      relay.isAway = false
+      relay.retry.reset()
+      waitMs = (listener === undefined ? PROBE_MS : MEASURE_MS) * (0.75 + this.#random() / 2)
+    } catch (error) {
+      this.#log.debug('cannot measure a relay', { address: url, error })
+      if (relay.listener === undefined) relay.isAway = true
+      waitMs = relay.retry.nextMs()
+    }
+    relay.isMeasuring = false
+    relay.measureAt = this.#clock.now() + waitMs
+  }
+
+  #notifyIfChanged(): void {
+    const listening = this.listening.join()
+    if (listening === this.#reported) return
+    this.#reported = listening
     this.#options.onChange?.()
   }
 }

@@ -40,9 +40,9 @@ export const SIGNALS = 'signals'
 /** What nodes say to each other through the relay, as text of printable ASCII. */
 export const MAX_SIGNAL_CHARS = 2_048
 export const PING = 'ping'
-export const KNOCK = 'knock'
+export const LEG_REQUEST = 'knock'
 /** A listener that sends this header understands `knocks` in `welcome`; older ones take it for a fault. */
-export const KNOCKS_HEADER = 'hedgerow-knocks'
+export const LEG_REQUESTS_HEADER = 'hedgerow-knocks'
 
 /** Why the relay refuses, as HTTP says it; the reason is what people read. */
 export const REFUSALS = {

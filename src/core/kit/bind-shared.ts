@@ -1,6 +1,6 @@
 import { BoundSocket } from 'node:net'
 
-export interface Shared {
+export interface SharedAddress {
   /** A numeric address. */
   host: string
   port: number
@@ -14,7 +14,7 @@ export interface Shared {
  * else has it must still be noticed: it is bound alone first, and then again to be shared.
  * @throws the system's error, as EADDRINUSE
  */
-export function bindShared({ host, port, isBeside = false }: Shared): BoundSocket {
+export function bindShared({ host, port, isBeside = false }: SharedAddress): BoundSocket {
   if (!isBeside && port !== 0) new BoundSocket({ host, port, ipv6Only: isSpecific(host) }).close()
   return new BoundSocket({ host, port, reusePort: true, ipv6Only: isSpecific(host) })
 }

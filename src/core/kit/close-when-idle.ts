@@ -18,7 +18,7 @@ const TURNS = 5_000
  * event loop in which it was asked and had nothing: its queue was empty a moment ago. The moment that is left is closed
  * by `net.ipv4.tcp_migrate_req=1`, where one may set it.
  */
-export async function closeBetween(listeners: Iterable<Listening>, event: 'connection' | 'message'): Promise<void> {
+export async function closeWhenIdle(listeners: Iterable<Listening>, event: 'connection' | 'message'): Promise<void> {
   const left = new Map([...listeners].map((listener) => [listener, { isQuiet: true }]))
   const watches = [...left].map(([listener, heard]) => {
     const hear = () => (heard.isQuiet = false)

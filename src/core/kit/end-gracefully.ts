@@ -9,7 +9,7 @@ const MOST_BYTES = 256 * 1024
  * Says the last word, and ends the connection whatever the other side does then. What it sends meanwhile is read away: closing
  * with unread bytes would be a reset that overtakes the word.
  */
-export function lastWord(socket: Duplex, word?: string | Buffer): void {
+export function endGracefully(socket: Duplex, word?: string | Buffer): void {
   if (socket.destroyed) return
   const cut = setTimeout(() => socket.destroy(), READ_MS)
   let read = 0

@@ -23,7 +23,7 @@ export class KeyedSemaphore<K> {
   }
 
   /** Calls `begin` in this very call, or later; the returned function gives up the wait, and does nothing once begun. */
-  take(key: K, begin: () => void): () => void {
+  acquire(key: K, begin: () => void): () => void {
     const turn = this.#keys.get(key) ?? { underWay: 0, waiting: new Set() }
     if (turn.underWay === 0) this.#keys.set(key, turn)
     if (turn.underWay < this.#atOnce) {
@@ -38,7 +38,7 @@ export class KeyedSemaphore<K> {
     }
   }
 
-  done(key: K): void {
+  release(key: K): void {
     const turn = this.#keys.get(key)
     if (turn === undefined) return
     for (const begin of turn.waiting) {

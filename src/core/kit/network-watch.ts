@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { systemClock, type Clock } from './clock.ts'
 import { Lifetime } from './lifetime.ts'
-import { readNetwork, whatChanged, type Counts, type Network } from './network.ts'
+import { readNetwork, whatChanged, type InterfaceFilter, type Network } from './network.ts'
 
 /** `woke`: this machine or process stood still for a while, and others may have given it up. */
 export interface NetworkChange extends Network {
@@ -11,9 +11,9 @@ export interface NetworkChange extends Network {
 
 export interface NetworkWatchOptions {
   /** Which interfaces matter; of the others an address may come and go unheard. */
-  counts?: Counts
+  counts?: InterfaceFilter
   /** What is there now. */
-  read?: (counts: Counts) => Network
+  read?: (counts: InterfaceFilter) => Network
   clock?: Clock
   /** Calls `heard` when the kernel says that something has changed, `ended` when it cannot say so any more. */
   monitor?: typeof monitorKernel
@@ -80,7 +80,7 @@ export class NetworkWatch implements AsyncDisposable {
   }
 
   /** Whether the kernel says when something changes; else it is looked at every second. */
-  get isTold(): boolean {
+  get isMonitored(): boolean {
     return this.#isTold
   }
 

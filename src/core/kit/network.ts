@@ -19,17 +19,17 @@ export interface DefaultRoute {
   metric: number
 }
 
-export type Counts = (device: string) => boolean
+export type InterfaceFilter = (device: string) => boolean
 
 /** Where the kernel says so (Linux); elsewhere there are only addresses to go by. */
-export function readNetwork(counts: Counts = () => true): Network {
+export function readNetwork(counts: InterfaceFilter = () => true): Network {
   return networkOf(networkInterfaces(), { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') }, counts)
 }
 
 export function networkOf(
   interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>,
   routes: { v4: string; v6: string },
-  counts: Counts,
+  counts: InterfaceFilter,
 ): Network {
   const all = Object.entries(interfaces).flatMap(([device, infos = []]) => infos.map((info) => ({ device, ...info })))
   const outward = all

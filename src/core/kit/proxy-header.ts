@@ -18,14 +18,14 @@ const PROXY = 1
 const TCP4 = 0x11
 
 /** An end of the connection that is told of: IPv4 in dotted form. */
-export interface ProxyEnd {
+export interface ProxyEndpoint {
   address: string
   port: number
 }
 
 export interface ProxyHeader {
   /** Absent: nobody known by an address; sent as LOCAL, for PROXY with an unspecified family is refused by HAProxy. */
-  ends?: { from: ProxyEnd; to: ProxyEnd }
+  ends?: { from: ProxyEndpoint; to: ProxyEndpoint }
   /** Type (0 … 255) and text (at most 65,535 bytes). */
   values?: readonly (readonly [type: number, text: string])[]
 }
@@ -50,7 +50,7 @@ function head(command: number, family: number, length: number): Buffer {
   return bytes
 }
 
-function tcp4(from: ProxyEnd, to: ProxyEnd): Buffer {
+function tcp4(from: ProxyEndpoint, to: ProxyEndpoint): Buffer {
   const bytes = Buffer.alloc(12)
   for (const [i, { address }] of [from, to].entries()) {
     for (const [j, octet] of address.split('.').entries()) bytes[i * 4 + j] = Number(octet)

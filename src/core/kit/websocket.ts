@@ -7,7 +7,7 @@ import { createWebSocketStream, WebSocket, WebSocketServer } from 'ws'
 import { MeshError } from '../errors.ts'
 import { onAbort } from './abort.ts'
 import { ignore } from './ignore.ts'
-import { lastWord } from './end-gracefully.ts'
+import { endGracefully } from './end-gracefully.ts'
 
 /** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
 export interface Channel {
@@ -52,7 +52,7 @@ export function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): 
 }
 
 /** Answers HTTP upgrades; attach `upgrade` to a server and decide there who may come in. */
-export class WebSocketDoor {
+export class WebSocketAcceptor {
   readonly #server = new WebSocketServer({ noServer: true, clientTracking: false, ...options })
 
   acceptText(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (channel: Channel) => void): void {
@@ -66,7 +66,7 @@ export class WebSocketDoor {
 
 /** Refuses an upgrade with a plain HTTP answer. */
 export function refuseUpgrade(socket: Duplex, status: string, reason: string): void {
-  lastWord(
+  endGracefully(
     socket,
     `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(reason)}\r\n\r\n${reason}`,
   )

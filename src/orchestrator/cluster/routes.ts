@@ -8,7 +8,7 @@ import { issueNode, issueRelay } from '../../core/identity/issuer.ts'
 import { nodeIdOf } from '../../core/identity/principal.ts'
 import { parseToken } from '../../core/identity/token.ts'
 import type { Clock } from '../../core/kit/clock.ts'
-import { WebSocketDoor } from '../../core/kit/websocket.ts'
+import { WebSocketAcceptor } from '../../core/kit/websocket.ts'
 import type { NodeId } from '../../core/model/ids.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import { type App, reader, type Upgrade } from '../link/link-server.ts'
@@ -43,7 +43,7 @@ export function linkUpgrade(
   cluster: string,
   { nodes, relays, store, revocations }: Pick<RouteParts, 'nodes' | 'relays' | 'store' | 'revocations'>,
 ): Upgrade {
-  const webSockets = new WebSocketDoor()
+  const webSockets = new WebSocketAcceptor()
   return (request, socket, head, principal) => {
     const isOurs = principal.role !== 'root' && principal.cluster === cluster
     if (isOurs && principal.role === 'relay') {

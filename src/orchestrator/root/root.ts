@@ -9,7 +9,7 @@ import { createRequest } from '../../core/identity/keys.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { WebSocketDoor } from '../../core/kit/websocket.ts'
+import { WebSocketAcceptor } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
@@ -186,7 +186,7 @@ async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIde
 }
 
 function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
-  const webSockets = new WebSocketDoor()
+  const webSockets = new WebSocketAcceptor()
   return (request, socket, head, principal) => {
     if (principal.role !== 'cluster')
       throw new MeshError('FORBIDDEN', { reason: 'only clusters may open a control link to the root' })
