@@ -34,7 +34,7 @@ type Room = readonly [room: string, allowed: readonly string[]]
 const ROOMS: readonly Room[] = [
   ['src/core/sentence.ts', ['src/core/kit/printable.ts']],
   ['src/core/errors.ts', ['src/core/sentence.ts']],
-  ['src/core/metrics.ts', ['src/core/kit/background.ts']],
+  ['src/core/metrics.ts', ['src/core/kit']],
   ['src/core/model', []],
   ['src/core/kit', ['src/core/errors.ts']],
   ['src/core/table', FLOOR],

@@ -36,7 +36,7 @@ export interface AgentOptions {
   /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
   environment?: Readonly<Record<string, string | undefined>>
   /** The agent that serves in this directory, from `Elder.find`; this one takes over from it. */
-  elder?: Predecessor | undefined
+  predecessor?: Predecessor | undefined
   /** What must end in this process before a successor may begin. */
   companions?: Companions
   /** Starts this program again, to take over from itself: `hedgerow restart`. */
@@ -49,8 +49,6 @@ export interface AgentOptions {
  */
 export class Agent implements AsyncDisposable {
   readonly node: NodeId
-  /** Never settles by itself: every part of an agent mends itself or says so in `check`. */
-  readonly done: Promise<void>
   readonly #life: Lifetime
   readonly #departure: Shutdown
   readonly #summary: Record<string, string>
@@ -59,14 +57,13 @@ export class Agent implements AsyncDisposable {
     this.node = node
     this.#life = life
     this.#departure = departure
-    this.done = new Promise(() => undefined)
     this.#summary = summary
   }
 
   /** @throws MeshError LISTEN_FAILED when an agent serves in this directory that has not been told to make way */
   static async start(options: AgentOptions, parentLog: Log): Promise<Agent> {
     await openPrivateDirectory(options.dir)
-    using elder = options.elder ?? (await Predecessor.find(options.dir, { isWanted: false }))
+    using elder = options.predecessor ?? (await Predecessor.find(options.dir, { isWanted: false }))
     return await Lifetime.open((life) => begin(life, elder, options, parentLog))
   }
 

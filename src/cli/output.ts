@@ -9,13 +9,17 @@ export type Cell = string | number | readonly string[] | undefined
 
 /** Rows for people: no borders, one line each, columns as wide as they need; no control characters from other nodes. */
 export function printTable(head: readonly string[], rows: ReadonlyArray<readonly Cell[]>): void {
+  process.stdout.write(tableText(head, rows))
+}
+
+export function tableText(head: readonly string[], rows: ReadonlyArray<readonly Cell[]>): string {
   const table = new Table({
     head: head.map((word) => styleText('bold', word.toUpperCase())),
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2, compact: true },
     chars: NO_BORDERS,
   })
   for (const row of rows) table.push(row.map(textOf))
-  console.log(table.toString().replaceAll(/ +$/gm, ''))
+  return `${table.toString().replaceAll(/ +$/gm, '')}\n`
 }
 
 function textOf(cell: Cell): string {
@@ -30,7 +34,11 @@ const NO_BORDERS = Object.fromEntries(
 )
 
 export function printJson(value: unknown): void {
-  console.log(JSON.stringify(value, null, 2))
+  process.stdout.write(jsonText(value))
+}
+
+export function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`
 }
 
 /** What scripts can tell apart: 2 = used wrongly, 3 = not found, 4 = refused, 5 = nothing answers, 1 = anything else. */
@@ -60,15 +68,22 @@ export function exitCodeOf(error: unknown): number {
 
 /** What went wrong, each fault on its line, and last what to do about it. */
 export function printError(error: unknown, format: Format = 'table'): void {
+  process.stderr.write(errorText(error, format))
+}
+
+export function errorText(error: unknown, format: Format): string {
   const { code, message, faults, warnings, remedy, details } = failureOf(error)
   if (format === 'json') {
     const parts = { faults: faults?.map(plain), warnings: warnings?.map(plain), remedy }
-    return console.error(JSON.stringify({ error: code, message, ...details, ...parts }, null, 2))
+    return jsonText({ error: code, message, ...details, ...parts })
   }
-  console.error(`${styleText('red', 'error:', { stream: process.stderr })} ${message}`)
-  for (const fault of faults ?? []) console.error(`  ${lineOf(fault)}`)
-  for (const warning of warnings ?? []) console.error(`  (${lineOf(warning)})`)
-  if (remedy !== undefined) console.error(printable(remedy))
+  const lines = [
+    `${styleText('red', 'error:', { stream: process.stderr })} ${message}`,
+    ...(faults ?? []).map((fault) => `  ${lineOf(fault)}`),
+    ...(warnings ?? []).map((warning) => `  (${lineOf(warning)})`),
+    ...(remedy === undefined ? [] : [printable(remedy)]),
+  ]
+  return `${lines.join('\n')}\n`
 }
 
 type Fault = string | { path: string; problem: string; remedy?: string }

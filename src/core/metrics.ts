@@ -1,4 +1,5 @@
 import { background } from './kit/background.ts'
+import { logOutput } from './kit/console-output.ts'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 
 /**
@@ -32,6 +33,15 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
       collect() {
         this.reset()
         for (const { name, failures } of background.failures()) this.labels(name).inc(failures)
+      },
+    }),
+    logLinesLost: new Counter({
+      name: 'hedgerow_log_lines_lost_total',
+      help: 'Log lines dropped because standard error took none: nobody reads it, or its disk is full.',
+      registers,
+      collect() {
+        this.reset()
+        this.inc(logOutput.lost)
       },
     }),
     flows: counter(

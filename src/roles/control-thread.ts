@@ -3,48 +3,39 @@
  * loop that carries flows. The agent talks to them over their real links, as it would on another machine.
  */
 import { parentPort, workerData } from 'node:worker_threads'
-import type { Config } from '../config.ts'
 import { startCluster, startRoot } from './control.ts'
+import type { ControlData, FromControl, ToControl } from './control-worker.ts'
 import { causeOf, explain, isMeshError } from '../core/errors.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { openLog } from '../core/kit/log.ts'
-import type { FromControl, ToControl } from './up.ts'
 
-interface ThreadData {
-  folders: { root: string; cluster: string }
-  config: Config
-  version: string
-}
-
-const { folders, config, version } = workerData as ThreadData
-const log = openLog(config.log)
-const tell = (message: FromControl) => parentPort?.postMessage(message)
+const send = (message: FromControl) => parentPort?.postMessage(message)
+const { folders, config, version } = workerData as ControlData
+// the main thread writes the lines of both: one writer, one bound
+const log = openLog(config.log, { write: (line) => send({ kind: 'log', line }) })
+const life = new Lifetime()
 
 try {
-  const life = new Lifetime()
   const root = life.use(await startRoot({ dir: folders.root, config: config.root, version }, log))
-  // good for the first start; later ones know their certificate and leave it unused
+  // needed at the first start only; later ones have a certificate and leave it unused
   const token = root.part.clusterToken(config.cluster.name)
   const cluster = life.use(await startCluster({ dir: folders.cluster, config: config.cluster, version, token }, log))
   parentPort?.on('message', (message: ToControl) => {
-    switch (message) {
+    switch (message.kind) {
       case 'node token':
-        return tell({ kind: 'token', token: cluster.part.nodeToken() })
+        return send({ kind: 'token', token: cluster.part.nodeToken() })
+      case 'log level':
+        return log.setLevel(message.level)
       case 'close':
-        return void life.close().then(
-          () => parentPort?.close(),
-          (error: unknown) => {
-            log.error('root and cluster did not close cleanly', { error })
-            parentPort?.close()
-          },
-        )
+        return void close()
       default:
         message satisfies never
     }
   })
-  tell({ kind: 'up', root: root.summary(), cluster: cluster.summary(), clusterUrl: cluster.part.url })
+  send({ kind: 'up', root: root.summary(), cluster: cluster.summary(), clusterUrl: cluster.part.url })
 } catch (error) {
-  tell({
+  await life.close().catch(() => undefined) // the first failure is the one to report
+  send({
     kind: 'failed',
     ...(isMeshError(error)
       ? {
@@ -54,5 +45,14 @@ try {
         }
       : { cause: explain(error) }),
   })
+  parentPort?.close()
+}
+
+async function close(): Promise<void> {
+  try {
+    await life.close()
+  } catch (error) {
+    log.error('root and cluster did not close cleanly', { error })
+  }
   parentPort?.close()
 }

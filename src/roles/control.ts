@@ -15,7 +15,6 @@ import { Root } from '../orchestrator/root/root.ts'
 /** A role that runs, with its health endpoints: what it says of itself, and its end. */
 export class Role<T> implements AsyncDisposable {
   readonly part: T
-  readonly done: Promise<void> = new Promise(() => undefined)
   readonly #summary: Record<string, string>
   readonly #life: Lifetime
 

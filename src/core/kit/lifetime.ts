@@ -25,7 +25,7 @@ export class Lifetime {
     try {
       return await build(life)
     } catch (error) {
-      await life.close().catch(() => undefined) // the first failure is the one to tell
+      await life.close().catch(() => undefined) // the first failure is the one to report
       throw error
     }
   }
@@ -35,11 +35,16 @@ export class Lifetime {
     return this.#abort.signal
   }
 
-  /** Takes over something that is running; it is closed with this lifetime. */
+  /**
+   * Takes over something that is running; it is closed with this lifetime. What comes too late, since a start that failed
+   * meanwhile has closed the lifetime, is closed at once.
+   * @throws when the lifetime has ended
+   */
   use<T extends AsyncDisposable | Disposable>(running: T): T {
-    this.defer(() =>
-      Symbol.asyncDispose in running ? Promise.resolve(running[Symbol.asyncDispose]()) : running[Symbol.dispose](),
-    )
+    const release = () =>
+      Symbol.asyncDispose in running ? Promise.resolve(running[Symbol.asyncDispose]()) : running[Symbol.dispose]()
+    if (this.#closing !== undefined) void background.run('closing what started too late', release)
+    this.defer(release)
     return running
   }
 

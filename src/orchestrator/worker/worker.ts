@@ -25,6 +25,9 @@ interface Place {
   next: Assignment | undefined
 }
 
+/** Exit code of a process that ends on an exception. */
+const FAILED = 1
+
 /**
  * Runs what the cluster assigns to this node and tells what becomes of it.
  *
@@ -197,10 +200,11 @@ export class Worker {
   }
 
   #restore(): void {
-    const killAll = () => {
+    const killAll = (exitCode: number) => {
+      if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
       for (const { life } of this.#places.values()) life.kill()
     }
-    // The agent may end without close(): by an exception, or process.exit(). After kill -9 the records remain.
+    // The agent may end without close(), by process.exit().
     if (this.#config.keepOnClose !== true) {
       process.once('exit', killAll)
       this.#life.defer(() => void process.off('exit', killAll))
