@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Prober } from '../../proxy/outbound/prober.ts'
-import { Observation } from '../../proxy/paths/nat/discovery.ts'
+import { NatDiscovery } from '../../proxy/paths/nat/discovery.ts'
 import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import { RelayListener } from '../../proxy/paths/relays/relay-listener.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
@@ -102,7 +102,7 @@ const ROWS: readonly Row[] = [
     start: async () => {
       const { clock, again } = throwingClock('discovery.ts')
       const hosts = { ipv4: '127.0.0.1' }
-      const running = await Observation.start({
+      const running = await NatDiscovery.start({
         hosts,
         isOwn: () => false,
         isPublic: () => true,
