@@ -156,7 +156,7 @@ const ROWS: readonly Row[] = [
       const dial = () => Promise.reject(new Error('none'))
       const options = { dial, sides, onUp: () => Promise.resolve(), onDown: () => undefined }
       const parts = { tier: 'cluster' as const, peer: 'edge', clock, log: silentLog, metrics }
-      return { running: DialledLink.start(options as never, parts as never), again }
+      return { running: DialledLink.start(options as never, parts), again }
     },
   },
   {
@@ -166,7 +166,7 @@ const ROWS: readonly Row[] = [
       const worker = { reports: () => [], keepOnly: () => undefined, assign: () => undefined, withdraw: () => true }
       const facts = () => ({}) as never
       const options = { urls: [`https://${NOWHERE}`], identity, facts, worker: worker as never }
-      return { running: Uplink.start(options as never, silentLog, metrics), again }
+      return { running: Uplink.start(options, silentLog, metrics), again }
     },
   },
   {
@@ -180,7 +180,7 @@ const ROWS: readonly Row[] = [
       })
       const facts = { url: `wss://${NOWHERE}/relay`, version: '0', onRevoked: () => undefined }
       return {
-        running: RelayLink.start({ clusterUrl: `https://${NOWHERE}`, identity, ...facts } as never, silentLog, metrics),
+        running: RelayLink.start({ clusterUrl: `https://${NOWHERE}`, identity, ...facts }, silentLog, metrics),
         again,
       }
     },
