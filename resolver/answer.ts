@@ -67,11 +67,6 @@ export interface AnswerSettings {
   explainChoice(target: Target): readonly string[]
 }
 
-export interface AnswerTold {
-  /** A name is about to be answered with an address: be ready for the connection that follows. */
-  onAnswered?(target: Target): void
-}
-
 /** What to say to a question, from what the node knows. */
 export function answer(question: Question, table: TableView, settings: AnswerSettings): Decision {
   const { type } = question

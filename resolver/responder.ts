@@ -1,8 +1,8 @@
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import type { Metrics } from '../src/core/metrics.ts'
-import type { InterestSource, TableView } from '../src/core/table/view.ts'
-import { answer, unknown, type Answer, type AnswerSettings, type AnswerTold, type Decision } from './answer.ts'
+import type { InterestSource, TableView, Target } from '../src/core/table/view.ts'
+import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
 import { writeAnswer } from './codec.ts'
 import type { Server } from './resolv-conf.ts'
@@ -23,8 +23,21 @@ export interface ResponderParts {
   table: TableView
   interests: InterestSource
   upstream: Upstream
-  settings: AnswerSettings & AnswerTold & { ttlSeconds: number; negativeTtlSeconds: number; underWay: number }
+  settings: ResponderSettings
 }
+
+export interface ResponderSettings extends AnswerSettings {
+  ttlSeconds: number
+  negativeTtlSeconds: number
+  underWay: number
+  /**
+   * Called before a name is answered with an address, so that the connection that follows finds a listener. A text says why
+   * it would not, and the name is answered with SERVFAIL.
+   */
+  prepare?: Prepare
+}
+
+export type Prepare = (target: Target) => string | undefined | Promise<string | undefined>
 
 /** Replies kept; more than the names a node uses, times the types that are asked. */
 const MEMORY_LIMIT = 8_192
@@ -86,7 +99,7 @@ export class Responder {
     const asked = { query, limit, transport, from, startedMs: performance.now() }
     try {
       const decision = this.#answer(asked.query)
-      if (decision.kind === 'answer') return this.#reply(asked, decision, 'table')
+      if (decision.kind === 'answer') return this.#prepared(asked, decision, 'table')
       const source = decision.kind === 'forward' ? 'upstream' : 'asked'
       if (this.#underWay[source] >= this.#parts.settings.underWay) {
         return this.#fail(asked, 'SERVFAIL', 'too many questions wait', source)
@@ -107,6 +120,20 @@ export class Responder {
     return answer(questionOf(query), this.#parts.table, this.#parts.settings)
   }
 
+  /** At once, unless a listener of the name has to be waited for. */
+  #prepared(asked: Asked, answer: Answer, source: Source): Buffer | Promise<Buffer> {
+    const { prepare } = this.#parts.settings
+    if (answer.target === undefined || prepare === undefined) return this.#reply(asked, answer, source)
+    const obstacle = prepare(answer.target)
+    if (obstacle === undefined) return this.#reply(asked, answer, source)
+    if (typeof obstacle === 'string') return this.#fail(asked, 'SERVFAIL', obstacle, source)
+    return obstacle.then(
+      (found) =>
+        found === undefined ? this.#reply(asked, answer, source) : this.#fail(asked, 'SERVFAIL', found, source),
+      (error: unknown) => this.#broken(asked, error),
+    )
+  }
+
   async #ask(asked: Asked, missing: { kind: 'ask'; key: string } | { kind: 'ask-vip'; vip: number }): Promise<Buffer> {
     const { interests, settings } = this.#parts
     try {
@@ -117,11 +144,8 @@ export class Responder {
     }
     const decision = this.#answer(asked.query)
     const { name } = questionOf(asked.query)
-    return this.#reply(
-      asked,
-      decision.kind === 'answer' ? decision : unknown(name, settings, 'the cluster does not know it'),
-      'asked',
-    )
+    const answered = decision.kind === 'answer' ? decision : unknown(name, settings, 'the cluster does not know it')
+    return this.#prepared(asked, answered, 'asked')
   }
 
   async #forward(asked: Asked): Promise<Buffer> {
@@ -140,7 +164,6 @@ export class Responder {
   #reply({ query, limit, startedMs }: Asked, answer: Answer, source: Source): Buffer {
     const { ttlSeconds, negativeTtlSeconds } = this.#parts.settings
     const whole = writeAnswer(query, answer, { seconds: ttlSeconds, negativeSeconds: negativeTtlSeconds })
-    if (answer.target !== undefined) this.#parts.settings.onAnswered?.(answer.target)
     if (answer.isLasting) this.#remember(query, whole)
     if (answer.reason !== undefined) this.#tell({ query }, answer.reason)
     this.#tally.count(CODE[answer.code], source, startedMs)

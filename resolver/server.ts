@@ -3,12 +3,14 @@ import { isIPv6 } from 'node:net'
 import { MeshError } from '../src/core/errors.ts'
 import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
+import { LocalSources } from '../src/core/kit/local-sources.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import type { SharedAddress } from '../src/core/kit/bind-shared.ts'
 import type { Metrics } from '../src/core/metrics.ts'
+import { cidrsOf } from '../src/core/model/address.ts'
 import type { InterestSource, TableView } from '../src/core/table/view.ts'
-import type { AnswerSettings, AnswerTold } from './answer.ts'
-import { Responder } from './responder.ts'
+import type { AnswerSettings } from './answer.ts'
+import { type Prepare, Responder } from './responder.ts'
 import type { Server } from './resolv-conf.ts'
 import { TcpListener } from './tcp-listener.ts'
 import { Upstream } from './upstream.ts'
@@ -30,7 +32,7 @@ export interface ResolverLimits {
   upstreamTotalMs?: number
 }
 
-export interface ResolverOptions extends AnswerSettings, AnswerTold {
+export interface ResolverOptions extends AnswerSettings {
   table: TableView
   interests: InterestSource
   /** Port 0: one that is free for both UDP and TCP. */
@@ -41,6 +43,10 @@ export interface ResolverOptions extends AnswerSettings, AnswerTold {
   /** How long others may remember that a name does not exist. */
   negativeTtlSeconds: number
   limits?: ResolverLimits
+  /** See ResponderSettings. */
+  prepare?: Prepare
+  /** Who may ask; absent: this machine alone. */
+  sources?: Pick<LocalSources, 'admits'>
 }
 
 /** Tries at a port that is free for UDP, but not for TCP. */
@@ -82,10 +88,12 @@ export class Resolver {
       }
       const { table, interests } = options
       const responder = life.use(await Responder.start({ table, interests, upstream, settings }, log, metrics))
+      const sources = options.sources ?? new LocalSources(log, { ranges: cidrsOf(options.range) })
+      const admits = (address: string) => sources.admits(address, 'resolver')
       let isOpen = true
-      serveUdp(sockets.udp, responder, log, () => isOpen)
+      serveUdp(sockets.udp, { responder, log, admits, isOpen: () => isOpen })
       life.defer(() => closeUdp().then(() => void (isOpen = false))) // before the responder: what still comes is answered
-      sockets.tcp.serve((packet, from) => responder.respond(packet, 'tcp', from))
+      sockets.tcp.serve({ admits, respond: (packet, from) => responder.respond(packet, 'tcp', from) })
       log.info('resolver listens', { address: `${own.address}:${own.port}` })
       return new Resolver(own, upstream, life)
     })
@@ -107,14 +115,21 @@ export class Resolver {
   }
 }
 
+interface UdpParts {
+  responder: Responder
+  log: Log
+  admits: (address: string) => boolean
+  isOpen: () => boolean
+}
+
 /** Replies from the table are sent before the next packet is read. */
-function serveUdp(socket: Socket, responder: Responder, log: Log, isOpen: () => boolean): void {
+function serveUdp(socket: Socket, { responder, log, admits, isOpen }: UdpParts): void {
   const send = (reply: Buffer | undefined, to: RemoteInfo) => {
     if (reply !== undefined && isOpen()) socket.send(reply, to.port, to.address)
   }
   socket.on('error', (error) => log.debug('a DNS reply could not be sent', { error }))
   const take = (packet: Buffer, from: RemoteInfo) => {
-    if (from.port === 0) return // nowhere to answer to
+    if (from.port === 0 || !admits(from.address)) return // nowhere to answer to, or nobody who may ask
     const reply = responder.respond(packet, 'udp', from)
     if (reply instanceof Promise) void reply.then((late) => send(late, from))
     else send(reply, from)

@@ -18,6 +18,12 @@ export interface TcpListenerOptions extends SharedAddress {
   idleMs: number
 }
 
+export interface Serving {
+  /** Whether this source may ask. */
+  admits(address: string): boolean
+  respond: Respond
+}
+
 type Respond = (packet: Buffer, from: Server) => Buffer | undefined | Promise<Buffer | undefined>
 
 /** Questions of one connection that wait; until one is answered no more are read. */
@@ -29,7 +35,7 @@ const UNREAD_BYTES = 256 * 1024
 export class TcpListener {
   readonly #life: Lifetime
   readonly #idleMs: number
-  #respond: Respond | undefined
+  #serving: Serving | undefined
 
   /** @throws what `listen` reports. */
   static start(options: TcpListenerOptions): Promise<TcpListener> {
@@ -47,6 +53,11 @@ export class TcpListener {
       const open = new Set<Socket>()
       const door = new TcpListener(options.idleMs, life)
       server.on('connection', (socket) => {
+        const serving = door.#serving
+        if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) {
+          socket.destroy()
+          return
+        }
         const [longest] = open
         if (open.size >= options.connections) longest?.destroy()
         open.add(socket)
@@ -55,8 +66,7 @@ export class TcpListener {
           open.delete(socket)
           open.add(socket)
         }
-        if (door.#respond === undefined) socket.destroy()
-        else converse(socket, door.#respond, asked, door.#idleMs)
+        converse(socket, serving.respond, asked, door.#idleMs)
       })
       life.defer(async () => {
         const closed = once(server, 'close')
@@ -74,8 +84,8 @@ export class TcpListener {
   }
 
   /** Until then connections are ended at once. */
-  serve(respond: Respond): void {
-    this.#respond = respond
+  serve(serving: Serving): void {
+    this.#serving = serving
   }
 
   [Symbol.asyncDispose](): Promise<void> {

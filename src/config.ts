@@ -25,6 +25,7 @@ const SHAPES = {
     PATH_RULE,
     'any, direct-only, relay-only, prefer-direct, prefer-relayed, or the paths to leave out, for example no-punched or "no-direct no-reverse"',
   ],
+  interface: ['^[^\\s/*"]{1,15}\\*?$', 'the name of a network interface, for example docker0 or br-*'],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 
@@ -119,6 +120,11 @@ const AgentConfig = Type.Object(
     }),
     mode: Type.Enum(['loopback', 'host'], {
       description: '`loopback` needs no privileges; `host` (AnyIP) needs CAP_NET_ADMIN',
+    }),
+    interceptInterfaces: Type.Array(text('a name, for example docker0 or br-*', { pattern: SHAPES.interface[0] }), {
+      maxItems: 64,
+      description:
+        'interfaces whose neighbours (containers) may use the VIPs and the name server as programs of this machine do; they call as this node, so list no network of strangers',
     }),
     fastPath: Type.Boolean({
       description:
@@ -234,6 +240,7 @@ export function defaults(hostName: string): Config {
       udp: true,
       earlyData: true,
       mode: 'loopback',
+      interceptInterfaces: [],
       fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],

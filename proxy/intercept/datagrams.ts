@@ -3,28 +3,28 @@ import { boundSocket, maySend } from '../socket/udp-socket.ts'
 import type { DatagramSink } from '../flow/flow.ts'
 
 /*
- * The door of one VIP and port for UDP:
+ * The UDP listener of one VIP and port:
  *
- *   client a:1 ─▶ ┌──────────┐ ─▶ flow (a, 1)        a flow for each client address and port; the VIP and port are the door's
+ *   client a:1 ─▶ ┌──────────┐ ─▶ flow (a, 1)        one flow for each client address and port
  *   client a:2 ─▶ │ VIP:port │ ─▶ flow (a, 2)        answers leave from VIP:port, so that the client's socket takes them
  *   client b:1 ─▶ └──────────┘ ─▶ flow (b, 1)
  *
  * The hot path of every datagram of a client: one look-up.
  */
 
-/** A client as its first datagram showed it. */
-export interface DatagramClient {
+/** The sender of a first datagram. */
+export interface UdpSender {
   readonly protocol: 'udp'
   readonly address: string
   readonly port: number
   /** False when it could not be sent. */
   answer(payload: Buffer): boolean
-  /** Its flow has ended. */
-  over(): void
+  /** Its flow has ended; the next datagram begins another. */
+  ended(): void
 }
 
-/** `undefined`: there is no room for it now. */
-export type Take = (client: DatagramClient) => DatagramSink | undefined
+/** `undefined`: there is no room for this client now. */
+export type Take = (client: UdpSender) => DatagramSink | undefined
 
 export class DatagramListener {
   readonly #socket: Socket
@@ -40,9 +40,9 @@ export class DatagramListener {
   /** Bound when it returns. @throws the system's error */
   static open({ address, port }: { address: string; port: number }, take: Take): DatagramListener {
     const socket = boundSocket({ address, port }, { reusePort: true }) // to be shared with the agent that takes over
-    const door = new DatagramListener(socket, take)
-    socket.on('message', (payload, from) => door.#heard(payload, from))
-    return door
+    const listener = new DatagramListener(socket, take)
+    socket.on('message', (payload, from) => listener.#received(payload, from))
+    return listener
   }
 
   /** Clients that have a flow here. */
@@ -54,7 +54,7 @@ export class DatagramListener {
     return this.#socket.address().port
   }
 
-  /** Ends its flows: without the door, nothing could be answered. */
+  /** Ends its flows, because nothing could be answered. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -62,17 +62,17 @@ export class DatagramListener {
     for (const flow of this.#flows.values()) flow.end()
   }
 
-  #heard(payload: Buffer, { address, port }: RemoteInfo): void {
+  #received(payload: Buffer, { address, port }: RemoteInfo): void {
     const key = `${port} ${address}`
     const known = this.#flows.get(key)
     if (known !== undefined) return known.datagram(payload)
-    if (port === 0) return // nobody to answer
+    if (port === 0) return // there is nowhere to answer to
     const flow = this.#take({
       protocol: 'udp',
       address,
       port,
       answer: (answer) => this.#send(answer, port, address),
-      over: () => void this.#flows.delete(key),
+      ended: () => void this.#flows.delete(key),
     })
     if (flow === undefined) return
     this.#flows.set(key, flow)

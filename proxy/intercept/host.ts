@@ -6,7 +6,7 @@ import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { VipRange } from '../../src/core/model/address.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
-import { VipListeners, type VipListenersOptions } from './vip-listeners.ts'
+import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 
 /*
  * AnyIP: `ip route add local 10.30.0.0/16 dev lo` makes every VIP an address of this machine; the listeners of loopback
@@ -64,7 +64,13 @@ export class HostInterceptor implements Interceptor {
       undo(() => putBack(changed.before))
       if (options.range.cidr6 !== undefined) await allowNonlocalBind(changed)
       await switchOn(MIGRATE, changed).catch(() => undefined) // not ours to write: closing gently must do
-      const listeners = life.use(await VipListeners.start({ ...options, mode: 'host' }, identify, parts))
+      const listeners = life.use(
+        await VipListeners.start(
+          { ...options, mode: 'host', isSuccessor: options.isSuccessor ?? options.inherits !== undefined },
+          identify,
+          parts,
+        ),
+      )
       parts.log.info('host mode on', { address: options.range.cidr4 })
       return new HostInterceptor(life, listeners, changed)
     })
@@ -89,8 +95,20 @@ export class HostInterceptor implements Interceptor {
     return this.close()
   }
 
-  touch(target: Target): void {
-    this.#listeners.touch(target)
+  prepare(target: Target): Prepared | Promise<Prepared> {
+    return this.#listeners.prepare(target)
+  }
+
+  obstacles(target: Target): Promise<Obstacle[]> {
+    return this.#listeners.obstacles(target)
+  }
+
+  settled(): Promise<void> {
+    return this.#listeners.settled()
+  }
+
+  get rules(): VipListeners['rules'] {
+    return this.#listeners.rules
   }
 
   problems(): Problem[] {

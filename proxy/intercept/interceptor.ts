@@ -1,10 +1,11 @@
-import type { Socket } from 'node:net'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import type { Clock } from '../../src/core/kit/clock.ts'
+import type { LocalSources } from '../../src/core/kit/local-sources.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
 import type { Caller, DatagramClient, DatagramSink, Flow } from '../flow/flow.ts'
+import type { Connection, Endpoint } from './proc-sockets.ts'
 
 /** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
 export interface Interceptor extends AsyncDisposable {
@@ -16,6 +17,7 @@ export interface Problem {
   code: ErrorCode
   address: string
   port: number
+  protocol: 'tcp' | 'udp'
   reason: string
   remedy: string
 }
@@ -35,13 +37,15 @@ export interface InterceptParts {
   readonly onDatagramClient?: (conversation: DatagramClient) => DatagramSink | undefined
   /** Whether a connection may still be taken; without it, always. */
   readonly descriptors?: { reserve(count: number): boolean }
+  /** Which sources may call; absent: this machine alone. */
+  readonly sources?: Pick<LocalSources, 'admits'>
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics
 }
 
-/** The caller's end of a flow: an accepted socket, or where datagrams come from. */
-export type CallerEnd = Socket | { readonly protocol: 'udp'; readonly address: string; readonly port: number }
+/** The caller's end of a flow: a connection as the caller sees it, or the address that datagrams come from. */
+export type CallerEnd = ({ readonly protocol: 'tcp' } & Connection) | ({ readonly protocol: 'udp' } & Endpoint)
 
-/** Who opened a flow to a VIP; `undefined`: it cannot be told, and that matters, so the flow is refused. */
+/** Who opened a flow to a VIP; `undefined`: the caller cannot be identified, and that matters, so the flow is refused. */
 export type Identify = (end: CallerEnd, target: Target) => Caller | Promise<Caller | undefined>

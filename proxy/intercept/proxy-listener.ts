@@ -5,6 +5,7 @@ import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
+import { LocalSources } from '../../src/core/kit/local-sources.ts'
 import type { Caller, FlowReply } from '../flow/flow.ts'
 import type { Credentials } from './credentials.ts'
 import { resetSocket } from '../socket/reset.ts'
@@ -77,8 +78,14 @@ export class ProxyListener implements Interceptor {
     const { host = '127.0.0.1', port, isBeside = false, handshakes = 4_096, handshakeMs = 10_000 } = options
     return Lifetime.open(async (life) => {
       const greeting = new Set<Socket>()
+      const sources = parts.sources ?? new LocalSources(parts.log, { clock: parts.clock })
       let wasFull = false
       const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        if (!sources.admits(socket.remoteAddress, mode)) {
+          socket.on('error', () => undefined)
+          resetSocket(socket)
+          return
+        }
         const isFull = greeting.size >= handshakes
         if (isFull && !wasFull) parts.log.warn('connections refused, too many handshakes are under way', { mode })
         wasFull = isFull

@@ -1,25 +1,28 @@
-import { BoundSocket, createServer, type Server, type Socket } from 'node:net'
+import type { Server } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
+import { LocalSources } from '../../src/core/kit/local-sources.ts'
+import { cidrsOf, type VipRange } from '../../src/core/model/address.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
-import type { Service, VipIndex } from '../../src/core/model/service.ts'
+import type { VipIndex } from '../../src/core/model/service.ts'
 import type { Target } from '../../src/core/table/view.ts'
-import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
-import { resetSocket } from '../socket/reset.ts'
-import { type DatagramClient, DatagramListener } from './datagrams.ts'
-import { BACKLOG, type Identify, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
-import { background } from '../../src/core/kit/background.ts'
+import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
+import { mayUseNft, type Nft } from './nft.ts'
+import { PortRedirect } from './port-redirect.ts'
+import { VipCalls } from './vip-calls.ts'
+import { VipListener, type VipListenerOwner } from './vip-listener.ts'
+import { type VipPort, vipPortsOf } from './vip-ports.ts'
 
 /*
- *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table; its open flows go on)
+ *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table, or no instance; its open flows go on)
  *                     ▲         │
- *                     └─ failed ◀ port taken, no right: told once, tried again
+ *                     └─ failed ◀ the port is taken, a right is missing: logged once, tried again
  *
- * One listener (TCP) or door (UDP) for each VIP and port of every service in the table, which holds only what this node uses. They are opened
- * in batches; `touch` puts one before the queue when its name is answered. Beyond `limit` only touched VIPs are opened, and
- * nothing is kept for the others.
+ * One listener for each VIP and port of every service in the table, which holds only what this node uses. They are opened in
+ * batches; `prepare` opens those of a name before it is answered. Beyond `limit` only prepared VIPs are opened, and nothing
+ * is kept for the others. Where there are rights, they listen at ports that no server of the machine wants (port-redirect.ts).
  */
 
 export interface VipListenersOptions {
@@ -29,65 +32,88 @@ export interface VipListenersOptions {
   limit?: number
   /** How often a failed one is tried again. */
   retryMs?: number
+  /** Absent: the ports of VIPs are bound as they are. */
+  nft?: Nft
+  /** Interfaces whose neighbours may call, for the rules in the kernel. */
+  interfaces?: readonly string[]
+  /** Another agent serves the same VIPs until this one has taken over. */
+  isSuccessor?: boolean
 }
+
+type Settings = Required<Omit<VipListenersOptions, 'nft'>>
 
 /** Opened per turn of the event loop: about 3 ms. Larger: flows feel a big service arrive. */
 const BATCH = 64
-
 /** VIPs of numbered instances take no more of the limit than this: there are many, and few are called. */
 const NUMBERED_SHARE = 0.25
 
-interface Place {
-  readonly key: string
-  readonly vip: VipIndex
-  /** Its choice names no instance. */
-  readonly isOfAny: boolean
-  readonly address: string
+/** Why a name should not be answered, because a program that is no part of the mesh would be called; `undefined`: ready. */
+export type Prepared = string | undefined
+
+export interface Obstacle {
   readonly port: number
   readonly protocol: 'tcp' | 'udp'
-  readonly service: ServiceId
-  /** For TCP … */
-  server?: Server
-  /** … and for UDP. */
-  door?: DatagramListener
-  problem?: Problem
+  readonly reason: string
 }
 
 /** The listeners of `loopback` and `host` mode. */
 export class VipListeners implements Interceptor {
   readonly #life: Lifetime
-  readonly #options: Required<VipListenersOptions>
-  readonly #identify: Identify
+  readonly #settings: Settings
   readonly #parts: InterceptParts
-  readonly #places = new Map<string, Place>()
+  readonly #redirect: PortRedirect | undefined
+  readonly #owner: VipListenerOwner
+  readonly #listeners = new Map<string, VipListener>()
   readonly #byService = new Map<ServiceId, Set<string>>()
-  readonly #byVip = new Map<VipIndex, Set<Place>>()
-  readonly #queue = new Set<Place>()
-  readonly #told = new Set<string>()
+  readonly #byVip = new Map<VipIndex, Set<VipListener>>()
+  readonly #queue = new Set<VipListener>()
+  /** Keys that were asked for: they are opened again whatever the limit. */
+  readonly #prepared = new Set<string>()
+  readonly #logged = new Set<string>()
   #open = 0
   #isClosed = false
 
-  private constructor(life: Lifetime, options: VipListenersOptions, identify: Identify, parts: InterceptParts) {
+  private constructor(life: Lifetime, settings: Settings, redirect: PortRedirect | undefined, world: World) {
     this.#life = life
-    this.#options = { limit: 4_096, retryMs: 5_000, ...options }
-    this.#identify = identify
-    this.#parts = parts
+    this.#settings = settings
+    this.#redirect = redirect
+    this.#parts = world.parts
+    const { log, clock } = world.parts
+    const sources = world.parts.sources ?? new LocalSources(log, { ranges: cidrsOf(settings.range), clock })
+    const calls = new VipCalls({ mode: settings.mode, sources, ...world })
+    this.#owner = {
+      tookSocket: (at, socket) => calls.tookSocket(at, socket),
+      tookDatagramFrom: (at, sender) => calls.tookDatagramFrom(at, sender),
+      opened: () => this.#count(1),
+      closed: () => this.#count(-1),
+      failed: (at, problem) => this.#logOnce(at, problem),
+    }
   }
 
   static start(options: VipListenersOptions, identify: Identify, parts: InterceptParts): Promise<VipListeners> {
-    return Lifetime.open((life) => {
-      const listeners = new VipListeners(life, options, identify, parts)
+    return Lifetime.open(async (life) => {
+      const { nft, ...given } = options
+      const settings = { limit: 4_096, retryMs: 5_000, interfaces: [], isSuccessor: false, ...given }
+      const redirect =
+        nft === undefined || !mayUseNft() ? undefined : await PortRedirect.start(life, { ...settings, nft }, parts.log)
+      const listeners = new VipListeners(life, settings, redirect, { identify, parts })
+      if (redirect !== undefined) redirect.onLost = () => listeners.#rebind()
       life.defer(() => listeners.#closeAll())
       life.defer(parts.table.onChange((service, entry) => listeners.#follow(service, entry)))
-      life.every(listeners.#options.retryMs, () => listeners.retry(), 'VIP listener retry')
+      life.every(settings.retryMs, () => listeners.retry(), 'vip listeners')
       for (const entry of parts.table.services()) listeners.#follow(entry.service.id, entry)
       return listeners
     })
   }
 
-  /** Nothing known waits to be opened. */
+  /** No listener waits to be opened, and the kernel knows the ports of all. */
   get isSettled(): boolean {
-    return this.#queue.size === 0
+    return this.#queue.size === 0 && this.#redirect?.ready() === undefined
+  }
+
+  /** Resolves when every listener that the table asks for has been opened, or has failed. */
+  async settled(): Promise<void> {
+    while (!this.isSettled) await (this.#redirect?.ready() ?? turn())
   }
 
   /** Listeners that are open. */
@@ -95,25 +121,45 @@ export class VipListeners implements Interceptor {
     return this.#open
   }
 
+  /** Whether the kernel keeps strangers out, and the ports of VIPs free for the machine; else why not. */
+  get rules(): { isOn: boolean; fault: string | undefined } {
+    const fault = this.#redirect === undefined ? 'no right to set rules in the kernel' : this.#redirect.fault
+    return { isOn: this.#redirect?.isOn === true, fault }
+  }
+
   /**
-   * Called before a name is answered: its listeners are bound when this returns, hence before the answer leaves. Costs one
+   * Called before a name is answered: its listeners are open when this is done, hence before the answer leaves. Costs one
    * look-up when they are open already.
    */
-  touch({ vip, service }: Target): void {
-    for (const place of this.#byVip.get(vip) ?? this.#known(service, vip)) {
-      if (isOpen(place)) continue
-      this.#queue.delete(place)
-      this.#listen(place)
-    }
+  prepare({ vip, service }: Target): Prepared | Promise<Prepared> {
+    const listeners = this.#byVip.get(vip) ?? this.#addLate(service.id, vip)
+    for (const listener of listeners) if (!listener.isOpen) this.#openNow(listener)
+    const ready = this.#redirect?.ready()
+    if (ready !== undefined) return ready.then(() => this.#obstacle(listeners))
+    return this.#obstacle(listeners)
+  }
+
+  /** The ports of a name that lead to another program, and to which; for `resolve` and `trace`. */
+  async obstacles({ vip }: Target): Promise<Obstacle[]> {
+    const failed = [...(this.#byVip.get(vip) ?? [])].filter(({ problem }) => problem !== undefined)
+    const found = await Promise.all(
+      failed.map(async ({ at, obstacle }) => ({ port: at.port, protocol: at.protocol, reason: await obstacle() })),
+    )
+    return found.filter((each): each is Obstacle => each.reason !== undefined)
   }
 
   problems(): Problem[] {
-    return Array.from(this.#places.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
+    return Array.from(this.#listeners.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
+  }
+
+  /** Sets the rules in the kernel up again when somebody has removed them; also called every 10 s. */
+  async checkRules(): Promise<void> {
+    await this.#redirect?.check()
   }
 
   /** Tries again what failed; also called every `retryMs`. */
   retry(): void {
-    for (const place of this.#places.values()) if (place.problem !== undefined && !isOpen(place)) this.#enqueue(place)
+    for (const listener of this.#listeners.values()) if (listener.problem !== undefined) this.#enqueue(listener)
   }
 
   close(): Promise<void> {
@@ -124,230 +170,137 @@ export class VipListeners implements Interceptor {
     return this.close()
   }
 
+  // which listeners there should be
+
   #follow(service: ServiceId, entry: ServiceEntry | undefined): void {
     if (this.#isClosed) return
-    const wanted = entry === undefined ? [] : this.#placesOf(entry.service)
+    const wanted = entry === undefined ? [] : this.#portsOf(entry)
     const keys = new Set(wanted.map(({ key }) => key))
     for (const key of this.#byService.get(service) ?? []) {
-      const place = this.#places.get(key)
-      if (!keys.has(key) && place?.service === service) this.#remove(place)
+      const listener = this.#listeners.get(key)
+      if (!keys.has(key) && listener?.at.service === service) this.#remove(listener)
     }
-    for (const place of wanted) {
-      const known = this.#places.get(place.key)
-      if (known?.service === service) continue
+    for (const at of wanted) {
+      const known = this.#listeners.get(at.key)
+      if (known?.at.service === service) continue
       if (known !== undefined) this.#remove(known) // the VIP has a new owner
-      const room = place.isOfAny ? this.#options.limit : this.#options.limit * NUMBERED_SHARE
-      if (this.#open + this.#queue.size < room) this.#enqueue(this.#add(place))
+      if (this.#hasRoomFor(at)) this.#enqueue(this.#add(at))
     }
-    const kept = new Set(Array.from(keys).filter((key) => this.#places.get(key)?.service === service))
+    const kept = new Set(Array.from(keys).filter((key) => this.#listeners.get(key)?.at.service === service))
     if (kept.size === 0) this.#byService.delete(service)
     else this.#byService.set(service, kept)
   }
 
-  /** A VIP that was beyond the limit, until now. */
-  #known(service: Service, wanted: VipIndex): Place[] {
-    if (this.#isClosed || this.#parts.table.entry(service.id) === undefined) return []
-    const places = this.#placesOf(service).filter(({ vip }) => vip === wanted)
-    const keys = this.#byService.get(service.id) ?? new Set()
-    for (const { key } of places) keys.add(key)
-    if (keys.size > 0) this.#byService.set(service.id, keys)
-    return places.map((place) => this.#add(place))
+  #hasRoomFor({ key, isOfAny }: VipPort): boolean {
+    if (this.#prepared.has(key)) return true
+    const { limit } = this.#settings
+    return this.#open + this.#queue.size < (isOfAny ? limit : limit * NUMBERED_SHARE)
   }
 
-  #add(place: Place): Place {
-    this.#places.set(place.key, place)
-    const sameVip = this.#byVip.get(place.vip)
-    if (sameVip === undefined) this.#byVip.set(place.vip, new Set([place]))
-    else sameVip.add(place)
-    return place
+  /** The listeners of a VIP that was beyond the limit until now. */
+  #addLate(service: ServiceId, wanted: VipIndex): Iterable<VipListener> {
+    const entry = this.#parts.table.entry(service)
+    if (this.#isClosed || entry === undefined) return []
+    const ports = this.#portsOf(entry).filter(({ vip }) => vip === wanted)
+    const keys = this.#byService.get(service) ?? new Set()
+    for (const { key } of ports) keys.add(key)
+    if (keys.size > 0) this.#byService.set(service, keys)
+    if (this.#prepared.size >= this.#settings.limit) this.#prepared.clear()
+    for (const { key } of ports) this.#prepared.add(key)
+    return ports.map((at) => this.#add(at))
   }
 
-  #placesOf(service: Service): Place[] {
-    const { range } = this.#options
-    const places: Place[] = []
-    for (const [choice, vip] of Object.entries(service.vips)) {
-      if (vip === undefined) continue
-      const isOfAny = choice.startsWith('any.')
-      const v4 = holdsVip(range, vip) ? vipToIPv4(range, vip) : undefined
-      for (const address of [v4, vipToIPv6(range, vip)]) {
-        if (address === undefined) continue
-        for (const { port, protocol } of service.ports) {
-          if (protocol === 'udp' && this.#parts.onDatagramClient === undefined) continue
-          const key = `${address} ${port}/${protocol}`
-          places.push({ key, vip, isOfAny, address, port, protocol, service: service.id })
-        }
-      }
-    }
-    return places
+  #portsOf(entry: ServiceEntry): VipPort[] {
+    return vipPortsOf(entry, this.#settings.range, { takesDatagrams: this.#parts.onDatagramClient !== undefined })
   }
 
-  #enqueue(place: Place): void {
-    this.#queue.add(place)
+  #add(at: VipPort): VipListener {
+    const listener = new VipListener(at, this.#owner)
+    this.#listeners.set(at.key, listener)
+    const sameVip = this.#byVip.get(at.vip)
+    if (sameVip === undefined) this.#byVip.set(at.vip, new Set([listener]))
+    else sameVip.add(listener)
+    return listener
+  }
+
+  #remove(listener: VipListener): void {
+    const { key, vip } = listener.at
+    this.#listeners.delete(key)
+    this.#queue.delete(listener)
+    const sameVip = this.#byVip.get(vip)
+    sameVip?.delete(listener)
+    if (sameVip?.size === 0) this.#byVip.delete(vip)
+    listener.close()
+  }
+
+  // opening and closing
+
+  #enqueue(listener: VipListener): void {
+    this.#queue.add(listener)
     if (this.#queue.size === 1) setImmediate(() => this.#openBatch())
   }
 
   #openBatch(): void {
     let left = BATCH
-    for (const place of this.#queue) {
+    for (const listener of this.#queue) {
       if (left-- === 0) break
-      this.#queue.delete(place)
-      this.#listen(place)
+      this.#openNow(listener)
     }
     if (this.#queue.size > 0) setImmediate(() => this.#openBatch())
   }
 
-  #listen(place: Place): void {
-    if (this.#isClosed || this.#places.get(place.key) !== place || isOpen(place)) return
-    if (place.protocol === 'udp') this.#openDoor(place)
-    else this.#openServer(place)
+  #openNow(listener: VipListener): void {
+    this.#queue.delete(listener)
+    const { key, port, protocol } = listener.at
+    if (this.#isClosed || this.#listeners.get(key) !== listener) return
+    listener.open(this.#redirect?.listeningPort(port, protocol) ?? port)
   }
 
-  #openDoor(place: Place): void {
-    try {
-      place.door = DatagramListener.open(place, (client) => this.#takeDatagrams(place, client))
-    } catch (error) {
-      return this.#failed(place, error as NodeJS.ErrnoException)
+  /** The rules in the kernel are gone: the ports are bound as they are. */
+  #rebind(): void {
+    for (const listener of this.#listeners.values()) {
+      listener.close()
+      this.#enqueue(listener)
     }
-    delete place.problem
-    this.#count(1)
-  }
-
-  #takeDatagrams({ vip, port }: Place, client: DatagramClient): DatagramSink | undefined {
-    const { table, clock, onDatagramClient } = this.#parts
-    const { mode } = this.#options
-    const target = table.byVip(vip)
-    if (target === undefined) return undefined
-    const wish = (caller: Caller | undefined): DatagramIntent =>
-      caller === undefined
-        ? { kind: 'refused', name: target.service.id, reason: 'it cannot be told who calls' }
-        : { kind: 'target', target, caller }
-    const found = this.#identify(client, target)
-    return onDatagramClient?.({
-      port,
-      mode,
-      startedAt: clock.now(),
-      intent: found instanceof Promise ? found.then(wish) : wish(found),
-      answer: (payload) => client.answer(payload),
-      ended: () => client.over(),
-    })
-  }
-
-  #openServer(place: Place): void {
-    const { address, port } = place
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
-      void background.run('flow of a VIP', async () => {
-        try {
-          await this.#take(place, socket)
-        } catch (error) {
-          socket.destroy()
-          throw error
-        }
-      })
-    })
-    place.server = server
-    server.on('error', (error: NodeJS.ErrnoException) => {
-      if (place.server === server) delete place.server
-      server.close()
-      this.#failed(place, error)
-    })
-    server.on('listening', () => {
-      if (place.server !== server) return
-      delete place.problem
-      this.#count(1)
-    })
-    try {
-      // bound in this very call: whoever asked for the name may connect as soon as the answer is out; and to be
-      // shared with the agent that takes over
-      server.listen(new BoundSocket({ host: address, port, ipv6Only: true, reusePort: true }), BACKLOG)
-    } catch (error) {
-      delete place.server
-      this.#failed(place, error as NodeJS.ErrnoException)
-    }
-  }
-
-  async #take({ vip, port }: Place, socket: Socket): Promise<void> {
-    const { table, clock, onFlow, log } = this.#parts
-    const startedAt = clock.now()
-    const target = table.byVip(vip)
-    socket.on('error', () => undefined)
-    if (target === undefined) return resetSocket(socket)
-    const found = this.#identify(socket, target)
-    const caller: Caller | undefined = found instanceof Promise ? await found : found
-    if (caller === undefined) {
-      log.warn('flow refused', { vip, port, service: target.service.id, reason: 'it cannot be told who calls' })
-      return resetSocket(socket)
-    }
-    onFlow({ target, port, socket, caller, mode: this.#options.mode, startedAt })
-  }
-
-  #failed(place: Place, error: NodeJS.ErrnoException): void {
-    const { address, port, service } = place
-    const [reason, remedy] = explainFailure(error, port)
-    const code = error.code === 'EADDRINUSE' ? 'PORT_TAKEN' : 'INTERCEPT_FAILED'
-    place.problem = { code, address, port, reason, remedy }
-    const once = `${service} ${port}/${place.protocol} ${error.code}`
-    if (this.#told.has(once)) return
-    this.#told.add(once)
-    this.#parts.log.warn('cannot take flows', { service, address, port, reason, remedy })
-  }
-
-  #remove(place: Place): void {
-    this.#places.delete(place.key)
-    this.#queue.delete(place)
-    const sameVip = this.#byVip.get(place.vip)
-    sameVip?.delete(place)
-    if (sameVip?.size === 0) this.#byVip.delete(place.vip)
-    const { server, door } = place
-    delete place.server
-    delete place.door
-    if (door !== undefined) {
-      this.#count(-1)
-      door.close()
-    }
-    if (server === undefined) return
-    if (server.listening) this.#count(-1)
-    server.close() // only stops listening; open flows go on
-  }
-
-  #count(change: number): void {
-    this.#open += change
-    this.#parts.metrics.listeners.set({ mode: this.#options.mode }, this.#open)
   }
 
   async #closeAll(): Promise<void> {
     this.#isClosed = true
-    const servers = Array.from(this.#places.values(), ({ server }) => server).filter((server) => server !== undefined)
-    await closeWhenIdle(
-      servers.filter(({ listening }) => listening),
-      'connection',
-    )
-    for (const place of this.#places.values()) this.#remove(place)
+    const servers = Array.from(this.#listeners.values(), ({ server }) => server)
+    await closeWhenIdle(servers.filter(isServer), 'connection')
+    for (const listener of [...this.#listeners.values()]) this.#remove(listener)
+  }
+
+  #count(change: 1 | -1): void {
+    this.#open += change
+    this.#parts.metrics.listeners.set({ mode: this.#settings.mode }, this.#open)
+  }
+
+  // what fails
+
+  #logOnce({ service, address, port, protocol }: VipPort, { code, reason, remedy }: Problem): void {
+    const once = `${service} ${port}/${protocol} ${code}`
+    if (this.#logged.has(once)) return
+    this.#logged.add(once)
+    this.#parts.log.warn('cannot listen at a VIP', { service, address, port, reason, remedy })
+  }
+
+  /** Another program has every port of the VIP, so whoever calls it would reach that program. */
+  #obstacle(listeners: Iterable<VipListener>): Prepared | Promise<Prepared> {
+    let first: VipListener | undefined
+    for (const listener of listeners) {
+      if (listener.problem === undefined) return undefined
+      first ??= listener
+    }
+    return first?.obstacle()
   }
 }
 
-function isOpen({ server, door }: Place): boolean {
-  return server !== undefined || door !== undefined
+interface World {
+  identify: Identify
+  parts: InterceptParts
 }
 
-function explainFailure(error: NodeJS.ErrnoException, port: number): [reason: string, remedy: string] {
-  switch (error.code ?? '') {
-    case 'EADDRINUSE':
-      return [
-        `another program listens on port ${port} of every address`,
-        `let it listen on 127.0.0.1:${port}, or call the service through the SOCKS or HTTP listener`,
-      ]
-    case 'EACCES':
-    case 'EPERM':
-      return [
-        `ports below 1024 need a right`,
-        'give node CAP_NET_BIND_SERVICE, lower net.ipv4.ip_unprivileged_port_start, or use the SOCKS or HTTP listener',
-      ]
-    case 'EADDRNOTAVAIL':
-      return ['the address is not local', 'take a range inside 127.0.0.0/8, or host mode']
-    case 'EMFILE':
-    case 'ENFILE':
-      return ['no descriptors are left', 'raise the limit of open files (ulimit -n)']
-    default:
-      return [error.message, 'see the reason']
-  }
+function isServer(server: Server | undefined): server is Server {
+  return server?.listening === true
 }

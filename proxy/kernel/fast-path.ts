@@ -28,6 +28,8 @@ type State = 'waiting' | 'on' | 'off' | 'followed' | 'resting'
 export interface FastPathParts {
   readonly table: TableView
   readonly range: VipRange
+  /** Interfaces whose neighbours may call. */
+  readonly interfaces?: readonly string[]
   readonly facts: FastPathFacts
   readonly kernel: Kernel
   /** Nothing is touched before: an elder agent may have the table until then. */
@@ -66,7 +68,7 @@ export class FastPath implements AsyncDisposable {
   private constructor(life: Lifetime, parts: FastPathParts) {
     this.#life = life
     this.#parts = parts
-    const names = namesOf(parts.range, parts.mark)
+    const names = namesOf(parts.range, parts.mark, parts.interfaces)
     this.#table = names.table
     this.#wanted = new WantedRows(parts)
     this.#tally = new Tally(parts)

@@ -10,7 +10,7 @@ import type { Family, LocalInstance } from './decide.ts'
  *     └─ vips4   VIP . protocol . port ─▶ v_e0102_tcp_80_4       numgen inc mod 2
  *                                           ├─ 0 ─▶ v_e0102_tcp_80_4_0    count, dnat to 127.0.0.1:20001
  *                                           └─ 1 ─▶ v_e0102_tcp_80_4_1    count, dnat to 127.0.0.1:20002
- *   prerouting (the same for containers, when every instance of a row listens on an address they can reach)
+ *   prerouting (the same from listed interfaces, when every instance of a row listens on an address that containers can reach)
  *   outward, inward (each packet of such a connection)
  *     └─ direction ─▶ s_tcp_4, r_tcp_4
  *
@@ -43,11 +43,13 @@ export interface TableNames {
   /** This agent's chain. */
   readonly owner: string
   readonly range: VipRange
+  /** Interfaces whose neighbours may call: containers. */
+  readonly interfaces: readonly string[]
 }
 
 /** `mark`: letters and digits, another for each agent that ever runs. */
-export function namesOf(range: VipRange, mark: string): TableNames {
-  return { table: `hedgerow_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range }
+export function namesOf(range: VipRange, mark: string, interfaces: readonly string[] = []): TableNames {
+  return { table: `hedgerow_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range, interfaces }
 }
 
 export function rowName({ vip, protocol, port, family }: Pick<Row, 'vip' | 'protocol' | 'port' | 'family'>): string {
@@ -120,9 +122,12 @@ function ifOurs({ table, owner }: TableNames): string[] {
 /** Before Docker's rules (priority -100), which take every local address for theirs. */
 const BEFORE_OTHERS = -110
 
-function whole({ table, owner, range }: TableNames, rows: Rows): string[] {
+function whole({ table, owner, range, interfaces }: TableNames, rows: Rows): string[] {
   const { cidr4, cidr6 } = range
-  const { families, protocols, isOuter } = shapeOf(rows)
+  const { families, protocols, isReachable } = shapeOf(rows)
+  const isOuter = isReachable && interfaces.length > 0
+  const outer = (chain: string, what: string): string[] =>
+    isOuter ? interfaces.map((name) => `add rule inet ${table} ${chain} iifname "${name}" ${what}`) : []
   return [
     `create table inet ${table}`,
     `add chain inet ${table} ${owner}`,
@@ -147,8 +152,8 @@ function whole({ table, owner, range }: TableNames, rows: Rows): string[] {
         `add map inet ${table} outer${family} { type ipv${family}_addr . inet_proto . inet_service : verdict; }`,
         rule('output', `${ip} saddr ${family === 4 ? '127.0.0.1' : '::1'} ${to} @vips${family}`),
         ...bytes.map((what) => rule('outward', what)),
-        ...(isOuter ? [rule('prerouting', `iif != "lo" ${to} @outer${family}`)] : []),
-        ...(isOuter ? bytes.map((what) => rule('inward', `iif != "lo" ${what}`)) : []),
+        ...outer('prerouting', `${to} @outer${family}`),
+        ...bytes.flatMap((what) => outer('inward', what)),
       ]
     }),
     ...[...rows.values()].flatMap((row) => added(table, row)),
@@ -162,7 +167,7 @@ function chain(table: string, name: string, hook: string): string[] {
 interface Shape {
   families: readonly Family[]
   protocols: ReadonlyArray<Row['protocol']>
-  isOuter: boolean
+  isReachable: boolean
 }
 
 /** What the table is made for: every packet of the machine pays for each rule, so it has no rule that nothing needs. */
@@ -171,7 +176,11 @@ function shapeOf(rows: Rows): Shape {
   const protocols = (['tcp', 'udp'] as const).filter(
     (protocol) => protocol === 'tcp' || all.some((row) => row.protocol === protocol),
   )
-  return { families: all.some(({ family }) => family === 6) ? [4, 6] : [4], protocols, isOuter: all.some(isReachable) }
+  return {
+    families: all.some(({ family }) => family === 6) ? [4, 6] : [4],
+    protocols,
+    isReachable: all.some(isReachable),
+  }
 }
 
 /** Whether the one table takes the other's rows by a change, and need not be replaced. */

@@ -152,8 +152,8 @@ async function begin(
   relay.listen()
   followNetwork(ground, { work, uplink, reach })
   const prober = life.use(await Prober.start({ table: knowledge.table, peers: reach.peers, self, clock }))
-  if (elder !== undefined) while (!interceptor.isSettled) await clock.sleep(1)
-  const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.touch(target))
+  if (elder !== undefined) await interceptor.settled()
+  const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.prepare(target))
 
   const { access, ports: proxyPorts } = doors
   const tunnelPort = reach.tunnelPort()

@@ -46,7 +46,7 @@ export function checksOf(view: AgentView): CheckReport {
       {
         check: 'interception',
         ok: interceptor.problems().length === 0,
-        finding: `${interceptor.size} listeners in ${config.mode} mode`,
+        finding: interceptionText(view),
       },
       ...(fastPath === undefined ? [] : [fastPathCheck(fastPath)]),
       ...interceptor.problems().map(({ address, port, reason, remedy }) => ({
@@ -67,6 +67,14 @@ function backgroundChecks(): CheckReport['checks'] {
     finding: `failed ${failures} times, last ${secondsAgo} s ago: ${explain(lastError)}; it is started again after each failure`,
     remedy: 'This is a bug in hedgerow: please report it with the log. `hedgerow restart` starts the agent afresh.',
   }))
+}
+
+/** Without the rules in the kernel, a server of the machine may find its port taken by a VIP, or take it from one. */
+function interceptionText({ interceptor, config }: AgentView): string {
+  const { isOn, fault } = interceptor.rules
+  const listeners = `${interceptor.size} listeners in ${config.mode} mode`
+  if (isOn) return `${listeners}; the machine's own servers may use every port`
+  return `${listeners}; a server that listens on a mesh port of every address of this machine cannot start (${fault})`
 }
 
 function fastPathCheck(fastPath: FastPath): CheckReport['checks'][number] {

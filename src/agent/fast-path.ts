@@ -50,6 +50,7 @@ export async function openFastPath(
   const parts = {
     table,
     range: vips,
+    interfaces: config.interceptInterfaces,
     facts,
     kernel,
     mayBegin,

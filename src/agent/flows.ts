@@ -8,6 +8,7 @@ import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import type { InterceptParts, Interceptor } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
+import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
 import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
@@ -16,6 +17,8 @@ import { Outliers } from '../../proxy/decide/outliers.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
 import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
 import { isMeshError } from '../core/errors.ts'
+import { LocalSources } from '../core/kit/local-sources.ts'
+import { cidrsOf } from '../core/model/address.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
 import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
 import { ProxyAccess } from './proxy-access.ts'
@@ -35,12 +38,12 @@ export interface Flows {
   readonly ledger: FlowLedger
   readonly parts: OutboundParts
   /** What every interceptor is given. */
-  readonly intercept: InterceptParts
+  readonly intercept: InterceptParts & { readonly sources: LocalSources }
 }
 
 export async function openFlows(
   { life, self, config, clock, log, metrics }: AgentContext,
-  { own }: NodeIdentity,
+  { own, vips, loopback }: NodeIdentity,
   { table, interests }: TableSync,
   { peers, whereabouts, addressOf, introduced, descriptors }: Connectivity,
   here: InstancesHere,
@@ -85,7 +88,12 @@ export async function openFlows(
     await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
   )
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
-  const intercept = { table, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
+  const sources = new LocalSources(log, {
+    ranges: [...cidrsOf(vips), ...cidrsOf(loopback)],
+    interfaces: config.interceptInterfaces,
+    clock,
+  })
+  const intercept = { table, sources, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
   return { ledger, parts, intercept }
 }
 
@@ -153,14 +161,20 @@ export async function interceptVips(
   here: InstancesHere,
 ): Promise<VipInterceptor> {
   const callers = new CallerFinder(() => here.processes())
+  const options = {
+    range: vips,
+    nft: systemNft,
+    interfaces: config.interceptInterfaces,
+    isSuccessor: predecessor !== undefined,
+  }
   return life.use(
     config.mode === 'host'
       ? await HostInterceptor.start(
-          { range: vips, ...(predecessor?.mode === 'host' ? { inherits: predecessor.before } : {}) },
+          { ...options, ...(predecessor?.mode === 'host' ? { inherits: predecessor.before } : {}) },
           callers.identify,
           intercept,
         )
-      : await LoopbackInterceptor.start({ range: vips }, callers.identify, intercept),
+      : await LoopbackInterceptor.start(options, callers.identify, intercept),
   )
 }
 

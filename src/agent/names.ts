@@ -2,6 +2,7 @@ import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
+import type { Prepare } from '../../resolver/responder.ts'
 import type { AgentConfig } from '../config.ts'
 import { isMeshError } from '../core/errors.ts'
 import type { Log } from '../core/kit/log.ts'
@@ -13,19 +14,20 @@ import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 
-/** Names, last of all: what is answered can be served. `touch` binds the listeners of a name before its answer leaves. */
+/** Names, last of all: what is answered can be served. `prepare` opens the listeners of a name before its answer leaves. */
 export async function serveNames(
   { life, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
-  { parts: flowParts }: Flows,
-  touch: (target: Target) => void,
+  { parts: flowParts, intercept }: Flows,
+  prepare: Prepare,
 ): Promise<Resolver> {
   const parts = {
     table,
     interests,
     explainChoice: (target: Target) => describeChoice(target, flowParts),
-    onAnswered: touch,
+    prepare,
+    sources: intercept.sources,
   }
   return life.use(
     await startResolver(config, predecessor?.resolverPort, vips, parts, log.child({ part: 'resolver' }), metrics),
@@ -37,7 +39,7 @@ async function startResolver(
   { resolver, zones }: AgentConfig,
   elderPort: number | undefined,
   range: VipRange,
-  parts: Pick<ResolverOptions, 'table' | 'interests' | 'explainChoice' | 'onAnswered'>,
+  parts: Pick<ResolverOptions, 'table' | 'interests' | 'explainChoice' | 'prepare' | 'sources'>,
   log: Log,
   metrics: Metrics,
 ): Promise<Resolver> {

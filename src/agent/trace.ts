@@ -15,7 +15,8 @@ import type { AgentView } from './view.ts'
 export async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> {
   const { vips, parts, config, interceptor } = view
   const target = await targetOf(text, view)
-  interceptor.touch(target) // who is told an address may call it at once
+  await interceptor.prepare(target) // whoever reads the address may call it at once
+  const obstacles = await interceptor.obstacles(target)
   const { service, choice, vip } = target
   const ipv6 = vipToIPv6(vips, vip)
   const { instances, reason } = previewChoice(target, NODE_CALLER, parts)
@@ -29,6 +30,7 @@ export async function resolveOf(text: string, view: AgentView): Promise<ResolveR
     ports: [...service.ports],
     order: instances.map(({ id, node, state }) => ({ instance: id, node, state })),
     reason,
+    ...(obstacles.length === 0 ? {} : { obstacles: obstacles.map(({ reason }) => reason) }),
   }
 }
 
@@ -43,6 +45,8 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
   const name = match[1] as string
   const target = await targetOf(name, view)
   const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
+  await view.interceptor.prepare(target)
+  const obstacles = await view.interceptor.obstacles(target)
   const intent = { target, ...port, caller: NODE_CALLER }
   const steps = await trace(intent, view.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
@@ -51,6 +55,9 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
     steps: [
       { step: 'name', what: canonical(target, view.config.zones) },
       ...pathsStep(target, view),
+      ...obstacles
+        .filter((each) => each.port === port.port && each.protocol === port.protocol)
+        .map(({ reason }) => ({ step: 'listener', what: reason })),
       ...steps.flatMap((step) => [
         describeStep(step, view.vips),
         ...(step.step === 'target' && view.fastPath !== undefined ? [fastPathStep(target, port, view.fastPath)] : []),

@@ -1,6 +1,5 @@
 import type { FlowLedger } from '../../proxy/flow/ledger.ts'
 import type { Descriptors } from '../../proxy/flow/descriptors.ts'
-import type { Problem } from '../../proxy/intercept/interceptor.ts'
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import type { Peers } from '../../proxy/tunnel/contract.ts'
@@ -13,10 +12,10 @@ import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import type { ProxyAccess } from './proxy-access.ts'
 import type { Interests } from '../core/table/interests.ts'
 import type { Table } from '../core/table/table.ts'
-import type { Target } from '../core/table/view.ts'
 import type { Predecessors } from './predecessors.ts'
 import type { NetcheckParts } from './netcheck.ts'
 import type { Instances } from './instances.ts'
+import type { VipInterceptor } from './flows.ts'
 
 /** What the commands may look at. */
 export interface AgentView {
@@ -33,7 +32,7 @@ export interface AgentView {
   descriptors: Pick<Descriptors, 'limit' | 'usable' | 'isScarce'>
   parts: OutboundParts
   uplink: Uplink
-  interceptor: { readonly size: number; problems(): Problem[]; touch(target: Target): void }
+  interceptor: VipInterceptor
   work: Instances
   resolver: Resolver
   access: ProxyAccess

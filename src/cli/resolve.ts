@@ -17,6 +17,7 @@ export function resolveCommand(program: Command, context: () => Context): void {
       console.log(
         `ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`,
       )
+      for (const obstacle of report.obstacles ?? []) console.log(`not answered by DNS: ${obstacle}`)
       printTable(
         ['instance', 'node', 'state'],
         report.order.map(({ instance, node, state }) => [instance, node, state]),

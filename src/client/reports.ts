@@ -85,6 +85,8 @@ export interface ResolveReport {
   ports: Array<{ port: number; protocol: string; name?: string }>
   order: Array<{ instance: string; node: string; state: string }>
   reason: string
+  /** Programs that have a port of the VIP on this machine, and would answer instead of the service. */
+  obstacles?: string[]
 }
 
 export interface TraceReport {

@@ -8,9 +8,10 @@ import type { AgentView } from '../../src/agent/view.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { CallerFinder, procAddress4, procAddress6, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
+import { CallerFinder, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
 import type { InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
+import { procAddress4, procAddress6 } from '../../proxy/intercept/proc-sockets.ts'
 import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
 
@@ -21,6 +22,7 @@ const vip = () => ++lastVip
 const at = (index: number) => vipToIPv4(RANGE, index)
 
 const CART = 'shop.acme.cart.prod'
+const HERE = ['edge/a']
 
 function world(table: LiteralTable) {
   const flows: Flow[] = []
@@ -56,14 +58,19 @@ t.test('listeners follow the table', async (t) => {
   const port = await freePort()
   const second = await freePort()
   const [rr, closest, zero] = [vip(), vip(), vip()]
-  const table = new LiteralTable({ id: CART, ports: [port], vips: { 'any.rr': rr } })
+  const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': rr } })
   const { parts, flows, metrics } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
   t.equal(await answerAt(at(rr), port), `${CART} any.rr`)
   t.match(flows[0], { port, mode: 'loopback', caller: NODE_CALLER })
 
-  table.set({ id: CART, ports: [port, second], vips: { 'any.rr': rr, 'any.closest': closest, '0.pinned': zero } })
+  table.set({
+    id: CART,
+    on: HERE,
+    ports: [port, second],
+    vips: { 'any.rr': rr, 'any.closest': closest, '0.pinned': zero },
+  })
   await until(() => loopback.size === 6)
   t.equal(await answerAt(at(closest), second), `${CART} any.closest`)
   t.equal(await answerAt(at(zero), port), `${CART} 0.pinned`)
@@ -71,7 +78,7 @@ t.test('listeners follow the table', async (t) => {
 
   using open = await Client.connect(port, at(zero))
   await until(() => flows.length === 4)
-  table.set({ id: CART, ports: [port], vips: { 'any.rr': rr } })
+  table.set({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': rr } })
   await until(() => loopback.size === 1)
   t.ok(await isRefused(at(zero), port), 'what is gone is closed')
   await open.ended
@@ -85,12 +92,12 @@ t.test('listeners follow the table', async (t) => {
 t.test('a VIP that moves to another service keeps its listener, with the new target', async (t) => {
   const port = await freePort()
   const index = vip()
-  const table = new LiteralTable({ id: CART, ports: [port], vips: { 'any.rr': index } })
+  const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': index } })
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
   table.drop(CART)
-  table.set({ id: 'shop.acme.stock.prod', ports: [port], vips: { 'any.rr': index } })
+  table.set({ id: 'shop.acme.stock.prod', on: HERE, ports: [port], vips: { 'any.rr': index } })
   await until(() => loopback.size === 1)
   t.equal(await answerAt(at(index), port), 'shop.acme.stock.prod any.rr')
 })
@@ -102,8 +109,8 @@ t.test('a name that is answered is listened for before anything else happens', a
   const table = new LiteralTable()
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 10_000 }, () => NODE_CALLER, parts)
-  table.set({ id: CART, ports: [port], vips: many })
-  loopback.touch(table.target(CART, { instance: 1999, policy: 'pinned' }))
+  table.set({ id: CART, on: Array<string>(2000).fill('edge/a'), ports: [port], vips: many })
+  loopback.prepare(table.target(CART, { instance: 1999, policy: 'pinned' }))
   t.equal(await answerAt(at(first + 1999), port), `${CART} 1999.pinned`)
   t.ok(loopback.size < 2000, `${loopback.size} of 2000 were open by then`)
   await until(() => loopback.size === 2000)
@@ -113,20 +120,25 @@ t.test('a name that is answered is listened for before anything else happens', a
 t.test('beyond the limit only what is asked for is opened', async (t) => {
   const port = await freePort()
   const [a, b, c] = [vip(), vip(), vip()]
-  const table = new LiteralTable({ id: CART, ports: [port], vips: { 'any.rr': a, 'any.closest': b, 'any.least': c } })
+  const table = new LiteralTable({
+    id: CART,
+    on: HERE,
+    ports: [port],
+    vips: { 'any.rr': a, 'any.closest': b, 'any.least': c },
+  })
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 2 }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 2)
   await turns(5)
   t.ok(await isRefused(at(c), port))
-  loopback.touch(table.target(CART, { instance: 'any', policy: 'least' }))
+  loopback.prepare(table.target(CART, { instance: 'any', policy: 'least' }))
   t.equal(await answerAt(at(c), port), `${CART} any.least`)
 })
 
 t.test('what `hedgerow resolve` says is listened for before it is said', async (t) => {
   const port = await freePort()
   const [a, b] = [vip(), vip()]
-  const table = new LiteralTable({ id: CART, ports: [port], vips: { 'any.rr': a, 'any.least': b } })
+  const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': a, 'any.least': b } })
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 1 }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
@@ -149,7 +161,7 @@ t.test('a port that is taken is told once, with the remedy, and tried again', as
   const [a, b] = [vip(), vip()]
   const taken = await serve(() => undefined, at(a))
   await using other = await serve(() => undefined, at(b), taken.port)
-  const table = new LiteralTable({ id: CART, ports: [taken.port], vips: { 'any.rr': a, 'any.closest': b } })
+  const table = new LiteralTable({ id: CART, on: HERE, ports: [taken.port], vips: { 'any.rr': a, 'any.closest': b } })
   const { parts, log } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, retryMs: 20 }, () => NODE_CALLER, parts)
   await until(() => loopback.problems().length === 2)
@@ -165,7 +177,7 @@ t.test('a port that is taken is told once, with the remedy, and tried again', as
   await until(() => loopback.size === 1)
   t.equal(await answerAt(at(a), taken.port), `${CART} any.rr`)
   t.equal(loopback.problems().length, 1)
-  t.equal(log.lines.filter(({ sentence }) => sentence === 'cannot take flows').length, 1)
+  t.equal(log.lines.filter(({ sentence }) => sentence === 'cannot listen at a VIP').length, 1)
   t.ok(other.port)
 })
 
@@ -183,7 +195,7 @@ t.test('a privileged port without the right is a problem with a remedy', async (
     const { openMetrics } = await import('./src/core/metrics.ts')
     const { silentLog } = await import('./src/core/kit/log.ts')
     if (process.getuid() === 0) process.setuid(65534)
-    const table = new LiteralTable({ id: '${CART}', ports: [80], vips: { 'any.rr': ${vip()} } })
+    const table = new LiteralTable({ id: '${CART}', on: ['edge/a'], ports: [80], vips: { 'any.rr': ${vip()} } })
     const parts = { table, onFlow() {}, clock: {}, log: silentLog, metrics: openMetrics('agent') }
     const loopback = await LoopbackInterceptor.start({ range: vipRange('${RANGE.cidr4}') }, () => ({ kind: 'node' }), parts)
     while (loopback.problems().length === 0) await new Promise((resolve) => setTimeout(resolve, 2))
@@ -222,8 +234,8 @@ t.test('who calls', async (t) => {
   const port = await freePort()
   const [open, closed, pinned] = [vip(), vip(), vip()]
   const table = new LiteralTable(
-    { id: CART, ports: [port], vips: { 'any.rr': open, 'any.pinned': pinned } },
-    { id: 'bank.acme.ledger.prod', ports: [port], vips: { 'any.rr': closed } },
+    { id: CART, on: HERE, ports: [port], vips: { 'any.rr': open, 'any.pinned': pinned } },
+    { id: 'bank.acme.ledger.prod', on: HERE, ports: [port], vips: { 'any.rr': closed } },
   )
   const running: (InstanceProcesses & { child: ChildProcess })[] = []
   const run = (instance: string, script: string) => {
@@ -282,8 +294,8 @@ t.test('who calls', async (t) => {
     leaving.on('connect', () => leaving.destroy())
     t.match(
       (await log.line('flow refused')).fields,
-      { reason: /cannot be told/ },
-      'who has left already is not believed',
+      { reason: /cannot be identified/ },
+      'a caller that has gone is not believed',
     )
 
     // As nobody: a process of root, which cannot be looked into, might be the caller.
@@ -295,8 +307,9 @@ t.test('who calls', async (t) => {
       const table = new LiteralTable({ id: 'bank.acme.ledger.prod' })
       const finder = new CallerFinder(() => [{ instance: 'shop.acme.front.prod.0', pids: [${running[0]?.pids[0]}] }])
       const net = await import('node:net')
+      const endOf = (s) => ({ protocol: 'tcp', local: { address: s.remoteAddress, port: s.remotePort }, remote: { address: s.localAddress, port: s.localPort } })
       const server = net.createServer(async (socket) => {
-        console.log(JSON.stringify({ caller: (await finder.identify(socket, table.target('bank.acme.ledger.prod'))) ?? null }))
+        console.log(JSON.stringify({ caller: (await finder.identify(endOf(socket), table.target('bank.acme.ledger.prod'))) ?? null }))
         process.exit(0)
       })
       server.listen(0, '127.0.0.1', () => net.connect(server.address().port, '127.0.0.1'))

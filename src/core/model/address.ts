@@ -48,6 +48,11 @@ export function vipRange(cidr4: string, cidr6?: string): VipRange {
   return cidr6 === undefined ? range : { ...range, cidr6, prefix6: checked6(cidr6) }
 }
 
+/** The prefixes of a range, for routes and rules. */
+export function cidrsOf({ cidr4, cidr6 }: VipRange): string[] {
+  return cidr6 === undefined ? [cidr4] : [cidr4, cidr6]
+}
+
 /** False for an index that a /16 leaves out: it has no address here. */
 export function holdsVip(range: VipRange, index: VipIndex): boolean {
   return index >= range.first && index <= range.last

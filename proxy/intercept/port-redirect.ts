@@ -1,0 +1,197 @@
+import { BoundSocket } from 'node:net'
+import { explain } from '../../src/core/errors.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import type { VipRange } from '../../src/core/model/address.ts'
+import type { Nft } from './nft.ts'
+import {
+  addPorts,
+  parsePorts,
+  removeTable,
+  replaceTable,
+  vipTable,
+  type AddedPort,
+  type Protocol,
+  type VipTable,
+} from './vip-rules.ts'
+
+/*
+ *   on ──▶ off        no rights, no nft, or a table that cannot be kept: listeners are bound at the ports that are asked
+ *    └───▶ followed   a successor has replaced the table: it is left alone
+ *
+ * While it is on, `VIP:port` leads to a listener at `VIP:listening port`, so the port itself stays free for the machine.
+ */
+type State = 'on' | 'off' | 'followed'
+
+export interface PortRedirectOptions {
+  readonly range: VipRange
+  readonly interfaces: readonly string[]
+  readonly nft: Nft
+  /** Taking over: the flows that are open use the ports of the agent before, or none where it had no table. */
+  readonly isSuccessor: boolean
+}
+
+/** Above the ephemeral ports of Linux (net.ipv4.ip_local_port_range) and of IANA's registered ones: nobody asks for these. */
+const FIRST_PORT = 61_000
+const LAST_PORT = 65_535
+/** How often the table is looked for, because somebody may flush all rules of the machine. */
+const CHECK_MS = 10_000
+
+/** Sends the ports of VIPs to listening ports that no server of the machine wants. */
+export class PortRedirect {
+  readonly #table: VipTable
+  readonly #nft: Nft
+  readonly #log: Log
+  readonly #ports = { tcp: new Map<number, number>(), udp: new Map<number, number>() }
+  /** Listening ports that the kernel does not know yet. */
+  #pending: AddedPort[] = []
+  #writing: Promise<void> | undefined
+  #state: State = 'off'
+  #fault: string | undefined
+  /** The listeners must be bound anew, at the ports that are asked. */
+  onLost: () => void = () => undefined
+
+  private constructor(table: VipTable, nft: Nft, log: Log) {
+    this.#table = table
+    this.#nft = nft
+    this.#log = log
+  }
+
+  /** Never fails: without rights or nft it is off, and `fault` says why. */
+  static async start(life: Lifetime, options: PortRedirectOptions, log: Log): Promise<PortRedirect> {
+    const { range, interfaces, nft, isSuccessor } = options
+    const mark = `${process.pid}_${Date.now().toString(36)}`
+    const redirect = new PortRedirect(vipTable(range, interfaces, mark), nft, log)
+    await redirect.#begin(isSuccessor)
+    life.defer(() => redirect.#end())
+    life.every(CHECK_MS, () => redirect.check(), 'vip rules')
+    return redirect
+  }
+
+  get isOn(): boolean {
+    return this.#state !== 'off'
+  }
+
+  /** Why it is off. */
+  get fault(): string | undefined {
+    return this.#fault
+  }
+
+  /** Where a listener for this port of a VIP must be bound. */
+  listeningPort(asked: number, protocol: Protocol): number {
+    if (this.#state === 'off') return asked
+    const known = this.#ports[protocol].get(asked)
+    if (known !== undefined) return known
+    const listening = this.#freePort(asked, protocol)
+    if (listening === undefined) return asked
+    this.#ports[protocol].set(asked, listening)
+    this.#pending.push({ protocol, asked, listening })
+    void this.ready()
+    return listening
+  }
+
+  /** Resolves when the kernel knows every port that was handed out; `undefined`: it does already. */
+  ready(): Promise<void> | undefined {
+    if (this.#pending.length === 0 && this.#writing === undefined) return undefined
+    this.#writing ??= this.#write().finally(() => {
+      this.#writing = undefined
+    })
+    return this.#writing
+  }
+
+  /** Sets the table up again when somebody has removed it. */
+  async check(): Promise<void> {
+    if (this.#state !== 'on' || this.#writing !== undefined) return
+    try {
+      await this.#nft.apply(`flush chain inet ${this.#table.name} ${this.#table.owner}\n`)
+    } catch {
+      if (await this.#isReplaced()) {
+        this.#state = 'followed'
+        return
+      }
+      this.#log.warn('the rules of the VIP listeners are gone; setting them up again')
+      await this.#nft.apply(replaceTable(this.#table, this.#ports)).catch((error: unknown) => this.#lose(error))
+    }
+  }
+
+  async #begin(isSuccessor: boolean): Promise<void> {
+    const inherited = isSuccessor ? await this.#nft.list(this.#table.name).then(parsePorts, () => undefined) : undefined
+    if (isSuccessor && inherited === undefined) {
+      this.#fault = 'the agent before this one had no rules, and its open flows would be cut'
+      return
+    }
+    for (const protocol of ['tcp', 'udp'] as const) {
+      for (const [asked, listening] of inherited?.[protocol] ?? []) this.#ports[protocol].set(asked, listening)
+    }
+    try {
+      await this.#nft.apply(replaceTable(this.#table, this.#ports))
+      this.#state = 'on'
+    } catch (error) {
+      this.#fault = faultOf(error)
+    }
+  }
+
+  /** All who ask in one turn share a transaction. */
+  async #write(): Promise<void> {
+    await Promise.resolve()
+    while (this.#pending.length > 0 && this.#state === 'on') {
+      const added = this.#pending
+      this.#pending = []
+      try {
+        await this.#nft.apply(addPorts(this.#table, added))
+      } catch {
+        if (await this.#isReplaced()) this.#state = 'followed'
+        else await this.#nft.apply(replaceTable(this.#table, this.#ports)).catch((error: unknown) => this.#lose(error))
+      }
+    }
+    this.#pending = []
+  }
+
+  /** Our mark is gone, and there is a table: a successor's. */
+  async #isReplaced(): Promise<boolean> {
+    const { name, owner } = this.#table
+    return this.#nft.list(name).then(
+      (json) => !json.includes(`"${owner}"`),
+      () => false,
+    )
+  }
+
+  #lose(error: unknown): void {
+    this.#state = 'off'
+    this.#fault = faultOf(error)
+    this.#log.warn('the VIP listeners take the ports of the machine', { reason: this.#fault })
+    this.onLost()
+  }
+
+  async #end(): Promise<void> {
+    await this.#writing
+    if (this.#state === 'on') await this.#nft.apply(removeTable(this.#table)).catch(() => undefined) // a successor's
+  }
+
+  #freePort(asked: number, protocol: Protocol): number | undefined {
+    const used = new Set(this.#ports[protocol].values())
+    const count = LAST_PORT - FIRST_PORT + 1
+    for (let i = 0; i < count; i++) {
+      const port = FIRST_PORT + ((asked + i) % count)
+      if (!used.has(port) && (protocol === 'udp' || isFree(port))) return port
+    }
+    return undefined
+  }
+}
+
+/** Whether no server of the machine listens on this port of every address. */
+function isFree(port: number): boolean {
+  try {
+    new BoundSocket({ host: '0.0.0.0', port }).close()
+    return true
+  } catch {
+    return false
+  }
+}
+
+function faultOf(error: unknown): string {
+  const text = explain(error)
+  if (/spawn nft ENOENT/.test(text)) return 'nft is not installed'
+  if (/not permitted|EPERM|EACCES/i.test(text)) return 'no right to set rules in the kernel'
+  return text.split('\n').slice(0, 3).join(' ')
+}

@@ -1,0 +1,61 @@
+import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import { choiceOf, type Choice } from '../../src/core/model/choice.ts'
+import type { ServiceId } from '../../src/core/model/ids.ts'
+import type { VipIndex } from '../../src/core/model/service.ts'
+
+/** One VIP and port of a service, in one address family. */
+export interface VipPort {
+  /** Unique on this node. */
+  readonly key: string
+  readonly vip: VipIndex
+  /** Its choice names no instance. */
+  readonly isOfAny: boolean
+  readonly address: string
+  readonly port: number
+  readonly protocol: 'tcp' | 'udp'
+  readonly service: ServiceId
+}
+
+/**
+ * The VIP ports of a service that should be listened at now. Those of TCP are left out while no instance can take a flow, so
+ * that the caller is refused at its SYN. Those of UDP stay: their flows go on while an instance drains.
+ */
+export function vipPortsOf(
+  { service, instances }: ServiceEntry,
+  range: VipRange,
+  { takesDatagrams }: { takesDatagrams: boolean },
+): VipPort[] {
+  const running = new Set(instances.filter(({ state }) => state === 'running').map(({ ordinal }) => ordinal))
+  const found: VipPort[] = []
+  for (const [key, vip] of Object.entries(service.vips)) {
+    const choice = choiceOf(key)
+    if (vip === undefined || choice === undefined) continue
+    const canConnect = hasInstance(choice, running)
+    const isOfAny = choice.instance === 'any'
+    for (const address of addressesOf(range, vip)) {
+      for (const { port, protocol } of service.ports) {
+        if (protocol === 'udp' ? !takesDatagrams : !canConnect) continue
+        found.push({
+          key: `${address} ${port}/${protocol}`,
+          vip,
+          isOfAny,
+          address,
+          port,
+          protocol,
+          service: service.id,
+        })
+      }
+    }
+  }
+  return found
+}
+
+function hasInstance({ instance, policy }: Choice, running: ReadonlySet<number>): boolean {
+  return policy === 'pinned' && instance !== 'any' ? running.has(instance) : running.size > 0
+}
+
+function addressesOf(range: VipRange, vip: VipIndex): string[] {
+  const v4 = holdsVip(range, vip) ? vipToIPv4(range, vip) : undefined
+  return [v4, vipToIPv6(range, vip)].filter((address) => address !== undefined)
+}

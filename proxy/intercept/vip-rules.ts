@@ -1,0 +1,142 @@
+import { RESOLVER_VIP, holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
+
+/*
+ * The nftables table of the VIP listeners. Each text is one transaction for nft.
+ *
+ *   prerouting   guard     from an interface that is not `lo` nor listed, to a VIP ─▶ drop
+ *                entering  from a listed interface: as `calls`
+ *   output       calls     to VIP:port         ─▶ to VIP:listening port
+ *                replies   from VIP:listening port ─▶ from VIP:port
+ *
+ * Only port numbers are rewritten, in both directions and without connection tracking, so the VIP that was called stays the
+ * address of the accepted socket, and a VIP without a listener answers a SYN with RST. The machine's own servers may then
+ * have every port: nothing is bound at `VIP:port`.
+ *
+ * `calls` comes after the fast path (-110) and before Docker (-100), which takes every local address for one of its own.
+ * `replies` comes before connection tracking (-200), so that another table sees one connection, to the port that was asked.
+ *
+ * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, and hence fails
+ * as a whole once a successor has replaced the table.
+ */
+
+export type Protocol = 'tcp' | 'udp'
+/** Asked port → listening port. */
+export type PortMap = Readonly<Record<Protocol, ReadonlyMap<number, number>>>
+
+export interface VipTable {
+  readonly name: string
+  /** The chain that marks this agent's table. */
+  readonly owner: string
+  readonly range: VipRange
+  /** Interfaces whose neighbours may call. */
+  readonly interfaces: readonly string[]
+}
+
+const PROTOCOLS = ['tcp', 'udp'] as const
+const BEFORE_TRACKING = -310
+const BEFORE_DOCKER = -105
+
+/** `mark`: letters and digits that no other agent uses. */
+export function vipTable(range: VipRange, interfaces: readonly string[], mark: string): VipTable {
+  return { name: `hedgerow_vips_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range, interfaces }
+}
+
+/** Replaces whatever has this name: what a killed agent left, or the table of the agent that this one takes over from. */
+export function replaceTable(table: VipTable, ports: PortMap): string {
+  const { name, owner, range, interfaces } = table
+  const statements = [
+    `add table inet ${name}`,
+    `delete table inet ${name}`,
+    `create table inet ${name}`,
+    `add chain inet ${name} ${owner}`,
+    ...PROTOCOLS.flatMap((protocol) => [
+      `add map inet ${name} ${protocol}_to { type inet_service : inet_service; }`,
+      `add map inet ${name} ${protocol}_from { type inet_service : inet_service; }`,
+    ]),
+    ...chain(name, 'guard', 'prerouting', BEFORE_TRACKING),
+    ...chain(name, 'replies', 'output', BEFORE_TRACKING),
+    ...chain(name, 'calls', 'output', BEFORE_DOCKER),
+    ...(interfaces.length === 0 ? [] : chain(name, 'entering', 'prerouting', BEFORE_DOCKER)),
+    `add chain inet ${name} strangers`,
+    ...['lo', ...interfaces].map((each) => `add rule inet ${name} strangers iifname "${each}" return`),
+    `add rule inet ${name} strangers drop`,
+    ...familiesOf(range).flatMap((family) => rulesOf(table, family)),
+    ...PROTOCOLS.flatMap((protocol) =>
+      Array.from(ports[protocol], ([asked, listening]) => mapping(name, protocol, asked, listening)).flat(),
+    ),
+  ]
+  return `${statements.join('\n')}\n`
+}
+
+/** Adds listening ports to our own table. */
+export function addPorts({ name, owner }: VipTable, added: readonly AddedPort[]): string {
+  const statements = added.flatMap(({ protocol, asked, listening }) => mapping(name, protocol, asked, listening))
+  return `${[`flush chain inet ${name} ${owner}`, ...statements].join('\n')}\n`
+}
+
+export interface AddedPort {
+  readonly protocol: Protocol
+  readonly asked: number
+  readonly listening: number
+}
+
+/** Removes our own table; fails when a successor has replaced it. */
+export function removeTable({ name, owner }: VipTable): string {
+  return `flush chain inet ${name} ${owner}\ndelete table inet ${name}\n`
+}
+
+/** The ports of a table, out of `nft -j list table`. */
+export function parsePorts(json: string): PortMap {
+  const ports = { tcp: new Map<number, number>(), udp: new Map<number, number>() }
+  const { nftables } = JSON.parse(json) as { nftables: ReadonlyArray<{ map?: { name: string; elem?: unknown[] } }> }
+  for (const { map } of nftables) {
+    const protocol = PROTOCOLS.find((each) => map?.name === `${each}_to`)
+    if (protocol === undefined) continue
+    for (const element of map?.elem ?? []) {
+      const [asked, listening] = element as [number, number]
+      ports[protocol].set(asked, listening)
+    }
+  }
+  return ports
+}
+
+interface Family {
+  readonly ip: 'ip' | 'ip6'
+  readonly vips: string
+  /** The agent's own addresses, which no port map covers. */
+  readonly own: string | undefined
+}
+
+function familiesOf(range: VipRange): Family[] {
+  const { cidr4, cidr6 } = range
+  const hasOwn = holdsVip(range, RESOLVER_VIP)
+  const [first, last] = [RESOLVER_VIP & ~0xff, RESOLVER_VIP | 0xff]
+  const own4 = hasOwn ? `${vipToIPv4(range, first)}-${vipToIPv4(range, last)}` : undefined
+  const v4: Family = { ip: 'ip', vips: cidr4, own: own4 }
+  if (cidr6 === undefined) return [v4]
+  return [v4, { ip: 'ip6', vips: cidr6, own: `${vipToIPv6(range, first)}-${vipToIPv6(range, last)}` }]
+}
+
+function rulesOf({ name, interfaces }: VipTable, { ip, vips, own }: Family): string[] {
+  const rule = (chain: string, what: string) => `add rule inet ${name} ${chain} ${what}`
+  const within = (end: 'saddr' | 'daddr') => `${ip} ${end} ${vips}${own === undefined ? '' : ` ${ip} ${end} != ${own}`}`
+  const toListener = PROTOCOLS.map((p) => `${within('daddr')} ${p} dport set ${p} dport map @${p}_to`)
+  const toCaller = PROTOCOLS.map((p) => `${within('saddr')} ${p} sport set ${p} sport map @${p}_from`)
+  return [
+    rule('guard', `${ip} daddr ${vips} goto strangers`),
+    ...toCaller.map((what) => rule('replies', what)),
+    ...toListener.map((what) => rule('calls', what)),
+    ...(interfaces.length === 0 ? [] : toListener.map((what) => rule('entering', `iifname != "lo" ${what}`))),
+  ]
+}
+
+function chain(table: string, name: string, hook: string, priority: number): string[] {
+  return [`add chain inet ${table} ${name} { type filter hook ${hook} priority ${priority}; }`]
+}
+
+function mapping(table: string, protocol: Protocol, asked: number, listening: number): string[] {
+  return [
+    `add element inet ${table} ${protocol}_to { ${asked} : ${listening} }`,
+    `add element inet ${table} ${protocol}_from { ${listening} : ${asked} }`,
+  ]
+}
