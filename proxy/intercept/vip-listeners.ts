@@ -268,7 +268,7 @@ export class VipListeners implements Interceptor {
     this.#isClosed = true
     const servers = Array.from(this.#listeners.values(), ({ server }) => server)
     await closeWhenIdle(servers.filter(isServer), 'connection')
-    for (const listener of [...this.#listeners.values()]) this.#remove(listener)
+    for (const listener of this.#listeners.values()) this.#remove(listener)
   }
 
   #count(change: 1 | -1): void {

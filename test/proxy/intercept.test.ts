@@ -110,7 +110,7 @@ t.test('a name that is answered is listened for before anything else happens', a
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 10_000 }, () => NODE_CALLER, parts)
   table.set({ id: CART, on: Array<string>(2000).fill('edge/a'), ports: [port], vips: many })
-  loopback.prepare(table.target(CART, { instance: 1999, policy: 'pinned' }))
+  void loopback.prepare(table.target(CART, { instance: 1999, policy: 'pinned' }))
   t.equal(await answerAt(at(first + 1999), port), `${CART} 1999.pinned`)
   t.ok(loopback.size < 2000, `${loopback.size} of 2000 were open by then`)
   await until(() => loopback.size === 2000)
@@ -131,7 +131,7 @@ t.test('beyond the limit only what is asked for is opened', async (t) => {
   await until(() => loopback.size === 2)
   await turns(5)
   t.ok(await isRefused(at(c), port))
-  loopback.prepare(table.target(CART, { instance: 'any', policy: 'least' }))
+  void loopback.prepare(table.target(CART, { instance: 'any', policy: 'least' }))
   t.equal(await answerAt(at(c), port), `${CART} any.least`)
 })
 

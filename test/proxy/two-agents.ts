@@ -117,7 +117,7 @@ export class Agents implements AsyncDisposable {
   /** Where callers find a service; its listener is open. */
   vip(service: ServiceId): string {
     const target = this.table.target(service)
-    this.#interceptor?.prepare(target)
+    void this.#interceptor?.prepare(target)
     return vipToIPv4(RANGE, target.vip)
   }
 

@@ -104,7 +104,7 @@ async function openListeners(): Promise<{ socks: number; http: number }> {
   const parts: ProxyParts = {
     table,
     onFlow: ({ socket }) => void socket.end('hello'),
-    onDatagramClient: ({ answer }) => ({ datagram: (payload) => void answer(payload), end: () => undefined }),
+    onDatagramClient: (client) => ({ datagram: (payload) => void client.answer(payload), end: () => undefined }),
     clock: systemClock,
     log,
     metrics: openMetrics('agent'),

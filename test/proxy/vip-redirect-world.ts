@@ -26,7 +26,7 @@ const table = new LiteralTable({
 const parts: InterceptParts = {
   table,
   onFlow: ({ socket, port }) => void socket.end(`mesh on ${port}`),
-  onDatagramClient: ({ answer }) => ({ datagram: () => void answer(Buffer.from('mesh')), end: () => undefined }),
+  onDatagramClient: (client) => ({ datagram: () => void client.answer(Buffer.from('mesh')), end: () => undefined }),
   clock: systemClock,
   log: keptLog(),
   metrics: openMetrics('agent'),
