@@ -147,10 +147,7 @@ const listeners: Listener[] = [
     },
     open: (life) => {
       const relay = life.use(Relay.create({ nodeRequestsPerSecond: 10_000 }, silentLog, openMetrics('cluster')))
-      const take = relayUpgrade(
-        (...knock) => relay.upgrade(...knock),
-        () => false,
-      )
+      const take = relayUpgrade((...request) => relay.upgrade(...request))
       return door(life, { '/relay': take })
     },
   },

@@ -103,6 +103,12 @@ export class Relay implements AsyncDisposable {
     else this.#refuse(knock, 'malformed')
   }
 
+  /** Every node that listens here or has a relayed connection. */
+  get nodes(): Set<NodeId> {
+    const legs = Array.from(this.#legs.values(), ({ from, to }) => [from, to]).flat()
+    return new Set([...this.#listeners.keys(), ...legs])
+  }
+
   /** Ends everything of a node whose certificate no longer counts. */
   cut(node: NodeId): void {
     this.#listeners.get(node)?.channel.close('revoked')

@@ -24,6 +24,7 @@ import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { LocalApi, type LocalRoute } from './local-api.ts'
 import { openMetrics } from '../core/metrics.ts'
+import { nodesOf, type Revocation } from '../core/identity/revocation.ts'
 import type { NodeId } from '../core/model/ids.ts'
 
 export interface AgentOptions {
@@ -126,11 +127,6 @@ async function begin(
   await ask('release')
   const knowledge = await openTableSync(ground)
   const elders = Predecessors.start(life, dir, api.path)
-  const revoke = (nodes: readonly NodeId[]) => {
-    reach.revoke(nodes)
-    elders.revoke(nodes)
-  }
-
   // how we reach others, and they us; how flows come in by name; what we run
   const here = new InstancesHere()
   const reach = await openConnectivity(ground, member, knowledge, here)
@@ -143,8 +139,18 @@ async function begin(
   life.use(reach.inbound) // closed before the worker: open flows may finish while their instances still run
   life.use(flows.ledger)
 
+  const cutRevoked = (added: readonly Revocation[]) => {
+    const nodes = nodesOf(
+      added,
+      Array.from(reach.peers.all(), ({ peer }) => peer),
+    )
+    reach.revoke(nodes)
+    elders.revoke(nodes)
+  }
+  life.defer(member.identity.revocations.onChanged(cutRevoked))
+
   // what the cluster tells us; flows by VIP; and names last
-  const uplink = await linkUp(ground, member, knowledge, { onRevoked: revoke, onRelays: reach.knowRelays }, work)
+  const uplink = await linkUp(ground, member, knowledge, { onRelays: reach.knowRelays }, work)
   if (elder !== undefined) await open()
   const interceptor = await interceptVips(ground, member, flows, here)
   life.defer(reach.unlisten)

@@ -101,7 +101,6 @@ export async function openConnectivity(
     log,
     metrics,
   })
-  const revoked = new Set<NodeId>()
   const wanted = hostPort(config.listen)
   const at = { host: wanted.host, port: wanted.port === 0 ? (predecessor?.tunnelPort ?? 0) : wanted.port }
   const direct = directDialer({
@@ -130,7 +129,7 @@ export async function openConnectivity(
     onWelcome: (welcome, relay) => rendezvous.addRelay(relay, welcome),
     onChange: () => peers.pathBack(),
   })
-  const secure = secureWith(identity, revoked, direct, life)
+  const secure = secureWith(identity, direct, life)
   const rendezvous: Rendezvous = await openRendezvous(ground, member, {
     reach: (node) => table.node(node),
     peers: () => peers,
@@ -232,28 +231,16 @@ export async function openConnectivity(
       doubted = listener
     },
     revoke: (nodes) => {
-      for (const node of nodes) {
-        revoked.add(node)
-        peers.cut(node)
-      }
+      for (const node of nodes) peers.cut(node)
     },
   }
 }
 
-/** TLS on every path, and no node whose certificate was revoked. */
-function secureWith(
-  identity: Identity,
-  revoked: ReadonlySet<NodeId>,
-  direct: DirectDialer,
-  life: Lifetime,
-): NodeSecure {
+/** TLS on every path; it refuses certificates that were revoked. */
+function secureWith(identity: Identity, direct: DirectDialer, life: Lifetime): NodeSecure {
   const acceptor = life.use(createAcceptor(identity))
-  const demand = (node: NodeId) => {
-    if (revoked.has(node)) throw new MeshError('PEER_REFUSED', { node, reason: 'its certificate was revoked' })
-  }
   return {
     connect: async ({ stream, path, via, proven }: RawConnection, node, signal) => {
-      demand(node)
       if (proven === node) return stream
       if (proven !== undefined) throw new MeshError('PEER_REFUSED', { node, answered: proven })
       try {
@@ -265,7 +252,6 @@ function secureWith(
       }
     },
     present: async ({ stream }, node, nonce, signal) => {
-      demand(node)
       const secured = await connectSecure(stream, identity, node, signal, CALLED_ALPN)
       presentNonce(secured, nonce)
       return secured
@@ -273,17 +259,9 @@ function secureWith(
     isPrompt,
     accept: async ({ stream, proven }) => {
       if (proven !== undefined) {
-        demand(proven)
         return { peer: proven, stream, isCalled: false }
       }
-      const accepted = await acceptor.accept(stream)
-      try {
-        demand(accepted.peer)
-      } catch (error) {
-        accepted.stream.destroy()
-        throw error
-      }
-      return accepted
+      return acceptor.accept(stream)
     },
   }
 }

@@ -20,7 +20,7 @@ export async function linkUp(
   { life, clock, log, metrics, predecessor }: AgentContext,
   { identity, url, egress }: NodeIdentity,
   { interests, follow }: TableSync,
-  told: Pick<UplinkOptions, 'onRevoked' | 'onRelays'>,
+  told: Pick<UplinkOptions, 'onRelays'>,
   work: Instances,
 ): Promise<Uplink> {
   const uplink = life.use(

@@ -4,21 +4,25 @@ import { rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
 import { printJson } from './output.ts'
 
-const KINDS = ['app', 'service', 'node'] as const
+const KINDS = ['app', 'service', 'node', 'relay', 'cluster'] as const
 
 export function deleteCommand(program: Command, context: () => Context): void {
   program
     .command('delete')
     .description(
-      'remove an app (app.ns) or a service (app.ns.service.ns), or remove a node (cluster/node) and revoke its certificate',
+      'remove an app (app.ns) or a service (app.ns.service.ns); remove a node (cluster/node), a relay (cluster/relay) or a cluster with all its nodes, and revoke its certificates',
     )
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>')
     .action(async (given: string, name: string) => {
       const kind = kindOf(given, KINDS)
-      if (kind === 'node' && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
-        throw new MeshError('USAGE', { node: name, remedy: 'Expected cluster/node (see `hedgerow get nodes`).' })
-      const path = kind === 'node' ? name : encodeURIComponent(name)
+      const isEnrolled = kind === 'node' || kind === 'relay'
+      if (isEnrolled && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
+        throw new MeshError('USAGE', {
+          node: name,
+          remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
+        })
+      const path = isEnrolled ? name : encodeURIComponent(name)
       const deleted = await rootClient(context()).call('DELETE', `/${kind}s/${path}`)
       if (context().format === 'json') printJson(deleted)
       else console.log(`${kind} ${name} deleted`)

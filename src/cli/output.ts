@@ -52,6 +52,7 @@ export const EXIT_CODES: Partial<Record<ErrorCode, number>> = {
   INSTANCE_UNKNOWN: 3,
   NODE_UNKNOWN: 3,
   CLUSTER_UNKNOWN: 3,
+  RELAY_UNKNOWN: 3,
   SLA_CONFLICT: 4,
   TOKEN_INVALID: 4,
   TOKEN_REFUSED: 4,

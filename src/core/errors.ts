@@ -18,6 +18,7 @@ export const ERRORS = {
   INSTANCE_UNKNOWN: ['instance {instance} was not found', 'the instance was not found'],
   NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],
   CLUSTER_UNKNOWN: ['cluster {cluster} was not found', 'the cluster was not found'],
+  RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],
   NO_PATH: ['no path to {node|address} works[; tried {tried}]', 'no path to the node works[; tried {tried}]'],

@@ -2,6 +2,7 @@ import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type ClusterConfig, type RootConfig } from '../config.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
+import { nodesOf } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'
 import { background } from '../core/kit/background.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
@@ -103,8 +104,8 @@ export function startCluster(
           egress: egressOf(environment),
           handshakesPerSecond: config.relayLimits.handshakesPerSecond,
           onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
-          onRevoked: (nodes) => {
-            for (const node of nodes) relay.cut(node)
+          onRevoked: (added) => {
+            for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
           },
           ...(token === undefined ? {} : { token }),
           ...(publicUrl === undefined ? {} : { publicUrl }),

@@ -1,22 +1,21 @@
 import { join } from 'node:path'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type RelayConfig } from '../config.ts'
 import { Role } from './control.ts'
 import { MeshError } from '../core/errors.ts'
-import { openPrivateDirectory, readIfThere, replace } from '../core/identity/files.ts'
+import { openPrivateDirectory } from '../core/identity/files.ts'
+import { nodesOf, type Revocation } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'
 import { background } from '../core/kit/background.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
-import type { NodeId } from '../core/model/ids.ts'
 import { Ops } from './ops-server.ts'
 import { relayUpgrade } from '../orchestrator/cluster/routes.ts'
 import { LinkServer } from '../orchestrator/link/link-server.ts'
 import { RelayLink } from '../orchestrator/link/relay-link.ts'
+import type { NodeId } from '../core/model/ids.ts'
 import { enrolNode } from '../orchestrator/worker/join.ts'
 import { relayLimits } from './relay-limits.ts'
 
@@ -59,7 +58,6 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
     const { relay: who } = identity.principal
     const log = parentLog.child({ relay: who })
     const metrics = openMetrics('relay')
-    const revoked = await Revoked.open(dir, log)
     const relay = Relay.create(relayLimits(limits), log, metrics)
     const door = life.use(
       await LinkServer.start(
@@ -71,9 +69,8 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
           },
           handshakesPerSecond: limits.handshakesPerSecond,
           upgrades: {
-            '/relay': relayUpgrade(
-              (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
-              (node) => revoked.has(node),
+            '/relay': relayUpgrade((request, socket, head, principal) =>
+              relay.upgrade(request, socket, head, principal),
             ),
           },
           routes: (app) => {
@@ -86,6 +83,10 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
     life.use(relay) // closed before the door it stands in
     life.use(await startObserver(relay, hostPort(listen), log))
     const url = `${publicUrl(config, door).replace(/^http/, 'ws')}/relay`
+    const cutRevoked = (added: readonly Revocation[]) => {
+      for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
+    }
+    life.defer(identity.revocations.onChanged(cutRevoked))
     const link = life.use(
       RelayLink.start(
         {
@@ -94,16 +95,13 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
           identity,
           url,
           version,
-          onRevoked: (nodes, how) => {
-            for (const node of revoked.take(nodes, how)) relay.cut(node)
-          },
         },
         log,
         metrics,
       ),
     )
     // without its cluster it serves on: nodes that know of it come by themselves
-    const ready = () => ({ door: door.isOpen, revocations: link.isUp || revoked.isKnown })
+    const ready = () => ({ door: door.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
     log.info('relay started', { address: url })
     const summary = { role: 'relay', name: who, cluster: clusterUrl, relay: url, health: ops.address }
@@ -123,54 +121,4 @@ function publicUrl({ publicUrl, listen }: RelayConfig, door: LinkServer): string
       remedy: 'Name it with --public-url, for example https://relay.example.org:443.',
     })
   return door.url
-}
-
-const FILE = 'revoked.json'
-const saved = Compile(Type.Array(Type.String({ maxLength: 127 }), { maxItems: 100_000 }))
-
-/** Who was revoked, kept: a relay that starts without its cluster lets none of them in. */
-class Revoked {
-  readonly #path: string
-  readonly #log: Log
-  #nodes: Set<NodeId>
-  #saving: Promise<void> = Promise.resolve()
-  /** Whether the cluster, or an earlier start, has ever told. */
-  isKnown: boolean
-
-  private constructor(path: string, nodes: readonly NodeId[] | undefined, log: Log) {
-    this.#path = path
-    this.#log = log
-    this.#nodes = new Set(nodes)
-    this.isKnown = nodes !== undefined
-  }
-
-  /** @throws MeshError STATE_CORRUPT */
-  static async open(dir: string, log: Log): Promise<Revoked> {
-    const path = join(dir, FILE)
-    const text = await readIfThere(path)
-    if (text === undefined) return new Revoked(path, undefined, log)
-    try {
-      const nodes: unknown = JSON.parse(text)
-      if (!saved.Check(nodes)) throw new Error('not a list of nodes')
-      return new Revoked(path, nodes, log)
-    } catch (cause) {
-      throw new MeshError('STATE_CORRUPT', { path }, { cause })
-    }
-  }
-
-  has(node: NodeId): boolean {
-    return this.#nodes.has(node)
-  }
-
-  /** Returns those that are new. */
-  take(nodes: readonly NodeId[], how: 'all' | 'more'): NodeId[] {
-    const before = this.#nodes
-    this.#nodes = new Set(how === 'all' ? nodes : [...before, ...nodes])
-    this.isKnown = true
-    const text = JSON.stringify([...this.#nodes])
-    this.#saving = this.#saving
-      .then(() => replace(this.#path, text))
-      .catch((error: unknown) => this.#log.error('the list of revoked nodes cannot be saved', { error }))
-    return nodes.filter((node) => !before.has(node))
-  }
 }

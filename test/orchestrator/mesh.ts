@@ -102,10 +102,10 @@ export class World implements AsyncDisposable {
     this.#clusters.delete(name)
   }
 
-  async node(name: string, options: FakeOptions & { cluster?: string } = {}): Promise<FakeNode> {
+  async node(name: string, options: FakeOptions & { cluster?: string; dir?: string } = {}): Promise<FakeNode> {
     const cluster = options.cluster ?? 'edge'
-    const dir = join(this.dir, `node-${cluster}-${name}`)
-    const isKnown = [...this.#nodes].some((node) => node.id === `${cluster}/${name}`)
+    const dir = join(this.dir, options.dir ?? `node-${cluster}-${name}`)
+    const isKnown = options.dir === undefined && [...this.#nodes].some((node) => node.id === `${cluster}/${name}`)
     const token = isKnown ? {} : { token: this.cluster(cluster).nodeToken() }
     const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
     const node = new FakeNode(`${cluster}/${name}`, { identity, url }, options)
@@ -176,6 +176,7 @@ export class FakeNode {
   readonly has = new Map<InstanceId, Assignment>()
   /** Every assignment, in order. */
   readonly assigned: Assignment[] = []
+  /** Principals of the certificates that this node knows to be revoked. */
   readonly revoked = new Set<string>()
   refuses: string | undefined
   /** Said with the next facts. */
@@ -188,14 +189,14 @@ export class FakeNode {
     this.refuses = options.refuses
     this.coordinate = options.coordinate
     const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
+    identity.revocations.onChanged((added) => {
+      for (const { principal } of added) this.revoked.add(principal.replace(/^.*\/cluster\/([^/]+)\/node\//, '$1/'))
+    })
     this.uplink = Uplink.start(
       {
         urls: [url],
         identity,
         limitMs: 300,
-        onRevoked: (nodes) => {
-          for (const node of nodes) this.revoked.add(node)
-        },
         facts: () => ({
           id,
           capacity: { memoryMb, vcpus, vgpus: 0, vtpus: 0, storageMb: 10_000 },

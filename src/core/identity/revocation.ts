@@ -3,7 +3,10 @@ import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError } from '../errors.ts'
 import type { Log } from '../kit/log.ts'
+import type { NodeId } from '../model/ids.ts'
+import type { Principal } from './contract.ts'
 import { replace } from './files.ts'
+import { nodeIdOf, parsePrincipal } from './principal.ts'
 import { enrolmentOf, issuerKeyIdOf } from './x509.ts'
 
 /**
@@ -25,13 +28,13 @@ const Entry = Type.Object({
   /** When the last certificate that this revokes expires, milliseconds since 1970. */
   until: Type.Integer({ minimum: 0 }),
   /** Whose it was, for people. */
-  principal: Type.String({ maxLength: 300 }),
+  principal: Type.String({ maxLength: 250 }),
 })
 export type Revocation = Static<typeof Entry>
 
-/** With all fields at their longest a list of this size takes 1.7 MB; a mesh that revokes more has another problem. */
-export const MAX_REVOCATIONS = 4_096
-export const MAX_LIST_CHARS = 2_000_000
+/** Entries are kept for about a year; with all fields at their longest a list of this size takes 0.9 MB. */
+export const MAX_REVOCATIONS = 2_048
+export const MAX_LIST_CHARS = 1_000_000
 
 const list = Compile(
   Type.Object({ number: Type.Integer({ minimum: 1 }), entries: Type.Array(Entry, { maxItems: MAX_REVOCATIONS }) }),
@@ -70,8 +73,10 @@ export interface RevocationView {
   /** The newest list, signed, to be passed on; `undefined` when there is none. */
   readonly text: string | undefined
   isRevoked(leaf: X509Certificate): boolean
-  /** Called after a newer list was taken. Returns what ends that. */
-  onChanged(listener: () => void): () => void
+  /** True when the list names this enrolment. */
+  hasEnrolment(enrolment: string): boolean
+  /** Called after a newer list was taken, with the entries that are new in it. Returns what ends that. */
+  onChanged(listener: (added: readonly Revocation[]) => void): () => void
   /**
    * Takes a list that came from anywhere; false when it is not newer than ours.
    * @throws MeshError STATE_CORRUPT when it is malformed or not signed by the authority
@@ -83,7 +88,7 @@ export interface RevocationView {
 export class Revocations implements RevocationView {
   readonly #ca: string
   readonly #path: string | undefined
-  readonly #listeners = new Set<() => void>()
+  readonly #listeners = new Set<(added: readonly Revocation[]) => void>()
   readonly #enrolments = new Set<string>()
   readonly #issuers = new Set<string>()
   #number = 0
@@ -123,15 +128,20 @@ export class Revocations implements RevocationView {
     return issuer === undefined || this.#issuers.has(issuer) // our issuers always name their key
   }
 
-  onChanged(listener: () => void): () => void {
+  hasEnrolment(enrolment: string): boolean {
+    return this.#enrolments.has(enrolment)
+  }
+
+  onChanged(listener: (added: readonly Revocation[]) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
 
   offer(text: string): boolean {
-    if (text === this.#text || !this.#take(text)) return false
+    const added = text === this.#text ? undefined : this.#take(text)
+    if (added === undefined) return false
     this.#save(text)
-    for (const listener of this.#listeners) listener()
+    for (const listener of this.#listeners) listener(added)
     return true
   }
 
@@ -140,15 +150,17 @@ export class Revocations implements RevocationView {
     await this.#saving
   }
 
-  #take(text: string): boolean {
+  /** The entries that are new; `undefined` when the list is not newer. */
+  #take(text: string): readonly Revocation[] | undefined {
     const { number, entries } = readRevocations(text, this.#ca)
-    if (number <= this.#number) return false
+    if (number <= this.#number) return undefined
+    const added = entries.filter(({ kind, id }) => !(kind === 'enrolment' ? this.#enrolments : this.#issuers).has(id))
     this.#number = number
     this.#text = text
     this.#enrolments.clear()
     this.#issuers.clear()
     for (const { kind, id } of entries) (kind === 'enrolment' ? this.#enrolments : this.#issuers).add(id)
-    return true
+    return added
   }
 
   /** The list counts at once; a disk that is full costs only its memory of it. */
@@ -159,6 +171,20 @@ export class Revocations implements RevocationView {
       .then(() => replace(path, text))
       .catch((error: unknown) => this.#log?.warn('the list of revoked certificates could not be saved', { error }))
   }
+}
+
+/** Which of these nodes hold a certificate that one of the entries may revoke: by name, so it is a hint to look, and no proof. */
+export function nodesOf(entries: readonly Revocation[], nodes: Iterable<NodeId>): NodeId[] {
+  const principals = entries.flatMap(({ principal }) => parsePrincipal(principal) ?? [])
+  return [...nodes].filter((node) =>
+    principals.some((principal) =>
+      principal.role === 'node' ? nodeIdOf(principal) === node : isClusterOf(principal, node),
+    ),
+  )
+}
+
+function isClusterOf(principal: Principal, node: NodeId): boolean {
+  return principal.role === 'cluster' && node.startsWith(`${principal.cluster}/`)
 }
 
 function parse(text: string): unknown {

@@ -1,6 +1,5 @@
 import { join } from 'node:path'
 import { type Collection, Store } from '../../core/kit/store.ts'
-import type { RevokedNode } from '../link/revocations.ts'
 import type { NodeFacts } from '../spec.ts'
 import { Assignments, type AssignmentRecord } from './assignments.ts'
 
@@ -8,6 +7,8 @@ export interface NodeRecord {
   name: string
   /** Milliseconds since 1970. */
   enrolledAt: number
+  /** Its certificates belong to this enrolment; absent for a node that joined with an earlier version. */
+  enrolment?: string
   /** What the node reported last. */
   facts?: NodeFacts
 }
@@ -18,20 +19,19 @@ export interface RelayRecord {
   url?: string
   /** Milliseconds since 1970. */
   seenAt: number
+  enrolment?: string
 }
 
 /** The cluster's state on disk. */
 export class ClusterStore implements Disposable {
   readonly database: Store
   readonly nodes: Collection<NodeRecord>
-  readonly revoked: Collection<RevokedNode>
   readonly relays: Collection<RelayRecord>
   readonly assignments: Assignments
 
   private constructor(database: Store) {
     this.database = database
     this.nodes = database.collection('nodes')
-    this.revoked = database.collection('revoked')
     this.relays = database.collection('relays')
     this.assignments = new Assignments(database.collection<AssignmentRecord>('work'))
   }

@@ -1,8 +1,10 @@
 import type { Agent } from 'node:https'
 import { MeshError } from '../../core/errors.ts'
 import { fingerprintOf } from '../../core/identity/authority.ts'
+import { renewBy } from '../../core/identity/grace.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
+import type { Revocation } from '../../core/identity/revocation.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -11,7 +13,7 @@ import type { NodeId } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { LinkServer } from '../link/link-server.ts'
-import { Revocations } from '../link/revocations.ts'
+import type { Enrolment } from '../link/messages.ts'
 import { ChangeLog } from './change-log.ts'
 import { ClusterStore } from './cluster-store.ts'
 import { EntryCache } from './entry-cache.ts'
@@ -44,8 +46,10 @@ export interface ClusterOptions {
   onRelay?: AcceptRelayed
   /** Limit for new TLS connections of any kind. */
   handshakesPerSecond?: number
-  /** Nodes that were revoked: cut what they have here. */
-  onRevoked?: (nodes: readonly NodeId[]) => void
+  /** Certificates that were revoked: cut what their holders have here. */
+  onRevoked?: (added: readonly Revocation[]) => void
+  /** How long after its end a certificate of a node or relay may still be renewed; 30 by default. */
+  certificateGraceDays?: number
   /** How long a node whose link was closed may take to return before it is lost. */
   nodeGraceMs?: number
   /** The same after a restart of the cluster. */
@@ -88,7 +92,7 @@ export class Cluster implements AsyncDisposable {
       const member = await openMember(life, options, log, metrics)
       const state = openState(member, options)
       const scheduling = startScheduling(life, member, state)
-      const server = await startServer(life, { ...member, ...state }, options)
+      const server = await startServer(life, { ...member, ...state, ...scheduling }, options)
       const running = { ...member, ...state, ...scheduling, server }
       connectRoot(life, running, options)
       startTimers(life, running, options)
@@ -128,7 +132,8 @@ export class Cluster implements AsyncDisposable {
 
 type Member = Awaited<ReturnType<typeof openMember>>
 type State = ReturnType<typeof openState>
-type Running = Member & State & ReturnType<typeof startScheduling> & { server: LinkServer }
+type Scheduling = ReturnType<typeof startScheduling>
+type Running = Member & State & Scheduling & { server: LinkServer }
 
 /** The store, and who this cluster is. */
 async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Log, metrics: Metrics) {
@@ -136,7 +141,7 @@ async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Lo
   const store = life.use(ClusterStore.open(options.dir))
   const { identity, rootUrl, name } = await joinMesh(options, store, clock, life.signal)
   const log = parentLog.child({ part: 'cluster', cluster: name })
-  return { store, identity, rootUrl, name, clock, version, log, metrics }
+  return { store, identity, rootUrl, egress: options.egress, name, clock, version, log, metrics }
 }
 
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */
@@ -147,9 +152,8 @@ function openState({ store, identity, name, clock, log, metrics }: Member, { nod
     node: new JoinTokens(database, { role: 'node', fingerprint, clock }),
     relay: new JoinTokens(database, { role: 'relay', fingerprint, clock }),
   }
-  const revocations = new Revocations(store.revoked, clock)
   const nodes = new Nodes({ clock, graceMs: nodeGraceMs }, log, metrics)
-  const relays = new Relays({ saved: store.relays, identity, nodes, revocations, clock, log, metrics })
+  const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
   const changeLog = new ChangeLog(database, clock)
   const entryCache = new EntryCache(database.collection('known'))
   const reachOf = (node: NodeId): NodeReach | undefined => {
@@ -160,13 +164,14 @@ function openState({ store, identity, name, clock, log, metrics }: Member, { nod
     return coordinate === undefined ? reach : { ...reach, coordinate }
   }
   const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
-  return { fingerprint, joinTokens, revocations, nodes, relays, changeLog, entryCache, reachOf, publisher }
+  return { fingerprint, joinTokens, nodes, relays, changeLog, entryCache, reachOf, publisher }
 }
 
 /** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
 function startScheduling(life: Lifetime, member: Member, state: State) {
   const { assignments } = member.store
-  const root = new RootLink({ ...member, ...state, assignments })
+  const enrolments = () => enrolmentsOf(member.store)
+  const root = new RootLink({ ...member, ...state, assignments, enrolments })
   const anchors = new LatencyAnchors({ ...state, assignments, root })
   const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root })
   life.defer(() => scheduler.close())
@@ -175,10 +180,21 @@ function startScheduling(life: Lifetime, member: Member, state: State) {
   return { root, scheduler }
 }
 
+/** Records without an enrolment are of an earlier version: their next renewal brings none, so they cannot be revoked by it. */
+function enrolmentsOf({ nodes, relays }: ClusterStore): Enrolment[] {
+  const of = (role: Enrolment['role'], records: { name: string; enrolment?: string }[]) =>
+    records.flatMap(({ name, enrolment }) => (enrolment === undefined ? [] : { role, name, enrolment }))
+  return [...of('node', nodes.list()), ...of('relay', relays.list())]
+}
+
 /** The one port of the cluster: links of nodes and relays, relayed connections, joining. */
-async function startServer(life: Lifetime, parts: Member & State, options: ClusterOptions): Promise<LinkServer> {
-  const { identity, nodes, relays, revocations, name, log } = parts
-  const { listen, publicUrl, handshakesPerSecond, onRelay } = options
+async function startServer(
+  life: Lifetime,
+  parts: Member & State & Scheduling,
+  options: ClusterOptions,
+): Promise<LinkServer> {
+  const { identity, nodes, relays, root, name, log } = parts
+  const { listen, publicUrl, handshakesPerSecond, onRelay, certificateGraceDays: graceDays } = options
   const server = life.use(
     await LinkServer.start(
       {
@@ -191,9 +207,9 @@ async function startServer(life: Lifetime, parts: Member & State, options: Clust
         },
         upgrades: {
           '/link': linkUpgrade(name, parts),
-          ...(onRelay === undefined ? {} : { '/relay': relayUpgrade(onRelay, (node) => revocations.has(node)) }),
+          ...(onRelay === undefined ? {} : { '/relay': relayUpgrade(onRelay) }),
         },
-        routes: (app) => openRoutes(app, parts),
+        routes: (app) => openRoutes(app, { ...parts, graceDays, onEnrolled: (enrolment) => root.enrolled(enrolment) }),
       },
       log,
     ),
@@ -205,16 +221,39 @@ async function startServer(life: Lifetime, parts: Member & State, options: Clust
 }
 
 function connectRoot(life: Lifetime, running: Running, { onRevoked }: ClusterOptions): void {
-  const { root, server, joinTokens, identity, log } = running
+  const { root, server, joinTokens, identity, rootUrl, egress, log } = running
+  life.defer(identity.revocations.onChanged((added) => applyRevocations(added, running, onRevoked)))
   const messages = new RootMessages({
     ...running,
     mint: (role, ttlSeconds) => joinTokens[role].mint(server.url, '', ttlSeconds),
-    onRevoked,
   })
   root.connect(server.url, messages)
   life.use(root)
-  const renew = (csr: string, limit: AbortSignal) => root.renew(csr, limit)
+  const overLink = (csr: string, limit: AbortSignal) => root.renew(csr, limit)
+  const renew = renewBy({ link: root, overLink, url: () => rootUrl, identity, egress })
   keepRenewed(life, identity, { renew, log, name: 'cluster certificate renewal' })
+}
+
+/** A newer list of revoked certificates: nodes and relays of ours that are in it are cut and forgotten, and all others are told. */
+function applyRevocations(
+  added: readonly Revocation[],
+  { identity, store, nodes, relays, name, log }: Running,
+  onRevoked: ClusterOptions['onRevoked'],
+): void {
+  const { revocations } = identity
+  const isRevoked = ({ enrolment }: { enrolment?: string }) =>
+    enrolment !== undefined && revocations.hasEnrolment(enrolment)
+  const lostNodes = store.nodes.list().filter(isRevoked)
+  const lostRelays = store.relays.list().filter(isRevoked)
+  for (const node of lostNodes) store.nodes.delete(node.name)
+  log.warn('certificates revoked', { principals: added.map(({ principal }) => principal) })
+  for (const node of lostNodes) nodes.expel(`${name}/${node.name}`, 'revoked')
+  for (const relay of lostRelays) relays.expel(relay.name)
+  if (revocations.text !== undefined) {
+    nodes.notifyRevocations(revocations.text)
+    relays.notifyRevocations(revocations.text)
+  }
+  onRevoked?.(added)
 }
 
 function startTimers(life: Lifetime, running: Running, { startGraceMs = 20_000 }: ClusterOptions): void {

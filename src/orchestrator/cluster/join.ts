@@ -24,7 +24,8 @@ export interface Membership {
 }
 
 /**
- * Who this cluster is: as an earlier start saved it, or newly joined with the token.
+ * Who this cluster is: as an earlier start saved it, or newly joined with the token. A saved certificate that has expired is
+ * renewed once the root can be reached (core/identity/grace.ts).
  * @throws MeshError TOKEN_INVALID, TOKEN_REFUSED, CERTIFICATE_REFUSED, CONFIG_INVALID when the directory is another cluster's
  */
 export async function joinMesh(
@@ -37,9 +38,10 @@ export async function joinMesh(
   const path = join(options.dir, 'identity')
   const { token, egress } = options
   const saved = await HeldIdentity.open(path, clock)
-  if (saved !== undefined && !(saved.isExpired && token !== undefined)) {
+  if (saved !== undefined && token === undefined && saved.isRevoked)
+    throw cannotResume(path, 'this cluster was removed from the mesh')
+  if (saved !== undefined && (token === undefined || !(saved.isExpired || saved.isRevoked))) {
     const rootUrl = options.rootUrl ?? facts.get('root-url')
-    if (saved.isExpired) throw cannotResume(path, 'the certificate of this cluster has expired')
     if (rootUrl === undefined) throw cannotResume(path, 'the address of the root was not saved')
     return { identity: saved, rootUrl, name: clusterNameOf(saved, options.name) }
   }

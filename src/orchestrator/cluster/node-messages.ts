@@ -1,11 +1,11 @@
 import { MeshError } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
+import type { Clock } from '../../core/kit/clock.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
 import type { ServiceEntry, ResumePoint, Resumed } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { nodeToCluster } from '../link/messages.ts'
-import type { Revocations } from '../link/revocations.ts'
 import type { InstanceReport, NodeFacts } from '../spec.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { ClusterStore } from './cluster-store.ts'
@@ -19,6 +19,7 @@ import type { Scheduler } from './scheduler.ts'
 export interface NodeMessagesParts {
   store: ClusterStore
   identity: Identity
+  clock: Clock
   changeLog: ChangeLog
   entryCache: EntryCache
   publisher: Publisher
@@ -26,7 +27,6 @@ export interface NodeMessagesParts {
   relays: Relays
   scheduler: Scheduler
   root: RootLink
-  revocations: Revocations
 }
 
 /** How many services one node may ask to be informed about. */
@@ -43,7 +43,7 @@ export class NodeMessages implements NodeListener {
   }
 
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
-    const { entryCache, identity, root } = this.#parts
+    const { entryCache, identity, root, store, clock } = this.#parts
     return {
       'node.hello': ({ facts, reports }) => this.#hello({ id, link: link(), facts: { ...facts, id } }, reports),
       'interest.ask': ({ key }) => this.#subscribe(id, key),
@@ -52,7 +52,11 @@ export class NodeMessages implements NodeListener {
         return key === undefined ? {} : { key }
       },
       'interest.resume': (point) => this.#resume(id, point),
-      'certificate.renew': async ({ csr }) => ({ chain: await issueNode(identity, csr, nameOf(id)) }),
+      'certificate.renew': async ({ csr }) => {
+        const { enrolment } = store.nodes.get(nameOf(id)) ?? {}
+        const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }
+        return { chain: await issueNode(identity, csr, nameOf(id), options) }
+      },
     }
   }
 
@@ -86,7 +90,8 @@ export class NodeMessages implements NodeListener {
   }
 
   #hello(hello: Pick<LinkedNode, 'id' | 'link' | 'facts'>, reports: InstanceReport[]) {
-    const { nodes, scheduler, root, store, revocations, relays } = this.#parts
+    const { nodes, scheduler, root, store, identity, relays } = this.#parts
+    const list = identity.revocations.text
     const node = nodes.hello(hello)
     this.#remember(node.id, node.facts)
     scheduler.adopt(node.id, reports)
@@ -94,7 +99,7 @@ export class NodeMessages implements NodeListener {
     root.summariseSoon()
     return {
       instances: store.assignments.on(node.id).map(({ assignment }) => assignment.instance),
-      revoked: revocations.all(),
+      ...(list === undefined ? {} : { revocations: list }),
       relays: relays.urls(),
     }
   }

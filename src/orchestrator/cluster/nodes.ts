@@ -140,8 +140,8 @@ export class Nodes {
     }
   }
 
-  notifyRevoked(nodes: NodeId[]): void {
-    for (const { link } of this.#alive.values()) link.notify('revoked', { nodes })
+  notifyRevocations(list: string): void {
+    for (const { link } of this.#alive.values()) link.notify('revocations', { list })
   }
 
   notifyRelays(relays: string[]): void {

@@ -6,10 +6,8 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Collection } from '../../core/kit/store.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { NodeId } from '../../core/model/ids.ts'
 import { Link } from '../link/link.ts'
 import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
-import type { Revocations } from '../link/revocations.ts'
 import type { RelayRecord } from './cluster-store.ts'
 import type { Nodes } from './nodes.ts'
 
@@ -17,7 +15,6 @@ export interface RelaysParts {
   saved: Collection<RelayRecord>
   identity: HeldIdentity
   nodes: Nodes
-  revocations: Revocations
   clock: Clock
   log: Log
   metrics: Metrics
@@ -92,14 +89,21 @@ export class Relays {
   }
 
   /** The relay has joined. Its address follows when its link is up. */
-  enrolled(name: string): void {
-    const { saved, clock } = this.#parts
-    saved.put(name, { ...saved.get(name), name, seenAt: clock.wall() })
+  enrolled(name: string, enrolment: string): void {
+    this.#parts.saved.put(name, { name, enrolment, seenAt: this.#parts.clock.wall() })
+  }
+
+  /** Ends its link and forgets it: its certificate was revoked. */
+  expel(name: string): void {
+    this.#parts.saved.delete(name)
+    const link = this.#links.get(name)
+    this.#links.delete(name)
+    link?.close('revoked')
   }
 
   /** Accepts a link whose certificate is this relay's; an older link of the same relay is closed. */
   accept(name: string, channel: Channel): void {
-    const { clock, log, metrics, identity, revocations } = this.#parts
+    const { clock, log, metrics, identity, saved } = this.#parts
     this.#links.get(name)?.close('replaced by a newer link of this relay')
     const link: RelayLink = new Link(
       channel,
@@ -110,9 +114,14 @@ export class Relays {
           'relay.hello': ({ url, version }) => {
             this.#located(name, url)
             this.#versions.set(link, version)
-            return { revoked: revocations.all() }
+            const list = identity.revocations.text
+            return list === undefined ? {} : { revocations: list }
           },
-          'certificate.renew': async ({ csr }) => ({ chain: await issueRelay(identity, csr, name, { clock }) }),
+          'certificate.renew': async ({ csr }) => {
+            const { enrolment } = saved.get(name) ?? {}
+            const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }
+            return { chain: await issueRelay(identity, csr, name, options) }
+          },
         },
         onNotification: {},
       },
@@ -124,13 +133,19 @@ export class Relays {
       this.#versions.delete(link)
       if (this.#links.get(name) !== link) return
       this.#links.delete(name)
-      this.enrolled(name)
+      this.#seen(name)
       log.warn('relay link down', { relay: name, reason: end.kind === 'closed' ? end.reason : end.kind })
     })
   }
 
-  notifyRevoked(nodes: NodeId[]): void {
-    for (const link of this.#links.values()) link.notify('revoked', { nodes })
+  notifyRevocations(list: string): void {
+    for (const link of this.#links.values()) link.notify('revocations', { list })
+  }
+
+  #seen(name: string): void {
+    const { saved, clock } = this.#parts
+    const record = saved.get(name)
+    if (record !== undefined) saved.put(name, { ...record, seenAt: clock.wall() })
   }
 
   close(): void {

@@ -12,7 +12,7 @@ import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import { BATCH, clusterToRoot, rootToCluster, type LocatedReport } from '../link/messages.ts'
+import { BATCH, clusterToRoot, type Enrolment, rootToCluster, type LocatedReport } from '../link/messages.ts'
 import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
 import { nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
@@ -33,6 +33,8 @@ export interface RootLinkParts {
   entryCache: EntryCache
   publisher: Publisher
   reachOf: (node: NodeId) => NodeReach | undefined
+  /** Every node and relay that this cluster has enrolled. */
+  enrolments: () => Enrolment[]
   clock: Clock
   log: Log
   metrics: Metrics
@@ -42,8 +44,8 @@ export interface RootLinkParts {
 export interface RootListener {
   requests(): RequestHandlers<typeof rootToCluster>
   notifications(): NotificationHandlers<typeof rootToCluster>
-  /** The root's answer to hello: instances to end, nodes that are revoked. */
-  welcomed(welcome: { surplus: InstanceId[]; revoked: NodeId[] }): void
+  /** The root's answer to hello: instances to end, certificates that are revoked. */
+  welcomed(welcome: { surplus: InstanceId[]; revocations?: string }): void
 }
 
 type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
@@ -115,6 +117,11 @@ export class RootLink implements AsyncDisposable {
     return (await this.#open().request('certificate.renew', { csr }, signal)).chain
   }
 
+  /** A node or relay has joined. While the link is down this waits for the next hello. */
+  enrolled(enrolment: Enrolment): void {
+    this.#link?.notify('enrolled', { enrolment })
+  }
+
   /** The cluster no longer wants to be informed about these keys. */
   forget(keys: InterestKey[]): void {
     for (let start = 0; start < keys.length; start += MAX_FORGET)
@@ -171,12 +178,13 @@ export class RootLink implements AsyncDisposable {
     url: string,
     listener: RootListener,
   ): Promise<void> {
-    const { assignments, entryCache, version } = this.#parts
+    const { assignments, entryCache, version, enrolments } = this.#parts
     const ours = Array.from(assignments.all(), ({ assignment }) => assignment)
     const welcome = await link.request('cluster.hello', {
       summary: this.#summary(),
       url,
       version,
+      enrolments: enrolments(),
       instances: ours.map(({ instance, generation }) => ({ instance, generation })),
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })

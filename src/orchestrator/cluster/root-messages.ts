@@ -1,13 +1,14 @@
 import { MeshError } from '../../core/errors.ts'
+import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { clusterOf, type InstanceId, type NodeId } from '../../core/model/ids.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { NodeRow, rootToCluster } from '../link/messages.ts'
-import type { Revocations } from '../link/revocations.ts'
+import { takeRevocations } from '../link/take-revocations.ts'
 import { nodeViews } from './assignments.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
-import { nameOf, type LinkedNode, type Nodes } from './nodes.ts'
+import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
 import type { RootListener } from './root-link.ts'
@@ -23,10 +24,8 @@ export interface RootMessagesParts {
   scheduler: Scheduler
   entryCache: EntryCache
   publisher: Publisher
-  revocations: Revocations
   mint: MintToken
-  /** Cuts whatever else these nodes have here, such as relayed connections. */
-  onRevoked?: ((nodes: readonly NodeId[]) => void) | undefined
+  identity: HeldIdentity
   log: Log
 }
 
@@ -60,11 +59,6 @@ export class RootMessages implements RootListener {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])
         return { relays: relays.rows(name, version, listeningAt) }
       },
-      'node.revoke': ({ node }) => {
-        if (store.nodes.get(node) === undefined) throw new MeshError('NODE_UNKNOWN', { node: `${name}/${node}` })
-        this.#revoke([`${name}/${node}`])
-        return {}
-      },
       'token.mint': ({ role, ttlSeconds }) => mint(role, ttlSeconds),
       'logs.open': async (query) => {
         const node = this.#nodeOf(query.instance)
@@ -84,7 +78,7 @@ export class RootMessages implements RootListener {
       known: ({ known }) => {
         for (const entries of known) for (const service of entryCache.put(entries)) publisher.touch(service)
       },
-      revoked: ({ nodes }) => this.#revoke(nodes),
+      revocations: ({ list }) => takeRevocations(list, this.#parts),
       'logs.close': ({ stream }) => {
         const on = this.#logStream(stream)
         on.link.notify('logs.close', { stream: on.stream })
@@ -92,27 +86,11 @@ export class RootMessages implements RootListener {
     }
   }
 
-  welcomed({ surplus, revoked }: { surplus: InstanceId[]; revoked: NodeId[] }): void {
+  welcomed({ surplus, revocations }: { surplus: InstanceId[]; revocations?: string }): void {
     const { scheduler } = this.#parts
     for (const instance of surplus) scheduler.withdraw(instance)
-    this.#revoke(revoked)
+    takeRevocations(revocations, this.#parts)
     setImmediate(() => scheduler.retry()) // what fits nowhere here can now be handed back
-  }
-
-  #revoke(ids: readonly NodeId[]): void {
-    const { name, store, nodes, relays, revocations, onRevoked, log } = this.#parts
-    const fresh = ids.filter((node) => !revocations.has(node))
-    if (fresh.length === 0) return
-    const ours = fresh.filter((node) => clusterOf(node) === name)
-    store.database.transaction(() => {
-      for (const node of fresh) revocations.add(node)
-      for (const node of ours) store.nodes.delete(nameOf(node))
-    })
-    log.warn('nodes revoked', { nodes: fresh })
-    for (const node of ours) nodes.expel(node, 'revoked')
-    nodes.notifyRevoked(fresh)
-    relays.notifyRevoked(fresh)
-    onRevoked?.(fresh)
   }
 
   #listNodes(after: string): { nodes: NodeRow[]; more: boolean } {

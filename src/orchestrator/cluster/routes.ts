@@ -4,16 +4,17 @@ import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import type { Principal } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
+import { provenInGrace } from '../../core/identity/grace.ts'
 import { issueNode, issueRelay } from '../../core/identity/issuer.ts'
 import { nodeIdOf } from '../../core/identity/principal.ts'
 import { parseToken } from '../../core/identity/token.ts'
+import { newEnrolment } from '../../core/identity/x509.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import { WebSocketAcceptor } from '../../core/kit/websocket.ts'
-import type { NodeId } from '../../core/model/ids.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import { type App, reader, type Upgrade } from '../link/link-server.ts'
-import type { Revocations } from '../link/revocations.ts'
-import { Csr, Label } from '../link/schemas.ts'
+import type { Enrolment as Enrolled } from '../link/messages.ts'
+import { Csr, Label, Pem } from '../link/schemas.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { Nodes } from './nodes.ts'
 import type { Relays } from './relays.ts'
@@ -25,49 +26,57 @@ const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr, name: Label }, { additionalProperties: false }),
 )
 
+const readRenewal = reader(Type.Object({ csr: Csr, chain: Pem }, { additionalProperties: false }))
+
+/** Of two machines that join under one name at the same time the first wins; it may take this long to open its link. */
+const JUST_JOINED_MS = 30_000
+
 export interface RouteParts {
   identity: HeldIdentity
   store: ClusterStore
   nodes: Nodes
   relays: Relays
   joinTokens: Readonly<Record<'node' | 'relay', JoinTokens>>
-  revocations: Revocations
   fingerprint: string
   /** The cluster's name. */
   name: string
   clock: Clock
+  /** How long after its end a certificate may still be renewed. */
+  graceDays: number | undefined
+  /** Somebody has joined. */
+  onEnrolled: (enrolment: Enrolled) => void
 }
 
 /** Control links of this cluster's nodes and stand-alone relays. */
 export function linkUpgrade(
   cluster: string,
-  { nodes, relays, store, revocations }: Pick<RouteParts, 'nodes' | 'relays' | 'store' | 'revocations'>,
+  { nodes, relays, store }: Pick<RouteParts, 'nodes' | 'relays' | 'store'>,
 ): Upgrade {
   const webSockets = new WebSocketAcceptor()
-  return (request, socket, head, principal) => {
+  return (request, socket, head, { principal, enrolment }) => {
     const isOurs = principal.role !== 'root' && principal.cluster === cluster
     if (isOurs && principal.role === 'relay') {
       const { relay } = principal
       if (!relays.isKnown(relay))
         throw new MeshError('FORBIDDEN', { relay, reason: 'it is not a relay of this cluster' })
+      refuseReplaced(store.relays.get(relay), enrolment)
       return webSockets.acceptText(request, socket, head, (channel) => relays.accept(relay, channel))
     }
     if (!isOurs || principal.role !== 'node') {
       throw new MeshError('FORBIDDEN', { reason: 'only nodes and relays of this cluster may open a control link here' })
     }
     const node = nodeIdOf(principal)
-    if (revocations.has(node)) throw new MeshError('FORBIDDEN', { node, reason: 'its certificate is revoked' })
-    if (store.nodes.get(principal.node) === undefined) throw new MeshError('NODE_UNKNOWN', { node })
+    const record = store.nodes.get(principal.node)
+    if (record === undefined) throw new MeshError('NODE_UNKNOWN', { node })
+    refuseReplaced(record, enrolment)
     webSockets.acceptText(request, socket, head, (channel) => nodes.accept(node, channel))
   }
 }
 
 /** Relayed connections of any node of the mesh. */
-export function relayUpgrade(accept: AcceptRelayed, isRevoked: (node: NodeId) => boolean): Upgrade {
-  return (request, socket, head, principal) => {
+export function relayUpgrade(accept: AcceptRelayed): Upgrade {
+  return (request, socket, head, { principal }) => {
     if (principal.role !== 'node') throw new MeshError('FORBIDDEN', { reason: 'only nodes may use a relay' })
-    const node = nodeIdOf(principal)
-    if (isRevoked(node)) throw new MeshError('FORBIDDEN', { node, reason: 'its certificate is revoked' })
     accept(request, socket, head, principal)
   }
 }
@@ -78,12 +87,40 @@ export function openRoutes(app: App, parts: RouteParts): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
   app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
+  app.post('/renew', { ...open, bodyLimit: 65_536 }, ({ body, raw }) => renew(raw.socket, readRenewal(body), parts))
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, ({ body }) => {
     const { token, csr, name } = readEnrol(body)
     return parseToken(token).role === 'relay'
       ? enrolRelay({ token, csr, name }, parts)
       : enrolNode({ token, csr, name }, parts)
   })
+}
+
+/** A name belongs to who joined under it last: certificates of an earlier enrolment no longer open a link (C3). */
+function refuseReplaced(record: { enrolment?: string } | undefined, enrolment: string): void {
+  if (record?.enrolment === undefined || record.enrolment === enrolment) return
+  throw new MeshError('FORBIDDEN', { reason: 'another machine has joined under this name since' })
+}
+
+/** A new certificate for the holder of an expired one (core/identity/grace.ts). */
+async function renew(socket: Duplex, { csr, chain }: { csr: string; chain: string }, parts: RouteParts) {
+  const { identity, store, name: cluster, clock, graceDays } = parts
+  const grace = { now: clock.wall(), ...(graceDays === undefined ? {} : { graceDays }) }
+  const { principal, enrolment } = provenInGrace(socket, chain, identity, grace)
+  const isOurs = (principal.role === 'node' || principal.role === 'relay') && principal.cluster === cluster
+  if (!isOurs)
+    throw new MeshError('FORBIDDEN', { reason: 'this cluster issues certificates to its own nodes and relays' })
+  const options = { clock, enrolment }
+  if (principal.role === 'node') {
+    const record = store.nodes.get(principal.node)
+    if (record === undefined) throw new MeshError('NODE_UNKNOWN', { node: nodeIdOf(principal) })
+    refuseReplaced(record, enrolment)
+    return { chain: await issueNode(identity, csr, principal.node, options) }
+  }
+  const record = store.relays.get(principal.relay)
+  if (record === undefined) throw new MeshError('FORBIDDEN', { reason: 'it is not a relay of this cluster' })
+  refuseReplaced(record, enrolment)
+  return { chain: await issueRelay(identity, csr, principal.relay, options) }
 }
 
 interface Enrolment {
@@ -94,35 +131,39 @@ interface Enrolment {
 }
 
 async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
-  const { identity, store, nodes, joinTokens, revocations, clock } = parts
+  const { identity, store, nodes, joinTokens, clock, onEnrolled } = parts
   joinTokens.node.check(token) // cheap, so it comes before anything is signed
   const node = `${parts.name}/${name}`
   const refuseIfTaken = () => {
-    if (revocations.has(node))
-      throw nameTaken({ node }, 'this name was revoked and cannot be used until its last certificate has expired')
     if (nodes.isExpected(node)) throw nameTaken({ node }, 'a node of this name is connected')
+    const justJoined = (store.nodes.get(name)?.enrolledAt ?? 0) > clock.wall() - JUST_JOINED_MS
+    if (justJoined) throw nameTaken({ node }, 'another machine has just joined under this name')
   }
   refuseIfTaken()
-  const chain = await issueNode(identity, csr, name, { clock })
+  const enrolment = newEnrolment()
+  const chain = await issueNode(identity, csr, name, { clock, enrolment })
   joinTokens.node.consume(token, () => {
     refuseIfTaken()
-    store.nodes.put(name, { name, enrolledAt: clock.wall() })
+    store.nodes.put(name, { name, enrolledAt: clock.wall(), enrolment })
   })
+  onEnrolled({ role: 'node', name, enrolment })
   return { chain, ca: identity.ca, node }
 }
 
 async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
-  const { identity, relays, joinTokens, clock } = parts
+  const { identity, relays, joinTokens, clock, onEnrolled } = parts
   joinTokens.relay.check(token)
   const refuseIfTaken = () => {
     if (relays.isLinked(name)) throw nameTaken({ relay: name }, 'a relay of this name is connected')
   }
   refuseIfTaken()
-  const chain = await issueRelay(identity, csr, name, { clock })
+  const enrolment = newEnrolment()
+  const chain = await issueRelay(identity, csr, name, { clock, enrolment })
   joinTokens.relay.consume(token, () => {
     refuseIfTaken()
-    relays.enrolled(name)
+    relays.enrolled(name, enrolment)
   })
+  onEnrolled({ role: 'relay', name, enrolment })
   return { chain, ca: identity.ca, relay: `${parts.name}/${name}` }
 }
 

@@ -5,8 +5,8 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import type { TSchema, Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
-import type { Identity, Principal } from '../../core/identity/contract.ts'
-import { principalOf, serverOptions, tend } from '../../core/identity/tls.ts'
+import type { Identity } from '../../core/identity/contract.ts'
+import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../core/identity/tls.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../../core/kit/http-timeouts.ts'
@@ -24,7 +24,7 @@ declare module 'fastify' {
 export type App = FastifyInstance<Server>
 
 /** Accepts an upgrade from a peer that has proven its identity; throwing a MeshError refuses it. */
-export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal) => void
+export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, peer: PeerCertificate) => void
 
 export interface LinkServerOptions {
   host: string
@@ -138,11 +138,11 @@ function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions,
     upgraded.add(socket)
     socket.once('close', () => upgraded.delete(socket))
     try {
-      const principal = principalOf(socket, identity.revocations)
+      const peer = certificateOf(socket, identity.revocations)
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
       if (upgrade === undefined)
         return refuseUpgrade(socket, '404 Not Found', 'there is nothing to upgrade to at this path\n')
-      upgrade(request, socket, head, principal)
+      upgrade(request, socket, head, peer)
     } catch (error) {
       log.warn('link refused', { address: request.socket.remoteAddress, path, error })
       refuseUpgrade(socket, '403 Forbidden', isMeshError(error) ? `${error.code}\n` : 'refused\n')

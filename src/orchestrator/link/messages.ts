@@ -1,4 +1,5 @@
 import Type, { type Static, type TSchema } from 'typebox'
+import { MAX_LIST_CHARS } from '../../core/identity/revocation.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
 import {
   AssignmentOf,
@@ -85,16 +86,18 @@ const logsClose = Type.Object({ stream: text(128) })
 /** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
 const withdraw = request(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
 
+/** The signed list of revoked certificates (core/identity/revocation.ts); absent while nothing was ever revoked. */
+const RevocationList = Type.Optional(text(MAX_LIST_CHARS))
 /** Relays that nodes may use: `wss://host:port/relay`. */
 const Relays = many(text(500), MAX_RELAYS)
 const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
 const NodeWelcome = Type.Object({
   /** What the node should run: it stops everything else, and is then assigned what it lacks. */
   instances: many(InstanceIdText, 10_000),
-  revoked: many(NodeIdText, 100_000),
+  revocations: RevocationList,
   relays: Relays,
 })
-const Revoked = Type.Object({ nodes: many(NodeIdText, 100_000) })
+const Revocations = Type.Object({ list: RevocationList })
 const Renew = request(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
 
 /** Node → cluster. */
@@ -126,7 +129,7 @@ export const clusterToNode = {
   },
   notifications: {
     changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
-    revoked: Revoked,
+    revocations: Revocations,
     /** The complete list: it replaces the one before. */
     relays: Type.Object({ relays: Relays }),
     /** Services to take an interest in, so that the node measures the latency to them. */
@@ -140,7 +143,7 @@ export const relayToCluster = {
   requests: {
     'relay.hello': request(
       Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64) }),
-      Type.Object({ revoked: many(NodeIdText, 100_000) }),
+      Type.Object({ revocations: RevocationList }),
     ),
     'certificate.renew': Renew,
   },
@@ -148,7 +151,10 @@ export const relayToCluster = {
 } as const satisfies LinkProtocol
 
 /** Cluster → stand-alone relay. */
-export const clusterToRelay = { requests: {}, notifications: { revoked: Revoked } } as const satisfies LinkProtocol
+export const clusterToRelay = {
+  requests: {},
+  notifications: { revocations: Revocations },
+} as const satisfies LinkProtocol
 
 /** A worker's report on one instance, and the node it runs on. */
 const LocatedReport = Type.Object({ report: Report, node: Type.Optional(Reach) })
@@ -200,6 +206,14 @@ const RelayRow = Type.Object({
 })
 export type RelayRow = Static<typeof RelayRow>
 
+/** Which certificates a node or relay holds: all those of one enrolment. */
+const Enrolment = Type.Object({
+  role: Type.Enum(['node', 'relay']),
+  name: text(63),
+  enrolment: Type.String({ pattern: '^[0-9a-f]{16}$' }),
+})
+export type Enrolment = Static<typeof Enrolment>
+
 /** Cluster → root. */
 export const clusterToRoot = {
   requests: {
@@ -210,11 +224,13 @@ export const clusterToRoot = {
         version: text(64),
         instances: many(Type.Object({ instance: InstanceIdText, generation: Seq }), 100_000),
         keys: many(InterestKeyText, 100_000),
+        /** Every node and relay of the cluster: the root can revoke them also while the cluster is away. */
+        enrolments: many(Enrolment, 100_000),
       }),
       Type.Object({
         /** Instances that were moved elsewhere or deleted while the link was down: the cluster ends them. */
         surplus: many(InstanceIdText, 100_000),
-        revoked: many(NodeIdText, 100_000),
+        revocations: RevocationList,
       }),
       10_000,
     ),
@@ -228,6 +244,8 @@ export const clusterToRoot = {
     /** The cluster can no longer run the instance: the root places it elsewhere. */
     handback: Type.Object({ instance: InstanceIdText, reason: text(2_000) }),
     'interest.forget': Type.Object({ keys: Keys }),
+    /** A node or relay has joined. */
+    enrolled: Type.Object({ enrolment: Enrolment }),
   },
 } as const satisfies LinkProtocol
 
@@ -242,7 +260,6 @@ export const rootToCluster = {
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
     ),
     'relays.list': request(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
-    'node.revoke': request(Type.Object({ node: text(63) }), NOTHING),
     'token.mint': request(
       Type.Object({
         role: Type.Enum(['node', 'relay']),
@@ -255,7 +272,7 @@ export const rootToCluster = {
   notifications: {
     /** The complete entries of each key: a service that is not among them is gone. */
     known: Type.Object({ known: many(KeyEntries, BATCH) }),
-    revoked: Revoked,
+    revocations: Revocations,
     'logs.close': logsClose,
   },
 } as const satisfies LinkProtocol

@@ -8,9 +8,9 @@ import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { NodeId } from '../../core/model/ids.ts'
 import { DialledLink } from './dialled-link.ts'
 import { clusterToRelay, relayToCluster } from './messages.ts'
+import { takeRevocations } from './take-revocations.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 export interface RelayLinkOptions {
@@ -22,8 +22,6 @@ export interface RelayLinkOptions {
   /** Where nodes dial this relay: `wss://host:port/relay`. */
   url: string
   version: string
-  /** Revoked nodes: all of them at each hello, later those that are new. */
-  onRevoked: (nodes: readonly NodeId[], how: 'all' | 'more') => void
   clock?: Clock
 }
 
@@ -33,7 +31,7 @@ export class RelayLink implements AsyncDisposable {
   readonly #life = new Lifetime()
 
   private constructor(options: RelayLinkOptions, log: Log, metrics: Metrics) {
-    const { clusterUrl, egress, identity, url, version, onRevoked, clock = systemClock } = options
+    const { clusterUrl, egress, identity, url, version, clock = systemClock } = options
     const { principal } = identity
     if (principal.role !== 'relay') throw new Error('this link belongs to a relay')
     const { mesh, cluster } = principal
@@ -53,11 +51,11 @@ export class RelayLink implements AsyncDisposable {
             sends: relayToCluster,
             receives: clusterToRelay,
             onRequest: {},
-            onNotification: { revoked: ({ nodes }) => onRevoked(nodes, 'more') },
+            onNotification: { revocations: ({ list }) => takeRevocations(list, { identity, log }) },
           },
           onUp: async (link) => {
-            const { revoked } = await link.request('relay.hello', { url, version })
-            onRevoked(revoked, 'all')
+            const { revocations } = await link.request('relay.hello', { url, version })
+            takeRevocations(revocations, { identity, log })
           },
           onDown: () => undefined,
         },

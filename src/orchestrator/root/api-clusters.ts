@@ -23,20 +23,10 @@ const TTL_SECONDS = 3_600
 
 /** Clusters, their nodes and relays, and the tokens with which others join. */
 export function clusterRoutes(app: App, context: ApiContext): void {
-  const { store, clusters, revocations } = context
+  const { store, clusters } = context
   app.get('/clusters', () => clusterRows(store, clusters))
   app.get('/relays', () => listRelays(clusters))
   app.get('/nodes', async () => (await listNodes(clusters)).map(nodeRow))
-
-  app.delete<{ Params: { cluster: string; node: string } }>('/nodes/:cluster/:node', async ({ params }) => {
-    const { cluster, node } = params
-    if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
-    await clusters.require(cluster).link.request('node.revoke', { node })
-    const id = `${cluster}/${node}`
-    revocations.add(id)
-    clusters.notifyRevoked([id])
-    return { deleted: [id] }
-  })
 
   app.post('/tokens', async ({ body }) => {
     const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)

@@ -1,12 +1,13 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import type { App, LinkServer } from '../link/link-server.ts'
-import type { Revocations } from '../link/revocations.ts'
 import { appRoutes } from './api-apps.ts'
 import { clusterRoutes } from './api-clusters.ts'
 import { instanceRoutes } from './api-instances.ts'
+import { removalRoutes } from './api-removal.ts'
 import type { Clusters } from './clusters.ts'
 import type { Reconciler } from './reconciler.ts'
+import type { RevocationRegister } from './revocation-register.ts'
 import type { RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -17,7 +18,7 @@ export interface ApiContext {
   clusters: Clusters
   reconciler: Reconciler
   joinTokens: JoinTokens
-  revocations: Revocations
+  revocations: RevocationRegister
   mesh: string
   version: string
   server: LinkServer
@@ -32,6 +33,7 @@ export function apiRoutes(app: App, context: ApiContext): void {
   appRoutes(app, context)
   instanceRoutes(app, context)
   clusterRoutes(app, context)
+  removalRoutes(app, context)
   statusRoute(app, context)
 }
 

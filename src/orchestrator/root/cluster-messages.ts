@@ -1,23 +1,23 @@
-import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import type { clusterToRoot, LocatedReport } from '../link/messages.ts'
-import type { Revocations } from '../link/revocations.ts'
+import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
+import { type ClusterIssuer } from './cluster-issuer.ts'
 import type { Reconciler } from './reconciler.ts'
+import type { RevocationRegister } from './revocation-register.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 export interface ClusterMessagesParts {
   store: RootStore
   vips: Vips
-  authority: Authority
+  issuer: ClusterIssuer
   clusters: Clusters
   reconciler: Reconciler
-  revocations: Revocations
+  revocations: RevocationRegister
   clock: Clock
   log: Log
 }
@@ -31,9 +31,10 @@ export class ClusterMessages implements ClusterListener {
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
-    const { store, vips, clusters, authority, revocations } = this.#parts
+    const { store, vips, clusters, issuer, revocations } = this.#parts
     return {
-      'cluster.hello': ({ instances, keys, ...rest }) => {
+      'cluster.hello': ({ instances, keys, enrolments, ...rest }) => {
+        this.#takeEnrolments(name, enrolments)
         const { surplus, kept } = this.#compare(name, instances)
         const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
@@ -41,7 +42,7 @@ export class ClusterMessages implements ClusterListener {
           link(),
           [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
-        return { surplus, revoked: revocations.all() }
+        return { surplus, revocations: revocations.text }
       },
       'interest.ask': ({ key }) => {
         clusters.subscribe(name, [key])
@@ -51,9 +52,7 @@ export class ClusterMessages implements ClusterListener {
         const record = vips.at(vip)
         return record === undefined ? {} : { key: interestOf(record.service) }
       },
-      'certificate.renew': async ({ csr }) => ({
-        chain: await authority.issue(csr, { role: 'cluster', mesh: authority.mesh, cluster: name }),
-      }),
+      'certificate.renew': async ({ csr }) => ({ chain: await issuer.renew(name, csr) }),
     }
   }
 
@@ -76,11 +75,29 @@ export class ClusterMessages implements ClusterListener {
         reconciler.publish(record.service)
         reconciler.touch(record.service)
       },
+      enrolled: ({ enrolment }) => this.#enrolled(name, enrolment),
       'interest.forget': ({ keys }) => {
         const subscribed = clusters.linked(name)?.keys
         for (const key of keys) subscribed?.delete(key)
       },
     }
+  }
+
+  /** All enrolments of a cluster: what it no longer has is forgotten here too. */
+  #takeEnrolments(name: string, enrolments: readonly Enrolment[]): void {
+    const { store } = this.#parts
+    store.database.transaction(() => {
+      for (const role of ['node', 'relay']) {
+        for (const key of store.enrolments.keys(`${role} ${name}/`)) store.enrolments.delete(key)
+      }
+      for (const enrolment of enrolments) this.#enrolled(name, enrolment)
+    })
+  }
+
+  /** Under the cluster's own name, whatever it says: a cluster speaks only of its own nodes. */
+  #enrolled(cluster: string, { role, name, enrolment }: Enrolment): void {
+    const id = `${cluster}/${name}`
+    this.#parts.store.enrolments.put(`${role} ${id}`, { role, id, enrolment })
   }
 
   changed(name: string): void {

@@ -3,7 +3,7 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { InterestKey, NodeId } from '../../core/model/ids.ts'
+import type { InterestKey } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
@@ -154,8 +154,18 @@ export class Clusters {
     }
   }
 
-  notifyRevoked(nodes: NodeId[]): void {
-    for (const { link } of this.#linked.values()) link.notify('revoked', { nodes })
+  notifyRevocations(list: string): void {
+    for (const { link } of this.#linked.values()) link.notify('revocations', { list })
+  }
+
+  /** Ends the link of a cluster that was removed, and forgets it. */
+  expel(name: string): void {
+    const link = this.#links.get(name)
+    this.#links.delete(name)
+    this.#linked.delete(name)
+    this.#downSince.delete(name)
+    link?.close('revoked')
+    this.#listener?.changed(name)
   }
 
   close(): void {

@@ -1,12 +1,13 @@
 import { join } from 'node:path'
+import type { Revocation } from '../../core/identity/revocation.ts'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
 import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
-import type { RevokedNode } from '../link/revocations.ts'
 import type { ServiceSpec } from '../spec.ts'
+import type { EnrolmentRecord } from './revocation-register.ts'
 
 export interface AppRecord {
   app: string
@@ -53,6 +54,10 @@ export interface VipRecord {
 export interface ClusterRecord {
   name: string
   enrolledAt: number
+  /** Its certificates belong to this enrolment. */
+  enrolment: string
+  /** The keys that it may sign with: those of its certificates that have not expired. */
+  issuers: { keyId: string; until: number }[]
 }
 
 export interface ApiToken {
@@ -68,9 +73,10 @@ export class RootStore implements Disposable {
   readonly instances: Collection<InstanceRecord>
   readonly vips: Collection<VipRecord>
   readonly clusters: Collection<ClusterRecord>
-  readonly revoked: Collection<RevokedNode>
+  readonly enrolments: Collection<EnrolmentRecord>
+  readonly revocations: Collection<Revocation>
   readonly tokens: Collection<ApiToken>
-  readonly #counters: Collection<number>
+  readonly counters: Collection<number>
 
   private constructor(database: Store) {
     this.database = database
@@ -79,9 +85,10 @@ export class RootStore implements Disposable {
     this.instances = database.collection('instances')
     this.vips = database.collection('vips')
     this.clusters = database.collection('clusters')
-    this.revoked = database.collection('revoked')
+    this.enrolments = database.collection('enrolments')
+    this.revocations = database.collection('revocations')
     this.tokens = database.collection('api-tokens')
-    this.#counters = database.collection('counters')
+    this.counters = database.collection('counters')
   }
 
   static open(dir: string): RootStore {
@@ -90,8 +97,8 @@ export class RootStore implements Disposable {
 
   /** Counts from the wall clock on, so that a root that lost its state never counts below what it handed out before. */
   next(counter: 'version' | 'generation', wallMs: number): number {
-    const next = (this.#counters.get(counter) ?? wallMs) + 1
-    this.#counters.put(counter, next)
+    const next = (this.counters.get(counter) ?? wallMs) + 1
+    this.counters.put(counter, next)
     return next
   }
 

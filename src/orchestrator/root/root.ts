@@ -3,6 +3,7 @@ import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import { Authority } from '../../core/identity/authority.ts'
 import type { Principal } from '../../core/identity/contract.ts'
+import { provenInGrace } from '../../core/identity/grace.ts'
 import { HeldIdentity } from '../../core/identity/held.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 import { createRequest } from '../../core/identity/keys.ts'
@@ -13,14 +14,15 @@ import { WebSocketAcceptor } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
-import { Revocations } from '../link/revocations.ts'
-import { Csr } from '../link/schemas.ts'
+import { Csr, Pem } from '../link/schemas.ts'
 import { authenticate, openAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { ClusterMessages } from './cluster-messages.ts'
+import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
 import { Reconciler } from './reconciler.ts'
+import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
 import { Vips } from './vips.ts'
 
@@ -34,6 +36,8 @@ export interface RootOptions {
   vipRestSeconds?: number
   /** When the link of a cluster has been down for this long, its instances move to clusters that have room. */
   clusterLostSeconds?: number
+  /** How long after its end a cluster's certificate may still be renewed; 30 by default. */
+  certificateGraceDays?: number
   version?: string
   clock?: Clock
 }
@@ -43,6 +47,7 @@ const RETRY_MS = 2_000
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
 )
+const readRenewal = reader(Type.Object({ csr: Csr, chain: Pem }, { additionalProperties: false }))
 
 /**
  * The top tier: the mesh's certificate authority, what is wanted, and which cluster runs it.
@@ -108,7 +113,13 @@ type Running = State & Scheduling & { server: LinkServer }
 
 /** The store, and the authority with the root's own certificate. */
 async function openState(life: Lifetime, options: RootOptions, parentLog: Log, metrics: Metrics) {
-  const { dir, clock = systemClock, version = '0.0.0', vipRestSeconds = 3_600 } = options
+  const {
+    dir,
+    clock = systemClock,
+    version = '0.0.0',
+    vipRestSeconds = 3_600,
+    certificateGraceDays: graceDays,
+  } = options
   const log = parentLog.child({ part: 'root' })
   const store = life.use(RootStore.open(dir))
   const authority = await Authority.open(join(dir, 'authority'), clock)
@@ -123,8 +134,13 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
     mesh,
     vips: new Vips(store.vips, vipRestSeconds * 1_000, clock),
     joinTokens: new JoinTokens(store.database, { role: 'cluster', fingerprint, clock }),
-    revocations: new Revocations(store.revoked, clock),
+    issuer: new ClusterIssuer(authority, store, clock),
+    revocations: new RevocationRegister({ entries: store.revocations, numbers: store.counters }, authority, {
+      clock,
+      log,
+    }),
     clock,
+    graceDays,
     version,
     log,
     metrics,
@@ -187,25 +203,42 @@ async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIde
 
 function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
   const webSockets = new WebSocketAcceptor()
-  return (request, socket, head, principal) => {
+  return (request, socket, head, { principal, enrolment }) => {
     if (principal.role !== 'cluster')
       throw new MeshError('FORBIDDEN', { reason: 'only clusters may open a control link to the root' })
     const { cluster } = principal
-    if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+    refuseReplaced(cluster, enrolment, store)
     webSockets.acceptText(request, socket, head, (channel) => clusters.accept(cluster, channel))
   }
 }
 
+/** A name belongs to the cluster that joined under it last: certificates of an earlier enrolment no longer open a link. */
+function refuseReplaced(cluster: string, enrolment: string, store: RootStore): void {
+  const record = store.clusters.get(cluster)
+  if (record === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+  if (record.enrolment !== enrolment)
+    throw new MeshError('FORBIDDEN', { cluster, reason: 'another cluster has joined under this name since' })
+}
+
 /** What answers without credentials: health, the mesh's authority, and joining (which needs a token). */
-function openRoutes(app: App, { authority, store, joinTokens, clock }: State): void {
+function openRoutes(app: App, { authority, identity, issuer, store, joinTokens, clock, graceDays }: State): void {
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
   app.get('/ca', open, () => ({ mesh: authority.mesh, fingerprint: authority.fingerprint, ca: authority.ca }))
+  app.post('/renew', { ...open, bodyLimit: 65_536 }, async ({ body, raw }) => {
+    const { csr, chain } = readRenewal(body)
+    const grace = { now: clock.wall(), ...(graceDays === undefined ? {} : { graceDays }) }
+    const { principal, enrolment } = provenInGrace(raw.socket, chain, identity, grace)
+    if (principal.role !== 'cluster')
+      throw new MeshError('FORBIDDEN', { reason: 'the root issues certificates to clusters' })
+    refuseReplaced(principal.cluster, enrolment, store)
+    return { chain: await issuer.renew(principal.cluster, csr) }
+  })
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
     const { token, csr } = readEnrol(body)
     const { subject: name } = joinTokens.check(token) // cheap, so it comes before anything is signed
-    const chain = await authority.issue(csr, { role: 'cluster', mesh: authority.mesh, cluster: name })
-    joinTokens.consume(token, () => store.clusters.put(name, { name, enrolledAt: clock.wall() }))
+    const { chain, record } = await issuer.enrol(name, csr)
+    joinTokens.consume(token, () => store.clusters.put(name, record))
     return { chain, ca: authority.ca, name }
   })
 }

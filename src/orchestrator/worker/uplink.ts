@@ -10,10 +10,11 @@ import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../core/model/change.ts'
-import type { InstanceId, InterestKey, NodeId } from '../../core/model/ids.ts'
+import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { takeRevocations } from '../link/take-revocations.ts'
 import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
@@ -43,8 +44,6 @@ export interface UplinkOptions {
   identity: RenewingIdentity
   facts: () => NodeFacts
   worker: UplinkWorker
-  /** Nodes whose certificates no longer count: cut their sessions. Also called with all of them at each hello. */
-  onRevoked?: (nodes: readonly NodeId[]) => void
   /** All relays at which this node may listen: at each hello, and when there are others. */
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
@@ -79,7 +78,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, facts, worker, onRevoked, onRelays, onWish, clock = systemClock, limitMs, random } = options
+    const { identity, facts, worker, onRelays, onWish, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -113,7 +112,7 @@ export class Uplink implements AsyncDisposable {
             changes: ({ epoch, changes }) => {
               for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
             },
-            revoked: ({ nodes }) => onRevoked?.(nodes),
+            revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
             relays: ({ relays }) => onRelays?.(relays),
             wish: ({ keys }) => onWish?.(keys),
             'logs.close': ({ stream }) => this.#logs.close(stream),
@@ -121,12 +120,12 @@ export class Uplink implements AsyncDisposable {
         },
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
-          const { instances, revoked, relays } = await link.request('node.hello', {
+          const { instances, revocations, relays } = await link.request('node.hello', {
             facts: facts(),
             reports: [...worker.reports()],
           })
           worker.keepOnly(instances)
-          onRevoked?.(revoked)
+          takeRevocations(revocations, { identity, log: this.#log })
           onRelays?.(relays)
           setImmediate(() => {
             for (const stream of this.#streams) stream.linkUp()

@@ -1,0 +1,76 @@
+import type { Authority } from '../../core/identity/authority.ts'
+import { MAX_REVOCATIONS, type Revocation } from '../../core/identity/revocation.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Collection } from '../../core/kit/store.ts'
+
+/** Who was enrolled, as its issuer reported it: what the root revokes when a node or relay is deleted. */
+export interface EnrolmentRecord {
+  role: 'node' | 'relay'
+  /** `cluster/name`. */
+  id: string
+  enrolment: string
+}
+
+/**
+ * A revoked certificate must stay in the list for as long as it could be used: it may be renewed for up to a year after it has
+ * expired (`certificateGraceDays`), and a cluster's lives 30 days.
+ */
+const KEPT_MS = 400 * 24 * 3_600_000
+
+/** The root's list of revoked certificates: saved, numbered, and signed anew with each change. */
+export class RevocationRegister {
+  readonly #entries: Collection<Revocation>
+  readonly #numbers: Collection<number>
+  readonly #authority: Authority
+  readonly #clock: Clock
+  readonly #log: Log
+  #text: string
+
+  constructor(
+    { entries, numbers }: { entries: Collection<Revocation>; numbers: Collection<number> },
+    authority: Authority,
+    { clock, log }: { clock: Clock; log: Log },
+  ) {
+    this.#entries = entries
+    this.#numbers = numbers
+    this.#authority = authority
+    this.#clock = clock
+    this.#log = log
+    this.#text = this.#sign(this.#number)
+  }
+
+  /** The signed list. There always is one: a node without any knows that it has never heard from its root. */
+  get text(): string {
+    return this.#text
+  }
+
+  /** Adds to the list and signs it anew. Every copy of the old list is replaced wherever the new one arrives. */
+  revoke(revoked: readonly Omit<Revocation, 'until'>[]): void {
+    const until = this.#clock.wall() + KEPT_MS
+    for (const entry of revoked) this.#entries.put(`${entry.kind} ${entry.id}`, { ...entry, until })
+    this.#forgetOld()
+    const number = this.#number + 1
+    this.#numbers.put('revocations', number)
+    this.#text = this.#sign(number)
+    this.#log.warn('certificates revoked', { principals: revoked.map(({ principal }) => principal) })
+  }
+
+  get #number(): number {
+    return this.#numbers.get('revocations') ?? 1
+  }
+
+  #sign(number: number): string {
+    return this.#authority.signRevocations(number, this.#entries.list())
+  }
+
+  /** What has expired, and beyond the limit of a list the oldest. */
+  #forgetOld(): void {
+    const oldestFirst = this.#entries.list().toSorted((a, b) => a.until - b.until)
+    const surplus = oldestFirst.length - MAX_REVOCATIONS
+    for (const [at, { kind, id, until }] of oldestFirst.entries()) {
+      if (until >= this.#clock.wall() && at >= surplus) break
+      this.#entries.delete(`${kind} ${id}`)
+    }
+  }
+}
