@@ -8,15 +8,15 @@ import { unmapped } from '../../src/core/kit/host-port.ts'
 export interface Endpoint {
   host: string
   port: number
-  /** It wants to be told of its callers by this header, before their first byte; absent: never. */
+  /** The instance reads this header about its caller before the caller's first byte; absent: it gets none. */
   proxyProtocol?: 'v2'
 }
 
 export interface DialOptions {
   timeoutMs: number
-  /** The caller's own VIP, so that the instance sees who calls; used where its answers come back here: on this machine. */
+  /** The caller's own VIP, so that the instance sees who calls; used where the instance answers to this machine only. */
   from?: string | undefined
-  /** Who calls, as a PROXY header; only for an endpoint that asks for it. */
+  /** The PROXY header with the caller; used only for an endpoint that asks for it. */
   introduce?: ((localPort: number) => Buffer) | undefined
   /** Addresses no flow may reach, the agent's own ports above all (SEC-23). */
   forbids?: ((address: string, port: number) => boolean) | undefined
@@ -27,69 +27,117 @@ export interface DialEvents {
   failed(refusal: Refusal, reason: string): void
 }
 
-/** Connects to an instance; tells exactly one outcome, unless the returned function (give up) comes first. */
-export function dialInstance(endpoint: Endpoint, options: DialOptions, told: DialEvents): () => void {
-  const { host, port } = endpoint
-  const { timeoutMs, forbids, introduce } = options
-  const from = options.from !== undefined && isIPv4(host) && isThisMachine(host) ? options.from : undefined
-  const isForbidden = (address: string) => isLinkLocal(address) || forbids?.(address, port) === true
-  if (isIP(host) !== 0 && isForbidden(host)) {
-    queueMicrotask(() => told.failed('not-here', `no flow may reach ${host}:${port}`))
-    return () => undefined
+/** Connects to an instance; reports exactly one outcome, unless the returned function (give up) is called before. */
+export function dialInstance(endpoint: Endpoint, options: DialOptions, events: DialEvents): () => void {
+  const dial = new TcpDial(endpoint, options, events)
+  dial.start()
+  return () => dial.abandon()
+}
+
+class TcpDial {
+  readonly #endpoint: Endpoint
+  readonly #options: DialOptions
+  readonly #events: DialEvents
+  #socket: Socket | undefined
+  #timer: NodeJS.Timeout | undefined
+  /** The local address of the connection that is being made. */
+  #from: string | undefined
+
+  constructor(endpoint: Endpoint, options: DialOptions, events: DialEvents) {
+    this.#endpoint = endpoint
+    this.#options = options
+    this.#events = events
   }
-  let retry: (() => void) | undefined
-  const socket = connect({
-    host,
-    port,
-    allowHalfOpen: true,
-    noDelay: true,
-    ...(from === undefined ? {} : { localAddress: from }),
-  })
-  const settle = (): void => {
-    clearTimeout(timer)
-    socket.removeListener('connect', onConnect)
-    socket.removeListener('error', onError)
-    socket.on('error', ignore)
-  }
-  const fail = (refusal: Refusal, reason: string): void => {
-    settle()
-    socket.destroy()
-    told.failed(refusal, reason)
-  }
-  const onConnect = (): void => {
-    if (isForbidden(socket.remoteAddress ?? '')) {
-      return fail('not-here', `no flow may reach ${socket.remoteAddress}:${port}`)
-    }
-    settle()
-    socket.pause()
-    if (endpoint.proxyProtocol !== undefined) socket.write(introduce?.(socket.localPort ?? 0) ?? OWN_PROXY_HEADER)
-    told.connected(socket)
-  }
-  const onError = (error: NodeJS.ErrnoException): void => {
-    const plain = host.startsWith('127.') ? '127.0.0.1' : host
-    if (from !== undefined && from !== plain && (error.code === 'EADDRNOTAVAIL' || error.code === 'EADDRINUSE')) {
-      settle()
-      socket.destroy()
-      // Who calls is a courtesy, the call is not. Bound as well: the system gives connections without an address of their own
-      // no port that is bound to any other.
-      retry = dialInstance(endpoint, { ...options, from: plain }, told)
+
+  start(): void {
+    const { host, port } = this.#endpoint
+    const { from, timeoutMs } = this.#options
+    if (isIP(host) !== 0 && this.#isForbidden(host)) {
+      queueMicrotask(() => this.#events.failed('not-here', `no flow may reach ${host}:${port}`))
       return
     }
-    fail(REFUSAL_OF[error.code ?? ''] ?? 'unreachable', error.code ?? error.message)
+    const late = (): void => this.#fail('timeout', `no answer from ${host}:${port} in ${timeoutMs} ms`)
+    this.#timer = setTimeout(late, timeoutMs)
+    this.#connect(from !== undefined && isIPv4(host) && isThisMachine(host) ? from : undefined)
   }
-  const timer = setTimeout(() => fail('timeout', `no answer from ${host}:${port} in ${timeoutMs} ms`), timeoutMs)
-  socket.on('connect', onConnect)
-  socket.on('error', onError)
-  return () => {
-    if (retry !== undefined) return retry()
-    settle()
-    socket.destroy()
+
+  abandon(): void {
+    this.#settle()
+    this.#socket?.destroy()
+  }
+
+  #connect(from: string | undefined): void {
+    const { host, port } = this.#endpoint
+    const local = from === undefined ? {} : { localAddress: from }
+    this.#from = from
+    this.#socket = connect({ host, port, allowHalfOpen: true, noDelay: true, ...local })
+    this.#socket.on('connect', this.#onConnect)
+    this.#socket.on('error', this.#onError)
+  }
+
+  readonly #onConnect = (): void => {
+    const socket = this.#socket as Socket
+    const { port, proxyProtocol } = this.#endpoint
+    // The name may have led anywhere: only now is it known where.
+    const address = socket.remoteAddress ?? ''
+    if (this.#isForbidden(address)) return this.#fail('not-here', `no flow may reach ${address}:${port}`)
+    this.#settle()
+    socket.pause()
+    if (proxyProtocol !== undefined) {
+      socket.write(this.#options.introduce?.(socket.localPort ?? 0) ?? OWN_PROXY_HEADER)
+    }
+    this.#events.connected(socket)
+  }
+
+  readonly #onError = (error: NodeJS.ErrnoException): void => {
+    if (this.#mayRetry(error)) return
+    this.#fail(REFUSAL_OF[error.code ?? ''] ?? 'unreachable', error.code ?? error.message)
+  }
+
+  /**
+   * An instance that does not see its caller's address is better than none: without a free port there, dials again from the
+   * plain address. That one is bound too, since the system gives connections without an address of their own no port that
+   * is bound to any other.
+   */
+  #mayRetry({ code }: NodeJS.ErrnoException): boolean {
+    const { host } = this.#endpoint
+    const plain = host.startsWith('127.') ? '127.0.0.1' : host
+    if (this.#from === undefined || this.#from === plain || !NO_LOCAL_ADDRESS.has(code ?? '')) return false
+    this.#leaveSocket()
+    this.#socket?.destroy()
+    this.#connect(plain)
+    return true
+  }
+
+  #fail(refusal: Refusal, reason: string): void {
+    this.#settle()
+    this.#socket?.destroy()
+    this.#events.failed(refusal, reason)
+  }
+
+  #settle(): void {
+    clearTimeout(this.#timer)
+    this.#leaveSocket()
+  }
+
+  /** The socket keeps nothing of this dial from here on. */
+  #leaveSocket(): void {
+    this.#socket?.removeListener('connect', this.#onConnect)
+    this.#socket?.removeListener('error', this.#onError)
+    this.#socket?.on('error', ignore)
+  }
+
+  #isForbidden(address: string): boolean {
+    return isLinkLocal(address) || this.#options.forbids?.(address, this.#endpoint.port) === true
   }
 }
 
-/** Not a function of the call above: it stays with the socket, and would keep all of that call. */
+/** The caller's address is not ours after all, or has no port left. */
+export const NO_LOCAL_ADDRESS: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EADDRINUSE'])
+
+/** A function of its own: it stays with the socket, and a closure would keep the dial. */
 function ignore(): void {
-  // 'close' follows and tells it
+  // 'close' follows and is what counts
 }
 
 /** What the system's errors mean; all others (EHOSTUNREACH, ENETUNREACH, …): unreachable. */
@@ -107,8 +155,8 @@ export function isLinkLocal(address: string): boolean {
   return plain.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(plain)
 }
 
-/** How long the list of interfaces is believed; reading it costs some 50 µs. */
-const BELIEVED_MS = 1_000
+/** How long the list of interfaces is kept; reading it costs some 50 µs. Larger: a new address is noticed later. */
+const INTERFACES_KEPT_MS = 1_000
 
 let own = new Set<string>()
 let until = 0
@@ -119,7 +167,7 @@ export function isThisMachine(address: string): boolean {
   const now = performance.now()
   if (now >= until) {
     own = new Set(Object.values(networkInterfaces()).flatMap((found = []) => found.map(({ address }) => address)))
-    until = now + BELIEVED_MS
+    until = now + INTERFACES_KEPT_MS
   }
   return own.has(address)
 }
