@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Forward } from './forward.ts'
 import type { RateLimit } from './rate-limit.ts'
 
-/** One leg, and the pace of the node at its end. */
+/** One leg, and the rate limit of the node at its end. */
 export interface Leg {
   stream: Duplex
   rateLimit: RateLimit
@@ -10,26 +10,26 @@ export interface Leg {
 
 export interface JoinEvents {
   onBytes: (bytes: number) => void
-  /** Once: both legs are gone. */
+  /** Called once, when both legs are closed. */
   onEnd: () => void
 }
 
 /** Joins two legs: nothing is read that the other leg does not take, or while the node has sent more than it may. */
 export function join(a: Leg, b: Leg, { onBytes, onEnd }: JoinEvents): void {
-  const ways = [
+  const directions = [
     new Forward(a.stream, b.stream, a.rateLimit, onBytes),
     new Forward(b.stream, a.stream, b.rateLimit, onBytes),
   ] as const
-  let isOver = false
+  let hasEnded = false
   const end = () => {
-    if (isOver) return
-    isOver = true
-    for (const way of ways) way.stop()
+    if (hasEnded) return
+    hasEnded = true
+    for (const direction of directions) direction.stop()
     a.stream.destroy()
     b.stream.destroy()
     onEnd()
   }
   a.stream.once('close', end)
   b.stream.once('close', end)
-  for (const way of ways) way.start()
+  for (const direction of directions) direction.start()
 }

@@ -1,11 +1,11 @@
 import type { ConnectionLimits } from './quotas.ts'
 
 export interface RelayLimits extends ConnectionLimits {
-  /** A connection that its listener has not taken by then is refused. */
+  /** A connection that its listener has not taken after this long is refused. */
   takeMs: number
   /** What one node may send, over all its connections. */
   nodeBytesPerSecond: number
-  /** How often one node may begin to listen, to dial or to measure; more at once after a rest. */
+  /** How often one node may begin to listen, dial or measure; after a rest several at once. */
   nodeRequestsPerSecond: number
 }
 
@@ -20,12 +20,12 @@ export const RELAY_LIMITS: RelayLimits = {
   nodeRequestsPerSecond: 50,
 }
 
-/** A relay that goes away has its listeners come back over so long, for each of them; and over no longer than that. */
+/** A relay that goes away asks its listeners to return over a time that grows with their number, within these bounds. */
 const BACK_MS_EACH = 5
 const BACK_MS_MOST = 5_000
 const BACK_MS_LEAST = 250
 
-/** When one of so many listeners is asked to come back. */
+/** When one of this many listeners is asked to return. */
 export function backInMs(listeners: number, random = Math.random): number {
   return Math.round(BACK_MS_LEAST + random() * Math.min(BACK_MS_MOST, BACK_MS_EACH * listeners))
 }

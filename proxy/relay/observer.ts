@@ -13,25 +13,25 @@ import { background } from '../../src/core/kit/background.ts'
 
 export interface ObserverOptions {
   host: string
-  /** Of the two ports; any others when they are taken, or 0. */
+  /** The first of the two ports; any two when they are taken, or when it is 0. */
   port: number
-  /** A connection that has not asked by then, or does not take the answer, is cut. */
+  /** A connection that has not asked by then, or does not read the answer, is cut. */
   questionMs?: number
 }
 
-/** Questions of one node: a look at its network, by both families, takes some twenty. */
+/** Questions of one node: one discovery of its NAT, in both address families, takes about twenty. */
 const PER_SECOND = 5
-const AT_ONCE = 30
-/** Connections at once, each for one question; one more, and the one that takes longest is cut off. */
+const BURST = 30
+/** Connections at the same time, each for one question; one more, and the oldest is cut. */
 const MAX_CONNECTIONS = 256
-/** From the connection on: single bytes do not keep it. */
+/** Counted from the connection on, so that single bytes do not extend it. */
 const QUESTION_MS = 5_000
-/** Whether a node is reached from elsewhere: one SYN, and the one that the system sends after a second. */
+/** Whether a node can be reached from another port: one SYN, and the one that the system sends after a second. */
 const REACH_MS = 1_500
 
 /**
- * Tells nodes where it sees them, on two ports for TCP and the same two for UDP (observation.ts): what they see different on
- * the two is what their NAT makes different for each peer. Answers only nodes that listen at the relay now.
+ * Answers at which address it sees a node, on two TCP ports and on the UDP ports of the same numbers (wire/observation.ts): where
+ * the two answers differ, the node's NAT maps each peer differently. Answers only nodes that listen at the relay now.
  */
 export class Observer implements AsyncDisposable {
   readonly #cookies = new Map<string, TokenBucket>()
@@ -39,7 +39,7 @@ export class Observer implements AsyncDisposable {
   readonly #questionMs: number
   readonly #connections = new Set<Socket>()
   #udp: readonly UdpSocket[] = []
-  /** Nobody has written to it: what it sends comes through NATs that let strangers' ports in. */
+  /** Nobody has sent to this port: what it sends shows which NATs let other ports in. */
   #third: UdpSocket | undefined
   #ports: [number, number] = [0, 0]
 
@@ -53,7 +53,7 @@ export class Observer implements AsyncDisposable {
     return Lifetime.open(async (life) => {
       const observer = new Observer(life, questionMs)
       await observer.#open(host, port).catch(() => observer.#open(host, 0))
-      for (const socket of observer.#udp) socket.on('error', (error) => log.warn('the observer lost a port', { error }))
+      for (const socket of observer.#udp) socket.on('error', (error) => log.warn('an observer port failed', { error }))
       return observer
     })
   }
@@ -62,10 +62,10 @@ export class Observer implements AsyncDisposable {
     return this.#ports
   }
 
-  /** What a node needs to ask; good until `forget`. */
+  /** What a node needs for its questions; valid until `forget`. */
   admit(): { ports: [number, number]; cookie: string } {
     const cookie = randomBytes(16).toString('hex')
-    this.#cookies.set(cookie, new TokenBucket({ perSecond: PER_SECOND, burst: AT_ONCE }))
+    this.#cookies.set(cookie, new TokenBucket({ perSecond: PER_SECOND, burst: BURST }))
     return { ports: this.#ports, cookie }
   }
 
@@ -129,7 +129,7 @@ export class Observer implements AsyncDisposable {
     })
   }
 
-  /** One datagram for one datagram, and no longer. */
+  /** One datagram for one datagram, and no longer than it (SEC-22). */
   #answer(socket: UdpSocket, bytes: Buffer, { address, port }: RemoteInfo): void {
     const question = this.#questionIn(bytes)
     if (question === undefined) return
@@ -175,8 +175,8 @@ export class Observer implements AsyncDisposable {
   }
 }
 
-/** Ports above the relay's own where its observer is, when they are free; a firewall before a relay should let them in. */
-const ABOVE = 100
+/** The observer's ports are the relay's port + 100 and + 101, if they are free; a firewall in front must let them in. */
+const OFFSET = 100
 
 /** Starts the observer that belongs to a relay at that address. @throws MeshError LISTEN_FAILED */
 export async function startObserver(
@@ -185,12 +185,12 @@ export async function startObserver(
   log: Log,
 ): Promise<Observer> {
   const { address } = await lookup(host)
-  const observer = await Observer.start({ host: address, port: port === 0 || port > 65_000 ? 0 : port + ABOVE }, log)
+  const observer = await Observer.start({ host: address, port: port === 0 || port > 65_000 ? 0 : port + OFFSET }, log)
   relay.announce(observer)
   return observer
 }
 
-/** Only ever towards where an open connection comes from, so nobody can point it at somebody else. */
+/** Dials only the address that an open connection comes from, so that nobody can direct it at somebody else. */
 function isReached(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host: unmapped(host), port, autoSelectFamily: false })

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import type { RelayRefusal } from './wire/messages.ts'
 
-/** An upgrade whose answer is still open. */
+/** An HTTP upgrade that was not answered yet: one leg of a relayed connection, if it is granted. */
 export interface LegRequest {
   request: IncomingMessage
   socket: Duplex
@@ -12,7 +12,7 @@ export interface LegRequest {
 
 export type Side = 'dialled' | 'taken'
 
-/** Two nodes that are about to be joined. */
+/** Two nodes that are about to be joined: `from` dials, `to` takes. */
 export interface Pairing {
   readonly nonce: string
   readonly from: NodeId
@@ -22,23 +22,23 @@ export interface Pairing {
 
 interface Pending extends Pairing {
   legs: Partial<Record<Side, LegRequest>>
-  /** Its places are free again. */
-  leave: () => void
-  late: NodeJS.Timeout
-  gone: () => void
+  releaseQuota: () => void
+  timer: NodeJS.Timeout
+  onLegClosed: () => void
 }
 
 export interface PairingsOptions {
+  /** How long a pairing waits for its second leg. */
   takeMs: number
   /** Answers a leg that waited in vain. */
-  refuse: (knock: LegRequest, refusal: RelayRefusal) => void
+  refuse: (leg: LegRequest, refusal: RelayRefusal) => void
 }
 
 /**
  * Legs that wait for each other.
  *
- *     begun ──the dialler's leg, the listener's leg, in any order──▶ both are here: joined
- *       └──refused, withdrawn, a leg gone, not complete within `takeMs`──▶ over: whatever leg is here is refused
+ *     begun ──the dialler's leg and the listener's, in any order──▶ both are here: joined
+ *       └──refused, withdrawn, a leg closed, not complete within `takeMs`──▶ ended: the leg that is here is refused
  */
 export class Pairings {
   readonly #options: PairingsOptions
@@ -56,45 +56,45 @@ export class Pairings {
     return this.#pending.values()
   }
 
-  begin(between: Pick<Pairing, 'nonce' | 'from' | 'to'>, leave: () => void): Pairing {
+  begin(between: Pick<Pairing, 'nonce' | 'from' | 'to'>, releaseQuota: () => void): Pairing {
     const pending: Pending = {
       ...between,
       legs: {},
-      leave,
-      late: setTimeout(() => this.end(pending, 'not taken in time'), this.#options.takeMs),
-      gone: () => this.end(pending, 'nonce unknown or used'),
+      releaseQuota,
+      timer: setTimeout(() => this.end(pending, 'not taken in time'), this.#options.takeMs),
+      onLegClosed: () => this.end(pending, 'nonce unknown or used'),
     }
     this.#pending.set(pending.nonce, pending)
     return pending
   }
 
-  /** Returns what both legs are joined under, once both are here: the meeting is over then, and keeps its places. */
+  /** Returns both legs once they are here; the pairing is complete then, and its owner must call `releaseQuota` at the end. */
   addLeg(
     { nonce }: Pairing,
     side: Side,
-    knock: LegRequest,
-  ): (Record<Side, LegRequest> & { leave: () => void }) | undefined {
+    leg: LegRequest,
+  ): (Record<Side, LegRequest> & { releaseQuota: () => void }) | undefined {
     const pending = this.#pending.get(nonce)
     if (pending === undefined) return undefined
-    pending.legs[side] = knock
-    knock.socket.once('close', pending.gone)
+    pending.legs[side] = leg
+    leg.socket.once('close', pending.onLegClosed)
     const { dialled, taken } = pending.legs
     if (dialled === undefined || taken === undefined) return undefined
-    this.#forget(pending)
-    return { dialled, taken, leave: pending.leave }
+    this.#remove(pending)
+    return { dialled, taken, releaseQuota: pending.releaseQuota }
   }
 
   end({ nonce }: Pairing, refusal: RelayRefusal): void {
     const pending = this.#pending.get(nonce)
     if (pending === undefined) return
-    this.#forget(pending)
-    pending.leave()
+    this.#remove(pending)
+    pending.releaseQuota()
     for (const leg of Object.values(pending.legs)) if (!leg.socket.destroyed) this.#options.refuse(leg, refusal)
   }
 
-  #forget({ nonce, late, legs, gone }: Pending): void {
-    clearTimeout(late)
+  #remove({ nonce, timer, legs, onLegClosed }: Pending): void {
+    clearTimeout(timer)
     this.#pending.delete(nonce)
-    for (const { socket } of Object.values(legs)) socket.off('close', gone)
+    for (const { socket } of Object.values(legs)) socket.off('close', onLegClosed)
   }
 }

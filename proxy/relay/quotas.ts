@@ -3,15 +3,15 @@ import type { NodeId } from '../../src/core/model/ids.ts'
 /** How many connections a relay forwards or holds at once. */
 export interface ConnectionLimits {
   total: number
-  /** By one node. */
+  /** Dialled by one node. */
   dialled: number
-  /** To one node. More than `dialled`, so that no single node can keep all others from reaching it. */
+  /** Taken by one node. More than `dialled`, so that no single node can keep all others from reaching it. */
   accepted: number
-  /** By one node to one other. */
+  /** Dialled by one node to one other. */
   pair: number
 }
 
-/** Counts connections in all the ways in which they are limited. */
+/** Counts connections, in total and per node and pair, against their limits. */
 export class ConnectionQuotas {
   readonly #limits: ConnectionLimits
   readonly #counts = new Map<string, number>()
@@ -20,7 +20,7 @@ export class ConnectionQuotas {
     this.#limits = limits
   }
 
-  /** Takes a place and returns what frees it; `undefined` when a limit is reached. */
+  /** Counts one more connection, and returns the function that releases it; `undefined` when a limit is reached. */
   take(from: NodeId, to: NodeId): (() => void) | undefined {
     const { total, dialled, accepted, pair } = this.#limits
     const limits: ReadonlyArray<[string, number]> = [
@@ -31,10 +31,10 @@ export class ConnectionQuotas {
     ]
     if (limits.some(([key, most]) => this.#of(key) >= most)) return undefined
     for (const [key] of limits) this.#counts.set(key, this.#of(key) + 1)
-    let isFree = false
+    let isReleased = false
     return () => {
-      if (isFree) return
-      isFree = true
+      if (isReleased) return
+      isReleased = true
       for (const [key] of limits) this.#lower(key)
     }
   }

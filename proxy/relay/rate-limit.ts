@@ -2,20 +2,20 @@ import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 
-/** How much one node may send through the relay, over all its connections; whoever has sent too much waits. */
+/** How much one node may send through the relay over all its connections; after too much, its connections are not read. */
 export class RateLimit {
   readonly #bytes: TokenBucket
-  readonly #paused: () => void
+  readonly #onPause: () => void
   readonly #waiting = new Set<() => void>()
   #timer: NodeJS.Timeout | undefined
 
-  /** `paused` is told each time that somebody must wait. */
-  constructor(bytesPerSecond: number, paused: () => void) {
+  /** `onPause` is called each time that a connection must wait. */
+  constructor(bytesPerSecond: number, onPause: () => void) {
     this.#bytes = new TokenBucket({ perSecond: bytesPerSecond, burst: bytesPerSecond * BURST_SECONDS })
-    this.#paused = paused
+    this.#onPause = onPause
   }
 
-  /** Bytes that were read already; false: no more until `whenFree` calls. */
+  /** Counts bytes that were read; false: read no more until `whenFree` calls. */
   spend(bytes: number): boolean {
     this.#bytes.take(bytes)
     return this.isFree
@@ -25,7 +25,7 @@ export class RateLimit {
     return this.#bytes.waitMs === 0
   }
 
-  /** Nothing was sent for a while, and nobody waits. */
+  /** Nothing was sent for a while, and no connection waits. */
   get isIdle(): boolean {
     return this.#waiting.size === 0 && this.#bytes.isFull
   }
@@ -33,11 +33,11 @@ export class RateLimit {
   whenFree(act: () => void): void {
     this.#waiting.add(act)
     if (this.#timer !== undefined) return
-    this.#paused()
+    this.#onPause()
     this.#wait()
   }
 
-  /** It will not go on: its connection has ended. */
+  /** Its connection has ended. */
   forget(act: () => void): void {
     this.#waiting.delete(act)
   }
@@ -47,8 +47,8 @@ export class RateLimit {
       () => {
         this.#timer = undefined
         for (const act of this.#waiting) {
-          if (!this.isFree) return this.#wait() // those before it have used it up
-          this.#waiting.delete(act) // and comes behind the others when it waits again
+          if (!this.isFree) return this.#wait() // the connections before it have used up the rate
+          this.#waiting.delete(act) // so that it comes after the others when it waits again
           act()
         }
       },
@@ -58,23 +58,23 @@ export class RateLimit {
   }
 }
 
-/** Smaller: short answers wait in the middle; larger: a burst takes the link from the others for longer. */
+/** Smaller: short answers are paused halfway; larger: a burst takes the link from the others for longer. */
 const BURST_SECONDS = 0.25
-/** Nodes remembered before those that rest are forgotten. */
+/** Nodes remembered before idle ones are forgotten. */
 const KEPT = 4_096
 
 /** The rate limit of each node. */
 export class RateLimits {
   readonly #bytesPerSecond: number
-  readonly #paused: () => void
+  readonly #onPause: () => void
   readonly #limits = new BoundedMap<NodeId, RateLimit>(KEPT, ({ isIdle }) => isIdle)
 
-  constructor(bytesPerSecond: number, paused: () => void) {
+  constructor(bytesPerSecond: number, onPause: () => void) {
     this.#bytesPerSecond = bytesPerSecond
-    this.#paused = paused
+    this.#onPause = onPause
   }
 
   of(node: NodeId): RateLimit {
-    return this.#limits.getOrCreate(node, () => new RateLimit(this.#bytesPerSecond, this.#paused))
+    return this.#limits.getOrCreate(node, () => new RateLimit(this.#bytesPerSecond, this.#onPause))
   }
 }

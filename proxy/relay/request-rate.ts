@@ -2,12 +2,12 @@ import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 
-/** Knocks at once: as many as a node that lost all its relayed carriers makes. */
+/** Requests after a rest: as many as a node makes that has lost all its relayed carriers. */
 const BURST_SECONDS = 5
-/** Nodes remembered before those that rest are forgotten. */
+/** Nodes remembered before idle ones are forgotten. */
 const KEPT = 4_096
 
-/** How often each node may ask for something that costs the relay, or another node, a connection. */
+/** How often each node may make a request that costs the relay, or another node, a connection. */
 export class RequestRate {
   readonly #perSecond: number
   readonly #buckets = new BoundedMap<NodeId, TokenBucket>(KEPT, ({ isFull }) => isFull)
@@ -16,8 +16,8 @@ export class RequestRate {
     this.#perSecond = perSecond
   }
 
-  /** False: too often. */
-  may(node: NodeId): boolean {
+  /** Counts one request; false when there were too many. */
+  allows(node: NodeId): boolean {
     const rate = { perSecond: this.#perSecond, burst: this.#perSecond * BURST_SECONDS }
     const bucket = this.#buckets.getOrCreate(node, () => new TokenBucket(rate))
     if (bucket.waitMs > 0) return false

@@ -4,296 +4,225 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Principal } from '../../src/core/identity/contract.ts'
 import type { Log } from '../../src/core/kit/log.ts'
+import { queryOf } from '../../src/core/kit/request-target.ts'
 import { acceptUpgrade, asksForBytes } from '../../src/core/kit/upgrade.ts'
-import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
-import { refuseUpgrade, WebSocketAcceptor, type Channel } from '../../src/core/kit/websocket.ts'
+import { refuseUpgrade, WebSocketAcceptor } from '../../src/core/kit/websocket.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
-import {
-  LEG_REQUEST,
-  LEG_REQUESTS_HEADER,
-  LISTEN,
-  PING,
-  readFromListener,
-  REFUSALS,
-  SIGNALS,
-  TAKE,
-  TO,
-  type FromListener,
-  type FromRelay,
-  type RelayRefusal,
-} from './wire/messages.ts'
-import type { Observer } from './observer.ts'
 import { join } from './join.ts'
-import { backInMs, RELAY_LIMITS, type RelayLimits } from './limits.ts'
+import { RELAY_LIMITS, type RelayLimits } from './limits.ts'
+import { Listeners, type ListenerEvents } from './listeners.ts'
+import type { Observer } from './observer.ts'
 import { Pairings, type LegRequest, type Pairing, type Side } from './pairings.ts'
-import { RequestRate } from './request-rate.ts'
-import { RateLimits } from './rate-limit.ts'
 import { ConnectionQuotas } from './quotas.ts'
-import { unmapped } from '../../src/core/kit/host-port.ts'
+import { RateLimits } from './rate-limit.ts'
+import { RequestRate } from './request-rate.ts'
+import { LEG_REQUEST, LISTEN, PING, REFUSALS, SIGNALS, TAKE, TO, type RelayRefusal } from './wire/messages.ts'
 
-/** A channel that only measures is closed then. */
+/** A channel that only measures is closed after this. */
 const PING_MS = 15_000
-
-/** Of one node, and how many at once: a punch takes four, tried for a few peers at the same time. */
-const SIGNALS_PER_SECOND = 20
-const SIGNALS_AT_ONCE = 60
-
-/** Legs of which neither end says anything any more are found by the kernel. */
+/** Legs whose two ends have both vanished are found by the kernel. */
 const KEEPALIVE_MS = 30_000
 
-/** The relay (protocol: messages.ts): it sees who meets whom and how much they say, never what. */
-export class Relay implements AsyncDisposable {
-  readonly #places: ConnectionQuotas
-  readonly #paces: RateLimits
-  readonly #knocks: RequestRate
+/** The relay (protocol: wire/messages.ts). It learns which nodes are connected and how much they send, and never what. */
+export class Relay implements AsyncDisposable, ListenerEvents {
+  readonly #quotas: ConnectionQuotas
+  readonly #rateLimits: RateLimits
+  readonly #requests: RequestRate
   readonly #log: Log
   readonly #metrics: RelayMetrics
-  readonly #door = new WebSocketAcceptor()
-  readonly #listeners = new Map<NodeId, Listening>()
-  #observer: Observer | undefined
-  readonly #meetings: Pairings
-  /** Legs, and the nodes at both ends of what they belong to. */
+  readonly #webSockets = new WebSocketAcceptor()
+  readonly #listeners: Listeners
+  readonly #pairings: Pairings
+  /** The joined legs, and the two nodes of each. */
   readonly #legs = new Map<Duplex, { from: NodeId; to: NodeId }>()
   #isClosing = false
 
   private constructor(limits: RelayLimits, log: Log, metrics: RelayMetrics) {
-    const { takeMs, nodeBytesPerSecond, nodeRequestsPerSecond, ...places } = limits
-    this.#meetings = new Pairings({ takeMs, refuse: (knock, refusal) => this.#refuse(knock, refusal) })
-    this.#places = new ConnectionQuotas(places)
-    this.#paces = new RateLimits(nodeBytesPerSecond, () => metrics.relayPauses.inc())
-    this.#knocks = new RequestRate(nodeRequestsPerSecond)
+    const { takeMs, nodeBytesPerSecond, nodeRequestsPerSecond, ...quotas } = limits
     this.#log = log.child({ part: 'relay' })
     this.#metrics = metrics
+    this.#listeners = new Listeners(this, this.#log, metrics.relayListeners)
+    this.#pairings = new Pairings({ takeMs, refuse: (leg, refusal) => this.#refuse(leg, refusal) })
+    this.#quotas = new ConnectionQuotas(quotas)
+    this.#rateLimits = new RateLimits(nodeBytesPerSecond, () => metrics.relayPauses.inc())
+    this.#requests = new RequestRate(nodeRequestsPerSecond)
   }
 
   static create(limits: Partial<RelayLimits>, log: Log, metrics: RelayMetrics): Relay {
     return new Relay({ ...RELAY_LIMITS, ...limits }, log, metrics)
   }
 
-  /** Who listens from now on is told of it. */
+  /** From now on `welcome` tells listeners about the observer. */
   announce(observer: Observer): void {
-    this.#observer = observer
+    this.#listeners.observer = observer
   }
 
-  /** Nodes that keep a control channel here now. */
+  /** The nodes that keep a control channel here. */
   get listening(): Iterable<NodeId> {
-    return this.#listeners.keys()
-  }
-
-  /** Answers an upgrade of `/relay?…`; the caller has proved the principal from the certificate. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void {
-    const knock: LegRequest = { request, socket, head }
-    socket.on('error', () => socket.destroy())
-    if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEPALIVE_MS)
-    if (this.#isClosing) return this.#refuse(knock, 'relay is closing')
-    if (principal.role !== 'node') return this.#refuse(knock, 'not a node')
-    const node: NodeId = `${principal.cluster}/${principal.node}`
-    const query = new URLSearchParams((request.url ?? '').split('?')[1])
-    const to = query.get(TO)
-    const nonce = query.get(TAKE)
-    const announced = query.get(LEG_REQUEST) === null ? undefined : this.#meetings.of(query.get(LEG_REQUEST) ?? '')
-    const isCounted = announced?.from === node
-    // takes are not counted: a node is told to take, and others must not be able to use up its share
-    if (nonce === null && !isCounted && !this.#knocks.may(node)) return this.#refuse(knock, 'too many connections')
-    if (query.size === 1 && query.has(LISTEN)) this.#listen(knock, node, query.get(LISTEN) === SIGNALS)
-    else if (query.size === (query.has(LEG_REQUEST) ? 2 : 1) && to !== null) this.#dial(knock, node, to, announced)
-    else if (query.size === 1 && nonce !== null) this.#take(knock, node, nonce)
-    else if (query.size === 1 && query.has(PING)) this.#ping(knock)
-    else this.#refuse(knock, 'malformed')
+    return this.#listeners.nodes
   }
 
   /** Every node that listens here or has a relayed connection. */
   get nodes(): Set<NodeId> {
     const legs = Array.from(this.#legs.values(), ({ from, to }) => [from, to]).flat()
-    return new Set([...this.#listeners.keys(), ...legs])
+    return new Set([...this.#listeners.nodes, ...legs])
   }
 
-  /** Ends everything of a node whose certificate no longer counts. */
+  /** Answers an upgrade of `/relay?…`; the caller has proved the principal by its certificate. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, principal: Principal): void {
+    const leg: LegRequest = { request, socket, head }
+    socket.on('error', () => socket.destroy())
+    if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEPALIVE_MS)
+    if (this.#isClosing) return this.#refuse(leg, 'relay is closing')
+    if (principal.role !== 'node') return this.#refuse(leg, 'not a node')
+    this.#route(leg, `${principal.cluster}/${principal.node}`)
+  }
+
+  /** Ends everything of a node whose certificate was revoked. */
   cut(node: NodeId): void {
-    this.#listeners.get(node)?.channel.close('revoked')
-    for (const meeting of this.#meetings.all()) {
-      if (meeting.from === node || meeting.to === node) this.#give(meeting, 'node not connected here')
+    this.#listeners.close(node, 'revoked')
+    for (const pairing of this.#pairings.all()) {
+      if (pairing.from === node || pairing.to === node) this.#end(pairing, 'node not connected here')
     }
     for (const [leg, { from, to }] of this.#legs) if (from === node || to === node) leg.destroy()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true
-    for (const meeting of this.#meetings.all()) this.#give(meeting, 'relay is closing')
-    for (const { channel } of this.#listeners.values()) {
-      const goaway: FromRelay = { type: 'goaway', backInMs: backInMs(this.#listeners.size) }
-      channel.send(JSON.stringify(goaway))
-      channel.close('relay is closing')
-    }
+    for (const pairing of this.#pairings.all()) this.#end(pairing, 'relay is closing')
+    this.#listeners.sendAway()
     for (const leg of this.#legs.keys()) leg.destroy()
   }
 
-  #listen({ request, socket, head }: LegRequest, node: NodeId, hearsSignals: boolean): void {
-    const seen = unmapped(request.socket.remoteAddress ?? '')
-    this.#door.acceptText(request, socket, head, (channel) => {
-      const older = this.#listeners.get(node)
-      const tokens = new TokenBucket({ perSecond: SIGNALS_PER_SECOND, burst: SIGNALS_AT_ONCE })
-      const sendsKnocks = request.headers[LEG_REQUESTS_HEADER] !== undefined
-      const listening: Listening = { channel, node, seen, hearsSignals, sendsKnocks, tokens }
-      this.#listeners.set(node, listening)
-      this.#metrics.relayListeners.set(this.#listeners.size)
-      older?.channel.close('replaced')
-      this.#log.info('node listens at the relay', { node })
-      const cookie = hearsSignals ? this.#welcome(listening) : undefined
-      this.#tellAgain(listening)
-      channel.onText((text) => this.#hear(listening, text))
-      channel.onClose((reason) => {
-        if (cookie !== undefined) this.#observer?.forget(cookie)
-        if (this.#listeners.get(node) !== listening) return
-        this.#listeners.delete(node)
-        this.#metrics.relayListeners.set(this.#listeners.size)
-        this.#log.info('node left the relay', { node, reason })
-      })
+  // ── what listeners report ──
+
+  /** The announcements that a channel which was already dead has missed are repeated. */
+  arrived(node: NodeId): void {
+    for (const { nonce, from, to, legs } of this.#pairings.all()) {
+      if (to === node && legs.taken === undefined) this.#listeners.send(node, { type: 'incoming', from, nonce })
+    }
+  }
+
+  /** An announcement that is not accepted is not answered; the leg that follows is. */
+  legRequested(from: NodeId, { to, nonce }: { to: NodeId; nonce: string }): void {
+    if (this.#pairings.of(nonce) === undefined && this.#requests.allows(from)) this.#pair({ from, to, nonce })
+  }
+
+  legRefused(by: NodeId, nonce: string): void {
+    const pairing = this.#pairings.of(nonce)
+    if (pairing?.to === by) this.#end(pairing, 'refused by the node')
+  }
+
+  legWithdrawn(by: NodeId, nonce: string): void {
+    const pairing = this.#pairings.of(nonce)
+    if (pairing?.from === by) this.#end(pairing, 'nonce unknown or used')
+  }
+
+  // ── requests ──
+
+  #route(leg: LegRequest, node: NodeId): void {
+    const query = queryOf(leg.request.url)
+    const to = query.get(TO)
+    const nonce = query.get(TAKE)
+    const announced = query.has(LEG_REQUEST) ? this.#pairings.of(query.get(LEG_REQUEST) ?? '') : undefined
+    const isCounted = announced?.from === node
+    // taking is not counted: others make a node do it, and must not be able to use up its share
+    if (nonce === null && !isCounted && !this.#requests.allows(node)) return this.#refuse(leg, 'too many connections')
+    if (query.size === 1 && query.has(LISTEN)) this.#listen(leg, node, query.get(LISTEN) === SIGNALS)
+    else if (query.size === (query.has(LEG_REQUEST) ? 2 : 1) && to !== null)
+      this.#dial(leg, { from: node, to }, announced)
+    else if (query.size === 1 && nonce !== null) this.#take(leg, node, nonce)
+    else if (query.size === 1 && query.has(PING)) this.#ping(leg)
+    else this.#refuse(leg, 'malformed')
+  }
+
+  #listen({ request, socket, head }: LegRequest, node: NodeId, hasSignals: boolean): void {
+    this.#webSockets.acceptText(request, socket, head, (channel) =>
+      this.#listeners.add(node, channel, request, hasSignals),
+    )
+  }
+
+  #ping({ request, socket, head }: LegRequest): void {
+    this.#webSockets.acceptText(request, socket, head, (channel) => {
+      const timer = setTimeout(() => channel.close('measured'), PING_MS)
+      channel.onClose(() => clearTimeout(timer))
     })
   }
 
-  /** Who waits for this node has knocked at a channel that was dead already. */
-  #tellAgain({ channel, node }: Listening): void {
-    for (const { nonce, from, to, legs } of this.#meetings.all()) {
-      if (to === node && legs.taken === undefined)
-        channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
-    }
+  #dial(leg: LegRequest, { from, to }: Pick<Pairing, 'from' | 'to'>, announced: Pairing | undefined): void {
+    const isAnnounced = announced?.from === from && announced.to === to && announced.legs.dialled === undefined
+    const pairing = isAnnounced ? announced : this.#pair({ from, to, nonce: randomBytes(16).toString('hex') })
+    if (typeof pairing === 'string') return this.#refuse(leg, pairing)
+    this.#addLeg(pairing, 'dialled', leg)
   }
 
-  /** Returns the cookie that it was given. */
-  #welcome({ channel, seen, sendsKnocks }: Listening): string | undefined {
-    const observer = this.#observer?.admit()
-    const more = { ...(observer === undefined ? {} : { observer }), ...(sendsKnocks ? { knocks: true as const } : {}) }
-    const welcome: FromRelay = { type: 'welcome', seen, ...more }
-    channel.send(JSON.stringify(welcome))
-    return observer?.cookie
+  #take(leg: LegRequest, node: NodeId, nonce: string): void {
+    const pairing = this.#pairings.of(nonce)
+    if (pairing?.to !== node || pairing.legs.taken !== undefined) return this.#refuse(leg, 'nonce unknown or used')
+    this.#addLeg(pairing, 'taken', leg)
   }
 
-  #hear(listening: Listening, text: string): void {
-    const { channel, node } = listening
-    let message: FromListener
-    try {
-      message = readFromListener(text)
-    } catch (error) {
-      this.#log.warn('node sent the relay something malformed', { node, error })
-      return channel.close('malformed message')
-    }
-    switch (message.type) {
-      case 'refuse': {
-        const meeting = this.#meetings.of(message.nonce)
-        if (meeting?.to === node) this.#give(meeting, 'refused by the node')
-        return
-      }
-      case 'knock':
-        // one that is not honoured is not answered: the leg that follows is
-        if (this.#meetings.of(message.nonce) === undefined && this.#knocks.may(node))
-          this.#meet({ from: node, ...message })
-        return
-      case 'withdraw': {
-        const meeting = this.#meetings.of(message.nonce)
-        if (meeting?.from === node) this.#give(meeting, 'nonce unknown or used')
-        return
-      }
-      case 'signal':
-        return this.#passOn(listening, message)
-      default:
-        message satisfies never
-    }
-  }
-
-  /** Dropped without a word when there is nobody, or too much of it: signals are delivered at most once. */
-  #passOn({ node, seen, tokens }: Listening, { to, body }: Extract<FromListener, { type: 'signal' }>): void {
-    const listener = this.#listeners.get(to)
-    if (!tokens.tryTake() || listener?.hearsSignals !== true) return
-    if (listener.channel.backlog > MAX_BACKLOG) return
-    listener.channel.send(JSON.stringify({ type: 'signal', from: node, seen, body } satisfies FromRelay))
-  }
-
-  #dial(knock: LegRequest, from: NodeId, to: NodeId, announced: Pairing | undefined): void {
-    const isIt = announced?.from === from && announced.to === to && announced.legs.dialled === undefined
-    const meeting = isIt ? announced : this.#meet({ from, to, nonce: randomBytes(16).toString('hex') })
-    if (typeof meeting === 'string') return this.#refuse(knock, meeting)
-    this.#bring(meeting, 'dialled', knock)
-  }
-
-  /** Takes the places before it keeps anything: what a node makes us hold is bounded first. */
-  #meet({ from, to, nonce }: Pick<Pairing, 'from' | 'to' | 'nonce'>): Pairing | RelayRefusal {
-    const listener = this.#listeners.get(to)
-    if (listener === undefined || to === from) return 'node not connected here'
-    const leave = this.#places.take(from, to)
-    if (leave === undefined) {
+  /** Counts against the quotas before it keeps anything: what a node makes us hold is bounded first. */
+  #pair({ from, to, nonce }: Pick<Pairing, 'from' | 'to' | 'nonce'>): Pairing | RelayRefusal {
+    if (!this.#listeners.has(to) || to === from) return 'node not connected here'
+    const releaseQuota = this.#quotas.take(from, to)
+    if (releaseQuota === undefined) {
       this.#log.warn('too many connections through the relay', { node: from, peer: to })
       return 'too many connections'
     }
-    listener.channel.send(JSON.stringify({ type: 'incoming', from, nonce } satisfies FromRelay))
-    return this.#meetings.begin({ nonce, from, to }, leave)
+    this.#listeners.send(to, { type: 'incoming', from, nonce })
+    return this.#pairings.begin({ nonce, from, to }, releaseQuota)
   }
 
-  #take(knock: LegRequest, node: NodeId, nonce: string): void {
-    const meeting = this.#meetings.of(nonce)
-    if (meeting?.to !== node || meeting.legs.taken !== undefined) return this.#refuse(knock, 'nonce unknown or used')
-    this.#bring(meeting, 'taken', knock)
-  }
-
-  #bring(meeting: Pairing, side: Side, knock: LegRequest): void {
-    const met = this.#meetings.addLeg(meeting, side, knock)
-    if (met === undefined) return
-    const dialled = this.#accept(met.dialled)
-    const taken = dialled === undefined ? undefined : this.#accept(met.taken)
+  #addLeg(pairing: Pairing, side: Side, leg: LegRequest): void {
+    const complete = this.#pairings.addLeg(pairing, side, leg)
+    if (complete === undefined) return
+    const dialled = this.#accept(complete.dialled)
+    const taken = dialled === undefined ? undefined : this.#accept(complete.taken)
     if (dialled !== undefined && taken !== undefined)
-      return this.#join(dialled, taken, { ...meeting, leave: met.leave })
-    met.leave()
+      return this.#join(dialled, taken, { ...pairing, releaseQuota: complete.releaseQuota })
+    complete.releaseQuota()
     dialled?.destroy()
-    if (dialled === undefined) this.#refuse(met.taken, 'nonce unknown or used')
+    if (dialled === undefined) this.#refuse(complete.taken, 'nonce unknown or used')
   }
 
-  /** `undefined` when the request asks for nothing we speak: the door has answered it then. It calls back at once or never. */
+  /** `undefined` when the request is for no protocol we speak; it is answered then. `acceptBytes` calls back at once or never. */
   #accept({ request, socket, head }: LegRequest): Duplex | undefined {
     if (asksForBytes(request)) return acceptUpgrade(socket, head)
     const accepted: Duplex[] = []
-    this.#door.acceptBytes(request, socket, head, (stream) => accepted.push(stream))
+    this.#webSockets.acceptBytes(request, socket, head, (stream) => accepted.push(stream))
     return accepted[0]
   }
 
-  #join(dialled: Duplex, taken: Duplex, { from, to, leave }: Pairing & { leave: () => void }): void {
+  #join(dialled: Duplex, taken: Duplex, { from, to, releaseQuota }: Pairing & { releaseQuota: () => void }): void {
     const { relayBytes, relayConnections } = this.#metrics
     let bytes = 0
     for (const leg of [dialled, taken]) this.#legs.set(leg, { from, to })
     relayConnections.inc()
-    join(
-      { stream: dialled, rateLimit: this.#paces.of(from) },
-      { stream: taken, rateLimit: this.#paces.of(to) },
-      {
-        onBytes: (more) => {
-          bytes += more
-          relayBytes.inc(more)
-        },
-        onEnd: () => {
-          for (const leg of [dialled, taken]) this.#legs.delete(leg)
-          leave()
-          relayConnections.dec()
-          this.#log.debug('relayed connection ended', { node: from, peer: to, bytes })
-        },
-      },
-    )
+    const onBytes = (more: number) => {
+      bytes += more
+      relayBytes.inc(more)
+    }
+    const onEnd = () => {
+      for (const leg of [dialled, taken]) this.#legs.delete(leg)
+      releaseQuota()
+      relayConnections.dec()
+      this.#log.debug('relayed connection ended', { node: from, peer: to, bytes })
+    }
+    const near = { stream: dialled, rateLimit: this.#rateLimits.of(from) }
+    const far = { stream: taken, rateLimit: this.#rateLimits.of(to) }
+    join(near, far, { onBytes, onEnd })
   }
 
-  #give(meeting: Pairing, refusal: RelayRefusal): void {
-    this.#log.debug('relayed connection refused', { node: meeting.from, peer: meeting.to, reason: refusal })
-    this.#meetings.end(meeting, refusal)
+  #end(pairing: Pairing, refusal: RelayRefusal): void {
+    this.#log.debug('relayed connection refused', { node: pairing.from, peer: pairing.to, reason: refusal })
+    this.#pairings.end(pairing, refusal)
   }
 
   #refuse({ socket }: LegRequest, refusal: RelayRefusal): void {
     this.#metrics.relayRefusals.labels(refusal).inc()
     refuseUpgrade(socket, REFUSALS[refusal], refusal)
-  }
-
-  #ping({ request, socket, head }: LegRequest): void {
-    this.#door.acceptText(request, socket, head, (channel) => {
-      const enough = setTimeout(() => channel.close('measured'), PING_MS)
-      channel.onClose(() => clearTimeout(enough))
-    })
   }
 }
 
@@ -301,18 +230,3 @@ type RelayMetrics = Pick<
   Metrics,
   'relayBytes' | 'relayConnections' | 'relayListeners' | 'relayPauses' | 'relayRefusals'
 >
-
-/** A node's control channel. */
-interface Listening {
-  channel: Channel
-  node: NodeId
-  /** The address it comes from. */
-  seen: string
-  hearsSignals: boolean
-  /** It knows of `knocks` in `welcome`. */
-  sendsKnocks: boolean
-  tokens: TokenBucket
-}
-
-/** Of one channel whose node does not read; signals beyond it are dropped. */
-const MAX_BACKLOG = 256 * 1024

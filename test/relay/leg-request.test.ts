@@ -73,14 +73,14 @@ t.test('legs that wait for each other', async (t) => {
   const between = { nonce: 'x', from: 'edge/n1', to: 'edge/n2' }
   const knock = (): LegRequest => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
   let left = 0
-  const leave = () => void (left += 1)
+  const releaseQuota = () => void (left += 1)
 
   for (const order of [['dialled', 'taken'] as const, ['taken', 'dialled'] as const]) {
     const some = meetings()
-    const meeting = some.begin(between, leave)
+    const meeting = some.begin(between, releaseQuota)
     const legs = { dialled: knock(), taken: knock() }
     t.equal(some.addLeg(meeting, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
-    t.same(some.addLeg(meeting, order[1], legs[order[1]]), { ...legs, leave })
+    t.same(some.addLeg(meeting, order[1], legs[order[1]]), { ...legs, releaseQuota })
     t.equal(some.of('x'), undefined, 'a nonce works once')
     legs.taken.socket.destroy()
     await turn()
@@ -94,7 +94,7 @@ t.test('legs that wait for each other', async (t) => {
   for (const [why, end] of Object.entries(ends)) {
     const some = meetings()
     const first = knock()
-    some.addLeg(some.begin(between, leave), 'taken', first)
+    some.addLeg(some.begin(between, releaseQuota), 'taken', first)
     left = 0
     refused.length = 0
     await end(some, first)
@@ -107,7 +107,7 @@ t.test('legs that wait for each other', async (t) => {
   }
   const some = meetings()
   const first = knock()
-  some.addLeg(some.begin(between, leave), 'taken', first)
+  some.addLeg(some.begin(between, releaseQuota), 'taken', first)
   left = 0
   refused.length = 0
   first.socket.destroy()
@@ -116,7 +116,7 @@ t.test('legs that wait for each other', async (t) => {
   t.equal(some.addLeg({ ...between, legs: {} }, 'dialled', knock()), undefined)
 
   const late = meetings(1)
-  late.begin(between, leave)
+  late.begin(between, releaseQuota)
   while (late.of('x') !== undefined) await new Promise((resolve) => setTimeout(resolve, 1))
   t.equal(left, 2, 'nobody came at all')
 })

@@ -3,48 +3,50 @@ import { Compile } from 'typebox/compile'
 import { MeshError } from '../../../src/core/errors.ts'
 
 /**
- * Two nodes that cannot dial each other meet at a relay. Everybody comes by `wss://…/relay?…` with a mesh certificate.
+ * Two nodes that cannot dial each other are joined at a relay. All requests are for `wss://…/relay?…`, with a mesh certificate.
  *
  *   dialler D                    relay                      listener L
- *                                  │ ◀── ?listen ─────────── │   control channel: text, JSON, kept up
+ *                                  │ ◀── ?listen ─────────── │   control channel: text, JSON, kept open
  *      │ ── ?to=<cluster>/<node> ▶ │                         │   D's upgrade waits unanswered
  *      │                           │ ── incoming(D, nonce) ▶ │
  *      │                           │ ◀── ?take=<nonce> ───── │   or refuse(nonce), or silence for `takeMs`
  *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
  *      │ ◀═══ TLS between D and L: the relay forwards bytes it cannot read ═══▶ │
  *
- * A dialler that listens at the relay itself need not bring its leg first: it says over its own control channel that it will come.
- * So both legs are on their way at the same time, and whichever is here first waits for the other:
+ * A dialler that listens at the relay itself can announce its leg over its own control channel. Then both legs are dialled at the
+ * same time, and whichever arrives first waits for the other:
  *
  *      │ ── knock(L, nonce) ─────▶ │ ── incoming(D, nonce) ▶ │
- *      │ ── ?to=L&knock=<nonce> ─▶ │ ◀── ?take=<nonce> ───── │   or withdraw(nonce), when D needs it no more
+ *      │ ── ?to=L&knock=<nonce> ─▶ │ ◀── ?take=<nonce> ───── │   or withdraw(nonce), when D no longer needs it
  *      │ ◀──────── 101 ─────────── │ ──────── 101 ─────────▶ │
  *
- * A knock that the relay does not honour is not answered: the leg that follows is treated as if there had been none.
+ * An announcement that the relay does not accept is not answered: the leg that follows is treated as one without.
  *
- *   anybody ── ?ping ▶             a control channel that says nothing: its pings tell how far the relay is
+ *   any node ── ?ping ▶            a control channel without messages: its pings measure how far the relay is
  *
- * Listeners that say so are greeted with `welcome`, and may send each other short `signal`s: the relay writes down from whom
- * one is, and under which address it sees that node; who does not listen here gets none, and too many are dropped.
+ * A listener that asks for it is sent `welcome`, and may send short `signal`s to other listeners: the relay adds the sender and
+ * the address at which it sees it. Signals to a node that does not listen here, and too many signals, are dropped.
  *
  * The legs that carry bytes switch from HTTP to plain bytes (kit/upgrade.ts), or are WebSockets where something on the way
- * knows no other upgrade; one leg of each kind may meet. A refused upgrade is answered at once with one of `REFUSALS`. A nonce is 128 random bits, works once, within `takeMs`,
- * and only for the node it was told to. The end of one leg is the end of both (WebSocket has no half-close). A relay that goes
- * away tells each listener when to come back, so that a thousand do not come in the same moment.
+ * refuses other upgrades; one leg of each kind may be joined. A refused upgrade is answered at once with one of `REFUSALS`. A
+ * nonce is 128 random bits, works once, within `takeMs`, and only for the node to which it was sent. The end of one leg is the
+ * end of both (WebSocket has no half-close). A relay that goes away tells each listener when to return, so that a thousand do
+ * not return in the same moment.
  */
 export const LISTEN = 'listen'
 export const TO = 'to'
 export const TAKE = 'take'
-/** `?listen=signals`: the listener knows `welcome` and `signal`; one that does not gets neither. */
+/** `?listen=signals`: the listener understands `welcome` and `signal`; one without it is sent neither. */
 export const SIGNALS = 'signals'
-/** What nodes say to each other through the relay, as text of printable ASCII. */
+/** The body of a signal is printable ASCII. */
 export const MAX_SIGNAL_CHARS = 2_048
 export const PING = 'ping'
+/** `?to=…&knock=<nonce>`: a leg that was announced. */
 export const LEG_REQUEST = 'knock'
-/** A listener that sends this header understands `knocks` in `welcome`; older ones take it for a fault. */
+/** A listener that sends this header understands `knocks` in `welcome`; older listeners refuse a message with it. */
 export const LEG_REQUESTS_HEADER = 'hedgerow-knocks'
 
-/** Why the relay refuses, as HTTP says it; the reason is what people read. */
+/** Why the relay refuses, with the HTTP status of each reason. */
 export const REFUSALS = {
   malformed: '400 Bad Request',
   'not a node': '403 Forbidden',
@@ -57,7 +59,7 @@ export const REFUSALS = {
 } as const
 export type RelayRefusal = keyof typeof REFUSALS
 
-/** The reason behind an HTTP status; `undefined` when the relay never says that. */
+/** The reason behind an HTTP status; `undefined` for a status that no relay sends. */
 export function refusalOf(status: unknown): RelayRefusal | undefined {
   const reasons = Object.keys(REFUSALS) as RelayRefusal[]
   return reasons.find((reason) => REFUSALS[reason].startsWith(`${String(status)} `))
@@ -72,11 +74,11 @@ const body = Type.String({ minLength: 2, maxLength: MAX_SIGNAL_CHARS, pattern: '
 const welcome = Type.Object(
   {
     type: Type.Literal('welcome'),
-    /** Where the channel comes from, as the relay sees it. */
+    /** The address at which the relay sees the listener. */
     seen,
-    /** Two ports, for TCP and for UDP, that say where they see somebody (observation.ts). */
+    /** Two ports, for TCP and UDP, that answer at which address they see a node (observation.ts). */
     observer: Type.Optional(Type.Object({ ports: Type.Tuple([port, port]), cookie: nonce }, closed)),
-    /** It takes `knock` and `withdraw`. */
+    /** The relay accepts `knock` and `withdraw`. */
     knocks: Type.Optional(Type.Literal(true)),
   },
   closed,
@@ -97,7 +99,7 @@ export type FromRelay = Static<typeof fromRelay>
 export type Welcome = Static<typeof welcome>
 export type FromListener = Static<typeof fromListener>
 
-/** Longer is nothing that either side ever sends: a signal whose every character needs a backslash, and what is around it. */
+/** The longest message that either side sends: a signal in which each character needs a backslash, and what is around it. */
 const MAX_CHARS = 2 * MAX_SIGNAL_CHARS + 512
 const checkFromRelay = Compile(fromRelay)
 const checkFromListener = Compile(fromListener)

@@ -2,8 +2,8 @@ import { isIPv4 } from 'node:net'
 import { unmapped } from '../../../src/core/kit/host-port.ts'
 
 /**
- * How a node learns under which address and port others see it: a question to a relay's observer, over TCP or UDP from the
- * port it wants to know about, and an answer that is never longer (SEC-22). Numbers big endian.
+ * How a node learns at which address and port others see it: a question to a relay's observer, over TCP or UDP from the port in
+ * question, and an answer that is never longer than the question (SEC-22). Numbers are big-endian.
  *
  *     question   0          4     5       8              24             40
  *                ┌──────────┬─────┬───────┬──────────────┬──────────────┐     ask  0  where do you see me?
@@ -14,10 +14,10 @@ import { unmapped } from '../../../src/core/kit/host-port.ts'
  *                │ "HGO1"   │ fam │ heard │ port         │ address      │ token        │
  *                └──────────┴─────┴───────┴──────────────┴──────────────┴──────────────┘
  *
- *     cookie   from the relay's `welcome`: without one that is good now, nothing is answered
- *     token    drawn by the asker; an answer without it is not one
- *     fam      4 or 6; of an IPv4 address the first 4 bytes count
- *     heard    after ask 1 over TCP: 1 when the asker's listener took a connection from that port, else 2
+ *     cookie   from the relay's `welcome`; a question without a valid one is not answered
+ *     token    drawn by the asker; an answer without it does not count
+ *     fam      4 or 6; an IPv4 address is the first 4 bytes
+ *     heard    after ask 1 over TCP: 1 when the asker's listener accepted a connection from that port, else 2
  */
 export const QUESTION_BYTES = 40
 export const ANSWER_BYTES = 40
@@ -47,13 +47,13 @@ export function encodeQuestion({ ask, cookie, token }: Question): Buffer {
   return out
 }
 
-/** `undefined` when it is not one. */
+/** `undefined` when it is no question. */
 export function decodeQuestion(bytes: Buffer): Question | undefined {
   if (bytes.length !== QUESTION_BYTES || !bytes.subarray(0, 4).equals(MAGIC)) return undefined
   return { ask: bytes[4]!, cookie: bytes.toString('hex', 8, 24), token: bytes.toString('hex', 24, 40) }
 }
 
-/** `host` numeric, as a socket says it. */
+/** `host` is numeric, as sockets give it. */
 export function encodeAnswer({ host, port, token, heard }: ObservedAt): Buffer {
   const out = Buffer.alloc(ANSWER_BYTES)
   const plain = unmapped(host)
@@ -66,7 +66,7 @@ export function encodeAnswer({ host, port, token, heard }: ObservedAt): Buffer {
   return out
 }
 
-/** `undefined` when it is not one. */
+/** `undefined` when it is no answer. */
 export function decodeAnswer(bytes: Buffer): ObservedAt | undefined {
   if (bytes.length !== ANSWER_BYTES || !bytes.subarray(0, 4).equals(MAGIC)) return undefined
   const family = bytes[4]
@@ -75,13 +75,13 @@ export function decodeAnswer(bytes: Buffer): ObservedAt | undefined {
   const host =
     family === 4
       ? bytes.subarray(8, 12).join('.')
-      : shortest(Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(8 + 2 * at).toString(16)).join(':'))
+      : canonical(Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(8 + 2 * at).toString(16)).join(':'))
   const heard = bytes[5] === 0 ? undefined : bytes[5] === 1
   return { host, port, token: bytes.toString('hex', 24, 40), heard }
 }
 
-/** As systems print it (RFC 5952), so that it can be compared. */
-function shortest(ipv6: string): string {
+/** The form that systems print (RFC 5952), so that addresses can be compared as text. */
+function canonical(ipv6: string): string {
   return new URL(`http://[${ipv6}]`).hostname.slice(1, -1)
 }
 
