@@ -146,7 +146,7 @@ async function runThere(
   env: Context['environment'],
 ): Promise<number> {
   if (container === undefined) return await runHere([...enter, ...argv], env)
-  const { execOf, signalMarked } = await import('../lab/docker/container-place.ts')
+  const { execOf, signalMarked } = await import('../lab/docker/container-backend.ts')
   const mark = randomUUID()
   const [, ...options] = execOf(container, mark, {})
   const terminal = process.stdin.isTTY && process.stdout.isTTY ? ['--tty'] : []

@@ -1,6 +1,6 @@
 import type { LinkConditions } from './link/conditions.ts'
 import type { Link, LinkKind } from './link/link.ts'
-import type { Place } from './place.ts'
+import type { HostBackend } from './host-backend.ts'
 import type { Program, ProgramOptions, Result, RunOptions } from './program.ts'
 
 export interface HostFacts {
@@ -18,9 +18,9 @@ export class Host implements Link {
   readonly address: string
   readonly address6: string | undefined
   readonly #cable: Link
-  readonly #place: Place
+  readonly #place: HostBackend
 
-  constructor({ name, namespace, address, address6 }: HostFacts, cable: Link, place: Place) {
+  constructor({ name, namespace, address, address6 }: HostFacts, cable: Link, place: HostBackend) {
     this.name = name
     this.namespace = namespace
     this.address = address

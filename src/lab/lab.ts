@@ -6,7 +6,7 @@ import { Containers } from './docker/containers.ts'
 import { Host } from './host.ts'
 import { destroy, nameFor, setHosts, setResolver, sweep } from './namespace.ts'
 import { RULES6, rulesOf, type NatKind } from './nat.ts'
-import { NamespacePlace } from './place.ts'
+import { NamespaceBackend } from './host-backend.ts'
 import { text } from './program.ts'
 import { applyRules, bridge, FORWARDING, script } from './router.ts'
 import { type Backend, checkSpec, type LabSpec, type SiteSpec } from './spec.ts'
@@ -171,7 +171,7 @@ export class Lab {
     }
     const added: Host[] = []
     for (const host of hosts) added.push(await this.#addHost(host, network))
-    const place = new NamespacePlace(namespace)
+    const place = new NamespaceBackend(namespace)
     const router = new Host({ name: `${name}-router`, namespace, address: outside }, uplink, place)
     const proxy = egress === 'only-proxy' ? await this.#startProxy(router, `${inside}.1`) : undefined
     this.#sites.set(
@@ -206,7 +206,7 @@ export class Lab {
   async #addHost(name: string, network: Network): Promise<Host> {
     const namespace = this.#namespaces.get(name)!
     setResolver(namespace, this.#nameserver)
-    const place = this.#containers?.place(namespace) ?? new NamespacePlace(namespace)
+    const place = this.#containers?.place(namespace) ?? new NamespaceBackend(namespace)
     const cable = await this.#cable(name, namespace, 'eth0', network.namespace)
     const number = network.next++
     const address = network.v4 === undefined ? undefined : `${network.v4}${number}`

@@ -1,7 +1,7 @@
 import { build } from './build.ts'
-import type { Ground } from './ground.ts'
+import type { Testbed } from './testbed.ts'
 import { startEcho } from './loads/connections.ts'
-import { type Place, startIperf } from './loads/iperf3.ts'
+import { type Address, startIperf } from './loads/iperf3.ts'
 import { BenchMesh } from './mesh.ts'
 import { startDnsmasq } from './peers/dnsmasq.ts'
 import { startHop, startOrigin, startPair } from './peers/haproxy.ts'
@@ -32,22 +32,22 @@ export interface Lane {
 /** What the mesh serves, beside what a scenario adds. */
 export interface Served {
   readonly mesh: BenchMesh
-  readonly web: Place
-  readonly here: Place
-  readonly iperf: Place
-  readonly echo: Place
+  readonly web: Address
+  readonly here: Address
+  readonly iperf: Address
+  readonly echo: Address
 }
 
-/** Everything that lanes share. A part is started when the first lane needs it, and ends with the ground. */
+/** Everything that lanes share. A part is started when the first lane needs it, and ends with the testbed. */
 export class Bench {
-  readonly ground: Ground
+  readonly testbed: Testbed
   readonly seconds: number
   readonly say: (line: string) => void
   readonly tools: ReadonlySet<Tool>
   readonly #parts = new Map<string, Promise<unknown>>()
 
-  constructor(ground: Ground, tools: ReadonlySet<Tool>, seconds: number, say: (line: string) => void) {
-    this.ground = ground
+  constructor(testbed: Testbed, tools: ReadonlySet<Tool>, seconds: number, say: (line: string) => void) {
+    this.testbed = testbed
     this.tools = tools
     this.seconds = seconds
     this.say = say
@@ -65,16 +65,16 @@ export class Bench {
   /** Ports on side b: a web server, an iperf3 receiver, an echo. */
   origins(): Promise<{ web: number; iperf: number; echo: number }> {
     return this.part('origins', async () => ({
-      web: await startOrigin(this.ground, 'b'),
-      iperf: await startIperf(this.ground, 'b'),
-      echo: await startEcho(this.ground, 'b'),
+      web: await startOrigin(this.testbed, 'b'),
+      iperf: await startIperf(this.testbed, 'b'),
+      echo: await startEcho(this.testbed, 'b'),
     }))
   }
 
   /** The port of a web server on side a. */
   originHere(): Promise<number> {
     return this.part('origin here', () =>
-      this.ground.kind === 'loopback' ? this.origins().then(({ web }) => web) : startOrigin(this.ground, 'a'),
+      this.testbed.kind === 'loopback' ? this.origins().then(({ web }) => web) : startOrigin(this.testbed, 'a'),
     )
   }
 
@@ -86,7 +86,7 @@ export class Bench {
   ours(): Promise<Served> {
     return this.part('hedgerow', async () => {
       const { web, iperf, echo } = await this.origins()
-      const mesh = await BenchMesh.start(this.ground, await this.hedgerow())
+      const mesh = await BenchMesh.start(this.testbed, await this.hedgerow())
       const names = await mesh.serve([
         { name: 'web', side: 'b', target: web },
         { name: 'iperf', side: 'b', target: iperf, isUdpToo: true },
@@ -94,38 +94,42 @@ export class Bench {
         { name: 'here', side: 'a', target: await this.originHere() },
       ])
       const places = await Promise.all(names.map((name) => mesh.place(name)))
-      const [webAt, iperfAt, echoAt, here] = places as [Place, Place, Place, Place]
+      const [webAt, iperfAt, echoAt, here] = places as [Address, Address, Address, Address]
       return { mesh, web: webAt, iperf: iperfAt, echo: echoAt, here }
     })
   }
 
   /** HAProxy → TLS 1.3 → HAProxy. */
-  pair(): Promise<{ web: Place; iperf: Place; echo: Place; pids: number[] }> {
+  pair(): Promise<{ web: Address; iperf: Address; echo: Address; pids: number[] }> {
     return this.part('HAProxy pair', async () => {
       const { web, iperf, echo } = await this.origins()
-      const { fronts, pids } = await startPair(this.ground, [web, iperf, echo])
-      const [webAt, iperfAt, echoAt] = fronts.map((port) => ({ host: '127.0.0.1', port })) as [Place, Place, Place]
+      const { fronts, pids } = await startPair(this.testbed, [web, iperf, echo])
+      const [webAt, iperfAt, echoAt] = fronts.map((port) => ({ host: '127.0.0.1', port })) as [
+        Address,
+        Address,
+        Address,
+      ]
       return { web: webAt, iperf: iperfAt, echo: echoAt, pids }
     })
   }
 
-  hop(): Promise<Place> {
+  hop(): Promise<Address> {
     return this.part('HAProxy hop', async () => {
-      const port = await startHop(this.ground, 'a', await this.originHere())
+      const port = await startHop(this.testbed, 'a', await this.originHere())
       return { host: '127.0.0.1', port }
     })
   }
 
   nebula(): Promise<string> {
-    return this.part('Nebula', async () => startNebula(this.ground, (await this.origins()).web))
+    return this.part('Nebula', async () => startNebula(this.testbed, (await this.origins()).web))
   }
 
   wireguard(): Promise<string> {
-    return this.part('wireguard-go', async () => startWireguard(this.ground, (await this.origins()).web))
+    return this.part('wireguard-go', async () => startWireguard(this.testbed, (await this.origins()).web))
   }
 
-  dnsmasq(names: readonly string[]): Promise<Place> {
-    return this.part('dnsmasq', async () => ({ host: '127.0.0.1', port: await startDnsmasq(this.ground, names) }))
+  dnsmasq(names: readonly string[]): Promise<Address> {
+    return this.part('dnsmasq', async () => ({ host: '127.0.0.1', port: await startDnsmasq(this.testbed, names) }))
   }
 
   /** Services for the name servers' rows: their names. */

@@ -75,12 +75,12 @@ async function byConnections(bench: Bench, connections: number): Promise<Point> 
   const { mesh, web, echo } = await bench.ours()
   const pids = [mesh.pid('a'), mesh.pid('b')]
   const before = cpuOf(pids)
-  const { perSecond } = await wrk(bench.ground, `http://${web.host}:${web.port}/`, {
+  const { perSecond } = await wrk(bench.testbed, `http://${web.host}:${web.port}/`, {
     connections,
     seconds: bench.seconds,
   })
   const micros = ((cpuOf(pids) - before) / (perSecond * bench.seconds)) * 1e6
-  const { open, program } = await hold(bench.ground, echo, connections)
+  const { open, program } = await hold(bench.testbed, echo, connections)
   const rss = pids.reduce((sum, pid) => sum + rssMib(pid), 0)
   await program.stop()
   if (open < connections) throw new Error(`only ${open} idle connections opened`)
@@ -99,7 +99,7 @@ async function byStreams(bench: Bench, streams: number): Promise<Point> {
   const { mesh, iperf } = await bench.ours()
   const pids = [mesh.pid('a'), mesh.pid('b')]
   const before = cpuOf(pids)
-  const sending = bulk(bench.ground, iperf, { seconds: bench.seconds + 1, streams })
+  const sending = bulk(bench.testbed, iperf, { seconds: bench.seconds + 1, streams })
   const carriers = (await mesh.peer())?.carriers ?? 1
   const { gigabits, bytes } = await sending
   const perGib = (cpuOf(pids) - before) / (bytes / 2 ** 30)
@@ -111,7 +111,7 @@ async function byServices(bench: Bench, services: number): Promise<Point> {
   const { mesh, web, rss, cpu } = await knowing(bench, services, 1)
   try {
     const load = { connections: 64, seconds: bench.seconds }
-    const { perSecond } = await wrk(bench.ground, `http://${web.host}:${web.port}/`, load)
+    const { perSecond } = await wrk(bench.testbed, `http://${web.host}:${web.port}/`, load)
     return [
       services,
       { 'requests per second at 64': perSecond, 'RSS in MiB, idle': rss, 'CPU in % of a core, idle': cpu },

@@ -1,5 +1,5 @@
 /**
- * Ours and the peers in turns, on the same ground, under the same load; medians of the rounds, and ratios of medians. Load, proxies
+ * Ours and the peers in turns, on the same testbed, under the same load; medians of the rounds, and ratios of medians. Load, proxies
  * and origins share the machine's cores, so only the ratios mean something.
  *
  *     npm run bench                         as root: two namespaces and a cable; otherwise on loopback, with what is possible there
@@ -11,7 +11,7 @@
  */
 import { parseArgs } from 'node:util'
 import { Bench } from './bench.ts'
-import { Ground } from './ground.ts'
+import { Testbed } from './testbed.ts'
 import { growth } from './growth.ts'
 import { scenariosFor } from './plan.ts'
 import { possible, run } from './run.ts'
@@ -51,16 +51,16 @@ const wanted = new Set<Tool>(
 const tools = ready(wanted, !values['no-install'], note)
 const about = values.json ? note : print
 try {
-  const { ground, why } = await Ground.open({ loopback: values.loopback })
+  const { testbed, why } = await Testbed.open({ loopback: values.loopback })
   const over = new Promise<void>((resolve) => abort.signal.addEventListener('abort', () => resolve(), { once: true }))
   try {
     for (const line of machine(tools)) about(line)
     about(why === undefined ? 'two namespaces joined by a veth pair' : `loopback: ${why}`)
-    const bench = new Bench(ground, tools, seconds, note)
+    const bench = new Bench(testbed, tools, seconds, note)
     if (values.growth) await Promise.race([growth(bench, { out: values.out, print, signal: abort.signal }), over])
     else await Promise.race([compare(bench), over])
   } finally {
-    await ground[Symbol.asyncDispose]()
+    await testbed[Symbol.asyncDispose]()
   }
 } catch (error) {
   note(`the benchmark failed: ${(error as Error).message}`)

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { askAgent } from '../../src/agent/local-api.ts'
 import type { PeerReport, ResolveReport, StatusReport } from '../../src/client/reports.ts'
 import type { Program } from '../../src/lab/program.ts'
-import { type Ground, type Side, until } from './ground.ts'
-import type { Place } from './loads/iperf3.ts'
+import { type Testbed, type Side, until } from './testbed.ts'
+import type { Address } from './loads/iperf3.ts'
 
 /**
  * Ours, as a user starts it: `hedgerow root`, `hedgerow cluster` and two agents, a process each, with all that is on by default:
@@ -24,7 +24,7 @@ export interface ServiceSpec {
 }
 
 export class BenchMesh {
-  readonly #ground: Ground
+  readonly #testbed: Testbed
   readonly #hedgerow: readonly string[]
   readonly #label: string
   readonly #programs: Program[] = []
@@ -32,17 +32,17 @@ export class BenchMesh {
   #apps = 0
   #running = 0
 
-  private constructor(ground: Ground, hedgerow: readonly string[], label: string) {
-    this.#ground = ground
+  private constructor(testbed: Testbed, hedgerow: readonly string[], label: string) {
+    this.#testbed = testbed
     this.#hedgerow = hedgerow
     this.#label = label
   }
 
-  /** `hedgerow`: what starts it (`build.ts`); `label` tells the folders of several meshes on one ground apart. */
-  static async start(ground: Ground, hedgerow: readonly string[], label = ''): Promise<BenchMesh> {
-    const mesh = new BenchMesh(ground, hedgerow, label)
-    const [host, rootPort, clusterPort] = [ground.address('a'), await ground.port(), await ground.port()]
-    const ops = async () => ['--ops-listen', `127.0.0.1:${await ground.port()}`]
+  /** `hedgerow`: what starts it (`build.ts`); `label` tells the folders of several meshes on one testbed apart. */
+  static async start(testbed: Testbed, hedgerow: readonly string[], label = ''): Promise<BenchMesh> {
+    const mesh = new BenchMesh(testbed, hedgerow, label)
+    const [host, rootPort, clusterPort] = [testbed.address('a'), await testbed.port(), await testbed.port()]
+    const ops = async () => ['--ops-listen', `127.0.0.1:${await testbed.port()}`]
     await mesh.#start('a', 'root', ['root', '--listen', `${host}:${rootPort}`, ...(await ops())])
     const listen = ['--listen', `${host}:${clusterPort}`, ...(await ops())]
     await mesh.#start('a', 'cluster', ['cluster', '--name', CLUSTER, ...listen], await mesh.#token('cluster'))
@@ -55,7 +55,7 @@ export class BenchMesh {
   /** Submits services as one app; resolves when all their instances run. Their names, in the same order. */
   async serve(services: readonly ServiceSpec[], limitMs = 60_000): Promise<string[]> {
     const app = `app${this.#apps++}`
-    const file = this.#ground.path(`${this.#label}${app}.json`)
+    const file = this.#testbed.path(`${this.#label}${app}.json`)
     const microservices = await Promise.all(services.map((service) => this.#slaOf(service)))
     const application = { applicationID: '', application_name: app, application_namespace: 'bench', microservices }
     writeFileSync(file, JSON.stringify({ sla_version: 'v2.0', customerID: 'Admin', applications: [application] }))
@@ -66,7 +66,7 @@ export class BenchMesh {
   }
 
   /** Where a program on side a finds a service. */
-  async place(name: string): Promise<Place> {
+  async place(name: string): Promise<Address> {
     const { ipv4, ports } = (await askAgent(this.#socket('a'), '/resolve', { name })) as ResolveReport
     const [port] = ports
     if (port === undefined) throw new Error(`${name} has no port`)
@@ -74,7 +74,7 @@ export class BenchMesh {
   }
 
   /** The name server of side a. */
-  async resolver(): Promise<Place> {
+  async resolver(): Promise<Address> {
     const [host = '', port] = (await this.status('a')).resolver.split(':')
     return { host, port: Number(port ?? 53) }
   }
@@ -100,13 +100,13 @@ export class BenchMesh {
     return changed
   }
 
-  /** Ends its processes before the ground does. */
+  /** Ends its processes before the testbed does. */
   async stop(): Promise<void> {
     for (const program of this.#programs.toReversed()) await program.stop()
   }
 
   #state(name: string): string {
-    return this.#ground.path(`${this.#label}state-${name}`)
+    return this.#testbed.path(`${this.#label}state-${name}`)
   }
 
   #socket(side: Side): string {
@@ -122,7 +122,7 @@ export class BenchMesh {
   }
 
   async #slaOf({ name, side, target, replicas = 1, isUdpToo = false }: ServiceSpec): Promise<object> {
-    const port = await this.#ground.port()
+    const port = await this.#testbed.port()
     return {
       microservice_name: name,
       microservice_namespace: 'bench',
@@ -130,7 +130,7 @@ export class BenchMesh {
       code: `127.0.0.1:${target}`,
       port: isUdpToo ? `${port}:${target}/tcp;${port}:${target}/udp` : `${port}:${target}`,
       replicas,
-      // Looked at once and then rarely: a look is a connection, which a load tool's receiver would take for a caller.
+      // Checked at once and then rarely: a check is a connection, which a load tool's receiver would take for a caller.
       check: { type: 'tcp', interval_ms: 600_000 },
       constraints: [{ type: 'direct', cluster: CLUSTER, node: side }],
     }
@@ -142,11 +142,11 @@ export class BenchMesh {
   }
 
   #cli(argv: readonly string[], timeoutMs = 60_000): Promise<string> {
-    return this.#ground.text('a', [...this.#hedgerow, '--state', this.#state('root'), ...argv], timeoutMs)
+    return this.#testbed.text('a', [...this.#hedgerow, '--state', this.#state('root'), ...argv], timeoutMs)
   }
 
   async #startAgent(side: Side, token?: string): Promise<void> {
-    const tunnel = ['--listen', `${this.#ground.address(side)}:${await this.#ground.port()}`]
+    const tunnel = ['--listen', `${this.#testbed.address(side)}:${await this.#testbed.port()}`]
     const program = await this.#start(side, side, ['agent', '--name', side, ...tunnel], token)
     this.#agents.set(side, program)
     await until(async () => (await this.status(side)).controlLink === 'up', `agent ${side} is linked`)
@@ -157,10 +157,10 @@ export class BenchMesh {
     const file = `${this.#label}${name}-${this.#programs.length}.log`
     const state = ['--state', this.#state(name)]
     const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
-    const program = this.#ground.start(side, [...this.#hedgerow, ...state, ...argv, '-o', 'json'], { file, env })
+    const program = this.#testbed.start(side, [...this.#hedgerow, ...state, ...argv, '-o', 'json'], { file, env })
     this.#programs.push(program)
     await until(() => {
-      const said = existsSync(this.#ground.path(file)) ? readFileSync(this.#ground.path(file), 'utf8') : ''
+      const said = existsSync(this.#testbed.path(file)) ? readFileSync(this.#testbed.path(file), 'utf8') : ''
       if (program.exit !== undefined) throw new Error(`hedgerow ${argv[0]}: ${program.exit}: ${said.slice(-500)}`)
       return /^}$/m.test(said)
     }, `hedgerow ${argv[0]} runs`)

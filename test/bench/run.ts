@@ -43,7 +43,7 @@ export async function run(
 /** What can run here, and a word for each that cannot. */
 export function possible(
   scenarios: readonly Scenario[],
-  { tools, ground }: Pick<Bench, 'tools' | 'ground'>,
+  { tools, testbed }: Pick<Bench, 'tools' | 'testbed'>,
 ): { kept: Scenario[]; left: string[] } {
   const left: string[] = []
   const kept = scenarios.flatMap((scenario) => {
@@ -58,7 +58,7 @@ export function possible(
       const why =
         missing.length > 0
           ? `${missing.join(' and ')} is not installed`
-          : lane.needsNamespaces === true && ground.kind === 'loopback'
+          : lane.needsNamespaces === true && testbed.kind === 'loopback'
             ? 'it needs namespaces (root)'
             : undefined
       if (why !== undefined) left.push(`${first?.measure} …: ${lane.name} left out, ${why}`)

@@ -3,7 +3,7 @@ import { configOf, isStale } from '../namespace.ts'
 import { text } from '../program.ts'
 import { docker, forgetContainers, LAB_LABEL, machineMark, pidOf, recordContainers, removeStale } from './engine.ts'
 import { imageOfThisMachine } from './image.ts'
-import { ContainerPlace } from './container-place.ts'
+import { ContainerBackend } from './container-backend.ts'
 
 /** What the container of a host is; the words of `docker run`. */
 export interface ContainerSpec {
@@ -53,8 +53,8 @@ export class Containers {
   }
 
   /** Where programs of a host will run, once it does. */
-  place(name: string): ContainerPlace {
-    return new ContainerPlace(name)
+  place(name: string): ContainerBackend {
+    return new ContainerBackend(name)
   }
 
   /** Starts the host's own container, in the network that is open under its name. */

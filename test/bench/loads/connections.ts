@@ -8,28 +8,28 @@
  */
 import { connect, createServer } from 'node:net'
 import type { Program } from '../../../src/lab/program.ts'
-import { type Ground, last, type Side, until } from '../ground.ts'
-import type { Place } from './iperf3.ts'
+import { type Testbed, last, type Side, until } from '../testbed.ts'
+import type { Address } from './iperf3.ts'
 
 /** Connections being opened at the same time: fewer than any listen queue holds. */
 const AT_ONCE = 64
 
-export async function startEcho(ground: Ground, side: Side): Promise<number> {
-  const port = await ground.port()
-  const host = ground.kind === 'loopback' ? '127.0.0.1' : '0.0.0.0'
-  const program = ground.start(side, [process.execPath, import.meta.filename, 'serve', host, String(port)])
-  await ground.listening(program, port)
+export async function startEcho(testbed: Testbed, side: Side): Promise<number> {
+  const port = await testbed.port()
+  const host = testbed.kind === 'loopback' ? '127.0.0.1' : '0.0.0.0'
+  const program = testbed.start(side, [process.execPath, import.meta.filename, 'serve', host, String(port)])
+  await testbed.listening(program, port)
   return port
 }
 
 /** Resolves once they are open; they stay so until the program is stopped. */
 export async function hold(
-  ground: Ground,
-  { host, port }: Place,
+  testbed: Testbed,
+  { host, port }: Address,
   count: number,
 ): Promise<{ open: number; program: Program }> {
   const argv = [process.execPath, import.meta.filename, 'hold', host, String(port), String(count)]
-  const program = ground.start('a', argv)
+  const program = testbed.start('a', argv)
   await until(
     () => {
       if (program.exit !== undefined) throw new Error(`holding connections: ${program.exit}: ${last(program)}`)

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
-import type { Ground } from '../ground.ts'
+import type { Testbed } from '../testbed.ts'
 import { quantile } from '../table.ts'
-import type { Place } from './iperf3.ts'
+import type { Address } from './iperf3.ts'
 
 export interface Asked {
   readonly seconds: number
@@ -11,17 +11,17 @@ export interface Asked {
 
 /** Questions from side a for the names in turn; of a limited rate the 99th percentile of the latency too. */
 export async function dnsperf(
-  ground: Ground,
-  { host, port }: Place,
+  testbed: Testbed,
+  { host, port }: Address,
   names: readonly string[],
   { seconds, perSecond }: Asked,
 ): Promise<{ perSecond: number; p99?: number }> {
-  const file = ground.path('questions')
+  const file = testbed.path('questions')
   writeFileSync(file, names.map((name) => `${name} A\n`).join(''))
   const where = ['-s', host, '-p', String(port), '-d', file, '-l', String(seconds), '-t', '2']
   // Every answer is printed with its latency (-v): that costs dnsperf, so only at the limited rate.
   const rate = perSecond === undefined ? [] : ['-Q', String(Math.max(1, Math.round(perSecond))), '-v']
-  const said = await ground.text('a', ['dnsperf', ...where, ...rate], (seconds + 30) * 1_000)
+  const said = await testbed.text('a', ['dnsperf', ...where, ...rate], (seconds + 30) * 1_000)
   const answered = Number(/Queries per second:\s+([\d.]+)/.exec(said)?.[1])
   const good = Number(/NOERROR (\d+)/.exec(said)?.[1] ?? 0)
   const all = Number(/Queries completed:\s+(\d+)/.exec(said)?.[1] ?? 0)

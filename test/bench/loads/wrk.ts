@@ -1,4 +1,4 @@
-import type { Ground } from '../ground.ts'
+import type { Testbed } from '../testbed.ts'
 
 export interface Requests {
   readonly connections: number
@@ -17,13 +17,13 @@ export interface Answered {
 
 /** HTTP requests from side a, by wrk with one thread. @throws when nothing was answered. */
 export async function wrk(
-  ground: Ground,
+  testbed: Testbed,
   url: string,
   { connections, seconds, isFresh = false }: Requests,
 ): Promise<Answered> {
   const fresh = isFresh ? ['-H', 'Connection: close'] : []
   const load = ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '--latency']
-  const said = await ground.text('a', ['wrk', ...load, ...fresh, url], (seconds + 30) * 1_000)
+  const said = await testbed.text('a', ['wrk', ...load, ...fresh, url], (seconds + 30) * 1_000)
   const answered = readWrk(said)
   if (!(answered.perSecond > 0)) throw new Error(`no request was answered at ${url}`)
   return answered

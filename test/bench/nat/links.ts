@@ -187,12 +187,12 @@ class Table {
         const busyShare = busySince()
         const [ours, plain] = await take()
         if (performance.now() - startedAt > 100) busy = busyShare() // else it was measured with the one before
-        this.#tell({ conditions, measure, unit, ours, ...(plain === undefined ? {} : { plain }), busy })
+        this.#report({ conditions, measure, unit, ours, ...(plain === undefined ? {} : { plain }), busy })
       },
     }
   }
 
-  #tell(row: Omit<LinkRow, 'link' | 'congestionControl'>): void {
+  #report(row: Omit<LinkRow, 'link' | 'congestionControl'>): void {
     const told = { ...row, link: this.#world.lab.links, congestionControl: this.#options.congestionControl }
     this.rows.push(told)
     this.#options.told(told)

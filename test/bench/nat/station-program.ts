@@ -154,12 +154,12 @@ async function takeDatagrams({ at, bytes, limitMs }: Take): Promise<Answers['tak
   })
   socket.send(want, at.port, at.host)
   const startedAt = performance.now()
-  const look = setInterval(() => {
+  const watch = setInterval(() => {
     const now = performance.now()
     if ((to > 0 && now - to > SILENCE_MS) || now - startedAt > limitMs) over.resolve()
   }, 50)
   await over.promise.finally(() => {
-    clearInterval(look)
+    clearInterval(watch)
     socket.close()
   })
   if (taken === 0) throw new Error('not a datagram was given')

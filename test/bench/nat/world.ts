@@ -10,7 +10,7 @@ import type { PeerReport, StatusReport } from '../../../src/client/reports.ts'
 import type { Host } from '../../../src/lab/host.ts'
 import { type Lab, lab, type LabSpec } from '../../../src/lab/lab.ts'
 import { Program, text } from '../../../src/lab/program.ts'
-import { scratch, sweepBench } from '../ground.ts'
+import { scratch, sweepBench } from '../testbed.ts'
 import { type At, ORIGIN_PORT, Station } from './station.ts'
 
 /**
@@ -74,8 +74,8 @@ export class World implements AsyncDisposable {
       await world.startCluster(await world.token('cluster'))
       for (const relay of options.relays ?? []) {
         say(`relay ${relay}`)
-        const doors = ['--listen', '[::]:443', '--public-url', `https://${relay}:443`]
-        await world.startRole(relay, ['relay', '--name', relay, ...doors], await world.token('relay'))
+        const addresses = ['--listen', '[::]:443', '--public-url', `https://${relay}:443`]
+        await world.startRole(relay, ['relay', '--name', relay, ...addresses], await world.token('relay'))
       }
       const starting = new PQueue({ concurrency: AT_ONCE })
       await starting.addAll(nodes.map((node) => () => world.#startNode(node)))

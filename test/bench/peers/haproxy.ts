@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs'
-import type { Ground, Side } from '../ground.ts'
+import type { Testbed, Side } from '../testbed.ts'
 
 /**
  * HAProxy three ways, configured as its users would for speed: event loop threads as it chooses itself (one for each core),
@@ -28,16 +28,16 @@ defaults
 `
 
 /** A web server that answers every request with 15 bytes. */
-export async function startOrigin(ground: Ground, side: Side): Promise<number> {
-  const port = await ground.port()
+export async function startOrigin(testbed: Testbed, side: Side): Promise<number> {
+  const port = await testbed.port()
   await start(
-    ground,
+    testbed,
     side,
     `origin-${side}`,
     [port],
     `frontend origin
   mode http
-  bind ${bindOf(ground, port)}
+  bind ${bindOf(testbed, port)}
   http-request return status 200 content-type text/plain string "hedgerow bench\\n"
 `,
   )
@@ -45,26 +45,26 @@ export async function startOrigin(ground: Ground, side: Side): Promise<number> {
 }
 
 /** The front port of one plain hop to a port on the same side. */
-export async function startHop(ground: Ground, side: Side, target: number): Promise<number> {
-  const front = await ground.port()
+export async function startHop(testbed: Testbed, side: Side, target: number): Promise<number> {
+  const front = await testbed.port()
   const text = `listen hop\n  mode tcp\n  bind 127.0.0.1:${front}\n  server o 127.0.0.1:${target}\n`
-  await start(ground, side, `hop-${side}`, [front], text)
+  await start(testbed, side, `hop-${side}`, [front], text)
   return front
 }
 
 /** The front ports on side a, one for each target on side b; and the processes, for their memory. */
 export async function startPair(
-  ground: Ground,
+  testbed: Testbed,
   targets: readonly number[],
 ): Promise<{ fronts: number[]; pids: number[] }> {
-  const pem = await certificate(ground)
+  const pem = await certificate(testbed)
   const ports = await Promise.all(
-    targets.map(async (target) => ({ target, front: await ground.port(), back: await ground.port() })),
+    targets.map(async (target) => ({ target, front: await testbed.port(), back: await testbed.port() })),
   )
   const back = ports.map(
     ({ target, back: port }) => `listen b${port}
   mode tcp
-  bind ${ground.address('b')}:${port} ssl crt ${pem.both} ssl-min-ver TLSv1.3 verify required ca-file ${pem.authority}
+  bind ${testbed.address('b')}:${port} ssl crt ${pem.both} ssl-min-ver TLSv1.3 verify required ca-file ${pem.authority}
   server o 127.0.0.1:${target}
 `,
   )
@@ -72,19 +72,19 @@ export async function startPair(
     ({ front: port, back: to }) => `listen f${port}
   mode tcp
   bind 127.0.0.1:${port}
-  server b ${ground.address('b')}:${to} ssl verify required ca-file ${pem.authority} ssl-min-ver TLSv1.3 crt ${pem.both}
+  server b ${testbed.address('b')}:${to} ssl verify required ca-file ${pem.authority} ssl-min-ver TLSv1.3 crt ${pem.both}
 `,
   )
   const pids = [
     await start(
-      ground,
+      testbed,
       'b',
       'pair-b',
       ports.map(({ back: port }) => port),
       back.join(''),
     ),
     await start(
-      ground,
+      testbed,
       'a',
       'pair-a',
       ports.map(({ front: port }) => port),
@@ -95,30 +95,30 @@ export async function startPair(
 }
 
 async function start(
-  ground: Ground,
+  testbed: Testbed,
   side: Side,
   name: string,
   ports: readonly number[],
   text: string,
 ): Promise<number> {
-  const file = ground.path(`${name}.cfg`)
+  const file = testbed.path(`${name}.cfg`)
   writeFileSync(file, HEAD + text)
-  const program = ground.start(side, ['haproxy', '-db', '-f', file])
-  for (const port of ports) await ground.listening(program, port)
+  const program = testbed.start(side, ['haproxy', '-db', '-f', file])
+  for (const port of ports) await testbed.listening(program, port)
   return program.pid
 }
 
 /** Everywhere in a namespace; on a real machine only loopback. */
-function bindOf({ kind }: Ground, port: number): string {
+function bindOf({ kind }: Testbed, port: number): string {
   return kind === 'loopback' ? `127.0.0.1:${port}` : `0.0.0.0:${port}`
 }
 
 /** One self-signed certificate that both sides show and trust. */
-async function certificate(ground: Ground): Promise<{ both: string; authority: string }> {
-  const [key, authority, both] = [ground.path('key.pem'), ground.path('cert.pem'), ground.path('both.pem')]
+async function certificate(testbed: Testbed): Promise<{ both: string; authority: string }> {
+  const [key, authority, both] = [testbed.path('key.pem'), testbed.path('cert.pem'), testbed.path('both.pem')]
   const subject = ['-subj', '/CN=bench', '-days', '2', '-keyout', key, '-out', authority]
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  await ground.text('a', ['openssl', 'req', '-x509', ...curve, ...subject])
-  await ground.text('a', ['sh', '-c', 'cat "$1" "$2" > "$0"', both, authority, key])
+  await testbed.text('a', ['openssl', 'req', '-x509', ...curve, ...subject])
+  await testbed.text('a', ['sh', '-c', 'cat "$1" "$2" > "$0"', both, authority, key])
   return { both, authority }
 }

@@ -1,5 +1,5 @@
 import { type Bench, NEBULA, type Scenario } from '../bench.ts'
-import { datagrams, type Place } from '../loads/iperf3.ts'
+import { datagrams, type Address } from '../loads/iperf3.ts'
 import { highestRate } from '../loads/udp.ts'
 import { OURS } from '../table.ts'
 
@@ -23,8 +23,8 @@ export const udp: Scenario = {
   ],
 }
 
-async function search({ ground }: Bench, place: Place): Promise<Record<string, number>> {
-  const send = (perSecond: number) => datagrams(ground, place, { seconds: STEP_SECONDS, bytes: 1_200, perSecond })
+async function search({ testbed }: Bench, place: Address): Promise<Record<string, number>> {
+  const send = (perSecond: number) => datagrams(testbed, place, { seconds: STEP_SECONDS, bytes: 1_200, perSecond })
   const highest = await highestRate(send)
   if (highest === 0) throw new Error('too much is lost at any rate')
   return { [MEASURE]: highest }

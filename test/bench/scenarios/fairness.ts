@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Bench, PAIR, type Scenario } from '../bench.ts'
-import { bulk, type Place } from '../loads/iperf3.ts'
+import { bulk, type Address } from '../loads/iperf3.ts'
 import { wrk } from '../loads/wrk.ts'
 import { OURS } from '../table.ts'
 
@@ -37,13 +37,13 @@ export const fairness: Scenario = {
   ],
 }
 
-async function alone({ ground, seconds }: Bench, { host, port }: Place): Promise<number> {
-  return (await wrk(ground, `http://${host}:${port}/`, { connections: 1, seconds })).p99
+async function alone({ testbed, seconds }: Bench, { host, port }: Address): Promise<number> {
+  return (await wrk(testbed, `http://${host}:${port}/`, { connections: 1, seconds })).p99
 }
 
-async function beside(bench: Bench, web: Place, iperf: Place): Promise<number> {
-  const { ground, seconds } = bench
-  const load = bulk(ground, iperf, { seconds: seconds + 1, streams: 8 })
+async function beside(bench: Bench, web: Address, iperf: Address): Promise<number> {
+  const { testbed, seconds } = bench
+  const load = bulk(testbed, iperf, { seconds: seconds + 1, streams: 8 })
   load.catch(() => undefined) // told below, after the small ones
   await sleep(LEAD_MS)
   const p99 = await alone(bench, web)

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bench, Scenario } from '../bench.ts'
-import { until } from '../ground.ts'
+import { until } from '../testbed.ts'
 import { extend } from '../known.ts'
 import { dnsperf } from '../loads/dnsperf.ts'
-import type { Place } from '../loads/iperf3.ts'
+import type { Address } from '../loads/iperf3.ts'
 import { BenchMesh } from '../mesh.ts'
 import { cpuSeconds, rssMib } from '../proc.ts'
 import { OURS } from '../table.ts'
@@ -40,15 +40,15 @@ export const idleAgent: Scenario = {
  * place as many instances would take longer than all the rest: they are written into the agent's saved table (`known.ts`).
  */
 export async function knowing(bench: Bench, services: number, replicas: number): Promise<Knowing> {
-  const { ground } = bench
+  const { testbed } = bench
   const { web } = await bench.origins()
-  const mesh = await BenchMesh.start(ground, await bench.hedgerow(), `know${services}-`)
+  const mesh = await BenchMesh.start(testbed, await bench.hedgerow(), `know${services}-`)
   const [first = ''] = await mesh.serve([{ name: 'web', side: 'b', target: web }])
   await mesh.place(first)
   const names = await mesh.restart('a', (table) => extend(table, services, replicas))
   await until(async () => (await mesh.status('a')).services > services, 'agent a knows them all', 60_000)
   const resolver = await mesh.resolver()
-  await dnsperf(ground, resolver, names, { seconds: Math.ceil(names.length / 1_000) + 1, perSecond: 1_000 })
+  await dnsperf(testbed, resolver, names, { seconds: Math.ceil(names.length / 1_000) + 1, perSecond: 1_000 })
   await settle(mesh)
   const before = cpuSeconds(mesh.pid('a'))
   await sleep(IDLE_SECONDS * 1_000)
@@ -59,7 +59,7 @@ export async function knowing(bench: Bench, services: number, replicas: number):
 export interface Knowing {
   mesh: BenchMesh
   /** A service of side b. */
-  web: Place
+  web: Address
   names: string[]
   /** MiB. */
   rss: number

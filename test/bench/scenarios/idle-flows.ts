@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Bench, PAIR, type Scenario } from '../bench.ts'
 import { hold } from '../loads/connections.ts'
-import type { Place } from '../loads/iperf3.ts'
+import type { Address } from '../loads/iperf3.ts'
 import { rssMib } from '../proc.ts'
 import { OURS } from '../table.ts'
 
@@ -48,13 +48,13 @@ export const idleFlows: Scenario = {
 
 /** Memory in MiB of the processes while so many connections are held, and by how many bytes each of these has raised it. */
 async function held(
-  { ground }: Bench,
-  place: Place,
+  { testbed }: Bench,
+  place: Address,
   pids: readonly number[],
   count: number,
 ): Promise<{ rss: number[]; each: number }> {
   const before = pids.map(rssMib)
-  const { open, program } = await hold(ground, place, count)
+  const { open, program } = await hold(testbed, place, count)
   try {
     if (open < count) throw new Error(`only ${open} of ${count} connections opened`)
     await sleep(SETTLE_MS)

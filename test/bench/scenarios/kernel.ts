@@ -18,7 +18,7 @@ export const kernel: Scenario = {
 
 async function ask(bench: Bench, way: 'fast' | 'direct'): Promise<Record<string, number>> {
   const { machine, web } = await bench.part('fast path', async () => {
-    const started = bench.ground.use(await FastPathMachine.start())
+    const started = bench.testbed.use(await FastPathMachine.start())
     return { machine: started, web: await started.web() }
   })
   const said = await machine.host.text(['wrk', '-t1', '-c64', `-d${bench.seconds}s`, '--latency', web[way]], {

@@ -1,6 +1,6 @@
 import { type Bench, DNSMASQ, type Scenario } from '../bench.ts'
 import { dnsperf } from '../loads/dnsperf.ts'
-import type { Place } from '../loads/iperf3.ts'
+import type { Address } from '../loads/iperf3.ts'
 import { OURS } from '../table.ts'
 
 const RATE = 'DNS answers/s'
@@ -29,9 +29,13 @@ export const names: Scenario = {
   ],
 }
 
-async function ask({ ground, seconds }: Bench, place: Place, all: readonly string[]): Promise<Record<string, number>> {
-  await dnsperf(ground, place, all, { seconds: 1, perSecond: 500 }) // asked for the first time, a name costs a question upward
-  const { perSecond } = await dnsperf(ground, place, all, { seconds })
-  const { p99 = Number.NaN } = await dnsperf(ground, place, all, { seconds, perSecond: perSecond / 2 })
+async function ask(
+  { testbed, seconds }: Bench,
+  place: Address,
+  all: readonly string[],
+): Promise<Record<string, number>> {
+  await dnsperf(testbed, place, all, { seconds: 1, perSecond: 500 }) // asked for the first time, a name costs a question upward
+  const { perSecond } = await dnsperf(testbed, place, all, { seconds })
+  const { p99 = Number.NaN } = await dnsperf(testbed, place, all, { seconds, perSecond: perSecond / 2 })
   return { [RATE]: perSecond, [P99]: p99 }
 }

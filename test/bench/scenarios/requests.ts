@@ -1,5 +1,5 @@
 import { type Bench, HOP, PAIR, type Scenario } from '../bench.ts'
-import type { Place } from '../loads/iperf3.ts'
+import type { Address } from '../loads/iperf3.ts'
 import { wrk } from '../loads/wrk.ts'
 import { OURS } from '../table.ts'
 
@@ -34,14 +34,14 @@ export const sameNode: Scenario = {
   ],
 }
 
-async function ask({ ground, seconds }: Bench, { host, port }: Place): Promise<Record<string, number>> {
+async function ask({ testbed, seconds }: Bench, { host, port }: Address): Promise<Record<string, number>> {
   const url = `http://${host}:${port}/`
-  const kept = await wrk(ground, url, { connections: 64, seconds })
-  const fresh = await wrk(ground, url, { connections: 16, seconds, isFresh: true })
-  const one = await wrk(ground, url, { connections: 1, seconds })
+  const kept = await wrk(testbed, url, { connections: 64, seconds })
+  const fresh = await wrk(testbed, url, { connections: 16, seconds, isFresh: true })
+  const one = await wrk(testbed, url, { connections: 1, seconds })
   return { [KEPT]: kept.perSecond, [FRESH]: fresh.perSecond, [P50]: one.p50, [P99]: one.p99 }
 }
 
-async function askHere({ ground, seconds }: Bench, { host, port }: Place): Promise<Record<string, number>> {
-  return { [HERE]: (await wrk(ground, `http://${host}:${port}/`, { connections: 64, seconds })).perSecond }
+async function askHere({ testbed, seconds }: Bench, { host, port }: Address): Promise<Record<string, number>> {
+  return { [HERE]: (await wrk(testbed, `http://${host}:${port}/`, { connections: 64, seconds })).perSecond }
 }

@@ -1,5 +1,5 @@
 import { NEBULA, PAIR, type Scenario, WIREGUARD } from '../bench.ts'
-import { bulk, type Place } from '../loads/iperf3.ts'
+import { bulk, type Address } from '../loads/iperf3.ts'
 import { OURS } from '../table.ts'
 import type { Bench } from '../bench.ts'
 
@@ -32,8 +32,8 @@ export const streams: Scenario = {
   ],
 }
 
-async function both({ ground, seconds }: Bench, place: Place): Promise<Record<string, number>> {
-  const one = await bulk(ground, place, { seconds, streams: 1 })
-  const four = await bulk(ground, place, { seconds, streams: 4 })
+async function both({ testbed, seconds }: Bench, place: Address): Promise<Record<string, number>> {
+  const one = await bulk(testbed, place, { seconds, streams: 1 })
+  const four = await bulk(testbed, place, { seconds, streams: 4 })
   return { [ONE]: one.gigabits, [FOUR]: four.gigabits }
 }

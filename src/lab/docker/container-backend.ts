@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import type { Place } from '../place.ts'
+import type { HostBackend } from '../host-backend.ts'
 import { Program, run, type ProgramOptions, type Result, type RunOptions } from '../program.ts'
 import { docker, dockerArgv } from './engine.ts'
 
@@ -11,7 +11,7 @@ import { docker, dockerArgv } from './engine.ts'
  */
 const MARK = 'HEDGEROW_LAB_RUN'
 
-export class ContainerPlace implements Place {
+export class ContainerBackend implements HostBackend {
   readonly container: string
   #isLost = false
 

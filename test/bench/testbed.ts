@@ -21,7 +21,7 @@ const ADDRESS = { a: '10.99.0.1', b: '10.99.0.2' } as const
 /** Ports in namespaces, where nobody else is: below those the kernel gives to connections. */
 const FIRST_PORT = 7_600
 
-export class Ground implements AsyncDisposable {
+export class Testbed implements AsyncDisposable {
   readonly kind: 'namespaces' | 'loopback'
   /** Scratch space, removed at the end. */
   readonly dir: string
@@ -37,12 +37,12 @@ export class Ground implements AsyncDisposable {
   }
 
   /** `why` says why it is loopback only. */
-  static async open({ loopback = false } = {}): Promise<{ ground: Ground; why: string | undefined }> {
+  static async open({ loopback = false } = {}): Promise<{ testbed: Testbed; why: string | undefined }> {
     await sweepBench()
     const why = loopback ? '--loopback was given' : await lacking()
-    const ground = await Lifetime.open(async (life) => {
+    const testbed = await Lifetime.open(async (life) => {
       const dir = scratch(life)
-      if (why !== undefined) return new Ground(life, dir, undefined)
+      if (why !== undefined) return new Testbed(life, dir, undefined)
       const namespaces = { a: nameFor('bench-a'), b: nameFor('bench-b') }
       life.defer(() => destroy([namespaces.a, namespaces.b]))
       for (const name of [namespaces.a, namespaces.b]) await text(['ip', 'netns', 'add', name])
@@ -52,9 +52,9 @@ export class Ground implements AsyncDisposable {
         const script = `ip link set lo up; ip addr add ${ADDRESS[side]}/24 dev eth0; ip link set eth0 up`
         await text(['ip', 'netns', 'exec', namespaces[side], 'sh', '-ec', script])
       }
-      return new Ground(life, dir, namespaces)
+      return new Testbed(life, dir, namespaces)
     })
-    return { ground, why }
+    return { testbed, why }
   }
 
   address(side: Side): string {
@@ -76,13 +76,13 @@ export class Ground implements AsyncDisposable {
     return text(this.argv(side, argv), { timeoutMs, env: { [MARK]: this.dir } })
   }
 
-  /** Runs until the ground is left. With `file`, what it says goes there and costs this process nothing. */
+  /** Runs until the testbed is left. With `file`, what it says goes there and costs this process nothing. */
   start(side: Side, argv: readonly string[], { file, env }: { file?: string; env?: NodeJS.ProcessEnv } = {}): Program {
     const told = file === undefined ? argv : ['sh', '-c', 'exec "$@" > "$0" 2>&1', join(this.dir, file), ...argv]
     return this.#life.use(Program.start(this.argv(side, told), { env: { ...env, [MARK]: this.dir } }))
   }
 
-  /** Takes over something else that runs, until the ground is left. */
+  /** Takes over something else that runs, until the testbed is left. */
   use<T extends AsyncDisposable>(running: T): T {
     return this.#life.use(running)
   }

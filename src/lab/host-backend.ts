@@ -2,7 +2,7 @@ import { killInside } from './namespace.ts'
 import { Program, run, text, type ProgramOptions, type Result, type RunOptions } from './program.ts'
 
 /** Where the programs of a host run: on this machine inside the host's namespace, or in a container that has it. */
-export interface Place {
+export interface HostBackend {
   /** The name of the container, where there is one. */
   readonly container?: string
   /** What goes before a command so that it runs there. */
@@ -18,7 +18,7 @@ export interface Place {
 }
 
 /** This machine's own files and users, another network. */
-export class NamespacePlace implements Place {
+export class NamespaceBackend implements HostBackend {
   readonly enter: readonly string[]
   readonly #namespace: string
 
