@@ -37,7 +37,9 @@ t.test('the package installs into an empty folder and runs', async (t) => {
   await t.test('it holds what it needs and nothing else', async (t) => {
     t.same(
       (await readdir(installed)).toSorted(),
-      ['LICENSE', 'README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'dist', 'package.json'].toSorted(),
+      'LICENSE README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md dist docs examples package.json'
+        .split(' ')
+        .toSorted(),
     )
     t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src'])
     const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>

@@ -4,7 +4,8 @@ import { BoundedOutput } from '../core/kit/bounded-output.ts'
 import { logOutput } from '../core/kit/console-output.ts'
 import type { Log, LogLevel } from '../core/kit/log.ts'
 import type { Context } from './context.ts'
-import { errorText, exitCodeOf, jsonText, tableText } from './output.ts'
+import { errorText, exitCodeOf } from './output.ts'
+import { readyText } from './ready.ts'
 
 /** A role that runs: its summary for the user, and how it is ended. */
 export interface Running extends AsyncDisposable {
@@ -86,10 +87,7 @@ export async function stay({ context, log, start, reload }: StayOptions): Promis
     )
   })
   setFlagsFromString('--no-optimize-for-size') // set by the launcher, for loading
-  const summary = running.summary()
-  stdout.write(
-    context.format === 'json' ? jsonText(summary) : tableText(['hedgerow', 'ready'], Object.entries(summary)),
-  )
+  stdout.write(readyText(running.summary(), context.format))
   const reason = await Promise.race([stopped, ...(running.handedOver === undefined ? [] : [running.handedOver])])
   if (reason !== undefined) log.info('told to end', { reason })
   try {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { LinkConditions } from './link/conditions.ts'
 import type { Link, LinkKind } from './link/link.ts'
 import type { HostBackend } from './host-backend.ts'
@@ -56,12 +57,24 @@ export class Host implements Link {
     return this.#place.spawn(argv, options)
   }
 
+  /**
+   * Waits until a program here listens on the TCP port, without connecting to it.
+   * @throws Error when none does within `withinMs`
+   */
+  async listening(port: number, { withinMs = 10_000 }: { withinMs?: number } = {}): Promise<void> {
+    const deadline = AbortSignal.timeout(withinMs)
+    while (!isListening(await this.text(['cat', '/proc/net/tcp', '/proc/net/tcp6']), port)) {
+      if (deadline.aborted) throw new Error(`${this.name}: nothing listens on port ${port} after ${withinMs} ms`)
+      await sleep(POLL_MS)
+    }
+  }
+
   /** What to run on this machine so that `argv` runs here. */
   argv(argv: readonly string[]): string[] {
     return [...this.#place.enter, ...argv]
   }
 
-  /** The power goes: nothing inside says goodbye, and nobody hears of it. */
+  /** Power failure: the programs on it end at once, and no packet tells anybody. */
   async lose(): Promise<void> {
     await this.cut()
     await this.#place.lose()
@@ -80,4 +93,15 @@ export class Host implements Link {
   change(conditions: LinkConditions): Promise<void> {
     return this.#cable.change(conditions)
   }
+}
+
+const POLL_MS = 20
+
+/** By `/proc/net/tcp`: the local address is `hex:port` in the second column, the state in the fourth; 0A is LISTEN. */
+function isListening(sockets: string, port: number): boolean {
+  const local = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, '0')}$`)
+  return sockets.split('\n').some((line) => {
+    const [, address = '', , state] = line.trim().split(/\s+/)
+    return state === '0A' && local.test(address)
+  })
 }

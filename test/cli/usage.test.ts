@@ -2,10 +2,8 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import t from 'tap'
-import { defaults, type PartialConfig, resolveConfig } from '../../src/config.ts'
-import type { MeshError } from '../../src/core/errors.ts'
 import { mintToken } from '../../src/core/identity/token.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
@@ -244,48 +242,6 @@ t.test('an agent that waits for a cluster that says nothing ends when it is told
   agent.signal('SIGTERM')
   t.equal(await agent.exited, 'code 130')
 })
-
-t.test('the README has every key of the configuration with its default', (t) => {
-  const rows = readFileSync(resolve(import.meta.dirname, '../../README.md'), 'utf8').split('\n')
-  for (const key of keysOf('log')) {
-    const row = rows.find((line) => line.startsWith(`| \`${key}\` |`))
-    const value = key.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown>)[part], defaults('host'))
-    const shown = Array.isArray(value)
-      ? `[${value.join(', ')}]`
-      : typeof value === 'object'
-        ? '{}'
-        : `${value as string | number}`
-    const says =
-      value === undefined || key === 'agent.name' || key === 'relay.name' ? '' : `| \`${key}\` | \`${shown}\` |`
-    t.ok(row?.startsWith(says), `${key}: ${says}`)
-  }
-  t.end()
-})
-
-/** Every key of the configuration, from what it says of one that does not exist. */
-function keysOf(...known: string[]): string[] {
-  const wrong = { x: 0 }
-  const layer = {
-    x: 0,
-    root: wrong,
-    cluster: { x: 0, relayLimits: wrong },
-    relay: { x: 0, limits: wrong },
-    agent: { x: 0, resolver: wrong },
-  }
-  try {
-    resolveConfig(defaults('n'), layer as unknown as PartialConfig)
-  } catch (error) {
-    const faults = (error as MeshError).details['faults'] as string[]
-    const sections = faults.map((fault) => /^unknown key "x"(?: in (.*?))?; the keys are (.*)$/.exec(fault))
-    return [
-      ...known,
-      ...sections.flatMap((match) =>
-        match?.[1] ? (match[2] ?? '').split(', ').map((key) => `${match[1]}.${key}`) : [],
-      ),
-    ].filter((key) => !['agent.resolver', 'cluster.relayLimits', 'relay.limits'].includes(key))
-  }
-  throw new Error('no fault was found')
-}
 
 function digest(path: string): string {
   return createHash('sha256').update(readFileSync(path)).digest('hex')
