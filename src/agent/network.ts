@@ -24,7 +24,7 @@ export function followNetwork(
   { life, clock, log }: AgentContext,
   { work, uplink, reach }: NetworkFollowers,
 ): NetworkWatch {
-  const watch = life.use(NetworkWatch.start({ counts: isOutward, clock }))
+  const watch = life.use(NetworkWatch.start({ isOutward, clock }))
   watch.onChange((network) => {
     const { reason, outward: addresses } = network
     log.info('the network has changed', { reason, address: addresses })

@@ -46,7 +46,7 @@ t.test('a network is its outward addresses and its default routes', async (t) =>
   t.ok(readNetwork().addresses.has('127.0.0.1'), 'this machine can be looked at')
 })
 
-t.test('what counts as a change', async (t) => {
+t.test('addresses and default routes count as a change', async (t) => {
   const rows: Array<{ why: string; after: Network; reason: ReturnType<typeof whatChanged> }> = [
     { why: 'nothing', after: elsewhere({}), reason: undefined },
     { why: 'another order', after: elsewhere({ eth0: ['2001:db8::10', '192.168.1.10'] }), reason: undefined },
@@ -94,18 +94,18 @@ class SettableClock extends ManualClock {
   }
 }
 
-function watched({ isTold }: { isTold: boolean }) {
+function watched({ isMonitored }: { isMonitored: boolean }) {
   const clock = new SettableClock()
-  const world = { network: HOME, looks: 0, heard: () => undefined as void, isClosed: false }
+  const world = { network: HOME, reads: 0, report: () => undefined as void, isClosed: false }
   const watch = NetworkWatch.start({
     clock,
     read: () => {
-      world.looks += 1
+      world.reads += 1
       return world.network
     },
-    monitor: ({ heard, ended }) => {
-      world.heard = heard
-      if (!isTold) ended()
+    monitor: ({ onEvent, onEnd }) => {
+      world.report = onEvent
+      if (!isMonitored) onEnd()
       return {
         [Symbol.dispose]: () => {
           world.isClosed = true
@@ -118,33 +118,33 @@ function watched({ isTold }: { isTold: boolean }) {
   return { clock, world, watch, changes }
 }
 
-t.test('a change that the kernel tells of is noticed within 200 ms, once', async (t) => {
-  const { clock, world, watch, changes } = watched({ isTold: true })
+t.test('a change that the kernel reports is noticed within 200 ms, once', async (t) => {
+  const { clock, world, watch, changes } = watched({ isMonitored: true })
   world.network = elsewhere({ eth0: [] })
   for (let message = 0; message < 5; message++) {
-    world.heard()
+    world.report()
     await clock.advance(30)
   }
-  t.same(changes, [], 'it may be half of one still')
+  t.same(changes, [], 'the change may not be complete yet')
   world.network = elsewhere({ eth0: ['192.168.1.77'] })
   await clock.advance(50)
   t.same(
     changes.map(({ reason, outward }) => [reason, ...outward]),
     [['addresses', '192.168.1.77']],
   )
-  world.heard()
+  world.report()
   await clock.advance(500)
-  t.equal(changes.length, 1, 'messages that change nothing are not told on')
+  t.equal(changes.length, 1, 'messages that change nothing are not passed on')
   await watch[Symbol.asyncDispose]()
   t.ok(world.isClosed)
   world.network = HOME
-  world.heard()
+  world.report()
   await clock.advance(60_000)
-  t.equal(changes.length, 1, 'nothing after its end')
+  t.equal(changes.length, 1, 'nothing after it was closed')
 })
 
-t.test('where the kernel does not tell, it is looked at each second', async (t) => {
-  const { clock, world, watch, changes } = watched({ isTold: false })
+t.test('where the kernel reports nothing, the network is compared every second', async (t) => {
+  const { clock, world, watch, changes } = watched({ isMonitored: false })
   t.notOk(watch.isMonitored)
   world.network = elsewhere({ v4: V4.replace('0101A8C0', '0201A8C0') })
   await clock.advance(1_000)
@@ -156,16 +156,16 @@ t.test('where the kernel does not tell, it is looked at each second', async (t) 
   await watch[Symbol.asyncDispose]()
 })
 
-t.test('where it does, rarely', async (t) => {
-  const { clock, world, watch } = watched({ isTold: true })
-  const { looks } = world
+t.test('where the kernel reports changes, the network is compared rarely', async (t) => {
+  const { clock, world, watch } = watched({ isMonitored: true })
+  const { reads } = world
   await clock.advance(60_000)
-  t.equal(world.looks - looks, 6)
+  t.equal(world.reads - reads, 6)
   await watch[Symbol.asyncDispose]()
 })
 
 t.test('waking up is a change, whatever the network looks like', async (t) => {
-  const { clock, watch, changes } = watched({ isTold: true })
+  const { clock, watch, changes } = watched({ isMonitored: true })
   await clock.advance(5_000)
   clock.aheadMs = 3_600_000
   await clock.advance(1_000)
@@ -178,9 +178,9 @@ t.test('waking up is a change, whatever the network looks like', async (t) => {
   await watch[Symbol.asyncDispose]()
 })
 
-t.test('the kernel’s own messages can be had, and the process for them ends', async (t) => {
+t.test('the process that reads the kernel’s messages can be started and ended', async (t) => {
   let hasEnded = false
-  const monitor = monitorKernel({ heard: () => undefined, ended: () => (hasEnded = true) })
+  const monitor = monitorKernel({ onEvent: () => undefined, onEnd: () => (hasEnded = true) })
   t.equal(typeof hasEnded, 'boolean')
   monitor[Symbol.dispose]()
 })

@@ -1,15 +1,15 @@
 import type { Duplex } from 'node:stream'
 
-/** How long somebody who is refused may take to read why. */
+/** How long a client that is refused has to read the reason. */
 const READ_MS = 1_000
-/** What may still come meanwhile; more, and there is nobody who wants to read. */
+/** What the client may still send meanwhile; one that sends more is not reading. */
 const MOST_BYTES = 256 * 1024
 
 /**
- * Says the last word, and ends the connection whatever the other side does then. What it sends meanwhile is read away: closing
- * with unread bytes would be a reset that overtakes the word.
+ * Sends a last message, and ends the connection whatever the other side does. What it sends meanwhile is read and dropped:
+ * closing with unread bytes would send a reset, which overtakes the message.
  */
-export function endGracefully(socket: Duplex, word?: string | Buffer): void {
+export function endGracefully(socket: Duplex, message?: string | Buffer): void {
   if (socket.destroyed) return
   const cut = setTimeout(() => socket.destroy(), READ_MS)
   let read = 0
@@ -22,7 +22,7 @@ export function endGracefully(socket: Duplex, word?: string | Buffer): void {
     if (socket.writableFinished) socket.destroy()
     else socket.once('finish', () => socket.destroy())
   })
-  if (word === undefined) socket.end()
-  else socket.end(word)
+  if (message === undefined) socket.end()
+  else socket.end(message)
   socket.resume()
 }

@@ -1,10 +1,10 @@
-/** How long a server waits for who says nothing, or a byte now and then, and holds a connection meanwhile (slowloris). */
+/** How long a server waits for a client that sends nothing, or a byte now and then, and holds a connection meanwhile (slowloris). */
 export interface HttpTimeouts {
-  /** Until the TLS handshake is done. Smaller fails on links of seconds. */
+  /** For the TLS handshake. Smaller fails on links with a round trip of seconds. */
   handshakeMs: number
-  /** Until a request's head is there, from the connection or the request before on. */
+  /** For the head of a request, from the connection or the previous request on. */
   headersMs: number
-  /** Until all of the request is there. */
+  /** For the whole request. */
   bodyMs: number
   /** Between two requests. */
   idleMs: number
@@ -12,8 +12,8 @@ export interface HttpTimeouts {
 
 export const HTTP_TIMEOUTS: HttpTimeouts = { handshakeMs: 5_000, headersMs: 5_000, bodyMs: 15_000, idleMs: 15_000 }
 
-/** Node looks for slow requests this often; every 30 s when not said. */
-const LOOK_MS = 1_000
+/** How often Node looks for slow requests; its default of 30 s would let them live that much longer. */
+const CHECK_MS = 1_000
 
 /** For `createServer` of `node:http` and `node:https`. */
 export function applyHttpTimeouts({ headersMs, bodyMs, idleMs }: HttpTimeouts) {
@@ -21,6 +21,6 @@ export function applyHttpTimeouts({ headersMs, bodyMs, idleMs }: HttpTimeouts) {
     headersTimeout: headersMs,
     requestTimeout: bodyMs,
     keepAliveTimeout: idleMs,
-    connectionsCheckingInterval: Math.min(LOOK_MS, headersMs / 4),
+    connectionsCheckingInterval: Math.min(CHECK_MS, headersMs / 4),
   } as const
 }

@@ -1,58 +1,58 @@
 /**
- * At most so many at a time for each key; the others wait in the order they came. One key never waits for another, so a
- * service that does not answer holds up nobody else's callers.
+ * A semaphore for each key: at most `limit` tasks of a key run at a time, the others wait in order of arrival. One key never
+ * waits for another, so a service that does not answer delays only its own callers.
  *
- *     take(key, begin) ─▶ fewer than `atOnce` under way ─▶ begins now
- *                         else waits ─▶ begins when one of its key is done
+ *     acquire(key, begin) ─▶ fewer than `limit` are running ─▶ begins now
+ *                            else it waits ─▶ begins when another task of its key calls release
  *
- * Whoever has begun calls `done(key)` once.
+ * Each task that has begun calls `release(key)` once.
  */
 export class KeyedSemaphore<K> {
-  readonly #atOnce: number
-  readonly #keys = new Map<K, { underWay: number; waiting: Set<() => void> }>()
+  readonly #limit: number
+  readonly #keys = new Map<K, { running: number; waiting: Set<() => void> }>()
   #waiting = 0
   #idle: (() => void) | undefined
 
-  constructor(atOnce: number) {
-    this.#atOnce = atOnce
+  constructor(limit: number) {
+    this.#limit = limit
   }
 
-  /** All that wait, over all keys. */
+  /** How many tasks wait, over all keys. */
   get waiting(): number {
     return this.#waiting
   }
 
-  /** Calls `begin` in this very call, or later; the returned function gives up the wait, and does nothing once begun. */
+  /** Calls `begin` in this very call or later; the returned function cancels the wait, and does nothing once the task has begun. */
   acquire(key: K, begin: () => void): () => void {
-    const turn = this.#keys.get(key) ?? { underWay: 0, waiting: new Set() }
-    if (turn.underWay === 0) this.#keys.set(key, turn)
-    if (turn.underWay < this.#atOnce) {
-      turn.underWay++
+    const queue = this.#keys.get(key) ?? { running: 0, waiting: new Set() }
+    if (queue.running === 0) this.#keys.set(key, queue)
+    if (queue.running < this.#limit) {
+      queue.running++
       begin()
       return nothing
     }
-    turn.waiting.add(begin)
+    queue.waiting.add(begin)
     this.#waiting++
     return () => {
-      if (turn.waiting.delete(begin)) this.#waiting--
+      if (queue.waiting.delete(begin)) this.#waiting--
     }
   }
 
   release(key: K): void {
-    const turn = this.#keys.get(key)
-    if (turn === undefined) return
-    for (const begin of turn.waiting) {
-      turn.waiting.delete(begin)
+    const queue = this.#keys.get(key)
+    if (queue === undefined) return
+    for (const begin of queue.waiting) {
+      queue.waiting.delete(begin)
       this.#waiting--
-      return begin() // in the place of the one that is done
+      return begin() // in place of the task that has released
     }
-    turn.underWay--
-    if (turn.underWay > 0) return
+    queue.running--
+    if (queue.running > 0) return
     this.#keys.delete(key)
     if (this.#keys.size === 0) this.#idle?.()
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when no task is running. */
   onIdle(): Promise<void> {
     if (this.#keys.size === 0) return Promise.resolve()
     return new Promise((resolve) => {

@@ -4,53 +4,53 @@ import { systemClock, type Clock } from './clock.ts'
 import { Lifetime } from './lifetime.ts'
 import { readNetwork, whatChanged, type InterfaceFilter, type Network } from './network.ts'
 
-/** `woke`: this machine or process stood still for a while, and others may have given it up. */
+/** `woke`: this machine or process was suspended for a while, and others may have given it up. */
 export interface NetworkChange extends Network {
   reason: 'addresses' | 'route' | 'woke'
 }
 
 export interface NetworkWatchOptions {
-  /** Which interfaces matter; of the others an address may come and go unheard. */
-  counts?: InterfaceFilter
-  /** What is there now. */
-  read?: (counts: InterfaceFilter) => Network
+  /** Which interfaces matter; changes of the others are ignored. */
+  isOutward?: InterfaceFilter
+  /** Reads the present state. */
+  read?: (isOutward: InterfaceFilter) => Network
   clock?: Clock
-  /** Calls `heard` when the kernel says that something has changed, `ended` when it cannot say so any more. */
+  /** Calls `onEvent` when the kernel reports a change, `onEnd` when it can no longer report any. */
   monitor?: typeof monitorKernel
 }
 
-/** The kernel tells of one change in several messages: what comes within this is one. Larger: later noticed. */
+/** The kernel reports one change in several messages: those within this time count as one. Larger: noticed later. */
 const DEBOUNCE_MS = 200
 const TICK_MS = 1_000
-/** Looks without being told: each tick where the kernel does not tell, and rarely where it does. */
-const TICKS_WHEN_TOLD = 10
-/** A tick so much too late, or a wall clock so much ahead of the monotonic one, which stands still in a suspended machine. */
+/** Compares without an event: at each tick where the kernel reports nothing, and once in this many ticks where it does. */
+const TICKS_WHEN_MONITORED = 10
+/** A tick this much too late, or a wall clock this much ahead of the monotonic one, which stops while a machine is suspended. */
 const ASLEEP_MS = 4_000
 
 /**
- * Notices that the machine's network is another one: addresses, default routes, or time that was slept through.
+ * Notices that the machine's network has changed (addresses or default routes), or that the machine was suspended.
  *
- *     kernel: link, address, route ─┐
- *     every second (ten, if told) ──┴─▶ 200 ms ─▶ look: another address or default route? ─▶ listeners
- *     a clock that leapt ─────────────────────────────────────────────────────────────────▶ listeners
+ *     kernel: link, address, route ──────────┐
+ *     every second (every ten, if monitored) ┴─▶ 200 ms ─▶ another address or default route? ─▶ listeners
+ *     a clock that jumped ──────────────────────────────────────────────────────────────────▶ listeners
  */
 export class NetworkWatch implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #clock: Clock
-  readonly #look: () => Network
+  readonly #read: () => Network
   readonly #listeners = new Set<(change: NetworkChange) => void>()
   #network: Network
-  #isTold = true
+  #isMonitored = true
   #planned: (() => void) | undefined
   #nextTick: (() => void) | undefined
   #ticks = 0
   #tickedAt: Moment
 
-  private constructor(life: Lifetime, { counts = () => true, read = readNetwork, clock }: NetworkWatchOptions) {
+  private constructor(life: Lifetime, { isOutward = () => true, read = readNetwork, clock }: NetworkWatchOptions) {
     this.#life = life
     this.#clock = clock ?? systemClock
-    this.#look = () => read(counts)
-    this.#network = this.#look()
+    this.#read = () => read(isOutward)
+    this.#network = this.#read()
     this.#tickedAt = this.#moment()
   }
 
@@ -64,9 +64,9 @@ export class NetworkWatch implements AsyncDisposable {
     })
     life.use(
       monitor({
-        heard: () => watch.#plan(),
-        ended: () => {
-          watch.#isTold = false
+        onEvent: () => watch.#plan(),
+        onEnd: () => {
+          watch.#isMonitored = false
         },
       }),
     )
@@ -74,14 +74,14 @@ export class NetworkWatch implements AsyncDisposable {
     return watch
   }
 
-  /** As it was when it was looked at last. */
+  /** As it was last read. */
   get network(): Network {
     return this.#network
   }
 
-  /** Whether the kernel says when something changes; else it is looked at every second. */
+  /** Whether the kernel reports changes; otherwise the network is compared every second. */
   get isMonitored(): boolean {
-    return this.#isTold
+    return this.#isMonitored
   }
 
   onChange(listener: (change: NetworkChange) => void): () => void {
@@ -93,7 +93,7 @@ export class NetworkWatch implements AsyncDisposable {
     return this.#life.close()
   }
 
-  /** A stream of messages does not put the look off. */
+  /** A stream of messages does not delay the comparison. */
   #plan(): void {
     if (this.#life.signal.aborted) return
     this.#planned ??= this.#clock.after(DEBOUNCE_MS, () => {
@@ -111,23 +111,23 @@ export class NetworkWatch implements AsyncDisposable {
 
   #tick(): void {
     const now = this.#moment()
-    const hasSlept = hasStoodStill(this.#tickedAt, now)
+    const wasSuspended = hasStoodStill(this.#tickedAt, now)
     this.#tickedAt = now
     this.#ticks += 1
-    if (hasSlept) {
-      this.#network = this.#look()
-      this.#tell('woke')
-    } else if (!this.#isTold || this.#ticks % TICKS_WHEN_TOLD === 0) this.#compare()
+    if (wasSuspended) {
+      this.#network = this.#read()
+      this.#notify('woke')
+    } else if (!this.#isMonitored || this.#ticks % TICKS_WHEN_MONITORED === 0) this.#compare()
   }
 
   #compare(): void {
     const before = this.#network
-    this.#network = this.#look()
+    this.#network = this.#read()
     const reason = whatChanged(before, this.#network)
-    if (reason !== undefined) this.#tell(reason)
+    if (reason !== undefined) this.#notify(reason)
   }
 
-  #tell(reason: NetworkChange['reason']): void {
+  #notify(reason: NetworkChange['reason']): void {
     for (const listener of this.#listeners) listener({ ...this.#network, reason })
   }
 
@@ -141,7 +141,7 @@ export interface Moment {
   wallMs: number
 }
 
-/** Whether more time has gone by between two ticks than there should. */
+/** Whether more time has passed between two ticks than there should. */
 export function hasStoodStill(before: Moment, after: Moment): boolean {
   const passed = after.nowMs - before.nowMs
   const onTheWall = after.wallMs - before.wallMs
@@ -149,24 +149,24 @@ export function hasStoodStill(before: Moment, after: Moment): boolean {
 }
 
 const TOOLS = ['/usr/sbin', '/sbin', '/usr/bin', '/bin']
-/** `read` ends with this process, however that ends, and `ip` with it: it would else live until its next message. */
+/** `read` ends with this process, however it ends, and `ip` with it; otherwise `ip` would live on until its next message. */
 const SCRIPT = 'ip monitor link address route & exec >&-; read _; kill $!'
 
 /** Node cannot open a netlink socket; iproute2's `ip` can. */
-export function monitorKernel({ heard, ended }: { heard: () => void; ended: () => void }): Disposable {
+export function monitorKernel({ onEvent, onEnd }: { onEvent: () => void; onEnd: () => void }): Disposable {
   if (!TOOLS.some((folder) => existsSync(`${folder}/ip`))) {
-    ended()
+    onEnd()
     return { [Symbol.dispose]: () => undefined }
   }
   const child = spawn('/bin/sh', ['-c', SCRIPT], {
     stdio: ['pipe', 'pipe', 'ignore'],
     env: { PATH: TOOLS.join(':') },
   })
-  child.on('error', ended)
+  child.on('error', onEnd)
   child.stdin.on('error', () => undefined)
   child.stdout.on('error', () => undefined)
-  child.stdout.on('data', heard)
-  child.stdout.on('end', ended) // `ip` has ended
+  child.stdout.on('data', onEvent)
+  child.stdout.on('end', onEnd) // `ip` has ended
   child.unref()
   for (const pipe of [child.stdin, child.stdout]) (pipe as unknown as { unref(): void }).unref()
   return {

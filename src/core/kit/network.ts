@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs'
 import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
 import { unmapped } from './host-port.ts'
 
-/** This machine's place in the network. */
+/** The addresses and default routes of this machine. */
 export interface Network {
-  /** All its addresses, of every interface that is up. */
+  /** All its addresses, of each interface that is up. */
   readonly addresses: ReadonlySet<string>
-  /** Those that say where it is: of interfaces that count, neither loopback nor link-local; sorted. */
+  /** Addresses of outward interfaces, neither loopback nor link-local; sorted. */
   readonly outward: readonly string[]
   readonly defaults: readonly DefaultRoute[]
 }
@@ -19,36 +19,41 @@ export interface DefaultRoute {
   metric: number
 }
 
+/** Whether an interface leads out of this machine. */
 export type InterfaceFilter = (device: string) => boolean
 
-/** Where the kernel says so (Linux); elsewhere there are only addresses to go by. */
-export function readNetwork(counts: InterfaceFilter = () => true): Network {
-  return networkOf(networkInterfaces(), { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') }, counts)
+/** Routes are read from /proc (Linux); elsewhere there are only addresses. */
+export function readNetwork(isOutward: InterfaceFilter = () => true): Network {
+  return networkOf(
+    networkInterfaces(),
+    { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') },
+    isOutward,
+  )
 }
 
 export function networkOf(
   interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>,
   routes: { v4: string; v6: string },
-  counts: InterfaceFilter,
+  isOutward: InterfaceFilter,
 ): Network {
   const all = Object.entries(interfaces).flatMap(([device, infos = []]) => infos.map((info) => ({ device, ...info })))
   const outward = all
-    .filter(({ device, internal, address }) => !internal && counts(device) && !isLinkLocal(address))
+    .filter(({ device, internal, address }) => !internal && isOutward(device) && !isLinkLocal(address))
     .map(({ address }) => address)
   return {
     addresses: new Set(all.map(({ address }) => address)),
     outward: outward.toSorted(),
-    defaults: [...defaultsV4(routes.v4), ...defaultsV6(routes.v6)].filter(({ device }) => counts(device)),
+    defaults: [...defaultsV4(routes.v4), ...defaultsV6(routes.v6)].filter(({ device }) => isOutward(device)),
   }
 }
 
-/** `undefined`: nothing that matters. */
+/** `undefined` when nothing has changed that matters. */
 export function whatChanged(before: Network, after: Network): 'addresses' | 'route' | undefined {
   if (before.outward.join() !== after.outward.join()) return 'addresses'
   return JSON.stringify(before.defaults) === JSON.stringify(after.defaults) ? undefined : 'route'
 }
 
-/** Whether a connection from this local address can still be alive, the address not being gone. */
+/** Whether this machine still has the local address of a connection; without it the connection is dead. */
 export function isHere({ addresses }: Pick<Network, 'addresses'>, local: string): boolean {
   const plain = unmapped(local).split('%', 1)[0] ?? local
   return plain.startsWith('127.') || plain === '::1' || addresses.has(plain)
@@ -65,11 +70,11 @@ function* defaultsV4(text: string): Iterable<DefaultRoute> {
     const [device = '', destination, gateway = '', flags = '', , , metric = '', mask] = line.split(/\s+/)
     if (destination !== '00000000' || mask !== '00000000' || (Number.parseInt(flags, 16) & UP) === 0) continue
     const bytes = [...Buffer.from(gateway, 'hex')].toReversed()
-    const isStraight = bytes.every((byte) => byte === 0)
+    const isOnLink = bytes.every((byte) => byte === 0)
     yield {
       family: 'ipv4',
       device,
-      ...(isStraight ? {} : { gateway: bytes.join('.') }),
+      ...(isOnLink ? {} : { gateway: bytes.join('.') }),
       metric: Number(metric),
     }
   }
@@ -80,9 +85,9 @@ function* defaultsV6(text: string): Iterable<DefaultRoute> {
   for (const line of text.split('\n')) {
     const [destination, length, , , hop = '', metric = '', , , , device = ''] = line.trim().split(/\s+/)
     if (destination === undefined || !/^0{32}$/.test(destination) || length !== '00' || device === 'lo') continue
-    const isStraight = /^0*$/.test(hop)
+    const isOnLink = /^0*$/.test(hop)
     const gateway = (hop.match(/.{4}/g) ?? []).map((group) => Number.parseInt(group, 16).toString(16)).join(':')
-    yield { family: 'ipv6', device, ...(isStraight ? {} : { gateway }), metric: Number.parseInt(metric, 16) }
+    yield { family: 'ipv6', device, ...(isOnLink ? {} : { gateway }), metric: Number.parseInt(metric, 16) }
   }
 }
 

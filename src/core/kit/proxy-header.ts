@@ -7,7 +7,7 @@
  *   │            │ command 0, 1  │        │ of the │ from, to (4 bytes each),│                       │
  *   │            │               │        │ rest   │ from, to port (u16)     │                       │
  *   └────────────┴───────────────┴────────┴────────┴─────────────────────────┴───────────────────────┘
- *   command 0 LOCAL: the reader keeps the addresses of the connection; 1 PROXY: it takes these
+ *   command 0 LOCAL: the receiver uses the addresses of the connection; 1 PROXY: it uses these
  *   family  0x11 TCP over IPv4, 0x00 none
  */
 
@@ -17,20 +17,20 @@ const LOCAL = 0
 const PROXY = 1
 const TCP4 = 0x11
 
-/** An end of the connection that is told of: IPv4 in dotted form. */
+/** One end of the connection that the header describes; IPv4 in dotted form. */
 export interface ProxyEndpoint {
   address: string
   port: number
 }
 
 export interface ProxyHeader {
-  /** Absent: nobody known by an address; sent as LOCAL, for PROXY with an unspecified family is refused by HAProxy. */
+  /** Absent when the client has no address; sent as LOCAL, since HAProxy refuses PROXY with an unspecified family. */
   ends?: { from: ProxyEndpoint; to: ProxyEndpoint }
-  /** Type (0 … 255) and text (at most 65,535 bytes). */
+  /** TLVs: a type (0 … 255) and a text (at most 65,535 bytes). */
   values?: readonly (readonly [type: number, text: string])[]
 }
 
-/** The header for a connection that is made for somebody else. */
+/** The header for a connection made on behalf of a client. */
 export function encodeProxyHeader({ ends, values = [] }: ProxyHeader): Buffer {
   const addresses = ends === undefined ? Buffer.alloc(0) : tcp4(ends.from, ends.to)
   const rest = Buffer.concat([addresses, ...values.map(([type, text]) => value(type, text))])
@@ -41,7 +41,7 @@ export function encodeProxyHeader({ ends, values = [] }: ProxyHeader): Buffer {
   ])
 }
 
-/** The header for a connection of our own, as a check of health makes. */
+/** The header for a connection of our own, such as a health check. */
 export const OWN_PROXY_HEADER = encodeProxyHeader({})
 
 function head(command: number, family: number, length: number): Buffer {

@@ -1,11 +1,11 @@
 export interface BucketOptions {
   perSecond: number
-  /** What may come at once after a rest. */
+  /** What may be taken at once after a rest. */
   burst: number
   now?: () => number
 }
 
-/** Tokens that come at a rate (token bucket): whoever finds none is refused (`tryTake`), or goes into debt and waits until it is paid (`take`). */
+/** A token bucket: without a token a caller is refused (`tryTake`), or goes into debt and waits until it is paid (`take`). */
 export class TokenBucket {
   readonly #perMs: number
   readonly #burst: number
@@ -21,7 +21,7 @@ export class TokenBucket {
     this.#at = now()
   }
 
-  /** Takes one; false when there is none. */
+  /** Takes one token; false when there is none. */
   tryTake(): boolean {
     this.#fill()
     if (this.#level < 1) return false
@@ -29,18 +29,19 @@ export class TokenBucket {
     return true
   }
 
+  /** Takes tokens that may not be there yet; wait `waitMs` afterwards. */
   take(amount: number): void {
     this.#fill()
     this.#level -= amount
   }
 
-  /** Until the debt is paid; 0 while there is none. */
+  /** How long until the debt is paid; 0 while there is none. */
   get waitMs(): number {
     this.#fill()
     return this.#level >= 0 ? 0 : -this.#level / this.#perMs
   }
 
-  /** Nobody has taken anything for a while: a new one would be the same. */
+  /** Nothing was taken for a while: a new bucket would be in the same state. */
   get isFull(): boolean {
     this.#fill()
     return this.#level >= this.#burst

@@ -5,11 +5,11 @@ import { MeshError } from '../errors.ts'
 import type { DialOptions } from './websocket.ts'
 
 /*
- * A byte stream out of an HTTP request (RFC 9110 §7.8): after `101` the connection belongs to the two ends. Half the
- * processor time of a WebSocket, which masks and frames every message (TUNNELS.md §6.9).
+ * A byte stream made from an HTTP request (RFC 9110 §7.8): after `101` the connection belongs to the two ends. It takes half the
+ * processor time of a WebSocket, which masks and frames every message.
  */
 
-/** The protocol both ends switch to. */
+/** The protocol to which both ends switch. */
 const PROTOCOL = 'hedgerow-bytes'
 
 /**
@@ -21,21 +21,21 @@ export function dialUpgrade(address: string, dial: DialOptions, signal: AbortSig
   const limit = AbortSignal.any([signal, AbortSignal.timeout(dial.timeoutMs ?? 5_000)])
   const fail = (cause: unknown) =>
     reject(cause instanceof MeshError ? cause : new MeshError('NOT_RUNNING', { address }, { cause }))
-  const asking = request(address.replace(/^ws/, 'http'), {
+  const sent = request(address.replace(/^ws/, 'http'), {
     ...dial.tls,
     minVersion: 'TLSv1.3',
     agent: dial.egress ?? false,
     signal: limit,
     headers: { ...dial.headers, connection: 'Upgrade', upgrade: PROTOCOL },
   })
-  asking.on('error', fail)
-  asking.once('response', (response) => {
+  sent.on('error', fail)
+  sent.once('response', (response) => {
     response.resume()
     fail(new MeshError('REQUEST_FAILED', { address, status: response.statusCode }))
-    asking.destroy()
+    sent.destroy()
   })
-  asking.once('upgrade', (_response, socket, head) => {
-    socket.on('error', () => socket.destroy()) // whoever reads it sees 'close'
+  sent.once('upgrade', (_response, socket, head) => {
+    socket.on('error', () => socket.destroy()) // the reader sees 'close'
     try {
       dial.verify?.(socket)
     } catch (error) {
@@ -45,11 +45,11 @@ export function dialUpgrade(address: string, dial: DialOptions, signal: AbortSig
     if (head.length > 0) socket.unshift(head)
     resolve(socket)
   })
-  asking.end()
+  sent.end()
   return promise
 }
 
-/** Whether the request asks for a byte stream; anything else that asks for an upgrade is a WebSocket, or nothing we know. */
+/** Whether the request is for a byte stream; any other upgrade is a WebSocket, or unknown. */
 export function asksForBytes({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() === PROTOCOL
 }

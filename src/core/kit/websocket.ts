@@ -9,24 +9,28 @@ import { onAbort } from './abort.ts'
 import { ignore } from './ignore.ts'
 import { endGracefully } from './end-gracefully.ts'
 
-/** The one door to `ws`: text channels for control links, byte streams for relays. No compression, bounded messages. */
+/*
+ * The only user of `ws`: text channels for control links, byte streams for relays. No compression, bounded messages.
+ */
+
+/** A channel of text messages. */
 export interface Channel {
   /** Queues a message; never blocks. */
   send(text: string): void
-  /** Bytes accepted by `send` and not yet given to the socket. */
+  /** Bytes accepted by `send` and not written to the socket yet. */
   readonly backlog: number
   onText(listener: (text: string) => void): void
-  /** Once, whatever the reason; at once when it is closed already. */
+  /** Calls the listener once, whatever the reason; at once when the channel is closed already. */
   onClose(listener: (reason: string) => void): void
-  /** Says goodbye; cut off after two seconds. */
+  /** Sends a close frame; the connection is cut after two seconds. */
   close(reason?: string): void
   /** One round trip, in milliseconds. @throws MeshError LINK_CLOSED */
   measure(): Promise<number>
-  /** The network has changed: ends where our own address is gone, or where nothing is heard for so long. */
+  /** The network has changed: ends the channel when our own address is gone, or when nothing arrives within `withinMs`. */
   recheck?(isHere: (address: string) => boolean, withinMs: number): void
 }
 
-/** Larger and a peer may make us hold more; smaller and a table of many instances does not fit. */
+/** Larger lets a peer make us hold more; smaller does not fit a table of many instances. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 const PING_MS = 5_000
 /** A link is dead after this long without any inbound byte. */
@@ -36,10 +40,10 @@ const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as c
 export interface DialOptions {
   tls: Pick<ConnectionOptions, 'ca' | 'cert' | 'key' | 'secureContext' | 'checkServerIdentity' | 'servername'>
   headers?: Record<string, string>
-  /** The way out, when it is not straight (kit/egress.ts). */
+  /** The HTTP proxy on the way out, if there is one (kit/egress.ts). */
   egress?: Agent | undefined
   timeoutMs?: number
-  /** Checks the other side's certificate once the handshake is done; throwing ends the connection. */
+  /** Verifies the other side's certificate once the handshake is done; throwing ends the connection. */
   verify?: (socket: IncomingMessage['socket']) => void
 }
 
@@ -51,16 +55,16 @@ export function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): 
   return open(url, dial, streamOf, signal)
 }
 
-/** Answers HTTP upgrades; attach `upgrade` to a server and decide there who may come in. */
+/** Accepts WebSockets on HTTP upgrades; the caller has decided that the client is allowed. */
 export class WebSocketAcceptor {
   readonly #server = new WebSocketServer({ noServer: true, clientTracking: false, ...options })
 
-  acceptText(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (channel: Channel) => void): void {
-    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(channelOf(webSocket)))
+  acceptText(request: IncomingMessage, socket: Duplex, head: Buffer, onChannel: (channel: Channel) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => onChannel(channelOf(webSocket)))
   }
 
-  acceptBytes(request: IncomingMessage, socket: Duplex, head: Buffer, taken: (stream: Duplex) => void): void {
-    this.#server.handleUpgrade(request, socket, head, (webSocket) => taken(streamOf(webSocket)))
+  acceptBytes(request: IncomingMessage, socket: Duplex, head: Buffer, onStream: (stream: Duplex) => void): void {
+    this.#server.handleUpgrade(request, socket, head, (webSocket) => onStream(streamOf(webSocket)))
   }
 }
 
@@ -74,7 +78,7 @@ export function refuseUpgrade(socket: Duplex, status: string, reason: string): v
 
 type Wrap<T> = (webSocket: WebSocket, localAddress?: string) => T
 
-/** `wrap` runs in the same turn as the opening: a message that came along with it already has its listener. */
+/** `wrap` runs in the same turn as the opening, so that a message which arrives with it finds its listener. */
 function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(new MeshError('NOT_RUNNING', { address: url }, { cause: signal.reason }))
@@ -116,16 +120,16 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
 }
 
 function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
-  let heardAt = performance.now()
+  let receivedAt = performance.now()
   let closed: string | undefined
   const listeners: Array<(reason: string) => void> = []
   let onText: ((text: string) => void) | undefined
   const early: string[] = []
-  const heard = () => {
-    heardAt = performance.now()
+  const received = () => {
+    receivedAt = performance.now()
   }
   const beat = setInterval(() => {
-    if (performance.now() - heardAt > SILENCE_MS) return webSocket.terminate()
+    if (performance.now() - receivedAt > SILENCE_MS) return webSocket.terminate()
     if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
   }, PING_MS)
   beat.unref()
@@ -135,9 +139,9 @@ function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
     clearInterval(beat)
     for (const listener of listeners) listener(reason)
   }
-  webSocket.on('ping', heard).on('pong', heard)
+  webSocket.on('ping', received).on('pong', received)
   webSocket.on('message', (message: Buffer, isBinary) => {
-    heard()
+    received()
     if (isBinary) return webSocket.close(1003, 'text only')
     const text = message.toString('utf8')
     if (onText === undefined) early.push(text)
@@ -171,7 +175,7 @@ function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
       const askedAt = performance.now()
       if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
       const late = setTimeout(() => {
-        if (heardAt < askedAt) webSocket.terminate()
+        if (receivedAt < askedAt) webSocket.terminate()
       }, withinMs)
       late.unref()
     },
@@ -179,25 +183,25 @@ function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
 }
 
 function roundTrip(webSocket: WebSocket): Promise<number> {
-  const mark = randomBytes(8) // other pings are under way
+  const mark = randomBytes(8) // other pings are in flight
   return new Promise((resolve, reject) => {
     const sentAt = performance.now()
     const settle = (act: () => void) => {
-      webSocket.off('pong', heard).off('close', over)
+      webSocket.off('pong', ponged).off('close', closed)
       act()
     }
-    const heard = (pong: Buffer) => {
+    const ponged = (pong: Buffer) => {
       if (pong.equals(mark)) settle(() => resolve(performance.now() - sentAt))
     }
-    const over = () => settle(() => reject(new MeshError('LINK_CLOSED')))
-    webSocket.on('pong', heard).on('close', over)
+    const closed = () => settle(() => reject(new MeshError('LINK_CLOSED')))
+    webSocket.on('pong', ponged).on('close', closed)
     if (webSocket.readyState === WebSocket.OPEN) webSocket.ping(mark)
-    else over()
+    else closed()
   })
 }
 
 function streamOf(webSocket: WebSocket): Duplex {
   const stream = createWebSocketStream(webSocket, { highWaterMark: 256 * 1024 })
-  stream.on('error', () => undefined) // whoever reads the stream sees 'close'; an error without a reader must not kill the agent
+  stream.on('error', ignore) // the reader sees 'close'; an error without a listener would end the process
   return stream
 }
