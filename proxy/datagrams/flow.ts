@@ -7,7 +7,7 @@ import type { DatagramStream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
-const OVER = 'the flow is over'
+const ENDED = 'the flow has ended'
 
 export interface DatagramFlowParts {
   readonly table: Pick<TableView, 'instance'>
@@ -19,15 +19,15 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   readonly client: DatagramClient
   readonly pipe: DatagramPipe
   readonly ended: Promise<void>
-  /** When it was seen to carry something, as exact as the sweep. */
+  /** When it was last seen to carry something, as exact as the sweep. */
   lastAt: number
   /** Set once it is refused: until then it only drops. */
   restUntil: number | undefined
   readonly #parts: DatagramFlowParts
   readonly #gone = new AbortController()
   #held: Held | undefined
-  /** The candidate that is asked, and how many of those that are held are with it (early.ts). */
-  #ahead: { to: DatagramStream; datagrams: number; spoken: () => void } | undefined
+  /** The candidate that is asked, and how many of the held datagrams it was sent (early-data.ts). */
+  #ahead: { to: DatagramStream; datagrams: number; onFirst: () => void } | undefined
   #dropping: 'refused' | 'over' | undefined
   #instance: Instance | undefined
   #seen = 0
@@ -41,13 +41,13 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     this.#held = held
     this.#parts = parts
     this.pipe = new DatagramPipe(() => {
-      this.#gone.abort(OVER)
+      this.#gone.abort(ENDED)
       resolve()
     })
     this.pipe.near.stream = clientStream(conversation)
   }
 
-  /** Aborts when nobody waits for an instance any more. */
+  /** Aborts when the client no longer waits for an instance. */
   get gone(): AbortSignal {
     return this.#gone.signal
   }
@@ -60,8 +60,8 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     else this.#goAhead(this.#held)
   }
 
-  feed(to: DatagramStream, spoken: () => void): void {
-    this.#ahead = { to, datagrams: 0, spoken }
+  feed(to: DatagramStream, onFirst: () => void): void {
+    this.#ahead = { to, datagrams: 0, onFirst }
     if (this.#held !== undefined) this.#goAhead(this.#held)
   }
 
@@ -69,17 +69,17 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     this.#ahead = undefined
   }
 
-  /** Those that are held and may travel before the instance has answered do, in order. */
+  /** Sends held datagrams ahead of the instance's answer, in order, as far as the stream takes them. */
   #goAhead(held: Held): void {
     const ahead = this.#ahead
     if (ahead === undefined) return
     for (const payload of held.all().slice(ahead.datagrams)) {
       if (!ahead.to.send(payload)) return
-      if (ahead.datagrams++ === 0) ahead.spoken()
+      if (ahead.datagrams++ === 0) ahead.onFirst()
     }
   }
 
-  /** An instance has answered: what waited goes first. */
+  /** An instance has answered: held datagrams go first. */
   opened(instance: Instance, stream: DatagramStream): void {
     this.#instance = instance
     this.pipe.far.stream = stream
@@ -93,7 +93,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     }
   }
 
-  /** In peace: idle, or the client has gone. */
+  /** An orderly end: the flow is idle, or the client has gone. */
   end(): void {
     this.pipe.finish('closed')
   }
@@ -102,7 +102,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     this.pipe.cut()
   }
 
-  /** From now on what comes is dropped. */
+  /** From now on datagrams of the client are dropped. */
   giveUp(why: 'refused' | 'over'): void {
     this.#dropping = why
     const waited = this.#held?.take() ?? []
@@ -110,13 +110,13 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     if (waited.length > 0) this.#drop(why, waited.length)
   }
 
-  over(): void {
-    this.look(this.lastAt)
+  forget(): void {
+    this.sample(this.lastAt)
     this.client.ended()
   }
 
-  /** Notes whether it was used since the last look, and counts what was carried. */
-  look(now: number): void {
+  /** Notes whether the flow was used since the last call, and counts what it carried. */
+  sample(now: number): void {
     const { pipe } = this
     if (pipe.activity !== this.#seen) {
       this.#seen = pipe.activity
@@ -125,7 +125,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     }
   }
 
-  /** Of its instance. `gone`: it left its node, so that its port may be somebody else's by now. */
+  /** The state of its instance. `gone`: the instance left its node, so that its port may be another's by now. */
   get state(): InstanceState | 'gone' {
     const chosen = this.#instance
     if (chosen === undefined) return 'running'
@@ -153,9 +153,9 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
 }
 
 /** The client as a DatagramStream: what is sent to it leaves from the address that it asked. */
-function clientStream(conversation: DatagramClient): DatagramStream {
+function clientStream(client: DatagramClient): DatagramStream {
   return {
-    send: (payload) => conversation.answer(payload),
+    send: (payload) => client.answer(payload),
     end: () => undefined,
     reset: () => undefined,
   }

@@ -1,4 +1,4 @@
-/** What all that wait may hold together. */
+/** The bytes that all waiting flows may hold together. */
 export interface HeldBudget {
   bytes: number
 }
@@ -8,7 +8,7 @@ export interface HeldLimits {
   bytes: number
 }
 
-/** Datagrams of one flow that wait until it is open: in order, few, and dropped beyond the limits. */
+/** Datagrams of one flow that wait until it is open: in order, and dropped beyond the limits. */
 export class Held {
   readonly #limits: HeldLimits
   readonly #budget: HeldBudget
@@ -40,7 +40,7 @@ export class Held {
     return this.#datagrams
   }
 
-  /** Everything, in order; nothing is held any more. */
+  /** Everything, in order; nothing is held afterwards. */
   take(): readonly Buffer[] {
     const datagrams = this.#datagrams
     this.#budget.bytes += this.#bytes

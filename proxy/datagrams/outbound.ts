@@ -140,7 +140,7 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   #forget(flow: DatagramFlow): void {
-    if (this.#flows.delete(flow)) flow.over()
+    if (this.#flows.delete(flow)) flow.forget()
   }
 
   #arm(): void {
@@ -156,7 +156,7 @@ export class DatagramFlows implements AsyncDisposable {
     const { clock, ledger, log } = this.#parts
     const now = clock.now()
     for (const flow of this.#flows) {
-      flow.look(now)
+      flow.sample(now)
       const isClosing = ledger.isDraining || flow.state === 'stopping'
       const idleMs = isClosing ? Math.min(this.#limits.idleMs, CLOSING_IDLE_MS) : this.#limits.idleMs
       if (flow.restUntil !== undefined) {
@@ -174,7 +174,7 @@ export class DatagramFlows implements AsyncDisposable {
     const { clock, metrics } = this.#parts
     const { spareMs, maxFlows } = this.#limits
     const now = clock.now()
-    for (const flow of this.#flows) flow.look(now)
+    for (const flow of this.#flows) flow.sample(now)
     const spare = Array.from(this.#flows)
       .filter(({ lastAt, restUntil }) => restUntil !== undefined || now - lastAt >= spareMs)
       .toSorted((a, b) => a.lastAt - b.lastAt)

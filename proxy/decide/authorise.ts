@@ -4,7 +4,7 @@ import type { Caller } from '../flow/flow.ts'
 export type Verdict = { allowed: boolean; reason: string }
 
 /**
- * Who may call whom (DESIGN §7). The same function at both ends; the destination's word counts (SEC-14).
+ * Who may call whom. Both ends ask the same function; the destination's answer is the one that counts (SEC-14).
  *
  *   caller      allowed when
  *   instance    it is of the same app, or `allow` has its `app.ns`, its `app.ns.service.ns`, or `*`

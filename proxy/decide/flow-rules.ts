@@ -2,9 +2,9 @@ import type { ServiceId } from '../../src/core/model/ids.ts'
 import { ANY_PATH, bothOf, type PathRule, ruleOf } from '../../src/core/model/path-rule.ts'
 import type { TableView } from '../../src/core/table/view.ts'
 
-/** Which paths the flows of a service may take from here: this node's rule and the service's together, as they are now. */
+/** Which paths the flows of a service may take from here: this node's rule and the service's together, as the table has them now. */
 export function flowRules(own: PathRule, table: Pick<TableView, 'entry'>): (service: ServiceId) => PathRule {
-  const rules = new Map<string, PathRule>() // by text: the words of a rule are few
+  const rules = new Map<string, PathRule>() // by the service's text: there are few different rules
   return (service) => {
     const paths = table.entry(service)?.service.paths
     if (paths === undefined) return own
@@ -18,5 +18,5 @@ export function flowRules(own: PathRule, table: Pick<TableView, 'entry'>): (serv
   }
 }
 
-/** Of texts, which come from the cluster. */
+/** Rules kept, since their texts come from the cluster. Smaller: rules are read again and again. */
 const LIMIT = 256

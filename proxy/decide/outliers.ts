@@ -1,23 +1,24 @@
 import type { NodeId } from '../../src/core/model/ids.ts'
 
-/** How long a node that kept a flow waiting is not waited for again. Larger: a node that is back is passed over longer. */
-const SUSPECT_MS = 1_000
-const SUSPECTS_LIMIT = 1_024
+/** How long a node that kept a flow waiting is not waited for. Larger: a node that is back is passed over for longer. */
+const OUTLIER_MS = 1_000
+/** Nodes kept; the oldest goes first. */
+const OUTLIERS_LIMIT = 1_024
 
 /**
- * Nodes that were silent for a whole patience. As long as one is suspected, the next candidate is tried at the same time
- * instead of after it: a node that hangs costs one flow a second its patience, not every flow. It is still asked, and a
- * word from it clears it at once.
+ * Nodes that did not answer before the next candidate was tried. While a node is an outlier, the next candidate is tried at
+ * the same time and not after it, so that a node that hangs delays one flow a second and not every flow. It is still asked,
+ * and its first answer clears it.
  */
 export class Outliers {
   readonly #until = new Map<NodeId, number>()
 
-  /** A flow waited for it in vain, and tried another. */
+  /** A flow waited for it in vain, and tried another node. */
   wasSilent(node: NodeId, now: number): void {
-    this.#until.delete(node) // kept in the order of time
-    this.#until.set(node, now + SUSPECT_MS)
+    this.#until.delete(node) // the map stays in the order of time
+    this.#until.set(node, now + OUTLIER_MS)
     for (const [oldest, until] of this.#until) {
-      if (until > now && this.#until.size <= SUSPECTS_LIMIT) break
+      if (until > now && this.#until.size <= OUTLIERS_LIMIT) break
       this.#until.delete(oldest)
     }
   }

@@ -2,15 +2,16 @@ import type { Clock } from '../../src/core/kit/clock.ts'
 import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
 
-/** How long an instance whose port was closed comes after the others; larger: one that is back gets its flows later. */
-const SHUN_MS = 5_000
-/** How long it counts as closed for the client that found out, when there is no other. */
-const AGAIN_MS = 1_000
-const SHUNNED_LIMIT = 1_024
+/** How long an instance whose port was closed is tried after the others. Larger: one that is back gets its flows later. */
+const PENALTY_MS = 5_000
+/** How long it counts as closed for the client that found out, when there is no other instance. */
+const CLOSED_MS = 1_000
+/** Instances kept; the oldest goes first. */
+const PENALTIES_LIMIT = 1_024
 
 /**
- * Instances that ended a flow of their own accord: nothing listened on the port. UDP opens a flow without asking
- * the instance, so the policy alone would send the next datagram there again.
+ * Instances that ended a UDP flow themselves because nothing listened on the port. A UDP flow opens without the instance's
+ * answer, so the policy alone would send the next datagram to the same closed port.
  */
 export class PenaltyList {
   readonly #clock: Clock
@@ -20,30 +21,30 @@ export class PenaltyList {
     this.#clock = clock
   }
 
-  /** `isMute`: it had not answered once. */
+  /** `isMute`: it had not answered a single datagram. */
   add({ id }: Instance, { isMute }: { isMute: boolean }): void {
-    this.#since.delete(id) // kept in the order of time
+    this.#since.delete(id) // the map stays in the order of time
     this.#since.set(id, { at: this.#clock.now(), isMute })
     for (const oldest of this.#since.keys()) {
-      if (this.#since.size <= SHUNNED_LIMIT) break
+      if (this.#since.size <= PENALTIES_LIMIT) break
       this.#since.delete(oldest)
     }
   }
 
-  /** The same instances, with shunned ones last. */
+  /** The same instances, with those on the list last. */
   last(instances: readonly Instance[]): readonly Instance[] {
     if (this.#since.size === 0) return instances
     const now = this.#clock.now()
-    const isShunned = ({ id }: Instance) => now - (this.#since.get(id)?.at ?? Number.NEGATIVE_INFINITY) < SHUN_MS
-    return [...instances.filter((instance) => !isShunned(instance)), ...instances.filter(isShunned)]
+    const isPenalised = ({ id }: Instance) => now - (this.#since.get(id)?.at ?? Number.NEGATIVE_INFINITY) < PENALTY_MS
+    return [...instances.filter((instance) => !isPenalised(instance)), ...instances.filter(isPenalised)]
   }
 
-  /** Whether all of them were found closed a moment ago, and had not answered once. */
+  /** Whether all of them were found closed a moment ago, without having answered a single datagram. */
   areClosed(instances: readonly Instance[]): boolean {
     const now = this.#clock.now()
     return instances.every(({ id }) => {
-      const shunned = this.#since.get(id)
-      return shunned?.isMute === true && now - shunned.at < AGAIN_MS
+      const penalty = this.#since.get(id)
+      return penalty?.isMute === true && now - penalty.at < CLOSED_MS
     })
   }
 }

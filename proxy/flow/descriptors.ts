@@ -3,25 +3,25 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 
 /*
- * The descriptors of this process: what is open is asked of the system, so that flows, listeners, carriers, logs and pipes
- * all count without anybody keeping books. A reserve stays free, so that accept never fails for want of one, and neither
- * does what keeps the node alive: carriers, the control link, instances being started.
+ * The file descriptors of this process. The operating system is asked how many are open, so that flows, listeners, carriers,
+ * logs and pipes all count. A reserve is kept free: accept must never fail for want of a descriptor, nor may what keeps the
+ * node alive: carriers, the control link, instances being started.
  *
  *     0 ────────────────────────── new flows are taken ─────────────────────┬── reserve ──┤ limit (RLIMIT_NOFILE)
  */
 
-/** Kept free at least; a tenth of the limit where that is more. */
+/** At least this many are kept free; a tenth of the limit where that is more. */
 const RESERVE = 64
-/** Asked of the system at most so often, and never while less than half is used. */
-const LOOK_MS = 20
+/** The system is asked at most this often, and never while less than half is used. Smaller costs more; larger is less exact. */
+const COUNT_EVERY_MS = 20
 
-/** Once they were scarce, flows are taken again at this share of what they may use: not one by one at the edge. */
-const CALM = 0.95
+/** After a shortage, flows are taken again below this share of what they may use, so that the state does not flap. */
+const RECOVERED = 0.95
 
 export interface DescriptorsOptions {
-  /** Open files this process may have. */
+  /** How many files this process may have open. */
   limit?: number
-  /** Open files now. */
+  /** How many are open now. */
   count?: () => number
   now?: () => number
 }
@@ -31,59 +31,59 @@ export class Descriptors {
   readonly #usable: number
   readonly #count: () => number
   readonly #now: () => number
-  readonly #told: { log: Log; metrics: Metrics }
-  /** As found at the last look, and what was let in since. */
+  readonly #reports: { log: Log; metrics: Metrics }
+  /** As counted last, and those reserved since. */
   #used = Number.POSITIVE_INFINITY
-  #lookedAt = Number.NEGATIVE_INFINITY
+  #countedAt = Number.NEGATIVE_INFINITY
   #isScarce = false
 
-  constructor(told: { log: Log; metrics: Metrics }, options: DescriptorsOptions = {}) {
+  constructor(reports: { log: Log; metrics: Metrics }, options: DescriptorsOptions = {}) {
     const { limit = openFilesLimit(), count = openFiles, now = () => performance.now() } = options
     this.limit = limit
     this.#usable = Math.max(0, Math.min(limit - RESERVE, Math.floor(limit * 0.9)))
     this.#count = count
     this.#now = now
-    this.#told = told
+    this.#reports = reports
   }
 
-  /** What flows may use: the rest is kept free. */
+  /** How many flows may use; the others are kept free. */
   get usable(): number {
     return this.#usable
   }
 
-  /** New flows are being refused for want of descriptors. */
+  /** New flows are being refused because no descriptors are left. */
   get isScarce(): boolean {
     return this.#isScarce && !this.reserve(0)
   }
 
-  /** May a flow open so many more? */
+  /** Counts this many more as used; false when a flow may not have them. */
   reserve(more: number): boolean {
     this.#used += more
-    if (this.#used > this.#usable / 2) this.#look(more)
-    const isScarce = this.#used > (this.#isScarce ? this.#usable * CALM : this.#usable)
-    if (isScarce !== this.#isScarce) this.#tell(isScarce)
+    if (this.#used > this.#usable / 2) this.#recount(more)
+    const isScarce = this.#used > (this.#isScarce ? this.#usable * RECOVERED : this.#usable)
+    if (isScarce !== this.#isScarce) this.#setScarce(isScarce)
     if (isScarce) this.#used -= more
     return !isScarce
   }
 
-  #look(more: number): void {
+  #recount(more: number): void {
     const now = this.#now()
-    if (now - this.#lookedAt < LOOK_MS) return
-    this.#lookedAt = now
+    if (now - this.#countedAt < COUNT_EVERY_MS) return
+    this.#countedAt = now
     this.#used = this.#count() + more
   }
 
-  #tell(isScarce: boolean): void {
-    const { log, metrics } = this.#told
+  #setScarce(isScarce: boolean): void {
+    const { log, metrics } = this.#reports
     this.#isScarce = isScarce
     metrics.descriptorsScarce.set(isScarce ? 1 : 0)
     const facts = { used: this.#used, limit: this.limit }
-    if (isScarce) log.warn('descriptors are scarce, new flows are refused', facts)
-    else log.info('descriptors are there again', facts)
+    if (isScarce) log.warn('file descriptors are scarce; new flows are refused', facts)
+    else log.info('enough file descriptors are free again', facts)
   }
 }
 
-/** The soft limit, which Node raises to the hard one at its start; where it cannot be read, none. */
+/** The soft limit, which Node raises to the hard one when it starts; infinite where it cannot be read. */
 export function openFilesLimit(): number {
   try {
     const soft = /^Max open files +(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1]
@@ -93,7 +93,7 @@ export function openFilesLimit(): number {
   }
 }
 
-/** Since Linux 6.2 the size of the folder is their number (2 µs); before, it is read (1 ms for 2,000). */
+/** Since Linux 6.2 the size of the folder is their number (2 µs); on older kernels the folder is read (1 ms for 2,000). */
 export function openFiles(): number {
   try {
     return statSync('/proc/self/fd').size || readdirSync('/proc/self/fd').length

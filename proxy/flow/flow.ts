@@ -5,7 +5,7 @@ import { printName } from '../../src/core/model/name.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import type { Protocol } from './request.ts'
 
-/** Who opened a flow: an instance, or a process of the node that is no instance. */
+/** Who opened a flow: an instance, or a process of the node that is not an instance. */
 export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
 
 export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
@@ -14,36 +14,39 @@ export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
 export interface Flow {
   readonly target: Target
   readonly port: number
-  /** Paused, `allowHalfOpen`, `noDelay`: the caller’s first bytes wait in it until an instance has answered, or travel early (early.ts). */
+  /** Paused, `allowHalfOpen`, `noDelay`: the caller's first bytes wait in it until an instance has answered (or see early-data.ts). */
   readonly socket: Socket
   readonly caller: Caller
   readonly mode: FlowMode
   /** `clock.now()` when the connection was taken. */
   readonly startedAt: number
-  /** What SOCKS and HTTP callers are told before any byte of the instance; absent: they see a connection or an RST. */
+  /** How a SOCKS or HTTP caller is answered before any byte of the instance; absent: it sees a connection or an RST. */
   readonly reply?: FlowReply
   /** Bytes the caller may send before its side counts as ended (plain HTTP: one request); absent: no limit. */
   readonly allowance?: number
 }
 
-/** Exactly one of the two is called, once. */
+/** Exactly one of the two is called, and once. */
 export interface FlowReply {
   connected(): void
   /** Answers and ends the socket. */
   failed(code: ErrorCode, reason: string): void
 }
 
-/** One UDP flow, from its first datagram on: a client's address and port with a VIP and port, or a destination asked of SOCKS. */
+/**
+ * The client of one UDP flow, from its first datagram on: an address and port with a VIP and port, or a destination that was
+ * requested from SOCKS.
+ */
 export interface DatagramClient {
   readonly port: number
   readonly mode: FlowMode
   /** `clock.now()` when its first datagram came. */
   readonly startedAt: number
-  /** What it is for and who calls; datagrams wait until that is known. Never rejects. */
+  /** What it wants and who calls; datagrams wait until that is known. Never rejects. */
   readonly intent: DatagramIntent | Promise<DatagramIntent>
-  /** Sends one datagram to the client, from the address that the client asked; false when it was lost. Good only during the call. */
+  /** Sends one datagram to the client, from the address that it sent to; false when it was lost. `payload` is reused after the call. */
   answer(payload: Buffer): boolean
-  /** Called once, when the flow has ended: what the client sends next begins another. */
+  /** Called once, when the flow has ended; what the client sends next begins another. */
   ended(): void
 }
 
@@ -51,28 +54,28 @@ export type DatagramIntent =
   | { kind: 'target'; target: Target; caller: Caller }
   | { kind: 'refused'; name: string; reason: string }
 
-/** Where a conversation's datagrams go. */
+/** Where a client's datagrams go. */
 export interface DatagramSink {
-  /** It is good only during the call. */
+  /** `payload` is reused after the call. */
   datagram(payload: Buffer): void
-  /** The client or its door has gone. */
+  /** The client or its listener has gone. */
   end(): void
 }
 
 export const NODE_CALLER: Caller = { kind: 'node' }
 
-/** The caller an instance id stands for; `undefined` when it is not one. */
+/** The caller with this instance id; `undefined` when it is not an instance id. */
 export function instanceCaller(id: InstanceId): Caller | undefined {
   const parts = splitInstanceId(id)
   return parts === undefined ? undefined : { kind: 'instance', id, service: parts.service }
 }
 
-/** Always the same text for one caller: what logs print and `any.pinned` sticks to. */
+/** Always the same text for one caller: logs print it, and `any.pinned` chooses by it. */
 export function callerText(caller: Caller, self: NodeId): string {
   return caller.kind === 'instance' ? caller.id : self
 }
 
-/** The canonical name of what a flow was opened to. */
+/** The canonical name of a flow's target. */
 export function nameOf({ service, choice }: Target, zone = 'local'): string {
   const { app, appNamespace, name, namespace } = service
   return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone)

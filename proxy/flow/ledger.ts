@@ -49,7 +49,7 @@ export interface FlowLine {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
-  /** To the instance, and back. */
+  /** Bytes to the instance, and back. */
   sent: number
   received: number
   ageMs: number
@@ -147,7 +147,7 @@ export class FlowLedger implements AsyncDisposable {
     this.#metrics.flowsOpen.set(this.#open.size)
   }
 
-  /** From the moment an instance has been chosen, `least` counts the flow. */
+  /** An instance has opened the flow: from now on `least` counts it. */
   chosen(flow: OpenFlow, instance: { id: InstanceId; node: NodeId }, path: PathKind): void {
     flow.instance = instance.id
     flow.node = instance.node

@@ -10,12 +10,12 @@ import { type Caller, instanceCaller, NODE_CALLER } from './flow.ts'
  *   └─────────┴──────────┴──────┴──────────┴────────────────┴───┴─────────┴───┴────────────────┘
  *   n and m are one and two bytes; numbers are big-endian; nothing follows. At most 16+1+255+2+262 bytes.
  *
- * Nothing in it is believed: `inbound` holds each field against its own table and the peer's certificate.
+ * Nothing in it is believed: `inbound` checks each field against its own table and the peer's certificate.
  */
 
 export type Protocol = 'tcp' | 'udp'
 
-/** What an OPEN asks for: one instance, one port, on behalf of one caller. */
+/** What an OPEN requests: one port of one instance, on behalf of one caller. */
 export interface FlowRequest {
   service: ServiceId
   ordinal: number
@@ -26,7 +26,7 @@ export interface FlowRequest {
   flow: string
 }
 
-/** What `Session.open` takes at most. */
+/** The most bytes that `Session.open` takes. */
 export const REQUEST_LIMIT = 1024
 
 const VERSION = 1
@@ -49,7 +49,7 @@ export function encodeRequest(request: FlowRequest): Buffer {
   return bytes
 }
 
-/** `undefined` for anything but exactly one well-formed request. */
+/** `undefined` unless the bytes are exactly one well-formed request. */
 export function decodeRequest(bytes: Buffer): FlowRequest | undefined {
   if (bytes.length < HEAD + 3 || bytes.length > REQUEST_LIMIT) return undefined
   const protocol = protocolOf(bytes[1] as number)

@@ -6,7 +6,7 @@ import { callerText } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
 
 /**
- * The address an instance is dialled from when another instance calls it, so that `getpeername` and PTR tell who calls:
+ * The address an instance is dialled from when another instance calls it, so that `getpeername` and PTR name the caller:
  * the VIP of the caller's own `<ordinal>.pinned` name. `undefined` when it has none in this range.
  */
 export function callerAddress(table: TableView, range: VipRange): (caller: InstanceId) => string | undefined {
@@ -19,19 +19,20 @@ export function callerAddress(table: TableView, range: VipRange): (caller: Insta
 }
 
 /**
- * What an instance is told of its caller, before the first byte, where its SLA asks for it (`proxyProtocol: v2`):
+ * The PROXY header that introduces a caller to an instance before its first byte, where the SLA asks for one
+ * (`proxyProtocol: v2`):
  *
  *   source        the caller's address (the VIP of its `<ordinal>.pinned` name here) and the port we dial from
  *   destination   the instance's own VIP of that kind, and the port that was called
  *   0x05          PP2_TYPE_UNIQUE_ID: the flow's id, as in the logs of both nodes
  *   0xE0          who calls: `app.ns.service.ns.<ordinal>`, or the node's id when it is a host process
- *   0xE1          the node that proved itself for this, as the URI of its certificate
+ *   0xE1          the node that authenticated the caller, as the URI of its certificate
  *
- * For a caller without an address here (host processes) the header is LOCAL: the addresses are those of the connection. What the caller itself sends is never
- * looked at: a header of its own is part of its bytes.
+ * For a caller without an address here (a host process) the header is LOCAL: the addresses are those of the connection. What
+ * the caller itself sends is never read: a header of its own is part of its bytes.
  */
 export interface Introductions {
-  /** The address an instance is known by on this node. */
+  /** The address under which an instance is known on this node. */
   readonly addressOf: (instance: InstanceId) => string | undefined
   /** `spiffe://<mesh>/cluster/<cluster>/node/<node>` */
   readonly uriOf: (node: NodeId) => string

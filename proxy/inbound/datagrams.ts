@@ -4,7 +4,7 @@ import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { InstanceSocket, openInstanceSocket } from '../socket/instance-socket.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
-/** Where a flow goes, as the check of its request found it. */
+/** Where a flow goes, as the check of its request found. */
 export interface InstancePort {
   instance: InstanceId
   port: number
@@ -12,10 +12,10 @@ export interface InstancePort {
 }
 
 export interface JoinEvents {
-  joined(joint: DatagramPipe): void
+  joined(pipe: DatagramPipe): void
   failed(refusal: Refusal, reason: string): void
   /** Once, after `joined`. */
-  ended(joint: DatagramPipe): void
+  ended(pipe: DatagramPipe): void
 }
 
 export interface DatagramInboundParts {
@@ -24,8 +24,8 @@ export interface DatagramInboundParts {
 }
 
 /**
- * UDP flows of other nodes, on the instance's node: each has a socket of its own, so that no two clients are confused. The
- * caller's node ends them; here they end early when their instance leaves, because its port may be another's next.
+ * UDP flows of other nodes, on the instance's node. Each has a socket of its own, so that no two clients are confused. The
+ * caller's node ends them; here they end early when their instance leaves, since its port may be another's next.
  */
 export class DatagramInbound {
   readonly #parts: DatagramInboundParts
@@ -36,34 +36,34 @@ export class DatagramInbound {
   }
 
   /** Opens the instance's socket and joins it to the other node's stream; the returned function gives up before that. */
-  join(incoming: IncomingStream, place: InstancePort, options: DialOptions, told: JoinEvents): () => void {
+  join(incoming: IncomingStream, place: InstancePort, options: DialOptions, events: JoinEvents): () => void {
     return openInstanceSocket(place.endpoint, options, {
       opened: (socket) => {
-        const joint: DatagramPipe = new DatagramPipe(() => {
-          this.#open.delete(joint)
-          told.ended(joint)
+        const pipe: DatagramPipe = new DatagramPipe(() => {
+          this.#open.delete(pipe)
+          events.ended(pipe)
         })
-        joint.far.stream = new InstanceSocket(socket, joint.far)
-        joint.near.stream = incoming.acceptDatagrams(joint.near)
-        this.#open.set(joint, { ...place, seen: 0 })
-        told.joined(joint)
+        pipe.far.stream = new InstanceSocket(socket, pipe.far)
+        pipe.near.stream = incoming.acceptDatagrams(pipe.near)
+        this.#open.set(pipe, { ...place, seen: 0 })
+        events.joined(pipe)
       },
-      failed: (refusal, reason) => told.failed(refusal, reason),
+      failed: (refusal, reason) => events.failed(refusal, reason),
     })
   }
 
-  /** Ends what has lost its instance, and what is silent while its instance or this agent (`isClosing`) drains. */
+  /** Ends flows that lost their instance, and silent flows while their instance or this agent (`isClosing`) drains. */
   sweep(isClosing = false): void {
-    for (const [joint, flow] of this.#open) {
+    for (const [pipe, flow] of this.#open) {
       const isDraining = isClosing || this.#parts.isDraining(flow.instance)
-      if (isDraining && joint.activity === flow.seen) joint.finish('closed')
-      else if (!isDraining && !this.#isThere(flow)) joint.cut()
-      flow.seen = joint.activity
+      if (isDraining && pipe.activity === flow.seen) pipe.finish('closed')
+      else if (!isDraining && this.#hasMoved(flow)) pipe.cut()
+      flow.seen = pipe.activity
     }
   }
 
-  #isThere({ instance, port, endpoint }: InstancePort): boolean {
+  #hasMoved({ instance, port, endpoint }: InstancePort): boolean {
     const now = this.#parts.endpointOf(instance, port, 'udp')
-    return now !== undefined && now.host === endpoint.host && now.port === endpoint.port
+    return now?.host !== endpoint.host || now.port !== endpoint.port
   }
 }

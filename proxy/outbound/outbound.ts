@@ -29,8 +29,8 @@ export function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
   return new OutboundFlow(flow, parts).run()
 }
 
-/** Why its signal aborts. One for all flows: without a reason Node makes an exception with a stack for each. */
-const OVER = 'the flow has ended'
+/** Why the signal aborts. One constant for all flows: without a reason Node makes an exception with a stack for each. */
+const ENDED = 'the flow has ended'
 
 /** One flow, in the ledger from its first moment to its last. */
 class OutboundFlow implements OpenFlow {
@@ -67,8 +67,8 @@ class OutboundFlow implements OpenFlow {
     this.#near = new SocketStream(flow.socket, this.pipe.near)
     this.pipe.near.stream = this.#near
     parts.ledger.add(this)
-    if (flow.socket.destroyed) this.#gone.abort(OVER)
-    else flow.socket.once('close', () => this.#gone.abort(OVER))
+    if (flow.socket.destroyed) this.#gone.abort(ENDED)
+    else flow.socket.once('close', () => this.#gone.abort(ENDED))
   }
 
   async run(): Promise<void> {
@@ -81,7 +81,7 @@ class OutboundFlow implements OpenFlow {
   /** As the agent does when it closes. */
   cut(): void {
     this.pipe.cut()
-    this.#gone.abort(OVER)
+    this.#gone.abort(ENDED)
   }
 
   /** False when the flow has ended without an instance. */

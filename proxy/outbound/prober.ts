@@ -14,18 +14,18 @@ export interface ProberParts {
   clock?: Clock
 }
 
-/** Dials of the prober at the same time. More would delay the dials that flows wait for. */
+/** Dials of the prober at the same time. More delay the dials that flows wait for. */
 const AT_ONCE = 4
-/** Nodes kept measured. Beyond them `closest` falls back to what flows have measured by themselves. */
+/** Nodes kept measured. For others `closest` uses what flows have measured. */
 const NODES = 256
-/** Longer than any path takes; a node that is away is looked at again in the next round. */
+/** Longer than any path takes to dial; a node that is down is tried again in the next round. */
 const PROBE_MS = 10_000
-/** Smaller notices a node that came back sooner; larger dials less often in vain. */
+/** Between rounds. Smaller: a node that came back is measured sooner; larger: fewer dials fail. */
 const ROUND_MS = 60_000
 
 /**
- * Keeps the round-trip times to the nodes of the services this node is interested in, so that `closest` knows before
- * the first flow: a session to each node that has not been measured; its own pings do the rest.
+ * Keeps round-trip times measured to the nodes of the services that this node is interested in, so that `closest` has them
+ * before the first flow. It opens a session to each node that has none; the session's own pings measure.
  */
 export class Prober implements AsyncDisposable {
   readonly #life: Lifetime
@@ -42,11 +42,11 @@ export class Prober implements AsyncDisposable {
     return Lifetime.open((life) => {
       const prober = new Prober(life, parts)
       life.defer(() => prober.#queue.onIdle())
-      life.defer(parts.table.onChange((_service, entry) => entry && prober.#look(entry)))
+      life.defer(parts.table.onChange((_service, entry) => entry && prober.#probeNodesOf(entry)))
       const { clock = systemClock } = parts
       life.spawn(async (signal) => {
         while (!signal.aborted) {
-          for (const entry of parts.table.services()) prober.#look(entry)
+          for (const entry of parts.table.services()) prober.#probeNodesOf(entry)
           await clock.sleep(ROUND_MS, signal)
         }
       }, 'round-trip prober')
@@ -58,7 +58,7 @@ export class Prober implements AsyncDisposable {
     return this.#life.close()
   }
 
-  #look({ instances }: ServiceEntry): void {
+  #probeNodesOf({ instances }: ServiceEntry): void {
     for (const { node, state } of instances) {
       if (state === 'running' && this.#isWanted(node))
         void background.run('round-trip probe', () => this.#queue.add(() => this.#probe(node)))
@@ -81,7 +81,7 @@ export class Prober implements AsyncDisposable {
       const limit = AbortSignal.any([this.#life.signal, AbortSignal.timeout(PROBE_MS)])
       if (node !== undefined && !limit.aborted) await peers.session(node, limit)
     } catch {
-      // unreachable now: the next round, or the first flow, tries again
+      // unreachable now; the next round, or the first flow, tries again
     } finally {
       this.#probing.delete(id)
     }

@@ -1,9 +1,10 @@
 /*
- * What a chunk causes leaves as soon as the chunk is dealt with, in one write:
+ * Everything that a chunk causes is written as soon as the chunk was handled, in one write:
  *
- *     read ─▶ take(chunk) ─▶ frames, acknowledgements … ─▶ what was given to afterRead
+ *     read ─▶ take(chunk) ─▶ frames, acknowledgements … ─▶ the tasks given to afterRead
  *
- * A microtask or a tick would come no earlier and costs more to enter than the work there.
+ * A microtask or a tick would run no earlier, and entering it costs more than the work itself. Guarded by
+ * `npm run bench -- --only requests`.
  */
 let isReading = false
 let due: (() => void)[] = []
@@ -14,7 +15,7 @@ export function afterRead(task: () => void): void {
   else setImmediate(task)
 }
 
-/** Hands a chunk over, then does what was asked for meanwhile. */
+/** Hands a chunk over, then runs the tasks that were given meanwhile. */
 export function read(take: (chunk: Buffer) => void, chunk: Buffer): void {
   isReading = true
   try {

@@ -10,7 +10,8 @@ import { read } from './after-read.ts'
  *
  *     handle ──read──▶ buffer ──kBufferCb(bytes)──▶ take(view of the buffer) ──▶ and the next read overwrites it
  *
- * Where they are not found (another Node, a stream without a handle), 'data' events do the same, slower.
+ * Where they are not found (another version of Node, a stream without a handle), 'data' events do the same, slower. Guarded by
+ * `npm run bench -- --only 'stream|requests'`.
  */
 
 /**
@@ -36,8 +37,8 @@ export class Inlet {
   #isReading = false
 
   /**
-   * A chunk is good only during `take`; false, and nothing more comes until `start`. The end, errors and the close are the
-   * socket's own events.
+   * A chunk is good only during `take`; after it returns false, nothing more comes until `start`. End, errors and close remain
+   * events of the socket.
    */
   constructor(socket: Socket, take: (chunk: Buffer) => boolean) {
     this.#socket = socket
@@ -60,7 +61,7 @@ export class Inlet {
     else socket.pause() // `read` has started the handle
   }
 
-  /** `start` may come while it takes, and from what runs after that. */
+  /** `take`, and what runs after it (after-read.ts), may call `start`. */
   #got(chunk: Buffer): boolean {
     read(this.#deliver, chunk)
     return this.#isReading

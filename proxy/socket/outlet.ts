@@ -2,8 +2,8 @@ import type { Socket } from 'node:net'
 import { giveBack, SLAB_BYTES, SlabWriter } from '../../src/core/kit/slab-writer.ts'
 
 /*
- * Writes to a socket from memory that belongs to somebody else: whatever is not with the kernel when `write` returns was
- * copied.
+ * Writes to a socket from memory that its owner will reuse: whatever the kernel has not taken when `write` returns was copied.
+ * Guarded by `npm run bench -- --only 'stream|requests'`.
  *
  *     small, nothing waits ──copy──▶ socket.write, at once
  *     large ──▶ gathered in a slab (kit/slab-writer.ts) ──▶ one socket.write

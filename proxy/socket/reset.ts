@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 
 /**
- * Sends RST, now. While a FIN is on its way out, libuv answers EINVAL to a reset and Node 24 leaks the descriptor, and the
- * other side sees a clean end: then the reset waits for the FIN (one turn of the loop).
+ * Sends RST now. While a FIN is being sent, libuv answers EINVAL to a reset, Node 24 leaks the descriptor, and the other side
+ * sees a clean end: in that state the reset waits for the FIN (one turn of the event loop).
  */
 export function resetSocket(socket: Socket): void {
   if (socket.destroyed) return

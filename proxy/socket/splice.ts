@@ -5,24 +5,25 @@ import { Outlet } from './outlet.ts'
 import type { ByteStream, ByteStreamEvents } from '../tunnel/contract.ts'
 
 /*
- * Two streams, back to back. A flow is a joint of the caller's socket (near) and a stream to the instance (far); at the
- * other end it is a joint of the tunnel's stream (near) and the instance's socket (far).
+ * Two streams, back to back. On the caller's node a flow is a splice of the caller's socket (near) and a stream to the instance
+ * (far); on the instance's node it is a splice of the tunnel's stream (near) and the instance's socket (far).
  *
  *        near.data ─▶ far.write ──true──▶ near.consumed at once
  *                              └─false─▶ held until far drains, then near.consumed      … and the same from far to near
  *        near.end  ─▶ far.end                 half-close is half-close
  *        near.reset ▶ far.reset               RST is RST
  *
- * The hot path of every byte: plain callbacks, no promise, no copy, nothing allocated for a chunk.
+ * The hot path of every byte: plain callbacks, no promise, no copy, nothing allocated for a chunk. Guarded by
+ * `npm run bench -- --only stream`.
  */
 
-/** How a joint ended; `closed`: both sides sent all they had. */
+/** How a flow ended; `closed`: both sides sent all they had. */
 export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'cut'
 
 export class Splice {
   readonly near: SpliceSide
   readonly far: SpliceSide
-  /** The first cause of the end; `closed` as long as nothing went wrong. */
+  /** The first cause of the end; `closed` while nothing went wrong. */
   end: SpliceEnd = 'closed'
 
   constructor(nearAllowance = Number.POSITIVE_INFINITY) {
@@ -41,21 +42,21 @@ export class Splice {
   }
 }
 
-/** One side of a joint: takes what its own stream tells and passes it to the other side's stream. */
+/** One side of a splice: takes what its own stream reports and passes it to the other side's stream. */
 export class SpliceSide implements ByteStreamEvents {
-  /** Set before the stream can tell anything. */
+  /** Set before the stream can report anything. */
   stream: ByteStream | undefined
   other!: SpliceSide
   /** Passed on from this side to the other. */
   bytes = 0
-  readonly #joint: Splice
+  readonly #splice: Splice
   readonly #resetMeans: SpliceEnd
   readonly #allowance: number
   #held = 0
   #ended = false
 
-  constructor(joint: Splice, resetMeans: SpliceEnd, allowance: number) {
-    this.#joint = joint
+  constructor(splice: Splice, resetMeans: SpliceEnd, allowance: number) {
+    this.#splice = splice
     this.#resetMeans = resetMeans
     this.#allowance = allowance
   }
@@ -76,8 +77,8 @@ export class SpliceSide implements ByteStreamEvents {
   }
 
   reset(): void {
-    if (this.#joint.end !== 'closed') return
-    this.#joint.end = this.#resetMeans
+    if (this.#splice.end !== 'closed') return
+    this.#splice.end = this.#resetMeans
     this.other.stream?.reset()
   }
 
@@ -93,7 +94,7 @@ export class SpliceSide implements ByteStreamEvents {
     this.stream?.consumed(bytes)
   }
 
-  /** What goes beyond the allowance is dropped, and counts as the end of this side: the answer still arrives. */
+  /** Bytes beyond the allowance are dropped and end this side; the answer still arrives. */
   #overrun(chunk: Buffer): void {
     const allowed = this.#allowance - this.bytes
     if (allowed > 0) {
@@ -129,7 +130,7 @@ export class SocketStream implements ByteStream {
       if (!this.#isReset) events.end()
     })
     socket.on('drain', () => events.drain())
-    socket.on('error', ignore) // `close` follows and tells it
+    socket.on('error', ignore) // `close` follows and is what counts
     socket.on('close', () => {
       if (!this.#isReset && !(this.#hasEnded && socket.writableFinished)) events.reset()
     })

@@ -1,8 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 
-/** What all UDP sockets of flows share. */
-
 /** What UDP over IPv4 can carry: 65,535 less the IP and UDP headers (RFC 768, RFC 791). */
 export const MAX_DATAGRAM = 65_507
 
@@ -12,13 +10,13 @@ export const MAX_DATAGRAM = 65_507
  */
 export const RECEIVE_BYTES = 1024 * 1024
 
-/** What may wait in this process for the kernel to take it: more is dropped. */
+/** Bytes that may wait in this process for the kernel to take them; beyond them datagrams are dropped. */
 const WAITING_BYTES = 256 * 1024
 
 /** A socket of the address's family, on which `bind`, `connect` and `send` do their work in the call. */
 export function udpSocket(address: string, { reusePort = false } = {}): Socket {
   const type = isIPv6(address) ? 'udp6' : 'udp4'
-  return createSocket({ type, ipv6Only: type === 'udp6', reusePort, lookup: asItIs })
+  return createSocket({ type, ipv6Only: type === 'udp6', reusePort, lookup: withoutLookup })
 }
 
 /** Bound when it returns. @throws the system's error; the socket is closed then. */
@@ -38,16 +36,16 @@ export function boundSocket(
   return socket
 }
 
-/** Whether a datagram of so many bytes may be given to the socket now. */
+/** Whether a datagram of this many bytes may be given to the socket now. */
 export function maySend(socket: Socket, bytes: number): boolean {
   return bytes <= MAX_DATAGRAM && socket.getSendQueueSize() <= WAITING_BYTES
 }
 
-/** Addresses need no look-up; Node's own, even of an address, takes another turn. */
-function asItIs(
+/** Addresses need no look-up; Node's own look-up costs another turn of the event loop, even for an address. */
+function withoutLookup(
   address: string,
   _options: unknown,
-  told: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
+  found: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
 ): void {
-  told(null, address, isIPv6(address) ? 6 : 4)
+  found(null, address, isIPv6(address) ? 6 : 4)
 }

@@ -160,14 +160,13 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
   await closed
 })
 
-/**
- * Every timer on the way of a flow, and why it cannot end one that is open. Who adds a timer adds a line here.
- */
+/** Every timer on the way of a flow, and why it cannot end one that is open. To add a timer, add a line here. */
 const TIMERS: Readonly<Record<string, string>> = {
   'datagrams/outbound.ts': 'UDP: flows of datagrams do end when they are idle',
   'flow/ledger.ts': 'counting bytes; draining while the agent closes',
   'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
   'intercept/proxy-listener.ts': 'handshakes, and the last word of a refusal',
+  'intercept/port-redirect.ts': 'whether its rules are still there is checked now and then',
   'intercept/vip-listeners.ts': 'listeners that failed are tried again',
   'outbound/connect.ts': 'the race: over once an instance has answered',
   'outbound/establish.ts': 'waiting for a turn, before anything is opened',

@@ -70,8 +70,8 @@ t.test('descriptors', async (t) => {
   t.same(
     log.lines.map(({ level, sentence }) => [level, sentence]),
     [
-      ['warn', 'descriptors are scarce, new flows are refused'],
-      ['info', 'descriptors are there again'],
+      ['warn', 'file descriptors are scarce; new flows are refused'],
+      ['info', 'enough file descriptors are free again'],
     ],
     'told once each',
   )
