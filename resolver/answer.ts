@@ -4,10 +4,8 @@ import { printName } from '../src/core/model/name.ts'
 import type { VipIndex } from '../src/core/model/service.ts'
 import { findName } from '../src/core/table/find-name.ts'
 import type { TableView, Target } from '../src/core/table/view.ts'
-import { findService, portsAt, type ServiceLabels } from './service-labels.ts'
 import { CLASS_IN, TYPE } from './numbers.ts'
-import { isAboveNames } from './above-names.ts'
-import { readReverse } from './reverse.ts'
+import { findService, isAboveNames, portsAt, readReverse, type ServiceLabels } from './names.ts'
 
 /*
  *                  class, type ─▶ refused

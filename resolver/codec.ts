@@ -1,7 +1,7 @@
 import { Packet, type Resource } from 'dns2'
 import type { Answer, DnsRecord } from './answer.ts'
 import { CODE, HEADER, TYPE } from './numbers.ts'
-import type { Query } from './wire.ts'
+import type { Opt, Query } from './query.ts'
 
 /*
  * The one door to dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
@@ -25,12 +25,6 @@ SRV.encode = ({ priority, weight, port, target }, writer) => {
 
 /** Of all strings of one TXT record, so that the reply fits a TCP message. */
 const TXT_LIMIT = 16_384
-
-export interface Opt {
-  size: number
-  version: number
-  isDnssecOk: boolean
-}
 
 /** The whole reply of an answer, to be stamped for each asker. */
 export function writeAnswer(query: Query, answer: Answer, ttl: { seconds: number; negativeSeconds: number }): Buffer {

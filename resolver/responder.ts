@@ -6,9 +6,11 @@ import { answer, unknown, type Answer, type AnswerSettings, type Decision } from
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
 import { writeAnswer } from './codec.ts'
 import type { Server } from './resolv-conf.ts'
-import { QueryCounts, type Source } from './tally.ts'
+import type { Query } from './query.ts'
+import { QueryCounts, type Source } from './query-counts.ts'
 import type { Transport, Upstream } from './upstream.ts'
-import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault, type Query } from './wire.ts'
+import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault } from './wire.ts'
+import { WaitingQuestions } from './waiting.ts'
 
 /*
  *   packet ─▶ readQuery ─▶ remembered? ─▶ stamp ─▶ reply
@@ -16,7 +18,7 @@ import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault, ty
  *                                   ├▶ ask the cluster ─▶ answer() again
  *                                   └▶ forward upstream
  *
- * Replies from the table leave without a promise; only asking and forwarding wait, and only so many at a time.
+ * Replies from the table leave without a promise; only asking and forwarding wait, and their number is bounded (waiting.ts).
  */
 
 export interface ResponderParts {
@@ -39,23 +41,23 @@ export interface ResponderSettings extends AnswerSettings {
 
 export type Prepare = (target: Target) => string | undefined | Promise<string | undefined>
 
-/** Replies kept; more than the names a node uses, times the types that are asked. */
+/** Replies kept. More than the names a node uses, times the record types that are asked. */
 const MEMORY_LIMIT = 8_192
-/** A name in use is looked up in the table this often at least, so that the table can see that it is used. */
+/** A name in use is looked up in the table at least this often, so that the table sees that it is in use. */
 const FORGET_MS = 60_000
-/** Lines a second about names that do not exist; the rest is counted. */
+/** Log lines a second about names that do not exist; the rest is counted. */
 const REASONS_A_SECOND = 5
 
 export class Responder {
   readonly #parts: ResponderParts
   readonly #log: Log
   readonly #life: Lifetime
-  readonly #tally: QueryCounts
+  readonly #counts: QueryCounts
   /** Type, then name: whole replies that hold until the table changes. */
   readonly #memory = new Map<number, Map<string, Buffer>>()
   #remembered = 0
-  /** Counted apart: a dead upstream must not keep mesh names from being asked for. */
-  readonly #underWay = { asked: 0, upstream: 0 }
+  /** Apart from each other: a dead upstream must not keep mesh names from being asked for. */
+  readonly #waiting: Record<'asked' | 'upstream', WaitingQuestions>
   #reasons = 0
   #silenced = 0
 
@@ -67,19 +69,21 @@ export class Responder {
     this.#parts = parts
     this.#log = log
     this.#life = life
-    this.#tally = new QueryCounts(metrics)
+    this.#counts = new QueryCounts(metrics)
+    const { underWay } = parts.settings
+    this.#waiting = { asked: new WaitingQuestions(underWay), upstream: new WaitingQuestions(underWay) }
     life.defer(parts.table.onChange(() => this.#forget()))
     life.every(FORGET_MS, () => this.#forget(), 'resolver cache clean-up')
     life.every(1_000, () => this.#summarise(), 'resolver log summary')
-    life.defer(() => this.#tally.flush())
+    life.defer(() => this.#counts.flush())
   }
 
-  /** The reply to a packet, at once or later; `undefined`: say nothing. Neither throws nor rejects. */
+  /** The reply to a packet, at once or later; `undefined`: no reply. Neither throws nor rejects. */
   respond(packet: Buffer, transport: Transport, from: Server): Buffer | undefined | Promise<Buffer | undefined> {
     const read = readQuery(packet)
     if (read.kind === 'query') return this.#recall(read.query, transport) ?? this.#decide(read.query, transport, from)
     if (read.kind === 'drop') return undefined
-    this.#tally.count(CODE[read.code], 'table', performance.now())
+    this.#counts.count(CODE[read.code], 'table', performance.now())
     return writeFault(packet, read.end, read.code, read.hasEdns)
   }
 
@@ -90,7 +94,7 @@ export class Responder {
   #recall(query: Query, transport: Transport): Buffer | undefined {
     const whole = query.class === CLASS_IN ? this.#memory.get(query.type)?.get(query.key) : undefined
     if (whole === undefined) return undefined
-    this.#tally.countRemembered()
+    this.#counts.countRemembered()
     return stamp(whole, query, transport === 'tcp' ? TCP_SIZE : udpSize(query))
   }
 
@@ -101,16 +105,11 @@ export class Responder {
       const decision = this.#answer(asked.query)
       if (decision.kind === 'answer') return this.#prepared(asked, decision, 'table')
       const source = decision.kind === 'forward' ? 'upstream' : 'asked'
-      if (this.#underWay[source] >= this.#parts.settings.underWay) {
-        return this.#fail(asked, 'SERVFAIL', 'too many questions wait', source)
-      }
-      this.#underWay[source]++
-      const waiting = decision.kind === 'forward' ? this.#forward(asked) : this.#ask(asked, decision)
-      return waiting
+      return this.#waiting[source]
+        .wait(`${from.port} ${from.address}`, (signal) =>
+          decision.kind === 'forward' ? this.#forward(asked, signal) : this.#askOrGiveUp(asked, decision, signal),
+        )
         .catch((error: unknown) => this.#broken(asked, error))
-        .finally(() => {
-          this.#underWay[source]--
-        })
     } catch (error) {
       return this.#broken(asked, error)
     }
@@ -134,12 +133,19 @@ export class Responder {
     )
   }
 
-  async #ask(asked: Asked, missing: { kind: 'ask'; key: string } | { kind: 'ask-vip'; vip: number }): Promise<Buffer> {
+  #askOrGiveUp(asked: Asked, missing: Missing, signal: AbortSignal): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => resolve(this.#fail(asked, 'SERVFAIL', TOO_MANY, 'asked')), { once: true })
+      this.#ask(asked, missing).then(resolve, reject)
+    })
+  }
+
+  async #ask(asked: Asked, missing: Missing): Promise<Buffer> {
     const { interests, settings } = this.#parts
     try {
       await (missing.kind === 'ask' ? interests.want(missing.key) : interests.wantVip(missing.vip))
     } catch (error) {
-      this.#tell(asked, 'the cluster cannot be asked', error)
+      this.#logReason(asked, 'the cluster does not answer', error)
       return this.#fail(asked, 'SERVFAIL', undefined, 'asked')
     }
     const decision = this.#answer(asked.query)
@@ -148,16 +154,17 @@ export class Responder {
     return this.#prepared(asked, answered, 'asked')
   }
 
-  async #forward(asked: Asked): Promise<Buffer> {
+  async #forward(asked: Asked, signal: AbortSignal): Promise<Buffer> {
     const { query, transport, from } = asked
-    // Passed through, so what the asker takes counts, not what we would send ourselves.
+    // The reply is passed through, so its limit is what the client takes, not what we would send ourselves.
     const limit = transport === 'udp' ? Math.max(asked.limit, query.edns?.size ?? 0) : asked.limit
     if (this.#parts.upstream.isOurs(from)) {
-      return this.#fail(asked, 'REFUSED', 'a loop: the upstream is this resolver', 'upstream')
+      return this.#fail(asked, 'REFUSED', 'a loop: the upstream server forwards to this resolver', 'upstream')
     }
-    const forwarded = await this.#parts.upstream.forward(query, transport, limit)
-    if (typeof forwarded === 'string') return this.#fail(asked, forwarded, undefined, 'upstream')
-    this.#tally.count(codeOf(forwarded), 'upstream', asked.startedMs)
+    const forwarded = await this.#parts.upstream.forward(query, { transport, limit, signal })
+    if (typeof forwarded === 'string')
+      return this.#fail(asked, forwarded, signal.aborted ? TOO_MANY : undefined, 'upstream')
+    this.#counts.count(codeOf(forwarded), 'upstream', asked.startedMs)
     return forwarded
   }
 
@@ -165,18 +172,18 @@ export class Responder {
     const { ttlSeconds, negativeTtlSeconds } = this.#parts.settings
     const whole = writeAnswer(query, answer, { seconds: ttlSeconds, negativeSeconds: negativeTtlSeconds })
     if (answer.isLasting) this.#remember(query, whole)
-    if (answer.reason !== undefined) this.#tell({ query }, answer.reason)
-    this.#tally.count(CODE[answer.code], source, startedMs)
+    if (answer.reason !== undefined) this.#logReason({ query }, answer.reason)
+    this.#counts.count(CODE[answer.code], source, startedMs)
     return stamp(whole, query, limit)
   }
 
   #fail({ query, startedMs }: Asked, code: Code, reason: string | undefined, source: Source): Buffer {
-    if (reason !== undefined) this.#tell({ query }, reason)
-    this.#tally.count(CODE[code], source, startedMs)
+    if (reason !== undefined) this.#logReason({ query }, reason)
+    this.#counts.count(CODE[code], source, startedMs)
     return writeFault(query.packet, query.end, code, query.edns !== undefined)
   }
 
-  /** A fault of ours must cost one answer, not the agent. */
+  /** A bug here costs one answer, not the agent. */
   #broken(asked: Asked, error: unknown): Buffer {
     this.#log.error('cannot answer a question', { name: questionOf(asked.query).name, error })
     return this.#fail(asked, 'SERVFAIL', undefined, 'table')
@@ -194,26 +201,30 @@ export class Responder {
     this.#remembered = 0
   }
 
-  #tell({ query }: Pick<Asked, 'query'>, reason: string, error?: unknown): void {
+  #logReason({ query }: Pick<Asked, 'query'>, reason: string, error?: unknown): void {
     if (this.#reasons++ >= REASONS_A_SECOND) {
       this.#silenced++
       return
     }
     const { name } = questionOf(query)
-    this.#log.info('a question without an answer', { name, reason, ...(error === undefined ? {} : { error }) })
+    this.#log.info('question not answered', { name, reason, ...(error === undefined ? {} : { error }) })
   }
 
   #summarise(): void {
-    this.#tally.flush()
-    if (this.#silenced > 0) this.#log.info('more questions without an answer', { count: this.#silenced })
+    this.#counts.flush()
+    if (this.#silenced > 0) this.#log.info('more questions not answered', { count: this.#silenced })
     this.#reasons = 0
     this.#silenced = 0
   }
 }
 
+type Missing = { kind: 'ask'; key: string } | { kind: 'ask-vip'; vip: number }
+
+const TOO_MANY = 'too many questions wait for an answer'
+
 interface Asked {
   query: Query
-  /** Bytes that the asker takes. */
+  /** Bytes that the client takes. */
   limit: number
   transport: Transport
   from: Server

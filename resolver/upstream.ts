@@ -6,44 +6,53 @@ import type { Log } from '../src/core/kit/log.ts'
 import { CODE } from './numbers.ts'
 import { askTcp, askUdp, sourceKey } from './exchange.ts'
 import { parseResolvConf, parseServer, withoutOurselves, type Server } from './resolv-conf.ts'
-import { codeOf, cut, isTruncated, type Query } from './wire.ts'
+import type { Query } from './query.ts'
+import { codeOf, cut, isTruncated } from './wire.ts'
 
 /*
- *   query ─▶ same one under way? ─▶ share its reply
- *         └▶ server that answered last ─▶ udp (a fresh socket and id each time) ─▶ truncated: tcp
- *            silent 2 s, down, SERVFAIL ─▶ the next server, at least two tries ─▶ nobody in 4.8 s: SERVFAIL
+ *   query ─▶ the same one is under way? ─▶ share its reply
+ *         └▶ the server that answered last ─▶ udp (a fresh socket and id each time) ─▶ truncated: tcp
+ *            silent for 2 s, down, SERVFAIL ─▶ the next server, at least two tries ─▶ no answer in 4.8 s: SERVFAIL
  *
- * Messages pass through as they are, but for the id. A loop through another resolver of this machine ends in one shared
- * question that waits for itself, never in a storm; a question that comes straight back is known by its source address.
+ * Messages pass through unchanged except for the id. A loop through another resolver of this machine ends in one shared
+ * question that waits for itself, never in a storm; a question that comes straight back is recognised by its source address.
  */
 
 export type Transport = 'udp' | 'tcp'
 
 export interface UpstreamOptions {
-  /** Absent: the host's, from resolv.conf. */
+  /** Absent: those of the machine, from resolv.conf. */
   servers?: readonly string[]
   /** Where this resolver listens. */
   own: Server
   tryMs?: number
   totalMs?: number
   resolvConf?: readonly string[]
+  remembered?: RememberedServers
+}
+
+/** The servers of the machine from before resolv.conf named only us. Neither method throws. */
+export interface RememberedServers {
+  load(): readonly string[]
+  save(servers: readonly string[]): void
 }
 
 /** systemd-resolved keeps the servers of the network here when resolv.conf names only itself, or us. */
 const RESOLV_CONF = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf']
-/** A laptop that changes networks waits this long at most. */
+/** How long a laptop that changes networks goes on with the old servers, at most. */
 const WATCH_MS = 5_000
 
 export class Upstream {
   readonly #options: UpstreamOptions
   readonly #log: Log
   readonly #life: Lifetime
-  readonly #underWay = new Map<string, Promise<Buffer | undefined>>()
+  readonly #underWay = new Map<string, SharedQuestion>()
   /** Sources of our own questions. */
   readonly #sources = new Set<string>()
   /** The one that answered last comes first. */
   #servers: readonly Server[] = []
   #hasComplained = false
+  #isRemembered = false
 
   static start(options: UpstreamOptions, log: Log): Promise<Upstream> {
     return Lifetime.open((life) => {
@@ -64,21 +73,28 @@ export class Upstream {
     return this.#servers
   }
 
+  /** resolv.conf names no server but this resolver, so those of an earlier time are asked. */
+  get isRemembered(): boolean {
+    return this.#isRemembered
+  }
+
   /** Whether a question came from this agent's own upstream sockets. */
   isOurs(source: Server): boolean {
     return this.#sources.has(sourceKey(source))
   }
 
-  /** The reply for the asker, `SERVFAIL` or `REFUSED` when there is none. */
-  async forward(query: Query, transport: Transport, limit: number): Promise<Buffer | 'SERVFAIL' | 'REFUSED'> {
+  /** The reply for the client; `SERVFAIL` or `REFUSED` when there is none. `signal`: the client no longer waits. */
+  async forward(query: Query, { transport, limit, signal }: Forwarding): Promise<Buffer | 'SERVFAIL' | 'REFUSED'> {
     if (this.#servers.length === 0) return this.#refuse()
-    const key = transport + query.packet.toString('latin1', 2)
-    let shared = this.#underWay.get(key)
-    if (shared === undefined) {
-      shared = this.#askInTurn(query, transport).finally(() => this.#underWay.delete(key))
-      this.#underWay.set(key, shared)
+    const shared = this.#share(query, transport)
+    shared.clients += 1
+    const leave = () => {
+      shared.clients -= 1
+      if (shared.clients === 0) shared.abort.abort()
     }
-    const message = await shared
+    signal.addEventListener('abort', leave, { once: true })
+    const message = await Promise.race([shared.reply, aborted(signal)])
+    signal.removeEventListener('abort', leave)
     if (message === undefined) return 'SERVFAIL'
     if (message.length > limit) return cut(message, query)
     const reply = Buffer.from(message)
@@ -90,9 +106,22 @@ export class Upstream {
     return this.#life.close()
   }
 
-  async #askInTurn(query: Query, transport: Transport): Promise<Buffer | undefined> {
+  #share(query: Query, transport: Transport): SharedQuestion {
+    const key = transport + query.packet.toString('latin1', 2)
+    const known = this.#underWay.get(key)
+    if (known !== undefined && !known.abort.signal.aborted) return known
+    const abort = new AbortController()
+    const reply = this.#askInTurn(query, transport, abort.signal).finally(() => {
+      if (this.#underWay.get(key) === shared) this.#underWay.delete(key)
+    })
+    const shared = { reply, abort, clients: 0 }
+    this.#underWay.set(key, shared)
+    return shared
+  }
+
+  async #askInTurn(query: Query, transport: Transport, abandoned: AbortSignal): Promise<Buffer | undefined> {
     const { tryMs = 2_000, totalMs = 4_800 } = this.#options
-    const total = AbortSignal.any([this.#life.signal, AbortSignal.timeout(totalMs)])
+    const total = AbortSignal.any([this.#life.signal, abandoned, AbortSignal.timeout(totalMs)])
     const servers = this.#servers
     const tries = Math.max(2, servers.length)
     let refusal: Buffer | undefined
@@ -109,11 +138,11 @@ export class Upstream {
           return reply
         }
       } catch (error) {
-        if (!this.#life.signal.aborted) this.#log.debug('upstream does not answer', { address: show(server), error })
+        if (!total.aborted) this.#log.debug('an upstream server does not answer', { address: show(server), error })
       }
     }
-    if (refusal === undefined && !this.#life.signal.aborted) {
-      this.#complain('no upstream answers', { address: servers.map(show) })
+    if (refusal === undefined && !this.#life.signal.aborted && !abandoned.aborted) {
+      this.#complain('no upstream server answers', { address: servers.map(show) })
     }
     return refusal
   }
@@ -125,7 +154,7 @@ export class Upstream {
     const exchange = { server, sent, end: query.end, sources: this.#sources }
     if (transport === 'tcp') return await askTcp(exchange, signal)
     const reply = await askUdp(exchange, signal)
-    // Perhaps it only could not say it all at once, and the asker takes more.
+    // The reply may only have been too long for one packet, and the client may take more.
     return isTruncated(reply) ? await askTcp(exchange, signal).catch(() => reply) : reply
   }
 
@@ -136,29 +165,44 @@ export class Upstream {
   }
 
   #refuse(): 'REFUSED' {
-    this.#complain('no upstream to forward to', {})
+    this.#complain('no upstream server is known', {})
     return 'REFUSED'
   }
 
-  /** Once until it works again: every question would say the same. */
+  /** Once until it works again, since every question would log the same. */
   #complain(sentence: string, fields: Record<string, unknown>): void {
     if (this.#hasComplained) return
     this.#hasComplained = true
     this.#log.warn(sentence, { ...fields, reason: 'names outside the mesh are not resolved' })
   }
 
-  /** The configured servers, else those of the first file that names any but ourselves. */
+  /** The configured servers; else those of the first file that names any but ourselves; else those of an earlier time. */
   #read(): void {
-    const { servers: configured, own, resolvConf = RESOLV_CONF } = this.#options
+    const { servers: configured, resolvConf = RESOLV_CONF, remembered } = this.#options
+    this.#hasComplained = false
+    this.#isRemembered = false
+    if (configured !== undefined) {
+      this.#servers = this.#others(configured.map(parseServer).filter((server) => server !== undefined))
+      return
+    }
+    const lists = resolvConf.map((path) => this.#others(parseResolvConf(textOf(path))))
+    this.#servers = lists.find((list) => list.length > 0) ?? []
+    if (this.#servers.length > 0) remembered?.save(this.#servers.map(show))
+    else this.#recall(remembered?.load() ?? [])
+  }
+
+  #recall(texts: readonly string[]): void {
+    this.#servers = this.#others(texts.map(parseServer).filter((server) => server !== undefined))
+    this.#isRemembered = this.#servers.length > 0
+    if (this.#isRemembered)
+      this.#log.warn('resolv.conf names only this resolver; earlier servers are used', { address: texts })
+  }
+
+  #others(servers: readonly Server[]): Server[] {
     const local = new Set(
       Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address)),
     )
-    const lists =
-      configured === undefined
-        ? resolvConf.map((path) => parseResolvConf(textOf(path)))
-        : [configured.map(parseServer).filter((server) => server !== undefined)]
-    this.#servers = lists.map((list) => withoutOurselves(list, own, local)).find((list) => list.length > 0) ?? []
-    this.#hasComplained = false
+    return withoutOurselves(servers, this.#options.own, local)
   }
 
   #watch(): void {
@@ -168,6 +212,28 @@ export class Upstream {
       this.#life.defer(() => unwatchFile(path, changed))
     }
   }
+}
+
+export interface Forwarding {
+  transport: Transport
+  /** Bytes that the client takes. */
+  limit: number
+  signal: AbortSignal
+}
+
+/** One question for all clients that ask it at the same time. */
+interface SharedQuestion {
+  readonly reply: Promise<Buffer | undefined>
+  /** Aborted when no client waits any longer. */
+  readonly abort: AbortController
+  clients: number
+}
+
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined)
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true })
+  })
 }
 
 /** It answered, but another server may know better. */

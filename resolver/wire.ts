@@ -1,5 +1,6 @@
 import type { Question } from './answer.ts'
-import { readOddOpt, type Opt } from './codec.ts'
+import { readOddOpt } from './codec.ts'
+import type { Opt, Query } from './query.ts'
 import { CODE, HEADER, TYPE, type Code } from './numbers.ts'
 
 /*
@@ -10,18 +11,6 @@ import { CODE, HEADER, TYPE, type Code } from './numbers.ts'
  *
  * Bytes in, bytes out: nothing here looks at what the answer is. On the path of every question (test/bench/dns-micro.ts).
  */
-
-export interface Query {
-  packet: Buffer
-  /** Where the question ends. */
-  end: number
-  type: number
-  class: number
-  /** The lower-case wire form of the name: the same for every spelling. */
-  key: string
-  /** Absent: the asker does not speak EDNS. */
-  edns?: { size: number; isDnssecOk: boolean }
-}
 
 export type QueryRead =
   | { kind: 'query'; query: Query }

@@ -1,12 +1,15 @@
 import { BoundSocket } from 'node:net'
+import { background } from '../../src/core/kit/background.ts'
 import { explain } from '../../src/core/errors.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
-import type { VipRange } from '../../src/core/model/address.ts'
+import { holdsVip, vipToIPv4, type VipRange } from '../../src/core/model/address.ts'
 import type { Nft } from './nft.ts'
+import { RuleProbe } from './rule-probe.ts'
 import {
   addPorts,
   parsePorts,
+  PROBE_VIP,
   removeTable,
   replaceTable,
   vipTable,
@@ -26,6 +29,7 @@ type State = 'on' | 'off' | 'followed'
 export interface PortRedirectOptions {
   readonly range: VipRange
   readonly interfaces: readonly string[]
+  readonly hasFastPath: boolean
   readonly nft: Nft
   /** Taking over: the flows that are open use the ports of the agent before, or none where it had no table. */
   readonly isSuccessor: boolean
@@ -34,8 +38,10 @@ export interface PortRedirectOptions {
 /** Above the ephemeral ports of Linux (net.ipv4.ip_local_port_range) and of IANA's registered ones: nobody asks for these. */
 const FIRST_PORT = 61_000
 const LAST_PORT = 65_535
-/** How often the table is looked for, because somebody may flush all rules of the machine. */
+/** How often the table is looked for where it cannot be probed. */
 const CHECK_MS = 10_000
+/** `discard`: no service of the mesh has this UDP port on the agent's own address. */
+const PROBE_PORT = 9
 
 /** Sends the ports of VIPs to listening ports that no server of the machine wants. */
 export class PortRedirect {
@@ -48,6 +54,8 @@ export class PortRedirect {
   #writing: Promise<void> | undefined
   #state: State = 'off'
   #fault: string | undefined
+  #prober: RuleProbe | undefined
+  #checking: Promise<void> | undefined
   /** The listeners must be bound anew, at the ports that are asked. */
   onLost: () => void = () => undefined
 
@@ -59,11 +67,12 @@ export class PortRedirect {
 
   /** Never fails: without rights or nft it is off, and `fault` says why. */
   static async start(life: Lifetime, options: PortRedirectOptions, log: Log): Promise<PortRedirect> {
-    const { range, interfaces, nft, isSuccessor } = options
+    const { range, interfaces, hasFastPath, nft, isSuccessor } = options
     const mark = `${process.pid}_${Date.now().toString(36)}`
-    const redirect = new PortRedirect(vipTable(range, interfaces, mark), nft, log)
+    const redirect = new PortRedirect(vipTable({ range, interfaces, hasFastPath }, mark), nft, log)
     await redirect.#begin(isSuccessor)
     life.defer(() => redirect.#end())
+    if (redirect.isOn) redirect.#probe()
     life.every(CHECK_MS, () => redirect.check(), 'vip rules')
     return redirect
   }
@@ -100,13 +109,20 @@ export class PortRedirect {
   }
 
   /** Sets the table up again when somebody has removed it. */
-  async check(): Promise<void> {
+  check(): Promise<void> {
+    this.#checking ??= this.#check().finally(() => {
+      this.#checking = undefined
+    })
+    return this.#checking
+  }
+
+  async #check(): Promise<void> {
     if (this.#state !== 'on' || this.#writing !== undefined) return
     try {
       await this.#nft.apply(`flush chain inet ${this.#table.name} ${this.#table.owner}\n`)
     } catch {
       if (await this.#isReplaced()) {
-        this.#state = 'followed'
+        this.#follow()
         return
       }
       this.#log.warn('the rules of the VIP listeners are gone; setting them up again')
@@ -140,11 +156,29 @@ export class PortRedirect {
       try {
         await this.#nft.apply(addPorts(this.#table, added))
       } catch {
-        if (await this.#isReplaced()) this.#state = 'followed'
+        if (await this.#isReplaced()) this.#follow()
         else await this.#nft.apply(replaceTable(this.#table, this.#ports)).catch((error: unknown) => this.#lose(error))
       }
     }
     this.#pending = []
+  }
+
+  #probe(): void {
+    const { range } = this.#table
+    if (!holdsVip(range, PROBE_VIP)) return
+    const listening = this.listeningPort(PROBE_PORT, 'udp')
+    const at = { address: vipToIPv4(range, PROBE_VIP), asked: PROBE_PORT, listening }
+    try {
+      this.#prober = new RuleProbe(at, () => void background.run('vip rules', () => this.check()))
+    } catch (error) {
+      this.#log.debug('the rules of the VIP listeners are not probed', { error })
+    }
+  }
+
+  #follow(): void {
+    this.#state = 'followed'
+    this.#prober?.[Symbol.dispose]()
+    this.#prober = undefined
   }
 
   /** Our mark is gone, and there is a table: a successor's. */
@@ -164,7 +198,10 @@ export class PortRedirect {
   }
 
   async #end(): Promise<void> {
+    this.#prober?.[Symbol.dispose]()
+    this.#prober = undefined
     await this.#writing
+    await this.#checking
     if (this.#state === 'on') await this.#nft.apply(removeTable(this.#table)).catch(() => undefined) // a successor's
   }
 

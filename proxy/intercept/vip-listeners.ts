@@ -36,6 +36,8 @@ export interface VipListenersOptions {
   nft?: Nft
   /** Interfaces whose neighbours may call, for the rules in the kernel. */
   interfaces?: readonly string[]
+  /** The kernel carries some flows to VIPs itself. */
+  hasFastPath?: boolean
   /** Another agent serves the same VIPs until this one has taken over. */
   isSuccessor?: boolean
 }
@@ -93,7 +95,14 @@ export class VipListeners implements Interceptor {
   static start(options: VipListenersOptions, identify: Identify, parts: InterceptParts): Promise<VipListeners> {
     return Lifetime.open(async (life) => {
       const { nft, ...given } = options
-      const settings = { limit: 4_096, retryMs: 5_000, interfaces: [], isSuccessor: false, ...given }
+      const settings = {
+        limit: 4_096,
+        retryMs: 5_000,
+        interfaces: [],
+        hasFastPath: false,
+        isSuccessor: false,
+        ...given,
+      }
       const redirect =
         nft === undefined || !mayUseNft() ? undefined : await PortRedirect.start(life, { ...settings, nft }, parts.log)
       const listeners = new VipListeners(life, settings, redirect, { identify, parts })
@@ -150,11 +159,6 @@ export class VipListeners implements Interceptor {
 
   problems(): Problem[] {
     return Array.from(this.#listeners.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
-  }
-
-  /** Sets the rules in the kernel up again when somebody has removed them; also called every 10 s. */
-  async checkRules(): Promise<void> {
-    await this.#redirect?.check()
   }
 
   /** Tries again what failed; also called every `retryMs`. */

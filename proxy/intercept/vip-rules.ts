@@ -12,7 +12,8 @@ import { RESOLVER_VIP, holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../
  * address of the accepted socket, and a VIP without a listener answers a SYN with RST. The machine's own servers may then
  * have every port: nothing is bound at `VIP:port`.
  *
- * `calls` comes after the fast path (-110) and before Docker (-100), which takes every local address for one of its own.
+ * `calls` comes before address translation (-100), in which Docker takes every local address for one of its own; with the
+ * fast path, whose rows are a part of that translation, it comes after.
  * `replies` comes before connection tracking (-200), so that another table sees one connection, to the port that was asked.
  *
  * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, and hence fails
@@ -30,20 +31,27 @@ export interface VipTable {
   readonly range: VipRange
   /** Interfaces whose neighbours may call. */
   readonly interfaces: readonly string[]
+  /** The fast path has the first word about the flows from this node. */
+  readonly hasFastPath: boolean
 }
+
+/** The last of the agent's own addresses, by which it sees whether the rules are there (rule-probe.ts). */
+export const PROBE_VIP = RESOLVER_VIP | 0xff
 
 const PROTOCOLS = ['tcp', 'udp'] as const
 const BEFORE_TRACKING = -310
-const BEFORE_DOCKER = -105
+const BEFORE_TRANSLATION = -105
+const AFTER_TRANSLATION = -90
 
 /** `mark`: letters and digits that no other agent uses. */
-export function vipTable(range: VipRange, interfaces: readonly string[], mark: string): VipTable {
-  return { name: `hedgerow_vips_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range, interfaces }
+export function vipTable(parts: Omit<VipTable, 'name' | 'owner'>, mark: string): VipTable {
+  return { ...parts, name: `hedgerow_vips_${parts.range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}` }
 }
 
 /** Replaces whatever has this name: what a killed agent left, or the table of the agent that this one takes over from. */
 export function replaceTable(table: VipTable, ports: PortMap): string {
-  const { name, owner, range, interfaces } = table
+  const { name, owner, range, interfaces, hasFastPath } = table
+  const rewriting = hasFastPath ? AFTER_TRANSLATION : BEFORE_TRANSLATION
   const statements = [
     `add table inet ${name}`,
     `delete table inet ${name}`,
@@ -55,8 +63,8 @@ export function replaceTable(table: VipTable, ports: PortMap): string {
     ]),
     ...chain(name, 'guard', 'prerouting', BEFORE_TRACKING),
     ...chain(name, 'replies', 'output', BEFORE_TRACKING),
-    ...chain(name, 'calls', 'output', BEFORE_DOCKER),
-    ...(interfaces.length === 0 ? [] : chain(name, 'entering', 'prerouting', BEFORE_DOCKER)),
+    ...chain(name, 'calls', 'output', rewriting),
+    ...(interfaces.length === 0 ? [] : chain(name, 'entering', 'prerouting', rewriting)),
     `add chain inet ${name} strangers`,
     ...['lo', ...interfaces].map((each) => `add rule inet ${name} strangers iifname "${each}" return`),
     `add rule inet ${name} strangers drop`,
@@ -110,7 +118,7 @@ interface Family {
 function familiesOf(range: VipRange): Family[] {
   const { cidr4, cidr6 } = range
   const hasOwn = holdsVip(range, RESOLVER_VIP)
-  const [first, last] = [RESOLVER_VIP & ~0xff, RESOLVER_VIP | 0xff]
+  const [first, last] = [RESOLVER_VIP & ~0xff, PROBE_VIP - 1]
   const own4 = hasOwn ? `${vipToIPv4(range, first)}-${vipToIPv4(range, last)}` : undefined
   const v4: Family = { ip: 'ip', vips: cidr4, own: own4 }
   if (cidr6 === undefined) return [v4]

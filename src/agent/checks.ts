@@ -37,8 +37,9 @@ export function checksOf(view: AgentView): CheckReport {
       {
         check: 'upstream name servers',
         ok: resolver.upstreams.length > 0,
-        finding: resolver.upstreams.map(({ address, port }) => `${address}:${port}`).join(', ') || 'none',
-        remedy: 'Names outside the mesh are refused: give --upstream, or a nameserver in /etc/resolv.conf.',
+        finding: upstreamText(resolver),
+        remedy:
+          'Names outside the mesh are refused: pass --upstream, or add a second nameserver to /etc/resolv.conf (the agent never asks itself).',
       },
       udpCheck([...peers.all()], config.udp),
       descriptorCheck(view),
@@ -67,6 +68,12 @@ function backgroundChecks(): CheckReport['checks'] {
     finding: `failed ${failures} times, last ${secondsAgo} s ago: ${explain(lastError)}; it is started again after each failure`,
     remedy: 'This is a bug in hedgerow: please report it with the log. `hedgerow restart` starts the agent afresh.',
   }))
+}
+
+function upstreamText({ upstreams, isRemembered }: AgentView['resolver']): string {
+  const servers = upstreams.map(({ address, port }) => `${address}:${port}`).join(', ') || 'none'
+  if (!isRemembered) return servers
+  return `${servers}, remembered from before /etc/resolv.conf named only this agent; pass --upstream to choose others`
 }
 
 /** Without the rules in the kernel, a server of the machine may find its port taken by a VIP, or take it from one. */

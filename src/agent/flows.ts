@@ -165,6 +165,7 @@ export async function interceptVips(
     range: vips,
     nft: systemNft,
     interfaces: config.interceptInterfaces,
+    hasFastPath: config.fastPath,
     isSuccessor: predecessor !== undefined,
   }
   return life.use(

@@ -3,64 +3,47 @@ import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import type { Prepare } from '../../resolver/responder.ts'
-import type { AgentConfig } from '../config.ts'
 import { isMeshError } from '../core/errors.ts'
-import type { Log } from '../core/kit/log.ts'
-import type { Metrics } from '../core/metrics.ts'
-import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
+import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
 import type { Target } from '../core/table/view.ts'
 import type { Flows } from './flows.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
+import { rememberedServers } from './remembered-servers.ts'
 
-/** Names, last of all: what is answered can be served. `prepare` opens the listeners of a name before its answer leaves. */
+/** Opens the resolver, after everything that its answers lead to. `prepare` opens the listeners of a name before its answer leaves. */
 export async function serveNames(
-  { life, config, log, metrics, predecessor }: AgentContext,
+  { life, dir, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
   { parts: flowParts, intercept }: Flows,
   prepare: Prepare,
 ): Promise<Resolver> {
-  const parts = {
+  const { resolver, zones } = config
+  const { upstreams, ttlSeconds, negativeTtlSeconds } = resolver
+  const options: Omit<ResolverOptions, 'listen'> = {
     table,
     interests,
+    range: vips,
+    zones,
+    ttlSeconds,
+    negativeTtlSeconds,
+    remembered: rememberedServers(dir),
+    sources: intercept.sources,
     explainChoice: (target: Target) => describeChoice(target, flowParts),
     prepare,
-    sources: intercept.sources,
+    ...(upstreams.length === 0 ? {} : { upstreams }),
   }
-  return life.use(
-    await startResolver(config, predecessor?.resolverPort, vips, parts, log.child({ part: 'resolver' }), metrics),
-  )
+  const listen = { host: vipToIPv4(vips, RESOLVER_VIP), isBeside: predecessor !== undefined }
+  const start = (port: number) =>
+    Resolver.start({ ...options, listen: { ...listen, port } }, log.child({ part: 'resolver' }), metrics)
+  const wanted = resolver.port || predecessor?.resolverPort
+  return life.use(await (wanted === undefined ? onStandardPort(start) : start(wanted)))
 }
 
-/** Port 53 where it may, else 5353; a configured port or nothing; that of the agent before, beside it. */
-async function startResolver(
-  { resolver, zones }: AgentConfig,
-  elderPort: number | undefined,
-  range: VipRange,
-  parts: Pick<ResolverOptions, 'table' | 'interests' | 'explainChoice' | 'prepare' | 'sources'>,
-  log: Log,
-  metrics: Metrics,
-): Promise<Resolver> {
-  const { port, upstreams, ttlSeconds, negativeTtlSeconds } = resolver
-  const host = vipToIPv4(range, RESOLVER_VIP)
-  const start = (on: number) =>
-    Resolver.start(
-      {
-        ...parts,
-        range,
-        zones,
-        ttlSeconds,
-        negativeTtlSeconds,
-        listen: { host, port: on, isBeside: elderPort !== undefined },
-        ...(upstreams.length === 0 ? {} : { upstreams }),
-      },
-      log,
-      metrics,
-    )
-  if (port !== 0) return start(port)
-  if (elderPort !== undefined) return start(elderPort)
+/** Port 53 where that is permitted and free, else 5353. */
+async function onStandardPort(start: (port: number) => Promise<Resolver>): Promise<Resolver> {
   try {
     return await start(53)
   } catch (error) {

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createServer } from 'node:net'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import type { CallerEnd, InterceptParts } from '../../proxy/intercept/interceptor.ts'
@@ -75,7 +76,7 @@ await loopback.prepare(table.target('shop.acme.db.prod'))
 found['firstContact'] = await call(5432, '127.30.2.4')
 
 spawnSync('nft', ['flush', 'ruleset'])
-await loopback.checkRules()
+await sleep(1_000)
 found['afterFlush'] = await call(22, '127.30.2.3')
 
 const successor = await start(true)

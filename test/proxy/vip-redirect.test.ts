@@ -40,7 +40,10 @@ t.test('with rights, the ports of VIPs stay free for the machine', { skip }, asy
 })
 
 t.test('the table of the VIP listeners, as text', async (t) => {
-  const table = vipTable(vipRange('10.30.0.0/16', 'fd12:3456:789a::/48'), ['docker0'], 'a1')
+  const table = vipTable(
+    { range: vipRange('10.30.0.0/16', 'fd12:3456:789a::/48'), interfaces: ['docker0'], hasFastPath: false },
+    'a1',
+  )
   const text = replaceTable(table, { tcp: new Map([[22, 61_022]]), udp: new Map() })
   for (const line of [
     'add rule inet hedgerow_vips_10_30_0_0_16 strangers iifname "docker0" return',

@@ -1,15 +1,17 @@
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { decode, encode } from 'dns-packet'
+import { rememberedServers } from '../../src/agent/remembered-servers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Responder } from '../../resolver/responder.ts'
 import { Upstream } from '../../resolver/upstream.ts'
-import { readQuery, type Query } from '../../resolver/wire.ts'
+import type { Query } from '../../resolver/query.ts'
+import { readQuery } from '../../resolver/wire.ts'
 import {
   explainChoice,
   framed,
@@ -115,6 +117,8 @@ async function closedPort(): Promise<Fake> {
   await gone[Symbol.asyncDispose]()
   return gone
 }
+
+const BY_UDP = { transport: 'udp', limit: 512, signal: new AbortController().signal } as const
 
 t.test('other names are answered by the upstream, byte for byte but for the id', async (t) => {
   // With a record type that no codec of ours knows.
@@ -275,7 +279,7 @@ t.test('when nobody answers: SERVFAIL in bounded time, said once', async (t) => 
   const [byUdp, byTcp] = await Promise.all([udp(mesh.port, { name: NAME }), tcp(mesh.port, { name: NAME })])
   t.match([said(byUdp), said(byTcp)], [{ code: 'SERVFAIL' }, { code: 'SERVFAIL' }])
   await udp(mesh.port, { name: 'www2.example.org' })
-  t.equal(mesh.log.lines.filter(({ sentence }) => sentence === 'no upstream answers').length, 1)
+  t.equal(mesh.log.lines.filter(({ sentence }) => sentence === 'no upstream server answers').length, 1)
 
   // What all say, they say: SERVFAIL of the upstream itself passes through.
   await using failing = await fake({ udp: (asked) => reply(asked, '', { answers: [], flags: 0x0182 }) })
@@ -289,7 +293,7 @@ t.test('the time all tries together may take is bounded', async (t) => {
   const own = { address: '127.0.0.1', port: 1 }
   const servers = [silent.address, silent.address, silent.address]
   await using upstream = await Upstream.start({ servers, own, tryMs: 10_000, totalMs: 50 }, log)
-  t.equal(await upstream.forward(readable(query({ name: NAME })), 'udp', 512), 'SERVFAIL')
+  t.equal(await upstream.forward(readable(query({ name: NAME })), BY_UDP), 'SERVFAIL')
   t.equal(silent.seen.length, 1, 'there was no time for more')
 })
 
@@ -346,7 +350,7 @@ t.test('a loop ends: through another resolver, and straight back', async (t) => 
     { servers: [sink.address], own, tryMs: 300, totalMs: 300 },
     recordingLog(),
   )
-  const asking = upstream.forward(readable(query({ name: NAME })), 'udp', 512)
+  const asking = upstream.forward(readable(query({ name: NAME })), BY_UDP)
   const [, from] = (await once(sink.udpSocket, 'message')) as [Buffer, RemoteInfo]
   t.ok(upstream.isOurs({ address: from.address, port: from.port }))
   t.notOk(upstream.isOurs({ address: from.address, port: sink.port }))
@@ -366,7 +370,7 @@ t.test('no upstream: refused, and said once', async (t) => {
   t.same(mesh.resolver.upstreams, [])
   t.match(said(await udp(mesh.port, { name: NAME })), { code: 'REFUSED' })
   t.match(said(await tcp(mesh.port, { name: NAME })), { code: 'REFUSED' })
-  t.equal(mesh.log.lines.filter(({ sentence }) => sentence === 'no upstream to forward to').length, 1)
+  t.equal(mesh.log.lines.filter(({ sentence }) => sentence === 'no upstream server is known').length, 1)
 })
 
 t.test('closing while a question waits upstream', async (t) => {
@@ -397,3 +401,35 @@ t.test('the host’s servers come from resolv.conf, and without ourselves', asyn
   t.same(await servers([first, second]), ['127.0.0.53'])
   t.same(await servers([join(folder, 'absent')]), [])
 })
+
+t.test('the servers of the machine are remembered for when resolv.conf names only this resolver', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-upstream-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  const path = join(dir, 'resolv.conf')
+  const own = { address: '127.30.0.53', port: 53 }
+  const log = recordingLog()
+  const start = () => Upstream.start({ own, resolvConf: [path], remembered: rememberedServers(dir) }, log)
+
+  writeFileSync(path, 'nameserver 127.30.0.53\n')
+  await using first = await start()
+  t.same(first.servers, [], 'nothing is known yet')
+  t.notOk(first.isRemembered)
+
+  writeFileSync(path, 'nameserver 192.0.2.53\nnameserver 192.0.2.54\n')
+  await using second = await start()
+  t.match(second.servers, [{ address: '192.0.2.53', port: 53 }, { address: '192.0.2.54' }])
+  await until(() => existsSync(join(dir, 'upstreams.json')))
+
+  writeFileSync(path, 'nameserver 127.30.0.53\n')
+  await using third = await start()
+  t.match(third.servers, [{ address: '192.0.2.53', port: 53 }, { address: '192.0.2.54' }], 'after a restart')
+  t.ok(third.isRemembered)
+  t.match(log.lines.at(-1), {
+    level: 'warn',
+    sentence: 'resolv.conf names only this resolver; earlier servers are used',
+  })
+})
+
+async function until(fact: () => boolean): Promise<void> {
+  while (!fact()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
