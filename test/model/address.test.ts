@@ -112,28 +112,32 @@ t.test('prefixes are checked at the door', async (t) => {
   }
 })
 
-t.test('allocation: the first block, then the rest of the /12, each once', async (t) => {
-  const seen = new Set<number>()
-  let first: number | undefined
-  let last: number | undefined
-  let allAllocatable = true
-  for (let vip = address.nextVip(); vip !== undefined; vip = address.nextVip(vip)) {
-    first ??= vip
-    last = vip
-    allAllocatable &&= address.isAllocatable(vip)
-    seen.add(vip)
-  }
-  t.equal(first, 0xe0100)
-  t.equal(last, 0xdffff)
-  t.ok(allAllocatable)
-  // all but the agent's own 256, the ends of the /12, and the last address of the first block
-  t.equal(seen.size, address.VIP_COUNT - 256 - 2 - 1)
-  t.equal(address.nextVip(0xefffe), 0xf0000, 'after the first block the next')
-  t.equal(address.nextVip(0xffffe), 1, 'around the end')
-  for (const index of [0, 0xfffff, 0xe0000, 0xe0035, 0xe00ff, 0xeffff, -1, 0x100000, 1.5, Number.NaN]) {
-    t.notOk(address.isAllocatable(index), String(index))
-  }
-})
+t.test(
+  'VIPs are assigned from the upper half of the first block, its lower half, then the rest, each once',
+  async (t) => {
+    const seen = new Set<number>()
+    let first: number | undefined
+    let last: number | undefined
+    let allAllocatable = true
+    for (let vip = address.nextVip(); vip !== undefined; vip = address.nextVip(vip)) {
+      first ??= vip
+      last = vip
+      allAllocatable &&= address.isAllocatable(vip)
+      seen.add(vip)
+    }
+    t.equal(first, 0xe8000)
+    t.equal(last, 0xdffff)
+    t.ok(allAllocatable)
+    // all but the agent's own 256, the ends of the /12, and the last address of the first block
+    t.equal(seen.size, address.VIP_COUNT - 256 - 2 - 1)
+    t.equal(address.nextVip(0xefffe), 0xe0100, 'after the upper half the lower one')
+    t.equal(address.nextVip(0xe7fff), 0xf0000, 'after the first block the next')
+    t.equal(address.nextVip(0xffffe), 1, 'around the end')
+    for (const index of [0, 0xfffff, 0xe0000, 0xe0035, 0xe00ff, 0xeffff, -1, 0x100000, 1.5, Number.NaN]) {
+      t.notOk(address.isAllocatable(index), String(index))
+    }
+  },
+)
 
 t.test('reverse names', async (t) => {
   t.equal(address.ipv4FromArpa('53.0.30.127.in-addr.arpa'), '127.30.0.53')

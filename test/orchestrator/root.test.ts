@@ -4,16 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import type { MeshError } from '../../src/core/errors.ts'
-import { systemClock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
-import { Store } from '../../src/core/kit/store.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Root } from '../../src/orchestrator/root/root.ts'
-import type { InstanceRecord, ServiceRecord, VipRecord } from '../../src/orchestrator/root/root-store.ts'
+import type { InstanceRecord, ServiceRecord } from '../../src/orchestrator/root/root-store.ts'
 import { difference } from '../../src/orchestrator/root/difference.ts'
 import { plan, type ClusterConditions, type Step } from '../../src/orchestrator/root/plan.ts'
-import { addressToIndex } from '../../src/orchestrator/root/submission.ts'
-import { Vips } from '../../src/orchestrator/root/vips.ts'
+import { addressToIndex } from '../../src/orchestrator/root/vip-requests.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
 
@@ -180,41 +177,6 @@ t.test('a document that changes what an instance was started with restarts it', 
   }
   t.same(difference([before], [], { prune: false }), [], 'what is not named stays')
   t.same(difference([before], [], { prune: true }), [{ kind: 'removed', id: 'shop.acme.cart.prod' }], 'unless pruned')
-})
-
-t.test('a VIP is kept, rests when freed, and can be asked for', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-vips-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  using store = Store.open(join(dir, 'vips.db'))
-  let wall = 1_000_000
-  const clock = { ...systemClock, wall: () => wall }
-  const open = () => new Vips(store.collection<VipRecord>('vips'), 3_600_000, clock)
-  const vips = open()
-  const a = vips.ensure('shop.acme.a.prod', 'any.rr')
-  t.equal(a, 0xe0100, 'the first reads x.30.1.0')
-  t.equal(vips.ensure('shop.acme.a.prod', 'any.rr'), a, 'asking again changes nothing')
-  const b = vips.ensure('shop.acme.b.prod', 'any.rr')
-  t.not(a, b)
-  t.same(open().at(a), { index: a, service: 'shop.acme.a.prod', choice: 'any.rr' }, 'kept over a restart')
-
-  vips.free('shop.acme.a.prod')
-  t.equal(vips.at(a), undefined)
-  t.not(vips.ensure('shop.acme.c.prod', 'any.rr'), a, 'a freed one rests')
-  t.match(vips.conflict(a, 'shop.acme.d.prod', 'any.rr'), /rests for 3600 more seconds/)
-  t.equal(vips.conflict(a, 'shop.acme.a.prod', 'any.rr'), undefined, 'its own service may have it back')
-  t.equal(vips.ensure('shop.acme.a.prod', 'any.rr'), a, 'and gets it')
-  vips.free('shop.acme.a.prod')
-  wall += 3_600_001
-  t.equal(vips.conflict(a, 'shop.acme.d.prod', 'any.rr'), undefined, 'rested')
-
-  const wanted = addressToIndex('10.30.30.30') ?? 0
-  t.equal(vips.conflict(wanted, 'shop.acme.b.prod', 'any.rr'), undefined)
-  vips.claim(wanted, 'shop.acme.b.prod', 'any.rr')
-  t.equal(vips.of('shop.acme.b.prod').get('any.rr'), wanted, 'what was asked for')
-  t.equal(vips.at(b), undefined, 'what it had before rests')
-  t.match(vips.conflict(wanted, 'shop.acme.e.prod', 'any.rr'), /stands for any.rr of shop.acme.b.prod/)
-  t.equal(addressToIndex('10.40.0.1'), undefined, 'outside')
-  t.equal(addressToIndex('10.30.0.53'), undefined, 'the resolver’s')
 })
 
 interface Answer {
@@ -400,16 +362,12 @@ t.test('the API', async (t) => {
       .call(
         'POST',
         '/apps',
-        sla(
-          { microservice_name: 'cart' },
-          { microservice_name: 'web' },
-          { microservice_name: 'stock', ...address('10.30.30.30') },
-        ),
+        sla({ microservice_name: 'web' }, { microservice_name: 'stock', ...address('10.30.30.30') }),
       )
       .catch((error: MeshError) => error)
     t.match(error, { code: 'SLA_CONFLICT' })
     t.match((error as MeshError).details, {
-      conflicts: [{ path: 'applications[0].microservices[2].addresses', problem: /any.rr of shop.acme.cart.prod/ }],
+      conflicts: [{ path: 'applications[0].microservices[1].addresses', problem: /any.rr of shop.acme.cart.prod/ }],
     })
     t.same(
       (await world.api.call<Array<{ id: string }>>('GET', '/services')).map(({ id }) => id),

@@ -101,15 +101,23 @@ export function isAllocatable(index: VipIndex): boolean {
 }
 
 /**
- * The order of allocation: the first block from 0xe0100, then upwards and around the /12 (0xf0000 …, 0x00001 …).
+ * The order in which the root assigns VIPs by itself: the upper half of the first block (x.30.128.0 on), its lower half, then
+ * upwards and around the /12 (0xf0000 …, 0x00001 …). People ask for addresses in the lower half, so the two rarely meet.
  * `undefined` after the last.
  */
 export function nextVip(after?: VipIndex): VipIndex | undefined {
-  if (after === undefined) return FIRST_ALLOCATED
-  for (let index = (after + 1) % VIP_COUNT; index !== FIRST_BLOCK.first; index = (index + 1) % VIP_COUNT) {
-    if (isAllocatable(index)) return index
-  }
-  return undefined
+  let index = after === undefined ? FIRST_AUTOMATIC : following(after)
+  while (index !== undefined && !isAllocatable(index)) index = following(index)
+  return index
+}
+
+const FIRST_AUTOMATIC = 0xe8000
+
+function following(index: VipIndex): VipIndex | undefined {
+  if (index === FIRST_BLOCK.last) return FIRST_ALLOCATED
+  if (index === FIRST_AUTOMATIC - 1) return FIRST_BLOCK.last + 1
+  const next = (index + 1) % VIP_COUNT
+  return next === FIRST_BLOCK.first ? undefined : next
 }
 
 /** Dotted decimal, four octets without leading zeros, as an unsigned 32-bit number. */

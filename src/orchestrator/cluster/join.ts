@@ -48,7 +48,7 @@ export async function joinMesh(
   if (token === undefined) {
     throw new MeshError('TOKEN_INVALID', {
       reason: 'this cluster has not joined yet, so it needs a join token',
-      remedy: 'on the root run `hedgerow token create --role cluster`, then start with --token-file FILE',
+      remedy: 'Run `hedgerow token create --role cluster` on the root, then start with --token-file FILE.',
     })
   }
   const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock, egress }, signal)
@@ -62,7 +62,7 @@ function clusterNameOf({ principal }: HeldIdentity, expected: string | undefined
   if (expected !== undefined && expected !== principal.cluster) {
     throw new MeshError('CONFIG_INVALID', {
       reason: `this directory belongs to cluster ${principal.cluster}, not to ${expected}`,
-      remedy: 'choose another directory with --state, or leave the name out',
+      remedy: 'Choose another directory with --state, or leave the name out.',
       name: expected,
     })
   }
@@ -73,6 +73,6 @@ function cannotResume(path: string, reason: string): MeshError {
   return new MeshError('CERTIFICATE_REFUSED', {
     path,
     reason,
-    remedy: 'join again: run `hedgerow token create --role cluster` on the root, then start with --token-file FILE',
+    remedy: 'Join again: run `hedgerow token create --role cluster` on the root, then start with --token-file FILE.',
   })
 }

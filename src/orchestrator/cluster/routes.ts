@@ -168,5 +168,5 @@ async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
 }
 
 function nameTaken(who: { node: string } | { relay: string }, reason: string): MeshError {
-  return new MeshError('TOKEN_REFUSED', { ...who, reason, remedy: 'join under another name: --name NAME' })
+  return new MeshError('TOKEN_REFUSED', { ...who, reason, remedy: 'Join under another name with --name NAME.' })
 }

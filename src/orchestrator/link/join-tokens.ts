@@ -70,5 +70,5 @@ export class JoinTokens {
 }
 
 function refused(reason: string): MeshError {
-  return new MeshError('TOKEN_REFUSED', { reason, remedy: 'create a new one: hedgerow token create' })
+  return new MeshError('TOKEN_REFUSED', { reason })
 }

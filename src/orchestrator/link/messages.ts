@@ -260,6 +260,12 @@ export const rootToCluster = {
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
     ),
     'relays.list': request(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
+    /** Which of these services some node follows. */
+    'interest.used': request(
+      Type.Object({ keys: many(InterestKeyText, 1_000) }),
+      Type.Object({ used: many(InterestKeyText, 1_000) }),
+      2_000,
+    ),
     'token.mint': request(
       Type.Object({
         role: Type.Enum(['node', 'relay']),

@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { ERRORS, MeshError } from '../../core/errors.ts'
+import type { InterestKey } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import { parseSla } from '../sla/parse.ts'
 import type { ApiContext, Id } from './api.ts'
@@ -7,7 +8,8 @@ import type { ServiceChange } from './difference.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import { appRows, instanceRow, serviceRow } from './rows.ts'
-import { remove, submit } from './submission.ts'
+import { changeStore, idOf, remove, submit } from './submission.ts'
+import { keysInTheWay } from './vip-requests.ts'
 
 const closed = { additionalProperties: false }
 const readApply = reader(Type.Object({ prune: Type.Optional(Type.Enum(['true', 'false'])) }, closed))
@@ -17,7 +19,7 @@ const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maxi
 export function appRoutes(app: App, context: ApiContext): void {
   const { store, vips, reconciler } = context
 
-  app.post('/apps', (request, reply) => {
+  app.post('/apps', async (request, reply) => {
     const { prune } = readApply(request.query)
     const parsed = parseSla(request.body)
     if (parsed.kind === 'refused') {
@@ -25,12 +27,14 @@ export function appRoutes(app: App, context: ApiContext): void {
       return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID[0], faults, warnings })
     }
     const { apps, customer, warnings } = parsed
-    const changes = submit({ apps, customer, prune: prune === 'true' }, context)
+    const used = await keysInUse(keysInTheWay(apps, vips), context)
+    const { changes, moved, warnings: more } = submit({ apps, customer, prune: prune === 'true', used }, context)
     for (const change of changes) reconcile(change, reconciler)
+    for (const service of moved) reconciler.publish(service)
     return reply.send({
       apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
       services: changes.map((change) => ({ id: idOf(change), change: change.kind })),
-      warnings,
+      warnings: [...warnings, ...more],
     })
   })
 
@@ -71,23 +75,29 @@ function reconcile(change: ServiceChange, reconciler: Reconciler): void {
   reconciler.touch(idOf(change))
 }
 
-function idOf(change: ServiceChange): string {
-  return 'spec' in change ? change.spec.id : change.id
-}
-
 /** `also` runs in the same transaction. */
 function removeAll(services: readonly string[], context: ApiContext, also: () => void = () => undefined): void {
-  const { store, vips, reconciler } = context
-  try {
-    store.database.transaction(() => {
-      for (const id of services) remove(id, context)
-      also()
-    })
-  } catch (error) {
-    vips.reload()
-    throw error
-  }
-  for (const id of services) reconcile({ kind: 'removed', id }, reconciler)
+  changeStore(context, () => {
+    for (const id of services) remove(id, context)
+    also()
+  })
+  for (const id of services) reconcile({ kind: 'removed', id }, context.reconciler)
+}
+
+/** Which of these services some node follows. A cluster that is away or does not answer may have such nodes. */
+async function keysInUse(keys: readonly InterestKey[], { store, clusters }: ApiContext): Promise<Set<InterestKey>> {
+  if (keys.length === 0) return new Set()
+  const isAway = (name: string) => clusters.linked(name) === undefined && !clusters.isLost(name)
+  if (store.clusters.keys().some(isAway)) return new Set(keys)
+  const answers = await Promise.all(
+    Array.from(clusters.all(), ({ link }) =>
+      link.request('interest.used', { keys: [...keys] }).then(
+        ({ used }) => used,
+        () => keys, // gone meanwhile, or of a version without this request
+      ),
+    ),
+  )
+  return new Set(answers.flat())
 }
 
 function existingService(store: RootStore, id: string): ServiceRecord {

@@ -41,7 +41,7 @@ export function clusterRoutes(app: App, context: ApiContext): void {
 function mintClusterToken(name: string | undefined, ttlSeconds: number, { joinTokens, server }: ApiContext) {
   if (name === undefined) {
     const reason = 'a token for a cluster needs the name that the cluster will have'
-    throw new MeshError('USAGE', { reason, remedy: 'add --cluster NAME' })
+    throw new MeshError('USAGE', { reason, remedy: 'Add --cluster NAME.' })
   }
   return joinTokens.mint(server.url, name, ttlSeconds)
 }
@@ -57,7 +57,7 @@ function issuerOf(name: string | undefined, { store, clusters }: ApiContext): Li
   if (names.length === 1 && only !== undefined) return clusters.require(only)
   const reason =
     names.length === 0 ? 'no cluster has joined yet' : `there are ${names.length} clusters: ${names.join(', ')}`
-  const remedy = names.length === 0 ? 'first run `hedgerow token create --role cluster`' : 'add --cluster NAME'
+  const remedy = names.length === 0 ? 'First run `hedgerow token create --role cluster`.' : 'Add --cluster NAME.'
   throw new MeshError('USAGE', { reason, remedy, clusters: names })
 }
 

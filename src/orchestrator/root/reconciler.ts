@@ -3,8 +3,7 @@ import { isMeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import { instanceId, interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
-import { POLICIES } from '../../core/model/choice.ts'
+import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
@@ -14,6 +13,7 @@ import type { Assignment } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
+import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
 
@@ -98,7 +98,8 @@ export class Reconciler {
     const conditions = this.#conditions()
     const steps = plan(store.services.get(id), store.instancesOf(id), conditions)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
-      this.#applyRecords(id, steps)
+      applyRecordSteps(id, steps, this.#parts)
+      for (const step of steps) if (step.kind === 'forget') this.#refusals.delete(step.id)
       this.publish(id)
       return this.touch(id) // the next pass places what was created
     }
@@ -108,37 +109,6 @@ export class Reconciler {
     }
     if (isSettled(store.services.get(id), store.instancesOf(id), conditions)) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
-  }
-
-  /** Creates and deletes records and their VIPs, in one transaction. */
-  #applyRecords(id: ServiceId, steps: readonly Step[]): void {
-    const { store, vips, clock } = this.#parts
-    try {
-      store.database.transaction(() => {
-        for (const step of steps) {
-          if (step.kind === 'create') {
-            const instance = instanceId(id, step.ordinal)
-            store.instances.put(instance, {
-              id: instance,
-              service: id,
-              ordinal: step.ordinal,
-              wanted: true,
-              generation: 0,
-              state: 'requested',
-              restarts: 0,
-              changedAt: clock.wall(),
-            })
-            for (const policy of POLICIES) vips.ensure(id, `${step.ordinal}.${policy}`)
-          } else if (step.kind === 'retire') {
-            const record = this.#change(step.id, { wanted: false, state: 'stopping' })
-            if (record !== undefined) for (const policy of POLICIES) vips.free(id, `${record.ordinal}.${policy}`)
-          } else if (step.kind === 'forget') this.#drop(step.id)
-        }
-      })
-    } catch (error) {
-      vips.reload()
-      throw error
-    }
   }
 
   #drop(id: InstanceId): void {
@@ -236,13 +206,8 @@ export class Reconciler {
     }
   }
 
-  #change(id: InstanceId, change: { [K in keyof InstanceRecord]?: InstanceRecord[K] | undefined }) {
-    const { store, clock } = this.#parts
-    const record = store.instances.get(id)
-    if (record === undefined) return undefined
-    const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
-    store.instances.put(id, changed) // keys that are undefined now are not written
-    return changed
+  #change(id: InstanceId, change: InstanceChange): void {
+    changeInstance(id, change, this.#parts)
   }
 
   #refusedBy(id: InstanceId): string[] {

@@ -47,6 +47,8 @@ export interface VipRecord {
   index: VipIndex
   service: ServiceId
   choice: ChoiceKey
+  /** A document asks for this address; absent when the root assigned it by itself. */
+  requested?: true
   /** Milliseconds since 1970; absent while in use. */
   freedAt?: number
 }

@@ -24,6 +24,8 @@ import { refuseDuplicateKeys } from './json-body.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
+import { changeStore } from './submission.ts'
+import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
 
 export interface RootOptions {
@@ -154,6 +156,9 @@ function startScheduling(life: Lifetime, state: State, { clusterLostSeconds = 30
   const reconciler = new Reconciler({ ...state, clusters })
   clusters.listen(new ClusterMessages({ ...state, clusters, reconciler }))
   life.defer(() => reconciler.close())
+  const mended = changeStore(state, () => mendVips(state))
+  if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
+  for (const service of mended) reconciler.publish(service)
   return { clusters, reconciler }
 }
 

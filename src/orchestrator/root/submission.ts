@@ -1,21 +1,20 @@
 import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
-import { isAllocatable, parseIPv4, VIP_COUNT } from '../../core/model/address.ts'
-import { POLICIES, type ChoiceKey } from '../../core/model/choice.ts'
-import type { ServiceId } from '../../core/model/ids.ts'
-import type { VipIndex } from '../../core/model/service.ts'
-import type { AppSpec, ServiceSpec } from '../spec.ts'
-import type { RootStore } from './root-store.ts'
+import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
+import type { Fault } from '../sla/findings.ts'
+import type { AppSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
+import type { RootStore } from './root-store.ts'
+import { assignVips, checkRequests } from './vip-requests.ts'
 import type { Vips } from './vips.ts'
-
-/** 10.16.0.0/12: the range of `addresses` in a document, whatever interception mode a node uses. */
-const HOST_PREFIX = 0x0a100000
 
 export interface Submission {
   apps: readonly AppSpec[]
   customer: string
+  /** Also remove the services of these apps that the document does not name. */
   prune: boolean
+  /** Interest keys in use on some node: their addresses do not change. */
+  used?: ReadonlySet<InterestKey>
 }
 
 export interface SubmitParts {
@@ -24,10 +23,11 @@ export interface SubmitParts {
   clock: Clock
 }
 
-/** One conflict with another service. `path` is the place in the document. */
-export interface Conflict {
-  path: string
-  problem: string
+export interface Submitted {
+  changes: ServiceChange[]
+  /** Services whose automatic addresses changed. */
+  moved: ServiceId[]
+  warnings: Fault[]
 }
 
 /**
@@ -35,19 +35,25 @@ export interface Conflict {
  * again changes nothing.
  * @throws MeshError SLA_CONFLICT with all conflicts at once
  */
-export function submit({ apps, customer, prune }: Submission, { store, vips, clock }: SubmitParts): ServiceChange[] {
-  const conflicts = conflictsOf(apps, vips)
+export function submit({ apps, customer, prune, used = new Set() }: Submission, parts: SubmitParts): Submitted {
+  const { store, vips } = parts
+  const changes = apps.flatMap((app) => difference(store.servicesOf(app), app.services, { prune }))
+  const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used })
   if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+  return changeStore(parts, () => {
+    for (const { app, namespace, description } of apps)
+      store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer })
+    for (const change of changes) write(change, parts)
+    const services = apps.flatMap(({ services }) => services.map(({ id }) => id))
+    const moved = assignVips(requests, services, parts)
+    return { changes, moved, warnings }
+  })
+}
+
+/** Runs `change` in one transaction; when it fails, nothing of it remains. */
+export function changeStore<T>({ store, vips }: Pick<SubmitParts, 'store' | 'vips'>, change: () => T): T {
   try {
-    return store.database.transaction(() =>
-      apps.flatMap((app) => {
-        const { namespace, description, services } = app
-        store.apps.put(`${app.app}.${namespace}`, { app: app.app, namespace, description, customer })
-        const changes = difference(store.servicesOf(app), services, { prune })
-        for (const change of changes) write(change, { store, vips, clock })
-        return changes
-      }),
-    )
+    return store.database.transaction(change)
   } catch (error) {
     vips.reload()
     throw error
@@ -60,14 +66,12 @@ export function remove(id: ServiceId, { store, vips }: SubmitParts): void {
   vips.free(id)
 }
 
-export function addressToIndex(text: string): VipIndex | undefined {
-  const address = parseIPv4(text)
-  const index = address === undefined ? -1 : address - HOST_PREFIX
-  return index >= 0 && index < VIP_COUNT && isAllocatable(index) ? index : undefined
+export function idOf(change: ServiceChange): ServiceId {
+  return 'spec' in change ? change.spec.id : change.id
 }
 
 function write(change: ServiceChange, parts: SubmitParts): void {
-  const { store, vips, clock } = parts
+  const { store, clock } = parts
   switch (change.kind) {
     case 'unchanged':
       return
@@ -84,38 +88,9 @@ function write(change: ServiceChange, parts: SubmitParts): void {
         generation: restarts || before === undefined ? store.next('generation', 0) : before.generation,
         version: store.next('version', clock.wall()),
       })
-      for (const [choice, index] of requestedVips(spec)) vips.claim(index, spec.id, choice)
-      for (const policy of POLICIES) vips.ensure(spec.id, `any.${policy}`)
       return
     }
     default:
       change satisfies never
   }
-}
-
-function conflictsOf(apps: readonly AppSpec[], vips: Vips): Conflict[] {
-  const taken = new Map<VipIndex, string>()
-  const conflicts: Conflict[] = []
-  for (const [a, { services }] of apps.entries()) {
-    for (const [s, spec] of services.entries()) {
-      for (const [choice, text] of Object.entries(spec.addresses) as [ChoiceKey, string][]) {
-        const path = `applications[${a}].microservices[${s}].addresses`
-        const index = addressToIndex(text)
-        const problem =
-          index === undefined
-            ? 'the mesh does not hand out this address; choose one in 10.16.0.0/12'
-            : (taken.get(index) ?? vips.conflict(index, spec.id, choice))
-        if (problem !== undefined) conflicts.push({ path, problem: `${text} for ${choice}: ${problem}` })
-        if (index !== undefined) taken.set(index, `${choice} of ${spec.id} in this document asks for the same address`)
-      }
-    }
-  }
-  return conflicts
-}
-
-function requestedVips({ addresses }: ServiceSpec): [ChoiceKey, VipIndex][] {
-  return (Object.entries(addresses) as [ChoiceKey, string][]).flatMap(([choice, text]) => {
-    const index = addressToIndex(text)
-    return index === undefined ? [] : [[choice, index] as [ChoiceKey, VipIndex]]
-  })
 }
