@@ -295,7 +295,11 @@ t.test('doubles in a saved store are found at the start and mended', async (t) =
 t.test('every address has one owner, whatever is applied, scaled, deleted and restarted', async (t) => {
   // few addresses, some where automatic ones come from, so that requests and automatic ones meet often
   const address = fc.constantFrom(
-    ...['10.30.30.30', '10.30.30.31', '10.30.30.32', '10.30.40.0', '10.30.40.1'],
+    '10.30.30.30',
+    '10.30.30.31',
+    '10.30.30.32',
+    '10.30.40.0',
+    '10.30.40.1',
     ...Array.from({ length: 14 }, (_, i) => `10.30.128.${i}`),
   )
   const service = fc.record(
@@ -347,7 +351,7 @@ t.test('every address has one owner, whatever is applied, scaled, deleted and re
         } catch (error) {
           if (!(error instanceof MeshError)) throw error
           const after = JSON.stringify([world.store.vips.list(), world.store.services.list()])
-          if (after !== before) throw new Error('a refused document changed something')
+          if (after !== before) throw new Error('a refused document changed something', { cause: error })
         }
         const faults = world.faults()
         if (faults.length > 0) throw new Error(faults.join('\n'))

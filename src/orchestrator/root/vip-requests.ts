@@ -59,7 +59,7 @@ export function checkRequests(
   const warnings: Fault[] = []
   const taken = new Map<VipIndex, VipRequest>()
   for (const request of requests) {
-    const { index, address, service, choice, path } = request
+    const { index, service, choice } = request
     const twin = taken.get(index)
     taken.set(index, request)
     const holder = vips.at(index)
@@ -112,7 +112,7 @@ export function assignVips(
 function dropOldRequests(requests: readonly VipRequest[], services: readonly ServiceId[], vips: Vips): void {
   const requested = new Set(requests.map(({ service, choice, index }) => `${service} ${choice} ${index}`))
   for (const id of services) {
-    for (const [choice, index] of [...vips.of(id)]) {
+    for (const [choice, index] of vips.of(id)) {
       if (vips.at(index)?.requested !== true || requested.has(`${id} ${choice} ${index}`)) continue
       vips.unrequest(id, choice)
       if (!choice.startsWith('any.')) vips.freeAutomatic(id, choice) // an instance that exists gets it back
@@ -133,7 +133,8 @@ export function ensureInstanceVips(id: ServiceId, ordinal: number, vips: Vips): 
 export function mendVips({ store, vips }: VipParts): ServiceId[] {
   const services = store.services.list()
   const ids = services.map(({ id }) => id)
-  const shown = () => new Map(ids.map((id) => [id, JSON.stringify([...vips.of(id)].sort())]))
+  const shown = () =>
+    new Map(ids.map((id) => [id, JSON.stringify([...vips.of(id)].toSorted(([a], [b]) => (a < b ? -1 : 1)))]))
   const before = shown()
   const known = new Set(ids)
   for (const id of vips.services()) if (!known.has(id)) vips.free(id)
@@ -147,7 +148,7 @@ export function mendVips({ store, vips }: VipParts): ServiceId[] {
 
 function freeAbsentInstances(id: ServiceId, { store, vips }: VipParts): void {
   const ordinals = new Set(store.instancesOf(id).flatMap(({ ordinal, wanted }) => (wanted ? [String(ordinal)] : [])))
-  for (const choice of [...vips.of(id).keys()]) {
+  for (const choice of vips.of(id).keys()) {
     const [instance = ''] = choice.split('.')
     if (instance !== 'any' && !ordinals.has(instance)) vips.freeAutomatic(id, choice)
   }

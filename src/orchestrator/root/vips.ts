@@ -113,7 +113,7 @@ export class Vips {
 
   /** Every index of the service rests. */
   free(service: ServiceId): void {
-    for (const index of [...this.of(service).values()]) this.#rest(index)
+    for (const index of this.of(service).values()) this.#rest(index)
   }
 
   /** The index of one choice rests, unless a document requests it. */
