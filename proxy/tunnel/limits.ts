@@ -2,32 +2,33 @@ import type { NodeBudget } from './session/node-budget.ts'
 
 /** What a peer may make us hold (SEC-18). */
 export interface TunnelLimits {
-  /** Streams a peer may have open in one session; more OPENs are refused as `overloaded`. */
+  /** Open streams that a peer has opened, per session; further OPENs are refused as `overloaded`. */
   streams: number
-  /** OPENs of one session that wait for an answer at the same time. */
+  /** OPENs that wait for an answer at the same time, per session. */
   pendingOpens: number
-  /** OPENs a second and session, with a burst of the same number; `undefined`: no limit. */
+  /** OPENs per second and session, with a burst of the same number; `undefined`: no limit. */
   opensPerSecond: number | undefined
-  /** An OPEN that nobody answered by then is refused as `timeout`. */
+  /** An OPEN that is not answered within this time is refused as `timeout`. */
   openTimeoutMs: number
-  /** Received and not yet consumed, in one session; beyond it the stream that holds most is reset. */
+  /** Bytes received and not yet consumed, per session; above it the stream that holds most is reset. */
   bufferedBytes: number
-  /** The same over all sessions, shared by them; without it there is no such limit. */
+  /** The same over all sessions, which share it; without it there is no such limit. */
   budget?: NodeBudget
-  /** Sent and not yet acknowledged, or waiting to be sent, in one session; beyond it writers are asked to stop. */
+  /** Bytes not acknowledged or not sent, per session; above it writers are asked to stop. */
   retainedBytes: number
   /** What a stream may send before its first ACK. */
   windowBytes: number
-  /** Smaller and a long fat path is not filled; larger and a slow reader costs more memory. */
+  /** The largest window of a stream. Smaller: a long fat path is not filled; larger: a slow reader costs more memory. */
   maxWindowBytes: number
-  /** By how much all windows of a session together may outgrow `windowBytes`. */
+  /** By how much all windows of a session together may exceed `windowBytes` each. */
   windowGrowthBytes: number
-  /** Of one session. */
+  /** Carriers per session. */
   carriers: number
-  /** How long streams wait for a carrier when all have died; past that they are reset. */
+  /** How long streams wait for a carrier when all have died; then they are reset. */
   resumeMs: number
-  /** Connections that have not proven who they are, of all peers together. */
+  /** Connections that have not proven their identity yet, of all peers together. */
   unproven: number
+  /** Peers dialled at the same time. */
   dials: number
 }
 

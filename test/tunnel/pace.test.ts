@@ -110,7 +110,7 @@ function windowOn(link: { bytesPerMs: number; rttMs: number; queues: boolean }, 
     consumed += piece
     now += piece / rate
     const rttMs = link.queues ? Math.max(link.rttMs, underWay / rate) : link.rttMs
-    if (window.isRoundOver(consumed, now)) window.round({ consumed, now, rttMs }, () => true)
+    if (window.hasRoundEnded(consumed, now)) window.round({ consumed, now, rttMs }, () => true)
   }
   return window.bytes / KIB
 }
@@ -163,7 +163,7 @@ test('a window grows while a stream begins, as fast as TCP does', async (t) => {
     t.ok(window.bytes >= cwnd, `round trip ${trip}: ${cwnd / KIB} KiB are under way`)
     consumed += cwnd
     const at = { consumed, now: trip * 50, rttMs: 50 }
-    if (window.isRoundOver(at.consumed, at.now)) window.round(at, () => true)
+    if (window.hasRoundEnded(at.consumed, at.now)) window.round(at, () => true)
   }
   t.ok(window.bytes <= 8 * KIB * KIB, `${window.bytes / KIB} KiB`)
 })

@@ -22,14 +22,14 @@ interface Load {
   readonly backlog: number
 }
 
-/** Pings and what goes with them, between two looks (a quarter of a second). */
+/** Pings and pongs between two ticks (a quarter of a second); more than this is traffic. */
 const SILENT_BYTES = 1024
 
 /**
  * One authenticated byte connection to a peer, free of I/O: bytes come in through `receive`, leave through `outbox.fill`, time
  * comes in through `tick`. `pump.ts` joins it to a socket.
  *
- *     greeting ──HELLO──▶ attached ──drain()/DRAIN──▶ draining ──both said DRAIN, no streams──▶ idle: may be closed
+ *     new ──HELLO──▶ attached ──drain()/DRAIN──▶ draining ──both sent DRAIN, no streams──▶ drained: may be closed
  */
 export class Carrier implements FrameSink {
   readonly path: PathKind
@@ -39,29 +39,29 @@ export class Carrier implements FrameSink {
   readonly #decoder = new FrameDecoder(this)
   #user: FrameUser | undefined
   /** `bytesOut` at the last tick. */
-  #toldBytes = 0
-  /** `bytesIn + bytesOut` at the last look. */
-  #lookedAt = 0
+  #bytesOutBefore = 0
+  /** `bytesIn + bytesOut` when `haveSmallStreamsMoved` was called last. */
+  #bytesBefore = 0
   #streams = 0
   #bulks = 0
   #backlog = 0
-  #saidDrain = false
-  #heardDrain = false
-  /** Set by whoever greets; takes the HELLO and attaches the carrier, or throws. */
+  #sentDrain = false
+  #gotDrain = false
+  /** Set by the handshake: takes the HELLO and attaches the carrier, or throws. */
   onHello: ((hello: Hello) => void) | undefined
-  /** Set by the pump: there is something to send. */
+  /** Set by the pump: called when there is something to send. */
   wake: () => void = () => undefined
   number = 0
   peerWindowBytes = 0
   /** What the peer can do (hello.ts). */
   peerFeatures = 0
-  /** That it goes through. */
+  /** The address of the relay it goes through, if any. */
   relay: string | undefined
-  /** Ours, of the connection beneath; `undefined` where there is none to know of. */
+  /** Our address of the connection beneath, where there is one. */
   localAddress: string | undefined
-  /** Keys can be had from TLS beneath; set by whoever greets. */
+  /** Exports keys from the TLS beneath; set by the handshake. */
   secrets: CarrierSecrets | undefined
-  /** For streams whose rule asked for its path; set by whoever joins it to a session. */
+  /** For streams whose rule asks for its path only; set when it joins a session. */
   isAside = false
   bytesIn = 0
   bytesOut = 0
@@ -111,26 +111,26 @@ export class Carrier implements FrameSink {
     this.#bulks += by
   }
 
-  /** Whether small streams have spoken here since the last look; bulk alone never counts. */
+  /** Whether small streams have moved bytes here since the last call; bulk alone does not count. */
   haveSmallStreamsMoved(): boolean {
     const bytes = this.bytesIn + this.bytesOut
-    const moved = bytes - this.#lookedAt
-    this.#lookedAt = bytes
+    const moved = bytes - this.#bytesBefore
+    this.#bytesBefore = bytes
     return this.bulks === 0 ? moved > SILENT_BYTES : this.streams > this.bulks
   }
 
   /** No new streams go here. */
   get isDraining(): boolean {
-    return this.#saidDrain || this.#heardDrain
+    return this.#sentDrain || this.#gotDrain
   }
 
   get isDoubtful(): boolean {
     return this.keepalive.isDoubtful
   }
 
-  /** Nothing will ever come here again. */
+  /** Nothing will arrive here any more: it can be closed. */
   get isDrained(): boolean {
-    return this.#saidDrain && this.#heardDrain && this.streams === 0
+    return this.#sentDrain && this.#gotDrain && this.streams === 0
   }
 
   sendHello(hello: Hello): void {
@@ -144,10 +144,10 @@ export class Carrier implements FrameSink {
     this.peerFeatures = hello.features
   }
 
-  /** Both ends stop putting streams here; those that are here go on. */
+  /** Both ends stop placing streams here; those that are here go on. */
   drain(): void {
-    if (this.#saidDrain) return
-    this.#saidDrain = true
+    if (this.#sentDrain) return
+    this.#sentDrain = true
     this.outbox.control(FRAME.DRAIN, 0, Buffer.of(0))
   }
 
@@ -164,8 +164,8 @@ export class Carrier implements FrameSink {
 
   /** Sends a ping when one is due; false when the peer is dead. */
   tick(isBusy: boolean): boolean {
-    const beat = this.keepalive.tick(this.#now(), isBusy, this.bytesOut > this.#toldBytes)
-    this.#toldBytes = this.bytesOut
+    const beat = this.keepalive.tick(this.#now(), isBusy, this.bytesOut > this.#bytesOutBefore)
+    this.#bytesOutBefore = this.bytesOut
     if (beat.due === 'ping') {
       const payload = Buffer.alloc(8)
       payload.writeUInt32BE(beat.sequence, 4)
@@ -185,11 +185,11 @@ export class Carrier implements FrameSink {
   }
 
   frame(type: FrameType, stream: number, payload: Buffer, isFlagged = false): void {
-    if (type === FRAME.HELLO) return this.#greeted(decodeHello(payload))
+    if (type === FRAME.HELLO) return this.#gotHello(decodeHello(payload))
     if (type === FRAME.PING) return this.outbox.control(FRAME.PONG, 0, payload)
     if (type === FRAME.PONG) return this.#pong(payload.readUInt32BE(0), payload.readUInt32BE(4))
     if (type === FRAME.DRAIN && payload[0] === 0) {
-      this.#heardDrain = true
+      this.#gotDrain = true
       return this.drain()
     }
     this.#user?.frame(this, type, stream, payload, isFlagged)
@@ -199,8 +199,8 @@ export class Carrier implements FrameSink {
     this.#user?.ignored()
   }
 
-  #greeted(hello: Hello): void {
-    if (this.onHello === undefined) throw frameInvalid('HELLO was not expected')
+  #gotHello(hello: Hello): void {
+    if (this.onHello === undefined) throw frameInvalid('an unexpected HELLO')
     this.onHello(hello)
   }
 

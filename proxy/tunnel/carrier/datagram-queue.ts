@@ -1,16 +1,16 @@
 import { FRAME, HEADER_BYTES, writeHeader } from '../wire/frame.ts'
 
-/** With so much waiting, a datagram is dropped: larger, and a call sounds late instead of chopped. */
+/** When more than this waits, datagrams are dropped. Larger: a call is delayed instead of cut up; smaller: a short burst is lost. */
 const MAX_WAITING_BYTES = 256 * 1024
-/** One that has waited so long for its carrier is not worth sending any more. */
+/** A datagram that has waited longer is dropped. Larger: stale datagrams take bandwidth from fresh ones. */
 const MAX_AGE_MS = 500
-/** Before each frame in the queue: when it came, and the frame's length. */
+/** Precedes each frame in the queue: when it was queued, and the length of the frame. */
 const ENTRY_BYTES = 12
 const FIRST_BYTES = 16 * 1024
 
 /**
- * Datagrams that wait for a place on one carrier, as frames in one buffer that is used again. What is full or late is dropped
- * and counted; a frame is never split over two writes.
+ * Datagrams that wait for one carrier, as frames in one buffer that is reused. What does not fit or is late is dropped and
+ * counted; a frame is never split over two writes.
  *
  *     [when│length│frame …][when│length│frame …]
  *      ▲ start                                  ▲ end
@@ -59,7 +59,7 @@ export class DatagramQueue {
       }
       this.#start += ENTRY_BYTES + length
     }
-    if (this.#start === this.#end) this.#rest()
+    if (this.#start === this.#end) this.#clear()
     return at - from
   }
 
@@ -76,8 +76,8 @@ export class DatagramQueue {
     this.#end = held
   }
 
-  /** A crowd is over: what it needed is given back. */
-  #rest(): void {
+  /** The queue is empty: a buffer that a burst has enlarged is given back. */
+  #clear(): void {
     this.#start = 0
     this.#end = 0
     if (this.#bytes.length > FIRST_BYTES * 4) this.#bytes = Buffer.alloc(0)

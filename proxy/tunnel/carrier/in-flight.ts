@@ -1,37 +1,37 @@
 /** A path with at least this round-trip time is long: the in-flight limit, not the stream windows, bounds what is sent on it. */
 export const LONG_RTT_MS = 10
 
-/** What may be under way however slow the path is: less, and turns become small; more, and a slow link queues for longer. */
-const LEAST_BYTES = 64 * 1024
-/** What may be under way, in what the path holds: less, and a link is not filled; more, and all of it stands in a queue. */
+/** What may be in flight however slow the path is. Smaller: writes become small; larger: a slow link queues for longer. */
+const MIN_BYTES = 64 * 1024
+/** The limit in multiples of the bandwidth-delay product. Smaller: a link is not filled; larger: the rest waits in a queue. */
 const TIMES = 2
-/** The same while small streams speak on a long path: the queue is theirs too. Less, and bulk yields until it starves. */
+/** The same on a long path while small streams are active, which wait in that queue too. Smaller: bulk starves. */
 const SHARED_TIMES = 1.5
 /**
- * A queue of so many milliseconds paces no fast link; and while small streams speak beside bulk, a shorter one: both ends read
- * what is under way of all carriers before they come to the keystroke.
+ * A queue this long is allowed on any path, so that a short round trip does not throttle a fast link. Shorter while small streams
+ * are active beside bulk: both ends read what is in flight on all carriers before they come to a keystroke.
  */
 const QUEUE_MS = 5
 const SHARED_QUEUE_MS = 0.5
-/** Of the time in which nothing comes through, so many round trips count: an outage is no reason to hand over more. */
-const MOST_STALLS = 4
-/** Round trips shorter than this are remembered for so long, twice. */
-const REMEMBER_MS = 5_000
+/** A stall counts for this many round trips at most: an outage is no reason to send more. */
+const MAX_STALL_TRIPS = 4
+/** The shortest round trip is remembered over two periods of this length. Larger: a path that got longer is noticed later. */
+const PERIOD_MS = 5_000
 
 /**
- * How many bytes a carrier has handed over that the peer has not read yet, and how many that may be: twice what the path holds
- * (bandwidth × shortest round trip), and on a long path what comes while a lost packet is repaired: everything behind it waits
- * unread. The kernel would take 4 MB, and a keystroke would wait behind all of it.
+ * How many bytes of a carrier the peer has not read yet, and how many that may be: twice the bandwidth-delay product (bandwidth ×
+ * shortest round trip), and on a long path what arrives while a lost packet is repaired, since everything behind it waits unread.
+ * The kernel would take 4 MB, and a keystroke would wait behind all of it.
  *
- * PINGs mark places in the bytes, an eighth of the limit apart; when a PONG is back, all that was before its PING has arrived.
+ * PINGs mark positions in the bytes, an eighth of the limit apart; a PONG proves that everything before its PING has arrived.
  *
- *     arrived ──▶│ping│──▶│ping│──▶│ping│──▶ handed over         rate = what arrived in a mark's round trip ÷ that round trip
+ *     arrived ──▶│ping│──▶│ping│──▶│ping│──▶ sent         rate = what arrived in a mark's round trip ÷ that round trip
  *     └─ nothing for longer than at that rate: a stall
  */
 export class InFlightLimit {
   #sent = 0
   #arrived = 0
-  #limit = LEAST_BYTES * 8
+  #limit = MIN_BYTES * 8
   readonly #marks: Mark[] = []
   #markedTo = 0
   #sequence = 0
@@ -39,12 +39,12 @@ export class InFlightLimit {
   #least = Number.POSITIVE_INFINITY
   #leastBefore = Number.POSITIVE_INFINITY
   #leastSince = 0
-  /** The longest lately, in ms. */
+  /** The longest recent stall, in ms. */
   #stall = 0
-  /** The largest limit since `#least` was doubted last, and the round trip under it. */
+  /** The largest limit since `#least` was discarded last, and the round trip under it. */
   #widest = { limit: 0, roundTrip: 0 }
   #answeredAt = Number.NEGATIVE_INFINITY
-  /** Small streams of the session speak, here or on other carriers. */
+  /** Small streams of the session are active, here or on other carriers. Set by the session. */
   isShared = false
 
   get bytes(): number {
@@ -55,7 +55,7 @@ export class InFlightLimit {
     return this.#limit
   }
 
-  /** What may be handed over now. */
+  /** What may be sent now. */
   get room(): number {
     return this.#limit - this.bytes
   }
@@ -64,13 +64,13 @@ export class InFlightLimit {
     this.#sent += bytes
   }
 
-  /** A mark is due behind what was handed over: without one, nobody would learn that it has arrived. */
+  /** A mark is due behind what was sent: without one, its arrival would go unnoticed. */
   get isMarkDue(): boolean {
     const unmarked = this.#sent - this.#markedTo
     return unmarked >= this.#limit >>> 3 || (unmarked > 0 && this.#marks.length === 0 && this.room < this.#limit >>> 1)
   }
 
-  /** The number of the PING to send now, before what is handed over next. */
+  /** The number of the PING to send now, before anything else. */
   mark(now: number): number {
     this.#sequence = (this.#sequence + 1) >>> 0
     this.#marks.push({ at: now, sent: this.#sent, arrived: this.#arrived, sequence: this.#sequence })
@@ -78,34 +78,34 @@ export class InFlightLimit {
     return this.#sequence
   }
 
-  /** A PONG is back; those of older marks are with it. */
+  /** A PONG has arrived; it answers older marks as well. */
   answered(sequence: number, now: number): void {
     const at = this.#marks.findIndex((mark) => mark.sequence === sequence)
     if (at < 0) return
     const mark = this.#marks[at]!
     this.#marks.splice(0, at + 1)
     const roundTrip = Math.max(now - mark.at, 0.01)
-    this.#remember(roundTrip, now)
-    this.#doubt(roundTrip)
+    this.#noteRoundTrip(roundTrip, now)
+    this.#checkShortest(roundTrip)
     const rate = (mark.sent - mark.arrived) / roundTrip
     this.#rate = rate > this.#rate ? rate : this.#rate + (rate - this.#rate) / 16
     const least = Math.min(this.#least, this.#leastBefore)
-    const nothingFor = Math.min(now - this.#answeredAt, roundTrip - least)
-    const stalled = Math.min(nothingFor - (mark.sent - this.#arrived) / this.#rate, MOST_STALLS * least)
+    const silentMs = Math.min(now - this.#answeredAt, roundTrip - least)
+    const stalled = Math.min(silentMs - (mark.sent - this.#arrived) / this.#rate, MAX_STALL_TRIPS * least)
     const isLong = least >= LONG_RTT_MS
     this.#stall = isLong ? Math.max(stalled, this.#stall * (15 / 16)) : 0
     this.#answeredAt = now
     this.#arrived = mark.sent
     const times = isLong && this.isShared ? SHARED_TIMES : TIMES
     const shortest = Math.max(least, this.isShared ? SHARED_QUEUE_MS : QUEUE_MS)
-    this.#limit = Math.max(LEAST_BYTES, Math.ceil(this.#rate * (times * shortest + this.#stall)))
+    this.#limit = Math.max(MIN_BYTES, Math.ceil(this.#rate * (times * shortest + this.#stall)))
   }
 
   /**
-   * A queue of our own is shorter when a quarter is under way; where the round trip stays as it was, the path has got longer, and
-   * what is remembered of it would hold the rate down until it is forgotten.
+   * Our own queue is shorter when a quarter is in flight. If the round trip stays the same then, the path has become longer, and
+   * the remembered shortest round trip, which would hold the rate down, is discarded.
    */
-  #doubt(roundTrip: number): void {
+  #checkShortest(roundTrip: number): void {
     if (this.#limit >= this.#widest.limit) this.#widest = { limit: this.#limit, roundTrip }
     if (this.#limit > this.#widest.limit / 4 || roundTrip < this.#widest.roundTrip / 2) return
     this.#least = roundTrip
@@ -113,8 +113,8 @@ export class InFlightLimit {
     this.#widest = { limit: this.#limit, roundTrip }
   }
 
-  #remember(roundTrip: number, now: number): void {
-    if (now - this.#leastSince > REMEMBER_MS) {
+  #noteRoundTrip(roundTrip: number, now: number): void {
+    if (now - this.#leastSince > PERIOD_MS) {
       this.#leastBefore = this.#least
       this.#least = roundTrip
       this.#leastSince = now
@@ -124,7 +124,7 @@ export class InFlightLimit {
 
 interface Mark {
   at: number
-  /** Bytes handed over before it, and bytes that had arrived by then. */
+  /** Bytes sent before it, and bytes that had arrived by then. */
   sent: number
   arrived: number
   sequence: number

@@ -1,21 +1,21 @@
-/** Pings while streams are open; less often and a dead peer holds its flows longer. */
+/** Between pings while streams are open. Larger: a dead peer holds its flows for longer; smaller: more wake-ups. */
 const BUSY_MS = 1_000
-/** Pings while nothing is open; NAT mappings live 30 s and more (TUNNELS.md D13). */
+/** Between pings while nothing is open. Larger: NATs may forget the mapping, which most keep for 30 s or more. */
 const IDLE_MS = 15_000
 const MISSES = 3
-/** An answer later than this, and than four round trips, makes doubt: sooner, and every stall costs a dial. */
+/** An answer later than this, and than four round trips, makes the carrier doubtful. Smaller: every stall costs a dial. */
 const LATE_MS = 500
-/** So many round trips say how long the path is now: more, and a path that got longer is noticed later. */
+/** Round trips that tell the current one. Larger: a path that became longer is noticed later; smaller: one slow ping looks like it. */
 const RECENT = 3
 
 /**
- * Whether the other end of a carrier lives, and how far away it is. Any inbound byte counts as a sign of life, and a miss is
- * counted once per ping sent, so a stalled event loop of our own never condemns a peer.
+ * Whether the other end of a carrier is alive, and how far away it is. Any received byte is a sign of life, and a miss is counted
+ * once per ping, so a stall of our own event loop never condemns a peer.
  *
- *     ping ─(anything heard)─▶ ping     ping ─(silence)─▶ missed 1 ─▶ missed 2 ─▶ missed 3: dead
+ *     ping ─(anything received)─▶ ping     ping ─(silence)─▶ missed 1 ─▶ missed 2 ─▶ missed 3: dead
  */
 export class Keepalive {
-  #heard = true
+  #isAnswered = true
   #missed = 0
   #sequence = 0
   #pingedAt = Number.NEGATIVE_INFINITY
@@ -24,10 +24,10 @@ export class Keepalive {
   readonly #recent: number[] = []
   #jitter = 0
   #isLate = false
-  /** Since when an answer is due. */
-  #askedAt: number | undefined
-  /** Something was heard since the last beat. */
-  #spoke = true
+  /** Since when an answer has been expected. */
+  #expectedSince: number | undefined
+  /** Something was received since the last tick. */
+  #hasReceived = true
 
   get rttMs(): number | undefined {
     return this.#smoothed
@@ -48,46 +48,46 @@ export class Keepalive {
     return this.#jitter
   }
 
-  /** A ping is late, and nothing else was heard: pings go on at the busy pace until that is settled. */
+  /** An answer is late, and nothing else was received: pings go on at the busy pace until that is settled. */
   get isDoubtful(): boolean {
-    return this.#isLate && !this.#heard
+    return this.#isLate && !this.#isAnswered
   }
 
-  /** A ping is under way, and nothing was heard since. */
+  /** A ping was sent, and nothing was received since. */
   get isAwaiting(): boolean {
-    return !this.#heard
+    return !this.#isAnswered
   }
 
   received(): void {
-    this.#heard = true
-    this.#spoke = true
-    this.#askedAt = undefined
+    this.#isAnswered = true
+    this.#hasReceived = true
+    this.#expectedSince = undefined
   }
 
   /** Something was sent that the other end answers. */
   expectAnswer(now: number): void {
-    this.#askedAt ??= now
+    this.#expectedSince ??= now
   }
 
-  /** How long an answer is due, and nothing at all was heard; 0 when none is. */
+  /** How long an answer has been due, with nothing received at all; 0 when none is due. */
   silentMs(now: number): number {
-    return this.#askedAt === undefined ? 0 : now - this.#askedAt
+    return this.#expectedSince === undefined ? 0 : now - this.#expectedSince
   }
 
-  /** A ping is due at once; one that is under way does as well. */
+  /** Makes a ping due at once, unless one is on its way. */
   pingNow(): void {
-    if (this.#heard) this.#pingedAt = Number.NEGATIVE_INFINITY
+    if (this.#isAnswered) this.#pingedAt = Number.NEGATIVE_INFINITY
   }
 
   /** What is due now; after `ping` the caller sends the returned sequence number. */
   tick(now: number, busy: boolean, hasSent = false): { due: 'nothing' | 'dead' } | { due: 'ping'; sequence: number } {
-    this.#isLate = !this.#heard && now - this.#pingedAt >= Math.max(LATE_MS, 4 * (this.#smoothed ?? 0))
-    const isSuspect = busy && hasSent && !this.#spoke && this.#heard // what was sent got no answer yet: ask at once
-    this.#spoke = false
+    this.#isLate = !this.#isAnswered && now - this.#pingedAt >= Math.max(LATE_MS, 4 * (this.#smoothed ?? 0))
+    const isSuspect = busy && hasSent && !this.#hasReceived && this.#isAnswered // what was sent got no answer yet: ask at once
+    this.#hasReceived = false
     if (!isSuspect && now - this.#pingedAt < (busy || this.isDoubtful ? BUSY_MS : IDLE_MS)) return { due: 'nothing' }
-    this.#missed = this.#heard ? 0 : this.#missed + 1
+    this.#missed = this.#isAnswered ? 0 : this.#missed + 1
     if (this.#missed >= MISSES) return { due: 'dead' }
-    this.#heard = false
+    this.#isAnswered = false
     this.#pingedAt = now
     this.expectAnswer(now)
     this.#sequence = (this.#sequence + 1) >>> 0

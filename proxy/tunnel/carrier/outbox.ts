@@ -2,31 +2,31 @@ import { DatagramQueue } from './datagram-queue.ts'
 import { InFlightLimit } from './in-flight.ts'
 import { ACK_BYTES, FRAME, HEADER_BYTES, MAX_PAYLOAD, writeCount, writeHeader } from '../wire/frame.ts'
 
-/** A stream as its carrier's outbox sees it: something that takes turns. */
+/** Something that takes turns in sending: the outbox's view of a stream. */
 export interface Turn {
-  /** Writes frames at `out[at…]`, at most `room` bytes in all; returns how many were written. */
+  /** Writes frames at `out[at…]`, at most `room` bytes; returns how many. */
   writeFrames(out: Buffer, at: number, room: number): number
   /** There is something to send now. */
   readonly isReady: boolean
-  /** Bytes it holds. */
+  /** Bytes that wait. */
   readonly backlog: number
   /** There is room again after a write that returned false. */
   drained(): void
-  /** For the outbox alone. */
+  /** Links of the ring; for the outbox alone. */
   nextTurn: Turn | undefined
   previousTurn: Turn | undefined
   hasTurn: boolean
 }
 
-/** What each of several waiting streams may send before the next one's turn: larger, and small streams wait longer. */
+/** What each of several waiting streams may send in its turn. Larger: small streams wait for longer; smaller: more headers. */
 const SHARED_TURN = HEADER_BYTES + 16 * 1024
 const ALONE_TURN = HEADER_BYTES + MAX_PAYLOAD
-/** Not worth a frame's header unless the stream has no more than that. */
-const LEAST_ROOM = 512
-/** A peer that makes us answer this much without reading the answers is cut. */
+/** With less room left, no turn begins: the frame would hardly be worth its header. */
+const MIN_ROOM = 512
+/** A carrier whose peer causes this many unread answers is closed. */
 const MAX_CONTROL_BYTES = 4 * 1024 * 1024
 const FIRST_CONTROL_BYTES = 1024
-/** The first half of a PING's payload when it marks bytes; those that look for life have 0. */
+/** The first half of the payload of a PING that marks bytes; in a keepalive it is 0. */
 export const IN_FLIGHT_MARK = 1
 
 /**
@@ -36,7 +36,7 @@ export const IN_FLIGHT_MARK = 1
  *     datagrams: [d│d│d]──────────┼─▶ fill(out): one buffer, one write per event-loop turn
  *     ring: s7 ─▶ s3 ─▶ s9 ───────┘ ≤ 16 KiB a turn, up to 64 KiB a frame when alone
  *
- * Datagrams get half of a buffer when streams wait too, and what is late is dropped.
+ * Datagrams get half of a buffer when streams wait too, and late ones are dropped.
  */
 export class Outbox {
   /** Datagrams that go as frames. */
@@ -53,19 +53,19 @@ export class Outbox {
   #last: Turn | undefined
   #drained: Turn[] = []
 
-  /** `wake` is called when there is something to send; often, and also when it is known already. */
+  /** `wake` is called whenever something is added, also when something waited already. */
   constructor(wake: () => void, now: () => number = () => 0) {
     this.#wake = wake
     this.#now = now
   }
 
-  /** Nothing may be sent now: there is nothing, or too much is under way. */
+  /** Nothing may be sent now: nothing waits, or too much is in flight. */
   get isEmpty(): boolean {
-    const hasTurns = this.#first !== undefined && this.inFlight.room >= LEAST_ROOM
+    const hasTurns = this.#first !== undefined && this.inFlight.room >= MIN_ROOM
     return !hasTurns && this.#controlStart === this.#controlEnd && this.datagrams.isEmpty
   }
 
-  /** The peer asks for answers and does not read them. */
+  /** The peer causes answers and does not read them. */
   get isOverfull(): boolean {
     return this.#isOverfull
   }
@@ -77,7 +77,7 @@ export class Outbox {
     if (at >= 0 && payload !== undefined) payload.copy(this.#control, at)
   }
 
-  /** Queues a datagram, or drops it: what waits is old by the time it leaves. */
+  /** Queues a datagram; false: it is dropped. */
   datagram(stream: number, payload: Buffer): boolean {
     if (!this.datagrams.push(stream, payload, this.#now())) return false
     this.#wake()
@@ -97,7 +97,7 @@ export class Outbox {
     this.#control.writeUInt32BE(windowBytes, at + 8)
   }
 
-  /** The stream has something to send: it joins the ring, unless it is there already. */
+  /** Puts a stream that has something to send into the ring, unless it is there already. */
   join(turn: Turn): void {
     if (turn.hasTurn) return
     this.#append(turn)
@@ -112,7 +112,7 @@ export class Outbox {
       at += this.datagrams.fill(out, at, share, this.#now())
     }
     const until = Math.min(out.length, at + Math.max(this.inFlight.room, 0))
-    while (this.#first !== undefined && until - at >= LEAST_ROOM) {
+    while (this.#first !== undefined && until - at >= MIN_ROOM) {
       const turn = this.#first
       this.leave(turn)
       const most = this.#first === undefined ? ALONE_TURN : SHARED_TURN
@@ -121,18 +121,18 @@ export class Outbox {
     }
     this.inFlight.sent(at)
     if (this.inFlight.isMarkDue) this.#mark()
-    if (this.#drained.length > 0) this.#tellDrained()
+    if (this.#drained.length > 0) this.#callDrained()
     return at
   }
 
-  /** The answer to one of our marks: what waited because too much was under way may go on. */
+  /** The PONG of one of our marks: what waited because too much was in flight may go on. */
   answered(sequence: number): void {
     this.inFlight.answered(sequence, this.#now())
-    if (this.inFlight.isMarkDue) this.#mark() // what was handed over meanwhile has none yet
+    if (this.inFlight.isMarkDue) this.#mark() // what was sent meanwhile has none yet
     if (!this.isEmpty) this.#wake()
   }
 
-  /** Marks how far the bytes have come by now; the PONG says when they have arrived. */
+  /** Marks this position in the bytes; the PONG proves that everything before it has arrived. */
   #mark(): void {
     const mark = Buffer.allocUnsafe(8)
     mark.writeUInt32BE(IN_FLIGHT_MARK, 0)
@@ -140,12 +140,12 @@ export class Outbox {
     this.control(FRAME.PING, 0, mark)
   }
 
-  /** `turn.drained()` is called once `fill` is through, so that it may write again. */
+  /** Calls `turn.drained()` at the end of `fill`, when it may write again. */
   drainLater(turn: Turn): void {
     this.#drained.push(turn)
   }
 
-  /** The stream has ended, or goes on elsewhere. */
+  /** Takes a stream out of the ring. */
   leave(turn: Turn): void {
     const { nextTurn, previousTurn } = turn
     if (previousTurn === undefined) this.#first = nextTurn
@@ -165,7 +165,7 @@ export class Outbox {
     this.#last = turn
   }
 
-  #tellDrained(): void {
+  #callDrained(): void {
     const drained = this.#drained
     this.#drained = []
     for (const turn of drained) turn.drained()
@@ -187,7 +187,7 @@ export class Outbox {
     return at + HEADER_BYTES
   }
 
-  /** Where `length` more control bytes go; -1 when the peer has had its share. */
+  /** Where `length` more control bytes go; -1 when the peer has left too many unread. */
   #room(length: number): number {
     this.#wake()
     const held = this.#controlEnd - this.#controlStart

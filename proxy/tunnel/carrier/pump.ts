@@ -6,27 +6,27 @@ import type { Carrier } from './carrier.ts'
 import { frameInvalid } from '../wire/frame.ts'
 
 /**
- * Handed to the socket and not yet flushed, per carrier. Larger: a keystroke waits longer behind a backup, and past 144 KiB
- * Node takes two system calls. Smaller: more writes and turns per megabyte. Two frames of 64 KiB, and some small ones.
+ * Written to the socket and not yet flushed, per carrier: two frames of 64 KiB and some small ones. Larger: a keystroke waits for
+ * longer behind a backup, and past 144 KiB Node makes two system calls. Smaller: more writes and turns per megabyte.
  */
 const BATCH_BYTES = 132 * 1024
-/** While writes are no larger than this, each chunk's frames leave at once; else everything of a turn leaves together. */
+/** While writes are no larger than this, frames leave right after each chunk; above it everything of a turn leaves together. */
 const CALM_FRAMES = 2
 const CALM_BYTES = 16 * 1024
-/** Goodbye may take this long to leave. */
+/** The last frames of a closing carrier may take this long to leave. */
 const FINISH_MS = 1_000
-/** Batches kept for the next write; there are only as many as writes that are under way at the same time. */
+/** Batches kept for the next write. There are never more than writes at the same time. */
 const KEPT_BATCHES = 8
 const batches: Buffer[] = []
 
-/** Whom a carrier belongs to: the handshake it comes from, then its session. */
+/** What a carrier belongs to: the handshake that makes it, then its session. */
 export interface CarrierOwner {
-  /** Called once: the connection beneath the carrier is gone, whoever ended it. */
+  /** Called once: the connection beneath the carrier has ended, whichever side ended it. */
   carrierLost(carrier: Carrier, reason: Error | undefined): void
 }
 
 /**
- * Joins a carrier to its socket: bytes in as they come, bytes out in one write per event-loop turn, one write at a time.
+ * Connects a carrier to its socket: bytes in as they arrive, bytes out in one write per event-loop turn, one write at a time.
  *
  *            ┌─ little to do: after the chunk ─┐
  *     wake ─▶┤                                 ├▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
@@ -42,7 +42,7 @@ export class Pump {
   #state: 'open' | 'finishing' | 'closed' = 'open'
   #isScheduled = false
   #isWriting = false
-  /** Frames and turns that came since the last write. */
+  /** Calls of `wake` since the last write: frames and turns. */
   #waiting = 0
   #isCalm = true
 
@@ -55,7 +55,7 @@ export class Pump {
     const take = (chunk: Buffer) => this.#receive(chunk)
     if (stream instanceof Socket) {
       const inlet = new Inlet(stream, take)
-      queueMicrotask(() => inlet.start()) // whoever made the pump is ready for frames by then
+      queueMicrotask(() => inlet.start()) // the caller is ready for frames by then
     } else stream.on('data', (chunk: Buffer) => read(take, chunk))
     stream.on('end', () => this.cut())
     stream.on('error', (error: Error) => this.cut(error))
@@ -114,7 +114,7 @@ export class Pump {
     const batch = batches.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES)
     const size = this.#carrier.outbox.fill(batch)
     if (size === 0) {
-      keep(batch)
+      reuse(batch)
       if (this.#state === 'finishing') this.#stream.end()
       return
     }
@@ -124,7 +124,7 @@ export class Pump {
     this.#isWriting = true
     this.#carrier.bytesOut += size
     this.#stream.write(this.#copies ? due : Buffer.from(due), this.#flushed)
-    if (this.#copies) keep(batch)
+    if (this.#copies) reuse(batch)
   }
 
   readonly #flushed = (): void => {
@@ -133,6 +133,6 @@ export class Pump {
   }
 }
 
-function keep(batch: Buffer): void {
+function reuse(batch: Buffer): void {
   if (batches.length < KEPT_BATCHES) batches.push(batch)
 }

@@ -2,26 +2,26 @@ import { MAX_EARLY_BYTES } from '../wire/frame.ts'
 import { Retained } from './retained.ts'
 import type { StreamUser } from './stream-user.ts'
 
-/** Each costs a buffer, however small it is. */
+/** Early datagrams of one stream. Each takes a buffer of its own, however small it is. */
 export const MAX_EARLY_DATAGRAMS = 16
 
-/** Whether one more datagram may travel before OPENED: the same at both ends. */
+/** Whether one more datagram may be sent before OPENED. Both ends apply the same rule. */
 export function mayBeEarly(before: { datagrams: number; bytes: number }, payload: Buffer): boolean {
   return before.datagrams < MAX_EARLY_DATAGRAMS && before.bytes + payload.length <= MAX_EARLY_BYTES
 }
 
-/** What came for a stream before it was accepted, until its user is told. */
+/** What arrived on a stream before it was accepted, until its user gets it. */
 export class EarlyBuffer {
   readonly #bytes = new Retained()
   readonly #datagrams: Buffer[] = []
-  /** Of datagrams; those of the stream are counted where all of them are (receiving.ts). */
+  /** Of datagrams; bytes of the stream are counted in receiving.ts, like all others. */
   datagramBytes = 0
 
   push(chunk: Buffer): void {
     this.#bytes.push(chunk)
   }
 
-  /** False: it is lost, as datagrams may be. */
+  /** False: there is no room, and the datagram is dropped. */
   pushDatagram(payload: Buffer): boolean {
     if (!mayBeEarly({ datagrams: this.#datagrams.length, bytes: this.datagramBytes }, payload)) return false
     this.#datagrams.push(Buffer.from(payload))

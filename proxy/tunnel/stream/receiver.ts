@@ -93,7 +93,7 @@ export class Receiver {
     this.#owner.changeHeld(-step)
     if (!receiving.mustAck) return this.#owner.oweAck(this)
     const now = this.#owner.now()
-    if (receiving.window.isRoundOver(receiving.consumed, now)) this.#endRound(now)
+    if (receiving.window.hasRoundEnded(receiving.consumed, now)) this.#endRound(now)
     this.acknowledge()
   }
 

@@ -3,12 +3,12 @@ import { frameInvalid } from '../wire/frame.ts'
 import type { TunnelLimits } from '../limits.ts'
 import { Window } from './window.ts'
 
-/** Half of all run numbers: whatever is as far behind or more is older (RFC 1982). */
+/** Half of all run numbers: a number at least this far ahead is in fact older (serial number arithmetic, RFC 1982). */
 const OLDER = 0x8000
 
 /**
- * The half of a stream that receives. DATA counts only on the carrier of its latest run (frame.ts); a run may begin with bytes
- * that came already, never beyond what came.
+ * The positions of the receiving direction of a stream. DATA counts only on the carrier of the latest run (frame.ts); a run may
+ * begin with bytes that have arrived already, but must not leave any out.
  *
  *     consumed ≤ received ≤ promised = the largest sum of consumed and window that we ever sent
  */
@@ -16,14 +16,14 @@ export class Receiving {
   received = 0
   consumed = 0
   endReceived = false
-  /** The carrier of the run. */
+  /** The carrier of the latest run. */
   carrier: Carrier | undefined
   readonly window: Window
   #run = 0
   #runAt = 0
   #endRun = 0
   #promised: number
-  /** As our last ACK said; END counts as one. */
+  /** What our last ACK reported; END counts as one. */
   #acked = 0
 
   constructor(carrier: Carrier | undefined, { windowBytes, maxWindowBytes }: TunnelLimits, now: number) {
@@ -37,22 +37,22 @@ export class Receiving {
     return this.received - this.consumed
   }
 
-  /** What an ACK would say now. */
+  /** What an ACK would report now. */
   get count(): number {
     return this.endReceived && this.consumed === this.received ? this.consumed + 1 : this.consumed
   }
 
-  /** There is something that no ACK has said yet. */
+  /** There is something that no ACK has reported yet. */
   get owesAck(): boolean {
     return this.count > this.#acked
   }
 
-  /** All has come, is consumed, and the sender was told. */
+  /** Everything has arrived, is consumed, and acknowledged. */
   get isDone(): boolean {
     return this.#acked > this.received
   }
 
-  /** A quarter of the window is not acknowledged: the sender would run dry. */
+  /** A quarter of the window is not acknowledged: later, the sender would have to stop. */
   get mustAck(): boolean {
     return !this.endReceived && this.consumed - this.#acked >= this.window.bytes >>> 2
   }
@@ -63,24 +63,19 @@ export class Receiving {
     this.#promised = Math.max(this.#promised, this.consumed + this.window.bytes)
   }
 
-  /** The sender goes on here. False when it is an older run, that was overtaken.
-   * @throws MeshError FRAME_INVALID
-   */
+  /** The sender goes on here, in this run. False when a newer run has overtaken it. @throws MeshError FRAME_INVALID */
   moveTo(carrier: Carrier, run: number, offset: number): boolean {
     const ahead = (run - this.#run) & 0xffff
     if (ahead >= OLDER) return false
     if (ahead === 0 && carrier !== this.carrier) throw frameInvalid('one run on two carriers')
-    if (offset > this.received) throw frameInvalid('a run that leaves out bytes')
+    if (offset > this.received) throw frameInvalid('a run that leaves bytes out')
     this.carrier = carrier
     this.#run = run
     this.#runAt = offset
     return true
   }
 
-  /**
-   * What of the piece is new, if anything.
-   * @throws MeshError FRAME_INVALID
-   */
+  /** The part of the piece that is new, if any. @throws MeshError FRAME_INVALID */
   gotData(carrier: Carrier, piece: Buffer): Buffer | undefined {
     if (carrier !== this.carrier) return undefined
     let fresh = piece
@@ -97,12 +92,10 @@ export class Receiving {
     return fresh
   }
 
-  /** True when the stream has ended just now; END may come again in a later run.
-   * @throws MeshError FRAME_INVALID
-   */
+  /** True when the stream has just ended; END may come again in a later run. @throws MeshError FRAME_INVALID */
   gotEnd(carrier: Carrier): boolean {
     if (carrier !== this.carrier) return false
-    if (this.#runAt < this.received) throw frameInvalid('END before bytes that came already')
+    if (this.#runAt < this.received) throw frameInvalid('END before bytes that have arrived already')
     if (this.endReceived) {
       if (this.#endRun === this.#run) throw frameInvalid('a second END')
       this.#endRun = this.#run

@@ -1,8 +1,8 @@
 import { freeSegment, takeSegment, type Segment } from './segments.ts'
 
 /**
- * What one direction of a stream keeps: written by its user, not yet acknowledged by the peer. The cursor is what is sent next;
- * when a carrier dies it goes back.
+ * What one direction of a stream keeps: written by its user, and not yet acknowledged by the peer. The cursor is what is sent
+ * next; when a carrier dies it goes back to the head.
  *
  *       dropped │ sent, may be sent again │ not sent yet │
  *               head ──────────────────▶ cursor ───────▶ tail      (a chain of segments, copied into once)
@@ -31,7 +31,7 @@ export class Retained {
     this.length += size
   }
 
-  /** Copies the next `size` bytes at the cursor to `out`, and moves on; there must be as many. */
+  /** Copies the next `size` bytes at the cursor to `out`, and moves the cursor. There must be that many. */
   read(out: Buffer, at: number, size: number): void {
     const until = at + size
     while (at < until) {
@@ -43,7 +43,7 @@ export class Retained {
     }
   }
 
-  /** Moves the cursor on over bytes that need not be sent. */
+  /** Moves the cursor past bytes that need not be sent. */
   skip(size: number): void {
     while (size > 0) {
       const segment = this.#atCursor()
@@ -102,7 +102,7 @@ export class Retained {
     return segment
   }
 
-  /** Small writes begin in a small segment; whoever goes on writing gets larger ones. */
+  /** The first segment is small; a stream that goes on writing gets larger ones. */
   #extend(size: number): Segment {
     const segment = takeSegment(size, this.#tail?.kind)
     if (this.#tail === undefined) this.#head = this.#cursor = segment

@@ -1,4 +1,4 @@
-/** Memory that bytes wait in; linked into the chain of whoever holds it. `end`: filled up to here. */
+/** Memory that bytes wait in, a link in the chain of its owner. `end`: filled up to here. */
 export interface Segment {
   readonly bytes: Buffer
   readonly kind: number
@@ -8,16 +8,16 @@ export interface Segment {
 
 /** What one allocation takes from the system: small enough to be cheap to hold, large enough for a DATA frame. */
 const SLAB_BYTES = 64 * 1024
-/** A stream that says little holds little: 10,000 of them must not hold 64 KiB each. */
+/** A stream that sends little holds little: 10,000 of them must not hold 64 KiB each. */
 const SIZES = [1024, 8 * 1024, SLAB_BYTES] as const
-/** Whole slabs kept for the next writer. Smaller: bursts allocate, and V8 collects for them; larger: memory stays after a burst. */
+/** Free slabs kept for the next writer. Smaller: bursts allocate, and cause garbage collection; larger: memory stays after a burst. */
 const KEPT_SLABS = 256
 
 const free: (Segment | undefined)[] = SIZES.map(() => undefined)
 let keptSlabs = 0
 let inUse = 0
 
-/** Bytes of segments that somebody holds. */
+/** Bytes of all segments in use. */
 export function segmentBytesInUse(): number {
   return inUse
 }
@@ -47,7 +47,7 @@ export function freeSegment(segment: Segment): void {
   free[kind] = segment
 }
 
-/** Cuts a new slab into segments of one kind; small ones are never given back to the system. */
+/** Cuts a new slab into segments of one kind. Slabs of small segments are never returned to the system. */
 function carve(kind: number): Segment {
   const slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
   const size = SIZES[kind]!

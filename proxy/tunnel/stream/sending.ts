@@ -11,37 +11,37 @@ import {
 import { Retained } from './retained.ts'
 
 /**
- * The half of a stream that sends. All positions are bytes since the start; END counts as one more, so that its arrival is
- * acknowledged like theirs.
+ * The positions of the sending direction of a stream, in bytes since its start. END counts as one more byte, so that its arrival
+ * is acknowledged too.
  *
- *     acked ───▶ sent ───▶ written        sent ≤ allowed = consumed (as ACK said) + window
- *       └── kept, up to here ──┘
+ *     acked ───▶ sent ───▶ written        sent ≤ allowed = consumed (from ACK) + window
+ *       └──────── kept ────────┘
  *
- *     rewind: sent = acked, in a new run      skipTo: sent moves on over what has come after all
+ *     rewind: sent = acked, in a new run      skipTo: sent moves past what has arrived after all
  *
- * Without resume nothing is kept beyond being sent.
+ * Where the session cannot resume, nothing is kept once it is sent.
  */
 export class Sending {
-  /** Up to where the peer lets us send. */
+  /** How far the peer lets us send. */
   allowed: number
   isEnding = false
   readonly #keeps: boolean
   readonly #kept = new Retained()
   #from = 0
   #sent = 0
-  /** The furthest that ever was sent, with END: no ACK can be beyond it. */
+  /** The furthest position ever sent, with END: no ACK can be beyond it. */
   #top = 0
   #endSent = false
   #endAcked = false
   #run = 0
-  #mustPlace = false
+  #needsPosition = false
 
   constructor(keeps: boolean, allowed: number) {
     this.#keeps = keeps
     this.allowed = allowed
   }
 
-  /** Bytes held: for the peer's ACK, or because it lets no more be sent. */
+  /** Bytes kept: not acknowledged, or not sent yet. */
   get kept(): number {
     return this.#kept.length
   }
@@ -57,11 +57,11 @@ export class Sending {
   }
 
   get isReady(): boolean {
-    if (this.#mustPlace) return true
+    if (this.#needsPosition) return true
     return this.queued > 0 ? this.#sent < this.allowed : this.isEnding && !this.#endSent
   }
 
-  /** Something went out, if only the end. */
+  /** Something was sent, if only END. */
   get hasSent(): boolean {
     return this.#top > 0
   }
@@ -70,12 +70,12 @@ export class Sending {
     return this.#endSent
   }
 
-  /** Nothing of this half is needed any more. */
+  /** Everything is acknowledged, or need not be. */
   get isDone(): boolean {
     return this.#endAcked || (this.#endSent && !this.#keeps)
   }
 
-  /** The peer lets so much be sent, in all. */
+  /** The peer lets this much be sent, in all. */
   allow(bytes: number): void {
     this.allowed = Math.max(this.allowed, bytes)
   }
@@ -84,9 +84,9 @@ export class Sending {
     this.#kept.push(chunk)
   }
 
-  /** Writes a DATA frame, and END when that was all; returns the bytes of both. */
+  /** Writes a DATA frame, and END if that was everything; returns the bytes of both. */
   writeFrames(out: Buffer, at: number, room: number, stream: number): number {
-    const lead = this.#mustPlace ? POSITION_BYTES : 0
+    const lead = this.#needsPosition ? POSITION_BYTES : 0
     const size = Math.min(room - HEADER_BYTES - lead, this.queued, this.allowed - this.#sent, MAX_PAYLOAD - lead)
     let used = 0
     if (size > 0 || lead > 0) {
@@ -104,8 +104,8 @@ export class Sending {
 
   #writeData(out: Buffer, at: number, size: number, stream: number): number {
     let used = HEADER_BYTES
-    if (this.#mustPlace) {
-      this.#mustPlace = false
+    if (this.#needsPosition) {
+      this.#needsPosition = false
       writeHeader(out, at, FRAME.DATA | FLAGGED, stream, POSITION_BYTES + size)
       writePosition(out, at + used, this.#run, this.#sent)
       used += POSITION_BYTES
@@ -131,10 +131,7 @@ export class Sending {
     this.#forget(bytes - this.#from)
   }
 
-  /**
-   * The peer has received so much: what was to be sent again, and is below, need not be.
-   * @throws MeshError FRAME_INVALID
-   */
+  /** The peer has received this much, so it need not be sent again. @throws MeshError FRAME_INVALID */
   skipTo(received: number, hasEnd: boolean): void {
     if (received + (hasEnd ? 1 : 0) > this.#top || (hasEnd && received !== this.#from + this.#kept.length)) {
       throw frameInvalid('RESUME of bytes that were not sent')
@@ -144,10 +141,10 @@ export class Sending {
     if (hasEnd) this.#endSent = true
   }
 
-  /** All that is not acknowledged will be sent again, on whatever carrier comes next; the peer hears of the new run in any case. */
+  /** Everything that is not acknowledged will be sent again, on the next carrier. The new run is announced even if that is nothing. */
   rewind(): void {
     this.#run = (this.#run + 1) & 0xffff
-    this.#mustPlace = true
+    this.#needsPosition = true
     this.#kept.rewind()
     this.#sent = this.#from
     this.#endSent = this.#endAcked
@@ -162,7 +159,7 @@ export class Sending {
     if (to <= this.#sent) return
     this.#kept.skip(to - this.#sent)
     this.#sent = to
-    this.#mustPlace = true // the run has a gap: the next DATA says where it goes on
+    this.#needsPosition = true // the run has a gap: the next DATA carries its position
   }
 
   #forget(bytes: number): void {

@@ -4,35 +4,35 @@ import type { Receiver } from './receiver.ts'
 import type { Sender } from './sender.ts'
 import type { SealedLink } from '../sealed/contract.ts'
 
-/** The session a stream belongs to, as the stream sees it. */
+/** What a stream needs of its session. */
 export interface StreamOwner {
   readonly limits: TunnelLimits
-  /** The path's, as it is now. */
+  /** The current round trip of the path. */
   readonly recentRttMs: number | undefined
-  /** Asked first where datagrams are to go. */
+  /** Carries datagrams if it can; otherwise they go in frames. */
   readonly sealed: SealedLink | undefined
-  /** Streams outlive their carriers: what was sent is kept until it is acknowledged. */
+  /** Streams outlive their carriers, so what was sent is kept until it is acknowledged. */
   readonly isResumable: boolean
-  /** So much is kept, over all streams, that a writer of whom so much is kept is asked to stop. */
+  /** Too much is kept over all streams, so that a writer of which this much is kept must stop. */
   isFullFor(kept: number): boolean
   now(): number
-  /** Bytes that were received and not yet consumed: more (positive) or fewer. */
+  /** More bytes are received and not yet consumed, or fewer (negative). */
   changeHeld(bytes: number): void
-  /** Bytes kept for sending: more or fewer. */
+  /** More bytes are kept for sending, or fewer (negative). */
   changeKept(bytes: number): void
   /** `unblock` is to be called once the session has room again. */
   waitForRoom(sender: Sender): void
   /** An ACK is due within a tick. */
   oweAck(receiver: Receiver): void
-  /** Many bytes were acknowledged, either way, since it was weighed last. */
+  /** Many bytes were acknowledged, either way: the stream may be bulk. */
   watch(stream: MuxStream): void
-  /** May a stream's window grow by so much? */
+  /** Whether the window of a stream may grow by this much. */
   mayGrow(bytes: number): boolean
-  /** A stream's window has grown by so much (or shrunk: negative). */
+  /** The window of a stream has grown by this much, or shrunk (negative). */
   changeGrown(bytes: number): void
-  /** Both directions have ended; only acknowledgements are under way. */
+  /** Both directions have ended; only acknowledgements are awaited. */
   startedLingering(stream: MuxStream): void
-  /** The peer must hear that the stream is dead, also when the carrier dies first. */
+  /** RESET was sent, and must reach the peer even if the carrier dies first. */
   sentReset(stream: MuxStream): void
   freed(stream: MuxStream): void
 }

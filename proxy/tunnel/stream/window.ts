@@ -2,24 +2,25 @@ import { LONG_RTT_MS } from '../carrier/in-flight.ts'
 
 /** A doubled window must make the stream faster by this factor, or it only made the queue in front of it longer. */
 const WORTH = 1.25
-/** After a doubling that was not worth it, so long until the next. */
+/** The pause after a doubling that was not worth it. Smaller: more useless doublings; larger: a faster path is used later. */
 const HOLD_MS = 5_000
 /**
- * What a window covers on a long path, in round trips: one is on its way, one and more stand behind a packet that was lost, and
- * ACKs are a quarter of a window late. Smaller: loss halves a stream. Larger: a reader that stalls holds more memory.
+ * What a window covers on a long path, in round trips: one is in flight, one or more wait behind a lost packet, and ACKs are a
+ * quarter of a window late. Smaller: loss halves the rate of a stream. Larger: a reader that stalls holds more memory.
  */
 const COVERED = 4
 
 /**
- * How much one stream's sender may have under way: starts small, and grows as bandwidth × RTT asks for it.
+ * How much the sender of one stream may have in flight: starts small, and grows with the bandwidth-delay product.
  *
- * On a short path by doubling and looking; a round is a whole window consumed:
+ * On a short path it doubles and measures; a round is one whole window consumed:
  *
  *     steady ──a round took less than two round trips: the window sets the pace──▶ doubled
  *     doubled ──a round later──▶ measured ──faster by a quarter?── yes ▶ steady (and perhaps again)
  *                                                               └─ no ▶ halved again, held for 5 s
  *
- * On a long one to four times what was consumed in a round trip. There a look would see the loss of a packet, not the window.
+ * On a long path it becomes four times what was consumed in a round trip. A measurement there would show the loss of a packet,
+ * not the effect of the window.
  */
 export class Window {
   bytes: number
@@ -43,12 +44,12 @@ export class Window {
     return this.bytes - this.#first
   }
 
-  /** A round may be over; cheap. */
-  isRoundOver(consumed: number, now: number): boolean {
+  /** Whether a round may have ended; cheap. */
+  hasRoundEnded(consumed: number, now: number): boolean {
     return consumed - this.#roundFrom >= this.bytes || now - this.#roundAt >= LONG_RTT_MS
   }
 
-  /** Ends a round, if it is over; `mayGrow` says whether the session can afford more. Returns by how many bytes the window changed. */
+  /** Ends a round if it has ended; `mayGrow`: whether the session can afford more. Returns by how many bytes the window changed. */
   round(at: { consumed: number; now: number; rttMs: number | undefined }, mayGrow: (bytes: number) => boolean): number {
     const bytes = at.consumed - this.#roundFrom
     const ms = Math.max(at.now - this.#roundAt, 0.001)

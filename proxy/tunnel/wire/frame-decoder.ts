@@ -14,11 +14,11 @@ import {
   type FrameType,
 } from './frame.ts'
 
-/** Takes what the decoder finds. Nothing here may throw anything but FRAME_INVALID. */
+/** Gets what the decoder finds. Its methods may throw FRAME_INVALID, and nothing else. */
 export interface FrameSink {
-  /** A piece of a DATA frame, never empty; a view of the chunk that was pushed. */
+  /** A piece of a DATA frame, never empty: a view of the chunk that was pushed. */
   data(stream: number, piece: Buffer): void
-  /** The stream's DATA goes on here: its run, and from which byte of the stream on. */
+  /** The stream's DATA goes on here: the number of its run, and the offset in the stream. */
   position(stream: number, run: number, offset: number): void
   /** Any other known frame. `payload` is only good during the call. */
   frame(type: FrameType, stream: number, payload: Buffer, isFlagged: boolean): void
@@ -32,7 +32,7 @@ interface Rule {
   max: number
   scope: Scope
 }
-/** Types that are kept for later have no rule: they are skipped like unknown ones. */
+/** The length and the scope each type must have. Unknown types have no rule, and are skipped. */
 const RULES: readonly (Rule | undefined)[] = (() => {
   const rules: (Rule | undefined)[] = Array.from({ length: 32 })
   const rule = (type: FrameType, scope: Scope, min: number, max: number) => {
@@ -61,12 +61,13 @@ const RULES: readonly (Rule | undefined)[] = (() => {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Bytes in, frames out (frame.ts): free of I/O, and holds at most one frame. DATA is never put together: its pieces leave as they come.
+ * Bytes in, frames out (frame.ts); free of I/O. It holds at most one frame. DATA is never reassembled: its pieces are passed on as
+ * they arrive.
  *
- *                 ┌─ DATA ──(flagged: place)──▶ pieces ┐
- *     ─▶ header ──┼─ known ───▶ whole (kept if split) ───┼─▶ header
- *                 ├─ unknown ─▶ skipped, counted ─────┘
- *                 └─ broken rule ─▶ throws FRAME_INVALID, for good
+ *                 ┌─ DATA ──(flagged: position)──▶ pieces ┐
+ *     ─▶ header ──┼─ known ───▶ whole (kept if split) ────┼─▶ header
+ *                 ├─ unknown ─▶ skipped, counted ─────────┘
+ *                 └─ broken rule ─▶ throws FRAME_INVALID, now and on every later call
  *
  * Hot path: no promise, no copy of DATA; guarded by test/bench/tunnel-micro.ts.
  */
@@ -74,15 +75,15 @@ export class FrameDecoder {
   readonly #sink: FrameSink
   readonly #header = Buffer.alloc(HEADER_BYTES)
   #headerFill = 0
-  #greeted = false
+  #hasHello = false
   #broken: MeshError | undefined
-  #stopped = false
+  #isStopped = false
   // the frame being read
   #type = 0
   #stream = 0
   #left = 0
   #isFlagged = false
-  #mode: 'header' | 'place' | 'pieces' | 'whole' | 'skip' = 'header'
+  #mode: 'header' | 'position' | 'pieces' | 'whole' | 'skip' = 'header'
   #kept = NOTHING
   #keptFill = 0
 
@@ -90,9 +91,9 @@ export class FrameDecoder {
     this.#sink = sink
   }
 
-  /** Nothing more leaves the decoder, not even from the chunk being pushed. */
+  /** Nothing is passed on any more, not even from the chunk being pushed. */
   stop(): void {
-    this.#stopped = true
+    this.#isStopped = true
   }
 
   /** @throws MeshError FRAME_INVALID, and again on every later call. */
@@ -100,13 +101,13 @@ export class FrameDecoder {
     if (this.#broken !== undefined) throw this.#broken
     const end = chunk.length
     let at = 0
-    while (!this.#stopped) {
+    while (!this.#isStopped) {
       if (this.#mode === 'header') {
         if (at >= end) return
         at = this.#readHeader(chunk, at, end)
-      } else if (this.#mode === 'place') {
+      } else if (this.#mode === 'position') {
         if (at >= end) return
-        at = this.#readPlace(chunk, at, end)
+        at = this.#readPosition(chunk, at, end)
       } else if (this.#left === 0) {
         this.#mode = 'header' // a frame without payload, or the last piece was taken
       } else if (at >= end) {
@@ -134,7 +135,7 @@ export class FrameDecoder {
     return until
   }
 
-  #readPlace(chunk: Buffer, at: number, end: number): number {
+  #readPosition(chunk: Buffer, at: number, end: number): number {
     const until = Math.min(end, at + POSITION_BYTES - this.#headerFill)
     chunk.copy(this.#header, this.#headerFill, at, until)
     this.#headerFill += until - at
@@ -156,28 +157,28 @@ export class FrameDecoder {
     this.#stream = stream
     this.#left = length
     this.#isFlagged = isFlagged
-    if (type === FRAME.DATA && this.#greeted && stream !== 0 && length <= MAX_PAYLOAD) {
-      this.#mode = isFlagged ? 'place' : 'pieces'
-      if (isFlagged && length < POSITION_BYTES) this.#break('wrong length for its type', { type, length })
+    if (type === FRAME.DATA && this.#hasHello && stream !== 0 && length <= MAX_PAYLOAD) {
+      this.#mode = isFlagged ? 'position' : 'pieces'
+      if (isFlagged && length < POSITION_BYTES) this.#fail('wrong length for its type', { type, length })
       return
     }
-    this.#mode = this.#judge(type, length, stream)
+    this.#mode = this.#modeFor(type, length, stream)
     if (this.#mode !== 'whole') return
-    if (type === FRAME.HELLO) this.#greeted = true
+    if (type === FRAME.HELLO) this.#hasHello = true
     if (length === 0) this.#sink.frame(type as FrameType, stream, NOTHING, isFlagged)
   }
 
-  #judge(type: number, length: number, stream: number): 'whole' | 'skip' {
+  #modeFor(type: number, length: number, stream: number): 'whole' | 'skip' {
     const rule = RULES[type]
-    if (!this.#greeted && type !== FRAME.HELLO) return this.#break('a frame before HELLO', { type })
-    if (this.#greeted && type === FRAME.HELLO) return this.#break('a second HELLO', {})
-    if (length > MAX_PAYLOAD) return this.#break('longer than a frame may be', { type, length })
+    if (!this.#hasHello && type !== FRAME.HELLO) return this.#fail('a frame before HELLO', { type })
+    if (this.#hasHello && type === FRAME.HELLO) return this.#fail('a second HELLO', {})
+    if (length > MAX_PAYLOAD) return this.#fail('longer than a frame may be', { type, length })
     if (rule === undefined) {
       this.#sink.unknown(type)
       return 'skip'
     }
-    if (length < rule.min || length > rule.max) return this.#break('wrong length for its type', { type, length })
-    if ((stream === 0) !== (rule.scope === 'carrier')) return this.#break('wrong stream for its type', { type, stream })
+    if (length < rule.min || length > rule.max) return this.#fail('wrong length for its type', { type, length })
+    if ((stream === 0) !== (rule.scope === 'carrier')) return this.#fail('wrong stream for its type', { type, stream })
     return 'whole'
   }
 
@@ -193,8 +194,8 @@ export class FrameDecoder {
         return
       case 'whole':
         return this.#takeWhole(chunk, at, until)
-      case 'place':
-        throw new Error('taken by #readPlace')
+      case 'position':
+        throw new Error('taken by #readPosition')
       case 'header':
         throw new Error('no payload is expected here')
       default:
@@ -220,7 +221,7 @@ export class FrameDecoder {
     this.#sink.frame(type, this.#stream, whole, this.#isFlagged)
   }
 
-  #break(reason: string, details: Record<string, unknown>): never {
+  #fail(reason: string, details: Record<string, unknown>): never {
     this.#broken = frameInvalid(reason, details)
     throw this.#broken
   }

@@ -1,8 +1,8 @@
 import { FRAME, HEADER_BYTES, frameInvalid, writeHeader } from './frame.ts'
 
 /**
- * The first frame on a carrier, in each direction. The dialling side proposes a session, the accepting side answers with the
- * one it will be (agree.ts). Who the peer is was settled before, by the certificate; nothing here says it.
+ * The first frame on a carrier, in each direction. The dialling side proposes a session; the accepting side answers with the
+ * session the carrier joins (session/agreement.ts). The certificate has proven before who the peer is; HELLO does not repeat it.
  *
  *     0        1         2            4              8            12              20           36
  *     ┌────────┬─────────┬────────────┬──────────────┬────────────┬───────────────┬────────────┬───
@@ -11,33 +11,39 @@ import { FRAME, HEADER_BYTES, frameInvalid, writeHeader } from './frame.ts'
  */
 export interface Hello {
   version: number
-  /** Numbers of one session's carriers differ; the answer repeats the dialler's. */
+  /** Unique within the session; the answer repeats the dialler's. */
   carrier: number
-  /** What the other side may send on each new stream before the first ACK. */
+  /** What the receiver of this HELLO may send on each new stream before its first ACK. */
   windowBytes: number
-  /** One bit for each addition, see FEATURE; both must have it for it to be used. */
+  /** One bit per feature (FEATURE); a feature is used when both sides have it. */
   features: number
-  /** 16 hex digits, drawn when the process starts: another one means that the peer has forgotten every session. */
+  /** 16 hex digits, random for each process: when it changes, the peer has forgotten every session. */
   incarnation: string
   /** 32 hex digits. */
   session: string
 }
 
 export const PROTOCOL_VERSION = 1
-/** `resume`: streams outlive their carrier, and END is acknowledged; `sealed`: SEALED frames are understood;
- * `signals`: so are SIGNAL frames; `instead`: said of a carrier that shall carry what those on better paths carry, which are bad now;
- * `beside`: this process takes over from another of its node, which runs still and finishes its flows;
- * `early`: DATA and END may follow OPEN before OPENED has come, and WITHDRAW is understood;
- * `aside`: said of a carrier for streams whose rule asks for its path, which stands beside those on better ones. */
+/**
+ * What the sender can do, or what this carrier is for.
+ *
+ *     resume   streams outlive their carrier, and END is acknowledged
+ *     sealed   SEALED frames are understood
+ *     beside   this process takes over from another one of its node, which still runs and finishes its flows
+ *     signals  SIGNAL frames are understood
+ *     instead  of this carrier: it replaces those on better paths, which work badly now
+ *     early    DATA and END may follow OPEN before OPENED, and WITHDRAW is understood
+ *     aside    of this carrier: it is for streams whose path rule asks for its path, beside those on better paths
+ */
 export const FEATURE = { resume: 1, sealed: 2, beside: 4, signals: 8, instead: 16, early: 32, aside: 64 } as const
 /**
- * What a peer keeps that says so in TLS already (identity/peer-tls.ts, `hedgerow/2`), and what is counted on until its HELLO has come: so
- * that streams can be opened right behind ours. The least window there is; it grows with the answer.
+ * What a peer guarantees by choosing `hedgerow/2` in TLS (identity/peer-tls.ts). It is assumed until the peer's HELLO has come, so
+ * that OPEN can follow our HELLO at once. The window is the smallest allowed, and grows with the answer.
  */
 export const PROMISED = { windowBytes: 1024, features: FEATURE.resume | FEATURE.early } as const
 const HELLO_BYTES = 36
-/** A peer that offers less would make every stream crawl; one that offers more is taken at its word. */
-const LEAST_WINDOW = PROMISED.windowBytes
+/** A peer that offers less would make every stream crawl. */
+const MIN_WINDOW_BYTES = PROMISED.windowBytes
 
 export function encodeHello(hello: Hello): Buffer {
   const out = Buffer.alloc(HEADER_BYTES + HELLO_BYTES)
@@ -51,16 +57,18 @@ export function encodeHello(hello: Hello): Buffer {
   return out
 }
 
-/** Stands for the answer to a proposal until it has come; no process has this incarnation. */
+/** What is assumed of the answer to a proposal until it has come. */
 export function presumedAnswer(proposal: Hello): Hello {
   return { ...proposal, ...PROMISED, incarnation: UNKNOWN_INCARNATION }
 }
 
+/** No process has it. */
 export const UNKNOWN_INCARNATION = ''
 
-/** @throws MeshError FRAME_INVALID when a peer has promised what it does not keep */
+/** @throws MeshError FRAME_INVALID when a peer chose `hedgerow/2` and lacks a feature that comes with it. */
 export function checkPromise({ features }: Hello): void {
-  if ((features & PROMISED.features) !== PROMISED.features) throw frameInvalid('a promise that is not kept')
+  if ((features & PROMISED.features) !== PROMISED.features)
+    throw frameInvalid('the peer lacks a feature that its TLS protocol requires')
 }
 
 /** @throws MeshError FRAME_INVALID when no version is shared or the window is too small. */
@@ -73,8 +81,9 @@ export function decodeHello(payload: Buffer): Hello {
     incarnation: payload.toString('hex', 12, 20),
     session: payload.toString('hex', 20, 36),
   }
-  // a later version speaks ours too when it dials us: the lower of the two holds
+  // a later version understands ours as well: the lower of the two is used
   if (hello.version < PROTOCOL_VERSION) throw frameInvalid('no shared protocol version', { version: hello.version })
-  if (hello.windowBytes < LEAST_WINDOW) throw frameInvalid('a window too small to use', { window: hello.windowBytes })
+  if (hello.windowBytes < MIN_WINDOW_BYTES)
+    throw frameInvalid('a window too small to use', { window: hello.windowBytes })
   return hello
 }

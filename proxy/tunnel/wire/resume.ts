@@ -1,8 +1,8 @@
 import { frameInvalid } from './frame.ts'
 
 /**
- * RESUME: carriers the sender has lost, and how much it has received on each stream that was placed on them. The reader closes
- * those carriers too, sends on from there, and answers with RESET for a stream it does not know.
+ * RESUME: the carriers the sender has lost, and how much it has received on each stream that was on them. The receiver closes
+ * those carriers too, goes on sending from there, and answers with RESET for a stream it does not know.
  *
  *     0             2               4
  *     ┌─────────────┬───────────────┬─ carriers × ─┬─ streams × 12 ─────────────────────────────┬──
@@ -10,8 +10,8 @@ import { frameInvalid } from './frame.ts'
  *     └─────────────┴───────────────┴──────────────┴────────────────────────────────────────────┴──
  *                                                    flags: 1 = END received
  *
- * Thousands of streams are several frames. The sender's own bytes do not wait for the other side's RESUME: it begins anew at
- * what was acknowledged, and leaves out what RESUME says has come after all.
+ * Thousands of streams take several frames. A side does not wait for the other's RESUME before it sends: it starts again at what
+ * was acknowledged, and skips what RESUME reports as received.
  */
 export interface Resume {
   /** Numbers of carriers (hello.ts). */
@@ -25,15 +25,15 @@ export interface ResumedStream {
   hasEnd: boolean
 }
 
-/** More are told in the next frame: 12 KiB hold up the carrier for less than a turn. */
+/** More go into another frame. Larger: one frame holds up the carrier for longer. */
 export const STREAMS_PER_RESUME = 1_024
-/** Carriers of one session that may be told as lost at once. */
+/** Lost carriers in one frame. */
 export const CARRIERS_PER_RESUME = 32
 
 const HEAD_BYTES = 4
 const ENTRY_BYTES = 12
 
-/** As many payloads as it takes; none when there is nothing to tell. */
+/** As many payloads as it takes; none when there is nothing to report. */
 export function encodeResume({ lost, streams }: Resume): Buffer[] {
   const payloads: Buffer[] = []
   for (let from = 0; from < streams.length || (from === 0 && lost.length > 0); from += STREAMS_PER_RESUME) {
@@ -59,7 +59,7 @@ function encodeOne(lost: readonly number[], streams: readonly ResumedStream[]): 
   return out
 }
 
-/** @throws MeshError FRAME_INVALID when it holds less than it says, or more than a RESUME may. */
+/** @throws MeshError FRAME_INVALID when it is shorter than its counts say, or has more entries than allowed. */
 export function decodeResume(payload: Buffer): Resume {
   const carriers = payload.readUInt16BE(0)
   const count = payload.readUInt16BE(2)
