@@ -109,7 +109,7 @@ export async function openConnectivity(
     ownNetwork: () => ({
       interfaces: readInterfaces(),
       isEnclosed: rendezvous.isEnclosed(),
-      hairpins: (host) => rendezvous.observation.hairpins(host),
+      hairpins: (host) => rendezvous.discovery.hairpins(host),
     }),
   })
   const rule = readPathRule(config.paths) ?? ANY_PATH
@@ -120,7 +120,7 @@ export async function openConnectivity(
   const sealed = isStraight
     ? await openSealed(ground, member, at, {
         outside: () => [...outside('udp'), ...rendezvous.udpAddresses()],
-        hear: (packet) => rendezvous.receive(packet),
+        receive: (packet) => rendezvous.receive(packet),
       })
     : undefined
   const posts = await openRelays(ground, member, {

@@ -7,20 +7,20 @@ import type { NodeId } from '../core/model/ids.ts'
 import type { TableView } from '../core/table/view.ts'
 
 /*
- * Where this node is among the others. Round trips of open sessions move our coordinate; the cluster hears of it now and
- * then, and everybody's comes back with the feed: so nodes that never talked can still be ranked.
+ * Network coordinates (Vivaldi): round trips of open sessions move our coordinate, which is reported to the cluster now and then
+ * and reaches every other node with the feed. So the distance to a node that was never measured can be estimated.
  */
 
 const MEASURE_MS = 1_000
-/** A coordinate is told anew when it has moved by so much: larger misleads others, smaller is news without a message. */
+/** A coordinate is reported again when it has moved by this much: larger misleads others, smaller sends messages for noise. */
 const MOVED_SHARE = 0.1
 const MOVED_MS = 2
-/** Each telling is a change for every node that knows ours. */
-const TELL_MS = 15_000
-/** Who is less sure of itself than this is not estimated by. */
-const UNSURE = 0.8
+/** Each report is a change for every node that knows ours. */
+const REPORT_MS = 15_000
+/** A coordinate with a larger error is not used. */
+const MOST_ERROR = 0.8
 
-interface WhereaboutsParts {
+interface CoordinatesParts {
   table: Pick<TableView, 'node'>
   peers: Pick<Peers, 'all'>
   clock: Clock
@@ -28,46 +28,46 @@ interface WhereaboutsParts {
 
 export class NetworkCoordinates {
   readonly #vivaldi: VivaldiCoordinate
-  readonly #parts: WhereaboutsParts
-  #told: Coordinate | undefined
-  #toldAt = Number.NEGATIVE_INFINITY
+  readonly #parts: CoordinatesParts
+  #reported: Coordinate | undefined
+  #reportedAt = Number.NEGATIVE_INFINITY
 
-  private constructor(parts: WhereaboutsParts) {
+  private constructor(parts: CoordinatesParts) {
     this.#parts = parts
     this.#vivaldi = new VivaldiCoordinate()
   }
 
-  static start(life: Lifetime, parts: WhereaboutsParts): NetworkCoordinates {
-    const whereabouts = new NetworkCoordinates(parts)
-    life.every(MEASURE_MS, () => whereabouts.measure(), 'network coordinates')
-    return whereabouts
+  static start(life: Lifetime, parts: CoordinatesParts): NetworkCoordinates {
+    const coordinates = new NetworkCoordinates(parts)
+    life.every(MEASURE_MS, () => coordinates.measure(), 'network coordinates')
+    return coordinates
   }
 
-  /** What the cluster was told last; nothing before anything was measured. */
+  /** The coordinate that was last reported; `undefined` before anything was measured. */
   get reported(): Coordinate | undefined {
-    return this.#told
+    return this.#reported
   }
 
-  /** How far away a node probably is that nobody here has measured; `undefined` when one of the two does not know where it is. */
+  /** The estimated round trip to a node; `undefined` when one of the two coordinates is unknown or too uncertain. */
   estimateMs(node: NodeId): number | undefined {
     const theirs = this.#parts.table.node(node)?.coordinate
     const { own } = this.#vivaldi
-    if (theirs === undefined || own.error > UNSURE || theirs.error > UNSURE) return undefined
+    if (theirs === undefined || own.error > MOST_ERROR || theirs.error > MOST_ERROR) return undefined
     return distanceMs(own, theirs)
   }
 
-  /** Whether there is news for the cluster; `told` is that then. */
+  /** Whether there is something to report; it is in `reported` then. */
   renew(): boolean {
     const { own } = this.#vivaldi
     const now = this.#parts.clock.now()
-    if (own.error > UNSURE || now - this.#toldAt < TELL_MS) return false
-    if (this.#told !== undefined) {
-      const moved = Math.hypot(...own.at.map((x, axis) => x - (this.#told?.at[axis] ?? 0)))
-      const grown = Math.abs(own.height - this.#told.height)
+    if (own.error > MOST_ERROR || now - this.#reportedAt < REPORT_MS) return false
+    if (this.#reported !== undefined) {
+      const moved = Math.hypot(...own.at.map((x, axis) => x - (this.#reported?.at[axis] ?? 0)))
+      const grown = Math.abs(own.height - this.#reported.height)
       if (moved + grown < Math.max(MOVED_MS, MOVED_SHARE * Math.hypot(...own.at))) return false
     }
-    this.#told = own
-    this.#toldAt = now
+    this.#reported = own
+    this.#reportedAt = now
     return true
   }
 

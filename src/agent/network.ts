@@ -7,11 +7,11 @@ import type { Connectivity } from './connectivity.ts'
 import type { Instances } from './instances.ts'
 
 /*
- * What happens when the machine's network is another one: the cluster is told where we are, and whatever holds a
- * connection finds out at once whether it still lives, and dials anew where it does not.
+ * What happens when the machine's network changes: the cluster is told our new addresses, and everything that holds a connection
+ * checks at once whether it is still alive, and dials again where it is not.
  */
 
-/** While streams wait, the control link is asked so often. */
+/** How often the control link is probed while streams wait for a path. */
 const DOUBT_MS = 1_000
 
 export interface NetworkFollowers {
@@ -27,10 +27,10 @@ export function followNetwork(
   const watch = life.use(NetworkWatch.start({ isOutward, clock }))
   watch.onChange((network) => {
     const { reason, outward: addresses } = network
-    log.info('the network has changed', { reason, address: addresses })
+    log.info('network changed', { reason, address: addresses })
     const isOurs = (local: string) => isHere(network, local)
     reach.rendezvous.networkChanged()
-    reach.peers.networkChanged(isOurs) // flows wait for these
+    reach.peers.networkChanged(isOurs) // first: flows wait for these
     uplink.networkChanged(isOurs)
     reach.relays.networkChanged(isOurs)
     reach.portMapping?.networkChanged()
@@ -40,7 +40,7 @@ export function followNetwork(
   reach.onRisk(() => {
     if (clock.now() - doubtedAt < DOUBT_MS) return
     doubtedAt = clock.now()
-    uplink.doubt() // what has silenced a session may have silenced this; instances are placed elsewhere three seconds later
+    uplink.doubt() // the same failure may have cut the link, and the cluster replaces a silent node's instances after three seconds
   })
   return watch
 }

@@ -3,7 +3,7 @@ import { isThisMachine } from '../../proxy/socket/dial.ts'
 import { addressToVip, type VipRange } from '../core/model/address.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
 
-/** What belongs to the agent itself: never a way to reach a node, and its own ports never an instance (SEC-23). */
+/** The addresses of the agent itself: its VIPs never lead to a node, and its own ports are never an instance (SEC-23). */
 export class OwnAddresses {
   readonly #ranges: readonly VipRange[]
   readonly #ports = new Set<number>()
@@ -29,7 +29,7 @@ export function isListenedAt(at: { host: string; port: number }, host: string, p
   return isAny(at.host) ? isThisMachine(host) : host === at.host
 }
 
-/** Where others may dial us. A listener on loopback is reached on loopback only. */
+/** The addresses at which others may dial us. A listener on loopback is reached on loopback only. */
 export function reachableAt(host: string, port: number, own: OwnAddresses): string[] {
   return isAny(host) ? localAddresses(port, { exclude: own.isVip }) : [printHostPort(host, port)]
 }

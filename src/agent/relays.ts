@@ -11,13 +11,13 @@ import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 
 /*
- * Where others can reach us when they cannot dial us. Our cluster's own relay to begin with; then those it tells us of, which
- * are written down: after a start without a cluster we still find them.
+ * The relays at which others can reach this node when they cannot dial it: at first the cluster's own, then those that the
+ * cluster reports. These are saved, so that an agent which starts without its cluster still finds them.
  */
 
 export interface RelayConnections {
   readonly relays: Relays
-  /** The cluster says which there are. */
+  /** Takes the list that the cluster reports. */
   readonly update: (urls: readonly string[]) => void
 }
 
@@ -27,29 +27,29 @@ const saved = Compile(Type.Array(Type.String({ pattern: '^wss://', maxLength: 50
 export async function openRelays(
   { life, dir, clock, log }: AgentContext,
   member: NodeIdentity,
-  taking: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome' | 'onChange'>,
+  handlers: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome' | 'onChange'>,
 ): Promise<RelayConnections> {
   const path = join(dir, FILE)
   const own = `${member.url.replace(/^http/, 'ws')}/relay`
-  const urls = await known(path)
+  const urls = await readSaved(path)
   const credentials = () => relayCredentials(member)
   const relays = life.use(
-    await Relays.start({ urls: urls.length > 0 ? urls : [own], credentials, clock, ...taking }, log),
+    await Relays.start({ urls: urls.length > 0 ? urls : [own], credentials, clock, ...handlers }, log),
   )
   let writing = Promise.resolve()
   return {
     relays,
-    update: (told) => {
-      if (told.length === 0) return
-      relays.update(told)
+    update: (reported) => {
+      if (reported.length === 0) return
+      relays.update(reported)
       writing = writing
-        .then(() => replace(path, JSON.stringify(told)))
-        .catch((error: unknown) => log.warn('the list of relays cannot be saved', { error }))
+        .then(() => replace(path, JSON.stringify(reported)))
+        .catch((error: unknown) => log.warn('cannot save the list of relays', { error }))
     },
   }
 }
 
-/** How the node proves itself to relays, and what they must be: a cluster or a relay of this mesh. */
+/** How the node authenticates to relays, and who may be one: a cluster or a relay of this mesh. */
 export function relayCredentials({
   identity,
   egress,
@@ -59,8 +59,8 @@ export function relayCredentials({
   return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay, identity.revocations), egress }
 }
 
-/** A copy of what the cluster says: a damaged one is as good as none. */
-async function known(path: string): Promise<readonly string[]> {
+/** The saved list is only a copy: a damaged one counts as none. */
+async function readSaved(path: string): Promise<readonly string[]> {
   try {
     const urls: unknown = JSON.parse((await readIfThere(path)) ?? '[]')
     return saved.Check(urls) ? urls : []

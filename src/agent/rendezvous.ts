@@ -25,25 +25,25 @@ import type { Sealed } from './sealed.ts'
 import { parseHostPort } from '../core/kit/host-port.ts'
 
 /*
- * What two nodes do together to reach each other: signals between them, what relays see of us, and the two paths that come of
- * it, `reverse` and `punched`.
+ * What two nodes do together to reach each other: the signals between them, what relays see of us, and the two paths that need
+ * both, `reverse` and `punched`.
  */
 
 export interface Rendezvous {
   readonly signals: Signals
-  readonly observation: NatDiscovery
+  readonly discovery: NatDiscovery
   readonly dialers: readonly Dialer[]
-  /** Where relays see our datagram port. */
+  /** The addresses at which relays see our datagram port. */
   readonly udpAddresses: () => string[]
-  /** A packet on the datagram port; false when it is no relay's answer. */
+  /** Takes a packet from the datagram port; false when it is no observer's answer. */
   readonly receive: (packet: Buffer) => boolean
   readonly addRelay: (relay: string, addRelay: Welcome) => void
-  /** Proves who has come; nothing, when the connection was waited for. */
+  /** Authenticates a connection; resolves to `undefined` when it was expected, and is handed over. */
   readonly claim: (raw: RawConnection) => Promise<{ peer: NodeId; stream: Duplex } | undefined>
   readonly networkChanged: () => void
-  /** Nothing gets out of this network but HTTPS, as far as was seen. */
+  /** As far as was observed, only HTTPS gets out of this network. */
   readonly isEnclosed: () => boolean
-  /** Looks now. */
+  /** Observes now, and resolves to what was observed. */
   readonly observed: () => Promise<OutsideView>
 }
 
@@ -57,7 +57,7 @@ export interface NodeSecure extends Pick<Secure, 'isPrompt'> {
 
 export interface RendezvousParts {
   reach: (node: NodeId) => NodeReach | undefined
-  /** There when the first signal comes. */
+  /** Available when the first signal arrives. */
   peers: () => TunnelPeers
   relays: Relays
   secure: NodeSecure
@@ -65,7 +65,7 @@ export interface RendezvousParts {
   at: { host: string }
   /** The port at which this node takes connections; 0 while it does not. */
   listensAt: () => number
-  /** Where others may dial us. */
+  /** The addresses at which others may dial us. */
   candidates: () => readonly string[]
   allows: (path: PathKind) => boolean
 }
@@ -75,7 +75,7 @@ export async function openRendezvous(
   { own, egress }: NodeIdentity,
   { reach, peers, relays, secure, udp, at, listensAt, candidates, allows }: RendezvousParts,
 ): Promise<Rendezvous> {
-  const calls = new ExpectedConnections()
+  const expected = new ExpectedConnections()
   const now = () => clock.now()
   const signals = new Signals({
     overSession: (to, payload) => peers().signal(to, payload),
@@ -85,7 +85,7 @@ export async function openRendezvous(
     now,
   })
   const { address } = await lookup(at.host)
-  const observation = life.use(
+  const discovery = life.use(
     await NatDiscovery.start({
       hosts: hostsAt(address),
       isOwn: isOwnAddress,
@@ -99,17 +99,17 @@ export async function openRendezvous(
   const incoming = (raw: RawConnection) => peers().incoming(raw)
   const closing = life.signal
   const { present } = secure
-  const claim: Rendezvous['claim'] = async (raw) => await claimIfExpected(calls, await secure.accept(raw))
+  const claim: Rendezvous['claim'] = async (raw) => await claimIfExpected(expected, await secure.accept(raw))
   if (allows('direct')) answerDialRequests({ signals, guard, present, incoming, closing, log })
-  const punching = new HolePuncher({
+  const puncher = new HolePuncher({
     self,
     signals,
-    expected: calls,
+    expected,
     guard,
     history: new PunchHistory(),
-    nat: (family) => observation.of(family).tcp,
-    hairpins: (host) => observation.hairpins(host),
-    openPort: (family, signal) => observation.openPort(family, signal),
+    nat: (family) => discovery.of(family).tcp,
+    hairpins: (host) => discovery.hairpins(host),
+    openPort: (family, signal) => discovery.openPort(family, signal),
     present,
     serve: claim,
     incoming,
@@ -117,30 +117,30 @@ export async function openRendezvous(
     clock,
     log,
   })
-  const isSeenBy = (family: Family) => observation.of(family).tcp.mapping !== 'unknown'
-  const isEnclosed = () => egress !== undefined || (observation.hasObservers && !observation.families.some(isSeenBy))
-  /** An address of our own before which a firewall stands is no use to others. */
-  const isShut = (host: string) => isOwnAddress(host) && observation.of(familyOf(host)).isPortOpen === false
+  const isSeenBy = (family: Family) => discovery.of(family).tcp.mapping !== 'unknown'
+  const isEnclosed = () => egress !== undefined || (discovery.hasObservers && !discovery.families.some(isSeenBy))
+  /** An address of our own behind a firewall is of no use to others. */
+  const isFirewalled = (host: string) => isOwnAddress(host) && discovery.of(familyOf(host)).isPortOpen === false
   const reachable = () =>
     candidates().filter((candidate) => {
       const { host } = parseHostPort(candidate) ?? { host: '' }
-      return isPublic(host) && !isShut(host)
+      return isPublic(host) && !isFirewalled(host)
     })
   return {
     signals,
-    observation,
-    dialers: [reverseDialer({ signals, expected: calls, reachable }), punching.dialer],
-    udpAddresses: () => observation.udpAddresses,
-    receive: (packet) => observation.receive(packet),
-    addRelay: (relay, welcome) => observation.addRelay(relay, welcome),
+    discovery,
+    dialers: [reverseDialer({ signals, expected, reachable }), puncher.dialer],
+    udpAddresses: () => discovery.udpAddresses,
+    receive: (packet) => discovery.receive(packet),
+    addRelay: (relay, welcome) => discovery.addRelay(relay, welcome),
     claim,
     isEnclosed,
     observed: async () => {
-      await observation.refresh()
-      const { hasObservers, addressAtRelay } = observation
-      const udpWorks = observation.families.some((family) => observation.of(family).udp.mapping !== 'unknown')
+      await discovery.refresh()
+      const { hasObservers, addressAtRelay } = discovery
+      const udpWorks = discovery.families.some((family) => discovery.of(family).udp.mapping !== 'unknown')
       return {
-        families: observation.families.map((family) => ({ family, ...observation.of(family) })),
+        families: discovery.families.map((family) => ({ family, ...discovery.of(family) })),
         ...(addressAtRelay === undefined ? {} : { relaySees: addressAtRelay }),
         isProxied: egress !== undefined,
         ...(hasObservers ? { udpWorks } : {}),
@@ -148,13 +148,13 @@ export async function openRendezvous(
       }
     },
     networkChanged: () => {
-      observation.networkChanged()
-      punching.networkChanged()
+      discovery.networkChanged()
+      puncher.networkChanged()
     },
   }
 }
 
-/** Where to bind in each family, as the listener does: `::` stands for both. */
+/** The address to bind in each family, as the listener does: `::` stands for both. */
 function hostsAt(address: string): Partial<Record<Family, string>> {
   if (isIPv4(address)) return { ipv4: address }
   return address === '::' ? { ipv4: '0.0.0.0', ipv6: '::' } : { ipv6: address }

@@ -8,10 +8,10 @@ import type { NodeIdentity } from './node-identity.ts'
 import { reachableAt } from './own-addresses.ts'
 
 export interface SealedCallbacks {
-  /** Where the port is seen from outside: of the router's mapping, or as relays tell. */
+  /** The port's addresses outside: by a mapping on the router, or as relays see it. */
   outside: () => readonly string[]
-  /** Takes what is no sealed packet; false when it is not for it. */
-  hear: (packet: Buffer) => boolean
+  /** Receives packets that may be no sealed ones; false when it does not take one. */
+  receive: (packet: Buffer) => boolean
 }
 
 export interface Sealed {
@@ -22,17 +22,17 @@ export interface Sealed {
 }
 
 /**
- * Datagrams sealed and straight over UDP: one port for the whole agent, with the number of its tunnel where that is free.
- * Nothing when the configuration says so, or there is no socket to be had; datagrams go as frames on carriers then.
+ * Opens the UDP port for sealed datagrams: one for the whole agent, with the number of its tunnel port where that is free.
+ * `undefined` when UDP is off or no port can be opened; datagrams then travel as frames on carriers.
  */
 export async function openSealed(
   { life, self, config, clock, log, metrics }: AgentContext,
   { own }: NodeIdentity,
   at: { host: string; port: number },
-  { outside, hear }: SealedCallbacks,
+  { outside, receive }: SealedCallbacks,
 ): Promise<Sealed | undefined> {
   if (!config.udp) return undefined
-  let room: SealedUdp | undefined
+  let endpoint: SealedUdp | undefined
   try {
     const { address: host } = await lookup(at.host)
     const port = life.use(
@@ -42,23 +42,23 @@ export async function openSealed(
           port: at.port,
           addresses: (port) => [...outside(), ...reachableAt(host, port, own)],
           onPacket: (packet, from) => {
-            if (!hear(packet)) room?.receive(packet, from)
+            if (!receive(packet)) endpoint?.receive(packet, from)
           },
         },
         log,
       ),
     )
     own.add(port.port)
-    room = new SealedUdp({
+    endpoint = new SealedUdp({
       self,
       port,
       exclude: (host) => own.isVip(host) || !isDialable(host),
       now: () => clock.now(),
       metrics,
     })
-    return { endpoint: room, port: port.port, send: (packet, to) => void port.send(packet, packet.length, to) }
+    return { endpoint, port: port.port, send: (packet, to) => void port.send(packet, packet.length, to) }
   } catch (error) {
-    log.warn('no UDP for datagrams between nodes, they go over carriers', { error })
+    log.warn('cannot open the UDP port; datagrams travel on carriers', { error })
     return undefined
   }
 }

@@ -2,19 +2,19 @@ import type { NodeId } from '../core/model/ids.ts'
 import { AXES, distanceMs, FARTHEST_MS, ORIGIN, type Coordinate } from '../core/model/coordinate.ts'
 import { BoundedMap } from '../core/kit/bounded-map.ts'
 
-/** How fast errors and positions follow what is measured (Vivaldi §3.3: 0.25 each). Larger: nervous; smaller: slow to settle. */
+/** How fast errors and positions follow measurements (Vivaldi §3.3: 0.25 each). Larger: unstable; smaller: slow to settle. */
 const ADAPTS = 0.25
 /** No access link is shorter; a height of zero could never grow again. */
 const LEAST_HEIGHT_MS = 0.05
-/** The median of the last few round trips of a peer is believed: one that waited in a queue moves nothing (Ledlie 2007, §3). */
+/** The median of a peer's last few round trips is used: one that waited in a queue moves nothing (Ledlie 2007, §3). */
 const SAMPLES = 5
 const MOST_PEERS = 512
-/** Differences below count as noise of the machine, not as distance. */
+/** Shorter round trips are noise of the machine, not distance. */
 const LEAST_RTT_MS = 0.05
 
 /**
- * Keeps this node's coordinate: each measured round trip to a peer pulls or pushes it along the line between the two, the more
- * the surer the peer is of itself.
+ * This node's coordinate: each measured round trip to a peer pulls or pushes it along the line between the two, more strongly the
+ * smaller the peer's error is.
  */
 export class VivaldiCoordinate {
   readonly #random: () => number
@@ -30,7 +30,7 @@ export class VivaldiCoordinate {
     return this.#own
   }
 
-  /** A round trip to a peer was measured, and the peer says where it is. */
+  /** Takes one measured round trip to a peer, and the coordinate that the peer reports. */
   measured(peer: NodeId, theirs: Coordinate, rttMs: number): void {
     if (!(rttMs >= 0 && rttMs <= FARTHEST_MS)) return
     const rtt = Math.max(this.#median(peer, rttMs), LEAST_RTT_MS)
@@ -41,7 +41,7 @@ export class VivaldiCoordinate {
     const error = Math.min(1, Math.max(0.01, wrong * ADAPTS * weight + own.error * (1 - ADAPTS * weight)))
     const step = ADAPTS * weight * (rtt - estimate)
     const { direction, share } = this.#away(own, theirs)
-    const at = own.at.map((x, axis) => within(x + step * (direction[axis] ?? 0)))
+    const at = own.at.map((x, axis) => clamped(x + step * (direction[axis] ?? 0)))
     const height = Math.min(FARTHEST_MS, Math.max(LEAST_HEIGHT_MS, own.height + step * share))
     this.#own = { at, height, error }
   }
@@ -56,7 +56,7 @@ export class VivaldiCoordinate {
     const flat = Math.hypot(...apart)
     const heights = own.height + theirs.height
     if (flat < 1e-6) {
-      // at one spot there is no line between the two: any way out is as good
+      // at the same point there is no line between the two: any direction will do
       const any = Array.from({ length: AXES }, () => this.#random() - 0.5)
       const length = Math.hypot(...any) || 1
       return { direction: any.map((x) => x / length), share: heights / Math.max(heights, 1) }
@@ -73,6 +73,6 @@ export class VivaldiCoordinate {
   }
 }
 
-function within(x: number): number {
+function clamped(x: number): number {
   return Math.min(FARTHEST_MS, Math.max(-FARTHEST_MS, x))
 }

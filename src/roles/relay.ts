@@ -1,9 +1,11 @@
+import type { Agent } from 'node:https'
 import { join } from 'node:path'
 import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
 import { hostPort, type RelayConfig } from '../config.ts'
 import { Role } from './control.ts'
 import { MeshError } from '../core/errors.ts'
+import type { HeldIdentity } from '../core/identity/held.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import { nodesOf, type Revocation } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'
@@ -23,13 +25,13 @@ export interface RelayParts {
   dir: string
   config: RelayConfig
   version: string
-  /** Needed at the first start only. */
+  /** A join token; needed for the first start only. */
   token?: string
-  /** HTTPS_PROXY and NO_PROXY count. */
+  /** Where HTTPS_PROXY and NO_PROXY are read. */
   environment?: Readonly<Record<string, string | undefined>>
 }
 
-/** What runs, for who embeds it. */
+/** A running relay, for programs that embed it. */
 export interface StandAloneRelay {
   /** `wss://host:port/relay`, as nodes dial it. */
   url: string
@@ -37,81 +39,74 @@ export interface StandAloneRelay {
   listening: () => NodeId[]
 }
 
-/** A relay by itself: nodes meet there, beside or instead of at their cluster. */
+/** Starts a stand-alone relay, which nodes use beside or instead of their cluster's. */
 export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<StandAloneRelay>> {
-  const { dir, config, version, token, environment = {} } = parts
+  const { config, version, environment = {} } = parts
   return Lifetime.open(async (life) => {
-    await openPrivateDirectory(dir)
     life.defer(background.logTo(parentLog))
-    const { name, listen, limits } = config
     const egress = egressOf(environment)
-    const joining = { role: 'relay', dir: join(dir, 'identity'), name, egress } as const
-    const { identity, url: clusterUrl } = await enrolNode(
-      { ...joining, ...(token === undefined ? {} : { token }) },
-      life.signal,
-    )
-    if (identity.principal.role !== 'relay')
-      throw new MeshError('CERTIFICATE_REFUSED', {
-        reason: 'this is not a relay’s certificate',
-        role: identity.principal.role,
-      })
-    const { relay: who } = identity.principal
-    const log = parentLog.child({ relay: who })
+    const { identity, name, clusterUrl } = await joinAsRelay(parts, egress, life.signal)
+    const log = parentLog.child({ relay: name })
     const metrics = openMetrics('relay')
-    const relay = Relay.create(relayLimits(limits), log, metrics)
-    const door = life.use(
-      await LinkServer.start(
-        {
-          ...hostPort(listen),
-          identity,
-          authenticate: () => {
-            throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
-          },
-          handshakesPerSecond: limits.handshakesPerSecond,
-          upgrades: {
-            '/relay': relayUpgrade((request, socket, head, principal) =>
-              relay.upgrade(request, socket, head, principal),
-            ),
-          },
-          routes: (app) => {
-            app.get('/healthz', { config: { open: true } }, () => ({ status: 'ok' }))
-          },
-        },
-        log,
-      ),
-    )
-    life.use(relay) // closed before the door it stands in
-    life.use(await startObserver(relay, hostPort(listen), log))
-    const url = `${publicUrl(config, door).replace(/^http/, 'ws')}/relay`
+    const relay = Relay.create(relayLimits(config.limits), log, metrics)
+    const server = life.use(await serve(relay, identity, config, log))
+    life.use(relay) // so that it is closed before its server
+    life.use(await startObserver(relay, hostPort(config.listen), log))
     const cutRevoked = (added: readonly Revocation[]) => {
       for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
     }
     life.defer(identity.revocations.onChanged(cutRevoked))
-    const link = life.use(
-      RelayLink.start(
-        {
-          clusterUrl,
-          egress,
-          identity,
-          url,
-          version,
-        },
-        log,
-        metrics,
-      ),
-    )
-    // without its cluster it serves on: nodes that know of it come by themselves
-    const ready = () => ({ door: door.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
+    const url = `${publicUrl(config, server).replace(/^http/, 'ws')}/relay`
+    const link = life.use(RelayLink.start({ clusterUrl, egress, identity, url, version }, log, metrics))
+    // it is ready without its cluster: nodes that know about the relay find it without
+    const ready = () => ({ door: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
     log.info('relay started', { address: url })
-    const summary = { role: 'relay', name: who, cluster: clusterUrl, relay: url, health: ops.address }
+    const summary = { role: 'relay', name, cluster: clusterUrl, relay: url, health: ops.address }
     const running = { url, isLinked: () => link.isUp, listening: () => [...relay.listening] }
     return new Role(running, summary, life)
   })
 }
 
+/** @throws MeshError CERTIFICATE_REFUSED when the directory belongs to another role */
+async function joinAsRelay(
+  { dir, config, token }: RelayParts,
+  egress: Agent | undefined,
+  signal: AbortSignal,
+): Promise<{ identity: HeldIdentity; name: string; clusterUrl: string }> {
+  await openPrivateDirectory(dir)
+  const joining = { role: 'relay', dir: join(dir, 'identity'), name: config.name, egress } as const
+  const { identity, url } = await enrolNode({ ...joining, ...(token === undefined ? {} : { token }) }, signal)
+  if (identity.principal.role !== 'relay')
+    throw new MeshError('CERTIFICATE_REFUSED', {
+      reason: 'this is not a relay’s certificate',
+      role: identity.principal.role,
+    })
+  return { identity, name: identity.principal.relay, clusterUrl: url }
+}
+
+function serve(relay: Relay, identity: HeldIdentity, { listen, limits }: RelayConfig, log: Log): Promise<LinkServer> {
+  return LinkServer.start(
+    {
+      ...hostPort(listen),
+      identity,
+      authenticate: () => {
+        throw new MeshError('UNAUTHENTICATED', { reason: 'the API is at the root' })
+      },
+      handshakesPerSecond: limits.handshakesPerSecond,
+      upgrades: {
+        '/relay': relayUpgrade((request, socket, head, principal) => relay.upgrade(request, socket, head, principal)),
+      },
+      routes: (app) => {
+        app.get('/healthz', { config: { open: true } }, () => ({ status: 'ok' }))
+      },
+    },
+    log,
+  )
+}
+
 /** @throws MeshError CONFIG_INVALID when nodes could not dial the address */
-function publicUrl({ publicUrl, listen }: RelayConfig, door: LinkServer): string {
+function publicUrl({ publicUrl, listen }: RelayConfig, server: LinkServer): string {
   if (publicUrl !== undefined) return publicUrl.replace(/\/$/, '')
   const { host } = hostPort(listen)
   if (host === '0.0.0.0' || host === '::')
@@ -120,5 +115,5 @@ function publicUrl({ publicUrl, listen }: RelayConfig, door: LinkServer): string
       reason: `nodes cannot dial ${listen}`,
       remedy: 'Name it with --public-url, for example https://relay.example.org:443.',
     })
-  return door.url
+  return server.url
 }

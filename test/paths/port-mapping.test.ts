@@ -237,7 +237,7 @@ t.test('no router, one that says no, one that says nothing, and an answer that i
   const { clock, rested } = patientClock()
   const told = mapper(1, clock, () => undefined)
   await rested(1)
-  t.match(told.running.state, { state: 'refused', reason: 'there is no router to ask' })
+  t.match(told.running.state, { state: 'refused', reason: 'there is no router' })
   await told.running[Symbol.asyncDispose]()
 })
 

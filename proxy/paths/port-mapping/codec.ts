@@ -1,7 +1,7 @@
 import { isIPv4 } from 'node:net'
 
 /*
- * What a router is asked for a port in, both to UDP port 5351 of the gateway; numbers are big-endian.
+ * The two protocols in which a router is asked to forward a port, both over UDP port 5351 of the gateway; numbers are big-endian.
  *
  *     PCP, RFC 6887 §7, §11 (60 bytes both ways)
  *     0        1         2           4                8                  24
@@ -15,20 +15,20 @@ import { isIPv4 } from 'node:net'
  *     ┴────────────┴──────────┴──────┴──────────┴──────────┴───────────────────┘
  *
  *     NAT-PMP, RFC 6886 §3.2, §3.3
- *     0 │ 0                                                                        its address? (2 bytes)
+ *     0 │ 0                                                                        address request (2 bytes)
  *     0 │ 128  │ result (2) │ epoch (4) │ address (4)                              answer (12)
- *     0 │ 1 UDP, 2 TCP │ 0 (2) │ our port │ its port │ lifetime (4)                 a port, please (12)
+ *     0 │ 1 UDP, 2 TCP │ 0 (2) │ our port │ its port │ lifetime (4)                 map request (12)
  *     0 │ 129 or 130 │ result (2) │ epoch (4) │ our port │ its port │ lifetime (4)  answer (16)
  */
 export const PORT_MAPPING_PORT = 5351
 export type Protocol = 'tcp' | 'udp'
-/** Drawn for each mapping; the same again renews or removes it, and nobody else can. */
+/** Drawn for each mapping: only a request with the same nonce renews or removes it. */
 export const NONCE_BYTES = 12
 
 export interface MapRequest {
   protocol: Protocol
   port: number
-  /** What we would like, or have: 0 for any. */
+  /** The external port that we would like, or have; 0 for any. */
   wanted: number
   /** 0 removes the mapping. */
   lifetimeSeconds: number
@@ -39,20 +39,20 @@ export interface Mapped {
   port: number
   external: { address?: string; port: number }
   lifetimeSeconds: number
-  /** Seconds since the router has forgotten everything. */
+  /** Seconds since the router last lost its mappings. */
   epoch: number
 }
 
-/** What came from the gateway. */
+/** An answer of the gateway. */
 export type Answer =
   | ({ kind: 'mapped' } & Mapped & { nonce?: Buffer })
   | { kind: 'address'; address: string; epoch: number }
-  /** In words; `isForeign`: it speaks another version of the protocol. */
+  /** `isForeign`: the router speaks another version of the protocol. */
   | { kind: 'refused'; reason: string; isForeign: boolean; protocol?: Protocol }
 
 const PROTOCOL_NUMBER: Readonly<Record<Protocol, number>> = { tcp: 6, udp: 17 }
 const PCP_BYTES = 60
-/** RFC 6887 §7: longer is no message. */
+/** RFC 6887 §7: a longer packet is no message. */
 const MOST_BYTES = 1_100
 
 export function encodePcp(request: MapRequest, from: { address: string; nonce: Buffer }): Buffer {
@@ -60,12 +60,12 @@ export function encodePcp(request: MapRequest, from: { address: string; nonce: B
   out.writeUInt8(2, 0)
   out.writeUInt8(1, 1)
   out.writeUInt32BE(request.lifetimeSeconds, 4)
-  mapped(from.address).copy(out, 8)
+  ipv4Mapped(from.address).copy(out, 8)
   from.nonce.copy(out, 24, 0, NONCE_BYTES)
   out.writeUInt8(PROTOCOL_NUMBER[request.protocol], 36)
   out.writeUInt16BE(request.port, 40)
   out.writeUInt16BE(request.wanted, 42)
-  mapped('0.0.0.0').copy(out, 44)
+  ipv4Mapped('0.0.0.0').copy(out, 44)
   return out
 }
 
@@ -82,7 +82,7 @@ export function encodeAddressRequest(): Buffer {
   return Buffer.alloc(2)
 }
 
-/** `undefined`: nothing that we asked for. */
+/** `undefined` when it is no answer to anything we send. */
 export function readAnswer(packet: Buffer): Answer | undefined {
   if (packet.length < 4 || packet.length > MOST_BYTES) return undefined
   return packet[0] === 2 ? readPcp(packet) : packet[0] === 0 ? readNatPmp(packet) : undefined
@@ -101,7 +101,7 @@ function readPcp(packet: Buffer): Answer | undefined {
       ...(protocol === undefined ? {} : { protocol }),
     }
   if (protocol === undefined) return undefined
-  const address = plain(packet.subarray(44, 60))
+  const address = ipv4In(packet.subarray(44, 60))
   return {
     kind: 'mapped',
     protocol,
@@ -149,8 +149,8 @@ const PCP_RESULTS: Readonly<Record<number, string>> = {
   8: 'no resources',
   9: 'unsupported protocol',
   10: 'too many mappings',
-  11: 'the external port cannot be had',
-  12: 'our address is not the one it sees: there is another NAT between',
+  11: 'the external port is not available',
+  12: 'there is another NAT between this node and the router',
 }
 const NAT_PMP_RESULTS: Readonly<Record<number, string>> = {
   1: 'unsupported version',
@@ -164,13 +164,13 @@ function protocolOf(number: number): Protocol | undefined {
   return number === PROTOCOL_NUMBER.tcp ? 'tcp' : number === PROTOCOL_NUMBER.udp ? 'udp' : undefined
 }
 
-/** IPv4 in IPv6: ::ffff:a.b.c.d. @throws Error for anything but IPv4: only that has ports to map. */
-function mapped(address: string): Buffer {
+/** IPv4 as IPv6, ::ffff:a.b.c.d (RFC 6887 §5). @throws Error for anything but IPv4, which alone needs mappings */
+function ipv4Mapped(address: string): Buffer {
   if (!isIPv4(address)) throw new Error(`${address} is not IPv4`)
   return Buffer.from([...Buffer.alloc(10), 0xff, 0xff, ...address.split('.').map(Number)])
 }
 
-function plain(bytes: Buffer): string | undefined {
+function ipv4In(bytes: Buffer): string | undefined {
   const isV4 = bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 0xff && bytes[11] === 0xff
   const address = bytes.subarray(12).join('.')
   return isV4 && address !== '0.0.0.0' ? address : undefined

@@ -5,29 +5,29 @@ import { urlAt } from './ssdp.ts'
 import { escaped, MAX_CHARS, named, readXml, textOf, type Element } from './xml.ts'
 
 /*
- * A router that speaks UPnP (Internet Gateway Device 1 and 2): its page says where its services are, and they are called by SOAP.
+ * A router that speaks UPnP (Internet Gateway Device 1 and 2): its description lists its services, which are called by SOAP.
  *
  *     GET /rootDesc.xml          ──▶ … <service><serviceType>…WANIPConnection:1</…><controlURL>/ctl/IPConn</…></service> …
  *     POST /ctl/IPConn           ──▶ AddPortMapping, GetExternalIPAddress, DeletePortMapping
  *
- * Every request goes to the gateway's address, whatever a page or an answer names; redirections are not followed.
+ * Every request goes to the gateway's own address, whatever a description or an answer names; redirects are not followed.
  */
 const SERVICES = /^urn:schemas-upnp-org:service:(?:WANIPConnection:[12]|WANPPPConnection:1)$/
 const ANSWER_MS = 2_000
 const DESCRIPTION = 'hedgerow'
 
-/** Where it is called. */
+/** Where the service is called. */
 export interface Igd {
   readonly control: URL
   readonly service: string
 }
 
-/** How a call went. */
+/** The result of one call. */
 export type SoapResult = { ok: true; answer: Element } | { ok: false; code: number; reason: string }
 
-/** `undefined`: nothing there maps ports. */
+/** Reads the description at `location`; `undefined` when it has no service that maps ports. */
 export async function readIgd(location: URL, signal: AbortSignal): Promise<Igd | undefined> {
-  const page = await fetched(location, { method: 'GET' }, signal)
+  const page = await fetchPage(location, { method: 'GET' }, signal)
   const description = page?.status === 200 ? readXml(page.text) : undefined
   if (description === undefined) return undefined
   const gateway = location.hostname
@@ -40,14 +40,15 @@ export async function readIgd(location: URL, signal: AbortSignal): Promise<Igd |
   return undefined
 }
 
-/** ConflictInMappingEntry: somebody else has that port. */
+/** UPnP error codes. ConflictInMappingEntry: the external port belongs to another mapping. */
 const TAKEN = 718
 const SAME_PORT_WANTED = 724
-const ONLY_FOR_EVER = 725
+/** OnlyPermanentLeasesSupported. */
+const ONLY_PERMANENT = 725
 
 export type MapAnswer = { kind: 'mapped'; mapped: Mapped } | { kind: 'refused'; reason: string }
 
-/** `client`: our address inside. `others`: ports outside to try when the wanted one is taken. */
+/** `client`: our address inside. `others`: external ports to try when the wanted one is taken. */
 export async function mapByIgd(
   igd: Igd,
   wanted: MapRequest & { client: string; others: readonly number[] },
@@ -56,9 +57,9 @@ export async function mapByIgd(
   const { protocol, port, client, others } = wanted
   const ports = [wanted.wanted === 0 ? port : wanted.wanted, ...others]
   let { lifetimeSeconds } = wanted
-  let said: SoapResult | undefined
+  let result: SoapResult | undefined
   for (let external = ports.shift(); external !== undefined; ) {
-    said = await call(
+    result = await call(
       igd,
       'AddPortMapping',
       {
@@ -73,9 +74,9 @@ export async function mapByIgd(
       },
       signal,
     )
-    if (said.ok) {
+    if (result.ok) {
       const address = await addressOf(igd, signal)
-      // renewed as if it ran out: a router that was started again has forgotten it
+      // a permanent lease is renewed as well: a router that restarts forgets it
       const mapped = {
         protocol,
         port,
@@ -85,23 +86,23 @@ export async function mapByIgd(
       }
       return { kind: 'mapped', mapped }
     }
-    if (said.code === ONLY_FOR_EVER && lifetimeSeconds !== 0) lifetimeSeconds = 0
-    else if (said.code === SAME_PORT_WANTED && external !== port) external = port
-    else if (said.code === TAKEN) external = ports.shift()
+    if (result.code === ONLY_PERMANENT && lifetimeSeconds !== 0) lifetimeSeconds = 0
+    else if (result.code === SAME_PORT_WANTED && external !== port) external = port
+    else if (result.code === TAKEN) external = ports.shift()
     else break
   }
-  return { kind: 'refused', reason: said?.ok === false ? said.reason : 'no port is free' }
+  return { kind: 'refused', reason: result?.ok === false ? result.reason : 'no port is free' }
 }
 
-/** Gives a port back; whether it was. */
+/** Removes a mapping; false when the router refused. */
 export async function unmapByIgd(igd: Igd, { protocol, wanted }: MapRequest, signal: AbortSignal): Promise<boolean> {
   const which = { NewRemoteHost: '', NewExternalPort: wanted, NewProtocol: protocol.toUpperCase() }
   return (await call(igd, 'DeletePortMapping', which, signal)).ok
 }
 
 async function addressOf(igd: Igd, signal: AbortSignal): Promise<{ address?: string }> {
-  const said = await call(igd, 'GetExternalIPAddress', {}, signal)
-  const address = said.ok ? (textOf(said.answer, 'NewExternalIPAddress') ?? '') : ''
+  const result = await call(igd, 'GetExternalIPAddress', {}, signal)
+  const address = result.ok ? (textOf(result.answer, 'NewExternalIPAddress') ?? '') : ''
   return isIPv4(address) ? { address } : {}
 }
 
@@ -111,38 +112,38 @@ async function call(
   values: Readonly<Record<string, string | number>>,
   signal: AbortSignal,
 ): Promise<SoapResult> {
-  const inside = Object.entries(values).map(([name, value]) => `<${name}>${escaped(String(value))}</${name}>`)
+  const fields = Object.entries(values).map(([name, value]) => `<${name}>${escaped(String(value))}</${name}>`)
   const body =
     '<?xml version="1.0"?>\r\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ' +
     's:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body>' +
-    `<u:${action} xmlns:u="${service}">${inside.join('')}</u:${action}></s:Body></s:Envelope>\r\n`
+    `<u:${action} xmlns:u="${service}">${fields.join('')}</u:${action}></s:Body></s:Envelope>\r\n`
   const headers = { 'Content-Type': 'text/xml; charset="utf-8"', SOAPAction: `"${service}#${action}"` }
-  const page = await fetched(control, { method: 'POST', headers, body }, signal)
+  const page = await fetchPage(control, { method: 'POST', headers, body }, signal)
   if (page === undefined) return { ok: false, code: 0, reason: 'no answer' }
   const answer = readXml(page.text)
   if (page.status === 200 && answer !== undefined) {
     for (const response of named(answer, `${action}Response`)) return { ok: true, answer: response }
   }
   const code = Number.parseInt((answer && textOf(answer, 'errorCode')) ?? '', 10) || page.status
-  const words = ((answer && textOf(answer, 'errorDescription')) ?? '').replace(/[^ -~]/g, '').slice(0, 60)
-  return { ok: false, code, reason: words === '' ? `error ${code}` : `${words} (${code})` }
+  const description = ((answer && textOf(answer, 'errorDescription')) ?? '').replace(/[^ -~]/g, '').slice(0, 60)
+  return { ok: false, code, reason: description === '' ? `error ${code}` : `${description} (${code})` }
 }
 
-interface Asked {
+interface HttpRequest {
   method: 'GET' | 'POST'
   headers?: Readonly<Record<string, string>>
   body?: string
 }
 
-/** `undefined` when nothing comes, or too much of it. */
-function fetched(
+/** `undefined` when there is no answer, or too long a one. */
+function fetchPage(
   { hostname, port, pathname, search }: URL,
-  { method, headers = {}, body = '' }: Asked,
+  { method, headers = {}, body = '' }: HttpRequest,
   signal: AbortSignal,
 ): Promise<{ status: number; text: string } | undefined> {
   return new Promise((resolve) => {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)])
-    const asked = request(
+    const sent = request(
       {
         host: hostname,
         port: port === '' ? 80 : Number(port),
@@ -158,14 +159,14 @@ function fetched(
         answer.on('error', () => resolve(undefined))
         answer.on('data', (chunk: Buffer) => {
           bytes += chunk.length
-          if (bytes > MAX_CHARS) asked.destroy()
+          if (bytes > MAX_CHARS) sent.destroy()
           else chunks.push(chunk)
         })
         answer.on('end', () => resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString() }))
         answer.on('close', () => resolve(undefined))
       },
     )
-    asked.on('error', () => resolve(undefined))
-    asked.end(body)
+    sent.on('error', () => resolve(undefined))
+    sent.end(body)
   })
 }

@@ -1,5 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram'
 import type { Clock } from '../../../src/core/kit/clock.ts'
+import { ignore } from '../../../src/core/kit/ignore.ts'
 import {
   encodeAddressRequest,
   encodeNatPmp,
@@ -11,7 +12,7 @@ import {
   type MapRequest,
 } from './codec.ts'
 
-/** RFC 6886 §3.1 doubles up to 64 s; a router that has not answered by then is asked again with the next round. */
+/** RFC 6886 §3.1 doubles up to 64 s; a router that has not answered by then is asked again in the next round. */
 const TRIES_MS = [250, 500, 1_000] as const
 
 export type PortMappingProtocol = 'pcp' | 'nat-pmp' | 'upnp'
@@ -21,25 +22,25 @@ export type Outcome =
 
 export interface PcpClientOptions {
   gateway: string
-  /** 5351, but in tests. */
+  /** 5351, except in tests. */
   port?: number
   clock: Clock
 }
 
-/** Questions to one gateway, one after the other; only that hears them, and only its answers count (a connected socket). */
+/** Sends requests to one gateway, one after the other. The socket is connected: only the gateway's answers arrive. */
 export class PcpClient implements AsyncDisposable {
   readonly #socket: Socket
   readonly #clock: Clock
-  #hear: ((answer: Answer) => void) | undefined
+  #onAnswer: ((answer: Answer) => void) | undefined
 
   private constructor(socket: Socket, clock: Clock) {
     this.#socket = socket
     this.#clock = clock
     socket.on('message', (packet) => {
       const answer = readAnswer(packet)
-      if (answer !== undefined) this.#hear?.(answer)
+      if (answer !== undefined) this.#onAnswer?.(answer)
     })
-    socket.on('error', () => undefined) // nobody listens there: the same as no answer
+    socket.on('error', ignore) // nothing listens there: the same as no answer
   }
 
   /** @throws any error when there is no way to the gateway */
@@ -57,12 +58,12 @@ export class PcpClient implements AsyncDisposable {
     })
   }
 
-  /** Ours, as the gateway should see it. */
+  /** Our address, as the gateway should see it. */
   get address(): string {
     return this.#socket.address().address
   }
 
-  /** PCP first, and NAT-PMP where nobody understands that (RFC 6887 appendix A). */
+  /** PCP first, and NAT-PMP where the router does not understand it (RFC 6887 appendix A). `known`: what it spoke before. */
   async map(
     request: MapRequest,
     nonce: Buffer,
@@ -71,10 +72,10 @@ export class PcpClient implements AsyncDisposable {
   ): Promise<Outcome> {
     let reason = 'no answer'
     if (known !== 'nat-pmp') {
-      const answer = await this.#ask(
+      const answer = await this.#request(
         encodePcp(request, { address: this.address, nonce }),
         (answer) =>
-          (answer.kind === 'mapped' && isAnswerTo(request, answer) && answer.nonce?.equals(nonce) === true) ||
+          (answer.kind === 'mapped' && answers(request, answer) && answer.nonce?.equals(nonce) === true) ||
           (answer.kind === 'refused' && (answer.protocol ?? request.protocol) === request.protocol),
         signal,
       )
@@ -83,15 +84,15 @@ export class PcpClient implements AsyncDisposable {
       if (answer?.kind === 'refused' && !answer.isForeign) return { kind: 'refused', reason }
       if (known === 'pcp') return { kind: 'refused', reason }
     }
-    const answer = await this.#ask(
+    const answer = await this.#request(
       encodeNatPmp(request),
       (answer) =>
-        (answer.kind === 'mapped' && isAnswerTo(request, answer) && answer.nonce === undefined) ||
+        (answer.kind === 'mapped' && answers(request, answer) && answer.nonce === undefined) ||
         (answer.kind === 'refused' && (answer.protocol ?? request.protocol) === request.protocol),
       signal,
     )
     if (answer?.kind === 'mapped')
-      return { kind: 'mapped', dialect: 'nat-pmp', mapped: await this.#located(answer, signal) }
+      return { kind: 'mapped', dialect: 'nat-pmp', mapped: await this.#withAddress(answer, signal) }
     return { kind: 'refused', reason: answer?.kind === 'refused' ? answer.reason : reason }
   }
 
@@ -99,37 +100,37 @@ export class PcpClient implements AsyncDisposable {
     return new Promise((resolve) => this.#socket.close(() => resolve()))
   }
 
-  /** NAT-PMP says the address apart. */
-  async #located(mapped: Mapped, signal: AbortSignal): Promise<Mapped> {
+  /** NAT-PMP gives the external address in a separate answer. */
+  async #withAddress(mapped: Mapped, signal: AbortSignal): Promise<Mapped> {
     if (mapped.lifetimeSeconds === 0) return mapped
-    const answer = await this.#ask(encodeAddressRequest(), ({ kind }) => kind === 'address', signal)
+    const answer = await this.#request(encodeAddressRequest(), ({ kind }) => kind === 'address', signal)
     if (answer?.kind !== 'address') return mapped
     return { ...mapped, external: { ...mapped.external, address: answer.address } }
   }
 
-  async #ask(
-    question: Buffer,
+  async #request(
+    request: Buffer,
     isWanted: (answer: Answer) => boolean,
     signal: AbortSignal,
   ): Promise<Answer | undefined> {
-    const got = new AbortController()
+    const arrived = new AbortController()
     let answer: Answer | undefined
-    this.#hear = (heard) => {
-      if (!isWanted(heard)) return
-      answer = heard
-      got.abort()
+    this.#onAnswer = (received) => {
+      if (!isWanted(received)) return
+      answer = received
+      arrived.abort()
     }
-    const over = AbortSignal.any([signal, got.signal])
+    const limit = AbortSignal.any([signal, arrived.signal])
     for (const ms of TRIES_MS) {
-      if (over.aborted) break
-      this.#socket.send(question, () => undefined)
-      await this.#clock.sleep(ms, over)
+      if (limit.aborted) break
+      this.#socket.send(request, ignore)
+      await this.#clock.sleep(ms, limit)
     }
-    this.#hear = undefined
+    this.#onAnswer = undefined
     return answer
   }
 }
 
-function isAnswerTo(request: MapRequest, answer: Mapped): boolean {
+function answers(request: MapRequest, answer: Mapped): boolean {
   return answer.protocol === request.protocol && answer.port === request.port
 }

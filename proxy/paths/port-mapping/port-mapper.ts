@@ -10,59 +10,59 @@ import { Router } from './router.ts'
 import { printHostPort } from '../../../src/core/kit/host-port.ts'
 
 export interface PortMapperOptions {
-  /** The router's address inside, now; `undefined` while there is none. */
+  /** The router's address inside our network; `undefined` while there is none. */
   gateway: () => string | undefined
-  /** What others shall reach here; asked anew each round. */
+  /** The ports that others should reach; asked again in each round. */
   ports: () => ReadonlyArray<{ protocol: Protocol; port: number }>
-  /** The addresses outside are others now. */
+  /** The external addresses have changed. */
   onChange: () => void
   clock: Clock
-  /** Nonces are made of it, so that another process of this node has the same and takes mappings over. */
+  /** Nonces are derived from it, so that the next process of this node has the same and takes mappings over. */
   secret: string
-  /** 5351, but in tests. */
+  /** 5351, except in tests. */
   serverPort?: number
-  /** Of UPnP: 1900, but in tests. */
+  /** UPnP: 1900, except in tests. */
   searchPort?: number
 }
 
-/** What `netcheck` shows. */
+/** What `netcheck` reports. */
 export type PortMappingState =
   | { state: 'asking' }
   | { state: 'mapped'; dialect: PortMappingProtocol; tcp?: string; udp?: string }
   | { state: 'refused'; reason: string }
 
-/** What we ask for; routers give less as they like. Larger: a mapping stays longer after a crash. */
+/** The lifetime we ask for; a router may grant less. Larger: a mapping stays longer after a crash. */
 const LIFETIME_SECONDS = 3_600
-/** Nobody there, or a refusal: asked again after so long, or when the network changes. */
+/** After no answer or a refusal: asked again after this long, or when the network changes. */
 const REST_MS = 10 * 60_000
-/** No router is asked more often, whatever it says about lifetimes. */
+/** No router is asked more often, whatever lifetime it grants. */
 const LEAST_MS = 10_000
-/** Taking mappings back must not hold up the end; UPnP takes longer, and may keep for ever what is not taken back. */
+/** Removing mappings must not delay closing; UPnP takes longer, and may keep a mapping that is not removed for ever. */
 const REMOVE_MS = 500
 const REMOVE_UPNP_MS = 1_500
 
-interface Held {
+interface Mapping {
   external: string
   externalPort: number
 }
 
 /**
- * Keeps ports open on the router: asked for at the start and after each change of the network, renewed at half their life, given
- * back at the end. A router that forgets (its epoch begins anew) is seen at the next renewal.
+ * Keeps ports open on the router: requested at the start and after each change of the network, renewed at half their lifetime,
+ * removed at the end. A router that lost its mappings (its epoch starts again) is noticed at the next renewal.
  *
- *     asking ─▶ mapped ──half life──▶ asking
+ *     asking ─▶ mapped ──half the lifetime──▶ asking
  *       └────▶ refused ──10 min, or another network──▶ asking
  */
 export class PortMapper implements AsyncDisposable {
   readonly #options: PortMapperOptions
   readonly #log: Log
   readonly #life: Lifetime
-  readonly #held = new Map<string, Held>()
+  readonly #mappings = new Map<string, Mapping>()
   #dialect: PortMappingProtocol | undefined
   #igd: Igd | undefined
   #gateway: string | undefined
   #state: PortMappingState = { state: 'asking' }
-  #again = new AbortController()
+  #recheck = new AbortController()
 
   private constructor(life: Lifetime, options: PortMapperOptions, log: Log) {
     this.#life = life
@@ -82,19 +82,19 @@ export class PortMapper implements AsyncDisposable {
     return this.#state
   }
 
-  /** `host:port` outside that lead here. */
+  /** The external `host:port`s that lead to this node. */
   addresses(protocol: Protocol): string[] {
-    return [...this.#held].filter(([key]) => key.startsWith(protocol)).map(([, { external }]) => external)
+    return [...this.#mappings].filter(([key]) => key.startsWith(protocol)).map(([, { external }]) => external)
   }
 
-  /** Another router perhaps: what was mapped is not believed any more than what it says now. */
+  /** There may be another router: it is asked again at once. */
   networkChanged(): void {
-    this.#again.abort()
+    this.#recheck.abort()
   }
 
-  /** Another process of this node keeps them from now on. */
+  /** Closes without removing mappings: another process of this node keeps them from now on. */
   async handOver(): Promise<void> {
-    this.#held.clear()
+    this.#mappings.clear()
     await this.#life.close()
   }
 
@@ -106,69 +106,83 @@ export class PortMapper implements AsyncDisposable {
   async #keep(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options
     while (!signal.aborted) {
-      this.#again = new AbortController()
-      const limit = AbortSignal.any([signal, this.#again.signal])
+      this.#recheck = new AbortController()
+      const limit = AbortSignal.any([signal, this.#recheck.signal])
       const restMs = await this.#round(limit)
       await clock.sleep(restMs, limit)
     }
   }
 
-  /** Asks for every port; the time until the next round. */
+  /** Requests every port; resolves to the time until the next round. */
   async #round(signal: AbortSignal): Promise<number> {
     const gateway = this.#options.gateway()
     const before = this.#external()
     if (gateway !== this.#gateway) this.#forget()
     this.#gateway = gateway
-    let shortest = Number.POSITIVE_INFINITY
-    let refusal = gateway === undefined ? 'there is no router to ask' : undefined
-    if (gateway !== undefined) {
-      try {
-        await using router = await this.#router(gateway)
-        for (const { protocol, port } of this.#options.ports()) {
-          const key = `${protocol} ${port}`
-          const held = this.#held.get(key)
-          const request = { protocol, port, wanted: held?.externalPort ?? port, lifetimeSeconds: LIFETIME_SECONDS }
-          const outcome = await router.map(request, this.#nonceOf(key), this.#dialect, signal)
-          this.#igd = router.igd
-          if (signal.aborted) return 0
-          const address = outcome.kind === 'mapped' ? outcome.mapped.external.address : undefined
-          if (outcome.kind === 'refused' || address === undefined || !isDialable(address)) {
-            refusal = outcome.kind === 'refused' ? outcome.reason : 'the router does not know its own address'
-            this.#held.delete(key)
-            if (outcome.kind === 'refused' && outcome.reason === 'no answer') break // nobody is there for the others either
-            continue
-          }
-          const { dialect, mapped } = outcome
-          this.#dialect = dialect
-          const externalPort = mapped.external.port
-          this.#held.set(key, { external: printHostPort(address, externalPort), externalPort })
-          shortest = Math.min(shortest, mapped.lifetimeSeconds)
-        }
-      } catch (error) {
-        refusal = 'the router cannot be asked'
-        this.#log.debug('the router cannot be asked', { error, address: gateway })
-      }
-    }
-    this.#settle(refusal)
+    const result = gateway === undefined ? { refusal: 'there is no router' } : await this.#mapAll(gateway, signal)
+    if (signal.aborted) return 0
+    this.#updateState(result.refusal)
     if (this.#external() !== before) this.#options.onChange()
-    return this.#held.size === 0 ? REST_MS : Math.max(LEAST_MS, (shortest * 1_000) / 2)
+    return this.#mappings.size === 0 ? REST_MS : Math.max(LEAST_MS, ((result.shortest ?? 0) * 1_000) / 2)
   }
 
-  #settle(refusal: string | undefined): void {
+  /** `shortest`: the shortest lifetime that was granted, in seconds; `refusal`: the last reason why a port was not mapped. */
+  async #mapAll(gateway: string, signal: AbortSignal): Promise<{ shortest?: number; refusal?: string }> {
+    const result: { shortest?: number; refusal?: string } = {}
+    try {
+      await using router = await this.#router(gateway)
+      for (const wanted of this.#options.ports()) {
+        const answer = await this.#map(router, wanted, signal)
+        if (signal.aborted) return result
+        if (answer.kind === 'mapped') result.shortest = Math.min(result.shortest ?? Infinity, answer.lifetimeSeconds)
+        else result.refusal = answer.reason
+        if (answer.kind === 'refused' && answer.reason === 'no answer') break // it will not answer for the others either
+      }
+    } catch (error) {
+      result.refusal = 'cannot send to the router'
+      this.#log.debug('cannot send to the router', { error, address: gateway })
+    }
+    return result
+  }
+
+  async #map(
+    router: Router,
+    { protocol, port }: { protocol: Protocol; port: number },
+    signal: AbortSignal,
+  ): Promise<{ kind: 'mapped'; lifetimeSeconds: number } | { kind: 'refused'; reason: string }> {
+    const key = `${protocol} ${port}`
+    const wanted = this.#mappings.get(key)?.externalPort ?? port
+    const request = { protocol, port, wanted, lifetimeSeconds: LIFETIME_SECONDS }
+    const outcome = await router.map(request, this.#nonceOf(key), this.#dialect, signal)
+    this.#igd = router.igd
+    const address = outcome.kind === 'mapped' ? outcome.mapped.external.address : undefined
+    if (signal.aborted) return { kind: 'refused', reason: 'aborted' }
+    if (outcome.kind === 'refused' || address === undefined || !isDialable(address)) {
+      this.#mappings.delete(key)
+      const reason = outcome.kind === 'refused' ? outcome.reason : 'the router does not know its external address'
+      return { kind: 'refused', reason }
+    }
+    this.#dialect = outcome.dialect
+    const externalPort = outcome.mapped.external.port
+    this.#mappings.set(key, { external: printHostPort(address, externalPort), externalPort })
+    return { kind: 'mapped', lifetimeSeconds: outcome.mapped.lifetimeSeconds }
+  }
+
+  #updateState(refusal: string | undefined): void {
     const [tcp] = this.addresses('tcp')
     const [udp] = this.addresses('udp')
-    const was = JSON.stringify(this.#state)
+    const before = JSON.stringify(this.#state)
     this.#state =
-      this.#held.size > 0 && this.#dialect !== undefined
+      this.#mappings.size > 0 && this.#dialect !== undefined
         ? {
             state: 'mapped',
             dialect: this.#dialect,
             ...(tcp === undefined ? {} : { tcp }),
             ...(udp === undefined ? {} : { udp }),
           }
-        : { state: 'refused', reason: refusal ?? 'no port was asked for' }
-    if (this.#held.size === 0) this.#dialect = undefined // the next router may speak another
-    if (JSON.stringify(this.#state) !== was) this.#log.info('what the router says of ports', { ...this.#state })
+        : { state: 'refused', reason: refusal ?? 'no port was requested' }
+    if (this.#mappings.size === 0) this.#dialect = undefined // the next router may speak another one
+    if (JSON.stringify(this.#state) !== before) this.#log.info('port mapping changed', { ...this.#state })
   }
 
   #router(gateway: string): Promise<Router> {
@@ -176,9 +190,9 @@ export class PortMapper implements AsyncDisposable {
     return Router.open({ gateway, clock, port, searchPort, igd: this.#igd })
   }
 
-  /** Another router: nothing that the old one said counts. */
+  /** There is another router: what the old one said is void. */
   #forget(): void {
-    this.#held.clear()
+    this.#mappings.clear()
     this.#dialect = undefined
     this.#igd = undefined
   }
@@ -188,27 +202,27 @@ export class PortMapper implements AsyncDisposable {
   }
 
   #external(): string {
-    return [...this.#held.values()].map(({ external }) => external).join()
+    return [...this.#mappings.values()].map(({ external }) => external).join()
   }
 
   async #remove(): Promise<void> {
     const gateway = this.#gateway
-    if (gateway === undefined || this.#held.size === 0) return
-    const held = [...this.#held]
-    this.#held.clear()
+    if (gateway === undefined || this.#mappings.size === 0) return
+    const mappings = [...this.#mappings]
+    this.#mappings.clear()
     try {
       await using router = await this.#router(gateway)
       const limit = new AbortController()
       const ms = this.#dialect === 'upnp' ? REMOVE_UPNP_MS : REMOVE_MS
       const cancel = this.#options.clock.after(ms, () => limit.abort())
-      for (const [key, { externalPort }] of held) {
+      for (const [key, { externalPort }] of mappings) {
         const [protocol, port] = key.split(' ') as [Protocol, string]
         const request = { protocol, port: Number(port), wanted: externalPort, lifetimeSeconds: 0 }
         await router.map(request, this.#nonceOf(key), this.#dialect, limit.signal)
       }
       cancel()
     } catch (error) {
-      this.#log.debug('mappings were not given back, they run out', { error })
+      this.#log.debug('could not remove port mappings; they expire', { error })
     }
   }
 }

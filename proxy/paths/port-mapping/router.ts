@@ -7,44 +7,44 @@ import { search } from './ssdp.ts'
 export interface RouterOptions {
   gateway: string
   clock: Clock
-  /** 5351, but in tests. */
+  /** 5351, except in tests. */
   port?: number | undefined
-  /** 1900, but in tests. */
+  /** 1900, except in tests. */
   searchPort?: number | undefined
-  /** What was found out about it before. */
+  /** What was found in an earlier round. */
   igd?: Igd | undefined
 }
 
-/** Other ports outside, where the one we would like is somebody else's. */
+/** Other external ports to try when the wanted one is taken. */
 const OTHERS = 3
-/** Above what services use, below what systems take for themselves. */
+/** Above the ports of services, below the ephemeral ports of systems. */
 const FIRST_OTHER = 20_000
 const OTHER_PORTS = 12_000
 
-/** One router, in whichever of the three dialects it knows: PCP, then NAT-PMP, then UPnP. */
+/** One router, in whichever of the three protocols it speaks: PCP, then NAT-PMP, then UPnP. */
 export class Router implements AsyncDisposable {
   readonly #options: RouterOptions
-  readonly #conversation: PcpClient
+  readonly #pcp: PcpClient
   #igd: Igd | undefined
 
-  private constructor(options: RouterOptions, conversation: PcpClient) {
+  private constructor(options: RouterOptions, pcp: PcpClient) {
     this.#options = options
-    this.#conversation = conversation
+    this.#pcp = pcp
     this.#igd = options.igd
   }
 
   /** @throws any error when there is no way to the gateway */
   static async open(options: RouterOptions): Promise<Router> {
     const { gateway, port, clock } = options
-    const conversation = await PcpClient.open({ gateway, clock, ...(port === undefined ? {} : { port }) })
-    return new Router(options, conversation)
+    const pcp = await PcpClient.open({ gateway, clock, ...(port === undefined ? {} : { port }) })
+    return new Router(options, pcp)
   }
 
   get igd(): Igd | undefined {
     return this.#igd
   }
 
-  /** `known`: the dialect that it has spoken before; no other is tried then. */
+  /** `known`: the protocol that it spoke before; then no other is tried. */
   async map(
     request: MapRequest,
     nonce: Buffer,
@@ -52,22 +52,22 @@ export class Router implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<Outcome> {
     if (known === 'upnp') return await this.#mapByUpnp(request, nonce, signal)
-    const outcome = await this.#conversation.map(request, nonce, known, signal)
+    const outcome = await this.#pcp.map(request, nonce, known, signal)
     if (outcome.kind === 'mapped' || known !== undefined || signal.aborted) return outcome
     const second = await this.#mapByUpnp(request, nonce, signal)
     return second.kind === 'refused' && second.reason === 'no answer' ? outcome : second
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    return this.#conversation[Symbol.asyncDispose]()
+    return this.#pcp[Symbol.asyncDispose]()
   }
 
   async #mapByUpnp(request: MapRequest, nonce: Buffer, signal: AbortSignal): Promise<Outcome> {
     const known = this.#igd
     const outcome = await this.#askIgd(known ?? (await this.#find(signal)), request, nonce, signal)
-    const isGone = known !== undefined && outcome.kind === 'refused' && outcome.reason === 'no answer'
-    // started again, it may be found at another port
-    return isGone && request.lifetimeSeconds > 0
+    const isSilent = known !== undefined && outcome.kind === 'refused' && outcome.reason === 'no answer'
+    // after a restart its description may be at another port
+    return isSilent && request.lifetimeSeconds > 0
       ? await this.#askIgd(await this.#find(signal), request, nonce, signal)
       : outcome
   }
@@ -81,15 +81,15 @@ export class Router implements AsyncDisposable {
       const mapped = { protocol, port, external: { port: wanted }, lifetimeSeconds: 0, epoch: 0 }
       return { kind: 'mapped', dialect: 'upnp', mapped }
     }
-    // of the nonce: the same for the next process of this node
+    // derived from the nonce, so that the next process of this node tries the same
     const others = Array.from({ length: OTHERS }, (_, i) => FIRST_OTHER + (nonce.readUInt16BE(2 * i) % OTHER_PORTS))
-    const answer = await mapByIgd(igd, { ...request, client: this.#conversation.address, others }, signal)
+    const answer = await mapByIgd(igd, { ...request, client: this.#pcp.address, others }, signal)
     return answer.kind === 'mapped' ? { ...answer, dialect: 'upnp' } : answer
   }
 
   async #find(signal: AbortSignal): Promise<Igd | undefined> {
     const { gateway, clock, searchPort } = this.#options
-    const own = this.#conversation.address
+    const own = this.#pcp.address
     const location = await search(
       { gateway, own, clock, ...(searchPort === undefined ? {} : { port: searchPort }) },
       signal,

@@ -1,11 +1,11 @@
 /**
- * As much XML as a router's answers need: elements, their text, no attributes. Whatever comes is read in one pass over at most
- * `MAX_CHARS`; what declares a document type is refused, so there are no entities but the five that XML has itself.
+ * As much XML as a router's answers need: elements and their text, no attributes. The text is read in one pass over at most
+ * `MAX_CHARS`; a document type is refused, so there are no entities but the five that XML defines.
  */
 export interface Element {
-  /** Without its prefix. */
+  /** Without its namespace prefix. */
   readonly name: string
-  /** Its own, without that of its children, and without the space around it. */
+  /** Its own text, without that of its children, and trimmed. */
   readonly text: string
   readonly children: readonly Element[]
 }
@@ -15,22 +15,22 @@ const MAX_ELEMENTS = 4_096
 const MAX_DEPTH = 64
 const NAME = /^(?:[A-Za-z_][\w.-]{0,63}:)?([A-Za-z_][\w.-]{0,63})$/
 
-/** The outermost element; `undefined` when it is not XML, or too much of it. */
+/** The outermost element; `undefined` when the text is not XML, or too long or too deep. */
 export function readXml(text: string): Element | undefined {
   if (text.length > MAX_CHARS) return undefined
-  const root = new Growing('')
+  const root = new Builder('')
   const open = [root]
   let elements = 0
   let at = 0
   while (at < text.length) {
-    const inside = open.at(-1)!
+    const parent = open.at(-1)!
     const tag = text.indexOf('<', at)
-    inside.text += decoded(text.slice(at, tag === -1 ? text.length : tag))
+    parent.text += decoded(text.slice(at, tag === -1 ? text.length : tag))
     if (tag === -1) break
     const skipped = skip(text, tag)
     if (skipped !== undefined) {
       if (skipped.end === -1) return undefined
-      inside.text += skipped.text
+      parent.text += skipped.text
       at = skipped.end
       continue
     }
@@ -38,7 +38,7 @@ export function readXml(text: string): Element | undefined {
     if (end === -1 || text[tag + 1] === '!') return undefined
     at = end + 1
     if (text[tag + 1] === '/') {
-      if (open.length === 1 || NAME.exec(text.slice(tag + 2, end).trimEnd())?.[1] !== inside.name) return undefined
+      if (open.length === 1 || NAME.exec(text.slice(tag + 2, end).trimEnd())?.[1] !== parent.name) return undefined
       open.pop()
       continue
     }
@@ -46,13 +46,13 @@ export function readXml(text: string): Element | undefined {
     const [written = ''] = text.slice(tag + 1, isEmpty ? end - 1 : end).split(/\s/, 1)
     const name = NAME.exec(written)?.[1]
     if (name === undefined || ++elements > MAX_ELEMENTS) return undefined
-    const element = new Growing(name)
-    inside.children.push(element)
+    const element = new Builder(name)
+    parent.children.push(element)
     if (!isEmpty && open.push(element) > MAX_DEPTH) return undefined
   }
   const [only, ...others] = root.children
   const isWhole = open.length === 1 && others.length === 0 && root.text.trim() === ''
-  return isWhole ? only?.trimmed() : undefined
+  return isWhole ? only?.build() : undefined
 }
 
 /** All elements of that name, at any depth. */
@@ -71,22 +71,22 @@ export function escaped(text: string): string {
   return text.replace(/[<>&"']/g, (char) => `&#${char.charCodeAt(0)};`)
 }
 
-class Growing {
+class Builder {
   readonly name: string
-  readonly children: Growing[] = []
+  readonly children: Builder[] = []
   text = ''
 
   constructor(name: string) {
     this.name = name
   }
 
-  trimmed(): Element {
-    const children = this.children.map((child) => child.trimmed())
+  build(): Element {
+    const children = this.children.map((child) => child.build())
     return { name: this.name, text: this.text.trim(), children }
   }
 }
 
-/** Instructions, comments, and text that is marked as such; `end` −1: it has none. */
+/** Skips processing instructions, comments and CDATA; `end` is −1 when it is missing. */
 function skip(text: string, at: number): { text: string; end: number } | undefined {
   for (const [begin, end] of [
     ['<?', '?>'],
@@ -104,7 +104,7 @@ function skip(text: string, at: number): { text: string; end: number } | undefin
   return undefined
 }
 
-/** Of a tag; a value in quotes may hold the sign. */
+/** The end of a tag; a quoted attribute may contain `>`. */
 function endOf(text: string, from: number): number {
   let quote = ''
   for (let at = from; at < text.length; at += 1) {
