@@ -14,7 +14,6 @@ import { createRequest } from '../../src/core/identity/keys.ts'
 import { isPrincipalName, nodeIdOf, parsePrincipal, printPrincipal } from '../../src/core/identity/principal.ts'
 import { hashSecret, matchesToken, mintToken, parseToken } from '../../src/core/identity/token.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
-import type { Log } from '../../src/core/kit/log.ts'
 import { requestOnP384, TestMesh } from './mesh.ts'
 
 const HOUR_MS = 3_600_000
@@ -346,27 +345,19 @@ t.test('a held identity', async (t) => {
     t.same(identity.principal, n1.principal)
   })
 
-  await t.test('is not disturbed by a certificate that cannot be saved', async (t) => {
+  await t.test('uses a certificate that cannot be saved, and saves it once it can', async (t) => {
     const dir = join(t.testdir(), 'id')
-    const clock = new SleeplessClock(Date.now())
-    const identity = await HeldIdentity.save(dir, { keyPem: n1.key, chain: n1.chain, ca: n1.ca }, clock)
-    const stop = new AbortController()
+    const identity = await HeldIdentity.save(dir, { keyPem: n1.key, chain: n1.chain, ca: n1.ca })
     const { key } = identity
-    const warned: string[] = []
-    const log = {
-      warn: (sentence: string) => void warned.push(sentence),
-    } as unknown as Log
-    const renew = async (csrPem: string) => {
-      await rm(dir, { recursive: true, force: true })
-      await writeFile(dir, 'in the way')
-      return issueNode(edge, csrPem, 'n1', { clock })
-    }
-    const loop = identity.renewLoop({ renew, log, random: () => 0.5 }, stop.signal)
-    while (warned.length === 0) await turn()
-    stop.abort()
-    await loop
-    t.equal(identity.key, key)
-    t.equal(warned[0], 'certificate not renewed')
+    await rm(dir, { recursive: true, force: true })
+    await writeFile(dir, 'in the way')
+    const renewal = identity.renewOnce((csrPem) => issueNode(edge, csrPem, 'n1'), new AbortController().signal)
+    await t.rejects(renewal, { code: 'STATE_UNREADABLE' })
+    t.not(identity.key, key, 'the new one is in use')
+    await t.rejects(identity.save(), { code: 'STATE_UNREADABLE' })
+    await rm(dir)
+    await identity.save()
+    t.equal((await HeldIdentity.open(dir))?.key.trim(), identity.key.trim())
   })
 })
 

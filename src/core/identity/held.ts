@@ -32,6 +32,7 @@ export class HeldIdentity implements Identity {
   readonly #clock: Clock
   readonly #listeners = new Set<() => void>()
   #held: Held
+  #isSaved = true
 
   private constructor(dir: string | undefined, credentials: Credentials, clock: Clock, revoked?: string) {
     this.#held = hold(credentials)
@@ -124,8 +125,9 @@ export class HeldIdentity implements Identity {
   }
 
   /**
-   * Asks for a new certificate with a new key, and takes its place once it is saved.
-   * @throws MeshError CERTIFICATE_REFUSED when the answer does not fit; the old certificate then stays
+   * Asks for a new certificate with a new key, and uses it from then on.
+   * @throws MeshError CERTIFICATE_REFUSED when the answer does not fit, and the old certificate stays; STATE_UNREADABLE when the
+   *   new one is in use, but cannot be saved
    */
   async renewOnce(renew: Renew, signal: AbortSignal): Promise<void> {
     const { keyPem, csrPem } = await createRequest(this.principal)
@@ -133,9 +135,21 @@ export class HeldIdentity implements Identity {
     const renewed = HeldIdentity.inMemory(credentials).#held
     if (printPrincipal(renewed.principal) !== printPrincipal(this.principal))
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'issued to another principal' })
-    if (this.#dir !== undefined) await write(this.#dir, credentials)
     this.#held = renewed
+    this.#isSaved = false
     for (const listener of this.#listeners) listener()
+    await this.save()
+  }
+
+  /**
+   * Writes the certificate that is in use, if it is not on disk yet. A disk that is full costs a restart the new certificate, never
+   * the running process: the old one on disk can still be renewed.
+   * @throws MeshError STATE_UNREADABLE
+   */
+  async save(): Promise<void> {
+    if (this.#isSaved || this.#dir === undefined) return
+    await write(this.#dir, { keyPem: this.key, chain: this.chain, ca: this.ca })
+    this.#isSaved = true
   }
 
   /** Renews until the signal (renewal.ts). */

@@ -16,6 +16,8 @@ export interface Renewable {
   readonly notBefore: Date
   readonly notAfter: Date
   renewOnce(renew: Renew, signal: AbortSignal): Promise<void>
+  /** Writes what is not on disk yet. */
+  save(): Promise<void>
 }
 
 /** Renewed after this part of its life: a third remains to reach an issuer that is down. */
@@ -55,11 +57,16 @@ export async function renewUntil(
   while (!signal.aborted) {
     const waitMs = due.inMs()
     if (waitMs > 0) {
+      await subject.save().catch(() => undefined) // said when it failed first
       await clock.sleep(Math.min(waitMs, NAP_MS), signal)
       continue
     }
     try {
-      await subject.renewOnce(renew, signal)
+      const before = subject.notAfter
+      await subject.renewOnce(renew, signal).catch((error: unknown) => {
+        if (subject.notAfter === before) throw error
+        log.error('the renewed certificate cannot be saved', { error })
+      })
       retry.reset()
       due = new Due(subject, clock, random, 'fresh')
       log.info('certificate renewed', { until: subject.notAfter })
@@ -96,7 +103,9 @@ class Due {
     const isValid = wall >= notBefore.getTime() && wall < this.#dueAtWall
     this.#isClockTrusted = origin === 'saved' || isValid
     const lifeMs = notAfter.getTime() - notBefore.getTime() - (origin === 'fresh' ? DATED_BACK_MS : 0)
-    this.#dueAtNow = clock.now() + (origin === 'fresh' ? Math.max(lifeMs * RENEW_AT, LEAST_MS) : lifeMs)
+    // a saved certificate that is not valid yet: our clock is behind, and how much of the life is left cannot be told
+    const leftMs = wall < notBefore.getTime() ? 0 : lifeMs
+    this.#dueAtNow = clock.now() + (origin === 'fresh' ? Math.max(lifeMs * RENEW_AT, LEAST_MS) : leftMs)
   }
 
   inMs(): number {

@@ -197,12 +197,16 @@ function isSqlite(error: unknown): error is Error & { errcode: number } {
 const BUSY = 5
 const LOCKED = 6
 const CORRUPT = 11
+const IO = 10
+const FULL = 13
 const NOT_A_DATABASE = 26
 
 function stateError(path: string, error: unknown): unknown {
   if (!isSqlite(error)) return error
   const code = error.errcode & 0xff
   if (code === CORRUPT || code === NOT_A_DATABASE) return corrupt(path, error.message)
+  if (code === FULL || (code === IO && /ENOSPC|disk/i.test(error.message)))
+    return new MeshError('DISK_FULL', { path }, { cause: error })
   const remedy =
     code === BUSY || code === LOCKED
       ? 'Another hedgerow uses this directory: stop it, or choose another with --state.'

@@ -10,6 +10,7 @@ import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
+import type { Log } from '../../core/kit/log.ts'
 import { LineQueue } from './line-queue.ts'
 
 /*
@@ -26,6 +27,7 @@ export interface LogOptions {
   /** For the pipe. */
   runDir: string
   clock?: Clock
+  log?: Log
   /** Two files of this size are kept. */
   maxBytes?: number
 }
@@ -39,6 +41,7 @@ const MAX_PENDING_BYTES = 1024 * 1024
 /** What one instance says, kept and bounded. */
 export class InstanceLog {
   readonly #life = new Lifetime()
+  readonly #options: LogOptions
   readonly #pipe: string
   readonly #path: string
   readonly #maxBytes: number
@@ -52,7 +55,9 @@ export class InstanceLog {
   /** Writes, rotations and reads of the files, one after the other. */
   #work: Promise<void>
 
-  private constructor({ instance, logsDir, runDir, maxBytes = MAX_BYTES, clock = systemClock }: LogOptions) {
+  private constructor(options: LogOptions) {
+    const { instance, logsDir, runDir, maxBytes = MAX_BYTES, clock = systemClock } = options
+    this.#options = options
     this.#pipe = join(runDir, `${fileNameOf(instance)}.out`)
     this.#path = join(logsDir, `${fileNameOf(instance)}.log`)
     this.#maxBytes = maxBytes
@@ -68,12 +73,20 @@ export class InstanceLog {
   }
 
   /**
-   * A descriptor for a program's output; whoever asks closes it.
-   * @throws MeshError RUNTIME_FAILED when the files cannot be opened
+   * A descriptor for a program's output; whoever asks closes it. Where the output cannot be kept (a full disk, no permission) the
+   * program runs all the same, and what it prints is dropped.
    */
   async output(): Promise<number> {
-    await this.#opening
-    return openSync(this.#pipe, constants.O_RDWR)
+    try {
+      await this.#opening
+      return openSync(this.#pipe, constants.O_RDWR)
+    } catch (error) {
+      this.#options.log?.warn('output of the instance is dropped: it cannot be kept', {
+        instance: this.#options.instance,
+        error,
+      })
+      return openSync('/dev/null', constants.O_RDWR)
+    }
   }
 
   /** A line of the agent's own, among those of the program. */

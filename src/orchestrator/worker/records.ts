@@ -1,6 +1,8 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
+import { stateProblem } from '../../core/kit/disk.ts'
+import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
@@ -20,16 +22,26 @@ export interface Saved {
 
 const FORMAT = 1
 
+/** Between two tries to write what could not be written. */
+const RETRY_MS = 5_000
+
 /**
- * One small file for each instance, replaced whole and in the same turn as what it tells of: a crash finds the record
- * from before or from after, and a process is never without one.
+ * One small file for each instance, replaced as a whole in the same turn as the change it describes: after a crash there is the
+ * record from before or the one from after, and a process is never without one.
+ *
+ * A disk that is full or fails costs only that: the change is kept in memory and written as soon as it can be.
  */
 export class Records {
   readonly #dir: string
+  readonly #log: Log
+  /** What the files do not say yet; `undefined` where a file is to be removed. */
+  readonly #unwritten = new Map<InstanceId, Saved | undefined>()
+  #lastError: unknown
 
   /** @throws MeshError STATE_UNREADABLE */
-  constructor(dir: string) {
+  constructor(dir: string, log: Log) {
     this.#dir = dir
+    this.#log = log
     try {
       mkdirSync(dir, { recursive: true, mode: 0o700 })
     } catch (cause) {
@@ -37,18 +49,49 @@ export class Records {
     }
   }
 
+  /** Writes what could not be written, until the lifetime ends and once more then. */
+  keepWriting(life: Lifetime): void {
+    life.defer(() => this.#writeAll())
+    life.every(RETRY_MS, () => this.#writeAll(), 'writing of instance records')
+  }
+
+  /** Why records are not on disk, while some are not. */
+  get problem(): MeshError | undefined {
+    return this.#unwritten.size === 0 ? undefined : stateProblem(this.#dir, this.#lastError)
+  }
+
   put(saved: Saved): void {
-    const path = this.#path(saved.assignment.instance)
-    writeFileSync(`${path}.new`, JSON.stringify({ format: FORMAT, ...saved }), { mode: 0o600 })
-    renameSync(`${path}.new`, path)
+    this.#write(saved.assignment.instance, saved)
   }
 
   drop(instance: InstanceId): void {
-    rmSync(this.#path(instance), { force: true })
+    this.#write(instance, undefined)
   }
 
-  /** Damaged ones are told and left where they are: they are ours alone, the control side still knows the work. */
-  all(log: Log): Saved[] {
+  #writeAll(): void {
+    for (const [instance, saved] of this.#unwritten) this.#write(instance, saved)
+  }
+
+  #write(instance: InstanceId, saved: Saved | undefined): void {
+    const path = this.#path(instance)
+    try {
+      if (saved === undefined) rmSync(path, { force: true })
+      else {
+        writeFileSync(`${path}.new`, JSON.stringify({ format: FORMAT, ...saved }), { mode: 0o600 })
+        renameSync(`${path}.new`, path)
+      }
+      if (!this.#unwritten.delete(instance) || this.#unwritten.size > 0) return
+      this.#log.info('instance records written again', { directory: this.#dir })
+    } catch (error) {
+      const wasWell = this.#unwritten.size === 0
+      this.#unwritten.set(instance, saved)
+      this.#lastError = error
+      if (wasWell) this.#log.error('instance records cannot be written', { error: stateProblem(this.#dir, error) })
+    }
+  }
+
+  /** Damaged records are logged and left where they are: the cluster still knows what this node is to run. */
+  all(): Saved[] {
     return readdirSync(this.#dir)
       .filter((name) => name.endsWith('.json'))
       .flatMap((name) => {
@@ -59,7 +102,7 @@ export class Records {
           if (format !== FORMAT) throw new MeshError('STATE_CORRUPT', { format })
           return [saved]
         } catch (error) {
-          log.warn('an instance record cannot be read', { name, error })
+          this.#log.warn('instance record ignored: it cannot be read', { path: join(this.#dir, name), error })
           return []
         }
       })

@@ -54,7 +54,7 @@ export class Worker {
     this.#metrics = metrics
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
-    this.#records = new Records(config.runDir)
+    this.#records = new Records(config.runDir, this.#log)
     this.#census = new InstanceCounts(metrics)
   }
 
@@ -68,6 +68,7 @@ export class Worker {
       }
       const worker = new Worker(life, config, log, metrics)
       life.defer(() => worker.#close())
+      worker.#records.keepWriting(life)
       worker.#restore()
       return worker
     })
@@ -158,6 +159,11 @@ export class Worker {
     return this.#places.get(instance)?.life.state === 'stopping'
   }
 
+  /** Why what the next agent must know is not on disk, while it is not. */
+  get stateProblem(): MeshError | undefined {
+    return this.#records.problem
+  }
+
   /** How every instance here stands now. */
   reports(): InstanceReport[] {
     return [...this.#places.values()].map(({ life }) => life.report())
@@ -210,7 +216,7 @@ export class Worker {
       this.#life.defer(() => void process.off('exit', killAll))
     }
     this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
-    for (const saved of this.#records.all(this.#log)) {
+    for (const saved of this.#records.all()) {
       const { instance } = saved.assignment
       this.#begin(saved.assignment, saved)
       // its flows ended with the agent that carried them, unless that one still lets them end
@@ -222,7 +228,7 @@ export class Worker {
   #begin(assignment: Assignment, saved?: Saved): void {
     const { instance } = assignment
     const { logsDir, runDir } = this.#config
-    const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock })
+    const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock, log: this.#log })
     const life = this.#lifeOf(assignment, output, saved)
     this.#places.set(instance, { life, output, next: undefined, isLeaving: false })
   }
