@@ -21,7 +21,7 @@ import {
   Up,
 } from '../src/index.ts'
 
-/** What each replica runs: it is told where to listen, and who it is. */
+/** What each replica runs. HOST and PORT say where to listen, HEDGEROW_INSTANCE which instance it is. */
 const roller = `
   const socket = require('dgram').createSocket('udp4')
   socket.on('message', (_roll, { port, address }) => {
@@ -89,7 +89,7 @@ async function play(player: number, address: string): Promise<void> {
   console.log(`player ${player} rolls ${rolls.join(' ')} with ${[...rollers].join(', ')}`)
 }
 
-/** Datagrams may be lost: whoever sends them asks again. */
+/** Datagrams may be lost, so the sender repeats them. */
 async function roll(socket: Socket, address: string): Promise<{ eyes: number; roller: string }> {
   for (;;) {
     socket.send('roll', 5000, address)

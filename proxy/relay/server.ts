@@ -221,7 +221,7 @@ export class Relay implements AsyncDisposable, ListenerEvents {
   }
 
   #refuse({ socket }: LegRequest, refusal: RelayRefusal): void {
-    this.#metrics.relayRefusals.labels(refusal).inc()
+    this.#metrics.relayRefusals.labels(refusal.replaceAll(' ', '-')).inc()
     refuseUpgrade(socket, REFUSALS[refusal], refusal)
   }
 }

@@ -57,13 +57,15 @@ export function labCommand(program: Command, context: () => Context): void {
     .command('up')
     .description('build the lab that a YAML or JSON file describes, and keep it until Ctrl-C or `lab down`')
     .requiredOption('-f, --file <file>', 'sites, public hosts, links and their conditions')
-    .addOption(new Option('--backend <kind>', 'what hosts are; goes before the file').choices(['namespaces', 'docker']))
+    .addOption(
+      new Option('--backend <kind>', 'what hosts are made of; overrides the file').choices(['namespaces', 'docker']),
+    )
     .addOption(named())
     .option('--detach', 'return once it is up; it stays until `lab down`')
     .action(async (options: UpOptions) => {
       if (options.detach === true) return await detached(options)
       const { name } = options
-      const [{ readLab }, { lab: build }, { lackingFor }, door] = await Promise.all([
+      const [{ readLab }, { lab: build }, { lackingFor }, control] = await Promise.all([
         import('../lab/lab-file.ts'),
         import('../lab/lab.ts'),
         import('../lab/missing-rights.ts'),
@@ -73,12 +75,12 @@ export function labCommand(program: Command, context: () => Context): void {
       const spec = { ...written, backend: options.backend ?? written.backend ?? 'namespaces' }
       const missing = await lackingFor(spec.backend)
       if (missing !== undefined) throw new MeshError('USAGE', { command: 'lab up', reason: missing, remedy: NEEDS })
-      await door.claim(name).catch(asUsage)
+      await control.claim(name).catch(asUsage)
       const down = Promise.withResolvers<void>()
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => down.resolve())
       await using net = await build(spec)
-      await using _door = await door.openDoor(name, net, () => down.resolve())
-      printMap(door.mapOf(net), context())
+      await using _socket = await control.openControlSocket(name, net, () => down.resolve())
+      printMap(control.mapOf(net), context())
       if (process.send === undefined) console.log('\nup; Ctrl-C takes it down')
       else process.stdout.write('', () => process.send?.('up'))
       await down.promise
@@ -86,16 +88,16 @@ export function labCommand(program: Command, context: () => Context): void {
 
   lab
     .command('down')
-    .description('take a lab down, with everything that runs in it; also what is left of one whose process was killed')
+    .description('take a lab down with everything that runs in it; also cleans up after a lab whose process was killed')
     .addOption(named())
     .action(async ({ name }: Named) => {
-      const door = await import('../lab/control-socket.ts')
-      if (!(await door.takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // says that there is none
+      const { takeDown } = await import('../lab/control-socket.ts')
+      if (!(await takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // throws, since no such lab runs
     })
 
   lab
     .command('map')
-    .description('the hosts, sites and links of a lab')
+    .description('show the hosts, sites and links of a lab')
     .addOption(named())
     .action(async ({ name }: Named) => printMap((await ask(name, { ask: 'map' })).map as LabMap, context()))
 
@@ -156,8 +158,8 @@ async function runThere(
 }
 
 async function ask(name: string, question: Ask): Promise<{ map?: LabMap }> {
-  const door = await import('../lab/control-socket.ts')
-  return await door.ask(name, question).catch(asUsage)
+  const control = await import('../lab/control-socket.ts')
+  return await control.ask(name, question).catch(asUsage)
 }
 
 /** Every fault of a file, each with its line. */

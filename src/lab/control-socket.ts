@@ -8,6 +8,7 @@ import { readConditions } from './lab-file.ts'
 import type { Host } from './host.ts'
 import type { Lab } from './lab.ts'
 import { printConditions } from './link/conditions.ts'
+import type { LinkConditions } from './link/conditions.ts'
 import type { Link } from './link/link.ts'
 import { startOf, sweep } from './namespace.ts'
 
@@ -55,7 +56,7 @@ export function socketOf(name: string): string {
 }
 
 /** Answers until the life ends; `down` is called when somebody asks for it. @throws Error when a lab of that name is up */
-export async function openDoor(name: string, lab: Lab, down: () => void): Promise<AsyncDisposable> {
+export async function openControlSocket(name: string, lab: Lab, down: () => void): Promise<AsyncDisposable> {
   const path = socketOf(name)
   await claim(name)
   return await Lifetime.open(async (life) => {
@@ -134,7 +135,7 @@ async function answer(line: string, lab: Lab, down: () => void): Promise<Answer>
         await linkOf(lab, question.of)[question.ask]()
         return { ok: true }
       case 'change':
-        await linkOf(lab, question.of).change(readConditions(question.conditions))
+        await change(lab, question.of, readConditions(question.conditions))
         return { ok: true }
       case 'down':
         down()
@@ -145,6 +146,22 @@ async function answer(line: string, lab: Lab, down: () => void): Promise<Answer>
     }
   } catch (error) {
     return { ok: false, reason: error instanceof Error ? error.message : String(error) }
+  }
+}
+
+/** A link that was built without conditions gets them where the kernel has netem only. */
+async function change(lab: Lab, of: string, conditions: LinkConditions): Promise<void> {
+  const link = linkOf(lab, of)
+  try {
+    await link.change(conditions)
+  } catch (cause) {
+    if (link.kind !== 'plain') throw cause
+    const line = `conditions: { ${of}: {} }`
+    throw new Error(
+      `the link of ${of} was built without conditions, and this kernel cannot add them later (it has no netem): ` +
+        `write \`${line}\` into the file and start the lab again`,
+      { cause },
+    )
   }
 }
 

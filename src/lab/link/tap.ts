@@ -53,7 +53,7 @@ const IFF_TAP = 0x0002
 const IFF_NO_PI = 0x1000
 const MOST_FRAME = 64 * 1024
 
-/** libuv reads any descriptor that can be polled, a frame at a time; Node has no public door for a character device. */
+/** libuv reads any descriptor that can be polled, a frame at a time; Node has no public interface for a character device. */
 function readInto(fd: number, onFrame: (frame: Buffer) => void): Socket {
   const { Pipe, constants } = (process as unknown as { binding(name: string): PipeBinding }).binding('pipe_wrap')
   const pipe = new Pipe(constants.SOCKET)
