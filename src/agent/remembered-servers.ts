@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { RememberedServers } from '../../resolver/upstream.ts'
 import { background } from '../core/kit/background.ts'
@@ -24,7 +24,14 @@ export function rememberedServers(dir: string): RememberedServers {
       const text = JSON.stringify(servers)
       if (text === written) return
       written = text
-      void background.run('remembered name servers', () => writeFile(path, text, { mode: 0o600 }))
+      void background.run('remembered name servers', () => replaceFile(path, text))
     },
   }
+}
+
+/** A crash leaves the old file or the new one. */
+async function replaceFile(path: string, text: string): Promise<void> {
+  const draft = `${path}.draft`
+  await writeFile(draft, text, { mode: 0o600 })
+  await rename(draft, path)
 }
