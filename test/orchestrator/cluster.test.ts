@@ -13,7 +13,7 @@ import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
 import type { ResumePoint, ServiceEntry } from '../../src/core/model/change.ts'
 import { mergeEntry } from '../../src/orchestrator/cluster/publisher.ts'
 import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
-import type { FeedMessage } from '../../src/orchestrator/worker/uplink.ts'
+import type { FeedMessage } from '../../src/core/model/change.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
 

@@ -2,7 +2,8 @@ import { mkdir, readFile, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { silentLog, type Log } from '../../src/core/kit/log.ts'
-import { SavedTable, readSaved, writeSaved } from '../../src/core/table/saved.ts'
+import { SavedTable } from '../../src/core/table/saved.ts'
+import { readSaved, writeSaved } from '../../src/core/table/saved-file.ts'
 import { Table, type Snapshot } from '../../src/core/table/table.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { entryOf, nameOf } from './world.ts'
@@ -83,7 +84,7 @@ t.test('damage is told with its place, and the file left as it was', async (t) =
   }
 })
 
-t.test('a damaged copy is set aside whole; the agent starts without it and says so', async (t) => {
+t.test('a damaged copy is renamed; the agent starts without it and logs it', async (t) => {
   const dir = t.testdir({ 'table.json': '{"half' })
   const path = join(dir, 'table.json')
   const table = new Table()
@@ -92,10 +93,10 @@ t.test('a damaged copy is set aside whole; the agent starts without it and says 
   t.same(table.counts, { services: 0, instances: 0, keys: 0 })
   t.equal(warnings.length, 1)
   await saved.close()
-  const [aside, ...more] = await readdir(dir)
+  const [renamed, ...more] = await readdir(dir)
   t.same(more, [])
-  t.match(aside, /^table\.json\.damaged-2023-/)
-  t.equal(await readFile(join(dir, aside as string), 'utf8'), '{"half')
+  t.match(renamed, /^table\.json\.damaged-2023-/)
+  t.equal(await readFile(join(dir, renamed as string), 'utf8'), '{"half')
 })
 
 t.test('a place that cannot be read or written is an error of the machine', async (t) => {

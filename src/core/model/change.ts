@@ -3,7 +3,7 @@ import type { Instance } from './instance.ts'
 import type { NodeReach } from './node.ts'
 import type { Service } from './service.ts'
 
-/** Everything about one service at one version: swapped whole, so no reader ever sees half of an update. */
+/** Everything about one service at one version. It is swapped as a whole, so no reader ever sees half of an update. */
 export interface ServiceEntry {
   /** Grows with each change of this service; an older one never replaces a newer. */
   version: number
@@ -13,23 +13,28 @@ export interface ServiceEntry {
   nodes: readonly NodeReach[]
 }
 
-/** A numbered update. After a gap a node resumes from its number and gets what it missed, as whole entries. */
+/** A numbered update. After a gap, a node resumes from its number and receives what it missed, as whole entries. */
 export type Change =
   | { seq: number; kind: 'service'; key: InterestKey; entry: ServiceEntry }
   | { seq: number; kind: 'gone'; key: InterestKey; service: ServiceId }
 
-/** Where a node's knowledge stands. An empty epoch: it knows nothing yet. */
+/** How far a node has followed the changes. An empty epoch: it knows nothing yet. */
 export interface ResumePoint {
-  /** Names one life of the numbering; a cluster that lost its numbers starts another. */
+  /** Names one run of the numbering; a cluster that lost its numbers starts another. */
   epoch: string
   seq: number
   keys: readonly InterestKey[]
 }
 
-/** The cluster's answer. `full`: `changes` hold all there is for the asked keys, so anything else under them is gone. */
+/** The cluster's answer to a resume point. `full`: `changes` hold everything under the keys, so anything else is gone. */
 export interface Resumed {
   epoch: string
   seq: number
   full: boolean
   changes: readonly Change[]
 }
+
+/** What a cluster sends to a node that follows its changes. */
+export type FeedMessage =
+  | { kind: 'resumed'; resumed: Resumed }
+  | { kind: 'changes'; epoch: string; changes: readonly Change[] }

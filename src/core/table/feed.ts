@@ -2,27 +2,27 @@ import { Backoff } from '../kit/backoff.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
 import { Lifetime } from '../kit/lifetime.ts'
 import type { Log } from '../kit/log.ts'
-import type { Change, ResumePoint, Resumed } from '../model/change.ts'
+import type { Change, FeedMessage, ResumePoint, Resumed } from '../model/change.ts'
 import type { InterestKey } from '../model/ids.ts'
-import type { VipIndex } from '../model/service.ts'
+import type { FeedSource } from './feed-source.ts'
 import type { Interests } from './interests.ts'
-import type { Answer, Table } from './table.ts'
+import type { Table } from './table.ts'
 
 /**
  * Keeps the table up to date from the cluster's numbered changes.
  *
  *   cluster ──resumed──▶ changes ──▶ changes ──▶ …   link lost   ──resumed (from our number)──▶ changes …
  *
- * Numbers are the cluster's own and count changes of every key, so a node that follows a few keys sees them jump; within
- * one link nothing is lost, and each change is a whole entry. What could be wrong, and what is done:
+ * The numbers are the cluster's own and count changes of every key, so a node that follows a few keys sees gaps; within one
+ * link nothing is lost, and each change is a whole entry. What can go wrong, and what is done about it:
  *
- *   a link comes up anew          `resumed` brings what was missed since our number, or everything (`full`)
- *   changes before any `resumed`, or of another epoch   not applied; we leave the stream and resume
- *   another epoch, not `full`     not applied; we resume without a number, which brings everything
- *   a number from before ours     skipped: resuming has covered it
- *   a key known, but not among those resumed            asked for again
+ *   the link comes up again       `resumed` brings what was missed since our number, or everything (`full`)
+ *   changes before any `resumed`, or of another epoch   they are not applied; we leave the stream and resume
+ *   another epoch, not `full`     it is not applied; we resume without a number, which brings everything
+ *   a number below ours           skipped, since resuming has covered it
+ *   a known key that was not among those resumed        it is asked for again
  *
- * Meanwhile the table keeps serving what it knew, as it does when the cluster is down.
+ * Meanwhile the table serves what it knows, as it does while the cluster is down.
  */
 export class Feed implements AsyncDisposable {
   readonly #life: Lifetime
@@ -33,7 +33,7 @@ export class Feed implements AsyncDisposable {
   readonly #backoff: Backoff
   readonly #log: Log
   readonly #metrics: FeedMetrics
-  /** The keys of the last resume point that was handed out. */
+  /** The keys of the last resume point. */
   #asked: readonly InterestKey[] = []
   /** Whether this stream has begun with a `resumed`. */
   #isResumed = false
@@ -77,13 +77,13 @@ export class Feed implements AsyncDisposable {
       try {
         await this.#follow(signal)
       } catch (error) {
-        if (!signal.aborted) this.#log.warn('the feed broke off', { error })
+        if (!signal.aborted) this.#log.warn('the feed was interrupted', { error })
       }
       if (!signal.aborted) await this.#clock.sleep(this.#backoff.nextMs(), signal)
     }
   }
 
-  /** Returns when the stream ends, or must not be followed any longer. */
+  /** Returns when the stream ends or must not be followed any further. */
   async #follow(signal: AbortSignal): Promise<void> {
     this.#isResumed = false
     for await (const message of this.#source.messages(() => this.#point(), signal)) {
@@ -104,7 +104,7 @@ export class Feed implements AsyncDisposable {
       case 'changes':
         return this.#apply(message.epoch, message.changes)
       default:
-        throw new Error(`not a message of the feed: ${String(message satisfies never)}`)
+        throw new Error(`not a feed message: ${String(message satisfies never)}`)
     }
   }
 
@@ -113,20 +113,22 @@ export class Feed implements AsyncDisposable {
     const asked = this.#asked
     if (!this.#table.resume(resumed, asked)) {
       this.#table.restart()
-      this.#log.warn('the cluster resumed another numbering in part; asking for everything', { epoch: resumed.epoch })
+      this.#log.warn('the cluster resumed with another numbering, and not in full; asking for everything', {
+        epoch: resumed.epoch,
+      })
       return false
     }
     this.#isResumed = true
     this.#backoff.reset()
     this.#interests.renew(asked)
-    if (before !== '' && before !== resumed.epoch) this.#log.info('the cluster numbers its changes anew', { before })
+    if (before !== '' && before !== resumed.epoch) this.#log.info('the cluster has started a new numbering', { before })
     this.#log.debug('table resumed', { seq: resumed.seq, full: resumed.full, changes: resumed.changes.length })
     return true
   }
 
   #apply(epoch: string, changes: readonly Change[]): boolean {
     if (!this.#isResumed || epoch !== this.#table.epoch) {
-      this.#log.warn('changes of another numbering; resuming', { epoch, known: this.#table.epoch })
+      this.#log.warn('changes with another numbering; resuming', { epoch, known: this.#table.epoch })
       return false
     }
     for (const change of changes) this.#table.apply(change)
@@ -148,26 +150,7 @@ export interface FeedParts {
   backoff?: Backoff
 }
 
-/** The node's control link, as the table needs it; the agent hands it over. */
-export interface FeedSource {
-  /** Subscribes to the key and answers with all there is under it. @throws MeshError REQUEST_TIMEOUT or LINK_CLOSED */
-  ask(key: InterestKey, signal: AbortSignal): Promise<Answer>
-  /** The key of the service behind a VIP; `undefined` when there is none. Same errors. */
-  askVip(vip: VipIndex, signal: AbortSignal): Promise<InterestKey | undefined>
-  /** Unsubscribes; nothing is answered. */
-  forget(keys: readonly InterestKey[]): void
-  /**
-   * Each time the link is up (also when this is called and it is up already): sends `point()`, yields the answer as `resumed`, then
-   * `changes` as they come, in order. Ends when the signal aborts or the consumer leaves the loop.
-   */
-  messages(point: () => ResumePoint, signal: AbortSignal): AsyncIterable<FeedMessage>
-}
-
-export type FeedMessage =
-  | { kind: 'resumed'; resumed: Resumed }
-  | { kind: 'changes'; epoch: string; changes: readonly Change[] }
-
-/** The part of the metrics that the feed keeps. */
+/** The metrics that the feed maintains. */
 export interface FeedMetrics {
   tableServices: { set(value: number): void }
   tableInstances: { set(value: number): void }

@@ -4,23 +4,23 @@ import { Lifetime } from '../kit/lifetime.ts'
 import type { Log } from '../kit/log.ts'
 import type { InterestKey } from '../model/ids.ts'
 import type { VipIndex } from '../model/service.ts'
-import type { FeedSource } from './feed.ts'
+import type { FeedSource } from './feed-source.ts'
 import type { Table } from './table.ts'
 import type { InterestSource } from './view.ts'
 
 export interface InterestLimits {
   /**
-   * How long a caller waits: less than stub resolvers do before they ask again (musl 2.5 s, glibc 5 s). Smaller: a slow link, or a root
-   * behind the cluster, means SERVFAIL; larger: a dead one hangs programs.
+   * How long a caller waits; less than stub resolvers wait before they ask again (musl 2.5 s, glibc 5 s). Smaller: a slow link, or a
+   * root behind the cluster, means SERVFAIL. Larger: a dead link hangs programs.
    */
   waitMs: number
-  /** How long the question itself may take: a late answer still helps whoever asks again. */
+  /** How long the question itself may take. A late answer still helps a client that asks again. */
   askMs: number
-  /** An interest nobody used for so long is given up. Smaller: the first question after a quiet night waits again. */
+  /** An interest that is not used for this long is dropped. Smaller: the first question after a quiet night waits again. */
   idleMs: number
-  /** Interests kept at most (the control message that resumes them has the same bound). */
+  /** Interests kept at most; the control message that resumes them has the same bound. */
   maxKeys: number
-  /** Questions on their way at most: a flood of invented names must not become a flood at the cluster. */
+  /** Questions under way at most, so that a flood of invented names does not become a flood at the cluster. */
   maxAsking: number
 }
 
@@ -32,13 +32,13 @@ const LIMITS: InterestLimits = {
   maxAsking: 256,
 }
 
-/** How often unused interests are looked for. */
+/** How often unused interests are dropped. */
 const SWEEP_MS = 30_000
 
 /** How long "no service has this VIP" is believed. */
 const EMPTY_VIP_MS = 5_000
 
-/** What this node wants to know: asks the cluster once for all who ask at the same time, and remembers the interest. */
+/** What this node wants to know. One question to the cluster serves all who ask at the same time, and the interest is kept. */
 export class Interests implements InterestSource, AsyncDisposable {
   readonly #life: Lifetime
   readonly #table: Table
@@ -78,7 +78,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     return this.#within(this.#askingVip.get(vip) ?? this.#askVip(vip), { vip })
   }
 
-  /** Asks now, or as soon as the link is up: for what an SLA says will be called. */
+  /** Asks now, or as soon as the link is up. For services that an SLA says will be called. */
   wish(keys: Iterable<InterestKey>): void {
     for (const key of keys) {
       if (this.#table.isKnown(key) || this.#wishes.size >= this.#limits.maxKeys) continue
@@ -87,7 +87,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     }
   }
 
-  /** The link came up anew, and the cluster went through the keys `resumed`: asks for what it cannot know of. */
+  /** The link is up again, and the cluster has resumed these keys: asks for those it cannot know of. */
   renew(resumed: readonly InterestKey[]): void {
     const covered = new Set(resumed)
     for (const key of new Set([...this.#wishes, ...this.#table.keys()])) {
@@ -99,7 +99,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     return this.#table.keys()
   }
 
-  /** Gives up what nobody used for long, and keys under which there was nothing. */
+  /** Drops what nobody has used for long, and keys under which there was nothing. */
   sweep(): void {
     this.#forget(this.#table.idle(this.#clock.wall() - this.#limits.idleMs))
     const now = this.#clock.now()
@@ -119,7 +119,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     this.#makeRoom()
     this.#table.expect(key)
     const asking = this.#asked(key).finally(() => this.#asking.delete(key))
-    asking.catch(() => undefined) // whoever asked may have stopped waiting
+    asking.catch(() => undefined) // the caller may have stopped waiting
     this.#asking.set(key, asking)
     return asking
   }
@@ -155,7 +155,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     return undefined
   }
 
-  /** Waits for an answer that others may be waiting for too, but not longer than the bound. */
+  /** Waits for an answer, for which others may be waiting too, but no longer than `waitMs`. */
   async #within(asking: Promise<void>, details: Record<string, unknown>): Promise<void> {
     const { waitMs } = this.#limits
     const answered = new AbortController()
@@ -173,7 +173,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     return AbortSignal.any([this.#life.signal, AbortSignal.timeout(this.#limits.askMs)])
   }
 
-  /** At the bound the longest unused interest gives way. */
+  /** At the limit, the interest that has been unused for longest makes room. */
   #makeRoom(): void {
     if (this.#table.counts.keys < this.#limits.maxKeys) return
     const [oldest] = this.#table.idle(Number.POSITIVE_INFINITY)
@@ -185,7 +185,7 @@ export class Interests implements InterestSource, AsyncDisposable {
     if (idle.length === 0) return
     this.#table.forget(idle)
     this.#source.forget(idle)
-    this.#log.debug('interest given up', { keys: idle.length })
+    this.#log.debug('interests dropped', { keys: idle.length })
   }
 }
 
@@ -197,10 +197,10 @@ export interface InterestParts {
 }
 
 function tooMany(details: Record<string, unknown>): MeshError {
-  return new MeshError('REQUEST_TIMEOUT', { ...details, reason: 'too many questions are on their way' })
+  return new MeshError('REQUEST_TIMEOUT', { ...details, reason: 'too many questions are under way' })
 }
 
-/** What the source threw, as one of our errors: an aborted question timed out, anything else is the link's fault. */
+/** What the source threw, as one of our errors: an aborted question has timed out; anything else is a fault of the link. */
 function asLinkFault(error: unknown, details: Record<string, unknown>): MeshError {
   if (isMeshError(error)) return error
   const isAbort = error instanceof Error && (error.name === 'AbortError' || error.name === 'TimeoutError')

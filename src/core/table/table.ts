@@ -13,31 +13,29 @@ import type { Instance } from '../model/instance.ts'
 import type { ServiceName } from '../model/name.ts'
 import type { NodeReach } from '../model/node.ts'
 import type { VipIndex } from '../model/service.ts'
-import { EMPTY_MS, newKey, settle, type KeyState } from './key-state.ts'
-import { meantService, noSuchChoice } from './meaning.ts'
-import { NodeBook } from './node-book.ts'
-import { VipBook } from './vip-book.ts'
+import { NodeIndex, VipOwners } from './indexes.ts'
+import { EMPTY_MS, meantService, newKey, noSuchChoice, settle, type KeyState } from './keys.ts'
 import type { Found, TableView, Target } from './view.ts'
 
 /**
- * What this node knows. Written by the feed (changes), by interests (answers) and at start (the saved copy); each entry
+ * What this node knows. It is written by the feed (changes), by interests (answers) and at start (the saved copy). Each entry
  * is swapped in one synchronous step, so no reader sees half of one. What may replace what:
  *
  *   within an epoch   an entry of a higher version; a `gone` or an answer of a higher number
- *   a new epoch       numbers and versions start anew: the cluster's full answer replaces all that was asked for
+ *   a new epoch       numbers and versions start again: the cluster's full answer replaces everything that was asked for
  *
  *   key:   (unasked) ──expect──▶ asking ──learn──▶ known ──forget──▶ (unasked)
  *                                  └───unexpect──▶ (unasked)
  *
- * Changes are taken for keys that are asked for or known, so a change that overtakes its key's answer is not lost.
+ * Changes are accepted for keys that are being asked for or known, so a change that overtakes the answer of its key is not lost.
  */
 export class Table implements TableView {
   readonly #clock: Clock
   readonly #emptyMs: number
   readonly #keys = new Map<InterestKey, KeyState>()
   readonly #held = new Map<ServiceId, Held>()
-  readonly #vips = new VipBook()
-  readonly #nodes = new NodeBook()
+  readonly #vips = new VipOwners()
+  readonly #nodes = new NodeIndex()
   readonly #listeners = new Set<(service: ServiceId, entry: ServiceEntry | undefined) => void>()
   #epoch = ''
   #seq = 0
@@ -103,14 +101,14 @@ export class Table implements TableView {
 
   // keys
 
-  /** From now on changes under the key are taken; its answer is on the way. */
+  /** A question about the key is under way: from now on changes under it are accepted. */
   expect(key: InterestKey): void {
     const state = this.#keys.get(key) ?? newKey(this.#clock.wall())
     state.asking += 1
     this.#keys.set(key, state)
   }
 
-  /** The question failed: what was not known before stays unknown. */
+  /** The question has failed: what was not known before stays unknown. */
   unexpect(key: InterestKey): void {
     const state = this.#keys.get(key)
     if (state === undefined) return
@@ -118,10 +116,10 @@ export class Table implements TableView {
     if (!state.isKnown && state.asking === 0) this.forget([key])
   }
 
-  /** The answer to a question: all there is under the key as of `seq`. What changed since then is kept. */
+  /** Takes the answer to a question: everything under the key as of `seq`. What has changed since then is kept. */
   learn(key: InterestKey, answer: Answer): void {
     const state = this.#keys.get(key)
-    if (state === undefined) return // forgotten while the question was on its way
+    if (state === undefined) return // forgotten while the question was under way
     const answered = new Set(answer.entries.map(({ service }) => service.id))
     for (const service of state.services) {
       const held = this.#held.get(service) as Held
@@ -152,7 +150,7 @@ export class Table implements TableView {
     return [...this.#keys].filter(([, state]) => state.isKnown).map(([key]) => key)
   }
 
-  /** Known keys that nobody asked for since `wall`, and those that turned out to hold nothing, longest unused first. */
+  /** Known keys that nobody has asked for since `wall`, and those under which there was nothing, longest unused first. */
   idle(wall: number): InterestKey[] {
     return [...this.#keys]
       .filter(([, state]) => state.isKnown && (state.usedAt < wall || this.#isStaleEmpty(state)))
@@ -160,7 +158,7 @@ export class Table implements TableView {
       .map(([key]) => key)
   }
 
-  /** Marks the key as used, for what is in use without being looked up, as a long flow is. */
+  /** Marks the key as used. For what is in use without being looked up, such as a long flow. */
   touch(key: InterestKey): void {
     const state = this.#keys.get(key)
     if (state !== undefined) state.usedAt = this.#clock.wall()
@@ -176,7 +174,7 @@ export class Table implements TableView {
     return { epoch: this.#epoch, seq: this.#seq, keys: this.keys() }
   }
 
-  /** Takes one change of the present epoch; false when there was nothing new in it. */
+  /** Applies one change of the current epoch; false when there was nothing new in it. */
   apply(change: Change): boolean {
     if (change.seq < this.#seq) return false // resuming has covered it
     const isNew = this.#take(change)
@@ -185,8 +183,8 @@ export class Table implements TableView {
   }
 
   /**
-   * Takes the cluster's answer to `point()`, which named the keys `asked`. False, and nothing changed, when the answer
-   * is of another numbering (or behind ours) but not full: it cannot be joined to what we hold. `restart()`, then ask again.
+   * Applies the cluster's answer to `point()`, which named the keys `asked`. False, without any change, when the answer has
+   * another numbering (or is behind ours) but is not full, because it cannot be joined to what we hold: `restart()` and ask again.
    */
   resume(resumed: Resumed, asked: readonly InterestKey[] = this.keys()): boolean {
     const isAnew = resumed.epoch !== this.#epoch || resumed.seq < this.#seq
@@ -194,11 +192,11 @@ export class Table implements TableView {
     if (isAnew) this.#startNumbering(resumed.epoch)
     if (resumed.full) this.#removeAllBut(resumed.changes, asked)
     for (const change of resumed.changes) this.#take(change)
-    this.#seq = resumed.seq // last: an answer taken in part is asked for again
+    this.#seq = resumed.seq // last, so that an answer that is applied in part is asked for again
     return true
   }
 
-  /** Asks for everything at the next resumption; what is known stays in use until then. */
+  /** The next resumption will ask for everything; what is known stays in use until then. */
   restart(): void {
     this.#epoch = ''
     this.#seq = 0
@@ -225,7 +223,7 @@ export class Table implements TableView {
     for (const entry of entries) this.#swap(interestOf(entry.service.id), entry, seq)
   }
 
-  // below: one step each
+  // single steps
 
   #take(change: Change): boolean {
     if (change.kind === 'service') return this.#swap(change.key, change.entry, change.seq)
@@ -249,7 +247,7 @@ export class Table implements TableView {
     this.#instances += entry.instances.length - (old?.entry.instances.length ?? 0)
     this.#vips.swap(id, old?.entry.service.vips ?? {}, entry.service.vips)
     this.#nodes.swap(id, old?.entry.nodes ?? [], entry.nodes, seq)
-    this.#tell(id, entry)
+    this.#notify(id, entry)
     return true
   }
 
@@ -261,7 +259,7 @@ export class Table implements TableView {
     this.#instances -= entry.instances.length
     this.#vips.swap(id, entry.service.vips, {})
     this.#nodes.swap(id, entry.nodes, [], 0)
-    this.#tell(id, undefined)
+    this.#notify(id, undefined)
   }
 
   #startNumbering(epoch: string): void {
@@ -284,7 +282,7 @@ export class Table implements TableView {
     }
   }
 
-  #tell(service: ServiceId, entry: ServiceEntry | undefined): void {
+  #notify(service: ServiceId, entry: ServiceEntry | undefined): void {
     for (const listener of this.#listeners) listener(service, entry)
   }
 
@@ -293,13 +291,13 @@ export class Table implements TableView {
   }
 }
 
-/** All there is under a key as of `seq`. */
+/** Everything under a key as of `seq`. */
 export interface Answer {
   seq: number
   entries: readonly ServiceEntry[]
 }
 
-/** What is written down. Keys under which nothing was found are left out: they are asked for again. */
+/** What is saved. Keys under which nothing was found are left out, and asked for again. */
 export interface Snapshot {
   epoch: string
   seq: number
@@ -311,8 +309,8 @@ interface Held {
   readonly entry: ServiceEntry
   version: number
   state: KeyState
-  /** As of which number of the cluster. */
+  /** The number of the cluster as of which it holds. */
   seq: number
-  /** Made when first asked for. */
+  /** Built on the first look-up. */
   instances: Map<InstanceId, Instance> | undefined
 }

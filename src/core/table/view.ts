@@ -15,12 +15,12 @@ export interface Target {
 
 export type Found =
   | { kind: 'target'; target: Target }
-  /** The node has not asked its cluster about this yet: `Interests.want(key)`, then look again. */
+  /** The node has not asked its cluster about this yet: `Interests.want(key)`, then look it up again. */
   | { kind: 'unasked'; key: InterestKey }
   /** Known not to exist; `reason` is for the log and for `trace`. */
   | { kind: 'unknown'; reason: string }
 
-/** What a node knows; everything here is synchronous and free of locks. Read by resolver and proxy. */
+/** What a node knows, as the resolver and the proxy read it. Everything here is synchronous. */
 export interface TableView {
   find(name: ServiceName): Found
   byVip(vip: VipIndex): Target | undefined
@@ -28,17 +28,17 @@ export interface TableView {
   instance(id: InstanceId): Instance | undefined
   node(id: NodeId): NodeReach | undefined
   services(): Iterable<ServiceEntry>
-  /** Called after each swap with the service it concerned; returns the way to stop. */
+  /** The listener is called after each swap, with the service concerned. Returns the function that ends this. */
   onChange(listener: (service: ServiceId, entry: ServiceEntry | undefined) => void): () => void
 }
 
-/** Asks the cluster, once for all who ask at the same time, and fills the table. */
+/** Asks the cluster, once for all callers at the same time, and fills the table. */
 export interface InterestSource {
   /**
-   * Resolves when the table knows all there is to know of `key` (perhaps: nothing).
+   * Resolves when the table knows everything about `key`, which may be that there is nothing.
    * @throws MeshError REQUEST_TIMEOUT or LINK_CLOSED when the control plane cannot be asked within the bound (2 s).
    */
   want(key: InterestKey): Promise<void>
-  /** The service and choice behind a VIP index the table does not know: asks the cluster, same errors. */
+  /** Asks the cluster for the service behind a VIP that the table does not know; same errors. */
   wantVip(vip: VipIndex): Promise<void>
 }

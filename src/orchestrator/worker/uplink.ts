@@ -9,7 +9,7 @@ import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../core/model/change.ts'
+import type { FeedMessage, ResumePoint, ServiceEntry } from '../../core/model/change.ts'
 import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
@@ -53,10 +53,6 @@ export interface UplinkOptions {
   random?: () => number
   clock?: Clock
 }
-
-export type FeedMessage =
-  | { kind: 'resumed'; resumed: Resumed }
-  | { kind: 'changes'; epoch: string; changes: readonly Change[] }
 
 type Up = DialledLink<typeof nodeToCluster, typeof clusterToNode>
 

@@ -3,9 +3,39 @@ import type { Choice } from '../model/choice.ts'
 import { interestKey, type ServiceId } from '../model/ids.ts'
 import type { ServiceName } from '../model/name.ts'
 
+/* A key is `app.namespace.service`, and covers the services of that name in every namespace. */
+
+/** What the table holds of one key, beside its entries. */
+export interface KeyState {
+  isKnown: boolean
+  /** Questions under way. */
+  asking: number
+  services: Set<ServiceId>
+  /** Services that went while a question was under way, by the number of that change: an older answer must not bring them back. */
+  gone: Map<ServiceId, number>
+  /** When the last service went, or an answer contained none. */
+  emptySince: number
+  /** Wall time: it outlives restarts. */
+  usedAt: number
+}
+
+/** How long "there is no such service" is believed. Smaller: every typing error asks the cluster; larger: a new service is late. */
+export const EMPTY_MS = 5_000
+
+/** A question has been answered, or has failed. */
+export function settle(state: KeyState): void {
+  state.asking = Math.max(0, state.asking - 1)
+  if (state.asking === 0) state.gone.clear()
+}
+
+export function newKey(usedAt: number): KeyState {
+  const never = Number.NEGATIVE_INFINITY
+  return { isKnown: false, asking: 0, services: new Set(), gone: new Map(), emptySince: never, usedAt }
+}
+
 /**
- * The service a name means, out of those under its key (DESIGN §2): with the service's namespace the one it says;
- * without, the only one, or else the one in the app's namespace.
+ * The service that a name means, out of those under its key. With the service's namespace: that one. Without: the only one, or
+ * else the one in the namespace of the app.
  */
 export function meantService(name: ServiceName, services: ReadonlySet<ServiceId>): Meant {
   const key = interestKey(name)
@@ -20,19 +50,19 @@ export function meantService(name: ServiceName, services: ReadonlySet<ServiceId>
     kind: 'none',
     reason:
       serviceNamespace === undefined
-        ? `several services ${service}, none of them in namespace ${appNamespace}; say which: ${others}`
+        ? `several services ${service}, none of them in namespace ${appNamespace}; name one of ${others}`
         : `no service ${service} in namespace ${serviceNamespace}; there is one in ${others}`,
   }
 }
 
 export type Meant = { kind: 'service'; id: ServiceId } | { kind: 'none'; reason: string }
 
-/** Why a service that exists has no address for a choice. */
+/** Why an existing service has no address for a choice. */
 export function noSuchChoice({ instance, policy }: Choice, { service, instances }: ServiceEntry): string {
   if (instance === 'any') return `${service.id} has no address for any.${policy}`
   const ordinals = instances.map(({ ordinal }) => ordinal).sort((a, b) => a - b)
   const some = ordinals.length > SHOWN ? `${ordinals.slice(0, SHOWN).join(', ')}, …` : ordinals.join(', ')
-  const there = ordinals.length === 0 ? 'it has none' : `there are ${some}`
+  const there = ordinals.length === 0 ? 'it has none' : `its instances are ${some}`
   return `${service.id} has no instance ${instance}; ${there}`
 }
 
