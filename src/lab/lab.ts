@@ -140,7 +140,13 @@ export class Lab {
   }
 
   async #addSite(name: string, spec: SiteSpec, above: Network, world: Network, index: number): Promise<Network> {
-    const { hosts, nat = 'port-restricted', egress = 'all', hairpin = false, family = 'ipv4' } = spec
+    const {
+      hosts,
+      nat = 'address-and-port-dependent-filtering',
+      egress = 'all',
+      hairpin = false,
+      family = 'ipv4',
+    } = spec
     const { prefix = spec.behind === undefined ? '192.168.1.0/24' : '192.168.2.0/24' } = spec
     const inside = baseOf(prefix)
     const namespace = await this.#namespace(`${name}-router`)

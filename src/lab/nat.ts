@@ -1,27 +1,45 @@
 /**
- * Routers by their NAT kind (RFC 4787 words), as nftables rules for an interface `wan` outside and `lan` inside.
+ * Kinds of routers by the behavior of their NAT, in the terms of RFC 4787, as nftables rules for an interface `wan` outside and
+ * `lan` inside. The popular names are accepted too.
  *
- *     kind                 mapping                 what comes in
- *     none                 –                       everything (a plain router, public addresses inside)
- *     full-cone            endpoint-independent    anybody, once the port was used
- *     address-restricted   endpoint-independent    addresses that were written to, from any of their ports
- *     port-restricted      endpoint-independent    only replies; a stranger's SYN is dropped (the usual home router)
- *     port-restricted-rst  endpoint-independent    only replies; a stranger's SYN is answered with RST
- *     symmetric            a new port each time    only replies
+ *     kind                                       popular name          mapping                what comes in
+ *     none                                       –                     –                      everything (a plain router, public addresses inside)
+ *     endpoint-independent                       full-cone             endpoint-independent   anybody, once the port was used
+ *     address-dependent-filtering                address-restricted    endpoint-independent   addresses that were sent to, from any port
+ *     address-and-port-dependent-filtering       port-restricted       endpoint-independent   only replies; a stranger's SYN is dropped (home routers)
+ *     address-and-port-dependent-filtering-rst   port-restricted-rst   endpoint-independent   only replies; a stranger's SYN is answered with RST
+ *     address-and-port-dependent-mapping         symmetric             a new port each time   only replies
  */
-export const NAT_KINDS = [
+export const NAT_BEHAVIORS = [
   'none',
-  'full-cone',
-  'address-restricted',
-  'port-restricted',
-  'port-restricted-rst',
-  'symmetric',
+  'endpoint-independent',
+  'address-dependent-filtering',
+  'address-and-port-dependent-filtering',
+  'address-and-port-dependent-filtering-rst',
+  'address-and-port-dependent-mapping',
 ] as const
-export type NatKind = (typeof NAT_KINDS)[number]
+export type LabNatBehavior = (typeof NAT_BEHAVIORS)[number]
+
+/** Popular names for the behaviors. */
+export const NAT_ALIASES = {
+  'full-cone': 'endpoint-independent',
+  'address-restricted': 'address-dependent-filtering',
+  'port-restricted': 'address-and-port-dependent-filtering',
+  'port-restricted-rst': 'address-and-port-dependent-filtering-rst',
+  symmetric: 'address-and-port-dependent-mapping',
+} as const satisfies Record<string, LabNatBehavior>
+
+/** Everything that `nat` of a site may be. */
+export const NAT_KINDS = [...NAT_BEHAVIORS, ...(Object.keys(NAT_ALIASES) as (keyof typeof NAT_ALIASES)[])] as const
+export type NatKind = LabNatBehavior | keyof typeof NAT_ALIASES
+
+function behaviorOf(kind: NatKind): LabNatBehavior {
+  return kind in NAT_ALIASES ? NAT_ALIASES[kind as keyof typeof NAT_ALIASES] : (kind as LabNatBehavior)
+}
 
 /**
- * What gets out of a site: `no-udp` drops UDP, `only-443` all but TCP to port 443, `only-proxy` everything that the router's
- * own HTTP proxy does not carry.
+ * What gets out of a site: `no-udp` drops UDP, `only-443` everything but TCP to port 443, `only-proxy` everything that the
+ * router's own HTTP proxy does not carry.
  */
 export const EGRESS_KINDS = ['all', 'no-udp', 'only-443', 'only-proxy'] as const
 export type EgressKind = (typeof EGRESS_KINDS)[number]
@@ -29,31 +47,33 @@ export type EgressKind = (typeof EGRESS_KINDS)[number]
 export interface RouterSpec {
   nat: NatKind
   egress: EgressKind
-  /** Hosts inside reach each other by the address outside (RFC 4787 §6); needs a kind with endpoint-independent mapping. */
+  /** Hosts inside reach each other by the address outside (RFC 4787 §6); needs endpoint-independent mapping. */
   hairpin: boolean
   /** The address on `wan`. */
   outside: string
 }
 
-/** @throws Error when the router cannot be. */
+/** @throws Error for a combination that no router can have */
 export function rulesOf({ nat, egress, hairpin, outside }: RouterSpec): string {
-  if (hairpin && (nat === 'none' || nat === 'symmetric')) throw new Error(`no hairpin with nat ${nat}`)
+  const behavior = behaviorOf(nat)
+  if (hairpin && (behavior === 'none' || behavior === 'address-and-port-dependent-mapping'))
+    throw new Error(`no hairpin with nat ${nat}`)
   const loops = hairpin ? outside : undefined
-  switch (nat) {
+  switch (behavior) {
     case 'none':
       return filter({ input: 'accept', inward: 'accept', egress })
-    case 'full-cone':
+    case 'endpoint-independent':
       return translate({ lets: 'everybody', loops }) + filter({ input: 'drop', inward: 'dnat', egress })
-    case 'address-restricted':
+    case 'address-dependent-filtering':
       return translate({ lets: 'known', loops }) + filter({ input: 'drop', inward: 'dnat', egress })
-    case 'port-restricted':
+    case 'address-and-port-dependent-filtering':
       return translate({ loops }) + filter({ input: 'drop', inward: 'drop', egress })
-    case 'port-restricted-rst':
+    case 'address-and-port-dependent-filtering-rst':
       return translate({ loops }) + filter({ input: 'accept', inward: 'drop', egress })
-    case 'symmetric':
+    case 'address-and-port-dependent-mapping':
       return translate({ masquerade: 'masquerade fully-random' }) + filter({ input: 'drop', inward: 'drop', egress })
     default:
-      return nat satisfies never
+      return behavior satisfies never
   }
 }
 
@@ -70,7 +90,7 @@ table ip6 filter {
 
 interface Translation {
   masquerade?: string
-  /** Who may use a mapping from outside besides the one it was made for. */
+  /** Who may use a mapping from outside besides the peer that it was made for. */
   lets?: 'everybody' | 'known'
   loops?: string | undefined
 }
@@ -124,7 +144,7 @@ function mappings(protocol: string): string {
 }
 
 interface Filter {
-  /** What a stranger's packet to the router itself meets: dropped, or answered (with RST where nobody listens). */
+  /** A stranger's packet to the router itself is dropped, or answered (with RST where nothing listens). */
   input: 'accept' | 'drop'
   /** What comes in from outside besides replies: all, what a mapping lets in, nothing. */
   inward: 'accept' | 'dnat' | 'drop'

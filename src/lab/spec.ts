@@ -89,7 +89,7 @@ export function faultsIn({ sites = {}, publics = [], conditions = {}, containers
 }
 
 function faultsOfSite(site: SiteSpec, above: readonly string[]): [key: string, what: string][] {
-  const { nat = 'port-restricted', egress = 'all', hairpin = false, prefix, behind } = site
+  const { nat = 'address-and-port-dependent-filtering', egress = 'all', hairpin = false, prefix, behind } = site
   const reason = reasonAgainst(() => rulesOf({ nat, egress, hairpin, outside: '' }))
   return [
     ...(behind === undefined || above.includes(behind)
