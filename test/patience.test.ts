@@ -237,7 +237,8 @@ const listeners: Listener[] = [
     open: async (life) => {
       const dir = mkdtempSync(join(tmpdir(), 'hedgerow-'))
       life.defer(() => rmSync(dir, { recursive: true, force: true }))
-      const api = life.use(await LocalApi.start({ dir, routes: { '/status': () => ({ is: 'up' }) }, patience }))
+      const api = life.use(await LocalApi.start({ dir, patience }))
+      api.serve({ '/status': () => ({ is: 'up' }) })
       return { where: { path: api.path }, serve: () => askAgent(api.path, '/status') }
     },
   },

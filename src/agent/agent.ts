@@ -1,42 +1,42 @@
-import type { Socket } from 'node:net'
-import { Prober } from '../../proxy/outbound/prober.ts'
-import { Shutdown, type Companions } from './shutdown.ts'
-import { Predecessors } from './predecessors.ts'
-import { openFastPath } from './fast-path.ts'
-import { interceptVips, openFlows, prepareProxyListeners } from './flows.ts'
-import type { AgentContext } from './context.ts'
-import { openTableSync } from './table-sync.ts'
-import { linkUp } from './link.ts'
-import { openNodeIdentity } from './node-identity.ts'
-import { followNetwork } from './network.ts'
-import { serveNames } from './names.ts'
-import { openConnectivity } from './connectivity.ts'
-import { agentRoutes, departureRoutes, statusOf } from './routes.ts'
-import type { AgentView } from './view.ts'
-import { Predecessor, type HandOverStep } from './hand-over.ts'
-import { InstancesHere, Instances } from './instances.ts'
+import type { NodeId } from '../core/model/ids.ts'
 import type { AgentConfig } from '../config.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
-import { egressOf } from '../core/kit/egress.ts'
+import { nodesOf, type Revocation } from '../core/identity/revocation.ts'
 import { background } from '../core/kit/background.ts'
 import { systemClock } from '../core/kit/clock.ts'
+import { egressOf } from '../core/kit/egress.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
-import { LocalApi, type LocalRoute } from './local-api.ts'
 import { openMetrics } from '../core/metrics.ts'
-import { nodesOf, type Revocation } from '../core/identity/revocation.ts'
-import type { NodeId } from '../core/model/ids.ts'
+import { Prober } from '../../proxy/outbound/prober.ts'
+import { listen, openConnectivity, cutNodes, type Connectivity } from './connectivity.ts'
+import type { AgentContext } from './context.ts'
+import { openFastPath, type KernelPath } from './fast-path.ts'
+import { interceptVips, openFlows, prepareProxyListeners, type Flows, type ProxyListeners } from './flows.ts'
+import { Predecessor, type HandOverStep } from './hand-over.ts'
+import { Instances } from './instances.ts'
+import { openUplink } from './link.ts'
+import { LocalApi } from './local-api.ts'
+import { followNetwork } from './network.ts'
+import { NodeFactsSource } from './node-facts.ts'
+import { openNodeIdentity, type NodeIdentity } from './node-identity.ts'
+import { serveNames } from './names.ts'
+import type { AgentParts } from './parts.ts'
+import { Predecessors } from './predecessors.ts'
+import { agentRoutes, handOverRoutes, statusOf } from './routes.ts'
+import { Shutdown, type Companions } from './shutdown.ts'
+import { openTableSync } from './table-sync.ts'
 
 export interface AgentOptions {
-  /** The agent's own state directory; made when absent. */
+  /** The agent's own state directory; created when absent. */
   dir: string
   config: AgentConfig
   version: string
   /** The join token; needed at the first start only. */
   token?: string
-  /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
+  /** Instances get from it what every program needs: PATH, HOME, language, time zone. HTTPS_PROXY and NO_PROXY count. */
   environment?: Readonly<Record<string, string | undefined>>
-  /** The agent that serves in this directory, from `Elder.find`; this one takes over from it. */
+  /** The agent to take over from, found by `Predecessor.find`. */
   predecessor?: Predecessor | undefined
   /** What must end in this process before a successor may begin. */
   companions?: Companions
@@ -44,185 +44,213 @@ export interface AgentOptions {
   respawn?: () => void
 }
 
-/**
- * One node: everything that runs on it, wired. Read downwards; each room is a file in `agent/`. What starts later may use
- * what started before, and ends before it. A successor starts in the same order, beside the agent it takes over from.
- */
+/** One node: data plane, name server and worker. */
 export class Agent implements AsyncDisposable {
   readonly node: NodeId
   readonly #life: Lifetime
-  readonly #departure: Shutdown
+  readonly #shutdown: Shutdown
   readonly #summary: Record<string, string>
 
-  private constructor(node: NodeId, life: Lifetime, departure: Shutdown, summary: Record<string, string>) {
-    this.node = node
+  private constructor(life: Lifetime, parts: AgentParts, shutdown: Shutdown) {
+    this.node = parts.context.self
     this.#life = life
-    this.#departure = departure
-    this.#summary = summary
+    this.#shutdown = shutdown
+    this.#summary = summaryOf(parts)
   }
 
-  /** @throws MeshError LISTEN_FAILED when an agent serves in this directory that has not been told to make way */
-  static async start(options: AgentOptions, parentLog: Log): Promise<Agent> {
+  /**
+   * A start that fails closes what it had started.
+   * @throws MeshError LISTEN_FAILED when an agent runs in this directory that has not been told to make way
+   */
+  static async start(options: AgentOptions, log: Log): Promise<Agent> {
     await openPrivateDirectory(options.dir)
-    using elder = options.predecessor ?? (await Predecessor.find(options.dir, { isWanted: false }))
-    return await Lifetime.open((life) => begin(life, elder, options, parentLog))
-  }
-
-  /** @internal */
-  static of(node: NodeId, life: Lifetime, departure: Shutdown, summary: Record<string, string>): Agent {
-    return new Agent(node, life, departure, summary)
+    using predecessor = options.predecessor ?? (await Predecessor.find(options.dir, { isWanted: false }))
+    return await Lifetime.open(async (life) => {
+      const { parts, shutdown } = await startParts(life, predecessor, options, log)
+      return new Agent(life, parts, shutdown)
+    })
   }
 
   summary(): Record<string, string> {
     return this.#summary
   }
 
-  /** Resolves when another process serves in our place; this one only lets its flows end. */
+  /** Resolves when another process serves in place of this one, which only lets its flows end. */
   get handedOver(): Promise<void> {
-    return this.#departure.handedOver
+    return this.#shutdown.handedOver
   }
 
   /** Serves on for a moment (`successorSeconds`), so that another process may take over. */
   makeWay(): Promise<void> {
-    return this.#departure.makeWay()
+    return this.#shutdown.makeWay()
   }
 
-  /** Listens no more, lets open flows end (`drainSeconds`; after a hand-over `handoverSeconds`), and closes. */
+  /** Stops listening, lets open flows end (`drainSeconds`; after a hand-over `handoverSeconds`), and closes. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#departure.end()
+    await this.#shutdown.end()
     await this.#life.close()
   }
 }
 
-async function begin(
+/**
+ * The start, in order; each step is a file in `agent/`. What starts later may use what started before, and ends before it.
+ *
+ *     local socket → identity → table → connectivity → flows → instances → control link → VIP listeners → name server
+ *
+ * A successor starts in the same order, beside the agent it takes over from: it opens its listeners late (`openListeners`),
+ * when it can serve, and its predecessor closes its own at `yield`.
+ */
+async function startParts(
   life: Lifetime,
-  elder: Predecessor | undefined,
+  predecessor: Predecessor | undefined,
   options: AgentOptions,
   parentLog: Log,
-): Promise<Agent> {
-  const { dir, config, version, environment = {}, companions, respawn } = options
-  const clock = systemClock
-  const metrics = openMetrics('agent')
-  const startedAt = clock.wall()
-  const routes: Record<string, LocalRoute> = {}
-  let departure: Shutdown | undefined
-  const onSuccessor = (socket: Socket) => (departure === undefined ? socket.destroy() : departure.meet(socket))
-  const api = life.use(await LocalApi.start({ dir, routes, onSuccessor }))
-  if (elder === undefined) await api.claim() // first: one agent per state directory
-
-  // who we are, and what we know
-  const member = await openNodeIdentity(life, {
-    ...options,
-    clock,
-    metrics,
-    elder: elder?.facts,
-    egress: egressOf(environment),
-  })
-  const { self, vips, own, ops, claims } = member
-  const log = parentLog.child({ node: self })
-  life.defer(background.logTo(log))
+): Promise<{ parts: AgentParts; shutdown: Shutdown }> {
+  const { environment = {}, companions, respawn } = options
+  const api = life.use(await LocalApi.start({ dir: options.dir }))
+  if (predecessor === undefined) await api.claim() // first: one agent in each state directory
+  const { context, identity } = await openContext(life, predecessor, options, parentLog)
+  const { clock, log, self } = context
   const ask = async (step: HandOverStep) =>
-    elder?.ask(step).catch((error: unknown) => log.warn('the agent before is gone', { error }))
-  const ground: AgentContext = { life, self, dir, config, version, clock, log, metrics, predecessor: elder?.facts }
+    predecessor?.ask(step).catch((error: unknown) => log.warn('the previous agent has exited', { error }))
+
   await ask('release')
-  const knowledge = await openTableSync(ground)
-  const elders = Predecessors.start(life, dir, api.path)
-  // how we reach others, and they us; how flows come in by name; what we run
-  const here = new InstancesHere()
-  const reach = await openConnectivity(ground, member, knowledge, here)
-  const flows = await openFlows(ground, member, knowledge, reach, here)
-  const doors = prepareProxyListeners(ground, member, knowledge, flows, here)
-  const open = () => Promise.all([reach.listen(), doors.open()])
-  if (elder === undefined) await open() // which ports those are, instances and the cluster must be told
-  const { fastPath, begin: beginFastPath } = await openFastPath(ground, member, knowledge, here)
-  const work = await Instances.start(ground, reach, flows, doors, here, { environment, elders })
-  life.use(reach.inbound) // closed before the worker: open flows may finish while their instances still run
-  life.use(flows.ledger)
+  const sync = await openTableSync(context)
+  const instances = new Instances(context, environment)
+  const connectivity = await openConnectivity(context, identity, sync, instances)
+  const flows = await openFlows(context, identity, sync, { connectivity, instances })
+  const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
+  const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
+  if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports
+  const kernelPath = await openFastPath(context, identity, sync, instances)
+  const { fastPath } = kernelPath
+  const predecessors = Predecessors.start(life, options.dir, api.path)
+  await adoptInstances(instances, { context, connectivity, flows, proxies, kernelPath, predecessors })
 
+  const revoke = (nodes: readonly NodeId[]) => {
+    cutNodes(connectivity, nodes)
+    predecessors.revoke(nodes)
+  }
   const cutRevoked = (added: readonly Revocation[]) => {
-    const nodes = nodesOf(
-      added,
-      Array.from(reach.peers.all(), ({ peer }) => peer),
-    )
-    reach.revoke(nodes)
-    elders.revoke(nodes)
+    const peers = Array.from(connectivity.peers.all(), ({ peer }) => peer)
+    revoke(nodesOf(added, peers))
   }
-  life.defer(member.identity.revocations.onChanged(cutRevoked))
-
-  // what the cluster tells us; flows by VIP; and names last
-  const uplink = await linkUp(ground, member, knowledge, { onRelays: reach.knowRelays }, work)
-  if (elder !== undefined) await open()
-  const interceptor = await interceptVips(ground, member, flows, here)
-  life.defer(reach.unlisten)
-  const { relays: relay } = reach
-  relay.listen()
-  followNetwork(ground, { work, uplink, reach })
-  const prober = life.use(await Prober.start({ table: knowledge.table, peers: reach.peers, self, clock }))
-  if (elder !== undefined) await interceptor.settled()
-  const resolver = await serveNames(ground, member, knowledge, flows, (target) => interceptor.prepare(target))
-
-  const { access, ports: proxyPorts } = doors
-  const tunnelPort = reach.tunnelPort()
-  own.add(tunnelPort, proxyPorts.socksPort, proxyPorts.httpPort, resolver.address.port, new URL(ops.address).port)
-  life.every(500, () => void (claims.uplink = uplink.isUp), 'readiness')
-  claims.uplink = uplink.isUp
-  claims.resolver = true
-  const view: AgentView = {
-    ...ground,
-    ...member,
-    ...knowledge,
-    ...reach,
-    ...flows,
-    work,
-    startedAt,
-    uplink,
-    interceptor,
-    resolver,
-    access,
-    proxyPorts,
-    ops: ops.address,
-    tunnelPort,
-    network: {
-      candidates: reach.candidates,
-      relays: reach.relays,
-      portMapping: reach.portMapping,
-      observed: () => reach.rendezvous.observed(),
-      environment,
-    },
-    elders,
-    respawn,
-    fastPath,
-  }
-  Object.assign(routes, agentRoutes(view))
-
-  // how it ends
-  departure = new Shutdown({
-    ground,
-    member,
-    knowledge,
-    reach,
-    flows,
-    doors,
-    work,
-    interceptor,
-    uplink,
-    relay,
-    prober,
-    resolver,
-    fastPath,
-    companions,
+  life.defer(identity.certificate.revocations.onChanged(cutRevoked))
+  const facts = new NodeFactsSource(context, connectivity)
+  const { relays } = connectivity
+  const uplink = await openUplink(context, identity, sync, {
+    instances,
+    facts,
+    onRelays: relays.update,
   })
-  Object.assign(routes, departureRoutes(departure, reach.revoke))
-  if (elder !== undefined) await api.claim('predecessor')
-  work.own()
+  if (predecessor !== undefined) await openListeners()
+  const interceptor = await interceptVips(context, identity, { flows, instances })
+  relays.relays.listen()
+  followNetwork(context, { facts, uplink, connectivity })
+  const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
+  if (predecessor !== undefined) await interceptor.settled()
+  const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
+  const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
+
+  const parts: AgentParts = {
+    context,
+    identity,
+    sync,
+    connectivity,
+    flows,
+    proxies,
+    instances,
+    interceptor,
+    uplink,
+    resolver,
+    fastPath,
+    predecessors,
+  }
+  forbidOwnPorts(parts)
+  identity.readiness.follow('uplink', () => uplink.isUp)
+  identity.readiness.follow('resolver', () => true)
+  const shutdown = new Shutdown({ ...parts, prober, companions })
+  api.serve({ ...agentRoutes(parts, { environment, respawn }), ...handOverRoutes(shutdown, revoke) })
+  api.onSuccessor((socket) => shutdown.handOverTo(socket))
+
+  if (predecessor !== undefined) await api.claim('predecessor')
+  instances.own()
   await ask('yield')
-  beginFastPath() // the elder's rows are gone
-  await elders.look()
-  log.info('agent started', { mode: config.mode, address: resolver.address.address, prefix: vips.cidr4 })
-  return Agent.of(self, life, departure, summaryOf(view))
+  kernelPath.begin() // the rows of the predecessor are gone
+  await predecessors.refresh()
+  log.info('agent started', {
+    mode: context.config.mode,
+    address: resolver.address.address,
+    prefix: identity.vips.cidr4,
+  })
+  return { parts, shutdown }
 }
 
-function summaryOf(view: AgentView): Record<string, string> {
-  const { node, mode, prefix, resolver, socks, http, tunnel, ops } = statusOf(view)
+/** Who this node is, and what every part is given. */
+async function openContext(
+  life: Lifetime,
+  predecessor: Predecessor | undefined,
+  { dir, config, version, token, environment = {} }: AgentOptions,
+  parentLog: Log,
+): Promise<{ context: AgentContext; identity: NodeIdentity }> {
+  const clock = systemClock
+  const startedAt = clock.now()
+  const metrics = openMetrics('agent')
+  const identity = await openNodeIdentity(life, {
+    dir,
+    config,
+    ...(token === undefined ? {} : { token }),
+    clock,
+    metrics,
+    predecessor: predecessor?.facts,
+    egress: egressOf(environment),
+  })
+  const { self } = identity
+  const log = parentLog.child({ node: self })
+  life.defer(background.logTo(log))
+  const facts = predecessor?.facts
+  const context = { life, self, dir, config, version, clock, startedAt, log, metrics, predecessor: facts }
+  return { context, identity }
+}
+
+interface WorkerSurroundings {
+  context: AgentContext
+  connectivity: Connectivity
+  flows: Flows
+  proxies: ProxyListeners
+  kernelPath: KernelPath
+  predecessors: Predecessors
+}
+
+/** Starts the worker, with what it needs from the rest of the agent. */
+async function adoptInstances(
+  instances: Instances,
+  { context, connectivity, flows, proxies, kernelPath: { fastPath }, predecessors }: WorkerSurroundings,
+): Promise<void> {
+  const { inbound } = connectivity
+  await instances.adopt({
+    facts: new NodeFactsSource(context, connectivity).current(),
+    proxyEnvironment: (instance) => proxies.access.environment(instance, proxies.ports),
+    openFlows: (instance) =>
+      flows.ledger.openFlows(instance) +
+      inbound.openFlows(instance) +
+      predecessors.openFlows(instance) +
+      (fastPath?.openFlows(instance) ?? 0),
+    admit: () => fastPath?.admit(),
+  })
+  // closed before the worker: open flows may finish while their instances still run
+  context.life.use(inbound)
+  context.life.use(flows.ledger)
+}
+
+/** No instance may be at a port of this process (SEC-23). */
+function forbidOwnPorts({ identity, connectivity, proxies, resolver }: AgentParts): void {
+  const { socksPort, httpPort } = proxies.ports
+  const opsPort = new URL(identity.ops.address).port
+  identity.own.add(connectivity.endpoint.port, socksPort, httpPort, resolver.address.port, opsPort)
+}
+
+function summaryOf(parts: AgentParts): Record<string, string> {
+  const { node, mode, prefix, resolver, socks, http, tunnel, ops } = statusOf(parts)
   return { role: 'agent', node, mode, prefix, resolver, socks, http, tunnel, health: ops }
 }

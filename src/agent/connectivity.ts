@@ -1,267 +1,213 @@
-import { callerAddress } from '../../proxy/inbound/caller.ts'
+import { callerAddress, introduce } from '../../proxy/inbound/caller.ts'
 import { Descriptors } from '../../proxy/flow/descriptors.ts'
+import type { FlowRequest } from '../../proxy/flow/request.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
-import { introduce } from '../../proxy/inbound/caller.ts'
-import { presentNonce } from '../../proxy/paths/expected-connections.ts'
-import { directDialer, DirectListener, type DirectDialer } from '../../proxy/paths/direct-path.ts'
-import type { RawConnection } from '../../proxy/paths/contract.ts'
+import { directDialer, type DirectDialer } from '../../proxy/paths/direct-path.ts'
 import { readInterfaces } from '../../proxy/paths/reachability.ts'
 import { PeerRelays } from '../../proxy/paths/relays/peer-relays.ts'
 import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
-import type { Relays } from '../../proxy/paths/relays/relays.ts'
-import type { FlowRequest } from '../../proxy/flow/request.ts'
 import { NodeBudget } from '../../proxy/tunnel/session/node-budget.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
-import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
-import { hostPort } from '../config.ts'
-import { memoryBytes } from './machine.ts'
-import { isMeshError, MeshError } from '../core/errors.ts'
-import type { Identity } from '../core/identity/contract.ts'
-import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt } from '../core/identity/peer-tls.ts'
 import { nodeUri } from '../core/identity/principal.ts'
-import type { Lifetime } from '../core/kit/lifetime.ts'
-import { readNetwork } from '../core/kit/network.ts'
+import { Later } from '../core/kit/later.ts'
 import type { InstanceId, NodeId } from '../core/model/ids.ts'
-import { allows, ANY_PATH, likes, readPathRule } from '../core/model/path-rule.ts'
+import { allows, likes } from '../core/model/path-rule.ts'
 import type { AgentContext } from './context.ts'
-import type { TableSync } from './table-sync.ts'
-import type { NodeIdentity } from './node-identity.ts'
-import { isListenedAt, reachableAt } from './own-addresses.ts'
-import { openRelays, relayCredentials } from './relays.ts'
-import { openRendezvous, type NodeSecure, type Rendezvous } from './rendezvous.ts'
-import { openSealed } from './sealed.ts'
 import { NetworkCoordinates } from './coordinates.ts'
-import type { InstancesHere } from './instances.ts'
+import type { LocalInstances } from './instances.ts'
+import { memoryBytes } from './machine.ts'
+import type { NodeIdentity } from './node-identity.ts'
+import { NodeTls } from './node-tls.ts'
+import { openRelays, relayCredentials, type RelayConnections } from './relays.ts'
+import { openRendezvous, type Rendezvous } from './rendezvous.ts'
+import { openSealed, type Sealed } from './sealed.ts'
+import type { TableSync } from './table-sync.ts'
+import { isStraight, TunnelEndpoint } from './tunnel-endpoint.ts'
 
 /*
- * How we reach other nodes, and they us. Wired here: dialers and listeners of every path, TLS on them, the sessions,
- * and `inbound`, which takes the streams that others open.
+ * How this node reaches other nodes, and they reach it.
+ *
+ *     callers  ─▶ inbound (streams that other nodes open)
+ *     endpoint ─▶ sealed UDP, direct dialer ─▶ TLS ─▶ relays ─▶ rendezvous (reverse, punched) ─▶ sessions ─▶ coordinates
+ *
+ * Two parts need each other twice: sessions use the dialers of the rendezvous, which signals over sessions; the direct dialer
+ * asks the rendezvous about this network. Both wait for it as a `Later`.
  */
 
 export interface Connectivity {
   readonly peers: TunnelPeers
   readonly inbound: Inbound
-  /** Takes connections that others dial. A successor calls it late, when it can serve them. */
-  readonly listen: () => Promise<void>
-  /** Takes no more. */
-  readonly unlisten: () => Promise<void>
-  readonly tunnelPort: () => number
-  /** What an instance sees its caller under. */
-  readonly addressOf: (caller: InstanceId) => string | undefined
-  /** The PROXY header of a flow, for an instance that asks for it. */
-  readonly introduced: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
-  /** Shared by all that opens files for flows. */
-  readonly descriptors: Descriptors
-  /** Where others may dial us, now. */
-  readonly candidates: () => string[]
-  /** Ports on the router that lead here, when they were asked for. */
-  readonly portMapping: PortMapper | undefined
-  /** Signals, and what others see of us. */
+  readonly endpoint: TunnelEndpoint
+  readonly tls: NodeTls
+  /** Datagrams straight over UDP; `undefined` where they go over carriers. */
+  readonly sealed: Sealed | undefined
+  /** Signals, and what others see of this node. */
   readonly rendezvous: Rendezvous
-  /** Where others can reach us when they cannot dial us. */
-  readonly relays: Relays
-  readonly knowRelays: (urls: readonly string[]) => void
-  /** Where we are among the others, by round-trip times. */
-  readonly whereabouts: NetworkCoordinates
+  /** Where others reach this node when they cannot connect to it. */
+  readonly relays: RelayConnections
+  /** Where this node is among the others, by round-trip times. */
+  readonly coordinates: NetworkCoordinates
+  readonly callers: Callers
   /** Called again and again while streams of some session wait for a path. */
-  readonly onRisk: (listener: () => void) => void
-  /** Their certificates no longer count. */
-  readonly revoke: (nodes: readonly NodeId[]) => void
+  readonly riskListeners: Set<() => void>
 }
 
-/** Of one peer: what no honest one needs, however many its callers are. */
+/** How an instance is told who calls it. */
+export interface Callers {
+  /** The address an instance sees its caller at. */
+  readonly addressOf: (caller: InstanceId) => string | undefined
+  /** The PROXY header of a flow, for an instance that asks for it. */
+  readonly introduce: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
+  /** Shared by everything that opens files for flows. */
+  readonly descriptors: Descriptors
+}
+
+/** For one peer: more than an honest one needs, however many callers it has. */
 const PEER_LIMITS = { opensPerSecond: 10_000, pendingOpens: 4_096 }
-/** Held for readers that do not read, over all peers; a quarter of the memory where that is less. */
-const HELD_BYTES = 512 * 2 ** 20
+/** Bytes kept for readers that do not read, over all peers; a quarter of the memory where that is less. */
+const UNREAD_BYTES = 512 * 2 ** 20
 
 export async function openConnectivity(
-  ground: AgentContext,
-  member: NodeIdentity,
-  { table, interests }: TableSync,
-  here: InstancesHere,
+  context: AgentContext,
+  identity: NodeIdentity,
+  sync: TableSync,
+  instances: LocalInstances,
 ): Promise<Connectivity> {
-  const { life, self, config, clock, log, metrics, predecessor } = ground
-  const { identity, own, vips } = member
+  const { life, clock } = context
+  const callers = openCallers(context, identity, sync)
+  const endpoint = new TunnelEndpoint(context, identity)
+  const inbound = life.use(await openInbound(context, identity, sync, { callers, instances, endpoint }))
+  const sessions = new Later<TunnelPeers>('the sessions')
+  const meeting = new Later<Rendezvous>('the rendezvous')
+  const sealed = isStraight(endpoint.rule) ? await openSealed(context, identity, endpoint, meeting) : undefined
+  const direct = openDirect(identity, endpoint, meeting)
+  const tls = new NodeTls(identity.certificate, direct, life)
+  const relays = await openRelays(context, identity, {
+    onConnection: (raw) => sessions.value.incoming(raw),
+    onSignal: (signal) => meeting.value.signals.fromRelay(signal),
+    onWelcome: (welcome, relay) => meeting.value.addRelay(relay, welcome),
+    onChange: () => sessions.value.pathBack(),
+  })
+  const { table } = sync
+  const reach = (node: NodeId) => table.node(node)
+  const rendezvous = meeting.set(
+    await openRendezvous(context, identity, {
+      reach,
+      sessions,
+      relays: relays.relays,
+      secure: tls,
+      udp: sealed,
+      endpoint,
+    }),
+  )
+  const riskListeners = new Set<() => void>()
+  const dialing = { sessions, inbound, endpoint, tls, sealed, rendezvous, relays, direct, riskListeners }
+  const peers = sessions.set(openSessions(context, identity, sync, dialing))
+  const coordinates = NetworkCoordinates.start(life, { table, peers, clock })
+  return { peers, inbound, endpoint, tls, sealed, rendezvous, relays, coordinates, callers, riskListeners }
+}
+
+/** Takes connections. A successor calls it late, when it can serve them. @throws MeshError LISTEN_FAILED */
+export async function listen({ endpoint, peers, sealed }: Connectivity): Promise<void> {
+  await endpoint.listen((raw) => peers.incoming(raw), sealed?.port)
+}
+
+/** The certificates of these nodes were revoked: their sessions end. `NodeTls` makes no new ones. */
+export function cutNodes({ peers }: Connectivity, nodes: readonly NodeId[]): void {
+  for (const node of nodes) peers.cut(node)
+}
+
+function openCallers(
+  { log, metrics }: AgentContext,
+  { certificate, vips }: NodeIdentity,
+  { table }: TableSync,
+): Callers {
   const addressOf = callerAddress(table, vips)
-  const uriOf = (node: NodeId) => nodeUri(identity.principal.mesh, node)
-  const introduced: Connectivity['introduced'] = (request, from) => introduce(request, from, { addressOf, uriOf })
-  const descriptors = new Descriptors({ log, metrics })
-  const inbound = await Inbound.start({
-    descriptors,
+  const uriOf = (node: NodeId) => nodeUri(certificate.principal.mesh, node)
+  return {
+    addressOf,
+    introduce: (request, from) => introduce(request, from, { addressOf, uriOf }),
+    descriptors: new Descriptors({ log, metrics }),
+  }
+}
+
+function openInbound(
+  { self, config, log, metrics }: AgentContext,
+  { own }: NodeIdentity,
+  { table, interests }: TableSync,
+  { callers, instances, endpoint }: { callers: Callers; instances: LocalInstances; endpoint: TunnelEndpoint },
+): Promise<Inbound> {
+  return Inbound.start({
+    ...callers,
     table,
     interests,
     self,
-    endpointOf: here.endpointOf,
-    isDraining: here.isDraining,
+    endpointOf: (instance, port, protocol) => instances.endpointOf(instance, port, protocol),
+    isDraining: (instance) => instances.isDraining(instance),
     forbids: own.forbids,
-    addressOf,
-    introduce: introduced,
-    paths: readPathRule(config.paths) ?? ANY_PATH,
-    limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs: 0 }, // departure.ts has waited
+    paths: endpoint.rule,
+    limits: { ...INBOUND_LIMITS, maxFlows: config.maxFlows, drainMs: 0 }, // `Shutdown` has waited
     log,
     metrics,
   })
-  const wanted = hostPort(config.listen)
-  const at = { host: wanted.host, port: wanted.port === 0 ? (predecessor?.tunnelPort ?? 0) : wanted.port }
-  const direct = directDialer({
+}
+
+function openDirect({ own }: NodeIdentity, endpoint: TunnelEndpoint, meeting: Later<Rendezvous>): DirectDialer {
+  return directDialer({
     exclude: own.isVip,
-    isOwn: (host, port) => isListenedAt(at, host, port),
+    isOwn: (host, port) => endpoint.isListenedAt(host, port),
     ownNetwork: () => ({
       interfaces: readInterfaces(),
-      isEnclosed: rendezvous.isEnclosed(),
-      hairpins: (host) => rendezvous.discovery.hairpins(host),
+      isEnclosed: meeting.value.isEnclosed(),
+      hairpins: (host) => meeting.value.discovery.hairpins(host),
     }),
   })
-  const rule = readPathRule(config.paths) ?? ANY_PATH
-  const isStraight = allows(rule, 'direct') || allows(rule, 'punched')
-  let portMapping: PortMapper | undefined
-  let listener: DirectListener | undefined
-  const outside = (protocol: 'tcp' | 'udp') => portMapping?.addresses(protocol) ?? []
-  const sealed = isStraight
-    ? await openSealed(ground, member, at, {
-        outside: () => [...outside('udp'), ...rendezvous.udpAddresses()],
-        receive: (packet) => rendezvous.receive(packet),
-      })
-    : undefined
-  const posts = await openRelays(ground, member, {
-    onConnection: (raw) => peers.incoming(raw),
-    onSignal: (signal) => rendezvous.signals.fromRelay(signal),
-    onWelcome: (welcome, relay) => rendezvous.addRelay(relay, welcome),
-    onChange: () => peers.pathBack(),
+}
+
+interface Dialing
+  extends Pick<Connectivity, 'inbound' | 'endpoint' | 'tls' | 'sealed' | 'rendezvous' | 'relays' | 'riskListeners'> {
+  sessions: Later<TunnelPeers>
+  direct: DirectDialer
+}
+
+function openSessions(
+  { life, self, clock, log, metrics, predecessor }: AgentContext,
+  identity: NodeIdentity,
+  { table }: TableSync,
+  { sessions, inbound, endpoint, tls, sealed, rendezvous, relays: { relays }, direct, riskListeners }: Dialing,
+): TunnelPeers {
+  const { signals } = rendezvous
+  const reach = (node: NodeId) => table.node(node)
+  const peerRelays = PeerRelays.start(life, { relays, signals, peers: () => sessions.value, reach })
+  const relayed = relayedDialer({
+    credentials: () => relayCredentials(identity),
+    rttMs: relays.rttMs,
+    throughMs: (node, relay) => peerRelays.throughMs(node, relay),
+    requestLeg: relays.requestLeg,
+    clock,
   })
-  const secure = secureWith(identity, direct, life)
-  const rendezvous: Rendezvous = await openRendezvous(ground, member, {
-    reach: (node) => table.node(node),
-    peers: () => peers,
-    relays: posts.relays,
-    secure,
-    udp: sealed,
-    at,
-    listensAt: () => (listener === undefined ? 0 : at.port),
-    candidates: () => [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)],
-    allows: (path) => allows(rule, path),
-  })
-  let doubted = (): void => undefined
-  const peerRelays = PeerRelays.start(life, {
-    relays: posts.relays,
-    signals: rendezvous.signals,
-    peers: () => peers,
-    reach: (node) => table.node(node),
-  })
-  const peers: TunnelPeers = life.use(
+  return life.use(
     openPeers({
       self,
-      dialers: [
-        direct,
-        ...rendezvous.dialers,
-        relayedDialer({
-          credentials: () => relayCredentials(member),
-          rttMs: posts.relays.rttMs,
-          throughMs: (node, relay) => peerRelays.throughMs(node, relay),
-          requestLeg: posts.relays.requestLeg,
-          clock,
-        }),
-      ],
-      secure: { ...secure, accept: (raw) => rendezvous.claim(raw) },
+      dialers: [direct, ...rendezvous.dialers, relayed],
+      secure: { connect: tls.connect, isPrompt: tls.isPrompt, accept: (raw) => rendezvous.claim(raw) },
       accept: inbound.take,
-      signalled: (from, payload) => rendezvous.signals.fromSession(from, payload),
-      allows: (path) => allows(rule, path),
-      prefers: (path) => likes(rule, path),
-      limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, HELD_BYTES)) },
+      signalled: (from, payload) => signals.fromSession(from, payload),
+      allows: (path) => allows(endpoint.rule, path),
+      prefers: (path) => likes(endpoint.rule, path),
+      limits: { ...PEER_LIMITS, budget: new NodeBudget(Math.min(memoryBytes() / 4, UNREAD_BYTES)) },
       reach: (node) => peerRelays.reach(node),
       nearer: (node, relay) => peerRelays.nearer(node, relay),
       atRisk: () => {
-        posts.relays.expedite()
-        doubted()
+        relays.expedite()
+        for (const listener of riskListeners) listener()
       },
       sealed: sealed?.endpoint,
       isBeside: predecessor !== undefined,
       clock,
       log,
       metrics,
-      drainMs: 0,
+      drainMs: 0, // `Shutdown` has waited
     }),
   )
-  const whereabouts = NetworkCoordinates.start(life, { table, peers, clock })
-  const tunnelPort = () => at.port
-  const mapPorts = () =>
-    PortMapper.start(
-      {
-        gateway: () => readNetwork().defaults.find(({ family }) => family === 'ipv4')?.gateway,
-        ports: () => [
-          { protocol: 'tcp', port: tunnelPort() },
-          ...(sealed === undefined ? [] : [{ protocol: 'udp' as const, port: sealed.port }]),
-        ],
-        onChange: () => undefined, // the cluster hears of other candidates with the next look at them
-        clock,
-        secret: identity.key,
-      },
-      log,
-    )
-  return {
-    peers,
-    inbound,
-    descriptors,
-    listen: async () => {
-      const shared = { ...at, isBeside: predecessor !== undefined }
-      listener = await DirectListener.start(shared, (raw) => peers.incoming(raw), log)
-      at.port = listener.port
-      if (config.portMapping === 'auto' && isStraight) portMapping = life.use(mapPorts())
-    },
-    unlisten: async () => {
-      const last = listener
-      listener = undefined
-      await last?.[Symbol.asyncDispose]()
-    },
-    tunnelPort,
-    whereabouts,
-    rendezvous,
-    relays: posts.relays,
-    knowRelays: posts.update,
-    addressOf,
-    introduced,
-    candidates: () =>
-      allows(rule, 'direct')
-        ? [...config.advertise, ...outside('tcp'), ...reachableAt(at.host, tunnelPort(), own)]
-        : [],
-    get portMapping() {
-      return portMapping
-    },
-    onRisk: (listener) => {
-      doubted = listener
-    },
-    revoke: (nodes) => {
-      for (const node of nodes) peers.cut(node)
-    },
-  }
-}
-
-/** TLS on every path; it refuses certificates that were revoked. */
-function secureWith(identity: Identity, direct: DirectDialer, life: Lifetime): NodeSecure {
-  const acceptor = life.use(createAcceptor(identity))
-  return {
-    connect: async ({ stream, path, via, proven }: RawConnection, node, signal) => {
-      if (proven === node) return stream
-      if (proven !== undefined) throw new MeshError('PEER_REFUSED', { node, answered: proven })
-      try {
-        return await connectSecure(stream, identity, node, signal)
-      } catch (error) {
-        // another site's equal private address: not to be tried first again
-        if (path === 'direct' && isMeshError(error, 'PEER_REFUSED')) direct.distrust(node, via)
-        throw error
-      }
-    },
-    present: async ({ stream }, node, nonce, signal) => {
-      const secured = await connectSecure(stream, identity, node, signal, CALLED_ALPN)
-      presentNonce(secured, nonce)
-      return secured
-    },
-    isPrompt,
-    accept: async ({ stream, proven }) => {
-      if (proven !== undefined) {
-        return { peer: proven, stream, isCalled: false }
-      }
-      return acceptor.accept(stream)
-    },
-  }
 }

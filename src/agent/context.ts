@@ -6,7 +6,7 @@ import type { Metrics } from '../core/metrics.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import type { PredecessorFacts } from './hand-over.ts'
 
-/** What every room of the agent is given; what a room starts ends with `life`, newest first. */
+/** What every part of the agent is given. What a part starts ends with `life`, newest first. */
 export interface AgentContext {
   readonly life: Lifetime
   readonly self: NodeId
@@ -14,8 +14,10 @@ export interface AgentContext {
   readonly config: AgentConfig
   readonly version: string
   readonly clock: Clock
+  /** By `clock.now()`. */
+  readonly startedAt: number
   readonly log: Log
   readonly metrics: Metrics
-  /** The agent that this one takes over from: it listens at the same addresses until we are ready. */
+  /** The agent that this one takes over from: it listens at the same addresses until this one is ready. */
   readonly predecessor: PredecessorFacts | undefined
 }

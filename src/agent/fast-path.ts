@@ -1,4 +1,4 @@
-import { FastPath } from '../../proxy/kernel/fast-path.ts'
+import { FastPath, type FastPathFacts } from '../../proxy/kernel/fast-path.ts'
 import { systemKernel } from '../../proxy/kernel/kernel.ts'
 import { namesOf } from '../../proxy/kernel/rules.ts'
 import { instanceCaller } from '../../proxy/flow/flow.ts'
@@ -7,7 +7,8 @@ import { MeshError } from '../core/errors.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
-import type { InstancesHere } from './instances.ts'
+import type { Instances } from './instances.ts'
+import { splitInstanceId } from '../core/model/ids.ts'
 
 /*
  * Flows between processes of this node through the kernel, when asked for (`fastPath`). It begins last: until then an agent
@@ -24,7 +25,7 @@ export async function openFastPath(
   { life, self, dir, config, clock, log, metrics, predecessor }: AgentContext,
   { vips, own }: NodeIdentity,
   { table }: TableSync,
-  here: InstancesHere,
+  instances: Instances,
 ): Promise<KernelPath> {
   const kernel = systemKernel(dir)
   const { promise: mayBegin, resolve: begin } = Promise.withResolvers<void>()
@@ -38,11 +39,11 @@ export async function openFastPath(
       faults: ['agent.fastPath: needs host mode (--mode host), which needs root or CAP_NET_ADMIN'],
     })
   }
-  const facts = {
+  const facts: FastPathFacts = {
     self,
-    endpointOf: here.endpointOf,
-    isDraining: here.isDraining,
-    callers: () => here.residents().flatMap((instance) => instanceCaller(instance) ?? []),
+    endpointOf: (instance, port, protocol) => instances.endpointOf(instance, port, protocol),
+    isDraining: (instance) => instances.isDraining(instance),
+    callers: () => instances.residents().flatMap((instance) => instanceCaller(instance) ?? []),
     forbids: (address: string, port: number) => own.forbids(address, port) || address.startsWith('169.254.'),
     isThisMachine,
   }
@@ -60,7 +61,7 @@ export async function openFastPath(
     metrics,
   }
   const fastPath = life.use(await FastPath.start(parts))
-  here.watchedBy(fastPath)
+  instances.onReport(({ instance }) => fastPath.refresh(splitInstanceId(instance)?.service))
   return { fastPath, begin }
 
   /** What a killed agent left; without it, flows would go past this one. */

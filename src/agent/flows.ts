@@ -20,13 +20,12 @@ import { isMeshError } from '../core/errors.ts'
 import { LocalSources } from '../core/kit/local-sources.ts'
 import { cidrsOf } from '../core/model/address.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
-import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
 import { ProxyAccess } from './proxy-access.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Connectivity } from './connectivity.ts'
-import type { InstancesHere } from './instances.ts'
+import type { LocalInstances } from './instances.ts'
 import { background } from '../core/kit/background.ts'
 
 /*
@@ -42,48 +41,17 @@ export interface Flows {
 }
 
 export async function openFlows(
-  { life, self, config, clock, log, metrics }: AgentContext,
-  { own, vips, loopback }: NodeIdentity,
-  { table, interests }: TableSync,
-  { peers, whereabouts, addressOf, introduced, descriptors }: Connectivity,
-  here: InstancesHere,
+  context: AgentContext,
+  identity: NodeIdentity,
+  sync: TableSync,
+  { connectivity, instances }: { connectivity: Connectivity; instances: LocalInstances },
 ): Promise<Flows> {
-  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }) // departure.ts has waited
-  const measures = {
-    rttMs: (node: NodeId) => peers.rttMs(node) ?? whereabouts.estimateMs(node),
-    isHere: (node: NodeId) => node === self,
-    openFlows: (instance: InstanceId) => ledger.openFlows(instance),
-  }
-  const fromOf = (caller: Caller): string | undefined => {
-    if (caller.kind === 'node') return undefined
-    const address = addressOf(caller.id)
-    if (address === undefined) interests.wish([interestOf(caller.service)]) // its VIP, for the next flow
-    return address
-  }
-  const parts: DatagramParts = {
-    table,
-    peers,
-    self,
-    endpointOf: here.endpointOf,
-    clock,
-    dial: (request) => ({
-      timeoutMs: INBOUND_LIMITS.dialMs,
-      forbids: own.forbids,
-      from: fromOf(request.caller),
-      introduce: (localPort) => introduced(request, { peer: self, localPort }),
-    }),
-    ruleOf: flowRules(readPathRule(config.paths) ?? ANY_PATH, table),
-    balancer: createBalancer(measures),
-    ledger,
-    turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
-    outliers: new Outliers(),
-    penalties: new PenaltyList(clock),
-    descriptors,
-    earlyData: config.earlyData,
-    limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
-    log,
-    metrics,
-  }
+  const { life, config, clock, log, metrics } = context
+  const { vips, loopback } = identity
+  const { table } = sync
+  const { descriptors } = connectivity.callers
+  const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics })) // `Shutdown` has waited
+  const parts = outboundParts(context, identity, sync, { connectivity, instances, ledger })
   const datagrams = life.use(
     await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
   )
@@ -95,6 +63,49 @@ export async function openFlows(
   })
   const intercept = { table, sources, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
   return { ledger, parts, intercept }
+}
+
+function outboundParts(
+  { self, config, clock, log, metrics }: AgentContext,
+  { own }: NodeIdentity,
+  { table, interests }: TableSync,
+  { connectivity, instances, ledger }: { connectivity: Connectivity; instances: LocalInstances; ledger: FlowLedger },
+): DatagramParts {
+  const { peers, coordinates, endpoint, callers } = connectivity
+  const addressOfCaller = (caller: Caller): string | undefined => {
+    if (caller.kind === 'node') return undefined
+    const address = callers.addressOf(caller.id)
+    if (address === undefined) interests.wish([interestOf(caller.service)]) // its VIP, for the next flow
+    return address
+  }
+  return {
+    table,
+    peers,
+    self,
+    endpointOf: (instance, port, protocol) => instances.endpointOf(instance, port, protocol),
+    clock,
+    dial: (request) => ({
+      timeoutMs: INBOUND_LIMITS.dialMs,
+      forbids: own.forbids,
+      from: addressOfCaller(request.caller),
+      introduce: (localPort) => callers.introduce(request, { peer: self, localPort }),
+    }),
+    ruleOf: flowRules(endpoint.rule, table),
+    balancer: createBalancer({
+      rttMs: (node: NodeId) => peers.rttMs(node) ?? coordinates.estimateMs(node),
+      isHere: (node: NodeId) => node === self,
+      openFlows: (instance: InstanceId) => ledger.openFlows(instance),
+    }),
+    ledger,
+    turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
+    outliers: new Outliers(),
+    penalties: new PenaltyList(clock),
+    descriptors: callers.descriptors,
+    earlyData: config.earlyData,
+    limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
+    log,
+    metrics,
+  }
 }
 
 /** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */
@@ -115,8 +126,7 @@ export function prepareProxyListeners(
   { life, dir, config, predecessor }: AgentContext,
   { vips, loopback }: NodeIdentity,
   { interests }: TableSync,
-  { intercept }: Flows,
-  here: InstancesHere,
+  { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): ProxyListeners {
   const access = ProxyAccess.open(dir)
   const naming = {
@@ -124,12 +134,12 @@ export function prepareProxyListeners(
     interests,
     zones: config.zones,
     ranges: [vips, loopback],
-    credentials: (user: string) => (user === 'node' || here.has(user) ? access.secretOf(user) : undefined),
+    credentials: (user: string) => (user === 'node' || instances.has(user) ? access.secretOf(user) : undefined),
   }
   const isBeside = predecessor !== undefined
   const last = predecessor ?? access
   const ports = { socksPort: config.socksPort || last.socksPort, httpPort: config.httpPort || last.httpPort }
-  const doors: Interceptor[] = []
+  const listeners: Interceptor[] = []
   return {
     access,
     ports,
@@ -137,16 +147,16 @@ export function prepareProxyListeners(
       const socks = await onPort(config.socksPort, ports.socksPort, (port) =>
         SocksInterceptor.start({ port, isBeside }, naming),
       )
-      doors.push(life.use(socks))
+      listeners.push(life.use(socks))
       const http = await onPort(config.httpPort, ports.httpPort, (port) =>
         HttpInterceptor.start({ port, isBeside }, naming),
       )
-      doors.push(life.use(http))
+      listeners.push(life.use(http))
       Object.assign(ports, { socksPort: socks.port, httpPort: http.port })
       await access.keep(ports)
     },
     close: async () => {
-      await Promise.all(doors.map((door) => door[Symbol.asyncDispose]()))
+      await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()))
     },
   }
 }
@@ -157,10 +167,9 @@ export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof Loopbac
 export async function interceptVips(
   { life, config, predecessor }: AgentContext,
   { vips }: NodeIdentity,
-  { intercept }: Flows,
-  here: InstancesHere,
+  { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): Promise<VipInterceptor> {
-  const callers = new CallerFinder(() => here.processes())
+  const callers = new CallerFinder(() => instances.processes())
   const options = {
     range: vips,
     nft: systemNft,

@@ -1,206 +1,158 @@
 import { join } from 'node:path'
-import { machineFacts } from './machine.ts'
-import { type InstanceId, splitInstanceId } from '../core/model/ids.ts'
+import type { AgentContext } from './context.ts'
+import type { NodeFacts, InstanceReport, Assignment } from '../orchestrator/spec.ts'
+import type { InstanceId } from '../core/model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
-import type { Relays } from '../../proxy/paths/relays/relays.ts'
-import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
-import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import { Worker } from '../orchestrator/worker/worker.ts'
 import type { WorkerConfig } from '../orchestrator/worker/worker-config.ts'
-import type { NodeFacts } from '../orchestrator/spec.ts'
-import type { Predecessors } from './predecessors.ts'
-import type { ProxyListeners, Flows } from './flows.ts'
-import type { AgentContext } from './context.ts'
-import type { Connectivity } from './connectivity.ts'
-import type { NetworkCoordinates } from './coordinates.ts'
 
-/*
- * What we run. Wired here: the runtimes, the worker, and how instances go from one agent of this node to the next.
- */
-
-/** The instances on this node, for those who need them before the worker is there: it needs the proxies' ports first. */
-export class InstancesHere {
-  #worker: Worker | undefined
-  #fastPath: FastPath | undefined
-
-  workedBy(worker: Worker): void {
-    this.#worker = worker
-    this.#fastPath?.refresh()
-  }
-
-  /** Who must know at once what becomes of instances. */
-  watchedBy(fastPath: FastPath): void {
-    this.#fastPath = fastPath
-  }
-
-  get fastPath(): FastPath | undefined {
-    return this.#fastPath
-  }
-
-  readonly endpointOf = (instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined =>
-    this.#worker?.endpointOf(instance, port, protocol)
-
-  readonly isDraining = (instance: InstanceId): boolean => this.#worker?.isDraining(instance) ?? true
-
-  has(instance: string): boolean {
-    return this.#worker?.reports().some((report) => report.instance === instance) === true
-  }
-
+/** What the data plane asks about the instances of this node. */
+export interface LocalInstances {
+  endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined
+  isDraining(instance: InstanceId): boolean
+  has(instance: string): boolean
   /** Instances whose processes run here, or are about to. */
-  residents(): InstanceId[] {
-    return this.#worker?.residents() ?? []
-  }
-
-  processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
-    return this.#worker?.processes() ?? []
-  }
+  residents(): InstanceId[]
+  processes(): Iterable<{ instance: InstanceId; pids: number[] }>
 }
 
-export interface InstancesOptions {
-  /** Of which instances get what every program needs: PATH, HOME, language, time zone. */
-  environment: Readonly<Record<string, string | undefined>>
-  elders: Predecessors
+/** What the worker asks the rest of the agent. */
+export interface WorkerNeeds {
+  facts: NodeFacts
+  /** For the environment of an instance that starts. */
+  proxyEnvironment: (instance: InstanceId) => Record<string, string>
+  /** Flows that are open to an instance: while it stops, they may finish. */
+  openFlows: (instance: InstanceId) => number
+  /** An instance is about to start. */
+  admit: () => Promise<void> | undefined
 }
 
 /** An adopted instance is a process to look for; a damaged one must not hold up the start. */
 const RESTORED_MS = 2_000
 
-export class Instances {
-  readonly facts: () => NodeFacts
-  readonly #ground: AgentContext
-  readonly #here: InstancesHere
-  readonly #config: WorkerConfig
-  readonly #candidates: () => string[]
-  readonly #whereabouts: NetworkCoordinates
-  #addresses: string[]
-  readonly #relays: Relays
-  #relaysTold: string[]
-  #uplink: Uplink | undefined
-  #worker: Worker | undefined
-  /** False while a successor has the instances, or an elder still does. */
-  #isOurs: boolean
+/**
+ * The instances of this node, and who looks after them: nobody yet, this agent, or its successor.
+ *
+ *     waiting ── adopt ─▶ working ── release ─▶ released (a successor has them)
+ *                            ▲                      │ takeBack (the successor is lost)
+ *                            └──────────────────────┘
+ *
+ * The data plane starts before the worker, which needs the ports of the proxies: until `adopt` no instance is here.
+ */
+export class Instances implements LocalInstances {
+  readonly #context: AgentContext
+  readonly #environment: Readonly<Record<string, string | undefined>>
+  readonly #listeners = new Set<(report: InstanceReport) => void>()
+  #adopted: { worker: Worker; config: WorkerConfig } | undefined
+  /** Instances end with this agent. False while a predecessor or a successor answers for them. */
+  #isOwner: boolean
   #mayAssign = Promise.withResolvers<void>()
 
-  private constructor(
-    ground: AgentContext,
-    { inbound, candidates, whereabouts, relays }: Connectivity,
-    { ledger }: Flows,
-    { access, ports }: ProxyListeners,
-    here: InstancesHere,
-    { environment, elders }: InstancesOptions,
-  ) {
-    const { self, dir, config, version, clock } = ground
-    this.#ground = ground
-    this.#here = here
-    this.#candidates = candidates
-    this.#whereabouts = whereabouts
-    this.#addresses = candidates()
-    this.#relays = relays
-    this.#relaysTold = relays.listening
-    this.#isOurs = ground.predecessor === undefined
-    const runtimes = ['process', 'external']
-    this.facts = () => {
-      const { reported: coordinate } = whereabouts
-      const where = {
-        addresses: this.#addresses,
-        relays: this.#relaysTold,
-        ...(coordinate === undefined ? {} : { coordinate }),
-      }
-      return machineFacts(self, config, { ...where, runtimes, version })
-    }
-    const isKept = () => !this.#isOurs
-    this.#config = {
-      facts: this.facts(),
-      runtimes: [new ProcessRuntime({ node: self, inherited: environment, clock }), new ExternalRuntime()],
+  /** `environment`: what every program needs from it, for example PATH, HOME, language and time zone. */
+  constructor(context: AgentContext, environment: Readonly<Record<string, string | undefined>>) {
+    this.#context = context
+    this.#environment = environment
+    this.#isOwner = context.predecessor === undefined
+  }
+
+  /** Starts the worker, which adopts what an earlier agent left running. */
+  async adopt(needs: WorkerNeeds): Promise<void> {
+    const config = this.#workerConfig(needs)
+    await this.#work(config)
+    this.#context.life.defer(() => this.worker.close())
+    this.#mayAssign.resolve()
+  }
+
+  /** The worker of now: another one after instances were released and taken back. */
+  get worker(): Worker {
+    if (this.#adopted === undefined) throw new Error('the worker is used before it is started')
+    return this.#adopted.worker
+  }
+
+  reports(): InstanceReport[] {
+    return this.#adopted?.worker.reports() ?? []
+  }
+
+  /** Called at once for each change of an instance, not only when the cluster has heard of it. */
+  onReport(listener: (report: InstanceReport) => void): void {
+    this.#listeners.add(listener)
+  }
+
+  /** Waits while a successor has the instances. */
+  async assign(assignment: Assignment): Promise<void> {
+    await this.#mayAssign.promise
+    this.worker.assign(assignment)
+  }
+
+  /** From now on instances end with this agent; before, they are the predecessor's if this start fails. */
+  own(): void {
+    this.#isOwner = true
+  }
+
+  /** Leaves the instances to a successor. Where they answer stays known; what is assigned meanwhile waits. */
+  async release(): Promise<void> {
+    this.#isOwner = false
+    this.#mayAssign = Promise.withResolvers()
+    await this.worker.letGo()
+  }
+
+  /** The successor is lost: looks after the instances again. */
+  async takeBack(): Promise<void> {
+    this.#isOwner = true
+    if (this.#adopted !== undefined) await this.#work(this.#adopted.config)
+    this.#mayAssign.resolve()
+  }
+
+  // what the data plane asks
+
+  endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined {
+    return this.#adopted?.worker.endpointOf(instance, port, protocol)
+  }
+
+  isDraining(instance: InstanceId): boolean {
+    return this.#adopted?.worker.isDraining(instance) ?? true
+  }
+
+  has(instance: string): boolean {
+    return this.reports().some((report) => report.instance === instance)
+  }
+
+  residents(): InstanceId[] {
+    return this.#adopted?.worker.residents() ?? []
+  }
+
+  processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
+    return this.#adopted?.worker.processes() ?? []
+  }
+
+  async #work(config: WorkerConfig): Promise<void> {
+    const { log, metrics, clock } = this.#context
+    const worker = await Worker.start(config, log, metrics)
+    await Promise.race([worker.restored(), clock.sleep(RESTORED_MS)])
+    this.#adopted = { worker, config }
+    for (const report of worker.reports()) this.#tell(report)
+  }
+
+  #tell(report: InstanceReport): void {
+    for (const listener of this.#listeners) listener(report)
+  }
+
+  #workerConfig(needs: WorkerNeeds): WorkerConfig {
+    const { self, dir, clock, predecessor } = this.#context
+    const isKept = () => !this.#isOwner
+    return {
+      ...needs,
+      runtimes: [new ProcessRuntime({ node: self, inherited: this.#environment, clock }), new ExternalRuntime()],
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),
-      report: (report) => {
-        this.#uplink?.report(report)
-        here.fastPath?.refresh(splitInstanceId(report.instance)?.service) // at once, not when the cluster has heard of it
-      },
-      admit: () => here.fastPath?.admit(),
-      openFlows: (instance) =>
-        ledger.openFlows(instance) +
-        inbound.openFlows(instance) +
-        elders.openFlows(instance) +
-        (here.fastPath?.openFlows(instance) ?? 0),
-      proxyEnvironment: (instance) => access.environment(instance, ports),
-      isSuccessor: ground.predecessor !== undefined,
+      report: (report) => this.#tell(report),
+      isSuccessor: predecessor !== undefined,
       get keepOnClose() {
         return isKept()
       },
       clock,
     }
-  }
-
-  /** Adopts what an earlier agent left running. */
-  static async start(
-    ground: AgentContext,
-    reach: Connectivity,
-    flows: Flows,
-    doors: ProxyListeners,
-    here: InstancesHere,
-    options: InstancesOptions,
-  ): Promise<Instances> {
-    const work = new Instances(ground, reach, flows, doors, here, options)
-    await work.#begin()
-    ground.life.defer(() => work.worker.close())
-    work.#mayAssign.resolve()
-    return work
-  }
-
-  /** The one now: there is another one after instances were let go and taken back. */
-  get worker(): Worker {
-    if (this.#worker === undefined) throw new Error('the worker is not there yet')
-    return this.#worker
-  }
-
-  /** Resolves when this agent may be given work: not while a successor has it. */
-  get mayAssign(): Promise<void> {
-    return this.#mayAssign.promise
-  }
-
-  /** Looks at the machine's addresses and place in the network; true when the cluster must hear of it. */
-  refresh(): boolean {
-    const found = this.#candidates()
-    const { listening } = this.#relays
-    const isElsewhere = found.join() !== this.#addresses.join() || listening.join() !== this.#relaysTold.join()
-    const isNew = this.#whereabouts.renew() || isElsewhere
-    this.#addresses = found
-    this.#relaysTold = listening
-    return isNew
-  }
-
-  /** Reports go there from now on; what was reported before, the link asks for itself. */
-  reportTo(uplink: Uplink): void {
-    this.#uplink = uplink
-  }
-
-  /** From now on instances end with this agent; before, they are the elder's, should we fail. */
-  own(): void {
-    this.#isOurs = true
-  }
-
-  /** Leaves the instances to a successor; where they answer is known on, and what is assigned meanwhile waits. */
-  async letGo(): Promise<void> {
-    this.#isOurs = false
-    this.#mayAssign = Promise.withResolvers()
-    await this.worker.letGo()
-  }
-
-  /** The successor was lost: looks after them again. */
-  async takeBack(): Promise<void> {
-    this.#isOurs = true
-    await this.#begin()
-    this.#mayAssign.resolve()
-  }
-
-  async #begin(): Promise<void> {
-    const { log, metrics, clock } = this.#ground
-    this.#worker = await Worker.start(this.#config, log, metrics)
-    await Promise.race([this.#worker.restored(), clock.sleep(RESTORED_MS)])
-    this.#here.workedBy(this.#worker)
   }
 }

@@ -5,23 +5,23 @@ import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Instances } from './instances.ts'
+import type { NodeFactsSource } from './node-facts.ts'
 
 /*
- * The one link to the cluster: work and changes come down, reports and questions go up.
+ * The one link to the cluster: assignments and changes of the table come down, reports and queries go up.
  */
 
-/** How soon the cluster hears that the machine has other addresses. */
-const ADDRESSES_MS = 5_000
-/** A successor waits so long for its link, so that it knows no less than the agent before; without one it goes on. */
+/** How soon the cluster learns that the addresses of this machine have changed. */
+const FACTS_MS = 5_000
+/** A successor waits this long for its link, so that it knows no less than its predecessor; then it goes on without. */
 const LINKED_MS = 2_000
-const LOOK_MS = 10
+const POLL_MS = 10
 
-export async function linkUp(
+export async function openUplink(
   { life, clock, log, metrics, predecessor }: AgentContext,
-  { identity, url, egress }: NodeIdentity,
+  { certificate: identity, url, egress }: NodeIdentity,
   { interests, follow }: TableSync,
-  told: Pick<UplinkOptions, 'onRelays'>,
-  work: Instances,
+  { instances, facts, ...handlers }: UplinkNeeds,
 ): Promise<Uplink> {
   const uplink = life.use(
     Uplink.start(
@@ -29,44 +29,48 @@ export async function linkUp(
         urls: [url],
         identity,
         egress,
-        facts: work.facts,
-        worker: wishing(work, interests),
+        facts: facts.current,
+        worker: workerFor(instances, interests),
         onWish: (keys) => interests.wish(keys),
-        ...told,
+        ...handlers,
         clock,
       },
       log,
       metrics,
     ),
   )
-  work.reportTo(uplink)
+  instances.onReport((report) => uplink.report(report))
   const refresh = () => {
-    if (work.refresh()) uplink.factsChanged()
+    if (facts.refresh()) uplink.factsChanged()
   }
-  life.every(ADDRESSES_MS, refresh, 'node facts')
+  life.every(FACTS_MS, refresh, 'node facts')
   await follow(uplink)
   if (predecessor !== undefined) {
     const until = clock.now() + LINKED_MS
-    while (!uplink.isUp && clock.now() < until) await clock.sleep(LOOK_MS)
+    while (!uplink.isUp && clock.now() < until) await clock.sleep(POLL_MS)
   }
   return uplink
 }
 
+export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays'> {
+  instances: Instances
+  facts: NodeFactsSource
+}
+
 /**
- * The worker, and what its instances say they will call: the node asks for that before their first question. And for
- * the instances themselves: those on this node that they call shall see them under their own VIPs.
+ * The worker as the link sees it. The node also asks at once for what a new instance will call, before its first question; and
+ * for the instance itself, so that instances of this node that it calls see it under its own VIP.
  */
-function wishing(work: Instances, interests: Pick<Interests, 'wish'>): UplinkWorker {
+function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): UplinkWorker {
   return {
     assign: async (assignment) => {
-      await work.mayAssign
-      work.worker.assign(assignment)
+      await instances.assign(assignment)
       const { id, connectivity } = assignment.spec
       interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
     },
-    withdraw: (instance) => work.worker.withdraw(instance),
-    keepOnly: (wanted) => work.worker.keepOnly(wanted),
-    reports: () => work.worker.reports(),
-    logs: (instance, options, signal) => work.worker.logs(instance, options, signal),
+    withdraw: (instance) => instances.worker.withdraw(instance),
+    keepOnly: (wanted) => instances.worker.keepOnly(wanted),
+    reports: () => instances.reports(),
+    logs: (instance, options, signal) => instances.worker.logs(instance, options, signal),
   }
 }

@@ -1,4 +1,4 @@
-import { createServer, request as httpRequest } from 'node:http'
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
@@ -24,9 +24,6 @@ const MAX_SOCKET_PATH = 107
 
 export interface LocalOptions {
   dir: string
-  routes: Readonly<Record<string, LocalRoute>>
-  /** Another agent of this directory wants to take over: the connection is for the two of them. */
-  onSuccessor?: (socket: Socket) => void
   patience?: HttpTimeouts
 }
 
@@ -38,10 +35,12 @@ const MAX_CONNECTIONS = 1_024
  * port a web page or a neighbour could reach. One JSON answer a request.
  */
 export class LocalApi {
-  /** Of this process. */
+  /** The socket of this process. */
   readonly path: string
   readonly #dir: string
   readonly #life: Lifetime
+  #routes: Readonly<Record<string, LocalRoute>> = {}
+  #successorListener: ((socket: Socket) => void) | undefined
 
   private constructor(dir: string, path: string, life: Lifetime) {
     this.#dir = dir
@@ -50,7 +49,7 @@ export class LocalApi {
   }
 
   /** Answers under the process's own name; `claim` makes it the one that commands ask. @throws MeshError LISTEN_FAILED */
-  static start({ dir, routes, onSuccessor, patience = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
+  static start({ dir, patience = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
       const path = join(dir, `agent-${randomBytes(3).toString('hex')}.sock`)
       if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
@@ -60,28 +59,15 @@ export class LocalApi {
           remedy: 'Choose a shorter --state directory.',
         })
       }
-      const server = createServer(applyHttpTimeouts(patience), (request, response) => {
-        const asked = pathOf(request.url)
-        const answer = (status: number, body: unknown) =>
-          response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
-        const route = Object.hasOwn(routes, asked) ? routes[asked] : undefined
-        if (request.method !== 'GET' || route === undefined)
-          return answer(404, { error: 'USAGE', details: { path: asked.slice(0, 200) } })
-        Promise.try(route, queryOf(request.url)).then(
-          (body) => answer(200, body ?? {}),
-          (error: unknown) =>
-            isMeshError(error)
-              ? answer(400, { error: error.code, details: error.details })
-              : answer(500, { error: 'REQUEST_FAILED', details: { reason: String(error) } }),
-        )
-      })
+      const api = new LocalApi(dir, path, life)
+      const server = createServer(applyHttpTimeouts(patience), (request, response) => api.#answer(request, response))
       const succeeding = new Set<Socket>()
       server.on('upgrade', ({ url }, socket: Socket) => {
-        if (onSuccessor === undefined || url !== SUCCESSION) return void socket.destroy()
+        if (api.#successorListener === undefined || url !== SUCCESSION) return void socket.destroy()
         succeeding.add(socket)
         socket.once('close', () => succeeding.delete(socket))
         socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: succession\r\n\r\n')
-        onSuccessor(socket)
+        api.#successorListener(socket)
       })
       await new Promise<void>((resolve, reject) => {
         server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { path }, { cause })))
@@ -95,8 +81,18 @@ export class LocalApi {
         for (const socket of succeeding) socket.destroySoon()
         server.close() // and with it the name of its own
       })
-      return new LocalApi(dir, path, life)
+      return api
     })
+  }
+
+  /** What is answered from now on; nothing before. */
+  serve(routes: Readonly<Record<string, LocalRoute>>): void {
+    this.#routes = routes
+  }
+
+  /** Another agent of this directory wants to take over: the connection is for the two of them. */
+  onSuccessor(listener: (socket: Socket) => void): void {
+    this.#successorListener = listener
   }
 
   /**
@@ -110,7 +106,7 @@ export class LocalApi {
       renameSync(`${this.path}.next`, name)
     } else {
       if (await answers(name))
-        // another that started in the same moment; Elder.find has looked before
+        // another that started at the same moment; `Predecessor.find` has looked before
         throw new MeshError('LISTEN_FAILED', {
           path: name,
           reason: 'an agent is already running with this state directory',
@@ -127,9 +123,27 @@ export class LocalApi {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const path = pathOf(request.url)
+    const answer = (status: number, body: unknown) =>
+      response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
+    const route = Object.hasOwn(this.#routes, path) ? this.#routes[path] : undefined
+    if (request.method !== 'GET' || route === undefined) {
+      answer(404, { error: 'USAGE', details: { path: path.slice(0, 200) } })
+      return
+    }
+    Promise.try(route, queryOf(request.url)).then(
+      (body) => answer(200, body ?? {}),
+      (error: unknown) =>
+        isMeshError(error)
+          ? answer(400, { error: error.code, details: error.details })
+          : answer(500, { error: 'REQUEST_FAILED', details: { reason: String(error) } }),
+    )
+  }
 }
 
-/** Whom commands ask. */
+/** The socket that commands ask. */
 export function servingSocket(dir: string): string {
   return join(dir, 'agent.sock')
 }

@@ -17,8 +17,7 @@ export async function serveNames(
   { life, dir, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
-  { parts: flowParts, intercept }: Flows,
-  prepare: Prepare,
+  { parts: flowParts, intercept, prepare }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare },
 ): Promise<Resolver> {
   const { resolver, zones } = config
   const { upstreams, ttlSeconds, negativeTtlSeconds } = resolver

@@ -1,29 +1,12 @@
 import { isOutward } from '../../proxy/paths/addresses.ts'
-import type { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
-import type { Relays } from '../../proxy/paths/relays/relays.ts'
-import type { Session } from '../../proxy/tunnel/contract.ts'
-import { ANY_PATH, readPathRule } from '../core/model/path-rule.ts'
 import { findingsOf } from '../netcheck/findings.ts'
 import { localFacts } from '../netcheck/local.ts'
 import { networkOf, expectedPaths } from '../netcheck/expected-paths.ts'
 import type { Family } from '../../proxy/paths/addresses.ts'
 import type { NatObservation } from '../../proxy/paths/nat/discovery.ts'
 import type { NetcheckReport } from '../client/reports.ts'
-import { hostPort, type AgentConfig } from '../config.ts'
-
-export interface NetcheckParts {
-  self: string
-  config: Pick<AgentConfig, 'paths' | 'listen' | 'udp'>
-  tunnelPort: number
-  candidates: () => readonly string[]
-  relays: Pick<Relays, 'measureAll'>
-  portMapping: PortMapper | undefined
-  sessions: () => Iterable<Session>
-  /** What relays see of this node. */
-  observed: () => Promise<OutsideView>
-  /** Where `HTTPS_PROXY` is read. */
-  environment: Readonly<Record<string, string | undefined>>
-}
+import { printHostPort } from '../core/kit/host-port.ts'
+import type { AgentParts } from './parts.ts'
 
 export interface OutsideView {
   families: ReadonlyArray<{ family: Family } & NatObservation>
@@ -37,15 +20,19 @@ export interface OutsideView {
 /** A relay that takes longer is reported as not answering. */
 const RELAY_MS = 3_000
 
-/** Everything the agent knows about its network, and what that means. */
-export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
-  const { self, config, tunnelPort, candidates, portMapping, sessions, environment } = parts
+/** Everything the agent knows about its network, and what that means. `environment`: where `HTTPS_PROXY` is read. */
+export async function netcheck(
+  { context, connectivity }: Pick<AgentParts, 'context' | 'connectivity'>,
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<NetcheckReport> {
+  const { self, config } = context
+  const { endpoint, relays: connections, rendezvous, peers } = connectivity
   const [local, relays, { families, relaySees, isProxied, udpWorks, isEnclosed }] = await Promise.all([
     localFacts({ isOutward, environment }),
-    parts.relays.measureAll(RELAY_MS),
-    parts.observed(),
+    connections.relays.measureAll(RELAY_MS),
+    rendezvous.observed(),
   ])
-  const rule = readPathRule(config.paths) ?? ANY_PATH
+  const { rule, portMapping } = endpoint
   const mapped = portMapping?.state
   const observed = preferred(families)
   const six = families.find(({ family, tcp }) => family === 'ipv6' && tcp.mapping !== 'unknown')
@@ -54,14 +41,13 @@ export async function netcheck(parts: NetcheckParts): Promise<NetcheckReport> {
     isMapped: mapped?.state === 'mapped' && mapped.tcp !== undefined,
     isEnclosed,
   })
-  const isSealed = [...sessions()].some((session) => session.report().datagrams === 'sealed')
+  const isSealed = [...peers.all()].some((session) => session.report().datagrams === 'sealed')
   const works = isSealed ? true : udpWorks
-  const { host } = hostPort(config.listen)
   const agent: NonNullable<NetcheckReport['agent']> = {
     node: self,
     paths: rule.text,
-    listen: `${host}:${tunnelPort}`,
-    candidates: candidates(),
+    listen: printHostPort(endpoint.host, endpoint.port),
+    candidates: endpoint.candidates(),
     relays,
     ...observed,
     ...(six === undefined ? {} : { ipv6: summary(six) }),

@@ -4,43 +4,45 @@ import { NetworkWatch } from '../core/kit/network-watch.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import type { AgentContext } from './context.ts'
 import type { Connectivity } from './connectivity.ts'
-import type { Instances } from './instances.ts'
+import type { NodeFactsSource } from './node-facts.ts'
 
 /*
- * What happens when the machine's network changes: the cluster is told our new addresses, and everything that holds a connection
- * checks at once whether it is still alive, and dials again where it is not.
+ * What happens when the network of this machine changes: the cluster is told the new addresses, and whatever holds a
+ * connection finds out at once whether that still works, and dials again where it does not.
  */
 
-/** How often the control link is probed while streams wait for a path. */
-const DOUBT_MS = 1_000
+/** While streams wait for a path, the control link is probed at most this often. */
+const PROBE_MS = 1_000
 
 export interface NetworkFollowers {
-  work: Pick<Instances, 'refresh'>
+  facts: Pick<NodeFactsSource, 'refresh'>
   uplink: Pick<Uplink, 'factsChanged' | 'networkChanged' | 'doubt'>
-  reach: Pick<Connectivity, 'peers' | 'relays' | 'portMapping' | 'rendezvous' | 'onRisk'>
+  connectivity: Connectivity
 }
 
 export function followNetwork(
   { life, clock, log }: AgentContext,
-  { work, uplink, reach }: NetworkFollowers,
+  { facts, uplink, connectivity }: NetworkFollowers,
 ): NetworkWatch {
+  const { rendezvous, peers, relays, endpoint, riskListeners } = connectivity
   const watch = life.use(NetworkWatch.start({ isOutward, clock }))
   watch.onChange((network) => {
     const { reason, outward: addresses } = network
     log.info('network changed', { reason, address: addresses })
     const isOurs = (local: string) => isHere(network, local)
-    reach.rendezvous.networkChanged()
-    reach.peers.networkChanged(isOurs) // first: flows wait for these
+    rendezvous.networkChanged()
+    peers.networkChanged(isOurs) // first, since flows wait for these
     uplink.networkChanged(isOurs)
-    reach.relays.networkChanged(isOurs)
-    reach.portMapping?.networkChanged()
-    if (work.refresh()) uplink.factsChanged()
+    relays.relays.networkChanged(isOurs)
+    endpoint.portMapping?.networkChanged()
+    if (facts.refresh()) uplink.factsChanged()
   })
-  let doubtedAt = Number.NEGATIVE_INFINITY
-  reach.onRisk(() => {
-    if (clock.now() - doubtedAt < DOUBT_MS) return
-    doubtedAt = clock.now()
-    uplink.doubt() // the same failure may have cut the link, and the cluster replaces a silent node's instances after three seconds
+  let probedAt = Number.NEGATIVE_INFINITY
+  riskListeners.add(() => {
+    if (clock.now() - probedAt < PROBE_MS) return
+    probedAt = clock.now()
+    // what silenced a session may have silenced the link; a silent node's instances are replaced after three seconds
+    uplink.doubt()
   })
   return watch
 }

@@ -13,25 +13,25 @@ import type { NodeId } from '../core/model/ids.ts'
 import type { Ops } from '../roles/ops-server.ts'
 import { enrolNode } from '../orchestrator/worker/join.ts'
 import { claimPrefix, inheritPrefix } from './prefix.ts'
+import { Readiness } from './readiness.ts'
 import { OwnAddresses } from './own-addresses.ts'
 import type { PredecessorFacts } from './hand-over.ts'
 
 /** Who this node is, and the addresses that are its own. */
 export interface NodeIdentity {
   readonly self: NodeId
-  readonly identity: HeldIdentity
-  /** Of its cluster. */
+  readonly certificate: HeldIdentity
+  /** URL of its cluster. */
   readonly url: string
   /** Its own block of 127/8, in every mode. */
   readonly loopback: VipRange
-  /** Where services are, on this node. */
+  /** The VIPs of services, on this node. */
   readonly vips: VipRange
   readonly own: OwnAddresses
-  /** The way out, when it is not straight. */
+  /** The HTTP proxy through which this node connects to others, if there is one. */
   readonly egress: Agent | undefined
   readonly ops: Ops
-  /** What `/readyz` shows; each part sets its own. */
-  readonly claims: { uplink: boolean; resolver: boolean }
+  readonly readiness: Readiness
 }
 
 export interface NodeIdentityOptions {
@@ -41,29 +41,39 @@ export interface NodeIdentityOptions {
   token?: string
   clock: Clock
   metrics: Metrics
-  elder: PredecessorFacts | undefined
+  predecessor: PredecessorFacts | undefined
   egress: Agent | undefined
 }
 
 /** Enrols, or finds the certificate from last time, and claims a prefix. */
 export async function openNodeIdentity(life: Lifetime, options: NodeIdentityOptions): Promise<NodeIdentity> {
-  const { dir, config, token, clock, metrics, elder, egress } = options
+  const { dir, config, token, clock, metrics, predecessor, egress } = options
   const { identity, url } = await enrolNode(
     { dir: join(dir, 'identity'), name: config.name, clock, egress, ...(token === undefined ? {} : { token }) },
     life.signal,
   )
   const self = nodeOf(identity)
-  const claims = { uplink: false, resolver: false }
+  const readiness = new Readiness(['uplink', 'resolver'])
   const isHost = config.mode === 'host'
   const wanted = isHost ? 'auto' : config.prefix
-  const shown = { metrics, ready: () => claims }
-  const isInherited = elder !== undefined && (wanted === 'auto' || wanted === elder.prefix)
+  const shown = { metrics, ready: readiness.report }
+  const isInherited = predecessor !== undefined && (wanted === 'auto' || wanted === predecessor.prefix)
   const { loopback, ops } = isInherited
-    ? await inheritPrefix(elder.prefix, shown)
+    ? await inheritPrefix(predecessor.prefix, shown)
     : await claimPrefix(wanted, dir, shown)
   life.use(ops)
   const vips = isHost ? hostRange(config.prefix, identity) : loopback
-  return { self, identity, url, loopback, vips, own: new OwnAddresses(loopback, vips), egress, ops, claims }
+  return {
+    self,
+    certificate: identity,
+    url,
+    loopback,
+    vips,
+    own: new OwnAddresses(loopback, vips),
+    egress,
+    ops,
+    readiness,
+  }
 }
 
 /** @throws MeshError CERTIFICATE_REFUSED when the directory holds another role's certificate. */

@@ -27,7 +27,7 @@ export class Predecessors {
     const lookAgain = async () => {
       if (isLooking || elders.#there.size === 0) return
       isLooking = true
-      await elders.look().finally(() => {
+      await elders.refresh().finally(() => {
         isLooking = false
       })
     }
@@ -36,7 +36,7 @@ export class Predecessors {
   }
 
   /** Who is there now. */
-  async look(): Promise<void> {
+  async refresh(): Promise<void> {
     const paths = (await ownSockets(this.#dir)).filter((path) => path !== this.#own)
     const reports = await Promise.all(
       paths.map(async (path) => {

@@ -51,12 +51,12 @@ export async function openRelays(
 
 /** How the node authenticates to relays, and who may be one: a cluster or a relay of this mesh. */
 export function relayCredentials({
-  identity,
+  certificate,
   egress,
-}: Pick<NodeIdentity, 'identity' | 'egress'>): ReturnType<RelayCredentials> {
+}: Pick<NodeIdentity, 'certificate' | 'egress'>): ReturnType<RelayCredentials> {
   const isRelay = (principal: Identity['principal']) =>
-    mayRelay(principal) && principal.mesh === identity.principal.mesh
-  return { tls: clientOptions(identity, isRelay), verify: verifyServer(isRelay, identity.revocations), egress }
+    mayRelay(principal) && principal.mesh === certificate.principal.mesh
+  return { tls: clientOptions(certificate, isRelay), verify: verifyServer(isRelay, certificate.revocations), egress }
 }
 
 /** The saved list is only a copy: a damaged one counts as none. */

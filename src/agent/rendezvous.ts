@@ -12,7 +12,7 @@ import { HolePuncher } from '../../proxy/paths/punch/hole-puncher.ts'
 import type { Relays } from '../../proxy/paths/relays/relays.ts'
 import { answerDialRequests, reverseDialer } from '../../proxy/paths/reverse-path.ts'
 import { Signals } from '../../proxy/paths/signals.ts'
-import type { PathKind } from '../core/model/path-rule.ts'
+import { allows } from '../core/model/path-rule.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 import type { TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Welcome } from '../../proxy/relay/wire/messages.ts'
@@ -22,6 +22,8 @@ import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { OutsideView } from './netcheck.ts'
 import type { Sealed } from './sealed.ts'
+import type { TunnelEndpoint } from './tunnel-endpoint.ts'
+import type { Later } from '../core/kit/later.ts'
 import { parseHostPort } from '../core/kit/host-port.ts'
 
 /*
@@ -57,50 +59,45 @@ export interface NodeSecure extends Pick<Secure, 'isPrompt'> {
 
 export interface RendezvousParts {
   reach: (node: NodeId) => NodeReach | undefined
-  /** Available when the first signal arrives. */
-  peers: () => TunnelPeers
+  /** Started before the first signal arrives. */
+  sessions: Later<TunnelPeers>
   relays: Relays
   secure: NodeSecure
   udp: Sealed | undefined
-  at: { host: string }
-  /** The port at which this node takes connections; 0 while it does not. */
-  listensAt: () => number
-  /** The addresses at which others may dial us. */
-  candidates: () => readonly string[]
-  allows: (path: PathKind) => boolean
+  endpoint: TunnelEndpoint
 }
 
 export async function openRendezvous(
   { life, self, clock, log }: AgentContext,
   { own, egress }: NodeIdentity,
-  { reach, peers, relays, secure, udp, at, listensAt, candidates, allows }: RendezvousParts,
+  { reach, sessions, relays, secure, udp, endpoint }: RendezvousParts,
 ): Promise<Rendezvous> {
   const expected = new ExpectedConnections()
   const now = () => clock.now()
   const signals = new Signals({
-    overSession: (to, payload) => peers().signal(to, payload),
-    hasSession: (to) => peers().existing(to) !== undefined,
+    overSession: (to, payload) => sessions.value.signal(to, payload),
+    hasSession: (to) => sessions.value.existing(to) !== undefined,
     overRelay: (to, body, theirs) => relays.signal(to, body, theirs),
     listening: () => relays.listening,
     now,
   })
-  const { address } = await lookup(at.host)
+  const { address } = await lookup(endpoint.host)
   const discovery = life.use(
     await NatDiscovery.start({
       hosts: hostsAt(address),
       isOwn: isOwnAddress,
-      listensAt,
+      listensAt: () => endpoint.openPort,
       udp,
       clock,
       log,
     }),
   )
   const guard = new DialGuard({ reach, exclude: own.isVip, now })
-  const incoming = (raw: RawConnection) => peers().incoming(raw)
+  const incoming = (raw: RawConnection) => sessions.value.incoming(raw)
   const closing = life.signal
   const { present } = secure
   const claim: Rendezvous['claim'] = async (raw) => await claimIfExpected(expected, await secure.accept(raw))
-  if (allows('direct')) answerDialRequests({ signals, guard, present, incoming, closing, log })
+  if (allows(endpoint.rule, 'direct')) answerDialRequests({ signals, guard, present, incoming, closing, log })
   const puncher = new HolePuncher({
     self,
     signals,
@@ -122,7 +119,7 @@ export async function openRendezvous(
   /** An address of our own behind a firewall is of no use to others. */
   const isFirewalled = (host: string) => isOwnAddress(host) && discovery.of(familyOf(host)).isPortOpen === false
   const reachable = () =>
-    candidates().filter((candidate) => {
+    endpoint.addresses().filter((candidate) => {
       const { host } = parseHostPort(candidate) ?? { host: '' }
       return isPublic(host) && !isFirewalled(host)
     })

@@ -1,6 +1,6 @@
-import { hostPort } from '../config.ts'
+import { printHostPort } from '../core/kit/host-port.ts'
 import { portText } from '../../proxy/flow/flow.ts'
-import type { FlowLine } from '../../proxy/flow/ledger.ts'
+import type { FlowLedger, FlowLine } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { MeshError } from '../core/errors.ts'
 import type { LocalRoute } from './local-api.ts'
@@ -10,99 +10,84 @@ import { checksOf, fastPathText } from './checks.ts'
 import type { Shutdown } from './shutdown.ts'
 import { netcheck } from './netcheck.ts'
 import { resolveOf, traceOf } from './trace.ts'
-import type { AgentView } from './view.ts'
+import type { AgentParts } from './parts.ts'
 
-/** A relay that has not answered by then gets no figure. */
+/** A relay that has not answered by then is listed without a round-trip time. */
 const RELAYS_MS = 2_000
 
+export interface RouteOptions {
+  /** Where `HTTPS_PROXY` is read. */
+  environment: Readonly<Record<string, string | undefined>>
+  /** Starts this program again; `undefined` where another program embeds the agent. */
+  respawn: (() => void) | undefined
+}
+
 /** What the agent answers on its local socket. */
-export function agentRoutes(view: AgentView): Record<string, LocalRoute> {
+export function agentRoutes(agent: AgentParts, { environment, respawn }: RouteOptions): Record<string, LocalRoute> {
   return {
     '/status': async () => {
-      const kernelFlows = await view.fastPath?.count()
-      return { ...statusOf(view), ...(kernelFlows === undefined ? {} : { kernelFlows }) }
+      const kernelFlows = await agent.fastPath?.count()
+      return { ...statusOf(agent), ...(kernelFlows === undefined ? {} : { kernelFlows }) }
     },
-    '/peers': () => peersOf(view),
+    '/peers': () => Array.from(agent.connectivity.peers.all(), (session) => peerOf(session)),
     '/flows': async (query) => {
-      const own = flowsOf(view, query.has('recent'))
-      return query.has('own') ? own : [...own, ...(await view.elders.flows())]
+      const own = flowsOf(agent.flows.ledger, { withRecent: query.has('recent') })
+      return query.has('own') ? own : [...own, ...(await agent.predecessors.flows())]
     },
-    '/resolve': (query) => resolveOf(query.get('name') ?? '', view),
-    '/trace': (query) => traceOf(query.get('target') ?? '', view),
-    '/check': () => checksOf(view),
-    '/relays': () => view.network.relays.measureAll(RELAYS_MS),
-    '/netcheck': () => netcheck({ ...view, ...view.network, sessions: () => view.peers.all() }),
-    '/proxy-environment': () => view.access.environment('node', view.proxyPorts),
+    '/resolve': (query) => resolveOf(query.get('name') ?? '', agent),
+    '/trace': (query) => traceOf(query.get('target') ?? '', agent),
+    '/check': () => checksOf(agent),
+    '/relays': () => agent.connectivity.relays.relays.measureAll(RELAYS_MS),
+    '/netcheck': () => netcheck(agent, environment),
+    '/proxy-environment': () => agent.proxies.access.environment('node', agent.proxies.ports),
     '/restart': () => {
-      if (view.respawn === undefined)
+      if (respawn === undefined)
         throw new MeshError('USAGE', { reason: 'this agent is part of another program, which must do it' })
-      view.respawn()
+      respawn()
     },
   }
 }
 
-/** What agents of one directory ask each other. */
-export function departureRoutes(
-  departure: Shutdown,
+/** What the agents of one state directory ask each other. The paths are part of the protocol between versions. */
+export function handOverRoutes(
+  shutdown: Shutdown,
   revoke: (nodes: readonly NodeId[]) => void,
 ): Record<string, LocalRoute> {
   return {
-    '/standing': () => ({ standing: departure.standing }),
-    '/draining': () => departure.report(),
+    '/standing': () => ({ standing: shutdown.state }),
+    '/draining': () => shutdown.report(),
     '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ')),
   }
 }
 
-export function statusOf(view: AgentView): StatusReport {
-  const {
-    self,
-    version,
-    startedAt,
-    config,
-    vips,
-    resolver,
-    proxyPorts,
-    tunnelPort,
-    ops,
-    uplink,
-    identity,
-    table,
-    work,
-    ledger,
-    peers,
-    interceptor,
-    elders,
-    fastPath,
-  } = view
+export function statusOf(agent: AgentParts): StatusReport {
+  const { context, identity, sync, connectivity, flows, proxies, instances, interceptor, uplink, resolver } = agent
+  const { self, version, config, clock, startedAt } = context
+  const { endpoint, peers } = connectivity
   const { address, port } = resolver.address
-  const { host } = hostPort(config.listen)
   return {
     node: self,
     version,
     pid: process.pid,
-    upSeconds: Math.round((Date.now() - startedAt) / 1_000),
+    upSeconds: Math.round((clock.now() - startedAt) / 1_000),
     mode: config.mode,
-    ...(fastPath === undefined ? {} : { fastPath: fastPathText(fastPath) }),
-    prefix: vips.cidr4,
-    draining: elders.all(),
+    ...(agent.fastPath === undefined ? {} : { fastPath: fastPathText(agent.fastPath) }),
+    prefix: identity.vips.cidr4,
+    draining: agent.predecessors.all(),
     resolver: `${address}:${port}`,
     ...(port === 53 ? { nameserver: address } : {}),
-    socks: `127.0.0.1:${proxyPorts.socksPort}`,
-    http: `127.0.0.1:${proxyPorts.httpPort}`,
-    tunnel: `${host}:${tunnelPort}`,
-    ops,
+    socks: `127.0.0.1:${proxies.ports.socksPort}`,
+    http: `127.0.0.1:${proxies.ports.httpPort}`,
+    tunnel: printHostPort(endpoint.host, endpoint.port),
+    ops: identity.ops.address,
     controlLink: uplink.isUp ? 'up' : 'down',
-    certificateUntil: identity.notAfter.toISOString(),
-    services: table.counts.services,
-    instancesHere: work.worker.reports().length,
-    flowsOpen: ledger.size,
+    certificateUntil: identity.certificate.notAfter.toISOString(),
+    services: sync.table.counts.services,
+    instancesHere: instances.reports().length,
+    flowsOpen: flows.ledger.size,
     sessions: [...peers.all()].length,
     listeners: interceptor.size,
   }
-}
-
-function peersOf({ peers }: AgentView): PeerReport[] {
-  return Array.from(peers.all(), (session) => peerOf(session))
 }
 
 function peerOf(session: Session): PeerReport {
@@ -122,16 +107,13 @@ function peerOf(session: Session): PeerReport {
   }
 }
 
-function flowsOf({ ledger }: AgentView, isRecentToo: boolean): FlowReport[] {
+function flowsOf(ledger: FlowLedger, { withRecent }: { withRecent: boolean }): FlowReport[] {
   const open = ledger.flows().map((line) => flowReport(line))
-  return isRecentToo
-    ? [
-        ...open,
-        ...ledger
-          .recent()
-          .map((line) => flowReport(line, line.reason === '' ? line.end : `${line.end}: ${line.reason}`)),
-      ]
-    : open
+  if (!withRecent) return open
+  const ended = ledger
+    .recent()
+    .map((line) => flowReport(line, line.reason === '' ? line.end : `${line.end}: ${line.reason}`))
+  return [...open, ...ended]
 }
 
 function flowReport({ sent, received, port, protocol, ageMs, name, ...line }: FlowLine, ended?: string): FlowReport {

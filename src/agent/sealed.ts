@@ -6,13 +6,9 @@ import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import { reachableAt } from './own-addresses.ts'
-
-export interface SealedCallbacks {
-  /** The port's addresses outside: by a mapping on the router, or as relays see it. */
-  outside: () => readonly string[]
-  /** Receives packets that may be no sealed ones; false when it does not take one. */
-  receive: (packet: Buffer) => boolean
-}
+import type { Rendezvous } from './rendezvous.ts'
+import type { TunnelEndpoint } from './tunnel-endpoint.ts'
+import type { Later } from '../core/kit/later.ts'
 
 export interface Sealed {
   endpoint: SealedUdp
@@ -28,21 +24,25 @@ export interface Sealed {
 export async function openSealed(
   { life, self, config, clock, log, metrics }: AgentContext,
   { own }: NodeIdentity,
-  at: { host: string; port: number },
-  { outside, receive }: SealedCallbacks,
+  tunnel: TunnelEndpoint,
+  rendezvous: Later<Pick<Rendezvous, 'udpAddresses' | 'receive'>>,
 ): Promise<Sealed | undefined> {
   if (!config.udp) return undefined
   let endpoint: SealedUdp | undefined
   try {
-    const { address: host } = await lookup(at.host)
+    const { address: host } = await lookup(tunnel.host)
     const port = life.use(
       await UdpPort.start(
         {
           host,
-          port: at.port,
-          addresses: (port) => [...outside(), ...reachableAt(host, port, own)],
+          port: tunnel.port,
+          addresses: (port) => [
+            ...tunnel.mapped('udp'),
+            ...rendezvous.value.udpAddresses(),
+            ...reachableAt(host, port, own),
+          ],
           onPacket: (packet, from) => {
-            if (!receive(packet)) endpoint?.receive(packet, from)
+            if (!rendezvous.value.receive(packet)) endpoint?.receive(packet, from)
           },
         },
         log,

@@ -1,18 +1,9 @@
 import type { Socket } from 'node:net'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
-import type { FastPath } from '../../proxy/kernel/fast-path.ts'
-import type { Relays } from '../../proxy/paths/relays/relays.ts'
 import type { Prober } from '../../proxy/outbound/prober.ts'
-import type { Resolver } from '../../resolver/server.ts'
-import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import type { DrainingReport } from '../client/reports.ts'
-import type { ProxyListeners, Flows, VipInterceptor } from './flows.ts'
-import type { AgentContext } from './context.ts'
-import type { TableSync } from './table-sync.ts'
-import type { NodeIdentity } from './node-identity.ts'
-import type { Connectivity } from './connectivity.ts'
 import { handOver, type HandOverSteps, type PredecessorFacts, type LifecycleState } from './hand-over.ts'
-import type { Instances } from './instances.ts'
+import type { AgentParts } from './parts.ts'
 
 /*
  * How an agent ends.
@@ -20,49 +11,37 @@ import type { Instances } from './instances.ts'
  *     serving ── SIGTERM ─▶ leaving: serves on for `successorSeconds`, in case a successor comes
  *        │                     │                                   │ none came, or SIGINT
  *        │ a successor         │ one came                          ▼
- *        └───────────────┬─────┘                        listens no more, drains ≤ `drainSeconds`
+ *        └───────────────┬─────┘                        stops listening, drains ≤ `drainSeconds`
  *                        ▼                                         │      └─ one comes even now ─┐
- *     yield: listens no more, drains ≤ `handoverSeconds` ◀─────────┼─────────────────────────────┘
+ *     yield: stops listening, drains ≤ `handoverSeconds` ◀─────────┼─────────────────────────────┘
  *                        │                                         ▼
  *                        └────────────────────────────────▶ closing, and instances end unless handed over
  */
 
-/** What else lives in the process and has state that only one may own: root and cluster of `up`. */
+/** What else runs in the process and owns state that only one process may have: root and cluster of `up`. */
 export interface Companions {
   end(): Promise<void>
-  /** The successor was lost. */
+  /** The successor is lost. */
   beginAgain(): Promise<void>
 }
 
-export interface ShutdownParts {
-  ground: AgentContext
-  member: NodeIdentity
-  knowledge: TableSync
-  reach: Connectivity
-  flows: Flows
-  doors: ProxyListeners
-  work: Instances
-  interceptor: VipInterceptor
-  uplink: Uplink
-  relay: Relays
+export interface ShutdownParts extends AgentParts {
   prober: Prober
-  resolver: Resolver
-  fastPath: FastPath | undefined
   companions: Companions | undefined
 }
 
-/** A successor that hangs is given up: its connection is ended, and what it was given is taken back. */
+/** After this long a successor that hangs is given up: its connection is closed and what it was given is taken back. */
 const SUCCESSION_MS = 60_000
-/** Connections taken just before the listeners closed may still be looking for their instance (DESIGN §4: 3 s). */
+/** Connections accepted just before the listeners closed may still be looking for their instance (at most 3 s). */
 const SETTLE_MS = 3_000
-/** And those whose caller is still being found out are in no book yet. */
+/** Those whose caller is still being looked up are not in the ledger yet. */
 const QUIET_MS = 300
-const LOOK_MS = 20
+const POLL_MS = 20
 
 export class Shutdown implements HandOverSteps {
   readonly #parts: ShutdownParts
   readonly #handedOver = Promise.withResolvers<void>()
-  #standing: LifecycleState = 'serving'
+  #state: LifecycleState = 'serving'
   #isHandedOver = false
   #hasReleased = false
   #succession: Promise<void> | undefined
@@ -74,27 +53,27 @@ export class Shutdown implements HandOverSteps {
     this.#resolverPort = parts.resolver.address.port
   }
 
-  get standing(): LifecycleState {
-    return this.#standing
+  get state(): LifecycleState {
+    return this.#state
   }
 
-  /** Resolves when a successor serves in our place: what is left is to let flows end. */
+  /** Resolves when a successor serves in place of this agent, which only lets its flows end. */
   get handedOver(): Promise<void> {
     return this.#handedOver.promise
   }
 
-  /** Somebody says that it will take over. One at a time, and not after one has. */
-  meet(socket: Socket): void {
-    if (this.#succession !== undefined || this.#isHandedOver || this.#standing === 'closing') {
+  /** A successor announces itself. One at a time, and none after one has taken over. */
+  handOverTo(socket: Socket): void {
+    if (this.#succession !== undefined || this.#isHandedOver || this.#state === 'closing') {
       socket.destroy()
       return
     }
-    const { log } = this.#parts.ground
+    const { log } = this.#parts.context
     const limit = setTimeout(() => socket.destroy(), SUCCESSION_MS)
-    log.info('a successor is there')
+    log.info('a successor announced itself')
     this.#succession = handOver(socket, this)
-      .then((isDone) => log.info(isDone ? 'a successor has taken over' : 'the successor is gone'))
-      .catch((error: unknown) => log.error('handing over went wrong', { error }))
+      .then((isDone) => log.info(isDone ? 'a successor has taken over' : 'the successor exited; this agent goes on'))
+      .catch((error: unknown) => log.error('the hand-over failed', { error }))
       .finally(() => {
         clearTimeout(limit)
         this.#succession = undefined
@@ -103,50 +82,50 @@ export class Shutdown implements HandOverSteps {
 
   /** On SIGTERM: serves on for a moment, and for as long as a successor is getting ready. */
   async makeWay(): Promise<void> {
-    const { clock, config } = this.#parts.ground
-    if (this.#standing === 'serving') this.#standing = 'leaving'
+    const { clock, config } = this.#parts.context
+    if (this.#state === 'serving') this.#state = 'leaving'
     const until = clock.now() + config.successorSeconds * 1_000
-    while (!this.#isHandedOver && (this.#succession !== undefined || clock.now() < until)) await clock.sleep(LOOK_MS)
+    while (!this.#isHandedOver && (this.#succession !== undefined || clock.now() < until)) await clock.sleep(POLL_MS)
   }
 
-  /** Listens no more, and waits for open flows as long as they may take. */
+  /** Closes the listeners and waits for open flows, as long as the configuration allows. */
   async end(): Promise<void> {
-    const { clock, config } = this.#parts.ground
-    if (this.#standing === 'serving') this.#standing = 'leaving'
+    const { clock, config } = this.#parts.context
+    if (this.#state === 'serving') this.#state = 'leaving'
     if (!this.#isHandedOver) {
       this.#until = clock.now() + config.drainSeconds * 1_000
-      await this.#stopTaking()
+      await this.#stopListening()
     }
-    if (!this.#isHandedOver) await this.#sayGoodbye()
+    if (!this.#isHandedOver) await this.#drainPeers()
     while ((this.#flowsOpen() > 0 && clock.now() < this.#until) || this.#succession !== undefined)
-      await clock.sleep(LOOK_MS)
-    this.#standing = 'closing'
+      await clock.sleep(POLL_MS)
+    this.#state = 'closing'
   }
 
   report(): DrainingReport {
-    const { ground, flows, reach, work } = this.#parts
-    const instances = work.worker.reports().map(({ instance }) => instance)
-    const count = instances.map((id) => [id, flows.ledger.openFlows(id) + reach.inbound.openFlows(id)] as const)
+    const { context, flows, connectivity, instances: local } = this.#parts
+    const instances = local.reports().map(({ instance }) => instance)
+    const count = instances.map((id) => [id, flows.ledger.openFlows(id) + connectivity.inbound.openFlows(id)] as const)
     return {
       pid: process.pid,
-      version: ground.version,
+      version: context.version,
       flowsOpen: this.#flowsOpen(),
-      secondsLeft: Math.max(0, Math.round((this.#until - ground.clock.now()) / 1_000)),
+      secondsLeft: Math.max(0, Math.round((this.#until - context.clock.now()) / 1_000)),
       instances: Object.fromEntries(count.filter(([, open]) => open > 0)),
     }
   }
 
-  // ── what a successor asks for, in this order ──
+  // what a successor asks for, in this order
 
   facts(): PredecessorFacts {
-    const { ground, member, doors, reach, interceptor } = this.#parts
+    const { context, identity, proxies, connectivity, interceptor } = this.#parts
     return {
       pid: process.pid,
-      version: ground.version,
-      mode: ground.config.mode,
-      prefix: member.loopback.cidr4,
-      tunnelPort: reach.tunnelPort(),
-      ...doors.ports,
+      version: context.version,
+      mode: context.config.mode,
+      prefix: identity.loopback.cidr4,
+      tunnelPort: connectivity.endpoint.port,
+      ...proxies.ports,
       resolverPort: this.#resolverPort,
       before: interceptor instanceof HostInterceptor ? { ...interceptor.before } : {},
     }
@@ -157,68 +136,67 @@ export class Shutdown implements HandOverSteps {
   }
 
   async release(): Promise<void> {
-    const { knowledge, work, uplink } = this.#parts
+    const { sync, instances, uplink } = this.#parts
     this.#hasReleased = true
-    uplink.leave() // the successor's link replaces it at the cluster, which must not become a quarrel
-    await knowledge.saved.release()
-    await work.letGo()
+    uplink.leave() // the successor's link replaces it at the cluster; two that replace each other would never end
+    await sync.saved.release()
+    await instances.release()
   }
 
   async yield(): Promise<void> {
-    const { clock, config } = this.#parts.ground
+    const { clock, config } = this.#parts.context
     this.#isHandedOver = true
-    if (this.#standing === 'serving') this.#standing = 'leaving'
+    if (this.#state === 'serving') this.#state = 'leaving'
     this.#until = clock.now() + config.handoverSeconds * 1_000
-    await this.#stopTaking()
-    await this.#sayGoodbye()
+    await this.#stopListening()
+    await this.#drainPeers()
     this.#handedOver.resolve()
   }
 
   async reclaim(): Promise<void> {
-    const { knowledge, work, uplink, companions } = this.#parts
+    const { sync, instances, uplink, companions } = this.#parts
     await companions?.beginAgain()
     if (!this.#hasReleased) return
     this.#hasReleased = false
-    knowledge.saved.reclaim()
-    await work.takeBack()
+    sync.saved.reclaim()
+    await instances.takeBack()
     uplink.stay()
   }
 
-  // ──
-
-  /** Everything that waits in a queue is taken before its listener closes. The link goes, which only one of us has. */
-  async #stopTaking(): Promise<void> {
-    const { member, reach, doors, interceptor, uplink, relay, prober, resolver, fastPath } = this.#parts
+  /** What waits in an accept queue is accepted before its listener closes. The link closes too: one agent may have it. */
+  async #stopListening(): Promise<void> {
+    const { identity, connectivity, proxies, interceptor, uplink, prober, resolver, fastPath } = this.#parts
+    const { endpoint, relays } = connectivity
     await fastPath?.rest()
-    if (this.#isHandedOver) await reach.portMapping?.handOver()
+    if (this.#isHandedOver) await endpoint.portMapping?.handOver()
     const isHost = interceptor instanceof HostInterceptor
     await Promise.all([
       resolver[Symbol.asyncDispose](),
-      doors.close(),
+      proxies.close(),
       isHost && this.#isHandedOver ? interceptor.handOver() : interceptor.close(),
-      reach.unlisten(),
-      relay[Symbol.asyncDispose](),
+      endpoint.close(),
+      relays.relays[Symbol.asyncDispose](),
       prober[Symbol.asyncDispose](),
-      member.ops[Symbol.asyncDispose](),
+      identity.ops[Symbol.asyncDispose](),
       uplink[Symbol.asyncDispose](),
     ])
   }
 
-  /** When every connection that was taken has found its instance or failed, the peers are told to open no more streams here. */
-  async #sayGoodbye(): Promise<void> {
-    const { clock } = this.#parts.ground
+  /** Once every accepted connection has found its instance or failed, peers are told to open no more streams here. */
+  async #drainPeers(): Promise<void> {
+    const { clock } = this.#parts.context
     const { ledger } = this.#parts.flows
-    const { peers } = this.#parts.reach
+    const { peers } = this.#parts.connectivity
     const until = clock.now() + SETTLE_MS
     for (let quietSince = clock.now(); clock.now() < until && clock.now() - quietSince < QUIET_MS; ) {
       if (ledger.flows().some(({ instance }) => instance === undefined)) quietSince = clock.now()
-      await clock.sleep(LOOK_MS)
+      await clock.sleep(POLL_MS)
     }
     peers.drain()
   }
 
   #flowsOpen(): number {
-    const { flows, reach, fastPath } = this.#parts
-    return flows.ledger.size + reach.inbound.size + (fastPath?.open ?? 0)
+    const { flows, connectivity, fastPath } = this.#parts
+    return flows.ledger.size + connectivity.inbound.size + (fastPath?.open ?? 0)
   }
 }

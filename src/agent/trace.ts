@@ -9,17 +9,19 @@ import { printName } from '../core/model/name.ts'
 import { findNameOrAsk } from '../core/table/find-name.ts'
 import type { ResolveReport, TraceReport } from '../client/reports.ts'
 import type { Target } from '../core/table/view.ts'
-import type { AgentView } from './view.ts'
+import type { AgentParts } from './parts.ts'
 
 /** What a name means here, and in which order its instances would be tried. */
-export async function resolveOf(text: string, view: AgentView): Promise<ResolveReport> {
-  const { vips, parts, config, interceptor } = view
-  const target = await targetOf(text, view)
+export async function resolveOf(text: string, agent: AgentParts): Promise<ResolveReport> {
+  const { context, identity, flows, interceptor } = agent
+  const { vips } = identity
+  const { config } = context
+  const target = await targetOf(text, agent)
   await interceptor.prepare(target) // whoever reads the address may call it at once
   const obstacles = await interceptor.obstacles(target)
   const { service, choice, vip } = target
   const ipv6 = vipToIPv6(vips, vip)
-  const { instances, reason } = previewChoice(target, NODE_CALLER, parts)
+  const { instances, reason } = previewChoice(target, NODE_CALLER, flows.parts)
   return {
     name: text,
     canonical: canonical(target, config.zones),
@@ -35,7 +37,7 @@ export async function resolveOf(text: string, view: AgentView): Promise<ResolveR
 }
 
 /** Every decision of one connection, which is really made. */
-export async function traceOf(text: string, view: AgentView): Promise<TraceReport> {
+export async function traceOf(text: string, agent: AgentParts): Promise<TraceReport> {
   const match = /^(.+):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
   if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
     throw new MeshError('USAGE', {
@@ -43,24 +45,24 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
       remedy: 'Expected NAME:PORT, for example shop.acme.cart.prod.any.closest.local:8080, or with :53/udp.',
     })
   const name = match[1] as string
-  const target = await targetOf(name, view)
+  const target = await targetOf(name, agent)
   const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
-  await view.interceptor.prepare(target)
-  const obstacles = await view.interceptor.obstacles(target)
+  await agent.interceptor.prepare(target)
+  const obstacles = await agent.interceptor.obstacles(target)
   const intent = { target, ...port, caller: NODE_CALLER }
-  const steps = await trace(intent, view.parts, AbortSignal.timeout(10_000))
+  const steps = await trace(intent, agent.flows.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
   return {
     name,
     steps: [
-      { step: 'name', what: canonical(target, view.config.zones) },
-      ...pathsStep(target, view),
+      { step: 'name', what: canonical(target, agent.context.config.zones) },
+      ...pathsStep(target, agent),
       ...obstacles
         .filter((each) => each.port === port.port && each.protocol === port.protocol)
         .map(({ reason }) => ({ step: 'listener', what: reason })),
       ...steps.flatMap((step) => [
-        describeStep(step, view.vips),
-        ...(step.step === 'target' && view.fastPath !== undefined ? [fastPathStep(target, port, view.fastPath)] : []),
+        describeStep(step, agent.identity.vips),
+        ...(step.step === 'target' && agent.fastPath !== undefined ? [fastPathStep(target, port, agent.fastPath)] : []),
       ]),
     ],
     ok: last?.step === 'connected',
@@ -71,7 +73,7 @@ export async function traceOf(text: string, view: AgentView): Promise<TraceRepor
 }
 
 /** Which paths it may take, where somebody has said so. */
-function pathsStep({ service }: Target, { config }: AgentView): TraceReport['steps'] {
+function pathsStep({ service }: Target, { context: { config } }: AgentParts): TraceReport['steps'] {
   const told = [
     ...(config.paths === 'any' ? [] : [`this node’s operator allows ${config.paths}`]),
     ...(service.paths === undefined ? [] : [`the service asks for ${service.paths}`]),
@@ -126,7 +128,8 @@ function micro(ms: number): number {
 }
 
 /** @throws MeshError NAME_INVALID, SERVICE_UNKNOWN, or that the cluster cannot be asked */
-async function targetOf(name: string, { table, interests, config: { zones } }: AgentView): Promise<Target> {
+async function targetOf(name: string, { sync: { table, interests }, context }: AgentParts): Promise<Target> {
+  const { zones } = context.config
   const found = await findNameOrAsk(name, { table, interests, zones })
   switch (found.kind) {
     case 'target':

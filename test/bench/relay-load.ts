@@ -97,7 +97,7 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
     const arrived = Promise.withResolvers<Duplex>()
     const credentialsOf = (identity: HeldIdentity | undefined) => () => {
       if (identity === undefined) throw new Error('there are two nodes at least')
-      return relayCredentials({ identity, egress: undefined })
+      return relayCredentials({ certificate: identity, egress: undefined })
     }
     const listeners = identities.map((identity) =>
       RelayListener.start(

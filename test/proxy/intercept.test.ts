@@ -4,7 +4,6 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import t from 'tap'
 import { agentRoutes } from '../../src/agent/routes.ts'
-import type { AgentView } from '../../src/agent/view.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
@@ -142,15 +141,16 @@ t.test('what `hedgerow resolve` says is listened for before it is said', async (
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 1 }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
-  const view: Pick<AgentView, 'vips' | 'table' | 'self' | 'interceptor'> & { parts: object; config: object } = {
-    vips: RANGE,
-    table: table as never,
-    self: 'edge/n1',
+  const agent = {
+    context: { config: { zones: ['local'] } },
+    identity: { vips: RANGE },
+    sync: { table },
+    flows: {
+      parts: { table, self: 'edge/n1', balancer: { preview: () => ({ instances: [], reason: 'no instance runs' }) } },
+    },
     interceptor: loopback,
-    parts: { table, self: 'edge/n1', balancer: { preview: () => ({ instances: [], reason: 'no instance runs' }) } },
-    config: { zones: ['local'] },
   }
-  const { '/resolve': resolve } = agentRoutes(view as never)
+  const { '/resolve': resolve } = agentRoutes(agent as never, { environment: {}, respawn: undefined })
   const name = 'shop.acme.cart.prod.any.least.local'
   const answer = await resolve?.(new URLSearchParams({ name }))
   t.match(answer, { ipv4: at(b) })

@@ -155,7 +155,7 @@ t.test('who waits at the relay for a node is told to it when it listens again', 
   await using site = await RelaySite.start(edge)
   const dead = await dialText(`${site.url}?listen`, credentialsOf(n2)(), forever)
   const knocked = new Promise<string>((resolve) => dead.onText(resolve))
-  const dialling = relayedDialer({ credentials: () => relayCredentials({ identity: n1, egress: undefined }) }).dial(
+  const dialling = relayedDialer({ credentials: () => relayCredentials({ certificate: n1, egress: undefined }) }).dial(
     { id: idOf(n2), addresses: [], relays: [site.url] },
     forever,
   )

@@ -22,7 +22,7 @@ const listener = (url: string, identity: HeldIdentity) =>
   RelayListener.start(
     {
       url,
-      credentials: () => relayCredentials({ identity, egress: undefined }),
+      credentials: () => relayCredentials({ certificate: identity, egress: undefined }),
       onConnection: () => undefined,
     },
     silentLog,
@@ -134,7 +134,7 @@ t.test('a relay’s certificate is good for relaying only', async (t) => {
   t.match(printPrincipal(identity.principal), /^spiffe:\/\/hedgerow-[0-9a-f]{8}\/cluster\/edge\/relay\/r4$/)
   await using posing = listener(plane.cluster.part.relayUrl ?? '', identity)
   const { dialText } = await import('../../src/core/kit/websocket.ts')
-  const { tls } = relayCredentials({ identity, egress: undefined })
+  const { tls } = relayCredentials({ certificate: identity, egress: undefined })
   const asNode = dialText(`${plane.cluster.part.relayUrl}?listen`, { tls }, AbortSignal.timeout(5_000))
   await t.rejects(asNode, { code: 'REQUEST_FAILED', details: { status: 403 } }, 'it cannot listen as a node')
   t.notOk(posing.isListening)

@@ -1,0 +1,45 @@
+import { machineFacts } from './machine.ts'
+import type { AgentContext } from './context.ts'
+import type { Connectivity } from './connectivity.ts'
+import type { NodeFacts } from '../orchestrator/spec.ts'
+
+const RUNTIMES = ['process', 'external']
+
+/** What the cluster knows about this node: its capacity, where others reach it, where it is in the network. */
+export class NodeFactsSource {
+  readonly #context: AgentContext
+  readonly #connectivity: Connectivity
+  #addresses: string[]
+  #relays: string[]
+
+  constructor(context: AgentContext, connectivity: Connectivity) {
+    this.#context = context
+    this.#connectivity = connectivity
+    this.#addresses = connectivity.endpoint.candidates()
+    this.#relays = connectivity.relays.relays.listening
+  }
+
+  readonly current = (): NodeFacts => {
+    const { self, config, version } = this.#context
+    const { reported: coordinate } = this.#connectivity.coordinates
+    return machineFacts(self, config, {
+      addresses: this.#addresses,
+      relays: this.#relays,
+      ...(coordinate === undefined ? {} : { coordinate }),
+      runtimes: RUNTIMES,
+      version,
+    })
+  }
+
+  /** Compares with what was reported; true when the cluster must be told. */
+  refresh(): boolean {
+    const { endpoint, relays, coordinates } = this.#connectivity
+    const addresses = endpoint.candidates()
+    const { listening } = relays.relays
+    const isElsewhere = addresses.join() !== this.#addresses.join() || listening.join() !== this.#relays.join()
+    const isNews = coordinates.renew() || isElsewhere
+    this.#addresses = addresses
+    this.#relays = listening
+    return isNews
+  }
+}
