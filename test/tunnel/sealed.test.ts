@@ -493,7 +493,7 @@ test('whether packets get through, and where', async (t) => {
     t.equal(way.state, 'open')
     const before = probes.length
     pass(3_000, false)
-    t.equal(way.state, 'asleep')
+    t.equal(way.state, 'idle')
     t.equal(probes.length, before, 'an idle way is silent')
     way.wanted(time.now)
     t.same(
@@ -566,7 +566,7 @@ test('whether packets get through, and where', async (t) => {
   t.test('without candidates', async (t) => {
     const { way, pass, time } = wayTo(() => true)
     pass(1_000, true)
-    t.equal(way.state, 'resting')
+    t.equal(way.state, 'paused')
     way.receivedFrom(at('a'), time.now)
     pass(250, true)
     t.equal(way.state, 'open', 'a genuine packet shows where the peer is')

@@ -1,16 +1,16 @@
-/** So many datagrams a second towards one node are a burst. Smaller: calls and games go in frames too, where one loss delays all. */
+/** Datagrams per second to one node that make a burst. Smaller: calls and games go in frames too, where one loss delays all. */
 const BURST_PER_SECOND = 10_000
-/** Only on paths shorter than this: there TCP mends a loss before anybody notices. */
+/** Only on paths shorter than this, where TCP repairs a loss before anyone notices. */
 const NEAR_MS = 5
-/** Frames were dropped: the carrier is the narrow place. */
-const REST_MS = 10_000
+/** The pause after frames were dropped: the carrier is the bottleneck. */
+const PAUSE_MS = 10_000
 
 /**
- * Whether datagrams go in frames although they could go sealed, because there are so many of them.
+ * Whether datagrams go in frames although they could be sealed, because there are very many of them.
  *
- * Sealing costs one AEAD call for each packet, and Node 6 to 9 µs for each call; a carrier seals 16 KiB with one, which is five
- * times cheaper for datagrams of 1,200 bytes (test/bench/sealed-micro.ts). So, on a near path, a burst takes the carrier, until it
- * is over, or frames are dropped.
+ * Sealing costs one AEAD call per packet, which takes Node 6 to 9 µs; TLS seals 16 KiB with one, which is five times cheaper for
+ * datagrams of 1,200 bytes (test/bench/sealed-micro.ts). So a burst on a near path takes the carrier until it ends, or until frames
+ * are dropped.
  *
  *     calm ──≥ 10,000/s, near──▶ burst ──< 5,000/s, or dropped frames (then not again for 10 s)──▶ calm
  */
@@ -20,7 +20,7 @@ export class Burst {
   #count = 0
   #since = 0
   #dropped = 0
-  #restUntil = 0
+  #pausedUntil = 0
 
   constructor(perSecond = BURST_PER_SECOND) {
     this.#perSecond = perSecond
@@ -30,7 +30,7 @@ export class Burst {
     return this.#isOn
   }
 
-  /** A datagram is to be sent, either way. */
+  /** A datagram is sent, in a frame or sealed. */
   sent(): void {
     this.#count += 1
   }
@@ -44,8 +44,8 @@ export class Burst {
     this.#count = 0
     this.#since = now
     this.#dropped = framesDropped
-    if (this.#isOn && hasDropped) this.#restUntil = now + REST_MS
+    if (this.#isOn && hasDropped) this.#pausedUntil = now + PAUSE_MS
     const isNear = rttMs !== undefined && rttMs <= NEAR_MS
-    this.#isOn = isNear && now >= this.#restUntil && perSecond >= (this.#isOn ? this.#perSecond / 2 : this.#perSecond)
+    this.#isOn = isNear && now >= this.#pausedUntil && perSecond >= (this.#isOn ? this.#perSecond / 2 : this.#perSecond)
   }
 }

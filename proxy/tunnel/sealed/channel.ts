@@ -15,7 +15,7 @@ import {
 import { Sealer } from './sealer.ts'
 import { UdpPath, type UdpPathOptions } from './udp-path.ts'
 
-/** What a channel needs of the room. */
+/** What a channel needs of the endpoint. */
 export interface ChannelEndpoint {
   now(): number
   random(): number
@@ -25,12 +25,12 @@ export interface ChannelEndpoint {
   packetBuffer(): Buffer
   /** Sends the first `length` bytes of that buffer; false when it was dropped. */
   transmit(length: number, to: Address, ttl?: number): boolean
-  /** Calls once, after so many milliseconds. */
+  /** Calls `act` once, after `ms`. */
   later(ms: number, act: () => void): void
   /** `flush` is to be called at the end of this turn of the event loop. */
   flushLater(channel: Channel): void
   dropped(why: Drop, datagrams: number): void
-  /** Datagrams handed over, or taken whole. */
+  /** Datagrams sent, and received whole. */
   sent: number
   received: number
 }
@@ -38,9 +38,9 @@ export interface ChannelEndpoint {
 export interface ChannelOptions {
   sending: Buffer
   receiving: Buffer
-  /** What our packets carry: the peer's index. */
+  /** The peer's receiver index, which our packets carry. */
   receiver: number
-  /** There are NATs on the way that must be opened from both sides. */
+  /** There are NATs between, which must be opened from both sides. */
   isPunching?: boolean
   datagram: (stream: number, payload: Buffer) => void
   fragment: (stream: number, body: Buffer) => void
@@ -50,13 +50,13 @@ export interface ChannelOptions {
  * Both directions of sealed datagrams under the keys of one carrier.
  *
  *     send ─▶ records gather in `#plain` ─(full, or the turn ends)─▶ Sealer ─▶ UDP
- *     UDP ─▶ Opener ─▶ records ─▶ datagram | fragment | probe: answered to where it came from | answer: to the way
+ *     UDP ─▶ Opener ─▶ records ─▶ datagram | fragment | probe: answered to its source address | answer: to the UDP path
  *
- * A datagram waits for the rest of its turn only; several small ones share a packet, and so one AEAD and one system call.
+ * A datagram waits until the end of the event-loop turn at most. Small ones share a packet, and so one AEAD and one system call.
  */
 export class Channel implements RecordSink {
   readonly udpPath: UdpPath
-  readonly #outside: ChannelEndpoint
+  readonly #endpoint: ChannelEndpoint
   readonly #options: ChannelOptions
   readonly #sealer: Sealer
   readonly #opener: Opener
@@ -66,20 +66,20 @@ export class Channel implements RecordSink {
   #gathered = 0
   #nextDatagram = 0
   #isDue = false
-  #from: Address = NOWHERE
+  #from: Address = NO_ADDRESS
   #size = 0
 
-  constructor(options: ChannelOptions, outside: ChannelEndpoint) {
+  constructor(options: ChannelOptions, endpoint: ChannelEndpoint) {
     this.#options = options
-    this.#outside = outside
-    this.#sealer = new Sealer(options.sending, options.receiver, outside.now())
+    this.#endpoint = endpoint
+    this.#sealer = new Sealer(options.sending, options.receiver, endpoint.now())
     this.#opener = new Opener(options.receiving)
     this.udpPath = new UdpPath({
       probe: (id, size, to, ttl) => this.#probe(id, size, to, ttl),
       isPunching: options.isPunching === true,
-      mtuTowards: outside.mtuTowards,
-      fragments: outside.fragments,
-      random: () => outside.random(),
+      mtuTowards: endpoint.mtuTowards,
+      fragments: endpoint.fragments,
+      random: () => endpoint.random(),
     })
   }
 
@@ -87,7 +87,7 @@ export class Channel implements RecordSink {
     return this.udpPath.state === 'open' && !this.#sealer.isExhausted
   }
 
-  /** Takes the datagram whole; false when it was dropped. Only while `isOpen`. */
+  /** Sends the whole datagram; false when it was dropped. Only while `isOpen`. */
   send(stream: number, payload: Buffer): boolean {
     const { length } = payload
     if (length > MAX_DATAGRAM) return false
@@ -104,10 +104,10 @@ export class Channel implements RecordSink {
     plain.set(payload, at + 4)
     this.#fill = at + 4 + length
     this.#gathered += 1
-    this.#outside.sent += 1
+    this.#endpoint.sent += 1
     if (!this.#isDue) {
       this.#isDue = true
-      this.#outside.flushLater(this)
+      this.#endpoint.flushLater(this)
     }
     return true
   }
@@ -121,17 +121,17 @@ export class Channel implements RecordSink {
     this.#fill = 0
     this.#gathered = 0
     const to = this.udpPath.address
-    if (to === undefined || !this.#seal(plain, to)) this.#outside.dropped('full', gathered)
+    if (to === undefined || !this.#seal(plain, to)) this.#endpoint.dropped('full', gathered)
   }
 
-  /** A packet that carries our index; nothing about it is believed before it has opened. */
+  /** A packet with our receiver index; nothing about it is trusted before it has been opened. */
   receive(packet: Buffer, from: Address): void {
     const plain = this.#opener.open(packet)
-    if (plain === undefined) return this.#outside.dropped(this.#opener.drop, 1)
+    if (plain === undefined) return this.#endpoint.dropped(this.#opener.drop, 1)
     this.#from = from
     this.#size = packet.length
-    if (this.#opener.isNewest) this.udpPath.receivedFrom(from, this.#outside.now())
-    if (!readRecords(plain, this)) this.#outside.dropped('malformed', 1)
+    if (this.#opener.isNewest) this.udpPath.receivedFrom(from, this.#endpoint.now())
+    if (!readRecords(plain, this)) this.#endpoint.dropped('malformed', 1)
   }
 
   tick(now: number): void {
@@ -142,7 +142,7 @@ export class Channel implements RecordSink {
   // ── RecordSink ──
 
   datagram(stream: number, payload: Buffer): void {
-    this.#outside.received += 1
+    this.#endpoint.received += 1
     this.#options.datagram(stream, payload)
   }
 
@@ -150,12 +150,12 @@ export class Channel implements RecordSink {
     this.#options.fragment(stream, body)
   }
 
-  /** The answer goes where the probe came from, and is never longer. */
+  /** The answer goes to the source of the probe, and is never longer than it. */
   probe(id: number): void {
     const plain = Buffer.allocUnsafe(PROBE_BYTES)
     plain.writeUInt32BE(id, writeRecord(plain, 0, RECORD.ANSWER, 4))
     if (PROBE_BYTES + SEAL_BYTES > this.#size) return
-    this.#size = 0 // one answer for a packet, however many probes it carries
+    this.#size = 0 // one answer per packet, however many probes it carries
     this.#seal(plain, this.#from)
   }
 
@@ -164,13 +164,13 @@ export class Channel implements RecordSink {
     if (epoch === undefined) return
     this.#probedUnder.delete(id)
     this.#sealer.confirm(epoch)
-    this.udpPath.answered(id, this.#outside.now())
+    this.udpPath.answered(id, this.#endpoint.now())
   }
 
   // ── sending ──
 
   #sendPieces(stream: number, payload: Buffer): boolean {
-    this.flush() // what was sent before goes before
+    this.flush() // keeps the order
     const to = this.udpPath.address
     if (to === undefined) return false
     const { count } = piecesOf(payload.length, this.udpPath.packetBytes)
@@ -180,11 +180,11 @@ export class Channel implements RecordSink {
     for (let index = 0; index < count; index++) {
       const size = writePiece(this.#plain, payload, { stream, datagram, index, count })
       if (!this.#seal(this.#plain.subarray(0, size), to)) {
-        this.#outside.dropped('full', 1)
-        return false // without this piece the others are nothing
+        this.#endpoint.dropped('full', 1)
+        return false // without this piece the others are useless
       }
     }
-    this.#outside.sent += 1
+    this.#endpoint.sent += 1
     return true
   }
 
@@ -198,10 +198,10 @@ export class Channel implements RecordSink {
 
   #seal(plain: Buffer, to: Address, ttl?: number): boolean {
     if (this.#sealer.isExhausted) return false
-    return this.#outside.transmit(this.#sealer.seal(plain, this.#outside.packetBuffer()), to, ttl)
+    return this.#endpoint.transmit(this.#sealer.seal(plain, this.#endpoint.packetBuffer()), to, ttl)
   }
 }
 
 const MAX_PROBES = 64
 const EMPTY = Buffer.alloc(0)
-const NOWHERE: Address = { host: '', port: 0 }
+const NO_ADDRESS: Address = { host: '', port: 0 }

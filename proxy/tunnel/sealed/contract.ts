@@ -8,26 +8,26 @@ export interface Address {
   readonly port: number
 }
 
-/** UDP as the sealed room sees it. */
+/** The UDP port that sealed packets use. */
 export interface DatagramPort {
   /** Where others may send to, as `host:port`, best first. */
   addresses(): string[]
-  /** Sends `bytes[0…length]`, `ttl` hops at most when given; `queued` when the system still reads the buffer after the call, `full` when it was dropped. */
+  /** Sends `bytes[0…length]`, over `ttl` hops at most. `queued`: the system still reads the buffer after the call; `full`: dropped. */
   send(bytes: Buffer, length: number, to: Address, ttl?: number): 'sent' | 'queued' | 'full'
-  /** What an interface towards that host carries in one packet, with IP and UDP headers. */
+  /** The MTU of the interface towards that host: IP and UDP headers included. */
   mtuTowards(host: string): Promise<number>
-  /** How many IP fragments this system has made, of whatever it sent; always the same where that is not known. */
+  /** How many IP fragments this system has made of all it sent; constant where that is unknown. */
   fragments(host: string): number
 }
 
-/** A carrier as the sealed room sees it. */
+/** What a link needs of a carrier. */
 export interface SealedCarrier {
   readonly path: PathKind
   readonly number: number
-  /** What the peer's HELLO said it can do. */
+  /** The features of the peer's HELLO. */
   readonly peerFeatures: number
   readonly isDraining: boolean
-  /** TLS beneath; `undefined` where there is none (tests), and then datagrams go as frames. */
+  /** The TLS beneath; without it (in tests) datagrams go in frames. */
   readonly secrets: CarrierSecrets | undefined
   readonly keepalive: { readonly leastRttMs: number | undefined }
   readonly outbox: {
@@ -36,7 +36,7 @@ export interface SealedCarrier {
   }
 }
 
-/** RFC 8446 §7.5; a TLSSocket is one. */
+/** Exports keys (RFC 8446 §7.5); a TLSSocket does. */
 export interface CarrierSecrets {
   exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer
   readonly remoteAddress?: string | undefined
@@ -44,21 +44,21 @@ export interface CarrierSecrets {
 
 /** The sealed datagrams of one session. */
 export interface SealedLink {
-  /** True when sent, false when dropped, `undefined` when the datagram must go as a frame. */
+  /** True: sent; false: dropped; `undefined`: the datagram must go in a frame. */
   send(stream: number, payload: Buffer): boolean | undefined
   attached(carrier: SealedCarrier): void
   detached(carrier: SealedCarrier): void
   /** A SEALED frame. @throws MeshError FRAME_INVALID */
   offered(carrier: SealedCarrier, payload: Buffer): void
   tick(now: number): void
-  /** How datagrams go now; `blocked`: in frames, as no packet gets through. */
+  /** How datagrams are sent now. `blocked`: in frames, because no packet gets through. */
   readonly mode: 'sealed' | 'frames' | 'blocked'
   close(): void
 }
 
 export interface LinkOptions {
   peer: NodeId
-  /** A datagram came: `payload` is good during the call only. */
+  /** A datagram arrived; `payload` is good during the call only. */
   deliver: (stream: number, payload: Buffer) => void
 }
 

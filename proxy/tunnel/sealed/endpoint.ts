@@ -9,11 +9,11 @@ import { MAGIC, MAX_PACKET_BYTES, SEAL_BYTES } from './packet.ts'
 export interface SealedUdpOptions {
   self: NodeId
   port: DatagramPort
-  /** Never sent to, whatever a peer offers: addresses of our own overlay. */
+  /** Never sent to, even if a peer offers it: addresses of our own overlay. */
   exclude?: (host: string) => boolean
   now: () => number
   random?: () => number
-  /** Tests and measurements want to say when a burst begins; `Infinity`: never. */
+  /** For tests and measurements: datagrams per second that make a burst; `Infinity`: never. */
   burstPerSecond?: number
   metrics?: Metrics
   later?: (ms: number, act: () => void) => void
@@ -81,7 +81,7 @@ export class SealedUdp implements SealedEndpoint, LinkEndpoint {
     channel(packet, from)
   }
 
-  // ── what links and channels need ──
+  // ── called by links and channels ──
 
   register(receive: (packet: Buffer, from: Address) => void): number {
     for (;;) {

@@ -2,24 +2,24 @@ import { MAX_DATAGRAM } from '../wire/frame.ts'
 import { FRAGMENT_BYTES, RECORD, SEAL_BYTES, writeRecord } from './packet.ts'
 
 /**
- * A datagram too long for a packet goes in pieces, all of one length but the last, which may be shorter:
+ * A datagram too long for one packet is sent in pieces of one length; the last may be shorter:
  *
  *     ┌────────────┬───────┬───────┬───────┬───────
  *     │ datagram   │ index │ count │ total │ piece      after kind, length and stream (packet.ts)
  *     │ u32        │ u8    │ u8    │ u16   │
  *     └────────────┴───────┴───────┴───────┴───────
  *
- * `total` and `count` give the place of each: piece = ⌈total / count⌉, at index × piece.
+ * `total` is the length of the datagram. Each piece is ⌈total / count⌉ bytes, and begins at index × that.
  */
 const PIECE_HEADER_BYTES = 8
 /** 65,507 bytes in packets of 1,200 are 57 pieces. */
 const MAX_PIECES = 64
-/** Of a session, together; the oldest datagram goes first. */
+/** Per session, for all incomplete datagrams together; beyond it the oldest is dropped. */
 const MAX_BYTES = 1024 * 1024
 const MAX_DATAGRAMS = 256
 const MAX_AGE_MS = 3_000
 
-/** How many packets of `packetBytes` a datagram takes when it goes in pieces, and how long each piece is. */
+/** How many packets of `packetBytes` a datagram takes in pieces, and the length of each piece. */
 export function piecesOf(length: number, packetBytes: number): { count: number; size: number } {
   const room = packetBytes - SEAL_BYTES - FRAGMENT_BYTES
   const count = Math.max(1, Math.ceil(length / room))
@@ -55,12 +55,12 @@ interface Partial {
   readonly since: number
 }
 
-/** Puts datagrams together again; what does not become whole in time is dropped. Bounded in bytes, number and age. */
+/** Reassembles datagrams; those that are not complete in time are dropped. Bounded in bytes, number and age. */
 export class Reassembly {
   readonly #now: () => number
   readonly #partial = new Map<number, Partial>()
   #bytes = 0
-  /** Datagrams given up, and pieces that fitted nothing. */
+  /** Datagrams given up, and pieces that matched none. */
   dropped = 0
 
   constructor(now: () => number) {
@@ -71,9 +71,9 @@ export class Reassembly {
     return this.#bytes
   }
 
-  /** The whole datagram when this was the last piece it missed. */
+  /** The datagram, when this piece completes it. */
   add(stream: number, body: Buffer): Buffer | undefined {
-    if (body.length < PIECE_HEADER_BYTES) return this.#refuse()
+    if (body.length < PIECE_HEADER_BYTES) return this.#reject()
     const datagram = body.readUInt32BE(0)
     const index = body[4]!
     const count = body[5]!
@@ -81,11 +81,11 @@ export class Reassembly {
     const size = Math.ceil(total / count)
     const length = body.length - PIECE_HEADER_BYTES
     const isSane = count >= 1 && count <= MAX_PIECES && index < count && total >= count && total <= MAX_DATAGRAM
-    if (!isSane || length !== Math.min(size, total - index * size) || length <= 0) return this.#refuse()
+    if (!isSane || length !== Math.min(size, total - index * size) || length <= 0) return this.#reject()
     const key = stream * 0x20_0000 + (datagram & 0x1f_ffff)
     const partial = this.#partial.get(key) ?? this.#begin(key, total, count)
     if (partial.bytes.length !== total || partial.has.length !== count || partial.has[index] === 1)
-      return this.#refuse()
+      return this.#reject()
     body.copy(partial.bytes, index * size, PIECE_HEADER_BYTES)
     partial.has[index] = 1
     partial.missing -= 1
@@ -121,7 +121,7 @@ export class Reassembly {
     this.#bytes -= partial.bytes.length
   }
 
-  #refuse(): undefined {
+  #reject(): undefined {
     this.dropped += 1
     return undefined
   }

@@ -3,8 +3,8 @@ import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { CarrierSecrets } from './contract.ts'
 
 /**
- * Keys of one direction on one carrier. The TLS exporter (RFC 8446 §7.5) gives both ends the same first secret; each epoch has
- * its own key and IV, and the secret of the next. Older secrets are forgotten; another carrier has others (SEC-26).
+ * The keys of one direction on one carrier. The TLS exporter (RFC 8446 §7.5) gives both ends the same first secret; each epoch has
+ * its own key and IV, and the secret of the next epoch. Older secrets are forgotten; each carrier has its own (SEC-26).
  *
  *     exporter(direction, both node ids, carrier number) ─▶ secret 0 ─┬─▶ key 0, IV 0
  *                                                                     └─▶ secret 1 ─┬─▶ key 1, IV 1
@@ -12,7 +12,7 @@ import type { CarrierSecrets } from './contract.ts'
  */
 export interface Epoch {
   readonly number: number
-  /** A KeyObject: a Buffer as key makes each call twice as slow (TUNNELS.md §6.10). */
+  /** A KeyObject: with a Buffer as key, each call takes twice as long. */
   readonly key: KeyObject
   readonly iv: Buffer
   readonly nextSecret: Buffer
@@ -21,7 +21,7 @@ export interface Epoch {
 const SECRET_BYTES = 32
 const KEY_BYTES = 32
 export const IV_BYTES = 12
-/** The number has 16 bits on the wire and must not come round: after this many, the carrier seals no more. */
+/** Epoch numbers have 16 bits on the wire and must not repeat: after the last one, the carrier seals no more. */
 export const LAST_EPOCH = 0xffff
 
 export function firstEpoch(secret: Buffer): Epoch {
@@ -42,7 +42,7 @@ function epochOf(number: number, secret: Buffer): Epoch {
   }
 }
 
-/** The first secrets of both directions; the same two at both ends, the other way round. */
+/** The first secrets of both directions; at the other end the two are swapped. */
 export function carrierSecrets(
   from: CarrierSecrets,
   { self, peer, carrier }: { self: NodeId; peer: NodeId; carrier: number },

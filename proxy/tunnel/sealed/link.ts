@@ -9,53 +9,53 @@ import { decodeOffer, encodeOffer } from './offer.ts'
 import { Burst } from './burst.ts'
 import { unmapped } from '../../../src/core/kit/host-port.ts'
 
-/** What a link needs of the room. */
+/** What a link needs of the endpoint. */
 export interface LinkEndpoint extends ChannelEndpoint {
   readonly self: NodeId
-  /** Packets with the returned index come to this channel from now on. */
+  /** Packets with the returned receiver index go to this function from now on. */
   register(receive: (packet: Buffer, from: Address) => void): number
   unregister(receiver: number): void
   addresses(): string[]
-  /** An address that packets must not go to. */
+  /** Whether packets must not be sent to that host. */
   excludes(host: string): boolean
   ended(link: SealedLink): void
-  /** From how many datagrams a second on they go in frames on a near path; `undefined`: as burst.ts says. */
+  /** Datagrams per second that make a burst; `undefined`: the default of burst.ts. */
   readonly burstPerSecond: number | undefined
   /** Brings the metrics up to date. */
   count(): void
 }
 
-/** A carrier on which an offer was made: its receiver is ours, its channel there once the peer has made its own. */
+/** What was agreed on a carrier: our receiver index, and the channel once the peer has sent its offer too. */
 interface Agreed {
   readonly receiver: number
   channel: Channel | undefined
 }
 
 /**
- * The sealed datagrams of one session: at most one channel a carrier, agreed on when somebody first has datagrams to send.
+ * The sealed datagrams of one session: at most one channel per carrier, set up when either side first has datagrams to send.
  *
- *     send ─▶ no channel: SEALED offer on the best carrier ─▶ the peer's offer ─▶ channel ─▶ its way opens (way.ts)
- *                  └──────────── the datagram goes as a frame until then, and whenever the way is not open ──┘
+ *     send ─▶ no channel: SEALED offer on the best carrier ─▶ the peer's offer ─▶ channel ─▶ its UDP path opens (udp-path.ts)
+ *                  └──────── datagrams go in frames until then, and whenever the path is not open ────────┘
  *
- *     carrier gone ─▶ its channel and keys too; the next datagram begins again on another, with the address that worked
+ *     carrier lost ─▶ its channel and keys are gone too; the next datagram sets up another, with the address that worked
  */
 export class Link implements SealedLink {
   readonly #options: LinkOptions
-  readonly #outside: LinkEndpoint
+  readonly #endpoint: LinkEndpoint
   readonly #carriers: SealedCarrier[] = []
   readonly #agreed = new Map<SealedCarrier, Agreed>()
   readonly #reassembly: Reassembly
   readonly #burst: Burst
   #active: Channel | undefined
-  #known: readonly Address[] = []
+  #provenAddresses: readonly Address[] = []
   #isSealing = false
   #isClosed = false
 
-  constructor(options: LinkOptions, outside: LinkEndpoint) {
+  constructor(options: LinkOptions, endpoint: LinkEndpoint) {
     this.#options = options
-    this.#outside = outside
-    this.#reassembly = new Reassembly(() => outside.now())
-    this.#burst = new Burst(outside.burstPerSecond)
+    this.#endpoint = endpoint
+    this.#reassembly = new Reassembly(() => endpoint.now())
+    this.#burst = new Burst(endpoint.burstPerSecond)
   }
 
   get mode(): 'sealed' | 'frames' | 'blocked' {
@@ -68,15 +68,15 @@ export class Link implements SealedLink {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
     this.#burst.sent()
-    const now = this.#outside.now()
+    const now = this.#endpoint.now()
     channel.udpPath.wanted(now)
-    const isSound = channel.isOpen && !channel.udpPath.isDoubtful(now)
-    this.#isSealing = isSound && !this.#burst.isOn && (this.#isSealing || this.#areFramesOut)
+    const isPathGood = channel.isOpen && !channel.udpPath.isDoubtful(now)
+    this.#isSealing = isPathGood && !this.#burst.isOn && (this.#isSealing || this.#areFramesSent)
     return this.#isSealing ? channel.send(stream, payload) : undefined
   }
 
-  /** Else what goes sealed would overtake them. */
-  get #areFramesOut(): boolean {
+  /** No datagram waits in a frame, so that sealed ones overtake none. */
+  get #areFramesSent(): boolean {
     return this.#carriers.every(({ outbox }) => outbox.datagrams.isEmpty)
   }
 
@@ -90,22 +90,22 @@ export class Link implements SealedLink {
     const agreed = this.#agreed.get(carrier)
     if (agreed === undefined) return
     this.#agreed.delete(carrier)
-    this.#outside.unregister(agreed.receiver)
+    this.#endpoint.unregister(agreed.receiver)
     if (agreed.channel === undefined || agreed.channel !== this.#active) return
-    this.#known = this.#active.udpPath.candidates.slice(0, 2)
-    this.#active = this.#openest()
+    this.#provenAddresses = this.#active.udpPath.candidates.slice(0, 2)
+    this.#active = this.#bestChannel()
     if (this.#active === undefined) this.#begin()
   }
 
   offered(carrier: SealedCarrier, payload: Buffer): void {
     const offer = decodeOffer(payload)
-    if (offer === undefined || !this.#suits(carrier)) return
+    if (offer === undefined || !this.#canSeal(carrier)) return
     const isAnswer = !this.#agreed.has(carrier)
     const isPunching = carrier.path === 'relayed' || carrier.path === 'punched'
     const agreed = this.#agreed.get(carrier) ?? this.#offer(carrier)
-    if (agreed.channel !== undefined) return // said once on a carrier
+    if (agreed.channel !== undefined) return // there is one offer per carrier and side
     const { sending, receiving } = carrierSecrets(carrier.secrets!, {
-      self: this.#outside.self,
+      self: this.#endpoint.self,
       peer: this.#options.peer,
       carrier: carrier.number,
     })
@@ -118,17 +118,17 @@ export class Link implements SealedLink {
         datagram: this.#options.deliver,
         fragment: (stream, body) => this.#fragment(stream, body),
       },
-      this.#outside,
+      this.#endpoint,
     )
     agreed.channel = channel
-    channel.udpPath.addCandidates(this.#known)
-    const offered = [...behind(carrier, offer.addresses), ...offer.addresses]
-    channel.udpPath.addCandidates(offered.filter(({ host }) => !this.#outside.excludes(host)))
+    channel.udpPath.addCandidates(this.#provenAddresses)
+    const offered = [...addressBehind(carrier, offer.addresses), ...offer.addresses]
+    channel.udpPath.addCandidates(offered.filter(({ host }) => !this.#endpoint.excludes(host)))
     this.#active ??= channel
-    const begin = () => channel.udpPath.wanted(this.#outside.now()) // our probe shows the peer where we are, if it can reach us nowhere else
+    const begin = () => channel.udpPath.wanted(this.#endpoint.now()) // our probe shows the peer our address, if no other works
     const rttMs = carrier.keepalive.leastRttMs ?? 0
-    // behind NATs both must begin at the same moment: the other side does when it hears our answer
-    if (isPunching && isAnswer && rttMs > 0) this.#outside.later(rttMs / 2, begin)
+    // behind NATs both sides must begin at the same moment: the other one does when it gets our answer
+    if (isPunching && isAnswer && rttMs > 0) this.#endpoint.later(rttMs / 2, begin)
     else begin()
   }
 
@@ -136,8 +136,8 @@ export class Link implements SealedLink {
     for (const { channel } of this.#agreed.values()) channel?.tick(now)
     const before = this.#reassembly.dropped
     this.#reassembly.tick(now)
-    this.#outside.dropped('fragment', this.#reassembly.dropped - before)
-    this.#outside.count()
+    this.#endpoint.dropped('fragment', this.#reassembly.dropped - before)
+    this.#endpoint.count()
     if (this.#carriers.length === 0) return
     let rttMs: number | undefined
     let framesDropped = 0
@@ -151,17 +151,17 @@ export class Link implements SealedLink {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const { receiver } of this.#agreed.values()) this.#outside.unregister(receiver)
+    for (const { receiver } of this.#agreed.values()) this.#endpoint.unregister(receiver)
     this.#agreed.clear()
     this.#carriers.length = 0
     this.#active = undefined
-    this.#outside.ended(this)
+    this.#endpoint.ended(this)
   }
 
-  /** Makes our offer where there is none yet. */
+  /** Makes our offer, unless there is one already. */
   #begin(): Channel | undefined {
     if (this.#agreed.size > 0) return undefined // the answer is on its way
-    const suiting = this.#carriers.filter((carrier) => this.#suits(carrier) && !carrier.isDraining)
+    const suiting = this.#carriers.filter((carrier) => this.#canSeal(carrier) && !carrier.isDraining)
     const carrier = suiting.find(({ path }) => path !== 'relayed') ?? suiting[0]
     if (carrier !== undefined) this.#offer(carrier)
     return undefined
@@ -169,20 +169,20 @@ export class Link implements SealedLink {
 
   #offer(carrier: SealedCarrier): Agreed {
     const agreed: Agreed = {
-      receiver: this.#outside.register((packet, from) => agreed.channel?.receive(packet, from)),
+      receiver: this.#endpoint.register((packet, from) => agreed.channel?.receive(packet, from)),
       channel: undefined,
     }
     this.#agreed.set(carrier, agreed)
-    carrier.outbox.control(FRAME.SEALED, 0, encodeOffer(agreed.receiver, this.#outside.addresses()))
+    carrier.outbox.control(FRAME.SEALED, 0, encodeOffer(agreed.receiver, this.#endpoint.addresses()))
     return agreed
   }
 
-  /** UDP may go straight where TCP goes through a relay: NATs treat it better. */
-  #suits({ secrets, peerFeatures }: SealedCarrier): boolean {
+  /** Relayed carriers too: NATs let UDP through more often, so it may go directly where TCP cannot. */
+  #canSeal({ secrets, peerFeatures }: SealedCarrier): boolean {
     return secrets !== undefined && (peerFeatures & FEATURE.sealed) !== 0
   }
 
-  #openest(): Channel | undefined {
+  #bestChannel(): Channel | undefined {
     const channels = [...this.#agreed.values()].flatMap(({ channel }) => channel ?? [])
     return channels.find(({ isOpen }) => isOpen) ?? channels[0]
   }
@@ -190,15 +190,15 @@ export class Link implements SealedLink {
   #fragment(stream: number, body: Buffer): void {
     const before = this.#reassembly.dropped
     const whole = this.#reassembly.add(stream, body)
-    if (this.#reassembly.dropped > before) this.#outside.dropped('fragment', this.#reassembly.dropped - before)
+    if (this.#reassembly.dropped > before) this.#endpoint.dropped('fragment', this.#reassembly.dropped - before)
     if (whole === undefined) return
-    this.#outside.received += 1
+    this.#endpoint.received += 1
     this.#options.deliver(stream, whole)
   }
 }
 
-/** Where the carrier itself comes from, with the port that the peer offers: right when the peer does not know how we see it. */
-function behind({ secrets, path }: SealedCarrier, offered: readonly Address[]): Address[] {
+/** The address of the carrier with the port that the peer offers: right when the peer does not know its outside address. */
+function addressBehind({ secrets, path }: SealedCarrier, offered: readonly Address[]): Address[] {
   if (path === 'relayed') return [] // that would be the relay
   const host = secrets?.remoteAddress === undefined ? undefined : unmapped(secrets.remoteAddress)
   const port = offered[0]?.port

@@ -2,17 +2,17 @@ import { isIPv6 } from 'node:net'
 import { FLOOR_BYTES, MAX_PACKET_BYTES } from './packet.ts'
 
 /**
- * How long packets on a path may be, found with padded probes.
+ * How long packets on a path may be: found with padded probes (RFC 8899).
  *
  *     1,200 ──answered──▶ 1,400 ──answered──▶ 1,472 (IPv6: 1,452) ──answered──▶ 8,900
- *       ▲         │ no answer in a second: that is the end for ten minutes
- *       └─ two probes of the present size in a row lost, while one of 1,200 was answered
+ *       ▲         │ no answer in a second: no longer size is tried for ten minutes
+ *       └─ two probes of the current size lost in a row, while one of 1,200 was answered
  *
- * Node cannot set IP_MTU_DISCOVER, so the kernel's default holds (IP_PMTUDISC_WANT, measured): what fits the interface leaves with
- * DF and is lost on a narrower link, but what is longer than the interface, or than what a router has said before (to TCP, too),
- * the kernel itself cuts into IP fragments, without an error, and a probe of that size would seem to pass. Hence `limit`, from
- * the interface; `cut`, from the kernel's count of fragments; and one try for each size until the kernel has forgotten
- * (`net.ipv4.route.mtu_expires`, 600 s).
+ * Node cannot set IP_MTU_DISCOVER, so the kernel's default applies (IP_PMTUDISC_WANT, measured): a packet that fits the interface
+ * leaves with DF, and is lost on a narrower link; one that is longer than the interface MTU, or than the path MTU a router has
+ * reported (to TCP, too), is split into IP fragments by the kernel without an error, and a probe of that size would seem to pass.
+ * Hence `limit`, from the interface; `fragmented`, from the kernel's count; and one try per size until the kernel has forgotten
+ * the path MTU (`net.ipv4.route.mtu_expires`, 600 s).
  */
 const SIZES = { 4: [1_400, 1_472, MAX_PACKET_BYTES], 6: [1_400, 1_452, MAX_PACKET_BYTES] }
 const LOST_MS = 1_000
@@ -27,12 +27,12 @@ export class MtuSearch {
   #restUntil = 0
   #lost = 0
 
-  /** What a packet may be long, UDP payload. */
+  /** The longest UDP payload that gets through. */
   get bytes(): number {
     return this.#bytes
   }
 
-  /** Another path: all is open again. `interfaceMtu` is `undefined` until it is known. */
+  /** Starts over on another path. `interfaceMtu` is `undefined` until it is known. */
   reset(host: string, interfaceMtu: number | undefined): void {
     const family = isIPv6(host) ? 6 : 4
     this.#bytes = FLOOR_BYTES
@@ -55,14 +55,14 @@ export class MtuSearch {
     return size
   }
 
-  /** A probe of that size came through. */
+  /** A probe of that size was answered. */
   answered(size: number): void {
     if (size >= this.#bytes) this.#lost = 0
     if (size === this.#trying?.size) this.#trying = undefined
     if (size > this.#bytes) this.#bytes = size
   }
 
-  /** The kernel made fragments of a packet of that size. */
+  /** The kernel split a packet of that size into fragments. */
   fragmented(size: number, now: number): void {
     if (size === this.#trying?.size) {
       this.#trying = undefined
@@ -73,7 +73,7 @@ export class MtuSearch {
     }
   }
 
-  /** A probe of the present size was lost, and a small one was not. */
+  /** A probe of the current size was lost, and a small one was not. */
   lost(size: number, now: number): void {
     if (size !== this.#bytes || size === FLOOR_BYTES) return
     this.#lost += 1

@@ -3,17 +3,18 @@ import { frameInvalid } from '../wire/frame.ts'
 import type { Address } from './contract.ts'
 
 /**
- * What a SEALED frame says: send to me over UDP, under the keys of this carrier. Each side says it once on a carrier, in answer
- * to the other's or because it has datagrams to send; what the other side says is a claim until a probe was answered (way.ts).
+ * The payload of a SEALED frame: an offer to receive datagrams over UDP, under the keys of this carrier. Each side sends one per
+ * carrier, as the answer to the other's or because it has datagrams to send. Its addresses are claims until a probe is answered
+ * (udp-path.ts).
  *
  *     0      1             4            8
  *     ┌──────┬─────────────┬────────────┬──────
- *     │ kind │ 0           │ receiver   │ addresses, best first, parted by spaces: 203.0.113.5:7472 [2001:db8::5]:7472
+ *     │ kind │ 0           │ receiver   │ addresses, best first, separated by spaces: 203.0.113.5:7472 [2001:db8::5]:7472
  *     │ 1    │             │ u32        │ ASCII, ≤ 504 bytes
  *     └──────┴─────────────┴────────────┴──────
  */
 export interface Offer {
-  /** What packets to the offering side carry as `receiver`. */
+  /** The receiver index of packets to the offering side. */
   receiver: number
   addresses: Address[]
 }
@@ -21,7 +22,7 @@ export interface Offer {
 const OFFER = 1
 const HEAD_BYTES = 8
 const MAX_TEXT = 504
-/** More are not looked at: a node must not make others send to many places. */
+/** Further addresses are ignored: a node must not make others send to many hosts. */
 export const MAX_ADDRESSES = 8
 
 export function encodeOffer(receiver: number, addresses: readonly string[]): Buffer {
@@ -37,7 +38,7 @@ export function encodeOffer(receiver: number, addresses: readonly string[]): Buf
   return out
 }
 
-/** `undefined` when it is of a kind that later versions know. @throws MeshError FRAME_INVALID */
+/** `undefined` for a kind that only later versions know. @throws MeshError FRAME_INVALID */
 export function decodeOffer(payload: Buffer): Offer | undefined {
   if (payload[0] !== OFFER) return undefined
   if (payload.length > HEAD_BYTES + MAX_TEXT) throw frameInvalid('an offer of sealed datagrams that is too long')
@@ -46,7 +47,7 @@ export function decodeOffer(payload: Buffer): Offer | undefined {
   return { receiver: payload.readUInt32BE(4), addresses }
 }
 
-/** Numeric addresses only: a name would make us ask for it. */
+/** Numeric addresses only: a name would make us send a DNS query. */
 export function addressOf(text: string): Address | undefined {
   const match = /^(?:\[([0-9a-f:.]{2,45})\]|([0-9.]{7,15})):(\d{1,5})$/i.exec(text)
   const host = match?.[1] ?? match?.[2] ?? ''

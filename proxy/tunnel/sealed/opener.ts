@@ -9,30 +9,30 @@ const GCM = { authTagLength: TAG_BYTES }
 const WORD = 0x1_0000_0000
 
 /**
- * Opens the packets of one direction: those of the present epoch, the one before, and the next, which becomes the present one
- * once a packet of it has opened. Whatever does not open costs one AEAD call at most, and changes nothing.
+ * Opens the packets of one direction: those of the current epoch, the previous one, and the next, which becomes the current one
+ * once a packet of it was opened. A packet that does not open costs one AEAD call at most, and changes nothing.
  */
 export class Opener {
   readonly #window = new ReplayWindow()
   readonly #nonce = Buffer.alloc(IV_BYTES)
   #previous: Epoch | undefined
-  #present: Epoch
+  #current: Epoch
   #next: Epoch | undefined
-  /** Why `open` gave nothing. */
+  /** Why `open` returned nothing. */
   drop: Drop = 'forged'
-  /** The packet opened last is the newest so far. */
+  /** The packet opened last has the highest number so far. */
   isNewest = false
 
   constructor(secret: Buffer) {
-    this.#present = firstEpoch(secret)
+    this.#current = firstEpoch(secret)
   }
 
-  /** The records inside, or nothing: see `drop`. The length was looked at before. */
+  /** The records inside, or `undefined`: see `drop`. The caller has checked the length. */
   open(packet: Buffer): Buffer | undefined {
     const epoch = this.#epochOf((packet[2]! << 8) | packet[3]!)
-    if (epoch === undefined) return this.#not('epoch')
+    if (epoch === undefined) return this.#refuse('epoch')
     const number = packet.readUInt32BE(8) * WORD + packet.readUInt32BE(12)
-    if (!Number.isSafeInteger(number) || !this.#window.isNew(number)) return this.#not('replay')
+    if (!Number.isSafeInteger(number) || !this.#window.isNew(number)) return this.#refuse('replay')
     const header = packet.subarray(0, PACKET_HEADER_BYTES)
     const tagAt = packet.length - TAG_BYTES
     writeNonce(this.#nonce, epoch.iv, header)
@@ -43,7 +43,7 @@ export class Opener {
     try {
       decipher.final()
     } catch {
-      return this.#not('forged')
+      return this.#refuse('forged')
     }
     this.isNewest = number > this.#window.highest
     this.#window.take(number)
@@ -52,20 +52,20 @@ export class Opener {
   }
 
   #epochOf(number: number): Epoch | undefined {
-    if (number === this.#present.number) return this.#present
+    if (number === this.#current.number) return this.#current
     if (number === this.#previous?.number) return this.#previous
-    if (number !== this.#present.number + 1) return undefined
-    this.#next ??= nextEpoch(this.#present)
+    if (number !== this.#current.number + 1) return undefined
+    this.#next ??= nextEpoch(this.#current)
     return this.#next
   }
 
   #advance(): void {
-    this.#previous = this.#present
-    this.#present = this.#next!
+    this.#previous = this.#current
+    this.#current = this.#next!
     this.#next = undefined
   }
 
-  #not(drop: Drop): undefined {
+  #refuse(drop: Drop): undefined {
     this.drop = drop
     return undefined
   }

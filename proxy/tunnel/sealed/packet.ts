@@ -7,39 +7,39 @@
  *     └──────┴──────┴─────────┴─────────────┴────────────────┴────────────────┴───────┘
  *      └────────────── authenticated ──────────────────────┘
  *
- *     receiver       u32, drawn by the reader and told in its offer: finds the keys, whatever the source address
- *     epoch          which keys of that direction (keys.ts)
- *     packet number  u64, never used twice in a direction; the nonce is the epoch's IV with it mixed in
+ *     receiver       u32, chosen by the receiver in its offer: it finds the keys, whatever the source address
+ *     epoch          number of the keys of that direction (keys.ts)
+ *     packet number  u64, never repeated in a direction; the nonce is the IV of the epoch XOR this number
  *
  * Inside the seal are records, as many as fit:
  *
  *     ┌──────┬────────┬──────
- *     │ kind │ length │ body      0 PADDING   nothing follows any more; the length is not looked at
+ *     │ kind │ length │ body      0 PADDING   nothing follows; the length is ignored
  *     │ u8   │ u16    │           1 DATAGRAM  u32 stream, payload
  *     └──────┴────────┴──────     2 FRAGMENT  u32 stream, u32 datagram, u8 index, u8 count, u16 total, piece (fragments.ts)
  *                                 3 PROBE     u32 id; asks for an ANSWER
- *                                 4 ANSWER    u32 id; never longer than what asked for it
+ *                                 4 ANSWER    u32 id; its packet is never longer than that of the PROBE
  *
- * A kind that is not known is skipped.
+ * Unknown kinds are skipped.
  */
 export const MAGIC = 0xb1
 export const PACKET_HEADER_BYTES = 16
 export const TAG_BYTES = 16
-/** Of a packet, beside its records. */
+/** Bytes of a packet besides its records. */
 export const SEAL_BYTES = PACKET_HEADER_BYTES + TAG_BYTES
 export const RECORD_HEADER_BYTES = 3
 export const RECORD = { PADDING: 0, DATAGRAM: 1, FRAGMENT: 2, PROBE: 3, ANSWER: 4 } as const
-/** Beside the payload of a datagram that goes whole. */
+/** Bytes besides the payload of a whole datagram. */
 export const DATAGRAM_BYTES = RECORD_HEADER_BYTES + 4
-/** Beside the piece of a datagram that goes in pieces. */
+/** Bytes besides one piece of a datagram. */
 export const FRAGMENT_BYTES = RECORD_HEADER_BYTES + 12
 export const PROBE_BYTES = RECORD_HEADER_BYTES + 4
-/** A packet no path of the Internet refuses (RFC 8200 §5 and RFC 9000 §14 leave as much). */
+/** A size that every path of the Internet carries (RFC 9000 §14 relies on it too). */
 export const FLOOR_BYTES = 1_200
-/** The largest packet we send or take. */
+/** The largest packet we send or accept. */
 export const MAX_PACKET_BYTES = 8_900
 
-/** Writes the head of a record; the body follows at the returned place. */
+/** Writes the header of a record; the body begins at the returned offset. */
 export function writeRecord(out: Buffer, at: number, kind: number, length: number): number {
   out[at] = kind
   out[at + 1] = length >>> 8
@@ -54,7 +54,7 @@ export interface RecordSink {
   answer(id: number): void
 }
 
-/** Reads the records of an opened packet; false when they make no sense, with what came before taken. */
+/** Reads the records of an opened packet; false when one is malformed, after those before it were delivered. */
 export function readRecords(plain: Buffer, sink: RecordSink): boolean {
   let at = 0
   while (at < plain.length) {

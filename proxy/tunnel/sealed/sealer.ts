@@ -2,12 +2,12 @@ import { createCipheriv } from 'node:crypto'
 import { firstEpoch, IV_BYTES, LAST_EPOCH, nextEpoch, type Epoch } from './keys.ts'
 import { MAGIC, PACKET_HEADER_BYTES, SEAL_BYTES } from './packet.ts'
 
-/** New keys after so many packets: half of what RFC 9001 §6.6 allows for AES-GCM … */
+/** New keys after this many packets: half of what RFC 9001 §6.6 allows for AES-GCM … */
 const REKEY_PACKETS = 2 ** 22
-/** … and so long, so that a key that leaks opens little. */
+/** … or after this long, so that a leaked key opens little. */
 const REKEY_MS = 15 * 60_000
-/** Without an answer under the present keys there are no new ones, and no more than this is sealed. */
-const MOST_PACKETS = 2 ** 23
+/** While the peer has not confirmed the current keys there are no new ones; after this many packets nothing is sealed. */
+const MAX_PACKETS = 2 ** 23
 
 const WORD = 0x1_0000_0000
 
@@ -40,9 +40,9 @@ export class Sealer {
     return this.#epoch.number
   }
 
-  /** The keys are worn, and nobody said that new ones would be understood. */
+  /** The keys are used up, and the peer has not confirmed them, so there are no new ones. */
   get isExhausted(): boolean {
-    return this.#sealed >= MOST_PACKETS
+    return this.#sealed >= MAX_PACKETS
   }
 
   /** The peer has opened a packet of this epoch. */
@@ -50,7 +50,7 @@ export class Sealer {
     if (epoch === this.#epoch.number) this.#isConfirmed = true
   }
 
-  /** Takes new keys when it is time; called now and then. */
+  /** Changes to new keys when they are due; called regularly. */
   tick(now: number): void {
     const isDue = this.#sealed >= REKEY_PACKETS || (this.#sealed > 0 && now - this.#since >= REKEY_MS)
     if (!isDue || !this.#isConfirmed || this.#epoch.number >= LAST_EPOCH) return
@@ -88,7 +88,7 @@ export class Sealer {
   }
 }
 
-/** The IV with the packet number of this header mixed into its last 8 bytes (RFC 8446 §5.3). */
+/** The IV, its last 8 bytes XOR the packet number of this header (RFC 8446 §5.3). */
 export function writeNonce(nonce: Buffer, iv: Buffer, header: Buffer): void {
   for (let i = 0; i < 4; i++) nonce[i] = iv[i]!
   for (let i = 4; i < IV_BYTES; i++) nonce[i] = iv[i]! ^ header[i + 4]!

@@ -4,72 +4,72 @@ import { MAX_ADDRESSES, sameAddress } from './offer.ts'
 import { FLOOR_BYTES, PROBE_BYTES, SEAL_BYTES } from './packet.ts'
 
 /**
- * Whether packets reach the peer, and where. Nothing is believed but the answer to a probe of ours, both inside the seal, and
- * that only as long as it is renewed while datagrams are sent. One side's view; the other has its own.
+ * Whether packets reach the peer, and at which address: the view of one side. The only proof is the answer to a probe of ours,
+ * both of them sealed, and it is renewed while datagrams are sent.
  *
- *                  want                      answer
- *       asleep ───────────▶ probing ──────────────────▶ open
+ *                 wanted                     answer
+ *       idle ─────────────▶ probing ──────────────────▶ open
  *         ▲                  │   ▲                      │ │
- *         │       no answer  │   │ rested, and wanted   │ │ a probe unanswered for 2.5 s
+ *         │       no answer  │   │ pause over, wanted   │ │ a probe unanswered for 2.5 s
  *         │       in 2.5 s   ▼   │ (1 s … 60 s)         │ │
- *         │               resting ◀─────────────────────┼─┘
+ *         │               paused ◀──────────────────────┼─┘
  *         └──────────── nothing sent for 10 s ──────────┘
  *
- *     doubtful: open, and a probe unanswered for 0.75 s, and those sent every tick since: datagrams go as frames until one is
+ *     doubtful: open, but a probe and those repeated every tick since are unanswered for 0.75 s: datagrams go in frames meanwhile
  *
- *     A place that has proven nothing gets the shortest probe, as long as its answer: nobody can make us send more to somebody than
- *     they send to us. Once it has answered, one of 1,200 bytes must come through before it counts.
+ *     An unproven address gets the shortest probe, as long as its answer, so that we cannot be made to send a third party more than
+ *     an attacker sends us. Once it has answered, a probe of 1,200 bytes must get through before the address is used.
  *
- *     punching: the first probes die on the way (few hops): they open our own NAT, and cannot make the other's take us for a
- *     stranger. What is open stays so while datagrams were sent lately: a probe now and then, also while asleep.
+ *     hole punching: the first probes expire on the way (few hops). They open our own NAT, and do not reach the other NAT, which
+ *     might block their source. An open path is kept open for a while after the last datagram, by a probe now and then.
  *
- *     moving: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that is the address now
+ *     migration: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that becomes the address
  */
-export type UdpPathState = 'asleep' | 'probing' | 'open' | 'resting'
+export type UdpPathState = 'idle' | 'probing' | 'open' | 'paused'
 
 export interface UdpPathOptions {
-  /** Sends a probe in a packet of that size, over so many hops at most; the answer comes through `answered`. */
+  /** Sends a probe in a packet of that size, over `ttl` hops at most; its answer arrives through `answered`. */
   probe: (id: number, size: number, to: Address, ttl?: number) => void
-  /** There are NATs on the way: each side's must have seen a packet of its own before it sees the other's. */
+  /** There are NATs between: each must see a packet from its own side before one from the other side. */
   isPunching?: boolean
   mtuTowards: (host: string) => Promise<number>
-  /** The kernel's count of IP fragments: when it rises, a packet was too long. */
+  /** The kernel's count of IP fragments: it rises when a packet was too long. */
   fragments: (host: string) => number
   random: () => number
 }
 
-/** How often the path is proven while datagrams are sent. */
+/** How often the path is proven while datagrams are sent. Larger: a dead path is noticed later; smaller: more probes. */
 const PROVE_MS = 1_000
-/** A probe that is not answered by then is followed by another. */
+/** A probe that is not answered within this time is followed by another. */
 const AGAIN_MS = 250
 /**
- * A probe unanswered for so long, and those after it too, and datagrams go as frames until one is answered: with PROVE_MS, at most two
- * seconds after the path has died. Smaller: they leave the path whenever three packets are lost.
+ * When a probe and those after it are unanswered for this long, datagrams go in frames until one is answered: with PROVE_MS, at
+ * most two seconds after the path has died. Smaller: they leave the path whenever three packets are lost.
  */
 const DOUBT_MS = 750
-/** Or for so many round trips, where one takes long. */
+/** Or for this many round trips, where those take longer. */
 const DOUBT_TRIPS = 3
-/** And for so long, and the path is given up. */
+/** After this long the path is given up. */
 const SILENCE_MS = 2_500
-/** Nothing sent for so long: the proof is old, and the next datagrams go as frames until it is new. */
-const ASLEEP_MS = 10_000
-/** All candidates are probed again after each of these. */
+/** When nothing was sent for this long, the proof is stale, and the next datagrams go in frames until it is renewed. */
+const IDLE_MS = 10_000
+/** Pauses between the rounds in which all candidates are probed. */
 const TRY_MS = [250, 500, 750, 1_000] as const
 const PUNCH_MS = [100, 250, 500, 750, 1_000] as const
-/** Enough to leave a carrier-grade NAT behind the home router, not to reach the other end. */
+/** Enough hops to pass a home router and a carrier-grade NAT, too few to reach the other end. */
 const OPENER_TTL = 4
-/** NATs forget UDP after 30 s and more (RFC 4787 §4.3). */
+/** Between probes that keep NAT mappings: they live 30 s or more (RFC 4787 §4.3). */
 const KEEP_MS = 15_000
-/** So long after the last datagram. */
+/** Mappings are kept for this long after the last datagram. */
 const KEEP_FOR_MS = 180_000
-const REST_MS = [1_000, 2_000, 5_000, 15_000, 60_000] as const
-/** One probe towards a new address in so long: packets from many addresses must not make us send to many. */
-const MOVE_MS = 250
+const PAUSE_MS = [1_000, 2_000, 5_000, 15_000, 60_000] as const
+/** At most one probe to a new address in this time: packets from many addresses must not make us send to all of them. */
+const MIGRATION_MS = 250
 const MAX_PROBES = 64
 const SHORT_BYTES = SEAL_BYTES + PROBE_BYTES
 
-/** To know that the path lives; how long packets may be; whether the peer has moved. */
-type Purpose = 'proof' | 'search' | 'move'
+/** Whether the path works; how long packets may be; whether the peer has another address now. */
+type Purpose = 'proof' | 'search' | 'migration'
 
 interface Probe {
   readonly purpose: Purpose
@@ -82,19 +82,19 @@ export class UdpPath {
   readonly #options: UdpPathOptions
   readonly #mtu = new MtuSearch()
   readonly #probes = new Map<number, Probe>()
-  #state: UdpPathState = 'asleep'
+  #state: UdpPathState = 'idle'
   #address: Address | undefined
   #candidates: Address[] = []
   #wantedAt = Number.NEGATIVE_INFINITY
   #unansweredSince: number | undefined
-  /** The last answer. */
-  #tookMs = 0
+  /** Round trip of the last answer. */
+  #answerMs = 0
   #provedAt = 0
   #tries = 0
   #nextTryAt = 0
-  #rests = 0
-  #restUntil = 0
-  #movedAt = Number.NEGATIVE_INFINITY
+  #failures = 0
+  #pausedUntil = 0
+  #migratedAt = Number.NEGATIVE_INFINITY
   #keptAt = Number.NEGATIVE_INFINITY
 
   constructor(options: UdpPathOptions) {
@@ -107,19 +107,19 @@ export class UdpPath {
 
   /** It was tried, and nothing came back. */
   get isBlocked(): boolean {
-    return this.#rests > 0
+    return this.#failures > 0
   }
 
-  /** It was open a moment ago, and says nothing any more. */
+  /** It is open, but the last probes are unanswered. */
   isDoubtful(now: number): boolean {
     return (
       this.#state === 'open' &&
       this.#unansweredSince !== undefined &&
-      now - this.#unansweredSince >= Math.max(DOUBT_MS, DOUBT_TRIPS * this.#tookMs)
+      now - this.#unansweredSince >= Math.max(DOUBT_MS, DOUBT_TRIPS * this.#answerMs)
     )
   }
 
-  /** Where packets go while the way is open. */
+  /** Where packets are sent while the path is open. */
   get address(): Address | undefined {
     return this.#address
   }
@@ -132,7 +132,7 @@ export class UdpPath {
     return this.#candidates
   }
 
-  /** Addresses the peer may have; known ones first. */
+  /** Addresses the peer may have, the most likely ones first. */
   addCandidates(addresses: readonly Address[]): void {
     for (const address of addresses) {
       if (this.#candidates.length >= MAX_ADDRESSES) return
@@ -143,18 +143,18 @@ export class UdpPath {
   /** A datagram is to be sent. */
   wanted(now: number): void {
     this.#wantedAt = now
-    if (this.#state === 'asleep' || (this.#state === 'resting' && now >= this.#restUntil)) this.#begin(now)
+    if (this.#state === 'idle' || (this.#state === 'paused' && now >= this.#pausedUntil)) this.#begin(now)
   }
 
-  /** The newest packet so far came from there: authentic, but the address is only a hint (it may have been sent on). */
+  /** The newest packet so far came from there. It is authentic, but its source address is only a hint: packets can be forwarded. */
   receivedFrom(from: Address, now: number): void {
     if (this.#state === 'open' && sameAddress(from, this.#address)) return
-    if (now - this.#movedAt < MOVE_MS) return
-    this.#movedAt = now
+    if (now - this.#migratedAt < MIGRATION_MS) return
+    this.#migratedAt = now
     this.#candidates = [from, ...this.#candidates.filter((known) => !sameAddress(known, from))].slice(0, MAX_ADDRESSES)
-    if (this.#state === 'resting' && this.#isWanted(now)) this.#begin(now)
+    if (this.#state === 'paused' && this.#isWanted(now)) this.#begin(now)
     else if (this.#state === 'probing') this.#probe(SHORT_BYTES, from, now)
-    else if (this.#state === 'open') this.#probe(SHORT_BYTES, from, now, 'move')
+    else if (this.#state === 'open') this.#probe(SHORT_BYTES, from, now, 'migration')
   }
 
   /** The peer has answered a probe. */
@@ -162,28 +162,28 @@ export class UdpPath {
     const probe = this.#probes.get(id)
     if (probe === undefined) return
     this.#probes.delete(id)
-    this.#tookMs = now - probe.at
-    if (this.#state === 'asleep') return
+    this.#answerMs = now - probe.at
+    if (this.#state === 'idle') return
     const isHere = this.#state === 'open' && sameAddress(probe.to, this.#address)
     if (!isHere) {
-      if (this.#state === 'open' && probe.purpose !== 'move') return // a second address answers too
+      if (this.#state === 'open' && probe.purpose !== 'migration') return // a second address answers too
       if (probe.size < FLOOR_BYTES) return this.#probe(FLOOR_BYTES, probe.to, now, probe.purpose)
       this.#settle(probe.to, now)
     }
     this.#unansweredSince = undefined
-    this.#rests = 0
+    this.#failures = 0
     this.#mtu.answered(probe.size)
-    if (probe.size === FLOOR_BYTES) this.#lose(probe, now)
+    if (probe.size === FLOOR_BYTES) this.#countLost(probe, now)
     this.#search(now)
   }
 
   tick(now: number): void {
     switch (this.#state) {
-      case 'asleep':
+      case 'idle':
         return this.#keep(now)
-      case 'resting':
-        if (!this.#isWanted(now)) this.#state = 'asleep'
-        else if (now >= this.#restUntil) this.#begin(now)
+      case 'paused':
+        if (!this.#isWanted(now)) this.#state = 'idle'
+        else if (now >= this.#pausedUntil) this.#begin(now)
         return
       case 'probing':
         if (now >= this.#nextTryAt) this.#tryAll(now)
@@ -206,26 +206,26 @@ export class UdpPath {
   #tryAll(now: number): void {
     const pause = (this.#options.isPunching === true ? PUNCH_MS : TRY_MS)[this.#tries]
     const ttl = this.#options.isPunching === true && this.#tries === 0 ? OPENER_TTL : undefined
-    if (pause === undefined || this.#candidates.length === 0) return this.#rest(now)
+    if (pause === undefined || this.#candidates.length === 0) return this.#pause(now)
     this.#tries += 1
     this.#nextTryAt = now + pause
     for (const candidate of this.#candidates) this.#probe(SHORT_BYTES, candidate, now, 'proof', ttl)
   }
 
-  /** What was open is kept open for a while. */
+  /** Keeps the NAT mappings of a path that was open. */
   #keep(now: number): void {
     if (this.#options.isPunching !== true || this.#address === undefined) return
     if (now - this.#wantedAt > KEEP_FOR_MS || now - this.#keptAt < KEEP_MS) return
     this.#keptAt = now
-    this.#probes.clear() // nobody waits for the answer
+    this.#probes.clear() // the answers do not matter
     this.#probe(SHORT_BYTES, this.#address, now)
   }
 
-  #rest(now: number): void {
-    this.#state = 'resting'
-    const ms = REST_MS[Math.min(this.#rests, REST_MS.length - 1)]!
-    this.#rests += 1
-    this.#restUntil = now + ms * (0.75 + this.#options.random() / 2)
+  #pause(now: number): void {
+    this.#state = 'paused'
+    const ms = PAUSE_MS[Math.min(this.#failures, PAUSE_MS.length - 1)]!
+    this.#failures += 1
+    this.#pausedUntil = now + ms * (0.75 + this.#options.random() / 2)
     this.#probes.clear()
     this.#unansweredSince = undefined
   }
@@ -244,19 +244,19 @@ export class UdpPath {
   }
 
   #prove(now: number): void {
-    if (now - this.#wantedAt > ASLEEP_MS) {
-      this.#state = 'asleep'
+    if (now - this.#wantedAt > IDLE_MS) {
+      this.#state = 'idle'
       this.#probes.clear()
       this.#unansweredSince = undefined
       return
     }
-    if (this.#unansweredSince !== undefined && now - this.#unansweredSince >= SILENCE_MS) return this.#rest(now)
+    if (this.#unansweredSince !== undefined && now - this.#unansweredSince >= SILENCE_MS) return this.#pause(now)
     const address = this.#address!
     const isLate = this.#unansweredSince !== undefined && now - this.#provedAt >= AGAIN_MS
     if ((now - this.#provedAt >= PROVE_MS || isLate) && now - this.#wantedAt <= PROVE_MS * 2) {
       this.#provedAt = now
       this.#probe(this.#mtu.bytes, address, now)
-      // is it the path that died, or only packets of that length?
+      // tells whether the path is dead, or only packets of that length are lost
       if (this.#unansweredSince !== now && this.#mtu.bytes > FLOOR_BYTES) this.#probe(FLOOR_BYTES, address, now)
     }
     this.#search(now)
@@ -268,8 +268,8 @@ export class UdpPath {
     if (size !== undefined) this.#probe(size, this.#address!, now, 'search')
   }
 
-  /** A small probe was answered: longer ones sent before it to the same place, and not answered, are lost. */
-  #lose(answered: Probe, now: number): void {
+  /** A small probe was answered: longer ones sent before it to the same address, and not answered, are lost. */
+  #countLost(answered: Probe, now: number): void {
     for (const [id, probe] of this.#probes) {
       if (probe.at >= answered.at || !sameAddress(probe.to, answered.to)) continue
       this.#probes.delete(id)
@@ -292,6 +292,6 @@ export class UdpPath {
   }
 
   #isWanted(now: number): boolean {
-    return now - this.#wantedAt <= ASLEEP_MS
+    return now - this.#wantedAt <= IDLE_MS
   }
 }

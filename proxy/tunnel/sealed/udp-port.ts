@@ -11,14 +11,14 @@ export interface UdpPortOptions {
   host: string
   /** Tried first; any other when it is taken. */
   port: number
-  /** Where others may send to, given the port that was had. */
+  /** Where others may send to, given the port that was bound. */
   addresses: (port: number) => string[]
   onPacket: (packet: Buffer, from: Address) => void
 }
 
-/** The kernel may give less (`net.core.rmem_max`). Smaller, and a burst is lost while we are busy elsewhere. */
+/** The kernel may give less (`net.core.rmem_max`). Smaller: a burst is lost while the event loop is busy. */
 const SOCKET_BYTES = 4 * 1024 * 1024
-/** Waiting in Node because the system takes no more; what comes then is dropped. */
+/** Bytes that wait in Node because the system takes no more; further packets are dropped. */
 const MAX_QUEUED_BYTES = 256 * 1024
 const ETHERNET_MTU = 1_500
 /** RFC 1700. */
@@ -28,7 +28,7 @@ const TTL = 64
  * The agent's UDP port: one socket for IPv4 and one for IPv6, under the same number where possible.
  *
  * Node looks every destination up before it sends, even a numeric one, and defers the send; `lookup` below answers at once,
- * which halves the cost of a packet. No callback either: a packet that the system does not take is lost, as packets may be.
+ * which halves the cost of a packet. There is no callback: a packet that the system does not take is lost, as packets may be.
  */
 export class UdpPort implements DatagramPort, AsyncDisposable {
   readonly #v4: Socket | undefined
@@ -83,7 +83,7 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
   send(bytes: Buffer, length: number, { host, port }: Address, ttl?: number): 'sent' | 'queued' | 'full' {
     const socket = host.includes(':') ? this.#v6 : this.#v4
     if (socket === undefined || this.#isClosed || socket.getSendQueueSize() > MAX_QUEUED_BYTES) return 'full'
-    // what waits in the queue would get it too, and a queue means that nobody needs this packet to be early
+    // packets that wait in the queue would get this TTL too, so it is set only when none waits
     const isShort = ttl !== undefined && socket.getSendQueueCount() === 0
     if (isShort) socket.setTTL(ttl)
     socket.send(bytes, 0, length, port, host)
@@ -133,7 +133,7 @@ function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.close(() => resolve()))
 }
 
-/** Our address on packets to that host: a connected UDP socket knows, and sends nothing. */
+/** Our source address towards that host: a connected UDP socket knows it, without sending anything. */
 async function sourceTowards(host: string): Promise<string> {
   const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4')
   try {
@@ -146,7 +146,7 @@ async function sourceTowards(host: string): Promise<string> {
   }
 }
 
-/** Of `/proc/net/snmp`, which names the columns in one line and has the counts in the next. */
+/** From `/proc/net/snmp`, which has the names of the columns in one line and the counts in the next. */
 function ipFragments(): number {
   const [names = [], counts = []] = textOf('/proc/net/snmp')
     .split('\n')
@@ -159,7 +159,7 @@ function counterIn(path: string, line: RegExp): number {
   return Number(line.exec(textOf(path))?.[1] ?? 0)
 }
 
-/** Nothing where there is no such file: other systems, or a sandbox. */
+/** Empty where there is no such file: on other systems, or in a sandbox. */
 function textOf(path: string): string {
   try {
     return readFileSync(path, 'latin1')
