@@ -8,7 +8,7 @@ import type { DatagramStream, DatagramStreamEvents } from '../tunnel/contract.ts
  *        near.end, reset ─▶ far.end, reset    UDP has no half-close: whichever side ends, ends both
  *
  * The hot path of every datagram: plain callbacks, no promise, no copy. Guarded by
- * `npm run bench -- --only datagram`.
+ * `npm run bench -- --only UDP`.
  */
 export class DatagramPipe {
   readonly near: DatagramPipeEnd

@@ -11,7 +11,7 @@ import { read } from './after-read.ts'
  *     handle ──read──▶ buffer ──kBufferCb(bytes)──▶ take(view of the buffer) ──▶ and the next read overwrites it
  *
  * Where they are not found (another version of Node, a stream without a handle), 'data' events do the same, slower. Guarded by
- * `npm run bench -- --only 'stream|requests'`.
+ * `npm run bench -- --only 'TCP stream|requests'`.
  */
 
 /**

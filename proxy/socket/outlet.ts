@@ -3,7 +3,7 @@ import { giveBack, SLAB_BYTES, SlabWriter } from '../../src/core/kit/slab-writer
 
 /*
  * Writes to a socket from memory that its owner will reuse: whatever the kernel has not taken when `write` returns was copied.
- * Guarded by `npm run bench -- --only 'stream|requests'`.
+ * Guarded by `npm run bench -- --only 'TCP stream|requests'`.
  *
  *     small, nothing waits ──copy──▶ socket.write, at once
  *     large ──▶ gathered in a slab (kit/slab-writer.ts) ──▶ one socket.write

@@ -14,7 +14,7 @@ import type { ByteStream, ByteStreamEvents } from '../tunnel/contract.ts'
  *        near.reset ▶ far.reset               RST is RST
  *
  * The hot path of every byte: plain callbacks, no promise, no copy, nothing allocated for a chunk. Guarded by
- * `npm run bench -- --only stream`.
+ * `npm run bench -- --only "TCP stream"`.
  */
 
 /** How a flow ended; `closed`: both sides sent all they had. */
