@@ -36,7 +36,7 @@ export async function resolveOf(text: string, agent: AgentParts): Promise<Resolv
   }
 }
 
-/** Every decision of one connection, which is really made. */
+/** Opens one real connection, and reports every decision on its way. */
 export async function traceOf(text: string, agent: AgentParts): Promise<TraceReport> {
   const match = /^(.+):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
   if (match === null || Number(match[2]) < 1 || Number(match[2]) > 65_535)
@@ -72,13 +72,13 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
   }
 }
 
-/** Which paths it may take, where somebody has said so. */
+/** Which paths it may take, where the node or the service has a rule. */
 function pathsStep({ service }: Target, { context: { config } }: AgentParts): TraceReport['steps'] {
-  const told = [
+  const rules = [
     ...(config.paths === 'any' ? [] : [`this node’s operator allows ${config.paths}`]),
     ...(service.paths === undefined ? [] : [`the service asks for ${service.paths}`]),
   ]
-  return told.length === 0 ? [] : [{ step: 'paths', what: told.join('; ') }]
+  return rules.length === 0 ? [] : [{ step: 'paths', what: rules.join('; ') }]
 }
 
 function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][number] {
@@ -112,7 +112,7 @@ function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][num
   }
 }
 
-/** Which path flows of this node's processes take; the rest of a trace is one that the agent makes itself. */
+/** Whether the kernel carries such flows of this node's processes; the other steps are of a flow that the agent carries. */
 function fastPathStep(
   target: Target,
   port: Parameters<FastPath['explain']>[1],
@@ -122,7 +122,7 @@ function fastPathStep(
   return { step: 'fast path', what: path === 'kernel' ? `kernel: ${reason}` : `user space, because ${reason}` }
 }
 
-/** To the microsecond: what comes after is noise. */
+/** Rounded to the microsecond; more digits are noise. */
 function micro(ms: number): number {
   return Math.round(ms * 1_000) / 1_000
 }
