@@ -136,7 +136,7 @@ async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
   const node = `${parts.name}/${name}`
   const refuseIfTaken = () => {
     if (nodes.isExpected(node)) throw nameTaken({ node }, 'a node of this name is connected')
-    const justJoined = (store.nodes.get(name)?.enrolledAt ?? 0) > clock.wall() - JUST_JOINED_MS
+    const justJoined = Math.abs(clock.wall() - (store.nodes.get(name)?.enrolledAt ?? 0)) < JUST_JOINED_MS
     if (justJoined) throw nameTaken({ node }, 'another machine has just joined under this name')
   }
   refuseIfTaken()

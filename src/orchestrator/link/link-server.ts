@@ -174,10 +174,12 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   INSTANCE_UNKNOWN: 404,
   NODE_UNKNOWN: 404,
   CLUSTER_UNKNOWN: 404,
+  RELAY_UNKNOWN: 404,
   SLA_INVALID: 422,
   SLA_CONFLICT: 409,
   LINK_CLOSED: 503,
   REQUEST_TIMEOUT: 504,
+  DISK_FULL: 507,
 }
 
 function answerTo(error: unknown): { status: number; body: object } {

@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import { type App, reader } from '../link/link-server.ts'
-import type { NodeRow, RelayRow } from '../link/messages.ts'
+import type { RelayRow } from '../link/messages.ts'
 import { Label } from '../link/schemas.ts'
 import type { ApiContext } from './api.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
@@ -23,10 +23,10 @@ const TTL_SECONDS = 3_600
 
 /** Clusters, their nodes and relays, and the tokens with which others join. */
 export function clusterRoutes(app: App, context: ApiContext): void {
-  const { store, clusters } = context
-  app.get('/clusters', () => clusterRows(store, clusters))
+  const { clusters, nodes } = context
+  app.get('/clusters', () => clusterRows(context))
   app.get('/relays', () => listRelays(clusters))
-  app.get('/nodes', async () => (await listNodes(clusters)).map(nodeRow))
+  app.get('/nodes', async () => (await nodes.list()).map(nodeRow))
 
   app.post('/tokens', async ({ body }) => {
     const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)
@@ -64,32 +64,13 @@ function issuerOf(name: string | undefined, { store, clusters }: ApiContext): Li
 /** Asks every linked cluster; one that does not answer is left out. */
 async function listRelays(clusters: Clusters): Promise<RelayRow[]> {
   const lists = await Promise.all(
-    Array.from(clusters.all(), async ({ link }) => {
+    Array.from(clusters.all(), async ({ name, link }) => {
       try {
-        return (await link.request('relays.list', {})).relays
+        const { relays } = await link.request('relays.list', {})
+        return relays.filter(({ id }) => id === name || id.startsWith(`${name}/`)) // its own
       } catch {
         return [] // its link has gone down, or it is of a version without this request
       }
-    }),
-  )
-  return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
-}
-
-/** Asks every linked cluster, page by page; one that does not answer is left out. */
-async function listNodes(clusters: Clusters): Promise<NodeRow[]> {
-  const lists = await Promise.all(
-    Array.from(clusters.all(), async ({ link }) => {
-      const nodes: NodeRow[] = []
-      try {
-        for (let more = true; more; ) {
-          const page = await link.request('nodes.list', { after: nodes.at(-1)?.id ?? '' })
-          nodes.push(...page.nodes)
-          more = page.more && page.nodes.length > 0
-        }
-      } catch {
-        // its link has gone down: `get clusters` shows that
-      }
-      return nodes
     }),
   )
   return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))

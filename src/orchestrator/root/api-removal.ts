@@ -57,6 +57,7 @@ function removeCluster(cluster: string, context: ApiContext): void {
   const issuers = record.issuers.map(({ keyId }) => ({ kind: 'issuer', id: keyId, principal }) as const)
   revoke([{ kind: 'enrolment', id: record.enrolment, principal }, ...issuers], context, () => {
     store.clusters.delete(cluster)
+    store.nodes.delete(cluster)
     for (const role of ['node', 'relay']) {
       for (const key of store.enrolments.keys(`${role} ${cluster}/`)) store.enrolments.delete(key)
     }

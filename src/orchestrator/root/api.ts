@@ -6,6 +6,7 @@ import { clusterRoutes } from './api-clusters.ts'
 import { instanceRoutes } from './api-instances.ts'
 import { removalRoutes } from './api-removal.ts'
 import type { Clusters } from './clusters.ts'
+import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { RootStore } from './root-store.ts'
@@ -16,6 +17,7 @@ export interface ApiContext {
   store: RootStore
   vips: Vips
   clusters: Clusters
+  nodes: NodeDirectory
   reconciler: Reconciler
   joinTokens: JoinTokens
   revocations: RevocationRegister

@@ -1,11 +1,12 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
+import { clusterOf, interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
+import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
@@ -16,6 +17,7 @@ export interface ClusterMessagesParts {
   vips: Vips
   issuer: ClusterIssuer
   clusters: Clusters
+  nodes: NodeDirectory
   reconciler: Reconciler
   revocations: RevocationRegister
   clock: Clock
@@ -57,12 +59,13 @@ export class ClusterMessages implements ClusterListener {
   }
 
   notifications(name: string): NotificationHandlers<typeof clusterToRoot> {
-    const { store, clusters, reconciler, log } = this.#parts
+    const { store, clusters, nodes, reconciler, log } = this.#parts
     return {
       summary: ({ summary }) => {
         const cluster = clusters.linked(name)
         if (cluster === undefined) return
         cluster.summary = { ...summary, cluster: name }
+        nodes.refreshSoon(name)
         reconciler.retry()
       },
       standings: ({ standings }) => this.#takeReports(name, standings),
@@ -101,7 +104,9 @@ export class ClusterMessages implements ClusterListener {
   }
 
   changed(name: string): void {
-    this.#parts.reconciler.clusterChanged(name)
+    const { clusters, nodes, reconciler } = this.#parts
+    reconciler.clusterChanged(name)
+    if (clusters.linked(name) !== undefined) nodes.refreshSoon(name)
   }
 
   /**
@@ -128,7 +133,7 @@ export class ClusterMessages implements ClusterListener {
   }
 
   #takeReports(name: string, reports: readonly LocatedReport[]): void {
-    const { store, reconciler } = this.#parts
+    const { store, reconciler, log } = this.#parts
     const touched = new Set<ServiceId>()
     const shown = new Set<ServiceId>()
     store.database.transaction(() => {
@@ -136,6 +141,13 @@ export class ClusterMessages implements ClusterListener {
         const record = store.instances.get(each.report.instance)
         if (record?.cluster !== name) {
           this.#endSurplus(name, each)
+          continue
+        }
+        if (each.node !== undefined && clusterOf(each.node.id) !== name) {
+          log.warn('a cluster reported an instance on a node that is not its own', {
+            cluster: name,
+            node: each.node.id,
+          })
           continue
         }
         touched.add(record.service)

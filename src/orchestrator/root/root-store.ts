@@ -7,6 +7,7 @@ import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import type { ServiceSpec } from '../spec.ts'
+import type { KnownNodes } from './node-directory.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
 
 export interface AppRecord {
@@ -75,6 +76,8 @@ export class RootStore implements Disposable {
   readonly instances: Collection<InstanceRecord>
   readonly vips: Collection<VipRecord>
   readonly clusters: Collection<ClusterRecord>
+  /** By cluster. */
+  readonly nodes: Collection<KnownNodes>
   readonly enrolments: Collection<EnrolmentRecord>
   readonly revocations: Collection<Revocation>
   readonly tokens: Collection<ApiToken>
@@ -87,6 +90,7 @@ export class RootStore implements Disposable {
     this.instances = database.collection('instances')
     this.vips = database.collection('vips')
     this.clusters = database.collection('clusters')
+    this.nodes = database.collection('nodes')
     this.enrolments = database.collection('enrolments')
     this.revocations = database.collection('revocations')
     this.tokens = database.collection('api-tokens')

@@ -21,6 +21,7 @@ import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
+import { NodeDirectory } from './node-directory.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
@@ -154,12 +155,14 @@ function startScheduling(life: Lifetime, state: State, { clusterLostSeconds = 30
   const { store, clock, log, metrics } = state
   const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
   const reconciler = new Reconciler({ ...state, clusters })
-  clusters.listen(new ClusterMessages({ ...state, clusters, reconciler }))
+  const nodes = new NodeDirectory({ store, clusters, clock, log })
+  clusters.listen(new ClusterMessages({ ...state, clusters, nodes, reconciler }))
   life.defer(() => reconciler.close())
+  life.defer(() => nodes.close())
   const mended = changeStore(state, () => mendVips(state))
   if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
   for (const service of mended) reconciler.publish(service)
-  return { clusters, reconciler }
+  return { clusters, nodes, reconciler }
 }
 
 /** The one port of the root: the API, links of clusters, joining. */

@@ -1,6 +1,6 @@
-import type { NodeRow } from '../link/messages.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
-import type { Clusters } from './clusters.ts'
+import type { ApiContext } from './api.ts'
+import type { ShownNode } from './node-directory.ts'
 import type { Vips } from './vips.ts'
 
 /** Rows of the API's lists, one function for each kind. */
@@ -40,7 +40,7 @@ export function instanceRow({ node, ...record }: InstanceRecord) {
   return { ...record, node: node?.id }
 }
 
-export function nodeRow({ facts, free, ...row }: NodeRow) {
+export function nodeRow({ facts, free, ...row }: ShownNode) {
   return {
     ...row,
     runtimes: facts?.runtimes ?? [],
@@ -55,11 +55,16 @@ export function nodeRow({ facts, free, ...row }: NodeRow) {
   }
 }
 
-export function clusterRows(store: RootStore, clusters: Clusters) {
+/** A cluster that is away is shown as it was known last, at `asOf`. */
+export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
   return store.clusters.list().map(({ name, enrolledAt }) => {
     const linked = clusters.linked(name)
-    if (linked === undefined)
-      return { name, condition: clusters.isLost(name) ? 'lost' : 'away', enrolledAt, nodes: 0, instances: 0 }
+    if (linked === undefined) {
+      const known = directory.lastKnown(name)
+      const condition = clusters.isLost(name) ? 'lost' : 'away'
+      const instances = store.instances.list().filter(({ cluster }) => cluster === name).length
+      return { name, condition, enrolledAt, nodes: known?.rows.length ?? 0, instances, asOf: known?.at }
+    }
     const { summary, url, version } = linked
     const { nodes, instances, free, total } = summary
     return { name, condition: 'alive', enrolledAt, url, version, nodes, instances, free, total }

@@ -1,0 +1,111 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { clusterOf } from '../../core/model/ids.ts'
+import type { NodeRow } from '../link/messages.ts'
+import type { Clusters } from './clusters.ts'
+import type { RootStore } from './root-store.ts'
+
+/** The nodes of one cluster as it listed them last. */
+export interface KnownNodes {
+  rows: NodeRow[]
+  /** Milliseconds since 1970. */
+  at: number
+}
+
+/** A node for `get nodes`. */
+export type ShownNode = Omit<NodeRow, 'condition'> & {
+  /** `away`: its cluster does not answer, so this is what the cluster reported at `asOf`. */
+  condition: NodeRow['condition'] | 'away'
+  /** Milliseconds since 1970; only for `away`. */
+  asOf?: number
+  /** How old the information is; only for `away`. */
+  ageSeconds?: number
+}
+
+export interface NodeDirectoryParts {
+  store: RootStore
+  clusters: Clusters
+  clock: Clock
+  log: Log
+}
+
+/** A cluster's list is fetched at most this often without being asked for. Smaller costs messages, larger shows older lists. */
+const REFRESH_MS = 10_000
+
+/**
+ * The nodes of all clusters: live from those that are linked, and from the others as they were listed last. A cluster speaks only
+ * of its own nodes; other rows are dropped.
+ */
+export class NodeDirectory {
+  readonly #parts: NodeDirectoryParts
+  readonly #refreshedAt = new Map<string, number>()
+  readonly #timers = new Map<string, NodeJS.Timeout>()
+  #isClosed = false
+
+  constructor(parts: NodeDirectoryParts) {
+    this.#parts = parts
+  }
+
+  async list(): Promise<ShownNode[]> {
+    const { store } = this.#parts
+    const lists = await Promise.all(store.clusters.keys().map((name) => this.#nodesOf(name)))
+    return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
+  }
+
+  /** What the cluster listed last, without asking it. */
+  lastKnown(cluster: string): KnownNodes | undefined {
+    return this.#parts.store.nodes.get(cluster)
+  }
+
+  /** The cluster has changed: its list is fetched again, so that it is known when the cluster is away. */
+  refreshSoon(cluster: string): void {
+    if (this.#isClosed || this.#timers.has(cluster)) return
+    const { clock, log } = this.#parts
+    const waitMs = Math.max(0, (this.#refreshedAt.get(cluster) ?? -Infinity) + REFRESH_MS - clock.now())
+    const refresh = () => {
+      this.#timers.delete(cluster)
+      this.#refreshedAt.set(cluster, clock.now())
+      this.#fetch(cluster).catch((error: unknown) => log.debug('nodes of a cluster not listed', { cluster, error }))
+    }
+    this.#timers.set(cluster, setTimeout(refresh, waitMs).unref())
+  }
+
+  close(): void {
+    this.#isClosed = true
+    for (const timer of this.#timers.values()) clearTimeout(timer)
+  }
+
+  async #nodesOf(cluster: string): Promise<ShownNode[]> {
+    const { store, clusters, clock } = this.#parts
+    if (clusters.linked(cluster) !== undefined) {
+      try {
+        return await this.#fetch(cluster)
+      } catch {
+        // its link has gone down in this moment
+      }
+    }
+    const known = store.nodes.get(cluster)
+    if (known === undefined) return []
+    const ageSeconds = Math.max(0, Math.round((clock.wall() - known.at) / 1_000))
+    return known.rows.map(({ free: _free, ...row }) => ({ ...row, condition: 'away', asOf: known.at, ageSeconds }))
+  }
+
+  /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
+  async #fetch(cluster: string): Promise<NodeRow[]> {
+    const { store, clusters, clock, log } = this.#parts
+    const { link } = clusters.require(cluster)
+    const rows: NodeRow[] = []
+    for (let more = true, after = ''; more; ) {
+      const page = await link.request('nodes.list', { after })
+      rows.push(...page.nodes)
+      const last = page.nodes.at(-1)?.id ?? ''
+      more = page.more && last > after
+      after = last
+    }
+    const own = rows.filter(({ id }) => clusterOf(id) === cluster)
+    if (own.length < rows.length) log.warn('a cluster listed nodes that are not its own', { cluster })
+    if (!this.#isClosed && store.clusters.get(cluster) !== undefined)
+      store.nodes.put(cluster, { rows: own, at: clock.wall() })
+    return own
+  }
+}

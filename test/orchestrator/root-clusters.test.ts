@@ -1,0 +1,157 @@
+import { join } from 'node:path'
+import t from 'tap'
+import { enrol } from '../../src/core/identity/enrol.ts'
+import { clientOptions, verifyServer } from '../../src/core/identity/tls.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { dialText } from '../../src/core/kit/websocket.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { Link } from '../../src/orchestrator/link/link.ts'
+import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messages.ts'
+import { summarise, type NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
+import type { Assignment } from '../../src/orchestrator/spec.ts'
+import { mesh, sla, until, type World } from './mesh.ts'
+import { factsOf } from './specs.ts'
+
+/* What the root believes of its clusters, and what it shows of those that are away. */
+
+const CART = 'shop.acme.cart.prod'
+
+/** A cluster with a valid certificate that says what it likes. */
+async function rogueCluster(world: World, name: string) {
+  const token = world.root.clusterToken(name)
+  const signal = AbortSignal.timeout(10_000)
+  const { identity, url } = await enrol({ token, role: 'cluster', dir: join(world.dir, `rogue-${name}`) }, signal)
+  const isRoot = ({ role }: { role: string }) => role === 'root'
+  const tls = clientOptions(identity, isRoot)
+  const channel = await dialText(`${url.replace(/^http/, 'ws')}/link`, { tls, verify: verifyServer(isRoot) }, signal)
+  const delegated: Assignment[] = []
+  const foreign = { id: 'edge/n1', condition: 'alive', instances: 0, since: 0 } as const
+  const link = new Link(
+    channel,
+    {
+      sends: clusterToRoot,
+      receives: rootToCluster,
+      onRequest: {
+        delegate: ({ assignment }) => (delegated.push(assignment), {}),
+        withdraw: () => ({ ended: true }),
+        'nodes.list': () => ({ nodes: [foreign, { ...foreign, id: `${name}/own` }], more: false }),
+        'relays.list': () => ({
+          relays: ['edge', 'edge/r1', name, `${name}/r1`].map((id) => ({
+            id,
+            kind: 'cluster' as const,
+            condition: 'alive' as const,
+            nodes: 0,
+          })),
+        }),
+        'interest.used': () => ({ used: [] }),
+        'token.mint': () => ({ token: '', expiresAt: 0 }),
+        'logs.open': () => ({ stream: '' }),
+        'logs.next': () => ({ text: '', done: true }),
+      },
+      onNotification: { known: () => undefined, revocations: () => undefined, 'logs.close': () => undefined },
+    },
+    { tier: 'root', peer: 'root', clock: systemClock, log: silentLog, metrics: openMetrics('cluster') },
+  )
+  const view: NodeView = {
+    facts: factsOf({ id: `${name}/own`, capacity: { memoryMb: 1e6, vcpus: 100, vgpus: 0, vtpus: 0, storageMb: 0 } }),
+    condition: 'alive',
+    free: { memoryMb: 1e6, vcpus: 100, vgpus: 0, vtpus: 0, storageMb: 0 },
+    portsTaken: [],
+    instances: 0,
+    perService: new Map(),
+  }
+  const summary = summarise(name, [view])
+  await link.request('cluster.hello', {
+    summary,
+    url: 'https://rogue',
+    version: '1',
+    instances: [],
+    keys: [],
+    enrolments: [],
+  })
+  return { link, delegated }
+}
+
+t.test('a cluster speaks only of its own nodes', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await world.api.call(
+    'POST',
+    '/apps',
+    sla({ microservice_name: 'cart', constraints: [{ type: 'clusters', allowed: ['rogue'] }] }),
+  )
+  const { link, delegated } = await rogueCluster(world, 'rogue')
+  await until(() => delegated.length === 1, 'the instance was delegated to it')
+  const seen = async () => (await n1.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))).entries[0]
+  const { generation = 0 } = delegated[0] ?? {}
+  const report = (instance: string, id: string) => ({
+    report: { instance, generation, state: 'running' as const, restarts: 0 },
+    node: { id, addresses: ['192.0.2.66:1'], relays: [] },
+  })
+  link.notify('standings', { standings: [report(`${CART}.0`, 'edge/n1')] })
+  await link.request('interest.vip', { vip: 5 }) // in order on the link: the root has read it
+  t.match(await seen(), { instances: [], nodes: [] }, 'an instance on the node of another cluster is not published')
+  link.notify('standings', { standings: [report(`${CART}.0`, 'rogue/own')] })
+  await until(async () => (await seen())?.instances.length === 1, 'one on its own node is')
+  t.match(await seen(), { nodes: [{ id: 'rogue/own' }] })
+
+  await world.api.call(
+    'POST',
+    '/apps',
+    sla({ microservice_name: 'stock', constraints: [{ type: 'clusters', allowed: ['edge'] }] }),
+  )
+  await until(async () => (await world.instances()).some(({ node }) => node === 'edge/n1'), 'stock runs at edge')
+  link.notify('standings', { standings: [report('shop.acme.stock.prod.0', 'rogue/own')] })
+  link.notify('handback', { instance: 'shop.acme.stock.prod.0', reason: 'I like it' })
+  await link.request('interest.vip', { vip: 5 })
+  t.match(
+    (await world.instances()).find(({ id }) => id.startsWith('shop.acme.stock')),
+    { cluster: 'edge', node: 'edge/n1' },
+    'nor has it a say in what others run',
+  )
+  const nodes = await world.api.call<{ id: string; condition: string }[]>('GET', '/nodes')
+  t.same(
+    nodes.map(({ id }) => id),
+    ['edge/n1', 'rogue/own'],
+  )
+  const relays = await world.api.call<{ id: string }[]>('GET', '/relays')
+  t.same(
+    relays.map(({ id }) => id),
+    ['edge', 'rogue', 'rogue/r1'],
+  )
+  link.close('done')
+})
+
+t.test('nodes and instances of a cluster that is away are shown as last known, with their age', async (t) => {
+  await using world = await mesh()
+  await world.node('n1')
+  await world.node('n2')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  const before = await world.api.call<Record<string, unknown>[]>('GET', '/nodes')
+  t.match(before, [{ id: 'edge/n1', condition: 'alive' }, { condition: 'alive' }])
+  t.notOk('ageSeconds' in (before[0] ?? {}))
+  await world.stopCluster()
+  const away = await world.api.call<{ asOf: number; ageSeconds: number }[]>('GET', '/nodes')
+  t.match(away, [
+    { id: 'edge/n1', condition: 'away', instances: 1, addresses: ['127.0.0.1:1'], ageSeconds: Number },
+    { id: 'edge/n2', condition: 'away' },
+  ])
+  t.ok(Math.abs(Date.now() - (away[0]?.asOf ?? 0)) < 60_000)
+  const clusters = await world.api.call('GET', '/clusters')
+  t.match(clusters, [{ name: 'edge', condition: 'away', nodes: 2, instances: 2, asOf: Number }])
+  await world.stopRoot()
+  await world.startRoot()
+  t.match(
+    await world.api.call('GET', '/nodes'),
+    [{ id: 'edge/n1', condition: 'away' }, { id: 'edge/n2' }],
+    'over a restart',
+  )
+  await world.startCluster()
+  await until(
+    async () =>
+      (await world.api.call<{ condition: string }[]>('GET', '/nodes')).every(({ condition }) => condition === 'alive'),
+    'live again',
+  )
+})
