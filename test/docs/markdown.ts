@@ -6,7 +6,7 @@ export const ROOT = resolve(import.meta.dirname, '../..')
 export interface Block {
   /** Of the heading above it. */
   section: string
-  language: string
+  syntax: string
   text: string
 }
 
@@ -25,7 +25,7 @@ export function blocksOf(markdown: string): Block[] {
         blocks.push(open)
         open = undefined
       } else open.text += `${line}\n`
-    } else if (line.startsWith('```')) open = { section, language: line.slice(3), text: '' }
+    } else if (line.startsWith('```')) open = { section, syntax: line.slice(3), text: '' }
     else if (/^#+ /.test(line)) section = line.replace(/^#+ /, '')
   }
   return blocks

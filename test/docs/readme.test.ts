@@ -75,7 +75,7 @@ t.test('several machines', { skip }, async (t) => {
 
 /** The commands of a section, block by block. */
 function sh(section: string): string[] {
-  return blocks.filter((block) => block.section === section && block.language === 'sh').map(({ text }) => text)
+  return blocks.filter((block) => block.section === section && block.syntax === 'sh').map(({ text }) => text)
 }
 
 class Machine {
