@@ -16,20 +16,20 @@ export interface Connection {
 const LINE =
   /\b(tcp|udp) +\d+ +\d+ +([A-Z_]+ +)?src=\S+ dst=(\S+) sport=\d+ dport=\d+ .*?src=(\S+) dst=\S+ sport=(\d+) /
 
-/** Over, but remembered for a while. */
-const OVER = new Set(['TIME_WAIT', 'CLOSE'])
+/** States of connections that have ended and are still tracked for a while. */
+const ENDED = new Set(['TIME_WAIT', 'CLOSE'])
 
-/** The open ones to VIPs of the range, out of a list of everything that the kernel tracks (`conntrack -L`, /proc/net/nf_conntrack). */
+/** The open connections to VIPs of the range, out of everything that the kernel tracks (`conntrack -L`, /proc/net/nf_conntrack). */
 export function parseConnections(text: string, range: VipRange): Connection[] {
   return text.split('\n').flatMap((line) => {
     const [, protocol, state = '', vip = '', host = '', port] = LINE.exec(line) ?? []
-    if (protocol === undefined || OVER.has(state.trim()) || vip === host) return []
+    if (protocol === undefined || ENDED.has(state.trim()) || vip === host) return []
     if (addressToVip(range, vip) === undefined) return []
     return [{ protocol: protocol as Connection['protocol'], host: plain(host), port: Number(port) }]
   })
 }
 
-/** /proc writes every digit of an IPv6 address. */
+/** /proc prints every digit of an IPv6 address. */
 function plain(host: string): string {
   const hextets = isIPv6(host) ? parseIPv6(host) : undefined
   return hextets === undefined ? host : printIPv6(hextets)

@@ -23,7 +23,7 @@ export function countersOf(row: Row): Array<[name: string, counted: Counted]> {
   ]
 }
 
-/** With time stamps, which every Linux sends. */
+/** With timestamps, which every Linux sends. */
 const TCP_HEADER = 32
 
 interface Listed {
@@ -33,7 +33,7 @@ interface Listed {
   }>
 }
 
-/** Out of `nft -j list table`: counters by name, and those in rules by the rule's comment. */
+/** Reads `nft -j list table`: counters by name, and those inside rules by the comment of the rule. */
 export function parseCounters(json: string): Map<string, Reading> {
   const { nftables } = JSON.parse(json) as Listed
   const readings = new Map<string, Reading>()
@@ -49,13 +49,13 @@ export function parseCounters(json: string): Map<string, Reading> {
   return readings
 }
 
-/** What has been added since; a counter that is smaller than before has begun anew. */
+/** What has been counted since. A counter that is smaller than before has started again at 0. */
 export function grown(before: Reading | undefined, now: Reading): Reading {
   if (before === undefined || now.packets < before.packets) return now
   return { packets: now.packets - before.packets, bytes: now.bytes - before.bytes }
 }
 
-/** The bytes inside the packets, to within the options of a TCP handshake; the kernel counts headers too. */
+/** The bytes of payload, since the kernel counts headers too; exact but for the options of a TCP handshake. */
 export function payload({ packets, bytes }: Reading, header: number): number {
   return Math.max(0, bytes - packets * header)
 }

@@ -7,14 +7,14 @@ import type { Target } from '../../src/core/table/view.ts'
 import { type StandingFacts, standingPlan } from '../decide/standing.ts'
 
 /*
- * Which flows the kernel may carry. User space stays the rule; the kernel gets a VIP and port only where nothing that user
- * space decides for each flow could come out otherwise:
+ * Which flows the kernel may carry. Flows normally go through user space; the kernel gets a VIP and port only where every
+ * decision that user space makes for a flow would have the same outcome:
  *
  *   does one plan hold for every caller, with instances here only? ─▶ can the kernel reach each of them?
  *   (decide/standing.ts)                                              (an address of this machine)
  *
- * Instances of other nodes never: they listen on their own loopback, at ports that only their agents know, and their agents
- * check the permission from the certificate behind the flow.
+ * Instances of other nodes never qualify: they listen on their own loopback, at ports that only their agents know, and their
+ * agents check the permission against the certificate behind the flow.
  */
 
 export type Family = 4 | 6
@@ -28,10 +28,10 @@ export interface LocalInstance {
 }
 
 export type Decision =
-  /** One instance, or several that take turns. */
+  /** One instance, or several in turn. */
   { path: 'kernel'; instances: readonly LocalInstance[]; reason: string } | { path: 'user'; reason: string }
 
-/** What this node knows of itself. */
+/** What this node knows about itself. */
 export interface LocalFacts extends StandingFacts {
   /** Where a ready instance of this node listens; `undefined` when it is not here, not ready, or about to end. */
   endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): KernelEndpoint | undefined
@@ -43,7 +43,7 @@ export interface LocalFacts extends StandingFacts {
 export interface KernelEndpoint {
   host: string
   port: number
-  /** The instance reads a header before each connection, which only user space can write. */
+  /** The instance expects a header before each connection, which only user space can write. */
   proxyProtocol?: string
 }
 
@@ -64,22 +64,22 @@ export function decide(
     if (typeof found === 'string') fault = found
     else reachable.push(found)
   }
-  // One that is about to go would be tried in vain and left out by user space too; anything else is user space's to do.
+  // User space would skip an instance that is not ready as well; any other fault is for user space to handle.
   if (reachable.length === 0 || (fault !== '' && fault !== NOT_READY)) return user(fault)
   return {
     path: 'kernel',
     instances: reachable,
-    reason: reachable.length === 1 ? standing.reason : turns(reachable.length),
+    reason: reachable.length === 1 ? standing.reason : inTurn(reachable.length),
   }
 }
 
-function turns(count: number): string {
+function inTurn(count: number): string {
   return `${count} local instances, round robin`
 }
 
 const NOT_READY = 'the instance here is not ready, or is about to end'
 
-/** Where the kernel can send it, or why it cannot. */
+/** Where the kernel can send a flow to this instance, or why it cannot. */
 function reach(
   { id, ordinal }: Instance,
   { port, protocol }: Pick<ServicePort, 'port' | 'protocol'>,

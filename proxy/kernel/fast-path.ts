@@ -12,16 +12,16 @@ import { decide, type Decision, type LocalFacts } from './decide.ts'
 import type { Kernel } from './kernel.ts'
 import { type Fault, type Outcome, Ruleset } from './ruleset.ts'
 import { namesOf, type Rows } from './rules.ts'
-import { Tally } from './tally.ts'
+import { FlowCounts } from './flow-counts.ts'
 import { WantedRows } from './wanted.ts'
 
 /*
- * Keeps the kernel's rows as the table says. One transaction at a time, and 50 ms between two.
+ * Keeps the rows in the kernel in step with the table: one transaction at a time, 50 ms apart.
  *
  *   waiting ─▶ on ─────────────────────────────▶ resting (no rows; open connections go on) ─▶ closed (no table)
  *      │       │ ▲                    │
  *      │       ▼ │ tried again        └─▶ followed: a successor has replaced the table
- *      └─────▶ off (everything in user space, and `check` says why)
+ *      └─────▶ off (every flow goes through user space, and `check` says why)
  */
 type State = 'waiting' | 'on' | 'off' | 'followed' | 'resting'
 
@@ -32,9 +32,9 @@ export interface FastPathParts {
   readonly interfaces?: readonly string[]
   readonly facts: FastPathFacts
   readonly kernel: Kernel
-  /** Nothing is touched before: an elder agent may have the table until then. */
+  /** Nothing is changed before this: the agent that is taken over from may have the table until then. */
   readonly mayBegin: Promise<void>
-  /** Letters and digits that no other agent has. */
+  /** Letters and digits that no other agent uses. */
   readonly mark: string
   readonly clock: Clock
   readonly log: Log
@@ -46,16 +46,16 @@ export interface FastPathFacts extends LocalFacts {
   isDraining(instance: InstanceId): boolean
 }
 
-/** Between two transactions. Smaller: more work for nft while much changes; larger: a dead instance is met for longer. */
-const APART_MS = 50
-/** How often the rules are looked after: counters read, and set up again when somebody flushed the machine's rules. */
-const LOOK_MS = 10_000
+/** Between two transactions. Smaller: more work for nft while much changes; larger: a dead instance gets flows for longer. */
+const SPACING_MS = 50
+/** How often the counters are read, and the rules set up again when somebody has flushed those of the machine. */
+const MAINTAIN_MS = 10_000
 
 export class FastPath implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #parts: FastPathParts
   readonly #wanted: WantedRows
-  readonly #tally: Tally
+  readonly #counts: FlowCounts
   readonly #table: string
   readonly #ruleset: Ruleset
   #state: State = 'waiting'
@@ -71,8 +71,8 @@ export class FastPath implements AsyncDisposable {
     const names = namesOf(parts.range, parts.mark, parts.interfaces)
     this.#table = names.table
     this.#wanted = new WantedRows(parts)
-    this.#tally = new Tally(parts)
-    this.#ruleset = new Ruleset(names, parts.kernel, this.#tally)
+    this.#counts = new FlowCounts(parts)
+    this.#ruleset = new Ruleset(names, parts.kernel, this.#counts)
   }
 
   static start(parts: FastPathParts): Promise<FastPath> {
@@ -84,7 +84,7 @@ export class FastPath implements AsyncDisposable {
       metrics.beforeScrape.add(read)
       life.defer(() => void metrics.beforeScrape.delete(read))
       life.defer(table.onChange((service) => fastPath.refresh(service)))
-      life.every(LOOK_MS, () => fastPath.#look(), 'fast path upkeep')
+      life.every(MAINTAIN_MS, () => fastPath.#maintain(), 'fast path upkeep')
       void mayBegin.then(() => {
         if (life.signal.aborted || fastPath.#state !== 'waiting') return
         fastPath.#state = 'off'
@@ -103,12 +103,12 @@ export class FastPath implements AsyncDisposable {
     return this.isOn ? this.#ruleset.rows.size : 0
   }
 
-  /** What stops it, and the remedy; for `check`. */
+  /** Why it is off, and the remedy; for `check`. */
   get fault(): Fault | undefined {
     return this.#fault
   }
 
-  /** What works less well than it could. */
+  /** What works less well than it should. */
   get flaw(): string | undefined {
     return this.#flaw
   }
@@ -127,15 +127,15 @@ export class FastPath implements AsyncDisposable {
     return v6.path === 'kernel' ? v4 : { ...v4, reason: `${v4.reason}; IPv6 in user space: ${v6.reason}` }
   }
 
-  /** Something about this service, or about instances here, may be different now. */
+  /** Something about this service, or about instances on this node, may have changed. */
   refresh(service?: ServiceId): void {
     this.#wanted.touch(service)
-    void this.#settle().catch(() => undefined) // told in `check`
+    void this.#settle().catch(() => undefined) // `check` shows it
   }
 
   /**
-   * Resolves when an instance that is about to start cannot use rows that it may not; it is among `facts.callers()`.
-   * @throws MeshError INTERCEPT_FAILED when such rows cannot be taken from the kernel
+   * Called before an instance starts, when it is among `facts.callers()`: resolves when the kernel has no row that it may not use.
+   * @throws MeshError INTERCEPT_FAILED when such a row cannot be removed from the kernel
    */
   async admit(): Promise<void> {
     await this.#parts.mayBegin
@@ -143,27 +143,27 @@ export class FastPath implements AsyncDisposable {
     await this.#settle()
   }
 
-  /** Flows that the kernel carries to the instance; at least 1 until that is known. */
+  /** Open flows that the kernel carries to the instance; at least 1 until that is known. */
   openFlows(instance: InstanceId): number {
-    return this.#tally.openFlows(instance)
+    return this.#counts.openFlows(instance)
   }
 
   /** Flows that would end with the table; at least 1 until that is known. */
   get open(): number {
-    return this.isOn || this.#state === 'resting' ? this.#tally.open : 0
+    return this.isOn || this.#state === 'resting' ? this.#counts.open : 0
   }
 
-  /** How many flows the kernel carries now; `undefined` when it does not tell. */
+  /** How many flows the kernel carries now; `undefined` when it cannot be read. */
   count(): Promise<number | undefined> {
-    return this.#tally.count()
+    return this.#counts.count()
   }
 
   /** Brings the metrics up to date. */
   async read(): Promise<void> {
-    if (this.isOn || this.#state === 'resting') await this.#tally.read(this.#table)
+    if (this.isOn || this.#state === 'resting') await this.#counts.read(this.#table)
   }
 
-  /** New flows come to user space from now on; open ones go on until `close`. */
+  /** New flows go through user space from now on; open ones go on until `close`. */
   async rest(): Promise<void> {
     if (this.#state !== 'followed') this.#state = 'resting'
     await this.#working?.catch(() => undefined)
@@ -178,7 +178,7 @@ export class FastPath implements AsyncDisposable {
     return this.close()
   }
 
-  /** Resolves when what is true now is in the kernel. All who wait share the next transaction. */
+  /** Resolves when the kernel has what the table says now. Everybody who waits shares the next transaction. */
   #settle(): Promise<void> {
     if (!this.#isActive) return Promise.resolve()
     if (this.#working === undefined) {
@@ -202,16 +202,16 @@ export class FastPath implements AsyncDisposable {
 
   async #work(): Promise<void> {
     const { clock } = this.#parts
-    await clock.sleep(Math.max(0, this.#lastAt + APART_MS - clock.now()), this.#life.signal)
+    await clock.sleep(Math.max(0, this.#lastAt + SPACING_MS - clock.now()), this.#life.signal)
     if (!this.#isActive) return
     const outcome = await this.#ruleset.put(this.#wanted.compute())
     this.#lastAt = clock.now()
-    this.#became(outcome)
+    this.#apply(outcome)
     await this.#forgetEnded(this.#ruleset.rows)
   }
 
-  /** @throws MeshError INTERCEPT_FAILED when rows that may be wrong stay in the kernel */
-  #became(outcome: Outcome): void {
+  /** @throws MeshError INTERCEPT_FAILED when rows that may be wrong remain in the kernel */
+  #apply(outcome: Outcome): void {
     const { log, range } = this.#parts
     const was = this.#state
     switch (outcome.kind) {
@@ -222,22 +222,22 @@ export class FastPath implements AsyncDisposable {
         return
       case 'followed':
         this.#state = 'followed'
-        log.info('another agent has the fast path now')
+        log.info('another agent has taken over the fast path')
         return
       case 'failed': {
         const { fault, left, cause } = outcome
-        if (this.#fault?.reason !== fault.reason) log.warn('no fast path; flows stay in user space', { ...fault })
+        if (this.#fault?.reason !== fault.reason) log.warn('fast path off; flows go through user space', { ...fault })
         this.#fault = fault
         if (was === 'on') this.#state = 'off'
         if (left === 'none') return
-        throw new MeshError('INTERCEPT_FAILED', { mode: 'host', reason: 'rules stay in the kernel' }, { cause })
+        throw new MeshError('INTERCEPT_FAILED', { mode: 'host', reason: 'old rules remain in the kernel' }, { cause })
       }
       default:
         outcome satisfies never
     }
   }
 
-  /** A UDP conversation stays with its instance for as long as datagrams come: it must not stay with one that is gone. */
+  /** The kernel keeps a UDP flow with its instance for as long as datagrams come, so flows to an instance that is gone are removed. */
   async #forgetEnded(rows: Rows): Promise<void> {
     const { facts, kernel } = this.#parts
     const used = new Set(
@@ -245,10 +245,10 @@ export class FastPath implements AsyncDisposable {
         instances.map(({ host, port }) => connectionKey({ protocol, host, port })),
       ),
     )
-    for (const served of this.#tally.served()) {
+    for (const served of this.#counts.served()) {
       if (used.has(connectionKey(served)) || facts.isDraining(served.instance)) continue
-      this.#tally.ended(served)
-      if (served.protocol === 'tcp') continue // its connections ended with it
+      this.#counts.ended(served)
+      if (served.protocol === 'tcp') continue // its connections have ended with it
       await kernel.forget(served).then(
         () => (this.#flaw = undefined),
         (error: unknown) => (this.#flaw = flawOf(error)),
@@ -256,7 +256,7 @@ export class FastPath implements AsyncDisposable {
     }
   }
 
-  async #look(): Promise<void> {
+  async #maintain(): Promise<void> {
     if (this.isOn && this.#working === undefined) {
       const failure = await this.read().then(
         () => undefined,
@@ -266,7 +266,7 @@ export class FastPath implements AsyncDisposable {
         this.#parts.log.warn('the rules of the fast path are gone; setting them up again', { error: failure.cause })
         this.#working = this.#ruleset
           .renew(this.#wanted.compute(), failure.cause)
-          .then((outcome) => this.#became(outcome))
+          .then((outcome) => this.#apply(outcome))
           .catch(() => undefined)
           .finally(() => {
             this.#working = undefined
@@ -287,5 +287,5 @@ export class FastPath implements AsyncDisposable {
 
 function flawOf(error: unknown): string {
   const reason = /spawn conntrack ENOENT/.test(explain(error)) ? 'conntrack is not installed' : explain(error)
-  return `UDP conversations with an instance that ended go on to it until they have been silent for 30 s (${reason})`
+  return `UDP flows to an instance that has ended are sent to it until they have been idle for 30 s (${reason})`
 }

@@ -5,23 +5,23 @@ import { promisify } from 'node:util'
 import type { VipRange } from '../../src/core/model/address.ts'
 import type { Connection } from './connections.ts'
 
-/** What the fast path asks of the machine. Every method rejects with what the program said. */
+/** What the fast path needs from the machine. Every method rejects with the message of the program. */
 export interface Kernel {
   /** One transaction: all of it, or nothing. */
   apply(rules: string): Promise<void>
   /** `nft -j list table` */
   counters(table: string): Promise<string>
-  /** Everything that is tracked, as text. */
+  /** Every tracked connection, as text. */
   connections(): Promise<string>
-  /** Forgets the UDP conversations with an endpoint, so that their next datagram is a first one. */
+  /** Forgets the UDP flows to an endpoint, so that their next datagram begins a new flow. */
   forget(connection: Connection): Promise<void>
-  /** Connections to VIPs leave from the loopback address, as they would to an instance itself. */
+  /** Makes the loopback address the source of connections to VIPs, as it is of connections to an instance. */
   leaveFromLoopback(range: VipRange): Promise<void>
 }
 
 const execute = promisify(execFile)
 
-/** `dir`: where a transaction is written down for nft, which cannot read the socket that a child's stdin is. */
+/** `dir` holds the file of a transaction, since nft cannot read the socket that is a child's stdin. */
 export function systemKernel(dir: string): Kernel {
   const file = join(dir, 'fast-path.nft')
   return {
@@ -56,7 +56,7 @@ export function systemKernel(dir: string): Kernel {
   }
 }
 
-/** Of the routes of host mode (`intercept/host.ts`), which takes them down. */
+/** Marks the routes of host mode (intercept/host.ts), which removes them. */
 const ROUTE_PROTO = '213'
 
 async function run(program: string, argv: readonly string[]): Promise<string> {

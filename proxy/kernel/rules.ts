@@ -4,7 +4,7 @@ import type { VipIndex } from '../../src/core/model/service.ts'
 import type { Family, LocalInstance } from './decide.ts'
 
 /*
- * The table in the kernel, as text for `nft -f`: each text is one transaction, so there is no moment without rows.
+ * The nftables table of the fast path, as text for `nft -f`. Each text is one transaction, so the rows are never missing.
  *
  *   output (first packet of a connection, from 127.0.0.1 to a VIP)
  *     └─ vips4   VIP . protocol . port ─▶ v_e0102_tcp_80_4       numgen inc mod 2
@@ -14,12 +14,12 @@ import type { Family, LocalInstance } from './decide.ts'
  *   outward, inward (each packet of such a connection)
  *     └─ direction ─▶ s_tcp_4, r_tcp_4
  *
- * The connection keeps its instance: conntrack remembers it, whatever the rows say later. The route to the VIPs names
- * 127.0.0.1 as source, so no packet needs a second rewriting, and an instance sees the address that user space would dial
- * from. A program that binds another address may pose as somebody: it stays in user space.
+ * A connection keeps its instance: connection tracking remembers it, whatever the rows say later. The route to the VIPs has
+ * 127.0.0.1 as its source, so no packet is rewritten a second time, and an instance sees the address from which user space
+ * would dial. A program that binds another address may claim to be somebody else, so its flows go through user space.
  *
- * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, hence fails as a
- * whole once a successor has replaced the table.
+ * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, and therefore fails
+ * as a whole once a successor has replaced the table.
  */
 
 /** One VIP and port in one family that the kernel carries. */
@@ -47,7 +47,7 @@ export interface TableNames {
   readonly interfaces: readonly string[]
 }
 
-/** `mark`: letters and digits, another for each agent that ever runs. */
+/** `mark`: letters and digits, different for each agent that ever runs. */
 export function namesOf(range: VipRange, mark: string, interfaces: readonly string[] = []): TableNames {
   return { table: `hedgerow_${range.cidr4.replace(/[./]/g, '_')}`, owner: `o_${mark}`, range, interfaces }
 }
@@ -62,8 +62,8 @@ export function flowCounter(row: Row, { ordinal }: LocalInstance): string {
 }
 
 /**
- * The bytes of all rows of a family and protocol, to instances and back. Nameless counters in the rules themselves, found by
- * the rule's comment: a look-up for each packet would cost three times as much.
+ * The bytes of all rows of a family and protocol, to instances and back. They are anonymous counters in the rules, identified by
+ * the comment of the rule: a look-up for each packet would cost three times as much.
  */
 export function byteCounters({ family, protocol }: Pick<Row, 'family' | 'protocol'>): {
   sent: string
@@ -73,25 +73,25 @@ export function byteCounters({ family, protocol }: Pick<Row, 'family' | 'protoco
 }
 
 /**
- * Ours from here on, whatever an agent that was killed, or is being followed, left under this name. Connections go on: the
- * old table goes and the new one comes in one step.
+ * Replaces whatever has this name: what a killed agent left, or the table of the agent that this one takes over from. Open
+ * connections go on, because both tables are exchanged in one step.
  */
 export function takeOver(names: TableNames, rows: Rows): string {
   const { table } = names
   return lines([`add table inet ${table}`, `delete table inet ${table}`, ...whole(names, rows)])
 }
 
-/** When somebody has flushed the rules of the machine. Fails when the table is there. */
+/** For when somebody has flushed the rules of the machine. Fails when the table exists. */
 export function restore(names: TableNames, rows: Rows): string {
   return lines(whole(names, rows))
 }
 
-/** When a change failed: all of it anew, if it is still ours. */
+/** For when a change has failed: the whole table again, if it is still ours. */
 export function replaceOwn(names: TableNames, rows: Rows): string {
   return lines([...ifOurs(names), `delete table inet ${names.table}`, ...whole(names, rows)])
 }
 
-/** From one set of rows to the next of the same shape. */
+/** The change from one set of rows to another of the same shape. */
 export function change(names: TableNames, before: Rows, after: Rows): string {
   const { table } = names
   const statements: string[] = []
@@ -104,7 +104,7 @@ export function change(names: TableNames, before: Rows, after: Rows): string {
   return statements.length === 0 ? '' : lines([...ifOurs(names), ...statements])
 }
 
-/** The connections that are open go on, new ones come to user space. */
+/** Open connections go on; new ones go through user space. */
 export function empty(names: TableNames, rows: Rows): string {
   const { families } = shapeOf(rows)
   const maps = families.flatMap((family) => [`vips${family}`, `outer${family}`])
@@ -119,7 +119,7 @@ function ifOurs({ table, owner }: TableNames): string[] {
   return [`flush chain inet ${table} ${owner}`]
 }
 
-/** Before Docker's rules (priority -100), which take every local address for theirs. */
+/** Before Docker's rules (priority -100), which take every local address for one of its own. */
 const BEFORE_OTHERS = -110
 
 function whole({ table, owner, range, interfaces }: TableNames, rows: Rows): string[] {
@@ -170,7 +170,7 @@ interface Shape {
   isReachable: boolean
 }
 
-/** What the table is made for: every packet of the machine pays for each rule, so it has no rule that nothing needs. */
+/** What the table must cover. Every packet of the machine pays for each rule, so there is none that nothing needs. */
 function shapeOf(rows: Rows): Shape {
   const all = [...rows.values()]
   const protocols = (['tcp', 'udp'] as const).filter(
@@ -183,7 +183,7 @@ function shapeOf(rows: Rows): Shape {
   }
 }
 
-/** Whether the one table takes the other's rows by a change, and need not be replaced. */
+/** Whether a table for one set of rows can be changed to the other, instead of being replaced. */
 export function isSameShape(one: Rows, other: Rows): boolean {
   return JSON.stringify(shapeOf(one)) === JSON.stringify(shapeOf(other))
 }
@@ -223,7 +223,7 @@ function changed(table: string, before: Row, after: Row): string[] {
   ]
 }
 
-/** The chain of one instance; `add` finds what is there already. */
+/** The chain of one instance; `add` accepts one that exists already. */
 function sentTo(table: string, row: Row, instance: LocalInstance): string[] {
   const name = flowCounter(row, instance)
   const { family, protocol } = row
@@ -249,7 +249,7 @@ function mapsOf(row: Row): string[] {
   return [`vips${row.family}`, ...(isReachable(row) ? [`outer${row.family}`] : [])]
 }
 
-/** Containers reach what does not listen on loopback only (route_localnet, which would open 127/8 to the network, stays off). */
+/** Containers cannot reach what listens on loopback; route_localnet, which would open 127/8 to the network, stays off. */
 function isReachable({ instances }: Row): boolean {
   return instances.every(({ host }) => !host.startsWith('127.') && host !== '::1')
 }

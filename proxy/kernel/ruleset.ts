@@ -12,37 +12,37 @@ import {
   type TableNames,
   takeOver,
 } from './rules.ts'
-import type { Tally } from './tally.ts'
+import type { FlowCounts } from './flow-counts.ts'
 
 export interface Fault {
   reason: string
   remedy: string
 }
 
-/** `none`: the kernel has no rows of ours. `stale`: it has some that may be wrong, and does not let go of them. */
+/** `none`: the kernel has no rows of ours. `stale`: it has rows that may be wrong and could not be removed. */
 export type Outcome =
   | { kind: 'done' }
   /** A successor has the table. */
   | { kind: 'followed' }
   | { kind: 'failed'; left: 'none' | 'stale'; fault: Fault; cause: unknown }
 
-/** Counters that nothing uses any more; beyond them the table is replaced by one without. */
+/** Counters without a use; with more of them, the table is replaced by one without. Smaller: more replacements; larger: slower reads. */
 const UNUSED_LIMIT = 4_096
 
-/** Our table in the kernel: what is in it, and how it becomes something else. One call at a time. */
+/** Our table in the kernel: what is in it, and how it is changed. One call at a time. */
 export class Ruleset {
   readonly #names: TableNames
   readonly #kernel: Kernel
-  readonly #tally: Tally
+  readonly #counts: FlowCounts
   /** `undefined`: not set up. */
   #rows: Rows | undefined
-  /** Some that we could not remove are there. */
+  /** Rows that could not be removed are there. */
   #isStale = false
 
-  constructor(names: TableNames, kernel: Kernel, tally: Tally) {
+  constructor(names: TableNames, kernel: Kernel, counts: FlowCounts) {
     this.#names = names
     this.#kernel = kernel
-    this.#tally = tally
+    this.#counts = counts
   }
 
   get rows(): Rows {
@@ -51,16 +51,16 @@ export class Ruleset {
 
   async put(rows: Rows): Promise<Outcome> {
     if (this.#rows === undefined) return this.#begin(rows, this.#names.range)
-    const { counters } = this.#tally
+    const { counters } = this.#counts
     const isNew = counters.size > rows.size * 8 + UNUSED_LIMIT || !isSameShape(this.#rows, rows)
-    if (isNew) await this.#tally.read(this.#names.table).catch(() => undefined)
+    if (isNew) await this.#counts.read(this.#names.table).catch(() => undefined)
     const text = isNew ? replaceOwn(this.#names, rows) : change(this.#names, this.#rows, rows)
     if (text === '') return { kind: 'done' }
     const failure = await this.#failure(text)
     return failure === undefined ? this.#took(rows, isNew) : this.renew(rows, failure.cause)
   }
 
-  /** All anew; or a successor's table is left alone; or at least what may be wrong is removed. */
+  /** Sets up everything again; leaves the table of a successor alone; or at least removes what may be wrong. */
   async renew(rows: Rows, cause: unknown): Promise<Outcome> {
     if ((await this.#failure(replaceOwn(this.#names, rows))) === undefined) return this.#took(rows, true)
     const failure = await this.#failure(restore(this.#names, rows))
@@ -74,12 +74,12 @@ export class Ruleset {
     return this.#failed(cause)
   }
 
-  /** New flows come to user space; those that are open go on. */
+  /** New flows go through user space; open ones go on. */
   async rest(): Promise<void> {
     if (this.#rows !== undefined) await this.#failure(empty(this.#names, this.#rows)) // a successor's, if it fails
   }
 
-  /** Those that are open end with it, unless a successor has it. */
+  /** Open flows end with the table, unless a successor has it. */
   async remove(): Promise<void> {
     if (this.#rows !== undefined) await this.#failure(remove(this.#names))
     this.#rows = undefined
@@ -104,11 +104,11 @@ export class Ruleset {
   #took(rows: Rows, isNew: boolean): Outcome {
     this.#rows = rows
     this.#isStale = false
-    this.#tally.took(rows, isNew)
+    this.#counts.took(rows, isNew)
     return { kind: 'done' }
   }
 
-  /** Our chain is gone: the table is a successor's, or there is none. */
+  /** Our mark is gone: the table belongs to a successor, or there is none. */
   async isFollowed(): Promise<boolean> {
     const { table, owner } = this.#names
     const failure = await this.#failure(`flush chain inet ${table} ${owner}\n`)
@@ -130,11 +130,11 @@ function isAbsent(error: unknown): boolean {
 function faultOf(error: unknown): Fault {
   const text = explain(error)
   if (/spawn nft ENOENT/.test(text)) {
-    return { reason: 'nft is not installed', remedy: 'install nftables, or leave out the fast path' }
+    return { reason: 'nft is not installed', remedy: 'install nftables, or turn the fast path off' }
   }
   if (/not permitted|EPERM|EACCES/i.test(text)) {
-    const remedy = 'run the agent as root or with CAP_NET_ADMIN, or leave out the fast path'
+    const remedy = 'run the agent as root or with CAP_NET_ADMIN, or turn the fast path off'
     return { reason: 'no right to set rules in the kernel', remedy }
   }
-  return { reason: text.split('\n').slice(0, 3).join(' '), remedy: 'see the reason; it is tried again every 10 s' }
+  return { reason: text.split('\n').slice(0, 3).join(' '), remedy: 'see the reason; it is retried every 10 s' }
 }

@@ -11,7 +11,7 @@ export interface WantedParts {
   readonly facts: LocalFacts
 }
 
-/** The rows that the kernel should have, worked out anew only for services of which something is different. */
+/** The rows that the kernel should have; computed again only for services that may have changed. */
 export class WantedRows {
   readonly #parts: WantedParts
   readonly #dirty = new Set<ServiceId>()
@@ -22,7 +22,7 @@ export class WantedRows {
     this.#parts = parts
   }
 
-  /** This service is different; `undefined`: any may be. */
+  /** This service may have changed; `undefined`: any may. */
   touch(service: ServiceId | undefined): void {
     if (service !== undefined) this.#dirty.add(service)
     else for (const each of this.#every()) this.#dirty.add(each)
@@ -34,7 +34,7 @@ export class WantedRows {
       .callers()
       .map((caller) => (caller.kind === 'instance' ? caller.id : ''))
       .join(' ')
-    if (callers !== this.#callers) this.touch(undefined) // whoever may call decides over every row
+    if (callers !== this.#callers) this.touch(undefined) // the callers decide about every row
     this.#callers = callers
     for (const service of this.#dirty) {
       const entry = table.entry(service)

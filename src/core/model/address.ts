@@ -9,11 +9,12 @@ import type { VipIndex } from './service.ts'
  *   host        10.16.0.0/12    10.30. 1 .  35
  *   host, ULA /48   fdxx:xxxx:xxxx::e:123              the last 20 bits
  *
- * ip-num checks prefixes at the door; everything after is integer arithmetic (ip-num reads 50 k IPv6 addresses a second).
+ * ip-num checks prefixes when they are configured; everything else is integer arithmetic, because ip-num reads only 50,000 IPv6
+ * addresses a second.
  */
 
 export interface VipRange {
-  /** As it was given, for routes and people. */
+  /** As configured; for routes and for people. */
   readonly cidr4: string
   /** The first address of the /12, as an unsigned 32-bit number. */
   readonly base4: number
@@ -27,16 +28,16 @@ export interface VipRange {
 
 export const VIP_COUNT = 0x100000
 
-/** What the root hands out first: reads 10.30.a.b or 127.30.a.b. */
+/** The block that is assigned first; its addresses read 10.30.a.b or 127.30.a.b. */
 export const FIRST_BLOCK = { first: 0xe0000, last: 0xeffff } as const
 
-/** x.30.0.53: where the resolver listens. The first 256 of the block are the agent's own. */
+/** x.30.0.53, where the resolver listens. The first 256 indices of the block are the agent's own. */
 export const RESOLVER_VIP: VipIndex = 0xe0035
 
 const FIRST_ALLOCATED = 0xe0100
 
 /**
- * A range from its prefixes: a /12, or a /16 (that block of the /12 around it), and a /48 for IPv6.
+ * A range from its prefixes: a /12, or a /16 (one block of the /12 around it), and a /48 for IPv6.
  * @throws RangeError that says what is wrong with the prefix.
  */
 export function vipRange(cidr4: string, cidr6?: string): VipRange {
@@ -75,7 +76,7 @@ export function vipToIPv6(range: VipRange, index: VipIndex): string | undefined 
   return printIPv6([...range.prefix6, 0, 0, 0, index >>> 16, index & 0xffff])
 }
 
-/** Also takes IPv4 written as IPv6 (`::ffff:10.30.1.2`), which dual-stack sockets report. */
+/** Accepts IPv4 written as IPv6 too (`::ffff:10.30.1.2`), as dual-stack sockets report it. */
 export function ipv6ToVip(range: VipRange, text: string): VipIndex | undefined {
   const hextets = parseIPv6(text)
   if (hextets === undefined) return undefined
@@ -94,7 +95,7 @@ export function addressToVip(range: VipRange, text: string): VipIndex | undefine
   return text.includes(':') ? ipv6ToVip(range, text) : ipv4ToVip(range, text)
 }
 
-/** Whether the root may hand the index out: not the agent's own, nor the first or last address of a prefix. */
+/** Whether the root may assign the index: neither one of the agent's own nor the first or last address of a prefix. */
 export function isAllocatable(index: VipIndex): boolean {
   if (!Number.isInteger(index) || index <= 0 || index >= VIP_COUNT - 1) return false
   return index !== FIRST_BLOCK.last && (index < FIRST_BLOCK.first || index >= FIRST_ALLOCATED)
@@ -145,7 +146,7 @@ export function printIPv4(address: number): string {
   return `${address >>> 24}.${(address >>> 16) & 255}.${(address >>> 8) & 255}.${address & 255}`
 }
 
-/** Eight hextets; a zone id (`%eth0`) is no part of an address here. */
+/** Eight hextets. An address with a zone id (`%eth0`) is refused. */
 export function parseIPv6(text: string): number[] | undefined {
   if (text.length < 2 || text.length > 45) return undefined
   const gap = text.indexOf('::')
@@ -159,7 +160,7 @@ export function parseIPv6(text: string): number[] | undefined {
   return missing < 1 ? undefined : [...before, ...Array<number>(missing).fill(0), ...after]
 }
 
-/** The text of RFC 5952: lower case, the longest run of two or more zeros as `::`. */
+/** As RFC 5952 recommends: lower case, with the longest run of two or more zeros as `::`. */
 export function printIPv6(address: readonly number[]): string {
   let best = { start: -1, length: 1 }
   for (let start = 0; start < 8; start++) {
@@ -198,7 +199,7 @@ export function ipv6FromArpa(name: string): string | undefined {
   return printIPv6(address)
 }
 
-/** A ULA /48 (RFC 4193 §3.2.2) that is always the same for one mesh and, very likely, another for another mesh. */
+/** The ULA /48 (RFC 4193 §3.2.2) of a mesh: always the same, and very likely different from that of any other mesh. */
 export function ulaPrefix(meshId: string): string {
   const digest = createHash('sha256').update('hedgerow ula ').update(meshId).digest()
   const words = [0xfd00 | digest.readUInt8(0), digest.readUInt16BE(1), digest.readUInt16BE(3)]
@@ -208,11 +209,11 @@ export function ulaPrefix(meshId: string): string {
 const DOT = 46
 
 function checked4(cidr: string): { first: number; length: number } {
-  const range = door(cidr, () => IPv4CidrRange.fromCidr(cidr))
+  const range = parsed(cidr, () => IPv4CidrRange.fromCidr(cidr))
   const length = Number(range.cidrPrefix.value)
   if (length !== 12 && length !== 16) throw new RangeError(`${cidr}: a range of VIPs is a /12 or a /16`)
   const first = Number(range.getFirst().value)
-  // ip-num takes prefixes with host bits set; a typing error should not move the mesh.
+  // ip-num accepts prefixes with host bits set; a typing error should not move the mesh.
   if (parseIPv4(cidr.slice(0, cidr.indexOf('/'))) !== first) {
     throw new RangeError(`${cidr}: not on a boundary; ${printIPv4(first)}/${length} is`)
   }
@@ -220,7 +221,7 @@ function checked4(cidr: string): { first: number; length: number } {
 }
 
 function checked6(cidr: string): readonly [number, number, number] {
-  const range = door(cidr, () => IPv6CidrRange.fromCidr(cidr))
+  const range = parsed(cidr, () => IPv6CidrRange.fromCidr(cidr))
   if (Number(range.cidrPrefix.value) !== 48) throw new RangeError(`${cidr}: a range of VIPs is a /48`)
   const given = parseIPv6(cidr.slice(0, cidr.indexOf('/')))
   const [a, b, c, ...rest] = given ?? []
@@ -230,7 +231,7 @@ function checked6(cidr: string): readonly [number, number, number] {
   return [a, b, c]
 }
 
-function door<T>(cidr: string, read: () => T): T {
+function parsed<T>(cidr: string, read: () => T): T {
   try {
     return read()
   } catch (error) {

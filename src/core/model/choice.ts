@@ -10,10 +10,10 @@ export interface Choice {
 /** `any.rr`, `3.pinned`, … */
 export type ChoiceKey = `${number | 'any'}.${Policy}`
 
-/** The largest instance number a name can say: six digits. */
+/** The largest instance number that fits a name: six digits. */
 export const LAST_INSTANCE = 999_999
 
-/** Every word a name may use for a policy. The canonical word is the policy itself. */
+/** Every word that a name may use for a policy. The canonical word is the policy itself. */
 export const POLICY_WORDS: ReadonlyMap<string, Policy> = new Map<string, Policy>([
   ['rr', 'rr'],
   ['roundrobin', 'rr'],
@@ -25,7 +25,7 @@ export const POLICY_WORDS: ReadonlyMap<string, Policy> = new Map<string, Policy>
   ['least', 'least'],
 ])
 
-/** The policy a lower-case word means; `undefined` when it means none. */
+/** The policy that a lower-case word stands for, if any. */
 export function policyOf(word: string): Policy | undefined {
   return POLICY_WORDS.get(word)
 }
@@ -41,7 +41,7 @@ export function choiceKey({ instance, policy }: Choice): ChoiceKey {
   return `${instance}.${policy}`
 }
 
-/** `any.rr` or `3.pinned` read back (aliases too); `undefined` when it is no choice. */
+/** Reads `any.rr` or `3.pinned`, aliases included; `undefined` when it is not a choice. */
 export function choiceOf(key: string): Choice | undefined {
   const dot = key.indexOf('.')
   if (dot < 0) return undefined

@@ -1,10 +1,10 @@
 /** Lower-case `app.app-ns.service.service-ns`. */
 export type ServiceId = string
 
-/** `<service id>.<ordinal>`, as `shop.acme.cart.prod.0`. */
+/** `<service id>.<ordinal>`, for example `shop.acme.cart.prod.0`. */
 export type InstanceId = string
 
-/** `<cluster>/<node>`, as `edge/n1`; unique in the mesh. */
+/** `<cluster>/<node>`, for example `edge/n1`; unique in the mesh. */
 export type NodeId = string
 
 /** `app.app-ns.service`: what a node asks its cluster for. It covers every service of that name in the app. */

@@ -29,7 +29,7 @@ export function canBecome(from: InstanceState, to: InstanceState): boolean {
   return (NEXT[from] as readonly string[]).includes(to)
 }
 
-/** What the table knows of one instance. Where it listens on its node is known to that node alone. */
+/** What the table knows of one instance. The port on which it listens is known to its node alone. */
 export interface Instance {
   id: InstanceId
   service: ServiceId

@@ -3,7 +3,7 @@ import { POLICY_WORDS, isDigits } from './choice.ts'
 /** RFC 1035 §2.3.4. */
 export const LABEL_LIMIT = 63
 
-/** `any`, every policy word, and digits alone: never the name of an app, a service or a namespace (DESIGN §2). */
+/** `any`, every policy word, and digits alone: never the name of an app, a service or a namespace, so that names are unambiguous. */
 export function isReserved(label: string): boolean {
   return label === 'any' || POLICY_WORDS.has(label) || isDigits(label)
 }

@@ -3,14 +3,14 @@ import { labelFault } from './label.ts'
 
 /*
  *   canonical   shop . acme   . cart . prod   . any . closest   .local     app, its ns, service, its ns, instance, policy
- *   short       shop . acme   . cart          . any . closest   .local     the table settles the service's namespace
+ *   short       shop . acme   . cart          . any . closest   .local     the table finds the service's namespace
  *   reversed    any  . closest . cart . prod  . shop . acme     .local     the order of the Oakestra paper
  *
- * Reserved words cannot be names, so the place of the instance and the policy tells the forms apart.
+ * Reserved words cannot be names, so the position of the instance and the policy distinguishes the forms.
  * On the path of every DNS question: no regular expression, no throw, one split.
  */
 
-/** A parsed semantic name. `serviceNamespace` is absent in the short form; the table settles which service is meant. */
+/** A parsed semantic name. `serviceNamespace` is absent in the short form; the table finds out which service is meant. */
 export interface ServiceName {
   app: string
   appNamespace: string
@@ -54,7 +54,7 @@ export function printName(parts: Required<Omit<ServiceName, 'zone'>>, zone: stri
 
 const OUTSIDE: ParsedName = { kind: 'outside' }
 
-/** Where each part stands in a form; -1: it is left out. */
+/** The position of each part in a form; -1: it is left out. */
 interface Form {
   app: number
   appNamespace: number
@@ -70,7 +70,7 @@ const REVERSED: Form = { app: 4, appNamespace: 5, service: 2, serviceNamespace: 
 function isReversed(labels: readonly string[]): boolean {
   const [first, second, , , fifth, sixth] = labels as [string, string, string, string, string, string]
   if (instanceOf(fifth) !== undefined && policyOf(sixth) !== undefined) return false
-  // One of the two is enough: the other is then the fault to tell.
+  // One of the two is enough: the other is then the fault to report.
   return first === 'any' || isDigits(first) || policyOf(second) !== undefined
 }
 

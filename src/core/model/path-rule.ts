@@ -1,15 +1,15 @@
 /*
- * Which ways between two nodes an operator lets traffic take; `local` is no way between nodes, and always allowed.
+ * Which paths between two nodes an operator allows; `local` is not a path between nodes, and is always allowed.
  *
- *     any             all of them, the best that works
- *     direct-only     straight between the two nodes: never through a relay
- *     relay-only      through a relay only: nodes hear nothing of each other's addresses
+ *     any             all paths; the best that works is used
+ *     direct-only     never through a relay
+ *     relay-only      only through a relay, so nodes do not learn each other's addresses
  *     no-<path> …     all but these: no-direct, no-reverse, no-punched, no-relayed
- *     prefer-direct   straight while that is possible, however slow; else through a relay
- *     prefer-relayed  through a relay while one can be had; else straight
+ *     prefer-direct   without a relay while that is possible, however slow; else through a relay
+ *     prefer-relayed  through a relay while one is available; else without
  *
- * A rule is a node's (agent.paths), for all that it sends and takes, or a service's (paths in the SLA), for its flows: of a
- * flow both hold.
+ * A rule belongs to a node (agent.paths, for everything that it sends and receives) or to a service (paths in the SLA, for its
+ * flows). A flow must satisfy both.
  */
 export const RULED_PATHS = ['direct', 'reverse', 'punched', 'relayed'] as const
 export type RuledPath = (typeof RULED_PATHS)[number]
@@ -24,16 +24,16 @@ export interface PathRule {
   /** As it was written. */
   readonly text: string
   readonly allowed: ReadonlySet<string>
-  /** Taken before the others while they are to be had; empty: the best that works. */
+  /** Used before the others while they are available; empty: the best that works. */
   readonly preferred: ReadonlySet<string>
 }
 
 const NO = '(no-(direct|reverse|punched|relayed))'
-/** What a rule may look like, for those that read it at a door. */
+/** The shape of a rule, for schemas. */
 export const PATH_RULE = `^(any|(direct|relay)-only|prefer-(direct|relayed)|${NO}( ${NO}){0,2})$`
 const SHAPE = new RegExp(PATH_RULE)
 
-/** `undefined`: no rule. */
+/** `undefined`: the text is not a rule. */
 export function readPathRule(text: string): PathRule | undefined {
   if (!SHAPE.test(text)) return undefined
   return { text, allowed: new Set(RULED_PATHS.filter((path) => isAllowed(text, path))), preferred: preferredBy(text) }
@@ -41,7 +41,7 @@ export function readPathRule(text: string): PathRule | undefined {
 
 export const ANY_PATH: PathRule = { text: 'any', allowed: new Set(RULED_PATHS), preferred: new Set() }
 
-/** Of a service: none is any; one that cannot be read is of a later version, and lets nothing leave the node. */
+/** The rule of a service. Without one, every path is allowed. One that cannot be read comes from a later version, and allows nothing. */
 export function ruleOf({ paths }: { readonly paths?: string }): PathRule {
   if (paths === undefined) return ANY_PATH
   return readPathRule(paths) ?? { text: paths, allowed: new Set(), preferred: new Set() }
@@ -56,17 +56,17 @@ export function isAny({ allowed, preferred }: PathRule): boolean {
   return allowed.size === RULED_PATHS.length && preferred.size === 0
 }
 
-/** False where a path is only for want of a better one. */
+/** False for a path that is used only when no preferred one works. */
 export function likes({ preferred }: PathRule, path: string): boolean {
   return preferred.size === 0 || preferred.has(path)
 }
 
-/** Whether datagrams may leave their carrier for UDP packets, which go straight or through holes that were punched. */
+/** Whether datagrams may travel as UDP packets between the nodes instead of over a carrier. */
 export function allowsPackets(rule: PathRule): boolean {
   return allows(rule, 'direct') && allows(rule, 'punched') && likes(rule, 'direct')
 }
 
-/** As the other end must read it: which end dialled decides what a straight path is called, so `reverse` here is `direct` there. */
+/** The rule as the other end must read it: a path that is `reverse` here is `direct` there, because the name depends on who dialled. */
 export function seenFromThere(rule: PathRule): PathRule {
   const dialled = ['direct', 'reverse']
   const both = (paths: ReadonlySet<string>) =>
@@ -74,7 +74,7 @@ export function seenFromThere(rule: PathRule): PathRule {
   return { text: rule.text, allowed: both(rule.allowed), preferred: both(rule.preferred) }
 }
 
-/** Both hold; where both prefer something, the second one's word counts. */
+/** The rule that satisfies both; where both prefer something, the preference of the second one counts. */
 export function bothOf(one: PathRule, other: PathRule): PathRule {
   if (one.text === 'any' || one.text === other.text) return other
   if (other.text === 'any') return one

@@ -8,12 +8,12 @@ export interface ServicePort {
   name?: string
 }
 
-/** 20 bit: each interception mode maps it into its own prefix. */
+/** 20 bits; each interception mode maps them into its own prefix. */
 export type VipIndex = number
 
 /**
- * Who may call, beside the services of the same app: `app.ns` (a whole app), `app.ns.service.ns` (one service),
- * `node` (host processes of mesh nodes, which are no instance; allowed unless the list is given without it), `*`.
+ * Who may call, beside the services of the same app: `app.ns` (a whole app), `app.ns.service.ns` (one service), `node` (processes
+ * of mesh nodes that belong to no instance; allowed unless there is a list without it), or `*`.
  */
 export type AllowRule = string
 
@@ -26,8 +26,8 @@ export interface Service {
   namespace: string
   ports: readonly ServicePort[]
   allow: readonly AllowRule[]
-  /** Which ways its flows may take, beside what each node allows (path-rule.ts); any when absent. */
+  /** Which paths its flows may take, beside the rule of each node (path-rule.ts); any when absent. */
   paths?: string
-  /** For every choice the root handed out: `any.<policy>` and `<ordinal>.<policy>` of each instance that exists. */
+  /** The VIP of each choice: `any.<policy>`, and `<ordinal>.<policy>` of each instance that exists. */
   vips: Readonly<Partial<Record<ChoiceKey, VipIndex>>>
 }

@@ -50,7 +50,7 @@ export function meantService(name: ServiceName, services: ReadonlySet<ServiceId>
     kind: 'none',
     reason:
       serviceNamespace === undefined
-        ? `several services ${service}, none of them in namespace ${appNamespace}; name one of ${others}`
+        ? `several services ${service}, none of them in namespace ${appNamespace}; say which: ${others}`
         : `no service ${service} in namespace ${serviceNamespace}; there is one in ${others}`,
   }
 }
@@ -62,7 +62,7 @@ export function noSuchChoice({ instance, policy }: Choice, { service, instances 
   if (instance === 'any') return `${service.id} has no address for any.${policy}`
   const ordinals = instances.map(({ ordinal }) => ordinal).sort((a, b) => a - b)
   const some = ordinals.length > SHOWN ? `${ordinals.slice(0, SHOWN).join(', ')}, …` : ordinals.join(', ')
-  const there = ordinals.length === 0 ? 'it has none' : `its instances are ${some}`
+  const there = ordinals.length === 0 ? 'it has none' : `there are ${some}`
   return `${service.id} has no instance ${instance}; ${there}`
 }
 

@@ -13,19 +13,19 @@ export interface Served extends Connection {
   instance: InstanceId
 }
 
-export interface TallyParts {
+export interface FlowCountsParts {
   readonly range: VipRange
   readonly kernel: Kernel
   readonly clock: Clock
   readonly metrics: Metrics
 }
 
-/** A list of connections is good for so long. */
+/** How long a list of connections is used. Smaller: more work to read it; larger: counts lag behind. */
 const LISTED_MS = 250
 
-/** What the kernel carries, as it tells: flows and bytes since the beginning, and flows that are open. */
-export class Tally {
-  readonly #parts: TallyParts
+/** What the kernel carries, read from its counters: flows and bytes since the start, and open flows. */
+export class FlowCounts {
+  readonly #parts: FlowCountsParts
   /** Counters in the kernel's table, used or not. */
   readonly #counted = new Map<string, Counted>()
   readonly #served = new Map<string, Served>()
@@ -34,7 +34,7 @@ export class Tally {
   #open: { perInstance: Map<InstanceId, number>; total: number; at: number } | undefined
   #listing: Promise<void> | undefined
 
-  constructor(parts: TallyParts) {
+  constructor(parts: FlowCountsParts) {
     this.#parts = parts
   }
 
@@ -64,7 +64,7 @@ export class Tally {
     return [...this.#served.values()]
   }
 
-  /** It has ended, and its flows with it. */
+  /** The instance has ended, and its flows with it. */
   ended(served: Served): void {
     this.#served.delete(connectionKey(served))
   }
@@ -77,19 +77,19 @@ export class Tally {
     return this.#reading
   }
 
-  /** Open flows to an instance; at least 1 while that is not known. */
+  /** Open flows to an instance; at least 1 until that is known. */
   openFlows(instance: InstanceId): number {
     if (!this.served().some((served) => served.instance === instance)) return 0
     const open = this.#listed()
     return open === undefined ? 1 : (open.perInstance.get(instance) ?? 0)
   }
 
-  /** All open flows; at least 1 while that is not known. */
+  /** All open flows; at least 1 until that is known. */
   get open(): number {
     return this.#served.size === 0 ? 0 : (this.#listed()?.total ?? 1)
   }
 
-  /** How many flows are open; `undefined` when the kernel does not tell. */
+  /** How many flows are open; `undefined` when the kernel cannot be read. */
   async count(): Promise<number | undefined> {
     await this.#list()
     return this.#open?.total
@@ -110,7 +110,7 @@ export class Tally {
     this.#readings = now
   }
 
-  /** The last list, if it was made lately; a new one is on its way otherwise. */
+  /** The last list, while it is recent; an older one is read again in the background. */
   #listed(): { perInstance: Map<InstanceId, number>; total: number } | undefined {
     const age = this.#parts.clock.now() - (this.#open?.at ?? Number.NEGATIVE_INFINITY)
     if (age > LISTED_MS) void background.run('list of kernel flows', () => this.#list())
@@ -135,7 +135,7 @@ export class Tally {
       }
       this.#open = { perInstance, total: open.length, at: clock.now() }
     } catch {
-      this.#open = undefined // this kernel does not tell: whoever drains waits as long as it may
+      this.#open = undefined // it cannot be read here: draining then takes its full time
     }
   }
 }
