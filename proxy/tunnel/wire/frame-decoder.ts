@@ -33,7 +33,7 @@ interface Rule {
   scope: Scope
 }
 /** The length and the scope each type must have. Unknown types have no rule, and are skipped. */
-const RULES: readonly (Rule | undefined)[] = (() => {
+export const FRAME_RULES: readonly (Rule | undefined)[] = (() => {
   const rules: (Rule | undefined)[] = Array.from({ length: 32 })
   const rule = (type: FrameType, scope: Scope, min: number, max: number) => {
     rules[type] = { min, max, scope }
@@ -169,7 +169,7 @@ export class FrameDecoder {
   }
 
   #modeFor(type: number, length: number, stream: number): 'whole' | 'skip' {
-    const rule = RULES[type]
+    const rule = FRAME_RULES[type]
     if (!this.#hasHello && type !== FRAME.HELLO) return this.#fail('a frame before HELLO', { type })
     if (this.#hasHello && type === FRAME.HELLO) return this.#fail('a second HELLO', {})
     if (length > MAX_PAYLOAD) return this.#fail('longer than a frame may be', { type, length })
@@ -211,7 +211,7 @@ export class FrameDecoder {
       return
     }
     const fill = this.#keptFill + until - at
-    if (this.#keptFill === 0) this.#kept = Buffer.allocUnsafe(fill + this.#left) // at most 64 KiB, by RULES
+    if (this.#keptFill === 0) this.#kept = Buffer.allocUnsafe(fill + this.#left) // at most 64 KiB, by FRAME_RULES
     chunk.copy(this.#kept, this.#keptFill, at, until)
     this.#keptFill = fill
     if (this.#left > 0) return

@@ -37,7 +37,7 @@ import { MeshError } from '../../../src/core/errors.ts'
  * Where both sides can (FEATURE.early), up to MAX_EARLY_BYTES of DATA, and END, or a few DATAGRAMs, may follow OPEN at once. No user
  * gets them before OPENED: REFUSED proves that nobody has read them.
  *
- * Payloads may grow at the end, up to the bound in RULES (frame-decoder.ts); a reader skips what it does not know there. A frame
+ * Payloads may grow at the end, up to the bound in FRAME_RULES (frame-decoder.ts); a reader skips what it does not know there. A frame
  * of an unknown type is an error before HELLO, and is skipped and counted afterwards (SEC-30).
  *
  * Hot path: no promise, no allocation for a header; guarded by test/bench/tunnel-micro.ts.
