@@ -237,7 +237,7 @@ const listeners: Listener[] = [
     open: async (life) => {
       const dir = mkdtempSync(join(tmpdir(), 'hedgerow-'))
       life.defer(() => rmSync(dir, { recursive: true, force: true }))
-      const api = life.use(await LocalApi.start({ dir, patience }))
+      const api = life.use(await LocalApi.start({ dir, timeouts: patience }))
       api.serve({ '/status': () => ({ is: 'up' }) })
       return { where: { path: api.path }, serve: () => askAgent(api.path, '/status') }
     },
@@ -248,7 +248,7 @@ const listeners: Listener[] = [
     open: async (life) => {
       const metrics = openMetrics('relay')
       const ready = () => ({ all: true })
-      const ops = life.use(await Ops.start({ host: '127.0.0.1', port: 0, metrics, ready, patience }))
+      const ops = life.use(await Ops.start({ host: '127.0.0.1', port: 0, metrics, ready, timeouts: patience }))
       const where = { host: '127.0.0.1', port: Number(new URL(ops.address).port) }
       return {
         where,

@@ -3,12 +3,15 @@ import { EXIT_CODES } from '../../src/cli/output.ts'
 import { programOf } from '../../src/cli/program.ts'
 import { Config, defaults } from '../../src/config.ts'
 import { ERRORS, REMEDIES, type ErrorCode } from '../../src/core/errors.ts'
+import { logsPage, metricsPage } from './logs.ts'
 
 /** The pages of docs/ that are written from the code: `npm run docs` writes them, test/docs/generated.test.ts compares them. */
-export const PAGES: Readonly<Record<string, () => string>> = {
+export const PAGES: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/cli.md': cliPage,
   'docs/configuration.md': configurationPage,
   'docs/errors.md': errorsPage,
+  'docs/logs.md': () => logsPage(NOTICE('the log calls in the source')),
+  'docs/metrics.md': () => metricsPage(NOTICE('src/core/metrics.ts')),
 }
 
 const NOTICE = (source: string) => `<!-- Written by \`npm run docs\` from ${source}. Change it there. -->\n`

@@ -213,7 +213,7 @@ async function openContext(
   return { context, identity }
 }
 
-interface WorkerSurroundings {
+interface WorkerParts {
   context: AgentContext
   connectivity: Connectivity
   flows: Flows
@@ -225,7 +225,7 @@ interface WorkerSurroundings {
 /** Starts the worker, with what it needs from the rest of the agent. */
 async function adoptInstances(
   instances: Instances,
-  { context, connectivity, flows, proxies, kernelPath: { fastPath }, predecessors }: WorkerSurroundings,
+  { context, connectivity, flows, proxies, kernelPath: { fastPath }, predecessors }: WorkerParts,
 ): Promise<void> {
   const { inbound } = connectivity
   await instances.adopt({

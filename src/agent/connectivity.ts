@@ -78,19 +78,19 @@ export async function openConnectivity(
   const endpoint = new TunnelEndpoint(context, identity)
   const inbound = life.use(await openInbound(context, identity, sync, { callers, instances, endpoint }))
   const sessions = new Later<TunnelPeers>('the sessions')
-  const meeting = new Later<Rendezvous>('the rendezvous')
-  const sealed = isStraight(endpoint.rule) ? await openSealed(context, identity, endpoint, meeting) : undefined
-  const direct = openDirect(identity, endpoint, meeting)
+  const laterRendezvous = new Later<Rendezvous>('the rendezvous')
+  const sealed = isStraight(endpoint.rule) ? await openSealed(context, identity, endpoint, laterRendezvous) : undefined
+  const direct = openDirect(identity, endpoint, laterRendezvous)
   const tls = new NodeTls(identity.certificate, direct, life)
   const relays = await openRelays(context, identity, {
     onConnection: (raw) => sessions.value.incoming(raw),
-    onSignal: (signal) => meeting.value.signals.fromRelay(signal),
-    onWelcome: (welcome, relay) => meeting.value.addRelay(relay, welcome),
+    onSignal: (signal) => laterRendezvous.value.signals.fromRelay(signal),
+    onWelcome: (welcome, relay) => laterRendezvous.value.addRelay(relay, welcome),
     onChange: () => sessions.value.pathBack(),
   })
   const { table } = sync
   const reach = (node: NodeId) => table.node(node)
-  const rendezvous = meeting.set(
+  const rendezvous = laterRendezvous.set(
     await openRendezvous(context, identity, {
       reach,
       sessions,
@@ -152,14 +152,14 @@ function openInbound(
   })
 }
 
-function openDirect({ own }: NodeIdentity, endpoint: TunnelEndpoint, meeting: Later<Rendezvous>): DirectDialer {
+function openDirect({ own }: NodeIdentity, endpoint: TunnelEndpoint, rendezvous: Later<Rendezvous>): DirectDialer {
   return directDialer({
     exclude: own.isVip,
     isOwn: (host, port) => endpoint.isListenedAt(host, port),
     ownNetwork: () => ({
       interfaces: readInterfaces(),
-      isEnclosed: meeting.value.isEnclosed(),
-      hairpins: (host) => meeting.value.discovery.hairpins(host),
+      isEnclosed: rendezvous.value.isEnclosed(),
+      hairpins: (host) => rendezvous.value.discovery.hairpins(host),
     }),
   })
 }

@@ -11,12 +11,12 @@ import type { Instances } from './instances.ts'
 import { splitInstanceId } from '../core/model/ids.ts'
 
 /*
- * Flows between processes of this node through the kernel, when asked for (`fastPath`). It begins last: until then an agent
- * before us, or the rows that a killed one left, carry them.
+ * Flows between processes of this node through the kernel, if the configuration asks for it (`fastPath`). It begins last: until
+ * then the predecessor carries them, or the rows that a killed agent left.
  */
 export interface KernelPath {
   readonly fastPath: FastPath | undefined
-  /** All else serves. */
+  /** Everything else serves. */
   readonly begin: () => void
 }
 
@@ -29,7 +29,7 @@ export async function openFastPath(
 ): Promise<KernelPath> {
   const kernel = systemKernel(dir)
   const { promise: mayBegin, resolve: begin } = Promise.withResolvers<void>()
-  life.defer(begin) // whoever waits for it goes on
+  life.defer(begin) // what waits for it goes on
   if (!config.fastPath) {
     if (config.mode === 'host' && predecessor === undefined) await removeStale()
     return { fastPath: undefined, begin }
@@ -64,9 +64,9 @@ export async function openFastPath(
   instances.onReport(({ instance }) => fastPath.refresh(splitInstanceId(instance)?.service))
   return { fastPath, begin }
 
-  /** What a killed agent left; without it, flows would go past this one. */
+  /** Removes what a killed agent left: flows would bypass this one. */
   async function removeStale(): Promise<void> {
     const { table } = namesOf(vips, '')
-    await kernel.apply(`delete table inet ${table}\n`).catch(() => undefined) // there was none, as nearly always
+    await kernel.apply(`delete table inet ${table}\n`).catch(() => undefined) // usually there is none
   }
 }

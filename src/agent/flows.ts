@@ -29,8 +29,8 @@ import type { LocalInstances } from './instances.ts'
 import { background } from '../core/kit/background.ts'
 
 /*
- * How flows come in, and where they go. Wired here: the ledger of flows, the policies, what `outbound` needs, and the
- * doors: SOCKS and HTTP by name, loopback or host mode by VIP.
+ * How flows come in, and where they go: the ledger of flows, the policies, what `outbound` needs, and the listeners:
+ * SOCKS and HTTP proxies for flows by name, loopback or host mode for flows by VIP.
  */
 
 export interface Flows {
@@ -108,11 +108,11 @@ function outboundParts(
   }
 }
 
-/** The SOCKS and HTTP proxies, on the ports of last time: instances that outlived the agent still use those. */
+/** The SOCKS and HTTP proxies, on the ports of the last run, which instances that outlived the agent still use. */
 export interface ProxyListeners {
   readonly access: ProxyAccess
   readonly ports: ProxyPorts
-  /** Takes connections. A successor calls it late, when it can serve them; its ports are those of the agent before. */
+  /** Starts to listen. A successor calls it late, when it can serve; its ports are those of its predecessor. */
   readonly open: () => Promise<void>
   readonly close: () => Promise<void>
 }
@@ -188,7 +188,7 @@ export async function interceptVips(
   )
 }
 
-/** The configured port, or the one from last time, or any when that is taken. */
+/** The configured port; else the port of the last run, or any free one if that is taken. */
 async function onPort<T>(configured: number, lastTime: number, start: (port: number) => Promise<T>): Promise<T> {
   if (configured !== 0 || lastTime === 0) return start(configured)
   try {

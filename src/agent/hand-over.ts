@@ -7,32 +7,32 @@ import { MeshError } from '../core/errors.ts'
 import { announceTo, askAgent, servingSocket } from './local-api.ts'
 
 /*
- * How one agent takes over from another in the same state directory. Both listen at the same addresses for a moment
- * (SO_REUSEPORT), so no connection finds nobody.
+ * How one agent takes over from another in the same state directory. For a moment both listen at the same addresses
+ * (SO_REUSEPORT), so that no connection is refused.
  *
- *     successor                                  elder
+ *     successor                                  predecessor
  *       │── announce, on agent.sock ───────────────▶│  serves, for as long as this connection holds
  *       │◀─ what it is and where it listens ────────│
  *       │── control (only `up`) ───────────────────▶│  root and cluster end: their stores have one owner
- *       │── release ───────────────────────────────▶│  table written, instances let go, link not made again; serves on
+ *       │── release ───────────────────────────────▶│  writes the table, releases the instances, makes no new link; serves on
  *       │   adopts the instances, links, listens beside it
- *       │── yield ─────────────────────────────────▶│  listens no more, tells its peers; what is open goes on
+ *       │── yield ─────────────────────────────────▶│  closes its listeners, tells its peers; open flows go on
  *       │◀─ done, after each ───────────────────────│
  *
- * Lost before `yield`: the elder takes everything back and goes on.
+ * If the successor is lost before `yield`, the predecessor takes everything back and goes on.
  */
 
 const PredecessorFacts = Type.Object({
   pid: Type.Integer(),
   version: Type.String(),
   mode: Type.Enum(['loopback', 'host']),
-  /** Of 127/8. */
+  /** The prefix of VIPs in 127/8. */
   prefix: Type.String(),
   tunnelPort: Type.Integer(),
   socksPort: Type.Integer(),
   httpPort: Type.Integer(),
   resolverPort: Type.Integer(),
-  /** Settings of the machine that host mode changed, by path, as they were: whoever ends last puts them back. */
+  /** Settings of the machine that host mode changed, by path, with their former values: the last agent restores them. */
   before: Type.Record(Type.String(), Type.String()),
 })
 export type PredecessorFacts = Static<typeof PredecessorFacts>
@@ -40,10 +40,10 @@ const predecessorFacts = Compile(PredecessorFacts)
 
 export type HandOverStep = 'control' | 'release' | 'yield'
 
-/** Where an agent stands: a successor may come in the first two. */
+/** The state of an agent: it accepts a successor in the first two. */
 export type LifecycleState = 'serving' | 'leaving' | 'closing'
 
-/** What the elder does at each step; `reclaim` undoes what was done when the successor is lost. */
+/** What the predecessor does at each step; `reclaim` undoes it when the successor is lost. */
 export interface HandOverSteps {
   facts(): PredecessorFacts
   control(): Promise<void>
@@ -52,32 +52,32 @@ export interface HandOverSteps {
   reclaim(): Promise<void>
 }
 
-/** The elder's side of one succession. Resolves to whether it was completed. */
-export async function handOver(socket: Socket, deeds: HandOverSteps): Promise<boolean> {
+/** The predecessor's side of a hand-over. Resolves to whether it was completed. */
+export async function handOver(socket: Socket, steps: HandOverSteps): Promise<boolean> {
   const wire = new Wire(socket)
-  wire.send(deeds.facts())
+  wire.send(steps.facts())
   let hasBegun = false
   for (;;) {
-    const asked = (await wire.next()) as { step?: HandOverStep } | undefined
-    if (asked === undefined) {
-      if (hasBegun) await deeds.reclaim()
+    const request = (await wire.next()) as { step?: HandOverStep } | undefined
+    if (request === undefined) {
+      if (hasBegun) await steps.reclaim()
       return false
     }
     hasBegun = true
-    switch (asked.step) {
+    switch (request.step) {
       case 'control':
       case 'release':
-        await deeds[asked.step]()
-        wire.send({ done: asked.step })
+        await steps[request.step]()
+        wire.send({ done: request.step })
         break
       case 'yield':
-        await deeds.yield()
-        wire.send({ done: asked.step })
+        await steps.yield()
+        wire.send({ done: request.step })
         socket.end()
         return true
       case undefined:
       default:
-        socket.destroy() // a later version with steps we do not know
+        socket.destroy() // a later version, with steps that this one does not know
     }
   }
 }
@@ -95,27 +95,27 @@ export class Predecessor implements Disposable {
   }
 
   /**
-   * The agent of this directory, when it has been told to make way or when `isWanted`; `undefined` when there is none. One that is
-   * closing already is waited for.
-   * @throws MeshError LISTEN_FAILED when it serves and has not been told anything
+   * The agent of this directory, if it was told to make way or if `isWanted`; `undefined` when there is none. Waits for one that
+   * is closing.
+   * @throws MeshError LISTEN_FAILED when it serves and was not told to make way
    */
   static async find(dir: string, { isWanted }: { isWanted: boolean }): Promise<Predecessor | undefined> {
     const path = servingSocket(dir)
     for (const startedAt = performance.now(); ; ) {
-      const standing = await standingOf(path)
-      if (standing === undefined) return undefined
-      if (standing === 'leaving' || (standing === 'serving' && isWanted)) {
-        const elder = await Predecessor.#meet(path)
-        if (elder !== undefined) return elder
+      const state = await stateOf(path)
+      if (state === undefined) return undefined
+      if (state === 'leaving' || (state === 'serving' && isWanted)) {
+        const found = await Predecessor.#announce(path)
+        if (found !== undefined) return found
       }
       const waitedMs = performance.now() - startedAt
-      if (standing === 'serving' && !isWanted && waitedMs > SIGNAL_MS) throw inTheWay(path)
+      if (state === 'serving' && !isWanted && waitedMs > SIGNAL_MS) throw inTheWay(path)
       if (waitedMs > CLOSING_MS) throw inTheWay(path)
-      await sleep(LOOK_MS)
+      await sleep(POLL_MS)
     }
   }
 
-  static async #meet(path: string): Promise<Predecessor | undefined> {
+  static async #announce(path: string): Promise<Predecessor | undefined> {
     try {
       const socket = await announceTo(path)
       const wire = new Wire(socket)
@@ -135,19 +135,19 @@ export class Predecessor implements Disposable {
     if (answer?.done !== step) throw new MeshError('NOT_RUNNING', { what: 'agent that hands over', step })
   }
 
-  /** Before `yield`, the elder goes on. */
+  /** Before `yield`, the predecessor goes on. */
   [Symbol.dispose](): void {
     this.#socket.destroy()
   }
 }
 
-const LOOK_MS = 50
-/** A supervisor that sends SIGTERM and starts the next at once: the signal may be the slower one. */
+const POLL_MS = 50
+/** A supervisor sends SIGTERM and starts the next process at once: the signal may arrive later. */
 const SIGNAL_MS = 1_000
-/** Until an agent that closes is gone: its drain, the grace of its instances, and some. */
+/** Until an agent that closes has exited: its drain, the grace period of its instances, and a margin. */
 const CLOSING_MS = 30_000
 
-async function standingOf(path: string): Promise<LifecycleState | undefined> {
+async function stateOf(path: string): Promise<LifecycleState | undefined> {
   try {
     return ((await askAgent(path, '/standing')) as { standing: LifecycleState }).standing
   } catch (error) {
@@ -179,7 +179,7 @@ class Wire {
     if (!this.#socket.destroyed) this.#socket.write(`${JSON.stringify(value)}\n`)
   }
 
-  /** `undefined`: the other side is gone. */
+  /** `undefined` when the other side has closed. */
   async next(): Promise<unknown> {
     const { value, done } = await this.#lines.next()
     return done === true ? undefined : value

@@ -9,30 +9,30 @@ import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit
 import { pathOf, queryOf } from '../core/kit/request-target.ts'
 
 /*
- *   <dir>/agent-3f9c2a.sock     this process alone, from its start to its end
- *   <dir>/agent.sock            a second name (hard link) for that of the agent that serves: whom commands ask
+ *   <dir>/agent-3f9c2a.sock     the socket of one process, from its start to its end
+ *   <dir>/agent.sock            a second name (hard link) for the socket of the agent that serves; commands ask it
  *
- * An agent that takes over moves the second name to its own socket in one step (rename); the one before is still
- * found under its own name while its flows end.
+ * A successor moves the second name to its own socket in one step (rename). Its predecessor is still found under its own
+ * name while its flows end.
  */
 
 /** Answers one question about the agent; throws a MeshError when it cannot. */
 export type LocalRoute = (query: URLSearchParams) => unknown
 
-/** Longer and the kernel cuts the path of a Unix socket (`sun_path`, 108 bytes with the closing zero). */
+/** The kernel truncates longer paths of Unix sockets (`sun_path`, 108 bytes with the closing zero). */
 const MAX_SOCKET_PATH = 107
 
 export interface LocalOptions {
   dir: string
-  patience?: HttpTimeouts
+  timeouts?: HttpTimeouts
 }
 
-/** Commands of one machine. */
+/** Only commands on this machine connect. */
 const MAX_CONNECTIONS = 1_024
 
 /**
- * What the commands on this machine ask the agent, over a Unix socket that only its owner may open (0600): there is no
- * port a web page or a neighbour could reach. One JSON answer a request.
+ * Answers the commands on this machine, over a Unix socket that only its owner may open (0600), so that no web page or
+ * neighbour can reach it. One JSON answer for each request.
  */
 export class LocalApi {
   /** The socket of this process. */
@@ -48,8 +48,8 @@ export class LocalApi {
     this.#life = life
   }
 
-  /** Answers under the process's own name; `claim` makes it the one that commands ask. @throws MeshError LISTEN_FAILED */
-  static start({ dir, patience = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
+  /** Listens under the process's own name; `claim` makes it the socket that commands ask. @throws MeshError LISTEN_FAILED */
+  static start({ dir, timeouts = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
       const path = join(dir, `agent-${randomBytes(3).toString('hex')}.sock`)
       if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
@@ -60,7 +60,7 @@ export class LocalApi {
         })
       }
       const api = new LocalApi(dir, path, life)
-      const server = createServer(applyHttpTimeouts(patience), (request, response) => api.#answer(request, response))
+      const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
       const succeeding = new Set<Socket>()
       server.on('upgrade', ({ url }, socket: Socket) => {
         if (api.#successorListener === undefined || url !== SUCCESSION) return void socket.destroy()
@@ -79,7 +79,7 @@ export class LocalApi {
       life.defer(() => {
         server.closeAllConnections()
         for (const socket of succeeding) socket.destroySoon()
-        server.close() // and with it the name of its own
+        server.close() // removes its own name too
       })
       return api
     })
@@ -148,7 +148,7 @@ export function servingSocket(dir: string): string {
   return join(dir, 'agent.sock')
 }
 
-/** Every socket of a process here, also of agents that only let their flows end. Names of those that died are removed. */
+/** The socket of every process here, draining agents included. Names left by processes that died are removed. */
 export async function ownSockets(dir: string): Promise<string[]> {
   const paths = readdirSync(dir)
     .filter((name) => /^agent-[0-9a-f]{6}\.sock$/.test(name))
@@ -160,7 +160,7 @@ export async function ownSockets(dir: string): Promise<string[]> {
 
 const SUCCESSION = '/succession'
 
-/** Tells the serving agent that another one is there to take over. @throws MeshError NOT_RUNNING */
+/** Tells the serving agent that a successor is ready to take over. @throws MeshError NOT_RUNNING */
 export function announceTo(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const failed = (cause?: Error) =>

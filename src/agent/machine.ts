@@ -4,11 +4,11 @@ import type { AgentConfig } from '../config.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import type { NodeFacts } from '../orchestrator/spec.ts'
 
-/** What this node tells its cluster it can give; configuration goes before what the machine says of itself. */
+/** What this node offers to its cluster. The configuration overrides what the machine reports. */
 export function machineFacts(
   id: NodeId,
   config: AgentConfig,
-  told: Pick<NodeFacts, 'addresses' | 'relays' | 'coordinate' | 'runtimes' | 'version'>,
+  current: Pick<NodeFacts, 'addresses' | 'relays' | 'coordinate' | 'runtimes' | 'version'>,
 ): NodeFacts {
   const { memoryMb, vcpus, labels, location, area } = config
   return {
@@ -24,23 +24,23 @@ export function machineFacts(
     labels,
     ...(location === undefined ? {} : { location }),
     ...(area === undefined ? {} : { area }),
-    ...told,
+    ...current,
   }
 }
 
-/** What this process may use at most. */
+/** The memory this process may use, in bytes. */
 export function memoryBytes(): number {
   return Math.min(totalmem(), cgroupLimit())
 }
 
-/** Inside a container the machine's memory is not ours: cgroup v2, then v1; without a limit, none. */
+/** In a container the limit is that of its cgroup, v2 or v1; infinite where there is none. */
 function cgroupLimit(): number {
   for (const path of ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes']) {
     try {
       const limit = Number(readFileSync(path, 'utf8'))
       if (Number.isFinite(limit) && limit > 0) return limit
     } catch {
-      // the other version, or no cgroup at all
+      // the other version of cgroups, or none
     }
   }
   return Number.POSITIVE_INFINITY

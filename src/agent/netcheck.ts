@@ -10,7 +10,7 @@ import type { AgentParts } from './parts.ts'
 
 export interface OutsideView {
   families: ReadonlyArray<{ family: Family } & NatObservation>
-  /** The address at which the relay sees this node: the proxy's, when there is one. */
+  /** The address from which the relay sees this node connect; that of the HTTP proxy, if there is one. */
   relaySees?: string
   isProxied: boolean
   udpWorks?: boolean

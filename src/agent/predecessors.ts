@@ -3,17 +3,17 @@ import type { Lifetime } from '../core/kit/lifetime.ts'
 import type { InstanceId, NodeId } from '../core/model/ids.ts'
 import type { DrainingReport, FlowReport } from '../client/reports.ts'
 
-/** How often an agent that lets its flows end is asked how far it is. */
-const LOOK_MS = 500
+/** How often a draining agent is asked for its open flows. */
+const POLL_MS = 500
 
 /**
- * The agents of this directory that handed over and let their flows end. This one speaks for them: their flows count when
- * an instance stops, they are listed, and they are cut when a node's certificate is revoked.
+ * The agents of this directory that handed over and only let their flows end. This agent reports for them: their flows count
+ * when an instance stops, are listed by `hedgerow flows`, and are cut when a node's certificate is revoked.
  */
 export class Predecessors {
   readonly #dir: string
   readonly #own: string
-  #there = new Map<string, DrainingReport>()
+  #draining = new Map<string, DrainingReport>()
 
   private constructor(dir: string, own: string) {
     this.#dir = dir
@@ -22,20 +22,20 @@ export class Predecessors {
 
   /** `own`: the socket of this process. */
   static start(life: Lifetime, dir: string, own: string): Predecessors {
-    const elders = new Predecessors(dir, own)
-    let isLooking = false
-    const lookAgain = async () => {
-      if (isLooking || elders.#there.size === 0) return
-      isLooking = true
-      await elders.refresh().finally(() => {
-        isLooking = false
+    const predecessors = new Predecessors(dir, own)
+    let isRefreshing = false
+    const refreshAgain = async () => {
+      if (isRefreshing || predecessors.#draining.size === 0) return
+      isRefreshing = true
+      await predecessors.refresh().finally(() => {
+        isRefreshing = false
       })
     }
-    life.every(LOOK_MS, lookAgain, 'predecessors')
-    return elders
+    life.every(POLL_MS, refreshAgain, 'predecessors')
+    return predecessors
   }
 
-  /** Who is there now. */
+  /** Asks the socket of every other process in the directory. */
   async refresh(): Promise<void> {
     const paths = (await ownSockets(this.#dir)).filter((path) => path !== this.#own)
     const reports = await Promise.all(
@@ -43,15 +43,15 @@ export class Predecessors {
         try {
           return [path, (await askAgent(path, '/draining')) as DrainingReport] as const
         } catch {
-          return undefined // gone, or not handing over
+          return undefined // it has exited, or does not hand over
         }
       }),
     )
-    this.#there = new Map(reports.filter((report) => report !== undefined))
+    this.#draining = new Map(reports.filter((report) => report !== undefined))
   }
 
   all(): DrainingReport[] {
-    return [...this.#there.values()]
+    return [...this.#draining.values()]
   }
 
   /** Their open flows to an instance of this node. */
@@ -60,15 +60,15 @@ export class Predecessors {
   }
 
   async flows(): Promise<FlowReport[]> {
-    const asked = await Promise.allSettled(
-      [...this.#there.keys()].map((path) => askAgent(path, '/flows', { own: 'true' })),
+    const answers = await Promise.allSettled(
+      [...this.#draining.keys()].map((path) => askAgent(path, '/flows', { own: 'true' })),
     )
-    return asked.flatMap((flows) => (flows.status === 'fulfilled' ? (flows.value as FlowReport[]) : []))
+    return answers.flatMap((flows) => (flows.status === 'fulfilled' ? (flows.value as FlowReport[]) : []))
   }
 
   revoke(nodes: readonly NodeId[]): void {
     if (nodes.length === 0) return
-    for (const path of this.#there.keys()) {
+    for (const path of this.#draining.keys()) {
       askAgent(path, '/revoke', { nodes: nodes.join(' ') }).catch(() => undefined) // it has ended, and its flows with it
     }
   }

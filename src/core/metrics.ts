@@ -23,11 +23,11 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
 
   return {
     registry,
-    /** Called and awaited before the metrics are shown: for what is counted elsewhere, as in the kernel. */
+    /** Awaited before the metrics are read: for what is counted elsewhere, for example in the kernel. */
     beforeScrape: new Set<() => Promise<void>>(),
     backgroundFailures: new Counter({
       name: 'hedgerow_background_failures_total',
-      help: 'Failures of background loops, timers and tasks, which were started again or given up, by task.',
+      help: 'Failures of background loops, timers and tasks, by task.',
       labelNames: ['task'],
       registers,
       collect() {
@@ -37,7 +37,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     }),
     logLinesLost: new Counter({
       name: 'hedgerow_log_lines_lost_total',
-      help: 'Log lines dropped because standard error took none: nobody reads it, or its disk is full.',
+      help: 'Log lines dropped because they could not be written: the reader stalled, or the disk is full.',
       registers,
       collect() {
         this.reset()
@@ -46,18 +46,21 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     }),
     flows: counter(
       'proxy_flows_total',
-      'Flows that ended (kernel path: that began), by policy, path, how they ended and protocol.',
+      'Flows that ended (on the kernel path: that began), by policy, path, result and protocol.',
       ['policy', 'path', 'result', 'protocol'],
     ),
-    flowsOpen: gauge('proxy_flows_open', 'Flows that are open now.'),
-    flowsWaiting: gauge('proxy_flows_waiting', 'Flows that wait until fewer are being opened to their service.'),
+    flowsOpen: gauge('proxy_flows_open', 'Open flows.'),
+    flowsWaiting: gauge(
+      'proxy_flows_waiting',
+      'Flows waiting because too many are being opened to their service at once.',
+    ),
     descriptorsScarce: gauge(
       'proxy_descriptors_scarce',
-      'New flows are refused (1) because the process has nearly as many files open as it may.',
+      '1 while new flows are refused because the process is near its limit of open files.',
     ),
     flowConnect: histogram(
       'proxy_flow_connect_seconds',
-      'Time from accepting a flow until its instance answered.',
+      'Time from accepting a flow to the answer of its instance.',
       connectBuckets,
       ['path'],
     ),
@@ -76,12 +79,12 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
       'Datagrams of flows that were dropped, by reason.',
       ['reason'],
     ),
-    flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows that made room for new ones before their time.'),
-    kernelRows: gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries by itself.'),
+    flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows closed early to make room for new ones.'),
+    kernelRows: gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries.'),
     candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
     flowsEarly: counter(
       'proxy_flows_early_total',
-      'Instances asked together with the first bytes of the caller, by what became of it.',
+      'Flows whose first bytes were sent together with the request to open, by outcome.',
       ['outcome'],
     ),
     inboundStreams: counter(
@@ -95,7 +98,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
     tunnelDatagrams: counter(
       'tunnel_datagrams_total',
-      'Datagrams of flows between nodes, by way (sealed, frames) and what became of them.',
+      'Datagrams of flows between nodes, by transport (sealed, frames) and result.',
       ['way', 'result'],
     ),
     sealedPackets: counter('tunnel_sealed_packets_total', 'Sealed UDP packets, by direction.', ['direction']),
@@ -106,15 +109,18 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     ),
     retainedBytes: gauge(
       'tunnel_retained_bytes',
-      'Bytes sent to other nodes, or waiting to be, that they have not acknowledged: kept in case a carrier dies.',
+      'Bytes sent or queued to other nodes and not acknowledged, kept to be sent again if a carrier fails.',
     ),
-    streamsMoved: counter('tunnel_streams_moved_total', 'Streams that went on on another carrier.'),
+    streamsMoved: counter('tunnel_streams_moved_total', 'Streams that continued on another carrier.'),
     resumes: histogram(
       'tunnel_resume_seconds',
-      'Time without any carrier, of sessions whose streams went on afterwards.',
+      'Time that sessions were without any carrier before their streams continued.',
       [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10],
     ),
-    framesIgnored: counter('tunnel_frames_ignored_total', 'Frames of types this version does not know, skipped.'),
+    framesIgnored: counter(
+      'tunnel_frames_ignored_total',
+      'Frames skipped because this version does not know their type.',
+    ),
     rtt: histogram(
       'tunnel_rtt_seconds',
       'Round-trip time measured by pings inside carriers.',
@@ -122,33 +128,30 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
       ['path'],
     ),
     dials: counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
-    relayConnections: gauge('relay_connections_open', 'Connections that the relay forwards now.'),
-    relayListeners: gauge('relay_nodes_listening', 'Nodes that others can reach through this relay now.'),
-    relayPauses: counter('relay_pauses_total', 'Times that a node had to wait because it sent more than it may.'),
+    relayConnections: gauge('relay_connections_open', 'Connections that the relay is forwarding.'),
+    relayListeners: gauge('relay_nodes_listening', 'Nodes that can be reached through this relay.'),
+    relayPauses: counter('relay_pauses_total', 'Times a node was paused because it exceeded its rate limit.'),
     relayRefusals: counter('relay_refusals_total', 'Connections that the relay refused, by reason.', ['reason']),
-    relayBytes: counter('relay_bytes_total', 'Sealed bytes that the relay forwarded.'),
-    dnsAnswers: counter('dns_answers_total', 'Answers of the resolver, by code and by where they came from.', [
-      'code',
-      'source',
-    ]),
+    relayBytes: counter('relay_bytes_total', 'Encrypted bytes that the relay forwarded.'),
+    dnsAnswers: counter('dns_answers_total', 'Answers of the resolver, by code and source.', ['code', 'source']),
     dnsSeconds: histogram(
       'dns_answer_seconds',
-      'Time to answer a question; answers from memory are counted, not timed.',
+      'Time to answer a query; answers from the cache are counted, not timed.',
       [0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2, 5],
       ['source'],
     ),
-    tableServices: gauge('table_services', 'Services that this node knows.'),
-    tableInstances: gauge('table_instances', 'Instances that this node knows.'),
-    tableChanges: counter('table_changes_total', 'Changes taken into the table.'),
-    listeners: gauge('intercept_listeners_open', 'Addresses and ports on which flows are taken, by mode.', ['mode']),
-    instances: gauge('worker_instances', 'Instances on this node or in this tier, by state.', ['state']),
-    restarts: counter('worker_restarts_total', 'Times an instance was started again after it ended by itself.'),
+    tableServices: gauge('table_services', 'Services in the table of this node.'),
+    tableInstances: gauge('table_instances', 'Instances in the table of this node.'),
+    tableChanges: counter('table_changes_total', 'Changes applied to the table.'),
+    listeners: gauge('intercept_listeners_open', 'Addresses and ports on which flows are accepted, by mode.', ['mode']),
+    instances: gauge('worker_instances', 'Instances on this node, or in this cluster, by state.', ['state']),
+    restarts: counter('worker_restarts_total', 'Times an instance was restarted after it exited by itself.'),
     linkMessages: counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
-    linksOpen: gauge('link_open', 'Control links that are up, by the tier at the other end.', ['tier']),
+    linksOpen: gauge('link_open', 'Control links that are up, by the tier of the peer.', ['tier']),
     placements: counter('scheduling_placements_total', 'Placement decisions, by result.', ['result']),
     placementSeconds: histogram(
       'scheduling_placement_seconds',
-      'Time to decide where an instance goes.',
+      'Time to place an instance.',
       [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
     ),
     nodes: gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),

@@ -114,7 +114,7 @@ export function startCluster(
         metrics,
       ),
     )
-    life.use(relay) // closed before the door it stands in
+    life.use(relay) // closed before the server it belongs to
     life.use(await startObserver(relay, hostPort(listen), log))
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
     const summary = {

@@ -11,7 +11,7 @@ export interface OpsOptions extends SharedAddress {
   metrics: Metrics
   /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
   ready: () => Readonly<Record<string, boolean>>
-  patience?: HttpTimeouts
+  timeouts?: HttpTimeouts
 }
 
 /** Whoever scrapes holds one or two. */
@@ -31,9 +31,9 @@ export class Ops {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start({ host, port, isBeside = false, metrics, ready, patience = HTTP_TIMEOUTS }: OpsOptions): Promise<Ops> {
+  static start({ host, port, isBeside = false, metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
-      const server = createServer(applyHttpTimeouts(patience), (request, response) => {
+      const server = createServer(applyHttpTimeouts(timeouts), (request, response) => {
         const answer = (status: number, type: string, body: string) =>
           response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body)
         if (request.method !== 'GET') return answer(405, 'text/plain', 'only GET\n')
