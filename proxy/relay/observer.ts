@@ -3,6 +3,7 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { lookup } from 'node:dns/promises'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
+import { Admission, sourceOf } from '../../src/core/kit/admission.ts'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
@@ -22,7 +23,7 @@ export interface ObserverOptions {
 /** Questions of one node: one discovery of its NAT, in both address families, takes about twenty. */
 const PER_SECOND = 5
 const BURST = 30
-/** Connections at the same time, each for one question; one more, and the oldest is cut. */
+/** Connections at the same time, each for one question; for one more, the oldest of the busiest source is cut. */
 const MAX_CONNECTIONS = 256
 /** Counted from the connection on, so that single bytes do not extend it. */
 const QUESTION_MS = 5_000
@@ -38,6 +39,7 @@ export class Observer implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #questionMs: number
   readonly #connections = new Set<Socket>()
+  readonly #admission = new Admission({ most: MAX_CONNECTIONS })
   #udp: readonly UdpSocket[] = []
   /** Nobody has sent to this port: what it sends shows which NATs let other ports in. */
   #third: UdpSocket | undefined
@@ -143,8 +145,7 @@ export class Observer implements AsyncDisposable {
   }
 
   #take(socket: Socket): void {
-    const [longest] = this.#connections
-    if (this.#connections.size >= MAX_CONNECTIONS) longest?.destroy()
+    this.#admission.enter(socket, sourceOf(socket))
     this.#connections.add(socket)
     socket.on('error', () => socket.destroy())
     const late = setTimeout(() => socket.destroy(), this.#questionMs)

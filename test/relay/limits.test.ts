@@ -11,7 +11,7 @@ import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { mayRelay, nodeIdOf } from '../../src/core/identity/principal.ts'
 import { clientOptions } from '../../src/core/identity/tls.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
-import { turnstile } from '../../src/core/kit/handshake-admission.ts'
+import { limitHandshakes } from '../../src/core/kit/handshake-rate.ts'
 import { dialBytes, dialText } from '../../src/core/kit/websocket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
@@ -221,34 +221,53 @@ t.test('nobody but a cluster or a relay may serve as one', async (t) => {
   t.same([...site.relay.listening], [])
 })
 
-t.test('handshakes come at a rate, and addresses take turns', async (t) => {
+t.test('handshakes are started at a rate, and sources take turns', async (t) => {
   const entered: string[] = []
   const server = createServer((socket) => {
     entered.push(socket.remoteAddress ?? '')
     socket.once('data', (first) => socket.end(first))
   })
-  turnstile(server, { perSecond: 100, mostOfOne: 30 })
+  limitHandshakes(server, { perSecond: 100 })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const flood: Socket[] = []
-  const ends: Promise<unknown>[] = []
-  for (let at = 0; at < 60; at += 1) {
-    const socket = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+  const flood = Array.from({ length: 60 }, () => connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.2' }))
+  const ends = flood.map((socket) => {
     socket.on('error', () => undefined).write('early')
-    flood.push(socket)
-    ends.push(closed(socket))
-  }
+    return closed(socket)
+  })
   await Promise.all(flood.filter(({ connecting }) => connecting).map((socket) => once(socket, 'connect')))
   const other = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.3' })
   other.write('here')
   const [echo] = (await once(other, 'data')) as [Buffer]
-  t.equal(echo.toString(), 'here', 'what came before it was let in is not lost')
-  t.ok(entered.length < 40, `after ${entered.length} of the others`)
+  t.equal(echo.toString(), 'here', 'what was sent before it entered is not lost')
+  t.ok(entered.length < 40, `it entered after ${entered.length} of the flood`)
   await Promise.all(ends)
-  const floods = entered.filter((address) => address === '127.0.0.2').length
-  t.ok(floods >= 30 && floods < 60, `${floods} of 60 came in, the others were too many`)
   other.destroy()
+  await new Promise((resolve) => server.close(resolve))
+})
+
+t.test('a connection without a byte takes no handshake from those that speak', async (t) => {
+  const server = createServer((socket) => socket.once('data', (first) => socket.end(first)))
+  limitHandshakes(server, { perSecond: 8, silentMs: 60_000 }) // one at once, eight a second
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const silent = Array.from({ length: 200 }, () => connectTcp({ port, host: '127.0.0.1' }))
+  await Promise.all(
+    silent.map((socket) =>
+      once(
+        socket.on('error', () => undefined),
+        'connect',
+      ),
+    ),
+  )
+  const startedAt = performance.now()
+  const other = connectTcp({ port, host: '127.0.0.1' })
+  other.write('here')
+  await once(other, 'data')
+  t.ok(performance.now() - startedAt < 10_000, 'behind 200 handshakes it would have waited 25 s')
+  for (const socket of [...silent, other]) socket.destroy()
   await new Promise((resolve) => server.close(resolve))
 })
 

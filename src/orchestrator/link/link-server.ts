@@ -11,7 +11,8 @@ import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../../core/kit/http-timeouts.ts'
 import { pathOf } from '../../core/kit/request-target.ts'
-import { turnstile } from '../../core/kit/handshake-admission.ts'
+import { Admission, admitHttp } from '../../core/kit/admission.ts'
+import { limitHandshakes } from '../../core/kit/handshake-rate.ts'
 import { refuseUpgrade } from '../../core/kit/websocket.ts'
 
 declare module 'fastify' {
@@ -46,6 +47,8 @@ export interface LinkServerOptions {
 /** Larger documents are refused before they are read. */
 const MAX_BODY_BYTES = 1024 * 1024
 const MAX_CONNECTIONS = 20_000
+/** Connections without a request yet, or between two. Smaller: less time to ask during a flood; larger: more memory. */
+const MAX_SILENT = 2_048
 /** Keeps about a third of one core busy. Smaller slows a mesh that reconnects at once; larger starves everything else. */
 const HANDSHAKES_PER_SECOND = 400
 
@@ -112,7 +115,8 @@ function createApp(options: LinkServerOptions, log: Log): App {
   })
   app.server.headersTimeout = limits.headersTimeout
   app.server.maxConnections = MAX_CONNECTIONS
-  turnstile(app.server, { perSecond: handshakesPerSecond })
+  limitHandshakes(app.server, { perSecond: handshakesPerSecond, silentMs: patience.handshakeMs })
+  admitHttp(app.server, new Admission({ most: MAX_SILENT }))
   app.server.on('tlsClientError', () => undefined)
   app.addHook('onRequest', (request, _reply, next) => {
     if (request.routeOptions.config.open !== true) options.authenticate(request)

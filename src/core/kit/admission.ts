@@ -1,0 +1,162 @@
+import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node:http'
+import type { Server } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { unmapped } from './host-port.ts'
+
+/*
+ * Which connections a server keeps when clients open more than it can hold. One mechanism for every listener: a connection counts
+ * only while it is silent, that is until it has proved something (a TLS handshake, a login, the head of a request), and again
+ * between two requests.
+ *
+ *     connection ─▶ silent ──active()──▶ active        not counted here; other limits apply
+ *                     │     ◀─silent()──
+ *                     └── one too many ─▶ of the source that has the most silent connections, the oldest is closed
+ *
+ * So a client that opens thousands and says nothing loses its own connections, and a newcomer is never refused: a source that is
+ * smaller than the largest one keeps everything, and one that shares its address with the attacker (both on this machine, or
+ * behind one NAT) has as long to speak as it takes the attacker to open `most` connections.
+ */
+
+export interface AdmissionLimits {
+  /** Silent connections at the same time. Smaller: less time to speak during a flood; larger: more descriptors and memory. */
+  most: number
+  /** Silent connections of one source; as many as `most` when absent. */
+  mostOfOne?: number
+}
+
+/** A connection that was admitted. */
+export interface Admitted {
+  /** It has proved something, or a request of it is being served: it is not counted until `silent`. */
+  active(): void
+  /** It waits for the client again. */
+  silent(): void
+}
+
+/** What is admitted: a socket, or anything with an end. */
+export type Admissible = Pick<Duplex, 'destroy' | 'once'>
+
+interface Entry {
+  readonly connection: Admissible
+  readonly source: string
+}
+
+export class Admission {
+  readonly #limits: Required<AdmissionLimits>
+  /** Silent connections of each source, the oldest first. */
+  readonly #silent = new Map<string, Set<Entry>>()
+  #count = 0
+  /** Connections that were closed to make room. */
+  evicted = 0
+
+  constructor({ most, mostOfOne = most }: AdmissionLimits) {
+    this.#limits = { most, mostOfOne }
+  }
+
+  /** Silent connections now. */
+  get size(): number {
+    return this.#count
+  }
+
+  /** Takes a new connection; it counts as silent. `source`: an address (see `sourceOf`), or the user of a local connection. */
+  enter(connection: Admissible, source: string): Admitted {
+    const entry: Entry = { connection, source }
+    let isClosed = false
+    this.#add(entry)
+    connection.once('close', () => {
+      isClosed = true
+      this.#remove(entry)
+    })
+    return {
+      active: () => this.#remove(entry),
+      silent: () => {
+        if (isClosed) return
+        this.#remove(entry)
+        this.#add(entry)
+      },
+    }
+  }
+
+  #add(entry: Entry): void {
+    const { most, mostOfOne } = this.#limits
+    if ((this.#silent.get(entry.source)?.size ?? 0) >= mostOfOne) this.#evict(entry.source)
+    if (this.#count >= most) this.#evict(this.#largest(entry.source))
+    const ofSource = this.#silent.get(entry.source) ?? new Set()
+    this.#silent.set(entry.source, ofSource)
+    ofSource.add(entry)
+    this.#count += 1
+  }
+
+  #remove(entry: Entry): void {
+    const ofSource = this.#silent.get(entry.source)
+    if (ofSource?.delete(entry) !== true) return
+    this.#count -= 1
+    if (ofSource.size === 0) this.#silent.delete(entry.source)
+  }
+
+  #evict(source: string): void {
+    for (const oldest of this.#silent.get(source) ?? []) {
+      this.#remove(oldest)
+      this.evicted += 1
+      oldest.connection.destroy()
+      return
+    }
+  }
+
+  /** Of equally large sources the one that has waited longest; `newcomer` counts with the connection it is about to add. */
+  #largest(newcomer: string): string {
+    let [largest, size] = [newcomer, (this.#silent.get(newcomer)?.size ?? 0) + 1]
+    if (size === 1) size = 0 // it has none yet to lose
+    for (const [source, { size: other }] of this.#silent) if (other > size) [largest, size] = [source, other]
+    return largest
+  }
+}
+
+/** The source of a connection: its address, or its /64 where it is IPv6, since one client has all addresses of that. */
+export function sourceOf({ remoteAddress = '' }: { remoteAddress?: string | undefined }): string {
+  const address = unmapped(remoteAddress)
+  return address.includes(':') ? prefix64(address) : address
+}
+
+function prefix64(address: string): string {
+  const [head = '', tail] = address.replace(/%.*$/, '').split('::')
+  const groups = (part: string) => (part === '' ? [] : part.split(':'))
+  const [before, after] = [groups(head), groups(tail ?? '')]
+  const zeros = Array.from({ length: 8 - before.length - after.length }, () => '0')
+  return `${[...before, ...zeros, ...after].slice(0, 4).join(':')}::/64`
+}
+
+/** Where a connection comes from, as an HTTP server and the TLS below it both see it. */
+interface Endpoint {
+  remoteAddress?: string | undefined
+  remotePort?: number | undefined
+}
+
+/**
+ * Admits the connections of an HTTP or HTTPS server: active while a request is served and once one was upgraded, silent before
+ * the first request, which covers the TLS handshake, and between two.
+ */
+export function admitHttp(server: HttpServer, admission: Admission): void {
+  const admitted = new Map<string, Admitted>()
+  const keyOf = ({ remoteAddress, remotePort }: Endpoint) => `${remoteAddress} ${remotePort}`
+  server.prependListener('connection', (socket: Duplex & Endpoint) => {
+    const key = keyOf(socket) // a closed socket has no address any longer
+    admitted.set(key, admission.enter(socket, sourceOf(socket)))
+    socket.once('close', () => admitted.delete(key))
+  })
+  server.prependListener('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
+    const connection = admitted.get(keyOf(socket))
+    connection?.active()
+    response.once('close', () => connection?.silent())
+  })
+  for (const event of ['upgrade', 'connect'])
+    server.prependListener(event, ({ socket }: IncomingMessage) => admitted.get(keyOf(socket))?.active())
+}
+
+/** Admits the connections of a TCP server; `admittedOf` gives the handle of a connection to whoever serves it. */
+export function admitTcp(server: Server, admission: Admission): (socket: Duplex) => Admitted | undefined {
+  const admitted = new WeakMap<Duplex, Admitted>()
+  server.prependListener('connection', (socket) => {
+    admitted.set(socket, admission.enter(socket, sourceOf(socket)))
+  })
+  return (socket) => admitted.get(socket)
+}
