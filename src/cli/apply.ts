@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
+import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { lineOf, printJson, printTable } from './output.ts'
+import { linesOf, unplaceableOf } from './placement.ts'
 
 interface Applied {
   services: Array<{ id: string; change: string }>
@@ -20,13 +22,22 @@ export function applyCommand(program: Command, context: () => Context): void {
       const { readSlaText } = await import('../orchestrator/sla/read.ts') // the parser is large, and only this needs it
       const text = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const document = app === undefined ? text : withApp(text, app)
-      const applied = await rootClient(context()).call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
-      if (context().format === 'json') return printJson(applied)
+      const root = rootClient(context())
+      const applied = await root.call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
+      const changed = applied.services.filter(({ change }) => change !== 'unchanged' && change !== 'removed')
+      const unplaceable = await unplaceableOf(
+        root,
+        changed.map(({ id }) => id),
+      )
+      if (context().format === 'json') return printJson({ ...applied, unplaceable })
       for (const warning of applied.warnings) console.error(`warning: ${lineOf(warning)}`)
       printTable(
         ['service', 'change'],
         applied.services.map(({ id, change }) => [id, change]),
       )
+      if (unplaceable.length === 0) return
+      console.error('Not placed for now; they are placed as soon as a node can take them:')
+      for (const line of linesOf(unplaceable)) console.error(`  ${printable(line)}`)
     })
 }
 

@@ -37,7 +37,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
   ],
   nodes: [
     ['node', (row) => row['id']],
-    ['condition', (row) => row['condition']],
+    ['condition', conditionOf],
     ['instances', (row) => row['instances']],
     ['runtimes', (row) => (row['runtimes'] as string[]).join(' ')],
     ['free MB', (row) => row['freeMemoryMb']],
@@ -46,7 +46,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
   ],
   clusters: [
     ['cluster', (row) => row['name']],
-    ['condition', (row) => row['condition']],
+    ['condition', conditionOf],
     ['nodes', (row) => row['nodes']],
     ['instances', (row) => row['instances']],
   ],
@@ -59,6 +59,18 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['version', (row) => row['version']],
     ['address', (row) => row['url']],
   ],
+}
+
+/** With the age of what is known, where the cluster is away: `away, as of 3 min ago`. */
+function conditionOf({ condition, asOf }: Row): string {
+  return typeof asOf === 'number' ? `${String(condition)}, as of ${ageOf(Date.now() - asOf)} ago` : String(condition)
+}
+
+function ageOf(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1_000))
+  if (seconds < 120) return `${seconds} s`
+  if (seconds < 7_200) return `${Math.round(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.round(seconds / 3_600)} h` : `${Math.round(seconds / 86_400)} days`
 }
 
 export function getCommand(program: Command, context: () => Context): void {

@@ -149,6 +149,15 @@ t.test('apply: what differs, warnings, and every fault at once', async (t) => {
   })
   t.match(await machines.run('m0', 'delete', 'service', 'shop.acme.gift.prod'), { code: 0 })
 
+  writeFileSync(file, JSON.stringify(sla([{ ...cart(2), microservice_name: 'huge', memory: 900_000 }], 'huge')))
+  const huge = await machines.run('m0', 'apply', '-f', file)
+  t.match(huge, {
+    code: 0,
+    stdout: /huge\.acme\.huge\.prod +created/,
+    stderr: /Not placed for now.*\n {2}huge\.acme\.huge\.prod\.\d and 1 more: .*memory/,
+  })
+  t.match(await machines.run('m0', 'delete', 'app', 'huge.acme'), { code: 0 })
+
   writeFileSync(machines.path('bad.yaml'), 'applications:\n  - application_name: x\n   bad: 1\n')
   t.match(await machines.run('m0', 'apply', '-f', machines.path('bad.yaml')), {
     code: 2,

@@ -54,8 +54,8 @@ export class JoinTokens {
     if (role !== this.#role) throw refused(`this is a token for a ${role}, but only a ${this.#role} can join here`)
     if (fingerprint !== this.#fingerprint) throw refused('the token belongs to another mesh')
     const record = this.#saved.get(id)
-    if (record === undefined || !matchesToken(record.hash, secret)) throw refused('unknown, or used already')
-    if (record.expiresAt <= this.#clock.wall()) throw refused('expired')
+    if (record === undefined || !matchesToken(record.hash, secret)) throw refused('it is unknown or was already used')
+    if (record.expiresAt <= this.#clock.wall()) throw refused('it has expired')
     return { id, subject: record.subject }
   }
 
