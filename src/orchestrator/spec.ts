@@ -70,6 +70,10 @@ export interface ServiceSpec {
   ports: PortSpec[]
   /** process runtime: true = the program listens on `target` itself, so one instance a node; false = it gets a free port in `PORT`. */
   fixedPorts: boolean
+  /** Which proxy variables the program gets; `http` when absent. */
+  proxy?: 'socks' | 'none'
+  /** Its soft limit of open files; 1,024 when absent. */
+  openFiles?: number
   memoryMb: number
   vcpus: number
   vgpus: number

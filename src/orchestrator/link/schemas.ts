@@ -162,6 +162,8 @@ export const Spec = as<ServiceSpec>(
       64,
     ),
     fixedPorts: Type.Boolean(),
+    proxy: Type.Optional(Type.Enum(['socks', 'none'])),
+    openFiles: Type.Optional(whole(1_048_576)),
     memoryMb: amount(),
     vcpus: amount(),
     vgpus: amount(),

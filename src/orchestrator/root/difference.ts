@@ -19,6 +19,8 @@ const STARTED_WITH = [
   'workdir',
   'ports',
   'fixedPorts',
+  'proxy',
+  'openFiles',
   'memoryMb',
   'vcpus',
   'vgpus',

@@ -108,6 +108,16 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values.',
     ),
     theirs('environment', texts(1_024, 65_536), 'Environment variables, each as `KEY=value`.'),
+    ours(
+      'proxy',
+      choice('http', 'socks', 'none'),
+      '`process`: which proxy variables the program gets. `http` (default): `HTTP_PROXY` and `NO_PROXY`. `socks`: `ALL_PROXY` as well. `none`: no variables.',
+    ),
+    ours(
+      'open_files',
+      whole(64, 1_048_576),
+      '`process`: how many files and sockets the program may have open (the soft limit, `ulimit -Sn`). Default: 1024.',
+    ),
     ours('workdir', text(4_096), '`process`: the working directory, relative to `code` when that is a directory.'),
     theirs(
       'port',

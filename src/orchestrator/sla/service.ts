@@ -46,6 +46,8 @@ export function readService(
       findings,
     ),
     fixedPorts: fields.flag('fixed_port'),
+    ...proxyOf(fields),
+    ...openFilesOf(fields),
     memoryMb: fields.number('memory') ?? 0,
     vcpus: fields.number('vcpus') ?? 0,
     vgpus: fields.number('vgpus') ?? 0,
@@ -181,6 +183,16 @@ function readCheck(service: Fields, ports: readonly PortSpec[], findings: Findin
     findings.warn(fields.at('path'), 'path has no effect in a tcp check', 'set "type": "http"')
   const intervalMs = fields.number('interval_ms') ?? 2_000
   return { kind, port, path, intervalMs, timeoutMs: fields.number('timeout_ms') ?? 1_000 }
+}
+
+function proxyOf(fields: Fields): Pick<ServiceSpec, 'proxy'> {
+  const proxy = fields.text('proxy') as ServiceSpec['proxy'] | 'http'
+  return proxy === undefined || proxy === 'http' ? {} : { proxy }
+}
+
+function openFilesOf(fields: Fields): Pick<ServiceSpec, 'openFiles'> {
+  const openFiles = fields.number('open_files')
+  return openFiles === undefined ? {} : { openFiles }
 }
 
 /** `proxyProtocol` of the service applies to all its TCP ports. */

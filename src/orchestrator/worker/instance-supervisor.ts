@@ -37,14 +37,16 @@ export interface InstanceSupervisorParts {
   admitted: () => Promise<void> | undefined
 }
 
-/** Where a service port is, and what the SLA says of who connects to it. */
+/** Where a service port is, and whether connections to it begin with a PROXY header. */
 export interface AskedEndpoint extends Endpoint {
   proxyProtocol?: 'v2'
 }
 
+/** How often a service that hangs is started again here, before its cluster moves it to another node. */
+const HUNG_RESTARTS = 3
 /** How often a job that fails is tried again. */
 const JOB_RESTARTS = 3
-const DRAIN_LOOK_MS = 50
+const DRAIN_CHECK_MS = 50
 
 /**
  * One instance on this node, from its assignment to its end. States follow NEXT; what the worker adds:
@@ -59,7 +61,7 @@ export class InstanceSupervisor {
   /** The ports whose program wants to be told who calls. */
   readonly #introduced: ReadonlyMap<string, 'v2'>
   readonly #backoff: Backoff
-  /** Aborted when the instance shall end, or is let go. */
+  /** Aborted when the instance is to stop, or is let go. */
   readonly #leave = new AbortController()
   readonly #left: Promise<undefined>
   #isLetGo = false
@@ -67,6 +69,8 @@ export class InstanceSupervisor {
   #state: InstanceState = 'placed'
   #detail: string | undefined
   #restarts = 0
+  /** How often in a row it hung. */
+  #hangs = 0
   #endpoints: Endpoints = {}
   #trace: Trace | undefined
   #running: Running | undefined
@@ -89,7 +93,7 @@ export class InstanceSupervisor {
     }
     this.#left = new Promise((resolve) => this.#leave.signal.addEventListener('abort', () => resolve(undefined)))
     this.ended = this.#live(saved).catch((error: unknown) => {
-      parts.log.error('an instance cannot be looked after', { instance: assignment.instance, error })
+      parts.log.error('supervision of an instance failed', { instance: assignment.instance, error })
       if (canBecome(this.#state, 'failed')) this.#become('failed', explain(error))
     })
   }
@@ -99,7 +103,7 @@ export class InstanceSupervisor {
     return new InstanceSupervisor(assignment, parts, saved)
   }
 
-  /** What an earlier agent left of it is adopted, or known to be gone. */
+  /** Resolves when what an earlier agent left of it is adopted, or known to be gone. */
   get adopted(): Promise<void> {
     return this.#adoption.promise
   }
@@ -136,7 +140,7 @@ export class InstanceSupervisor {
     return this.#running?.pids() ?? []
   }
 
-  /** Asks it to end; asking again may only make it end sooner. */
+  /** Stops it after its drain time; calling again can only shorten that. */
   stop(drainSeconds: number): void {
     const { clock } = this.#parts
     this.#drainUntil = Math.min(this.#drainUntil, clock.now() + drainSeconds * 1000)
@@ -172,7 +176,7 @@ export class InstanceSupervisor {
     let running = await this.#adopted(saved).finally(() => this.#adoption.resolve())
     if (saved !== undefined && running === undefined) {
       if (this.assignment.spec.oneShot && saved.trace !== undefined) {
-        return this.#become('failed', 'it ended while the agent was away; whether it succeeded is not known')
+        return this.#become('failed', 'it ended while the agent was down, so its result is not known')
       }
       await Promise.race([this.#parts.mayStart, this.#left])
     }
@@ -193,11 +197,11 @@ export class InstanceSupervisor {
     if (saved?.trace === undefined) return undefined
     const running = await this.#parts.runtime.adopt(this.#launch(), saved.trace)
     if (running !== undefined && saved.state === 'running') {
-      // it was ready, and is until a look at it says otherwise: callers notice nothing
+      // it was ready, and counts as ready until a check says otherwise: callers notice nothing
       this.#running = running
       this.#state = 'running'
       this.#parts.report(this.report())
-    } else this.#become('starting', 'adopted after the agent was started again')
+    } else this.#become('starting', 'adopted after a restart of the agent')
     if (running === undefined) this.#saveTrace(undefined)
     else this.#parts.log.info('instance adopted', { instance: this.assignment.instance, pid: running.pid })
     return running
@@ -237,7 +241,7 @@ export class InstanceSupervisor {
     }
   }
 
-  /** Watches until it ends by itself; `undefined` when it shall end. */
+  /** Watches until it ends by itself or hangs; `undefined` when it is to stop. */
   async #followed(running: Running): Promise<Ended | undefined> {
     const { clock, timings, log } = this.#parts
     const { instance, spec } = this.assignment
@@ -247,8 +251,10 @@ export class InstanceSupervisor {
     this.#saveTrace(this.#trace) // with the endpoints
     const startedAt = clock.now()
     const watching = new AbortController()
+    using hung = this.#watchForHang()
     const onVerdict = (isReady: boolean, reason: string | undefined) => {
       if (signal.aborted) return
+      hung.answered(isReady)
       if (!isReady && this.#state === 'running') log.warn('instance does not answer', { instance, reason })
       this.#become(isReady ? 'running' : 'starting', reason)
     }
@@ -256,23 +262,47 @@ export class InstanceSupervisor {
       { spec, endpoints: running.endpoints, clock, onVerdict },
       AbortSignal.any([signal, watching.signal]),
     )
-    const ended = await Promise.race([running.ended, this.#left])
+    const ended = await Promise.race([running.ended, hung.verdict, this.#left])
     watching.abort()
     await watch
+    if (ended?.isHung === true) await running.stop(timings.graceMs)
     if (ended === undefined) return undefined
     this.#running = undefined
-    if (clock.now() - startedAt >= timings.steadyMs) this.#backoff.reset()
+    if (ended.isHung === true) this.#hangs += 1
+    else if (clock.now() - startedAt >= timings.steadyMs) {
+      this.#hangs = 0
+      this.#backoff.reset()
+    }
     return ended
   }
 
-  /** A service always; a job until it succeeded or has failed too often. */
-  #mayRunAgain({ code, detail }: Ended): boolean {
+  /** Resolves `verdict` when a program that is watched has not answered for too long. */
+  #watchForHang() {
+    const { clock, timings, runtime } = this.#parts
+    const verdict = Promise.withResolvers<Ended>()
+    const within = (ms: number, what: string) =>
+      runtime.name === 'external' // not ours to start again
+        ? () => undefined
+        : clock.after(ms, () => verdict.resolve({ isHung: true, detail: `${what} for ${Math.round(ms / 1_000)} s` }))
+    let cancel = within(timings.startMs, 'it has not become ready')
+    return {
+      verdict: verdict.promise,
+      answered: (isReady: boolean) => {
+        cancel()
+        cancel = isReady ? () => undefined : within(timings.hungMs, 'it has not answered')
+      },
+      [Symbol.dispose]: () => cancel(),
+    }
+  }
+
+  /** A service always, unless it keeps hanging; a job until it succeeded or has failed too often. */
+  #mayRunAgain({ code, detail, isHung }: Ended): boolean {
     const { log, output, onRestart } = this.#parts
     const { instance, spec } = this.assignment
     output.note(detail)
     this.#saveTrace(undefined)
     if (spec.oneShot && code === 0) {
-      if (this.#state === 'starting') this.#become('running', undefined) // a job may be over before anybody looked
+      if (this.#state === 'starting') this.#become('running', undefined) // a job may end before the first check
       this.#become('stopped', detail)
       return false
     }
@@ -280,21 +310,25 @@ export class InstanceSupervisor {
       this.#become('failed', detail)
       return false
     }
+    if (isHung === true && this.#hangs > HUNG_RESTARTS) {
+      this.#become('failed', `${detail}, also after ${HUNG_RESTARTS} restarts`)
+      return false
+    }
     this.#restarts += 1
     onRestart()
-    log.warn('instance ended by itself; starting it again', { instance, reason: detail, restarts: this.#restarts })
+    log.warn('instance ended and is started again', { instance, reason: detail, restarts: this.#restarts })
     this.#become('starting', detail)
     return true
   }
 
-  /** Open flows may finish; new ones are not given to it since it is `stopping`. */
+  /** Open flows may finish; it gets no new ones, because it is `stopping`. */
   async #end(running: Running): Promise<void> {
     if (this.#isLetGo) return running.letGo()
     const { clock, openFlows, timings, output } = this.#parts
     let hasEnded = false
     void running.ended.then(() => (hasEnded = true))
     const isDrained = () => this.#isLetGo || hasEnded || clock.now() >= this.#drainUntil || openFlows?.() === 0
-    while (!isDrained()) await clock.sleep(DRAIN_LOOK_MS)
+    while (!isDrained()) await clock.sleep(DRAIN_CHECK_MS)
     if (this.#isLetGo) return running.letGo()
     await running.stop(timings.graceMs)
     output.note('stopped')
@@ -329,7 +363,7 @@ export class InstanceSupervisor {
   }
 }
 
-/** A job that is over is not run again because the agent was. */
+/** A job that has ended is not run again because the agent was restarted. */
 function isSettled({ state, assignment }: Saved): boolean {
   return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
 }

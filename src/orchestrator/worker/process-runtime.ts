@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { close } from 'node:fs'
+import { accessSync, close, constants, statSync } from 'node:fs'
+import { delimiter, resolve } from 'node:path'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { explain, MeshError } from '../../core/errors.ts'
 import { bootId, descendants, endGroup, isAlive, signalGroup, statOf } from './process-group.ts'
@@ -162,15 +163,39 @@ interface Group {
   unref: () => void
 }
 
+/**
+ * Node raises its soft limit of open files to the hard one, and children inherit that. Programs get the usual limit: some close every
+ * descriptor they may have, and select(2) breaks beyond 1,024.
+ */
+const OPEN_FILES = 1_024
+const LIMITED = 'ulimit -Sn "$0" 2>/dev/null; exec "$@"'
+
+function isExecutable(file: string, { cwd, path }: { cwd: string; path: string }): boolean {
+  const candidates = file.includes('/')
+    ? [resolve(cwd, file)]
+    : path.split(delimiter).map((dir) => resolve(cwd, dir, file))
+  return candidates.some((candidate) => {
+    try {
+      accessSync(candidate, constants.X_OK)
+      return statSync(candidate).isFile()
+    } catch {
+      return false
+    }
+  })
+}
+
 async function begin(
-  { argv: [file, ...args], cwd, environment }: Program,
+  { argv: [file, ...args], cwd, environment, openFiles = OPEN_FILES }: Program,
   { output, onTrace }: Launch,
   run: string,
 ): Promise<Omit<Group, 'run' | 'endpoints'>> {
   const fd = await output()
   try {
+    const [program, argv] = isExecutable(file, { cwd, path: environment['PATH'] ?? '' })
+      ? ['/bin/sh', ['-c', LIMITED, String(openFiles), file, ...args]]
+      : [file, args] // the error of spawn says what is wrong
     // `detached` is setsid(2): a session and group of its own.
-    const child = spawn(file, args, { cwd, env: environment, detached: true, stdio: ['ignore', fd, fd] })
+    const child = spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['ignore', fd, fd] })
     const exited = new Promise<Ended>((resolve) => child.once('exit', (code, signal) => resolve(endedBy(code, signal))))
     const { pid } = child
     const startTime = pid === undefined ? 0 : (statOf(pid)?.startTime ?? 0)

@@ -9,6 +9,7 @@ export interface Program {
   argv: [string, ...string[]]
   cwd: string
   environment: Record<string, string>
+  openFiles?: number
 }
 
 /** What a program may know of the host: enough to find programs and to behave, nothing that was meant for the agent. */
@@ -26,7 +27,7 @@ export interface Facts {
   given: Readonly<Record<string, string>>
 }
 
-/** The SLA's variables go before the host's and the mesh's; what the node knows of the instance before all. */
+/** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
 export function environmentOf({ assignment, endpoints, node, run, inherited, given }: Facts): Record<string, string> {
   const { spec, ordinal, instance } = assignment
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
@@ -43,7 +44,7 @@ export function environmentOf({ assignment, endpoints, node, run, inherited, giv
   return {
     PATH: USUAL_PATH,
     ...(Object.fromEntries(kept) as Record<string, string>),
-    ...given,
+    ...proxiesOf(spec, given),
     ...(spec.fixedPorts ? where : {}),
     ...(Object.fromEntries(own) as Record<string, string>),
     ...(spec.fixedPorts ? {} : where),
@@ -57,11 +58,22 @@ export function environmentOf({ assignment, endpoints, node, run, inherited, giv
   }
 }
 
-/** `${PORT}` and the like; what is not known stays as it is, for a shell to fill in. */
+/** Not every library survives a SOCKS proxy in its environment, so programs get it only on request. */
+function proxiesOf({ proxy }: ServiceSpec, given: Readonly<Record<string, string>>): Record<string, string> {
+  if (proxy === 'socks') return { ...given }
+  const isKept = (key: string) => (proxy === 'none' ? !/proxy/i.test(key) : !/^all_proxy$/i.test(key))
+  return Object.fromEntries(Object.entries(given).filter(([key]) => isKept(key)))
+}
+
+/** The only names that are filled in: what the node alone knows. A secret of the environment never gets into argv. */
+const FILLED_IN = /^(?:PORT|HOST|HEDGEROW_[A-Z0-9_]+)$/
+
+/** Replaces `${PORT}`, `${HOST}` and `${HEDGEROW_…}`; `$$` is a dollar. Everything else stays, for a shell to expand. */
 export function filledIn(text: string, variables: Readonly<Record<string, string>>): string {
-  return text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (whole, name: string) =>
-    Object.hasOwn(variables, name) ? (variables[name] as string) : whole,
-  )
+  return text.replaceAll(/\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (whole, name: string | undefined) => {
+    if (name === undefined) return '$'
+    return FILLED_IN.test(name) && Object.hasOwn(variables, name) ? (variables[name] as string) : whole
+  })
 }
 
 /**
@@ -77,12 +89,13 @@ export async function programOf(spec: ServiceSpec, environment: Record<string, s
     throw new MeshError('RUNTIME_FAILED', { reason: 'workdir is not a folder on this node', workdir: cwd })
   }
   const [program, ...rest] = spec.cmd.map((word) => filledIn(word, environment))
-  if (program !== undefined) return { argv: [program, ...rest], cwd, environment }
+  const limits = spec.openFiles === undefined ? {} : { openFiles: spec.openFiles }
+  if (program !== undefined) return { argv: [program, ...rest], cwd, environment, ...limits }
   if (code === undefined || code.isFolder) {
     throw new MeshError('RUNTIME_FAILED', { reason: 'cmd is empty, and code is no file to run', code: spec.code })
   }
   const isScript = /\.(?:js|mjs|cjs|ts|mts)$/.test(code.path)
-  return { argv: isScript ? [process.execPath, code.path] : [code.path], cwd, environment }
+  return { argv: isScript ? [process.execPath, code.path] : [code.path], cwd, environment, ...limits }
 }
 
 async function found(path: string): Promise<{ path: string; isFolder: boolean } | undefined> {

@@ -13,10 +13,18 @@ export async function pruneLogs(logsDir: string, present: Iterable<InstanceId>, 
     (name) => name.endsWith('.log') && !here.has(name.slice(0, -'.log'.length)),
   )
   if (gone.length <= limit) return
-  const aged = await Promise.all(gone.map(async (name) => ({ name, age: (await stat(join(logsDir, name))).mtimeMs })))
+  const aged = await Promise.all(gone.map(async (name) => ({ name, age: await modifiedAt(join(logsDir, name)) })))
   const oldest = aged.sort((a, b) => a.age - b.age).slice(0, gone.length - limit)
   for (const { name } of oldest) {
     await rm(join(logsDir, `${name}.1`), { force: true })
     await rm(join(logsDir, name), { force: true })
   }
+}
+
+/** A file that is gone by now is as old as can be. */
+async function modifiedAt(path: string): Promise<number> {
+  return stat(path).then(
+    ({ mtimeMs }) => mtimeMs,
+    () => 0,
+  )
 }

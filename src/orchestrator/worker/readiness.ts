@@ -9,7 +9,7 @@ import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
 /**
  *                 answers                       fails 3 times in a row
  *     waiting ───────────────▶ ready ───────────────────────────────────▶ waiting
- *             ◀ looks often             looks every `intervalMs`
+ *             ◀ checked often             checked every `intervalMs`
  */
 export interface Verdict {
   isReady: boolean
@@ -19,13 +19,13 @@ export interface Verdict {
 /** Fewer and one lost packet takes an instance out; more and callers meet a dead one for longer. */
 const FAILURES = 3
 
-/** What one more look at the port means. */
+/** What one more check of the port means. */
 export function judge({ isReady, failures }: Verdict, fault: string | undefined): Verdict {
   if (fault === undefined) return { isReady: true, failures: 0 }
   return { isReady: isReady && failures + 1 < FAILURES, failures: failures + 1 }
 }
 
-/** What is looked at: the SLA's check, else the first TCP port; `undefined` when there is nothing to look at. */
+/** What is checked: the SLA's check, else the first TCP port; `undefined` when there is nothing to check. */
 export function checkOf(spec: ServiceSpec): CheckSpec | undefined {
   if (spec.oneShot) return undefined // a job is never called
   const tcp = spec.ports.find(({ protocol }) => protocol === 'tcp')
@@ -33,49 +33,49 @@ export function checkOf(spec: ServiceSpec): CheckSpec | undefined {
   return { kind: 'tcp', port: tcp.port, path: '/', intervalMs: 2_000, timeoutMs: 1_000 }
 }
 
-/** So many looks in vain before the first success are worth a word. */
+/** After this many failed checks before the first success the reason is reported. */
 const SLOW_START = 10
-/** Between looks at an instance that is not ready yet: short, because somebody may be waiting for it. */
-const FIRST_LOOK_MS = 25
-const LAST_LOOK_MS = 500
+/** Between checks of an instance that is not ready yet: short, because a caller may be waiting for it. */
+const FIRST_CHECK_MS = 25
+const LAST_CHECK_MS = 500
 
 export interface Watch {
   spec: ServiceSpec
   endpoints: Endpoints
   clock: Clock
-  /** Told when it changes, and with the reason while it is not ready. */
+  /** Called when it changes, with the reason while it is not ready. */
   onVerdict: (isReady: boolean, reason: string | undefined) => void
 }
 
-/** One look, and how often; it tells why the instance does not answer. */
-interface Look {
+/** One kind of check, and how often it runs; it returns why the instance does not answer. */
+interface Check {
   intervalMs: number
-  take(signal: AbortSignal): Promise<string | undefined>
+  run(signal: AbortSignal): Promise<string | undefined>
 }
 
-/** Looks again and again, until the signal. Without anything to look at, the instance is ready at once. */
+/** Checks again and again, until the signal. Without anything to check, the instance is ready at once. */
 export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
-  const look = lookOf(spec, endpoints)
-  if (look === undefined) return onVerdict(true, undefined)
-  const { intervalMs } = look
+  const check = checkKindOf(spec, endpoints)
+  if (check === undefined) return onVerdict(true, undefined)
+  const { intervalMs } = check
   let verdict: Verdict = { isReady: false, failures: 0 }
-  let waitMs = FIRST_LOOK_MS
+  let waitMs = FIRST_CHECK_MS
   while (!signal.aborted) {
-    const fault = await look.take(signal)
+    const fault = await check.run(signal)
     if (signal.aborted) return
     const before = verdict
     verdict = judge(before, fault)
     if (verdict.isReady !== before.isReady || (!verdict.isReady && verdict.failures === SLOW_START)) {
       onVerdict(verdict.isReady, fault)
     }
-    waitMs = verdict.isReady ? FIRST_LOOK_MS : Math.min(waitMs * 1.5, LAST_LOOK_MS, intervalMs)
+    waitMs = verdict.isReady ? FIRST_CHECK_MS : Math.min(waitMs * 1.5, LAST_CHECK_MS, intervalMs)
     await clock.sleep(verdict.isReady ? intervalMs : waitMs, signal)
   }
 }
 
-function lookOf(spec: ServiceSpec, endpoints: Endpoints): Look | undefined {
+function checkKindOf(spec: ServiceSpec, endpoints: Endpoints): Check | undefined {
   const check = checkOf(spec)
-  if (check === undefined) return boundLookOf(spec, endpoints)
+  if (check === undefined) return udpCheckOf(spec, endpoints)
   const endpoint = endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
   if (endpoint === undefined) return undefined
   const isIntroduced = spec.ports.some(({ port, protocol, proxyProtocol }) => {
@@ -83,7 +83,7 @@ function lookOf(spec: ServiceSpec, endpoints: Endpoints): Look | undefined {
   })
   return {
     intervalMs: check.intervalMs,
-    take: (signal) => probe(check, { ...endpoint, isIntroduced }, signal),
+    run: (signal) => probe(check, { ...endpoint, isIntroduced }, signal),
   }
 }
 
@@ -91,14 +91,14 @@ function lookOf(spec: ServiceSpec, endpoints: Endpoints): Look | undefined {
  * For UDP alone: a question that every program answers does not exist, so it counts that something has the port, as
  * the kernel tells without disturbing anybody. What runs elsewhere (`external`) cannot be seen.
  */
-function boundLookOf({ runtime, oneShot, ports }: ServiceSpec, endpoints: Endpoints): Look | undefined {
+function udpCheckOf({ runtime, oneShot, ports }: ServiceSpec, endpoints: Endpoints): Check | undefined {
   const [udp] = ports.filter(({ protocol }) => protocol === 'udp')
   const endpoint = udp && endpoints[endpointKey(udp)]
   if (runtime !== 'process' || oneShot || endpoint === undefined) return undefined
   const { port } = endpoint
   return {
     intervalMs: 2_000,
-    take: async () => ((await isUdpBound(port)) ? undefined : `nothing listens on UDP port ${port}`),
+    run: async () => ((await isUdpBound(port)) ? undefined : `nothing listens on UDP port ${port}`),
   }
 }
 

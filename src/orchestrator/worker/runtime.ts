@@ -13,6 +13,8 @@ export type Endpoints = Readonly<Record<string, Endpoint>>
 export interface Ended {
   /** Absent when it is not known, or when a signal ended it. */
   code?: number
+  /** It did not end: it no longer answers, and is ended for that. */
+  isHung?: boolean
   /** For people: `exited with code 1`. */
   detail: string
 }

@@ -16,12 +16,12 @@ import type { Runtime } from './runtime.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 import type { WorkerConfig } from './worker-config.ts'
 
-/** An instance here: its present life, and what it shall be once that has ended. */
-interface Place {
-  life: InstanceSupervisor
+/** An instance here: what supervises it now, and what begins once that has ended. */
+interface Slot {
+  supervisor: InstanceSupervisor
   output: InstanceLog
   isLeaving: boolean
-  /** What begins when it has left; `undefined` and the instance is wanted no more. */
+  /** Begins when this run has ended; `undefined` when the instance is no longer wanted. */
   next: Assignment | undefined
 }
 
@@ -29,9 +29,9 @@ interface Place {
 const FAILED = 1
 
 /**
- * Runs what the cluster assigns to this node and tells what becomes of it.
+ * Runs what the cluster assigns to this node and reports how it goes.
  *
- *     assign ─▶ refused (reason), or a Life ─▶ reports        records on disk ─▶ the next agent adopts what still runs
+ *     assign ─▶ refused (reason), or an InstanceSupervisor ─▶ reports        records on disk ─▶ the next agent adopts what still runs
  */
 export class Worker {
   readonly #config: WorkerConfig
@@ -41,11 +41,13 @@ export class Worker {
   readonly #clock: Clock
   readonly #timings: Timings
   readonly #records: Records
-  readonly #places = new Map<InstanceId, Place>()
-  readonly #departures = new Set<Promise<void>>()
-  readonly #census: InstanceCounts
+  readonly #slots = new Map<InstanceId, Slot>()
+  readonly #leavings = new Set<Promise<void>>()
+  readonly #counts: InstanceCounts
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
+  #isPruning = false
+  #isPruningWanted = false
 
   private constructor(life: Lifetime, config: WorkerConfig, log: Log, metrics: Metrics) {
     this.#life = life
@@ -55,7 +57,7 @@ export class Worker {
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
     this.#records = new Records(config.runDir, this.#log)
-    this.#census = new InstanceCounts(metrics)
+    this.#counts = new InstanceCounts(metrics)
   }
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -74,14 +76,14 @@ export class Worker {
     })
   }
 
-  /** Whatever an earlier agent left is adopted, or known to be gone. */
+  /** Resolves when everything that an earlier agent left is adopted, or known to be gone. */
   async restored(): Promise<void> {
-    await Promise.all(Array.from(this.#places.values(), ({ life }) => life.adopted))
+    await Promise.all(Array.from(this.#slots.values(), ({ supervisor }) => supervisor.adopted))
   }
 
   /**
-   * Leaves everything running for the next agent, and looks after none of it from here on. Where the instances answer is still
-   * told, as it was in this moment.
+   * Leaves everything running for the next agent and supervises none of it from here on. `endpointOf` keeps answering with what was
+   * true at this moment.
    */
   letGo(): Promise<void> {
     this.#isLetGo = true
@@ -91,9 +93,9 @@ export class Worker {
   /** Why this node cannot take it; `undefined` when it can. */
   refuses(assignment: Assignment): string | undefined {
     const { facts, runtimes } = this.#config
-    const others = [...this.#places.values()]
-      .filter(({ life }) => life.state !== 'stopped')
-      .map(({ life }) => life.assignment)
+    const others = [...this.#slots.values()]
+      .filter(({ supervisor }) => supervisor.state !== 'stopped')
+      .map(({ supervisor }) => supervisor.assignment)
     return refusalOf(assignment, { facts, runtimes: runtimes.map(({ name }) => name), others })
   }
 
@@ -104,59 +106,59 @@ export class Worker {
   assign(assignment: Assignment): void {
     const reason = this.refuses(assignment)
     if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: assignment.instance, reason })
-    const place = this.#places.get(assignment.instance)
-    if (place === undefined) return this.#begin(assignment)
-    const { life } = place
-    const newest = place.next?.generation ?? life.assignment.generation
+    const slot = this.#slots.get(assignment.instance)
+    if (slot === undefined) return this.#begin(assignment)
+    const { supervisor } = slot
+    const newest = slot.next?.generation ?? supervisor.assignment.generation
     if (assignment.generation < newest) return
-    if (!place.isLeaving && life.state === 'failed') {
-      place.life = this.#lifeOf(assignment, place.output)
+    if (!slot.isLeaving && supervisor.state === 'failed') {
+      slot.supervisor = this.#supervise(assignment, slot.output)
       return
     }
-    const isSame = assignment.generation === life.assignment.generation
-    if (isSame && !place.isLeaving) return this.#tell(life.report())
-    place.next = assignment
-    if (!place.isLeaving) this.#leave(assignment.instance, place, life.assignment.spec.drainSeconds)
+    const isSame = assignment.generation === supervisor.assignment.generation
+    if (isSame && !slot.isLeaving) return this.#report(supervisor.report())
+    slot.next = assignment
+    if (!slot.isLeaving) this.#leave(assignment.instance, slot, supervisor.assignment.spec.drainSeconds)
   }
 
-  /** Ends it, after its flows had time to finish. False when it is not here. */
+  /** Stops it, after its flows had time to finish. False when it is not here. */
   withdraw(instance: InstanceId, { drainSeconds }: { drainSeconds?: number } = {}): boolean {
-    const place = this.#places.get(instance)
-    if (place === undefined) return false
-    place.next = undefined
-    this.#leave(instance, place, drainSeconds ?? place.life.assignment.spec.drainSeconds)
+    const slot = this.#slots.get(instance)
+    if (slot === undefined) return false
+    slot.next = undefined
+    this.#leave(instance, slot, drainSeconds ?? slot.supervisor.assignment.spec.drainSeconds)
     return true
   }
 
-  /** Ends whatever is not among these; what an earlier agent left may be started again from now on. */
+  /** Stops whatever is not among these; what an earlier agent left may be started again from now on. */
   keepOnly(wanted: Iterable<InstanceId>): void {
     const kept = new Set(wanted)
-    for (const instance of this.#places.keys()) if (!kept.has(instance)) this.withdraw(instance)
+    for (const instance of this.#slots.keys()) if (!kept.has(instance)) this.withdraw(instance)
     this.#mayStart.resolve()
   }
 
-  /** All the work of this node: starts what is missing, ends what is not wanted, keeps what runs. */
+  /** The complete work of this node: starts what is missing, stops what is not wanted, keeps what runs. */
   sync(assignments: readonly Assignment[]): void {
     this.keepOnly(assignments.map(({ instance }) => instance))
     for (const assignment of assignments) {
       const { instance, generation } = assignment
-      const there = this.#places.get(instance)
-      const isKnown = there !== undefined && !there.isLeaving && there.life.assignment.generation >= generation
+      const there = this.#slots.get(instance)
+      const isKnown = there !== undefined && !there.isLeaving && there.supervisor.assignment.generation >= generation
       if (isKnown) continue
       const reason = this.refuses(assignment)
       if (reason === undefined) this.assign(assignment)
-      else this.#tell({ instance, generation, state: 'failed', detail: reason, restarts: 0 })
+      else this.#report({ instance, generation, state: 'failed', detail: reason, restarts: 0 })
     }
   }
 
   /** Where the instance answers on this node; only while it is running. */
   endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp' = 'tcp'): AskedEndpoint | undefined {
-    return this.#places.get(instance)?.life.endpoint(port, protocol)
+    return this.#slots.get(instance)?.supervisor.endpoint(port, protocol)
   }
 
-  /** It ends: no new flow may begin, those that are open go on. */
+  /** It is stopping: no new flow may begin, open ones go on. */
   isDraining(instance: InstanceId): boolean {
-    return this.#places.get(instance)?.life.state === 'stopping'
+    return this.#slots.get(instance)?.supervisor.state === 'stopping'
   }
 
   /** Why what the next agent must know is not on disk, while it is not. */
@@ -164,35 +166,35 @@ export class Worker {
     return this.#records.problem
   }
 
-  /** How every instance here stands now. */
+  /** The state of every instance here. */
   reports(): InstanceReport[] {
-    return [...this.#places.values()].map(({ life }) => life.report())
+    return [...this.#slots.values()].map(({ supervisor }) => supervisor.report())
   }
 
-  /** What it printed: the last lines, then, with `follow`, what comes. Kept ones too, of instances that are gone. */
+  /** What it printed: the last lines, then, with `follow`, new ones. Also of instances that are gone, while their logs are kept. */
   async *logs(
     instance: InstanceId,
     { tail = 100, follow = false }: { tail?: number; follow?: boolean } = {},
     signal?: AbortSignal,
   ): AsyncIterable<string> {
-    const place = this.#places.get(instance)
-    if (place !== undefined) yield* place.output.read({ tail, follow }, signal)
+    const slot = this.#slots.get(instance)
+    if (slot !== undefined) yield* slot.output.read({ tail, follow }, signal)
     else yield* await readKept(this.#config.logsDir, instance, tail)
   }
 
   /** Instances whose processes run here, or are about to. */
   residents(): InstanceId[] {
-    return [...this.#places].flatMap(([instance, { life, next }]) =>
-      [life.assignment, ...(next === undefined ? [] : [next])].every(({ spec }) => spec.runtime === 'external')
+    return [...this.#slots].flatMap(([instance, { supervisor, next }]) =>
+      [supervisor.assignment, ...(next === undefined ? [] : [next])].every(({ spec }) => spec.runtime === 'external')
         ? []
         : [instance],
     )
   }
 
-  /** Whose process is it? For finding out who calls. */
+  /** The processes of each instance, to find out which one makes a call. */
   *processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
-    for (const [instance, { life }] of this.#places) {
-      const pids = life.pids()
+    for (const [instance, { supervisor }] of this.#slots) {
+      const pids = supervisor.pids()
       if (pids.length > 0) yield { instance, pids }
     }
   }
@@ -208,7 +210,7 @@ export class Worker {
   #restore(): void {
     const killAll = (exitCode: number) => {
       if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
-      for (const { life } of this.#places.values()) life.kill()
+      for (const { supervisor } of this.#slots.values()) supervisor.kill()
     }
     // The agent may end without close(), by process.exit().
     if (this.#config.keepOnClose !== true) {
@@ -219,7 +221,7 @@ export class Worker {
     for (const saved of this.#records.all()) {
       const { instance } = saved.assignment
       this.#begin(saved.assignment, saved)
-      // its flows ended with the agent that carried them, unless that one still lets them end
+      // its flows ended with the agent that carried them, unless that one is still draining
       if (saved.state === 'stopping')
         this.withdraw(instance, this.#config.isSuccessor === true ? {} : { drainSeconds: 0 })
     }
@@ -229,11 +231,11 @@ export class Worker {
     const { instance } = assignment
     const { logsDir, runDir } = this.#config
     const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock, log: this.#log })
-    const life = this.#lifeOf(assignment, output, saved)
-    this.#places.set(instance, { life, output, next: undefined, isLeaving: false })
+    const supervisor = this.#supervise(assignment, output, saved)
+    this.#slots.set(instance, { supervisor, output, next: undefined, isLeaving: false })
   }
 
-  #lifeOf(assignment: Assignment, output: InstanceLog, saved?: Saved): InstanceSupervisor {
+  #supervise(assignment: Assignment, output: InstanceLog, saved?: Saved): InstanceSupervisor {
     const { instance, spec } = assignment
     const { runtimes, openFlows, proxyEnvironment } = this.#config
     const parts = {
@@ -243,7 +245,7 @@ export class Worker {
       timings: this.#timings,
       log: this.#log,
       environment: proxyEnvironment?.(instance) ?? {},
-      report: (report: InstanceReport) => this.#tell(report),
+      report: (report: InstanceReport) => this.#report(report),
       save: (saved: Saved) => this.#records.put(saved),
       onRestart: () => this.#metrics.restarts.inc(),
       mayStart: this.#mayStart.promise,
@@ -253,40 +255,55 @@ export class Worker {
     return InstanceSupervisor.begin(assignment, parts, saved)
   }
 
-  #leave(instance: InstanceId, place: Place, drainSeconds: number): void {
-    place.life.stop(drainSeconds)
-    if (place.isLeaving) return
-    place.isLeaving = true
-    const departure = this.#depart(instance, place).catch((error: unknown) =>
-      this.#log.error('an instance did not leave cleanly', { instance, error }),
+  #leave(instance: InstanceId, slot: Slot, drainSeconds: number): void {
+    slot.supervisor.stop(drainSeconds)
+    if (slot.isLeaving) return
+    slot.isLeaving = true
+    const leaving = this.#awaitEnd(instance, slot).catch((error: unknown) =>
+      this.#log.error('instance did not end cleanly', { instance, error }),
     )
-    this.#departures.add(departure)
-    void departure.then(() => this.#departures.delete(departure))
+    this.#leavings.add(leaving)
+    void leaving.then(() => this.#leavings.delete(leaving))
   }
 
-  /** Waits for the end of a life; then the next one begins, or nothing of the instance is left but its log. */
-  async #depart(instance: InstanceId, place: Place): Promise<void> {
-    await place.life.ended
+  /** Waits for the end of this run; then the next one begins, or nothing of the instance is left but its log. */
+  async #awaitEnd(instance: InstanceId, slot: Slot): Promise<void> {
+    await slot.supervisor.ended
     if (this.#life.signal.aborted) {
-      if (place.life.state === 'stopped') this.#records.drop(instance)
+      if (slot.supervisor.state === 'stopped') this.#records.drop(instance)
       return
     }
-    if (place.next === undefined) {
+    if (slot.next === undefined) {
       this.#records.drop(instance)
-      await place.output.forget()
-      this.#places.delete(instance)
-      this.#census.count(instance, undefined)
-      if (place.next !== undefined) this.#begin(place.next) // asked for while the log was closed
-      return pruneLogs(this.#config.logsDir, this.#places.keys())
+      await slot.output.forget()
+      this.#slots.delete(instance)
+      this.#counts.count(instance, undefined)
+      if (slot.next !== undefined) this.#begin(slot.next) // asked for while the log was closed
+      return this.#pruneLogs()
     }
-    const { next } = place
-    place.next = undefined
-    place.isLeaving = false
-    place.life = this.#lifeOf(next, place.output)
+    const { next } = slot
+    slot.next = undefined
+    slot.isLeaving = false
+    slot.supervisor = this.#supervise(next, slot.output)
   }
 
-  #tell(report: InstanceReport): void {
-    this.#census.count(report.instance, report.state)
+  /** One pruning at a time: those that are asked for meanwhile are done by one more. */
+  async #pruneLogs(): Promise<void> {
+    this.#isPruningWanted = true
+    if (this.#isPruning) return
+    this.#isPruning = true
+    try {
+      while (this.#isPruningWanted) {
+        this.#isPruningWanted = false
+        await pruneLogs(this.#config.logsDir, this.#slots.keys())
+      }
+    } finally {
+      this.#isPruning = false
+    }
+  }
+
+  #report(report: InstanceReport): void {
+    this.#counts.count(report.instance, report.state)
     this.#config.report(report)
   }
 
@@ -294,25 +311,25 @@ export class Worker {
   async #close(): Promise<void> {
     const keepOnClose = this.#isLetGo || this.#config.keepOnClose === true
     await Promise.all(
-      [...this.#places.values()].map(async ({ life, output, isLeaving }) => {
-        const { trace: _, ...saved } = life.saved()
+      [...this.#slots.values()].map(async ({ supervisor, output, isLeaving }) => {
+        const { trace: _, ...saved } = supervisor.saved()
         const isSettled = saved.state === 'stopped' || saved.state === 'failed'
-        if (keepOnClose) life.letGo()
-        else if (!isSettled) life.stop(0)
+        if (keepOnClose) supervisor.letGo()
+        else if (!isSettled) supervisor.stop(0)
         // one that was being stopped is stopped by the next agent too
-        await (this.#isLetGo ? Promise.race([life.ended, this.#clock.sleep(LET_GO_MS)]) : life.ended)
+        await (this.#isLetGo ? Promise.race([supervisor.ended, this.#clock.sleep(LET_GO_MS)]) : supervisor.ended)
         if (!keepOnClose && !isLeaving && !isSettled) this.#records.put({ ...saved, state: 'placed', restarts: 0 })
         await output[Symbol.asyncDispose]()
       }),
     )
-    if (!this.#isLetGo) await Promise.all(this.#departures)
-    this.#census.clear()
+    if (!this.#isLetGo) await Promise.all(this.#leavings)
+    this.#counts.clear()
   }
 }
 
 const LET_GO_MS = 250
 
-/** For work that an earlier agent ran with a runtime this one has not. */
+/** For work that an earlier agent ran with a runtime that this one does not have. */
 function absentRuntime(name: string): Runtime {
   const absent = () =>
     Promise.reject(new MeshError('RUNTIME_FAILED', { reason: `runtime ${name} is not offered here` }))
