@@ -24,7 +24,7 @@ import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type O
 
 export interface InboundParts extends RequestCheckerParts {
   /** Addresses no flow may reach: the agent's own ports (SEC-23). Link-local ones never are. */
-  readonly forbids?: (address: string, port: number) => boolean
+  readonly forbids?: (address: string, port: number, protocol: 'tcp' | 'udp') => boolean
   /** The address under which the instance sees its caller (`callerAddress`). */
   readonly addressOf?: (caller: InstanceId) => string | undefined
   /** The PROXY header for an instance that asks for one (`introduce`). */

@@ -17,7 +17,7 @@ export interface OpeningParts {
   readonly dialMs: number
   readonly dials: KeyedSemaphore<InstanceId>
   readonly datagrams: DatagramInbound
-  readonly forbids?: ((address: string, port: number) => boolean) | undefined
+  readonly forbids?: ((address: string, port: number, protocol: 'tcp' | 'udp') => boolean) | undefined
   readonly addressOf?: ((caller: InstanceId) => string | undefined) | undefined
   readonly introduce?: ((request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer) | undefined
 }

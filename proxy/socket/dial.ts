@@ -19,7 +19,7 @@ export interface DialOptions {
   /** The PROXY header with the caller; used only for an endpoint that asks for it. */
   introduce?: ((localPort: number) => Buffer) | undefined
   /** Addresses no flow may reach, the agent's own ports above all (SEC-23). */
-  forbids?: ((address: string, port: number) => boolean) | undefined
+  forbids?: ((address: string, port: number, protocol: 'tcp' | 'udp') => boolean) | undefined
 }
 
 export interface DialEvents {
@@ -128,7 +128,7 @@ class TcpDial {
   }
 
   #isForbidden(address: string): boolean {
-    return isLinkLocal(address) || this.#options.forbids?.(address, this.#endpoint.port) === true
+    return isLinkLocal(address) || this.#options.forbids?.(address, this.#endpoint.port, 'tcp') === true
   }
 }
 

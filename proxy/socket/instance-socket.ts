@@ -1,6 +1,7 @@
 import type { Socket } from 'node:dgram'
 import { lookup } from 'node:dns'
 import { isIP } from 'node:net'
+import { ownListeners } from '../../src/core/kit/own-listeners.ts'
 import { type DialOptions, type Endpoint, isLinkLocal, NO_LOCAL_ADDRESS, REFUSAL_OF } from './dial.ts'
 import type { DatagramStream, DatagramStreamEvents, Refusal } from '../tunnel/contract.ts'
 import { maySend, RECEIVE_BYTES, udpSocket } from './udp-socket.ts'
@@ -59,9 +60,9 @@ class UdpDial {
   #open(address: string, from: string | undefined): void {
     const { port } = this.#endpoint
     if (this.#isSettled) return
-    if (isLinkLocal(address) || this.#options.forbids?.(address, port) === true)
+    if (isLinkLocal(address) || this.#options.forbids?.(address, port, 'udp') === true)
       return this.#fail('not-here', `no flow may reach ${address}:${port}`)
-    const socket = udpSocket(address)
+    const socket = ownListeners.unlisted(() => udpSocket(address))
     this.#socket = socket
     socket.once('error', (error: NodeJS.ErrnoException) => {
       if (from === undefined || !NO_LOCAL_ADDRESS.has(error.code ?? '')) return this.#failed(error)

@@ -166,7 +166,6 @@ async function startParts(
     fastPath,
     predecessors,
   }
-  forbidOwnPorts(parts)
   identity.readiness.follow('uplink', () => uplink.isUp)
   identity.readiness.follow('resolver', () => true)
   const shutdown = new Shutdown({ ...parts, prober, companions })
@@ -241,13 +240,6 @@ async function adoptInstances(
   // closed before the worker: open flows may finish while their instances still run
   context.life.use(inbound)
   context.life.use(flows.ledger)
-}
-
-/** No instance may be at a port of this process (SEC-23). */
-function forbidOwnPorts({ identity, connectivity, proxies, resolver }: AgentParts): void {
-  const { socksPort, httpPort } = proxies.ports
-  const opsPort = new URL(identity.ops.address).port
-  identity.own.add(connectivity.endpoint.port, socksPort, httpPort, resolver.address.port, opsPort)
 }
 
 function summaryOf(parts: AgentParts): Record<string, string> {

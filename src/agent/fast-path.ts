@@ -44,7 +44,8 @@ export async function openFastPath(
     endpointOf: (instance, port, protocol) => instances.endpointOf(instance, port, protocol),
     isDraining: (instance) => instances.isDraining(instance),
     callers: () => instances.residents().flatMap((instance) => instanceCaller(instance) ?? []),
-    forbids: (address: string, port: number) => own.forbids(address, port) || address.startsWith('169.254.'),
+    forbids: (address: string, port: number) =>
+      own.forbids(address, port) || own.forbids(address, port, 'udp') || address.startsWith('169.254.'),
     isThisMachine,
   }
   const mark = `${process.pid}_${clock.wall().toString(36)}`

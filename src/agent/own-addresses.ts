@@ -2,25 +2,22 @@ import { localAddresses } from '../../proxy/paths/addresses.ts'
 import { isThisMachine } from '../../proxy/socket/dial.ts'
 import { addressToVip, type VipRange } from '../core/model/address.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
+import { ownListeners } from '../core/kit/own-listeners.ts'
 
-/** The addresses of the agent itself: its VIPs never lead to a node, and its own ports are never an instance (SEC-23). */
+/** The addresses of the agent itself: VIPs never lead to a node, and no port of this process is an instance (SEC-23). */
 export class OwnAddresses {
   readonly #ranges: readonly VipRange[]
-  readonly #ports = new Set<number>()
 
   constructor(...ranges: readonly VipRange[]) {
     this.#ranges = ranges
   }
 
-  add(...ports: ReadonlyArray<number | string>): void {
-    for (const port of ports) this.#ports.add(Number(port))
-  }
-
   readonly isVip = (address: string): boolean =>
     this.#ranges.some((range) => addressToVip(range, address) !== undefined && !address.startsWith('127.0.0.'))
 
-  readonly forbids = (address: string, port: number): boolean =>
-    this.isVip(address) || (this.#ports.has(port) && isThisMachine(address))
+  /** Whether no flow may reach this address: a VIP, or a listener of any role in this process. */
+  readonly forbids = (address: string, port: number, protocol: 'tcp' | 'udp' = 'tcp'): boolean =>
+    this.isVip(address) || ownListeners.has({ protocol, address, port }, isThisMachine)
 }
 
 /** Whether our own listener would answer there. */

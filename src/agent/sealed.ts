@@ -48,7 +48,6 @@ export async function openSealed(
         log,
       ),
     )
-    own.add(port.port)
     endpoint = new SealedUdp({
       self,
       port,

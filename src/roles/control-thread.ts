@@ -8,12 +8,14 @@ import type { ControlData, FromControl, ToControl } from './control-worker.ts'
 import { causeOf, explain, isMeshError } from '../core/errors.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { openLog } from '../core/kit/log.ts'
+import { ownListeners } from '../core/kit/own-listeners.ts'
 
 const send = (message: FromControl) => parentPort?.postMessage(message)
 const { folders, config, version } = workerData as ControlData
 // the main thread writes the lines of both: one writer, one bound
 const log = openLog(config.log, { write: (line) => send({ kind: 'log', line }) })
 const life = new Lifetime()
+life.defer(ownListeners.onChange(() => send({ kind: 'listeners', listeners: ownListeners.list() })))
 
 try {
   const root = life.use(await startRoot({ dir: folders.root, config: config.root, version }, log))

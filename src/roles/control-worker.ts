@@ -5,6 +5,7 @@ import type { Config } from '../config.ts'
 import { MeshError, type Details, type ErrorCode } from '../core/errors.ts'
 import { logOutput } from '../core/kit/console-output.ts'
 import type { LogLevel } from '../core/kit/log.ts'
+import { type Listener, ownListeners } from '../core/kit/own-listeners.ts'
 
 export interface ControlData {
   readonly folders: { readonly root: string; readonly cluster: string }
@@ -18,6 +19,8 @@ export type FromControl =
   | { kind: 'up'; root: Record<string, string>; cluster: Record<string, string>; clusterUrl: string }
   | { kind: 'token'; token: string }
   | { kind: 'log'; line: string }
+  /** Every listener of the thread, after each change. */
+  | { kind: 'listeners'; listeners: readonly Listener[] }
   | { kind: 'failed'; code?: ErrorCode; details?: Details; cause: string }
 
 /** One run of the thread that carries root and cluster (control-thread.ts), seen from the main thread. */
@@ -49,7 +52,9 @@ export class ControlWorker implements AsyncDisposable {
       output.setEncoding('utf8').on('data', (text: string) => logOutput.write(text))
     thread.on('message', (message: FromControl) => {
       if (message.kind === 'log') logOutput.write(message.line)
+      if (message.kind === 'listeners') ownListeners.adopt(thread, message.listeners)
     })
+    thread.once('exit', () => ownListeners.forget(thread))
     try {
       return new ControlWorker(thread, summaryOf(await answerOf(thread, 'up')))
     } catch (error) {

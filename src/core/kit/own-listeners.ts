@@ -1,0 +1,139 @@
+import { subscribe } from 'node:diagnostics_channel'
+import type { Socket } from 'node:dgram'
+import type { AddressInfo, Server } from 'node:net'
+import { unmapped } from './host-port.ts'
+
+/*
+ * Every port at which this process listens, whichever part opened it. Node announces each listener itself
+ * (`node:diagnostics_channel`), so no part can be forgotten:
+ *
+ *     listen, bind ─▶ announced ─▶ listed ─▶ closed ─▶ gone          other threads send their list (`report`, `adopt`)
+ *
+ * No flow may reach these ports (SEC-23): a service could otherwise be pointed at the agent's own API.
+ */
+
+type Protocol = 'tcp' | 'udp'
+
+export interface Listener {
+  readonly protocol: Protocol
+  /** `0.0.0.0` and `::` mean every address of this machine. */
+  readonly address: string
+  readonly port: number
+}
+
+class OwnListeners {
+  readonly #listed = new Set<Listener>()
+  /** The same, counted by protocol, port and address; and by protocol and port alone. */
+  readonly #counts = new Counts()
+  /** Lists of other threads, by whatever stands for the thread. */
+  readonly #adopted = new Map<object, Counts>()
+  readonly #watchers = new Set<() => void>()
+  #isUnlisted = false
+
+  constructor() {
+    subscribe('tracing:net.server.listen:asyncEnd', (message) =>
+      this.#listening((message as { server: Server }).server),
+    )
+    subscribe('udp.socket', (message) => this.#bound((message as { socket: Socket }).socket))
+  }
+
+  /** Whether this process listens there. `isLocal` says whether an address belongs to this machine. */
+  has({ protocol, address, port }: Listener, isLocal: (address: string) => boolean): boolean {
+    const at = { protocol, address: unmapped(address), port }
+    return this.#counts.has(at, isLocal) || this.#adopted.values().some((counts) => counts.has(at, isLocal))
+  }
+
+  /** The listeners of this thread. */
+  list(): Listener[] {
+    return [...this.#listed]
+  }
+
+  /** Calls `listener` after each change of this thread's list; returns the way to stop. */
+  onChange(listener: () => void): () => void {
+    this.#watchers.add(listener)
+    return () => this.#watchers.delete(listener)
+  }
+
+  /** The list of another thread of this process, in place of its last one. */
+  adopt(thread: object, listeners: readonly Listener[]): void {
+    const counts = new Counts()
+    for (const listener of listeners) counts.add(listener)
+    this.#adopted.set(thread, counts)
+  }
+
+  /** The thread has ended. */
+  forget(thread: object): void {
+    this.#adopted.delete(thread)
+  }
+
+  /** Creates the UDP socket of one flow. It is not listed: there are many, and no service can be pointed at one. */
+  unlisted<T>(create: () => T): T {
+    this.#isUnlisted = true
+    try {
+      return create()
+    } finally {
+      this.#isUnlisted = false
+    }
+  }
+
+  #listening(server: Server): void {
+    const address = server.address()
+    if (address !== null && typeof address !== 'string') server.once('close', this.#add('tcp', address))
+  }
+
+  #bound(socket: Socket): void {
+    if (this.#isUnlisted) return
+    socket.once('listening', () => socket.once('close', this.#add('udp', socket.address())))
+  }
+
+  #add(protocol: Protocol, { address, port }: AddressInfo): () => void {
+    const listener = { protocol, address: unmapped(address), port }
+    this.#listed.add(listener)
+    this.#counts.add(listener)
+    this.#report()
+    return () => {
+      this.#listed.delete(listener)
+      this.#counts.remove(listener)
+      this.#report()
+    }
+  }
+
+  #report(): void {
+    for (const watcher of this.#watchers) watcher()
+  }
+}
+
+class Counts {
+  readonly #counts = new Map<string, number>()
+
+  has({ protocol, address, port }: Listener, isLocal: (address: string) => boolean): boolean {
+    if (!this.#counts.has(`${protocol} ${port}`)) return false // nearly always
+    // Connecting to 0.0.0.0 leads to whatever listens on this machine.
+    if (isEvery(address) || this.#counts.has(`${protocol} ${port} ${address}`)) return true
+    const isAtEvery = this.#counts.has(`${protocol} ${port} 0.0.0.0`) || this.#counts.has(`${protocol} ${port} ::`)
+    return isAtEvery && isLocal(address)
+  }
+
+  add({ protocol, address, port }: Listener): void {
+    this.#count(`${protocol} ${port}`, 1)
+    this.#count(`${protocol} ${port} ${address}`, 1)
+  }
+
+  remove({ protocol, address, port }: Listener): void {
+    this.#count(`${protocol} ${port}`, -1)
+    this.#count(`${protocol} ${port} ${address}`, -1)
+  }
+
+  #count(key: string, by: 1 | -1): void {
+    const count = (this.#counts.get(key) ?? 0) + by
+    if (count === 0) this.#counts.delete(key)
+    else this.#counts.set(key, count)
+  }
+}
+
+function isEvery(address: string): boolean {
+  return address === '0.0.0.0' || address === '::'
+}
+
+/** The list of this thread. It begins when the module is loaded: before any part listens. */
+export const ownListeners = new OwnListeners()
