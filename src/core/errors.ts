@@ -13,7 +13,7 @@ export const ERRORS = {
   // names and addresses
   NAME_INVALID: ['{name} is not a semantic name[, because of the label "{label}"]', 'not a semantic name'],
   ADDRESS_INVALID: ['{address} is not an address of the mesh', 'not an address of the mesh'],
-  SERVICE_UNKNOWN: ['service {service|name} was not found', 'the service was not found'],
+  SERVICE_UNKNOWN: ['service {service} was not found', '{name} was not found', 'the service was not found'],
   APP_UNKNOWN: ['app {app} was not found', 'the app was not found'],
   INSTANCE_UNKNOWN: ['instance {instance} was not found', 'the instance was not found'],
   NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],

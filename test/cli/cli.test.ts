@@ -216,7 +216,7 @@ t.test('get, status, resolve, trace, exec, flows, peers: tables and JSON', async
   })
   t.match(await machines.run('m0', 'resolve', `${CART}.9.pinned.local`), {
     code: 3,
-    stderr: /has no instance 9; there are 0, 1, 2/,
+    stderr: /has no instance 9; its instances are 0, 1, 2/,
   })
   t.match(await machines.run('m0', 'trace', 'shop.acme.nope.prod.any.rr.local:80'), {
     code: 3,

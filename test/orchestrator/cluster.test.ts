@@ -151,7 +151,7 @@ t.test('a join token admits one node, once', async (t) => {
     const forge = (changes: Record<string, string>) =>
       `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(world.cluster().nodeToken()), ...changes })).toString('base64url')}`
     const expired = world.cluster().nodeToken(-1)
-    await t.rejects(join_('b1', expired), { code: 'TOKEN_REFUSED', details: { reason: 'expired' } })
+    await t.rejects(join_('b1', expired), { code: 'TOKEN_REFUSED', details: { reason: 'it has expired' } })
     await t.rejects(join_('b2', forge({ secret: 'A'.repeat(43) })), {
       code: 'TOKEN_REFUSED',
       details: { reason: /unknown/ },
