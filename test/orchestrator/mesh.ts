@@ -163,6 +163,8 @@ export interface FakeOptions {
   /** Why the worker takes nothing. */
   refuses?: string
   addresses?: string[]
+  /** Another process than the others of this test. */
+  process?: string
   coordinate?: Coordinate
 }
 
@@ -197,6 +199,7 @@ export class FakeNode {
         urls: [url],
         identity,
         limitMs: 300,
+        ...(options.process === undefined ? {} : { process: options.process }),
         facts: () => ({
           id,
           capacity: { memoryMb, vcpus, vgpus: 0, vtpus: 0, storageMb: 10_000 },

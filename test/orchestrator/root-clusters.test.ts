@@ -49,7 +49,12 @@ async function rogueCluster(world: World, name: string) {
         'logs.open': () => ({ stream: '' }),
         'logs.next': () => ({ text: '', done: true }),
       },
-      onNotification: { known: () => undefined, revocations: () => undefined, 'logs.close': () => undefined },
+      onNotification: {
+        duplicate: () => undefined,
+        known: () => undefined,
+        revocations: () => undefined,
+        'logs.close': () => undefined,
+      },
     },
     { tier: 'root', peer: 'root', clock: systemClock, log: silentLog, metrics: openMetrics('cluster') },
   )

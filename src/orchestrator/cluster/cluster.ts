@@ -55,6 +55,8 @@ export interface ClusterOptions {
   /** The same after a restart of the cluster. */
   startGraceMs?: number
   version?: string
+  /** Tells this process from another one with a copy of the same state (link/peer-links.ts). */
+  process?: string
   clock?: Clock
 }
 
@@ -120,6 +122,11 @@ export class Cluster implements AsyncDisposable {
     return this.#parts.root.isUp
   }
 
+  /** Why the root refused the last attempt to link, while the link is down. */
+  get refusal(): MeshError | undefined {
+    return this.#parts.root.refusal
+  }
+
   /** Ids of the nodes whose link is up. */
   get aliveNodes(): NodeId[] {
     return Array.from(this.#parts.nodes.all(), ({ id }) => id)
@@ -137,11 +144,11 @@ type Running = Member & State & Scheduling & { server: LinkServer }
 
 /** The store, and who this cluster is. */
 async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Log, metrics: Metrics) {
-  const { clock = systemClock, version = '0.0.0' } = options
+  const { clock = systemClock, version = '0.0.0', process } = options
   const store = life.use(ClusterStore.open(options.dir))
   const { identity, rootUrl, name } = await joinMesh(options, store, clock, life.signal)
   const log = parentLog.child({ part: 'cluster', cluster: name })
-  return { store, identity, rootUrl, egress: options.egress, name, clock, version, log, metrics }
+  return { store, identity, rootUrl, egress: options.egress, name, clock, version, process, log, metrics }
 }
 
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */

@@ -45,7 +45,8 @@ export class NodeMessages implements NodeListener {
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
     const { entryCache, identity, root, store, clock } = this.#parts
     return {
-      'node.hello': ({ facts, reports }) => this.#hello({ id, link: link(), facts: { ...facts, id } }, reports),
+      'node.hello': ({ facts, reports, process }) =>
+        this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process),
       'interest.ask': ({ key }) => this.#subscribe(id, key),
       'interest.vip': async ({ vip }) => {
         const key = entryCache.keyOfVip(vip) ?? (await root.keyOfVip(vip))
@@ -75,6 +76,7 @@ export class NodeMessages implements NodeListener {
         const node = nodes.alive(id)
         if (node !== undefined) scheduler.takeReports(node, reports)
       },
+      handover: ({ leaving }) => nodes.handOver(id, leaving),
       'interest.forget': ({ keys }) => {
         const node = nodes.alive(id)
         for (const key of keys) node?.keys.delete(key)
@@ -89,10 +91,10 @@ export class NodeMessages implements NodeListener {
     root.summariseSoon()
   }
 
-  #hello(hello: Pick<LinkedNode, 'id' | 'link' | 'facts'>, reports: InstanceReport[]) {
+  async #hello(hello: Pick<LinkedNode, 'id' | 'link' | 'facts'>, reports: InstanceReport[], process?: string) {
     const { nodes, scheduler, root, store, identity, relays } = this.#parts
     const list = identity.revocations.text
-    const node = nodes.hello(hello)
+    const node = await nodes.hello(hello, process)
     this.#remember(node.id, node.facts)
     scheduler.adopt(node.id, reports)
     setImmediate(() => scheduler.nodeBack(node, reports)) // after the response

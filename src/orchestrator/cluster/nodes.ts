@@ -6,6 +6,7 @@ import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { PeerLinks } from '../link/peer-links.ts'
 import type { NodeFacts } from '../spec.ts'
 
 export type NodeLink = Link<typeof clusterToNode, typeof nodeToCluster>
@@ -46,7 +47,8 @@ export class Nodes {
   readonly #options: NodesOptions
   readonly #log: Log
   readonly #metrics: Metrics
-  readonly #links = new Map<NodeId, NodeLink>()
+  readonly #links: PeerLinks<NodeLink>
+  readonly #duplicateAt = new Map<NodeId, number>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
   #listener: NodeListener | undefined
@@ -56,6 +58,7 @@ export class Nodes {
     this.#options = options
     this.#log = log
     this.#metrics = metrics
+    this.#links = new PeerLinks((node, link) => this.#reportDuplicate(node, link))
   }
 
   /** Must be called before the first link is accepted. */
@@ -69,10 +72,9 @@ export class Nodes {
     this.#count()
   }
 
-  /** Accepts a link whose certificate is this node's; an older link of the same node is closed. */
+  /** Accepts a link whose certificate is this node's. It replaces an older one when it says hello. */
   accept(node: NodeId, channel: Channel): void {
     if (this.#listener === undefined) throw new Error('a link arrived before listen()')
-    this.#links.get(node)?.close('replaced by a newer link of this node')
     const link: NodeLink = new Link(
       channel,
       {
@@ -83,19 +85,20 @@ export class Nodes {
       },
       { tier: 'node', peer: node, clock: this.#options.clock, log: this.#log, metrics: this.#metrics },
     )
-    this.#links.set(node, link)
+    this.#links.accept(node, link)
     void link.ended.then((end) => {
-      if (this.#links.get(node) !== link) return
-      this.#links.delete(node)
-      const wasAlive = this.#alive.delete(node)
+      if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
+      this.#alive.delete(node)
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
-      else if (wasAlive) this.#waitFor(node, this.#options.graceMs)
+      else this.#waitFor(node, this.#options.graceMs)
       this.#count()
     })
   }
 
-  hello(node: Omit<LinkedNode, 'since' | 'keys'>): LinkedNode {
+  /** @throws MeshError DUPLICATE_IDENTITY, LINK_CLOSED */
+  async hello(node: Omit<LinkedNode, 'since' | 'keys'>, process?: string): Promise<LinkedNode> {
+    await this.#links.claim(node.id, node.link, process)
     const linked = { ...node, keys: new Set<InterestKey>(), since: this.#options.clock.wall() }
     this.#alive.set(node.id, linked)
     clearTimeout(this.#grace.get(node.id))
@@ -107,12 +110,20 @@ export class Nodes {
 
   /** Cuts the node's link; the node is lost at once. */
   expel(node: NodeId, reason: string): void {
-    const link = this.#links.get(node)
-    this.#links.delete(node)
     this.#alive.delete(node)
-    link?.close(reason)
+    this.#links.expel(node, reason)
     this.#lose(node)
     this.#count()
+  }
+
+  /** The node's process hands over to another one. */
+  handOver(node: NodeId, isLeaving: boolean): void {
+    this.#links.handOver(node, isLeaving)
+  }
+
+  /** When a second process with the identity of this node was refused last, milliseconds since 1970. */
+  duplicateAt(node: NodeId): number | undefined {
+    return this.#duplicateAt.get(node)
   }
 
   alive(node: NodeId): LinkedNode | undefined {
@@ -152,7 +163,14 @@ export class Nodes {
     this.#isClosed = true
     for (const timer of this.#grace.values()) clearTimeout(timer)
     // spread out, so that a thousand nodes do not return in the same moment
-    for (const link of this.#links.values()) link.goAway(Math.random() * Math.min(2_000, 2 * this.#links.size))
+    const links = this.#links.values()
+    for (const link of links) link.goAway(Math.random() * Math.min(2_000, 2 * links.length))
+  }
+
+  #reportDuplicate(node: NodeId, link: NodeLink): void {
+    this.#duplicateAt.set(node, this.#options.clock.wall())
+    this.#log.error('second process with the identity of a node refused', { node })
+    link.notify('duplicate', {})
   }
 
   #waitFor(node: NodeId, ms: number): void {

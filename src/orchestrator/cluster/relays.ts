@@ -8,6 +8,7 @@ import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { Link } from '../link/link.ts'
 import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
+import { PeerLinks } from '../link/peer-links.ts'
 import type { RelayRecord } from './cluster-store.ts'
 import type { Nodes } from './nodes.ts'
 
@@ -31,14 +32,19 @@ type RelayLink = Link<typeof clusterToRelay, typeof relayToCluster>
  */
 export class Relays {
   readonly #parts: RelaysParts
-  readonly #links = new Map<string, RelayLink>()
+  readonly #links: PeerLinks<RelayLink>
   /** The version each linked relay runs. */
   readonly #versions = new Map<RelayLink, string>()
   /** The relay on the cluster's own port, if it has one; set when the port is open. */
   ownUrl: string | undefined
+  #isClosed = false
 
   constructor(parts: RelaysParts) {
     this.#parts = parts
+    this.#links = new PeerLinks((relay, link) => {
+      parts.log.error('second process with the identity of a relay refused', { relay })
+      link.notify('duplicate', {})
+    })
   }
 
   /** The relays that nodes are offered: our own first, then the latest seen. */
@@ -46,7 +52,7 @@ export class Relays {
     const { saved, clock } = this.#parts
     const standAlone = saved
       .list()
-      .filter(({ name, seenAt }) => this.#links.has(name) || clock.wall() - seenAt < FORGOTTEN_MS)
+      .filter(({ name, seenAt }) => this.isLinked(name) || clock.wall() - seenAt < FORGOTTEN_MS)
       .toSorted((a, b) => b.seenAt - a.seenAt)
       .flatMap(({ url }) => url ?? [])
     return [...new Set([...(this.ownUrl === undefined ? [] : [this.ownUrl]), ...standAlone])].slice(0, MAX_RELAYS)
@@ -81,7 +87,7 @@ export class Relays {
   }
 
   isLinked(name: string): boolean {
-    return this.#links.has(name)
+    return this.#links.get(name) !== undefined
   }
 
   isKnown(name: string): boolean {
@@ -96,24 +102,23 @@ export class Relays {
   /** Ends its link and forgets it: its certificate was revoked. */
   expel(name: string): void {
     this.#parts.saved.delete(name)
-    const link = this.#links.get(name)
-    this.#links.delete(name)
-    link?.close('revoked')
+    this.#links.expel(name, 'revoked')
   }
 
-  /** Accepts a link whose certificate is this relay's; an older link of the same relay is closed. */
+  /** Accepts a link whose certificate is this relay's. It replaces an older one when it says hello. */
   accept(name: string, channel: Channel): void {
     const { clock, log, metrics, identity, saved } = this.#parts
-    this.#links.get(name)?.close('replaced by a newer link of this relay')
     const link: RelayLink = new Link(
       channel,
       {
         sends: clusterToRelay,
         receives: relayToCluster,
         onRequest: {
-          'relay.hello': ({ url, version }) => {
-            this.#located(name, url)
+          'relay.hello': async ({ url, version, process }) => {
+            await this.#links.claim(name, link, process)
             this.#versions.set(link, version)
+            log.info('relay link up', { relay: name })
+            this.#located(name, url)
             const list = identity.revocations.text
             return list === undefined ? {} : { revocations: list }
           },
@@ -127,12 +132,10 @@ export class Relays {
       },
       { tier: 'relay', peer: name, clock, log, metrics },
     )
-    this.#links.set(name, link)
-    log.info('relay link up', { relay: name })
+    this.#links.accept(name, link)
     void link.ended.then((end) => {
-      this.#versions.delete(link)
-      if (this.#links.get(name) !== link) return
-      this.#links.delete(name)
+      if (!this.#versions.delete(link) || this.#links.get(name) !== undefined) return // no hello, or replaced
+      if (this.#isClosed) return
       this.#seen(name)
       log.warn('relay link down', { relay: name, reason: end.kind === 'closed' ? end.reason : end.kind })
     })
@@ -149,9 +152,8 @@ export class Relays {
   }
 
   close(): void {
-    const links = [...this.#links.values()]
-    this.#links.clear()
-    for (const link of links) link.goAway(Math.random() * 1_000)
+    this.#isClosed = true
+    for (const link of this.#links.values()) link.goAway(Math.random() * 1_000)
   }
 
   /** The relay reported its address: nodes are told when the list of relays is another one now. */
@@ -160,7 +162,7 @@ export class Relays {
     if (URL.parse(url)?.pathname !== '/relay')
       throw new MeshError('MESSAGE_INVALID', { problem: 'a relay’s address ends in /relay' })
     const before = this.urls().join()
-    saved.put(name, { name, url, seenAt: clock.wall() })
+    saved.put(name, { ...saved.get(name), name, url, seenAt: clock.wall() })
     const now = this.urls()
     if (now.join() === before) return
     log.info('relay address changed', { relay: name, address: url })

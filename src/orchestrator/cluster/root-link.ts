@@ -1,4 +1,5 @@
 import type { Agent } from 'node:https'
+import type { MeshError } from '../../core/errors.ts'
 import type { Principal } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
@@ -13,6 +14,7 @@ import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, type Enrolment, rootToCluster, type LocatedReport } from '../link/messages.ts'
+import { PROCESS_ID } from '../link/peer-links.ts'
 import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
 import { nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
@@ -27,6 +29,8 @@ export interface RootLinkParts {
   /** This cluster's name. */
   name: string
   version: string
+  /** This process, told from another one with a copy of the same state; PROCESS_ID by default. */
+  process?: string | undefined
   identity: HeldIdentity
   assignments: Assignments
   nodes: Nodes
@@ -96,6 +100,10 @@ export class RootLink implements AsyncDisposable {
 
   get isUp(): boolean {
     return this.#link?.isUp === true
+  }
+
+  get refusal(): MeshError | undefined {
+    return this.#link?.refusal
   }
 
   /** Asks the root about a key that is not in the cache; callers at the same time share one request. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
@@ -184,6 +192,7 @@ export class RootLink implements AsyncDisposable {
       summary: this.#summary(),
       url,
       version,
+      process: this.#parts.process ?? PROCESS_ID,
       enrolments: enrolments(),
       instances: ours.map(({ instance, generation }) => ({ instance, generation })),
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],

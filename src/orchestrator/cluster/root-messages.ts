@@ -74,12 +74,13 @@ export class RootMessages implements RootListener {
   }
 
   notifications(): NotificationHandlers<typeof rootToCluster> {
-    const { entryCache, publisher } = this.#parts
+    const { name, log, entryCache, publisher } = this.#parts
     return {
       known: ({ known }) => {
         for (const entries of known) for (const service of entryCache.put(entries)) publisher.touch(service)
       },
       revocations: ({ list }) => takeRevocations(list, this.#parts),
+      duplicate: () => log.error('another process uses the identity of this cluster', { cluster: name }),
       'logs.close': ({ stream }) => {
         const on = this.#logStream(stream)
         on.link.notify('logs.close', { stream: on.stream })
@@ -102,6 +103,7 @@ export class RootMessages implements RootListener {
       const linked = nodes.alive(id)
       const facts = linked?.facts ?? record.facts
       const left = free.get(id)
+      const duplicateAt = nodes.duplicateAt(id)
       return {
         id,
         condition: linked === undefined ? 'lost' : 'alive',
@@ -109,6 +111,7 @@ export class RootMessages implements RootListener {
         since: linked?.since ?? record.enrolledAt,
         ...(facts === undefined ? {} : { facts }),
         ...(left === undefined ? {} : { free: left }),
+        ...(duplicateAt === undefined ? {} : { duplicateAt }),
       }
     })
     const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))

@@ -1,8 +1,8 @@
-import { MeshError } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import { Backoff } from '../../core/kit/backoff.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
-import { Link, type LinkContext, type LinkSides } from './link.ts'
+import { Link, type LinkContext, type LinkEnd, type LinkSides } from './link.ts'
 import type {
   ResponseBody,
   RequestBody,
@@ -24,6 +24,9 @@ export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkPro
   random?: () => number
 }
 
+/** Waits of a process whose identity another one uses: it is refused until that one has ended. */
+const REFUSED = { firstMs: 5_000, limitMs: 5 * 60_000 }
+
 /** After a link has lasted this long, the waits after its end begin short again. */
 const SETTLED_MS = 5_000
 
@@ -37,6 +40,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   readonly #parts: LinkContext
   readonly #life: Lifetime
   #up: Link<Out, In> | undefined
+  #refusal: MeshError | undefined
   /** Ends a dial, a hello or a wait, so that the next attempt begins at once. */
   #again = new AbortController()
 
@@ -61,6 +65,11 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   #isFresh = false
   /** While false, a link that ends is not dialled again. */
   mayDial = true
+
+  /** Why the last attempt was refused, while the link is down: for `check`. */
+  get refusal(): MeshError | undefined {
+    return this.#refusal
+  }
 
   get isUp(): boolean {
     return this.#up !== undefined
@@ -98,41 +107,72 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   }
 
   async #keepUp(signal: AbortSignal): Promise<void> {
-    const { dial, sides, onUp, onDown, limitMs = 5_000, random = Math.random } = this.#options
-    const { clock, log, peer } = this.#parts
-    const backoff = new Backoff({ firstMs: 250, limitMs, random })
+    const { limitMs = 5_000, random = Math.random } = this.#options
+    const { clock } = this.#parts
+    const waits = {
+      usual: new Backoff({ firstMs: 250, limitMs, random }),
+      refused: new Backoff({ ...REFUSED, random }),
+    }
     while (!signal.aborted) {
-      let restMs: number | undefined
       this.#again = new AbortController()
       const limit = AbortSignal.any([signal, this.#again.signal])
-      try {
-        const link = new Link(await dial(limit), sides, this.#parts)
-        using _cut = onAbort(limit, () => link.close('closing'))
-        const since = clock.now()
-        try {
-          await onUp(link)
-          if (link.isOpen) this.#up = link
-          log.info('control link up', { peer })
-          const end = await link.ended
-          if (clock.now() - since > SETTLED_MS) backoff.reset()
-          if (end.kind === 'away') restMs = end.reconnectInMs
-          if (!signal.aborted)
-            log.warn('control link down', { peer, reason: end.kind === 'closed' ? end.reason : end.kind })
-        } finally {
-          link.close('starting over')
-          if (this.#up !== undefined) onDown('link down')
-          this.#up = undefined
-        }
-      } catch (error) {
-        if (signal.aborted) return
-        if (backoff.failures % 8 === 0) log.warn('control link not established', { peer, error })
-      }
-      if (this.#isFresh) backoff.reset()
+      const outcome = await this.#attempt(limit)
+      if (signal.aborted) return
+      const waitMs = this.#waitAfter(outcome, waits)
+      if (this.#isFresh) waits.usual.reset()
       this.#isFresh = false
-      await clock.sleep(restMs ?? backoff.nextMs(), limit)
+      await clock.sleep(waitMs ?? waits.usual.nextMs(), limit)
       while (!this.mayDial && !signal.aborted) await clock.sleep(PAUSED_CHECK_MS, signal)
     }
   }
+
+  /** One link from its dial to its end. */
+  async #attempt(limit: AbortSignal): Promise<Outcome> {
+    const { dial, sides, onUp, onDown } = this.#options
+    const { clock, log, peer } = this.#parts
+    try {
+      const link = new Link(await dial(limit), sides, this.#parts)
+      using _cut = onAbort(limit, () => link.close('closing'))
+      const since = clock.now()
+      try {
+        await onUp(link)
+        if (link.isOpen) this.#up = link
+        this.#refusal = undefined
+        log.info('control link up', { peer })
+        return { kind: 'ended', end: await link.ended, lastedMs: clock.now() - since }
+      } finally {
+        link.close('starting over')
+        if (this.#up !== undefined) onDown('link down')
+        this.#up = undefined
+      }
+    } catch (error) {
+      return { kind: 'failed', error }
+    }
+  }
+
+  /** The wait before the next attempt in milliseconds; `undefined`: the usual one. */
+  #waitAfter(outcome: Outcome, waits: { usual: Backoff; refused: Backoff }): number | undefined {
+    const { log, peer } = this.#parts
+    if (outcome.kind === 'ended') {
+      const { end, lastedMs } = outcome
+      if (lastedMs > SETTLED_MS) {
+        waits.usual.reset()
+        waits.refused.reset()
+      }
+      log.warn('control link down', { peer, reason: end.kind === 'closed' ? end.reason : end.kind })
+      return end.kind === 'away' ? end.reconnectInMs : undefined
+    }
+    const { error } = outcome
+    this.#refusal = isMeshError(error) ? error : undefined
+    if (isMeshError(error, 'DUPLICATE_IDENTITY')) {
+      log.error('another process uses this identity', { peer, error })
+      return waits.refused.nextMs()
+    }
+    if (waits.usual.failures % 8 === 0) log.warn('control link not established', { peer, error })
+    return undefined
+  }
 }
+
+type Outcome = { kind: 'ended'; end: LinkEnd; lastedMs: number } | { kind: 'failed'; error: unknown }
 
 const PAUSED_CHECK_MS = 100

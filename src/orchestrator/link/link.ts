@@ -104,6 +104,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #parts: LinkContext
   readonly #pending = new Map<number, PendingRequest>()
   readonly #abort = new AbortController()
+  readonly #onNextMessage = new Set<() => void>()
   readonly #ended = Promise.withResolvers<LinkEnd>()
   readonly #sent
   readonly #received
@@ -146,6 +147,19 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   /** Settles when the link is down, whatever the reason. Never rejects. */
   get ended(): Promise<LinkEnd> {
     return this.#ended.promise
+  }
+
+  /** True when a message arrives within the time after which a peer counts as silent; false when none does, or the link ends. */
+  provesAlive(): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>()
+    const timer = setTimeout(() => resolve(false), SILENCE_MS)
+    const arrived = () => resolve(true)
+    this.#onNextMessage.add(arrived)
+    void this.#ended.promise.then(() => resolve(false))
+    return promise.finally(() => {
+      clearTimeout(timer)
+      this.#onNextMessage.delete(arrived)
+    })
   }
 
   get isOpen(): boolean {
@@ -214,6 +228,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     if (this.#end !== undefined) return
     this.#receivedAt = this.#parts.clock.now()
     this.#received.inc()
+    if (this.#onNextMessage.size > 0) for (const arrived of this.#onNextMessage) arrived()
     const message = readJson(text)
     if (!frame.Check(message)) return this.#fault('not a message of the control protocol')
     if ('beat' in message) return

@@ -90,7 +90,11 @@ const withdraw = request(Type.Object({ instance: InstanceIdText }), Type.Object(
 const RevocationList = Type.Optional(text(MAX_LIST_CHARS))
 /** Relays that nodes may use: `wss://host:port/relay`. */
 const Relays = many(text(500), MAX_RELAYS)
-const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000) })
+/** A second process with the identity of this peer was refused. */
+const Duplicate = Type.Object({})
+/** The process that says hello (peer-links.ts): a second one with a copy of the same state is refused. */
+const Process = Type.Optional(text(64))
+const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000), process: Process })
 const NodeWelcome = Type.Object({
   /** What the node should run: it stops everything else, and is then assigned what it lacks. */
   instances: many(InstanceIdText, 10_000),
@@ -115,6 +119,8 @@ export const nodeToCluster = {
   notifications: {
     'node.facts': Type.Object({ facts: Facts }),
     reports: Type.Object({ reports: many(Report, BATCH) }),
+    /** Another process of this node takes over the link, or (false) does not after all. */
+    handover: Type.Object({ leaving: Type.Boolean() }),
     'interest.forget': Type.Object({ keys: Keys }),
   },
 } as const satisfies LinkProtocol
@@ -134,6 +140,7 @@ export const clusterToNode = {
     relays: Type.Object({ relays: Relays }),
     /** Services to take an interest in, so that the node measures the latency to them. */
     wish: Type.Object({ keys: many(InterestKeyText, 64) }),
+    duplicate: Duplicate,
     'logs.close': logsClose,
   },
 } as const satisfies LinkProtocol
@@ -142,7 +149,7 @@ export const clusterToNode = {
 export const relayToCluster = {
   requests: {
     'relay.hello': request(
-      Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64) }),
+      Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64), process: Process }),
       Type.Object({ revocations: RevocationList }),
     ),
     'certificate.renew': Renew,
@@ -153,7 +160,7 @@ export const relayToCluster = {
 /** Cluster → stand-alone relay. */
 export const clusterToRelay = {
   requests: {},
-  notifications: { revocations: Revocations },
+  notifications: { revocations: Revocations, duplicate: Duplicate },
 } as const satisfies LinkProtocol
 
 /** A worker's report on one instance, and the node it runs on. */
@@ -189,6 +196,8 @@ const NodeRow = Type.Object({
   free: Type.Optional(CapacityOf),
   instances: Seq,
   since: Seq,
+  /** When a second process with the identity of this node was refused last, milliseconds since 1970. */
+  duplicateAt: Type.Optional(Seq),
 })
 export type NodeRow = Static<typeof NodeRow>
 
@@ -222,6 +231,7 @@ export const clusterToRoot = {
         summary: Summary,
         url: text(500),
         version: text(64),
+        process: Process,
         instances: many(Type.Object({ instance: InstanceIdText, generation: Seq }), 100_000),
         keys: many(InterestKeyText, 100_000),
         /** Every node and relay of the cluster: the root can revoke them also while the cluster is away. */
@@ -279,6 +289,7 @@ export const rootToCluster = {
     /** The complete entries of each key: a service that is not among them is gone. */
     known: Type.Object({ known: many(KeyEntries, BATCH) }),
     revocations: Revocations,
+    duplicate: Duplicate,
     'logs.close': logsClose,
   },
 } as const satisfies LinkProtocol

@@ -10,6 +10,7 @@ import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { DialledLink } from './dialled-link.ts'
 import { clusterToRelay, relayToCluster } from './messages.ts'
+import { PROCESS_ID } from './peer-links.ts'
 import { takeRevocations } from './take-revocations.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
@@ -51,10 +52,13 @@ export class RelayLink implements AsyncDisposable {
             sends: relayToCluster,
             receives: clusterToRelay,
             onRequest: {},
-            onNotification: { revocations: ({ list }) => takeRevocations(list, { identity, log }) },
+            onNotification: {
+              revocations: ({ list }) => takeRevocations(list, { identity, log }),
+              duplicate: () => log.error('another process uses the identity of this relay'),
+            },
           },
           onUp: async (link) => {
-            const { revocations } = await link.request('relay.hello', { url, version })
+            const { revocations } = await link.request('relay.hello', { url, version, process: PROCESS_ID })
             takeRevocations(revocations, { identity, log })
           },
           onDown: () => undefined,

@@ -35,7 +35,8 @@ export class ClusterMessages implements ClusterListener {
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
     const { store, vips, clusters, issuer, revocations } = this.#parts
     return {
-      'cluster.hello': ({ instances, keys, enrolments, ...rest }) => {
+      'cluster.hello': async ({ instances, keys, enrolments, process, ...rest }) => {
+        await clusters.claim(name, link(), process)
         this.#takeEnrolments(name, enrolments)
         const { surplus, kept } = this.#compare(name, instances)
         const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])

@@ -6,6 +6,7 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
+import { PeerLinks } from '../link/peer-links.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
 import { reserve } from '../scheduling/capacity.ts'
 import type { Capacity } from '../spec.ts'
@@ -54,7 +55,7 @@ export class Clusters {
   readonly #options: ClustersOptions
   readonly #log: Log
   readonly #metrics: Metrics
-  readonly #links = new Map<string, ClusterLink>()
+  readonly #links: PeerLinks<ClusterLink>
   readonly #linked = new Map<string, LinkedCluster>()
   readonly #downSince = new Map<string, number>()
   #listener: ClusterListener | undefined
@@ -64,6 +65,10 @@ export class Clusters {
     this.#options = options
     this.#log = log
     this.#metrics = metrics
+    this.#links = new PeerLinks((cluster, link) => {
+      log.error('second process with the identity of a cluster refused', { cluster })
+      link.notify('duplicate', {})
+    })
     for (const name of joined) this.#downSince.set(name, options.clock.now())
   }
 
@@ -72,11 +77,10 @@ export class Clusters {
     this.#listener = listener
   }
 
-  /** Accepts a link whose certificate is this cluster's; an older link of the same cluster is closed. */
+  /** Accepts a link whose certificate is this cluster's. It replaces an older one when it says hello. */
   accept(name: string, channel: Channel): void {
     if (this.#listener === undefined) throw new Error('a link arrived before listen()')
     const { clock } = this.#options
-    this.#links.get(name)?.close('replaced by a newer link of this cluster')
     const link: ClusterLink = new Link(
       channel,
       {
@@ -87,15 +91,19 @@ export class Clusters {
       },
       { tier: 'cluster', peer: name, clock, log: this.#log, metrics: this.#metrics },
     )
-    this.#links.set(name, link)
+    this.#links.accept(name, link)
     void link.ended.then((end) => {
-      if (this.#links.get(name) !== link) return
-      this.#links.delete(name)
+      if (this.#linked.get(name)?.link !== link) return // it never said hello, or was replaced
       this.#linked.delete(name)
       this.#downSince.set(name, clock.now())
       this.#log.warn('cluster link down', { cluster: name, reason: end.kind === 'closed' ? end.reason : end.kind })
       this.#listener?.changed(name)
     })
+  }
+
+  /** The link is the cluster's from now on. @throws MeshError DUPLICATE_IDENTITY, LINK_CLOSED */
+  claim(name: string, link: ClusterLink, process?: string): Promise<void> {
+    return this.#links.claim(name, link, process)
   }
 
   hello(cluster: Omit<LinkedCluster, 'since'>): void {
@@ -122,7 +130,7 @@ export class Clusters {
 
   isLost(name: string): boolean {
     const since = this.#downSince.get(name)
-    if (since === undefined) return !this.#linked.has(name) && !this.#links.has(name)
+    if (since === undefined) return !this.#linked.has(name)
     return this.#options.clock.now() - since > this.#options.lostMs
   }
 
@@ -160,11 +168,9 @@ export class Clusters {
 
   /** Ends the link of a cluster that was removed, and forgets it. */
   expel(name: string): void {
-    const link = this.#links.get(name)
-    this.#links.delete(name)
     this.#linked.delete(name)
     this.#downSince.delete(name)
-    link?.close('revoked')
+    this.#links.expel(name, 'revoked')
     this.#listener?.changed(name)
   }
 

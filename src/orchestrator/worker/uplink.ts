@@ -1,5 +1,5 @@
 import type { Agent } from 'node:https'
-import { isMeshError } from '../../core/errors.ts'
+import { isMeshError, type MeshError } from '../../core/errors.ts'
 import type { Identity, Principal } from '../../core/identity/contract.ts'
 import { renewBy } from '../../core/identity/grace.ts'
 import type { RenewOptions } from '../../core/identity/renewal.ts'
@@ -13,7 +13,9 @@ import type { FeedMessage, ResumePoint, ServiceEntry } from '../../core/model/ch
 import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
+import type { Link } from '../link/link.ts'
 import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
@@ -48,6 +50,8 @@ export interface UplinkOptions {
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
   onWish?: (keys: readonly InterestKey[]) => void
+  /** Tells this process from another one with a copy of the same state (link/peer-links.ts). */
+  process?: string
   /** The longest rest between two tries. */
   limitMs?: number
   random?: () => number
@@ -74,7 +78,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, facts, worker, onRelays, onWish, clock = systemClock, limitMs, random } = options
+    const { identity, worker, onRelays, onWish, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -111,15 +115,13 @@ export class Uplink implements AsyncDisposable {
             revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
             relays: ({ relays }) => onRelays?.(relays),
             wish: ({ keys }) => onWish?.(keys),
+            duplicate: () => this.#log.error('another process uses the identity of this node'),
             'logs.close': ({ stream }) => this.#logs.close(stream),
           },
         },
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
-          const { instances, revocations, relays } = await link.request('node.hello', {
-            facts: facts(),
-            reports: [...worker.reports()],
-          })
+          const { instances, revocations, relays } = await this.#hello(link)
           worker.keepOnly(instances)
           takeRevocations(revocations, { identity, log: this.#log })
           onRelays?.(relays)
@@ -151,13 +153,20 @@ export class Uplink implements AsyncDisposable {
     return this.#link.isUp
   }
 
+  /** Why the cluster refused the last attempt, while the link is down: for `check`. */
+  get refusal(): MeshError | undefined {
+    return this.#link.refusal
+  }
+
   /** Another process of this node takes the link: it is kept while it lasts and not made again, until `stay`. */
   leave(): void {
     this.#link.mayDial = false
+    this.#link.notify('handover', { leaving: true })
   }
 
   stay(): void {
     this.#link.mayDial = true
+    this.#link.notify('handover', { leaving: false })
   }
 
   /** For `WorkerConfig.report`: told soon, and again in full after each break of the link. */
@@ -229,6 +238,17 @@ export class Uplink implements AsyncDisposable {
   #nextUrl(): string {
     const { urls } = this.#options
     return urls[this.#tried++ % urls.length] ?? ''
+  }
+
+  /** A process whose identity another one uses stops what it runs: no instance runs twice for long. */
+  async #hello(link: Link<typeof nodeToCluster, typeof clusterToNode>) {
+    const { facts, worker, process = PROCESS_ID } = this.#options
+    try {
+      return await link.request('node.hello', { facts: facts(), reports: [...worker.reports()], process })
+    } catch (error) {
+      if (isMeshError(error, 'DUPLICATE_IDENTITY')) worker.keepOnly([])
+      throw error
+    }
   }
 
   #tellReports(): void {
