@@ -6,7 +6,7 @@ import type { Principal } from '../../src/core/identity/contract.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { queryOf } from '../../src/core/kit/request-target.ts'
 import { acceptUpgrade, asksForBytes } from '../../src/core/kit/upgrade.ts'
-import { refuseUpgrade, WebSocketAcceptor } from '../../src/core/kit/websocket.ts'
+import { refuseUpgrade, WebSocketAcceptor, type WebSocketLimits } from '../../src/core/kit/websocket.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import { join } from './join.ts'
@@ -21,6 +21,12 @@ import { LEG_REQUEST, LISTEN, PING, REFUSALS, SIGNALS, TAKE, TO, type RelayRefus
 
 /** A channel that only measures is closed after this. */
 const PING_MS = 15_000
+/** A node has one control channel, and a second one while it reconnects; nothing it sends is longer than a signal. */
+const CONTROL_LIMITS: WebSocketLimits = { messageBytes: 8 * 1024, connections: 4, unfinishedBytes: 64 * 1024 }
+/** A channel that only measures carries no messages. */
+const PING_LIMITS: WebSocketLimits = { messageBytes: 125, connections: 8, unfinishedBytes: 16 * 1024 }
+/** The quotas bound the connections; senders write 64 KiB at a time. */
+const LEG_LIMITS: WebSocketLimits = { messageBytes: 1024 * 1024, connections: Infinity, unfinishedBytes: Infinity }
 /** Legs whose two ends have both vanished are found by the kernel. */
 const KEEPALIVE_MS = 30_000
 
@@ -31,7 +37,9 @@ export class Relay implements AsyncDisposable, ListenerEvents {
   readonly #requests: RequestRate
   readonly #log: Log
   readonly #metrics: RelayMetrics
-  readonly #webSockets = new WebSocketAcceptor()
+  readonly #controlChannels = new WebSocketAcceptor(CONTROL_LIMITS)
+  readonly #pingChannels = new WebSocketAcceptor(PING_LIMITS)
+  readonly #webSocketLegs = new WebSocketAcceptor(LEG_LIMITS)
   readonly #listeners: Listeners
   readonly #pairings: Pairings
   /** The joined legs, and the two nodes of each. */
@@ -133,18 +141,18 @@ export class Relay implements AsyncDisposable, ListenerEvents {
     else if (query.size === (query.has(LEG_REQUEST) ? 2 : 1) && to !== null)
       this.#dial(leg, { from: node, to }, announced)
     else if (query.size === 1 && nonce !== null) this.#take(leg, node, nonce)
-    else if (query.size === 1 && query.has(PING)) this.#ping(leg)
+    else if (query.size === 1 && query.has(PING)) this.#ping(leg, node)
     else this.#refuse(leg, 'malformed')
   }
 
   #listen({ request, socket, head }: LegRequest, node: NodeId, hasSignals: boolean): void {
-    this.#webSockets.acceptText(request, socket, head, (channel) =>
+    this.#controlChannels.acceptText({ request, socket, head, peer: node }, (channel) =>
       this.#listeners.add(node, channel, request, hasSignals),
     )
   }
 
-  #ping({ request, socket, head }: LegRequest): void {
-    this.#webSockets.acceptText(request, socket, head, (channel) => {
+  #ping({ request, socket, head }: LegRequest, node: NodeId): void {
+    this.#pingChannels.acceptText({ request, socket, head, peer: node }, (channel) => {
       const timer = setTimeout(() => channel.close('measured'), PING_MS)
       channel.onClose(() => clearTimeout(timer))
     })
@@ -178,8 +186,8 @@ export class Relay implements AsyncDisposable, ListenerEvents {
   #addLeg(pairing: Pairing, side: Side, leg: LegRequest): void {
     const complete = this.#pairings.addLeg(pairing, side, leg)
     if (complete === undefined) return
-    const dialled = this.#accept(complete.dialled)
-    const taken = dialled === undefined ? undefined : this.#accept(complete.taken)
+    const dialled = this.#accept(complete.dialled, pairing.from)
+    const taken = dialled === undefined ? undefined : this.#accept(complete.taken, pairing.to)
     if (dialled !== undefined && taken !== undefined)
       return this.#join(dialled, taken, { ...pairing, releaseQuota: complete.releaseQuota })
     complete.releaseQuota()
@@ -188,10 +196,10 @@ export class Relay implements AsyncDisposable, ListenerEvents {
   }
 
   /** `undefined` when the request is for no protocol we speak; it is answered then. `acceptBytes` calls back at once or never. */
-  #accept({ request, socket, head }: LegRequest): Duplex | undefined {
+  #accept({ request, socket, head }: LegRequest, node: NodeId): Duplex | undefined {
     if (asksForBytes(request)) return acceptUpgrade(socket, head)
     const accepted: Duplex[] = []
-    this.#webSockets.acceptBytes(request, socket, head, (stream) => accepted.push(stream))
+    this.#webSocketLegs.acceptBytes({ request, socket, head, peer: node }, (stream) => accepted.push(stream))
     return accepted[0]
   }
 

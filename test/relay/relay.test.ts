@@ -429,14 +429,14 @@ t.test('garbage on the control channel', async (t) => {
   })
 
   await t.test('from a relay: the listener comes back, and takes nothing', async (t) => {
-    const door = new WebSocketAcceptor()
+    const acceptor = new WebSocketAcceptor()
     const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
     const { promise, resolve } = Promise.withResolvers<void>()
     const why: string[] = []
     const server = createServer(serverOptions(core, { requestClient: true }))
     server.on('upgrade', (request, socket: Duplex, head) => {
       t.match(request.url, /\?listen/)
-      door.acceptText(request, socket, head, (channel) => {
+      acceptor.acceptText({ request, socket, head, peer: 'edge/n1' }, (channel) => {
         channel.onClose((reason) => {
           why.push(reason)
           if (lines.length === 0) resolve()

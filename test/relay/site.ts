@@ -34,10 +34,10 @@ export class RelaySite implements AsyncDisposable {
     const acceptBytes = Object.getOwnPropertyDescriptor(WebSocketAcceptor.prototype, 'acceptBytes')
       ?.value as AcceptBytes
     const { legs } = this
-    WebSocketAcceptor.prototype.acceptBytes = function (request, socket, head, taken) {
-      acceptBytes.call(this, request, socket, head, (stream) => {
+    WebSocketAcceptor.prototype.acceptBytes = function (upgrade, onStream) {
+      acceptBytes.call(this, upgrade, (stream) => {
         legs.push(stream)
-        taken(stream)
+        onStream(stream)
       })
     }
     this.#restore = () => {

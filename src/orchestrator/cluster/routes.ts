@@ -60,7 +60,9 @@ export function linkUpgrade(
       if (!relays.isKnown(relay))
         throw new MeshError('FORBIDDEN', { relay, reason: 'it is not a relay of this cluster' })
       refuseReplaced(store.relays.get(relay), enrolment)
-      return webSockets.acceptText(request, socket, head, (channel) => relays.accept(relay, channel))
+      return webSockets.acceptText({ request, socket, head, peer: `relay ${relay}` }, (channel) =>
+        relays.accept(relay, channel),
+      )
     }
     if (!isOurs || principal.role !== 'node') {
       throw new MeshError('FORBIDDEN', { reason: 'only nodes and relays of this cluster may open a control link here' })
@@ -69,7 +71,7 @@ export function linkUpgrade(
     const record = store.nodes.get(principal.node)
     if (record === undefined) throw new MeshError('NODE_UNKNOWN', { node })
     refuseReplaced(record, enrolment)
-    webSockets.acceptText(request, socket, head, (channel) => nodes.accept(node, channel))
+    webSockets.acceptText({ request, socket, head, peer: node }, (channel) => nodes.accept(node, channel))
   }
 }
 

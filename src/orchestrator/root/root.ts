@@ -216,7 +216,7 @@ function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
       throw new MeshError('FORBIDDEN', { reason: 'only clusters may open a control link to the root' })
     const { cluster } = principal
     refuseReplaced(cluster, enrolment, store)
-    webSockets.acceptText(request, socket, head, (channel) => clusters.accept(cluster, channel))
+    webSockets.acceptText({ request, socket, head, peer: cluster }, (channel) => clusters.accept(cluster, channel))
   }
 }
 
