@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
-import type { Command } from 'commander'
+import { Option, type Command } from 'commander'
 import { agent, type Context } from './context.ts'
 
 export function execCommand(program: Command, context: () => Context): void {
@@ -9,11 +9,17 @@ export function execCommand(program: Command, context: () => Context): void {
     .description(
       'run a command with the proxy variables set, so that it can use semantic names: hedgerow exec -- curl http://…',
     )
+    .addOption(
+      new Option('--proxy <kind>', 'the variables to set: http (HTTP_PROXY), socks (ALL_PROXY as well)')
+        .choices(['http', 'socks'])
+        .default('http'),
+    )
     .passThroughOptions()
     .argument('<command...>', 'the command and its arguments')
-    .action(async (command: string[]) => {
+    .action(async (command: string[], { proxy }: { proxy: 'http' | 'socks' }) => {
       const proxies = (await agent(context(), '/proxy-environment')) as Record<string, string>
-      process.exitCode = await runHere(command, { ...context().environment, ...proxies })
+      const wanted = Object.entries(proxies).filter(([key]) => proxy === 'socks' || !/^all_proxy$/i.test(key))
+      process.exitCode = await runHere(command, { ...context().environment, ...Object.fromEntries(wanted) })
     })
 }
 
