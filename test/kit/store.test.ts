@@ -84,7 +84,7 @@ t.test('one process owns the file', async (t) => {
   using _first = Store.open(path)
   const error = failure(() => Store.open(path))
   t.equal(error.code, 'STATE_UNREADABLE')
-  t.match(error.details, { path, remedy: /another hedgerow/ })
+  t.match(error.details, { path, remedy: /another hedgerow/i })
 })
 
 t.test('damage is told, and nothing is overwritten', async (t) => {

@@ -1,25 +1,24 @@
 import { randomBytes } from 'node:crypto'
-import { chmod, link, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { link, open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { MeshError } from '../errors.ts'
+import { stateProblem } from '../kit/disk.ts'
+import { checkPrivateFile, openPrivateDirectory as openDirectory } from '../kit/private-directory.ts'
 
 /** Files with secrets: 0600 in a 0700 directory, written whole or not at all. */
 
 /** @throws MeshError STATE_UNREADABLE */
 export async function openPrivateDirectory(dir: string): Promise<void> {
-  try {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
-    await chmod(dir, 0o700)
-  } catch (cause) {
-    throw new MeshError('STATE_UNREADABLE', { path: dir }, { cause })
-  }
+  openDirectory(dir)
 }
 
 /** The text, or `undefined` when there is no such file. @throws MeshError STATE_UNREADABLE */
 export async function readIfThere(path: string): Promise<string | undefined> {
   try {
+    checkPrivateFile(path)
     return await readFile(path, 'utf8')
   } catch (cause) {
+    if (cause instanceof MeshError) throw cause
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw new MeshError('STATE_UNREADABLE', { path }, { cause })
   }
@@ -55,7 +54,7 @@ async function write<T>(path: string, text: string, place: (draft: string) => Pr
     }
     return await place(draft)
   } catch (cause) {
-    throw new MeshError('STATE_UNREADABLE', { path }, { cause })
+    throw stateProblem(path, cause)
   } finally {
     await rm(draft, { force: true }).catch(() => undefined)
   }

@@ -1,7 +1,9 @@
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { MeshError } from '../errors.ts'
+import { stateProblem } from './disk.ts'
+import { checkPrivateFile, openPrivateDirectory } from './private-directory.ts'
 
 /** Each step runs once, in order, in one transaction; never edit one that was released, add another. */
 const MIGRATIONS = [
@@ -144,11 +146,12 @@ function prepare(database: DatabaseSync) {
 /** The file is made by us, so that it is 0600 from its first byte; SQLite gives its log the same mode. */
 function makePlace(path: string): void {
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    openPrivateDirectory(dirname(path))
+    for (const file of [path, `${path}-wal`, `${path}-shm`]) checkPrivateFile(file)
     closeSync(openSync(path, 'a+', 0o600))
     chmodSync(path, 0o600)
   } catch (cause) {
-    throw new MeshError('STATE_UNREADABLE', { path, remedy: REMEDY }, { cause })
+    throw cause instanceof MeshError ? cause : stateProblem(path, cause)
   }
 }
 
