@@ -1,5 +1,4 @@
 import { background } from '../../src/core/kit/background.ts'
-import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
@@ -12,6 +11,7 @@ import { decodeRequest, type FlowRequest } from '../flow/request.ts'
 import type { IncomingStream } from '../tunnel/contract.ts'
 import { RequestChecker, type RequestCheckerParts, type Refused, refused } from './check-request.ts'
 import { DatagramInbound } from './datagrams.ts'
+import { DialQueue } from './dial-queue.ts'
 import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
 
 /*
@@ -58,6 +58,9 @@ export const INBOUND_LIMITS: InboundLimits = {
   drainMs: 5_000,
 }
 
+/** One peer may hold at most this share of `maxFlows`. Larger: a node that opens flows without end leaves less to others. */
+const PEER_SHARE = 0.75
+
 /** Between checks whether the instances of UDP flows are still where they were. Smaller costs more; larger notices later. */
 const DATAGRAM_SWEEP_MS = 1_000
 
@@ -66,12 +69,13 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   readonly #life: Lifetime
   readonly #parts: InboundParts
   readonly #checker: RequestChecker
-  readonly #dials: KeyedSemaphore<InstanceId>
+  readonly #dials: DialQueue
   readonly #ruleOf: (service: ServiceId) => PathRule
   readonly #datagrams: DatagramInbound
   readonly #opening: OpeningContext
   readonly #flows = new Map<InboundPipe, JoinedFlow>()
   readonly #perInstance = new Map<InstanceId, number>()
+  readonly #perPeer = new Map<NodeId, number>()
   #isDraining = false
   #idle: (() => void) | undefined
 
@@ -80,7 +84,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     this.#life = life
     this.#parts = parts
     this.#checker = new RequestChecker(parts)
-    this.#dials = new KeyedSemaphore(limits.dials)
+    this.#dials = new DialQueue(limits)
     this.#ruleOf = flowRules(parts.paths ?? ANY_PATH, parts.table)
     this.#datagrams = new DatagramInbound(parts)
     const { dialMs } = limits
@@ -136,14 +140,14 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   joined(flow: JoinedFlow): void {
     this.#flows.set(flow.pipe, flow)
-    this.#count(flow.request, 1)
+    this.#count(flow, 1)
   }
 
   ended(pipe: InboundPipe): void {
     const flow = this.#flows.get(pipe)
     if (flow === undefined) return
     this.#flows.delete(pipe)
-    this.#count(flow.request, -1)
+    this.#count(flow, -1)
     this.#parts.metrics.inboundStreams.inc({ result: pipe.end })
     this.#logEnd(flow)
     if (this.#flows.size === 0) this.#idle?.()
@@ -153,7 +157,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     const request = decodeRequest(incoming.request)
     if (request === undefined) return this.#refuse(incoming, refused('bad-request', 'malformed request'))
     const opening = new Opening(incoming, request, this.#opening)
-    const full = this.#whyFull()
+    const full = this.#whyFull(incoming.peer)
     if (full !== undefined) return this.refused(opening, full)
     const check = await this.#checker.check(incoming.peer, request)
     if (opening.isGone) return
@@ -166,10 +170,11 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     opening.open(check)
   }
 
-  #whyFull(): Refused | undefined {
+  #whyFull(peer: NodeId): Refused | undefined {
     const { limits, descriptors } = this.#parts
     if (this.#isDraining) return refused('draining', 'the agent is closing')
-    if (this.#flows.size >= limits.maxFlows || this.#dials.waiting >= limits.dialsWaiting)
+    const ofPeer = this.#perPeer.get(peer) ?? 0
+    if (this.#flows.size >= limits.maxFlows || ofPeer >= limits.maxFlows * PEER_SHARE || !this.#dials.hasRoom(peer))
       return refused('overloaded', 'too many flows')
     return descriptors.reserve(1) ? undefined : refused('overloaded', 'no descriptors are left')
   }
@@ -182,11 +187,9 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     log.debug('inbound flow ended', { flow: request.flow, peer, path, instance, ...bytes, end: pipe.end })
   }
 
-  #count({ service, ordinal }: FlowRequest, by: 1 | -1): void {
-    const instance = instanceId(service, ordinal)
-    const flows = this.openFlows(instance) + by
-    if (flows === 0) this.#perInstance.delete(instance)
-    else this.#perInstance.set(instance, flows)
+  #count({ request: { service, ordinal }, peer }: JoinedFlow, by: 1 | -1): void {
+    addTo(this.#perInstance, instanceId(service, ordinal), by)
+    addTo(this.#perPeer, peer, by)
   }
 
   #refuse(incoming: IncomingStream, { refusal, reason }: Refused, request?: FlowRequest): void {
@@ -215,4 +218,10 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     for (const pipe of this.#flows.keys()) pipe.cut()
     await this.#dials.onIdle()
   }
+}
+
+function addTo(counts: Map<string, number>, key: string, by: 1 | -1): void {
+  const count = (counts.get(key) ?? 0) + by
+  if (count === 0) counts.delete(key)
+  else counts.set(key, count)
 }

@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net'
-import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { DatagramPipe } from '../socket/datagram-pipe.ts'
@@ -8,6 +7,7 @@ import { SocketStream, Splice } from '../socket/splice.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { type Here, type Refused, refused } from './check-request.ts'
 import type { DatagramInbound } from './datagrams.ts'
+import type { DialQueue } from './dial-queue.ts'
 
 /** What joins the other node's stream with the instance. */
 export type InboundPipe = Splice | DatagramPipe
@@ -15,7 +15,7 @@ export type InboundPipe = Splice | DatagramPipe
 export interface OpeningParts {
   /** Until the instance must have accepted. */
   readonly dialMs: number
-  readonly dials: KeyedSemaphore<InstanceId>
+  readonly dials: DialQueue
   readonly datagrams: DatagramInbound
   readonly forbids?: ((address: string, port: number, protocol: 'tcp' | 'udp') => boolean) | undefined
   readonly addressOf?: ((caller: InstanceId) => string | undefined) | undefined
@@ -65,20 +65,21 @@ export class Opening {
 
   /** Waits for its turn, then dials. */
   open(here: Here): void {
-    const giveUp = this.#parts.dials.acquire(here.instance, () => this.#dial(here))
+    const giveUp = this.#parts.dials.enter(here.instance, this.incoming.peer, () => this.#dial(here))
     this.#abandon ??= giveUp
   }
 
   #dial({ instance, endpoint }: Here): void {
     const { dials, datagrams } = this.#parts
+    const { peer } = this.incoming
     const { port, protocol } = this.request
     const failed = (refusal: Refusal, reason: string): void => {
-      dials.release(instance)
+      dials.leave(instance, peer)
       this.#events.refused(this, refused(refusal, reason))
     }
     const joined = (pipe: InboundPipe): void => {
       this.#abandon = undefined
-      dials.release(instance)
+      dials.leave(instance, peer)
       const { incoming, request } = this
       this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })
     }
@@ -89,7 +90,7 @@ export class Opening {
         : dialInstance(endpoint, this.#dialOptions(), { connected: (socket) => this.#join(socket, joined), failed })
     this.#abandon = () => {
       abandon()
-      dials.release(instance)
+      dials.leave(instance, peer)
     }
   }
 

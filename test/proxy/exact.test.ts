@@ -167,6 +167,7 @@ const TIMERS: Readonly<Record<string, string>> = {
   'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
   'intercept/proxy-listener.ts': 'handshakes, and the last word of a refusal',
   'intercept/port-redirect.ts': 'whether its rules are still there is checked now and then',
+  'intercept/rule-probe.ts': 'one connection of its own, to see whether rules work',
   'intercept/vip-listeners.ts': 'listeners that failed are tried again',
   'outbound/connect.ts': 'the race: over once an instance has answered',
   'outbound/establish.ts': 'waiting for a turn, before anything is opened',

@@ -15,6 +15,8 @@ import { echo, keptLog, serve, until } from './world.ts'
 const CART = 'shop.acme.cart.prod'
 const STOCK = 'shop.acme.stock.prod'
 
+t.setTimeout(120_000) // thousands of connections, beside other test files on the same cores
+
 t.test('turns', async (t) => {
   const turns = new KeyedSemaphore<string>(2)
   const begun: string[] = []
