@@ -93,7 +93,7 @@ t.test('one peer holds no more than its share, over all its connections', async 
   await until(() => site.messages.length === 3)
   for (const socket of sockets) {
     socket.write(frameHead(2 * MIB))
-    socket.write(Buffer.alloc(1.5 * MIB))
+    socket.write(Buffer.alloc(1.25 * MIB))
   }
   await until(() => sockets.some(({ destroyed }) => destroyed))
   t.equal(sockets.filter(({ destroyed }) => destroyed).length, 1, 'the one that went beyond')
