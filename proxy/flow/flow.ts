@@ -4,6 +4,7 @@ import { type InstanceId, type NodeId, type ServiceId, splitInstanceId } from '.
 import { printName } from '../../src/core/model/name.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import type { Protocol } from './request.ts'
+import type { AnswerCheck, AnswerVerdict } from '../socket/splice.ts'
 
 /** Who opened a flow: an instance, or a process of the node that is not an instance. */
 export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
@@ -26,12 +27,16 @@ export interface Flow {
   readonly allowance?: number
 }
 
-/** Exactly one of the two is called, and once. */
+/** Either `connected` or `failed` is called, and once. */
 export interface FlowReply {
   connected(): void
   /** Answers and ends the socket. */
   failed(code: ErrorCode, reason: string): void
+  /** Looks at the first bytes that the instance answers; absent: they pass. */
+  readonly answer?: AnswerCheck
 }
+
+export type { AnswerCheck, AnswerVerdict }
 
 /**
  * The client of one UDP flow, from its first datagram on: an address and port with a VIP and port, or a destination that was

@@ -1,10 +1,11 @@
 /*
- * The head of one request to the HTTP listener (RFC 9112), read once and strictly; bodies are never looked at (SEC-16).
+ * The head of one request to the HTTP proxy (RFC 9112), read once and strictly; bodies are never looked at (SEC-16).
  *
  *   CONNECT name:port HTTP/1.1             a tunnel
  *   GET http://name:port/path HTTP/1.1     forwarded as: GET /path HTTP/1.1, Host: name:port, Connection: close
+ *       with Upgrade: websocket            … Connection: upgrade, Upgrade: websocket
  *
- * What decides where the bytes go (the authority of the first line) also becomes the `Host` of the forwarded head (SEC-13).
+ * What decides where the bytes go, the authority of the first line, also becomes the `Host` of the forwarded head (SEC-13).
  */
 
 export interface HttpHead {
@@ -16,7 +17,7 @@ export interface HttpHead {
   secret: string
   /** The head to forward; empty for CONNECT. */
   head: Buffer
-  /** Bytes of body that belong to the request; `undefined`: chunked, so only the instance can tell. */
+  /** Bytes of body that belong to the request; `undefined`: it is chunked, so only the instance knows. */
   bodyLength: number | undefined
 }
 
@@ -27,7 +28,11 @@ export interface HttpFault {
   reason: string
 }
 
-export const HEAD_LIMIT = 16_384
+export const WRONG_CREDENTIALS =
+  'credentials are missing or wrong; use the proxy URL that `hedgerow exec` puts into the environment'
+
+/** As much as most servers accept. Smaller: large cookies fail through the proxy only. */
+export const HEAD_LIMIT = 65_536
 
 /** Reads a head without its final empty line. */
 export function parseHead(text: string): HttpHead | HttpFault {
@@ -43,7 +48,7 @@ export function parseHead(text: string): HttpHead | HttpFault {
   if (where === undefined) return fault(method === 'CONNECT' ? 'not name:port' : 'a proxy takes http://name/path')
 
   const credentials = basic(values(headers, 'proxy-authorization'))
-  if (credentials === undefined) return { kind: 'fault', status: 407, reason: 'credentials are missing or wrong' }
+  if (credentials === undefined) return { kind: 'fault', status: 407, reason: WRONG_CREDENTIALS }
   const body = bodyOf(headers, version)
   if (body === 'bad') return fault('the length of the body is not clear')
   if (values(headers, 'host').length > 1) return fault('more than one Host')
@@ -105,7 +110,7 @@ function basic(given: readonly string[]): { user: string; secret: string } | und
   return colon < 0 ? undefined : { user: text.slice(0, colon), secret: text.slice(colon + 1) }
 }
 
-/** The bytes of the body (RFC 9112 §6.3); whatever two readers could read in two ways is refused. */
+/** The length of the body (RFC 9112 §6.3); a head that two readers could read in two ways is refused. */
 function bodyOf(headers: readonly Header[], version: string): number | undefined | 'bad' {
   const lengths = new Set(values(headers, 'content-length'))
   const codings = values(headers, 'transfer-encoding')
@@ -118,7 +123,7 @@ function bodyOf(headers: readonly Header[], version: string): number | undefined
   return lengths.size === 1 && /^\d{1,15}$/.test(length) ? Number(length) : 'bad'
 }
 
-/** Meant for this hop only (RFC 9110 §7.6.1). `Connection: close` keeps a second request from riding along. */
+/** For this hop only (RFC 9110 §7.6.1). `Connection: close` keeps a second request from following on this connection. */
 const HOP = new Set(['connection', 'host', 'keep-alive', 'te', 'trailer', 'upgrade'])
 
 function forwarded(line: string, host: string, headers: readonly Header[]): Buffer {
@@ -129,7 +134,10 @@ function forwarded(line: string, host: string, headers: readonly Header[]): Buff
     const lower = name.toLowerCase()
     return !dropped.has(lower) && !lower.startsWith('proxy-')
   })
-  const lines = [line, `Host: ${host}`, ...kept.map(([name, value]) => `${name}: ${value}`), 'Connection: close']
+  const protocols = named.some((name) => name.trim().toLowerCase() === 'upgrade') ? values(headers, 'upgrade') : []
+  const connection =
+    protocols.length === 0 ? ['Connection: close'] : ['Connection: upgrade', `Upgrade: ${protocols.join(', ')}`]
+  const lines = [line, `Host: ${host}`, ...kept.map(([name, value]) => `${name}: ${value}`), ...connection]
   return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
 }
 

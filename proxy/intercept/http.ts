@@ -1,12 +1,10 @@
-import type { Socket } from 'node:net'
-import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
-import type { ErrorCode } from '../../src/core/errors.ts'
-import type { FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
-import { HEAD_LIMIT, parseHead } from './http-head.ts'
-import { type Greeting, type Handshake, ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
+import { type Connect, GrowingBuffer, type Handshake, type HandshakeStep, type Refuse } from './handshake.ts'
+import { connectAnswers, forwardAnswers, httpAnswer } from './http-answers.ts'
+import { HEAD_LIMIT, type HttpHead, parseHead, WRONG_CREDENTIALS } from './http-head.ts'
+import { ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
 
-/** Opens the HTTP listener: CONNECT, and plain `http://` requests, one for each connection. */
+/** Opens the HTTP proxy: CONNECT, and plain `http://` requests, one for each connection. */
 export const HttpInterceptor = {
   start(options: ProxyOptions, parts: ProxyParts): Promise<ProxyListener> {
     return ProxyListener.start({ mode: 'http', begin: () => new HttpHandshake(parts.credentials) }, options, parts)
@@ -14,91 +12,60 @@ export const HttpInterceptor = {
 }
 
 const END_OF_HEAD = Buffer.from('\r\n\r\n')
+const LF = 0x0a
+const CR = 0x0d
+/** The first byte of a TLS ClientHello (RFC 8446 §5.1). */
+const TLS_HANDSHAKE = 0x16
 
 export class HttpHandshake implements Handshake {
   readonly #credentials: Credentials
-  #bytes: Buffer = Buffer.alloc(0)
+  readonly #received = new GrowingBuffer()
+  #searched = 0
 
   constructor(credentials: Credentials) {
     this.#credentials = credentials
   }
 
-  push(chunk: Buffer): Greeting {
-    const searched = Math.max(0, this.#bytes.length - END_OF_HEAD.length + 1)
-    this.#bytes = this.#bytes.length === 0 ? chunk : Buffer.concat([this.#bytes, chunk])
-    const end = this.#bytes.indexOf(END_OF_HEAD, searched)
-    if (end < 0 && this.#bytes.length <= HEAD_LIMIT) return { kind: 'more' }
-    if (end < 0 || end > HEAD_LIMIT) return over(431, `the head is longer than ${HEAD_LIMIT} bytes`)
-    const head = parseHead(this.#bytes.toString('latin1', 0, end))
-    if (head.kind === 'fault') return over(head.status, head.reason)
-    const caller = callerWith(head.user, head.secret, this.#credentials)
-    if (caller === undefined) return over(407, 'credentials are missing or wrong')
+  push(chunk: Buffer): HandshakeStep {
+    this.#received.append(chunk)
+    const { bytes } = this.#received
+    const end = bytes.indexOf(END_OF_HEAD, Math.max(0, this.#searched - END_OF_HEAD.length + 1))
+    const fault = faultIn(bytes, this.#searched, end < 0 ? bytes.length : end)
+    this.#searched = bytes.length
+    if (fault !== undefined) return refuse(400, fault)
+    if (end < 0 && bytes.length <= HEAD_LIMIT) return { kind: 'more' }
+    if (end < 0 || end > HEAD_LIMIT) return refuse(431, `the head is longer than ${HEAD_LIMIT} bytes`)
+    const head = parseHead(bytes.toString('latin1', 0, end))
+    if (head.kind === 'fault') return refuse(head.status, head.reason)
+    return this.#connect(head, Buffer.from(bytes.subarray(end + END_OF_HEAD.length)))
+  }
 
-    const rest = this.#bytes.subarray(end + END_OF_HEAD.length)
-    const { host, port } = head
-    if (head.kind === 'connect') return { kind: 'ask', caller, host, port, first: rest, reply: connectAnswers }
-    const asked: Greeting = {
-      kind: 'ask',
-      caller,
-      host,
-      port,
-      first: Buffer.concat([head.head, rest]),
-      reply: forwardAnswers,
-    }
-    return head.bodyLength === undefined ? asked : { ...asked, allowance: head.head.length + head.bodyLength }
+  giveUp(reason: string): Refuse {
+    return refuse(408, reason)
+  }
+
+  #connect(head: HttpHead, rest: Buffer): HandshakeStep {
+    const { host, port, user, secret } = head
+    const caller = callerWith(user, secret, this.#credentials)
+    if (caller === undefined) return refuse(407, WRONG_CREDENTIALS)
+    if (head.kind === 'connect') return { kind: 'connect', caller, host, port, first: rest, reply: connectAnswers }
+    const first = Buffer.concat([head.head, rest])
+    const request: Connect = { kind: 'connect', caller, host, port, first, reply: forwardAnswers }
+    return head.bodyLength === undefined ? request : { ...request, allowance: head.head.length + head.bodyLength }
   }
 }
 
-const STATUS: Readonly<Record<number, string>> = {
-  400: 'Bad Request',
-  403: 'Forbidden',
-  404: 'Not Found',
-  407: 'Proxy Authentication Required',
-  431: 'Request Header Fields Too Large',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-}
-
-const STATUS_OF: Partial<Record<ErrorCode, number>> = {
-  NOT_ALLOWED: 403,
-  PATH_FORBIDDEN: 403,
-  NAME_INVALID: 404,
-  SERVICE_UNKNOWN: 404,
-  PORT_UNKNOWN: 404,
-  LINK_CLOSED: 503,
-  TOO_MANY_FLOWS: 503,
-  FLOW_TIMEOUT: 504,
-}
-
-function connectAnswers(socket: Socket): FlowReply {
-  return {
-    ...forwardAnswers(socket),
-    connected: () => void socket.write('HTTP/1.1 200 Connection established\r\n\r\n'),
+/** What no HTTP/1.1 head contains, found as soon as it arrives, so that nobody waits for an answer that cannot come. */
+function faultIn(bytes: Buffer, from: number, to: number): string | undefined {
+  const first = bytes[0] as number
+  if (from === 0 && first === TLS_HANDSHAKE) return 'the HTTP proxy does not use TLS; begin its URL with http://'
+  if (from === 0 && (first === 4 || first === 5)) return 'a SOCKS client at the HTTP proxy; use the SOCKS port'
+  for (let at = bytes.indexOf(LF, from); at >= 0 && at < to; at = bytes.indexOf(LF, at + 1)) {
+    if (at === 0 || bytes[at - 1] !== CR) return 'lines of the head must end in CR LF'
   }
+  return undefined
 }
 
-/** A forwarded request is answered by the instance itself. */
-function forwardAnswers(socket: Socket): FlowReply {
-  return {
-    connected: () => undefined,
-    failed: (code, reason) => endGracefully(socket, answer(STATUS_OF[code] ?? 502, reason)),
-  }
-}
-
-function over(status: number, reason: string): Greeting {
-  return { kind: 'end', answer: answer(status, reason) }
-}
-
-function answer(status: number, reason: string): Buffer {
-  // oxlint-disable-next-line no-control-regex -- a reason may quote what the caller sent
-  const body = `${reason.replaceAll(/[\x00-\x1f\x7f]/g, '?')}\n`
-  const lines = [
-    `HTTP/1.1 ${status} ${STATUS[status] ?? 'Error'}`,
-    ...(status === 407 ? ['Proxy-Authenticate: Basic realm="hedgerow"'] : []),
-    'Content-Type: text/plain; charset=utf-8',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-  ]
-  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n${body}`)
+function refuse(status: number, reason: string): Refuse {
+  return { kind: 'refuse', answer: httpAnswer(status, reason), reason }
 }

@@ -1,26 +1,29 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
-import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
-import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
-import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { background } from '../../src/core/kit/background.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
+import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { LocalSources } from '../../src/core/kit/local-sources.ts'
-import type { Caller, FlowReply } from '../flow/flow.ts'
-import type { Credentials } from './credentials.ts'
 import { resetSocket } from '../socket/reset.ts'
+import type { Credentials } from './credentials.ts'
+import type { Connect, Handshake } from './handshake.ts'
 import { BACKLOG, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
+import { carryOnThisMachine, isThisMachine } from './loopback-request.ts'
+import { ProxyClient } from './proxy-client.ts'
+import { RefusalLog } from './refusal-log.ts'
 import { type Naming, targetOf } from './target-of.ts'
 
-/** What SOCKS and HTTP listeners share: a door on loopback, a handshake with limits, a name, a flow. */
+/* What the SOCKS and HTTP proxies share: a listener on loopback, a handshake with limits, a name, a flow. */
 
 export interface ProxyOptions {
   /** A loopback address. */
   host?: string
   port: number
-  /** The agent that is taken over from listens there still. */
+  /** The agent that this one takes over from listens there too. */
   isBeside?: boolean
-  /** Handshakes under way, of 16 KiB at most each; more connections are reset at once. */
+  /** Handshakes under way; one more, and the oldest is answered and ended. Smaller: a burst of programs is refused. */
   handshakes?: number
   /** Until the request must be complete. */
   handshakeMs?: number
@@ -28,38 +31,22 @@ export interface ProxyOptions {
 
 export interface ProxyParts extends InterceptParts, Naming {
   readonly credentials: Credentials
+  /** Ports of this machine that are not carried to: the agent's own. */
+  readonly forbids?: (address: string, port: number) => boolean
 }
 
-/** What a handshake wants after a chunk: more bytes, to be ended, or a connection. */
-export type Greeting =
-  | { kind: 'more'; answer?: Buffer }
-  | { kind: 'end'; answer?: Buffer }
-  | {
-      kind: 'ask'
-      answer?: Buffer
-      caller: Caller
-      host: string
-      port: number
-      /** To be carried first: what came after the request, or the rewritten request itself. */
-      first: Buffer
-      allowance?: number
-      reply(socket: Socket): FlowReply
-    }
-  /** The connection is not to be carried, but means something by itself. */
-  | { kind: 'keep'; answer?: Buffer; take(socket: Socket): void }
-
-/** One connection's handshake, free of I/O: bytes in, what to do out. */
-export interface Handshake {
-  push(chunk: Buffer): Greeting
-}
-
-/** What one kind of proxy does. */
+/** One kind of proxy. */
 export interface ProxyKind {
-  mode: 'socks' | 'http'
+  readonly mode: 'socks' | 'http'
   begin(): Handshake
-  /** The door has closed. */
+  /** The listener has closed. */
   closed?(): void
 }
+
+/** All handshakes together. More would let local programs take the memory of the agent with large unfinished heads. */
+const HANDSHAKE_BYTES = 32 * 1024 * 1024
+/** A handshake takes two round trips on loopback: one that has begun when the listener closes may finish. */
+const LAST_HANDSHAKE_MS = 250
 
 export class ProxyListener implements Interceptor {
   readonly address: string
@@ -74,48 +61,24 @@ export class ProxyListener implements Interceptor {
 
   /** @throws MeshError LISTEN_FAILED */
   static start(kind: ProxyKind, options: ProxyOptions, parts: ProxyParts): Promise<ProxyListener> {
-    const { mode } = kind
     const { host = '127.0.0.1', port, isBeside = false, handshakes = 4_096, handshakeMs = 10_000 } = options
     return Lifetime.open(async (life) => {
-      const greeting = new Set<Socket>()
-      const sources = parts.sources ?? new LocalSources(parts.log, { clock: parts.clock })
-      let wasFull = false
-      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-        if (!sources.admits(socket.remoteAddress, mode)) {
-          socket.on('error', () => undefined)
-          resetSocket(socket)
-          return
-        }
-        const isFull = greeting.size >= handshakes
-        if (isFull && !wasFull) parts.log.warn('connections refused, too many handshakes are under way', { mode })
-        wasFull = isFull
-        if (isFull || parts.descriptors?.reserve(0) === false) {
-          resetSocket(socket)
-          return
-        }
-        greeting.add(socket)
-        greet(
-          socket,
-          kind.begin(),
-          handshakeMs,
-          (asked) => void hand(asked, socket, mode, parts),
-          () => greeting.delete(socket),
-        )
-      })
-      await listen(server, host, port, isBeside)
-      parts.metrics.listeners.inc({ mode })
+      const clients = new ProxyClients(kind, { handshakes, handshakeMs }, parts)
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => clients.admit(socket))
+      await listen(server, { host, port, isBeside })
+      parts.metrics.listeners.inc({ mode: kind.mode })
       life.defer(async () => {
-        parts.metrics.listeners.dec({ mode })
+        parts.metrics.listeners.dec({ mode: kind.mode })
         await closeWhenIdle([server], 'connection')
-        if (greeting.size > 0) await parts.clock.sleep(LAST_GREETING_MS)
-        for (const socket of greeting) socket.destroy()
+        if (clients.size > 0) await parts.clock.sleep(LAST_HANDSHAKE_MS)
+        clients.close()
         kind.closed?.()
       })
       return new ProxyListener(life, server.address() as AddressInfo)
     })
   }
 
-  /** A door that could not be opened is an error at start, so there is nothing to tell later. */
+  /** A listener that cannot be opened is an error at the start, so there is nothing to report later. */
   problems(): Problem[] {
     return []
   }
@@ -129,70 +92,84 @@ export class ProxyListener implements Interceptor {
   }
 }
 
-/** A handshake takes two round trips on loopback: who has begun one when the door closes may end it. */
-const LAST_GREETING_MS = 250
+/** Clients whose handshake is under way. */
+class ProxyClients {
+  readonly #kind: ProxyKind
+  readonly #limits: { handshakes: number; handshakeMs: number }
+  readonly #parts: ProxyParts
+  readonly #sources: Pick<LocalSources, 'admits'>
+  readonly #refusals: RefusalLog
+  /** Oldest first. */
+  readonly #clients = new Set<ProxyClient>()
+  #bytes = 0
 
-type Asked = Extract<Greeting, { kind: 'ask' }>
+  constructor(kind: ProxyKind, limits: { handshakes: number; handshakeMs: number }, parts: ProxyParts) {
+    this.#kind = kind
+    this.#limits = limits
+    this.#parts = parts
+    this.#sources = parts.sources ?? new LocalSources(parts.log, { clock: parts.clock })
+    this.#refusals = new RefusalLog(kind.mode, parts.log, parts.clock)
+  }
 
-/** Feeds the handshake until it asks for a connection or is over. `done` is called once, in any case. */
-function greet(
-  socket: Socket,
-  handshake: Handshake,
-  limitMs: number,
-  ask: (asked: Asked) => void,
-  done: () => void,
-): void {
-  const timer = setTimeout(() => socket.destroy(), limitMs)
-  const finish = (): void => {
-    clearTimeout(timer)
-    socket.removeListener('data', onData)
-    socket.removeListener('end', onEnd)
-    socket.removeListener('close', finish)
-    done()
+  get size(): number {
+    return this.#clients.size
   }
-  const onEnd = (): void => void socket.destroy()
-  const onData = (chunk: Buffer): void => {
-    const next = handshake.push(chunk)
-    if (next.answer !== undefined) socket.write(next.answer)
-    if (next.kind === 'ask') {
-      socket.pause()
-      finish()
-      if (next.first.length > 0) socket.unshift(next.first)
-      return ask(next)
-    }
-    if (next.kind === 'keep') {
-      finish()
-      return next.take(socket)
-    }
-    if (next.kind === 'end') {
-      finish()
-      endGracefully(socket)
-    }
+
+  admit(socket: Socket): void {
+    const { mode } = this.#kind
+    socket.on('error', () => undefined)
+    if (!this.#sources.admits(socket.remoteAddress, mode) || this.#parts.descriptors?.reserve(0) === false)
+      return resetSocket(socket)
+    if (this.#clients.size >= this.#limits.handshakes) this.#makeRoom()
+    const client = new ProxyClient(socket, this.#kind.begin(), this.#limits.handshakeMs, {
+      received: (bytes) => this.#count(bytes),
+      connect: (request) => void background.run('proxy', () => this.#carry(request, socket)),
+      refused: (reason) => this.#refusals.add(reason),
+      ended: (bytes) => {
+        this.#bytes -= bytes
+        this.#clients.delete(client)
+      },
+    })
+    this.#clients.add(client)
   }
-  socket.on('error', () => undefined)
-  socket.on('data', onData)
-  socket.on('end', onEnd)
-  socket.on('close', finish)
+
+  close(): void {
+    for (const client of this.#clients) client.destroy()
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes > HANDSHAKE_BYTES) this.#makeRoom()
+  }
+
+  /** The oldest is the one that most likely never completes its request. */
+  #makeRoom(): void {
+    const [oldest] = this.#clients
+    oldest?.giveUp('too many requests are under way')
+  }
+
+  async #carry(request: Connect, socket: Socket): Promise<void> {
+    const { caller, allowance, host, port } = request
+    const { mode } = this.#kind
+    const startedAt = this.#parts.clock.now()
+    const reply = request.reply(socket)
+    if (isThisMachine(host, this.#parts.ranges))
+      return carryOnThisMachine(socket, { host, port, reply, ...this.#parts })
+    const found = await targetOf(host, port, this.#parts)
+    if (found.kind === 'refused') {
+      this.#parts.log.info('flow refused', { mode, name: host, port, reason: found.reason })
+      return reply.failed(found.code, found.reason)
+    }
+    const flow = { target: found.target, port, socket, caller, mode, startedAt, reply }
+    this.#parts.onFlow(allowance === undefined ? flow : { ...flow, allowance })
+  }
 }
 
-async function hand(asked: Asked, socket: Socket, mode: 'socks' | 'http', parts: ProxyParts): Promise<void> {
-  const { caller, allowance } = asked
-  const startedAt = parts.clock.now()
-  const reply = asked.reply(socket)
-  const found = await targetOf(asked.host, asked.port, parts)
-  if (found.kind === 'refused') {
-    parts.log.info('flow refused', { mode, name: asked.host, port: asked.port, reason: found.reason })
-    return reply.failed(found.code, found.reason)
-  }
-  const flow = { target: found.target, port: asked.port, socket, caller, mode, startedAt, reply }
-  parts.onFlow(allowance === undefined ? flow : { ...flow, allowance })
-}
-
-async function listen(server: Server, host: string, port: number, isBeside: boolean): Promise<void> {
+async function listen(server: Server, at: { host: string; port: number; isBeside: boolean }): Promise<void> {
   try {
-    server.listen(bindShared({ host, port, isBeside }), BACKLOG)
+    server.listen(bindShared(at), BACKLOG)
     await once(server, 'listening')
   } catch (error) {
-    throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause: error })
+    throw new MeshError('LISTEN_FAILED', { address: at.host, port: at.port }, { cause: error })
   }
 }

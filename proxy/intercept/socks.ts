@@ -4,7 +4,9 @@ import { endGracefully } from '../../src/core/kit/end-gracefully.ts'
 import { parseIPv4, parseIPv6, printIPv4, printIPv6 } from '../../src/core/model/address.ts'
 import type { Caller, FlowReply } from '../flow/flow.ts'
 import { callerWith, type Credentials } from './credentials.ts'
-import { type Greeting, type Handshake, ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
+import type { Connect, Handshake, HandshakeStep, Keep, Refuse } from './handshake.ts'
+import { HTTP_ON_SOCKS } from './http-answers.ts'
+import { ProxyListener, type ProxyOptions, type ProxyParts } from './proxy-listener.ts'
 import { Associations } from './socks-udp.ts'
 
 /*
@@ -27,10 +29,10 @@ export const SocksInterceptor = {
   },
 }
 
-/** The longest of the three messages: methods 257, password 513, request 262; all together. */
+/** The longest handshake: methods 257, password 513 and request 262 bytes. */
 const LIMIT = 1_032
 
-/** Opens an association; `undefined` when it cannot be had. */
+/** Opens an association; `undefined` when there is no room for it. */
 export type Associate = (caller: Caller, port: number, control: Socket) => { address: string; port: number } | undefined
 
 export class SocksHandshake implements Handshake {
@@ -45,21 +47,29 @@ export class SocksHandshake implements Handshake {
     this.#associate = associate
   }
 
-  push(chunk: Buffer): Greeting {
+  push(chunk: Buffer): HandshakeStep {
     this.#bytes = this.#bytes.length === 0 ? chunk : Buffer.concat([this.#bytes, chunk])
     const answers: Buffer[] = []
     for (;;) {
       const next = this.#next()
       if (next === undefined) return this.#wait(answers)
-      if (next.kind === 'ask' || next.kind === 'keep')
-        return answers.length === 0 ? next : { ...next, answer: Buffer.concat(answers) }
+      if (next.kind === 'refuse') return { ...next, answer: Buffer.concat([...answers, next.answer]) }
+      if (next.kind !== 'more') return answers.length === 0 ? next : { ...next, answer: Buffer.concat(answers) }
       if (next.answer !== undefined) answers.push(next.answer)
-      if (next.kind === 'end') return withAnswer('end', answers)
     }
   }
 
+  giveUp(reason: string): Refuse {
+    const answer = {
+      methods: Buffer.of(VERSION, 0xff),
+      password: Buffer.of(1, 1),
+      request: socksReply(REP.failure),
+    }[this.#state]
+    return refuse(answer, reason)
+  }
+
   /** `undefined`: the present message is not complete. */
-  #next(): Greeting | undefined {
+  #next(): HandshakeStep | undefined {
     switch (this.#state) {
       case 'methods':
         return this.#methods()
@@ -72,23 +82,28 @@ export class SocksHandshake implements Handshake {
     }
   }
 
-  #wait(answers: readonly Buffer[]): Greeting {
-    return withAnswer(this.#bytes.length > LIMIT ? 'end' : 'more', answers)
+  #wait(answers: readonly Buffer[]): HandshakeStep {
+    if (this.#bytes.length > LIMIT) return this.giveUp('a message of the SOCKS handshake is too long')
+    return answers.length === 0 ? { kind: 'more' } : { kind: 'more', answer: Buffer.concat(answers) }
   }
 
-  #methods(): Greeting | undefined {
+  #methods(): HandshakeStep | undefined {
     const bytes = this.#bytes
-    if (bytes.length > 0 && bytes[0] !== VERSION) return { kind: 'end' } // another protocol: no answer it would understand
+    if (bytes.length > 0 && bytes[0] !== VERSION) return otherProtocol(bytes[0] as number)
     const length = 2 + (bytes[1] ?? 0)
     if (bytes.length < 2 || bytes.length < length) return undefined
-    if (!bytes.subarray(2, length).includes(BY_PASSWORD)) return { kind: 'end', answer: Buffer.of(VERSION, 0xff) }
+    if (!bytes.subarray(2, length).includes(BY_PASSWORD))
+      return refuse(
+        Buffer.of(VERSION, 0xff),
+        'the SOCKS client offers no password; put the user and the secret into the proxy URL',
+      )
     this.#take(length, 'password')
     return { kind: 'more', answer: Buffer.of(VERSION, BY_PASSWORD) }
   }
 
-  #password(): Greeting | undefined {
+  #password(): HandshakeStep | undefined {
     const bytes = this.#bytes
-    if (bytes.length > 0 && bytes[0] !== 1) return { kind: 'end', answer: Buffer.of(1, 1) }
+    if (bytes.length > 0 && bytes[0] !== 1) return refuse(Buffer.of(1, 1), 'a malformed SOCKS password message')
     if (bytes.length < 2) return undefined
     const afterUser = 2 + (bytes[1] as number)
     if (bytes.length <= afterUser) return undefined
@@ -99,31 +114,35 @@ export class SocksHandshake implements Handshake {
       bytes.toString('latin1', afterUser + 1, length),
       this.#credentials,
     )
-    if (this.#caller === undefined) return { kind: 'end', answer: Buffer.of(1, 1) }
+    if (this.#caller === undefined) return refuse(Buffer.of(1, 1), 'wrong credentials')
     this.#take(length, 'request')
     return { kind: 'more', answer: Buffer.of(1, 0) }
   }
 
-  #request(): Greeting | undefined {
+  #request(): HandshakeStep | undefined {
     const bytes = this.#bytes
     if (bytes.length < 5) return undefined
-    if (bytes[0] !== VERSION || bytes[2] !== 0) return { kind: 'end', answer: socksReply(REP.failure) }
+    if (bytes[0] !== VERSION || bytes[2] !== 0) return refuse(socksReply(REP.failure), 'a malformed SOCKS request')
     const type = bytes[3] as number
     const size = type === 1 ? 4 : type === 4 ? 16 : type === 3 ? 1 + (bytes[4] as number) : 0
-    if (size === 0) return { kind: 'end', answer: socksReply(REP.badAddress) }
+    if (size === 0) return refuse(socksReply(REP.badAddress), 'an unknown type of SOCKS address')
     const length = 4 + size + 2
     if (bytes.length < length) return undefined
-    if (bytes[1] === UDP_ASSOCIATE) return this.#association(bytes.readUInt16BE(4 + size))
-    if (bytes[1] !== CONNECT) return { kind: 'end', answer: socksReply(REP.badCommand) }
-    const host = addressText(type, bytes.subarray(4, 4 + size))
     const port = bytes.readUInt16BE(4 + size)
-    if (host === '' || port === 0) return { kind: 'end', answer: socksReply(REP.unreachable) }
-    const first = bytes.subarray(length)
-    return { kind: 'ask', caller: this.#caller as Caller, host, port, first, reply: socksAnswers }
+    if (bytes[1] === UDP_ASSOCIATE) return this.#association(port)
+    if (bytes[1] !== CONNECT)
+      return refuse(socksReply(REP.badCommand), 'only CONNECT and UDP ASSOCIATE are supported; BIND is not')
+    const host = addressText(type, bytes.subarray(4, 4 + size))
+    if (host === '' || port === 0) return refuse(socksReply(REP.unreachable), 'a SOCKS request without a name or port')
+    return this.#connect(host, port, bytes.subarray(length))
   }
 
-  /** `port`: the one that the client will send from, 0 when it does not know. */
-  #association(port: number): Greeting {
+  #connect(host: string, port: number, first: Buffer): Connect {
+    return { kind: 'connect', caller: this.#caller as Caller, host, port, first, reply: socksAnswers }
+  }
+
+  /** `port`: the port from which the client will send, 0 when it does not know. */
+  #association(port: number): Keep {
     const caller = this.#caller as Caller
     const take = (socket: Socket): void => {
       const address = this.#associate(caller, port, socket)
@@ -193,6 +212,24 @@ function addressText(type: number, bytes: Buffer): string {
   return printIPv6(Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(i * 2)))
 }
 
-function withAnswer(kind: 'more' | 'end', answers: readonly Buffer[]): Greeting {
-  return answers.length === 0 ? { kind } : { kind, answer: Buffer.concat(answers) }
+/** A client that speaks something else, answered in its own language where there is one. */
+function otherProtocol(first: number): Refuse {
+  if (first === 4) {
+    const rejected = Buffer.of(0, 0x5b, 0, 0, 0, 0, 0, 0)
+    return refuse(rejected, 'SOCKS4 is not supported; use socks5h:// in the proxy URL')
+  }
+  if (first === TLS_HANDSHAKE)
+    return refuse(TLS_ALERT, 'the SOCKS proxy does not use TLS; use socks5h:// in the proxy URL')
+  if (first >= 0x41 && first <= 0x5a)
+    return refuse(HTTP_ON_SOCKS, 'an HTTP request at the SOCKS proxy; use the HTTP port')
+  return refuse(Buffer.of(VERSION, 0xff), 'not SOCKS5; use socks5h:// in the proxy URL')
+}
+
+/** The first byte of a ClientHello (RFC 8446 §5.1). */
+const TLS_HANDSHAKE = 0x16
+/** Alert, fatal, protocol_version. */
+const TLS_ALERT = Buffer.of(0x15, 3, 3, 0, 2, 2, 70)
+
+function refuse(answer: Buffer, reason: string): Refuse {
+  return { kind: 'refuse', answer, reason }
 }

@@ -63,7 +63,7 @@ class OutboundFlow implements OpenFlow {
     this.mode = flow.mode
     this.policy = flow.target.choice.policy
     this.startedAt = flow.startedAt
-    this.pipe = new Splice(flow.allowance)
+    this.pipe = new Splice(flow.allowance, flow.reply?.answer)
     this.#near = new SocketStream(flow.socket, this.pipe.near)
     this.pipe.near.stream = this.#near
     parts.ledger.add(this)

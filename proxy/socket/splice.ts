@@ -17,6 +17,22 @@ import type { ByteStream, ByteStreamEvents } from '../tunnel/contract.ts'
  * `npm run bench -- --only "TCP stream"`.
  */
 
+/** Judges the start of an answer, before any of it reaches the caller. */
+export interface AnswerCheck {
+  push(chunk: Buffer): AnswerVerdict
+  /** The instance has ended before there was a verdict: the message for the caller. */
+  end(): Buffer
+}
+
+export type AnswerVerdict =
+  /** More bytes are needed. */
+  | { kind: 'undecided' }
+  | { kind: 'pass' }
+  /** It passes, and the caller may send without limit from now on. */
+  | { kind: 'tunnel' }
+  /** The caller gets this message instead, and the flow ends. */
+  | { kind: 'replace'; message: Buffer }
+
 /** How a flow ended; `closed`: both sides sent all they had. */
 export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'cut'
 
@@ -26,11 +42,13 @@ export class Splice {
   /** The first cause of the end; `closed` while nothing went wrong. */
   end: SpliceEnd = 'closed'
 
-  constructor(nearAllowance = Number.POSITIVE_INFINITY) {
+  /** `nearAllowance`: bytes that the near side may send. `answer` looks at what the far side sends first. */
+  constructor(nearAllowance = Number.POSITIVE_INFINITY, answer?: AnswerCheck) {
     this.near = new SpliceSide(this, 'near-reset', nearAllowance)
     this.far = new SpliceSide(this, 'far-reset', Number.POSITIVE_INFINITY)
     this.near.other = this.far
     this.far.other = this.near
+    this.far.check = answer
   }
 
   /** Ends both sides as RST does. */
@@ -47,11 +65,14 @@ export class SpliceSide implements ByteStreamEvents {
   /** Set before the stream can report anything. */
   stream: ByteStream | undefined
   other!: SpliceSide
+  /** Looks at what comes first; `undefined` once it has decided. */
+  check: AnswerCheck | undefined
   /** Passed on from this side to the other. */
   bytes = 0
   readonly #splice: Splice
   readonly #resetMeans: SpliceEnd
-  readonly #allowance: number
+  #allowance: number
+  #start: Buffer | undefined
   #held = 0
   #ended = false
 
@@ -64,6 +85,7 @@ export class SpliceSide implements ByteStreamEvents {
   data(chunk: Buffer): void {
     const { stream, other } = this
     if (stream === undefined || other.stream === undefined) return
+    if (this.check !== undefined) return this.#judge(chunk, this.check)
     if (this.bytes + chunk.length > this.#allowance) return this.#overrun(chunk)
     this.bytes += chunk.length
     if (other.stream.write(chunk)) stream.consumed(chunk.length)
@@ -72,6 +94,7 @@ export class SpliceSide implements ByteStreamEvents {
 
   end(): void {
     if (this.#ended) return
+    if (this.check !== undefined) return this.#replace(this.check.end())
     this.#ended = true
     this.other.stream?.end()
   }
@@ -92,6 +115,32 @@ export class SpliceSide implements ByteStreamEvents {
     if (bytes === 0) return
     this.#held = 0
     this.stream?.consumed(bytes)
+  }
+
+  #judge(chunk: Buffer, check: AnswerCheck): void {
+    this.#start = this.#start === undefined ? Buffer.from(chunk) : Buffer.concat([this.#start, chunk])
+    const verdict = check.push(chunk)
+    if (verdict.kind === 'undecided') return this.stream?.consumed(chunk.length) // a few bytes, which are kept
+    const earlier = this.#start.length - chunk.length
+    const start = this.#start
+    this.check = undefined
+    this.#start = undefined
+    if (verdict.kind === 'replace') return this.#replace(verdict.message)
+    if (verdict.kind === 'tunnel') this.other.#allowance = Number.POSITIVE_INFINITY
+    if (earlier > 0) this.other.stream?.write(start.subarray(0, earlier))
+    this.bytes += earlier
+    this.data(chunk)
+  }
+
+  /** The other side gets this message instead of the answer; what it still sends is dropped. */
+  #replace(message: Buffer): void {
+    this.check = undefined
+    this.#ended = true
+    this.#splice.end = this.#resetMeans
+    this.other.#allowance = this.other.bytes
+    this.other.stream?.write(message)
+    this.other.stream?.end()
+    this.stream?.reset()
   }
 
   /** Bytes beyond the allowance are dropped and end this side; the answer still arrives. */

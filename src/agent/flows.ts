@@ -124,7 +124,7 @@ export interface ProxyPorts {
 
 export function prepareProxyListeners(
   { life, dir, config, predecessor }: AgentContext,
-  { vips, loopback }: NodeIdentity,
+  { vips, loopback, own }: NodeIdentity,
   { interests }: TableSync,
   { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): ProxyListeners {
@@ -134,6 +134,7 @@ export function prepareProxyListeners(
     interests,
     zones: config.zones,
     ranges: [vips, loopback],
+    forbids: own.forbids,
     credentials: (user: string) => (user === 'node' || instances.has(user) ? access.secretOf(user) : undefined),
   }
   const isBeside = predecessor !== undefined

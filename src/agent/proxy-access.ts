@@ -14,9 +14,15 @@ type Remembered = Static<typeof Remembered>
 const remembered = Compile(Remembered)
 
 /**
- * How local programs prove who they are to the SOCKS and HTTP proxies, and where those listen. Kept over restarts, because
- * instances that outlive the agent hold it in their environment. The secret of a user is derived from one secret of the
- * node, so there is no list of them to keep.
+ * Hosts that are called without the proxy, spelled for each reader: Node and wget compare whole names, Python's urllib keeps the
+ * brackets of IPv6, and only curl, Go and requests understand the prefix.
+ */
+const WITHOUT_PROXY = 'localhost,127.0.0.1,::1,[::1],127.0.0.0/8'
+
+/**
+ * How local programs prove their identity to the SOCKS and HTTP proxies, and the ports of those. Kept over restarts, because
+ * instances that outlive the agent have it in their environment. The secret of each user is derived from one secret of the
+ * node, so no list of them is kept.
  */
 export class ProxyAccess {
   readonly socksPort: number
@@ -31,13 +37,13 @@ export class ProxyAccess {
     this.httpPort = httpPort
   }
 
-  /** A damaged file is no loss: instances started from now on get the new secret. */
+  /** A damaged file is replaced: instances that start from now on get the new secret. */
   static open(dir: string): ProxyAccess {
     const path = join(dir, 'proxies.json')
     return new ProxyAccess(path, read(path) ?? { secret: randomBytes(32).toString('hex'), socksPort: 0, httpPort: 0 })
   }
 
-  /** Writes down the ports that were bound, for the next start. */
+  /** Saves the bound ports for the next start. */
   async keep(ports: { socksPort: number; httpPort: number }): Promise<void> {
     await writeFile(this.#path, JSON.stringify({ secret: this.#secret, ...ports }), { mode: 0o600 })
   }
@@ -46,20 +52,19 @@ export class ProxyAccess {
     return createHmac('sha256', this.#secret).update(user).digest('hex').slice(0, 32)
   }
 
-  /** What makes ordinary HTTP and SOCKS clients reach semantic names, in both spellings. */
+  /** The variables by which ordinary HTTP and SOCKS clients find the proxies, in both spellings. */
   environment(user: string, ports: { socksPort: number; httpPort: number }): Record<string, string> {
     const credentials = `${encodeURIComponent(user)}:${this.secretOf(user)}`
     const http = `http://${credentials}@127.0.0.1:${ports.httpPort}`
     const all = `socks5h://${credentials}@127.0.0.1:${ports.socksPort}`
-    const none = 'localhost,127.0.0.0/8,::1'
     return {
       HTTP_PROXY: http,
       http_proxy: http,
       ALL_PROXY: all,
       all_proxy: all,
-      NO_PROXY: none,
-      no_proxy: none,
-      NODE_USE_ENV_PROXY: '1', // Node 24 reads the others only then
+      NO_PROXY: WITHOUT_PROXY,
+      no_proxy: WITHOUT_PROXY,
+      NODE_USE_ENV_PROXY: '1', // else Node 24 ignores the others
     }
   }
 }

@@ -1,112 +1,13 @@
-import { execFile } from 'node:child_process'
-import { once } from 'node:events'
-import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
-import { promisify } from 'node:util'
+import { connect } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { MeshError } from '../../src/core/errors.ts'
-import { systemClock } from '../../src/core/kit/clock.ts'
-import { openMetrics } from '../../src/core/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
-import { FlowLedger } from '../../proxy/flow/ledger.ts'
-import { HttpInterceptor, HttpHandshake } from '../../proxy/intercept/http.ts'
+import { vipToIPv4 } from '../../src/core/model/address.ts'
+import { HttpHandshake } from '../../proxy/intercept/http.ts'
+import { HTTP_ON_SOCKS } from '../../proxy/intercept/http-answers.ts'
 import { parseHead } from '../../proxy/intercept/http-head.ts'
-import type { ProxyParts } from '../../proxy/intercept/proxy-listener.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
-import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
-import { createBalancer } from '../../proxy/policies/index.ts'
-import { Client, keptLog, LiteralTable, peersWith, until, roomy } from './world.ts'
-
-const CART = 'shop.acme.cart.prod'
-const NAME = `${CART}.any.rr.local`
-const RANGE = vipRange('127.16.0.0/12')
-const FRONT = 'shop.acme.front.prod.0'
-const SECRETS: Record<string, string> = { node: 'hush', [FRONT]: 'quiet', 'mail.acme.smtp.prod.0': 'still' }
-const VIP = 0xe1234
-
-/** A node with both doors open before one HTTP server, which tells what it was asked. */
-async function node(serve?: (server: Server) => void) {
-  const seen: IncomingMessage[] = []
-  const web = createHttpServer((request, response) => {
-    seen.push(request)
-    const chunks: Buffer[] = []
-    request.on('data', (chunk: Buffer) => chunks.push(chunk))
-    request.on('end', () => response.end(`${request.method} ${request.url} ${Buffer.concat(chunks).length}\n`))
-  })
-  serve?.(web)
-  web.listen({ host: '127.0.0.1', port: 0 })
-  await once(web, 'listening')
-  const endpoint = { host: '127.0.0.1', port: (web.address() as AddressInfo).port }
-  const table = new LiteralTable(
-    { id: CART, ports: [80, 8080], on: ['edge/a'], vips: { 'any.rr': VIP } },
-    { id: 'shop.acme.down.prod', on: ['edge/a'] },
-    { id: 'shop.acme.none.prod', on: [] },
-  )
-  const log = keptLog()
-  const metrics = openMetrics('agent')
-  const ledger = await FlowLedger.start({ drainMs: 0 }, { clock: systemClock, log, metrics })
-  const flows: OutboundParts = {
-    ...roomy(),
-    table,
-    peers: peersWith([]),
-    self: 'edge/a',
-    endpointOf: (id) => (id === `${CART}.0` ? endpoint : undefined),
-    clock: systemClock,
-    dial: () => ({ timeoutMs: 2000 }),
-    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => ledger.openFlows(id) }),
-    ledger,
-    limits: OUTBOUND_LIMITS,
-    metrics,
-  }
-  const parts: ProxyParts = {
-    table,
-    interests: {
-      want: async (key) => {
-        if (key === 'shop.acme.cut') throw new MeshError('LINK_CLOSED')
-      },
-      wantVip: async () => undefined,
-    },
-    zones: ['local', 'internal'],
-    ranges: [RANGE],
-    credentials: (user) => SECRETS[user],
-    onFlow: (flow) => void outbound(flow, flows),
-    clock: systemClock,
-    log,
-    metrics,
-  }
-  const http = await HttpInterceptor.start({ port: 0 }, parts)
-  const socks = await SocksInterceptor.start({ port: 0 }, parts)
-  return {
-    seen,
-    table,
-    ledger,
-    parts,
-    http: (user = 'node', secret = SECRETS[user]) => `http://${user}:${secret}@127.0.0.1:${http.port}`,
-    socks: (user = 'node', secret = SECRETS[user]) => `socks5h://${user}:${secret}@127.0.0.1:${socks.port}`,
-    httpPort: http.port,
-    socksPort: socks.port,
-    async [Symbol.asyncDispose]() {
-      await Promise.all([http.close(), socks.close()])
-      web.closeAllConnections()
-      web.close()
-      await ledger.close()
-      metrics.registry.clear()
-    },
-  }
-}
-
-const execute = promisify(execFile)
-
-/** What curl says: its output and its exit code. */
-async function curl(...argv: string[]): Promise<{ out: string; code: number }> {
-  const env = { PATH: process.env['PATH'] ?? '' }
-  return execute('curl', ['-sS', '--max-time', '10', ...argv], { env }).then(
-    ({ stdout }) => ({ out: stdout, code: 0 }),
-    (error: { stdout: string; code: number }) => ({ out: error.stdout, code: error.code }),
-  )
-}
+import { CART, curl, FRONT, NAME, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
+import { Client, until } from './world.ts'
 
 t.test('curl through SOCKS', async (t) => {
   await using here = await node()
@@ -160,7 +61,7 @@ t.test('curl through HTTP, both ways', async (t) => {
     ['a wrong secret', here.http('node', 'guess'), `http://${NAME}/`, 407, /credentials/],
     ['no credentials', `http://127.0.0.1:${here.httpPort}`, `http://${NAME}/`, 407, /credentials/],
     ['a name outside', here.http(), 'http://example.com/', 403, /example\.com is not a name of the mesh/],
-    ['an address outside', here.http(), 'http://127.0.0.1:1/', 403, /not an address of the mesh/],
+    ['an address outside', here.http(), 'http://192.0.2.1/', 403, /not an address of the mesh/],
     ['cloud metadata', here.http(), 'http://169.254.169.254/', 403, /not an address of the mesh/],
     ['not allowed', here.http('mail.acme.smtp.prod.0'), `http://${NAME}/`, 403, /allow list/],
     ['unknown', here.http(), 'http://shop.acme.ghost.prod.any.rr.local/', 404, /does not know shop\.acme\.ghost/],
@@ -267,7 +168,7 @@ t.test('the SOCKS handshake, byte by byte and with everything at once', async (t
   const all = Buffer.concat(said)
   const credentials = (user: string) => SECRETS[user]
   t.match(new SocksHandshake(credentials).push(all), {
-    kind: 'ask',
+    kind: 'connect',
     host: NAME,
     port: 8080,
     first: Buffer.from('early'),
@@ -281,20 +182,21 @@ t.test('the SOCKS handshake, byte by byte and with everything at once', async (t
     if (next.kind === 'more' && next.answer !== undefined) answers.push(next.answer.toString('hex'))
   }
   t.same(answers, ['0502', '0100'])
-  t.match(slow.push(all.subarray(all.length - 6)), { kind: 'ask', first: Buffer.from('early') })
+  t.match(slow.push(all.subarray(all.length - 6)), { kind: 'connect', first: Buffer.from('early') })
 
   const greeted = said.slice(0, 2)
   const rows: [why: string, bytes: Buffer[], answer: string][] = [
-    ['SOCKS4', [Buffer.from('04010050', 'hex')], ''],
-    ['HTTP', [Buffer.from('GET / HTTP/1.1\r\n')], ''],
+    ['SOCKS4', [Buffer.from('04010050', 'hex')], '005b000000000000'],
+    ['HTTP', [Buffer.from('GET / HTTP/1.1\r\n')], HTTP_ON_SOCKS.toString('hex')],
+    ['TLS', [Buffer.from('160301', 'hex')], '15030300020246'],
     ['no password offered', [Buffer.of(5, 1, 0)], '05ff'],
     ['no methods', [Buffer.of(5, 0)], '05ff'],
     ['another version of passwords', [said[0] as Buffer, Buffer.of(5)], '05020101'],
   ]
   for (const [why, bytes, answer] of rows) {
     const next = new SocksHandshake(credentials).push(Buffer.concat(bytes))
-    t.equal(next.kind, 'end', why)
-    t.equal(next.kind === 'end' ? (next.answer?.toString('hex') ?? '') : '?', answer, why)
+    t.equal(next.kind, 'refuse', why)
+    t.equal(next.kind === 'refuse' ? next.answer.toString('hex') : '?', answer, why)
   }
   const requests: [why: string, request: string, rep: number][] = [
     ['BIND', '050200017f0000010050', 7],
@@ -305,7 +207,7 @@ t.test('the SOCKS handshake, byte by byte and with everything at once', async (t
   ]
   for (const [why, request, rep] of requests) {
     const next = new SocksHandshake(credentials).push(Buffer.concat([...greeted, Buffer.from(request, 'hex')]))
-    t.equal(next.kind === 'end' ? next.answer?.toString('hex') : '', `05020100050${rep}0001000000000000`, why)
+    t.equal(next.kind === 'refuse' ? next.answer.toString('hex') : '', `05020100050${rep}0001000000000000`, why)
   }
 })
 
@@ -342,8 +244,8 @@ t.test('garbage: no bytes make a handshake throw, or ask without credentials', a
         const handshake = make()
         for (const chunk of chunks) {
           const next = handshake.push(chunk)
-          if (next.kind === 'ask') throw new Error('asked without credentials')
-          if (next.kind === 'end') return
+          if (next.kind === 'connect') throw new Error('asked without credentials')
+          if (next.kind === 'refuse') return
         }
       }),
       { numRuns: 1000 },
@@ -352,22 +254,28 @@ t.test('garbage: no bytes make a handshake throw, or ask without credentials', a
   t.pass('1000 runs each')
   const endless = new HttpHandshake(credentials)
   let answer = ''
-  for (let i = 0; i < 20 && answer === ''; i++) {
+  for (let i = 0; i < 80 && answer === ''; i++) {
     const next = endless.push(Buffer.alloc(1000, 'a'))
-    if (next.kind === 'end') answer = next.answer?.toString() ?? ''
+    if (next.kind === 'refuse') answer = next.answer.toString()
   }
   t.match(answer, /^HTTP\/1\.1 431 /, 'an endless head')
 })
 
-t.test('a slow or silent caller is let go, and there are only so many of them', async (t) => {
-  await using here = await node()
-  const door = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 30 }, here.parts)
-  using first = await Client.connect(door.port)
-  using second = await Client.connect(door.port)
-  const third = new Client(connect({ port: door.port, host: '127.0.0.1' }))
-  t.equal(await third.closed, 'ECONNRESET', 'the third at once, and clearly')
-  await Promise.all([first.ended, second.ended])
-  await door.close()
-  const taken = await SocksInterceptor.start({ port: here.socksPort }, here.parts).catch((error: unknown) => error)
-  t.match(taken, { code: 'LISTEN_FAILED', details: { port: here.socksPort } })
-})
+t.test(
+  'a client that does not complete its request in time is answered and let go; the oldest makes room',
+  async (t) => {
+    await using here = await node()
+    const socks = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 1_000 }, here.parts)
+    using first = await Client.connect(socks.port)
+    using second = await Client.connect(socks.port)
+    using third = new Client(connect({ port: socks.port, host: '127.0.0.1' }))
+    await first.ended
+    t.same(Buffer.from(first.text, 'latin1'), Buffer.of(5, 0xff), 'the oldest, as soon as there is a third')
+    t.match((await here.log.line('proxy request refused')).fields, { mode: 'socks', reason: /too many requests/ })
+    await Promise.all([second.ended, third.ended])
+    t.same(Buffer.from(third.text, 'latin1'), Buffer.of(5, 0xff), 'after the time limit')
+    await socks.close()
+    const taken = await SocksInterceptor.start({ port: here.socksPort }, here.parts).catch((error: unknown) => error)
+    t.match(taken, { code: 'LISTEN_FAILED', details: { port: here.socksPort } })
+  },
+)
