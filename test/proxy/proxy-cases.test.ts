@@ -125,8 +125,8 @@ t.test('what is no request is answered at once, with one line in the log', async
       bytes: 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
       answer: /^HTTP\/1\.1 400 /,
     },
-    { why: 'SOCKS4', port: here.socksPort, bytes: Buffer.from('0401005000000001ff00', 'hex'), answer: /^\0\x5b/ },
-    { why: 'TLS at SOCKS', port: here.socksPort, bytes: Buffer.from('16030100c8', 'hex'), answer: /^\x15\x03\x03/ },
+    { why: 'SOCKS4', port: here.socksPort, bytes: Buffer.from('0401005000000001ff00', 'hex'), answer: '\0[' },
+    { why: 'TLS at SOCKS', port: here.socksPort, bytes: Buffer.from('16030100c8', 'hex'), answer: '\x15\x03\x03' },
     { why: 'HTTP at SOCKS', port: here.socksPort, bytes: 'GET / HTTP/1.1\r\n', answer: /^HTTP\/1\.1 400 .*SOCKS/s },
   ]
   for (const { why, port, bytes, answer } of rows) {
