@@ -5,11 +5,13 @@ import { exitCodeOf, printError } from './cli/output.ts'
 import { HELP, programOf } from './cli/program.ts'
 import { MeshError } from './core/errors.ts'
 
-const program = programOf(versionOf(), () => contextOf(program.opts<GlobalOptions>(), process.env, versionOf()))
-
 /** Known before the arguments are parsed, for the error that parsing them may end in. */
 const wantsJson = /(?:^| )(?:-o ?|--output[ =])json(?: |$)/.test(process.argv.slice(2).join(' ').split(' -- ')[0] ?? '')
-if (wantsJson) program.configureOutput({ writeErr: () => undefined }) // the error is printed below, as JSON
+const program = programOf(
+  versionOf(),
+  () => contextOf(program.opts<GlobalOptions>(), process.env, versionOf()),
+  wantsJson ? { writeErr: () => undefined } : {}, // the error is printed below, as JSON
+)
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error // `| head -1`: the reader has seen enough

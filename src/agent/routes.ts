@@ -92,10 +92,11 @@ export function statusOf(agent: AgentParts): StatusReport {
 
 function peerOf(session: Session): PeerReport {
   const { peer, path, rttMs, streams } = session
-  const { carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams } = session.report()
+  const { relay, carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams } = session.report()
   return {
     node: peer,
     path,
+    ...(path === 'relayed' && relay !== undefined ? { relay } : {}),
     carrierPaths,
     asidePaths: pinnedPaths,
     ...(rttMs === undefined ? {} : { rttMs }),

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import { MeshError } from '../core/errors.ts'
+import { isMeshError, MeshError } from '../core/errors.ts'
 import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { lineOf, printJson, printTable } from './output.ts'
@@ -23,7 +23,9 @@ export function applyCommand(program: Command, context: () => Context): void {
       const text = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const document = app === undefined ? text : withApp(text, app)
       const root = rootClient(context())
-      const applied = await root.call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
+      const applied = await root
+        .call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
+        .catch((error: unknown) => Promise.reject(withHint(error, document)))
       const changed = applied.services.filter(({ change }) => change !== 'unchanged' && change !== 'removed')
       const unplaceable = await unplaceableOf(
         root,
@@ -50,20 +52,33 @@ function withApp(document: unknown, app: string): unknown {
       given: app,
       remedy: 'Expected NAME.NAMESPACE, for example shop.acme.',
     })
-  const isOnlyServices =
-    typeof document === 'object' && document !== null && 'microservices' in document && !('applications' in document)
-  if (!isOnlyServices)
+  if (!isOnlyServices(document))
     throw new MeshError('USAGE', {
       reason: '--app is for a document that has only `microservices`',
       remedy: 'Leave out --app: this document names its apps itself.',
     })
-  const { application_name = name, application_namespace = namespace } = document as Record<string, unknown>
+  const { application_name = name, application_namespace = namespace } = document as {
+    application_name?: unknown
+    application_namespace?: unknown
+  }
   if (application_name !== name || application_namespace !== namespace)
     throw new MeshError('USAGE', {
       reason: `the document is for the app ${String(application_name)}.${String(application_namespace)}, not for ${app}`,
       remedy: 'Leave out --app, or name that app.',
     })
   return { ...document, application_name, application_namespace }
+}
+
+/** A document with only `microservices`, as Oakestra’s dashboard takes it into an existing app, lacks the name of one. */
+function withHint(error: unknown, document: unknown): unknown {
+  if (!isMeshError(error, 'SLA_INVALID') || !isOnlyServices(document) || 'application_name' in document) return error
+  return new MeshError('SLA_INVALID', { ...error.details, remedy: 'Name the app with --app NAME.NAMESPACE.' })
+}
+
+function isOnlyServices(document: unknown): document is { microservices: unknown } {
+  return (
+    typeof document === 'object' && document !== null && 'microservices' in document && !('applications' in document)
+  )
 }
 
 function read(file: string): string {

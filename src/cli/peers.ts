@@ -18,6 +18,7 @@ export function peersCommand(program: Command, context: () => Context): void {
           ({
             node,
             path,
+            relay,
             rttMs,
             carriers,
             carrierPaths = [],
@@ -28,7 +29,7 @@ export function peersCommand(program: Command, context: () => Context): void {
             datagrams,
           }) => [
             node,
-            path,
+            relay === undefined ? path : `${path} by ${hostOf(relay)}`,
             rttMs?.toFixed(2),
             counted(carrierPaths, pinned) || carriers,
             streams,
@@ -39,6 +40,11 @@ export function peersCommand(program: Command, context: () => Context): void {
         ),
       )
     })
+}
+
+/** `wss://relay.example.org:443` is `relay.example.org:443` to people. */
+function hostOf(relay: string): string {
+  return URL.parse(relay)?.host ?? relay
 }
 
 /** `2 direct, 1 relayed by rule`: carriers by rule are pinned to flows that must not, or should not, use the others. */

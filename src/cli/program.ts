@@ -21,8 +21,13 @@ import type { Context } from './context.ts'
 
 export const HELP = 'Run `hedgerow --help` for the list of commands.'
 
+interface Writer {
+  /** Takes the usage errors that commander prints; standard error by default. */
+  writeErr?: (text: string) => void
+}
+
 /** Every command, with its options. The documents are generated from it (.config/docs). */
-export function programOf(version: string, context: () => Context): Command {
+export function programOf(version: string, context: () => Context, { writeErr }: Writer = {}): Command {
   const program = new Command('hedgerow')
     .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
     .version(version)
@@ -35,6 +40,7 @@ export function programOf(version: string, context: () => Context): Command {
     .enablePositionalOptions()
     .showHelpAfterError(HELP)
     .exitOverride()
+  if (writeErr !== undefined) program.configureOutput({ writeErr }) // before the commands, which copy it
   for (const add of COMMANDS) add(program, context)
   for (const command of program.commands) inheritGlobals(program, command)
   return program

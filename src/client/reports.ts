@@ -44,16 +44,18 @@ export interface DrainingReport {
 export interface PeerReport {
   node: string
   path: string
+  /** The address of the relay, on a relayed path. */
+  relay?: string
   rttMs?: number
   carriers: number
-  /** Of each path; more than one while a session moves from one to another. */
+  /** The path of each carrier; several while a session moves from one path to another. */
   carrierPaths?: string[]
-  /** Of those among them that stand aside for flows whose service or node asks for their path. */
+  /** Those of them that are pinned to flows whose path rule asks for their path. */
   asidePaths?: string[]
   streams: number
   bytesIn: number
   bytesOut: number
-  /** How datagrams to it go now: sealed over UDP, in frames on carriers, or so because no UDP packet gets through. */
+  /** How datagrams go now: sealed over UDP, in frames on carriers, or in frames because no UDP packet gets through. */
   datagrams: 'sealed' | 'frames' | 'blocked'
 }
 

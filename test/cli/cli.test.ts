@@ -143,6 +143,10 @@ t.test('apply: what differs, warnings, and every fault at once', async (t) => {
   t.match(await machines.json('m0', 'get', 'apps'), [{ id: 'shop.acme', services: 2 }], 'nothing of it was applied')
 
   writeFileSync(file, JSON.stringify({ microservices: [{ ...cart(0), microservice_name: 'gift' }] }))
+  t.match(await machines.run('m0', 'apply', '-f', file), {
+    code: 2,
+    stderr: /application_name: is missing[^]*\nName the app with --app NAME\.NAMESPACE\./,
+  })
   t.match(await machines.run('m0', 'apply', '--app', 'shop.acme', '-f', file), {
     code: 0,
     stdout: /shop\.acme\.gift\.prod +created/,

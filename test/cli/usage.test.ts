@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
@@ -266,4 +267,38 @@ t.test('netcheck says what the machine knows by itself where no agent runs', asy
     /^(?:#.*\n|(?:sysctl -w|ip -[46] route change|modprobe) .*\n)+$/,
     'what would tune it, as a script',
   )
+})
+
+t.test('peers names the relay of a relayed path, and prints nothing that a terminal would obey', async (t) => {
+  await using machines = await Machines.make()
+  const one = { rttMs: 4.2, carriers: 1, streams: 0, bytesIn: 0, bytesOut: 0, datagrams: 'frames' }
+  const peers = [
+    { ...one, node: 'edge/far', path: 'relayed', relay: 'wss://relay.example.org:7471', carrierPaths: ['relayed'] },
+    { ...one, node: '\u001b[31mRED\u001b]0;PWNED\u0007', path: 'direct', carrierPaths: ['direct'] },
+  ]
+  mkdirSync(machines.path('m/agent'), { recursive: true })
+  const agent = createHttpServer((_request, response) => response.end(JSON.stringify(peers)))
+  t.teardown(() => agent.close())
+  await once(agent.listen(machines.path('m/agent/agent.sock')), 'listening')
+  const { code, stdout } = await machines.run('m', 'peers')
+  t.equal(code, 0)
+  t.match(stdout, /^edge\/far +relayed by relay\.example\.org:7471 +4\.20 /m)
+  t.notMatch(stdout.replaceAll('\n', ''), /\p{Cc}/u)
+})
+
+t.test('an empty state: each role says how to get a token, and how to hand it over', async (t) => {
+  await using machines = await Machines.make()
+  const rows = [
+    { role: 'agent', says: /`hedgerow token create`.*--token-file/ },
+    { role: 'cluster', says: /`hedgerow token create --role cluster`.*--token-file/ },
+    { role: 'relay', says: /`hedgerow token create --role relay`.*--token-file/ },
+  ]
+  const results = await Promise.all(
+    rows.map(async (row) => ({ ...row, ...(await machines.run(row.role, row.role, '--log-level', 'silent')) })),
+  )
+  for (const { role, says, code, stderr } of results) {
+    t.equal(code, 4, role)
+    t.match(stderr, says)
+    t.notMatch(stderr, /Hedgerow/, 'a command keeps its case')
+  }
 })

@@ -39,7 +39,10 @@ t.test('a lab as a file', async (t) => {
     conditions: { left: { delayMs: 5 } },
   })
   const bad: [string, RegExp][] = [
-    ['sites:\n  left: { hosts: [a], nat: sym }', /lab\.yaml:2: sites\.left\.nat: must be one of none, full-cone/],
+    [
+      'sites:\n  left: { hosts: [a], nat: sym }',
+      /lab\.yaml:2: sites\.left\.nat: must be one of none, endpoint-independent, /,
+    ],
     [
       'sites: { left: { host: [a] } }',
       /left: hosts is missing\n.*:1: sites\.left\.host: no such key; there are hosts, nat/,

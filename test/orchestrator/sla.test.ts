@@ -940,3 +940,16 @@ test('every key on the page of keys has a meaning', async (t) => {
     for (const { name, meaning } of keys) if (meaning === '') t.fail(`${level}.${name} means nothing`)
   }
 })
+
+test('a name that cannot be one comes with a spelling that can', async (t) => {
+  const rows = [
+    ['Example Application', 'example-application'],
+    ['my cart', 'my-cart'],
+    ['Café!', 'cafe'],
+    ['--a--', 'a'],
+  ] as const
+  for (const [given, offered] of rows) {
+    const parsed = parseSla({ application_name: given, application_namespace: 't', microservices: [] })
+    t.match(parsed, { kind: 'refused', faults: [{ path: 'application_name', remedy: `write "${offered}"` }] }, given)
+  }
+})

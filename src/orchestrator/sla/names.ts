@@ -12,7 +12,11 @@ export function readName(fields: Fields, key: string, findings: Findings): strin
   const name = hyphenated(given.toLowerCase())
   const fault = labelFault(name)
   if (fault !== undefined) {
-    const remedy = 'use 1 to 63 letters, digits and inner hyphens, and no policy word such as rr or closest'
+    const offer = offeredName(given)
+    const remedy =
+      offer === undefined
+        ? 'use 1 to 63 letters, digits and inner hyphens, and no policy word such as rr or closest'
+        : `write ${quoted(offer)}`
     findings.fault(fields.at(key), `${quoted(given)} cannot be a name: ${fault}`, remedy)
     return undefined
   }
@@ -21,6 +25,18 @@ export function readName(fields: Fields, key: string, findings: Findings): strin
   }
   return name
 }
+
+/** The name that was probably meant: `Example Application` becomes `example-application`. */
+function offeredName(given: string): string | undefined {
+  const plain = given.normalize('NFKD').replaceAll(/\p{M}/gu, '').toLowerCase()
+  const name = plain
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .slice(0, MAX_LABEL)
+    .replaceAll(/^-+|-+$/g, '')
+  return labelFault(name) === undefined ? name : undefined
+}
+
+const MAX_LABEL = 63
 
 /** The oldest documents write `preprocessing_collection`, which no host name may hold (RFC 952). */
 export function hyphenated(text: string): string {
