@@ -20,23 +20,42 @@ export function restartCommand(program: Command, context: () => Context): void {
       const here = context()
       const before = (await agent(here, '/status')) as StatusReport
       await agent(here, '/restart')
-      for (const startedAt = performance.now(); performance.now() - startedAt < READY_MS; await sleep(POLL_MS)) {
-        const now = (await agent(here, '/status').catch(() => before)) as StatusReport
-        if (now.pid === before.pid) continue
-        if (here.format === 'json') return printJson(now)
-        const facts = {
-          pid: now.pid,
-          version: now.version,
-          'flows left in the old process': now.draining[0]?.flowsOpen ?? 0,
-        }
-        return printTable(
-          ['agent', ''],
-          Object.entries(facts).map(([key, value]) => [key, String(value)]),
-        )
-      }
-      throw new MeshError('NOT_RUNNING', {
-        what: 'new agent',
-        remedy: 'The old one goes on. See the log for the reason.',
-      })
+      const now = await successorOf(before, () => agent(here, '/status') as Promise<StatusReport>)
+      if (here.format === 'json') return printJson(now)
+      const left = now.draining.find(({ pid }) => pid === before.pid)
+      const facts = { pid: now.pid, version: now.version, 'flows left in the old process': left?.flowsOpen ?? 0 }
+      return printTable(
+        ['agent', ''],
+        Object.entries(facts).map(([key, value]) => [key, String(value)]),
+      )
     })
+}
+
+/**
+ * The status of the new agent once the old one has handed over: it then reports the flows that the old process still carries,
+ * or that process has exited because none were left.
+ * @throws MeshError NOT_RUNNING when no new agent serves in time
+ */
+export async function successorOf(before: StatusReport, status: () => Promise<StatusReport>): Promise<StatusReport> {
+  let latest = before
+  for (const startedAt = performance.now(); performance.now() - startedAt < READY_MS; await sleep(POLL_MS)) {
+    const hasExited = !isAlive(before.pid) // asked first: what it carried is in no later report
+    latest = await status().catch(() => latest)
+    if (latest.pid === before.pid) continue
+    if (hasExited || latest.draining.some(({ pid }) => pid === before.pid)) return latest
+  }
+  if (latest.pid !== before.pid) return latest
+  throw new MeshError('NOT_RUNNING', {
+    what: 'new agent',
+    remedy: 'The old one goes on. See the log for the reason.',
+  })
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' // another user's
+  }
 }
