@@ -12,6 +12,7 @@ import type { IncomingStream } from '../tunnel/contract.ts'
 import { RequestChecker, type RequestCheckerParts, type Refused, refused } from './check-request.ts'
 import { DatagramInbound } from './datagrams.ts'
 import { DialQueue } from './dial-queue.ts'
+import { SHARE_LIMITS, type ShareLimits, Shares } from './shares.ts'
 import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
 
 /*
@@ -48,6 +49,8 @@ export interface InboundLimits {
   dialMs: number
   /** How long flows may go on when the agent closes. */
   drainMs: number
+  /** What one peer and one instance may take. */
+  shares: ShareLimits
 }
 
 export const INBOUND_LIMITS: InboundLimits = {
@@ -56,10 +59,11 @@ export const INBOUND_LIMITS: InboundLimits = {
   dialsWaiting: 8_192,
   dialMs: 2_000,
   drainMs: 5_000,
+  shares: SHARE_LIMITS,
 }
 
-/** One peer may hold at most this share of `maxFlows`. Larger: a node that opens flows without end leaves less to others. */
-const PEER_SHARE = 0.75
+/** At most one log line in this time about flows that are refused as `overloaded`: a flood of them must not fill the log. */
+const OVERLOAD_LOG_MS = 1_000
 
 /** Between checks whether the instances of UDP flows are still where they were. Smaller costs more; larger notices later. */
 const DATAGRAM_SWEEP_MS = 1_000
@@ -74,8 +78,10 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   readonly #datagrams: DatagramInbound
   readonly #opening: OpeningContext
   readonly #flows = new Map<InboundPipe, JoinedFlow>()
-  readonly #perInstance = new Map<InstanceId, number>()
-  readonly #perPeer = new Map<NodeId, number>()
+  readonly #shares: Shares
+  #overloadLoggedAt = Number.NEGATIVE_INFINITY
+  /** Flows refused as `overloaded` since the last log line about them. */
+  #overloaded = 0
   #isDraining = false
   #idle: (() => void) | undefined
 
@@ -85,6 +91,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     this.#parts = parts
     this.#checker = new RequestChecker(parts)
     this.#dials = new DialQueue(limits)
+    this.#shares = new Shares({ ...limits.shares, maxFlows: limits.maxFlows }, () => performance.now())
     this.#ruleOf = flowRules(parts.paths ?? ANY_PATH, parts.table)
     this.#datagrams = new DatagramInbound(parts)
     const { dialMs } = limits
@@ -109,7 +116,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   /** Flows from other nodes that are open to the instance: while it stops, they may finish. */
   openFlows(instance: InstanceId): number {
-    return this.#perInstance.get(instance) ?? 0
+    return this.#shares.open(instance)
   }
 
   /** What `Peers` is given: called for every OPEN. A bug here costs this one flow, and shows in `check`. */
@@ -140,14 +147,14 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   joined(flow: JoinedFlow): void {
     this.#flows.set(flow.pipe, flow)
-    this.#count(flow, 1)
+    this.#shares.changeOpen(flow.peer, instanceOf(flow.request), 1)
   }
 
   ended(pipe: InboundPipe): void {
     const flow = this.#flows.get(pipe)
     if (flow === undefined) return
     this.#flows.delete(pipe)
-    this.#count(flow, -1)
+    this.#shares.changeOpen(flow.peer, instanceOf(flow.request), -1)
     this.#parts.metrics.inboundStreams.inc({ result: pipe.end })
     this.#logEnd(flow)
     if (this.#flows.size === 0) this.#idle?.()
@@ -166,6 +173,8 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     if (!allows(rule, incoming.path)) {
       return this.refused(opening, refused('path-forbidden', `${rule.text} leaves ${incoming.path} out`))
     }
+    const exceeded = this.#shares.admit(incoming.peer, check.instance)
+    if (exceeded !== undefined) return this.refused(opening, refused('overloaded', exceeded))
     incoming.restrictTo?.(rule)
     opening.open(check)
   }
@@ -173,8 +182,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   #whyFull(peer: NodeId): Refused | undefined {
     const { limits, descriptors } = this.#parts
     if (this.#isDraining) return refused('draining', 'the agent is closing')
-    const ofPeer = this.#perPeer.get(peer) ?? 0
-    if (this.#flows.size >= limits.maxFlows || ofPeer >= limits.maxFlows * PEER_SHARE || !this.#dials.hasRoom(peer))
+    if (this.#flows.size >= limits.maxFlows || !this.#dials.hasRoom(peer))
       return refused('overloaded', 'too many flows')
     return descriptors.reserve(1) ? undefined : refused('overloaded', 'no descriptors are left')
   }
@@ -187,23 +195,29 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     log.debug('inbound flow ended', { flow: request.flow, peer, path, instance, ...bytes, end: pipe.end })
   }
 
-  #count({ request: { service, ordinal }, peer }: JoinedFlow, by: 1 | -1): void {
-    addTo(this.#perInstance, instanceId(service, ordinal), by)
-    addTo(this.#perPeer, peer, by)
-  }
-
   #refuse(incoming: IncomingStream, { refusal, reason }: Refused, request?: FlowRequest): void {
     const { log, metrics } = this.#parts
     const { peer } = incoming
     metrics.inboundStreams.inc({ result: refusal })
+    incoming.refuse(refusal)
+    if (refusal === 'overloaded' && !this.#mayLogOverload()) return
     const asked = request && {
       flow: request.flow,
       instance: instanceId(request.service, request.ordinal),
       port: request.port,
       caller: callerText(request.caller, peer),
     }
-    log.info('inbound flow refused', { peer, ...asked, reason: `${refusal}: ${reason}` })
-    incoming.refuse(refusal)
+    const others = refusal === 'overloaded' && this.#overloaded > 0 ? { others: this.#overloaded } : undefined
+    if (others !== undefined) this.#overloaded = 0
+    log.info('inbound flow refused', { peer, ...asked, reason: `${refusal}: ${reason}`, ...others })
+  }
+
+  #mayLogOverload(): boolean {
+    const now = performance.now()
+    const isDue = now - this.#overloadLoggedAt >= OVERLOAD_LOG_MS
+    if (isDue) this.#overloadLoggedAt = now
+    else this.#overloaded += 1
+    return isDue
   }
 
   async #drain(): Promise<void> {
@@ -220,8 +234,6 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   }
 }
 
-function addTo(counts: Map<string, number>, key: string, by: 1 | -1): void {
-  const count = (counts.get(key) ?? 0) + by
-  if (count === 0) counts.delete(key)
-  else counts.set(key, count)
+function instanceOf({ service, ordinal }: FlowRequest): InstanceId {
+  return instanceId(service, ordinal)
 }

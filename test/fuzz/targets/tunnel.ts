@@ -66,9 +66,12 @@ function refusal(error: unknown): string {
 
 /** Runs a decoder whose callers guarantee a least length. */
 function decoding(bytes: Buffer, least: number, decode: (bytes: Buffer) => string): string {
-  if (bytes.length < least) return 'too short for its type'
+  return bytes.length < least ? 'too short for its type' : outcomeOf(() => decode(bytes))
+}
+
+function outcomeOf(act: () => string): string {
   try {
-    return decode(bytes)
+    return act()
   } catch (error) {
     return refusal(error)
   }
@@ -135,17 +138,15 @@ export const session: FuzzTarget = {
     })
     ours.write(Buffer.from('early'))
     const { near } = pair.links[0]!
-    try {
+    const label = outcomeOf(() => {
       near.receive(bytes)
       pair.near.tick(250)
-    } catch (error) {
-      return refusal(error)
-    } finally {
-      pair.near.end()
-      if (pair.near.heldBytes !== 0) throw new Error(`${pair.near.heldBytes} bytes are held by nobody`)
-      if (near.streams !== 0 || near.backlog !== 0) throw new Error('the carrier counts streams that are gone')
-    }
-    return `accepted, ${pair.near.streams} streams`
+      return `accepted, ${pair.near.streams} streams`
+    })
+    pair.near.end()
+    if (pair.near.heldBytes !== 0) throw new Error(`${pair.near.heldBytes} bytes are held by nobody`)
+    if (near.streams !== 0 || near.backlog !== 0) throw new Error('the carrier counts streams that are gone')
+    return label
   },
 }
 

@@ -1,0 +1,95 @@
+import t from 'tap'
+import { encodeRequest } from '../../proxy/flow/request.ts'
+import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
+import { SHARE_LIMITS, Shares } from '../../proxy/inbound/shares.ts'
+import { NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { keptLog, LiteralTable, roomy, serve, until } from './world.ts'
+
+const LIMITS = { ofFlows: 0.5, opensPerPeer: 5, opensPerInstance: 8, maxFlows: 8 }
+
+t.test('flows are opened at a limited rate, by each peer and to each instance', async (t) => {
+  let now = 0
+  const shares = new Shares(LIMITS, () => now)
+  const open = (peer: string) => shares.admit(peer, 'one')
+  for (let i = 0; i < 5; i++) t.equal(open('edge/a'), undefined)
+  t.match(open('edge/a'), /this node opens/)
+  for (let i = 0; i < 3; i++) t.equal(open('edge/b'), undefined, 'the other peer has its own share')
+  t.match(open('edge/b'), /flows to the instance/, 'until the instance has enough')
+  now = 1_000
+  t.equal(open('edge/a'), undefined)
+})
+
+t.test('open flows of one peer, and to one instance, leave room for the others', async (t) => {
+  const shares = new Shares(LIMITS, () => 0)
+  for (const instance of ['one', 'two', 'three', 'four']) shares.changeOpen('edge/a', instance, 1)
+  t.match(shares.admit('edge/a', 'five'), /too many flows of this node/)
+  t.equal(shares.admit('edge/b', 'five'), undefined)
+  for (const peer of ['edge/c', 'edge/d', 'edge/e']) shares.changeOpen(peer, 'one', 1)
+  t.match(shares.admit('edge/f', 'one'), /too many flows to the instance/)
+  shares.changeOpen('edge/a', 'one', -1)
+  t.equal(shares.admit('edge/a', 'six'), undefined)
+})
+
+const CART = 'shop.acme.cart.prod'
+const SHOP = 'shop.acme.shop.prod'
+
+t.test('a peer that floods one instance with OPENs takes nothing from the others', async (t) => {
+  await using cart = await serve(() => undefined)
+  await using shop = await serve(() => undefined)
+  const ports: Record<string, number> = { [`${CART}.0`]: cart.port, [`${SHOP}.0`]: shop.port }
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  t.teardown(() => metrics.registry.clear())
+  await using inbound = await Inbound.start({
+    ...roomy(),
+    table: new LiteralTable({ id: CART, on: ['edge/b'] }, { id: SHOP, on: ['edge/b'] }),
+    interests: { want: async () => undefined, wantVip: async () => undefined },
+    self: 'edge/b',
+    endpointOf: (id) => {
+      const port = ports[id]
+      return port === undefined ? undefined : { host: '127.0.0.1', port }
+    },
+    isDraining: () => false,
+    limits: { ...INBOUND_LIMITS, drainMs: 0 },
+    log,
+    metrics,
+  })
+  const outcomes = { accepted: 0, overloaded: 0, other: 0 }
+  const ask = (peer: string, service: string, settled: (outcome: string) => void) =>
+    inbound.take({
+      peer,
+      path: 'direct',
+      request: encodeRequest({
+        service,
+        ordinal: 0,
+        port: 80,
+        protocol: 'tcp',
+        caller: NODE_CALLER,
+        flow: '00'.repeat(8),
+      }),
+      accept: () => {
+        settled('accepted')
+        return { write: () => true, end: () => undefined, reset: () => undefined, consumed: () => undefined }
+      },
+      acceptDatagrams: () => t.fail('no datagrams were asked for') as never,
+      refuse: (refusal) => settled(refusal),
+      onGone: () => undefined,
+    })
+  const flood = 20_000
+  for (let i = 0; i < flood; i++) {
+    ask('edge/evil', CART, (outcome) => {
+      if (outcome === 'accepted' || outcome === 'overloaded') outcomes[outcome] += 1
+      else outcomes.other += 1
+    })
+  }
+  const honest = await Promise.all([
+    new Promise((resolve) => ask('edge/a', SHOP, resolve)),
+    new Promise((resolve) => ask('edge/a', CART, resolve)),
+  ])
+  t.same(honest, ['accepted', 'accepted'], 'another peer, at another instance and at the same')
+  await until(() => outcomes.accepted + outcomes.overloaded + outcomes.other === flood)
+  t.equal(outcomes.other, 0)
+  t.ok(outcomes.accepted <= SHARE_LIMITS.opensPerPeer, `${outcomes.accepted} reached the instance`)
+  t.ok(log.lines.length < 20, `${log.lines.length} log lines about ${flood} refusals`)
+})
