@@ -8,7 +8,7 @@ import { Outbox, type Turn } from '../../proxy/tunnel/carrier/outbox.ts'
 import { piecesOf, Reassembly, writePiece } from '../../proxy/tunnel/sealed/fragments.ts'
 import { carrierSecrets, firstEpoch, nextEpoch } from '../../proxy/tunnel/sealed/keys.ts'
 import { MtuSearch } from '../../proxy/tunnel/sealed/mtu.ts'
-import { addressOf, decodeOffer, encodeOffer } from '../../proxy/tunnel/sealed/offer.ts'
+import { addressOf, decodeOffer, encodeOffer, encodePause } from '../../proxy/tunnel/sealed/offer.ts'
 import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { readRecords, RECORD, SEAL_BYTES, writeRecord } from '../../proxy/tunnel/sealed/packet.ts'
 import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts'
@@ -357,11 +357,24 @@ test('what is held of pieces is bounded in bytes, number and age', async (t) => 
   )
 })
 
+function addressesOf(payload: Buffer) {
+  const offer = decodeOffer(payload)
+  return offer?.kind === 'offer' ? offer.addresses : []
+}
+
+test('a pause of sealed packets', async (t) => {
+  t.equal(encodePause(0xdeadbeef, 5_000).toString('hex'), '02000000deadbeef00001388')
+  t.same(decodeOffer(encodePause(7, 5_000)), { kind: 'pause', receiver: 7, ms: 5_000 })
+  t.match(decodeOffer(encodePause(7, 0xffff_ffff)), { ms: 60_000 }, 'a minute at most')
+  t.throws(() => decodeOffer(encodePause(7, 1).subarray(0, 11)), { code: 'FRAME_INVALID' })
+})
+
 test('offers', async (t) => {
   const rows = ['203.0.113.5:7472', '[2001:db8::5]:7472', '127.0.0.1:1']
   const payload = encodeOffer(0xdeadbeef, rows)
   t.equal(payload.subarray(0, 8).toString('hex'), '01000000deadbeef')
   t.same(decodeOffer(payload), {
+    kind: 'offer',
     receiver: 0xdeadbeef,
     addresses: [
       { host: '203.0.113.5', port: 7472 },
@@ -382,15 +395,15 @@ test('offers', async (t) => {
     t.equal(addressOf(text), undefined, text)
   }
   const many = Array.from({ length: 30 }, (_, i) => `10.0.0.${i}:7472`)
-  t.equal(decodeOffer(encodeOffer(1, many))?.addresses.length, 8)
+  t.equal(addressesOf(encodeOffer(1, many)).length, 8)
   const long = Array.from({ length: 8 }, (_, i) => `${'9'.repeat(100)}${i}`)
   t.ok(encodeOffer(1, long).length <= 512)
-  t.equal(decodeOffer(Buffer.from('0200000000000001', 'hex')), undefined, 'a kind for later')
+  t.equal(decodeOffer(Buffer.from('0300000000000001', 'hex')), undefined, 'a kind for later')
   t.throws(() => decodeOffer(Buffer.alloc(513, 1)), { code: 'FRAME_INVALID' })
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 8, maxLength: 1_024 }), (bytes) => {
       try {
-        return (decodeOffer(Buffer.from(bytes))?.addresses.length ?? 0) <= 8
+        return addressesOf(Buffer.from(bytes)).length <= 8
       } catch (error) {
         return isMeshError(error, 'FRAME_INVALID')
       }

@@ -1,5 +1,6 @@
 import { MAX_DATAGRAM } from '../wire/frame.ts'
 import type { Address, Drop } from './contract.ts'
+import { ForgeryGuard } from './forgery-guard.ts'
 import { piecesOf, writePiece } from './fragments.ts'
 import { Opener } from './opener.ts'
 import {
@@ -44,6 +45,8 @@ export interface ChannelOptions {
   isPunching?: boolean
   datagram: (stream: number, payload: Buffer) => void
   fragment: (stream: number, body: Buffer) => void
+  /** Too many forged packets arrive: the peer is to send none for this long. */
+  flooded?: (ms: number) => void
 }
 
 /**
@@ -60,6 +63,7 @@ export class Channel implements RecordSink {
   readonly #options: ChannelOptions
   readonly #sealer: Sealer
   readonly #opener: Opener
+  readonly #guard = new ForgeryGuard()
   readonly #probedUnder = new Map<number, number>()
   #plain = EMPTY
   #fill = 0
@@ -126,12 +130,19 @@ export class Channel implements RecordSink {
 
   /** A packet with our receiver index; nothing about it is trusted before it has been opened. */
   receive(packet: Buffer, from: Address): void {
+    const now = this.#endpoint.now()
+    if (this.#guard.isPaused(now)) return this.#endpoint.dropped('paused', 1)
     const plain = this.#opener.open(packet)
-    if (plain === undefined) return this.#endpoint.dropped(this.#opener.drop, 1)
+    if (plain === undefined) return this.#drop(this.#opener.drop, now)
     this.#from = from
     this.#size = packet.length
-    if (this.#opener.isNewest) this.udpPath.receivedFrom(from, this.#endpoint.now())
+    if (this.#opener.isNewest) this.udpPath.receivedFrom(from, now)
     if (!readRecords(plain, this)) this.#endpoint.dropped('malformed', 1)
+  }
+
+  /** Datagrams go in frames for this long: the peer does not open packets, or we do not. */
+  suspend(ms: number): void {
+    this.udpPath.suspend(this.#endpoint.now() + ms)
   }
 
   tick(now: number): void {
@@ -165,6 +176,14 @@ export class Channel implements RecordSink {
     this.#probedUnder.delete(id)
     this.#sealer.confirm(epoch)
     this.udpPath.answered(id, this.#endpoint.now())
+  }
+
+  #drop(why: Drop, now: number): void {
+    this.#endpoint.dropped(why, 1)
+    const pauseMs = why === 'forged' ? this.#guard.forged(now) : undefined
+    if (pauseMs === undefined) return
+    this.suspend(pauseMs)
+    this.#options.flooded?.(pauseMs)
   }
 
   // ── sending ──

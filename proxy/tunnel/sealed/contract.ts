@@ -68,5 +68,15 @@ export interface SealedEndpoint {
 }
 
 /** Why a packet or datagram was dropped. */
-export const DROPS = ['short', 'unknown', 'epoch', 'replay', 'forged', 'malformed', 'fragment', 'full'] as const
+export const DROPS = [
+  'short',
+  'unknown',
+  'epoch',
+  'replay',
+  'forged',
+  'malformed',
+  'fragment',
+  'full',
+  'paused',
+] as const
 export type Drop = (typeof DROPS)[number]

@@ -2,7 +2,15 @@ import { randomInt } from 'node:crypto'
 import type { Metrics } from '../../../src/core/metrics.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { Channel } from './channel.ts'
-import type { Address, DatagramPort, Drop, LinkOptions, SealedLink, SealedEndpoint } from './contract.ts'
+import {
+  type Address,
+  type DatagramPort,
+  type Drop,
+  DROPS,
+  type LinkOptions,
+  type SealedEndpoint,
+  type SealedLink,
+} from './contract.ts'
 import { Link, type LinkEndpoint } from './link.ts'
 import { MAGIC, MAX_PACKET_BYTES, SEAL_BYTES } from './packet.ts'
 
@@ -45,6 +53,7 @@ export class SealedUdp implements SealedEndpoint, LinkEndpoint {
   sent = 0
   received = 0
   readonly drops: Partial<Record<Drop, number>> = {}
+  readonly #countedDrops: Partial<Record<Drop, number>> = {}
 
   constructor({
     self,
@@ -126,19 +135,23 @@ export class SealedUdp implements SealedEndpoint, LinkEndpoint {
 
   dropped(why: Drop, datagrams: number): void {
     if (datagrams === 0) return
-    this.drops[why] = (this.drops[why] ?? 0) + datagrams
-    this.#metrics?.sealedDropped.labels(why).inc(datagrams)
+    this.drops[why] = (this.drops[why] ?? 0) + datagrams // passed to the metrics by `count`: a flood must stay cheap
   }
 
   count(): void {
     if (this.#metrics === undefined) return
     const { packetsOut, packetsIn, sent, received } = this
-    const { sealedPackets, tunnelDatagrams } = this.#metrics
+    const { sealedDropped, sealedPackets, tunnelDatagrams } = this.#metrics
     sealedPackets.labels('out').inc(packetsOut - this.#counted.packetsOut)
     sealedPackets.labels('in').inc(packetsIn - this.#counted.packetsIn)
     tunnelDatagrams.labels('sealed', 'sent').inc(sent - this.#counted.sent)
     tunnelDatagrams.labels('sealed', 'received').inc(received - this.#counted.received)
     this.#counted = { packetsOut, packetsIn, sent, received }
+    for (const why of DROPS) {
+      const drops = this.drops[why] ?? 0
+      sealedDropped.labels(why).inc(drops - (this.#countedDrops[why] ?? 0))
+      this.#countedDrops[why] = drops
+    }
   }
 
   readonly #flush = (): void => {

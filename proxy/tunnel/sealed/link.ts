@@ -5,7 +5,7 @@ import { Channel, type ChannelEndpoint } from './channel.ts'
 import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract.ts'
 import { Reassembly } from './fragments.ts'
 import { carrierSecrets } from './keys.ts'
-import { decodeOffer, encodeOffer } from './offer.ts'
+import { decodeOffer, encodeOffer, encodePause } from './offer.ts'
 import { Burst } from './burst.ts'
 import { unmapped } from '../../../src/core/kit/host-port.ts'
 
@@ -100,6 +100,7 @@ export class Link implements SealedLink {
   offered(carrier: SealedCarrier, payload: Buffer): void {
     const offer = decodeOffer(payload)
     if (offer === undefined || !this.#canSeal(carrier)) return
+    if (offer.kind === 'pause') return this.#agreed.get(carrier)?.channel?.suspend(offer.ms)
     const isAnswer = !this.#agreed.has(carrier)
     const isPunching = carrier.path === 'relayed' || carrier.path === 'punched'
     const agreed = this.#agreed.get(carrier) ?? this.#offer(carrier)
@@ -117,6 +118,7 @@ export class Link implements SealedLink {
         isPunching,
         datagram: this.#options.deliver,
         fragment: (stream, body) => this.#fragment(stream, body),
+        flooded: (ms) => carrier.outbox.control(FRAME.SEALED, 0, encodePause(agreed.receiver, ms)),
       },
       this.#endpoint,
     )

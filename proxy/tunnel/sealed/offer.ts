@@ -14,12 +14,31 @@ import type { Address } from './contract.ts'
  *     └──────┴─────────────┴────────────┴──────
  */
 export interface Offer {
+  kind: 'offer'
   /** The receiver index of packets to the offering side. */
   receiver: number
   addresses: Address[]
 }
 
+/**
+ * The other kind of SEALED frame: send nothing to this receiver for a while, because too many forged packets arrive there.
+ *
+ *     ┌──────┬─────────────┬────────────┬────────────┐
+ *     │ kind │ 0           │ receiver   │ ms         │
+ *     │ 2    │             │ u32        │ u32        │
+ *     └──────┴─────────────┴────────────┴────────────┘
+ */
+export interface Pause {
+  kind: 'pause'
+  receiver: number
+  ms: number
+}
+
 const OFFER = 1
+const PAUSE = 2
+const PAUSE_BYTES = 12
+/** A peer cannot keep us from trying again for longer. */
+const MAX_PAUSE_MS = 60_000
 const HEAD_BYTES = 8
 const MAX_TEXT = 504
 /** Further addresses are ignored: a node must not make others send to many hosts. */
@@ -38,13 +57,28 @@ export function encodeOffer(receiver: number, addresses: readonly string[]): Buf
   return out
 }
 
+export function encodePause(receiver: number, ms: number): Buffer {
+  const out = Buffer.alloc(PAUSE_BYTES)
+  out[0] = PAUSE
+  out.writeUInt32BE(receiver, 4)
+  out.writeUInt32BE(ms, 8)
+  return out
+}
+
 /** `undefined` for a kind that only later versions know. @throws MeshError FRAME_INVALID */
-export function decodeOffer(payload: Buffer): Offer | undefined {
+export function decodeOffer(payload: Buffer): Offer | Pause | undefined {
+  if (payload[0] === PAUSE) return decodePause(payload)
   if (payload[0] !== OFFER) return undefined
   if (payload.length > HEAD_BYTES + MAX_TEXT) throw frameInvalid('an offer of sealed datagrams that is too long')
   const words = payload.toString('latin1', HEAD_BYTES).split(' ', MAX_ADDRESSES)
   const addresses = words.map(addressOf).filter((address) => address !== undefined)
-  return { receiver: payload.readUInt32BE(4), addresses }
+  return { kind: 'offer', receiver: payload.readUInt32BE(4), addresses }
+}
+
+function decodePause(payload: Buffer): Pause {
+  if (payload.length < PAUSE_BYTES) throw frameInvalid('a pause of sealed datagrams that is too short')
+  const ms = Math.min(payload.readUInt32BE(8), MAX_PAUSE_MS)
+  return { kind: 'pause', receiver: payload.readUInt32BE(4), ms }
 }
 
 /** Numeric addresses only: a name would make us send a DNS query. */

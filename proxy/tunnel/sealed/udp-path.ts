@@ -94,6 +94,7 @@ export class UdpPath {
   #nextTryAt = 0
   #failures = 0
   #pausedUntil = 0
+  #suspendedUntil = Number.NEGATIVE_INFINITY
   #migratedAt = Number.NEGATIVE_INFINITY
   #keptAt = Number.NEGATIVE_INFINITY
 
@@ -138,6 +139,15 @@ export class UdpPath {
       if (this.#candidates.length >= MAX_ADDRESSES) return
       if (!this.#candidates.some((known) => sameAddress(known, address))) this.#candidates.push(address)
     }
+  }
+
+  /** The path is not used, and not probed, until then. */
+  suspend(until: number): void {
+    this.#suspendedUntil = until
+    this.#pausedUntil = until
+    this.#state = 'paused'
+    this.#probes.clear()
+    this.#unansweredSince = undefined
   }
 
   /** A datagram is to be sent. */
@@ -198,6 +208,7 @@ export class UdpPath {
   // ── probing ──
 
   #begin(now: number): void {
+    if (now < this.#suspendedUntil) return
     this.#state = 'probing'
     this.#tries = 0
     this.#tryAll(now)

@@ -1,7 +1,7 @@
 import { isMeshError } from '../../../src/core/errors.ts'
 import { decodeRequest, encodeRequest } from '../../../proxy/flow/request.ts'
 import { Reassembly } from '../../../proxy/tunnel/sealed/fragments.ts'
-import { decodeOffer, encodeOffer } from '../../../proxy/tunnel/sealed/offer.ts'
+import { decodeOffer, encodeOffer, encodePause } from '../../../proxy/tunnel/sealed/offer.ts'
 import { Opener } from '../../../proxy/tunnel/sealed/opener.ts'
 import { MAX_PACKET_BYTES, readRecords, RECORD, SEAL_BYTES, writeRecord } from '../../../proxy/tunnel/sealed/packet.ts'
 import { Sealer } from '../../../proxy/tunnel/sealed/sealer.ts'
@@ -168,11 +168,16 @@ export const resumed: FuzzTarget = {
 
 export const offer: FuzzTarget = {
   name: 'sealed-offer',
-  seeds: [encodeOffer(0xdeadbeef, ['203.0.113.5:7472', '[2001:db8::5]:7472']), encodeOffer(1, [])],
+  seeds: [
+    encodeOffer(0xdeadbeef, ['203.0.113.5:7472', '[2001:db8::5]:7472']),
+    encodeOffer(1, []),
+    encodePause(1, 5_000),
+  ],
   run: (bytes) =>
     decoding(bytes, 8, (payload) => {
       const decoded = decodeOffer(payload)
-      return decoded === undefined ? 'another kind' : `accepted ${decoded.addresses.length} addresses`
+      if (decoded === undefined) return 'another kind'
+      return decoded.kind === 'pause' ? 'accepted a pause' : `accepted ${decoded.addresses.length} addresses`
     }),
 }
 
