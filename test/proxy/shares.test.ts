@@ -77,6 +77,7 @@ t.test('a peer that floods one instance with OPENs takes nothing from the others
       onGone: () => undefined,
     })
   const flood = 20_000
+  const startedAt = performance.now()
   for (let i = 0; i < flood; i++) {
     ask('edge/evil', CART, (outcome) => {
       if (outcome === 'accepted' || outcome === 'overloaded') outcomes[outcome] += 1
@@ -90,6 +91,9 @@ t.test('a peer that floods one instance with OPENs takes nothing from the others
   t.same(honest, ['accepted', 'accepted'], 'another peer, at another instance and at the same')
   await until(() => outcomes.accepted + outcomes.overloaded + outcomes.other === flood)
   t.equal(outcomes.other, 0)
-  t.ok(outcomes.accepted <= SHARE_LIMITS.opensPerPeer, `${outcomes.accepted} reached the instance`)
+  const seconds = (performance.now() - startedAt) / 1_000
+  const most = SHARE_LIMITS.opensPerPeer * (1 + seconds)
+  t.ok(outcomes.accepted <= most, `${outcomes.accepted} reached the instance in ${seconds} s`)
+  t.ok(outcomes.overloaded > 0)
   t.ok(log.lines.length < 20, `${log.lines.length} log lines about ${flood} refusals`)
 })
