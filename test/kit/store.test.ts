@@ -109,7 +109,7 @@ t.test('damage is told, and nothing is overwritten', async (t) => {
     writeFileSync(pages, content)
     const error = failure(() => Store.open(pages))
     t.equal(error.code, 'STATE_CORRUPT', why)
-    t.match(error.details, { path: pages, remedy: /nothing was overwritten/ }, why)
+    t.match(error.details, { path: pages, remedy: /nothing was overwritten/i }, why)
     t.ok(readFileSync(pages).equals(content), `${why}: as it was`)
   }
   const foreign = fresh()
