@@ -8,7 +8,7 @@ import type { NodeReach } from '../../src/core/model/node.ts'
 import type { Filtering, Mapping, NatBehavior } from './nat/nat-behavior.ts'
 
 /**
- * Short messages between two nodes about how to reach each other. Each is delivered at most once, and perhaps not at all:
+ * Short messages between two nodes, most of them about how to reach each other. Each is delivered at most once, and perhaps not at all:
  *
  *     over the session of the two, if there is one (frame SIGNAL): TLS has proved the sender
  *     through a relay at which both listen: the relay names the sender and the address it sees the sender at
@@ -69,7 +69,33 @@ const relayList = Type.Object(
   closed,
 )
 
-const signal = Type.Union([relayList, dialMe, punchConnect, punchAccept, punchSync, punchRefuse])
+/** The list of revoked certificates, passed on between nodes (agent/revocation-spread.ts): its number, a request, and its parts. */
+const number = Type.Integer({ minimum: 1 })
+const revocations = Type.Object({ type: Type.Literal('revocations'), number }, closed)
+const revocationsGet = Type.Object({ type: Type.Literal('revocations-get') }, closed)
+const revocationsPart = Type.Object(
+  {
+    type: Type.Literal('revocations-part'),
+    number,
+    part: Type.Integer({ minimum: 0, maximum: 999 }),
+    parts: Type.Integer({ minimum: 1, maximum: 1_000 }),
+    /** Base64 of a piece of the deflated list. */
+    data: Type.String({ pattern: '^[A-Za-z0-9+/=]*$', maxLength: 1_600 }),
+  },
+  closed,
+)
+
+const signal = Type.Union([
+  relayList,
+  dialMe,
+  punchConnect,
+  punchAccept,
+  punchSync,
+  punchRefuse,
+  revocations,
+  revocationsGet,
+  revocationsPart,
+])
 export type Signal = Static<typeof signal>
 export type SignalOf<T extends Signal['type']> = Extract<Signal, { type: T }>
 const check = Compile(signal)

@@ -20,6 +20,7 @@ import type { NodeIdentity } from './node-identity.ts'
 import { NodeTls } from './node-tls.ts'
 import { openRelays, relayCredentials, type RelayConnections } from './relays.ts'
 import { openRendezvous, type Rendezvous } from './rendezvous.ts'
+import { RevocationSpread } from './revocation-spread.ts'
 import { openSealed, type Sealed } from './sealed.ts'
 import type { TableSync } from './table-sync.ts'
 import { isStraight, TunnelEndpoint } from './tunnel-endpoint.ts'
@@ -73,7 +74,7 @@ export async function openConnectivity(
   sync: TableSync,
   instances: LocalInstances,
 ): Promise<Connectivity> {
-  const { life, clock } = context
+  const { life, clock, log } = context
   const callers = openCallers(context, identity, sync)
   const endpoint = new TunnelEndpoint(context, identity)
   const inbound = life.use(await openInbound(context, identity, sync, { callers, instances, endpoint }))
@@ -103,6 +104,8 @@ export async function openConnectivity(
   const riskListeners = new Set<() => void>()
   const dialing = { sessions, inbound, endpoint, tls, sealed, rendezvous, relays, direct, riskListeners }
   const peers = sessions.set(openSessions(context, identity, sync, dialing))
+  const { revocations } = identity.certificate
+  RevocationSpread.start(life, { revocations, signals: rendezvous.signals, peers, clock, log })
   const coordinates = NetworkCoordinates.start(life, { table, peers, clock })
   return { peers, inbound, endpoint, tls, sealed, rendezvous, relays, coordinates, callers, riskListeners }
 }

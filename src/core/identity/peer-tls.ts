@@ -4,6 +4,7 @@ import { connect, createServer, TLSSocket } from 'node:tls'
 import { MeshError } from '../errors.ts'
 import type { NodeId } from '../model/ids.ts'
 import type { Identity } from './contract.ts'
+import { endWithCertificate } from './end-with-certificate.ts'
 import { nodeIdOf, printPrincipal } from './principal.ts'
 import { certificateOf, HANDSHAKE_MS, type PeerCertificate, serverOptions, tend } from './tls.ts'
 
@@ -80,9 +81,10 @@ export function connectSecure(
     limit.addEventListener('abort', aborted, { once: true })
     socket.once('secureConnect', () => {
       try {
-        const { node: peer } = provenNode(socket, identity, protocols)
+        const { node: peer, ...certificate } = provenNode(socket, identity, protocols)
         if (peer !== expected)
           throw new MeshError('PEER_REFUSED', { node: expected, reason: 'another node answered', answered: peer })
+        endWithCertificate(socket, certificate, identity)
       } catch (error) {
         return fail(error)
       }
@@ -129,6 +131,7 @@ export function createAcceptor(identity: Identity): Acceptor {
           stream.on('error', () => stream.destroy())
           try {
             const certificate = provenNode(stream, identity, SPOKEN)
+            endWithCertificate(stream, certificate, identity)
             resolve({ peer: certificate.node, certificate, stream, isCalled: CALLED.includes(stream.alpnProtocol) })
           } catch (error) {
             stream.destroy()
