@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { duplexPair } from 'node:stream'
+import { Duplex } from 'node:stream'
 import { Relay } from '../../../proxy/relay/server.ts'
 import { readFromListener, readFromRelay } from '../../../proxy/relay/wire/messages.ts'
 import { decodeAnswer, decodeQuestion, encodeAnswer, encodeQuestion } from '../../../proxy/relay/wire/observation.ts'
@@ -88,9 +88,14 @@ export const relayRequest: FuzzTarget = {
     const headers = Object.fromEntries(
       lines.map((line) => line.split(': ', 2)).map(([name = '', value = '']) => [name, value]),
     )
-    const [near, far] = duplexPair()
     let answer = ''
-    far.on('data', (chunk: Buffer) => (answer += chunk.toString('latin1')))
+    const socket = new Duplex({
+      read: () => undefined,
+      write: (chunk: Buffer, _encoding, done) => {
+        answer += chunk.toString('latin1')
+        done()
+      },
+    })
     const request = {
       url,
       headers,
@@ -98,10 +103,8 @@ export const relayRequest: FuzzTarget = {
       socket: { remoteAddress: '203.0.113.5' },
     } as unknown as IncomingMessage
     const principal = { role: 'node', mesh: 'hedgerow-1a2b3c4d', cluster: 'edge', node: 'n1' } as const
-    relay.upgrade(request, near, Buffer.alloc(0), principal)
-    const written = near.writableLength + answer.length
-    near.destroy()
-    far.destroy()
-    return written > 0 ? 'answered' : 'waits'
+    relay.upgrade(request, socket, Buffer.alloc(0), principal)
+    socket.destroy()
+    return answer === '' ? 'waits' : (answer.split('\r\n', 1)[0] ?? '')
   },
 }
