@@ -23,6 +23,7 @@ const TUNNEL_GROUND = [
   ...PROXY_CONTRACTS,
   'proxy/socket',
   'proxy/tunnel/limits.ts',
+  'proxy/tunnel/node-budget.ts',
   'proxy/tunnel/sealed/contract.ts',
 ]
 /** From the ground up: each storey imports only those below it. */

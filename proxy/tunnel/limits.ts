@@ -1,4 +1,4 @@
-import type { NodeBudget } from './session/node-budget.ts'
+import type { NodeBudget } from './node-budget.ts'
 
 /** What a peer may make us hold (SEC-18). */
 export interface TunnelLimits {

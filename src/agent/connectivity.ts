@@ -6,7 +6,7 @@ import { directDialer, type DirectDialer } from '../../proxy/paths/direct-path.t
 import { readInterfaces } from '../../proxy/paths/reachability.ts'
 import { PeerRelays } from '../../proxy/paths/relays/peer-relays.ts'
 import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
-import { NodeBudget } from '../../proxy/tunnel/session/node-budget.ts'
+import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { nodeUri } from '../core/identity/principal.ts'
 import { Later } from '../core/kit/later.ts'

@@ -184,7 +184,7 @@ function asFrom(incoming: IncomingStream): IncomingStream {
 }
 
 /** What the caller has said is on its way. */
-const spoken = (far: Far) => until(() => far.pair.near.shares.keptBytes > 0)
+const spoken = (far: Far) => until(() => far.pair.near.accounting.keptBytes > 0)
 
 t.test('on a known session the answer comes after one flight there and one back', async (t) => {
   const rows = [
@@ -217,7 +217,7 @@ t.test('refused: the next candidate gets the same bytes from the start, and the 
   using client = await it.call()
   client.socket.end('question')
   await spoken(it.b)
-  await it.flights(it.b, () => it.c.pair.near.shares.keptBytes > 0)
+  await it.flights(it.b, () => it.c.pair.near.accounting.keptBytes > 0)
   t.equal(await it.flights(it.c, () => client.text === 'answer'), 1, 'early again')
   t.equal(it.c.heard(), 'question')
   t.equal(it.b.heard(), '')
@@ -236,7 +236,7 @@ t.test('silent beyond its patience: asked to give them back, then both are tried
   t.notOk(it.c.pair.step(), 'nobody else is asked before the first has answered')
   it.b.pair.move()
   await until(() => it.c.pair.near.streams === 1)
-  t.equal(it.c.pair.near.shares.keptBytes, 0, 'the bytes wait for OPENED')
+  t.equal(it.c.pair.near.accounting.keptBytes, 0, 'the bytes wait for OPENED')
   it.b.pair.move()
   t.equal(it.b.incoming.length, 2, 'it may still be the first')
   t.equal(it.b.pair.far.heldBytes, 0)
@@ -292,7 +292,7 @@ t.test('a caller that says nothing is hedged as ever; what it says then waits fo
   client.socket.write('question')
   it.b.pair.move()
   await turns(20)
-  t.equal(it.b.pair.near.shares.keptBytes + it.c.pair.near.shares.keptBytes, 0)
+  t.equal(it.b.pair.near.accounting.keptBytes + it.c.pair.near.accounting.keptBytes, 0)
   await it.flights(it.c, () => client.text === 'answer')
   t.equal(it.c.heard(), 'question')
   t.equal(it.b.heard(), '')
@@ -324,7 +324,7 @@ t.test('more than may be early: the caller is stopped until OPENED, and every by
   await spoken(it.b)
   it.b.pair.move()
   await turns(50)
-  t.ok(it.b.pair.near.shares.keptBytes < 128 * 1024, `${it.b.pair.near.shares.keptBytes} bytes were read`)
+  t.ok(it.b.pair.near.accounting.keptBytes < 128 * 1024, `${it.b.pair.near.accounting.keptBytes} bytes were read`)
   it.b.take(it.b.incoming[0]!)
   await it.flights(it.b, () => it.b.sockets[0]?.readableEnded === true)
   t.ok(Buffer.from(it.b.heard(), 'latin1').equals(sent))

@@ -55,7 +55,7 @@ export class MuxPair {
       carrier.sendHello(helloOf(mux, this.#made, this.#features))
       carrier.onHello = (hello) => {
         carrier.attach(mux, hello)
-        mux.attach(carrier)
+        mux.failover.attach(carrier)
       }
     }
     this.links.push(link)
@@ -89,15 +89,15 @@ export class MuxPair {
   /** The connection breaks: both ends notice. */
   sever(at: number): void {
     const [link] = this.links.splice(at, 1)
-    this.near.detach(link!.near)
-    this.far.detach(link!.far)
+    this.near.failover.detach(link!.near)
+    this.far.failover.detach(link!.far)
   }
 
   /** One end has lost the carrier and says so: the other gives it up too. */
   #lostByPeer(carrier: Carrier): void {
     carrier.stop()
-    this.near.detach(carrier)
-    this.far.detach(carrier)
+    this.near.failover.detach(carrier)
+    this.far.failover.detach(carrier)
   }
 
   #carry(from: Carrier, to: Carrier, batchBytes: number): boolean {
@@ -121,14 +121,17 @@ export class MuxPair {
       ids: { next },
       limits: { ...TUNNEL_LIMITS, ...limits },
       now: () => this.time.now,
-      accept,
-      lostByPeer: (carrier) => this.#lostByPeer(carrier),
-      goneAway: () => {
-        this.wentAway += 1
-      },
-      rtt: () => undefined,
-      ignored: () => {
-        this.ignored += 1
+      owner: {
+        accept,
+        signalled: () => undefined,
+        roundTripMeasured: () => undefined,
+        peerLostCarrier: (carrier) => this.#lostByPeer(carrier),
+        peerWentAway: () => {
+          this.wentAway += 1
+        },
+        frameIgnored: () => {
+          this.ignored += 1
+        },
       },
     })
   }

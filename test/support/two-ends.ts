@@ -144,7 +144,7 @@ export class TwoEnds {
       carrier.onHello = (theirs) => {
         if (side === 'far') carrier.sendHello(hello)
         carrier.attach(this.mux[side], theirs)
-        this.mux[side].attach(carrier)
+        this.mux[side].failover.attach(carrier)
         link[side].isAttached = true
       }
     }
@@ -196,7 +196,7 @@ export class TwoEnds {
     half.inbox.length = 0
     half.carrier.stop()
     this.deaths += 1
-    if (half.isAttached) this.mux[side].detach(half.carrier)
+    if (half.isAttached) this.mux[side].failover.detach(half.carrier)
   }
 
   tick(): void {
@@ -232,19 +232,24 @@ export class TwoEnds {
       ids: { next: side === 'near' ? 1 : 2 },
       limits,
       now: () => this.time.now,
-      accept: (incoming) => {
-        if (this.#answer !== undefined) return this.#answer(incoming)
-        const end = this.flows[Number(incoming.request.toString())]![side]
-        if (end.stream !== undefined) throw new Error(`flow ${end.flow} came twice`)
-        end.stream = incoming.accept(end)
+      owner: {
+        accept: (incoming) => this.#accept(side, incoming),
+        signalled: () => undefined,
+        roundTripMeasured: () => undefined,
+        peerLostCarrier: (carrier) => {
+          for (const link of this.links) if (link[side].carrier === carrier) this.die(link, side)
+        },
+        peerWentAway: () => undefined,
+        frameIgnored: () => undefined,
       },
-      lostByPeer: (carrier) => {
-        for (const link of this.links) if (link[side].carrier === carrier) this.die(link, side)
-      },
-      goneAway: () => undefined,
-      rtt: () => undefined,
-      ignored: () => undefined,
     })
+  }
+
+  #accept(side: SideName, incoming: IncomingStream): void {
+    if (this.#answer !== undefined) return this.#answer(incoming)
+    const end = this.flows[Number(incoming.request.toString())]![side]
+    if (end.stream !== undefined) throw new Error(`flow ${end.flow} came twice`)
+    end.stream = incoming.accept(end)
   }
 }
 

@@ -1,4 +1,5 @@
 import { test } from 'tap'
+import { isBulkNow, quietFor } from '../../proxy/tunnel/session/bulk-detector.ts'
 import { answerProposal, readAnswer } from '../../proxy/tunnel/peers/agreement.ts'
 import { unlessAborted } from '../../src/core/kit/abort.ts'
 import { Deadline } from '../../src/core/kit/deadline.ts'
@@ -6,9 +7,7 @@ import { Keepalive } from '../../proxy/tunnel/carrier/keepalive.ts'
 import {
   carrierFor,
   carriersWanted,
-  isBulkNow,
   outranked,
-  quietFor,
   rebalance,
   spare,
   type CarrierView,

@@ -6,7 +6,7 @@ import type { ByteStream, IncomingStream, Refusal, Withdrawable } from '../../pr
 import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/stream/early-buffer.ts'
 import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/wire/frame.ts'
 import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
-import { Tombstones } from '../../proxy/tunnel/session/tombstones.ts'
+import { Tombstones } from '../../proxy/tunnel/session/closed-streams.ts'
 import { settle } from '../support/manual-clock.ts'
 import { ALL, DatagramListener, listenTo, Listener, listenToDatagrams, MuxPair } from '../support/mux-pair.ts'
 import { told, TwoEnds, type SideName } from '../support/two-ends.ts'
@@ -54,7 +54,7 @@ test('a question travels with OPEN, and the answer comes in the flight of OPENED
   pair.move()
   pair.tick()
   t.ok(pair.near.isQuiet && pair.far.isQuiet, 'freed at both ends')
-  t.equal(pair.near.heldBytes + pair.far.heldBytes + pair.near.shares.keptBytes + pair.far.shares.keptBytes, 0)
+  t.equal(pair.near.heldBytes + pair.far.heldBytes + pair.near.accounting.keptBytes + pair.far.accounting.keptBytes, 0)
 })
 
 test('an end without a byte is early too; what follows while it is told keeps its order', async (t) => {
@@ -111,7 +111,7 @@ test('refused, withdrawn, reset, late: the instance hears nothing, and nothing i
     await settle(1)
     t.same(ears.log, ['reset'], `${why}: accepted too late`)
     pair.tick()
-    t.equal(pair.far.heldBytes + pair.near.shares.keptBytes, 0, why)
+    t.equal(pair.far.heldBytes + pair.near.accounting.keptBytes, 0, why)
     t.equal(pair.near.streams + pair.far.streams, 0, why)
   }
 })

@@ -1,4 +1,4 @@
-import { NodeBudget } from '../../proxy/tunnel/session/node-budget.ts'
+import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { randomBytes } from 'node:crypto'
 import { Duplex, duplexPair } from 'node:stream'
 import fc from 'fast-check'
@@ -53,9 +53,9 @@ test('the life of a stream', async (t) => {
   t.equal(far.text(), 'held until opened!')
   t.equal(pair.near.streams + pair.far.streams, 0, 'ended at both ends')
   t.equal(pair.near.heldBytes + pair.far.heldBytes, 0)
-  t.ok(pair.near.shares.keptBytes > 0, 'what was sent is kept until the peer has acknowledged it')
+  t.ok(pair.near.accounting.keptBytes > 0, 'what was sent is kept until the peer has acknowledged it')
   pair.tick()
-  t.equal(pair.near.shares.keptBytes + pair.far.shares.keptBytes, 0, 'within a tick')
+  t.equal(pair.near.accounting.keptBytes + pair.far.accounting.keptBytes, 0, 'within a tick')
   t.ok(pair.near.isQuiet && pair.far.isQuiet, 'freed at both ends')
   far.stream.write(Buffer.from('late'))
   far.stream.reset()
@@ -535,7 +535,7 @@ test('streams of peers that cannot resume die with their carrier, and only they'
     'an OPEN fails over at once',
   )
   pair.move()
-  t.equal(pair.near.shares.keptBytes, 0)
+  t.equal(pair.near.accounting.keptBytes, 0)
   t.same(opening[1]!.log, ['opened'])
   t.equal(pair.near.streams, 3)
   t.equal(pair.far.streams, 3)
@@ -613,11 +613,11 @@ test('when a session keeps as much as it may, every writer stops after each chun
     for (let isFree = true; isFree; queued += 65_536) isFree = stream.write(Buffer.alloc(65_536))
   }
   t.ok(queued < 22 * 1024 * 1024, `${queued} bytes wait where nobody sends`)
-  t.equal(pair.near.shares.keptBytes, queued)
+  t.equal(pair.near.accounting.keptBytes, queued)
   pair.move()
   pair.tick()
   await settle(1)
-  t.equal(pair.near.shares.keptBytes, 0)
+  t.equal(pair.near.accounting.keptBytes, 0)
   t.ok(
     flows.every(({ drains }) => drains === 1),
     'each was told once',
@@ -638,9 +638,9 @@ streamContract('tunnel', async (near, far) => {
     carrier.sendHello(helloOf(mux))
     carrier.onHello = (hello) => {
       carrier.attach(mux, hello)
-      mux.attach(carrier)
+      mux.failover.attach(carrier)
     }
-    return new Pump(carrier, stream, { carrierLost: () => mux.detach(carrier) })
+    return new Pump(carrier, stream, { carrierLost: () => mux.failover.detach(carrier) })
   })
   await settle(4)
   const stream = pair.near.open(Buffer.from('contract'), {

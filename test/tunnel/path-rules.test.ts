@@ -1,5 +1,5 @@
 import { test } from 'tap'
-import { DetachedStreams } from '../../proxy/tunnel/session/detached-streams.ts'
+import { DetachedStreams } from '../../proxy/tunnel/session/failover.ts'
 import { ANY_PATH, readPathRule, type PathRule } from '../../src/core/model/path-rule.ts'
 import { Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
 import { accepting, DatagramListener, Listener } from '../support/mux-pair.ts'

@@ -63,7 +63,7 @@ function play(world: TwoEnds, { act, side, which, size }: Step, mayReset: boolea
       const streams = [...mux.all()]
       const stream = streams[which % Math.max(streams.length, 1)]
       const to = mux.carriers[size % Math.max(mux.carriers.length, 1)]
-      if (stream !== undefined && to !== undefined) mux.move([{ stream, to }])
+      if (stream !== undefined && to !== undefined) mux.failover.move([{ stream, to }])
       return
     }
     case 'tick':
@@ -102,7 +102,7 @@ async function outcome(steps: readonly Step[], mayReset: boolean): Promise<strin
   }
   const { near, far } = world.mux
   if (!mayReset && !(near.isQuiet && far.isQuiet)) return 'streams are left over'
-  const left = near.shares.keptBytes + far.shares.keptBytes + near.heldBytes + far.heldBytes
+  const left = near.accounting.keptBytes + far.accounting.keptBytes + near.heldBytes + far.heldBytes
   return left === 0 ? 'as written' : `${left} bytes are left over`
 }
 
@@ -262,12 +262,12 @@ test('a move resends little, and small streams next to nothing', async (t) => {
   const { mux } = world
   const stream = [...mux.near.all()][0]!
   const to = mux.near.carriers.find((one) => one !== stream.carrier)!
-  mux.near.move([{ stream, to }])
+  mux.near.failover.move([{ stream, to }])
   const batch = Buffer.alloc(65_536)
   const size = to.outbox.fill(batch)
   t.ok(size <= 36, `${size} bytes for a stream that rests`)
   t.ok(other)
-  t.equal(mux.near.moved, 1)
+  t.equal(mux.near.failover.moved, 1)
   far.consume(1e9)
   near.finish()
   far.finish()

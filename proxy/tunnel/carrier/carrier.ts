@@ -62,7 +62,7 @@ export class Carrier implements FrameSink {
   /** Exports keys from the TLS beneath; set by the handshake. */
   secrets: CarrierSecrets | undefined
   /** For streams whose rule asks for its path only; set when it joins a session. */
-  isAside = false
+  isPinned = false
   bytesIn = 0
   bytesOut = 0
 

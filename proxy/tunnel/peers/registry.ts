@@ -7,7 +7,7 @@ import type { Carrier } from '../carrier/carrier.ts'
 import type { IncomingStream } from '../contract.ts'
 import type { TunnelLimits } from '../limits.ts'
 import type { SealedEndpoint } from '../sealed/contract.ts'
-import type { StreamIds } from '../session/outgoing-streams.ts'
+import type { StreamIds } from '../session/mux-parts.ts'
 import { TunnelSession, type SessionKey, type SessionOwner } from '../session/session.ts'
 import type { HeldKeys } from './agreement.ts'
 import type { Joining, SessionDirectory } from './handshake.ts'
@@ -114,7 +114,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const held = peer.sessions().find((session) => isSame(session.key, key))
     this.#checkDraining(joining, { node, held })
     const session = held ?? this.#begin(peer, key, joining.isDialler)
-    carrier.isAside = role === 'aside'
+    carrier.isPinned = role === 'aside'
     this.#makeRoom(session, carrier)
     const before = held?.path
     if (role === 'instead' && before !== undefined && before !== carrier.path)
@@ -147,7 +147,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
 
   /** @throws MeshError SESSION_CLOSED when the session has as many carriers as it may have, and all are well */
   #makeRoom({ carriers }: TunnelSession, carrier: Carrier): void {
-    const most = this.#options.limits.carriers + (carrier.isAside ? PINNED : 0)
+    const most = this.#options.limits.carriers + (carrier.isPinned ? PINNED : 0)
     if (carriers.size >= most && !carriers.makeRoom())
       throw new MeshError('SESSION_CLOSED', { reason: 'the session has as many carriers as it may have' })
   }

@@ -1,13 +1,12 @@
 import type { TunnelLimits } from '../limits.ts'
-import type { Holder } from './node-budget.ts'
+import type { Holder } from '../node-budget.ts'
 import type { MuxStream } from '../stream/mux-stream.ts'
 import type { SealedLink } from '../sealed/contract.ts'
-import type { Tombstones } from './tombstones.ts'
+import type { PendingResets, Tombstones } from './closed-streams.ts'
 import { BulkDetector } from './bulk-detector.ts'
 import type { Receiver } from '../stream/receiver.ts'
 import type { Sender } from '../stream/sender.ts'
 import type { StreamOwner } from '../stream/stream-owner.ts'
-import type { PendingResets } from './pending-resets.ts'
 
 export interface AccountingOptions {
   limits: TunnelLimits
@@ -16,13 +15,13 @@ export interface AccountingOptions {
   /** The session's streams, by id. */
   streams: Map<number, MuxStream>
   /** The lowest bit of ids of streams that this side opened. */
-  isOurs: 0 | 1
-  unheard: PendingResets
-  past: Tombstones
+  ownBit: 0 | 1
+  pendingResets: PendingResets
+  tombstones: Tombstones
   sealed: SealedLink | undefined
 }
 
-/** What the streams of a session have in common: how many there are, how many bytes they hold, and what they owe the peer. */
+/** What the streams of a session share: how many there are, how many bytes they hold, and what they owe the peer. */
 export class Accounting implements StreamOwner, Holder {
   readonly limits: TunnelLimits
   isResumable = false
@@ -38,7 +37,7 @@ export class Accounting implements StreamOwner, Holder {
   readonly #owing = new Set<Receiver>()
   readonly #waiting = new Set<Sender>()
   #grownBytes = 0
-  #willTell = false
+  #willUnblock = false
 
   constructor(options: AccountingOptions) {
     this.#options = options
@@ -57,12 +56,12 @@ export class Accounting implements StreamOwner, Holder {
     return this.keptBytes > this.limits.retainedBytes
   }
 
-  /** A stream that keeps less than half an equal share goes on: those that nobody reads hold up none that are read. */
+  /** A stream that keeps less than half an equal share may write on: streams that nobody reads must not hold up those that are read. */
   isFullFor(kept: number): boolean {
     return this.isFull && 2 * kept * this.#options.streams.size > this.limits.retainedBytes
   }
 
-  /** As many streams as may be open only wait for the peer to acknowledge their end. */
+  /** The streams that wait for the peer to acknowledge their end are as many as may be open. */
   get isCrowded(): boolean {
     return this.#options.streams.size - this.ours - this.theirs >= this.limits.streams
   }
@@ -79,7 +78,7 @@ export class Accounting implements StreamOwner, Holder {
 
   freed(stream: MuxStream): void {
     this.#options.streams.delete(stream.id)
-    if (stream.allowsEarly && (stream.id & 1) !== this.#options.isOurs) this.#options.past.add(stream.id)
+    if (stream.allowsEarly && (stream.id & 1) !== this.#options.ownBit) this.#options.tombstones.add(stream.id)
     if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
     this.#grownBytes -= stream.receiver.grownBytes
     this.#owing.delete(stream.receiver)
@@ -93,7 +92,7 @@ export class Accounting implements StreamOwner, Holder {
   }
 
   sentReset(stream: MuxStream): void {
-    if (this.isResumable) this.#options.unheard.add(stream.id, stream.carrier, this.now())
+    if (this.isResumable) this.#options.pendingResets.add(stream.id, stream.carrier, this.now())
   }
 
   changeHeld(bytes: number): void {
@@ -105,9 +104,9 @@ export class Accounting implements StreamOwner, Holder {
   changeKept(bytes: number): void {
     this.keptBytes += bytes
     if (this.keptBytes > this.keptPeak) this.keptPeak = this.keptBytes
-    if (bytes > 0 || this.#willTell || this.#waiting.size === 0 || this.isFull) return
-    this.#willTell = true
-    queueMicrotask(() => this.#tellWaiting())
+    if (bytes > 0 || this.#willUnblock || this.#waiting.size === 0 || this.isFull) return
+    this.#willUnblock = true
+    queueMicrotask(() => this.#unblockWaiting())
   }
 
   waitForRoom(sender: Sender): void {
@@ -130,7 +129,7 @@ export class Accounting implements StreamOwner, Holder {
     this.#grownBytes += bytes
   }
 
-  /** Says what was consumed and is below what would be said at once, so that nothing is kept for streams that rest. */
+  /** Acknowledges what was consumed and is too little to be acknowledged at once, so that the peer keeps nothing for idle streams. */
   settle(): void {
     for (const receiver of this.#owing) {
       if (!receiver.canAcknowledge) continue
@@ -139,8 +138,8 @@ export class Accounting implements StreamOwner, Holder {
     }
   }
 
-  #tellWaiting(): void {
-    this.#willTell = false
+  #unblockWaiting(): void {
+    this.#willUnblock = false
     for (const sender of this.#waiting) {
       if (this.isFull) return
       this.#waiting.delete(sender)
@@ -149,11 +148,11 @@ export class Accounting implements StreamOwner, Holder {
   }
 
   #count({ id }: MuxStream, by: 1 | -1): void {
-    if ((id & 1) === this.#options.isOurs) this.ours += by
+    if ((id & 1) === this.#options.ownBit) this.ours += by
     else this.theirs += by
   }
 
-  /** Too much is held for readers that do not read: the one that holds most pays. */
+  /** Too much is held for readers that do not read: resets the stream that holds most. */
   shed(): void {
     let most: MuxStream | undefined
     for (const stream of this.#options.streams.values()) {

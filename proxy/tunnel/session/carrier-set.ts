@@ -7,7 +7,7 @@ import type { Pump } from '../carrier/pump.ts'
 
 export interface CarrierSetOptions {
   /** Knows which carriers there are, and what is on them. */
-  mux: Pick<Mux, 'carriers' | 'shares' | 'streams' | 'rttMs' | 'isVoid'>
+  mux: Pick<Mux, 'carriers' | 'accounting' | 'streams' | 'rttMs' | 'isVoid'>
   /** Carriers of one session. */
   limit: number
   now: () => number
@@ -89,7 +89,7 @@ export class CarrierSet {
     return carriersWanted({
       path,
       streams: mux.streams,
-      bulks: mux.shares.bulkDetector.bulks,
+      bulks: mux.accounting.bulkDetector.bulks,
       rttMs: mux.rttMs,
       jitterMs: calm.reduce((sum, { keepalive }) => sum + keepalive.jitterMs, 0) / Math.max(calm.length, 1),
       limit,
@@ -171,7 +171,7 @@ export class CarrierSet {
 
   /** No stream whose rule asks for its path has used it for a while, and the others have better carriers. */
   #isIdlePinned(carrier: Carrier, now: number): boolean {
-    if (!carrier.isAside) return false
+    if (!carrier.isPinned) return false
     if (carrier.streams > 0 || this.best === carrier) this.#pinnedUsedAt.set(carrier, now)
     return now - (this.#pinnedUsedAt.get(carrier) ?? now) > PINNED_IDLE_MS
   }

@@ -16,7 +16,7 @@ import type { StreamUser } from '../stream/stream-user.ts'
 
 const nothing = () => undefined
 
-/** A stream the peer asked for, until it is accepted, refused, or given up. */
+/** A stream that the peer has opened, until it is accepted, refused, or given up. */
 export class Incoming implements IncomingStream {
   readonly peer: NodeId
   readonly path: PathKind
@@ -54,7 +54,7 @@ export class Incoming implements IncomingStream {
     if (this.#stream.state === 'pending') {
       this.#settled(this)
       this.#stream.accept(user)
-    } else queueMicrotask(() => user.events.reset()) // it died before; never before `accept` has returned
+    } else queueMicrotask(() => user.events.reset()) // it is dead; never reported before `accept` has returned
   }
 
   restrictTo(rule: PathRule): void {
@@ -69,7 +69,7 @@ export class Incoming implements IncomingStream {
     this.#stream.close()
   }
 
-  /** Refuses what nobody answered in time, or what the opener wants elsewhere. */
+  /** It was not answered in time, or the opener wants to try elsewhere. */
   giveUp(): void {
     this.refuse('timeout')
     this.gone()

@@ -9,31 +9,25 @@ import type {
   Withdrawable,
 } from '../contract.ts'
 import { FRAME, MAX_OPEN_BYTES } from '../wire/frame.ts'
-import type { MuxOptions, MuxParts } from './mux.ts'
+import type { MuxOptions, MuxParts } from './mux-parts.ts'
 import { MuxDatagramStream } from '../stream/datagram-stream.ts'
 import { MuxStream } from '../stream/mux-stream.ts'
 import type { StreamUser } from '../stream/stream-user.ts'
 import type { IncomingStreams } from './incoming-streams.ts'
 import { carrierFor } from './placement.ts'
 
-/** The ids of streams this node opens towards a peer: never used again while both run, so that late frames hit nobody. */
-export interface StreamIds {
-  /** The node with the smaller id opens odd streams, the other even ones. */
-  next: number
-}
-
-/** What we open, until the peer has said yes or no. */
+/** Streams that we open, until the peer has answered. */
 export class OutgoingStreams {
   readonly #options: MuxOptions
   readonly #parts: MuxParts
-  readonly #theirs: IncomingStreams
+  readonly #incoming: IncomingStreams
   /** The peer goes away. */
   isPeerDraining = false
 
-  constructor(options: MuxOptions, parts: MuxParts, theirs: IncomingStreams) {
+  constructor(options: MuxOptions, parts: MuxParts, incoming: IncomingStreams) {
     this.#options = options
     this.#parts = parts
-    this.#theirs = theirs
+    this.#incoming = incoming
   }
 
   open(request: Buffer, events: OpeningEvents & ByteStreamEvents, rule: PathRule): ByteStream & Withdrawable {
@@ -50,17 +44,17 @@ export class OutgoingStreams {
     return stream instanceof MuxStream ? new MuxDatagramStream(stream) : refused(events, stream)
   }
 
-  /** Sends OPEN; or says why not, without asking the peer. */
+  /** Sends OPEN, or refuses without asking the peer. */
   #open({ request, opening, user, rule }: OpenWish): MuxStream | Refusal {
-    const { carriers, shares } = this.#parts
+    const { carriers, accounting } = this.#parts
     if (request.length > MAX_OPEN_BYTES) throw new Error(`a request of ${request.length} bytes does not fit in OPEN`)
     const carrier = carrierFor(carriers, 'small', rule)
     if (carrier === undefined) return 'unreachable'
-    if (this.#theirs.isDraining || this.isPeerDraining) return 'draining'
-    if (shares.ours >= this.#options.limits.streams || shares.isCrowded) return 'overloaded'
-    const stream = new MuxStream(this.#takeId(), carrier, shares, { opening: { events: opening, request }, user })
+    if (this.#incoming.isDraining || this.isPeerDraining) return 'draining'
+    if (accounting.ours >= this.#options.limits.streams || accounting.isCrowded) return 'overloaded'
+    const stream = new MuxStream(this.#takeId(), carrier, accounting, { opening: { events: opening, request }, user })
     stream.restrictTo(rule)
-    shares.add(stream)
+    accounting.add(stream)
     carrier.outbox.control(FRAME.OPEN, stream.id, request)
     carrier.keepalive.expectAnswer(this.#options.now())
     return stream

@@ -31,7 +31,7 @@ export interface CarrierView {
   /** Perhaps dead. */
   readonly isDoubtful: boolean
   /** Made for streams whose rule asked for its path: the others come here for want of anything else only. */
-  readonly isAside?: boolean
+  readonly isPinned?: boolean
 }
 
 /** A stream is `small` until it has shown otherwise. */
@@ -55,7 +55,7 @@ function isBetter(one: CarrierView, other: CarrierView, kind: Kind, rule: PathRu
   if (one.isDoubtful !== other.isDoubtful) return other.isDoubtful
   const isLiked = likes(rule, one.path)
   if (isLiked !== likes(rule, other.path)) return isLiked
-  if ((one.isAside === true) !== (other.isAside === true)) return one.isAside !== true
+  if ((one.isPinned === true) !== (other.isPinned === true)) return one.isPinned !== true
   const rank = RANK[one.path] - RANK[other.path]
   if (rank !== 0) return rank < 0
   if (kind === 'bulk') {
@@ -105,14 +105,14 @@ export function carriersWanted({ path, streams, bulks, rttMs = 0, jitterMs, limi
 
 /** Carriers that a better path has made useless for new streams: one that surely lives. */
 export function outranked<C extends CarrierView>(carriers: readonly C[]): C[] {
-  const own = carriers.filter((carrier) => !carrier.isDraining && carrier.isAside !== true)
+  const own = carriers.filter((carrier) => !carrier.isDraining && carrier.isPinned !== true)
   const best = Math.min(...own.filter(({ isDoubtful }) => !isDoubtful).map((carrier) => RANK[carrier.path]))
   return own.filter((carrier) => RANK[carrier.path] > best)
 }
 
 /** The carrier to give back when there are more than wanted: the emptiest. */
 export function spare<C extends CarrierView>(carriers: readonly C[]): C | undefined {
-  const open = carriers.filter(({ isDraining, isAside }) => !isDraining && isAside !== true)
+  const open = carriers.filter(({ isDraining, isPinned }) => !isDraining && isPinned !== true)
   return open.toSorted((a, b) => a.bulks - b.bulks || a.streams - b.streams || b.backlog - a.backlog)[0]
 }
 
@@ -188,8 +188,8 @@ export function rebalance<C extends CarrierView, S extends StreamView<C>>(
 
 type Planned<C> = { -readonly [K in keyof CarrierView]: CarrierView[K] } & { carrier: C }
 
-function viewOf({ path, streams, bulks, backlog, isDraining, isDoubtful, isAside = false }: CarrierView): CarrierView {
-  return { path, streams, bulks, backlog, isDraining, isDoubtful, isAside }
+function viewOf({ path, streams, bulks, backlog, isDraining, isDoubtful, isPinned = false }: CarrierView): CarrierView {
+  return { path, streams, bulks, backlog, isDraining, isDoubtful, isPinned }
 }
 
 /** Alone there, or with fewer of its kind than here; or away from small streams that have nowhere else to go. */
@@ -208,32 +208,4 @@ function isSmallBetter(at: CarrierView, to: CarrierView): boolean {
 function isUneven(plan: readonly CarrierView[]): boolean {
   const smalls = plan.filter(({ bulks }) => bulks === 0).map(({ streams }) => streams)
   return smalls.length > 1 && Math.max(...smalls) - Math.min(...smalls) >= UNEVEN
-}
-
-/** What one direction of a stream has shown. */
-export interface StreamLoad {
-  /** Bytes acknowledged so far, and since a quarter of a second ago. */
-  total: number
-  lately: number
-  /** Bytes that wait to be sent; 0 for the direction that is received. */
-  queued: number
-  /** For how many quarters of a second it has moved next to nothing. */
-  quiet: number
-}
-
-const BULK_BYTES = 512 * 1024
-const BULK_LATELY = 128 * 1024
-const QUIET_LATELY = 16 * 1024
-/** Two seconds: between the bursts of a page that loads, a stream keeps its carrier. */
-const QUIET_TICKS = 8
-
-/** Whether a stream is bulk: it has moved much, and goes on; it stays so until it has rested. */
-export function isBulkNow(was: boolean, { total, lately, queued, quiet }: StreamLoad): boolean {
-  if (was) return quiet < QUIET_TICKS
-  return total >= BULK_BYTES && (lately >= BULK_LATELY || queued >= BULK_LATELY / 2)
-}
-
-/** How long it has been quiet, one tick later. */
-export function quietFor(quiet: number, { lately, queued }: Pick<StreamLoad, 'lately' | 'queued'>): number {
-  return lately < QUIET_LATELY && queued < QUIET_LATELY ? quiet + 1 : 0
 }

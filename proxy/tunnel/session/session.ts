@@ -18,7 +18,7 @@ import type { TunnelLimits } from '../limits.ts'
 import { CarrierSet } from './carrier-set.ts'
 import { checkPromise, UNKNOWN_INCARNATION, type Hello } from '../wire/hello.ts'
 import { Mux } from './mux.ts'
-import type { StreamIds } from './outgoing-streams.ts'
+import type { MuxOwner, StreamIds } from './mux-parts.ts'
 import { carrierFor, outranked } from './placement.ts'
 import type { SealedLink, SealedEndpoint } from '../sealed/contract.ts'
 
@@ -116,11 +116,11 @@ type Life =
  *
  * When a carrier dies:
  *
- *     Pump.cut ─▶ carrierLost ─▶ Mux.detach: its streams move to other carriers
+ *     Pump.cut ─▶ carrierLost ─▶ Failover.detach: its streams move to other carriers
  *                    └── no carrier is left ─▶ suspended ─▶ SessionOwner.sessionSuspended: somebody dials
- *     a dial succeeds ─▶ attach ─▶ Mux.attach: RESUME, and every stream goes on ─▶ up ─▶ SessionOwner.sessionResumed
+ *     a dial succeeds ─▶ attach ─▶ Failover.attach: RESUME, and every stream goes on ─▶ up ─▶ SessionOwner.sessionResumed
  */
-export class TunnelSession implements Session, CarrierOwner {
+export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   readonly peer: NodeId
   readonly carriers: CarrierSet
   #key: SessionKey
@@ -136,7 +136,7 @@ export class TunnelSession implements Session, CarrierOwner {
   #usedAt: number
 
   constructor(options: SessionOptions) {
-    const { peer, owner, limits, now, ids } = options
+    const { peer, limits, now, ids } = options
     this.peer = peer
     this.#key = options.key
     this.#isDialler = options.isDialler
@@ -144,19 +144,7 @@ export class TunnelSession implements Session, CarrierOwner {
     this.#usedAt = now()
     const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
     this.#sealed = options.sealed?.link({ peer, deliver })
-    this.#mux = new Mux({
-      peer,
-      ids,
-      limits,
-      now,
-      sealed: this.#sealed,
-      accept: (incoming) => owner.accept(incoming),
-      signalled: (payload) => owner.signalled(this, payload),
-      rtt: (carrier, rttMs) => owner.roundTripMeasured(this, carrier, rttMs),
-      ignored: () => owner.frameIgnored(),
-      goneAway: () => this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' })),
-      lostByPeer: (carrier) => this.carriers.cut(carrier, 'the peer has lost it'),
-    })
+    this.#mux = new Mux({ peer, owner: this, ids, limits, now, sealed: this.#sealed })
     this.carriers = new CarrierSet({ mux: this.#mux, limit: limits.carriers, now })
   }
 
@@ -217,7 +205,7 @@ export class TunnelSession implements Session, CarrierOwner {
 
   /** What a stream waits for, while there are carriers that it may not be on. */
   get missing(): PathRule | undefined {
-    return this.#mux.missing
+    return this.#mux.failover.missing
   }
 
   /** Streams are open, and no carrier is surely alive: one must be made at once. */
@@ -232,7 +220,7 @@ export class TunnelSession implements Session, CarrierOwner {
 
   /** No bulk stream makes round trips longer now. */
   get isCalm(): boolean {
-    return this.#mux.shares.bulkDetector.bulks === 0
+    return this.#mux.accounting.bulkDetector.bulks === 0
   }
 
   /** This side brings carriers up, and there are fewer on the path in use than the streams want. */
@@ -246,7 +234,7 @@ export class TunnelSession implements Session, CarrierOwner {
     return {
       relay: this.carriers.best?.relay,
       carrierPaths: carriers.map(({ path }) => path),
-      pinnedPaths: carriers.filter(({ isAside }) => isAside).map(({ path }) => path),
+      pinnedPaths: carriers.filter(({ isPinned }) => isPinned).map(({ path }) => path),
       bytesIn: this.carriers.bytesIn,
       bytesOut: this.carriers.bytesOut,
       datagrams: this.#sealed?.mode ?? 'frames',
@@ -255,9 +243,9 @@ export class TunnelSession implements Session, CarrierOwner {
 
   figures(): SessionFigures {
     const { bytesIn, bytesOut, frames } = this.carriers
-    const { moved, shares } = this.#mux
-    const { keptBytes: retainedBytes, keptPeak: retainedPeak } = shares
-    return { bytesIn, bytesOut, frames, moved, retainedBytes, retainedPeak, ...this.#pauses }
+    const { failover, accounting } = this.#mux
+    const { keptBytes: retainedBytes, keptPeak: retainedPeak } = accounting
+    return { bytesIn, bytesOut, frames, moved: failover.moved, retainedBytes, retainedPeak, ...this.#pauses }
   }
 
   signal(payload: Buffer): boolean {
@@ -283,12 +271,12 @@ export class TunnelSession implements Session, CarrierOwner {
   /** Takes a carrier over; carriers on worse paths get no new streams from now on, and are closed when theirs have left. */
   attach({ carrier, pump, hello, isInstead = false }: Attachment): void {
     carrier.attach(this.#mux, hello)
-    this.#mux.attach(carrier)
+    this.#mux.failover.attach(carrier)
     this.carriers.add(carrier, pump)
     carrier.tick(true) // measures the round trip at once
     this.#path = this.path
     const { carriers } = this.#mux
-    const left = isInstead ? carriers.filter((one) => !one.isAside && isElsewhere(one, carrier)) : outranked(carriers)
+    const left = isInstead ? carriers.filter((one) => !one.isPinned && isElsewhere(one, carrier)) : outranked(carriers)
     for (const worse of left) worse.drain()
     if (this.#life.state === 'suspended') this.#resume(this.#life.since)
   }
@@ -320,7 +308,7 @@ export class TunnelSession implements Session, CarrierOwner {
     this.#rttMs = this.#mux.rttMs ?? this.#rttMs
     // a peer that breaks the rules loses everything, not one carrier
     if (reason instanceof MeshError && reason.code === 'FRAME_INVALID') this.cut(reason)
-    this.#mux.detach(carrier)
+    this.#mux.failover.detach(carrier)
     if (!this.carriers.isEmpty || this.hasEnded) return
     if (this.#mayResume) this.#suspend()
     else this.#end(reason)
@@ -340,6 +328,32 @@ export class TunnelSession implements Session, CarrierOwner {
     if (this.#life.state !== 'suspended') return
     const isLate = now - this.#life.since > this.#options.limits.resumeMs + SETTLE_MS
     if (isLate || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
+  }
+
+  // ── what the mux reports ──
+
+  accept(incoming: IncomingStream): void {
+    this.#options.owner.accept(incoming)
+  }
+
+  signalled(payload: Buffer): void {
+    this.#options.owner.signalled(this, payload)
+  }
+
+  roundTripMeasured(carrier: Carrier, rttMs: number): void {
+    this.#options.owner.roundTripMeasured(this, carrier, rttMs)
+  }
+
+  frameIgnored(): void {
+    this.#options.owner.frameIgnored()
+  }
+
+  peerLostCarrier(carrier: Carrier): void {
+    this.carriers.cut(carrier, 'the peer has lost it')
+  }
+
+  peerWentAway(): void {
+    this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' }))
   }
 
   // ── the end ──
@@ -369,7 +383,7 @@ export class TunnelSession implements Session, CarrierOwner {
   // ── the life of the session ──
 
   get #mayResume(): boolean {
-    return this.#life.state === 'up' && !this.#mux.isVoid && this.#mux.shares.isResumable && !this.isPresumed
+    return this.#life.state === 'up' && !this.#mux.isVoid && this.#mux.accounting.isResumable && !this.isPresumed
   }
 
   #suspend(): void {
