@@ -5,34 +5,34 @@ import { MeshError } from '../../src/core/errors.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { VipRange } from '../../src/core/model/address.ts'
 import type { Target } from '../../src/core/table/view.ts'
+import { NONLOCAL_BIND } from './host-ipv6.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 
 /*
- * AnyIP: `ip route add local 10.30.0.0/16 dev lo` makes every VIP an address of this machine; the listeners of loopback
- * mode do the rest, for every process and container on it. IPv4 binds at once. IPv6 checks addresses even so (EADDRNOTAVAIL,
- * Linux 6.18), unless `net.ipv6.ip_nonlocal_bind` is on: it is switched on as well, and back when we leave.
+ * AnyIP: `ip route add local 10.30.0.0/16 dev lo` makes every VIP an address of this machine; the listeners are those of
+ * loopback mode. IPv4 can be bound at once. IPv6 addresses are still checked (EADDRNOTAVAIL, Linux 6.18) unless
+ * `net.ipv6.ip_nonlocal_bind` is on, so it is switched on, and back at the end.
  */
 
 /**
- * Marks our routes (`ip route show table local proto 213`), so that only a route of ours is ever deleted: at the end, and
- * at the start the one that an agent left when it was killed.
+ * Marks our routes (`ip route show table local proto 213`), so that only routes of ours are deleted: at the end, and at the
+ * start those that a killed agent left.
  */
 const PROTO = '213'
 
-const NONLOCAL_BIND = '/proc/sys/net/ipv6/ip_nonlocal_bind'
-/** What waits at a listener that closes goes to the one beside it: an agent that hands over loses nobody. */
+/** Connections that wait at a listener that closes move to the one beside it, so a hand-over loses none. */
 const MIGRATE = '/proc/sys/net/ipv4/tcp_migrate_req'
 
 /** Runs a program; rejects when it fails. */
 export type Run = (program: string, argv: readonly string[]) => Promise<string>
 
 export interface HostOptions extends Omit<VipListenersOptions, 'mode'> {
-  /** Taking over from an agent in host mode: the routes are there, and these settings were so before it (`before`). */
+  /** Taking over from an agent in host mode: the routes exist, and these were the settings before it (`before`). */
   inherits?: Readonly<Record<string, string>>
 }
 
-/** `host` mode: only ever on request; what it changes on the machine is undone by `close()`. */
+/** `host` mode, only on request; `close()` undoes what it changes on the machine. */
 export class HostInterceptor implements Interceptor {
   readonly #life: Lifetime
   readonly #listeners: VipListeners
@@ -56,14 +56,14 @@ export class HostInterceptor implements Interceptor {
       const undo = (release: () => Promise<void>) => life.defer(() => (changed.isOurs ? release() : undefined))
       for (const route of routesOf(options.range)) {
         if (options.inherits === undefined) {
-          await takeDown(route, run).catch(() => undefined) // nothing stale
-          await setUp(route, run)
+          await remove(route, run).catch(() => undefined) // there is no stale one
+          await add(route, run)
         }
-        undo(() => takeDown(route, run))
+        undo(() => remove(route, run))
       }
-      undo(() => putBack(changed.before))
+      undo(() => restore(changed.before))
       if (options.range.cidr6 !== undefined) await allowNonlocalBind(changed)
-      await switchOn(MIGRATE, changed).catch(() => undefined) // not ours to write: closing gently must do
+      await switchOn(MIGRATE, changed).catch(() => undefined) // it may not be written here: closing when idle must do
       const listeners = life.use(
         await VipListeners.start(
           { ...options, mode: 'host', isSuccessor: options.isSuccessor ?? options.inherits !== undefined },
@@ -84,12 +84,12 @@ export class HostInterceptor implements Interceptor {
     return this.#listeners.isSettled
   }
 
-  /** Settings of the machine as they were before the first agent of this node, by path. */
+  /** The settings of the machine before the first agent of this node, by path. */
   get before(): Readonly<Record<string, string>> {
     return this.#changed.before
   }
 
-  /** Closes the listeners only: routes and settings are another agent's from here on. */
+  /** Closes the listeners only; routes and settings belong to the next agent. */
   handOver(): Promise<void> {
     this.#changed.isOurs = false
     return this.close()
@@ -137,7 +137,7 @@ function routesOf({ cidr4, cidr6 }: VipRange): Route[] {
   return [route([], cidr4), ...(cidr6 === undefined ? [] : [route(['-6'], cidr6)])]
 }
 
-async function setUp({ family, what }: Route, run: Run): Promise<void> {
+async function add({ family, what }: Route, run: Run): Promise<void> {
   try {
     await run('ip', [...family, 'route', 'add', ...what])
   } catch (error) {
@@ -146,13 +146,13 @@ async function setUp({ family, what }: Route, run: Run): Promise<void> {
   }
 }
 
-async function takeDown({ family, what }: Route, run: Run): Promise<void> {
+async function remove({ family, what }: Route, run: Run): Promise<void> {
   await run('ip', [...family, 'route', 'del', ...what])
 }
 
 interface Changed {
   before: Record<string, string>
-  /** False once another agent has taken over what there is to undo. */
+  /** False once the next agent has taken over what there is to undo. */
   isOurs: boolean
 }
 
@@ -163,7 +163,7 @@ async function switchOn(path: string, { before }: Changed): Promise<void> {
   before[path] ??= now
 }
 
-async function putBack(before: Readonly<Record<string, string>>): Promise<void> {
+async function restore(before: Readonly<Record<string, string>>): Promise<void> {
   for (const [path, value] of Object.entries(before)) await writeFile(path, value)
 }
 

@@ -5,6 +5,7 @@ import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
+import { whyNoIPv6 } from '../../proxy/intercept/host-ipv6.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import type { InterceptParts, Interceptor } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
@@ -166,11 +167,13 @@ export function prepareProxyListeners(
 export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>
 
 export async function interceptVips(
-  { life, config, predecessor }: AgentContext,
+  { life, config, log, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): Promise<VipInterceptor> {
   const callers = new CallerFinder(() => instances.processes())
+  const withoutIPv6 = config.mode === 'host' ? whyNoIPv6() : undefined
+  if (withoutIPv6 !== undefined) log.warn('host mode without IPv6', { reason: withoutIPv6 })
   const options = {
     range: vips,
     nft: systemNft,

@@ -11,6 +11,7 @@ import type { Metrics } from '../core/metrics.ts'
 import { ulaPrefix, vipRange, type VipRange } from '../core/model/address.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import type { Ops } from '../roles/ops-server.ts'
+import { whyNoIPv6 } from '../../proxy/intercept/host-ipv6.ts'
 import { enrolNode } from '../orchestrator/worker/join.ts'
 import { claimPrefix, inheritPrefix } from './prefix.ts'
 import { Readiness } from './readiness.ts'
@@ -83,7 +84,8 @@ function nodeOf({ principal }: Identity): NodeId {
   return nodeIdOf(principal)
 }
 
-/** The prefix of host mode: 10.30.0.0/16 unless configured, and the mesh's own ULA for IPv6. */
+/** The prefix of host mode: 10.30.0.0/16 unless configured, and the mesh's own ULA for IPv6 where the machine has it. */
 function hostRange(prefix: string, { principal }: Identity): VipRange {
-  return vipRange(prefix === 'auto' ? '10.30.0.0/16' : prefix, ulaPrefix(principal.mesh))
+  const cidr4 = prefix === 'auto' ? '10.30.0.0/16' : prefix
+  return whyNoIPv6() === undefined ? vipRange(cidr4, ulaPrefix(principal.mesh)) : vipRange(cidr4)
 }

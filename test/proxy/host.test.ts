@@ -109,3 +109,22 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
     ran.stderr,
   )
 })
+
+t.test('without IPv6, or with a read-only /proc/sys, host mode is IPv4 alone', async (t) => {
+  const script = `
+    import { spawnSync } from 'node:child_process'
+    import { whyNoIPv6 } from './proxy/intercept/host-ipv6.ts'
+    const sh = (line) => spawnSync('sh', ['-c', line])
+    const found = [whyNoIPv6() ?? 'usable']
+    sh('mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys')
+    found.push(whyNoIPv6() ?? 'usable')
+    sh('umount /proc/sys')
+    sh('echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6')
+    found.push(whyNoIPv6() ?? 'usable')
+    console.log(JSON.stringify(found))
+  `
+  if (spawnSync('unshare', ['-Urnm', 'true']).status !== 0) return t.comment('no user namespaces here')
+  const argv = ['-Urnm', process.execPath, '--input-type=module', '-e', script]
+  const ran = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 30_000 })
+  t.match(JSON.parse(ran.stdout || '[]'), ['usable', /ip_nonlocal_bind.*read-only/, /disable_ipv6/], ran.stderr)
+})

@@ -1,0 +1,102 @@
+import { HttpHandshake } from '../../../proxy/intercept/http.ts'
+import { ResponseStart } from '../../../proxy/intercept/http-response.ts'
+import type { Handshake } from '../../../proxy/intercept/handshake.ts'
+import { SocksHandshake } from '../../../proxy/intercept/socks.ts'
+import { readPacket } from '../../../proxy/intercept/socks-udp.ts'
+import { parseConnections } from '../../../proxy/kernel/connections.ts'
+import { vipRange } from '../../../src/core/model/address.ts'
+import type { FuzzTarget } from '../target.ts'
+
+const SECRET = 'hush'
+const credentials = (user: string) => (user === 'node' ? SECRET : undefined)
+const AUTHORIZATION = `Proxy-Authorization: Basic ${Buffer.from(`node:${SECRET}`).toString('base64')}`
+const NAME = 'shop.acme.cart.prod.any.rr.local'
+
+/** The same bytes at once and in pieces must come to the same end. */
+function endOf(begin: () => Handshake, bytes: Buffer): string {
+  const whole = outcome(begin(), [bytes])
+  const pieces = Array.from({ length: Math.ceil(bytes.length / 7) }, (_, i) => bytes.subarray(i * 7, i * 7 + 7))
+  const cut = outcome(begin(), pieces)
+  if (whole !== cut) throw new Error(`at once: ${whole}; in pieces: ${cut}`)
+  return whole
+}
+
+function outcome(handshake: Handshake, chunks: readonly Buffer[]): string {
+  for (const chunk of chunks) {
+    const step = handshake.push(chunk)
+    if (step.kind === 'refuse') return `refused: ${step.reason.replaceAll(/\d+/g, 'N')}`
+    if (step.kind === 'keep') return 'kept'
+    if (step.kind === 'connect') {
+      if (!bytesHold(chunks, step.host)) throw new Error('connects to what was not asked for')
+      return `connects to ${step.host === NAME ? 'the name' : 'another host'}${step.allowance === undefined ? '' : ', bounded'}`
+    }
+  }
+  return 'more'
+}
+
+function bytesHold(chunks: readonly Buffer[], host: string): boolean {
+  const isLiteral = /^[\d.]+$|:/.test(host) // SOCKS sends addresses as bytes
+  return isLiteral || Buffer.concat(chunks).includes(Buffer.from(host, 'latin1'))
+}
+
+export const httpHead: FuzzTarget = {
+  name: 'http-head',
+  seeds: [
+    `CONNECT ${NAME}:80 HTTP/1.1\r\nHost: x\r\n${AUTHORIZATION}\r\n\r\nfirst bytes`,
+    `GET http://${NAME}/a?b HTTP/1.1\r\nHost: x\r\n${AUTHORIZATION}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`,
+    `POST http://[::1]:80/ HTTP/1.0\r\n${AUTHORIZATION}\r\nContent-Length: 3\r\n\r\nabc`,
+    `PUT http://${NAME} HTTP/1.1\r\n${AUTHORIZATION}\r\nTransfer-Encoding: chunked\r\n\r\n`,
+  ].map((text) => Buffer.from(text, 'latin1')),
+  run: (bytes) => endOf(() => new HttpHandshake(credentials), bytes),
+}
+
+const GREETING = Buffer.concat([Buffer.of(5, 1, 2, 1, 4), Buffer.from('node'), Buffer.of(4), Buffer.from(SECRET)])
+
+export const socksHandshake: FuzzTarget = {
+  name: 'socks-handshake',
+  seeds: [
+    Buffer.concat([GREETING, Buffer.of(5, 1, 0, 3, NAME.length), Buffer.from(NAME), Buffer.of(0, 80)]),
+    Buffer.concat([GREETING, Buffer.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0)]),
+    Buffer.from('0401005000000001ff00', 'hex'),
+  ],
+  run: (bytes) => endOf(() => new SocksHandshake(credentials), bytes),
+}
+
+export const socksDatagram: FuzzTarget = {
+  name: 'socks-datagram',
+  seeds: [
+    Buffer.concat([Buffer.of(0, 0, 0, 3, NAME.length), Buffer.from(NAME), Buffer.of(0, 53), Buffer.from('payload')]),
+    Buffer.of(0, 0, 0, 1, 127, 30, 1, 0, 0, 53, 1),
+  ],
+  run(bytes) {
+    const packet = readPacket(bytes)
+    if (packet === undefined) return 'refused'
+    if (packet.head.length + packet.payload.length !== bytes.length) throw new Error('bytes were lost')
+    return 'accepted'
+  },
+}
+
+export const httpAnswer: FuzzTarget = {
+  name: 'http-answer',
+  seeds: ['HTTP/1.1 200 OK\r\n', 'HTTP/1.1 101 Switching Protocols\r\n', 'HTTP/1.0 404 x'].map((text) =>
+    Buffer.from(text),
+  ),
+  run(bytes) {
+    const start = new ResponseStart((reason) => Buffer.from(reason))
+    for (const byte of bytes) {
+      const { kind } = start.push(Buffer.of(byte))
+      if (kind !== 'undecided') return kind
+    }
+    return 'undecided'
+  },
+}
+
+export const conntrackLines: FuzzTarget = {
+  name: 'conntrack-lines',
+  seeds: [
+    Buffer.from(
+      'tcp 6 431999 ESTABLISHED src=127.0.0.1 dst=10.30.1.2 sport=40390 dport=80 src=127.0.0.1 dst=127.0.0.1 sport=20001 dport=40390\n',
+    ),
+  ],
+  run: (bytes) => `${parseConnections(bytes.toString('latin1'), vipRange('10.30.0.0/16')).length} connections`,
+}
