@@ -83,7 +83,7 @@ async function door(life: Lifetime, upgrades: Parameters<typeof LinkServer.start
         host: '127.0.0.1',
         port: 0,
         identity: edge,
-        patience,
+        timeouts: patience,
         authenticate: () => {
           throw new MeshError('UNAUTHENTICATED')
         },

@@ -4,7 +4,7 @@ import type { InstanceId, NodeId, ServiceId } from '../core/model/ids.ts'
 import type { InstanceState } from '../core/model/instance.ts'
 import type { AllowRule } from '../core/model/service.ts'
 
-/** What an SLA document says, after the door: every default filled in, every name lower-case. */
+/** What an SLA document says after parsing: every default filled in, every name lower-case. */
 export interface AppSpec {
   app: string
   namespace: string
@@ -15,17 +15,17 @@ export interface AppSpec {
 export interface PortSpec {
   /** The port callers use on the VIP. */
   port: number
-  /** The port the program would listen on by itself (the container port); see `fixedPorts`. */
+  /** The port on which the program listens by itself (the container port); see `fixedPorts`. */
   target: number
   protocol: 'tcp' | 'udp'
   name?: string
-  /** The program reads the PROXY protocol's header before each connection; TCP only. */
+  /** Every connection begins with a PROXY protocol header; TCP only. */
   proxyProtocol?: 'v2'
 }
 
 export interface CheckSpec {
   kind: 'tcp' | 'http'
-  /** Which service port is probed; the first TCP port by default. */
+  /** The service port that is checked; the first TCP port by default. */
   port: number
   /** For `http`. */
   path: string
@@ -59,7 +59,7 @@ export interface ServiceSpec {
   appNamespace: string
   name: string
   namespace: string
-  /** `process`, `external`, `docker`, or another word a node may offer (`unikernel`, `runsc`, …). */
+  /** `process`, `external`, `docker`, or another that a node offers (`unikernel`, `runsc`, …). */
   runtime: string
   /** Image for containers, `host:port` for `external`, a directory or file (may be empty) for `process`. */
   code: string
@@ -68,7 +68,7 @@ export interface ServiceSpec {
   environment: string[]
   workdir?: string
   ports: PortSpec[]
-  /** process runtime: true = the program listens on `target` itself, so one instance a node; false = it gets a free port in `PORT`. */
+  /** process runtime: true if the program listens on `target` itself (one instance per node), false if it gets a free port in `PORT`. */
   fixedPorts: boolean
   /** Which proxy variables the program gets; `http` when absent. */
   proxy?: 'socks' | 'none'
@@ -86,19 +86,19 @@ export interface ServiceSpec {
   oneShot: boolean
   strategy: Strategy
   allow: AllowRule[]
-  /** Which ways its flows may take (model/path-rule.ts); any when absent. */
+  /** The paths its flows may take (core/model/path-rule.ts); any when absent. */
   paths?: string
   check?: CheckSpec
-  /** How long a stopping instance may finish its flows. */
+  /** How many seconds a stopping instance may take to finish its flows. */
   drainSeconds: number
   constraints: Constraint[]
-  /** Services this one will call: the node asks for them before the first question. Service ids or interest keys. */
+  /** Services that this one calls, as service ids or interest keys: the node fetches them before the first call. */
   connectivity: string[]
-  /** VIPs asked for, by choice, as IPv4 text inside 10.16.0.0/12. */
+  /** Requested VIPs by choice, as IPv4 text inside 10.16.0.0/12. */
   addresses: Partial<Record<ChoiceKey, string>>
 }
 
-/** What a node can give. Counted in the same units as a ServiceSpec. */
+/** A node's resources, in the units of a ServiceSpec. */
 export interface Capacity {
   memoryMb: number
   vcpus: number
@@ -107,14 +107,14 @@ export interface Capacity {
   storageMb: number
 }
 
-/** What a node says of itself when it joins and with each heartbeat. */
+/** What a node reports of itself in its hello, and when it changes. */
 export interface NodeFacts {
   id: NodeId
   capacity: Capacity
   runtimes: string[]
   arch: string
   addresses: string[]
-  /** Relays it listens at, the nearest first. */
+  /** Relays at which it listens, the nearest first. */
   relays?: string[]
   coordinate?: Coordinate
   labels: Record<string, string>
@@ -123,16 +123,16 @@ export interface NodeFacts {
   version: string
 }
 
-/** Work for one node. */
+/** One instance, for one node. */
 export interface Assignment {
   instance: InstanceId
   ordinal: number
   spec: ServiceSpec
-  /** Grows when the spec changes: a worker restarts an instance only for a newer generation. */
+  /** Grows when running instances must be restarted: a worker restarts an instance only for a newer generation. */
   generation: number
 }
 
-/** What a worker tells about an instance. `detail` is for people: exit code, refusal, probe error. */
+/** A worker's report on one instance. `detail` is for people: exit code, reason of a refusal, error of a check. */
 export interface InstanceReport {
   instance: InstanceId
   generation: number

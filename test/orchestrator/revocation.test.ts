@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { join } from 'node:path'
 import t from 'tap'
 import { Authority } from '../../src/core/identity/authority.ts'
+import { enrol } from '../../src/core/identity/enrol.ts'
 import { renewInGrace } from '../../src/core/identity/grace.ts'
 import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { issueNode } from '../../src/core/identity/issuer.ts'
@@ -45,6 +46,21 @@ t.test('of two machines that join under one name at the same time, one wins', as
   const lost = both.find(({ status }) => status === 'rejected') as PromiseRejectedResult
   t.match(lost.reason, { code: 'TOKEN_REFUSED', details: { reason: /just joined/ } })
 })
+
+t.test(
+  'of two clusters that join under one name at the same time, one wins, and a connected one keeps its name',
+  async (t) => {
+    await using world = await mesh()
+    const join_ = (name: string, dir: string) =>
+      enrol({ token: world.root.clusterToken(name), role: 'cluster', dir: join(world.dir, dir) }, limit())
+    const both = await Promise.allSettled([join_('twin', 'one'), join_('twin', 'other')])
+    t.same(both.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected'])
+    const lost = both.find(({ status }) => status === 'rejected') as PromiseRejectedResult
+    t.match(lost.reason, { code: 'TOKEN_REFUSED', details: { reason: /just joined/ } })
+    await t.rejects(join_('edge', 'third'), { code: 'TOKEN_REFUSED', details: { reason: /is connected/ } })
+    t.ok(world.cluster().isLinked)
+  },
+)
 
 t.test('a node can be removed while its cluster is away', async (t) => {
   await using world = await mesh({ clusters: ['edge', 'core'] })

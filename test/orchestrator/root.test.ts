@@ -123,7 +123,7 @@ t.test('the plan lists the steps from what is to what is wanted', async (t) => {
       conditions: lost,
       steps: [{ kind: 'place', id: id(0) }],
     },
-    { why: 'unless nobody else has room', service: service(1), instances: [at(0)], conditions: full, steps: [] },
+    { why: 'unless no other has room', service: service(1), instances: [at(0)], conditions: full, steps: [] },
     {
       why: 'a new generation goes one at a time',
       service: service(2, 2),

@@ -73,7 +73,7 @@ test('each filter refuses with its reason, and passes the case beside it', async
     { why: 'gpus', spec: { vgpus: 1 }, reason: 'too few vgpus free' },
     { why: 'tpus', spec: { vtpus: 1 }, reason: 'too few vtpus free' },
     { why: 'storage', spec: { storage: 1 }, reason: 'too little storage free' },
-    { why: 'an overfull node still takes what asks for nothing', says: { free: { memoryMb: -1 } } },
+    { why: 'an overfull node still accepts an instance without demands', says: { free: { memoryMb: -1 } } },
     {
       why: 'fixed port',
       spec: { port: '80:8080', fixed_port: true },
@@ -223,7 +223,7 @@ test('a node must be near each service, and near one of the places', async (t) =
     { why: 'near enough', constraints: [to(DB, 20)], at: 20 },
     { why: 'too far', constraints: [to(DB, 20)], at: 21, reason: `more than 20 ms from ${DB}` },
     { why: 'near another of its instances', constraints: [to(DB, 20)], at: 190 },
-    { why: 'nobody has measured it', constraints: [to(DB, 20)], reason: `latency to ${DB} not measured yet` },
+    { why: 'it has not been measured', constraints: [to(DB, 20)], reason: `latency to ${DB} not measured yet` },
     {
       why: 'near one service, far from the other',
       constraints: [to(DB, 20), to('shop.acme.log', 20)],
@@ -445,8 +445,8 @@ test('releasing what was reserved restores the capacity', async (t) => {
     }),
     { numRuns: 200, seed: 4 },
   )
-  t.equal(shortage(NOTHING, { ...NOTHING, memoryMb: -5 }), undefined, 'who asks for nothing lacks nothing')
-  t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first shortage is told')
+  t.equal(shortage(NOTHING, { ...NOTHING, memoryMb: -5 }), undefined, 'no demand, no shortage')
+  t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first shortage counts')
   t.equal(portKey({ target: 80, protocol: 'udp' }), 'udp/80')
   t.equal(Math.round(distanceKm({ lat: 52.52, lon: 13.405 }, { lat: 48.137, lon: 11.576 })), 504, 'Berlin to Munich')
   t.equal(Math.round(distanceKm({ lat: 0, lon: 179.9 }, { lat: 0, lon: -179.9 })), 22, 'over the date line')

@@ -77,7 +77,7 @@ test('documents written for other orchestrators are accepted unchanged', async (
       'connectivity[0]',
       'connectivity[1]',
     ],
-    'and what has no effect is told',
+    'and keys without effect are reported',
   )
 })
 
@@ -362,7 +362,7 @@ test('each fault has its path and says what is wrong', async (t) => {
       problem: /"Munich" is not a location/,
     },
     {
-      why: 'latency to nobody',
+      why: 'latency to an unknown service',
       service: { constraints: [{ type: 'latency', service: 'a.b.c.d.e', threshold: 5 }] },
       path: 'constraints',
       problem: /"a.b.c.d.e" is not the name of a service/,
@@ -930,7 +930,7 @@ test('a very large document is read in a short time', { timeout: 30_000 }, async
   }))
   const parsed = parseSla({ application_name: 'shop', application_namespace: 'acme', microservices: services })
   t.equal(parsed.kind, 'accepted')
-  t.ok(parsed.warnings.length <= 201, 'told, but not without end')
+  t.ok(parsed.warnings.length <= 201, 'listed up to a limit')
   t.match(parsed.warnings.at(-1), { problem: /^\d+ more$/ })
 })
 

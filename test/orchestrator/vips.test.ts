@@ -266,7 +266,7 @@ t.test('an instance keeps a requested address when it is scaled away and back', 
   world.scale('a', 3)
   t.equal(world.vip('a', '2.pinned'), at('10.30.40.2'))
   world.apply({ a: { replicas: 1 } })
-  t.equal(world.vip('a', '2.pinned'), undefined, 'nobody requests it any longer')
+  t.equal(world.vip('a', '2.pinned'), undefined, 'it is no longer requested')
   t.same(world.faults(), [])
 })
 

@@ -55,7 +55,7 @@ export interface ClusterOptions {
   /** The same after a restart of the cluster. */
   startGraceMs?: number
   version?: string
-  /** Tells this process from another one with a copy of the same state (link/peer-links.ts). */
+  /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
   process?: string
   clock?: Clock
 }
@@ -241,7 +241,7 @@ function connectRoot(life: Lifetime, running: Running, { onRevoked }: ClusterOpt
   keepRenewed(life, identity, { renew, log, name: 'cluster certificate renewal' })
 }
 
-/** A newer list of revoked certificates: nodes and relays of ours that are in it are cut and forgotten, and all others are told. */
+/** A newer list of revoked certificates: our nodes and relays on it are cut off and forgotten, and the list is passed on. */
 function applyRevocations(
   added: readonly Revocation[],
   { identity, store, nodes, relays, name, log }: Running,

@@ -156,7 +156,7 @@ export class Relays {
     for (const link of this.#links.values()) link.goAway(Math.random() * 1_000)
   }
 
-  /** The relay reported its address: nodes are told when the list of relays is another one now. */
+  /** The relay reported its address: nodes are sent the list of relays if it has changed. */
   #located(name: string, url: string): void {
     const { saved, clock, nodes, log } = this.#parts
     if (URL.parse(url)?.pathname !== '/relay')

@@ -29,7 +29,7 @@ export interface RootLinkParts {
   /** This cluster's name. */
   name: string
   version: string
-  /** This process, told from another one with a copy of the same state; PROCESS_ID by default. */
+  /** Distinguishes this process from another one with a copy of the same state; PROCESS_ID by default. */
   process?: string | undefined
   identity: HeldIdentity
   assignments: Assignments

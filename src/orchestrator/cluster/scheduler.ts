@@ -110,7 +110,7 @@ export class Scheduler {
     this.retry()
   }
 
-  /** A returning node keeps what it still runs, if that has no other place yet. Call before it is told what to keep. */
+  /** A returning node keeps what it still runs, if that has no other place yet. Call before the response to its hello says what to keep. */
   adopt(node: NodeId, reports: readonly InstanceReport[]): void {
     const { assignments } = this.#parts
     for (const { instance, generation } of reports) {
@@ -228,8 +228,8 @@ export class Scheduler {
       end()
       if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
-        const told = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
-        return told.length > 0 ? told.join('; ').slice(0, 1_900) : reasonsText(decision.reasons, 'no node is connected')
+        const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
+        return whys.length > 0 ? whys.join('; ').slice(0, 1_900) : reasonsText(decision.reasons, 'no node is connected')
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue

@@ -55,7 +55,11 @@ export class JoinTokens {
     if (fingerprint !== this.#fingerprint) throw refused('the token belongs to another mesh')
     const record = this.#saved.get(id)
     if (record === undefined || !matchesToken(record.hash, secret)) throw refused('it is unknown or was already used')
-    if (record.expiresAt <= this.#clock.wall()) throw refused('it has expired')
+    const now = this.#clock.wall()
+    if (record.expiresAt <= now) {
+      const ago = lengthOf(now - record.expiresAt)
+      throw refused(`it has expired ${ago} ago, by the clock of its issuer (now ${new Date(now).toISOString()})`)
+    }
     return { id, subject: record.subject }
   }
 
@@ -67,6 +71,15 @@ export class JoinTokens {
       this.#saved.delete(id)
     })
   }
+}
+
+/** A stretch of time for people, in its largest whole unit. */
+function lengthOf(ms: number): string {
+  const seconds = Math.floor(ms / 1_000)
+  if (seconds >= 172_800) return `${Math.floor(seconds / 86_400)} days`
+  if (seconds >= 7_200) return `${Math.floor(seconds / 3_600)} hours`
+  if (seconds >= 120) return `${Math.floor(seconds / 60)} minutes`
+  return seconds === 1 ? '1 second' : `${seconds} seconds`
 }
 
 function refused(reason: string): MeshError {

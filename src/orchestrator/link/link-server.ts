@@ -39,7 +39,7 @@ export interface LinkServerOptions {
   authenticate: (request: FastifyRequest) => void
   /** TLS handshakes beyond this rate wait their turn. */
   handshakesPerSecond?: number
-  patience?: HttpTimeouts
+  timeouts?: HttpTimeouts
   /** By path. */
   upgrades: Readonly<Record<string, Upgrade>>
 }
@@ -103,10 +103,10 @@ export class LinkServer implements AsyncDisposable {
 }
 
 function createApp(options: LinkServerOptions, log: Log): App {
-  const { identity, patience = HTTP_TIMEOUTS, handshakesPerSecond = HANDSHAKES_PER_SECOND } = options
-  const limits = applyHttpTimeouts(patience)
+  const { identity, timeouts = HTTP_TIMEOUTS, handshakesPerSecond = HANDSHAKES_PER_SECOND } = options
+  const limits = applyHttpTimeouts(timeouts)
   const app: App = Fastify({
-    https: { ...serverOptions(identity, { requestClient: true }), ...limits, handshakeTimeout: patience.handshakeMs },
+    https: { ...serverOptions(identity, { requestClient: true }), ...limits, handshakeTimeout: timeouts.handshakeMs },
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: limits.requestTimeout,
     keepAliveTimeout: limits.keepAliveTimeout,
@@ -115,7 +115,7 @@ function createApp(options: LinkServerOptions, log: Log): App {
   })
   app.server.headersTimeout = limits.headersTimeout
   app.server.maxConnections = MAX_CONNECTIONS
-  limitHandshakes(app.server, { perSecond: handshakesPerSecond, silentMs: patience.handshakeMs })
+  limitHandshakes(app.server, { perSecond: handshakesPerSecond, silentMs: timeouts.handshakeMs })
   admitHttp(app.server, new Admission({ most: MAX_SILENT }))
   app.server.on('tlsClientError', () => undefined)
   app.addHook('onRequest', (request, _reply, next) => {

@@ -1,5 +1,4 @@
-import Type, { type TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
+import type { TSchema } from 'typebox'
 import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -13,38 +12,7 @@ import type {
   NotificationBody,
   NotificationName,
 } from './messages.ts'
-
-/*
- * The messages of a control link, JSON in WebSocket text messages:
- *
- *   {"ask": 7, "type": "interest.ask", "body": {…}}                     request; numbered by the sender
- *   {"answer": 7, "body": {…}}                                          its response
- *   {"answer": 7, "error": {"code": "NODE_UNKNOWN", "details": {…}}}    its response: refused
- *   {"tell": "reports", "body": {…}}                                    notification; has no response
- *   {"beat": 1}                                                         heartbeat, once a second
- *   {"goaway": 1500}                                                    I am closing; reconnect after this many milliseconds
- *   {"fault": "…"}                                                      your last message was malformed
- */
-const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
-const Word = Type.String({ maxLength: 64 })
-const Body = Type.Object({})
-const frame = Compile(
-  Type.Union([
-    Type.Object({ beat: Type.Literal(1) }),
-    Type.Object({ answer: Id, body: Body }),
-    Type.Object({
-      answer: Id,
-      error: Type.Object({
-        code: Word,
-        details: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.Unknown())),
-      }),
-    }),
-    Type.Object({ ask: Id, type: Word, body: Body }),
-    Type.Object({ tell: Word, body: Body }),
-    Type.Object({ goaway: Type.Integer({ minimum: 0, maximum: 600_000 }) }),
-    Type.Object({ fault: Type.String({ maxLength: 1_000 }) }),
-  ]),
-)
+import { isFrame, problemOf, readJson, validator } from './wire.ts'
 
 /**
  * A silent peer is dead after two and a half heartbeats, checked four times a second: noticed within three seconds. Less and one
@@ -230,7 +198,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#received.inc()
     if (this.#onNextMessage.size > 0) for (const arrived of this.#onNextMessage) arrived()
     const message = readJson(text)
-    if (!frame.Check(message)) return this.#fault('not a message of the control protocol')
+    if (!isFrame(message)) return this.#fault('not a message of the control protocol')
     if ('beat' in message) return
     if ('answer' in message) return this.#takeResponse(message.answer, message)
     if ('ask' in message) return this.#takeRequest(message.ask, message.type, message.body)
@@ -315,28 +283,5 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
 
   #closed(): MeshError {
     return new MeshError('LINK_CLOSED', { peer: this.peer, ...this.#end })
-  }
-}
-
-const validators = new WeakMap<TSchema, Validator>()
-
-function validator(schema: TSchema): Validator {
-  const known = validators.get(schema)
-  if (known !== undefined) return known
-  const made = Compile(schema)
-  validators.set(schema, made)
-  return made
-}
-
-function problemOf(schema: TSchema, body: unknown): string {
-  const [fault] = validator(schema).Errors(body)
-  return fault === undefined ? 'malformed' : `${fault.instancePath || '/'} ${fault.message}`.slice(0, 500)
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }

@@ -228,8 +228,25 @@ function refuseReplaced(cluster: string, enrolment: string, store: RootStore): v
     throw new MeshError('FORBIDDEN', { cluster, reason: 'another cluster has joined under this name since' })
 }
 
+/** Of two clusters that join under one name at the same time the first wins; it may take this long to open its link. */
+const JUST_JOINED_MS = 30_000
+
+function refuseIfTaken(cluster: string, { clusters, store, clock }: State & Scheduling): void {
+  const refuse = (reason: string) => {
+    throw new MeshError('TOKEN_REFUSED', {
+      cluster,
+      reason,
+      remedy: 'Create a token for another name with --cluster NAME.',
+    })
+  }
+  if (clusters.linked(cluster) !== undefined) refuse('a cluster of this name is connected')
+  const joinedAt = store.clusters.get(cluster)?.enrolledAt ?? -Infinity
+  if (Math.abs(clock.wall() - joinedAt) < JUST_JOINED_MS) refuse('another cluster has just joined under this name')
+}
+
 /** What answers without credentials: health, the mesh's authority, and joining (which needs a token). */
-function openRoutes(app: App, { authority, identity, issuer, store, joinTokens, clock, graceDays }: State): void {
+function openRoutes(app: App, parts: State & Scheduling): void {
+  const { authority, identity, issuer, store, joinTokens, clock, graceDays } = parts
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
   app.get('/ca', open, () => ({ mesh: authority.mesh, fingerprint: authority.fingerprint, ca: authority.ca }))
@@ -245,8 +262,12 @@ function openRoutes(app: App, { authority, identity, issuer, store, joinTokens, 
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
     const { token, csr } = readEnrol(body)
     const { subject: name } = joinTokens.check(token) // cheap, so it comes before anything is signed
+    refuseIfTaken(name, parts)
     const { chain, record } = await issuer.enrol(name, csr)
-    joinTokens.consume(token, () => store.clusters.put(name, record))
+    joinTokens.consume(token, () => {
+      refuseIfTaken(name, parts)
+      store.clusters.put(name, record)
+    })
     return { chain, ca: authority.ca, name }
   })
 }

@@ -38,24 +38,14 @@ export function readService(
   const code = fields.text('code') ?? ''
   const cmd = fields.texts('cmd')
   const check = readCheck(fields, ports, findings)
+  const mapped = runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports
   const rest = {
     environment: readEnvironment(fields, findings),
-    ports: withProxyProtocol(
-      fields,
-      runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports,
-      findings,
-    ),
+    ports: withProxyProtocol(fields, mapped, findings),
     fixedPorts: fields.flag('fixed_port'),
     ...proxyOf(fields),
     ...openFilesOf(fields),
-    memoryMb: fields.number('memory') ?? 0,
-    vcpus: fields.number('vcpus') ?? 0,
-    vgpus: fields.number('vgpus') ?? 0,
-    vtpus: fields.number('vtpus') ?? 0,
-    storageMb: fields.number('storage') ?? 0,
-    bandwidthInKbit: fields.number('bandwidth_in') ?? 0,
-    bandwidthOutKbit: fields.number('bandwidth_out') ?? 0,
-    arch: fields.texts('arch').map((word) => word.toLowerCase()),
+    ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
     strategy: (fields.text('strategy') as Strategy | undefined) ?? 'spread',
@@ -84,6 +74,20 @@ export function readService(
     ...(workdir === undefined || workdir === '' ? {} : { workdir }),
     ...(check === undefined ? {} : { check }),
     ...(paths === undefined ? {} : { paths }),
+  }
+}
+
+/** What an instance takes from its node, and the architectures it runs on. */
+function resourcesOf(fields: Fields) {
+  return {
+    memoryMb: fields.number('memory') ?? 0,
+    vcpus: fields.number('vcpus') ?? 0,
+    vgpus: fields.number('vgpus') ?? 0,
+    vtpus: fields.number('vtpus') ?? 0,
+    storageMb: fields.number('storage') ?? 0,
+    bandwidthInKbit: fields.number('bandwidth_in') ?? 0,
+    bandwidthOutKbit: fields.number('bandwidth_out') ?? 0,
+    arch: fields.texts('arch').map((word) => word.toLowerCase()),
   }
 }
 

@@ -50,7 +50,7 @@ export interface UplinkOptions {
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
   onWish?: (keys: readonly InterestKey[]) => void
-  /** Tells this process from another one with a copy of the same state (link/peer-links.ts). */
+  /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
   process?: string
   /** The longest rest between two tries. */
   limitMs?: number

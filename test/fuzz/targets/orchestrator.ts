@@ -47,7 +47,7 @@ export const slaDocument: FuzzTarget = {
     const parsed = parseSla(document)
     if (parsed.kind === 'refused') {
       if (parsed.faults.length === 0) throw new Error('refused without a fault')
-      return `refused ${parsed.faults[0]?.problem.replace(/"[^"]*"|\d+/g, '').slice(0, 40)}`
+      return `refused ${parsed.faults[0]?.problem.replace(/"[^"]*"|\d+/g, '').slice(0, 18)}`
     }
     for (const { services } of parsed.apps) for (const { id } of services) if (!ID.test(id)) throw new Error(`id ${id}`)
     return `accepted ${Math.min(parsed.apps.length, 3)}`
