@@ -98,7 +98,7 @@ const ROWS: readonly Row[] = [
     },
   },
   {
-    loop: 'network observation',
+    loop: 'NAT discovery',
     start: async () => {
       const { clock, again } = throwingClock('discovery.ts')
       const hosts = { ipv4: '127.0.0.1' }
@@ -198,8 +198,8 @@ for (const { loop, start } of ROWS) {
 }
 
 t.test('root and cluster certificate renewal: a loop that throws once goes on', async (t) => {
-  const root = throwingClock('renewLoop')
-  const cluster = throwingClock('renewLoop')
+  const root = throwingClock('renewal.ts')
+  const cluster = throwingClock('renewal.ts')
   await using world = await controlPlane({ root: { clock: root.clock }, cluster: { clock: cluster.clock } })
   await Promise.all([root.again, cluster.again])
   t.equal(failuresOf('root certificate renewal'), 1)
