@@ -1,27 +1,31 @@
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { createServer } from 'node:http'
-import { isIP } from 'node:net'
+import { isIP, type AddressInfo } from 'node:net'
+import { Registry, type RegistryContentType } from 'prom-client'
 import { MeshError } from '../core/errors.ts'
-import type { Metrics } from '../core/metrics.ts'
-import { Lifetime } from '../core/kit/lifetime.ts'
-import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
-import { pathOf } from '../core/kit/request-target.ts'
 import { bindShared, type SharedAddress } from '../core/kit/bind-shared.ts'
+import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
+import { printHostPort } from '../core/kit/host-port.ts'
+import { Lifetime } from '../core/kit/lifetime.ts'
+import type { Metrics } from '../core/metrics.ts'
 
 export interface OpsOptions extends SharedAddress {
   metrics: Metrics
-  /** One claim per part, as `{ resolver: true, uplink: false }`; all true is ready. */
+  /** Whether each part is ready, for example `{ resolver: true, uplink: false }`; the role is ready when all are. */
   ready: () => Readonly<Record<string, boolean>>
   timeouts?: HttpTimeouts
 }
 
-/** Whoever scrapes holds one or two. */
+/** A Prometheus server holds one or two connections. */
 const MAX_CONNECTIONS = 1_024
+const METHODS = 'GET, HEAD, OPTIONS'
 
 /**
- * What every role shows without credentials, on a loopback address: `/healthz` (alive), `/readyz` (200 or 503 with the
- * claims), `/metrics` (Prometheus text).
+ * What every role shows without credentials: `/healthz` (the process lives), `/readyz` (200 or 503, and which part is not
+ * ready), `/metrics` (Prometheus text, or OpenMetrics where the client asks for it).
  */
 export class Ops {
+  /** `http://host:port`. */
   readonly address: string
   readonly #life: Lifetime
 
@@ -31,49 +35,18 @@ export class Ops {
   }
 
   /** @throws MeshError LISTEN_FAILED */
-  static start({ host, port, isBeside = false, metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Promise<Ops> {
+  static start(options: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
-      const server = createServer(applyHttpTimeouts(timeouts), (request, response) => {
-        const answer = (status: number, type: string, body: string) =>
-          response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body)
-        if (request.method !== 'GET') return answer(405, 'text/plain', 'only GET\n')
-        switch (pathOf(request.url)) {
-          case '/healthz':
-            return answer(200, 'text/plain', 'ok\n')
-          case '/readyz': {
-            const claims = ready()
-            const isReady = Object.values(claims).every(Boolean)
-            return answer(isReady ? 200 : 503, 'application/json', `${JSON.stringify({ ready: isReady, ...claims })}\n`)
-          }
-          case '/metrics':
-            scraped(metrics).then(
-              (text) => answer(200, metrics.registry.contentType, text),
-              (error: unknown) => answer(500, 'text/plain', `${String(error)}\n`),
-            )
-            return
-          default:
-            return answer(404, 'text/plain', 'there are /healthz, /readyz and /metrics\n')
-        }
-      })
-      server.maxConnections = MAX_CONNECTIONS
-      await new Promise<void>((resolve, reject) => {
-        const failed = (cause: unknown) =>
-          reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause }))
-        server.once('error', failed)
-        if (isIP(host) === 0) return server.listen({ host, port, exclusive: true }, resolve)
-        try {
-          server.listen(bindShared({ host, port, isBeside }), resolve)
-        } catch (cause) {
-          failed(cause)
-        }
-      })
-      server.unref()
+      const app = createApp(options)
       life.defer(() => {
-        server.closeAllConnections()
-        server.close()
+        app.server.closeAllConnections()
+        return app.close()
       })
-      const bound = server.address()
-      return new Ops(`http://${host}:${typeof bound === 'object' && bound !== null ? bound.port : port}`, life)
+      await app.ready()
+      await listen(app, options)
+      app.server.unref()
+      const { port } = app.server.address() as AddressInfo
+      return new Ops(`http://${printHostPort(options.host, port)}`, life)
     })
   }
 
@@ -82,8 +55,89 @@ export class Ops {
   }
 }
 
-/** What cannot be read now is shown as it was. */
-async function scraped({ beforeScrape, registry }: Metrics): Promise<string> {
-  await Promise.all([...beforeScrape].map((read) => read().catch(() => undefined)))
-  return registry.metrics()
+function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): FastifyInstance {
+  const app = Fastify({
+    serverFactory: (handler) => createServer(applyHttpTimeouts(timeouts), handler),
+    forceCloseConnections: true,
+    bodyLimit: 1_024,
+  })
+  app.server.maxConnections = MAX_CONNECTIONS
+  const scraper = new Scraper(metrics)
+  const routes: Record<string, (request: FastifyRequest, reply: FastifyReply) => unknown> = {
+    '/healthz': (_request, reply) => reply.type('text/plain').send('ok\n'),
+    '/readyz': (_request, reply) => {
+      const parts = ready()
+      const isReady = Object.values(parts).every(Boolean)
+      const body = `${JSON.stringify({ ready: isReady, ...parts })}\n`
+      return reply
+        .code(isReady ? 200 : 503)
+        .type('application/json')
+        .send(body)
+    },
+    '/metrics': async (request, reply) => {
+      const { type, text } = await scraper.scrape(request.headers.accept ?? '')
+      return reply.header('content-type', type).send(text)
+    },
+  }
+  for (const [path, answer] of Object.entries(routes)) {
+    app.get(path, answer) // fastify answers HEAD as well
+    app.options(path, (_request, reply) => reply.code(204).header('allow', METHODS).send())
+  }
+  app.addHook('onRequest', (_request, reply, next) => {
+    reply.header('cache-control', 'no-store')
+    next()
+  })
+  app.setNotFoundHandler(({ url }, reply) => {
+    const [path = ''] = url.split('?')
+    reply.type('text/plain')
+    if (Object.hasOwn(routes, path)) return reply.code(405).header('allow', METHODS).send(`allowed: ${METHODS}\n`)
+    return reply.code(404).send(`not found; there are ${Object.keys(routes).join(', ')}\n`)
+  })
+  return app
+}
+
+async function listen({ server }: FastifyInstance, { host, port, isBeside = false }: OpsOptions): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const failed = (cause: unknown) =>
+      reject(new MeshError('LISTEN_FAILED', { address: printHostPort(host, port) }, { cause }))
+    server.once('error', failed)
+    if (isIP(host) === 0) {
+      server.listen({ host, port, exclusive: true }, resolve)
+      return
+    }
+    try {
+      server.listen(bindShared({ host, port, isBeside }), resolve)
+    } catch (cause) {
+      failed(cause)
+    }
+  })
+}
+
+/** Reads the metrics, one reader after the other, since the format is a setting of the registry. */
+class Scraper {
+  readonly #metrics: Metrics
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(metrics: Metrics) {
+    this.#metrics = metrics
+  }
+
+  scrape(accept: string): Promise<{ type: string; text: string }> {
+    const next = this.#last.then(() => this.#read(accept))
+    this.#last = next.catch(() => undefined)
+    return next
+  }
+
+  async #read(accept: string): Promise<{ type: string; text: string }> {
+    const { beforeScrape, registry } = this.#metrics
+    // what cannot be read now is shown as it was
+    await Promise.all([...beforeScrape].map((read) => read().catch(() => undefined)))
+    const formats = registry as Registry<RegistryContentType>
+    formats.setContentType(
+      accept.includes('application/openmetrics-text')
+        ? Registry.OPENMETRICS_CONTENT_TYPE
+        : Registry.PROMETHEUS_CONTENT_TYPE,
+    )
+    return { type: formats.contentType, text: await formats.metrics() }
+  }
 }

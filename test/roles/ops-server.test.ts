@@ -1,0 +1,43 @@
+import t from 'tap'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { Ops } from '../../src/roles/ops-server.ts'
+
+const parts = { resolver: true, uplink: false }
+const ops = await Ops.start({ host: '127.0.0.1', port: 0, metrics: openMetrics('agent'), ready: () => parts })
+t.teardown(() => ops[Symbol.asyncDispose]())
+const ask = (path: string, init: RequestInit = {}) => fetch(`${ops.address}${path}`, init)
+
+t.test('liveness and readiness', async (t) => {
+  const alive = await ask('/healthz')
+  t.same([alive.status, await alive.text()], [200, 'ok\n'])
+  const unready = await ask('/readyz')
+  t.same([unready.status, await unready.json()], [503, { ready: false, resolver: true, uplink: false }])
+  parts.uplink = true
+  t.equal((await ask('/readyz')).status, 200)
+  t.equal(alive.headers.get('cache-control'), 'no-store')
+})
+
+t.test('metrics, in the format that the client asks for', async (t) => {
+  const prometheus = await ask('/metrics')
+  t.match(prometheus.headers.get('content-type'), 'text/plain; version=0.0.4')
+  t.notMatch(await prometheus.text(), '# EOF')
+  const [open, plain] = await Promise.all([
+    ask('/metrics', { headers: { accept: 'application/openmetrics-text; version=1.0.0' } }),
+    ask('/metrics'),
+  ])
+  t.match(open.headers.get('content-type'), 'application/openmetrics-text')
+  t.match(await open.text(), /# EOF\n$/)
+  t.notMatch(await plain.text(), '# EOF', 'two clients at once each get their own format')
+})
+
+t.test('HEAD, OPTIONS, other methods and other paths', async (t) => {
+  const head = await ask('/healthz', { method: 'HEAD' })
+  t.same([head.status, await head.text()], [200, ''])
+  const options = await ask('/metrics', { method: 'OPTIONS' })
+  t.same([options.status, options.headers.get('allow')], [204, 'GET, HEAD, OPTIONS'])
+  const post = await ask('/readyz', { method: 'POST' })
+  t.same([post.status, post.headers.get('allow')], [405, 'GET, HEAD, OPTIONS'])
+  const missing = await ask('/nothing')
+  t.same([missing.status, await missing.text()], [404, 'not found; there are /healthz, /readyz, /metrics\n'])
+  t.equal((await ask('/healthz?verbose')).status, 200)
+})
