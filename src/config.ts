@@ -126,6 +126,10 @@ const AgentConfig = Type.Object(
       description:
         'interfaces whose neighbours (containers) may use the VIPs and the name server as programs of this machine do; they call as this node, so list no network of strangers',
     }),
+    keepInstances: Type.Boolean({
+      description:
+        'Leave the instances running when the agent ends; the next start takes them back. For units of systemd, whose restart is a stop and a start.',
+    }),
     fastPath: Type.Boolean({
       description:
         'host mode: let the kernel (nftables) carry flows between processes of this node where there is nothing left to decide',
@@ -241,6 +245,7 @@ export function defaults(hostName: string): Config {
       earlyData: true,
       mode: 'loopback',
       interceptInterfaces: [],
+      keepInstances: false,
       fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],

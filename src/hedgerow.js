@@ -11,6 +11,41 @@ import v8 from 'node:v8'
 
 const NEEDED = [24, 19]
 
+/**
+ * As process 1 of a container somebody must reap orphans, which the instances of an agent leave behind, and stay while the
+ * agent is replaced (`hedgerow restart`). Node does neither, so a shell becomes process 1: it starts this program, passes
+ * signals on, follows a successor (it has --take-over among its arguments), and ends with the program's exit code.
+ */
+const INIT = `
+successor() {
+  for dir in /proc/[0-9]*; do
+    case "$(tr '\\0' ' ' < $dir/cmdline 2>/dev/null)" in sh\\ -c*) continue ;; *hedgerow.js*--take-over*) ;; *) continue ;; esac
+    while read -r key value rest; do
+      if [ "$key" = PPid: ] && { [ "$value" = 1 ] || [ "$value" = "$child" ]; }; then echo "\${dir#/proc/}"; return; fi
+    done < $dir/status
+  done
+}
+stopping=
+forward() {
+  case $1 in TERM|INT|QUIT) stopping=1 ;; esac
+  kill -"$1" $child $(successor) 2>/dev/null
+}
+exec 3<&0
+"$@" <&3 3<&- &
+child=$!
+exec 3<&-
+for signal in HUP INT QUIT TERM USR1 USR2; do trap "forward $signal" $signal; done
+while wait $child; code=$?; kill -0 $child 2>/dev/null; do :; done
+next=$(successor)
+[ -n "$next" ] || exit $code
+while [ -n "$next" ]; do
+  child=$next
+  while kill -0 $child 2>/dev/null; do sleep 1 & wait $!; done
+  next=$(successor)
+done
+[ -n "$stopping" ]
+`
+
 const version = process.versions.node.split('.').map(Number)
 const isOld = version[0] < NEEDED[0] || (version[0] === NEEDED[0] && version[1] < NEEDED[1])
 
@@ -23,6 +58,11 @@ if (isOld) {
         : `Run it with \`npx --package node-${process.platform}-${process.arch}@24 --package hedgerow -- hedgerow …\`, or get Node 24 from https://nodejs.org.\n`),
   )
   process.exitCode = 1
+} else if (process.pid === 1 && existsSync('/bin/sh')) {
+  // execve is young, and says so
+  process.removeAllListeners('warning')
+  const command = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
+  process.execve('/bin/sh', ['sh', '-c', INIT, 'init', ...command], process.env)
 } else {
   // Loading leaves 25 MiB of code that runs once behind, which is never given back: compiled for size it does not. A role that
   // runs switches to speed (cli/run.ts).

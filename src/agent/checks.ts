@@ -1,9 +1,7 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import type { CheckReport } from '../client/reports.ts'
-import { background } from '../core/kit/background.ts'
-import { explain } from '../core/errors.ts'
-import { logOutput } from '../core/kit/console-output.ts'
+import { certificateCheck as validityCheck, backgroundChecks, logCheck } from '../roles/role-checks.ts'
 import type { AgentParts } from './parts.ts'
 
 type Check = CheckReport['checks'][number]
@@ -44,13 +42,7 @@ function linkCheck({ uplink, sync }: AgentParts): Check {
 }
 
 function certificateCheck({ context, identity }: AgentParts): Check {
-  const hoursLeft = (identity.certificate.notAfter.getTime() - context.clock.wall()) / 3_600_000
-  return {
-    check: 'certificate',
-    ok: hoursLeft > 1,
-    finding: hoursLeft > 0 ? `valid for ${hoursLeft.toFixed(1)} hours; it is renewed automatically` : 'expired',
-    remedy: 'It is renewed over the control link. If that is up and the clock is right, join again with a new token.',
-  }
+  return validityCheck(identity.certificate.notAfter, context.clock.wall())
 }
 
 function resolverCheck({ resolver }: AgentParts): Check {
@@ -73,26 +65,6 @@ function upstreamCheck({ resolver }: AgentParts): Check {
     remedy:
       'Names outside the mesh are refused: pass --upstream, or add a second nameserver to /etc/resolv.conf (the agent never asks itself).',
   }
-}
-
-function logCheck(): Check {
-  const { lost } = logOutput
-  return {
-    check: 'log',
-    ok: lost === 0,
-    finding: lost === 0 ? 'no line was lost' : `${lost} lines were lost since the start`,
-    remedy: 'Whatever reads standard error has stopped reading, or its disk is full.',
-  }
-}
-
-/** One line for each loop or task of this process that has failed since it started. */
-function backgroundChecks(): Check[] {
-  return background.failures().map(({ name, failures, lastError, secondsAgo, isFailing }) => ({
-    check: `background task "${name}"`,
-    ok: !isFailing,
-    finding: `failed ${failures} times, last ${secondsAgo} s ago: ${explain(lastError)}; it is started again after each failure`,
-    remedy: 'This is a bug in hedgerow: please report it with the log. `hedgerow restart` starts the agent afresh.',
-  }))
 }
 
 function upstreamText({ upstreams, isRemembered }: AgentParts['resolver']): string {

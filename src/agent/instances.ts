@@ -140,8 +140,8 @@ export class Instances implements LocalInstances {
   }
 
   #workerConfig(needs: WorkerNeeds): WorkerConfig {
-    const { self, dir, clock, predecessor } = this.#context
-    const isKept = () => !this.#isOwner
+    const { self, dir, clock, config, predecessor } = this.#context
+    const isKept = () => !this.#isOwner || config.keepInstances
     return {
       ...needs,
       runtimes: [new ProcessRuntime({ node: self, inherited: this.#environment, clock }), new ExternalRuntime()],

@@ -24,6 +24,8 @@ const MAX_SOCKET_PATH = 107
 
 export interface LocalOptions {
   dir: string
+  /** Of the socket files; the agent's is also the name in the drawing above. */
+  name?: string
   timeouts?: HttpTimeouts
 }
 
@@ -37,29 +39,30 @@ const MAX_CONNECTIONS = 1_024
 export class LocalApi {
   /** The socket of this process. */
   readonly path: string
-  readonly #dir: string
+  /** The name that commands ask. */
+  readonly #servingName: string
   readonly #life: Lifetime
   #routes: Readonly<Record<string, LocalRoute>> = {}
   #successorListener: ((socket: Socket) => void) | undefined
 
-  private constructor(dir: string, path: string, life: Lifetime) {
-    this.#dir = dir
+  private constructor(servingName: string, path: string, life: Lifetime) {
+    this.#servingName = servingName
     this.path = path
     this.#life = life
   }
 
   /** Listens under the process's own name; `claim` makes it the socket that commands ask. @throws MeshError LISTEN_FAILED */
-  static start({ dir, timeouts = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
+  static start({ dir, name = 'agent', timeouts = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
-      const path = join(dir, `agent-${randomBytes(3).toString('hex')}.sock`)
-      if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+      const path = join(dir, `${name}-${randomBytes(3).toString('hex')}.sock`)
+      if (!fits(path)) {
         throw new MeshError('LISTEN_FAILED', {
           path,
           reason: `a Unix socket path has at most ${MAX_SOCKET_PATH} bytes`,
           remedy: 'Choose a shorter --state directory.',
         })
       }
-      const api = new LocalApi(dir, path, life)
+      const api = new LocalApi(servingSocket(dir, name), path, life)
       const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
       const succeeding = new Set<Socket>()
       server.on('upgrade', ({ url }, socket: Socket) => {
@@ -100,7 +103,7 @@ export class LocalApi {
    * @throws MeshError LISTEN_FAILED when an agent lives in this state directory and does not hand over.
    */
   async claim(from?: 'predecessor'): Promise<void> {
-    const name = servingSocket(this.#dir)
+    const name = this.#servingName
     if (from === 'predecessor') {
       linkSync(this.path, `${this.path}.next`)
       renameSync(`${this.path}.next`, name)
@@ -109,7 +112,7 @@ export class LocalApi {
         // another that started at the same moment; `Predecessor.find` has looked before
         throw new MeshError('LISTEN_FAILED', {
           path: name,
-          reason: 'an agent is already running with this state directory',
+          reason: 'it is already running with this state directory',
           remedy: 'Stop it, take over from it with --take-over, or choose another directory with --state.',
         })
       rmSync(name, { force: true })
@@ -144,8 +147,17 @@ export class LocalApi {
 }
 
 /** The socket that commands ask. */
-export function servingSocket(dir: string): string {
-  return join(dir, 'agent.sock')
+export function servingSocket(dir: string, name = 'agent'): string {
+  return join(dir, `${name}.sock`)
+}
+
+/** Whether the sockets of a role in this directory have paths that the kernel accepts. */
+export function fitsSocket(dir: string, name: string): boolean {
+  return fits(join(dir, `${name}-000000.sock`))
+}
+
+function fits(path: string): boolean {
+  return Buffer.byteLength(path) <= MAX_SOCKET_PATH
 }
 
 /** The socket of every process here, draining agents included. Names left by processes that died are removed. */

@@ -35,6 +35,7 @@ export interface RunOptions {
   label?: string[]
   takeOver?: boolean
   fastPath?: boolean
+  keepInstances?: boolean
 }
 
 export function roleCommand(program: Command, name: string, description: string): Command {
@@ -63,6 +64,7 @@ export function agentOptions(command: Command): Command {
       '--fast-path',
       'host mode: let the kernel (nftables) carry flows between processes of this node where policy permits',
     )
+    .option('--keep-instances', 'leave the instances running when the agent ends; the next start takes them back')
     .option('--prefix <cidr>', 'prefix of the VIPs (the first free 127.x.0.0/12; host mode: 10.30.0.0/16)')
     .option('--zone <zone...>', 'DNS zones (local internal)')
     .option('--upstream <host...>', 'name servers for all other names (those in /etc/resolv.conf)')
@@ -78,7 +80,7 @@ export function agentOptions(command: Command): Command {
 
 /** The options of an agent, as a layer of the configuration. */
 export function agentLayer(options: RunOptions): NonNullable<PartialConfig['agent']> {
-  const { name, listen, advertise, paths, mode, fastPath, prefix, zone: zones, area } = options
+  const { name, listen, advertise, paths, mode, fastPath, keepInstances, prefix, zone: zones, area } = options
   const [lat, lon] = options.location?.split(',').map(Number) ?? []
   const resolver = present({ port: number(options.resolverPort), upstreams: options.upstream })
   return {
@@ -90,6 +92,7 @@ export function agentLayer(options: RunOptions): NonNullable<PartialConfig['agen
       portMapping: options.portMapping,
       mode,
       fastPath,
+      keepInstances,
       prefix,
       zones,
       area,

@@ -4,6 +4,7 @@ import { BoundedOutput } from '../core/kit/bounded-output.ts'
 import { logOutput } from '../core/kit/console-output.ts'
 import type { Log, LogLevel } from '../core/kit/log.ts'
 import type { Context } from './context.ts'
+import { ServiceManager } from './service-manager.ts'
 import { errorText, exitCodeOf } from './output.ts'
 import { readyText } from './ready.ts'
 
@@ -60,6 +61,7 @@ export async function stay({ context, log, start, reload }: StayOptions): Promis
     if (logOutput.isWriting || stdout.isWriting) process.kill(process.pid, 'SIGKILL')
     process.exit(code)
   }
+  const manager = new ServiceManager(context.environment, log)
   logWarnings(log)
   for (const output of [process.stdout, process.stderr]) output.on('error', () => undefined)
   process.on('uncaughtException', (error) => {
@@ -82,14 +84,21 @@ export async function stay({ context, log, start, reload }: StayOptions): Promis
   }
   process.on('SIGHUP', () => {
     reload(running).then(
-      () => log.info('configuration read again', { reason: 'SIGHUP' }),
+      () => {
+        log.info('configuration read again', { reason: 'SIGHUP' })
+        void manager.reloaded()
+      },
       (error: unknown) => log.error('configuration not read again: it has faults', { error }),
     )
   })
   setFlagsFromString('--no-optimize-for-size') // set by the launcher, for loading
+  void manager.ready()
   stdout.write(readyText(running.summary(), context.format))
   const reason = await Promise.race([stopped, ...(running.handedOver === undefined ? [] : [running.handedOver])])
-  if (reason !== undefined) log.info('told to end', { reason })
+  if (reason !== undefined) {
+    log.info('told to end', { reason })
+    void manager.stopping()
+  }
   try {
     if (reason !== undefined && reason !== 'SIGINT') await running.makeWay?.()
     await running[Symbol.asyncDispose]()

@@ -32,7 +32,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
       registers,
       collect() {
         this.reset()
-        for (const { name, failures } of background.failures()) this.labels(name).inc(failures)
+        for (const { name, failures } of background.failures()) this.labels(name.replaceAll(' ', '-')).inc(failures)
       },
     }),
     logLinesLost: new Counter({
@@ -56,7 +56,7 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     ),
     descriptorsScarce: gauge(
       'proxy_descriptors_scarce',
-      '1 while new flows are refused because the process is near its limit of open files.',
+      'Whether new flows are refused (1) because the process is near its limit of open files.',
     ),
     flowConnect: histogram(
       'proxy_flow_connect_seconds',

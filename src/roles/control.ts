@@ -10,6 +10,8 @@ import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
 import { relayLimits } from './relay-limits.ts'
 import { Ops } from './ops-server.ts'
+import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
+import { serveRoleSocket } from './role-socket.ts'
 import { Cluster } from '../orchestrator/cluster/cluster.ts'
 import { Root } from '../orchestrator/root/root.ts'
 
@@ -62,6 +64,9 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
       ),
     )
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
+    const facts = () => ({ mesh: root.mesh, api: root.url, health: ops.address, linkedClusters: root.linkedClusters })
+    const checks = () => readinessChecks(root.ready())
+    await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks })
     const summary = {
       role: 'root',
       mesh: root.mesh,
@@ -117,6 +122,21 @@ export function startCluster(
     life.use(relay) // closed before the server it belongs to
     life.use(await startObserver(relay, hostPort(listen), log))
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
+    const facts = () => ({
+      name: cluster.name,
+      link: cluster.url,
+      relay: cluster.relayUrl ?? 'none',
+      health: ops.address,
+      rootLink: cluster.isLinked ? 'up' : 'down',
+      certificateUntil: cluster.identity.notAfter.toISOString(),
+      nodes: cluster.aliveNodes,
+    })
+    const checks = () => [
+      ...readinessChecks(cluster.ready()),
+      linkCheck('link to the root', cluster.isLinked),
+      certificateCheck(cluster.identity.notAfter, Date.now()),
+    ]
+    await serveRoleSocket(life, { dir, role: 'cluster', version, log, facts, checks })
     const summary = {
       role: 'cluster',
       name: cluster.name,

@@ -14,6 +14,8 @@ import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
 import { Ops } from './ops-server.ts'
+import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
+import { serveRoleSocket } from './role-socket.ts'
 import { relayUpgrade } from '../orchestrator/cluster/routes.ts'
 import { LinkServer } from '../orchestrator/link/link-server.ts'
 import { RelayLink } from '../orchestrator/link/relay-link.ts'
@@ -61,6 +63,21 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
     // it is ready without its cluster: nodes that know about the relay find it without
     const ready = () => ({ door: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
     const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
+    const facts = () => ({
+      name,
+      cluster: clusterUrl,
+      relay: url,
+      health: ops.address,
+      clusterLink: link.isUp ? 'up' : 'down',
+      certificateUntil: identity.notAfter.toISOString(),
+      nodes: [...relay.listening],
+    })
+    const checks = () => [
+      ...readinessChecks(ready()),
+      linkCheck('link to the cluster', link.isUp),
+      certificateCheck(identity.notAfter, Date.now()),
+    ]
+    await serveRoleSocket(life, { dir: parts.dir, role: 'relay', version, log, facts, checks })
     log.info('relay started', { address: url })
     const summary = { role: 'relay', name, cluster: clusterUrl, relay: url, health: ops.address }
     const running = { url, isLinked: () => link.isUp, listening: () => [...relay.listening] }

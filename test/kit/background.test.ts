@@ -34,7 +34,7 @@ t.test('a loop that throws is started again, logged and counted', async (t) => {
   ])
   t.match(background.failures(), [{ name: 'test loop', failures: 1, isFailing: true }])
   const text = await openMetrics('agent').registry.metrics()
-  t.match(text, 'hedgerow_background_failures_total{task="test loop",role="agent"} 1')
+  t.match(text, 'hedgerow_background_failures_total{task="test-loop",role="agent"} 1')
 })
 
 t.test('a loop that returns before it was told to end is a failure too', async (t) => {

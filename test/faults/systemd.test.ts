@@ -1,0 +1,89 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { ServiceManager } from '../../src/cli/service-manager.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+
+/*
+ * Under systemd: the unit files, and what the process tells the service manager.
+ */
+
+const UNITS = resolve(import.meta.dirname, '../../examples/systemd')
+const hasSystemd = existsSync('/usr/bin/systemd-analyze') && existsSync('/usr/bin/systemd-notify')
+const skip = hasSystemd ? false : 'optional: systemd is not installed'
+const dir = mkdtempSync(join(tmpdir(), 'hedgerow-unit-'))
+t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+
+t.test('systemd accepts every unit file', { skip }, async (t) => {
+  const units = readdirSync(UNITS)
+  t.same(
+    units.toSorted(),
+    ['agent', 'cluster', 'relay', 'root'].map((role) => `hedgerow-${role}.service`),
+  )
+  for (const unit of units) {
+    // the program may not be installed here, and the user may not exist
+    const text = readFileSync(join(UNITS, unit), 'utf8').replaceAll('/usr/bin/hedgerow', process.execPath)
+    writeFileSync(join(dir, unit), text.replace('User=hedgerow', 'User=daemon'))
+    const { stderr } = await promisify(execFile)('systemd-analyze', ['verify', '--man=no', join(dir, unit)])
+    t.equal(
+      stderr
+        .split('\n')
+        .filter((line) => line.includes(unit))
+        .join('\n'),
+      '',
+      unit,
+    )
+  }
+})
+
+t.test('the instances of an agent survive a restart of its unit', (t) => {
+  const text = readFileSync(join(UNITS, 'hedgerow-agent.service'), 'utf8')
+  t.match(text, /^KillMode=process$/m, 'only the agent is signalled')
+  t.match(text, /^ExecStart=.* --keep-instances$/m, 'and leaves its instances')
+  t.end()
+})
+
+/** What is received on a datagram socket, as systemd listens: Node has no such sockets. */
+const RECEIVER = `
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+name = sys.argv[1]
+s.bind('\\0' + name[1:] if name.startswith('@') else name)
+print('bound', flush=True)
+while True: print(s.recv(4096).decode().replace('\\n', ' '), flush=True)
+`
+
+for (const socket of [join(dir, 'notify'), `@hedgerow-test-${process.pid}`]) {
+  t.test(`notifications on ${socket.startsWith('@') ? 'an abstract socket' : 'a socket file'}`, { skip }, async (t) => {
+    const receiver = spawn('python3', ['-c', RECEIVER, socket], { stdio: ['ignore', 'pipe', 'inherit'] })
+    t.teardown(() => receiver.kill())
+    const lines = createInterface(receiver.stdout)
+    await once(lines, 'line')
+    const got: string[] = []
+    lines.on('line', (line) => got.push(line))
+    const until = async (text: string) => {
+      while (!got.some((line) => line.includes(text))) await once(lines, 'line')
+    }
+    const environment = { NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000', PATH: process.env['PATH'] }
+    const manager = new ServiceManager(environment, silentLog)
+    // without a service manager at the other end the barrier of systemd-notify is not answered
+    void manager.ready()
+    await until('WATCHDOG=1') // the event loop shows that it turns
+    void manager.stopping()
+    await until('STOPPING=1')
+    t.match(
+      got.find((line) => line.includes('READY=1')),
+      `MAINPID=${process.pid}`,
+    )
+  })
+}
+
+t.test('without a service manager nothing is sent', async (t) => {
+  await new ServiceManager({}, silentLog).ready()
+  t.pass('and nothing fails')
+})
