@@ -62,7 +62,7 @@ if (isOld) {
   // execve is young, and says so
   process.removeAllListeners('warning')
   const command = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
-  process.execve('/bin/sh', ['sh', '-c', INIT, 'init', ...command], process.env)
+  process.execve('/bin/sh', ['sh', '-c', INIT, 'init', ...command])
 } else {
   // Loading leaves 25 MiB of code that runs once behind, which is never given back: compiled for size it does not. A role that
   // runs switches to speed (cli/run.ts).
