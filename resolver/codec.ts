@@ -4,7 +4,7 @@ import { CODE, HEADER, TYPE } from './numbers.ts'
 import type { Opt, Query } from './query.ts'
 
 /*
- * The one door to dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
+ * The only importer of dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
  * flags, question and OPT for each asker (wire.ts). Its faults are kept out: dots inside labels (questions are read and put
  * back as bytes), TXT over 255 bytes, UDP sizes and EDNS versions (wire.ts), IPv6 with a dotted tail (model/address prints none).
  */

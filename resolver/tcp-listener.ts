@@ -51,9 +51,9 @@ export class TcpListener {
       server.on('error', () => undefined) // accepting failed (no descriptors): that client tries again
       /** Who has asked last is last: the first has said nothing for longest. */
       const open = new Set<Socket>()
-      const door = new TcpListener(options.idleMs, life)
+      const listener = new TcpListener(options.idleMs, life)
       server.on('connection', (socket) => {
-        const serving = door.#serving
+        const serving = listener.#serving
         if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) {
           socket.destroy()
           return
@@ -66,7 +66,7 @@ export class TcpListener {
           open.delete(socket)
           open.add(socket)
         }
-        converse(socket, serving.respond, asked, door.#idleMs)
+        converse(socket, serving.respond, asked, listener.#idleMs)
       })
       life.defer(async () => {
         const closed = once(server, 'close')
@@ -74,7 +74,7 @@ export class TcpListener {
         for (const socket of open) socket.destroy()
         await closed
       })
-      return door
+      return listener
     })
   }
 

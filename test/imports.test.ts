@@ -107,7 +107,7 @@ const ROOMS: readonly Room[] = [
 ]
 const ROOF = ['src/agent', 'src/roles', 'src/cli', 'src/main.ts', 'src/index.ts']
 
-/** One door per outside package; a package without a row may not be used outside tests. */
+/** One importer per outside package; a package without a row may not be used outside tests. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
   dns2: ['resolver'],
   ws: ['src/core/kit/websocket.ts'],
@@ -143,7 +143,7 @@ t.test('every file imports only what its room may know', async (t) => {
   }
 })
 
-t.test('every outside package has one door', async (t) => {
+t.test('every outside package has one importer', async (t) => {
   for (const [file, text] of texts) {
     for (const specifier of importsOf(text)) {
       if (specifier.startsWith('.') || specifier.startsWith('node:')) continue

@@ -56,7 +56,7 @@ t.test('the package installs into an empty folder and runs', async (t) => {
   })
 
   await t.test('a program can embed it', async (t) => {
-    const script = "import('hedgerow').then((door) => console.log(Object.keys(door).length > 0))"
+    const script = "import('hedgerow').then((module) => console.log(Object.keys(module).length > 0))"
     t.equal((await text([process.execPath, '-e', script], { cwd: folder, env })).trim(), 'true')
   })
 

@@ -23,8 +23,8 @@ import { TapCount, type Count } from './tap-count.ts'
 const FILE_TIMEOUT_SECONDS = 180
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
 const HEAVY = /^test\/(walks|lab)/
-/** Of those, they that only want to be right in the end. */
-const PATIENT = /^test\/(lab\/(docker|door|lab|link|netcheck)|walks\/(containers|examples|source))\.test/
+/** Of those, those that assert no times. */
+const PATIENT = /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source))\.test/
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers)\.test/
 

@@ -33,10 +33,10 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   #seen = 0
   readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
 
-  constructor(conversation: DatagramClient, held: Held, parts: DatagramFlowParts) {
+  constructor(client: DatagramClient, held: Held, parts: DatagramFlowParts) {
     const { promise, resolve } = Promise.withResolvers<void>()
-    this.client = conversation
-    this.lastAt = conversation.startedAt
+    this.client = client
+    this.lastAt = client.startedAt
     this.ended = promise
     this.#held = held
     this.#parts = parts
@@ -44,7 +44,7 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
       this.#gone.abort(ENDED)
       resolve()
     })
-    this.pipe.near.stream = clientStream(conversation)
+    this.pipe.near.stream = clientStream(client)
   }
 
   /** Aborts when the client no longer waits for an instance. */

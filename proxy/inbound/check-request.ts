@@ -7,9 +7,9 @@ import type { FlowRequest, Protocol } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 
 /** What becomes of a request. `unasked`: the cluster may know what this node does not; without its answer it is `otherwise`. */
-export type Check = Here | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
+export type Check = OwnInstances | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
 
-export interface Here {
+export interface OwnInstances {
   kind: 'here'
   instance: InstanceId
   endpoint: Endpoint
@@ -84,7 +84,7 @@ export class RequestChecker {
   }
 
   /** Asks at most once about each of service and caller. */
-  async check(peer: NodeId, request: FlowRequest): Promise<Here | Refused> {
+  async check(peer: NodeId, request: FlowRequest): Promise<OwnInstances | Refused> {
     let check = checkRequest(peer, request, this.#parts)
     for (let round = 0; round < 2 && check.kind === 'unasked'; round++) {
       if (!(await this.#ask(check.key))) return check.otherwise

@@ -5,7 +5,7 @@ import type { DatagramPipe } from '../socket/datagram-pipe.ts'
 import { dialInstance, type DialOptions } from '../socket/dial.ts'
 import { SocketStream, Splice } from '../socket/splice.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
-import { type Here, type Refused, refused } from './check-request.ts'
+import { type OwnInstances, type Refused, refused } from './check-request.ts'
 import type { DatagramInbound } from './datagrams.ts'
 import type { DialQueue } from './dial-queue.ts'
 
@@ -64,12 +64,12 @@ export class Opening {
   }
 
   /** Waits for its turn, then dials. */
-  open(here: Here): void {
+  open(here: OwnInstances): void {
     const giveUp = this.#parts.dials.enter(here.instance, this.incoming.peer, () => this.#dial(here))
     this.#abandon ??= giveUp
   }
 
-  #dial({ instance, endpoint }: Here): void {
+  #dial({ instance, endpoint }: OwnInstances): void {
     const { dials, datagrams } = this.#parts
     const { peer } = this.incoming
     const { port, protocol } = this.request

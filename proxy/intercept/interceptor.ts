@@ -34,7 +34,7 @@ export interface InterceptParts {
   /** Called once for each connection; must not throw. */
   readonly onFlow: (flow: Flow) => void
   /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
-  readonly onDatagramClient?: (conversation: DatagramClient) => DatagramSink | undefined
+  readonly onDatagramClient?: (client: DatagramClient) => DatagramSink | undefined
   /** Whether a connection may still be taken; without it, always. */
   readonly descriptors?: { reserve(count: number): boolean }
   /** Which sources may call; absent: this machine alone. */

@@ -32,8 +32,8 @@ export interface EstablishParts extends PlanParts, LoadParts, ConnectParts {
   readonly clock: Clock
   readonly outliers?: Outliers
   readonly limits: OutboundLimits
-  /** What TCP flows of one service take turns by while they are being opened. */
-  readonly turns: KeyedSemaphore<ServiceId>
+  /** What TCP flows of one service take openings by while they are being opened. */
+  readonly openings: KeyedSemaphore<ServiceId>
   readonly metrics: Metrics
 }
 
@@ -42,7 +42,7 @@ export interface OutboundLimits {
   readonly maxFlows: number
   /** From the first try until an instance must have answered. Larger: callers wait longer for nothing. */
   readonly deadlineMs: number
-  /** Flows being opened to one service at the same time (`turns`); more wait, in order. Larger: its nodes refuse some. */
+  /** Flows being opened to one service at the same time (`openings`); more wait, in order. Larger: its nodes refuse some. */
   readonly opening: number
   /** How long a flow may wait for its turn; together with `maxFlows` it bounds the queue. */
   readonly waitMs: number
@@ -91,7 +91,7 @@ export async function establish<S extends Stream, A extends Attempt<S>>(
   if (turn === 'gone') return { kind: 'gone' }
   if (turn === 'late') return refused(TOO_MANY_OPENING)
   const established = await planAndConnect(options, parts, gone)
-  parts.turns.release(target.service.id)
+  parts.openings.release(target.service.id)
   return established
 }
 
@@ -127,11 +127,11 @@ function refused(refusal: FlowRefusal, planned?: Plan): Established<never> {
 function takeTurn(
   service: ServiceId,
   gone: AbortSignal,
-  { turns, clock, limits, metrics }: EstablishParts,
+  { openings, clock, limits, metrics }: EstablishParts,
 ): Promise<'taken' | 'late' | 'gone'> | 'taken' {
   let isTaken = false
   let begin: (() => void) | undefined
-  const giveUp = turns.acquire(service, () => {
+  const giveUp = openings.acquire(service, () => {
     isTaken = true
     begin?.()
   })

@@ -158,11 +158,11 @@ export class Observer implements AsyncDisposable {
       got = Buffer.concat([got, chunk.subarray(0, QUESTION_BYTES - got.length)])
       if (got.length < QUESTION_BYTES) return
       socket.pause()
-      void background.run('answer to an observer question', () => this.#tell(socket, this.#questionIn(got)))
+      void background.run('answer to an observer question', () => this.#reply(socket, this.#questionIn(got)))
     })
   }
 
-  async #tell(socket: Socket, question: Question | undefined): Promise<void> {
+  async #reply(socket: Socket, question: Question | undefined): Promise<void> {
     const { remoteAddress: host, remotePort: port } = socket
     if (question === undefined || host === undefined || port === undefined) return void socket.destroy()
     const heard = question.ask === ASK.elsewhere ? await isReached(host, port) : undefined

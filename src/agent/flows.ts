@@ -98,7 +98,7 @@ function outboundParts(
       openFlows: (instance: InstanceId) => ledger.openFlows(instance),
     }),
     ledger,
-    turns: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
+    openings: new KeyedSemaphore(OUTBOUND_LIMITS.opening),
     outliers: new Outliers(),
     penalties: new PenaltyList(clock),
     descriptors: callers.descriptors,

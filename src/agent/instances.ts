@@ -132,10 +132,10 @@ export class Instances implements LocalInstances {
     const worker = await Worker.start(config, log, metrics)
     await Promise.race([worker.restored(), clock.sleep(RESTORED_MS)])
     this.#adopted = { worker, config }
-    for (const report of worker.reports()) this.#tell(report)
+    for (const report of worker.reports()) this.#report(report)
   }
 
-  #tell(report: InstanceReport): void {
+  #report(report: InstanceReport): void {
     for (const listener of this.#listeners) listener(report)
   }
 
@@ -147,7 +147,7 @@ export class Instances implements LocalInstances {
       runtimes: [new ProcessRuntime({ node: self, inherited: this.#environment, clock }), new ExternalRuntime()],
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),
-      report: (report) => this.#tell(report),
+      report: (report) => this.#report(report),
       isSuccessor: predecessor !== undefined,
       get keepOnClose() {
         return isKept()

@@ -42,7 +42,7 @@ export async function netcheck(
     isEnclosed,
   })
   const isSealed = [...peers.all()].some((session) => session.report().datagrams === 'sealed')
-  const works = isSealed ? true : udpWorks
+  const isWorking = isSealed ? true : udpWorks
   const agent: NonNullable<NetcheckReport['agent']> = {
     node: self,
     paths: rule.text,
@@ -54,7 +54,7 @@ export async function netcheck(
     ...(relaySees === undefined ? {} : { relaySees }),
     isProxied,
     isUdpOn: config.udp,
-    ...(works === undefined ? {} : { udpWorks: works }),
+    ...(isWorking === undefined ? {} : { udpWorks: isWorking }),
     ...(mapped === undefined ? {} : { portMapping: mapped }),
     ...(network === undefined ? {} : { network }),
     ways: network === undefined ? [] : expectedPaths(network, rule),

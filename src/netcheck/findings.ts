@@ -172,13 +172,13 @@ function hairpinFindings({ hairpin }: AgentFacts): Finding[] {
   if (hairpin === undefined) return []
   const by = (is: boolean) =>
     (['tcp', 'udp'] as const).filter((protocol) => hairpin[protocol] === is).map((protocol) => protocol.toUpperCase())
-  const [works, fails] = [by(true), by(false)]
+  const [working, failing] = [by(true), by(false)]
   const finding = [
-    ...(works.length > 0 ? [`the NAT hairpins ${works.join(' and ')}`] : []),
-    ...(fails.length > 0 ? [`the NAT does not hairpin ${fails.join(' and ')}`] : []),
+    ...(working.length > 0 ? [`the NAT hairpins ${working.join(' and ')}`] : []),
+    ...(failing.length > 0 ? [`the NAT does not hairpin ${failing.join(' and ')}`] : []),
   ]
   const remedy = 'Two nodes behind it connect inside their network, or through a relay.'
-  return [{ check: 'hairpin', ok: true, finding: finding.join('; '), ...(fails.includes('TCP') ? { remedy } : {}) }]
+  return [{ check: 'hairpin', ok: true, finding: finding.join('; '), ...(failing.includes('TCP') ? { remedy } : {}) }]
 }
 
 function udpFinding({ udpWorks, isUdpOn }: AgentFacts): Finding {

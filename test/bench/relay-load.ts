@@ -38,11 +38,11 @@ export interface LoadFigures {
   idleCpuPercent: number
   /** The relay's processor time to carry a gigabyte (10⁹ bytes), both legs TLS; absent when nothing was carried. */
   cpuSecondsPerGb?: number
-  restarts: Comeback[]
+  restarts: Recovery[]
 }
 
 /** After the relay went. */
-export interface Comeback {
+export interface Recovery {
   how: 'SIGTERM' | 'SIGKILL'
   /** Until it answers again, and until all are back, from the signal on. */
   downMs: number
@@ -61,7 +61,7 @@ export interface LoadOptions {
   idleSeconds: number
   /** Carried from one node to another, 10⁶ bytes. */
   carryMb?: number
-  restarts: readonly Comeback['how'][]
+  restarts: readonly Recovery['how'][]
   say?: (line: string) => void
 }
 
@@ -134,7 +134,7 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
       near.destroy()
       say(`${carryMb} MB carried`)
     }
-    const comebacks: Comeback[] = []
+    const recoveries: Recovery[] = []
     for (const how of restarts) {
       const from = performance.now()
       relay.signal(how)
@@ -169,11 +169,11 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
       const backMs = performance.now() - from
       const used = cpuSeconds(relay.pid)
       const cpuPercent = ((used - startCpu) / Math.max(0.1, (backMs - downMs) / 1_000)) * 100
-      comebacks.push({ how, downMs, backMs, mostInTenth, arrivals, cpuSeconds: used, cpuPercent })
+      recoveries.push({ how, downMs, backMs, mostInTenth, arrivals, cpuSeconds: used, cpuPercent })
       say(`${how}: down for ${Math.round(downMs)} ms, all back after ${Math.round(backMs)} ms`)
     }
     const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
-    const figures = { nodes, comeMs, comeCpuSeconds, kibPerNode, relayMib, idleCpuPercent, restarts: comebacks }
+    const figures = { nodes, comeMs, comeCpuSeconds, kibPerNode, relayMib, idleCpuPercent, restarts: recoveries }
     await life.close()
     return { ...figures, ...(cpuSecondsPerGb === undefined ? {} : { cpuSecondsPerGb }) }
   })

@@ -108,13 +108,13 @@ export async function labContract(backend: Backend, t: Test): Promise<void> {
     await using _server = await serve(server, 7000)
     for (const { nat, keepsPort, stranger } of rows) {
       const a = net.host(`in-${nat}`)
-      // from one port, as hole punching does; then a stranger knocks at the port the server saw
+      // from one port, as hole punching does; then a stranger connects to the port the server saw
       const [, address = '', port = ''] = (await dial(a, server.address, 7000, { localPort: 7777 })).split(' ')
       t.equal(address, nat === 'none' ? a.address : net.site(nat).router.address, `${nat}: the address seen`)
       t.equal(port === '7777', keepsPort, `${nat}: ${keepsPort ? 'keeps' : 'changes'} the port (${port})`)
       await using _a = await serve(a, 7777)
-      const patience = { timeoutMs: stranger.test('silence') ? 300 : 5_000 }
-      t.match(await dial(other, address, Number(port), patience), stranger, `${nat}: what a stranger gets`)
+      const timeout = { timeoutMs: stranger.test('silence') ? 300 : 5_000 }
+      t.match(await dial(other, address, Number(port), timeout), stranger, `${nat}: what a stranger gets`)
       if (nat !== 'address-restricted') continue
       t.match(await dial(server, address, 7777), 'peer', 'who was written to is let in, from any port')
     }

@@ -12,14 +12,14 @@ const KNOCK = `
 const net = require('node:net')
 const [host, port, count] = process.argv.slice(1)
 let left = Number(count)
-const knock = () => {
+const connect = () => {
   if (left-- === 0) return
   const from = performance.now()
   const s = net.connect({ host, port: Number(port), timeout: 2000 })
-  const next = (what) => { s.destroy(); console.log(what); knock() }
+  const next = (what) => { s.destroy(); console.log(what); connect() }
   s.once('connect', () => next(performance.now() - from)).once('timeout', () => next('silence')).once('error', (e) => next(e.code))
 }
-knock()
+connect()
 `
 const SINK = `
 const net = require('node:net')
@@ -35,7 +35,7 @@ s.end(Buffer.alloc(Number(bytes)))
 s.on('data', (d) => console.log(String(d), performance.now() - from))
 `
 
-async function knock(from: Host, to: Host, count = 1): Promise<string[]> {
+async function connect(from: Host, to: Host, count = 1): Promise<string[]> {
   return (await from.text([process.execPath, '-e', KNOCK, to.address, '7000', String(count)])).trim().split('\n')
 }
 
@@ -51,18 +51,18 @@ export async function linkContract(kind: Exclude<LinkKind, 'plain'>, t: Judge): 
   })
   await using _sink = sink
 
-  const delayed = (await knock(near, far, 5)).map(Number)
+  const delayed = (await connect(near, far, 5)).map(Number)
   t.ok(Math.min(...delayed) >= 39, `a round trip takes twice the delay (${Math.min(...delayed).toFixed(1)} ms)`)
   await near.change({ delayMs: 60 })
-  const slower = (await knock(near, far, 3)).map(Number)
+  const slower = (await connect(near, far, 3)).map(Number)
   t.ok(Math.min(...slower) >= 119, `changed while it runs (${Math.min(...slower).toFixed(1)} ms)`)
 
   await near.change({ lossPercent: 100 })
-  t.ok((await knock(near, far)).join() === 'silence', 'all lost')
+  t.ok((await connect(near, far)).join() === 'silence', 'all lost')
   await near.change({ lossPercent: 20 })
-  t.ok(/\d/.test((await knock(near, far, 5)).join(' ')), 'with a fifth lost connections are still made')
+  t.ok(/\d/.test((await connect(near, far, 5)).join(' ')), 'with a fifth lost connections are still made')
   await near.change({})
-  t.ok(/^[\d.]+$/.test((await knock(near, far)).join()), 'and without loss again')
+  t.ok(/^[\d.]+$/.test((await connect(near, far)).join()), 'and without loss again')
 
   await near.change({ rateMbit: 20 })
   const [bytes, ms] = (await near.text([process.execPath, '-e', SEND, far.address, '500000']))
@@ -74,10 +74,10 @@ export async function linkContract(kind: Exclude<LinkKind, 'plain'>, t: Judge): 
 
   await near.change({ delayMs: 1 })
   await near.cut()
-  t.ok(/silence|EHOSTUNREACH/.test((await knock(near, far)).join()), 'nothing passes a cut link')
+  t.ok(/silence|EHOSTUNREACH/.test((await connect(near, far)).join()), 'nothing passes a cut link')
   await near.heal()
   await near.exec(['ip', 'route', 'replace', 'default', 'via', '203.0.113.254'])
-  t.ok(/^[\d.]+$/.test((await knock(near, far)).join()), 'a healed link carries again')
+  t.ok(/^[\d.]+$/.test((await connect(near, far)).join()), 'a healed link carries again')
   const refused = await near.change({ lossPercent: 200 }).then(
     () => '',
     (error: unknown) => String(error),

@@ -87,7 +87,7 @@ t.test('a /16 is one block of the /12 around it', async (t) => {
   t.notOk(address.holdsVip(block, 0xf0000))
 })
 
-t.test('prefixes are checked at the door', async (t) => {
+t.test('prefixes are checked on arrival', async (t) => {
   const rows = [
     { cidr: '10.17.0.0/12', says: '10.16.0.0/12 is' },
     { cidr: '10.30.1.0/16', says: '10.30.0.0/16 is' },

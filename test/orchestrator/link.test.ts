@@ -38,7 +38,7 @@ interface End extends Channel {
   /** What came out of the link at this end, for the other side. */
   sent: string[]
   /** As if the other side had sent it. */
-  hear(text: string): void
+  receive(text: string): void
   isClosed: boolean
 }
 
@@ -51,7 +51,7 @@ function end(onSend: (text: string) => void = () => undefined): End {
     isClosed: false,
     backlog: 0,
     measure: () => Promise.resolve(0),
-    hear: (text) => heard(text),
+    receive: (text) => heard(text),
     send: (text) => {
       channel.sent.push(text)
       onSend(text)
@@ -83,8 +83,8 @@ function link(channel: Channel, changes: Partial<LinkSides<Words, Words>> = {}) 
 
 /** Two links that hear each other, each in its own turn. */
 function pair(changes: Partial<LinkSides<Words, Words>> = {}) {
-  const left: End = end((text) => setImmediate(() => right.hear(text)))
-  const right: End = end((text) => setImmediate(() => left.hear(text)))
+  const left: End = end((text) => setImmediate(() => right.receive(text)))
+  const right: End = end((text) => setImmediate(() => left.receive(text)))
   const near = link(left)
   const far = link(right, changes)
   left.onClose((reason) => right.close(reason))
@@ -152,7 +152,7 @@ t.test('a handler is aborted when its link ends', async (t) => {
       },
     },
   })
-  channel.hear('{"ask":1,"type":"never","body":{}}')
+  channel.receive('{"ask":1,"type":"never","body":{}}')
   one.close('bye')
   await aborted.promise
   t.pass('aborted')
@@ -166,7 +166,7 @@ t.test('the number of unanswered requests is bounded in both directions', async 
   )
   await t.rejects(one.request('double', { n: 1 }), { code: 'REQUEST_FAILED', details: { reason: /unanswered/ } })
   channel.sent.length = 0
-  for (let id = 1; id <= 1_025; id++) channel.hear(`{"ask":${id},"type":"never","body":{}}`)
+  for (let id = 1; id <= 1_025; id++) channel.receive(`{"ask":${id},"type":"never","body":{}}`)
   await soon()
   t.match(json(channel.sent), [{ answer: 1_025, error: { code: 'REQUEST_FAILED' } }], 'only the last was refused')
   one.close('done')
@@ -203,14 +203,14 @@ t.test('a malformed message is reported to the peer, and several end the link', 
   for (const { why, text, answer } of rows) {
     const channel = end()
     const one = link(channel)
-    channel.hear(text)
+    channel.receive(text)
     t.match(json(channel.sent)[0], answer, why)
     t.ok(one.isOpen, `${why}: one is forgiven`)
     one.close('done')
   }
   const channel = end()
   const one = link(channel)
-  for (let i = 0; i < 3; i++) channel.hear('nonsense')
+  for (let i = 0; i < 3; i++) channel.receive('nonsense')
   t.match(await one.ended, { kind: 'closed', reason: /malformed/ })
   t.ok(channel.isClosed)
 })
@@ -219,13 +219,13 @@ t.test('a response of the wrong form is an error, and unknown notifications are 
   const channel = end()
   const one = link(channel)
   const wrong = one.request('double', { n: 1 })
-  channel.hear('{"answer":1,"body":{"n":"two"}}')
+  channel.receive('{"answer":1,"body":{"n":"two"}}')
   await t.rejects(wrong, { code: 'MESSAGE_INVALID' })
-  channel.hear('{"answer":77,"body":{}}')
-  channel.hear('{"tell":"something-new","body":{}}')
+  channel.receive('{"answer":77,"body":{}}')
+  channel.receive('{"tell":"something-new","body":{}}')
   t.ok(one.isOpen)
   const coded = one.request('double', { n: 1 })
-  channel.hear('{"answer":2,"error":{"code":"__proto__"}}')
+  channel.receive('{"answer":2,"error":{"code":"__proto__"}}')
   await t.rejects(coded, { code: 'REQUEST_FAILED' }, 'a code we do not know')
   one.close('done')
 })
@@ -266,7 +266,7 @@ t.test('a link answers or ends, and never throws, whatever a peer sends', async 
           },
           parts,
         )
-        for (const text of texts) channel.hear(text)
+        for (const text of texts) channel.receive(text)
         one.close('done')
       }),
       { numRuns: 150 },
@@ -313,7 +313,7 @@ t.test('a link that ends is dialled again, when the peer asked for it, until it 
   t.ok((slept[1] ?? 0) > (slept[0] ?? 0), 'the second longer')
   t.ok(kept.isUp)
   const again = next()
-  dialled[0]?.hear('{"goaway":1234}')
+  dialled[0]?.receive('{"goaway":1234}')
   await again
   t.equal(slept[2], 1234, 'it said when')
   t.same(ups, ['up', 'down', 'up'])

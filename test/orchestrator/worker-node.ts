@@ -34,7 +34,7 @@ export async function nodeWith(config: Partial<WorkerConfig> = {}, dir = freshDi
       runDir: join(dir, 'run'),
       report: (report) => {
         told.push(report)
-        for (const look of waiting) look()
+        for (const check of waiting) check()
       },
       ...config,
       timings: { backoff: { firstMs: 10, limitMs: 50 }, graceMs: 1_000, restoreMs: 50, ...config.timings },
@@ -45,16 +45,16 @@ export async function nodeWith(config: Partial<WorkerConfig> = {}, dir = freshDi
   let seen = 0
   const hears = (isSo: (report: InstanceReport) => boolean) =>
     new Promise<InstanceReport>((resolve) => {
-      const look = () => {
+      const check = () => {
         while (seen < told.length) {
           const report = told[seen++] as InstanceReport
           if (!isSo(report)) continue
-          waiting.delete(look)
+          waiting.delete(check)
           return resolve(report)
         }
       }
-      waiting.add(look)
-      look()
+      waiting.add(check)
+      check()
     })
   return {
     worker,

@@ -165,7 +165,7 @@ test('draining waits for open flows, up to its limit', async (t) => {
   await here.becomes('stopping')
   here.worker.withdraw(work.instance, { drainSeconds: 0 })
   await here.becomes('stopped')
-  t.pass('asked again with less patience, it ends at once')
+  t.pass('asked again with a shorter deadline, it ends at once')
 })
 
 test('a newer generation takes the place of the older one; an older one is ignored', async (t) => {

@@ -78,7 +78,7 @@ t.test('what a node learns of its network from relays', async (t) => {
   t.equal(it.hairpins('127.0.0.1'), undefined)
 })
 
-t.test('a relay that says we are seen somewhere in our own network makes us knock nowhere', async (t) => {
+t.test('a relay that says we are seen somewhere in our own network makes us connect nowhere', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const hosts: string[] = []
   await using ours = await observation({ isPublic: (host) => hosts.push(host) === 0 })
@@ -108,17 +108,17 @@ t.test('two addresses look, of two relays; one that is gone spoils nothing', asy
 
 t.test('places to ask: two addresses before two ports of one, and of the wanted family only', async (t) => {
   const observers = new Observers()
-  const tell = (host: string, port: number) =>
+  const report = (host: string, port: number) =>
     observers.add(`wss://${host}:443/relay`, { ports: [port, port + 1], cookie: 'ab'.repeat(16) })
   const places = async (family: 'ipv4' | 'ipv6') =>
     (await observers.addresses(family)).map(({ host, port }) => `${host} ${port}`)
   t.same(await places('ipv4'), [])
-  tell('127.0.0.1', 10)
+  report('127.0.0.1', 10)
   t.same(await places('ipv4'), ['127.0.0.1 10', '127.0.0.1 11'])
   t.same(await places('ipv6'), [])
-  tell('[::1]', 20)
-  tell('127.0.0.2', 30)
-  tell('127.0.0.3', 40)
+  report('[::1]', 20)
+  report('127.0.0.2', 30)
+  report('127.0.0.3', 40)
   t.same(await places('ipv4'), ['127.0.0.1 10', '127.0.0.1 11', '127.0.0.2 30', '127.0.0.2 31'], 'two are enough')
   t.same(await places('ipv6'), ['::1 20', '::1 21'])
 })

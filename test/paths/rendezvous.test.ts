@@ -151,7 +151,7 @@ t.test('what failed often is left alone, until it is forgotten', async (t) => {
   t.notOk(history.isWorthTrying(open, open, 2), 'also when it worked once')
 })
 
-t.test('signals are read at the door', async (t) => {
+t.test('signals are checked on arrival', async (t) => {
   const good: Signal[] = [
     { type: 'dial-me', nonce: NONCE, addresses: ['203.0.113.5:7472', '[2001:db8::5]:7472'] },
     { type: 'punch-connect', nonce: NONCE, attempt: 1, address: '203.0.113.5:4000', nat: natToWire(strict) },
@@ -579,8 +579,8 @@ t.test('reverse: forged and spoofed signals', async (t) => {
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
   await using c = await Node.start(identities[2], nodes)
-  const knocks: Socket[] = []
-  const victim = createServer((socket) => knocks.push(socket.on('error', () => undefined)))
+  const calls: Socket[] = []
+  const victim = createServer((socket) => calls.push(socket.on('error', () => undefined)))
   victim.listen(0, '127.0.0.1')
   await once(victim, 'listening')
   const victimAddress = `127.0.0.1:${(victim.address() as AddressInfo).port}`
@@ -592,17 +592,17 @@ t.test('reverse: forged and spoofed signals', async (t) => {
   c.seen = '203.0.113.9'
   ask(c, [victimAddress])
   await until(() => b.guard.refused === 1)
-  t.equal(knocks.length, 0, 'nobody knocked')
+  t.equal(calls.length, 0, 'nobody knocked')
 
-  // a victim at the sender's own address: a few knocks, and nothing is said there but a TLS greeting
+  // a victim at the sender's own address: a few calls, and nothing is said there but a TLS greeting
   c.seen = '127.0.0.1'
   for (let i = 0; i < 60; i++) {
     ask(c, [victimAddress])
     await new Promise((resolve) => setImmediate(resolve))
   }
-  await until(() => knocks.length > 0)
-  t.ok(knocks.length <= 8, `${knocks.length} of 60`)
-  for (const socket of knocks) socket.destroy()
+  await until(() => calls.length > 0)
+  t.ok(calls.length <= 8, `${calls.length} of 60`)
+  for (const socket of calls) socket.destroy()
 
   // c asks b to dial a: b finds out by the certificate, a by the nonce
   ask(c, [a.address])
@@ -737,9 +737,9 @@ t.test('punched: who answers with a victim’s address, or asks again and again'
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
   await using c = await Node.start(identities[2], nodes)
-  let knocks = 0
+  let calls = 0
   const victim = createServer((socket) => {
-    knocks += 1
+    calls += 1
     socket.on('error', () => undefined).destroy()
   })
   victim.listen(0, '127.0.0.1')
@@ -755,7 +755,7 @@ t.test('punched: who answers with a victim’s address, or asks again and again'
     code: 'NO_PATH',
     details: { reason: /may not be dialled/ },
   })
-  t.equal(knocks, 0, 'the victim hears nothing')
+  t.equal(calls, 0, 'the victim hears nothing')
 
   // a victim at its own address: a few SYNs, then nothing
   a.sent.length = 0
@@ -765,7 +765,7 @@ t.test('punched: who answers with a victim’s address, or asks again and again'
     c.signals.send(reach(a.id), { type: 'punch-sync', nonce, attempt: 1 })
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
-  t.ok(knocks > 0 && knocks <= 8, `${knocks} of 40`)
+  t.ok(calls > 0 && calls <= 8, `${calls} of 40`)
   t.ok(a.guard.refused > 0 || a.signals.dropped > 0, 'and the rest is refused')
   await new Promise((resolve) => victim.close(resolve))
 })
@@ -776,8 +776,8 @@ t.test('punched: forged signals lead nowhere', async (t) => {
   await using b = await Node.start(identities[1], nodes)
   await using c = await Node.start(identities[2], nodes)
   b.punching()
-  const knocks: Socket[] = []
-  const victim = createServer((socket) => knocks.push(socket.on('error', () => undefined)))
+  const calls: Socket[] = []
+  const victim = createServer((socket) => calls.push(socket.on('error', () => undefined)))
   victim.listen(0, '127.0.0.1')
   await once(victim, 'listening')
   const address = `127.0.0.1:${(victim.address() as AddressInfo).port}`
@@ -810,10 +810,10 @@ t.test('punched: forged signals lead nowhere', async (t) => {
   t.match(b.sent[1], { type: 'punch-accept' })
   c.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
   await new Promise((resolve) => setTimeout(resolve, 50))
-  t.equal(knocks.length, 0, 'another node’s sync fires nothing')
+  t.equal(calls.length, 0, 'another node’s sync fires nothing')
   a.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
-  await until(() => knocks.length === 1)
-  for (const socket of knocks) socket.destroy()
+  await until(() => calls.length === 1)
+  for (const socket of calls) socket.destroy()
   t.equal(b.incoming.length, 0, 'whoever answers there is not who it should be')
   await new Promise((resolve) => victim.close(resolve))
 })

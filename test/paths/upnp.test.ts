@@ -370,8 +370,8 @@ t.test('what routers answer', async (t) => {
 })
 
 t.test('nobody but the gateway is believed, and nobody else is ever asked', async (t) => {
-  const knocks: string[] = []
-  const victim = createTcpServer((socket) => void knocks.push(socket.on('error', () => undefined).remoteAddress ?? ''))
+  const calls: string[] = []
+  const victim = createTcpServer((socket) => void calls.push(socket.on('error', () => undefined).remoteAddress ?? ''))
   victim.listen(0, '127.0.0.3')
   await once(victim, 'listening')
   const elsewhere = `http://127.0.0.3:${(victim.address() as AddressInfo).port}`
@@ -442,7 +442,7 @@ t.test('nobody but the gateway is believed, and nobody else is ever asked', asyn
     t.same(running.state, { state: 'refused', reason: 'no answer' }, why)
     await running[Symbol.asyncDispose]()
   }
-  t.same(knocks, [], 'nobody knocked anywhere else')
+  t.same(calls, [], 'nobody knocked anywhere else')
   for (const socket of [forger, ears]) await new Promise<void>((resolve) => socket.close(() => resolve()))
   await new Promise((resolve) => victim.close(resolve))
 })

@@ -111,7 +111,7 @@ interface NodeOptions {
   from?: (caller: Caller) => string | undefined
 }
 
-/** The callers' node `edge/a`: doors on VIPs, flows, instances of its own. */
+/** The callers' node `edge/a`: interceptor on VIPs, flows, instances of its own. */
 async function callersNode(options: NodeOptions) {
   const { services, endpoints = {}, sessions = [], rtts = {}, clock = systemClock, limits = {} } = options
   const table = new LiteralTable(...services)
@@ -146,19 +146,23 @@ async function callersNode(options: NodeOptions) {
     log,
     metrics,
   }
-  const doors = await LoopbackInterceptor.start({ range: RANGE }, options.identify ?? (() => NODE_CALLER), intercept)
+  const interceptor = await LoopbackInterceptor.start(
+    { range: RANGE },
+    options.identify ?? (() => NODE_CALLER),
+    intercept,
+  )
   return {
     table,
     log,
     metrics,
     ledger,
     flows,
-    doors,
+    interceptor,
     parts,
     endpoints,
     metric: async (line: RegExp) => (await metrics.registry.metrics()).split('\n').filter((text) => line.test(text)),
     async [Symbol.asyncDispose]() {
-      await doors.close()
+      await interceptor.close()
       await flows.close()
       await ledger.close()
       metrics.registry.clear()
@@ -203,7 +207,7 @@ t.test('a flow to an instance on this node, and to one on another: answers come 
     const endpoints = { [`${CART}.0`]: server.endpoint }
     await using there = await instancesNode(services, endpoints)
     await using here = await callersNode({ services, endpoints, sessions: [there.session] })
-    void here.doors.prepare(here.table.target(CART))
+    void here.interceptor.prepare(here.table.target(CART))
     await using client = await Peer.bind()
     client.socket.connect(PORT, at(index)) // a connected socket takes answers from the VIP and the port only
     await once(client.socket, 'connect')
@@ -225,7 +229,7 @@ t.test('datagrams whole: from nothing to the largest there is', async (t) => {
     const endpoints = { [`${CART}.0`]: server.endpoint }
     await using there = await instancesNode(services, endpoints)
     await using here = await callersNode({ services, endpoints, sessions: [there.session] })
-    void here.doors.prepare(here.table.target(CART))
+    void here.interceptor.prepare(here.table.target(CART))
     await using client = await Peer.bind()
     for (const size of [0, 1, 1_472, 1_473, 9_000, 65_507]) {
       const payload = Buffer.alloc(size, size % 251)
@@ -245,7 +249,7 @@ t.test('a DNS server behind the mesh', async (t) => {
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
   await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
   await using here = await callersNode({ services, sessions: [there.session] })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   const resolver = new Resolver({ timeout: 2_000, tries: 1 })
   resolver.setServers([`${at(index)}:${PORT}`])
   const names = Array.from({ length: 20 }, (_, i) => `host${i}.example`)
@@ -275,7 +279,7 @@ t.test('as QUIC does: 1,200 bytes, both ways at once, many in flight', async (t)
     const endpoints = { [`${CART}.0`]: server.endpoint }
     await using there = await instancesNode(services, endpoints)
     await using here = await callersNode({ services, endpoints, sessions: [there.session] })
-    void here.doors.prepare(here.table.target(CART))
+    void here.interceptor.prepare(here.table.target(CART))
     await using client = await Peer.bind()
     const packets = Array.from({ length: 2_000 }, (_, i) => {
       const packet = Buffer.alloc(1_200, i % 256)
@@ -306,7 +310,7 @@ t.test('as RTP does: a stream with sequence numbers, one way; nothing lost, the 
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
   await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
   await using here = await callersNode({ services, sessions: [there.session] })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   for (let sequence = 0; sequence < 500; sequence++) {
     const packet = Buffer.alloc(172)
@@ -328,7 +332,7 @@ t.test('two clients with one source port on two addresses are two flows, and sta
   const services = [{ id: CART, udp: [PORT], on: ['edge/b', 'edge/b'], vips: { 'any.rr': index } }]
   await using there = await instancesNode(services, { [`${CART}.0`]: one.endpoint, [`${CART}.1`]: two.endpoint })
   await using here = await callersNode({ services, sessions: [there.session] })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using left = await Peer.bind('127.0.0.2')
   await using right = await Peer.bind('127.0.0.3', left.port)
   const first = (await left.ask('left', at(index))).toString()
@@ -350,7 +354,7 @@ t.test('a thousand flows at once, each with a socket of its own before the insta
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
   await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
   await using here = await callersNode({ services, sessions: [there.session] })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   const clients: Peer[] = []
   for (let i = 0; i < 1_000; i++) clients.push(await Peer.bind())
   try {
@@ -366,7 +370,7 @@ t.test('a thousand flows at once, each with a socket of its own before the insta
     t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1_000)
     t.equal(here.ledger.openFlows(`${CART}.0`), 1_000)
     t.equal(there.inbound.size, 1_000)
-    await here.doors.close()
+    await here.interceptor.close()
     await until(() => there.inbound.size === 0)
     t.equal(here.ledger.size, 0, 'nothing is left')
   } finally {
@@ -381,7 +385,7 @@ t.test('idle flows end, used ones do not', async (t) => {
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }]
   await using there = await instancesNode(services, { [`${CART}.0`]: server.endpoint })
   await using here = await callersNode({ services, sessions: [there.session], clock, limits: { idleMs: 60_000 } })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using quiet = await Peer.bind()
   await using talker = await Peer.bind()
   await quiet.ask('hello', at(index))
@@ -424,7 +428,7 @@ t.test('a flow stays on its instance when others appear', async (t) => {
     rtts: { 'edge/b': 20 },
     clock,
   })
-  void here.doors.prepare(here.table.target(CART, { instance: 'any', policy: 'closest' }))
+  void here.interceptor.prepare(here.table.target(CART, { instance: 'any', policy: 'closest' }))
   await using client = await Peer.bind()
   t.equal((await client.ask('?', at(index))).toString(), 'one')
   here.table.set({ ...facts, on: ['edge/b', 'edge/a'] })
@@ -451,7 +455,7 @@ t.test('a closed port: the flow is over, and the next datagram goes to another i
       sessions: [there.session, other.session],
       rtts: { 'edge/b': 1, 'edge/c': 50 },
     })
-    void here.doors.prepare(here.table.target(CART, { instance: 'any', policy: 'closest' }))
+    void here.interceptor.prepare(here.table.target(CART, { instance: 'any', policy: 'closest' }))
     await using client = await Peer.bind()
     await client.ask('hello', at(index))
     await gone[Symbol.asyncDispose]()
@@ -475,7 +479,7 @@ t.test('datagrams wait while the way is opened, in order and not without end', a
     sessions: [late],
     limits: { held: { datagrams: 10, bytes: 100_000 } },
   })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   for (let i = 0; i < 12; i++) client.send(String(i), at(index))
   await until(() => open !== undefined)
@@ -494,7 +498,7 @@ t.test('what is refused is dropped, told once, and tried again later', async (t)
   const index = vip()
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], allow: ['bank.acme'], vips: { 'any.rr': index } }]
   await using here = await callersNode({ services, clock })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   for (let i = 0; i < 5; i++) client.send('hello', at(index))
   await here.log.line('flow refused')
@@ -526,7 +530,7 @@ t.test('an instance that is closed everywhere is not asked for every datagram', 
   const index = vip()
   const services = [{ id: CART, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': index } }]
   await using here = await callersNode({ services, endpoints: { [`${CART}.0`]: endpoint } })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   client.send('hello', at(index))
   await until(() => here.ledger.recent().length === 1)
@@ -553,7 +557,7 @@ t.test('a session that is lost ends the flow; the next datagram begins one at on
   const there = await instancesNode(services, endpoints)
   const sessions = [there.session]
   await using here = await callersNode({ services, sessions })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   await client.ask('hello', at(index))
   await there[Symbol.asyncDispose]()
@@ -570,7 +574,7 @@ t.test('when there are too many, the longest silent make room; used ones do not'
   const services = [{ id: CART, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': index } }]
   const limits = { maxFlows: 4, spareMs: 5_000 }
   await using here = await callersNode({ services, endpoints: { [`${CART}.0`]: server.endpoint }, clock, limits })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   const clients = await Promise.all(Array.from({ length: 6 }, () => Peer.bind()))
   const [first, second, third, fourth, fifth, sixth] = clients as [Peer, Peer, Peer, Peer, Peer, Peer]
   for (const client of [first, second, third, fourth]) await client.ask('hello', at(index))
@@ -603,7 +607,7 @@ t.test('the instance sees who calls, and a flow ends when its instance leaves', 
     from: ({ kind }) => (kind === 'instance' ? at(own) : undefined),
     clock,
   })
-  void here.doors.prepare(here.table.target(CART))
+  void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   await client.ask('hello', at(index))
   t.equal(server.heard[0]?.from.address, at(own))
@@ -624,7 +628,7 @@ t.test(
     const endpoints = { [`${CART}.0`]: server.endpoint, [`${CART}.1`]: server.endpoint }
     await using there = await instancesNode(services, endpoints)
     await using here = await callersNode({ services, sessions: [there.session] })
-    void here.doors.prepare(here.table.target(CART))
+    void here.interceptor.prepare(here.table.target(CART))
     await using one = await Peer.bind()
     await using two = await Peer.bind()
     await one.ask('hello', at(index))
@@ -655,7 +659,7 @@ t.test('who calls: sockets that are connected, bound, or neither', async (t) => 
   const running: (InstanceProcesses & { child: ChildProcess })[] = []
   const finder = new CallerFinder(() => running)
   await using here = await callersNode({ services, identify: finder.identify })
-  void here.doors.prepare(here.table.target('bank.acme.ledger.prod'))
+  void here.interceptor.prepare(here.table.target('bank.acme.ledger.prod'))
   const to = `${PORT}, '${at(index)}'`
   const scripts = [
     `s.send('x', ${to})`,
@@ -832,18 +836,18 @@ t.test('instances whose port was closed come last, for a while', async (t) => {
   const table = new LiteralTable({ id: CART, on: ['edge/a', 'edge/b', 'edge/c'] })
   const [a, b, c] = table.entry(CART)?.instances ?? []
   if (a === undefined || b === undefined || c === undefined) throw new Error('three instances')
-  const shunned = new PenaltyList(clock)
-  t.same(shunned.last([a, b, c]), [a, b, c])
-  shunned.add(a, { isMute: true })
-  t.same(shunned.last([a, b, c]), [b, c, a])
-  t.same(shunned.last([a]), [a], 'alone, it is asked again')
-  t.ok(shunned.areClosed([a]))
-  t.notOk(shunned.areClosed([a, b]))
+  const penalised = new PenaltyList(clock)
+  t.same(penalised.last([a, b, c]), [a, b, c])
+  penalised.add(a, { isMute: true })
+  t.same(penalised.last([a, b, c]), [b, c, a])
+  t.same(penalised.last([a]), [a], 'alone, it is asked again')
+  t.ok(penalised.areClosed([a]))
+  t.notOk(penalised.areClosed([a, b]))
   await clock.advance(1_000)
-  t.notOk(shunned.areClosed([a]), 'for a second')
-  shunned.add(b, { isMute: false })
-  t.same(shunned.last([a, b]), [a, b], 'all of them: in their order')
-  t.notOk(shunned.areClosed([b]), 'one that had answered is believed in')
+  t.notOk(penalised.areClosed([a]), 'for a second')
+  penalised.add(b, { isMute: false })
+  t.same(penalised.last([a, b]), [a, b], 'all of them: in their order')
+  t.notOk(penalised.areClosed([b]), 'one that had answered is believed in')
   await clock.advance(5_000)
-  t.same(shunned.last([a, b, c]), [a, b, c])
+  t.same(penalised.last([a, b, c]), [a, b, c])
 })

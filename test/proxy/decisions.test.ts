@@ -206,7 +206,7 @@ t.test('names in logs are canonical', async (t) => {
   )
 })
 
-t.test('patience', async (t) => {
+t.test('timeouts', async (t) => {
   const rows: [why: string, rtt: number | undefined, hasSession: boolean, ms: number][] = [
     ['nothing is known', undefined, true, 250],
     ['near', 0.2, true, 50],
@@ -237,10 +237,10 @@ t.test('the race', async (t) => {
     | readonly [at: number, event: 'start' | 'tick']
     | readonly [at: number, event: 'opened' | 'spoken' | 'lost', candidate: number]
     | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
-  const rows: { why: string; patience: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
+  const rows: { why: string; timeouts: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
     {
       why: 'the first answers',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [10, 'opened', 0],
@@ -249,7 +249,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'refused: the next at once',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0],
@@ -259,7 +259,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'silent: the next beside it, and the first may still win',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [49, 'tick'],
@@ -270,7 +270,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'who opens too late is dropped',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -283,7 +283,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'all refuse',
-      patience: [50, 50, 50],
+      timeouts: [50, 50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0],
@@ -293,10 +293,10 @@ t.test('the race', async (t) => {
       ],
       actions: ['try 0', 'try 1', 'try 2', 'lose refused'],
     },
-    { why: 'nobody to try', patience: [], events: [[0, 'start']], actions: ['lose refused'] },
+    { why: 'nobody to try', timeouts: [], events: [[0, 'start']], actions: ['lose refused'] },
     {
       why: 'one that refuses does not end it while another is under way',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -307,7 +307,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'silence until the deadline',
-      patience: [100, 200, 50],
+      timeouts: [100, 200, 50],
       events: [
         [0, 'start'],
         [100, 'tick'],
@@ -321,7 +321,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'not allowed here is not allowed anywhere',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0, 'not-allowed'],
@@ -330,7 +330,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'but who is under way may say otherwise',
-      patience: [50, 50, 50],
+      timeouts: [50, 50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -342,7 +342,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and refuses: the next gets them',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -354,7 +354,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and is silent: asked to give them back, then both are tried',
-      patience: [50, 50, 50],
+      timeouts: [50, 50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -369,7 +369,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'asked to give them back, it had opened',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -380,7 +380,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'asked to give them back, it had another reason to refuse',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -392,7 +392,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and never says a word: nobody else gets them',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -404,7 +404,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and is lost: so is the flow',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [1, 'spoken', 0],
@@ -415,7 +415,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'lost without a byte: the next',
-      patience: [50, 50],
+      timeouts: [50, 50],
       events: [
         [0, 'start'],
         [2, 'lost', 0],
@@ -425,7 +425,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'what is said while two are asked is nobody’s yet',
-      patience: [50, 50, 50],
+      timeouts: [50, 50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -436,8 +436,8 @@ t.test('the race', async (t) => {
       actions: ['try 0', 'try 1', 'try 2', 'win 1', 'drop 2'],
     },
   ]
-  for (const { why, patience, events, actions } of rows) {
-    const race = new Race(patience, 3000, 0)
+  for (const { why, timeouts, events, actions } of rows) {
+    const race = new Race(timeouts, 3000, 0)
     const done: RaceAction[] = []
     for (const event of events) {
       const [at, kind] = event

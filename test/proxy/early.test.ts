@@ -133,10 +133,10 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     log,
     metrics,
   }
-  const door = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
-  door.listen({ host: '127.0.0.1', port: 0 })
-  await once(door, 'listening')
-  stack.defer(() => void door.close())
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+  server.listen({ host: '127.0.0.1', port: 0 })
+  await once(server, 'listening')
+  stack.defer(() => void server.close())
   return {
     b: fars[0] as Far,
     c: fars[1] as Far,
@@ -144,8 +144,8 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     metrics,
     parts,
     async call(): Promise<Client & { done: Promise<void> }> {
-      const taken = once(door, 'connection')
-      const client = new Client(connectSocket({ port: (door.address() as AddressInfo).port, allowHalfOpen: true }))
+      const taken = once(server, 'connection')
+      const client = new Client(connectSocket({ port: (server.address() as AddressInfo).port, allowHalfOpen: true }))
       const [socket] = (await taken) as [Socket]
       const target = table.target(CART, { instance: 'any', policy: 'closest' })
       const flow = { target, port: 80, socket, caller: NODE_CALLER, mode: 'loopback', startedAt: clock.now() } as const
@@ -224,7 +224,7 @@ t.test('refused: the next candidate gets the same bytes from the start, and the 
   await client.ended
 })
 
-t.test('silent beyond its patience: asked to give them back, then both are tried and the bytes wait', async (t) => {
+t.test('silent beyond its timeout: asked to give them back, then both are tried and the bytes wait', async (t) => {
   await using it = await world()
   it.b.isMute = true
   using client = await it.call()
@@ -409,14 +409,14 @@ class Thread {
   accept(): void {
     if (this.state !== 'asked') return
     this.state = 'accepted'
-    this.hear()
+    this.listen()
   }
 
   refuse(): void {
     if (this.state === 'asked') this.state = 'refused'
   }
 
-  hear(): void {
+  listen(): void {
     if (this.state === 'accepted') this.heard = this.written + Number(this.hasEnded)
   }
 
@@ -459,12 +459,12 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
             return {
               write: (chunk) => {
                 thread.written += chunk.length
-                thread.hear()
+                thread.listen()
                 return true
               },
               end: () => {
                 thread.hasEnded = true
-                thread.hear()
+                thread.listen()
               },
               reset: () => {
                 if (thread.state === 'asked') thread.state = 'dead'

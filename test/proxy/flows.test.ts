@@ -76,22 +76,22 @@ async function agent(options: AgentOptions): Promise<Agent> {
     limits: { ...OUTBOUND_LIMITS, ...limits },
     metrics,
   }
-  const doors: Server[] = []
+  const servers: Server[] = []
   return {
     parts,
     log,
     table,
     async call(service, flow = {}) {
-      const door = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
-      doors.push(door)
-      door.listen({ host: '127.0.0.1', port: 0 })
-      await once(door, 'listening')
-      const taken = once(door, 'connection')
+      const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+      servers.push(server)
+      server.listen({ host: '127.0.0.1', port: 0 })
+      await once(server, 'listening')
+      const taken = once(server, 'connection')
       const client = new Client(
-        connect({ port: (door.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }),
+        connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }),
       )
       const [socket] = await taken
-      door.close()
+      server.close()
       const target = table.target(service)
       const done = outbound(
         { target, port: 80, socket, caller: NODE_CALLER, mode: 'loopback', startedAt: clock.now(), ...flow },
@@ -371,7 +371,7 @@ t.test('nobody answers well: RST, and the reason is kept', async (t) => {
   )
 })
 
-t.test('hedging: a silent instance costs its patience, not the flow', async (t) => {
+t.test('hedging: a silent instance costs its timeout, not the flow', async (t) => {
   const clock = new ManualClock()
   await using served = await serve(echo)
   const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]

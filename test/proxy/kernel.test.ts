@@ -378,7 +378,7 @@ t.test('it follows the table, one transaction at a time', async (t) => {
     vip: 0xe0203,
   }
   t.equal(fastPath.explain(target, { port: 80, protocol: 'tcp' }).reason, 'the agent is starting')
-  t.equal(kernel.applied.length, 0, 'an elder agent may have the table')
+  t.equal(kernel.applied.length, 0, 'an predecessor agent may have the table')
   begin()
   await until(() => fastPath.isOn)
   t.match(kernel.applied[0], /^add table .*\ndelete table /)

@@ -105,20 +105,20 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
     peers: { limits: { openTimeoutMs: 60_000 } },
   })
   const { parts } = agents.near
-  parts.turns.acquire(CART, () => undefined) // a flow that is being opened, and never is
+  parts.openings.acquire(CART, () => undefined) // a flow that is being opened, and never is
   const late = await agents.call(CART)
   t.equal(await late.closed, 'ECONNRESET')
   t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: /being opened/ })
   const gone = await agents.call(CART)
   gone.socket.destroy()
-  await until(() => agents.near.ledger.size === 0 && parts.turns.waiting === 0)
+  await until(() => agents.near.ledger.size === 0 && parts.openings.waiting === 0)
 
   const other = await agents.call(STOCK)
   other.socket.end('hello')
   await other.ended
   t.equal(other.text, 'hello')
   const next = await agents.call(CART)
-  parts.turns.release(CART)
+  parts.openings.release(CART)
   await until(() => hanging.sockets.length === 1)
   next.socket.destroy()
 })

@@ -182,7 +182,7 @@ export class Agents implements AsyncDisposable {
       descriptors,
       outliers: new Outliers(),
       earlyData: true,
-      turns: new KeyedSemaphore(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
+      openings: new KeyedSemaphore(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
       table: this.table,
       peers,
       self,

@@ -41,8 +41,8 @@ export interface ServiceFacts {
 }
 
 /** Room for all: what flows take turns by, and no end of descriptors; first bytes travel early. */
-export function roomy(): Pick<OutboundParts, 'turns' | 'descriptors' | 'earlyData'> {
-  return { turns: new KeyedSemaphore(256), descriptors: { reserve: () => true }, earlyData: true }
+export function roomy(): Pick<OutboundParts, 'openings' | 'descriptors' | 'earlyData'> {
+  return { openings: new KeyedSemaphore(256), descriptors: { reserve: () => true }, earlyData: true }
 }
 
 let lastVip = 0xe1000

@@ -31,7 +31,7 @@ const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeI
 const answered = (status: number) => ({ code: 'REQUEST_FAILED', details: { status } })
 const gone = answered(410)
 
-/** A control channel of a node that knows of knocks, and what it hears. */
+/** A control channel of a node that knows of leg requests, and what it hears. */
 class Control implements Disposable {
   readonly heard: FromRelay[] = []
   readonly channel: Channel
@@ -68,19 +68,19 @@ const draw = () => randomBytes(16).toString('hex')
 
 t.test('legs that wait for each other', async (t) => {
   const refused: [LegRequest, string][] = []
-  const meetings = (takeMs = 60_000) =>
-    new Pairings({ takeMs, refuse: (knock, refusal) => void refused.push([knock, refusal]) })
+  const pairings = (takeMs = 60_000) =>
+    new Pairings({ takeMs, refuse: (leg, refusal) => void refused.push([leg, refusal]) })
   const between = { nonce: 'x', from: 'edge/n1', to: 'edge/n2' }
-  const knock = (): LegRequest => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
+  const leg = (): LegRequest => ({ request: {} as never, socket: duplexPair()[0], head: Buffer.alloc(0) })
   let left = 0
   const releaseQuota = () => void (left += 1)
 
   for (const order of [['dialled', 'taken'] as const, ['taken', 'dialled'] as const]) {
-    const some = meetings()
-    const meeting = some.begin(between, releaseQuota)
-    const legs = { dialled: knock(), taken: knock() }
-    t.equal(some.addLeg(meeting, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
-    t.same(some.addLeg(meeting, order[1], legs[order[1]]), { ...legs, releaseQuota })
+    const some = pairings()
+    const pairing = some.begin(between, releaseQuota)
+    const legs = { dialled: leg(), taken: leg() }
+    t.equal(some.addLeg(pairing, order[0], legs[order[0]]), undefined, `${order[0]} first: it waits`)
+    t.same(some.addLeg(pairing, order[1], legs[order[1]]), { ...legs, releaseQuota })
     t.equal(some.of('x'), undefined, 'a nonce works once')
     legs.taken.socket.destroy()
     await turn()
@@ -92,8 +92,8 @@ t.test('legs that wait for each other', async (t) => {
     'refused by the node': (some) => some.end(some.of('x')!, 'refused by the node'),
   }
   for (const [why, end] of Object.entries(ends)) {
-    const some = meetings()
-    const first = knock()
+    const some = pairings()
+    const first = leg()
     some.addLeg(some.begin(between, releaseQuota), 'taken', first)
     left = 0
     refused.length = 0
@@ -105,17 +105,17 @@ t.test('legs that wait for each other', async (t) => {
     )
     t.equal(some.of('x'), undefined)
   }
-  const some = meetings()
-  const first = knock()
+  const some = pairings()
+  const first = leg()
   some.addLeg(some.begin(between, releaseQuota), 'taken', first)
   left = 0
   refused.length = 0
   first.socket.destroy()
   await turn()
   t.same([left, refused.length], [1, 0], 'a leg that is gone is told nothing')
-  t.equal(some.addLeg({ ...between, legs: {} }, 'dialled', knock()), undefined)
+  t.equal(some.addLeg({ ...between, legs: {} }, 'dialled', leg()), undefined)
 
-  const late = meetings(1)
+  const late = pairings(1)
   late.begin(between, releaseQuota)
   while (late.of('x') !== undefined) await new Promise((resolve) => setTimeout(resolve, 1))
   t.equal(left, 2, 'nobody came at all')
@@ -180,10 +180,10 @@ t.test('the dialler and the listener of agents', async (t) => {
   const { stream } = await dialler.dial({ id: 'edge/n2', addresses: [], relays: [site.url] }, forever)
   t.equal(String(await new Promise((resolve) => stream.once('data', resolve))), 'met')
   stream.destroy()
-  t.same([announced.length, came], [1, ['edge/n2']], 'one knock, one leg')
+  t.same([announced.length, came], [1, ['edge/n2']], 'one leg, one leg')
   const refused = dialler.dial({ id: 'edge/n9', addresses: [], relays: [site.url] }, forever)
   const why = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
-  await t.rejects(refused, why, 'as if there had been no knock')
+  await t.rejects(refused, why, 'as if there had been no leg')
   await far[Symbol.asyncDispose]()
 })
 
@@ -203,7 +203,7 @@ t.test('a dialler that does not come after all', async (t) => {
   t.pass('and its place is free')
 })
 
-t.test('who may use a knock', async (t) => {
+t.test('who may use a leg', async (t) => {
   await using site = await RelaySite.start(core, { takeMs: 60_000, pair: 1 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -237,7 +237,7 @@ t.test('who may use a knock', async (t) => {
   await t.rejects(leg(n1, site, `knock=${nonce}`), answered(400))
 })
 
-t.test('knocks are counted as dials are', async (t) => {
+t.test('leg requests are counted as dials are', async (t) => {
   await using site = await RelaySite.start(core, { nodeRequestsPerSecond: 1, takeMs: 60_000 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -247,7 +247,7 @@ t.test('knocks are counted as dials are', async (t) => {
   t.ok(far.incoming.length >= 1 && far.incoming.length <= 6, `${far.incoming.length} of 50`)
 })
 
-t.test('who does not know of knocks is not told', async (t) => {
+t.test('a listener that does not know leg requests is not sent them', async (t) => {
   await using site = await RelaySite.start(core)
   using old = await Control.open(n1, site, {} as never)
   await site.until(() => old.heard.length === 1)

@@ -110,16 +110,16 @@ t.test('joined legs: nothing is read that the other side does not take', async (
   await over.promise
 })
 
-t.test('a node knocks only so often', async (t) => {
+t.test('a node makes only so many requests', async (t) => {
   await using site = await RelaySite.start(edge, { nodeRequestsPerSecond: 1 })
   const refused = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
-  for (let knocks = 0; knocks < 6; knocks += 1) await t.rejects(dial(n1, n2, site.url), refused)
+  for (let requests = 0; requests < 6; requests += 1) await t.rejects(dial(n1, n2, site.url), refused)
   await t.rejects(dial(n1, n2, site.url), {
     code: 'RELAY_REFUSED',
     details: { reason: 'too many connections' },
   })
   const listening = dialText(`${site.url}?listen`, credentialsOf(n1)(), forever)
-  await t.rejects(listening, { code: 'REQUEST_FAILED', details: { status: 429 } }, 'to listen is a knock too')
+  await t.rejects(listening, { code: 'REQUEST_FAILED', details: { status: 429 } }, 'to listen is a request too')
   await t.rejects(dial(n3, n2, site.url), refused, 'another node is not meant')
   t.ok(await value(site.metrics.relayRefusals))
 })

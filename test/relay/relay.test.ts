@@ -209,7 +209,7 @@ t.test('a slow reader slows the writer; the relay holds little', async (t) => {
   const total = 12 * 1024 * 1024
   const chunk = randomBytes(64 * 1024)
   let held = 0
-  const look = () => {
+  const check = () => {
     for (const leg of site.legs) held = Math.max(held, leg.writableLength + leg.readableLength)
   }
   const [wrote, read] = [createHash('sha256'), createHash('sha256')]
@@ -218,14 +218,14 @@ t.test('a slow reader slows the writer; the relay holds little', async (t) => {
       chunk.writeUInt32BE(sent) // no two are equal
       wrote.update(chunk)
       if (!dialled.write(Buffer.from(chunk))) await once(dialled, 'drain')
-      look()
+      check()
     }
   })()
   let got = 0
   for await (const part of taken) {
     got += (part as Buffer).length
     read.update(part as Buffer)
-    look()
+    check()
     for (let turns = 0; turns < 3; turns += 1) await new Promise((resolve) => setImmediate(resolve))
     if (got === total) break
   }

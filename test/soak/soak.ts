@@ -115,7 +115,7 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
 
   // ── kills ──
   const seen = { sessions: new Set<TunnelSession>(), kills: 0, outages: 0, longestPauseMs: 0 }
-  const look = () => {
+  const check = () => {
     for (const peers of [a, b]) for (const session of peers.all()) seen.sessions.add(session as TunnelSession)
   }
   await pause(300)
@@ -126,7 +126,7 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
     const outage = random() ** 2 * outageMs
     for (const breaker of targets) breaker.kill(KILLS[Math.floor(random() * KILLS.length)]!)
     seen.kills += targets.length
-    look()
+    check()
     await pause(outage)
     for (const breaker of targets) breaker.mend()
     if (isOutage) {
@@ -134,7 +134,7 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
       seen.longestPauseMs = Math.max(seen.longestPauseMs, await slowest(ends))
     }
     await pause(200 + random() * 600)
-    look()
+    check()
   }
 
   // ── the end: what is open comes to its end ──
@@ -149,7 +149,7 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
   await Promise.all(running)
   await Promise.all([...ends].map(({ done }) => done))
   clearTimeout(limit)
-  look()
+  check()
   const sessions = [...seen.sessions]
   return {
     flows: opened,

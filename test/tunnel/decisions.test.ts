@@ -106,7 +106,7 @@ test('streams keep to their kind', async (t) => {
   const rows = [
     { why: 'small goes where no bulk is', on: 'b 9', small: 1 },
     { why: 'bulk goes where nobody is', on: 'b 9 0', bulk: 2 },
-    { why: 'bulk shares with bulk before it shares with small', on: 'b 9', bulk: 0 },
+    { why: 'bulk accounting with bulk before it accounting with small', on: 'b 9', bulk: 0 },
     { why: 'bulk shares with the fewest', on: 'bb b 9', bulk: 1 },
     { why: 'one carrier is for all', on: 'b9', small: 0, bulk: 0 },
     { why: 'a sure carrier beats an empty one', on: '0? 9', small: 1, bulk: 1 },
@@ -305,13 +305,13 @@ test('simultaneous dials agree in every order of events', async (t) => {
 })
 
 test('pings and signs of life', async (t) => {
-  const pulse = new Keepalive()
-  const due = (now: number, busy = true) => pulse.tick(now, busy).due
+  const keepalive = new Keepalive()
+  const due = (now: number, busy = true) => keepalive.tick(now, busy).due
   t.equal(due(0), 'ping', 'at once')
   t.equal(due(999), 'nothing')
-  pulse.received()
+  keepalive.received()
   t.equal(due(1_000), 'ping')
-  pulse.received()
+  keepalive.received()
   t.equal(due(5_000, false), 'nothing', 'less often when idle')
   t.equal(due(16_000, false), 'ping')
   t.same([due(17_000), due(18_000), due(19_000)], ['ping', 'ping', 'dead'], 'three pings without a sign')
@@ -378,25 +378,33 @@ test('head starts', async (t) => {
     { why: 'nobody waits for himself', field: [{ path: 'relayed' }], are: [0] },
     {
       why: 'no use in dialling: the relay at once',
-      field: [{ path: 'direct', outlook: 'unlikely' }, { path: 'relayed' }],
+      field: [{ path: 'direct', reachability: 'unlikely' }, { path: 'relayed' }],
       are: [0, 0],
     },
     {
       why: 'in our own network it answers in a moment or never',
-      field: [{ path: 'direct', outlook: 'near' }, { path: 'reverse', outlook: 'unlikely' }, { path: 'relayed' }],
+      field: [
+        { path: 'direct', reachability: 'near' },
+        { path: 'reverse', reachability: 'unlikely' },
+        { path: 'relayed' },
+      ],
       are: [0, 50, 50],
     },
     {
       why: 'it can dial us: asked at once, and waited for',
-      field: [{ path: 'direct', outlook: 'unlikely' }, { path: 'reverse', outlook: 'open' }, { path: 'relayed' }],
+      field: [
+        { path: 'direct', reachability: 'unlikely' },
+        { path: 'reverse', reachability: 'open' },
+        { path: 'relayed' },
+      ],
       are: [0, 0, 100],
     },
     {
       why: 'all of them are unlikely',
       field: [
-        { path: 'direct', outlook: 'unlikely' },
-        { path: 'reverse', outlook: 'unlikely' },
-        { path: 'relayed', outlook: 'unlikely' },
+        { path: 'direct', reachability: 'unlikely' },
+        { path: 'reverse', reachability: 'unlikely' },
+        { path: 'relayed', reachability: 'unlikely' },
       ],
       are: [0, 0, 0],
     },

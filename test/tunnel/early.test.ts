@@ -33,14 +33,14 @@ function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer 
   return Buffer.concat([header, payload])
 }
 
-test('a question travels with OPEN, and the answer comes in the flight of OPENED', async (t) => {
+test('a question travels with OPEN, and the answer comes in the packet of OPENED', async (t) => {
   const { pair, waiting } = world()
   t.ok(pair.near.takesEarly)
   const near = listenTo(pair.near, 'cart')
   near.stream.write(Buffer.from('ques'))
   near.stream.write(Buffer.from('tion'))
   near.stream.end()
-  pair.step() // one flight each way
+  pair.step() // one packet each way
   t.equal(pair.far.heldBytes, 8, 'it has come, and is held')
   const far = take(waiting[0]!)
   t.same(far.log, [], 'never before accept has returned')
@@ -281,9 +281,9 @@ test('the carrier dies under a question: another has it said again, and it is re
       let far: (Listener & { stream: ByteStream }) | undefined
       const { near: carrier, far: to } = pair.links[on]!
       const batch = Buffer.alloc(1_000)
-      const flight = batch.subarray(0, carrier.outbox.fill(batch))
+      const packet = batch.subarray(0, carrier.outbox.fill(batch))
       if (before === 'OPENED') {
-        to.receive(flight)
+        to.receive(packet)
         far = take(waiting[0]!)
         await Promise.resolve()
         far.stream.write(Buffer.from('answer'))

@@ -19,19 +19,19 @@ interface Path {
 
 /** A sender that always has more, for five seconds; what came in the last one, and what was under way then, in what the path holds. */
 function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: Path): { share: number; held: number } {
-  const flight = new InFlightLimit()
-  flight.isShared = isShared
+  const inFlight = new InFlightLimit()
+  inFlight.isShared = isShared
   const marks: { sequence: number; at: number }[] = []
   const sentBy: number[] = []
   const answers: { sequence: number; due: number }[] = []
   let [handed, sent, read, readBefore, most] = [0, 0, 0, 0, 0]
   for (let now = 0; now < 5_000; now++) {
-    while (answers[0] !== undefined && answers[0].due <= now) flight.answered(answers.shift()!.sequence, now)
-    while (flight.room > 0) {
-      const bytes = Math.min(flight.room, 16 * KIB)
-      flight.sent(bytes)
+    while (answers[0] !== undefined && answers[0].due <= now) inFlight.answered(answers.shift()!.sequence, now)
+    while (inFlight.room > 0) {
+      const bytes = Math.min(inFlight.room, 16 * KIB)
+      inFlight.sent(bytes)
       handed += bytes
-      if (flight.isMarkDue) marks.push({ sequence: flight.mark(now), at: handed })
+      if (inFlight.isMarkDue) marks.push({ sequence: inFlight.mark(now), at: handed })
     }
     sent = Math.min(handed, sent + bytesPerMs)
     sentBy.push(sent)
@@ -42,7 +42,7 @@ function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: P
       answers.push({ sequence: marks.shift()!.sequence, due: now + Math.floor(oneWay) })
     }
     if (now === 4_000) readBefore = read
-    if (now >= 4_000) most = Math.max(most, flight.limit)
+    if (now >= 4_000) most = Math.max(most, inFlight.limit)
   }
   return { share: (read - readBefore) / (1_000 * bytesPerMs), held: most / (bytesPerMs * rttMs) }
 }
@@ -84,18 +84,18 @@ test('what a carrier may have under way', async (t) => {
 })
 
 test('an outage is no reason to hand over more', async (t) => {
-  const flight = new InFlightLimit()
+  const inFlight = new InFlightLimit()
   let now = 0
   for (let i = 0; i < 50; i++) {
-    flight.sent(64 * KIB)
-    const sequence = flight.mark(now)
-    flight.answered(sequence, (now += 50))
+    inFlight.sent(64 * KIB)
+    const sequence = inFlight.mark(now)
+    inFlight.answered(sequence, (now += 50))
   }
-  const before = flight.limit
-  flight.sent(64 * KIB)
-  const sequence = flight.mark(now)
-  flight.answered(sequence, now + 9_000)
-  t.ok(flight.limit <= 3.1 * before, `${before} to ${flight.limit}`)
+  const before = inFlight.limit
+  inFlight.sent(64 * KIB)
+  const sequence = inFlight.mark(now)
+  inFlight.answered(sequence, now + 9_000)
+  t.ok(inFlight.limit <= 3.1 * before, `${before} to ${inFlight.limit}`)
 })
 
 /** A sender that always has its window under way, or twice what the path holds; the link gives what it can. Its window in the end, in KiB. */

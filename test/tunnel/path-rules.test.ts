@@ -208,7 +208,7 @@ test('UDP packets leave their carrier only where the rule allows all ways they m
 })
 
 test('streams that wait although there are carriers', async (t) => {
-  const stranded = new DetachedStreams<{ carrier: object | undefined; state: string; rule: PathRule }>()
+  const detached = new DetachedStreams<{ carrier: object | undefined; state: string; rule: PathRule }>()
   const waiting = () => ({ carrier: undefined as object | undefined, state: 'open', rule: rule('relay-only') })
   const [placed, closed, early, late] = [waiting(), waiting(), waiting(), waiting()]
   for (const [stream, at] of [
@@ -217,12 +217,12 @@ test('streams that wait although there are carriers', async (t) => {
     [early, 10],
     [late, 20],
   ] as const)
-    stranded.add(stream, at)
-  stranded.add(early, 99) // it waits since 10
+    detached.add(stream, at)
+  detached.add(early, 99) // it waits since 10
   placed.carrier = {}
   closed.state = 'closed'
-  t.equal(stranded.first, early)
-  t.same(stranded.late(5), [])
-  t.same(stranded.late(15), [early])
-  t.equal(stranded.first, late, 'each is told once')
+  t.equal(detached.first, early)
+  t.same(detached.late(5), [])
+  t.same(detached.late(15), [early])
+  t.equal(detached.first, late, 'each is told once')
 })

@@ -516,7 +516,7 @@ test('whether packets get through, and where', async (t) => {
     )
   })
 
-  t.test('falls within about three seconds of silence, and climbs back', async (t) => {
+  t.test('falls within about three seconds of silence, and returns', async (t) => {
     let isUp = true
     const { way, probes, pass, time } = wayTo(() => isUp)
     way.addCandidates([at('a')])

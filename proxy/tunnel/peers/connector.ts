@@ -92,7 +92,7 @@ export class Connector {
   /** All streams should have it: there is no better path, and this one was not left because it is slow. */
   #isBest({ session, history }: PeerState, path: PathKind): boolean {
     if (session?.isUsable !== true) return path !== 'relayed' // a better path would push it out soon
-    return rankOf(path) <= rankOf(session.path) && !history.isShunned(path, this.#options.now())
+    return rankOf(path) <= rankOf(session.path) && !history.isPenalised(path, this.#options.now())
   }
 
   /** The peer may put streams on this carrier as soon as it has our HELLO, so another path that wins does not end it any more. */

@@ -177,7 +177,7 @@ export class Dialling {
     const isUnlikely = isBetter(dialer.path, had) || history.hasFailed(dialer.path, clock.now())
     return {
       path: dialer.path,
-      outlook: isUnlikely ? 'unlikely' : dialer.reachability?.(reach),
+      reachability: isUnlikely ? 'unlikely' : dialer.reachability?.(reach),
       run: async (signal) => {
         const session = await connector.dial(peer, { reach, dialer, role }, signal)
         history.arrived(dialer.path)

@@ -14,15 +14,15 @@ const LASTS_MS = 10_000
 /** What another path took is believed for so long after it was measured. */
 const FRESH_MS = 30 * 60_000
 /** A path that was left is not tried for so long, then twice as long, and so on. */
-const SHUN_MS = 60_000
-const MOST_SHUN_MS = 30 * 60_000
+const PENALTY_MS = 60_000
+const MOST_PENALTY_MS = 30 * 60_000
 /** No other path waits for one that did not arrive, or was outrun by a worse one, within this. */
 const FAILED_MS = 10 * 60_000
 
 /** What one peer's paths took, and which were left. */
 export class PathHistory {
   readonly #took = new Map<PathKind, { rttMs: number; at: number }>()
-  readonly #shunned = new Map<PathKind, { until: number; times: number }>()
+  readonly #penalised = new Map<PathKind, { until: number; times: number }>()
   readonly #failed = new Map<PathKind, number>()
   #slowSince: number | undefined
 
@@ -49,8 +49,8 @@ export class PathHistory {
 
   /** The session leaves that kind of path. */
   shun(path: PathKind, now: number): void {
-    const times = (this.#shunned.get(path)?.times ?? 0) + 1
-    this.#shunned.set(path, { until: now + Math.min(SHUN_MS * 2 ** (times - 1), MOST_SHUN_MS), times })
+    const times = (this.#penalised.get(path)?.times ?? 0) + 1
+    this.#penalised.set(path, { until: now + Math.min(PENALTY_MS * 2 ** (times - 1), MOST_PENALTY_MS), times })
   }
 
   /** A dial came to its end. */
@@ -66,14 +66,14 @@ export class PathHistory {
     return now - (this.#failed.get(path) ?? -Infinity) < FAILED_MS
   }
 
-  isShunned(path: PathKind, now: number): boolean {
-    return (this.#shunned.get(path)?.until ?? -Infinity) > now
+  isPenalised(path: PathKind, now: number): boolean {
+    return (this.#penalised.get(path)?.until ?? -Infinity) > now
   }
 
   /** From another network everything is different. */
   forget(): void {
     this.#took.clear()
-    this.#shunned.clear()
+    this.#penalised.clear()
     this.#failed.clear()
     this.#slowSince = undefined
   }

@@ -8,7 +8,7 @@ import type { PathKind } from '../../../src/core/model/path-rule.ts'
 export interface Contender<T> {
   readonly path: PathKind
   /** Without it nothing is known: `open`. */
-  readonly outlook?: Reachability | undefined
+  readonly reachability?: Reachability | undefined
   run(signal: AbortSignal): Promise<T>
 }
 
@@ -24,15 +24,15 @@ const HEAD_START_MS: Readonly<Record<PathKind, number>> = {
 const NEAR_MS = 50
 
 /** When each may start: after those before it that are worth the wait. Pure. */
-export function headStartsMs(field: ReadonlyArray<Pick<Contender<unknown>, 'path' | 'outlook'>>): number[] {
+export function headStartsMs(field: ReadonlyArray<Pick<Contender<unknown>, 'path' | 'reachability'>>): number[] {
   return field.map(({ path }) => {
-    const waits = field.map((other) => waitMs(HEAD_START_MS[path] - HEAD_START_MS[other.path], other.outlook))
+    const waits = field.map((other) => waitMs(HEAD_START_MS[path] - HEAD_START_MS[other.path], other.reachability))
     return Math.max(0, ...waits)
   })
 }
 
-function waitMs(lead: number, outlook: Reachability = 'open'): number {
-  switch (outlook) {
+function waitMs(lead: number, reachability: Reachability = 'open'): number {
+  switch (reachability) {
     case 'open':
       return lead
     case 'near':
@@ -40,7 +40,7 @@ function waitMs(lead: number, outlook: Reachability = 'open'): number {
     case 'unlikely':
       return 0
     default:
-      return outlook satisfies never
+      return reachability satisfies never
   }
 }
 

@@ -147,7 +147,7 @@ export class PathUpgrades {
     const isBetter = (dialer: Dialer) =>
       rankOf(dialer.path) < rankOf(session.path) &&
       (session.isDialler || dialer.path === 'direct') && // where a dial needs both sides, one of them begins it
-      !peer.history.isShunned(dialer.path, at.now) &&
+      !peer.history.isPenalised(dialer.path, at.now) &&
       dialer.suits(at.reach)
     if (this.#options.dialers.some(isBetter)) this.#dial(peer, isBetter)
   }

@@ -14,7 +14,7 @@ import { certificatesIn, enrolmentOf, leadsTo } from './x509.ts'
 
 /**
  * A machine that was off for weeks comes back by itself: a certificate that was issued here, has not been revoked and expired less
- * than the grace period ago is proof enough to ask for a new one. It is good for nothing else: every other door refuses it.
+ * than the grace period ago is proof enough to ask for a new one. It is good for nothing else: every other listener refuses it.
  *
  *     holder    POST /renew { csr, chain }, TLS with the expired certificate ─▶ issuer: provenInGrace ─▶ a new chain
  *

@@ -40,7 +40,7 @@ const CONNECTIONS = 200
 /** Of buffers, at both ends of all of them: all are in this process. */
 const MOST_BYTES = 32 * 1024 * 1024
 const LIMIT_MS = 1_000
-const patience = { handshakeMs: LIMIT_MS, headersMs: LIMIT_MS, bodyMs: LIMIT_MS, idleMs: LIMIT_MS }
+const timeouts = { handshakeMs: LIMIT_MS, headersMs: LIMIT_MS, bodyMs: LIMIT_MS, idleMs: LIMIT_MS }
 await using mesh = await TestMesh.create()
 const edge = await mesh.cluster('edge')
 const [n1, n2] = [await mesh.node(edge, 'n1'), await mesh.node(edge, 'n2')]
@@ -75,15 +75,15 @@ const http = (inside: (first: string, drip: string) => Attack): Listener['attack
 })
 const withinTls = (first: string, drip: string) => insideTls(stranger, first, drip)
 
-async function door(life: Lifetime, upgrades: Parameters<typeof LinkServer.start>[0]['upgrades']) {
+async function server(life: Lifetime, upgrades: Parameters<typeof LinkServer.start>[0]['upgrades']) {
   const read = reader(Type.Object({ token: Type.String() }))
-  const door = life.use(
+  const server = life.use(
     await LinkServer.start(
       {
         host: '127.0.0.1',
         port: 0,
         identity: edge,
-        timeouts: patience,
+        timeouts: timeouts,
         authenticate: () => {
           throw new MeshError('UNAUTHENTICATED')
         },
@@ -97,9 +97,9 @@ async function door(life: Lifetime, upgrades: Parameters<typeof LinkServer.start
       silentLog,
     ),
   )
-  const where = { host: '127.0.0.1', port: Number(new URL(door.url).port) }
+  const where = { host: '127.0.0.1', port: Number(new URL(server.url).port) }
   const serve = async () => {
-    const asking = request(`${door.url}/healthz`, { ...clientOptions(n1), agent: false }).end()
+    const asking = request(`${server.url}/healthz`, { ...clientOptions(n1), agent: false }).end()
     const [response] = (await once(asking, 'response')) as [{ statusCode: number; resume(): void }]
     response.resume()
     if (response.statusCode !== 200) throw new Error(`status ${response.statusCode}`)
@@ -148,10 +148,10 @@ const listeners: Listener[] = [
     open: (life) => {
       const relay = life.use(Relay.create({ nodeRequestsPerSecond: 10_000 }, silentLog, openMetrics('cluster')))
       const take = relayUpgrade((...request) => relay.upgrade(...request))
-      return door(life, { '/relay': take })
+      return server(life, { '/relay': take })
     },
   },
-  { name: 'the API of the root', attacks: { ...tls, ...http(withinTls) }, open: (life) => door(life, {}) },
+  { name: 'the API of the root', attacks: { ...tls, ...http(withinTls) }, open: (life) => server(life, {}) },
   {
     name: 'the tunnel port of an agent',
     attacks: {
@@ -206,7 +206,7 @@ const listeners: Listener[] = [
     },
   },
   {
-    name: 'the SOCKS door',
+    name: 'the SOCKS server',
     attacks: {
       silence: silent,
       'methods byte by byte': dripping('\x05\xff', '\x02'),
@@ -219,7 +219,7 @@ const listeners: Listener[] = [
     },
   },
   {
-    name: 'the HTTP door',
+    name: 'the HTTP server',
     attacks: {
       silence: silent,
       'a head byte by byte': dripping('CONNECT x:80 HTTP/1.1\r\nhost: x\r\n', 'x'),
@@ -237,7 +237,7 @@ const listeners: Listener[] = [
     open: async (life) => {
       const dir = mkdtempSync(join(tmpdir(), 'hedgerow-'))
       life.defer(() => rmSync(dir, { recursive: true, force: true }))
-      const api = life.use(await LocalApi.start({ dir, timeouts: patience }))
+      const api = life.use(await LocalApi.start({ dir, timeouts: timeouts }))
       api.serve({ '/status': () => ({ is: 'up' }) })
       return { where: { path: api.path }, serve: () => askAgent(api.path, '/status') }
     },
@@ -248,7 +248,7 @@ const listeners: Listener[] = [
     open: async (life) => {
       const metrics = openMetrics('relay')
       const ready = () => ({ all: true })
-      const ops = life.use(await Ops.start({ host: '127.0.0.1', port: 0, metrics, ready, timeouts: patience }))
+      const ops = life.use(await Ops.start({ host: '127.0.0.1', port: 0, metrics, ready, timeouts: timeouts }))
       const where = { host: '127.0.0.1', port: Number(new URL(ops.address).port) }
       return {
         where,

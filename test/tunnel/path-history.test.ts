@@ -38,12 +38,12 @@ test('when a worse kind of path serves better', async (t) => {
   )
   t.equal(memory.fasterThan('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
   memory.shun('punched', 0)
-  t.ok(memory.isShunned('punched', 59_000))
-  t.notOk(memory.isShunned('punched', 61_000))
+  t.ok(memory.isPenalised('punched', 59_000))
+  t.notOk(memory.isPenalised('punched', 61_000))
   memory.shun('punched', 61_000)
-  t.ok(memory.isShunned('punched', 61_000 + 119_000), 'twice as long the second time')
+  t.ok(memory.isPenalised('punched', 61_000 + 119_000), 'twice as long the second time')
   memory.forget()
-  t.notOk(memory.isShunned('punched', 62_000))
+  t.notOk(memory.isPenalised('punched', 62_000))
 })
 
 test('a slow better path is left at both ends, with what is open, and not taken again at once', async (t) => {
