@@ -362,7 +362,7 @@ test('a session without streams gives its carriers back after a quarter of an ho
   t.same((await flow(mesh, a, 'c/b')).log, ['opened'], 'the next flow dials')
 })
 
-test('connections that prove nothing or say nothing', async (t) => {
+test('connections that prove nothing or send nothing are closed', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -376,8 +376,8 @@ test('connections that prove nothing or say nothing', async (t) => {
   await mesh.clock.advance(0)
   t.same(
     strangers.map(({ destroyed }) => destroyed),
-    [false, false, false, true],
-    'no more than may be unproven',
+    [true, false, false, false],
+    'the oldest makes room for the fourth',
   )
   await mesh.clock.advance(5_000)
   t.ok(

@@ -311,7 +311,7 @@ function build(options: PeersOptions, closing: AbortSignal): Parts {
     registry,
     meters,
     dialling,
-    listener: new TunnelListener({ connector, limits, allows, log, closing }),
+    listener: new TunnelListener({ connector, limits, allows, log, now, closing }),
     redialling: new Redialling({ dialling, dialers, clock, random, dials, closing }),
     pinned: new PinnedCarriers({ dialling, dialers, clock, random }),
     upgrades: new PathUpgrades({ dialers, dialling, nearer, prefers, clock, random, log }),

@@ -119,6 +119,8 @@ export function createAcceptor(identity: Identity): Acceptor {
 
   return {
     accept: (raw) => {
+      // those that the listener has closed to make room are not to cost another one its place
+      if (pending.size >= MAX_PENDING) for (const one of pending) if (one.destroyed) pending.delete(one)
       const [longest] = pending
       if (pending.size >= MAX_PENDING) longest?.destroy()
       pending.add(raw)
