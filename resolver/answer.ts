@@ -16,10 +16,10 @@ import { findService, isAboveNames, portsAt, readReverse, type ServiceLabels } f
  *                                                      └▶ unknown ─▶ NXDOMAIN
  *                  anything else ─▶ forward
  *
- * Pure, and on the path of every question that the responder does not remember. A name in our zones is never forwarded.
+ * Pure, and on the path of every question whose reply is not remembered. A name in our zones is never forwarded.
  */
 
-/** `name` as asked (its case too), without the final dot; bytes that are no plain characters as `\DDD`. */
+/** `name` is as it was asked, including its case, without the final dot; unusual bytes are written as `\DDD`. */
 export interface Question {
   name: string
   type: number
@@ -41,11 +41,11 @@ export interface Answer {
   records: readonly DnsRecord[]
   authorities: readonly DnsRecord[]
   additionals: readonly DnsRecord[]
-  /** The same until the table changes, so its bytes may be kept. */
+  /** It holds until the table changes, so its bytes may be kept. */
   isLasting: boolean
-  /** Why there is nothing: for the log. */
+  /** Why there are no records; for the log. */
   reason?: string
-  /** What the answered name stands for: whoever asked will connect to it. */
+  /** What the answered name stands for; the client will connect to it. */
   target?: Target
 }
 
@@ -54,18 +54,18 @@ export type Decision =
   /** The cluster has not been asked yet; ask, then decide again. */
   | { kind: 'ask'; key: InterestKey }
   | { kind: 'ask-vip'; vip: VipIndex }
-  /** Not ours. */
+  /** The name is outside the mesh. */
   | { kind: 'forward' }
 
 export interface AnswerSettings {
-  /** Lower case; the first is the one that PTR answers print. */
+  /** In lower case; PTR answers print the first. */
   zones: readonly string[]
   range: VipRange
-  /** What the choice means right now: one string per instance, in the order to try. */
+  /** What the choice means now: one string for each instance, in the order to try. */
   explainChoice(target: Target): readonly string[]
 }
 
-/** What to say to a question, from what the node knows. */
+/** Answers a question from what the node knows. */
 export function answer(question: Question, table: TableView, settings: AnswerSettings): Decision {
   const { type } = question
   if (question.class !== CLASS_IN) return refused('REFUSED', 'only class IN is served')
@@ -126,17 +126,17 @@ function targetAnswer(asked: Asked, target: Target, settings: AnswerSettings): A
   }
   const addresses = addressesOf(asked.name, target.vip, settings.range)
   const answered = { ...found(addresses, asked), target }
-  // A VIP that the range leaves out exists, but not here.
+  // A VIP outside the range exists, but has no address on this node.
   return addresses.some(({ type }) => type === 'A')
     ? answered
-    : { ...answered, reason: 'the address range here leaves its VIP out' }
+    : { ...answered, reason: 'its VIP is outside the address range of this node' }
 }
 
 function serviceAnswer(asked: Asked & { labels: ServiceLabels }, target: Target, settings: AnswerSettings): Answer {
   const { name, labels, zone } = asked
   const ports = portsAt(labels, target.service)
   if (ports.length === 0) return unknown(name, settings, 'the service has no such port')
-  if (labels.port === undefined) return nothingOf(asked) // `_tcp.<name>`: something is below it
+  if (labels.port === undefined) return nothingOf(asked) // `_tcp.<name>`: there are names below it
   const canonical = canonicalOf(target, zone)
   const records = ports.map(({ port }) => ({ type: 'SRV', name, port, target: canonical }) as const)
   const answered = found(records, asked)
@@ -177,7 +177,7 @@ function reverseAnswer(name: string, type: number, table: TableView, settings: A
   return found([{ type: 'PTR', name, target: canonicalOf(target, mainZone) }], { name, type, zone })
 }
 
-/** Of the records at a name those that were asked for; ANY gets the first (RFC 8482 §4.1). None: NODATA. */
+/** The records at a name that were asked for; ANY gets the first (RFC 8482 §4.1). Without any, the answer is NODATA. */
 function found(records: readonly DnsRecord[], { type, zone }: Asked): Answer {
   const chosen = type === TYPE.ANY ? records.slice(0, 1) : records.filter((record) => TYPE[record.type] === type)
   return chosen.length === 0 ? nothingOf({ zone }) : { ...nothingOf({}), records: chosen }
@@ -205,7 +205,7 @@ function canonicalOf({ service, choice }: Target, zone: string): string {
   return printName({ app, appNamespace, service: name, serviceNamespace: namespace, choice }, zone).toLowerCase()
 }
 
-/** The longest zone that the name is in. */
+/** The longest zone that contains the name. */
 function zoneOf(name: string, zones: readonly string[]): string | undefined {
   let best: string | undefined
   for (const zone of zones) {

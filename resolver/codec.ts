@@ -4,9 +4,9 @@ import { CODE, HEADER, TYPE } from './numbers.ts'
 import type { Opt, Query } from './query.ts'
 
 /*
- * The only importer of dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
- * flags, question and OPT for each asker (wire.ts). Its faults are kept out: dots inside labels (questions are read and put
- * back as bytes), TXT over 255 bytes, UDP sizes and EDNS versions (wire.ts), IPv6 with a dotted tail (model/address prints none).
+ * The only user of dns2. It writes bit by bit, so a whole reply is written once, kept by the responder, and stamped with id,
+ * flags, question and OPT for each client (wire.ts). Its bugs are avoided: dots inside labels (questions are read and put back
+ * as bytes), TXT over 255 bytes, UDP sizes and EDNS versions (wire.ts), IPv6 with a dotted tail (model/address prints none).
  */
 
 interface SrvCodec {
@@ -16,17 +16,17 @@ interface SrvCodec {
   ): void
 }
 
-/** RFC 2782: a target is not compressed. dns2 would, and c-ares (Node, curl) then refuses the whole answer. */
+/** RFC 2782: a target is not compressed. dns2 would compress it, and c-ares (Node, curl) then refuses the whole answer. */
 const { SRV } = Packet.Resource as unknown as { SRV: SrvCodec }
 SRV.encode = ({ priority, weight, port, target }, writer) => {
   for (const number of [priority, weight, port]) writer.write(number, 16)
   for (const byte of Packet.Name.encode(target)) writer.write(byte, 8)
 }
 
-/** Of all strings of one TXT record, so that the reply fits a TCP message. */
+/** Bytes of all strings of one TXT record, so that the reply fits a TCP message. */
 const TXT_LIMIT = 16_384
 
-/** The whole reply of an answer, to be stamped for each asker. */
+/** The whole reply of an answer, to be stamped for each client. */
 export function writeAnswer(query: Query, answer: Answer, ttl: { seconds: number; negativeSeconds: number }): Buffer {
   const packet = new Packet()
   const isOurs = answer.code === 'NOERROR' || answer.code === 'NXDOMAIN'
@@ -40,7 +40,7 @@ export function writeAnswer(query: Query, answer: Answer, ttl: { seconds: number
   return packet.toBuffer()
 }
 
-/** More records than that (TSIG, several additionals): dns2 checks them. */
+/** For a question with unusual records (TSIG, several additionals), which dns2 checks. */
 export function readOddOpt(packet: Buffer): Opt | 'fault' | undefined {
   const parsed = Packet.parse(packet)
   if (parsed.errors.length > 0) return 'fault'
@@ -92,7 +92,7 @@ function resourceOf(record: DnsRecord, ttl: { seconds: number; negativeSeconds: 
   }
 }
 
-/** At most 255 bytes each: dns2 writes longer ones with a wrong length. */
+/** At most 255 bytes each, since dns2 writes longer ones with a wrong length. */
 function boundedStrings(strings: readonly string[]): Buffer[] {
   const bounded: Buffer[] = []
   let bytes = 0

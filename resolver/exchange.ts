@@ -6,11 +6,11 @@ import { isAnswerTo } from './wire.ts'
 /** One question to one server. */
 export interface Exchange {
   server: Server
-  /** With an id that nobody can guess. */
+  /** The packet, with an unpredictable id. */
   sent: Buffer
   /** Where its question ends. */
   end: number
-  /** Holds the socket's own address while it is open. */
+  /** Contains the address of the socket while it is open. */
   sources: Set<string>
 }
 
@@ -19,9 +19,9 @@ export function sourceKey({ address, port }: Server): string {
 }
 
 /**
- * By UDP, from a socket of its own: its random port and the random id are what a forger has to guess (RFC 5452 §9.2). The
- * socket is connected, so the kernel drops what others send and reports a closed port at once.
- * @throws when it does not answer until the signal aborts.
+ * Asks by UDP, from a socket of its own: a forger has to guess its random port and the random id (RFC 5452 §9.2). The socket is
+ * connected, so the kernel drops what others send and reports a closed port at once.
+ * @throws when there is no answer before the signal is aborted
  */
 export function askUdp({ server, sent, end, sources }: Exchange, signal: AbortSignal): Promise<Buffer> {
   return new Promise((resolve, reject) => {
@@ -42,7 +42,7 @@ export function askUdp({ server, sent, end, sources }: Exchange, signal: AbortSi
     signal.addEventListener('abort', aborted, { once: true })
     socket.once('error', fail)
     socket.on('message', (message, from) => {
-      // Between bind and connect the kernel let everybody in.
+      // Between bind and connect, the kernel accepts packets from everybody.
       if (source === undefined || from.port !== server.port || from.address !== socket.remoteAddress().address) return
       if (!isAnswerTo(message, sent, end)) return
       close()
@@ -58,8 +58,8 @@ export function askUdp({ server, sent, end, sources }: Exchange, signal: AbortSi
 }
 
 /**
- * By a TCP connection of its own.
- * @throws when it does not answer until the signal aborts, or answers something else.
+ * Asks by a TCP connection of its own.
+ * @throws when there is no answer before the signal is aborted, or the answer is to something else
  */
 export function askTcp({ server, sent, end, sources }: Exchange, signal: AbortSignal): Promise<Buffer> {
   return new Promise((resolve, reject) => {

@@ -1,13 +1,13 @@
 import type { Metrics } from '../src/core/metrics.ts'
 import { CODE } from './numbers.ts'
 
-/** Where an answer came from: `asked` is the table after the cluster was asked. */
+/** Where an answer came from; `asked`: from the table, after a question to the cluster. */
 export type Source = 'table' | 'asked' | 'upstream'
 
 const CODE_NAMES = new Map<number, string>(Object.entries(CODE).map(([name, code]) => [code, name]))
 
 /**
- * The resolver's metrics. Answers from memory are the hot path: they are only counted, and written down by `flush`, because
+ * The metrics of the resolver. Answers from memory are the hot path: they are only counted, and added by `flush`, because
  * prom-client takes longer than the answer. All others are timed too.
  */
 export class QueryCounts {

@@ -6,7 +6,7 @@ export interface Server {
   port: number
 }
 
-/** glibc reads no more than three either. */
+/** glibc reads no more than three. */
 const SERVER_LIMIT = 3
 const DNS_PORT = 53
 
@@ -32,8 +32,8 @@ export function parseServer(text: string): Server | undefined {
 }
 
 /**
- * The servers that are not this resolver, nor that of another agent on this machine (127.x.0.53 in another prefix): a question
- * forwarded there comes back. `local` holds the machine's own addresses, for a resolver that listens on all of them.
+ * Leaves out this resolver, and those of other agents on this machine (127.x.0.53 in another prefix), because a question that is
+ * forwarded there comes back. `local` holds the addresses of the machine, for a resolver that listens on all of them.
  */
 export function withoutOurselves(servers: readonly Server[], own: Server, local: ReadonlySet<string>): Server[] {
   const isEverywhere = own.address === '0.0.0.0' || own.address === '::'

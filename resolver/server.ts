@@ -24,7 +24,7 @@ export interface ResolverLimits {
   underWay?: number
   /** Smaller shuts out honest clients, larger lets one program hold more memory. */
   tcpConnections?: number
-  /** A connection ends after this long without a whole question, or when nobody reads the replies. */
+  /** A connection ends after this long without a whole question, or when the client does not read its replies. */
   tcpIdleMs?: number
   upstreamTryMs?: number
   upstreamTotalMs?: number

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { createServer, type Server as TcpServer, type Socket } from 'node:net'
+import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
-import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
-import type { Server } from './resolv-conf.ts'
 import { HEADER } from './numbers.ts'
+import type { Server } from './resolv-conf.ts'
 import { QUERY_LIMIT } from './wire.ts'
 
 /*
@@ -13,77 +13,50 @@ import { QUERY_LIMIT } from './wire.ts'
  */
 
 export interface TcpListenerOptions extends SharedAddress {
-  /** At once; one more, and the one that has asked nothing for longest is cut off. */
+  /** At a time; one more, and the one that has been silent for longest is closed. */
   connections: number
   idleMs: number
 }
 
+/** How the questions of a listener are answered. */
 export interface Serving {
   /** Whether this source may ask. */
   admits(address: string): boolean
-  respond: Respond
+  respond(packet: Buffer, from: Server): Buffer | undefined | Promise<Buffer | undefined>
 }
 
-type Respond = (packet: Buffer, from: Server) => Buffer | undefined | Promise<Buffer | undefined>
-
-/** Questions of one connection that wait; until one is answered no more are read. */
+/** Questions of one connection that may wait; until one is answered, no more are read. */
 const PIPELINE_LIMIT = 64
-/** Replies that nobody reads. */
+/** Replies that the client has not read. Larger: a client that does not read takes more memory. */
 const UNREAD_BYTES = 256 * 1024
 
 /** The TCP side of the resolver. */
-export class TcpListener {
+export class TcpListener implements AsyncDisposable {
   readonly #life: Lifetime
-  readonly #idleMs: number
+  readonly #options: TcpListenerOptions
+  /** The connection that has been silent for longest comes first. */
+  readonly #open = new Set<Socket>()
   #serving: Serving | undefined
 
-  /** @throws what `listen` reports. */
+  private constructor(life: Lifetime, options: TcpListenerOptions) {
+    this.#life = life
+    this.#options = options
+  }
+
+  /** @throws the system's error, for example EADDRINUSE */
   static start(options: TcpListenerOptions): Promise<TcpListener> {
     return Lifetime.open(async (life) => {
-      const server = createServer({ allowHalfOpen: true, noDelay: true })
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(bindShared(options), () => {
-          server.off('error', reject)
-          resolve()
-        })
-      })
+      const listener = new TcpListener(life, options)
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => listener.#admit(socket))
+      server.listen(bindShared(options))
+      await once(server, 'listening')
       server.on('error', () => undefined) // accepting failed (no descriptors): that client tries again
-      /** Who has asked last is last: the first has said nothing for longest. */
-      const open = new Set<Socket>()
-      const listener = new TcpListener(options.idleMs, life)
-      server.on('connection', (socket) => {
-        const serving = listener.#serving
-        if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) {
-          socket.destroy()
-          return
-        }
-        const [longest] = open
-        if (open.size >= options.connections) longest?.destroy()
-        open.add(socket)
-        socket.once('close', () => open.delete(socket))
-        const asked = () => {
-          open.delete(socket)
-          open.add(socket)
-        }
-        converse(socket, serving.respond, asked, listener.#idleMs)
-      })
-      life.defer(async () => {
-        const closed = once(server, 'close')
-        await closeWhenIdle([server], 'connection')
-        for (const socket of open) socket.destroy()
-        await closed
-      })
+      life.defer(() => listener.#close(server))
       return listener
     })
   }
 
-  private constructor(idleMs: number, life: Lifetime) {
-    this.#idleMs = idleMs
-    this.#life = life
-  }
-
-  /** Until then connections are ended at once. */
+  /** Until this is called, connections are closed at once. */
   serve(serving: Serving): void {
     this.#serving = serving
   }
@@ -91,60 +64,104 @@ export class TcpListener {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
+
+  #admit(socket: Socket): void {
+    const serving = this.#serving
+    if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) return void socket.destroy()
+    const [silent] = this.#open
+    if (this.#open.size >= this.#options.connections) silent?.destroy()
+    this.#open.add(socket)
+    socket.once('close', () => this.#open.delete(socket))
+    const connection = new DnsConnection(socket, serving, this.#options.idleMs, () => {
+      this.#open.delete(socket)
+      this.#open.add(socket)
+    })
+    connection.start()
+  }
+
+  async #close(server: TcpServer): Promise<void> {
+    const closed = once(server, 'close')
+    await closeWhenIdle([server], 'connection')
+    for (const socket of this.#open) socket.destroy()
+    await closed
+  }
 }
 
-function converse(socket: Socket, respond: Respond, asked: () => void, idleMs: number): void {
-  const from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
-  let pending: Buffer = Buffer.alloc(0)
-  let waiting = 0
-  let hasEnded = false
-  // Counts from the last whole question: single bytes do not keep a connection.
-  const idle = setTimeout(() => socket.destroy(), idleMs)
+/** The questions and replies of one connection. */
+class DnsConnection {
+  readonly #socket: Socket
+  readonly #serving: Serving
+  readonly #from: Server
+  /** Restarted by each whole question, so that single bytes do not keep a connection. */
+  readonly #idle: NodeJS.Timeout
+  readonly #onQuestion: () => void
+  #pending: Buffer = Buffer.alloc(0)
+  #waiting = 0
+  #hasEnded = false
 
-  const send = (reply: Buffer | undefined) => {
-    if (reply === undefined || socket.destroyed) return
+  constructor(socket: Socket, serving: Serving, idleMs: number, onQuestion: () => void) {
+    this.#socket = socket
+    this.#serving = serving
+    this.#onQuestion = onQuestion
+    this.#from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
+    this.#idle = setTimeout(() => socket.destroy(), idleMs)
+  }
+
+  start(): void {
+    const socket = this.#socket
+    socket.on('data', (chunk: Buffer) => {
+      this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
+      this.#read()
+    })
+    socket.on('end', () => {
+      this.#hasEnded = true
+      this.#read()
+    })
+    socket.on('error', () => socket.destroy())
+    socket.on('close', () => clearTimeout(this.#idle))
+  }
+
+  #read(): void {
+    while (this.#waiting < PIPELINE_LIMIT && !this.#socket.destroyed) {
+      const packet = this.#nextQuestion()
+      if (packet === undefined) break
+      this.#idle.refresh()
+      this.#onQuestion()
+      this.#answer(packet)
+    }
+    if (this.#waiting >= PIPELINE_LIMIT) this.#socket.pause()
+    else if (this.#socket.isPaused()) this.#socket.resume()
+    if (this.#hasEnded && this.#waiting === 0) this.#socket.end()
+  }
+
+  #nextQuestion(): Buffer | undefined {
+    if (this.#pending.length < 2) return undefined
+    const end = 2 + this.#pending.readUInt16BE(0)
+    // No question is that short or that long, and empty messages would keep the connection for nothing.
+    if (end < 2 + HEADER || end > 2 + QUERY_LIMIT) this.#socket.destroy()
+    if (this.#pending.length < end || this.#socket.destroyed) return undefined
+    const packet = this.#pending.subarray(2, end)
+    this.#pending = this.#pending.subarray(end)
+    return packet
+  }
+
+  #answer(packet: Buffer): void {
+    const reply = this.#serving.respond(packet, this.#from)
+    if (!(reply instanceof Promise)) return this.#send(reply)
+    this.#waiting++
+    void reply.then((late) => {
+      this.#waiting--
+      this.#send(late)
+      this.#read()
+    })
+  }
+
+  #send(reply: Buffer | undefined): void {
+    if (reply === undefined || this.#socket.destroyed) return
     const framed = Buffer.allocUnsafe(reply.length + 2)
     framed.writeUInt16BE(reply.length, 0)
     reply.copy(framed, 2)
-    socket.write(framed)
-    if (socket.writableLength > UNREAD_BYTES) socket.destroy()
+    this.#socket.write(framed)
+    if (this.#socket.writableLength > UNREAD_BYTES) this.#socket.destroy()
   }
-  const answered = (reply: Buffer | undefined) => {
-    waiting--
-    send(reply)
-    read()
-  }
-  const read = () => {
-    while (waiting < PIPELINE_LIMIT && pending.length >= 2 && !socket.destroyed) {
-      const end = 2 + pending.readUInt16BE(0)
-      // No question is that short or that long; empty messages would also keep the connection for nothing.
-      if (end < 2 + HEADER || end > 2 + QUERY_LIMIT) socket.destroy()
-      if (pending.length < end || socket.destroyed) break
-      const packet = pending.subarray(2, end)
-      pending = pending.subarray(end)
-      idle.refresh()
-      asked()
-      const reply = respond(packet, from)
-      if (reply instanceof Promise) {
-        waiting++
-        void reply.then(answered)
-      } else {
-        send(reply)
-      }
-    }
-    if (waiting >= PIPELINE_LIMIT) socket.pause()
-    else if (socket.isPaused()) socket.resume()
-    if (hasEnded && waiting === 0) socket.end()
-  }
-
-  socket.on('data', (chunk: Buffer) => {
-    pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk])
-    read()
-  })
-  socket.on('end', () => {
-    hasEnded = true
-    read()
-  })
-  socket.on('error', () => socket.destroy())
-  socket.on('close', () => clearTimeout(idle))
 }

@@ -1,6 +1,6 @@
 /**
  * Questions that wait for an answer from elsewhere. At the limit, the client that has the most of them loses its oldest, so
- * that names which nobody answers cannot shut out those of others: an upstream that works answers long before its turn comes.
+ * that names without an answer do not shut out those of others: a server that works answers long before its turn comes.
  */
 export class WaitingQuestions {
   readonly #limit: number

@@ -14,16 +14,16 @@ import { CODE, HEADER, TYPE, type Code } from './numbers.ts'
 
 export type QueryRead =
   | { kind: 'query'; query: Query }
-  /** `end` is 12 when the question could not be read either. */
+  /** `end` is 12 when the question could not be read. */
   | { kind: 'fault'; code: Code; end: number; hasEdns: boolean }
-  /** Nothing can be said to it, or it is a response: answering those makes loops. */
+  /** It cannot be answered, or it is a response: answering those makes loops. */
   | { kind: 'drop' }
 
 const DROP: QueryRead = { kind: 'drop' }
 const NAME_LIMIT = 255
-/** No query of one question needs more; larger ones only make us work. */
+/** No query with one question needs more. Larger: a client can make us work harder. */
 export const QUERY_LIMIT = 4096
-/** What fits unfragmented nearly everywhere (DNS flag day 2020). */
+/** A packet of this size is not fragmented nearly anywhere (DNS flag day 2020). */
 const EDNS_SIZE = 1232
 const PLAIN_SIZE = 512
 export const TCP_SIZE = 65_535
@@ -35,7 +35,7 @@ const RD = 0x01
 const CD = 0x10
 const OPT_SIZE = 11
 
-/** Reads what a client sent, as far as it is needed; never throws. */
+/** Reads what a client sent, as far as necessary; never throws. */
 export function readQuery(packet: Buffer): QueryRead {
   if (packet.length < HEADER || ((packet[2] as number) & QR) !== 0) return DROP
   if (((packet[2] as number) & OPCODE) !== 0) return fault('NOTIMP')
@@ -69,7 +69,7 @@ export function questionOf({ packet, type, class: qclass }: Query): Question {
   return { name: name.slice(0, -1), type, class: qclass }
 }
 
-/** A kept reply as this asker gets it: its id, its spelling, its flags, its EDNS; cut to `limit` bytes with TC set. */
+/** A kept reply for one client: with its id, spelling, flags and EDNS; cut to `limit` bytes with TC set. */
 export function stamp(whole: Buffer, query: Query, limit: number): Buffer {
   const { packet, end, edns } = query
   const optSize = edns === undefined ? 0 : OPT_SIZE
@@ -100,12 +100,12 @@ export function writeFault(packet: Buffer, end: number, code: Code, hasEdns: boo
   return reply
 }
 
-/** A reply of an upstream that is larger than the asker takes. */
+/** The reply of an upstream server, when it is larger than the client takes. */
 export function cut(whole: Buffer, query: Query): Buffer {
   return stamp(whole, query, 0)
 }
 
-/** Whether an upstream's message answers what was sent to it: RFC 5452 §9.1, without the addresses. */
+/** Whether a message from an upstream server answers what was sent to it (RFC 5452 §9.1; the socket checks the addresses). */
 export function isAnswerTo(message: Buffer, sent: Buffer, end: number): boolean {
   if (message.length < HEADER || u16(message, 0) !== u16(sent, 0)) return false
   if (((message[2] as number) & (QR | OPCODE)) !== (QR | ((sent[2] as number) & OPCODE))) return false
@@ -131,7 +131,7 @@ function fault(code: Code, end = HEADER, hasEdns = false): QueryRead {
   return { kind: 'fault', code, end, hasEdns }
 }
 
-/** Where the first name ends; -1 when it is malformed or compressed: nothing is before it that it could point to. */
+/** Where the first name ends; -1 when it is malformed, or compressed, since there is nothing before it to point to. */
 function endOfName(packet: Buffer): number {
   for (let at = HEADER; at < packet.length && at < HEADER + NAME_LIMIT; ) {
     const length = packet[at] as number
@@ -144,7 +144,7 @@ function endOfName(packet: Buffer): number {
 
 function readEdns(query: Query): QueryRead {
   const { packet, end } = query
-  // A SOA for IXFR, OPT and a signature: more would only make us work.
+  // A SOA for IXFR, an OPT and a signature are all that a question needs.
   if (u16(packet, 6) > 0 || u16(packet, 8) > 1 || u16(packet, 10) > 2) return fault('FORMERR', end)
   const isPlain = u16(packet, 6) === 0 && u16(packet, 8) === 0 && u16(packet, 10) === 1 && packet[end] === 0
   const opt = isPlain ? readOpt(packet, end) : readOddOpt(packet)
@@ -169,7 +169,7 @@ function readOpt(packet: Buffer, at: number): Opt | 'fault' | undefined {
   }
 }
 
-/** As master files write it (RFC 1035 §5.1): a dot inside a label must not look like two labels. */
+/** As in master files (RFC 1035 §5.1), so that a dot inside a label does not look like two labels. */
 function character(byte: number): string {
   if (byte > 0x20 && byte < 0x7f && byte !== 0x2e && byte !== 0x5c) return String.fromCharCode(byte)
   return `\\${String(byte).padStart(3, '0')}`

@@ -11,7 +11,7 @@ import type { Caller, FlowReply } from '../flow/flow.ts'
 
 export interface Handshake {
   push(chunk: Buffer): HandshakeStep
-  /** What a client is told that has not completed its request in time, or must make room for others. */
+  /** The answer to a client that has not completed its request in time, or must make room for others. */
   giveUp(reason: string): Refuse
 }
 

@@ -29,7 +29,7 @@ const STATUS_OF: Partial<Record<ErrorCode, number>> = {
   FLOW_TIMEOUT: 504,
 }
 
-/** A tunnel: the client is told when it is open. */
+/** For a tunnel: the client learns that it is open. */
 export function connectAnswers(socket: Socket): FlowReply {
   return {
     connected: () => void socket.write('HTTP/1.1 200 Connection established\r\n\r\n'),

@@ -55,7 +55,7 @@ export class HttpHandshake implements Handshake {
   }
 }
 
-/** What no HTTP/1.1 head contains, found as soon as it arrives, so that nobody waits for an answer that cannot come. */
+/** Finds what no HTTP/1.1 head contains as soon as it arrives, so that the client does not wait for an end of the head. */
 function faultIn(bytes: Buffer, from: number, to: number): string | undefined {
   const first = bytes[0] as number
   if (from === 0 && first === TLS_HANDSHAKE) return 'the HTTP proxy does not use TLS; begin its URL with http://'

@@ -7,9 +7,9 @@ import type { TableView, Target } from '../../src/core/table/view.ts'
 import type { Caller, DatagramClient, DatagramSink, Flow } from '../flow/flow.ts'
 import type { Connection, Endpoint } from './proc-sockets.ts'
 
-/** Takes connections, learns what they are for, and hands them on as flows. `close()` stops taking; open flows go on. */
+/** Accepts connections, finds out what they are for, and passes them on as flows. `close()` stops accepting; open flows go on. */
 export interface Interceptor extends AsyncDisposable {
-  /** What it cannot do now, and the remedy; for `check`. */
+  /** What does not work now, and the remedy; for `check`. */
   problems(): Problem[]
 }
 
@@ -23,8 +23,8 @@ export interface Problem {
 }
 
 /**
- * Connections that may wait to be accepted (listen(2); the kernel cuts it to `net.core.somaxconn`, 4,096 by default). One is
- * accepted in each turn of the event loop; a SYN beyond the queue is dropped, and sent again a second later.
+ * Connections that may wait to be accepted (listen(2); the kernel limits it to `net.core.somaxconn`, 4,096 by default). Smaller: in a
+ * burst, SYNs are dropped, and sent again a second later.
  */
 export const BACKLOG = 4_096
 
@@ -33,9 +33,9 @@ export interface InterceptParts {
   readonly table: TableView
   /** Called once for each connection; must not throw. */
   readonly onFlow: (flow: Flow) => void
-  /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not taken. */
+  /** Called at the first datagram of each UDP flow; `undefined`: there is no room for it. Absent: UDP is not accepted. */
   readonly onDatagramClient?: (client: DatagramClient) => DatagramSink | undefined
-  /** Whether a connection may still be taken; without it, always. */
+  /** Whether a connection may still be accepted; absent: always. */
   readonly descriptors?: { reserve(count: number): boolean }
   /** Which sources may call; absent: this machine alone. */
   readonly sources?: Pick<LocalSources, 'admits'>

@@ -2,10 +2,10 @@ import { vipRange } from '../../src/core/model/address.ts'
 import type { Identify, InterceptParts } from './interceptor.ts'
 import { VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 
-/** The prefix of the first agent on a machine: reads 127.30.a.b. */
+/** The prefix of the first agent on a machine; its VIPs read 127.30.a.b. */
 export const LOOPBACK_CIDR = '127.16.0.0/12'
 
-/** `loopback` mode: 127.0.0.0/8 is local on Linux, so nothing has to be set up and no right is needed. */
+/** `loopback` mode: 127.0.0.0/8 is local on Linux, so it needs no set-up and no rights. */
 export const LoopbackInterceptor = {
   start(
     options: Partial<Omit<VipListenersOptions, 'mode'>>,

@@ -35,7 +35,7 @@ export interface PortRedirectOptions {
   readonly isSuccessor: boolean
 }
 
-/** Above the ephemeral ports of Linux (net.ipv4.ip_local_port_range) and of IANA's registered ones: nobody asks for these. */
+/** Above the ephemeral ports of Linux (net.ipv4.ip_local_port_range) and of the ports that services are known by. */
 const FIRST_PORT = 61_000
 const LAST_PORT = 65_535
 /** How often the table is looked for where it cannot be probed. */

@@ -7,23 +7,23 @@ import type { ProxyParts } from './proxy-listener.ts'
 import { targetOf } from './target-of.ts'
 
 /*
- * UDP ASSOCIATE (RFC 1928 §7): a UDP socket of one client, which lives as long as the TCP connection that asked for it.
+ * UDP ASSOCIATE (RFC 1928 §7): a UDP socket for one client, which lives as long as the TCP connection that requested it.
  *
  *    0      2      3      4
  *   ┌──────┬──────┬──────┬───────────┬──────┬─────────┐
  *   │ 0  0 │ frag │ type │ address   │ port │ payload │     both ways: an answer has the header of the question
  *   └──────┴──────┴──────┴───────────┴──────┴─────────┘     type 1: four bytes, 3: length and name, 4: sixteen bytes
  *
- * Pieces (frag ≠ 0) are dropped, as the RFC allows. Only names and VIPs of the mesh are reached (SEC-29). The client is the
- * address and port of the first datagram; the port must be the one that the request named, if it named one.
+ * Fragments (frag ≠ 0) are dropped, as the RFC permits. Only names and VIPs of the mesh are reached (SEC-29). The client is the
+ * address and port of the first datagram; if the request named a port, it must be that one.
  */
 
-/** Each costs two descriptors. */
+/** Each costs two descriptors. Larger: programs can leave fewer of them for flows. */
 const ASSOCIATIONS = 256
-/** Destinations of one association that have a flow; what goes beyond is dropped. */
+/** Destinations of one association; datagrams to more of them are dropped. */
 const DESTINATIONS = 64
 
-/** Of the associations of one SOCKS listener: opens them, ends them. */
+/** The associations of one SOCKS listener. */
 export class Associations {
   readonly #parts: ProxyParts
   readonly #open = new Set<Association>()
@@ -36,7 +36,7 @@ export class Associations {
     return this.#open.size
   }
 
-  /** Where the client is to send to; `undefined` when there is no room, or the agent takes no UDP. */
+  /** The address to which the client must send; `undefined` when there is no room, or no UDP. */
   open(caller: Caller, port: number, control: Socket): { address: string; port: number } | undefined {
     if (this.#open.size >= ASSOCIATIONS || this.#parts.onDatagramClient === undefined) return undefined
     const socket = socketBeside(control)
@@ -49,7 +49,7 @@ export class Associations {
       association.end()
     })
     control.once('end', () => control.destroySoon())
-    control.resume() // nothing more is expected, but the end must be heard
+    control.resume() // nothing more is expected but its end
     association.whenEnded = () => control.destroySoon()
     return socket.address()
   }
@@ -74,7 +74,7 @@ class Association {
     this.#client = client
     this.#socket = socket
     this.#parts = parts
-    socket.on('message', (packet, from) => this.#heard(packet, from))
+    socket.on('message', (packet, from) => this.#received(packet, from))
   }
 
   end(): void {
@@ -84,11 +84,11 @@ class Association {
     for (const flow of this.#flows.values()) flow.end()
   }
 
-  #heard(bytes: Buffer, from: RemoteInfo): void {
+  #received(bytes: Buffer, from: RemoteInfo): void {
     if (!this.#isClient(from)) return
     const packet = readPacket(bytes)
     if (packet === undefined) return
-    this.#client.port = from.port // from now on, nobody else
+    this.#client.port = from.port // from now on, this port only
     const key = packet.head.toString('latin1')
     const flow = this.#flows.get(key) ?? this.#begin(key, packet)
     flow?.datagram(packet.payload)
@@ -133,12 +133,12 @@ class Association {
 export interface Packet {
   host: string
   port: number
-  /** The header, as it came: the answers' too. */
+  /** The header as it came, which answers carry too. */
   head: Buffer
   payload: Buffer
 }
 
-/** `undefined`: a piece, or no packet at all. */
+/** `undefined`: a fragment, or not a packet. */
 export function readPacket(bytes: Buffer): Packet | undefined {
   if (bytes.length < 5 || bytes.readUInt16BE(0) !== 0 || bytes[2] !== 0) return undefined
   const address = addressAt(bytes, 3)
@@ -149,7 +149,7 @@ export function readPacket(bytes: Buffer): Packet | undefined {
   return { host: address.host, port, head: bytes.subarray(0, end), payload: bytes.subarray(end) }
 }
 
-/** The address that begins with its type at `at` (RFC 1928 §5); `undefined` when it is of none, or cut off. */
+/** The address whose type is at `at` (RFC 1928 §5); `undefined` when the type is unknown, or the address is cut off. */
 function addressAt(bytes: Buffer, at: number): { host: string; end: number } | undefined {
   const type = bytes[at]
   const start = at + 1
@@ -161,7 +161,7 @@ function addressAt(bytes: Buffer, at: number): { host: string; end: number } | u
   return { host: printIPv6(Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(start + i * 2))), end }
 }
 
-/** On the address at which the client reached us; `undefined` when it has gone, or no descriptors are left. */
+/** A socket on the address that the client connected to; `undefined` when the client has gone, or no descriptor is left. */
 function socketBeside({ localAddress, destroyed }: Socket): UdpSocket | undefined {
   if (localAddress === undefined || destroyed) return undefined
   try {

@@ -4,18 +4,18 @@ import { addressToVip, type VipRange } from '../../src/core/model/address.ts'
 import { findNameOrAsk } from '../../src/core/table/find-name.ts'
 import type { InterestSource, TableView, Target } from '../../src/core/table/view.ts'
 
-/** What proxy listeners need to understand names. */
+/** What the proxies need to find out what a name means. */
 export interface Naming {
   readonly table: TableView
   readonly interests: InterestSource
   readonly zones: readonly string[]
-  /** VIPs that may be asked for by address. */
+  /** Ranges whose VIPs may be called by address. */
   readonly ranges: readonly VipRange[]
 }
 
 export type TargetFound = { kind: 'target'; target: Target } | { kind: 'refused'; code: ErrorCode; reason: string }
 
-/** What a proxy's caller asks for: names of the mesh and our VIPs, nothing else (SEC-29: no open egress). */
+/** What a client of a proxy asks for: names of the mesh and VIPs of this node, nothing else (SEC-29: no open egress). */
 export async function targetOf(
   host: string,
   port: number,

@@ -62,8 +62,8 @@ export class VipListener {
   }
 
   /**
-   * Bound when this returns, unless it has failed: whoever asked for the name may connect as soon as it is answered. Shared
-   * (SO_REUSEPORT) with the agent that takes over. `listeningPort` is where the kernel sends what is for our port.
+   * Bound when this returns, unless it has failed, because a client may connect as soon as its name is answered. Shared
+   * (SO_REUSEPORT) with the agent that takes over. `listeningPort` is where the kernel sends connections to our port.
    */
   open(listeningPort: number): void {
     if (this.isOpen) return

@@ -289,7 +289,7 @@ export class VipListeners implements Interceptor {
     this.#parts.log.warn('cannot listen at a VIP', { service, address, port, reason, remedy })
   }
 
-  /** Another program has every port of the VIP, so whoever calls it would reach that program. */
+  /** Another program has every port of the VIP, so calls to it would reach that program. */
   #obstacle(listeners: Iterable<VipListener>): Prepared | Promise<Prepared> {
     let first: VipListener | undefined
     for (const listener of listeners) {

@@ -7,9 +7,9 @@ import { isMeshError, MeshError } from '../core/errors.ts'
 import { RESOLVER_VIP, vipRange, vipToIPv4, type VipRange } from '../core/model/address.ts'
 import { Ops, type OpsOptions } from '../roles/ops-server.ts'
 
-/** Where an agent shows its health on its own prefix; holding this address is what claims the prefix. */
+/** The health port on the agent's own prefix; the agent that is bound to it has the prefix. */
 const OPS_PORT = 7473
-/** Held while the claim is made: the address of the claim may be shared, with an agent that takes over, and this one not. */
+/** Bound while a prefix is claimed. The health address is shared with an agent that takes over; this one is not. */
 const CLAIM_PORT = 7474
 
 export interface ClaimedPrefix {
@@ -18,24 +18,24 @@ export interface ClaimedPrefix {
 }
 
 /**
- * Takes the first free loopback prefix, so that several agents on one machine keep apart by themselves: the one it had
- * last time, else 127.16.0.0/12, 127.32.0.0/12, … Programs configured with its resolver still find it after a restart.
- * @throws MeshError LISTEN_FAILED when the wanted one, or every one, is taken.
+ * Claims the first free loopback prefix, so that several agents on one machine do not collide: the one of last time, else
+ * 127.16.0.0/12, 127.32.0.0/12, … After a restart, programs still find the resolver where they were configured to.
+ * @throws MeshError LISTEN_FAILED when the configured prefix, or every one, is taken
  */
 export async function claimPrefix(
   wanted: string,
   dir: string,
   ops: Pick<OpsOptions, 'metrics' | 'ready'>,
 ): Promise<ClaimedPrefix> {
-  const remembered = join(dir, 'prefix')
-  const candidates = wanted === 'auto' ? [...lastTime(remembered), ...LOOPBACK_PREFIXES] : [wanted]
+  const path = join(dir, 'prefix')
+  const candidates = wanted === 'auto' ? [...remembered(path), ...LOOPBACK_PREFIXES] : [wanted]
   for (const cidr of candidates) {
     const loopback = vipRange(cidr)
     try {
       const host = vipToIPv4(loopback, RESOLVER_VIP)
-      await using _claiming = await alone(host)
+      await using _claim = await lockClaim(host)
       const claimed = await Ops.start({ ...ops, host, port: OPS_PORT })
-      if (wanted === 'auto') await writeFile(remembered, cidr)
+      if (wanted === 'auto') await writeFile(path, cidr)
       return { loopback, ops: claimed }
     } catch (error) {
       if (!isMeshError(error, 'LISTEN_FAILED') || wanted !== 'auto') throw error
@@ -47,15 +47,15 @@ export async function claimPrefix(
   })
 }
 
-/** The prefix of the agent that is taken over from; its claim goes on without a moment in which another could have it. */
+/** Takes over the prefix of the predecessor, without a moment in which another agent could claim it. */
 export async function inheritPrefix(cidr: string, ops: Pick<OpsOptions, 'metrics' | 'ready'>): Promise<ClaimedPrefix> {
   const loopback = vipRange(cidr)
   const host = vipToIPv4(loopback, RESOLVER_VIP)
   return { loopback, ops: await Ops.start({ ...ops, host, port: OPS_PORT, isBeside: true }) }
 }
 
-/** @throws MeshError LISTEN_FAILED when another agent claims in this moment. */
-async function alone(host: string): Promise<AsyncDisposable> {
+/** @throws MeshError LISTEN_FAILED while another agent claims the same prefix */
+async function lockClaim(host: string): Promise<AsyncDisposable> {
   const server = createServer((socket) => socket.destroy())
   try {
     await once(server.listen({ host, port: CLAIM_PORT, exclusive: true }), 'listening')
@@ -67,7 +67,7 @@ async function alone(host: string): Promise<AsyncDisposable> {
 
 const LOOPBACK_PREFIXES = Array.from({ length: 15 }, (_, block) => `127.${16 * (block + 1)}.0.0/12`)
 
-function lastTime(path: string): string[] {
+function remembered(path: string): string[] {
   try {
     const cidr = readFileSync(path, 'utf8').trim()
     return LOOPBACK_PREFIXES.includes(cidr) ? [cidr] : []

@@ -8,12 +8,12 @@ import { SavedTable } from '../core/table/saved.ts'
 import { Table } from '../core/table/table.ts'
 import type { AgentContext } from './context.ts'
 
-/** What we know: the table, its copy on disk, and the questions for what is not in it. */
+/** What this node knows: the table, its copy on disk, and the questions about what is not in it. */
 export interface TableSync {
   readonly table: Table
   readonly saved: SavedTable
   readonly interests: Interests
-  /** The link starts last: from here on there is somebody to ask, and changes come in. */
+  /** Called when the link exists: from then on the cluster can be asked, and changes are followed. */
   readonly follow: (uplink: Uplink) => Promise<void>
 }
 
