@@ -159,6 +159,11 @@ t.test('a start that fails undoes what it began and exits 1, whichever part fail
   proxy.close()
 })
 
+t.test('a state directory that cannot be made is an error at once', async (t) => {
+  const child = spawn(process.execPath, [LAUNCHER, '--state', '/proc/hedgerow', 'up'], { stdio: 'ignore' })
+  t.match(await once(child, 'exit'), [1])
+})
+
 t.test('a start without the rights it needs exits 1', async (t) => {
   if (process.getuid?.() !== 0) return // only root can start as somebody else
   const { exited, port } = up({ uid: 65_534, args: ['--mode', 'host'] })

@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, mkdirSync, realpathSync, statSync, type Stats } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, mkdirSync, realpathSync, statSync, type Stats } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { stateProblem } from './disk.ts'
@@ -20,7 +20,7 @@ const UNMAPPED_UID = 65_534
 export function openPrivateDirectory(dir: string): void {
   const path = resolve(dir)
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeDirectory(path)
     const found = lstatSync(path)
     if (found.isSymbolicLink()) throw refused(path, 'it is a symbolic link')
     if (!isOurs(found)) throw refused(path, `it belongs to another user (uid ${found.uid})`)
@@ -28,6 +28,23 @@ export function openPrivateDirectory(dir: string): void {
     chmodSync(path, 0o700)
   } catch (error) {
     throw error instanceof MeshError ? error : stateProblem(path, error)
+  }
+}
+
+/**
+ * Not `recursive: true` of Node: that never returns where a parent exists and takes no directories, as in /proc.
+ * @throws the system's error
+ */
+function makeDirectory(path: string): void {
+  const make = () => mkdirSync(path, { mode: 0o700 })
+  try {
+    make()
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || existsSync(dirname(path))) throw error
+    makeDirectory(dirname(path))
+    make()
   }
 }
 
