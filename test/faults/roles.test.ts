@@ -51,7 +51,7 @@ t.test('the mesh: what is away, and which services have too few instances', asyn
       { id: 'shop.acme.page.prod', replicas: 1, running: 1 },
     ],
   }
-  const checks = await meshChecks({ call: (_method, path) => Promise.resolve(answers[path]) } as never)
+  const checks = await meshChecks({ call: (_method: string, path: string) => Promise.resolve(answers[path]) } as never)
   t.match(checks, [
     { check: 'mesh: clusters', ok: true, finding: 'all 1 alive' },
     { check: 'mesh: nodes', ok: false, finding: '1 of 2 are not alive: edge/n2 (lost)' },

@@ -1,4 +1,5 @@
 import { Socket } from 'node:net'
+import { isMeshError } from '../../../src/core/errors.ts'
 import { Admission, sourceOf } from '../../../src/core/kit/admission.ts'
 import { ignore } from '../../../src/core/kit/ignore.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
@@ -57,7 +58,10 @@ export class TunnelListener {
       await connector.accept(raw)
     } catch (error) {
       raw.stream.destroy()
-      log.info('connection refused', { address: raw.via, path: raw.path, error })
+      const fields = { address: raw.via, path: raw.path, error }
+      // a relay that checks whether this port is open, or a scanner, says nothing
+      if (isMeshError(error, 'REQUEST_TIMEOUT')) log.debug('connection closed, no handshake arrived in time', fields)
+      else log.info('connection refused', fields)
     }
   }
 
