@@ -17,6 +17,7 @@ import type { FeedMessage } from '../../src/core/model/change.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
 
+t.setTimeout(120_000) // a busy machine takes several times as long
 const SERVICE = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
 const limit = () => AbortSignal.timeout(10_000)

@@ -15,6 +15,7 @@ import { factsOf } from './specs.ts'
 
 /* What the root believes of its clusters, and what it shows of those that are away. */
 
+t.setTimeout(120_000) // a busy machine takes several times as long
 const CART = 'shop.acme.cart.prod'
 
 /** A cluster with a valid certificate that says what it likes. */
