@@ -21,4 +21,5 @@ t.test('a program that keeps hanging is moved, or tried again where it was when 
     async () => (await world.instances()).every(({ node, state }) => node === 'edge/n2' && state === 'running'),
     'it runs there',
   )
+  t.equal(n2.assigned.length, 1, 'once')
 })
