@@ -346,6 +346,28 @@ test('a node is restarted for an upgrade: the old process finishes its flows bes
   t.equal(heir.heard.length, 2)
 })
 
+test('both nodes are restarted, and their path dies: the old processes leave the new session alone', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+  const old = { a: mesh.node('c/a', { drainMs: 0, reach }), b: mesh.node('c/b', { drainMs: 0, reach }) }
+  const oldFlow = await flow(mesh, old.a, 'c/b')
+  old.a.peers.drain()
+  old.b.peers.drain()
+  const young = { a: mesh.node('c/a', { isBeside: true, reach }), b: mesh.node('c/b', { isBeside: true, reach }) }
+  const youngFlow = await flow(mesh, young.a, 'c/b')
+  t.same(youngFlow.log, ['opened'])
+
+  for (const wire of mesh.wires) wire.break()
+  await mesh.clock.advance(9_000) // the old processes dial, and reach the new ones
+  t.same(youngFlow.log, ['opened'], 'the new flow goes on')
+  t.equal([...young.a.peers.all()].length, 1)
+  t.equal([...young.b.peers.all()].length, 1)
+  t.same(oldFlow.log, ['opened'], 'and the old one waits for as long as a session may wait')
+  youngFlow.stream.write(Buffer.from('still here'))
+  await mesh.clock.advance(1_000)
+  t.equal(young.b.heard[0]!.text(), 'still here')
+})
+
 test('a session without streams gives its carriers back after a quarter of an hour', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')

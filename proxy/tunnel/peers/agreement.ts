@@ -56,9 +56,14 @@ export function readAnswer(held: HeldKeys, answer: Greeting): Agreement {
   return { id: answer.session, cutsCurrent: !isHeld && !isBeside(answer) && isCut(held) }
 }
 
-/** The process before it still runs: its session goes on, and that process sends DRAIN itself. */
+/** Two processes of the node run: the session of the other one goes on, and the older of the two sends DRAIN itself. */
 function isBeside({ features = 0 }: Greeting): boolean {
-  return (features & FEATURE.beside) !== 0
+  return (features & (FEATURE.beside | FEATURE.leaving)) !== 0
+}
+
+/** Whether it has a successor, and takes carriers only for the sessions it has. */
+export function isLeaving({ features = 0 }: Greeting): boolean {
+  return (features & FEATURE.leaving) !== 0
 }
 
 function isCut({ current, leaving }: HeldKeys): boolean {

@@ -44,6 +44,8 @@ export interface Joining {
 
 /** Puts carriers into sessions. */
 export interface SessionDirectory {
+  /** This process only finishes the flows it has. */
+  readonly isDraining: boolean
   /** Runs before any further frame is looked at. @throws MeshError when the carrier may not be in any session */
   join(peer: PeerState, joining: Joining): TunnelSession
 }
@@ -126,7 +128,7 @@ export class DiallerHandshake extends Handshake {
   private constructor(connection: ProvenConnection, role: CarrierRole, options: HandshakeOptions) {
     super(connection, options)
     this.#role = role
-    this.#proposal = { ...options.hello, ...options.proposals.next(connection.peer) }
+    this.#proposal = { ...helloNow(options), ...options.proposals.next(connection.peer) }
     if (role !== 'more') this.#proposal.features |= FEATURE[role]
   }
 
@@ -177,15 +179,19 @@ export class AcceptorHandshake extends Handshake {
   }
 
   protected override join(theirs: Hello): TunnelSession {
-    const { self, hello, proposals, directory } = this.options
+    const { self, proposals, directory } = this.options
     const { carrier, pump } = this
     const { peer, cuts } = this.connection
     const mine = { isFirst: self < peer.node, ...peer.keys(), pending: proposals.pending(peer) }
     const agreement = answerProposal(mine, theirs)
-    carrier.sendHello({ ...hello, session: agreement.id, carrier: theirs.carrier })
+    carrier.sendHello({ ...helloNow(this.options), session: agreement.id, carrier: theirs.carrier })
     const role = roleIn(theirs)
     return directory.join(peer, { agreement, theirs, carrier, pump, isDialler: false, cuts, role })
   }
+}
+
+function helloNow({ hello, directory }: HandshakeOptions): OurHello {
+  return directory.isDraining ? { ...hello, features: hello.features | FEATURE.leaving } : hello
 }
 
 function roleIn({ features }: Hello): CarrierRole {

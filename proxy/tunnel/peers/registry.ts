@@ -9,7 +9,7 @@ import type { TunnelLimits } from '../limits.ts'
 import type { SealedEndpoint } from '../sealed/contract.ts'
 import type { StreamIds } from '../session/mux-parts.ts'
 import { TunnelSession, type SessionKey, type SessionOwner } from '../session/session.ts'
-import type { HeldKeys } from './agreement.ts'
+import { isLeaving, type HeldKeys } from './agreement.ts'
 import type { Joining, SessionDirectory } from './handshake.ts'
 import type { TunnelMeters } from './meters.ts'
 import { PathHistory } from './path-history.ts'
@@ -105,7 +105,8 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const peer = this.#peer(node)
     const { agreement, theirs, carrier, role } = joining
     this.#admit(peer, joining)
-    if (agreement.cutsCurrent) {
+    // our own peers find our successor: what they answer says nothing about the process that our session is with
+    if (agreement.cutsCurrent && !this.#isDraining) {
       peer.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
       peer.session = undefined
     }
@@ -113,6 +114,8 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     peer.session?.agreed(key)
     const held = peer.sessions().find((session) => isSame(session.key, key))
     this.#checkDraining(joining, { node, held })
+    if (held === undefined && isLeaving(theirs))
+      throw new MeshError('PEER_REFUSED', { node, reason: 'that process is being replaced, and has no session here' })
     const session = held ?? this.#begin(peer, key, joining.isDialler)
     carrier.isPinned = role === 'aside'
     this.#makeRoom(session, carrier)

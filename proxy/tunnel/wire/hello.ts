@@ -34,8 +34,18 @@ export const PROTOCOL_VERSION = 1
  *     instead  of this carrier: it replaces those on better paths, which work badly now
  *     early    DATA and END may follow OPEN before OPENED, and WITHDRAW is understood
  *     aside    of this carrier: it is for streams whose path rule asks for its path, beside those on better paths
+ *     leaving  this process only finishes the flows it has, beside its successor: it begins no session, and ends none
  */
-export const FEATURE = { resume: 1, sealed: 2, beside: 4, signals: 8, instead: 16, early: 32, aside: 64 } as const
+export const FEATURE = {
+  resume: 1,
+  sealed: 2,
+  beside: 4,
+  signals: 8,
+  instead: 16,
+  early: 32,
+  aside: 64,
+  leaving: 128,
+} as const
 /**
  * What a peer guarantees by choosing `hedgerow/2` in TLS (identity/peer-tls.ts). It is assumed until the peer's HELLO has come, so
  * that OPEN can follow our HELLO at once. The window is the smallest allowed, and grows with the answer.
