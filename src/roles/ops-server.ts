@@ -1,3 +1,4 @@
+import { hasTwoHosts } from '../core/kit/request-target.ts'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { createServer } from 'node:http'
 import { isIP, type AddressInfo } from 'node:net'
@@ -83,8 +84,10 @@ function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Fa
     app.get(path, answer) // fastify answers HEAD as well
     app.options(path, (_request, reply) => reply.code(204).header('allow', METHODS).send())
   }
-  app.addHook('onRequest', (_request, reply, next) => {
+  app.addHook('onRequest', (request, reply, next) => {
     reply.header('cache-control', 'no-store')
+    if (hasTwoHosts(request.raw.rawHeaders))
+      return void reply.code(400).type('text/plain').send('more than one Host header\n')
     next()
   })
   app.setNotFoundHandler(({ url }, reply) => {

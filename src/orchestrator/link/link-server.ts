@@ -10,7 +10,7 @@ import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../../core/kit/http-timeouts.ts'
-import { pathOf } from '../../core/kit/request-target.ts'
+import { hasTwoHosts, pathOf } from '../../core/kit/request-target.ts'
 import { Admission, admitHttp } from '../../core/kit/admission.ts'
 import { limitHandshakes } from '../../core/kit/handshake-rate.ts'
 import { refuseUpgrade } from '../../core/kit/websocket.ts'
@@ -119,6 +119,8 @@ function createApp(options: LinkServerOptions, log: Log): App {
   admitHttp(app.server, new Admission({ most: MAX_SILENT }))
   app.server.on('tlsClientError', () => undefined)
   app.addHook('onRequest', (request, _reply, next) => {
+    if (hasTwoHosts(request.raw.rawHeaders))
+      throw new MeshError('MESSAGE_INVALID', { reason: 'more than one Host header' })
     if (request.routeOptions.config.open !== true) options.authenticate(request)
     next()
   })
