@@ -1,6 +1,6 @@
 import type { Session } from '../tunnel/contract.ts'
 
-/** Nearer than this, nobody notices the saved round trip, and reading the caller twice costs more. */
+/** On shorter paths a saved round trip is not noticed, and reading the caller twice costs more. */
 export const EARLY_DATA_MIN_RTT_MS = 10
 /**
  * An answer is overdue after one and a half round trips and this. Smaller: every stall of an event loop costs a flow its

@@ -8,7 +8,7 @@ import { runningOf } from '../policies/index.ts'
 import { authorise } from './authorise.ts'
 
 /*
- * The plan that holds for every flow from this node to one target, whoever calls and whatever is measured. The kernel
+ * The plan that holds for every flow from this node to one target, with any caller and any measurements. The kernel
  * carries out such a plan by itself: it cannot tell callers apart, knows no other node, and counts nothing.
  *
  *   may every process here call it? ─▶ can a flow only be given to instances of this node, and equally well to each?

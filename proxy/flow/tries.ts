@@ -25,7 +25,7 @@ export function triesText(tries: readonly Try[]): string {
 }
 
 /*
- * What a caller is told when no instance took its flow: the most telling of the tries, by this list.
+ * How a caller is answered when no instance took its flow: by the most informative of the tries, in this order.
  *
  *   a try was        end            SOCKS5 (RFC 1928 §6)      HTTP
  *   not-allowed      not-allowed    2 not allowed             403
@@ -44,7 +44,7 @@ export interface FlowFailure {
   code: ErrorCode
 }
 
-const TELLING: readonly (readonly [Try['outcome'], FlowFailure])[] = [
+const BY_INFORMATION: readonly (readonly [Try['outcome'], FlowFailure])[] = [
   ['not-allowed', { end: 'not-allowed', code: 'NOT_ALLOWED' }],
   ['path-forbidden', { end: 'path-forbidden', code: 'PATH_FORBIDDEN' }],
   ['refused', { end: 'refused', code: 'FLOW_REFUSED' }],
@@ -58,6 +58,6 @@ const TELLING: readonly (readonly [Try['outcome'], FlowFailure])[] = [
 export function failureOf(why: 'refused' | 'timeout' | 'unsure', tries: readonly Pick<Try, 'outcome'>[]): FlowFailure {
   if (why === 'timeout') return { end: 'timeout', code: 'FLOW_TIMEOUT' }
   if (why === 'unsure') return { end: 'unreachable', code: 'FLOW_UNREACHABLE' }
-  const found = TELLING.find(([outcome]) => tries.some((made) => made.outcome === outcome))
+  const found = BY_INFORMATION.find(([outcome]) => tries.some((made) => made.outcome === outcome))
   return found?.[1] ?? { end: 'no-instance', code: 'NO_INSTANCE' }
 }

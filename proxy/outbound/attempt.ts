@@ -166,7 +166,7 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
     this.#settle()?.failed(this, refusal, reason)
   }
 
-  /** Who hears of the outcome; nobody the second time. */
+  /** The observer to report the outcome to; `undefined` the second time. */
   #settle(): AttemptObserver<S> | undefined {
     const observer = this.#race?.observer
     this.#race = undefined

@@ -139,7 +139,7 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
     const { target, port, protocol, caller } = plan.intent
     const { clock } = this.#parts
     const candidate = this.#candidate(index)
-    this.#suspectSilent(index)
+    this.#noteSilent(index)
     if (!this.#race.isAlone(index)) early?.pause()
     const { ordinal } = candidate.instance
     const task: AttemptTask = {
@@ -170,7 +170,7 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
   }
 
   /** Another candidate is tried because those before it were waited for in vain. */
-  #suspectSilent(index: number): void {
+  #noteSilent(index: number): void {
     const { outliers, clock } = this.#parts
     if (outliers === undefined) return
     for (let before = 0; before < index; before++) {

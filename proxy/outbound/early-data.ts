@@ -9,7 +9,7 @@ import { Retained } from '../tunnel/stream/retained.ts'
  *
  *     caller ─bytes─▶ kept ──▶ the one candidate that is asked ─┬─ OPENED  ─▶ the rest follows
  *                      │                                        ├─ REFUSED ─▶ the next candidate gets them from the start
- *                      └ to the winner, when nobody got them    └─ lost    ─▶ the flow ends with RST
+ *                      └ to the winner, when no other got them  └─ lost    ─▶ the flow ends with RST
  *
  * A request is never given to two instances. Only REFUSED proves that a candidate's instance got none of the bytes. So a
  * silent candidate that was fed is not simply passed over: it is asked to give the bytes back (WITHDRAW), and answers REFUSED

@@ -76,7 +76,7 @@ export type Established<A> =
   /** The caller has gone, or the flow was cut. */
   | { kind: 'gone' }
 
-/** Resolves; never rejects. `gone` aborts when nobody waits for the instance. */
+/** Resolves; never rejects. `gone` aborts when the caller no longer waits. */
 export async function establish<S extends Stream, A extends Attempt<S>>(
   options: EstablishOptions<S, A>,
   parts: EstablishParts,

@@ -4,24 +4,24 @@ import type { Policy, PolicyView } from './contract.ts'
 import { FirstFew } from './first-few.ts'
 
 /**
- * Another node must be nearer than the present one by this share and by this much, or flows flap on jitter. Smaller:
- * flapping; larger: a node that became slow is used for longer.
+ * Another node must be nearer than the one in use by this share and by this much. Smaller: flows flap on jitter; larger: a node
+ * that became slow is used for longer.
  */
 const ENOUGH_NEARER = 0.2
 const ENOUGH_NEARER_MS = 1
 
 /**
- * Asking for the round trip to each of a thousand nodes takes longer than all else about a flow. So the nearest are looked
- * for now and then, and for each flow only these are compared, by what is measured now. More nodes: each flow costs more;
- * fewer: when all of them became slow, a good one is missed for as long as the list is kept.
+ * Asking for the round trip to each of a thousand nodes takes longer than everything else about a flow. So the nearest nodes
+ * are searched now and then, and each flow compares only these, by what is measured now. Larger: each flow costs more;
+ * smaller: when all of them became slow, a good node is missed for as long as the list is kept.
  */
 const SHORT_LIST = 16
-/** Smaller: more is asked; larger: a node that became near is noticed later. Round trips are smoothed over seconds. */
+/** How long the list is kept. Smaller: it is searched more often; larger: a node that became near is noticed later. */
 const KEPT_MS = 500
 
 /**
- * This node first, then by measured round-trip time; fewest open flows breaks ties; unmeasured nodes last. The node that
- * flows have been going to keeps the lead until another is clearly nearer or it has no instance left.
+ * This node first, then by measured round-trip time; the fewest open flows break ties; unmeasured nodes last. The node in use
+ * stays first until another is clearly nearer or it has no instance left.
  */
 export const closest: Policy = (running, view) => {
   if (running.length === 0) return []
@@ -65,7 +65,7 @@ function nearest(
   return memory.near.nodes
 }
 
-/** -1 for this node, infinite for a node nobody has measured. */
+/** -1 for this node, infinite for a node that was never measured. */
 function distance(node: NodeId, view: PolicyView): number {
   return view.isHere(node) ? -1 : (view.rttMs(node) ?? Number.POSITIVE_INFINITY)
 }
@@ -73,7 +73,7 @@ function distance(node: NodeId, view: PolicyView): number {
 function takesTheLead(lead: NodeId, present: NodeId, view: PolicyView): boolean {
   const near = distance(lead, view)
   const far = distance(present, view)
-  // This node needs no measuring; and between equals (often: both unmeasured) open flows have decided already.
+  // This node is not measured; and between equals (often both unmeasured) open flows have decided already.
   if (near < 0 || near === far) return true
   return far - near > Math.max(ENOUGH_NEARER_MS, far === Number.POSITIVE_INFINITY ? 0 : far * ENOUGH_NEARER)
 }

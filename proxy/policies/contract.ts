@@ -5,9 +5,9 @@ import type { Instance } from '../../src/core/model/instance.ts'
 /**
  * A policy returns the order to try; failover is the caller's loop over it.
  *
- * `running` holds only running instances, by rising ordinal, and stays the same array until the table changes, so what
- * costs time may be kept beside it in a `WeakMap`. It is not changed. The result has at most `view.limit` instances,
- * each one of `running`, none twice; fewer than that only when there are no more (or the choice forbids others).
+ * `running` has only running instances, by rising ordinal. It is the same array until the table changes, so results that cost
+ * time may be kept for it in a `WeakMap`. A policy does not change it. The result has at most `view.limit` instances, all of
+ * `running` and none twice; fewer only when there are no more, or when the choice forbids others.
  */
 export type Policy = (running: readonly Instance[], view: PolicyView) => readonly Instance[]
 
@@ -15,9 +15,9 @@ export type Policy = (running: readonly Instance[], view: PolicyView) => readonl
 export interface Measures {
   /** Smoothed round-trip time to a node; `undefined`: never measured. */
   rttMs(node: NodeId): number | undefined
-  /** Whether it is the node this agent runs on. */
+  /** Whether the agent runs on this node. */
   isHere(node: NodeId): boolean
-  /** Flows that this agent has open to the instance. */
+  /** How many flows this agent has open to the instance. */
   openFlows(instance: InstanceId): number
   /** Evenly in [0, 1). */
   random: () => number
@@ -28,20 +28,20 @@ export interface Measures {
 export interface PolicyView extends Measures {
   readonly service: ServiceId
   readonly choice: Choice
-  /** Always the same text for one caller: what `any.pinned` sticks to. */
+  /** Always the same text for one caller: `any.pinned` chooses by it. */
   readonly caller: string
-  /** How many the caller would try at most; at least 1. */
+  /** How many instances the flow would try at most; at least 1. */
   readonly limit: number
-  /** What the policy left here the last time it ordered for this target; empty at first. */
+  /** What the policy kept for this target when it was last asked; empty at first. */
   readonly memory: PolicyMemory
 }
 
 export interface PolicyMemory {
-  /** Whose turn it was. */
+  /** The ordinal whose turn it was last. */
   ordinal?: number
-  /** Where flows have been going. */
+  /** The node in use. */
   node?: NodeId
-  /** The nearest nodes of a set of running instances, as they were found at a time. */
+  /** The nearest nodes of a set of running instances, and when they were found. */
   near?: { of: readonly Instance[]; at: number; nodes: readonly NodeId[] }
   /** Orders that hold for a set of running instances, by caller. */
   orders?: { of: readonly Instance[]; limit: number; byCaller: Map<string, readonly Instance[]> }

@@ -1,8 +1,8 @@
 import type { Instance } from '../../src/core/model/instance.ts'
 
 /**
- * The few smallest of many in one pass, smallest first: a flow tries three or four candidates, so sorting a thousand
- * would be for nothing. Ties are told apart by a second figure, asked for only when it matters; then the first added stays first.
+ * Keeps the few smallest of many in one pass, smallest first: a flow tries three or four candidates, so a thousand need not be
+ * sorted. A second figure breaks ties; where that is equal too, the first added stays first.
  */
 export class FirstFew {
   readonly #limit: number

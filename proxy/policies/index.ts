@@ -9,10 +9,10 @@ import { least } from './least.ts'
 import { pinned } from './pinned.ts'
 import { placeAfter, roundRobin } from './round-robin.ts'
 
-/** Every policy word has its policy here; a new one is a file, a word in `model/choice.ts` and two lines. */
+/** The policy of each policy word. A new one is a file, a word in `model/choice.ts` and two lines here. */
 export const policies: Readonly<Record<PolicyWord, Policy>> = { rr: roundRobin, closest, pinned, least }
 
-/** For `trace`: why the first of the order is first. */
+/** For `trace`: why the first instance is first. */
 const reasons: Readonly<Record<PolicyWord, (first: Instance, view: PolicyView) => string>> = {
   rr: () => 'next in turn',
   closest: ({ node }, view) => {
@@ -25,9 +25,9 @@ const reasons: Readonly<Record<PolicyWord, (first: Instance, view: PolicyView) =
 }
 
 export interface Ordered {
-  /** The order to try; empty when nothing that runs may be chosen. */
+  /** The order to try; empty when no running instance may be chosen. */
   readonly instances: readonly Instance[]
-  /** A short sentence for `trace`: why this order. Made only when read. */
+  /** Why this order, as a short phrase for `trace`. Made only when read. */
   readonly reason: string
 }
 
@@ -41,10 +41,10 @@ export interface Balancer {
   preview(target: Target, entry: ServiceEntry, caller: string): Ordered
 }
 
-/** Candidates tried for one flow; more would not be reached within the flow's 3 s. */
+/** Candidates tried for one flow. Larger: the last ones are not reached within the flow's 3 s. */
 const CANDIDATES = 4
 
-/** Targets whose turn is remembered. Smaller: a round may begin anew on a node that uses very many names. */
+/** Targets whose memory is kept. Smaller: a node that uses very many names may begin a round anew. */
 const REMEMBERED = 10_000
 
 export function createBalancer(
@@ -80,7 +80,7 @@ export function createBalancer(
 
 type Asked = Pick<PolicyView, 'caller' | 'limit' | 'memory'>
 
-/** The choice's instance first while it runs, then the policy's order; `N.pinned` is N or nothing. */
+/** The choice's instance first while it runs, then the policy's order; `N.pinned` is instance N or none. */
 function orderFor(running: readonly Instance[], view: PolicyView): readonly Instance[] {
   const { instance, policy } = view.choice
   if (instance === 'any') return policies[policy](running, view)
@@ -109,7 +109,7 @@ function reasonFor(instances: readonly Instance[], running: readonly Instance[],
 
 const kept = new WeakMap<ServiceEntry, readonly Instance[]>()
 
-/** Entries are swapped whole, so what runs is worked out once for each. */
+/** The running instances by ordinal. Entries are replaced as a whole, so this is worked out once for each. */
 export function runningOf(entry: ServiceEntry): readonly Instance[] {
   let running = kept.get(entry)
   if (running === undefined) {

@@ -2,17 +2,17 @@ import type { Instance } from '../../src/core/model/instance.ts'
 import type { Policy, PolicyView } from './contract.ts'
 
 /**
- * Added to every round trip, so that 0.1 ms against 0.3 ms is no threefold difference. Smaller: latency decides;
- * larger: only flows count.
+ * Added to every round trip, so that 0.3 ms does not count as three times 0.1 ms. Smaller: latency decides; larger: only the
+ * number of flows does.
  */
 const LATENCY_FLOOR_MS = 5
 
-/** What a node nobody has measured is taken to be: worse than a region, better than a continent. */
+/** Assumed for a node that was never measured: farther than within a region, nearer than across continents. */
 const UNMEASURED_MS = 50
 
 /**
  * Power of two choices (Mitzenmacher 2001): of two drawn at random, the one with fewer open flows, weighted by latency.
- * Looking at two is nearly as even as looking at all, and a thousand agents do not all run to the same idle instance.
+ * Two are nearly as even as all, and a thousand agents do not all choose the same idle instance.
  */
 export const least: Policy = (running, view) => {
   const order = draw(running, Math.max(view.limit, 2), view.random)

@@ -5,8 +5,8 @@ import { FirstFew } from './first-few.ts'
 
 /**
  * `any.pinned`: rendezvous hashing (highest random weight, Thaler and Ravishankar 1998). Each caller ranks all instances
- * by a hash of both names; it moves only when its own instance goes, to its second, and back when the first returns.
- * Every agent ranks alike, so a caller that moves to another node keeps its instance.
+ * by a hash of both names. It moves to its second only when its own instance goes, and back when that one returns. Every
+ * agent ranks in the same way, so a caller that moves to another node keeps its instance.
  */
 export const pinned: Policy = (running, { caller, limit, memory }) => {
   if (memory.orders?.of !== running || memory.orders.limit !== limit) {
@@ -21,7 +21,7 @@ export const pinned: Policy = (running, { caller, limit, memory }) => {
   return order
 }
 
-/** Callers whose order is kept until the table changes. More than a node has instances; each is a few hundred bytes. */
+/** Callers whose order is kept until the table changes: more than a node has instances. Each is a few hundred bytes. */
 const CALLERS = 256
 
 function ranked(running: readonly Instance[], caller: string, limit: number): readonly Instance[] {

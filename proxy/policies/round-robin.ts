@@ -2,8 +2,9 @@ import type { Instance } from '../../src/core/model/instance.ts'
 import type { Policy } from './contract.ts'
 
 /**
- * Exact round robin: the next ordinal after the one whose turn it was, and on around. Keeping the ordinal and not a
- * count makes it fair while instances come and go: between two turns of one instance every other gets exactly one.
+ * Exact round robin: the next ordinal after the one whose turn it was last, and after the highest the lowest again. It keeps
+ * the ordinal and not a count, so that it is fair while instances come and go: between two turns of one instance every other
+ * gets exactly one.
  */
 export const roundRobin: Policy = (running, { memory, limit }) => {
   if (running.length === 0) return []

@@ -11,7 +11,7 @@ import { fixed, onNodes, ordinals, policyContract, viewOf } from '../contracts/p
 
 for (const [name, policy] of Object.entries(policies)) policyContract(name, () => policy)
 
-t.test('round robin', async (t) => {
+t.test('round robin gives each running instance exactly one turn in a round', async (t) => {
   t.test('9 instances, 900 flows: 100 each', async (t) => {
     const running = onNodes(Array.from({ length: 9 }, (_, i) => `n${i % 3}`))
     const counts = count(roundRobin, 900, () => running)
@@ -59,7 +59,7 @@ t.test('round robin', async (t) => {
   })
 })
 
-t.test('closest', async (t) => {
+t.test('closest orders by node, round trip and open flows', async (t) => {
   const running = onNodes(['far', 'near', 'here', 'new', 'near'])
   const rtts: Record<string, number> = { far: 80, near: 3 }
   const rttMs = (node: string) => rtts[node]
@@ -81,7 +81,7 @@ t.test('closest', async (t) => {
     t.same([...flows.values()], [10, 10, 10, 10, 10], 'as long as nothing is measured they share evenly')
   })
 
-  t.test('hysteresis', async (t) => {
+  t.test('the node in use stays first until another is clearly nearer', async (t) => {
     const two = onNodes(['a', 'b'])
     const rows = [
       { why: 'jitter on a short path', a: 1, b: 0.6, moves: false },
@@ -213,7 +213,7 @@ t.test('pinned to any', async (t) => {
   })
 })
 
-t.test('least', async (t) => {
+t.test('least takes the less loaded of two, weighted by distance', async (t) => {
   t.test('of two, the one with fewer flows', async (t) => {
     const two = onNodes(['a', 'b'])
     const view = viewOf({ openFlows: (id) => (id.endsWith('.0') ? 3 : 2) })

@@ -111,7 +111,7 @@ interface NodeOptions {
   from?: (caller: Caller) => string | undefined
 }
 
-/** The callers' node `edge/a`: interceptor on VIPs, flows, instances of its own. */
+/** The callers' node `edge/a`: listeners on VIPs, flows, instances of its own. */
 async function callersNode(options: NodeOptions) {
   const { services, endpoints = {}, sessions = [], rtts = {}, clock = systemClock, limits = {} } = options
   const table = new LiteralTable(...services)
@@ -493,7 +493,7 @@ t.test('datagrams wait while the way is opened, in order and not without end', a
   t.ok(await isDropped())
 })
 
-t.test('what is refused is dropped, told once, and tried again later', async (t) => {
+t.test('a refused flow is dropped, logged once, and tried again later', async (t) => {
   const clock = new ManualClock()
   const index = vip()
   const services = [{ id: CART, udp: [PORT], on: ['edge/b'], allow: ['bank.acme'], vips: { 'any.rr': index } }]
@@ -643,7 +643,7 @@ t.test(
   },
 )
 
-/** A process that sends as told, in a process group of its own as the runtime starts instances; prints what it hears. */
+/** A process that sends on request, in a process group of its own as the runtime starts instances; prints what it hears. */
 function sender(script: string): ChildProcess {
   const text = `const s = require('dgram').createSocket('udp4'); s.on('error', () => {}); ${script}; setTimeout(() => {}, 60_000)`
   return spawn(process.execPath, ['-e', text], {

@@ -105,7 +105,7 @@ t.test('the destination believes its table, not the request', async (t) => {
   }
 })
 
-t.test('requests', async (t) => {
+t.test('a request is read exactly as it was written, and nothing else is read', async (t) => {
   const request: FlowRequest = {
     service: 'shop.acme.cart.prod',
     ordinal: 7,
@@ -114,7 +114,7 @@ t.test('requests', async (t) => {
     caller: caller('shop.acme.front.prod.12'),
     flow: '00112233445566ff',
   }
-  t.test('bytes', async (t) => {
+  t.test('its bytes are those of the drawing in request.ts', async (t) => {
     const bytes = encodeRequest(request)
     t.equal(
       bytes.toString('hex'),
@@ -206,7 +206,7 @@ t.test('names in logs are canonical', async (t) => {
   )
 })
 
-t.test('timeouts', async (t) => {
+t.test('how long a candidate may be silent before the next is tried', async (t) => {
   const rows: [why: string, rtt: number | undefined, hasSession: boolean, ms: number][] = [
     ['nothing is known', undefined, true, 250],
     ['near', 0.2, true, 50],
@@ -232,15 +232,15 @@ t.test('whether first bytes go along with OPEN', async (t) => {
   for (const [why, session, may] of rows) t.equal(maySendEarly(session), may, why)
 })
 
-t.test('the race', async (t) => {
+t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
   type Event =
     | readonly [at: number, event: 'start' | 'tick']
-    | readonly [at: number, event: 'opened' | 'spoken' | 'lost', candidate: number]
+    | readonly [at: number, event: 'opened' | 'fed' | 'lost', candidate: number]
     | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
-  const rows: { why: string; timeouts: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
+  const rows: { why: string; hedgeMs: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
     {
       why: 'the first answers',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [10, 'opened', 0],
@@ -249,7 +249,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'refused: the next at once',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0],
@@ -259,7 +259,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'silent: the next beside it, and the first may still win',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [49, 'tick'],
@@ -270,7 +270,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'who opens too late is dropped',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -283,7 +283,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'all refuse',
-      timeouts: [50, 50, 50],
+      hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0],
@@ -293,10 +293,10 @@ t.test('the race', async (t) => {
       ],
       actions: ['try 0', 'try 1', 'try 2', 'lose refused'],
     },
-    { why: 'nobody to try', timeouts: [], events: [[0, 'start']], actions: ['lose refused'] },
+    { why: 'nobody to try', hedgeMs: [], events: [[0, 'start']], actions: ['lose refused'] },
     {
       why: 'one that refuses does not end it while another is under way',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -307,7 +307,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'silence until the deadline',
-      timeouts: [100, 200, 50],
+      hedgeMs: [100, 200, 50],
       events: [
         [0, 'start'],
         [100, 'tick'],
@@ -321,7 +321,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'not allowed here is not allowed anywhere',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [1, 'failed', 0, 'not-allowed'],
@@ -330,7 +330,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'but who is under way may say otherwise',
-      timeouts: [50, 50, 50],
+      hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
@@ -342,22 +342,22 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and refuses: the next gets them',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [2, 'failed', 0],
-        [3, 'spoken', 1],
+        [3, 'fed', 1],
         [4, 'opened', 1],
       ],
       actions: ['try 0', 'try 1', 'win 1'],
     },
     {
       why: 'it has the first bytes, and is silent: asked to give them back, then both are tried',
-      timeouts: [50, 50, 50],
+      hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [50, 'tick'],
         [51, 'tick'],
         [60, 'failed', 0, 'timeout'],
@@ -369,10 +369,10 @@ t.test('the race', async (t) => {
     },
     {
       why: 'asked to give them back, it had opened',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [50, 'tick'],
         [60, 'opened', 0],
       ],
@@ -380,10 +380,10 @@ t.test('the race', async (t) => {
     },
     {
       why: 'asked to give them back, it had another reason to refuse',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [50, 'tick'],
         [60, 'failed', 0, 'refused'],
         [61, 'failed', 1],
@@ -392,10 +392,10 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and never says a word: nobody else gets them',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [50, 'tick'],
         [2999, 'tick'],
         [3000, 'tick'],
@@ -404,10 +404,10 @@ t.test('the race', async (t) => {
     },
     {
       why: 'it has the first bytes, and is lost: so is the flow',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
-        [1, 'spoken', 0],
+        [1, 'fed', 0],
         [2, 'lost', 0],
         [3, 'lost', 0],
       ],
@@ -415,7 +415,7 @@ t.test('the race', async (t) => {
     },
     {
       why: 'lost without a byte: the next',
-      timeouts: [50, 50],
+      hedgeMs: [50, 50],
       events: [
         [0, 'start'],
         [2, 'lost', 0],
@@ -425,26 +425,26 @@ t.test('the race', async (t) => {
     },
     {
       why: 'what is said while two are asked is nobody’s yet',
-      timeouts: [50, 50, 50],
+      hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
         [50, 'tick'],
-        [51, 'spoken', 0],
+        [51, 'fed', 0],
         [52, 'lost', 0],
         [53, 'opened', 1],
       ],
       actions: ['try 0', 'try 1', 'try 2', 'win 1', 'drop 2'],
     },
   ]
-  for (const { why, timeouts, events, actions } of rows) {
-    const race = new Race(timeouts, 3000, 0)
+  for (const { why, hedgeMs, events, actions } of rows) {
+    const race = new Race(hedgeMs, 3000, 0)
     const done: RaceAction[] = []
     for (const event of events) {
       const [at, kind] = event
       if (kind === 'start') done.push(...race.start(at))
       if (kind === 'tick') done.push(...race.tick(at))
       if (kind === 'opened') done.push(...race.opened(event[2]))
-      if (kind === 'spoken') race.fedEarly(event[2])
+      if (kind === 'fed') race.fedEarly(event[2])
       if (kind === 'lost') done.push(...race.lost(event[2], at))
       if (kind === 'failed') done.push(...race.failed(event[2], event[3] ?? 'unreachable', at))
     }
@@ -465,7 +465,7 @@ t.test('the race', async (t) => {
   })
 })
 
-t.test('what a caller is told when no instance took its flow', async (t) => {
+t.test('how a caller is answered when no instance took its flow', async (t) => {
   const rows: [tries: Try['outcome'][], end: string, code: string][] = [
     [['unreachable', 'refused', 'timeout'], 'refused', 'FLOW_REFUSED'],
     [['unreachable', 'timeout'], 'timeout', 'FLOW_TIMEOUT'],

@@ -133,10 +133,10 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     log,
     metrics,
   }
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
-  server.listen({ host: '127.0.0.1', port: 0 })
-  await once(server, 'listening')
-  stack.defer(() => void server.close())
+  const listener = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+  listener.listen({ host: '127.0.0.1', port: 0 })
+  await once(listener, 'listening')
+  stack.defer(() => void listener.close())
   return {
     b: fars[0] as Far,
     c: fars[1] as Far,
@@ -144,8 +144,8 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
     metrics,
     parts,
     async call(): Promise<Client & { done: Promise<void> }> {
-      const taken = once(server, 'connection')
-      const client = new Client(connectSocket({ port: (server.address() as AddressInfo).port, allowHalfOpen: true }))
+      const taken = once(listener, 'connection')
+      const client = new Client(connectSocket({ port: (listener.address() as AddressInfo).port, allowHalfOpen: true }))
       const [socket] = (await taken) as [Socket]
       const target = table.target(CART, { instance: 'any', policy: 'closest' })
       const flow = { target, port: 80, socket, caller: NODE_CALLER, mode: 'loopback', startedAt: clock.now() } as const
@@ -184,7 +184,7 @@ function asFrom(incoming: IncomingStream): IncomingStream {
 }
 
 /** What the caller has said is on its way. */
-const spoken = (far: Far) => until(() => far.pair.near.accounting.keptBytes > 0)
+const fed = (far: Far) => until(() => far.pair.near.accounting.keptBytes > 0)
 
 t.test('on a known session the answer comes after one flight there and one back', async (t) => {
   const rows = [
@@ -196,7 +196,7 @@ t.test('on a known session the answer comes after one flight there and one back'
     await using it = await world(options)
     using client = await it.call()
     client.socket.write('question')
-    if (flights === 1) await spoken(it.b)
+    if (flights === 1) await fed(it.b)
     t.equal(await it.flights(it.b, () => client.text === 'answer'), flights, why)
     t.equal(it.b.heard(), 'question', why)
     client.socket.end()
@@ -216,7 +216,7 @@ t.test('refused: the next candidate gets the same bytes from the start, and the 
   await using it = await world({ refuses: true })
   using client = await it.call()
   client.socket.end('question')
-  await spoken(it.b)
+  await fed(it.b)
   await it.flights(it.b, () => it.c.pair.near.accounting.keptBytes > 0)
   t.equal(await it.flights(it.c, () => client.text === 'answer'), 1, 'early again')
   t.equal(it.c.heard(), 'question')
@@ -224,12 +224,12 @@ t.test('refused: the next candidate gets the same bytes from the start, and the 
   await client.ended
 })
 
-t.test('silent beyond its timeout: asked to give them back, then both are tried and the bytes wait', async (t) => {
+t.test('silent beyond its hedge delay: asked to give them back, then both are tried and the bytes wait', async (t) => {
   await using it = await world()
   it.b.isMute = true
   using client = await it.call()
   client.socket.write('question')
-  await spoken(it.b)
+  await fed(it.b)
   it.b.pair.move()
   await it.clock.advance(3 * RTT_MS)
   t.equal(it.c.incoming.length, 0)
@@ -253,7 +253,7 @@ t.test('the session is lost under the question: RST, and nobody else is asked', 
   it.b.isMute = true
   using client = await it.call()
   client.socket.write('question')
-  await spoken(it.b)
+  await fed(it.b)
   it.b.pair.move()
   it.b.pair.near.end()
   t.equal(await client.closed, 'ECONNRESET')
@@ -270,7 +270,7 @@ t.test('the carrier is lost and another comes: the flow goes on', async (t) => {
   await using it = await world()
   using client = await it.call()
   client.socket.write('question')
-  await spoken(it.b)
+  await fed(it.b)
   const { near, far } = it.b.pair.links[0]!
   const batch = Buffer.alloc(2_000)
   far.receive(batch.subarray(0, near.outbox.fill(batch)))
@@ -303,7 +303,7 @@ t.test('a caller that leaves takes its question with it', async (t) => {
   it.b.isMute = true
   using client = await it.call()
   client.socket.write('question')
-  await spoken(it.b)
+  await fed(it.b)
   it.b.pair.move()
   t.equal(it.b.pair.far.heldBytes, 8)
   client.socket.resetAndDestroy()
@@ -321,7 +321,7 @@ t.test('more than may be early: the caller is stopped until OPENED, and every by
   using client = await it.call()
   const sent = randomBytes(3_000_000)
   client.socket.end(sent)
-  await spoken(it.b)
+  await fed(it.b)
   it.b.pair.move()
   await turns(50)
   t.ok(it.b.pair.near.accounting.keptBytes < 128 * 1024, `${it.b.pair.near.accounting.keptBytes} bytes were read`)
@@ -365,15 +365,15 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
     flow.datagram(Buffer.from('one'))
     return flow
   }
-  let spoken = 0
-  const heard = () => void spoken++
+  let fed = 0
+  const onFirst = () => void fed++
 
   const flow = begin()
   const first = taker(2)
-  flow.feed(first.stream, heard)
+  flow.feed(first.stream, onFirst)
   for (const word of ['two', 'three', 'four']) flow.datagram(Buffer.from(word))
   t.same(first.got, ['one', 'two'], 'as many as may')
-  t.equal(spoken, 1)
+  t.equal(fed, 1)
   first.open()
   flow.opened(instance, first.stream)
   flow.datagram(Buffer.from('five'))
@@ -382,7 +382,7 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
 
   const refused = begin()
   const [second, third] = [taker(9), taker(9)]
-  refused.feed(second.stream, heard)
+  refused.feed(second.stream, onFirst)
   refused.pause()
   refused.datagram(Buffer.from('two'))
   refused.opened(instance, third.stream)
@@ -391,7 +391,7 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
 
 // ── no byte to two instances ──
 
-/** One stream of a session that may do anything: what its instance hears, and what the caller's node is told, at their own times. */
+/** One stream of a session that may do anything: what its instance and the caller's node receive comes at times of their own. */
 class Thread {
   written = 0
   hasEnded = false

@@ -14,11 +14,11 @@ import { once } from 'node:events'
 import { ManualClock } from '../support/manual-clock.ts'
 import { Client, echo, keptLog, LiteralTable, serve, until } from './world.ts'
 
-/** What callers are told, and that silence is no reason to end anything. */
+/** How callers are answered, and that silence is no reason to end anything. */
 
 const CART = 'shop.acme.cart.prod'
 
-t.test('refused, timed out and unreachable are told apart', async (t) => {
+t.test('refused, timed out and unreachable are three different ends', async (t) => {
   await using dead = await serve(() => undefined)
   await using full = await frozen()
   dead.server.close()
@@ -54,8 +54,8 @@ t.test('refused, timed out and unreachable are told apart', async (t) => {
     )
     t.match(steps.at(-2), { step: 'tried', outcome: end }, `${name}, in a trace`)
   }
-  const told = await agents.near.metrics.registry.getSingleMetricAsString('hedgerow_proxy_flows_total')
-  for (const end of new Set(rows.map(([, end]) => end))) t.match(told, new RegExp(`result="${end}"`))
+  const metrics = await agents.near.metrics.registry.getSingleMetricAsString('hedgerow_proxy_flows_total')
+  for (const end of new Set(rows.map(([, end]) => end))) t.match(metrics, new RegExp(`result="${end}"`))
 })
 
 /** A program that has stopped, with its accept queue full: a connection to it gets no answer. */
@@ -81,7 +81,7 @@ async function frozen(): Promise<AsyncDisposable & { port: number }> {
   }
 }
 
-t.test('SOCKS and HTTP callers are told in the words of their protocol', async (t) => {
+t.test('SOCKS and HTTP callers are answered in their protocol', async (t) => {
   const rows: [code: ErrorCode, rep: number, status: number][] = [
     ['FLOW_REFUSED', 5, 502],
     ['FLOW_TIMEOUT', 6, 504],
@@ -165,7 +165,8 @@ const TIMERS: Readonly<Record<string, string>> = {
   'datagrams/outbound.ts': 'UDP: flows of datagrams do end when they are idle',
   'flow/ledger.ts': 'counting bytes; draining while the agent closes',
   'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
-  'intercept/proxy-listener.ts': 'handshakes, and the last word of a refusal',
+  'intercept/proxy-client.ts': 'the handshake of a proxy client',
+  'intercept/proxy-listener.ts': 'handshakes, and the last bytes of a refusal',
   'intercept/port-redirect.ts': 'whether its rules are still there is checked now and then',
   'intercept/rule-probe.ts': 'one connection of its own, to see whether rules work',
   'intercept/vip-listeners.ts': 'listeners that failed are tried again',

@@ -76,22 +76,22 @@ async function agent(options: AgentOptions): Promise<Agent> {
     limits: { ...OUTBOUND_LIMITS, ...limits },
     metrics,
   }
-  const servers: Server[] = []
+  const listeners: Server[] = []
   return {
     parts,
     log,
     table,
     async call(service, flow = {}) {
-      const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
-      servers.push(server)
-      server.listen({ host: '127.0.0.1', port: 0 })
-      await once(server, 'listening')
-      const taken = once(server, 'connection')
+      const listener = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
+      listeners.push(listener)
+      listener.listen({ host: '127.0.0.1', port: 0 })
+      await once(listener, 'listening')
+      const taken = once(listener, 'connection')
       const client = new Client(
-        connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }),
+        connect({ port: (listener.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true }),
       )
       const [socket] = await taken
-      server.close()
+      listener.close()
       const target = table.target(service)
       const done = outbound(
         { target, port: 80, socket, caller: NODE_CALLER, mode: 'loopback', startedAt: clock.now(), ...flow },
@@ -371,7 +371,7 @@ t.test('nobody answers well: RST, and the reason is kept', async (t) => {
   )
 })
 
-t.test('hedging: a silent instance costs its timeout, not the flow', async (t) => {
+t.test('hedging: a silent instance costs its hedge delay, not the flow', async (t) => {
   const clock = new ManualClock()
   await using served = await serve(echo)
   const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
@@ -393,7 +393,7 @@ t.test('hedging: a silent instance costs its timeout, not the flow', async (t) =
   t.equal(client.text, 'hello')
   t.equal(here.parts.ledger.recent()[0]?.instance, `${CART}.1`)
   await until(() => gone === 1)
-  t.equal(gone, 1, 'the slow one is told that nobody waits any more')
+  t.equal(gone, 1, 'the slow one learns that the caller no longer waits')
 })
 
 t.test('the deadline: RST after 3 s of silence, and every try is given up', async (t) => {
@@ -580,7 +580,7 @@ t.test('limits of the destination', async (t) => {
         onGone: () => undefined,
       })
     })
-  t.test('flows', async (t) => {
+  t.test('too many flows, and instances that cannot be dialled', async (t) => {
     await using served = await serve(echo)
     await using there = await destination({
       services,
@@ -614,7 +614,7 @@ t.test('limits of the destination', async (t) => {
     })
     t.equal(await ask(guarded.inbound, 0), 'not-here')
   })
-  t.test('while closing', async (t) => {
+  t.test('an agent that closes refuses new streams as draining', async (t) => {
     await using there = await destination({ services, endpoints: {} })
     await there.inbound.close()
     t.equal(await ask(there.inbound, 0), 'draining')

@@ -17,7 +17,7 @@ const STOCK = 'shop.acme.stock.prod'
 
 t.setTimeout(120_000) // thousands of connections, beside other test files on the same cores
 
-t.test('turns', async (t) => {
+t.test('a semaphore lets in as many as it has places for, in order, each key by itself', async (t) => {
   const turns = new KeyedSemaphore<string>(2)
   const begun: string[] = []
   const take = (key: string, name: string) => turns.acquire(key, () => begun.push(name))
@@ -47,42 +47,45 @@ t.test('turns', async (t) => {
   t.equal(turns.waiting, 0)
 })
 
-t.test('descriptors', async (t) => {
-  const log = keptLog()
-  const metrics = openMetrics('agent')
-  let now = 0
-  let open = 10
-  let looks = 0
-  const count = () => (looks++, open)
-  const descriptors = new Descriptors({ log, metrics }, { limit: 1_000, count, now: () => now })
-  t.ok(Array.from({ length: 400 }, () => descriptors.reserve(1)).every(Boolean))
-  t.equal(looks, 1, 'while there are plenty nobody looks again')
-  open = 890
-  for (let flow = 0; flow < 60; flow++) descriptors.reserve(1)
-  now += 20
-  t.ok(descriptors.reserve(10), '900 of 1,000')
-  t.notOk(descriptors.reserve(1), 'the rest is the reserve')
-  t.notOk(descriptors.reserve(1))
-  t.ok(descriptors.isScarce)
-  t.equal(looks, 2, 'between looks it is counted on')
-  open = 500
-  now += 20
-  t.ok(descriptors.reserve(1), 'they are back')
-  t.notOk(descriptors.isScarce)
-  t.same(
-    log.lines.map(({ level, sentence }) => [level, sentence]),
-    [
-      ['warn', 'file descriptors are scarce; new flows are refused'],
-      ['info', 'enough file descriptors are free again'],
-    ],
-    'told once each',
-  )
-  const small = new Descriptors({ log, metrics }, { limit: 100, count: () => 36, now: () => now })
-  t.ok(small.reserve(0))
-  t.notOk(small.reserve(1), 'never less than 64')
-  t.ok(Math.abs(openFiles() - readdirSync('/proc/self/fd').length) <= 2, 'the system is believed')
-  t.ok(openFilesLimit() > 64)
-})
+t.test(
+  'descriptors are reserved for what keeps the node alive; shortage and recovery are logged once each',
+  async (t) => {
+    const log = keptLog()
+    const metrics = openMetrics('agent')
+    let now = 0
+    let open = 10
+    let looks = 0
+    const count = () => (looks++, open)
+    const descriptors = new Descriptors({ log, metrics }, { limit: 1_000, count, now: () => now })
+    t.ok(Array.from({ length: 400 }, () => descriptors.reserve(1)).every(Boolean))
+    t.equal(looks, 1, 'while there are plenty nobody looks again')
+    open = 890
+    for (let flow = 0; flow < 60; flow++) descriptors.reserve(1)
+    now += 20
+    t.ok(descriptors.reserve(10), '900 of 1,000')
+    t.notOk(descriptors.reserve(1), 'the rest is the reserve')
+    t.notOk(descriptors.reserve(1))
+    t.ok(descriptors.isScarce)
+    t.equal(looks, 2, 'between looks it is counted on')
+    open = 500
+    now += 20
+    t.ok(descriptors.reserve(1), 'they are back')
+    t.notOk(descriptors.isScarce)
+    t.same(
+      log.lines.map(({ level, sentence }) => [level, sentence]),
+      [
+        ['warn', 'file descriptors are scarce; new flows are refused'],
+        ['info', 'enough file descriptors are free again'],
+      ],
+      'told once each',
+    )
+    const small = new Descriptors({ log, metrics }, { limit: 100, count: () => 36, now: () => now })
+    t.ok(small.reserve(0))
+    t.notOk(small.reserve(1), 'never less than 64')
+    t.ok(Math.abs(openFiles() - readdirSync('/proc/self/fd').length) <= 2, 'the system is believed')
+    t.ok(openFilesLimit() > 64)
+  },
+)
 
 t.test('fifteen hundred connections at once: queued, not dropped', async (t) => {
   const { answered, connections } = await pressure(1_500)

@@ -51,7 +51,7 @@ function listener() {
   return heard
 }
 
-t.test('an inlet', async (t) => {
+t.test('an inlet reads chunk by chunk, and stops exactly when asked', async (t) => {
   t.test('reads into one buffer for all sockets, on the Node that this repository pins', async (t) => {
     await using one = await socketPair()
     await using two = await socketPair()
@@ -178,7 +178,7 @@ t.test('an inlet', async (t) => {
   })
 })
 
-t.test('an outlet', async (t) => {
+t.test('an outlet copies, gathers and flushes without losing or reordering a byte', async (t) => {
   t.test('has taken all it needs when write returns', async (t) => {
     await using pair = await socketPair()
     const outlet = new Outlet(pair.here)
