@@ -1,5 +1,6 @@
 import { MeshError } from '../../../src/core/errors.ts'
 import { unlessAborted } from '../../../src/core/kit/abort.ts'
+import { background } from '../../../src/core/kit/background.ts'
 import { systemClock, type Clock } from '../../../src/core/kit/clock.ts'
 import { ignore } from '../../../src/core/kit/ignore.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
@@ -241,7 +242,13 @@ class AllPeers implements TunnelPeers, RegistryListener {
 
   #tick(now: number): void {
     const { registry, meters } = this.#parts
-    for (const peer of registry.all()) this.#tickPeer(peer, now)
+    for (const peer of registry.all()) {
+      try {
+        this.#tickPeer(peer, now)
+      } catch (error) {
+        background.failed('tunnel upkeep of a peer', error) // the other peers must not miss theirs
+      }
+    }
     meters.gauge(registry.sessions())
     this.#onProgress?.()
   }
