@@ -1,7 +1,7 @@
 import { deflateSync, inflateSync } from 'node:zlib'
 import type { ReceivedSignal, Signal, Signals, SignalOf } from '../../proxy/paths/signals.ts'
 import type { Peers, Session } from '../../proxy/tunnel/contract.ts'
-import type { RevocationView } from '../core/identity/revocation.ts'
+import type { RevocationView } from '../core/identity/contract.ts'
 import { MAX_LIST_CHARS } from '../core/identity/revocation.ts'
 import { BoundedMap } from '../core/kit/bounded-map.ts'
 import type { Clock } from '../core/kit/clock.ts'

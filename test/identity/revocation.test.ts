@@ -12,16 +12,10 @@ import { issueNode } from '../../src/core/identity/issuer.ts'
 import { createRequest } from '../../src/core/identity/keys.ts'
 import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
 import { printPrincipal } from '../../src/core/identity/principal.ts'
-import {
-  MAX_REVOCATIONS,
-  readRevocations,
-  type Revocation,
-  Revocations,
-  signRevocations,
-} from '../../src/core/identity/revocation.ts'
+import type { Identity, Revocation } from '../../src/core/identity/contract.ts'
+import { MAX_REVOCATIONS, readRevocations, Revocations, signRevocations } from '../../src/core/identity/revocation.ts'
 import { certificateOf, clientOptions, serverOptions } from '../../src/core/identity/tls.ts'
 import { enrolmentOf, keyIdOf } from '../../src/core/identity/x509.ts'
-import type { Identity } from '../../src/core/identity/contract.ts'
 import { forge, TestMesh, wear } from './mesh.ts'
 
 const limit = () => AbortSignal.timeout(5_000)

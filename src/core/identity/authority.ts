@@ -2,10 +2,10 @@ import { createHash, createPrivateKey, createPublicKey, X509Certificate } from '
 import { join } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
-import type { Principal } from './contract.ts'
+import type { Principal, Revocation } from './contract.ts'
 import { openPrivateDirectory, readIfThere, writeNew } from './files.ts'
 import { isPrincipalName } from './principal.ts'
-import { type Revocation, signRevocations } from './revocation.ts'
+import { signRevocations } from './revocation.ts'
 import {
   certificatesIn,
   CLUSTER_MS,

@@ -1,5 +1,5 @@
 import type { SecureContext } from 'node:tls'
-import type { RevocationView } from './revocation.ts'
+import type { X509Certificate } from 'node:crypto'
 
 /**
  * Who somebody is, as the URI in the certificate says it (SPIFFE style):
@@ -28,4 +28,33 @@ export interface Identity {
   readonly revocations: RevocationView
   secureContext(): SecureContext
   onRenewed(listener: () => void): () => void
+}
+
+/** A revoked enrolment, or a revoked signing key of a cluster (revocation.ts). */
+export interface Revocation {
+  kind: 'enrolment' | 'issuer'
+  /** Hex: the enrolment (8 bytes), or the identifier of the key (20 bytes). */
+  id: string
+  /** When the last certificate that this revokes can no longer be used, milliseconds since 1970. */
+  until: number
+  /** Whose it was, as a URI, for people. */
+  principal: string
+}
+
+/** The list of revoked certificates, as the rest of the program sees it. */
+export interface RevocationView {
+  /** Number of the newest list; 0 when there is none. */
+  readonly number: number
+  /** The newest list, signed, to be passed on; `undefined` when there is none. */
+  readonly text: string | undefined
+  isRevoked(leaf: X509Certificate): boolean
+  /** True when the list names this enrolment. */
+  hasEnrolment(enrolment: string): boolean
+  /** Called after a newer list was taken, with the entries that are new in it. Returns what ends that. */
+  onChanged(listener: (added: readonly Revocation[]) => void): () => void
+  /**
+   * Takes a list that came from anywhere; false when it is not newer than ours.
+   * @throws MeshError STATE_CORRUPT when it is malformed or not signed by the authority
+   */
+  offer(text: string): boolean
 }

@@ -1,10 +1,10 @@
 import { sign, verify, X509Certificate } from 'node:crypto'
-import Type, { type Static } from 'typebox'
+import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError } from '../errors.ts'
 import type { Log } from '../kit/log.ts'
 import type { NodeId } from '../model/ids.ts'
-import type { Principal } from './contract.ts'
+import type { Principal, Revocation, RevocationView } from './contract.ts'
 import { replace } from './files.ts'
 import { nodeIdOf, parsePrincipal } from './principal.ts'
 import { enrolmentOf, issuerKeyIdOf } from './x509.ts'
@@ -22,15 +22,16 @@ import { enrolmentOf, issuerKeyIdOf } from './x509.ts'
  * The root signs the list with the authority's key, and numbers it. So any node may pass it on: over links, over tunnels, in a
  * file; a newer list replaces an older one, and nobody can shorten it. An entry leaves the list when what it revokes has expired.
  */
-const Entry = Type.Object({
-  kind: Type.Union([Type.Literal('enrolment'), Type.Literal('issuer')]),
-  id: Type.String({ pattern: '^[0-9a-f]{16}([0-9a-f]{24})?$' }),
-  /** When the last certificate that this revokes expires, milliseconds since 1970. */
-  until: Type.Integer({ minimum: 0 }),
-  /** Whose it was, for people. */
-  principal: Type.String({ maxLength: 250 }),
-})
-export type Revocation = Static<typeof Entry>
+const Entry = Type.Unsafe<Revocation>(
+  Type.Object({
+    kind: Type.Union([Type.Literal('enrolment'), Type.Literal('issuer')]),
+    id: Type.String({ pattern: '^[0-9a-f]{16}([0-9a-f]{24})?$' }),
+    /** When the last certificate that this revokes expires, milliseconds since 1970. */
+    until: Type.Integer({ minimum: 0 }),
+    /** Whose it was, for people. */
+    principal: Type.String({ maxLength: 250 }),
+  }),
+)
 
 /** Entries are kept for about a year; with all fields at their longest a list of this size takes 0.9 MB. */
 export const MAX_REVOCATIONS = 2_048
@@ -64,24 +65,6 @@ export function readRevocations(text: string, ca: string): { number: number; ent
   const inner = parse(outer.list)
   if (!list.Check(inner)) throw corrupt('a list of another form')
   return inner
-}
-
-/** What the rest of the program asks. */
-export interface RevocationView {
-  /** Number of the newest list; 0 when there is none. */
-  readonly number: number
-  /** The newest list, signed, to be passed on; `undefined` when there is none. */
-  readonly text: string | undefined
-  isRevoked(leaf: X509Certificate): boolean
-  /** True when the list names this enrolment. */
-  hasEnrolment(enrolment: string): boolean
-  /** Called after a newer list was taken, with the entries that are new in it. Returns what ends that. */
-  onChanged(listener: (added: readonly Revocation[]) => void): () => void
-  /**
-   * Takes a list that came from anywhere; false when it is not newer than ours.
-   * @throws MeshError STATE_CORRUPT when it is malformed or not signed by the authority
-   */
-  offer(text: string): boolean
 }
 
 /** The newest list that this process has seen, saved so that a restart without the network forgets nobody. */

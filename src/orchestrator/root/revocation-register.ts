@@ -1,5 +1,6 @@
 import type { Authority } from '../../core/identity/authority.ts'
-import { MAX_REVOCATIONS, type Revocation } from '../../core/identity/revocation.ts'
+import type { Revocation } from '../../core/identity/contract.ts'
+import { MAX_REVOCATIONS } from '../../core/identity/revocation.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Collection } from '../../core/kit/store.ts'

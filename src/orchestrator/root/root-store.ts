@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import type { Revocation } from '../../core/identity/revocation.ts'
+import type { Revocation } from '../../core/identity/contract.ts'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
 import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
