@@ -3,7 +3,7 @@ import { MeshError } from '../../core/errors.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { RelayRow } from '../link/messages.ts'
 import { Label } from '../link/schemas.ts'
-import type { ApiContext } from './api.ts'
+import type { ApiContext } from './api-context.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import { clusterRows, nodeRow } from './rows.ts'
 

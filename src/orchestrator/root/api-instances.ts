@@ -3,7 +3,7 @@ import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
-import type { ApiContext, Id } from './api.ts'
+import type { ApiContext, Id } from './api-context.ts'
 import type { ClusterLink } from './clusters.ts'
 import { instanceRow } from './rows.ts'
 

@@ -1,7 +1,7 @@
 import { MeshError } from '../../core/errors.ts'
 import { printPrincipal } from '../../core/identity/principal.ts'
 import type { App } from '../link/link-server.ts'
-import type { ApiContext } from './api.ts'
+import type { ApiContext } from './api-context.ts'
 import type { EnrolmentRecord, RevocationRegister } from './revocation-register.ts'
 
 type Revoked = Parameters<RevocationRegister['revoke']>[0]

@@ -1,34 +1,9 @@
-import type { Clock } from '../../core/kit/clock.ts'
-import type { JoinTokens } from '../link/join-tokens.ts'
-import type { App, LinkServer } from '../link/link-server.ts'
+import type { App } from '../link/link-server.ts'
 import { appRoutes } from './api-apps.ts'
 import { clusterRoutes } from './api-clusters.ts'
 import { instanceRoutes } from './api-instances.ts'
 import { removalRoutes } from './api-removal.ts'
-import type { Clusters } from './clusters.ts'
-import type { NodeDirectory } from './node-directory.ts'
-import type { Reconciler } from './reconciler.ts'
-import type { RevocationRegister } from './revocation-register.ts'
-import type { RootStore } from './root-store.ts'
-import type { Vips } from './vips.ts'
-
-/** What the API reads and changes. */
-export interface ApiContext {
-  store: RootStore
-  vips: Vips
-  clusters: Clusters
-  nodes: NodeDirectory
-  reconciler: Reconciler
-  joinTokens: JoinTokens
-  revocations: RevocationRegister
-  mesh: string
-  version: string
-  server: LinkServer
-  clock: Clock
-}
-
-/** A route with the id of one thing in its path. */
-export type Id = { Params: { id: string } }
+import type { ApiContext } from './api-context.ts'
 
 /** The API, under /api/v1. The server has authenticated every caller. */
 export function apiRoutes(app: App, context: ApiContext): void {

@@ -3,14 +3,7 @@ import type { Log } from '../../core/kit/log.ts'
 import { clusterOf } from '../../core/model/ids.ts'
 import type { NodeRow } from '../link/messages.ts'
 import type { Clusters } from './clusters.ts'
-import type { RootStore } from './root-store.ts'
-
-/** The nodes of one cluster as it listed them last. */
-export interface KnownNodes {
-  rows: NodeRow[]
-  /** Milliseconds since 1970. */
-  at: number
-}
+import type { KnownNodes, RootStore } from './root-store.ts'
 
 /** A node for `get nodes`. */
 export type ShownNode = Omit<NodeRow, 'condition'> & {

@@ -7,7 +7,7 @@ import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import type { ServiceSpec } from '../spec.ts'
-import type { KnownNodes } from './node-directory.ts'
+import type { NodeRow } from '../link/messages.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
 
 export interface AppRecord {
@@ -61,6 +61,13 @@ export interface ClusterRecord {
   enrolment: string
   /** The keys that it may sign with: those of its certificates that have not expired. */
   issuers: { keyId: string; until: number }[]
+}
+
+/** The nodes of one cluster as it listed them last. */
+export interface KnownNodes {
+  rows: NodeRow[]
+  /** Milliseconds since 1970. */
+  at: number
 }
 
 export interface ApiToken {

@@ -1,5 +1,5 @@
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
-import type { ApiContext } from './api.ts'
+import type { ApiContext } from './api-context.ts'
 import type { ShownNode } from './node-directory.ts'
 import type { Vips } from './vips.ts'
 
