@@ -62,7 +62,8 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
 }
 
 /** With the age of what is known, where the cluster is away: `away, as of 3 min ago`. */
-function conditionOf({ condition, asOf }: Row): string {
+function conditionOf({ condition, asOf, duplicateAt }: Row): string {
+  if (typeof duplicateAt === 'number') return `${String(condition)}, used twice ${ageOf(Date.now() - duplicateAt)} ago`
   return typeof asOf === 'number' ? `${String(condition)}, as of ${ageOf(Date.now() - asOf)} ago` : String(condition)
 }
 
