@@ -4,6 +4,7 @@ import { createServer } from 'node:http'
 import { isIP, type AddressInfo } from 'node:net'
 import { Registry, type RegistryContentType } from 'prom-client'
 import { MeshError } from '../core/errors.ts'
+import { Admission, admitHttp } from '../core/kit/admission.ts'
 import { bindShared, type SharedAddress } from '../core/kit/bind-shared.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
@@ -17,8 +18,8 @@ export interface OpsOptions extends SharedAddress {
   timeouts?: HttpTimeouts
 }
 
-/** A Prometheus server holds one or two connections. */
-const MAX_CONNECTIONS = 1_024
+/** Connections without a request, or between two; a Prometheus server holds one or two. Others make room for newcomers. */
+const MAX_SILENT = 256
 const METHODS = 'GET, HEAD, OPTIONS'
 
 /**
@@ -62,7 +63,7 @@ function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Fa
     forceCloseConnections: true,
     bodyLimit: 1_024,
   })
-  app.server.maxConnections = MAX_CONNECTIONS
+  admitHttp(app.server, new Admission({ most: MAX_SILENT }))
   const scraper = new Scraper(metrics)
   const routes: Record<string, (request: FastifyRequest, reply: FastifyReply) => unknown> = {
     '/healthz': (_request, reply) => reply.type('text/plain').send('ok\n'),
