@@ -77,7 +77,7 @@ export class Connector {
       raw = await openRaw(dialer, reach, signal)
       const { path } = raw
       const stream = await this.#prove(raw, (raw, limit) => secure.connect(raw, reach.id, limit), signal)
-      signal.throwIfAborted() // another path has won: nobody may hear of this connection
+      signal.throwIfAborted() // another path has won: this connection must stay unseen
       const isForAll = role === 'aside' && this.#isBest(peer, path)
       const session = await this.#propose(provenConnection(raw, { peer, stream, cuts }), isForAll ? 'more' : role)
       meters.dialled(path, 'ok')
@@ -95,7 +95,7 @@ export class Connector {
     return rankOf(path) <= rankOf(session.path) && !history.isPenalised(path, this.#options.now())
   }
 
-  /** The peer may put streams on this carrier as soon as it has our HELLO, so another path that wins does not end it any more. */
+  /** The peer may put streams on this carrier as soon as it has our HELLO, so another path that wins no longer ends it. */
   async #propose(connection: ProvenConnection, role: CarrierRole): Promise<TunnelSession> {
     const { secure, proposals } = this.#options
     const mayPresume =

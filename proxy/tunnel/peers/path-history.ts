@@ -9,11 +9,11 @@ import { rankOf } from '../session/placement.ts'
 /** Worse by less is not worth a move; small differences are noise. */
 const TIMES = 2
 const AT_LEAST_MS = 5
-/** And for so long. Shorter: flows follow every gust; longer: they wait in it. */
+/** How long another path must have been faster. Shorter: flows follow every fluctuation; longer: they stay on a slow path. */
 const LASTS_MS = 10_000
-/** What another path took is believed for so long after it was measured. */
+/** How long a measured round trip of another path counts. Shorter: a path is forgotten; longer: old figures decide. */
 const FRESH_MS = 30 * 60_000
-/** A path that was left is not tried for so long, then twice as long, and so on. */
+/** How long a path that was left is not tried; twice as long each time. Shorter: flows go back and forth; longer: they miss it when it is good again. */
 const PENALTY_MS = 60_000
 const MOST_PENALTY_MS = 30 * 60_000
 /** No other path waits for one that did not arrive, or was outrun by a worse one, within this. */

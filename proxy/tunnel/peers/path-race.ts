@@ -12,7 +12,7 @@ export interface Contender<T> {
   run(signal: AbortSignal): Promise<T>
 }
 
-/** How long better paths are alone, when something may come of them: the first byte never waits for a path that fails (DESIGN §6). */
+/** The head start of better paths that may work. Smaller: relays are dialled in vain; larger: the first byte waits for a path that fails. */
 const HEAD_START_MS: Readonly<Record<PathKind, number>> = {
   local: 0,
   direct: 0,

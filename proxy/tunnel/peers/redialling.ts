@@ -53,7 +53,7 @@ export class Redialling {
     }))
   }
 
-  /** One more try, when one is due; over every path, as nobody knows which comes back first. */
+  /** One more try, when one is due; over every path, since any of them may come back first. */
   next(peer: PeerState): void {
     const { clock, dialers, closing, dialling } = this.#options
     const record = this.#records.of(peer)

@@ -31,7 +31,7 @@ export class CarrierSet {
   readonly #options: CarrierSetOptions
   readonly #pumps = new Map<Carrier, { pump: Pump; since: number }>()
   readonly #pinnedUsedAt = new WeakMap<Carrier, number>()
-  /** When there last were no more than wanted. */
+  /** When there last were as many as wanted, or fewer. */
   #wantedAt: number
   /** Of carriers that are gone. */
   readonly #past = { bytesIn: 0, bytesOut: 0, framesSent: 0, framesDropped: 0 }

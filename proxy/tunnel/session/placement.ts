@@ -8,10 +8,10 @@ import { allows, ANY_PATH, likes, type PathRule, type PathKind } from '../../../
  *     a stream whose rule leaves paths out (model/path-rule.ts) is never on a carrier of those; where only they stand it waits
  *
  * Measured with 20 small flows over 50 ms and 1 % loss: 33 requests a second on one carrier, 81 on four, 193 with one each; on a
- * clean short path two are as fast as any number (TUNNELS.md §6.6).
+ * clean short path two are as fast as any number.
  */
 
-/** Better paths first (DESIGN §6). */
+/** Better paths first. */
 const RANK: Readonly<Record<PathKind, number>> = { local: 0, direct: 1, reverse: 2, punched: 3, relayed: 4 }
 
 export function rankOf(path: PathKind): number {
@@ -81,7 +81,7 @@ export interface SessionView {
   limit: number
 }
 
-/** A home router or an ISP takes many connections to one place for an attack (TUNNELS.md D2, D3). */
+/** Carriers of one session. Larger: home routers and ISPs take many connections to one place for an attack; smaller: bulk streams share. */
 const RELAYED_LIMIT = 4
 const DIRECT_LIMIT = 8
 

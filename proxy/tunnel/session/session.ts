@@ -29,7 +29,7 @@ export interface SessionKey {
   incarnation: string
 }
 
-/** Who a session reports to: it is told once each time something is decided. */
+/** What a session reports to: each method is called once for each event. */
 export interface SessionOwner {
   /** The peer has opened a stream. */
   accept(incoming: IncomingStream): void
@@ -314,7 +314,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     else this.#end(reason)
   }
 
-  /** Carriers from an address that is gone are dead, and nobody says so; the others are probed at once. */
+  /** Carriers from an address that is gone are dead, although no packet tells us; the others are probed at once. */
   networkChanged(isHere: (address: string) => boolean): void {
     this.carriers.networkChanged(isHere)
   }
