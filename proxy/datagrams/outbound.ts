@@ -1,13 +1,10 @@
 import { background } from '../../src/core/kit/background.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import type { Log } from '../../src/core/kit/log.ts'
-import type { PenaltyList } from '../decide/penalty-list.ts'
 import type { DatagramClient, DatagramIntent, DatagramSink } from '../flow/flow.ts'
 import type { FlowEnd } from '../flow/ledger.ts'
-import type { OutboundParts } from '../outbound/outbound.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
-import { UdpFlow } from './udp-flow.ts'
+import { type DatagramParts, UdpFlow } from './udp-flow.ts'
 
 /*
  * The life of a UDP flow on the caller's node. It is established like a TCP flow (`UdpFlow`); the rest makes up for what UDP
@@ -24,12 +21,6 @@ import { UdpFlow } from './udp-flow.ts'
  *
  * A UDP flow has no last datagram: flows that are silent for `idleMs` are ended, by one sweep over all.
  */
-
-export interface DatagramParts extends OutboundParts {
-  /** The flows of this agent write to it; plans read it. */
-  readonly penalties: PenaltyList
-  readonly log: Log
-}
 
 export interface DatagramLimits {
   /** Smaller: a quiet client finds itself at another instance; larger: unused flows keep their descriptors. */

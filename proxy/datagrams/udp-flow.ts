@@ -1,14 +1,22 @@
+import type { Log } from '../../src/core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
+import type { PenaltyList } from '../decide/penalty-list.ts'
 import type { FlowIntent } from '../decide/plan.ts'
 import { callerText, nameOf } from '../flow/flow.ts'
 import { endOf, type FlowEnd, type OpenFlow } from '../flow/ledger.ts'
 import { UdpAttempt } from '../outbound/attempt.ts'
 import { type Established, establish } from '../outbound/establish.ts'
+import type { OutboundParts } from '../outbound/outbound.ts'
 import type { DatagramPipe } from '../socket/datagram-pipe.ts'
 import type { DatagramStream } from '../tunnel/contract.ts'
 import type { DatagramFlow } from './flow.ts'
-import type { DatagramParts } from './outbound.ts'
+
+export interface DatagramParts extends OutboundParts {
+  /** The flows of this agent write to it; plans read it. */
+  readonly penalties: PenaltyList
+  readonly log: Log
+}
 
 /**
  * One UDP flow in the ledger, from what it is for until it has ended: as `OutboundFlow` is for TCP. `run` never rejects.

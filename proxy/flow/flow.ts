@@ -3,11 +3,12 @@ import type { ErrorCode } from '../../src/core/errors.ts'
 import { type InstanceId, type NodeId, type ServiceId, splitInstanceId } from '../../src/core/model/ids.ts'
 import { printName } from '../../src/core/model/name.ts'
 import type { Target } from '../../src/core/table/view.ts'
-import type { Protocol } from './request.ts'
 import type { AnswerCheck, AnswerVerdict } from '../socket/splice.ts'
 
 /** Who opened a flow: an instance, or a process of the node that is not an instance. */
 export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
+
+export type Protocol = 'tcp' | 'udp'
 
 export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
 

@@ -5,8 +5,7 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { SpliceEnd } from '../socket/splice.ts'
-import type { FlowMode } from './flow.ts'
-import type { Protocol } from './request.ts'
+import type { FlowMode, Protocol } from './flow.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 
 /** How a flow ended: the label of the metric and the word in the log. */

@@ -1,6 +1,6 @@
 import { LAST_INSTANCE } from '../../src/core/model/choice.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
-import { type Caller, instanceCaller, NODE_CALLER } from './flow.ts'
+import { type Caller, instanceCaller, NODE_CALLER, type Protocol } from './flow.ts'
 
 /*
  *   0         1          2      4          8                16
@@ -12,8 +12,6 @@ import { type Caller, instanceCaller, NODE_CALLER } from './flow.ts'
  *
  * Nothing in it is believed: `inbound` checks each field against its own table and the peer's certificate.
  */
-
-export type Protocol = 'tcp' | 'udp'
 
 /** What an OPEN requests: one port of one instance, on behalf of one caller. */
 export interface FlowRequest {

@@ -2,8 +2,8 @@ import { instanceId, interestOf, type InstanceId, type InterestKey, type NodeId 
 import { authorise } from '../decide/authorise.ts'
 import type { Endpoint } from '../socket/dial.ts'
 import type { InterestSource, TableView } from '../../src/core/table/view.ts'
-import { portText } from '../flow/flow.ts'
-import type { FlowRequest, Protocol } from '../flow/request.ts'
+import { portText, type Protocol } from '../flow/flow.ts'
+import type { FlowRequest } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 
 /** What becomes of a request. `unasked`: the cluster may know what this node does not; without its answer it is `otherwise`. */

@@ -1,4 +1,5 @@
-import { DATAGRAM_LIMITS, DatagramFlows, type DatagramParts } from '../../proxy/datagrams/outbound.ts'
+import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
+import type { DatagramParts } from '../../proxy/datagrams/udp-flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import type { Caller, Flow } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'

@@ -11,12 +11,8 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
-import {
-  DATAGRAM_LIMITS,
-  DatagramFlows,
-  type DatagramParts,
-  type DatagramLimits,
-} from '../../proxy/datagrams/outbound.ts'
+import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy/datagrams/outbound.ts'
+import type { DatagramParts } from '../../proxy/datagrams/udp-flow.ts'
 import { Held } from '../../proxy/datagrams/held.ts'
 import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.ts'
