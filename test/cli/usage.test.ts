@@ -89,7 +89,7 @@ t.test('where nothing runs, commands say so, code 5', async (t) => {
     t.equal(code, 5, args.join(' '))
     t.match(
       stderr,
-      /cannot reach the agent at \/.*agent\.sock\nIs it running, with the same --state\?/,
+      /(?:cannot reach the agent at \/.*agent\.sock|nothing runs with the state directory \/.*)\n.*--state/,
       'and what to look at',
     )
   }
