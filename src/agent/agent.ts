@@ -6,6 +6,7 @@ import { nodesOf } from '../core/identity/revocation.ts'
 import { background } from '../core/kit/background.ts'
 import { systemClock } from '../core/kit/clock.ts'
 import { egressOf } from '../core/kit/egress.ts'
+import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
@@ -66,10 +67,12 @@ export class Agent implements AsyncDisposable {
   static async start(options: AgentOptions, log: Log): Promise<Agent> {
     await openPrivateDirectory(options.dir)
     using predecessor = options.predecessor ?? (await Predecessor.find(options.dir, { isWanted: false }))
-    return await Lifetime.open(async (life) => {
-      const { parts, shutdown } = await startParts(life, predecessor, options, log)
-      return new Agent(life, parts, shutdown)
-    })
+    return await ownListeners.within(() =>
+      Lifetime.open(async (life) => {
+        const { parts, shutdown } = await startParts(life, predecessor, options, log)
+        return new Agent(life, parts, shutdown)
+      }),
+    )
   }
 
   summary(): Record<string, string> {

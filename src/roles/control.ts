@@ -5,6 +5,7 @@ import { openPrivateDirectory } from '../core/identity/files.ts'
 import { nodesOf } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'
 import { background } from '../core/kit/background.ts'
+import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
@@ -44,38 +45,40 @@ export interface RootParts {
 
 /** The root: authority, API, and the tier that chooses clusters. */
 export function startRoot({ dir, config, version }: RootParts, log: Log): Promise<Role<Root>> {
-  return Lifetime.open(async (life) => {
-    await openPrivateDirectory(dir)
-    life.defer(background.logTo(log))
-    const metrics = openMetrics('root')
-    const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
-    const root = life.use(
-      await Root.start(
-        {
-          dir,
-          listen: hostPort(listen),
-          vipRestSeconds,
-          clusterLostSeconds,
-          version,
-          ...(publicUrl === undefined ? {} : { publicUrl }),
-        },
-        log,
-        metrics,
-      ),
-    )
-    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
-    const facts = () => ({ mesh: root.mesh, api: root.url, health: ops.address, linkedClusters: root.linkedClusters })
-    const checks = () => readinessChecks(root.ready())
-    await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks })
-    const summary = {
-      role: 'root',
-      mesh: root.mesh,
-      api: root.url,
-      credential: `${dir}/admin.json`,
-      health: ops.address,
-    }
-    return new Role(root, summary, life)
-  })
+  return ownListeners.within(() =>
+    Lifetime.open(async (life) => {
+      await openPrivateDirectory(dir)
+      life.defer(background.logTo(log))
+      const metrics = openMetrics('root')
+      const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
+      const root = life.use(
+        await Root.start(
+          {
+            dir,
+            listen: hostPort(listen),
+            vipRestSeconds,
+            clusterLostSeconds,
+            version,
+            ...(publicUrl === undefined ? {} : { publicUrl }),
+          },
+          log,
+          metrics,
+        ),
+      )
+      const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
+      const facts = () => ({ mesh: root.mesh, api: root.url, health: ops.address, linkedClusters: root.linkedClusters })
+      const checks = () => readinessChecks(root.ready())
+      await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks })
+      const summary = {
+        role: 'root',
+        mesh: root.mesh,
+        api: root.url,
+        credential: `${dir}/admin.json`,
+        health: ops.address,
+      }
+      return new Role(root, summary, life)
+    }),
+  )
 }
 
 export interface ClusterParts {
@@ -93,57 +96,59 @@ export function startCluster(
   { dir, config, version, token, environment = {} }: ClusterParts,
   log: Log,
 ): Promise<Role<Cluster>> {
-  return Lifetime.open(async (life) => {
-    await openPrivateDirectory(dir)
-    life.defer(background.logTo(log))
-    const metrics = openMetrics('cluster')
-    const relay = Relay.create(relayLimits(config.relayLimits), log, metrics)
-    const { listen, publicUrl } = config
-    const cluster = life.use(
-      await Cluster.start(
-        {
-          dir,
-          listen: hostPort(listen),
-          name: config.name,
-          version,
-          egress: egressOf(environment),
-          handshakesPerSecond: config.relayLimits.handshakesPerSecond,
-          onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
-          onRevoked: (added) => {
-            for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
+  return ownListeners.within(() =>
+    Lifetime.open(async (life) => {
+      await openPrivateDirectory(dir)
+      life.defer(background.logTo(log))
+      const metrics = openMetrics('cluster')
+      const relay = Relay.create(relayLimits(config.relayLimits), log, metrics)
+      const { listen, publicUrl } = config
+      const cluster = life.use(
+        await Cluster.start(
+          {
+            dir,
+            listen: hostPort(listen),
+            name: config.name,
+            version,
+            egress: egressOf(environment),
+            handshakesPerSecond: config.relayLimits.handshakesPerSecond,
+            onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
+            onRevoked: (added) => {
+              for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
+            },
+            ...(token === undefined ? {} : { token }),
+            ...(publicUrl === undefined ? {} : { publicUrl }),
           },
-          ...(token === undefined ? {} : { token }),
-          ...(publicUrl === undefined ? {} : { publicUrl }),
-        },
-        log,
-        metrics,
-      ),
-    )
-    life.use(relay) // closed before the server it belongs to
-    life.use(await startObserver(relay, hostPort(listen), log))
-    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
-    const facts = () => ({
-      name: cluster.name,
-      link: cluster.url,
-      relay: cluster.relayUrl ?? 'none',
-      health: ops.address,
-      rootLink: cluster.isLinked ? 'up' : 'down',
-      certificateUntil: cluster.identity.notAfter.toISOString(),
-      nodes: cluster.aliveNodes,
-    })
-    const checks = () => [
-      ...readinessChecks(cluster.ready()),
-      linkCheck('link to the root', cluster.isLinked),
-      certificateCheck(cluster.identity.notAfter, Date.now()),
-    ]
-    await serveRoleSocket(life, { dir, role: 'cluster', version, log, facts, checks })
-    const summary = {
-      role: 'cluster',
-      name: cluster.name,
-      link: cluster.url,
-      relay: cluster.relayUrl ?? 'none',
-      health: ops.address,
-    }
-    return new Role(cluster, summary, life)
-  })
+          log,
+          metrics,
+        ),
+      )
+      life.use(relay) // closed before the server it belongs to
+      life.use(await startObserver(relay, hostPort(listen), log))
+      const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
+      const facts = () => ({
+        name: cluster.name,
+        link: cluster.url,
+        relay: cluster.relayUrl ?? 'none',
+        health: ops.address,
+        rootLink: cluster.isLinked ? 'up' : 'down',
+        certificateUntil: cluster.identity.notAfter.toISOString(),
+        nodes: cluster.aliveNodes,
+      })
+      const checks = () => [
+        ...readinessChecks(cluster.ready()),
+        linkCheck('link to the root', cluster.isLinked),
+        certificateCheck(cluster.identity.notAfter, Date.now()),
+      ]
+      await serveRoleSocket(life, { dir, role: 'cluster', version, log, facts, checks })
+      const summary = {
+        role: 'cluster',
+        name: cluster.name,
+        link: cluster.url,
+        relay: cluster.relayUrl ?? 'none',
+        health: ops.address,
+      }
+      return new Role(cluster, summary, life)
+    }),
+  )
 }

@@ -11,6 +11,7 @@ import type { Revocation } from '../core/identity/contract.ts'
 import { nodesOf } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'
 import { background } from '../core/kit/background.ts'
+import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
@@ -45,45 +46,47 @@ export interface StandAloneRelay {
 /** Starts a stand-alone relay, which nodes use beside or instead of their cluster's. */
 export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<StandAloneRelay>> {
   const { config, version, environment = {} } = parts
-  return Lifetime.open(async (life) => {
-    life.defer(background.logTo(parentLog))
-    const egress = egressOf(environment)
-    const { identity, name, clusterUrl } = await joinAsRelay(parts, egress, life.signal)
-    const log = parentLog.child({ relay: name })
-    const metrics = openMetrics('relay')
-    const relay = Relay.create(relayLimits(config.limits), log, metrics)
-    const server = life.use(await serve(relay, identity, config, log))
-    life.use(relay) // so that it is closed before its server
-    life.use(await startObserver(relay, hostPort(config.listen), log))
-    const cutRevoked = (added: readonly Revocation[]) => {
-      for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
-    }
-    life.defer(identity.revocations.onChanged(cutRevoked))
-    const url = `${publicUrl(config, server).replace(/^http/, 'ws')}/relay`
-    const link = life.use(RelayLink.start({ clusterUrl, egress, identity, url, version }, log, metrics))
-    // it is ready without its cluster: nodes that know about the relay find it without
-    const ready = () => ({ door: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
-    const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
-    const facts = () => ({
-      name,
-      cluster: clusterUrl,
-      relay: url,
-      health: ops.address,
-      clusterLink: link.isUp ? 'up' : 'down',
-      certificateUntil: identity.notAfter.toISOString(),
-      nodes: [...relay.listening],
-    })
-    const checks = () => [
-      ...readinessChecks(ready()),
-      linkCheck('link to the cluster', link.isUp),
-      certificateCheck(identity.notAfter, Date.now()),
-    ]
-    await serveRoleSocket(life, { dir: parts.dir, role: 'relay', version, log, facts, checks })
-    log.info('relay started', { address: url })
-    const summary = { role: 'relay', name, cluster: clusterUrl, relay: url, health: ops.address }
-    const running = { url, isLinked: () => link.isUp, listening: () => [...relay.listening] }
-    return new Role(running, summary, life)
-  })
+  return ownListeners.within(() =>
+    Lifetime.open(async (life) => {
+      life.defer(background.logTo(parentLog))
+      const egress = egressOf(environment)
+      const { identity, name, clusterUrl } = await joinAsRelay(parts, egress, life.signal)
+      const log = parentLog.child({ relay: name })
+      const metrics = openMetrics('relay')
+      const relay = Relay.create(relayLimits(config.limits), log, metrics)
+      const server = life.use(await serve(relay, identity, config, log))
+      life.use(relay) // so that it is closed before its server
+      life.use(await startObserver(relay, hostPort(config.listen), log))
+      const cutRevoked = (added: readonly Revocation[]) => {
+        for (const node of nodesOf(added, relay.nodes)) relay.cut(node)
+      }
+      life.defer(identity.revocations.onChanged(cutRevoked))
+      const url = `${publicUrl(config, server).replace(/^http/, 'ws')}/relay`
+      const link = life.use(RelayLink.start({ clusterUrl, egress, identity, url, version }, log, metrics))
+      // it is ready without its cluster: nodes that know about the relay find it without
+      const ready = () => ({ door: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
+      const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
+      const facts = () => ({
+        name,
+        cluster: clusterUrl,
+        relay: url,
+        health: ops.address,
+        clusterLink: link.isUp ? 'up' : 'down',
+        certificateUntil: identity.notAfter.toISOString(),
+        nodes: [...relay.listening],
+      })
+      const checks = () => [
+        ...readinessChecks(ready()),
+        linkCheck('link to the cluster', link.isUp),
+        certificateCheck(identity.notAfter, Date.now()),
+      ]
+      await serveRoleSocket(life, { dir: parts.dir, role: 'relay', version, log, facts, checks })
+      log.info('relay started', { address: url })
+      const summary = { role: 'relay', name, cluster: clusterUrl, relay: url, health: ops.address }
+      const running = { url, isLinked: () => link.isUp, listening: () => [...relay.listening] }
+      return new Role(running, summary, life)
+    }),
+  )
 }
 
 /** @throws MeshError CERTIFICATE_REFUSED when the directory belongs to another role */

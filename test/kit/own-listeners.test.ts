@@ -10,7 +10,7 @@ const own = new OwnAddresses(vipRange('127.16.0.0/12'))
 
 async function tcp(host: string) {
   const server = createServer()
-  await once(server.listen({ host, port: 0 }), 'listening')
+  await ownListeners.within(() => once(server.listen({ host, port: 0 }), 'listening'))
   const { port } = server.address() as AddressInfo
   return {
     port,
@@ -38,6 +38,14 @@ t.test('a listener of this process is forbidden where it listens, and only there
   t.notOk(own.forbids('127.0.0.1', port, 'tcp'), 'a closed one may be a program’s')
 })
 
+t.test('a server of the program around us is no listener of a role', async (t) => {
+  const server = createServer()
+  await once(server.listen({ host: '127.0.0.1', port: 0 }), 'listening')
+  const { port } = server.address() as AddressInfo
+  t.notOk(own.forbids('127.0.0.1', port, 'tcp'), 'it may be a service')
+  server.close()
+})
+
 t.test('a listener on every address is forbidden at each address of this machine', async (t) => {
   await using server = await tcp('0.0.0.0')
   t.ok(own.forbids('127.0.0.1', server.port, 'tcp'))
@@ -53,8 +61,8 @@ t.test('port 53 of a program of the user’s own is allowed while our name serve
 })
 
 t.test('UDP sockets are listed; those of single flows are not', async (t) => {
-  const socket = createSocket('udp4')
-  const flow = ownListeners.unlisted(() => createSocket('udp4'))
+  const socket = ownListeners.within(() => createSocket('udp4'))
+  const flow = ownListeners.within(() => ownListeners.unlisted(() => createSocket('udp4')))
   for (const each of [socket, flow]) await new Promise<void>((resolve) => each.bind(0, '127.0.0.1', resolve))
   t.ok(own.forbids('127.0.0.1', socket.address().port, 'udp'))
   t.notOk(own.forbids('127.0.0.1', flow.address().port, 'udp'))

@@ -1,15 +1,17 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe } from 'node:diagnostics_channel'
 import type { Socket } from 'node:dgram'
 import type { AddressInfo, Server } from 'node:net'
 import { unmapped } from './host-port.ts'
 
 /*
- * Every port at which this process listens, whichever part opened it. Node announces each listener itself
+ * Every port at which a role in this process listens, whichever part of it opened the port. Node announces each listener itself
  * (`node:diagnostics_channel`), so no part can be forgotten:
  *
- *     listen, bind ─▶ announced ─▶ listed ─▶ closed ─▶ gone          other threads send their list (`report`, `adopt`)
+ *     listen, bind ─▶ announced ─▶ within a role? ─▶ listed ─▶ closed ─▶ gone       other threads send their list (`adopt`)
  *
- * No flow may reach these ports (SEC-23): a service could otherwise be pointed at the agent's own API.
+ * No flow may reach these ports (SEC-23): a service could otherwise be pointed at the agent's own API. A program that embeds
+ * hedgerow has servers of its own; those are not within a role, and may be services.
  */
 
 type Protocol = 'tcp' | 'udp'
@@ -28,6 +30,7 @@ class OwnListeners {
   /** Lists of other threads, by whatever stands for the thread. */
   readonly #adopted = new Map<object, Counts>()
   readonly #watchers = new Set<() => void>()
+  readonly #role = new AsyncLocalStorage<true>()
   #isUnlisted = false
 
   constructor() {
@@ -37,7 +40,12 @@ class OwnListeners {
     subscribe('udp.socket', (message) => this.#bound((message as { socket: Socket }).socket))
   }
 
-  /** Whether this process listens there. `isLocal` says whether an address belongs to this machine. */
+  /** Runs a role: what it opens from here on, also much later, is listed. */
+  within<T>(run: () => T): T {
+    return this.#role.run(true, run)
+  }
+
+  /** Whether a role of this process listens there. `isLocal` says whether an address belongs to this machine. */
   has({ protocol, address, port }: Listener, isLocal: (address: string) => boolean): boolean {
     const at = { protocol, address: unmapped(address), port }
     return this.#counts.has(at, isLocal) || this.#adopted.values().some((counts) => counts.has(at, isLocal))
@@ -77,12 +85,13 @@ class OwnListeners {
   }
 
   #listening(server: Server): void {
+    if (this.#role.getStore() === undefined) return
     const address = server.address()
     if (address !== null && typeof address !== 'string') server.once('close', this.#add('tcp', address))
   }
 
   #bound(socket: Socket): void {
-    if (this.#isUnlisted) return
+    if (this.#isUnlisted || this.#role.getStore() === undefined) return
     socket.once('listening', () => socket.once('close', this.#add('udp', socket.address())))
   }
 
