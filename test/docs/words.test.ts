@@ -22,7 +22,6 @@ const EXEMPT: ReadonlyArray<readonly [file: string, line: RegExp]> = [
     /'knock'|`knocks?`|"knocks?"|\bknocks: true|\bknocks === true|\bknock=|\bknocks: Type|hedgerow-knocks|── knock\(/,
   ],
   // A feature bit and a role of the carrier protocol.
-  ['proxy/tunnel/', /FEATURE\.aside|'aside'|\baside: 64/],
   // What one peer may take of an instance, beside the others.
   ['proxy/inbound/', /shares/i],
   ['test/proxy/', /shares/i],

@@ -78,7 +78,7 @@ export class Connector {
       const { path } = raw
       const stream = await this.#prove(raw, (raw, limit) => secure.connect(raw, reach.id, limit), signal)
       signal.throwIfAborted() // another path has won: this connection must stay unseen
-      const isForAll = role === 'aside' && this.#isBest(peer, path)
+      const isForAll = role === 'pinned' && this.#isBest(peer, path)
       const session = await this.#propose(provenConnection(raw, { peer, stream, cuts }), isForAll ? 'more' : role)
       meters.dialled(path, 'ok')
       return session

@@ -27,8 +27,8 @@ export interface ProvenConnection {
   readonly cuts: number
 }
 
-/** `instead`: it is to carry what those on better paths carry, which are slow now; `aside`: only streams whose rule asks for its path. */
-export type CarrierRole = 'more' | 'instead' | 'aside'
+/** `instead`: it is to carry what those on better paths carry, which are slow now; `pinned`: only streams whose rule asks for its path. */
+export type CarrierRole = 'more' | 'instead' | 'pinned'
 
 /** A carrier whose HELLO has come, on its way into a session. */
 export interface Joining {
@@ -196,5 +196,5 @@ function helloNow({ hello, directory }: HandshakeOptions): OurHello {
 
 function roleIn({ features }: Hello): CarrierRole {
   if ((features & FEATURE.instead) !== 0) return 'instead'
-  return (features & FEATURE.aside) === 0 ? 'more' : 'aside'
+  return (features & FEATURE.pinned) === 0 ? 'more' : 'pinned'
 }

@@ -71,7 +71,7 @@ export class PinnedCarriers {
 
   #dial(peer: PeerState, pinned: PinnedCarrier, dialers: readonly Dialer[]): Promise<TunnelSession> {
     pinned.dial ??= this.#options.dialling
-      .race(peer, { dialers, role: 'aside' })
+      .race(peer, { dialers, role: 'pinned' })
       .then(
         (session) => {
           pinned.backoff.reset()

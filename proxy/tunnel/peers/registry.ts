@@ -117,7 +117,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     if (held === undefined && isLeaving(theirs))
       throw new MeshError('PEER_REFUSED', { node, reason: 'that process is being replaced, and has no session here' })
     const session = held ?? this.#begin(peer, key, joining.isDialler)
-    carrier.isPinned = role === 'aside'
+    carrier.isPinned = role === 'pinned'
     this.#makeRoom(session, carrier)
     const before = held?.path
     if (role === 'instead' && before !== undefined && before !== carrier.path)

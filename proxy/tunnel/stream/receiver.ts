@@ -178,6 +178,7 @@ export class Receiver {
 
   #keepEarly(fresh: Buffer): void {
     if (this.#stream.state === 'pending' && this.#receiving.received > MAX_EARLY_BYTES) {
+      this.#owner.changeHeld(fresh.length) // `close` gives it back
       throw frameInvalid('more bytes than a stream that is not open may get', { stream: this.#stream.id })
     }
     this.#early ??= new EarlyBuffer()

@@ -86,9 +86,10 @@ export class Receiving {
       fresh = piece.subarray(known)
     }
     if (this.endReceived) throw frameInvalid('data after END')
+    // before it is counted: `held` must never be more than the session has counted
+    if (this.received + fresh.length > this.#promised) throw frameInvalid('data beyond the window')
     this.#runAt += fresh.length
     this.received += fresh.length
-    if (this.received > this.#promised) throw frameInvalid('data beyond the window')
     return fresh
   }
 

@@ -33,7 +33,7 @@ export const PROTOCOL_VERSION = 1
  *     signals  SIGNAL frames are understood
  *     instead  of this carrier: it replaces those on better paths, which work badly now
  *     early    DATA and END may follow OPEN before OPENED, and WITHDRAW is understood
- *     aside    of this carrier: it is for streams whose path rule asks for its path, beside those on better paths
+ *     pinned   of this carrier: it is for streams whose path rule asks for its path, beside those on better paths
  *     leaving  this process only finishes the flows it has, beside its successor: it begins no session, and ends none
  */
 export const FEATURE = {
@@ -43,7 +43,7 @@ export const FEATURE = {
   signals: 8,
   instead: 16,
   early: 32,
-  aside: 64,
+  pinned: 64,
   leaving: 128,
 } as const
 /**
