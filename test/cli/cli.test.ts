@@ -80,7 +80,7 @@ t.test('tokens that do not count', async (t) => {
   const ourRoot = (await machines.json<{ mesh: { url: string } }>('m0', 'status')).mesh.url
   const rows = [
     { why: 'reused', token: firstToken, says: /refused: it is unknown or was already used\n[^]*hedgerow token create/ },
-    { why: 'expired', token: short.token, says: /refused: it has expired\n[^]*hedgerow token create/ },
+    { why: 'expired', token: short.token, says: /refused: it has expired [^]*hedgerow token create/ },
     {
       why: 'forged: another secret',
       token: altered(fresh, { secret: 'A'.repeat(43) }),
@@ -220,7 +220,7 @@ t.test('get, status, resolve, trace, exec, flows, peers: tables and JSON', async
   })
   t.match(await machines.run('m0', 'resolve', `${CART}.9.pinned.local`), {
     code: 3,
-    stderr: /has no instance 9; its instances are 0, 1, 2/,
+    stderr: /has no instance 9/,
   })
   t.match(await machines.run('m0', 'trace', 'shop.acme.nope.prod.any.rr.local:80'), {
     code: 3,
