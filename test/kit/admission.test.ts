@@ -136,6 +136,18 @@ t.test('a request that is being served is never closed for a newcomer', async (t
   await closed(server)
 })
 
+t.test('an upgrade that nothing listens to is still answered', async (t) => {
+  const server = createHttpServer((_request, response) => response.end('ok'))
+  admitHttp(server, new Admission({ most: 10 }))
+  const port = await listening(server)
+  const socket = connect({ port, host: '127.0.0.1' })
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: nothing\r\n\r\n')
+  const [answer] = (await once(socket, 'data')) as [Buffer]
+  t.match(answer.toString(), /^HTTP\/1\.1 200/)
+  socket.destroy()
+  await closed(server)
+})
+
 async function listening(server: Server): Promise<number> {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -148,8 +148,19 @@ export function admitHttp(server: HttpServer, admission: Admission): void {
     connection?.active()
     response.once('close', () => connection?.silent())
   })
-  for (const event of ['upgrade', 'connect'])
-    server.prependListener(event, ({ socket }: IncomingMessage) => admitted.get(keyOf(socket))?.active())
+  const taken = ({ socket }: IncomingMessage) => admitted.get(keyOf(socket))?.active()
+  for (const event of ['upgrade', 'connect']) whenListenedTo(server, event, () => server.prependListener(event, taken))
+}
+
+/** Node leaves an upgrade to whoever listens to it: a listener of ours alone would leave the client without an answer. */
+function whenListenedTo(server: Server, event: string, act: () => void): void {
+  if (server.listenerCount(event) > 0) return act()
+  const added = (name: string) => {
+    if (name !== event) return
+    server.off('newListener', added)
+    act()
+  }
+  server.on('newListener', added)
 }
 
 /** Admits the connections of a TCP server; `admittedOf` gives the handle of a connection to whoever serves it. */
