@@ -22,7 +22,7 @@ import { TapCount, type Count } from './tap-count.ts'
 /** A file that takes longer is ended and has failed. */
 const FILE_TIMEOUT_SECONDS = 180
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
-const HEAVY = /^test\/(walks|lab)/
+const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 /** Of those, those that assert no times. */
 const PATIENT = /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source))\.test/
 /** Files that need a Docker engine. */

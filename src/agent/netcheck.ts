@@ -7,15 +7,7 @@ import type { NatObservation } from '../../proxy/paths/nat/discovery.ts'
 import type { NetcheckReport } from '../client/reports.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
 import type { AgentParts } from './parts.ts'
-
-export interface OutsideView {
-  families: ReadonlyArray<{ family: Family } & NatObservation>
-  /** The address from which the relay sees this node connect; that of the HTTP proxy, if there is one. */
-  relaySees?: string
-  isProxied: boolean
-  udpWorks?: boolean
-  isEnclosed: boolean
-}
+import type { OutsideView } from './rendezvous.ts'
 
 /** A relay that takes longer is reported as not answering. */
 const RELAY_MS = 3_000

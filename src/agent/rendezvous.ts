@@ -7,7 +7,7 @@ import { ExpectedConnections, claimIfExpected, type Arrival } from '../../proxy/
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
 import { DialGuard } from '../../proxy/paths/dial-guard.ts'
 import { PunchHistory } from '../../proxy/paths/nat/nat-behavior.ts'
-import { NatDiscovery } from '../../proxy/paths/nat/discovery.ts'
+import { NatDiscovery, type NatObservation } from '../../proxy/paths/nat/discovery.ts'
 import { HolePuncher } from '../../proxy/paths/punch/hole-puncher.ts'
 import type { Relays } from '../../proxy/paths/relays/relays.ts'
 import { answerDialRequests, reverseDialer } from '../../proxy/paths/reverse-path.ts'
@@ -20,7 +20,6 @@ import type { NodeId } from '../core/model/ids.ts'
 import type { NodeReach } from '../core/model/node.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
-import type { OutsideView } from './netcheck.ts'
 import type { Sealed } from './sealed.ts'
 import type { TunnelEndpoint } from './tunnel-endpoint.ts'
 import type { Later } from '../core/kit/later.ts'
@@ -30,6 +29,16 @@ import { parseHostPort } from '../core/kit/host-port.ts'
  * What two nodes do together to reach each other: the signals between them, what relays see of us, and the two paths that need
  * both, `reverse` and `punched`.
  */
+
+/** What observers outside have found out about this node. */
+export interface OutsideView {
+  families: ReadonlyArray<{ family: Family } & NatObservation>
+  /** The address from which the relay sees this node connect; that of the HTTP proxy, if there is one. */
+  relaySees?: string
+  isProxied: boolean
+  udpWorks?: boolean
+  isEnclosed: boolean
+}
 
 export interface Rendezvous {
   readonly signals: Signals

@@ -6,9 +6,16 @@ import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import { reachableAt } from './own-addresses.ts'
-import type { Rendezvous } from './rendezvous.ts'
 import type { TunnelEndpoint } from './tunnel-endpoint.ts'
 import type { Later } from '../core/kit/later.ts'
+
+/** The other user of the UDP port: what observes our NAT. */
+interface SharedPort {
+  /** Addresses at which observers see the port. */
+  udpAddresses(): string[]
+  /** Takes a packet that is an answer of an observer; false when it is none. */
+  receive(packet: Buffer): boolean
+}
 
 export interface Sealed {
   endpoint: SealedUdp
@@ -25,7 +32,7 @@ export async function openSealed(
   { life, self, config, clock, log, metrics }: AgentContext,
   { own }: NodeIdentity,
   tunnel: TunnelEndpoint,
-  rendezvous: Later<Pick<Rendezvous, 'udpAddresses' | 'receive'>>,
+  rendezvous: Later<SharedPort>,
 ): Promise<Sealed | undefined> {
   if (!config.udp) return undefined
   let endpoint: SealedUdp | undefined
