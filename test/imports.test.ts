@@ -143,6 +143,10 @@ t.test('every file imports only what its room may know', async (t) => {
   }
 })
 
+t.test('no files import each other in a circle, not even types', async (t) => {
+  t.same(circles(), [])
+})
+
 t.test('every outside package has one importer', async (t) => {
   for (const [file, text] of texts) {
     for (const specifier of importsOf(text)) {
@@ -201,6 +205,37 @@ t.test('the rules tell right from wrong', async (t) => {
     'every way to import is seen',
   )
 })
+
+/** Circles of imports, each as the files in it: the strongly connected components of the import graph (Tarjan, 1972). */
+function circles(): string[][] {
+  const targets = new Map(
+    [...texts].map(([file, text]) => {
+      const relative = importsOf(text).filter((specifier) => specifier.startsWith('.'))
+      return [file, relative.map((specifier) => normalize(join(dirname(file), specifier)))]
+    }),
+  )
+  const order = new Map<string, number>()
+  const open: string[] = []
+  const found: string[][] = []
+  const visit = (file: string): number => {
+    const number = order.size
+    order.set(file, number)
+    open.push(file)
+    let low = number
+    for (const target of targets.get(file) ?? []) {
+      if (!targets.has(target)) continue
+      if (!order.has(target)) low = Math.min(low, visit(target))
+      else if (open.includes(target)) low = Math.min(low, order.get(target) ?? low)
+    }
+    if (low === number) {
+      const circle = open.splice(open.indexOf(file))
+      if (circle.length > 1) found.push(circle)
+    }
+    return low
+  }
+  for (const file of targets.keys()) if (!order.has(file)) visit(file)
+  return found
+}
 
 function mayImport(file: string, target: string): boolean {
   const room = roomOf(file)

@@ -6,7 +6,7 @@ import type { PendingResets, Tombstones } from './closed-streams.ts'
 import { BulkDetector } from './bulk-detector.ts'
 import type { Receiver } from '../stream/receiver.ts'
 import type { Sender } from '../stream/sender.ts'
-import type { StreamOwner } from '../stream/stream-owner.ts'
+import type { StreamOwner } from '../stream/mux-stream.ts'
 
 export interface AccountingOptions {
   limits: TunnelLimits

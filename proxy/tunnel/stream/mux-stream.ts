@@ -4,10 +4,10 @@ import type { ByteStream, OpeningEvents, Refusal, Withdrawable } from '../contra
 import { FLAGGED, FRAME, frameInvalid, MAX_DATAGRAM, MAX_EARLY_BYTES } from '../wire/frame.ts'
 import { FEATURE } from '../wire/hello.ts'
 import type { ResumedStream } from '../wire/resume.ts'
+import type { SealedLink } from '../sealed/contract.ts'
 import { mayBeEarly } from './early-buffer.ts'
-import { Receiver, type ReceivingStream } from './receiver.ts'
-import { Sender, type SendingStream } from './sender.ts'
-import type { StreamOwner } from './stream-owner.ts'
+import { Receiver, type ReceivingOwner, type ReceivingStream } from './receiver.ts'
+import { Sender, type SendingOwner, type SendingStream } from './sender.ts'
 import { CLOSED, isOpen, type Opening, PENDING, type StreamState } from './stream-state.ts'
 import type { StreamUser } from './stream-user.ts'
 
@@ -19,6 +19,19 @@ const WATCHED_BYTES = 128 * 1024
 export interface StreamStart {
   opening?: { events: OpeningEvents; request: Buffer }
   user: StreamUser
+}
+
+/** What a stream needs of its session. */
+export interface StreamOwner extends SendingOwner, ReceivingOwner {
+  /** Carries datagrams if it can; otherwise they go in frames. */
+  readonly sealed: SealedLink | undefined
+  /** Many bytes were acknowledged, either way: the stream may be bulk. */
+  watch(stream: MuxStream): void
+  /** Both directions have ended; only acknowledgements are awaited. */
+  startedLingering(stream: MuxStream): void
+  /** RESET was sent, and must reach the peer even if the carrier dies first. */
+  sentReset(stream: MuxStream): void
+  freed(stream: MuxStream): void
 }
 
 /**

@@ -1,9 +1,9 @@
 import type { Carrier } from '../carrier/carrier.ts'
 import { frameInvalid, MAX_EARLY_BYTES } from '../wire/frame.ts'
 import type { ResumedStream } from '../wire/resume.ts'
+import type { TunnelLimits } from '../limits.ts'
 import { EarlyBuffer } from './early-buffer.ts'
 import { Receiving } from './receiving.ts'
-import type { StreamOwner } from './stream-owner.ts'
 import type { StreamState } from './stream-state.ts'
 import type { StreamUser } from './stream-user.ts'
 
@@ -21,6 +21,23 @@ export interface ReceivingStream {
   abort(): void
 }
 
+/** The session, as far as a receiver needs it. */
+export interface ReceivingOwner {
+  readonly limits: TunnelLimits
+  /** The current round trip of the path. */
+  readonly recentRttMs: number | undefined
+  readonly isResumable: boolean
+  now(): number
+  /** More bytes are received and not yet consumed, or fewer (negative). */
+  changeHeld(bytes: number): void
+  /** An ACK is due within a tick. */
+  oweAck(receiver: Receiver): void
+  /** Whether the window of a stream may grow by this much. */
+  mayGrow(bytes: number): boolean
+  /** The window of a stream has grown by this much, or shrunk (negative). */
+  changeGrown(bytes: number): void
+}
+
 /**
  * What a stream receives and its user gets: joins the positions (receiving.ts) to the user's events, acknowledgements and the
  * session's counters. What arrives early is buffered until the microtask after `accept`.
@@ -29,13 +46,17 @@ export interface ReceivingStream {
  */
 export class Receiver {
   readonly #stream: ReceivingStream
-  readonly #owner: StreamOwner
+  readonly #owner: ReceivingOwner
   readonly #receiving: Receiving
   #user: StreamUser
   /** What arrived early and is not delivered yet. */
   #early: EarlyBuffer | undefined
 
-  constructor(stream: ReceivingStream, owner: StreamOwner, { carrier, user }: { carrier: Carrier; user: StreamUser }) {
+  constructor(
+    stream: ReceivingStream,
+    owner: ReceivingOwner,
+    { carrier, user }: { carrier: Carrier; user: StreamUser },
+  ) {
     this.#stream = stream
     this.#owner = owner
     this.#receiving = new Receiving(carrier, owner.limits, owner.now())

@@ -2,7 +2,6 @@ import type { Carrier } from '../carrier/carrier.ts'
 import type { Turn } from '../carrier/outbox.ts'
 import type { ResumedStream } from '../wire/resume.ts'
 import { Sending } from './sending.ts'
-import type { StreamOwner } from './stream-owner.ts'
 
 /** A writer is asked to stop here … */
 const HIGH_WATER = 256 * 1024
@@ -20,6 +19,18 @@ export interface SendingStream {
   progressed(): void
 }
 
+/** The session, as far as a sender needs it. */
+export interface SendingOwner {
+  /** Streams outlive their carriers, so what was sent is kept until it is acknowledged. */
+  readonly isResumable: boolean
+  /** Too much is kept over all streams, so that a writer of which this much is kept must stop. */
+  isFullFor(kept: number): boolean
+  /** More bytes are kept for sending, or fewer (negative). */
+  changeKept(bytes: number): void
+  /** `unblock` is to be called once the session has room again. */
+  waitForRoom(sender: Sender): void
+}
+
 /**
  * What a stream sends, and the carrier it sends on: joins the positions (sending.ts) to the carrier's outbox, its counters and the
  * session's.
@@ -32,7 +43,7 @@ export class Sender implements Turn {
   previousTurn: Turn | undefined = undefined
   hasTurn = false
   readonly #stream: SendingStream
-  readonly #owner: StreamOwner
+  readonly #owner: SendingOwner
   readonly #sending: Sending
   #carrier: Carrier | undefined
   /** The writer was asked to stop. */
@@ -40,7 +51,7 @@ export class Sender implements Turn {
   #isBulk = false
 
   /** `allowed`: bytes that may be sent before the first ACK. */
-  constructor(stream: SendingStream, owner: StreamOwner, { carrier, allowed }: { carrier: Carrier; allowed: number }) {
+  constructor(stream: SendingStream, owner: SendingOwner, { carrier, allowed }: { carrier: Carrier; allowed: number }) {
     this.#stream = stream
     this.#owner = owner
     this.#sending = new Sending(owner.isResumable, allowed)
