@@ -63,7 +63,7 @@ t.test('a flood from many addresses closes the oldest', (t) => {
   t.end()
 })
 
-t.test('one source may be given less than all', (t) => {
+t.test('one source may be limited to less than the total', (t) => {
   const { enter } = world({ most: 10, mostOfOne: 2 })
   const three = [1, 2, 3].map((i) => enter(`${i}`, 'client'))
   t.same(

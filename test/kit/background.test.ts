@@ -37,7 +37,7 @@ t.test('a loop that throws is started again, logged and counted', async (t) => {
   t.match(text, 'hedgerow_background_failures_total{task="test-loop",role="agent"} 1')
 })
 
-t.test('a loop that returns before it was told to end is a failure too', async (t) => {
+t.test('a loop that returns before it is asked to end counts as a failure', async (t) => {
   await using life = new Lifetime()
   const again = Promise.withResolvers<void>()
   let starts = 0
@@ -61,7 +61,7 @@ t.test('closing a lifetime ends a loop that waits to be started again', async (t
   t.equal(failuresOf('failing loop'), before)
 })
 
-t.test('a timer whose tick throws goes on', async (t) => {
+t.test('a timer keeps running when a tick throws', async (t) => {
   await using life = new Lifetime()
   const second = Promise.withResolvers<void>()
   let ticks = 0

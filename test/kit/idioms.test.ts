@@ -16,7 +16,7 @@ t.test('an abort listener runs once, at once where the signal has aborted, and n
   t.end()
 })
 
-t.test('waiting ends with the promise, the signal or the time, whichever is first', async (t) => {
+t.test('waiting ends with the promise, the signal or the timeout, whichever is first', async (t) => {
   const never = new Promise<never>(() => undefined)
   const controller = new AbortController()
   t.equal(await unlessAborted(Promise.resolve(1), controller.signal), 1)
@@ -27,7 +27,7 @@ t.test('waiting ends with the promise, the signal or the time, whichever is firs
   for (const wait of waits) await t.rejects(wait, /no longer needed/)
 })
 
-t.test('a bounded map forgets what it may, and else the oldest', (t) => {
+t.test('a bounded map evicts an entry it may drop, or else the oldest', (t) => {
   const plain = new BoundedMap<string, number>(2)
   plain.set('a', 1).set('b', 2).set('a', 3).set('c', 4)
   t.same(
@@ -53,7 +53,7 @@ t.test('a bounded map forgets what it may, and else the oldest', (t) => {
   t.end()
 })
 
-t.test('host and port', (t) => {
+t.test('a host and port are parsed, and malformed ones are refused', (t) => {
   for (const [text, split] of [
     ['example.org', { host: 'example.org' }],
     ['10.0.0.1:80', { host: '10.0.0.1', port: 80 }],

@@ -55,12 +55,12 @@ t.test('addresses and default routes count as a change', async (t) => {
     { why: 'another lease', after: elsewhere({ eth0: ['192.168.1.77', '2001:db8::10'] }), reason: 'addresses' },
     { why: 'no address left', after: elsewhere({ eth0: [] }), reason: 'addresses' },
     { why: 'another gateway', after: elsewhere({ v4: V4.replace('0101A8C0', '0201A8C0') }), reason: 'route' },
-    { why: 'no IPv6 any more', after: elsewhere({ v6: '' }), reason: 'route' },
+    { why: 'IPv6 is gone', after: elsewhere({ v6: '' }), reason: 'route' },
   ]
   for (const { why, after, reason } of rows) t.equal(whatChanged(HOME, after), reason, why)
 })
 
-t.test('which local addresses are still here', async (t) => {
+t.test('an address is recognised as one this machine still has', async (t) => {
   const rows: ReadonlyArray<[address: string, here: boolean]> = [
     ['192.168.1.10', true],
     ['::ffff:192.168.1.10', true],
@@ -74,7 +74,7 @@ t.test('which local addresses are still here', async (t) => {
   for (const [address, here] of rows) t.equal(isHere(HOME, address), here, address)
 })
 
-t.test('time that stood still', async (t) => {
+t.test('a jump of the clocks shows that the machine was suspended', async (t) => {
   const rows: ReadonlyArray<[why: string, passed: number, wall: number, slept: boolean]> = [
     ['on time', 1_000, 1_000, false],
     ['a busy machine', 3_500, 3_500, false],

@@ -80,7 +80,7 @@ t.test('what another thread listens at is forbidden until that thread ends', asy
   t.notOk(own.forbids('127.0.0.1', 7470, 'tcp'))
 })
 
-t.test('a thread is told of each change of its own list', async (t) => {
+t.test('a thread is notified of each change of its own list', async (t) => {
   let changes = 0
   const stop = ownListeners.onChange(() => changes++)
   const before = ownListeners.list().length

@@ -36,7 +36,7 @@ t.test('each runner starts when the one before it has been alone for its time', 
   t.equal(await winner, 'third')
 })
 
-t.test('when all that run have failed the next starts at once', async (t) => {
+t.test('when all running contenders have failed, the next starts at once', async (t) => {
   const clock = new ManualClock()
   const { started, ends, all } = runners(100, 100)
   const winner = race(all, { clock, discard: ignore }, forever)
@@ -64,7 +64,7 @@ t.test('a repetition starts beside a runner that waits, and never because all ha
   t.same(failing.started, [0])
 })
 
-t.test('what arrives after the first is discarded', async (t) => {
+t.test('a result after the first is discarded', async (t) => {
   const clock = new ManualClock()
   const { ends, all } = runners(0, 0)
   const late: string[] = []

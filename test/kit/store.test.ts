@@ -46,7 +46,7 @@ t.test('documents are put, found, listed by prefix and deleted', async (t) => {
   t.same(others.get('a.1'), { n: 99 }, 'another collection is another place')
 })
 
-t.test('a transaction is all or nothing, also one inside another', async (t) => {
+t.test('a transaction is atomic, even when nested', async (t) => {
   using store = Store.open(fresh())
   const things = store.collection<number>('things')
   t.throws(() =>
@@ -67,7 +67,7 @@ t.test('a transaction is all or nothing, also one inside another', async (t) => 
   t.same(things.keys(), ['a'])
 })
 
-t.test('what was put is there after a restart; the file is its owner’s alone', async (t) => {
+t.test('documents survive a restart, and only the owner may read the file', async (t) => {
   const path = fresh()
   {
     using store = Store.open(path)
@@ -79,7 +79,7 @@ t.test('what was put is there after a restart; the file is its owner’s alone',
   t.equal(again.collection<string>('words').get('one'), 'eins')
 })
 
-t.test('one process owns the file', async (t) => {
+t.test('only one process may open the file', async (t) => {
   const path = fresh()
   using _first = Store.open(path)
   const error = failure(() => Store.open(path))
@@ -87,7 +87,7 @@ t.test('one process owns the file', async (t) => {
   t.match(error.details, { path, remedy: /another hedgerow/i })
 })
 
-t.test('damage is told, and nothing is overwritten', async (t) => {
+t.test('damage is reported, and nothing is overwritten', async (t) => {
   const pages = fresh()
   {
     using store = Store.open(pages)
@@ -126,7 +126,7 @@ t.test('damage is told, and nothing is overwritten', async (t) => {
   )
 })
 
-t.test('a newer state is not touched', async (t) => {
+t.test('a file of a newer version is left untouched', async (t) => {
   const path = fresh()
   {
     using _store = Store.open(path)
@@ -140,7 +140,7 @@ t.test('a newer state is not touched', async (t) => {
   )
 })
 
-t.test('a place that cannot be written to is told with a remedy', async (t) => {
+t.test('an unwritable location is reported with a remedy', async (t) => {
   const file = join(place, 'a-file')
   writeFileSync(file, '')
   for (const path of [join(file, 'root.db'), '/sys/hedgerow/root.db']) {
@@ -151,7 +151,7 @@ t.test('a place that cannot be written to is told with a remedy', async (t) => {
   }
 })
 
-t.test('what was acknowledged survives kill -9, and nothing is there by half', async (t) => {
+t.test('what was acknowledged survives kill -9, and nothing is half written', async (t) => {
   const path = fresh()
   const writer = `
     const { Store } = await import(${JSON.stringify(new URL('../../src/core/kit/store.ts', import.meta.url).href)})

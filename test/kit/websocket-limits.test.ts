@@ -75,7 +75,7 @@ async function pour(socket: Socket, bytes: number): Promise<void> {
     if (!socket.write(chunk)) await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), closed])
 }
 
-t.test('a first message that does not end is cut long before the limit of later ones', async (t) => {
+t.test('an endless first message is cut off far below the limit of later messages', async (t) => {
   await using site = await Site.start(LINK_LIMITS)
   const socket = await site.dial('n1')
   socket.write(frameHead(15 * MIB))
@@ -117,7 +117,7 @@ t.test('one connection more than a peer may have closes its oldest', async (t) =
   t.notOk(other.destroyed)
 })
 
-t.test('a channel for measuring takes no messages worth the name', async (t) => {
+t.test('a measuring channel accepts only tiny messages', async (t) => {
   await using site = await Site.start({ messageBytes: 125, connections: 8, unfinishedBytes: 16 * 1024 })
   const socket = await site.dial('n1')
   socket.write(frameHead(15 * MIB))
@@ -125,7 +125,7 @@ t.test('a channel for measuring takes no messages worth the name', async (t) => 
   t.pass('refused by its head')
 })
 
-t.test('large messages pass once a peer has greeted', async (t) => {
+t.test('large messages are accepted after a peer has sent its greeting', async (t) => {
   await using site = await Site.start(LINK_LIMITS)
   const socket = await site.dial('n1')
   socket.write(message(10))

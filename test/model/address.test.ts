@@ -9,7 +9,7 @@ const loopback = address.vipRange('127.16.0.0/12', ULA)
 const host = address.vipRange('10.16.0.0/12')
 const block = address.vipRange('10.30.0.0/16', ULA)
 
-t.test('an index reads the same in every mode', async (t) => {
+t.test('an index has the same meaning in every address mode', async (t) => {
   const rows = [
     {
       why: 'the resolver',
@@ -37,7 +37,7 @@ t.test('an index reads the same in every mode', async (t) => {
   t.equal(address.vipToIPv6(host, 1), undefined, 'without a prefix there is no IPv6')
 })
 
-t.test('what is not ours is no VIP', async (t) => {
+t.test('an address outside our prefixes is not a VIP', async (t) => {
   for (const text of [
     '127.32.0.1',
     '127.15.255.255',
@@ -139,7 +139,7 @@ t.test(
   },
 )
 
-t.test('reverse names', async (t) => {
+t.test('reverse names are formatted and parsed', async (t) => {
   t.equal(address.ipv4FromArpa('53.0.30.127.in-addr.arpa'), '127.30.0.53')
   t.equal(address.ipv4FromArpa('53.0.30.127.IN-ADDR.arpa.'), '127.30.0.53')
   const v6 = 'fd12:3456:789a::e:123'
@@ -171,7 +171,7 @@ t.test('reverse names', async (t) => {
   }
 })
 
-t.test('a mesh has its own ULA /48, always the same', async (t) => {
+t.test('a mesh always has the same ULA /48 of its own', async (t) => {
   t.equal(address.ulaPrefix('shop'), address.ulaPrefix('shop'))
   t.not(address.ulaPrefix('shop'), address.ulaPrefix('shop2'))
   t.match(address.ulaPrefix('shop'), /^fd[0-9a-f]{2}:/)
@@ -180,7 +180,7 @@ t.test('a mesh has its own ULA /48, always the same', async (t) => {
   )
 })
 
-t.test('every index goes there and back', async () => {
+t.test('every index survives a round trip through its address', async () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 0xfffff }), fc.constantFrom(loopback, block), (index, range) => {
       const v6 = address.vipToIPv6(range, index) as string
@@ -194,7 +194,7 @@ t.test('every index goes there and back', async () => {
   )
 })
 
-t.test('our reading of addresses is Node’s', async () => {
+t.test('addresses are parsed as Node parses them', async () => {
   fc.assert(
     fc.property(
       fc.oneof(fc.ipV4(), fc.string({ unit: fc.constantFrom('0', '1', '2', '5', '.') }), fc.string()),
@@ -224,7 +224,7 @@ t.test('our reading of addresses is Node’s', async () => {
   )
 })
 
-t.test('ids', async (t) => {
+t.test('service and instance ids are built and split, and malformed ones are refused', async (t) => {
   const parts = { app: 'Shop', appNamespace: 'acme', service: 'cart', serviceNamespace: 'prod' }
   const id = serviceId(parts)
   t.equal(id, 'shop.acme.cart.prod')

@@ -5,7 +5,7 @@ import { labelFault, isReserved } from '../../src/core/model/label.ts'
 import { parseName, printName, type ServiceName } from '../../src/core/model/name.ts'
 import { ZONES, invalid, outside, valid } from './vectors.ts'
 
-t.test('the vectors of names', async (t) => {
+t.test('each name of the test vectors is parsed as expected', async (t) => {
   t.ok(valid.length + invalid.length >= 80, 'there are at least 80')
   for (const { why, name, means, zone } of valid) {
     const parsed = parseName(name, ZONES)
@@ -24,7 +24,7 @@ t.test('the vectors of names', async (t) => {
   for (const { why, name } of outside) t.same(parseName(name, ZONES), { kind: 'outside' }, why)
 })
 
-t.test('no zone at all: everything is outside', async (t) => {
+t.test('without a zone every name is outside', async (t) => {
   t.same(parseName('shop.acme.cart.prod.any.rr.local', []), { kind: 'outside' })
 })
 
@@ -38,7 +38,7 @@ const choice = fc.record({
 const parts = fc.record({ app: label, appNamespace: label, service: label, serviceNamespace: label, choice })
 const zone = fc.constantFrom(...ZONES)
 
-t.test('what is printed is read back, in each form and any case', async (t) => {
+t.test('a printed name is parsed back, in each form and in any case', async (t) => {
   fc.assert(
     fc.property(parts, zone, fc.infiniteStream(fc.boolean()), (name, zone, upper) => {
       const { app, appNamespace, service, serviceNamespace } = name
@@ -57,7 +57,7 @@ t.test('what is printed is read back, in each form and any case', async (t) => {
   )
 })
 
-t.test('any text has one of three answers, and a name found in it prints as the same name', async (t) => {
+t.test('any text gives one of three results, and a parsed name prints as the same name', async (t) => {
   const word = fc.oneof(fc.constantFrom('any', '3', '', '-', 'local', ...POLICY_WORDS.keys()), fc.string(), label)
   const text = fc.oneof(
     fc.string({ unit: 'binary' }),
@@ -81,11 +81,11 @@ t.test('any text has one of three answers, and a name found in it prints as the 
   t.ok(kinds.has('invalid') && kinds.has('outside'), 'both were met')
 })
 
-t.test('a very long name is refused, not read', async (t) => {
+t.test('a very long name is refused without being parsed', async (t) => {
   t.match(parseName(`${'a.'.repeat(100_000)}local`, ZONES), { kind: 'invalid', reason: /longer than 253/ })
 })
 
-t.test('labels', async (t) => {
+t.test('valid labels are accepted, and reserved or malformed ones are refused', async (t) => {
   for (const good of ['a', '0a', 'a-b', 'a--b', 'x'.repeat(63)]) t.equal(labelFault(good), undefined, good)
   for (const word of ['any', '0', '12', ...POLICY_WORDS.keys()]) {
     t.ok(isReserved(word), `${word} is reserved`)
@@ -97,7 +97,7 @@ t.test('labels', async (t) => {
   }
 })
 
-t.test('choices', async (t) => {
+t.test('a choice is parsed from its key, and malformed keys are refused', async (t) => {
   for (const policy of POLICIES) {
     t.equal(policyOf(policy), policy)
     for (const instance of ['any', 0, 7, 999_999] as const) {

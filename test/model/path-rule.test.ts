@@ -24,7 +24,7 @@ const rows: ReadonlyArray<[text: string, allowed: string, liked: string, packets
   ['prefer-relayed', ALL, 'relayed', false],
 ]
 
-t.test('what a rule allows', async (t) => {
+t.test('each rule allows the expected paths', async (t) => {
   for (const [text, allowed, liked, packets] of rows) {
     const rule = readPathRule(text)
     t.ok(rule, text)
@@ -37,7 +37,7 @@ t.test('what a rule allows', async (t) => {
   }
 })
 
-t.test('what is no rule', async (t) => {
+t.test('text that is not a rule is refused', async (t) => {
   for (const text of [
     '',
     'none',
@@ -54,7 +54,7 @@ t.test('what is no rule', async (t) => {
   t.equal(readPathRule(all), undefined, 'a node without any path is a mistake')
 })
 
-t.test('of two rules both hold', async (t) => {
+t.test('two combined rules both apply', async (t) => {
   const direct = readPathRule('direct-only')!
   const noPunch = readPathRule('no-punched')!
   t.equal(bothOf(ANY_PATH, direct), direct)
@@ -73,7 +73,7 @@ t.test('of two rules both hold', async (t) => {
   t.equal(bothOf(relayed, direct).preferred.size, 0, 'what is forbidden is not preferred')
 })
 
-t.test('what a path is called at the other end', async (t) => {
+t.test('each path has the expected name at the other end', async (t) => {
   const rows = [
     ['no-direct', 'direct reverse punched relayed'],
     ['no-direct no-reverse', 'punched relayed'],
@@ -86,7 +86,7 @@ t.test('what a path is called at the other end', async (t) => {
   }
 })
 
-t.test('the rule of a service', async (t) => {
+t.test('a service gets the rule configured for it', async (t) => {
   t.equal(ruleOf({}), ANY_PATH)
   t.equal(ruleOf({ paths: 'relay-only' }).text, 'relay-only')
   const later = ruleOf({ paths: 'moon-only' })

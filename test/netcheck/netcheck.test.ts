@@ -13,7 +13,7 @@ import {
 } from '../../src/netcheck/expected-paths.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
 
-t.test('which kind of network this is', async (t) => {
+t.test('each set of observations gives the right kind of network', async (t) => {
   const seen: NetworkFacts = {
     mapping: 'endpoint-independent',
     filtering: 'address-and-port-dependent',
@@ -56,7 +56,7 @@ t.test('which kind of network this is', async (t) => {
   for (const { why, seen: changes, kind } of rows) t.equal(networkOf({ ...seen, ...changes }), kind, why)
 })
 
-t.test('the best way between two networks is what was measured (TUNNELS.md §2.1)', async (t) => {
+t.test('the best path predicted between two networks is the one that was measured', async (t) => {
   const table: Readonly<Record<NetworkKind, string>> = {
     //          public   open     restricted symmetric enclosed
     public: 'direct reverse reverse reverse relayed',
@@ -71,12 +71,12 @@ t.test('the best way between two networks is what was measured (TUNNELS.md §2.1
   t.equal(
     ways(readPathRule('direct-only')).join(' '),
     'direct punched punched none none',
-    'what is forbidden is not told',
+    'a forbidden path is not reported',
   )
   t.equal(ways(readPathRule('relay-only')).join(' '), 'relayed relayed relayed relayed relayed')
 })
 
-t.test('what a route says', async (t) => {
+t.test('MTU and congestion control are read from a route', async (t) => {
   const rows: ReadonlyArray<[text: string, metrics: object]> = [
     ['default via 192.168.1.1 proto dhcp metric 100 \n', {}],
     ['default via 192.168.1.1 mtu 1400 congctl bbr \n', { mtu: 1_400, congestion: 'bbr' }],
@@ -112,7 +112,7 @@ t.test('what a route says', async (t) => {
   for (const [why, text, line] of lines) t.equal(routeLine(text, { device: 'eth0', metric: 100 }), line, why)
 })
 
-t.test('tuning: told, and printed as a script that nobody runs', async (t) => {
+t.test('tuning advice is reported and printed as a script, never run', async (t) => {
   const lines = tuningScript(tuningOf(LOCAL))
   t.same(
     lines.filter((line) => !line.startsWith('#')),
@@ -135,7 +135,7 @@ t.test('tuning: told, and printed as a script that nobody runs', async (t) => {
   t.same(tuningScript(tuningOf({ settings: {}, defaults: [] })), ['# nothing to tune'])
 })
 
-t.test('this machine’s own facts', async (t) => {
+t.test('the facts of this machine are read', async (t) => {
   const network = {
     addresses: new Set(['192.168.1.10']),
     outward: ['192.168.1.10'],
@@ -157,7 +157,7 @@ t.test('this machine’s own facts', async (t) => {
   t.equal((await localFacts({ isOutward, network, environment: {} })).proxy, undefined)
 })
 
-t.test('public or not', async (t) => {
+t.test('an address is classified as public or not', async (t) => {
   for (const address of [
     '10.0.0.1',
     '172.16.0.1',
@@ -219,7 +219,7 @@ const SIX = {
 } as const
 const ENCLOSED = { tcp: '', mapping: 'unknown', network: 'enclosed', relaySees: '203.0.113.101' } as const
 
-t.test('findings, in words, each with what can be done', async (t) => {
+t.test('each finding is reported in words with a remedy', async (t) => {
   const of = (check: string, agent: Partial<typeof AGENT> = {}, local: Partial<LocalFacts> = {}) =>
     findingsOf({ local: { ...LOCAL, ...local }, agent: { ...AGENT, ...agent } }).find((one) => one.check === check)
   const rows: Array<{ why: string; got: ReturnType<typeof of>; finding: RegExp; remedy?: RegExp; ok?: boolean }> = [
@@ -341,7 +341,7 @@ t.test('findings, in words, each with what can be done', async (t) => {
   t.same(hints, [], 'a tuned kernel gets no hints')
 })
 
-t.test('without an agent the machine’s own facts are told', async (t) => {
+t.test('without an agent the facts of the machine are still reported', async (t) => {
   const findings = findingsOf({ local: LOCAL })
   t.match(
     findings.find(({ check }) => check === 'agent'),

@@ -41,7 +41,7 @@ class World {
   }
 }
 
-t.test('nodes that never talked are ranked by what others measured', async (t) => {
+t.test('nodes that never exchanged packets are ranked by coordinates that others measured', async (t) => {
   await using life = new Lifetime()
   const world = new World()
   world.add(life, 'edge/a', { 'edge/b': 10, 'edge/c': 30 })

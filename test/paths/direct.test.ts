@@ -16,7 +16,7 @@ import { parseHostPort, printHostPort } from '../../src/core/kit/host-port.ts'
 const forever = new AbortController().signal
 const reach = (...addresses: string[]) => ({ id: 'edge/n2', addresses, relays: [] })
 
-t.test('addresses under which this machine is reached', async (t) => {
+t.test('the listed addresses are those at which this machine can be reached', async (t) => {
   const at = (address: string, internal = false): NetworkInterfaceInfo =>
     ({ address, internal, family: address.includes(':') ? 'IPv6' : 'IPv4' }) as NetworkInterfaceInfo
   const lo = [at('127.0.0.1', true), at('::1', true)]
@@ -74,7 +74,7 @@ t.test('addresses under which this machine is reached', async (t) => {
   t.ok(localAddresses(1).length > 0, 'this very machine has one')
 })
 
-t.test('what may become of a dial', async (t) => {
+t.test('each kind of address is classified by whether it may be dialled', async (t) => {
   const lo = { address: '127.0.0.1', cidr: '127.0.0.1/8', internal: true }
   const home = { address: '192.168.1.5', cidr: '192.168.1.5/24', internal: false }
   const link = { address: 'fe80::5', cidr: 'fe80::5/64', internal: false }
@@ -111,7 +111,7 @@ t.test('what may become of a dial', async (t) => {
   t.equal(directDialer({ ownNetwork: here }).reachability?.(reach('127.0.0.1:1')), 'near', 'of this very machine')
 })
 
-t.test('whether our own listener would answer', async (t) => {
+t.test('an address at which our own listener would answer is recognised', async (t) => {
   const rows: ReadonlyArray<[listen: string, host: string, port: number, is: boolean]> = [
     ['0.0.0.0', '127.0.0.1', 7472, true],
     ['::', '::1', 7472, true],
@@ -124,7 +124,7 @@ t.test('whether our own listener would answer', async (t) => {
     t.equal(isListenedAt({ host: listen, port: 7472 }, host, port), is, `${listen} ${host}:${port}`)
 })
 
-t.test('host and port', async (t) => {
+t.test('a host and port are parsed, and anything malformed is refused', async (t) => {
   const rows: ReadonlyArray<[string, ReturnType<typeof parseHostPort>]> = [
     ['10.0.0.1:80', { host: '10.0.0.1', port: 80 }],
     ['[::1]:80', { host: '::1', port: 80 }],
@@ -166,13 +166,13 @@ t.test('host and port', async (t) => {
     t.ok(isDialable(address), address)
 })
 
-t.test('dialling', async (t) => {
+t.test('a dialler tries the addresses of a node in order', async (t) => {
   const met: RawConnection[] = []
   await using listener = await DirectListener.start({ host: '127.0.0.1', port: 0 }, (raw) => met.push(raw), silentLog)
   const here = `127.0.0.1:${listener.port}`
   const nobody = `127.0.0.1:${await freePort()}`
 
-  await t.test('an address that answers', async (t) => {
+  await t.test('an address that answers gives a connection', async (t) => {
     const raw = await directDialer().dial(reach(here), forever)
     t.match(raw, { path: 'direct', via: here })
     t.ok(raw.stream.allowHalfOpen)
@@ -187,14 +187,14 @@ t.test('dialling', async (t) => {
     theirs?.stream.destroy()
   })
 
-  await t.test('one that does not answer hands over to the next at once', async (t) => {
+  await t.test('when an address refuses, the next is tried at once', async (t) => {
     const clock = { ...systemClock, after: () => () => undefined } // the time alone never ends
     const raw = await directDialer({ clock }).dial(reach(nobody, 'not an address', here), forever)
     t.equal(raw.via, here)
     raw.stream.destroy()
   })
 
-  await t.test('one that stays silent is given a moment, then the next is tried beside it', async (t) => {
+  await t.test('when an address stays silent, the next is tried beside it after a short delay', async (t) => {
     await using silent = await silence()
     const asked: number[] = []
     const clock: Clock = {
@@ -210,18 +210,18 @@ t.test('dialling', async (t) => {
     raw.stream.destroy()
   })
 
-  await t.test('a name', async (t) => {
+  await t.test('a host name is resolved and dialled', async (t) => {
     const raw = await directDialer().dial(reach(`localhost:${listener.port}`, here), forever)
     t.match(raw.via, /^(127\.0\.0\.1|\[::1\]):/)
     raw.stream.destroy()
   })
 
-  await t.test('nobody anywhere: every address and what became of it', async (t) => {
+  await t.test('when no address answers, the error lists each address and its outcome', async (t) => {
     const failing = directDialer().dial(reach(nobody), forever)
     await t.rejects(failing, { code: 'NO_PATH', details: { tried: { [nobody]: 'ECONNREFUSED' } } })
   })
 
-  await t.test('what is excluded is not dialled, by number or by name', async (t) => {
+  await t.test('an excluded address is not dialled, by number or by name', async (t) => {
     const dialer = directDialer({ exclude: (address) => address.startsWith('127.') || address === '::1' })
     await t.rejects(dialer.dial(reach(here, `localhost:${listener.port}`), forever), { code: 'NO_PATH' })
     await t.rejects(directDialer().dial(reach('169.254.169.254:80', '0.0.0.0:80'), forever), { code: 'NO_PATH' })
@@ -233,12 +233,12 @@ t.test('dialling', async (t) => {
     t.ok(dialer.suits(reach(here)))
   })
 
-  await t.test('no more addresses than are sensible', async (t) => {
+  await t.test('the number of addresses dialled is bounded', async (t) => {
     const many = Array.from({ length: 40 }, () => nobody)
     await t.rejects(directDialer().dial(reach(...many, here), forever), { code: 'NO_PATH' })
   })
 
-  await t.test('somebody else behind an address: it is asked last, for a while', async (t) => {
+  await t.test('an address at which another node answered is tried last for a while', async (t) => {
     await using other = await DirectListener.start(
       { host: '127.0.0.1', port: 0 },
       ({ stream }) => stream.destroy(),
@@ -263,7 +263,7 @@ t.test('dialling', async (t) => {
     t.equal(await via(), wrong, 'it is not given up')
   })
 
-  await t.test('a signal ends it', async (t) => {
+  await t.test('an abort signal ends dialling', async (t) => {
     const gone = new AbortController()
     gone.abort(new Error('enough'))
     await t.rejects(directDialer().dial(reach(here), gone.signal), { message: 'enough' })
@@ -282,7 +282,7 @@ t.test('dialling', async (t) => {
   for (const { stream } of met) stream.destroy()
 })
 
-t.test('listening', async (t) => {
+t.test('a listener reports a taken port, and closing it keeps the connections it has handed over', async (t) => {
   const nothing = () => undefined
   const listener = await DirectListener.start(
     { host: '127.0.0.1', port: 0 },
@@ -316,7 +316,7 @@ async function freePort(): Promise<number> {
   return port
 }
 
-t.test('an address that does not answer is dialled again, beside what waits, but only so often', async (t) => {
+t.test('a silent address is dialled again beside the pending attempts, a bounded number of times', async (t) => {
   await using silent = await silence()
   const quick: Clock = { ...systemClock, after: (_ms, act) => systemClock.after(0, act) }
   const sockets = () => process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length

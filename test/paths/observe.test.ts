@@ -54,7 +54,7 @@ function welcome(observer: Observer, seen = '127.0.0.1') {
   return { type: 'welcome', seen, observer: observer.admit() } as const
 }
 
-t.test('what a node learns of its network from relays', async (t) => {
+t.test('a node learns its public address and NAT behavior from relays', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   await using ours = await observation()
   const { it } = ours
@@ -78,7 +78,7 @@ t.test('what a node learns of its network from relays', async (t) => {
   t.equal(it.hairpins('127.0.0.1'), undefined)
 })
 
-t.test('a relay that says we are seen somewhere in our own network makes us connect nowhere', async (t) => {
+t.test('a relay that reports an address inside our own network makes us connect nowhere', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const hosts: string[] = []
   await using ours = await observation({ isPublic: (host) => hosts.push(host) === 0 })
@@ -89,7 +89,7 @@ t.test('a relay that says we are seen somewhere in our own network makes us conn
   t.equal(ours.it.of('ipv4').hairpin.tcp, undefined)
 })
 
-t.test('two addresses look, of two relays; one that is gone spoils nothing', async (t) => {
+t.test('observers at two relays are asked, and a missing one does not spoil the result', async (t) => {
   await using near = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const far = await Observer.start({ host: '127.0.0.2', port: 0 }, silentLog)
   await using ours = await observation({ udp: undefined })
@@ -106,7 +106,7 @@ t.test('two addresses look, of two relays; one that is gone spoils nothing', asy
   t.match(seen.address, /^127\.0\.0\.1:/, 'and tells where a port is seen')
 })
 
-t.test('places to ask: two addresses before two ports of one, and of the wanted family only', async (t) => {
+t.test('observers are chosen by two addresses before two ports, and in the wanted family only', async (t) => {
   const observers = new Observers()
   const report = (host: string, port: number) =>
     observers.add(`wss://${host}:443/relay`, { ports: [port, port + 1], cookie: 'ab'.repeat(16) })
@@ -123,7 +123,7 @@ t.test('places to ask: two addresses before two ports of one, and of the wanted 
   t.same(await places('ipv6'), ['::1 20', '::1 21'])
 })
 
-t.test('IPv6: no NAT, and whether strangers get to our port', async (t) => {
+t.test('on IPv6 no NAT is assumed, and a check shows whether strangers reach our port', async (t) => {
   await using observer = await Observer.start({ host: '::1', port: 0 }, silentLog)
   const { server, port } = await listening('::1')
   const look = async (listensAt: number) => {
@@ -146,7 +146,7 @@ t.test('IPv6: no NAT, and whether strangers get to our port', async (t) => {
   t.equal((await look(0)).isPortOpen, undefined, 'not asked while we do not listen')
 })
 
-t.test('what a relay sees where nothing but 443 leads out', async (t) => {
+t.test('where only port 443 leads out, the address a relay sees is known but the mapping is not', async (t) => {
   await using ours = await observation()
   ours.it.addRelay('wss://127.0.0.1:1/relay', { type: 'welcome', seen: '203.0.113.9' })
   await ours.it.refresh()
@@ -154,7 +154,7 @@ t.test('what a relay sees where nothing but 443 leads out', async (t) => {
   t.match(ours.it.of('ipv4'), { tcp: { mapping: 'unknown' }, observers: 0 }, 'an address says nothing about ports')
 })
 
-t.test('nothing comes back: no hairpin', async (t) => {
+t.test('when no packet comes back, the NAT does not hairpin', async (t) => {
   const { server, port } = await listening('127.0.0.1')
   await new Promise((resolve) => server.close(resolve))
   using one = new SharedPort('127.0.0.1')
@@ -178,7 +178,7 @@ t.test('nothing comes back: no hairpin', async (t) => {
   await new Promise((resolve) => stranger.close(resolve))
 })
 
-t.test('spoofed UDP: an answer nobody waits for changes nothing', async (t) => {
+t.test('an unsolicited UDP answer changes nothing', async (t) => {
   await using ours = await observation()
   const { it, udpPort } = ours
   const forger = await udpSocket('127.0.0.2')

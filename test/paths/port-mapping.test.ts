@@ -9,7 +9,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 
 const NONCE = Buffer.from('000102030405060708090a0b', 'hex')
 
-t.test('requests, as the RFCs draw them', async (t) => {
+t.test('requests are encoded as the RFCs specify', async (t) => {
   const tcp = { protocol: 'tcp', port: 7_472, wanted: 7_472, lifetimeSeconds: 3_600 } as const
   t.equal(
     encodePcp(tcp, { address: '192.168.1.10', nonce: NONCE }).toString('hex'),
@@ -28,7 +28,7 @@ t.test('requests, as the RFCs draw them', async (t) => {
   t.equal(encodeAddressRequest().toString('hex'), '0000')
 })
 
-t.test('answers', async (t) => {
+t.test('answers are decoded, and malformed ones are refused', async (t) => {
   const pcp = '02810000000000780000000a000000000000000000000000' + NONCE.toString('hex') + '060000001d304e20'
   const rows: Array<{ why: string; hex: string; answer: unknown }> = [
     {
@@ -79,7 +79,7 @@ t.test('answers', async (t) => {
   for (const { why, hex, answer } of rows) t.same(readAnswer(Buffer.from(hex, 'hex')), answer, why)
 })
 
-t.test('whatever a router sends, it is read or dropped', async (t) => {
+t.test('any bytes from a router are either decoded or dropped', async (t) => {
   const head = fc.constantFrom([2, 0x81], [0, 128], [0, 129], [0, 130], [2, 0x80])
   fc.assert(
     fc.property(head, fc.uint8Array({ maxLength: 1_200 }), (head, rest) => {
@@ -174,7 +174,7 @@ function mapper(port: number, clock: Clock, gateway: () => string | undefined = 
 }
 
 for (const speaks of ['pcp', 'nat-pmp'] as const) {
-  t.test(`a router that speaks ${speaks}: mapped, renewed at half life, given back`, async (t) => {
+  t.test(`with a ${speaks} router a mapping is made, renewed at half its lifetime and deleted`, async (t) => {
     await using it = await router(speaks)
     const { clock, rested } = patientClock()
     const told = mapper(it.port, clock)
@@ -195,7 +195,7 @@ for (const speaks of ['pcp', 'nat-pmp'] as const) {
       it.heard.some((question) => !question.startsWith(speaks)),
       'in its own words at once',
     )
-    t.same(told.running.addresses('tcp'), [`203.0.113.99:${tcp}`], 'the router’s address is another one now')
+    t.same(told.running.addresses('tcp'), [`203.0.113.99:${tcp}`], 'the external address of the router has changed')
     t.equal(told.changes, 2)
 
     it.heard.length = 0
@@ -207,7 +207,7 @@ for (const speaks of ['pcp', 'nat-pmp'] as const) {
   })
 }
 
-t.test('nothing is taken back from a successor', async (t) => {
+t.test('after a handover the mapping is not deleted', async (t) => {
   await using it = await router('pcp')
   const { clock, rested } = patientClock()
   const { running } = mapper(it.port, clock)
@@ -218,7 +218,7 @@ t.test('nothing is taken back from a successor', async (t) => {
   t.same(it.heard, [])
 })
 
-t.test('no router, one that says no, one that says nothing, and an answer that is not ours', async (t) => {
+t.test('without a usable answer from a router the state gives the reason', async (t) => {
   for (const { speaks, reason } of [
     { speaks: 'refuses', reason: 'not authorised' },
     { speaks: 'mute', reason: 'no answer' },
@@ -241,7 +241,7 @@ t.test('no router, one that says no, one that says nothing, and an answer that i
   await told.running[Symbol.asyncDispose]()
 })
 
-t.test('another network is asked at once, and the old one’s addresses are forgotten', async (t) => {
+t.test('after a network change the new router is asked at once and the old addresses are forgotten', async (t) => {
   await using it = await router('pcp')
   const { clock, rested } = patientClock()
   const where: { gateway: string | undefined } = { gateway: '127.0.0.1' }

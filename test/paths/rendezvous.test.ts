@@ -91,7 +91,7 @@ t.test('the mapping of a NAT follows from what observers see of one port', (t) =
   t.end()
 })
 
-t.test('NAT behavior keeps its bytes on the wire, and comes back as the word that promises less', (t) => {
+t.test('NAT behavior keeps its wire encoding, and decodes to the more cautious value', (t) => {
   const behavior = { mapping: 'address-dependent', filtering: 'endpoint-independent' } as const
   t.same(natToWire(behavior), { mapping: 'varies', filtering: 'open' })
   t.same(natFromWire(natToWire(behavior)), { mapping: 'address-and-port-dependent', filtering: 'address-dependent' })
@@ -99,7 +99,7 @@ t.test('NAT behavior keeps its bytes on the wire, and comes back as the word tha
   t.end()
 })
 
-t.test('what both sides do, and that they agree', async (t) => {
+t.test('both sides choose the same rendezvous method', async (t) => {
   const rows: [string, NatBehavior, NatBehavior, PunchPlan, PunchPlan][] = [
     ['two home routers', strict, strict, 'simultaneous', 'simultaneous'],
     [
@@ -123,7 +123,7 @@ t.test('what both sides do, and that they agree', async (t) => {
   }
 })
 
-t.test('both behind one NAT: what leads back in decides, and one of them waits', async (t) => {
+t.test('behind one NAT the hairpin decides the method, and one side waits', async (t) => {
   const rows: [PunchPlan, boolean | undefined, PunchPlan, PunchPlan][] = [
     ['simultaneous', true, 'listen', 'dial'],
     ['simultaneous', undefined, 'listen', 'dial'],
@@ -137,7 +137,7 @@ t.test('both behind one NAT: what leads back in decides, and one of them waits',
   }
 })
 
-t.test('what failed often is left alone, until it is forgotten', async (t) => {
+t.test('a method that failed often is not tried until the failures are forgotten', async (t) => {
   const history = new PunchHistory()
   for (let i = 0; i < 6; i++) {
     t.ok(history.isWorthTrying(strict, strict, i))
@@ -198,7 +198,7 @@ t.test('signals are checked on arrival', async (t) => {
   )
 })
 
-t.test('which way a signal goes, and how many of them', async (t) => {
+t.test('signals take the expected route and are limited in number', async (t) => {
   const sent: string[] = []
   const heard: string[] = []
   const state = { session: false, relays: ['wss://r/relay'], now: 0 }
@@ -242,7 +242,7 @@ t.test('which way a signal goes, and how many of them', async (t) => {
   t.equal(heard.filter((line) => line.startsWith('c/e')).length, 25, 'and five a second')
 })
 
-t.test('a bucket of tokens', async (t) => {
+t.test('a token bucket allows its burst and then its rate', async (t) => {
   let at = 0
   const bucket = new TokenBucket({ perSecond: 2, burst: 3, now: () => at })
   const take = (now: number) => {
@@ -254,7 +254,7 @@ t.test('a bucket of tokens', async (t) => {
   t.same([99_000, 99_000, 99_000, 99_000].map(take), [true, true, true, false])
 })
 
-t.test('where nobody can make us dial', async (t) => {
+t.test('a peer can make us dial only permitted addresses', async (t) => {
   const rows: { why: string; address: string; seen?: string; claimed?: string[]; may: boolean }[] = [
     { why: 'where the relay sees it', address: '203.0.113.5:40000', seen: '203.0.113.5', may: true },
     { why: 'somebody else', address: '203.0.113.6:40000', seen: '203.0.113.5', may: false },
@@ -304,7 +304,7 @@ t.test('where nobody can make us dial', async (t) => {
   t.ok(dialled <= 100, `${dialled}: and all together so often`)
 })
 
-t.test('a connection belongs to the call whose nonce it presents, once, and by that node', async (t) => {
+t.test('a connection is matched to the call whose nonce it presents, once, and only from that node', async (t) => {
   const calls = new ExpectedConnections()
   const arrive = async (peer: string, nonce: string) => {
     const [near, far] = duplexPair()
@@ -342,7 +342,7 @@ t.test('a connection belongs to the call whose nonce it presents, once, and by t
   t.equal(plain?.peer, 'c/b', 'others are let through')
 })
 
-t.test('the observer', async (t) => {
+t.test('an observer reports the address it sees', async (t) => {
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const { ports, cookie } = observer.admit()
   const token = '11'.repeat(16)
@@ -356,7 +356,7 @@ t.test('the observer', async (t) => {
     new Promise<void>((resolve) => udp.send(bytes, port, '127.0.0.1', () => resolve()))
   const question = (what: number, with_ = cookie) => encodeQuestion({ ask: what, cookie: with_, token })
 
-  await t.test('over UDP', async (t) => {
+  await t.test('it answers over UDP', async (t) => {
     await ask(question(0), ports[0])
     await ask(question(0), ports[1])
     await until(() => answers.length === 2)
@@ -369,7 +369,7 @@ t.test('the observer', async (t) => {
     t.notOk((ports as readonly number[]).includes(answers[2]!.port), 'from a third port, when asked to')
   })
 
-  await t.test('strangers get nothing', async (t) => {
+  await t.test('strangers get no answer', async (t) => {
     answers.length = 0
     await ask(question(0, '00'.repeat(16)), ports[0])
     await ask(question(0).subarray(0, 39), ports[0])
@@ -387,7 +387,7 @@ t.test('the observer', async (t) => {
     t.ok(answers.length < 60, `${answers.length} of 200: a node that listens may ask only so often`)
   })
 
-  await t.test('over TCP', async (t) => {
+  await t.test('it answers over TCP', async (t) => {
     const { cookie } = observer.admit()
     using port = new SharedPort('127.0.0.1')
     const place = { host: '127.0.0.1', port: ports[0], cookie }
@@ -403,7 +403,7 @@ t.test('the observer', async (t) => {
     rude.on('error', () => undefined).write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
     rude.resume()
     await once(rude, 'close')
-    t.equal(rude.bytesRead, 0, 'nothing for who asks something else')
+    t.equal(rude.bytesRead, 0, 'a malformed request gets no bytes')
   })
   await new Promise<void>((resolve) => udp.close(() => resolve()))
 
@@ -557,7 +557,7 @@ async function speaks(near: Duplex, far: Duplex): Promise<string> {
   return `${String((await heard)[0])} and ${String((await answered)[0])}`
 }
 
-t.test('reverse: a node that cannot be dialled dials', async (t) => {
+t.test('reverse: a node that cannot be dialled dials back', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
@@ -574,7 +574,7 @@ t.test('reverse: a node that cannot be dialled dials', async (t) => {
   raw.stream.destroy()
 })
 
-t.test('reverse: forged and spoofed signals', async (t) => {
+t.test('reverse: forged and spoofed signals cause no connection', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
@@ -592,7 +592,7 @@ t.test('reverse: forged and spoofed signals', async (t) => {
   c.seen = '203.0.113.9'
   ask(c, [victimAddress])
   await until(() => b.guard.refused === 1)
-  t.equal(calls.length, 0, 'nobody knocked')
+  t.equal(calls.length, 0, 'nobody dialled')
 
   // a victim at the sender's own address: a few calls, and nothing is said there but a TLS greeting
   c.seen = '127.0.0.1'
@@ -620,7 +620,7 @@ t.test('reverse: forged and spoofed signals', async (t) => {
   await new Promise((resolve) => victim.close(resolve))
 })
 
-t.test('punched: both dial at the same moment', async (t) => {
+t.test('punched: both sides dial at the same moment and connect', async (t) => {
   const pairs: [string, NatBehavior, NatBehavior][] = [
     ['two home routers', strict, strict],
     ['a symmetric NAT calls a cone', varies, open],
@@ -649,7 +649,7 @@ t.test('punched: both dial at the same moment', async (t) => {
   }
 })
 
-t.test('punched: by IPv6 where both have it, through firewalls; else by IPv4', async (t) => {
+t.test('punched: firewalls are passed by IPv6 where both sides have it, otherwise by IPv4', async (t) => {
   const firewall: NatBehavior = { mapping: 'none', filtering: 'address-and-port-dependent' }
   const both = (id: string) => ({ ...reach(id), addresses: ['192.168.1.5:7472', '[2001:db8::5]:7472'] })
   const rows = [
@@ -683,7 +683,7 @@ t.test('punched: by IPv6 where both have it, through firewalls; else by IPv4', a
   t.notOk(dialer.suits({ ...reach('edge/n9'), addresses: ['192.168.1.5:7472'] }), 'no family in common')
 })
 
-t.test('punched: two nodes behind one NAT meet where it leads back in, and only there', async (t) => {
+t.test('punched: two nodes behind one NAT connect only where it hairpins', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
@@ -711,7 +711,7 @@ t.test('punched: two nodes behind one NAT meet where it leads back in, and only 
   raw.stream.destroy()
 })
 
-t.test('punched: hopeless pairs are found out with one signal, and remembered', async (t) => {
+t.test('punched: a hopeless pair is detected with one signal and remembered', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
@@ -732,7 +732,7 @@ t.test('punched: hopeless pairs are found out with one signal, and remembered', 
   t.notOk(dialer.suits(reach('edge/n9')), 'nothing is tried while we know nothing of ourselves')
 })
 
-t.test('punched: who answers with a victim’s address, or asks again and again', async (t) => {
+t.test('punched: a peer cannot aim dials at a victim or repeat them without limit', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
@@ -770,7 +770,7 @@ t.test('punched: who answers with a victim’s address, or asks again and again'
   await new Promise((resolve) => victim.close(resolve))
 })
 
-t.test('punched: forged signals lead nowhere', async (t) => {
+t.test('punched: forged signals cause no dial', async (t) => {
   const nodes = new Map<string, Node>()
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)

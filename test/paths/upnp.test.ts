@@ -15,7 +15,7 @@ import { until } from '../proxy/world.ts'
 const forever = new AbortController().signal
 const GATEWAY = '127.0.0.1'
 
-t.test('XML, as much as there is of it in routers', async (t) => {
+t.test('the XML reader accepts what routers send and refuses the rest', async (t) => {
   const page = readXml(`<?xml version="1.0"?>
     <!-- a router -->
     <root xmlns="urn:x" a="1 > 0"><s:device xmlns:s='urn:y'><name>A &amp; B &#x41;&#66;</name><empty/><empty a="/"/></s:device>
@@ -103,7 +103,7 @@ function answerOf(location: string, changes: { status?: string; st?: string } = 
   )
 }
 
-t.test('what answers a search, and where it may point', async (t) => {
+t.test('an answer to a search is accepted only with a permitted location', async (t) => {
   const rows: { why: string; packet: Buffer; is: string | undefined }[] = [
     { why: 'a router', packet: answerOf('http://192.168.1.1:5000/a.xml'), is: 'http://192.168.1.1:5000/a.xml' },
     { why: 'another machine', packet: answerOf('http://192.168.1.66:5000/a.xml'), is: undefined },
@@ -268,7 +268,7 @@ function mapper(router: FakeIgd, serverPort: number, rest = patientClock()) {
   return { running: PortMapper.start(options, silentLog), rests: rest.rests }
 }
 
-t.test('a router that speaks UPnP only: mapped, renewed, found again, given back', async (t) => {
+t.test('with a UPnP-only router a mapping is made, renewed, found again and deleted', async (t) => {
   await using router = await igd()
   await using nobody = await deaf()
   const { running, rests } = mapper(router, nobody.port)
@@ -290,7 +290,7 @@ t.test('a router that speaks UPnP only: mapped, renewed, found again, given back
   t.same(router.heard, ['DeletePortMapping TCP 7472', 'DeletePortMapping UDP 7473'])
 })
 
-t.test('what routers answer', async (t) => {
+t.test('each answer of a UPnP router leads to the expected mapping or error', async (t) => {
   await using router = await igd()
   const found = (await readIgd(new URL(router.location), forever))!
   t.equal(found.service, 'urn:schemas-upnp-org:service:WANIPConnection:1')
@@ -369,7 +369,7 @@ t.test('what routers answer', async (t) => {
   )
 })
 
-t.test('nobody but the gateway is believed, and nobody else is ever asked', async (t) => {
+t.test('only the gateway is contacted, and only its answers are accepted', async (t) => {
   const calls: string[] = []
   const victim = createTcpServer((socket) => void calls.push(socket.on('error', () => undefined).remoteAddress ?? ''))
   victim.listen(0, '127.0.0.3')
@@ -442,12 +442,12 @@ t.test('nobody but the gateway is believed, and nobody else is ever asked', asyn
     t.same(running.state, { state: 'refused', reason: 'no answer' }, why)
     await running[Symbol.asyncDispose]()
   }
-  t.same(calls, [], 'nobody knocked anywhere else')
+  t.same(calls, [], 'no other address was contacted')
   for (const socket of [forger, ears]) await new Promise<void>((resolve) => socket.close(() => resolve()))
   await new Promise((resolve) => victim.close(resolve))
 })
 
-t.test('PCP and NAT-PMP: what comes from another address than the gateway’s is dropped', async (t) => {
+t.test('PCP and NAT-PMP answers from any address but the gateway’s are dropped', async (t) => {
   const gateway = await udp(GATEWAY)
   const forger = await udp('127.0.0.2')
   let forged = 0

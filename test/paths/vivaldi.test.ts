@@ -44,7 +44,7 @@ function settle(rtts: number[][], rounds: number, random: () => number): Vivaldi
   return nodes
 }
 
-t.test('nodes that never talked are ranked right, on a matrix with jitter', async (t) => {
+t.test('nodes that never exchanged packets are ranked correctly on a latency matrix with jitter', async (t) => {
   const random = seeded(7)
   const rtts = matrix(40, random)
   const nodes = settle(rtts, 300, random)
@@ -77,7 +77,7 @@ t.test('nodes that never talked are ranked right, on a matrix with jitter', asyn
   for (const { own } of nodes) t.ok(own.error < 0.5, 'everybody has become sure of itself')
 })
 
-t.test('a node that moves is found again', async (t) => {
+t.test('the coordinate of a node that moves converges on its new position', async (t) => {
   const random = seeded(11)
   const rtts = matrix(20, random)
   const nodes = settle(rtts, 200, random)
@@ -93,7 +93,7 @@ t.test('a node that moves is found again', async (t) => {
   t.ok(Math.abs(now - real) < 0.4 * real, `${now.toFixed(1)} ms, really ${real.toFixed(1)} ms`)
 })
 
-t.test('nothing that is measured or told breaks a coordinate', async (t) => {
+t.test('no measured or reported value makes a coordinate invalid', async (t) => {
   const coordinate = fc.record({
     at: fc.array(fc.double({ min: -FARTHEST_MS, max: FARTHEST_MS, noNaN: true }), { minLength: 3, maxLength: 3 }),
     height: fc.double({ min: 0, max: FARTHEST_MS, noNaN: true }),

@@ -16,7 +16,7 @@ const parts = () => ({
   metrics: openMetrics('agent'),
 })
 
-t.test('what host mode changes, and that it changes it back', async (t) => {
+t.test('host mode undoes everything that it changes', async (t) => {
   const ran: string[] = []
   const run = async (program: string, argv: readonly string[]) => {
     ran.push([program, ...argv].join(' '))
@@ -31,7 +31,7 @@ t.test('what host mode changes, and that it changes it back', async (t) => {
   t.same(ran, ['ip route del local 10.30.0.0/16 dev lo proto 213'])
 })
 
-t.test('without the right it says what is missing, and leaves nothing', async (t) => {
+t.test('without the privilege host mode reports what is missing and leaves nothing behind', async (t) => {
   const ran: string[] = []
   const run = async (program: string, argv: readonly string[]) => {
     ran.push([program, ...argv].join(' '))
@@ -45,7 +45,7 @@ t.test('without the right it says what is missing, and leaves nothing', async (t
   t.equal(ran.at(-1), 'ip route del local 10.30.0.0/16 dev lo proto 213')
 })
 
-t.test('in a network namespace of its own: VIPs of both families answer, then all is as before', async (t) => {
+t.test('in its own network namespace VIPs of both families answer, and closing restores the state', async (t) => {
   const script = `
     import { spawnSync } from 'node:child_process'
     import { readFileSync } from 'node:fs'
@@ -110,7 +110,7 @@ t.test('in a network namespace of its own: VIPs of both families answer, then al
   )
 })
 
-t.test('without IPv6, or with a read-only /proc/sys, host mode is IPv4 alone', async (t) => {
+t.test('without IPv6, or with a read-only /proc/sys, host mode uses IPv4 only', async (t) => {
   const script = `
     import { spawnSync } from 'node:child_process'
     import { whyNoIPv6 } from './proxy/intercept/host-ipv6.ts'

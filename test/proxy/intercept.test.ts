@@ -101,7 +101,7 @@ t.test('a VIP that moves to another service keeps its listener, with the new tar
   t.equal(await answerAt(at(index), port), 'shop.acme.stock.prod any.rr')
 })
 
-t.test('a name that is answered is listened for before anything else happens', async (t) => {
+t.test('the listener of a name is open before its answer is sent', async (t) => {
   const port = await freePort()
   const first = lastVip + 1
   const many = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${i}.pinned`, vip()]))
@@ -116,7 +116,7 @@ t.test('a name that is answered is listened for before anything else happens', a
   t.same(loopback.problems(), [])
 })
 
-t.test('beyond the limit only what is asked for is opened', async (t) => {
+t.test('beyond the limit listeners are opened only on request', async (t) => {
   const port = await freePort()
   const [a, b, c] = [vip(), vip(), vip()]
   const table = new LiteralTable({
@@ -134,7 +134,7 @@ t.test('beyond the limit only what is asked for is opened', async (t) => {
   t.equal(await answerAt(at(c), port), `${CART} any.least`)
 })
 
-t.test('what `hedgerow resolve` says is listened for before it is said', async (t) => {
+t.test('the listener of an address is open before `hedgerow resolve` prints it', async (t) => {
   const port = await freePort()
   const [a, b] = [vip(), vip()]
   const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': a, 'any.least': b } })
@@ -157,7 +157,7 @@ t.test('what `hedgerow resolve` says is listened for before it is said', async (
   t.equal(await answerAt(at(b), port), `${CART} any.least`)
 })
 
-t.test('a port that is taken is told once, with the remedy, and tried again', async (t) => {
+t.test('a taken port is reported once with a remedy and tried again', async (t) => {
   const [a, b] = [vip(), vip()]
   const taken = await serve(() => undefined, at(a))
   await using other = await serve(() => undefined, at(b), taken.port)
@@ -181,7 +181,7 @@ t.test('a port that is taken is told once, with the remedy, and tried again', as
   t.ok(other.port)
 })
 
-t.test('a privileged port without the right is a problem with a remedy', async (t) => {
+t.test('a privileged port without the privilege is reported with a remedy', async (t) => {
   const start = /(\d+)/.exec(spawnSync('cat', ['/proc/sys/net/ipv4/ip_unprivileged_port_start']).stdout.toString())
   if (Number(start?.[1] ?? 0) <= 80) {
     t.comment('every port is open to everybody here: nothing to test')
@@ -210,7 +210,7 @@ t.test('a privileged port without the right is a problem with a remedy', async (
   )
 })
 
-t.test('addresses as /proc prints them', async (t) => {
+t.test('addresses are formatted as /proc prints them', async (t) => {
   t.equal(procAddress4({ address: '127.0.0.1', port: 80 }), '0100007F:0050')
   t.equal(procAddress4({ address: '127.30.1.2', port: 65_535 }), '02011E7F:FFFF')
   t.equal(procAddress6({ address: '::1', port: 80 }), '00000000000000000000000001000000:0050')
@@ -230,7 +230,7 @@ function dialScript(address: string, port: number): string {
   return `require('net').connect(${port}, '${address}').on('error', () => {}).resume(); setInterval(() => {}, 1e6)`
 }
 
-t.test('who calls', async (t) => {
+t.test('the calling instance is identified by its process', async (t) => {
   const port = await freePort()
   const [open, closed, pinned] = [vip(), vip(), vip()]
   const table = new LiteralTable(

@@ -165,7 +165,7 @@ const CASES: readonly Case[] = [
   },
 ]
 
-t.test('what the kernel may carry', async (t) => {
+t.test('the kernel carries only flows for which user space is not needed', async (t) => {
   for (const { choice, on, states = [], allow = [], facts = factsOf(), family = 4, is, why } of CASES) {
     const entry = entryOf({ id: CART, on, states, allow, vips: { [choice]: 0xe0203 } })
     const target = { service: entry.service, choice: choiceOf(choice) as never, vip: 0xe0203 }
@@ -189,7 +189,7 @@ const rowsFor = (on: string[], facts = factsOf(), more: object = {}): Rows => {
   return new Map(rowsOf(entry, RANGE, facts).map((row) => [row.name, row]))
 }
 
-t.test('the table as text', async (t) => {
+t.test('the nftables table is rendered as expected', async (t) => {
   t.same(
     takeOver(NAMES, rowsFor([HERE, HERE]))
       .trimEnd()
@@ -221,7 +221,7 @@ t.test('the table as text', async (t) => {
   )
 })
 
-t.test('from one set of rows to the next, as text', async (t) => {
+t.test('a change of rows is rendered as one transaction', async (t) => {
   const none: Rows = new Map()
   const one = rowsFor([HERE])
   const text = (before: Rows, after: Rows) =>
@@ -254,7 +254,7 @@ t.test('from one set of rows to the next, as text', async (t) => {
   t.match(empty(NAMES, one), /flush chain .* o_me\nflush map .* vips4\nflush map .* outer4\n/)
 })
 
-t.test('rules that nothing needs are not there: every packet of the machine would pay', async (t) => {
+t.test('unneeded rules are left out, since every packet of the machine would pay for them', async (t) => {
   const outer = rowsFor([HERE], factsOf({ at: { 0: { host: '192.0.2.7', port: 80 } } }))
   t.match(takeOver(NAMES, outer), /prerouting iifname "docker0".*@outer4\n/)
   t.match(takeOver(NAMES, outer), /add element .* outer4 \{ 10\.30\.2\.3 \. tcp \. 80 : goto/)
@@ -277,7 +277,7 @@ t.test('rules that nothing needs are not there: every packet of the machine woul
   t.match(text, /meta l4proto udp counter name "v_e0203_udp_53_6_0" dnat ip6 to \[::1\]:5300\n/)
 })
 
-t.test('counters', async (t) => {
+t.test('counters are named and parsed, and their headers are known', async (t) => {
   const [row] = [...rowsFor([HERE]).values()] as [Row]
   t.same(countersOf(row), [
     ['v_e0203_tcp_80_4_0', { kind: 'flows', policy: 'rr', protocol: 'tcp' }],
@@ -301,7 +301,7 @@ t.test('counters', async (t) => {
   t.equal(payload({ packets: 10, bytes: 400 }, 52), 0, 'never less than nothing')
 })
 
-t.test('connections that the kernel carries', async (t) => {
+t.test('connections carried by the kernel are read from conntrack', async (t) => {
   const lines = [
     'ipv4     2 tcp      6 431999 ESTABLISHED src=127.0.0.1 dst=10.30.2.3 sport=40390 dport=80 src=127.0.0.1 dst=127.0.0.1 sport=20001 dport=40390 [ASSURED] mark=0 zone=0 use=2',
     'ipv4     2 tcp      6 119 TIME_WAIT src=127.0.0.1 dst=10.30.2.3 sport=37156 dport=80 src=127.0.0.1 dst=127.0.0.1 sport=20002 dport=37156 [ASSURED] mark=0 zone=0 use=2',
@@ -369,7 +369,7 @@ async function running(table: LiteralTable, facts: FastPathFacts, kernel = new P
 
 const cart = (on: string[], more: object = {}) => ({ id: CART, on, vips: { 'any.rr': 0xe0203 }, ...more })
 
-t.test('it follows the table, one transaction at a time', async (t) => {
+t.test('the kernel path follows the table, one transaction at a time', async (t) => {
   const table = new LiteralTable(cart([HERE]))
   const { fastPath, kernel, metrics, begin } = await running(table, factsOf())
   const target = {
@@ -408,7 +408,7 @@ t.test('it follows the table, one transaction at a time', async (t) => {
   t.match(kernel.applied.at(-1), /^flush chain .* o_me\ndelete table inet hedgerow_10_30_0_0_16\n$/)
 })
 
-t.test('an instance that may not call waits until the rows are gone', async (t) => {
+t.test('an instance that loses its permission waits until its rows are removed', async (t) => {
   const callers: Caller[] = []
   const { fastPath, kernel, begin } = await running(new LiteralTable(cart([HERE])), factsOf({ callers: () => callers }))
   begin()
@@ -431,7 +431,7 @@ t.test('an instance that may not call waits until the rows are gone', async (t) 
   await fastPath.close()
 })
 
-t.test('without nft, or without the right, everything stays in user space and says why', async (t) => {
+t.test('without nft or the privilege everything stays in user space, and the reason is reported', async (t) => {
   for (const [message, reason] of [
     ['spawn nft ENOENT', 'nft is not installed'],
     ['Command failed: nft -f x\nx:1:1-5: Error: Could not process rule: Operation not permitted', /no right/],
@@ -461,7 +461,7 @@ t.test('without nft, or without the right, everything stays in user space and sa
   }
 })
 
-t.test('a successor has the table: it is left alone', async (t) => {
+t.test('a table owned by a successor process is left alone', async (t) => {
   const table = new LiteralTable(cart([HERE]))
   const { fastPath, kernel, begin } = await running(table, factsOf())
   begin()
@@ -479,7 +479,7 @@ t.test('a successor has the table: it is left alone', async (t) => {
   t.equal(kernel.applied.length, before)
 })
 
-t.test('instances that end: their UDP conversations are forgotten; those that drain keep theirs', async (t) => {
+t.test('UDP conntrack entries of ended instances are deleted, and those of draining ones are kept', async (t) => {
   const draining = new Set<InstanceId>()
   const at: Record<number, KernelEndpoint | undefined> = {}
   const facts = { ...factsOf({ at }), isDraining: (instance: InstanceId) => draining.has(instance) }

@@ -9,12 +9,12 @@ import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts
 import { CART, curl, FRONT, NAME, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
 import { Client, until } from './world.ts'
 
-t.test('curl through SOCKS', async (t) => {
+t.test('curl reaches services through the SOCKS proxy', async (t) => {
   await using here = await node()
   t.same(await curl('-x', here.socks(), `http://${NAME}/x`), { out: 'GET /x 0\n', code: 0 })
   t.same(await curl('-x', here.socks(FRONT), `http://${NAME}:8080/y`), { out: 'GET /y 0\n', code: 0 })
   await until(() => here.ledger.recent().length === 2)
-  t.equal(here.ledger.recent()[0]?.caller, FRONT, 'the credentials say who calls')
+  t.equal(here.ledger.recent()[0]?.caller, FRONT, 'the credentials identify the caller')
   t.match(here.ledger.recent()[1], { caller: 'edge/a', mode: 'socks', end: 'closed' })
   t.same(await curl('-x', here.socks(), `http://${vipToIPv4(RANGE, VIP)}/z`), { out: 'GET /z 0\n', code: 0 }, 'a VIP')
   const body = 'b'.repeat(3_000_000)
@@ -36,7 +36,7 @@ t.test('curl through SOCKS', async (t) => {
   t.equal(here.seen.length, 4)
 })
 
-t.test('curl through HTTP, both ways', async (t) => {
+t.test('curl reaches services through the HTTP proxy, by CONNECT and by forwarding', async (t) => {
   await using here = await node()
   t.same(await curl('-x', here.http(), `http://${NAME}/x?y=1`), { out: 'GET /x?y=1 0\n', code: 0 })
   t.match(here.seen[0]?.headers, { host: NAME, connection: 'close' })
@@ -79,7 +79,7 @@ t.test('curl through HTTP, both ways', async (t) => {
   }
 })
 
-t.test('a second request on the same connection does not ride along', async (t) => {
+t.test('a second request on the same connection is not forwarded', async (t) => {
   await using here = await node()
   const authorization = `Proxy-Authorization: Basic ${Buffer.from('node:hush').toString('base64')}`
   using client = await Client.connect(here.httpPort)
@@ -93,7 +93,7 @@ t.test('a second request on the same connection does not ride along', async (t) 
   t.equal(here.seen[0]?.headers.host, NAME, 'what decided the route is what the instance hears')
 })
 
-t.test('CONNECT carries what comes with it, and what the instance says first', async (t) => {
+t.test('CONNECT carries early client data and data that the instance sends first', async (t) => {
   await using here = await node()
   const authorization = `Proxy-Authorization: Basic ${Buffer.from('node:hush').toString('base64')}`
   using client = await Client.connect(here.httpPort)
@@ -104,7 +104,7 @@ t.test('CONNECT carries what comes with it, and what the instance says first', a
   t.match(client.text, /^HTTP\/1\.1 200 Connection established\r\n\r\nHTTP\/1\.1 200 OK[\s\S]*GET \/early 0/)
 })
 
-t.test('heads', async (t) => {
+t.test('request heads are parsed, and malformed ones are refused', async (t) => {
   const secret = `Proxy-Authorization: Basic ${Buffer.from('u:p:q').toString('base64')}`
   const forward = parseHead(
     [
@@ -158,7 +158,7 @@ t.test('heads', async (t) => {
   }
 })
 
-t.test('the SOCKS handshake, byte by byte and with everything at once', async (t) => {
+t.test('the SOCKS handshake works byte by byte and all at once', async (t) => {
   const said = [
     Buffer.of(5, 2, 0, 2),
     Buffer.concat([Buffer.of(1, 4), Buffer.from('node'), Buffer.of(4), Buffer.from('hush')]),
@@ -211,7 +211,7 @@ t.test('the SOCKS handshake, byte by byte and with everything at once', async (t
   }
 })
 
-t.test('garbage: no bytes make a handshake throw, or ask without credentials', async (t) => {
+t.test('no bytes make a handshake throw or pass without credentials', async (t) => {
   const credentials = () => undefined
   const bytes = fc.uint8Array({ maxLength: 300 }).map((array) => Buffer.from(array))
   const socks = fc.array(fc.oneof(bytes, fc.constant(Buffer.of(5, 1, 2)), fc.constant(Buffer.of(1, 1, 65, 1, 66))), {
@@ -261,21 +261,18 @@ t.test('garbage: no bytes make a handshake throw, or ask without credentials', a
   t.match(answer, /^HTTP\/1\.1 431 /, 'an endless head')
 })
 
-t.test(
-  'a client that does not complete its request in time is answered and let go; the oldest makes room',
-  async (t) => {
-    await using here = await node()
-    const socks = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 1_000 }, here.parts)
-    using first = await Client.connect(socks.port)
-    using second = await Client.connect(socks.port)
-    using third = new Client(connect({ port: socks.port, host: '127.0.0.1' }))
-    await first.ended
-    t.same(Buffer.from(first.text, 'latin1'), Buffer.of(5, 0xff), 'the oldest, as soon as there is a third')
-    t.match((await here.log.line('proxy request refused')).fields, { mode: 'socks', reason: /too many requests/ })
-    await Promise.all([second.ended, third.ended])
-    t.same(Buffer.from(third.text, 'latin1'), Buffer.of(5, 0xff), 'after the time limit')
-    await socks.close()
-    const taken = await SocksInterceptor.start({ port: here.socksPort }, here.parts).catch((error: unknown) => error)
-    t.match(taken, { code: 'LISTEN_FAILED', details: { port: here.socksPort } })
-  },
-)
+t.test('a client that is too slow is answered and closed, and the oldest makes room for new ones', async (t) => {
+  await using here = await node()
+  const socks = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 1_000 }, here.parts)
+  using first = await Client.connect(socks.port)
+  using second = await Client.connect(socks.port)
+  using third = new Client(connect({ port: socks.port, host: '127.0.0.1' }))
+  await first.ended
+  t.same(Buffer.from(first.text, 'latin1'), Buffer.of(5, 0xff), 'the oldest, as soon as there is a third')
+  t.match((await here.log.line('proxy request refused')).fields, { mode: 'socks', reason: /too many requests/ })
+  await Promise.all([second.ended, third.ended])
+  t.same(Buffer.from(third.text, 'latin1'), Buffer.of(5, 0xff), 'after the time limit')
+  await socks.close()
+  const taken = await SocksInterceptor.start({ port: here.socksPort }, here.parts).catch((error: unknown) => error)
+  t.match(taken, { code: 'LISTEN_FAILED', details: { port: here.socksPort } })
+})

@@ -160,6 +160,6 @@ t.test('a flood of requests with a good certificate leaves the relay to the othe
   t.equal(raw.path, 'relayed', 'another node connects during the flood')
   raw.stream.destroy()
   const statuses = await Promise.all(flood)
-  t.ok(statuses.filter((status) => status === 429).length > 0, 'the flood was told that it is too much')
+  t.ok(statuses.filter((status) => status === 429).length > 0, 'the flood got status 429')
   channel.close()
 })

@@ -66,7 +66,7 @@ const leg = (node: HeldIdentity, { url }: RelaySite, query: string, signal = for
   dialUpgrade(`${url}?${query}`, credentialsOf(node)(), signal)
 const draw = () => randomBytes(16).toString('hex')
 
-t.test('legs that wait for each other', async (t) => {
+t.test('the legs of one request are paired, whichever arrives first', async (t) => {
   const refused: [LegRequest, string][] = []
   const pairings = (takeMs = 60_000) =>
     new Pairings({ takeMs, refuse: (leg, refusal) => void refused.push([leg, refusal]) })
@@ -112,7 +112,7 @@ t.test('legs that wait for each other', async (t) => {
   refused.length = 0
   first.socket.destroy()
   await turn()
-  t.same([left, refused.length], [1, 0], 'a leg that is gone is told nothing')
+  t.same([left, refused.length], [1, 0], 'a leg that has gone is not notified')
   t.equal(some.addLeg({ ...between, legs: {} }, 'dialled', leg()), undefined)
 
   const late = pairings(1)
@@ -121,7 +121,7 @@ t.test('legs that wait for each other', async (t) => {
   t.equal(left, 2, 'nobody came at all')
 })
 
-t.test('through a relay, whichever leg is first', async (t) => {
+t.test('two nodes are paired through a relay, whichever leg is first', async (t) => {
   await using site = await RelaySite.start(core)
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -131,7 +131,7 @@ t.test('through a relay, whichever leg is first', async (t) => {
     const nonce = draw()
     near.say({ type: 'knock', to: 'edge/n2', nonce })
     await site.until(() => far.incoming.some((message) => message.nonce === nonce))
-    t.match(far.incoming.at(-1), { from: 'edge/n1', nonce }, 'told before the leg is there')
+    t.match(far.incoming.at(-1), { from: 'edge/n1', nonce }, 'announced before the leg arrives')
     const legs = site.legs.length
     const bring: Record<string, () => Promise<Duplex>> = {
       dialled: () => leg(n1, site, `to=edge/n2&knock=${nonce}`),
@@ -150,7 +150,7 @@ t.test('through a relay, whichever leg is first', async (t) => {
   await site.until(async () => (await site.open()) === 0)
 })
 
-t.test('the dialler and the listener of agents', async (t) => {
+t.test('the relay dialler and relay listener of two agents connect', async (t) => {
   await using site = await RelaySite.start(core)
   const came: string[] = []
   const listening = (node: HeldIdentity) =>
@@ -187,7 +187,7 @@ t.test('the dialler and the listener of agents', async (t) => {
   await far[Symbol.asyncDispose]()
 })
 
-t.test('a dialler that does not come after all', async (t) => {
+t.test('a leg whose dialler withdraws is ended and frees its place', async (t) => {
   await using site = await RelaySite.start(core, { pair: 1 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -203,7 +203,7 @@ t.test('a dialler that does not come after all', async (t) => {
   t.pass('and its place is free')
 })
 
-t.test('who may use a leg', async (t) => {
+t.test('a leg can be used only by the two nodes it was requested for', async (t) => {
   await using site = await RelaySite.start(core, { takeMs: 60_000, pair: 1 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -232,12 +232,12 @@ t.test('who may use a leg', async (t) => {
   t.same(near.incoming, [])
   a.destroy()
   b.destroy()
-  await t.rejects(leg(n1, site, 'to=edge/n9&knock='), answered(404), 'an empty one is none')
+  await t.rejects(leg(n1, site, 'to=edge/n9&knock='), answered(404), 'an empty nonce counts as none')
   await t.rejects(leg(n1, site, `take=x&knock=${nonce}`), answered(400))
   await t.rejects(leg(n1, site, `knock=${nonce}`), answered(400))
 })
 
-t.test('leg requests are counted as dials are', async (t) => {
+t.test('leg requests count against the same limits as dials', async (t) => {
   await using site = await RelaySite.start(core, { nodeRequestsPerSecond: 1, takeMs: 60_000 })
   using near = await Control.open(n1, site)
   using far = await Control.open(n2, site)
@@ -247,7 +247,7 @@ t.test('leg requests are counted as dials are', async (t) => {
   t.ok(far.incoming.length >= 1 && far.incoming.length <= 6, `${far.incoming.length} of 50`)
 })
 
-t.test('a listener that does not know leg requests is not sent them', async (t) => {
+t.test('leg requests are not sent to a listener that does not support them', async (t) => {
   await using site = await RelaySite.start(core)
   using old = await Control.open(n1, site, {} as never)
   await site.until(() => old.heard.length === 1)

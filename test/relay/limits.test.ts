@@ -42,7 +42,7 @@ async function meet(site: RelaySite, from: HeldIdentity, to: HeldIdentity) {
   return { stream, taken, channel }
 }
 
-t.test('a bucket keeps its rate exactly, whatever is taken', async (t) => {
+t.test('a token bucket keeps its rate exactly, whatever is taken', async (t) => {
   let now = 0
   const bucket = new TokenBucket({ perSecond: 1_000, burst: 100, now: () => now })
   const rows = [
@@ -64,7 +64,7 @@ t.test('a bucket keeps its rate exactly, whatever is taken', async (t) => {
   t.ok(bucket.isFull)
 })
 
-t.test('a node that sends too much waits; others do not', async (t) => {
+t.test('a node that sends too much is delayed, and others are not', async (t) => {
   await using site = await RelaySite.start(edge, { nodeBytesPerSecond: 2_000_000 })
   const greedy = await meet(site, n1, n2)
   const modest = await meet(site, n3, n2)
@@ -84,7 +84,7 @@ t.test('a node that sends too much waits; others do not', async (t) => {
   }
 })
 
-t.test('joined legs: nothing is read that the other side does not take', async (t) => {
+t.test('a joined leg is read only as fast as the other side accepts', async (t) => {
   const [near, a] = duplexPair()
   const [b, far] = duplexPair()
   let passed = 0
@@ -110,7 +110,7 @@ t.test('joined legs: nothing is read that the other side does not take', async (
   await over.promise
 })
 
-t.test('a node makes only so many requests', async (t) => {
+t.test('the request rate of a node is limited', async (t) => {
   await using site = await RelaySite.start(edge, { nodeRequestsPerSecond: 1 })
   const refused = { code: 'RELAY_REFUSED', details: { reason: 'node not connected here' } }
   for (let requests = 0; requests < 6; requests += 1) await t.rejects(dial(n1, n2, site.url), refused)
@@ -124,7 +124,7 @@ t.test('a node makes only so many requests', async (t) => {
   t.ok(await value(site.metrics.relayRefusals))
 })
 
-t.test('a node that takes all it can get: the others go on', async (t) => {
+t.test('other nodes make progress beside one that takes all it can get', async (t) => {
   const pair = 4
   await using site = await RelaySite.start(edge, { pair, dialled: 6, nodeRequestsPerSecond: 1_000 })
   const heard = { incoming: 0, signals: 0 }
@@ -176,7 +176,7 @@ t.test('a node that takes all it can get: the others go on', async (t) => {
   for (const channel of [victim, flood]) channel.close()
 })
 
-t.test('it is no open proxy', async (t) => {
+t.test('a relay is not an open proxy', async (t) => {
   await using site = await RelaySite.start(edge)
   const victim = createServer(() => t.fail('somebody was sent here'))
   victim.listen(0, '127.0.0.1')
@@ -212,7 +212,7 @@ t.test('it is no open proxy', async (t) => {
   await new Promise((resolve) => victim.close(resolve))
 })
 
-t.test('nobody but a cluster or a relay may serve as one', async (t) => {
+t.test('only the certificate of a cluster or a relay is accepted from a relay server', async (t) => {
   await using site = await RelaySite.start(n3) // a node with a good certificate, posing as a relay
   const { principal } = n1
   const credentials = () => ({ tls: clientOptions(n1, (other) => mayRelay(other) && other.mesh === principal.mesh) })
@@ -221,7 +221,7 @@ t.test('nobody but a cluster or a relay may serve as one', async (t) => {
   t.same([...site.relay.listening], [])
 })
 
-t.test('handshakes are started at a rate, and sources take turns', async (t) => {
+t.test('handshakes start at a limited rate, shared fairly between sources', async (t) => {
   const entered: string[] = []
   const server = createServer((socket) => {
     entered.push(socket.remoteAddress ?? '')
@@ -247,7 +247,7 @@ t.test('handshakes are started at a rate, and sources take turns', async (t) => 
   await new Promise((resolve) => server.close(resolve))
 })
 
-t.test('a connection without a byte takes no handshake from those that speak', async (t) => {
+t.test('a connection that sends nothing uses up no handshake', async (t) => {
   const server = createServer((socket) => socket.once('data', (first) => socket.end(first)))
   limitHandshakes(server, { perSecond: 8, silentMs: 60_000 }) // one at once, eight a second
   server.listen(0, '127.0.0.1')

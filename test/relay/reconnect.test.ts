@@ -29,7 +29,7 @@ const forever = new AbortController().signal
 const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
 const quietly = { onConnection: () => undefined, credentials: credentialsOf(n2) }
 
-t.test('through which relay two nodes are nearer', async (t) => {
+t.test('another relay is chosen only when it is clearly nearer', async (t) => {
   const rows: { why: string; known: Record<string, number | undefined>; inUse: string; to?: string }[] = [
     { why: 'a third nearer', known: { a: 90, b: 60 }, inUse: 'a', to: 'b' },
     { why: 'the nearest of those', known: { a: 90, b: 60, c: 20, d: 30 }, inUse: 'a', to: 'c' },
@@ -50,7 +50,7 @@ t.test('through which relay two nodes are nearer', async (t) => {
   t.same(orderRelays(['a', 'b'], ours, sum({ a: 200 })), ['a', 'b'], 'a sum is not compared with a guess')
 })
 
-t.test('nodes with a session tell each other where they listen, and when that is news', async (t) => {
+t.test('nodes with a session report to each other where they listen, and only when it has changed', async (t) => {
   const far: Record<string, number | undefined> = { 'wss://a/relay': 10, 'wss://b/relay': 40 }
   let listening = ['wss://a/relay', 'wss://b/relay']
   const said: { to: string; signal: Signal }[] = []
@@ -86,13 +86,13 @@ t.test('nodes with a session tell each other where they listen, and when that is
   t.same(told(), [['edge/n2', both]])
   t.same(told(), [], 'once')
   far['wss://a/relay'] = 12
-  t.same(told(), [], 'jitter is no news')
+  t.same(told(), [], 'jitter is not a change')
   sessions.push({ peer: 'edge/n3' })
-  t.same(told(), [['edge/n3', both]], 'another session hears what the first did')
+  t.same(told(), [['edge/n3', both]], 'another session gets the same report as the first')
   listening = []
   t.same(told(), [], 'nowhere: it comes back to one of them')
   listening = ['wss://b/relay']
-  t.same(told().length, 2, 'another list is news')
+  t.same(told().length, 2, 'another list is a change')
   far['wss://b/relay'] = 60
   t.same(told()[1], ['edge/n3', [{ url: 'wss://b/relay', ms: 60 }]], 'so is another distance')
 
@@ -112,7 +112,7 @@ t.test('nodes with a session tell each other where they listen, and when that is
   t.match(peerRelays.reach('edge/n3'), { addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] }, 'the table’s')
 })
 
-t.test('a listener comes back soon when streams wait, and rests when none do', async (t) => {
+t.test('a listener reconnects soon while streams wait, and backs off otherwise', async (t) => {
   const first = await RelaySite.start(edge)
   const { port } = first
   const clock = new WatchedClock()
@@ -135,7 +135,7 @@ t.test('a listener comes back soon when streams wait, and rests when none do', a
   t.ok([...second.relay.listening].includes('edge/n2'))
 })
 
-t.test('a channel that says nothing any more is found by asking, and made anew', async (t) => {
+t.test('a silent channel is detected by a ping and replaced', async (t) => {
   await using site = await RelaySite.start(edge)
   await using router = await Router.start(site.port)
   const listener = RelayListener.start({ ...quietly, url: router.url }, silentLog)
@@ -151,7 +151,7 @@ t.test('a channel that says nothing any more is found by asking, and made anew',
   t.equal(router.connections, 2, 'the one that answered at first stayed until it did not')
 })
 
-t.test('who waits at the relay for a node is told to it when it listens again', async (t) => {
+t.test('a pending leg is announced to its node when that node listens again', async (t) => {
   await using site = await RelaySite.start(edge)
   const dead = await dialText(`${site.url}?listen`, credentialsOf(n2)(), forever)
   const knocked = new Promise<string>((resolve) => dead.onText(resolve))

@@ -94,7 +94,7 @@ function nonceAt(channel: Channel): Promise<string> {
   return new Promise((resolve) => channel.onText((text) => resolve(nonceIn(text))))
 }
 
-t.test('two nodes speak through a relay that reads nothing', async (t) => {
+t.test('two nodes exchange data through a relay that cannot read it', async (t) => {
   await using site = await RelaySite.start(core)
   await using far = await listenAt(site, n2)
   using acceptor = createAcceptor(n2)
@@ -128,7 +128,7 @@ t.test('two nodes speak through a relay that reads nothing', async (t) => {
   await site.until(async () => (await site.open()) === 0)
 })
 
-t.test('the eye in the relay would have seen it: without TLS inside the text is there', async (t) => {
+t.test('without inner TLS the plain text is visible at the relay, so the check above can fail', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const seen: Buffer[] = []
@@ -140,7 +140,7 @@ t.test('the eye in the relay would have seen it: without TLS inside the text is 
   channel.close()
 })
 
-t.test('legs of both kinds meet; where nobody knows the plain upgrade, both are WebSockets', async (t) => {
+t.test('legs of both kinds are paired, and both are WebSockets where the plain upgrade is unknown', async (t) => {
   await using site = await RelaySite.start(core)
   const plain = await meet(site, n1, n2) // a plain leg, and the WebSocket that `take` dials
   plain.dialled.write(MARKER)
@@ -156,7 +156,7 @@ t.test('legs of both kinds meet; where nobody knows the plain upgrade, both are 
   framed.dialled.destroy()
 })
 
-t.test('a node whose only way out is an HTTP proxy', async (t) => {
+t.test('a node whose only way out is an HTTP proxy reaches the relay through it', async (t) => {
   await using site = await RelaySite.start(core)
   const port = await freePort()
   const program = Program.start([process.execPath, HTTP_PROXY, '127.0.0.1', String(port)])
@@ -182,7 +182,7 @@ t.test('a node whose only way out is an HTTP proxy', async (t) => {
   ;(await dialText(`${site.url}?listen`, { ...credentialsOf(n2)(), egress: except }, forever)).close()
 })
 
-t.test('an end: everything before it arrives, and both legs go', async (t) => {
+t.test('everything before an end arrives, and then both legs close', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const all = randomBytes(1_500_000)
@@ -194,7 +194,7 @@ t.test('an end: everything before it arrives, and both legs go', async (t) => {
   channel.close()
 })
 
-t.test('a node that was revoked loses what it has through the relay', async (t) => {
+t.test('a revoked node loses all its connections through the relay', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const gone = Promise.all([closed(dialled), closed(taken), new Promise<string>((resolve) => channel.onClose(resolve))])
@@ -203,7 +203,7 @@ t.test('a node that was revoked loses what it has through the relay', async (t) 
   await site.until(async () => (await site.open()) === 0)
 })
 
-t.test('a slow reader slows the writer; the relay holds little', async (t) => {
+t.test('a slow reader slows the writer, and the relay buffers little', async (t) => {
   await using site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const total = 12 * 1024 * 1024
@@ -237,7 +237,7 @@ t.test('a slow reader slows the writer; the relay holds little', async (t) => {
   channel.close()
 })
 
-t.test('refusals come at once, and say why', async (t) => {
+t.test('refusals come at once and give the reason', async (t) => {
   await using site = await RelaySite.start(core, { takeMs: 50 })
   await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'), 'nobody there')
   await t.rejects(dial(n1, n1, site.url), refusedAs('node not connected here'), 'oneself')
@@ -273,7 +273,7 @@ t.test('refusals come at once, and say why', async (t) => {
   await t.rejects(dial(n1, n2, site.url, gone.signal), 'an aborted dial')
 })
 
-t.test('an upgrade that is none is answered, and holds nothing', async (t) => {
+t.test('an invalid upgrade is answered and keeps no resources', async (t) => {
   await using site = await RelaySite.start(core, { pair: 1 })
   const channel = await control(n2, site.url)
   const nonce = nonceAt(channel)
@@ -295,7 +295,7 @@ t.test('an upgrade that is none is answered, and holds nothing', async (t) => {
   channel.close()
 })
 
-t.test('a nonce works once, and for its node only', async (t) => {
+t.test('a nonce is valid once and for its node only', async (t) => {
   await using site = await RelaySite.start(core)
   const channel = await control(n2, site.url)
   const nonce = nonceAt(channel)
@@ -311,8 +311,8 @@ t.test('a nonce works once, and for its node only', async (t) => {
   channel.close()
 })
 
-t.test('a node cannot take what all share', async (t) => {
-  await t.test('counting', async (t) => {
+t.test('one node cannot use up what all nodes share', async (t) => {
+  await t.test('quotas count per dialling node, accepting node and pair', async (t) => {
     const places = new ConnectionQuotas({ total: 6, dialled: 4, accepted: 5, pair: 2 })
     const taken = [places.take('a', 'x'), places.take('a', 'x')]
     t.notOk(places.take('a', 'x'), 'the pair')
@@ -331,7 +331,7 @@ t.test('a node cannot take what all share', async (t) => {
     t.notOk(busy.take('c', 'x'), 'what one accepts')
   })
 
-  await t.test('at the relay', async (t) => {
+  await t.test('the relay refuses what exceeds a quota', async (t) => {
     await using site = await RelaySite.start(core, { pair: 2 })
     const channel = await control(n2, site.url)
     const nonces: string[] = []
@@ -387,10 +387,10 @@ t.test('a newer control channel of the same node takes over', async (t) => {
   await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'))
 })
 
-t.test('garbage on the control channel', async (t) => {
+t.test('garbage on the control channel does no harm', async (t) => {
   const nonce = 'a'.repeat(32)
   const odd = fc.oneof(fc.string(), fc.json(), fc.constant(JSON.stringify({ type: 'refuse', nonce: `${nonce}a` })))
-  await t.test('is never more than a malformed message', async (t) => {
+  await t.test('garbage is always treated as a malformed message', async (t) => {
     t.same(readFromListener(JSON.stringify({ type: 'refuse', nonce })), { type: 'refuse', nonce })
     const incoming = { type: 'incoming', from: 'edge/n1', nonce }
     t.same(readFromRelay(JSON.stringify(incoming)), incoming)
@@ -411,7 +411,7 @@ t.test('garbage on the control channel', async (t) => {
     t.throws(() => readFromRelay(long), { code: 'MESSAGE_INVALID' })
   })
 
-  await t.test('ends the channel of who sent it, and nobody else notices', async (t) => {
+  await t.test('garbage closes the channel of its sender and no other', async (t) => {
     await using site = await RelaySite.start(core)
     await using far = await listenAt(site, n2)
     await fc.assert(
@@ -428,7 +428,7 @@ t.test('garbage on the control channel', async (t) => {
     raw.stream.destroy()
   })
 
-  await t.test('from a relay: the listener comes back, and takes nothing', async (t) => {
+  await t.test('after garbage from a relay the listener reconnects and accepts nothing from it', async (t) => {
     const acceptor = new WebSocketAcceptor()
     const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
     const { promise, resolve } = Promise.withResolvers<void>()
@@ -458,7 +458,7 @@ t.test('garbage on the control channel', async (t) => {
   })
 })
 
-t.test('the listener comes back when the relay does', async (t) => {
+t.test('the listener reconnects when the relay is back', async (t) => {
   const first = await RelaySite.start(core)
   const { port } = first
   const far = await listenAt(first, n2)
@@ -474,7 +474,7 @@ t.test('the listener comes back when the relay does', async (t) => {
   await second.until(() => [...second.relay.listening].length === 0)
 })
 
-t.test('a relay that closes ends what it carries, and says so to who waits', async (t) => {
+t.test('a closing relay ends its connections and notifies pending legs', async (t) => {
   const site = await RelaySite.start(core)
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const why = new Promise<string>((resolve) => channel.onClose(resolve))

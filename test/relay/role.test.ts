@@ -28,86 +28,89 @@ const listener = (url: string, identity: HeldIdentity) =>
     silentLog,
   )
 
-t.test('a relay of its own: joins, is told of, cuts who is revoked, serves on without its cluster', async (t) => {
-  const config = await plane.relayConfig('r1')
-  const joined = await plane.relay(config, { token: await token({ role: 'relay', cluster: 'edge' }) })
-  const { url } = joined.part
-  t.match(joined.summary(), { role: 'relay', name: 'r1', relay: `wss://${config.listen}/relay` })
-  await until(() => joined.part.isLinked())
+t.test(
+  'a standalone relay joins, is announced, disconnects revoked nodes and keeps serving without its cluster',
+  async (t) => {
+    const config = await plane.relayConfig('r1')
+    const joined = await plane.relay(config, { token: await token({ role: 'relay', cluster: 'edge' }) })
+    const { url } = joined.part
+    t.match(joined.summary(), { role: 'relay', name: 'r1', relay: `wss://${config.listen}/relay` })
+    await until(() => joined.part.isLinked())
 
-  const { identity, url: clusterUrl } = await plane.member('n1')
-  const told: string[][] = []
-  let relays = [url]
-  await using uplink = Uplink.start(
-    {
-      urls: [clusterUrl],
-      identity,
-      facts: () => ({
-        id: idOf(identity),
-        capacity: { memoryMb: 1, vcpus: 1, vgpus: 0, vtpus: 0, storageMb: 0 },
-        runtimes: [],
-        arch: 'amd64',
-        addresses: [],
-        relays,
-        labels: {},
-        version: '0',
-      }),
-      worker: {
-        assign: () => undefined,
-        withdraw: () => false,
-        keepOnly: () => undefined,
-        reports: () => [],
-        logs: async function* () {
-          yield* []
+    const { identity, url: clusterUrl } = await plane.member('n1')
+    const told: string[][] = []
+    let relays = [url]
+    await using uplink = Uplink.start(
+      {
+        urls: [clusterUrl],
+        identity,
+        facts: () => ({
+          id: idOf(identity),
+          capacity: { memoryMb: 1, vcpus: 1, vgpus: 0, vtpus: 0, storageMb: 0 },
+          runtimes: [],
+          arch: 'amd64',
+          addresses: [],
+          relays,
+          labels: {},
+          version: '0',
+        }),
+        worker: {
+          assign: () => undefined,
+          withdraw: () => false,
+          keepOnly: () => undefined,
+          reports: () => [],
+          logs: async function* () {
+            yield* []
+          },
         },
+        onRelays: (urls) => told.push([...urls]),
       },
-      onRelays: (urls) => told.push([...urls]),
-    },
-    silentLog,
-    metrics,
-  )
-  await until(() => uplink.isUp && told.length > 0)
-  t.same(told.at(-1), [plane.cluster.part.relayUrl, url], 'the cluster tells its nodes of both')
+      silentLog,
+      metrics,
+    )
+    await until(() => uplink.isUp && told.length > 0)
+    t.same(told.at(-1), [plane.cluster.part.relayUrl, url], 'the cluster announces both to its nodes')
 
-  const second = await plane.relayConfig('r2')
-  await using other = await plane.relay(second, { token: plane.cluster.part.relayToken() })
-  await until(() => told.at(-1)?.includes(other.part.url) === true)
-  t.pass('and of a new one at once')
+    const second = await plane.relayConfig('r2')
+    await using other = await plane.relay(second, { token: plane.cluster.part.relayToken() })
+    await until(() => told.at(-1)?.includes(other.part.url) === true)
+    t.pass('and of a new one at once')
 
-  await eventually(async () => (await relayRows())[1]?.version !== undefined, 'r1 has said what it is')
-  t.match(await relayRows(), [
-    { id: 'edge', kind: 'cluster', url: plane.cluster.part.relayUrl, condition: 'alive', nodes: 0 },
-    { id: 'edge/r1', kind: 'stand-alone', url, condition: 'alive', nodes: 1, version: String },
-    { id: 'edge/r2', kind: 'stand-alone', url: other.part.url, condition: 'alive', nodes: 0 },
-  ])
+    await eventually(async () => (await relayRows())[1]?.version !== undefined, 'r1 has said what it is')
+    t.match(await relayRows(), [
+      { id: 'edge', kind: 'cluster', url: plane.cluster.part.relayUrl, condition: 'alive', nodes: 0 },
+      { id: 'edge/r1', kind: 'stand-alone', url, condition: 'alive', nodes: 1, version: String },
+      { id: 'edge/r2', kind: 'stand-alone', url: other.part.url, condition: 'alive', nodes: 0 },
+    ])
 
-  await using near = listener(url, identity)
-  await using stranger = listener(url, await plane.identity('n2'))
-  await until(() => near.isListening && stranger.isListening)
-  t.same(joined.part.listening().toSorted(), ['edge/n1', 'edge/n2'])
-  t.ok((await near.measure()) > 0)
+    await using near = listener(url, identity)
+    await using stranger = listener(url, await plane.identity('n2'))
+    await until(() => near.isListening && stranger.isListening)
+    t.same(joined.part.listening().toSorted(), ['edge/n1', 'edge/n2'])
+    t.ok((await near.measure()) > 0)
 
-  await plane.api.call('DELETE', '/nodes/edge/n1')
-  await until(() => !near.isListening)
-  t.same(joined.part.listening(), ['edge/n2'], 'the revoked one is cut at the relay, the other is not')
-  relays = []
+    await plane.api.call('DELETE', '/nodes/edge/n1')
+    await until(() => !near.isListening)
+    t.same(joined.part.listening(), ['edge/n2'], 'the revoked one is cut at the relay, the other is not')
+    relays = []
 
-  await joined[Symbol.asyncDispose]()
-  await eventually(async () => (await relayRows())[1]?.condition === 'away', 'its link is down')
-  t.match((await relayRows())[1], { id: 'edge/r1', url }, 'nodes are still told of it')
-  const metricsOf = async (address: string) => (await fetch(`${address}/metrics`)).text()
-  await using again = await plane.relay(config)
-  await until(() => stranger.isListening)
-  t.notOk(near.isListening, 'it remembers who was revoked')
-  const health = again.summary()['health'] ?? ''
-  t.match(await metricsOf(health), /hedgerow_relay_nodes_listening\{role="relay"\} 1/)
-  t.equal((await fetch(`${health}/readyz`)).status, 200)
-  await again[Symbol.asyncDispose]()
-})
+    await joined[Symbol.asyncDispose]()
+    await eventually(async () => (await relayRows())[1]?.condition === 'away', 'its link is down')
+    t.match((await relayRows())[1], { id: 'edge/r1', url }, 'it is still announced to nodes')
+    const metricsOf = async (address: string) => (await fetch(`${address}/metrics`)).text()
+    await using again = await plane.relay(config)
+    await until(() => stranger.isListening)
+    t.notOk(near.isListening, 'it remembers who was revoked')
+    const health = again.summary()['health'] ?? ''
+    t.match(await metricsOf(health), /hedgerow_relay_nodes_listening\{role="relay"\} 1/)
+    t.equal((await fetch(`${health}/readyz`)).status, 200)
+    await again[Symbol.asyncDispose]()
+  },
+)
 
-t.test('who may become a relay', async (t) => {
+t.test('only a holder of a relay token may become a relay', async (t) => {
   const config = await plane.relayConfig('r3')
-  await t.rejects(plane.relay(config), { code: 'TOKEN_INVALID' }, 'nobody without a token')
+  await t.rejects(plane.relay(config), { code: 'TOKEN_INVALID' }, 'a node without a token is refused')
   const node = plane.cluster.part.nodeToken()
   await t.rejects(plane.relay(config, { token: node }), { code: 'TOKEN_REFUSED' }, 'a token for a node')
   const [prefix, body = ''] = node.split('.')
@@ -125,7 +128,7 @@ t.test('who may become a relay', async (t) => {
   await t.rejects(same, { code: 'TOKEN_REFUSED', details: { reason: 'a relay of this name is connected' } })
 })
 
-t.test('a relay’s certificate is good for relaying only', async (t) => {
+t.test('a relay’s certificate is valid for relaying only', async (t) => {
   const config = await plane.relayConfig('r4')
   await using _relay = await plane.relay(config, { token: plane.cluster.part.relayToken() })
   const { HeldIdentity: Held } = await import('../../src/core/identity/held.ts')

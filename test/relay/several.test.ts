@@ -23,7 +23,7 @@ const n2 = await mesh.node(edge, 'n2')
 const forever = new AbortController().signal
 const idOf = ({ principal }: HeldIdentity) => (principal.role === 'node' ? nodeIdOf(principal) : '')
 
-t.test('which relays to listen at', async (t) => {
+t.test('the nearest relays are chosen to listen at', async (t) => {
   const relay = (url: string, rttMs?: number, isAway = false): KnownRelay => ({ url, rttMs, isAway })
   const rows: { why: string; known: KnownRelay[]; current?: string[]; chosen: string[] }[] = [
     { why: 'none', known: [], chosen: [] },
@@ -31,7 +31,11 @@ t.test('which relays to listen at', async (t) => {
     { why: 'the only one, although it is away', known: [relay('a', 5, true)], current: ['a'], chosen: ['a'] },
     { why: 'the nearest and a spare', known: [relay('a', 80), relay('b', 10), relay('c', 30)], chosen: ['b', 'c'] },
     { why: 'not measured is far', known: [relay('a'), relay('b', 10), relay('c', 30)], chosen: ['b', 'c'] },
-    { why: 'as told while nothing is measured', known: [relay('a'), relay('b'), relay('c')], chosen: ['a', 'b'] },
+    {
+      why: 'in the given order while nothing is measured',
+      known: [relay('a'), relay('b'), relay('c')],
+      chosen: ['a', 'b'],
+    },
     { why: 'away is last', known: [relay('a', 1, true), relay('b', 90), relay('c', 50)], chosen: ['c', 'b'] },
     { why: 'two that are away', known: [relay('a', 1, true), relay('b', 9, true)], chosen: ['a', 'b'] },
     {
@@ -68,7 +72,7 @@ t.test('which relays to listen at', async (t) => {
   for (const { why, known, current = [], chosen } of rows) t.same(chooseRelays(known, current, 2), chosen, why)
 })
 
-t.test('in which order a dialler tries', async (t) => {
+t.test('a dialler tries relays in the order of their expected latency', async (t) => {
   const far: Record<string, number> = { a: 60, b: 10 }
   const rows: [string, string[], string[]][] = [
     ['its own nearest, when the other node is near both', ['a', 'b'], ['b', 'a']],
@@ -84,7 +88,7 @@ t.test('in which order a dialler tries', async (t) => {
     )
 })
 
-t.test('one after the other, and soon beside each other', async (t) => {
+t.test('relays are dialled one after another, and overlap after a short delay', async (t) => {
   const discarded: string[] = []
   const how = { staggerMs: 5, clock: systemClock, discard: (late: string) => void discarded.push(late) }
   const never = (signal: AbortSignal) =>
@@ -105,7 +109,7 @@ t.test('one after the other, and soon beside each other', async (t) => {
   t.same(discarded, ['a'], 'what comes late is thrown away')
 })
 
-t.test('a node listens at two, and at another when one goes', async (t) => {
+t.test('a node listens at two relays, and replaces one that fails', async (t) => {
   await using a = await RelaySite.start(edge)
   const b = await RelaySite.start(edge)
   const gone = b.url
@@ -142,7 +146,7 @@ t.test('a node listens at two, and at another when one goes', async (t) => {
   t.same(relays.listening, [a.url], 'a relay that is no more is left')
 })
 
-t.test('flows go on through another relay, byte for byte', async (t) => {
+t.test('flows continue through another relay without losing a byte', async (t) => {
   const a = await RelaySite.start(edge)
   await using b = await RelaySite.start(edge)
   await using pair = await Pair.start([a, b])
@@ -155,7 +159,7 @@ t.test('flows go on through another relay, byte for byte', async (t) => {
   t.ok((await b.bytes()) > carried, 'the other one carried the rest')
 })
 
-t.test('flows go on when the only relay restarts', async (t) => {
+t.test('flows continue when the only relay restarts', async (t) => {
   const before = await RelaySite.start(edge)
   const { port } = before
   await using pair = await Pair.start([before])
@@ -167,7 +171,7 @@ t.test('flows go on when the only relay restarts', async (t) => {
   t.ok((await after.bytes()) > 0)
 })
 
-t.test('a session comes nearer through another relay, and no byte is lost', async (t) => {
+t.test('a session moves to a nearer relay without losing a byte', async (t) => {
   await using a = await RelaySite.start(edge)
   await using b = await RelaySite.start(edge)
   const nearer = (node: string, relay: string) => (node === idOf(n2) && relay === a.url ? b.url : undefined)
@@ -181,7 +185,7 @@ t.test('a session comes nearer through another relay, and no byte is lost', asyn
   t.ok((await b.bytes()) > carried, 'the nearer one carried the rest')
 })
 
-/** So many seconds in one. */
+/** A clock that runs `times` as fast as the system clock. */
 function fasterClock(times: number): Clock {
   return {
     ...systemClock,
@@ -260,7 +264,7 @@ class Pair implements AsyncDisposable {
     return this.#sent.promise
   }
 
-  /** Sends so much, the second half when it may, and resolves to the hash of what came back. */
+  /** Sends the data, its second half when allowed, and resolves to the hash of what came back. */
   async exchange(total: number, atHalf: Promise<unknown> = Promise.resolve()): Promise<string> {
     const session = await this.near.session(this.#reach, forever)
     const [there, back] = [createHash('sha256'), createHash('sha256')]

@@ -62,7 +62,7 @@ function outcome(name: string, type: TypeName, { range = RANGE, qclass = 1, from
   return [code, ...decision.records.map(show), ...more, ...under].join(' ')
 }
 
-t.test('each question has its answer', async (t) => {
+t.test('each question gets its expected answer', async (t) => {
   const rows: ReadonlyArray<{
     why: string
     ask: [string, TypeName]
@@ -299,7 +299,7 @@ t.test('a known service with nothing running still resolves, and TXT says so', a
   t.equal(outcome(cart, 'A'), 'NOERROR A 127.30.1.0', 'the table here has no instance at all')
 })
 
-t.test('refusals say why, and only what holds until the table changes may be remembered', async (t) => {
+t.test('refusals give the reason, and only those that hold until the table changes are cacheable', async (t) => {
   const ask = (name: string, type: TypeName = 'A') => answer({ name, type: TYPES[type], class: 1 }, table, settings)
   t.match(ask('shop.acme.cart.prod.any.closet.local'), { reason: /closet.*closest/, isLasting: false })
   t.match(ask('shop.acme.cart.test.any.rr.local'), { reason: 'no such service', isLasting: false })
@@ -313,7 +313,7 @@ t.test('refusals say why, and only what holds until the table changes may be rem
   t.match(unknown('a.INTERNAL', settings, 'x'), { authorities: [{ name: 'internal' }] })
 })
 
-t.test('zones are what is configured, the longest first', async (t) => {
+t.test('zones are those configured, the longest first', async (t) => {
   const ours = { ...settings, zones: ['mesh', 'edge.mesh'] }
   const ask = (name: string) => answer({ name, type: TYPES.A, class: 1 }, table, ours)
   t.match(ask('shop.acme.cart.prod.any.rr.edge.mesh'), { records: [{ address: '127.30.1.0' }] })
@@ -321,7 +321,7 @@ t.test('zones are what is configured, the longest first', async (t) => {
   t.match(ask(cart), { kind: 'forward' }, '.local is then of others')
 })
 
-t.test('resolv.conf', async (t) => {
+t.test('name servers are read from resolv.conf', async (t) => {
   const text = `# made by hand
 nameserver 10.0.0.1
 ; nameserver 10.0.0.9
@@ -354,7 +354,7 @@ options edns0`
   }
 })
 
-t.test('never upstream to ourselves', async (t) => {
+t.test('our own addresses are never used as upstream servers', async (t) => {
   const local = new Set(['192.168.1.5'])
   const left = (own: string, ...servers: string[]) =>
     withoutOurselves(

@@ -102,7 +102,7 @@ t.test('answers by UDP and by TCP, as dns-packet reads them', async (t) => {
   )
 })
 
-t.test('the bytes of a plain answer', async (t) => {
+t.test('a plain answer has the expected bytes', async (t) => {
   await using mesh = await world()
   const asked =
     'abcd 0110 0001 0000 0000 0000 04 53684f70 04 61636d65 04 63617274 04 70726f64 03 616e79 02 7272 05 6c6f63616c 00 0001 0001'
@@ -123,7 +123,7 @@ t.test('the bytes of a plain answer', async (t) => {
   )
 })
 
-t.test('the spelling of the question comes back, whatever was remembered', async (t) => {
+t.test('an answer repeats the spelling of the question, also from the cache', async (t) => {
   await using mesh = await world()
   for (const name of [cart, 'ShOp.AcMe.cArT.pRoD.aNy.Rr.LoCaL', cart.toUpperCase()]) {
     const reply = await udp(mesh.port, { name })
@@ -141,7 +141,7 @@ t.test('the spelling of the question comes back, whatever was remembered', async
   t.match(decode(odd as Buffer).authorities, [{ type: 'SOA', name: 'Local' }], 'pointers stay right')
 })
 
-t.test('remembered answers end when the table changes', async (t) => {
+t.test('cached answers are dropped when the table changes', async (t) => {
   const table = new WorldTable([CART, STOCK])
   await using mesh = await world({}, table)
   await udp(mesh.port, { name: cart })
@@ -158,7 +158,7 @@ t.test('remembered answers end when the table changes', async (t) => {
   t.same(counts.toSorted(), ['NOERROR table 3', 'NXDOMAIN table 1'], 'those from memory are counted too')
 })
 
-t.test('a name nobody asked for is asked once, and then answered', async (t) => {
+t.test('an unknown name is requested from the cluster once, and then answered', async (t) => {
   const table = new WorldTable([CART])
   const wanted: string[] = []
   const pay = service('shop.acme.pay.prod', 0xe0400, ['80/tcp'], ['any.rr'])
@@ -282,7 +282,7 @@ async function fakeUpstream(answers: (name: string) => boolean) {
   }
 }
 
-t.test('a fault of ours costs one answer', async (t) => {
+t.test('an internal error costs one answer only', async (t) => {
   const table = new WorldTable([CART])
   const { find } = table
   table.find = (name) => {
@@ -309,7 +309,7 @@ t.test('a fault of ours costs one answer', async (t) => {
   t.equal(mesh.log.lines.filter(({ level }) => level === 'error').length, 2)
 })
 
-t.test('EDNS and truncation', async (t) => {
+t.test('answers respect the EDNS size and are truncated beyond it', async (t) => {
   const lines = Array.from({ length: 40 }, (_, i) => `${i} edge/node-${i} running, ${'x'.repeat(i * 10)}`)
   await using mesh = await world({ explainChoice: () => lines })
   const txt = query({ name: cart, type: 'TXT' })
@@ -454,7 +454,7 @@ t.test('malformed packets are refused, and the next question is answered', async
   t.notOk(mesh.log.lines.some(({ level }) => level === 'error'))
 })
 
-t.test('whatever comes, what goes out is a DNS message', async (t) => {
+t.test('whatever is received, every reply is a valid DNS message', async (t) => {
   await using mesh = await world()
   const seeds = [
     query({ name: cart }),
@@ -492,7 +492,7 @@ t.test('whatever comes, what goes out is a DNS message', async (t) => {
   )
 })
 
-t.test('stamped bytes are what dns-packet would say', async (t) => {
+t.test('a patched answer has the same bytes as one encoded by dns-packet', async (t) => {
   const label = fc.stringMatching(/^[A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?$/)
   const names = fc.array(label, { minLength: 1, maxLength: 6 }).map((labels) => labels.join('.'))
   const octets = fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255), fc.nat(255)).map((parts) => parts.join('.'))
@@ -545,7 +545,7 @@ t.test('stamped bytes are what dns-packet would say', async (t) => {
   t.pass('300 names, with and without EDNS')
 })
 
-t.test('TCP: pipelined, in pieces, and bounded', async (t) => {
+t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t) => {
   await using mesh = await world({ limits: { tcpConnections: 2 } })
   const names = ['any.rr', 'any.closest', 'any.least'].map((choice) => `shop.acme.cart.prod.${choice}.local`)
   const stream = Buffer.concat(names.map((name, id) => framed(query({ name, id }))))
@@ -585,7 +585,7 @@ t.test('TCP: pipelined, in pieces, and bounded', async (t) => {
   for (const socket of open) socket.destroy()
 })
 
-t.test('TCP: a connection that asks nothing whole is ended', async (t) => {
+t.test('a TCP connection without one complete question is closed', async (t) => {
   await using mesh = await world({ limits: { tcpIdleMs: 60 } })
   const socket = connect(mesh.port, '127.0.0.1')
   socket.on('error', () => undefined)
@@ -596,7 +596,7 @@ t.test('TCP: a connection that asks nothing whole is ended', async (t) => {
   t.pass('single bytes do not keep it')
 })
 
-t.test('TCP: a client that never reads holds a bounded number of replies', async (t) => {
+t.test('a TCP client that never reads holds a bounded number of replies', async (t) => {
   await using mesh = await world({ explainChoice: () => Array.from({ length: 600 }, (_, i) => `${i} edge/n1 running`) })
   const socket = connect(mesh.port, '127.0.0.1')
   const closed = once(socket, 'close').catch(() => undefined)
@@ -612,7 +612,7 @@ t.test('TCP: a client that never reads holds a bounded number of replies', async
   t.pass('it is ended')
 })
 
-t.test('closing ends at once, whoever is connected or waits', async (t) => {
+t.test('closing finishes at once, even with connected or waiting clients', async (t) => {
   const never = new Promise<void>(() => undefined)
   const arrived = Promise.withResolvers<void>()
   const mesh = await world({
@@ -651,7 +651,7 @@ t.test('closing ends at once, whoever is connected or waits', async (t) => {
   await again[Symbol.asyncDispose]()
 })
 
-t.test('reasons are logged, but not without end', async (t) => {
+t.test('reasons are logged at a limited rate', async (t) => {
   await using mesh = await world()
   for (let i = 0; i < 20; i++) await udp(mesh.port, { name: `x${i}.local` })
   const told = mesh.log.lines.filter(({ sentence }) => sentence === 'question not answered')

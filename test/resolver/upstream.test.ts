@@ -120,7 +120,7 @@ async function closedPort(): Promise<Fake> {
 
 const BY_UDP = { transport: 'udp', limit: 512, signal: new AbortController().signal } as const
 
-t.test('other names are answered by the upstream, byte for byte but for the id', async (t) => {
+t.test('other names get the bytes of the upstream answer with only the id changed', async (t) => {
   // With a record type that no codec of ours knows.
   const odd = (asked: Buffer) => {
     const message = Buffer.concat([asked, Buffer.from('c00cff0100010000003c0003010203', 'hex')])
@@ -146,7 +146,7 @@ t.test('other names are answered by the upstream, byte for byte but for the id',
   t.match(counted.values, [{ labels: { code: 'NOERROR', source: 'upstream' }, value: 2 }])
 })
 
-t.test('ids and ports are new each time', async (t) => {
+t.test('each query uses a new id and port', async (t) => {
   await using there = await fake({ udp: (asked) => reply(asked) })
   await using mesh = await to(there)
   for (let i = 0; i < 12; i++) {
@@ -156,7 +156,7 @@ t.test('ids and ports are new each time', async (t) => {
   t.ok(new Set(there.seen.map(({ from }) => from)).size > 6, 'ports')
 })
 
-t.test('names in our zones never go there', async (t) => {
+t.test('names in our zones never go upstream', async (t) => {
   await using there = await fake({ udp: (asked) => reply(asked), tcp: (asked) => reply(asked) })
   await using mesh = await to(there)
   const names = ['printer.local', 'x.internal', 'LOCAL', 'a.b.c.d.e.f.g.Local', '1.1.30.127.in-addr.arpa', 'wpad.local']
@@ -198,7 +198,7 @@ t.test('forged answers are ignored', async (t) => {
   stranger.close()
 })
 
-t.test('a truncated answer is fetched by TCP, and cut again if the asker cannot take it', async (t) => {
+t.test('a truncated answer is fetched by TCP, and truncated again if the client cannot take it', async (t) => {
   const large = (asked: Buffer, count: number) => {
     const answers = Array.from({ length: count }, (_, i) => ({
       name: NAME,
@@ -231,7 +231,7 @@ t.test('a truncated answer is fetched by TCP, and cut again if the asker cannot 
   t.ok((kept as Buffer).length <= 512)
 })
 
-t.test('the next upstream, when one is down, silent or broken', async (t) => {
+t.test('when an upstream is down, silent or broken, the next is used', async (t) => {
   const good = () => fake({ udp: (asked) => reply(asked, '192.0.2.9'), tcp: (asked) => reply(asked, '192.0.2.9') })
   const failing: Behaviour = (asked) => reply(asked, '', { answers: [], flags: 0x0182 })
   const refusing: Behaviour = (asked) => {
@@ -273,7 +273,7 @@ t.test('a lost packet is sent again', async (t) => {
   t.equal(count, 2)
 })
 
-t.test('when nobody answers: SERVFAIL in bounded time, said once', async (t) => {
+t.test('when no upstream answers, SERVFAIL comes in bounded time and is logged once', async (t) => {
   await using silent = await fake({ udp: () => undefined, tcp: () => undefined })
   await using mesh = await to(silent, await closedPort(), silent)
   const [byUdp, byTcp] = await Promise.all([udp(mesh.port, { name: NAME }), tcp(mesh.port, { name: NAME })])
@@ -287,7 +287,7 @@ t.test('when nobody answers: SERVFAIL in bounded time, said once', async (t) => 
   t.match(said(await udp(other.port, { name: NAME })), { code: 'SERVFAIL' })
 })
 
-t.test('the time all tries together may take is bounded', async (t) => {
+t.test('the total time of all attempts is bounded', async (t) => {
   await using silent = await fake({ udp: () => undefined })
   const log = recordingLog()
   const own = { address: '127.0.0.1', port: 1 }
@@ -297,7 +297,7 @@ t.test('the time all tries together may take is bounded', async (t) => {
   t.equal(silent.seen.length, 1, 'there was no time for more')
 })
 
-t.test('equal questions at the same time are asked once', async (t) => {
+t.test('identical concurrent questions are sent once', async (t) => {
   const held: Array<() => void> = []
   await using there = await fake({
     udp: (asked) => {
@@ -321,7 +321,7 @@ t.test('equal questions at the same time are asked once', async (t) => {
   t.equal(there.seen.length, 1)
 })
 
-t.test('a loop ends: through another resolver, and straight back', async (t) => {
+t.test('a forwarding loop ends, through another resolver or straight back', async (t) => {
   // Another resolver of this machine, which asks us: a new id, the same question.
   let mesh: World | undefined
   const back = createSocket('udp4')
@@ -365,7 +365,7 @@ t.test('a loop ends: through another resolver, and straight back', async (t) => 
   t.notOk(upstream.isOurs({ address: from.address, port: from.port }), 'not once it is over')
 })
 
-t.test('no upstream: refused, and said once', async (t) => {
+t.test('without an upstream questions are refused, and that is logged once', async (t) => {
   await using mesh = await world({ upstreams: ['127.30.0.53', '127.46.0.53', 'not an address'] })
   t.same(mesh.resolver.upstreams, [])
   t.match(said(await udp(mesh.port, { name: NAME })), { code: 'REFUSED' })
@@ -373,7 +373,7 @@ t.test('no upstream: refused, and said once', async (t) => {
   t.equal(mesh.log.lines.filter(({ sentence }) => sentence === 'no upstream server is known').length, 1)
 })
 
-t.test('closing while a question waits upstream', async (t) => {
+t.test('closing ends questions that wait for an upstream', async (t) => {
   await using silent = await fake({ udp: () => undefined, tcp: () => undefined })
   const mesh = await world({ upstreams: [silent.address] })
   const asked = once(silent.udpSocket, 'message')
@@ -385,7 +385,7 @@ t.test('closing while a question waits upstream', async (t) => {
   t.notOk(mesh.log.lines.some(({ level }) => level === 'error' || level === 'warn'))
 })
 
-t.test('the host’s servers come from resolv.conf, and without ourselves', async (t) => {
+t.test('the servers of the host come from resolv.conf, without our own addresses', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'hedgerow-resolver-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   const [first, second] = [join(folder, 'resolv.conf'), join(folder, 'uplink.conf')]

@@ -116,8 +116,8 @@ async function world(limits: Partial<InterestLimits> = {}) {
   }
 }
 
-t.test('interests', async (t) => {
-  t.test('one question for all who ask at the same time', async (t) => {
+t.test('interests are requested once, and released when unused', async (t) => {
+  t.test('concurrent lookups share one request', async (t) => {
     await using w = await world()
     const wants = [w.interests.want(KEY), w.interests.want(KEY), w.interests.want(KEY)]
     t.same(
@@ -131,7 +131,7 @@ t.test('interests', async (t) => {
     t.equal(w.clock.sleepers, 0, 'nobody is left waiting')
   })
 
-  t.test('nothing there: known to be unknown', async (t) => {
+  t.test('a key without entries is remembered as unknown', async (t) => {
     await using w = await world()
     const want = w.interests.want(KEY)
     w.link.asked[0]!.answer({ seq: 1, entries: [] })
@@ -139,7 +139,7 @@ t.test('interests', async (t) => {
     t.match(w.table.find(NAME), { kind: 'unknown', reason: 'app shop.acme has no service cart' })
   })
 
-  t.test('waiting is bounded; a late answer helps who asks again', async (t) => {
+  t.test('waiting is bounded, and a late answer serves the next lookup', async (t) => {
     await using w = await world()
     const late = t.rejects(w.interests.want(KEY), { code: 'REQUEST_TIMEOUT', details: { key: KEY, ms: 2_000 } })
     await w.clock.advance(1_900)
@@ -153,7 +153,7 @@ t.test('interests', async (t) => {
     t.equal(w.table.find(NAME).kind, 'target')
   })
 
-  t.test('the link is down: said so, and asked anew the next time', async (t) => {
+  t.test('a lookup while the link is down fails, and the next one asks again', async (t) => {
     await using w = await world()
     const first = t.rejects(w.interests.want(KEY), { code: 'LINK_CLOSED' })
     w.link.asked[0]!.fail(new MeshError('LINK_CLOSED'))
@@ -175,7 +175,7 @@ t.test('interests', async (t) => {
     t.equal(w.table.entry(CART)?.version, 2)
   })
 
-  t.test('a VIP leads to its service', async (t) => {
+  t.test('a VIP resolves to its service', async (t) => {
     await using w = await world()
     const wants = [w.interests.wantVip(VIP), w.interests.wantVip(VIP)]
     t.equal(w.link.askedVips.length, 1)
@@ -186,7 +186,7 @@ t.test('interests', async (t) => {
     t.equal(w.table.byVip(VIP)?.service.id, CART)
   })
 
-  t.test('a VIP of nothing is not asked for again at once', async (t) => {
+  t.test('an unassigned VIP is not requested again at once', async (t) => {
     await using w = await world()
     const want = w.interests.wantVip(VIP)
     w.link.askedVips[0]!.answer(undefined)
@@ -213,10 +213,10 @@ t.test('interests', async (t) => {
       w.interests.want(`a.b.d${i}`).catch(() => undefined)
     }
     t.ok(w.table.counts.keys <= 5, `${w.table.counts.keys} keys`)
-    t.ok(w.link.forgotten.length >= 15, 'and the cluster was told')
+    t.ok(w.link.forgotten.length >= 15, 'and the cluster was notified')
   })
 
-  t.test('what is not used for long is given up; what is used stays', async (t) => {
+  t.test('an interest unused for long is dropped, and one in use is kept', async (t) => {
     await using w = await world({ idleMs: 10_000 })
     const stock = entryOf('shop.acme.stock.prod', { vip: 0xe0200 })
     for (const [key, entries] of [
@@ -246,7 +246,7 @@ t.test('interests', async (t) => {
     t.same(w.interests.keys(), ['shop.acme.stock'])
   })
 
-  t.test('a wish made while the link is down is granted when it is up', async (t) => {
+  t.test('an interest added while the link is down is requested when it is up', async (t) => {
     await using w = await world()
     w.interests.wish([KEY])
     w.link.asked[0]!.fail(new MeshError('LINK_CLOSED'))
@@ -260,7 +260,7 @@ t.test('interests', async (t) => {
     t.equal(w.link.asked.length, 2, 'known already')
   })
 
-  t.test('closing ends the questions on their way', async (t) => {
+  t.test('closing ends pending requests', async (t) => {
     const w = await world()
     const want = t.rejects(w.interests.want(KEY), { code: 'REQUEST_TIMEOUT' })
     await w[Symbol.asyncDispose]()
@@ -268,8 +268,8 @@ t.test('interests', async (t) => {
   })
 })
 
-t.test('feed', async (t) => {
-  t.test('resumes, then follows', async (t) => {
+t.test('the feed resumes and follows changes', async (t) => {
+  t.test('it resumes, and then follows changes', async (t) => {
     await using w = await world()
     w.table.restore({ epoch: 'one', seq: 5, keys: [{ key: KEY, usedAt: 0 }], entries: [entryOf(CART)] })
     await w.link.say(new Error('the link broke'))
@@ -289,7 +289,7 @@ t.test('feed', async (t) => {
     t.same(w.gauges, { services: 1, instances: 1, changes: 4 })
   })
 
-  t.test('changes before a resumption, or of another epoch, are not applied: it resumes', async (t) => {
+  t.test('changes before a resumption, or of another epoch, are not applied and cause a resumption', async (t) => {
     await using w = await world()
     await w.link.changes('one', [changed(1, entryOf(CART))])
     t.equal(w.table.counts.services, 0)
@@ -308,7 +308,7 @@ t.test('feed', async (t) => {
     t.equal(w.table.entry(CART)?.instances[0]?.node, 'edge/n9', 'a new epoch’s word counts whatever its version')
   })
 
-  t.test('another epoch in part is refused, and everything asked for', async (t) => {
+  t.test('a partial resumption in another epoch is refused, and a full one is requested', async (t) => {
     await using w = await world()
     w.table.restore({ epoch: 'one', seq: 5, keys: [{ key: KEY, usedAt: 0 }], entries: [entryOf(CART)] })
     await w.link.say(new Error('the link broke'))
@@ -321,7 +321,7 @@ t.test('feed', async (t) => {
     t.equal(w.table.entry(CART), undefined)
   })
 
-  t.test('a key that was learned while the link came up anew is asked for again', async (t) => {
+  t.test('a key learned while the link reconnected is requested again', async (t) => {
     await using w = await world()
     const want = w.interests.want(KEY)
     w.link.asked[0]!.answer({ seq: 1, entries: [entryOf(CART)] }) // over the old link
@@ -347,7 +347,7 @@ t.test('feed', async (t) => {
     t.equal(w.link.points.length, 2)
   })
 
-  t.test('it ends when it is closed, whatever it waits for', async (t) => {
+  t.test('closing ends it, whatever it waits for', async (t) => {
     const following = await world()
     await following[Symbol.asyncDispose]()
     const resting = await world()

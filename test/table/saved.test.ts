@@ -23,7 +23,7 @@ function watched(): { log: Log; warnings: string[] } {
   return { log, warnings }
 }
 
-t.test('written and read back; for its owner alone; no draft left', async (t) => {
+t.test('a saved table is read back, is private to its owner and leaves no draft', async (t) => {
   const path = join(t.testdir(), 'table.json')
   t.equal(await readSaved(path), undefined, 'none yet')
   await writeSaved(path, SNAPSHOT)
@@ -41,7 +41,7 @@ t.test('a draft that a crash left, readable by all, does no harm', async (t) => 
   t.same(await readSaved(path), SNAPSHOT)
 })
 
-t.test('damage is told with its place, and the file left as it was', async (t) => {
+t.test('damage is reported with its position, and the file is left as it was', async (t) => {
   const good = { format: 1, table: SNAPSHOT }
   const [entry] = SNAPSHOT.entries
   const rows = [
@@ -99,7 +99,7 @@ t.test('a damaged copy is renamed; the agent starts without it and logs it', asy
   t.equal(await readFile(join(dir, renamed as string), 'utf8'), '{"half')
 })
 
-t.test('a place that cannot be read or written is an error of the machine', async (t) => {
+t.test('an unreadable or unwritable location is reported as an error of the machine', async (t) => {
   const dir = t.testdir({ file: '' })
   const table = new Table()
   await t.rejects(readSaved(dir), { code: 'STATE_UNREADABLE', details: { path: dir } }, 'a directory')
@@ -107,7 +107,7 @@ t.test('a place that cannot be read or written is an error of the machine', asyn
   await t.rejects(SavedTable.start({ table, path: dir }, silentLog), { code: 'STATE_UNREADABLE' })
 })
 
-t.test('a node that restarts while cut off knows what it knew', async (t) => {
+t.test('a node that restarts without a cluster still has its saved table', async (t) => {
   const path = join(t.testdir(), 'table.json')
   const clock = new ManualClock()
   const before = new Table({ clock })
@@ -140,7 +140,7 @@ t.test('a burst is written once, after it has settled', async (t) => {
   t.equal((await readSaved(path))?.entries[0]?.version, 50)
 })
 
-t.test('a full disk stops nothing; the next change writes it all', async (t) => {
+t.test('a full disk stops nothing, and the next change writes everything', async (t) => {
   const dir = t.testdir()
   const path = join(dir, 'table.json')
   const clock = new ManualClock()

@@ -21,7 +21,7 @@ function tableOf(entries: readonly ServiceEntry[], clock = new ManualClock()): T
 const changed = (seq: number, entry: ServiceEntry, key = KEY): Change => ({ seq, kind: 'service', key, entry })
 const gone = (seq: number, service = CART, key = KEY): Change => ({ seq, kind: 'gone', key, service })
 
-t.test('which service a name means', async (t) => {
+t.test('a name resolves to the service it means', async (t) => {
   const dev = entryOf('shop.acme.cart.dev', { vip: 0xe0200 })
   const own = entryOf('shop.acme.cart.acme', { vip: 0xe0300 })
   const prod = entryOf(CART)
@@ -64,7 +64,7 @@ t.test('a service with nothing running still has its address', async (t) => {
   t.match(table.find(nameOf(`${CART}.any.closest`)), { kind: 'target', target: { vip: 0xe0101 } })
 })
 
-t.test('a VIP is its service and choice', async (t) => {
+t.test('a VIP stands for a service and a choice', async (t) => {
   const table = tableOf([entryOf(CART, { nodes: ['edge/n1', 'edge/n2'] })])
   const found = table.find(nameOf(`${CART}.1.closest`))
   t.equal(found.kind, 'target')
@@ -80,14 +80,14 @@ t.test('a VIP is its service and choice', async (t) => {
   t.equal(table.instance(`${CART}.1`), undefined)
 })
 
-t.test('an index that went to another service is not taken from it', async (t) => {
+t.test('an index reassigned to another service is not taken from it', async (t) => {
   const other = entryOf('shop.acme.stock.prod', { vip: 0xe0100 })
   const table = tableOf([entryOf(CART), other])
   table.apply(gone(2))
   t.equal(table.byVip(0xe0100)?.service.id, 'shop.acme.stock.prod')
 })
 
-t.test('an older version never replaces a newer', async (t) => {
+t.test('an older version never replaces a newer one', async (t) => {
   const table = tableOf([entryOf(CART, { version: 5, nodes: ['edge/n5'] })])
   const node = () => table.entry(CART)?.instances[0]?.node
   t.notOk(table.apply(changed(2, entryOf(CART, { version: 4, nodes: ['edge/n4'] }))))
@@ -99,7 +99,7 @@ t.test('an older version never replaces a newer', async (t) => {
   t.equal(node(), 'edge/n6')
 })
 
-t.test('what nobody asked for is not taken', async (t) => {
+t.test('an entry outside the interests is ignored', async (t) => {
   const table = new Table()
   t.notOk(table.apply(changed(1, entryOf(CART))))
   t.same(table.counts, { services: 0, instances: 0, keys: 0 })
@@ -128,39 +128,39 @@ t.test('a change may overtake the answer to the first question', async (t) => {
     t.equal(table.entry(CART)?.version, 4)
     t.ok(table.entry('shop.acme.cart.dev'))
   })
-  t.test('a service that came since the answer stays', async (t) => {
+  t.test('a service added since the answer stays', async (t) => {
     const table = asked()
     table.apply(changed(11, entryOf(CART)))
     table.learn(KEY, { seq: 10, entries: [] })
     t.match(table.find(nameOf(`${CART}.any.rr`)), { kind: 'target' })
   })
-  t.test('a service that went since the answer does not come back', async (t) => {
+  t.test('a service removed since the answer does not come back', async (t) => {
     const table = asked()
     table.apply(gone(11))
     table.learn(KEY, { seq: 10, entries: [entryOf(CART)] })
     t.match(table.find(nameOf(`${CART}.any.rr`)), { kind: 'unknown' })
   })
-  t.test('but an answer from after it went does bring it back', async (t) => {
+  t.test('an answer from after the removal does bring it back', async (t) => {
     const table = asked()
     table.apply(gone(9))
     table.learn(KEY, { seq: 10, entries: [entryOf(CART)] })
     t.ok(table.entry(CART))
   })
-  t.test('a question that failed leaves nothing behind', async (t) => {
+  t.test('a failed request leaves nothing behind', async (t) => {
     const table = asked()
     table.apply(changed(11, entryOf(CART)))
     table.unexpect(KEY)
     t.same(table.counts, { services: 0, instances: 0, keys: 0 })
     t.same(table.keys(), [])
   })
-  t.test('a question asked again that failed leaves what was known', async (t) => {
+  t.test('a repeated request that fails keeps what was known', async (t) => {
     const table = tableOf([entryOf(CART)])
     table.expect(KEY)
     table.unexpect(KEY)
     t.ok(table.entry(CART))
     t.same(table.keys(), [KEY])
   })
-  t.test('two questions on their way: the first answer does not forget what the second must know', async (t) => {
+  t.test('with two requests pending, the first answer does not drop what the second needs', async (t) => {
     const table = asked()
     table.expect(KEY)
     table.apply(gone(2))
@@ -168,7 +168,7 @@ t.test('a change may overtake the answer to the first question', async (t) => {
     table.learn(KEY, { seq: 1, entries: [entryOf(CART)] })
     t.equal(table.entry(CART), undefined)
   })
-  t.test('a later answer without it removes it', async (t) => {
+  t.test('a later answer without a service removes it', async (t) => {
     const table = tableOf([entryOf(CART)])
     table.expect(KEY)
     table.learn(KEY, { seq: 5, entries: [] })
@@ -176,7 +176,7 @@ t.test('a change may overtake the answer to the first question', async (t) => {
   })
 })
 
-t.test('"there is nothing" is believed for a while only', async (t) => {
+t.test('a negative answer is believed for a limited time only', async (t) => {
   const clock = new ManualClock()
   const table = new Table({ clock, emptyMs: 5_000 })
   const found = () => table.find(nameOf(`${CART}.any.rr`)).kind
@@ -195,7 +195,7 @@ t.test('"there is nothing" is believed for a while only', async (t) => {
   t.equal(found(), 'unasked')
 })
 
-t.test('how a node is reached: the newest word, as long as a service mentions it', async (t) => {
+t.test('the newest reachability of a node is kept while a service refers to it', async (t) => {
   const at = (id: string, version: number, address: string, nodes = ['edge/n1'], vip = 0xe0100) =>
     entryOf(id, { version, address, nodes, vip })
   const table = tableOf([at(CART, 1, 'old:1'), at('shop.acme.stock.prod', 1, 'old:1', ['edge/n1'], 0xe0200)])
@@ -212,7 +212,7 @@ t.test('how a node is reached: the newest word, as long as a service mentions it
   t.equal(table.node('edge/n2')?.addresses[0], 'x:1')
 })
 
-t.test('listeners hear each swap after it is done', async (t) => {
+t.test('listeners are notified of each swap after it is done', async (t) => {
   const table = tableOf([entryOf(CART)])
   const heard: unknown[] = []
   const stop = table.onChange((service, entry) => {
@@ -230,7 +230,7 @@ t.test('listeners hear each swap after it is done', async (t) => {
   ])
 })
 
-t.test('resuming', async (t) => {
+t.test('a resumption updates the table to the state of the cluster', async (t) => {
   const dev = entryOf('shop.acme.cart.dev', { vip: 0xe0200 })
   const started = () => {
     const table = tableOf([entryOf(CART, { version: 5 }), dev])
@@ -245,25 +245,25 @@ t.test('resuming', async (t) => {
     return table
   }
 
-  t.test('in part: what changed, and nothing else goes', async (t) => {
+  t.test('partial: what changed is applied, and nothing else is removed', async (t) => {
     const table = started()
     t.ok(table.resume({ epoch: 'one', seq: 20, full: false, changes: [changed(15, entryOf(CART, { version: 6 }))] }))
     t.equal(table.entry(CART)?.version, 6)
     t.ok(table.entry('shop.acme.cart.dev'))
     t.same(table.point(), { epoch: 'one', seq: 20, keys: [KEY] })
   })
-  t.test('full: what is not there has gone', async (t) => {
+  t.test('full: what is missing is removed', async (t) => {
     const table = started()
     t.ok(table.resume({ epoch: 'one', seq: 20, full: true, changes: [changed(20, dev)] }))
     t.equal(table.entry(CART), undefined)
     t.ok(table.entry('shop.acme.cart.dev'))
   })
-  t.test('full: only under the keys that were named', async (t) => {
+  t.test('full: only entries under the named keys are removed', async (t) => {
     const table = started()
     t.ok(table.resume({ epoch: 'one', seq: 20, full: true, changes: [] }, []))
     t.ok(table.entry(CART))
   })
-  t.test('another epoch, full: it counts whatever the versions say', async (t) => {
+  t.test('full, in another epoch: it applies whatever the versions are', async (t) => {
     const table = started()
     t.ok(table.resume({ epoch: 'two', seq: 1, full: true, changes: [changed(1, entryOf(CART, { version: 1 }))] }))
     t.equal(table.entry(CART)?.version, 1)
@@ -284,12 +284,12 @@ t.test('resuming', async (t) => {
       t.ok(table.entry(CART), 'what is known stays in use')
     })
   }
-  t.test('nothing known: anything will do', async (t) => {
+  t.test('an empty table accepts any resumption', async (t) => {
     t.ok(new Table().resume({ epoch: 'one', seq: 7, full: false, changes: [] }))
   })
 })
 
-t.test('a snapshot is the table again', async (t) => {
+t.test('a snapshot restores the same table', async (t) => {
   const clock = new ManualClock()
   const table = tableOf([entryOf(CART, { version: 3, nodes: ['edge/n1', 'edge/n2'] })], clock)
   table.expect('shop.acme.none')
@@ -304,101 +304,97 @@ t.test('a snapshot is the table again', async (t) => {
   t.throws(() => copy.restore(table.snapshot()), /empty/)
 })
 
-t.test(
-  'against a cluster in memory: whatever is lost, late or renumbered, in the end the table is right',
-  async (t) => {
-    const services = ['a.x.s.p', 'a.x.s.q', 'a.x.t.p', 'b.x.s.p']
-    const keys = ['a.x.s', 'a.x.t', 'b.x.s']
-    const step = fc.oneof(
-      { weight: 5, arbitrary: fc.record({ kind: fc.constant('put'), which: fc.nat({ max: 3 }) }) },
-      { weight: 2, arbitrary: fc.record({ kind: fc.constant('delete'), which: fc.nat({ max: 3 }) }) },
-      { weight: 3, arbitrary: fc.record({ kind: fc.constant('ask'), which: fc.nat({ max: 2 }) }) },
-      { weight: 1, arbitrary: fc.record({ kind: fc.constant('forget'), which: fc.nat({ max: 2 }) }) },
-      { weight: 4, arbitrary: fc.record({ kind: fc.constant('changes'), which: fc.nat({ max: 3 }) }) },
-      { weight: 4, arbitrary: fc.record({ kind: fc.constant('answer'), which: fc.constant(0) }) },
-      { weight: 1, arbitrary: fc.record({ kind: fc.constant('reconnect'), which: fc.nat({ max: 1 }) }) },
-      { weight: 1, arbitrary: fc.record({ kind: fc.constant('renumber'), which: fc.constant(0) }) },
-    )
-    let reconnects = 0
-    fc.assert(
-      fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
-        const table = new Table({ clock: new ManualClock() })
-        // the cluster
-        let epoch = 'e0'
-        let seq = 0
-        let versions = 0
-        const log: Change[] = []
-        const truth = new Map<string, ServiceEntry>()
-        const keyOf = (id: string) => id.slice(0, id.lastIndexOf('.'))
-        const under = (key: string) => [...truth.values()].filter(({ service }) => keyOf(service.id) === key)
-        // the link: changes come in order; answers come in order, but may be overtaken by changes
-        let subscribed = new Set<string>()
-        let changes: Change[] = []
-        let answers: Array<{ key: string; seq: number; entries: ServiceEntry[] }> = []
-        const publish = (change: Change) => {
-          log.push(change)
-          if (subscribed.has(change.key)) changes.push(change)
+t.test('whatever is lost, late or renumbered, the table ends up equal to that of the cluster', async (t) => {
+  const services = ['a.x.s.p', 'a.x.s.q', 'a.x.t.p', 'b.x.s.p']
+  const keys = ['a.x.s', 'a.x.t', 'b.x.s']
+  const step = fc.oneof(
+    { weight: 5, arbitrary: fc.record({ kind: fc.constant('put'), which: fc.nat({ max: 3 }) }) },
+    { weight: 2, arbitrary: fc.record({ kind: fc.constant('delete'), which: fc.nat({ max: 3 }) }) },
+    { weight: 3, arbitrary: fc.record({ kind: fc.constant('ask'), which: fc.nat({ max: 2 }) }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('forget'), which: fc.nat({ max: 2 }) }) },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant('changes'), which: fc.nat({ max: 3 }) }) },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant('answer'), which: fc.constant(0) }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('reconnect'), which: fc.nat({ max: 1 }) }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('renumber'), which: fc.constant(0) }) },
+  )
+  let reconnects = 0
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+      const table = new Table({ clock: new ManualClock() })
+      // the cluster
+      let epoch = 'e0'
+      let seq = 0
+      let versions = 0
+      const log: Change[] = []
+      const truth = new Map<string, ServiceEntry>()
+      const keyOf = (id: string) => id.slice(0, id.lastIndexOf('.'))
+      const under = (key: string) => [...truth.values()].filter(({ service }) => keyOf(service.id) === key)
+      // the link: changes come in order; answers come in order, but may be overtaken by changes
+      let subscribed = new Set<string>()
+      let changes: Change[] = []
+      let answers: Array<{ key: string; seq: number; entries: ServiceEntry[] }> = []
+      const publish = (change: Change) => {
+        log.push(change)
+        if (subscribed.has(change.key)) changes.push(change)
+      }
+      const reconnect = (full: boolean) => {
+        reconnects += 1
+        changes = []
+        for (const { key } of answers) table.unexpect(key)
+        answers = []
+        const point = table.point()
+        subscribed = new Set(point.keys)
+        const all = full || point.epoch !== epoch
+        const entries = point.keys.flatMap(under).map((entry) => changed(seq, entry, keyOf(entry.service.id)))
+        const missed = log.filter((change) => change.seq > point.seq && subscribed.has(change.key))
+        if (!table.resume({ epoch, seq, full: all, changes: all ? entries : missed }, point.keys))
+          throw new Error('refused')
+      }
+      const deliverAnswer = () => {
+        const answer = answers.shift()
+        if (answer !== undefined) table.learn(answer.key, answer)
+      }
+      reconnect(true)
+      for (const { kind, which } of steps) {
+        const id = services[which] as string
+        const key = keys[which] as string
+        if (kind === 'put') {
+          const entry = entryOf(id, { version: ++versions, vip: 0xe0100 + which * 64 })
+          truth.set(id, entry)
+          publish(changed(++seq, entry, keyOf(id)))
+        } else if (kind === 'delete' && truth.delete(id)) publish(gone(++seq, id, keyOf(id)))
+        else if (kind === 'ask') {
+          table.expect(key)
+          subscribed.add(key)
+          answers.push({ key, seq, entries: under(key) })
+        } else if (kind === 'forget' && !answers.some((answer) => answer.key === key)) {
+          table.forget([key])
+          subscribed.delete(key)
+        } else if (kind === 'changes') for (const change of changes.splice(0, which)) table.apply(change)
+        else if (kind === 'answer') deliverAnswer()
+        else if (kind === 'reconnect') reconnect(which === 1)
+        else if (kind === 'renumber') {
+          epoch = `e${Number(epoch.slice(1)) + 1}`
+          seq = 0
+          versions = 0
+          log.length = 0
+          for (const [id, entry] of truth) truth.set(id, { ...entry, version: ++versions })
+          reconnect(false)
         }
-        const reconnect = (full: boolean) => {
-          reconnects += 1
-          changes = []
-          for (const { key } of answers) table.unexpect(key)
-          answers = []
-          const point = table.point()
-          subscribed = new Set(point.keys)
-          const all = full || point.epoch !== epoch
-          const entries = point.keys.flatMap(under).map((entry) => changed(seq, entry, keyOf(entry.service.id)))
-          const missed = log.filter((change) => change.seq > point.seq && subscribed.has(change.key))
-          if (!table.resume({ epoch, seq, full: all, changes: all ? entries : missed }, point.keys))
-            throw new Error('refused')
-        }
-        const deliverAnswer = () => {
-          const answer = answers.shift()
-          if (answer !== undefined) table.learn(answer.key, answer)
-        }
-        reconnect(true)
-        for (const { kind, which } of steps) {
-          const id = services[which] as string
-          const key = keys[which] as string
-          if (kind === 'put') {
-            const entry = entryOf(id, { version: ++versions, vip: 0xe0100 + which * 64 })
-            truth.set(id, entry)
-            publish(changed(++seq, entry, keyOf(id)))
-          } else if (kind === 'delete' && truth.delete(id)) publish(gone(++seq, id, keyOf(id)))
-          else if (kind === 'ask') {
-            table.expect(key)
-            subscribed.add(key)
-            answers.push({ key, seq, entries: under(key) })
-          } else if (kind === 'forget' && !answers.some((answer) => answer.key === key)) {
-            table.forget([key])
-            subscribed.delete(key)
-          } else if (kind === 'changes') for (const change of changes.splice(0, which)) table.apply(change)
-          else if (kind === 'answer') deliverAnswer()
-          else if (kind === 'reconnect') reconnect(which === 1)
-          else if (kind === 'renumber') {
-            epoch = `e${Number(epoch.slice(1)) + 1}`
-            seq = 0
-            versions = 0
-            log.length = 0
-            for (const [id, entry] of truth) truth.set(id, { ...entry, version: ++versions })
-            reconnect(false)
-          }
-        }
-        for (const change of changes) table.apply(change)
-        while (answers.length > 0) deliverAnswer()
-        const known = [...truth.values()].filter(({ service }) => table.keys().includes(keyOf(service.id)))
-        const byId = (a: ServiceEntry, b: ServiceEntry) => (a.service.id < b.service.id ? -1 : 1)
-        const [held, expected] = [[...table.services()].sort(byId), known.sort(byId)]
-        if (JSON.stringify(held) !== JSON.stringify(expected))
-          throw new Error('the table is not what the cluster holds')
-        for (const { service } of expected) {
-          for (const vip of Object.values(service.vips))
-            if (table.byVip(vip as number)?.service !== service) throw new Error('VIP')
-        }
-        if (table.counts.instances !== expected.length) throw new Error('the count of instances drifted')
-      }),
-      { numRuns: 2_000 },
-    )
-    t.ok(reconnects > 2_000, `${reconnects} resumptions`)
-  },
-)
+      }
+      for (const change of changes) table.apply(change)
+      while (answers.length > 0) deliverAnswer()
+      const known = [...truth.values()].filter(({ service }) => table.keys().includes(keyOf(service.id)))
+      const byId = (a: ServiceEntry, b: ServiceEntry) => (a.service.id < b.service.id ? -1 : 1)
+      const [held, expected] = [[...table.services()].sort(byId), known.sort(byId)]
+      if (JSON.stringify(held) !== JSON.stringify(expected)) throw new Error('the table is not what the cluster holds')
+      for (const { service } of expected) {
+        for (const vip of Object.values(service.vips))
+          if (table.byVip(vip as number)?.service !== service) throw new Error('VIP')
+      }
+      if (table.counts.instances !== expected.length) throw new Error('the count of instances drifted')
+    }),
+    { numRuns: 2_000 },
+  )
+  t.ok(reconnects > 2_000, `${reconnects} resumptions`)
+})

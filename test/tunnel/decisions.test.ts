@@ -26,7 +26,7 @@ const carrier = (path: PathKind, streams = 0, backlog = 0, isDraining = false, i
   isDraining,
 })
 
-test('where a new stream goes', async (t) => {
+test('a new stream goes to the best carrier with the fewest streams', async (t) => {
   const rows = [
     { why: 'no carrier', carriers: [], at: -1 },
     { why: 'fewest streams', carriers: [carrier('direct', 3), carrier('direct', 2)], at: 1 },
@@ -43,7 +43,7 @@ test('where a new stream goes', async (t) => {
   for (const { why, carriers, at } of rows) t.equal(carrierFor(carriers), carriers[at], why)
 })
 
-test('how many carriers, and which are past', async (t) => {
+test('the number of carriers fits the streams, and surplus ones are retired', async (t) => {
   const clean = { streams: 1, bulks: 0, rttMs: 1, jitterMs: 0, limit: 8 }
   const rows = [
     { why: 'one is enough until streams are open', view: { path: 'direct', ...clean, streams: 0 }, wanted: 1 },
@@ -102,7 +102,7 @@ function carriersOf(text: string): CarrierView[] {
   })
 }
 
-test('streams keep to their kind', async (t) => {
+test('bulk and small streams use separate carriers where possible', async (t) => {
   const rows = [
     { why: 'small goes where no bulk is', on: 'b 9', small: 1 },
     { why: 'bulk goes where nobody is', on: 'b 9 0', bulk: 2 },
@@ -118,7 +118,7 @@ test('streams keep to their kind', async (t) => {
   }
 })
 
-test('which streams move', async (t) => {
+test('only streams that gain from it are moved to another carrier', async (t) => {
   const after = (on: string) => {
     const carriers = carriersOf(on)
     const streams = carriers.flatMap((carrier) =>
@@ -154,7 +154,7 @@ test('which streams move', async (t) => {
   for (const { why, on, is } of rows) t.equal(after(on), is, why)
 })
 
-test('which streams are bulk', async (t) => {
+test('a stream is classified as bulk by its traffic', async (t) => {
   const KIB = 1024
   const weight = { total: 0, lately: 0, queued: 0, quiet: 0 }
   const rows = [
@@ -176,7 +176,7 @@ test('which streams are bulk', async (t) => {
   t.equal(quietFor(3, { lately: 100 * KIB, queued: 0 }), 0)
 })
 
-test('which carrier is given back', async (t) => {
+test('the emptiest carrier without bulk streams is given back', async (t) => {
   const at = (on: string) => {
     const carriers = carriersOf(on)
     return carriers.indexOf(spare(carriers)!)
@@ -186,7 +186,7 @@ test('which carrier is given back', async (t) => {
   t.equal(at('0- 3 4'), 1, 'not one that goes anyway')
 })
 
-test('which session a carrier belongs to: the accepting side', async (t) => {
+test('the accepting side assigns a carrier to the right session', async (t) => {
   const current = { id: 'c', incarnation: 'i1' }
   const same = { session: 'theirs', incarnation: 'i1' }
   const restarted = { session: 'theirs', incarnation: 'i2' }
@@ -248,7 +248,7 @@ test('which session a carrier belongs to: the accepting side', async (t) => {
   }
 })
 
-test('which session a carrier belongs to: the dialling side', async (t) => {
+test('the dialling side assigns a carrier to the right session', async (t) => {
   const current = { id: 'c', incarnation: 'i1' }
   const rows = [
     { why: 'the answer stands', current: undefined, answer: { session: 'a', incarnation: 'i1' }, cuts: false },
@@ -304,7 +304,7 @@ test('simultaneous dials agree in every order of events', async (t) => {
   }
 })
 
-test('pings and signs of life', async (t) => {
+test('pings are sent when due, and received data counts as a sign of life', async (t) => {
   const keepalive = new Keepalive()
   const due = (now: number, busy = true) => keepalive.tick(now, busy).due
   t.equal(due(0), 'ping', 'at once')
@@ -367,7 +367,7 @@ test('pings and signs of life', async (t) => {
   t.equal(measured.pong(77, 2_000), undefined, 'a pong nobody asked for')
 })
 
-test('head starts', async (t) => {
+test('better paths get a head start over worse ones', async (t) => {
   type Field = Parameters<typeof headStartsMs>[0]
   const rows: ReadonlyArray<{ why: string; field: Field; are: number[] }> = [
     {
@@ -414,7 +414,7 @@ test('head starts', async (t) => {
   for (const { why, field, are } of rows) t.same(headStartsMs(field), are, why)
 })
 
-test('the race of paths', async (t) => {
+test('contenders for a path start after their head starts, and the first to arrive wins', async (t) => {
   const clock = new ManualClock()
   const log: string[] = []
   const never = new AbortController().signal
@@ -468,7 +468,7 @@ test('the race of paths', async (t) => {
   t.match(await race([], clock, given.signal).catch((error: unknown) => error), { message: 'given up' })
 })
 
-test('which paths did not arrive is remembered for a while', async (t) => {
+test('a path that failed is remembered for a while', async (t) => {
   const paths = new PathHistory()
   t.notOk(paths.hasFailed('direct', 0))
   paths.failed('direct', 1_000)
@@ -483,7 +483,7 @@ test('which paths did not arrive is remembered for a while', async (t) => {
   t.notOk(paths.hasFailed('direct', 1_001), 'another network')
 })
 
-test('deadlines', async (t) => {
+test('a deadline aborts its signal at its time, unless disposed', async (t) => {
   const clock = new ManualClock()
   const late = new Deadline(clock, 100)
   const waiting = unlessAborted(new Promise(() => undefined), late.signal).catch((error: unknown) => error)

@@ -33,7 +33,7 @@ function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer 
   return Buffer.concat([header, payload])
 }
 
-test('a question travels with OPEN, and the answer comes in the packet of OPENED', async (t) => {
+test('a request travels with OPEN, and the response comes in the packet of OPENED', async (t) => {
   const { pair, waiting } = world()
   t.ok(pair.near.takesEarly)
   const near = listenTo(pair.near, 'cart')
@@ -57,7 +57,7 @@ test('a question travels with OPEN, and the answer comes in the packet of OPENED
   t.equal(pair.near.heldBytes + pair.far.heldBytes + pair.near.accounting.keptBytes + pair.far.accounting.keptBytes, 0)
 })
 
-test('an end without a byte is early too; what follows while it is told keeps its order', async (t) => {
+test('an empty early end is delivered, and data that follows keeps its order', async (t) => {
   const { pair, waiting } = world()
   const silent = listenTo(pair.near, 'x')
   silent.stream.end()
@@ -75,7 +75,7 @@ test('an end without a byte is early too; what follows while it is told keeps it
   t.equal(far!.text(), 'one two')
 })
 
-test('refused, withdrawn, reset, late: the instance hears nothing, and nothing is left', async (t) => {
+test('when a stream is refused, withdrawn, reset or late, the instance gets nothing and nothing is left', async (t) => {
   const rows: {
     why: string
     act: (incoming: IncomingStream, near: ByteStream & Withdrawable, pair: MuxPair) => void
@@ -132,7 +132,7 @@ test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
   t.equal(far.text(), 'hello again')
 })
 
-test('datagrams travel with OPEN too: a few, in order, and told right after accept', async (t) => {
+test('a few datagrams travel with OPEN and are delivered in order right after accept', async (t) => {
   const { pair, waiting } = world()
   const near = listenToDatagrams(pair.near, 'x')
   const late = listenToDatagrams(pair.near, 'y')
@@ -165,7 +165,7 @@ test('datagrams travel with OPEN too: a few, in order, and told right after acce
   t.same(spoken.log, ['reset'], 'its instance may have had it')
 })
 
-test('beyond what may be early, bytes wait for OPENED; then the window holds', async (t) => {
+test('bytes beyond the early limit wait for OPENED, and then follow the window', async (t) => {
   const { pair, waiting } = world()
   const sent = randomBytes(100_000)
   const near = listenTo(pair.near, 'x')
@@ -179,7 +179,7 @@ test('beyond what may be early, bytes wait for OPENED; then the window holds', a
   t.ok(Buffer.concat(far.chunks).equals(sent))
 })
 
-test('what is held for OPENs that wait counts as held: the one that holds most pays', async (t) => {
+test('data held for waiting OPENs counts as held, and the largest holder is reset', async (t) => {
   const { pair, waiting } = world({ limits: { bufferedBytes: 3 * MAX_EARLY_BYTES } })
   const callers = [10_000, 16_000, 12_000, 12_000].map((size) => {
     const near = listenTo(pair.near, 'x')
@@ -197,7 +197,7 @@ test('what is held for OPENs that wait counts as held: the one that holds most p
   t.equal(pair.far.heldBytes, 0)
 })
 
-test('a peer of an older version gets nothing before OPENED, and may not say anything either', async (t) => {
+test('a peer of an older version gets no early data and may not send any', async (t) => {
   const { pair, waiting, carriers } = world({ features: FEATURE.resume })
   t.notOk(pair.near.takesEarly)
   const near = listenTo(pair.near, 'x')
@@ -212,7 +212,7 @@ test('a peer of an older version gets nothing before OPENED, and may not say any
   t.throws(() => carriers().far.receive(frame(FRAME.DATA, 101, Buffer.from('x'))), { code: 'FRAME_INVALID' })
 })
 
-test('what a peer must not say early', async (t) => {
+test('forbidden early frames are refused', async (t) => {
   const one = Buffer.alloc(1)
   const rows: { why: string; frames: Buffer[] }[] = [
     {
@@ -238,7 +238,7 @@ test('what a peer must not say early', async (t) => {
   t.equal(pair.far.heldBytes, 0, 'streams nobody knows are nobody’s')
 })
 
-test('any frames on pending streams: refused as a whole, or held within bounds', async (t) => {
+test('any frames on pending streams are refused as a whole or held within bounds', async (t) => {
   const types = [FRAME.OPEN, FRAME.DATA, FRAME.END, FRAME.WITHDRAW, FRAME.RESET, FRAME.DATA, FRAME.DATA | FLAGGED]
   fc.assert(
     fc.property(
@@ -268,7 +268,7 @@ test('any frames on pending streams: refused as a whole, or held within bounds',
 
 // ── carriers die between OPEN and its answer ──
 
-test('the carrier dies under a question: another has it said again, and it is read once', async (t) => {
+test('when the carrier of a request dies, another carries it again and it is read once', async (t) => {
   for (const before of ['the question', 'OPENED'] as const) {
     for (const isLast of [false, true]) {
       const why = `${before} is lost, ${isLast ? 'no carrier is left for a while' : 'another stands by'}`
@@ -304,7 +304,7 @@ test('the carrier dies under a question: another has it said again, and it is re
   }
 })
 
-test('no carrier comes back: who has spoken is told `reset`, who has not `refused`', async (t) => {
+test('when no carrier returns, a stream that has sent data is reset and one that has not is refused', async (t) => {
   const { pair } = world()
   const spoken = listenTo(pair.near, 'x')
   const silent = listenTo(pair.near, 'y')
@@ -318,7 +318,7 @@ test('no carrier comes back: who has spoken is told `reset`, who has not `refuse
   t.same(spoken.log, ['reset'])
 })
 
-test('REFUSED for an OPEN that was said twice proves nothing; an OPEN of what is past is not taken again', async (t) => {
+test('REFUSED for a repeated OPEN proves nothing, and an OPEN of a finished stream is not accepted again', async (t) => {
   const { pair, waiting, carriers } = world()
   const near = listenTo(pair.near, 'x')
   near.stream.write(Buffer.from('question'))
@@ -335,7 +335,7 @@ test('REFUSED for an OPEN that was said twice proves nothing; an OPEN of what is
   t.equal(pair.far.heldBytes, 0)
 })
 
-test('what is past is remembered, and the oldest forgotten', async (t) => {
+test('finished streams are remembered, and the oldest are forgotten', async (t) => {
   const past = new Tombstones()
   t.notOk(past.has(1))
   for (let id = 1; id <= 4_097; id++) past.add(id)

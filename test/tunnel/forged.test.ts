@@ -30,7 +30,7 @@ async function attacked() {
   return { air, near, far, pass, send, isSealed, forge }
 }
 
-test('a flood of forged packets is dropped unopened, and both sides go on in frames at once', async (t) => {
+test('a flood of forged packets is dropped unopened, and both sides continue in frames at once', async (t) => {
   const { near, far, pass, send, isSealed, forge } = await attacked()
   t.ok(isSealed())
   forge(100_000)

@@ -48,7 +48,7 @@ const header = (type: number, length: number, stream: number) => {
   return out
 }
 
-test('frames on the wire', async (t) => {
+test('each frame has the specified wire format', async (t) => {
   const rows = [
     { why: 'OPEN', bytes: '02000003 00000001 616263', seen: ['OPEN 1 616263'] },
     { why: 'OPENED', bytes: '03000000 00000001', seen: ['OPENED 1 '] },
@@ -98,7 +98,7 @@ test('frames on the wire', async (t) => {
   }
 })
 
-test('what the decoder refuses', async (t) => {
+test('the decoder refuses malformed frames', async (t) => {
   const rows = [
     { why: 'anything before HELLO', bytes: header(FRAME.PING, 8, 0), hello: false, broken: 'a frame before HELLO' },
     { why: 'an unknown type before HELLO', bytes: header(31, 0, 0), hello: false, broken: 'a frame before HELLO' },
@@ -174,7 +174,7 @@ test('a broken decoder stays broken', async (t) => {
   t.throws(() => decoder.push(hex(HELLO)), { code: 'FRAME_INVALID' })
 })
 
-test('DATA leaves without a copy and without waiting', async (t) => {
+test('DATA is passed on without a copy and without waiting', async (t) => {
   const pieces: Buffer[] = []
   const decoder = new FrameDecoder({
     data: (_, piece) => pieces.push(piece),
@@ -192,7 +192,7 @@ test('DATA leaves without a copy and without waiting', async (t) => {
   t.equal(pieces[1]?.toString(), 'ef')
 })
 
-test('a stopped decoder lets nothing more out, not even from the same chunk', async (t) => {
+test('a stopped decoder emits nothing more, not even from the same chunk', async (t) => {
   const seen: string[] = []
   const decoder: FrameDecoder = new FrameDecoder({
     data: () => t.fail('data after the stop'),
@@ -207,7 +207,7 @@ test('a stopped decoder lets nothing more out, not even from the same chunk', as
   t.same(seen, ['HELLO', 'END'])
 })
 
-test('any chunking gives the same frames', async (t) => {
+test('any division into chunks gives the same frames', async (t) => {
   const frame = fc.oneof(
     fc.record({
       type: fc.constant(FRAME.DATA),
@@ -255,7 +255,7 @@ test('any chunking gives the same frames', async (t) => {
   t.pass('300 runs')
 })
 
-test('garbage is refused or waited for, never anything else', async (t) => {
+test('garbage is either refused or taken as an incomplete frame', async (t) => {
   const start = fc.constantFrom(Buffer.alloc(0), hex(HELLO))
   fc.assert(
     fc.property(
@@ -271,7 +271,7 @@ test('garbage is refused or waited for, never anything else', async (t) => {
   t.pass('500 runs')
 })
 
-test('HELLO', async (t) => {
+test('HELLO is encoded and decoded, and malformed ones are refused', async (t) => {
   const hello = {
     version: 1,
     carrier: 1,
@@ -289,7 +289,7 @@ test('HELLO', async (t) => {
   t.throws(() => decodeHello(encodeHello({ ...hello, windowBytes: 10 }).subarray(8)), { code: 'FRAME_INVALID' })
 })
 
-test('counts of bytes have 64 bits', async (t) => {
+test('byte counts have 64 bits', async (t) => {
   const out = Buffer.alloc(8)
   for (const count of [0, 1, 0xffff_ffff, 0x1_0000_0000, 5 * 2 ** 40 + 7, Number.MAX_SAFE_INTEGER]) {
     writeCount(out, 0, count)

@@ -54,7 +54,7 @@ test('tampered, replayed, reordered, lost and cut frames end the session or chan
   t.ok(cut > 0, 'some of it breaks a rule')
 })
 
-test('every broken rule ends the session, and says which', async (t) => {
+test('every broken rule ends the session and names the rule', async (t) => {
   const rows: { why: string; frames: Buffer[]; because: RegExp }[] = [
     { why: 'data beyond the window', frames: dataOf(5), because: /beyond the window/ },
     { why: 'an OPEN of a stream of ours', frames: [frame(FRAME.OPEN, OURS)], because: /ours to open/ },
@@ -84,7 +84,7 @@ test('every broken rule ends the session, and says which', async (t) => {
   }
 })
 
-/** So many frames of 64 KiB. */
+/** Makes `count` DATA frames of 64 KiB. */
 function dataOf(count: number): Buffer[] {
   return Array.from({ length: count }, () => frame(FRAME.DATA, THEIRS, Buffer.alloc(65_536)))
 }
@@ -140,7 +140,7 @@ test('a peer that acknowledges nothing stops the writer, and a slow reader loses
   t.equal(peer.cutBecause, undefined)
 })
 
-test('signals beyond the rate are dropped, and unknown frames skipped', async (t) => {
+test('signals beyond the rate are dropped, and unknown frames are skipped', async (t) => {
   const peer = new HostilePeer()
   for (let i = 0; i < 1_000; i++) peer.send(frame(FRAME.SIGNAL, 0, '{}'), frame(31, 5, 'unknown'))
   t.equal(peer.pair.ignored, 1_000)

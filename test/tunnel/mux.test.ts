@@ -30,7 +30,7 @@ function inject(to: Carrier, type: FrameType, stream: number, payload: Buffer = 
   to.receive(Buffer.concat([header, payload]))
 }
 
-test('the life of a stream', async (t) => {
+test('a stream opens, carries data both ways and ends', async (t) => {
   const { pair, heard } = world()
   const near = listenTo(pair.near, 'cart')
   near.stream.write(Buffer.from('held until '))
@@ -83,7 +83,7 @@ test('both sides open streams without colliding', async (t) => {
   t.equal(pair.near.streams, 10)
 })
 
-test('refusals', async (t) => {
+test('the opener gets the reason of each refusal', async (t) => {
   const answers: ((incoming: IncomingStream) => void)[] = []
   const pair = new MuxPair({}, { accept: (incoming) => answers.shift()!(incoming) })
   for (const refusal of [
@@ -124,10 +124,10 @@ test('refusals', async (t) => {
   const dead = late!.accept(tooLate)
   dead.write(Buffer.from('x'))
   await settle(1)
-  t.same(tooLate.log, ['reset'], 'who accepts too late is told')
+  t.same(tooLate.log, ['reset'], 'accepting too late gives a reset')
 })
 
-test('the opener gives up', async (t) => {
+test('when the opener gives up, the accepting side is notified and nothing is left', async (t) => {
   const waiting: IncomingStream[] = []
   const gone: number[] = []
   const pair = new MuxPair({}, { accept: (incoming) => waiting.push(incoming) })
@@ -149,7 +149,7 @@ test('the opener gives up', async (t) => {
   t.same(far.log, ['reset'])
 })
 
-test('checksummed transfers under random chunks, batches and pauses', async (t) => {
+test('transfers keep their checksums under random chunks, batches and pauses', async (t) => {
   fc.assert(
     fc.property(
       fc.array(
@@ -204,7 +204,7 @@ test('checksummed transfers under random chunks, batches and pauses', async (t) 
   t.pass('25 runs')
 })
 
-test('a reader that stops holds one window, and holds up nobody else', async (t) => {
+test('a stopped reader holds one window and delays no other stream', async (t) => {
   const { pair, heard } = world({}, false)
   const stuck = listenTo(pair.near, 'stuck')
   const quick = listenTo(pair.near, 'quick')
@@ -229,7 +229,7 @@ test('a reader that stops holds one window, and holds up nobody else', async (t)
   t.equal(stuck.drains >= 1, true)
 })
 
-test('bulk streams take turns, and a small one never waits behind them', async (t) => {
+test('bulk streams share fairly, and a small one never waits behind them', async (t) => {
   const { pair, heard } = world({ windowBytes: 4 * 1024 * 1024 }, true)
   const bulks = [1, 2, 3].map((i) => listenTo(pair.near, `bulk ${i}`))
   const small = listenTo(pair.near, 'small')
@@ -244,7 +244,7 @@ test('bulk streams take turns, and a small one never waits behind them', async (
   t.ok(Math.max(...amounts) - Math.min(...amounts) <= 33_000, `${amounts.join(', ')} differ by two turns at most`)
 })
 
-test('what is ahead of a keystroke on a slow path is bounded by what the path holds', async (t) => {
+test('on a slow path the data queued ahead of a keystroke is bounded by the capacity of the path', async (t) => {
   const { pair } = world({ windowBytes: 4 * 1024 * 1024 }, true)
   const bulks = Array.from({ length: 8 }, (_, i) => listenTo(pair.near, `bulk ${i}`))
   const small = listenTo(pair.near, 'small')
@@ -334,7 +334,7 @@ test('a window grows with bandwidth and round trip, and the session bounds it', 
   t.equal(bounded.at(-1), 512 * 1024, 'no more than the session can afford')
 })
 
-test('too much held for readers that do not read: the one that holds most is reset', async (t) => {
+test('when readers leave too much unread, the stream that holds most is reset', async (t) => {
   const { pair, heard } = world({ bufferedBytes: 600_000 }, false)
   const flows = [1, 2, 3].map((i) => listenTo(pair.near, String(i)))
   pair.move()
@@ -349,7 +349,7 @@ test('too much held for readers that do not read: the one that holds most is res
   t.equal(pair.far.heldBytes, 400_000)
 })
 
-test('too much held over all sessions of a node: the session that holds most gives one up', async (t) => {
+test('when all sessions of a node hold too much, the largest resets a stream', async (t) => {
   const budget = new NodeBudget(500_000)
   const worlds = [world({ budget }, false), world({ budget }, false)]
   const flows = worlds.map(({ pair }) => listenTo(pair.near, 'x'))
@@ -369,7 +369,7 @@ test('too much held over all sessions of a node: the session that holds most giv
   t.equal(budget.heldBytes, 0, 'and the count comes back to nothing')
 })
 
-test('a million OPENs are refused, and cost next to nothing', async (t) => {
+test('a million OPENs are refused at next to no cost', async (t) => {
   const waiting: IncomingStream[] = []
   const pair = new MuxPair({}, { accept: (incoming) => waiting.push(incoming) })
   const { far } = pair.links[0]!
@@ -398,7 +398,7 @@ test('a million OPENs are refused, and cost next to nothing', async (t) => {
   t.ok(far.outbox.isOverfull, 'a peer that does not read its answers is noticed (the pump cuts it)')
 })
 
-test('limits on streams and on OPENs a second', async (t) => {
+test('streams, and OPENs per second, are limited', async (t) => {
   const heard: Far[] = []
   const pair = new MuxPair({}, { limits: { streams: 3, opensPerSecond: 4 }, accept: accepting(heard) })
   const flows = [1, 2, 3, 4].map((i) => listenTo(pair.near, String(i)))
@@ -427,7 +427,7 @@ test('limits on streams and on OPENs a second', async (t) => {
   t.throws(() => own.near.open(Buffer.alloc(MAX_OPEN_BYTES + 1), second))
 })
 
-test('what a peer must not say', async (t) => {
+test('forbidden frames end the session', async (t) => {
   const ack = (consumed: number) => {
     const payload = Buffer.alloc(12)
     writeCount(payload, 0, consumed)
@@ -490,7 +490,7 @@ test('what a peer must not say', async (t) => {
   t.equal(pair.wentAway, 1)
 })
 
-test('a peer that says anything at all', async (t) => {
+test('any sequence of frames from a peer is either accepted or refused as invalid', async (t) => {
   const type = fc.integer({ min: 2, max: 20 })
   const frame = fc.record({ type, stream: fc.integer({ min: 0, max: 7 }), payload: fc.uint8Array({ maxLength: 70 }) })
   fc.assert(
@@ -512,7 +512,7 @@ test('a peer that says anything at all', async (t) => {
   t.pass('400 runs')
 })
 
-test('streams of peers that cannot resume die with their carrier, and only they', async (t) => {
+test('only the streams of peers that cannot resume end with their carrier', async (t) => {
   const heard: Far[] = []
   const pair = new MuxPair({ features: 0 }, { accept: accepting(heard) }, ['direct', 'direct'])
   const flows = [1, 2, 3, 4].map((i) => listenTo(pair.near, String(i)))
@@ -546,7 +546,7 @@ test('streams of peers that cannot resume die with their carrier, and only they'
   t.same(none.log, ['refused unreachable'])
 })
 
-test('draining', async (t) => {
+test('a draining carrier takes no new streams and keeps its open ones', async (t) => {
   const heard: Far[] = []
   const pair = new MuxPair({}, { accept: accepting(heard) }, ['relayed'])
   const old = listenTo(pair.near, 'old')
@@ -583,7 +583,7 @@ test('draining', async (t) => {
   t.equal(heard[1]!.text(), 'goes on')
 })
 
-test('the pump cuts a peer that asks and does not read', async (t) => {
+test('the pump cuts off a peer that sends pings and does not read', async (t) => {
   const carrier = new Carrier('direct', () => 0)
   const { near } = new MuxPair()
   carrier.onHello = (hello) => carrier.attach(near, hello)
@@ -601,10 +601,10 @@ test('the pump cuts a peer that asks and does not read', async (t) => {
   t.ok(stuck.destroyed)
   pump.cut()
   pump.finish()
-  t.equal(reasons.length, 1, 'told once')
+  t.equal(reasons.length, 1, 'notified once')
 })
 
-test('when a session keeps as much as it may, every writer stops after each chunk, and none forgets to go on', async (t) => {
+test('when a session has reached its limit, every writer stops after each chunk, and each resumes', async (t) => {
   const { pair } = world({ retainedBytes: 8 * 1024 * 1024 })
   const flows = Array.from({ length: 200 }, (_, i) => listenTo(pair.near, String(i)))
   pair.move()
@@ -620,7 +620,7 @@ test('when a session keeps as much as it may, every writer stops after each chun
   t.equal(pair.near.accounting.keptBytes, 0)
   t.ok(
     flows.every(({ drains }) => drains === 1),
-    'each was told once',
+    'each was notified once',
   )
 })
 

@@ -10,7 +10,7 @@ import { accepting, Listener } from '../support/mux-pair.ts'
 const never = new AbortController().signal
 const here = () => true
 
-test('after a change of the network a silent carrier is left within a second', async (t) => {
+test('after a network change a silent carrier is abandoned within a second', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -28,7 +28,7 @@ test('after a change of the network a silent carrier is left within a second', a
   t.same(near.log, ['opened'])
 })
 
-test('a carrier that answers stays', async (t) => {
+test('after a network change a carrier that answers is kept', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -41,7 +41,7 @@ test('a carrier that answers stays', async (t) => {
   t.equal(mesh.dials.length, dials, 'nothing is dialled, however often it changes')
 })
 
-test('a better path is tried at once, and not when its turn comes', async (t) => {
+test('after a network change a better path is tried at once, without waiting for the schedule', async (t) => {
   await using mesh = new Mesh()
   mesh.up('relayed c/a>c/b')
   const a = mesh.node('c/a')
@@ -58,7 +58,7 @@ test('a better path is tried at once, and not when its turn comes', async (t) =>
   t.equal(a.peers.existing('c/b')?.path, 'direct')
 })
 
-test('a node that was out of reach is dialled at once', async (t) => {
+test('after a network change an unreachable node is dialled at once', async (t) => {
   await using mesh = new Mesh()
   const a = mesh.node('c/a')
   mesh.node('c/b')
@@ -74,7 +74,7 @@ test('a node that was out of reach is dialled at once', async (t) => {
   t.match(await ask(), { path: 'direct' })
 })
 
-test('the operator’s choice of paths holds for what is dialled and for what comes in', async (t) => {
+test('the paths chosen by the operator apply to dialled and accepted connections', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'relayed c/a>c/b', 'direct c/b>c/a', 'relayed c/b>c/a')
   const a = mesh.node('c/a', { allows: (path) => path === 'relayed' })
@@ -90,7 +90,7 @@ test('the operator’s choice of paths holds for what is dialled and for what co
   t.equal(b.peers.existing('c/a')?.path, 'relayed')
 })
 
-test('carriers from an address that is gone are cut at once, and streams go on from another', async (t) => {
+test('carriers from a removed address are cut at once, and streams continue from another', async (t) => {
   const heard: Parameters<typeof accepting>[0] = []
   const peers: TunnelPeers[] = []
   const secure = (peer: string): Secure => ({

@@ -12,7 +12,7 @@ interface Path {
   rttMs: number
   /** The round trip of the first second. */
   beganMs?: number
-  /** A packet is lost so often, and nothing behind it is read for so long. */
+  /** A packet is lost every `everyMs`, and nothing behind it is read for `lastMs`. */
   holes?: { everyMs: number; lastMs: number }
   isShared?: boolean
 }
@@ -47,7 +47,7 @@ function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: P
   return { share: (read - readBefore) / (1_000 * bytesPerMs), held: most / (bytesPerMs * rttMs) }
 }
 
-test('what a carrier may have under way', async (t) => {
+test('the in-flight limit of a carrier follows its bandwidth and round trip', async (t) => {
   const holes = { everyMs: 100, lastMs: 60 }
   const rows = [
     { why: 'a clean long path', path: { bytesPerMs: 50 * MBIT, rttMs: 50 }, held: [1.9, 2.5] },
@@ -83,7 +83,7 @@ test('what a carrier may have under way', async (t) => {
   t.ok(held <= 2.5, `a busy machine on a short path is no lossy path: ${held.toFixed(1)} times`)
 })
 
-test('an outage is no reason to hand over more', async (t) => {
+test('an outage does not raise the in-flight limit', async (t) => {
   const inFlight = new InFlightLimit()
   let now = 0
   for (let i = 0; i < 50; i++) {
@@ -115,7 +115,7 @@ function windowOn(link: { bytesPerMs: number; rttMs: number; queues: boolean }, 
   return window.bytes / KIB
 }
 
-test('windows on links of all kinds', async (t) => {
+test('windows grow to fit links of all kinds', async (t) => {
   const rows = [
     { why: 'loopback needs no more', link: { bytesPerMs: 500_000, rttMs: 0.1, queues: false }, least: 256, most: 256 },
     {
@@ -168,7 +168,7 @@ test('a window grows while a stream begins, as fast as TCP does', async (t) => {
   t.ok(window.bytes <= 8 * KIB * KIB, `${window.bytes / KIB} KiB`)
 })
 
-test('windows that stay', async (t) => {
+test('a window stays as it is where growing would not help', async (t) => {
   const poor = new Window({ first: 256 * KIB, limit: 16 * KIB * KIB, now: 0 })
   t.equal(
     poor.round({ consumed: 256 * KIB, now: 10, rttMs: 8 }, () => false),

@@ -6,7 +6,7 @@ import { MuxPair } from '../support/mux-pair.ts'
 
 const never = new AbortController().signal
 
-test('when a worse kind of path serves better', async (t) => {
+test('a worse kind of path is preferred only when it is clearly faster', async (t) => {
   const rows: { why: string; inUse: number; other: number; isCalm?: boolean; goes: boolean }[] = [
     { why: 'three times as fast', inUse: 90, other: 30, goes: true },
     { why: 'not twice as fast', inUse: 59, other: 30, goes: false },
@@ -34,7 +34,7 @@ test('when a worse kind of path serves better', async (t) => {
   t.equal(
     memory.fasterThan('relayed', { rttMs: 500, isCalm: true }, 60_000),
     undefined,
-    'better kinds are climbed to, not fallen to',
+    'a better kind is reached by an upgrade, not by a fallback',
   )
   t.equal(memory.fasterThan('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
   memory.shun('punched', 0)
@@ -46,7 +46,7 @@ test('when a worse kind of path serves better', async (t) => {
   t.notOk(memory.isPenalised('punched', 62_000))
 })
 
-test('a slow better path is left at both ends, with what is open, and not taken again at once', async (t) => {
+test('a slow path of a better kind is left at both ends with its open streams, and not taken again at once', async (t) => {
   await using mesh = new Mesh()
   mesh.up('relayed c/a>c/b')
   const a = mesh.node('c/a')
@@ -74,7 +74,7 @@ test('a slow better path is left at both ends, with what is open, and not taken 
   t.same(old.log, ['opened'])
 })
 
-test('a session comes nearer through another relay, at both ends, with what is open', async (t) => {
+test('a session moves to a nearer relay at both ends with its open streams', async (t) => {
   await using mesh = new Mesh()
   mesh.up('relayed c/a>c/b')
   const asked: string[] = []
@@ -105,7 +105,7 @@ test('a session comes nearer through another relay, at both ends, with what is o
   t.same(old.log, ['opened'])
 })
 
-test('a punch is for later: nobody waits for it', async (t) => {
+test('no stream waits for a hole punch', async (t) => {
   await using mesh = new Mesh()
   const dialled: string[] = []
   const a = mesh.node('c/a', {
@@ -126,7 +126,7 @@ test('a punch is for later: nobody waits for it', async (t) => {
   t.same(dialled, [])
 })
 
-test('signals over a session', async (t) => {
+test('signals are exchanged over a session', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'direct c/a>c/old')
   const heard: string[] = []

@@ -42,7 +42,7 @@ function silence(mesh: Mesh, path: string, is = true): void {
   for (const wire of mesh.wires) if (wire.path === path) wire.isSilent = is
 }
 
-test('a relay-only flow goes through the relay, both ways, beside a session that is direct', async (t) => {
+test('a relay-only flow uses the relay in both directions, beside a direct session', async (t) => {
   const { mesh, a, b } = await pair(BOTH)
   await using _ = mesh
   const flow = await ruled(mesh, a, 'relay-only')
@@ -66,7 +66,7 @@ test('a relay-only flow goes through the relay, both ways, beside a session that
   t.equal(b.heard.at(-1)!.text(), 'straight', 'other flows never notice')
 })
 
-test('the carrier for a rule stays while it is used, and is given back later', async (t) => {
+test('the carrier for a rule is kept while in use and given back later', async (t) => {
   const { mesh, a } = await pair(BOTH)
   await using _ = mesh
   const flow = await ruled(mesh, a, 'relay-only')
@@ -93,7 +93,7 @@ test('the carrier of a rule that nobody uses is closed', async (t) => {
   t.notOk(flow.session.report().carrierPaths.includes('relayed'))
 })
 
-test('the relay dies: its flow waits for another and never goes straight; without one it ends, and only it', async (t) => {
+test('when a relay dies, its flow waits for another and never goes direct, and without one only that flow ends', async (t) => {
   const { mesh, a, b } = await pair(BOTH)
   await using _ = mesh
   const flow = await ruled(mesh, a, 'relay-only')
@@ -117,7 +117,7 @@ test('the relay dies: its flow waits for another and never goes straight; withou
   t.equal(b.heard.at(-1)!.text(), 'still here')
 })
 
-test('a direct-only flow is refused where only the relay works, and says why', async (t) => {
+test('a direct-only flow is refused with a reason where only the relay works', async (t) => {
   const { mesh, a } = await pair(['relayed c/a>c/b'])
   await using _ = mesh
   t.equal(a.peers.existing('c/b')?.path, 'relayed')
@@ -133,7 +133,7 @@ test('a direct-only flow is refused where only the relay works, and says why', a
   t.same([flow.path, flow.session.path], ['direct', 'direct'], 'a better path than the session’s is for all')
 })
 
-test('rules that leave nothing', async (t) => {
+test('rules that leave no path are refused without dialling', async (t) => {
   const { mesh, a } = await pair(BOTH)
   await using _ = mesh
   const dials = mesh.dials.length
@@ -145,7 +145,7 @@ test('rules that leave nothing', async (t) => {
   t.equal(mesh.dials.length, dials, 'nothing is tried')
 })
 
-test('what is preferred is dialled while flows go on without it', async (t) => {
+test('a preferred path is dialled while flows continue on another', async (t) => {
   const { mesh, a, b } = await pair(BOTH)
   await using _ = mesh
   const first = a.peers.existing('c/b', rule('prefer-relayed'))
@@ -163,7 +163,7 @@ test('what is preferred is dialled while flows go on without it', async (t) => {
   t.ok(mesh.dials.length <= dials + 1, 'and it is not dialled for each of them')
 })
 
-test('without a session only what the rule allows is dialled', async (t) => {
+test('without a session only the paths that the rule allows are dialled', async (t) => {
   await using mesh = new Mesh()
   mesh.up(...BOTH)
   const a = mesh.node('c/a')
@@ -172,7 +172,7 @@ test('without a session only what the rule allows is dialled', async (t) => {
   t.same([flow.path, mesh.dials[0]], ['relayed', 'relayed c/a>c/b'])
 })
 
-test('UDP packets leave their carrier only where the rule allows all ways they may take', async (t) => {
+test('UDP packets leave their carrier only where the rule allows every path they may take', async (t) => {
   const sent: number[] = []
   const link = {
     send: (stream: number) => sent.push(stream) > 0,
@@ -207,7 +207,7 @@ test('UDP packets leave their carrier only where the rule allows all ways they m
   t.same(heard, ['relay-only', 'no-punched', 'prefer-relayed'], 'the others in frames')
 })
 
-test('streams that wait although there are carriers', async (t) => {
+test('each detached stream is returned once when it has waited too long', async (t) => {
   const detached = new DetachedStreams<{ carrier: object | undefined; state: string; rule: PathRule }>()
   const waiting = () => ({ carrier: undefined as object | undefined, state: 'open', rule: rule('relay-only') })
   const [placed, closed, early, late] = [waiting(), waiting(), waiting(), waiting()]
@@ -224,5 +224,5 @@ test('streams that wait although there are carriers', async (t) => {
   t.equal(detached.first, early)
   t.same(detached.late(5), [])
   t.same(detached.late(15), [early])
-  t.equal(detached.first, late, 'each is told once')
+  t.equal(detached.first, late, 'each is notified once')
 })

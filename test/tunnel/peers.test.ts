@@ -13,7 +13,7 @@ import { tlsFor } from '../support/tls.ts'
 
 const never = new AbortController().signal
 
-test('a session is dialled once, for all who ask', async (t) => {
+test('concurrent requests for a session share one dial', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -42,7 +42,7 @@ test('a session is dialled once, for all who ask', async (t) => {
   t.ok(bytesIn > 0 && bytesOut > 0)
 })
 
-test('both sides dial at the same time', async (t) => {
+test('when both sides dial at the same time, they end up with one session', async (t) => {
   for (const first of ['a', 'b']) {
     await using mesh = new Mesh()
     mesh.up('direct c/a>c/b', 'direct c/b>c/a')
@@ -74,7 +74,7 @@ test('both sides dial at the same time', async (t) => {
   }
 })
 
-test('a dead peer is noticed within four seconds while streams are open; they wait ten for another path, and not longer', async (t) => {
+test('a dead peer is noticed within four seconds while streams are open, and they wait ten seconds for another path', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -99,7 +99,7 @@ test('a dead peer is noticed within four seconds while streams are open; they wa
   t.equal([...a.peers.all()].length, 0)
 })
 
-test('no path', async (t) => {
+test('without a path the error lists what was tried', async (t) => {
   await using mesh = new Mesh()
   const a = mesh.node('c/a')
   const ask = async () => {
@@ -135,7 +135,7 @@ test('no path', async (t) => {
   t.match(await other, { code: 'NO_PATH' }, 'a dial ends by itself')
 })
 
-test('the worse path carries until a better one comes up; then flows move over', async (t) => {
+test('a worse path carries flows until a better one comes up, and then they move', async (t) => {
   await using mesh = new Mesh()
   mesh.up('relayed c/a>c/b')
   mesh.ways.set('direct c/a>c/b', 'hangs')
@@ -202,7 +202,7 @@ test('a second carrier comes with the first streams, and takes over when the fir
   t.same((await flow(mesh, a, 'c/b')).log, ['opened'])
 })
 
-test('closing drains', async (t) => {
+test('closing lets open streams finish before it ends them', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'direct c/b>c/a')
   const a = mesh.node('c/a')
@@ -239,7 +239,7 @@ test('closing drains', async (t) => {
   t.same(stuck.log, ['opened', 'reset'], 'and not longer than it may')
 })
 
-test('a node that is cut loses everything at once', async (t) => {
+test('a disconnected node loses everything at once', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -269,7 +269,7 @@ test('a node that is cut loses everything at once', async (t) => {
   t.equal(b.peers.existing('c/evil'), undefined)
 })
 
-test('a connection that lost the race says nothing to the peer', async (t) => {
+test('a connection that lost the race sends nothing to the peer', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'relayed c/a>c/b')
   let isSlow = true
@@ -294,7 +294,7 @@ test('a connection that lost the race says nothing to the peer', async (t) => {
   t.equal(session.path, 'direct', 'it has its chance later')
 })
 
-test('a peer that has restarted gets a new session, the old one ends at once', async (t) => {
+test('a restarted peer gets a new session, and the old one ends at once', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'direct c/b>c/a')
   const a = mesh.node('c/a')
@@ -346,7 +346,7 @@ test('a node is restarted for an upgrade: the old process finishes its flows bes
   t.equal(heir.heard.length, 2)
 })
 
-test('both nodes are restarted, and their path dies: the old processes leave the new session alone', async (t) => {
+test('when both nodes are restarted and their path dies, the old processes do not disturb the new session', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'direct c/b>c/a')
   const old = { a: mesh.node('c/a', { drainMs: 0, reach }), b: mesh.node('c/b', { drainMs: 0, reach }) }
@@ -424,7 +424,7 @@ test('connections that prove nothing or send nothing are closed', async (t) => {
   t.equal((await flow(mesh, a, 'c/b')).log[0], 'opened', 'all others are served')
 })
 
-test('a proven peer that sends garbage loses its session, not more', async (t) => {
+test('an authenticated peer that sends garbage loses its session only', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -479,7 +479,7 @@ test('a proven peer that sends garbage loses its session, not more', async (t) =
   t.equal(many.filter(({ destroyed }) => !destroyed).length, 8, 'eight carriers a session')
 })
 
-test('over TCP and TLS', async (t) => {
+test('sessions work over real TCP and TLS', async (t) => {
   const secure = await tlsFor(['a', 'b'])
   const heard: Parameters<typeof accepting>[0] = []
   const metrics = openMetrics('agent')

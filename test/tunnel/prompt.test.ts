@@ -13,7 +13,7 @@ const never = new AbortController().signal
 /** What wires of a slow path take, one way (mesh.ts). */
 const LAG_MS = 60
 
-test('the first stream needs one round trip where the peer keeps its promises, two where nobody knows', async (t) => {
+test('the first stream needs one round trip where the peer is known, otherwise two', async (t) => {
   for (const { isPrompt, openedAfter } of [
     { isPrompt: true, openedAfter: 2 },
     { isPrompt: false, openedAfter: 4 },
@@ -37,7 +37,7 @@ test('the first stream needs one round trip where the peer keeps its promises, t
   }
 })
 
-test('what is said before the answer is bounded by what every peer takes', async (t) => {
+test('data sent before the answer is bounded by what every peer accepts', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   mesh.slow.add('direct')
@@ -48,7 +48,7 @@ test('what is said before the answer is bounded by what every peer takes', async
   t.equal(b.heard[0]?.text().length, 1_024)
 })
 
-test('both sides dial at the same time, and say things before either has answered', async (t) => {
+test('both sides may dial at the same time and send before either has answered', async (t) => {
   for (const order of [
     ['a', 'b'],
     ['b', 'a'],
@@ -79,7 +79,7 @@ test('both sides dial at the same time, and say things before either has answere
   }
 })
 
-test('the peer still holds a session that we have forgotten: streams go on in that one', async (t) => {
+test('when the peer still has a session that we have lost, streams continue in it', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -97,7 +97,7 @@ test('the peer still holds a session that we have forgotten: streams go on in th
   t.same(young.log, ['opened'])
 })
 
-test('a peer that does not answer: the streams are told, and the next HELLO is waited for', async (t) => {
+test('when a peer does not answer, the streams end and the next dial waits for HELLO', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -119,7 +119,7 @@ test('a peer that does not answer: the streams are told, and the next HELLO is w
   t.ok(a.peers.existing('c/b'))
 })
 
-test('silence after HELLO ends it, as it always did', async (t) => {
+test('silence after HELLO closes the connection', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -130,7 +130,7 @@ test('silence after HELLO ends it, as it always did', async (t) => {
   t.ok(heard[0]?.destroyed || heard[0]?.readableEnded)
 })
 
-test('answers that cannot be', async (t) => {
+test('impossible answers are refused', async (t) => {
   const rows: ReadonlyArray<{ why: string; answer: Partial<Hello> }> = [
     { why: 'a promise that is not kept', answer: { features: FEATURE.resume } },
     { why: 'no window to speak of', answer: { windowBytes: 10 } },
@@ -149,7 +149,7 @@ test('answers that cannot be', async (t) => {
   }
 })
 
-test('two answers: the streams are in two places, and end', async (t) => {
+test('when two answers put the streams in two sessions, the streams end', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b')
   const a = mesh.node('c/a')
@@ -168,7 +168,7 @@ test('two answers: the streams are in two places, and end', async (t) => {
   t.equal([...a.peers.all()].length, 0)
 })
 
-test('nobody waits again for a path that was outrun, until it arrives or the network changes', async (t) => {
+test('a path that lost the race is not waited for until it arrives or the network changes', async (t) => {
   await using mesh = new Mesh()
   mesh.up('relayed c/a>c/b')
   mesh.ways.set('direct c/a>c/b', 'hangs')

@@ -106,7 +106,7 @@ async function outcome(steps: readonly Step[], mayReset: boolean): Promise<strin
   return left === 0 ? 'as written' : `${left} bytes are left over`
 }
 
-test('whatever dies and moves at whatever byte: what is read is what was written, and END comes once', async (t) => {
+test('whatever fails at whatever byte, the reader gets what was written, and END once', async (t) => {
   for (const mayReset of [false, true]) {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 160 }), async (steps) => {
@@ -119,7 +119,7 @@ test('whatever dies and moves at whatever byte: what is read is what was written
   }
 })
 
-test('RESUME on the wire', async (t) => {
+test('RESUME has the specified wire format', async (t) => {
   const one = { lost: [7], streams: [{ stream: 5, received: 65_536, hasEnd: true }] }
   const [payload] = encodeResume(one)
   t.equal(payload!.toString('hex'), '0001000100070000000500010000'.concat('00010000'))
@@ -175,7 +175,7 @@ function linkOf(world: TwoEnds): Link {
   return world.links.find(({ near }) => near.carrier === stream!.carrier)!
 }
 
-test('what RESUME must not say', async (t) => {
+test('an invalid RESUME is refused', async (t) => {
   const rows = [
     { why: 'bytes that were not sent', says: { stream: 1, received: 11, hasEnd: false } },
     { why: 'an END that was not sent', says: { stream: 1, received: 10, hasEnd: true } },
@@ -200,7 +200,7 @@ test('what RESUME must not say', async (t) => {
   t.notOk(far.isDead)
 })
 
-test('streams the other side does not know are reset', async (t) => {
+test('streams unknown to the other side are reset', async (t) => {
   const { world, near } = oneFlow()
   const [stranger] = encodeResume({ lost: [], streams: [{ stream: 3, received: 0, hasEnd: false }] })
   const { carrier } = world.links.at(-1)!.far
@@ -211,7 +211,7 @@ test('streams the other side does not know are reset', async (t) => {
   t.notOk(near.isDead)
 })
 
-test('OPENs under way: they move where another carrier lives, and fail at once where none does', async (t) => {
+test('pending OPENs move to another live carrier, and fail at once without one', async (t) => {
   const world = new TwoEnds()
   const first = world.connect()
   world.settle()
@@ -232,7 +232,7 @@ test('OPENs under way: they move where another carrier lives, and fail at once w
   t.equal(world.flows[0]!.far.read, 5_000)
 })
 
-test('a carrier that was thought dead delivers late', async (t) => {
+test('late data from a carrier that was thought dead does no harm', async (t) => {
   const { world, near, far } = oneFlow()
   const old = linkOf(world)
   near.write(5_000)
@@ -252,10 +252,10 @@ test('a carrier that was thought dead delivers late', async (t) => {
   exchange()
   world.deliver(old, 'far', 1e9)
   t.equal(far.read, 5_110, 'nothing twice, nothing missing (every byte is checked)')
-  t.ok(old.far.isDead, 'the other side was told')
+  t.ok(old.far.isDead, 'the other side was notified')
 })
 
-test('a move resends little, and small streams next to nothing', async (t) => {
+test('a move resends little, and next to nothing for small streams', async (t) => {
   const { world, near, far } = oneFlow()
   const other = world.connect()
   world.settle()
@@ -273,7 +273,7 @@ test('a move resends little, and small streams next to nothing', async (t) => {
   far.finish()
 })
 
-test('over real sockets: paths are killed in every way while checked flows go both ways', async (t) => {
+test('over real sockets flows stay intact both ways while paths are killed in every way', async (t) => {
   const report = await soak({ seconds: 3, seed: 5, flows: 30, outageMs: 500, flowBytes: 1_000_000 })
   t.same(report.faults, [], `${report.megabytes} MB compared over ${report.flows} flows`)
   t.ok(report.kills >= 2, `${report.kills} kills`)

@@ -203,7 +203,7 @@ async function exchange(two: Two, stream: DatagramStream, got: Buffer[]): Promis
   return wrong
 }
 
-test('between two nodes: first in frames, then sealed, the same bytes either way', async (t) => {
+test('datagrams between two nodes go first in frames and then sealed, with the same bytes', async (t) => {
   await using two = await Two.start()
   const { a, b, session, stream } = two
   t.equal(session.report().datagrams, 'frames')
@@ -225,7 +225,7 @@ test('between two nodes: first in frames, then sealed, the same bytes either way
   t.match(text, /hedgerow_tunnel_sealed_packets_total\{direction="in",[^}]*\} [1-9]/)
 })
 
-test('UDP goes dark in the middle of a flow: frames after seconds, and sealed again when it comes back', async (t) => {
+test('when UDP is blocked during a flow, frames take over in seconds, and sealing resumes when it returns', async (t) => {
   await using two = await Two.start()
   const { a, b, session, stream } = two
   await two.seal()
@@ -243,7 +243,7 @@ test('UDP goes dark in the middle of a flow: frames after seconds, and sealed ag
   t.same(await exchange(two, stream, b.got), [])
 })
 
-test('strangers on the UDP port', async (t) => {
+test('strangers on the UDP port get no answer', async (t) => {
   await using two = await Two.start()
   await two.seal()
   const { b, stream } = two
@@ -265,7 +265,7 @@ test('strangers on the UDP port', async (t) => {
   stranger.close()
 })
 
-test('carriers die while datagrams flow: the stream goes on, sealed under the keys of another', async (t) => {
+test('when carriers die while datagrams flow, the stream continues sealed under the keys of another', async (t) => {
   await using two = await Two.start()
   const { b, session, stream } = two
   const tick = () => void stream.send(Buffer.from('x'))
@@ -284,14 +284,14 @@ test('carriers die while datagrams flow: the stream goes on, sealed under the ke
   t.same(await exchange(two, stream, b.got), [], 'and after all have died')
 })
 
-test('nodes that do not know how others see them: the address behind the carrier, with the port offered', async (t) => {
+test('without a known public address the address of the carrier is used with the offered port', async (t) => {
   await using two = await Two.start({ offers: '127.7.7.7' })
   await two.seal()
   t.same(await exchange(two, two.stream, two.b.got), [])
   t.same(await exchange(two, two.b.stream!, two.a.got), [])
 })
 
-test('a node without UDP', async (t) => {
+test('a node without UDP is sent frames only', async (t) => {
   await using two = await Two.start({ udp: false })
   const { a, b, session, stream } = two
   t.same(await exchange(two, stream, b.got), [])
@@ -299,7 +299,7 @@ test('a node without UDP', async (t) => {
   t.equal(a.wall!.packets, 0, 'is sent none')
 })
 
-test('the UDP port', async (t) => {
+test('a taken UDP port is replaced by another', async (t) => {
   const got: string[] = []
   const options = {
     addresses: (port: number) => [`127.0.0.1:${port}`],
@@ -307,7 +307,7 @@ test('the UDP port', async (t) => {
   }
   await using one = await UdpPort.start({ host: '127.0.0.1', port: 0, ...options }, silentLog)
   await using two = await UdpPort.start({ host: '127.0.0.1', port: one.port, ...options }, silentLog)
-  t.not(two.port, one.port, 'a taken port is replaced by another, which is told')
+  t.not(two.port, one.port, 'a taken port is replaced by another, which is reported')
   t.same(two.addresses(), [`127.0.0.1:${two.port}`])
   t.equal(one.send(Buffer.from('hello, and more'), 5, { host: '127.0.0.1', port: two.port }), 'sent')
   while (got.length === 0) await new Promise<void>((resolve) => setImmediate(resolve))

@@ -33,7 +33,7 @@ function direction() {
   }
 }
 
-test('which packet numbers have come', async (t) => {
+test('the replay window knows which packet numbers have arrived', async (t) => {
   const rows: { why: string; takes: number[]; new: [number, boolean][] }[] = [
     {
       why: 'nothing yet',
@@ -136,7 +136,7 @@ test('which packet numbers have come', async (t) => {
   t.ok(REPLAY_WINDOW >= 2_048)
 })
 
-test('a packet on the wire', async (t) => {
+test('a sealed packet has the specified wire format', async (t) => {
   const { seal, open } = direction()
   const packet = seal('hello')
   t.equal(packet.subarray(0, 16).toString('hex'), 'b1000000010203040000000000000000', 'the header')
@@ -154,7 +154,7 @@ test('a packet on the wire', async (t) => {
   t.same([three, one, two].map(open), ['replay', 'replay', 'replay'], 'once')
 })
 
-test('what was touched does not open, and changes nothing', async (t) => {
+test('a modified packet does not open and changes nothing', async (t) => {
   const { seal, open } = direction()
   const packet = seal('a datagram of some length')
   for (let bit = 0; bit < packet.length * 8; bit++) {
@@ -174,7 +174,7 @@ test('what was touched does not open, and changes nothing', async (t) => {
   )
 })
 
-test('epochs', async (t) => {
+test('packets open under the current key epoch and its neighbours only', async (t) => {
   const { sealer, seal, open } = direction()
   const old = [seal('0a'), seal('0b'), seal('0c')]
   t.equal(open(old[0]!), '0a')
@@ -194,7 +194,7 @@ test('epochs', async (t) => {
   sealer.confirm(1)
   sealer.tick(60 * 60_000)
   t.equal(open(seal('2')), '2')
-  t.equal(open(old[2]!), 'epoch', 'two back does not open any more')
+  t.equal(open(old[2]!), 'epoch', 'two epochs back no longer opens')
   const far = Buffer.from(first)
   far.writeUInt16BE(7, 2)
   t.equal(open(far), 'epoch')
@@ -209,7 +209,7 @@ test('epochs', async (t) => {
   t.notSame(zero.iv, one.iv)
 })
 
-test('keys of both directions, the same at both ends, others on another carrier', async (t) => {
+test('both ends derive the same keys for each direction, and different ones for another carrier', async (t) => {
   const asked: string[] = []
   const tls = {
     exportKeyingMaterial: (length: number, label: string, context: Buffer) => {
@@ -226,7 +226,7 @@ test('keys of both directions, the same at both ends, others on another carrier'
   t.equal(new Set(asked).size, 4)
 })
 
-test('records', async (t) => {
+test('records are encoded and decoded, and malformed ones are refused', async (t) => {
   const read = (plain: Buffer) => {
     const seen: string[] = []
     const ok = readRecords(plain, {
@@ -272,7 +272,7 @@ function inPieces(payload: Buffer, packetBytes: number, stream: number, datagram
   })
 }
 
-test('datagrams in pieces: whole or nothing', async () => {
+test('a fragmented datagram is delivered whole or not at all', async () => {
   const sizes = fc.oneof(fc.integer({ min: 1_150, max: 9_000 }), fc.constantFrom(1_199, 1_200, 1_201, 65_507))
   fc.assert(
     fc.property(
@@ -312,7 +312,7 @@ test('datagrams in pieces: whole or nothing', async () => {
   )
 })
 
-test('what is held of pieces is bounded in bytes, number and age', async (t) => {
+test('held fragments are bounded in bytes, number and age', async (t) => {
   const time = { now: 0 }
   const reassembly = new Reassembly(() => time.now)
   const first = (length: number, datagram: number) => inPieces(Buffer.alloc(length), 1_200, 1, datagram)[0]!
@@ -362,14 +362,14 @@ function addressesOf(payload: Buffer) {
   return offer?.kind === 'offer' ? offer.addresses : []
 }
 
-test('a pause of sealed packets', async (t) => {
+test('a pause is encoded and decoded, and lasts a minute at most', async (t) => {
   t.equal(encodePause(0xdeadbeef, 5_000).toString('hex'), '02000000deadbeef00001388')
   t.same(decodeOffer(encodePause(7, 5_000)), { kind: 'pause', receiver: 7, ms: 5_000 })
   t.match(decodeOffer(encodePause(7, 0xffff_ffff)), { ms: 60_000 }, 'a minute at most')
   t.throws(() => decodeOffer(encodePause(7, 1).subarray(0, 11)), { code: 'FRAME_INVALID' })
 })
 
-test('offers', async (t) => {
+test('an offer is encoded and decoded, and malformed ones are refused', async (t) => {
   const rows = ['203.0.113.5:7472', '[2001:db8::5]:7472', '127.0.0.1:1']
   const payload = encodeOffer(0xdeadbeef, rows)
   t.equal(payload.subarray(0, 8).toString('hex'), '01000000deadbeef')
@@ -412,7 +412,7 @@ test('offers', async (t) => {
   )
 })
 
-test('how long packets may be', async (t) => {
+test('the packet length is probed and adapted to the path', async (t) => {
   const rows = [
     { why: 'an Ethernet', host: '192.0.2.1', mtu: 1_500, path: 1_500, bytes: 1_472 },
     { why: 'IPv6', host: '2001:db8::1', mtu: 1_500, path: 1_500, bytes: 1_452 },
@@ -484,8 +484,8 @@ function wayTo(reaches: (to: string, size: number) => boolean) {
 }
 const at = (host: string) => ({ host, port: 1 })
 
-test('whether packets get through, and where', async (t) => {
-  t.test('opens with the first answer, and stays while it is proven', async (t) => {
+test('a UDP path is open only while packets are proven to get through', async (t) => {
+  t.test('it opens with the first answer, and stays open while proven', async (t) => {
     const { way, probes, pass, answer, time } = wayTo((to) => to === 'b')
     way.addCandidates([at('a'), at('b')])
     pass(5_000, false)
@@ -516,7 +516,7 @@ test('whether packets get through, and where', async (t) => {
     )
   })
 
-  t.test('falls within about three seconds of silence, and returns', async (t) => {
+  t.test('it closes within about three seconds of silence, and opens again', async (t) => {
     let isUp = true
     const { way, probes, pass, time } = wayTo(() => isUp)
     way.addCandidates([at('a')])
@@ -542,7 +542,7 @@ test('whether packets get through, and where', async (t) => {
     t.equal(way.state, 'open', 'after a first silence it is back within seconds')
   })
 
-  t.test('packets that became too long', async (t) => {
+  t.test('it copes with packets that have become too long', async (t) => {
     let longest = 1_500
     const { way, pass } = wayTo((_, size) => size <= longest)
     way.addCandidates([at('a')])
@@ -556,7 +556,7 @@ test('whether packets get through, and where', async (t) => {
     t.equal(way.packetBytes, 1_200)
   })
 
-  t.test('the peer moves', async (t) => {
+  t.test('it follows a peer that moves', async (t) => {
     const up = new Set(['a'])
     const { way, pass, probes, time } = wayTo((to) => up.has(to))
     way.addCandidates([at('a')])
@@ -576,7 +576,7 @@ test('whether packets get through, and where', async (t) => {
     t.equal(way.state, 'open')
   })
 
-  t.test('without candidates', async (t) => {
+  t.test('without candidates a genuine packet shows where the peer is', async (t) => {
     const { way, pass, time } = wayTo(() => true)
     pass(1_000, true)
     t.equal(way.state, 'paused')
@@ -610,7 +610,7 @@ async function pair(isOpen = true) {
   return { air, near, far, carrier, pass, send, texts: () => far.got.map(({ payload }) => payload.toString()) }
 }
 
-test('two sides agree, and datagrams arrive', async (t) => {
+test('two sides agree on keys, and datagrams arrive', async (t) => {
   const { air, near, far, pass, send, texts } = await pair(false)
   t.equal(near.link.mode, 'frames')
   t.equal(send('one'), undefined, 'goes as a frame until the way is proven')
@@ -633,7 +633,7 @@ test('two sides agree, and datagrams arrive', async (t) => {
   t.same(far.room.drops, {})
 })
 
-test('every size arrives exact, in packets that no path cuts', async (t) => {
+test('datagrams of every size arrive intact in packets that no path fragments', async (t) => {
   for (const mtu of [1_228, 1_500, 9_000]) {
     const { air, pass, send, far } = await pair(false)
     air.interfaceMtu = mtu
@@ -654,7 +654,7 @@ test('every size arrives exact, in packets that no path cuts', async (t) => {
   }
 })
 
-test('a size that the kernel would cut is not used, nor once it begins to', async (t) => {
+test('a packet size that the kernel would fragment is not used', async (t) => {
   const { air, pass, send, far } = await pair(false)
   air.knownMtu = 1_440
   await pass(3_000, () => send('wake'))
@@ -685,7 +685,7 @@ test('new keys while datagrams flow, every quarter of an hour', async (t) => {
   t.same([near.room.drops, far.room.drops], [{}, {}])
 })
 
-test('what still waits in frames is not overtaken', async (t) => {
+test('datagrams that still wait in frames are not overtaken', async (t) => {
   const { air, carrier, pass, send } = await pair(false)
   carrier.state.isEmpty = false
   await pass(1_000, () => t.equal(send('x'), undefined))
@@ -696,7 +696,7 @@ test('what still waits in frames is not overtaken', async (t) => {
   await air.land()
 })
 
-test('small datagrams of one turn share a packet, in order', async (t) => {
+test('small datagrams of one event-loop turn share a packet, in order', async (t) => {
   const { air, send, texts } = await pair()
   for (let i = 0; i < 100; i++) send(`${i}`)
   await air.land()
@@ -719,7 +719,7 @@ test('small datagrams of one turn share a packet, in order', async (t) => {
   )
 })
 
-test('a system that takes no more: dropped and counted', async (t) => {
+test('datagrams that the system does not accept are dropped and counted', async (t) => {
   const { air, near, send, texts } = await pair()
   near.port.isFull = true
   send('lost')
@@ -732,7 +732,7 @@ test('a system that takes no more: dropped and counted', async (t) => {
   t.equal(near.room.drops.full, 2)
 })
 
-test('UDP goes silent: frames within about three seconds; it comes back: sealed again', async (t) => {
+test('when UDP goes silent, frames take over within about three seconds, and sealing resumes when it returns', async (t) => {
   const { air, near, pass, send } = await pair()
   air.fate = () => 0
   const from = air.time.now
@@ -745,7 +745,7 @@ test('UDP goes silent: frames within about three seconds; it comes back: sealed 
   t.equal(near.link.mode, 'sealed')
 })
 
-test('one direction blocked: neither side believes in it', async (t) => {
+test('when one direction is blocked, neither side uses the UDP path', async (t) => {
   const { air, near, far, pass, send } = await pair(false)
   air.fate = (_, from) => (from === B ? 0 : 1)
   await pass(5_000, () => {
@@ -756,7 +756,7 @@ test('one direction blocked: neither side believes in it', async (t) => {
   t.equal(far.link.mode, 'blocked')
 })
 
-test('loss, doubling and reordering: what arrives is exact, and once', async (t) => {
+test('despite loss, duplication and reordering, datagrams arrive intact and at most once', async (t) => {
   const { air, far, send } = await pair()
   let count = 0
   const chance = () => ((count++ * 7_919) % 100) / 100
@@ -819,7 +819,7 @@ test('strangers get no answer and change nothing', async (t) => {
   t.equal(near.link.mode, 'sealed')
 })
 
-test('a genuine packet sent on from elsewhere does not turn the traffic away', async (t) => {
+test('a genuine packet forwarded from elsewhere does not redirect the traffic', async (t) => {
   const { air, near, far, pass, send } = await pair()
   await pass(1_000, () => far.link.send(1, Buffer.from('y')))
   t.equal(near.link.mode, 'sealed')
@@ -881,7 +881,7 @@ test('a peer that moves is followed', async (t) => {
   t.equal(air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there, true)
 })
 
-test('a burst goes in frames while the path is near and the carrier keeps up', async (t) => {
+test('a burst goes in frames while the path is short and the carrier keeps up', async (t) => {
   const ticks = (rows: { count: number; rttMs?: number; dropped?: number }[]) => {
     const burst = new Burst()
     let now = 0
@@ -927,7 +927,7 @@ test('a burst goes in frames while the path is near and the carrier keeps up', a
   t.equal(send('x'), true, 'sealed again')
 })
 
-test('keys die with their carrier: another one is agreed on, or frames', async (t) => {
+test('keys end with their carrier, and another carrier provides new keys or frames are used', async (t) => {
   const { air, near, far, carrier, pass, send, texts } = await pair()
   send('one')
   await air.land()
@@ -952,7 +952,7 @@ test('keys die with their carrier: another one is agreed on, or frames', async (
   t.equal(send('closed'), undefined)
 })
 
-test('where sealing is not to be had, everything goes in frames', async (t) => {
+test('where sealing is not available, everything goes in frames', async (t) => {
   const air = new Air()
   const near = air.side('c/a', A)
   const far = air.side('c/b', B)
@@ -961,7 +961,7 @@ test('where sealing is not to be had, everything goes in frames', async (t) => {
   t.equal(air.seen.length, 0, 'a peer that does not know it')
 })
 
-test('where TCP needs a relay, datagrams may still go straight', async (t) => {
+test('where TCP needs a relay, datagrams may still take a direct path', async (t) => {
   const air = new Air()
   const near = air.side('c/a', A)
   const far = air.side('c/b', B)
@@ -971,7 +971,7 @@ test('where TCP needs a relay, datagrams may still go straight', async (t) => {
   t.ok(far.got.length > 0)
 })
 
-test('both ask at the same time, on different carriers', async (t) => {
+test('both sides may offer at the same time on different carriers', async (t) => {
   const air = new Air()
   const near = air.side('c/a', A)
   const far = air.side('c/b', B)
@@ -994,7 +994,7 @@ test('both ask at the same time, on different carriers', async (t) => {
   t.ok(near.got.length > 0 && far.got.length > 0)
 })
 
-test('amplification: an answer is never longer than what asked for it', async (t) => {
+test('an answer is never longer than its request, so nothing is amplified', async (t) => {
   const { air, pass, send } = await pair()
   await pass(15_000, () => send('x')) // the other side has nothing to send, and stops probing
   air.seen.length = 0
@@ -1004,7 +1004,7 @@ test('amplification: an answer is never longer than what asked for it', async (t
   t.ok(from(B).length > 0 && from(B).length <= from(A).length)
 })
 
-test('datagrams in frames: after control, fair with bulk, whole, bounded, and never late', async (t) => {
+test('datagrams in frames follow control, share fairly with bulk, and are whole, bounded and never late', async (t) => {
   const time = { now: 0 }
   const outbox = new Outbox(
     () => undefined,
@@ -1064,7 +1064,7 @@ test('datagrams in frames: after control, fair with bulk, whole, bounded, and ne
   t.equal(outbox.datagrams.dropped, dropped + taken)
 })
 
-test('datagrams of streams, through two ends of a session', async (t) => {
+test('datagrams of streams arrive through both ends of a session', async (t) => {
   const far = new DatagramListener()
   const pair = new MuxPair({}, { accept: (incoming) => void incoming.acceptDatagrams(far) })
   const near = listenToDatagrams(pair.near, 'datagrams')
