@@ -33,7 +33,8 @@ COPY --from=build /build/app/package.json ./
 COPY --from=build /build/app/node_modules node_modules
 COPY --from=build /build/app/dist dist
 # `docker exec NAME hedgerow status`
-RUN printf '#!/bin/sh\nexec node --max-semi-space-size=2 --single-threaded-gc /app/dist/src/hedgerow.js "$@"\n' > /usr/local/bin/hedgerow \
+RUN mkdir -p /usr/local/bin \
+ && printf '#!/bin/sh\nexec node --max-semi-space-size=2 --single-threaded-gc /app/dist/src/hedgerow.js "$@"\n' > /usr/local/bin/hedgerow \
  && chmod 0755 /usr/local/bin/hedgerow
 ENV NODE_ENV=production HEDGEROW_STATE=/var/lib/hedgerow
 VOLUME /var/lib/hedgerow
