@@ -17,6 +17,8 @@ type State =
 
 /** Questions kept until there is a responder. Smaller: a burst is lost; clients ask again after a second or more. */
 const HELD_LIMIT = 1_000
+/** Replies that wait for the cluster or an upstream hold up the closing for this long; clients ask again after a second or more. */
+const LATE_REPLY_MS = 1_000
 /** Holds a burst while the event loop is busy; the kernel caps it at net.core.rmem_max. */
 const RECEIVE_BYTES = 1 << 20
 
@@ -24,6 +26,8 @@ const RECEIVE_BYTES = 1 << 20
 export class UdpListener implements AsyncDisposable {
   readonly #socket: Socket
   #state: State = { kind: 'holding', packets: [] }
+  /** Replies that something has to be waited for. */
+  readonly #late = new Set<Promise<void>>()
   #closing: Promise<void> | undefined
 
   private constructor(socket: Socket) {
@@ -54,10 +58,17 @@ export class UdpListener implements AsyncDisposable {
 
   /** What has arrived is answered first. Idempotent. */
   close(): Promise<void> {
-    this.#closing ??= closeWhenIdle([this.#socket], 'message').then(() => {
-      this.#state = { kind: 'closed' }
-    })
+    this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const limit = Promise.withResolvers<void>()
+    const timer = setTimeout(limit.resolve, LATE_REPLY_MS)
+    await Promise.race([Promise.allSettled(this.#late), limit.promise])
+    clearTimeout(timer)
+    await closeWhenIdle([this.#socket], 'message')
+    this.#state = { kind: 'closed' }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -74,8 +85,9 @@ export class UdpListener implements AsyncDisposable {
     }
     if (from.port === 0 || !state.serving.admits(from.address)) return // nowhere to answer to, or not allowed to ask
     const reply = state.serving.respond(packet, from)
-    if (reply instanceof Promise) void reply.then((late) => this.#send(late, from))
-    else this.#send(reply, from)
+    if (!(reply instanceof Promise)) return this.#send(reply, from)
+    const late = reply.then((bytes) => this.#send(bytes, from)).finally(() => this.#late.delete(late))
+    this.#late.add(late)
   }
 
   #send(reply: Buffer | undefined, to: RemoteInfo): void {

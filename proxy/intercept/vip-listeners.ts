@@ -141,6 +141,7 @@ export class VipListeners implements Interceptor {
    * look-up when they are open already.
    */
   prepare({ vip, service }: Target): Prepared | Promise<Prepared> {
+    if (this.#isClosed) return undefined // whoever takes over from this agent has them open
     const listeners = this.#byVip.get(vip) ?? this.#addLate(service.id, vip)
     for (const listener of listeners) if (!listener.isOpen) this.#openNow(listener)
     const ready = this.#redirect?.ready()
