@@ -4,6 +4,7 @@ import type { Prober } from '../../proxy/outbound/prober.ts'
 import type { DrainingReport } from '../client/reports.ts'
 import { handOver, type HandOverSteps, type PredecessorFacts, type LifecycleState } from './hand-over.ts'
 import type { AgentParts } from './parts.ts'
+import { migratingRequests } from '../core/kit/tcp-migration.ts'
 
 /*
  * How an agent ends.
@@ -94,7 +95,7 @@ export class Shutdown implements HandOverSteps {
     if (this.#state === 'serving') this.#state = 'leaving'
     if (!this.#isHandedOver) {
       this.#until = clock.now() + config.drainSeconds * 1_000
-      await this.#stopListening()
+      await migratingRequests(() => this.#stopListening())
     }
     if (!this.#isHandedOver) await this.#drainPeers()
     while ((this.#flowsOpen() > 0 && clock.now() < this.#until) || this.#succession !== undefined)
@@ -148,7 +149,7 @@ export class Shutdown implements HandOverSteps {
     this.#isHandedOver = true
     if (this.#state === 'serving') this.#state = 'leaving'
     this.#until = clock.now() + config.handoverSeconds * 1_000
-    await this.#stopListening()
+    await migratingRequests(() => this.#stopListening())
     await this.#drainPeers()
     this.#handedOver.resolve()
   }
