@@ -105,7 +105,10 @@ function inside(user: (typeof USERS)[number], command: string) {
   return spawnSync(program, argv, { encoding: 'utf8' })
 }
 
-/** Process and mount namespaces of its own; /proc, /sys and /dev of the machine, which the lab's namespaces need. */
+/**
+ * Process and mount namespaces of its own, with the machine's /proc, /sys and /dev, which the lab's namespaces need.
+ * The root is a mount point entered by pivot_root: under a plain chroot `ip netns exec` cannot make / a slave mount.
+ */
 function argvInside(user: (typeof USERS)[number], command: string): string[] {
   const certificates = '/etc/ssl/certs/ca-certificates.crt'
   const env = [
@@ -113,14 +116,18 @@ function argvInside(user: (typeof USERS)[number], command: string): string[] {
     `npm_config_cafile=${certificates}`,
     `SSL_CERT_FILE=${certificates}`,
   ]
-  const mounts = [
-    `mount -t proc proc ${root}/proc`,
-    `mount --rbind /sys ${root}/sys`,
-    `mount --rbind /dev ${root}/dev`,
-    `mount -t tmpfs tmpfs ${root}/run`,
+  const steps = [
+    `mount --bind ${root} ${root}`,
+    `cd ${root}`,
+    'mount -t proc proc proc',
+    'mount --rbind /sys sys',
+    'mount --rbind /dev dev',
+    'mount -t tmpfs tmpfs run',
+    'mkdir -p .old-root',
+    'pivot_root . .old-root',
   ]
   const shell = ['/bin/su', '-', user, '-c', `export ${env.join(' ')}; ${command}`]
-  const script = `${mounts.join(' && ')} && exec chroot ${root} "$@"`
+  const script = `${steps.join(' && ')} && exec chroot . sh -c 'umount -l /.old-root; exec "$@"' sh "$@"`
   return ['unshare', '--mount', '--pid', '--fork', '--kill-child', 'sh', '-c', script, 'sh', ...shell]
 }
 
