@@ -48,6 +48,32 @@ t.test('a new link of the same process, or of one that hands over, replaces the 
   await successor.stop()
 })
 
+t.test('a node that hands over while it says hello is not in the way of its successor', async (t) => {
+  await using world = await mesh()
+  const first = await world.node('n1', { process: 'first' })
+  const joined = { identity: first.identity, url: world.cluster().url }
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  await world.stopCluster() // as while `up` is replaced
+  await until(() => !first.uplink.isUp, 'its link is down')
+  const leaving = Promise.withResolvers<void>()
+  Object.defineProperty(first, 'coordinate', {
+    get: () => {
+      first.uplink.leave() // its facts are asked for, for hello
+      leaving.resolve()
+    },
+  })
+  await world.startCluster()
+  await leaving.promise
+  const successor = new FakeNode('edge/n1', joined, { process: 'next' })
+  t.teardown(() => successor.stop())
+  for (const [instance, assignment] of first.has) successor.has.set(instance, assignment)
+  await until(() => successor.uplink.isUp || successor.uplink.refusal !== undefined, 'an answer')
+  t.equal(successor.uplink.refusal, undefined)
+  t.equal(successor.has.size, 2, 'its instances run on')
+  t.notOk(first.uplink.isUp)
+})
+
 t.test('a second process of a cluster is refused by the root', async (t) => {
   await using world = await mesh({ cluster: { process: 'first' } })
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-copy-'))

@@ -391,3 +391,51 @@ t.test(
     await up[Symbol.asyncDispose]()
   },
 )
+
+t.test('paused: a link that is up stays, an attempt is given up, and none follows until it is resumed', async (t) => {
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  const until = async (holds: () => boolean) => {
+    while (!holds()) await turn()
+  }
+  const rows = [
+    { at: 'the dial', dials: 'hang', hello: 'hang', stays: false },
+    { at: 'hello', dials: 'connect', hello: 'hang', stays: false },
+    { at: 'up', dials: 'connect', hello: 'answer', stays: true },
+  ]
+  for (const { at, dials, hello, stays } of rows) {
+    const signals: AbortSignal[] = []
+    const channels: End[] = []
+    const kept = DialledLink.start<Words, Words>(
+      {
+        dial: (signal) => {
+          signals.push(signal)
+          if (dials === 'hang' && signals.length === 1)
+            return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+          const channel = end()
+          channels.push(channel)
+          return Promise.resolve(channel)
+        },
+        sides,
+        onUp: async (link) => {
+          if (hello === 'hang' && channels.length === 1 && dials === 'connect') await link.request('double', { n: 1 })
+        },
+        onDown: () => undefined,
+        random: () => 0.5,
+      },
+      { ...parts, clock: { ...systemClock, sleep: turn as () => Promise<void> } },
+    )
+    await until(() => signals.length === 1 && (dials === 'hang' || (channels[0]?.sent.length ?? 0) > 0 || kept.isUp))
+    kept.pause()
+    for (let turns = 0; turns < 20; turns += 1) await turn()
+    t.equal(kept.isUp, stays, at)
+    if (channels[0] !== undefined) t.equal(channels[0].isClosed, !stays, at)
+    t.equal(signals.length, 1, at)
+    if (stays) channels[0]?.close('gone')
+    for (let turns = 0; turns < 20; turns += 1) await turn()
+    t.equal(signals.length, 1, `${at}: not dialled while paused`)
+    kept.resume()
+    await until(() => kept.isUp)
+    t.equal(signals.length, 2, `${at}: dialled again`)
+    await kept[Symbol.asyncDispose]()
+  }
+})

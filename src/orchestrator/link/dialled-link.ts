@@ -63,8 +63,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
 
   /** The network has changed, so earlier failures say nothing about the next attempt. */
   #isFresh = false
-  /** While false, a link that ends is not dialled again. */
-  mayDial = true
+  #mayDial = true
 
   /** Why the last attempt was refused, while the link is down: for `check`. */
   get refusal(): MeshError | undefined {
@@ -88,6 +87,16 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   /** Dropped while the link is down; `onUp` must bring the peer up to date. */
   notify<N extends NotificationName<Out>>(type: N, body: NotificationBody<Out, N>): void {
     this.#up?.notify(type, body)
+  }
+
+  /** A link that is up is kept while it lasts; one that is not up yet is given up, and none is dialled until `resume`. */
+  pause(): void {
+    this.#mayDial = false
+    if (this.#up === undefined) this.#again.abort(new MeshError('LINK_CLOSED', { reason: 'dialling is paused' }))
+  }
+
+  resume(): void {
+    this.#mayDial = true
   }
 
   /** The machine's network has changed: a link that is up must answer soon, one that is down is dialled at once. */
@@ -122,7 +131,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
       if (this.#isFresh) waits.usual.reset()
       this.#isFresh = false
       await clock.sleep(waitMs ?? waits.usual.nextMs(), limit)
-      while (!this.mayDial && !signal.aborted) await clock.sleep(PAUSED_CHECK_MS, signal)
+      while (!this.#mayDial && !signal.aborted) await clock.sleep(PAUSED_CHECK_MS, signal)
     }
   }
 

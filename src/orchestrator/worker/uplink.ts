@@ -158,14 +158,17 @@ export class Uplink implements AsyncDisposable {
     return this.#link.refusal
   }
 
-  /** Another process of this node takes the link: it is kept while it lasts and not made again, until `stay`. */
+  /**
+   * Another process of this node takes the link: it is kept while it lasts and not made again, until `stay`. One that is
+   * being made is given up: the cluster would not know that it leaves, and refuse the successor.
+   */
   leave(): void {
-    this.#link.mayDial = false
+    this.#link.pause()
     this.#link.notify('handover', { leaving: true })
   }
 
   stay(): void {
-    this.#link.mayDial = true
+    this.#link.resume()
     this.#link.notify('handover', { leaving: false })
   }
 
