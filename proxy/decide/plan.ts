@@ -1,7 +1,7 @@
 import type { ErrorCode } from '../../src/core/errors.ts'
 import type { NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
-import { ANY_PATH, type PathKind, type PathRule } from '../../src/core/model/path-rule.ts'
+import { ANY_PATH, type PathRule } from '../../src/core/model/path-rule.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
 import { type Caller, callerText, portText, type Protocol } from '../flow/flow.ts'
 import type { FlowEnd } from '../flow/ledger.ts'
@@ -119,12 +119,6 @@ function candidatesFor(order: readonly Instance[], { intent, rule, madeAt }: Pla
     const isOutlier = outliers?.has(node, madeAt) === true
     return { instance, isHere: false, session: peers.existing(node, rule), rttMs: peers.rttMs(node), isOutlier }
   })
-}
-
-/** The path that a stream to this candidate takes now; `undefined` when a session must be dialled first. */
-export function pathTo({ isHere, session }: Candidate, rule: PathRule): PathKind | undefined {
-  if (isHere) return 'local'
-  return session === undefined ? undefined : (session.pathFor?.(rule) ?? session.path)
 }
 
 /** What bounds the flows of this agent, whatever they are for. */

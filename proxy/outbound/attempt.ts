@@ -18,6 +18,7 @@ import type {
   OpeningEvents,
   Peers,
   Refusal,
+  Route,
   Session,
   Stream,
   Withdrawable,
@@ -37,7 +38,7 @@ export interface AttemptParts {
 /** The race of a flow, which hears of each of its attempts. */
 export interface AttemptObserver<S extends Stream> {
   /** OPEN is about to be sent: may the caller's first bytes go along with it? */
-  mayFeed(attempt: Attempt<S>, session: Session): boolean
+  mayFeed(attempt: Attempt<S>, route: Route): boolean
   /** OPEN was sent, and the first bytes may follow on this stream. */
   feed(attempt: Attempt<S>, stream: S): void
   opened(attempt: Attempt<S>): void
@@ -141,8 +142,9 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
   #open(session: Session): void {
     if (this.#race === undefined) return
     const { observer, task } = this.#race
-    this.path = session.pathFor?.(task.rule) ?? session.path
-    const mayFeed = observer.mayFeed(this, session)
+    const route = session.route(task.rule)
+    this.path = route?.path
+    const mayFeed = route !== undefined && observer.mayFeed(this, route)
     const stream = this.openOn(session, encodeRequest(task.request), task.rule)
     this.stream = stream
     this.#asked = stream

@@ -4,7 +4,7 @@ import { maySendEarly } from '../decide/early.ts'
 import type { Outliers } from '../decide/outliers.ts'
 import type { Candidate, Plan } from '../decide/plan.ts'
 import type { Try } from '../flow/tries.ts'
-import type { Refusal, Session, Stream } from '../tunnel/contract.ts'
+import type { Refusal, Route, Stream } from '../tunnel/contract.ts'
 import { type Attempt, type AttemptObserver, type AttemptParts, type AttemptTask, tryOf } from './attempt.ts'
 import { hedgeDelayMs, Race, type RaceAction } from './race.ts'
 
@@ -81,8 +81,8 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
 
   // ── what attempts report ──
 
-  mayFeed({ instance }: Attempt<S>, session: Session): boolean {
-    return this.#options.early !== undefined && !this.#isOutlier(instance.node) && maySendEarly(session)
+  mayFeed({ instance }: Attempt<S>, route: Route): boolean {
+    return this.#options.early !== undefined && !this.#isOutlier(instance.node) && maySendEarly(route)
   }
 
   feed({ index }: Attempt<S>, stream: S): void {

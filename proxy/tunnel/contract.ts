@@ -104,6 +104,17 @@ export interface IncomingStream {
   onGone(listener: () => void): void
 }
 
+/** What a stream that is opened now would travel on. */
+export interface Route {
+  readonly path: PathKind
+  /** Smoothed round-trip time of this carrier; `undefined` until its first pong. */
+  readonly rttMs: number | undefined
+  /** What is written to a stream travels before it is opened: the first `MAX_EARLY_BYTES` of it. */
+  readonly takesEarly: boolean
+  /** How long the peer owes a sign of life here; 0 when it owes none. */
+  readonly silentMs: number
+}
+
 /** Everything two agents share. */
 export interface Session {
   readonly peer: NodeId
@@ -114,12 +125,8 @@ export interface Session {
   readonly streams: number
   /** What operators see of it. */
   report(): SessionReport
-  /** What is written to a stream travels before it is opened: the first `MAX_EARLY_BYTES` of it. */
-  readonly takesEarly?: boolean
-  /** How long the peer owes a sign of life; 0 when it owes none. */
-  readonly silentMs?: number
-  /** The path that streams under this rule take now; nothing: no carrier is for them. */
-  pathFor?(rule: PathRule): PathKind | undefined
+  /** For streams under this rule; `undefined`: no carrier is for them. */
+  route(rule: PathRule): Route | undefined
   /**
    * Sends OPEN at once; the outcome comes through `events`. `request` is at most 1,024 bytes. Under `rule` the stream is only ever
    * on carriers that it allows, and waits where there is none.

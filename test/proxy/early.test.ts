@@ -99,9 +99,7 @@ async function world({ earlyData = true, features = ALL, refuses = false, answer
       rttMs: RTT_MS,
       streams: 0,
       report: notAsked,
-      get takesEarly() {
-        return pair.near.takesEarly
-      },
+      route: (rule) => ({ ...pair.near.route(rule)!, rttMs: RTT_MS }),
       open: (request, events) => pair.near.open(request, events),
       openDatagrams: (request, events) => pair.near.openDatagrams(request, events),
     }
@@ -449,7 +447,7 @@ t.test('no byte reaches two instances, whatever order answers, losses and time c
         const facts = { peer, path: 'direct', rttMs: RTT_MS, streams: 0, report: notAsked } as const
         return {
           ...facts,
-          takesEarly: (takers & (1 << at)) !== 0,
+          route: () => ({ path: 'direct', rttMs: RTT_MS, takesEarly: (takers & (1 << at)) !== 0, silentMs: 0 }),
           openDatagrams: () => {
             throw new Error('only flows of TCP are tried')
           },

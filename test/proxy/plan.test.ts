@@ -19,7 +19,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { type Choice, POLICIES } from '../../src/core/model/choice.ts'
 import { INSTANCE_STATES, type InstanceState } from '../../src/core/model/instance.ts'
 import { readPathRule } from '../../src/core/model/path-rule.ts'
-import { keptLog, LiteralTable, notAsked, peersWith, roomy, type ServiceFacts } from './world.ts'
+import { keptLog, LiteralTable, NEAR_BY, notAsked, peersWith, roomy, type ServiceFacts } from './world.ts'
 
 /** A flow is decided about once, and everything that acts on or reports the decision has the same one. */
 
@@ -222,7 +222,7 @@ function sessionOf(peer: string, refusal: Refusal | undefined): Session {
   const openDatagrams = () => {
     throw new Error('not in this test')
   }
-  return { peer, path: 'direct', rttMs: 1, streams: 0, report: notAsked, open, openDatagrams }
+  return { peer, path: 'direct', rttMs: 1, streams: 0, report: notAsked, route: () => NEAR_BY, open, openDatagrams }
 }
 
 async function world(table: LiteralTable, sessions: Session[], rtts: Record<string, number>) {

@@ -20,6 +20,7 @@ import type {
   OpeningEvents,
   Peers,
   Refusal,
+  Route,
   Session,
   StreamEvents,
   Withdrawable,
@@ -229,6 +230,9 @@ export function streamPair(near: ByteStreamEvents, far: ByteStreamEvents): [Byte
   return [a, b]
 }
 
+/** Where first bytes are not sent early. */
+export const NEAR_BY: Route = { path: 'direct', rttMs: 1, takesEarly: false, silentMs: 0 }
+
 /** A session whose OPENs are given to `take` of the other node. */
 export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingStream) => void): Session {
   return {
@@ -237,6 +241,7 @@ export function sessionTo(peer: NodeId, self: NodeId, take: (incoming: IncomingS
     rttMs: 1,
     streams: 0,
     report: notAsked,
+    route: () => NEAR_BY,
     open(request, events) {
       const [near, far] = streamPair(events, NO_ONE) as [MemoryBytes, MemoryBytes]
       askToOpen({ near, far, request, self, take }, events)

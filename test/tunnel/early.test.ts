@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { test } from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
 import type { ByteStream, IncomingStream, Refusal, Withdrawable } from '../../proxy/tunnel/contract.ts'
+import { ANY_PATH } from '../../src/core/model/path-rule.ts'
 import { MAX_EARLY_DATAGRAMS } from '../../proxy/tunnel/stream/early-buffer.ts'
 import { FLAGGED, FRAME, MAX_EARLY_BYTES } from '../../proxy/tunnel/wire/frame.ts'
 import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
@@ -35,7 +36,7 @@ function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer 
 
 test('a request travels with OPEN, and the response comes in the packet of OPENED', async (t) => {
   const { pair, waiting } = world()
-  t.ok(pair.near.takesEarly)
+  t.ok(pair.near.route(ANY_PATH)?.takesEarly)
   const near = listenTo(pair.near, 'cart')
   near.stream.write(Buffer.from('ques'))
   near.stream.write(Buffer.from('tion'))
@@ -199,7 +200,7 @@ test('data held for waiting OPENs counts as held, and the largest holder is rese
 
 test('a peer of an older version gets no early data and may not send any', async (t) => {
   const { pair, waiting, carriers } = world({ features: FEATURE.resume })
-  t.notOk(pair.near.takesEarly)
+  t.notOk(pair.near.route(ANY_PATH)?.takesEarly)
   const near = listenTo(pair.near, 'x')
   near.stream.write(Buffer.from('waits'))
   near.stream.withdraw()

@@ -31,7 +31,7 @@ async function ruled(mesh: Mesh, from: MeshNode, text: string) {
   await mesh.clock.advance(1_000)
   const session = await asked
   const listener = new Listener()
-  const path = session.pathFor?.(rule(text))
+  const path = session.route(rule(text))?.path
   const stream = session.open(Buffer.from(text), listener, rule(text))
   listener.stream = stream
   await mesh.clock.advance(0)
@@ -133,6 +133,21 @@ test('a direct-only flow is refused with a reason where only the relay works', a
   t.same([flow.path, flow.session.path], ['direct', 'direct'], 'a better path than the session’s is for all')
 })
 
+test('a route says what holds for the carrier of the rule, not for the session', async (t) => {
+  const { mesh, a } = await pair(BOTH)
+  await using _ = mesh
+  const { session } = await ruled(mesh, a, 'relay-only')
+  const silentMs = (text: string) => session.route(rule(text))?.silentMs
+  t.same([silentMs('any'), silentMs('relay-only')], [0, 0])
+  silence(mesh, 'relayed')
+  session.open(Buffer.from('x'), new Listener(), rule('relay-only'))
+  await mesh.clock.advance(300)
+  t.equal(silentMs('relay-only'), 300, 'the relay owes an answer')
+  t.equal(silentMs('any'), 0, 'the direct carrier owes none')
+  t.equal(session.route(rule('relay-only'))?.path, 'relayed')
+  t.equal(session.route(rule('no-direct no-relayed')), undefined)
+})
+
 test('rules that leave no path are refused without dialling', async (t) => {
   const { mesh, a } = await pair(BOTH)
   await using _ = mesh
@@ -149,7 +164,7 @@ test('a preferred path is dialled while flows continue on another', async (t) =>
   const { mesh, a, b } = await pair(BOTH)
   await using _ = mesh
   const first = a.peers.existing('c/b', rule('prefer-relayed'))
-  t.equal(first?.pathFor?.(rule('prefer-relayed')), 'direct', 'nobody waits')
+  t.equal(first?.route(rule('prefer-relayed'))?.path, 'direct', 'nobody waits')
   const later = await ruled(mesh, a, 'prefer-relayed')
   t.equal(later.path, 'relayed')
   mesh.ways.set('relayed c/a>c/b', 'refuses')

@@ -161,10 +161,10 @@ class AllPeers implements TunnelPeers, RegistryListener {
   #sessionFor(peer: PeerState, rule: PathRule): TunnelSession | undefined {
     const { session } = peer
     if (session === undefined || session.hasEnded || session.isLeaving) return undefined
-    const path = session.pathFor(rule)
-    if (path === undefined) return undefined
+    const route = session.route(rule)
+    if (route === undefined) return undefined
     const { registry, pinned } = this.#parts
-    if (!isAny(rule) && !registry.isDraining && !likes(rule, path)) pinned.prepare(peer, rule)
+    if (!isAny(rule) && !registry.isDraining && !likes(rule, route.path)) pinned.prepare(peer, rule)
     return session
   }
 

@@ -9,6 +9,7 @@ import {
   type DatagramStream,
   type DatagramStreamEvents,
   type OpeningEvents,
+  type Route,
   type Withdrawable,
 } from '../contract.ts'
 import { FRAME, frameInvalid, readCount, type FrameType } from '../wire/frame.ts'
@@ -113,15 +114,17 @@ export class Mux implements FrameUser {
     return least
   }
 
-  /** Whether early data of a stream that is opened now is sent before OPENED has come. */
-  get takesEarly(): boolean {
-    const features = carrierFor(this.carriers)?.peerFeatures ?? 0
-    return this.accounting.isResumable && (features & FEATURE.early) !== 0
-  }
-
-  /** How long an answer of the peer is overdue on the carrier that a new stream would get. */
-  get silentMs(): number {
-    return carrierFor(this.carriers)?.keepalive.silentMs(this.#options.now()) ?? 0
+  /** The carrier that a new stream under this rule would get. */
+  route(rule: PathRule): Route | undefined {
+    const carrier = carrierFor(this.carriers, 'small', rule)
+    if (carrier === undefined) return undefined
+    const { path, keepalive, peerFeatures } = carrier
+    return {
+      path,
+      rttMs: keepalive.rttMs,
+      takesEarly: this.accounting.isResumable && (peerFeatures & FEATURE.early) !== 0,
+      silentMs: keepalive.silentMs(this.#options.now()),
+    }
   }
 
   all(): Iterable<MuxStream> {

@@ -10,6 +10,7 @@ import type {
   DatagramStreamEvents,
   IncomingStream,
   OpeningEvents,
+  Route,
   Session,
   SessionReport,
   Withdrawable,
@@ -19,7 +20,7 @@ import { CarrierSet } from './carrier-set.ts'
 import { checkPromise, UNKNOWN_INCARNATION, type Hello } from '../wire/hello.ts'
 import { Mux } from './mux.ts'
 import type { MuxOwner, StreamIds } from './mux-parts.ts'
-import { carrierFor, outranked } from './placement.ts'
+import { outranked } from './placement.ts'
 import type { SealedLink, SealedEndpoint } from '../sealed/contract.ts'
 
 /** What names a session: one id for both nodes, and the process of the peer that it began with. */
@@ -169,14 +170,6 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     return this.#mux.rttMs ?? this.#rttMs
   }
 
-  get takesEarly(): boolean {
-    return this.#mux.takesEarly
-  }
-
-  get silentMs(): number {
-    return this.#mux.silentMs
-  }
-
   get streams(): number {
     return this.#mux.streams
   }
@@ -191,7 +184,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   }
 
   isUsableBy(rule: PathRule): boolean {
-    return !this.hasEnded && !this.isLeaving && this.pathFor(rule) !== undefined
+    return !this.hasEnded && !this.isLeaving && this.route(rule) !== undefined
   }
 
   /** A stream opened now would get a carrier, and the peer would take it. */
@@ -199,8 +192,8 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     return this.isUsableBy(ANY_PATH)
   }
 
-  pathFor(rule: PathRule): PathKind | undefined {
-    return carrierFor(this.#mux.carriers, 'small', rule)?.path
+  route(rule: PathRule): Route | undefined {
+    return this.#mux.route(rule)
   }
 
   /** What a stream waits for, while there are carriers that it may not be on. */
