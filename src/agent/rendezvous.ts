@@ -77,10 +77,12 @@ export interface RendezvousParts {
 }
 
 export async function openRendezvous(
-  { life, self, clock, log }: AgentContext,
+  context: AgentContext,
   { own, egress }: NodeIdentity,
-  { reach, sessions, relays, secure, udp, endpoint }: RendezvousParts,
+  parts: RendezvousParts,
 ): Promise<Rendezvous> {
+  const { life, self, clock, log } = context
+  const { reach, sessions, relays, secure, endpoint } = parts
   const expected = new ExpectedConnections()
   const now = () => clock.now()
   const signals = new Signals({
@@ -90,17 +92,7 @@ export async function openRendezvous(
     listening: () => relays.listening,
     now,
   })
-  const { address } = await lookup(endpoint.host)
-  const discovery = life.use(
-    await NatDiscovery.start({
-      hosts: hostsAt(address),
-      isOwn: isOwnAddress,
-      listensAt: () => endpoint.openPort,
-      udp,
-      clock,
-      log,
-    }),
-  )
+  const discovery = life.use(await startDiscovery(context, parts))
   const guard = new DialGuard({ reach, exclude: own.isVip, now })
   const incoming = (raw: RawConnection) => sessions.value.incoming(raw)
   const closing = life.signal
@@ -123,15 +115,8 @@ export async function openRendezvous(
     clock,
     log,
   })
-  const isSeenBy = (family: Family) => discovery.of(family).tcp.mapping !== 'unknown'
-  const isEnclosed = () => egress !== undefined || (discovery.hasObservers && !discovery.families.some(isSeenBy))
-  /** An address of our own behind a firewall is of no use to others. */
-  const isFirewalled = (host: string) => isOwnAddress(host) && discovery.of(familyOf(host)).isPortOpen === false
-  const reachable = () =>
-    endpoint.addresses().filter((candidate) => {
-      const { host } = parseHostPort(candidate) ?? { host: '' }
-      return isPublic(host) && !isFirewalled(host)
-    })
+  const isEnclosed = () => egress !== undefined || isSeenByNobody(discovery)
+  const reachable = () => endpoint.addresses().filter((candidate) => isReachable(candidate, discovery))
   return {
     signals,
     discovery,
@@ -143,21 +128,41 @@ export async function openRendezvous(
     isEnclosed,
     observed: async () => {
       await discovery.refresh()
-      const { hasObservers, addressAtRelay } = discovery
-      const udpWorks = discovery.families.some((family) => discovery.of(family).udp.mapping !== 'unknown')
-      return {
-        families: discovery.families.map((family) => ({ family, ...discovery.of(family) })),
-        ...(addressAtRelay === undefined ? {} : { relaySees: addressAtRelay }),
-        isProxied: egress !== undefined,
-        ...(hasObservers ? { udpWorks } : {}),
-        isEnclosed: isEnclosed(),
-      }
+      return { ...observedBy(discovery), isProxied: egress !== undefined, isEnclosed: isEnclosed() }
     },
     networkChanged: () => {
       discovery.networkChanged()
       puncher.networkChanged()
     },
   }
+}
+
+async function startDiscovery({ clock, log }: AgentContext, { udp, endpoint }: RendezvousParts): Promise<NatDiscovery> {
+  const { address } = await lookup(endpoint.host)
+  const hosts = hostsAt(address)
+  return await NatDiscovery.start({ hosts, isOwn: isOwnAddress, listensAt: () => endpoint.openPort, udp, clock, log })
+}
+
+function isSeenByNobody(discovery: NatDiscovery): boolean {
+  const isSeenBy = (family: Family) => discovery.of(family).tcp.mapping !== 'unknown'
+  return discovery.hasObservers && !discovery.families.some(isSeenBy)
+}
+
+function observedBy(discovery: NatDiscovery) {
+  const { families, hasObservers, addressAtRelay } = discovery
+  const udpWorks = families.some((family) => discovery.of(family).udp.mapping !== 'unknown')
+  return {
+    families: families.map((family) => ({ family, ...discovery.of(family) })),
+    ...(addressAtRelay === undefined ? {} : { relaySees: addressAtRelay }),
+    ...(hasObservers ? { udpWorks } : {}),
+  }
+}
+
+/** A public `host:port`; one of our own behind a firewall is of no use to others. */
+function isReachable(candidate: string, discovery: NatDiscovery): boolean {
+  const { host } = parseHostPort(candidate) ?? { host: '' }
+  const isFirewalled = isOwnAddress(host) && discovery.of(familyOf(host)).isPortOpen === false
+  return isPublic(host) && !isFirewalled
 }
 
 /** The address to bind in each family, as the listener does: `::` stands for both. */

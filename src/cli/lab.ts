@@ -51,8 +51,29 @@ export function labCommand(program: Command, context: () => Context): void {
     .command('lab')
     .description('simulate networks on this machine: sites, NATs, links with delay and loss (needs root on Linux)')
     .addHelpText('after', EXAMPLE)
-  const named = () => new Option('--name <lab>', 'which lab').default('lab').argParser(nameOf)
+  addUp(lab, context)
+  lab
+    .command('down')
+    .description('take a lab down with everything that runs in it; also cleans up after a lab whose process was killed')
+    .addOption(named())
+    .action(async ({ name }: Named) => {
+      const { takeDown } = await import('../lab/control-socket.ts')
+      if (!(await takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // throws, since no such lab runs
+    })
+  lab
+    .command('map')
+    .description('show the hosts, sites and links of a lab')
+    .addOption(named())
+    .action(async ({ name }: Named) => printMap((await ask(name, { ask: 'map' })).map as LabMap, context()))
+  addExec(lab, context)
+  addLink(lab)
+}
 
+function named(): Option {
+  return new Option('--name <lab>', 'which lab').default('lab').argParser(nameOf)
+}
+
+function addUp(lab: Command, context: () => Context): void {
   lab
     .command('up')
     .description('build the lab that a YAML or JSON file describes, and keep it until Ctrl-C or `lab down`')
@@ -62,45 +83,10 @@ export function labCommand(program: Command, context: () => Context): void {
     )
     .addOption(named())
     .option('--detach', 'return once it is up; it stays until `lab down`')
-    .action(async (options: UpOptions) => {
-      if (options.detach === true) return await detached(options)
-      const { name } = options
-      const [{ readLab }, { lab: build }, { lackingFor }, control] = await Promise.all([
-        import('../lab/lab-file.ts'),
-        import('../lab/lab.ts'),
-        import('../lab/missing-rights.ts'),
-        import('../lab/control-socket.ts'),
-      ])
-      const written = faultsOf(() => readLab(options.file))
-      const spec = { ...written, backend: options.backend ?? written.backend ?? 'namespaces' }
-      const missing = await lackingFor(spec.backend)
-      if (missing !== undefined) throw new MeshError('USAGE', { command: 'lab up', reason: missing, remedy: NEEDS })
-      await control.claim(name).catch(asUsage)
-      const down = Promise.withResolvers<void>()
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => down.resolve())
-      await using net = await build(spec)
-      await using _socket = await control.openControlSocket(name, net, () => down.resolve())
-      printMap(control.mapOf(net), context())
-      if (process.send === undefined) console.log('\nup; Ctrl-C takes it down')
-      else process.stdout.write('', () => process.send?.('up'))
-      await down.promise
-    })
+    .action((options: UpOptions) => (options.detach === true ? detached(options) : attached(options, context())))
+}
 
-  lab
-    .command('down')
-    .description('take a lab down with everything that runs in it; also cleans up after a lab whose process was killed')
-    .addOption(named())
-    .action(async ({ name }: Named) => {
-      const { takeDown } = await import('../lab/control-socket.ts')
-      if (!(await takeDown(name).catch(asUsage))) await ask(name, { ask: 'down' }) // throws, since no such lab runs
-    })
-
-  lab
-    .command('map')
-    .description('show the hosts, sites and links of a lab')
-    .addOption(named())
-    .action(async ({ name }: Named) => printMap((await ask(name, { ask: 'map' })).map as LabMap, context()))
-
+function addExec(lab: Command, context: () => Context): void {
   lab
     .command('exec')
     .description('run a command on a host of the lab: hedgerow lab exec a -- ip addr')
@@ -118,7 +104,9 @@ export function labCommand(program: Command, context: () => Context): void {
       const argv = command[0] === '--' ? command.slice(1) : command // behind <host>, it is left to us
       process.exitCode = await runThere(found, argv, context().environment)
     })
+}
 
+function addLink(lab: Command): void {
   lab
     .command('link')
     .description('change the link of a host, or the uplink of a site, while the lab runs; omitted conditions are reset')
@@ -139,6 +127,29 @@ export function labCommand(program: Command, context: () => Context): void {
       )
       await ask(name, { ask: 'change', of, conditions })
     })
+}
+
+/** The lab lives in this process. */
+async function attached({ file, name, backend }: UpOptions, context: Context): Promise<void> {
+  const [{ readLab }, { lab: build }, { lackingFor }, control] = await Promise.all([
+    import('../lab/lab-file.ts'),
+    import('../lab/lab.ts'),
+    import('../lab/missing-rights.ts'),
+    import('../lab/control-socket.ts'),
+  ])
+  const written = faultsOf(() => readLab(file))
+  const spec = { ...written, backend: backend ?? written.backend ?? 'namespaces' }
+  const missing = await lackingFor(spec.backend)
+  if (missing !== undefined) throw new MeshError('USAGE', { command: 'lab up', reason: missing, remedy: NEEDS })
+  await control.claim(name).catch(asUsage)
+  const down = Promise.withResolvers<void>()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => down.resolve())
+  await using net = await build(spec)
+  await using _socket = await control.openControlSocket(name, net, () => down.resolve())
+  printMap(control.mapOf(net), context)
+  if (process.send === undefined) console.log('\nup; Ctrl-C takes it down')
+  else process.stdout.write('', () => process.send?.('up'))
+  await down.promise
 }
 
 /** On a host: its own exit code, its own terminal; in a container a signal reaches it too. */

@@ -266,14 +266,22 @@ function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
     measure: () => roundTrip(webSocket),
     recheck: (isHere, withinMs) => {
       if (localAddress !== undefined && !isHere(localAddress)) return webSocket.terminate()
-      const askedAt = performance.now()
-      if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
-      const late = setTimeout(() => {
-        if (receivedAt < askedAt) webSocket.terminate()
-      }, withinMs)
-      late.unref()
+      askForSign(webSocket, { receivedAt: () => receivedAt, withinMs })
     },
   }
+}
+
+/** Terminates the connection when nothing has been received by then. */
+function askForSign(
+  webSocket: WebSocket,
+  { receivedAt, withinMs }: { receivedAt: () => number; withinMs: number },
+): void {
+  const askedAt = performance.now()
+  if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
+  const late = setTimeout(() => {
+    if (receivedAt() < askedAt) webSocket.terminate()
+  }, withinMs)
+  late.unref()
 }
 
 function roundTrip(webSocket: WebSocket): Promise<number> {
