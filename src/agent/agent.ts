@@ -27,7 +27,7 @@ import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { agentRoutes, handOverRoutes, statusOf } from './routes.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
-import { openTableSync } from './table-sync.ts'
+import { openTableSync, type TableSync } from './table-sync.ts'
 
 export interface AgentOptions {
   /** The agent's own state directory; created when absent. */
@@ -120,33 +120,13 @@ async function startParts(
 
   await ask('release')
   const sync = await openTableSync(context)
-  const instances = new Instances(context, environment)
-  const connectivity = await openConnectivity(context, identity, sync, instances)
-  const flows = await openFlows(context, identity, sync, { connectivity, instances })
-  const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
-  const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
-  if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports
-  const kernelPath = await openFastPath(context, identity, sync, instances)
+  const dataPlane = await openDataPlane(context, identity, sync, { environment, api })
+  const { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors } = dataPlane
   const { fastPath } = kernelPath
-  const predecessors = Predecessors.start(life, options.dir, api.path)
-  await adoptInstances(instances, { context, connectivity, flows, proxies, kernelPath, predecessors })
-
-  const revoke = (nodes: readonly NodeId[]) => {
-    cutNodes(connectivity, nodes)
-    predecessors.revoke(nodes)
-  }
-  const cutRevoked = (added: readonly Revocation[]) => {
-    const peers = Array.from(connectivity.peers.all(), ({ peer }) => peer)
-    revoke(nodesOf(added, peers))
-  }
-  life.defer(identity.certificate.revocations.onChanged(cutRevoked))
+  const revoke = cutRevoked(context, identity, { connectivity, predecessors })
   const facts = new NodeFactsSource(context, connectivity)
   const { relays } = connectivity
-  const uplink = await openUplink(context, identity, sync, {
-    instances,
-    facts,
-    onRelays: relays.update,
-  })
+  const uplink = await openUplink(context, identity, sync, { instances, facts, onRelays: relays.update })
   if (predecessor !== undefined) await openListeners()
   const interceptor = await interceptVips(context, identity, { flows, instances })
   relays.relays.listen()
@@ -214,6 +194,54 @@ async function openContext(
   const facts = predecessor?.facts
   const context = { life, self, dir, config, version, clock, startedAt, log, metrics, predecessor: facts }
   return { context, identity }
+}
+
+interface DataPlane {
+  instances: Instances
+  connectivity: Connectivity
+  flows: Flows
+  proxies: ProxyListeners
+  openListeners: () => Promise<unknown>
+  kernelPath: KernelPath
+  predecessors: Predecessors
+}
+
+/** What carries flows, and the worker with the instances they go to. */
+async function openDataPlane(
+  context: AgentContext,
+  identity: NodeIdentity,
+  sync: TableSync,
+  { environment, api }: { environment: NonNullable<AgentOptions['environment']>; api: LocalApi },
+): Promise<DataPlane> {
+  const { life, dir, predecessor } = context
+  const instances = new Instances(context, environment)
+  const connectivity = await openConnectivity(context, identity, sync, instances)
+  const flows = await openFlows(context, identity, sync, { connectivity, instances })
+  const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
+  const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
+  if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports
+  const kernelPath = await openFastPath(context, identity, sync, instances)
+  const predecessors = Predecessors.start(life, dir, api.path)
+  await adoptInstances(instances, { context, connectivity, flows, proxies, kernelPath, predecessors })
+  return { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors }
+}
+
+/** Nodes whose certificates are revoked lose their sessions at once, at the predecessors too; so do those given to the result. */
+function cutRevoked(
+  { life }: AgentContext,
+  { certificate }: NodeIdentity,
+  { connectivity, predecessors }: Pick<DataPlane, 'connectivity' | 'predecessors'>,
+): (nodes: readonly NodeId[]) => void {
+  const revoke = (nodes: readonly NodeId[]) => {
+    cutNodes(connectivity, nodes)
+    predecessors.revoke(nodes)
+  }
+  const revoked = (added: readonly Revocation[]) => {
+    const peers = Array.from(connectivity.peers.all(), ({ peer }) => peer)
+    revoke(nodesOf(added, peers))
+  }
+  life.defer(certificate.revocations.onChanged(revoked))
+  return revoke
 }
 
 interface WorkerParts {
