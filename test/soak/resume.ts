@@ -26,6 +26,8 @@ console.log(`bytes checked    ${figures.megabytes} MB`)
 console.log(`resumed sessions ${figures.resumes}, moved streams ${figures.moved}`)
 console.log(`longest pause after the path was back  ${figures.longestPauseMs} ms`)
 console.log(`retained, at most                      ${figures.retainedPeakMiB} MiB a session`)
+for (const [when, { rssMiB, descriptors, streams }] of Object.entries(figures.footprint))
+  console.log(`${when.padEnd(6)}           RSS ${rssMiB} MiB, ${descriptors} descriptors, ${streams} streams`)
 for (const fault of faults.slice(0, 20)) console.log(`FAULT ${fault}`)
 console.log(JSON.stringify({ seed, ...figures, faults: faults.length }))
 process.exitCode = faults.length > 0 || figures.resumes === 0 ? 1 : 0

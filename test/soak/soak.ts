@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import type { IncomingStream } from '../../proxy/tunnel/contract.ts'
@@ -20,6 +21,13 @@ export interface SoakOptions {
   flowBytes: number
 }
 
+export interface Footprint {
+  rssMiB: number
+  descriptors: number
+  /** Open on both sides together. */
+  streams: number
+}
+
 export interface SoakReport {
   flows: number
   kills: number
@@ -29,6 +37,8 @@ export interface SoakReport {
   moved: number
   longestPauseMs: number
   retainedPeakMiB: number
+  /** Before the first flow, at most, and after the last. */
+  footprint: { before: Footprint; peak: Footprint; after: Footprint }
   faults: string[]
 }
 
@@ -42,60 +52,103 @@ const FINISH_MS = 30_000
  *     a ─▶ breaker (direct) ─▶ b        b ─▶ breaker (direct) ─▶ a
  *     a ─▶ breaker (relayed) ─▶ b
  */
-export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOptions): Promise<SoakReport> {
-  const random = mulberry(seed)
+export async function soak(options: SoakOptions): Promise<SoakReport> {
+  const random = mulberry(options.seed)
   const world: FlowWorld = { pattern: new Pattern(random), random, bytes: 0, faults: [], refused: new Set() }
   await using stack = new AsyncDisposableStack()
-  const secure = await tlsFor(['a', 'b'])
-  const ends = new Set<Checked>()
-  const accept = (incoming: IncomingStream) => {
-    const { flow, totals } = decodeFlow(incoming.request)
-    const end = new Checked(flow, 1, totals, world)
-    ends.add(end)
-    void end.done.then(() => ends.delete(end))
-    end.start(incoming.accept(end))
+  const flows = new Flows(world, options)
+  globalThis.gc?.() // with --expose-gc, what is garbage does not count
+  const before = footprint(0)
+  const mesh = await openMesh(stack, (incoming) => flows.accept(incoming))
+  const until = performance.now() + options.seconds * 1000
+  const running = flows.keepOpen(mesh, until)
+  await pause(300)
+  const seen = new Seen(mesh)
+  await breakPaths({ mesh, flows, seen, random, options, until })
+  await flows.finish(running, mesh, FINISH_MS + options.seconds * 1000)
+  seen.look()
+  globalThis.gc?.()
+  const after = footprint(mesh.peers.flatMap((peers) => [...peers.all()]).reduce((sum, one) => sum + one.streams, 0))
+  return {
+    flows: flows.opened,
+    megabytes: Math.round(world.bytes / 1e6),
+    ...seen.report(),
+    footprint: { before, peak: seen.peak, after },
+    faults: world.faults,
   }
+}
 
-  const servers = { a: createServer(), b: createServer() }
-  for (const server of Object.values(servers)) {
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    stack.defer(() => void server.close())
-  }
-  const breakers = {
-    directB: stack.use(await Breaker.start(portOf(servers.b))),
-    relayedB: stack.use(await Breaker.start(portOf(servers.b))),
-    directA: stack.use(await Breaker.start(portOf(servers.a))),
-  }
+interface Mesh {
+  peers: readonly [TunnelPeers, TunnelPeers]
+  breakers: readonly Breaker[]
+}
+
+async function openMesh(stack: AsyncDisposableStack, accept: (incoming: IncomingStream) => void): Promise<Mesh> {
+  const secure = await tlsFor(['a', 'b'])
+  const servers = [await listen(stack), await listen(stack)] as const
+  const [directB, relayedB, directA] = [
+    stack.use(await Breaker.start(portOf(servers[1]))),
+    stack.use(await Breaker.start(portOf(servers[1]))),
+    stack.use(await Breaker.start(portOf(servers[0]))),
+  ] as const
   const a = openPeers({
     self: 'c/a',
     secure: secure['a']!,
     accept,
     drainMs: 0,
-    dialers: [dialer('direct', breakers.directB.port), dialer('relayed', breakers.relayedB.port)],
+    dialers: [dialer('direct', directB.port), dialer('relayed', relayedB.port)],
   })
   const b = openPeers({
     self: 'c/b',
     secure: secure['b']!,
     accept,
     drainMs: 0,
-    dialers: [dialer('direct', breakers.directA.port)],
+    dialers: [dialer('direct', directA.port)],
     reach: (id) => ({ id, addresses: ['it'], relays: [] }),
   })
-  for (const [server, peers] of [
-    [servers.a, a],
-    [servers.b, b],
-  ] as const) {
+  for (const [i, peers] of [a, b].entries()) {
     stack.use(peers)
-    server.on('connection', (stream) => peers.incoming({ path: 'direct', stream, via: 'soak' }))
+    servers[i as 0 | 1].on('connection', (stream) => peers.incoming({ path: 'direct', stream, via: 'soak' }))
+  }
+  return { peers: [a, b], breakers: [directB, relayedB, directA] }
+}
+
+async function listen(stack: AsyncDisposableStack): Promise<Server> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(() => void server.close())
+  return server
+}
+
+/** As many flows as wanted, all the time, from both sides. */
+class Flows {
+  opened = 0
+  readonly #world: FlowWorld
+  readonly #options: SoakOptions
+  readonly #ends = new Set<Checked>()
+  readonly #over = new AbortController()
+
+  constructor(world: FlowWorld, options: SoakOptions) {
+    this.#world = world
+    this.#options = options
   }
 
-  // ── flows: as many as wanted are open all the time, from both sides ──
-  let opened = 0
-  const over = new AbortController()
-  const until = performance.now() + seconds * 1000
-  const keepOpen = async (peers: TunnelPeers, peer: string): Promise<void> => {
-    while (performance.now() < until && !over.signal.aborted) {
+  accept(incoming: IncomingStream): void {
+    const { flow, totals } = decodeFlow(incoming.request)
+    const end = new Checked(flow, 1, totals, this.#world)
+    this.#ends.add(end)
+    void end.done.then(() => this.#ends.delete(end))
+    end.start(incoming.accept(end))
+  }
+
+  keepOpen({ peers: [a, b] }: Mesh, until: number): Promise<void>[] {
+    return Array.from({ length: this.#options.flows }, (_, i) =>
+      i % 2 === 0 ? this.#oneAfterAnother(a, 'c/b', until) : this.#oneAfterAnother(b, 'c/a', until),
+    )
+  }
+
+  async #oneAfterAnother(peers: TunnelPeers, peer: string, until: number): Promise<void> {
+    while (performance.now() < until && !this.#over.signal.aborted) {
       const session = await peers
         .session({ id: peer, addresses: ['it'], relays: [] }, AbortSignal.timeout(5_000))
         .catch(() => undefined)
@@ -103,79 +156,123 @@ export async function soak({ seconds, seed, flows, outageMs, flowBytes }: SoakOp
         await pause(50)
         continue
       }
-      const totals: [number, number] = [size(random, flowBytes), size(random, flowBytes)]
-      const end = openFlow(session, opened++, totals, world)
-      ends.add(end)
+      const { random } = this.#world
+      const { flowBytes } = this.#options
+      const end = openFlow(session, this.opened++, [size(random, flowBytes), size(random, flowBytes)], this.#world)
+      this.#ends.add(end)
       await end.done
-      ends.delete(end)
+      this.#ends.delete(end)
       await pause(1)
     }
   }
-  const running = Array.from({ length: flows }, (_, i) => (i % 2 === 0 ? keepOpen(a, 'c/b') : keepOpen(b, 'c/a')))
 
-  // ── kills ──
-  const seen = { sessions: new Set<TunnelSession>(), kills: 0, outages: 0, longestPauseMs: 0 }
-  const check = () => {
-    for (const peers of [a, b]) for (const session of peers.all()) seen.sessions.add(session as TunnelSession)
-  }
-  await pause(300)
-  while (performance.now() < until - outageMs - 500) {
-    const all = Object.values(breakers)
-    const isOutage = random() < 0.6
-    const targets = isOutage ? all : [all[Math.floor(random() * all.length)]!]
-    const outage = random() ** 2 * outageMs
-    for (const breaker of targets) breaker.kill(KILLS[Math.floor(random() * KILLS.length)]!)
-    seen.kills += targets.length
-    check()
-    await pause(outage)
-    for (const breaker of targets) breaker.mend()
-    if (isOutage) {
-      seen.outages += 1
-      seen.longestPauseMs = Math.max(seen.longestPauseMs, await slowest(ends))
+  /** How long after now the last of the flows that wait for bytes has got some. */
+  async slowest(): Promise<number> {
+    const from = performance.now()
+    const waiting = new Set([...this.#ends].filter(({ isReading }) => isReading))
+    while (performance.now() - from < 8_000) {
+      for (const end of waiting) if (!end.isReading || end.readAt > from) waiting.delete(end)
+      if (waiting.size === 0) break
+      await pause(10)
     }
-    await pause(200 + random() * 600)
-    check()
+    return performance.now() - from
   }
 
-  // ── the end: what is open comes to its end ──
-  const limit = setTimeout(
-    () => {
-      over.abort()
-      for (const end of ends) world.faults.push(`flow ${end.flow} did not end: ${end.sent} sent, ${end.read} read`)
-      for (const peers of [a, b]) peers.cut(peers === a ? 'c/b' : 'c/a')
-    },
-    FINISH_MS + seconds * 1000,
-  )
-  await Promise.all(running)
-  await Promise.all([...ends].map(({ done }) => done))
-  clearTimeout(limit)
-  check()
-  const sessions = [...seen.sessions]
-  return {
-    flows: opened,
-    kills: seen.kills,
-    outages: seen.outages,
-    megabytes: Math.round(world.bytes / 1e6),
-    resumes: sessions.reduce((sum, session) => sum + session.figures().resumes, 0),
-    moved: sessions.reduce((sum, session) => sum + session.figures().moved, 0),
-    longestPauseMs: Math.round(seen.longestPauseMs),
-    retainedPeakMiB: Math.round(
-      Math.max(0, ...sessions.map((session) => session.figures().retainedPeak)) / 1024 / 1024,
-    ),
-    faults: world.faults,
+  /** What is open comes to its end; what does not within `limitMs` is a fault. */
+  async finish(running: readonly Promise<void>[], { peers: [a, b] }: Mesh, limitMs: number): Promise<void> {
+    const limit = setTimeout(() => {
+      this.#over.abort()
+      for (const { flow, sent, read } of this.#ends)
+        this.#world.faults.push(`flow ${flow} did not end: ${sent} sent, ${read} read`)
+      a.cut('c/b')
+      b.cut('c/a')
+    }, limitMs)
+    await Promise.all(running)
+    await Promise.all([...this.#ends].map(({ done }) => done))
+    clearTimeout(limit)
   }
 }
 
-/** How long after now the last of the flows that wait for bytes has got some. */
-async function slowest(ends: ReadonlySet<Checked>): Promise<number> {
-  const from = performance.now()
-  const waiting = new Set([...ends].filter(({ isReading }) => isReading))
-  while (performance.now() - from < 8_000) {
-    for (const end of waiting) if (!end.isReading || end.readAt > from) waiting.delete(end)
-    if (waiting.size === 0) break
-    await pause(10)
+interface Breaking {
+  mesh: Mesh
+  flows: Flows
+  seen: Seen
+  random: () => number
+  options: SoakOptions
+  until: number
+}
+
+async function breakPaths({ mesh, flows, seen, random, options: { outageMs }, until }: Breaking): Promise<void> {
+  const { breakers } = mesh
+  while (performance.now() < until - outageMs - 500) {
+    const isOutage = random() < 0.6
+    const targets = isOutage ? breakers : [breakers[Math.floor(random() * breakers.length)]!]
+    const outage = random() ** 2 * outageMs
+    for (const breaker of targets) breaker.kill(KILLS[Math.floor(random() * KILLS.length)]!)
+    seen.look()
+    await pause(outage)
+    for (const breaker of targets) breaker.mend()
+    seen.killed(targets.length, isOutage ? await flows.slowest() : undefined)
+    await pause(200 + random() * 600)
+    seen.look()
   }
-  return performance.now() - from
+}
+
+/** Sums over all sessions; one that has ended is counted and let go, so that an hour of soak does not keep them. */
+class Seen {
+  readonly peak: Footprint = { rssMiB: 0, descriptors: 0, streams: 0 }
+  readonly #mesh: Mesh
+  readonly #sessions = new Set<TunnelSession>()
+  readonly #sums = { kills: 0, outages: 0, longestPauseMs: 0, resumes: 0, moved: 0, retainedPeak: 0 }
+
+  constructor(mesh: Mesh) {
+    this.#mesh = mesh
+  }
+
+  look(): void {
+    for (const peers of this.#mesh.peers)
+      for (const session of peers.all()) this.#sessions.add(session as TunnelSession)
+    const now = footprint([...this.#sessions].reduce((sum, session) => sum + session.streams, 0))
+    for (const key of ['rssMiB', 'descriptors', 'streams'] as const) this.peak[key] = Math.max(this.peak[key], now[key])
+    for (const session of this.#sessions) if (session.hasEnded) this.#count(session)
+  }
+
+  /** @param pauseMs until the last flow went on, after an outage of all paths */
+  killed(paths: number, pauseMs: number | undefined): void {
+    this.#sums.kills += paths
+    if (pauseMs === undefined) return
+    this.#sums.outages += 1
+    this.#sums.longestPauseMs = Math.max(this.#sums.longestPauseMs, pauseMs)
+  }
+
+  report() {
+    for (const session of this.#sessions) this.#count(session)
+    const { kills, outages, longestPauseMs, resumes, moved, retainedPeak } = this.#sums
+    return {
+      kills,
+      outages,
+      resumes,
+      moved,
+      longestPauseMs: Math.round(longestPauseMs),
+      retainedPeakMiB: Math.round(retainedPeak / 1024 / 1024),
+    }
+  }
+
+  #count(session: TunnelSession): void {
+    const { resumes, moved, retainedPeak } = session.figures()
+    this.#sums.resumes += resumes
+    this.#sums.moved += moved
+    this.#sums.retainedPeak = Math.max(this.#sums.retainedPeak, retainedPeak)
+    this.#sessions.delete(session)
+  }
+}
+
+function footprint(streams: number): Footprint {
+  return {
+    rssMiB: Math.round(process.memoryUsage.rss() / 1024 / 1024),
+    descriptors: readdirSync('/proc/self/fd').length,
+    streams,
+  }
 }
 
 function dialer(path: PathKind, port: number): Dialer {
