@@ -26,6 +26,7 @@ const SHAPES = {
     'any, direct-only, relay-only, prefer-direct, prefer-relayed, or the paths to leave out, for example no-punched or "no-direct no-reverse"',
   ],
   interface: ['^[^\\s/*"]{1,15}\\*?$', 'the name of a network interface, for example docker0 or br-*'],
+  uids: ['^[1-9][0-9]{2,8}-[1-9][0-9]{2,8}$', 'two uids, for example 60578-61183'],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 
@@ -130,6 +131,14 @@ const AgentConfig = Type.Object(
       description:
         'Leave the instances running when the agent ends; the next start takes them back. For units of systemd, whose restart is a stop and a start.',
     }),
+    instanceUsers: Type.Enum(['auto', 'separate', 'agent'], {
+      description:
+        'who instances run as: `separate`: a user of its own for each, which needs root; `agent`: the user of the agent, so that each can read its keys and call as any other; `auto`: `separate` where the agent runs as root and every user may execute its Node, otherwise `agent`',
+    }),
+    instanceUids: text(
+      'the uids (and gids) of the instances, `first-last`; those that have a name in /etc/passwd, belong to /etc/subuid or are in use are left out',
+      { pattern: SHAPES.uids[0] },
+    ),
     fastPath: Type.Boolean({
       description:
         'host mode: let the kernel (nftables) carry flows between processes of this node where there is nothing left to decide',
@@ -246,6 +255,8 @@ export function defaults(hostName: string): Config {
       mode: 'loopback',
       interceptInterfaces: [],
       keepInstances: false,
+      instanceUsers: 'auto',
+      instanceUids: '60578-61183',
       fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],

@@ -1,16 +1,21 @@
+import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import { authorise } from '../decide/authorise.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../flow/flow.ts'
 import type { CallerEnd } from './interceptor.ts'
 import { type InstanceProcesses, ownInodes, socketOwners, type SocketOwners } from './proc-processes.ts'
-import { connectionInodes, datagramInodes } from './proc-sockets.ts'
+import { connectionSockets, datagramSockets, type OpenSocket } from './proc-sockets.ts'
 
 /*
  * Which instance of this node opened a connection to a VIP:
  *
- *   accepted socket ─▶ its pair of addresses in /proc/net/tcp(6) ─┐
- *   datagram's source ─▶ every socket in /proc/net/udp(6) with     ├─▶ inode ─▶ /proc/<pid>/fd of the instances' processes
- *                        that port: all must be one owner's       ─┘
+ *   accepted socket ─▶ its pair of addresses in /proc/net/tcp(6) ─┐    ┌─▶ uid: the instance that has this user
+ *   datagram's source ─▶ every socket in /proc/net/udp(6) with     ├─▶ ┤
+ *                        that port: all must be one owner's       ─┘    └─▶ inode ─▶ /proc/<pid>/fd of the processes of instances
+ *                                                                           that have no user of their own
+ *
+ * The uid is the kernel's, and of no use to forge: no instance can change it. A uid of the range that no instance here has now belongs to
+ * what is left of one that ends, or to another agent of the machine: such a caller is nobody.
  *
  * The source address of a datagram proves nothing: a socket may send from any address of the machine (IP_PKTINFO), and to
  * other addresses than the one it is connected to. Its port does.
@@ -29,16 +34,19 @@ interface Waiting {
   resolve: (owner: Owner) => void
 }
 
-type Owner = Caller | 'unclear'
+/** `stranger`: an instance, but none of those here now. */
+type Owner = Caller | 'unclear' | 'stranger'
 
 export class CallerFinder {
   readonly #processesOf: () => Iterable<InstanceProcesses>
+  readonly #isInstanceUser: (uid: number) => boolean
   #waiting: Waiting[] = []
   #isScanning = false
 
-  /** `processesOf` lists the instances that run here; it is called for each connection. */
-  constructor(processesOf: () => Iterable<InstanceProcesses>) {
+  /** `processesOf` lists the instances that run here; it is called for each connection. `isInstanceUser`: only instances run as it. */
+  constructor(processesOf: () => Iterable<InstanceProcesses>, isInstanceUser: (uid: number) => boolean = () => false) {
     this.#processesOf = processesOf
+    this.#isInstanceUser = isInstanceUser
   }
 
   /**
@@ -49,6 +57,7 @@ export class CallerFinder {
     const here = [...this.#processesOf()].map(({ instance }) => instanceCaller(instance)).filter((c) => c !== undefined)
     if (here.length === 0 || !matters(here, target)) return NODE_CALLER
     return this.#find(end).then((owner) => {
+      if (owner === 'stranger') return undefined
       if (owner !== 'unclear') return owner
       return here.every((caller) => authorise(caller, target.service).allowed) ? NODE_CALLER : undefined
     })
@@ -67,10 +76,8 @@ export class CallerFinder {
     while (this.#waiting.length > 0) {
       const waiting = this.#waiting
       this.#waiting = []
-      const owners = await scan(
-        waiting.map(({ end }) => end),
-        [...this.#processesOf()],
-      ).catch(() => undefined)
+      const ends = waiting.map(({ end }) => end)
+      const owners = await scan(ends, [...this.#processesOf()], this.#isInstanceUser).catch(() => undefined)
       for (const [i, { resolve }] of waiting.entries()) resolve(owners?.[i] ?? 'unclear')
     }
     this.#isScanning = false
@@ -84,17 +91,31 @@ function matters(here: readonly Caller[], { service, choice }: Target): boolean 
   return here.some((caller) => authorise(caller, service).allowed !== allowed)
 }
 
-async function scan(ends: readonly CallerEnd[], processes: readonly InstanceProcesses[]): Promise<Owner[]> {
-  const inodes = await inodesOf(ends)
-  const found = await socketOwners(new Set(inodes.flat()), processes)
-  return inodes.map((candidates) => ownerOf(candidates, found))
+async function scan(
+  ends: readonly CallerEnd[],
+  processes: readonly InstanceProcesses[],
+  isInstanceUser: (uid: number) => boolean,
+): Promise<Owner[]> {
+  const byUid = new Map(processes.flatMap((each) => ('uid' in each ? [[each.uid, each.instance] as const] : [])))
+  const sockets = await socketsOf(ends)
+  const unknown = sockets.flat().filter(({ uid }) => !byUid.has(uid) && !isInstanceUser(uid))
+  const found = await socketOwners(new Set(unknown.map(({ inode }) => inode)), processes)
+  return sockets.map((candidates) => {
+    if (candidates.some(({ uid }) => !byUid.has(uid) && isInstanceUser(uid))) return 'stranger'
+    return ownerOf(candidates, byUid, found)
+  })
 }
 
-function ownerOf(candidates: readonly string[], { owners, isPartial }: SocketOwners): Owner {
-  const found = new Set(candidates.map((inode) => owners.get(inode)))
+function ownerOf(
+  candidates: readonly OpenSocket[],
+  byUid: ReadonlyMap<number, InstanceId>,
+  { owners, isPartial }: SocketOwners,
+): Owner {
+  const instanceOf = ({ uid, inode }: OpenSocket) => byUid.get(uid) ?? owners.get(inode)
+  const found = new Set(candidates.map(instanceOf))
   if (found.size > 1 && found.delete(undefined)) {
     const ours = ownInodes() // sockets of flows to instances, which are never a caller
-    if (candidates.some((inode) => !owners.has(inode) && !ours.has(inode))) return 'unclear'
+    if (candidates.some((socket) => instanceOf(socket) === undefined && !ours.has(socket.inode))) return 'unclear'
   }
   if (found.size !== 1) return 'unclear'
   const [instance] = found
@@ -102,16 +123,16 @@ function ownerOf(candidates: readonly string[], { owners, isPartial }: SocketOwn
   return isPartial ? 'unclear' : NODE_CALLER
 }
 
-/** The inodes that each caller's end may have; none when the caller has closed it already. */
-async function inodesOf(ends: readonly CallerEnd[]): Promise<string[][]> {
-  const found: string[][] = ends.map(() => [])
+/** The sockets that each caller's end may be; none when the caller has closed it already. */
+async function socketsOf(ends: readonly CallerEnd[]): Promise<OpenSocket[][]> {
+  const found: OpenSocket[][] = ends.map(() => [])
   const connections = ends.flatMap((end, i) => (end.protocol === 'tcp' ? [{ i, end }] : []))
   if (connections.length > 0) {
-    const inodes = await connectionInodes(connections.map(({ end }) => end))
-    for (const [at, { i }] of connections.entries()) found[i] = inodes[at] === undefined ? [] : [inodes[at]]
+    const sockets = await connectionSockets(connections.map(({ end }) => end))
+    for (const [at, { i }] of connections.entries()) found[i] = sockets[at] === undefined ? [] : [sockets[at]]
   }
   if (connections.length === ends.length) return found
-  const byPort = await datagramInodes()
+  const byPort = await datagramSockets()
   for (const [i, end] of ends.entries()) if (end.protocol === 'udp') found[i] = byPort.get(end.port) ?? []
   return found
 }

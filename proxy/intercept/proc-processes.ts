@@ -7,11 +7,14 @@ import type { InstanceId } from '../../src/core/model/ids.ts'
  * read synchronously, in slices: 3 µs a link, against 30 µs for a promise.
  */
 
-/** An instance on this node and its first processes; what these started counts as theirs. */
-export interface InstanceProcesses {
-  instance: InstanceId
-  pids: readonly number[]
-}
+/**
+ * An instance on this node: with the user that nothing else runs as, or with its first processes; what these started counts as theirs.
+ * `isWhole`: these are all, and none need be looked for.
+ */
+export type InstanceProcesses = { instance: InstanceId } & (
+  | { uid: number }
+  | { pids: readonly number[]; isWhole?: boolean }
+)
 
 /** Links read in one turn of the event loop: under 1 ms. */
 const SLICE = 256
@@ -42,7 +45,8 @@ export async function socketOwners(
   const owners = new Map<string, InstanceId>()
   const slices = new Slices()
   let isPartial = false
-  for (const [pid, instance] of wanted.size === 0 ? [] : await processesOf(processes)) {
+  const isNeeded = wanted.size > 0 && processes.some((each) => 'pids' in each)
+  for (const [pid, instance] of isNeeded ? await processesOf(processes) : []) {
     try {
       for (const fd of readdirSync(`/proc/${pid}/fd`)) {
         await slices.next()
@@ -81,14 +85,18 @@ export async function programWith(inode: string): Promise<string | undefined> {
 
 /** The processes of each instance: its first ones, their groups and sessions, and whatever any of these started. */
 async function processesOf(processes: readonly InstanceProcesses[]): Promise<Map<number, InstanceId>> {
-  const first = new Map(processes.flatMap(({ instance, pids }) => pids.map((pid) => [pid, instance] as const)))
-  const found = new Map(first)
+  const listed = processes.flatMap((each) => ('pids' in each ? [each] : []))
+  const found = new Map(listed.flatMap(({ instance, pids }) => pids.map((pid) => [pid, instance] as const)))
+  const partly = listed.filter(({ isWhole }) => isWhole !== true)
+  if (partly.length === 0) return found
+  const first = new Map(partly.flatMap(({ instance, pids }) => pids.map((pid) => [pid, instance] as const)))
   const others: { pid: number; parent: number }[] = []
   const slices = new Slices()
   for (const name of readdirSync('/proc').filter(isPid)) {
     await slices.next()
     const stat = statOf(Number(name))
     if (stat === undefined) continue
+    if (found.has(stat.pid)) continue
     const instance = first.get(stat.group) ?? first.get(stat.session)
     if (instance !== undefined) found.set(stat.pid, instance)
     else others.push(stat)

@@ -3,8 +3,8 @@ import { unmapped } from '../../src/core/kit/host-port.ts'
 import { parseIPv4, parseIPv6 } from '../../src/core/model/address.ts'
 
 /*
- * Sockets as /proc/net lists them: every connection and every UDP socket of this network namespace, with its inode, by which
- * the process that has it is found (proc-processes.ts).
+ * Sockets as /proc/net lists them: every connection and every UDP socket of this network namespace, with the user that made it and
+ * its inode, by which the process that has it is found (proc-processes.ts).
  *
  *     sl  local_address rem_address   st tx_queue:rx_queue tr:tm->when retrnsmt   uid  timeout inode
  *      0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 26413
@@ -21,23 +21,30 @@ export interface Connection {
   readonly remote: Endpoint
 }
 
-/** The inode of each connection; `undefined`: it is closed. */
-export async function connectionInodes(connections: readonly Connection[]): Promise<(string | undefined)[]> {
-  const v4 = await readFile('/proc/self/net/tcp', 'latin1')
-  const inodes = connections.map(({ local, remote }) => inodeIn(v4, procAddress4(local), procAddress4(remote)))
-  if (inodes.every((inode) => inode !== undefined)) return inodes
-  // IPv6, and programs that reach IPv4 through an IPv6 socket (Java).
-  const v6 = await readFile('/proc/self/net/tcp6', 'latin1').catch(() => '')
-  return connections.map(({ local, remote }, i) => inodes[i] ?? inodeIn(v6, procAddress6(local), procAddress6(remote)))
+/** A socket that some process has open. */
+export interface OpenSocket {
+  readonly inode: string
+  /** Who made it, as this agent's user namespace calls it. */
+  readonly uid: number
 }
 
-/** The inodes of every UDP socket of the machine, by its port. */
-export async function datagramInodes(): Promise<Map<number, string[]>> {
-  const byPort = new Map<number, string[]>()
-  for (const { port, inode } of (await tables('udp')).flatMap(rowsOf)) {
-    const others = byPort.get(port)
-    if (others === undefined) byPort.set(port, [inode])
-    else others.push(inode)
+/** The caller's socket of each connection; `undefined`: it is closed. */
+export async function connectionSockets(connections: readonly Connection[]): Promise<(OpenSocket | undefined)[]> {
+  const v4 = await readFile('/proc/self/net/tcp', 'latin1')
+  const found = connections.map(({ local, remote }) => socketIn(v4, procAddress4(local), procAddress4(remote)))
+  if (found.every((socket) => socket !== undefined)) return found
+  // IPv6, and programs that reach IPv4 through an IPv6 socket (Java).
+  const v6 = await readFile('/proc/self/net/tcp6', 'latin1').catch(() => '')
+  return connections.map(({ local, remote }, i) => found[i] ?? socketIn(v6, procAddress6(local), procAddress6(remote)))
+}
+
+/** Every UDP socket of the machine, by its port. */
+export async function datagramSockets(): Promise<Map<number, OpenSocket[]>> {
+  const byPort = new Map<number, OpenSocket[]>()
+  for (const row of (await tables('udp')).flatMap(rowsOf)) {
+    const others = byPort.get(row.port)
+    if (others === undefined) byPort.set(row.port, [row])
+    else others.push(row)
   }
   return byPort
 }
@@ -57,11 +64,10 @@ function tables(protocol: 'tcp' | 'udp'): Promise<string[]> {
   )
 }
 
-interface Row {
+interface Row extends OpenSocket {
   address: string
   port: number
   state: string
-  inode: string
 }
 
 function rowsOf(table: string): Row[] {
@@ -72,19 +78,20 @@ function rowsOf(table: string): Row[] {
       const fields = line.trim().split(/ +/, 10)
       const [address = '', hexPort = ''] = fields[1]?.split(':') ?? []
       const port = Number.parseInt(hexPort, 16)
-      const [state, inode] = [fields[3], fields[9]]
+      const [state, uid, inode] = [fields[3], Number(fields[7]), fields[9]]
       if (Number.isNaN(port) || state === undefined || inode === undefined || inode === '0') return []
-      return [{ address, port, state, inode }]
+      return [{ address, port, state, uid, inode }]
     })
 }
 
-function inodeIn(table: string, local: string | undefined, remote: string | undefined): string | undefined {
+function socketIn(table: string, local: string | undefined, remote: string | undefined): OpenSocket | undefined {
   if (local === undefined || remote === undefined) return undefined
   const start = table.indexOf(` ${local} ${remote} `)
   if (start < 0) return undefined
   const line = table.slice(start + 1, table.indexOf('\n', start))
-  const inode = line.split(/ +/, 9)[8]
-  return inode === undefined || inode === '0' ? undefined : inode
+  const fields = line.split(/ +/, 9)
+  const inode = fields[8]
+  return inode === undefined || inode === '0' ? undefined : { inode, uid: Number(fields[6]) }
 }
 
 /** The kernel prints each 32-bit word as the machine holds it: little-endian on all that Node runs on but s390x. */

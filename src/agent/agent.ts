@@ -27,6 +27,7 @@ import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { agentRoutes, handOverRoutes, statusOf } from './routes.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
+import { openSeparation } from './separation.ts'
 import { openTableSync, type TableSync } from './table-sync.ts'
 
 export interface AgentOptions {
@@ -214,7 +215,7 @@ async function openDataPlane(
   { environment, api }: { environment: NonNullable<AgentOptions['environment']>; api: LocalApi },
 ): Promise<DataPlane> {
   const { life, dir, predecessor } = context
-  const instances = new Instances(context, environment)
+  const instances = new Instances(context, environment, openSeparation(context))
   const connectivity = await openConnectivity(context, identity, sync, instances)
   const flows = await openFlows(context, identity, sync, { connectivity, instances })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })

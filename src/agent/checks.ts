@@ -3,6 +3,7 @@ import type { Session } from '../../proxy/tunnel/contract.ts'
 import type { CheckReport } from '../client/reports.ts'
 import { certificateCheck as validityCheck, backgroundChecks, logCheck } from '../roles/role-checks.ts'
 import type { AgentParts } from './parts.ts'
+import { separationCheck } from './separation.ts'
 
 type Check = CheckReport['checks'][number]
 
@@ -17,6 +18,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       upstreamCheck(agent),
       udpCheck([...connectivity.peers.all()], context.config.udp),
       descriptorCheck(agent),
+      separationCheck(agent.instances.separation),
       logCheck(),
       ...backgroundChecks(),
       { check: 'interception', ok: interceptor.problems().length === 0, finding: interceptionText(agent) },

@@ -172,7 +172,10 @@ export async function interceptVips(
   { vips }: NodeIdentity,
   { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): Promise<VipInterceptor> {
-  const callers = new CallerFinder(() => instances.processes())
+  const callers = new CallerFinder(
+    () => instances.processes(),
+    (uid) => instances.isInstanceUser(uid),
+  )
   const withoutIPv6 = config.mode === 'host' ? whyNoIPv6() : undefined
   if (withoutIPv6 !== undefined) log.warn('host mode without IPv6', { reason: withoutIPv6 })
   const options = {

@@ -5,7 +5,8 @@ import type { InstanceId } from '../core/model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
-import { Worker } from '../orchestrator/worker/worker.ts'
+import type { Separation } from '../orchestrator/worker/separation.ts'
+import { Worker, type InstanceProcesses } from '../orchestrator/worker/worker.ts'
 import type { WorkerConfig } from '../orchestrator/worker/worker-config.ts'
 
 /** What the data plane asks about the instances of this node. */
@@ -15,7 +16,9 @@ export interface LocalInstances {
   has(instance: string): boolean
   /** Instances whose processes run here, or are about to. */
   residents(): InstanceId[]
-  processes(): Iterable<{ instance: InstanceId; pids: number[] }>
+  processes(): Iterable<InstanceProcesses>
+  /** Only instances run as this user. */
+  isInstanceUser(uid: number): boolean
 }
 
 /** What the worker asks the rest of the agent. */
@@ -42,6 +45,8 @@ const RESTORED_MS = 2_000
  * The data plane starts before the worker, which needs the ports of the proxies: until `adopt` no instance is here.
  */
 export class Instances implements LocalInstances {
+  /** What separates them from each other and from the agent. */
+  readonly separation: Separation
   readonly #context: AgentContext
   readonly #environment: Readonly<Record<string, string | undefined>>
   readonly #listeners = new Set<(report: InstanceReport) => void>()
@@ -51,8 +56,13 @@ export class Instances implements LocalInstances {
   #mayAssign = Promise.withResolvers<void>()
 
   /** `environment`: what every program needs from it, for example PATH, HOME, language and time zone. */
-  constructor(context: AgentContext, environment: Readonly<Record<string, string | undefined>>) {
+  constructor(
+    context: AgentContext,
+    environment: Readonly<Record<string, string | undefined>>,
+    separation: Separation,
+  ) {
     this.#context = context
+    this.separation = separation
     this.#environment = environment
     this.#isOwner = context.predecessor === undefined
   }
@@ -123,8 +133,12 @@ export class Instances implements LocalInstances {
     return this.#adopted?.worker.residents() ?? []
   }
 
-  processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
+  processes(): Iterable<InstanceProcesses> {
     return this.#adopted?.worker.processes() ?? []
+  }
+
+  isInstanceUser(uid: number): boolean {
+    return this.separation.users?.has(uid) === true
   }
 
   async #work(config: WorkerConfig): Promise<void> {
@@ -144,7 +158,10 @@ export class Instances implements LocalInstances {
     const isKept = () => !this.#isOwner || config.keepInstances
     return {
       ...needs,
-      runtimes: [new ProcessRuntime({ node: self, inherited: this.#environment, clock }), new ExternalRuntime()],
+      runtimes: [
+        new ProcessRuntime({ node: self, inherited: this.#environment, clock, separation: this.separation }),
+        new ExternalRuntime(),
+      ],
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),
       report: (report) => this.#report(report),

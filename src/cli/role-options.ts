@@ -36,6 +36,7 @@ export interface RunOptions {
   takeOver?: boolean
   fastPath?: boolean
   keepInstances?: boolean
+  instanceUsers?: Config['agent']['instanceUsers']
 }
 
 export function roleCommand(program: Command, name: string, description: string): Command {
@@ -65,6 +66,10 @@ export function agentOptions(command: Command): Command {
       'host mode: let the kernel (nftables) carry flows between processes of this node where policy permits',
     )
     .option('--keep-instances', 'leave the instances running when the agent ends; the next start takes them back')
+    .option(
+      '--instance-users <who>',
+      'separate (a user for each instance; needs root), agent (that of the agent), or auto (default)',
+    )
     .option('--prefix <cidr>', 'prefix of the VIPs (the first free 127.x.0.0/12; host mode: 10.30.0.0/16)')
     .option('--zone <zone...>', 'DNS zones (local internal)')
     .option('--upstream <host...>', 'name servers for all other names (those in /etc/resolv.conf)')
@@ -93,6 +98,7 @@ export function agentLayer(options: RunOptions): NonNullable<PartialConfig['agen
       mode,
       fastPath,
       keepInstances,
+      instanceUsers: options.instanceUsers,
       prefix,
       zones,
       area,

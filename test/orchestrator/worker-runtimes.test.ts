@@ -72,10 +72,10 @@ test('processes: the whole group ends, also what ignores SIGTERM and what left t
   const traces: Trace[] = []
   const running = await runtime.launch(launchOf(assignmentOf({ cmd: ['sh', '-c', script] }), file, traces))
   const mark = traces.at(-1)?.['run'] as string
-  await until(async () => (await membersOf(running.pid, mark)).length >= 4)
+  await until(async () => (await membersOf({ leader: running.pid, mark })).length >= 4)
   t.ok(running.pids().length >= 3, 'the processes of the instance are known')
   await running.stop(100)
-  t.same(await membersOf(running.pid, mark), [], 'nothing is left')
+  t.same(await membersOf({ leader: running.pid, mark }), [], 'nothing is left')
   t.equal((await running.ended).detail, 'ended by SIGKILL')
 })
 
@@ -86,7 +86,7 @@ test('processes: what outlives its leader ends with it', async (t) => {
   const assignment = assignmentOf({ cmd: ['sh', '-c', 'sleep 1000 & setsid sleep 1000 & exit 3'] })
   const running = await runtime.launch(launchOf(assignment, join(dir.path, 'out'), traces))
   t.match(await running.ended, { code: 3, detail: 'exited with code 3' })
-  t.same(await membersOf(running.pid, traces.at(-1)?.['run'] as string), [])
+  t.same(await membersOf({ leader: running.pid, mark: traces.at(-1)?.['run'] as string }), [])
 })
 
 test('processes: a trace without a process, from a crash in the middle of a start, ends what carries the mark', async (t) => {
@@ -99,7 +99,7 @@ test('processes: a trace without a process, from a crash in the middle of a star
   const trace = { run, boot: bootId() }
   t.equal(await runtime.adopt(launchOf(assignmentOf(), join(dir.path, 'out')), trace), undefined)
   await gone
-  t.same(await membersOf(undefined, run), [])
+  t.same(await membersOf({ mark: run }), [])
 })
 
 test('processes: another process with the same pid is never taken for the instance', async (t) => {

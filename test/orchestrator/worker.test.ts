@@ -54,7 +54,7 @@ test('an assigned instance starts, runs once its port answers, drains, and leave
     HEDGEROW_NODE: 'edge/n1',
     HTTP_PROXY: `http://proxy/${instance}`,
   })
-  t.same([...worker.processes()], [{ instance, pids: [pid] }])
+  t.same([...worker.processes()], [{ instance, pids: [pid], isWhole: false }])
   t.match(worker.reports(), [{ instance, state: 'running', pid }])
   t.match(await here.metrics.registry.getSingleMetricAsString('hedgerow_worker_instances'), /state="running"[^\n]* 1$/m)
 

@@ -237,7 +237,7 @@ t.test('the calling instance is identified by its process', async (t) => {
     { id: CART, on: HERE, ports: [port], vips: { 'any.rr': open, 'any.pinned': pinned } },
     { id: 'bank.acme.ledger.prod', on: HERE, ports: [port], vips: { 'any.rr': closed } },
   )
-  const running: (InstanceProcesses & { child: ChildProcess })[] = []
+  const running: (Extract<InstanceProcesses, { pids: unknown }> & { child: ChildProcess })[] = []
   const run = (instance: string, script: string) => {
     const child = callerProcess(script)
     running.push({ instance, pids: [child.pid as number], child })

@@ -18,6 +18,7 @@ export class ExternalRuntime implements Runtime {
       ),
       ended: promise,
       pids: () => [],
+      isWhole: true,
       stop: async () => leave(),
       kill: leave,
       letGo: leave,

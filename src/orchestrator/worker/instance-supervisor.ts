@@ -136,8 +136,12 @@ export class InstanceSupervisor {
     return proxyProtocol === undefined ? endpoint : { ...(endpoint as Endpoint), proxyProtocol }
   }
 
-  pids(): number[] {
-    return this.#running?.pids() ?? []
+  /** What its calls are known by: the user of its sockets from before its start to its end, or else its processes. */
+  processes(): { uid: number } | { pids: number[]; isWhole: boolean } | undefined {
+    const uid = this.#trace?.['uid']
+    if (typeof uid === 'number') return { uid }
+    const pids = this.#running?.pids() ?? []
+    return pids.length === 0 ? undefined : { pids, isWhole: this.#running?.isWhole === true }
   }
 
   /** Stops it after its drain time; calling again can only shorten that. */

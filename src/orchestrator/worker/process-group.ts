@@ -1,10 +1,14 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
+import type { Cgroup } from '../../core/kit/cgroup.ts'
 
 /*
  * An instance is a session of its own (setsid): its leader's pid is also the id of its process group and session.
  * A pid is reused after its process ended, so a process is known by pid *and* start time, and a run also by a mark in
- * its environment (HEDGEROW_RUN), which even a daemon that left the session carries.
+ * its environment (HEDGEROW_RUN), which even a daemon that left the session carries. A program that means harm leaves the session and
+ * clears its environment; its control group and its user, where the run has its own (separation.ts), it cannot leave.
  *
  *     /proc/<pid>/stat    1234 (any text) S ppid pgrp session … starttime(22nd)      proc_pid_stat(5)
  */
@@ -83,50 +87,78 @@ function signalOne(pid: number, signal: NodeJS.Signals | 0): boolean {
 async function isThere(leader: number): Promise<boolean> {
   if (!signalGroup(leader, 0)) return false
   const stat = statOf(leader)
-  return (stat !== undefined && stat.state !== 'Z') || (await membersOf(leader, undefined)).length > 0
+  return (stat !== undefined && stat.state !== 'Z') || (await membersOf({ leader })).length > 0
 }
 
-/** Those of the session or group, or with the mark in their environment. */
-export async function membersOf(leader: number | undefined, mark: string | undefined): Promise<number[]> {
+/** By what the processes of a run are known. */
+export interface RunProcesses {
+  /** The leader's pid, while the group is known to be ours. */
+  leader?: number | undefined
+  mark?: string | undefined
+  /** A user whom nothing else runs as. */
+  uid?: number | undefined
+  cgroup?: Cgroup | undefined
+}
+
+/** Those of the session or group, those in the control group, and those of the user or, without one, with the mark. */
+export async function membersOf({ leader, mark, uid, cgroup }: RunProcesses): Promise<number[]> {
   const pids = (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name)).map(Number)
+  const grouped = new Set(cgroup?.pids())
   const found: number[] = []
   for (const pid of pids) {
     if (pid === process.pid) continue
     const stat = parseStat(await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => ''))
     if (stat === undefined || stat.state === 'Z') continue
-    if (stat.pgrp === leader || stat.session === leader || (mark !== undefined && (await isMarked(pid, mark))))
-      found.push(pid)
+    const isMember = grouped.has(pid) || stat.pgrp === leader || stat.session === leader
+    if (isMember || (uid === undefined ? await isMarked(pid, mark) : await runsAs(pid, uid))) found.push(pid)
   }
   return found
 }
 
-async function isMarked(pid: number, mark: string): Promise<boolean> {
+async function isMarked(pid: number, mark: string | undefined): Promise<boolean> {
+  if (mark === undefined) return false
   const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '') // another user's
   return environment.startsWith(`HEDGEROW_RUN=${mark}\0`) || environment.includes(`\0HEDGEROW_RUN=${mark}\0`)
+}
+
+async function runsAs(pid: number, uid: number): Promise<boolean> {
+  return uidsIn(await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '')).includes(uid)
+}
+
+/** Real, effective, saved and file system uid, as proc_pid_status(5) has them. The owner of /proc/<pid> is no proof: prctl(2) changes it. */
+export function uidsIn(status: string): number[] {
+  const [, uids = ''] = /^Uid:\s+([\d\t]+)$/m.exec(status) ?? []
+  return uids.split('\t').map(Number)
 }
 
 const LOOK_MS = 20
 /** What SIGKILL has not ended by then hangs in the kernel; waiting longer would hang us too. */
 const KILL_MS = 3_000
 
-export interface EndingGroup {
-  /** The leader's pid, while the group is known to be ours. */
-  leader: number | undefined
-  mark: string
+export interface EndingGroup extends RunProcesses {
   graceMs: number
   sleep: (ms: number) => Promise<void>
 }
 
 /** SIGTERM, then SIGKILL after the grace, to the group and to everything that left it. Resolves when nothing is left. */
-export async function endGroup({ leader, mark, graceMs, sleep }: EndingGroup): Promise<void> {
+export async function endGroup({ graceMs, sleep, ...run }: EndingGroup): Promise<void> {
+  const { leader, uid, cgroup } = run
   if (leader !== undefined && signalGroup(leader, 'SIGTERM')) {
     for (let waited = 0; waited < graceMs && (await isThere(leader)); waited += LOOK_MS) await sleep(LOOK_MS)
     signalGroup(leader, 'SIGKILL')
   }
   for (let waited = 0; waited < KILL_MS; waited += LOOK_MS) {
-    const left = await membersOf(leader, mark)
+    cgroup?.kill()
+    const left = await membersOf(run)
     if (left.length === 0) return
     for (const pid of left) signalOne(pid, 'SIGKILL')
+    if (uid !== undefined && waited > 0) await killAllOf(uid)
     await sleep(LOOK_MS)
   }
+}
+
+/** All at once, as that user: what forks faster than one can look cannot run from it. kill(2) spares whoever asks. */
+async function killAllOf(uid: number): Promise<void> {
+  const killer = spawn('/bin/sh', ['-c', 'kill -KILL -1'], { uid, gid: uid, stdio: 'ignore' })
+  await once(killer, 'exit').catch(() => undefined) // it could not be started
 }

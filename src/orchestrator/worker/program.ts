@@ -3,6 +3,8 @@ import { dirname, isAbsolute, resolve } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { endpointKey, type Endpoints } from './runtime.ts'
+import type { Own } from './separation.ts'
+import { barrierFor, checkAccess } from './user-access.ts'
 
 /** What is executed, with everything filled in. */
 export interface Program {
@@ -25,10 +27,13 @@ export interface Facts {
   inherited: Readonly<Record<string, string | undefined>>
   /** The worker's: how to reach the mesh from inside. */
   given: Readonly<Record<string, string>>
+  /** What the run has to itself; by default nothing. */
+  own?: Own
 }
 
 /** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
-export function environmentOf({ assignment, endpoints, node, run, inherited, given }: Facts): Record<string, string> {
+export function environmentOf(facts: Facts): Record<string, string> {
+  const { assignment, endpoints, node, run, inherited, given, own: { uid, home } = {} } = facts
   const { spec, ordinal, instance } = assignment
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
@@ -44,6 +49,7 @@ export function environmentOf({ assignment, endpoints, node, run, inherited, giv
   return {
     PATH: USUAL_PATH,
     ...(Object.fromEntries(kept) as Record<string, string>),
+    ...(uid === undefined || home === undefined ? {} : { HOME: home, TMPDIR: home, USER: `hedgerow-${uid}` }),
     ...proxiesOf(spec, given),
     ...(spec.fixedPorts ? where : {}),
     ...(Object.fromEntries(own) as Record<string, string>),
@@ -78,16 +84,22 @@ export function filledIn(text: string, variables: Readonly<Record<string, string
 
 /**
  * What to execute: `cmd`, or else the file `code` (by this Node when it is a script of its kind). A folder `code` is
- * where it runs; so is `workdir`.
- * @throws MeshError RUNTIME_FAILED when a file or folder is not there.
+ * where it runs; so is `workdir`. With neither it runs where the agent does, or in its HOME where its user may not go there.
+ * @throws MeshError RUNTIME_FAILED when a file or folder is not there, or closed to the instance's user.
  */
-export async function programOf(spec: ServiceSpec, environment: Record<string, string>): Promise<Program> {
+export async function programOf(
+  spec: ServiceSpec,
+  environment: Record<string, string>,
+  own: Own = {},
+): Promise<Program> {
   const code = spec.code === '' ? undefined : await found(spec.code)
-  const folder = code === undefined ? process.cwd() : code.isFolder ? code.path : dirname(code.path)
+  const folder = code === undefined ? usualFolder(own) : code.isFolder ? code.path : dirname(code.path)
+  if (code !== undefined && own.uid !== undefined) await checkAccess(own.uid, folder, 'enter')
   const cwd = spec.workdir === undefined ? folder : resolve(folder, spec.workdir)
   if (spec.workdir !== undefined && !(await found(cwd))?.isFolder) {
     throw new MeshError('RUNTIME_FAILED', { reason: 'workdir is not a folder on this node', workdir: cwd })
   }
+  if (spec.workdir !== undefined && own.uid !== undefined) await checkAccess(own.uid, cwd, 'enter')
   const [program, ...rest] = spec.cmd.map((word) => filledIn(word, environment))
   const limits = spec.openFiles === undefined ? {} : { openFiles: spec.openFiles }
   if (program !== undefined) return { argv: [program, ...rest], cwd, environment, ...limits }
@@ -95,7 +107,13 @@ export async function programOf(spec: ServiceSpec, environment: Record<string, s
     throw new MeshError('RUNTIME_FAILED', { reason: 'cmd is empty, and code is no file to run', code: spec.code })
   }
   const isScript = /\.(?:js|mjs|cjs|ts|mts)$/.test(code.path)
+  if (isScript && own.uid !== undefined) await checkAccess(own.uid, code.path, 'read')
   return { argv: isScript ? [process.execPath, code.path] : [code.path], cwd, environment, ...limits }
+}
+
+function usualFolder({ uid, home }: Own): string {
+  const here = process.cwd()
+  return home === undefined || uid === undefined || barrierFor(uid, here) === undefined ? here : home
 }
 
 async function found(path: string): Promise<{ path: string; isFolder: boolean } | undefined> {

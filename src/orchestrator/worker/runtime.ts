@@ -40,6 +40,8 @@ export interface Running {
   readonly pid?: number
   /** Every process of the instance that is known now. */
   pids(): number[]
+  /** `pids` leaves none out: the kernel keeps the list. */
+  readonly isWhole: boolean
   /** When it ended by itself or was stopped; never rejects. */
   readonly ended: Promise<Ended>
   /** Asks it to end, insists after `graceMs`, and resolves when nothing of it is left. */
@@ -58,6 +60,8 @@ export interface Runtime {
   launch(launch: Launch): Promise<Running>
   /** Takes over what a trace names, as a run; `undefined` when it is gone (and then nothing of it is left). */
   adopt(launch: Launch, trace: Trace): Promise<Running | undefined>
+  /** Ends what an earlier agent left and none of these traces names. */
+  tidy?(traces: readonly Trace[]): Promise<void>
 }
 
 export function endpointKey({ port, protocol }: Pick<PortSpec, 'port' | 'protocol'>): string {

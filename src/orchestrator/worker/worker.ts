@@ -12,7 +12,7 @@ import { type AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Runtime } from './runtime.ts'
+import type { Runtime, Trace } from './runtime.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 import type { WorkerConfig } from './worker-config.ts'
 
@@ -24,6 +24,9 @@ interface Slot {
   /** Begins when this run has ended; `undefined` when the instance is no longer wanted. */
   next: Assignment | undefined
 }
+
+/** An instance, with the user that nothing else runs as, or else with the processes that are known of it. */
+export type InstanceProcesses = { instance: InstanceId } & ({ uid: number } | { pids: number[]; isWhole: boolean })
 
 /** Exit code of a process that ends on an exception. */
 const FAILED = 1
@@ -48,6 +51,7 @@ export class Worker {
   #isLetGo = false
   #isPruning = false
   #isPruningWanted = false
+  #tidied: Promise<void> = Promise.resolve()
 
   private constructor(life: Lifetime, config: WorkerConfig, log: Log, metrics: Metrics) {
     this.#life = life
@@ -78,7 +82,7 @@ export class Worker {
 
   /** Resolves when everything that an earlier agent left is adopted, or known to be gone. */
   async restored(): Promise<void> {
-    await Promise.all(Array.from(this.#slots.values(), ({ supervisor }) => supervisor.adopted))
+    await Promise.all([this.#tidied, ...Array.from(this.#slots.values(), ({ supervisor }) => supervisor.adopted)])
   }
 
   /**
@@ -192,10 +196,10 @@ export class Worker {
   }
 
   /** The processes of each instance, to find out which one makes a call. */
-  *processes(): Iterable<{ instance: InstanceId; pids: number[] }> {
+  *processes(): Iterable<InstanceProcesses> {
     for (const [instance, { supervisor }] of this.#slots) {
-      const pids = supervisor.pids()
-      if (pids.length > 0) yield { instance, pids }
+      const processes = supervisor.processes()
+      if (processes !== undefined) yield { instance, ...processes }
     }
   }
 
@@ -218,12 +222,23 @@ export class Worker {
       this.#life.defer(() => void process.off('exit', killAll))
     }
     this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
-    for (const saved of this.#records.all()) {
+    const records = this.#records.all()
+    this.#tidied = this.#tidy(records.flatMap(({ trace }) => (trace === undefined ? [] : [trace])))
+    for (const saved of records) {
       const { instance } = saved.assignment
       this.#begin(saved.assignment, saved)
       // its flows ended with the agent that carried them, unless that one is still draining
       if (saved.state === 'stopping')
         this.withdraw(instance, this.#config.isSuccessor === true ? {} : { drainSeconds: 0 })
+    }
+  }
+
+  /** What no record names: an agent was killed before it could write one, or the record was lost. */
+  async #tidy(traces: readonly Trace[]): Promise<void> {
+    try {
+      await Promise.all(this.#config.runtimes.map((runtime) => runtime.tidy?.(traces)))
+    } catch (error) {
+      this.#log.warn('what an earlier agent left running could not be ended', { error })
     }
   }
 

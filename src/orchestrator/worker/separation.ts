@@ -1,0 +1,182 @@
+import { createHash } from 'node:crypto'
+import { accessSync, constants, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { explain, MeshError } from '../../core/errors.ts'
+import { Cgroup, CgroupTree } from '../../core/kit/cgroup.ts'
+import { InstanceUsers, makeHome, removeHomes, uidRange, type UidRange } from './instance-users.ts'
+import { endGroup } from './process-group.ts'
+import type { Trace } from './runtime.ts'
+import { barrierFor } from './user-access.ts'
+
+/*
+ * What separates the instances of a node from each other and from the agent:
+ *
+ *     a user of its own      it cannot read the agent's files or another instance's, nor trace or signal them; its sockets
+ *                            bear the uid, by which the data plane knows who calls
+ *     a control group        it cannot leave it, so everything it started ends with it
+ *
+ * Both need root. The user is what counts; in containers there is often no cgroup that may be written to.
+ */
+
+/** `auto`: users where that is possible. */
+export type UserSetting = 'auto' | 'separate' | 'agent'
+
+/** What one run has to itself. */
+export interface Own {
+  readonly uid?: number | undefined
+  /** Its HOME and TMPDIR. */
+  readonly home?: string | undefined
+  readonly cgroup?: Cgroup | undefined
+}
+
+export interface SeparationOptions {
+  setting: UserSetting
+  /** `first-last` */
+  uids: string
+  /** The agent's directory. */
+  dir: string
+}
+
+export class Separation {
+  readonly users: InstanceUsers | undefined
+  readonly cgroups: CgroupTree | undefined
+  /** `setpriv`, by which no program gets the rights of another user (setuid) any more; `undefined` where it is not installed. */
+  readonly setpriv: string | undefined
+  /** Why instances run as the agent's user, where they do. */
+  readonly reason: string | undefined
+  /** Why they have no control groups. */
+  readonly cgroupReason: string | undefined
+
+  private constructor(parts: Partial<Separation>) {
+    this.users = parts.users
+    this.cgroups = parts.cgroups
+    this.setpriv = parts.setpriv
+    this.reason = parts.reason
+    this.cgroupReason = parts.cgroupReason
+  }
+
+  static none(reason: string): Separation {
+    return new Separation({ reason, cgroupReason: reason })
+  }
+
+  /** @throws MeshError CONFIG_INVALID where `separate` is impossible */
+  static open({ setting, uids, dir }: SeparationOptions): Separation {
+    const range = uidRange(uids)
+    if (range.first < 1_000 || range.last < range.first) {
+      throw new MeshError('CONFIG_INVALID', {
+        faults: ['agent.instanceUids: must be two uids from 1000 on, the lower first'],
+      })
+    }
+    const users = setting === 'agent' ? { reason: 'agent.instanceUsers is agent' } : openUsers(range, setting, dir)
+    if (setting === 'separate' && !(users instanceof InstanceUsers)) {
+      throw new MeshError('CONFIG_INVALID', {
+        faults: [`agent.instanceUsers: separate is not possible: ${users.reason}`],
+      })
+    }
+    const name = `hedgerow-${createHash('sha256').update(dir).digest('hex').slice(0, 12)}`
+    const cgroups = isRoot() ? CgroupTree.open(name) : { reason: NOT_ROOT }
+    return new Separation({
+      ...(users instanceof InstanceUsers ? { users, setpriv: onPath('setpriv') } : { reason: users.reason }),
+      ...(cgroups instanceof CgroupTree ? { cgroups } : { cgroupReason: cgroups.reason }),
+    })
+  }
+
+  /** For a run that begins. @throws MeshError RUNTIME_FAILED */
+  take(run: string): Own {
+    const uid = this.users?.take()
+    try {
+      return {
+        ...(uid === undefined ? {} : { uid, home: makeHome(uid) }),
+        ...(this.cgroups === undefined ? {} : { cgroup: this.cgroups.make(run) }),
+      }
+    } catch (cause) {
+      if (uid !== undefined) this.users?.release(uid)
+      throw new MeshError('RUNTIME_FAILED', { reason: explain(cause) }, { cause })
+    }
+  }
+
+  /** For a run that an earlier agent began: what it had, whatever the configuration says now. */
+  keep({ uid, cgroup }: Trace): Own {
+    if (typeof uid === 'number') this.users?.keep(uid)
+    return {
+      ...(typeof uid === 'number' ? { uid } : {}),
+      ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup) } : {}),
+    }
+  }
+
+  /** Nothing of the run is left. What cannot be removed now is found by `leftovers` of the next agent. */
+  async release({ uid, cgroup }: Own): Promise<void> {
+    if (uid !== undefined) await removeHomes(uid)
+    if (uid !== undefined) this.users?.release(uid)
+    if (cgroup?.remove() === true) this.cgroups?.remove()
+  }
+
+  /** Ends and frees what an earlier agent of this directory left and none of these traces names. */
+  async tidy(traces: readonly Trace[], sleep: (ms: number) => Promise<void>): Promise<void> {
+    const uids = new Set(traces.map(({ uid }) => uid))
+    const groups = new Set(traces.map(({ cgroup }) => cgroup))
+    const left: Own[] = [
+      ...(this.users?.claimed() ?? []).filter((uid) => !uids.has(uid)).map((uid) => ({ uid })),
+      ...(this.cgroups?.all() ?? []).filter(({ path }) => !groups.has(path)).map((cgroup) => ({ cgroup })),
+    ]
+    for (const own of left) {
+      const mark = own.cgroup && basename(own.cgroup.path)
+      await endGroup({ ...own, mark, graceMs: 0, sleep })
+      await this.release(own)
+    }
+  }
+}
+
+const NOT_ROOT = 'the agent does not run as root'
+
+function openUsers(range: UidRange, setting: UserSetting, dir: string): InstanceUsers | { reason: string } {
+  if (!isRoot()) return { reason: NOT_ROOT }
+  try {
+    if (!mayChangeUser())
+      return { reason: 'the agent may not change users (it lacks CAP_SETUID, CAP_SETGID, CAP_CHOWN or CAP_KILL)' }
+    if (!isMapped(range)) return { reason: `the uids ${range.first} to ${range.last} do not exist in this container` }
+    const barrier = setting === 'auto' ? barrierFor(range.first, process.execPath) : undefined
+    if (barrier !== undefined) return { reason: `Node lies in ${barrier}, which only its owner may enter` }
+    return InstanceUsers.open(range, dir)
+  } catch (error) {
+    return { reason: explain(error) }
+  }
+}
+
+function isRoot(): boolean {
+  return process.geteuid?.() === 0
+}
+
+/** CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID of capabilities(7). */
+const NEEDED = [0, 5, 6, 7].reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n)
+
+function mayChangeUser(): boolean {
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1')) ?? []
+  return effective !== undefined && (BigInt(`0x${effective}`) & NEEDED) === NEEDED
+}
+
+/** user_namespaces(7): lines of `first inside, first outside, count`. */
+function isMapped({ first, last }: UidRange): boolean {
+  return ['uid_map', 'gid_map'].every((map) =>
+    readFileSync(`/proc/self/${map}`, 'latin1')
+      .trim()
+      .split('\n')
+      .some((line) => {
+        const [inside = 0, , count = 0] = line.trim().split(/\s+/).map(Number)
+        return inside <= first && last < inside + count
+      }),
+  )
+}
+
+function onPath(name: string): string | undefined {
+  return ['/usr/bin', '/bin', '/usr/sbin', '/sbin', '/usr/local/bin']
+    .map((dir) => join(dir, name))
+    .find((file) => {
+      try {
+        accessSync(file, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+}
