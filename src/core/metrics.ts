@@ -12,24 +12,42 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
   const registry = new Registry()
   registry.setDefaultLabels({ role })
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 20 })
-  const registers = [registry]
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter<L>({ name: `hedgerow_${name}`, help, labelNames, registers })
-  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Gauge<L>({ name: `hedgerow_${name}`, help, labelNames, registers })
-  const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
-    new Histogram<L>({ name: `hedgerow_${name}`, help, buckets, labelNames, registers })
-  const connectBuckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3]
-
+  const make = makerFor(registry)
   return {
     registry,
     /** Awaited before the metrics are read: for what is counted elsewhere, for example in the kernel. */
     beforeScrape: new Set<() => Promise<void>>(),
+    ...processMetrics(registry),
+    ...flowMetrics(make),
+    ...tunnelMetrics(make),
+    ...pathMetrics(make),
+    ...namingMetrics(make),
+    ...orchestratorMetrics(make),
+  }
+}
+
+type Maker = ReturnType<typeof makerFor>
+
+function makerFor(registry: Registry) {
+  const registers = [registry]
+  return {
+    counter: <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+      new Counter<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
+    gauge: <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+      new Gauge<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
+    histogram: <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
+      new Histogram<L>({ name: `hedgerow_${name}`, help, buckets, labelNames, registers }),
+  }
+}
+
+/** Counted elsewhere in the process, and read when somebody asks. */
+function processMetrics(registry: Registry) {
+  return {
     backgroundFailures: new Counter({
       name: 'hedgerow_background_failures_total',
       help: 'Failures of background loops, timers and tasks, by task.',
       labelNames: ['task'],
-      registers,
+      registers: [registry],
       collect() {
         this.reset()
         for (const { name, failures } of background.failures()) this.labels(name.replaceAll(' ', '-')).inc(failures)
@@ -38,122 +56,149 @@ export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up')
     logLinesLost: new Counter({
       name: 'hedgerow_log_lines_lost_total',
       help: 'Log lines dropped because they could not be written: the reader stalled, or the disk is full.',
-      registers,
+      registers: [registry],
       collect() {
         this.reset()
         this.inc(logOutput.lost)
       },
     }),
-    flows: counter(
+  }
+}
+
+function flowMetrics(make: Maker) {
+  return {
+    flows: make.counter(
       'proxy_flows_total',
       'Flows that ended (on the kernel path: that began), by policy, path, result and protocol.',
       ['policy', 'path', 'result', 'protocol'],
     ),
-    flowsOpen: gauge('proxy_flows_open', 'Open flows.'),
-    flowsWaiting: gauge(
+    flowsOpen: make.gauge('proxy_flows_open', 'Open flows.'),
+    flowsWaiting: make.gauge(
       'proxy_flows_waiting',
       'Flows waiting because too many are being opened to their service at once.',
     ),
-    descriptorsScarce: gauge(
+    descriptorsScarce: make.gauge(
       'proxy_descriptors_scarce',
       'Whether new flows are refused (1) because the process is near its limit of open files.',
     ),
-    flowConnect: histogram(
+    flowConnect: make.histogram(
       'proxy_flow_connect_seconds',
       'Time from accepting a flow to the answer of its instance.',
-      connectBuckets,
+      [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3],
       ['path'],
     ),
-    flowBytes: counter(
+    flowBytes: make.counter(
       'proxy_flow_bytes_total',
       'Bytes carried for flows, to the instance (sent) and back (received).',
       ['direction'],
     ),
-    flowDatagrams: counter(
+    flowDatagrams: make.counter(
       'proxy_flow_datagrams_total',
       'Datagrams carried for flows, to the instance (sent) and back (received).',
       ['direction'],
     ),
-    flowDatagramsDropped: counter(
+    flowDatagramsDropped: make.counter(
       'proxy_flow_datagrams_dropped_total',
       'Datagrams of flows that were dropped, by reason.',
       ['reason'],
     ),
-    flowsEvicted: counter('proxy_flows_evicted_total', 'Idle UDP flows closed early to make room for new ones.'),
-    kernelRows: gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries.'),
-    candidatesTried: counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
-    flowsEarly: counter(
+    flowsEvicted: make.counter('proxy_flows_evicted_total', 'Idle UDP flows closed early to make room for new ones.'),
+    kernelRows: make.gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries.'),
+    candidatesTried: make.counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
+    flowsEarly: make.counter(
       'proxy_flows_early_total',
       'Flows whose first bytes were sent together with the request to open, by outcome.',
       ['outcome'],
     ),
-    inboundStreams: counter(
+    inboundStreams: make.counter(
       'proxy_inbound_streams_total',
       'Streams that other nodes opened to instances here, by result.',
       ['result'],
     ),
-    streamsOpen: gauge('tunnel_streams_open', 'Streams that are open in sessions with other nodes.'),
-    sessionsOpen: gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
-    carriersOpen: gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
-    tunnelBytes: counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
-    tunnelDatagrams: counter(
+  }
+}
+
+function tunnelMetrics(make: Maker) {
+  return {
+    streamsOpen: make.gauge('tunnel_streams_open', 'Streams that are open in sessions with other nodes.'),
+    sessionsOpen: make.gauge('tunnel_sessions_open', 'Sessions with other nodes, by path.', ['path']),
+    carriersOpen: make.gauge('tunnel_carriers_open', 'Carriers to other nodes, by path.', ['path']),
+    tunnelBytes: make.counter('tunnel_bytes_total', 'Bytes of frames on carriers.', ['direction']),
+    tunnelDatagrams: make.counter(
       'tunnel_datagrams_total',
       'Datagrams of flows between nodes, by transport (sealed, frames) and result.',
       ['way', 'result'],
     ),
-    sealedPackets: counter('tunnel_sealed_packets_total', 'Sealed UDP packets, by direction.', ['direction']),
-    sealedDropped: counter(
+    sealedPackets: make.counter('tunnel_sealed_packets_total', 'Sealed UDP packets, by direction.', ['direction']),
+    sealedDropped: make.counter(
       'tunnel_sealed_dropped_total',
       'Sealed UDP packets and datagrams that were dropped, by reason.',
       ['reason'],
     ),
-    retainedBytes: gauge(
+    retainedBytes: make.gauge(
       'tunnel_retained_bytes',
       'Bytes sent or queued to other nodes and not acknowledged, kept to be sent again if a carrier fails.',
     ),
-    streamsMoved: counter('tunnel_streams_moved_total', 'Streams that continued on another carrier.'),
-    resumes: histogram(
+    streamsMoved: make.counter('tunnel_streams_moved_total', 'Streams that continued on another carrier.'),
+    resumes: make.histogram(
       'tunnel_resume_seconds',
       'Time that sessions were without any carrier before their streams continued.',
       [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10],
     ),
-    framesIgnored: counter(
+    framesIgnored: make.counter(
       'tunnel_frames_ignored_total',
       'Frames skipped because this version does not know their type.',
     ),
-    rtt: histogram(
+    rtt: make.histogram(
       'tunnel_rtt_seconds',
       'Round-trip time measured by pings inside carriers.',
       [0.0002, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
       ['path'],
     ),
-    dials: counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
-    relayConnections: gauge('relay_connections_open', 'Connections that the relay is forwarding.'),
-    relayListeners: gauge('relay_nodes_listening', 'Nodes that can be reached through this relay.'),
-    relayPauses: counter('relay_pauses_total', 'Times a node was paused because it exceeded its rate limit.'),
-    relayRefusals: counter('relay_refusals_total', 'Connections that the relay refused, by reason.', ['reason']),
-    relayBytes: counter('relay_bytes_total', 'Encrypted bytes that the relay forwarded.'),
-    dnsAnswers: counter('dns_answers_total', 'Answers of the resolver, by code and source.', ['code', 'source']),
-    dnsSeconds: histogram(
+  }
+}
+
+function pathMetrics(make: Maker) {
+  return {
+    dials: make.counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
+    relayConnections: make.gauge('relay_connections_open', 'Connections that the relay is forwarding.'),
+    relayListeners: make.gauge('relay_nodes_listening', 'Nodes that can be reached through this relay.'),
+    relayPauses: make.counter('relay_pauses_total', 'Times a node was paused because it exceeded its rate limit.'),
+    relayRefusals: make.counter('relay_refusals_total', 'Connections that the relay refused, by reason.', ['reason']),
+    relayBytes: make.counter('relay_bytes_total', 'Encrypted bytes that the relay forwarded.'),
+  }
+}
+
+function namingMetrics(make: Maker) {
+  return {
+    dnsAnswers: make.counter('dns_answers_total', 'Answers of the resolver, by code and source.', ['code', 'source']),
+    dnsSeconds: make.histogram(
       'dns_answer_seconds',
       'Time to answer a query; answers from the cache are counted, not timed.',
       [0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2, 5],
       ['source'],
     ),
-    tableServices: gauge('table_services', 'Services in the table of this node.'),
-    tableInstances: gauge('table_instances', 'Instances in the table of this node.'),
-    tableChanges: counter('table_changes_total', 'Changes applied to the table.'),
-    listeners: gauge('intercept_listeners_open', 'Addresses and ports on which flows are accepted, by mode.', ['mode']),
-    instances: gauge('worker_instances', 'Instances on this node, or in this cluster, by state.', ['state']),
-    restarts: counter('worker_restarts_total', 'Times an instance was restarted after it exited by itself.'),
-    linkMessages: counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
-    linksOpen: gauge('link_open', 'Control links that are up, by the tier of the peer.', ['tier']),
-    placements: counter('scheduling_placements_total', 'Placement decisions, by result.', ['result']),
-    placementSeconds: histogram(
+    tableServices: make.gauge('table_services', 'Services in the table of this node.'),
+    tableInstances: make.gauge('table_instances', 'Instances in the table of this node.'),
+    tableChanges: make.counter('table_changes_total', 'Changes applied to the table.'),
+    listeners: make.gauge('intercept_listeners_open', 'Addresses and ports on which flows are accepted, by mode.', [
+      'mode',
+    ]),
+  }
+}
+
+function orchestratorMetrics(make: Maker) {
+  return {
+    instances: make.gauge('worker_instances', 'Instances on this node, or in this cluster, by state.', ['state']),
+    restarts: make.counter('worker_restarts_total', 'Times an instance was restarted after it exited by itself.'),
+    linkMessages: make.counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
+    linksOpen: make.gauge('link_open', 'Control links that are up, by the tier of the peer.', ['tier']),
+    placements: make.counter('scheduling_placements_total', 'Placement decisions, by result.', ['result']),
+    placementSeconds: make.histogram(
       'scheduling_placement_seconds',
       'Time to place an instance.',
       [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
     ),
-    nodes: gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),
+    nodes: make.gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),
   }
 }
