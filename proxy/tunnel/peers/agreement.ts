@@ -1,4 +1,4 @@
-import type { SessionKey } from '../session/session.ts'
+import type { SessionKey } from '../session/identity.ts'
 import { FEATURE } from '../wire/hello.ts'
 
 /*

@@ -59,7 +59,7 @@ const HELLO_MS = 5_000
  *
  * Where no session is held, and the peer is known to keep PROMISED (wire/hello.ts), the dialler does not wait for the answer:
  * it joins the carrier to the session it proposes, and OPEN follows HELLO in the same flight. The presumed session becomes
- * whatever is agreed on first, on this connection or on one that the peer has dialled (TunnelSession.agreed).
+ * whatever is agreed on first, on this connection or on one that the peer has dialled (SessionIdentity.agree).
  */
 export class Connector {
   readonly #options: ConnectorOptions

@@ -81,7 +81,10 @@ export class PathUpgrades {
     const reach = this.#options.dialling.reachOf(peer)
     if (reach === undefined) return
     if (session.wantsCarrier && now >= record.addAt) return this.#addCarrier(peer, session, now)
-    if (session.isDialler && (this.#takeFasterPath(peer, session, now) || this.#takeNearerRelay(peer, session, now)))
+    if (
+      session.identity.isDialler &&
+      (this.#takeFasterPath(peer, session, now) || this.#takeNearerRelay(peer, session, now))
+    )
       return
     if (now >= record.upgradeAt) this.#takeBetterPath(peer, session, { reach, now })
   }
@@ -146,7 +149,7 @@ export class PathUpgrades {
     this.#plan(peer, this.#records.of(peer).attempts + 1)
     const isBetter = (dialer: Dialer) =>
       rankOf(dialer.path) < rankOf(session.path) &&
-      (session.isDialler || dialer.path === 'direct') && // where a dial needs both sides, one of them begins it
+      (session.identity.isDialler || dialer.path === 'direct') && // where a dial needs both sides, one of them begins it
       !peer.history.isPenalised(dialer.path, at.now) &&
       dialer.suits(at.reach)
     if (this.#options.dialers.some(isBetter)) this.#dial(peer, isBetter)

@@ -39,7 +39,7 @@ export class Proposals {
   /** What we have proposed and the peer has not answered, if anything. */
   pending(peer: PeerState): string | undefined {
     const { session } = peer
-    if (session?.isPresumed === true && !session.hasEnded) return session.key.id
+    if (session?.identity.isPresumed === true && !session.hasEnded) return session.identity.key.id
     return this.#records.of(peer).session
   }
 
@@ -61,5 +61,5 @@ export class Proposals {
 /** The session held with the peer, unless that only finishes its flows. */
 function sessionToJoin({ session }: PeerState): string | undefined {
   if (session === undefined || session.hasEnded || (session.isLeaving && !session.isAtRisk)) return undefined
-  return session.key.id
+  return session.identity.key.id
 }

@@ -8,7 +8,8 @@ import type { IncomingStream } from '../contract.ts'
 import type { TunnelLimits } from '../limits.ts'
 import type { SealedEndpoint } from '../sealed/contract.ts'
 import type { StreamIds } from '../session/mux-parts.ts'
-import { TunnelSession, type SessionKey, type SessionOwner } from '../session/session.ts'
+import type { SessionKey } from '../session/identity.ts'
+import { TunnelSession, type SessionOwner } from '../session/session.ts'
 import { isLeaving, type HeldKeys } from './agreement.ts'
 import type { Joining, SessionDirectory } from './handshake.ts'
 import type { TunnelMeters } from './meters.ts'
@@ -111,8 +112,8 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
       peer.session = undefined
     }
     const key = { id: agreement.id, incarnation: theirs.incarnation }
-    peer.session?.agreed(key)
-    const held = peer.sessions().find((session) => isSame(session.key, key))
+    peer.session?.identity.agree(key)
+    const held = peer.sessions().find((session) => session.identity.is(key))
     this.#checkDraining(joining, { node, held })
     if (held === undefined && isLeaving(theirs))
       throw new MeshError('PEER_REFUSED', { node, reason: 'that process is being replaced, and has no session here' })
@@ -250,8 +251,9 @@ class RegisteredPeer implements PeerState {
     const { session } = this
     const leaving = this.sessions().filter((one) => one.isLeaving || this.#earlier.has(one))
     return {
-      current: session === undefined || session.hasEnded || session.isPresumed ? undefined : session.key,
-      leaving: leaving.map(({ key }) => key),
+      current:
+        session === undefined || session.hasEnded || session.identity.isPresumed ? undefined : session.identity.key,
+      leaving: leaving.map(({ identity }) => identity.key),
     }
   }
 
@@ -266,8 +268,4 @@ class RegisteredPeer implements PeerState {
     this.#earlier.delete(session)
     this.usedAt = now
   }
-}
-
-function isSame(one: SessionKey, other: SessionKey): boolean {
-  return one.id === other.id && one.incarnation === other.incarnation
 }

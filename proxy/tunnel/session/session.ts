@@ -17,18 +17,13 @@ import type {
 } from '../contract.ts'
 import type { TunnelLimits } from '../limits.ts'
 import { CarrierSet } from './carrier-set.ts'
-import { checkPromise, UNKNOWN_INCARNATION, type Hello } from '../wire/hello.ts'
+import { SessionIdentity, type SessionKey } from './identity.ts'
+import { SessionLife } from './life.ts'
+import { checkPromise, type Hello } from '../wire/hello.ts'
 import { Mux } from './mux.ts'
 import type { MuxOwner, StreamIds } from './mux-parts.ts'
 import { outranked } from './placement.ts'
 import type { SealedLink, SealedEndpoint } from '../sealed/contract.ts'
-
-/** What names a session: one id for both nodes, and the process of the peer that it began with. */
-export interface SessionKey {
-  id: string
-  /** Of the peer's process (wire/hello.ts). */
-  incarnation: string
-}
 
 /** What a session reports to: each method is called once for each event. */
 export interface SessionOwner {
@@ -89,31 +84,7 @@ const IDLE_MS = 15 * 60_000
 const SETTLE_MS = 2_000
 
 /**
- * The life of a session; nothing else decides what follows what.
- *
- *                ┌──────── a carrier joins: resumed ────────┐
- *                ▼                                          │
- *     begun ──▶ up ──the last carrier dies, streams wait──▶ suspended
- *                │                                          └──resumeMs + SETTLE_MS pass: given up──▶ ended
- *                ├──the last carrier dies, and nothing waits──▶ ended
- *                ├──finish()──▶ finishing ──the last carrier has closed──▶ ended
- *                └──cut(), GOAWAY, the peer breaks a rule──▶ ended            (from every state)
- */
-const NEXT = {
-  up: ['suspended', 'finishing', 'ended'],
-  suspended: ['up', 'finishing', 'ended'],
-  finishing: ['ended'],
-  ended: [],
-} as const satisfies Record<string, readonly string[]>
-
-type Life =
-  | { readonly state: 'up' }
-  | { readonly state: 'suspended'; readonly since: number }
-  | { readonly state: 'finishing' }
-  | { readonly state: 'ended' }
-
-/**
- * Everything shared with one peer: streams (mux.ts) over carriers (carrier-set.ts).
+ * Everything shared with one peer: streams (mux.ts) over carriers (carrier-set.ts). life.ts draws the states.
  *
  * When a carrier dies:
  *
@@ -123,11 +94,9 @@ type Life =
  */
 export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   readonly peer: NodeId
+  readonly identity: SessionIdentity
   readonly carriers: CarrierSet
-  #key: SessionKey
-  #isDialler: boolean
-  #life: Life = { state: 'up' }
-  readonly #pauses = { resumes: 0, longestPauseMs: 0 }
+  readonly #life = new SessionLife()
   readonly #mux: Mux
   readonly #sealed: SealedLink | undefined
   readonly #options: SessionOptions
@@ -139,27 +108,13 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   constructor(options: SessionOptions) {
     const { peer, limits, now, ids } = options
     this.peer = peer
-    this.#key = options.key
-    this.#isDialler = options.isDialler
+    this.identity = new SessionIdentity(options.key, options.isDialler)
     this.#options = options
     this.#usedAt = now()
     const deliver = (stream: number, payload: Buffer) => this.#mux.datagram(stream, payload)
     this.#sealed = options.sealed?.link({ peer, deliver })
     this.#mux = new Mux({ peer, owner: this, ids, limits, now, sealed: this.#sealed })
     this.carriers = new CarrierSet({ mux: this.#mux, limit: limits.carriers, now })
-  }
-
-  get key(): SessionKey {
-    return this.#key
-  }
-
-  get isDialler(): boolean {
-    return this.#isDialler
-  }
-
-  /** The peer has not answered yet; until then nothing but our own proposal says that it will be this session. */
-  get isPresumed(): boolean {
-    return this.#key.incarnation === UNKNOWN_INCARNATION
   }
 
   get path(): PathKind {
@@ -175,7 +130,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   }
 
   get hasEnded(): boolean {
-    return this.#life.state === 'ended'
+    return this.#life.hasEnded
   }
 
   /** The peer goes away: what is open may end, the next flow needs another session. */
@@ -219,7 +174,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   /** This side brings carriers up, and there are fewer on the path in use than the streams want. */
   get wantsCarrier(): boolean {
     const { path } = this
-    return this.#isDialler && this.carriers.inUse(path).length < this.carriers.wanted(path)
+    return this.identity.isDialler && this.carriers.inUse(path).length < this.carriers.wanted(path)
   }
 
   report(): SessionReport {
@@ -238,7 +193,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     const { bytesIn, bytesOut, frames } = this.carriers
     const { failover, accounting } = this.#mux
     const { keptBytes: retainedBytes, keptPeak: retainedPeak } = accounting
-    return { bytesIn, bytesOut, frames, moved: failover.moved, retainedBytes, retainedPeak, ...this.#pauses }
+    return { bytesIn, bytesOut, frames, moved: failover.moved, retainedBytes, retainedPeak, ...this.#life.pauses }
   }
 
   signal(payload: Buffer): boolean {
@@ -271,22 +226,16 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     const { carriers } = this.#mux
     const left = isInstead ? carriers.filter((one) => !one.isPinned && isElsewhere(one, carrier)) : outranked(carriers)
     for (const worse of left) worse.drain()
-    if (this.#life.state === 'suspended') this.#resume(this.#life.since)
-  }
-
-  /** The presumed session is agreed on. Stream ids belong to the two nodes, whatever the session is called. */
-  agreed(key: SessionKey): void {
-    if (!this.isPresumed) return
-    this.#isDialler = key.id === this.#key.id
-    this.#key = key
+    const pauseMs = this.#life.resume(this.#options.now())
+    if (pauseMs !== undefined) this.#options.owner.sessionResumed(this, pauseMs)
   }
 
   /** The answer on a carrier that was attached before it came. @throws MeshError when the peer has put its streams elsewhere */
   answered(carrier: Carrier, hello: Hello): void {
     checkPromise(hello)
-    this.agreed({ id: hello.session, incarnation: hello.incarnation })
-    const { id, incarnation } = this.#key
-    if (id !== hello.session || incarnation !== hello.incarnation) {
+    const key = { id: hello.session, incarnation: hello.incarnation }
+    this.identity.agree(key)
+    if (!this.identity.is(key)) {
       const reason = new MeshError('SESSION_CLOSED', { reason: 'the peer has given two answers' })
       this.cut(reason)
       throw reason
@@ -317,9 +266,10 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     if (!this.#mux.isVoid) this.#usedAt = now
     this.carriers.tick(now, now - this.#usedAt >= IDLE_MS)
     this.#mux.tick(now)
-    if (this.isDialler) this.carriers.giveBack(now, this.path)
-    if (this.#life.state !== 'suspended') return
-    const isLate = now - this.#life.since > this.#options.limits.resumeMs + SETTLE_MS
+    if (this.identity.isDialler) this.carriers.giveBack(now, this.path)
+    const suspendedMs = this.#life.suspendedMs(now)
+    if (suspendedMs === undefined) return
+    const isLate = suspendedMs > this.#options.limits.resumeMs + SETTLE_MS
     if (isLate || this.#mux.isVoid) this.#end(new MeshError('SESSION_CLOSED', { reason: 'no path came back' }))
   }
 
@@ -358,8 +308,8 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
 
   /** Sends GOAWAY on every carrier and closes them; what is still open is reset. */
   finish(): void {
-    if (this.hasEnded || this.#life.state === 'finishing') return
-    this.#become({ state: 'finishing' })
+    if (this.hasEnded || this.#life.isFinishing) return
+    this.#life.finish()
     this.#mux.goAway()
     this.carriers.finish()
     if (this.carriers.isEmpty) this.#end(undefined)
@@ -373,36 +323,20 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
     this.carriers.stop()
   }
 
-  // ── the life of the session ──
-
   get #mayResume(): boolean {
-    return this.#life.state === 'up' && !this.#mux.isVoid && this.#mux.accounting.isResumable && !this.isPresumed
+    return this.#life.isUp && !this.#mux.isVoid && this.#mux.accounting.isResumable && !this.identity.isPresumed
   }
 
   #suspend(): void {
-    this.#become({ state: 'suspended', since: this.#options.now() })
+    this.#life.suspend(this.#options.now())
     this.#options.owner.sessionSuspended(this)
-  }
-
-  #resume(since: number): void {
-    this.#become({ state: 'up' })
-    const pauseMs = this.#options.now() - since
-    this.#pauses.resumes += 1
-    this.#pauses.longestPauseMs = Math.max(this.#pauses.longestPauseMs, pauseMs)
-    this.#options.owner.sessionResumed(this, pauseMs)
   }
 
   #end(reason: Error | undefined): void {
     if (this.hasEnded) return
-    this.#become({ state: 'ended' })
+    this.#life.end()
     this.#mux.end()
     this.#options.owner.sessionEnded(this, reason)
-  }
-
-  #become(next: Life): void {
-    const allowed: readonly string[] = NEXT[this.#life.state]
-    if (!allowed.includes(next.state)) throw new Error(`a session that is ${this.#life.state} cannot be ${next.state}`)
-    this.#life = next
   }
 }
 
