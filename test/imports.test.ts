@@ -103,7 +103,7 @@ const ROOMS: readonly Room[] = [
   ['src/hedgerow.js', ['src/main.ts']],
   // A program that embeds the mesh uses its one entry point; the demo also builds networks with the lab.
   ['examples', ['src/index.ts']],
-  ['examples/demo', ['src/lab']],
+  ['examples/demo', ['src/lab', '.config/script-options.ts']],
 ]
 const ROOF = ['src/agent', 'src/roles', 'src/cli', 'src/main.ts', 'src/index.ts']
 

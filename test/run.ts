@@ -14,6 +14,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { globSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { scriptOptions } from '../.config/script-options.ts'
 import { sweep } from '../src/lab/namespace.ts'
 import { fetchEngine, sweepEngines } from './docker-engine.ts'
 import { installTools, missingTools } from '../src/lab/system-tools.ts'
@@ -36,13 +37,18 @@ interface Outcome {
 }
 
 const startedAt = performance.now()
-const args = process.argv.slice(2)
-const wanted = args.filter((arg) => !arg.startsWith('--'))
+const values = scriptOptions({
+  name: 'npm test',
+  about: 'Runs the checks and all tests, or only the tests that are named.',
+  options: { 'no-install': { kind: 'flag', meaning: 'never calls apt-get' } },
+  positionals: { name: 'FILE…', meaning: 'test files or folders; types, lint and format are then left out' },
+})
+const wanted = values.positionals
 const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
 
-if (!args.includes('--no-install')) {
+if (!values['no-install']) {
   installTools(missingTools(), say)
   if (files.some((file) => CONTAINERS.test(file))) fetchEngine(say)
 }

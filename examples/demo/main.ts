@@ -8,21 +8,30 @@
  *     npm run demo -- --no-install     never calls apt-get
  */
 import { once } from 'node:events'
+import { scriptOptions } from '../../.config/script-options.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { installTools, missingTools } from '../../src/lab/system-tools.ts'
 import { loopbackStage, namespaceStage, type Stage } from './stage.ts'
 import { Story } from './story.ts'
 import { say, teller } from './tell.ts'
 
-const args = process.argv.slice(2)
-const asJson = args.includes('--json')
+const values = scriptOptions({
+  name: 'npm run demo',
+  about: 'A mesh over two private networks behind NATs, a shop placed on it, and what happens when things die.',
+  options: {
+    json: { kind: 'flag', meaning: 'prints one JSON object a line, one for each step' },
+    loopback: { kind: 'flag', meaning: 'on loopback, also as root' },
+    'no-install': { kind: 'flag', meaning: 'never calls apt-get' },
+  },
+})
+const asJson = values.json
 const tell = teller(asJson)
 const abort = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => abort.abort(new Error(signal)))
 
 const startedAt = performance.now()
 try {
-  if (!args.includes('--no-install')) installTools(missingTools(), tell.progress)
+  if (!values['no-install']) installTools(missingTools(), tell.progress)
   await using stage = await build()
   await play(stage)
   const seconds = Math.round((performance.now() - startedAt) / 100) / 10
@@ -35,7 +44,7 @@ try {
 }
 
 async function build(): Promise<Stage> {
-  const why = args.includes('--loopback') ? '--loopback was given' : await lacking()
+  const why = values.loopback ? '--loopback was given' : await lacking()
   const where = why === undefined ? 'two private networks behind NATs' : `loopback, one network (${why})`
   tell.step('mesh', `A mesh: a root, a cluster and four nodes on ${where}`)
   return why === undefined ? namespaceStage(tell.progress, abort.signal) : loopbackStage(tell.progress, abort.signal)

@@ -9,7 +9,7 @@
  * With --json one object a line: {"measure", "ours", "peer", "peerName", "unit", "ratio", "goal", "ok"}. A row that is told without
  * a goal has the goal 0 (more is better) or 1000000 (less is better).
  */
-import { parseArgs } from 'node:util'
+import { scriptOptions } from '../../.config/script-options.ts'
 import { Bench } from './bench.ts'
 import { Testbed } from './testbed.ts'
 import { growth } from './growth.ts'
@@ -18,20 +18,22 @@ import { possible, run } from './run.ts'
 import { rowsOf, tableOf } from './table.ts'
 import { machine, ready, type Tool } from './tools.ts'
 
-const { values } = parseArgs({
+const values = scriptOptions({
+  name: 'npm run bench',
+  about: 'Measures hedgerow and the tools it is compared with in turns, on the same testbed, under the same load.',
   options: {
-    rounds: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '2' },
-    only: { type: 'string' },
-    json: { type: 'boolean', default: false },
-    growth: { type: 'boolean', default: false },
-    out: { type: 'string' },
-    loopback: { type: 'boolean', default: false },
-    'no-install': { type: 'boolean', default: false },
+    rounds: { kind: 'number', default: 3, meaning: 'rounds, whose medians are printed' },
+    seconds: { kind: 'number', default: 2, meaning: 'how long each figure is measured in a round' },
+    only: { kind: 'pattern', meaning: 'only rows whose measure, or whose peer, matches' },
+    json: { kind: 'flag', meaning: 'prints one JSON object a line' },
+    growth: { kind: 'flag', meaning: 'measures how cost grows with flows, services and instances instead' },
+    out: { kind: 'text', meaning: 'with --growth: the folder for the drawings' },
+    loopback: { kind: 'flag', meaning: 'on loopback, also as root' },
+    'no-install': { kind: 'flag', meaning: 'never calls apt-get' },
   },
 })
-const rounds = Math.max(1, Number(values.rounds))
-const seconds = Math.max(1, Number(values.seconds))
+const rounds = Math.max(1, values.rounds)
+const seconds = Math.max(1, values.seconds)
 const note = (line: string) => void process.stderr.write(`${line}\n`)
 const print = (line: string) => void process.stdout.write(`${line}\n`)
 
@@ -45,6 +47,10 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 }
 
 const scenarios = scenariosFor(values.only)
+if (scenarios.length === 0) {
+  note(`npm run bench: no row matches ${String(values.only)}`)
+  process.exit(2)
+}
 const wanted = new Set<Tool>(
   scenarios.flatMap(({ needs, lanes }) => [...needs, ...lanes.flatMap((lane) => lane.needs ?? [])]),
 )

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { parseArgs } from 'node:util'
+import { scriptOptions } from '../../.config/script-options.ts'
 import { RelayListener } from '../../proxy/paths/relays/relay-listener.ts'
 import { relayedDialer } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { relayCredentials } from '../../src/agent/relays.ts'
@@ -218,21 +218,23 @@ function sleep(ms: number): Promise<void> {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
+  const values = scriptOptions({
+    name: 'npm run bench:relay',
+    about: 'Measures one relay with many nodes: memory, processor time, and how they come back after it was restarted.',
     options: {
-      nodes: { type: 'string' },
-      idle: { type: 'string' },
-      carry: { type: 'string' },
-      kill: { type: 'boolean' },
-      json: { type: 'boolean' },
+      nodes: { kind: 'number', default: 1_000, meaning: 'nodes that listen at the relay' },
+      idle: { kind: 'number', default: 10, meaning: 'seconds in which nobody does anything' },
+      carry: { kind: 'number', default: 2_000, meaning: 'megabytes carried from one node to another' },
+      kill: { kind: 'flag', meaning: 'ends the relay with SIGKILL only, not also with SIGTERM' },
+      json: { kind: 'flag', meaning: 'prints the figures on one line' },
     },
   })
   const figures = await relayLoad({
-    nodes: Number(values.nodes ?? 1_000),
-    idleSeconds: Number(values.idle ?? 10),
-    carryMb: Number(values.carry ?? 2_000),
-    restarts: values.kill === true ? ['SIGKILL'] : ['SIGTERM', 'SIGKILL'],
+    nodes: values.nodes,
+    idleSeconds: values.idle,
+    carryMb: values.carry,
+    restarts: values.kill ? ['SIGKILL'] : ['SIGTERM', 'SIGKILL'],
     say: (line) => console.error(line),
   })
-  console.log(JSON.stringify(figures, undefined, values.json === true ? 0 : 2))
+  console.log(JSON.stringify(figures, undefined, values.json ? 0 : 2))
 }

@@ -14,19 +14,22 @@ import { spawn, spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { parseArgs } from 'node:util'
+import { scriptOptions } from '../../.config/script-options.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
 const COMMANDS = { demo: 'npm ci && npm run demo', cit: 'npm cit' } as const
 const USERS = ['root', 'user'] as const
 const COMMAND_MS = 45 * 60_000
 
-const { values } = parseArgs({
+const values = scriptOptions({
+  name: 'npm run prove:first-commands',
+  about:
+    'Tries the two commands of the README in a clean Debian with its own Node and npm; as root, on Debian or Ubuntu.',
   options: {
-    only: { type: 'string' },
-    as: { type: 'string' },
-    suite: { type: 'string', default: 'bookworm' },
-    keep: { type: 'boolean', default: false },
+    only: { kind: 'text', meaning: `one command: ${Object.keys(COMMANDS).join(' or ')}` },
+    as: { kind: 'text', meaning: `one user: ${USERS.join(' or ')}` },
+    suite: { kind: 'text', default: 'bookworm', meaning: 'the release of Debian' },
+    keep: { kind: 'flag', meaning: 'keeps the root folder for a look' },
   },
 })
 

@@ -8,13 +8,13 @@
  * Findings are written to test/fuzz/corpus/<target>/ and run first from then on, also by `npm test` (test/fuzz/fuzz.test.ts). The
  * exit code is 1 when there are any. A decoder that never returns is found by a watchdog on another thread.
  */
-import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { scriptOptions } from '../../.config/script-options.ts'
 import { Fuzzer, keep, loadTargets, type Finding } from './fuzzer.ts'
 
 interface Settings {
   minutes: number
-  only: string | undefined
+  only: RegExp | undefined
   seed: number
   /** The input under way, its length in the first four bytes: the watchdog reads it when the fuzzing thread no longer answers. */
   underWay: SharedArrayBuffer
@@ -32,13 +32,19 @@ if (isMainThread) watch()
 else await fuzz(workerData as Settings)
 
 function watch(): void {
-  const { values } = parseArgs({
-    options: { minutes: { type: 'string', default: '1' }, only: { type: 'string' }, seed: { type: 'string' } },
+  const values = scriptOptions({
+    name: 'npm run fuzz',
+    about: 'Fuzzes every decoder that takes bytes from elsewhere. Ends with 1 when it found a fault.',
+    options: {
+      minutes: { kind: 'number', default: 1, meaning: 'how long' },
+      only: { kind: 'pattern', meaning: 'only decoders whose name matches' },
+      seed: { kind: 'number', meaning: 'the same inputs again; by default others each time' },
+    },
   })
   const settings: Settings = {
-    minutes: Number(values.minutes),
+    minutes: values.minutes,
     only: values.only,
-    seed: values.seed === undefined ? Date.now() % 1_000_000 : Number(values.seed),
+    seed: values.seed ?? Date.now() % 1_000_000,
     underWay: new SharedArrayBuffer(4 + INPUT_BYTES),
   }
   console.log(`fuzzing for ${settings.minutes} min, seed ${settings.seed}`)
@@ -80,7 +86,7 @@ function watch(): void {
 async function fuzz({ minutes, only, seed, underWay }: Settings): Promise<void> {
   const post = (report: Report) => parentPort?.postMessage(report)
   const targets = await loadTargets(only)
-  if (targets.length === 0) throw new Error(`no target matches ${only}`)
+  if (targets.length === 0) throw new Error(`no target matches ${String(only)}`)
   const shared = Buffer.from(underWay)
   const note = (input: Buffer) => {
     shared.writeUInt32LE(Math.min(input.length, INPUT_BYTES), 0)

@@ -1,22 +1,24 @@
-import { parseArgs } from 'node:util'
+import { scriptOptions } from '../../.config/script-options.ts'
 import { soak } from './soak.ts'
 
 /** `npm run soak -- --minutes 3 --seed 7 --flows 300`: exits 1 when a byte, an END or a flow is not as it must be. */
-const { values } = parseArgs({
+const values = scriptOptions({
+  name: 'npm run soak',
+  about: 'Sends flows with checksums through two agents while their connections die, and checks every byte.',
   options: {
-    minutes: { type: 'string', default: '3' },
-    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
-    flows: { type: 'string', default: '300' },
-    outage: { type: 'string', default: '9' },
+    minutes: { kind: 'number', default: 3, meaning: 'how long' },
+    seed: { kind: 'number', meaning: 'of the random choices; by default another one each time' },
+    flows: { kind: 'number', default: 300, meaning: 'flows at a time' },
+    outage: { kind: 'number', default: 9, meaning: 'the longest outage of all paths, in seconds' },
   },
 })
-const seed = Number(values.seed)
+const seed = values.seed ?? Date.now() % 1_000_000
 console.log(`seed ${seed}, ${values.minutes} minutes, ${values.flows} flows at a time, outages to ${values.outage} s`)
 const report = await soak({
-  seconds: Number(values.minutes) * 60,
+  seconds: values.minutes * 60,
   seed,
-  flows: Number(values.flows),
-  outageMs: Number(values.outage) * 1000,
+  flows: values.flows,
+  outageMs: values.outage * 1000,
   flowBytes: 4_000_000,
 })
 const { faults, ...figures } = report

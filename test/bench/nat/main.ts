@@ -10,7 +10,7 @@
  * "firstByteMs", "knownFirstByteMs", "rttMs", "settleMs", "mbps", "link"}; the shapes of the other parts are `LinkRow` and `FailoverRow`.
  */
 import { readFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
+import { scriptOptions } from '../../../.config/script-options.ts'
 import { hasTool, installTools } from '../../../src/lab/system-tools.ts'
 import { lacking } from '../../../src/lab/namespace.ts'
 import { build } from '../build.ts'
@@ -21,18 +21,22 @@ import { FRESH_SERVICES, LINK_NODES, type LinkRow, links, linksLab, linkTableOf 
 import { matrix, shortOf, summaryOf, tableOf } from './matrix.ts'
 import { World, type WorldOptions } from './world.ts'
 
-const { values } = parseArgs({
+const values = scriptOptions({
+  name: 'npm run bench:nat',
+  about: 'Connects kinds of networks with each other, over bad links, and while they change; as root, in a lab.',
   options: {
-    matrix: { type: 'boolean', default: false },
-    links: { type: 'boolean', default: false },
-    failover: { type: 'boolean', default: false },
-    only: { type: 'string', default: '.' },
-    json: { type: 'boolean', default: false },
-    /** One way, of each uplink. */
-    delay: { type: 'string', default: '25' },
-    seconds: { type: 'string', default: '3' },
-    settle: { type: 'string', default: '8' },
-    'no-install': { type: 'boolean', default: false },
+    matrix: {
+      kind: 'flag',
+      meaning: 'every kind of network against every other; without this, --links and --failover: all three',
+    },
+    links: { kind: 'flag', meaning: 'links with delay and loss' },
+    failover: { kind: 'flag', meaning: 'networks that change under load' },
+    only: { kind: 'pattern', default: '.', meaning: 'only pairs, links or changes whose name matches' },
+    json: { kind: 'flag', meaning: 'prints one JSON object a line' },
+    delay: { kind: 'number', default: 25, meaning: 'delay of each uplink, one way, in milliseconds' },
+    seconds: { kind: 'number', default: 3, meaning: 'how long a figure of a link is measured' },
+    settle: { kind: 'number', default: 8, meaning: 'how many seconds a pair has to find its best path' },
+    'no-install': { kind: 'flag', meaning: 'never calls apt-get' },
   },
 })
 const TOOLS = ['ip', 'nft', 'conntrack', 'openssl'] as const
@@ -40,8 +44,8 @@ const note = (line: string) => void process.stderr.write(`${line}\n`)
 const print = (line: string) => void process.stdout.write(`${line}\n`)
 const about = values.json ? note : print
 const isAll = !values.matrix && !values.links && !values.failover
-const delayMs = Number(values.delay)
-const only = new RegExp(values.only)
+const delayMs = values.delay
+const { only } = values
 
 const abort = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -90,7 +94,7 @@ async function runMatrix(common: Common): Promise<void> {
   const rows = await matrix(world, networks, {
     only,
     delayMs,
-    settleMs: Number(values.settle) * 1_000,
+    settleMs: values.settle * 1_000,
     say: note,
     told,
     signal: abort.signal,
@@ -111,7 +115,7 @@ async function runLinks(common: Common): Promise<void> {
   }
   try {
     await links(world, {
-      seconds: Number(values.seconds),
+      seconds: values.seconds,
       only,
       congestionControl: await congestionControlOf(world, LINK_NODES[0]),
       say: note,

@@ -3,6 +3,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, 
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { scriptOptions } from '../../../.config/script-options.ts'
 import { librariesOf, which } from '../../../src/lab/this-machine.ts'
 
 /*
@@ -26,6 +27,11 @@ const SOURCES = [
 ]
 const GUEST_MS = 15 * 60_000
 
+scriptOptions({
+  name: 'npm run prove:netem',
+  about: "Boots Debian's cloud kernel under QEMU and proves the lab's netem links there; as root, on Debian or Ubuntu.",
+  options: {},
+})
 if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) {
   console.log('prove:netem needs root on Debian or Ubuntu')
   process.exit(1)
