@@ -1,5 +1,5 @@
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { explain } from '../errors.ts'
 
 /*
@@ -24,14 +24,16 @@ export class CgroupTree {
   }
 
   /** The first hierarchy in which groups can be made; otherwise why not. */
-  static open(name: string): CgroupTree | { reason: string } {
+  static open(name: string, groups = ownGroups()): CgroupTree | { reason: string } {
     let reason = 'no cgroups are mounted'
-    for (const own of ownGroups()) {
+    for (const own of groups) {
       try {
         const tree = new CgroupTree(join(own, name))
-        makeGroup(tree.path)
-        tree.make('probe').remove()
-        return tree
+        const probe = tree.make('probe')
+        const isGroup = existsSync(join(probe.path, 'cgroup.procs')) // else something is mounted over it
+        probe.remove()
+        tree.remove()
+        if (isGroup) return tree
       } catch (error) {
         reason = explain(error)
       }
@@ -112,7 +114,7 @@ export function ownGroups(
     const rank = Math.min(...names.map((name) => PREFERENCE.indexOf(name as never)))
     const mount = mounts.find((each) => names.every((name) => each.names.includes(name)) && path.startsWith(each.root))
     if (mount === undefined || rank < 0) return []
-    return [{ rank, path: join(mount.at, path.slice(mount.root.length)) }]
+    return [{ rank, path: resolve(mount.at, `.${path.slice(mount.root.length)}`) }]
   })
   return found.sort((a, b) => a.rank - b.rank).map(({ path }) => path)
 }

@@ -1,15 +1,10 @@
-import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { accessSync, close, constants, fchownSync, fstatSync, readFileSync, statSync } from 'node:fs'
-import { delimiter, resolve } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
-import { explain, MeshError } from '../../core/errors.ts'
-import { bootId, descendants, endGroup, isAlive, signalGroup, statOf } from './process-group.ts'
+import { MeshError } from '../../core/errors.ts'
+import { bootId, descendants, endGroup, isAlive, signalGroup } from './process-group.ts'
 import { isFree, PortPool } from './ports.ts'
-import { environmentOf, programOf, type Program } from './program.ts'
-import { Separation, type Own } from './separation.ts'
-import { barrierFor, checkAccess } from './user-access.ts'
+import { environmentOf, programOf } from './program.ts'
 import {
   endpointKey,
   type Ended,
@@ -20,6 +15,8 @@ import {
   type Runtime,
   type Trace,
 } from './runtime.ts'
+import { Separation, type Own } from './separation.ts'
+import { begin, type Started, traceOf } from './start-process.ts'
 
 export interface ProcessOptions {
   /** The node's id, for HEDGEROW_NODE. */
@@ -148,6 +145,7 @@ export class ProcessRuntime implements Runtime {
     const { cgroup } = own
     const sleep = (ms: number) => this.#clock.sleep(ms)
     let isOurs = true
+    let isLetGo = false
     let leaving: Promise<void> | undefined
     const leave = (graceMs: number) => {
       leaving ??= endGroup({ leader: pid, mark: run, ...own, graceMs, sleep }).finally(() => {
@@ -159,7 +157,7 @@ export class ProcessRuntime implements Runtime {
     const ended = exited.then(async (how) => {
       if (isOurs) await leave(LEFT_BEHIND_MS)
       this.#release(endpoints)
-      await this.#separation.release(own)
+      if (!isLetGo) await this.#separation.release(own)
       return how
     })
     return {
@@ -178,6 +176,7 @@ export class ProcessRuntime implements Runtime {
       },
       letGo: () => {
         isOurs = false
+        isLetGo = true
         unref()
       },
     }
@@ -191,23 +190,10 @@ export class ProcessRuntime implements Runtime {
   }
 }
 
-interface Group {
-  pid: number
-  startTime: number
+interface Group extends Started {
   run: string
   own: Own
   endpoints: Endpoints
-  exited: Promise<Ended>
-  unref: () => void
-}
-
-function traceOf(run: string, { uid, cgroup }: Own): Trace {
-  return {
-    run,
-    boot: bootId(),
-    ...(uid === undefined ? {} : { uid }),
-    ...(cgroup === undefined ? {} : { cgroup: cgroup.path }),
-  }
 }
 
 /** Below it only root may listen. */
@@ -217,86 +203,4 @@ function firstUnprivilegedPort(): number {
   } catch {
     return 1_024
   }
-}
-
-/**
- * Node raises its soft limit of open files to the hard one, and children inherit that. Programs get the usual limit: some close every
- * descriptor they may have, and select(2) breaks beyond 1,024.
- */
-const OPEN_FILES = 1_024
-/** Waits until it is in its control group, and does nothing if the agent ends before. */
-const STARTED = 'read -r go || exit 125; ulimit -Sn "$0" 2>/dev/null; exec "$@" < /dev/null'
-
-/** Where the program is, as the shell looks for it; `undefined` where it is not, and then spawn says so. */
-function fileOf(file: string, { cwd, path }: { cwd: string; path: string }, uid: number | undefined) {
-  const candidates = file.includes('/')
-    ? [resolve(cwd, file)]
-    : path.split(delimiter).map((dir) => resolve(cwd, dir, file))
-  const found = candidates.filter((candidate) => {
-    try {
-      accessSync(candidate, constants.X_OK)
-      return statSync(candidate).isFile()
-    } catch {
-      return false
-    }
-  })
-  return found.find((candidate) => uid === undefined || barrierFor(uid, candidate) === undefined) ?? found[0]
-}
-
-interface Start {
-  run: string
-  own: Own
-  setpriv: string | undefined
-}
-
-async function begin(
-  { argv: [file, ...args], cwd, environment, openFiles = OPEN_FILES }: Program,
-  { output, onTrace }: Launch,
-  { run, own, setpriv }: Start,
-): Promise<Omit<Group, 'run' | 'own' | 'endpoints'>> {
-  const { uid, cgroup } = own
-  const found = fileOf(file, { cwd, path: environment['PATH'] ?? '' }, uid)
-  if (found !== undefined && uid !== undefined) await checkAccess(uid, found, 'execute')
-  const fd = await output()
-  try {
-    const wrapped =
-      uid === undefined || setpriv === undefined ? [file, ...args] : [setpriv, '--no-new-privs', file, ...args]
-    const [program, argv] =
-      found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, String(openFiles), ...wrapped]]
-    if (uid !== undefined) giveOutput(fd, uid)
-    // `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups).
-    const user = uid === undefined ? {} : { uid, gid: uid }
-    const child = spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['pipe', fd, fd], ...user })
-    const exited = new Promise<Ended>((resolve) => child.once('exit', (code, signal) => resolve(endedBy(code, signal))))
-    const { pid } = child
-    const startTime = pid === undefined ? 0 : (statOf(pid)?.startTime ?? 0)
-    if (pid !== undefined) {
-      onTrace({ ...traceOf(run, own), pid, startTime })
-      cgroup?.add(pid)
-    }
-    child.stdin?.on('error', () => undefined) // it has ended already
-    child.stdin?.end('\n')
-    await once(child, 'spawn')
-    return { pid: pid as number, startTime, exited, unref: () => child.unref() }
-  } catch (error) {
-    throw new MeshError('RUNTIME_FAILED', { reason: whyNot(error, file), program: file }, { cause: error })
-  } finally {
-    close(fd, () => undefined)
-  }
-}
-
-/** Programs open /dev/stdout anew: that is permitted to the owner of the pipe. */
-function giveOutput(fd: number, uid: number): void {
-  if (fstatSync(fd).isFIFO()) fchownSync(fd, uid, uid)
-}
-
-function whyNot(error: unknown, file: string): string {
-  const { code } = error as NodeJS.ErrnoException
-  if (code === 'ENOENT') return `${file} is not on this node`
-  return code === 'EACCES' ? `${file} may not be executed` : explain(error)
-}
-
-function endedBy(code: number | null, signal: NodeJS.Signals | null): Ended {
-  if (code !== null) return { code, detail: `exited with code ${code}` }
-  return { detail: `ended by ${signal ?? 'a signal'}` }
 }

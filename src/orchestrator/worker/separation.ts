@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { explain, MeshError } from '../../core/errors.ts'
 import { Cgroup, CgroupTree } from '../../core/kit/cgroup.ts'
 import { InstanceUsers, makeHome, removeHomes, uidRange, type UidRange } from './instance-users.ts'
@@ -108,7 +109,7 @@ export class Separation {
   async release({ uid, cgroup }: Own): Promise<void> {
     if (uid !== undefined) await removeHomes(uid)
     if (uid !== undefined) this.users?.release(uid)
-    if (cgroup?.remove() === true) this.cgroups?.remove()
+    if (cgroup !== undefined && (await isRemoved(cgroup))) this.cgroups?.remove()
   }
 
   /** Ends and frees what an earlier agent of this directory left and none of these traces names. */
@@ -125,6 +126,12 @@ export class Separation {
       await this.release(own)
     }
   }
+}
+
+/** The kernel needs a moment for what has just been killed. */
+async function isRemoved(cgroup: Cgroup): Promise<boolean> {
+  for (let tries = 0; tries < 20 && !cgroup.remove(); tries++) await delay(10)
+  return cgroup.remove()
 }
 
 const NOT_ROOT = 'the agent does not run as root'

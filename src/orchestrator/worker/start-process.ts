@@ -1,0 +1,114 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { accessSync, close, constants, fchownSync, fstatSync, statSync } from 'node:fs'
+import { delimiter, resolve } from 'node:path'
+import { explain, MeshError } from '../../core/errors.ts'
+import { bootId, statOf } from './process-group.ts'
+import type { Program } from './program.ts'
+import type { Ended, Launch, Trace } from './runtime.ts'
+import type { Own } from './separation.ts'
+import { barrierFor, checkAccess } from './user-access.ts'
+
+/*
+ *     spawn: setsid, chdir, setgroups, setgid, setuid ─▶ /bin/sh, which waits ─▶ its control group ─▶ ulimit ─▶ setpriv ─▶ the program
+ *
+ * From the first instruction on it runs as the instance's user: the environment is the document's, and may tell the loader to run anything.
+ */
+
+export function traceOf(run: string, { uid, cgroup }: Own): Trace {
+  return {
+    run,
+    boot: bootId(),
+    ...(uid === undefined ? {} : { uid }),
+    ...(cgroup === undefined ? {} : { cgroup: cgroup.path }),
+  }
+}
+
+/**
+ * Node raises its soft limit of open files to the hard one, and children inherit that. Programs get the usual limit: some close every
+ * descriptor they may have, and select(2) breaks beyond 1,024.
+ */
+const OPEN_FILES = 1_024
+/** Waits until it is in its control group, and does nothing if the agent ends before. */
+const STARTED = 'read -r go || exit 125; ulimit -Sn "$0" 2>/dev/null; exec "$@" < /dev/null'
+
+/** Where the program is, as the shell looks for it; `undefined` where it is not, and then spawn says so. */
+function fileOf(file: string, { cwd, path }: { cwd: string; path: string }, uid: number | undefined) {
+  const candidates = file.includes('/')
+    ? [resolve(cwd, file)]
+    : path.split(delimiter).map((dir) => resolve(cwd, dir, file))
+  const found = candidates.filter((candidate) => {
+    try {
+      accessSync(candidate, constants.X_OK)
+      return statSync(candidate).isFile()
+    } catch {
+      return false
+    }
+  })
+  return found.find((candidate) => uid === undefined || barrierFor(uid, candidate) === undefined) ?? found[0]
+}
+
+export interface Started {
+  pid: number
+  startTime: number
+  exited: Promise<Ended>
+  unref: () => void
+}
+
+interface Start {
+  run: string
+  own: Own
+  setpriv: string | undefined
+}
+
+export async function begin(
+  { argv: [file, ...args], cwd, environment, openFiles = OPEN_FILES }: Program,
+  { output, onTrace }: Launch,
+  { run, own, setpriv }: Start,
+): Promise<Started> {
+  const { uid, cgroup } = own
+  const found = fileOf(file, { cwd, path: environment['PATH'] ?? '' }, uid)
+  if (found !== undefined && uid !== undefined) await checkAccess(uid, found, 'execute')
+  const fd = await output()
+  try {
+    const wrapped =
+      uid === undefined || setpriv === undefined ? [file, ...args] : [setpriv, '--no-new-privs', file, ...args]
+    const [program, argv] =
+      found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, String(openFiles), ...wrapped]]
+    if (uid !== undefined) giveOutput(fd, uid)
+    // `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups).
+    const user = uid === undefined ? {} : { uid, gid: uid }
+    const child = spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['pipe', fd, fd], ...user })
+    const exited = new Promise<Ended>((resolve) => child.once('exit', (code, signal) => resolve(endedBy(code, signal))))
+    const { pid } = child
+    const startTime = pid === undefined ? 0 : (statOf(pid)?.startTime ?? 0)
+    if (pid !== undefined) {
+      onTrace({ ...traceOf(run, own), pid, startTime })
+      cgroup?.add(pid)
+    }
+    child.stdin?.on('error', () => undefined) // it has ended already
+    child.stdin?.end('\n')
+    await once(child, 'spawn')
+    return { pid: pid as number, startTime, exited, unref: () => child.unref() }
+  } catch (error) {
+    throw new MeshError('RUNTIME_FAILED', { reason: whyNot(error, file), program: file }, { cause: error })
+  } finally {
+    close(fd, () => undefined)
+  }
+}
+
+/** Programs open /dev/stdout anew: that is permitted to the owner of the pipe. */
+function giveOutput(fd: number, uid: number): void {
+  if (fstatSync(fd).isFIFO()) fchownSync(fd, uid, uid)
+}
+
+function whyNot(error: unknown, file: string): string {
+  const { code } = error as NodeJS.ErrnoException
+  if (code === 'ENOENT') return `${file} is not on this node`
+  return code === 'EACCES' ? `${file} may not be executed` : explain(error)
+}
+
+function endedBy(code: number | null, signal: NodeJS.Signals | null): Ended {
+  if (code !== null) return { code, detail: `exited with code ${code}` }
+  return { detail: `ended by ${signal ?? 'a signal'}` }
+}
