@@ -9,7 +9,7 @@ export interface RawConnection {
   stream: Duplex
   /** For people: `203.0.113.5:7472`, or the URL of the relay. */
   via: string
-  /** TLS is done, with this process as client or server, and this is the node it proved. Only our own dialers set it. */
+  /** TLS is done, with this process as client or server, and this is the node it proved. Only our own dialers and our successor set it. */
   proven?: NodeId
 }
 

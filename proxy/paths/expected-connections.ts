@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { MeshError } from '../../src/core/errors.ts'
+import { readBytes } from '../../src/core/kit/read-bytes.ts'
 import type { NodeId } from '../../src/core/model/ids.ts'
 
 /**
@@ -80,27 +81,10 @@ export async function claimIfExpected(
 }
 
 /** Reads the first bytes of an expected connection; what follows stays in the stream. */
-export function readNonce(stream: Duplex): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const readable = () => {
-      const bytes = stream.read(NONCE_BYTES) as Buffer | null // fewer bytes than that only at the end
-      if (bytes === null) return
-      stop()
-      if (bytes.length === NONCE_BYTES) resolve(bytes.toString('hex'))
-      else ended()
-    }
-    const ended = () => {
-      stop()
-      reject(new MeshError('PEER_REFUSED', { reason: 'it ended before its nonce' }))
-    }
-    const stop = () => {
-      stream.off('readable', readable)
-      for (const event of ['end', 'close', 'error']) stream.off(event, ended)
-    }
-    stream.on('readable', readable)
-    for (const event of ['end', 'close', 'error']) stream.on(event, ended)
-    readable()
-  })
+export async function readNonce(stream: Duplex): Promise<string> {
+  const bytes = await readBytes(stream, NONCE_BYTES)
+  if (bytes === undefined) throw new MeshError('PEER_REFUSED', { reason: 'it ended before its nonce' })
+  return bytes.toString('hex')
 }
 
 export function presentNonce(stream: Duplex, nonce: string): void {

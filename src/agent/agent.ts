@@ -25,7 +25,7 @@ import { openNodeIdentity, type NodeIdentity } from './node-identity.ts'
 import { serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
-import { agentRoutes, handOverRoutes, statusOf } from './routes.ts'
+import { agentRoutes, carrierRoute, handOverRoutes, statusOf } from './routes.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
 import { openSeparation } from './separation.ts'
 import { openTableSync, type TableSync } from './table-sync.ts'
@@ -154,7 +154,11 @@ async function startParts(
   identity.readiness.follow('uplink', () => uplink.isUp)
   identity.readiness.follow('resolver', () => true)
   const shutdown = new Shutdown({ ...parts, prober, companions })
-  api.serve({ ...agentRoutes(parts, { environment, respawn }), ...handOverRoutes(shutdown, revoke) })
+  api.serve({
+    ...agentRoutes(parts, { environment, respawn }),
+    ...handOverRoutes(shutdown, connectivity.peers, revoke),
+  })
+  api.onCarrier(carrierRoute(connectivity.peers))
   api.onSuccessor((socket) => shutdown.handOverTo(socket))
 
   if (predecessor !== undefined) await api.claim('predecessor')
@@ -214,15 +218,15 @@ async function openDataPlane(
   sync: TableSync,
   { environment, api }: { environment: NonNullable<AgentOptions['environment']>; api: LocalApi },
 ): Promise<DataPlane> {
-  const { life, dir, predecessor } = context
+  const { life, dir, predecessor, log } = context
   const instances = new Instances(context, environment, openSeparation(context))
-  const connectivity = await openConnectivity(context, identity, sync, instances)
+  const predecessors = Predecessors.start(life, { dir, own: api.path, log })
+  const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors })
   const flows = await openFlows(context, identity, sync, { connectivity, instances })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
   const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
   if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports
   const kernelPath = await openFastPath(context, identity, sync, instances)
-  const predecessors = Predecessors.start(life, dir, api.path)
   await adoptInstances(instances, { context, connectivity, flows, proxies, kernelPath, predecessors })
   return { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors }
 }

@@ -18,6 +18,7 @@ import type { LocalInstances } from './instances.ts'
 import { memoryBytes } from './machine.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import { NodeTls } from './node-tls.ts'
+import type { Predecessors } from './predecessors.ts'
 import { openRelays, relayCredentials, type RelayConnections } from './relays.ts'
 import { openRendezvous, type Rendezvous } from './rendezvous.ts'
 import { RevocationSpread } from './revocation-spread.ts'
@@ -72,7 +73,7 @@ export async function openConnectivity(
   context: AgentContext,
   identity: NodeIdentity,
   sync: TableSync,
-  instances: LocalInstances,
+  { instances, predecessors }: { instances: LocalInstances; predecessors: Predecessors },
 ): Promise<Connectivity> {
   const { life, clock, log } = context
   const callers = openCallers(context, identity, sync)
@@ -102,7 +103,7 @@ export async function openConnectivity(
     }),
   )
   const riskListeners = new Set<() => void>()
-  const dialing = { sessions, inbound, endpoint, tls, sealed, rendezvous, relays, direct, riskListeners }
+  const dialing = { sessions, inbound, endpoint, tls, sealed, rendezvous, relays, direct, riskListeners, predecessors }
   const peers = sessions.set(openSessions(context, identity, sync, dialing))
   const { revocations } = identity.certificate
   RevocationSpread.start(life, { revocations, signals: rendezvous.signals, peers, clock, log })
@@ -171,13 +172,25 @@ interface Dialing
   extends Pick<Connectivity, 'inbound' | 'endpoint' | 'tls' | 'sealed' | 'rendezvous' | 'relays' | 'riskListeners'> {
   sessions: Later<TunnelPeers>
   direct: DirectDialer
+  predecessors: Predecessors
 }
 
 function openSessions(
   { life, self, clock, log, metrics, predecessor }: AgentContext,
   identity: NodeIdentity,
   { table }: TableSync,
-  { sessions, inbound, endpoint, tls, sealed, rendezvous, relays: { relays }, direct, riskListeners }: Dialing,
+  {
+    sessions,
+    inbound,
+    endpoint,
+    tls,
+    sealed,
+    rendezvous,
+    relays: { relays },
+    direct,
+    riskListeners,
+    predecessors,
+  }: Dialing,
 ): TunnelPeers {
   const { signals } = rendezvous
   const reach = (node: NodeId) => table.node(node)
@@ -207,6 +220,7 @@ function openSessions(
       },
       sealed: sealed?.endpoint,
       isBeside: predecessor !== undefined,
+      earlier: predecessors,
       clock,
       log,
       metrics,

@@ -19,6 +19,7 @@ import { announceTo, askAgent, servingSocket } from './local-api.ts'
  *       │── yield ─────────────────────────────────▶│  closes its listeners, tells its peers; open flows go on
  *       │◀─ done, after each ───────────────────────│
  *
+ * Afterwards the successor passes on what arrives for a session of the predecessor, over its socket (predecessors.ts).
  * If the successor is lost before `yield`, the predecessor takes everything back and goes on.
  */
 

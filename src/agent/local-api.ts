@@ -19,6 +19,9 @@ import { pathOf, queryOf } from '../core/kit/request-target.ts'
 /** Answers one question about the agent; throws a MeshError when it cannot. */
 export type LocalRoute = (query: URLSearchParams) => unknown
 
+/** Takes a connection that has been switched over to what the path says; `undefined` refuses it. */
+export type LocalUpgrade = (query: URLSearchParams) => ((socket: Socket) => void) | undefined
+
 /** The kernel truncates longer paths of Unix sockets (`sun_path`, 108 bytes with the closing zero). */
 const MAX_SOCKET_PATH = 107
 
@@ -43,7 +46,9 @@ export class LocalApi {
   readonly #servingName: string
   readonly #life: Lifetime
   #routes: Readonly<Record<string, LocalRoute>> = {}
-  #successorListener: ((socket: Socket) => void) | undefined
+  readonly #upgrades = new Map<string, LocalUpgrade>()
+  /** Connections that were switched over. */
+  readonly #switched = new Set<Socket>()
 
   private constructor(servingName: string, path: string, life: Lifetime) {
     this.#servingName = servingName
@@ -64,14 +69,7 @@ export class LocalApi {
       }
       const api = new LocalApi(servingSocket(dir, name), path, life)
       const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
-      const succeeding = new Set<Socket>()
-      server.on('upgrade', ({ url }, socket: Socket) => {
-        if (api.#successorListener === undefined || url !== SUCCESSION) return void socket.destroy()
-        succeeding.add(socket)
-        socket.once('close', () => succeeding.delete(socket))
-        socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: succession\r\n\r\n')
-        api.#successorListener(socket)
-      })
+      server.on('upgrade', ({ url }, socket: Socket) => api.#upgrade(url, socket))
       await new Promise<void>((resolve, reject) => {
         server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { path }, { cause })))
         server.maxConnections = MAX_CONNECTIONS
@@ -81,7 +79,7 @@ export class LocalApi {
       server.unref()
       life.defer(() => {
         server.closeAllConnections()
-        for (const socket of succeeding) socket.destroySoon()
+        for (const socket of api.#switched) socket.destroySoon()
         server.close() // removes its own name too
       })
       return api
@@ -95,7 +93,12 @@ export class LocalApi {
 
   /** Another agent of this directory wants to take over: the connection is for the two of them. */
   onSuccessor(listener: (socket: Socket) => void): void {
-    this.#successorListener = listener
+    this.#upgrades.set(SUCCESSION, () => listener)
+  }
+
+  /** A successor passes on a connection that is for this process. */
+  onCarrier(take: LocalUpgrade): void {
+    this.#upgrades.set(CARRIER, take)
   }
 
   /**
@@ -125,6 +128,17 @@ export class LocalApi {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
+  }
+
+  #upgrade(url: string | undefined, socket: Socket): void {
+    const path = pathOf(url)
+    socket.on('error', () => socket.destroy())
+    const take = this.#upgrades.get(path)?.(queryOf(url))
+    if (take === undefined) return void socket.destroy()
+    this.#switched.add(socket)
+    socket.once('close', () => this.#switched.delete(socket))
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${path.slice(1)}\r\n\r\n`)
+    take(socket)
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -171,18 +185,31 @@ export async function ownSockets(dir: string): Promise<string[]> {
 }
 
 const SUCCESSION = '/succession'
+const CARRIER = '/carrier'
+/** For an answer. A process that only lets its flows end has little else to do. */
+const ANNOUNCE_MS = 5_000
+const CARRIER_MS = 1_000
 
 /** Tells the serving agent that a successor is ready to take over. @throws MeshError NOT_RUNNING */
 export function announceTo(path: string): Promise<Socket> {
+  return upgraded(path, SUCCESSION, ANNOUNCE_MS)
+}
+
+/** A connection into an earlier process, for one that it should have. @throws MeshError NOT_RUNNING when it does not want it */
+export function passTo(path: string, query: Readonly<Record<string, string>>): Promise<Socket> {
+  return upgraded(path, `${CARRIER}?${new URLSearchParams(query).toString()}`, CARRIER_MS)
+}
+
+function upgraded(path: string, target: string, timeout: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const failed = (cause?: Error) =>
       reject(new MeshError('NOT_RUNNING', { what: 'agent', path }, ...(cause === undefined ? [] : [{ cause }])))
     const asking = httpRequest({
       socketPath: path,
-      path: SUCCESSION,
+      path: target,
       agent: false,
-      timeout: 5_000,
-      headers: { connection: 'upgrade', upgrade: 'succession' },
+      timeout,
+      headers: { connection: 'upgrade', upgrade: pathOf(target).slice(1) },
     })
     asking.on('upgrade', (_response, socket, head) => {
       socket.setTimeout(0)

@@ -1,5 +1,14 @@
-import { askAgent, ownSockets } from './local-api.ts'
+import { pipeline } from 'node:stream'
+import {
+  isSameSession,
+  type EarlierProcesses,
+  type HeldSession,
+  type PassedConnection,
+} from '../../proxy/tunnel/peers/earlier-processes.ts'
+import { askAgent, ownSockets, passTo } from './local-api.ts'
+import { ignore } from '../core/kit/ignore.ts'
 import type { Lifetime } from '../core/kit/lifetime.ts'
+import type { Log } from '../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../core/model/ids.ts'
 import type { DrainingReport, FlowReport } from '../client/reports.ts'
 
@@ -8,21 +17,26 @@ const POLL_MS = 500
 
 /**
  * The agents of this directory that handed over and only let their flows end. This agent reports for them: their flows count
- * when an instance stops, are listed by `hedgerow flows`, and are cut when a node's certificate is revoked.
+ * when an instance stops, are listed by `hedgerow flows`, and are cut when a node's certificate is revoked. Carriers for their
+ * sessions, which reach the process that listens, are passed on to them.
  */
-export class Predecessors {
+export class Predecessors implements EarlierProcesses {
   readonly #dir: string
   readonly #own: string
+  readonly #log: Log
   #draining = new Map<string, DrainingReport>()
+  /** By the socket of their process. */
+  #sessions = new Map<string, readonly HeldSession[]>()
 
-  private constructor(dir: string, own: string) {
+  private constructor(dir: string, own: string, log: Log) {
     this.#dir = dir
     this.#own = own
+    this.#log = log
   }
 
   /** `own`: the socket of this process. */
-  static start(life: Lifetime, dir: string, own: string): Predecessors {
-    const predecessors = new Predecessors(dir, own)
+  static start(life: Lifetime, { dir, own, log }: { dir: string; own: string; log: Log }): Predecessors {
+    const predecessors = new Predecessors(dir, own, log)
     let isRefreshing = false
     const refreshAgain = async () => {
       if (isRefreshing || predecessors.#draining.size === 0) return
@@ -48,6 +62,25 @@ export class Predecessors {
       }),
     )
     this.#draining = new Map(reports.filter((report) => report !== undefined))
+    const sessions = [...this.#draining.keys()].map(async (path) => [path, await sessionsOf(path)] as const)
+    this.#sessions = new Map(await Promise.all(sessions))
+  }
+
+  knows(peer: NodeId): boolean {
+    return [...this.#sessions.values()].some((sessions) => sessions.some((session) => session.peer === peer))
+  }
+
+  async take({ session, path, via, stream, hello }: PassedConnection): Promise<boolean> {
+    const isIt = (held: HeldSession) => isSameSession(held, session)
+    const owner = [...this.#sessions].find(([, sessions]) => sessions.some(isIt))?.[0]
+    if (owner === undefined) return false
+    const socket = await passTo(owner, { ...session, path, via }).catch(() => undefined)
+    if (socket === undefined) return false // it has just ended, and the session with it
+    this.#log.debug('connection passed on to an earlier process of this node', { peer: session.peer, path })
+    socket.write(hello)
+    pipeline(stream, socket, ignore)
+    pipeline(socket, stream, ignore)
+    return true
   }
 
   all(): DrainingReport[] {
@@ -72,4 +105,9 @@ export class Predecessors {
       askAgent(path, '/revoke', { nodes: nodes.join(' ') }).catch(() => undefined) // it has ended, and its flows with it
     }
   }
+}
+
+/** None, if it is of a version that passes nothing on. */
+async function sessionsOf(path: string): Promise<readonly HeldSession[]> {
+  return (await askAgent(path, '/sessions').catch(() => [])) as HeldSession[]
 }

@@ -2,9 +2,12 @@ import { printHostPort } from '../core/kit/host-port.ts'
 import { portText } from '../../proxy/flow/flow.ts'
 import type { FlowLedger, FlowLine } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
+import { isSameSession } from '../../proxy/tunnel/peers/earlier-processes.ts'
+import type { TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { MeshError } from '../core/errors.ts'
-import type { LocalRoute } from './local-api.ts'
+import type { LocalRoute, LocalUpgrade } from './local-api.ts'
 import type { NodeId } from '../core/model/ids.ts'
+import { RULED_PATHS } from '../core/model/path-rule.ts'
 import type { FlowReport, PeerReport, StatusReport } from '../client/reports.ts'
 import { checksOf, fastPathText } from './checks.ts'
 import type { Shutdown } from './shutdown.ts'
@@ -51,12 +54,27 @@ export function agentRoutes(agent: AgentParts, { environment, respawn }: RouteOp
 /** What the agents of one state directory ask each other. The paths are part of the protocol between versions. */
 export function handOverRoutes(
   shutdown: Shutdown,
+  peers: TunnelPeers,
   revoke: (nodes: readonly NodeId[]) => void,
 ): Record<string, LocalRoute> {
   return {
     '/standing': () => ({ standing: shutdown.state }),
     '/draining': () => shutdown.report(),
+    '/sessions': () => peers.held(),
     '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ')),
+  }
+}
+
+/** A connection that has reached our successor and is for a session of this process. */
+export function carrierRoute(peers: TunnelPeers): LocalUpgrade {
+  return (query) => {
+    const [peer = '', id = '', incarnation = '', via = ''] = ['peer', 'id', 'incarnation', 'via'].map(
+      (key) => query.get(key) ?? '',
+    )
+    const path = RULED_PATHS.find((kind) => kind === query.get('path'))
+    if (path === undefined || !peers.held().some((held) => isSameSession(held, { peer, id, incarnation })))
+      return undefined
+    return (stream) => peers.incoming({ path, stream, via, proven: peer })
   }
 }
 

@@ -57,7 +57,9 @@ export class Machines implements AsyncDisposable {
     const onLine = (line: string) => {
       lines.push(line)
       if (line !== '}') return
-      ready.resolve(JSON.parse(lines.join('\n')) as Record<string, string>)
+      const says = JSON.parse(lines.join('\n')) as Record<string, string>
+      if (says['error'] === undefined) ready.resolve(says)
+      else ready.reject(new Error(`${args[0]}: ${lines.join('\n')}`))
       lines.length = 0 // a successor that it starts itself says the same on the same output
     }
     const argv = this.#argv(machine, ['-o', 'json', ...args, '--log-level', 'silent'])

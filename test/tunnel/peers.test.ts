@@ -3,15 +3,33 @@ import { connect, createServer, type AddressInfo } from 'node:net'
 import { duplexPair } from 'node:stream'
 import { test } from 'tap'
 import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
-import { encodeHello } from '../../proxy/tunnel/wire/hello.ts'
+import { encodeHello, FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { settle } from '../support/manual-clock.ts'
-import { flow, Mesh, reach } from '../support/tunnel-mesh.ts'
+import type { EarlierProcesses } from '../../proxy/tunnel/peers/earlier-processes.ts'
+import { flow, Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
 import { accepting, listenTo, type Listener } from '../support/mux-pair.ts'
 import { tlsFor } from '../support/tls.ts'
 
 const never = new AbortController().signal
+
+/** What a new process knows of the one before it. */
+function earlier({ peers }: MeshNode): EarlierProcesses {
+  return {
+    knows: (node) => peers.held().some(({ peer }) => peer === node),
+    take: ({ session: { peer, id, incarnation }, path, via, stream, hello }) => {
+      const isHeld = peers
+        .held()
+        .some((held) => held.peer === peer && held.id === id && held.incarnation === incarnation)
+      if (isHeld) {
+        stream.unshift(hello)
+        peers.incoming({ path, stream, via, proven: peer })
+      }
+      return Promise.resolve(isHeld)
+    },
+  }
+}
 
 test('concurrent requests for a session share one dial', async (t) => {
   await using mesh = new Mesh()
@@ -346,26 +364,87 @@ test('a node is restarted for an upgrade: the old process finishes its flows bes
   t.equal(heir.heard.length, 2)
 })
 
-test('when both nodes are restarted and their path dies, the old processes do not disturb the new session', async (t) => {
+test('when both nodes are restarted and their path dies, both generations keep their flows', async (t) => {
   await using mesh = new Mesh()
   mesh.up('direct c/a>c/b', 'direct c/b>c/a')
   const old = { a: mesh.node('c/a', { drainMs: 0, reach }), b: mesh.node('c/b', { drainMs: 0, reach }) }
   const oldFlow = await flow(mesh, old.a, 'c/b')
   old.a.peers.drain()
   old.b.peers.drain()
-  const young = { a: mesh.node('c/a', { isBeside: true, reach }), b: mesh.node('c/b', { isBeside: true, reach }) }
+  const young = {
+    a: mesh.node('c/a', { isBeside: true, reach, earlier: earlier(old.a) }),
+    b: mesh.node('c/b', { isBeside: true, reach, earlier: earlier(old.b) }),
+  }
   const youngFlow = await flow(mesh, young.a, 'c/b')
   t.same(youngFlow.log, ['opened'])
 
   for (const wire of mesh.wires) wire.break()
-  await mesh.clock.advance(9_000) // the old processes dial, and reach the new ones
+  await mesh.clock.advance(20_000) // the old processes dial, reach the new ones, and are passed on to each other
   t.same(youngFlow.log, ['opened'], 'the new flow goes on')
-  t.equal([...young.a.peers.all()].length, 1)
-  t.equal([...young.b.peers.all()].length, 1)
-  t.same(oldFlow.log, ['opened'], 'and the old one waits for as long as a session may wait')
+  t.same(oldFlow.log, ['opened'], 'and so does the old one')
+  for (const { peers } of [old.a, old.b, young.a, young.b]) t.equal([...peers.all()].length, 1)
   youngFlow.stream.write(Buffer.from('still here'))
+  oldFlow.stream.write(Buffer.from('as before'))
   await mesh.clock.advance(1_000)
   t.equal(young.b.heard[0]!.text(), 'still here')
+  t.equal(old.b.heard[0]!.text(), 'as before')
+})
+
+test('a restarted node that cannot dial is reached by its peer, in both of its processes', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b') // c/b dials nobody
+  const a = mesh.node('c/a', { reach })
+  const old = mesh.node('c/b', { drainMs: 0 })
+  const oldFlow = await flow(mesh, a, 'c/b')
+  old.peers.drain()
+  await mesh.clock.advance(0)
+  mesh.node('c/b', { isBeside: true, earlier: earlier(old) })
+  const youngFlow = await flow(mesh, a, 'c/b')
+  for (const wire of mesh.wires) wire.break()
+  await mesh.clock.advance(20_000)
+  t.same(youngFlow.log, ['opened'])
+  t.same(oldFlow.log, ['opened'])
+  oldFlow.stream.write(Buffer.from('as before'))
+  await mesh.clock.advance(1_000)
+  t.equal(old.heard[0]!.text(), 'as before')
+  t.equal([...a.peers.all()].length, 2)
+})
+
+test('what is no carrier of an earlier process is greeted by the new one, however it arrives', async (t) => {
+  await using mesh = new Mesh()
+  mesh.up('direct c/a>c/b', 'direct c/c>c/b')
+  const a = mesh.node('c/a', { reach })
+  const old = mesh.node('c/b', { drainMs: 0 })
+  await flow(mesh, a, 'c/b')
+  old.peers.drain()
+  await mesh.clock.advance(0)
+  const young = mesh.node('c/b', { isBeside: true, earlier: earlier(old) })
+  t.same((await flow(mesh, mesh.node('c/c', { reach }), 'c/b')).log, ['opened'])
+
+  const stranger = mesh.raw('c/a', 'c/b') // of the node that the earlier process has a session with
+  const hello = encodeHello({
+    carrier: 1,
+    version: 1,
+    windowBytes: 65_536,
+    session: '0'.repeat(32),
+    incarnation: '1'.repeat(16),
+    features: FEATURE.resume,
+  })
+  for (const byte of hello) {
+    stranger.write(Buffer.of(byte))
+    await mesh.clock.advance(0)
+  }
+  await mesh.clock.advance(100)
+  t.equal([...young.peers.all()].length, 2)
+  for (const garbage of [Buffer.from('GET / HTTP/1.1'), Buffer.from([FRAME.HELLO, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1])]) {
+    const broken = mesh.raw('c/a', 'c/b')
+    broken.write(garbage)
+    await mesh.clock.advance(100)
+    t.ok(broken.destroyed, garbage.toString('latin1'))
+  }
+  const silent = mesh.raw('c/a', 'c/b')
+  await mesh.clock.advance(5_001)
+  t.ok(silent.destroyed, 'it says nothing')
 })
 
 test('a session without streams gives its carriers back after a quarter of an hour', async (t) => {

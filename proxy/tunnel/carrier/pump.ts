@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { afterRead, read } from '../../socket/after-read.ts'
 import { Inlet } from '../../socket/inlet.ts'
 import type { Carrier } from './carrier.ts'
@@ -32,7 +33,7 @@ export interface CarrierOwner {
  *     wake ─▶┤                                 ├▶ outbox.fill(batch) ─▶ socket.write(batch) ─flushed─▶ fill again, or rest
  *            └─ busy: at the end of the turn ──┘
  *
- * Sockets copy what is written (TLS encrypts it), so the batch is used again; any other stream may keep it and gets a copy.
+ * TLS encrypts what is written, so the batch is used again; any other stream, a Unix socket too, may keep it and gets a copy.
  */
 export class Pump {
   readonly #carrier: Carrier
@@ -49,7 +50,7 @@ export class Pump {
   constructor(carrier: Carrier, stream: Duplex, owner: CarrierOwner) {
     this.#carrier = carrier
     this.#stream = stream
-    this.#copies = stream instanceof Socket
+    this.#copies = stream instanceof TLSSocket
     this.#owner = owner
     carrier.wake = () => this.#wake()
     const take = (chunk: Buffer) => this.#receive(chunk)

@@ -11,6 +11,7 @@ import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { Dialer, RawConnection } from '../../paths/contract.ts'
 import { rankOf } from '../session/placement.ts'
 import type { TunnelSession } from '../session/session.ts'
+import { passedOn, type EarlierProcesses } from './earlier-processes.ts'
 import {
   AcceptorHandshake,
   DiallerHandshake,
@@ -37,6 +38,8 @@ export interface ConnectorOptions extends HandshakeOptions {
   clock: Clock
   meters: TunnelMeters
   directory: SessionDirectory & { peer(node: NodeId): PeerState }
+  /** Where carriers for sessions of other processes of this node go. */
+  earlier: EarlierProcesses | undefined
   /** Aborts when this node goes away. */
   closing: AbortSignal
 }
@@ -113,9 +116,22 @@ export class Connector {
     const proof = await this.#prove(raw, (raw) => secure.accept(raw), closing)
     if (proof === undefined) return
     if (proof.peer === self) throw new MeshError('PEER_REFUSED', { node: proof.peer, reason: 'it is this node itself' })
+    if (await this.#isPassedOn(raw, proof)) return
     const peer = directory.peer(proof.peer)
     const connection = provenConnection(raw, { peer, stream: proof.stream, cuts: peer.cuts })
     await this.#finish(AcceptorHandshake.begin(connection, this.#options))
+  }
+
+  async #isPassedOn({ path, via }: RawConnection, proof: { peer: NodeId; stream: Duplex }): Promise<boolean> {
+    const { earlier, clock, closing } = this.#options
+    if (earlier?.knows(proof.peer) !== true) return false
+    using limit = new Deadline(clock, HELLO_MS, closing)
+    try {
+      return await unlessAborted(passedOn(earlier, { ...proof, path, via }), limit.signal)
+    } catch (error) {
+      proof.stream.destroy()
+      throw error
+    }
   }
 
   /** Bounds the proof of identity, and closes the connection when it does not come in time. */

@@ -27,8 +27,11 @@ export interface ProvenConnection {
   readonly cuts: number
 }
 
-/** `instead`: it is to carry what those on better paths carry, which are slow now; `pinned`: only streams whose rule asks for its path. */
-export type CarrierRole = 'more' | 'instead' | 'pinned'
+/**
+ * `rescue`: streams wait for it, maybe in a session with an earlier process of the node; `instead`: it is to carry what those on
+ * better paths carry, which are slow now; `pinned`: only streams whose rule asks for its path.
+ */
+export type CarrierRole = 'more' | 'rescue' | 'instead' | 'pinned'
 
 /** A carrier whose HELLO has come, on its way into a session. */
 export interface Joining {
@@ -128,8 +131,11 @@ export class DiallerHandshake extends Handshake {
   private constructor(connection: ProvenConnection, role: CarrierRole, options: HandshakeOptions) {
     super(connection, options)
     this.#role = role
-    this.#proposal = { ...helloNow(options), ...options.proposals.next(connection.peer) }
-    if (role !== 'more') this.#proposal.features |= FEATURE[role]
+    this.#proposal = {
+      ...helloNow(options),
+      ...options.proposals.next(connection.peer, { isRescue: role === 'rescue' }),
+    }
+    if (role === 'instead' || role === 'pinned') this.#proposal.features |= FEATURE[role]
   }
 
   /** Sends our HELLO. */

@@ -17,6 +17,7 @@ import type { TunnelSession } from '../session/session.ts'
 import { FEATURE } from '../wire/hello.ts'
 import { Dialling } from './dialling.ts'
 import { Connector, type Secure } from './connector.ts'
+import type { EarlierProcesses, HeldSession } from './earlier-processes.ts'
 import { ourHello } from './handshake.ts'
 import { TunnelListener } from './listener.ts'
 import { TunnelMeters } from './meters.ts'
@@ -49,6 +50,8 @@ export interface PeersOptions {
   sealed?: SealedEndpoint | undefined
   /** This process takes over from another one of the node, which still runs. */
   isBeside?: boolean
+  /** Those that it has taken over from, while they finish their flows. */
+  earlier?: EarlierProcesses
   limits?: Partial<TunnelLimits>
   clock?: Clock
   log?: Log
@@ -74,6 +77,8 @@ export interface TunnelPeers extends Peers {
    * peers are closed. To be called before anybody hears a successor with the same identity.
    */
   drain(): void
+  /** The sessions that the peers know of too. */
+  held(): HeldSession[]
 }
 
 const TICK_MS = 250
@@ -208,6 +213,11 @@ class AllPeers implements TunnelPeers, RegistryListener {
     this.#parts.registry.drain()
   }
 
+  held(): HeldSession[] {
+    const known = this.#parts.registry.sessions().filter(({ identity }) => !identity.isPresumed)
+    return known.map(({ peer, identity }) => ({ peer, ...identity.key }))
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -218,7 +228,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
   carrierJoined(peer: PeerState, session: TunnelSession, hasMoved: boolean): void {
     const { upgrades, redialling, dialling } = this.#parts
     if (hasMoved) upgrades.sessionMoved(peer)
-    if (!session.isAtRisk) redialling.stop(peer)
+    if (!peer.sessions().some(({ isAtRisk }) => isAtRisk)) redialling.stop(peer)
     if (session === peer.session && !session.isLeaving) dialling.arrived(peer, session)
   }
 
@@ -299,7 +309,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
 
 /** In the order of what needs what. */
 function build(options: PeersOptions, closing: AbortSignal): Parts {
-  const { self, dialers, secure, accept, signalled, reach, nearer, allows, prefers, sealed } = options
+  const { self, dialers, secure, accept, signalled, reach, nearer, allows, prefers, sealed, earlier } = options
   const { clock = systemClock, random = Math.random } = options
   const limits = { ...TUNNEL_LIMITS, ...options.limits }
   const log = (options.log ?? silentLog).child({ part: 'tunnel' })
@@ -311,7 +321,18 @@ function build(options: PeersOptions, closing: AbortSignal): Parts {
   const registry = new PeerRegistry({ self, accept, signalled, allows, sealed, limits, clock, log, meters })
   const proposals = new Proposals({ self, now })
   const hello = ourHello(featuresOf(options), limits.windowBytes)
-  const connector = new Connector({ self, secure, clock, now, meters, hello, proposals, directory: registry, closing })
+  const connector = new Connector({
+    self,
+    secure,
+    clock,
+    now,
+    meters,
+    hello,
+    proposals,
+    earlier,
+    directory: registry,
+    closing,
+  })
   const { dials } = limits
   const dialling = new Dialling({ dialers, connector, proposals, clock, random, reach, dials, closing })
   return {

@@ -28,12 +28,13 @@ export class Proposals {
     }))
   }
 
-  /** For one dial: the session to join or to begin, and the number of the carrier. */
-  next(peer: PeerState): { session: string; carrier: number } {
+  /** For one dial: the session to join or to begin, and the number of the carrier. `isRescue`: streams wait for it. */
+  next(peer: PeerState, { isRescue = false } = {}): { session: string; carrier: number } {
     const record = this.#records.of(peer)
     record.session ??= randomBytes(16).toString('hex')
     record.carrier += 2
-    return { session: sessionToJoin(peer) ?? record.session, carrier: record.carrier }
+    const atRisk = isRescue ? peer.sessions().find((session) => session.isAtRisk)?.identity.key.id : undefined
+    return { session: atRisk ?? sessionToJoin(peer) ?? record.session, carrier: record.carrier }
   }
 
   /** What we have proposed and the peer has not answered, if anything. */

@@ -65,7 +65,7 @@ export class Redialling {
     const until = AbortSignal.any([closing, record.stop.signal])
     const had = peer.session?.path
     dialling
-      .race(peer, { dialers: dialers.filter(isQuick), queue: this.#queue, ms: REDIAL_MS, until, had })
+      .race(peer, { dialers: dialers.filter(isQuick), queue: this.#queue, ms: REDIAL_MS, until, had, role: 'rescue' })
       .catch(ignore) // the next is due soon
       .finally(() => {
         record.underWay -= 1
