@@ -137,7 +137,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'fixed_port',
       flag,
-      '`process`: the program listens on its own port instead of `$PORT`, so a node can run only one instance.',
+      '`process`: the program listens on its own port instead of `$PORT`, so a node can run only one instance. A port below 1024 needs the consent of the node (docs/security.md).',
     ),
     theirs(
       'memory',
