@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
-import { readFileSync, unwatchFile, watchFile } from 'node:fs'
-import { networkInterfaces } from 'node:os'
+import { unwatchFile, watchFile } from 'node:fs'
+import { readPlainFile } from '../src/core/kit/plain-file.ts'
+import { interfacesHere } from '../src/core/kit/interfaces.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import { CODE } from './numbers.ts'
@@ -199,9 +200,7 @@ export class Upstream {
   }
 
   #others(servers: readonly Server[]): Server[] {
-    const local = new Set(
-      Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address)),
-    )
+    const local = new Set(Object.values(interfacesHere()).flatMap((list) => (list ?? []).map(({ address }) => address)))
     return withoutOurselves(servers, this.#options.own, local)
   }
 
@@ -244,7 +243,7 @@ function isFailure(reply: Buffer): boolean {
 
 function textOf(path: string): string {
   try {
-    return readFileSync(path, 'utf8')
+    return readPlainFile(path) ?? ''
   } catch {
     return '' // absent or unreadable: there are no servers in it
   }

@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import type { Log } from '../../src/core/kit/log.ts'
+import { openFilesLimit } from '../../src/core/kit/open-files.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 
 /*
@@ -80,16 +81,6 @@ export class Descriptors {
     const facts = { used: this.#used, limit: this.limit }
     if (isScarce) log.warn('file descriptors are scarce; new flows are refused', facts)
     else log.info('enough file descriptors are free again', facts)
-  }
-}
-
-/** The soft limit, which Node raises to the hard one when it starts; infinite where it cannot be read. */
-export function openFilesLimit(): number {
-  try {
-    const soft = /^Max open files +(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1]
-    return soft === undefined || soft === 'unlimited' ? Number.POSITIVE_INFINITY : Number(soft)
-  } catch {
-    return Number.POSITIVE_INFINITY
   }
 }
 

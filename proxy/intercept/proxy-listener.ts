@@ -4,6 +4,7 @@ import { MeshError } from '../../src/core/errors.ts'
 import { background } from '../../src/core/kit/background.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
+import { keepAccepting } from '../../src/core/kit/keep-accepting.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { LocalSources } from '../../src/core/kit/local-sources.ts'
 import { resetSocket } from '../socket/reset.ts'
@@ -169,6 +170,7 @@ async function listen(server: Server, at: { host: string; port: number; isBeside
   try {
     server.listen(bindShared(at), BACKLOG)
     await once(server, 'listening')
+    keepAccepting(server)
   } catch (error) {
     throw new MeshError('LISTEN_FAILED', { address: at.host, port: at.port }, { cause: error })
   }

@@ -26,7 +26,8 @@ export function systemKernel(dir: string): Kernel {
   const file = join(dir, 'fast-path.nft')
   return {
     apply: async (rules) => {
-      await writeFile(file, rules, { mode: 0o600 })
+      await rm(file, { force: true }) // whatever a crash, or somebody, has left there
+      await writeFile(file, rules, { mode: 0o600, flag: 'wx' })
       try {
         await run('nft', ['-f', file])
       } finally {

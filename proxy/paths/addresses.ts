@@ -1,5 +1,6 @@
 import { BlockList, isIPv4, isIPv6 } from 'node:net'
-import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+import type { NetworkInterfaceInfo } from 'node:os'
+import { interfacesHere } from '../../src/core/kit/interfaces.ts'
 import { printHostPort } from '../../src/core/kit/host-port.ts'
 
 export const FAMILIES = ['ipv4', 'ipv6'] as const
@@ -31,7 +32,7 @@ export interface LocalAddressOptions {
 
 /** The `host:port` at which others may reach this machine: IPv4 first, then IPv6, in the system's order. */
 export function localAddresses(port: number, options: LocalAddressOptions = {}): string[] {
-  const { exclude = () => false, loopback = false, interfaces = networkInterfaces() } = options
+  const { exclude = () => false, loopback = false, interfaces = interfacesHere() } = options
   const found = Object.entries(interfaces)
     .filter(([name]) => isOutward(name))
     .flatMap(([, addresses = []]) => addresses)

@@ -1,5 +1,6 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
-import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+import type { NetworkInterfaceInfo } from 'node:os'
+import { interfacesHere } from '../../src/core/kit/interfaces.ts'
 import { parseHostPort } from '../../src/core/kit/host-port.ts'
 import { isDialable, isPublic } from './addresses.ts'
 import type { Reachability } from './contract.ts'
@@ -31,7 +32,7 @@ export function reachabilityOf(addresses: readonly string[], own: OwnNetwork): R
 }
 
 export function readInterfaces(): OwnNetwork['interfaces'] {
-  return Object.values(networkInterfaces()).flatMap((infos = []) => infos)
+  return Object.values(interfacesHere()).flatMap((infos = []) => infos)
 }
 
 function isOpen(host: string, { interfaces, isEnclosed, hairpins }: OwnNetwork): boolean {

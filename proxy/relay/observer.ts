@@ -5,6 +5,7 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import { MeshError } from '../../src/core/errors.ts'
 import { Admission, sourceOf } from '../../src/core/kit/admission.ts'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
+import { keepAccepting } from '../../src/core/kit/keep-accepting.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
@@ -104,12 +105,13 @@ export class Observer implements AsyncDisposable {
     return new Promise((resolve, reject) => {
       const server: Server = createServer({ noDelay: true }, (socket) => this.#take(socket))
       server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })))
-      server.listen(port, host, () =>
+      server.listen(port, host, () => {
+        keepAccepting(server)
         resolve({
           port: (server.address() as AddressInfo).port,
           [Symbol.asyncDispose]: () => closeWhenIdle([server], 'connection'),
-        }),
-      )
+        })
+      })
     })
   }
 
@@ -123,6 +125,7 @@ export class Observer implements AsyncDisposable {
       socket.on('message', (bytes, from) => this.#answer(socket, bytes, from))
       socket.bind({ address: host, port, exclusive: true }, () => {
         socket.removeAllListeners('error')
+        keepAccepting(socket)
         resolve({
           socket,
           [Symbol.asyncDispose]: () => new Promise<void>((closed) => socket.close(() => closed())),

@@ -1,5 +1,5 @@
 import { connect, isIP, isIPv4, type Socket } from 'node:net'
-import { networkInterfaces } from 'node:os'
+import { interfacesHere } from '../../src/core/kit/interfaces.ts'
 import { OWN_PROXY_HEADER } from '../../src/core/kit/proxy-header.ts'
 import type { Refusal } from '../tunnel/contract.ts'
 import { unmapped } from '../../src/core/kit/host-port.ts'
@@ -166,7 +166,7 @@ export function isThisMachine(address: string): boolean {
   if (/^(?:127\.|::1$|0\.0\.0\.0$|::$|::ffff:127\.)/.test(address)) return true
   const now = performance.now()
   if (now >= until) {
-    own = new Set(Object.values(networkInterfaces()).flatMap((found = []) => found.map(({ address }) => address)))
+    own = new Set(Object.values(interfacesHere()).flatMap((found = []) => found.map(({ address }) => address)))
     until = now + INTERFACES_KEPT_MS
   }
   return own.has(address)

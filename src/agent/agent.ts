@@ -191,6 +191,7 @@ async function openContext(
     clock,
     metrics,
     predecessor: predecessor?.facts,
+    log: parentLog,
     egress: egressOf(environment),
   })
   const { self } = identity

@@ -1,7 +1,7 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import type { CheckReport } from '../client/reports.ts'
-import { certificateCheck as validityCheck, backgroundChecks, logCheck } from '../roles/role-checks.ts'
+import { certificateCheck as validityCheck, backgroundChecks, filesCheck, logCheck } from '../roles/role-checks.ts'
 import type { AgentParts } from './parts.ts'
 import { separationCheck } from './separation.ts'
 
@@ -20,6 +20,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       descriptorCheck(agent),
       separationCheck(agent.instances.separation),
       logCheck(),
+      filesCheck(),
       ...backgroundChecks(),
       { check: 'interception', ok: interceptor.problems().length === 0, finding: interceptionText(agent) },
       ...(fastPath === undefined ? [] : [fastPathCheck(fastPath)]),

@@ -19,6 +19,8 @@ import { Outliers } from '../../proxy/decide/outliers.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
 import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
 import { isMeshError } from '../core/errors.ts'
+import { join } from 'node:path'
+import { KeptFile } from '../core/kit/kept-file.ts'
 import { LocalSources } from '../core/kit/local-sources.ts'
 import { cidrsOf } from '../core/model/address.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
@@ -125,12 +127,12 @@ export interface ProxyPorts {
 }
 
 export function prepareProxyListeners(
-  { life, dir, config, predecessor }: AgentContext,
+  { life, dir, config, clock, log, predecessor }: AgentContext,
   { vips, loopback, own }: NodeIdentity,
   { interests }: TableSync,
   { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
 ): ProxyListeners {
-  const access = ProxyAccess.open(dir)
+  const access = ProxyAccess.open(life.use(new KeptFile(join(dir, 'proxies.json'), log, clock)))
   const naming = {
     ...intercept,
     interests,

@@ -4,6 +4,7 @@ import { chmodSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
+import { keepAccepting } from '../core/kit/keep-accepting.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { pathOf, queryOf } from '../core/kit/request-target.ts'
@@ -76,6 +77,7 @@ export class LocalApi {
         server.listen(path, resolve)
       })
       chmodSync(path, 0o600)
+      keepAccepting(server)
       server.unref()
       life.defer(() => {
         server.closeAllConnections()

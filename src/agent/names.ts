@@ -3,6 +3,8 @@ import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import type { Prepare } from '../../resolver/responder.ts'
+import { join } from 'node:path'
+import { KeptFile } from '../core/kit/kept-file.ts'
 import { isMeshError } from '../core/errors.ts'
 import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
 import type { Target } from '../core/table/view.ts'
@@ -14,7 +16,7 @@ import { rememberedServers } from './remembered-servers.ts'
 
 /** Opens the resolver, after everything that its answers lead to. `prepare` opens the listeners of a name before its answer leaves. */
 export async function serveNames(
-  { life, dir, config, log, metrics, predecessor }: AgentContext,
+  { life, dir, clock, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
   { parts: flowParts, intercept, prepare }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare },
@@ -28,7 +30,7 @@ export async function serveNames(
     zones,
     ttlSeconds,
     negativeTtlSeconds,
-    remembered: rememberedServers(dir),
+    remembered: rememberedServers(life.use(new KeptFile(join(dir, 'upstreams.json'), log, clock))),
     sources: intercept.sources,
     explainChoice: (target: Target) => describeChoice(target, flowParts),
     prepare,

@@ -5,6 +5,8 @@ import { MeshError } from '../core/errors.ts'
 import type { Identity } from '../core/identity/contract.ts'
 import type { HeldIdentity } from '../core/identity/held.ts'
 import { nodeIdOf } from '../core/identity/principal.ts'
+import { KeptFile } from '../core/kit/kept-file.ts'
+import type { Log } from '../core/kit/log.ts'
 import type { Clock } from '../core/kit/clock.ts'
 import type { Lifetime } from '../core/kit/lifetime.ts'
 import type { Metrics } from '../core/metrics.ts'
@@ -42,13 +44,14 @@ export interface NodeIdentityOptions {
   token?: string
   clock: Clock
   metrics: Metrics
+  log: Log
   predecessor: PredecessorFacts | undefined
   egress: Agent | undefined
 }
 
 /** Enrols, or finds the certificate from last time, and claims a prefix. */
 export async function openNodeIdentity(life: Lifetime, options: NodeIdentityOptions): Promise<NodeIdentity> {
-  const { dir, config, token, clock, metrics, predecessor, egress } = options
+  const { dir, config, token, clock, metrics, log, predecessor, egress } = options
   const { identity, url } = await enrolNode(
     { dir: join(dir, 'identity'), name: config.name, clock, egress, ...(token === undefined ? {} : { token }) },
     life.signal,
@@ -61,7 +64,7 @@ export async function openNodeIdentity(life: Lifetime, options: NodeIdentityOpti
   const isInherited = predecessor !== undefined && (wanted === 'auto' || wanted === predecessor.prefix)
   const { loopback, ops } = isInherited
     ? await inheritPrefix(predecessor.prefix, shown)
-    : await claimPrefix(wanted, dir, shown)
+    : await claimPrefix(wanted, life.use(new KeptFile(join(dir, 'prefix'), log, clock)), shown)
   life.use(ops)
   const vips = isHost ? hostRange(config.prefix, identity) : loopback
   return {

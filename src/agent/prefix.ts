@@ -1,9 +1,7 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { join } from 'node:path'
 import { isMeshError, MeshError } from '../core/errors.ts'
+import type { KeptFile } from '../core/kit/kept-file.ts'
 import { RESOLVER_VIP, vipRange, vipToIPv4, type VipRange } from '../core/model/address.ts'
 import { Ops, type OpsOptions } from '../roles/ops-server.ts'
 
@@ -24,18 +22,17 @@ export interface ClaimedPrefix {
  */
 export async function claimPrefix(
   wanted: string,
-  dir: string,
+  file: KeptFile,
   ops: Pick<OpsOptions, 'metrics' | 'ready'>,
 ): Promise<ClaimedPrefix> {
-  const path = join(dir, 'prefix')
-  const candidates = wanted === 'auto' ? [...remembered(path), ...LOOPBACK_PREFIXES] : [wanted]
+  const candidates = wanted === 'auto' ? [...remembered(file), ...LOOPBACK_PREFIXES] : [wanted]
   for (const cidr of candidates) {
     const loopback = vipRange(cidr)
     try {
       const host = vipToIPv4(loopback, RESOLVER_VIP)
       await using _claim = await lockClaim(host)
       const claimed = await Ops.start({ ...ops, host, port: OPS_PORT })
-      if (wanted === 'auto') await writeFile(path, cidr)
+      if (wanted === 'auto') await file.put(cidr)
       return { loopback, ops: claimed }
     } catch (error) {
       if (!isMeshError(error, 'LISTEN_FAILED') || wanted !== 'auto') throw error
@@ -67,11 +64,7 @@ async function lockClaim(host: string): Promise<AsyncDisposable> {
 
 const LOOPBACK_PREFIXES = Array.from({ length: 15 }, (_, block) => `127.${16 * (block + 1)}.0.0/12`)
 
-function remembered(path: string): string[] {
-  try {
-    const cidr = readFileSync(path, 'utf8').trim()
-    return LOOPBACK_PREFIXES.includes(cidr) ? [cidr] : []
-  } catch {
-    return []
-  }
+function remembered(file: KeptFile): string[] {
+  const cidr = file.readText()?.trim() ?? ''
+  return LOOPBACK_PREFIXES.includes(cidr) ? [cidr] : []
 }

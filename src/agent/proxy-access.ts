@@ -1,9 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
+import type { KeptFile } from '../core/kit/kept-file.ts'
 
 const Remembered = Type.Object({
   secret: Type.String({ pattern: '^[0-9a-f]{64}$' }),
@@ -27,25 +25,29 @@ const WITHOUT_PROXY = 'localhost,127.0.0.1,::1,[::1],127.0.0.0/8'
 export class ProxyAccess {
   readonly socksPort: number
   readonly httpPort: number
-  readonly #path: string
+  readonly #file: KeptFile
   readonly #secret: string
 
-  private constructor(path: string, { secret, socksPort, httpPort }: Remembered) {
-    this.#path = path
+  private constructor(file: KeptFile, { secret, socksPort, httpPort }: Remembered) {
+    this.#file = file
     this.#secret = secret
     this.socksPort = socksPort
     this.httpPort = httpPort
   }
 
   /** A damaged file is replaced: instances that start from now on get the new secret. */
-  static open(dir: string): ProxyAccess {
-    const path = join(dir, 'proxies.json')
-    return new ProxyAccess(path, read(path) ?? { secret: randomBytes(32).toString('hex'), socksPort: 0, httpPort: 0 })
+  static open(file: KeptFile): ProxyAccess {
+    const saved = file.readJson()
+    const isGood = remembered.Check(saved)
+    return new ProxyAccess(
+      file,
+      isGood ? saved : { secret: randomBytes(32).toString('hex'), socksPort: 0, httpPort: 0 },
+    )
   }
 
-  /** Saves the bound ports for the next start. */
+  /** Saves the bound ports for the next start; where that cannot be done now, later. */
   async keep(ports: { socksPort: number; httpPort: number }): Promise<void> {
-    await writeFile(this.#path, JSON.stringify({ secret: this.#secret, ...ports }), { mode: 0o600 })
+    await this.#file.put(JSON.stringify({ secret: this.#secret, ...ports }))
   }
 
   secretOf(user: string): string {
@@ -66,14 +68,5 @@ export class ProxyAccess {
       no_proxy: WITHOUT_PROXY,
       NODE_USE_ENV_PROXY: '1', // else Node 24 ignores the others
     }
-  }
-}
-
-function read(path: string): Remembered | undefined {
-  try {
-    const content: unknown = JSON.parse(readFileSync(path, 'utf8'))
-    return remembered.Check(content) ? content : undefined
-  } catch {
-    return undefined
   }
 }

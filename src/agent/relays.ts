@@ -4,9 +4,9 @@ import { Compile } from 'typebox/compile'
 import type { RelayCredentials } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { Relays, type RelaysOptions } from '../../proxy/paths/relays/relays.ts'
 import type { Identity } from '../core/identity/contract.ts'
-import { readIfThere, replace } from '../core/identity/files.ts'
 import { mayRelay } from '../core/identity/principal.ts'
 import { clientOptions, verifyServer } from '../core/identity/tls.ts'
+import { KeptFile } from '../core/kit/kept-file.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 
@@ -29,22 +29,19 @@ export async function openRelays(
   member: NodeIdentity,
   handlers: Pick<RelaysOptions, 'onConnection' | 'onSignal' | 'onWelcome' | 'onChange'>,
 ): Promise<RelayConnections> {
-  const path = join(dir, FILE)
+  const file = life.use(new KeptFile(join(dir, FILE), log, clock))
   const own = `${member.url.replace(/^http/, 'ws')}/relay`
-  const urls = await readSaved(path)
+  const urls = readSaved(file)
   const credentials = () => relayCredentials(member)
   const relays = life.use(
     await Relays.start({ urls: urls.length > 0 ? urls : [own], credentials, clock, ...handlers }, log),
   )
-  let writing = Promise.resolve()
   return {
     relays,
     update: (reported) => {
       if (reported.length === 0) return
       relays.update(reported)
-      writing = writing
-        .then(() => replace(path, JSON.stringify(reported)))
-        .catch((error: unknown) => log.warn('cannot save the list of relays', { error }))
+      void file.put(JSON.stringify(reported))
     },
   }
 }
@@ -60,11 +57,7 @@ export function relayCredentials({
 }
 
 /** The saved list is only a copy: a damaged one counts as none. */
-async function readSaved(path: string): Promise<readonly string[]> {
-  try {
-    const urls: unknown = JSON.parse((await readIfThere(path)) ?? '[]')
-    return saved.Check(urls) ? urls : []
-  } catch {
-    return []
-  }
+function readSaved(file: KeptFile): readonly string[] {
+  const urls = file.readJson()
+  return saved.Check(urls) ? urls : []
 }

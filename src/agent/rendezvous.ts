@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises'
 import { isIPv4 } from 'node:net'
-import { networkInterfaces } from 'node:os'
 import type { Duplex } from 'node:stream'
+import { interfacesHere } from '../core/kit/interfaces.ts'
 import { familyOf, isPublic, type Family } from '../../proxy/paths/addresses.ts'
 import { ExpectedConnections, claimIfExpected, type Arrival } from '../../proxy/paths/expected-connections.ts'
 import type { Dialer, RawConnection } from '../../proxy/paths/contract.ts'
@@ -172,5 +172,5 @@ function hostsAt(address: string): Partial<Record<Family, string>> {
 }
 
 function isOwnAddress(host: string): boolean {
-  return Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === host) === true)
+  return Object.values(interfacesHere()).some((all) => all?.some(({ address }) => address === host) === true)
 }

@@ -8,6 +8,7 @@ import { Admission, admitHttp } from '../core/kit/admission.ts'
 import { bindShared, type SharedAddress } from '../core/kit/bind-shared.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
+import { keepAccepting } from '../core/kit/keep-accepting.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Metrics } from '../core/metrics.ts'
 
@@ -46,6 +47,7 @@ export class Ops {
       })
       await app.ready()
       await listen(app, options)
+      keepAccepting(app.server)
       app.server.unref()
       const { port } = app.server.address() as AddressInfo
       return new Ops(`http://${printHostPort(options.host, port)}`, life)

@@ -1,6 +1,7 @@
 import type { CheckReport } from '../client/reports.ts'
 import { explain } from '../core/errors.ts'
 import { background } from '../core/kit/background.ts'
+import { unwrittenFiles } from '../core/kit/kept-file.ts'
 import { logOutput } from '../core/kit/console-output.ts'
 
 /*
@@ -48,6 +49,20 @@ export function logCheck(): Check {
     ok: lost === 0,
     finding: lost === 0 ? 'no line was lost' : `${lost} lines were lost since the start`,
     remedy: 'Whatever reads standard error has stopped reading, or its disk is full.',
+  }
+}
+
+/** Copies of what is in memory that could not be written (`KeptFile`). */
+export function filesCheck(): Check {
+  const [first, ...more] = unwrittenFiles
+  return {
+    check: 'state files',
+    ok: first === undefined,
+    finding:
+      first === undefined
+        ? 'all written'
+        : `${[first, ...more].map(([path]) => path).join(', ')}: ${explain(first[1])}`,
+    remedy: 'Make room on the disk, or make it writable again; what is in memory is then written.',
   }
 }
 

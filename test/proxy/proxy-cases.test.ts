@@ -8,6 +8,8 @@ import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { KeptFile } from '../../src/core/kit/kept-file.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { ProxyAccess } from '../../src/agent/proxy-access.ts'
 import { curl, FRONT, NAME, node, SECRETS } from './proxy-world.ts'
 import { Client, until } from './world.ts'
@@ -75,7 +77,7 @@ async function webServer(): Promise<AsyncDisposable & { port: number }> {
 t.test('programs with proxy variables reach servers of their own machine', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-access-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
-  const access = ProxyAccess.open(dir)
+  const access = ProxyAccess.open(new KeptFile(join(dir, 'proxies.json'), silentLog))
   await using here = await node(undefined, (user) => access.secretOf(user))
   await using web = await webServer()
   const variables = access.environment('node', { socksPort: here.socksPort, httpPort: here.httpPort })

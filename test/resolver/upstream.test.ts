@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { decode, encode } from 'dns-packet'
+import { KeptFile } from '../../src/core/kit/kept-file.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { rememberedServers } from '../../src/agent/remembered-servers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Responder } from '../../resolver/responder.ts'
@@ -408,7 +410,11 @@ t.test('the servers of the machine are remembered for when resolv.conf names onl
   const path = join(dir, 'resolv.conf')
   const own = { address: '127.30.0.53', port: 53 }
   const log = recordingLog()
-  const start = () => Upstream.start({ own, resolvConf: [path], remembered: rememberedServers(dir) }, log)
+  const start = () =>
+    Upstream.start(
+      { own, resolvConf: [path], remembered: rememberedServers(new KeptFile(join(dir, 'upstreams.json'), silentLog)) },
+      log,
+    )
 
   writeFileSync(path, 'nameserver 127.30.0.53\n')
   await using first = await start()

@@ -2,7 +2,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
-import { networkInterfaces } from 'node:os'
+import { interfacesHere } from '../../../src/core/kit/interfaces.ts'
 import { MeshError } from '../../../src/core/errors.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { Address, DatagramPort } from './contract.ts'
@@ -93,7 +93,7 @@ export class UdpPort implements DatagramPort, AsyncDisposable {
 
   async mtuTowards(host: string): Promise<number> {
     const own = await sourceTowards(host).catch(() => undefined)
-    const name = Object.entries(networkInterfaces()).find(([, all]) => all?.some(({ address }) => address === own))?.[0]
+    const name = Object.entries(interfacesHere()).find(([, all]) => all?.some(({ address }) => address === own))?.[0]
     if (name === undefined) return ETHERNET_MTU
     const text = await readFile(`/sys/class/net/${name}/mtu`, 'latin1').catch(() => '')
     return Number.parseInt(text, 10) || ETHERNET_MTU

@@ -1,8 +1,6 @@
-import { randomBytes } from 'node:crypto'
-import { link, open, readFile, rename, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { link, readFile } from 'node:fs/promises'
 import { MeshError } from '../errors.ts'
-import { stateProblem } from '../kit/disk.ts'
+import { replaceFile, writeAndPlace } from '../kit/plain-file.ts'
 import { checkPrivateFile, openPrivateDirectory as openDirectory } from '../kit/private-directory.ts'
 
 /** Files with secrets: 0600 in a 0700 directory, written whole or not at all. */
@@ -26,7 +24,7 @@ export async function readIfThere(path: string): Promise<string | undefined> {
 
 /** Writes a file that must not exist yet; false when somebody was first. @throws MeshError STATE_UNREADABLE */
 export function writeNew(path: string, text: string): Promise<boolean> {
-  return write(path, text, async (draft) => {
+  return writeAndPlace(path, text, async (draft) => {
     try {
       await link(draft, path)
       return true
@@ -39,23 +37,5 @@ export function writeNew(path: string, text: string): Promise<boolean> {
 
 /** Replaces a file in one step. @throws MeshError STATE_UNREADABLE */
 export async function replace(path: string, text: string): Promise<void> {
-  await write(path, text, (draft) => rename(draft, path))
-}
-
-async function write<T>(path: string, text: string, place: (draft: string) => Promise<T>): Promise<T> {
-  const draft = join(dirname(path), `.${randomBytes(6).toString('hex')}.draft`)
-  try {
-    const file = await open(draft, 'wx', 0o600)
-    try {
-      await file.writeFile(text)
-      await file.sync() // a renamed file without its bytes would be worse than the old one
-    } finally {
-      await file.close()
-    }
-    return await place(draft)
-  } catch (cause) {
-    throw stateProblem(path, cause)
-  } finally {
-    await rm(draft, { force: true }).catch(() => undefined)
-  }
+  await replaceFile(path, text)
 }

@@ -2,6 +2,7 @@ import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { unmapped } from './host-port.ts'
+import { openFilesLimit } from './open-files.ts'
 
 /*
  * Which connections a server keeps when clients open more than it can hold. One mechanism for every listener: a connection counts
@@ -18,7 +19,10 @@ import { unmapped } from './host-port.ts'
  */
 
 export interface AdmissionLimits {
-  /** Silent connections at the same time. Smaller: less time to speak during a flood; larger: more descriptors and memory. */
+  /**
+   * Silent connections at the same time, and never more than a share of the files that this process may open. Smaller: less time
+   * to speak during a flood; larger: more descriptors and memory.
+   */
   most: number
   /** Silent connections of one source; as many as `most` when absent. */
   mostOfOne?: number
@@ -40,6 +44,13 @@ interface Entry {
   readonly source: string
 }
 
+/**
+ * A role has up to a dozen listeners; when all of them are flooded at once, two thirds of the descriptors are left for those that
+ * speak. Larger: less time to speak during a flood on a process with few descriptors.
+ */
+const SHARE_OF_FILES = 32
+const FEWEST = 8
+
 export class Admission {
   readonly #limits: Required<AdmissionLimits>
   /** Silent connections of each source, the oldest first. */
@@ -48,8 +59,9 @@ export class Admission {
   /** Connections that were closed to make room. */
   evicted = 0
 
-  constructor({ most, mostOfOne = most }: AdmissionLimits) {
-    this.#limits = { most, mostOfOne }
+  constructor({ most, mostOfOne = most }: AdmissionLimits, openFiles: number = openFilesLimit()) {
+    const affordable = Math.max(FEWEST, Math.floor(openFiles / SHARE_OF_FILES))
+    this.#limits = { most: Math.min(most, affordable), mostOfOne: Math.min(mostOfOne, affordable) }
   }
 
   /** Silent connections now. */

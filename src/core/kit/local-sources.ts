@@ -1,5 +1,6 @@
 import { BlockList, isIPv6 } from 'node:net'
-import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+import type { NetworkInterfaceInfo } from 'node:os'
+import { interfacesHere } from './interfaces.ts'
 import { systemClock, type Clock } from './clock.ts'
 import type { Log } from './log.ts'
 
@@ -77,7 +78,7 @@ export class LocalSources {
   }
 
   #reread(now: number): void {
-    const { ranges = [], interfaces = [], read = networkInterfaces } = this.#options
+    const { ranges = [], interfaces = [], read = interfacesHere } = this.#options
     const allowed = new BlockList()
     for (const range of ranges) addPrefix(allowed, range)
     for (const [name, addresses] of Object.entries(read())) {

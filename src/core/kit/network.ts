@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
-import { networkInterfaces, type NetworkInterfaceInfo } from 'node:os'
+import type { NetworkInterfaceInfo } from 'node:os'
 import { unmapped } from './host-port.ts'
+import { interfacesHere } from './interfaces.ts'
 
 /** The addresses and default routes of this machine. */
 export interface Network {
@@ -24,11 +25,7 @@ export type InterfaceFilter = (device: string) => boolean
 
 /** Routes are read from /proc (Linux); elsewhere there are only addresses. */
 export function readNetwork(isOutward: InterfaceFilter = () => true): Network {
-  return networkOf(
-    networkInterfaces(),
-    { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') },
-    isOutward,
-  )
+  return networkOf(interfacesHere(), { v4: textOf('/proc/net/route'), v6: textOf('/proc/net/ipv6_route') }, isOutward)
 }
 
 export function networkOf(
@@ -95,10 +92,15 @@ function isLinkLocal(address: string): boolean {
   return address.startsWith('169.254.') || /^fe[89ab]/i.test(address)
 }
 
+const lastTexts = new Map<string, string>()
+
+/** Where no descriptor is left to read it, what was read last: that the routes are gone would end connections. */
 function textOf(path: string): string {
   try {
-    return readFileSync(path, 'latin1')
-  } catch {
-    return ''
+    lastTexts.set(path, readFileSync(path, 'latin1'))
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'EMFILE' && code !== 'ENFILE') return ''
   }
+  return lastTexts.get(path) ?? ''
 }

@@ -1,27 +1,31 @@
-import { open, readFile, rename, rm } from 'node:fs/promises'
+import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError, isMeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
+import { stateProblem } from '../kit/disk.ts'
 import type { Log } from '../kit/log.ts'
+import { readPlainFile } from '../kit/plain-file.ts'
 import { INSTANCE_STATES } from '../model/instance.ts'
 import type { Snapshot } from './table.ts'
 
 /* The file of the saved table: JSON with a format number, written to a draft, synced, and renamed over the old one. */
 
 /**
- * Reads the copy. A damaged one holds nothing that the cluster cannot provide again, so it is renamed, for whoever wants to look
- * at it, and the agent starts with an empty table.
- * @throws MeshError STATE_UNREADABLE when it cannot be read or renamed.
+ * Reads the copy. One that is damaged or cannot be read holds nothing that the cluster cannot provide again, so the agent starts
+ * with an empty table; a damaged one is renamed, for whoever wants to look at it.
  */
 export async function readOrRename(path: string, log: Log, clock: Clock = systemClock): Promise<Snapshot | undefined> {
   try {
     return await readSaved(path)
   } catch (error) {
-    if (!isMeshError(error, 'STATE_CORRUPT')) throw error
+    if (!isMeshError(error, 'STATE_CORRUPT')) {
+      log.warn('the saved table cannot be read; starting without it', { error })
+      return undefined
+    }
     const renamed = `${path}.damaged-${new Date(clock.wall()).toISOString().replaceAll(':', '-')}`
-    await atPath(path, () => rename(path, renamed))
+    await rename(path, renamed).catch(() => undefined) // a disk that takes nothing: it is tried again with the next start
     log.warn('the saved table is damaged; starting without it', { error, path: renamed })
     return undefined
   }
@@ -32,7 +36,7 @@ export async function readOrRename(path: string, log: Log, clock: Clock = system
  * @throws MeshError STATE_CORRUPT (details: path, reason) or STATE_UNREADABLE.
  */
 export async function readSaved(path: string): Promise<Snapshot | undefined> {
-  const text = await atPath(path, () => readFile(path, 'utf8').catch(unlessMissing))
+  const text = await atPath(path, async () => readPlainFile(path))
   if (text === undefined) return undefined
   let content: unknown
   try {
@@ -140,10 +144,6 @@ async function atPath<T>(path: string, act: () => Promise<T>): Promise<T> {
   try {
     return await act()
   } catch (error) {
-    throw new MeshError('STATE_UNREADABLE', { path }, { cause: error })
+    throw isMeshError(error) ? error : stateProblem(path, error)
   }
-}
-
-function unlessMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error
 }

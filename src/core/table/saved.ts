@@ -1,4 +1,5 @@
 import { systemClock, type Clock } from '../kit/clock.ts'
+import { REWRITE_MS, unwrittenFiles } from '../kit/kept-file.ts'
 import { Lifetime } from '../kit/lifetime.ts'
 import type { Log } from '../kit/log.ts'
 import { readOrRename, writeSaved } from './saved-file.ts'
@@ -32,6 +33,7 @@ export class SavedTable implements AsyncDisposable {
       const saved = new SavedTable(life, parts, log)
       const snapshot = await readOrRename(parts.path, saved.#log, saved.#clock)
       if (snapshot !== undefined) parts.table.restore(snapshot)
+      life.defer(() => void unwrittenFiles.delete(parts.path))
       life.defer(() => (saved.#isReleased ? undefined : saved.#lastWrite()))
       life.defer(parts.table.onChange(() => saved.#changed()))
       return saved
@@ -66,11 +68,11 @@ export class SavedTable implements AsyncDisposable {
     })
   }
 
-  /** Never throws: a full disk must not stop the data path. What could not be written is written with the next change. */
+  /** Never throws: a full disk must not stop the data path. What could not be written is written when there is room. */
   async #writeSoon(): Promise<void> {
     while (this.#isDirty && !this.#isReleased && !this.#life.signal.aborted) {
-      await this.#clock.sleep(SETTLE_MS, this.#life.signal)
-      if (!(await this.#write())) return
+      await this.#clock.sleep(unwrittenFiles.has(this.#path) ? REWRITE_MS : SETTLE_MS, this.#life.signal)
+      await this.#write()
     }
   }
 
@@ -79,15 +81,15 @@ export class SavedTable implements AsyncDisposable {
     if (this.#isDirty) await this.#write()
   }
 
-  async #write(): Promise<boolean> {
+  async #write(): Promise<void> {
     this.#isDirty = false
     try {
       await writeSaved(this.#path, this.#table.snapshot())
-      return true
+      if (unwrittenFiles.delete(this.#path)) this.#log.info('the table is saved again')
     } catch (error) {
       this.#isDirty = true
-      this.#log.warn('the table could not be saved', { error })
-      return false
+      if (!unwrittenFiles.has(this.#path)) this.#log.warn('the table could not be saved', { error })
+      unwrittenFiles.set(this.#path, error)
     }
   }
 }

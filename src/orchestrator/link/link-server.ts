@@ -7,6 +7,7 @@ import { Compile } from 'typebox/compile'
 import { explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
 import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../core/identity/tls.ts'
+import { keepAccepting } from '../../core/kit/keep-accepting.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../../core/kit/http-timeouts.ts'
@@ -90,6 +91,7 @@ export class LinkServer implements AsyncDisposable {
       })
       try {
         await app.listen({ host, port })
+        keepAccepting(app.server)
       } catch (cause) {
         throw new MeshError('LISTEN_FAILED', { address: `${host}:${port}` }, { cause })
       }

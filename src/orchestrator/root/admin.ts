@@ -1,7 +1,9 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
+import { stateProblem } from '../../core/kit/disk.ts'
+import { readPlainFile } from '../../core/kit/plain-file.ts'
 import type { RootStore } from './root-store.ts'
 
 const FILE = 'admin.json'
@@ -18,10 +20,11 @@ export function openAdmin(dir: string, { url, ca }: { url: string; ca: string },
   const token = isGood ? saved : `hedgerow-admin.${randomBytes(32).toString('base64url')}`
   if (!isGood) store.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
   try {
-    writeFileSync(`${path}.draft`, `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`, { mode: 0o600 })
+    rmSync(`${path}.draft`, { force: true }) // left by a crash
+    writeFileSync(`${path}.draft`, `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`, { mode: 0o600, flag: 'wx' })
     renameSync(`${path}.draft`, path)
   } catch (cause) {
-    throw new MeshError('STATE_UNREADABLE', { path }, { cause })
+    throw stateProblem(path, cause)
   }
 }
 
@@ -35,9 +38,8 @@ export function authenticate(authorization: string | undefined, store: RootStore
 }
 
 function savedToken(path: string): string | undefined {
-  if (!existsSync(path)) return undefined
   try {
-    const { token } = JSON.parse(readFileSync(path, 'utf8')) as { token?: unknown }
+    const { token } = JSON.parse(readPlainFile(path) ?? '{}') as { token?: unknown }
     return typeof token === 'string' && TOKEN.test(token) ? token : undefined
   } catch {
     return undefined

@@ -1,7 +1,8 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
 import { stateProblem } from '../../core/kit/disk.ts'
+import { readPlainFile } from '../../core/kit/plain-file.ts'
 import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
@@ -96,7 +97,7 @@ export class Records {
       .filter((name) => name.endsWith('.json'))
       .flatMap((name) => {
         try {
-          const { format, ...saved } = JSON.parse(readFileSync(join(this.#dir, name), 'utf8')) as Saved & {
+          const { format, ...saved } = JSON.parse(readPlainFile(join(this.#dir, name)) ?? '') as Saved & {
             format: number
           }
           if (format !== FORMAT) throw new MeshError('STATE_CORRUPT', { format })
