@@ -75,7 +75,7 @@ export class Resolver {
       const admits = (address: string) => sources.admits(address, 'resolver')
       udp.serve({ admits, respond: (packet, from) => responder.respond(packet, 'udp', from) }, log)
       life.defer(() => udp.close()) // before the responder: what has arrived is answered
-      tcp.serve({ admits, respond: (packet, from) => responder.respond(packet, 'tcp', from) })
+      tcp.serve({ admits, respond: (packet, from) => responder.respond(packet, 'tcp', from) }, log)
       log.info('resolver listens', { address: `${own.address}:${own.port}` })
       return new Resolver(own, upstream, life)
     })

@@ -1,9 +1,12 @@
 import { once } from 'node:events'
 import { createServer, type Server as TcpServer, type Socket } from 'node:net'
+import { Admission, sourceOf } from '../src/core/kit/admission.ts'
 import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
+import { endGracefully } from '../src/core/kit/end-gracefully.ts'
+import type { Log } from '../src/core/kit/log.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
-import { HEADER } from './numbers.ts'
+import { CODE, HEADER } from './numbers.ts'
 import type { Server } from './resolv-conf.ts'
 import { QUERY_LIMIT } from './wire.ts'
 
@@ -13,7 +16,7 @@ import { QUERY_LIMIT } from './wire.ts'
  */
 
 export interface TcpListenerOptions extends SharedAddress {
-  /** At a time; one more, and the one that has been silent for longest is closed. */
+  /** At a time; one more, and of the source that has the most the one that has been silent for longest is closed. */
   connections: number
   idleMs: number
 }
@@ -27,6 +30,8 @@ export interface Serving {
 
 /** Questions of one connection that may wait; until one is answered, no more are read. */
 const PIPELINE_LIMIT = 64
+/** One line for all clients that do not speak DNS. Smaller: a wrong program fills the log. */
+const LOG_MS = 10_000
 /** Replies that the client has not read. Larger: a client that does not read takes more memory. */
 const UNREAD_BYTES = 256 * 1024
 
@@ -34,13 +39,18 @@ const UNREAD_BYTES = 256 * 1024
 export class TcpListener implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #options: TcpListenerOptions
-  /** The connection that has been silent for longest comes first. */
+  /** A question makes a connection the newest of its source. */
+  readonly #admission: Admission
   readonly #open = new Set<Socket>()
   #serving: Serving | undefined
+  #log: Log | undefined
+  #malformed = 0
+  #loggedAt = Number.NEGATIVE_INFINITY
 
   private constructor(life: Lifetime, options: TcpListenerOptions) {
     this.#life = life
     this.#options = options
+    this.#admission = new Admission({ most: options.connections })
   }
 
   /** @throws the system's error, for example EADDRINUSE */
@@ -57,8 +67,9 @@ export class TcpListener implements AsyncDisposable {
   }
 
   /** Until this is called, connections are closed at once. */
-  serve(serving: Serving): void {
+  serve(serving: Serving, log: Log): void {
     this.#serving = serving
+    this.#log = log
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -68,15 +79,23 @@ export class TcpListener implements AsyncDisposable {
   #admit(socket: Socket): void {
     const serving = this.#serving
     if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) return void socket.destroy()
-    const [silent] = this.#open
-    if (this.#open.size >= this.#options.connections) silent?.destroy()
+    const admitted = this.#admission.enter(socket, sourceOf(socket))
     this.#open.add(socket)
     socket.once('close', () => this.#open.delete(socket))
-    const connection = new DnsConnection(socket, serving, this.#options.idleMs, () => {
-      this.#open.delete(socket)
-      this.#open.add(socket)
+    const connection = new DnsConnection(socket, serving, this.#options.idleMs, {
+      question: admitted.silent,
+      malformed: (from) => this.#isNoDns(from),
     })
     connection.start()
+  }
+
+  #isNoDns({ address }: Server): void {
+    this.#malformed += 1
+    const now = performance.now()
+    if (now - this.#loggedAt < LOG_MS) return
+    this.#log?.warn('a client of the name server does not speak DNS', { address, count: this.#malformed })
+    this.#loggedAt = now
+    this.#malformed = 0
   }
 
   async #close(server: TcpServer): Promise<void> {
@@ -87,6 +106,13 @@ export class TcpListener implements AsyncDisposable {
   }
 }
 
+interface ConnectionOwner {
+  /** A whole question has come. */
+  question(): void
+  /** The connection ends, since what comes is no DNS. */
+  malformed(from: Server): void
+}
+
 /** The questions and replies of one connection. */
 class DnsConnection {
   readonly #socket: Socket
@@ -94,15 +120,17 @@ class DnsConnection {
   readonly #from: Server
   /** Restarted by each whole question, so that single bytes do not keep a connection. */
   readonly #idle: NodeJS.Timeout
-  readonly #onQuestion: () => void
+  readonly #owner: ConnectionOwner
   #pending: Buffer = Buffer.alloc(0)
   #waiting = 0
   #hasEnded = false
+  /** What comes is no DNS: nothing more is read or answered. */
+  #isOver = false
 
-  constructor(socket: Socket, serving: Serving, idleMs: number, onQuestion: () => void) {
+  constructor(socket: Socket, serving: Serving, idleMs: number, owner: ConnectionOwner) {
     this.#socket = socket
     this.#serving = serving
-    this.#onQuestion = onQuestion
+    this.#owner = owner
     this.#from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
     this.#idle = setTimeout(() => socket.destroy(), idleMs)
   }
@@ -110,6 +138,7 @@ class DnsConnection {
   start(): void {
     const socket = this.#socket
     socket.on('data', (chunk: Buffer) => {
+      if (this.#isOver) return
       this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk])
       this.#read()
     })
@@ -122,13 +151,14 @@ class DnsConnection {
   }
 
   #read(): void {
-    while (this.#waiting < PIPELINE_LIMIT && !this.#socket.destroyed) {
+    while (this.#waiting < PIPELINE_LIMIT && !this.#socket.destroyed && !this.#isOver) {
       const packet = this.#nextQuestion()
       if (packet === undefined) break
       this.#idle.refresh()
-      this.#onQuestion()
+      this.#owner.question()
       this.#answer(packet)
     }
+    if (this.#isOver) return
     if (this.#waiting >= PIPELINE_LIMIT) this.#socket.pause()
     else if (this.#socket.isPaused()) this.#socket.resume()
     if (this.#hasEnded && this.#waiting === 0) this.#socket.end()
@@ -137,12 +167,23 @@ class DnsConnection {
   #nextQuestion(): Buffer | undefined {
     if (this.#pending.length < 2) return undefined
     const end = 2 + this.#pending.readUInt16BE(0)
-    // No question is that short or that long, and empty messages would keep the connection for nothing.
-    if (end < 2 + HEADER || end > 2 + QUERY_LIMIT) this.#socket.destroy()
-    if (this.#pending.length < end || this.#socket.destroyed) return undefined
+    if (end < 2 + HEADER || end > 2 + QUERY_LIMIT) return this.#refuse(end)
+    if (this.#pending.length < end) return undefined
     const packet = this.#pending.subarray(2, end)
     this.#pending = this.#pending.subarray(end)
     return packet
+  }
+
+  /**
+   * No question is that short or that long: a program that speaks something else, most often HTTP. Told as far as there is an id
+   * to tell it with (RFC 1035 §4.1.1); nothing after it can be read, so the connection ends.
+   */
+  #refuse(end: number): undefined {
+    if (this.#pending.length < Math.min(end, 4)) return undefined // an id may still come
+    this.#owner.malformed(this.#from)
+    endGracefully(this.#socket, end < 4 ? undefined : formatError(this.#pending.readUInt16BE(2)))
+    this.#isOver = true
+    return undefined
   }
 
   #answer(packet: Buffer): void {
@@ -157,11 +198,20 @@ class DnsConnection {
   }
 
   #send(reply: Buffer | undefined): void {
-    if (reply === undefined || this.#socket.destroyed) return
+    if (reply === undefined || this.#socket.destroyed || this.#socket.writableEnded) return
     const framed = Buffer.allocUnsafe(reply.length + 2)
     framed.writeUInt16BE(reply.length, 0)
     reply.copy(framed, 2)
     this.#socket.write(framed)
     if (this.#socket.writableLength > UNREAD_BYTES) this.#socket.destroy()
   }
+}
+
+/** A header alone, with the length before it: the answer to something that has no question in it. */
+function formatError(id: number): Buffer {
+  const framed = Buffer.alloc(2 + HEADER)
+  framed.writeUInt16BE(HEADER, 0)
+  framed.writeUInt16BE(id, 2)
+  framed.writeUInt16BE(0x8000 | CODE.FORMERR, 4) // QR
+  return framed
 }

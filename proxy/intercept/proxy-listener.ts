@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
+import { Admission, type Admissible, type Admitted, sourceOf } from '../../src/core/kit/admission.ts'
 import { background } from '../../src/core/kit/background.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
@@ -24,7 +25,7 @@ export interface ProxyOptions {
   port: number
   /** The agent that this one takes over from listens there too. */
   isBeside?: boolean
-  /** Handshakes under way; one more, and the oldest is answered and ended. Smaller: a burst of programs is refused. */
+  /** Handshakes under way; one more, and the oldest of the source that has the most is answered and ended. Smaller: a burst of programs is refused. */
   handshakes?: number
   /** Until the request must be complete. */
   handshakeMs?: number
@@ -100,6 +101,7 @@ class ProxyClients {
   readonly #parts: ProxyParts
   readonly #sources: Pick<LocalSources, 'admits'>
   readonly #refusals: RefusalLog
+  readonly #admission: Admission
   /** Oldest first. */
   readonly #clients = new Set<ProxyClient>()
   #bytes = 0
@@ -107,6 +109,7 @@ class ProxyClients {
   constructor(kind: ProxyKind, limits: { handshakes: number; handshakeMs: number }, parts: ProxyParts) {
     this.#kind = kind
     this.#limits = limits
+    this.#admission = new Admission({ most: limits.handshakes })
     this.#parts = parts
     this.#sources = parts.sources ?? new LocalSources(parts.log, { clock: parts.clock })
     this.#refusals = new RefusalLog(kind.mode, parts.log, parts.clock)
@@ -121,7 +124,6 @@ class ProxyClients {
     socket.on('error', () => undefined)
     if (!this.#sources.admits(socket.remoteAddress, mode) || this.#parts.descriptors?.reserve(0) === false)
       return resetSocket(socket)
-    if (this.#clients.size >= this.#limits.handshakes) this.#makeRoom()
     const client = new ProxyClient(socket, this.#kind.begin(), this.#limits.handshakeMs, {
       received: (bytes) => this.#count(bytes),
       connect: (request) => void background.run('proxy', () => this.#carry(request, socket)),
@@ -129,9 +131,15 @@ class ProxyClients {
       ended: (bytes) => {
         this.#bytes -= bytes
         this.#clients.delete(client)
+        admitted?.active()
       },
     })
     this.#clients.add(client)
+    const silent: Admissible = {
+      destroy: () => client.giveUp('too many requests are under way'),
+      once: (event: 'close', listener: () => void) => socket.once(event, listener),
+    }
+    const admitted: Admitted | undefined = this.#admission.enter(silent, sourceOf(socket))
   }
 
   close(): void {

@@ -261,6 +261,19 @@ t.test('no bytes make a handshake throw or pass without credentials', async (t) 
   t.match(answer, /^HTTP\/1\.1 431 /, 'an endless head')
 })
 
+t.test('a source that opens connections without end costs only its own', async (t) => {
+  await using here = await node()
+  await using socks = await SocksInterceptor.start({ port: 0, handshakes: 8 }, here.parts)
+  using other = new Client(connect({ port: socks.port, host: '127.0.0.1', localAddress: '127.0.0.2' }))
+  other.socket.write(Buffer.of(5)) // half of a greeting
+  const flood = Array.from({ length: 40 }, () => new Client(connect({ port: socks.port, host: '127.0.0.1' })))
+  await Promise.all(flood.slice(0, 32).map((client) => client.ended))
+  other.socket.write(Buffer.of(1, 0)) // one method: no authentication
+  while (other.text.length < 2) await new Promise((resolve) => setTimeout(resolve, 10))
+  t.equal(other.text.charCodeAt(0), 5, 'its greeting is answered')
+  for (const client of flood) client[Symbol.dispose]()
+})
+
 t.test('a client that is too slow is answered and closed, and the oldest makes room for new ones', async (t) => {
   await using here = await node()
   const socks = await SocksInterceptor.start({ port: 0, handshakes: 2, handshakeMs: 1_000 }, here.parts)

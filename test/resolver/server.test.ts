@@ -563,10 +563,22 @@ t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t
     Array.from(stream, (byte) => Buffer.of(byte)),
   )
   t.same(inPieces, together, 'byte by byte')
-  for (const length of ['0000', '000b', 'ffff']) {
-    const replies = await tcpRaw(mesh.port, [hex(length), framed(query({ name: cart }))]).catch(() => [])
-    t.same(replies, [], `${length}: a length that no question has ends it`)
+  const isNoDns = 'a client of the name server does not speak DNS'
+  for (const { what, sent, id } of [
+    { what: 'no message at all', sent: hex('0000'), id: undefined },
+    { what: 'one byte', sent: hex('0001ff'), id: undefined },
+    { what: 'eleven bytes', sent: hex('000babcd012000010000000000'), id: 0xabcd },
+    { what: 'an endless message', sent: hex('ffffabcd'), id: 0xabcd },
+    { what: 'HTTP', sent: Buffer.from('GET / HTTP/1.1\r\n\r\n'), id: 0x5420 },
+  ]) {
+    const replies = await tcpRaw(mesh.port, [sent, framed(query({ name: cart }))])
+    t.same(
+      replies.map((reply) => ({ id: reply.readUInt16BE(0), code: reply.readUInt16BE(2) })),
+      id === undefined ? [] : [{ id, code: 0x8001 }], // QR, FORMERR
+      `${what}: FORMERR where there is an id, and the end`,
+    )
   }
+  t.equal(mesh.log.lines.filter(({ sentence }) => sentence === isNoDns).length, 1, 'one line for all of them')
 
   const open = await Promise.all(
     [1, 2].map(async () => {
@@ -583,6 +595,18 @@ t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t
   t.pass('one more connection is closed')
   t.match(said(await udp(mesh.port, { name: cart })), { code: 'NOERROR' }, 'UDP goes on')
   for (const socket of open) socket.destroy()
+})
+
+t.test('a program that opens TCP connections without end costs only its own', async (t) => {
+  await using mesh = await world({ limits: { tcpConnections: 8 } })
+  const other = connect({ port: mesh.port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+  await once(other, 'connect')
+  const silent = Array.from({ length: 40 }, () => connect(mesh.port, '127.0.0.1').on('error', () => undefined))
+  await Promise.all(silent.slice(0, 32).map((socket) => once(socket, 'close')))
+  other.write(framed(query({ name: cart })))
+  await once(other, 'data')
+  t.pass('it is answered')
+  for (const socket of [other, ...silent]) socket.destroy()
 })
 
 t.test('a TCP connection without one complete question is closed', async (t) => {

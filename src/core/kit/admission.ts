@@ -37,7 +37,10 @@ export interface Admitted {
 }
 
 /** What is admitted: a socket, or anything with an end. */
-export type Admissible = Pick<Duplex, 'destroy' | 'once'>
+export interface Admissible {
+  destroy(): unknown
+  once(event: 'close', listener: () => void): unknown
+}
 
 interface Entry {
   readonly connection: Admissible
