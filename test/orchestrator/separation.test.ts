@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'tap'
 
-import { InstanceUsers } from '../../src/orchestrator/worker/instance-users.ts'
+import { InstanceUsers, makeHome } from '../../src/orchestrator/worker/instance-users.ts'
 import { membersOf, statOf, uidsIn } from '../../src/orchestrator/worker/process-group.ts'
 import { ProcessRuntime } from '../../src/orchestrator/worker/process-runtime.ts'
 import type { Launch, Trace } from '../../src/orchestrator/worker/runtime.ts'
@@ -196,6 +196,28 @@ test('after kill -9 of the agent the next one adopts user and group; what no rec
   t.ok(await ended(was.uid))
 })
 
+test('uids of agents whose directory is gone are freed with their HOMEs, unless something runs as them', {
+  skip,
+}, async (t) => {
+  using here = folders()
+  const claim = (uid: number) => {
+    const path = `/run/hedgerow/uids/${uid}`
+    writeFileSync(path, JSON.stringify({ dir: join(here.dir, 'gone'), pid: 2 ** 22 + 1, startTime: 1 }))
+    t.teardown(() => rmSync(path, { force: true }))
+    return path
+  }
+  const [unused, used] = [claim(60_180), claim(60_181)]
+  const home = makeHome(60_180)
+  const other = spawn('sleep', ['60'], { uid: 60_181, gid: 60_181, stdio: 'ignore' })
+  t.teardown(() => other.kill('SIGKILL'))
+  await once(other, 'spawn')
+  await here.runtime.tidy([])
+  t.notOk(existsSync(unused))
+  t.notOk(existsSync(home))
+  t.ok(existsSync(used))
+  t.equal(other.exitCode, null, 'and it goes on')
+})
+
 test('a program that forks faster than one can look ends too', { skip }, async (t) => {
   using here = folders()
   for (const withGroup of [true, false]) {
@@ -241,7 +263,7 @@ test('what the instance’s user may not enter, read or execute is named, with w
   writeFileSync(code, 'console.log("read")', { mode: 0o600 })
   await t.rejects(here.runtime.launch(here.launch({ code, cmd: [] })), {
     code: 'RUNTIME_FAILED',
-    details: { remedy: new RegExp(`chmod o\\+r ${code}`) },
+    details: { reason: new RegExp(`chmod o\\+r ${code}`) },
   })
   chmodSync(code, 0o644)
   const running = await here.runtime.launch(here.launch({ code, cmd: [] }))
@@ -270,7 +292,7 @@ test('a port that is root’s is refused with what to do', { skip }, async (t) =
   const service = { cmd: ['sleep', '60'], port: `80:${start - 1}`, fixed_port: true }
   await t.rejects(here.runtime.launch(here.launch(service)), {
     code: 'RUNTIME_FAILED',
-    details: { reason: /may not listen on tcp port/, remedy: /ip_unprivileged_port_start=.*agent\.instanceUsers/ },
+    details: { reason: /may not listen on tcp port.*ip_unprivileged_port_start=.*agent\.instanceUsers/ },
   })
 })
 

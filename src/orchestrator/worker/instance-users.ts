@@ -80,8 +80,7 @@ export class InstanceUsers {
       return taken
     }
     throw new MeshError('RUNTIME_FAILED', {
-      reason: `every uid from ${first} to ${last} is in use`,
-      remedy: 'Give this node a larger range: agent.instanceUids.',
+      reason: `every uid from ${first} to ${last} is in use (agent.instanceUids is the range)`,
     })
   }
 
@@ -99,6 +98,16 @@ export class InstanceUsers {
     return readdirSync(CLAIMS)
       .map(Number)
       .filter((uid) => this.#claimOf(uid)?.dir === this.#dir)
+  }
+
+  /** Those of agents that ended and whose directory is gone, so that none will free them. Whatever still runs as one keeps it. */
+  abandoned(): number[] {
+    const inUse = usedUids()
+    const uids = readdirSync(CLAIMS).map(Number)
+    return uids.filter((uid) => {
+      const claim = this.#claimOf(uid)
+      return claim !== undefined && this.#isStale(uid) && !existsSync(claim.dir) && !inUse.has(uid)
+    })
   }
 
   #claim(uid: number): boolean {

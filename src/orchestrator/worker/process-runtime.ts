@@ -131,8 +131,7 @@ export class ProcessRuntime implements Runtime {
   #checkMayBind(protocol: string, port: number): void {
     if (this.#separation.users === undefined || port >= firstUnprivilegedPort()) return
     throw new MeshError('RUNTIME_FAILED', {
-      reason: `the instance's own user may not listen on ${protocol} port ${port}`,
-      remedy: `Leave out fixed_port and listen on PORT, or permit it on this node: sysctl net.ipv4.ip_unprivileged_port_start=${port}, or agent.instanceUsers: agent.`,
+      reason: `the instance's own user may not listen on ${protocol} port ${port} (leave out fixed_port and listen on PORT, or permit it on this node: sysctl net.ipv4.ip_unprivileged_port_start=${port}, or agent.instanceUsers: agent)`,
     })
   }
 

@@ -120,6 +120,7 @@ export class Separation {
       ...(this.users?.claimed() ?? []).filter((uid) => !uids.has(uid)).map((uid) => ({ uid })),
       ...(this.cgroups?.all() ?? []).filter(({ path }) => !groups.has(path)).map((cgroup) => ({ cgroup })),
     ]
+    for (const uid of this.users?.abandoned() ?? []) await this.release({ uid })
     for (const own of left) {
       const mark = own.cgroup && basename(own.cgroup.path)
       await endGroup({ ...own, mark, graceMs: 0, sleep })

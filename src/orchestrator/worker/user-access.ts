@@ -29,9 +29,9 @@ export async function checkAccess(uid: number, path: string, kind: 'enter' | 'ex
   if (barrier === undefined || (await mayInFact(uid, path, kind === 'read' ? '-r' : '-x'))) return
   const where =
     barrier === path ? `${path} may not be ${PAST[kind]}` : `${path} lies in ${barrier}, which may not be entered`
+  const bit = kind === 'read' && barrier === path ? 'r' : 'x'
   throw new MeshError('RUNTIME_FAILED', {
-    reason: `${where} by other users, and an instance runs as a user of its own`,
-    remedy: `Move it to where every user may read it (for example /opt), or permit it: chmod o+${kind === 'read' && barrier === path ? 'r' : 'x'} ${barrier}. Where instances need the rights of the agent, set agent.instanceUsers: agent on this node.`,
+    reason: `${where} by other users, and an instance runs as a user of its own (move it, for example to /opt, or chmod o+${bit} ${barrier}, or set agent.instanceUsers: agent on this node)`,
   })
 }
 
