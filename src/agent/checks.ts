@@ -18,6 +18,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       upstreamCheck(agent),
       udpCheck([...connectivity.peers.all()], context.config.udp),
       descriptorCheck(agent),
+      ...duplicateChecks(agent),
       separationCheck(agent.instances.separation),
       logCheck(),
       filesCheck(),
@@ -36,6 +37,14 @@ export function checksOf(agent: AgentParts): CheckReport {
 
 function linkCheck({ uplink, sync }: AgentParts): Check {
   const { services } = sync.table.counts
+  if (!uplink.isUp && uplink.refusal?.code === 'DUPLICATE_IDENTITY')
+    return {
+      check: 'control link',
+      ok: false,
+      finding:
+        'refused: another process uses the identity of this node; until one ends, this one has no flows with other nodes',
+      remedy: COPIED,
+    }
   return {
     check: 'control link',
     ok: uplink.isUp,
@@ -113,6 +122,21 @@ function descriptorCheck({ context: { config }, connectivity }: AgentParts): Che
     finding: `${allowed}, ${isScarce ? 'all in use; new flows are refused' : short}`,
     remedy: 'Raise the limit: LimitNOFILE= in the systemd unit, or "ulimit -n" before the start.',
   }
+}
+
+const COPIED =
+  'Two machines have copies of one state directory: stop one, empty its state, and join it with a new token.'
+
+/** Nodes that run twice, as their peers see it. */
+function duplicateChecks({ connectivity: { peers } }: AgentParts): Check[] {
+  return [...new Set(Array.from(peers.all(), ({ peer }) => peer))]
+    .filter((node) => peers.hasDuplicate(node))
+    .map((node) => ({
+      check: `identity of ${node}`,
+      ok: false,
+      finding: 'two processes use it; the one that was here first has the session, the other one is refused',
+      remedy: COPIED,
+    }))
 }
 
 /** Whether sealed packets reach the nodes that datagrams are being sent to. */

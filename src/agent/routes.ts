@@ -32,7 +32,7 @@ export function agentRoutes(agent: AgentParts, { environment, respawn }: RouteOp
       const kernelFlows = await agent.fastPath?.count()
       return { ...statusOf(agent), ...(kernelFlows === undefined ? {} : { kernelFlows }) }
     },
-    '/peers': () => Array.from(agent.connectivity.peers.all(), (session) => peerOf(session)),
+    '/peers': () => Array.from(agent.connectivity.peers.all(), (session) => peerOf(session, agent.connectivity.peers)),
     '/flows': async (query) => {
       const own = flowsOf(agent.flows.ledger, { withRecent: query.has('recent') })
       return query.has('own') ? own : [...own, ...(await agent.predecessors.flows())]
@@ -108,7 +108,7 @@ export function statusOf(agent: AgentParts): StatusReport {
   }
 }
 
-function peerOf(session: Session): PeerReport {
+function peerOf(session: Session, peers: TunnelPeers): PeerReport {
   const { peer, path, rttMs, streams } = session
   const { relay, carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams } = session.report()
   return {
@@ -123,6 +123,7 @@ function peerOf(session: Session): PeerReport {
     bytesIn,
     bytesOut,
     datagrams,
+    ...(peers.hasDuplicate(peer) ? { isDuplicated: true } : {}),
   }
 }
 

@@ -27,8 +27,9 @@ export function peersCommand(program: Command, context: () => Context): void {
             bytesIn,
             bytesOut,
             datagrams,
+            isDuplicated = false,
           }) => [
-            node,
+            isDuplicated ? `${node} (runs twice)` : node,
             relay === undefined ? path : `${path} by ${hostOf(relay)}`,
             rttMs?.toFixed(2),
             counted(carrierPaths, pinned) || carriers,

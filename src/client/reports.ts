@@ -57,6 +57,8 @@ export interface PeerReport {
   bytesOut: number
   /** How datagrams go now: sealed over UDP, in frames on carriers, or in frames because no UDP packet gets through. */
   datagrams: 'sealed' | 'frames' | 'blocked'
+  /** A second process with the identity of the node was refused within the last minute. */
+  isDuplicated?: boolean
 }
 
 export interface FlowReport {

@@ -139,6 +139,10 @@ function tunnelMetrics(make: Maker) {
       'tunnel_retained_bytes',
       'Bytes sent or queued to other nodes and not acknowledged, kept to be sent again if a carrier fails.',
     ),
+    duplicatePeers: make.counter(
+      'tunnel_duplicates_total',
+      'Connections refused because another process with the identity of their node has a session and answers.',
+    ),
     streamsMoved: make.counter('tunnel_streams_moved_total', 'Streams that continued on another carrier.'),
     resumes: make.histogram(
       'tunnel_resume_seconds',

@@ -6,6 +6,7 @@ import { FRAME } from '../../proxy/tunnel/wire/frame.ts'
 import { encodeHello, FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
+import { silentLog, type Log } from '../../src/core/kit/log.ts'
 import { settle } from '../support/manual-clock.ts'
 import type { EarlierProcesses } from '../../proxy/tunnel/peers/earlier-processes.ts'
 import { flow, Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
@@ -321,11 +322,48 @@ test('a restarted peer gets a new session, and the old one ends at once', async 
   for (const wire of mesh.wires) wire.isSilent = true // it lost power: nothing says so
   const b = mesh.node('c/b')
   const young = await flow(mesh, b, 'c/a')
+  t.same(young.log, [], 'the old one is asked first')
+  await mesh.clock.advance(1_001)
   t.same(young.log, ['opened'])
   t.same(old.log, ['opened', 'reset'])
   t.same((await flow(mesh, a, 'c/b')).log, ['opened'])
   t.equal(b.heard.length, 1)
 })
+
+for (const isPrompt of [true, false])
+  test(`two processes with one identity: the first keeps its session, the second is named (prompt: ${isPrompt})`, async (t) => {
+    await using mesh = new Mesh()
+    mesh.isPrompt = isPrompt
+    mesh.up('direct c/a>c/b', 'direct c/b>c/a')
+    const warnings: string[] = []
+    const log: Log = { ...silentLog, warn: (message) => void warnings.push(message), child: () => log }
+    const metrics = openMetrics('agent')
+    const a = mesh.node('c/a', { reach, log, metrics })
+    const first = mesh.node('c/b', { reach })
+    const kept = await flow(mesh, a, 'c/b')
+    const second = mesh.node('c/b', { reach })
+    for (let round = 0; round < 20; round += 1) {
+      second.peers.session(reach('c/a'), never).catch(() => undefined)
+      await mesh.clock.advance(1_500)
+    }
+    t.same(kept.log, ['opened'], 'no session was ended')
+    kept.stream.write(Buffer.from('still here'))
+    await mesh.clock.advance(100)
+    t.equal(first.heard[0]!.text(), 'still here')
+    t.same(warnings, ['another process uses the identity of a node'], 'once a minute')
+    t.ok(a.peers.hasDuplicate('c/b'))
+    t.match(await metrics.registry.metrics(), /hedgerow_tunnel_duplicates_total\{[^}]*\} [1-9]/)
+
+    // the cluster has accepted the second one: the first stands aside, and flows go to the second
+    first.peers.standAside(true)
+    await mesh.clock.advance(5_000)
+    t.same(kept.log, ['opened', 'reset'])
+    t.same((await flow(mesh, a, 'c/b')).log, ['opened'])
+    t.equal(second.heard.length, 1)
+    await t.rejects(first.peers.session(reach('c/a'), never), { code: 'NO_PATH' })
+    await mesh.clock.advance(70_000)
+    t.notOk(a.peers.hasDuplicate('c/b'), 'it is over')
+  })
 
 test('a node is restarted for an upgrade: the old process finishes its flows beside the new one', async (t) => {
   await using mesh = new Mesh()

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import type { FlowReport, ResolveReport } from '../../src/client/reports.ts'
 import type { Program } from '../../src/lab/program.ts'
@@ -43,6 +43,10 @@ export class SeparateProcesses implements AsyncDisposable {
     }
   }
 
+  get clusterPort(): number {
+    return this.#base + 1
+  }
+
   async startCluster(): Promise<void> {
     const listen = ['--listen', `127.0.0.1:${this.#base + 1}`, '--ops-listen', '127.0.0.1:0']
     const token = ['--token-file', this.machines.path('token-cluster')]
@@ -59,7 +63,7 @@ export class SeparateProcesses implements AsyncDisposable {
   async startAgent(node: string, ...extra: string[]): Promise<Program> {
     const { machines } = this
     const prefix = PREFIXES[Number(node.slice(1)) % PREFIXES.length]!
-    if (!this.#agents.has(node)) await this.#token(node)
+    if (!existsSync(machines.path(`token-${node}`))) await this.#token(node)
     const args = ['--name', node, '--listen', '127.0.0.1:0', '--prefix', prefix]
     args.push('--token-file', machines.path(`token-${node}`), '--config', machines.path('config.yaml'))
     args.push('--memory-mb', '2000', '--vcpus', '4', '--upstream', '127.0.0.1:9', ...extra)
@@ -69,8 +73,19 @@ export class SeparateProcesses implements AsyncDisposable {
     return former ?? program
   }
 
-  /** Services `tcp` and `udp` on a node, each an echo. */
-  async serveEchoes(node: string): Promise<void> {
+  /** An agent that joins, and has its control link, through another port. */
+  async startAgentThrough(port: number, node: string): Promise<void> {
+    await this.#token(node)
+    const path = this.machines.path(`token-${node}`)
+    const [prefix, body] = readFileSync(path, 'utf8').split('.') as [string, string]
+    const token = JSON.parse(Buffer.from(body, 'base64url').toString()) as { url: string }
+    token.url = token.url.replace(`:${this.clusterPort}`, `:${port}`)
+    writeFileSync(path, `${prefix}.${Buffer.from(JSON.stringify(token)).toString('base64url')}`)
+    await this.startAgent(node)
+  }
+
+  /** Services `tcp` and `udp` of an application on a node, each an echo. */
+  async serveEchoes(node: string, app = 'shop'): Promise<void> {
     const service = (name: string, script: string, port: string) => ({
       microservice_name: name,
       microservice_namespace: 'prod',
@@ -80,21 +95,21 @@ export class SeparateProcesses implements AsyncDisposable {
       code: '',
       constraints: [{ type: 'direct', cluster: 'edge', node }],
     })
-    const document = sla([service('tcp', ECHO_TCP, '8080'), service('udp', ECHO_UDP, '8080/udp')])
-    writeFileSync(this.machines.path('shop.json'), JSON.stringify(document))
-    await this.machines.json('root', 'apply', '-f', this.machines.path('shop.json'))
+    const document = sla([service('tcp', ECHO_TCP, '8080'), service('udp', ECHO_UDP, '8080/udp')], app)
+    writeFileSync(this.machines.path(`${app}.json`), JSON.stringify(document))
+    await this.machines.json('root', 'apply', '-f', this.machines.path(`${app}.json`))
     let all: Array<{ state: string }> = []
     const areRunning = async () => {
       all = await this.machines.json<Array<{ state: string }>>('root', 'get', 'instances')
-      return all.length === 2 && all.every(({ state }) => state === 'running')
+      return all.length >= 2 && all.every(({ state }) => state === 'running')
     }
     await eventually(areRunning, 'both instances run').catch((error: Error) => {
       throw new Error(`${error.message}: ${JSON.stringify(all)}`)
     })
   }
 
-  async addressOf(node: string, service: 'tcp' | 'udp'): Promise<string> {
-    return (await this.machines.json<ResolveReport>(node, 'resolve', `shop.acme.${service}.prod.any.rr.local`)).ipv4
+  async addressOf(node: string, service: 'tcp' | 'udp', app = 'shop'): Promise<string> {
+    return (await this.machines.json<ResolveReport>(node, 'resolve', `${app}.acme.${service}.prod.any.rr.local`)).ipv4
   }
 
   flows(node: string): Promise<FlowReport[]> {

@@ -56,6 +56,12 @@ export function readAnswer(held: HeldKeys, answer: Greeting): Agreement {
   return { id: answer.session, cutsCurrent: !isHeld && !isBeside(answer) && isCut(held) }
 }
 
+/** Whether it is neither the process that the session is with, nor one that runs beside it in good order. */
+export function isAnotherProcess(held: HeldKeys, theirs: Greeting): boolean {
+  const isKnown = [held.current, ...held.leaving].some((key) => key?.incarnation === theirs.incarnation)
+  return !isKnown && !isBeside(theirs) && isCut(held)
+}
+
 /** Two processes of the node run: the session of the other one goes on, and the older of the two sends DRAIN itself. */
 function isBeside({ features = 0 }: Greeting): boolean {
   return (features & (FEATURE.beside | FEATURE.leaving)) !== 0

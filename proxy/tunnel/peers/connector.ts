@@ -11,7 +11,8 @@ import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { Dialer, RawConnection } from '../../paths/contract.ts'
 import { rankOf } from '../session/placement.ts'
 import type { TunnelSession } from '../session/session.ts'
-import { passedOn, type EarlierProcesses } from './earlier-processes.ts'
+import type { Duplicates } from './duplicates.ts'
+import { readGreeting, type EarlierProcesses } from './earlier-processes.ts'
 import {
   AcceptorHandshake,
   DiallerHandshake,
@@ -40,6 +41,7 @@ export interface ConnectorOptions extends HandshakeOptions {
   directory: SessionDirectory & { peer(node: NodeId): PeerState }
   /** Where carriers for sessions of other processes of this node go. */
   earlier: EarlierProcesses | undefined
+  duplicates: Duplicates
   /** Aborts when this node goes away. */
   closing: AbortSignal
 }
@@ -116,20 +118,32 @@ export class Connector {
     const proof = await this.#prove(raw, (raw) => secure.accept(raw), closing)
     if (proof === undefined) return
     if (proof.peer === self) throw new MeshError('PEER_REFUSED', { node: proof.peer, reason: 'it is this node itself' })
-    if (await this.#isPassedOn(raw, proof)) return
     const peer = directory.peer(proof.peer)
-    const connection = provenConnection(raw, { peer, stream: proof.stream, cuts: peer.cuts })
+    const { cuts } = peer
+    if (await this.#isPassedOn(peer, raw, proof.stream)) return
+    const connection = provenConnection(raw, { peer, stream: proof.stream, cuts })
     await this.#finish(AcceptorHandshake.begin(connection, this.#options))
   }
 
-  async #isPassedOn({ path, via }: RawConnection, proof: { peer: NodeId; stream: Duplex }): Promise<boolean> {
-    const { earlier, clock, closing } = this.#options
-    if (earlier?.knows(proof.peer) !== true) return false
+  /**
+   * Looks at HELLO before anything else does, where there may be something to decide: whether it is for a session of an earlier
+   * process of this node, or from a second process with the identity of a peer. True: the connection is passed on.
+   */
+  async #isPassedOn(peer: PeerState, { path, via }: RawConnection, stream: Duplex): Promise<boolean> {
+    const { earlier, duplicates, directory, clock, closing } = this.#options
+    if (earlier?.knows(peer.node) !== true && (peer.session === undefined || directory.isDraining)) return false
     using limit = new Deadline(clock, HELLO_MS, closing)
     try {
-      return await unlessAborted(passedOn(earlier, { ...proof, path, via }), limit.signal)
+      const { frame, hello } = await unlessAborted(readGreeting(stream), limit.signal)
+      if (hello !== undefined) {
+        const session = { peer: peer.node, id: hello.session, incarnation: hello.incarnation }
+        if ((await earlier?.take({ session, path, via, stream, hello: frame })) === true) return true
+        if (!directory.isDraining) await duplicates.refuse(peer, hello)
+      }
+      stream.unshift(frame)
+      return false
     } catch (error) {
-      proof.stream.destroy()
+      stream.destroy()
       throw error
     }
   }

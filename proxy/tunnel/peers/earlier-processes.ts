@@ -5,7 +5,7 @@ import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { PathKind } from '../../../src/core/model/path-rule.ts'
 import type { SessionKey } from '../session/identity.ts'
 import { FRAME, HEADER_BYTES, MAX_HELLO_BYTES } from '../wire/frame.ts'
-import { decodeHello } from '../wire/hello.ts'
+import { decodeHello, type Hello } from '../wire/hello.ts'
 
 /*
  * A node that was restarted for an upgrade runs twice for a while, and only the new process is connected to: by its listener,
@@ -47,22 +47,16 @@ export interface EarlierProcesses {
   take(connection: PassedConnection): Promise<boolean>
 }
 
-/**
- * Passes the connection on if it is for a session of an earlier process. False when this process has to greet: the stream is
- * as it was.
- * @throws MeshError SESSION_CLOSED when the connection ends before HELLO
- */
-export async function passedOn(
-  earlier: EarlierProcesses,
-  connection: Omit<PassedConnection, 'session' | 'hello'> & { peer: NodeId },
-): Promise<boolean> {
-  const { peer, path, via, stream } = connection
-  const hello = await readFrame(stream)
-  const session = keyIn(hello)
-  if (session !== undefined && (await earlier.take({ session: { ...session, peer }, path, via, stream, hello })))
-    return true
-  stream.unshift(hello)
-  return false
+/** The first frame of a connection, and HELLO if it is one. */
+export interface Greeting {
+  frame: Buffer
+  hello: Hello | undefined
+}
+
+/** Reads the first frame; it can be put back. @throws MeshError SESSION_CLOSED when the connection ends before */
+export async function readGreeting(stream: Duplex): Promise<Greeting> {
+  const frame = await readFrame(stream)
+  return { frame, hello: helloIn(frame) }
 }
 
 /** The first frame, or as much of it as shows that it is no HELLO. */
@@ -81,11 +75,10 @@ function ended(): MeshError {
 }
 
 /** `undefined`: the handshake will say what is wrong with it. */
-function keyIn(frame: Buffer): SessionKey | undefined {
+function helloIn(frame: Buffer): Hello | undefined {
   if (frame.length <= HEADER_BYTES) return undefined
   try {
-    const { session, incarnation } = decodeHello(frame.subarray(HEADER_BYTES))
-    return { id: session, incarnation }
+    return decodeHello(frame.subarray(HEADER_BYTES))
   } catch {
     return undefined
   }

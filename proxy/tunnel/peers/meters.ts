@@ -29,6 +29,11 @@ export class TunnelMeters {
     this.#metrics?.resumes.observe(pauseMs / 1000)
   }
 
+  /** A second process with the identity of a peer was refused. */
+  duplicate(): void {
+    this.#metrics?.duplicatePeers.inc()
+  }
+
   ignored(): void {
     this.#metrics?.framesIgnored.inc()
   }

@@ -17,6 +17,7 @@ import type { TunnelSession } from '../session/session.ts'
 import { FEATURE } from '../wire/hello.ts'
 import { Dialling } from './dialling.ts'
 import { Connector, type Secure } from './connector.ts'
+import { Duplicates } from './duplicates.ts'
 import type { EarlierProcesses, HeldSession } from './earlier-processes.ts'
 import { ourHello } from './handshake.ts'
 import { TunnelListener } from './listener.ts'
@@ -79,6 +80,10 @@ export interface TunnelPeers extends Peers {
   drain(): void
   /** The sessions that the peers know of too. */
   held(): HeldSession[]
+  /** Whether a second process with the identity of the node was refused a moment ago. */
+  hasDuplicate(node: NodeId): boolean
+  /** The cluster has accepted another process with the identity of this node: no sessions as long as that is so. */
+  standAside(isAside: boolean): void
 }
 
 const TICK_MS = 250
@@ -108,6 +113,7 @@ export function openPeers(options: PeersOptions): TunnelPeers {
 /** The parts, each of which keeps its own record of every peer. */
 interface Parts {
   registry: PeerRegistry
+  duplicates: Duplicates
   listener: TunnelListener
   dialling: Dialling
   redialling: Redialling
@@ -149,6 +155,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
     if (session !== undefined) return session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
     if (registry.isDraining) throw fail('this node goes away', undefined)
+    if (registry.isAside) throw fail('another process uses the identity of this node', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
     if (peer.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
       return await unlessAborted(pinned.require(peer, rule), signal)
@@ -211,6 +218,16 @@ class AllPeers implements TunnelPeers, RegistryListener {
 
   drain(): void {
     this.#parts.registry.drain()
+  }
+
+  hasDuplicate(node: NodeId): boolean {
+    const { registry, duplicates } = this.#parts
+    const peer = registry.get(node)
+    return peer !== undefined && duplicates.has(peer)
+  }
+
+  standAside(isAside: boolean): void {
+    this.#parts.registry.standAside(isAside)
   }
 
   held(): HeldSession[] {
@@ -318,25 +335,17 @@ function build(options: PeersOptions, closing: AbortSignal): Parts {
     options.metrics,
     dialers.map(({ path }) => path),
   )
-  const registry = new PeerRegistry({ self, accept, signalled, allows, sealed, limits, clock, log, meters })
+  const duplicates = new Duplicates({ clock, log, meters })
+  const common = { self, clock, meters, duplicates }
+  const registry = new PeerRegistry({ ...common, accept, signalled, allows, sealed, limits, log })
   const proposals = new Proposals({ self, now })
   const hello = ourHello(featuresOf(options), limits.windowBytes)
-  const connector = new Connector({
-    self,
-    secure,
-    clock,
-    now,
-    meters,
-    hello,
-    proposals,
-    earlier,
-    directory: registry,
-    closing,
-  })
+  const connector = new Connector({ ...common, secure, now, hello, proposals, earlier, directory: registry, closing })
   const { dials } = limits
   const dialling = new Dialling({ dialers, connector, proposals, clock, random, reach, dials, closing })
   return {
     registry,
+    duplicates,
     meters,
     dialling,
     listener: new TunnelListener({ connector, limits, allows, log, now, closing }),

@@ -11,6 +11,7 @@ import type { StreamIds } from '../session/mux-parts.ts'
 import type { SessionKey } from '../session/identity.ts'
 import { TunnelSession, type SessionOwner } from '../session/session.ts'
 import { isLeaving, type HeldKeys } from './agreement.ts'
+import type { Duplicates } from './duplicates.ts'
 import type { Joining, SessionDirectory } from './handshake.ts'
 import type { TunnelMeters } from './meters.ts'
 import { PathHistory } from './path-history.ts'
@@ -26,6 +27,7 @@ export interface PeerRegistryOptions {
   clock: Clock
   log: Log
   meters: TunnelMeters
+  duplicates: Duplicates
 }
 
 /** Who acts on what becomes of sessions. */
@@ -50,6 +52,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   readonly #peers = new Map<NodeId, RegisteredPeer>()
   #listener: RegistryListener | undefined
   #isDraining = false
+  #isAside = false
 
   constructor(options: PeerRegistryOptions) {
     this.#options = options
@@ -100,6 +103,17 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     for (const session of this.sessions()) session.drain()
   }
 
+  /** Another process uses the identity of this node: no sessions until that is settled. */
+  standAside(isAside: boolean): void {
+    if (isAside === this.#isAside) return
+    this.#isAside = isAside
+    if (isAside) for (const session of this.sessions()) session.cut(aside(session.peer))
+  }
+
+  get isAside(): boolean {
+    return this.#isAside
+  }
+
   // ── a carrier joins a session ──
 
   join({ node }: PeerState, joining: Joining): TunnelSession {
@@ -108,6 +122,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     this.#admit(peer, joining)
     // our own peers find our successor: what they answer says nothing about the process that our session is with
     if (agreement.cutsCurrent && !this.#isDraining) {
+      if (joining.isDialler) this.#options.duplicates.refuseAnswer(peer, theirs)
       peer.session?.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has begun a new session' }))
       peer.session = undefined
     }
@@ -133,6 +148,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const { path } = carrier
     if (this.#options.allows?.(path) === false)
       throw new MeshError('PEER_REFUSED', { node, reason: `paths of kind ${path} are forbidden here` })
+    if (this.#isAside) throw aside(node)
     if (cuts !== cutsBefore) throw new MeshError('PEER_REFUSED', { node })
   }
 
@@ -187,6 +203,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   roundTripMeasured(session: TunnelSession, { path, keepalive }: Carrier, rttMs: number): void {
     const peer = this.#peer(session.peer)
     peer.rttMs = session.rttMs
+    this.#options.duplicates.answered(peer, session)
     if (session.isCalm) peer.history.measured(path, keepalive.rttMs ?? rttMs, this.#options.clock.now())
     this.#options.meters.rtt(path, rttMs)
   }
@@ -222,6 +239,10 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     }
     return peer
   }
+}
+
+function aside(node: NodeId): MeshError {
+  return new MeshError('PEER_REFUSED', { node, reason: 'another process uses the identity of this node' })
 }
 
 class RegisteredPeer implements PeerState {
