@@ -92,8 +92,8 @@ export class TcpListener implements AsyncDisposable {
   #isNoDns({ address }: Server): void {
     this.#malformed += 1
     const now = performance.now()
-    if (now - this.#loggedAt < LOG_MS) return
-    this.#log?.warn('a client of the name server does not speak DNS', { address, count: this.#malformed })
+    if (this.#log === undefined || now - this.#loggedAt < LOG_MS) return
+    this.#log.warn('a client of the name server does not speak DNS', { address, count: this.#malformed })
     this.#loggedAt = now
     this.#malformed = 0
   }

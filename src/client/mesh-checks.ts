@@ -7,6 +7,10 @@ interface Member {
   name?: string
   id?: string
   condition: string
+  /** When its newest certificate ends, milliseconds since 1970; unknown for one that an earlier version issued. */
+  certificateUntil?: number
+  /** When a second process with its identity was refused last, milliseconds since 1970. */
+  duplicateAt?: number
 }
 
 interface Service {
@@ -15,16 +19,23 @@ interface Service {
   running: number
 }
 
-/** What the root knows to be wrong in the mesh: clusters and nodes that are away, services with too few instances. */
-export async function meshChecks(root: Pick<RootClient, 'call'>): Promise<Check[]> {
-  const [clusters, nodes, services] = (await Promise.all([
+/**
+ * What the root knows to be wrong in the mesh: clusters, nodes and relays that are away, whose certificates end or whose identity
+ * two processes use, and services with too few instances.
+ */
+export async function meshChecks(root: Pick<RootClient, 'call'>, nowMs: number = Date.now()): Promise<Check[]> {
+  const [clusters, nodes, relays, services] = (await Promise.all([
     root.call('GET', '/clusters'),
     root.call('GET', '/nodes'),
+    root.call('GET', '/relays'),
     root.call('GET', '/services'),
-  ])) as [Member[], Member[], Service[]]
+  ])) as [Member[], Member[], Member[], Service[]]
   return [
     membersCheck('clusters', clusters, 'hedgerow get clusters'),
     membersCheck('nodes', nodes, 'hedgerow get nodes'),
+    membersCheck('relays', relays, 'hedgerow get relays'),
+    certificatesCheck(clusters, [...nodes, ...relays], nowMs),
+    identitiesCheck(nodes, nowMs),
     servicesCheck(services),
   ]
 }
@@ -40,6 +51,42 @@ function membersCheck(kind: string, members: readonly Member[], command: string)
         ? `all ${members.length} alive`
         : `${away.length} of ${members.length} are not alive: ${list(names)}`,
     remedy: `\`${command}\` shows them. Start them again, or remove them with \`hedgerow delete\`.`,
+  }
+}
+
+/** Certificates of nodes and relays live a day, those of clusters a month; each is renewed when two thirds are over. */
+const SHORT_MS = { member: 3_600_000, cluster: 24 * 3_600_000 }
+
+function certificatesCheck(clusters: readonly Member[], members: readonly Member[], nowMs: number): Check {
+  const endsWithin = (ms: number) => (member: Member) => (member.certificateUntil ?? Infinity) - nowMs < ms
+  const ending = [...clusters.filter(endsWithin(SHORT_MS.cluster)), ...members.filter(endsWithin(SHORT_MS.member))]
+  const names = ending.map(({ name, id, certificateUntil = 0 }) => {
+    const at = new Date(certificateUntil).toISOString()
+    return `${name ?? id ?? '?'} (${certificateUntil < nowMs ? 'ended' : 'ends'} ${at})`
+  })
+  return {
+    check: 'mesh: certificates',
+    ok: ending.length === 0,
+    finding: ending.length === 0 ? 'none is about to end' : `not renewed in time: ${list(names)}`,
+    remedy:
+      'They are renewed over the control links. `hedgerow check` on that machine says what is in the way, most often its clock.',
+  }
+}
+
+/** A refusal is of interest for this long after the last one; the second process tries again all the time. */
+const DUPLICATE_MS = 15 * 60_000
+
+function identitiesCheck(nodes: readonly Member[], nowMs: number): Check {
+  const twice = nodes.filter(({ duplicateAt }) => duplicateAt !== undefined && nowMs - duplicateAt < DUPLICATE_MS)
+  return {
+    check: 'mesh: identities',
+    ok: twice.length === 0,
+    finding:
+      twice.length === 0
+        ? 'each is used by one process'
+        : `used by two processes: ${list(twice.map(({ id }) => id ?? '?'))}`,
+    remedy:
+      'Two machines have a copy of one state directory: stop one, empty its directory, and join it with a new token.',
   }
 }
 

@@ -5,6 +5,7 @@ import t from 'tap'
 import { askAgent, servingSocket } from '../../src/agent/local-api.ts'
 import { meshChecks } from '../../src/client/mesh-checks.ts'
 import type { CheckReport } from '../../src/client/reports.ts'
+import { readCredential, RootClient } from '../../src/client/root-client.ts'
 import { defaults } from '../../src/config.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { startCluster, startRoot } from '../../src/roles/control.ts'
@@ -39,22 +40,45 @@ t.test('a second process of a role in one directory is refused', async (t) => {
   await t.rejects(startCluster(clusterOptions, silentLog), { name: 'MeshError' })
 })
 
-t.test('the mesh: what is away, and which services have too few instances', async (t) => {
+t.test('the root knows until when the certificate of a cluster is valid', async (t) => {
+  const rows = (await new RootClient(readCredential(join(rootDir, 'admin.json'))).call('GET', '/clusters')) as {
+    certificateUntil: number
+  }[]
+  const [row] = rows
+  const left = (row?.certificateUntil ?? 0) - Date.now()
+  t.ok(left > 29 * 86_400_000 && left < 31 * 86_400_000, `${left / 86_400_000} days`)
+})
+
+t.test('the mesh: what is away, whose certificates end, and which services have too few instances', async (t) => {
+  const now = 1_700_000_000_000
+  const inHours = (hours: number) => now + hours * 3_600_000
   const answers: Record<string, unknown> = {
-    '/clusters': [{ name: 'edge', condition: 'alive' }],
+    '/clusters': [{ name: 'edge', condition: 'alive', certificateUntil: inHours(23) }],
     '/nodes': [
-      { id: 'edge/n1', condition: 'alive' },
-      { id: 'edge/n2', condition: 'lost' },
+      { id: 'edge/n1', condition: 'alive', certificateUntil: inHours(8) },
+      { id: 'edge/n2', condition: 'lost', certificateUntil: inHours(-1), duplicateAt: inHours(-0.1) },
+      { id: 'edge/n3', condition: 'alive', duplicateAt: inHours(-2) },
     ],
+    '/relays': [{ id: 'edge/r1', condition: 'away', certificateUntil: inHours(0.5) }],
     '/services': [
       { id: 'shop.acme.cart.prod', replicas: 3, running: 1 },
       { id: 'shop.acme.page.prod', replicas: 1, running: 1 },
     ],
   }
-  const checks = await meshChecks({ call: (_method: string, path: string) => Promise.resolve(answers[path]) } as never)
+  const checks = await meshChecks(
+    { call: (_method: string, path: string) => Promise.resolve(answers[path]) } as never,
+    now,
+  )
   t.match(checks, [
     { check: 'mesh: clusters', ok: true, finding: 'all 1 alive' },
-    { check: 'mesh: nodes', ok: false, finding: '1 of 2 are not alive: edge/n2 (lost)' },
+    { check: 'mesh: nodes', ok: false, finding: '1 of 3 are not alive: edge/n2 (lost)' },
+    { check: 'mesh: relays', ok: false, finding: '1 of 1 are not alive: edge/r1 (away)' },
+    {
+      check: 'mesh: certificates',
+      ok: false,
+      finding: /edge \(ends .*\), edge\/n2 \(ended .*\), edge\/r1 \(ends .*\)$/,
+    },
+    { check: 'mesh: identities', ok: false, finding: 'used by two processes: edge/n2' },
     { check: 'mesh: services', ok: false, finding: /shop\.acme\.cart\.prod 1\/3/ },
   ])
 })

@@ -26,8 +26,10 @@ t.test('a second process of a node is refused on both sides, and runs nothing', 
   t.same([...second.has], [], 'it stops what it runs')
   t.ok(first.uplink.isUp, 'the first keeps its link')
   t.equal(first.has.size, 2)
-  const [row] = await world.api.call<{ id: string; duplicateAt: number }[]>('GET', '/nodes')
+  const [row] = await world.api.call<{ duplicateAt: number; certificateUntil: number }[]>('GET', '/nodes')
   t.ok(Math.abs(Date.now() - (row?.duplicateAt ?? 0)) < 60_000, 'get nodes shows it')
+  const hoursLeft = ((row?.certificateUntil ?? 0) - Date.now()) / 3_600_000
+  t.ok(hoursLeft > 23 && hoursLeft < 25, `its certificate, issued at the cluster, is valid for ${hoursLeft} hours`)
   await first.stop()
   second.uplink.networkChanged(() => true) // it would try again by itself, after a longer wait
   await until(() => second.uplink.isUp, 'the second is let in when the first has ended')

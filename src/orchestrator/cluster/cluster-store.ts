@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { NodeFacts } from '../spec.ts'
+import type { Holder } from './issued.ts'
 import { Assignments, type AssignmentRecord } from './assignments.ts'
 
-export interface NodeRecord {
+export interface NodeRecord extends Holder {
   name: string
   /** Milliseconds since 1970. */
   enrolledAt: number
@@ -13,7 +14,7 @@ export interface NodeRecord {
   facts?: NodeFacts
 }
 
-export interface RelayRecord {
+export interface RelayRecord extends Holder {
   name: string
   /** `wss://host:port/relay`; absent until the relay has reported it. */
   url?: string

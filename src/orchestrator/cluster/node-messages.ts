@@ -10,6 +10,7 @@ import type { InstanceReport, NodeFacts } from '../spec.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
+import { remembered } from './issued.ts'
 import { nameOf, type LinkedNode, type NodeLink, type NodeListener, type Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
@@ -56,7 +57,7 @@ export class NodeMessages implements NodeListener {
       'certificate.renew': async ({ csr }) => {
         const { enrolment } = store.nodes.get(nameOf(id)) ?? {}
         const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }
-        return { chain: await issueNode(identity, csr, nameOf(id), options) }
+        return remembered(store.nodes, nameOf(id), await issueNode(identity, csr, nameOf(id), options))
       },
     }
   }

@@ -10,6 +10,7 @@ import { Link } from '../link/link.ts'
 import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { RelayRecord } from './cluster-store.ts'
+import { remembered } from './issued.ts'
 import type { Nodes } from './nodes.ts'
 
 export interface RelaysParts {
@@ -69,7 +70,7 @@ export class Relays {
   rows(cluster: string, version: string, nodes: readonly (readonly string[])[]): RelayRow[] {
     const { ownUrl } = this
     const listening = (url: string) => nodes.filter((urls) => urls.includes(url)).length
-    const standAlone = this.#parts.saved.list().map(({ name, url }): RelayRow => {
+    const standAlone = this.#parts.saved.list().map(({ name, url, certificateUntil }): RelayRow => {
       const link = this.#links.get(name)
       const runs = link && this.#versions.get(link)
       return {
@@ -79,6 +80,7 @@ export class Relays {
         condition: link === undefined ? 'away' : 'alive',
         ...(runs === undefined ? {} : { version: runs }),
         nodes: url === undefined ? 0 : listening(url),
+        ...(certificateUntil === undefined ? {} : { certificateUntil }),
       }
     })
     if (ownUrl === undefined) return standAlone
@@ -125,7 +127,7 @@ export class Relays {
           'certificate.renew': async ({ csr }) => {
             const { enrolment } = saved.get(name) ?? {}
             const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }
-            return { chain: await issueRelay(identity, csr, name, options) }
+            return remembered(saved, name, await issueRelay(identity, csr, name, options))
           },
         },
         onNotification: {},

@@ -112,6 +112,7 @@ export class RootMessages implements RootListener {
         ...(facts === undefined ? {} : { facts }),
         ...(left === undefined ? {} : { free: left }),
         ...(duplicateAt === undefined ? {} : { duplicateAt }),
+        ...(record.certificateUntil === undefined ? {} : { certificateUntil: record.certificateUntil }),
       }
     })
     const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))

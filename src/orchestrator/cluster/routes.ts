@@ -15,6 +15,7 @@ import type { JoinTokens } from '../link/join-tokens.ts'
 import { type App, reader, type Upgrade } from '../link/link-server.ts'
 import type { Enrolment as Enrolled } from '../link/messages.ts'
 import { Csr, Label, Pem } from '../link/schemas.ts'
+import { remembered } from './issued.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { Nodes } from './nodes.ts'
 import type { Relays } from './relays.ts'
@@ -117,12 +118,12 @@ async function renew(socket: Duplex, { csr, chain }: { csr: string; chain: strin
     const record = store.nodes.get(principal.node)
     if (record === undefined) throw new MeshError('NODE_UNKNOWN', { node: nodeIdOf(principal) })
     refuseReplaced(record, enrolment)
-    return { chain: await issueNode(identity, csr, principal.node, options) }
+    return remembered(store.nodes, principal.node, await issueNode(identity, csr, principal.node, options))
   }
   const record = store.relays.get(principal.relay)
   if (record === undefined) throw new MeshError('FORBIDDEN', { reason: 'it is not a relay of this cluster' })
   refuseReplaced(record, enrolment)
-  return { chain: await issueRelay(identity, csr, principal.relay, options) }
+  return remembered(store.relays, principal.relay, await issueRelay(identity, csr, principal.relay, options))
 }
 
 interface Enrolment {
@@ -149,11 +150,11 @@ async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
     store.nodes.put(name, { name, enrolledAt: clock.wall(), enrolment })
   })
   onEnrolled({ role: 'node', name, enrolment })
-  return { chain, ca: identity.ca, node }
+  return { ...remembered(store.nodes, name, chain), ca: identity.ca, node }
 }
 
 async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
-  const { identity, relays, joinTokens, clock, onEnrolled } = parts
+  const { identity, store, relays, joinTokens, clock, onEnrolled } = parts
   joinTokens.relay.check(token)
   const refuseIfTaken = () => {
     if (relays.isLinked(name)) throw nameTaken({ relay: name }, 'a relay of this name is connected')
@@ -166,7 +167,7 @@ async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
     relays.enrolled(name, enrolment)
   })
   onEnrolled({ role: 'relay', name, enrolment })
-  return { chain, ca: identity.ca, relay: `${parts.name}/${name}` }
+  return { ...remembered(store.relays, name, chain), ca: identity.ca, relay: `${parts.name}/${name}` }
 }
 
 function nameTaken(who: { node: string } | { relay: string }, reason: string): MeshError {

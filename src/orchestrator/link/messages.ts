@@ -198,6 +198,8 @@ const NodeRow = Type.Object({
   since: Seq,
   /** When a second process with the identity of this node was refused last, milliseconds since 1970. */
   duplicateAt: Type.Optional(Seq),
+  /** When the newest certificate that the cluster has issued to it ends, milliseconds since 1970. */
+  certificateUntil: Type.Optional(Seq),
 })
 export type NodeRow = Static<typeof NodeRow>
 
@@ -212,6 +214,8 @@ const RelayRow = Type.Object({
   version: Type.Optional(text(64)),
   /** How many nodes listen at it now. */
   nodes: Seq,
+  /** Of a stand-alone relay: when the newest certificate that the cluster has issued to it ends, milliseconds since 1970. */
+  certificateUntil: Type.Optional(Seq),
 })
 export type RelayRow = Static<typeof RelayRow>
 

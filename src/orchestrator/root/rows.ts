@@ -57,17 +57,26 @@ export function nodeRow({ facts, free, ...row }: ShownNode) {
 
 /** A cluster that is away is shown as it was known last, at `asOf`. */
 export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
-  return store.clusters.list().map(({ name, enrolledAt }) => {
+  return store.clusters.list().map(({ name, enrolledAt, issuers }) => {
+    const certificateUntil = issuers.length === 0 ? undefined : Math.max(...issuers.map(({ until }) => until))
     const linked = clusters.linked(name)
     if (linked === undefined) {
       const known = directory.lastKnown(name)
       const condition = clusters.isLost(name) ? 'lost' : 'away'
       const instances = store.instances.list().filter(({ cluster }) => cluster === name).length
-      return { name, condition, enrolledAt, nodes: known?.rows.length ?? 0, instances, asOf: known?.at }
+      return {
+        name,
+        condition,
+        enrolledAt,
+        nodes: known?.rows.length ?? 0,
+        instances,
+        asOf: known?.at,
+        certificateUntil,
+      }
     }
     const { summary, url, version } = linked
     const { nodes, instances, free, total } = summary
-    return { name, condition: 'alive', enrolledAt, url, version, nodes, instances, free, total }
+    return { name, condition: 'alive', enrolledAt, url, version, nodes, instances, free, total, certificateUntil }
   })
 }
 
