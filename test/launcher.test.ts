@@ -2,6 +2,7 @@ import { chmod, cp, mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { Program, run } from '../src/lab/program.ts'
+import './support/no-orphans.ts'
 
 /*
  * `.config/node24.cjs` starts every npm script. Here it runs under this Node, which a preloaded file makes look like Node 18:

@@ -7,6 +7,7 @@ import t from 'tap'
 import { lackingFor } from '../src/lab/missing-rights.ts'
 import { Program, run, text } from '../src/lab/program.ts'
 import { freeBase } from '../src/lab/system-tools.ts'
+import './support/no-orphans.ts'
 
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
 const REPOSITORY = resolve(import.meta.dirname, '..')

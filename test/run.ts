@@ -16,6 +16,7 @@ import { globSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { scriptOptions } from '../.config/script-options.ts'
 import { sweep } from '../src/lab/namespace.ts'
+import { killMarked } from './support/no-orphans.ts'
 import { fetchEngine, sweepEngines } from './docker-engine.ts'
 import { installTools, missingTools } from '../src/lab/system-tools.ts'
 import { TapCount, type Count } from './tap-count.ts'
@@ -47,6 +48,8 @@ const wanted = values.positionals
 const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
+/** Each file has a number of its own: whatever it has started ends with it. */
+let filesStarted = 0
 
 if (!values['no-install']) {
   installTools(missingTools(), say)
@@ -111,10 +114,15 @@ async function runAll(next: () => string | undefined): Promise<void> {
 
 /** Runs one file and follows its TAP; a crash, a time-out or an exit code without a failed assertion counts as one failure. */
 async function runFile(file: string): Promise<Outcome> {
-  const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5) }
+  filesStarted += 1
+  const mark = { name: 'HEDGEROW_TEST_FILE', value: `${process.pid}-${filesStarted}` }
+  const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5), [mark.name]: mark.value }
   const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const ended = Promise.withResolvers<string>()
   child.on('close', (code, signal) => ended.resolve(signal ?? `code ${code}`))
+  child.on('exit', (_code, signal) => {
+    if (signal !== null) killMarked(`${mark.name}=${mark.value}`) // they hold its output open
+  })
   const limit = setTimeout(() => {
     child.kill('SIGKILL')
     ended.resolve(`no end within ${FILE_TIMEOUT_SECONDS} s`) // its output may be held open by what it started
@@ -135,6 +143,7 @@ async function runFile(file: string): Promise<Outcome> {
   createInterface({ input: child.stdout }).on('line', follow)
   const how = await ended.promise
   clearTimeout(limit)
+  killMarked(`${mark.name}=${mark.value}`)
   if (how !== 'code 0' && counter.count.failed === 0) {
     counter.count.failed += 1
     said.push(`${file} ended with ${how}`)

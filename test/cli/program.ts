@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Program, run, type Result } from '../../src/lab/program.ts'
+import '../support/no-orphans.ts'
 
 export const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 const CLEAN = { HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import t from 'tap'
 import { successorOf } from '../../src/cli/restart.ts'
 import type { StatusReport } from '../../src/client/reports.ts'
+import '../support/no-orphans.ts'
 
 const report = (pid: number, draining: { pid: number; flowsOpen: number }[] = []) =>
   ({ pid, draining }) as unknown as StatusReport

@@ -9,6 +9,7 @@ import { sweep } from '../../src/lab/namespace.ts'
 import type { NatKind } from '../../src/lab/nat.ts'
 import { text, type Program } from '../../src/lab/program.ts'
 import type { Backend } from '../../src/lab/spec.ts'
+import '../support/no-orphans.ts'
 
 /** What every lab does, whatever its hosts are. */
 export async function labContract(backend: Backend, t: Test): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Host } from '../../src/lab/host.ts'
 import { lab } from '../../src/lab/lab.ts'
 import type { LinkKind } from '../../src/lab/link/link.ts'
+import '../support/no-orphans.ts'
 
 /** Where facts go: a test, or the console of a machine that has no test runner. */
 export interface Judge {

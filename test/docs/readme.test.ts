@@ -8,6 +8,7 @@ import { lab } from '../../src/lab/lab.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import type { Program } from '../../src/lab/program.ts'
 import { blocksOf, page, ROOT } from './markdown.ts'
+import '../support/no-orphans.ts'
 
 /** What the README says to type is typed, as it stands: on one machine, then on several behind NATs. */
 

@@ -7,6 +7,7 @@ import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { BoundedOutput } from '../../src/core/kit/bounded-output.ts'
 import { openLog } from '../../src/core/kit/log.ts'
+import '../support/no-orphans.ts'
 
 /*
  * The log: its reader stands still, its disk is full, its reader is gone. No write may wait, and what was lost is counted.

@@ -18,6 +18,7 @@ import type { StatusReport } from '../../src/client/reports.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { eventually, Machines } from '../cli/program.ts'
 import { sla } from '../walks/mesh.ts'
+import '../support/no-orphans.ts'
 
 /*
  * A role as a process: what stalls or fails beside it, the signals it gets, a start that fails, an exception.

@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { ServiceManager } from '../../src/cli/service-manager.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
+import '../support/no-orphans.ts'
 
 /*
  * Under systemd: the unit files, and what the process tells the service manager.

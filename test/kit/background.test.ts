@@ -3,6 +3,7 @@ import { background } from '../../src/core/kit/background.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { silentLog, type Fields, type Log } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
+import '../support/no-orphans.ts'
 
 /** A log that keeps its error lines. */
 function recordingLog() {

@@ -7,6 +7,7 @@ import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
 import { Store } from '../../src/core/kit/store.ts'
+import '../support/no-orphans.ts'
 
 const place = mkdtempSync(join(tmpdir(), 'hedgerow-store-'))
 t.teardown(() => rmSync(place, { recursive: true, force: true }))

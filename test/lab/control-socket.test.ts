@@ -6,6 +6,7 @@ import type { LabMap } from '../../src/lab/control-socket.ts'
 import { readConditions, readLab } from '../../src/lab/lab-file.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { Program } from '../../src/lab/program.ts'
+import '../support/no-orphans.ts'
 
 t.setTimeout(170_000)
 const skip = (await lacking()) ?? false

@@ -7,6 +7,7 @@ import { lab } from '../../src/lab/lab.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { Program, run } from '../../src/lab/program.ts'
+import '../support/no-orphans.ts'
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts')
 

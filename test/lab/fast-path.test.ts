@@ -6,6 +6,7 @@ import { FastPathMachine } from '../bench/fast-path.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { text } from '../../src/lab/program.ts'
+import '../support/no-orphans.ts'
 
 /**
  * The kernel fast path as users have it: one machine in a namespace, a real agent in host mode, curl by name.

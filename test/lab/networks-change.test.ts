@@ -7,6 +7,7 @@ import { hasTool } from '../../src/lab/system-tools.ts'
 import { Station } from '../bench/nat/station.ts'
 import { nameOf, until, World, type WorldOptions } from '../bench/nat/world.ts'
 import { lacking } from '../../src/lab/namespace.ts'
+import '../support/no-orphans.ts'
 
 /**
  * Real agents whose network changes under load, whose router is asked for ports, and whose operator forbids paths.

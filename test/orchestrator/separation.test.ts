@@ -24,6 +24,7 @@ import type { InstanceReport } from '../../src/orchestrator/spec.ts'
 import { runtimeContract } from '../contracts/runtime.ts'
 import { assignmentOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
+import '../support/no-orphans.ts'
 
 /*
  * As root every run has a user and, where there are cgroups, a control group of its own.

@@ -16,6 +16,7 @@ import { environmentOf, filledIn, programOf } from '../../src/orchestrator/worke
 import { probe, watchReadiness } from '../../src/orchestrator/worker/readiness.ts'
 import type { Launch, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { assignmentOf, specOf } from './specs.ts'
+import '../support/no-orphans.ts'
 
 const node = process.execPath
 const SERVER = "require('net').createServer((s) => s.end('hello')).listen(process.env.PORT, process.env.HOST)"

@@ -14,6 +14,7 @@ import { pruneLogs } from '../../src/orchestrator/worker/prune-logs.ts'
 import { judge } from '../../src/orchestrator/worker/readiness.ts'
 import { assignmentOf } from './specs.ts'
 import { forbiddenSteps, freshDir, nodeWith } from './worker-node.ts'
+import '../support/no-orphans.ts'
 
 const node = process.execPath
 const SERVER = `

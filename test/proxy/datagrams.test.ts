@@ -28,6 +28,7 @@ import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, until, roomy } from './world.ts'
+import '../support/no-orphans.ts'
 
 /** Away from the range of any agent on this machine, and of the other tests; the block is this process's own. */
 const RANGE = vipRange('127.208.0.0/12')

@@ -13,6 +13,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { procAddress4, procAddress6 } from '../../proxy/intercept/proc-sockets.ts'
 import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
+import '../support/no-orphans.ts'
 
 /** Away from the range of any agent on this machine; the block is this process's own. */
 const RANGE = vipRange('127.224.0.0/12')

@@ -13,6 +13,7 @@ import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.
 import { freePort, hasTool } from '../../src/lab/system-tools.ts'
 import { Agents, RANGE } from './two-agents.ts'
 import { serve, type Served, until } from './world.ts'
+import '../support/no-orphans.ts'
 
 /** What instances are told of their callers: the source address, and the PROXY protocol's header. */
 

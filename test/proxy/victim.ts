@@ -12,6 +12,7 @@ import { LocalSources } from '../../src/core/kit/local-sources.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { cidrsOf, vipRange } from '../../src/core/model/address.ts'
 import { keptLog, LiteralTable } from './world.ts'
+import '../support/no-orphans.ts'
 
 /*
  * A machine in host mode and its neighbour on a link, each in a network namespace:

@@ -29,6 +29,7 @@ import { Program } from '../../src/lab/program.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { until } from '../proxy/world.ts'
 import { credentialsOf, RelaySite } from './site.ts'
+import '../support/no-orphans.ts'
 
 await using mesh = await TestMesh.create()
 const core = await mesh.cluster('core')

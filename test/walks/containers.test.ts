@@ -10,6 +10,7 @@ import { lab } from '../../src/lab/lab.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { which } from '../../src/lab/this-machine.ts'
 import { sla } from './mesh.ts'
+import '../support/no-orphans.ts'
 
 /**
  * The image of the Dockerfile, as somebody's CI would use it: built here on a base of this machine's own files, then one agent a

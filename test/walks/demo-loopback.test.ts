@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Program } from '../../src/lab/program.ts'
 import { DEMO, leftBehind, sandbox, TIMEOUT_MS, walkDemo } from './demo.ts'
+import '../support/no-orphans.ts'
 
 t.setTimeout(TIMEOUT_MS)
 
