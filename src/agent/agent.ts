@@ -98,7 +98,7 @@ export class Agent implements AsyncDisposable {
 }
 
 /** How soon an agent whose identity another process uses gives way to it. */
-const ASIDE_MS = 500
+const GIVE_WAY_MS = 500
 
 /**
  * The start, in order; each step is a file in `agent/`. What starts later may use what started before, and ends before it.
@@ -135,8 +135,8 @@ async function startParts(
   const interceptor = await interceptVips(context, identity, { flows, instances })
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
-  const standAside = () => connectivity.peers.standAside(uplink.refusal?.code === 'DUPLICATE_IDENTITY')
-  life.every(ASIDE_MS, standAside, 'identity')
+  const giveWay = () => connectivity.peers.identityTaken(uplink.refusal?.code === 'DUPLICATE_IDENTITY')
+  life.every(GIVE_WAY_MS, giveWay, 'identity')
   const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
   if (predecessor !== undefined) await interceptor.settled()
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)

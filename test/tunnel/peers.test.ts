@@ -354,8 +354,8 @@ for (const isPrompt of [true, false])
     t.ok(a.peers.hasDuplicate('c/b'))
     t.match(await metrics.registry.metrics(), /hedgerow_tunnel_duplicates_total\{[^}]*\} [1-9]/)
 
-    // the cluster has accepted the second one: the first stands aside, and flows go to the second
-    first.peers.standAside(true)
+    // the cluster has accepted the second one: the first gives way, and flows go to the second
+    first.peers.identityTaken(true)
     await mesh.clock.advance(5_000)
     t.same(kept.log, ['opened', 'reset'])
     t.same((await flow(mesh, a, 'c/b')).log, ['opened'])

@@ -15,7 +15,7 @@ import { PeerRecords, type PeerState } from './peer-state.ts'
  *     HELLO of another incarnation ─▶ the session is asked ─▶ answers: a duplicate, refused and named
  *                                                          └▶ silent: the session is cut, the new process is greeted
  *
- * Which of the two may stay is the cluster's choice: the other one stands aside (Peers.standAside), and ends its sessions.
+ * Which of the two may stay is the cluster's choice: the other one gives way (Peers.identityTaken), and ends its sessions.
  */
 
 /** An answer may take this long, or four round trips. Smaller: a busy process is taken for dead; larger: flows wait for a restarted one. */

@@ -83,7 +83,7 @@ export interface TunnelPeers extends Peers {
   /** Whether a second process with the identity of the node was refused a moment ago. */
   hasDuplicate(node: NodeId): boolean
   /** The cluster has accepted another process with the identity of this node: no sessions as long as that is so. */
-  standAside(isAside: boolean): void
+  identityTaken(isIdentityTaken: boolean): void
 }
 
 const TICK_MS = 250
@@ -155,7 +155,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
     if (session !== undefined) return session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
     if (registry.isDraining) throw fail('this node goes away', undefined)
-    if (registry.isAside) throw fail('another process uses the identity of this node', undefined)
+    if (registry.isIdentityTaken) throw fail('another process uses the identity of this node', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
     if (peer.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
       return await unlessAborted(pinned.require(peer, rule), signal)
@@ -226,8 +226,8 @@ class AllPeers implements TunnelPeers, RegistryListener {
     return peer !== undefined && duplicates.has(peer)
   }
 
-  standAside(isAside: boolean): void {
-    this.#parts.registry.standAside(isAside)
+  identityTaken(isIdentityTaken: boolean): void {
+    this.#parts.registry.identityTaken(isIdentityTaken)
   }
 
   held(): HeldSession[] {

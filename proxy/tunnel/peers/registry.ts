@@ -52,7 +52,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   readonly #peers = new Map<NodeId, RegisteredPeer>()
   #listener: RegistryListener | undefined
   #isDraining = false
-  #isAside = false
+  #isIdentityTaken = false
 
   constructor(options: PeerRegistryOptions) {
     this.#options = options
@@ -104,14 +104,14 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   }
 
   /** Another process uses the identity of this node: no sessions until that is settled. */
-  standAside(isAside: boolean): void {
-    if (isAside === this.#isAside) return
-    this.#isAside = isAside
-    if (isAside) for (const session of this.sessions()) session.cut(aside(session.peer))
+  identityTaken(isIdentityTaken: boolean): void {
+    if (isIdentityTaken === this.#isIdentityTaken) return
+    this.#isIdentityTaken = isIdentityTaken
+    if (isIdentityTaken) for (const session of this.sessions()) session.cut(identityIsTaken(session.peer))
   }
 
-  get isAside(): boolean {
-    return this.#isAside
+  get isIdentityTaken(): boolean {
+    return this.#isIdentityTaken
   }
 
   // ── a carrier joins a session ──
@@ -148,7 +148,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const { path } = carrier
     if (this.#options.allows?.(path) === false)
       throw new MeshError('PEER_REFUSED', { node, reason: `paths of kind ${path} are forbidden here` })
-    if (this.#isAside) throw aside(node)
+    if (this.#isIdentityTaken) throw identityIsTaken(node)
     if (cuts !== cutsBefore) throw new MeshError('PEER_REFUSED', { node })
   }
 
@@ -241,7 +241,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   }
 }
 
-function aside(node: NodeId): MeshError {
+function identityIsTaken(node: NodeId): MeshError {
   return new MeshError('PEER_REFUSED', { node, reason: 'another process uses the identity of this node' })
 }
 
