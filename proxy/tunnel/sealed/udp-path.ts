@@ -23,7 +23,9 @@ import { FLOOR_BYTES, PROBE_BYTES, SEAL_BYTES } from './packet.ts'
  *     hole punching: the first probes expire on the way (few hops). They open our own NAT, and do not reach the other NAT, which
  *     might block their source. An open path is kept open for a while after the last datagram, by a probe now and then.
  *
- *     migration: a packet newer than all before came from another address ─▶ probe there ─answer─▶ that becomes the address
+ *     migration: a packet newer than all before came from another address ─▶ probes there and here
+ *                    ├─ answer from there, none from here for a moment ─▶ that becomes the address
+ *                    └─ answer from here ─▶ nothing changes: somebody forwards copies, faster than the path itself
  */
 export type UdpPathState = 'idle' | 'probing' | 'open' | 'paused'
 
@@ -96,6 +98,8 @@ export class UdpPath {
   #pausedUntil = 0
   #suspendedUntil = Number.NEGATIVE_INFINITY
   #migratedAt = Number.NEGATIVE_INFINITY
+  /** An address that has answered while it is open whether the present one still does. */
+  #mayMoveTo: Address | undefined
   #keptAt = Number.NEGATIVE_INFINITY
 
   constructor(options: UdpPathOptions) {
@@ -164,7 +168,11 @@ export class UdpPath {
     this.#candidates = [from, ...this.#candidates.filter((known) => !sameAddress(known, from))].slice(0, MAX_ADDRESSES)
     if (this.#state === 'paused' && this.#isWanted(now)) this.#begin(now)
     else if (this.#state === 'probing') this.#probe(SHORT_BYTES, from, now)
-    else if (this.#state === 'open') this.#probe(SHORT_BYTES, from, now, 'migration')
+    else if (this.#state === 'open') {
+      this.#mayMoveTo = undefined
+      this.#probe(SHORT_BYTES, from, now, 'migration')
+      this.#probe(SHORT_BYTES, this.#address!, now)
+    }
   }
 
   /** The peer has answered a probe. */
@@ -178,8 +186,13 @@ export class UdpPath {
     if (!isHere) {
       if (this.#state === 'open' && probe.purpose !== 'migration') return // a second address answers too
       if (probe.size < FLOOR_BYTES) return this.#probe(FLOOR_BYTES, probe.to, now, probe.purpose)
+      if (this.#state === 'open') {
+        this.#mayMoveTo = probe.to
+        return this.#move(now)
+      }
       this.#settle(probe.to, now)
     }
+    this.#mayMoveTo = undefined
     this.#unansweredSince = undefined
     this.#failures = 0
     this.#mtu.answered(probe.size)
@@ -245,6 +258,7 @@ export class UdpPath {
 
   #settle(address: Address, now: number): void {
     this.#state = 'open'
+    this.#mayMoveTo = undefined
     this.#address = address
     this.#candidates = [address, ...this.#candidates.filter((known) => !sameAddress(known, address))]
     this.#provedAt = now
@@ -254,7 +268,19 @@ export class UdpPath {
     })
   }
 
+  /** Follows the peer to the address that has answered, once the present one has been asked and is silent. */
+  #move(now: number): void {
+    const to = this.#mayMoveTo
+    const since = this.#unansweredSince
+    if (to === undefined || since === undefined) return
+    if (now - since < Math.max(AGAIN_MS, DOUBT_TRIPS * this.#answerMs)) return
+    this.#settle(to, now)
+    this.#unansweredSince = undefined
+    this.#failures = 0
+  }
+
   #prove(now: number): void {
+    this.#move(now)
     if (now - this.#wantedAt > IDLE_MS) {
       this.#state = 'idle'
       this.#probes.clear()
