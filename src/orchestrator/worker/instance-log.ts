@@ -1,40 +1,34 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { constants, openSync, type Stats } from 'node:fs'
-import { open, readFile, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { stat, unlink } from 'node:fs/promises'
 import { Socket } from 'node:net'
-import { join } from 'node:path'
-import { StringDecoder } from 'node:string_decoder'
 import { promisify } from 'node:util'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { KeptLog, lastLines } from './kept-log.ts'
 import { LineQueue } from './line-queue.ts'
+import { filesOf, leaveRest, takeRest, type OutputFiles, type OutputFolders } from './output-files.ts'
+import { OutputLines, stamped } from './output-lines.ts'
 
 /*
- *     program ──▶ named pipe ──▶ agent: lines, each with the time ──▶ x.log ──(5 MB)──▶ x.log.1
+ *     program ──▶ named pipe ──▶ agent, or while it is away its stand-in: lines, each with the time ──▶ x.log ──(5 MB)──▶ x.log.1
  *
- * A named pipe and not the usual one: program and agent both hold it open for reading and writing, so the program
- * never gets SIGPIPE when the agent dies, and what it writes meanwhile (64 KiB, then it waits) is read by the next. What a
- * killed agent had read and not yet written, the lines of one turn, is lost.
+ * A named pipe and not the usual one: the program holds it open for reading and writing, so that it never gets SIGPIPE, and each
+ * reader goes on where the last one ended. A pipe and not a file: a full disk is no error for the program, and one that prints
+ * faster than it can be kept is slowed. What a killed agent had read and not yet written, the lines of one turn, is lost.
  */
 
-export interface LogOptions {
+export interface LogOptions extends OutputFolders {
   instance: InstanceId
-  logsDir: string
-  /** For the pipe. */
-  runDir: string
   clock?: Clock
   log?: Log
   /** Two files of this size are kept. */
   maxBytes?: number
 }
 
-const MAX_BYTES = 5 * 1024 * 1024
-/** A longer line is cut into several. */
-const MAX_LINE = 16 * 1024
 /** More than this not yet written and the program has to wait. */
 const MAX_PENDING_BYTES = 1024 * 1024
 
@@ -42,44 +36,44 @@ const MAX_PENDING_BYTES = 1024 * 1024
 export class InstanceLog {
   readonly #life = new Lifetime()
   readonly #options: LogOptions
-  readonly #pipe: string
-  readonly #path: string
-  readonly #maxBytes: number
+  readonly #files: OutputFiles
+  readonly #kept: KeptLog
   readonly #clock: Clock
-  readonly #decoder = new StringDecoder('utf8')
   readonly #readers = new Set<LineQueue>()
-  #partial = ''
+  #lines = new OutputLines()
   #pending = ''
-  #opened: { file: FileHandle; size: number; source: Socket } | undefined
+  #source: Socket | undefined
+  #isForgotten = false
+  /** The pipe is open, where there is one already. */
   readonly #opening: Promise<void>
   /** Writes, rotations and reads of the files, one after the other. */
   #work: Promise<void>
 
   private constructor(options: LogOptions) {
-    const { instance, logsDir, runDir, maxBytes = MAX_BYTES, clock = systemClock } = options
+    const { instance, maxBytes, clock = systemClock } = options
     this.#options = options
-    this.#pipe = join(runDir, `${fileNameOf(instance)}.out`)
-    this.#path = join(logsDir, `${fileNameOf(instance)}.log`)
-    this.#maxBytes = maxBytes
+    this.#files = filesOf(instance, options)
+    this.#kept = new KeptLog(this.#files.kept, { clock, ...(maxBytes === undefined ? {} : { maxBytes }) })
     this.#clock = clock
-    this.#opening = this.#open()
+    this.#opening = this.#openPipe()
     this.#work = this.#opening.catch(() => undefined) // told by output()
     this.#life.defer(() => this.#close())
   }
 
-  /** Returns at once; what is written before the files are open waits. */
+  /** Returns at once; what is written before the pipe is open waits. */
   static open(options: LogOptions): InstanceLog {
     return new InstanceLog(options)
   }
 
   /**
-   * A descriptor for a program's output; whoever asks closes it. Where the output cannot be kept (a full disk, no permission) the
-   * program runs all the same, and what it prints is dropped.
+   * A descriptor for a program's output; whoever asks closes it. Where there can be no pipe (a full disk, no permission) the program
+   * runs all the same, and what it prints is dropped.
    */
   async output(): Promise<number> {
     try {
       await this.#opening
-      return openSync(this.#pipe, constants.O_RDWR)
+      await this.#makePipe()
+      return openSync(this.#files.pipe, constants.O_RDWR)
     } catch (error) {
       this.#options.log?.warn('output of the instance is dropped: it cannot be kept', {
         instance: this.#options.instance,
@@ -91,8 +85,12 @@ export class InstanceLog {
 
   /** A line of the agent's own, among those of the program. */
   note(sentence: string): void {
-    this.#endPartial()
-    this.#line(`hedgerow: ${sentence}`)
+    this.#say([...this.#lines.end(), `hedgerow: ${sentence}`])
+  }
+
+  /** This process was stopped and goes on: somebody else may have read the rest of the line that was under way. */
+  resumed(): void {
+    this.#say(this.#lines.end())
   }
 
   /** The last `tail` lines, then, with `follow`, those that come, until the signal. */
@@ -101,7 +99,7 @@ export class InstanceLog {
     let past: string[] = []
     // Between two writes, so that no line is missed or told twice: what is not in the file yet is pending.
     await this.#then(async () => {
-      const written = await lastLines(this.#path, tail)
+      const written = await lastLines(this.#files.kept, tail)
       const pending = this.#pending.split('\n').slice(0, -1)
       past = tail > 0 ? [...written, ...pending].slice(-tail) : []
       if (follow) this.#readers.add(queue)
@@ -122,113 +120,76 @@ export class InstanceLog {
 
   /** The pipe goes too: the instance will not come back. */
   async forget(): Promise<void> {
+    this.#isForgotten = true
     await this.#life.close()
-    await unlink(this.#pipe).catch(() => undefined)
+    await Promise.all([this.#files.pipe, this.#files.rest].map((path) => unlink(path).catch(() => undefined)))
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#life.close()
   }
 
-  async #open(): Promise<void> {
+  async #makePipe(): Promise<void> {
+    if (this.#source !== undefined) return
+    const { pipe } = this.#files
     try {
-      if (!(await statOrNothing(this.#pipe))?.isFIFO())
-        await promisify(execFile)('mkfifo', ['-m', '600', '--', this.#pipe])
-      const file = await open(this.#path, 'a', 0o600)
-      // Without O_NONBLOCK a read would hold one of the four threads that serve all files.
-      const fd = openSync(this.#pipe, constants.O_RDWR | constants.O_NONBLOCK)
-      const source = new Socket({ fd, readable: true, writable: false })
-      source.on('data', (chunk: Buffer) => this.#take(this.#decoder.write(chunk)))
-      source.on('error', () => undefined) // reading ends; the program is not disturbed
-      this.#opened = { file, size: (await file.stat()).size, source }
+      await promisify(execFile)('mkfifo', ['-m', '600', '--', pipe])
+      await this.#openPipe()
     } catch (cause) {
       throw new MeshError(
         'RUNTIME_FAILED',
-        { reason: 'the output of the instance cannot be kept', path: this.#pipe },
+        { reason: 'the output of the instance cannot be kept', path: pipe },
         { cause },
       )
     }
   }
 
-  #take(text: string): void {
-    const lines = (this.#partial + text).split('\n')
-    this.#partial = lines.pop() ?? ''
-    for (const line of lines) this.#line(line.endsWith('\r') ? line.slice(0, -1) : line)
-    if (this.#partial.length > MAX_LINE) this.#endPartial()
+  async #openPipe(): Promise<void> {
+    const { pipe } = this.#files
+    if (!(await statOrNothing(pipe))?.isFIFO()) return // no program has printed here yet
+    // Without O_NONBLOCK a read would hold one of the four threads that serve all files.
+    const fd = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK)
+    this.#lines = new OutputLines(takeRest(this.#files))
+    this.#source = new Socket({ fd, readable: true, writable: false })
+    this.#source.on('data', (chunk: Buffer) => this.#say(this.#lines.take(chunk)))
+    this.#source.on('error', () => undefined) // reading ends; the program is not disturbed
   }
 
-  #endPartial(): void {
-    if (this.#partial !== '') this.#line(this.#partial)
-    this.#partial = ''
-  }
-
-  #line(text: string): void {
-    const time = new Date(this.#clock.wall()).toISOString()
-    for (let start = 0; start === 0 || start < text.length; start += MAX_LINE) {
-      const line = `${time} ${text.slice(start, start + MAX_LINE)}`
+  #say(lines: readonly string[]): void {
+    for (const line of stamped(lines, this.#clock.wall())) {
       if (this.#pending === '') void this.#then(() => this.#write()) // one write for all lines of a turn
       this.#pending += `${line}\n`
       for (const reader of this.#readers) reader.push(line)
     }
-    if (this.#pending.length > MAX_PENDING_BYTES) this.#opened?.source.pause()
+    if (this.#pending.length > MAX_PENDING_BYTES) this.#source?.pause()
   }
 
   async #write(): Promise<void> {
     const text = this.#pending
     this.#pending = ''
-    const { source } = this.#opened ?? {}
-    try {
-      await this.#append(text)
-    } finally {
-      if (source?.isPaused()) source.resume()
-    }
+    const { hadOthers } = await this.#kept.append(text)
+    if (this.#source?.isPaused()) this.#source.resume()
+    if (!hadOthers) return
+    const [notice = ''] = stamped(['hedgerow: lines are missing here: they are in the log'], this.#clock.wall())
+    for (const reader of this.#readers) reader.push(notice)
   }
 
-  async #append(text: string): Promise<void> {
-    const opened = this.#opened
-    if (opened === undefined) return
-    if (opened.size > 0 && opened.size + text.length > this.#maxBytes) {
-      await rename(this.#path, `${this.#path}.1`)
-      const full = opened.file
-      opened.file = await open(this.#path, 'a', 0o600)
-      opened.size = 0
-      await full.close()
-    }
-    opened.size += (await opened.file.write(text)).bytesWritten
-  }
-
-  /** A full disk loses lines, never the instance. */
   #then(job: () => Promise<void>): Promise<void> {
     this.#work = this.#work.then(job).catch(() => undefined)
     return this.#work
   }
 
+  /** A line that is under way is left to the next reader of the pipe, if there will be one. */
   async #close(): Promise<void> {
     await this.flush()
     // What the program wrote last is in the pipe; one turn of the loop reads all of its 64 KiB.
     await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
-    this.#opened?.source.destroy()
-    this.#endPartial()
+    this.#source?.destroy()
+    if (this.#isForgotten) this.#say(this.#lines.end())
+    else leaveRest(this.#files, this.#lines.rest())
     await this.flush()
-    await this.#opened?.file.close()
+    await this.#kept.close()
   }
-}
-
-/** The last lines of an instance that is not here any more. */
-export async function readKept(logsDir: string, instance: InstanceId, tail: number): Promise<string[]> {
-  return lastLines(join(logsDir, `${fileNameOf(instance)}.log`), tail)
-}
-
-/** Ids may be longer than a file name (255 bytes): those keep their beginning and get a digest. */
-export function fileNameOf(instance: InstanceId): string {
-  if (instance.length <= 200) return instance
-  return `${instance.slice(0, 150)}-${createHash('sha256').update(instance).digest('hex').slice(0, 32)}`
-}
-
-async function lastLines(path: string, count: number): Promise<string[]> {
-  if (count <= 0) return []
-  const files = await Promise.all([`${path}.1`, path].map((file) => readFile(file, 'utf8').catch(() => '')))
-  return files.flatMap((text) => text.split('\n').filter((line) => line !== '')).slice(-count)
 }
 
 async function statOrNothing(path: string): Promise<Stats | undefined> {

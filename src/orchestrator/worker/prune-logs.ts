@@ -1,7 +1,7 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { InstanceId } from '../../core/model/ids.ts'
-import { fileNameOf } from './instance-log.ts'
+import { fileNameOf } from './output-files.ts'
 
 /** Of instances that are gone; fewer and `logs` of yesterday's crash are missing, more and a small disk fills up. */
 const MAX_KEPT = 100

@@ -7,7 +7,7 @@ import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
-import { fileNameOf } from './instance-log.ts'
+import { fileNameOf } from './output-files.ts'
 import type { Endpoints, Trace } from './runtime.ts'
 
 /** What the next agent must know of an instance to take it over or to run it again. */

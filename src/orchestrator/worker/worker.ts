@@ -7,8 +7,11 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
-import { InstanceLog, readKept } from './instance-log.ts'
+import { InstanceLog } from './instance-log.ts'
 import { type AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts'
+import { lastLines } from './kept-log.ts'
+import { filesOf } from './output-files.ts'
+import { OutputGuard } from './output-guard.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
@@ -44,6 +47,7 @@ export class Worker {
   readonly #clock: Clock
   readonly #timings: Timings
   readonly #records: Records
+  readonly #guard: OutputGuard
   readonly #slots = new Map<InstanceId, Slot>()
   readonly #leavings = new Set<Promise<void>>()
   readonly #counts: InstanceCounts
@@ -57,6 +61,7 @@ export class Worker {
     this.#life = life
     this.#config = config
     this.#log = log.child({ part: 'worker' })
+    this.#guard = new OutputGuard(config, this.#log)
     this.#metrics = metrics
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
@@ -73,8 +78,10 @@ export class Worker {
         throw new MeshError('STATE_UNREADABLE', { directory: config.logsDir }, { cause })
       }
       const worker = new Worker(life, config, log, metrics)
+      await life.use(worker.#guard).takeOver()
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
+      worker.#onContinue()
       worker.#restore()
       return worker
     })
@@ -183,7 +190,7 @@ export class Worker {
   ): AsyncIterable<string> {
     const slot = this.#slots.get(instance)
     if (slot !== undefined) yield* slot.output.read({ tail, follow }, signal)
-    else yield* await readKept(this.#config.logsDir, instance, tail)
+    else yield* await lastLines(filesOf(instance, this.#config).kept, tail)
   }
 
   /** Instances whose processes run here, or are about to. */
@@ -242,9 +249,19 @@ export class Worker {
     }
   }
 
+  /** After SIGSTOP, during which the stand-in read what the instances printed. */
+  #onContinue(): void {
+    const resumed = () => {
+      for (const { output } of this.#slots.values()) output.resumed()
+    }
+    process.on('SIGCONT', resumed)
+    this.#life.defer(() => void process.off('SIGCONT', resumed))
+  }
+
   #begin(assignment: Assignment, saved?: Saved): void {
-    const { instance } = assignment
+    const { instance, spec } = assignment
     const { logsDir, runDir } = this.#config
+    if (spec.runtime !== 'external') this.#guard.watch()
     const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock, log: this.#log })
     const supervisor = this.#supervise(assignment, output, saved)
     this.#slots.set(instance, { supervisor, output, next: undefined, isLeaving: false })
@@ -325,6 +342,7 @@ export class Worker {
   /** Instances end with the agent; their records stay, and the next agent starts them again unless its cluster objects. */
   async #close(): Promise<void> {
     const keepOnClose = this.#isLetGo || this.#config.keepOnClose === true
+    if (keepOnClose) this.#guard.leave()
     await Promise.all(
       [...this.#slots.values()].map(async ({ supervisor, output, isLeaving }) => {
         const { trace: _, ...saved } = supervisor.saved()
