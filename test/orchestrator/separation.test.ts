@@ -321,17 +321,18 @@ test('no uid is given twice, by whatever agent; one that is in use or has a name
     for (const dir of dirs) dir[Symbol.dispose]()
   })
   await once(other, 'spawn')
-  const taken = [0, 1, 0].map((i) => (agents[i] as InstanceUsers).take())
+  const taken: number[] = []
+  for (const i of [0, 1, 0]) taken.push(await (agents[i] as InstanceUsers).take())
   t.same(taken.toSorted(), [60_170, 60_172, 60_173])
-  t.throws(() => agents[1]?.take(), {
+  await t.rejects((agents[1] as InstanceUsers).take(), {
     code: 'RUNTIME_FAILED',
     details: { reason: /every uid from 60170 to 60173 is in use/ },
   })
   agents[1]?.release(taken[1] as number)
-  t.equal(agents[0]?.take(), taken[1])
+  t.equal(await agents[0]?.take(), taken[1])
   for (const uid of taken) agents[0]?.release(uid)
   const named = InstanceUsers.open({ first: 65_534, last: 65_534 }, dirs[0]?.secret ?? '')
-  t.throws(() => named.take(), { code: 'RUNTIME_FAILED' }, 'nobody has a name')
+  await t.rejects(named.take(), { code: 'RUNTIME_FAILED' }, 'nobody has a name')
 })
 
 test('`separate` that is impossible is an error; `auto` says why it is not', { skip }, (t) => {

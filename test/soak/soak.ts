@@ -66,7 +66,7 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
   const seen = new Seen(mesh)
   await breakPaths({ mesh, flows, seen, random, options, until })
   await flows.finish(running, mesh, FINISH_MS + options.seconds * 1000)
-  seen.look()
+  seen.sample()
   globalThis.gc?.()
   const after = footprint(mesh.peers.flatMap((peers) => [...peers.all()]).reduce((sum, one) => sum + one.streams, 0))
   return {
@@ -209,12 +209,12 @@ async function breakPaths({ mesh, flows, seen, random, options: { outageMs }, un
     const targets = isOutage ? breakers : [breakers[Math.floor(random() * breakers.length)]!]
     const outage = random() ** 2 * outageMs
     for (const breaker of targets) breaker.kill(KILLS[Math.floor(random() * KILLS.length)]!)
-    seen.look()
+    seen.sample()
     await pause(outage)
     for (const breaker of targets) breaker.mend()
     seen.killed(targets.length, isOutage ? await flows.slowest() : undefined)
     await pause(200 + random() * 600)
-    seen.look()
+    seen.sample()
   }
 }
 
@@ -229,7 +229,7 @@ class Seen {
     this.#mesh = mesh
   }
 
-  look(): void {
+  sample(): void {
     for (const peers of this.#mesh.peers)
       for (const session of peers.all()) this.#sessions.add(session as TunnelSession)
     const now = footprint([...this.#sessions].reduce((sum, session) => sum + session.streams, 0))

@@ -8,7 +8,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { lstat, readdir, rm } from 'node:fs/promises'
+import { lstat, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
@@ -67,10 +67,10 @@ export class InstanceUsers {
   }
 
   /** @throws MeshError RUNTIME_FAILED when all are in use */
-  take(): number {
+  async take(): Promise<number> {
     const { first, last } = this.range
     const count = last - first + 1
-    const inUse = usedUids()
+    const inUse = await usedUids()
     const candidates = Array.from({ length: count }, (_, i) => first + ((this.#last - first + 1 + i) % count))
     const free = candidates.filter((uid) => !inUse.has(uid) && !existsSync(join(OF_SYSTEMD, String(uid))))
     // A claim whose agent has gone is taken over only when no other uid is left: two agents may see it at the same time.
@@ -101,8 +101,8 @@ export class InstanceUsers {
   }
 
   /** Those of agents that ended and whose directory is gone, so that none will free them. Whatever still runs as one keeps it. */
-  abandoned(): number[] {
-    const inUse = usedUids()
+  async abandoned(): Promise<number[]> {
+    const inUse = await usedUids()
     const uids = readdirSync(CLAIMS).map(Number)
     return uids.filter((uid) => {
       const claim = this.#claimOf(uid)
@@ -168,11 +168,11 @@ function above(uid: number): string {
   return barrierFor(uid, tmpdir()) === undefined ? tmpdir() : '/tmp'
 }
 
-/** Those that processes run as, that have a name or are given to somebody's containers. */
-function usedUids(): { has(uid: number): boolean } {
+/** Those that processes run as, that have a name or are given to somebody's containers. A machine may have thousands of processes. */
+async function usedUids(): Promise<{ has(uid: number): boolean }> {
   const used = new Set<number>()
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    for (const uid of uidsIn(read(`/proc/${pid}/status`))) used.add(uid)
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    for (const uid of uidsIn(await readFile(`/proc/${pid}/status`, 'latin1').catch(ended))) used.add(uid)
   }
   for (const line of [...read('/etc/passwd').split('\n'), ...read('/etc/group').split('\n')]) {
     used.add(Number(line.split(':')[2]))
@@ -189,6 +189,10 @@ function read(path: string): string {
   try {
     return readFileSync(path, 'latin1')
   } catch {
-    return '' // it has ended, or there is no such file here
+    return '' // there is no such file here
   }
+}
+
+function ended(): string {
+  return ''
 }

@@ -65,7 +65,7 @@ export class ProcessRuntime implements Runtime {
     const run = randomBytes(8).toString('hex')
     let own: Own = {}
     try {
-      own = this.#separation.take(run)
+      own = await this.#separation.take(run)
       const { assignment, environment: given } = launch
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)

@@ -83,8 +83,8 @@ export class Separation {
   }
 
   /** For a run that begins. @throws MeshError RUNTIME_FAILED */
-  take(run: string): Own {
-    const uid = this.users?.take()
+  async take(run: string): Promise<Own> {
+    const uid = await this.users?.take()
     try {
       return {
         ...(uid === undefined ? {} : { uid, home: makeHome(uid) }),
@@ -120,7 +120,7 @@ export class Separation {
       ...(this.users?.claimed() ?? []).filter((uid) => !uids.has(uid)).map((uid) => ({ uid })),
       ...(this.cgroups?.all() ?? []).filter(({ path }) => !groups.has(path)).map((cgroup) => ({ cgroup })),
     ]
-    for (const uid of this.users?.abandoned() ?? []) await this.release({ uid })
+    for (const uid of (await this.users?.abandoned()) ?? []) await this.release({ uid })
     for (const own of left) {
       const mark = own.cgroup && basename(own.cgroup.path)
       await endGroup({ ...own, mark, graceMs: 0, sleep })
