@@ -101,7 +101,7 @@ export class Interests implements InterestSource, AsyncDisposable {
 
   /** Drops what nobody has used for long, and keys under which there was nothing. */
   sweep(): void {
-    this.#forget(this.#table.idle(this.#clock.wall() - this.#limits.idleMs))
+    this.#forget(this.#table.idle(this.#limits.idleMs))
     const now = this.#clock.now()
     for (const [vip, until] of this.#emptyVips) if (until <= now) this.#emptyVips.delete(vip)
   }
@@ -176,7 +176,7 @@ export class Interests implements InterestSource, AsyncDisposable {
   /** At the limit, the interest that has been unused for longest makes room. */
   #makeRoom(): void {
     if (this.#table.counts.keys < this.#limits.maxKeys) return
-    const [oldest] = this.#table.idle(Number.POSITIVE_INFINITY)
+    const [oldest] = this.#table.idle(Number.NEGATIVE_INFINITY)
     if (oldest !== undefined) this.#forget([oldest])
   }
 

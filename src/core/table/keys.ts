@@ -15,7 +15,7 @@ export interface KeyState {
   gone: Map<ServiceId, number>
   /** When the last service went, or an answer contained none. */
   emptySince: number
-  /** Wall time: it outlives restarts. */
+  /** By `clock.now()`: a wall clock that steps must not make every key look unused. */
   usedAt: number
 }
 

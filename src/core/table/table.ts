@@ -18,6 +18,12 @@ import { EMPTY_MS, meantService, newKey, noSuchChoice, settle, type KeyState } f
 import type { Found, TableView, Target } from './view.ts'
 
 /**
+ * A saved key counts as unused for no longer than this: where the clock was wrong at the start, or when the table was saved, names must
+ * not be forgotten before they can be asked for.
+ */
+const RESTORED_AGE_MS = 12 * 3_600_000
+
+/**
  * What this node knows. It is written by the feed (changes), by interests (answers) and at start (the saved copy). Each entry
  * is swapped in one synchronous step, so no reader sees half of one. What may replace what:
  *
@@ -52,7 +58,7 @@ export class Table implements TableView {
     const key = interestKey(name)
     const state = this.#keys.get(key)
     if (state === undefined || !state.isKnown || this.#isStaleEmpty(state)) return { kind: 'unasked', key }
-    state.usedAt = this.#clock.wall()
+    state.usedAt = this.#clock.now()
     const meant = meantService(name, state.services)
     if (meant.kind === 'none') return { kind: 'unknown', reason: meant.reason }
     const { entry } = this.#held.get(meant.id) as Held
@@ -66,7 +72,7 @@ export class Table implements TableView {
     const slot = this.#vips.slot(vip)
     const held = slot === undefined ? undefined : this.#held.get(slot.service)
     if (slot === undefined || held === undefined) return undefined
-    held.state.usedAt = this.#clock.wall()
+    held.state.usedAt = this.#clock.now()
     return { service: held.entry.service, choice: slot.choice, vip }
   }
 
@@ -77,7 +83,7 @@ export class Table implements TableView {
   instance(id: InstanceId): Instance | undefined {
     const held = this.#held.get(interestOf(id)) // an instance id is its service's and a number
     if (held === undefined) return undefined
-    held.state.usedAt = this.#clock.wall()
+    held.state.usedAt = this.#clock.now()
     held.instances ??= new Map(held.entry.instances.map((instance) => [instance.id, instance]))
     return held.instances.get(id)
   }
@@ -103,7 +109,7 @@ export class Table implements TableView {
 
   /** A question about the key is under way: from now on changes under it are accepted. */
   expect(key: InterestKey): void {
-    const state = this.#keys.get(key) ?? newKey(this.#clock.wall())
+    const state = this.#keys.get(key) ?? newKey(this.#clock.now())
     state.asking += 1
     this.#keys.set(key, state)
   }
@@ -150,10 +156,11 @@ export class Table implements TableView {
     return [...this.#keys].filter(([, state]) => state.isKnown).map(([key]) => key)
   }
 
-  /** Known keys that nobody has asked for since `wall`, and those under which there was nothing, longest unused first. */
-  idle(wall: number): InterestKey[] {
+  /** Known keys that nobody has asked for in this time, and those under which there was nothing, longest unused first. */
+  idle(forMs: number): InterestKey[] {
+    const before = this.#clock.now() - forMs
     return [...this.#keys]
-      .filter(([, state]) => state.isKnown && (state.usedAt < wall || this.#isStaleEmpty(state)))
+      .filter(([, state]) => state.isKnown && (state.usedAt < before || this.#isStaleEmpty(state)))
       .sort(([, a], [, b]) => a.usedAt - b.usedAt)
       .map(([key]) => key)
   }
@@ -161,7 +168,7 @@ export class Table implements TableView {
   /** Marks the key as used. For what is in use without being looked up, such as a long flow. */
   touch(key: InterestKey): void {
     const state = this.#keys.get(key)
-    if (state !== undefined) state.usedAt = this.#clock.wall()
+    if (state !== undefined) state.usedAt = this.#clock.now()
   }
 
   // changes
@@ -205,11 +212,12 @@ export class Table implements TableView {
   // the saved copy
 
   snapshot(): Snapshot {
+    const [now, wall] = [this.#clock.now(), this.#clock.wall()]
     const keys = [...this.#keys].filter(([, state]) => state.isKnown && state.services.size > 0)
     return {
       epoch: this.#epoch,
       seq: this.#seq,
-      keys: keys.map(([key, { usedAt }]) => ({ key, usedAt })),
+      keys: keys.map(([key, { usedAt }]) => ({ key, usedAt: Math.round(wall - (now - usedAt)) })),
       entries: [...this.services()],
     }
   }
@@ -219,7 +227,11 @@ export class Table implements TableView {
     if (this.#keys.size > 0) throw new Error('only an empty table can be restored')
     this.#epoch = epoch
     this.#seq = seq
-    for (const { key, usedAt } of keys) this.#keys.set(key, { ...newKey(usedAt), isKnown: true })
+    const [now, wall] = [this.#clock.now(), this.#clock.wall()]
+    for (const { key, usedAt } of keys) {
+      const age = Math.min(Math.max(0, wall - usedAt), RESTORED_AGE_MS)
+      this.#keys.set(key, { ...newKey(now - age), isKnown: true })
+    }
     for (const entry of entries) this.#swap(interestOf(entry.service.id), entry, seq)
   }
 

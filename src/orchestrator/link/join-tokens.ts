@@ -6,9 +6,14 @@ import type { Collection, Store } from '../../core/kit/store.ts'
 interface TokenRecord {
   hash: string
   expiresAt: number
+  /** Milliseconds since 1970; absent in records of an earlier version. */
+  mintedAt?: number
   /** The name of the cluster that joins with it; empty for nodes and relays, which choose theirs. */
   subject: string
 }
+
+/** A clock that is corrected by so little at a restart takes no token away. */
+const CLOCKS_DIFFER_MS = 10 * 60_000
 
 /** The join tokens that an issuer has given out: their hashes are kept until they are used or have expired (SEC-17). */
 export class JoinTokens {
@@ -17,6 +22,8 @@ export class JoinTokens {
   readonly #role: JoinToken['role']
   readonly #fingerprint: string
   readonly #clock: Clock
+  /** When the tokens of this process end, by `clock.now()`: a clock that is set meanwhile changes nothing for them. */
+  readonly #endsAt = new Map<string, number>()
 
   constructor(
     store: Store,
@@ -41,10 +48,14 @@ export class JoinTokens {
     })
     this.#store.transaction(() => {
       for (const old of this.#saved.keys()) {
-        if ((this.#saved.get(old)?.expiresAt ?? 0) < this.#clock.wall()) this.#saved.delete(old)
+        const record = this.#saved.get(old)
+        if (record === undefined || !this.#isOver(old, record)) continue
+        this.#saved.delete(old)
+        this.#endsAt.delete(old)
       }
-      this.#saved.put(id, { hash, expiresAt, subject })
+      this.#saved.put(id, { hash, expiresAt, mintedAt: this.#clock.wall(), subject })
     })
+    this.#endsAt.set(id, this.#clock.now() + ttlSeconds * 1_000)
     return { token, expiresAt }
   }
 
@@ -56,8 +67,10 @@ export class JoinTokens {
     const record = this.#saved.get(id)
     if (record === undefined || !matchesToken(record.hash, secret)) throw refused('it is unknown or was already used')
     const now = this.#clock.wall()
-    if (record.expiresAt <= now) {
-      const ago = lengthOf(now - record.expiresAt)
+    if (this.#isOver(id, record)) {
+      if ((record.mintedAt ?? 0) > now)
+        throw refused(`it was made in the future, by the clock of its issuer (now ${new Date(now).toISOString()})`)
+      const ago = lengthOf(Math.max(0, now - record.expiresAt))
       throw refused(`it has expired ${ago} ago, by the clock of its issuer (now ${new Date(now).toISOString()})`)
     }
     return { id, subject: record.subject }
@@ -70,6 +83,17 @@ export class JoinTokens {
       record()
       this.#saved.delete(id)
     })
+  }
+
+  /**
+   * A token of an earlier process is judged by the wall clock. One that was made while that was ahead would be valid for as long as
+   * the clock was wrong, so it does not count before the time at which it was made.
+   */
+  #isOver(id: string, { expiresAt, mintedAt = 0 }: TokenRecord): boolean {
+    const endsAt = this.#endsAt.get(id)
+    if (endsAt !== undefined) return endsAt <= this.#clock.now()
+    const now = this.#clock.wall()
+    return expiresAt <= now || mintedAt - CLOCKS_DIFFER_MS > now
   }
 }
 

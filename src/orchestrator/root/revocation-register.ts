@@ -19,6 +19,9 @@ export interface EnrolmentRecord {
  */
 const KEPT_MS = 400 * 24 * 3_600_000
 
+/** Entries that stay although the clock says that they have expired. Larger: a longer list for every node. */
+const KEPT_ANYWAY = 256
+
 /** The root's list of revoked certificates: saved, numbered, and signed anew with each change. */
 export class RevocationRegister {
   readonly #entries: Collection<Revocation>
@@ -65,12 +68,16 @@ export class RevocationRegister {
     return this.#authority.signRevocations(number, this.#entries.list())
   }
 
-  /** What has expired, and beyond the limit of a list the oldest. */
+  /**
+   * The oldest beyond the limit of a list, and of those that have expired all but the newest few hundred: a clock that is a year ahead
+   * for a moment must not bring back whoever was revoked.
+   */
   #forgetOld(): void {
     const oldestFirst = this.#entries.list().toSorted((a, b) => a.until - b.until)
     const surplus = oldestFirst.length - MAX_REVOCATIONS
     for (const [at, { kind, id, until }] of oldestFirst.entries()) {
-      if (until >= this.#clock.wall() && at >= surplus) break
+      const isLeft = until >= this.#clock.wall() || at >= oldestFirst.length - KEPT_ANYWAY
+      if (isLeft && at >= surplus) break
       this.#entries.delete(`${kind} ${id}`)
     }
   }
