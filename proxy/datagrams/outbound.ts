@@ -189,4 +189,11 @@ export class DatagramFlows implements AsyncDisposable {
 }
 
 /** After any other end, trying again at once would not help: the client rests. */
-const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set(['closed', 'caller-reset', 'instance-reset', 'cut', 'caller-gone'])
+const GOES_AT_ONCE: ReadonlySet<FlowEnd> = new Set([
+  'closed',
+  'caller-reset',
+  'instance-reset',
+  'node-lost',
+  'cut',
+  'caller-gone',
+])

@@ -90,7 +90,8 @@ export class UdpFlow implements OpenFlow {
     const instances = plan.candidates.map((candidate) => candidate.instance)
     await this.#flow.ended
     const end = endOf(this.pipe.end)
-    if (end === 'instance-reset') penalties.add(instance, { isMute: this.pipe.far.datagrams === 0 })
+    if (end === 'instance-reset' || end === 'node-lost')
+      penalties.add(instance, { isMute: this.pipe.far.datagrams === 0 })
     ledger.ended(this, end, '')
     // This client rests, or each of its datagrams would open a flow in vain; another client is tried at once, since the
     // port may be open again.

@@ -13,6 +13,8 @@ export type FlowEnd =
   | 'closed'
   | 'caller-reset'
   | 'instance-reset'
+  /** No path to the instance's node came back, or the session with it ended. */
+  | 'node-lost'
   | 'cut'
   | 'caller-gone'
   | 'refused'
@@ -28,6 +30,7 @@ const END: Readonly<Record<SpliceEnd, FlowEnd>> = {
   closed: 'closed',
   'near-reset': 'caller-reset',
   'far-reset': 'instance-reset',
+  'far-lost': 'node-lost',
   cut: 'cut',
 }
 

@@ -194,9 +194,9 @@ export class TcpAttempt extends Attempt<ByteStream> implements ByteStreamEvents 
     this.onward?.end()
   }
 
-  reset(): void {
+  reset(because?: 'lost'): void {
     if (this.onward === undefined) this.lost()
-    else this.onward.reset()
+    else this.onward.reset(because)
   }
 
   protected openOn(session: Session, request: Buffer, rule: PathRule): ByteStream & Withdrawable {
@@ -224,9 +224,9 @@ export class UdpAttempt extends Attempt<DatagramStream> implements DatagramStrea
     this.onward?.end()
   }
 
-  reset(): void {
+  reset(because?: 'lost'): void {
     if (this.onward === undefined) this.lost()
-    else this.onward.reset()
+    else this.onward.reset(because)
   }
 
   protected openOn(session: Session, request: Buffer, rule: PathRule): DatagramStream & Withdrawable {

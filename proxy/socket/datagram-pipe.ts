@@ -85,7 +85,7 @@ export class DatagramPipeEnd implements DatagramStreamEvents {
     this.#pipe.finish('closed')
   }
 
-  reset(): void {
-    this.#pipe.finish(this.#resetMeans)
+  reset(because?: 'lost'): void {
+    this.#pipe.finish(because === 'lost' && this.#resetMeans === 'far-reset' ? 'far-lost' : this.#resetMeans)
   }
 }

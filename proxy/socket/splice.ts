@@ -33,8 +33,8 @@ export type AnswerVerdict =
   /** The caller gets this message instead, and the flow ends. */
   | { kind: 'replace'; message: Buffer }
 
-/** How a flow ended; `closed`: both sides sent all they had. */
-export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'cut'
+/** How a flow ended; `closed`: both sides sent all they had; `far-lost`: the far side cannot be reached any more. */
+export type SpliceEnd = 'closed' | 'near-reset' | 'far-reset' | 'far-lost' | 'cut'
 
 export class Splice {
   readonly near: SpliceSide
@@ -99,9 +99,9 @@ export class SpliceSide implements ByteStreamEvents {
     this.other.stream?.end()
   }
 
-  reset(): void {
+  reset(because?: 'lost'): void {
     if (this.#splice.end !== 'closed') return
-    this.#splice.end = this.#resetMeans
+    this.#splice.end = because === 'lost' && this.#resetMeans === 'far-reset' ? 'far-lost' : this.#resetMeans
     this.other.stream?.reset()
   }
 

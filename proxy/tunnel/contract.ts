@@ -41,8 +41,11 @@ export interface OpeningEvents {
 export interface StreamEvents {
   /** The other side sends no more. */
   end(): void
-  /** The stream is dead in both directions; nothing follows. */
-  reset(): void
+  /**
+   * The stream is dead in both directions; nothing follows. `lost`: not by the other side's choice, but because no path to its node
+   * came back, or the session ended.
+   */
+  reset(because?: 'lost'): void
 }
 
 /** What an open stream of bytes reports. */

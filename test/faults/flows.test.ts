@@ -56,7 +56,7 @@ t.test('the link is gone for longer than a session may resume: RST in time, and 
   const after = performance.now() - brokenAt
   t.ok(after >= 900 && after < 10_000, `ended after ${Math.round(after)} ms`)
   await until(() => it.agents.near.ledger.failures().length > 0)
-  t.equal(it.agents.near.ledger.failures()[0]?.end, 'instance-reset')
+  t.equal(it.agents.near.ledger.failures()[0]?.end, 'node-lost')
 
   it.link.mend()
   await until(() => it.agents.near.ledger.size === 0)

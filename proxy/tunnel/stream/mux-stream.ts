@@ -192,7 +192,7 @@ export class MuxStream implements ByteStream, Withdrawable, SendingStream, Recei
     if (state === CLOSED) return
     if (state.kind === 'opening' && because === 'lost' && !this.hasSentEarly) return this.#refused(state, 'unreachable')
     this.close()
-    if (state.kind !== 'lingering') this.receiver.user.events.reset() // else at most an acknowledgement was lost
+    if (state.kind !== 'lingering') this.receiver.user.events.reset(because === 'lost' ? because : undefined) // else at most an acknowledgement was lost
   }
 
   abort(): void {
