@@ -231,14 +231,14 @@ t.test('whether first bytes go along with OPEN', async (t) => {
   for (const [why, route, may] of rows) t.equal(maySendEarly(route), may, why)
 })
 
-t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
-  type Event =
-    | readonly [at: number, event: 'start' | 'tick']
-    | readonly [at: number, event: 'opened' | 'fed' | 'lost', candidate: number]
-    | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
-  const rows: { why: string; hedgeMs: number[]; events: Event[]; actions: string[]; wakeAt?: number | undefined }[] = [
+type RaceEvent =
+  | readonly [at: number, event: 'start' | 'tick']
+  | readonly [at: number, event: 'opened' | 'fed' | 'lost', candidate: number]
+  | readonly [at: number, event: 'failed', candidate: number, refusal?: Refusal]
+const RACES: { why: string; hedgeMs: number[]; events: RaceEvent[]; actions: string[]; wakeAt?: number | undefined }[] =
+  [
     {
-      why: 'the first answers',
+      why: 'the first candidate answers and wins',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -247,7 +247,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'win 0'],
     },
     {
-      why: 'refused: the next at once',
+      why: 'a refusal starts the next candidate at once',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -257,7 +257,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 1'],
     },
     {
-      why: 'silent: the next beside it, and the first may still win',
+      why: 'a silent candidate gets a rival after its hedge, and may still win',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -268,7 +268,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 0', 'drop 1'],
     },
     {
-      why: 'who opens too late is dropped',
+      why: 'a candidate that opens after another has won is dropped',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -281,7 +281,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 1', 'drop 0', 'drop 0'],
     },
     {
-      why: 'all refuse',
+      why: 'the flow is refused when all candidates refuse',
       hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
@@ -292,9 +292,14 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       ],
       actions: ['try 0', 'try 1', 'try 2', 'lose refused'],
     },
-    { why: 'nobody to try', hedgeMs: [], events: [[0, 'start']], actions: ['lose refused'] },
     {
-      why: 'one that refuses does not end it while another is under way',
+      why: 'the flow is refused when there is no candidate',
+      hedgeMs: [],
+      events: [[0, 'start']],
+      actions: ['lose refused'],
+    },
+    {
+      why: 'a refusal does not end the race while another candidate is being tried',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -305,7 +310,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 0'],
     },
     {
-      why: 'silence until the deadline',
+      why: 'the flow times out when all candidates are silent until the deadline',
       hedgeMs: [100, 200, 50],
       events: [
         [0, 'start'],
@@ -319,7 +324,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'try 2', 'drop 0', 'drop 1', 'drop 2', 'lose timeout', 'drop 0'],
     },
     {
-      why: 'not allowed here is not allowed anywhere',
+      why: 'a candidate that forbids the flow ends the race: no other would allow it',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -328,7 +333,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'lose refused'],
     },
     {
-      why: 'but who is under way may say otherwise',
+      why: 'a candidate that is being tried may still allow what another forbade',
       hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
@@ -340,7 +345,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 1'],
     },
     {
-      why: 'it has the first bytes, and refuses: the next gets them',
+      why: 'a candidate that got the first bytes refuses: the next gets them',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -352,7 +357,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 1'],
     },
     {
-      why: 'it has the first bytes, and is silent: asked to give them back, then both are tried',
+      why: 'a silent candidate with the first bytes returns them, then it and others are tried',
       hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
@@ -367,7 +372,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'withdraw 0', 'try 0', 'try 1', 'try 2', 'win 0', 'drop 1', 'drop 2'],
     },
     {
-      why: 'asked to give them back, it had opened',
+      why: 'a candidate had opened when asked to return the first bytes: it wins',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -378,7 +383,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'withdraw 0', 'win 0'],
     },
     {
-      why: 'asked to give them back, it had another reason to refuse',
+      why: 'a candidate refuses for another reason when asked to return the first bytes',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -390,7 +395,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'withdraw 0', 'try 1', 'lose refused'],
     },
     {
-      why: 'it has the first bytes, and never says a word: nobody else gets them',
+      why: 'a candidate with the first bytes stays silent: no other gets them, and the flow times out',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -402,7 +407,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'withdraw 0', 'drop 0', 'lose timeout'],
     },
     {
-      why: 'it has the first bytes, and is lost: so is the flow',
+      why: 'a candidate is lost with the first bytes: the flow is lost',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -413,7 +418,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'lose unsure'],
     },
     {
-      why: 'lost without a byte: the next',
+      why: 'a candidate is lost before it got a byte: the next is tried',
       hedgeMs: [50, 50],
       events: [
         [0, 'start'],
@@ -423,7 +428,7 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'win 1'],
     },
     {
-      why: 'what is said while two are asked is nobody’s yet',
+      why: 'early bytes are assigned to no candidate while two are asked',
       hedgeMs: [50, 50, 50],
       events: [
         [0, 'start'],
@@ -435,33 +440,46 @@ t.test('the race tries, hedges, withdraws and ends by its rules', async (t) => {
       actions: ['try 0', 'try 1', 'try 2', 'win 1', 'drop 2'],
     },
   ]
-  for (const { why, hedgeMs, events, actions } of rows) {
+for (const { why, hedgeMs, events, actions } of RACES) {
+  t.test(`the race: ${why}`, async (t) => {
     const race = new Race(hedgeMs, 3000, 0)
-    const done: RaceAction[] = []
-    for (const event of events) {
-      const [at, kind] = event
-      if (kind === 'start') done.push(...race.start(at))
-      if (kind === 'tick') done.push(...race.tick(at))
-      if (kind === 'opened') done.push(...race.opened(event[2]))
-      if (kind === 'fed') race.fedEarly(event[2])
-      if (kind === 'lost') done.push(...race.lost(event[2], at))
-      if (kind === 'failed') done.push(...race.failed(event[2], event[3] ?? 'unreachable', at))
-    }
+    const done = events.flatMap((event) => actionsOf(race, event))
     const said = done.map((action) =>
       action.kind === 'lose' ? `lose ${action.why}` : `${action.kind} ${action.candidate}`,
     )
-    t.same(said, actions, why)
-  }
-
-  t.test('wakes for the next try, then for the deadline, then never', async (t) => {
-    const race = new Race([50, 70], 3000, 1000)
-    race.start(1000)
-    t.equal(race.wakeAt, 1050)
-    race.tick(1050)
-    t.equal(race.wakeAt, 4000)
-    race.opened(1)
-    t.equal(race.wakeAt, undefined)
+    t.same(said, actions)
   })
+}
+
+function actionsOf(race: Race, event: RaceEvent): readonly RaceAction[] {
+  const [at, kind] = event
+  switch (kind) {
+    case 'start':
+      return race.start(at)
+    case 'tick':
+      return race.tick(at)
+    case 'opened':
+      return race.opened(event[2])
+    case 'fed':
+      race.fedEarly(event[2])
+      return []
+    case 'lost':
+      return race.lost(event[2], at)
+    case 'failed':
+      return race.failed(event[2], event[3] ?? 'unreachable', at)
+    default:
+      return kind satisfies never
+  }
+}
+
+t.test('the race wakes for the next try, then for the deadline, then never', async (t) => {
+  const race = new Race([50, 70], 3000, 1000)
+  race.start(1000)
+  t.equal(race.wakeAt, 1050)
+  race.tick(1050)
+  t.equal(race.wakeAt, 4000)
+  race.opened(1)
+  t.equal(race.wakeAt, undefined)
 })
 
 t.test('how a caller is answered when no instance took its flow', async (t) => {

@@ -28,17 +28,49 @@ const carrier = (path: PathKind, streams = 0, backlog = 0, isDraining = false, i
 
 test('a new stream goes to the best carrier with the fewest streams', async (t) => {
   const rows = [
-    { why: 'no carrier', carriers: [], at: -1 },
-    { why: 'fewest streams', carriers: [carrier('direct', 3), carrier('direct', 2)], at: 1 },
-    { why: 'the first of equals', carriers: [carrier('direct', 2), carrier('direct', 2)], at: 0 },
-    { why: 'path beats streams', carriers: [carrier('relayed', 0), carrier('direct', 90)], at: 1 },
-    { why: 'reverse beats punched', carriers: [carrier('punched'), carrier('reverse')], at: 1 },
-    { why: 'a queue beats streams', carriers: [carrier('direct', 1, 300_000), carrier('direct', 5, 0)], at: 1 },
-    { why: 'a few bytes are no queue', carriers: [carrier('direct', 1, 9_000), carrier('direct', 5, 0)], at: 0 },
-    { why: 'not where it drains', carriers: [carrier('direct', 0, 0, true), carrier('relayed', 9)], at: 1 },
-    { why: 'not where it may be dead', carriers: [carrier('direct', 0, 0, false, true), carrier('relayed', 9)], at: 1 },
-    { why: 'unless there is nothing else', carriers: [carrier('direct', 0, 0, false, true)], at: 0 },
-    { why: 'nowhere', carriers: [carrier('direct', 0, 0, true)], at: -1 },
+    { why: 'no stream is placed where there is no carrier', carriers: [], at: -1 },
+    {
+      why: 'of equal carriers, the one with the fewest streams is taken',
+      carriers: [carrier('direct', 3), carrier('direct', 2)],
+      at: 1,
+    },
+    {
+      why: 'of equally loaded carriers, the first is taken',
+      carriers: [carrier('direct', 2), carrier('direct', 2)],
+      at: 0,
+    },
+    {
+      why: 'a better path matters more than fewer streams',
+      carriers: [carrier('relayed', 0), carrier('direct', 90)],
+      at: 1,
+    },
+    { why: 'a reverse path is better than a punched one', carriers: [carrier('punched'), carrier('reverse')], at: 1 },
+    {
+      why: 'a short queue matters more than fewer streams',
+      carriers: [carrier('direct', 1, 300_000), carrier('direct', 5, 0)],
+      at: 1,
+    },
+    {
+      why: 'a few queued bytes are not counted as a queue',
+      carriers: [carrier('direct', 1, 9_000), carrier('direct', 5, 0)],
+      at: 0,
+    },
+    {
+      why: 'a draining carrier gets no new stream',
+      carriers: [carrier('direct', 0, 0, true), carrier('relayed', 9)],
+      at: 1,
+    },
+    {
+      why: 'a carrier that may be dead gets no new stream',
+      carriers: [carrier('direct', 0, 0, false, true), carrier('relayed', 9)],
+      at: 1,
+    },
+    {
+      why: 'a carrier that may be dead is taken when there is no other',
+      carriers: [carrier('direct', 0, 0, false, true)],
+      at: 0,
+    },
+    { why: 'only draining carriers: the stream is not placed', carriers: [carrier('direct', 0, 0, true)], at: -1 },
   ]
   for (const { why, carriers, at } of rows) t.equal(carrierFor(carriers), carriers[at], why)
 })
@@ -46,37 +78,77 @@ test('a new stream goes to the best carrier with the fewest streams', async (t) 
 test('the number of carriers fits the streams, and surplus ones are retired', async (t) => {
   const clean = { streams: 1, bulks: 0, rttMs: 1, jitterMs: 0, limit: 8 }
   const rows = [
-    { why: 'one is enough until streams are open', view: { path: 'direct', ...clean, streams: 0 }, wanted: 1 },
-    { why: 'two on a clean short path', view: { path: 'direct', ...clean }, wanted: 2 },
-    { why: 'also for hundreds', view: { path: 'reverse', ...clean, streams: 500 }, wanted: 2 },
-    { why: 'one through a relay', view: { path: 'relayed', ...clean, streams: 50 }, wanted: 1 },
-    { why: 'one more for thousands', view: { path: 'direct', ...clean, streams: 5_000 }, wanted: 3 },
-    { why: 'far away', view: { path: 'direct', ...clean, streams: 20, rttMs: 30 }, wanted: 3 },
-    { why: 'very far away', view: { path: 'direct', ...clean, streams: 20, rttMs: 150 }, wanted: 4 },
-    { why: 'far away, few streams', view: { path: 'direct', ...clean, streams: 3, rttMs: 150 }, wanted: 2 },
-    { why: 'loss', view: { path: 'direct', ...clean, streams: 20, rttMs: 50, jitterMs: 30 }, wanted: 8 },
-    { why: 'loss, few streams', view: { path: 'direct', ...clean, streams: 3, rttMs: 50, jitterMs: 30 }, wanted: 3 },
+    { why: 'one carrier is enough until streams are open', view: { path: 'direct', ...clean, streams: 0 }, wanted: 1 },
+    { why: 'a clean short path has two carriers', view: { path: 'direct', ...clean }, wanted: 2 },
     {
-      why: 'loss behind a relay',
+      why: 'a clean short path has two carriers for hundreds of streams too',
+      view: { path: 'reverse', ...clean, streams: 500 },
+      wanted: 2,
+    },
+    { why: 'a relayed path has one carrier', view: { path: 'relayed', ...clean, streams: 50 }, wanted: 1 },
+    { why: 'thousands of streams get one more carrier', view: { path: 'direct', ...clean, streams: 5_000 }, wanted: 3 },
+    { why: 'a long path has more carriers', view: { path: 'direct', ...clean, streams: 20, rttMs: 30 }, wanted: 3 },
+    {
+      why: 'a very long path has still more carriers',
+      view: { path: 'direct', ...clean, streams: 20, rttMs: 150 },
+      wanted: 4,
+    },
+    {
+      why: 'a long path with few streams has no more carriers than streams need',
+      view: { path: 'direct', ...clean, streams: 3, rttMs: 150 },
+      wanted: 2,
+    },
+    {
+      why: 'a lossy path has more carriers',
+      view: { path: 'direct', ...clean, streams: 20, rttMs: 50, jitterMs: 30 },
+      wanted: 8,
+    },
+    {
+      why: 'a lossy path with few streams has no more carriers than streams need',
+      view: { path: 'direct', ...clean, streams: 3, rttMs: 50, jitterMs: 30 },
+      wanted: 3,
+    },
+    {
+      why: 'a lossy path through a relay has more carriers',
       view: { path: 'relayed', ...clean, streams: 20, rttMs: 50, jitterMs: 30 },
       wanted: 4,
     },
     {
-      why: 'jitter that the distance explains',
+      why: 'jitter that the length of the path explains is not taken for loss',
       view: { path: 'direct', ...clean, streams: 20, rttMs: 100, jitterMs: 30 },
       wanted: 4,
     },
     {
-      why: 'a busy machine is no lossy path',
+      why: 'a busy machine is not taken for a lossy path',
       view: { path: 'direct', ...clean, streams: 20, jitterMs: 12 },
       wanted: 2,
     },
-    { why: 'one for each bulk stream', view: { path: 'direct', ...clean, streams: 10, bulks: 3 }, wanted: 5 },
-    { why: 'bulk alone', view: { path: 'direct', ...clean, streams: 3, bulks: 3 }, wanted: 3 },
-    { why: 'bulk and small through a relay', view: { path: 'relayed', ...clean, streams: 2, bulks: 1 }, wanted: 2 },
-    { why: 'never more than eight', view: { path: 'direct', ...clean, streams: 60, bulks: 40 }, wanted: 8 },
-    { why: 'or four', view: { path: 'punched', ...clean, streams: 60, bulks: 40 }, wanted: 4 },
-    { why: 'or what was configured', view: { path: 'direct', ...clean, streams: 60, bulks: 40, limit: 2 }, wanted: 2 },
+    { why: 'each bulk stream gets a carrier', view: { path: 'direct', ...clean, streams: 10, bulks: 3 }, wanted: 5 },
+    {
+      why: 'bulk streams alone need no carrier for small ones',
+      view: { path: 'direct', ...clean, streams: 3, bulks: 3 },
+      wanted: 3,
+    },
+    {
+      why: 'bulk and small streams through a relay get separate carriers',
+      view: { path: 'relayed', ...clean, streams: 2, bulks: 1 },
+      wanted: 2,
+    },
+    {
+      why: 'there are never more than eight carriers',
+      view: { path: 'direct', ...clean, streams: 60, bulks: 40 },
+      wanted: 8,
+    },
+    {
+      why: 'there are never more than four on a path that was punched',
+      view: { path: 'punched', ...clean, streams: 60, bulks: 40 },
+      wanted: 4,
+    },
+    {
+      why: 'there are never more than configured',
+      view: { path: 'direct', ...clean, streams: 60, bulks: 40, limit: 2 },
+      wanted: 2,
+    },
   ] as const
   for (const { why, view, wanted } of rows) t.equal(carriersWanted(view), wanted, why)
 
@@ -104,12 +176,12 @@ function carriersOf(text: string): CarrierView[] {
 
 test('bulk and small streams use separate carriers where possible', async (t) => {
   const rows = [
-    { why: 'small goes where no bulk is', on: 'b 9', small: 1 },
-    { why: 'bulk goes where nobody is', on: 'b 9 0', bulk: 2 },
+    { why: 'a small stream goes to a carrier without bulk', on: 'b 9', small: 1 },
+    { why: 'a bulk stream goes to an empty carrier', on: 'b 9 0', bulk: 2 },
     { why: 'bulk accounting with bulk before it accounting with small', on: 'b 9', bulk: 0 },
-    { why: 'bulk shares with the fewest', on: 'bb b 9', bulk: 1 },
-    { why: 'one carrier is for all', on: 'b9', small: 0, bulk: 0 },
-    { why: 'a sure carrier beats an empty one', on: '0? 9', small: 1, bulk: 1 },
+    { why: 'a bulk stream shares the carrier with the fewest bulk streams', on: 'bb b 9', bulk: 1 },
+    { why: 'a single carrier takes bulk and small streams', on: 'b9', small: 0, bulk: 0 },
+    { why: 'a carrier known to work is better than an empty one in doubt', on: '0? 9', small: 1, bulk: 1 },
   ]
   for (const { why, on, small, bulk } of rows) {
     const carriers = carriersOf(on)
@@ -134,22 +206,26 @@ test('only streams that gain from it are moved to another carrier', async (t) =>
     return `${moves.length} moved: ${now.join(' ')}`
   }
   const rows = [
-    { why: 'all is well', on: '3 3', is: '0 moved: 3 3' },
-    { why: 'nowhere to go', on: 'b9', is: '0 moved: b9' },
-    { why: 'small ones leave a bulk stream', on: 'b3 3', is: '3 moved: b 6' },
-    { why: 'bulk leaves for a carrier of its own', on: 'b3 b3 0', is: '4 moved: 6 b b' },
-    { why: 'bulk alone stays', on: 'b 5 0', is: '0 moved: b 5 0' },
-    { why: 'bulk makes room for those who have nowhere to go', on: 'b3 b', is: '1 moved: 3 bb' },
-    { why: 'two of bulk, one carrier more', on: 'bb 9 0', is: '1 moved: b 9 b' },
-    { why: 'more bulk than carriers is spread', on: 'bbbb b 9', is: '1 moved: bbb bb 9' },
-    { why: 'a small carrier is left, whatever bulk there is', on: 'bb bb 2', is: '0 moved: bb bb 2' },
-    { why: 'all leave a carrier in doubt', on: 'b5? 0 0', is: '6 moved: 0 b 5' },
-    { why: 'not for one in doubt', on: '5? 0?', is: '0 moved: 5 0' },
-    { why: 'all leave a carrier that drains', on: '5- 1', is: '5 moved: 0 6' },
-    { why: 'a better path that came up', on: 'b4r- 0', is: '5 moved: 0 b4' },
-    { why: 'few more are few more', on: '9 2', is: '0 moved: 9 2' },
-    { why: 'many more are spread', on: '20 0', is: '7 moved: 13 7' },
-    { why: 'some at a time', on: '900 0', is: '64 moved: 836 64' },
+    { why: 'no stream moves while every carrier works', on: '3 3', is: '0 moved: 3 3' },
+    { why: 'no stream moves where there is no other carrier', on: 'b9', is: '0 moved: b9' },
+    { why: 'small streams leave a carrier with a bulk stream', on: 'b3 3', is: '3 moved: b 6' },
+    { why: 'a bulk stream moves to a carrier of its own', on: 'b3 b3 0', is: '4 moved: 6 b b' },
+    { why: 'a bulk stream that is alone stays', on: 'b 5 0', is: '0 moved: b 5 0' },
+    { why: 'a bulk stream moves when the small ones cannot', on: 'b3 b', is: '1 moved: 3 bb' },
+    { why: 'of two bulk streams, one moves to a new carrier', on: 'bb 9 0', is: '1 moved: b 9 b' },
+    { why: 'more bulk streams than carriers are spread evenly', on: 'bbbb b 9', is: '1 moved: bbb bb 9' },
+    {
+      why: 'a carrier for small streams is kept, however many bulk streams there are',
+      on: 'bb bb 2',
+      is: '0 moved: bb bb 2',
+    },
+    { why: 'all streams leave a carrier that may be dead', on: 'b5? 0 0', is: '6 moved: 0 b 5' },
+    { why: 'no stream moves to a carrier that may be dead', on: '5? 0?', is: '0 moved: 5 0' },
+    { why: 'all streams leave a draining carrier', on: '5- 1', is: '5 moved: 0 6' },
+    { why: 'streams move to a better path that came up', on: 'b4r- 0', is: '5 moved: 0 b4' },
+    { why: 'a small difference in load moves no stream', on: '9 2', is: '0 moved: 9 2' },
+    { why: 'a large difference in load is evened out', on: '20 0', is: '7 moved: 13 7' },
+    { why: 'only a part of the streams moves at a time', on: '900 0', is: '64 moved: 836 64' },
   ]
   for (const { why, on, is } of rows) t.equal(after(on), is, why)
 })
@@ -158,17 +234,22 @@ test('a stream is classified as bulk by its traffic', async (t) => {
   const KIB = 1024
   const weight = { total: 0, lately: 0, queued: 0, quiet: 0 }
   const rows = [
-    { why: 'a page', was: false, weight: { ...weight, total: 300 * KIB, lately: 300 * KIB }, is: false },
-    { why: 'a backup', was: false, weight: { ...weight, total: 600 * KIB, lately: 300 * KIB }, is: true },
+    { why: 'a web page is small', was: false, weight: { ...weight, total: 300 * KIB, lately: 300 * KIB }, is: false },
+    { why: 'a backup is bulk', was: false, weight: { ...weight, total: 600 * KIB, lately: 300 * KIB }, is: true },
     {
-      why: 'a backup on a slow link',
+      why: 'a backup on a slow link is bulk',
       was: false,
       weight: { ...weight, total: 600 * KIB, lately: 40 * KIB, queued: 200 * KIB },
       is: true,
     },
-    { why: 'a chat of a year', was: false, weight: { ...weight, total: 9_000 * KIB, lately: 2 * KIB }, is: false },
-    { why: 'a breath', was: true, weight: { ...weight, quiet: 7 }, is: true },
-    { why: 'at rest', was: true, weight: { ...weight, quiet: 8 }, is: false },
+    {
+      why: 'a chat that has lasted a year is small',
+      was: false,
+      weight: { ...weight, total: 9_000 * KIB, lately: 2 * KIB },
+      is: false,
+    },
+    { why: 'a short pause does not end bulk', was: true, weight: { ...weight, quiet: 7 }, is: true },
+    { why: 'a bulk stream at rest becomes small', was: true, weight: { ...weight, quiet: 8 }, is: false },
   ]
   for (const { why, was, weight, is } of rows) t.equal(isBulkNow(was, weight), is, why)
   t.equal(quietFor(3, { lately: 100, queued: 0 }), 4)
@@ -192,51 +273,56 @@ test('the accepting side assigns a carrier to the right session', async (t) => {
   const restarted = { session: 'theirs', incarnation: 'i2' }
   const rows = [
     {
-      why: 'first contact',
+      why: 'the first carrier of a peer makes a session',
       mine: { isFirst: true, current: undefined, pending: undefined },
       theirs: same,
       is: 'theirs',
     },
     {
-      why: 'we dial too, and come first',
+      why: 'both dial, and our dial came first',
       mine: { isFirst: true, current: undefined, pending: 'mine' },
       theirs: same,
       is: 'mine',
     },
     {
-      why: 'we dial too, and come second',
+      why: 'both dial, and our dial came second',
       mine: { isFirst: false, current: undefined, pending: 'mine' },
       theirs: same,
       is: 'theirs',
     },
-    { why: 'there is one already', mine: { isFirst: false, current, pending: 'mine' }, theirs: same, is: 'c' },
     {
-      why: 'another carrier for it',
+      why: 'a session exists already: the carrier joins it',
+      mine: { isFirst: false, current, pending: 'mine' },
+      theirs: same,
+      is: 'c',
+    },
+    {
+      why: 'another carrier joins the session that it names',
       mine: { isFirst: true, current, pending: undefined },
       theirs: { session: 'c', incarnation: 'i1' },
       is: 'c',
     },
     {
-      why: 'the peer has restarted',
+      why: 'the peer has restarted: its old session ends',
       mine: { isFirst: true, current, pending: undefined },
       theirs: restarted,
       is: 'theirs',
       cuts: true,
     },
     {
-      why: 'the peer has a successor, and said so',
+      why: 'the peer announced a successor: both sessions live',
       mine: { isFirst: true, current, leaving: [current], pending: undefined },
       theirs: restarted,
       is: 'theirs',
     },
     {
-      why: 'the one that leaves brings a carrier',
+      why: 'the predecessor of a peer brings another carrier for its session',
       mine: { isFirst: true, current: { id: 'd', incarnation: 'i2' }, leaving: [current], pending: undefined },
       theirs: { session: 'c', incarnation: 'i1' },
       is: 'c',
     },
     {
-      why: 'the successor restarts without a word',
+      why: 'the successor restarted without an announcement',
       mine: { isFirst: true, current: { id: 'd', incarnation: 'i2' }, leaving: [current], pending: undefined },
       theirs: { session: 'theirs', incarnation: 'i3' },
       is: 'theirs',
@@ -251,19 +337,34 @@ test('the accepting side assigns a carrier to the right session', async (t) => {
 test('the dialling side assigns a carrier to the right session', async (t) => {
   const current = { id: 'c', incarnation: 'i1' }
   const rows = [
-    { why: 'the answer stands', current: undefined, answer: { session: 'a', incarnation: 'i1' }, cuts: false },
-    { why: 'joins the one we have', current, answer: { session: 'c', incarnation: 'i1' }, cuts: false },
-    { why: 'the peer has forgotten ours', current, answer: { session: 'a', incarnation: 'i1' }, cuts: true },
-    { why: 'the peer has restarted', current, answer: { session: 'c', incarnation: 'i2' }, cuts: true },
     {
-      why: 'a successor answers',
+      why: 'the session of the answer is taken',
+      current: undefined,
+      answer: { session: 'a', incarnation: 'i1' },
+      cuts: false,
+    },
+    {
+      why: 'the carrier joins the session that exists',
+      current,
+      answer: { session: 'c', incarnation: 'i1' },
+      cuts: false,
+    },
+    { why: 'the peer no longer knows our session', current, answer: { session: 'a', incarnation: 'i1' }, cuts: true },
+    {
+      why: 'the peer has restarted: its old session ends',
+      current,
+      answer: { session: 'c', incarnation: 'i2' },
+      cuts: true,
+    },
+    {
+      why: 'the successor of the peer answers',
       current,
       leaving: [current],
       answer: { session: 'a', incarnation: 'i2' },
       cuts: false,
     },
     {
-      why: 'the one that leaves answers',
+      why: 'the predecessor of the peer answers',
       current: { id: 'a', incarnation: 'i2' },
       leaving: [current],
       answer: { session: 'c', incarnation: 'i1' },
@@ -371,18 +472,18 @@ test('better paths get a head start over worse ones', async (t) => {
   type Field = Parameters<typeof headStartsMs>[0]
   const rows: ReadonlyArray<{ why: string; field: Field; are: number[] }> = [
     {
-      why: 'nothing is known: the better ones are alone for a while',
+      why: 'nothing is known: better paths get a head start',
       field: [{ path: 'relayed' }, { path: 'direct' }, { path: 'reverse' }],
       are: [150, 0, 50],
     },
-    { why: 'nobody waits for himself', field: [{ path: 'relayed' }], are: [0] },
+    { why: 'a path does not wait for paths of its own kind', field: [{ path: 'relayed' }], are: [0] },
     {
-      why: 'no use in dialling: the relay at once',
+      why: 'dialling cannot work: the relay is tried at once',
       field: [{ path: 'direct', reachability: 'unlikely' }, { path: 'relayed' }],
       are: [0, 0],
     },
     {
-      why: 'in our own network it answers in a moment or never',
+      why: 'a node in the same network answers quickly or not at all',
       field: [
         { path: 'direct', reachability: 'near' },
         { path: 'reverse', reachability: 'unlikely' },
@@ -391,7 +492,7 @@ test('better paths get a head start over worse ones', async (t) => {
       are: [0, 50, 50],
     },
     {
-      why: 'it can dial us: asked at once, and waited for',
+      why: 'the node can dial us: it is asked at once, and given time',
       field: [
         { path: 'direct', reachability: 'unlikely' },
         { path: 'reverse', reachability: 'open' },
@@ -400,7 +501,7 @@ test('better paths get a head start over worse ones', async (t) => {
       are: [0, 0, 100],
     },
     {
-      why: 'all of them are unlikely',
+      why: 'all paths are unlikely: all start at once',
       field: [
         { path: 'direct', reachability: 'unlikely' },
         { path: 'reverse', reachability: 'unlikely' },
@@ -408,8 +509,8 @@ test('better paths get a head start over worse ones', async (t) => {
       ],
       are: [0, 0, 0],
     },
-    { why: 'an unlikely relay makes nobody wait', field: [{ path: 'relayed' }, { path: 'punched' }], are: [100, 0] },
-    { why: 'nobody runs', field: [], are: [] },
+    { why: 'an unlikely relay delays no other path', field: [{ path: 'relayed' }, { path: 'punched' }], are: [100, 0] },
+    { why: 'no path is possible: none is tried', field: [], are: [] },
   ]
   for (const { why, field, are } of rows) t.same(headStartsMs(field), are, why)
 })

@@ -217,13 +217,13 @@ test('forbidden early frames are refused', async (t) => {
   const one = Buffer.alloc(1)
   const rows: { why: string; frames: Buffer[] }[] = [
     {
-      why: 'a byte too many',
+      why: 'one byte more than allowed',
       frames: [frame(FRAME.DATA, 1, Buffer.alloc(MAX_EARLY_BYTES)), frame(FRAME.DATA, 1, one)],
     },
-    { why: 'bytes after the end', frames: [frame(FRAME.END, 1), frame(FRAME.DATA, 1, one)] },
-    { why: 'two ends', frames: [frame(FRAME.END, 1), frame(FRAME.END, 1)] },
+    { why: 'bytes after END', frames: [frame(FRAME.END, 1), frame(FRAME.DATA, 1, one)] },
+    { why: 'END twice', frames: [frame(FRAME.END, 1), frame(FRAME.END, 1)] },
     {
-      why: 'a run that leaves out bytes',
+      why: 'an offset beyond the bytes received',
       frames: [frame(FRAME.DATA | FLAGGED, 1, Buffer.from('000100000000000561', 'hex'))],
     },
   ]

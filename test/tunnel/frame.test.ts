@@ -54,7 +54,7 @@ test('each frame has the specified wire format', async (t) => {
     { why: 'OPENED', bytes: '03000000 00000001', seen: ['OPENED 1 '] },
     { why: 'REFUSED', bytes: '04000001 00000001 02', seen: ['REFUSED 1 02'] },
     { why: 'DATA', bytes: '05000002 00000001 ffee', seen: ['DATA 1 ffee'] },
-    { why: 'empty DATA says nothing', bytes: '05000000 00000001', seen: [] },
+    { why: 'DATA without bytes', bytes: '05000000 00000001', seen: [] },
     { why: 'END', bytes: '06000000 00000001', seen: ['END 1 '] },
     { why: 'RESET', bytes: '07000000 80000001', seen: ['RESET 2147483649 '] },
     { why: 'ACK', bytes: '0800000c 00000001 0000000100000000 00040000', seen: ['ACK 1 000000010000000000040000'] },
@@ -66,23 +66,23 @@ test('each frame has the specified wire format', async (t) => {
     { why: 'SEALED', bytes: '0f000008 00000000 01000000deadbeef', seen: ['SEALED 0 01000000deadbeef'] },
     { why: 'RESUME', bytes: '0e000004 00000000 00000000', seen: ['RESUME 0 00000000'] },
     {
-      why: 'DATA that says its place',
+      why: 'DATA with an offset',
       bytes: '2500000a 00000001 0003 000000010000 ffee 05000001 00000001 dd',
       seen: ['place 1 run 3 at 65536', 'DATA 1 ffeedd'],
     },
     {
-      why: 'a place without a byte',
+      why: 'an offset without bytes',
       bytes: '25000008 00000001 ffff ffffffffffff 06000000 00000001',
       seen: ['place 1 run 65535 at 281474976710655', 'END 1 '],
     },
-    { why: 'OPEN that is said again', bytes: '22000003 00000001 616263', seen: ['OPEN! 1 616263'] },
+    { why: 'a repeated OPEN', bytes: '22000003 00000001 616263', seen: ['OPEN! 1 616263'] },
     {
-      why: 'unknown types are skipped',
+      why: 'a frame of an unknown type is skipped',
       bytes: '1f000002 00000009 ffff 06000000 00000003',
       seen: ['unknown 31', 'END 3 '],
     },
     { why: 'flags do not change the type', bytes: '45000001 00000001 aa', seen: ['DATA 1 aa'] },
-    { why: 'a known frame may have grown', bytes: '03000002 00000001 abcd', seen: ['OPENED 1 abcd'] },
+    { why: 'a known frame may carry more fields than today', bytes: '03000002 00000001 abcd', seen: ['OPENED 1 abcd'] },
   ]
   for (const { why, bytes, seen } of rows) {
     const whole = hex(HELLO + bytes)
@@ -100,7 +100,7 @@ test('each frame has the specified wire format', async (t) => {
 
 test('the decoder refuses malformed frames', async (t) => {
   const rows = [
-    { why: 'anything before HELLO', bytes: header(FRAME.PING, 8, 0), hello: false, broken: 'a frame before HELLO' },
+    { why: 'a frame before HELLO', bytes: header(FRAME.PING, 8, 0), hello: false, broken: 'a frame before HELLO' },
     { why: 'an unknown type before HELLO', bytes: header(31, 0, 0), hello: false, broken: 'a frame before HELLO' },
     { why: 'HTTP', bytes: Buffer.from('GET / HTTP/1.1\r\n'), hello: false, broken: 'a frame before HELLO' },
     { why: 'a HELLO too short', bytes: header(FRAME.HELLO, 35, 0), hello: false, broken: 'wrong length for its type' },
@@ -118,11 +118,11 @@ test('the decoder refuses malformed frames', async (t) => {
     },
     { why: 'a second HELLO', bytes: hex(HELLO), broken: 'a second HELLO' },
     { why: 'DATA over 64 KiB', bytes: header(FRAME.DATA, MAX_PAYLOAD + 1, 1), broken: 'longer than a frame may be' },
-    { why: 'sixteen MiB', bytes: header(FRAME.DATA, 0xff_ffff, 1), broken: 'longer than a frame may be' },
+    { why: 'a length of 16 MiB', bytes: header(FRAME.DATA, 0xff_ffff, 1), broken: 'longer than a frame may be' },
     { why: 'an unknown type over 64 KiB', bytes: header(30, MAX_PAYLOAD + 1, 0), broken: 'longer than a frame may be' },
-    { why: 'DATA for the carrier', bytes: header(FRAME.DATA, 1, 0), broken: 'wrong stream for its type' },
+    { why: 'DATA on stream 0', bytes: header(FRAME.DATA, 1, 0), broken: 'wrong stream for its type' },
     {
-      why: 'a place cut short',
+      why: 'an offset that is cut off',
       bytes: Buffer.concat([Buffer.of(0x20 | FRAME.DATA), header(0, 7, 1).subarray(1)]),
       broken: 'wrong length for its type',
     },

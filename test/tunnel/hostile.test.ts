@@ -68,7 +68,7 @@ test('every broken rule ends the session and names the rule', async (t) => {
       because: /not sent/,
     },
     {
-      why: 'a run that leaves bytes out',
+      why: 'an offset beyond the bytes received',
       frames: [positionedData(THEIRS, { run: 1, offset: 9 })],
       because: /leaves bytes out/,
     },

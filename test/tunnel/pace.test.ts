@@ -50,9 +50,9 @@ function flow({ bytesPerMs, rttMs, beganMs = rttMs, holes, isShared = false }: P
 test('the in-flight limit of a carrier follows its bandwidth and round trip', async (t) => {
   const holes = { everyMs: 100, lastMs: 60 }
   const rows = [
-    { why: 'a clean long path', path: { bytesPerMs: 50 * MBIT, rttMs: 50 }, held: [1.9, 2.5] },
+    { why: 'a long path without loss', path: { bytesPerMs: 50 * MBIT, rttMs: 50 }, held: [1.9, 2.5] },
     {
-      why: 'small streams beside',
+      why: 'a long path without loss, with small streams too',
       path: { bytesPerMs: 50 * MBIT, rttMs: 50, isShared: true },
       held: [1.4, 2],
     },
@@ -62,12 +62,16 @@ test('the in-flight limit of a carrier follows its bandwidth and round trip', as
       held: [3, 6],
     },
     {
-      why: 'the same, and small streams beside',
+      why: 'a packet lost in every second round trip, with small streams too',
       path: { bytesPerMs: 50 * MBIT, rttMs: 50, holes, isShared: true },
       held: [2, 6],
     },
-    { why: 'a path that has got longer', path: { bytesPerMs: 50 * MBIT, rttMs: 100, beganMs: 1 }, held: [1.9, 2.5] },
-    { why: 'half a second away', path: { bytesPerMs: 50 * MBIT, rttMs: 500 }, held: [1.9, 2.5] },
+    {
+      why: 'the round trip of the path grows',
+      path: { bytesPerMs: 50 * MBIT, rttMs: 100, beganMs: 1 },
+      held: [1.9, 2.5],
+    },
+    { why: 'a round trip of half a second', path: { bytesPerMs: 50 * MBIT, rttMs: 500 }, held: [1.9, 2.5] },
   ]
   for (const {
     why,
@@ -117,9 +121,14 @@ function windowOn(link: { bytesPerMs: number; rttMs: number; queues: boolean }, 
 
 test('windows grow to fit links of all kinds', async (t) => {
   const rows = [
-    { why: 'loopback needs no more', link: { bytesPerMs: 500_000, rttMs: 0.1, queues: false }, least: 256, most: 256 },
     {
-      why: 'a queue of our own making is no reason',
+      why: 'on loopback the window does not grow',
+      link: { bytesPerMs: 500_000, rttMs: 0.1, queues: false },
+      least: 256,
+      most: 256,
+    },
+    {
+      why: 'a round trip that our own queue makes longer does not grow the window',
       link: { bytesPerMs: 500_000, rttMs: 0.1, queues: true },
       least: 256,
       most: 512,

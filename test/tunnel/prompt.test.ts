@@ -132,8 +132,8 @@ test('silence after HELLO closes the connection', async (t) => {
 
 test('impossible answers are refused', async (t) => {
   const rows: ReadonlyArray<{ why: string; answer: Partial<Hello> }> = [
-    { why: 'a promise that is not kept', answer: { features: FEATURE.resume } },
-    { why: 'no window to speak of', answer: { windowBytes: 10 } },
+    { why: 'an answer that contradicts what was promised', answer: { features: FEATURE.resume } },
+    { why: 'an answer with too small a window', answer: { windowBytes: 10 } },
   ]
   for (const { why, answer } of rows) {
     await using mesh = new Mesh()

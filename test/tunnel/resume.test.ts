@@ -138,7 +138,7 @@ test('RESUME has the specified wire format', async (t) => {
   t.equal(payloads.flatMap((one) => decodeResume(one).lost).length, CARRIERS_PER_RESUME)
 
   const broken = [
-    { why: 'less than it says', bytes: payload!.subarray(0, -1) },
+    { why: 'RESUME is shorter than its counts say', bytes: payload!.subarray(0, -1) },
     { why: 'too many carriers', bytes: Buffer.concat([Buffer.from('00210000', 'hex'), Buffer.alloc(99)]) },
     { why: 'too many streams', bytes: Buffer.concat([Buffer.from('00000401', 'hex'), Buffer.alloc(60_000)]) },
   ]
@@ -177,8 +177,8 @@ function linkOf(world: TwoEnds): Link {
 
 test('an invalid RESUME is refused', async (t) => {
   const rows = [
-    { why: 'bytes that were not sent', says: { stream: 1, received: 11, hasEnd: false } },
-    { why: 'an END that was not sent', says: { stream: 1, received: 10, hasEnd: true } },
+    { why: 'RESUME acknowledges bytes that were not sent', says: { stream: 1, received: 11, hasEnd: false } },
+    { why: 'RESUME acknowledges an END that was not sent', says: { stream: 1, received: 10, hasEnd: true } },
   ]
   for (const { why, says } of rows) {
     const { world } = oneFlow()

@@ -36,7 +36,7 @@ function direction() {
 test('the replay window knows which packet numbers have arrived', async (t) => {
   const rows: { why: string; takes: number[]; new: [number, boolean][] }[] = [
     {
-      why: 'nothing yet',
+      why: 'no packet has arrived',
       takes: [],
       new: [
         [0, true],
@@ -44,7 +44,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'the first',
+      why: 'the first packet',
       takes: [0],
       new: [
         [0, false],
@@ -52,7 +52,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'overtaken',
+      why: 'a packet that was overtaken',
       takes: [10, 3],
       new: [
         [10, false],
@@ -62,7 +62,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'the edge of the window',
+      why: 'packets at the edge of the window',
       takes: [REPLAY_WINDOW],
       new: [
         [0, false],
@@ -70,7 +70,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'a leap clears what was',
+      why: 'a jump ahead clears older numbers',
       takes: [31, 1_000_000],
       new: [
         [1_000_000 - REPLAY_WINDOW, false],
@@ -79,7 +79,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'a leap by one whole ring',
+      why: 'a jump by the whole window',
       takes: [0, 4_096],
       new: [
         [4_096, false],
@@ -89,7 +89,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'word edges',
+      why: 'numbers at the edges of a word',
       takes: [31, 32, 63, 64],
       new: [
         [31, false],
@@ -101,7 +101,7 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
       ],
     },
     {
-      why: 'beyond 32 bits',
+      why: 'numbers beyond 32 bits',
       takes: [2 ** 40],
       new: [
         [2 ** 40, false],
