@@ -114,7 +114,7 @@ async function startParts(
   options: AgentOptions,
   parentLog: Log,
 ): Promise<{ parts: AgentParts; shutdown: Shutdown }> {
-  const { environment = {}, companions, respawn } = options
+  const { environment = {} } = options
   const api = life.use(await LocalApi.start({ dir: options.dir }))
   if (predecessor === undefined) await api.claim() // first: one agent in each state directory
   const { context, identity } = await openContext(life, predecessor, options, parentLog)
@@ -156,15 +156,7 @@ async function startParts(
     fastPath,
     predecessors,
   }
-  identity.readiness.follow('uplink', () => uplink.isUp)
-  identity.readiness.follow('resolver', () => true)
-  const shutdown = new Shutdown({ ...parts, prober, companions })
-  api.serve({
-    ...agentRoutes(parts, { environment, respawn }),
-    ...handOverRoutes(shutdown, connectivity.peers, revoke),
-  })
-  api.onCarrier(carrierRoute(connectivity.peers))
-  api.onSuccessor((socket) => shutdown.handOverTo(socket))
+  const shutdown = serveLocally(parts, { api, prober, revoke, options })
 
   if (predecessor !== undefined) await api.claim('predecessor')
   instances.own()
@@ -177,6 +169,29 @@ async function startParts(
     prefix: identity.vips.cidr4,
   })
   return { parts, shutdown }
+}
+
+interface LocalServing {
+  api: LocalApi
+  prober: Prober
+  revoke: (nodes: readonly NodeId[]) => void
+  options: AgentOptions
+}
+
+/** Answers the command line, the health checks and a successor. */
+function serveLocally(parts: AgentParts, { api, prober, revoke, options }: LocalServing): Shutdown {
+  const { environment = {}, companions, respawn } = options
+  const { identity, uplink, connectivity } = parts
+  identity.readiness.follow('uplink', () => uplink.isUp)
+  identity.readiness.follow('resolver', () => true)
+  const shutdown = new Shutdown({ ...parts, prober, companions })
+  api.serve({
+    ...agentRoutes(parts, { environment, respawn }),
+    ...handOverRoutes(shutdown, connectivity.peers, revoke),
+  })
+  api.onCarrier(carrierRoute(connectivity.peers))
+  api.onSuccessor((socket) => shutdown.handOverTo(socket))
+  return shutdown
 }
 
 /** Who this node is, and what every part is given. */
