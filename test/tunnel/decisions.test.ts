@@ -178,7 +178,7 @@ test('bulk and small streams use separate carriers where possible', async (t) =>
   const rows = [
     { why: 'a small stream goes to a carrier without bulk', on: 'b 9', small: 1 },
     { why: 'a bulk stream goes to an empty carrier', on: 'b 9 0', bulk: 2 },
-    { why: 'bulk accounting with bulk before it accounting with small', on: 'b 9', bulk: 0 },
+    { why: 'a bulk stream shares with bulk rather than with small streams', on: 'b 9', bulk: 0 },
     { why: 'a bulk stream shares the carrier with the fewest bulk streams', on: 'bb b 9', bulk: 1 },
     { why: 'a single carrier takes bulk and small streams', on: 'b9', small: 0, bulk: 0 },
     { why: 'a carrier known to work is better than an empty one in doubt', on: '0? 9', small: 1, bulk: 1 },
@@ -279,13 +279,13 @@ test('the accepting side assigns a carrier to the right session', async (t) => {
       is: 'theirs',
     },
     {
-      why: 'both dial, and our dial came first',
+      why: 'both dial, and the dial of ours counts',
       mine: { isFirst: true, current: undefined, pending: 'mine' },
       theirs: same,
       is: 'mine',
     },
     {
-      why: 'both dial, and our dial came second',
+      why: 'both dial, and the dial of the peer counts',
       mine: { isFirst: false, current: undefined, pending: 'mine' },
       theirs: same,
       is: 'theirs',
@@ -476,7 +476,7 @@ test('better paths get a head start over worse ones', async (t) => {
       field: [{ path: 'relayed' }, { path: 'direct' }, { path: 'reverse' }],
       are: [150, 0, 50],
     },
-    { why: 'a path does not wait for paths of its own kind', field: [{ path: 'relayed' }], are: [0] },
+    { why: 'a path that is alone starts at once', field: [{ path: 'relayed' }], are: [0] },
     {
       why: 'dialling cannot work: the relay is tried at once',
       field: [{ path: 'direct', reachability: 'unlikely' }, { path: 'relayed' }],
@@ -509,7 +509,11 @@ test('better paths get a head start over worse ones', async (t) => {
       ],
       are: [0, 0, 0],
     },
-    { why: 'an unlikely relay delays no other path', field: [{ path: 'relayed' }, { path: 'punched' }], are: [100, 0] },
+    {
+      why: 'a punched path gets a head start over the relay',
+      field: [{ path: 'relayed' }, { path: 'punched' }],
+      are: [100, 0],
+    },
     { why: 'no path is possible: none is tried', field: [], are: [] },
   ]
   for (const { why, field, are } of rows) t.same(headStartsMs(field), are, why)
