@@ -2,6 +2,8 @@
  * Root and cluster of `hedgerow up`, on a thread of their own: a burst of scheduling or of SQLite never stalls the event
  * loop that carries flows. The agent talks to them over their real links, as it would on another machine.
  */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { startCluster, startRoot } from './control.ts'
 import type { ControlData, FromControl, ToControl } from './control-worker.ts'
@@ -19,9 +21,9 @@ life.defer(ownListeners.onChange(() => send({ kind: 'listeners', listeners: ownL
 
 try {
   const root = life.use(await startRoot({ dir: folders.root, config: config.root, version }, log))
-  // needed at the first start only; later ones have a certificate and leave it unused
-  const token = root.part.clusterToken(config.cluster.name)
-  const cluster = life.use(await startCluster({ dir: folders.cluster, config: config.cluster, version, token }, log))
+  const token = clusterToken(root)
+  const joined = { dir: folders.cluster, config: config.cluster, version }
+  const cluster = life.use(await startCluster(token === undefined ? joined : { ...joined, token }, log))
   parentPort?.on('message', (message: ToControl) => {
     switch (message.kind) {
       case 'node token':
@@ -48,6 +50,17 @@ try {
       : { cause: explain(error) }),
   })
   parentPort?.close()
+}
+
+/** Needed at the first start; later ones have a certificate and leave it unused, so that they succeed on a full disk too. */
+function clusterToken({ part }: Awaited<ReturnType<typeof startRoot>>): string | undefined {
+  try {
+    return part.clusterToken(config.cluster.name)
+  } catch (error) {
+    const hasJoined = existsSync(join(folders.cluster, 'identity'))
+    if (hasJoined && isMeshError(error, 'DISK_FULL')) return undefined
+    throw error
+  }
 }
 
 async function close(): Promise<void> {

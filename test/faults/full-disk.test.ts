@@ -1,9 +1,23 @@
-import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { execFile, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { Store } from '../../src/core/kit/store.ts'
-import { spawnSync } from 'node:child_process'
+import { freeBase } from '../../src/lab/system-tools.ts'
+import { eventually, LAUNCHER } from '../cli/program.ts'
 import { assignmentOf } from '../orchestrator/specs.ts'
 import { nodeWith } from '../orchestrator/worker-node.ts'
 
@@ -38,6 +52,8 @@ function fill(dir: string): () => void {
 }
 
 const SERVER = "require('http').createServer((q, r) => r.end()).listen(process.env.PORT, process.env.HOST)"
+
+t.setTimeout(240_000)
 
 t.test('instances on a node whose state disk is full', { skip }, async (t) => {
   const disk = smallDisk(t, 2_048)
@@ -85,3 +101,65 @@ t.test('a store on a full disk says so, and goes on when there is room', { skip 
   things.put('after', 'y')
   t.equal(things.get('after'), 'y')
 })
+
+t.test(
+  '`up` whose state and log are on a full disk: it goes on, starts again, and writes when there is room',
+  {
+    skip,
+    timeout: 180_000,
+  },
+  async (t) => {
+    const disk = smallDisk(t, 16_384)
+    const state = join(disk, 'state')
+    mkdirSync(state, { mode: 0o700 })
+    const base = await freeBase(23_400)
+    const run = (...argv: string[]) =>
+      promisify(execFile)(process.execPath, [LAUNCHER, '--state', state, '-o', 'json', ...argv])
+    const up = () => {
+      const log = openSync(join(disk, 'log'), 'a')
+      const where = ['--prefix', '127.208.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
+      const child = spawn(process.execPath, [LAUNCHER, '--state', state, 'up', '--name', 'n0', ...where], {
+        stdio: ['ignore', 'ignore', log],
+      })
+      closeSync(log)
+      t.teardown(() => child.kill('SIGKILL'))
+      return child
+    }
+    const agent = async () => {
+      const { stdout } = await run('status')
+      return (JSON.parse(stdout) as { agent?: { controlLink?: string } }).agent
+    }
+    const serves = (link: string) => () =>
+      agent().then(
+        (report) => report?.controlLink === link,
+        () => false,
+      )
+
+    const first = up()
+    await eventually(serves('up'), 'it serves', 60_000).catch(() =>
+      t.fail(
+        `it does not serve, exit code ${first.exitCode}: ${readFileSync(join(disk, 'log'), 'utf8').slice(-2_000)}`,
+      ),
+    )
+    const roomAgain = fill(disk)
+    const refused = await run('token', 'create').catch((error: unknown) => error)
+    t.match(refused, { stderr: /DISK_FULL/ }, 'what must be written is refused, with the reason')
+    t.ok(await serves('up')(), 'all else goes on')
+    first.kill('SIGTERM')
+    t.same(await once(first, 'exit'), [0, null])
+
+    const second = up()
+    const starts = () =>
+      agent().then(
+        (report) => report?.controlLink !== undefined,
+        () => false,
+      )
+    await eventually(starts, 'it starts on the full disk', 60_000)
+    t.equal(second.exitCode, null)
+    roomAgain()
+    await eventually(serves('up'), 'and is whole when there is room', 60_000)
+    second.kill('SIGTERM')
+    t.same(await once(second, 'exit'), [0, null])
+    t.match(readFileSync(join(disk, 'log'), 'utf8'), /"told to end"/, 'lines come again')
+  },
+)

@@ -181,7 +181,10 @@ function migrate(database: DatabaseSync, path: string): void {
   }
   database.exec('BEGIN IMMEDIATE') // also takes the lock: from here on the file is ours alone
   for (const step of MIGRATIONS.slice(version)) database.exec(step)
-  database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${MIGRATIONS.length}; COMMIT`)
+  if (version < MIGRATIONS.length)
+    // else nothing is written, so that a role starts while its disk is full
+    database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${MIGRATIONS.length}`)
+  database.exec('COMMIT')
 }
 
 function versionOf(database: DatabaseSync): number {

@@ -35,7 +35,7 @@ export class ChangeLog {
     this.#complete = this.#counters.get('complete') ?? 0
     this.epoch = epochs.get('epoch') ?? randomUUID()
     store.transaction(() => {
-      epochs.put('epoch', this.epoch)
+      if (epochs.get('epoch') === undefined) epochs.put('epoch', this.epoch) // a later start writes nothing: its disk may be full
       this.#forgetOldest()
     })
   }

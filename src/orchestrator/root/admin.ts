@@ -19,9 +19,11 @@ export function openAdmin(dir: string, { url, ca }: { url: string; ca: string },
   const isGood = saved !== undefined && store.tokens.get('admin')?.hash === hashOf(saved)
   const token = isGood ? saved : `hedgerow-admin.${randomBytes(32).toString('base64url')}`
   if (!isGood) store.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
+  const text = `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`
+  if (isGood && textOf(path) === text) return // also where the disk is full
   try {
     rmSync(`${path}.draft`, { force: true }) // left by a crash
-    writeFileSync(`${path}.draft`, `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`, { mode: 0o600, flag: 'wx' })
+    writeFileSync(`${path}.draft`, text, { mode: 0o600, flag: 'wx' })
     renameSync(`${path}.draft`, path)
   } catch (cause) {
     throw stateProblem(path, cause)
@@ -39,10 +41,18 @@ export function authenticate(authorization: string | undefined, store: RootStore
 
 function savedToken(path: string): string | undefined {
   try {
-    const { token } = JSON.parse(readPlainFile(path) ?? '{}') as { token?: unknown }
+    const { token } = JSON.parse(textOf(path) ?? '{}') as { token?: unknown }
     return typeof token === 'string' && TOKEN.test(token) ? token : undefined
   } catch {
     return undefined
+  }
+}
+
+function textOf(path: string): string | undefined {
+  try {
+    return readPlainFile(path)
+  } catch {
+    return undefined // not a file, or not ours to read: another is put in its place
   }
 }
 
