@@ -135,8 +135,7 @@ async function startParts(
   const interceptor = await interceptVips(context, identity, { flows, instances })
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
-  const giveWay = () => connectivity.peers.identityTaken(uplink.refusal?.code === 'DUPLICATE_IDENTITY')
-  life.every(GIVE_WAY_MS, giveWay, 'identity')
+  giveWayWhenRefused(context, uplink, connectivity)
   const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
   if (predecessor !== undefined) await interceptor.settled()
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
@@ -169,6 +168,12 @@ async function startParts(
     prefix: identity.vips.cidr4,
   })
   return { parts, shutdown }
+}
+
+/** Another process that the cluster accepts has this node's identity: the peers' sessions are for that one. */
+function giveWayWhenRefused({ life }: AgentContext, uplink: AgentParts['uplink'], { peers }: Connectivity): void {
+  const giveWay = () => peers.identityTaken(uplink.refusal?.code === 'DUPLICATE_IDENTITY')
+  life.every(GIVE_WAY_MS, giveWay, 'identity')
 }
 
 interface LocalServing {
