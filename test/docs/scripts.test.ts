@@ -8,7 +8,7 @@ import { page, ROOT } from './markdown.ts'
 
 const { scripts } = JSON.parse(page('package.json')) as { scripts: Record<string, string> }
 const OURS = Object.entries(scripts).flatMap(([name, line]) => {
-  const [, file] = /^node \.config\/node24\.cjs (\S+\.ts)$/.exec(line) ?? []
+  const [, file] = /^node \.config\/node24\.cjs (?:--\S+ )*(\S+\.ts)$/.exec(line) ?? []
   return file === undefined ? [] : [{ name: name === 'test' ? 'npm test' : `npm run ${name}`, file }]
 })
 const PAGES = ['README.md', 'CONTRIBUTING.md', ...readdirSync(resolve(ROOT, 'docs')).map((name) => `docs/${name}`)]
