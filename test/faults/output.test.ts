@@ -213,12 +213,12 @@ t.test('one small shell is all that a node pays, and it ends when the last progr
   await eventually(() => helpers(agentPid).length === 0, 'nothing is left')
 })
 
-t.test('an agent that is killed and whose state is removed leaves no guard', async (t) => {
-  const agent = await agentWith(t, 10_000)
+t.test('an agent that is killed and whose state is removed while a program runs leaves no guard', async (t) => {
+  const agent = await agentWith(t, 40_000)
   agent.signal('SIGKILL')
   await agent.exited
-  agent.end()
-  rmSync(agent.dir, { recursive: true })
+  await agent.printsOn(2)
+  rmSync(agent.dir, { recursive: true, maxRetries: 3 })
   await eventually(() => helpers(agent.child.pid as number).length === 0, 'it ends')
 })
 

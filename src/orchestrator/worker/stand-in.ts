@@ -37,7 +37,7 @@ process.once('SIGTERM', () => {
 })
 for (;;) {
   const agent = stateOfAgent()
-  if (agent === 'well') break
+  if (agent === 'well' || !existsSync(runDir)) break // the state of the agent may be removed while a program runs
   for (const source of sources) if (!drain(source)) forget(source)
   if (agent === 'gone' && sources.size === 0) break
   await sleep(TICK_MS)
