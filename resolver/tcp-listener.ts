@@ -83,7 +83,7 @@ export class TcpListener implements AsyncDisposable {
     this.#open.add(socket)
     socket.once('close', () => this.#open.delete(socket))
     const connection = new DnsConnection(socket, serving, this.#options.idleMs, {
-      question: admitted.silent,
+      question: () => admitted.silent(),
       malformed: (from) => this.#isNoDns(from),
     })
     connection.start()

@@ -25,7 +25,7 @@ function world(limits: ConstructorParameters<typeof Admission>[0]) {
   const admission = new Admission(limits)
   const enter = (name: string, source: string) => {
     const connection = new Connection(name)
-    return { connection, ...admission.enter(connection as never, source) }
+    return { connection, ...admission.enter(connection, source) }
   }
   return { admission, enter }
 }

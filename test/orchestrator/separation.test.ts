@@ -323,7 +323,10 @@ test('no uid is given twice, by whatever agent; one that is in use or has a name
   await once(other, 'spawn')
   const taken: number[] = []
   for (const i of [0, 1, 0]) taken.push(await (agents[i] as InstanceUsers).take())
-  t.same(taken.toSorted(), [60_170, 60_172, 60_173])
+  t.same(
+    taken.toSorted((a, b) => a - b),
+    [60_170, 60_172, 60_173],
+  )
   await t.rejects((agents[1] as InstanceUsers).take(), {
     code: 'RUNTIME_FAILED',
     details: { reason: /every uid from 60170 to 60173 is in use/ },

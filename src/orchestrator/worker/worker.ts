@@ -243,7 +243,7 @@ export class Worker {
   /** What no record names: an agent was killed before it could write one, or the record was lost. */
   async #tidy(traces: readonly Trace[]): Promise<void> {
     try {
-      await Promise.all(this.#config.runtimes.map((runtime) => runtime.tidy?.(traces)))
+      await Promise.all(this.#config.runtimes.map((runtime) => runtime.tidy?.(traces) ?? Promise.resolve()))
     } catch (error) {
       this.#log.warn('what an earlier agent left running could not be ended', { error })
     }
