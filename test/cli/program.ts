@@ -5,6 +5,8 @@ import { Program, run, type Result } from '../../src/lab/program.ts'
 import '../support/no-orphans.ts'
 
 export const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
+/** An agent that is killed leaves its instances to the next one, and here none comes. */
+const STOP_MS = 20_000
 const CLEAN = { HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }
 /** Other suites look for free ports from 7470; where two suites run at once, they keep apart. */
 export const FIRST_PORT = 9_600
@@ -75,7 +77,7 @@ export class Machines implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const program of this.#programs.toReversed()) await program.stop()
+    for (const program of this.#programs.toReversed()) await program.stop(STOP_MS)
     await rm(this.dir, { recursive: true, force: true })
   }
 }

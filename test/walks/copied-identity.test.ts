@@ -8,7 +8,7 @@ t.setTimeout(150_000)
 t.test(
   'a second machine has a copy of a state directory: the flows of the first go on, and the second gets none',
   async (t) => {
-    await using mesh = await SeparateProcesses.start(['n0', 'n1'], 'agent: {}\n')
+    await using mesh = await SeparateProcesses.start(['n0', 'n1'], 'agent: { drainSeconds: 1 }\n')
     const { machines } = mesh
     await mesh.serveEchoes('n1')
     const host = await mesh.addressOf('n0', 'tcp')

@@ -14,12 +14,12 @@ const LIMIT_MS = 20_000
 t.setTimeout(150_000)
 
 t.test('the cluster can be reached: the flows to a deleted node are cut', async (t) => {
-  await using mesh = await SeparateProcesses.start(['n0', 'n1', 'n2'], 'agent: {}\n')
+  await using mesh = await SeparateProcesses.start(['n0', 'n1', 'n2'], 'agent: { drainSeconds: 1 }\n')
   await cutsFlows(t, mesh)
 })
 
 t.test('the control link of the peer is down: it hears of the deletion from another node', async (t) => {
-  await using mesh = await SeparateProcesses.start(['n1', 'n2'], 'agent: {}\n')
+  await using mesh = await SeparateProcesses.start(['n1', 'n2'], 'agent: { drainSeconds: 1 }\n')
   using way = await BreakableWay.to(mesh.clusterPort)
   await mesh.startAgentThrough(way.port, 'n0')
   const third = await callFromThird(mesh)
