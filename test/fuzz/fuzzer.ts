@@ -6,7 +6,7 @@ import { mutate, randomFrom } from './mutate.ts'
 import type { FuzzTarget } from './target.ts'
 
 const CORPUS = join(import.meta.dirname, 'corpus')
-/** An input that a decoder needs longer for is a finding: it would hold up the flows of the node. */
+/** CPU time. An input that a decoder needs longer for is a finding: it would hold up the flows of the node. */
 const SLOW_MS = 1_000
 /** Inputs kept in memory for each target. */
 const MOST_KEPT = 2_000
@@ -61,7 +61,7 @@ export class Fuzzer {
   #execute(input: Buffer): boolean {
     this.executions += 1
     this.#onBefore(input)
-    const startedAt = performance.now()
+    const before = process.threadCpuUsage()
     let label: string
     try {
       label = this.target.run(Buffer.from(input)) ?? 'ran'
@@ -70,8 +70,9 @@ export class Fuzzer {
       label = `threw ${name} at ${stack?.split('\n')[1]?.trim() ?? 'an unknown place'}`
       if (!this.#labels.has(label)) this.#report(`${label}: ${message}`, input)
     }
-    const ms = performance.now() - startedAt
-    if (ms > SLOW_MS) this.#report(`took ${ms.toFixed(0)} ms`, input)
+    const { user, system } = process.threadCpuUsage(before)
+    const ms = (user + system) / 1_000
+    if (ms > SLOW_MS) this.#report(`took ${ms.toFixed(0)} ms of CPU time`, input)
     if (this.#labels.has(label)) return false
     this.#labels.add(label)
     return true
