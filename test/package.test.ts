@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import t from 'tap'
@@ -12,6 +12,7 @@ import './support/no-orphans.ts'
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const folder = await realpath(await mkdtemp(join(tmpdir(), 'hedgerow-package-')))
+await chmod(folder, 0o755) // as root, instances are users of their own, and must get at their program
 t.setTimeout(170_000)
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
@@ -115,7 +116,9 @@ t.test('the package installs into an empty folder and runs', async (t) => {
 
     await hedgerow('apply', '-f', join(folder, 'echo.json'))
     const isRunning = async () => {
-      const instances = JSON.parse(await hedgerow('get', 'instances', '-o', 'json')) as Array<{ state: string }>
+      const text = await hedgerow('get', 'instances', '-o', 'json')
+      const instances = JSON.parse(text) as Array<{ state: string }>
+      if (instances.some(({ state }) => state === 'failed')) throw new Error(text)
       return instances.length > 0 && instances.every(({ state }) => state === 'running')
     }
     while (!(await isRunning())) t.equal(mesh.exit, undefined, 'the mesh is up while its instance starts')
