@@ -1,6 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run } from '../../src/lab/program.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { MARK } from './marked.ts'
 import { check, PORT, Shell, type Answer } from './shell.ts'
 import { ask, REPOSITORY, type Machine, type Stage } from './stage.ts'
@@ -19,7 +20,7 @@ const CART = 'shop.acme.cart.prod'
 /** Calls nobody else, so that figures under load are about one connection each. */
 const STOCK = 'shop.acme.stock.prod'
 
-/** The turns are exact, but an instance that is slow to answer is overtaken by the next (DESIGN §4.3): a busy machine shows it. */
+/** The turns are exact, but an instance that is slow to answer is overtaken by the next: a busy machine shows it. */
 const OVERTAKEN = 2
 
 /** How two nodes behind NATs speak: at once through the relay, a moment later straight. */
@@ -74,6 +75,12 @@ export class Story {
   async names(): Promise<void> {
     this.#tell.step('dig', 'A name says which service, which instance, and how to choose')
     const name = `${CART}.any.closest.local`
+    const vip = hasTool('dig') ? await this.#digName(name) : await this.#resolveName(name)
+    this.#tell.fact(`${name} is ${vip}, which stays as long as the service does`)
+    this.#tell.done({ name, vip })
+  }
+
+  async #digName(name: string): Promise<string> {
     const address = await this.#shell.dig(this.#here, name, 'A')
     await this.#shell.dig(this.#here, name, 'TXT')
     const vip = /\sA\s+(\d+(?:\.\d+){3})/.exec(address)?.[1]
@@ -81,8 +88,16 @@ export class Story {
     const nothing = await this.#here.dig(['+noall', '+comments', 'shop.acme.nothing.prod.any.rr.local'])
     const { stdout } = await run(this.#here.argv(nothing))
     check(stdout.includes('NXDOMAIN'), `a service that does not exist must be NXDOMAIN: ${stdout}`)
-    this.#tell.fact(`${name} is ${vip}, which stays as long as the service does; an unknown service is NXDOMAIN`)
-    this.#tell.done({ name, vip })
+    this.#tell.fact('an unknown service is NXDOMAIN')
+    return vip
+  }
+
+  /** Where dig is not installed and may not be: the agent itself says what its name server answers. */
+  async #resolveName(name: string): Promise<string> {
+    await this.#shell.hedgerow(this.#here, 'resolve', name)
+    const { ipv4 } = await ask<{ ipv4: string }>(this.#here, ['resolve', name])
+    this.#tell.fact('dig is not installed, so no program has asked the name server')
+    return ipv4
   }
 
   async roundRobin(): Promise<void> {

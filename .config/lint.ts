@@ -1,0 +1,27 @@
+/**
+ * `npm run lint`: oxlint with the rules of the repository, over all of its code.
+ *
+ * npm leaves out optional packages whose `engines` exclude the Node it runs with, and Debian's own is 18: then the native part of oxlint
+ * is missing, although this repository runs with Node 24. It is installed here, by npm under Node 24 (.config/node24.cjs has put that
+ * first on the PATH).
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+
+const REPOSITORY = resolve(import.meta.dirname, '..')
+const BINDINGS = join(REPOSITORY, 'node_modules/@oxlint')
+const OXLINT = join(REPOSITORY, 'node_modules/oxlint/bin/oxlint')
+const FOLDERS = ['src', 'proxy', 'resolver', 'examples', 'test']
+
+if (!existsSync(BINDINGS) || !readdirSync(BINDINGS).some((name) => name.startsWith('binding-'))) {
+  console.log('npm left out the native part of oxlint, as its own Node is too old: npm install --no-save, with Node 24')
+  run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--prefer-offline'])
+}
+run(process.execPath, [OXLINT, '--type-aware', '--deny-warnings', ...FOLDERS, ...process.argv.slice(2)])
+
+function run(program: string, args: readonly string[]): void {
+  const { status, error } = spawnSync(program, args, { cwd: REPOSITORY, stdio: 'inherit' })
+  if (error !== undefined) console.error(`${program} cannot be started: ${error.message}`)
+  if (status !== 0) process.exit(status ?? 1)
+}
