@@ -8,17 +8,24 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { scriptOptions } from './script-options.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const BINDINGS = join(REPOSITORY, 'node_modules/@oxlint')
 const OXLINT = join(REPOSITORY, 'node_modules/oxlint/bin/oxlint')
 const FOLDERS = ['src', 'proxy', 'resolver', 'examples', 'test']
 
+const { fix } = scriptOptions({
+  name: 'npm run lint',
+  about: 'Checks all code with the rules of the repository. Ends with 1 when it found a fault.',
+  options: { fix: { kind: 'flag', meaning: 'mends what can be mended' } },
+})
+
 if (!existsSync(BINDINGS) || !readdirSync(BINDINGS).some((name) => name.startsWith('binding-'))) {
   console.log('npm left out the native part of oxlint, as its own Node is too old: npm install --no-save, with Node 24')
   run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--prefer-offline'])
 }
-run(process.execPath, [OXLINT, '--type-aware', '--deny-warnings', ...FOLDERS, ...process.argv.slice(2)])
+run(process.execPath, [OXLINT, '--type-aware', '--deny-warnings', ...(fix ? ['--fix'] : []), ...FOLDERS])
 
 function run(program: string, args: readonly string[]): void {
   const { status, error } = spawnSync(program, args, { cwd: REPOSITORY, stdio: 'inherit' })

@@ -6,7 +6,7 @@ import { delimiter, dirname, join, resolve } from 'node:path'
 import t from 'tap'
 import { lackingFor } from '../src/lab/missing-rights.ts'
 import { Program, run, text } from '../src/lab/program.ts'
-import { freeBase } from '../src/lab/system-tools.ts'
+import { freeBase, hasTool } from '../src/lab/system-tools.ts'
 import './support/no-orphans.ts'
 
 /** What is published, as a stranger gets it: packed, installed into an empty folder, run from there. */
@@ -80,7 +80,8 @@ t.test('the package installs into an empty folder and runs', async (t) => {
     t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'with its types')
   })
 
-  await t.test('a mesh of one node serves a request from there', async (t) => {
+  const noCurl = !hasTool('curl') && 'curl is not installed'
+  await t.test('a mesh of one node serves a request from there', { skip: noCurl }, async (t) => {
     const state = join(folder, 'state')
     const service = join(folder, 'service')
     await mkdir(service)

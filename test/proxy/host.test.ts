@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { vipRange } from '../../src/core/model/address.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
@@ -45,8 +46,13 @@ t.test('without the privilege host mode reports what is missing and leaves nothi
   t.equal(ran.at(-1), 'ip route del local 10.30.0.0/16 dev lo proto 213')
 })
 
-t.test('in its own network namespace VIPs of both families answer, and closing restores the state', async (t) => {
-  const script = `
+const skip = !hasTool('ip') && 'ip is not installed'
+
+t.test(
+  'in its own network namespace VIPs of both families answer, and closing restores the state',
+  { skip },
+  async (t) => {
+    const script = `
     import { spawnSync } from 'node:child_process'
     import { readFileSync } from 'node:fs'
     import { createSocket } from 'node:dgram'
@@ -90,25 +96,26 @@ t.test('in its own network namespace VIPs of both families answer, and closing r
     console.log(JSON.stringify({ during, answers, datagrams, modes, after: state() }))
     process.exit(0)
   `
-  const argv = ['-Urn', process.execPath, '--input-type=module', '-e', script]
-  if (spawnSync('unshare', ['-Urn', 'true']).status !== 0) {
-    t.comment('no user namespaces here: the lab tests host mode')
-    return
-  }
-  const ran = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 30_000 })
-  const told = JSON.parse(ran.stdout || '{}') as Record<string, string[]>
-  t.match(
-    told,
-    {
-      during: [/^local 10\.30\.0\.0\/16 dev lo scope host$/, /^local fd12:3456:789a::\/48 dev lo/, '1'],
-      answers: ['10.30.2.3 hello', 'fd12:3456:789a::e:203 hello'],
-      datagrams: ['10.30.2.3 53 host hello', 'fd12:3456:789a::e:203 53 host hello'],
-      modes: ['host', 'host'],
-      after: ['', '', '0'],
-    },
-    ran.stderr,
-  )
-})
+    const argv = ['-Urn', process.execPath, '--input-type=module', '-e', script]
+    if (spawnSync('unshare', ['-Urn', 'true']).status !== 0) {
+      t.comment('no user namespaces here: the lab tests host mode')
+      return
+    }
+    const ran = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 30_000 })
+    const told = JSON.parse(ran.stdout || '{}') as Record<string, string[]>
+    t.match(
+      told,
+      {
+        during: [/^local 10\.30\.0\.0\/16 dev lo scope host$/, /^local fd12:3456:789a::\/48 dev lo/, '1'],
+        answers: ['10.30.2.3 hello', 'fd12:3456:789a::e:203 hello'],
+        datagrams: ['10.30.2.3 53 host hello', 'fd12:3456:789a::e:203 53 host hello'],
+        modes: ['host', 'host'],
+        after: ['', '', '0'],
+      },
+      ran.stderr,
+    )
+  },
+)
 
 t.test('without IPv6, or with a read-only /proc/sys, host mode uses IPv4 only', async (t) => {
   const script = `

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import t from 'tap'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { dialInstance, type DialOptions } from '../../proxy/socket/dial.ts'
 import { get, type Mesh, program, until, wholeMesh } from './mesh.ts'
 
@@ -95,7 +96,8 @@ if (IN_HOST_MODE) {
     server.close()
   })
 } else {
-  t.test('in host mode', async (t) => {
+  const skip = !hasTool('ip') && 'ip is not installed'
+  t.test('in host mode', { skip }, async (t) => {
     if (spawnSync('unshare', ['-Urn', 'true']).status !== 0) return t.comment('no user namespaces here')
     const argv = ['-Urn', 'sh', '-c', 'ip link set lo up && exec "$0" "$@"', process.execPath, import.meta.filename]
     const env = { ...process.env, SOURCE_TEST_MODE: 'host' }
