@@ -22,13 +22,13 @@ const { fix } = scriptOptions({
 })
 
 if (!existsSync(BINDINGS) || !readdirSync(BINDINGS).some((name) => name.startsWith('binding-'))) {
-  console.log('npm left out the native part of oxlint, as its own Node is too old: npm install --no-save, with Node 24')
+  process.stdout.write('npm left out the native part of oxlint, as its Node is too old: npm install --no-save, with Node 24\n')
   run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--prefer-offline'])
 }
 run(process.execPath, [OXLINT, '--type-aware', '--deny-warnings', ...(fix ? ['--fix'] : []), ...FOLDERS])
 
 function run(program: string, args: readonly string[]): void {
   const { status, error } = spawnSync(program, args, { cwd: REPOSITORY, stdio: 'inherit' })
-  if (error !== undefined) console.error(`${program} cannot be started: ${error.message}`)
+  if (error !== undefined) process.stderr.write(`${program} cannot be started: ${error.message}\n`)
   if (status !== 0) process.exit(status ?? 1)
 }
