@@ -11,7 +11,7 @@
  * reach their registries over this machine's network, with its certificates and settings. The last line counts what passed.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { scriptOptions } from '../../.config/script-options.ts'
@@ -67,6 +67,7 @@ function install(): void {
   // How this machine reaches its registries: name servers, certificates, and the settings of npm and apt.
   for (const path of ['/etc/resolv.conf', '/etc/ssl/certs', '/etc/npmrc', '/usr/etc/npmrc', '/etc/apt/apt.conf.d'])
     copy(path)
+  writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n') // as the installer does
   must(['chroot', root, 'apt-get', 'update'])
   must([
     'chroot',

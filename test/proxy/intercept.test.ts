@@ -1,4 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -332,12 +333,6 @@ t.test('the calling instance is identified by its process', async (t) => {
 
 /** The process and those it started, which left its group. */
 function descendants(pid: number): number[] {
-  const children = spawnSync('ps', ['-o', 'pid=', '--ppid', String(pid)], { encoding: 'utf8' }).stdout
-  return [
-    pid,
-    ...children
-      .split('\n')
-      .map(Number)
-      .filter((child) => child > 0),
-  ]
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim()
+  return [pid, ...(children === '' ? [] : children.split(' ').map(Number))]
 }
