@@ -1,8 +1,12 @@
-import { appendFileSync, renameSync, statSync } from 'node:fs'
+import { appendFileSync, constants, renameSync, statSync } from 'node:fs'
 import { mkdir, open, readFile, rename, stat, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Clock } from '../../core/kit/clock.ts'
 
+/** A FIFO in the place of a log is an error then, and nobody waits for its reader or writer, open(2). */
+const { O_APPEND, O_CREAT, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
+const TO_APPEND = O_APPEND | O_CREAT | O_WRONLY | O_NONBLOCK
+const TO_READ = O_RDONLY | O_NONBLOCK
 /** Two files of this size are kept of each instance. */
 export const MAX_BYTES = 5 * 1024 * 1024
 /** How often a log that is written to is compared with what was written: somebody else may have written, replaced or removed it. */
@@ -77,7 +81,7 @@ export class KeptLog {
 
   async #open() {
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-    const file = await open(this.#path, 'a', 0o600)
+    const file = await open(this.#path, TO_APPEND, 0o600)
     const { ino, size } = await file.stat()
     return { file, inode: ino, size }
   }
@@ -99,7 +103,7 @@ export class KeptLogWriter {
       const bytes = Buffer.from(lossesOf(this.#lostLines, this.#clock) + lines)
       const size = statSync(this.#path, { throwIfNoEntry: false })?.size ?? 0
       if (size > 0 && size + bytes.length > MAX_BYTES) renameSync(this.#path, `${this.#path}.1`)
-      appendFileSync(this.#path, bytes, { mode: 0o600 })
+      appendFileSync(this.#path, bytes, { mode: 0o600, flag: TO_APPEND as never })
       this.#lostLines = 0
     } catch {
       this.#lostLines += linesIn(lines)
@@ -110,7 +114,9 @@ export class KeptLogWriter {
 /** The last lines of both files. */
 export async function lastLines(path: string, count: number): Promise<string[]> {
   if (count <= 0) return []
-  const files = await Promise.all([`${path}.1`, path].map((file) => readFile(file, 'utf8').catch(() => '')))
+  const files = await Promise.all(
+    [`${path}.1`, path].map((file) => readFile(file, { encoding: 'utf8', flag: TO_READ }).catch(() => '')),
+  )
   return files.flatMap((text) => text.split('\n').filter((line) => line !== '')).slice(-count)
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { readPlainFile } from '../../core/kit/plain-file.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 
 /*
@@ -45,9 +46,9 @@ export function fileNameOf(instance: InstanceId): string {
 /** What an earlier reader left. */
 export function takeRest({ rest }: OutputFiles): string {
   try {
-    return readFileSync(rest, 'utf8')
+    return readPlainFile(rest) ?? ''
   } catch {
-    return '' // nothing
+    return '' // it cannot be read: the line loses its beginning
   } finally {
     rmSync(rest, { force: true })
   }
@@ -55,7 +56,7 @@ export function takeRest({ rest }: OutputFiles): string {
 
 export function leaveRest({ rest }: OutputFiles, text: string): void {
   try {
-    if (text !== '') writeFileSync(rest, text, { mode: 0o600 })
+    if (text !== '') writeFileSync(rest, text, { mode: 0o600, flag: 'wx' }) // `takeRest` has removed the last one
   } catch {
     // no room: the line loses its beginning
   }

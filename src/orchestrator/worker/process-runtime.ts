@@ -74,6 +74,8 @@ export class ProcessRuntime implements Runtime {
       return this.#running({ run, own, endpoints, ...started })
     } catch (error) {
       this.#release(endpoints)
+      // a shell that could not be moved into its group still waits to be told to go on
+      await endGroup({ ...own, mark: run, graceMs: 0, sleep: (ms) => this.#clock.sleep(ms) })
       await this.#separation.release(own)
       throw error
     }

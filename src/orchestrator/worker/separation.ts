@@ -105,7 +105,7 @@ export class Separation {
     }
   }
 
-  /** Nothing of the run is left. What cannot be removed now is found by `leftovers` of the next agent. */
+  /** Nothing of the run is left. What cannot be removed now is found by `tidy` of the next agent. */
   async release({ uid, cgroup }: Own): Promise<void> {
     if (uid !== undefined) await removeHomes(uid)
     if (uid !== undefined) this.users?.release(uid)
