@@ -1,10 +1,20 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { KeptLog, MAX_BYTES } from '../../src/orchestrator/worker/kept-log.ts'
+import { KeptLog, lastLines, MAX_BYTES } from '../../src/orchestrator/worker/kept-log.ts'
 import { filesOf } from '../../src/orchestrator/worker/output-files.ts'
 import { isAlive, statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
@@ -260,6 +270,22 @@ t.test(
     await eventually(() => helpers(agent.child.pid as number).length === 0, 'the stand-in ends')
   },
 )
+
+t.test('a FIFO in the place of the kept log: nobody waits for it, and its lines are counted as missing', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-kept-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const path = join(dir, 'x.log')
+  spawnSync('mkfifo', [path])
+  let now = 0
+  const log = new KeptLog(path, { clock: { ...systemClock, now: () => now } })
+  await log.append('one\n')
+  t.same(await lastLines(path, 10), [])
+  rmSync(path)
+  now += 2_000
+  await log.append('two\n')
+  t.match(await lastLines(path, 10), [/hedgerow: 1 lines are missing here/, 'two'])
+  await log.close()
+})
 
 t.test('a kept log that somebody removed or replaced is written again', async (t) => {
   const dir = freshDir()

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -132,6 +133,21 @@ test('what leaves the session and clears its environment ends with the instance;
   t.notOk(existsSync(home))
   t.notOk(existsSync(`/run/hedgerow/uids/${uid}`))
   if (cgroup !== undefined) t.notOk(existsSync(cgroup))
+})
+
+test('a start that fails half way leaves no process, and frees user and group', { skip }, async (t) => {
+  using here = folders()
+  let last: Trace = {}
+  const onTrace = (trace: Trace) => {
+    last = trace
+    if (typeof trace['pid'] === 'number') rmdirSync(String(trace['cgroup'])) // before the process is moved into it
+  }
+  if (here.separation.cgroups === undefined) return t.comment('no control groups here')
+  const launch = { ...here.launch({ cmd: ['sleep', '60'] }), onTrace }
+  await t.rejects(here.runtime.launch(launch), { code: 'RUNTIME_FAILED' })
+  const uid = last['uid'] as number
+  t.same(await membersOf({ uid }), [], 'the shell that waits for its group has ended')
+  t.notOk(existsSync(`/run/hedgerow/uids/${uid}`))
 })
 
 test('without its session, group and environment an instance is found by its control group alone', {
