@@ -11,6 +11,7 @@ import type { NetcheckReport } from '../../src/client/reports.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { run } from '../../src/lab/program.ts'
 import { FIRST_PORT, LAUNCHER, Machines } from './program.ts'
+import { noOtherUsers } from '../support/other-users.ts'
 
 /** What can go wrong before anything runs: typed wrongly, configured wrongly, state that cannot be used. */
 
@@ -123,7 +124,7 @@ t.test('no credential, one that may not be read, and a root that is away are thr
     code: 5,
     stderr: /cannot reach the root at https:.*: connection refused\nIs it running/,
   })
-  await t.test('one that may not be read', { skip: process.getuid?.() === 0 ? false : 'needs root' }, async (t) => {
+  await t.test('one that may not be read', { skip: noOtherUsers }, async (t) => {
     chmodSync(machines.dir, 0o755)
     chmodSync(machines.path('there'), 0o755)
     chmodSync(machines.path('there/root'), 0o755)

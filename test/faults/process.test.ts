@@ -19,6 +19,7 @@ import { freeBase } from '../../src/lab/system-tools.ts'
 import { eventually, Machines } from '../cli/program.ts'
 import { sla } from '../walks/mesh.ts'
 import '../support/no-orphans.ts'
+import { noOtherUsers } from '../support/other-users.ts'
 
 /*
  * A role as a process: what stalls or fails beside it, the signals it gets, a start that fails, an exception.
@@ -165,8 +166,7 @@ t.test('a state directory that cannot be made is an error at once', async (t) =>
   t.match(await once(child, 'exit'), [1])
 })
 
-t.test('a start without the rights it needs exits 1', async (t) => {
-  if (process.getuid?.() !== 0) return // only root can start as somebody else
+t.test('a start without the rights it needs exits 1', { skip: noOtherUsers }, async (t) => {
   const { exited, port } = up({ uid: 65_534, args: ['--mode', 'host'] })
   t.same(await exited, [1, null], 'host mode')
   await isFree(t, port + 2)

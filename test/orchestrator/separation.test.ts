@@ -26,12 +26,13 @@ import { runtimeContract } from '../contracts/runtime.ts'
 import { assignmentOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
+import { noOtherUsers } from '../support/other-users.ts'
 
 /*
  * As root every run has a user and, where there are cgroups, a control group of its own.
  */
 
-const skip = process.getuid?.() === 0 ? false : 'optional: needs root, to run programs as other users'
+const skip = noOtherUsers
 const node = process.execPath
 const SERVER =
   "require('net').createServer((s) => s.on('error', () => 0).end('hello')).listen(process.env.PORT, process.env.HOST)"

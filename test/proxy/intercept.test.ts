@@ -303,9 +303,9 @@ t.test('the calling instance is identified by its process', async (t) => {
     // As nobody: a process of root, which cannot be looked into, might be the caller.
     if (process.getuid?.() !== 0) return
     const script = `
-      process.setuid(65534)
       const { CallerFinder } = await import('./proxy/intercept/caller.ts')
       const { LiteralTable } = await import('./test/proxy/world.ts')
+      process.setuid(65534)
       const table = new LiteralTable({ id: 'bank.acme.ledger.prod' })
       const finder = new CallerFinder(() => [{ instance: 'shop.acme.front.prod.0', pids: [${running[0]?.pids[0]}] }])
       const net = await import('node:net')
