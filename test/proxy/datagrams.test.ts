@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { type Clock, systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import { vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
 import { DATAGRAM_LIMITS, DatagramFlows, type DatagramLimits } from '../../proxy/datagrams/outbound.ts'
@@ -26,14 +26,11 @@ import { readPacket } from '../../proxy/intercept/socks-udp.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
+import { nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, until, roomy } from './world.ts'
 import '../support/no-orphans.ts'
 
-/** Away from the range of any agent on this machine, and of the other tests; the block is this process's own. */
-const RANGE = vipRange('127.208.0.0/12')
-let lastVip = (process.pid % 0xf00) * 0x100
-const vip = () => ++lastVip
 const at = (index: number) => vipToIPv4(RANGE, index)
 const CART = 'shop.acme.cart.prod'
 const PORT = 5_353

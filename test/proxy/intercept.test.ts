@@ -5,7 +5,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import t from 'tap'
 import { agentRoutes } from '../../src/agent/routes.ts'
-import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import { vipToIPv4 } from '../../src/core/model/address.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { CallerFinder, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
@@ -14,12 +14,9 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { procAddress4, procAddress6 } from '../../proxy/intercept/proc-sockets.ts'
 import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
+import { followingVip, nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 
-/** Away from the range of any agent on this machine; the block is this process's own. */
-const RANGE = vipRange('127.224.0.0/12')
-let lastVip = (process.pid % 0xf00) * 0x100
-const vip = () => ++lastVip
 const at = (index: number) => vipToIPv4(RANGE, index)
 
 const CART = 'shop.acme.cart.prod'
@@ -105,7 +102,7 @@ t.test('a VIP that moves to another service keeps its listener, with the new tar
 
 t.test('the listener of a name is open before its answer is sent', async (t) => {
   const port = await freePort()
-  const first = lastVip + 1
+  const first = followingVip()
   const many = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${i}.pinned`, vip()]))
   const table = new LiteralTable()
   const { parts } = world(table)

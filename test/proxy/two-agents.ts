@@ -3,7 +3,7 @@ import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
-import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
+import { vipToIPv4 } from '../../src/core/model/address.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import type { NodeReach } from '../../src/core/model/node.ts'
 import { ANY_PATH } from '../../src/core/model/path-rule.ts'
@@ -23,6 +23,7 @@ import { openPeers, type PeersOptions, type TunnelPeers } from '../../proxy/tunn
 import { Outliers } from '../../proxy/decide/outliers.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { TestMesh } from '../identity/mesh.ts'
+import { nextVip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
 
 /*
@@ -30,10 +31,6 @@ import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
  *
  *     Client ─▶ VIP listener of `near` ─▶ outbound ═ TLS ═ inbound of `far` ─▶ whatever listens at its endpoints
  */
-
-/** A prefix of this process: tests run beside each other. */
-export const RANGE = vipRange(`127.${(64 + (process.pid % 8) * 16) & 0xf0}.0.0/12`)
-let lastVip = 0xe2000 + (process.pid % 0xd00) * 16
 
 export interface AgentsOptions {
   services: ServiceFacts[]
@@ -108,7 +105,7 @@ export class Agents implements AsyncDisposable {
   /** Writes a service into the table, its nodes with their addresses; it serves port 8080. */
   know(facts: ServiceFacts): void {
     const ordinals = (facts.on ?? []).map((_, ordinal) => `${ordinal}.pinned` as const)
-    const vips = facts.vips ?? Object.fromEntries(['any.rr', ...ordinals].map((choice) => [choice, ++lastVip]))
+    const vips = facts.vips ?? Object.fromEntries(['any.rr', ...ordinals].map((choice) => [choice, nextVip()]))
     const entry = this.table.set({ ports: [8080], ...facts, vips })
     const nodes = entry.nodes.map(({ id }) => this.#reachOf(id))
     this.table.entries.set(facts.id, { ...entry, nodes })

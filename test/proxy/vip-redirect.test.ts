@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import t from 'tap'
+import { nextVip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import type { InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
@@ -61,9 +62,6 @@ t.test('the table of the VIP listeners, as text', async (t) => {
   t.same(parsePorts(JSON.stringify(listed)).tcp, new Map([[22, 61_022]]))
 })
 
-const RANGE = vipRange('127.208.0.0/12')
-let lastVip = (process.pid % 0xf00) * 0x100
-
 function world() {
   const log = keptLog()
   const table = new LiteralTable()
@@ -85,7 +83,7 @@ t.test(
     t.teardown(() => server.close())
     const { port } = server.address() as { port: number }
     const { table, parts } = world()
-    table.set({ id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [port], vips: { 'any.rr': ++lastVip } })
+    table.set({ id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [port], vips: { 'any.rr': nextVip() } })
     await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
     const target = table.target('shop.acme.cart.prod')
     t.match(
@@ -99,7 +97,7 @@ t.test(
 
 t.test('a service without an instance is refused at the SYN, and back as soon as one runs', async (t) => {
   const port = await freePort()
-  const vips = { 'any.rr': ++lastVip, '0.pinned': ++lastVip, '1.pinned': ++lastVip } as const
+  const vips = { 'any.rr': nextVip(), '0.pinned': nextVip(), '1.pinned': nextVip() } as const
   const at = (choice: keyof typeof vips) => vipToIPv4(RANGE, vips[choice])
   const { table, parts } = world()
   const set = (states: ('running' | 'starting')[]) =>
