@@ -81,7 +81,7 @@ export class Duplicates {
     this.#records.of(peer).waiting.push(resolve)
     session.networkChanged(() => true) // pings every carrier
     const waitMs = Math.max(ANSWER_MS, 4 * (session.rttMs ?? 0))
-    void clock.sleep(waitMs, new AbortController().signal).then(() => resolve(false))
+    void clock.sleep(waitMs).then(() => resolve(false))
     const isAlive = await promise
     if (isAlive) this.#heard(peer)
     return isAlive
