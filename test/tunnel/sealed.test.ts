@@ -33,89 +33,39 @@ function direction() {
   }
 }
 
+/** Once `takes` have arrived, the numbers in `new` are accepted, and those in `old` are replays or too old. */
+const WINDOWS: { why: string; takes: number[]; new: number[]; old: number[] }[] = [
+  { why: 'when no packet has arrived, every number is new', takes: [], new: [0, 5_000], old: [] },
+  { why: 'the first packet is not accepted twice', takes: [0], new: [1], old: [0] },
+  { why: 'numbers between a packet and one that it overtook are new', takes: [10, 3], new: [4, 9], old: [10, 3] },
+  { why: 'the number that the window has just left is old', takes: [REPLAY_WINDOW], new: [1], old: [0] },
+  {
+    why: 'a jump ahead clears older numbers',
+    takes: [31, 1_000_000],
+    new: [999_999, 1_000_000 - REPLAY_WINDOW + 1],
+    old: [1_000_000 - REPLAY_WINDOW],
+  },
+  { why: 'a jump by more than the window clears it all', takes: [0, 4_096], new: [4_095, 33], old: [4_096, 32] },
+  {
+    why: 'numbers at the edges of a word of the window are told apart',
+    takes: [31, 32, 63, 64],
+    new: [33, 65],
+    old: [31, 32, 63, 64],
+  },
+  { why: 'numbers may be beyond 32 bits', takes: [2 ** 40], new: [2 ** 40 - 1, 2 ** 40 + 1], old: [2 ** 40, 5] },
+]
+
 test('the replay window knows which packet numbers have arrived', async (t) => {
-  const rows: { why: string; takes: number[]; new: [number, boolean][] }[] = [
-    {
-      why: 'no packet has arrived',
-      takes: [],
-      new: [
-        [0, true],
-        [5_000, true],
-      ],
-    },
-    {
-      why: 'the first packet',
-      takes: [0],
-      new: [
-        [0, false],
-        [1, true],
-      ],
-    },
-    {
-      why: 'a packet that was overtaken',
-      takes: [10, 3],
-      new: [
-        [10, false],
-        [3, false],
-        [4, true],
-        [9, true],
-      ],
-    },
-    {
-      why: 'packets at the edge of the window',
-      takes: [REPLAY_WINDOW],
-      new: [
-        [0, false],
-        [1, true],
-      ],
-    },
-    {
-      why: 'a jump ahead clears older numbers',
-      takes: [31, 1_000_000],
-      new: [
-        [1_000_000 - REPLAY_WINDOW, false],
-        [999_999, true],
-        [1_000_000 - REPLAY_WINDOW + 1, true],
-      ],
-    },
-    {
-      why: 'a jump by the whole window',
-      takes: [0, 4_096],
-      new: [
-        [4_096, false],
-        [4_095, true],
-        [33, true],
-        [32, false],
-      ],
-    },
-    {
-      why: 'numbers at the edges of a word',
-      takes: [31, 32, 63, 64],
-      new: [
-        [31, false],
-        [32, false],
-        [33, true],
-        [63, false],
-        [64, false],
-        [65, true],
-      ],
-    },
-    {
-      why: 'numbers beyond 32 bits',
-      takes: [2 ** 40],
-      new: [
-        [2 ** 40, false],
-        [2 ** 40 - 1, true],
-        [2 ** 40 + 1, true],
-        [5, false],
-      ],
-    },
-  ]
-  for (const { why, takes, new: isNew } of rows) {
+  for (const { why, takes, new: isNew, old } of WINDOWS) {
     const window = new ReplayWindow()
     for (const number of takes) window.take(number)
-    for (const [number, expected] of isNew) t.equal(window.isNew(number), expected, `${why}: ${number}`)
+    for (const number of isNew) t.equal(window.isNew(number), true, `${why}: ${number} is new`)
+    for (const number of old) t.equal(window.isNew(number), false, `${why}: ${number} is not new`)
   }
+  t.ok(REPLAY_WINDOW >= 2_048, `the window holds at least 2,048 numbers: ${REPLAY_WINDOW}`)
+})
+
+test('the replay window accepts each number once, and none below the window, in any order', async () => {
   fc.assert(
     fc.property(fc.array(fc.oneof(fc.nat(300), fc.nat(20_000)), { maxLength: 200 }), (numbers) => {
       const window = new ReplayWindow()
@@ -133,7 +83,6 @@ test('the replay window knows which packet numbers have arrived', async (t) => {
     }),
     { numRuns: 300 },
   )
-  t.ok(REPLAY_WINDOW >= 2_048)
 })
 
 test('a sealed packet has the specified wire format', async (t) => {
@@ -484,106 +433,125 @@ function wayTo(reaches: (to: string, size: number) => boolean) {
 }
 const at = (host: string) => ({ host, port: 1 })
 
-test('a UDP path is open only while packets are proven to get through', async (t) => {
-  t.test('it opens with the first answer, and stays open while proven', async (t) => {
-    const { way, probes, pass, answer, time } = wayTo((to) => to === 'b')
-    way.addCandidates([at('a'), at('b')])
-    pass(5_000, false)
-    t.equal(probes.length, 0, 'nothing is probed that nobody wants')
-    way.wanted(time.now)
-    t.equal(way.state, 'probing')
-    t.same(probes, [
-      { to: 'a', size: 39 },
-      { to: 'b', size: 39 },
-    ])
-    answer()
-    t.equal(way.state, 'open')
-    t.same(way.address, at('b'))
-    pass(60_000, true)
-    t.equal(way.state, 'open')
-    t.ok(probes.length < 2 + 70, 'about one a second')
-    pass(9_000, false)
-    t.equal(way.state, 'open')
-    const before = probes.length
-    pass(3_000, false)
-    t.equal(way.state, 'idle')
-    t.equal(probes.length, before, 'an idle way is silent')
-    way.wanted(time.now)
-    t.same(
-      probes.slice(before).map(({ to }) => to),
-      ['b', 'a'],
-      'what worked is asked first',
-    )
-  })
+test('a UDP path is probed when it is wanted, opens with the first answer, and stays open while proven', async (t) => {
+  const { way, probes, pass, answer, time } = wayTo((to) => to === 'b')
+  way.addCandidates([at('a'), at('b')])
+  pass(5_000, false)
+  t.equal(probes.length, 0, 'nothing is probed that nobody wants')
+  way.wanted(time.now)
+  t.equal(way.state, 'probing', 'a path that is wanted is probed')
+  const shortest = [
+    { to: 'a', size: 39 },
+    { to: 'b', size: 39 },
+  ]
+  t.same(probes, shortest, 'each candidate gets one probe of the shortest size')
+  answer()
+  t.equal(way.state, 'open', 'the first answer opens the path')
+  t.same(way.address, at('b'), 'the path leads to the candidate that answered')
+  pass(60_000, true)
+  t.equal(way.state, 'open', 'the path stays open while probes are answered')
+  t.ok(probes.length < 2 + 70, `about one probe a second in a minute: ${probes.length}`)
+})
 
-  t.test('it closes within about three seconds of silence, and opens again', async (t) => {
-    let isUp = true
-    const { way, probes, pass, time } = wayTo(() => isUp)
-    way.addCandidates([at('a')])
-    pass(5_000, true)
-    t.equal(way.state, 'open')
-    isUp = false
-    const from = time.now
-    while (way.state === 'open' && time.now - from < 10_000) pass(250, true)
-    t.ok(time.now - from >= 2_500 && time.now - from <= 3_750, `${time.now - from} ms`)
-    pass(300_000, true)
-    t.not(way.state, 'open')
-    const before = probes.length
-    pass(600_000, true)
-    t.ok(probes.length - before <= 4 * 14, `${probes.length - before} probes in ten minutes`)
-    isUp = true
-    const up = time.now
-    while (way.state !== 'open' && time.now - up < 100_000) pass(250, true)
-    t.ok(time.now - up <= 76_000, `${time.now - up} ms`)
-    isUp = false
-    pass(4_000, true)
-    isUp = true
-    pass(3_000, true)
-    t.equal(way.state, 'open', 'after a first silence it is back within seconds')
-  })
+test('a UDP path that nobody uses becomes idle and silent, and what worked is asked first after that', async (t) => {
+  const { way, probes, pass, time } = wayTo((to) => to === 'b')
+  way.addCandidates([at('a'), at('b')])
+  pass(60_000, true)
+  pass(9_000, false)
+  t.equal(way.state, 'open', 'nine seconds without use leave the path open')
+  const before = probes.length
+  pass(3_000, false)
+  t.equal(way.state, 'idle', 'twelve seconds without use make it idle')
+  t.equal(probes.length, before, 'an idle path sends no probe')
+  way.wanted(time.now)
+  t.same(
+    probes.slice(before).map(({ to }) => to),
+    ['b', 'a'],
+    'the candidate that worked is asked first',
+  )
+})
 
-  t.test('it copes with packets that have become too long', async (t) => {
-    let longest = 1_500
-    const { way, pass } = wayTo((_, size) => size <= longest)
-    way.addCandidates([at('a')])
-    pass(1_000, true)
-    await Promise.resolve()
-    pass(5_000, true)
-    t.equal(way.packetBytes, 1_472)
-    longest = 1_300
-    pass(6_000, true)
-    t.equal(way.state, 'open', 'small ones still pass')
-    t.equal(way.packetBytes, 1_200)
-  })
+test('a UDP path closes within about three seconds of silence', async (t) => {
+  let isUp = true
+  const { way, probes, pass, time } = wayTo(() => isUp)
+  way.addCandidates([at('a')])
+  pass(5_000, true)
+  t.equal(way.state, 'open', 'the path is open at first')
+  isUp = false
+  const from = time.now
+  while (way.state === 'open' && time.now - from < 10_000) pass(250, true)
+  const closedMs = time.now - from
+  t.ok(closedMs >= 2_500 && closedMs <= 3_750, `it closes 2.5 to 3.75 s after the last answer: ${closedMs} ms`)
+  pass(300_000, true)
+  t.not(way.state, 'open', 'it stays closed while nothing answers')
+  const before = probes.length
+  pass(600_000, true)
+  t.ok(probes.length - before <= 4 * 14, `at most 56 probes in ten minutes: ${probes.length - before}`)
+})
 
-  t.test('it follows a peer that moves', async (t) => {
-    const up = new Set(['a'])
-    const { way, pass, probes, time } = wayTo((to) => up.has(to))
-    way.addCandidates([at('a')])
-    pass(2_000, true)
-    way.receivedFrom(at('x'), time.now)
-    pass(1_000, true)
-    t.same(way.address, at('a'), 'an address that does not answer is not taken')
-    t.ok(probes.some(({ to }) => to === 'x'))
-    for (let i = 0; i < 100; i++) way.receivedFrom(at(`y${i}`), time.now)
-    t.ok(probes.filter(({ to }) => to.startsWith('y')).length <= 1, 'and few are asked')
-    up.clear()
-    up.add('z')
-    pass(500, true)
-    way.receivedFrom(at('z'), time.now)
-    pass(250, true)
-    t.same(way.address, at('z'))
-    t.equal(way.state, 'open')
-  })
+test('a UDP path opens again when answers return', async (t) => {
+  let isUp = true
+  const { way, pass, time } = wayTo(() => isUp)
+  way.addCandidates([at('a')])
+  pass(5_000, true)
+  isUp = false
+  pass(900_000, true)
+  isUp = true
+  const up = time.now
+  while (way.state !== 'open' && time.now - up < 100_000) pass(250, true)
+  t.ok(time.now - up <= 76_000, `after a long silence it opens within 76 s: ${time.now - up} ms`)
+  isUp = false
+  pass(4_000, true)
+  isUp = true
+  pass(3_000, true)
+  t.equal(way.state, 'open', 'after a short silence it is open within three seconds')
+})
 
-  t.test('without candidates a genuine packet shows where the peer is', async (t) => {
-    const { way, pass, time } = wayTo(() => true)
-    pass(1_000, true)
-    t.equal(way.state, 'paused')
-    way.receivedFrom(at('a'), time.now)
-    pass(250, true)
-    t.equal(way.state, 'open', 'a genuine packet shows where the peer is')
-  })
+test('a UDP path stays open with shorter packets when long ones no longer pass', async (t) => {
+  let longest = 1_500
+  const { way, pass } = wayTo((_, size) => size <= longest)
+  way.addCandidates([at('a')])
+  pass(1_000, true)
+  await Promise.resolve()
+  pass(5_000, true)
+  t.equal(way.packetBytes, 1_472, 'on an Ethernet the packets have 1,472 bytes')
+  longest = 1_300
+  pass(6_000, true)
+  t.equal(way.state, 'open', 'the path stays open, because short packets still pass')
+  t.equal(way.packetBytes, 1_200, 'the packets have the least length now')
+})
+
+test('a UDP path follows a peer that moves, and only to an address that answers', async (t) => {
+  const up = new Set(['a'])
+  const { way, pass, probes, time } = wayTo((to) => up.has(to))
+  way.addCandidates([at('a')])
+  pass(2_000, true)
+  way.receivedFrom(at('x'), time.now)
+  pass(1_000, true)
+  t.same(way.address, at('a'), 'an address that does not answer is not taken')
+  t.ok(
+    probes.some(({ to }) => to === 'x'),
+    'the address from which a packet came is probed',
+  )
+  for (let i = 0; i < 100; i++) way.receivedFrom(at(`y${i}`), time.now)
+  const asked = probes.filter(({ to }) => to.startsWith('y')).length
+  t.ok(asked <= 1, `of a hundred new addresses at most one is probed at once: ${asked}`)
+  up.clear()
+  up.add('z')
+  pass(500, true)
+  way.receivedFrom(at('z'), time.now)
+  pass(250, true)
+  t.same(way.address, at('z'), 'the path leads to the address that answers')
+  t.equal(way.state, 'open', 'the path is open there')
+})
+
+test('a UDP path without candidates opens where a genuine packet came from', async (t) => {
+  const { way, pass, time } = wayTo(() => true)
+  pass(1_000, true)
+  t.equal(way.state, 'paused', 'without a candidate there is nothing to probe')
+  way.receivedFrom(at('a'), time.now)
+  pass(250, true)
+  t.equal(way.state, 'open', 'the address from which the packet came is probed and answers')
 })
 
 const A = '10.0.0.1:1'
