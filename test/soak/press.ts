@@ -23,10 +23,12 @@ const CART = 'shop.acme.cart.prod'
  */
 export async function pressure(connections: number, { real = false } = {}): Promise<Pressed> {
   const served = await serve(echo, '127.0.0.1', 0, 4_096)
+  // One for both agents, as in a process: two that count by themselves would each give away what is left.
+  const descriptors = new Descriptors({ log: silentLog, metrics: openMetrics('agent') })
   const agents = await Agents.start({
     services: [{ id: CART, on: ['edge/far'] }],
     endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
-    ...(real ? { descriptors: () => new Descriptors({ log: silentLog, metrics: openMetrics('agent') }) } : {}),
+    ...(real ? { descriptors: () => descriptors } : {}),
   })
   const host = agents.vip(CART)
   const startedAt = performance.now()
