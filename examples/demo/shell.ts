@@ -1,5 +1,7 @@
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../../src/lab/program.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { HEDGEROW, hedgerow, type Machine } from './stage.ts'
 import type { Teller } from './tell.ts'
 
@@ -48,20 +50,22 @@ export class Shell {
   /** So many requests, each on a new connection, in one curl; the first answers are shown. */
   async curl(machine: Machine, name: string, times = 1): Promise<Answer[]> {
     const url = `http://${name}:${PORT}/`
-    const many = times === 1 ? [url] : ['-H', 'Connection: close', `${url}?[1-${times}]`]
-    const argv = machine.curl(['-sS', '--max-time', '20', ...many])
+    const argv = machine.exec(times === 1 ? get(url) : get(`${url}?[1-${times}]`, ['-H', 'Connection: close']))
     const result = await run(machine.argv(argv), { timeoutMs: 60_000 })
     const lines = result.stdout.trim().split('\n')
     const rest = lines.length > SHOWN_ANSWERS ? [`… ${lines.length - SHOWN_ANSWERS} more`] : []
     this.#tell.command(shown(machine, argv))
     this.#tell.output([...lines.slice(0, SHOWN_ANSWERS), ...rest].join('\n'))
-    check(result.code === 0 && lines.length === times, `curl ${name}: code ${result.code}, ${result.stderr.trim()}`)
+    check(
+      result.code === 0 && lines.length === times,
+      `${argv.join(' ')}: code ${result.code}, ${result.stderr.trim()}`,
+    )
     return lines.map((line) => JSON.parse(line) as Answer)
   }
 
   /** The answer of a virtual address, if there is one; shows nothing. */
   async ask(machine: Machine, vip: string): Promise<Answer | undefined> {
-    const { code, stdout } = await run(machine.argv(['curl', '-s', '--max-time', '5', `http://${vip}:${PORT}/`]))
+    const { code, stdout } = await run(machine.argv(get(`http://${vip}:${PORT}/`)), { timeoutMs: 5_000 })
     return code === 0 ? (JSON.parse(stdout) as Answer) : undefined
   }
 
@@ -77,6 +81,12 @@ export class Shell {
   }
 }
 
+/** A GET request with curl; with a few lines of our own where curl is not installed and may not be. */
+export function get(url: string, options: readonly string[] = []): string[] {
+  if (!hasTool('curl')) return [process.execPath, join(import.meta.dirname, 'get.ts'), url]
+  return ['curl', '-sS', '--max-time', '20', ...options, url]
+}
+
 /** What a step claims must be so, or the demo fails. */
 export function check(claim: boolean, otherwise: string): asserts claim {
   if (!claim) throw new Error(otherwise)
@@ -85,7 +95,7 @@ export function check(claim: boolean, otherwise: string): asserts claim {
 /** As a person would type it; how `hedgerow` is started here, and with which state, matters to nobody. */
 function shown({ name, site, state }: Machine, argv: readonly string[]): string {
   const launch = [...HEDGEROW, '--state', state].join(' ')
-  const line = argv.map(quoted).join(' ').replace(launch, 'hedgerow')
+  const line = argv.map(quoted).join(' ').replace(launch, 'hedgerow').replace(process.execPath, 'node')
   return `${line}    # on ${name}${site === '' ? '' : `, ${site} site`}`
 }
 

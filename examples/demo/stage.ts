@@ -14,8 +14,8 @@ export interface Machine {
   readonly state: string
   /** What starts `argv` on this machine. */
   argv(argv: readonly string[]): string[]
-  /** curl, reaching semantic names: by itself where the agent is the resolver, else with its proxies. */
-  curl(args: readonly string[]): string[]
+  /** What starts `argv` so that it reaches semantic names: as it is where the agent is the resolver, else with its proxies. */
+  exec(argv: readonly string[]): string[]
   dig(args: readonly string[]): Promise<string[]>
   /** The machine is lost: nothing on it says goodbye. */
   lose(): Promise<void>
@@ -187,7 +187,7 @@ function hostMachine(host: Host, site: string, state: string): Machine {
     site,
     state,
     argv: (argv) => host.argv(argv),
-    curl: (args) => ['curl', ...args],
+    exec: (argv) => [...argv],
     dig: async (args) => ['dig', ...args],
     lose: () => host.lose(),
   }
@@ -200,7 +200,7 @@ function loopbackMachine(name: string, state: string, scene: Scene): Machine {
     site: '',
     state,
     argv: (argv) => [...argv],
-    curl: (args) => [...HEDGEROW, '--state', state, 'exec', '--', 'curl', ...args],
+    exec: (argv) => [...HEDGEROW, '--state', state, 'exec', '--', ...argv],
     dig: async (args) => {
       nameServer ??= ask<{ agent: { resolver: string } }>(machine, ['status']).then(({ agent }) => agent.resolver)
       const [address = '', port = ''] = (await nameServer).split(':')

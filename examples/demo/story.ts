@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { run } from '../../src/lab/program.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { MARK } from './marked.ts'
-import { check, PORT, Shell, type Answer } from './shell.ts'
+import { check, get, PORT, Shell, type Answer } from './shell.ts'
 import { ask, REPOSITORY, type Machine, type Stage } from './stage.ts'
 import type { Teller } from './tell.ts'
 import { REQUESTS_PER_SECOND, underLoad } from './under-load.ts'
@@ -211,7 +211,7 @@ export class Story {
       machine.argv(['npm', 'run', '--silent', 'hedgerow', '--', '--state', machine.state, ...args]).join(' ')
     return [
       on(this.#here, 'status'),
-      on(this.#here, 'exec', '--', 'curl', '-s', `http://shop.acme.storefront.prod.any.closest.local:${PORT}/`),
+      on(this.#here, 'exec', '--', ...get(`http://shop.acme.storefront.prod.any.closest.local:${PORT}/`)),
       on(this.#here, 'resolve', `${CART}.any.least.local`),
       on(this.#here, 'flows'),
       on(this.#stage.admin, 'scale', CART, '6'),

@@ -186,6 +186,9 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
       [`${CART}.0`]: { host: '127.0.0.1', port: served.port },
       [`${STOCK}.0`]: { host: '127.0.0.1', port: quick.port },
     },
+    // All in one process: on a busy machine an OPEN waits behind half a gigabyte of the others.
+    outbound: { waitMs: 60_000 },
+    peers: { limits: { openTimeoutMs: 60_000 } },
   })
   const host = agents.vip(CART)
   const sockets: Socket[] = []

@@ -6,7 +6,10 @@ import '../support/no-orphans.ts'
 
 t.setTimeout(TIMEOUT_MS)
 
-t.test('the demo on loopback', (t) => walkDemo(t, ['--loopback'], { kind: 'loopback', path: /^direct$/ }))
+// With both, and on two networks: test/walks/demo-namespaces.test.ts.
+t.test('the demo on loopback, on a machine without curl and dig', (t) =>
+  walkDemo(t, ['--loopback', '--no-install'], { kind: 'loopback', path: /^direct$/, without: ['curl', 'dig'] }),
+)
 
 t.test('interrupted, the demo removes everything', async (t) => {
   const { folder, env } = await sandbox(t)

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
@@ -21,9 +21,10 @@ interface Step {
 export async function walkDemo(
   t: Test,
   args: readonly string[],
-  expected: { kind: string; path: RegExp },
+  expected: { kind: string; path: RegExp; without?: readonly string[] },
 ): Promise<void> {
-  const { folder, env } = await sandbox(t)
+  const { folder, env: own } = await sandbox(t)
+  const env = { ...own, ...(expected.without ? { PATH: await pathWithout(t, expected.without) } : {}) }
   const { code, stdout, stderr } = await run([...DEMO, ...args], { env, timeoutMs: TIMEOUT_MS })
   const steps = stdout
     .trim()
@@ -37,6 +38,16 @@ export async function walkDemo(
   t.match(steps.find(({ step }) => step === 'across')?.path, expected.path, 'the path between nodes')
   for (const { step, load } of steps) if (load !== undefined) t.comment(`${step}: ${JSON.stringify(load)}`)
   t.same(await leftBehind(folder), [], 'nothing is left behind')
+}
+
+/** PATH for a machine on which these programs are not installed. */
+async function pathWithout(t: Test, programs: readonly string[]): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'without-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  for (const from of ['/bin', '/usr/bin', '/sbin', '/usr/sbin'])
+    for (const name of await readdir(from).catch(() => []))
+      if (!programs.includes(name)) await symlink(join(from, name), join(folder, name)).catch(() => undefined)
+  return folder
 }
 
 /** A temporary folder of the demo's own (a short path: sockets live in it). Whatever it starts has it in its environment. */
