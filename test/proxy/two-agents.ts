@@ -13,7 +13,7 @@ import { NODE_CALLER, type Caller } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
-import { introduce } from '../../proxy/inbound/caller.ts'
+import { introduce, type Introductions } from '../../proxy/inbound/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
 import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
@@ -57,6 +57,15 @@ export interface AgentOf {
   log: ReturnType<typeof keptLog>
   metrics: Metrics
   [Symbol.asyncDispose](): Promise<void>
+}
+
+/** What the parts of one node share. */
+interface Basics
+  extends Pick<OutboundParts, 'clock' | 'descriptors' | 'endpointOf'>,
+    Pick<AgentOf, 'self' | 'log' | 'metrics'> {
+  identity: Awaited<ReturnType<TestMesh['node']>>
+  acceptor: ReturnType<typeof createAcceptor>
+  introductions: Introductions
 }
 
 export class Agents implements AsyncDisposable {
@@ -129,57 +138,92 @@ export class Agents implements AsyncDisposable {
 
   /** Starts a node, or starts it again under its old address. */
   async start(name: string, port = 0): Promise<AgentOf> {
-    const { clock = systemClock, endpoints, inbound: limits, outbound: flowLimits, peers: more } = this.#options
     const life = new Lifetime()
-    const self = `edge/${name}`
-    const identity = await this.#mesh.node(this.#cluster, name)
-    const acceptor = life.use(createAcceptor(identity))
-    const log = keptLog()
-    const metrics = openMetrics('agent')
+    const node = await this.#basics(name, life)
+    const { self, clock, log, metrics } = node
+    const inbound = await this.#inboundOf(node)
+    const peers = life.use(openPeers(this.#peersOptions(node, inbound)))
+    life.use(inbound)
+    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }))
+    const listener = life.use(
+      await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
+    )
+    const parts = this.#outboundParts(node, peers, ledger)
+    const close = async () => {
+      await life.close()
+      metrics.registry.clear()
+    }
+    const agent: AgentOf = { self, parts, peers, ledger, inbound, listener, log, metrics, [Symbol.asyncDispose]: close }
+    this.nodes.set(name, agent)
+    return agent
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#life.close()
+    for (const agent of this.nodes.values()) await agent[Symbol.asyncDispose]()
+  }
+
+  /** What all parts of a node share. */
+  async #basics(name: string, life: Lifetime): Promise<Basics> {
+    const { clock = systemClock, endpoints, descriptors } = this.#options
+    const self: NodeId = `edge/${name}`
     const addressOf = callerAddress(this.table, RANGE)
-    const introductions = { addressOf, uriOf: (node: NodeId) => `spiffe://mesh/${node}` }
-    const isHere = (id: InstanceId) => this.table.instance(id)?.node === self
-    const endpointOf = (id: InstanceId) => (isHere(id) ? endpoints[id] : undefined)
-    const descriptors = this.#options.descriptors?.(name) ?? { reserve: () => true }
-    const inbound = await Inbound.start({
+    const identity = await this.#mesh.node(this.#cluster, name)
+    return {
+      self,
+      identity,
+      acceptor: life.use(createAcceptor(identity)),
+      clock,
+      log: keptLog(),
+      metrics: openMetrics('agent'),
+      descriptors: descriptors?.(name) ?? { reserve: () => true },
+      introductions: { addressOf, uriOf: (node: NodeId) => `spiffe://mesh/${node}` },
+      endpointOf: (id) => (this.table.instance(id)?.node === self ? endpoints[id] : undefined),
+    }
+  }
+
+  #inboundOf({ self, descriptors, introductions, endpointOf, log, metrics }: Basics): Promise<Inbound> {
+    return Inbound.start({
       descriptors,
       table: this.table,
       interests: { want: async () => undefined, wantVip: async () => undefined },
       self,
       endpointOf,
       isDraining: () => false,
-      addressOf,
+      addressOf: introductions.addressOf,
       introduce: (request, from) => introduce(request, from, introductions),
-      limits: { ...INBOUND_LIMITS, drainMs: 0, ...limits },
+      limits: { ...INBOUND_LIMITS, drainMs: 0, ...this.#options.inbound },
       log,
       metrics,
     })
-    const peers = life.use(
-      openPeers({
-        self,
-        dialers: [directDialer()],
-        secure: {
-          connect: ({ stream }, node, signal) => connectSecure(stream, identity, node, signal),
-          accept: ({ stream }) => acceptor.accept(stream),
-        },
-        accept: inbound.take,
-        clock,
-        log,
-        metrics,
-        drainMs: 0,
-        ...more,
-      }),
-    )
-    life.use(inbound)
-    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }))
-    const listener = life.use(
-      await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
-    )
-    const parts: OutboundParts = {
+  }
+
+  #peersOptions({ self, identity, acceptor, clock, log, metrics }: Basics, inbound: Inbound): PeersOptions {
+    return {
+      self,
+      dialers: [directDialer()],
+      secure: {
+        connect: ({ stream }, node, signal) => connectSecure(stream, identity, node, signal),
+        accept: ({ stream }) => acceptor.accept(stream),
+      },
+      accept: inbound.take,
+      clock,
+      log,
+      metrics,
+      drainMs: 0,
+      ...this.#options.peers,
+    }
+  }
+
+  #outboundParts(node: Basics, peers: TunnelPeers, ledger: FlowLedger): OutboundParts {
+    const { self, clock, descriptors, introductions, endpointOf, metrics } = node
+    const { addressOf } = introductions
+    const limits = { ...OUTBOUND_LIMITS, ...this.#options.outbound }
+    return {
       descriptors,
       outliers: new Outliers(),
       earlyData: true,
-      openings: new KeyedSemaphore(flowLimits?.opening ?? OUTBOUND_LIMITS.opening),
+      openings: new KeyedSemaphore(limits.opening),
       table: this.table,
       peers,
       self,
@@ -192,35 +236,14 @@ export class Agents implements AsyncDisposable {
       }),
       ruleOf: flowRules(ANY_PATH, this.table),
       balancer: createBalancer({
-        rttMs: (node) => peers.rttMs(node),
-        isHere: (node) => node === self,
+        rttMs: (peer) => peers.rttMs(peer),
+        isHere: (peer) => peer === self,
         openFlows: (id) => ledger.openFlows(id),
       }),
       ledger,
-      limits: { ...OUTBOUND_LIMITS, ...flowLimits },
+      limits,
       metrics,
     }
-    const agent: AgentOf = {
-      self,
-      parts,
-      peers,
-      ledger,
-      inbound,
-      listener,
-      log,
-      metrics,
-      [Symbol.asyncDispose]: async () => {
-        await life.close()
-        metrics.registry.clear()
-      },
-    }
-    this.nodes.set(name, agent)
-    return agent
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#life.close()
-    for (const agent of this.nodes.values()) await agent[Symbol.asyncDispose]()
   }
 
   #reachOf(id: NodeId): NodeReach {
