@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { vipRange, vipToIPv6 } from '../../src/core/model/address.ts'
 import { answer, unknown, type AnswerSettings } from '../../resolver/answer.ts'
 import { parseResolvConf, parseServer, withoutOurselves } from '../../resolver/resolv-conf.ts'
@@ -62,51 +62,96 @@ function outcome(name: string, type: TypeName, { range = RANGE, qclass = 1, from
   return [code, ...decision.records.map(show), ...more, ...under].join(' ')
 }
 
-t.test('each question gets its expected answer', async (t) => {
-  const rows: ReadonlyArray<{
-    why: string
-    ask: [string, TypeName]
-    say: string
-    with?: Parameters<typeof outcome>[2]
-  }> = [
-    { why: 'a VIP for a choice', ask: [cart, 'A'], say: 'NOERROR A 127.30.1.0' },
+/** One question and what must come of it: `why` says the situation and the right answer. */
+interface Row {
+  why: string
+  ask: [name: string, type: TypeName]
+  say: string
+  with?: Parameters<typeof outcome>[2]
+}
+
+function answers(t: Test, rows: readonly Row[]): void {
+  for (const { why, ask, say, with: world } of rows) t.equal(outcome(...ask, world), say, `${why}: ${ask.join(' ')}`)
+}
+
+t.test('a name of ours resolves to its VIP, however it is written', async (t) => {
+  const rows: Row[] = [
+    { why: 'a choice has a VIP', ask: [cart, 'A'], say: 'NOERROR A 127.30.1.0' },
     {
-      why: 'each choice has its own',
+      why: 'another choice of the same service has another VIP',
       ask: ['shop.acme.cart.prod.any.closest.local', 'A'],
       say: 'NOERROR A 127.30.1.1',
     },
-    { why: 'one instance', ask: ['shop.acme.cart.prod.0.pinned.internal', 'A'], say: 'NOERROR A 127.30.1.4' },
-    { why: 'the short form', ask: ['shop.acme.cart.any.rr.internal', 'A'], say: 'NOERROR A 127.30.1.0' },
-    { why: 'the reversed form', ask: ['any.closest.cart.prod.shop.acme.local', 'A'], say: 'NOERROR A 127.30.1.1' },
-    { why: 'case does not matter', ask: ['sHoP.Acme.CART.prod.Any.RR.LoCaL', 'A'], say: 'NOERROR A 127.30.1.0' },
     {
-      why: 'another word for the policy',
+      why: 'one instance has a VIP of its own',
+      ask: ['shop.acme.cart.prod.0.pinned.internal', 'A'],
+      say: 'NOERROR A 127.30.1.4',
+    },
+    {
+      why: 'the short form, without the namespace, means the same VIP',
+      ask: ['shop.acme.cart.any.rr.internal', 'A'],
+      say: 'NOERROR A 127.30.1.0',
+    },
+    {
+      why: 'the reversed form means the same VIP',
+      ask: ['any.closest.cart.prod.shop.acme.local', 'A'],
+      say: 'NOERROR A 127.30.1.1',
+    },
+    {
+      why: 'upper and lower case mean the same name',
+      ask: ['sHoP.Acme.CART.prod.Any.RR.LoCaL', 'A'],
+      say: 'NOERROR A 127.30.1.0',
+    },
+    {
+      why: 'another word for the policy means the same VIP',
       ask: ['shop.acme.cart.prod.any.round-robin.local', 'A'],
       say: 'NOERROR A 127.30.1.0',
     },
-    { why: 'outside the first block', ask: ['web.acme.front.prod.any.rr.local', 'A'], say: 'NOERROR A 127.31.0.1' },
-    { why: 'host mode', ask: [cart, 'A'], say: 'NOERROR A 10.30.1.0', with: { range: HOST } },
+    {
+      why: 'a VIP outside the first block has its address too',
+      ask: ['web.acme.front.prod.any.rr.local', 'A'],
+      say: 'NOERROR A 127.31.0.1',
+    },
+    {
+      why: 'in host mode the address lies in the range of the host',
+      ask: [cart, 'A'],
+      say: 'NOERROR A 10.30.1.0',
+      with: { range: HOST },
+    },
     {
       why: 'a VIP that the range leaves out exists without an address',
       ask: ['web.acme.front.prod.any.rr.local', 'A'],
       say: 'NODATA [SOA local]',
       with: { range: HOST },
     },
+  ]
+  answers(t, rows)
+})
 
+t.test('a name of ours asked for another type has that record or no data, never NXDOMAIN', async (t) => {
+  const rows: Row[] = [
     {
       why: 'AAAA is NODATA, not NXDOMAIN, or resolvers that ask it first give up',
       ask: [cart, 'AAAA'],
       say: 'NODATA [SOA local]',
     },
     {
-      why: 'AAAA where the range has IPv6',
+      why: 'AAAA is an address where the range has IPv6',
       ask: [cart, 'AAAA'],
       say: `NOERROR AAAA ${vipToIPv6(DUAL, 0xe0100)}`,
       with: { range: DUAL },
     },
-    { why: 'any other type', ask: ['shop.acme.cart.prod.any.rr.internal', 'MX'], say: 'NODATA [SOA internal]' },
-    { why: 'no delegation', ask: [cart, 'DS'], say: 'NODATA [SOA local]' },
-    { why: 'HTTPS records would only delay browsers', ask: [cart, 'HTTPS'], say: 'NODATA [SOA local]' },
+    {
+      why: 'a type that no name of ours has is NODATA',
+      ask: ['shop.acme.cart.prod.any.rr.internal', 'MX'],
+      say: 'NODATA [SOA internal]',
+    },
+    { why: 'DS is NODATA: no name of ours is delegated', ask: [cart, 'DS'], say: 'NODATA [SOA local]' },
+    {
+      why: 'HTTPS is NODATA: such records would only delay browsers',
+      ask: [cart, 'HTTPS'],
+      say: 'NODATA [SOA local]',
+    },
     {
       why: 'ANY gets one record set (RFC 8482)',
       ask: [cart, 'ANY'],
@@ -114,136 +159,231 @@ t.test('each question gets its expected answer', async (t) => {
       with: { range: DUAL },
     },
     {
-      why: 'TXT says what the choice means now',
+      why: 'TXT says which instances the choice means now',
       ask: [cart, 'TXT'],
       say: 'NOERROR TXT 0 edge/n1 running (shop.acme.cart.prod)|1 edge/n2 running',
     },
+  ]
+  answers(t, rows)
+})
 
+t.test('SRV gives the port of a service and its address', async (t) => {
+  const rows: Row[] = [
     {
-      why: 'SRV by the name of a port',
+      why: 'a port is found by its name',
       ask: [`_http._tcp.${cart}`, 'SRV'],
       say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0`,
     },
-    { why: 'SRV by number', ask: [`_8080._tcp.${cart}`, 'SRV'], say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0` },
     {
-      why: 'SRV points to the canonical name',
+      why: 'a port is found by its number',
+      ask: [`_8080._tcp.${cart}`, 'SRV'],
+      say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0`,
+    },
+    {
+      why: 'SRV for a short name points to the canonical name',
       ask: ['_8080._tcp.shop.acme.cart.any.rr.internal', 'SRV'],
       say: 'NOERROR SRV 8080 shop.acme.cart.prod.any.rr.internal +A 127.30.1.0',
     },
     {
-      why: 'SRV with both families',
+      why: 'where the range has IPv6 both addresses come along',
       ask: [`_9090._tcp.${cart}`, 'SRV'],
       say: `NOERROR SRV 9090 ${cart} +A 127.30.1.0 +AAAA ${vipToIPv6(DUAL, 0xe0100)}`,
       with: { range: DUAL },
     },
-    { why: 'SRV over UDP', ask: [`_53._udp.${cart}`, 'SRV'], say: `NOERROR SRV 53 ${cart} +A 127.30.1.0` },
+    {
+      why: 'a UDP port is found under _udp',
+      ask: [`_53._udp.${cart}`, 'SRV'],
+      say: `NOERROR SRV 53 ${cart} +A 127.30.1.0`,
+    },
     {
       why: 'the only nameless port answers to any word',
       ask: [`_grpc._tcp.${cart}`, 'SRV'],
       say: `NOERROR SRV 9090 ${cart} +A 127.30.1.0`,
     },
     {
-      why: 'of several nameless ports none does',
+      why: 'ANY at a service name gets its SRV',
+      ask: [`_http._tcp.${cart}`, 'ANY'],
+      say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0`,
+    },
+  ]
+  answers(t, rows)
+})
+
+t.test('SRV that names no port of a service has no data or does not exist', async (t) => {
+  const rows: Row[] = [
+    {
+      why: 'of several nameless ports none answers to a word',
       ask: ['_grpc._tcp.web.acme.front.prod.any.rr.local', 'SRV'],
       say: 'NXDOMAIN [SOA local]',
     },
     {
-      why: 'a port by its number has the protocol too',
+      why: 'a TCP port does not exist under _udp',
       ask: [`_8080._udp.${cart}`, 'SRV'],
       say: 'NXDOMAIN [SOA local]',
     },
-    { why: 'no such port', ask: [`_81._tcp.${cart}`, 'SRV'], say: 'NXDOMAIN [SOA local]' },
-    { why: 'A at a service name is NODATA', ask: [`_http._tcp.${cart}`, 'A'], say: 'NODATA [SOA local]' },
-    { why: 'ANY at a service name', ask: [`_http._tcp.${cart}`, 'ANY'], say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0` },
-    { why: 'above service names is empty', ask: [`_tcp.${cart}`, 'SRV'], say: 'NODATA [SOA local]' },
     {
-      why: 'above no service names is nothing',
+      why: 'a number that is no port of the service does not exist',
+      ask: [`_81._tcp.${cart}`, 'SRV'],
+      say: 'NXDOMAIN [SOA local]',
+    },
+    { why: 'A at a service name is NODATA', ask: [`_http._tcp.${cart}`, 'A'], say: 'NODATA [SOA local]' },
+    { why: 'the name above service names is NODATA', ask: [`_tcp.${cart}`, 'SRV'], say: 'NODATA [SOA local]' },
+    {
+      why: '_tcp above a service with UDP ports only does not exist',
       ask: ['_tcp.shop.acme.syslog.prod.any.rr.local', 'SRV'],
       say: 'NXDOMAIN [SOA local]',
     },
-    { why: 'SRV at the name itself', ask: [cart, 'SRV'], say: 'NODATA [SOA local]' },
+    { why: 'SRV at the name without a port is NODATA', ask: [cart, 'SRV'], say: 'NODATA [SOA local]' },
     {
-      why: 'SRV of an unknown service',
+      why: 'SRV of a namespace that the app does not have does not exist',
       ask: ['_http._tcp.shop.acme.cart.test.any.rr.local', 'SRV'],
       say: 'NXDOMAIN [SOA local]',
     },
     {
-      why: 'SRV of a service nobody asked for',
+      why: 'SRV of a service that the table does not hold yet is asked for',
       ask: ['_http._tcp.shop.acme.pay.prod.any.rr.local', 'SRV'],
       say: 'ask shop.acme.pay',
     },
+  ]
+  answers(t, rows)
+})
 
+t.test('the reverse name of a VIP gives the name it belongs to', async (t) => {
+  const rows: Row[] = [
     {
-      why: 'PTR of a VIP',
+      why: 'the VIP of a choice gives the name of the choice',
       ask: ['1.1.30.127.in-addr.arpa', 'PTR'],
       say: 'NOERROR PTR shop.acme.cart.prod.any.closest.local',
     },
     {
-      why: 'PTR of an instance',
+      why: 'the VIP of an instance gives the name of the instance',
       ask: ['4.1.30.127.in-addr.arpa', 'PTR'],
       say: 'NOERROR PTR shop.acme.cart.prod.0.pinned.local',
     },
     {
-      why: 'PTR prints lower case',
+      why: 'a name with upper case in its document is given in lower case',
       ask: ['1.0.31.127.IN-ADDR.ARPA', 'PTR'],
       say: 'NOERROR PTR web.acme.front.prod.any.rr.local',
     },
-    { why: 'PTR of the resolver', ask: ['53.0.30.127.in-addr.arpa', 'PTR'], say: 'NOERROR PTR ns.local' },
-    { why: 'PTR of a VIP the node does not know', ask: ['9.9.20.127.in-addr.arpa', 'PTR'], say: 'ask-vip 40909' },
     {
-      why: 'PTR in host mode',
+      why: 'the address of the resolver gives the name server',
+      ask: ['53.0.30.127.in-addr.arpa', 'PTR'],
+      say: 'NOERROR PTR ns.local',
+    },
+    {
+      why: 'a VIP that the node does not know is asked for',
+      ask: ['9.9.20.127.in-addr.arpa', 'PTR'],
+      say: 'ask-vip 40909',
+    },
+    {
+      why: 'in host mode an address of the host range is a VIP',
       ask: ['0.1.30.10.in-addr.arpa', 'PTR'],
       say: 'NOERROR PTR shop.acme.cart.prod.any.rr.local',
       with: { range: HOST },
     },
-    { why: 'A at a reverse name', ask: ['1.1.30.127.in-addr.arpa', 'A'], say: 'NODATA [SOA 30.127.in-addr.arpa]' },
-    { why: 'above reverse names', ask: ['1.30.127.in-addr.arpa', 'PTR'], say: 'NODATA [SOA 30.127.in-addr.arpa]' },
     {
-      why: 'below a reverse name',
+      why: 'an IPv6 VIP gives the same name',
+      ask: [arpa6('fd123456789a'.padEnd(27, '0') + 'e0100'), 'PTR'],
+      say: 'NOERROR PTR shop.acme.cart.prod.any.rr.local',
+      with: { range: DUAL },
+    },
+  ]
+  answers(t, rows)
+})
+
+t.test('in a reverse zone of ours a name that is no VIP has no data or does not exist', async (t) => {
+  const rows: Row[] = [
+    {
+      why: 'A at a reverse name is NODATA',
+      ask: ['1.1.30.127.in-addr.arpa', 'A'],
+      say: 'NODATA [SOA 30.127.in-addr.arpa]',
+    },
+    {
+      why: 'a name above reverse names is NODATA',
+      ask: ['1.30.127.in-addr.arpa', 'PTR'],
+      say: 'NODATA [SOA 30.127.in-addr.arpa]',
+    },
+    {
+      why: 'a name below a reverse name does not exist',
       ask: ['1.1.1.30.127.in-addr.arpa', 'PTR'],
       say: 'NXDOMAIN [SOA 30.127.in-addr.arpa]',
     },
-    { why: 'no octet', ask: ['x.1.30.127.in-addr.arpa', 'PTR'], say: 'NXDOMAIN [SOA 30.127.in-addr.arpa]' },
-    { why: 'SOA of a reverse zone', ask: ['30.127.in-addr.arpa', 'SOA'], say: 'NOERROR SOA 30.127.in-addr.arpa' },
-    { why: 'NS of a reverse zone', ask: ['30.127.in-addr.arpa', 'NS'], say: 'NOERROR NS ns.local' },
-    { why: 'reverse of the LAN is not ours', ask: ['1.1.168.192.in-addr.arpa', 'PTR'], say: 'forward' },
-    { why: 'reverse of localhost is not ours', ask: ['1.0.0.127.in-addr.arpa', 'PTR'], say: 'forward' },
     {
-      why: 'reverse beside a /16 is not ours',
+      why: 'a label that is no octet does not exist',
+      ask: ['x.1.30.127.in-addr.arpa', 'PTR'],
+      say: 'NXDOMAIN [SOA 30.127.in-addr.arpa]',
+    },
+    {
+      why: 'a reverse zone has its SOA',
+      ask: ['30.127.in-addr.arpa', 'SOA'],
+      say: 'NOERROR SOA 30.127.in-addr.arpa',
+    },
+    { why: 'a reverse zone has its name server', ask: ['30.127.in-addr.arpa', 'NS'], say: 'NOERROR NS ns.local' },
+    {
+      why: 'an IPv6 address beyond the VIPs does not exist',
+      ask: [arpa6('fd123456789a'.padEnd(25, '0') + '1e01000'), 'PTR'],
+      say: 'NXDOMAIN [SOA a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa]',
+      with: { range: DUAL },
+    },
+    {
+      why: 'a name above reverse names of IPv6 is NODATA',
+      ask: ['0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa', 'PTR'],
+      say: 'NODATA [SOA a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa]',
+      with: { range: DUAL },
+    },
+  ]
+  answers(t, rows)
+})
+
+t.test('reverse names of addresses that are not ours go upstream', async (t) => {
+  const rows: Row[] = [
+    { why: 'an address of the LAN is not ours', ask: ['1.1.168.192.in-addr.arpa', 'PTR'], say: 'forward' },
+    { why: 'localhost is not ours', ask: ['1.0.0.127.in-addr.arpa', 'PTR'], say: 'forward' },
+    {
+      why: 'the /16 beside the host range is not ours',
       ask: ['1.1.31.10.in-addr.arpa', 'PTR'],
       say: 'forward',
       with: { range: HOST },
     },
     { why: 'arpa itself is not ours', ask: ['in-addr.arpa', 'PTR'], say: 'forward' },
     {
-      why: 'PTR of IPv6',
-      ask: [arpa6('fd123456789a'.padEnd(27, '0') + 'e0100'), 'PTR'],
-      say: 'NOERROR PTR shop.acme.cart.prod.any.rr.local',
+      why: 'an IPv6 address of others is not ours',
+      ask: [arpa6('20010db8'.padEnd(32, '0')), 'PTR'],
+      say: 'forward',
       with: { range: DUAL },
     },
     {
-      why: 'IPv6 beyond the VIPs',
-      ask: [arpa6('fd123456789a'.padEnd(25, '0') + '1e01000'), 'PTR'],
-      say: 'NXDOMAIN [SOA a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa]',
-      with: { range: DUAL },
+      why: 'no IPv6 address is ours where the range has none',
+      ask: [arpa6('fd123456789a'.padEnd(32, '0')), 'PTR'],
+      say: 'forward',
     },
+  ]
+  answers(t, rows)
+})
+
+t.test('a zone has its SOA and its name server', async (t) => {
+  const rows: Row[] = [
+    { why: 'a zone has its SOA', ask: ['local', 'SOA'], say: 'NOERROR SOA local' },
+    { why: 'a zone has its name server', ask: ['Internal', 'NS'], say: 'NOERROR NS ns.internal' },
+    { why: 'a zone has no address', ask: ['local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'ANY of a zone gets its SOA', ask: ['local', 'ANY'], say: 'NOERROR SOA local' },
+    { why: 'the name server has its address', ask: ['ns.internal', 'A'], say: 'NOERROR A 127.30.0.53' },
     {
-      why: 'above reverse names of IPv6',
-      ask: ['0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa', 'PTR'],
-      say: 'NODATA [SOA a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa]',
-      with: { range: DUAL },
+      why: 'the name server has no IPv6 where the range has none',
+      ask: ['ns.internal', 'AAAA'],
+      say: 'NODATA [SOA internal]',
     },
-    { why: 'IPv6 of others', ask: [arpa6('20010db8'.padEnd(32, '0')), 'PTR'], say: 'forward', with: { range: DUAL } },
-    { why: 'IPv6 where the range has none', ask: [arpa6('fd123456789a'.padEnd(32, '0')), 'PTR'], say: 'forward' },
+  ]
+  answers(t, rows)
+})
 
-    { why: 'SOA of a zone', ask: ['local', 'SOA'], say: 'NOERROR SOA local' },
-    { why: 'NS of a zone', ask: ['Internal', 'NS'], say: 'NOERROR NS ns.internal' },
-    { why: 'A of a zone', ask: ['local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'ANY of a zone', ask: ['local', 'ANY'], say: 'NOERROR SOA local' },
-    { why: 'the name server of a zone', ask: ['ns.internal', 'A'], say: 'NOERROR A 127.30.0.53' },
-    { why: 'the name server has no IPv6 here', ask: ['ns.internal', 'AAAA'], say: 'NODATA [SOA internal]' },
-
-    { why: 'a service nobody asked for', ask: ['shop.acme.pay.prod.any.rr.local', 'A'], say: 'ask shop.acme.pay' },
+t.test('a name in our zone that means nothing does not exist, and is never forwarded', async (t) => {
+  const rows: Row[] = [
+    {
+      why: 'a service that the table does not hold yet is asked for first',
+      ask: ['shop.acme.pay.prod.any.rr.local', 'A'],
+      say: 'ask shop.acme.pay',
+    },
     {
       why: 'a service that does not exist',
       ask: ['shop.acme.cart.test.any.rr.local', 'A'],
@@ -254,71 +394,120 @@ t.test('each question gets its expected answer', async (t) => {
       ask: ['shop.acme.cart.prod.7.pinned.local', 'A'],
       say: 'NXDOMAIN [SOA local]',
     },
-    { why: 'a wrong policy word', ask: ['shop.acme.cart.prod.any.fastest.local', 'A'], say: 'NXDOMAIN [SOA local]' },
     {
-      why: 'no name of ours, but in our zone: never forwarded',
-      ask: ['printer.local', 'A'],
+      why: 'a word that is no policy',
+      ask: ['shop.acme.cart.prod.any.fastest.local', 'A'],
       say: 'NXDOMAIN [SOA local]',
     },
-    { why: 'no host name at all', ask: ['a\\046b.local', 'A'], say: 'NXDOMAIN [SOA local]' },
-    { why: 'below a name', ask: [`x.${cart}`, 'A'], say: 'NXDOMAIN [SOA local]' },
+    { why: 'a name that is not a semantic name', ask: ['printer.local', 'A'], say: 'NXDOMAIN [SOA local]' },
+    { why: 'a label that no host name may have', ask: ['a\\046b.local', 'A'], say: 'NXDOMAIN [SOA local]' },
+    { why: 'a label below a name', ask: [`x.${cart}`, 'A'], say: 'NXDOMAIN [SOA local]' },
+  ]
+  answers(t, rows)
+})
 
-    { why: 'above names: policy', ask: ['rr.local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'above names: choice', ask: ['any.rr.local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'above names: service and choice', ask: ['cart.prod.any.rr.local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'above short names', ask: ['acme.cart.any.rr.local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'above reversed names', ask: ['cart.prod.shop.acme.local', 'A'], say: 'NODATA [SOA local]' },
-    { why: 'above reversed names: an app', ask: ['shop.acme.local', 'A'], say: 'NODATA [SOA local]' },
+t.test('the end of a name that exists is NODATA, so that resolvers which ask label by label go on', async (t) => {
+  const rows: Row[] = [
+    { why: 'the policy alone', ask: ['rr.local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'the choice alone', ask: ['any.rr.local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'service, namespace and choice', ask: ['cart.prod.any.rr.local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'the end of a short name', ask: ['acme.cart.any.rr.local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'a reversed name without its choice', ask: ['cart.prod.shop.acme.local', 'A'], say: 'NODATA [SOA local]' },
+    { why: 'the app of a reversed name', ask: ['shop.acme.local', 'A'], say: 'NODATA [SOA local]' },
     {
-      why: 'above reversed names: all but the instance',
+      why: 'a reversed name without its instance',
       ask: ['rr.cart.prod.shop.acme.local', 'A'],
       say: 'NODATA [SOA local]',
     },
-    { why: 'above nothing', ask: ['cart.test.any.rr.local', 'A'], say: 'NXDOMAIN [SOA local]' },
-    { why: 'half a label is no end', ask: ['me.local', 'A'], say: 'NXDOMAIN [SOA local]' },
-
-    { why: 'other names go upstream', ask: ['example.org', 'A'], say: 'forward' },
-    { why: 'the root too', ask: ['', 'NS'], say: 'forward' },
-    { why: 'a zone must match at a dot', ask: ['notlocal', 'A'], say: 'forward' },
-    { why: 'the zone in the middle is no zone', ask: ['local.example.org', 'A'], say: 'forward' },
-
-    { why: 'zone transfer', ask: ['local', 'AXFR'], say: 'REFUSED' },
-    { why: 'zone transfer of others', ask: ['example.org', 'IXFR'], say: 'REFUSED' },
-    { why: 'obsolete', ask: ['local', 'MAILB'], say: 'NOTIMP' },
-    { why: 'obsolete', ask: ['example.org', 'MAILA'], say: 'NOTIMP' },
-    { why: 'CHAOS', ask: ['version.bind', 'TXT'], say: 'REFUSED', with: { qclass: 3 } },
-    { why: 'class ANY', ask: [cart, 'A'], say: 'REFUSED', with: { qclass: 255 } },
+    {
+      why: 'the end of no name that exists is NXDOMAIN',
+      ask: ['cart.test.any.rr.local', 'A'],
+      say: 'NXDOMAIN [SOA local]',
+    },
+    { why: 'half a label is no end of a name: NXDOMAIN', ask: ['me.local', 'A'], say: 'NXDOMAIN [SOA local]' },
   ]
-  for (const { why, ask, say, with: world } of rows) t.equal(outcome(...ask, world), say, `${why}: ${ask.join(' ')}`)
+  answers(t, rows)
+})
+
+t.test('names outside our zones go upstream', async (t) => {
+  const rows: Row[] = [
+    { why: 'a name of others', ask: ['example.org', 'A'], say: 'forward' },
+    { why: 'the root', ask: ['', 'NS'], say: 'forward' },
+    { why: 'a name that ends like a zone, but not at a dot', ask: ['notlocal', 'A'], say: 'forward' },
+    { why: 'a name with the zone in its middle', ask: ['local.example.org', 'A'], say: 'forward' },
+  ]
+  answers(t, rows)
+})
+
+t.test('zone transfers, obsolete types and other classes are turned down, whoever owns the name', async (t) => {
+  const rows: Row[] = [
+    { why: 'the transfer of a zone of ours is refused', ask: ['local', 'AXFR'], say: 'REFUSED' },
+    { why: 'the transfer of a zone of others is refused', ask: ['example.org', 'IXFR'], say: 'REFUSED' },
+    { why: 'the obsolete MAILB is not implemented for a name of ours', ask: ['local', 'MAILB'], say: 'NOTIMP' },
+    {
+      why: 'the obsolete MAILA is not implemented for a name of others',
+      ask: ['example.org', 'MAILA'],
+      say: 'NOTIMP',
+    },
+    { why: 'class CHAOS is refused', ask: ['version.bind', 'TXT'], say: 'REFUSED', with: { qclass: 3 } },
+    { why: 'class ANY is refused', ask: [cart, 'A'], say: 'REFUSED', with: { qclass: 255 } },
+  ]
+  answers(t, rows)
 })
 
 t.test('a known service with nothing running still resolves, and TXT says so', async (t) => {
   const question = { name: cart, type: TYPES.TXT, class: 1 }
   const said = answer(question, table, { ...settings, explainChoice: () => [] })
-  t.match(said, { records: [{ strings: ['no running instance'] }], isLasting: false })
-  t.equal(outcome(cart, 'A'), 'NOERROR A 127.30.1.0', 'the table here has no instance at all')
+  const saidSo = { records: [{ strings: ['no running instance'] }], isLasting: false }
+  t.match(said, saidSo, 'TXT says that nothing runs, and this is not cached until the table changes')
+  t.equal(
+    outcome(cart, 'A'),
+    'NOERROR A 127.30.1.0',
+    'the name has its VIP although the table holds no instance at all',
+  )
 })
 
 t.test('refusals give the reason, and only those that hold until the table changes are cacheable', async (t) => {
   const ask = (name: string, type: TypeName = 'A') => answer({ name, type: TYPES[type], class: 1 }, table, settings)
-  t.match(ask('shop.acme.cart.prod.any.closet.local'), { reason: /closet.*closest/, isLasting: false })
-  t.match(ask('shop.acme.cart.test.any.rr.local'), { reason: 'no such service', isLasting: false })
-  t.match(ask(cart), { isLasting: true, reason: undefined })
-  t.match(ask(cart, 'AAAA'), { isLasting: true, reason: undefined })
-  t.match(ask(cart, 'TXT'), { isLasting: false })
-  t.match(unknown('9.9.20.127.in-addr.arpa', settings, 'x'), {
-    code: 'NXDOMAIN',
-    authorities: [{ name: '20.127.in-addr.arpa' }],
-  })
-  t.match(unknown('a.INTERNAL', settings, 'x'), { authorities: [{ name: 'internal' }] })
+  t.match(
+    ask('shop.acme.cart.prod.any.closet.local'),
+    { reason: /closet.*closest/, isLasting: false },
+    'a misspelt policy is named with the right word, and not kept',
+  )
+  t.match(
+    ask('shop.acme.cart.test.any.rr.local'),
+    { reason: 'no such service', isLasting: false },
+    'a service that does not exist is named as such, and not kept',
+  )
+  t.match(ask(cart), { isLasting: true, reason: undefined }, 'an address holds until the table changes')
+  t.match(ask(cart, 'AAAA'), { isLasting: true, reason: undefined }, 'no IPv6 address holds until the table changes')
+  t.match(ask(cart, 'TXT'), { isLasting: false }, 'what runs now may change without the table')
+  t.match(
+    unknown('9.9.20.127.in-addr.arpa', settings, 'x'),
+    { code: 'NXDOMAIN', authorities: [{ name: '20.127.in-addr.arpa' }] },
+    'an unknown VIP does not exist, by the word of its reverse zone',
+  )
+  t.match(
+    unknown('a.INTERNAL', settings, 'x'),
+    { authorities: [{ name: 'internal' }] },
+    'an unknown name does not exist, by the word of its zone, in whatever case it is written',
+  )
 })
 
 t.test('zones are those configured, the longest first', async (t) => {
   const ours = { ...settings, zones: ['mesh', 'edge.mesh'] }
   const ask = (name: string) => answer({ name, type: TYPES.A, class: 1 }, table, ours)
-  t.match(ask('shop.acme.cart.prod.any.rr.edge.mesh'), { records: [{ address: '127.30.1.0' }] })
-  t.match(ask('edge.mesh'), { code: 'NOERROR', authorities: [{ name: 'edge.mesh' }] })
-  t.match(ask(cart), { kind: 'forward' }, '.local is then of others')
+  t.match(
+    ask('shop.acme.cart.prod.any.rr.edge.mesh'),
+    { records: [{ address: '127.30.1.0' }] },
+    'a name in a configured zone resolves',
+  )
+  t.match(
+    ask('edge.mesh'),
+    { code: 'NOERROR', authorities: [{ name: 'edge.mesh' }] },
+    'edge.mesh is a zone of its own, not a name in mesh',
+  )
+  t.match(ask(cart), { kind: 'forward' }, '.local belongs to others where it is not configured')
 })
 
 t.test('name servers are read from resolv.conf', async (t) => {
@@ -334,23 +523,27 @@ options edns0`
   t.same(
     parseResolvConf(text).map(({ address }) => address),
     ['10.0.0.1', 'fe80::1%eth0', '10.0.0.2'],
+    'the first three name servers are read; comments, other lines and what is no address are left out',
   )
-  t.same(parseResolvConf(''), [])
-  const rows: ReadonlyArray<[string, string | undefined]> = [
-    ['10.0.0.1', '10.0.0.1 53'],
-    ['10.0.0.1:5353', '10.0.0.1 5353'],
-    ['fd00::1', 'fd00::1 53'],
-    ['[fd00::1]', 'fd00::1 53'],
-    ['[fd00::1]:54', 'fd00::1 54'],
-    ['[10.0.0.1]:54', undefined],
-    ['10.0.0.1:0', undefined],
-    ['10.0.0.1:65536', undefined],
-    ['dns.example', undefined],
-    ['', undefined],
+  t.same(parseResolvConf(''), [], 'an empty file names no server')
+})
+
+t.test('a name server is written as an address, with or without a port', async (t) => {
+  const rows: ReadonlyArray<{ why: string; text: string; server: string | undefined }> = [
+    { why: 'IPv4 alone has port 53', text: '10.0.0.1', server: '10.0.0.1 53' },
+    { why: 'IPv4 with a port', text: '10.0.0.1:5353', server: '10.0.0.1 5353' },
+    { why: 'IPv6 alone has port 53', text: 'fd00::1', server: 'fd00::1 53' },
+    { why: 'IPv6 in brackets has port 53', text: '[fd00::1]', server: 'fd00::1 53' },
+    { why: 'IPv6 in brackets with a port', text: '[fd00::1]:54', server: 'fd00::1 54' },
+    { why: 'IPv4 in brackets is no server', text: '[10.0.0.1]:54', server: undefined },
+    { why: 'port 0 is no port', text: '10.0.0.1:0', server: undefined },
+    { why: 'port 65536 is no port', text: '10.0.0.1:65536', server: undefined },
+    { why: 'a host name is no server: nobody could resolve it', text: 'dns.example', server: undefined },
+    { why: 'nothing is no server', text: '', server: undefined },
   ]
-  for (const [text, server] of rows) {
+  for (const { why, text, server } of rows) {
     const parsed = parseServer(text)
-    t.equal(parsed && `${parsed.address} ${parsed.port}`, server, text)
+    t.equal(parsed && `${parsed.address} ${parsed.port}`, server, `${why}: "${text}"`)
   }
 })
 
@@ -362,14 +555,22 @@ t.test('our own addresses are never used as upstream servers', async (t) => {
       parseServer(own) ?? { address: '', port: 0 },
       local,
     ).map(({ address, port }) => `${address}:${port}`)
-  t.same(left('127.30.0.53', '127.30.0.53', '10.0.0.1'), ['10.0.0.1:53'])
+  t.same(
+    left('127.30.0.53', '127.30.0.53', '10.0.0.1'),
+    ['10.0.0.1:53'],
+    'the address we listen on is left out, another server stays',
+  )
   t.same(
     left('10.30.0.53', '10.30.0.53', '127.46.0.53', '127.0.0.53'),
     ['127.0.0.53:53'],
-    'another agent; systemd-resolved',
+    'another agent is left out as well, systemd-resolved stays',
   )
-  t.same(left('127.0.0.1:5353', '127.0.0.1'), ['127.0.0.1:53'], 'another port')
-  t.same(left('0.0.0.0:53', '192.168.1.5', '127.0.0.1', '192.168.1.6'), ['192.168.1.6:53'], 'listens everywhere')
+  t.same(left('127.0.0.1:5353', '127.0.0.1'), ['127.0.0.1:53'], 'a server on our address, but on another port, stays')
+  t.same(
+    left('0.0.0.0:53', '192.168.1.5', '127.0.0.1', '192.168.1.6'),
+    ['192.168.1.6:53'],
+    'who listens on every address leaves out each address of this machine',
+  )
 })
 
 function arpa6(nibbles: string): string {
