@@ -21,7 +21,7 @@ function faulty(t: Test, rows: readonly Row[]): void {
 }
 
 test('a value of the wrong type or outside its bounds is refused at its path', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a text where a number belongs',
       service: { memory: '4 GB' },
@@ -66,12 +66,11 @@ test('a value of the wrong type or outside its bounds is refused at its path', a
       path: 'strategy',
       problem: /best-fit or spread.*did you mean spread/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('a text that cannot be a name is refused at its path', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a space in a name',
       service: { microservice_name: 'my cart' },
@@ -97,12 +96,11 @@ test('a text that cannot be a name is refused at its path', async (t) => {
       problem: /64 characters long/,
     },
     { why: 'an empty name', service: { microservice_name: '' }, path: 'microservice_name', problem: /empty/ },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('a service that says nothing to run, or says it wrongly, is refused', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     { why: 'no command', service: { cmd: undefined }, path: 'cmd', problem: /nothing to run/ },
     { why: 'an empty command', service: { cmd: [] }, path: 'cmd', problem: /nothing to run/ },
     { why: 'a command without a program', service: { cmd: ['', 'x'] }, path: 'cmd[0]', problem: /must name a program/ },
@@ -148,12 +146,11 @@ test('a service that says nothing to run, or says it wrongly, is refused', async
       path: 'environment[0]',
       problem: /is not KEY=value/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('a check that cannot be made is refused', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a check of a UDP port',
       service: { port: '80;53/udp', check: { port: 53 } },
@@ -172,12 +169,11 @@ test('a check that cannot be made is refused', async (t) => {
       path: 'check.path',
       problem: /begin with \//,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('a constraint that cannot be understood is refused', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a word that is no type of constraint',
       service: { constraints: [{ type: 'direkt' }] },
@@ -214,12 +210,11 @@ test('a constraint that cannot be understood is refused', async (t) => {
       path: 'constraints[0].location',
       problem: /is not a location/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('a latency constraint that cannot be measured is refused', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a latency constraint without a threshold',
       service: { constraints: [{ type: 'latency', service: 'stock' }] },
@@ -244,12 +239,11 @@ test('a latency constraint that cannot be measured is refused', async (t) => {
       path: 'connectivity[0].con_constraints[0].threshold',
       problem: /is missing: the highest latency allowed/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('who may call, whom a service calls and by which paths must be understood', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a caller that is neither a node nor a service',
       service: { allow: ['shop'] },
@@ -274,12 +268,11 @@ test('who may call, whom a service calls and by which paths must be understood',
       path: 'paths',
       problem: /"never-relayed" is not a path rule/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
 test('an address that cannot be given is refused', async (t) => {
-  const rows: Row[] = [
+  faulty(t, [
     {
       why: 'a text that is no IPv4 address',
       service: { addresses: { rr_ip: '10.30.30' } },
@@ -310,14 +303,21 @@ test('an address that cannot be given is refused', async (t) => {
       path: 'addresses.closest_ip',
       problem: /10.30.1.1 is already requested at .*rr_ip/,
     },
-  ]
-  faulty(t, rows)
+  ])
 })
 
+const service = { microservice_name: 'cart', cmd: ['run'] }
+const app = { application_name: 'shop', application_namespace: 'acme', microservices: [service] }
+
+function refused(t: Test, rows: { why: string; document: unknown; path: string; problem: RegExp }[]): void {
+  for (const { why, document, path, problem } of rows) {
+    t.match(faultsOf(document), [{ path, problem }], why)
+    t.equal(faultsOf(document).length, 1, `${why}: nothing else is wrong`)
+  }
+}
+
 test('a document of the wrong shape is refused with the reason', async (t) => {
-  const service = { microservice_name: 'cart', cmd: ['run'] }
-  const app = { application_name: 'shop', application_namespace: 'acme', microservices: [service] }
-  const rows: { why: string; document: unknown; path: string; problem: RegExp }[] = [
+  refused(t, [
     { why: 'no document at all', document: undefined, path: 'document', problem: /must be an object/ },
     { why: 'a list where the document belongs', document: [app], path: 'document', problem: /must be an object/ },
     { why: 'an empty document', document: {}, path: 'applications', problem: /is missing/ },
@@ -352,6 +352,11 @@ test('a document of the wrong shape is refused with the reason', async (t) => {
       path: 'applications[0].application_namespace',
       problem: /is missing/,
     },
+  ])
+})
+
+test('what may be there once is refused the second time, with the place of the first', async (t) => {
+  refused(t, [
     {
       why: 'one app twice, in other letters',
       document: { applications: [app, { ...app, application_name: 'SHOP' }] },
@@ -373,11 +378,7 @@ test('a document of the wrong shape is refused with the reason', async (t) => {
       path: 'applications[0].microservices[1].addresses.closest_ip',
       problem: /10.30.1.1 is already requested at applications\[0\].microservices\[0\].addresses.rr_ip/,
     },
-  ]
-  for (const { why, document, path, problem } of rows) {
-    t.match(faultsOf(document), [{ path, problem }], why)
-    t.equal(faultsOf(document).length, 1, `${why}: nothing else is wrong`)
-  }
+  ])
 })
 
 test('all faults are reported at once, and nothing is accepted in part', async (t) => {

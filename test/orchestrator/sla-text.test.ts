@@ -21,8 +21,17 @@ test('a text is read as JSON or YAML', async (t) => {
   t.match(readSlaText('\ufeff{"a": 1}', 'mark.json'), { a: 1 }, 'a byte order mark is skipped')
 })
 
+/** A text, what it is called, and the fault: `why` says what is wrong with the text. */
+interface Row {
+  why: string
+  text: string
+  name: string
+  path: string
+  problem: RegExp
+}
+
 test('a text that is no document is refused with its line and column', async (t) => {
-  const rows: { why: string; text: string; name: string; path: string; problem: RegExp }[] = [
+  const rows: Row[] = [
     {
       why: 'YAML indented below a value',
       text: 'a: 1\n b: 2\n',
@@ -52,6 +61,12 @@ test('a text that is no document is refused with its line and column', async (t)
       problem: /unexpected end/,
     },
     { why: 'a text of white space', text: ' \n', name: 's.json', path: 's.json', problem: /is empty/ },
+  ]
+  for (const { why, text, name, path, problem } of rows) t.match(faultsOfText(text, name), [{ path, problem }], why)
+})
+
+test('a text that would take too much memory is refused', async (t) => {
+  const rows: Row[] = [
     {
       why: 'JSON lists in lists, too deep',
       text: '['.repeat(100_000),

@@ -75,7 +75,7 @@ function answers(t: Test, rows: readonly Row[]): void {
 }
 
 t.test('a name of ours resolves to its VIP, however it is written', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'a choice has a VIP', ask: [cart, 'A'], say: 'NOERROR A 127.30.1.0' },
     {
       why: 'another choice of the same service has another VIP',
@@ -124,12 +124,11 @@ t.test('a name of ours resolves to its VIP, however it is written', async (t) =>
       say: 'NODATA [SOA local]',
       with: { range: HOST },
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('a name of ours asked for another type has that record or no data, never NXDOMAIN', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'AAAA is NODATA, not NXDOMAIN, or resolvers that ask it first give up',
       ask: [cart, 'AAAA'],
@@ -163,12 +162,11 @@ t.test('a name of ours asked for another type has that record or no data, never 
       ask: [cart, 'TXT'],
       say: 'NOERROR TXT 0 edge/n1 running (shop.acme.cart.prod)|1 edge/n2 running',
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('SRV gives the port of a service and its address', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'a port is found by its name',
       ask: [`_http._tcp.${cart}`, 'SRV'],
@@ -205,12 +203,11 @@ t.test('SRV gives the port of a service and its address', async (t) => {
       ask: [`_http._tcp.${cart}`, 'ANY'],
       say: `NOERROR SRV 8080 ${cart} +A 127.30.1.0`,
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('SRV that names no port of a service has no data or does not exist', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'of several nameless ports none answers to a word',
       ask: ['_grpc._tcp.web.acme.front.prod.any.rr.local', 'SRV'],
@@ -244,12 +241,11 @@ t.test('SRV that names no port of a service has no data or does not exist', asyn
       ask: ['_http._tcp.shop.acme.pay.prod.any.rr.local', 'SRV'],
       say: 'ask shop.acme.pay',
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('the reverse name of a VIP gives the name it belongs to', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'the VIP of a choice gives the name of the choice',
       ask: ['1.1.30.127.in-addr.arpa', 'PTR'],
@@ -287,12 +283,11 @@ t.test('the reverse name of a VIP gives the name it belongs to', async (t) => {
       say: 'NOERROR PTR shop.acme.cart.prod.any.rr.local',
       with: { range: DUAL },
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('in a reverse zone of ours a name that is no VIP has no data or does not exist', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'A at a reverse name is NODATA',
       ask: ['1.1.30.127.in-addr.arpa', 'A'],
@@ -331,12 +326,11 @@ t.test('in a reverse zone of ours a name that is no VIP has no data or does not 
       say: 'NODATA [SOA a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa]',
       with: { range: DUAL },
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('reverse names of addresses that are not ours go upstream', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'an address of the LAN is not ours', ask: ['1.1.168.192.in-addr.arpa', 'PTR'], say: 'forward' },
     { why: 'localhost is not ours', ask: ['1.0.0.127.in-addr.arpa', 'PTR'], say: 'forward' },
     {
@@ -357,12 +351,11 @@ t.test('reverse names of addresses that are not ours go upstream', async (t) => 
       ask: [arpa6('fd123456789a'.padEnd(32, '0')), 'PTR'],
       say: 'forward',
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('a zone has its SOA and its name server', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'a zone has its SOA', ask: ['local', 'SOA'], say: 'NOERROR SOA local' },
     { why: 'a zone has its name server', ask: ['Internal', 'NS'], say: 'NOERROR NS ns.internal' },
     { why: 'a zone has no address', ask: ['local', 'A'], say: 'NODATA [SOA local]' },
@@ -373,12 +366,11 @@ t.test('a zone has its SOA and its name server', async (t) => {
       ask: ['ns.internal', 'AAAA'],
       say: 'NODATA [SOA internal]',
     },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('a name in our zone that means nothing does not exist, and is never forwarded', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     {
       why: 'a service that the table does not hold yet is asked for first',
       ask: ['shop.acme.pay.prod.any.rr.local', 'A'],
@@ -402,12 +394,11 @@ t.test('a name in our zone that means nothing does not exist, and is never forwa
     { why: 'a name that is not a semantic name', ask: ['printer.local', 'A'], say: 'NXDOMAIN [SOA local]' },
     { why: 'a label that no host name may have', ask: ['a\\046b.local', 'A'], say: 'NXDOMAIN [SOA local]' },
     { why: 'a label below a name', ask: [`x.${cart}`, 'A'], say: 'NXDOMAIN [SOA local]' },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('the end of a name that exists is NODATA, so that resolvers which ask label by label go on', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'the policy alone', ask: ['rr.local', 'A'], say: 'NODATA [SOA local]' },
     { why: 'the choice alone', ask: ['any.rr.local', 'A'], say: 'NODATA [SOA local]' },
     { why: 'service, namespace and choice', ask: ['cart.prod.any.rr.local', 'A'], say: 'NODATA [SOA local]' },
@@ -425,22 +416,20 @@ t.test('the end of a name that exists is NODATA, so that resolvers which ask lab
       say: 'NXDOMAIN [SOA local]',
     },
     { why: 'half a label is no end of a name: NXDOMAIN', ask: ['me.local', 'A'], say: 'NXDOMAIN [SOA local]' },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('names outside our zones go upstream', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'a name of others', ask: ['example.org', 'A'], say: 'forward' },
     { why: 'the root', ask: ['', 'NS'], say: 'forward' },
     { why: 'a name that ends like a zone, but not at a dot', ask: ['notlocal', 'A'], say: 'forward' },
     { why: 'a name with the zone in its middle', ask: ['local.example.org', 'A'], say: 'forward' },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('zone transfers, obsolete types and other classes are turned down, whoever owns the name', async (t) => {
-  const rows: Row[] = [
+  answers(t, [
     { why: 'the transfer of a zone of ours is refused', ask: ['local', 'AXFR'], say: 'REFUSED' },
     { why: 'the transfer of a zone of others is refused', ask: ['example.org', 'IXFR'], say: 'REFUSED' },
     { why: 'the obsolete MAILB is not implemented for a name of ours', ask: ['local', 'MAILB'], say: 'NOTIMP' },
@@ -451,8 +440,7 @@ t.test('zone transfers, obsolete types and other classes are turned down, whoeve
     },
     { why: 'class CHAOS is refused', ask: ['version.bind', 'TXT'], say: 'REFUSED', with: { qclass: 3 } },
     { why: 'class ANY is refused', ask: [cart, 'A'], say: 'REFUSED', with: { qclass: 255 } },
-  ]
-  answers(t, rows)
+  ])
 })
 
 t.test('a known service with nothing running still resolves, and TXT says so', async (t) => {
