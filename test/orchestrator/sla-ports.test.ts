@@ -1,5 +1,4 @@
 import { test } from 'tap'
-import type { ServicePort } from '../../src/core/model/service.ts'
 import { documentWith, faultsOf } from './sla-documents.ts'
 import { specOf } from './specs.ts'
 
@@ -14,7 +13,7 @@ const udp = (port: number, target = port) => ({ port, target, protocol: 'udp' as
 const shown = (service: Written) => JSON.stringify(service).slice(0, 60)
 
 test('ports are read in every form they are written in', async (t) => {
-  const rows: ({ why: string; found: Array<Partial<ServicePort>> } & Written)[] = [
+  const rows: ({ why: string; found: object[] } & Written)[] = [
     { why: 'a number in quotes is a TCP port', port: '80', found: [tcp(80)] },
     { why: 'a number is a TCP port', port: 80, found: [tcp(80)] },
     { why: 'an empty text is no port', port: '', found: [] },
