@@ -3,7 +3,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { heldBytes } from '../support/held-bytes.ts'
-import { Agents, endOf } from '../proxy/two-agents.ts'
+import { Agents, endOf, PATIENT } from '../proxy/two-agents.ts'
 import { digestOf, echo, serve, until } from '../proxy/world.ts'
 
 /*
@@ -93,7 +93,7 @@ t.test(
     const CALLERS = 60
     const stuck: Socket[] = []
     await using deaf = await serve((socket) => stuck.push(socket.pause()))
-    await using it = await world({}, undefined, deaf.port)
+    await using it = await world({ openTimeoutMs: PATIENT.openTimeoutMs }, undefined, deaf.port)
     const before = await heldBytes()
     const block = Buffer.alloc(65_536, 'x')
     const callers = Array.from({ length: CALLERS }, () => {
@@ -125,7 +125,7 @@ t.test(
 
 t.test('callers that connect and never write cost little, and others are served', async (t) => {
   const CALLERS = 500
-  await using it = await world()
+  await using it = await world({ openTimeoutMs: PATIENT.openTimeoutMs })
   const before = await heldBytes()
   const host = it.agents.vip(CART)
   const silent = Array.from({ length: CALLERS }, () => connect({ host, port: 8080 }))
@@ -145,7 +145,11 @@ t.test('callers that connect and never write cost little, and others are served'
 type Options = NonNullable<Parameters<typeof Agents.start>[0]>
 
 /** Two nodes with a link that can be cut; `CART` is on the far one only, `STOCK` also on this one, `deaf` listens at a port. */
-async function world(limits: { resumeMs?: number } = {}, descriptors?: Options['descriptors'], deafPort = 9) {
+async function world(
+  limits: { resumeMs?: number; openTimeoutMs?: number } = {},
+  descriptors?: Options['descriptors'],
+  deafPort = 9,
+) {
   const served = await serve(echo)
   const endpoint = { host: '127.0.0.1', port: served.port }
   const agents = await Agents.start({
@@ -161,6 +165,7 @@ async function world(limits: { resumeMs?: number } = {}, descriptors?: Options['
       'shop.acme.deaf.prod.0': { host: '127.0.0.1', port: deafPort },
     },
     peers: { limits },
+    ...(limits.openTimeoutMs === undefined ? {} : { outbound: PATIENT.outbound }),
     ...(descriptors === undefined ? {} : { descriptors }),
   })
   const link = await Link.to(agents.node('far').listener.port)

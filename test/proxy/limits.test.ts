@@ -8,7 +8,7 @@ import { openFilesLimit } from '../../src/core/kit/open-files.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { pressure } from '../soak/press.ts'
 import { heldBytes } from '../support/held-bytes.ts'
-import { Agents, endOf } from './two-agents.ts'
+import { Agents, endOf, PATIENT } from './two-agents.ts'
 import { echo, keptLog, serve, until } from './world.ts'
 
 /** What many callers, slow ones and hostile ones may cost an agent. */
@@ -186,9 +186,8 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
       [`${CART}.0`]: { host: '127.0.0.1', port: served.port },
       [`${STOCK}.0`]: { host: '127.0.0.1', port: quick.port },
     },
-    // All in one process: on a busy machine an OPEN waits behind half a gigabyte of the others.
-    outbound: { waitMs: 60_000 },
-    peers: { limits: { openTimeoutMs: 60_000 } },
+    outbound: PATIENT.outbound,
+    peers: { limits: { openTimeoutMs: PATIENT.openTimeoutMs } },
   })
   const host = agents.vip(CART)
   const sockets: Socket[] = []

@@ -6,10 +6,10 @@ import { HttpHandshake } from '../../proxy/intercept/http.ts'
 import { HTTP_ON_SOCKS } from '../../proxy/intercept/http-answers.ts'
 import { parseHead } from '../../proxy/intercept/http-head.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
-import { CART, curl, FRONT, NAME, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
+import { CART, curl, FRONT, NAME, noCurl, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
 import { Client, until } from './world.ts'
 
-t.test('curl reaches services through the SOCKS proxy', async (t) => {
+t.test('curl reaches services through the SOCKS proxy', { skip: noCurl }, async (t) => {
   await using here = await node()
   t.same(await curl('-x', here.socks(), `http://${NAME}/x`), { out: 'GET /x 0\n', code: 0 })
   t.same(await curl('-x', here.socks(FRONT), `http://${NAME}:8080/y`), { out: 'GET /y 0\n', code: 0 })
@@ -36,7 +36,7 @@ t.test('curl reaches services through the SOCKS proxy', async (t) => {
   t.equal(here.seen.length, 4)
 })
 
-t.test('curl reaches services through the HTTP proxy, by CONNECT and by forwarding', async (t) => {
+t.test('curl reaches services through the HTTP proxy, by CONNECT and by forwarding', { skip: noCurl }, async (t) => {
   await using here = await node()
   t.same(await curl('-x', here.http(), `http://${NAME}/x?y=1`), { out: 'GET /x?y=1 0\n', code: 0 })
   t.match(here.seen[0]?.headers, { host: NAME, connection: 'close' })

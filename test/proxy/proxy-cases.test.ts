@@ -8,11 +8,10 @@ import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { hasTool } from '../../src/lab/system-tools.ts'
 import { KeptFile } from '../../src/core/kit/kept-file.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { ProxyAccess } from '../../src/agent/proxy-access.ts'
-import { curl, FRONT, NAME, node, SECRETS } from './proxy-world.ts'
+import { curl, FRONT, NAME, noCurl, node, SECRETS } from './proxy-world.ts'
 import { Client, until } from './world.ts'
 
 /** Situations from trouble reports about proxies. */
@@ -96,8 +95,6 @@ t.test('programs with proxy variables reach servers of their own machine', async
     )
   for (const { why, run } of cells) t.match(await run(), /own machine/, why)
 })
-
-const noCurl = !hasTool('curl') && 'curl is not installed'
 
 t.test('the proxy carries to loopback only what the program could reach itself', { skip: noCurl }, async (t) => {
   await using here = await node()

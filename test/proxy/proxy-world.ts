@@ -7,6 +7,7 @@ import { MeshError } from '../../src/core/errors.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange } from '../../src/core/model/address.ts'
+import { hasTool } from '../../src/lab/system-tools.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
 import type { Credentials } from '../../proxy/intercept/credentials.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
@@ -99,6 +100,9 @@ export async function node(serve?: (server: Server) => void, credentials: Creden
 }
 
 const execute = promisify(execFile)
+
+/** Why tests with curl are left out, where they are. */
+export const noCurl = !hasTool('curl') && 'curl is not installed'
 
 /** What curl says: its output and its exit code. */
 export async function curl(...argv: string[]): Promise<{ out: string; code: number }> {

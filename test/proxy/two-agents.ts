@@ -47,6 +47,12 @@ export interface AgentsOptions {
   descriptors?: (node: string) => OutboundParts['descriptors']
 }
 
+/**
+ * For tests about memory and counts: both agents, callers and instances share one event loop, so that on a busy machine an
+ * OPEN waits behind hundreds of megabytes of the others.
+ */
+export const PATIENT = { outbound: { waitMs: 60_000 }, openTimeoutMs: 60_000 } as const
+
 export interface AgentOf {
   self: NodeId
   parts: OutboundParts
