@@ -5,6 +5,7 @@ import type { InterestSource, TableView } from '../../src/core/table/view.ts'
 import { portText, type Protocol } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
+import { Counts } from './counts.ts'
 
 /** What becomes of a request. `unasked`: the cluster may know what this node does not; without its answer it is `otherwise`. */
 export type Check = OwnInstances | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused
@@ -67,6 +68,8 @@ const ASKING_LIMIT = 32
 const UNKNOWN_MS = 2_000
 /** Names kept as unknown. Once there are this many, nothing more is asked until the oldest expires. */
 const UNKNOWN_LIMIT = 256
+/** One peer may use at most this share of both. Larger: a flood of invented names leaves less to others. */
+const SHARE = 0.75
 
 export interface RequestCheckerParts extends CheckParts {
   readonly interests: InterestSource
@@ -75,9 +78,10 @@ export interface RequestCheckerParts extends CheckParts {
 /** Checks requests, and asks the cluster about services that this node does not know, within limits. */
 export class RequestChecker {
   readonly #parts: RequestCheckerParts
-  /** Until when a name is not asked for again; in the order of time. */
-  readonly #unknown = new Map<InterestKey, number>()
-  #asking = 0
+  /** Until when a name is not asked for again, and who named it; in the order of time. */
+  readonly #unknown = new Map<InterestKey, { until: number; peer: NodeId }>()
+  readonly #unknownOf = new Counts<NodeId>()
+  readonly #askingFor = new Counts<NodeId>()
 
   constructor(parts: RequestCheckerParts) {
     this.#parts = parts
@@ -87,33 +91,46 @@ export class RequestChecker {
   async check(peer: NodeId, request: FlowRequest): Promise<OwnInstances | Refused> {
     let check = checkRequest(peer, request, this.#parts)
     for (let round = 0; round < 2 && check.kind === 'unasked'; round++) {
-      if (!(await this.#ask(check.key))) return check.otherwise
+      if (!(await this.#ask(check.key, peer))) return check.otherwise
       check = checkRequest(peer, request, this.#parts)
     }
     return check.kind === 'unasked' ? check.otherwise : check
   }
 
   /** False when the cluster was not asked, or has not answered. */
-  async #ask(key: InterestKey): Promise<boolean> {
+  async #ask(key: InterestKey, peer: NodeId): Promise<boolean> {
     this.#expire(performance.now())
-    if (this.#unknown.has(key) || this.#unknown.size >= UNKNOWN_LIMIT || this.#asking >= ASKING_LIMIT) return false
-    this.#asking++
+    if (this.#unknown.has(key) || !this.#hasRoom(peer)) return false
+    this.#askingFor.change(peer, 1)
     try {
       await this.#parts.interests.want(key)
       return true
     } catch {
       return false // the request is refused for want of an answer
     } finally {
-      this.#asking--
-      this.#unknown.delete(key)
-      this.#unknown.set(key, performance.now() + UNKNOWN_MS)
+      this.#askingFor.change(peer, -1)
+      this.#forget(key)
+      this.#unknown.set(key, { until: performance.now() + UNKNOWN_MS, peer })
+      this.#unknownOf.change(peer, 1)
     }
   }
 
+  #hasRoom(peer: NodeId): boolean {
+    const isFree = (counts: Counts<NodeId>, limit: number) => counts.total < limit && counts.of(peer) < limit * SHARE
+    return isFree(this.#askingFor, ASKING_LIMIT) && isFree(this.#unknownOf, UNKNOWN_LIMIT)
+  }
+
   #expire(now: number): void {
-    for (const [key, until] of this.#unknown) {
+    for (const [key, { until }] of this.#unknown) {
       if (until > now) return
-      this.#unknown.delete(key)
+      this.#forget(key)
     }
+  }
+
+  #forget(key: InterestKey): void {
+    const known = this.#unknown.get(key)
+    if (known === undefined) return
+    this.#unknown.delete(key)
+    this.#unknownOf.change(known.peer, -1)
   }
 }

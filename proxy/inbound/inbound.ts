@@ -12,6 +12,7 @@ import type { IncomingStream } from '../tunnel/contract.ts'
 import { RequestChecker, type RequestCheckerParts, type Refused, refused } from './check-request.ts'
 import { DatagramInbound } from './datagrams.ts'
 import { DialQueue } from './dial-queue.ts'
+import { RefusalLines } from './refusal-lines.ts'
 import { SHARE_LIMITS, type ShareLimits, Shares } from './shares.ts'
 import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
 
@@ -33,7 +34,8 @@ export interface InboundParts extends RequestCheckerParts {
   /** Which paths the node allows, beside what each service says; any without it. */
   readonly paths?: PathRule
   readonly limits: InboundLimits
-  readonly descriptors: Pick<Descriptors, 'reserve'>
+  /** `usable`: how many flows may have; absent: any number. */
+  readonly descriptors: Pick<Descriptors, 'reserve'> & Partial<Pick<Descriptors, 'usable'>>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -62,9 +64,6 @@ export const INBOUND_LIMITS: InboundLimits = {
   shares: SHARE_LIMITS,
 }
 
-/** At most one log line in this time about flows that are refused as `overloaded`: a flood of them must not fill the log. */
-const OVERLOAD_LOG_MS = 1_000
-
 /** Between checks whether the instances of UDP flows are still where they were. Smaller costs more; larger notices later. */
 const DATAGRAM_SWEEP_MS = 1_000
 
@@ -79,9 +78,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   readonly #opening: OpeningContext
   readonly #flows = new Map<InboundPipe, JoinedFlow>()
   readonly #shares: Shares
-  #overloadLoggedAt = Number.NEGATIVE_INFINITY
-  /** Flows refused as `overloaded` since the last log line about them. */
-  #overloaded = 0
+  readonly #refusalLines = new RefusalLines()
   #isDraining = false
   #idle: (() => void) | undefined
 
@@ -91,7 +88,9 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     this.#parts = parts
     this.#checker = new RequestChecker(parts)
     this.#dials = new DialQueue(limits)
-    this.#shares = new Shares({ ...limits.shares, maxFlows: limits.maxFlows }, () => performance.now())
+    // where few files may be open, those are what peers share
+    const maxFlows = Math.min(limits.maxFlows, parts.descriptors.usable ?? limits.maxFlows)
+    this.#shares = new Shares({ ...limits.shares, maxFlows }, () => performance.now())
     this.#ruleOf = flowRules(parts.paths ?? ANY_PATH, parts.table)
     this.#datagrams = new DatagramInbound(parts)
     const { dialMs } = limits
@@ -141,13 +140,17 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   // ── what openings report ──
 
-  refused({ incoming, request }: Opening, why: Refused): void {
+  refused({ incoming, request, isUnderWay }: Opening, why: Refused): void {
+    if (isUnderWay) this.#shares.changeOpen(incoming.peer, instanceOf(request), -1)
     this.#refuse(incoming, why, request)
+  }
+
+  gone({ incoming, request }: Opening): void {
+    this.#shares.changeOpen(incoming.peer, instanceOf(request), -1)
   }
 
   joined(flow: JoinedFlow): void {
     this.#flows.set(flow.pipe, flow)
-    this.#shares.changeOpen(flow.peer, instanceOf(flow.request), 1)
   }
 
   ended(pipe: InboundPipe): void {
@@ -176,13 +179,14 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     const exceeded = this.#shares.admit(incoming.peer, check.instance)
     if (exceeded !== undefined) return this.refused(opening, refused('overloaded', exceeded))
     incoming.restrictTo?.(rule)
+    this.#shares.changeOpen(incoming.peer, check.instance, 1) // as soon as it waits: a flood must not fill the queue
     opening.open(check)
   }
 
   #whyFull(peer: NodeId): Refused | undefined {
     const { limits, descriptors } = this.#parts
     if (this.#isDraining) return refused('draining', 'the agent is closing')
-    if (this.#flows.size >= limits.maxFlows || !this.#dials.hasRoom(peer))
+    if (this.#shares.size >= limits.maxFlows || !this.#dials.hasRoom(peer))
       return refused('overloaded', 'too many flows')
     return descriptors.reserve(1) ? undefined : refused('overloaded', 'no descriptors are left')
   }
@@ -200,24 +204,20 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     const { peer } = incoming
     metrics.inboundStreams.inc({ result: refusal })
     incoming.refuse(refusal)
-    if (refusal === 'overloaded' && !this.#mayLogOverload()) return
+    const others = this.#refusalLines.admit(peer)
+    if (others === undefined) return
     const asked = request && {
       flow: request.flow,
       instance: instanceId(request.service, request.ordinal),
       port: request.port,
       caller: callerText(request.caller, peer),
     }
-    const others = refusal === 'overloaded' && this.#overloaded > 0 ? { others: this.#overloaded } : undefined
-    if (others !== undefined) this.#overloaded = 0
-    log.info('inbound flow refused', { peer, ...asked, reason: `${refusal}: ${reason}`, ...others })
-  }
-
-  #mayLogOverload(): boolean {
-    const now = performance.now()
-    const isDue = now - this.#overloadLoggedAt >= OVERLOAD_LOG_MS
-    if (isDue) this.#overloadLoggedAt = now
-    else this.#overloaded += 1
-    return isDue
+    log.info('inbound flow refused', {
+      peer,
+      ...asked,
+      reason: `${refusal}: ${reason}`,
+      ...(others > 0 ? { others } : {}),
+    })
   }
 
   async #drain(): Promise<void> {

@@ -32,6 +32,8 @@ export interface JoinedFlow {
 
 export interface OpeningEvents {
   refused(opening: Opening, refused: Refused): void
+  /** The node that sent OPEN has given up what `open` had begun. */
+  gone(opening: Opening): void
   joined(flow: JoinedFlow): void
   /** Once, after `joined`. */
   ended(pipe: InboundPipe): void
@@ -47,6 +49,8 @@ export class Opening {
   readonly incoming: IncomingStream
   readonly request: FlowRequest
   isGone = false
+  /** `open` was called, and nothing has come of it yet. */
+  isUnderWay = false
   readonly #parts: OpeningParts
   readonly #events: OpeningEvents
   /** Gives up what is under way now. */
@@ -60,11 +64,15 @@ export class Opening {
     incoming.onGone(() => {
       this.isGone = true
       this.#abandon?.()
+      if (!this.isUnderWay) return
+      this.isUnderWay = false
+      events.gone(this)
     })
   }
 
   /** Waits for its turn, then dials. */
   open(here: OwnInstances): void {
+    this.isUnderWay = true
     const giveUp = this.#parts.dials.enter(here.instance, this.incoming.peer, () => this.#dial(here))
     this.#abandon ??= giveUp
   }
@@ -76,9 +84,11 @@ export class Opening {
     const failed = (refusal: Refusal, reason: string): void => {
       dials.leave(instance, peer)
       this.#events.refused(this, refused(refusal, reason))
+      this.isUnderWay = false
     }
     const joined = (pipe: InboundPipe): void => {
       this.#abandon = undefined
+      this.isUnderWay = false
       dials.leave(instance, peer)
       const { incoming, request } = this
       this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })

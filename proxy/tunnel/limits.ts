@@ -6,7 +6,10 @@ export interface TunnelLimits {
   streams: number
   /** OPENs that wait for an answer at the same time, per session. */
   pendingOpens: number
-  /** OPENs per second and session, with a burst of the same number; `undefined`: no limit. */
+  /**
+   * OPENs per second and session, with a burst of the same number; more are refused, and after as many refusals the peer is read
+   * more slowly. `undefined`: no limit.
+   */
   opensPerSecond: number | undefined
   /** An OPEN that is not answered within this time is refused as `timeout`. */
   openTimeoutMs: number

@@ -65,7 +65,7 @@ export interface Callers {
 }
 
 /** For one peer: more than an honest one needs, however many callers it has. */
-const PEER_LIMITS = { opensPerSecond: 10_000, pendingOpens: 4_096 }
+export const PEER_LIMITS = { opensPerSecond: 10_000, pendingOpens: 4_096 }
 /** Bytes kept for readers that do not read, over all peers; a quarter of the memory where that is less. */
 const UNREAD_BYTES = 512 * 2 ** 20
 

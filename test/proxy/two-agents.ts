@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
@@ -115,6 +116,11 @@ export class Agents implements AsyncDisposable {
 
   node(name: string): AgentOf {
     return this.nodes.get(name) as AgentOf
+  }
+
+  /** Of a further node, which is not started here. */
+  identity(name: string): Promise<HeldIdentity> {
+    return this.#mesh.node(this.#cluster, name)
   }
 
   /** Writes a service into the table, its nodes with their addresses; it serves port 8080. */

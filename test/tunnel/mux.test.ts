@@ -10,6 +10,7 @@ import { encodeHello } from '../../proxy/tunnel/wire/hello.ts'
 import { Pump } from '../../proxy/tunnel/carrier/pump.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { streamContract } from '../contracts/stream.ts'
+import { frame } from '../support/hostile-peer.ts'
 import { settle } from '../support/manual-clock.ts'
 import { accepting, helloOf, listenTo, Listener, MuxPair } from '../support/mux-pair.ts'
 
@@ -602,6 +603,29 @@ test('the pump cuts off a peer that sends pings and does not read', async (t) =>
   pump.cut()
   pump.finish()
   t.equal(reasons.length, 1, 'notified once')
+})
+
+test('a peer that goes on opening streams beyond its rate is read more slowly', async (t) => {
+  const pair = new MuxPair({ limits: { opensPerSecond: 1_000 }, accept: () => undefined }, {}, [])
+  const carrier = new Carrier('direct', () => 0)
+  carrier.onHello = (hello) => carrier.attach(pair.near, hello)
+  const [ours, theirs] = duplexPair()
+  const pump = new Pump(carrier, ours, { carrierLost: () => undefined })
+  theirs.resume()
+  const hello = encodeHello(helloOf(pair.far))
+  theirs.write(hello)
+  const opens = (first: number) =>
+    Buffer.concat(Array.from({ length: 100 }, (_, i) => frame(FRAME.OPEN, 2 * (first + i))))
+  const read = async (count: number) => {
+    while (carrier.bytesIn < hello.length + 8 * count) await new Promise((resolve) => setTimeout(resolve, 2))
+    return performance.now()
+  }
+  for (let i = 0; i < 23; i++) theirs.write(opens(100 * i + 1))
+  const due = await read(2_100) // 1,000 that it may open, 1,000 refusals, and 100 beyond
+  const last = await read(2_300)
+  t.ok(last - due > 250, `200 more took ${last - due} ms, while 1,000 a second are read`)
+  t.equal(pair.near.streams, 1_000)
+  pump.cut()
 })
 
 test('when a session has reached its limit, every writer stops after each chunk, and each resumes', async (t) => {

@@ -57,6 +57,7 @@ export class Carrier implements FrameSink {
   peerFeatures = 0
   /** The address of the relay it goes through, if any. */
   relay: string | undefined
+  #restMs = 0
   /** Our address of the connection beneath, where there is one. */
   localAddress: string | undefined
   /** Exports keys from the TLS beneath; set by the handshake. */
@@ -156,6 +157,18 @@ export class Carrier implements FrameSink {
     this.bytesIn += chunk.length
     this.keepalive.received()
     this.#decoder.push(chunk)
+  }
+
+  /** Nothing more is to be read for so long: the peer sends more than its share. */
+  rest(ms: number): void {
+    this.#restMs = Math.max(this.#restMs, ms)
+  }
+
+  /** The rest that is due, once. */
+  takeRest(): number {
+    const due = this.#restMs
+    this.#restMs = 0
+    return due
   }
 
   stop(): void {

@@ -43,6 +43,9 @@ export class Pump {
   #state: 'open' | 'finishing' | 'closed' = 'open'
   #isScheduled = false
   #isWriting = false
+  readonly #readOn: () => void
+  /** Ends the rest that the carrier takes from reading. */
+  #resting: NodeJS.Timeout | undefined
   /** Calls of `wake` since the last write: frames and turns. */
   #waiting = 0
   #isCalm = true
@@ -56,8 +59,15 @@ export class Pump {
     const take = (chunk: Buffer) => this.#receive(chunk)
     if (stream instanceof Socket) {
       const inlet = new Inlet(stream, take)
-      queueMicrotask(() => inlet.start()) // the caller is ready for frames by then
-    } else stream.on('data', (chunk: Buffer) => read(take, chunk))
+      this.#readOn = () => inlet.start()
+      queueMicrotask(this.#readOn) // the caller is ready for frames by then
+    } else {
+      this.#readOn = () => stream.resume()
+      stream.on('data', (chunk: Buffer) => {
+        read(take, chunk)
+        if (this.#resting !== undefined) stream.pause()
+      })
+    }
     stream.on('end', () => this.cut())
     stream.on('error', (error: Error) => this.cut(error))
     stream.on('close', () => this.cut())
@@ -80,20 +90,35 @@ export class Pump {
   cut(reason?: Error): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'
+    clearTimeout(this.#resting)
     this.#carrier.stop()
     this.#carrier.wake = () => undefined
     this.#stream.destroy()
     this.#owner.carrierLost(this.#carrier, reason)
   }
 
+  get #isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
   #receive(chunk: Buffer): boolean {
-    if (this.#state === 'closed') return false
+    if (this.#isClosed) return false
     try {
       this.#carrier.receive(chunk)
     } catch (error) {
       this.cut(error instanceof Error ? error : new Error(String(error)))
     }
-    return true
+    if (this.#isClosed) return false
+    const restMs = this.#carrier.takeRest()
+    if (restMs > 0) this.#rest(restMs)
+    return this.#resting === undefined
+  }
+
+  #rest(ms: number): void {
+    this.#resting = setTimeout(() => {
+      this.#resting = undefined
+      this.#readOn()
+    }, ms)
   }
 
   #wake(): void {

@@ -10,20 +10,32 @@ import type { StreamUser } from '../stream/stream-user.ts'
 /** How long after our DRAIN the peer may still open streams: it had not read DRAIN when it sent these. */
 const LATE_OPEN_MS = 1_000
 
+/**
+ * After so many OPENs the connection is not read for a moment, and others have their turn: the system hands over up to 2 MB of one
+ * connection in one turn of the event loop, which are 30,000 OPENs. Smaller: many flows at once open more slowly.
+ */
+const OPENS_AT_ONCE = 128
+const MOMENT_MS = 1
+
 /** Streams that the peer opens, until each is accepted, refused or withdrawn, or was not answered in time. */
 export class IncomingStreams {
   readonly #options: MuxOptions
   readonly #parts: MuxParts
   readonly #opens: TokenBucket | undefined
+  /** Refusals have a rate too: beyond it what the peer sends is read more slowly, so that a flood costs it more than us. */
+  readonly #refusals: TokenBucket | undefined
   /** In the order of time. */
   readonly #pending = new Map<number, Incoming>()
   #drainedAt: number | undefined
+  #count = 0
 
   constructor(options: MuxOptions, parts: MuxParts) {
     this.#options = options
     this.#parts = parts
     const { opensPerSecond: perSecond } = options.limits
-    if (perSecond !== undefined) this.#opens = new TokenBucket({ perSecond, burst: perSecond, now: options.now })
+    if (perSecond === undefined) return
+    this.#opens = new TokenBucket({ perSecond, burst: perSecond, now: options.now })
+    this.#refusals = new TokenBucket({ perSecond, burst: perSecond, now: options.now })
   }
 
   /** No new streams are wanted. */
@@ -51,8 +63,10 @@ export class IncomingStreams {
 
   #take(carrier: Carrier, id: number, payload: Buffer): void {
     const { accounting } = this.#parts
+    this.#count += 1
+    if (this.#count % OPENS_AT_ONCE === 0) carrier.rest(MOMENT_MS)
     const refusal = this.#whyNot()
-    if (refusal !== undefined) return carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
+    if (refusal !== undefined) return this.#refuse(carrier, id, refusal)
     const user: StreamUser = { takes: 'nothing', events: { reset: () => incoming.gone() } }
     const stream = new MuxStream(id, carrier, accounting, { user })
     accounting.add(stream)
@@ -65,6 +79,13 @@ export class IncomingStreams {
     const incoming = new Incoming(opened, stream, () => this.#pending.delete(id))
     this.#pending.set(id, incoming)
     this.#options.owner.accept(incoming)
+  }
+
+  #refuse(carrier: Carrier, id: number, refusal: Refusal): void {
+    carrier.outbox.control(FRAME.REFUSED, id, Buffer.of(REFUSALS.indexOf(refusal)))
+    if (this.#refusals === undefined) return
+    this.#refusals.take(1)
+    carrier.rest(this.#refusals.waitMs)
   }
 
   /** WITHDRAW: the opener wants to try elsewhere. A stream that was accepted stays. */
