@@ -3,7 +3,9 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { MeshError } from '../../src/core/errors.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
-import type { VipRange } from '../../src/core/model/address.ts'
+import type { Log } from '../../src/core/kit/log.ts'
+import { sourceTowards } from '../../src/core/kit/source-towards.ts'
+import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../../src/core/model/address.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import { NONLOCAL_BIND } from './host-ipv6.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
@@ -13,6 +15,9 @@ import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } 
  * AnyIP: `ip route add local 10.30.0.0/16 dev lo` makes every VIP an address of this machine; the listeners are those of
  * loopback mode. IPv4 can be bound at once. IPv6 addresses are still checked (EADDRNOTAVAIL, Linux 6.18) unless
  * `net.ipv6.ip_nonlocal_bind` is on, so it is switched on, and back at the end.
+ *
+ * Routes go when `lo` goes down, or when somebody flushes them: they are looked at every few seconds and set again. The listeners
+ * stay bound meanwhile.
  */
 
 /**
@@ -23,6 +28,9 @@ const PROTO = '213'
 
 /** Connections that wait at a listener that closes move to the one beside it, so a hand-over loses none. */
 const MIGRATE = '/proc/sys/net/ipv4/tcp_migrate_req'
+
+/** Larger: VIPs lead nowhere for longer after somebody has removed the routes. */
+const LOOK_MS = 5_000
 
 /** Runs a program; rejects when it fails. */
 export type Run = (program: string, argv: readonly string[]) => Promise<string>
@@ -61,6 +69,8 @@ export class HostInterceptor implements Interceptor {
         }
         undo(() => remove(route, run))
       }
+      const routes = new KeptRoutes(routesOf(options.range), run, parts.log)
+      life.every(LOOK_MS, () => (changed.isOurs ? routes.keep(life.signal) : undefined), 'host routes')
       undo(() => restore(changed.before))
       if (options.range.cidr6 !== undefined) await allowNonlocalBind(changed)
       await switchOn(MIGRATE, changed).catch(() => undefined) // it may not be written here: closing when idle must do
@@ -127,14 +137,60 @@ export class HostInterceptor implements Interceptor {
 interface Route {
   family: readonly string[]
   what: readonly string[]
+  isThere: () => Promise<boolean>
 }
 
-function routesOf({ cidr4, cidr6 }: VipRange): Route[] {
-  const route = (family: readonly string[], cidr: string): Route => ({
-    family,
-    what: ['local', cidr, 'dev', 'lo', 'proto', PROTO],
-  })
-  return [route([], cidr4), ...(cidr6 === undefined ? [] : [route(['-6'], cidr6)])]
+function routesOf(range: VipRange): Route[] {
+  const { cidr4, cidr6, prefix6 } = range
+  const route = (cidr: string) => ['local', cidr, 'dev', 'lo', 'proto', PROTO]
+  const routes: Route[] = [
+    { family: [], what: route(cidr4), isThere: () => isOwnSource(vipToIPv4(range, RESOLVER_VIP)) },
+  ]
+  if (cidr6 !== undefined && prefix6 !== undefined)
+    routes.push({ family: ['-6'], what: route(cidr6), isThere: () => isInTable(prefix6) })
+  return routes
+}
+
+/** An IPv4 address of this machine is its own source. */
+async function isOwnSource(vip: string): Promise<boolean> {
+  return (await sourceTowards(vip).catch(() => undefined)) === vip
+}
+
+/** Whether there is a route for the prefix to `lo`, in `/proc/net/ipv6_route`: destination, its length in hexadecimal, …, interface. */
+async function isInTable(prefix: readonly number[]): Promise<boolean> {
+  const table = await readFile('/proc/net/ipv6_route', 'latin1').catch(() => '')
+  const hex = prefix.map((hextet) => hextet.toString(16).padStart(4, '0')).join('')
+  const start = `${hex.padEnd(32, '0')} ${(prefix.length * 16).toString(16)} `
+  return table.split('\n').some((line) => line.startsWith(start) && line.endsWith(' lo'))
+}
+
+/** Sets routes again that are gone. */
+class KeptRoutes {
+  readonly #routes: readonly Route[]
+  readonly #run: Run
+  readonly #log: Log
+  #hasFailed = false
+
+  constructor(routes: readonly Route[], run: Run, log: Log) {
+    this.#routes = routes
+    this.#run = run
+    this.#log = log
+  }
+
+  async keep(signal: AbortSignal): Promise<void> {
+    for (const route of this.#routes) {
+      if ((await route.isThere()) || signal.aborted) continue
+      const address = route.what[1]
+      try {
+        await add(route, this.#run)
+        this.#hasFailed = false
+        this.#log.warn('route of host mode was gone and is set again', { address })
+      } catch (error) {
+        if (!this.#hasFailed) this.#log.error('route of host mode is gone and cannot be set', { address, error })
+        this.#hasFailed = true
+      }
+    }
+  }
 }
 
 async function add({ family, what }: Route, run: Run): Promise<void> {

@@ -115,7 +115,7 @@ async function startParts(
   parentLog: Log,
 ): Promise<{ parts: AgentParts; shutdown: Shutdown }> {
   const { environment = {} } = options
-  const api = life.use(await LocalApi.start({ dir: options.dir }))
+  const api = life.use(await LocalApi.start({ dir: options.dir, log: parentLog }))
   if (predecessor === undefined) await api.claim() // first: one agent in each state directory
   const { context, identity } = await openContext(life, predecessor, options, parentLog)
   const { clock, log, self } = context
@@ -196,6 +196,7 @@ function serveLocally(parts: AgentParts, { api, prober, revoke, options }: Local
   })
   api.onCarrier(carrierRoute(connectivity.peers))
   api.onSuccessor((socket) => shutdown.handOverTo(socket))
+  void shutdown.handedOver.then(() => api.leave())
   return shutdown
 }
 

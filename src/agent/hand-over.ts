@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MeshError } from '../core/errors.ts'
-import { announceTo, askAgent, servingSocket } from './local-api.ts'
+import { announceTo, askAgent, ownSockets, servingSocket } from './local-api.ts'
 
 /*
  * How one agent takes over from another in the same state directory. For a moment both listen at the same addresses
@@ -101,8 +101,8 @@ export class Predecessor implements Disposable {
    * @throws MeshError LISTEN_FAILED when it serves and was not told to make way
    */
   static async find(dir: string, { isWanted }: { isWanted: boolean }): Promise<Predecessor | undefined> {
-    const path = servingSocket(dir)
     for (const startedAt = performance.now(); ; ) {
+      const path = await socketOfServing(dir)
       const state = await stateOf(path)
       if (state === undefined) return undefined
       if (state === 'leaving' || (state === 'serving' && isWanted)) {
@@ -147,6 +147,14 @@ const POLL_MS = 50
 const SIGNAL_MS = 1_000
 /** Until an agent that closes has exited: its drain, the grace period of its instances, and a margin. */
 const CLOSING_MS = 30_000
+
+/** Somebody may have removed the name that commands ask: then the socket of the process itself. */
+async function socketOfServing(dir: string): Promise<string> {
+  const path = servingSocket(dir)
+  if ((await stateOf(path)) !== undefined) return path
+  for (const own of await ownSockets(dir)) if ((await stateOf(own)) === 'serving') return own
+  return path
+}
 
 async function stateOf(path: string): Promise<LifecycleState | undefined> {
   try {

@@ -1,21 +1,15 @@
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import { randomBytes } from 'node:crypto'
-import { chmodSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
-import { keepAccepting } from '../core/kit/keep-accepting.ts'
+import { Later } from '../core/kit/later.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
+import type { Log } from '../core/kit/log.ts'
 import { pathOf, queryOf } from '../core/kit/request-target.ts'
-
-/*
- *   <dir>/agent-3f9c2a.sock     the socket of one process, from its start to its end
- *   <dir>/agent.sock            a second name (hard link) for the socket of the agent that serves; commands ask it
- *
- * A successor moves the second name to its own socket in one step (rename). Its predecessor is still found under its own
- * name while its flows end.
- */
+import { answers, KeptSocket } from './kept-socket.ts'
 
 /** Answers one question about the agent; throws a MeshError when it cannot. */
 export type LocalRoute = (query: URLSearchParams) => unknown
@@ -28,9 +22,10 @@ const MAX_SOCKET_PATH = 107
 
 export interface LocalOptions {
   dir: string
-  /** Of the socket files; the agent's is also the name in the drawing above. */
+  /** Of the socket files; see the drawing in kept-socket.ts. */
   name?: string
   timeouts?: HttpTimeouts
+  log?: Log
 }
 
 /** Only commands on this machine connect. */
@@ -43,22 +38,20 @@ const MAX_CONNECTIONS = 1_024
 export class LocalApi {
   /** The socket of this process. */
   readonly path: string
-  /** The name that commands ask. */
-  readonly #servingName: string
   readonly #life: Lifetime
+  readonly #socket = new Later<KeptSocket>('the local socket')
   #routes: Readonly<Record<string, LocalRoute>> = {}
   readonly #upgrades = new Map<string, LocalUpgrade>()
   /** Connections that were switched over. */
   readonly #switched = new Set<Socket>()
 
-  private constructor(servingName: string, path: string, life: Lifetime) {
-    this.#servingName = servingName
+  private constructor(path: string, life: Lifetime) {
     this.path = path
     this.#life = life
   }
 
   /** Listens under the process's own name; `claim` makes it the socket that commands ask. @throws MeshError LISTEN_FAILED */
-  static start({ dir, name = 'agent', timeouts = HTTP_TIMEOUTS }: LocalOptions): Promise<LocalApi> {
+  static start({ dir, name = 'agent', timeouts = HTTP_TIMEOUTS, log }: LocalOptions): Promise<LocalApi> {
     return Lifetime.open(async (life) => {
       const path = join(dir, `${name}-${randomBytes(3).toString('hex')}.sock`)
       if (!fits(path)) {
@@ -68,21 +61,14 @@ export class LocalApi {
           remedy: 'Choose a shorter --state directory.',
         })
       }
-      const api = new LocalApi(servingSocket(dir, name), path, life)
+      const api = new LocalApi(path, life)
       const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
       server.on('upgrade', ({ url }, socket: Socket) => api.#upgrade(url, socket))
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', (cause) => reject(new MeshError('LISTEN_FAILED', { path }, { cause })))
-        server.maxConnections = MAX_CONNECTIONS
-        server.listen(path, resolve)
-      })
-      chmodSync(path, 0o600)
-      keepAccepting(server)
-      server.unref()
+      server.maxConnections = MAX_CONNECTIONS
+      api.#socket.set(await KeptSocket.open(life, server, { own: path, serving: servingSocket(dir, name) }, log))
       life.defer(() => {
         server.closeAllConnections()
         for (const socket of api.#switched) socket.destroySoon()
-        server.close() // removes its own name too
       })
       return api
     })
@@ -107,25 +93,13 @@ export class LocalApi {
    * From now on commands ask this agent. `from`: the agent that hands over.
    * @throws MeshError LISTEN_FAILED when an agent lives in this state directory and does not hand over.
    */
-  async claim(from?: 'predecessor'): Promise<void> {
-    const name = this.#servingName
-    if (from === 'predecessor') {
-      linkSync(this.path, `${this.path}.next`)
-      renameSync(`${this.path}.next`, name)
-    } else {
-      if (await answers(name))
-        // another that started at the same moment; `Predecessor.find` has looked before
-        throw new MeshError('LISTEN_FAILED', {
-          path: name,
-          reason: 'it is already running with this state directory',
-          remedy: 'Stop it, take over from it with --take-over, or choose another directory with --state.',
-        })
-      rmSync(name, { force: true })
-      linkSync(this.path, name)
-    }
-    this.#life.defer(() => {
-      if (inode(name) === inode(this.path)) rmSync(name, { force: true })
-    })
+  claim(from?: 'predecessor'): Promise<void> {
+    return this.#socket.value.claim(from)
+  }
+
+  /** Commands ask the successor from now on. */
+  leave(): void {
+    this.#socket.value.leave()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -178,6 +152,7 @@ function fits(path: string): boolean {
 
 /** The socket of every process here, draining agents included. Names left by processes that died are removed. */
 export async function ownSockets(dir: string): Promise<string[]> {
+  if (!existsSync(dir)) return []
   const paths = readdirSync(dir)
     .filter((name) => /^agent-[0-9a-f]{6}\.sock$/.test(name))
     .map((name) => join(dir, name))
@@ -256,19 +231,4 @@ function unanswered(path: string, cause: NodeJS.ErrnoException): MeshError {
   if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')
     return new MeshError('NOT_RUNNING', { what: 'agent', path })
   return new MeshError('NOT_RUNNING', { what: 'agent', path }, { cause })
-}
-
-function inode(path: string): number | undefined {
-  return lstatSync(path, { throwIfNoEntry: false })?.ino
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path)
-    probe.once('connect', () => {
-      probe.destroy()
-      resolve(true)
-    })
-    probe.once('error', () => resolve(false))
-  })
 }

@@ -72,7 +72,7 @@ function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Fa
     '/readyz': (_request, reply) => {
       const parts = ready()
       const isReady = Object.values(parts).every(Boolean)
-      const body = `${JSON.stringify({ ready: isReady, ...parts })}\n`
+      const body = `${JSON.stringify({ ready: isReady, ...parts, ...oldNames(parts) })}\n`
       return reply
         .code(isReady ? 200 : 503)
         .type('application/json')
@@ -100,6 +100,11 @@ function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Fa
     return reply.code(404).send(`not found; there are ${Object.keys(routes).join(', ')}\n`)
   })
   return app
+}
+
+/** What `listener` was called: kept for one version, for programs that read it. */
+function oldNames({ listener }: Readonly<Record<string, boolean>>): Record<string, boolean> {
+  return listener === undefined ? {} : { door: listener }
 }
 
 async function listen({ server }: FastifyInstance, { host, port, isBeside = false }: OpsOptions): Promise<void> {

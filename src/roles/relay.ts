@@ -64,7 +64,7 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
       const url = `${publicUrl(config, server).replace(/^http/, 'ws')}/relay`
       const link = life.use(RelayLink.start({ clusterUrl, egress, identity, url, version }, log, metrics))
       // it is ready without its cluster: nodes that know about the relay find it without
-      const ready = () => ({ door: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
+      const ready = () => ({ listener: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
       const facts = () => ({
         name,

@@ -30,7 +30,7 @@ export async function serveRoleSocket(
     return
   }
   const startedAt = performance.now()
-  const api = life.use(await LocalApi.start({ dir, name: role }))
+  const api = life.use(await LocalApi.start({ dir, name: role, log }))
   await api.claim()
   api.serve({
     '/status': () => ({

@@ -32,7 +32,7 @@ t.test('status and check of a root and of a cluster', async (t) => {
   const { checks } = (await askAgent(path, '/check')) as CheckReport
   t.match(
     checks.map(({ check }) => check),
-    ['store', 'door', 'link to the root', 'certificate', 'log'],
+    ['store', 'listener', 'link to the root', 'certificate', 'log'],
   )
 })
 

@@ -17,6 +17,13 @@ t.test('liveness and readiness', async (t) => {
   t.equal(alive.headers.get('cache-control'), 'no-store')
 })
 
+t.test('the listener of a role is also shown under its name of an earlier version', async (t) => {
+  const ready = () => ({ store: true, listener: false })
+  await using role = await Ops.start({ host: '127.0.0.1', port: 0, metrics: openMetrics('cluster'), ready })
+  const answer = await fetch(`${role.address}/readyz`)
+  t.same(await answer.json(), { ready: false, store: true, listener: false, door: false })
+})
+
 t.test('metrics, in the format that the client asks for', async (t) => {
   const prometheus = await ask('/metrics')
   t.match(prometheus.headers.get('content-type'), 'text/plain; version=0.0.4')

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { interfacesHere } from '../../../src/core/kit/interfaces.ts'
+import { sourceTowards } from '../../../src/core/kit/source-towards.ts'
 import { MeshError } from '../../../src/core/errors.ts'
 import type { Log } from '../../../src/core/kit/log.ts'
 import type { Address, DatagramPort } from './contract.ts'
@@ -131,19 +132,6 @@ function bind(type: 'udp4' | 'udp6', address: string, port: number): Promise<Soc
 
 function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.close(() => resolve()))
-}
-
-/** Our source address towards that host: a connected UDP socket knows it, without sending anything. */
-async function sourceTowards(host: string): Promise<string> {
-  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4')
-  try {
-    return await new Promise<string>((resolve, reject) => {
-      socket.once('error', reject)
-      socket.connect(9, host, () => resolve(socket.address().address))
-    })
-  } finally {
-    socket.close()
-  }
 }
 
 /** From `/proc/net/snmp`, which has the names of the columns in one line and the counts in the next. */

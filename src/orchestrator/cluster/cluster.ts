@@ -114,8 +114,8 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** For `/readyz`. A cluster without a root is ready: it serves its nodes. */
-  ready(): Record<'store' | 'door', boolean> {
-    return { store: this.#parts.store.database.isOpen, door: this.#parts.server.isOpen }
+  ready(): Record<'store' | 'listener', boolean> {
+    return { store: this.#parts.store.database.isOpen, listener: this.#parts.server.isOpen }
   }
 
   get isLinked(): boolean {
