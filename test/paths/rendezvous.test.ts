@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { createSocket } from 'node:dgram'
+import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { duplexPair, type Duplex } from 'node:stream'
@@ -342,78 +342,128 @@ t.test('a connection is matched to the call whose nonce it presents, once, and o
   t.equal(plain?.peer, 'c/b', 'others are let through')
 })
 
-t.test('an observer reports the address it sees', async (t) => {
-  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
-  const { ports, cookie } = observer.admit()
-  const token = '11'.repeat(16)
-  const udp = createSocket('udp4')
-  udp.bind(0, '127.0.0.1')
-  await once(udp, 'listening')
-  const own = udp.address().port
-  const answers: { bytes: Buffer; port: number }[] = []
-  udp.on('message', (bytes, from) => answers.push({ bytes, port: from.port }))
-  const ask = (bytes: Buffer, port: number) =>
-    new Promise<void>((resolve) => udp.send(bytes, port, '127.0.0.1', () => resolve()))
-  const question = (what: number, with_ = cookie) => encodeQuestion({ ask: what, cookie: with_, token })
+const TOKEN = '11'.repeat(16)
 
-  await t.test('it answers over UDP', async (t) => {
-    await ask(question(0), ports[0])
-    await ask(question(0), ports[1])
-    await until(() => answers.length === 2)
-    for (const { bytes } of answers) {
-      t.same(decodeAnswer(bytes), { host: '127.0.0.1', port: own, token, heard: undefined })
-      t.ok(bytes.length <= question(0).length, 'an answer is never longer than the question')
-    }
-    await ask(question(1), ports[0])
-    await until(() => answers.length === 3)
-    t.notOk((ports as readonly number[]).includes(answers[2]!.port), 'from a third port, when asked to')
-  })
+/** An observer, a UDP socket that was admitted to it, and the answers that the socket has received. */
+class Asker implements AsyncDisposable {
+  readonly observer: Observer
+  readonly ports: readonly [number, number]
+  readonly cookie: string
+  readonly answers: { bytes: Buffer; port: number }[] = []
+  readonly #udp: UdpSocket
 
-  await t.test('strangers get no answer', async (t) => {
-    answers.length = 0
-    await ask(question(0, '00'.repeat(16)), ports[0])
-    await ask(question(0).subarray(0, 39), ports[0])
-    await ask(Buffer.concat([question(0), Buffer.alloc(1)]), ports[0])
-    await ask(randomBytes(40), ports[0])
-    const other = observer.admit()
-    observer.forget(other.cookie)
-    await ask(question(0, other.cookie), ports[0])
-    await ask(question(0), ports[0]) // the last one is answered: those before were not
-    await until(() => answers.length > 0)
-    t.equal(answers.length, 1)
-    for (let i = 0; i < 200; i++) await ask(question(0), ports[1])
-    await ask(question(0, observer.admit().cookie), ports[0])
-    await until(() => answers.some(({ port }, i) => i > 0 && port === ports[0]))
-    t.ok(answers.length < 60, `${answers.length} of 200: a node that listens may ask only so often`)
-  })
+  private constructor(observer: Observer, udp: UdpSocket) {
+    this.observer = observer
+    const { ports, cookie } = observer.admit()
+    this.ports = ports
+    this.cookie = cookie
+    this.#udp = udp
+    udp.on('message', (bytes, from) => this.answers.push({ bytes, port: from.port }))
+  }
 
-  await t.test('it answers over TCP', async (t) => {
-    const { cookie } = observer.admit()
-    using port = new SharedPort('127.0.0.1')
-    const place = { host: '127.0.0.1', port: ports[0], cookie }
-    const seen = await port.query(place, { ask: 0, cookie, token }, forever)
-    t.match(seen, { host: '127.0.0.1', port: port.port, heard: undefined })
-    using listening = new SharedPort('127.0.0.1')
-    listening.listen((socket) => socket.destroy())
-    t.equal((await listening.query(place, { ask: 1, cookie, token }, forever)).heard, true)
-    using deaf = new SharedPort('127.0.0.1')
-    t.equal((await deaf.query(place, { ask: 1, cookie, token }, forever)).heard, false)
-    await t.rejects(port.query({ ...place, port: ports[1] }, { ask: 0, cookie: NONCE, token }, forever))
-    const rude = connect(ports[0], '127.0.0.1')
-    rude.on('error', () => undefined).write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
-    rude.resume()
-    await once(rude, 'close')
-    t.equal(rude.bytesRead, 0, 'a malformed request gets no bytes')
-  })
-  await new Promise<void>((resolve) => udp.close(() => resolve()))
+  static async start(): Promise<Asker> {
+    const observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+    const udp = createSocket('udp4')
+    udp.bind(0, '127.0.0.1')
+    await once(udp, 'listening')
+    return new Asker(observer, udp)
+  }
 
+  get ownPort(): number {
+    return this.#udp.address().port
+  }
+
+  question(what: number, cookie = this.cookie): Buffer {
+    return encodeQuestion({ ask: what, cookie, token: TOKEN })
+  }
+
+  ask(bytes: Buffer, port: number): Promise<void> {
+    return new Promise((resolve) => this.#udp.send(bytes, port, '127.0.0.1', () => resolve()))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise<void>((resolve) => this.#udp.close(() => resolve()))
+    await this.observer[Symbol.asyncDispose]()
+  }
+}
+
+t.test('an observer tells over UDP the address that it sees', async (t) => {
+  await using asker = await Asker.start()
+  const { answers, ports } = asker
+  await asker.ask(asker.question(0), ports[0])
+  await asker.ask(asker.question(0), ports[1])
+  await until(() => answers.length === 2)
+  for (const { bytes } of answers) {
+    const seen = { host: '127.0.0.1', port: asker.ownPort, token: TOKEN, heard: undefined }
+    t.same(decodeAnswer(bytes), seen, 'the answer names the address of the socket, and repeats its token')
+    t.ok(bytes.length <= asker.question(0).length, 'an answer is never longer than the question')
+  }
+  await asker.ask(asker.question(1), ports[0])
+  await until(() => answers.length === 3)
+  t.notOk(ports.includes(answers[2]!.port), 'the answer comes from a third port when the question says so')
+})
+
+t.test('an observer gives strangers no answer', async (t) => {
+  await using asker = await Asker.start()
+  const { answers, ports, observer } = asker
+  const good = asker.question(0)
+  await asker.ask(asker.question(0, '00'.repeat(16)), ports[0])
+  await asker.ask(good.subarray(0, 39), ports[0])
+  await asker.ask(Buffer.concat([good, Buffer.alloc(1)]), ports[0])
+  await asker.ask(randomBytes(40), ports[0])
+  const other = observer.admit()
+  observer.forget(other.cookie)
+  await asker.ask(asker.question(0, other.cookie), ports[0])
+  await asker.ask(good, ports[0]) // the last one is answered: those before were not
+  await until(() => answers.length > 0)
+  t.equal(answers.length, 1, 'of six questions only the last, with a cookie that is known, is answered')
+})
+
+t.test('an observer answers one node only so often', async (t) => {
+  await using asker = await Asker.start()
+  const { answers, ports, observer } = asker
+  for (let i = 0; i < 200; i++) await asker.ask(asker.question(0), ports[1])
+  await asker.ask(asker.question(0, observer.admit().cookie), ports[0])
+  await until(() => answers.some(({ port }) => port === ports[0]))
+  t.ok(answers.length < 60, `fewer than 60 of 200 questions are answered: ${answers.length}`)
+})
+
+t.test('an observer answers over TCP, and tells whether the port that asks can be reached', async (t) => {
+  await using asker = await Asker.start()
+  const { ports, cookie } = asker
+  const place = { host: '127.0.0.1', port: ports[0], cookie }
+  using port = new SharedPort('127.0.0.1')
+  const seen = await port.query(place, { ask: 0, cookie, token: TOKEN }, forever)
+  t.match(seen, { host: '127.0.0.1', port: port.port, heard: undefined }, 'the answer names the address of the port')
+  using listening = new SharedPort('127.0.0.1')
+  listening.listen((socket) => socket.destroy())
+  const ofListening = await listening.query(place, { ask: 1, cookie, token: TOKEN }, forever)
+  t.equal(ofListening.heard, true, 'a port that listens is reached')
+  using deaf = new SharedPort('127.0.0.1')
+  const ofDeaf = await deaf.query(place, { ask: 1, cookie, token: TOKEN }, forever)
+  t.equal(ofDeaf.heard, false, 'a port that does not listen is not reached')
+})
+
+t.test('an observer closes a TCP connection of a stranger without a byte', async (t) => {
+  await using asker = await Asker.start()
+  const { ports, cookie } = asker
+  using port = new SharedPort('127.0.0.1')
+  const place = { host: '127.0.0.1', port: ports[1], cookie }
+  const asked = port.query(place, { ask: 0, cookie: NONCE, token: TOKEN }, forever)
+  await t.rejects(asked, 'a question with an unknown cookie is not answered')
+  const rude = connect(ports[0], '127.0.0.1')
+  rude.on('error', () => undefined).write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
+  rude.resume()
+  await once(rude, 'close')
+  t.equal(rude.bytesRead, 0, 'a malformed request gets no bytes')
+})
+
+t.test('an answer of an observer is read as it was written, and no bytes make its reader throw', async (t) => {
   for (const host of ['203.0.113.5', '2001:db8::5', '::1', '2001:db8:1:2:3:4:5:6']) {
-    const back = decodeAnswer(encodeAnswer({ host, port: 4_711, token, heard: true }))
-    t.equal(
-      new URL(`http://${back!.host.includes(':') ? `[${back!.host}]` : back!.host}`).hostname.replace(/[[\]]/g, ''),
-      host,
-    )
-    t.match(back, { port: 4_711, heard: true, token })
+    const back = decodeAnswer(encodeAnswer({ host, port: 4_711, token: TOKEN, heard: true }))
+    const url = new URL(`http://${back!.host.includes(':') ? `[${back!.host}]` : back!.host}`)
+    t.equal(url.hostname.replace(/[[\]]/g, ''), host, `the host ${host} is read back`)
+    t.match(back, { port: 4_711, heard: true, token: TOKEN }, `port, token and finding are read back with ${host}`)
   }
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {

@@ -700,83 +700,124 @@ async function refusedFor({ log }: { log: ReturnType<typeof keptLog> }, reason: 
   return find()?.fields
 }
 
-t.test('SOCKS5 UDP ASSOCIATE', async (t) => {
-  await using cart = await Peer.serve((payload) => Buffer.concat([Buffer.from('cart '), payload]))
-  await using stock = await Peer.serve((payload) => Buffer.concat([Buffer.from('stock '), payload]))
-  const index = vip()
-  const services = [
-    { id: CART, udp: [53], on: ['edge/a'], vips: { 'any.rr': index } },
-    { id: 'shop.acme.stock.prod', udp: [PORT], on: ['edge/a'], vips: { 'any.rr': vip() } },
-  ]
-  const endpoints = { [`${CART}.0`]: cart.endpoint, 'shop.acme.stock.prod.0': stock.endpoint }
-  await using here = await callersNode({ services, endpoints })
-  await using socks = await SocksInterceptor.start(
-    { port: 0 },
-    {
-      table: here.table,
-      onFlow: (flow) => void flow.socket.destroy(),
-      onDatagramClient: here.flows.begin,
-      interests: { want: async () => undefined, wantVip: async () => undefined },
-      zones: ['local'],
-      ranges: [RANGE],
-      credentials: (user) => (user === 'shop.acme.front.prod.0' ? 'quiet' : undefined),
-      clock: systemClock,
-      log: here.log,
-      metrics: here.metrics,
-    },
-  )
-  const control = await Client.connect(socks.port)
-  const user = 'shop.acme.front.prod.0'
-  control.socket.write(
-    Buffer.concat([
-      Buffer.of(5, 1, 2, 1, user.length),
-      Buffer.from(`${user}\x05quiet`),
-      Buffer.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0),
-    ]),
-  )
-  await until(() => control.bytes === 14)
-  const reply = Buffer.concat(control.chunks)
-  t.equal(reply.toString('hex', 0, 12), '05020100050000017f000001')
-  const relay = reply.readUInt16BE(12)
-  const named = (name: string, port: number) =>
-    Buffer.concat([Buffer.of(0, 0, 0, 3, name.length), Buffer.from(name), Buffer.of(port >> 8, port & 255)])
+const FRONT = 'shop.acme.front.prod.0'
+const STOCK = 'shop.acme.stock.prod'
 
+/** A node with a SOCKS5 listener before two services, one of which prefixes its answers with `cart`, the other with `stock`. */
+class SocksWorld implements AsyncDisposable {
+  readonly #life = new AsyncDisposableStack()
+  readonly index = vip()
+  cart!: Peer
+  here!: Awaited<ReturnType<typeof callersNode>>
+  socks!: Awaited<ReturnType<typeof SocksInterceptor.start>>
+
+  static async start(): Promise<SocksWorld> {
+    const world = new SocksWorld()
+    world.cart = world.#life.use(await Peer.serve((payload) => Buffer.concat([Buffer.from('cart '), payload])))
+    const stock = world.#life.use(await Peer.serve((payload) => Buffer.concat([Buffer.from('stock '), payload])))
+    const services = [
+      { id: CART, udp: [53], on: ['edge/a'], vips: { 'any.rr': world.index } },
+      { id: STOCK, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': vip() } },
+    ]
+    const endpoints = { [`${CART}.0`]: world.cart.endpoint, [`${STOCK}.0`]: stock.endpoint }
+    world.here = world.#life.use(await callersNode({ services, endpoints }))
+    world.socks = world.#life.use(await world.#listen())
+    return world
+  }
+
+  #listen() {
+    const { table, flows, log, metrics } = this.here
+    return SocksInterceptor.start(
+      { port: 0 },
+      {
+        table,
+        onFlow: (flow) => void flow.socket.destroy(),
+        onDatagramClient: flows.begin,
+        interests: { want: async () => undefined, wantVip: async () => undefined },
+        zones: ['local'],
+        ranges: [RANGE],
+        credentials: (user) => (user === FRONT ? 'quiet' : undefined),
+        clock: systemClock,
+        log,
+        metrics,
+      },
+    )
+  }
+
+  /** Asks for an association (RFC 1928 §7) with this password, and waits for so many bytes of answer. */
+  async associate(password = 'quiet', answerBytes = 14): Promise<{ control: Client; reply: Buffer }> {
+    const control = await Client.connect(this.socks.port)
+    const hello = [Buffer.of(5, 1, 2, 1, FRONT.length), Buffer.from(`${FRONT}\x05${password}`)]
+    control.socket.write(Buffer.concat([...hello, Buffer.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0)]))
+    await until(() => control.bytes >= answerBytes)
+    return { control, reply: Buffer.concat(control.chunks) }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#life.disposeAsync()
+  }
+}
+
+/** The head of a datagram to a name. */
+function socksHead(name: string, port: number): Buffer {
+  return Buffer.concat([Buffer.of(0, 0, 0, 3, name.length), Buffer.from(name), Buffer.of(port >> 8, port & 255)])
+}
+
+const TO_CART = socksHead(`${CART}.any.rr.local`, 53)
+
+t.test('a SOCKS5 association carries datagrams to names and VIPs, and the answers under the same head', async (t) => {
+  await using world = await SocksWorld.start()
+  const { control, reply } = await world.associate()
+  t.equal(reply.toString('hex', 0, 12), '05020100050000017f000001', 'the association is granted, at 127.0.0.1')
   await using client = await Peer.bind()
-  const say = (packet: Buffer) => client.ask(packet, '127.0.0.1', relay)
-  const toCart = named(`${CART}.any.rr.local`, 53)
-  t.same(await say(Buffer.concat([toCart, Buffer.from('a')])), Buffer.concat([toCart, Buffer.from('cart a')]))
-  const toStock = named('shop.acme.stock.prod.any.rr.local', PORT)
-  t.same(await say(Buffer.concat([toStock, Buffer.from('b')])), Buffer.concat([toStock, Buffer.from('stock b')]))
-  const toVip = Buffer.concat([Buffer.of(0, 0, 0, 1), Buffer.from(at(index).split('.').map(Number)), Buffer.of(0, 53)])
-  t.same(await say(toVip), Buffer.concat([toVip, Buffer.from('cart ')]), 'a VIP, and an empty datagram')
-  t.match(here.ledger.flows()[0], { caller: user, mode: 'socks', protocol: 'udp' })
-  t.equal(here.ledger.size, 3, 'a flow for each destination')
-
-  await using stranger = await Peer.bind()
-  stranger.send(Buffer.concat([toCart, Buffer.from('mine')]), '127.0.0.1', relay)
-  const piece = Buffer.concat([toCart, Buffer.from('piece')])
-  piece[2] = 1
-  client.send(piece, '127.0.0.1', relay)
-  client.send(Buffer.concat([named('example.com', 53), Buffer.from('out')]), '127.0.0.1', relay)
-  t.match(await refusedFor(here, /not a name of the mesh/), { mode: 'socks' })
-  t.same(await say(Buffer.concat([toCart, Buffer.from('c')])), Buffer.concat([toCart, Buffer.from('cart c')]))
-  t.notOk(
-    cart.texts.some((text) => ['mine', 'piece'].includes(text)),
-    'neither another’s datagram nor a piece',
-  )
-  t.equal(client.heard.length, 4)
+  const say = (packet: Buffer) => client.ask(packet, '127.0.0.1', reply.readUInt16BE(12))
+  const fromCart = await say(Buffer.concat([TO_CART, Buffer.from('a')]))
+  t.same(fromCart, Buffer.concat([TO_CART, Buffer.from('cart a')]), 'a name leads to its service')
+  const toStock = socksHead(`${STOCK}.any.rr.local`, PORT)
+  const fromStock = await say(Buffer.concat([toStock, Buffer.from('b')]))
+  t.same(fromStock, Buffer.concat([toStock, Buffer.from('stock b')]), 'another name leads to another service')
+  const vip = at(world.index).split('.').map(Number)
+  const toVip = Buffer.concat([Buffer.of(0, 0, 0, 1), Buffer.from(vip), Buffer.of(0, 53)])
+  t.same(await say(toVip), Buffer.concat([toVip, Buffer.from('cart ')]), 'a VIP is reached, by an empty datagram')
+  const [flow] = world.here.ledger.flows()
+  t.match(flow, { caller: FRONT, mode: 'socks', protocol: 'udp' }, 'the caller is the user of the association')
+  t.equal(world.here.ledger.size, 3, 'there is a flow for each destination')
 
   const closed = control.closed
   control.socket.end()
   await closed
-  await until(() => here.ledger.size === 0)
-  t.pass('the association ends with its connection')
+  await until(() => world.here.ledger.size === 0)
+  t.pass('the flows end with the connection of the association')
+})
 
-  const without = await Client.connect(socks.port)
-  without.socket.write(Buffer.concat([Buffer.of(5, 1, 2, 1, user.length), Buffer.from(`${user}\x05wrong`)]))
-  await until(() => without.bytes === 4)
-  t.equal(Buffer.concat(without.chunks).toString('hex'), '05020101', 'nothing without credentials')
-  without.socket.destroy()
+t.test('a SOCKS5 association drops what is another’s, a piece, or to a name outside the mesh', async (t) => {
+  await using world = await SocksWorld.start()
+  const { control, reply } = await world.associate()
+  const relay = reply.readUInt16BE(12)
+  await using client = await Peer.bind()
+  const say = (text: string) => client.ask(Buffer.concat([TO_CART, Buffer.from(text)]), '127.0.0.1', relay)
+  t.same(await say('a'), Buffer.concat([TO_CART, Buffer.from('cart a')]), 'the first client has the association')
+
+  await using stranger = await Peer.bind()
+  stranger.send(Buffer.concat([TO_CART, Buffer.from('mine')]), '127.0.0.1', relay)
+  const piece = Buffer.concat([TO_CART, Buffer.from('piece')])
+  piece[2] = 1
+  client.send(piece, '127.0.0.1', relay)
+  client.send(Buffer.concat([socksHead('example.com', 53), Buffer.from('out')]), '127.0.0.1', relay)
+  t.match(await refusedFor(world.here, /not a name of the mesh/), { mode: 'socks' }, 'the log says why it was refused')
+  t.same(await say('c'), Buffer.concat([TO_CART, Buffer.from('cart c')]), 'the association goes on')
+  t.notOk(world.cart.texts.includes('mine'), 'the datagram of another client has not arrived')
+  t.notOk(world.cart.texts.includes('piece'), 'the piece of a datagram has not arrived')
+  t.equal(client.heard.length, 2, 'the client has received the two answers and nothing else')
+  control.socket.destroy()
+})
+
+t.test('there is no SOCKS5 association without the right credentials', async (t) => {
+  await using world = await SocksWorld.start()
+  const { control } = await world.associate('wrong', 4)
+  await control.ended
+  t.equal(Buffer.concat(control.chunks).toString('hex'), '05020101', 'the password is refused, and nothing follows')
+  control.socket.destroy()
 })
 
 t.test('packets of SOCKS: rows, and garbage', async (t) => {
