@@ -15,39 +15,46 @@ import { until } from '../proxy/world.ts'
 const forever = new AbortController().signal
 const GATEWAY = '127.0.0.1'
 
-t.test('the XML reader accepts what routers send and refuses the rest', async (t) => {
+t.test('the XML reader accepts what routers send', async (t) => {
   const page = readXml(`<?xml version="1.0"?>
     <!-- a router -->
     <root xmlns="urn:x" a="1 > 0"><s:device xmlns:s='urn:y'><name>A &amp; B &#x41;&#66;</name><empty/><empty a="/"/></s:device>
     <name><![CDATA[<raw> &amp;]]></name></root>`)!
-  t.equal(page.name, 'root')
+  t.equal(page.name, 'root', 'the outermost element is read after a declaration and a comment')
   t.same(
     [...named(page, 'name')].map(({ text }) => text),
     ['A & B AB', '<raw> &amp;'],
+    'entities and character references are replaced, but not within CDATA',
   )
-  t.equal([...named(page, 'empty')].length, 2)
-  t.equal(textOf(page, 'nothing'), undefined)
-  t.equal(textOf(readXml('<a><b>\n 725 \t</b></a>')!, 'b'), '725')
-  const bad: [string, string][] = [
-    ['nothing', ''],
-    ['only text', 'hello'],
-    ['not closed', '<a><b></a>'],
-    ['closed twice', '<a></a></a>'],
-    ['two of them', '<a/><b/>'],
-    ['text around', '<a/>x'],
-    ['no name', '<>x</>'],
-    ['a name with a space before', '< a></a>'],
-    ['cut in a tag', '<a'],
-    ['cut in a value', '<a b="'],
-    ['cut in a comment', '<a><!-- </a>'],
-    ['a document type: entities that grow', '<!DOCTYPE a [<!ENTITY x "xx">]><a>&x;</a>'],
-    ['too deep', '<a>'.repeat(65) + '</a>'.repeat(65)],
-    ['too many', `<a>${'<b/>'.repeat(5_000)}</a>`],
-    ['too long', `<a>${' '.repeat(256 * 1024)}</a>`],
-  ]
-  for (const [why, text] of bad) t.equal(readXml(text), undefined, why)
-  t.equal(readXml('<a>&x; &#0; &#x110000; &#xD7FF;</a>')?.text, '&x;   \uD7FF', 'what is no character is nothing')
+  t.equal([...named(page, 'empty')].length, 2, 'empty elements are read')
+  t.equal(textOf(page, 'nothing'), undefined, 'an element that is not there has no text')
+  t.equal(textOf(readXml('<a><b>\n 725 \t</b></a>')!, 'b'), '725', 'space around a text is left out')
+  const odd = readXml('<a>&x; &#0; &#x110000; &#xD7FF;</a>')
+  t.equal(odd?.text, '&x;   \uD7FF', 'an unknown entity stays, and a number that is no character becomes nothing')
+})
 
+t.test('the XML reader refuses what is no XML, and what is too long or too deep', async (t) => {
+  const bad: [string, string][] = [
+    ['an empty text', ''],
+    ['only text', 'hello'],
+    ['an element that is not closed', '<a><b></a>'],
+    ['an element that is closed twice', '<a></a></a>'],
+    ['two outermost elements', '<a/><b/>'],
+    ['text after the outermost element', '<a/>x'],
+    ['an element without a name', '<>x</>'],
+    ['a name with a space before', '< a></a>'],
+    ['a text cut in a tag', '<a'],
+    ['a text cut in a value', '<a b="'],
+    ['a text cut in a comment', '<a><!-- </a>'],
+    ['a document type: entities that grow', '<!DOCTYPE a [<!ENTITY x "xx">]><a>&x;</a>'],
+    ['elements that are nested too deep', '<a>'.repeat(65) + '</a>'.repeat(65)],
+    ['too many elements', `<a>${'<b/>'.repeat(5_000)}</a>`],
+    ['a text that is too long', `<a>${' '.repeat(256 * 1024)}</a>`],
+  ]
+  for (const [why, text] of bad) t.equal(readXml(text), undefined, `${why}: it is refused`)
+})
+
+t.test('the XML reader reads elements as they were written', async (t) => {
   const name = fc.stringMatching(/^[A-Za-z_][\w.-]{0,10}$/)
   const text = fc.string({ maxLength: 10 }).map((any) => any.trim())
   const leaf = fc.record({ name, text, children: fc.constant([]) })
@@ -60,6 +67,9 @@ t.test('the XML reader accepts what routers send and refuses the rest', async (t
     }),
     { numRuns: 30 },
   )
+})
+
+t.test('no text makes the XML reader throw, or find an element without a name', async () => {
   const parts = fc.constantFrom(
     '<',
     '>',
@@ -103,27 +113,57 @@ function answerOf(location: string, changes: { status?: string; st?: string } = 
   )
 }
 
+/** Packets from 192.168.1.1, and the location that is taken from them. */
+const LOCATIONS: { why: string; packet: Buffer; is: string | undefined }[] = [
+  {
+    why: 'a location at the router is accepted',
+    packet: answerOf('http://192.168.1.1:5000/a.xml'),
+    is: 'http://192.168.1.1:5000/a.xml',
+  },
+  {
+    why: 'a location at another machine is refused',
+    packet: answerOf('http://192.168.1.66:5000/a.xml'),
+    is: undefined,
+  },
+  { why: 'a location in the internet is refused', packet: answerOf('http://evil.example/a.xml'), is: undefined },
+  {
+    why: 'a location whose user name looks like the router is refused',
+    packet: answerOf('http://192.168.1.1@evil.example/'),
+    is: undefined,
+  },
+  {
+    why: 'a location with a user and a password is refused',
+    packet: answerOf('http://me:pw@192.168.1.1/'),
+    is: undefined,
+  },
+  { why: 'a location at this machine is refused', packet: answerOf('http://127.0.0.1:7480/'), is: undefined },
+  { why: 'a location of another protocol is refused', packet: answerOf('ftp://192.168.1.1/a.xml'), is: undefined },
+  { why: 'a location that is a file is refused', packet: answerOf('file:///etc/passwd'), is: undefined },
+  { why: 'an empty location is refused', packet: answerOf(''), is: undefined },
+  {
+    why: 'a very long location is refused',
+    packet: answerOf(`http://192.168.1.1/${'a'.repeat(1_100)}`),
+    is: undefined,
+  },
+  {
+    why: 'the answer of another kind of device is refused',
+    packet: answerOf('http://192.168.1.1/', { st: 'upnp:rootdevice' }),
+    is: undefined,
+  },
+  {
+    why: 'an announcement is no answer',
+    packet: answerOf('http://192.168.1.1/', { status: 'NOTIFY * HTTP/1.1' }),
+    is: undefined,
+  },
+  {
+    why: 'a packet that is too long is refused',
+    packet: Buffer.concat([answerOf('http://192.168.1.1/'), Buffer.alloc(2_048)]),
+    is: undefined,
+  },
+]
+
 t.test('an answer to a search is accepted only with a permitted location', async (t) => {
-  const rows: { why: string; packet: Buffer; is: string | undefined }[] = [
-    { why: 'a router', packet: answerOf('http://192.168.1.1:5000/a.xml'), is: 'http://192.168.1.1:5000/a.xml' },
-    { why: 'another machine', packet: answerOf('http://192.168.1.66:5000/a.xml'), is: undefined },
-    { why: 'the internet', packet: answerOf('http://evil.example/a.xml'), is: undefined },
-    { why: 'a name that looks like it', packet: answerOf('http://192.168.1.1@evil.example/'), is: undefined },
-    { why: 'a user at the router', packet: answerOf('http://me:pw@192.168.1.1/'), is: undefined },
-    { why: 'this machine', packet: answerOf('http://127.0.0.1:7480/'), is: undefined },
-    { why: 'another protocol', packet: answerOf('ftp://192.168.1.1/a.xml'), is: undefined },
-    { why: 'a file', packet: answerOf('file:///etc/passwd'), is: undefined },
-    { why: 'nowhere', packet: answerOf(''), is: undefined },
-    { why: 'very far', packet: answerOf(`http://192.168.1.1/${'a'.repeat(1_100)}`), is: undefined },
-    { why: 'another device', packet: answerOf('http://192.168.1.1/', { st: 'upnp:rootdevice' }), is: undefined },
-    {
-      why: 'no answer, an announcement',
-      packet: answerOf('http://192.168.1.1/', { status: 'NOTIFY * HTTP/1.1' }),
-      is: undefined,
-    },
-    { why: 'too long', packet: Buffer.concat([answerOf('http://192.168.1.1/'), Buffer.alloc(2_048)]), is: undefined },
-  ]
-  for (const { why, packet, is } of rows) t.equal(locationIn(packet, '192.168.1.1')?.href, is, why)
+  for (const { why, packet, is } of LOCATIONS) t.equal(locationIn(packet, '192.168.1.1')?.href, is, why)
   fc.assert(
     fc.property(
       fc.oneof(
@@ -138,9 +178,10 @@ t.test('an answer to a search is accepted only with a permitted location', async
     { numRuns: 100 },
   )
   const base = new URL('http://192.168.1.1:5000/igd/root.xml')
-  t.equal(urlAt('/ctl', '192.168.1.1', base)?.href, 'http://192.168.1.1:5000/ctl')
-  t.equal(urlAt('//evil.example/ctl', '192.168.1.1', base), undefined)
-  t.equal(urlAt('http://[::1]/', '192.168.1.1', base), undefined)
+  const ctl = urlAt('/ctl', '192.168.1.1', base)
+  t.equal(ctl?.href, 'http://192.168.1.1:5000/ctl', 'a path is completed from the base')
+  t.equal(urlAt('//evil.example/ctl', '192.168.1.1', base), undefined, 'a path that names another host is refused')
+  t.equal(urlAt('http://[::1]/', '192.168.1.1', base), undefined, 'an address of another host is refused')
 })
 
 type Answer = (
@@ -161,42 +202,42 @@ interface FakeIgd extends AsyncDisposable {
   says: (() => string) | undefined
 }
 
+/** What the router says about itself: two services, of which the second makes mappings. */
+function description(controlUrl: string): string {
+  const service = (type: string, url: string) =>
+    `<serviceList><service><serviceType>urn:schemas-upnp-org:service:${type}:1</serviceType><controlURL>${url}</controlURL></service></serviceList>`
+  const inner = `<deviceList><device>${service('WANIPConnection', controlUrl)}</device></deviceList>`
+  return `<root xmlns="urn:schemas-upnp-org:device-1-0"><device>${service('Layer3Forwarding', '/l3f')}${inner}</device></root>`
+}
+
+/** Answers a call of an action, and keeps it in words. */
+function respond(it: FakeIgd, request: IncomingMessage, body: string, response: ServerResponse): void {
+  const action = String(request.headers['soapaction']).replace(/^.*#|"$/g, '')
+  const values = new Map([...body.matchAll(/<(New\w+)>([^<]*)</g)].map(([, name, value]) => [name!, value!]))
+  const words = [action, ...['NewProtocol', 'NewExternalPort', 'NewLeaseDuration'].map((name) => values.get(name))]
+  it.heard.push(words.filter(Boolean).join(' '))
+  const said = it.answer(action, values)
+  const isFault = 'fault' in said
+  response.statusCode = isFault ? 500 : 200
+  const inside = isFault
+    ? `<s:Fault><detail><UPnPError><errorCode>\n ${said['fault']}\n</errorCode><errorDescription>${said['words'] ?? ''}</errorDescription></UPnPError></detail></s:Fault>`
+    : `<u:${action}Response xmlns:u="x">${Object.entries(said)
+        .map(([name, value]) => `<${name}>${value}</${name}>`)
+        .join('')}</u:${action}Response>`
+  response.end(`<?xml version="1.0"?><s:Envelope xmlns:s="x"><s:Body>${inside}</s:Body></s:Envelope>`)
+}
+
 /** A router that speaks UPnP only, on loopback. */
 async function igd(): Promise<FakeIgd> {
   const server = createServer((request, response) => {
     if (it.page(request, response)) return
     if (request.method === 'GET') {
-      response.end(
-        `<root xmlns="urn:schemas-upnp-org:device-1-0"><device><serviceList><service><serviceType>urn:schemas-upnp-org:service:Layer3Forwarding:1</serviceType><controlURL>/l3f</controlURL></service></serviceList><deviceList><device><serviceList><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>${it.controlUrl}</controlURL></service></serviceList></device></deviceList></device></root>`,
-      )
+      response.end(description(it.controlUrl))
       return
     }
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
-    request.on('end', () => {
-      const action = String(request.headers['soapaction']).replace(/^.*#|"$/g, '')
-      const values = new Map(
-        [
-          ...Buffer.concat(chunks)
-            .toString()
-            .matchAll(/<(New\w+)>([^<]*)</g),
-        ].map(([, name, value]) => [name!, value!]),
-      )
-      it.heard.push(
-        [action, values.get('NewProtocol'), values.get('NewExternalPort'), values.get('NewLeaseDuration')]
-          .filter(Boolean)
-          .join(' '),
-      )
-      const said = it.answer(action, values)
-      const isFault = 'fault' in said
-      response.statusCode = isFault ? 500 : 200
-      const inside = isFault
-        ? `<s:Fault><detail><UPnPError><errorCode>\n ${said['fault']}\n</errorCode><errorDescription>${said['words'] ?? ''}</errorDescription></UPnPError></detail></s:Fault>`
-        : `<u:${action}Response xmlns:u="x">${Object.entries(said)
-            .map(([name, value]) => `<${name}>${value}</${name}>`)
-            .join('')}</u:${action}Response>`
-      response.end(`<?xml version="1.0"?><s:Envelope xmlns:s="x"><s:Body>${inside}</s:Body></s:Envelope>`)
-    })
+    request.on('end', () => respond(it, request, Buffer.concat(chunks).toString(), response))
   })
   server.listen(0, GATEWAY)
   await once(server, 'listening')
@@ -273,177 +314,195 @@ t.test('with a UPnP-only router a mapping is made, renewed, found again and dele
   await using nobody = await deaf()
   const { running, rests } = mapper(router, nobody.port)
   await until(() => rests.length === 1)
-  t.match(running.state, { state: 'mapped', dialect: 'upnp', tcp: '203.0.113.5:7472', udp: '203.0.113.5:7473' })
-  t.same(router.heard, [
+  const mapped = { state: 'mapped', dialect: 'upnp', tcp: '203.0.113.5:7472', udp: '203.0.113.5:7473' }
+  t.match(running.state, mapped, 'both ports are mapped')
+  const calls = [
     'AddPortMapping TCP 7472 3600',
     'GetExternalIPAddress',
     'AddPortMapping UDP 7473 3600',
     'GetExternalIPAddress',
-  ])
-  t.equal(rests[0]!.ms, 1_800_000, 'again at half its life')
+  ]
+  t.same(router.heard, calls, 'the router was asked for a mapping and its address, for each port')
+  t.equal(rests[0]!.ms, 1_800_000, 'the mapping is renewed at half its life')
   router.heard.length = 0
   rests[0]!.end()
   await until(() => rests.length === 2)
-  t.equal(router.heard[0], 'AddPortMapping TCP 7472 3600', 'renewed, without asking in other words before')
+  t.equal(
+    router.heard[0],
+    'AddPortMapping TCP 7472 3600',
+    'the first call of the renewal asks for the mapping, not for the description',
+  )
   router.heard.length = 0
   await running[Symbol.asyncDispose]()
-  t.same(router.heard, ['DeletePortMapping TCP 7472', 'DeletePortMapping UDP 7473'])
+  t.same(
+    router.heard,
+    ['DeletePortMapping TCP 7472', 'DeletePortMapping UDP 7473'],
+    'both mappings are deleted at the end',
+  )
 })
+
+const PUBLIC = { NewExternalIPAddress: ' 203.0.113.5\n' }
+
+/** What becomes of a wish for port 7472 when the router answers so, and the mappings that it is asked for. */
+const ANSWERS: { why: string; answer: Answer; gets: object; adds: string[] }[] = [
+  {
+    why: 'a router that says yes makes the mapping',
+    answer: () => PUBLIC,
+    gets: { kind: 'mapped', mapped: { external: { port: 7_472, address: '203.0.113.5' } } },
+    adds: ['7472 3600'],
+  },
+  {
+    why: 'when the port is taken, another is asked for',
+    answer: (action, values) =>
+      action === 'AddPortMapping' && values.get('NewExternalPort') === '7472' ? { fault: 718 } : PUBLIC,
+    gets: { kind: 'mapped', mapped: { external: { port: 20_001 } } },
+    adds: ['7472 3600', '20001 3600'],
+  },
+  {
+    why: 'when all ports are taken, it is refused with the words of the router',
+    answer: () => ({ fault: 718, words: 'ConflictInMappingEntry' }),
+    gets: { kind: 'refused', reason: 'ConflictInMappingEntry (718)' },
+    adds: ['7472 3600', '20001 3600', '20002 3600'],
+  },
+  {
+    why: 'a router that maps only for ever is asked without a lifetime, and the mapping is renewed all the same',
+    answer: (action, values) =>
+      action === 'AddPortMapping' && values.get('NewLeaseDuration') !== '0' ? { fault: 725 } : PUBLIC,
+    gets: { kind: 'mapped', mapped: { lifetimeSeconds: 3_600 } },
+    adds: ['7472 3600', '7472 0'],
+  },
+  {
+    why: 'when it does not map for ever either, it is refused with the number of the error',
+    answer: () => ({ fault: 725 }),
+    gets: { kind: 'refused', reason: 'error 725' },
+    adds: ['7472 3600', '7472 0'],
+  },
+  {
+    why: 'a router that says no is not asked again, and its words are cleaned',
+    answer: () => ({ fault: 606, words: 'Action\u0007 not\n authorized' }),
+    gets: { kind: 'refused', reason: 'Action not authorized (606)' },
+    adds: ['7472 3600'],
+  },
+  {
+    why: 'a mapping without a usable address counts, without the address',
+    answer: () => ({ NewExternalIPAddress: 'evil.example' }),
+    gets: { kind: 'mapped', mapped: { external: { port: 7_472, address: undefined } } },
+    adds: ['7472 3600'],
+  },
+]
+
+const MAPPING = {
+  protocol: 'tcp',
+  port: 7_472,
+  wanted: 7_472,
+  lifetimeSeconds: 3_600,
+  client: '192.168.1.10',
+  others: [20_001, 20_002],
+} as const
 
 t.test('each answer of a UPnP router leads to the expected mapping or error', async (t) => {
   await using router = await igd()
   const found = (await readIgd(new URL(router.location), forever))!
-  t.equal(found.service, 'urn:schemas-upnp-org:service:WANIPConnection:1')
-  const wanted = {
-    protocol: 'tcp',
-    port: 7_472,
-    wanted: 7_472,
-    lifetimeSeconds: 3_600,
-    client: '192.168.1.10',
-    others: [20_001, 20_002],
-  } as const
-  const address = { NewExternalIPAddress: ' 203.0.113.5\n' }
-  const rows: { why: string; answer: Answer; gets: object; adds: string[] }[] = [
-    {
-      why: 'it says yes',
-      answer: () => address,
-      gets: { kind: 'mapped', mapped: { external: { port: 7_472, address: '203.0.113.5' } } },
-      adds: ['7472 3600'],
-    },
-    {
-      why: 'the port is somebody else’s: another',
-      answer: (action, values) =>
-        action === 'AddPortMapping' && values.get('NewExternalPort') === '7472' ? { fault: 718 } : address,
-      gets: { kind: 'mapped', mapped: { external: { port: 20_001 } } },
-      adds: ['7472 3600', '20001 3600'],
-    },
-    {
-      why: 'all are',
-      answer: () => ({ fault: 718, words: 'ConflictInMappingEntry' }),
-      gets: { kind: 'refused', reason: 'ConflictInMappingEntry (718)' },
-      adds: ['7472 3600', '20001 3600', '20002 3600'],
-    },
-    {
-      why: 'only for ever; renewed as if it were not',
-      answer: (action, values) =>
-        action === 'AddPortMapping' && values.get('NewLeaseDuration') !== '0' ? { fault: 725 } : address,
-      gets: { kind: 'mapped', mapped: { lifetimeSeconds: 3_600 } },
-      adds: ['7472 3600', '7472 0'],
-    },
-    {
-      why: 'never',
-      answer: () => ({ fault: 725 }),
-      gets: { kind: 'refused', reason: 'error 725' },
-      adds: ['7472 3600', '7472 0'],
-    },
-    {
-      why: 'no',
-      answer: () => ({ fault: 606, words: 'Action\u0007 not\n authorized' }),
-      gets: { kind: 'refused', reason: 'Action not authorized (606)' },
-      adds: ['7472 3600'],
-    },
-    {
-      why: 'an address that is none',
-      answer: () => ({ NewExternalIPAddress: 'evil.example' }),
-      gets: { kind: 'mapped', mapped: { external: { port: 7_472, address: undefined } } },
-      adds: ['7472 3600'],
-    },
-  ]
-  for (const { why, answer, gets, adds } of rows) {
+  t.equal(found.service, 'urn:schemas-upnp-org:service:WANIPConnection:1', 'the service that maps is found')
+  for (const { why, answer, gets, adds } of ANSWERS) {
     router.heard.length = 0
     router.answer = answer
-    t.match(await mapByIgd(found, wanted, forever), gets, why)
-    t.same(
-      router.heard.filter((line) => line.startsWith('Add')),
-      adds.map((line) => `AddPortMapping TCP ${line}`),
-      why,
-    )
+    t.match(await mapByIgd(found, MAPPING, forever), gets, why)
+    const asked = router.heard.filter((line) => line.startsWith('Add'))
+    const expected = adds.map((line) => `AddPortMapping TCP ${line}`)
+    t.same(asked, expected, `${why}: the router is asked for these mappings`)
   }
-  t.match(await mapByIgd(found, { ...wanted, wanted: 20_000, others: [] }, forever), { kind: 'mapped' })
-  router.answer = (action, values) =>
-    action === 'AddPortMapping' && values.get('NewExternalPort') !== '7472' ? { fault: 724 } : address
-  t.match(
-    await mapByIgd(found, { ...wanted, wanted: 20_000, others: [] }, forever),
-    { mapped: { external: { port: 7_472 } } },
-    'the same port on both sides',
-  )
 })
 
-t.test('only the gateway is contacted, and only its answers are accepted', async (t) => {
+t.test('a UPnP router that maps a port only to the same port outside is asked for that', async (t) => {
+  await using router = await igd()
+  const found = (await readIgd(new URL(router.location), forever))!
+  const wanted = { ...MAPPING, wanted: 20_000, others: [] }
+  t.match(await mapByIgd(found, wanted, forever), { kind: 'mapped' }, 'another port outside is mapped where it may be')
+  router.answer = (action, values) =>
+    action === 'AddPortMapping' && values.get('NewExternalPort') !== '7472' ? { fault: 724 } : PUBLIC
+  const mapped = { mapped: { external: { port: 7_472 } } }
+  t.match(await mapByIgd(found, wanted, forever), mapped, 'after error 724 the port has the same number on both sides')
+})
+
+t.test('an answer to a search from any address but the gateway’s is dropped, wherever it points', async (t) => {
+  // what is sent to the gateway reaches the forger too, which answers faster than the router
+  const forger = await udp('127.0.0.2')
+  const gateway = await udp('127.0.0.4')
+  let heard = 0
+  gateway.on('message', (_, from) => {
+    heard += 1
+    forger.send(answerOf('http://127.0.0.4:5000/rootDesc.xml'), from.port, from.address)
+    forger.send(answerOf(`http://127.0.0.2:80/`), from.port, from.address)
+  })
+  const { clock } = patientClock()
+  const found = await search({ gateway: '127.0.0.4', own: GATEWAY, port: gateway.address().port, clock }, forever)
+  t.equal(found, undefined, 'no router is found')
+  t.ok(heard > 0, 'the search was heard, and answered by the forger')
+  for (const socket of [forger, gateway]) await new Promise<void>((resolve) => socket.close(() => resolve()))
+})
+
+/** Routers that try to make us contact another address, `elsewhere`, or that answer without end or sense. */
+const SPOILED: { why: string; spoil: (it: FakeIgd, elsewhere: string) => void }[] = [
+  {
+    why: 'a router that says it is elsewhere',
+    spoil: (it, elsewhere) => (it.says = () => `${elsewhere}/rootDesc.xml`),
+  },
+  { why: 'a router whose services are elsewhere', spoil: (it, elsewhere) => (it.controlUrl = `${elsewhere}/ctl`) },
+  {
+    why: 'a router that redirects elsewhere',
+    spoil: (it, elsewhere) =>
+      (it.page = (_, response) => {
+        response.writeHead(302, { Location: `${elsewhere}/rootDesc.xml` }).end()
+        return true
+      }),
+  },
+  {
+    why: 'a router whose base address is elsewhere',
+    spoil: (it, elsewhere) =>
+      (it.page = (request, response) => {
+        if (request.method !== 'GET') return false
+        response.end(
+          `<root><URLBase>${elsewhere}</URLBase><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>${elsewhere}/ctl</controlURL></service></root>`,
+        )
+        return true
+      }),
+  },
+  {
+    why: 'a router whose description never ends',
+    spoil: (it) =>
+      (it.page = (_, response) => {
+        const more = () => {
+          while (!response.destroyed && response.write(' '.repeat(65_536)));
+          response.once('drain', more)
+        }
+        more()
+        return true
+      }),
+  },
+  {
+    why: 'a router whose description is no XML',
+    spoil: (it) =>
+      (it.page = (_, response) => response.end('<!DOCTYPE x [<!ENTITY a "b">]><root>&a;</root>') !== undefined),
+  },
+]
+
+t.test('no address but the gateway’s is contacted, whatever the router says', async (t) => {
   const calls: string[] = []
   const victim = createTcpServer((socket) => void calls.push(socket.on('error', () => undefined).remoteAddress ?? ''))
   victim.listen(0, '127.0.0.3')
   await once(victim, 'listening')
   const elsewhere = `http://127.0.0.3:${(victim.address() as AddressInfo).port}`
-  await using router = await igd()
   await using nobody = await deaf()
-
-  // somebody in the network answers the search faster than the router
-  const forger = await udp('127.0.0.2')
-  const clock = patientClock().clock
-  router.says = undefined
-  const ears = await udp('127.0.0.4')
-  let heard = 0
-  ears.on('message', (_, from) => {
-    heard += 1
-    forger.send(answerOf('http://127.0.0.4:5000/rootDesc.xml'), from.port, from.address)
-    forger.send(answerOf(`http://127.0.0.2:80/`), from.port, from.address)
-  })
-  // what is sent to the gateway reaches the forger too
-  const asked = search({ gateway: '127.0.0.4', own: GATEWAY, port: ears.address().port, clock }, forever)
-  t.equal(await asked, undefined, 'an answer from another address is dropped, wherever it points')
-  t.ok(heard > 0)
-
-  const rows: { why: string; spoil: (it: FakeIgd) => void }[] = [
-    { why: 'it points elsewhere', spoil: (it) => (it.says = () => `${elsewhere}/rootDesc.xml`) },
-    { why: 'its services are elsewhere', spoil: (it) => (it.controlUrl = `${elsewhere}/ctl`) },
-    {
-      why: 'it sends us elsewhere',
-      spoil: (it) =>
-        (it.page = (_, response) => {
-          response.writeHead(302, { Location: `${elsewhere}/rootDesc.xml` }).end()
-          return true
-        }),
-    },
-    {
-      why: 'its base is elsewhere',
-      spoil: (it) =>
-        (it.page = (request, response) => {
-          if (request.method !== 'GET') return false
-          response.end(
-            `<root><URLBase>${elsewhere}</URLBase><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>${elsewhere}/ctl</controlURL></service></root>`,
-          )
-          return true
-        }),
-    },
-    {
-      why: 'it never ends',
-      spoil: (it) =>
-        (it.page = (_, response) => {
-          const more = () => {
-            while (!response.destroyed && response.write(' '.repeat(65_536)));
-            response.once('drain', more)
-          }
-          more()
-          return true
-        }),
-    },
-    {
-      why: 'it is no XML',
-      spoil: (it) =>
-        (it.page = (_, response) => response.end('<!DOCTYPE x [<!ENTITY a "b">]><root>&a;</root>') !== undefined),
-    },
-  ]
-  for (const { why, spoil } of rows) {
+  for (const { why, spoil } of SPOILED) {
     await using bad = await igd()
-    spoil(bad)
+    spoil(bad, elsewhere)
     const { running, rests } = mapper(bad, nobody.port)
     await until(() => rests.length === 1)
-    t.same(running.state, { state: 'refused', reason: 'no answer' }, why)
+    t.same(running.state, { state: 'refused', reason: 'no answer' }, `${why} counts as one that does not answer`)
     await running[Symbol.asyncDispose]()
   }
-  t.same(calls, [], 'no other address was contacted')
-  for (const socket of [forger, ears]) await new Promise<void>((resolve) => socket.close(() => resolve()))
+  t.same(calls, [], 'the other address was not contacted')
   await new Promise((resolve) => victim.close(resolve))
 })
 
@@ -477,8 +536,8 @@ t.test('PCP and NAT-PMP answers from any address but the gateway’s are dropped
   }
   const running = PortMapper.start(options, silentLog)
   await until(() => rests.length === 1)
-  t.ok(forged > 0)
-  t.same(running.state, { state: 'refused', reason: 'no answer' })
+  t.ok(forged > 0, `the questions were answered from another address: ${forged} times`)
+  t.same(running.state, { state: 'refused', reason: 'no answer' }, 'the forged answers count as none')
   await running[Symbol.asyncDispose]()
   for (const socket of [gateway, forger]) await new Promise<void>((resolve) => socket.close(() => resolve()))
 })
