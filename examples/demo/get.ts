@@ -25,7 +25,9 @@ function addresses(url: string): string[] {
 
 function body(address: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const request = get(address, { agent, timeout: TIMEOUT_MS }, (response) => text(response).then(resolve, reject))
+    const request = get(address, { agent, timeout: TIMEOUT_MS }, (response) => {
+      text(response).then(resolve, reject)
+    })
     request.on('timeout', () => request.destroy(new Error(`no answer within ${TIMEOUT_MS / 1_000} s`)))
     request.on('error', reject)
   })
