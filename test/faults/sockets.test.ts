@@ -74,7 +74,7 @@ t.test('the routes of host mode go with `lo`, or are flushed: they are set again
 const MISHAPS: Readonly<Record<string, (names: { own: string; serving: string; dir: string }) => void>> = {
   'the name that commands ask is removed': ({ serving }) => rmSync(serving),
   'its own name is removed': ({ own }) => rmSync(own),
-  'both are removed': ({ own, serving }) => [own, serving].forEach((path) => void rmSync(path)),
+  'both are removed': ({ own, serving }) => [own, serving].forEach((path) => rmSync(path)),
   'files are in their place': ({ own, serving }) => {
     for (const path of [own, serving]) {
       rmSync(path)
