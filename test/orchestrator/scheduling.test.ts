@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { test } from 'tap'
+import { test, type Test } from 'tap'
 import {
   DIMENSIONS,
   demandOf,
@@ -49,86 +49,146 @@ function chosen(request: PlacementRequest, candidates: Candidate[]): string {
   return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons, 'none')
 }
 
-test('each filter refuses with its reason, and passes the case beside it', async (t) => {
-  const munich = { lat: 48.137, lon: 11.576 }
-  const rows: {
-    why: string
-    spec?: Record<string, unknown>
-    says?: NodeSays
-    refusedBy?: string[]
-    reason?: string
-  }[] = [
-    { why: 'nothing asked' },
-    { why: 'cordoned', says: { condition: 'cordoned' }, reason: 'cordoned' },
-    { why: 'lost', says: { condition: 'lost' }, reason: 'lost' },
-    { why: 'asked before', refusedBy: ['edge/n1'], reason: 'refused it already' },
-    { why: 'another was asked', refusedBy: ['edge/n2'] },
-    { why: 'runtime', spec: { runtime: 'docker', code: 'x' }, reason: 'runtime docker not offered' },
-    { why: 'runtime there', spec: { runtime: 'docker', code: 'x' }, says: { facts: { runtimes: ['docker'] } } },
-    { why: 'architecture', spec: { arch: ['arm64'] }, reason: 'other architecture' },
-    { why: 'one of them', spec: { arch: ['arm64', 'amd64'] } },
-    { why: 'memory', spec: { memory: 501 }, says: { free: { memoryMb: 500 } }, reason: 'too little memory free' },
-    { why: 'memory fits exactly', spec: { memory: 500 }, says: { free: { memoryMb: 500 } } },
-    { why: 'cores', spec: { vcpus: 0.6 }, says: { free: { vcpus: 0.5 } }, reason: 'too few vcpus free' },
-    { why: 'gpus', spec: { vgpus: 1 }, reason: 'too few vgpus free' },
-    { why: 'tpus', spec: { vtpus: 1 }, reason: 'too few vtpus free' },
-    { why: 'storage', spec: { storage: 1 }, reason: 'too little storage free' },
-    { why: 'an overfull node still accepts an instance without demands', says: { free: { memoryMb: -1 } } },
+/** What is asked for, what the node says, and the reason against it; without a reason it is taken. */
+interface Filtered {
+  why: string
+  spec?: Record<string, unknown>
+  says?: NodeSays
+  refusedBy?: string[]
+  reason?: string
+}
+
+function filtered(t: Test, rows: readonly Filtered[]): void {
+  for (const { why, spec, says, refusedBy = [], reason } of rows) {
+    const placement = schedule({ spec: specOf(spec), refusedBy: new Set(refusedBy) }, [node('edge/n1', says)])
+    if (reason === undefined) t.equal(placement.kind, 'placed', `${why}: taken`)
+    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, `${why}: refused`)
+  }
+}
+
+test('a node is refused for its state, its runtimes or its architecture, with the reason', async (t) => {
+  filtered(t, [
+    { why: 'nothing is asked for: any node that is alive will do' },
+    { why: 'a cordoned node takes nothing new', says: { condition: 'cordoned' }, reason: 'cordoned' },
+    { why: 'a lost node takes nothing', says: { condition: 'lost' }, reason: 'lost' },
+    { why: 'a node that has refused is not asked again', refusedBy: ['edge/n1'], reason: 'refused it already' },
+    { why: 'a node is asked although another has refused', refusedBy: ['edge/n2'] },
     {
-      why: 'fixed port',
+      why: 'a runtime that the node does not offer',
+      spec: { runtime: 'docker', code: 'x' },
+      reason: 'runtime docker not offered',
+    },
+    {
+      why: 'a runtime that the node offers',
+      spec: { runtime: 'docker', code: 'x' },
+      says: { facts: { runtimes: ['docker'] } },
+    },
+    { why: 'an architecture that the node does not have', spec: { arch: ['arm64'] }, reason: 'other architecture' },
+    { why: 'one of the architectures asked for is enough', spec: { arch: ['arm64', 'amd64'] } },
+  ])
+})
+
+test('a node without room is refused with what it lacks, and one with just enough is not', async (t) => {
+  filtered(t, [
+    {
+      why: 'more memory than is free',
+      spec: { memory: 501 },
+      says: { free: { memoryMb: 500 } },
+      reason: 'too little memory free',
+    },
+    { why: 'exactly the memory that is free', spec: { memory: 500 }, says: { free: { memoryMb: 500 } } },
+    {
+      why: 'more cores than are free',
+      spec: { vcpus: 0.6 },
+      says: { free: { vcpus: 0.5 } },
+      reason: 'too few vcpus free',
+    },
+    { why: 'a gpu where there is none', spec: { vgpus: 1 }, reason: 'too few vgpus free' },
+    { why: 'a tpu where there is none', spec: { vtpus: 1 }, reason: 'too few vtpus free' },
+    { why: 'storage where there is none', spec: { storage: 1 }, reason: 'too little storage free' },
+    { why: 'an overfull node still takes an instance without demands', says: { free: { memoryMb: -1 } } },
+    {
+      why: 'a fixed port that is taken',
       spec: { port: '80:8080', fixed_port: true },
       says: { portsTaken: ['tcp/8080'] },
       reason: 'fixed port taken',
     },
     {
-      why: 'port of the other protocol',
+      why: 'a fixed port that is taken for the other protocol only',
       spec: { port: '80:8080/udp', fixed_port: true },
       says: { portsTaken: ['tcp/8080'] },
     },
-    { why: 'a port that is not fixed', spec: { port: '80:8080' }, says: { portsTaken: ['tcp/8080'] } },
     {
-      why: 'direct, node',
+      why: 'a port that is taken but need not be that one',
+      spec: { port: '80:8080' },
+      says: { portsTaken: ['tcp/8080'] },
+    },
+  ])
+})
+
+test('a node is refused unless it is named or has what is asked for', async (t) => {
+  filtered(t, [
+    {
+      why: 'direct: other nodes are named',
       spec: { constraints: [{ type: 'direct', node: 'n2;n3' }] },
       reason: 'not the node or cluster asked for',
     },
-    { why: 'direct, this node', spec: { constraints: [{ type: 'direct', node: 'n2;N1' }] } },
-    { why: 'direct, with its cluster', spec: { constraints: [{ type: 'direct', node: 'edge/n1' }] } },
     {
-      why: 'direct, namesake elsewhere',
+      why: 'direct: this node is among those named, in other letters',
+      spec: { constraints: [{ type: 'direct', node: 'n2;N1' }] },
+    },
+    {
+      why: 'direct: this node is named with its cluster',
+      spec: { constraints: [{ type: 'direct', node: 'edge/n1' }] },
+    },
+    {
+      why: 'direct: a node of the same name in another cluster is named',
       spec: { constraints: [{ type: 'direct', node: 'core/n1' }] },
       reason: 'not the node or cluster asked for',
     },
     {
-      why: 'direct, cluster',
+      why: 'direct: another cluster is named',
       spec: { constraints: [{ type: 'direct', cluster: 'core' }] },
       reason: 'not the node or cluster asked for',
     },
     {
-      why: 'clusters',
+      why: 'clusters: this one is not among them',
       spec: { constraints: [{ type: 'clusters', allowed: ['core'] }] },
       reason: 'cluster not allowed',
     },
-    { why: 'clusters, this one', spec: { constraints: [{ type: 'clusters', allowed: ['core', 'edge'] }] } },
     {
-      why: 'addons',
+      why: 'clusters: this one is among them',
+      spec: { constraints: [{ type: 'clusters', allowed: ['core', 'edge'] }] },
+    },
+    {
+      why: 'addons: one of two is missing',
       spec: { constraints: [{ type: 'addons', needs: ['gpu', 'ssd'] }] },
       says: { facts: { labels: { gpu: 'yes' } } },
       reason: 'addon missing',
     },
     {
-      why: 'addons there',
+      why: 'addons: the label is there, and empty',
       spec: { constraints: [{ type: 'addons', needs: ['gpu'] }] },
       says: { facts: { labels: { gpu: '' } } },
     },
     {
-      why: 'addon switched off',
+      why: 'addons: the label says false',
       spec: { constraints: [{ type: 'addons', needs: ['gpu'] }] },
       says: { facts: { labels: { gpu: 'false' } } },
       reason: 'addon missing',
     },
-    { why: 'area', spec: { constraints: [{ type: 'latency', area: 'munich-1' }] }, reason: 'other area' },
+  ])
+})
+
+test('a node is refused in another area, and every kind of constraint must hold', async (t) => {
+  filtered(t, [
     {
-      why: 'one of two areas',
+      why: 'a node without an area where one is asked for',
+      spec: { constraints: [{ type: 'latency', area: 'munich-1' }] },
+      reason: 'other area',
+    },
+    {
+      why: 'a node in one of two areas',
       spec: {
         constraints: [
           { type: 'latency', area: 'munich-1' },
@@ -138,38 +198,7 @@ test('each filter refuses with its reason, and passes the case beside it', async
       says: { facts: { area: 'berlin-1' } },
     },
     {
-      why: 'no place known',
-      spec: { constraints: [{ type: 'geo', location: '48.1,11.6', threshold: 5 }] },
-      reason: 'too far away',
-    },
-    {
-      why: 'near',
-      spec: { constraints: [{ type: 'geo', location: '48.15,11.58', threshold: 5 }] },
-      says: { facts: { location: munich } },
-    },
-    {
-      why: 'far',
-      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 500 }] },
-      says: { facts: { location: munich } },
-      reason: 'too far away',
-    },
-    {
-      why: 'far, but so far is fine',
-      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 510 }] },
-      says: { facts: { location: munich } },
-    },
-    {
-      why: 'near one of two places',
-      spec: {
-        constraints: [
-          { type: 'geo', location: '52.52,13.4', threshold: 5 },
-          { type: 'geo', location: '48.137,11.576', threshold: 5 },
-        ],
-      },
-      says: { facts: { location: munich } },
-    },
-    {
-      why: 'every kind must hold',
+      why: 'a node that keeps one kind of constraint and not the other',
       spec: {
         constraints: [
           { type: 'latency', area: 'a' },
@@ -179,12 +208,44 @@ test('each filter refuses with its reason, and passes the case beside it', async
       says: { facts: { area: 'a' } },
       reason: 'cluster not allowed',
     },
-  ]
-  for (const { why, spec, says, refusedBy = [], reason } of rows) {
-    const placement = schedule({ spec: specOf(spec), refusedBy: new Set(refusedBy) }, [node('edge/n1', says)])
-    if (reason === undefined) t.equal(placement.kind, 'placed', why)
-    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, why)
-  }
+  ])
+})
+
+test('a node is refused where it is too far from each place asked for', async (t) => {
+  const munich = { lat: 48.137, lon: 11.576 }
+  filtered(t, [
+    {
+      why: 'a node that does not say where it is',
+      spec: { constraints: [{ type: 'geo', location: '48.1,11.6', threshold: 5 }] },
+      reason: 'too far away',
+    },
+    {
+      why: 'a node within the distance',
+      spec: { constraints: [{ type: 'geo', location: '48.15,11.58', threshold: 5 }] },
+      says: { facts: { location: munich } },
+    },
+    {
+      why: 'a node beyond the distance',
+      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 500 }] },
+      says: { facts: { location: munich } },
+      reason: 'too far away',
+    },
+    {
+      why: 'a node just within a larger distance',
+      spec: { constraints: [{ type: 'geo', location: '52.52,13.4', threshold: 510 }] },
+      says: { facts: { location: munich } },
+    },
+    {
+      why: 'a node near one of two places',
+      spec: {
+        constraints: [
+          { type: 'geo', location: '52.52,13.4', threshold: 5 },
+          { type: 'geo', location: '48.137,11.576', threshold: 5 },
+        ],
+      },
+      says: { facts: { location: munich } },
+    },
+  ])
 })
 
 const coordinate = (ms: number, height = 0) => ({ at: [ms, 0, 0], height, error: 0.1 })
@@ -194,73 +255,119 @@ test('the distance of a node is that to its nearest anchor', async (t) => {
   const at = (ms: number | undefined, height?: number) =>
     node('edge/n1', ms === undefined ? {} : { facts: { coordinate: coordinate(ms, height) } })
   const rows: { why: string; from: Candidate; to: Anchor[]; ms: number | undefined }[] = [
-    { why: 'the nearest of them', from: at(10), to: [anchor('edge/a', 90), anchor('edge/b', 25)], ms: 15 },
-    { why: 'access links count', from: at(10, 4), to: [anchor('edge/a', 20)], ms: 14 },
-    { why: 'on the same node', from: at(undefined), to: [anchor('edge/n1', 500)], ms: 0 },
-    { why: 'what is beyond the anchor', from: at(10), to: [anchor('edge/a', 20, 7)], ms: 17 },
-    { why: 'a node that does not know where it is', from: at(undefined), to: [anchor('edge/a', 20)], ms: undefined },
-    { why: 'an anchor that does not know', from: at(10), to: [{ node: 'edge/a', beyondMs: 0 }], ms: undefined },
-    { why: 'no anchor', from: at(10), to: [], ms: undefined },
+    {
+      why: 'the nearest of two anchors counts',
+      from: at(10),
+      to: [anchor('edge/a', 90), anchor('edge/b', 25)],
+      ms: 15,
+    },
+    { why: 'the access link of the node is added', from: at(10, 4), to: [anchor('edge/a', 20)], ms: 14 },
+    {
+      why: 'an anchor on the node itself is no distance away, wherever it believes to be',
+      from: at(undefined),
+      to: [anchor('edge/n1', 500)],
+      ms: 0,
+    },
+    { why: 'what lies beyond the anchor is added', from: at(10), to: [anchor('edge/a', 20, 7)], ms: 17 },
+    {
+      why: 'a node that does not know where it is has no distance',
+      from: at(undefined),
+      to: [anchor('edge/a', 20)],
+      ms: undefined,
+    },
+    {
+      why: 'an anchor that does not know where it is gives none',
+      from: at(10),
+      to: [{ node: 'edge/a', beyondMs: 0 }],
+      ms: undefined,
+    },
+    { why: 'without an anchor there is no distance', from: at(10), to: [], ms: undefined },
   ]
   for (const { why, from, to, ms } of rows) t.equal(nearestMs(from, to), ms, why)
-  t.equal(fibreMs(500), 5, 'there and back at two thirds of the speed of light')
+  t.equal(fibreMs(500), 5, '500 km are 5 ms there and back, at two thirds of the speed of light')
 })
 
-test('a node must be near each service, and near one of the places', async (t) => {
-  const DB = 'shop.acme.db.prod'
-  const to = (service: string, threshold: number) => ({ type: 'latency', service, threshold })
-  const place = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
-  const anchors: Record<string, Anchor[]> = {
-    [DB]: [anchor('edge/a', 0), anchor('core/b', 200)],
-    'shop.acme.log': [anchor('edge/a', 60)],
-    'shop.acme.none': [],
-    '48,11': [anchor('edge/a', 0, 3)],
-    '52,13': [anchor('edge/c', 100, 3)],
-    '0,0': [],
+const DB = 'shop.acme.db.prod'
+const to = (service: string, threshold: number) => ({ type: 'latency', service, threshold })
+const place = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
+const anchors: Record<string, Anchor[]> = {
+  [DB]: [anchor('edge/a', 0), anchor('core/b', 200)],
+  'shop.acme.log': [anchor('edge/a', 60)],
+  'shop.acme.none': [],
+  '48,11': [anchor('edge/a', 0, 3)],
+  '52,13': [anchor('edge/c', 100, 3)],
+  '0,0': [],
+}
+const near = ({ service, location }: Constraint) => anchors[service ?? `${location?.lat},${location?.lon}`] ?? []
+
+/** What it must be near, where the node is in milliseconds, and the reason against it; without a reason it is taken. */
+interface Near {
+  why: string
+  constraints: object[]
+  at?: number
+  reason?: string
+}
+
+function nearby(t: Test, rows: readonly Near[]): void {
+  for (const { why, constraints, at, reason } of rows) {
+    const candidate = node('edge/n1', at === undefined ? {} : { facts: { coordinate: coordinate(at) } })
+    const spec = specOf({ constraints })
+    const placement = schedule({ spec, near }, [candidate])
+    if (reason === undefined) t.equal(placement.kind, 'placed', `${why}: taken`)
+    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, `${why}: refused`)
+    t.equal(schedule({ spec }, [candidate]).kind, 'placed', `${why}: a tier that knows no nodes leaves it to others`)
   }
-  const near = ({ service, location }: Constraint) => anchors[service ?? `${location?.lat},${location?.lon}`] ?? []
-  const rows: { why: string; constraints: object[]; at?: number; reason?: string }[] = [
-    { why: 'near enough', constraints: [to(DB, 20)], at: 20 },
-    { why: 'too far', constraints: [to(DB, 20)], at: 21, reason: `more than 20 ms from ${DB}` },
-    { why: 'near another of its instances', constraints: [to(DB, 20)], at: 190 },
-    { why: 'it has not been measured', constraints: [to(DB, 20)], reason: `latency to ${DB} not measured yet` },
+}
+
+test('a node must be near each service', async (t) => {
+  nearby(t, [
+    { why: 'exactly as far from the service as is allowed', constraints: [to(DB, 20)], at: 20 },
+    {
+      why: 'a millisecond too far from the service',
+      constraints: [to(DB, 20)],
+      at: 21,
+      reason: `more than 20 ms from ${DB}`,
+    },
+    { why: 'near another instance of the service', constraints: [to(DB, 20)], at: 190 },
+    {
+      why: 'a node that has not been measured',
+      constraints: [to(DB, 20)],
+      reason: `latency to ${DB} not measured yet`,
+    },
     {
       why: 'near one service, far from the other',
       constraints: [to(DB, 20), to('shop.acme.log', 20)],
       at: 0,
       reason: 'more than 20 ms from shop.acme.log',
     },
-    { why: 'near both', constraints: [to(DB, 30), to('shop.acme.log', 30)], at: 30 },
-    { why: 'what does not run yet may be anywhere', constraints: [to('shop.acme.none', 1)] },
+    { why: 'near both services', constraints: [to(DB, 30), to('shop.acme.log', 30)], at: 30 },
+    { why: 'a service that does not run yet may be anywhere', constraints: [to('shop.acme.none', 1)] },
+  ])
+})
+
+test('a node must be near one of the places, and near the services as well', async (t) => {
+  nearby(t, [
     { why: 'near a place', constraints: [place('48,11', 5)], at: 2 },
     { why: 'near one of two places', constraints: [place('48,11', 5), place('52,13', 5)], at: 101 },
     {
-      why: 'near neither',
+      why: 'near neither of two places',
       constraints: [place('48,11', 5), place('52,13', 5)],
       at: 50,
       reason: 'more than 5 ms from the location asked for',
     },
     {
-      why: 'no node says where it is',
+      why: 'no node says where it is, so no place can be measured',
       constraints: [place('0,0', 5)],
       at: 0,
       reason: 'no node has a location, so the distance to the location asked for is unknown',
     },
     {
-      why: 'a place and a service are two things',
+      why: 'near the place, far from the service',
       constraints: [place('48,11', 5), to('shop.acme.log', 20)],
       at: 0,
       reason: 'more than 20 ms from shop.acme.log',
     },
-  ]
-  for (const { why, constraints, at, reason } of rows) {
-    const candidate = node('edge/n1', at === undefined ? {} : { facts: { coordinate: coordinate(at) } })
-    const spec = specOf({ constraints })
-    const placement = schedule({ spec, near }, [candidate])
-    if (reason === undefined) t.equal(placement.kind, 'placed', why)
-    else t.same(placement, { kind: 'unplaceable', reasons: { [reason]: 1 } }, why)
-    t.equal(schedule({ spec }, [candidate]).kind, 'placed', `${why}: a tier that knows no nodes leaves it to others`)
-  }
+  ])
 })
 
 test('latency-and-location chooses the nearest node', async (t) => {
@@ -274,7 +381,7 @@ test('latency-and-location chooses the nearest node', async (t) => {
   t.match(
     placement,
     { candidate: { id: 'edge/nearer' }, why: '9.8 ms away from what it must be near' },
-    'to the millisecond',
+    'the nearest is chosen, although it is nearer by a fifth of a millisecond only',
   )
   const [munich, berlin] = [
     { lat: 48.1, lon: 11.6 },
@@ -292,44 +399,44 @@ test('latency-and-location chooses the nearest node', async (t) => {
       at('edge/b', undefined, { facts: { location: berlin } }),
     ],
   )
-  t.match(placed, { candidate: { id: 'edge/b' }, why: /^0 km away/ })
+  t.match(placed, { candidate: { id: 'edge/b' }, why: /^0 km away/ }, 'for a place, the node at it is chosen')
 })
 
 test('each strategy ranks the candidates as it says', async (t) => {
   const has = (count: number) => new Map([[plain.id, count]])
   const rows: { why: string; strategy: string; nodes: Candidate[]; pick: string }[] = [
     {
-      why: 'spread: away from its like, even to a fuller node',
+      why: 'spread: first where the service has no instance, even to a fuller node',
       strategy: 'spread',
       nodes: [node('edge/a', { instances: 1, perService: has(1) }), node('edge/b', { instances: 9 })],
       pick: 'edge/b',
     },
     {
-      why: 'spread: then where there is least',
+      why: 'spread: then where there are fewest instances',
       strategy: 'spread',
       nodes: [node('edge/a', { instances: 2 }), node('edge/b', { instances: 1 })],
       pick: 'edge/b',
     },
     {
-      why: 'spread: then where there is most room',
+      why: 'spread: then where most is free',
       strategy: 'spread',
       nodes: [node('edge/a', { free: { memoryMb: 500 } }), node('edge/b')],
       pick: 'edge/b',
     },
     {
-      why: 'equal: the smallest id',
+      why: 'spread: of equal nodes the smallest id',
       strategy: 'spread',
       nodes: [node('edge/b'), node('edge/a'), node('edge/c')],
       pick: 'edge/a',
     },
     {
-      why: 'best fit: the fullest that still fits',
+      why: 'best fit: the fullest node that still has room',
       strategy: 'best-fit',
       nodes: [node('edge/a'), node('edge/b', { free: { memoryMb: 200 } }), node('edge/c', { free: { memoryMb: 50 } })],
       pick: 'edge/b',
     },
     {
-      why: 'best fit: equally full, away from its like',
+      why: 'best fit: of equally full nodes the one without an instance of the service',
       strategy: 'best-fit',
       nodes: [node('edge/a', { perService: has(1), instances: 1 }), node('edge/b')],
       pick: 'edge/b',
@@ -347,13 +454,25 @@ test('reasons are counted, the most frequent first', async (t) => {
     node('edge/off', { condition: 'cordoned' }),
   ]
   const placement = schedule({ spec: specOf({ memory: 100 }) }, nodes)
-  t.same(placement, { kind: 'unplaceable', reasons: { 'too little memory free': 3, cordoned: 1 } })
+  t.same(
+    placement,
+    { kind: 'unplaceable', reasons: { 'too little memory free': 3, cordoned: 1 } },
+    'each reason is counted',
+  )
   if (placement.kind === 'unplaceable')
-    t.equal(reasonsText(placement.reasons, 'none'), '3 × too little memory free, 1 × cordoned')
-  t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} })
-  t.equal(reasonsText({}, 'no node is connected'), 'no node is connected')
+    t.equal(
+      reasonsText(placement.reasons, 'none'),
+      '3 × too little memory free, 1 × cordoned',
+      'the text begins with the most frequent',
+    )
+  t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} }, 'without a node there is no reason')
+  t.equal(reasonsText({}, 'no node is connected'), 'no node is connected', 'and the text is the one given')
   const placed = schedule({ spec: plain }, nodes)
-  t.match(placed, { kind: 'placed', score: [-0, -0, Number], why: /0 instances of the service there/ })
+  t.match(
+    placed,
+    { kind: 'placed', score: [-0, -0, Number], why: /0 instances of the service there/ },
+    'a placement says its score and why',
+  )
 })
 
 test('a filter or strategy can be added from outside', async (t) => {
@@ -364,7 +483,11 @@ test('a filter or strategy can be added from outside', async (t) => {
       spread: { score: (_, { id }) => [id.charCodeAt(5)], why: () => 'later letters first' },
     },
   })
-  t.match(placement, { candidate: { id: 'edge/a' }, why: 'later letters first' })
+  t.match(
+    placement,
+    { candidate: { id: 'edge/a' }, why: 'later letters first' },
+    'the filter took the node that the strategy prefers',
+  )
 })
 
 test('a summary has totals and capabilities, not nodes', async (t) => {
@@ -384,7 +507,7 @@ test('a summary has totals and capabilities, not nodes', async (t) => {
     viewOf('edge/n4', { condition: 'cordoned' }),
   ]
   const summary = summarise('edge', views)
-  t.same(summary, {
+  const expected = {
     cluster: 'edge',
     nodes: 2,
     total: { ...NOTHING, memoryMb: 2000, vcpus: 8 },
@@ -397,13 +520,14 @@ test('a summary has totals and capabilities, not nodes', async (t) => {
     addons: ['gpu'],
     portsTaken: ['tcp/80'],
     instances: 2,
-  })
-  t.same(JSON.parse(JSON.stringify(summary)), summary, 'plain JSON')
-  t.notMatch(JSON.stringify(summary), /n1|n2/)
+  }
+  t.same(summary, expected, 'only the two nodes that are alive count, and what any of them has')
+  t.same(JSON.parse(JSON.stringify(summary)), summary, 'it is plain JSON')
+  t.notMatch(JSON.stringify(summary), /n1|n2/, 'no node is named in it')
   const many = Array.from({ length: 200 }, (_, i) =>
     viewOf(`edge/m${i}`, { facts: { location: { lat: i / 10, lon: 0 } } }),
   )
-  t.equal(summarise('edge', many).locations.length, 64, 'bounded')
+  t.equal(summarise('edge', many).locations.length, 64, 'no more than 64 locations are listed')
 })
 
 test('clusters are chosen by the same function as nodes', async (t) => {
@@ -415,18 +539,40 @@ test('clusters are chosen by the same function as nodes', async (t) => {
     [big, small, none].map((summary) =>
       clusterCandidate(summary, { condition: 'alive', perService: counts[summary.cluster] ?? new Map() }),
     )
-  t.equal(chosen({ spec: plain }, candidates()), 'small', 'two instances a node rather than three')
-  t.equal(chosen({ spec: plain }, candidates({ small: perService })), 'big', 'away from its like')
-  t.equal(chosen({ spec: specOf({ memory: 301 }) }, candidates()), 'big', 'what no node there has')
-  t.same(schedule({ spec: specOf({ memory: 1001 }) }, candidates()), {
-    kind: 'unplaceable',
-    reasons: { 'too little memory free': 2, 'no node there accepts instances': 1 },
-  })
-  t.equal(chosen({ spec: plain, refusedBy: new Set(['small']) }, candidates()), 'big')
+  t.equal(chosen({ spec: plain }, candidates()), 'small', 'the cluster with two instances a node rather than three')
+  t.equal(
+    chosen({ spec: plain }, candidates({ small: perService })),
+    'big',
+    'the cluster without an instance of the service',
+  )
+  t.equal(
+    chosen({ spec: specOf({ memory: 301 }) }, candidates()),
+    'big',
+    'the cluster that has a node with so much memory free',
+  )
+  const reasons = { 'too little memory free': 2, 'no node there accepts instances': 1 }
+  t.same(
+    schedule({ spec: specOf({ memory: 1001 }) }, candidates()),
+    { kind: 'unplaceable', reasons },
+    'what no cluster has room for is unplaceable, with the reason of each',
+  )
+  t.equal(
+    chosen({ spec: plain, refusedBy: new Set(['small']) }, candidates()),
+    'big',
+    'the cluster that has not refused',
+  )
   const at = (constraint: object) => specOf({ constraints: [constraint] })
-  t.equal(chosen({ spec: at({ type: 'direct', node: 'n7' }) }, candidates()), 'small', 'nodes are not known here')
-  t.equal(chosen({ spec: at({ type: 'direct', node: 'big/n7' }) }, candidates()), 'big', 'but their clusters are')
-  t.equal(chosen({ spec: at({ type: 'direct', cluster: 'big' }) }, candidates()), 'big')
+  t.equal(
+    chosen({ spec: at({ type: 'direct', node: 'n7' }) }, candidates()),
+    'small',
+    'a node that is named may be in any cluster: the root does not know nodes',
+  )
+  t.equal(
+    chosen({ spec: at({ type: 'direct', node: 'big/n7' }) }, candidates()),
+    'big',
+    'a node that is named with its cluster is looked for there',
+  )
+  t.equal(chosen({ spec: at({ type: 'direct', cluster: 'big' }) }, candidates()), 'big', 'the cluster that is named')
 })
 
 test('releasing what was reserved restores the capacity', async (t) => {
@@ -445,11 +591,23 @@ test('releasing what was reserved restores the capacity', async (t) => {
     }),
     { numRuns: 200, seed: 4 },
   )
-  t.equal(shortage(NOTHING, { ...NOTHING, memoryMb: -5 }), undefined, 'no demand, no shortage')
-  t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first shortage counts')
-  t.equal(portKey({ target: 80, protocol: 'udp' }), 'udp/80')
-  t.equal(Math.round(distanceKm({ lat: 52.52, lon: 13.405 }, { lat: 48.137, lon: 11.576 })), 504, 'Berlin to Munich')
-  t.equal(Math.round(distanceKm({ lat: 0, lon: 179.9 }, { lat: 0, lon: -179.9 })), 22, 'over the date line')
+  t.equal(
+    shortage(NOTHING, { ...NOTHING, memoryMb: -5 }),
+    undefined,
+    'who demands nothing lacks nothing, even where less than nothing is free',
+  )
+  t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first thing that is short is named')
+  t.equal(portKey({ target: 80, protocol: 'udp' }), 'udp/80', 'a port is known by its protocol and number')
+  t.equal(
+    Math.round(distanceKm({ lat: 52.52, lon: 13.405 }, { lat: 48.137, lon: 11.576 })),
+    504,
+    'Berlin to Munich is 504 km',
+  )
+  t.equal(
+    Math.round(distanceKm({ lat: 0, lon: 179.9 }, { lat: 0, lon: -179.9 })),
+    22,
+    'the short way over the date line is taken',
+  )
 })
 
 const arbitrarySpec = fc
@@ -505,7 +663,7 @@ test('a cluster that is filled one by one is never over-committed', async (t) =>
     ),
     { numRuns: 150, seed: 5 },
   )
-  t.pass()
+  t.pass('no node was ever given more than it has, nor one port twice, nor anything while it was not alive')
 })
 
 test('the order of the candidates makes no difference', async (t) => {
@@ -527,7 +685,7 @@ test('the order of the candidates makes no difference', async (t) => {
     ),
     { numRuns: 300, seed: 6 },
   )
-  t.pass()
+  t.pass('each random set of nodes gave the same placement in two orders')
 })
 
 test('replicas of one service are spread over all nodes', async (t) => {
@@ -539,6 +697,7 @@ test('replicas of one service are spread over all nodes', async (t) => {
   t.same(
     [...views.values()].map(({ instances }) => instances).sort((a, b) => a - b),
     [2, 2, 2, 3, 3],
+    'twelve replicas on five nodes: two or three on each',
   )
 })
 
