@@ -289,7 +289,7 @@ test('the distance of a node is that to its nearest anchor', async (t) => {
 
 const DB = 'shop.acme.db.prod'
 const to = (service: string, threshold: number) => ({ type: 'latency', service, threshold })
-const place = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
+const toPlace = (location: string, threshold: number) => ({ type: 'latency', location, threshold })
 const anchors: Record<string, Anchor[]> = {
   [DB]: [anchor('edge/a', 0), anchor('core/b', 200)],
   'shop.acme.log': [anchor('edge/a', 60)],
@@ -347,23 +347,23 @@ test('a node must be near each service', async (t) => {
 
 test('a node must be near one of the places, and near the services as well', async (t) => {
   nearby(t, [
-    { why: 'near a place', constraints: [place('48,11', 5)], at: 2 },
-    { why: 'near one of two places', constraints: [place('48,11', 5), place('52,13', 5)], at: 101 },
+    { why: 'near a place', constraints: [toPlace('48,11', 5)], at: 2 },
+    { why: 'near one of two places', constraints: [toPlace('48,11', 5), toPlace('52,13', 5)], at: 101 },
     {
       why: 'near neither of two places',
-      constraints: [place('48,11', 5), place('52,13', 5)],
+      constraints: [toPlace('48,11', 5), toPlace('52,13', 5)],
       at: 50,
       reason: 'more than 5 ms from the location asked for',
     },
     {
       why: 'no node says where it is, so no place can be measured',
-      constraints: [place('0,0', 5)],
+      constraints: [toPlace('0,0', 5)],
       at: 0,
       reason: 'no node has a location, so the distance to the location asked for is unknown',
     },
     {
       why: 'near the place, far from the service',
-      constraints: [place('48,11', 5), to('shop.acme.log', 20)],
+      constraints: [toPlace('48,11', 5), to('shop.acme.log', 20)],
       at: 0,
       reason: 'more than 20 ms from shop.acme.log',
     },
