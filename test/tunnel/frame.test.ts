@@ -98,80 +98,87 @@ test('each frame has the specified wire format', async (t) => {
   }
 })
 
+/** Frames that a peer may not send, after a HELLO when not said otherwise, and what is wrong with them. */
+const MALFORMED = [
+  { why: 'a frame before HELLO', bytes: header(FRAME.PING, 8, 0), hello: false, broken: 'a frame before HELLO' },
+  { why: 'an unknown type before HELLO', bytes: header(31, 0, 0), hello: false, broken: 'a frame before HELLO' },
+  { why: 'HTTP', bytes: Buffer.from('GET / HTTP/1.1\r\n'), hello: false, broken: 'a frame before HELLO' },
+  { why: 'a HELLO too short', bytes: header(FRAME.HELLO, 35, 0), hello: false, broken: 'wrong length for its type' },
+  {
+    why: 'a HELLO too long',
+    bytes: header(FRAME.HELLO, MAX_HELLO_BYTES + 1, 0),
+    hello: false,
+    broken: 'wrong length for its type',
+  },
+  {
+    why: 'a HELLO on a stream',
+    bytes: header(FRAME.HELLO, 36, 1),
+    hello: false,
+    broken: 'wrong stream for its type',
+  },
+  { why: 'a second HELLO', bytes: hex(HELLO), broken: 'a second HELLO' },
+  { why: 'DATA over 64 KiB', bytes: header(FRAME.DATA, MAX_PAYLOAD + 1, 1), broken: 'longer than a frame may be' },
+  { why: 'a length of 16 MiB', bytes: header(FRAME.DATA, 0xff_ffff, 1), broken: 'longer than a frame may be' },
+  { why: 'an unknown type over 64 KiB', bytes: header(30, MAX_PAYLOAD + 1, 0), broken: 'longer than a frame may be' },
+  { why: 'DATA on stream 0', bytes: header(FRAME.DATA, 1, 0), broken: 'wrong stream for its type' },
+  {
+    why: 'an offset that is cut off',
+    bytes: Buffer.concat([Buffer.of(0x20 | FRAME.DATA), header(0, 7, 1).subarray(1)]),
+    broken: 'wrong length for its type',
+  },
+  { why: 'SEALED of a stream', bytes: header(FRAME.SEALED, 8, 3), broken: 'wrong stream for its type' },
+  { why: 'RESUME of a stream', bytes: header(FRAME.RESUME, 4, 3), broken: 'wrong stream for its type' },
+  { why: 'PING for a stream', bytes: header(FRAME.PING, 8, 3), broken: 'wrong stream for its type' },
+  ...(
+    [
+      ['OPEN', MAX_OPEN_BYTES + 1, 1],
+      ['OPENED', 65, 1],
+      ['REFUSED', 0, 1],
+      ['REFUSED', 65, 1],
+      ['END', 65, 1],
+      ['RESET', 65, 1],
+      ['ACK', 11, 1],
+      ['ACK', 65, 1],
+      ['PING', 7, 0],
+      ['PING', 9, 0],
+      ['PONG', 7, 0],
+      ['PONG', 9, 0],
+      ['DRAIN', 0, 0],
+      ['DRAIN', 65, 0],
+      ['GOAWAY', 4, 0],
+      ['GOAWAY', 257, 0],
+      ['RESUME', 3, 0],
+      ['SEALED', 7, 0],
+      ['SEALED', 1_025, 0],
+    ] as const
+  ).map(([name, length, stream]) => ({
+    why: `${name} of ${length} bytes`,
+    bytes: header(FRAME[name], length, stream),
+    broken: 'wrong length for its type',
+  })),
+]
+
 test('the decoder refuses malformed frames', async (t) => {
-  const rows = [
-    { why: 'a frame before HELLO', bytes: header(FRAME.PING, 8, 0), hello: false, broken: 'a frame before HELLO' },
-    { why: 'an unknown type before HELLO', bytes: header(31, 0, 0), hello: false, broken: 'a frame before HELLO' },
-    { why: 'HTTP', bytes: Buffer.from('GET / HTTP/1.1\r\n'), hello: false, broken: 'a frame before HELLO' },
-    { why: 'a HELLO too short', bytes: header(FRAME.HELLO, 35, 0), hello: false, broken: 'wrong length for its type' },
-    {
-      why: 'a HELLO too long',
-      bytes: header(FRAME.HELLO, MAX_HELLO_BYTES + 1, 0),
-      hello: false,
-      broken: 'wrong length for its type',
-    },
-    {
-      why: 'a HELLO on a stream',
-      bytes: header(FRAME.HELLO, 36, 1),
-      hello: false,
-      broken: 'wrong stream for its type',
-    },
-    { why: 'a second HELLO', bytes: hex(HELLO), broken: 'a second HELLO' },
-    { why: 'DATA over 64 KiB', bytes: header(FRAME.DATA, MAX_PAYLOAD + 1, 1), broken: 'longer than a frame may be' },
-    { why: 'a length of 16 MiB', bytes: header(FRAME.DATA, 0xff_ffff, 1), broken: 'longer than a frame may be' },
-    { why: 'an unknown type over 64 KiB', bytes: header(30, MAX_PAYLOAD + 1, 0), broken: 'longer than a frame may be' },
-    { why: 'DATA on stream 0', bytes: header(FRAME.DATA, 1, 0), broken: 'wrong stream for its type' },
-    {
-      why: 'an offset that is cut off',
-      bytes: Buffer.concat([Buffer.of(0x20 | FRAME.DATA), header(0, 7, 1).subarray(1)]),
-      broken: 'wrong length for its type',
-    },
-    { why: 'SEALED of a stream', bytes: header(FRAME.SEALED, 8, 3), broken: 'wrong stream for its type' },
-    { why: 'RESUME of a stream', bytes: header(FRAME.RESUME, 4, 3), broken: 'wrong stream for its type' },
-    { why: 'PING for a stream', bytes: header(FRAME.PING, 8, 3), broken: 'wrong stream for its type' },
-    ...(
-      [
-        ['OPEN', MAX_OPEN_BYTES + 1, 1],
-        ['OPENED', 65, 1],
-        ['REFUSED', 0, 1],
-        ['REFUSED', 65, 1],
-        ['END', 65, 1],
-        ['RESET', 65, 1],
-        ['ACK', 11, 1],
-        ['ACK', 65, 1],
-        ['PING', 7, 0],
-        ['PING', 9, 0],
-        ['PONG', 7, 0],
-        ['PONG', 9, 0],
-        ['DRAIN', 0, 0],
-        ['DRAIN', 65, 0],
-        ['GOAWAY', 4, 0],
-        ['GOAWAY', 257, 0],
-        ['RESUME', 3, 0],
-        ['SEALED', 7, 0],
-        ['SEALED', 1_025, 0],
-      ] as const
-    ).map(([name, length, stream]) => ({
-      why: `${name} of ${length} bytes`,
-      bytes: header(FRAME[name], length, stream),
-      broken: 'wrong length for its type',
-    })),
-  ]
-  for (const { why, bytes, broken, ...row } of rows) {
+  for (const { why, bytes, broken, ...row } of MALFORMED) {
     const start = 'hello' in row ? Buffer.alloc(0) : hex(HELLO)
-    t.equal(decoded(Buffer.concat([start, bytes])).at(-1), `broken: ${broken}`, why)
+    t.equal(
+      decoded(Buffer.concat([start, bytes])).at(-1),
+      `broken: ${broken}`,
+      `${why}: the decoder says what is wrong`,
+    )
   }
 })
 
 test('a broken decoder stays broken', async (t) => {
   const decoder = new FrameDecoder({
-    data: () => t.fail(),
-    position: () => t.fail(),
-    frame: () => t.fail(),
-    unknown: () => t.fail(),
+    data: () => t.fail('no data was sent'),
+    position: () => t.fail('no position was sent'),
+    frame: () => t.fail('no frame may be decoded'),
+    unknown: () => t.fail('no unknown frame was sent'),
   })
-  t.throws(() => decoder.push(header(FRAME.END, 0, 1)), { code: 'FRAME_INVALID' })
-  t.throws(() => decoder.push(hex(HELLO)), { code: 'FRAME_INVALID' })
+  const invalid = { code: 'FRAME_INVALID' }
+  t.throws(() => decoder.push(header(FRAME.END, 0, 1)), invalid, 'a frame before HELLO breaks it')
+  t.throws(() => decoder.push(hex(HELLO)), invalid, 'a HELLO after that is refused too')
 })
 
 test('DATA is passed on without a copy and without waiting', async (t) => {
