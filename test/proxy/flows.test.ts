@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { randomBytes } from 'node:crypto'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
@@ -556,69 +556,65 @@ t.test('garbage in OPEN is refused, and costs nothing', async (t) => {
   t.equal(there.inbound.size, 0)
 })
 
-t.test('limits of the destination', async (t) => {
-  const request = (ordinal: number) =>
-    encodeRequest({ service: CART, ordinal, port: 80, protocol: 'tcp', caller: NODE_CALLER, flow: '00'.repeat(8) })
-  const services: ServiceFacts[] = [{ id: CART, on: ['edge/b', 'edge/b'] }]
-  const ask = (inbound: Inbound, ordinal: number) =>
-    new Promise<string>((resolve) => {
-      inbound.take({
-        peer: 'edge/a',
-        path: 'direct',
-        request: request(ordinal),
-        accept: () => {
-          resolve('accepted')
-          return {
-            write: () => true,
-            end: () => undefined,
-            reset: () => undefined,
-            consumed: () => undefined,
-          }
-        },
-        acceptDatagrams: () => t.fail('accepted') as never,
-        refuse: resolve,
-        onGone: () => undefined,
-      })
-    })
-  t.test('too many flows, and instances that cannot be dialled', async (t) => {
-    await using served = await serve(echo)
-    await using there = await destination({
-      services,
-      endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
-      limits: { maxFlows: 2 },
-    })
-    t.same(
-      [await ask(there.inbound, 0), await ask(there.inbound, 0), await ask(there.inbound, 0)],
-      ['accepted', 'accepted', 'overloaded'],
-    )
-    served.sockets[0]?.destroy()
-    await until(() => there.inbound.size === 2 || there.inbound.size === 1)
-  })
-  t.test('an instance that does not listen, and one on a forbidden address', async (t) => {
-    await using dead = await serve(() => undefined)
-    dead.server.close()
-    await using there = await destination({
-      services,
-      endpoints: {
-        [`${CART}.0`]: { host: '127.0.0.1', port: dead.port },
-        [`${CART}.1`]: { host: '169.254.169.254', port: 80 },
+const TWO_INSTANCES: ServiceFacts[] = [{ id: CART, on: ['edge/b', 'edge/b'] }]
+
+/** What a destination answers to an OPEN for this instance. */
+function askFor(t: Test, inbound: Inbound, ordinal: number): Promise<string> {
+  const flow = { service: CART, ordinal, port: 80, protocol: 'tcp', caller: NODE_CALLER, flow: '00'.repeat(8) } as const
+  return new Promise((resolve) => {
+    inbound.take({
+      peer: 'edge/a',
+      path: 'direct',
+      request: encodeRequest(flow),
+      accept: () => {
+        resolve('accepted')
+        return { write: () => true, end: () => undefined, reset: () => undefined, consumed: () => undefined }
       },
+      acceptDatagrams: () => t.fail('no datagrams were asked for') as never,
+      refuse: resolve,
+      onGone: () => undefined,
     })
-    t.equal(await ask(there.inbound, 0), 'refused')
-    t.equal(await ask(there.inbound, 1), 'not-here', 'cloud metadata is never reached')
-    await using own = await serve(() => t.fail('the agent reached itself'))
-    await using guarded = await destination({
-      services,
-      endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: own.port } },
-      forbids: (_address, port) => port === own.port,
-    })
-    t.equal(await ask(guarded.inbound, 0), 'not-here')
   })
-  t.test('an agent that closes refuses new streams as draining', async (t) => {
-    await using there = await destination({ services, endpoints: {} })
-    await there.inbound.close()
-    t.equal(await ask(there.inbound, 0), 'draining')
+}
+
+t.test('a destination refuses flows beyond its limit', async (t) => {
+  await using served = await serve(echo)
+  await using there = await destination({
+    services: TWO_INSTANCES,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    limits: { maxFlows: 2 },
   })
+  const said = [await askFor(t, there.inbound, 0), await askFor(t, there.inbound, 0), await askFor(t, there.inbound, 0)]
+  t.same(said, ['accepted', 'accepted', 'overloaded'], 'two flows are accepted, the third is one too many')
+  served.sockets[0]?.destroy()
+  await until(() => there.inbound.size === 2 || there.inbound.size === 1)
+})
+
+t.test('a destination refuses an instance that does not listen, and one at a forbidden address', async (t) => {
+  await using dead = await serve(() => undefined)
+  dead.server.close()
+  await using there = await destination({
+    services: TWO_INSTANCES,
+    endpoints: {
+      [`${CART}.0`]: { host: '127.0.0.1', port: dead.port },
+      [`${CART}.1`]: { host: '169.254.169.254', port: 80 },
+    },
+  })
+  t.equal(await askFor(t, there.inbound, 0), 'refused', 'an instance that does not listen refuses')
+  t.equal(await askFor(t, there.inbound, 1), 'not-here', 'cloud metadata is never reached')
+  await using own = await serve(() => t.fail('the agent reached itself'))
+  await using guarded = await destination({
+    services: TWO_INSTANCES,
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: own.port } },
+    forbids: (_address, port) => port === own.port,
+  })
+  t.equal(await askFor(t, guarded.inbound, 0), 'not-here', 'a port of the agent itself is never reached')
+})
+
+t.test('a destination that closes refuses new streams as draining', async (t) => {
+  await using there = await destination({ services: TWO_INSTANCES, endpoints: {} })
+  await there.inbound.close()
+  t.equal(await askFor(t, there.inbound, 0), 'draining', 'the opener is told to go elsewhere')
 })
 
 t.test('the instance sees who calls', async (t) => {

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import { MeshError } from '../../src/core/errors.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
-import { openMetrics } from '../../src/core/metrics.ts'
+import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import { vipRange } from '../../src/core/model/address.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
@@ -13,6 +13,7 @@ import type { Credentials } from '../../proxy/intercept/credentials.ts'
 import { HttpInterceptor } from '../../proxy/intercept/http.ts'
 import type { ProxyParts } from '../../proxy/intercept/proxy-listener.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
+import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
 import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
@@ -27,17 +28,7 @@ export const VIP = 0xe1234
 
 /** A node with both proxies before one HTTP server, which answers what it was asked. */
 export async function node(serve?: (server: Server) => void, credentials: Credentials = (user) => SECRETS[user]) {
-  const seen: IncomingMessage[] = []
-  const web = createHttpServer((request, response) => {
-    seen.push(request)
-    const chunks: Buffer[] = []
-    request.on('data', (chunk: Buffer) => chunks.push(chunk))
-    request.on('end', () => response.end(`${request.method} ${request.url} ${Buffer.concat(chunks).length}\n`))
-  })
-  serve?.(web)
-  web.listen({ host: '127.0.0.1', port: 0 })
-  await once(web, 'listening')
-  const endpoint = { host: '127.0.0.1', port: (web.address() as AddressInfo).port }
+  const { web, seen, endpoint } = await webServer(serve)
   const table = new LiteralTable(
     { id: CART, ports: [80, 8080], on: ['edge/a'], vips: { 'any.rr': VIP } },
     { id: 'shop.acme.down.prod', on: ['edge/a'] },
@@ -46,27 +37,10 @@ export async function node(serve?: (server: Server) => void, credentials: Creden
   const log = keptLog()
   const metrics = openMetrics('agent')
   const ledger = await FlowLedger.start({ drainMs: 0 }, { clock: systemClock, log, metrics })
-  const flows: OutboundParts = {
-    ...roomy(),
-    table,
-    peers: peersWith([]),
-    self: 'edge/a',
-    endpointOf: (id) => (id === `${CART}.0` ? endpoint : undefined),
-    clock: systemClock,
-    dial: () => ({ timeoutMs: 2000 }),
-    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => ledger.openFlows(id) }),
-    ledger,
-    limits: OUTBOUND_LIMITS,
-    metrics,
-  }
+  const flows = outboundParts(table, ledger, endpoint, metrics)
   const parts: ProxyParts = {
     table,
-    interests: {
-      want: async (key) => {
-        if (key === 'shop.acme.cut') throw new MeshError('LINK_CLOSED')
-      },
-      wantVip: async () => undefined,
-    },
+    interests: interestsBut('shop.acme.cut'),
     zones: ['local', 'internal'],
     ranges: [RANGE],
     credentials,
@@ -96,6 +70,47 @@ export async function node(serve?: (server: Server) => void, credentials: Creden
       await ledger.close()
       metrics.registry.clear()
     },
+  }
+}
+
+/** The one instance: it answers with the method, the path and the number of bytes that it was sent. */
+async function webServer(serve?: (server: Server) => void) {
+  const seen: IncomingMessage[] = []
+  const web = createHttpServer((request, response) => {
+    seen.push(request)
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => response.end(`${request.method} ${request.url} ${Buffer.concat(chunks).length}\n`))
+  })
+  serve?.(web)
+  web.listen({ host: '127.0.0.1', port: 0 })
+  await once(web, 'listening')
+  return { web, seen, endpoint: { host: '127.0.0.1', port: (web.address() as AddressInfo).port } }
+}
+
+/** Every name is known at once, except this one, for which the cluster cannot be asked. */
+function interestsBut(cut: string): ProxyParts['interests'] {
+  return {
+    want: async (key) => {
+      if (key === cut) throw new MeshError('LINK_CLOSED')
+    },
+    wantVip: async () => undefined,
+  }
+}
+
+function outboundParts(table: LiteralTable, ledger: FlowLedger, endpoint: Endpoint, metrics: Metrics): OutboundParts {
+  return {
+    ...roomy(),
+    table,
+    peers: peersWith([]),
+    self: 'edge/a',
+    endpointOf: (id) => (id === `${CART}.0` ? endpoint : undefined),
+    clock: systemClock,
+    dial: () => ({ timeoutMs: 2000 }),
+    balancer: createBalancer({ rttMs: () => undefined, isHere: () => true, openFlows: (id) => ledger.openFlows(id) }),
+    ledger,
+    limits: OUTBOUND_LIMITS,
+    metrics,
   }
 }
 
