@@ -31,14 +31,19 @@ const quietly = { onConnection: () => undefined, credentials: credentialsOf(n2) 
 
 t.test('another relay is chosen only when it is clearly nearer', async (t) => {
   const rows: { why: string; known: Record<string, number | undefined>; inUse: string; to?: string }[] = [
-    { why: 'a third nearer', known: { a: 90, b: 60 }, inUse: 'a', to: 'b' },
-    { why: 'the nearest of those', known: { a: 90, b: 60, c: 20, d: 30 }, inUse: 'a', to: 'c' },
-    { why: 'a tenth is not worth it', known: { a: 90, b: 81 }, inUse: 'a' },
-    { why: 'nor are 2 ms', known: { a: 4, b: 2 }, inUse: 'a' },
-    { why: 'the one in use is the nearest', known: { a: 20, b: 60 }, inUse: 'a' },
-    { why: 'back only for as much', known: { a: 60, b: 66 }, inUse: 'b' },
-    { why: 'nobody knows how far the one in use is', known: { a: undefined, b: 10 }, inUse: 'a' },
-    { why: 'nor the other one', known: { a: 90, b: undefined }, inUse: 'a' },
+    { why: 'a relay that is a third nearer is chosen', known: { a: 90, b: 60 }, inUse: 'a', to: 'b' },
+    {
+      why: 'of several that are clearly nearer, the nearest is chosen',
+      known: { a: 90, b: 60, c: 20, d: 30 },
+      inUse: 'a',
+      to: 'c',
+    },
+    { why: 'a relay that is a tenth nearer is not chosen', known: { a: 90, b: 81 }, inUse: 'a' },
+    { why: 'a relay that is 2 ms nearer is not chosen', known: { a: 4, b: 2 }, inUse: 'a' },
+    { why: 'the nearest relay stays in use', known: { a: 20, b: 60 }, inUse: 'a' },
+    { why: 'a relay that is a tenth farther stays out of use', known: { a: 60, b: 66 }, inUse: 'b' },
+    { why: 'a relay that is not measured stays in use', known: { a: undefined, b: 10 }, inUse: 'a' },
+    { why: 'a relay that is not measured is not chosen', known: { a: 90, b: undefined }, inUse: 'a' },
   ]
   for (const { why, known, inUse, to } of rows) {
     const relays = Object.entries(known).map(([url, ms]) => ({ url, ms }))
@@ -46,70 +51,107 @@ t.test('another relay is chosen only when it is clearly nearer', async (t) => {
   }
   const ours = (url: string) => ({ a: 10, b: 40 })[url]
   const sum = (known: Record<string, number>) => (url: string) => known[url]
-  t.same(orderRelays(['a', 'b'], ours, sum({ a: 200, b: 50 })), ['b', 'a'], 'nearest to both together')
-  t.same(orderRelays(['a', 'b'], ours, sum({ a: 200 })), ['a', 'b'], 'a sum is not compared with a guess')
+  t.same(
+    orderRelays(['a', 'b'], ours, sum({ a: 200, b: 50 })),
+    ['b', 'a'],
+    'the relay nearest to both nodes together comes first',
+  )
+  t.same(
+    orderRelays(['a', 'b'], ours, sum({ a: 200 })),
+    ['a', 'b'],
+    'where one sum is not known, our own distance decides',
+  )
 })
 
-t.test('nodes with a session report to each other where they listen, and only when it has changed', async (t) => {
-  const far: Record<string, number | undefined> = { 'wss://a/relay': 10, 'wss://b/relay': 40 }
-  let listening = ['wss://a/relay', 'wss://b/relay']
-  const said: { to: string; signal: Signal }[] = []
-  const heard = new Map<string, (heard: never) => void>()
-  const sessions = [{ peer: 'edge/n2' }]
-  await using life = new Lifetime()
-  const peerRelays = PeerRelays.start(life, {
-    relays: {
-      get listening() {
-        return listening
+/** Of node `edge/n1`: which relays it knows and how far they are, where it listens, its sessions, and what it says and hears. */
+class ReportingNode implements AsyncDisposable {
+  readonly far: Record<string, number | undefined> = { 'wss://a/relay': 10, 'wss://b/relay': 40 }
+  readonly sessions = [{ peer: 'edge/n2' }]
+  listening = ['wss://a/relay', 'wss://b/relay']
+  readonly peerRelays: PeerRelays
+  readonly #life = new Lifetime()
+  readonly #said: { to: string; signal: Signal }[] = []
+  readonly #heard = new Map<string, (heard: never) => void>()
+
+  constructor() {
+    const listening = () => this.listening
+    this.peerRelays = PeerRelays.start(this.#life, {
+      relays: {
+        get listening() {
+          return listening()
+        },
+        rttMs: (url) => this.far[url],
+        isKnown: (url) => url in this.far,
       },
-      rttMs: (url) => far[url],
-      isKnown: (url) => url in far,
-    },
-    signals: {
-      on: (type, listener) => void heard.set(type, listener),
-      send: (to, signal) => {
-        said.push({ to: to.id, signal: readSignal(JSON.stringify(signal)) })
-        return true
+      signals: {
+        on: (type, listener) => void this.#heard.set(type, listener),
+        send: (to, signal) => {
+          this.#said.push({ to: to.id, signal: readSignal(JSON.stringify(signal)) })
+          return true
+        },
       },
-    },
-    peers: () => ({ all: () => sessions as never }),
-    reach: (id) => (id === 'edge/n3' ? { id, addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] } : undefined),
-  })
-  const told = () => {
-    peerRelays.announce()
-    return said.splice(0).map(({ to, signal }) => [to, 'relays' in signal ? signal.relays : []])
+      peers: () => ({ all: () => this.sessions as never }),
+      reach: (id) => (id === 'edge/n3' ? { id, addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] } : undefined),
+    })
   }
+
+  /** What it reports now, and to whom. */
+  told() {
+    this.peerRelays.announce()
+    return this.#said.splice(0).map(({ to, signal }) => [to, 'relays' in signal ? signal.relays : []])
+  }
+
+  /** `edge/n2` reports where it listens; `seen`: the address at which a relay sees it, when a relay passes it on. */
+  hears(relays: object[], seen?: string): void {
+    this.#heard.get('here')?.({ from: 'edge/n2', signal: { type: 'here', relays }, seenAddress: seen } as never)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#life.close()
+  }
+}
+
+t.test('a node reports to each node with a session where it listens, and only when it has changed', async (t) => {
+  await using node = new ReportingNode()
   const both = [
     { url: 'wss://a/relay', ms: 10 },
     { url: 'wss://b/relay', ms: 40 },
   ]
-  t.same(told(), [['edge/n2', both]])
-  t.same(told(), [], 'once')
-  far['wss://a/relay'] = 12
-  t.same(told(), [], 'jitter is not a change')
-  sessions.push({ peer: 'edge/n3' })
-  t.same(told(), [['edge/n3', both]], 'another session gets the same report as the first')
-  listening = []
-  t.same(told(), [], 'nowhere: it comes back to one of them')
-  listening = ['wss://b/relay']
-  t.same(told().length, 2, 'another list is a change')
-  far['wss://b/relay'] = 60
-  t.same(told()[1], ['edge/n3', [{ url: 'wss://b/relay', ms: 60 }]], 'so is another distance')
+  t.same(node.told(), [['edge/n2', both]], 'the first report has both relays, with their distances')
+  t.same(node.told(), [], 'the same is not reported twice')
+  node.far['wss://a/relay'] = 12
+  t.same(node.told(), [], 'jitter is not a change')
+  node.sessions.push({ peer: 'edge/n3' })
+  t.same(node.told(), [['edge/n3', both]], 'another session gets the same report as the first')
+  node.listening = []
+  t.same(node.told(), [], 'a node that listens nowhere reports nothing: it comes back to one of its relays')
+  node.listening = ['wss://b/relay']
+  t.same(node.told().length, 2, 'another list is a change, and both sessions get it')
+  node.far['wss://b/relay'] = 60
+  t.same(node.told()[1], ['edge/n3', [{ url: 'wss://b/relay', ms: 60 }]], 'another distance is a change')
+})
 
-  t.equal(peerRelays.reach('edge/n2'), undefined)
-  const says = (relays: object[], seen?: string) =>
-    heard.get('here')?.({ from: 'edge/n2', signal: { type: 'here', relays }, seenAddress: seen } as never)
-  says([{ url: 'wss://a/relay', ms: 5 }], '203.0.113.1')
-  t.equal(peerRelays.reach('edge/n2'), undefined, 'what a relay says that it says does not count')
-  says([{ url: 'wss://evil/relay' }, { url: 'wss://b/relay', ms: 5 }, { url: 'wss://a/relay', ms: 30 }])
-  t.match(peerRelays.reach('edge/n2'), { addresses: [], relays: ['wss://b/relay', 'wss://a/relay'] })
-  t.equal(peerRelays.reach('edge/n2')?.relays.length, 2, 'what is no relay is not kept')
-  t.equal(peerRelays.throughMs('edge/n2', 'wss://b/relay'), 65)
-  t.equal(peerRelays.nearer('edge/n2', 'wss://b/relay'), 'wss://a/relay')
-  t.equal(peerRelays.nearer('edge/n2', 'wss://a/relay'), undefined)
-  says([{ url: 'wss://a/relay', ms: 30 }])
-  t.equal(peerRelays.nearer('edge/n2', 'wss://b/relay'), 'wss://a/relay', 'how far it was from one that it has left')
-  t.match(peerRelays.reach('edge/n3'), { addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] }, 'the table’s')
+t.test('a node is reached through the relays that it reported itself', async (t) => {
+  await using node = new ReportingNode()
+  node.listening = ['wss://b/relay']
+  node.far['wss://a/relay'] = 12
+  node.far['wss://b/relay'] = 60
+  const { peerRelays } = node
+  t.equal(peerRelays.reach('edge/n2'), undefined, 'nothing is known of a node that has reported nothing')
+  node.hears([{ url: 'wss://a/relay', ms: 5 }], '203.0.113.1')
+  t.equal(peerRelays.reach('edge/n2'), undefined, 'a report that came through a relay does not count')
+  node.hears([{ url: 'wss://evil/relay' }, { url: 'wss://b/relay', ms: 5 }, { url: 'wss://a/relay', ms: 30 }])
+  const known = { addresses: [], relays: ['wss://b/relay', 'wss://a/relay'] }
+  t.match(peerRelays.reach('edge/n2'), known, 'the node is reached through the relays of its report, in its order')
+  t.equal(peerRelays.reach('edge/n2')?.relays.length, 2, 'what is no relay of the mesh is not kept')
+  t.equal(peerRelays.throughMs('edge/n2', 'wss://b/relay'), 65, 'the way through a relay is the sum of both distances')
+  t.equal(peerRelays.nearer('edge/n2', 'wss://b/relay'), 'wss://a/relay', 'a, with 42 ms, is nearer than b, with 65')
+  t.equal(peerRelays.nearer('edge/n2', 'wss://a/relay'), undefined, 'no relay is nearer than a')
+  node.hears([{ url: 'wss://a/relay', ms: 30 }])
+  const nearer = peerRelays.nearer('edge/n2', 'wss://b/relay')
+  t.equal(nearer, 'wss://a/relay', 'how far it was from a relay that it has left is remembered')
+  const ofTable = { addresses: ['10.0.0.1:1'], relays: ['wss://b/relay'] }
+  t.match(peerRelays.reach('edge/n3'), ofTable, 'a node that has reported nothing is reached as the table says')
 })
 
 t.test('a listener reconnects soon while streams wait, and backs off otherwise', async (t) => {
@@ -132,7 +174,7 @@ t.test('a listener reconnects soon while streams wait, and backs off otherwise',
     await clock.advance(50)
     return listener.isListening
   })
-  t.ok([...second.relay.listening].includes('edge/n2'))
+  t.ok([...second.relay.listening].includes('edge/n2'), 'the node listens at the relay again')
 })
 
 t.test('a silent channel is detected by a ping and replaced', async (t) => {
@@ -166,7 +208,7 @@ t.test('a pending leg is announced to its node when that node listens again', as
     silentLog,
   )
   const { stream } = await dialling
-  t.equal(await came.promise, 'relayed')
+  t.equal(await came.promise, 'relayed', 'the connection came through the relay')
   stream.destroy()
 })
 

@@ -388,75 +388,75 @@ t.test('a newer control channel of the same node takes over', async (t) => {
   await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'))
 })
 
-t.test('garbage on the control channel does no harm', async (t) => {
+const GARBAGE = fc.oneof(fc.string(), fc.json(), fc.constant(JSON.stringify({ type: 'refuse', nonce: 'a'.repeat(33) })))
+
+t.test('garbage on a control channel is always treated as a malformed message', async (t) => {
   const nonce = 'a'.repeat(32)
-  const odd = fc.oneof(fc.string(), fc.json(), fc.constant(JSON.stringify({ type: 'refuse', nonce: `${nonce}a` })))
-  await t.test('garbage is always treated as a malformed message', async (t) => {
-    t.same(readFromListener(JSON.stringify({ type: 'refuse', nonce })), { type: 'refuse', nonce })
-    const incoming = { type: 'incoming', from: 'edge/n1', nonce }
-    t.same(readFromRelay(JSON.stringify(incoming)), incoming)
-    fc.assert(
-      fc.property(odd, (text) => {
-        for (const read of [readFromListener, readFromRelay]) {
-          try {
-            read(text)
-            t.fail(`accepted ${text}`)
-          } catch (error) {
-            t.ok(isMeshError(error, 'MESSAGE_INVALID'))
-          }
+  const refuse = { type: 'refuse', nonce }
+  t.same(readFromListener(JSON.stringify(refuse)), refuse, 'a message of a listener is read')
+  const incoming = { type: 'incoming', from: 'edge/n1', nonce }
+  t.same(readFromRelay(JSON.stringify(incoming)), incoming, 'a message of a relay is read')
+  fc.assert(
+    fc.property(GARBAGE, (text) => {
+      for (const read of [readFromListener, readFromRelay]) {
+        try {
+          read(text)
+          t.fail(`accepted ${text}`)
+        } catch (error) {
+          t.ok(isMeshError(error, 'MESSAGE_INVALID'), 'garbage is refused as MESSAGE_INVALID')
         }
-      }),
-      { numRuns: 60 },
-    )
-    const long = JSON.stringify({ ...incoming, from: 'e'.repeat(1_000) })
-    t.throws(() => readFromRelay(long), { code: 'MESSAGE_INVALID' })
-  })
+      }
+    }),
+    { numRuns: 60 },
+  )
+  const long = JSON.stringify({ ...incoming, from: 'e'.repeat(1_000) })
+  t.throws(() => readFromRelay(long), { code: 'MESSAGE_INVALID' }, 'a message that is too long is refused')
+})
 
-  await t.test('garbage closes the channel of its sender and no other', async (t) => {
-    await using site = await RelaySite.start(core)
-    await using far = await listenAt(site, n2)
-    await fc.assert(
-      fc.asyncProperty(odd, async (text) => {
-        const channel = await control(n3, site.url)
-        const why = new Promise<string>((resolve) => channel.onClose(resolve))
-        channel.send(text)
-        t.equal(await why, 'malformed message')
-      }),
-      { numRuns: 15 },
-    )
-    const [raw] = await Promise.all([dial(n1, n2, site.url), far.next()])
-    t.ok(raw)
-    raw.stream.destroy()
-  })
+t.test('garbage closes the control channel of its sender and no other', async (t) => {
+  await using site = await RelaySite.start(core)
+  await using far = await listenAt(site, n2)
+  await fc.assert(
+    fc.asyncProperty(GARBAGE, async (text) => {
+      const channel = await control(n3, site.url)
+      const why = new Promise<string>((resolve) => channel.onClose(resolve))
+      channel.send(text)
+      t.equal(await why, 'malformed message', 'the sender is told why its channel is closed')
+    }),
+    { numRuns: 15 },
+  )
+  const [raw] = await Promise.all([dial(n1, n2, site.url), far.next()])
+  t.ok(raw, 'the channel of another node still brings connections')
+  raw.stream.destroy()
+})
 
-  await t.test('after garbage from a relay the listener reconnects and accepts nothing from it', async (t) => {
-    const acceptor = new WebSocketAcceptor()
-    const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const why: string[] = []
-    const server = createServer(serverOptions(core, { requestClient: true }))
-    server.on('upgrade', (request, socket: Duplex, head) => {
-      t.match(request.url, /\?listen/)
-      acceptor.acceptText({ request, socket, head, peer: 'edge/n1' }, (channel) => {
-        channel.onClose((reason) => {
-          why.push(reason)
-          if (lines.length === 0) resolve()
-        })
-        channel.send(lines.shift() ?? '')
+t.test('after garbage from a relay the listener reconnects and accepts nothing from it', async (t) => {
+  const acceptor = new WebSocketAcceptor()
+  const lines = ['{', '"x"', '{"type":"incoming"}', 'x'.repeat(5_000)]
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const why: string[] = []
+  const server = createServer(serverOptions(core, { requestClient: true }))
+  server.on('upgrade', (request, socket: Duplex, head) => {
+    t.match(request.url, /\?listen/, 'the listener asks to listen')
+    acceptor.acceptText({ request, socket, head, peer: 'edge/n1' }, (channel) => {
+      channel.onClose((reason) => {
+        why.push(reason)
+        if (lines.length === 0) resolve()
       })
+      channel.send(lines.shift() ?? '')
     })
-    const port = await listening(server)
-    const onConnection = () => t.fail('nothing was sent')
-    await using listener = RelayListener.start(
-      { url: `wss://127.0.0.1:${port}/relay`, credentials: credentialsOf(n2), onConnection, random: () => 0 },
-      silentLog,
-    )
-    await promise
-    t.ok(listener)
-    t.same(new Set(why), new Set(['malformed message']))
-    server.closeAllConnections()
-    server.close()
   })
+  const port = await listening(server)
+  const onConnection = () => t.fail('no connection was announced')
+  await using listener = RelayListener.start(
+    { url: `wss://127.0.0.1:${port}/relay`, credentials: credentialsOf(n2), onConnection, random: () => 0 },
+    silentLog,
+  )
+  await promise
+  t.ok(listener, 'the listener has come back after each of them')
+  t.same(new Set(why), new Set(['malformed message']), 'it closes each channel because of a malformed message')
+  server.closeAllConnections()
+  server.close()
 })
 
 t.test('the listener reconnects when the relay is back', async (t) => {

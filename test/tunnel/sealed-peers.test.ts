@@ -88,52 +88,46 @@ class Two implements AsyncDisposable {
 
   async #side(name: string, withUdp: boolean): Promise<Side> {
     const metrics = openMetrics('agent')
-    const side: Side = {
-      metrics,
-      got: [],
-      room: undefined,
-      wall: undefined,
-      stream: undefined,
-      port: 0,
-    } as unknown as Side
-    if (withUdp) {
-      const udp = await UdpPort.start(
-        {
-          host: '127.0.0.1',
-          port: 0,
-          addresses: (port) => [`${this.#offers}:${port}`],
-          onPacket: (packet, from) => {
-            if (side.wall?.isBlocked === false) side.room?.receive(packet, from)
-          },
-        },
-        silentLog,
-      )
-      this.life.use(udp)
-      side.wall = new Walled(udp)
-      side.room = new SealedUdp({ self: `c/${name}`, port: side.wall, now: () => this.clock.now(), metrics })
-    }
+    const started = { metrics, got: [], room: undefined, wall: undefined, stream: undefined, port: 0 }
+    const side = started as unknown as Side // its peers come last: they need the rest
+    if (withUdp) await this.#openUdp(name, side)
     const server = createServer((stream) => side.peers.incoming({ path: 'direct', stream, via: 'test' }))
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     this.life.defer(() => void server.close())
     side.port = (server.address() as AddressInfo).port
-    side.peers = openPeers({
+    side.peers = this.#peersOf(name, side)
+    return side
+  }
+
+  async #openUdp(name: string, side: Side): Promise<void> {
+    const udp = await UdpPort.start(
+      {
+        host: '127.0.0.1',
+        port: 0,
+        addresses: (port) => [`${this.#offers}:${port}`],
+        onPacket: (packet, from) => {
+          if (side.wall?.isBlocked === false) side.room?.receive(packet, from)
+        },
+      },
+      silentLog,
+    )
+    this.life.use(udp)
+    side.wall = new Walled(udp)
+    const { metrics, wall } = side
+    side.room = new SealedUdp({ self: `c/${name}`, port: wall, now: () => this.clock.now(), metrics })
+  }
+
+  #peersOf(name: string, side: Side): TunnelPeers {
+    const dial = async () => {
+      const stream = connect(this.b.port, '127.0.0.1')
+      this.sockets.push(stream)
+      await once(stream, 'connect')
+      return { path: 'direct', stream, via: 'test' } as const
+    }
+    return openPeers({
       self: `c/${name}`,
-      dialers:
-        name === 'b'
-          ? []
-          : [
-              {
-                path: 'direct',
-                suits: () => true,
-                dial: async () => {
-                  const stream = connect(this.b.port, '127.0.0.1')
-                  this.sockets.push(stream)
-                  await once(stream, 'connect')
-                  return { path: 'direct', stream, via: 'test' }
-                },
-              },
-            ],
+      dialers: name === 'b' ? [] : [{ path: 'direct', suits: () => true, dial }],
       secure: secure[name]!,
       accept: (incoming) => {
         side.stream = incoming.acceptDatagrams({
@@ -143,10 +137,9 @@ class Two implements AsyncDisposable {
         })
       },
       clock: this.clock,
-      metrics,
+      metrics: side.metrics,
       ...(side.room === undefined ? {} : { sealed: side.room }),
     })
-    return side
   }
 
   /** Lets time pass in small steps, and packets travel between them, until it is so. */
@@ -206,23 +199,26 @@ async function exchange(two: Two, stream: DatagramStream, got: Buffer[]): Promis
 test('datagrams between two nodes go first in frames and then sealed, with the same bytes', async (t) => {
   await using two = await Two.start()
   const { a, b, session, stream } = two
-  t.equal(session.report().datagrams, 'frames')
+  t.equal(session.report().datagrams, 'frames', 'a new session sends datagrams in frames')
   a.wall!.isBlocked = true
-  t.same(await exchange(two, stream, b.got), [], 'in frames')
-  t.equal(b.room!.packetsIn, 0)
+  t.same(await exchange(two, stream, b.got), [], 'in frames, every size arrives with its bytes')
+  t.equal(b.room!.packetsIn, 0, 'no UDP packet has come')
   a.wall!.isBlocked = false
   await two.seal()
   const before = b.room!.packetsIn
-  t.same(await exchange(two, stream, b.got), [], 'sealed, there')
-  t.ok(b.room!.packetsIn - before > 50, 'over UDP')
-  t.same(await exchange(two, b.stream!, a.got), [], 'and back')
-  t.equal(stream.send(Buffer.alloc(65_508)), false)
-  t.notOk(b.room!.drops.forged ?? b.room!.drops.malformed)
+  t.same(await exchange(two, stream, b.got), [], 'sealed, every size arrives with its bytes')
+  t.ok(b.room!.packetsIn - before > 50, 'the datagrams came in more than 50 UDP packets')
+  t.same(await exchange(two, b.stream!, a.got), [], 'so does every size on the way back')
+  t.equal(stream.send(Buffer.alloc(65_508)), false, 'a datagram longer than UDP can carry is not taken')
+  t.notOk(b.room!.drops.forged ?? b.room!.drops.malformed, 'no packet was dropped as forged or malformed')
   await two.clock.advance(500)
   const text = await a.metrics.registry.metrics()
-  t.match(text, /hedgerow_tunnel_datagrams_total\{way="sealed",result="sent",[^}]*\} [1-9]/)
-  t.match(text, /hedgerow_tunnel_datagrams_total\{way="frames",result="sent",[^}]*\} [1-9]/)
-  t.match(text, /hedgerow_tunnel_sealed_packets_total\{direction="in",[^}]*\} [1-9]/)
+  const sealed = /hedgerow_tunnel_datagrams_total\{way="sealed",result="sent",[^}]*\} [1-9]/
+  t.match(text, sealed, 'a metric counts the datagrams that were sealed')
+  const inFrames = /hedgerow_tunnel_datagrams_total\{way="frames",result="sent",[^}]*\} [1-9]/
+  t.match(text, inFrames, 'a metric counts the datagrams in frames')
+  const packets = /hedgerow_tunnel_sealed_packets_total\{direction="in",[^}]*\} [1-9]/
+  t.match(text, packets, 'a metric counts the packets that came in')
 })
 
 test('when UDP is blocked during a flow, frames take over in seconds, and sealing resumes when it returns', async (t) => {
@@ -234,13 +230,16 @@ test('when UDP is blocked during a flow, frames take over in seconds, and sealin
   const from = two.clock.now()
   const tick = () => void stream.send(Buffer.from('x'))
   await two.until(() => session.report().datagrams === 'blocked', tick)
-  t.ok(two.clock.now() - from <= 4_000, `${two.clock.now() - from} ms of the tunnel's time`)
-  t.same(await exchange(two, stream, b.got), [])
+  t.ok(
+    two.clock.now() - from <= 4_000,
+    `frames take over within 4 s of the tunnel's time: ${two.clock.now() - from} ms`,
+  )
+  t.same(await exchange(two, stream, b.got), [], 'every size arrives in frames')
   a.wall!.isBlocked = false
   b.wall!.isBlocked = false
   await two.until(() => session.report().datagrams === 'sealed', tick)
   await two.settle()
-  t.same(await exchange(two, stream, b.got), [])
+  t.same(await exchange(two, stream, b.got), [], 'every size arrives sealed when UDP is back')
 })
 
 test('strangers on the UDP port get no answer', async (t) => {
@@ -259,9 +258,9 @@ test('strangers on the UDP port get no answer', async (t) => {
     stranger.send(junk, b.wall!.udp.port, '127.0.0.1')
   }
   await two.until(() => (b.room!.drops.short ?? 0) + (b.room!.drops.unknown ?? 0) >= 50)
-  t.equal(b.wall!.packets, packets, 'nothing was sent for it')
-  t.same(answers, [])
-  t.same(await exchange(two, stream, b.got), [])
+  t.equal(b.wall!.packets, packets, 'not one packet was sent for theirs')
+  t.same(answers, [], 'the stranger has received nothing')
+  t.same(await exchange(two, stream, b.got), [], 'the datagrams of the peer arrive all the same')
   stranger.close()
 })
 
@@ -273,30 +272,30 @@ test('when carriers die while datagrams flow, the stream continues sealed under 
   await two.seal()
   two.sockets[0]!.destroy()
   await two.settle()
-  t.same(await exchange(two, stream, b.got), [], 'and the stream is not')
+  t.same(await exchange(two, stream, b.got), [], 'when one carrier has died, every size arrives')
   await two.seal()
-  t.same(await exchange(two, stream, b.got), [], 'sealed again')
+  t.same(await exchange(two, stream, b.got), [], 'sealed under the keys of another carrier, every size arrives')
 
   for (const socket of two.sockets) socket.destroy()
   await two.settle()
   await two.until(() => session.report().carrierPaths.length > 0)
   await two.seal()
-  t.same(await exchange(two, stream, b.got), [], 'and after all have died')
+  t.same(await exchange(two, stream, b.got), [], 'when all have died and others came, every size arrives sealed')
 })
 
 test('without a known public address the address of the carrier is used with the offered port', async (t) => {
   await using two = await Two.start({ offers: '127.7.7.7' })
   await two.seal()
-  t.same(await exchange(two, two.stream, two.b.got), [])
-  t.same(await exchange(two, two.b.stream!, two.a.got), [])
+  t.same(await exchange(two, two.stream, two.b.got), [], 'every size arrives there')
+  t.same(await exchange(two, two.b.stream!, two.a.got), [], 'every size arrives on the way back')
 })
 
 test('a node without UDP is sent frames only', async (t) => {
   await using two = await Two.start({ udp: false })
   const { a, b, session, stream } = two
-  t.same(await exchange(two, stream, b.got), [])
-  t.equal(session.report().datagrams, 'frames')
-  t.equal(a.wall!.packets, 0, 'is sent none')
+  t.same(await exchange(two, stream, b.got), [], 'every size arrives')
+  t.equal(session.report().datagrams, 'frames', 'the datagrams go in frames')
+  t.equal(a.wall!.packets, 0, 'the node is sent no UDP packet')
 })
 
 test('a taken UDP port is replaced by another', async (t) => {
@@ -308,18 +307,24 @@ test('a taken UDP port is replaced by another', async (t) => {
   await using one = await UdpPort.start({ host: '127.0.0.1', port: 0, ...options }, silentLog)
   await using two = await UdpPort.start({ host: '127.0.0.1', port: one.port, ...options }, silentLog)
   t.not(two.port, one.port, 'a taken port is replaced by another, which is reported')
-  t.same(two.addresses(), [`127.0.0.1:${two.port}`])
-  t.equal(one.send(Buffer.from('hello, and more'), 5, { host: '127.0.0.1', port: two.port }), 'sent')
+  t.same(two.addresses(), [`127.0.0.1:${two.port}`], 'the addresses offered have the new port')
+  const sent = one.send(Buffer.from('hello, and more'), 5, { host: '127.0.0.1', port: two.port })
+  t.equal(sent, 'sent', 'a packet is sent to the new port')
   while (got.length === 0) await new Promise<void>((resolve) => setImmediate(resolve))
-  t.same(got, ['hello'])
-  t.equal(one.send(Buffer.alloc(5), 5, { host: '::1', port: 1 }), 'full', 'a family we have no socket for')
-  t.equal(await one.mtuTowards('127.0.0.1'), 65_536)
+  t.same(got, ['hello'], 'as many bytes arrive as were to be sent')
+  t.equal(
+    one.send(Buffer.alloc(5), 5, { host: '::1', port: 1 }),
+    'full',
+    'a packet of a family without a socket is not taken',
+  )
+  t.equal(await one.mtuTowards('127.0.0.1'), 65_536, 'the longest packet towards loopback is known')
   await using six = await UdpPort.start(
     { host: '::1', port: 0, ...options, addresses: (port) => [`[::1]:${port}`] },
     silentLog,
   )
-  t.equal(six.send(Buffer.from('six'), 3, { host: '::1', port: six.port }), 'sent')
+  t.equal(six.send(Buffer.from('six'), 3, { host: '::1', port: six.port }), 'sent', 'a packet is sent over IPv6')
   while (got.length === 1) await new Promise<void>((resolve) => setImmediate(resolve))
-  t.same(got, ['hello', 'six'])
-  await t.rejects(UdpPort.start({ host: '192.0.2.1', port: 0, ...options }, silentLog), { code: 'LISTEN_FAILED' })
+  t.same(got, ['hello', 'six'], 'it arrives over IPv6')
+  const foreign = UdpPort.start({ host: '192.0.2.1', port: 0, ...options }, silentLog)
+  await t.rejects(foreign, { code: 'LISTEN_FAILED' }, 'an address that is not ours cannot be listened at')
 })
