@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, type Server as TcpServer, type Socket } from 'node:net'
-import { Admission, sourceOf } from '../src/core/kit/admission.ts'
+import { Admission } from '../src/core/kit/admission.ts'
 import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { endGracefully } from '../src/core/kit/end-gracefully.ts'
@@ -79,7 +79,7 @@ export class TcpListener implements AsyncDisposable {
   #admit(socket: Socket): void {
     const serving = this.#serving
     if (serving === undefined || !serving.admits(socket.remoteAddress ?? '')) return void socket.destroy()
-    const admitted = this.#admission.enter(socket, sourceOf(socket))
+    const admitted = this.#admission.enter(socket, socket)
     this.#open.add(socket)
     socket.once('close', () => this.#open.delete(socket))
     const connection = new DnsConnection(socket, serving, this.#options.idleMs, {

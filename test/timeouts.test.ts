@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:https'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -37,6 +37,8 @@ import { tcp, world } from './resolver/world.ts'
  */
 
 const CONNECTIONS = 200
+
+t.setTimeout(120_000) // a dozen listeners, one after the other, on a machine that does other things too
 /** Of buffers, at both ends of all of them: all are in this process. */
 const MOST_BYTES = 32 * 1024 * 1024
 const LIMIT_MS = 1_000
@@ -300,3 +302,26 @@ for (const { name, attacks, open } of listeners) {
     await serve()
   })
 }
+
+t.test(
+  'commands are answered while a program holds thousands of silent connections to the socket of the agent',
+  async (t) => {
+    await using life = new Lifetime()
+    const dir = mkdtempSync(join(tmpdir(), 'hedgerow-'))
+    life.defer(() => rmSync(dir, { recursive: true, force: true }))
+    const api = life.use(await LocalApi.start({ dir }))
+    api.serve({ '/status': () => ({ is: 'up' }) })
+    const flood: Socket[] = []
+    life.defer(() => flood.forEach((socket) => socket.destroy()))
+    while (flood.length < 2_000) {
+      const some = Array.from({ length: 200 }, () =>
+        connect(api.path)
+          .on('error', () => undefined)
+          .resume(),
+      )
+      flood.push(...some)
+      await Promise.all(some.map((socket) => once(socket, 'connect')))
+    }
+    t.same(await askAgent(api.path, '/status'), { is: 'up' })
+  },
+)

@@ -5,7 +5,7 @@ import type { InterestSource, TableView } from '../../src/core/table/view.ts'
 import { portText, type Protocol } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { Refusal } from '../tunnel/contract.ts'
-import { Counts } from './counts.ts'
+import { Counts } from '../../src/core/kit/counts.ts'
 
 /** What becomes of a request. `unasked`: the cluster may know what this node does not; without its answer it is `otherwise`. */
 export type Check = OwnInstances | { kind: 'unasked'; key: InterestKey; otherwise: Refused } | Refused

@@ -1,7 +1,7 @@
 import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
-import { Counts } from './counts.ts'
+import { Counts } from '../../src/core/kit/counts.ts'
 
 /** What one peer, and what one instance, may take of this node, so that there is room for the others (SEC-18). */
 export interface ShareLimits {

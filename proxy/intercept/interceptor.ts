@@ -5,6 +5,7 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
 import type { Caller, DatagramClient, DatagramSink, Flow } from '../flow/flow.ts'
+import type { UserLimits } from './user-limits.ts'
 import type { Connection, Endpoint } from './proc-sockets.ts'
 
 /** Accepts connections, finds out what they are for, and passes them on as flows. `close()` stops accepting; open flows go on. */
@@ -37,6 +38,8 @@ export interface InterceptParts {
   readonly onDatagramClient?: (client: DatagramClient) => DatagramSink | undefined
   /** Whether a connection may still be accepted; absent: always. */
   readonly descriptors?: { reserve(count: number): boolean }
+  /** How many flows each user of the machine may have; absent: any number. */
+  readonly userLimits?: UserLimits
   /** Which sources may call; absent: this machine alone. */
   readonly sources?: Pick<LocalSources, 'admits'>
   readonly clock: Clock

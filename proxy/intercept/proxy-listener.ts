@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { MeshError } from '../../src/core/errors.ts'
-import { Admission, type Admissible, type Admitted, sourceOf } from '../../src/core/kit/admission.ts'
+import { Admission, type Admissible, type Admitted } from '../../src/core/kit/admission.ts'
 import { background } from '../../src/core/kit/background.ts'
 import { bindShared } from '../../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../../src/core/kit/close-when-idle.ts'
@@ -139,7 +139,7 @@ class ProxyClients {
       destroy: () => client.giveUp('too many requests are under way'),
       once: (event: 'close', listener: () => void) => socket.once(event, listener),
     }
-    const admitted: Admitted | undefined = this.#admission.enter(silent, sourceOf(socket))
+    const admitted: Admitted | undefined = this.#admission.enter(silent, socket)
   }
 
   close(): void {
@@ -162,6 +162,9 @@ class ProxyClients {
     const { mode } = this.#kind
     const startedAt = this.#parts.clock.now()
     const reply = request.reply(socket)
+    const hasRoom = this.#parts.userLimits?.enter(socket) ?? true
+    if (hasRoom instanceof Promise ? !(await hasRoom) : !hasRoom)
+      return reply.failed('TOO_MANY_FLOWS', 'this user has too many flows open')
     if (isThisMachine(host, this.#parts.ranges))
       return carryOnThisMachine(socket, { host, port, reply, ...this.#parts })
     const found = await targetOf(host, port, this.#parts)

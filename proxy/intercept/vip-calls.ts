@@ -56,9 +56,11 @@ export class VipCalls {
   }
 
   async #begin(at: VipPort, socket: Socket): Promise<void> {
-    const { table, clock, onFlow, log } = this.#parts
+    const { table, clock, onFlow, log, userLimits } = this.#parts
     const { vip, port } = at
     const startedAt = clock.now()
+    const hasRoom = userLimits?.enter(socket) ?? true
+    if (hasRoom instanceof Promise ? !(await hasRoom) : !hasRoom) return resetSocket(socket)
     const target = table.byVip(vip)
     if (target === undefined) return resetSocket(socket)
     const found = this.#identify(callerEnd(socket, at), target)

@@ -13,6 +13,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
+import { UserLimits } from '../../proxy/intercept/user-limits.ts'
 import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
@@ -65,7 +66,9 @@ export async function openFlows(
     interfaces: config.interceptInterfaces,
     clock,
   })
-  const intercept = { table, sources, descriptors, clock, log, metrics, onFlow, onDatagramClient: datagrams.begin }
+  const userLimits = new UserLimits({ capacity: Math.min(config.maxFlows, descriptors.usable), log })
+  const onDatagramClient = datagrams.begin
+  const intercept = { table, sources, userLimits, descriptors, clock, log, metrics, onFlow, onDatagramClient }
   return { ledger, parts, intercept }
 }
 

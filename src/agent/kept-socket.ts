@@ -26,6 +26,9 @@ export interface SocketNames {
   serving: string
 }
 
+/** Connections that wait to be accepted; with more, connecting fails with EAGAIN. The system limits it (`net.core.somaxconn`). */
+const BACKLOG = 4_096
+
 /** A server at a Unix socket that only its owner may open (0600), and the names of that socket. */
 export class KeptSocket {
   readonly #server: Server
@@ -115,7 +118,7 @@ export class KeptSocket {
     const server = this.#server
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen(own, () => {
+      server.listen({ path: own, backlog: BACKLOG }, () => {
         server.off('error', reject)
         resolve()
       })

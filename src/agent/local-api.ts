@@ -4,6 +4,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
+import { Admission, admitHttp } from '../core/kit/admission.ts'
 import { Later } from '../core/kit/later.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
@@ -28,8 +29,8 @@ export interface LocalOptions {
   log?: Log
 }
 
-/** Only commands on this machine connect. */
-const MAX_CONNECTIONS = 1_024
+/** Connections without a request, or between two; only commands on this machine connect. Others make room for newcomers. */
+const MAX_SILENT = 256
 
 /**
  * Answers the commands on this machine, over a Unix socket that only its owner may open (0600), so that no web page or
@@ -63,8 +64,8 @@ export class LocalApi {
       }
       const api = new LocalApi(path, life)
       const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
+      admitHttp(server, new Admission({ most: MAX_SILENT }))
       server.on('upgrade', ({ url }, socket: Socket) => api.#upgrade(url, socket))
-      server.maxConnections = MAX_CONNECTIONS
       api.#socket.set(await KeptSocket.open(life, server, { own: path, serving: servingSocket(dir, name) }, log))
       life.defer(() => {
         server.closeAllConnections()

@@ -2,6 +2,7 @@ import type { IncomingMessage, Server as HttpServer, ServerResponse } from 'node
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { unmapped } from './host-port.ts'
+import { type Ends, endsOf, isFromHere, type LocalUsers, localUsers } from './local-users.ts'
 import { openFilesLimit } from './open-files.ts'
 
 /*
@@ -14,8 +15,9 @@ import { openFilesLimit } from './open-files.ts'
  *                     └── one too many ─▶ of the source that has the most silent connections, the oldest is closed
  *
  * So a client that opens thousands and says nothing loses its own connections, and a newcomer is never refused: a source that is
- * smaller than the largest one keeps everything, and one that shares its address with the attacker (both on this machine, or
- * behind one NAT) has as long to speak as it takes the attacker to open `most` connections.
+ * smaller than the largest one keeps everything, and one that shares its address with the attacker (behind one NAT) has as long to
+ * speak as it takes the attacker to open `most` connections. Users of this machine share an address; once half of the places are
+ * taken they are told apart (local-users.ts), and each is a source of its own.
  */
 
 export interface AdmissionLimits {
@@ -26,6 +28,8 @@ export interface AdmissionLimits {
   most: number
   /** Silent connections of one source; as many as `most` when absent. */
   mostOfOne?: number
+  /** Tells the users of this machine apart. */
+  users?: Pick<LocalUsers, 'userOf'>
 }
 
 /** A connection that was admitted. */
@@ -44,7 +48,10 @@ export interface Admissible {
 
 interface Entry {
   readonly connection: Admissible
-  readonly source: string
+  /** Changes once, when the user is known. */
+  source: string
+  /** Of a connection from this machine whose user was not asked for yet. */
+  ends?: Ends | undefined
 }
 
 /**
@@ -55,14 +62,18 @@ const SHARE_OF_FILES = 32
 const FEWEST = 8
 
 export class Admission {
-  readonly #limits: Required<AdmissionLimits>
+  readonly #limits: Required<Omit<AdmissionLimits, 'users'>>
+  readonly #users: Pick<LocalUsers, 'userOf'>
+  /** Silent ones with `ends`. */
+  readonly #unasked = new Set<Entry>()
   /** Silent connections of each source, the oldest first. */
   readonly #silent = new Map<string, Set<Entry>>()
   #count = 0
   /** Connections that were closed to make room. */
   evicted = 0
 
-  constructor({ most, mostOfOne = most }: AdmissionLimits, openFiles: number = openFilesLimit()) {
+  constructor({ most, mostOfOne = most, users = localUsers }: AdmissionLimits, openFiles = openFilesLimit()) {
+    this.#users = users
     const affordable = Math.max(FEWEST, Math.floor(openFiles / SHARE_OF_FILES))
     this.#limits = { most: Math.min(most, affordable), mostOfOne: Math.min(mostOfOne, affordable) }
   }
@@ -72,9 +83,12 @@ export class Admission {
     return this.#count
   }
 
-  /** Takes a new connection; it counts as silent. `source`: an address (see `sourceOf`), or the user of a local connection. */
-  enter(connection: Admissible, source: string): Admitted {
-    const entry: Entry = { connection, source }
+  /** Takes a new connection; it counts as silent. `from`: a name of its source, or its ends. */
+  enter(connection: Admissible, from: string | Ends): Admitted {
+    const entry: Entry =
+      typeof from === 'string'
+        ? { connection, source: from }
+        : { connection, source: sourceOf(from), ends: isFromHere(from) ? endsOf(from) : undefined }
     let isClosed = false
     this.#add(entry)
     connection.once('close', () => {
@@ -99,13 +113,44 @@ export class Admission {
     this.#silent.set(entry.source, ofSource)
     ofSource.add(entry)
     this.#count += 1
+    if (entry.ends !== undefined) this.#unasked.add(entry)
+    if (this.#count * 2 >= most && this.#unasked.size > 0) this.#tellUsersApart()
+  }
+
+  #tellUsersApart(): void {
+    for (const entry of this.#unasked) {
+      const { ends, source } = entry
+      entry.ends = undefined
+      if (ends === undefined) continue
+      void this.#users.userOf(ends).then((uid) => {
+        if (uid !== undefined) this.#rename(entry, `${source} uid ${uid}`)
+      })
+    }
+    this.#unasked.clear()
+  }
+
+  #rename(entry: Entry, source: string): void {
+    const isSilent = this.#take(entry)
+    entry.source = source
+    if (!isSilent) return
+    const others = this.#silent.get(source)
+    if (others === undefined) this.#silent.set(source, new Set([entry]))
+    else others.add(entry)
+    this.#count += 1
   }
 
   #remove(entry: Entry): void {
+    this.#unasked.delete(entry)
+    this.#take(entry)
+  }
+
+  /** False when it is not silent. */
+  #take(entry: Entry): boolean {
     const ofSource = this.#silent.get(entry.source)
-    if (ofSource?.delete(entry) !== true) return
+    if (ofSource?.delete(entry) !== true) return false
     this.#count -= 1
     if (ofSource.size === 0) this.#silent.delete(entry.source)
+    return true
   }
 
   #evict(source: string): void {
@@ -140,22 +185,18 @@ function prefix64(address: string): string {
   return `${[...before, ...zeros, ...after].slice(0, 4).join(':')}::/64`
 }
 
-/** Where a connection comes from, as an HTTP server and the TLS below it both see it. */
-interface Endpoint {
-  remoteAddress?: string | undefined
-  remotePort?: number | undefined
-}
-
 /**
  * Admits the connections of an HTTP or HTTPS server: active while a request is served and once one was upgraded, silent before
  * the first request, which covers the TLS handshake, and between two.
  */
 export function admitHttp(server: HttpServer, admission: Admission): void {
-  const admitted = new Map<string, Admitted>()
-  const keyOf = ({ remoteAddress, remotePort }: Endpoint) => `${remoteAddress} ${remotePort}`
-  server.prependListener('connection', (socket: Duplex & Endpoint) => {
+  const admitted = new Map<string | Duplex, Admitted>()
+  // an HTTP server and the TLS below it see the same addresses; those of a Unix socket have none, and no TLS
+  const keyOf = (socket: Duplex & Ends) =>
+    socket.remoteAddress === undefined ? socket : `${socket.remoteAddress} ${socket.remotePort}`
+  server.prependListener('connection', (socket: Duplex & Ends) => {
     const key = keyOf(socket) // a closed socket has no address any longer
-    admitted.set(key, admission.enter(socket, sourceOf(socket)))
+    admitted.set(key, admission.enter(socket, socket))
     socket.once('close', () => admitted.delete(key))
   })
   server.prependListener('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
@@ -176,13 +217,4 @@ function whenListenedTo(server: Server, event: string, act: () => void): void {
     act()
   }
   server.on('newListener', added)
-}
-
-/** Admits the connections of a TCP server; `admittedOf` gives the handle of a connection to whoever serves it. */
-export function admitTcp(server: Server, admission: Admission): (socket: Duplex) => Admitted | undefined {
-  const admitted = new WeakMap<Duplex, Admitted>()
-  server.prependListener('connection', (socket) => {
-    admitted.set(socket, admission.enter(socket, sourceOf(socket)))
-  })
-  return (socket) => admitted.get(socket)
 }

@@ -1,0 +1,142 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { connect, type AddressInfo, createServer, type Socket } from 'node:net'
+import t from 'tap'
+import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
+import { UserLimits } from '../../proxy/intercept/user-limits.ts'
+import { NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { Admission } from '../../src/core/kit/admission.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { LocalUsers } from '../../src/core/kit/local-users.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { vipToIPv4 } from '../../src/core/model/address.ts'
+import { noOtherUsers } from '../support/other-users.ts'
+import { nextVip, OWN_RANGE } from '../support/own-vips.ts'
+import '../support/no-orphans.ts'
+import { freePort, keptLog, LiteralTable, until } from './world.ts'
+
+/** What one user of the machine may take of the agent, while others keep theirs. */
+
+const CART = 'shop.acme.cart.prod'
+const OTHER_UID = 65_534
+
+/** Connects as often as asked, says nothing, and tells how many of the connections are open, in a line after each change. */
+const SILENT = `
+  const [host, port, count] = process.argv.slice(1)
+  let open = 0
+  const tell = (by) => { open += by; process.stdout.write(open + '\\n') }
+  for (let i = 0; i < count; i++) {
+    let isOpen = false
+    const socket = require('node:net').connect({ host, port: Number(port) }, () => { isOpen = true; tell(1) })
+    socket.on('error', () => {}).on('close', () => isOpen && tell(-1)).resume()
+  }`
+
+function silentUser(host: string, port: number, count: number) {
+  const child = spawn(process.execPath, ['-e', SILENT, host, `${port}`, `${count}`], {
+    uid: OTHER_UID,
+    gid: OTHER_UID,
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const state = { open: 0, peak: 0 }
+  child.stdout.on('data', (text: Buffer) => {
+    for (const line of text.toString().trim().split('\n')) {
+      state.open = Number(line)
+      state.peak = Math.max(state.peak, state.open)
+    }
+  })
+  return { state, [Symbol.dispose]: () => void child.kill() }
+}
+
+t.test('below half of the capacity nobody is asked; above it a user has at most three quarters', async (t) => {
+  const asked: string[] = []
+  const users = {
+    userOf: async ({ remoteAddress }: { remoteAddress?: string | undefined }) => (
+      asked.push('x'), remoteAddress === '127.0.0.9' ? 9 : 1
+    ),
+  }
+  const log = keptLog()
+  const limits = new UserLimits({ capacity: 8, log, users })
+  const server = createServer((socket) => void socket.on('error', () => undefined).resume())
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const sockets: Socket[] = []
+  const enter = async (from: string) => {
+    const accepted = once(server, 'connection') as Promise<[Socket]>
+    sockets.push(connect({ port, host: '127.0.0.1', localAddress: from }))
+    const [socket] = await accepted
+    sockets.push(socket)
+    return limits.enter(socket)
+  }
+  for (let i = 0; i < 3; i++) t.equal(await enter('127.0.0.1'), true)
+  t.same(asked, [], 'while few are open')
+  for (let i = 0; i < 3; i++) t.equal(await enter('127.0.0.1'), true, 'up to six of eight')
+  t.equal(await enter('127.0.0.1'), false)
+  t.equal(await enter('127.0.0.9'), true, 'another user has room')
+  t.equal(asked.length, 8, 'each connection is asked about once')
+  t.match(log.lines, [{ sentence: 'new flows of one user are refused', fields: { user: 'uid 1', open: 6 } }])
+  for (const socket of sockets) socket.destroy()
+  await until(() => sockets.every(({ closed }) => closed))
+  t.equal(await enter('127.0.0.1'), true, 'closed ones do not count')
+  for (const socket of sockets) socket.destroy()
+  server.close()
+})
+
+t.test('a user that opens silent connections to a VIP leaves room for others', { skip: noOtherUsers }, async (t) => {
+  const port = await freePort()
+  const vip = nextVip()
+  const log = keptLog()
+  const metrics = openMetrics('agent')
+  t.teardown(() => metrics.registry.clear())
+  let flows = 0
+  await using _ = await LoopbackInterceptor.start({ range: OWN_RANGE }, () => NODE_CALLER, {
+    table: new LiteralTable({ id: CART, on: ['edge/b'], ports: [port], vips: { 'any.rr': vip } }),
+    userLimits: new UserLimits({ capacity: 40, log }),
+    clock: systemClock,
+    log,
+    metrics,
+    onFlow: ({ socket }) => {
+      flows += 1
+      socket.on('error', () => undefined).pipe(socket)
+    },
+  })
+  const host = vipToIPv4(OWN_RANGE, vip)
+  using flood = silentUser(host, port, 100)
+  await until(() => flood.state.peak > 30 && flows === 30 && flood.state.open === 30)
+  const socket = connect({ host, port })
+  socket.write('hello')
+  const [answer] = (await once(socket, 'data')) as [Buffer]
+  t.equal(answer.toString(), 'hello', 'a call of another user')
+  t.equal(flows, 31)
+  t.match(await log.line('new flows of one user are refused'), { fields: { user: `uid ${OTHER_UID}` } })
+  socket.destroy()
+})
+
+t.test('silent connections of one user do not close those of another', { skip: noOtherUsers }, async (t) => {
+  const admission = new Admission({ most: 60, users: new LocalUsers() }, 10_000)
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined).resume()
+    admission.enter(socket, socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const own = Array.from({ length: 10 }, () => connect({ port, host: '127.0.0.1' }).resume())
+  await until(() => admission.size === 10)
+  // as many as take half of the places, so that it is known whose they are before more come
+  using first = silentUser('127.0.0.1', port, 30)
+  await until(() => first.state.open === 30)
+  using second = silentUser('127.0.0.1', port, 15)
+  await until(() => second.state.open === 15 && admission.size === 55)
+  await new Promise((resolve) => setTimeout(resolve, 200)) // /proc/net/tcp is read
+  using flood = silentUser('127.0.0.1', port, 40)
+  await until(() => admission.evicted >= 35)
+  t.ok(
+    own.every(({ readableEnded, destroyed }) => !readableEnded && !destroyed),
+    'the oldest of all are kept',
+  )
+  t.ok(flood.state.peak > 0)
+  for (const socket of own) socket.destroy()
+  server.close()
+})
