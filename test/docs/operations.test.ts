@@ -112,9 +112,10 @@ echo DONE
 `
 }
 
+/** Once is enough: what was restored may count for a moment, until its node has reported. */
 function waitFor(state: string, count: number): string {
-  return `for i in $(seq 200); do [ "$(hedgerow get instances | grep -c ${state})" = ${count} ] && break; sleep 0.2; done
-[ "$(hedgerow get instances | grep -c ${state})" = ${count} ] || { hedgerow get instances; exit 1; }\n`
+  const wanted = `[ "$(hedgerow get instances | grep -c ${state})" = ${count} ]`
+  return `for i in $(seq 200); do ${wanted} && break; [ $i -lt 200 ] || { hedgerow get instances; exit 1; }; sleep 0.2; done\n`
 }
 
 /** A cluster that has just started may not be back at the root yet. */
