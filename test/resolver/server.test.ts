@@ -256,7 +256,11 @@ t.test('a client whose upstream questions nobody answers does not shut out other
   await upstream.has(512)
   for (let i = 0; i < 20; i++) {
     const packet = await udp(mesh.port, { name: `good${i}.test` })
-    t.match(said(packet), { code: 'NXDOMAIN' }, 'the answer of the upstream server, while no question of the flood times out')
+    t.match(
+      said(packet),
+      { code: 'NXDOMAIN' },
+      'the answer of the upstream server, while no question of the flood times out',
+    )
   }
   flood.close()
 })
