@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { Policy, PolicyView } from '../../proxy/policies/contract.ts'
 import type { Instance } from '../../src/core/model/instance.ts'
 
@@ -39,67 +39,85 @@ export function ordinals(instances: readonly Instance[]): number[] {
 /** What the caller may rely on, whatever the policy: an order to try, made of what runs. */
 export function policyContract(name: string, make: () => Policy): void {
   t.test(`${name} keeps the contract of policies`, async (t) => {
-    t.test('nothing runs: nothing to try', async (t) => {
-      t.same(make()([], viewOf()), [])
-    })
-
-    t.test('one instance is the order', async (t) => {
-      t.same(ordinals(make()(onNodes(['n1'], 7), viewOf())), [7])
-      t.same(ordinals(make()(onNodes(['n1'], 7), viewOf({ limit: 1 }))), [7])
-    })
-
-    t.test('in any world, turn after turn: as many as may be tried, of those that run, none twice', async (t) => {
-      fc.assert(
-        fc.property(worlds, ({ instances, limit, rtts, flows, here, turns, seed }) => {
-          const policy = make()
-          let state = seed
-          const random = () => (state = (state * 16_807) % 2_147_483_647) / 2_147_483_647
-          const view = viewOf({
-            limit,
-            random,
-            rttMs: (node) => rtts.get(node),
-            isHere: (node) => node === here,
-            openFlows: (id) => flows.get(id) ?? 0,
-          })
-          for (let turn = 0; turn < turns; turn++) {
-            const before = JSON.stringify(instances)
-            // Once in a while an instance comes or goes: the memory is of another set then.
-            const running = instances.filter((_, i) => turn === 0 || (i + turn) % 5 !== 0)
-            const order = policy(running, view)
-            if (JSON.stringify(instances) !== before) throw new Error('it changed what it was given')
-            if (order.length !== Math.min(limit, running.length))
-              throw new Error(`${order.length} of ${running.length}`)
-            if (new Set(order).size !== order.length) throw new Error('an instance twice')
-            if (order.some((instance) => !running.includes(instance))) throw new Error('one that does not run')
-          }
-        }),
-        { numRuns: 300 },
-      )
-      t.pass('300 worlds')
-    })
-
-    t.test('asked for all, it gives every instance once', async (t) => {
-      const running = onNodes(['n1', 'n2', 'n1', 'n3', 'n2', 'n1', 'n4'])
-      const order = make()(running, viewOf({ limit: 100, rttMs: (node) => (node === 'n3' ? undefined : 5) }))
-      t.same(
-        ordinals(order).toSorted((a, b) => a - b),
-        [0, 1, 2, 3, 4, 5, 6],
-      )
-    })
-
-    t.test('what it keeps is in the memory it was handed: two targets do not disturb each other', async (t) => {
-      const running = onNodes(['n1', 'n2', 'n3'])
-      const alone = turns(make(), running, 6)
-      const policy = make()
-      const other = viewOf({ random: fixed(), memory: {} })
-      const view = viewOf({ random: fixed(), memory: {} })
-      const beside = Array.from({ length: 6 }, () => {
-        policy(running, other)
-        return ordinals(policy(running, view))
-      })
-      t.same(beside, alone)
-    })
+    for (const [promise, check] of Object.entries(PROMISES)) t.test(promise, async (t) => check(t, make))
   })
+}
+
+const PROMISES: Readonly<Record<string, (t: Test, make: () => Policy) => void>> = {
+  'nothing runs: nothing to try': nothingRuns,
+  'one instance is the order': oneRuns,
+  'in any world, turn after turn: as many as may be tried, of those that run, none twice': anyWorld,
+  'asked for all, it gives every instance once': askedForAll,
+  'what it keeps is in the memory it was handed: two targets do not disturb each other': memoryApart,
+}
+
+function nothingRuns(t: Test, make: () => Policy): void {
+  t.same(make()([], viewOf()), [], 'the order is empty')
+}
+
+function oneRuns(t: Test, make: () => Policy): void {
+  t.same(ordinals(make()(onNodes(['n1'], 7), viewOf())), [7], 'the only instance is tried')
+  t.same(ordinals(make()(onNodes(['n1'], 7), viewOf({ limit: 1 }))), [7], 'also where one only may be tried')
+}
+
+function anyWorld(t: Test, make: () => Policy): void {
+  fc.assert(
+    fc.property(worlds, ({ instances, limit, rtts, flows, here, turns, seed }) => {
+      const policy = make()
+      let state = seed
+      const random = () => (state = (state * 16_807) % 2_147_483_647) / 2_147_483_647
+      const view = viewOf({
+        limit,
+        random,
+        rttMs: (node) => rtts.get(node),
+        isHere: (node) => node === here,
+        openFlows: (id) => flows.get(id) ?? 0,
+      })
+      for (let turn = 0; turn < turns; turn++) {
+        const before = JSON.stringify(instances)
+        // Once in a while an instance comes or goes: the memory is of another set then.
+        const running = instances.filter((_, i) => turn === 0 || (i + turn) % 5 !== 0)
+        const wrong = faultOf(policy(running, view), running, limit)
+        if (wrong !== undefined) throw new Error(`turn ${turn}: ${wrong}`)
+        if (JSON.stringify(instances) !== before) throw new Error('the policy changed what it was given')
+      }
+    }),
+    { numRuns: 300 },
+  )
+  t.pass('in 300 worlds each order was sound')
+}
+
+/** What is wrong with an order to try; nothing when it is sound. */
+function faultOf(order: readonly Instance[], running: readonly Instance[], limit: number): string | undefined {
+  const wanted = Math.min(limit, running.length)
+  if (order.length !== wanted) return `${order.length} instances to try instead of ${wanted}`
+  if (new Set(order).size !== order.length) return 'an instance is to be tried twice'
+  return order.every((instance) => running.includes(instance))
+    ? undefined
+    : 'an instance is to be tried that does not run'
+}
+
+function askedForAll(t: Test, make: () => Policy): void {
+  const running = onNodes(['n1', 'n2', 'n1', 'n3', 'n2', 'n1', 'n4'])
+  const order = make()(running, viewOf({ limit: 100, rttMs: (node) => (node === 'n3' ? undefined : 5) }))
+  t.same(
+    ordinals(order).toSorted((a, b) => a - b),
+    [0, 1, 2, 3, 4, 5, 6],
+    'each of the seven is there once',
+  )
+}
+
+function memoryApart(t: Test, make: () => Policy): void {
+  const running = onNodes(['n1', 'n2', 'n3'])
+  const alone = turns(make(), running, 6)
+  const policy = make()
+  const other = viewOf({ random: fixed(), memory: {} })
+  const view = viewOf({ random: fixed(), memory: {} })
+  const beside = Array.from({ length: 6 }, () => {
+    policy(running, other)
+    return ordinals(policy(running, view))
+  })
+  t.same(beside, alone, 'beside another target the order is the same as alone')
 }
 
 function turns(policy: Policy, running: readonly Instance[], count: number): number[][] {

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { test } from 'tap'
+import { test, type Test } from 'tap'
 import type { ByteStream, ByteStreamEvents } from '../../proxy/tunnel/contract.ts'
 
 export type Ears = ByteStreamEvents
@@ -19,85 +19,97 @@ export type MakePair = (near: Ears, far: Ears) => Promise<StreamPair>
  */
 export function streamContract(name: string, makePair: MakePair): void {
   test(`stream contract: ${name}`, async (t) => {
-    t.test('bytes arrive whole and in order, both ways at once, with the writer stopping when asked', async (t) => {
-      await using world = await open(makePair)
-      const there = randomBytes(3_000_000)
-      const back = randomBytes(2_000_000)
-      world.near.send(there, 48_611)
-      world.far.send(back, 9_973)
-      await Promise.all([world.near.ended, world.far.ended])
-      t.equal(world.far.digest(), digestOf(there), 'there')
-      t.equal(world.near.digest(), digestOf(back), 'and back')
-    })
-
-    t.test('half-close: one direction ends, the other goes on', async (t) => {
-      await using world = await open(makePair)
-      world.near.stream.write(Buffer.from('question'))
-      world.near.stream.end()
-      await world.far.ended
-      t.equal(world.far.text(), 'question')
-      world.far.send(Buffer.alloc(400_000, 'answer '), 65_536)
-      await world.near.ended
-      t.equal(world.near.bytes, 400_000)
-      t.notOk(world.near.wasReset || world.far.wasReset)
-    })
-
-    t.test('an end without a byte is an end', async (t) => {
-      await using world = await open(makePair)
-      world.near.stream.end()
-      world.near.stream.end()
-      await world.far.ended
-      t.equal(world.far.bytes, 0)
-      world.far.stream.end()
-      await world.near.ended
-    })
-
-    t.test('reset ends both directions at the other side, once, and nothing follows', async (t) => {
-      await using world = await open(makePair)
-      world.near.stream.write(Buffer.from('x'))
-      await world.far.heard
-      world.near.stream.reset()
-      world.near.stream.reset()
-      await world.far.died
-      world.far.stream.write(Buffer.from('nobody listens'))
-      world.far.stream.end()
-      world.far.stream.consumed(1)
-      world.far.stream.reset()
-      world.near.stream.write(Buffer.from('nobody listens'))
-      world.near.stream.end()
-      await turns(20)
-      t.same(world.far.log, ['data', 'reset'])
-      t.same(world.near.log, [], 'who resets is not told')
-    })
-
-    t.test('reset after the own end still reaches the other side', async (t) => {
-      await using world = await open(makePair)
-      world.near.stream.end()
-      await world.far.ended
-      world.far.stream.reset()
-      await world.near.died
-      t.notOk(world.near.log.includes('end'))
-    })
-
-    t.test('a reader that does not consume stops the writer, and nothing is lost', async (t) => {
-      await using world = await open(makePair)
-      const total = 24_000_000
-      world.far.hold()
-      const sent = Buffer.alloc(total)
-      for (let at = 0; at < total; at += 4) sent.writeUInt32BE(at, at)
-      world.near.send(sent, 65_536)
-      await world.far.heard
-      await turns(300)
-      t.ok(world.far.bytes <= 8_000_000, `${world.far.bytes} bytes were delivered to a reader that does not read`)
-      t.ok(world.near.isBlocked, 'the writer is asked to stop')
-      world.far.release()
-      await world.far.ended
-      t.equal(world.far.digest(), digestOf(sent))
-      world.far.stream.end()
-      await world.near.ended
-    })
+    for (const [promise, check] of Object.entries(PROMISES)) {
+      t.test(promise, async (t) => {
+        await using world = await open(makePair)
+        await check(t, world)
+      })
+    }
   })
 }
+
+const PROMISES: Readonly<Record<string, (t: Test, world: World) => Promise<void>>> = {
+  'bytes arrive whole and in order, both ways at once, with the writer stopping when asked': bytesArriveWhole,
+  'half-close: one direction ends, the other goes on': halfClose,
+  'an end without a byte is an end': emptyEnd,
+  'reset ends both directions at the other side, once, and nothing follows': reset,
+  'reset after the own end still reaches the other side': resetAfterEnd,
+  'a reader that does not consume stops the writer, and nothing is lost': backpressure,
+}
+
+async function bytesArriveWhole(t: Test, { near, far }: World): Promise<void> {
+  const there = randomBytes(3_000_000)
+  const back = randomBytes(2_000_000)
+  near.send(there, 48_611)
+  far.send(back, 9_973)
+  await Promise.all([near.ended, far.ended])
+  t.equal(far.digest(), digestOf(there), 'every byte arrived there')
+  t.equal(near.digest(), digestOf(back), 'and every byte came back')
+}
+
+async function halfClose(t: Test, { near, far }: World): Promise<void> {
+  near.stream.write(Buffer.from('question'))
+  near.stream.end()
+  await far.ended
+  t.equal(far.text(), 'question', 'what was written before the end arrived')
+  far.send(Buffer.alloc(400_000, 'answer '), 65_536)
+  await near.ended
+  t.equal(near.bytes, 400_000, 'the whole answer came back after the end')
+  t.notOk(near.wasReset || far.wasReset, 'neither side was reset')
+}
+
+async function emptyEnd(t: Test, { near, far }: World): Promise<void> {
+  near.stream.end()
+  near.stream.end()
+  await far.ended
+  t.equal(far.bytes, 0, 'no byte came with the end')
+  far.stream.end()
+  await near.ended
+}
+
+async function reset(t: Test, { near, far }: World): Promise<void> {
+  near.stream.write(Buffer.from('x'))
+  await far.heard
+  near.stream.reset()
+  near.stream.reset()
+  await far.died
+  far.stream.write(Buffer.from('nobody listens'))
+  far.stream.end()
+  far.stream.consumed(1)
+  far.stream.reset()
+  near.stream.write(Buffer.from('nobody listens'))
+  near.stream.end()
+  await turns(20)
+  t.same(far.log, ['data', 'reset'], 'the other side hears the reset once, and nothing after it')
+  t.same(near.log, [], 'who resets is not told')
+}
+
+async function resetAfterEnd(t: Test, { near, far }: World): Promise<void> {
+  near.stream.end()
+  await far.ended
+  far.stream.reset()
+  await near.died
+  t.notOk(near.log.includes('end'), 'a reset is not taken for an end')
+}
+
+async function backpressure(t: Test, { near, far }: World): Promise<void> {
+  const total = 24_000_000
+  far.hold()
+  const sent = Buffer.alloc(total)
+  for (let at = 0; at < total; at += 4) sent.writeUInt32BE(at, at)
+  near.send(sent, 65_536)
+  await far.heard
+  await turns(300)
+  t.ok(far.bytes <= 8_000_000, `a reader that does not read is given little: ${far.bytes} bytes`)
+  t.ok(near.isBlocked, 'the writer is asked to stop')
+  far.release()
+  await far.ended
+  t.equal(far.digest(), digestOf(sent), 'once it reads on, every byte arrives')
+  far.stream.end()
+  await near.ended
+}
+
+type World = Awaited<ReturnType<typeof open>>
 
 async function open(makePair: MakePair) {
   const near = new End()
