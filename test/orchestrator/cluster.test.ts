@@ -1,94 +1,21 @@
 import { request } from 'node:https'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { MeshError } from '../../src/core/errors.ts'
 import { enrol } from '../../src/core/identity/enrol.ts'
 import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { clientOptions } from '../../src/core/identity/tls.ts'
-import { systemClock } from '../../src/core/kit/clock.ts'
-import { Store } from '../../src/core/kit/store.ts'
 import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
-import type { ResumePoint, ServiceEntry } from '../../src/core/model/change.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
 import { mergeEntry } from '../../src/orchestrator/cluster/publisher.ts'
-import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
 import type { FeedMessage } from '../../src/core/model/change.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
-import { assignmentOf } from './specs.ts'
+import { assignmentOf, serviceOf } from './specs.ts'
 
 t.setTimeout(120_000) // a busy machine takes several times as long
 const SERVICE = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
 const limit = () => AbortSignal.timeout(10_000)
-
-const serviceOf = (id: string): ServiceEntry['service'] => {
-  const [app = '', appNamespace = '', name = '', namespace = ''] = id.split('.')
-  return { id, app, appNamespace, name, namespace, ports: [], allow: [], vips: {} }
-}
-
-t.test('the change log numbers changes and resumes from a number', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-feed-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  const path = join(dir, 'feed.db')
-  const entry = (id: string, ...states: Array<'running' | 'lost'>) => ({
-    service: serviceOf(id),
-    instances: states.map((state, ordinal) => ({
-      id: `${id}.${ordinal}`,
-      service: id,
-      ordinal,
-      node: 'edge/n1',
-      state,
-    })),
-    nodes: [],
-  })
-  const cart = (...states: Array<'running' | 'lost'>) => [[SERVICE, entry(SERVICE, ...states)]] as const
-  const stock = [['shop.acme.stock.prod', entry('shop.acme.stock.prod', 'running')]] as const
-  const resume = (feed: ChangeLog, seq: number, changes: Partial<ResumePoint> = {}) =>
-    feed.resume({ epoch: feed.epoch, seq, keys: [KEY], ...changes })
-
-  let store = Store.open(path)
-  t.teardown(() => store.close())
-  let feed = new ChangeLog(store, systemClock)
-  const start = feed.seq
-  t.equal(feed.publish(cart('running')).length, 1)
-  t.equal(feed.publish(cart('running')).length, 0, 'the same is no change')
-  const first = feed.seq
-  t.match(feed.entries(KEY), [{ version: first, service: { id: SERVICE } }])
-  feed.publish(stock)
-  const [lost] = feed.publish(cart('lost'))
-  t.match(lost, { kind: 'service', seq: first + 2, entry: { version: first + 2, instances: [{ state: 'lost' }] } })
-
-  t.match(
-    resume(feed, first),
-    { full: false, seq: first + 2, changes: [{ seq: first + 2 }] },
-    'what was missed, of the keys asked for',
-  )
-  t.same(resume(feed, feed.seq).changes, [], 'nothing was missed')
-  t.match(
-    resume(feed, 0, { epoch: '' }),
-    { full: true, changes: [{ seq: first + 2 }] },
-    'who knows nothing gets all there is',
-  )
-  t.match(resume(feed, feed.seq, { epoch: 'another life' }), { full: true }, 'so does who knows another numbering')
-  t.match(resume(feed, feed.seq + 1), { full: true }, 'and who is ahead of us')
-  t.same(resume(feed, 0, { epoch: '', keys: ['shop.acme.nothing'] }).changes, [])
-
-  feed.publish([[SERVICE, undefined]])
-  t.match(resume(feed, first + 2), { full: false, changes: [{ kind: 'gone', service: SERVICE }] })
-  t.same(resume(feed, 0, { epoch: '' }).changes, [], 'full answers do not speak of the dead')
-  t.same(feed.publish([[SERVICE, undefined]]), [], 'gone is gone')
-  t.same(feed.publish([['shop.acme.never.prod', undefined]]), [], 'what never was does not go')
-
-  const { epoch, seq } = feed
-  store.close()
-  store = Store.open(path)
-  feed = new ChangeLog(store, systemClock)
-  t.same([feed.epoch, feed.seq], [epoch, seq], 'numbers outlive a restart')
-  const [back] = feed.publish(cart('running'))
-  t.ok((back?.seq ?? 0) > seq)
-  t.ok(start > 1_600_000_000_000, 'and begin at the wall clock: a cluster that lost its state does not count backwards')
-})
 
 t.test('an entry merges our records of this cluster with the root’s of the others', async (t) => {
   const { assignment, node } = { assignment: assignmentOf({}, 0), node: 'edge/n1' }
@@ -123,112 +50,137 @@ t.test('an entry merges our records of this cluster with the root’s of the oth
   ])
 })
 
-t.test('a join token admits one node, once', async (t) => {
+const join_ = (world: World, name: string, token: string) =>
+  enrol({ token, role: 'node', name, dir: join(world.dir, `join-${name}-${Math.random()}`) }, limit())
+
+t.test('a valid join token gives an identity and is used up', async (t) => {
   await using world = await mesh()
-  const join_ = (name: string, token: string) =>
-    enrol({ token, role: 'node', name, dir: join(world.dir, `join-${name}-${Math.random()}`) }, limit())
-  const { url, identity } = world.cluster()
-  const { ca } = identity
+  const { token } = await world.api.call<{ token: string }>('POST', '/tokens', { role: 'node', cluster: 'edge' })
+  const { identity } = await join_(world, 'a1', token)
+  t.match(identity.principal, { role: 'node', cluster: 'edge', node: 'a1' }, 'the identity has the name it asked for')
+  await t.rejects(
+    join_(world, 'a2', token),
+    { code: 'TOKEN_REFUSED', details: { reason: /already used/ } },
+    'a second node with the same token is refused',
+  )
+})
 
-  await t.test('a valid token gives an identity and is used up', async (t) => {
-    const { token } = await world.api.call<{ token: string }>('POST', '/tokens', { role: 'node', cluster: 'edge' })
-    const { identity } = await join_('a1', token)
-    t.match(identity.principal, { role: 'node', cluster: 'edge', node: 'a1' })
-    await t.rejects(join_('a2', token), { code: 'TOKEN_REFUSED', details: { reason: /already used/ } })
-  })
+t.test('of several nodes with one join token at the same time one wins', async (t) => {
+  await using world = await mesh()
+  const token = world.cluster().nodeToken()
+  const results = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => join_(world, `race${i}`, token)))
+  t.equal(results.filter(({ status }) => status === 'fulfilled').length, 1, 'one of six has joined')
+  for (const result of results)
+    if (result.status === 'rejected') t.match(result.reason, { code: 'TOKEN_REFUSED' }, 'each other is refused')
+  const rows = await world.api.call<Array<{ id: string }>>('GET', '/nodes')
+  t.equal(rows.filter(({ id }) => id.startsWith('edge/race')).length, 1, 'one node is recorded')
+})
 
-  await t.test('of several nodes with one token at the same time one wins', async (t) => {
-    const token = world.cluster().nodeToken()
-    const results = await Promise.allSettled(Array.from({ length: 6 }, (_, i) => join_(`race${i}`, token)))
-    t.equal(results.filter(({ status }) => status === 'fulfilled').length, 1)
-    for (const result of results) if (result.status === 'rejected') t.match(result.reason, { code: 'TOKEN_REFUSED' })
-    const rows = await world.api.call<Array<{ id: string }>>('GET', '/nodes')
-    t.equal(rows.filter(({ id }) => id.startsWith('edge/race')).length, 1, 'and one node is recorded')
-  })
+t.test('an expired, forged or foreign join token is refused with the reason', async (t) => {
+  await using world = await mesh()
+  const content = (token: string) =>
+    JSON.parse(Buffer.from(token.slice(14), 'base64url').toString()) as Record<string, string>
+  const forge = (changes: Record<string, string>) =>
+    `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(world.cluster().nodeToken()), ...changes })).toString('base64url')}`
+  // made when its turn comes: a new token makes the issuer forget those that have expired
+  const rows = [
+    {
+      why: 'expired',
+      token: () => world.cluster().nodeToken(-1),
+      reason: /^it has expired \d seconds? ago, by the clock of its issuer/,
+    },
+    { why: 'forged with another secret', token: () => forge({ secret: 'A'.repeat(43) }), reason: /unknown/ },
+    { why: 'forged with another id', token: () => forge({ id: '0123456789abcdef' }), reason: /unknown/ },
+    { why: 'of another mesh', token: () => forge({ fingerprint: 'a'.repeat(64) }), reason: /another mesh/ },
+    { why: 'for a cluster', token: () => world.root.clusterToken('core'), reason: /a cluster/ },
+  ]
+  for (const [at, { why, token, reason }] of rows.entries()) {
+    const refusal = { code: 'TOKEN_REFUSED', details: { reason } }
+    await t.rejects(join_(world, `b${at}`, token()), refusal, `a token that is ${why} is refused`)
+  }
+  await t.rejects(
+    join_(world, 'b6', 'hedgerow-join.nonsense'),
+    { code: 'TOKEN_INVALID' },
+    'what is no token is refused',
+  )
+  await t.rejects(
+    join_(world, 'Not A Name', world.cluster().nodeToken()),
+    { code: 'MESSAGE_INVALID' },
+    'a name that cannot be one is refused',
+  )
+})
 
-  await t.test('an expired, forged or foreign token is refused with the reason', async (t) => {
-    const content = (token: string) =>
-      JSON.parse(Buffer.from(token.slice(14), 'base64url').toString()) as Record<string, string>
-    const forge = (changes: Record<string, string>) =>
-      `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(world.cluster().nodeToken()), ...changes })).toString('base64url')}`
-    const expired = world.cluster().nodeToken(-1)
-    await t.rejects(join_('b1', expired), {
-      code: 'TOKEN_REFUSED',
-      details: { reason: /^it has expired \d seconds? ago, by the clock of its issuer/ },
-    })
-    await t.rejects(join_('b2', forge({ secret: 'A'.repeat(43) })), {
-      code: 'TOKEN_REFUSED',
-      details: { reason: /unknown/ },
-    })
-    await t.rejects(join_('b3', forge({ id: '0123456789abcdef' })), {
-      code: 'TOKEN_REFUSED',
-      details: { reason: /unknown/ },
-    })
-    await t.rejects(join_('b4', forge({ fingerprint: 'a'.repeat(64) })), {
-      code: 'TOKEN_REFUSED',
-      details: { reason: /another mesh/ },
-    })
-    await t.rejects(join_('b5', world.root.clusterToken('core')), {
-      code: 'TOKEN_REFUSED',
-      details: { reason: /a cluster/ },
-    })
-    await t.rejects(join_('b6', 'hedgerow-join.nonsense'), { code: 'TOKEN_INVALID' })
-    await t.rejects(join_('Not A Name', world.cluster().nodeToken()), { code: 'MESSAGE_INVALID' })
-  })
-
-  await t.test('a name that is in use is not given twice', async (t) => {
-    await using node = await taken(world, 'c1')
-    await t.rejects(join_('c1', world.cluster().nodeToken()), {
+t.test('a name that is in use is not given twice', async (t) => {
+  await using world = await mesh()
+  await using node = await taken(world, 'c1')
+  await t.rejects(
+    join_(world, 'c1', world.cluster().nodeToken()),
+    {
       code: 'TOKEN_REFUSED',
       details: { reason: /is connected/ },
-    })
-    t.ok(node.uplink.isUp)
-  })
+    },
+    'another node under its name is refused',
+  )
+  t.ok(node.uplink.isUp, 'the node that has the name stays connected')
+})
 
-  await t.test('a link needs a certificate of a node of this cluster', async (t) => {
-    const dial = (at: string, tls: DialOptions['tls']) =>
-      dialText(`${at.replace('https', 'wss')}/link`, { tls }, limit()).then(
-        () => 'open',
-        (error: MeshError) => `${error.code} ${error.details['status'] as number}`,
-      )
-    const { identity: node } = await join_('d1', world.cluster().nodeToken())
-    const own = clientOptions(node)
-    const { identity: ofCluster } = world.cluster()
-    t.equal(await dial(url, clientOptions({ ca })), 'REQUEST_FAILED 403', 'none')
-    t.equal(await dial(url, clientOptions(ofCluster)), 'REQUEST_FAILED 403', 'a cluster’s')
-    t.equal(await dial(world.root.url, own), 'REQUEST_FAILED 403', 'a node’s, at the root')
-    t.equal(await dial(world.root.url, clientOptions({ ca })), 'REQUEST_FAILED 403', 'none, at the root')
-    await using foreign = await mesh()
-    const { identity: stranger } = await enrol(
-      { token: foreign.cluster().nodeToken(), role: 'node', name: 'd1', dir: join(foreign.dir, 'stranger') },
-      limit(),
+t.test('a link needs a certificate of a node of this cluster', async (t) => {
+  await using world = await mesh()
+  const { url, identity: ofCluster } = world.cluster()
+  const { ca } = ofCluster
+  const dial = (at: string, tls: DialOptions['tls']) =>
+    dialText(`${at.replace('https', 'wss')}/link`, { tls }, limit()).then(
+      () => 'open',
+      (error: MeshError) => `${error.code} ${error.details['status'] as number}`,
     )
-    const forged = { ...clientOptions({ ca }), key: stranger.key, cert: stranger.chain }
-    t.equal(await dial(url, forged), 'REQUEST_FAILED 403', 'one of another mesh with the same names')
-    await t.rejects(
-      dialText(`${url.replace('https', 'wss')}/link`, { tls: clientOptions(stranger) }, limit()),
-      { code: 'NOT_RUNNING' },
-      'whose holder does not trust us either',
-    )
-    t.equal(await dial(url, own), 'open')
-  })
+  const { identity: node } = await join_(world, 'd1', world.cluster().nodeToken())
+  const own = clientOptions(node)
+  t.equal(await dial(url, clientOptions({ ca })), 'REQUEST_FAILED 403', 'no certificate is refused')
+  t.equal(await dial(url, clientOptions(ofCluster)), 'REQUEST_FAILED 403', 'the certificate of a cluster is refused')
+  t.equal(await dial(world.root.url, own), 'REQUEST_FAILED 403', 'the certificate of a node is refused at the root')
+  t.equal(
+    await dial(world.root.url, clientOptions({ ca })),
+    'REQUEST_FAILED 403',
+    'no certificate is refused at the root',
+  )
+  await using foreign = await mesh()
+  const { identity: stranger } = await enrol(
+    { token: foreign.cluster().nodeToken(), role: 'node', name: 'd1', dir: join(foreign.dir, 'stranger') },
+    limit(),
+  )
+  const forged = { ...clientOptions({ ca }), key: stranger.key, cert: stranger.chain }
+  t.equal(await dial(url, forged), 'REQUEST_FAILED 403', 'a certificate of another mesh with the same names is refused')
+  await t.rejects(
+    dialText(`${url.replace('https', 'wss')}/link`, { tls: clientOptions(stranger) }, limit()),
+    { code: 'NOT_RUNNING' },
+    'who holds that one does not trust us either',
+  )
+  t.equal(await dial(url, own), 'open', 'the certificate of a node of this cluster opens the link')
+})
 
-  await t.test('a cluster has no API, and a large body is refused', async (t) => {
-    t.equal(await statusOf(`${url}/api/v1/apps`, ca), 401)
-    t.equal(await statusOf(`${url}/healthz`, ca), 200)
-    t.equal(await statusOf(`${url}/enrol`, ca, 'x'.repeat(20_000)), 413)
-  })
+t.test('a cluster has no API, and a large body is refused', async (t) => {
+  await using world = await mesh()
+  const { url, identity } = world.cluster()
+  const { ca } = identity
+  t.equal(await statusOf(`${url}/api/v1/apps`, ca), 401, 'a cluster serves no API')
+  t.equal(await statusOf(`${url}/healthz`, ca), 200, 'its health answers')
+  t.equal(await statusOf(`${url}/enrol`, ca, 'x'.repeat(20_000)), 413, 'a body of 20 kB is refused')
+})
 
-  await t.test('a cluster joins once and needs no token afterwards', async (t) => {
-    const token = world.root.clusterToken('core')
-    const again = { token, role: 'cluster', dir: join(world.dir, 'core-identity') } as const
-    t.match((await enrol(again, limit())).identity.principal, { role: 'cluster', cluster: 'core' })
-    await t.rejects(enrol(again, limit()), { code: 'TOKEN_REFUSED' })
-    t.match(await HeldIdentity.open(again.dir), { principal: { cluster: 'core' } })
-    await world.stopCluster()
-    await world.startCluster()
-    t.ok(world.cluster().isLinked)
-  })
+t.test('a cluster joins once and needs no token afterwards', async (t) => {
+  await using world = await mesh()
+  const token = world.root.clusterToken('core')
+  const again = { token, role: 'cluster', dir: join(world.dir, 'core-identity') } as const
+  t.match(
+    (await enrol(again, limit())).identity.principal,
+    { role: 'cluster', cluster: 'core' },
+    'the token makes it a cluster',
+  )
+  await t.rejects(enrol(again, limit()), { code: 'TOKEN_REFUSED' }, 'the token works once')
+  t.match(await HeldIdentity.open(again.dir), { principal: { cluster: 'core' } }, 'its identity is kept')
+  await world.stopCluster()
+  await world.startCluster()
+  t.ok(world.cluster().isLinked, 'a cluster that is started again has its link without a token')
 })
 
 t.test('scaling, updating and deleting leave nothing behind', async (t) => {

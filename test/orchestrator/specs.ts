@@ -1,3 +1,4 @@
+import type { Service } from '../../src/core/model/service.ts'
 import type { Assignment, NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
 
@@ -32,4 +33,10 @@ export function factsOf(facts: Partial<NodeFacts> = {}): NodeFacts {
     version: '0.1.0',
     ...facts,
   }
+}
+
+/** A service as tables have it, by its id. */
+export function serviceOf(id: string): Service {
+  const [app = '', appNamespace = '', name = '', namespace = ''] = id.split('.')
+  return { id, app, appNamespace, name, namespace, ports: [], allow: [], vips: {} }
 }
