@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { connect, type AddressInfo, createServer, type Socket } from 'node:net'
 import t from 'tap'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
@@ -39,11 +40,9 @@ function silentUser(host: string, port: number, count: number) {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const state = { open: 0, peak: 0 }
-  child.stdout.on('data', (text: Buffer) => {
-    for (const line of text.toString().trim().split('\n')) {
-      state.open = Number(line)
-      state.peak = Math.max(state.peak, state.open)
-    }
+  createInterface(child.stdout).on('line', (line) => {
+    state.open = Number(line)
+    state.peak = Math.max(state.peak, state.open)
   })
   return { state, [Symbol.dispose]: () => void child.kill() }
 }
@@ -114,7 +113,10 @@ t.test('a user that opens silent connections to a VIP leaves room for others', {
 })
 
 t.test('silent connections of one user do not close those of another', { skip: noOtherUsers }, async (t) => {
-  const admission = new Admission({ most: 60, users: new LocalUsers() }, 10_000)
+  const known = new LocalUsers()
+  let told = 0
+  const userOf: LocalUsers['userOf'] = (ends) => known.userOf(ends).finally(() => void (told += 1))
+  const admission = new Admission({ most: 60, users: { userOf } }, 10_000)
   const server = createServer((socket) => {
     socket.on('error', () => undefined).resume()
     admission.enter(socket, socket)
@@ -129,7 +131,7 @@ t.test('silent connections of one user do not close those of another', { skip: n
   await until(() => first.state.open === 30)
   using second = silentUser('127.0.0.1', port, 15)
   await until(() => second.state.open === 15 && admission.size === 55)
-  await new Promise((resolve) => setTimeout(resolve, 200)) // /proc/net/tcp is read
+  await until(() => told === 55) // /proc/net/tcp was read
   using flood = silentUser('127.0.0.1', port, 40)
   await until(() => admission.evicted >= 35)
   t.ok(

@@ -36,48 +36,50 @@ export function isFromHere({ localAddress = '', remoteAddress = '' }: Ends): boo
   return there === '::1' || there.startsWith('127.') || there === unmapped(localAddress)
 }
 
+interface Asked {
+  readonly keys: readonly string[]
+  readonly resolve: (uid: number | undefined) => void
+}
+
 export class LocalUsers {
-  #waiting = new Map<string, ((uid: number | undefined) => void)[]>()
+  #waiting: Asked[] = []
   #isReading = false
 
-  /** `undefined`: it is closed, or comes from another machine. */
+  /** `undefined`: it is closed, or comes from another machine. Whoever asked first is answered first. */
   userOf(ends: Ends): Promise<number | undefined> {
     const keys = keysOf(ends)
     if (keys.length === 0) return Promise.resolve(undefined)
     const { promise, resolve } = Promise.withResolvers<number | undefined>()
-    for (const key of keys) {
-      const others = this.#waiting.get(key)
-      if (others === undefined) this.#waiting.set(key, [resolve])
-      else others.push(resolve)
-    }
+    this.#waiting.push({ keys, resolve })
     if (!this.#isReading) void this.#readAll()
     return promise
   }
 
   async #readAll(): Promise<void> {
     this.#isReading = true
-    while (this.#waiting.size > 0) {
+    while (this.#waiting.length > 0) {
       const waiting = this.#waiting
-      this.#waiting = new Map()
+      this.#waiting = []
       const startedAt = performance.now()
-      for (const table of TABLES) answer(waiting, await readFile(table, 'latin1').catch(() => ''))
-      for (const resolve of Array.from(waiting.values()).flat()) resolve(undefined)
+      const wanted = new Set(waiting.flatMap(({ keys }) => keys))
+      const found = new Map<string, number>()
+      for (const table of TABLES) find(wanted, await readFile(table, 'latin1').catch(() => ''), found)
+      for (const { keys, resolve } of waiting)
+        resolve(keys.map((key) => found.get(key)).find((uid) => uid !== undefined))
       await sleep(Math.max(SHORTEST_PAUSE_MS, PAUSES * (performance.now() - startedAt)), undefined, { ref: false })
     }
     this.#isReading = false
   }
 }
 
-function answer(waiting: Map<string, ((uid: number | undefined) => void)[]>, table: string): void {
+function find(wanted: ReadonlySet<string>, table: string, found: Map<string, number>): void {
   for (let at = table.indexOf('\n') + 1; at > 0 && at < table.length; ) {
     const end = table.indexOf('\n', at)
     const line = table.slice(at, end < 0 ? undefined : end)
     at = end < 0 ? 0 : end + 1
     const start = line.indexOf(': ') + 2
-    const resolves = waiting.get(line.slice(start, line.indexOf(' ', line.indexOf(' ', start) + 1)))
-    if (resolves === undefined) continue
-    const uid = Number(line.slice(start).split(/ +/, 7)[6])
-    for (const resolve of resolves) resolve(uid)
+    const key = line.slice(start, line.indexOf(' ', line.indexOf(' ', start) + 1))
+    if (wanted.has(key)) found.set(key, Number(line.slice(start).split(/ +/, 7)[6]))
   }
 }
 
