@@ -58,6 +58,7 @@ export const EXIT_CODES: Partial<Record<ErrorCode, number>> = {
   TOKEN_REFUSED: 4,
   UNAUTHENTICATED: 4,
   FORBIDDEN: 4,
+  ROTATION_REFUSED: 4,
   NOT_RUNNING: 5,
   REQUEST_TIMEOUT: 5,
   LINK_CLOSED: 5,

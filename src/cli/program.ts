@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { applyCommand } from './apply.ts'
+import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
 import { deleteCommand } from './delete.ts'
 import { execCommand } from './exec.ts'
@@ -50,6 +51,7 @@ const COMMANDS = [
   runCommands,
   restartCommand,
   tokenCommand,
+  caCommand,
   applyCommand,
   getCommand,
   scaleCommand,

@@ -1,4 +1,5 @@
-import type { CheckReport } from './reports.ts'
+import { isMeshError } from '../core/errors.ts'
+import type { AuthorityReport, CheckReport } from './reports.ts'
 import type { RootClient } from './root-client.ts'
 
 type Check = CheckReport['checks'][number]
@@ -24,18 +25,23 @@ interface Service {
  * two processes use, and services with too few instances.
  */
 export async function meshChecks(root: Pick<RootClient, 'call'>, nowMs: number = Date.now()): Promise<Check[]> {
-  const [clusters, nodes, relays, services] = (await Promise.all([
+  const [clusters, nodes, relays, services, authority] = (await Promise.all([
     root.call('GET', '/clusters'),
     root.call('GET', '/nodes'),
     root.call('GET', '/relays'),
     root.call('GET', '/services'),
-  ])) as [Member[], Member[], Member[], Service[]]
+    root.call('GET', '/authority').catch((error: unknown) => {
+      if (isMeshError(error, 'USAGE')) return undefined // a root of an earlier version has no such route
+      throw error
+    }),
+  ])) as [Member[], Member[], Member[], Service[], AuthorityReport | undefined]
   return [
     membersCheck('clusters', clusters, 'hedgerow get clusters'),
     membersCheck('nodes', nodes, 'hedgerow get nodes'),
     membersCheck('relays', relays, 'hedgerow get relays'),
     certificatesCheck(clusters, [...nodes, ...relays], nowMs),
     identitiesCheck(nodes, nowMs),
+    ...(authority === undefined ? [] : [authorityCheck(authority)]),
     servicesCheck(services),
   ]
 }
@@ -87,6 +93,27 @@ function identitiesCheck(nodes: readonly Member[], nowMs: number): Check {
         : `used by two processes: ${list(twice.map(({ id }) => id ?? '?'))}`,
     remedy:
       'Two machines have a copy of one state directory: stop one, empty its directory, and join it with a new token.',
+  }
+}
+
+/** A rotation that stands still is found here, and one that only waits for `retire`. */
+function authorityCheck({ step, signs, members, behind }: AuthorityReport): Check {
+  const waits =
+    behind.length === 0 ? 'nobody keeps it from its next step' : `it waits for ${list(behind.map(({ id }) => id))}`
+  const findings = {
+    steady:
+      behind.length === 0
+        ? `${signs} signs`
+        : `${signs} signs, and others hold certificates by another authority: ${list(behind.map(({ id }) => id))}`,
+    spreading: `the next one is made known to ${members} members: ${waits}`,
+    issuing: `${signs} has begun to sign, and the one before is still trusted: ${waits}`,
+  }
+  return {
+    check: 'mesh: authority',
+    ok: behind.length === 0,
+    finding: findings[step],
+    remedy:
+      '`hedgerow ca status` shows them. Start them, or delete them; docs/operations.md says what each step needs.',
   }
 }
 

@@ -1,4 +1,17 @@
-/** What the agent's local socket answers, and what the commands print: one shape a question. */
+/** What the agent's local socket and the root answer, and what the commands print: one shape a question. */
+
+export interface AuthorityReport {
+  step: 'steady' | 'spreading' | 'issuing'
+  /** The authority that signs certificates, by its id. */
+  signs: string
+  /** While the step is `spreading`: the one that will sign. */
+  next?: string
+  /** While the step is `issuing`: the one that signed before, and is still trusted. */
+  replaced?: string
+  members: number
+  /** Who keeps the rotation from its next step. */
+  behind: { id: string; role: 'cluster' | 'node' | 'relay'; isLive: boolean }[]
+}
 
 export interface StatusReport {
   node: string

@@ -70,6 +70,7 @@ export const ERRORS = {
     'the credential is missing or wrong[: {path}]',
   ],
   FORBIDDEN: ['permission denied: {path}', 'these credentials do not allow this'],
+  ROTATION_REFUSED: ['the certificate authority stays as it is'],
   CLOCK_SKEW: ['the clock of this machine is {difference} of {of}', 'the clock of this machine is wrong'],
   DUPLICATE_IDENTITY: ['another process uses the identity of {principal|node}', 'another process uses this identity'],
   // the machine

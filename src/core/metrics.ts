@@ -203,6 +203,10 @@ function orchestratorMetrics(make: Maker) {
       'Time to place an instance.',
       [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
     ),
+    membersBehind: make.gauge(
+      'root_authority_members_behind',
+      'Members that keep a rotation of the certificate authority from its next step; 0 when none is under way.',
+    ),
     nodes: make.gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),
   }
 }

@@ -2,7 +2,7 @@ import { chmodSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Authority } from '../../src/core/identity/authority.ts'
-import { readRevocations } from '../../src/core/identity/revocation.ts'
+import { readRevocations } from '../../src/core/identity/revocation-list.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { Store } from '../../src/core/kit/store.ts'
 import { Table } from '../../src/core/table/table.ts'
@@ -37,7 +37,7 @@ function storeOf(t: Test): Store {
   return store
 }
 
-const KIND = { role: 'node', fingerprint: 'a'.repeat(64) } as const
+const KIND = { role: 'node', fingerprints: () => ['a'.repeat(64)] } as const
 
 t.test('a join token lives for its time, whatever the clock does meanwhile', async (t) => {
   for (const step of STEPS) {

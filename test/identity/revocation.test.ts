@@ -13,7 +13,8 @@ import { createRequest } from '../../src/core/identity/keys.ts'
 import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.ts'
 import { printPrincipal } from '../../src/core/identity/principal.ts'
 import type { Identity, Revocation } from '../../src/core/identity/contract.ts'
-import { MAX_REVOCATIONS, readRevocations, Revocations, signRevocations } from '../../src/core/identity/revocation.ts'
+import { Revocations } from '../../src/core/identity/revocation.ts'
+import { MAX_REVOCATIONS, readRevocations, signRevocations } from '../../src/core/identity/revocation-list.ts'
 import { certificateOf, clientOptions, serverOptions } from '../../src/core/identity/tls.ts'
 import { enrolmentOf, keyIdOf } from '../../src/core/identity/x509.ts'
 import { forge, TestMesh, wear } from './mesh.ts'
@@ -104,7 +105,7 @@ t.test('only a newer list that the authority signed is taken', async (t) => {
   const stranger = await Authority.open(t.testdir())
   const rows: [string, string][] = [
     ['of another mesh', stranger.signRevocations(3, [])],
-    ['signed by a cluster', signRevocations(edge.key, 3, [])],
+    ['signed by a cluster', signRevocations([edge.key], { number: 3, entries: [] })],
     ['cut short', second.slice(0, -10)],
     ['nothing', ''],
     ['changed', second.replace(/\\"number\\":2/, '\\"number\\":9')],

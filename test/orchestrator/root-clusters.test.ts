@@ -54,6 +54,7 @@ async function rogueCluster(world: World, name: string) {
         duplicate: () => undefined,
         known: () => undefined,
         revocations: () => undefined,
+        renew: () => undefined,
         'logs.close': () => undefined,
       },
     },

@@ -17,6 +17,7 @@ const PREFIXES = ['127.144.0.0/12', '127.160.0.0/12', '127.176.0.0/12']
 export class SeparateProcesses implements AsyncDisposable {
   readonly machines: Machines
   readonly #base: number
+  #root: Program | undefined
   #cluster: Program | undefined
   readonly #agents = new Map<string, Program>()
 
@@ -31,8 +32,7 @@ export class SeparateProcesses implements AsyncDisposable {
     const mesh = new SeparateProcesses(machines, await freeBase(FIRST_PORT + 5_000))
     try {
       writeFileSync(machines.path('config.yaml'), config)
-      const listen = ['--listen', `127.0.0.1:${mesh.#base}`, '--ops-listen', '127.0.0.1:0']
-      await machines.start('root', 'root', ...listen)
+      await mesh.startRoot()
       await mesh.#token('cluster', '--role', 'cluster')
       await mesh.startCluster()
       for (const node of nodes) await mesh.startAgent(node, ...extra)
@@ -45,6 +45,22 @@ export class SeparateProcesses implements AsyncDisposable {
 
   get clusterPort(): number {
     return this.#base + 1
+  }
+
+  async startRoot(): Promise<void> {
+    const listen = ['--listen', `127.0.0.1:${this.#base}`, '--ops-listen', '127.0.0.1:0']
+    this.#root = (await this.machines.start('root', 'root', ...listen)).program
+  }
+
+  /** Without a word, as when its machine loses power. */
+  async killRoot(): Promise<void> {
+    this.#root?.signal('SIGKILL')
+    await this.#root?.exited
+  }
+
+  async killAgent(node: string): Promise<void> {
+    this.#agents.get(node)?.signal('SIGKILL')
+    await this.#agents.get(node)?.exited
   }
 
   async startCluster(): Promise<void> {

@@ -1,42 +1,44 @@
-import { createHash, createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
+import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
 import { join } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
+import { authorityIdOf, fingerprintOf, idOfKey, joinAuthorities, meshOf } from './authorities.ts'
+import { type AuthorityKey, type AuthorityState, parseAuthority, printAuthority } from './authority-file.ts'
 import type { Principal, Revocation } from './contract.ts'
-import { openPrivateDirectory, readIfThere, writeNew } from './files.ts'
+import { openPrivateDirectory, readIfThere, replace, writeNew } from './files.ts'
 import { isPrincipalName } from './principal.ts'
-import { signRevocations } from './revocation.ts'
-import {
-  certificatesIn,
-  CLUSTER_MS,
-  createKeys,
-  isKeyOf,
-  LEAF_MS,
-  newEnrolment,
-  printKey,
-  selfSign,
-  signRequest,
-} from './x509.ts'
+import { signRevocations } from './revocation-list.ts'
+import { CLUSTER_MS, createKeys, crossSign, LEAF_MS, newEnrolment, printKey, selfSign, signRequest } from './x509.ts'
 
-/** Key and certificate in one file, so that no crash can leave one without the other. */
+/** Keys, certificates and the step of a rotation in one file, so that no crash can leave one without the others. */
 const FILE = 'authority.pem'
 
-/** The mesh's certificate authority, held by the root. Created at first start, never written again. */
+/**
+ * The mesh's certificate authority, held by the root. It can be replaced while the mesh runs:
+ *
+ *     steady ── rotate ─▶ spreading ── issue ─▶ issuing ── retire ─▶ steady
+ *
+ *     step        signs certificates   is trusted        signs the list of revocations
+ *     steady      the present one      the present one   the present one
+ *     spreading   the present one      both              both
+ *     issuing     the next one         both              both
+ *
+ * Each step is one replacement of the file, and everything else follows from what is in it.
+ */
 export class Authority {
-  /** `hedgerow-1a2b3c4d`: from the authority's key, so that two meshes never have the same name. */
+  /** `hedgerow-1a2b3c4d`: from the first authority's key, so that two meshes never have the same name. */
   readonly mesh: string
-  /** The authority's certificate, PEM. */
-  readonly ca: string
-  /** SHA-256 of the certificate's DER, hex: what join tokens carry. */
-  readonly fingerprint: string
-  readonly #key: string
+  readonly #path: string
   readonly #clock: Clock
+  #state: AuthorityState
+  /** The next authority's key under the present one's signature; only while the next one signs. */
+  #introduction: string
 
-  private constructor(ca: string, key: string, clock: Clock) {
-    this.mesh = meshOf(ca)
-    this.ca = ca
-    this.fingerprint = fingerprintOf(ca)
-    this.#key = key
+  private constructor(path: string, state: AuthorityState, introduction: string, clock: Clock) {
+    this.mesh = meshOf(state.present.ca)
+    this.#path = path
+    this.#state = state
+    this.#introduction = introduction
     this.#clock = clock
   }
 
@@ -46,16 +48,72 @@ export class Authority {
     await openPrivateDirectory(dir)
     let saved = await readIfThere(path)
     if (saved === undefined) {
-      await writeNew(path, await create(clock.wall())) // false: another process was first, and its file is the one that counts
+      const present = await create(clock.wall())
+      await writeNew(path, printAuthority({ step: 'steady', present })) // false: another process was first, and its file is the one that counts
       saved = await readIfThere(path)
     }
-    const { ca, key } = parse(saved ?? '', path)
-    return new Authority(ca, key, clock)
+    const state = parseAuthority(saved ?? '', path)
+    return new Authority(path, state, await introductionOf(state, clock.wall()), clock)
+  }
+
+  get step(): AuthorityState['step'] {
+    return this.#state.step
+  }
+
+  /** The certificate of the authority that signs now, PEM. */
+  get ca(): string {
+    return this.#signer.ca
+  }
+
+  /** SHA-256 of that certificate's DER, hex: what join tokens carry. */
+  get fingerprint(): string {
+    return fingerprintOf(this.ca)
+  }
+
+  /** Which authority signs now, and which one is there beside it. */
+  get ids(): { signs: string; beside?: string } {
+    const state = this.#state
+    const signs = authorityIdOf(this.ca)
+    if (state.step === 'steady') return { signs }
+    return { signs, beside: authorityIdOf((state.step === 'issuing' ? state.present : state.next).ca) }
+  }
+
+  /** What every member is to trust (authorities.ts). */
+  get trusted(): string {
+    return joinAuthorities(
+      this.#keys.map(({ ca }) => ca),
+      this.mesh,
+    )
+  }
+
+  /** Makes the next authority, to be trusted beside the present one. @throws MeshError STATE_UNREADABLE */
+  async rotate(): Promise<void> {
+    const state = this.#state
+    if (state.step !== 'steady') throw new Error('a rotation is under way')
+    await this.#become({
+      step: 'spreading',
+      present: state.present,
+      next: await create(this.#clock.wall(), this.mesh),
+    })
+  }
+
+  /** The next authority signs from now on. @throws MeshError STATE_UNREADABLE */
+  async issueByNext(): Promise<void> {
+    const state = this.#state
+    if (state.step !== 'spreading') throw new Error('there is no authority that waits to sign')
+    await this.#become({ ...state, step: 'issuing' })
+  }
+
+  /** Drops the authority that no longer signs, and its key. @throws MeshError STATE_UNREADABLE */
+  async retire(): Promise<void> {
+    const state = this.#state
+    if (state.step !== 'issuing') throw new Error('no authority has been replaced')
+    await this.#become({ step: 'steady', present: state.next })
   }
 
   /**
    * A certificate for the root (24 hours) or a cluster (30 days, able to issue to its own nodes), PEM. A renewal keeps the
-   * `enrolment` of the certificate that it renews.
+   * `enrolment` of the certificate that it renews. During a rotation the next authority's introduction follows it.
    * @throws MeshError CERTIFICATE_REFUSED
    */
   async issue(csrPem: string, principal: Principal, enrolment: string = newEnrolment()): Promise<string> {
@@ -64,48 +122,49 @@ export class Authority {
       throw new MeshError('CERTIFICATE_REFUSED', { reason: `${principal.role}s ask their cluster` })
     if (principal.role === 'cluster' && !isPrincipalName(principal.cluster))
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'not a name for a cluster', cluster: principal.cluster })
-    const issuer = { keyPem: this.#key, certificatePem: this.ca }
+    const introduction = this.#introduction
+    const { ca: certificatePem, keyPem } = this.#signer
     const lifeMs = principal.role === 'cluster' ? CLUSTER_MS : LEAF_MS
-    return signRequest(issuer, csrPem, principal, { lifeMs, now: this.#clock.wall(), enrolment })
+    const life = { lifeMs, now: this.#clock.wall(), enrolment }
+    return `${await signRequest({ keyPem, certificatePem }, csrPem, principal, life)}${introduction}`
   }
 
-  /** The list of revoked certificates, signed (revocation.ts). Numbers only grow. */
+  /** The list of revoked certificates and of the authorities, signed by each of these (revocation-list.ts). Numbers only grow. */
   signRevocations(number: number, entries: readonly Revocation[]): string {
-    return signRevocations(this.#key, number, entries)
+    const keys = this.#keys.map(({ keyPem }) => keyPem)
+    return signRevocations(keys, { number, entries, authorities: this.#keys.map(({ ca }) => ca) })
+  }
+
+  get #signer(): AuthorityKey {
+    return this.#state.step === 'issuing' ? this.#state.next : this.#state.present
+  }
+
+  /** The present one first: versions before rotation read its signature only. */
+  get #keys(): AuthorityKey[] {
+    return this.#state.step === 'steady' ? [this.#state.present] : [this.#state.present, this.#state.next]
+  }
+
+  async #become(state: AuthorityState): Promise<void> {
+    const introduction = await introductionOf(state, this.#clock.wall())
+    await replace(this.#path, printAuthority(state))
+    this.#state = state
+    this.#introduction = introduction
   }
 }
 
-/** SHA-256 of a certificate's DER, hex. */
-export function fingerprintOf(certificatePem: string): string {
-  return new X509Certificate(certificatePem).fingerprint256.replaceAll(':', '').toLowerCase()
+async function introductionOf(state: AuthorityState, now: number): Promise<string> {
+  if (state.step !== 'issuing') return ''
+  const { present, next } = state
+  return `\n${await crossSign({ keyPem: present.keyPem, certificatePem: present.ca }, next.ca, now)}`
 }
 
-/** The mesh's name, from its authority's public key. */
-export function meshOf(ca: string): string {
-  return meshOfKey(new X509Certificate(ca).publicKey.export({ format: 'der', type: 'spki' }))
-}
-
-function meshOfKey(spki: Buffer): string {
-  return `hedgerow-${createHash('sha256').update(spki).digest('hex').slice(0, 8)}`
-}
-
-async function create(now: number): Promise<string> {
+async function create(now: number, mesh?: string): Promise<AuthorityKey> {
   const keys = await createKeys()
   const keyPem = await printKey(keys.privateKey)
-  const spki = createPublicKey(createPrivateKey(keyPem)).export({ format: 'der', type: 'spki' })
-  return `${keyPem}\n${await selfSign(keys, meshOfKey(spki), now)}\n`
+  const ca = await selfSign(keys, mesh ?? nameAfter(keyPem), now)
+  return { keyPem, ca: new X509Certificate(ca).toString() }
 }
 
-function parse(text: string, path: string): { ca: string; key: string } {
-  try {
-    const [certificate, ...rest] = certificatesIn(text)
-    const key = /-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----/.exec(text)?.[0]
-    if (certificate === undefined || rest.length > 0 || key === undefined)
-      throw new Error('expected one private key and one certificate')
-    if (!certificate.ca || !certificate.verify(certificate.publicKey)) throw new Error('not an authority')
-    if (!isKeyOf(key, certificate)) throw new Error('the key does not belong to the certificate')
-    return { ca: certificate.toString(), key }
-  } catch (cause) {
-    throw new MeshError('STATE_CORRUPT', { path }, { cause })
-  }
+function nameAfter(keyPem: string): string {
+  return `hedgerow-${idOfKey(createPublicKey(createPrivateKey(keyPem))).slice(0, 8)}`
 }

@@ -18,7 +18,7 @@ export type Principal =
 /** What this process proves itself with. It renews in place: take `secureContext()` anew for every connection. */
 export interface Identity {
   readonly principal: Principal
-  /** The mesh CA's certificate, PEM. */
+  /** The certificates of the mesh's authorities, PEM: one, or two while one follows the other (authorities.ts). */
   readonly ca: string
   /** Leaf first, then the intermediate if any, PEM. */
   readonly chain: string
@@ -27,10 +27,11 @@ export interface Identity {
   /** Certificates of the mesh that no longer count; every TLS function here asks it. */
   readonly revocations: RevocationView
   secureContext(): SecureContext
+  /** Called when the certificate or the authorities are others. */
   onRenewed(listener: () => void): () => void
 }
 
-/** A revoked enrolment, or a revoked signing key of a cluster (revocation.ts). */
+/** A revoked enrolment, or a revoked signing key of a cluster (revocation-list.ts). */
 export interface Revocation {
   kind: 'enrolment' | 'issuer'
   /** Hex: the enrolment (8 bytes), or the identifier of the key (20 bytes). */
@@ -39,6 +40,19 @@ export interface Revocation {
   until: number
   /** Whose it was, as a URI, for people. */
   principal: string
+}
+
+/** `isDropped`: an authority no longer counts, and with it nothing that was proven while it did. */
+export interface TrustChange {
+  isDropped: boolean
+}
+
+/** What a member says of itself while an authority is replaced: ids of the authorities (authorities.ts). */
+export interface Trust {
+  /** Those that it trusts, also after a restart. */
+  trusts: string[]
+  /** The one that its certificate leads to; absent when none does any more. */
+  presents?: string
 }
 
 /** The list of revoked certificates, as the rest of the program sees it. */
@@ -52,6 +66,8 @@ export interface RevocationView {
   hasEnrolment(enrolment: string): boolean
   /** Called after a newer list was taken, with the entries that are new in it. Returns what ends that. */
   onChanged(listener: (added: readonly Revocation[]) => void): () => void
+  /** Called after the list has named other authorities than before. Returns what ends that. */
+  onTrust(listener: (change: TrustChange) => void): () => void
   /**
    * Takes a list that came from anywhere; false when it is not newer than ours.
    * @throws MeshError STATE_CORRUPT when it is malformed or not signed by the authority

@@ -1,5 +1,6 @@
 import type { TLSSocket } from 'node:tls'
 import type { Identity } from './contract.ts'
+import { endWithTrust } from './end-with-trust.ts'
 import type { PeerCertificate } from './tls.ts'
 
 /**
@@ -22,4 +23,5 @@ export function endWithCertificate(
     clearTimeout(expiry)
     forget()
   })
+  endWithTrust(socket, revocations)
 }

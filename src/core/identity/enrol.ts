@@ -1,7 +1,7 @@
 import type { Agent } from 'node:https'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
-import { meshOf } from './authority.ts'
+import { meshOf } from './authorities.ts'
 import { nameClock } from './clock-fault.ts'
 import type { Principal } from './contract.ts'
 import { HeldIdentity } from './held.ts'

@@ -3,6 +3,7 @@ import type { Agent } from 'node:https'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { MeshError } from '../errors.ts'
+import { pathOf } from './authorities.ts'
 import type { Identity, Principal } from './contract.ts'
 import { nameClock } from './clock-fault.ts'
 import { postJson } from './post.ts'
@@ -10,7 +11,7 @@ import { printPrincipal } from './principal.ts'
 import { provenPrincipal } from './proof.ts'
 import type { Renew } from './renewal.ts'
 import { clientOptions } from './tls.ts'
-import { certificatesIn, enrolmentOf, leadsTo } from './x509.ts'
+import { certificatesIn, enrolmentOf } from './x509.ts'
 
 /**
  * A machine that was off for weeks comes back by itself: a certificate that was issued here, has not been revoked and expired less
@@ -23,8 +24,8 @@ import { certificatesIn, enrolmentOf, leadsTo } from './x509.ts'
  */
 export const GRACE_DAYS = 30
 const DAY_MS = 24 * 3_600_000
-/** Leaf and cluster certificate; a cluster sends one. */
-const MAX_CHAIN = 2
+/** Leaf and cluster certificate, and the introduction of the next authority; a cluster sends one less. */
+const MAX_CHAIN = 3
 
 export interface GraceOptions {
   now: number
@@ -50,13 +51,15 @@ export function provenInGrace(
   const presented = socket instanceof TLSSocket ? socket.getPeerCertificate()?.raw : undefined
   if (presented === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'no certificate' })
   const chain = parse(chainPem)
-  const [leaf, issuer] = chain
+  const [leaf] = chain
   if (leaf === undefined || chain.length > MAX_CHAIN || !leaf.raw.equals(presented))
     throw refused('the chain does not begin with the certificate of the connection')
-  if (!leadsTo(chain, ca)) throw refused('the certificate was not issued in this mesh')
+  const path = pathOf(chain, ca)?.certificates
+  if (path === undefined) throw refused('the certificate was not issued in this mesh')
+  const [, issuer] = path
   const principal = provenPrincipal(leaf)
   if (issuer !== undefined && provenPrincipal(issuer).role !== 'cluster') throw refused('not issued by a cluster')
-  if (chain.some((certificate) => revocations.isRevoked(certificate)))
+  if (path.some((certificate) => revocations.isRevoked(certificate)))
     throw refused('its certificate was revoked', principal)
   if (leaf.validToDate.getTime() + graceDays * DAY_MS < now)
     throw refused(`the certificate expired more than ${graceDays} days ago`, principal)

@@ -2,42 +2,35 @@ import { createSecureContext, type SecureContext } from 'node:tls'
 import { join } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
-import type { Identity, Principal } from './contract.ts'
-import { openPrivateDirectory, readIfThere, replace } from './files.ts'
+import { authorityIdOf, authorityIds, pathOf } from './authorities.ts'
+import type { Identity, Principal, Trust } from './contract.ts'
+import { CA_FILE, type Credentials, type Held, hold, IDENTITY_FILE, writeCredentials } from './credentials.ts'
+import { readIfThere } from './files.ts'
 import { createRequest } from './keys.ts'
 import { printPrincipal } from './principal.ts'
-import { provenPrincipal } from './proof.ts'
 import { type Renew, type RenewOptions, renewUntil } from './renewal.ts'
 import { Revocations } from './revocation.ts'
-import { certificatesIn, isKeyOf, leadsTo } from './x509.ts'
+import { certificatesIn } from './x509.ts'
 
-/** What makes an identity, PEM: the private key, the leaf (and its issuer), the mesh's authority. */
-export interface Credentials {
-  keyPem: string
-  chain: string
-  ca: string
-}
-
-/** Key and chain in one file, so that no crash can leave a key with another key's certificate. */
-const FILE = 'identity.pem'
-const CA_FILE = 'ca.pem'
 const REVOCATIONS_FILE = 'revocations.json'
 
 /** An identity this process holds: saved on disk or in memory, renewed in place with a new key each time. */
 export class HeldIdentity implements Identity {
   readonly principal: Principal
-  readonly ca: string
   readonly revocations: Revocations
   readonly #dir: string | undefined
   readonly #clock: Clock
   readonly #listeners = new Set<() => void>()
   #held: Held
   #isSaved = true
+  #saving: Promise<void> = Promise.resolve()
+  /** The authorities that a restart would trust. */
+  #savedTrust: string
+  #hurry = new AbortController()
 
   private constructor(dir: string | undefined, credentials: Credentials, clock: Clock, revoked?: string) {
     this.#held = hold(credentials)
     this.principal = this.#held.principal
-    this.ca = credentials.ca
     this.revocations = new Revocations(
       credentials.ca,
       dir === undefined ? undefined : join(dir, REVOCATIONS_FILE),
@@ -45,6 +38,8 @@ export class HeldIdentity implements Identity {
     )
     this.#dir = dir
     this.#clock = clock
+    this.#savedTrust = credentials.ca
+    this.revocations.onTrust(() => this.#trustChanged())
   }
 
   /**
@@ -52,7 +47,7 @@ export class HeldIdentity implements Identity {
    * @throws MeshError STATE_UNREADABLE, STATE_CORRUPT
    */
   static async open(dir: string, clock: Clock = systemClock): Promise<HeldIdentity | undefined> {
-    const text = await readIfThere(join(dir, FILE))
+    const text = await readIfThere(join(dir, IDENTITY_FILE))
     if (text === undefined) return undefined
     const ca = await readIfThere(join(dir, CA_FILE))
     const revoked = await readIfThere(join(dir, REVOCATIONS_FILE))
@@ -61,14 +56,14 @@ export class HeldIdentity implements Identity {
       if (keyPem === undefined || ca === undefined) throw new Error(`no ${keyPem === undefined ? 'key' : CA_FILE}`)
       return new HeldIdentity(dir, { keyPem, chain: text.replace(keyPem, ''), ca }, clock, revoked)
     } catch (cause) {
-      throw new MeshError('STATE_CORRUPT', { path: join(dir, FILE) }, { cause })
+      throw new MeshError('STATE_CORRUPT', { path: join(dir, IDENTITY_FILE) }, { cause })
     }
   }
 
   /** Keeps a new identity. @throws MeshError STATE_UNREADABLE, CERTIFICATE_REFUSED when the parts do not fit */
   static async save(dir: string, credentials: Credentials, clock: Clock = systemClock): Promise<HeldIdentity> {
     const identity = HeldIdentity.inMemory(credentials, clock, dir)
-    await write(dir, credentials)
+    await writeCredentials(dir, credentials)
     return identity
   }
 
@@ -79,6 +74,10 @@ export class HeldIdentity implements Identity {
     } catch (cause) {
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'key, chain and authority do not fit' }, { cause })
     }
+  }
+
+  get ca(): string {
+    return this.revocations.authorities
   }
 
   get chain(): string {
@@ -97,13 +96,20 @@ export class HeldIdentity implements Identity {
     return this.notAfter.getTime() <= this.#clock.wall()
   }
 
-  /** The list of revocations that this process knows names this very certificate. */
+  /** The list that this process knows names this very certificate, or no longer names its authority. */
   get isRevoked(): boolean {
-    const [leaf] = certificatesIn(this.chain)
-    return leaf !== undefined && this.revocations.isRevoked(leaf)
+    const path = pathOf(certificatesIn(this.chain), this.ca)
+    return path === undefined || path.certificates.some((certificate) => this.revocations.isRevoked(certificate))
   }
 
-  /** For connections to and from the mesh: TLS 1.3, our key, only our authority. */
+  get trust(): Trust {
+    const path = pathOf(certificatesIn(this.chain), this.ca)
+    const saved = authorityIds(this.#savedTrust)
+    const trusts = authorityIds(this.ca).filter((id) => saved.includes(id))
+    return path === undefined ? { trusts } : { trusts, presents: authorityIdOf(path.authority) }
+  }
+
+  /** For connections to and from the mesh: TLS 1.3, our key, only our authorities. */
   secureContext(): SecureContext {
     this.#held.context ??= createSecureContext({
       key: this.key,
@@ -137,8 +143,19 @@ export class HeldIdentity implements Identity {
       throw new MeshError('CERTIFICATE_REFUSED', { reason: 'issued to another principal' })
     this.#held = renewed
     this.#isSaved = false
-    for (const listener of this.#listeners) listener()
+    this.#hurry = new AbortController()
+    this.#tellListeners()
     await this.save()
+  }
+
+  /** The issuer asks for it: an authority is being replaced. */
+  renewSoon(): void {
+    this.#hurry.abort()
+  }
+
+  /** Aborts when a renewal is asked for; another one after each renewal. */
+  get hurry(): AbortSignal {
+    return this.#hurry.signal
   }
 
   /**
@@ -147,36 +164,39 @@ export class HeldIdentity implements Identity {
    * @throws MeshError STATE_UNREADABLE
    */
   async save(): Promise<void> {
-    if (this.#isSaved || this.#dir === undefined) return
-    await write(this.#dir, { keyPem: this.key, chain: this.chain, ca: this.ca })
-    this.#isSaved = true
+    const saving = this.#saving.then(() => this.#save())
+    this.#saving = saving.catch(() => undefined) // one at a time, whatever became of the one before
+    await saving
+  }
+
+  /** Authorities without the one that our certificate leads to are not written: a restart must be able to say what is wrong. */
+  async #save(): Promise<void> {
+    const { ca } = this
+    const isTrustSaved = this.#savedTrust === ca || this.trust.presents === undefined
+    if (this.#isSaved && isTrustSaved) return
+    const held = this.#held
+    const written = isTrustSaved ? this.#savedTrust : ca
+    if (this.#dir !== undefined)
+      await writeCredentials(this.#dir, { keyPem: held.keyPem, chain: held.chain, ca: written })
+    if (held === this.#held) this.#isSaved = true
+    if (isTrustSaved) return
+    this.#savedTrust = ca
+    this.#tellListeners()
+  }
+
+  #trustChanged(): void {
+    delete this.#held.context
+    this.#tellListeners()
+    this.save().catch(() => undefined) // tried again by the renewal, and not confirmed until then
+  }
+
+  #tellListeners(): void {
+    for (const listener of this.#listeners) listener()
   }
 
   /** Renews until the signal (renewal.ts). */
-  renewLoop(options: RenewOptions, signal: AbortSignal): Promise<void> {
+  async renewLoop(options: RenewOptions, signal: AbortSignal): Promise<void> {
+    await this.save().catch(() => undefined) // what a crash kept from being written
     return renewUntil(this, options, this.#clock, signal)
   }
-}
-
-async function write(dir: string, { keyPem, chain, ca }: Credentials): Promise<void> {
-  await openPrivateDirectory(dir)
-  await replace(join(dir, CA_FILE), ca)
-  await replace(join(dir, FILE), `${keyPem.trimEnd()}\n${chain}`)
-}
-
-interface Held extends Credentials {
-  principal: Principal
-  notBefore: Date
-  notAfter: Date
-  context?: SecureContext
-}
-
-function hold(credentials: Credentials): Held {
-  const chain = certificatesIn(credentials.chain)
-  const [leaf] = chain
-  if (leaf === undefined) throw new Error('no certificate')
-  if (!isKeyOf(credentials.keyPem, leaf)) throw new Error('the key does not belong to the certificate')
-  if (!leadsTo(chain, credentials.ca)) throw new Error('the chain does not lead to the authority')
-  const principal = provenPrincipal(leaf)
-  return { ...credentials, principal, notBefore: leaf.validFromDate, notAfter: leaf.validToDate }
 }

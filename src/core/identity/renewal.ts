@@ -16,6 +16,8 @@ export interface Renewable {
   readonly notBefore: Date
   readonly notAfter: Date
   renewOnce(renew: Renew, signal: AbortSignal): Promise<void>
+  /** Aborts when the issuer asks for a renewal; a renewal replaces it. */
+  readonly hurry?: AbortSignal
   /** Writes what is not on disk yet. */
   save(): Promise<void>
 }
@@ -31,6 +33,8 @@ const LEAST_MS = 60_000
 const RETRY = { firstMs: 5_000, limitMs: 15 * 60_000 }
 /** Between two tries once the certificate has expired: without one the node is alone. */
 const RETRY_EXPIRED_MS = 20_000
+/** What an issuer asks for is spread over this time: all of its members are asked at once. */
+const HURRY_MS = 5_000
 /** Issuers date a certificate back by an hour (x509.ts). */
 const DATED_BACK_MS = 3_600_000
 /** Clocks that differ by less are nobody's concern. */
@@ -41,6 +45,8 @@ const SKEW_MS = 5 * 60_000
  * changes what is read from it at the next look, at most ten minutes later.
  *
  *     due = the clock says so (from the certificate)  or  two thirds of the life have passed since this process got it
+ *
+ * An issuer may ask for a renewal before (`hurry`), because an authority is being replaced.
  *
  * Where a new certificate is not valid by our clock, ours or the issuer's is wrong. That is said once, with the difference, and
  * only elapsed time counts for that certificate.
@@ -56,9 +62,11 @@ export async function renewUntil(
   let isSkewReported = false
   while (!signal.aborted) {
     const waitMs = due.inMs()
-    if (waitMs > 0) {
+    const { hurry } = subject
+    if (waitMs > 0 && hurry?.aborted !== true) {
       await subject.save().catch(() => undefined) // said when it failed first
-      await clock.sleep(Math.min(waitMs, NAP_MS), signal)
+      await clock.sleep(Math.min(waitMs, NAP_MS), hurry === undefined ? signal : AbortSignal.any([signal, hurry]))
+      if (subject.hurry?.aborted === true) await clock.sleep(random() * HURRY_MS, signal)
       continue
     }
     try {

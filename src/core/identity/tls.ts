@@ -1,15 +1,17 @@
 import { X509Certificate } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { request, type Agent } from 'node:https'
 import type { ConnectionOptions, DetailedPeerCertificate, Server, TlsOptions } from 'node:tls'
 import { TLSSocket } from 'node:tls'
 import type { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import { MeshError } from '../errors.ts'
-import { fingerprintOf } from './authority.ts'
+import { endOf, fingerprintOf } from './authorities.ts'
 import type { Identity, Principal, RevocationView } from './contract.ts'
+import { endWithTrust } from './end-with-trust.ts'
 import { printPrincipal } from './principal.ts'
 import { provenPrincipal } from './proof.ts'
-import { enrolmentOf } from './x509.ts'
+import { certificatesIn, enrolmentOf } from './x509.ts'
 
 /**
  * TLS of the control links and the API. 1.3 only, both sides by principal, never by host name: certificates carry no
@@ -113,9 +115,12 @@ export function clientOptions(
   } as const satisfies ConnectionOptions
 }
 
-/** For `DialOptions.verify`: the same check on a socket that is connected already. */
+/** For `DialOptions.verify`: the same check on a socket that is connected already. The connection ends with the trust in its authority. */
 export function verifyServer(expected: (principal: Principal) => boolean, revocations?: RevocationView) {
-  return (socket: Socket): void => demand(principalOf(socket, revocations), expected)
+  return (socket: Socket): void => {
+    demand(principalOf(socket, revocations), expected)
+    if (revocations !== undefined) endWithTrust(socket, revocations)
+  }
 }
 
 /**
@@ -125,33 +130,57 @@ export function verifyServer(expected: (principal: Principal) => boolean, revoca
  */
 export async function fetchCa(url: string, fingerprint: string, signal: AbortSignal, egress?: Agent): Promise<string> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(HANDSHAKE_MS)])
-  const chain = await new Promise<X509Certificate[]>((resolve, reject) => {
-    // nothing is said and nothing but the certificates is read, so there is nothing to protect yet
+  const offered = await new Promise<X509Certificate[]>((resolve, reject) => {
+    // nothing is said and nothing but certificates is read, so there is nothing to protect yet
     const asking = request(url, {
-      path: '/healthz',
+      path: '/ca',
       rejectUnauthorized: false,
       minVersion: 'TLSv1.3',
       agent: egress ?? false,
       signal: limit,
     })
     asking.on('error', (cause) => reject(new MeshError('NOT_RUNNING', { address: url }, { cause })))
-    asking.on('response', ({ socket }) => {
-      resolve(presented((socket as TLSSocket).getPeerCertificate(true)))
-      asking.destroy()
+    asking.on('response', (response) => {
+      const chain = presented((response.socket as TLSSocket).getPeerCertificate(true))
+      void authoritiesOf(response).then((authorities) => {
+        resolve([...chain, ...authorities])
+        asking.destroy()
+      })
     })
     asking.end()
   })
-  const found = chain.find((certificate) => fingerprintOf(certificate.toString()) === fingerprint)
+  const found = offered.find((certificate) => fingerprintOf(certificate) === fingerprint)
   if (found === undefined)
-    throw new MeshError('TOKEN_REFUSED', { reason: 'the server belongs to another mesh than the token', address: url })
+    throw new MeshError('TOKEN_REFUSED', {
+      reason: 'the server belongs to another mesh than the token, or has replaced its authority since',
+      address: url,
+    })
   return found.toString()
+}
+
+/** Longer is no answer of `/ca`. */
+const MAX_CA_CHARS = 16_384
+
+/** The authorities in an answer of `/ca`; none when it is anything else. While one follows another, the chain shows only one of them. */
+async function authoritiesOf(response: IncomingMessage): Promise<X509Certificate[]> {
+  let text = ''
+  try {
+    for await (const part of response.setEncoding('utf8')) {
+      text += String(part)
+      if (text.length > MAX_CA_CHARS) return []
+    }
+    const { authorities } = JSON.parse(text) as { authorities?: unknown }
+    return certificatesIn(typeof authorities === 'string' ? authorities : '')
+  } catch {
+    return []
+  }
 }
 
 /** The chain sent ends with the authority's certificate, for `fetchCa`. */
 function contextOptions(identity: Identity) {
   return {
     key: identity.key,
-    cert: `${identity.chain.trimEnd()}\n${identity.ca}`,
+    cert: `${identity.chain.trimEnd()}\n${endOf(identity.chain, identity.ca)}`,
     ca: identity.ca,
     minVersion: 'TLSv1.3',
     ciphers: CIPHERS,
@@ -173,8 +202,8 @@ function demand(principal: Principal, expected: (principal: Principal) => boolea
     throw new MeshError('PEER_REFUSED', { reason: 'somebody else answered', principal: printPrincipal(principal) })
 }
 
-/** Longer is no chain of ours: leaf, intermediate, authority. */
-const MAX_CHAIN = 4
+/** Longer is no chain of ours: leaf, intermediate, the introduction of the next authority, authority. */
+const MAX_CHAIN = 5
 
 /** A self-signed certificate is its own issuer there: the walk ends. */
 function presented(leaf: DetailedPeerCertificate): X509Certificate[] {

@@ -32,7 +32,7 @@ const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const
 /** Larger is no certificate request of ours. */
 const MAX_CSR_CHARS = 8_192
 
-/** A key to sign with, and the certificate that says whose it is. */
+/** A key to sign with, and the certificate that says whose it is (the first of `certificatePem`). */
 export interface Issuer {
   keyPem: string
   certificatePem: string
@@ -63,6 +63,32 @@ export async function selfSign(keys: webcrypto.CryptoKeyPair, mesh: string, now:
   return certificate.toString('pem')
 }
 
+/**
+ * The key of the next authority, signed by the present one: with it, whoever knows only the present one can follow a chain of the
+ * next. Both have one name, so this certificate does not count as an intermediate (RFC 5280 §4.2.1.9, "self-issued").
+ */
+export async function crossSign(present: Issuer, nextPem: string, now: number): Promise<string> {
+  const signer = new x509.X509Certificate(present.certificatePem)
+  const next = new x509.X509Certificate(nextPem)
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(),
+    subject: next.subjectName,
+    issuer: signer.subjectName,
+    notBefore: new Date(now - SKEW_MS),
+    notAfter: new Date(Math.min(signer.notAfter.getTime(), next.notAfter.getTime())),
+    publicKey: next.publicKey,
+    signingKey: await signingKey(present.keyPem),
+    signingAlgorithm: SIGNING,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 1, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(next.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(signer.publicKey),
+    ],
+  })
+  return certificate.toString('pem')
+}
+
 /** A request for a certificate: proof of the key, and nothing else (the issuer decides the principal). */
 export async function printRequest(keys: webcrypto.CryptoKeyPair, principal: Principal): Promise<string> {
   const request = await x509.Pkcs10CertificateRequestGenerator.create({
@@ -84,7 +110,7 @@ export async function signRequest(
   { lifeMs, now, enrolment }: { lifeMs: number; now: number; enrolment: string },
 ): Promise<string> {
   const request = await provenRequest(csrPem)
-  const signer = new x509.X509Certificate(issuer.certificatePem)
+  const signer = new x509.X509Certificate(firstOf(issuer.certificatePem))
   const isCluster = principal.role === 'cluster'
   const usages = x509.KeyUsageFlags
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
@@ -116,18 +142,13 @@ export function certificatesIn(pem: string): X509Certificate[] {
   return blocks.map((block) => new X509Certificate(block))
 }
 
+function firstOf(pem: string): string {
+  return certificatesIn(pem)[0]?.toString() ?? pem
+}
+
 /** True when the private key belongs to the certificate. */
 export function isKeyOf(keyPem: string, certificate: X509Certificate): boolean {
   return createPublicKey(createPrivateKey(keyPem)).equals(certificate.publicKey)
-}
-
-/** True when the chain (leaf first) leads up to the authority, each certificate signed by the next. */
-export function leadsTo(chain: readonly X509Certificate[], ca: string): boolean {
-  const authority = new X509Certificate(ca)
-  return chain.every((certificate, at) => {
-    const issuer = chain[at + 1] ?? authority
-    return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
-  })
 }
 
 async function provenRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {
@@ -195,7 +216,7 @@ export function issuerKeyIdOf(certificate: X509Certificate): string | undefined 
 
 /** Identifies the key of a certificate, hex: what `issuerKeyIdOf` finds in those that it signs. */
 export function keyIdOf(certificatePem: string): string | undefined {
-  return new x509.X509Certificate(certificatePem).getExtension(x509.SubjectKeyIdentifierExtension)?.keyId
+  return new x509.X509Certificate(firstOf(certificatePem)).getExtension(x509.SubjectKeyIdentifierExtension)?.keyId
 }
 
 /** 63 bits of enrolment and 64 random ones: positive, and never the same twice (RFC 5280 §4.1.2.2). */

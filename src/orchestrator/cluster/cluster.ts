@@ -1,6 +1,6 @@
 import type { Agent } from 'node:https'
 import { MeshError } from '../../core/errors.ts'
-import { fingerprintOf } from '../../core/identity/authority.ts'
+import { fingerprints } from '../../core/identity/authorities.ts'
 import { renewBy } from '../../core/identity/grace.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
@@ -17,6 +17,7 @@ import type { Enrolment } from '../link/messages.ts'
 import { ChangeLog } from './change-log.ts'
 import { ClusterStore } from './cluster-store.ts'
 import { EntryCache } from './entry-cache.ts'
+import { isBehind } from './issued.ts'
 import { joinMesh } from './join.ts'
 import { LatencyAnchors } from './latency-anchors.ts'
 import { NodeMessages } from './node-messages.ts'
@@ -154,10 +155,10 @@ async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Lo
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */
 function openState({ store, identity, name, clock, log, metrics }: Member, { nodeGraceMs = 1_000 }: ClusterOptions) {
   const { database, assignments } = store
-  const fingerprint = fingerprintOf(identity.ca)
+  const pins = () => fingerprints(identity.ca, identity.trust.presents)
   const joinTokens = {
-    node: new JoinTokens(database, { role: 'node', fingerprint, clock }),
-    relay: new JoinTokens(database, { role: 'relay', fingerprint, clock }),
+    node: new JoinTokens(database, { role: 'node', fingerprints: pins, clock }),
+    relay: new JoinTokens(database, { role: 'relay', fingerprints: pins, clock }),
   }
   const nodes = new Nodes({ clock, graceMs: nodeGraceMs }, log, metrics)
   const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
@@ -171,7 +172,7 @@ function openState({ store, identity, name, clock, log, metrics }: Member, { nod
     return coordinate === undefined ? reach : { ...reach, coordinate }
   }
   const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
-  return { fingerprint, joinTokens, nodes, relays, changeLog, entryCache, reachOf, publisher }
+  return { joinTokens, nodes, relays, changeLog, entryCache, reachOf, publisher }
 }
 
 /** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
@@ -230,6 +231,7 @@ async function startServer(
 function connectRoot(life: Lifetime, running: Running, { onRevoked }: ClusterOptions): void {
   const { root, server, joinTokens, identity, rootUrl, egress, log } = running
   life.defer(identity.revocations.onChanged((added) => applyRevocations(added, running, onRevoked)))
+  life.defer(identity.onRenewed(() => trustChanged(running)))
   const messages = new RootMessages({
     ...running,
     mint: (role, ttlSeconds) => joinTokens[role].mint(server.url, '', ttlSeconds),
@@ -239,6 +241,14 @@ function connectRoot(life: Lifetime, running: Running, { onRevoked }: ClusterOpt
   const overLink = (csr: string, limit: AbortSignal) => root.renew(csr, limit)
   const renew = renewBy({ link: root, overLink, url: () => rootUrl, identity, egress })
   keepRenewed(life, identity, { renew, log, name: 'cluster certificate renewal' })
+}
+
+/** The root is told; nodes and relays whose certificates are by another authority than ours now is are to ask for others. */
+function trustChanged({ identity, store, nodes, relays, root }: Running): void {
+  root.trustChanged()
+  const { trust } = identity
+  nodes.notifyRenew((node) => isBehind(store.nodes.get(nameOf(node)) ?? {}, trust))
+  relays.askToRenew()
 }
 
 /** A newer list of revoked certificates: our nodes and relays on it are cut off and forgotten, and the list is passed on. */
@@ -253,7 +263,7 @@ function applyRevocations(
   const lostNodes = store.nodes.list().filter(isRevoked)
   const lostRelays = store.relays.list().filter(isRevoked)
   for (const node of lostNodes) store.nodes.delete(node.name)
-  log.warn('certificates revoked', { principals: added.map(({ principal }) => principal) })
+  if (added.length > 0) log.warn('certificates revoked', { principals: added.map(({ principal }) => principal) })
   for (const node of lostNodes) nodes.expel(`${name}/${node.name}`, 'revoked')
   for (const relay of lostRelays) relays.expel(relay.name)
   if (revocations.text !== undefined) {

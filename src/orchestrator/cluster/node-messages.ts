@@ -1,5 +1,6 @@
 import { MeshError } from '../../core/errors.ts'
-import type { Identity } from '../../core/identity/contract.ts'
+import type { Trust } from '../../core/identity/contract.ts'
+import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
 import type { ServiceEntry, ResumePoint, Resumed } from '../../core/model/change.ts'
@@ -10,7 +11,7 @@ import type { InstanceReport, NodeFacts } from '../spec.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import type { EntryCache } from './entry-cache.ts'
-import { remembered } from './issued.ts'
+import { heardTrust, remembered } from './issued.ts'
 import { nameOf, type LinkedNode, type NodeLink, type NodeListener, type Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
@@ -19,7 +20,7 @@ import type { Scheduler } from './scheduler.ts'
 
 export interface NodeMessagesParts {
   store: ClusterStore
-  identity: Identity
+  identity: HeldIdentity
   clock: Clock
   changeLog: ChangeLog
   entryCache: EntryCache
@@ -46,8 +47,11 @@ export class NodeMessages implements NodeListener {
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
     const { entryCache, identity, root, store, clock } = this.#parts
     return {
-      'node.hello': ({ facts, reports, process }) =>
-        this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process),
+      'node.hello': async ({ facts, reports, process, trust }) => {
+        const welcome = await this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process)
+        setImmediate(() => this.#trusts(id, trust)) // after the response
+        return welcome
+      },
       'interest.ask': ({ key }) => this.#subscribe(id, key),
       'interest.vip': async ({ vip }) => {
         const key = entryCache.keyOfVip(vip) ?? (await root.keyOfVip(vip))
@@ -77,12 +81,20 @@ export class NodeMessages implements NodeListener {
         const node = nodes.alive(id)
         if (node !== undefined) scheduler.takeReports(node, reports)
       },
+      trust: ({ trust }) => this.#trusts(id, trust),
       handover: ({ leaving }) => nodes.handOver(id, leaving),
       'interest.forget': ({ keys }) => {
         const node = nodes.alive(id)
         for (const key of keys) node?.keys.delete(key)
       },
     }
+  }
+
+  /** What the node says of the authorities is kept for the root, and may show that it needs another certificate. */
+  #trusts(id: NodeId, trust: Trust | undefined): void {
+    const { nodes, store, identity } = this.#parts
+    const isBehind = heardTrust(store.nodes, nameOf(id), { trust, ours: identity.trust })
+    if (isBehind) nodes.alive(id)?.link.notify('renew', {})
   }
 
   lost(id: NodeId): void {

@@ -155,6 +155,10 @@ export class Nodes {
     for (const { link } of this.#alive.values()) link.notify('revocations', { list })
   }
 
+  notifyRenew(isBehind: (node: NodeId) => boolean): void {
+    for (const { id, link } of this.#alive.values()) if (isBehind(id)) link.notify('renew', {})
+  }
+
   notifyRelays(relays: string[]): void {
     for (const { link } of this.#alive.values()) link.notify('relays', { relays })
   }

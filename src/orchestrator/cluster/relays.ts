@@ -1,4 +1,5 @@
 import { MeshError } from '../../core/errors.ts'
+import type { Trust } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import { issueRelay } from '../../core/identity/issuer.ts'
 import type { Clock } from '../../core/kit/clock.ts'
@@ -10,7 +11,7 @@ import { Link } from '../link/link.ts'
 import { clusterToRelay, MAX_RELAYS, relayToCluster, type RelayRow } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { RelayRecord } from './cluster-store.ts'
-import { remembered } from './issued.ts'
+import { heardTrust, isBehind, remembered } from './issued.ts'
 import type { Nodes } from './nodes.ts'
 
 export interface RelaysParts {
@@ -70,7 +71,7 @@ export class Relays {
   rows(cluster: string, version: string, nodes: readonly (readonly string[])[]): RelayRow[] {
     const { ownUrl } = this
     const listening = (url: string) => nodes.filter((urls) => urls.includes(url)).length
-    const standAlone = this.#parts.saved.list().map(({ name, url, certificateUntil }): RelayRow => {
+    const standAlone = this.#parts.saved.list().map(({ name, url, certificateUntil, trust }): RelayRow => {
       const link = this.#links.get(name)
       const runs = link && this.#versions.get(link)
       return {
@@ -81,6 +82,7 @@ export class Relays {
         ...(runs === undefined ? {} : { version: runs }),
         nodes: url === undefined ? 0 : listening(url),
         ...(certificateUntil === undefined ? {} : { certificateUntil }),
+        ...(trust === undefined ? {} : { trust }),
       }
     })
     if (ownUrl === undefined) return standAlone
@@ -116,11 +118,12 @@ export class Relays {
         sends: clusterToRelay,
         receives: relayToCluster,
         onRequest: {
-          'relay.hello': async ({ url, version, process }) => {
+          'relay.hello': async ({ url, version, process, trust }) => {
             await this.#links.claim(name, link, process)
             this.#versions.set(link, version)
             log.info('relay link up', { relay: name })
             this.#located(name, url)
+            setImmediate(() => this.#trusts(name, trust)) // after the response
             const list = identity.revocations.text
             return list === undefined ? {} : { revocations: list }
           },
@@ -130,7 +133,7 @@ export class Relays {
             return remembered(saved, name, await issueRelay(identity, csr, name, options))
           },
         },
-        onNotification: {},
+        onNotification: { trust: ({ trust }) => this.#trusts(name, trust) },
       },
       { tier: 'relay', peer: name, clock, log, metrics },
     )
@@ -145,6 +148,19 @@ export class Relays {
 
   notifyRevocations(list: string): void {
     for (const link of this.#links.values()) link.notify('revocations', { list })
+  }
+
+  /** Our certificate is by another authority than before: relays whose own is not are to ask for another one. */
+  askToRenew(): void {
+    const { saved, identity } = this.#parts
+    for (const record of saved.list()) {
+      if (isBehind(record, identity.trust)) this.#links.get(record.name)?.notify('renew', {})
+    }
+  }
+
+  #trusts(name: string, trust: Trust | undefined): void {
+    const { saved, identity } = this.#parts
+    if (heardTrust(saved, name, { trust, ours: identity.trust })) this.#links.get(name)?.notify('renew', {})
   }
 
   #seen(name: string): void {

@@ -130,6 +130,11 @@ export class RootLink implements AsyncDisposable {
     this.#link?.notify('enrolled', { enrolment })
   }
 
+  /** What this cluster trusts or presents is another authority. */
+  trustChanged(): void {
+    this.#link?.notify('trust', { trust: this.#parts.identity.trust })
+  }
+
   /** The cluster no longer wants to be informed about these keys. */
   forget(keys: InterestKey[]): void {
     for (let start = 0; start < keys.length; start += MAX_FORGET)
@@ -194,6 +199,7 @@ export class RootLink implements AsyncDisposable {
       version,
       process: this.#parts.process ?? PROCESS_ID,
       enrolments: enrolments(),
+      trust: this.#parts.identity.trust,
       instances: ours.map(({ instance, generation }) => ({ instance, generation })),
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })

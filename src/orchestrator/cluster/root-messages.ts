@@ -80,6 +80,7 @@ export class RootMessages implements RootListener {
         for (const entries of known) for (const service of entryCache.put(entries)) publisher.touch(service)
       },
       revocations: ({ list }) => takeRevocations(list, this.#parts),
+      renew: () => this.#parts.identity.renewSoon(),
       duplicate: () => log.error('another process uses the identity of this cluster', { cluster: name }),
       'logs.close': ({ stream }) => {
         const on = this.#logStream(stream)
@@ -113,6 +114,7 @@ export class RootMessages implements RootListener {
         ...(left === undefined ? {} : { free: left }),
         ...(duplicateAt === undefined ? {} : { duplicateAt }),
         ...(record.certificateUntil === undefined ? {} : { certificateUntil: record.certificateUntil }),
+        ...(record.trust === undefined ? {} : { trust: record.trust }),
       }
     })
     const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
+import { authoritiesAnswer } from '../../core/identity/authorities.ts'
 import type { Principal } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import { provenInGrace } from '../../core/identity/grace.ts'
@@ -38,7 +39,6 @@ export interface RouteParts {
   nodes: Nodes
   relays: Relays
   joinTokens: Readonly<Record<'node' | 'relay', JoinTokens>>
-  fingerprint: string
   /** The cluster's name. */
   name: string
   clock: Clock
@@ -86,10 +86,10 @@ export function relayUpgrade(accept: AcceptRelayed): Upgrade {
 
 /** What answers without credentials: health, the mesh's authority, and joining (which needs a token). */
 export function openRoutes(app: App, parts: RouteParts): void {
-  const { identity, fingerprint } = parts
+  const { identity } = parts
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
-  app.get('/ca', open, () => ({ fingerprint, ca: identity.ca }))
+  app.get('/ca', open, () => authoritiesAnswer(identity.ca, identity.trust.presents))
   app.post('/renew', { ...open, bodyLimit: 65_536 }, ({ body, raw }) => renew(raw.socket, readRenewal(body), parts))
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, ({ body }) => {
     const { token, csr, name } = readEnrol(body)

@@ -12,6 +12,13 @@ interface TokenRecord {
   subject: string
 }
 
+export interface JoinTokensOptions {
+  role: JoinToken['role']
+  /** Of the mesh's authorities: the first is the one that new tokens carry, and every one of them is taken. */
+  fingerprints: () => readonly string[]
+  clock: Clock
+}
+
 /** A clock that is corrected by so little at a restart takes no token away. */
 const CLOCKS_DIFFER_MS = 10 * 60_000
 
@@ -20,20 +27,17 @@ export class JoinTokens {
   readonly #store: Store
   readonly #saved: Collection<TokenRecord>
   readonly #role: JoinToken['role']
-  readonly #fingerprint: string
+  readonly #fingerprints: () => readonly string[]
   readonly #clock: Clock
   /** When the tokens of this process end, by `clock.now()`: a clock that is set meanwhile changes nothing for them. */
   readonly #endsAt = new Map<string, number>()
 
-  constructor(
-    store: Store,
-    { role, fingerprint, clock }: { role: JoinToken['role']; fingerprint: string; clock: Clock },
-  ) {
+  constructor(store: Store, { role, fingerprints, clock }: JoinTokensOptions) {
     this.#store = store
     // separate, so that a token for a node cannot be turned into one for a relay by changing the role in it
     this.#saved = store.collection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
     this.#role = role
-    this.#fingerprint = fingerprint
+    this.#fingerprints = fingerprints
     this.#clock = clock
   }
 
@@ -42,7 +46,7 @@ export class JoinTokens {
     const { token, id, hash, expiresAt } = mintToken({
       role: this.#role,
       url,
-      fingerprint: this.#fingerprint,
+      fingerprint: this.#fingerprints()[0] ?? '',
       ttlSeconds,
       clock: this.#clock,
     })
@@ -63,7 +67,7 @@ export class JoinTokens {
   check(text: string): { id: string; subject: string } {
     const { role, id, secret, fingerprint } = parseToken(text)
     if (role !== this.#role) throw refused(`this is a token for a ${role}, but only a ${this.#role} can join here`)
-    if (fingerprint !== this.#fingerprint) throw refused('the token belongs to another mesh')
+    if (!this.#fingerprints().includes(fingerprint)) throw refused('the token belongs to another mesh')
     const record = this.#saved.get(id)
     if (record === undefined || !matchesToken(record.hash, secret)) throw refused('it is unknown or was already used')
     const now = this.#clock.wall()

@@ -6,6 +6,7 @@ import type { TSchema, Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
+import { endWithTrust } from '../../core/identity/end-with-trust.ts'
 import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../core/identity/tls.ts'
 import { keepAccepting } from '../../core/kit/keep-accepting.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
@@ -150,6 +151,7 @@ function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions,
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
       if (upgrade === undefined)
         return refuseUpgrade(socket, '404 Not Found', 'there is nothing to upgrade to at this path\n')
+      endWithTrust(socket, identity.revocations)
       upgrade(request, socket, head, peer)
     } catch (error) {
       log.warn('link refused', { address: request.socket.remoteAddress, path, error })
@@ -185,6 +187,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   RELAY_UNKNOWN: 404,
   SLA_INVALID: 422,
   SLA_CONFLICT: 409,
+  ROTATION_REFUSED: 409,
   LINK_CLOSED: 503,
   REQUEST_TIMEOUT: 504,
   DISK_FULL: 507,

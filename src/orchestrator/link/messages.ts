@@ -1,5 +1,5 @@
 import Type, { type Static, type TSchema } from 'typebox'
-import { MAX_LIST_CHARS } from '../../core/identity/revocation.ts'
+import { MAX_LIST_CHARS } from '../../core/identity/revocation-list.ts'
 import type { ClusterSummary } from '../scheduling/candidate.ts'
 import {
   AssignmentOf,
@@ -86,7 +86,7 @@ const logsClose = Type.Object({ stream: text(128) })
 /** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
 const withdraw = request(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
 
-/** The signed list of revoked certificates (core/identity/revocation.ts); absent while nothing was ever revoked. */
+/** The signed list of revoked certificates (core/identity/revocation-list.ts); absent while nothing was ever revoked. */
 const RevocationList = Type.Optional(text(MAX_LIST_CHARS))
 /** Relays that nodes may use: `wss://host:port/relay`. */
 const Relays = many(text(500), MAX_RELAYS)
@@ -94,7 +94,10 @@ const Relays = many(text(500), MAX_RELAYS)
 const Duplicate = Type.Object({})
 /** The process that says hello (peer-links.ts): a second one with a copy of the same state is refused. */
 const Process = Type.Optional(text(64))
-const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000), process: Process })
+/** Which authorities a member trusts and presents (core/identity/contract.ts); absent in messages of earlier versions. */
+const Trust = Type.Object({ trusts: many(text(16), 2), presents: Type.Optional(text(16)) })
+const TrustOf = Type.Optional(Trust)
+const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000), process: Process, trust: TrustOf })
 const NodeWelcome = Type.Object({
   /** What the node should run: it stops everything else, and is then assigned what it lacks. */
   instances: many(InstanceIdText, 10_000),
@@ -102,6 +105,9 @@ const NodeWelcome = Type.Object({
   relays: Relays,
 })
 const Revocations = Type.Object({ list: RevocationList })
+const TrustChanged = Type.Object({ trust: Trust })
+/** The peer is to ask for a new certificate now: the issuer's own is by another authority than the peer's. */
+const RenewNow = Type.Object({})
 const Renew = request(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
 
 /** Node → cluster. */
@@ -122,6 +128,7 @@ export const nodeToCluster = {
     /** Another process of this node takes over the link, or (false) does not after all. */
     handover: Type.Object({ leaving: Type.Boolean() }),
     'interest.forget': Type.Object({ keys: Keys }),
+    trust: TrustChanged,
   },
 } as const satisfies LinkProtocol
 
@@ -136,6 +143,7 @@ export const clusterToNode = {
   notifications: {
     changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
     revocations: Revocations,
+    renew: RenewNow,
     /** The complete list: it replaces the one before. */
     relays: Type.Object({ relays: Relays }),
     /** Services to take an interest in, so that the node measures the latency to them. */
@@ -149,18 +157,23 @@ export const clusterToNode = {
 export const relayToCluster = {
   requests: {
     'relay.hello': request(
-      Type.Object({ url: Type.String({ pattern: '^wss://', maxLength: 500 }), version: text(64), process: Process }),
+      Type.Object({
+        url: Type.String({ pattern: '^wss://', maxLength: 500 }),
+        version: text(64),
+        process: Process,
+        trust: TrustOf,
+      }),
       Type.Object({ revocations: RevocationList }),
     ),
     'certificate.renew': Renew,
   },
-  notifications: {},
+  notifications: { trust: TrustChanged },
 } as const satisfies LinkProtocol
 
 /** Cluster → stand-alone relay. */
 export const clusterToRelay = {
   requests: {},
-  notifications: { revocations: Revocations, duplicate: Duplicate },
+  notifications: { revocations: Revocations, renew: RenewNow, duplicate: Duplicate },
 } as const satisfies LinkProtocol
 
 /** A worker's report on one instance, and the node it runs on. */
@@ -200,6 +213,7 @@ const NodeRow = Type.Object({
   duplicateAt: Type.Optional(Seq),
   /** When the newest certificate that the cluster has issued to it ends, milliseconds since 1970. */
   certificateUntil: Type.Optional(Seq),
+  trust: TrustOf,
 })
 export type NodeRow = Static<typeof NodeRow>
 
@@ -216,6 +230,7 @@ const RelayRow = Type.Object({
   nodes: Seq,
   /** Of a stand-alone relay: when the newest certificate that the cluster has issued to it ends, milliseconds since 1970. */
   certificateUntil: Type.Optional(Seq),
+  trust: TrustOf,
 })
 export type RelayRow = Static<typeof RelayRow>
 
@@ -240,6 +255,7 @@ export const clusterToRoot = {
         keys: many(InterestKeyText, 100_000),
         /** Every node and relay of the cluster: the root can revoke them also while the cluster is away. */
         enrolments: many(Enrolment, 100_000),
+        trust: TrustOf,
       }),
       Type.Object({
         /** Instances that were moved elsewhere or deleted while the link was down: the cluster ends them. */
@@ -260,6 +276,7 @@ export const clusterToRoot = {
     'interest.forget': Type.Object({ keys: Keys }),
     /** A node or relay has joined. */
     enrolled: Type.Object({ enrolment: Enrolment }),
+    trust: TrustChanged,
   },
 } as const satisfies LinkProtocol
 
@@ -293,6 +310,7 @@ export const rootToCluster = {
     /** The complete entries of each key: a service that is not among them is gone. */
     known: Type.Object({ known: many(KeyEntries, BATCH) }),
     revocations: Revocations,
+    renew: RenewNow,
     duplicate: Duplicate,
     'logs.close': logsClose,
   },

@@ -54,11 +54,13 @@ export class RelayLink implements AsyncDisposable {
             onRequest: {},
             onNotification: {
               revocations: ({ list }) => takeRevocations(list, { identity, log }),
+              renew: () => identity.renewSoon(),
               duplicate: () => log.error('another process uses the identity of this relay'),
             },
           },
           onUp: async (link) => {
-            const { revocations } = await link.request('relay.hello', { url, version, process: PROCESS_ID })
+            const hello = { url, version, process: PROCESS_ID, trust: identity.trust }
+            const { revocations } = await link.request('relay.hello', hello)
             takeRevocations(revocations, { identity, log })
           },
           onDown: () => undefined,
@@ -66,6 +68,7 @@ export class RelayLink implements AsyncDisposable {
         { tier: 'cluster', peer: cluster, clock, log, metrics },
       ),
     )
+    this.#life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
     const overLink = async (csr: string, limit: AbortSignal) =>
       (await this.#link.request('certificate.renew', { csr }, limit)).chain
     const renew = renewBy({ link: this.#link, overLink, url: () => clusterUrl, identity, egress })

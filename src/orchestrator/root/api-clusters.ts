@@ -1,10 +1,10 @@
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import { type App, reader } from '../link/link-server.ts'
-import type { RelayRow } from '../link/messages.ts'
 import { Label } from '../link/schemas.ts'
 import type { ApiContext } from './api-context.ts'
-import type { Clusters, LinkedCluster } from './clusters.ts'
+import type { LinkedCluster } from './clusters.ts'
+import { listRelays } from './members.ts'
 import { clusterRows, nodeRow } from './rows.ts'
 
 const readToken = reader(
@@ -59,19 +59,4 @@ function issuerOf(name: string | undefined, { store, clusters }: ApiContext): Li
     names.length === 0 ? 'no cluster has joined yet' : `there are ${names.length} clusters: ${names.join(', ')}`
   const remedy = names.length === 0 ? 'First run `hedgerow token create --role cluster`.' : 'Add --cluster NAME.'
   throw new MeshError('USAGE', { reason, remedy, clusters: names })
-}
-
-/** Asks every linked cluster; one that does not answer is left out. */
-async function listRelays(clusters: Clusters): Promise<RelayRow[]> {
-  const lists = await Promise.all(
-    Array.from(clusters.all(), async ({ name, link }) => {
-      try {
-        const { relays } = await link.request('relays.list', {})
-        return relays.filter(({ id }) => id === name || id.startsWith(`${name}/`)) // its own
-      } catch {
-        return [] // its link has gone down, or it is of a version without this request
-      }
-    }),
-  )
-  return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
 }

@@ -1,3 +1,4 @@
+import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import type { LinkServer } from '../link/link-server.ts'
@@ -5,6 +6,7 @@ import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
+import type { Rotation } from './rotation.ts'
 import type { RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -17,6 +19,8 @@ export interface ApiContext {
   reconciler: Reconciler
   joinTokens: JoinTokens
   revocations: RevocationRegister
+  authority: Pick<Authority, 'ids' | 'step'>
+  rotation: Rotation
   mesh: string
   version: string
   server: LinkServer

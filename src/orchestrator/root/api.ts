@@ -1,5 +1,6 @@
 import type { App } from '../link/link-server.ts'
 import { appRoutes } from './api-apps.ts'
+import { authorityRoutes } from './api-authority.ts'
 import { clusterRoutes } from './api-clusters.ts'
 import { instanceRoutes } from './api-instances.ts'
 import { removalRoutes } from './api-removal.ts'
@@ -11,10 +12,11 @@ export function apiRoutes(app: App, context: ApiContext): void {
   instanceRoutes(app, context)
   clusterRoutes(app, context)
   removalRoutes(app, context)
+  authorityRoutes(app, context)
   statusRoute(app, context)
 }
 
-function statusRoute(app: App, { store, clusters, vips, clock, mesh, version, server }: ApiContext): void {
+function statusRoute(app: App, { store, clusters, vips, clock, mesh, version, server, authority }: ApiContext): void {
   const startedAt = clock.now()
   app.get('/status', () => {
     const states: Record<string, number> = {}
@@ -22,6 +24,8 @@ function statusRoute(app: App, { store, clusters, vips, clock, mesh, version, se
     return {
       mesh,
       version,
+      authority: authority.ids.signs,
+      authorityStep: authority.step,
       url: server.url,
       upSeconds: Math.round((clock.now() - startedAt) / 1000),
       clusters: Array.from(clusters.all(), ({ name }) => name),

@@ -9,6 +9,7 @@ import { type ClusterIssuer } from './cluster-issuer.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
+import type { Rotation } from './rotation.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -20,6 +21,7 @@ export interface ClusterMessagesParts {
   nodes: NodeDirectory
   reconciler: Reconciler
   revocations: RevocationRegister
+  rotation: Rotation
   clock: Clock
   log: Log
 }
@@ -33,9 +35,9 @@ export class ClusterMessages implements ClusterListener {
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
-    const { store, vips, clusters, issuer, revocations } = this.#parts
+    const { store, vips, clusters, issuer, revocations, rotation } = this.#parts
     return {
-      'cluster.hello': async ({ instances, keys, enrolments, process, ...rest }) => {
+      'cluster.hello': async ({ instances, keys, enrolments, process, trust, ...rest }) => {
         await clusters.claim(name, link(), process)
         this.#takeEnrolments(name, enrolments)
         const { surplus, kept } = this.#compare(name, instances)
@@ -45,6 +47,7 @@ export class ClusterMessages implements ClusterListener {
           link(),
           [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
+        setImmediate(() => rotation.heard(name, trust)) // after the response
         return { surplus, revocations: revocations.text }
       },
       'interest.ask': ({ key }) => {
@@ -60,7 +63,7 @@ export class ClusterMessages implements ClusterListener {
   }
 
   notifications(name: string): NotificationHandlers<typeof clusterToRoot> {
-    const { store, clusters, nodes, reconciler, log } = this.#parts
+    const { store, clusters, nodes, reconciler, rotation, log } = this.#parts
     return {
       summary: ({ summary }) => {
         const cluster = clusters.linked(name)
@@ -79,6 +82,7 @@ export class ClusterMessages implements ClusterListener {
         reconciler.publish(record.service)
         reconciler.touch(record.service)
       },
+      trust: ({ trust }) => rotation.heard(name, trust),
       enrolled: ({ enrolment }) => this.#enrolled(name, enrolment),
       'interest.forget': ({ keys }) => {
         const subscribed = clusters.linked(name)?.keys

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto'
 import type { Authority } from '../../core/identity/authority.ts'
 import type { Revocation } from '../../core/identity/contract.ts'
-import { MAX_REVOCATIONS } from '../../core/identity/revocation.ts'
+import { MAX_REVOCATIONS } from '../../core/identity/revocation-list.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Collection } from '../../core/kit/store.ts'
@@ -41,7 +42,7 @@ export class RevocationRegister {
     this.#authority = authority
     this.#clock = clock
     this.#log = log
-    this.#text = this.#sign(this.#number)
+    this.#text = this.#refreshed()
   }
 
   /** The signed list. There always is one: a node without any knows that it has never heard from its root. */
@@ -49,19 +50,40 @@ export class RevocationRegister {
     return this.#text
   }
 
+  /** The authorities are others than before: a new list names them. */
+  refresh(): void {
+    this.#text = this.#refreshed()
+  }
+
   /** Adds to the list and signs it anew. Every copy of the old list is replaced wherever the new one arrives. */
   revoke(revoked: readonly Omit<Revocation, 'until'>[]): void {
     const until = this.#clock.wall() + KEPT_MS
     for (const entry of revoked) this.#entries.put(`${entry.kind} ${entry.id}`, { ...entry, until })
     this.#forgetOld()
-    const number = this.#number + 1
-    this.#numbers.put('revocations', number)
-    this.#text = this.#sign(number)
+    this.#text = this.#sign(this.#next())
     this.#log.warn('certificates revoked', { principals: revoked.map(({ principal }) => principal) })
   }
 
   get #number(): number {
     return this.#numbers.get('revocations') ?? 1
+  }
+
+  /** Counts from the wall clock on: a root that was restored from a backup must not number its lists as before. */
+  #next(): number {
+    const number = Math.max(this.#number + 1, Math.floor(this.#clock.wall() / 1_000))
+    this.#numbers.put('revocations', number)
+    return number
+  }
+
+  /** A crash between a change of the authorities and the new list is made good at the next start. */
+  #refreshed(): string {
+    const named = this.#numbers.get('authorities')
+    const now = markOf(this.#authority.trusted)
+    if (named === now) return this.#sign(this.#number)
+    const isFirst = named === undefined && this.#authority.step === 'steady'
+    const number = isFirst ? this.#number : this.#next()
+    this.#numbers.put('authorities', now) // last, or a crash in between would leave a list that nobody takes
+    return this.#sign(number)
   }
 
   #sign(number: number): string {
@@ -81,4 +103,9 @@ export class RevocationRegister {
       this.#entries.delete(`${kind} ${id}`)
     }
   }
+}
+
+/** Tells one set of authorities from another, as a number that the store can keep. */
+function markOf(authorities: string): number {
+  return Number.parseInt(createHash('sha256').update(authorities).digest('hex').slice(0, 12), 16)
 }

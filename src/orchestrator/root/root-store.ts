@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import type { Revocation } from '../../core/identity/contract.ts'
+import type { Revocation, Trust } from '../../core/identity/contract.ts'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
 import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
@@ -61,6 +61,8 @@ export interface ClusterRecord {
   enrolment: string
   /** The keys that it may sign with: those of its certificates that have not expired. */
   issuers: { keyId: string; until: number }[]
+  /** What it reported last of the authorities; absent for an earlier version. */
+  trust?: Trust
 }
 
 /** The nodes of one cluster as it listed them last. */

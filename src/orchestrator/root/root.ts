@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
+import { authoritiesAnswer, fingerprints } from '../../core/identity/authorities.ts'
 import { Authority } from '../../core/identity/authority.ts'
 import type { Principal } from '../../core/identity/contract.ts'
 import { provenInGrace } from '../../core/identity/grace.ts'
@@ -25,6 +26,7 @@ import { NodeDirectory } from './node-directory.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
+import { Rotation } from './rotation.ts'
 import { changeStore } from './submission.ts'
 import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
@@ -60,9 +62,6 @@ const readRenewal = reader(Type.Object({ csr: Csr, chain: Pem }, { additionalPro
 export class Root implements AsyncDisposable {
   readonly url: string
   readonly mesh: string
-  /** The authority's certificate, PEM, and its SHA-256 in hex. */
-  readonly ca: string
-  readonly fingerprint: string
   readonly #life: Lifetime
   readonly #parts: Running
 
@@ -71,8 +70,16 @@ export class Root implements AsyncDisposable {
     this.#parts = parts
     this.url = parts.server.url
     this.mesh = parts.authority.mesh
-    this.ca = parts.authority.ca
-    this.fingerprint = parts.authority.fingerprint
+  }
+
+  /** The certificates that members trust, PEM. */
+  get ca(): string {
+    return this.#parts.authority.trusted
+  }
+
+  /** SHA-256 of the certificate of the authority that signs, hex. */
+  get fingerprint(): string {
+    return this.#parts.authority.fingerprint
   }
 
   /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT, LISTEN_FAILED */
@@ -81,8 +88,9 @@ export class Root implements AsyncDisposable {
       const state = await openState(life, options, log, metrics)
       const scheduling = startScheduling(life, state, options)
       const server = await startServer(life, { ...state, ...scheduling }, options)
-      const { authority, store } = state
-      openAdmin(options.dir, { url: server.url, ca: authority.ca }, store)
+      const { authority } = state
+      scheduling.writeCredential(server.url)
+      life.every(RETRY_MS, () => scheduling.rotation.issueWhenReady(), 'rotation of the authority')
       life.every(RETRY_MS, () => scheduling.reconciler.retry(), 'placement retry at the root')
       scheduling.reconciler.retry()
       state.log.info('root started', { address: server.url, mesh: authority.mesh })
@@ -129,14 +137,18 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const identity = await rootIdentity(authority, clock)
   const renew = (csr: string) => authority.issue(csr, identity.principal)
   keepRenewed(life, identity, { renew, log, name: 'root certificate renewal' })
-  const { fingerprint, mesh } = authority
+  const { mesh } = authority
   return {
     store,
     authority,
     identity,
     mesh,
     vips: new Vips(store.vips, vipRestSeconds * 1_000, clock),
-    joinTokens: new JoinTokens(store.database, { role: 'cluster', fingerprint, clock }),
+    joinTokens: new JoinTokens(store.database, {
+      role: 'cluster',
+      fingerprints: () => fingerprints(authority.trusted, authority.ids.signs),
+      clock,
+    }),
     issuer: new ClusterIssuer(authority, store, clock),
     revocations: new RevocationRegister({ entries: store.revocations, numbers: store.counters }, authority, {
       clock,
@@ -151,18 +163,25 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
 }
 
 /** The clusters as their links show them, and what gives them work. */
-function startScheduling(life: Lifetime, state: State, { clusterLostSeconds = 30 }: RootOptions) {
+function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds = 30 }: RootOptions) {
   const { store, clock, log, metrics } = state
   const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
   const reconciler = new Reconciler({ ...state, clusters })
   const nodes = new NodeDirectory({ store, clusters, clock, log })
-  clusters.listen(new ClusterMessages({ ...state, clusters, nodes, reconciler }))
+  let url = ''
+  const writeCredential = (at = url) => {
+    url = at
+    openAdmin(dir, { url, ca: state.authority.trusted }, store)
+  }
+  const rotation = new Rotation({ ...state, clusters, nodes }, writeCredential)
+  clusters.listen(new ClusterMessages({ ...state, clusters, nodes, reconciler, rotation }))
   life.defer(() => reconciler.close())
   life.defer(() => nodes.close())
+  life.defer(() => rotation.close())
   const mended = changeStore(state, () => mendVips(state))
   if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
   for (const service of mended) reconciler.publish(service)
-  return { clusters, nodes, reconciler }
+  return { clusters, nodes, reconciler, rotation, writeCredential }
 }
 
 /** The one port of the root: the API, links of clusters, joining. */
@@ -206,7 +225,10 @@ async function startServer(
 async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIdentity> {
   const principal: Principal = { role: 'root', mesh: authority.mesh }
   const { keyPem, csrPem } = await createRequest(principal)
-  return HeldIdentity.inMemory({ keyPem, chain: await authority.issue(csrPem, principal), ca: authority.ca }, clock)
+  return HeldIdentity.inMemory(
+    { keyPem, chain: await authority.issue(csrPem, principal), ca: authority.trusted },
+    clock,
+  )
 }
 
 function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
@@ -249,7 +271,10 @@ function openRoutes(app: App, parts: State & Scheduling): void {
   const { authority, identity, issuer, store, joinTokens, clock, graceDays } = parts
   const open = { config: { open: true } } as const
   app.get('/healthz', open, () => ({ status: 'ok' }))
-  app.get('/ca', open, () => ({ mesh: authority.mesh, fingerprint: authority.fingerprint, ca: authority.ca }))
+  app.get('/ca', open, () => ({
+    mesh: authority.mesh,
+    ...authoritiesAnswer(authority.trusted, authority.ids.signs),
+  }))
   app.post('/renew', { ...open, bodyLimit: 65_536 }, async ({ body, raw }) => {
     const { csr, chain } = readRenewal(body)
     const grace = { now: clock.wall(), ...(graceDays === undefined ? {} : { graceDays }) }

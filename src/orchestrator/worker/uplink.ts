@@ -1,6 +1,6 @@
 import type { Agent } from 'node:https'
 import { isMeshError, type MeshError } from '../../core/errors.ts'
-import type { Identity, Principal } from '../../core/identity/contract.ts'
+import type { Identity, Principal, Trust } from '../../core/identity/contract.ts'
 import { renewBy } from '../../core/identity/grace.ts'
 import type { RenewOptions } from '../../core/identity/renewal.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
@@ -35,6 +35,9 @@ export interface UplinkWorker extends LogSource {
 
 /** An identity that renews itself through this link. */
 export interface RenewingIdentity extends Identity {
+  readonly trust: Trust
+  /** The cluster asks for it. */
+  renewSoon(): void
   renewLoop(options: RenewOptions, signal: AbortSignal): Promise<void>
 }
 
@@ -113,6 +116,7 @@ export class Uplink implements AsyncDisposable {
               for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
             },
             revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
+            renew: () => identity.renewSoon(),
             relays: ({ relays }) => onRelays?.(relays),
             wish: ({ keys }) => onWish?.(keys),
             duplicate: () => this.#log.error('another process uses the identity of this node'),
@@ -136,6 +140,7 @@ export class Uplink implements AsyncDisposable {
       { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics },
     )
     life.use(this.#link)
+    life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
   }
 
   /** Returns at once; the link comes up when it can. */
@@ -245,9 +250,10 @@ export class Uplink implements AsyncDisposable {
 
   /** A process whose identity another one uses stops what it runs: no instance runs twice for long. */
   async #hello(link: Link<typeof nodeToCluster, typeof clusterToNode>) {
-    const { facts, worker, process = PROCESS_ID } = this.#options
+    const { facts, worker, identity, process = PROCESS_ID } = this.#options
+    const { trust } = identity
     try {
-      return await link.request('node.hello', { facts: facts(), reports: [...worker.reports()], process })
+      return await link.request('node.hello', { facts: facts(), reports: [...worker.reports()], process, trust })
     } catch (error) {
       if (isMeshError(error, 'DUPLICATE_IDENTITY')) worker.keepOnly([])
       throw error

@@ -1,0 +1,209 @@
+import { cpSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { AuthorityReport } from '../../src/client/reports.ts'
+import { RootClient } from '../../src/client/root-client.ts'
+import { Authority } from '../../src/core/identity/authority.ts'
+import { AWAY_MS, behind, mayIssue, mayRetire, type Member } from '../../src/orchestrator/root/rotation-rules.ts'
+import { RelayLink } from '../../src/orchestrator/link/relay-link.ts'
+import { enrolNode } from '../../src/orchestrator/worker/join.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { mesh, until, type World } from './mesh.ts'
+
+t.setTimeout(120_000) // a busy machine takes several times as long
+
+const status = (world: World) => world.api.call<AuthorityReport>('GET', '/authority')
+const rotate = (world: World, force = false) => world.api.call<AuthorityReport>('POST', '/authority/rotate', { force })
+const retire = (world: World, force = false) => world.api.call<AuthorityReport>('POST', '/authority/retire', { force })
+
+/** Waits for a step in which nobody is behind. */
+async function settled(world: World, step: AuthorityReport['step']): Promise<AuthorityReport> {
+  let last: AuthorityReport | undefined
+  await until(
+    async () => {
+      last = await status(world)
+      return last.step === step && last.behind.length === 0
+    },
+    `${step} and nobody behind`,
+    async () => JSON.stringify(last),
+  )
+  return last as AuthorityReport
+}
+
+t.test('who keeps a rotation from its next step', async (t) => {
+  const member = (id: string, isLive: boolean, trust?: Member['trust']): Member => ({
+    id,
+    role: 'node',
+    isLive,
+    ...(trust === undefined ? {} : { trust }),
+  })
+  const fresh = member('fresh', true, { trusts: ['a', 'b'], presents: 'b' })
+  const ready = member('ready', true, { trusts: ['a', 'b'], presents: 'a' })
+  const late = member('late', true, { trusts: ['a'], presents: 'a' })
+  const off = member('off', false, { trusts: ['a'], presents: 'a' })
+  const older = member('older', true)
+  const all = [fresh, ready, late, off, older]
+  const names = (members: Member[]) => members.map(({ id }) => id)
+  t.same(names(behind('spreading', { signs: 'a', beside: 'b' }, all)), ['late', 'off', 'older'])
+  t.same(names(behind('issuing', { signs: 'b', beside: 'a' }, all)), ['ready', 'late', 'off', 'older'])
+  t.same(names(behind('steady', { signs: 'a' }, all)), ['fresh'])
+  t.equal(mayIssue([], 0), true)
+  t.equal(mayIssue([off], AWAY_MS - 1), false, 'it may be on its way')
+  t.equal(mayIssue([off], AWAY_MS), true, 'who is off follows the introduction later')
+  t.equal(mayIssue([off, older], AWAY_MS), false)
+  t.equal(mayRetire([off]), false, 'who is off could not come back')
+  t.equal(mayRetire([]), true)
+})
+
+t.test('an authority is replaced while the mesh runs; who was off comes back, and tokens of both join', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  const off = await world.node('n2')
+  const relay = await relayOf(world)
+  await using _link = relay.link
+  const before = await settled(world, 'steady')
+  const oldCredential = world.credential
+  const oldTokens = [world.cluster().nodeToken(), world.cluster().nodeToken()] as const
+  await off.stop()
+  await t.rejects(retire(world), { code: 'ROTATION_REFUSED', details: { step: 'steady' } })
+
+  const begun = await rotate(world)
+  t.match(begun, { step: 'spreading', signs: before.signs, members: 4 })
+  await t.rejects(rotate(world), { code: 'ROTATION_REFUSED' }, 'one at a time')
+  await until(() => n1.identity.trust.trusts.length === 2, 'n1 trusts both')
+  t.equal((await status(world)).step, 'spreading', 'n2 may be on its way')
+  for (let at = 0; at < 20 && (await status(world)).step === 'spreading'; at++) await pause(1_000)
+  t.equal((await status(world)).step, 'issuing', 'it goes on by itself when all that are up trust it')
+
+  // n1 and the cluster ask for certificates; n2 is off
+  await until(async () => (await status(world)).behind.length === 1, 'one is behind')
+  const issuing = await status(world)
+  t.match(issuing, { signs: begun.next, replaced: before.signs, behind: [{ id: 'edge/n2', isLive: false }] })
+  t.equal(n1.identity.trust.presents, issuing.signs)
+  t.equal(relay.identity.trust.presents, issuing.signs)
+  t.equal(world.cluster().identity.trust.presents, issuing.signs)
+  await t.rejects(retire(world), { code: 'ROTATION_REFUSED', details: { members: ['edge/n2'] } })
+  t.match(await new RootClient(oldCredential).call('GET', '/status'), { authority: issuing.signs }, 'an old admin.json')
+
+  // with the certificate, and the trust, from before
+  const back = await world.node('n2')
+  await until(() => back.identity.trust.trusts.length === 2, 'it learns of the new one when its link is up')
+  await settled(world, 'issuing')
+  t.equal(back.identity.trust.presents, issuing.signs)
+  const joined = await world.node('n3', { token: oldTokens[0] })
+  t.equal(joined.identity.trust.presents, issuing.signs, 'with a token from before the rotation')
+  const newToken = world.cluster().nodeToken()
+  await world.node('n4', { token: newToken })
+  await settled(world, 'issuing')
+
+  const ended = await retire(world)
+  t.match(ended, { step: 'steady', signs: issuing.signs })
+  await until(() => [n1, back].every(({ identity }) => identity.ca === world.root.ca), 'all trust the new one alone')
+  // every connection is made anew
+  await until(
+    async () =>
+      (await world.api.call<{ condition: string }[]>('GET', '/nodes')).every(({ condition }) => condition === 'alive'),
+    'all are back',
+  )
+  await until(
+    () => world.cluster().isLinked && n1.uplink.isUp && back.uplink.isUp && relay.link.isUp,
+    'all links are up',
+  )
+  t.equal(relay.identity.ca, world.root.ca)
+  t.same((await settled(world, 'steady')).members, 6)
+  await t.rejects(new RootClient(oldCredential).call('GET', '/status'), { code: 'NOT_RUNNING' }, 'an old admin.json')
+  await t.rejects(world.node('n5', { token: oldTokens[1] }), {
+    code: 'TOKEN_REFUSED',
+    details: { reason: /replaced its authority/ },
+  })
+  await world.node('n6')
+
+  // and once more, to see that nothing was left of the first time
+  await rotate(world)
+  const again = await status(world)
+  t.equal(again.signs === issuing.signs || again.replaced === issuing.signs, true)
+})
+
+t.test('a root that is stopped in any step goes on from there', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  const first = await settled(world, 'steady')
+  await world.stopRoot()
+  // the file is written, and nothing else: as after a crash at the worst moment
+  const authority = await Authority.open(join(world.dir, 'root', 'authority'))
+  await authority.rotate()
+  await world.startRoot()
+  await until(() => n1.identity.trust.trusts.length === 2, 'the list was signed anew')
+  await until(async () => (await status(world)).step === 'issuing', 'and it goes on')
+  await world.stopRoot()
+  await world.startRoot()
+  const issuing = await settled(world, 'issuing')
+  t.equal(issuing.replaced, first.signs)
+  await world.stopRoot()
+  await (await Authority.open(join(world.dir, 'root', 'authority'))).retire()
+  await world.startRoot()
+  await until(() => n1.identity.ca === world.root.ca, 'the old one is dropped everywhere')
+  await until(() => world.cluster().isLinked && n1.uplink.isUp, 'all links are up')
+  t.match(await settled(world, 'steady'), { signs: issuing.signs, members: 2 })
+})
+
+t.test('a root that was restored from before the rotation takes its members back', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  const first = await settled(world, 'steady')
+  await world.stopRoot()
+  cpSync(join(world.dir, 'root'), join(world.dir, 'backup'), { recursive: true })
+  await world.startRoot()
+  await rotate(world)
+  await until(async () => (await status(world)).step === 'issuing', 'issuing')
+  await settled(world, 'issuing')
+  await world.stopRoot()
+  rmSync(join(world.dir, 'root'), { recursive: true })
+  cpSync(join(world.dir, 'backup'), join(world.dir, 'root'), { recursive: true })
+  await world.startRoot()
+  t.match(await status(world), { step: 'steady', signs: first.signs })
+  await until(() => world.cluster().isLinked, 'the cluster is linked by the introduction of its authority')
+  t.ok(n1.uplink.isUp)
+})
+
+t.test('retire --force cuts off whoever still has the old certificate', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  const off = await world.node('n2')
+  await off.stop()
+  await rotate(world, true)
+  t.equal((await status(world)).step, 'issuing', 'at once')
+  await until(
+    () =>
+      n1.identity.trust.presents === world.cluster().identity.trust.presents && n1.identity.trust.trusts.length === 2,
+    'n1 has renewed',
+  )
+  await until(async () => (await status(world)).behind.length === 1, 'only n2 is behind')
+  await retire(world, true)
+  await until(
+    () => world.cluster().isLinked && n1.uplink.isUp && n1.identity.ca === world.root.ca,
+    'the others are back',
+  )
+  await t.rejects(world.node('n2'), 'it cannot come back')
+  await world.api.call('DELETE', '/nodes/edge/n2')
+  const again = await world.node('n2', { token: world.cluster().nodeToken(), dir: 'n2-again' })
+  t.equal(again.identity.ca, world.root.ca, 'but join again')
+})
+
+/** A stand-alone relay, as far as its cluster sees it. */
+async function relayOf(world: World) {
+  const joining = { role: 'relay', name: 'r1', dir: join(world.dir, 'relay') } as const
+  const { identity, url: clusterUrl } = await enrolNode(
+    { ...joining, token: world.cluster().relayToken() },
+    AbortSignal.timeout(5_000),
+  )
+  const at = { clusterUrl, identity, url: 'wss://127.0.0.1:1/relay', version: '0.0.0' }
+  const link = RelayLink.start(at, silentLog, openMetrics('relay'))
+  await until(() => link.isUp, 'the relay is linked')
+  return { identity, link }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}

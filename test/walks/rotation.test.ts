@@ -1,0 +1,108 @@
+import t from 'tap'
+import type { AuthorityReport } from '../../src/client/reports.ts'
+import { eventually } from '../cli/program.ts'
+import { EchoedFlow, SeparateProcesses } from './separate-processes.ts'
+
+/**
+ * The certificate authority is replaced while `n0` calls `n1`; `n2` is off meanwhile, and the root is killed between the steps. The
+ * longest pause of the flow is in the output; what is asserted is that it goes on.
+ */
+
+t.setTimeout(170_000)
+
+t.test(
+  'an authority is replaced: a long flow goes on, who was off comes back, and the root may be killed',
+  async (t) => {
+    await using mesh = await SeparateProcesses.start(['n0', 'n1', 'n2'], 'agent: { drainSeconds: 1 }\n')
+    const { machines } = mesh
+    await mesh.serveEchoes('n1')
+    const host = await mesh.addressOf('n0', 'tcp')
+    const ca = (...words: string[]) => machines.json<AuthorityReport>('root', 'ca', ...words)
+    const settled = async (step: AuthorityReport['step'], ...away: string[]) => {
+      let last: AuthorityReport | undefined
+      await eventually(
+        async () => {
+          last = await ca('status')
+          return last.step === step && last.behind.map(({ id }) => id).join() === away.join()
+        },
+        `${step}, and behind only: ${away.join()}`,
+        40_000,
+      ).catch((error: Error) => {
+        throw new Error(`${error.message}: ${JSON.stringify(last)}`)
+      })
+      return last as AuthorityReport
+    }
+    const first = await settled('steady')
+    const kept = await EchoedFlow.open(host)
+    const repeated = new RepeatedEcho(kept)
+    await mesh.killAgent('n2')
+
+    const begun = await ca('rotate')
+    t.match(begun, { step: 'spreading', signs: first.signs })
+    await mesh.killRoot()
+    await mesh.startRoot()
+    const issuing = await settled('issuing', 'edge/n2')
+    t.match(issuing, { signs: begun.next, replaced: first.signs })
+    t.match(
+      (await machines.run('root', 'ca', 'retire')).stderr,
+      /1 member has no certificate by the new authority yet: edge\/n2/,
+    )
+    await mesh.killRoot()
+    await mesh.startRoot()
+
+    const fresh = await EchoedFlow.open(host)
+    fresh.close()
+    await mesh.startAgent('n2')
+    await settled('issuing')
+    t.equal(
+      repeated.longestMs < 5_000,
+      true,
+      `until here nothing was cut: the longest pause was ${repeated.longestMs} ms`,
+    )
+
+    t.match(await ca('retire'), { step: 'steady', signs: begun.next })
+    await mesh.killRoot()
+    await mesh.startRoot()
+    await settled('steady')
+    for (let round = 0; round < 12; round += 1) {
+      await kept.says(`after ${round}`)
+      const another = await EchoedFlow.open(host)
+      another.close()
+      await new Promise((resolve) => setTimeout(resolve, 300))
+    }
+    t.equal(kept.ended, undefined, 'the flow goes on')
+    t.comment(`${repeated.count} answers, longest pause ${repeated.longestMs} ms`)
+    await repeated.stop()
+    t.match((await machines.run('root', 'check')).stdout, /mesh: authority: [0-9a-f]{16} signs/)
+    kept.close()
+  },
+)
+
+/** Says something all the time, and remembers how long an answer took at most. */
+class RepeatedEcho {
+  readonly #flow: EchoedFlow
+  readonly #running: Promise<void>
+  #isStopped = false
+  longestMs = 0
+  count = 0
+
+  constructor(flow: EchoedFlow) {
+    this.#flow = flow
+    this.#running = this.#run()
+    this.#running.catch(() => undefined) // the flow says why it ended
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    await this.#running.catch(() => undefined)
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isStopped) {
+      const since = performance.now()
+      await this.#flow.says(`repeated ${this.count}`)
+      this.longestMs = Math.max(this.longestMs, Math.round(performance.now() - since))
+      this.count += 1
+    }
+  }
+}
