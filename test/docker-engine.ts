@@ -12,8 +12,12 @@ import { hasTool } from '../src/lab/system-tools.ts'
  * rules and no address on this machine. Where `dockerd` is not installed, Debian's packages are unpacked beside node_modules
  * instead: installing them would start an engine with a bridge and its rules.
  */
-const PACKAGES = ['docker.io', 'containerd', 'runc']
+const PACKAGES = ['docker.io', 'containerd', 'runc', 'libdevmapper1.02.1']
 const UNPACKED = resolve(import.meta.dirname, '../node_modules/.cache/hedgerow-docker')
+/** Of what was unpacked; a small Debian has no device mapper of its own. */
+const LIBRARIES = ['lib', 'usr/lib'].flatMap((folder) =>
+  ['x86_64-linux-gnu', 'aarch64-linux-gnu'].map((triplet) => join(UNPACKED, folder, triplet)),
+)
 const PREFIX = 'hedgerow-engine'
 
 /** Why there can be no engine here, in words for a skip. */
@@ -65,7 +69,7 @@ export class Engine implements AsyncDisposable {
         ' ',
       ),
     ]
-    const program = Program.start(['dockerd', ...options])
+    const program = Program.start(['dockerd', ...options], { env: { LD_LIBRARY_PATH: LIBRARIES.join(delimiter) } })
     const engine = new Engine(folder, program)
     while ((await run(['docker', 'version'])).code !== 0) {
       if (program.exit !== undefined) {
