@@ -65,7 +65,9 @@ export function askTcp({ server, sent, end, sources }: Exchange, signal: AbortSi
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(reasonOf(signal))
     const socket = connect({ host: server.address, port: server.port })
-    let received: Buffer = Buffer.alloc(0)
+    const chunks: Buffer[] = [] // joined once: a server may send byte by byte
+    let bytes = 0
+    let length: number | undefined
     let source: string | undefined
     const close = () => {
       signal.removeEventListener('abort', aborted)
@@ -84,14 +86,16 @@ export function askTcp({ server, sent, end, sources }: Exchange, signal: AbortSi
     socket.once('connect', () => {
       source = sourceKey({ address: socket.localAddress ?? '', port: socket.localPort ?? 0 })
       sources.add(source)
-      const length = Buffer.alloc(2)
-      length.writeUInt16BE(sent.length)
-      socket.write(Buffer.concat([length, sent]))
+      const head = Buffer.alloc(2)
+      head.writeUInt16BE(sent.length)
+      socket.write(Buffer.concat([head, sent]))
     })
     socket.on('data', (chunk: Buffer) => {
-      received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
-      if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return
-      const message = received.subarray(2, 2 + received.readUInt16BE(0))
+      chunks.push(chunk)
+      bytes += chunk.length
+      if (bytes >= 2) length ??= Buffer.concat(chunks).readUInt16BE(0)
+      if (length === undefined || bytes < 2 + length) return
+      const message = Buffer.concat(chunks).subarray(2, 2 + length)
       if (!isAnswerTo(message, sent, end)) return fail(new Error('not the answer to the question'))
       close()
       resolve(message)

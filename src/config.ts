@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Settings } from 'typebox/system'
@@ -335,13 +335,27 @@ function keysAt(instancePath: string): string[] {
   return Object.keys(at?.properties ?? {})
 }
 
+/** Whoever may write the configuration decides what this process does. Pipes are the operator's own. @throws MeshError CONFIG_INVALID */
+function checkWriters(path: string): void {
+  const found = statSync(path)
+  if (!found.isFile() || (found.mode & WRITABLE_BY_OTHERS) === 0) return
+  throw new MeshError('CONFIG_INVALID', {
+    path,
+    reason: 'every user of this machine may change the file',
+    remedy: `Take that right away: chmod o-w ${path}`,
+  })
+}
+
+const WRITABLE_BY_OTHERS = 0o002
+
 /** @throws MeshError CONFIG_INVALID with the line and column of what YAML cannot read. */
 export function readConfigFile(path: string): PartialConfig {
   let text: string
   try {
+    checkWriters(path)
     text = readFileSync(path, 'utf8')
   } catch (cause) {
-    throw new MeshError('CONFIG_INVALID', { path }, { cause })
+    throw cause instanceof MeshError ? cause : new MeshError('CONFIG_INVALID', { path }, { cause })
   }
   const document = parseDocument(text)
   const [problem] = document.errors
