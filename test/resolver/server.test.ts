@@ -30,8 +30,10 @@ import {
 
 const cart = 'shop.acme.cart.prod.any.rr.local'
 
+const DUAL = vipRange('127.16.0.0/12', 'fd12:3456:789a::/48')
+
 t.test('answers by UDP and by TCP, as dns-packet reads them', async (t) => {
-  await using mesh = await world({ range: vipRange('127.16.0.0/12', 'fd12:3456:789a::/48') })
+  await using mesh = await world({ range: DUAL })
   const soa = (zone: string) => ({ code: 'NOERROR', answers: [], authorities: [`SOA ${zone}`] })
   const rows = [
     { name: cart, type: 'A', say: { code: 'NOERROR', answers: ['127.30.1.0'], authorities: [] } },
@@ -63,43 +65,50 @@ t.test('answers by UDP and by TCP, as dns-packet reads them', async (t) => {
       await udp(mesh.port, { name, type }),
       await tcp(mesh.port, { name, type }),
     ]
-    t.same(said(first), say, `${name} ${type}`)
-    t.same(again, first, 'and again')
-    t.same(byTcp, first, 'and by TCP')
+    t.same(said(first), say, `${name} ${type} by UDP`)
+    t.same(again, first, `${name} ${type} by UDP, from memory`)
+    t.same(byTcp, first, `${name} ${type} by TCP`)
   }
+})
+
+t.test('an answer has its flags, its times to live and its additional records', async (t) => {
+  await using mesh = await world({ range: DUAL })
   const reply = await udp(mesh.port, { name: cart })
-  t.match(reply, {
-    id: 0x1234,
-    flag_qr: true,
-    flag_aa: true,
-    flag_rd: true,
-    flag_ra: true,
-    flag_tc: false,
-    opcode: 'QUERY',
-  })
-  t.match(reply.answers, [{ name: cart, ttl: 5, class: 'IN' }])
+  const flags = { flag_qr: true, flag_aa: true, flag_rd: true, flag_ra: true, flag_tc: false }
+  t.match(reply, { id: 0x1234, ...flags, opcode: 'QUERY' }, 'an answer of ours is authoritative, and repeats id and RD')
+  t.match(reply.answers, [{ name: cart, ttl: 5, class: 'IN' }], 'an address may be kept for five seconds')
   const negative = await udp(mesh.port, { name: cart, type: 'MX' })
   t.match(
     negative.authorities,
     [{ ttl: 2, data: { mname: 'ns.local', rname: 'hostmaster.local', minimum: 2 } }],
-    'the negative TTL',
+    'that there is no such record may be kept for two',
   )
   const srv = await udp(mesh.port, { name: `_8080._tcp.${cart}`, type: 'SRV' })
-  t.match(srv.additionals, [
+  const addresses = [
     { type: 'A', name: cart, data: '127.30.1.0' },
     { type: 'AAAA', name: cart },
-  ])
+  ]
+  t.match(srv.additionals, addresses, 'SRV brings both addresses of its target')
   const refused = await udp(mesh.port, { name: 'example.org', flags: 0 })
-  t.match(refused, { flag_rd: false, flag_aa: false })
-  t.match(mesh.log.lines, [{ level: 'info' }], 'where it listens')
+  t.match(
+    refused,
+    { flag_rd: false, flag_aa: false },
+    'a refusal is not authoritative, and repeats that RD was not set',
+  )
+})
+
+t.test('answers are counted, and what is not answered is logged once', async (t) => {
+  await using mesh = await world()
+  for (const _ of [1, 2, 3]) await udp(mesh.port, { name: 'printer.local' })
+  t.match(mesh.log.lines, [{ level: 'info' }], 'the first line says where it listens')
   t.match(
     mesh.log.lines.filter(({ sentence }) => sentence === 'question not answered'),
     [{ fields: { name: 'printer.local' } }],
+    'a name that does not exist is logged',
   )
-  const counted = await mesh.metrics.dnsAnswers.get()
-  t.ok(
-    counted.values.some(({ labels, value }) => labels.code === 'NXDOMAIN' && labels.source === 'table' && value === 3),
-  )
+  const { values } = await mesh.metrics.dnsAnswers.get()
+  const unknown = values.find(({ labels }) => labels.code === 'NXDOMAIN' && labels.source === 'table')
+  t.equal(unknown?.value, 3, 'three answers of NXDOMAIN from the table are counted')
 })
 
 t.test('a plain answer has the expected bytes', async (t) => {
@@ -127,18 +136,26 @@ t.test('an answer repeats the spelling of the question, also from the cache', as
   await using mesh = await world()
   for (const name of [cart, 'ShOp.AcMe.cArT.pRoD.aNy.Rr.LoCaL', cart.toUpperCase()]) {
     const reply = await udp(mesh.port, { name })
-    t.match(reply, { questions: [{ name }], answers: [{ name, data: '127.30.1.0' }] })
+    t.match(
+      reply,
+      { questions: [{ name }], answers: [{ name, data: '127.30.1.0' }] },
+      `${name} comes back as it was spelt`,
+    )
   }
   const [odd] = await udpRaw(mesh.port, [
     hex('0001 0100 0001 0000 0000 0000 0b 612e62 e9 00 5f 636f6d 2a2f 05 4c6f63616c 00 0001 0001'),
   ])
-  t.equal((odd as Buffer).readUInt8(3) & 0xf, 3, 'NXDOMAIN')
+  t.equal((odd as Buffer).readUInt8(3) & 0xf, 3, 'a name of odd bytes is NXDOMAIN')
   t.equal(
     (odd as Buffer).toString('hex', 12, 35),
     '0b612e62e9005f636f6d2a2f054c6f63616c0000010001',
-    'bytes that are no text',
+    'its bytes come back as they were',
   )
-  t.match(decode(odd as Buffer).authorities, [{ type: 'SOA', name: 'Local' }], 'pointers stay right')
+  t.match(
+    decode(odd as Buffer).authorities,
+    [{ type: 'SOA', name: 'Local' }],
+    'the pointer in the authority leads to the right label',
+  )
 })
 
 t.test('cached answers are dropped when the table changes', async (t) => {
@@ -147,15 +164,19 @@ t.test('cached answers are dropped when the table changes', async (t) => {
   await udp(mesh.port, { name: cart })
   const { finds } = table
   await udp(mesh.port, { name: cart })
-  t.equal(table.finds, finds, 'not looked up again')
+  t.equal(table.finds, finds, 'the second answer needs no look into the table')
   table.remove(CART.id)
-  t.match(said(await udp(mesh.port, { name: cart })), { code: 'NXDOMAIN' })
+  t.match(said(await udp(mesh.port, { name: cart })), { code: 'NXDOMAIN' }, 'a service that is removed is gone at once')
   table.add(service(CART.id, 0xe0900, [], ['any.rr']))
-  t.match(said(await udp(mesh.port, { name: cart })), { answers: ['127.30.9.0'] })
+  t.match(
+    said(await udp(mesh.port, { name: cart })),
+    { answers: ['127.30.9.0'] },
+    'a service that comes back has its new address at once',
+  )
   await mesh[Symbol.asyncDispose]()
   const { values } = await mesh.metrics.dnsAnswers.get()
   const counts = values.map(({ labels: { code, source }, value }) => `${code} ${source} ${value}`)
-  t.same(counts.toSorted(), ['NOERROR table 3', 'NXDOMAIN table 1'], 'those from memory are counted too')
+  t.same(counts.toSorted(), ['NOERROR table 3', 'NXDOMAIN table 1'], 'answers from memory are counted too')
 })
 
 t.test('an unknown name is requested from the cluster once, and then answered', async (t) => {
