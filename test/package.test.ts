@@ -31,104 +31,86 @@ const env: NodeJS.ProcessEnv = {
 const installed = join(folder, 'node_modules/hedgerow')
 const launcher = join(installed, 'dist/src/hedgerow.js')
 
-t.test('the package installs into an empty folder and runs', async (t) => {
-  const tarball = await pack()
-  await writeFile(join(folder, 'package.json'), '{ "private": true }')
-  await text(['npm', 'install', '--omit=dev', '--prefer-offline', tarball], { cwd: folder, env, timeoutMs: 120_000 })
+const tarball = await pack()
+await writeFile(join(folder, 'package.json'), '{ "private": true }')
+await text(['npm', 'install', '--omit=dev', '--prefer-offline', tarball], { cwd: folder, env, timeoutMs: 120_000 })
 
-  await t.test('it holds what it needs and nothing else', async (t) => {
-    t.same(
-      (await readdir(installed)).toSorted(),
-      'LICENSE README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md dist docs examples package.json'
-        .split(' ')
-        .toSorted(),
-    )
-    t.same((await readdir(join(installed, 'dist'))).toSorted(), ['proxy', 'resolver', 'src'])
-    const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
-      /(?<!\.d)\.ts$/.test(name),
-    )
-    t.same(sources, [], 'compiled, because Node strips no types under node_modules')
-  })
+t.test('the package holds what it needs and nothing else', async (t) => {
+  t.same(
+    (await readdir(installed)).toSorted(),
+    'LICENSE README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md dist docs examples package.json'
+      .split(' ')
+      .toSorted(),
+    'its folder holds these, and nothing else',
+  )
+  t.same(
+    (await readdir(join(installed, 'dist'))).toSorted(),
+    ['proxy', 'resolver', 'src'],
+    'dist holds the three rooms of the sources',
+  )
+  const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
+    /(?<!\.d)\.ts$/.test(name),
+  )
+  t.same(sources, [], 'every source is compiled, because Node strips no types under node_modules')
+})
 
-  await t.test('hedgerow --version says the version', async (t) => {
-    const { version } = JSON.parse(await text(['npm', 'pkg', 'get', 'name', 'version'], { cwd: installed, env })) as {
-      version: string
-    }
-    t.equal((await text([join(folder, 'node_modules/.bin/hedgerow'), '--version'], { env })).trim(), version)
-  })
+t.test('hedgerow --version says the version', async (t) => {
+  const { version } = JSON.parse(await text(['npm', 'pkg', 'get', 'name', 'version'], { cwd: installed, env })) as {
+    version: string
+  }
+  t.equal(
+    (await text([join(folder, 'node_modules/.bin/hedgerow'), '--version'], { env })).trim(),
+    version,
+    'the version is that of package.json',
+  )
+})
 
-  await t.test('a program can embed it', async (t) => {
-    const script = "import('hedgerow').then((module) => console.log(Object.keys(module).length > 0))"
-    t.equal((await text([process.execPath, '-e', script], { cwd: folder, env })).trim(), 'true')
-  })
+t.test('a program can embed the package', async (t) => {
+  const script = "import('hedgerow').then((module) => console.log(Object.keys(module).length > 0))"
+  t.equal(
+    (await text([process.execPath, '-e', script], { cwd: folder, env })).trim(),
+    'true',
+    'it can be imported, and exports something',
+  )
+})
 
-  const noLab = (await lackingFor('namespaces')) ?? false
-  await t.test('a test of one’s own builds a lab with it', { skip: noLab }, async (t) => {
-    const script = `
-      import { lab } from 'hedgerow/lab'
-      await using net = await lab({
-        sites: { home: { hosts: ['a'] }, office: { hosts: ['b'], egress: 'only-proxy' } },
-        publics: ['server'],
-        conditions: { home: { delayMs: 5 } },
-      })
-      const seen = await net.host('a').text(['ip', '-4', '-o', 'addr', 'show', 'eth0'])
-      console.log(seen.includes('192.168.1.10/24'), net.site('home').conditions, net.site('office').proxy)`
-    await writeFile(join(folder, 'own.mjs'), script)
-    const said = await text([process.execPath, join(folder, 'own.mjs')], { cwd: folder, env, timeoutMs: 60_000 })
-    t.equal(said.trim(), 'true { delayMs: 5 } http://192.168.1.1:3128', 'links and proxies are programs of the package')
-    const types = join(installed, 'dist/src/lab/index.d.ts')
-    t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'with its types')
-  })
+const noLab = (await lackingFor('namespaces')) ?? false
+t.test('a test of one’s own builds a lab with the package', { skip: noLab }, async (t) => {
+  const script = `
+    import { lab } from 'hedgerow/lab'
+    await using net = await lab({
+      sites: { home: { hosts: ['a'] }, office: { hosts: ['b'], egress: 'only-proxy' } },
+      publics: ['server'],
+      conditions: { home: { delayMs: 5 } },
+    })
+    const seen = await net.host('a').text(['ip', '-4', '-o', 'addr', 'show', 'eth0'])
+    console.log(seen.includes('192.168.1.10/24'), net.site('home').conditions, net.site('office').proxy)`
+  await writeFile(join(folder, 'own.mjs'), script)
+  const said = await text([process.execPath, join(folder, 'own.mjs')], { cwd: folder, env, timeoutMs: 60_000 })
+  t.equal(
+    said.trim(),
+    'true { delayMs: 5 } http://192.168.1.1:3128',
+    'its links and its proxy run, which are programs of the package',
+  )
+  const types = join(installed, 'dist/src/lab/index.d.ts')
+  t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'its types come along')
+})
 
-  const noCurl = !hasTool('curl') && 'curl is not installed'
-  await t.test('a mesh of one node serves a request from there', { skip: noCurl }, async (t) => {
-    const state = join(folder, 'state')
-    const service = join(folder, 'service')
-    await mkdir(service)
-    await writeFile(
-      join(service, 'echo.js'),
-      "require('node:http').createServer((q, s) => s.end('hello from ' + process.env.HEDGEROW_INSTANCE)).listen(process.env.PORT, process.env.HOST)",
-    )
-    await writeFile(join(folder, 'echo.json'), JSON.stringify(echo(service)))
-    const hedgerow = (...args: string[]) =>
-      text([process.execPath, launcher, '--state', state, ...args], { cwd: folder, env, timeoutMs: 60_000 })
+const noCurl = !hasTool('curl') && 'curl is not installed'
+/** `hedgerow` of the package, on a state of its own. */
+const hedgerow = (...args: string[]) =>
+  text([process.execPath, launcher, '--state', join(folder, 'state'), ...args], { cwd: folder, env, timeoutMs: 60_000 })
 
-    const ready = Promise.withResolvers<void>()
-    const listen = `127.0.0.1:${await freeBase()}`
-    const argv = [
-      process.execPath,
-      launcher,
-      '--state',
-      state,
-      'up',
-      '--listen',
-      listen,
-      '--name',
-      'only',
-      '-o',
-      'json',
-    ]
-    const onLine = (line: string) => {
-      if (line === '{') ready.resolve()
-    }
-    await using mesh = Program.start(argv, { cwd: folder, env, onLine })
-    void mesh.exited.then((how) => ready.reject(new Error(`up ended with ${how}: ${mesh.lines.slice(-5).join('\n')}`)))
-    await ready.promise
-
-    await hedgerow('apply', '-f', join(folder, 'echo.json'))
-    const isRunning = async () => {
-      const text = await hedgerow('get', 'instances', '-o', 'json')
-      const instances = JSON.parse(text) as Array<{ state: string }>
-      if (instances.some(({ state }) => state === 'failed')) throw new Error(text)
-      return instances.length > 0 && instances.every(({ state }) => state === 'running')
-    }
-    while (!(await isRunning())) t.equal(mesh.exit, undefined, 'the mesh is up while its instance starts')
-    const url = 'http://demo.test.echo.test.any.rr.local:8080/'
-    t.equal(await hedgerow('exec', '--', 'curl', '-sS', '--max-time', '10', url), 'hello from demo.test.echo.test.0')
-
-    await mesh.stop()
-    t.equal(mesh.exit, 'code 0', 'it stops when asked')
-  })
+t.test('a mesh of one node serves a request from the package', { skip: noCurl }, async (t) => {
+  await writeService(join(folder, 'service'))
+  await using mesh = await upFromPackage()
+  await hedgerow('apply', '-f', join(folder, 'echo.json'))
+  while (!(await isEachInstanceRunning())) t.equal(mesh.exit, undefined, 'the mesh is up while its instance starts')
+  const url = 'http://demo.test.echo.test.any.rr.local:8080/'
+  const said = await hedgerow('exec', '--', 'curl', '-sS', '--max-time', '10', url)
+  t.equal(said, 'hello from demo.test.echo.test.0', 'the instance answers under its name')
+  await mesh.stop()
+  t.equal(mesh.exit, 'code 0', 'it stops when asked')
 })
 
 const old = olderNode() ?? ''
@@ -141,16 +123,47 @@ t.test('an older Node is told what is needed', { skip }, async (t) => {
   ] as const) {
     const { code, stdout, stderr } = await run([old, script, 'status'], { env })
     t.equal(code, 1, `${where}: it fails`)
-    t.equal(stdout, '')
+    t.equal(stdout, '', `${where}: nothing comes on standard output`)
     t.match(
       stderr,
       /^hedgerow needs Node 24\.19 or newer; this is Node \d+\.\d+\.\d+ \(/,
-      `${where}: which is needed, which is there`,
+      `${where}: it says which Node is needed and which is there`,
     )
-    t.match(stderr, where === 'clone' ? 'npm run hedgerow' : 'npx --package node-', `${where}: how to get it`)
-    t.equal(stderr.trim().split('\n').length, 2, `${where}: and nothing else`)
+    t.match(stderr, where === 'clone' ? 'npm run hedgerow' : 'npx --package node-', `${where}: it says how to get it`)
+    t.equal(stderr.trim().split('\n').length, 2, `${where}: it says nothing else`)
   }
 })
+
+/** The program of the echo service in a folder of its own, and the document for it. */
+async function writeService(service: string): Promise<void> {
+  await mkdir(service)
+  await writeFile(
+    join(service, 'echo.js'),
+    "require('node:http').createServer((q, s) => s.end('hello from ' + process.env.HEDGEROW_INSTANCE)).listen(process.env.PORT, process.env.HOST)",
+  )
+  await writeFile(join(folder, 'echo.json'), JSON.stringify(echo(service)))
+}
+
+/** `hedgerow up`, once it says that it is ready. */
+async function upFromPackage(): Promise<Program> {
+  const ready = Promise.withResolvers<void>()
+  const onLine = (line: string) => {
+    if (line === '{') ready.resolve()
+  }
+  const listen = `127.0.0.1:${await freeBase()}`
+  const args = ['--state', join(folder, 'state'), 'up', '--listen', listen, '--name', 'only', '-o', 'json']
+  const mesh = Program.start([process.execPath, launcher, ...args], { cwd: folder, env, onLine })
+  void mesh.exited.then((how) => ready.reject(new Error(`up ended with ${how}: ${mesh.lines.slice(-5).join('\n')}`)))
+  await ready.promise
+  return mesh
+}
+
+async function isEachInstanceRunning(): Promise<boolean> {
+  const said = await hedgerow('get', 'instances', '-o', 'json')
+  const instances = JSON.parse(said) as Array<{ state: string }>
+  if (instances.some(({ state }) => state === 'failed')) throw new Error(said)
+  return instances.length > 0 && instances.every(({ state }) => state === 'running')
+}
 
 async function pack(): Promise<string> {
   const listed = await text(['npm', 'pack', '--json', '--pack-destination', folder], {

@@ -69,114 +69,208 @@ export function relayLoad(options: LoadOptions): Promise<LoadFigures> {
   return Lifetime.open(async (life) => {
     const { nodes, idleSeconds, carryMb = 0, restarts, say = () => undefined } = options
     const plane = life.use(await Plane.start())
-    const address = `127.0.0.1:${await freePort()}`
-    const ops = `127.0.0.1:${await freePort()}`
-    let token: string | undefined = plane.cluster.part.relayToken()
-    const start = async () => {
-      const args = ['relay', '--state', plane.dir, '--name', 'load', '--listen', address, '--ops-listen', ops]
-      const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
-      token = undefined
-      const program = Program.start([process.execPath, ...FLAGS, HEDGEROW, ...args, '--log-level', 'error'], { env })
-      await waitFor(
-        async () => (await isReady(ops)) && program.exit === undefined,
-        () => program.lines.join('\n'),
-      )
-      return program
-    }
-    let relay = await start()
-    life.defer(() => relay.stop())
+    const relay = life.use(await LoadedRelay.start(plane))
     say('the relay runs')
+    const crowd = life.use(await Crowd.make(plane, nodes, relay.url))
+    say(`${nodes} certificates`)
+    const emptyMib = rssMib(relay.pid)
+    const came = await comeAll(relay, crowd)
+    say(`all listen after ${Math.round(came.comeMs)} ms`)
+    const idleCpuPercent = await idle(relay, idleSeconds)
+    const relayMib = rssMib(relay.pid)
+    const carried = carryMb > 0 ? await carryThrough(relay, crowd, { megabytes: carryMb, signal: life.signal }) : {}
+    if (carryMb > 0) say(`${carryMb} MB carried`)
+    const recoveries: Recovery[] = []
+    for (const how of restarts) {
+      const recovery = await restart(relay, crowd, how)
+      recoveries.push(recovery)
+      say(`${how}: down for ${Math.round(recovery.downMs)} ms, all back after ${Math.round(recovery.backMs)} ms`)
+    }
+    const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
+    await life.close()
+    return { nodes, ...came, kibPerNode, relayMib, idleCpuPercent, ...carried, restarts: recoveries }
+  })
+}
+
+/** `hedgerow relay` in a process of its own, which can be ended and started again. */
+class LoadedRelay implements AsyncDisposable {
+  readonly #plane: Plane
+  readonly #address: string
+  readonly #ops: string
+  /** For the first start only. */
+  #token: string | undefined
+  #program: Program | undefined
+
+  private constructor(plane: Plane, address: string, ops: string) {
+    this.#plane = plane
+    this.#address = address
+    this.#ops = ops
+    this.#token = plane.cluster.part.relayToken()
+  }
+
+  static async start(plane: Plane): Promise<LoadedRelay> {
+    const relay = new LoadedRelay(plane, `127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`)
+    await relay.start().catch(async (error: unknown) => {
+      await relay[Symbol.asyncDispose]()
+      throw error
+    })
+    return relay
+  }
+
+  get url(): string {
+    return `wss://${this.#address}/relay`
+  }
+
+  get pid(): number {
+    return this.#running.pid
+  }
+
+  async start(): Promise<void> {
+    const flags = ['--state', this.#plane.dir, '--name', 'load', '--listen', this.#address, '--ops-listen', this.#ops]
+    const env = this.#token === undefined ? {} : { HEDGEROW_TOKEN: this.#token }
+    this.#token = undefined
+    const argv = [process.execPath, ...FLAGS, HEDGEROW, 'relay', ...flags, '--log-level', 'error']
+    const program = Program.start(argv, { env })
+    this.#program = program
+    await waitFor(
+      async () => (await isReady(this.#ops)) && program.exit === undefined,
+      () => program.lines.join('\n'),
+    )
+  }
+
+  async end(how: Recovery['how']): Promise<void> {
+    this.#running.signal(how)
+    await this.#running.exited
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#program?.stop()
+  }
+
+  get #running(): Program {
+    if (this.#program === undefined) throw new Error('the relay was not started')
+    return this.#program
+  }
+}
+
+/** The nodes: certificates at first, listeners at the relay once they come. */
+class Crowd implements AsyncDisposable {
+  readonly url: string
+  readonly size: number
+  /** The first connection that comes to any of them through the relay. */
+  readonly arrived: Promise<Duplex>
+  readonly #arrived = Promise.withResolvers<Duplex>()
+  readonly #identities: readonly HeldIdentity[]
+  #listeners: RelayListener[] = []
+
+  private constructor(identities: readonly HeldIdentity[], url: string) {
+    this.#identities = identities
+    this.url = url
+    this.size = identities.length
+    this.arrived = this.#arrived.promise
+  }
+
+  static async make(plane: Plane, nodes: number, url: string): Promise<Crowd> {
     const identities: HeldIdentity[] = []
     for (let at = 0; at < nodes; at += 1) identities.push(await plane.identity(`n${at}`))
-    say(`${nodes} certificates`)
+    return new Crowd(identities, url)
+  }
 
-    const emptyMib = rssMib(relay.pid)
-    const cpuBefore = cpuSeconds(relay.pid)
-    const since = performance.now()
-    const url = `wss://${address}/relay`
-    const arrived = Promise.withResolvers<Duplex>()
-    const credentialsOf = (identity: HeldIdentity | undefined) => () => {
+  credentialsOf(at: number) {
+    const identity = this.#identities[at]
+    return () => {
       if (identity === undefined) throw new Error('there are two nodes at least')
       return relayCredentials({ certificate: identity, egress: undefined })
     }
-    const listeners = identities.map((identity) =>
-      RelayListener.start(
-        { url, credentials: credentialsOf(identity), onConnection: ({ stream }) => arrived.resolve(stream) },
-        silentLog,
-      ),
-    )
-    life.defer(async () => {
-      await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()))
-    })
-    const there = () => listeners.filter(({ isListening }) => isListening).length
-    await waitFor(
-      () => there() === nodes,
-      () => `${there()} of ${nodes} listen`,
-    )
-    const comeMs = performance.now() - since
-    const comeCpuSeconds = cpuSeconds(relay.pid) - cpuBefore
-    say(`all listen after ${Math.round(comeMs)} ms`)
+  }
 
-    const idleFrom = cpuSeconds(relay.pid)
-    await sleep(idleSeconds * 1_000)
-    const idleCpuPercent = ((cpuSeconds(relay.pid) - idleFrom) / idleSeconds) * 100
-    const relayMib = rssMib(relay.pid)
-    let cpuSecondsPerGb: number | undefined
-    if (carryMb > 0) {
-      const dialling = relayedDialer({ credentials: credentialsOf(identities[0]) }).dial(
-        { id: 'edge/n1', addresses: [], relays: [url] },
-        life.signal,
-      )
-      const [{ stream: near }, far] = await Promise.all([dialling, arrived.promise])
-      const carryFrom = cpuSeconds(relay.pid)
-      await carry(near, far, carryMb * 1_000_000)
-      cpuSecondsPerGb = (cpuSeconds(relay.pid) - carryFrom) / (carryMb / 1_000)
-      near.destroy()
-      say(`${carryMb} MB carried`)
+  listen(): void {
+    const onConnection = ({ stream }: { stream: Duplex }) => this.#arrived.resolve(stream)
+    this.#listeners = this.#identities.map((_, at) =>
+      RelayListener.start({ url: this.url, credentials: this.credentialsOf(at), onConnection }, silentLog),
+    )
+  }
+
+  get listening(): number {
+    return this.#listeners.filter(({ isListening }) => isListening).length
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => listener[Symbol.asyncDispose]()))
+  }
+}
+
+async function comeAll(relay: LoadedRelay, crowd: Crowd): Promise<Pick<LoadFigures, 'comeMs' | 'comeCpuSeconds'>> {
+  const cpuBefore = cpuSeconds(relay.pid)
+  const since = performance.now()
+  crowd.listen()
+  await waitFor(
+    () => crowd.listening === crowd.size,
+    () => `${crowd.listening} of ${crowd.size} listen`,
+  )
+  return { comeMs: performance.now() - since, comeCpuSeconds: cpuSeconds(relay.pid) - cpuBefore }
+}
+
+/** The share of one processor that the relay uses while nobody does anything. */
+async function idle(relay: LoadedRelay, seconds: number): Promise<number> {
+  const from = cpuSeconds(relay.pid)
+  await sleep(seconds * 1_000)
+  return ((cpuSeconds(relay.pid) - from) / seconds) * 100
+}
+
+async function carryThrough(
+  relay: LoadedRelay,
+  crowd: Crowd,
+  { megabytes, signal }: { megabytes: number; signal: AbortSignal },
+): Promise<Required<Pick<LoadFigures, 'cpuSecondsPerGb'>>> {
+  const dialler = relayedDialer({ credentials: crowd.credentialsOf(0) })
+  const dialling = dialler.dial({ id: 'edge/n1', addresses: [], relays: [crowd.url] }, signal)
+  const [{ stream: near }, far] = await Promise.all([dialling, crowd.arrived])
+  const from = cpuSeconds(relay.pid)
+  await carry(near, far, megabytes * 1_000_000)
+  const cpuSecondsPerGb = (cpuSeconds(relay.pid) - from) / (megabytes / 1_000)
+  near.destroy()
+  return { cpuSecondsPerGb }
+}
+
+async function restart(relay: LoadedRelay, crowd: Crowd, how: Recovery['how']): Promise<Recovery> {
+  const from = performance.now()
+  await relay.end(how)
+  await waitFor(
+    () => crowd.listening === 0,
+    () => `${crowd.listening} still listen`,
+  )
+  await relay.start()
+  const downMs = performance.now() - from
+  const startCpu = cpuSeconds(relay.pid)
+  const arrivals = await countArrivals(crowd)
+  const backMs = performance.now() - from
+  const used = cpuSeconds(relay.pid)
+  const cpuPercent = ((used - startCpu) / Math.max(0.1, (backMs - downMs) / 1_000)) * 100
+  return { how, downMs, backMs, ...arrivals, cpuSeconds: used, cpuPercent }
+}
+
+/** Waits until all are back; how many came in each second, and the most in a tenth of one. */
+async function countArrivals(crowd: Crowd): Promise<Pick<Recovery, 'mostInTenth' | 'arrivals'>> {
+  let [mostInTenth, seen, lookedAt] = [0, crowd.listening, performance.now()]
+  const upAt = lookedAt
+  const arrivals = [seen]
+  let counted = seen
+  const isAllBack = () => {
+    const now = crowd.listening
+    const second = Math.floor((performance.now() - upAt) / 1_000)
+    while (arrivals.length <= second) arrivals.push(0)
+    arrivals[second]! += now - counted
+    counted = now
+    if (performance.now() - lookedAt >= 100) {
+      mostInTenth = Math.max(mostInTenth, now - seen)
+      seen = now
+      lookedAt = performance.now()
     }
-    const recoveries: Recovery[] = []
-    for (const how of restarts) {
-      const from = performance.now()
-      relay.signal(how)
-      await relay.exited
-      await waitFor(
-        () => there() === 0,
-        () => `${there()} still listen`,
-      )
-      relay = await start()
-      const downMs = performance.now() - from
-      const startCpu = cpuSeconds(relay.pid)
-      let [mostInTenth, seen, lookedAt] = [0, there(), performance.now()]
-      const arrivals: number[] = [seen]
-      let counted = seen
-      const upAt = lookedAt
-      await waitFor(
-        () => {
-          const now = there()
-          const second = Math.floor((performance.now() - upAt) / 1_000)
-          while (arrivals.length <= second) arrivals.push(0)
-          arrivals[second]! += now - counted
-          counted = now
-          if (performance.now() - lookedAt >= 100) {
-            mostInTenth = Math.max(mostInTenth, now - seen)
-            seen = now
-            lookedAt = performance.now()
-          }
-          return now === nodes
-        },
-        () => `${there()} of ${nodes} are back`,
-      )
-      const backMs = performance.now() - from
-      const used = cpuSeconds(relay.pid)
-      const cpuPercent = ((used - startCpu) / Math.max(0.1, (backMs - downMs) / 1_000)) * 100
-      recoveries.push({ how, downMs, backMs, mostInTenth, arrivals, cpuSeconds: used, cpuPercent })
-      say(`${how}: down for ${Math.round(downMs)} ms, all back after ${Math.round(backMs)} ms`)
-    }
-    const kibPerNode = ((relayMib - emptyMib) * 1_024) / nodes
-    const figures = { nodes, comeMs, comeCpuSeconds, kibPerNode, relayMib, idleCpuPercent, restarts: recoveries }
-    await life.close()
-    return { ...figures, ...(cpuSecondsPerGb === undefined ? {} : { cpuSecondsPerGb }) }
-  })
+    return now === crowd.size
+  }
+  await waitFor(isAllBack, () => `${crowd.listening} of ${crowd.size} are back`)
+  return { mostInTenth, arrivals }
 }
 
 /** All must be there by then. */
