@@ -176,29 +176,45 @@ t.test('a flow to an instance on this node', async (t) => {
   const bytes = randomBytes(500_000)
   client.socket.write(bytes)
   await until(() => client.bytes === bytes.length)
-  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 1)
+  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 1, 'while the flow is open it is counted at its instance')
   const [open] = here.parts.ledger.flows()
-  t.match(open, {
-    name: `${CART}.any.rr.local`,
-    instance: `${CART}.0`,
-    node: 'edge/a',
-    path: 'local',
-    caller: 'edge/a',
-  })
+  t.match(
+    open,
+    {
+      name: `${CART}.any.rr.local`,
+      instance: `${CART}.0`,
+      node: 'edge/a',
+      path: 'local',
+      caller: 'edge/a',
+    },
+    'the open flow is listed with its name, instance, path and caller',
+  )
   client.socket.end()
   await client.done
-  t.equal(client.digest(), digestOf(bytes))
-  t.match(await here.log.line('flow ended'), {
-    level: 'info',
-    fields: { instance: `${CART}.0`, path: 'local', sent: 500_000, received: 500_000, end: 'closed', port: 80 },
-  })
-  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 0)
-  t.same(here.parts.ledger.flows(), [])
-  t.equal(here.parts.ledger.recent().length, 1)
-  t.same(here.parts.ledger.failures(), [])
+  t.equal(client.digest(), digestOf(bytes), 'the client receives every byte of the echo')
+  t.match(
+    await here.log.line('flow ended'),
+    {
+      level: 'info',
+      fields: { instance: `${CART}.0`, path: 'local', sent: 500_000, received: 500_000, end: 'closed', port: 80 },
+    },
+    'the log tells the end of the flow with its numbers',
+  )
+  t.equal(here.parts.ledger.openFlows(`${CART}.0`), 0, 'after its end no flow is counted at the instance')
+  t.same(here.parts.ledger.flows(), [], 'no open flow is listed')
+  t.equal(here.parts.ledger.recent().length, 1, 'the flow is among the recent ones')
+  t.same(here.parts.ledger.failures(), [], 'the flow is not among the failures')
   const text = await here.parts.metrics.registry.metrics()
-  t.match(text, /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",protocol="tcp",role="agent"\} 1/)
-  t.match(text, /hedgerow_proxy_flow_bytes_total\{direction="sent",role="agent"\} 500000/)
+  t.match(
+    text,
+    /hedgerow_proxy_flows_total\{policy="rr",path="local",result="closed",protocol="tcp",role="agent"\} 1/,
+    'a metric counts the flow as closed',
+  )
+  t.match(
+    text,
+    /hedgerow_proxy_flow_bytes_total\{direction="sent",role="agent"\} 500000/,
+    'a metric counts the bytes that were sent',
+  )
 })
 
 t.test('a flow to an instance on another node', async (t) => {
@@ -213,11 +229,15 @@ t.test('a flow to an instance on another node', async (t) => {
   const bytes = randomBytes(2_000_000)
   client.socket.end(bytes)
   await client.done
-  t.equal(client.digest(), digestOf(bytes))
+  t.equal(client.digest(), digestOf(bytes), 'the client receives every byte of the echo')
   const ended = await here.log.line('flow ended')
-  t.match(ended.fields, { node: 'edge/b', path: 'direct', sent: 2_000_000, received: 2_000_000, end: 'closed' })
+  t.match(
+    ended.fields,
+    { node: 'edge/b', path: 'direct', sent: 2_000_000, received: 2_000_000, end: 'closed' },
+    'the log tells node, path and numbers of the flow',
+  )
   const inbound = await there.log.line('inbound flow ended')
-  t.equal(inbound.fields['flow'], ended.fields['flow'], 'one flow, one id at both ends')
+  t.equal(inbound.fields['flow'], ended.fields['flow'], 'the flow has one id at both ends')
 })
 
 t.test('the same over the frames of a real tunnel: thirty flows at once, one that is reset', async (t) => {
@@ -251,11 +271,12 @@ t.test('the same over the frames of a real tunnel: thirty flows at once, one tha
   for (const [i, client] of clients.entries()) client.socket.end(all[i] as Buffer)
   using broken = await here.call(CART)
   broken.socket.write('reset')
-  t.equal(await broken.closed, 'ECONNRESET')
+  t.equal(await broken.closed, 'ECONNRESET', 'the client of the flow that is reset sees a reset')
   await Promise.all(clients.map(({ done }) => done))
   t.same(
     clients.map((client) => client.digest()),
     all.map(digestOf),
+    'each of the thirty clients receives every byte of its echo',
   )
   t.equal(pair.near.streams + pair.far.streams, 0, 'no stream is left')
   await until(() => there.inbound.size === 0)
@@ -279,9 +300,9 @@ t.test('RST passes both ways, and the log says whose it was', async (t) => {
   {
     using client = await here.call(CART)
     client.socket.write('reset')
-    t.equal(await client.closed, 'ECONNRESET')
+    t.equal(await client.closed, 'ECONNRESET', 'a reset by the instance is a reset at the client')
     await client.done
-    t.equal(here.parts.ledger.recent()[0]?.end, 'instance-reset')
+    t.equal(here.parts.ledger.recent()[0]?.end, 'instance-reset', 'the flow is listed as reset by its instance')
   }
   {
     using client = await here.call(CART)
@@ -290,7 +311,7 @@ t.test('RST passes both ways, and the log says whose it was', async (t) => {
     const closed = closeOf(served.sockets[1])
     client.socket.resetAndDestroy()
     await Promise.all([client.done, closed])
-    t.equal(here.parts.ledger.recent()[0]?.end, 'caller-reset')
+    t.equal(here.parts.ledger.recent()[0]?.end, 'caller-reset', 'the flow is listed as reset by its caller')
   }
 })
 
@@ -309,11 +330,11 @@ t.test('the first bytes wait in the socket until an instance has answered', asyn
   client.socket.write(bytes)
   await until(() => open !== undefined)
   await turns(20)
-  t.equal(here.parts.ledger.flows()[0]?.sent, 0)
+  t.equal(here.parts.ledger.flows()[0]?.sent, 0, 'nothing is sent before the instance has answered')
   t.ok(client.socket.writableLength > 0, 'the client is held back, not buffered')
   open?.()
   await until(() => client.bytes === bytes.length)
-  t.equal(client.digest(), digestOf(bytes))
+  t.equal(client.digest(), digestOf(bytes), 'then every byte arrives')
   client.socket.end()
   await client.done
 })
@@ -330,12 +351,16 @@ t.test('failover: refused, unreachable and unknown nodes are passed over at once
   using client = await here.call(CART)
   client.socket.end('hello')
   await client.done
-  t.equal(client.text, 'hello')
-  t.same(seen, ['edge/b', 'edge/c'])
-  t.match(here.parts.ledger.recent()[0], { instance: `${CART}.3`, end: 'closed' })
+  t.equal(client.text, 'hello', 'the client receives the echo of the fourth instance')
+  t.same(seen, ['edge/b', 'edge/c'], 'the instances before it were asked in order')
+  t.match(
+    here.parts.ledger.recent()[0],
+    { instance: `${CART}.3`, end: 'closed' },
+    'the flow is listed with the instance that took it',
+  )
 })
 
-t.test('failover: a dead local endpoint', async (t) => {
+t.test('failover: an instance on this node that does not listen is passed over', async (t) => {
   await using served = await serve(echo)
   await using dead = await serve(() => undefined)
   dead.server.close()
@@ -349,25 +374,34 @@ t.test('failover: a dead local endpoint', async (t) => {
   using client = await here.call(CART)
   client.socket.end('hello')
   await client.done
-  t.equal(client.text, 'hello')
+  t.equal(client.text, 'hello', 'the client receives the echo of the instance that listens')
 })
 
-t.test('nobody answers well: RST, and the reason is kept', async (t) => {
+t.test('when every instance refuses, the caller sees a reset and the reason is kept', async (t) => {
   const services = [{ id: CART, on: ['edge/b', 'edge/c'] }]
   await using here = await agent({
     services,
     sessions: [refusing('edge/b', 'unreachable'), refusing('edge/c', 'refused')],
   })
   using client = await here.call(CART)
-  t.equal(await client.closed, 'ECONNRESET')
+  t.equal(await client.closed, 'ECONNRESET', 'the client sees a reset')
   await client.done
   const [failure] = here.parts.ledger.failures()
-  t.match(failure, { end: 'refused', name: `${CART}.any.rr.local` })
-  t.match(failure?.reason, /cart.prod.0: unreachable .*cart.prod.1: refused/)
-  t.match(await here.log.line('flow refused'), { level: 'warn', fields: { end: 'refused', port: 80 } })
+  t.match(failure, { end: 'refused', name: `${CART}.any.rr.local` }, 'the flow is among the failures')
+  t.match(
+    failure?.reason,
+    /cart.prod.0: unreachable .*cart.prod.1: refused/,
+    'its reason tells the outcome of each try',
+  )
+  t.match(
+    await here.log.line('flow refused'),
+    { level: 'warn', fields: { end: 'refused', port: 80 } },
+    'the log tells that the flow was refused',
+  )
   t.match(
     await here.parts.metrics.registry.metrics(),
     /flows_total\{policy="rr",path="none",result="refused",protocol="tcp",role="agent"\} 1/,
+    'a metric counts the flow as refused',
   )
 })
 
@@ -387,11 +421,11 @@ t.test('hedging: a silent instance costs its hedge delay, not the flow', async (
   client.socket.end('hello')
   await clock.advance(89)
   await turns(10)
-  t.same(served.sockets.length, 0, 'not before 3 × 30 ms')
+  t.same(served.sockets.length, 0, 'the second is not tried before 3 × 30 ms')
   await clock.advance(1)
   await client.done
-  t.equal(client.text, 'hello')
-  t.equal(here.parts.ledger.recent()[0]?.instance, `${CART}.1`)
+  t.equal(client.text, 'hello', 'the client receives the echo of the second instance')
+  t.equal(here.parts.ledger.recent()[0]?.instance, `${CART}.1`, 'the flow is listed with the second instance')
   await until(() => gone === 1)
   t.equal(gone, 1, 'the slow one learns that the caller no longer waits')
 })
@@ -403,11 +437,15 @@ t.test('the deadline: RST after 3 s of silence, and every try is given up', asyn
   using client = await here.call(CART)
   await clock.advance(250)
   await clock.advance(2749)
-  t.equal(here.parts.ledger.size, 1)
+  t.equal(here.parts.ledger.size, 1, 'a millisecond before the deadline the flow is still open')
   await clock.advance(1)
-  t.equal(await client.closed, 'ECONNRESET')
+  t.equal(await client.closed, 'ECONNRESET', 'at the deadline the client sees a reset')
   await client.done
-  t.match(here.parts.ledger.failures()[0], { end: 'timeout', ageMs: 3000 })
+  t.match(
+    here.parts.ledger.failures()[0],
+    { end: 'timeout', ageMs: 3000 },
+    'the flow is listed as timed out, after three seconds',
+  )
 })
 
 t.test('the tries end with a flow that is cut while it waits', async (t) => {
@@ -422,13 +460,13 @@ t.test('the tries end with a flow that is cut while it waits', async (t) => {
   const taken = await here.call(CART)
   await until(() => seen)
   const closing = here.parts.ledger.drain(0)
-  t.equal(await taken.closed, 'ECONNRESET')
+  t.equal(await taken.closed, 'ECONNRESET', 'the client sees a reset')
   await Promise.all([taken.done, closing])
   await until(() => gone)
-  t.equal(here.parts.ledger.failures()[0]?.end, 'cut')
+  t.equal(here.parts.ledger.failures()[0]?.end, 'cut', 'the flow is listed as cut')
 })
 
-t.test('what is refused before anything is tried', async (t) => {
+t.test('flows that cannot succeed are refused before anything is tried', async (t) => {
   const services: ServiceFacts[] = [
     { id: CART, on: ['edge/b'], allow: ['shop.acme'] },
     { id: 'shop.acme.empty.prod', on: [] },
@@ -441,11 +479,17 @@ t.test('what is refused before anything is tried', async (t) => {
     failed: (code, reason) => answers.push([code, reason]),
   }
   const rows: [why: string, service: string, flow: Partial<Flow>, code: ErrorCode, end: string][] = [
-    ['a host process that is not in the list', CART, {}, 'NOT_ALLOWED', 'not-allowed'],
-    ['another app', CART, { caller: instanceCaller('mail.acme.smtp.prod.0') as Caller }, 'NOT_ALLOWED', 'not-allowed'],
-    ['a port that is not served', CART, { port: 22 }, 'PORT_UNKNOWN', 'port-unknown'],
-    ['no instance at all', 'shop.acme.empty.prod', {}, 'NO_INSTANCE', 'no-instance'],
-    ['no instance that runs', 'shop.acme.lost.prod', {}, 'NO_INSTANCE', 'no-instance'],
+    ['a host process that is not in the allow list is refused', CART, {}, 'NOT_ALLOWED', 'not-allowed'],
+    [
+      'an instance of another app is refused',
+      CART,
+      { caller: instanceCaller('mail.acme.smtp.prod.0') as Caller },
+      'NOT_ALLOWED',
+      'not-allowed',
+    ],
+    ['a flow to a port that is not served is refused', CART, { port: 22 }, 'PORT_UNKNOWN', 'port-unknown'],
+    ['a flow to a service without instances is refused', 'shop.acme.empty.prod', {}, 'NO_INSTANCE', 'no-instance'],
+    ['a flow to a service whose instance is lost is refused', 'shop.acme.lost.prod', {}, 'NO_INSTANCE', 'no-instance'],
   ]
   for (const [why, service, flow, code, end] of rows) {
     using client = await here.call(service, { ...flow, reply })
@@ -454,7 +498,7 @@ t.test('what is refused before anything is tried', async (t) => {
     t.equal(here.parts.ledger.failures()[0]?.end, end, why)
   }
   using plain = await here.call(CART)
-  t.equal(await plain.closed, 'ECONNRESET', 'without a reply to give: RST')
+  t.equal(await plain.closed, 'ECONNRESET', 'a caller that cannot be given a reply sees a reset')
 })
 
 t.test('no more flows than the limit, and none while closing', async (t) => {
@@ -469,10 +513,10 @@ t.test('no more flows than the limit, and none while closing', async (t) => {
   first.socket.write('x')
   await until(() => first.text === 'x')
   using second = await here.call(CART)
-  t.equal(await second.closed, 'ECONNRESET')
+  t.equal(await second.closed, 'ECONNRESET', 'a flow beyond the limit is reset')
   const draining = here.parts.ledger.drain(60_000)
   using third = await here.call(CART)
-  t.equal(await third.closed, 'ECONNRESET')
+  t.equal(await third.closed, 'ECONNRESET', 'a flow that comes while closing is reset')
   first.socket.end()
   await draining
   await first.done
@@ -492,15 +536,23 @@ t.test('the destination refuses what its own table does not allow', async (t) =>
   })
   await using source = await agent({ services: here, sessions: [there.session] }) // would allow host processes
   using client = await source.call(CART)
-  t.equal(await client.closed, 'ECONNRESET')
+  t.equal(await client.closed, 'ECONNRESET', 'the client sees a reset')
   await client.done
-  t.match(source.parts.ledger.failures()[0]?.reason, /not-allowed/)
-  t.match((await there.log.line('inbound flow refused')).fields, {
-    peer: 'edge/a',
-    instance: `${CART}.0`,
-    caller: 'edge/a',
-  })
-  t.equal(served.sockets.length, 0)
+  t.match(
+    source.parts.ledger.failures()[0]?.reason,
+    /not-allowed/,
+    'the reason of the failure is that the caller is not allowed',
+  )
+  t.match(
+    (await there.log.line('inbound flow refused')).fields,
+    {
+      peer: 'edge/a',
+      instance: `${CART}.0`,
+      caller: 'edge/a',
+    },
+    'the log of the destination tells peer, instance and caller',
+  )
+  t.equal(served.sockets.length, 0, 'the instance was not connected')
 })
 
 t.test('the destination refuses a path that the service leaves out, whatever the caller’s node believes', async (t) => {
@@ -509,11 +561,19 @@ t.test('the destination refuses a path that the service leaves out, whatever the
   await using there = await destination({ services: [{ id: CART, on: ['edge/b'], paths: 'relay-only' }], endpoints })
   await using source = await agent({ services: [{ id: CART, on: ['edge/b'] }], sessions: [there.session] })
   using client = await source.call(CART)
-  t.equal(await client.closed, 'ECONNRESET')
+  t.equal(await client.closed, 'ECONNRESET', 'the client sees a reset')
   await client.done
-  t.match(source.parts.ledger.failures()[0], { end: 'path-forbidden', reason: /path-forbidden/ })
-  t.match((await there.log.line('inbound flow refused')).fields, { reason: /relay-only leaves direct out/ })
-  t.equal(served.sockets.length, 0)
+  t.match(
+    source.parts.ledger.failures()[0],
+    { end: 'path-forbidden', reason: /path-forbidden/ },
+    'the flow is listed as refused for its path',
+  )
+  t.match(
+    (await there.log.line('inbound flow refused')).fields,
+    { reason: /relay-only leaves direct out/ },
+    'the log of the destination tells which rule leaves the path out',
+  )
+  t.equal(served.sockets.length, 0, 'the instance was not connected')
 })
 
 t.test('an unknown caller is asked about once, then believed or refused', async (t) => {
@@ -529,10 +589,10 @@ t.test('an unknown caller is asked about once, then believed or refused', async 
   using known = await here.call(CART, { caller: instanceCaller('shop.acme.front.prod.0') as Caller })
   known.socket.end('hello')
   await known.done
-  t.equal(known.text, 'hello')
+  t.equal(known.text, 'hello', 'a caller that the cluster knows is served')
   for (let i = 0; i < 3; i++) {
     using ghost = await here.call(CART, { caller: instanceCaller('shop.acme.ghost.prod.0') as Caller })
-    t.equal(await ghost.closed, 'ECONNRESET')
+    t.equal(await ghost.closed, 'ECONNRESET', 'a caller that the cluster does not know sees a reset')
   }
   t.same(there.wanted, ['shop.acme.front', 'shop.acme.ghost'], 'a flood of unknown names is one question')
 })
@@ -552,8 +612,8 @@ t.test('garbage in OPEN is refused, and costs nothing', async (t) => {
     })
   }
   await until(() => refusals.length === 200)
-  t.same(new Set(refusals), new Set(['bad-request']))
-  t.equal(there.inbound.size, 0)
+  t.same(new Set(refusals), new Set(['bad-request']), 'all 200 are refused as bad requests')
+  t.equal(there.inbound.size, 0, 'no flow is open')
 })
 
 const TWO_INSTANCES: ServiceFacts[] = [{ id: CART, on: ['edge/b', 'edge/b'] }]
@@ -639,7 +699,11 @@ t.test('the instance sees who calls', async (t) => {
   using other = await here.call(CART)
   other.socket.end('x')
   await other.done
-  t.same(seen, ['127.30.7.9', '127.0.0.1'])
+  t.same(
+    seen,
+    ['127.30.7.9', '127.0.0.1'],
+    'the instance sees the address of the calling instance, and loopback for a host process',
+  )
 })
 
 t.test('round robin counts flows, and a stopped instance gets none', async (t) => {
@@ -655,13 +719,13 @@ t.test('round robin counts flows, and a stopped instance gets none', async (t) =
     await client.done
     heard[client.text] = (heard[client.text] ?? 0) + 1
   }
-  t.same(heard, { zero: 10, one: 10, two: 10 })
+  t.same(heard, { zero: 10, one: 10, two: 10 }, 'each instance has ten of thirty flows')
   const { vips } = here.table.target(CART).service
   here.table.set({ id: CART, vips, on: ['edge/a', 'edge/a', 'edge/a'], states: ['running', 'stopping', 'running'] })
   for (let i = 0; i < 6; i++) {
     using client = await here.call(CART)
     await client.ended
-    t.not(client.text, 'one')
+    t.not(client.text, 'one', 'the instance that stops gets no flow')
     client.socket.end()
     await client.done
   }
@@ -681,23 +745,31 @@ t.test('trace tells each decision, and really connects', async (t) => {
   const intent = (port: number) =>
     ({ target: here.table.target(CART), port, protocol: 'tcp', caller: NODE_CALLER }) as const
   const steps = await trace(intent(80), here.parts, signal)
-  t.match(steps, [
-    { step: 'target', name: `${CART}.any.rr.local`, port: 80 },
-    { step: 'authorised', caller: 'edge/a', allowed: true },
-    {
-      step: 'ordered',
-      reason: 'next in turn',
-      instances: [{ instance: `${CART}.0`, node: 'edge/b' }, { instance: `${CART}.1` }],
-    },
-    { step: 'tried', instance: `${CART}.0`, outcome: 'draining', path: 'direct', rttMs: 3 },
-    { step: 'tried', instance: `${CART}.1`, outcome: 'opened', path: 'local', rttMs: 0 },
-    { step: 'connected', instance: `${CART}.1`, node: 'edge/a', path: 'local' },
-  ])
-  t.equal(served.sockets.length, 1)
+  t.match(
+    steps,
+    [
+      { step: 'target', name: `${CART}.any.rr.local`, port: 80 },
+      { step: 'authorised', caller: 'edge/a', allowed: true },
+      {
+        step: 'ordered',
+        reason: 'next in turn',
+        instances: [{ instance: `${CART}.0`, node: 'edge/b' }, { instance: `${CART}.1` }],
+      },
+      { step: 'tried', instance: `${CART}.0`, outcome: 'draining', path: 'direct', rttMs: 3 },
+      { step: 'tried', instance: `${CART}.1`, outcome: 'opened', path: 'local', rttMs: 0 },
+      { step: 'connected', instance: `${CART}.1`, node: 'edge/a', path: 'local' },
+    ],
+    'the steps are told in order: target, permission, order, tries, connection',
+  )
+  t.equal(served.sockets.length, 1, 'the instance was connected once')
   await closeOf(served.sockets[0])
   const refused = await trace(intent(81), here.parts, signal)
-  t.match(refused.at(-1), { step: 'failed', reason: `${CART} does not serve port 81` })
+  t.match(
+    refused.at(-1),
+    { step: 'failed', reason: `${CART} does not serve port 81` },
+    'a port that is not served is told',
+  )
   here.table.set({ id: CART, on: ['edge/b'], allow: ['mail.acme'] })
   const forbidden = await trace(intent(80), here.parts, signal)
-  t.match(forbidden.at(-2), { step: 'authorised', allowed: false })
+  t.match(forbidden.at(-2), { step: 'authorised', allowed: false }, 'a caller that is not allowed is told')
 })

@@ -185,9 +185,9 @@ test('DATA is passed on without a copy and without waiting', async (t) => {
   const pieces: Buffer[] = []
   const decoder = new FrameDecoder({
     data: (_, piece) => pieces.push(piece),
-    position: () => t.fail(),
+    position: () => t.fail('no position was sent'),
     frame: () => undefined,
-    unknown: () => t.fail(),
+    unknown: () => t.fail('no unknown frame was sent'),
   })
   decoder.push(Buffer.concat([hex(HELLO), header(FRAME.DATA, 6, 1)]))
   const one = Buffer.from('abcd')
@@ -196,22 +196,22 @@ test('DATA is passed on without a copy and without waiting', async (t) => {
   const two = Buffer.from('efgh'.slice(0, 2) + '\x06\0\0\0\0\0\0\x01')
   decoder.push(two)
   t.equal(pieces[1]?.buffer, two.buffer, 'a view of the chunk')
-  t.equal(pieces[1]?.toString(), 'ef')
+  t.equal(pieces[1]?.toString(), 'ef', 'the second piece ends the payload')
 })
 
 test('a stopped decoder emits nothing more, not even from the same chunk', async (t) => {
   const seen: string[] = []
   const decoder: FrameDecoder = new FrameDecoder({
     data: () => t.fail('data after the stop'),
-    position: () => t.fail(),
+    position: () => t.fail('no position is told after the stop'),
     frame: (type) => {
       seen.push(NAMES[type]!)
       if (type === FRAME.END) decoder.stop()
     },
-    unknown: () => t.fail(),
+    unknown: () => t.fail('no unknown frame was sent'),
   })
   decoder.push(hex(HELLO + '06000000 00000001 05000001 00000001 aa'))
-  t.same(seen, ['HELLO', 'END'])
+  t.same(seen, ['HELLO', 'END'], 'HELLO and END are told, and not the DATA after the stop')
 })
 
 test('any division into chunks gives the same frames', async (t) => {
@@ -287,21 +287,37 @@ test('HELLO is encoded and decoded, and malformed ones are refused', async (t) =
     incarnation: '1122334455667788',
     session: 'ab'.repeat(16),
   }
-  t.equal(encodeHello(hello).toString('hex'), HELLO.replaceAll(' ', ''))
-  t.same(decodeHello(hex(HELLO).subarray(8)), hello)
-  t.same(decodeHello(Buffer.concat([hex(HELLO).subarray(8), Buffer.from('more, from a later version')])), hello)
+  t.equal(encodeHello(hello).toString('hex'), HELLO.replaceAll(' ', ''), 'a HELLO has the bytes of its drawing')
+  t.same(decodeHello(hex(HELLO).subarray(8)), hello, 'a HELLO is read as it was written')
+  t.same(
+    decodeHello(Buffer.concat([hex(HELLO).subarray(8), Buffer.from('more, from a later version')])),
+    hello,
+    'bytes that a later version adds are ignored',
+  )
   const later = { ...hello, version: 9, features: 0xffff_ffff }
   t.same(decodeHello(encodeHello(later).subarray(8)), later, 'a later version is spoken to in ours')
-  t.throws(() => decodeHello(encodeHello({ ...hello, version: 0 }).subarray(8)), { code: 'FRAME_INVALID' })
-  t.throws(() => decodeHello(encodeHello({ ...hello, windowBytes: 10 }).subarray(8)), { code: 'FRAME_INVALID' })
+  t.throws(
+    () => decodeHello(encodeHello({ ...hello, version: 0 }).subarray(8)),
+    { code: 'FRAME_INVALID' },
+    'a HELLO of version 0 is refused',
+  )
+  t.throws(
+    () => decodeHello(encodeHello({ ...hello, windowBytes: 10 }).subarray(8)),
+    { code: 'FRAME_INVALID' },
+    'a HELLO with a window of ten bytes is refused',
+  )
 })
 
 test('byte counts have 64 bits', async (t) => {
   const out = Buffer.alloc(8)
   for (const count of [0, 1, 0xffff_ffff, 0x1_0000_0000, 5 * 2 ** 40 + 7, Number.MAX_SAFE_INTEGER]) {
     writeCount(out, 0, count)
-    t.equal(readCount(out, 0), count)
-    t.equal(out.readBigUInt64BE(0), BigInt(count))
+    t.equal(readCount(out, 0), count, `the count ${count} is read as it was written`)
+    t.equal(out.readBigUInt64BE(0), BigInt(count), `the count ${count} has eight bytes, the highest first`)
   }
-  t.throws(() => readCount(Buffer.alloc(8, 0xff), 0), { code: 'FRAME_INVALID' })
+  t.throws(
+    () => readCount(Buffer.alloc(8, 0xff), 0),
+    { code: 'FRAME_INVALID' },
+    'a count that no number can hold is refused',
+  )
 })

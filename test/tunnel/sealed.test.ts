@@ -94,9 +94,9 @@ test('a sealed packet has the specified wire format', async (t) => {
     'b1000000010203040000000000000000702b36ff478cb11ac83225a16634ee12cd11c27d53',
     'the vector, computed with other libraries too',
   )
-  t.equal(packet.length, 5 + SEAL_BYTES)
-  t.equal(open(packet), 'hello')
-  t.equal(open(packet), 'replay')
+  t.equal(packet.length, 5 + SEAL_BYTES, 'a packet is longer than its text by what sealing adds')
+  t.equal(open(packet), 'hello', 'the packet opens')
+  t.equal(open(packet), 'replay', 'the same packet does not open twice')
   const [one, two, three] = [seal('one'), seal('two'), seal('three')]
   t.equal(one.readUInt32BE(12), 1, 'numbers go on')
   t.same([three, one, two].map(open), ['three', 'one', 'two'], 'in any order')
@@ -112,8 +112,9 @@ test('a modified packet does not open and changes nothing', async (t) => {
     const result = open(flipped)
     t.ok(['forged', 'epoch', 'replay'].includes(result), `bit ${bit}: ${result}`)
   }
-  for (let length = SEAL_BYTES; length < packet.length; length++) t.equal(open(packet.subarray(0, length)), 'forged')
-  t.equal(open(Buffer.concat([packet, Buffer.of(0)])), 'forged')
+  for (let length = SEAL_BYTES; length < packet.length; length++)
+    t.equal(open(packet.subarray(0, length)), 'forged', `a packet cut to ${length} bytes is forged`)
+  t.equal(open(Buffer.concat([packet, Buffer.of(0)])), 'forged', 'a packet with a byte more is forged')
   t.equal(open(packet), 'a datagram of some length', 'and the packet itself still does')
   fc.assert(
     fc.property(fc.uint8Array({ minLength: SEAL_BYTES, maxLength: 200 }), (bytes) =>
@@ -126,14 +127,14 @@ test('a modified packet does not open and changes nothing', async (t) => {
 test('packets open under the current key epoch and its neighbours only', async (t) => {
   const { sealer, seal, open } = direction()
   const old = [seal('0a'), seal('0b'), seal('0c')]
-  t.equal(open(old[0]!), '0a')
+  t.equal(open(old[0]!), '0a', 'a packet of the first epoch opens')
   sealer.tick(20 * 60_000)
   t.equal(sealer.epoch, 0, 'no new keys before the peer has answered under the old')
   sealer.confirm(0)
   sealer.tick(20 * 60_000)
-  t.equal(sealer.epoch, 1)
+  t.equal(sealer.epoch, 1, 'with an answer under the current keys, new keys are taken after twenty minutes')
   const first = seal('1')
-  t.equal(first.readUInt16BE(2), 1)
+  t.equal(first.readUInt16BE(2), 1, 'the packet names its epoch')
   t.equal(open(first), '1', 'the next epoch is taken up')
   t.equal(open(old[1]!), '0b', 'the one before still opens')
   seal('1 again')
@@ -142,20 +143,20 @@ test('packets open under the current key epoch and its neighbours only', async (
   t.equal(sealer.epoch, 1, 'an answer under older keys does not count')
   sealer.confirm(1)
   sealer.tick(60 * 60_000)
-  t.equal(open(seal('2')), '2')
+  t.equal(open(seal('2')), '2', 'a packet of the third epoch opens')
   t.equal(open(old[2]!), 'epoch', 'two epochs back no longer opens')
   const far = Buffer.from(first)
   far.writeUInt16BE(7, 2)
-  t.equal(open(far), 'epoch')
+  t.equal(open(far), 'epoch', 'a packet of an epoch far ahead does not open')
   const next = Buffer.from(first)
   next.writeUInt16BE(3, 2)
   next.writeUInt32BE(99, 12)
   t.equal(open(next), 'forged', 'a claim of the next epoch changes nothing')
-  t.equal(open(seal('2 again')), '2 again')
+  t.equal(open(seal('2 again')), '2 again', 'packets of the current epoch still open after that')
   const zero = firstEpoch(SECRET)
   const one = nextEpoch(zero)
-  t.notOk(zero.key.equals(one.key))
-  t.notSame(zero.iv, one.iv)
+  t.notOk(zero.key.equals(one.key), 'the keys of two epochs differ')
+  t.notSame(zero.iv, one.iv, 'the initial vectors of two epochs differ')
 })
 
 test('both ends derive the same keys for each direction, and different ones for another carrier', async (t) => {
@@ -168,11 +169,15 @@ test('both ends derive the same keys for each direction, and different ones for 
   }
   const a = carrierSecrets(tls, { self: 'c/a', peer: 'c/b', carrier: 1 })
   const b = carrierSecrets(tls, { self: 'c/b', peer: 'c/a', carrier: 1 })
-  t.same(a.sending, b.receiving)
-  t.same(a.receiving, b.sending)
-  t.notSame(a.sending, a.receiving)
-  t.notSame(carrierSecrets(tls, { self: 'c/a', peer: 'c/b', carrier: 3 }).sending, a.sending)
-  t.equal(new Set(asked).size, 4)
+  t.same(a.sending, b.receiving, 'what one side sends with, the other receives with')
+  t.same(a.receiving, b.sending, 'what one side receives with, the other sends with')
+  t.notSame(a.sending, a.receiving, 'the two directions have different secrets')
+  t.notSame(
+    carrierSecrets(tls, { self: 'c/a', peer: 'c/b', carrier: 3 }).sending,
+    a.sending,
+    'another carrier has other secrets',
+  )
+  t.equal(new Set(asked).size, 4, 'TLS is asked for four different secrets: two directions of two carriers')
 })
 
 test('records are encoded and decoded, and malformed ones are refused', async (t) => {
@@ -207,7 +212,7 @@ test('records are encoded and decoded, and malformed ones are refused', async (t
     }),
     { numRuns: 500 },
   )
-  t.equal(writeRecord(Buffer.alloc(8), 0, RECORD.PROBE, 4), 3)
+  t.equal(writeRecord(Buffer.alloc(8), 0, RECORD.PROBE, 4), 3, 'a record of four bytes takes three bytes more')
 })
 
 /** The records of a datagram in pieces, without kind, length and stream: what a reassembly takes. */
@@ -267,15 +272,15 @@ test('held fragments are bounded in bytes, number and age', async (t) => {
   const first = (length: number, datagram: number) => inPieces(Buffer.alloc(length), 1_200, 1, datagram)[0]!
   for (let datagram = 0; datagram < 100; datagram++) reassembly.add(1, first(65_507, datagram))
   t.ok(reassembly.bytes <= 1024 * 1024, `${reassembly.bytes}`)
-  t.equal(reassembly.dropped, 84)
+  t.equal(reassembly.dropped, 84, 'of a hundred datagrams, 84 were dropped')
   for (let datagram = 100; datagram < 1_000; datagram++) reassembly.add(1, first(1_300, datagram))
-  t.ok(reassembly.bytes <= 256 * 1_300)
+  t.ok(reassembly.bytes <= 256 * 1_300, 'pieces of at most 256 datagrams are held')
   time.now = 2_999
   reassembly.tick(time.now)
-  t.not(reassembly.bytes, 0)
+  t.not(reassembly.bytes, 0, 'pieces younger than three seconds are kept')
   time.now = 3_000
   reassembly.tick(time.now)
-  t.equal(reassembly.bytes, 0)
+  t.equal(reassembly.bytes, 0, 'pieces of three seconds are dropped')
   const rows = [
     { why: 'too short', body: '00000000000103' },
     { why: 'no pieces', body: '0000000000000001aa' },
@@ -296,7 +301,7 @@ test('held fragments are bounded in bytes, number and age', async (t) => {
   reassembly.add(1, one!)
   reassembly.add(1, other!)
   t.same(reassembly.add(1, two!), Buffer.alloc(2_000, 5), 'twice the same and another of the same number spoil nothing')
-  t.equal(reassembly.bytes, 0)
+  t.equal(reassembly.bytes, 0, 'nothing of a datagram that was delivered is held')
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 40 }), (bodies) => {
       for (const body of bodies) reassembly.add(1, Buffer.from(body))
@@ -312,25 +317,41 @@ function addressesOf(payload: Buffer) {
 }
 
 test('a pause is encoded and decoded, and lasts a minute at most', async (t) => {
-  t.equal(encodePause(0xdeadbeef, 5_000).toString('hex'), '02000000deadbeef00001388')
-  t.same(decodeOffer(encodePause(7, 5_000)), { kind: 'pause', receiver: 7, ms: 5_000 })
+  t.equal(
+    encodePause(0xdeadbeef, 5_000).toString('hex'),
+    '02000000deadbeef00001388',
+    'a pause has the bytes of its drawing',
+  )
+  t.same(
+    decodeOffer(encodePause(7, 5_000)),
+    { kind: 'pause', receiver: 7, ms: 5_000 },
+    'a pause is read as it was written',
+  )
   t.match(decodeOffer(encodePause(7, 0xffff_ffff)), { ms: 60_000 }, 'a minute at most')
-  t.throws(() => decodeOffer(encodePause(7, 1).subarray(0, 11)), { code: 'FRAME_INVALID' })
+  t.throws(
+    () => decodeOffer(encodePause(7, 1).subarray(0, 11)),
+    { code: 'FRAME_INVALID' },
+    'a pause that is cut off is refused',
+  )
 })
 
 test('an offer is encoded and decoded, and malformed ones are refused', async (t) => {
   const rows = ['203.0.113.5:7472', '[2001:db8::5]:7472', '127.0.0.1:1']
   const payload = encodeOffer(0xdeadbeef, rows)
-  t.equal(payload.subarray(0, 8).toString('hex'), '01000000deadbeef')
-  t.same(decodeOffer(payload), {
-    kind: 'offer',
-    receiver: 0xdeadbeef,
-    addresses: [
-      { host: '203.0.113.5', port: 7472 },
-      { host: '2001:db8::5', port: 7472 },
-      { host: '127.0.0.1', port: 1 },
-    ],
-  })
+  t.equal(payload.subarray(0, 8).toString('hex'), '01000000deadbeef', 'an offer begins with its kind and the receiver')
+  t.same(
+    decodeOffer(payload),
+    {
+      kind: 'offer',
+      receiver: 0xdeadbeef,
+      addresses: [
+        { host: '203.0.113.5', port: 7472 },
+        { host: '2001:db8::5', port: 7472 },
+        { host: '127.0.0.1', port: 1 },
+      ],
+    },
+    'an offer is read as it was written',
+  )
   for (const text of [
     'a.example:80',
     '1.2.3:4',
@@ -344,11 +365,15 @@ test('an offer is encoded and decoded, and malformed ones are refused', async (t
     t.equal(addressOf(text), undefined, text)
   }
   const many = Array.from({ length: 30 }, (_, i) => `10.0.0.${i}:7472`)
-  t.equal(addressesOf(encodeOffer(1, many)).length, 8)
+  t.equal(addressesOf(encodeOffer(1, many)).length, 8, 'at most eight addresses are offered')
   const long = Array.from({ length: 8 }, (_, i) => `${'9'.repeat(100)}${i}`)
-  t.ok(encodeOffer(1, long).length <= 512)
+  t.ok(encodeOffer(1, long).length <= 512, 'an offer has at most 512 bytes, however long its addresses')
   t.equal(decodeOffer(Buffer.from('0300000000000001', 'hex')), undefined, 'a kind for later')
-  t.throws(() => decodeOffer(Buffer.alloc(513, 1)), { code: 'FRAME_INVALID' })
+  t.throws(
+    () => decodeOffer(Buffer.alloc(513, 1)),
+    { code: 'FRAME_INVALID' },
+    'an offer of more than 512 bytes is refused',
+  )
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 8, maxLength: 1_024 }), (bytes) => {
       try {
@@ -389,11 +414,11 @@ test('the packet length is probed and adapted to the path', async (t) => {
   }
   const search = new MtuSearch()
   search.reset('192.0.2.1', 1_500)
-  t.equal(search.next(0), 1_400)
+  t.equal(search.next(0), 1_400, 'the first probe tries the next length')
   t.equal(search.next(500), undefined, 'one at a time')
   t.equal(search.next(1_000), undefined, 'lost')
   t.equal(search.next(600_000), undefined, 'not again before the kernel has forgotten what routers said')
-  t.equal(search.next(700_000), 1_400)
+  t.equal(search.next(700_000), 1_400, 'a lost length is tried again later')
   search.answered(1_400)
   search.lost(1_400, 700_500)
   search.answered(1_400)
@@ -580,25 +605,26 @@ async function pair(isOpen = true) {
 
 test('two sides agree on keys, and datagrams arrive', async (t) => {
   const { air, near, far, pass, send, texts } = await pair(false)
-  t.equal(near.link.mode, 'frames')
+  t.equal(near.link.mode, 'frames', 'a new link sends in frames')
   t.equal(send('one'), undefined, 'goes as a frame until the way is proven')
   await air.land()
-  t.equal(near.link.mode, 'sealed')
+  t.equal(near.link.mode, 'sealed', 'this side seals once its way is proven')
   t.equal(far.link.mode, 'sealed', 'and the other side, by probes of its own')
-  t.equal(send('three'), true)
-  t.equal(send('four', 9), true)
+  t.equal(send('three'), true, 'a datagram is taken for sealing')
+  t.equal(send('four', 9), true, 'a datagram of another stream is taken for sealing')
   t.same(texts(), [], 'until the turn ends')
   await air.land()
-  t.same(texts(), ['three', 'four'])
+  t.same(texts(), ['three', 'four'], 'both arrive when the turn ends')
   t.same(
     far.got.map(({ stream }) => stream),
     [1, 9],
+    'each arrives on its stream',
   )
-  t.equal(far.link.send(2, Buffer.from('back')), true)
+  t.equal(far.link.send(2, Buffer.from('back')), true, 'the other side seals its answer')
   await pass(1_000, () => send('x'))
-  t.same(near.got[0], { stream: 2, payload: Buffer.from('back') })
-  t.same(near.room.drops, {})
-  t.same(far.room.drops, {})
+  t.same(near.got[0], { stream: 2, payload: Buffer.from('back') }, 'the answer arrives')
+  t.same(near.room.drops, {}, 'this side has dropped nothing')
+  t.same(far.room.drops, {}, 'the other side has dropped nothing')
 })
 
 test('datagrams of every size arrive intact in packets that no path fragments', async (t) => {
@@ -611,12 +637,12 @@ test('datagrams of every size arrive intact in packets that no path fragments', 
     const sizes = [0, 1, 2, 1_160, 1_161, 1_162, 1_199, 1_200, 1_201, 1_432, 1_433, 1_434, 2_000, 9_000, 65_506, 65_507]
     for (const size of sizes) {
       const payload = randomBytes(size)
-      t.equal(send(payload, 5), true)
+      t.equal(send(payload, 5), true, `${size} bytes are taken for sealing, MTU ${mtu}`)
       await air.land()
       const got = far.got.pop()
       t.ok(got?.stream === 5 && got.payload.equals(payload), `${size} bytes, MTU ${mtu}`)
     }
-    t.equal(send(Buffer.alloc(65_508)), false)
+    t.equal(send(Buffer.alloc(65_508)), false, 'a datagram longer than UDP can carry is not taken')
     const longest = Math.max(...air.seen.map(({ bytes }) => bytes.length))
     t.ok(longest <= mtu - 28, `${longest} bytes at most, MTU ${mtu}`)
   }
@@ -632,11 +658,11 @@ test('a packet size that the kernel would fragment is not used', async (t) => {
     await air.land()
     return Math.max(...air.seen.map(({ bytes }) => bytes.length))
   }
-  t.ok((await longest()) <= 1_400)
+  t.ok((await longest()) <= 1_400, 'no packet is longer than the kernel sends in one piece, 1,440 bytes')
   air.knownMtu = 1_300
   await pass(2_000, () => send('wake'))
-  t.ok((await longest()) <= 1_200)
-  t.equal(far.got.at(-1)?.payload.length, 9_000)
+  t.ok((await longest()) <= 1_200, 'when the kernel knows of a shorter path, packets become shorter')
+  t.equal(far.got.at(-1)?.payload.length, 9_000, 'a long datagram still arrives')
 })
 
 test('new keys while datagrams flow, every quarter of an hour', async (t) => {
@@ -649,16 +675,16 @@ test('new keys while datagrams flow, every quarter of an hour', async (t) => {
     for (const { bytes, from } of air.seen) if (from === A) epochs.add(bytes.readUInt16BE(2))
     t.equal(texts().length, 240, `minute ${minute}: nothing is lost`)
   }
-  t.same([...epochs], [0, 1])
-  t.same([near.room.drops, far.room.drops], [{}, {}])
+  t.same([...epochs], [0, 1], 'new keys were taken once in seventeen minutes')
+  t.same([near.room.drops, far.room.drops], [{}, {}], 'neither side has dropped a packet')
 })
 
 test('datagrams that still wait in frames are not overtaken', async (t) => {
   const { air, carrier, pass, send } = await pair(false)
   carrier.state.isEmpty = false
-  await pass(1_000, () => t.equal(send('x'), undefined))
+  await pass(1_000, () => t.equal(send('x'), undefined, 'while datagrams wait in frames, the next goes in a frame too'))
   carrier.state.isEmpty = true
-  t.equal(send('x'), true)
+  t.equal(send('x'), true, 'with the frames sent, the next is sealed')
   carrier.state.isEmpty = false
   t.equal(send('x'), true, 'once it goes sealed it goes on so')
   await air.land()
@@ -671,8 +697,9 @@ test('small datagrams of one event-loop turn share a packet, in order', async (t
   t.same(
     texts(),
     Array.from({ length: 100 }, (_, i) => `${i}`),
+    'all hundred arrive, in order',
   )
-  t.equal(air.seen.length, 1)
+  t.equal(air.seen.length, 1, 'they have shared one packet')
   send(Buffer.alloc(1_000, 1))
   send(Buffer.alloc(5_000, 2))
   send(Buffer.alloc(1_000, 3))
@@ -691,13 +718,13 @@ test('datagrams that the system does not accept are dropped and counted', async 
   const { air, near, send, texts } = await pair()
   near.port.isFull = true
   send('lost')
-  t.equal(send(Buffer.alloc(3_000)), false)
+  t.equal(send(Buffer.alloc(3_000)), false, 'a long datagram is dropped when the system takes no packet')
   await air.land()
   near.port.isFull = false
   send('there')
   await air.land()
-  t.same(texts(), ['there'])
-  t.equal(near.room.drops.full, 2)
+  t.same(texts(), ['there'], 'what is sent after that arrives, and the others do not')
+  t.equal(near.room.drops.full, 2, 'both are counted as dropped')
 })
 
 test('when UDP goes silent, frames take over within about three seconds, and sealing resumes when it returns', async (t) => {
@@ -707,10 +734,10 @@ test('when UDP goes silent, frames take over within about three seconds, and sea
   while (send('x') !== undefined && air.time.now - from < 10_000) await pass(250)
   t.ok(air.time.now - from <= 3_750, `${air.time.now - from} ms`)
   await pass(4_000, () => send('x'))
-  t.equal(near.link.mode, 'blocked')
+  t.equal(near.link.mode, 'blocked', 'the way counts as blocked while nothing comes through')
   air.fate = () => 1
   await pass(4_000, () => send('x'))
-  t.equal(near.link.mode, 'sealed')
+  t.equal(near.link.mode, 'sealed', 'it is sealed again once UDP is back')
 })
 
 test('when one direction is blocked, neither side uses the UDP path', async (t) => {
@@ -720,8 +747,8 @@ test('when one direction is blocked, neither side uses the UDP path', async (t) 
     send('x')
     far.link.send(1, Buffer.from('y'))
   })
-  t.equal(near.link.mode, 'blocked')
-  t.equal(far.link.mode, 'blocked')
+  t.equal(near.link.mode, 'blocked', 'the side whose packets get through does not seal, as it hears nothing')
+  t.equal(far.link.mode, 'blocked', 'the side whose packets are lost does not seal either')
 })
 
 test('despite loss, duplication and reordering, datagrams arrive intact and at most once', async (t) => {
@@ -738,10 +765,13 @@ test('despite loss, duplication and reordering, datagrams arrive intact and at m
   }
   await air.land()
   const numbers = far.got.map(({ payload }) => payload.subarray(0, payload.indexOf('|')).toString())
-  t.ok(far.got.every(({ payload }, i) => sent.get(numbers[i]!)?.equals(payload) === true))
-  t.equal(new Set(numbers).size, numbers.length)
-  t.ok(numbers.length > 50)
-  t.ok(far.room.drops.replay! > 0)
+  t.ok(
+    far.got.every(({ payload }, i) => sent.get(numbers[i]!)?.equals(payload) === true),
+    'each that arrives has the bytes that were sent',
+  )
+  t.equal(new Set(numbers).size, numbers.length, 'none arrives twice')
+  t.ok(numbers.length > 50, 'more than 50 of 200 arrive')
+  t.ok(far.room.drops.replay! > 0, 'duplicates were dropped as replays')
 })
 
 test('strangers get no answer and change nothing', async (t) => {
@@ -779,18 +809,18 @@ test('strangers get no answer and change nothing', async (t) => {
     t.equal(far.room.drops[drop as 'short'], dropped + 1, why)
   }
   t.equal(air.seen.length, before, 'not one packet was sent for any of them')
-  t.same(texts(), ['genuine'])
+  t.same(texts(), ['genuine'], 'only the genuine datagram has arrived')
   send('still there')
   await air.land()
-  t.same(texts(), ['genuine', 'still there'])
-  t.equal(air.seen.at(-1)!.to, B)
-  t.equal(near.link.mode, 'sealed')
+  t.same(texts(), ['genuine', 'still there'], 'the next genuine datagram arrives')
+  t.equal(air.seen.at(-1)!.to, B, 'it went to the peer, not to the stranger')
+  t.equal(near.link.mode, 'sealed', 'the link is sealed as before')
 })
 
 test('a genuine packet forwarded from elsewhere does not redirect the traffic', async (t) => {
   const { air, near, far, pass, send } = await pair()
   await pass(1_000, () => far.link.send(1, Buffer.from('y')))
-  t.equal(near.link.mode, 'sealed')
+  t.equal(near.link.mode, 'sealed', 'the link is sealed at first')
   air.fate = (_, from) => (from === B ? 0 : 1)
   far.link.send(1, Buffer.from('caught'))
   await air.land()
@@ -823,12 +853,12 @@ test('an authenticated peer cannot make us send more to somebody than it sends t
   const length = evil.seal(plain, packet)
   channel.receive(packet.subarray(0, length), { host: '9.9.9.9', port: 9 })
   t.equal(air.seen.length, 1, 'one answer, however many probes')
-  t.equal(air.seen[0]?.bytes.length, 39)
+  t.equal(air.seen[0]?.bytes.length, 39, 'the answer has the shortest length')
   channel.udpPath.addCandidates([{ host: '9.9.9.9', port: 9 }])
   channel.udpPath.wanted(0)
   const first = air.seen.slice(1)
   t.ok(first.length === 1 && first[0]!.bytes.length <= 39, 'a place that proved nothing gets the shortest probe')
-  t.same(far.got, [])
+  t.same(far.got, [], 'no datagram was delivered to the other side')
 })
 
 test('a peer that moves is followed', async (t) => {
@@ -844,9 +874,13 @@ test('a peer that moves is followed', async (t) => {
     far.link.send(1, Buffer.from('I am here'))
     send('following')
   })
-  t.equal(near.link.mode, 'sealed')
-  t.ok(texts().includes('following'))
-  t.equal(air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there, true)
+  t.equal(near.link.mode, 'sealed', 'the link is sealed after the move')
+  t.ok(texts().includes('following'), 'datagrams arrive at the new address')
+  t.equal(
+    air.seen.at(-1)!.from === there || air.seen.at(-1)!.to === there,
+    true,
+    'the last packet went to the new address, or came from there',
+  )
 })
 
 test('a burst goes in frames while the path is short and the carrier keeps up', async (t) => {
@@ -859,13 +893,11 @@ test('a burst goes in frames while the path is short and the carrier keeps up', 
       return burst.isOn
     })
   }
-  t.same(ticks([{ count: 2_499 }, { count: 2_500 }, { count: 1_250 }, { count: 1_249 }, { count: 1_250 }]), [
-    false,
-    true,
-    true,
-    false,
-    false,
-  ])
+  t.same(
+    ticks([{ count: 2_499 }, { count: 2_500 }, { count: 1_250 }, { count: 1_249 }, { count: 1_250 }]),
+    [false, true, true, false, false],
+    'a burst begins at 10,000 datagrams a second and ends below 5,000',
+  )
   t.same(
     ticks([
       { count: 9_000, rttMs: 6 },
@@ -881,15 +913,15 @@ test('a burst goes in frames while the path is short and the carrier keeps up', 
   ])
   t.same(dropping.slice(0, 3), [true, false, false], 'dropped frames end it')
   t.equal(dropping.at(-1), true, 'for ten seconds')
-  t.equal(dropping.at(-5), false)
+  t.equal(dropping.at(-5), false, 'nine seconds after frames were dropped, a burst still goes sealed')
 
   const { near, carrier, pass, send } = await pair()
   const flood = () => {
     for (let i = 0; i < 3_000; i++) send('x')
   }
   await pass(500, flood)
-  t.equal(send('x'), undefined)
-  t.equal(near.link.mode, 'frames')
+  t.equal(send('x'), undefined, 'in a burst a datagram goes in a frame')
+  t.equal(near.link.mode, 'frames', 'the link says that it sends in frames')
   carrier.state.dropped = 5
   await pass(500, flood)
   t.equal(send('x'), true, 'sealed again')
@@ -901,23 +933,23 @@ test('keys end with their carrier, and another carrier provides new keys or fram
   await air.land()
   const old = air.seen.at(-1)!.bytes
   carrier.break()
-  t.equal(near.link.mode, 'frames')
-  t.equal(send('two'), undefined)
+  t.equal(near.link.mode, 'frames', 'without its carrier the link sends in frames')
+  t.equal(send('two'), undefined, 'a datagram without a carrier goes in a frame')
   air.inject(old, A, B)
   t.equal(far.room.drops.unknown, 1, 'the old index leads nowhere')
   const second = join(near, far, 3)
-  t.equal(send('three'), undefined)
+  t.equal(send('three'), undefined, 'over a new carrier a datagram goes in a frame first')
   await pass(1_000, () => send('wake'))
-  t.equal(near.link.mode, 'sealed')
+  t.equal(near.link.mode, 'sealed', 'with the keys of the new carrier it is sealed')
   const third = join(near, far, 5)
   second.break()
   await pass(1_000, () => send('last'))
   t.equal(near.link.mode, 'sealed', 'and on the next')
-  t.ok(texts().includes('last'))
+  t.ok(texts().includes('last'), 'a datagram arrives under the keys of the third carrier')
   third.break()
   near.link.close()
   far.link.close()
-  t.equal(send('closed'), undefined)
+  t.equal(send('closed'), undefined, 'a closed link seals nothing')
 })
 
 test('where sealing is not available, everything goes in frames', async (t) => {
@@ -925,7 +957,12 @@ test('where sealing is not available, everything goes in frames', async (t) => {
   const near = air.side('c/a', A)
   const far = air.side('c/b', B)
   join(near, far, 1, 'direct', 1)
-  await air.pass(3_000, () => t.equal(near.link.send(1, Buffer.from('x')), undefined), near, far)
+  await air.pass(
+    3_000,
+    () => t.equal(near.link.send(1, Buffer.from('x')), undefined, 'a datagram goes in a frame, at any time'),
+    near,
+    far,
+  )
   t.equal(air.seen.length, 0, 'a peer that does not know it')
 })
 
@@ -935,8 +972,8 @@ test('where TCP needs a relay, datagrams may still take a direct path', async (t
   const far = air.side('c/b', B)
   join(near, far, 1, 'relayed')
   await air.pass(2_000, () => void near.link.send(1, Buffer.from('x')), near, far)
-  t.equal(near.link.mode, 'sealed')
-  t.ok(far.got.length > 0)
+  t.equal(near.link.mode, 'sealed', 'datagrams are sealed though the carrier is relayed')
+  t.ok(far.got.length > 0, 'they arrive')
 })
 
 test('both sides may offer at the same time on different carriers', async (t) => {
@@ -957,9 +994,9 @@ test('both sides may offer at the same time on different carriers', async (t) =>
     near,
     far,
   )
-  t.equal(near.link.mode, 'sealed')
-  t.equal(far.link.mode, 'sealed')
-  t.ok(near.got.length > 0 && far.got.length > 0)
+  t.equal(near.link.mode, 'sealed', 'this side seals')
+  t.equal(far.link.mode, 'sealed', 'the other side seals')
+  t.ok(near.got.length > 0 && far.got.length > 0, 'datagrams arrive at both sides')
 })
 
 test('an answer is never longer than its request, so nothing is amplified', async (t) => {
@@ -968,8 +1005,11 @@ test('an answer is never longer than its request, so nothing is amplified', asyn
   air.seen.length = 0
   await pass(3_000, () => send('x'))
   const from = (side: string) => air.seen.filter((packet) => packet.from === side)
-  t.ok(from(B).every(({ bytes }) => bytes.length <= 39))
-  t.ok(from(B).length > 0 && from(B).length <= from(A).length)
+  t.ok(
+    from(B).every(({ bytes }) => bytes.length <= 39),
+    'every answer has at most the shortest length',
+  )
+  t.ok(from(B).length > 0 && from(B).length <= from(A).length, 'there are answers, and not more than requests')
 })
 
 test('datagrams in frames follow control, share fairly with bulk, and are whole, bounded and never late', async (t) => {
@@ -990,7 +1030,7 @@ test('datagrams in frames follow control, share fairly with bulk, and are whole,
   outbox.datagram(7, Buffer.alloc(0))
   outbox.control(FRAME.PING, 0, Buffer.alloc(8))
   t.same(sent(), ['9 0', '11 5', '11 7'], 'control first')
-  t.ok(outbox.isEmpty)
+  t.ok(outbox.isEmpty, 'nothing is left to send')
 
   const bulk: Turn = {
     writeFrames: (to, at, room) => {
@@ -1009,13 +1049,13 @@ test('datagrams in frames follow control, share fairly with bulk, and are whole,
   const shared = sent()
   const datagrams = shared.filter((frame) => frame === '11 5').length
   t.equal(datagrams, Math.floor((64 * 1024) / 1_208), 'half of a write, when streams wait too')
-  t.ok(shared.includes('5 1'))
+  t.ok(shared.includes('5 1'), 'the stream sends in the same write')
   sent()
   sent()
   sent()
   t.notOk(sent().includes('11 5'), 'all are through')
 
-  t.ok(outbox.datagram(5, Buffer.alloc(65_507)))
+  t.ok(outbox.datagram(5, Buffer.alloc(65_507)), 'a datagram of the greatest length is taken')
   t.same(sent().slice(0, 1), ['11 5'], 'the longest goes, though it is more than its share')
 
   let taken = 0
@@ -1023,13 +1063,13 @@ test('datagrams in frames follow control, share fairly with bulk, and are whole,
   t.ok(taken >= 24 && taken <= 26, `${taken} of 10,000 bytes wait at most`)
   time.now = 501
   const { dropped } = outbox.datagrams
-  t.equal(outbox.datagram(9, Buffer.alloc(0)), true)
+  t.equal(outbox.datagram(9, Buffer.alloc(0)), true, 'a new datagram is taken when those that waited are too old')
   t.same(
     sent().filter((frame) => frame.startsWith('11')),
     ['11 9'],
     'what is too old is not sent',
   )
-  t.equal(outbox.datagrams.dropped, dropped + taken)
+  t.equal(outbox.datagrams.dropped, dropped + taken, 'those that were too old are counted as dropped')
 })
 
 test('datagrams of streams arrive through both ends of a session', async (t) => {
@@ -1041,14 +1081,19 @@ test('datagrams of streams arrive through both ends of a session', async (t) => 
   const { got } = far
   const sizes = [0, 1, 1_199, 1_200, 1_201, 65_507]
   pair.chunkBytes = () => 700
-  for (const size of sizes) t.equal(near.stream.send(Buffer.alloc(size, size)), true)
+  for (const size of sizes)
+    t.equal(near.stream.send(Buffer.alloc(size, size)), true, `a datagram of ${size} bytes is taken`)
   pair.move()
   t.same(
     got.map(({ length }) => length),
     sizes,
+    'every size arrives, in order',
   )
-  t.ok(got.every((payload) => payload.equals(Buffer.alloc(payload.length, payload.length))))
-  t.equal(near.stream.send(Buffer.alloc(65_508)), false)
+  t.ok(
+    got.every((payload) => payload.equals(Buffer.alloc(payload.length, payload.length))),
+    'each has the bytes that were sent',
+  )
+  t.equal(near.stream.send(Buffer.alloc(65_508)), false, 'a datagram longer than UDP can carry is not taken')
   pair.sever(0)
-  t.equal(near.stream.send(Buffer.from('no carrier')), false)
+  t.equal(near.stream.send(Buffer.from('no carrier')), false, 'without a carrier no datagram is taken')
 })
