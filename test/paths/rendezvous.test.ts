@@ -58,11 +58,11 @@ t.test('the mapping of a NAT follows from what observers see of one port', (t) =
   const isOwn = (host: string) => host === '203.0.113.5'
   const by = (observer: string, host: string, port: number) => ({ observer, host, port })
   const rows = [
-    { why: 'nobody answered', seen: [], is: 'unknown' },
+    { why: 'nothing is known when nobody answered', seen: [], is: 'unknown' },
     { why: 'one answer is not enough', seen: [by('a', '198.51.100.1', 1)], is: 'unknown' },
-    { why: 'our own address', seen: [by('a', '203.0.113.5', 1)], is: 'none' },
+    { why: 'an answer with our own address means that there is no NAT', seen: [by('a', '203.0.113.5', 1)], is: 'none' },
     {
-      why: 'the same for both',
+      why: 'the same address and port for two observers do not depend on the other end',
       seen: [by('a', '198.51.100.1', 1), by('b', '198.51.100.1', 1)],
       is: 'endpoint-independent',
     },
@@ -93,27 +93,40 @@ t.test('the mapping of a NAT follows from what observers see of one port', (t) =
 
 t.test('NAT behavior keeps its wire encoding, and decodes to the more cautious value', (t) => {
   const behavior = { mapping: 'address-dependent', filtering: 'endpoint-independent' } as const
-  t.same(natToWire(behavior), { mapping: 'varies', filtering: 'open' })
-  t.same(natFromWire(natToWire(behavior)), { mapping: 'address-and-port-dependent', filtering: 'address-dependent' })
-  for (const one of [strict, open, varies, bare, unknown]) t.same(natFromWire(natToWire(one)), one)
+  t.same(
+    natToWire(behavior),
+    { mapping: 'varies', filtering: 'open' },
+    'the encoding has one word for every NAT that varies, and one for every filter that is open to some',
+  )
+  t.same(
+    natFromWire(natToWire(behavior)),
+    { mapping: 'address-and-port-dependent', filtering: 'address-dependent' },
+    'what the encoding leaves out is read as the more cautious value',
+  )
+  for (const one of [strict, open, varies, bare, unknown])
+    t.same(
+      natFromWire(natToWire(one)),
+      one,
+      `the NAT with mapping ${one.mapping} and filtering ${one.filtering} is read as it was written`,
+    )
   t.end()
 })
 
 t.test('both sides choose the same rendezvous method', async (t) => {
   const rows: [string, NatBehavior, NatBehavior, PunchPlan, PunchPlan][] = [
-    ['two home routers', strict, strict, 'simultaneous', 'simultaneous'],
+    ['two home routers punch at the same time', strict, strict, 'simultaneous', 'simultaneous'],
     [
-      'a firewall and a router',
+      'a firewall and a router punch at the same time',
       { mapping: 'none', filtering: 'address-and-port-dependent' },
       strict,
       'simultaneous',
       'simultaneous',
     ],
-    ['a cone and a symmetric NAT', open, varies, 'listen', 'dial'],
-    ['a public node and a symmetric NAT', bare, varies, 'listen', 'dial'],
-    ['a home router and a symmetric NAT', strict, varies, 'impossible', 'impossible'],
-    ['two symmetric NATs', varies, varies, 'impossible', 'impossible'],
-    ['nothing is known of one', strict, unknown, 'impossible', 'impossible'],
+    ['a cone listens for a symmetric NAT', open, varies, 'listen', 'dial'],
+    ['a public node listens for a symmetric NAT', bare, varies, 'listen', 'dial'],
+    ['a home router and a symmetric NAT cannot punch', strict, varies, 'impossible', 'impossible'],
+    ['two symmetric NATs cannot punch', varies, varies, 'impossible', 'impossible'],
+    ['nothing is tried when one NAT is not known', strict, unknown, 'impossible', 'impossible'],
   ]
   for (const [why, mine, theirs, ours, other] of rows) {
     t.equal(punchPlan(mine, theirs), ours, why)
@@ -132,23 +145,31 @@ t.test('behind one NAT the hairpin decides the method, and one side waits', asyn
     ['listen', true, 'listen', 'listen'],
   ]
   for (const [plan, leadsBack, higher, lower] of rows) {
-    t.equal(planBehindSameNat(plan, leadsBack, true), higher)
-    t.equal(planBehindSameNat(plan, leadsBack, false), lower)
+    t.equal(
+      planBehindSameNat(plan, leadsBack, true),
+      higher,
+      `${plan}, hairpin ${leadsBack}: the side with the higher id does this`,
+    )
+    t.equal(
+      planBehindSameNat(plan, leadsBack, false),
+      lower,
+      `${plan}, hairpin ${leadsBack}: the side with the lower id does this`,
+    )
   }
 })
 
 t.test('a method that failed often is not tried until the failures are forgotten', async (t) => {
   const history = new PunchHistory()
   for (let i = 0; i < 6; i++) {
-    t.ok(history.isWorthTrying(strict, strict, i))
+    t.ok(history.isWorthTrying(strict, strict, i), `after ${i} failures it is worth another try`)
     history.record(strict, strict, false, i)
   }
-  t.notOk(history.isWorthTrying(strict, strict, 6))
-  t.ok(history.isWorthTrying(strict, open, 6), 'another pair is another matter')
-  t.ok(history.isWorthTrying(strict, strict, 8 * 24 * 3_600_000), 'a week later')
+  t.notOk(history.isWorthTrying(strict, strict, 6), 'after six failures it is not')
+  t.ok(history.isWorthTrying(strict, open, 6), 'another pair of NATs is worth a try')
+  t.ok(history.isWorthTrying(strict, strict, 8 * 24 * 3_600_000), 'eight days later it is worth a try again')
   history.record(open, open, true, 0)
   for (let i = 0; i < 6; i++) history.record(open, open, false, 1)
-  t.notOk(history.isWorthTrying(open, open, 2), 'also when it worked once')
+  t.notOk(history.isWorthTrying(open, open, 2), 'six failures count also when it worked once before')
 })
 
 t.test('signals are checked on arrival', async (t) => {
@@ -166,7 +187,8 @@ t.test('signals are checked on arrival', async (t) => {
     { type: 'punch-sync', nonce: NONCE, attempt: 3 },
     { type: 'punch-refuse', nonce: NONCE, attempt: 3, nat: natToWire(unknown) },
   ]
-  for (const signal of good) t.same(readSignal(JSON.stringify(signal)), signal)
+  for (const signal of good)
+    t.same(readSignal(JSON.stringify(signal)), signal, `a ${signal.type} is read as it was written`)
   const bad: [string, unknown][] = [
     ['a type nobody knows', { type: 'format-disk', nonce: NONCE }],
     ['a short nonce', { type: 'punch-sync', nonce: 'ab', attempt: 1 }],
@@ -183,7 +205,7 @@ t.test('signals are checked on arrival', async (t) => {
   t.throws(
     () => readSignal(' '.repeat(MAX_SIGNAL_BYTES) + JSON.stringify(good[3])),
     { code: 'MESSAGE_INVALID' },
-    'too long',
+    'a signal that is too long is refused',
   )
   fc.assert(
     fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
@@ -213,14 +235,14 @@ t.test('signals take the expected route and are limited in number', async (t) =>
   const dialMe: Signal = { type: 'dial-me', nonce: NONCE, addresses: ['203.0.113.5:7472'] }
   const there = { id: 'c/b', relays: ['wss://r/relay'] }
   const elsewhere = { id: 'c/b', relays: ['wss://other/relay'] }
-  t.ok(signals.canReach(there))
-  t.notOk(signals.canReach(elsewhere), 'no relay in common')
-  t.notOk(signals.send(elsewhere, sync))
-  t.ok(signals.send(there, sync))
+  t.ok(signals.canReach(there), 'a node at a relay where we listen can be reached')
+  t.notOk(signals.canReach(elsewhere), 'a node without a relay in common cannot be reached')
+  t.notOk(signals.send(elsewhere, sync), 'a signal is not sent without a session or a relay in common')
+  t.ok(signals.send(there, sync), 'a signal is sent through the relay in common')
   state.session = true
   signals.send(there, sync)
   signals.send(there, dialMe)
-  t.ok(signals.send(elsewhere, dialMe))
+  t.ok(signals.send(elsewhere, dialMe), 'a signal with addresses is sent over the session where no relay is in common')
   t.same(
     sent,
     ['relay c/b', 'session c/b', 'relay c/b', 'session c/b'],
@@ -231,15 +253,15 @@ t.test('signals take the expected route and are limited in number', async (t) =>
   const text = Buffer.from(JSON.stringify(sync))
   signals.fromSession('c/b', text)
   signals.fromRelay({ from: 'c/d', seenAddress: '203.0.113.9', body: text.toString(), relay: 'wss://r/relay' })
-  t.same(heard, ['c/b -', 'c/d 203.0.113.9'])
+  t.same(heard, ['c/b -', 'c/d 203.0.113.9'], 'a signal of a session has no seen address, and one of a relay has')
   signals.fromSession('c/b', Buffer.from(JSON.stringify(dialMe)))
   signals.fromSession('c/b', randomBytes(100))
-  t.equal(signals.dropped, 2, 'nobody listens for it; nobody understands it')
+  t.equal(signals.dropped, 2, 'a signal that nobody listens for, and one that nobody understands, are dropped')
   for (let i = 0; i < 100; i++) signals.fromSession('c/e', text)
-  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 20, 'no more than that at once')
+  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 20, 'at most twenty of one node are heard at once')
   state.now += 1_000
   for (let i = 0; i < 100; i++) signals.fromSession('c/e', text)
-  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 25, 'and five a second')
+  t.equal(heard.filter((line) => line.startsWith('c/e')).length, 25, 'five more are heard a second later')
 })
 
 t.test('a token bucket allows its burst and then its rate', async (t) => {
@@ -249,9 +271,13 @@ t.test('a token bucket allows its burst and then its rate', async (t) => {
     at = now
     return bucket.tryTake()
   }
-  t.same([0, 0, 0, 0].map(take), [true, true, true, false])
-  t.same([499, 500, 501].map(take), [false, true, false])
-  t.same([99_000, 99_000, 99_000, 99_000].map(take), [true, true, true, false])
+  t.same([0, 0, 0, 0].map(take), [true, true, true, false], 'three at once are allowed, and not a fourth')
+  t.same([499, 500, 501].map(take), [false, true, false], 'after that one in half a second')
+  t.same(
+    [99_000, 99_000, 99_000, 99_000].map(take),
+    [true, true, true, false],
+    'after a long rest three at once again, and no more',
+  )
 })
 
 t.test('a peer can make us dial only permitted addresses', async (t) => {
@@ -279,11 +305,15 @@ t.test('a peer can make us dial only permitted addresses', async (t) => {
       exclude: () => false,
       now: () => 0,
     })
-    t.equal(guard.allowed({ from: 'c/b', seenAddress: seen }, [address], 1).length, may ? 1 : 0, `${why}: ${address}`)
+    t.equal(
+      guard.allowed({ from: 'c/b', seenAddress: seen }, [address], 1).length,
+      may ? 1 : 0,
+      `${why}: ${address} is ${may ? 'dialled' : 'not dialled'}`,
+    )
   }
-  t.notOk(isPublic('10.0.0.1'))
-  t.ok(isPublic('2001:db8::1'))
-  t.notOk(isFair('203.0.113.5:99999', undefined, []))
+  t.notOk(isPublic('10.0.0.1'), 'a private address is not public')
+  t.ok(isPublic('2001:db8::1'), 'an address of the internet is public')
+  t.notOk(isFair('203.0.113.5:99999', undefined, []), 'a port that cannot be is refused')
 
   const state = { now: 0 }
   const guard = new DialGuard({
@@ -319,22 +349,22 @@ t.test('a connection is matched to the call whose nonce it presents, once, and o
   t.match((await arrive('c/b', NONCE)).sorted, { code: 'PEER_REFUSED' }, 'a nonce that nobody gave')
   const thief = await arrive('c/d', call.nonce)
   t.match(thief.sorted, { code: 'PEER_REFUSED' }, 'another node with that nonce')
-  t.ok(thief.far.destroyed)
+  t.ok(thief.far.destroyed, 'the connection of the thief is closed')
   const right = await arrive('c/b', call.nonce)
-  t.equal(right.sorted, undefined)
+  t.equal(right.sorted, undefined, 'the connection of the right node is taken')
   const stream = await call.arrived
-  t.equal(stream, right.far)
+  t.equal(stream, right.far, 'the call gets that very connection')
   t.equal(String(stream.read()), 'and what follows', 'nothing of what follows is lost')
   t.match((await arrive('c/b', call.nonce)).sorted, { code: 'PEER_REFUSED' }, 'a second time')
   const given = calls.expect('c/b')
   given[Symbol.dispose]()
   t.match((await arrive('c/b', given.nonce)).sorted, { code: 'PEER_REFUSED' }, 'too late')
-  t.equal(calls.size, 0)
+  t.equal(calls.size, 0, 'no call is left')
 
   const [near, far] = duplexPair()
   const reading = readNonce(far).catch((error: unknown) => error)
   near.end('short')
-  t.match(await reading, { code: 'PEER_REFUSED' })
+  t.match(await reading, { code: 'PEER_REFUSED' }, 'a nonce that is cut short is refused')
   const many = Array.from({ length: 256 }, () => calls.expect('c/b'))
   t.throws(() => calls.expect('c/b'), { code: 'NO_PATH' }, 'bounded')
   for (const one of many) one[Symbol.dispose]()
@@ -612,15 +642,18 @@ t.test('reverse: a node that cannot be dialled dials back', async (t) => {
   await using a = await Node.start(identities[0], nodes)
   await using b = await Node.start(identities[1], nodes)
   const dialer = reverseDialer({ signals: a.signals, expected: a.calls, reachable: () => [a.address] })
-  t.ok(dialer.suits(reach(b.id)))
+  t.ok(dialer.suits(reach(b.id)), 'a node that can be signalled suits')
   t.notOk(dialer.suits({ ...reach(b.id), relays: [] }), 'nobody carries the signal')
-  t.notOk(reverseDialer({ signals: a.signals, expected: a.calls, reachable: () => [] }).suits(reach(b.id)))
+  t.notOk(
+    reverseDialer({ signals: a.signals, expected: a.calls, reachable: () => [] }).suits(reach(b.id)),
+    'where we cannot be reached ourselves, no node suits',
+  )
   const raw = await dialer.dial(reach(b.id), forever)
-  t.match(raw, { path: 'reverse', proven: b.id })
+  t.match(raw, { path: 'reverse', proven: b.id }, 'the connection is a reverse one, and the peer has proven who it is')
   await until(() => b.incoming.length === 1)
-  t.match(b.incoming[0], { path: 'direct', proven: a.id })
-  t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back')
-  t.equal(a.calls.size, 0)
+  t.match(b.incoming[0], { path: 'direct', proven: a.id }, 'the other side sees a direct connection, and who we are')
+  t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back', 'bytes pass both ways')
+  t.equal(a.calls.size, 0, 'no call is left')
   raw.stream.destroy()
 })
 
@@ -666,7 +699,7 @@ t.test('reverse: forged and spoofed signals cause no connection', async (t) => {
   await once(stream, 'end')
   stream.destroy()
   t.notOk(isArrived, 'the right nonce from the wrong node is nothing')
-  t.equal(b.incoming.length, 0)
+  t.equal(b.incoming.length, 0, 'no connection came in')
   await new Promise((resolve) => victim.close(resolve))
 })
 
@@ -688,12 +721,16 @@ t.test('punched: both sides dial at the same moment and connect', async (t) => {
       b.nat = theirs
       const { dialer } = a.punching()
       b.punching()
-      t.ok(dialer.suits(reach(b.id)))
+      t.ok(dialer.suits(reach(b.id)), 'a node that can be signalled suits')
       const raw = await dialer.dial(reach(b.id), forever)
       t.match(raw, { path: 'punched', proven: b.id }, `${why}, ${a.id} begins`)
       await until(() => b.incoming.length === 1)
-      t.match(b.incoming[0], { path: 'punched', proven: a.id })
-      t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back')
+      t.match(
+        b.incoming[0],
+        { path: 'punched', proven: a.id },
+        'the other side sees a punched connection, and who we are',
+      )
+      t.equal(await speaks(raw.stream, b.incoming[0]!.stream), 'there and back', 'bytes pass both ways')
       raw.stream.destroy()
     }
   }
@@ -729,7 +766,7 @@ t.test('punched: firewalls are passed by IPv6 where both sides have it, otherwis
   a.nat = unknown
   a.nat6 = firewall
   const { dialer } = a.punching()
-  t.ok(dialer.suits(both('edge/n9')))
+  t.ok(dialer.suits(both('edge/n9')), 'a node suits at first')
   t.notOk(dialer.suits({ ...reach('edge/n9'), addresses: ['192.168.1.5:7472'] }), 'no family in common')
 })
 
@@ -757,7 +794,7 @@ t.test('punched: two nodes behind one NAT connect only where it hairpins', async
   const raw = await dialer.dial(reach(c.id), forever)
   t.match(raw, { path: 'punched', proven: c.id }, 'not measured: tried')
   await until(() => c.incoming.length === 1)
-  t.equal(await speaks(raw.stream, c.incoming[0]!.stream), 'there and back')
+  t.equal(await speaks(raw.stream, c.incoming[0]!.stream), 'there and back', 'bytes pass both ways')
   raw.stream.destroy()
 })
 
@@ -857,7 +894,7 @@ t.test('punched: forged signals cause no dial', async (t) => {
   c.seen = '127.0.0.1'
   a.signals.send(reach(b.id), connectTo('cd'.repeat(16)))
   await until(() => b.sent.length === 2)
-  t.match(b.sent[1], { type: 'punch-accept' })
+  t.match(b.sent[1], { type: 'punch-accept' }, 'the second signal accepts the punching')
   c.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
   await new Promise((resolve) => setTimeout(resolve, 50))
   t.equal(calls.length, 0, 'another node’s sync fires nothing')

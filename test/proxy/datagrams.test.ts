@@ -207,11 +207,17 @@ t.test('a flow to an instance on this node, and to one on another: answers come 
     await once(client.socket, 'connect')
     client.socket.send('hello')
     await until(() => client.heard.length === 1)
-    t.match(client.heard[0]?.from, { address: at(index), port: PORT })
-    t.same(client.texts, ['hello'])
-    t.match(here.ledger.flows(), [
-      { protocol: 'udp', mode: 'loopback', path: on === 'edge/a' ? 'local' : 'direct', sent: 5 },
-    ])
+    t.match(
+      client.heard[0]?.from,
+      { address: at(index), port: PORT },
+      `${on}: the answer comes from the VIP and its port`,
+    )
+    t.same(client.texts, ['hello'], `${on}: the client receives the echo once`)
+    t.match(
+      here.ledger.flows(),
+      [{ protocol: 'udp', mode: 'loopback', path: on === 'edge/a' ? 'local' : 'direct', sent: 5 }],
+      `${on}: the flow is listed with its path and its bytes`,
+    )
   }
 })
 
@@ -227,9 +233,9 @@ t.test('datagrams whole: from nothing to the largest there is', async (t) => {
     await using client = await Peer.bind()
     for (const size of [0, 1, 1_472, 1_473, 9_000, 65_507]) {
       const payload = Buffer.alloc(size, size % 251)
-      t.ok((await client.ask(payload, at(index))).equals(payload), `${size} bytes, ${on}`)
+      t.ok((await client.ask(payload, at(index))).equals(payload), `${on}: ${size} bytes come back unchanged`)
     }
-    t.equal(here.ledger.size, 1)
+    t.equal(here.ledger.size, 1, `${on}: all sizes are one flow`)
   }
 })
 
@@ -248,10 +254,10 @@ t.test('a DNS server behind the mesh', async (t) => {
   resolver.setServers([`${at(index)}:${PORT}`])
   const names = Array.from({ length: 20 }, (_, i) => `host${i}.example`)
   const found = await Promise.all(names.map((name) => resolver.resolve4(name)))
-  t.same(new Set(found.flat()), new Set(['192.0.2.7']))
+  t.same(new Set(found.flat()), new Set(['192.0.2.7']), 'each name is resolved by the server behind the mesh')
   const dig = await output('dig', `@${at(index)}`, '-p', String(PORT), '+short', '+tries=1', '+time=3', 'dug.example')
   if (dig === undefined) t.comment('dig is not on this machine')
-  else t.equal(dig.trim(), '192.0.2.7')
+  else t.equal(dig.trim(), '192.0.2.7', 'dig gets the answer of that server')
 })
 
 /** What a program prints; `undefined` when it is not there. */
@@ -290,11 +296,15 @@ t.test('as QUIC does: 1,200 bytes, both ways at once, many in flight', async (t)
     await until(() => client.heard.length === packets.length)
     t.ok(
       client.heard.every(({ payload }, i) => payload.equals(packets[i] as Buffer)),
-      `${on}: every byte, in order`,
+      `${on}: every packet comes back unchanged, in order`,
     )
-    t.equal(server.heard.length, packets.length)
-    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1, 'one flow, one source port at the instance')
-    t.match(here.ledger.flows(), [{ sent: 2_400_000, received: 2_400_000 }])
+    t.equal(server.heard.length, packets.length, `${on}: the instance has heard each packet once`)
+    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1, 'the instance sees one source port')
+    t.match(
+      here.ledger.flows(),
+      [{ sent: 2_400_000, received: 2_400_000 }],
+      `${on}: the flow counts the bytes of both directions`,
+    )
   }
 })
 
@@ -316,6 +326,7 @@ t.test('as RTP does: a stream with sequence numbers, one way; nothing lost, the 
   t.same(
     server.heard.map(({ payload }) => payload.readUInt16BE(2)),
     Array.from({ length: 500 }, (_, sequence) => sequence),
+    'all 500 packets arrive in order',
   )
 })
 
@@ -331,15 +342,25 @@ t.test('two clients with one source port on two addresses are two flows, and sta
   await using right = await Peer.bind('127.0.0.3', left.port)
   const first = (await left.ask('left', at(index))).toString()
   const second = (await right.ask('right', at(index))).toString()
-  t.same(new Set([first.slice(0, 4), second.slice(0, 4)]), new Set(['one ', 'two ']), 'a choice each')
+  t.same(
+    new Set([first.slice(0, 4), second.slice(0, 4)]),
+    new Set(['one ', 'two ']),
+    'each client has an instance of its own',
+  )
   for (let i = 0; i < 20; i++) {
     left.send(`left ${i}`, at(index))
     right.send(`right ${i}`, at(index))
   }
   await until(() => left.heard.length === 21 && right.heard.length === 21)
-  t.ok(left.texts.every((text) => text.startsWith(first)))
-  t.ok(right.texts.every((text) => text.startsWith(second)))
-  t.equal(here.ledger.size, 2)
+  t.ok(
+    left.texts.every((text) => text.startsWith(first)),
+    'every answer to the left client is of its first instance',
+  )
+  t.ok(
+    right.texts.every((text) => text.startsWith(second)),
+    'every answer to the right client is of its first instance',
+  )
+  t.equal(here.ledger.size, 2, 'there are two flows')
 })
 
 t.test('a thousand flows at once, each with a socket of its own before the instance', async (t) => {
@@ -360,13 +381,14 @@ t.test('a thousand flows at once, each with a socket of its own before the insta
     t.same(
       clients.map(({ texts }) => texts[0]),
       clients.map((_, i) => `client ${i}`),
+      'each client receives its own echo',
     )
-    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1_000)
-    t.equal(here.ledger.openFlows(`${CART}.0`), 1_000)
-    t.equal(there.inbound.size, 1_000)
+    t.equal(new Set(server.heard.map(({ from }) => from.port)).size, 1_000, 'the instance sees a thousand source ports')
+    t.equal(here.ledger.openFlows(`${CART}.0`), 1_000, 'a thousand flows are counted at the instance')
+    t.equal(there.inbound.size, 1_000, 'a thousand flows are open on its node')
     await here.interceptor.close()
     await until(() => there.inbound.size === 0)
-    t.equal(here.ledger.size, 0, 'nothing is left')
+    t.equal(here.ledger.size, 0, 'no flow is left')
   } finally {
     await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
   }
@@ -389,22 +411,34 @@ t.test('idle flows end, used ones do not', async (t) => {
   }
   await seconds(59)
   await talker.ask('again', at(index))
-  t.equal(here.ledger.size, 2)
+  t.equal(here.ledger.size, 2, 'after 59 seconds both flows are open')
   await seconds(3)
   t.equal(here.ledger.size, 1, 'the quiet one is over after a minute')
-  t.match(here.ledger.recent(), [{ end: 'closed', instance: `${CART}.0`, sent: 5, received: 5, protocol: 'udp' }])
+  t.match(
+    here.ledger.recent(),
+    [{ end: 'closed', instance: `${CART}.0`, sent: 5, received: 5, protocol: 'udp' }],
+    'the ended flow is listed with its bytes',
+  )
   await until(() => there.inbound.size === 1)
   server.socket.send('a word', server.heard.at(-1)?.from.port ?? 0, '127.0.0.1')
   await until(() => talker.texts.includes('a word'))
   await seconds(57)
-  t.equal(here.ledger.size, 1, 'what the instance says counts, too')
+  t.equal(here.ledger.size, 1, 'a word of the instance keeps the flow open')
   await seconds(5)
-  t.equal(here.ledger.size, 0)
+  t.equal(here.ledger.size, 0, 'a minute after the last word of the instance the flow is over')
   await until(() => there.inbound.size === 0)
-  t.same(await quiet.ask('back', at(index)), Buffer.from('back'), 'and the next datagram begins another flow')
-  t.match(await here.metric(/flow_datagrams_total\{direction="sent"/), [/ 3$/])
+  t.same(await quiet.ask('back', at(index)), Buffer.from('back'), 'the next datagram begins another flow')
+  t.match(
+    await here.metric(/flow_datagrams_total\{direction="sent"/),
+    [/ 3$/],
+    'the metric counts the datagrams of ended flows',
+  )
   await seconds(1)
-  t.match(await here.metric(/flow_datagrams_total\{direction="sent"/), [/ 4$/])
+  t.match(
+    await here.metric(/flow_datagrams_total\{direction="sent"/),
+    [/ 4$/],
+    'a second later the metric counts the datagram of the new flow too',
+  )
 })
 
 t.test('a flow stays on its instance when others appear', async (t) => {
@@ -424,12 +458,12 @@ t.test('a flow stays on its instance when others appear', async (t) => {
   })
   void here.interceptor.prepare(here.table.target(CART, { instance: 'any', policy: 'closest' }))
   await using client = await Peer.bind()
-  t.equal((await client.ask('?', at(index))).toString(), 'one')
+  t.equal((await client.ask('?', at(index))).toString(), 'one', 'the flow goes to the only instance')
   here.table.set({ ...facts, on: ['edge/b', 'edge/a'] })
   for (let second = 0; second < 50; second++) await clock.advance(1_000)
-  t.equal((await client.ask('?', at(index))).toString(), 'one', 'a closer one does not move it, nor a pause')
+  t.equal((await client.ask('?', at(index))).toString(), 'one', 'neither a closer instance nor a pause moves the flow')
   await using newcomer = await Peer.bind()
-  t.equal((await newcomer.ask('?', at(index))).toString(), 'two')
+  t.equal((await newcomer.ask('?', at(index))).toString(), 'two', 'a new client goes to the closer one')
 })
 
 t.test('a closed port: the flow is over, and the next datagram goes to another instance', async (t) => {
@@ -456,8 +490,12 @@ t.test('a closed port: the flow is over, and the next datagram goes to another i
     client.send('lost', at(index))
     await until(() => here.ledger.recent().length === 1)
     t.match(here.ledger.recent(), [{ end: 'instance-reset', instance: `${CART}.0` }], on)
-    t.equal((await client.ask('again', at(index))).toString(), 'again')
-    t.match(here.ledger.flows(), [{ instance: `${CART}.1` }])
+    t.equal(
+      (await client.ask('again', at(index))).toString(),
+      'again',
+      'the next datagram is answered by the other instance',
+    )
+    t.match(here.ledger.flows(), [{ instance: `${CART}.1` }], 'the new flow is listed with the other instance')
   }
 })
 
@@ -483,8 +521,8 @@ t.test('datagrams wait while the way is opened, in order and not without end', a
   for (let i = 0; i < 100 && !(await isDropped()); i++) await turns(1)
   open?.()
   await until(() => client.heard.length === 10)
-  t.same(client.texts, ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-  t.ok(await isDropped())
+  t.same(client.texts, ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'], 'the ten oldest arrive, in order')
+  t.ok(await isDropped(), 'the metric counts two as dropped for want of room')
 })
 
 t.test('a refused flow is dropped, logged once, and tried again later', async (t) => {
@@ -505,13 +543,17 @@ t.test('a refused flow is dropped, logged once, and tried again later', async (t
   )
     await turns(1)
   const refusals = () => here.log.lines.filter(({ sentence }) => sentence === 'flow refused')
-  t.equal(refusals().length, 1)
-  t.match(refusals()[0]?.fields, { end: 'not-allowed', protocol: 'udp', reason: /allow list/ })
-  t.match(await here.metric(/dropped_total\{reason="refused"/), [/ 10$/])
+  t.equal(refusals().length, 1, 'the refusal is logged once for ten datagrams')
+  t.match(
+    refusals()[0]?.fields,
+    { end: 'not-allowed', protocol: 'udp', reason: /allow list/ },
+    'the log tells why the flow was refused',
+  )
+  t.match(await here.metric(/dropped_total\{reason="refused"/), [/ 10$/], 'the metric counts all ten as dropped')
   here.table.set({ id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } })
   await clock.advance(1_000)
   await clock.advance(1_000)
-  t.equal(here.flows.size, 0)
+  t.equal(here.flows.size, 0, 'after two seconds the refusal is forgotten')
   client.send('hello', at(index))
   await until(() => here.ledger.recent().some(({ end }) => end === 'unreachable'))
   t.pass('then it is tried: nothing leads to the node')
@@ -558,7 +600,11 @@ t.test('a session that is lost ends the flow; the next datagram begins one at on
   await until(() => here.ledger.size === 0)
   await using back = await instancesNode(services, endpoints)
   sessions[0] = back.session
-  t.equal((await client.ask('again', at(index))).toString(), 'again')
+  t.equal(
+    (await client.ask('again', at(index))).toString(),
+    'again',
+    'the next datagram is answered over the new session',
+  )
 })
 
 t.test('when there are too many, the longest silent make room; used ones do not', async (t) => {
@@ -574,17 +620,21 @@ t.test('when there are too many, the longest silent make room; used ones do not'
   for (const client of [first, second, third, fourth]) await client.ask('hello', at(index))
   fifth.send('no room', at(index))
   for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).length === 0; i++) await turns(1)
-  t.match(await here.metric(/reason="too-many"/), [/ 1$/], 'all are in use')
+  t.match(await here.metric(/reason="too-many"/), [/ 1$/], 'a fifth flow is refused while four are in use')
   await clock.advance(1_000)
-  t.match((await here.log.line('flows refused')).fields, { count: 1 })
+  t.match((await here.log.line('flows refused')).fields, { count: 1 }, 'the log tells that one flow was refused')
   for (let i = 0; i < 5; i++) await clock.advance(1_000)
   for (const client of [first, third, fourth]) await client.ask('still here', at(index))
-  t.equal((await fifth.ask('now', at(index))).toString(), 'now')
-  t.match(await here.metric(/^hedgerow_proxy_flows_evicted_total/), [/ 1$/])
+  t.equal(
+    (await fifth.ask('now', at(index))).toString(),
+    'now',
+    'the new client is served when one of the four has been silent for five seconds',
+  )
+  t.match(await here.metric(/^hedgerow_proxy_flows_evicted_total/), [/ 1$/], 'a metric counts one flow that made room')
   sixth.send('no room', at(index))
   for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).every((line) => !line.endsWith(' 2')); i++)
     await turns(1)
-  t.equal(here.flows.size, 4)
+  t.equal(here.flows.size, 4, 'the sixth client gets no flow while the four are in use')
   await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
 })
 
@@ -604,8 +654,8 @@ t.test('the instance sees who calls, and a flow ends when its instance leaves', 
   void here.interceptor.prepare(here.table.target(CART))
   await using client = await Peer.bind()
   await client.ask('hello', at(index))
-  t.equal(server.heard[0]?.from.address, at(own))
-  t.match(here.ledger.flows(), [{ caller: 'shop.acme.front.prod.0' }])
+  t.equal(server.heard[0]?.from.address, at(own), 'the instance sees the address of the caller')
+  t.match(here.ledger.flows(), [{ caller: 'shop.acme.front.prod.0' }], 'the flow is listed with its caller')
   here.table.set({ ...facts, on: ['edge/b'] })
   await clock.advance(1_000)
   await until(() => here.ledger.size === 0)
@@ -632,8 +682,12 @@ t.test(
     there.draining.add(`${CART}.1`)
     await until(() => here.ledger.size === 0)
     const ends = Object.fromEntries(here.ledger.recent().map(({ instance, end }) => [instance, end]))
-    t.same(ends, { [`${CART}.0`]: 'instance-reset', [`${CART}.1`]: 'closed' })
-    t.ok(first)
+    t.same(
+      ends,
+      { [`${CART}.0`]: 'instance-reset', [`${CART}.1`]: 'closed' },
+      'the flow of the instance that left is reset, and the idle one of the draining instance is closed',
+    )
+    t.ok(first, 'there was a flow before')
   },
 )
 
@@ -672,7 +726,7 @@ t.test('who calls: sockets that are connected, bound, or neither', async (t) => 
     await using host = await Peer.bind()
     host.send('x', at(index))
     await until(() => callers().length === 5)
-    t.equal(callers()[0], 'edge/a', 'a host process beside them')
+    t.equal(callers()[0], 'edge/a', 'a host process beside them is the node')
 
     // our own sockets are nobody's who calls; two owners' are told apart by nothing that a datagram shows
     const join = (instance: string, script: string) => {
@@ -683,8 +737,12 @@ t.test('who calls: sockets that are connected, bound, or neither', async (t) => 
     await until(() => callers().length === 6)
     t.equal(callers()[0], 'shop.acme.front.prod.8', 'the agent has the same port on another address')
     join('shop.acme.front.prod.9', `s.bind(${host.port}, '127.0.0.9', () => s.send('x', ${to}))`)
-    t.match(await refusedFor(here, /cannot be identified/), { protocol: 'udp' })
-    t.equal(callers().length, 6)
+    t.match(
+      await refusedFor(here, /cannot be identified/),
+      { protocol: 'udp' },
+      'a socket that has the port of another on one more address is not identified',
+    )
+    t.equal(callers().length, 6, 'it is not taken for a caller')
   } finally {
     for (const { child } of running) {
       const ended = once(child, 'exit')
@@ -820,24 +878,25 @@ t.test('there is no SOCKS5 association without the right credentials', async (t)
   control.socket.destroy()
 })
 
-t.test('packets of SOCKS: rows, and garbage', async (t) => {
+t.test('a packet of SOCKS is read whole, and what is none is refused', async (t) => {
   const rows: [why: string, hex: string, host: string | undefined][] = [
-    ['IPv4', '000000017f1e01020035aa', '127.30.1.2'],
-    ['a name', '0000000301610035', 'a'],
-    ['IPv6', '00000004fd00000000000000000000000000000100350000', 'fd00::1'],
-    ['a piece', '000001017f1e01020035aa', undefined],
-    ['reserved bytes', '000100017f1e01020035aa', undefined],
-    ['another type', '000000027f1e01020035aa', undefined],
+    ['a packet to an IPv4 address', '000000017f1e01020035aa', '127.30.1.2'],
+    ['a packet to a name', '0000000301610035', 'a'],
+    ['a packet to an IPv6 address', '00000004fd00000000000000000000000000000100350000', 'fd00::1'],
+    ['a piece of a datagram', '000001017f1e01020035aa', undefined],
+    ['reserved bytes that are not zero', '000100017f1e01020035aa', undefined],
+    ['an unknown type of address', '000000027f1e01020035aa', undefined],
     ['port 0', '000000017f1e01020000aa', undefined],
     ['an empty name', '00000003000035aa', undefined],
-    ['cut off in the address', '000000017f1e01', undefined],
-    ['cut off in the port', '000000017f1e010200', undefined],
-    ['nothing', '', undefined],
+    ['a packet cut off in the address', '000000017f1e01', undefined],
+    ['a packet cut off in the port', '000000017f1e010200', undefined],
+    ['an empty packet', '', undefined],
   ]
   for (const [why, hex, host] of rows) {
     const packet = readPacket(Buffer.from(hex, 'hex'))
-    t.equal(packet?.host, host, why)
-    if (packet !== undefined) t.equal(packet.head.toString('hex') + packet.payload.toString('hex'), hex, why)
+    t.equal(packet?.host, host, `${why} is ${host === undefined ? 'refused' : 'read'}`)
+    if (packet === undefined) continue
+    t.equal(packet.head.toString('hex') + packet.payload.toString('hex'), hex, `${why}: head and payload are all of it`)
   }
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
@@ -852,18 +911,18 @@ t.test('what waits is bounded, one by one and together', async (t) => {
   const budget = { bytes: 100 }
   const held = new Held({ datagrams: 3, bytes: 60 }, budget)
   const other = new Held({ datagrams: 3, bytes: 60 }, budget)
-  t.ok(held.push(Buffer.alloc(60)))
-  t.notOk(held.push(Buffer.alloc(1)), 'no more bytes')
-  t.ok(held.push(Buffer.alloc(0)))
-  t.ok(held.push(Buffer.alloc(0)))
-  t.notOk(held.push(Buffer.alloc(0)), 'no more datagrams')
-  t.notOk(other.push(Buffer.alloc(41)), 'nothing left for all')
-  t.equal(held.take().length, 3)
-  t.equal(budget.bytes, 100)
+  t.ok(held.push(Buffer.alloc(60)), 'as many bytes are held as may be')
+  t.notOk(held.push(Buffer.alloc(1)), 'no more bytes are held')
+  t.ok(held.push(Buffer.alloc(0)), 'an empty datagram takes no bytes')
+  t.ok(held.push(Buffer.alloc(0)), 'a third datagram is held')
+  t.notOk(held.push(Buffer.alloc(0)), 'no more datagrams are held')
+  t.notOk(other.push(Buffer.alloc(41)), 'no more bytes are held by all together')
+  t.equal(held.take().length, 3, 'all three are taken out')
+  t.equal(budget.bytes, 100, 'their bytes are free again')
   const payload = Buffer.from('a')
   other.push(payload)
   payload[0] = 98
-  t.equal(other.take()[0]?.toString(), 'a', 'a copy')
+  t.equal(other.take()[0]?.toString(), 'a', 'a copy is held')
 })
 
 t.test('instances whose port was closed come last, for a while', async (t) => {
@@ -872,17 +931,17 @@ t.test('instances whose port was closed come last, for a while', async (t) => {
   const [a, b, c] = table.entry(CART)?.instances ?? []
   if (a === undefined || b === undefined || c === undefined) throw new Error('three instances')
   const penalised = new PenaltyList(clock)
-  t.same(penalised.last([a, b, c]), [a, b, c])
+  t.same(penalised.last([a, b, c]), [a, b, c], 'at first the order is kept')
   penalised.add(a, { isMute: true })
-  t.same(penalised.last([a, b, c]), [b, c, a])
-  t.same(penalised.last([a]), [a], 'alone, it is asked again')
-  t.ok(penalised.areClosed([a]))
-  t.notOk(penalised.areClosed([a, b]))
+  t.same(penalised.last([a, b, c]), [b, c, a], 'the instance whose port was closed comes last')
+  t.same(penalised.last([a]), [a], 'an instance that is alone is asked again')
+  t.ok(penalised.areClosed([a]), 'it is known that the only instance is closed')
+  t.notOk(penalised.areClosed([a, b]), 'with another instance beside it, not all are closed')
   await clock.advance(1_000)
-  t.notOk(penalised.areClosed([a]), 'for a second')
+  t.notOk(penalised.areClosed([a]), 'a second later it is not known to be closed any more')
   penalised.add(b, { isMute: false })
-  t.same(penalised.last([a, b]), [a, b], 'all of them: in their order')
-  t.notOk(penalised.areClosed([b]), 'one that had answered is believed in')
+  t.same(penalised.last([a, b]), [a, b], 'when all were closed, their order is kept')
+  t.notOk(penalised.areClosed([b]), 'an instance that had answered before is not taken for closed')
   await clock.advance(5_000)
-  t.same(penalised.last([a, b, c]), [a, b, c])
+  t.same(penalised.last([a, b, c]), [a, b, c], 'after six seconds the order is as before')
 })

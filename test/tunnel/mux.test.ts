@@ -36,24 +36,24 @@ test('a stream opens, carries data both ways and ends', async (t) => {
   const near = listenTo(pair.near, 'cart')
   near.stream.write(Buffer.from('held until '))
   near.stream.write(Buffer.from('opened'))
-  t.equal(pair.near.streams, 1)
+  t.equal(pair.near.streams, 1, 'the stream counts from the start')
   pair.move()
   const far = heard[0]!
-  t.equal(far.request, 'cart')
-  t.equal(far.text(), 'held until opened')
-  t.same(near.log, ['opened'])
+  t.equal(far.request, 'cart', 'the other side gets the request')
+  t.equal(far.text(), 'held until opened', 'what was written before OPENED arrives after it')
+  t.same(near.log, ['opened'], 'the opener is told that it is open')
   far.stream.write(Buffer.from('yes'))
   far.stream.end()
   pair.move()
-  t.same(near.log, ['opened', 'data', 'end'])
+  t.same(near.log, ['opened', 'data', 'end'], 'data and the end arrive')
   t.equal(pair.near.streams, 1, 'one direction is open')
   near.stream.write(Buffer.from('!'))
   near.stream.end()
   pair.move()
-  t.same(far.log, ['data', 'end'])
-  t.equal(far.text(), 'held until opened!')
+  t.same(far.log, ['data', 'end'], 'the other side hears the last data and the end')
+  t.equal(far.text(), 'held until opened!', 'all that was written has arrived')
   t.equal(pair.near.streams + pair.far.streams, 0, 'ended at both ends')
-  t.equal(pair.near.heldBytes + pair.far.heldBytes, 0)
+  t.equal(pair.near.heldBytes + pair.far.heldBytes, 0, 'neither side holds bytes')
   t.ok(pair.near.accounting.keptBytes > 0, 'what was sent is kept until the peer has acknowledged it')
   pair.tick()
   t.equal(pair.near.accounting.keptBytes + pair.far.accounting.keptBytes, 0, 'within a tick')
@@ -76,12 +76,14 @@ test('both sides open streams without colliding', async (t) => {
   t.same(
     farHeard.map(({ request }) => request),
     ['n0', 'n1', 'n2', 'n3', 'n4'],
+    'the far side hears the five streams of the near one, in order',
   )
   t.same(
     nearHeard.map(({ request }) => request),
     ['f0', 'f1', 'f2', 'f3', 'f4'],
+    'the near side hears the five streams of the far one, in order',
   )
-  t.equal(pair.near.streams, 10)
+  t.equal(pair.near.streams, 10, 'all ten streams are open')
 })
 
 test('the opener gets the reason of each refusal', async (t) => {
@@ -99,9 +101,9 @@ test('the opener gets the reason of each refusal', async (t) => {
     answers.push((incoming) => incoming.refuse(refusal))
     const near = listenTo(pair.near, 'x')
     pair.move()
-    t.same(near.log, [`refused ${refusal}`])
+    t.same(near.log, [`refused ${refusal}`], `the opener is told the reason ${refusal}`)
   }
-  t.equal(pair.near.streams + pair.far.streams, 0)
+  t.equal(pair.near.streams + pair.far.streams, 0, 'no stream is left')
 
   const near = listenTo(pair.near, 'nobody answers')
   let late: IncomingStream | undefined
@@ -115,11 +117,11 @@ test('the opener gets the reason of each refusal', async (t) => {
   pair.move()
   pair.far.tick(4_999)
   pair.move()
-  t.same(near.log, [])
+  t.same(near.log, [], 'nothing is told before five seconds have passed')
   pair.far.tick(5_000)
   pair.move()
-  t.same(near.log, ['refused timeout'])
-  t.ok(isGone)
+  t.same(near.log, ['refused timeout'], 'after five seconds without an answer the stream is refused')
+  t.ok(isGone, 'the accepting side is told that the opener has gone')
   const tooLate = listenTo(pair.near, 'unused')
   late!.refuse('not-here')
   const dead = late!.accept(tooLate)
@@ -137,8 +139,8 @@ test('when the opener gives up, the accepting side is notified and nothing is le
   waiting[0]!.onGone(() => gone.push(1))
   near.stream.reset()
   pair.move()
-  t.same(gone, [1])
-  t.equal(pair.far.streams, 0)
+  t.same(gone, [1], 'the accepting side is told once')
+  t.equal(pair.far.streams, 0, 'no stream is left there')
 
   const crossing = listenTo(pair.near, 'y')
   pair.move()
@@ -147,7 +149,7 @@ test('when the opener gives up, the accepting side is notified and nothing is le
   crossing.stream.reset()
   pair.move()
   t.same(crossing.log, [], 'OPENED and RESET cross: the opener hears nothing more')
-  t.same(far.log, ['reset'])
+  t.same(far.log, ['reset'], 'the accepting side hears the reset')
 })
 
 test('transfers keep their checksums under random chunks, batches and pauses', async (t) => {
@@ -218,16 +220,16 @@ test('a stopped reader holds one window and delays no other stream', async (t) =
   while (stuck.stream.write(Buffer.alloc(65_536)));
   pair.move()
   t.equal(heard[0]!.bytes, 256 * 1024, 'one window and not a byte more')
-  t.equal(pair.far.heldBytes, 256 * 1024)
+  t.equal(pair.far.heldBytes, 256 * 1024, 'one window is held')
   for (let i = 0; i < 30; i++) {
     quick.stream.write(Buffer.alloc(60_000))
     pair.move()
   }
-  t.equal(heard[1]!.bytes, 1_800_000)
+  t.equal(heard[1]!.bytes, 1_800_000, 'the other stream has carried everything')
   heard[0]!.stream.consumed(heard[0]!.bytes)
   pair.move()
   t.ok(heard[0]!.bytes > 256 * 1024, 'goes on where it stood')
-  t.equal(stuck.drains >= 1, true)
+  t.equal(stuck.drains >= 1, true, 'the writer is told that it may go on')
 })
 
 test('bulk streams share fairly, and a small one never waits behind them', async (t) => {
@@ -286,7 +288,7 @@ test('on a slow path the data queued ahead of a keystroke is bounded by the capa
   const before = waiting
   hand()
   t.ok(waiting - before <= 16 * 1024 + 64 + 9 * 16_392, 'and it leaves within one turn of each')
-  t.ok(near.outbox.inFlight.limit >= 128 * 1024)
+  t.ok(near.outbox.inFlight.limit >= 128 * 1024, 'the limit of bytes in flight is not below one batch')
 })
 
 test('control frames overtake data', async (t) => {
@@ -298,7 +300,7 @@ test('control frames overtake data', async (t) => {
   listenTo(pair.near, 'next')
   const batch = Buffer.alloc(4_096)
   near.outbox.fill(batch)
-  t.equal(batch[0], FRAME.OPEN)
+  t.equal(batch[0], FRAME.OPEN, 'the OPEN comes before the data that was written earlier')
 })
 
 test('a window grows with bandwidth and round trip, and the session bounds it', async (t) => {
@@ -310,7 +312,7 @@ test('a window grows with bandwidth and round trip, and the session bounds it', 
     there.tick(true)
     pair.time.now += 100
     pair.move()
-    t.equal(pair.far.rttMs, 100)
+    t.equal(pair.far.rttMs, 100, 'the round trip is measured')
     const amounts: number[] = []
     const batch = Buffer.alloc(1024 * 1024)
     const carry = (from: Carrier, to: Carrier) => {
@@ -329,7 +331,7 @@ test('a window grows with bandwidth and round trip, and the session bounds it', 
     return amounts
   }
   const free = roundsOn({})
-  t.equal(free[0], 256 * 1024)
+  t.equal(free[0], 256 * 1024, 'the first round carries one window of 256 KiB')
   t.ok(free.at(-1)! >= 4 * 1024 * 1024, `${free.at(-1)} bytes a round trip`)
   const bounded = roundsOn({ windowGrowthBytes: 256 * 1024 })
   t.equal(bounded.at(-1), 512 * 1024, 'no more than the session can afford')
@@ -344,10 +346,10 @@ test('when readers leave too much unread, the stream that holds most is reset', 
   flows[1]!.stream.write(Buffer.alloc(200_000))
   flows[2]!.stream.write(Buffer.alloc(200_000))
   pair.move()
-  t.same(heard[0]!.log, ['data', 'reset'])
-  t.same(flows[0]!.log, ['opened', 'reset'])
+  t.same(heard[0]!.log, ['data', 'reset'], 'the stream that holds most is reset where it is read')
+  t.same(flows[0]!.log, ['opened', 'reset'], 'its writer hears the reset')
   t.equal(heard[1]!.bytes + heard[2]!.bytes, 400_000, 'the others have all of theirs')
-  t.equal(pair.far.heldBytes, 400_000)
+  t.equal(pair.far.heldBytes, 400_000, 'the bytes of the other two are held')
 })
 
 test('when all sessions of a node hold too much, the largest resets a stream', async (t) => {
@@ -359,12 +361,12 @@ test('when all sessions of a node hold too much, the largest resets a stream', a
   small.stream.write(Buffer.alloc(150_000))
   large.stream.write(Buffer.alloc(250_000))
   for (const { pair } of worlds) pair.move()
-  t.equal(budget.heldBytes, 400_000)
+  t.equal(budget.heldBytes, 400_000, 'both sessions together hold 400,000 bytes')
   small.stream.write(Buffer.alloc(101_000))
   for (const { pair } of worlds) pair.move()
   const reset = flows.filter(({ log }) => log.at(-1) === 'reset')
   t.equal(reset.length, 1, 'one is enough')
-  t.ok(budget.heldBytes <= 500_000)
+  t.ok(budget.heldBytes <= 500_000, 'the sessions hold no more than allowed')
   for (const { stream } of flows) stream.reset()
   for (const { pair } of worlds) pair.move()
   t.equal(budget.heldBytes, 0, 'and the count comes back to nothing')
@@ -388,9 +390,9 @@ test('a million OPENs are refused at next to no cost', async (t) => {
     for (let size = far.outbox.fill(drain); size > 0; size = far.outbox.fill(drain)) answered += size
   }
   t.equal(waiting.length, 1_024, 'as many as may wait for an answer')
-  t.equal(pair.far.streams, 1_024)
+  t.equal(pair.far.streams, 1_024, 'as many streams count as open')
   t.ok(answered >= (1_000_000 - 1_024) * 9, 'all others were refused')
-  t.notOk(far.outbox.isOverfull)
+  t.notOk(far.outbox.isOverfull, 'the answers fit while they are read')
 
   for (let burst = 0; burst < 600; burst++) {
     for (let i = 0; i < 1_000; i++, id += 2) opens.writeUInt32BE(id, i * 9 + 4)
@@ -407,6 +409,7 @@ test('streams, and OPENs per second, are limited', async (t) => {
   t.same(
     flows.map(({ log }) => log[0]),
     ['opened', 'opened', 'opened', 'refused overloaded'],
+    'the first three are opened, the fourth is refused',
   )
   for (const { stream } of flows) stream.reset()
   pair.move()
@@ -424,8 +427,8 @@ test('streams, and OPENs per second, are limited', async (t) => {
   const second = listenTo(own.near, 'b')
   t.same(second.log, [], 'not before open() has returned')
   await settle(1)
-  t.same(second.log, ['refused overloaded'])
-  t.throws(() => own.near.open(Buffer.alloc(MAX_OPEN_BYTES + 1), second))
+  t.same(second.log, ['refused overloaded'], 'the opener is refused once open() has returned')
+  t.throws(() => own.near.open(Buffer.alloc(MAX_OPEN_BYTES + 1), second), 'a request that is too long throws')
 })
 
 const ack = (consumed: number) => {
@@ -535,6 +538,7 @@ test('only the streams of peers that cannot resume end with their carrier', asyn
   t.same(
     flows.map(({ log }) => log.at(-1)),
     ['reset', 'opened', 'reset', 'opened'],
+    'the streams of the lost carrier are reset, the others stay open',
   )
   t.same(
     opening.map(({ log }) => log),
@@ -542,15 +546,15 @@ test('only the streams of peers that cannot resume end with their carrier', asyn
     'an OPEN fails over at once',
   )
   pair.move()
-  t.equal(pair.near.accounting.keptBytes, 0)
-  t.same(opening[1]!.log, ['opened'])
-  t.equal(pair.near.streams, 3)
-  t.equal(pair.far.streams, 3)
+  t.equal(pair.near.accounting.keptBytes, 0, 'nothing is kept for a peer that cannot resume')
+  t.same(opening[1]!.log, ['opened'], 'the OPEN on the other carrier is answered')
+  t.equal(pair.near.streams, 3, 'three streams are left here')
+  t.equal(pair.far.streams, 3, 'three streams are left there')
   pair.sever(0)
   await settle(1)
   const none = listenTo(pair.near, 'no carrier')
   await settle(1)
-  t.same(none.log, ['refused unreachable'])
+  t.same(none.log, ['refused unreachable'], 'without a carrier a stream is refused as unreachable')
 })
 
 test('a draining carrier takes no new streams and keeps its open ones', async (t) => {
@@ -575,7 +579,7 @@ test('a draining carrier takes no new streams and keeps its open ones', async (t
   t.notOk(pair.links[0]!.near.isDrained, 'the last acknowledgement is due')
   pair.tick()
   t.ok(pair.links[0]!.near.isDrained && pair.links[0]!.far.isDrained, 'may be closed')
-  t.notOk(pair.links[1]!.near.isDraining)
+  t.notOk(pair.links[1]!.near.isDraining, 'the other carrier does not drain')
 
   pair.far.drain()
   const crossing = listenTo(pair.near, 'crosses the DRAIN')
@@ -584,10 +588,10 @@ test('a draining carrier takes no new streams and keeps its open ones', async (t
   t.same(crossing.log, ['opened'], 'asked for before the DRAIN was read')
   const late = listenTo(pair.near, 'after it')
   await settle(1)
-  t.same(late.log, ['refused draining'])
+  t.same(late.log, ['refused draining'], 'a stream that is opened after the DRAIN is refused')
   young.stream.write(Buffer.from('goes on'))
   pair.move()
-  t.equal(heard[1]!.text(), 'goes on')
+  t.equal(heard[1]!.text(), 'goes on', 'a stream that was open before carries data')
 })
 
 test('the pump cuts off a peer that sends pings and does not read', async (t) => {
@@ -604,8 +608,12 @@ test('the pump cuts off a peer that sends pings and does not read', async (t) =>
     stuck.push(pings)
     await settle(3)
   }
-  t.match(reasons, [{ code: 'FRAME_INVALID', details: { reason: 'the peer does not read its answers' } }])
-  t.ok(stuck.destroyed)
+  t.match(
+    reasons,
+    [{ code: 'FRAME_INVALID', details: { reason: 'the peer does not read its answers' } }],
+    'the carrier is lost because the peer does not read its answers',
+  )
+  t.ok(stuck.destroyed, 'the connection is destroyed')
   pump.cut()
   pump.finish()
   t.equal(reasons.length, 1, 'notified once')
@@ -630,7 +638,7 @@ test('a peer that goes on opening streams beyond its rate is read more slowly', 
   const due = await read(2_100) // 1,000 that it may open, 1,000 refusals, and 100 beyond
   const last = await read(2_300)
   t.ok(last - due > 250, `200 more took ${last - due} ms, while 1,000 a second are read`)
-  t.equal(pair.near.streams, 1_000)
+  t.equal(pair.near.streams, 1_000, 'as many streams are open as may be opened in the first second')
   pump.cut()
 })
 
@@ -643,11 +651,11 @@ test('when a session has reached its limit, every writer stops after each chunk,
     for (let isFree = true; isFree; queued += 65_536) isFree = stream.write(Buffer.alloc(65_536))
   }
   t.ok(queued < 22 * 1024 * 1024, `${queued} bytes wait where nobody sends`)
-  t.equal(pair.near.accounting.keptBytes, queued)
+  t.equal(pair.near.accounting.keptBytes, queued, 'what waits is counted')
   pair.move()
   pair.tick()
   await settle(1)
-  t.equal(pair.near.accounting.keptBytes, 0)
+  t.equal(pair.near.accounting.keptBytes, 0, 'once all has been sent and acknowledged, nothing is kept')
   t.ok(
     flows.every(({ drains }) => drains === 1),
     'each was notified once',
