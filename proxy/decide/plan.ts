@@ -5,6 +5,7 @@ import { ANY_PATH, type PathRule } from '../../src/core/model/path-rule.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
 import { type Caller, callerText, portText, type Protocol } from '../flow/flow.ts'
 import type { FlowEnd } from '../flow/ledger.ts'
+import type { Memory } from '../flow/memory.ts'
 import type { Balancer, Ordered } from '../policies/index.ts'
 import type { Peers, Session } from '../tunnel/contract.ts'
 import { authorise, type Verdict } from './authorise.ts'
@@ -126,15 +127,18 @@ export interface LoadParts {
   readonly ledger: { readonly size: number; readonly isDraining: boolean }
   readonly limits: { readonly maxFlows: number }
   readonly descriptors: { reserve(count: number): boolean }
+  /** Absent: never scarce. */
+  readonly memory?: Pick<Memory, 'shortage'>
 }
 
 /**
  * Why this agent takes no more flows now. Asked once for each flow when it comes in, before it waits for its turn; the
  * flow is in the ledger already.
  */
-export function refusalForLoad({ ledger, limits, descriptors }: LoadParts): FlowRefusal | undefined {
+export function refusalForLoad({ ledger, limits, descriptors, memory }: LoadParts): FlowRefusal | undefined {
   if (ledger.isDraining) return tooMany('this agent is closing')
   if (ledger.size > limits.maxFlows) return tooMany(`${limits.maxFlows} flows are open`)
+  if (memory?.shortage !== undefined) return tooMany(memory.shortage)
   return descriptors.reserve(1) ? undefined : tooMany('no descriptors are left')
 }
 

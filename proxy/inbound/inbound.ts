@@ -6,6 +6,7 @@ import { type InstanceId, instanceId, type NodeId, type ServiceId } from '../../
 import { allows, ANY_PATH, type PathRule, seenFromThere } from '../../src/core/model/path-rule.ts'
 import { flowRules } from '../decide/flow-rules.ts'
 import type { Descriptors } from '../flow/descriptors.ts'
+import type { Memory } from '../flow/memory.ts'
 import { callerText } from '../flow/flow.ts'
 import { decodeRequest, type FlowRequest } from '../flow/request.ts'
 import type { IncomingStream } from '../tunnel/contract.ts'
@@ -36,6 +37,8 @@ export interface InboundParts extends RequestCheckerParts {
   readonly limits: InboundLimits
   /** `usable`: how many flows may have; absent: any number. */
   readonly descriptors: Pick<Descriptors, 'reserve'> & Partial<Pick<Descriptors, 'usable'>>
+  /** Absent: never scarce. */
+  readonly memory?: Pick<Memory, 'shortage'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -184,10 +187,11 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   }
 
   #whyFull(peer: NodeId): Refused | undefined {
-    const { limits, descriptors } = this.#parts
+    const { limits, descriptors, memory } = this.#parts
     if (this.#isDraining) return refused('draining', 'the agent is closing')
     if (this.#shares.size >= limits.maxFlows || !this.#dials.hasRoom(peer))
       return refused('overloaded', 'too many flows')
+    if (memory?.shortage !== undefined) return refused('overloaded', memory.shortage)
     return descriptors.reserve(1) ? undefined : refused('overloaded', 'no descriptors are left')
   }
 

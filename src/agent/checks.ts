@@ -18,6 +18,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       upstreamCheck(agent),
       udpCheck([...connectivity.peers.all()], context.config.udp),
       descriptorCheck(agent),
+      memoryCheck(agent),
       ...duplicateChecks(agent),
       separationCheck(agent.instances.separation),
       logCheck(),
@@ -121,6 +122,18 @@ function descriptorCheck({ context: { config }, connectivity }: AgentParts): Che
     ok: !isScarce && room >= Math.min(FEW_FLOWS, config.maxFlows),
     finding: `${allowed}, ${isScarce ? 'all in use; new flows are refused' : short}`,
     remedy: 'Raise the limit: LimitNOFILE= in the systemd unit, or "ulimit -n" before the start.',
+  }
+}
+
+/** How near the heap is to its limit, at which the process would end. */
+function memoryCheck({ connectivity: { callers } }: AgentParts): Check {
+  const { shortage, report } = callers.memory
+  return {
+    check: 'memory',
+    ok: shortage === undefined,
+    finding: report,
+    remedy:
+      'Give the agent more (NODE_OPTIONS=--max-old-space-size=MiB, or a larger limit of its container), or lower agent.maxFlows.',
   }
 }
 

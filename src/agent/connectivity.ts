@@ -1,5 +1,6 @@
 import { callerAddress, introduce } from '../../proxy/inbound/caller.ts'
 import { Descriptors } from '../../proxy/flow/descriptors.ts'
+import { Memory } from '../../proxy/flow/memory.ts'
 import type { FlowRequest } from '../../proxy/flow/request.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { directDialer, type DirectDialer } from '../../proxy/paths/direct-path.ts'
@@ -10,12 +11,12 @@ import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { nodeUri } from '../core/identity/principal.ts'
 import { Later } from '../core/kit/later.ts'
+import { memoryBytes } from '../core/kit/memory.ts'
 import type { InstanceId, NodeId } from '../core/model/ids.ts'
 import { allows, likes } from '../core/model/path-rule.ts'
 import type { AgentContext } from './context.ts'
 import { NetworkCoordinates } from './coordinates.ts'
 import type { LocalInstances } from './instances.ts'
-import { memoryBytes } from './machine.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import { NodeTls } from './node-tls.ts'
 import type { Predecessors } from './predecessors.ts'
@@ -60,8 +61,9 @@ export interface Callers {
   readonly addressOf: (caller: InstanceId) => string | undefined
   /** The PROXY header of a flow, for an instance that asks for it. */
   readonly introduce: (request: FlowRequest, from: { peer: NodeId; localPort: number }) => Buffer
-  /** Shared by everything that opens files for flows. */
+  /** Shared by everything that takes flows. */
   readonly descriptors: Descriptors
+  readonly memory: Memory
 }
 
 /** For one peer: more than an honest one needs, however many callers it has. */
@@ -132,6 +134,7 @@ function openCallers(
     addressOf,
     introduce: (request, from) => introduce(request, from, { addressOf, uriOf }),
     descriptors: new Descriptors({ log, metrics }),
+    memory: new Memory({ log, metrics }),
   }
 }
 

@@ -108,6 +108,7 @@ function outboundParts(
     outliers: new Outliers(),
     penalties: new PenaltyList(clock),
     descriptors: callers.descriptors,
+    memory: callers.memory,
     earlyData: config.earlyData,
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
     log,

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
-import { arch, availableParallelism, totalmem } from 'node:os'
+import { arch, availableParallelism } from 'node:os'
 import type { AgentConfig } from '../config.ts'
+import { memoryBytes } from '../core/kit/memory.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import type { NodeFacts } from '../orchestrator/spec.ts'
 
@@ -26,22 +26,4 @@ export function machineFacts(
     ...(area === undefined ? {} : { area }),
     ...current,
   }
-}
-
-/** The memory this process may use, in bytes. */
-export function memoryBytes(): number {
-  return Math.min(totalmem(), cgroupLimit())
-}
-
-/** In a container the limit is that of its cgroup, v2 or v1; infinite where there is none. */
-function cgroupLimit(): number {
-  for (const path of ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes']) {
-    try {
-      const limit = Number(readFileSync(path, 'utf8'))
-      if (Number.isFinite(limit) && limit > 0) return limit
-    } catch {
-      // the other version of cgroups, or none
-    }
-  }
-  return Number.POSITIVE_INFINITY
 }

@@ -81,6 +81,10 @@ function flowMetrics(make: Maker) {
       'proxy_descriptors_scarce',
       'Whether new flows are refused (1) because the process is near its limit of open files.',
     ),
+    memoryScarce: make.gauge(
+      'proxy_memory_scarce',
+      'Whether new flows are refused (1) because the heap of the process is nearly full.',
+    ),
     flowConnect: make.histogram(
       'proxy_flow_connect_seconds',
       'Time from accepting a flow to the answer of its instance.',

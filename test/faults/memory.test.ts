@@ -1,0 +1,290 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { basename, join, resolve } from 'node:path'
+import t, { type Test } from 'tap'
+import { Memory } from '../../proxy/flow/memory.ts'
+import { ownGroups } from '../../src/core/kit/cgroup.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import { freeBase } from '../../src/lab/system-tools.ts'
+import type { ResolveReport } from '../../src/client/reports.ts'
+import { eventually, LAUNCHER, Machines } from '../cli/program.ts'
+import { keptLog } from '../proxy/world.ts'
+import { sla } from '../walks/mesh.ts'
+
+/*
+ * Little memory: near the limit of the heap new flows are refused, open ones go on, and everything comes back.
+ * An agent that the kernel or V8 ends all the same leaves its instances running, and its supervisor starts it again.
+ */
+
+t.setTimeout(240_000)
+const MIB = 2 ** 20
+
+t.test('new flows are refused while too little of the heap is left', (t) => {
+  const clock = { now: 0 }
+  let left = 0
+  const log = keptLog()
+  const reports = { log, metrics: openMetrics('agent') }
+  const memory = new Memory(reports, { measure: () => ({ limit: 1_000, left }), now: () => clock.now })
+  const rows: Array<{ left: number; isScarce: boolean; why: string }> = [
+    { left: 151, isScarce: false, why: 'more than 15 % is left' },
+    { left: 149, isScarce: true, why: 'less is left' },
+    { left: 180, isScarce: true, why: 'not enough to take flows again' },
+    { left: 190, isScarce: false, why: 'enough again' },
+    { left: 10, isScarce: true, why: 'nearly nothing is left' },
+  ]
+  for (const row of rows) {
+    left = row.left
+    clock.now += 100
+    t.equal(memory.shortage !== undefined, row.isScarce, row.why)
+  }
+  left = 1_000
+  t.ok(memory.shortage, 'not measured again within 100 ms')
+  t.equal(log.lines.filter(({ level }) => level === 'warn').length, 2, 'said once for each shortage')
+  t.end()
+})
+
+t.test('what is left of the heap is counted as V8 counts', (t) => {
+  const script = `
+    import { heapRoom } from './src/core/kit/memory.ts'
+    const { limit, left } = heapRoom()
+    console.log(JSON.stringify({ limit, left }))`
+  const rows = [
+    { flags: ['--max-old-space-size=64'], limit: 64 },
+    { flags: ['--max-old-space-size=256', '--max-semi-space-size=2'], limit: 256 },
+  ]
+  for (const { flags, limit } of rows) {
+    const argv = [...flags, '--input-type=module', '-e', script]
+    const { stdout } = spawnSync(process.execPath, argv, {
+      encoding: 'utf8',
+      cwd: resolve(import.meta.dirname, '../..'),
+    })
+    const room = JSON.parse(stdout) as { limit: number; left: number }
+    t.equal(Math.round(room.limit / MIB), limit, flags.join(' '))
+    t.ok(room.left > 0 && room.left < room.limit)
+  }
+  t.end()
+})
+
+/** Where groups with a limit of memory can be made here; otherwise why not. */
+const groups = memoryGroups()
+const noGroups = typeof groups === 'string' && groups
+
+t.test('a heap of 64 MiB filled with flows: some are refused, the agent lives, and takes flows again', async (t) => {
+  await fills(t, { env: { NODE_OPTIONS: '--max-old-space-size=64' } })
+})
+
+t.test(
+  'the kernel ends an agent for want of memory: its instances live, and the next one takes them back',
+  { skip: noGroups },
+  async (t) => {
+    await using machines = await Machines.make()
+    const eater = machines.path('eat.mjs')
+    const trigger = machines.path('trigger')
+    writeFileSync(
+      eater,
+      `import { existsSync } from 'node:fs'; import { isMainThread } from 'node:worker_threads'
+     const eaten = []
+     if (isMainThread) setInterval(() => { while (existsSync(${JSON.stringify(trigger)})) eaten.push(Buffer.alloc(2 ** 20, 1)) }, 50).unref()`,
+    )
+    const group = limitedGroup(t)
+    const first = await up(t, machines, { group: group.path, env: { NODE_OPTIONS: `--import ${eater}` } })
+    const seconds = String(200_000 + process.pid)
+    writeFileSync(
+      machines.path('sleep.json'),
+      JSON.stringify(
+        sla([
+          {
+            microservice_name: 'sleep',
+            microservice_namespace: 'prod',
+            virtualization: 'process',
+            port: '',
+            code: '',
+            cmd: ['sleep', seconds],
+          },
+        ]),
+      ),
+    )
+    await machines.json('m', 'apply', '-f', machines.path('sleep.json'))
+    const running = async () => {
+      const rows = await machines.json<Array<{ state: string; pid?: number }>>('m', 'get', 'instances').catch(() => [])
+      return rows.some(({ state }) => state === 'running')
+    }
+    await eventually(running, 'the instance runs')
+    const [pid] = pidsOf(seconds)
+    t.ok(pid)
+    group.setLimit(group.used() + 30 * MIB)
+    writeFileSync(trigger, '')
+    t.same(await first.exited, [null, 'SIGKILL'], 'the kernel ended it')
+    t.same(pidsOf(seconds), [pid], 'its instance goes on')
+
+    await up(t, machines, {}) // what a supervisor does
+    await eventually(running, 'the instance is known again')
+    t.same(pidsOf(seconds), [pid], 'it is the same process')
+  },
+)
+
+interface Launch {
+  env?: NodeJS.ProcessEnv
+  /** The folder of the control group it starts in. */
+  group?: string
+}
+
+interface Up {
+  child: ChildProcess
+  exited: Promise<[code: number | null, signal: string | null]>
+}
+
+let offset = 0
+const base = await freeBase(25_000)
+
+/** `hedgerow up` of machine `m`; resolves when it serves. */
+async function up(t: Test, machines: Machines, { env = {}, group = '' }: Launch): Promise<Up> {
+  mkdirSync(machines.path('m'), { recursive: true, mode: 0o700 })
+  const where = ['--prefix', '127.208.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
+  const argv = [process.execPath, LAUNCHER, '--state', machines.path('m'), 'up', '--name', 'n0', ...where]
+  const enter = '[ -z "$0" ] || echo $$ > "$0/cgroup.procs"; exec "$@"'
+  const child = spawn('sh', ['-c', enter, group, ...argv], {
+    stdio: 'ignore',
+    env: { ...process.env, HEDGEROW_STATE: undefined, ...env },
+  })
+  t.teardown(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    const exited = once(child, 'exit')
+    const firm = setTimeout(() => child.kill('SIGKILL'), 20_000)
+    child.kill('SIGINT')
+    await exited
+    clearTimeout(firm)
+  })
+  const exited = once(child, 'exit') as Promise<[number | null, string | null]>
+  const isUp = () =>
+    machines.json<{ agent?: { controlLink?: string } }>('m', 'status').then(
+      ({ agent }) => agent?.controlLink === 'up',
+      () => false,
+    )
+  await eventually(isUp, 'it serves', 60_000)
+  return { child, exited }
+}
+
+/** Opens flows until some are refused. */
+async function fills(t: Test, launch: Launch): Promise<void> {
+  await using machines = await Machines.make()
+  const { child } = await up(t, machines, launch)
+  const held = new Set<Socket>()
+  const server = createServer((socket) => {
+    held.add(socket.on('error', () => undefined))
+    socket.write('x')
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`
+  const service = {
+    microservice_name: 'hold',
+    microservice_namespace: 'prod',
+    virtualization: 'external',
+    code: address,
+    port: '8080',
+  }
+  writeFileSync(machines.path('hold.json'), JSON.stringify(sla([service])))
+  await machines.json('m', 'apply', '-f', machines.path('hold.json'))
+  const name = 'shop.acme.hold.prod.any.rr.local'
+  let host = ''
+  await eventually(async () => {
+    const report = await machines.json<ResolveReport>('m', 'resolve', name).catch(() => undefined)
+    host = report?.ipv4 ?? ''
+    return host !== '' && (await opens(host)).isServed
+  }, 'flows are carried')
+
+  const flows: Socket[] = []
+  let refused = 0
+  for (let round = 0; round < 40 && refused === 0; round += 1) {
+    const opened = await Promise.all(Array.from({ length: 200 }, () => opens(host)))
+    for (const { socket, isServed } of opened)
+      if (isServed) flows.push(socket)
+      else refused += 1
+  }
+  t.comment(`${flows.length} flows were open when ${refused} were refused`)
+  t.ok(refused > 0, 'some are refused')
+  t.equal(child.exitCode, null)
+  t.equal(child.signalCode, null, 'the agent lives')
+  const { stdout } = await machines.run('m', 'check', '-o', 'json')
+  const checks = JSON.parse(stdout) as Array<{ check: string; ok: boolean; finding: string }>
+  t.match(
+    checks.find(({ check }) => check === 'memory'),
+    { ok: false, finding: /new flows are refused/ },
+  )
+  const open = flows.filter((socket) => !socket.destroyed)
+  t.equal(open.length, flows.length, 'open flows go on')
+  for (const socket of [...flows, ...held]) socket.destroy()
+  const isTaken = async () => {
+    const { socket, isServed } = await opens(host)
+    socket.destroy()
+    return isServed
+  }
+  await eventually(isTaken, 'flows are taken again', 60_000)
+}
+
+/** A flow; served when the other end has said something. */
+async function opens(host: string): Promise<{ socket: Socket; isServed: boolean }> {
+  const socket = connect({ host, port: 8_080 })
+  socket.on('error', () => undefined)
+  const isServed = await new Promise<boolean>((done) => {
+    socket.once('data', () => done(true))
+    socket.once('close', () => done(false))
+  })
+  return { socket, isServed }
+}
+
+/** The processes whose last argument this is. */
+function pidsOf(argument: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => {
+      if (!/^\d+$/.test(name)) return false
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8').endsWith(`sleep\0${argument}\0`)
+      } catch {
+        return false
+      }
+    })
+    .map(Number)
+}
+
+function memoryGroups(): { dir: string; limit: string; used: string } | string {
+  if (process.getuid?.() !== 0) return 'needs root, to make a control group'
+  for (const own of ownGroups()) {
+    const v1 = existsSync(join(own, 'memory.limit_in_bytes'))
+    const parent = v1 ? own : join(own, '..')
+    const dir = join(parent, `hedgerow-test-${process.pid}`)
+    try {
+      mkdirSync(dir)
+      const limit = join(dir, v1 ? 'memory.limit_in_bytes' : 'memory.max')
+      const isLimited = existsSync(limit)
+      rmdirSync(dir)
+      if (isLimited) return { dir, limit: basename(limit), used: v1 ? 'memory.usage_in_bytes' : 'memory.current' }
+    } catch {
+      // this hierarchy cannot be written
+    }
+  }
+  return 'no control groups with a limit of memory can be made here'
+}
+
+/** A group whose memory can be limited; it is removed after the test. */
+function limitedGroup(t: Test) {
+  if (typeof groups === 'string') throw new Error(groups)
+  const { dir, limit, used } = groups
+  const path = `${dir}-${(offset += 1)}`
+  mkdirSync(path)
+  t.teardown(async () => {
+    for (let tries = 0; tries < 100 && existsSync(path); tries += 1) {
+      try {
+        rmdirSync(path)
+      } catch {
+        await new Promise((later) => setTimeout(later, 100))
+      }
+    }
+  })
+  const usedNow = () => Number(readFileSync(join(path, used), 'latin1'))
+  const setLimit = (bytes: number) => writeFileSync(join(path, limit), String(bytes))
+  return { path, used: usedNow, setLimit }
+}
