@@ -102,27 +102,27 @@ t.test('two nodes exchange data through a relay that cannot read it', async (t) 
   const [raw, taken] = await Promise.all([dial(n1, n2, site.url), far.next()])
   const seen: Buffer[] = []
   site.watch(seen)
-  t.match(raw, { path: 'relayed', via: site.url })
-  t.match(taken, { path: 'relayed', via: site.url })
-  t.equal(await site.open(), 1)
+  t.match(raw, { path: 'relayed', via: site.url }, 'the dialling node has a relayed connection')
+  t.match(taken, { path: 'relayed', via: site.url }, 'the listening node has a relayed connection')
+  t.equal(await site.open(), 1, 'one connection is open at the relay')
 
   const [near, { peer, stream }] = await Promise.all([
     connectSecure(raw.stream, n1, 'edge/n2', forever),
     acceptor.accept(taken.stream),
   ])
-  t.equal(peer, 'edge/n1')
+  t.equal(peer, 'edge/n1', 'the listening node knows who dialled')
   const there = Buffer.concat([Buffer.from(MARKER), randomBytes(700_000), Buffer.from(MARKER)])
   const back = Buffer.concat([randomBytes(500_000), Buffer.from(MARKER)])
   const arrivals = [arrive(stream, there.length), arrive(near, back.length)]
   near.write(there)
   stream.write(back)
   const [gotThere, gotBack] = await Promise.all(arrivals)
-  t.ok(gotThere?.equals(there), 'there')
-  t.ok(gotBack?.equals(back), 'and back')
+  t.ok(gotThere?.equals(there), 'every byte arrives there')
+  t.ok(gotBack?.equals(back), 'every byte arrives on the way back')
 
   const passed = Buffer.concat(seen)
-  t.ok(passed.length > there.length + back.length, 'it all passed through the relay')
-  t.notOk(passed.includes(MARKER), 'and none of it could be read there')
+  t.ok(passed.length > there.length + back.length, 'all of it passed through the relay')
+  t.notOk(passed.includes(MARKER), 'none of it could be read at the relay')
   t.ok((await site.bytes()) >= passed.length, 'the bytes are counted')
   near.destroy()
   await closed(stream)
@@ -136,7 +136,7 @@ t.test('without inner TLS the plain text is visible at the relay, so the check a
   site.watch(seen)
   dialled.write(MARKER)
   await arrive(taken, MARKER.length)
-  t.ok(Buffer.concat(seen).includes(MARKER))
+  t.ok(Buffer.concat(seen).includes(MARKER), 'the plain text is seen at the relay')
   dialled.destroy()
   channel.close()
 })
@@ -145,15 +145,15 @@ t.test('legs of both kinds are paired, and both are WebSockets where the plain u
   await using site = await RelaySite.start(core)
   const plain = await meet(site, n1, n2) // a plain leg, and the WebSocket that `take` dials
   plain.dialled.write(MARKER)
-  t.equal((await arrive(plain.taken, MARKER.length)).toString(), MARKER, 'one of each')
+  t.equal((await arrive(plain.taken, MARKER.length)).toString(), MARKER, 'a plain leg and a WebSocket are paired')
   plain.taken.write(MARKER)
-  t.equal((await arrive(plain.dialled, MARKER.length)).toString(), MARKER, 'and back')
+  t.equal((await arrive(plain.dialled, MARKER.length)).toString(), MARKER, 'bytes pass the other way too')
   plain.dialled.destroy()
 
   await using eager = await RelaySite.start(core, {}, 0, { knowsBytes: false })
   const framed = await meet(eager, n1, n2)
   framed.dialled.write(MARKER)
-  t.equal((await arrive(framed.taken, MARKER.length)).toString(), MARKER, 'both WebSockets')
+  t.equal((await arrive(framed.taken, MARKER.length)).toString(), MARKER, 'two WebSockets are paired')
   framed.dialled.destroy()
 })
 
@@ -177,8 +177,12 @@ t.test('a node whose only way out is an HTTP proxy reaches the relay through it'
   channel.close()
 
   await program.stop()
-  await t.rejects(dialText(`${site.url}?listen`, through(n2)(), forever), { code: 'NOT_RUNNING' }, 'and nowhere else')
-  t.equal(egressOf({}), undefined, 'straight out where none is named')
+  await t.rejects(
+    dialText(`${site.url}?listen`, through(n2)(), forever),
+    { code: 'NOT_RUNNING' },
+    'without the proxy the relay is not reached',
+  )
+  t.equal(egressOf({}), undefined, 'where no proxy is named there is none')
   const except = egressOf({ https_proxy: `http://127.0.0.1:${port}`, no_proxy: '127.0.0.1' })
   ;(await dialText(`${site.url}?listen`, { ...credentialsOf(n2)(), egress: except }, forever)).close()
 })
@@ -189,7 +193,7 @@ t.test('everything before an end arrives, and then both legs close', async (t) =
   const all = randomBytes(1_500_000)
   const got = hashOf(taken)
   dialled.end(all)
-  t.equal(await got, createHash('sha256').update(all).digest('hex'))
+  t.equal(await got, createHash('sha256').update(all).digest('hex'), 'every byte before the end arrives')
   dialled.resume()
   await site.until(async () => (await site.open()) === 0)
   channel.close()
@@ -200,7 +204,7 @@ t.test('a revoked node loses all its connections through the relay', async (t) =
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const gone = Promise.all([closed(dialled), closed(taken), new Promise<string>((resolve) => channel.onClose(resolve))])
   site.relay.cut(idOf(n2))
-  t.match(await gone, { 2: 'revoked' })
+  t.match(await gone, { 2: 'revoked' }, 'the control channel closes because the node is revoked')
   await site.until(async () => (await site.open()) === 0)
 })
 
@@ -231,47 +235,67 @@ t.test('a slow reader slows the writer, and the relay buffers little', async (t)
     if (got === total) break
   }
   await writing
-  t.equal(got, total)
-  t.equal(read.digest('hex'), wrote.digest('hex'), 'every byte, in order')
-  t.ok(held < 2 * 1024 * 1024, `${held} bytes were held at most`)
+  t.equal(got, total, 'all bytes arrive')
+  t.equal(read.digest('hex'), wrote.digest('hex'), 'every byte arrives in order')
+  t.ok(held < 2 * 1024 * 1024, `the relay holds less than 2 MiB: ${held}`)
   dialled.destroy()
   channel.close()
 })
 
 t.test('refusals come at once and give the reason', async (t) => {
   await using site = await RelaySite.start(core, { takeMs: 50 })
-  await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'), 'nobody there')
-  await t.rejects(dial(n1, n1, site.url), refusedAs('node not connected here'), 'oneself')
+  await t.rejects(
+    dial(n1, n2, site.url),
+    refusedAs('node not connected here'),
+    'a node that is not connected cannot be dialled',
+  )
+  await t.rejects(dial(n1, n1, site.url), refusedAs('node not connected here'), 'a node cannot dial itself')
   const asCluster = relayedDialer({ credentials: credentialsOf(edge) }).dial(reach(n2, site.url), forever)
-  await t.rejects(asCluster, refusedAs('not a node'))
+  await t.rejects(asCluster, refusedAs('not a node'), 'a cluster is refused')
   for (const query of ['', '?', '?to=edge/n2&listen', '?take=', '?take=x', '?other=1', `?to=${'x'.repeat(3_000)}`]) {
     const odd = dialBytes(site.url + query, credentialsOf(n1)(), forever)
-    await t.rejects(odd, { code: 'REQUEST_FAILED' }, query.slice(0, 30))
+    await t.rejects(odd, { code: 'REQUEST_FAILED' }, `the query '${query.slice(0, 30)}' is refused`)
   }
   const stranger = dialBytes(
     `${site.url}?to=edge/n2`,
     { tls: { ca: mesh.ca, checkServerIdentity: () => undefined } },
     forever,
   )
-  await t.rejects(stranger, { code: 'REQUEST_FAILED', details: { status: 401 } }, 'no certificate')
+  await t.rejects(
+    stranger,
+    { code: 'REQUEST_FAILED', details: { status: 401 } },
+    'a stranger without a certificate is refused',
+  )
 
   const channel = await control(n2, site.url)
-  await t.rejects(dial(n1, n2, site.url), refusedAs('not taken in time'), 'a listener that does not come')
+  await t.rejects(
+    dial(n1, n2, site.url),
+    refusedAs('not taken in time'),
+    'a listener that does not come in time is told as the reason',
+  )
   channel.onText((text) => channel.send(JSON.stringify({ type: 'refuse', nonce: nonceIn(text) })))
-  await t.rejects(dial(n1, n2, site.url), refusedAs('refused by the node'))
+  await t.rejects(dial(n1, n2, site.url), refusedAs('refused by the node'), 'the reason is that the node refused')
   channel.close()
 
-  await t.rejects(dial(n1, n2, 'wss://127.0.0.1:1/relay'), { code: 'NOT_RUNNING' }, 'no relay there')
+  await t.rejects(
+    dial(n1, n2, 'wss://127.0.0.1:1/relay'),
+    { code: 'NOT_RUNNING' },
+    'where no relay runs, the error says so',
+  )
   const several = relayedDialer({ credentials: credentialsOf(n1) })
-  t.notOk(several.suits(reach(n2)))
-  t.ok(several.suits(reach(n2, site.url)))
-  await t.rejects(several.dial(reach(n2, 'wss://127.0.0.1:1/relay', site.url), forever), { code: 'RELAY_REFUSED' })
+  t.notOk(several.suits(reach(n2)), 'a node without relays does not suit')
+  t.ok(several.suits(reach(n2, site.url)), 'a node with a relay suits')
+  await t.rejects(
+    several.dial(reach(n2, 'wss://127.0.0.1:1/relay', site.url), forever),
+    { code: 'RELAY_REFUSED' },
+    'when the last relay refuses, its reason is given',
+  )
   await using far = await listenAt(site, n2)
   const [raw] = await Promise.all([several.dial(reach(n2, 'wss://127.0.0.1:1/relay', site.url), forever), far.next()])
   t.equal(raw.via, site.url, 'the next relay is tried')
   const gone = new AbortController()
   gone.abort(new Error('enough'))
-  await t.rejects(dial(n1, n2, site.url, gone.signal), 'an aborted dial')
+  await t.rejects(dial(n1, n2, site.url, gone.signal), 'a dial whose signal is aborted ends')
 })
 
 t.test('an invalid upgrade is answered and keeps no resources', async (t) => {
@@ -287,8 +311,12 @@ t.test('an invalid upgrade is answered and keeps no resources', async (t) => {
     checkServerIdentity: () => undefined,
   })
   socket.write('GET /relay?to=edge/n2 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n')
-  await t.rejects(take(n2, site.url, await nonce), { code: 'REQUEST_FAILED', details: { status: 410 } })
-  t.match(await text(socket), /^HTTP\/1\.1 400 /, 'no WebSocket key')
+  await t.rejects(
+    take(n2, site.url, await nonce),
+    { code: 'REQUEST_FAILED', details: { status: 410 } },
+    'the nonce of the invalid upgrade leads nowhere',
+  )
+  t.match(await text(socket), /^HTTP\/1\.1 400 /, 'an upgrade without a WebSocket key is answered with 400')
   const again = nonceAt(channel)
   const [raw, taken] = await Promise.all([dial(n1, n2, site.url), again.then((nonce) => take(n2, site.url, nonce))])
   raw.stream.destroy()
@@ -302,74 +330,79 @@ t.test('a nonce is valid once and for its node only', async (t) => {
   const nonce = nonceAt(channel)
   const dialling = dial(n1, n2, site.url)
   const gone = { code: 'REQUEST_FAILED', details: { status: 410 } }
-  await t.rejects(take(n3, site.url, await nonce), gone, 'another node')
-  await t.rejects(take(n1, site.url, await nonce), gone, 'the dialler itself')
-  await t.rejects(take(n2, site.url, 'f'.repeat(32)), gone, 'a guess')
+  await t.rejects(take(n3, site.url, await nonce), gone, 'another node cannot use it')
+  await t.rejects(take(n1, site.url, await nonce), gone, 'the node that dials cannot use it')
+  await t.rejects(take(n2, site.url, 'f'.repeat(32)), gone, 'a guessed nonce leads nowhere')
   const taken = await take(n2, site.url, await nonce)
   await dialling
-  await t.rejects(take(n2, site.url, await nonce), gone, 'a second time')
+  await t.rejects(take(n2, site.url, await nonce), gone, 'it cannot be used a second time')
   taken.destroy()
   channel.close()
 })
 
-t.test('one node cannot use up what all nodes share', async (t) => {
-  await t.test('quotas count per dialling node, accepting node and pair', async (t) => {
-    const places = new ConnectionQuotas({ total: 6, dialled: 4, accepted: 5, pair: 2 })
-    const taken = [places.take('a', 'x'), places.take('a', 'x')]
-    t.notOk(places.take('a', 'x'), 'the pair')
-    taken.push(places.take('a', 'y'), places.take('a', 'z'))
-    t.notOk(places.take('a', 'w'), 'what one dials')
-    taken.push(places.take('b', 'x'), places.take('b', 'x'))
-    t.ok(taken.every((leave) => leave !== undefined))
-    t.notOk(places.take('c', 'v'), 'all')
-    taken[0]?.()
-    taken[0]?.()
-    t.ok(places.take('c', 'x'), 'a place that is free again')
-    t.notOk(places.take('c', 'v'), 'and only one')
-    taken[1]?.()
-    const busy = new ConnectionQuotas({ total: 9, dialled: 9, accepted: 2, pair: 9 })
-    t.ok(busy.take('a', 'x') && busy.take('b', 'x'))
-    t.notOk(busy.take('c', 'x'), 'what one accepts')
-  })
+t.test('quotas count per dialling node, accepting node and pair', async (t) => {
+  const places = new ConnectionQuotas({ total: 6, dialled: 4, accepted: 5, pair: 2 })
+  const taken = [places.take('a', 'x'), places.take('a', 'x')]
+  t.notOk(places.take('a', 'x'), 'a pair may have two connections')
+  taken.push(places.take('a', 'y'), places.take('a', 'z'))
+  t.notOk(places.take('a', 'w'), 'a node may dial four connections')
+  taken.push(places.take('b', 'x'), places.take('b', 'x'))
+  t.ok(
+    taken.every((leave) => leave !== undefined),
+    'six connections within the quotas are taken',
+  )
+  t.notOk(places.take('c', 'v'), 'six connections are all there may be')
+  taken[0]?.()
+  taken[0]?.()
+  t.ok(places.take('c', 'x'), 'a place that is free again can be taken')
+  t.notOk(places.take('c', 'v'), 'only one place was free, though it was given back twice')
+  taken[1]?.()
+  const busy = new ConnectionQuotas({ total: 9, dialled: 9, accepted: 2, pair: 9 })
+  t.ok(busy.take('a', 'x') && busy.take('b', 'x'), 'a node accepts as many as it may')
+  t.notOk(busy.take('c', 'x'), 'a node may accept two connections')
+})
 
-  await t.test('the relay refuses what exceeds a quota', async (t) => {
-    await using site = await RelaySite.start(core, { pair: 2 })
-    const channel = await control(n2, site.url)
-    const nonces: string[] = []
-    channel.onText((text) => nonces.push(nonceIn(text)))
-    const give = new AbortController()
-    const first = dial(n1, n2, site.url)
-    const second = dial(n1, n2, site.url, give.signal)
-    second.catch(() => undefined)
-    await site.until(() => nonces.length === 2)
-    await t.rejects(dial(n1, n2, site.url), refusedAs('too many connections'))
-    const other = dial(n3, n2, site.url)
-    await site.until(() => nonces.length === 3)
-    const ours = await take(n2, site.url, nonces[2] ?? '')
-    t.ok(await other, 'others still come in')
+t.test('the relay refuses what exceeds a quota', async (t) => {
+  await using site = await RelaySite.start(core, { pair: 2 })
+  const channel = await control(n2, site.url)
+  const nonces: string[] = []
+  channel.onText((text) => nonces.push(nonceIn(text)))
+  const give = new AbortController()
+  const first = dial(n1, n2, site.url)
+  const second = dial(n1, n2, site.url, give.signal)
+  second.catch(() => undefined)
+  await site.until(() => nonces.length === 2)
+  await t.rejects(
+    dial(n1, n2, site.url),
+    refusedAs('too many connections'),
+    'the third connection of the pair is refused',
+  )
+  const other = dial(n3, n2, site.url)
+  await site.until(() => nonces.length === 3)
+  const ours = await take(n2, site.url, nonces[2] ?? '')
+  t.ok(await other, 'another node still comes in')
 
-    give.abort(new Error('gave up'))
-    await t.rejects(second)
-    let isIn = false
-    while (!isIn) {
-      // the relay hears of it a moment later
-      const again = dial(n1, n2, site.url)
-      const before = nonces.length
-      isIn = await Promise.race([
-        again.then(
-          () => true,
-          () => false,
-        ),
-        site.until(() => nonces.length > before).then(() => true),
-      ])
-      again.catch(() => undefined)
-    }
-    t.pass('who gives up gives its place back')
-    const taken = await take(n2, site.url, nonces[0] ?? '')
-    t.ok(await first)
-    for (const stream of [ours, taken]) stream.destroy()
-    channel.close()
-  })
+  give.abort(new Error('gave up'))
+  await t.rejects(second, 'the dial that was given up ends')
+  let isIn = false
+  while (!isIn) {
+    // the relay hears of it a moment later
+    const again = dial(n1, n2, site.url)
+    const before = nonces.length
+    isIn = await Promise.race([
+      again.then(
+        () => true,
+        () => false,
+      ),
+      site.until(() => nonces.length > before).then(() => true),
+    ])
+    again.catch(() => undefined)
+  }
+  t.pass('a dial that gives up gives its place back')
+  const taken = await take(n2, site.url, nonces[0] ?? '')
+  t.ok(await first, 'the first dial gets its connection')
+  for (const stream of [ours, taken]) stream.destroy()
+  channel.close()
 })
 
 t.test('a newer control channel of the same node takes over', async (t) => {
@@ -377,15 +410,19 @@ t.test('a newer control channel of the same node takes over', async (t) => {
   const older = await control(n2, site.url)
   const why = new Promise<string>((resolve) => older.onClose(resolve))
   const newer = await control(n2, site.url)
-  t.equal(await why, 'replaced')
-  t.same([...site.relay.listening], ['edge/n2'])
+  t.equal(await why, 'replaced', 'the older channel closes because it is replaced')
+  t.same([...site.relay.listening], ['edge/n2'], 'the node is listed once')
   const nonce = nonceAt(newer)
   const [raw, taken] = await Promise.all([dial(n1, n2, site.url), nonce.then((nonce) => take(n2, site.url, nonce))])
   raw.stream.destroy()
   taken.destroy()
   newer.close()
   await site.until(() => [...site.relay.listening].length === 0)
-  await t.rejects(dial(n1, n2, site.url), refusedAs('node not connected here'))
+  await t.rejects(
+    dial(n1, n2, site.url),
+    refusedAs('node not connected here'),
+    'when the newer channel has closed, nobody is connected',
+  )
 })
 
 const GARBAGE = fc.oneof(fc.string(), fc.json(), fc.constant(JSON.stringify({ type: 'refuse', nonce: 'a'.repeat(33) })))
@@ -469,7 +506,7 @@ t.test('the listener reconnects when the relay is back', async (t) => {
   await using second = await RelaySite.start(core, {}, port)
   await second.knows('edge/n2')
   const [raw] = await Promise.all([dial(n1, n2, second.url), far.next()])
-  t.ok(raw)
+  t.ok(raw, 'the listener that came back brings connections')
   raw.stream.destroy()
   await far[Symbol.asyncDispose]()
   await second.until(() => [...second.relay.listening].length === 0)
@@ -480,19 +517,20 @@ t.test('a closing relay ends its connections and notifies pending legs', async (
   const { dialled, taken, channel } = await meet(site, n1, n2)
   const why = new Promise<string>((resolve) => channel.onClose(resolve))
   const waiting = dial(n3, n2, site.url)
-  const refused = t.rejects(waiting, refusedAs('relay is closing'))
+  const refused = t.rejects(waiting, refusedAs('relay is closing'), 'a dial that waits is told that the relay closes')
   await nonceAt(channel)
   const ends = [closed(dialled), closed(taken)]
   await site[Symbol.asyncDispose]()
   await Promise.all([refused, ...ends])
-  t.equal(await why, 'relay is closing')
-  t.equal(await site.open(), 0)
+  t.equal(await why, 'relay is closing', 'the listener is told that the relay closes')
+  t.equal(await site.open(), 0, 'no connection is open')
 })
 
 t.test('every refusal has its own status', async (t) => {
   for (const reason of Object.keys(REFUSALS) as (keyof typeof REFUSALS)[])
-    t.equal(refusalOf(Number.parseInt(REFUSALS[reason], 10)), reason)
-  for (const status of [401, 500, undefined, '', '4']) t.equal(refusalOf(status), undefined, String(status))
+    t.equal(refusalOf(Number.parseInt(REFUSALS[reason], 10)), reason, `the reason ${reason} is read as it was written`)
+  for (const status of [401, 500, undefined, '', '4'])
+    t.equal(refusalOf(status), undefined, `the status ${String(status)} is no refusal`)
 })
 
 // Streams of a session whose only carrier runs through the relay, TLS inside: half-close, resets and back-pressure too.

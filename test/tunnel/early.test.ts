@@ -36,7 +36,7 @@ function frame(type: number, stream: number, payload = Buffer.alloc(0)): Buffer 
 
 test('a request travels with OPEN, and the response comes in the packet of OPENED', async (t) => {
   const { pair, waiting } = world()
-  t.ok(pair.near.route(ANY_PATH)?.takesEarly)
+  t.ok(pair.near.route(ANY_PATH)?.takesEarly, 'the session takes early data')
   const near = listenTo(pair.near, 'cart')
   near.stream.write(Buffer.from('ques'))
   near.stream.write(Buffer.from('tion'))
@@ -46,16 +46,20 @@ test('a request travels with OPEN, and the response comes in the packet of OPENE
   const far = take(waiting[0]!)
   t.same(far.log, [], 'never before accept has returned')
   await Promise.resolve()
-  t.same(far.log, ['data', 'end'])
-  t.equal(far.text(), 'question')
+  t.same(far.log, ['data', 'end'], 'data and the end arrive after it')
+  t.equal(far.text(), 'question', 'the data is the question')
   far.stream.write(Buffer.from('answer'))
   pair.step()
-  t.same(near.log, ['opened', 'data'])
+  t.same(near.log, ['opened', 'data'], 'the opener hears OPENED and the answer')
   far.stream.end()
   pair.move()
   pair.tick()
-  t.ok(pair.near.isQuiet && pair.far.isQuiet, 'freed at both ends')
-  t.equal(pair.near.heldBytes + pair.far.heldBytes + pair.near.accounting.keptBytes + pair.far.accounting.keptBytes, 0)
+  t.ok(pair.near.isQuiet && pair.far.isQuiet, 'the stream is freed at both ends')
+  t.equal(
+    pair.near.heldBytes + pair.far.heldBytes + pair.near.accounting.keptBytes + pair.far.accounting.keptBytes,
+    0,
+    'neither side holds or keeps bytes',
+  )
 })
 
 test('an empty early end is delivered, and data that follows keeps its order', async (t) => {
@@ -69,11 +73,11 @@ test('an empty early end is delivered, and data that follows keeps its order', a
   near.stream.write(Buffer.from('two'))
   near.stream.end()
   pair.move() // before what was held is told
-  t.same(far!.log, [])
+  t.same(far!.log, [], 'nothing is told in the turn of accept')
   await Promise.resolve()
-  t.same(mute!.log, ['end'])
-  t.same(far!.log, ['data', 'end'])
-  t.equal(far!.text(), 'one two')
+  t.same(mute!.log, ['end'], 'the stream that said nothing hears the end')
+  t.same(far!.log, ['data', 'end'], 'the other hears data and the end')
+  t.equal(far!.text(), 'one two', 'the data is in order')
 })
 
 test('when a stream is refused, withdrawn, reset or late, the instance gets nothing and nothing is left', async (t) => {
@@ -105,15 +109,19 @@ test('when a stream is refused, withdrawn, reset or late, the instance gets noth
     waiting[0]!.onGone(() => (isGone = true))
     act(waiting[0]!, near.stream, pair)
     pair.move()
-    t.same(near.log, log, why)
-    t.equal(isGone, why !== 'refused', `${why}: the dial is given up`)
+    t.same(near.log, log, `${why}: what the caller hears`)
+    t.equal(
+      isGone,
+      why !== 'refused',
+      `${why}: the instance ${why === 'refused' ? 'knows already' : 'is told that the caller has gone'}`,
+    )
     const ears = new Listener()
     waiting[0]!.accept(ears)
     await settle(1)
-    t.same(ears.log, ['reset'], `${why}: accepted too late`)
+    t.same(ears.log, ['reset'], `${why}: an instance that accepts too late hears a reset, and no byte`)
     pair.tick()
-    t.equal(pair.far.heldBytes + pair.near.accounting.keptBytes, 0, why)
-    t.equal(pair.near.streams + pair.far.streams, 0, why)
+    t.equal(pair.far.heldBytes + pair.near.accounting.keptBytes, 0, `${why}: no bytes are held or kept`)
+    t.equal(pair.near.streams + pair.far.streams, 0, `${why}: no stream is left`)
   }
 })
 
@@ -129,35 +137,35 @@ test('WITHDRAW that crosses OPENED changes nothing', async (t) => {
   near.stream.withdraw()
   near.stream.write(Buffer.from(' again'))
   pair.move()
-  t.same(near.log, ['opened'])
-  t.equal(far.text(), 'hello again')
+  t.same(near.log, ['opened'], 'the stream is open')
+  t.equal(far.text(), 'hello again', 'every byte arrives, before and after the WITHDRAW')
 })
 
 test('a few datagrams travel with OPEN and are delivered in order right after accept', async (t) => {
   const { pair, waiting } = world()
   const near = listenToDatagrams(pair.near, 'x')
   const late = listenToDatagrams(pair.near, 'y')
-  t.ok(near.stream.send(Buffer.from('one')))
-  t.ok(near.stream.send(Buffer.from('two')))
+  t.ok(near.stream.send(Buffer.from('one')), 'a first datagram is taken before OPENED')
+  t.ok(near.stream.send(Buffer.from('two')), 'a second datagram is taken before OPENED')
   t.notOk(near.stream.send(Buffer.alloc(MAX_EARLY_BYTES)), 'more than may be early waits with its sender')
   let count = 0
   while (late.stream.send(Buffer.of(count))) count++
-  t.equal(count, MAX_EARLY_DATAGRAMS)
+  t.equal(count, MAX_EARLY_DATAGRAMS, 'as many as may be early are taken')
   pair.step()
-  t.equal(pair.far.heldBytes, 6 + count)
+  t.equal(pair.far.heldBytes, 6 + count, 'all of them are held where they came')
   for (let i = 0; i < 100; i++) pair.links[0]!.far.receive(frame(FRAME.DATAGRAM, 1, Buffer.alloc(900)))
-  t.ok(pair.far.heldBytes <= 2 * MAX_EARLY_BYTES, 'whatever comes')
+  t.ok(pair.far.heldBytes <= 2 * MAX_EARLY_BYTES, 'whatever comes, at most twice the limit is held')
   waiting[1]!.refuse('overloaded')
   const ears = new DatagramListener()
   waiting[0]!.acceptDatagrams(ears)
   const { got } = ears
-  t.same(got, [])
+  t.same(got, [], 'nothing is told in the turn of accept')
   await Promise.resolve()
-  t.same(got.slice(0, 2).map(String), ['one', 'two'])
-  t.equal(got.length, MAX_EARLY_DATAGRAMS)
-  t.equal(pair.far.heldBytes, 0)
+  t.same(got.slice(0, 2).map(String), ['one', 'two'], 'then both arrive, in order')
+  t.equal(got.length, MAX_EARLY_DATAGRAMS, 'what came beyond the limit was dropped')
+  t.equal(pair.far.heldBytes, 0, 'nothing is held any more')
   pair.move()
-  t.same([near.log, late.log], [['opened'], ['refused overloaded']])
+  t.same([near.log, late.log], [['opened'], ['refused overloaded']], 'one stream is opened, the other refused')
 
   const spoken = listenToDatagrams(pair.near, 'z')
   spoken.stream.send(Buffer.from('question'))
@@ -172,12 +180,12 @@ test('bytes beyond the early limit wait for OPENED, and then follow the window',
   const near = listenTo(pair.near, 'x')
   near.stream.write(sent)
   pair.move()
-  t.equal(pair.far.heldBytes, MAX_EARLY_BYTES)
+  t.equal(pair.far.heldBytes, MAX_EARLY_BYTES, 'as many bytes are held as may be early')
   const far = take(waiting[0]!)
   pair.move()
   await Promise.resolve()
   pair.move()
-  t.ok(Buffer.concat(far.chunks).equals(sent))
+  t.ok(Buffer.concat(far.chunks).equals(sent), 'every byte arrives after OPENED')
 })
 
 test('data held for waiting OPENs counts as held, and the largest holder is reset', async (t) => {
@@ -193,24 +201,28 @@ test('data held for waiting OPENs counts as held, and the largest holder is rese
     [[], ['reset'], [], []],
     'reset, for want of any better',
   )
-  t.equal(pair.far.heldBytes, 34_000)
+  t.equal(pair.far.heldBytes, 34_000, 'the bytes of the three others are held')
   for (const incoming of waiting) incoming.refuse('overloaded')
-  t.equal(pair.far.heldBytes, 0)
+  t.equal(pair.far.heldBytes, 0, 'when they are refused, nothing is held')
 })
 
 test('a peer of an older version gets no early data and may not send any', async (t) => {
   const { pair, waiting, carriers } = world({ features: FEATURE.resume })
-  t.notOk(pair.near.route(ANY_PATH)?.takesEarly)
+  t.notOk(pair.near.route(ANY_PATH)?.takesEarly, 'the session takes no early data')
   const near = listenTo(pair.near, 'x')
   near.stream.write(Buffer.from('waits'))
   near.stream.withdraw()
   pair.move()
-  t.equal(pair.far.heldBytes, 0)
+  t.equal(pair.far.heldBytes, 0, 'nothing was sent before OPENED')
   const far = take(waiting[0]!)
   pair.move()
-  t.equal(far.text(), 'waits')
+  t.equal(far.text(), 'waits', 'what waited arrives after OPENED')
   carriers().far.receive(frame(FRAME.OPEN, 101))
-  t.throws(() => carriers().far.receive(frame(FRAME.DATA, 101, Buffer.from('x'))), { code: 'FRAME_INVALID' })
+  t.throws(
+    () => carriers().far.receive(frame(FRAME.DATA, 101, Buffer.from('x'))),
+    { code: 'FRAME_INVALID' },
+    'data before OPENED is refused',
+  )
 })
 
 test('forbidden early frames are refused', async (t) => {
@@ -314,9 +326,13 @@ test('when no carrier returns, a stream that has sent data is reset and one that
   pair.move()
   unsent.stream.write(Buffer.from('never left'))
   pair.sever(0)
-  t.same([spoken.log, silent.log, unsent.log], [[], ['refused unreachable'], ['refused unreachable']])
+  t.same(
+    [spoken.log, silent.log, unsent.log],
+    [[], ['refused unreachable'], ['refused unreachable']],
+    'without a carrier, the streams that sent nothing are refused at once',
+  )
   pair.near.end()
-  t.same(spoken.log, ['reset'])
+  t.same(spoken.log, ['reset'], 'the stream that sent data is reset when none returns')
 })
 
 test('REFUSED for a repeated OPEN proves nothing, and an OPEN of a finished stream is not accepted again', async (t) => {
@@ -328,21 +344,22 @@ test('REFUSED for a repeated OPEN proves nothing, and an OPEN of a finished stre
   pair.connect('direct')
   waiting[0]!.refuse('draining')
   pair.move()
-  t.same(near.log, ['reset'])
-  t.equal(pair.near.streams + pair.far.streams, 0)
+  t.same(near.log, ['reset'], 'the opener hears a reset: the instance may have had the question')
+  t.equal(pair.near.streams + pair.far.streams, 0, 'no stream is left')
 
   carriers().far.receive(Buffer.concat([frame(FRAME.OPEN | FLAGGED, 1), frame(FRAME.DATA, 1, Buffer.from('question'))]))
   t.equal(waiting.length, 1, 'it ended here already')
-  t.equal(pair.far.heldBytes, 0)
+  t.equal(pair.far.heldBytes, 0, 'nothing is held for it')
 })
 
 test('finished streams are remembered, and the oldest are forgotten', async (t) => {
   const past = new Tombstones()
-  t.notOk(past.has(1))
+  t.notOk(past.has(1), 'a stream that has not ended is not remembered')
   for (let id = 1; id <= 4_097; id++) past.add(id)
   t.same(
     [1, 2, 4_097, 4_098].map((id) => past.has(id)),
     [false, true, true, false],
+    'the oldest of 4,097 is forgotten, the others are remembered',
   )
 })
 

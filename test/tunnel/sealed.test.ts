@@ -1012,7 +1012,8 @@ test('an answer is never longer than its request, so nothing is amplified', asyn
   t.ok(from(B).length > 0 && from(B).length <= from(A).length, 'there are answers, and not more than requests')
 })
 
-test('datagrams in frames follow control, share fairly with bulk, and are whole, bounded and never late', async (t) => {
+/** An outbox on a clock of its own; `sent` is what the next write of 64 KiB holds, each frame as its type and stream. */
+function outboxWorld() {
   const time = { now: 0 }
   const outbox = new Outbox(
     () => undefined,
@@ -1026,12 +1027,20 @@ test('datagrams in frames follow control, share fairly with bulk, and are whole,
       frames.push(`${out[at]} ${out.readUInt32BE(at + 4)}`)
     return frames
   }
+  return { time, outbox, sent }
+}
+
+test('datagrams in frames follow control', async (t) => {
+  const { outbox, sent } = outboxWorld()
   outbox.datagram(5, Buffer.from('one'))
   outbox.datagram(7, Buffer.alloc(0))
   outbox.control(FRAME.PING, 0, Buffer.alloc(8))
-  t.same(sent(), ['9 0', '11 5', '11 7'], 'control first')
+  t.same(sent(), ['9 0', '11 5', '11 7'], 'the PING comes first, then the datagrams in order')
   t.ok(outbox.isEmpty, 'nothing is left to send')
+})
 
+test('datagrams in frames share fairly with bulk, and are whole', async (t) => {
+  const { outbox, sent } = outboxWorld()
   const bulk: Turn = {
     writeFrames: (to, at, room) => {
       writeHeader(to, at, FRAME.DATA, 1, room - 8)
@@ -1048,26 +1057,28 @@ test('datagrams in frames follow control, share fairly with bulk, and are whole,
   for (let i = 0; i < 200; i++) outbox.datagram(5, Buffer.alloc(1_200))
   const shared = sent()
   const datagrams = shared.filter((frame) => frame === '11 5').length
-  t.equal(datagrams, Math.floor((64 * 1024) / 1_208), 'half of a write, when streams wait too')
+  t.equal(datagrams, Math.floor((64 * 1024) / 1_208), 'datagrams have half of a write when streams wait too')
   t.ok(shared.includes('5 1'), 'the stream sends in the same write')
   sent()
   sent()
   sent()
-  t.notOk(sent().includes('11 5'), 'all are through')
-
+  t.notOk(sent().includes('11 5'), 'after four writes all datagrams are through')
   t.ok(outbox.datagram(5, Buffer.alloc(65_507)), 'a datagram of the greatest length is taken')
-  t.same(sent().slice(0, 1), ['11 5'], 'the longest goes, though it is more than its share')
+  t.same(sent().slice(0, 1), ['11 5'], 'it goes whole, though it is more than its share')
+})
 
+test('datagrams that wait in frames are bounded, and never late', async (t) => {
+  const { time, outbox, sent } = outboxWorld()
   let taken = 0
   while (outbox.datagram(5, Buffer.alloc(10_000))) taken += 1
-  t.ok(taken >= 24 && taken <= 26, `${taken} of 10,000 bytes wait at most`)
+  t.ok(taken >= 24 && taken <= 26, `about 25 of 10,000 bytes wait at most: ${taken}`)
   time.now = 501
   const { dropped } = outbox.datagrams
   t.equal(outbox.datagram(9, Buffer.alloc(0)), true, 'a new datagram is taken when those that waited are too old')
   t.same(
     sent().filter((frame) => frame.startsWith('11')),
     ['11 9'],
-    'what is too old is not sent',
+    'only the new one is sent',
   )
   t.equal(outbox.datagrams.dropped, dropped + taken, 'those that were too old are counted as dropped')
 })
