@@ -1,8 +1,9 @@
-import { cpSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { AuthorityReport } from '../../src/client/reports.ts'
 import { RootClient } from '../../src/client/root-client.ts'
+import { certificatesIn } from '../../src/core/identity/x509.ts'
 import { Authority } from '../../src/core/identity/authority.ts'
 import { AWAY_MS, behind, mayIssue, mayRetire, type Member } from '../../src/orchestrator/root/rotation-rules.ts'
 import { RelayLink } from '../../src/orchestrator/link/relay-link.ts'
@@ -147,6 +148,24 @@ t.test('a root that is stopped in any step goes on from there', async (t) => {
   await until(() => world.cluster().isLinked && n1.uplink.isUp, 'all links are up')
   t.match(await settled(world, 'steady'), { signs: issuing.signs, members: 2 })
 })
+
+t.test(
+  'a step whose consequences cannot all be written is a step all the same, and they are written later',
+  async (t) => {
+    await using world = await mesh()
+    const n1 = await world.node('n1')
+    const file = join(world.dir, 'root', 'admin.json')
+    const client = world.api
+    const draft = `${file}.draft`
+    mkdirSync(join(draft, 'in-the-way'), { recursive: true })
+    await t.rejects(client.call('POST', '/authority/rotate', {}), { code: 'STATE_UNREADABLE' })
+    t.equal((await client.call<AuthorityReport>('GET', '/authority')).step, 'spreading')
+    await until(() => n1.identity.trust.trusts.length === 2, 'the members know')
+    t.equal(certificatesIn(world.credential.ca).length, 1)
+    rmSync(draft, { recursive: true })
+    await until(() => world.credential.ca === world.root.ca, 'the credential has both authorities')
+  },
+)
 
 t.test('a root that was restored from before the rotation takes its members back', async (t) => {
   await using world = await mesh()

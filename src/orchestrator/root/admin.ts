@@ -13,14 +13,35 @@ const TOKEN = /^hedgerow-admin\.[A-Za-z0-9_-]{43}$/
  * The credential of the owner of the root's directory: created at the first start, written with mode 0600; the store keeps only
  * its hash. When the file is removed, the next start creates another credential and the old one is no longer valid.
  */
-export function openAdmin(dir: string, { url, ca }: { url: string; ca: string }, store: RootStore): void {
+export function openAdmin(dir: string, facts: CredentialFacts, store: RootStore): void {
   const path = join(dir, FILE)
+  const good = goodToken(path, store)
+  const token = good ?? `hedgerow-admin.${randomBytes(32).toString('base64url')}`
+  if (good === undefined) store.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
+  write(path, { ...facts, token })
+}
+
+/** The authorities are others: they are written into the credential, unless it was moved away. */
+export function refreshAdmin(dir: string, facts: CredentialFacts, store: RootStore): void {
+  const path = join(dir, FILE)
+  const token = goodToken(path, store)
+  if (token !== undefined) write(path, { ...facts, token })
+}
+
+interface CredentialFacts {
+  url: string
+  /** Certificates of the authorities, PEM. */
+  ca: string
+}
+
+function goodToken(path: string, store: RootStore): string | undefined {
   const saved = savedToken(path)
-  const isGood = saved !== undefined && store.tokens.get('admin')?.hash === hashOf(saved)
-  const token = isGood ? saved : `hedgerow-admin.${randomBytes(32).toString('base64url')}`
-  if (!isGood) store.tokens.put('admin', { role: 'admin', hash: hashOf(token) })
+  return saved !== undefined && store.tokens.get('admin')?.hash === hashOf(saved) ? saved : undefined
+}
+
+function write(path: string, { url, ca, token }: CredentialFacts & { token: string }): void {
   const text = `${JSON.stringify({ url, ca, token }, undefined, 2)}\n`
-  if (isGood && textOf(path) === text) return // also where the disk is full
+  if (textOf(path) === text) return // also where the disk is full
   try {
     rmSync(`${path}.draft`, { force: true }) // left by a crash
     writeFileSync(`${path}.draft`, text, { mode: 0o600, flag: 'wx' })

@@ -16,7 +16,7 @@ import type { Metrics } from '../../core/metrics.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
 import { Csr, Pem } from '../link/schemas.ts'
-import { authenticate, openAdmin } from './admin.ts'
+import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
@@ -89,7 +89,7 @@ export class Root implements AsyncDisposable {
       const scheduling = startScheduling(life, state, options)
       const server = await startServer(life, { ...state, ...scheduling }, options)
       const { authority } = state
-      scheduling.writeCredential(server.url)
+      scheduling.openCredential(server.url)
       life.every(RETRY_MS, () => scheduling.rotation.issueWhenReady(), 'rotation of the authority')
       life.every(RETRY_MS, () => scheduling.reconciler.retry(), 'placement retry at the root')
       scheduling.reconciler.retry()
@@ -169,11 +169,12 @@ function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds
   const reconciler = new Reconciler({ ...state, clusters })
   const nodes = new NodeDirectory({ store, clusters, clock, log })
   let url = ''
-  const writeCredential = (at = url) => {
+  const facts = () => ({ url, ca: state.authority.trusted })
+  const openCredential = (at: string) => {
     url = at
-    openAdmin(dir, { url, ca: state.authority.trusted }, store)
+    openAdmin(dir, facts(), store)
   }
-  const rotation = new Rotation({ ...state, clusters, nodes }, writeCredential)
+  const rotation = new Rotation({ ...state, clusters, nodes }, () => refreshAdmin(dir, facts(), store))
   clusters.listen(new ClusterMessages({ ...state, clusters, nodes, reconciler, rotation }))
   life.defer(() => reconciler.close())
   life.defer(() => nodes.close())
@@ -181,7 +182,7 @@ function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds
   const mended = changeStore(state, () => mendVips(state))
   if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
   for (const service of mended) reconciler.publish(service)
-  return { clusters, nodes, reconciler, rotation, writeCredential }
+  return { clusters, nodes, reconciler, rotation, openCredential }
 }
 
 /** The one port of the root: the API, links of clusters, joining. */

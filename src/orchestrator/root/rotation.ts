@@ -57,6 +57,8 @@ export class Rotation {
   #isClosed = false
   /** When the step began, or this process. */
   #since: number
+  /** False after a step whose consequences could not all be written: they are tried again. */
+  #isFollowed = true
 
   constructor(parts: RotationParts, written: () => void) {
     this.#parts = parts
@@ -111,6 +113,7 @@ export class Rotation {
   async #check(): Promise<void> {
     const { authority, clock, metrics } = this.#parts
     if (this.#isClosed) return
+    if (!this.#isFollowed) await this.#oneAtATime(() => this.#follow())
     if (authority.step === 'steady') return metrics.membersBehind.set(0)
     const late = behind(authority.step, authority.ids, await listMembers(this.#parts))
     metrics.membersBehind.set(late.length)
@@ -141,18 +144,26 @@ export class Rotation {
   }
 
   async #enter(change: () => Promise<void>): Promise<void> {
-    const { authority, identity, revocations, store, clusters, clock, log } = this.#parts
+    const { authority, clock, log } = this.#parts
     await change()
     this.#since = clock.now()
+    this.#isFollowed = false
     log.warn('the certificate authority has changed', { step: authority.step, ...authority.ids })
+    await this.#follow()
+  }
+
+  /** Everything that follows from the step, most important first: a full disk must not keep the news from the members. */
+  async #follow(): Promise<void> {
+    const { authority, identity, revocations, store, clusters } = this.#parts
     identity.revocations.trust(authority.trusted)
     revocations.refresh()
-    await identity.renewOnce((csr) => authority.issue(csr, identity.principal), AbortSignal.timeout(RENEW_MS))
-    this.#written()
     clusters.notifyRevocations(revocations.text)
+    await identity.renewOnce((csr) => authority.issue(csr, identity.principal), AbortSignal.timeout(RENEW_MS))
     for (const { name, trust } of store.clusters.list()) {
       if (this.#needsCertificate(trust)) clusters.linked(name)?.link.notify('renew', {})
     }
+    this.#written()
+    this.#isFollowed = true
   }
 
   #needsCertificate(trust: Trust | undefined): boolean {
