@@ -38,18 +38,18 @@ export class Memory {
 
   /** Why a flow is refused, for its caller and the log; `undefined`: there is room. */
   get shortage(): string | undefined {
-    this.#look()
+    this.#update()
     return this.#isScarce ? `the heap of ${mebibytes(this.#room.limit)} is nearly full` : undefined
   }
 
   /** For `check`. */
   get report(): string {
-    this.#look()
+    this.#update()
     const { limit, left } = this.#room
     return `${mebibytes(left)} left of ${mebibytes(limit)} of heap${this.#isScarce ? '; new flows are refused' : ''}`
   }
 
-  #look(): void {
+  #update(): void {
     const now = this.#now()
     if (now - this.#measuredAt < MEASURE_EVERY_MS) return
     this.#measuredAt = now

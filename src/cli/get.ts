@@ -33,7 +33,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['state', (row) => row['state']],
     ['node', (row) => row['node'] ?? row['cluster']],
     ['restarts', (row) => row['restarts']],
-    ['detail', (row) => row['detail']],
+    ['detail', detailOf],
   ],
   nodes: [
     ['node', (row) => row['id']],
@@ -65,6 +65,13 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
 function conditionOf({ condition, asOf, duplicateAt }: Row): string {
   if (typeof duplicateAt === 'number') return `${String(condition)}, used twice ${ageOf(Date.now() - duplicateAt)} ago`
   return typeof asOf === 'number' ? `${String(condition)}, as of ${ageOf(Date.now() - asOf)} ago` : String(condition)
+}
+
+/** An instance that was placed elsewhere while its node was away may run on both. */
+function detailOf({ detail, mayAlsoRunOn }: Row): string | undefined {
+  if (!Array.isArray(mayAlsoRunOn)) return detail as string | undefined
+  const twice = `may run twice: also on ${mayAlsoRunOn.join(', ')}, which is lost`
+  return typeof detail === 'string' ? `${twice}; ${detail}` : twice
 }
 
 function ageOf(ms: number): string {

@@ -12,6 +12,12 @@ interface Member {
   certificateUntil?: number
   /** When a second process with its identity was refused last, milliseconds since 1970. */
   duplicateAt?: number
+  /** How long ago its last message reached its cluster; nodes send one every second. */
+  silentMs?: number
+  /** How often its link went down within the last quarter of an hour. */
+  linksLost?: number
+  /** Instances that it may still run, although it is lost and they were placed elsewhere. */
+  mayStillRun?: string[]
 }
 
 interface Service {
@@ -38,11 +44,13 @@ export async function meshChecks(root: Pick<RootClient, 'call'>, nowMs: number =
   return [
     membersCheck('clusters', clusters, 'hedgerow get clusters'),
     membersCheck('nodes', nodes, 'hedgerow get nodes'),
+    doubtsCheck(nodes),
     membersCheck('relays', relays, 'hedgerow get relays'),
     certificatesCheck(clusters, [...nodes, ...relays], nowMs),
     identitiesCheck(nodes, nowMs),
     ...(authority === undefined ? [] : [authorityCheck(authority)]),
     servicesCheck(services),
+    twiceCheck(nodes),
   ]
 }
 
@@ -128,6 +136,38 @@ function servicesCheck(services: readonly Service[]): Check {
         ? `all ${services.length} have their instances running`
         : `${short.length} of ${services.length} have fewer instances running than wanted: ${list(names)}`,
     remedy: '`hedgerow get instances` says why each one does not run.',
+  }
+}
+
+/** A node sends a message every second, and is lost after 2.7; one that is this late may be about to be. */
+const LATE_MS = 1_500
+/** A node that is restarted loses its link once. */
+const FEW_LINKS = 3
+
+/** Nodes that are alive, but not to be relied on. */
+function doubtsCheck(nodes: readonly Member[]): Check {
+  const alive = nodes.filter(({ condition }) => condition === 'alive')
+  const doubts = alive.flatMap(({ id = '?', silentMs = 0, linksLost = 0 }) => {
+    if (silentMs > LATE_MS) return [`${id} (silent for ${(silentMs / 1_000).toFixed(1)} s)`]
+    return linksLost >= FEW_LINKS ? [`${id} (its link went down ${linksLost} times in 15 minutes)`] : []
+  })
+  return {
+    check: 'mesh: doubted nodes',
+    ok: doubts.length === 0,
+    finding: doubts.length === 0 ? 'none; all are heard every second' : list(doubts),
+    remedy:
+      'Their network loses packets, or the machine is overloaded: `hedgerow netcheck` and `hedgerow check` there.',
+  }
+}
+
+/** Instances that a lost node may still run. */
+function twiceCheck(nodes: readonly Member[]): Check {
+  const twice = nodes.flatMap(({ id = '?', mayStillRun = [] }) => mayStillRun.map((instance) => `${instance} on ${id}`))
+  return {
+    check: 'mesh: instances that may run twice',
+    ok: twice.length === 0,
+    finding: twice.length === 0 ? 'none' : `placed elsewhere, and perhaps still running: ${list(twice)}`,
+    remedy: 'They end when the agent of that node runs again and reaches its cluster. Start it, or stop the machine.',
   }
 }
 

@@ -55,9 +55,16 @@ t.test('the mesh: what is away, whose certificates end, and which services have 
   const answers: Record<string, unknown> = {
     '/clusters': [{ name: 'edge', condition: 'alive', certificateUntil: inHours(23) }],
     '/nodes': [
-      { id: 'edge/n1', condition: 'alive', certificateUntil: inHours(8) },
-      { id: 'edge/n2', condition: 'lost', certificateUntil: inHours(-1), duplicateAt: inHours(-0.1) },
-      { id: 'edge/n3', condition: 'alive', duplicateAt: inHours(-2) },
+      { id: 'edge/n1', condition: 'alive', certificateUntil: inHours(8), silentMs: 1_400, linksLost: 2 },
+      {
+        id: 'edge/n2',
+        condition: 'lost',
+        certificateUntil: inHours(-1),
+        duplicateAt: inHours(-0.1),
+        mayStillRun: ['shop.acme.cart.prod.1'],
+      },
+      { id: 'edge/n3', condition: 'alive', duplicateAt: inHours(-2), silentMs: 2_000 },
+      { id: 'edge/n4', condition: 'alive', silentMs: 300, linksLost: 3 },
     ],
     '/relays': [{ id: 'edge/r1', condition: 'away', certificateUntil: inHours(0.5) }],
     '/services': [
@@ -71,7 +78,12 @@ t.test('the mesh: what is away, whose certificates end, and which services have 
   )
   t.match(checks, [
     { check: 'mesh: clusters', ok: true, finding: 'all 1 alive' },
-    { check: 'mesh: nodes', ok: false, finding: '1 of 3 are not alive: edge/n2 (lost)' },
+    { check: 'mesh: nodes', ok: false, finding: '1 of 4 are not alive: edge/n2 (lost)' },
+    {
+      check: 'mesh: doubted nodes',
+      ok: false,
+      finding: 'edge/n3 (silent for 2.0 s), edge/n4 (its link went down 3 times in 15 minutes)',
+    },
     { check: 'mesh: relays', ok: false, finding: '1 of 1 are not alive: edge/r1 (away)' },
     {
       check: 'mesh: certificates',
@@ -80,6 +92,7 @@ t.test('the mesh: what is away, whose certificates end, and which services have 
     },
     { check: 'mesh: identities', ok: false, finding: 'used by two processes: edge/n2' },
     { check: 'mesh: services', ok: false, finding: /shop\.acme\.cart\.prod 1\/3/ },
+    { check: 'mesh: instances that may run twice', ok: false, finding: /shop\.acme\.cart\.prod\.1 on edge\/n2$/ },
   ])
 })
 

@@ -282,12 +282,17 @@ t.test('a lost node is seen in tables at once, its instances move, and it ends t
   const nodes = await world.api.call('GET', '/nodes')
   t.match(nodes, [
     { id: 'edge/n1', condition: 'alive' },
-    { id: 'edge/n2', condition: 'lost' },
+    { id: 'edge/n2', condition: 'lost', linksLost: 1, mayStillRun: [`${SERVICE}.1`] },
   ])
+  const twice = async () =>
+    (await world.instances()).flatMap((row) => ('mayAlsoRunOn' in row ? [[row.id, row.mayAlsoRunOn]] : []))
+  t.same(await twice(), [[`${SERVICE}.1`, ['edge/n2']]], 'the instances say that one may run twice')
   const again = await world.node('n2')
   again.has.set(`${SERVICE}.1`, assignmentOf({}, 1))
   again.uplink.report({ instance: `${SERVICE}.1`, generation: 1, state: 'running', restarts: 0 })
   await until(() => again.has.size === 0, 'it ended what had moved elsewhere')
+  t.match(await world.api.call('GET', '/nodes'), [{ silentMs: Number }, { condition: 'alive', silentMs: Number }])
+  t.same(await twice(), [], 'and runs once')
 })
 
 t.test('without the root names, failover and joining go on, and it catches up on its return', async (t) => {

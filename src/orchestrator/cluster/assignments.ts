@@ -16,6 +16,8 @@ export interface AssignmentRecord {
   state: InstanceState
   detail?: string
   restarts: number
+  /** Nodes that were lost while they ran it and have not been back: it may still run there. */
+  mayRunOn?: NodeId[]
 }
 
 /** What this cluster runs, by instance. Kept in memory, since the scheduler reads all of it often; disk is written first. */
@@ -44,6 +46,11 @@ export class Assignments {
     return [...this.#all.values()].filter((record) => record.node === node)
   }
 
+  /** Those that this lost node may still run, although they have been placed elsewhere. */
+  leftOn(node: NodeId): AssignmentRecord[] {
+    return [...this.#all.values()].filter((record) => isLeftOn(record, node))
+  }
+
   put(record: AssignmentRecord): void {
     this.#saved.put(record.assignment.instance, record)
     this.#all.set(record.assignment.instance, record)
@@ -53,6 +60,10 @@ export class Assignments {
     this.#saved.delete(id)
     this.#all.delete(id)
   }
+}
+
+function isLeftOn({ node, mayRunOn = [] }: AssignmentRecord, lost: NodeId): boolean {
+  return node !== undefined && node !== lost && mayRunOn.includes(lost)
 }
 
 /** True when the worker will not start it again by itself. */

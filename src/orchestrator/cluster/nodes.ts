@@ -35,6 +35,10 @@ export interface NodesOptions {
   graceMs: number
 }
 
+/** Of links that went down: a node that is restarted now and then is not doubted. */
+const LATELY_MS = 15 * 60_000
+const MOST_DOWNS = 100
+
 /**
  * The nodes as their links show them.
  *
@@ -51,6 +55,8 @@ export class Nodes {
   readonly #duplicateAt = new Map<NodeId, number>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
+  /** When each node's link went down; the last ones. */
+  readonly #downAt = new Map<NodeId, number[]>()
   #listener: NodeListener | undefined
   #isClosed = false
 
@@ -89,6 +95,7 @@ export class Nodes {
     void link.ended.then((end) => {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
       this.#alive.delete(node)
+      if (end.kind !== 'away') this.#downAt.set(node, [...this.#recentDowns(node), this.#options.clock.now()])
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
       else this.#waitFor(node, this.#options.graceMs)
@@ -124,6 +131,16 @@ export class Nodes {
   /** When a second process with the identity of this node was refused last, milliseconds since 1970. */
   duplicateAt(node: NodeId): number | undefined {
     return this.#duplicateAt.get(node)
+  }
+
+  /** How often its link went down lately. */
+  linksLost(node: NodeId): number {
+    return this.#recentDowns(node).length
+  }
+
+  #recentDowns(node: NodeId): number[] {
+    const since = this.#options.clock.now() - LATELY_MS
+    return (this.#downAt.get(node) ?? []).filter((at) => at > since).slice(-MOST_DOWNS)
   }
 
   alive(node: NodeId): LinkedNode | undefined {

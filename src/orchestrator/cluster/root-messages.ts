@@ -1,7 +1,7 @@
 import { MeshError } from '../../core/errors.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
-import type { InstanceId } from '../../core/model/ids.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { NodeRow, rootToCluster } from '../link/messages.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
@@ -115,10 +115,24 @@ export class RootMessages implements RootListener {
         ...(duplicateAt === undefined ? {} : { duplicateAt }),
         ...(record.certificateUntil === undefined ? {} : { certificateUntil: record.certificateUntil }),
         ...(record.trust === undefined ? {} : { trust: record.trust }),
+        ...this.#doubtsOf(id),
       }
     })
     const rest = all.filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1))
     return { nodes: rest.slice(0, PAGE), more: rest.length > PAGE }
+  }
+
+  /** What speaks against relying on the node. */
+  #doubtsOf(id: NodeId): Pick<NodeRow, 'silentMs' | 'linksLost' | 'mayStillRun'> {
+    const { store, nodes } = this.#parts
+    const linked = nodes.alive(id)
+    const linksLost = nodes.linksLost(id)
+    const left = linked === undefined ? store.assignments.leftOn(id).slice(0, 1_000) : []
+    return {
+      ...(linked === undefined ? {} : { silentMs: Math.max(0, Math.round(linked.link.silentMs)) }),
+      ...(linksLost === 0 ? {} : { linksLost }),
+      ...(left.length === 0 ? {} : { mayStillRun: left.map(({ assignment }) => assignment.instance) }),
+    }
   }
 
   #nodeOf(instance: InstanceId): LinkedNode {

@@ -104,10 +104,24 @@ export class Scheduler {
     for (const record of there) {
       if (!record.wanted) this.#end(record)
       else if (!isFinished(record))
-        this.#change(record.assignment.instance, { state: 'lost', detail: `node ${node} was lost` })
+        this.#change(record.assignment.instance, {
+          state: 'lost',
+          detail: `node ${node} was lost`,
+          mayRunOn: nodesLeft(record, node),
+        })
     }
     if (there.length > 0) log.warn('instances lost with their node', { node, count: there.length })
     this.retry()
+  }
+
+  /** The node is back, and is told what to end. */
+  #isSettled(node: NodeId): void {
+    const { assignments } = this.#parts
+    for (const { assignment, mayRunOn } of assignments.all())
+      if (mayRunOn?.includes(node)) {
+        const others = mayRunOn.filter((other) => other !== node)
+        this.#change(assignment.instance, { mayRunOn: others.length === 0 ? undefined : others })
+      }
   }
 
   /** A returning node keeps what it still runs, if that has no other place yet. Call before the response to its hello says what to keep. */
@@ -123,6 +137,7 @@ export class Scheduler {
   /** After a node's hello: assigns again what it should run and does not. */
   nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): void {
     if (this.#isClosed) return
+    this.#isSettled(node.id)
     this.takeReports(node, reports)
     const has = new Map(reports.map(({ instance, generation }) => [instance, generation]))
     for (const record of this.#parts.assignments.on(node.id)) {
@@ -285,6 +300,7 @@ export class Scheduler {
     const changed = { ...record, ...change } as AssignmentRecord
     if (changed.node === undefined) delete changed.node
     if (changed.detail === undefined) delete changed.detail
+    if (changed.mayRunOn === undefined) delete changed.mayRunOn
     this.#parts.assignments.put(changed)
     this.#announce(changed)
   }
@@ -309,4 +325,13 @@ export class Scheduler {
       this.#parts.log.error('placing an instance failed', { error })
     }
   }
+}
+
+/** More are of no use to anybody who looks. */
+const MOST_LEFT = 16
+
+/** What an external service is, its node does not run. */
+function nodesLeft({ assignment, mayRunOn = [] }: AssignmentRecord, lost: NodeId): NodeId[] | undefined {
+  if (assignment.spec.runtime === 'external') return undefined
+  return [...mayRunOn.filter((node) => node !== lost), lost].slice(-MOST_LEFT)
 }

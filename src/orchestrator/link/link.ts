@@ -130,6 +130,11 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     })
   }
 
+  /** How long ago the last message came; heartbeats come every second. */
+  get silentMs(): number {
+    return this.#parts.clock.now() - this.#receivedAt
+  }
+
   get isOpen(): boolean {
     return this.#end === undefined
   }

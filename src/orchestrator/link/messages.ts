@@ -214,6 +214,12 @@ const NodeRow = Type.Object({
   /** When the newest certificate that the cluster has issued to it ends, milliseconds since 1970. */
   certificateUntil: Type.Optional(Seq),
   trust: TrustOf,
+  /** How long ago its last message came; it sends one every second. */
+  silentMs: Type.Optional(Seq),
+  /** How often its link went down within the last quarter of an hour. */
+  linksLost: Type.Optional(Seq),
+  /** Lost, and may still run these, which have been placed elsewhere. */
+  mayStillRun: Type.Optional(many(InstanceIdText, 1_000)),
 })
 export type NodeRow = Static<typeof NodeRow>
 

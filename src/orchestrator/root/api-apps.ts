@@ -7,7 +7,7 @@ import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
-import { appRows, instanceRow, serviceRow } from './rows.ts'
+import { appRows, instanceRow, leftBehind, serviceRow } from './rows.ts'
 import { changeStore, idOf, remove, submit } from './submission.ts'
 import { keysInTheWay } from './vip-requests.ts'
 
@@ -43,7 +43,7 @@ export function appRoutes(app: App, context: ApiContext): void {
 
   app.get<Id>('/services/:id', ({ params }) => {
     const service = existingService(store, params.id)
-    const instances = store.instancesOf(service.id).map(instanceRow)
+    const instances = store.instancesOf(service.id).map((record) => instanceRow(record, leftBehind(context)))
     return { ...serviceRow(service, store, vips), spec: service.spec, instances }
   })
 

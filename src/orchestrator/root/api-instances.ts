@@ -5,7 +5,7 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ClusterLink } from './clusters.ts'
-import { instanceRow } from './rows.ts'
+import { instanceRow, leftBehind } from './rows.ts'
 
 const readLogs = reader(
   Type.Object(
@@ -18,8 +18,11 @@ const readLogs = reader(
 )
 
 /** Instances, and what they wrote. */
-export function instanceRoutes(app: App, { store, clusters }: ApiContext): void {
-  app.get('/instances', () => store.instances.list().map(instanceRow))
+export function instanceRoutes(app: App, { store, clusters, nodes }: ApiContext): void {
+  app.get('/instances', () => {
+    const left = leftBehind({ store, nodes })
+    return store.instances.list().map((record) => instanceRow(record, left))
+  })
 
   app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {
     const { tail = '100', follow } = readLogs(query)

@@ -36,8 +36,18 @@ export function serviceRow({ id, spec, generation }: ServiceRecord, store: RootS
   }
 }
 
-export function instanceRow({ node, ...record }: InstanceRecord) {
-  return { ...record, node: node?.id }
+/** The nodes that were lost with an instance which has been placed elsewhere since, by instance; as their clusters said last. */
+export function leftBehind({ store, nodes }: Pick<ApiContext, 'store' | 'nodes'>): ReadonlyMap<string, string[]> {
+  const found = new Map<string, string[]>()
+  for (const { name } of store.clusters.list())
+    for (const { id, mayStillRun = [] } of nodes.lastKnown(name)?.rows ?? [])
+      for (const instance of mayStillRun) found.set(instance, [...(found.get(instance) ?? []), id])
+  return found
+}
+
+export function instanceRow({ node, ...record }: InstanceRecord, left: ReadonlyMap<string, string[]>) {
+  const mayAlsoRunOn = left.get(record.id)
+  return { ...record, node: node?.id, ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }) }
 }
 
 export function nodeRow({ facts, free, ...row }: ShownNode) {
