@@ -29,12 +29,12 @@ export function runHere(
   env: Record<string, string | undefined>,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, argv, { stdio: 'inherit', env })
     const forward = (signal: NodeJS.Signals) => {
       child.kill(signal)
       if (signal === 'SIGTSTP') process.kill(process.pid, 'SIGSTOP') // Ctrl-Z: the shell waits until all of the job stands
     }
-    for (const signal of FORWARDED) process.on(signal, forward)
+    for (const signal of FORWARDED) process.on(signal, forward) // before the child runs: whoever sees it run may send one
+    const child = spawn(program, argv, { stdio: 'inherit', env })
     process.once('exit', () => child.kill('SIGKILL')) // an error of ours leaves no orphan; after its own exit this does nothing
     child.on('error', (cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'ENOENT' && cause.code !== 'EACCES') return reject(cause)
