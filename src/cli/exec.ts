@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { Option, type Command } from 'commander'
+import { ignore } from '../core/kit/ignore.ts'
 import { agent, type Context } from './context.ts'
 
 export function execCommand(program: Command, context: () => Context): void {
@@ -35,14 +36,34 @@ export function runHere(
     }
     for (const signal of FORWARDED) process.on(signal, forward) // before the child runs: whoever sees it run may send one
     const child = spawn(program, argv, { stdio: 'inherit', env })
+    const release = child.pid === undefined ? ignore : endWithUs(child.pid)
     process.once('exit', () => child.kill('SIGKILL')) // an error of ours leaves no orphan; after its own exit this does nothing
     child.on('error', (cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'ENOENT' && cause.code !== 'EACCES') return reject(cause)
       console.error(`${program}: ${cause.code === 'ENOENT' ? 'command not found' : 'permission denied'}`)
       resolve(cause.code === 'ENOENT' ? 127 : 126)
     })
-    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])))
+    child.on('exit', (code, signal) => {
+      release()
+      resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal]))
+    })
   })
+}
+
+/** Told so by a line, it does nothing; without one the pipe was closed by our end. */
+const WATCH = 'read -r _ || kill -KILL "$0" 2> /dev/null'
+
+/**
+ * SIGKILL cannot be passed on: a shell in a session of its own waits until this process has ended, and ends the command. Returns
+ * what to call when the command has ended by itself, since its number may then be another's.
+ */
+function endWithUs(pid: number): () => void {
+  const watcher = spawn('/bin/sh', ['-c', WATCH, String(pid)], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
+  watcher.on('error', ignore) // no shell here: the command would go on
+  watcher.stdin.on('error', ignore)
+  watcher.unref()
+  ;(watcher.stdin as unknown as { unref(): void }).unref()
+  return () => watcher.stdin.end('\n')
 }
 
 /** Every signal that people, terminals and supervisors send, and that a process may handle. */
