@@ -81,7 +81,7 @@ export class Agent implements AsyncDisposable {
   }
 
   /** Resolves when another process serves in place of this one, which only lets its flows end. */
-  get handedOver(): Promise<void> {
+  get handedOver(): Promise<number | undefined> {
     return this.#shutdown.handedOver
   }
 

@@ -49,7 +49,8 @@ export interface HandOverSteps {
   facts(): PredecessorFacts
   control(): Promise<void>
   release(): Promise<void>
-  yield(): Promise<void>
+  /** With the process id of the successor, where it is told. */
+  yield(successor: number | undefined): Promise<void>
   reclaim(): Promise<void>
 }
 
@@ -59,7 +60,7 @@ export async function handOver(socket: Socket, steps: HandOverSteps): Promise<bo
   wire.send(steps.facts())
   let hasBegun = false
   for (;;) {
-    const request = (await wire.next()) as { step?: HandOverStep } | undefined
+    const request = (await wire.next()) as { step?: HandOverStep; pid?: number } | undefined
     if (request === undefined) {
       if (hasBegun) await steps.reclaim()
       return false
@@ -72,7 +73,7 @@ export async function handOver(socket: Socket, steps: HandOverSteps): Promise<bo
         wire.send({ done: request.step })
         break
       case 'yield':
-        await steps.yield()
+        await steps.yield(request.pid)
         wire.send({ done: request.step })
         socket.end()
         return true
@@ -131,7 +132,7 @@ export class Predecessor implements Disposable {
 
   /** @throws MeshError NOT_RUNNING when it ended meanwhile */
   async ask(step: HandOverStep): Promise<void> {
-    this.#wire.send({ step })
+    this.#wire.send({ step, pid: process.pid })
     const answer = (await this.#wire.next()) as { done?: HandOverStep } | undefined
     if (answer?.done !== step) throw new MeshError('NOT_RUNNING', { what: 'agent that hands over', step })
   }

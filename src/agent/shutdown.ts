@@ -41,7 +41,7 @@ const POLL_MS = 20
 
 export class Shutdown implements HandOverSteps {
   readonly #parts: ShutdownParts
-  readonly #handedOver = Promise.withResolvers<void>()
+  readonly #handedOver = Promise.withResolvers<number | undefined>()
   #state: LifecycleState = 'serving'
   #isHandedOver = false
   #hasReleased = false
@@ -58,8 +58,8 @@ export class Shutdown implements HandOverSteps {
     return this.#state
   }
 
-  /** Resolves when a successor serves in place of this agent, which only lets its flows end. */
-  get handedOver(): Promise<void> {
+  /** Resolves to the process id of the successor, where it is known, when that serves and this agent only lets its flows end. */
+  get handedOver(): Promise<number | undefined> {
     return this.#handedOver.promise
   }
 
@@ -95,6 +95,7 @@ export class Shutdown implements HandOverSteps {
     if (this.#state === 'serving') this.#state = 'leaving'
     if (!this.#isHandedOver) {
       this.#until = clock.now() + config.drainSeconds * 1_000
+      if (config.keepInstances) this.#parts.uplink.leave() // the cluster waits for the next start before it places them elsewhere
       await migratingRequests(() => this.#stopListening())
     }
     if (!this.#isHandedOver) await this.#drainPeers()
@@ -144,14 +145,14 @@ export class Shutdown implements HandOverSteps {
     await instances.release()
   }
 
-  async yield(): Promise<void> {
+  async yield(successor: number | undefined): Promise<void> {
     const { clock, config } = this.#parts.context
     this.#isHandedOver = true
     if (this.#state === 'serving') this.#state = 'leaving'
     this.#until = clock.now() + config.handoverSeconds * 1_000
     await migratingRequests(() => this.#stopListening())
     await this.#drainPeers()
-    this.#handedOver.resolve()
+    this.#handedOver.resolve(successor)
   }
 
   async reclaim(): Promise<void> {

@@ -114,6 +114,11 @@ function failureOf(error: unknown): Failure {
   }
 }
 
+/** What is wrong with a document or a configuration, for the log. */
+export function faultLines(error: unknown): string[] {
+  return (failureOf(error).faults ?? []).map(lineOf)
+}
+
 /** With a capital and a full stop; a command or an option stays as it is typed. */
 function sentence(remedy: string): string {
   const isTyped = /^(?:hedgerow |-|`)/.test(remedy)

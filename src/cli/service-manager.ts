@@ -13,6 +13,7 @@ export class ServiceManager {
   readonly #environment: Readonly<Record<string, string | undefined>>
   readonly #log: Log
   #hasWarned = false
+  #watchdog: NodeJS.Timeout | undefined
 
   constructor(environment: Readonly<Record<string, string | undefined>>, log: Log) {
     this.#environment = environment
@@ -30,6 +31,15 @@ export class ServiceManager {
     return this.#notify('STATUS=serving; configuration read again')
   }
 
+  /**
+   * The successor is the main process and is watched from now on: pings of this process would hide that it hangs. Awaited before this one
+   * ends: a unit whose main process has ended is started again, beside the successor.
+   */
+  async handedOver(successor: number | undefined): Promise<void> {
+    clearInterval(this.#watchdog)
+    if (successor !== undefined) await this.#notify(`MAINPID=${successor}`)
+  }
+
   stopping(): Promise<void> {
     return this.#notify('STOPPING=1', 'STATUS=draining')
   }
@@ -38,7 +48,7 @@ export class ServiceManager {
   #startWatchdog(): void {
     const { WATCHDOG_USEC: interval } = this.#environment
     const ms = Number(interval) / 1_000 / PINGS_PER_INTERVAL
-    if (Number.isFinite(ms) && ms > 0) setInterval(() => void this.#notify('WATCHDOG=1'), ms).unref()
+    if (Number.isFinite(ms) && ms > 0) this.#watchdog = setInterval(() => void this.#notify('WATCHDOG=1'), ms).unref()
   }
 
   #notify(...assignments: string[]): Promise<void> {

@@ -5,14 +5,14 @@ import { logOutput } from '../core/kit/console-output.ts'
 import type { Log, LogLevel } from '../core/kit/log.ts'
 import type { Context } from './context.ts'
 import { ServiceManager } from './service-manager.ts'
-import { errorText, exitCodeOf } from './output.ts'
+import { errorText, exitCodeOf, faultLines } from './output.ts'
 import { readyText } from './ready.ts'
 
 /** A role that runs: its summary for the user, and how it is ended. */
 export interface Running extends AsyncDisposable {
   summary(): Record<string, string>
-  /** Resolves when another process has taken over; only open flows are left here. */
-  readonly handedOver?: Promise<void>
+  /** Resolves to the id of the process that has taken over, where it is known; only open flows are left here. */
+  readonly handedOver?: Promise<number | undefined>
   /** SIGTERM, before it is closed: serves on for a moment, so that a successor may take over. */
   makeWay?(): Promise<void>
   /** For what runs on another thread, which has a log of its own. */
@@ -88,19 +88,20 @@ export async function stay({ context, log, start, reload }: StayOptions): Promis
         log.info('configuration read again', { reason: 'SIGHUP' })
         void manager.reloaded()
       },
-      (error: unknown) => log.error('configuration not read again: it has faults', { error }),
+      (error: unknown) =>
+        log.error('configuration not read again: it has faults', { error, faults: faultLines(error) }),
     )
   })
   setFlagsFromString('--no-optimize-for-size') // set by the launcher, for loading
   void manager.ready()
   stdout.write(readyText(running.summary(), context.format))
   const reason = await Promise.race([stopped, ...(running.handedOver === undefined ? [] : [running.handedOver])])
-  if (reason !== undefined) {
+  if (typeof reason === 'string') {
     log.info('told to end', { reason })
     void manager.stopping()
-  }
+  } else await manager.handedOver(reason)
   try {
-    if (reason !== undefined && reason !== 'SIGINT') await running.makeWay?.()
+    if (typeof reason === 'string' && reason !== 'SIGINT') await running.makeWay?.()
     await running[Symbol.asyncDispose]()
   } catch (error) {
     log.error('some parts did not close cleanly', { error })

@@ -66,7 +66,7 @@ export class Up implements AsyncDisposable {
     this.#control.setLogLevel(level)
   }
 
-  get handedOver(): Promise<void> {
+  get handedOver(): Promise<number | undefined> {
     return this.agent.handedOver
   }
 

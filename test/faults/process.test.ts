@@ -132,6 +132,7 @@ t.test(
     writeFileSync(config, 'log: loud\n')
     process.child.kill('SIGHUP')
     await eventually(logged('configuration not read again'), 'a faulty configuration changes nothing')
+    t.match(readFileSync(logFile, 'utf8'), /"faults":\["log[^"]*/, 'and what is wrong is said')
     t.equal((await process.status())?.controlLink, 'up', 'it goes on')
     await endsWell(t, process, 'SIGUSR2')
     for (const signal of ['SIGQUIT', 'SIGALRM'] as const) {

@@ -1,9 +1,10 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { ServiceManager } from '../../src/cli/service-manager.ts'
@@ -11,7 +12,8 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import '../support/no-orphans.ts'
 
 /*
- * Under systemd: the unit files, and what the process tells the service manager.
+ * Under systemd: the unit files, and what the process tells the service manager. A systemd that has booted runs the units in
+ * `npm run prove:systemd` (test/systemd).
  */
 
 const UNITS = resolve(import.meta.dirname, '../../examples/systemd')
@@ -83,6 +85,24 @@ for (const socket of [join(dir, 'notify'), `@hedgerow-test-${process.pid}`]) {
     )
   })
 }
+
+t.test('after a hand-over the old process names its successor and does not ping: that one is watched', async (t) => {
+  const bin = join(dir, 'bin')
+  mkdirSync(bin)
+  // says what it was called with
+  writeFileSync(join(bin, 'systemd-notify'), `#!/bin/sh\necho "$@" >> ${dir}/sent\n`, { mode: 0o755 })
+  const sent = () => (existsSync(join(dir, 'sent')) ? readFileSync(join(dir, 'sent'), 'utf8') : '')
+  const environment = { NOTIFY_SOCKET: '/dev/null', WATCHDOG_USEC: '200000', PATH: `${bin}:/usr/bin:/bin` }
+  const manager = new ServiceManager(environment, silentLog)
+  await manager.ready()
+  while (!sent().includes('WATCHDOG=1')) await sleep(20)
+  await manager.handedOver(4_711)
+  t.match(sent(), /^MAINPID=4711$/m)
+  await sleep(500) // what was under way
+  const before = sent()
+  await sleep(1_000)
+  t.equal(sent(), before)
+})
 
 t.test('without a service manager nothing is sent', async (t) => {
   await new ServiceManager({}, silentLog).ready()

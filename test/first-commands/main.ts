@@ -11,10 +11,11 @@
  * reach their registries over this machine's network, with its certificates and settings. The last line counts what passed.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { scriptOptions } from '../../.config/script-options.ts'
+import { makeCleanDebian, must } from '../support/clean-debian.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
 const COMMANDS = { demo: 'npm ci && npm run demo', cit: 'npm cit' } as const
@@ -61,34 +62,8 @@ process.exitCode = failed.length === 0 && results.length > 0 ? 0 : 1
 
 /** A clean system with what the distribution calls node and npm, git, and a user without rights. */
 function install(): void {
-  if (!existsSync('/usr/sbin/debootstrap')) must(['apt-get', 'install', '-y', '--no-install-recommends', 'debootstrap'])
-  console.log(`debootstrap ${values.suite}`)
-  must(['debootstrap', '--variant=minbase', values.suite, root, 'http://deb.debian.org/debian'])
-  // How this machine reaches its registries: name servers, certificates, and the settings of npm and apt.
-  for (const path of ['/etc/resolv.conf', '/etc/ssl/certs', '/etc/npmrc', '/usr/etc/npmrc', '/etc/apt/apt.conf.d'])
-    copy(path)
-  writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n') // as the installer does
-  must(['chroot', root, 'apt-get', 'update'])
-  must([
-    'chroot',
-    root,
-    'apt-get',
-    'install',
-    '-y',
-    '--no-install-recommends',
-    'nodejs',
-    'npm',
-    'git',
-    'ca-certificates',
-  ])
-  copy('/etc/ssl/certs')
+  makeCleanDebian({ root, suite: values.suite, packages: ['nodejs', 'npm', 'git', 'ca-certificates'] })
   must(['chroot', root, 'useradd', '--create-home', 'user'])
-}
-
-function copy(path: string): void {
-  if (!existsSync(path)) return
-  mkdirSync(dirname(join(root, path)), { recursive: true })
-  cpSync(path, join(root, path), { recursive: true, dereference: true, force: true })
 }
 
 async function attempt(user: (typeof USERS)[number], name: string, command: string): Promise<void> {
@@ -144,13 +119,4 @@ function follow([program = '', ...argv]: string[]): Promise<number | string> {
       resolve(code ?? signal ?? 'no exit code')
     })
   })
-}
-
-function must([program = '', ...argv]: string[]): void {
-  const { status, stdout, stderr } = spawnSync(program, argv, {
-    encoding: 'utf8',
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-  })
-  if (status === 0) return
-  throw new Error(`${[program, ...argv].join(' ')}: ${`${stdout}\n${stderr}`.trim().split('\n').slice(-15).join('\n')}`)
 }

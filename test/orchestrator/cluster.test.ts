@@ -295,6 +295,51 @@ t.test('a lost node is seen in tables at once, its instances move, and it ends t
   t.same(await twice(), [], 'and runs once')
 })
 
+t.test(
+  'an agent that ends and leaves its instances finds them when it is back, although they would fit elsewhere',
+  async (t) => {
+    await using world = await mesh({ cluster: { nodeReturnMs: 60_000 } })
+    const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+    await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+    await world.running(2)
+    n2.uplink.leave()
+    await n2.stop()
+    await until(
+      async () => (await world.instances()).some(({ state }) => state === 'lost'),
+      'its instance is not chosen',
+    )
+    const again = await world.node('n2', { runs: n2.has.values() })
+    const rows = await world.running(2)
+    t.same(new Set(rows.map(({ node }) => node)), new Set(['edge/n1', 'edge/n2']))
+    t.same([n1.assigned.length, again.assigned.length], [1, 0], 'neither was started a second time')
+    t.equal(again.has.size, 1)
+  },
+)
+
+t.test('an agent that crashed finds its instances when it is back, where they fitted nowhere else', async (t) => {
+  await using world = await mesh({ cluster: { nodeReturnMs: 60_000 } })
+  const node = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))
+  await world.running(1)
+  await node.stop()
+  await until(async () => (await world.instances()).some(({ state }) => state === 'lost'), 'it is lost')
+  const again = await world.node('n1', { runs: node.has.values() })
+  await world.running(1)
+  t.same([again.assigned.length, again.has.size], [0, 1], 'it went on')
+})
+
+t.test('what an agent left that does not come back is handed back to the root', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'core'], cluster: { nodeReturnMs: 300 } })
+  const node = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))
+  await world.running(1)
+  await world.node('n2', { cluster: 'core' })
+  node.uplink.leave()
+  await node.stop()
+  await until(async () => (await world.instances()).some((row) => row.node === 'core/n2'), 'another cluster has it')
+  t.equal((await world.running(1)).length, 1)
+})
+
 t.test('without the root names, failover and joining go on, and it catches up on its return', async (t) => {
   await using world = await mesh()
   const [n1, n2] = [await world.node('n1'), await world.node('n2')]

@@ -85,6 +85,7 @@ export class World implements AsyncDisposable {
         listen: { ...loopback, port: this.#ports.get(name) ?? (await freePort()) },
         onRelay: (_request, socket) => socket.destroy(),
         nodeGraceMs: 200,
+        nodeReturnMs: 0,
         ...(this.#ports.has(name) ? {} : { token: this.root.clusterToken(name) }),
         ...this.#options.cluster,
       },
@@ -161,6 +162,8 @@ export interface InstanceRow {
 }
 
 export interface FakeOptions {
+  /** What an earlier process of this node left running. */
+  runs?: Iterable<Assignment>
   memoryMb?: number
   vcpus?: number
   /** Why the worker takes nothing. */
@@ -193,6 +196,7 @@ export class FakeNode {
     this.identity = identity
     this.refuses = options.refuses
     this.coordinate = options.coordinate
+    for (const assignment of options.runs ?? []) this.has.set(assignment.instance, assignment)
     const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
     identity.revocations.onChanged((added) => {
       for (const { principal } of added) this.revoked.add(principal.replace(/^.*\/cluster\/([^/]+)\/node\//, '$1/'))

@@ -53,7 +53,9 @@ export interface ClusterOptions {
   certificateGraceDays?: number
   /** How long a node whose link was closed may take to return before it is lost. */
   nodeGraceMs?: number
-  /** The same after a restart of the cluster. */
+  /** How long the instances of a node whose agent ended wait for it to start again, where they fit nowhere else or it announced that. */
+  nodeReturnMs?: number
+  /** The grace after a restart of the cluster. */
   startGraceMs?: number
   version?: string
   /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
@@ -63,6 +65,8 @@ export interface ClusterOptions {
 
 /** Instances without a place are tried again this often, and whenever a node arrives. */
 const RETRY_MS = 2_000
+/** Longer than a supervisor and a small board take to start an agent; instances that would fit elsewhere wait for no longer than this. */
+const RETURN_MS = 15_000
 
 /**
  * The middle tier: which node runs what, and what each node's table contains.
@@ -153,14 +157,15 @@ async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Lo
 }
 
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */
-function openState({ store, identity, name, clock, log, metrics }: Member, { nodeGraceMs = 1_000 }: ClusterOptions) {
+function openState({ store, identity, name, clock, log, metrics }: Member, options: ClusterOptions) {
+  const { nodeGraceMs: graceMs = 1_000, nodeReturnMs: returnMs = RETURN_MS } = options
   const { database, assignments } = store
   const pins = () => fingerprints(identity.ca, identity.trust.presents)
   const joinTokens = {
     node: new JoinTokens(database, { role: 'node', fingerprints: pins, clock }),
     relay: new JoinTokens(database, { role: 'relay', fingerprints: pins, clock }),
   }
-  const nodes = new Nodes({ clock, graceMs: nodeGraceMs }, log, metrics)
+  const nodes = new Nodes({ clock, graceMs, returnMs }, log, metrics)
   const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
   const changeLog = new ChangeLog(database, clock)
   const entryCache = new EntryCache(database.collection('known'))

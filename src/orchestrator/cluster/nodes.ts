@@ -33,6 +33,8 @@ export interface NodesOptions {
   clock: Clock
   /** How long a node whose link was closed may take to return before it is lost. A silent node is lost at once. */
   graceMs: number
+  /** How long a process that ended may take to be started again: see `mayReturn`. */
+  returnMs: number
 }
 
 /** Of links that went down: a node that is restarted now and then is not doubted. */
@@ -46,6 +48,9 @@ const MOST_DOWNS = 100
  *                       │  ▲                 │               │
  *                       │  └──────  hello  ──┴───────────────┘
  *                       └── silent or revoked ─────────────▶ lost
+ *
+ * A closed link means that the agent's process ended while its machine and the instances there may go on, and a supervisor starts it
+ * again (see `mayReturn`). Silence means that the machine or its network is gone.
  */
 export class Nodes {
   readonly #options: NodesOptions
@@ -57,6 +62,10 @@ export class Nodes {
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
   /** When each node's link went down; the last ones. */
   readonly #downAt = new Map<NodeId, number[]>()
+  /** Nodes whose process has said that it ends. */
+  readonly #leaving = new Set<NodeId>()
+  /** Nodes whose process ended, and when by the monotonic clock. */
+  readonly #closed = new Map<NodeId, { at: number; isAnnounced: boolean }>()
   #listener: NodeListener | undefined
   #isClosed = false
 
@@ -98,7 +107,10 @@ export class Nodes {
       if (end.kind !== 'away') this.#downAt.set(node, [...this.#recentDowns(node), this.#options.clock.now()])
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
-      else this.#waitFor(node, this.#options.graceMs)
+      else {
+        this.#closed.set(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.delete(node) })
+        this.#waitFor(node, this.#options.graceMs)
+      }
       this.#count()
     })
   }
@@ -110,6 +122,8 @@ export class Nodes {
     this.#alive.set(node.id, linked)
     clearTimeout(this.#grace.get(node.id))
     this.#grace.delete(node.id)
+    this.#leaving.delete(node.id)
+    this.#closed.delete(node.id)
     this.#log.info('node link up', { node: node.id })
     this.#count()
     return linked
@@ -118,14 +132,30 @@ export class Nodes {
   /** Cuts the node's link; the node is lost at once. */
   expel(node: NodeId, reason: string): void {
     this.#alive.delete(node)
+    this.#closed.delete(node)
     this.#links.expel(node, reason)
     this.#lose(node)
     this.#count()
   }
 
-  /** The node's process hands over to another one. */
+  /** The node's process hands over to another one, or ends and leaves its instances for the next one. */
   handOver(node: NodeId, isLeaving: boolean): void {
     this.#links.handOver(node, isLeaving)
+    if (isLeaving) this.#leaving.add(node)
+    else this.#leaving.delete(node)
+  }
+
+  /**
+   * Whether the process of a lost node ended so recently that it may be starting again, with its instances running meanwhile:
+   * `announced` where it said so, and they need no other place.
+   */
+  mayReturn(node: NodeId): 'announced' | 'perhaps' | undefined {
+    const closed = this.#closed.get(node)
+    if (closed === undefined) return undefined
+    if (this.#options.clock.now() - closed.at < this.#options.returnMs)
+      return closed.isAnnounced ? 'announced' : 'perhaps'
+    this.#closed.delete(node)
+    return undefined
   }
 
   /** When a second process with the identity of this node was refused last, milliseconds since 1970. */

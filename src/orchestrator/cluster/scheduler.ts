@@ -189,16 +189,23 @@ export class Scheduler {
     await this.#replace(id, new Set([node.id]))
   }
 
-  /** Places an instance whose node is gone or has refused it; what fits nowhere is handed back to the root. */
+  /**
+   * Places an instance whose node is gone or has refused it; what fits nowhere is handed back to the root. Both wait a while for a node
+   * whose process ended and may be starting again: see `Nodes.mayReturn`.
+   */
   async #replace(id: InstanceId, refusedBy: ReadonlySet<NodeId> = new Set()): Promise<void> {
     const { assignments, nodes, root } = this.#parts
     const before = assignments.get(id)
     if (before === undefined || !before.wanted) return
-    if (before.node !== undefined && !refusedBy.has(before.node) && nodes.isExpected(before.node)) return // it came back
+    const former = before.node === undefined || refusedBy.has(before.node) ? undefined : before.node
+    if (former !== undefined && nodes.isExpected(former)) return // it came back
+    const mayReturn = former === undefined ? undefined : nodes.mayReturn(former)
+    if (mayReturn === 'announced') return
     const reason = await this.#place(id, refusedBy)
     const record = assignments.get(id)
     if (reason === undefined || record === undefined || !record.wanted) return
-    if (root.handBack(record, reason)) {
+    // where it goes on running is better than nowhere
+    if (mayReturn === undefined && root.handBack(record, reason)) {
       assignments.delete(id)
       this.#announce({ ...record, wanted: false })
     } else if (record.detail !== reason) this.#change(id, { detail: reason })

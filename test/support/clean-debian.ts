@@ -1,0 +1,39 @@
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+
+export interface CleanDebian {
+  /** The folder it is made in. */
+  root: string
+  suite: string
+  packages: readonly string[]
+}
+
+/** A minimal Debian in a folder, which reaches npm and apt as this machine does: its name servers, certificates and settings. */
+export function makeCleanDebian({ root, suite, packages }: CleanDebian): void {
+  if (!existsSync('/usr/sbin/debootstrap')) must(['apt-get', 'install', '-y', '--no-install-recommends', 'debootstrap'])
+  console.log(`debootstrap ${suite}`)
+  must(['debootstrap', '--variant=minbase', suite, root, 'http://deb.debian.org/debian'])
+  for (const path of ['/etc/resolv.conf', '/etc/ssl/certs', '/etc/npmrc', '/usr/etc/npmrc', '/etc/apt/apt.conf.d'])
+    copyInto(root, path)
+  writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n') // as the installer does
+  must(['chroot', root, 'apt-get', 'update'])
+  must(['chroot', root, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages])
+  copyInto(root, '/etc/ssl/certs')
+}
+
+/** @throws Error with the last lines that the command printed */
+export function must([program = '', ...argv]: readonly string[], env: NodeJS.ProcessEnv = {}): string {
+  const { status, stdout, stderr } = spawnSync(program, argv, {
+    encoding: 'utf8',
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive', ...env },
+  })
+  if (status === 0) return stdout
+  throw new Error(`${[program, ...argv].join(' ')}: ${`${stdout}\n${stderr}`.trim().split('\n').slice(-15).join('\n')}`)
+}
+
+function copyInto(root: string, path: string): void {
+  if (!existsSync(path)) return
+  mkdirSync(dirname(join(root, path)), { recursive: true })
+  cpSync(path, join(root, path), { recursive: true, dereference: true, force: true })
+}
