@@ -9,9 +9,11 @@ const BLOCKS: Record<string, Record<string, string>> = {
     'ok   IPv4: 192.168.1.10; default route by eth0 via 192.168.1.1; private addresses': 'test/docs/networking.test.ts',
   },
   'docs/naming.md': { 'shop . acme . cart . prod . any . closest . local': 'not run: a drawing' },
-  'docs/benchmarks.md': { 'npm run bench': 'not run: takes minutes of both cores' },
+  'docs/benchmarks.md': { 'npm run bench': 'test/docs/benchmarks.test.ts' },
   'docs/embedding.md': {},
-  'CONTRIBUTING.md': { 'git clone URL hedgerow && cd hedgerow': 'not run: clones, installs and runs all tests' },
+  'CONTRIBUTING.md': {
+    'git clone URL hedgerow && cd hedgerow': 'test/docs/contributing.test.ts',
+  },
   'SECURITY.md': {},
 }
 

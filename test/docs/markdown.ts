@@ -37,3 +37,11 @@ export function linksOf(markdown: string): string[] {
     .map(([, to = '']) => to)
     .filter((to) => !/^[a-z]+:/.test(to))
 }
+
+/** Commands of a page, block by block, without their comments. */
+export function commandsOf(path: string): string[][] {
+  return blocksOf(page(path))
+    .filter(({ syntax }) => syntax === 'sh')
+    .map(({ text }) => text.split('\n').map((line) => line.replace(/ +#.*$/, '')))
+    .map((lines) => lines.filter((line) => line !== ''))
+}

@@ -99,6 +99,11 @@ async function runMatrix(common: Common): Promise<void> {
     told,
     signal: abort.signal,
   })
+  if (rows.length === 0 && values.matrix) {
+    note(`npm run bench:nat: no pair matches ${only}`)
+    process.exitCode = 2
+    return
+  }
   if (!values.json) for (const line of tableOf(rows, delayMs)) print(line)
   for (const line of ['', ...summaryOf(rows)]) about(line)
   if (rows.some((row) => shortOf(row, delayMs).length > 0)) process.exitCode = 1
