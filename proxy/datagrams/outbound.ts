@@ -1,6 +1,8 @@
 import { background } from '../../src/core/kit/background.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { DatagramClient, DatagramIntent, DatagramSink } from '../flow/flow.ts'
+import type { ServiceEntry } from '../../src/core/model/change.ts'
+import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { FlowEnd } from '../flow/ledger.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
@@ -16,7 +18,7 @@ import { type DatagramParts, UdpFlow } from './udp-flow.ts'
  *                    │ refused, lost, not allowed                                                  ▲
  *                    └───────────▶ resting (drops; nothing is tried or logged again) ── rest over ─┘
  *
- * A flow keeps its instance for its whole life. Once it has ended, the next datagram begins a new one. The client cannot be
+ * A rest ends as soon as the table has something new about the service and an instance runs. A flow keeps its instance for its whole life. Once it has ended, the next datagram begins a new one. The client cannot be
  * told of a refusal: user space cannot send the ICMP message that would say so.
  *
  * A UDP flow has no last datagram: flows that are silent for `idleMs` are ended, by one sweep over all.
@@ -61,6 +63,8 @@ export class DatagramFlows implements AsyncDisposable {
   readonly #limits: DatagramLimits
   readonly #parts: DatagramParts
   readonly #flows = new Set<DatagramFlow>()
+  /** Those that rest, and what they were for. */
+  readonly #resting = new Map<DatagramFlow, ServiceId>()
   readonly #budget: HeldBudget
   #refused = 0
   #cancelSweep: (() => void) | undefined
@@ -77,6 +81,7 @@ export class DatagramFlows implements AsyncDisposable {
     return Lifetime.open((life) => {
       const flows = new DatagramFlows(life, limits, parts)
       life.defer(() => flows.#endAll())
+      life.defer(parts.table.onChange((service, entry) => flows.#wake(service, entry)))
       return flows
     })
   }
@@ -110,12 +115,19 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   async #carry(flow: DatagramFlow): Promise<void> {
-    const { intent } = flow.client
-    const end = await this.#run(flow, intent instanceof Promise ? await intent : intent)
+    const given = flow.client.intent
+    const intent = given instanceof Promise ? await given : given
+    const end = await this.#run(flow, intent)
     const rests = !GOES_AT_ONCE.has(end) && !this.#isClosed
     flow.giveUp(rests ? 'refused' : 'over')
-    if (rests) flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
-    else this.#forget(flow)
+    if (!rests) return this.#forget(flow)
+    flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
+    if (intent.kind === 'target' && this.#flows.has(flow)) this.#resting.set(flow, intent.target.service.id)
+  }
+
+  #wake(changed: ServiceId, entry: ServiceEntry | undefined): void {
+    if (this.#resting.size === 0 || entry?.instances.some(({ state }) => state === 'running') !== true) return
+    for (const [flow, service] of this.#resting) if (service === changed) this.#forget(flow)
   }
 
   #run(flow: DatagramFlow, intent: DatagramIntent): FlowEnd | Promise<FlowEnd> {
@@ -131,6 +143,7 @@ export class DatagramFlows implements AsyncDisposable {
   }
 
   #forget(flow: DatagramFlow): void {
+    this.#resting.delete(flow)
     if (this.#flows.delete(flow)) flow.forget()
   }
 

@@ -2,6 +2,7 @@ import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/mo
 import type { ServiceEntry } from '../../src/core/model/change.ts'
 import { choiceOf, type Choice } from '../../src/core/model/choice.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
+import type { InstanceState } from '../../src/core/model/instance.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
 
 /** One VIP and port of a service, in one address family. */
@@ -19,23 +20,27 @@ export interface VipPort {
 
 /**
  * The VIP ports of a service that should be listened at now. Those of TCP are left out while no instance can take a flow, so
- * that the caller is refused at its SYN. Those of UDP stay: their flows go on while an instance drains.
+ * that the caller is refused at its SYN. Those of UDP stay as long as a flow may go on, with an instance that drains or is not heard of; after
+ * that the system tells callers that the port is closed (ECONNREFUSED).
  */
 export function vipPortsOf(
   { service, instances }: ServiceEntry,
   range: VipRange,
   { takesDatagrams }: { takesDatagrams: boolean },
 ): VipPort[] {
-  const running = new Set(instances.filter(({ state }) => state === 'running').map(({ ordinal }) => ordinal))
+  const ordinalsIn = (...states: InstanceState[]) =>
+    new Set(instances.filter(({ state }) => states.includes(state)).map(({ ordinal }) => ordinal))
+  const running = ordinalsIn('running')
+  const alive = ordinalsIn('running', 'stopping', 'lost')
   const found: VipPort[] = []
   for (const [key, vip] of Object.entries(service.vips)) {
     const choice = choiceOf(key)
     if (vip === undefined || choice === undefined) continue
-    const canConnect = hasInstance(choice, running)
+    const canOpen = { tcp: hasInstance(choice, running), udp: takesDatagrams && hasInstance(choice, alive) }
     const isOfAny = choice.instance === 'any'
     for (const address of addressesOf(range, vip)) {
       for (const { port, protocol } of service.ports) {
-        if (protocol === 'udp' ? !takesDatagrams : !canConnect) continue
+        if (!canOpen[protocol]) continue
         found.push({
           key: `${address} ${port}/${protocol}`,
           vip,

@@ -559,6 +559,50 @@ t.test('a refused flow is dropped, logged once, and tried again later', async (t
   t.pass('then it is tried: nothing leads to the node')
 })
 
+t.test('a rest is over as soon as the service has changed', async (t) => {
+  const clock = new ManualClock()
+  const index = vip()
+  const facts = { id: CART, udp: [PORT], on: ['edge/b'], vips: { 'any.rr': index } }
+  await using here = await callersNode({ services: [{ ...facts, allow: ['bank.acme'] }], clock })
+  void here.interceptor.prepare(here.table.target(CART))
+  await using client = await Peer.bind()
+  client.send('hello', at(index))
+  await until(() => here.ledger.recent().length === 1 && here.flows.size === 1)
+  here.table.set({ ...facts, id: 'shop.acme.other.prod', vips: {} })
+  t.equal(here.flows.size, 1, 'another service changes nothing')
+  here.table.set(facts)
+  t.equal(here.flows.size, 0)
+  client.send('hello', at(index))
+  await until(() => here.ledger.recent().some(({ end }) => end === 'unreachable'))
+  t.pass('no time has passed')
+})
+
+t.test('a service without an instance: the system tells the caller, until one runs', async (t) => {
+  const index = vip()
+  const facts = { id: CART, udp: [PORT], vips: { 'any.rr': index } }
+  await using here = await callersNode({ services: [{ ...facts, on: ['edge/b'] }] })
+  void here.interceptor.prepare(here.table.target(CART))
+  const refusals = async () => {
+    const socket = createSocket('udp4')
+    socket.connect(PORT, at(index))
+    await once(socket, 'connect')
+    const heard = once(socket, 'error').then(
+      ([{ code }]) => code as string,
+      () => 'none',
+    )
+    const logged = until(() => here.ledger.recent().length > 0).then(() => 'taken')
+    socket.send('hello')
+    const what = await Promise.race([heard, logged])
+    socket.close()
+    return what
+  }
+  here.table.set({ ...facts, on: [] })
+  t.equal(await refusals(), 'ECONNREFUSED')
+  here.table.set({ ...facts, on: ['edge/b'] })
+  void here.interceptor.prepare(here.table.target(CART))
+  t.equal(await refusals(), 'taken', 'as soon as the table knows of one')
+})
+
 t.test('an instance that is closed everywhere is not asked for every datagram', async (t) => {
   const gone = await Peer.serve()
   const { endpoint } = gone
@@ -703,7 +747,7 @@ function sender(script: string): ChildProcess {
 
 t.test('who calls: sockets that are connected, bound, or neither', async (t) => {
   const index = vip()
-  const services = [{ id: 'bank.acme.ledger.prod', udp: [PORT], on: [], vips: { 'any.rr': index } }]
+  const services = [{ id: 'bank.acme.ledger.prod', udp: [PORT], on: ['edge/z'], vips: { 'any.rr': index } }]
   const running: (InstanceProcesses & { child: ChildProcess })[] = []
   const finder = new CallerFinder(() => running)
   await using here = await callersNode({ services, identify: finder.identify })
