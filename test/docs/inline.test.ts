@@ -98,7 +98,6 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
   'journalctl -u hedgerow-agent': { run: 'journalctl --help', prints: /-u --unit=/, needs: 'journalctl' },
   'kill -9': { run: 'sleep 60 & {} $!; wait $!', code: 137 },
   'kill -STOP': { run: 'sleep 60 & {} $!; sleep 0.1; cut -d" " -f3 /proc/$!/stat; kill -9 $!', prints: /^T$/m },
-  'kill -KILL -PGID': { run: 'set -m; sleep 60 & PGID=$!; COMMAND="{}"; ${COMMAND/PGID/$PGID}; wait $!', code: 137 },
   'npm ci': { run: '{} --help', prints: /Clean install/ },
   'npm ci && npm run demo': { run: 'npm ci --help', prints: /Clean install/ },
   'npm cit': { run: '{} --help', prints: /and run tests/ },

@@ -72,7 +72,7 @@ export class Machine {
       this.#pid = childOf(outer.pid ?? 0)
       if (this.#pid === 0) continue
       const { stdout } = await this.run('systemctl is-system-running')
-      if (/running|degraded/.test(stdout)) return
+      if (/starting|running|degraded/.test(stdout)) return // units may wait for the network that comes next
     }
     throw new Error(`${this.name} did not boot in ${BOOT_MS / 1_000} s: ${said}`)
   }
