@@ -29,10 +29,10 @@ t.test('a semaphore lets in as many as it has places for, in order, each key by 
   take('a', 'a5')
   take('b', 'b1')
   t.same(begun.splice(0), ['a1', 'a2', 'b1'], 'two of each key, and one key waits for no other')
-  t.equal(turns.waiting, 3)
+  t.equal(turns.waiting, 3, 'the third, fourth and fifth of one key wait')
   giveUp()
   giveUp()
-  t.equal(turns.waiting, 2)
+  t.equal(turns.waiting, 2, 'giving up twice counts once')
   turns.release('a')
   turns.release('a')
   t.same(begun.splice(0), ['a3', 'a5'], 'in their order, without who gave up')
@@ -40,12 +40,12 @@ t.test('a semaphore lets in as many as it has places for, in order, each key by 
   const idle = turns.onIdle().then(() => (isIdle = true))
   turns.release('a')
   turns.release('a')
-  t.notOk(isIdle)
+  t.notOk(isIdle, 'it is not idle while the other key holds a place')
   turns.release('b')
   await idle
   take('a', 'a6')
-  t.same(begun, ['a6'])
-  t.equal(turns.waiting, 0)
+  t.same(begun, ['a6'], 'a place is given at once when all are free')
+  t.equal(turns.waiting, 0, 'nobody waits')
 })
 
 t.test(
@@ -58,20 +58,23 @@ t.test(
     let looks = 0
     const count = () => (looks++, open)
     const descriptors = new Descriptors({ log, metrics }, { limit: 1_000, count, now: () => now })
-    t.ok(Array.from({ length: 400 }, () => descriptors.reserve(1)).every(Boolean))
+    t.ok(
+      Array.from({ length: 400 }, () => descriptors.reserve(1)).every(Boolean),
+      'with ten descriptors in use, 400 more can be reserved',
+    )
     t.equal(looks, 1, 'while there are plenty nobody looks again')
     open = 890
     for (let flow = 0; flow < 60; flow++) descriptors.reserve(1)
     now += 20
     t.ok(descriptors.reserve(10), '900 of 1,000')
     t.notOk(descriptors.reserve(1), 'the rest is the reserve')
-    t.notOk(descriptors.reserve(1))
-    t.ok(descriptors.isScarce)
+    t.notOk(descriptors.reserve(1), 'a second attempt is refused too')
+    t.ok(descriptors.isScarce, 'the shortage is told')
     t.equal(looks, 2, 'between looks it is counted on')
     open = 500
     now += 20
     t.ok(descriptors.reserve(1), 'they are back')
-    t.notOk(descriptors.isScarce)
+    t.notOk(descriptors.isScarce, 'the recovery is told')
     t.same(
       log.lines.map(({ level, sentence }) => [level, sentence]),
       [
@@ -81,16 +84,16 @@ t.test(
       'told once each',
     )
     const small = new Descriptors({ log, metrics }, { limit: 100, count: () => 36, now: () => now })
-    t.ok(small.reserve(0))
+    t.ok(small.reserve(0), 'at 36 of 100 nothing more than none can be reserved')
     t.notOk(small.reserve(1), 'never less than 64')
     t.ok(Math.abs(openFiles() - readdirSync('/proc/self/fd').length) <= 2, 'the system is believed')
-    t.ok(openFilesLimit() > 64)
+    t.ok(openFilesLimit() > 64, 'the system lets this process open more than 64 files')
   },
 )
 
 t.test('fifteen hundred connections at once: queued, not dropped', async (t) => {
   const { answered, connections } = await pressure(1_500)
-  t.equal(answered, connections)
+  t.equal(answered, connections, 'every connection is answered')
 })
 
 t.test('who waits too long for a turn is refused; a service that hangs holds up no other', async (t) => {
@@ -111,8 +114,12 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
   const { parts } = agents.near
   parts.openings.acquire(CART, () => undefined) // a flow that is being opened, and never is
   const late = await agents.call(CART)
-  t.equal(await late.closed, 'ECONNRESET')
-  t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: /being opened/ })
+  t.equal(await late.closed, 'ECONNRESET', 'a flow that waits longer than 50 ms for its turn sees a reset')
+  t.match(
+    agents.near.ledger.failures()[0],
+    { end: 'too-many', reason: /being opened/ },
+    'the failure says that other flows are being opened',
+  )
   const gone = await agents.call(CART)
   gone.socket.destroy()
   await until(() => agents.near.ledger.size === 0 && parts.openings.waiting === 0)
@@ -120,7 +127,7 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
   const other = await agents.call(STOCK)
   other.socket.end('hello')
   await other.ended
-  t.equal(other.text, 'hello')
+  t.equal(other.text, 'hello', 'another service answers meanwhile')
   const next = await agents.call(CART)
   parts.openings.release(CART)
   await until(() => hanging.sockets.length === 1)
@@ -142,12 +149,16 @@ t.test('no descriptors: new flows are refused with RST, and taken again when the
     return end === 'ok' ? client.text : end
   }
   const first = await Promise.all(Array.from({ length: 10 }, ask))
-  t.same(new Set(first), new Set(['hello']))
+  t.same(new Set(first), new Set(['hello']), 'with descriptors left, every flow is answered')
   left = 0
-  t.equal(await ask(), 'ECONNRESET')
-  t.match(agents.near.ledger.failures()[0], { end: 'too-many', reason: 'no descriptors are left' })
+  t.equal(await ask(), 'ECONNRESET', 'without descriptors a flow sees a reset')
+  t.match(
+    agents.near.ledger.failures()[0],
+    { end: 'too-many', reason: 'no descriptors are left' },
+    'the failure says that no descriptors are left',
+  )
   left = 20
-  t.equal(await ask(), 'hello')
+  t.equal(await ask(), 'hello', 'with descriptors again a flow is answered')
 })
 
 t.test('a process with few descriptors', async (t) => {
@@ -213,7 +224,7 @@ t.test('callers that read nothing cost one window each, and hold up nobody', asy
   const client = await agents.call(STOCK)
   client.socket.end('hello')
   await client.ended
-  t.equal(client.text, 'hello')
+  t.equal(client.text, 'hello', 'a flow beside the slow readers is answered')
   for (const socket of sockets) socket.destroy()
   await until(() => agents.near.ledger.size === 0 && agents.node('far').inbound.size === 0)
   t.pass('and leave nothing')

@@ -10,20 +10,33 @@ t.test('a semantic URL is answered by an instance on another node, over an encry
   const here = mesh.node('here')
 
   const name = 'shop.acme.cart.prod.any.closest.local'
-  t.match(await here.get(name), { status: 200, body: /^cart for / })
+  t.match(await here.get(name), { status: 200, body: /^cart for / }, 'the name leads to the instance')
   t.match(await here.get('SHOP.acme.cart.Any.RR.internal'), { status: 200 }, 'the short form, any case, the other zone')
   t.match(await here.get('any.rr.cart.prod.shop.acme.local'), { status: 200 }, 'the reversed form')
 
   const trace = await here.trace(`${name}:8080`)
-  t.match(trace, { ok: true, instance: 'shop.acme.cart.prod.0', node: 'edge/there', path: 'direct' })
+  t.match(
+    trace,
+    { ok: true, instance: 'shop.acme.cart.prod.0', node: 'edge/there', path: 'direct' },
+    'the trace tells instance, node and path',
+  )
   t.match(
     trace.steps.map(({ step }) => step),
     ['name', 'vip', 'permission', 'order', 'try', 'connected'],
+    'the trace tells each step, in order',
   )
-  t.match(await here.peers(), [{ node: 'edge/there', path: 'direct' }])
+  t.match(
+    await here.peers(),
+    [{ node: 'edge/there', path: 'direct' }],
+    'there is a direct carrier to the node of the instance',
+  )
 
   const flow = (await here.flows()).find(({ ended }) => ended?.startsWith('closed'))
-  t.match(flow, { caller: 'edge/here', instance: 'shop.acme.cart.prod.0', path: 'direct' })
+  t.match(
+    flow,
+    { caller: 'edge/here', instance: 'shop.acme.cart.prod.0', path: 'direct' },
+    'the flow is listed with its caller, instance and path',
+  )
   t.ok(flow !== undefined && flow.bytesSent > 0 && flow.bytesReceived > 0, 'bytes are counted both ways')
 })
 
@@ -40,12 +53,20 @@ t.test('rr is exact, pinned is that one or none', async (t) => {
   }
   t.same([...counts.values()], [10, 10, 10], 'ten flows each')
   for (let flow = 0; flow < 5; flow++)
-    t.equal((await a.get('shop.acme.cart.prod.1.pinned.local')).body, 'shop.acme.cart.prod.1')
+    t.equal(
+      (await a.get('shop.acme.cart.prod.1.pinned.local')).body,
+      'shop.acme.cart.prod.1',
+      'the pinned instance answers each time',
+    )
 
   await mesh.control.api.call('POST', '/services/shop.acme.cart.prod/scale', { replicas: 1 })
   await until(async () => (await a.resolve('shop.acme.cart.prod.any.rr.local')).order.length === 1, 'one is left')
   await t.rejects(a.get('shop.acme.cart.prod.2.pinned.local'), 'an instance that is gone has no name, or refuses')
-  t.equal((await a.get('shop.acme.cart.prod.any.rr.local')).body, 'shop.acme.cart.prod.0')
+  t.equal(
+    (await a.get('shop.acme.cart.prod.any.rr.local')).body,
+    'shop.acme.cart.prod.0',
+    'the one instance that is left answers',
+  )
 })
 
 t.test('names that are none say why', async (t) => {
@@ -67,10 +88,14 @@ t.test('names that are none say why', async (t) => {
     await t.rejects(here.dns.resolve4(name), { code: 'ENOTFOUND' }, `${why}: NXDOMAIN`)
     await t.rejects(here.trace(`${name}:8080`), { code, details: { reason } }, `${why}: trace says why`)
   }
-  t.match(await here.trace('shop.acme.cart.prod.any.rr.local:9'), {
-    ok: false,
-    steps: [{}, {}, { what: /does not serve port 9/ }],
-  })
+  t.match(
+    await here.trace('shop.acme.cart.prod.any.rr.local:9'),
+    {
+      ok: false,
+      steps: [{}, {}, { what: /does not serve port 9/ }],
+    },
+    'a port that is not served is told by the trace',
+  )
 })
 
 t.test('who may not call is refused at both ends', async (t) => {
@@ -78,10 +103,14 @@ t.test('who may not call is refused at both ends', async (t) => {
   await using mesh = await wholeMesh(['here', 'there'])
   await mesh.apply([external('vault', origin, 'there', { allow: ['bank.acme'] })], 1)
   const here = mesh.node('here')
-  await t.rejects(here.get('shop.acme.vault.prod.any.rr.local'), { code: 'ECONNRESET' })
+  await t.rejects(here.get('shop.acme.vault.prod.any.rr.local'), { code: 'ECONNRESET' }, 'the flow sees a reset')
   const trace = await here.trace('shop.acme.vault.prod.any.rr.local:8080')
-  t.match(trace, { ok: false })
-  t.match(trace.steps.at(-1)?.what, /not in the allow list/)
+  t.match(trace, { ok: false }, 'the trace fails too')
+  t.match(
+    trace.steps.at(-1)?.what,
+    /not in the allow list/,
+    'its last step says that the caller is not in the allow list',
+  )
 })
 
 t.test(
@@ -95,15 +124,20 @@ t.test(
     const here = mesh.node('here')
     const pathOf = async (service: string) => {
       const trace = await here.trace(`shop.acme.${service}.prod.any.rr.local:8080`)
-      t.match(await here.get(`shop.acme.${service}.prod.any.rr.local`), { status: 200 })
+      t.match(
+        await here.get(`shop.acme.${service}.prod.any.rr.local`),
+        { status: 200 },
+        `the service ${service} answers`,
+      )
       return trace
     }
-    t.match(await pathOf('cart'), { ok: true, path: 'direct' })
+    t.match(await pathOf('cart'), { ok: true, path: 'direct' }, 'a service without a choice is reached directly')
     const ruled = await pathOf('vault')
-    t.match(ruled, { ok: true, path: 'relayed' })
+    t.match(ruled, { ok: true, path: 'relayed' }, 'the service that asks for it is reached through the relay')
     t.match(
       ruled.steps.find(({ step }) => step === 'paths'),
       { what: 'the service asks for relay-only' },
+      'the trace says what the service asks for',
     )
     t.match(
       await here.peers(),
@@ -120,7 +154,7 @@ t.test('root, cluster and a restart of the node: names and flows go on', async (
   await using mesh = await wholeMesh(['here', 'there'])
   await mesh.apply([external('cart', origin, 'there')], 1)
   const name = 'shop.acme.cart.prod.any.rr.local'
-  t.match(await mesh.node('here').get(name), { status: 200 })
+  t.match(await mesh.node('here').get(name), { status: 200 }, 'at first the name leads to the instance')
 
   await mesh.control.stopRoot()
   t.match(await mesh.node('here').get(name), { status: 200 }, 'without the root')
@@ -163,13 +197,21 @@ t.test('programs without the resolver use the proxies, with credentials', async 
         reject,
       )
     })
-  t.equal(await through(`${proxy.username}:${proxy.password}`, url), 200)
-  t.equal(await through(undefined, url), 407)
-  t.equal(await through('node:wrong', url), 407)
+  t.equal(
+    await through(`${proxy.username}:${proxy.password}`, url),
+    200,
+    'with the credentials of the node the proxy answers',
+  )
+  t.equal(await through(undefined, url), 407, 'without credentials it asks for them')
+  t.equal(await through('node:wrong', url), 407, 'with wrong credentials it asks for them')
   t.equal(
     await through(`${proxy.username}:${proxy.password}`, 'http://192.0.2.1/'),
     403,
     'there is no way out through it',
   )
-  t.match(await get({ host: '127.0.0.1', port: origin.port, name: 'x' }), { status: 200 })
+  t.match(
+    await get({ host: '127.0.0.1', port: origin.port, name: 'x' }),
+    { status: 200 },
+    'the instance itself is still there',
+  )
 })
