@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { HEDGEROW } from '../../examples/demo/stage.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
@@ -27,100 +27,132 @@ const CUSTOMERS = {
   'd-site': { hosts: ['d'], behind: 'generous', nat: 'full-cone' },
 } as const
 
+type Agent = NonNullable<NetcheckReport['agent']>
+
+const NAMES = ['six', 'firewall', 'web', 'office']
+const OBSERVED = NETWORKS.filter(({ name }) => NAMES.includes(name))
+const signal = new AbortController().signal
+
 t.test('what agents learn of their networks, and what they try', { skip }, async (t) => {
-  const names = ['six', 'firewall', 'web', 'office']
-  const networks = NETWORKS.filter(({ name }) => names.includes(name))
-  const signal = new AbortController().signal
-  const lab = { sites: { ...sitesOf(networks), ...CUSTOMERS }, publics: ['r1'] }
-  const nodes = [...names, 'a', 'b', 'c', 'd']
+  const lab = { sites: { ...sitesOf(OBSERVED), ...CUSTOMERS }, publics: ['r1'] }
+  const nodes = [...NAMES, 'a', 'b', 'c', 'd']
   await using world = await World.start({ hedgerow: HEDGEROW, nodes, relays: ['r1'], lab, say: quiet, signal })
-  const netcheck = async (node: string) => {
-    const socket = join(world.dir, node, 'agent', 'agent.sock')
-    return ((await askAgent(socket, '/netcheck')) as NetcheckReport).agent!
+  await t.test('agents behind IPv6 firewalls see them, and punch through', (t) => firewalls(t, world))
+  await t.test('agents behind one NAT learn whether it leads back in, and meet by it where it does', (t) =>
+    hairpin(t, world),
+  )
+  await t.test('agents with nothing but 443 or a proxy out learn what the relay sees', (t) => enclosed(t, world))
+})
+
+async function netcheck(world: World, node: string): Promise<Agent> {
+  const socket = join(world.dir, node, 'agent', 'agent.sock')
+  return ((await askAgent(socket, '/netcheck')) as NetcheckReport).agent!
+}
+
+/** What the agent says of its network once it knows it. */
+async function look(t: Test, world: World, node: string, isThere: (agent: Agent) => boolean): Promise<Agent> {
+  let last: Agent | undefined
+  await until(async () => isThere((last = await netcheck(world, node))), `${node} knows its network`, 30_000).catch(
+    (error: Error) => t.fail(`${error.message}: ${JSON.stringify(last)}`),
+  )
+  return last!
+}
+
+const outside = (world: World, site: string) => world.lab.site(site).router.address
+
+/** How many dials of a node by a path have failed. */
+async function failed(world: World, node: string, path = 'punched'): Promise<number> {
+  const { ops } = await world.status(node)
+  const text = await world.lab.host(node).text(['curl', '-s', `${ops}/metrics`])
+  const line = text
+    .split('\n')
+    .find((one) => one.startsWith(`hedgerow_paths_dials_total{path="${path}",result="failed"`))
+  return Number(line?.split(' ').at(-1) ?? 0)
+}
+
+/** Sends a byte from one node to another; the path between them from then on. */
+async function meets(world: World, from: string, to: string) {
+  const at = await world.at(from, to)
+  await world.station(from).ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 20_000 })
+  return async () => (await world.peer(from, to))?.path
+}
+
+async function firewalls(t: Test, world: World): Promise<void> {
+  const six = await look(t, world, 'six', ({ mapping, observers }) => mapping !== 'unknown' && observers === 2)
+  const shut = { mapping: 'none', filtering: 'address-and-port-dependent', observers: 2, isPortOpen: false }
+  t.match(six, { ...shut, network: 'restricted', ipv6: shut }, 'IPv6 only: no NAT, but a firewall that lets nobody in')
+  t.match(six.tcp, new RegExp(`^\\[${world.lab.host('six').address6}\\]:`), 'its public address is its own')
+  const firewall = await look(t, world, 'firewall', ({ ipv6, observers }) => ipv6 !== undefined && observers === 2)
+  t.match(
+    firewall,
+    { mapping: 'endpoint-independent', network: 'restricted', ipv6: shut },
+    'both families: a NAT before IPv4, the firewall before IPv6',
+  )
+  const only = /^(six firewall|firewall six) /
+  const rows = await matrix(world, OBSERVED, { only, delayMs: 0, settleMs: 8_000, say: quiet, told: quiet, signal })
+  t.same(
+    rows.map(({ protocol, connected, settledPath }) => [protocol, connected, settledPath]),
+    [
+      ['tcp', true, 'punched'],
+      ['udp', true, 'punched'],
+    ],
+    'two behind firewalls punch, for TCP and for UDP',
+  )
+  t.equal(await failed(world, 'six', 'reverse'), 0, 'nobody is asked to dial where the firewall lets nobody in')
+  const mixed = await meets(world, 'six', 'a')
+  t.equal(await mixed(), 'relayed', 'a node with IPv6 only and one with IPv4 only meet by the relay')
+  t.equal(await failed(world, 'six'), 0, 'they have no family in common, and do not try')
+  const fourth = await meets(world, 'firewall', 'a')
+  await until(
+    async () => (await fourth()) === 'punched',
+    'the one with both punches by IPv4 where the other has only that',
+    15_000,
+  )
+}
+
+async function hairpin(t: Test, world: World): Promise<void> {
+  const learnt = {
+    a: { tcp: false, udp: false },
+    b: { tcp: false, udp: false },
+    c: { tcp: true, udp: true },
+    d: { tcp: true, udp: true },
   }
-  const look = async (node: string, isThere: (agent: Awaited<ReturnType<typeof netcheck>>) => boolean) => {
-    let last: Awaited<ReturnType<typeof netcheck>> | undefined
-    await until(async () => isThere((last = await netcheck(node))), `${node} knows its network`, 30_000).catch(
-      (error: Error) => t.fail(`${error.message}: ${JSON.stringify(last)}`),
+  for (const [node, hairpin] of Object.entries(learnt)) {
+    const agent = await look(t, world, node, (one) => one.hairpin?.udp !== undefined)
+    t.same(agent.hairpin, hairpin, `${node} learns whether its NAT leads back in`)
+    t.equal(
+      agent.tcp?.split(':')[0],
+      outside(world, ['a', 'b'].includes(node) ? 'carrier' : 'generous'),
+      `${node} is seen at its carrier`,
     )
-    return last!
   }
-  const outside = (site: string) => world.lab.site(site).router.address
-  const failed = async (node: string, path = 'punched') => {
-    const { ops } = await world.status(node)
-    const text = await world.lab.host(node).text(['curl', '-s', `${ops}/metrics`])
-    const line = text
-      .split('\n')
-      .find((one) => one.startsWith(`hedgerow_paths_dials_total{path="${path}",result="failed"`))
-    return Number(line?.split(' ').at(-1) ?? 0)
-  }
+  const back = await meets(world, 'c', 'd')
+  await until(async () => (await back()) === 'punched', 'two customers meet at the carrier that leads back', 15_000)
+  t.pass('two behind a NAT that leads back in have punched')
+  const shut = await meets(world, 'a', 'b')
+  const tried = async () => (await failed(world, 'a')) + (await failed(world, 'b'))
+  await until(async () => (await tried()) > 0, 'they ask each other', 20_000)
+  t.equal(await tried(), 1, 'two behind one that does not have tried once, and no more')
+  t.equal(await shut(), 'relayed', 'and meet by the relay')
+}
 
-  const meets = async (from: string, to: string) => {
-    const at = await world.at(from, to)
-    await world.station(from).ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 20_000 })
-    return async () => (await world.peer(from, to))?.path
-  }
-
-  await t.test('IPv6 behind firewalls: seen, and punched', async (t) => {
-    const six = await look('six', ({ mapping, observers }) => mapping !== 'unknown' && observers === 2)
-    const shut = { mapping: 'none', filtering: 'address-and-port-dependent', observers: 2, isPortOpen: false }
-    t.match(six, { ...shut, network: 'restricted', ipv6: shut })
-    t.match(six.tcp, new RegExp(`^\\[${world.lab.host('six').address6}\\]:`))
-    const firewall = await look('firewall', ({ ipv6, observers }) => ipv6 !== undefined && observers === 2)
-    t.match(firewall, { mapping: 'endpoint-independent', network: 'restricted', ipv6: shut })
-    const only = /^(six firewall|firewall six) /
-    const rows = await matrix(world, networks, { only, delayMs: 0, settleMs: 8_000, say: quiet, told: quiet, signal })
-    t.same(
-      rows.map(({ protocol, connected, settledPath }) => [protocol, connected, settledPath]),
-      [
-        ['tcp', true, 'punched'],
-        ['udp', true, 'punched'],
-      ],
-    )
-    t.equal(await failed('six', 'reverse'), 0, 'nobody is asked to dial where the firewall lets nobody in')
-    const mixed = await meets('six', 'a')
-    t.equal(await mixed(), 'relayed', 'IPv6 only and IPv4 only')
-    t.equal(await failed('six'), 0, 'they have no family in common, and do not try')
-    const fourth = await meets('firewall', 'a')
-    await until(
-      async () => (await fourth()) === 'punched',
-      'the one with both punches by IPv4 where the other has only that',
-      15_000,
-    )
-  })
-
-  await t.test('hairpin: measured, and what it means for two behind one NAT', async (t) => {
-    const learnt = {
-      a: { tcp: false, udp: false },
-      b: { tcp: false, udp: false },
-      c: { tcp: true, udp: true },
-      d: { tcp: true, udp: true },
-    }
-    for (const [node, hairpin] of Object.entries(learnt)) {
-      const agent = await look(node, (one) => one.hairpin?.udp !== undefined)
-      t.same(agent.hairpin, hairpin, node)
-      t.equal(agent.tcp?.split(':')[0], outside(['a', 'b'].includes(node) ? 'carrier' : 'generous'))
-    }
-    const back = await meets('c', 'd')
-    await until(async () => (await back()) === 'punched', 'two customers meet at the carrier that leads back', 15_000)
-    t.pass('punched through one NAT')
-    const shut = await meets('a', 'b')
-    const tried = async () => (await failed('a')) + (await failed('b'))
-    await until(async () => (await tried()) > 0, 'they ask each other', 20_000)
-    t.equal(await tried(), 1, 'once, to be told that nothing leads back')
-    t.equal(await shut(), 'relayed')
-  })
-
-  await t.test('nothing but 443, nothing but a proxy: what the relay sees', async (t) => {
-    const web = await look('web', ({ relaySees }) => relaySees !== undefined)
-    t.match(web, {
-      relaySees: outside('web-site'),
+async function enclosed(t: Test, world: World): Promise<void> {
+  const web = await look(t, world, 'web', ({ relaySees }) => relaySees !== undefined)
+  t.match(
+    web,
+    {
+      relaySees: outside(world, 'web-site'),
       isProxied: false,
       network: 'enclosed',
       mapping: 'unknown',
       observers: 0,
-    })
-    const office = await look('office', ({ relaySees }) => relaySees !== undefined)
-    t.match(office, { relaySees: outside('office-site'), isProxied: true, network: 'enclosed' })
-  })
-})
+    },
+    'where only 443 leads out, the relay sees the address of the router',
+  )
+  const office = await look(t, world, 'office', ({ relaySees }) => relaySees !== undefined)
+  t.match(
+    office,
+    { relaySees: outside(world, 'office-site'), isProxied: true, network: 'enclosed' },
+    'where only a proxy leads out, the relay sees that of the proxy',
+  )
+}

@@ -31,11 +31,16 @@ function ask<T>(mesh: World, node: string, route: string, query: Record<string, 
   return askAgent(join(mesh.dir, node, 'agent', 'agent.sock'), route, query) as Promise<T>
 }
 
-t.test('an address and a default route change under load', { skip }, async (t) => {
-  await using mesh = await world({
-    nodes: ['caller', 'far', 'open'],
-    lab: { sites: { home: { hosts: ['caller'] }, away: { hosts: ['far'], nat: 'symmetric' } }, publics: ['open'] },
-  })
+/** One change of the network, and the node that is called meanwhile. */
+interface Blow {
+  what: string
+  to: string
+  strike: () => Promise<unknown>
+  /** How long flows pause is not judged. */
+  isFree?: boolean
+}
+
+function blowsTo(mesh: World): Blow[] {
   const { router } = mesh.lab.site('home')
   const caller = mesh.lab.host('caller')
   const another = (place: number) => [
@@ -43,14 +48,12 @@ t.test('an address and a default route change under load', { skip }, async (t) =
     `ip addr add 192.168.1.${place}/24 dev eth0`,
     'ip route replace default via 192.168.1.1',
   ]
-  await router.text(['ip', 'addr', 'add', '192.168.1.2/24', 'dev', 'lan'])
   const away = mesh.lab.site('away')
-  await away.router.text(['sysctl', '-wq', 'net.netfilter.nf_conntrack_tcp_loose=0'])
-  const blows: Array<{ what: string; to: string; strike: () => Promise<unknown>; isFree?: boolean }> = [
-    { what: 'address', to: 'open', strike: () => caller.text(['sh', '-ec', another(77).join('\n')]) },
-    { what: 'address', to: 'far', strike: () => caller.text(['sh', '-ec', another(78).join('\n')]) },
+  return [
+    { what: 'another address', to: 'open', strike: () => caller.text(['sh', '-ec', another(77).join('\n')]) },
+    { what: 'another address', to: 'far', strike: () => caller.text(['sh', '-ec', another(78).join('\n')]) },
     {
-      what: 'default route',
+      what: 'another default route',
       to: 'open',
       strike: async () => {
         await router.text(['conntrack', '-F'])
@@ -58,7 +61,7 @@ t.test('an address and a default route change under load', { skip }, async (t) =
       },
     },
     {
-      what: 'router of the other side, which forgets and says nothing',
+      what: 'a router of the other side that forgets and says nothing',
       to: 'far',
       strike: async () => {
         await away.cut()
@@ -69,32 +72,50 @@ t.test('an address and a default route change under load', { skip }, async (t) =
       isFree: true,
     },
   ]
-  for (const { what, to, strike, isFree = false } of blows) {
-    const station = mesh.station('caller')
-    const at = await mesh.at('caller', to)
-    await until(async () => {
-      await station.ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 5_000 })
-      return true
-    }, `${to} answers`)
-    await station.ask({ ask: 'flows', at, flows: FLOWS })
-    await sleep(1_000)
-    const startedAt = performance.now()
-    await strike()
-    const outageMs = performance.now() - startedAt
-    await sleep(AFTER_MS)
-    const report = await station.ask({ ask: 'flows-over' })
-    const { flows, lost, bytesLost, longestPauseMs, longestDatagramPauseMs } = report
-    const path = (await mesh.peer('caller', to))?.path
+}
+
+/** Flows and datagrams from the caller while the network changes. */
+async function flowsThrough(mesh: World, { to, strike }: Blow) {
+  const station = mesh.station('caller')
+  const at = await mesh.at('caller', to)
+  await until(async () => {
+    await station.ask({ ask: 'byte', at, protocol: 'tcp', limitMs: 5_000 })
+    return true
+  }, `${to} answers`)
+  await station.ask({ ask: 'flows', at, flows: FLOWS })
+  await sleep(1_000)
+  const startedAt = performance.now()
+  await strike()
+  const outageMs = performance.now() - startedAt
+  await sleep(AFTER_MS)
+  const report = await station.ask({ ask: 'flows-over' })
+  const { path } = (await mesh.peer('caller', to)) ?? {}
+  return { ...report, outageMs, path }
+}
+
+t.test('an address and a default route change under load', { skip }, async (t) => {
+  await using mesh = await world({
+    nodes: ['caller', 'far', 'open'],
+    lab: { sites: { home: { hosts: ['caller'] }, away: { hosts: ['far'], nat: 'symmetric' } }, publics: ['open'] },
+  })
+  await mesh.lab.site('home').router.text(['ip', 'addr', 'add', '192.168.1.2/24', 'dev', 'lan'])
+  await mesh.lab.site('away').router.text(['sysctl', '-wq', 'net.netfilter.nf_conntrack_tcp_loose=0'])
+  for (const blow of blowsTo(mesh)) {
+    const { flows, lost, bytesLost, longestPauseMs, longestDatagramPauseMs, outageMs, path } = await flowsThrough(
+      mesh,
+      blow,
+    )
+    const situation = `${blow.what}, flows to ${blow.to}`
     t.comment(
-      `${what}, ${to} (${path}): paused for ${Math.round(longestPauseMs)} ms, ${Math.round(outageMs)} of them struck`,
+      `${situation} (${path}): paused for ${Math.round(longestPauseMs)} ms, ${Math.round(outageMs)} of them struck`,
     )
     t.same(
       { flows, lost, bytesLost },
       { flows: FLOWS, lost: 0, bytesLost: 0 },
-      `${what}, ${to}: every byte came back, once`,
+      `${situation}: every byte came back, once`,
     )
-    t.ok(longestDatagramPauseMs < AFTER_MS, `${what}, ${to}: datagrams come through again`)
-    if (!isFree) t.ok(longestPauseMs - outageMs <= PAUSE_MS, `${what}, ${to}: goes on within ${PAUSE_MS} ms`)
+    t.ok(longestDatagramPauseMs < AFTER_MS, `${situation}: datagrams come through again`)
+    if (!blow.isFree) t.ok(longestPauseMs - outageMs <= PAUSE_MS, `${situation}: they go on within ${PAUSE_MS} ms`)
   }
   const lost = mesh.program('far').lines.filter((line) => line.includes('"relay lost"'))
   t.ok(lost.length > 0, 'the other side found its channel at the relay dead, and made another')
@@ -133,14 +154,15 @@ t.test('routers let a stranger in by the ports they were asked for', { skip }, a
       return agent?.portMapping?.state === 'mapped' && agent.mapping !== 'unknown'
     }, `${node} has its port`)
     const { agent } = await ask<NetcheckReport>(mesh, node, '/netcheck')
-    t.match(agent, {
+    const mapped = {
       portMapping: { state: 'mapped', dialect: speaks, tcp: external, udp: external },
       network: 'public',
       mapping: 'endpoint-independent',
       filtering: 'address-and-port-dependent',
       udpWorks: true,
-    })
-    t.ok(agent?.candidates.includes(external), 'told to others')
+    }
+    t.match(agent, mapped, `${speaks}: with its port the node is public, although behind a NAT`)
+    t.ok(agent?.candidates.includes(external), `${speaks}: the port is told to others`)
 
     const target = `m${node}.bench.${node}.bench.any.rr.local:80`
     let path: string | undefined
@@ -151,10 +173,10 @@ t.test('routers let a stranger in by the ports they were asked for', { skip }, a
     }, 'the other node dials it').catch((error: Error) => {
       throw new Error([error.message, path, ...lines, ...mesh.program('outer').lines.slice(-20)].join('\n'))
     })
-    t.equal(path, 'direct', `${speaks}: from behind a symmetric NAT, where no hole can be punched`)
+    t.equal(path, 'direct', `${speaks}: a node behind a symmetric NAT dials it, where no hole can be punched`)
     await mesh.program(node).stop(15_000)
-    t.ok(lines.includes(`removed tcp ${outside}`), `${speaks}: given back at the end`)
-    t.ok(lines.includes(`removed udp ${outside}`))
+    t.ok(lines.includes(`removed tcp ${outside}`), `${speaks}: the TCP port is given back at the end`)
+    t.ok(lines.includes(`removed udp ${outside}`), `${speaks}: so is the UDP port`)
   }
   await Promise.all(houses.map(letsIn))
 })
@@ -169,29 +191,46 @@ t.test('what the operator forbids is not used, and netcheck and trace say so', {
     const report = await ask<TraceReport>(mesh, from, '/trace', { target: `${nameOf(to)}:80` })
     return report.ok ? report.path : 'none'
   }
-  t.equal(await pathOf('open', 'relayed'), 'relayed', 'though both have public addresses')
-  t.equal(await pathOf('relayed', 'open'), 'relayed')
-  t.not(await pathOf('straight', 'open'), 'relayed')
-  t.equal(await pathOf('straight', 'relayed'), 'none', 'two rules that leave nothing')
+  t.equal(
+    await pathOf('open', 'relayed'),
+    'relayed',
+    'a node with relay-only is not dialled, though both have public addresses',
+  )
+  t.equal(await pathOf('relayed', 'open'), 'relayed', 'nor does it dial')
+  t.not(await pathOf('straight', 'open'), 'relayed', 'a node with direct-only is not relayed')
+  t.equal(await pathOf('straight', 'relayed'), 'none', 'two rules that exclude each other leave no path')
   const { steps } = await ask<TraceReport>(mesh, 'relayed', '/trace', { target: `${nameOf('open')}:80` })
-  t.match(steps.find(({ step }) => step === 'paths')?.what, /relay-only/)
+  t.match(steps.find(({ step }) => step === 'paths')?.what, /relay-only/, 'trace names the rule')
   const { agent, findings } = await ask<NetcheckReport>(mesh, 'relayed', '/netcheck')
-  t.match(agent, { paths: 'relay-only', candidates: [], network: 'public', mapping: 'none' })
+  t.match(
+    agent,
+    { paths: 'relay-only', candidates: [], network: 'public', mapping: 'none' },
+    'netcheck names the rule, and no address to dial',
+  )
   const { agent: inner } = await ask<NetcheckReport>(mesh, 'straight', '/netcheck')
-  t.match(inner, { paths: 'direct-only', network: 'restricted', mapping: 'endpoint-independent' })
-  t.same(inner?.ways, [
-    { peer: 'public', way: 'direct' },
-    { peer: 'open', way: 'punched' },
-    { peer: 'restricted', way: 'punched' },
-    { peer: 'symmetric', way: 'none' },
-    { peer: 'enclosed', way: 'none' },
-  ])
+  t.match(
+    inner,
+    { paths: 'direct-only', network: 'restricted', mapping: 'endpoint-independent' },
+    'the rule direct-only changes nothing about the network',
+  )
+  t.same(
+    inner?.ways,
+    [
+      { peer: 'public', way: 'direct' },
+      { peer: 'open', way: 'punched' },
+      { peer: 'restricted', way: 'punched' },
+      { peer: 'symmetric', way: 'none' },
+      { peer: 'enclosed', way: 'none' },
+    ],
+    'where only a relay would lead, no way is predicted',
+  )
   t.ok(
     agent?.relays.every(({ rttMs }) => rttMs !== undefined),
-    'relays are measured',
+    'the relays are measured all the same',
   )
   t.match(
     findings.find(({ check }) => check === 'paths'),
     { finding: /relay-only/ },
+    'the finding about paths names the rule',
   )
 })
