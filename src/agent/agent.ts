@@ -17,7 +17,7 @@ import { openFastPath, type KernelPath } from './fast-path.ts'
 import { interceptVips, openFlows, prepareProxyListeners, type Flows, type ProxyListeners } from './flows.ts'
 import { Predecessor, type HandOverStep } from './hand-over.ts'
 import { Instances } from './instances.ts'
-import { openUplink } from './link.ts'
+import { openUplink, type UplinkNeeds } from './link.ts'
 import { LocalApi } from './local-api.ts'
 import { followNetwork } from './network.ts'
 import { NodeFactsSource } from './node-facts.ts'
@@ -97,9 +97,6 @@ export class Agent implements AsyncDisposable {
   }
 }
 
-/** How soon an agent whose identity another process uses gives way to it. */
-const GIVE_WAY_MS = 500
-
 /**
  * The start, in order; each step is a file in `agent/`. What starts later may use what started before, and ends before it.
  *
@@ -130,12 +127,13 @@ async function startParts(
   const revoke = cutRevoked(context, identity, { connectivity, predecessors })
   const facts = new NodeFactsSource(context, connectivity)
   const { relays } = connectivity
-  const uplink = await openUplink(context, identity, sync, { instances, facts, onRelays: relays.update })
+  const onRefusal: UplinkNeeds['onRefusal'] = (refusal) =>
+    connectivity.peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
+  const uplink = await openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal })
   if (predecessor !== undefined) await openListeners()
   const interceptor = await interceptVips(context, identity, { flows, instances })
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
-  giveWayWhenRefused(context, uplink, connectivity)
   const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
   if (predecessor !== undefined) await interceptor.settled()
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
@@ -168,12 +166,6 @@ async function startParts(
     prefix: identity.vips.cidr4,
   })
   return { parts, shutdown }
-}
-
-/** Another process that the cluster accepts has this node's identity: the peers' sessions are for that one. */
-function giveWayWhenRefused({ life }: AgentContext, uplink: AgentParts['uplink'], { peers }: Connectivity): void {
-  const giveWay = () => peers.identityTaken(uplink.refusal?.code === 'DUPLICATE_IDENTITY')
-  life.every(GIVE_WAY_MS, giveWay, 'identity')
 }
 
 interface LocalServing {

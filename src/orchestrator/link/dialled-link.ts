@@ -19,6 +19,8 @@ export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkPro
   /** Sends hello. The link is up when this resolves; a throw closes it, and it is dialled again. */
   onUp: (link: Link<Out, In>) => Promise<void>
   onDown: (reason: string) => void
+  /** Why the last attempt was refused; `undefined` once the link is up. Called when that changes. */
+  onRefusal?: (refusal: MeshError | undefined) => void
   /** The longest wait between two attempts. */
   limitMs?: number
   random?: () => number
@@ -68,6 +70,12 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
   /** Why the last attempt was refused, while the link is down: for `check`. */
   get refusal(): MeshError | undefined {
     return this.#refusal
+  }
+
+  #refusedBy(refusal: MeshError | undefined): void {
+    const isSame = this.#refusal?.code === refusal?.code
+    this.#refusal = refusal
+    if (!isSame) this.#options.onRefusal?.(refusal)
   }
 
   get isUp(): boolean {
@@ -146,7 +154,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
       try {
         await onUp(link)
         if (link.isOpen) this.#up = link
-        this.#refusal = undefined
+        this.#refusedBy(undefined)
         log.info('control link up', { peer })
         return { kind: 'ended', end: await link.ended, lastedMs: clock.now() - since }
       } finally {
@@ -172,7 +180,7 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
       return end.kind === 'away' ? end.reconnectInMs : undefined
     }
     const { error } = outcome
-    this.#refusal = isMeshError(error) ? error : undefined
+    this.#refusedBy(isMeshError(error) ? error : undefined)
     if (isMeshError(error, 'DUPLICATE_IDENTITY')) {
       log.error('another process uses this identity', { peer, error })
       return waits.refused.nextMs()

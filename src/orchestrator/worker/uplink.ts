@@ -53,6 +53,8 @@ export interface UplinkOptions {
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
   onWish?: (keys: readonly InterestKey[]) => void
+  /** Why the cluster refused the last attempt; `undefined` once the link is up. */
+  onRefusal?: (refusal: MeshError | undefined) => void
   /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
   process?: string
   /** The longest rest between two tries. */
@@ -81,7 +83,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, worker, onRelays, onWish, clock = systemClock, limitMs, random } = options
+    const { identity, worker, onRelays, onRefusal, onWish, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -134,6 +136,7 @@ export class Uplink implements AsyncDisposable {
           })
         },
         onDown: () => undefined,
+        ...(onRefusal === undefined ? {} : { onRefusal }),
         ...(limitMs === undefined ? {} : { limitMs }),
         ...(random === undefined ? {} : { random }),
       },
