@@ -82,9 +82,19 @@ function isOnlyServices(document: unknown): document is { microservices: unknown
 }
 
 function read(file: string): string {
+  let bytes: Buffer
   try {
-    return readFileSync(file === '-' ? 0 : file, 'utf8')
+    bytes = readFileSync(file === '-' ? 0 : file)
   } catch (cause) {
     throw new MeshError('USAGE', { file, remedy: 'Name a file that you can read, or - for standard input.' }, { cause })
   }
+  try {
+    return UTF_8.decode(bytes)
+  } catch {
+    const remedy = 'Save it as UTF-8; UTF-16 and Latin-1 are not read.'
+    throw new MeshError('USAGE', { file, reason: 'it is not UTF-8 text', remedy })
+  }
 }
+
+/** Refuses what is not UTF-8, and takes a byte order mark away. */
+const UTF_8 = new TextDecoder('utf-8', { fatal: true })

@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
 import type { RootClient } from '../client/root-client.ts'
 import { isMeshError, MeshError } from '../core/errors.ts'
+import { printableJson } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { instanceNamed } from './names.ts'
 
@@ -66,6 +67,6 @@ async function printLogs(root: RootClient, given: string, { query, signal, isJso
 async function printLines(instance: string, text: AsyncIterable<string>): Promise<void> {
   for await (const line of createInterface({ input: Readable.from(text, { objectMode: false }) })) {
     const at = line.indexOf(' ')
-    console.log(JSON.stringify({ instance, time: line.slice(0, at), text: line.slice(at + 1) }))
+    console.log(printableJson({ instance, time: line.slice(0, at), text: line.slice(at + 1) }))
   }
 }

@@ -1,7 +1,7 @@
 import Table from 'cli-table3'
 import { styleText } from 'node:util'
 import { explain, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../core/errors.ts'
-import { printable } from '../core/kit/printable.ts'
+import { printable, printableJson } from '../core/kit/printable.ts'
 
 export type Format = 'table' | 'json'
 /** A list is a cell of several lines. */
@@ -38,7 +38,7 @@ export function printJson(value: unknown): void {
 }
 
 export function jsonText(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`
+  return `${printableJson(value, 2)}\n`
 }
 
 /** What scripts can tell apart: 2 = used wrongly, 3 = not found, 4 = refused, 5 = nothing answers, 1 = anything else. */

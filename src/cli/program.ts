@@ -1,3 +1,4 @@
+import { printableLines } from '../core/kit/printable.ts'
 import { Command } from 'commander'
 import { applyCommand } from './apply.ts'
 import { caCommand } from './ca.ts'
@@ -28,7 +29,8 @@ interface Writer {
 }
 
 /** Every command, with its options. The documents are generated from it (.config/docs). */
-export function programOf(version: string, context: () => Context, { writeErr }: Writer = {}): Command {
+export function programOf(version: string, context: () => Context, writer: Writer = {}): Command {
+  const { writeErr = (text) => void process.stderr.write(text) } = writer
   const program = new Command('hedgerow')
     .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
     .version(version)
@@ -41,7 +43,7 @@ export function programOf(version: string, context: () => Context, { writeErr }:
     .enablePositionalOptions()
     .showHelpAfterError(HELP)
     .exitOverride()
-  if (writeErr !== undefined) program.configureOutput({ writeErr }) // before the commands, which copy it
+  program.configureOutput({ writeErr: (text) => writeErr(printableLines(text)) }) // before the commands, which copy it
   for (const add of COMMANDS) add(program, context)
   for (const command of program.commands) inheritGlobals(program, command)
   return program

@@ -5,10 +5,11 @@
 
 /**
  * C0 and C1 controls and DEL; what turns the direction of writing (U+061C, U+200E-F, U+202A-E, U+2066-9) and so shows another
- * text than the one that is there; line and paragraph separators; the byte order mark.
+ * text than the one that is there; what has no width (U+200B, U+2060-4), so that two texts look the same; line and paragraph
+ * separators; the byte order mark. The joiners of scripts and emoji (U+200C-D) stay.
  */
 // eslint-disable-next-line no-control-regex
-const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff]/g
 
 /** The text on one line, safe to show: what a terminal or a log reader would act on is escaped, as `\x1b` or `\u202e`. */
 export function printable(text: string): string {
@@ -18,6 +19,14 @@ export function printable(text: string): string {
 /** As `printable`, for text of several lines: line feeds and tabs stay. */
 export function printableLines(text: string): string {
   return text.toWellFormed().replace(UNPRINTABLE, (char) => (char === '\n' || char === '\t' ? char : escaped(char)))
+}
+
+/** JSON as people and programs read it: what `printable` escapes is written as JSON escapes it, so that the value is the same. */
+export function printableJson(value: unknown, indent?: number): string {
+  // outside of strings JSON has line feeds only
+  return JSON.stringify(value, undefined, indent).replace(UNPRINTABLE, (char) =>
+    char === '\n' ? char : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** A value whose strings, at any depth and in keys too, are printable; what holds none is returned as it is. */
