@@ -1,5 +1,5 @@
 import { scriptOptions } from '../../.config/script-options.ts'
-import { soak } from './soak.ts'
+import { soak, type Footprint } from './soak.ts'
 
 /** `npm run soak -- --minutes 3 --seed 7 --flows 300`: exits 1 when a byte, an END or a flow is not as it must be. */
 const values = scriptOptions({
@@ -20,6 +20,7 @@ const report = await soak({
   flows: values.flows,
   outageMs: values.outage * 1000,
   flowBytes: 4_000_000,
+  onMinute: (minute, now) => console.log(`minute ${minute}`.padEnd(16), inWords(now)),
 })
 const { faults, ...figures } = report
 console.log(`flows            ${figures.flows}`)
@@ -28,8 +29,11 @@ console.log(`bytes checked    ${figures.megabytes} MB`)
 console.log(`resumed sessions ${figures.resumes}, moved streams ${figures.moved}`)
 console.log(`longest pause after the path was back  ${figures.longestPauseMs} ms`)
 console.log(`retained, at most                      ${figures.retainedPeakMiB} MiB a session`)
-for (const [when, { rssMiB, descriptors, streams }] of Object.entries(figures.footprint))
-  console.log(`${when.padEnd(6)}           RSS ${rssMiB} MiB, ${descriptors} descriptors, ${streams} streams`)
+for (const [when, what] of Object.entries(figures.footprint)) console.log(when.padEnd(16), inWords(what))
 for (const fault of faults.slice(0, 20)) console.log(`FAULT ${fault}`)
 console.log(JSON.stringify({ seed, ...figures, faults: faults.length }))
 process.exitCode = faults.length > 0 || figures.resumes === 0 ? 1 : 0
+
+function inWords({ rssMiB, liveMiB, descriptors, streams }: Footprint): string {
+  return `RSS ${rssMiB} MiB, live objects and buffers ${liveMiB} MiB, ${descriptors} descriptors, ${streams} streams`
+}

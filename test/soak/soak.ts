@@ -19,10 +19,14 @@ export interface SoakOptions {
   outageMs: number
   /** How much one direction of a flow carries, at most. */
   flowBytes: number
+  /** Called once a minute. */
+  onMinute?: (minute: number, now: Footprint) => void
 }
 
 export interface Footprint {
   rssMiB: number
+  /** Live JavaScript objects and buffers; with --expose-gc, without garbage. RSS also counts what the allocators keep. */
+  liveMiB: number
   descriptors: number
   /** Open on both sides together. */
   streams: number
@@ -57,17 +61,15 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
   const world: FlowWorld = { pattern: new Pattern(random), random, bytes: 0, faults: [], refused: new Set() }
   await using stack = new AsyncDisposableStack()
   const flows = new Flows(world, options)
-  globalThis.gc?.() // with --expose-gc, what is garbage does not count
   const before = footprint(0)
   const mesh = await openMesh(stack, (incoming) => flows.accept(incoming))
   const until = performance.now() + options.seconds * 1000
   const running = flows.keepOpen(mesh, until)
   await pause(300)
-  const seen = new Seen(mesh)
+  const seen = new Seen(mesh, options.onMinute)
   await breakPaths({ mesh, flows, seen, random, options, until })
   await flows.finish(running, mesh, FINISH_MS + options.seconds * 1000)
   seen.sample()
-  globalThis.gc?.()
   const after = footprint(mesh.peers.flatMap((peers) => [...peers.all()]).reduce((sum, one) => sum + one.streams, 0))
   return {
     flows: flows.opened,
@@ -220,20 +222,28 @@ async function breakPaths({ mesh, flows, seen, random, options: { outageMs }, un
 
 /** Sums over all sessions; one that has ended is counted and let go, so that an hour of soak does not keep them. */
 class Seen {
-  readonly peak: Footprint = { rssMiB: 0, descriptors: 0, streams: 0 }
+  readonly peak: Footprint = { rssMiB: 0, liveMiB: 0, descriptors: 0, streams: 0 }
   readonly #mesh: Mesh
+  readonly #onMinute: SoakOptions['onMinute']
+  readonly #startedAt = performance.now()
+  #minute = 0
   readonly #sessions = new Set<TunnelSession>()
   readonly #sums = { kills: 0, outages: 0, longestPauseMs: 0, resumes: 0, moved: 0, retainedPeak: 0 }
 
-  constructor(mesh: Mesh) {
+  constructor(mesh: Mesh, onMinute: SoakOptions['onMinute']) {
     this.#mesh = mesh
+    this.#onMinute = onMinute
   }
 
   sample(): void {
     for (const peers of this.#mesh.peers)
       for (const session of peers.all()) this.#sessions.add(session as TunnelSession)
-    const now = footprint([...this.#sessions].reduce((sum, session) => sum + session.streams, 0))
-    for (const key of ['rssMiB', 'descriptors', 'streams'] as const) this.peak[key] = Math.max(this.peak[key], now[key])
+    const streams = [...this.#sessions].reduce((sum, session) => sum + session.streams, 0)
+    const isNewMinute = performance.now() - this.#startedAt >= (this.#minute + 1) * 60_000
+    const now = isNewMinute ? footprint(streams) : { ...counts(streams), liveMiB: 0 }
+    for (const key of ['rssMiB', 'liveMiB', 'descriptors', 'streams'] as const)
+      this.peak[key] = Math.max(this.peak[key], now[key])
+    if (isNewMinute) this.#onMinute?.(++this.#minute, now)
     for (const session of this.#sessions) if (session.hasEnded) this.#count(session)
   }
 
@@ -267,7 +277,14 @@ class Seen {
   }
 }
 
+/** Collects garbage first, where the process may. */
 function footprint(streams: number): Footprint {
+  globalThis.gc?.()
+  const { heapUsed, external } = process.memoryUsage()
+  return { ...counts(streams), liveMiB: Math.round((heapUsed + external) / 1024 / 1024) }
+}
+
+function counts(streams: number): Omit<Footprint, 'liveMiB'> {
   return {
     rssMiB: Math.round(process.memoryUsage.rss() / 1024 / 1024),
     descriptors: readdirSync('/proc/self/fd').length,
