@@ -3,11 +3,11 @@
  *
  *     npm run prove:systemd                      as root, on Debian; makes a clean Debian first (minutes)
  *     npm run prove:systemd -- --keep            keeps that Debian, and prints where
- *     npm run prove:systemd -- --root FOLDER     takes it again: under two minutes
+ *     npm run prove:systemd -- --root FOLDER     takes it again: three to four minutes on two cores
  *
  *     debootstrap ─▶ root folder ─▶ npm pack, npm install --global ─▶ two machines (namespaces, an overlay each) ─▶ the proofs, in order
  *
- * Needs a cgroup hierarchy of version 2 that may be written to, as Debian has; not kvm, not Docker. The last line counts what passed.
+ * Needs a cgroup hierarchy of version 2 that may be written to, as Debian has; no KVM and no Docker. The last line counts what passed.
  */
 import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
