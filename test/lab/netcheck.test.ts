@@ -50,7 +50,12 @@ async function netcheck(world: World, node: string): Promise<Agent> {
 }
 
 /** What the agent says of its network once it knows it. */
-async function look(t: Test, world: World, node: string, isThere: (agent: Agent) => boolean): Promise<Agent> {
+async function settledNetcheck(
+  t: Test,
+  world: World,
+  node: string,
+  isThere: (agent: Agent) => boolean,
+): Promise<Agent> {
   let last: Agent | undefined
   await until(async () => isThere((last = await netcheck(world, node))), `${node} knows its network`, 30_000).catch(
     (error: Error) => t.fail(`${error.message}: ${JSON.stringify(last)}`),
@@ -78,11 +83,21 @@ async function meets(world: World, from: string, to: string) {
 }
 
 async function firewalls(t: Test, world: World): Promise<void> {
-  const six = await look(t, world, 'six', ({ mapping, observers }) => mapping !== 'unknown' && observers === 2)
+  const six = await settledNetcheck(
+    t,
+    world,
+    'six',
+    ({ mapping, observers }) => mapping !== 'unknown' && observers === 2,
+  )
   const shut = { mapping: 'none', filtering: 'address-and-port-dependent', observers: 2, isPortOpen: false }
   t.match(six, { ...shut, network: 'restricted', ipv6: shut }, 'IPv6 only: no NAT, but a firewall that lets nobody in')
   t.match(six.tcp, new RegExp(`^\\[${world.lab.host('six').address6}\\]:`), 'its public address is its own')
-  const firewall = await look(t, world, 'firewall', ({ ipv6, observers }) => ipv6 !== undefined && observers === 2)
+  const firewall = await settledNetcheck(
+    t,
+    world,
+    'firewall',
+    ({ ipv6, observers }) => ipv6 !== undefined && observers === 2,
+  )
   t.match(
     firewall,
     { mapping: 'endpoint-independent', network: 'restricted', ipv6: shut },
@@ -118,7 +133,7 @@ async function hairpin(t: Test, world: World): Promise<void> {
     d: { tcp: true, udp: true },
   }
   for (const [node, hairpin] of Object.entries(learnt)) {
-    const agent = await look(t, world, node, (one) => one.hairpin?.udp !== undefined)
+    const agent = await settledNetcheck(t, world, node, (one) => one.hairpin?.udp !== undefined)
     t.same(agent.hairpin, hairpin, `${node} learns whether its NAT leads back in`)
     t.equal(
       agent.tcp?.split(':')[0],
@@ -137,7 +152,7 @@ async function hairpin(t: Test, world: World): Promise<void> {
 }
 
 async function enclosed(t: Test, world: World): Promise<void> {
-  const web = await look(t, world, 'web', ({ relaySees }) => relaySees !== undefined)
+  const web = await settledNetcheck(t, world, 'web', ({ relaySees }) => relaySees !== undefined)
   t.match(
     web,
     {
@@ -149,7 +164,7 @@ async function enclosed(t: Test, world: World): Promise<void> {
     },
     'where only 443 leads out, the relay sees the address of the router',
   )
-  const office = await look(t, world, 'office', ({ relaySees }) => relaySees !== undefined)
+  const office = await settledNetcheck(t, world, 'office', ({ relaySees }) => relaySees !== undefined)
   t.match(
     office,
     { relaySees: outside(world, 'office-site'), isProxied: true, network: 'enclosed' },
