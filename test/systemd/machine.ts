@@ -87,7 +87,9 @@ export class Machine {
 
   /** As root, in the clone. */
   run(commands: string): Promise<Result> {
-    const argv = ['nsenter', '-t', String(this.#pid), '-a', 'env', '-i', `PATH=${PATH}`, 'HOME=/root', 'LANG=C.UTF-8']
+    const enter = ['nsenter', '-t', String(this.#pid), '-a', 'env', '-i', `PATH=${PATH}`, 'HOME=/root', 'LANG=C.UTF-8']
+    // a session of its own: `kill 0` must not reach this process
+    const argv = [...enter, 'setsid', '--wait', 'timeout', '--kill-after=5', String(COMMAND_MS / 1_000 - 10)]
     return run([...argv, 'bash', '--norc', '-euc', `cd /srv/hedgerow\n${commands}`], { timeoutMs: COMMAND_MS })
   }
 

@@ -39,7 +39,7 @@ export function retried(machine: Machine, command: string): Promise<string> {
 
 /** Kills or stops the main process of a unit, and waits until another one serves. */
 export async function restarted(machine: Machine, unit: string, how: string): Promise<void> {
-  const before = await mainPid(machine, unit)
+  const before = await machine.until(`systemctl show -P MainPID ${unit}`, /^[1-9]\d*$/) // 0 while it has none
   await machine.must(`${how} ${before}`)
   await machine.until(
     `systemctl show -P MainPID -P ActiveState -P StatusText ${unit} | xargs`,
