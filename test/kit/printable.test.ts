@@ -85,3 +85,16 @@ t.test('a document that is not UTF-8 is called that', (t) => {
   }
   t.end()
 })
+
+t.test('a document with the key __proto__ is told so, at any depth', (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-odd-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const file = join(dir, 'document')
+  for (const text of ['{"__proto__": {"x": 1}}', 'a: [{ b: { __proto__: 1 } }]']) {
+    writeFileSync(file, text)
+    const { status, stderr } = hedgerow('apply', '-f', file)
+    t.equal(status, 2)
+    t.match(stderr, /has the key "__proto__"/)
+  }
+  t.end()
+})

@@ -24,7 +24,17 @@ export function readSlaText(text: string, fileName: string): unknown {
   const withoutMark = text.charCodeAt(0) === 0xfeff ? text.slice(1) : text // a byte order mark
   const reading = read(withoutMark, fileName)
   if (reading.kind !== 'read') throw new MeshError('SLA_INVALID', { faults: reading.faults })
+  if (hasPrototypeKey(reading.document))
+    throw new MeshError('SLA_INVALID', {
+      faults: [{ path: fileName, problem: 'has the key "__proto__", which is none' }],
+    })
   return reading.document
+}
+
+/** The API refuses such a document without saying where (prototype pollution). */
+function hasPrototypeKey(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return Object.hasOwn(value, '__proto__') || Object.values(value).some(hasPrototypeKey)
 }
 
 /** Faults for the keys that occur twice in one object of a JSON text. */
