@@ -1,8 +1,9 @@
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { AuthorityReport } from '../../src/client/reports.ts'
 import { RootClient } from '../../src/client/root-client.ts'
+import { printPrincipal } from '../../src/core/identity/principal.ts'
 import { certificatesIn } from '../../src/core/identity/x509.ts'
 import { Authority } from '../../src/core/identity/authority.ts'
 import { AWAY_MS, behind, mayIssue, mayRetire, type Member } from '../../src/orchestrator/root/rotation-rules.ts'
@@ -13,6 +14,8 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { mesh, until, type World } from './mesh.ts'
 
 t.setTimeout(120_000) // a busy machine takes several times as long
+
+type Node = Awaited<ReturnType<World['node']>>
 
 const status = (world: World) => world.api.call<AuthorityReport>('GET', '/authority')
 const rotate = (world: World, force = false) => world.api.call<AuthorityReport>('POST', '/authority/rotate', { force })
@@ -64,67 +67,130 @@ t.test('an authority is replaced while the mesh runs; who was off comes back, an
   const relay = await relayOf(world)
   await using _link = relay.link
   const before = await settled(world, 'steady')
-  const oldCredential = world.credential
-  const oldTokens = [world.cluster().nodeToken(), world.cluster().nodeToken()] as const
+  const old = {
+    credential: world.credential,
+    tokens: [world.cluster().nodeToken(), world.cluster().nodeToken()] as const,
+  }
   await off.stop()
-  await t.rejects(retire(world), { code: 'ROTATION_REFUSED', details: { step: 'steady' } })
+  await t.rejects(
+    retire(world),
+    { code: 'ROTATION_REFUSED', details: { step: 'steady' } },
+    'there is nothing to retire before a rotation',
+  )
 
+  const next = await spreads(t, world, { n1, signs: before.signs })
+  await renews(t, world, { members: [n1, relay, world.cluster()], signs: next, replaced: before.signs })
+  t.match(
+    await new RootClient(old.credential).call('GET', '/status'),
+    { authority: next },
+    'a copy of the old admin.json works until the old authority is retired',
+  )
+  const back = await comesBack(t, world, next)
+  const joined = await world.node('n3', { token: old.tokens[0] })
+  t.equal(
+    joined.identity.trust.presents,
+    next,
+    'a token from before the rotation joins, with a certificate of the new one',
+  )
+  await world.node('n4', { token: world.cluster().nodeToken() })
+  await settled(world, 'issuing')
+
+  t.match(await retire(world), { step: 'steady', signs: next }, 'with nobody behind, the old authority is retired')
+  await reconnects(world, [n1, back, relay])
+  t.equal((await settled(world, 'steady')).members, 6, 'the cluster, the relay and four nodes are members still')
+  await refusesOld(t, world, old)
+  await world.node('n6')
+
+  await rotate(world) // once more, to see that nothing was left of the first time
+  const again = await status(world)
+  t.ok([again.signs, again.replaced].includes(next), 'a second rotation begins from the new authority')
+})
+
+/** The list that names both goes to everybody; a node that is off does not hold it up for ever. @returns the next authority */
+async function spreads(t: Test, world: World, { n1, signs }: { n1: Node; signs: string }): Promise<string> {
   const begun = await rotate(world)
-  t.match(begun, { step: 'spreading', signs: before.signs, members: 4 })
-  await t.rejects(rotate(world), { code: 'ROTATION_REFUSED' }, 'one at a time')
+  t.match(
+    begun,
+    { step: 'spreading', signs, members: 4 },
+    'the old authority signs while the trust in the next one spreads',
+  )
+  await t.rejects(rotate(world), { code: 'ROTATION_REFUSED' }, 'there is one rotation at a time')
   await until(() => n1.identity.trust.trusts.length === 2, 'n1 trusts both')
-  t.equal((await status(world)).step, 'spreading', 'n2 may be on its way')
+  t.equal(
+    (await status(world)).step,
+    'spreading',
+    'a node that has just gone may be on its way back, and is waited for',
+  )
   for (let at = 0; at < 20 && (await status(world)).step === 'spreading'; at++) await pause(1_000)
-  t.equal((await status(world)).step, 'issuing', 'it goes on by itself when all that are up trust it')
+  t.equal((await status(world)).step, 'issuing', 'it goes on by itself when all that are up trust both')
+  return begun.next ?? ''
+}
 
-  // n1 and the cluster ask for certificates; n2 is off
+/** Whoever is up has a certificate of the new authority soon; n2 is off. */
+async function renews(
+  t: Test,
+  world: World,
+  { members, signs, replaced }: { members: readonly Pick<Node, 'identity'>[]; signs: string; replaced: string },
+): Promise<void> {
   await until(async () => (await status(world)).behind.length === 1, 'one is behind')
-  const issuing = await status(world)
-  t.match(issuing, { signs: begun.next, replaced: before.signs, behind: [{ id: 'edge/n2', isLive: false }] })
-  t.equal(n1.identity.trust.presents, issuing.signs)
-  t.equal(relay.identity.trust.presents, issuing.signs)
-  t.equal(world.cluster().identity.trust.presents, issuing.signs)
-  await t.rejects(retire(world), { code: 'ROTATION_REFUSED', details: { members: ['edge/n2'] } })
-  t.match(await new RootClient(oldCredential).call('GET', '/status'), { authority: issuing.signs }, 'an old admin.json')
+  t.match(
+    await status(world),
+    { signs, replaced, behind: [{ id: 'edge/n2', isLive: false }] },
+    'the next authority signs, and only the node that is off is behind',
+  )
+  for (const { identity } of members)
+    t.equal(
+      identity.trust.presents,
+      signs,
+      `${printPrincipal(identity.principal)} presents a certificate of the new authority`,
+    )
+  await t.rejects(
+    retire(world),
+    { code: 'ROTATION_REFUSED', details: { members: ['edge/n2'] } },
+    'the old authority is not retired while a member needs it',
+  )
+}
 
-  // with the certificate, and the trust, from before
+/** n2 starts with the certificate, and the trust, from before. */
+async function comesBack(t: Test, world: World, signs: string): Promise<Node> {
   const back = await world.node('n2')
   await until(() => back.identity.trust.trusts.length === 2, 'it learns of the new one when its link is up')
   await settled(world, 'issuing')
-  t.equal(back.identity.trust.presents, issuing.signs)
-  const joined = await world.node('n3', { token: oldTokens[0] })
-  t.equal(joined.identity.trust.presents, issuing.signs, 'with a token from before the rotation')
-  const newToken = world.cluster().nodeToken()
-  await world.node('n4', { token: newToken })
-  await settled(world, 'issuing')
+  t.equal(back.identity.trust.presents, signs, 'the node that was off gets a certificate of the new authority')
+  return back
+}
 
-  const ended = await retire(world)
-  t.match(ended, { step: 'steady', signs: issuing.signs })
-  await until(() => [n1, back].every(({ identity }) => identity.ca === world.root.ca), 'all trust the new one alone')
-  // every connection is made anew
+/** After the retirement every connection is made anew. */
+async function reconnects(
+  world: World,
+  members: readonly (Pick<Node, 'identity'> & { uplink?: Node['uplink']; link?: RelayLink })[],
+): Promise<void> {
+  await until(() => members.every(({ identity }) => identity.ca === world.root.ca), 'all trust the new one alone')
+  const conditions = async () =>
+    (await world.api.call<{ condition: string }[]>('GET', '/nodes')).map((one) => one.condition)
+  await until(async () => (await conditions()).every((one) => one === 'alive'), 'all are back')
   await until(
-    async () =>
-      (await world.api.call<{ condition: string }[]>('GET', '/nodes')).every(({ condition }) => condition === 'alive'),
-    'all are back',
-  )
-  await until(
-    () => world.cluster().isLinked && n1.uplink.isUp && back.uplink.isUp && relay.link.isUp,
+    () => world.cluster().isLinked && members.every(({ uplink, link }) => (uplink ?? link)?.isUp === true),
     'all links are up',
   )
-  t.equal(relay.identity.ca, world.root.ca)
-  t.same((await settled(world, 'steady')).members, 6)
-  await t.rejects(new RootClient(oldCredential).call('GET', '/status'), { code: 'NOT_RUNNING' }, 'an old admin.json')
-  await t.rejects(world.node('n5', { token: oldTokens[1] }), {
-    code: 'TOKEN_REFUSED',
-    details: { reason: /replaced its authority/ },
-  })
-  await world.node('n6')
+}
 
-  // and once more, to see that nothing was left of the first time
-  await rotate(world)
-  const again = await status(world)
-  t.equal(again.signs === issuing.signs || again.replaced === issuing.signs, true)
-})
+async function refusesOld(
+  t: Test,
+  world: World,
+  { credential, tokens }: { credential: World['credential']; tokens: readonly [string, string] },
+): Promise<void> {
+  await t.rejects(
+    new RootClient(credential).call('GET', '/status'),
+    { code: 'NOT_RUNNING' },
+    'a copy of the old admin.json works no longer',
+  )
+  await t.rejects(
+    world.node('n5', { token: tokens[1] }),
+    { code: 'TOKEN_REFUSED', details: { reason: /replaced its authority/ } },
+    'a token from before the rotation joins no longer, and the refusal says why',
+  )
+}
 
 t.test('a root that is stopped in any step goes on from there', async (t) => {
   await using world = await mesh()
