@@ -102,7 +102,7 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
   'npm ci && npm run demo': { run: 'npm ci --help', prints: /Clean install/ },
   'npm cit': { run: '{} --help', prints: /and run tests/ },
   'npm install --global': { run: 'npm install --help', prints: /--global/ },
-  'npm uninstall --global hedgerow': { run: 'npm uninstall --help', prints: /--global/ },
+  'npm uninstall --global hedgerow': { run: 'npm uninstall --help', prints: /Remove a package/ },
   'sysctl net.ipv4.ip_unprivileged_port_start': { run: '{}', prints: /= \d+$/m, needs: 'sysctl' },
   'systemctl kill': { run: 'systemctl --help', prints: /^ +kill UNIT/m, needs: 'systemctl' },
   'systemctl kill hedgerow-agent': { run: 'systemctl --help', prints: /^ +kill UNIT/m, needs: 'systemctl' },

@@ -31,7 +31,7 @@ log=/run/$unit.log
 pids() { for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2> /dev/null | grep -q "hedgerow.js $role --config" && echo \${p#/proc/}; done; true; }
 start() {
   [ -f $file ] || { echo "$unit: no such unit" >&2; exit 5; }
-  install -d -m 0700 /var/lib/hedgerow
+  install -d -m 0755 /var/lib/hedgerow
   set -a; eval "$(sed -n 's/^Environment=//p' $file)"
   env=$(sed -n 's/^EnvironmentFile=-//p' $file); [ -f "$env" ] && . "$env"; set +a
   : > $log

@@ -55,16 +55,37 @@ const RIGHTS: readonly Proof[] = [
         const inside = `nsenter -t ${pid} -m setpriv --reuid hedgerow --regid hedgerow --clear-groups`
         assert.equal(await server.must(`stat -c %U /proc/${pid}`), 'hedgerow')
         assert.match(await server.must(`cat /proc/${pid}/status`), /^NoNewPrivs:\s1$/m)
-        await server.must(`${inside} touch /var/lib/hedgerow/proof && rm /var/lib/hedgerow/proof`)
-        for (const path of ['/usr/proof', '/etc/proof', '/home/proof', '/var/proof'])
+        const state = `/var/lib/${unit.replace('-', '/')}`
+        await server.must(`${inside} touch ${state}/proof && rm ${state}/proof`)
+        for (const path of ['/usr/proof', '/etc/proof', '/home/proof', '/var/proof', '/var/lib/hedgerow/proof'])
           assert.match(
             (await server.run(`nsenter -t ${pid} -m touch ${path}`)).stderr,
             /Read-only|Permission denied/,
             path,
           )
         assert.equal(await server.must(`${inside} ls -A /tmp`), '', 'a /tmp of its own')
-        assert.equal(await server.must(`stat -c '%U %a' /var/lib/hedgerow`), 'hedgerow 700')
+        assert.equal(await server.must(`stat -c '%U %a' ${state}`), 'hedgerow 700')
       }
+    },
+  },
+  {
+    name: 'an agent on the server has a state directory of its own, and none takes the files of another',
+    async prove({ server }) {
+      const token = await server.must('hedgerow token create')
+      await server.must(block('Install', 2, token).replace('name: n1', 'name: n2'))
+      for (const unit of [...SERVERS, AGENT]) {
+        await server.must(`systemctl restart ${unit}`)
+        assert.equal(await property(server, unit, 'StatusText'), 'serving')
+      }
+      const owners = await server.must('cd /var/lib/hedgerow && stat -c "%U %a %n" . agent cluster root')
+      assert.deepEqual(owners.split('\n'), [
+        'root 755 .',
+        'root 700 agent',
+        'hedgerow 700 cluster',
+        'hedgerow 700 root',
+      ])
+      await retried(server, 'hedgerow delete node edge/n2')
+      await server.must(`systemctl disable --now ${AGENT} && rm -r /var/lib/hedgerow/agent /etc/hedgerow/agent.*`)
     },
   },
   {

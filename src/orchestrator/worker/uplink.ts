@@ -13,7 +13,7 @@ import type { FeedMessage, ResumePoint, ServiceEntry } from '../../core/model/ch
 import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
-import type { Link } from '../link/link.ts'
+import type { Link, LinkSides } from '../link/link.ts'
 import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
@@ -83,7 +83,7 @@ export class Uplink implements AsyncDisposable {
   #tried = 0
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
-    const { identity, worker, onRelays, onRefusal, onWish, clock = systemClock, limitMs, random } = options
+    const { identity, worker, onRelays, onRefusal, clock = systemClock, limitMs, random } = options
     this.#options = options
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
@@ -101,30 +101,7 @@ export class Uplink implements AsyncDisposable {
           const dial = { tls, verify: verifyServer(expected, identity.revocations), egress: options.egress }
           return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
         },
-        sides: {
-          sends: nodeToCluster,
-          receives: clusterToNode,
-          onRequest: {
-            assign: async ({ assignment }) => {
-              await worker.assign(assignment)
-              return {}
-            },
-            withdraw: ({ instance }) => ({ ended: !worker.withdraw(instance) }),
-            'logs.open': (query) => ({ stream: this.#logs.open(query) }),
-            'logs.next': ({ stream }) => this.#logs.next(stream),
-          },
-          onNotification: {
-            changes: ({ epoch, changes }) => {
-              for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
-            },
-            revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
-            renew: () => identity.renewSoon(),
-            relays: ({ relays }) => onRelays?.(relays),
-            wish: ({ keys }) => onWish?.(keys),
-            duplicate: () => this.#log.error('another process uses the identity of this node'),
-            'logs.close': ({ stream }) => this.#logs.close(stream),
-          },
-        },
+        sides: this.#messages(options),
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
           const { instances, revocations, relays } = await this.#hello(link)
@@ -144,6 +121,39 @@ export class Uplink implements AsyncDisposable {
     )
     life.use(this.#link)
     life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
+  }
+
+  /** What goes over the link in both directions, and who handles what comes from the cluster. */
+  #messages({
+    identity,
+    worker,
+    onRelays,
+    onWish,
+  }: UplinkOptions): LinkSides<typeof nodeToCluster, typeof clusterToNode> {
+    return {
+      sends: nodeToCluster,
+      receives: clusterToNode,
+      onRequest: {
+        assign: async ({ assignment }) => {
+          await worker.assign(assignment)
+          return {}
+        },
+        withdraw: ({ instance }) => ({ ended: !worker.withdraw(instance) }),
+        'logs.open': (query) => ({ stream: this.#logs.open(query) }),
+        'logs.next': ({ stream }) => this.#logs.next(stream),
+      },
+      onNotification: {
+        changes: ({ epoch, changes }) => {
+          for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
+        },
+        revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
+        renew: () => identity.renewSoon(),
+        relays: ({ relays }) => onRelays?.(relays),
+        wish: ({ keys }) => onWish?.(keys),
+        duplicate: () => this.#log.error('another process uses the identity of this node'),
+        'logs.close': ({ stream }) => this.#logs.close(stream),
+      },
+    }
   }
 
   /** Returns at once; the link comes up when it can. */
