@@ -165,6 +165,7 @@ const TIMERS: Readonly<Record<string, string>> = {
   'datagrams/outbound.ts': 'UDP: flows of datagrams do end when they are idle',
   'flow/ledger.ts': 'counting bytes; draining while the agent closes',
   'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
+  'intercept/host.ts': 'whether its routes are still there is checked now and then',
   'intercept/proxy-client.ts': 'the handshake of a proxy client',
   'intercept/proxy-listener.ts': 'handshakes, and the last bytes of a refusal',
   'intercept/port-redirect.ts': 'whether its rules are still there is checked now and then',
