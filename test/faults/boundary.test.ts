@@ -26,14 +26,7 @@ t.test(
     if (isRoot) chownSync(dir, 65_534, 65_534)
     const user = isRoot ? { uid: 65_534, gid: 65_534 } : {}
     const env = { ...process.env, HEDGEROW_STATE: dir, HOME: dir }
-    const where = [
-      '--listen',
-      `127.0.0.1:${await freeBase(19_900)}`,
-      '--prefix',
-      '127.192.0.0/12',
-      '--upstream',
-      '127.0.0.1:9',
-    ]
+    const where = ['--listen', `127.0.0.1:${await freeBase(19_900)}`, '--upstream', '127.0.0.1:9']
     const up = spawn(process.execPath, [LAUNCHER, 'up', '--name', 'n0', ...where], {
       env,
       cwd: '/',

@@ -117,7 +117,7 @@ t.test(
       promisify(execFile)(process.execPath, [LAUNCHER, '--state', state, '-o', 'json', ...argv])
     const up = () => {
       const log = openSync(join(disk, 'log'), 'a')
-      const where = ['--prefix', '127.208.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
+      const where = ['--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
       const child = spawn(process.execPath, [LAUNCHER, '--state', state, 'up', '--name', 'n0', ...where], {
         stdio: ['ignore', 'ignore', log],
       })

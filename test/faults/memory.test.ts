@@ -142,7 +142,7 @@ const base = await freeBase(25_000)
 /** `hedgerow up` of machine `m`; resolves when it serves. */
 async function up(t: Test, machines: Machines, { env = {}, group = '' }: Launch): Promise<Up> {
   mkdirSync(machines.path('m'), { recursive: true, mode: 0o700 })
-  const where = ['--prefix', '127.208.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
+  const where = ['--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
   const argv = [process.execPath, LAUNCHER, '--state', machines.path('m'), 'up', '--name', 'n0', ...where]
   const enter = '[ -z "$0" ] || echo $$ > "$0/cgroup.procs"; exec "$@"'
   const child = spawn('sh', ['-c', enter, group, ...argv], {

@@ -58,7 +58,7 @@ function up({ args = [], stderr = 'ignore', env = {}, uid }: Launch = {}) {
     '--name',
     'n0',
     '--prefix',
-    '127.176.0.0/12',
+    '127.128.0.0/12',
     '--upstream',
     '127.0.0.1:9',
   ]

@@ -157,7 +157,7 @@ t.test('the sockets of a running agent are removed: commands find it again, and 
   await using machines = await Machines.make()
   mkdirSync(machines.path('m'), { mode: 0o700 })
   const base = await freeBase(24_800)
-  const where = ['--prefix', '127.192.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
+  const where = ['--prefix', '127.96.0.0/12', '--upstream', '127.0.0.1:9', '--listen', `127.0.0.1:${base}`]
   await machines.start('m', 'up', '--name', 'n0', ...where)
   const agent = () => machines.json<{ agent?: { controlLink?: string } }>('m', 'status').then((it) => it.agent)
   const isUp = () =>
