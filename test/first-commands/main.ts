@@ -1,7 +1,7 @@
 /**
  * Tries the README's two commands as a newcomer would: in a clean Debian with the distribution's own Node and npm, from a clone.
  *
- *     npm run prove:first-commands                                as root, on Debian; both commands, as root and as a user without rights
+ *     npm run prove:first-commands                                as root, on Debian; both commands, as a user without rights and as root
  *     npm run prove:first-commands -- --only demo --as user       one command, one user
  *     npm run prove:first-commands -- --suite trixie --keep       another release; keeps the root folder for a look
  *
@@ -19,7 +19,8 @@ import { makeCleanDebian, must } from '../support/clean-debian.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
 const COMMANDS = { demo: 'npm ci && npm run demo', cit: 'npm cit' } as const
-const USERS = ['root', 'user'] as const
+/** The user first: what root's commands install would be there for both. */
+const USERS = ['user', 'root'] as const
 const COMMAND_MS = 45 * 60_000
 
 const values = scriptOptions({

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { realpathSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, realpathSync, renameSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { until } from '../bench/nat/world.ts'
@@ -89,7 +89,7 @@ async function agentImage(npmScript: string): Promise<string> {
   const extra = process.env['NODE_EXTRA_CA_CERTS']
   if (extra !== undefined) settings.push(['NODE_EXTRA_CA_CERTS', extra])
   const files = settings.flatMap(([key, value]) => (/cafile|CA_CERTS/.test(key) ? [value] : []))
-  const machine = await imageOfThisMachine({ files: [resolve(npmScript, '../..'), ...new Set(files)] })
+  const machine = await imageOfThisMachine({ files: [...npmFolders(npmScript), ...new Set(files)] })
   const lines = [
     `FROM ${machine}`,
     `RUN ln -s ${npmScript} /usr/bin/npm`,
@@ -99,6 +99,12 @@ async function agentImage(npmScript: string): Promise<string> {
   // npm's registry is reached as from this machine
   build(['--network', 'host', '--build-arg', 'NODE_IMAGE=hedgerow-machine', '--tag', 'hedgerow', REPOSITORY])
   return 'hedgerow'
+}
+
+/** Debian's npm takes its modules from folders that all its packages of JavaScript share. */
+function npmFolders(npmScript: string): string[] {
+  const shared = ['/usr/share/nodejs', '/usr/lib/nodejs', '/usr/lib/x86_64-linux-gnu/nodejs', '/usr/share/node_modules']
+  return npmScript.startsWith('/usr/share/nodejs/') ? shared.filter(existsSync) : [resolve(npmScript, '../..')]
 }
 
 function build(argv: readonly string[], input = ''): void {

@@ -26,10 +26,11 @@ export async function docker(argv: readonly string[], timeoutMs = 60_000): Promi
 
 /** Why containers cannot be hosts here, in words for a skip; `undefined` when they can. */
 export async function lackingEngine(): Promise<string | undefined> {
-  const { code, stdout, stderr } = await run([...dockerArgv(), 'info', '--format', '{{.ID}} {{.OSType}}'])
+  // `docker info` of 20.10 tells of its template instead of an engine that does not answer
+  const { code, stdout, stderr } = await run([...dockerArgv(), 'version', '--format', '{{.Server.Os}}'])
   if (code === -1 && /ENOENT/.test(stderr)) return 'needs docker, the command line tool'
   if (code !== 0) return `needs a Docker engine that answers (${said(stderr, stdout)})`
-  return stdout.trim().endsWith('linux') ? undefined : 'needs an engine that runs Linux containers'
+  return stdout.trim() === 'linux' ? undefined : 'needs an engine that runs Linux containers'
 }
 
 /** The process that a container began with, as this machine sees it. @throws Error when it is not here */
