@@ -18,8 +18,9 @@ import { type DatagramParts, UdpFlow } from './udp-flow.ts'
  *                    │ refused, lost, not allowed                                                  ▲
  *                    └───────────▶ resting (drops; nothing is tried or logged again) ── rest over ─┘
  *
- * A rest ends as soon as the table has something new about the service and an instance runs. A flow keeps its instance for its whole life. Once it has ended, the next datagram begins a new one. The client cannot be
- * told of a refusal: user space cannot send the ICMP message that would say so.
+ * A rest ends as soon as the table has something new about the service and an instance runs. A flow keeps its instance for its
+ * whole life. Once it has ended, the next datagram begins a new one. The client cannot be told of a refusal: user space cannot
+ * send the ICMP message that would say so.
  *
  * A UDP flow has no last datagram: flows that are silent for `idleMs` are ended, by one sweep over all.
  */

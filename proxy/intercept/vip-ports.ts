@@ -19,9 +19,9 @@ export interface VipPort {
 }
 
 /**
- * The VIP ports of a service that should be listened at now. Those of TCP are left out while no instance can take a flow, so
- * that the caller is refused at its SYN. Those of UDP stay as long as a flow may go on, with an instance that drains or is not heard of; after
- * that the system tells callers that the port is closed (ECONNREFUSED).
+ * The VIP ports of a service that should be listened at now. Those of TCP are left out while no instance can take a flow, so that
+ * the caller is refused at its SYN. Those of UDP stay as long as a flow may go on, with an instance that drains or is not heard
+ * of; after that the system tells callers that the port is closed (ECONNREFUSED).
  */
 export function vipPortsOf(
   { service, instances }: ServiceEntry,

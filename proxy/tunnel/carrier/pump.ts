@@ -115,6 +115,7 @@ export class Pump {
   }
 
   #rest(ms: number): void {
+    clearTimeout(this.#resting) // a stream that is paused may still hand over what it has
     this.#resting = setTimeout(() => {
       this.#resting = undefined
       this.#readOn()

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { unmapped } from './host-port.ts'
 
 /*
@@ -23,6 +23,8 @@ export interface Ends {
 /** The pause between two readings, in times of what the last one took. Smaller: more of the processor; larger: known later. */
 const PAUSES = 5
 const SHORTEST_PAUSE_MS = 5
+/** Rows in one turn of the event loop, about 1 ms. Larger: flows wait for longer. */
+const ROWS_AT_ONCE = 1_000
 const TABLES = ['/proc/self/net/tcp', '/proc/self/net/tcp6']
 
 /** Kept, because a closed socket has no addresses any longer. */
@@ -63,7 +65,7 @@ export class LocalUsers {
       const startedAt = performance.now()
       const wanted = new Set(waiting.flatMap(({ keys }) => keys))
       const found = new Map<string, number>()
-      for (const table of TABLES) find(wanted, await readFile(table, 'latin1').catch(() => ''), found)
+      for (const table of TABLES) await find(wanted, await readFile(table, 'latin1').catch(() => ''), found)
       for (const { keys, resolve } of waiting)
         resolve(keys.map((key) => found.get(key)).find((uid) => uid !== undefined))
       await sleep(Math.max(SHORTEST_PAUSE_MS, PAUSES * (performance.now() - startedAt)), undefined, { ref: false })
@@ -72,8 +74,10 @@ export class LocalUsers {
   }
 }
 
-function find(wanted: ReadonlySet<string>, table: string, found: Map<string, number>): void {
-  for (let at = table.indexOf('\n') + 1; at > 0 && at < table.length; ) {
+/** Tens of thousands of rows take tens of milliseconds, so flows have their turn in between. */
+async function find(wanted: ReadonlySet<string>, table: string, found: Map<string, number>): Promise<void> {
+  for (let at = table.indexOf('\n') + 1, row = 1; at > 0 && at < table.length; row++) {
+    if (row % ROWS_AT_ONCE === 0) await nextTurn()
     const end = table.indexOf('\n', at)
     const line = table.slice(at, end < 0 ? undefined : end)
     at = end < 0 ? 0 : end + 1
