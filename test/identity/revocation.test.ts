@@ -147,6 +147,7 @@ t.test('a restart forgets nobody, and a damaged copy stops nobody', async (t) =>
   const damaged = await HeldIdentity.open(dir)
   t.equal(damaged?.revocations.number, 0)
   t.equal(damaged?.revocations.offer(authority.signRevocations(7, [revoke(n1)])), true, 'it is taken again')
+  await damaged?.revocations.saved()
 })
 
 t.test('tunnels are refused to a revoked node, at both ends', async (t) => {

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import Type from 'typebox'
 import { MeshError } from '../../src/core/errors.ts'
+import { keptLog } from '../proxy/world.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import type { Channel } from '../../src/core/kit/websocket.ts'
@@ -94,6 +95,43 @@ function pair(changes: Partial<LinkSides<Words, Words>> = {}) {
 
 const soon = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 const json = (texts: string[]) => texts.map((text) => JSON.parse(text) as Record<string, unknown>)
+
+t.test(
+  'what follows from a request comes after its response, not after the end of the link, and its errors are logged',
+  async (t) => {
+    const log = keptLog()
+    const channel = end()
+    const done: string[] = []
+    const answering: Link<Words, Words> = new Link(
+      channel,
+      {
+        ...sides,
+        onRequest: {
+          ...onRequest,
+          double: ({ n }) => {
+            answering.afterResponse('double', () => {
+              done.push(`${n} after ${channel.sent.length} messages`)
+              if (n === 2) throw new Error('the store is closed')
+            })
+            return { n: 2 * n }
+          },
+        },
+      },
+      { ...parts, log },
+    )
+    for (const n of [1, 2]) {
+      channel.receive(JSON.stringify({ ask: n, type: 'double', body: { n } }))
+      await soon()
+    }
+    t.same(done, ['1 after 1 messages', '2 after 2 messages'], 'the response went first')
+    t.match(log.lines, [{ level: 'error', sentence: 'request handler failed' }], 'an error is logged, and ends nothing')
+    t.ok(answering.isOpen)
+    channel.receive(JSON.stringify({ ask: 3, type: 'double', body: { n: 3 } }))
+    answering.close('the cluster ends')
+    await soon()
+    t.equal(done.length, 2, 'what it needs may be closed as well')
+  },
+)
 
 t.test('requests are answered, in any order, and notifications arrive', async (t) => {
   using both = pair({

@@ -49,7 +49,7 @@ export class NodeMessages implements NodeListener {
     return {
       'node.hello': async ({ facts, reports, process, trust }) => {
         const welcome = await this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process)
-        setImmediate(() => this.#trusts(id, trust)) // after the response
+        link().afterResponse('node.hello', () => this.#trusts(id, trust))
         return welcome
       },
       'interest.ask': ({ key }) => this.#subscribe(id, key),
@@ -110,7 +110,7 @@ export class NodeMessages implements NodeListener {
     const node = await nodes.hello(hello, process)
     this.#remember(node.id, node.facts)
     scheduler.adopt(node.id, reports)
-    setImmediate(() => scheduler.nodeBack(node, reports)) // after the response
+    hello.link.afterResponse('node.hello', () => scheduler.nodeBack(node, reports))
     root.summariseSoon()
     return {
       instances: store.assignments.on(node.id).map(({ assignment }) => assignment.instance),

@@ -123,7 +123,7 @@ export class Relays {
             this.#versions.set(link, version)
             log.info('relay link up', { relay: name })
             this.#located(name, url)
-            setImmediate(() => this.#trusts(name, trust)) // after the response
+            link.afterResponse('relay.hello', () => this.#trusts(name, trust))
             const list = identity.revocations.text
             return list === undefined ? {} : { revocations: list }
           },

@@ -175,6 +175,21 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#send({ tell: type, body })
   }
 
+  /**
+   * Runs what follows from a request once its response is on its way. Not after the link has ended: whoever closed it may have closed
+   * what the task needs, and the next hello brings the same again.
+   */
+  afterResponse(request: RequestName<In>, task: () => void): void {
+    setImmediate(() => {
+      if (this.#end !== undefined) return
+      try {
+        task()
+      } catch (error) {
+        this.#parts.log.error('request handler failed', { peer: this.peer, request, error })
+      }
+    })
+  }
+
   /** Closes, and asks the peer to reconnect later: a thousand peers should not return in the same moment. */
   goAway(reconnectInMs: number): void {
     this.#send({ goaway: Math.round(reconnectInMs) })

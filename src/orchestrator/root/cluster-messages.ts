@@ -47,7 +47,7 @@ export class ClusterMessages implements ClusterListener {
           link(),
           [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
-        setImmediate(() => rotation.heard(name, trust)) // after the response
+        link().afterResponse('cluster.hello', () => rotation.heard(name, trust))
         return { surplus, revocations: revocations.text }
       },
       'interest.ask': ({ key }) => {
