@@ -4,9 +4,11 @@ import { RESOLVER_VIP, holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../
  * The nftables table of the VIP listeners. Each text is one transaction for nft.
  *
  *   prerouting   guard     from an interface that is not `lo` nor listed, to a VIP ─▶ drop
- *                entering  from a listed interface: as `calls`
- *   output       calls     to VIP:port         ─▶ to VIP:listening port
- *                replies   from VIP:listening port ─▶ from VIP:port
+ *                entering  from a listed interface, to a VIP ─▶ to_listener
+ *   output       calls     to a VIP   ─▶ to_listener    to VIP:port becomes to VIP:listening port
+ *                replies   from a VIP ─▶ from_listener  from VIP:listening port becomes from VIP:port
+ *
+ * Every packet of the machine passes the chains at the hooks, so these hold one test for each family of addresses.
  *
  * Only port numbers are rewritten, in both directions and without connection tracking, so the VIP that was called stays the
  * address of the accepted socket, and a VIP without a listener answers a SYN with RST. The machine's own servers may then
@@ -65,10 +67,12 @@ export function replaceTable(table: VipTable, ports: PortMap): string {
     ...chain(name, 'replies', 'output', BEFORE_TRACKING),
     ...chain(name, 'calls', 'output', rewriting),
     ...(interfaces.length === 0 ? [] : chain(name, 'entering', 'prerouting', rewriting)),
-    `add chain inet ${name} strangers`,
-    ...['lo', ...interfaces].map((each) => `add rule inet ${name} strangers iifname "${each}" return`),
+    ...['strangers', 'to_listener', 'from_listener'].map((each) => `add chain inet ${name} ${each}`),
+    `add rule inet ${name} strangers iif "lo" return`,
+    ...interfaces.map((each) => `add rule inet ${name} strangers iifname "${each}" return`),
     `add rule inet ${name} strangers drop`,
-    ...familiesOf(range).flatMap((family) => rulesOf(table, family)),
+    ...familiesOf(range).flatMap((family) => familyRules(table, family)),
+    ...PROTOCOLS.flatMap((protocol) => portRules(name, protocol)),
     ...PROTOCOLS.flatMap((protocol) =>
       Array.from(ports[protocol], ([asked, listening]) => mapping(name, protocol, asked, listening)).flat(),
     ),
@@ -125,16 +129,25 @@ function familiesOf(range: VipRange): Family[] {
   return [v4, { ip: 'ip6', vips: cidr6, own: `${vipToIPv6(range, first)}-${vipToIPv6(range, last)}` }]
 }
 
-function rulesOf({ name, interfaces }: VipTable, { ip, vips, own }: Family): string[] {
+function familyRules({ name, interfaces }: VipTable, { ip, vips, own }: Family): string[] {
   const rule = (chain: string, what: string) => `add rule inet ${name} ${chain} ${what}`
-  const within = (end: 'saddr' | 'daddr') => `${ip} ${end} ${vips}${own === undefined ? '' : ` ${ip} ${end} != ${own}`}`
-  const toListener = PROTOCOLS.map((p) => `${within('daddr')} ${p} dport set ${p} dport map @${p}_to`)
-  const toCaller = PROTOCOLS.map((p) => `${within('saddr')} ${p} sport set ${p} sport map @${p}_from`)
+  const toListener = `${ip} daddr ${vips} goto to_listener`
   return [
     rule('guard', `${ip} daddr ${vips} goto strangers`),
-    ...toCaller.map((what) => rule('replies', what)),
-    ...toListener.map((what) => rule('calls', what)),
-    ...(interfaces.length === 0 ? [] : toListener.map((what) => rule('entering', `iifname != "lo" ${what}`))),
+    rule('replies', `${ip} saddr ${vips} goto from_listener`),
+    rule('calls', toListener),
+    ...(interfaces.length === 0 ? [] : [rule('entering', `iif != "lo" ${toListener}`)]),
+    ...(own === undefined ? [] : [rule('to_listener', `${ip} daddr ${own} return`)]),
+    ...(own === undefined ? [] : [rule('from_listener', `${ip} saddr ${own} return`)]),
+  ]
+}
+
+/** They come after those of the families, which leave the agent's own addresses alone. */
+function portRules(name: string, protocol: Protocol): string[] {
+  const rewrite = (port: string, map: string) => `${protocol} ${port} set ${protocol} ${port} map @${map} accept`
+  return [
+    `add rule inet ${name} to_listener ${rewrite('dport', `${protocol}_to`)}`,
+    `add rule inet ${name} from_listener ${rewrite('sport', `${protocol}_from`)}`,
   ]
 }
 
