@@ -1,7 +1,9 @@
 /** What a program that embeds hedgerow uses. Everything else is inside. */
 export { Agent, type AgentOptions } from './agent/agent.ts'
 export { type Credential, readCredential, RootClient } from './client/root-client.ts'
-export { type AgentConfig, type Config, defaults, type PartialConfig, resolveConfig } from './config.ts'
+export { defaults } from './config/defaults.ts'
+export { resolveConfig } from './config/resolve.ts'
+export type { AgentConfig, Config, PartialConfig } from './config/schema.ts'
 export { startCluster, startRoot } from './roles/control.ts'
 export { ERRORS, type ErrorCode, explain, isMeshError, MeshError } from './core/errors.ts'
 export { type Log, openLog, silentLog } from './core/kit/log.ts'

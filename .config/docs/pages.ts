@@ -1,7 +1,8 @@
 import { Command } from 'commander'
 import { EXIT_CODES } from '../../src/cli/output.ts'
 import { programOf } from '../../src/cli/program.ts'
-import { Config, defaults } from '../../src/config.ts'
+import { defaults } from '../../src/config/defaults.ts'
+import { Config } from '../../src/config/schema.ts'
 import { ERRORS, REMEDIES, type ErrorCode } from '../../src/core/errors.ts'
 import { logsPage, metricsPage } from './logs.ts'
 
@@ -96,7 +97,7 @@ Secrets are read from files, standard input or the environment, never from the c
 function configurationPage(): string {
   const rows = keysOf(Config as Schema, defaults('HOST') as unknown as Record<string, unknown>)
   return [
-    NOTICE('src/config.ts'),
+    NOTICE('src/config/schema.ts and src/config/defaults.ts'),
     '# Configuration\n',
     'Every role runs without a configuration file. `--config FILE` names one; it is YAML, and one file may hold the sections of several',
     'roles. Flags override the file, and the file overrides the defaults below. An unknown key is an error that names the key that was',

@@ -1,5 +1,5 @@
 import type { NodeId } from '../core/model/ids.ts'
-import type { AgentConfig } from '../config.ts'
+import type { AgentConfig } from '../config/schema.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import type { Revocation } from '../core/identity/contract.ts'
 import { nodesOf } from '../core/identity/revocation.ts'

@@ -1,4 +1,4 @@
-import type { AgentConfig } from '../config.ts'
+import type { AgentConfig } from '../config/schema.ts'
 import type { Clock } from '../core/kit/clock.ts'
 import type { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'

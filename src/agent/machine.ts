@@ -1,5 +1,5 @@
 import { arch, availableParallelism } from 'node:os'
-import type { AgentConfig } from '../config.ts'
+import type { AgentConfig } from '../config/schema.ts'
 import { memoryBytes } from '../core/kit/memory.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import type { NodeFacts } from '../orchestrator/spec.ts'

@@ -1,6 +1,6 @@
 import type { Agent } from 'node:https'
 import { join } from 'node:path'
-import type { AgentConfig } from '../config.ts'
+import type { AgentConfig } from '../config/schema.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Identity } from '../core/identity/contract.ts'
 import type { HeldIdentity } from '../core/identity/held.ts'

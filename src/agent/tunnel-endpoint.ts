@@ -1,7 +1,7 @@
 import type { RawConnection } from '../../proxy/paths/contract.ts'
 import { DirectListener } from '../../proxy/paths/direct-path.ts'
 import { PortMapper, type PortMappingState } from '../../proxy/paths/port-mapping/port-mapper.ts'
-import { hostPort } from '../config.ts'
+import { hostPort } from '../config/host-port.ts'
 import { readNetwork } from '../core/kit/network.ts'
 import { allows, ANY_PATH, readPathRule, type PathRule } from '../core/model/path-rule.ts'
 import type { AgentContext } from './context.ts'

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
-import type { Config, PartialConfig } from '../config.ts'
+import type { Config, PartialConfig } from '../config/schema.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Context } from './context.ts'
 
@@ -125,7 +125,11 @@ export async function configOf(
   ofRole: readonly PartialConfig[],
   ...flags: readonly PartialConfig[]
 ): Promise<Config> {
-  const { defaults, readConfigFile, resolveConfig } = await import('../config.ts')
+  const [{ defaults }, { readConfigFile }, { resolveConfig }] = await Promise.all([
+    import('../config/defaults.ts'),
+    import('../config/file.ts'),
+    import('../config/resolve.ts'),
+  ])
   const file = options.config === undefined ? {} : readConfigFile(options.config)
   return resolveConfig(defaults(hostname()), ...ofRole, file, ...flags, present({ log: options.logLevel }))
 }

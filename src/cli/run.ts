@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import type { Command } from 'commander'
 import type { Predecessor } from '../agent/hand-over.ts'
-import type { Config, PartialConfig } from '../config.ts'
+import type { Config, PartialConfig } from '../config/schema.ts'
 import type { Log } from '../core/kit/log.ts'
 import { folders, type Context } from './context.ts'
 import {
@@ -22,7 +22,7 @@ const roles = {
   control: () => import('../roles/control.ts'),
   relay: () => import('../roles/relay.ts'),
   agent: () => import('../agent/agent.ts'),
-  config: () => import('../config.ts'),
+  hostPort: () => import('../config/host-port.ts'),
   log: () => import('../core/kit/log.ts'),
 }
 
@@ -59,7 +59,7 @@ function upCommand(program: Command, context: () => Context): void {
 
 /** Three ports in a row, from `--listen` on. */
 async function upConfig(options: RunOptions): Promise<Config> {
-  const { hostPort } = await roles.config()
+  const { hostPort } = await roles.hostPort()
   const from = (first: string): PartialConfig => {
     const { host, port } = hostPort(first)
     const at = (offset: number) => `${host}:${port + offset}`

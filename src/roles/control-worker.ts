@@ -1,7 +1,7 @@
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/schema.ts'
 import { MeshError, type Details, type ErrorCode } from '../core/errors.ts'
 import { logOutput } from '../core/kit/console-output.ts'
 import type { LogLevel } from '../core/kit/log.ts'

@@ -1,6 +1,7 @@
 import { startObserver } from '../../proxy/relay/observer.ts'
 import { Relay } from '../../proxy/relay/server.ts'
-import { hostPort, type ClusterConfig, type RootConfig } from '../config.ts'
+import { hostPort } from '../config/host-port.ts'
+import type { ClusterConfig, RootConfig } from '../config/schema.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import { nodesOf } from '../core/identity/revocation.ts'
 import { egressOf } from '../core/kit/egress.ts'

@@ -1,5 +1,5 @@
 import type { RelayLimits } from '../../proxy/relay/limits.ts'
-import type { RelayLimitsConfig } from '../config.ts'
+import type { RelayLimitsConfig } from '../config/schema.ts'
 
 /** The configured limits in the units that the relay counts. */
 export function relayLimits(config: RelayLimitsConfig): Partial<RelayLimits> {

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { Agent } from '../agent/agent.ts'
 import { Predecessor } from '../agent/hand-over.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/schema.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import { HeldIdentity } from '../core/identity/held.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'

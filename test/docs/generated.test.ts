@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import t from 'tap'
 import { EXAMPLE, PAGES } from '../../.config/docs/pages.ts'
-import { defaults, type PartialConfig, resolveConfig } from '../../src/config.ts'
+import { defaults } from '../../src/config/defaults.ts'
+import { resolveConfig } from '../../src/config/resolve.ts'
+import type { PartialConfig } from '../../src/config/schema.ts'
 import { parse } from 'yaml'
 
 const ROOT = resolve(import.meta.dirname, '../..')

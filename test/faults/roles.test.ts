@@ -6,7 +6,7 @@ import { askAgent, servingSocket } from '../../src/agent/local-api.ts'
 import { meshChecks } from '../../src/client/mesh-checks.ts'
 import type { CheckReport } from '../../src/client/reports.ts'
 import { readCredential, RootClient } from '../../src/client/root-client.ts'
-import { defaults } from '../../src/config.ts'
+import { defaults } from '../../src/config/defaults.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { startCluster, startRoot } from '../../src/roles/control.ts'
 

@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { readConfigFile } from '../../src/config.ts'
+import { readConfigFile } from '../../src/config/file.ts'
 
 /** Whoever may write the configuration file decides what the agent does. */
 

@@ -1,0 +1,49 @@
+import { readFileSync, statSync } from 'node:fs'
+import { parseDocument } from 'yaml'
+import { MeshError } from '../core/errors.ts'
+import type { PartialConfig } from './schema.ts'
+
+/** @throws MeshError CONFIG_INVALID */
+export function readConfigFile(path: string): PartialConfig {
+  let text: string
+  try {
+    checkWriters(path)
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw cause instanceof MeshError ? cause : new MeshError('CONFIG_INVALID', { path }, { cause })
+  }
+  return parseConfig(text, path)
+}
+
+/** `path` is for the errors. @throws MeshError CONFIG_INVALID with the line and column of what YAML cannot read. */
+export function parseConfig(text: string, path: string): PartialConfig {
+  const document = parseDocument(text)
+  const [problem] = document.errors
+  if (problem !== undefined)
+    throw new MeshError('CONFIG_INVALID', {
+      path,
+      line: problem.linePos?.[0].line,
+      problem: problem.message.split('\n')[0],
+    })
+  const content = (document.toJS({ maxAliasCount: 20 }) ?? {}) as unknown
+  if (typeof content !== 'object' || content === null || Array.isArray(content))
+    throw new MeshError('CONFIG_INVALID', {
+      path,
+      reason: 'the file is not a mapping',
+      remedy: 'Its top-level keys are root, cluster, relay, agent and log.',
+    })
+  return content
+}
+
+/** Whoever may write the configuration decides what this process does. Pipes are the operator's own. @throws MeshError CONFIG_INVALID */
+function checkWriters(path: string): void {
+  const found = statSync(path)
+  if (!found.isFile() || (found.mode & WRITABLE_BY_OTHERS) === 0) return
+  throw new MeshError('CONFIG_INVALID', {
+    path,
+    reason: 'every user of this machine may change the file',
+    remedy: `Take that right away: chmod o-w ${path}`,
+  })
+}
+
+const WRITABLE_BY_OTHERS = 0o002

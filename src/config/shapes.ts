@@ -1,0 +1,27 @@
+import { PATH_RULE } from '../core/model/path-rule.ts'
+
+/** The shape of a text, and what it asks for in words. */
+export const SHAPES = {
+  hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, for example 127.0.0.1:7470 or [::1]:7470'],
+  url: ['^https://', 'a URL that begins with https://'],
+  name: [
+    '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+    'a name of lower-case letters, digits and inner hyphens, 63 characters at most',
+  ],
+  zone: [
+    '^[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){0,7}$',
+    'a zone in lower case without a dot at either end, for example local or mesh.example',
+  ],
+  paths: [
+    PATH_RULE,
+    'any, direct-only, relay-only, prefer-direct, prefer-relayed, or the paths to leave out, for example no-punched or "no-direct no-reverse"',
+  ],
+  interface: ['^[^\\s/*"]{1,15}\\*?$', 'the name of a network interface, for example docker0 or br-*'],
+  uids: ['^[1-9][0-9]{2,8}-[1-9][0-9]{2,8}$', 'two uids, for example 60578-61183'],
+  prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
+} as const
+
+/** What a pattern asks for. */
+export function wordsFor(pattern: string): string {
+  return Object.values(SHAPES).find(([shape]) => shape === pattern)?.[1] ?? `like ${pattern}`
+}
