@@ -65,6 +65,23 @@ t.test('a reader that stands still: lines wait within the bound, then are droppe
   closeSync(reader)
 })
 
+t.test('a lone line leaves at once, the next ones together', async (t) => {
+  const { reader, writer, readAll } = fifo('gathered')
+  const output = new BoundedOutput({ fd: writer, lostLine })
+  output.write('one\n')
+  t.equal(readAll(), 'one\n', 'nothing waits')
+  output.write('two\n')
+  output.write('three\n')
+  t.equal(readAll(), '', 'gathered')
+  t.equal(await readUntil(readAll, 'three\n'), 'two\nthree\n', 'and written')
+  output.write('four\n')
+  await output.flush(10_000)
+  t.equal(readAll(), 'four\n', 'a flush does not wait for more')
+  output.write(LINE.repeat(400))
+  t.equal(readAll().length, 65_536, 'as much as a write takes does not wait either')
+  closeSync(reader)
+})
+
 t.test('a reader that goes away and comes back: lines come again', async (t) => {
   const { path, reader, writer } = fifo('gone')
   const output = new BoundedOutput({ fd: writer, limitBytes: 10_000, lostLine })

@@ -7,7 +7,8 @@ import { Socket } from 'node:net'
  *
  *     line ─▶ queue (≤ limitBytes, else dropped and counted) ─▶ target ─▶ file descriptor
  *
- * A target never blocks the event loop. It takes what there is room for; what is left waits and is tried again.
+ * A target never blocks the event loop. It takes what there is room for; what is left waits and is tried again. A lone line
+ * leaves at once; those that follow it are gathered for a moment, as a system call for each would slow down what is logged.
  */
 
 /** A descriptor that takes some bytes and says so, at once or later. */
@@ -25,6 +26,8 @@ export interface BoundedOutputOptions {
 
 /** Written together: fewer system calls under load. */
 const CHUNK_BYTES = 64 * 1024
+/** After a write. Smaller: more system calls under load; larger: more lines are lost with a process that is killed. */
+const GATHER_MS = 10
 /** After a descriptor took nothing. Smaller wakes an idle process more often; larger delays lines when there is room again. */
 const RETRY_MS = 100
 /** After an error (disk full, reader gone). */
@@ -40,7 +43,8 @@ export class BoundedOutput {
   #bytes = 0
   /** What is being written, or must be written next, as part of it is out. */
   #chunk: Buffer | undefined
-  #state: 'idle' | 'writing' | 'resting' = 'idle'
+  #state: 'idle' | 'writing' | 'gathering' | 'resting' = 'idle'
+  #gathering: NodeJS.Timeout | undefined
   #lostSinceSaid = 0
   #lost = 0
 
@@ -70,7 +74,8 @@ export class BoundedOutput {
     }
     this.#lines.push(text)
     this.#bytes += text.length
-    this.#pump()
+    if (this.#state === 'gathering') this.#writeWhenMany()
+    else this.#pump()
   }
 
   /** Resolves when everything is written, or after `limitMs`. */
@@ -79,6 +84,7 @@ export class BoundedOutput {
     const { promise, resolve } = Promise.withResolvers<void>()
     const timer = setTimeout(resolve, limitMs)
     this.#idle.add(resolve)
+    if (this.#state === 'gathering') this.#endGathering()
     await promise
     clearTimeout(timer)
     this.#idle.delete(resolve)
@@ -110,6 +116,23 @@ export class BoundedOutput {
     this.#chunk = left > 0 ? this.#chunk?.subarray(bytes) : undefined
     if (error !== undefined) return this.#rest(RETRY_AFTER_ERROR_MS)
     if (bytes === 0) return this.#rest(RETRY_MS)
+    if (this.#chunk === undefined) return this.#gather()
+    this.#state = 'idle'
+    this.#pump()
+  }
+
+  #gather(): void {
+    this.#state = 'gathering'
+    this.#gathering = setTimeout(() => this.#endGathering(), GATHER_MS).unref()
+    this.#writeWhenMany()
+  }
+
+  #writeWhenMany(): void {
+    if (this.#bytes >= CHUNK_BYTES || this.#idle.size > 0) this.#endGathering()
+  }
+
+  #endGathering(): void {
+    clearTimeout(this.#gathering)
     this.#state = 'idle'
     this.#pump()
   }
