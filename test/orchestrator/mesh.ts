@@ -105,14 +105,14 @@ export class World implements AsyncDisposable {
 
   async node(
     name: string,
-    options: FakeOptions & { cluster?: string; dir?: string; token?: string } = {},
+    options: FakeOptions & { cluster?: string; dir?: string; token?: string; via?: string } = {},
   ): Promise<FakeNode> {
     const cluster = options.cluster ?? 'edge'
     const dir = join(this.dir, options.dir ?? `node-${cluster}-${name}`)
     const isKnown = options.dir === undefined && [...this.#nodes].some((node) => node.id === `${cluster}/${name}`)
     const token = isKnown ? {} : { token: options.token ?? this.cluster(cluster).nodeToken() }
     const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
-    const node = new FakeNode(`${cluster}/${name}`, { identity, url }, options)
+    const node = new FakeNode(`${cluster}/${name}`, { identity, url: options.via ?? url }, options)
     this.#nodes.add(node)
     await until(() => node.uplink.isUp, `${name} is linked`)
     return node

@@ -137,6 +137,19 @@ t.test('an instance is placed when it is in no cluster, or in one that is lost w
       conditions: full,
       steps: [],
     },
+    {
+      why: 'an instance whose node is lost, and whose cluster has no other for it, is placed in another cluster',
+      service: service(1),
+      instances: [at(0, { state: 'lost', noOtherNode: true })],
+      steps: [{ kind: 'place', id: id(0) }],
+    },
+    {
+      why: 'it stays bound to its node when no other cluster has room',
+      service: service(1),
+      instances: [at(0, { state: 'lost', noOtherNode: true })],
+      conditions: { ...up, hasRoomElsewhere: () => false },
+      steps: [],
+    },
   ])
 })
 

@@ -18,6 +18,8 @@ export interface AssignmentRecord {
   restarts: number
   /** Nodes that were lost while they ran it and have not been back: it may still run there. */
   mayRunOn?: NodeId[]
+  /** Its node is lost, and no other node of this cluster can take it. */
+  noOtherNode?: true
 }
 
 /** What this cluster runs, by instance. Kept in memory, since the scheduler reads all of it often; disk is written first. */

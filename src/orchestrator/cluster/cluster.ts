@@ -53,7 +53,10 @@ export interface ClusterOptions {
   certificateGraceDays?: number
   /** How long a node whose link was closed may take to return before it is lost. */
   nodeGraceMs?: number
-  /** How long the instances of a node whose agent ended wait for it to start again, where they fit nowhere else or it announced that. */
+  /**
+   * How long the instances of a node whose agent ended wait for it to start again before they go to another node (where it announced
+   * that it ends) or to another cluster.
+   */
   nodeReturnMs?: number
   /** The grace after a restart of the cluster. */
   startGraceMs?: number
@@ -186,7 +189,8 @@ function startScheduling(life: Lifetime, member: Member, state: State) {
   const enrolments = () => enrolmentsOf(member.store)
   const root = new RootLink({ ...member, ...state, assignments, enrolments })
   const anchors = new LatencyAnchors({ ...state, assignments, root })
-  const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root })
+  const isEnrolled = (node: NodeId) => member.store.nodes.get(nameOf(node)) !== undefined
+  const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root, isEnrolled })
   life.defer(() => scheduler.close())
   life.defer(() => state.publisher.close())
   state.nodes.listen(new NodeMessages({ ...member, ...state, scheduler, root }))

@@ -237,11 +237,11 @@ export class RootLink implements AsyncDisposable {
 
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
-    const { assignment, state, detail, restarts } = record
+    const { assignment, state, detail, restarts, noOtherNode } = record
     const { instance, generation } = assignment
     const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
     const report = { instance, generation, state, restarts, ...(detail === undefined ? {} : { detail }) }
-    return [{ report, ...(node === undefined ? {} : { node }) }]
+    return [{ report, ...(node === undefined ? {} : { node }), ...(noOtherNode === undefined ? {} : { noOtherNode }) }]
   }
 }
 

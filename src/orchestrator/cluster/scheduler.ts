@@ -22,6 +22,8 @@ export interface SchedulerParts {
   anchors: LatencyAnchors
   publisher: Publisher
   root: RootLink
+  /** False once it was deleted: it will not be back. */
+  isEnrolled: (node: NodeId) => boolean
   clock: Clock
   log: Log
   metrics: Metrics
@@ -92,7 +94,12 @@ export class Scheduler {
       if (report.generation < record.assignment.generation) continue // from before it was updated
       const { state, detail, restarts } = report
       if (state === 'running') this.#failures.delete(report.instance)
-      this.#change(report.instance, { state: record.wanted ? state : 'stopping', detail, restarts })
+      this.#change(report.instance, {
+        state: record.wanted ? state : 'stopping',
+        detail,
+        restarts,
+        noOtherNode: undefined,
+      })
     }
   }
 
@@ -117,11 +124,14 @@ export class Scheduler {
   /** The node is back, and is told what to end. */
   #isSettled(node: NodeId): void {
     const { assignments } = this.#parts
-    for (const { assignment, mayRunOn } of assignments.all())
+    for (const { assignment, mayRunOn, noOtherNode, node: place } of assignments.all()) {
+      const { instance } = assignment
       if (mayRunOn?.includes(node)) {
         const others = mayRunOn.filter((other) => other !== node)
-        this.#change(assignment.instance, { mayRunOn: others.length === 0 ? undefined : others })
+        this.#change(instance, { mayRunOn: others.length === 0 ? undefined : others })
       }
+      if (noOtherNode === true && place === node) this.#change(instance, { noOtherNode: undefined })
+    }
   }
 
   /** A returning node keeps what it still runs, if that has no other place yet. Call before the response to its hello says what to keep. */
@@ -190,25 +200,40 @@ export class Scheduler {
   }
 
   /**
-   * Places an instance whose node is gone or has refused it; what fits nowhere is handed back to the root. Both wait a while for a node
-   * whose process ended and may be starting again: see `Nodes.mayReturn`.
+   * Places an instance whose node is gone or has refused it. What fits nowhere stays with a node that may come back, where it goes on
+   * running for all that is known; else it is handed back to the root. A node that said so when it ended is waited for.
    */
   async #replace(id: InstanceId, refusedBy: ReadonlySet<NodeId> = new Set()): Promise<void> {
-    const { assignments, nodes, root } = this.#parts
+    const { assignments, nodes, root, isEnrolled } = this.#parts
     const before = assignments.get(id)
     if (before === undefined || !before.wanted) return
     const former = before.node === undefined || refusedBy.has(before.node) ? undefined : before.node
     if (former !== undefined && nodes.isExpected(former)) return // it came back
-    const mayReturn = former === undefined ? undefined : nodes.mayReturn(former)
-    if (mayReturn === 'announced') return
+    if (former !== undefined && nodes.mayReturn(former) === 'announced') return
     const reason = await this.#place(id, refusedBy)
     const record = assignments.get(id)
     if (reason === undefined || record === undefined || !record.wanted) return
-    // where it goes on running is better than nowhere
-    if (mayReturn === undefined && root.handBack(record, reason)) {
+    if (former !== undefined && isEnrolled(former)) return this.#stay(record, former, reason)
+    if (root.handBack(record, reason)) {
       assignments.delete(id)
       this.#announce({ ...record, wanted: false })
     } else if (record.detail !== reason) this.#change(id, { detail: reason })
+  }
+
+  /** No other node here can take it. The root looks for room in other clusters, unless the node's process may be starting again. */
+  async #stay(record: AssignmentRecord, former: NodeId, reason: string): Promise<void> {
+    const { nodes } = this.#parts
+    const { instance } = record.assignment
+    if (nodes.isExpected(former)) {
+      if (record.node !== undefined) return // it came back, and has said what runs there
+      this.#change(instance, { node: former, state: 'placed' })
+      return this.#again(instance)
+    }
+    const detail = `node ${former} was lost, where it may still run; no other can take it: ${reason}`.slice(0, 2_000)
+    const noOtherNode = nodes.mayReturn(former) === undefined ? true : undefined
+    const isSaid = record.state === 'lost' && record.detail === detail
+    const isKnown = isSaid && record.node === former && record.noOtherNode === noOtherNode
+    if (!isKnown) this.#change(instance, { node: former, state: 'lost', detail, noOtherNode })
   }
 
   /** True when its worker gave up long enough ago; the first call only starts the wait. */
@@ -255,7 +280,7 @@ export class Scheduler {
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue
-      this.#change(id, { node: node.id, state: 'placed', detail: undefined })
+      this.#change(id, { node: node.id, state: 'placed', detail: undefined, noOtherNode: undefined })
       const refusal = await this.#assign(node, assignments.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
@@ -308,6 +333,7 @@ export class Scheduler {
     if (changed.node === undefined) delete changed.node
     if (changed.detail === undefined) delete changed.detail
     if (changed.mayRunOn === undefined) delete changed.mayRunOn
+    if (changed.noOtherNode === undefined) delete changed.noOtherNode
     this.#parts.assignments.put(changed)
     this.#announce(changed)
   }

@@ -177,7 +177,12 @@ export const clusterToRelay = {
 } as const satisfies LinkProtocol
 
 /** A worker's report on one instance, and the node it runs on. */
-const LocatedReport = Type.Object({ report: Report, node: Type.Optional(Reach) })
+const LocatedReport = Type.Object({
+  report: Report,
+  node: Type.Optional(Reach),
+  /** The node is lost, and no other node of the cluster can take the instance: another cluster may. */
+  noOtherNode: Type.Optional(Type.Boolean()),
+})
 export type LocatedReport = Static<typeof LocatedReport>
 
 const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })

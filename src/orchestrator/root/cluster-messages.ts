@@ -6,6 +6,8 @@ import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.t
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
+import { heardOf, refusedOf } from './former-place.ts'
+import { changeInstance } from './instance-records.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
@@ -121,7 +123,9 @@ export class ClusterMessages implements ClusterListener {
   #compare(name: string, has: readonly { instance: InstanceId; generation: number }[]) {
     const { store, reconciler } = this.#parts
     const generations = new Map(has.map(({ instance, generation }) => [instance, generation]))
-    const expected = store.instances.list().filter(({ cluster }) => cluster === name)
+    const all = store.instances.list()
+    const expected = all.filter(({ cluster }) => cluster === name)
+    const leaving = all.filter(({ former, wanted }) => wanted && former?.cluster === name) // another is asked to take these
     const kept = expected.filter(({ id }) => generations.has(id))
     const missing = expected.filter(({ id }) => !generations.has(id))
     store.database.transaction(() => {
@@ -131,9 +135,10 @@ export class ClusterMessages implements ClusterListener {
       }
       for (const record of missing) this.#unplace(record)
     })
+    for (const { id } of kept) reconciler.leaveFormer(id)
     for (const service of new Set(expected.map((record) => record.service))) reconciler.touch(service)
     for (const service of new Set(missing.map((record) => record.service))) reconciler.publish(service)
-    const wanted = new Set(kept.filter((record) => record.wanted).map(({ id }) => id))
+    const wanted = new Set([...kept.filter((record) => record.wanted), ...leaving].map(({ id }) => id))
     return { surplus: [...generations.keys()].filter((id) => !wanted.has(id)), kept }
   }
 
@@ -144,6 +149,10 @@ export class ClusterMessages implements ClusterListener {
     store.database.transaction(() => {
       for (const each of reports) {
         const record = store.instances.get(each.report.instance)
+        if (record?.former?.cluster === name) {
+          changeInstance(record.id, { former: heardOf(record.former, each) }, this.#parts)
+          continue
+        }
         if (record?.cluster !== name) {
           this.#endSurplus(name, each)
           continue
@@ -164,7 +173,7 @@ export class ClusterMessages implements ClusterListener {
   }
 
   /** True when tables must show the change. */
-  #takeReport(record: InstanceRecord, { report, node }: LocatedReport): boolean {
+  #takeReport(record: InstanceRecord, { report, node, noOtherNode }: LocatedReport): boolean {
     const { store, clock } = this.#parts
     if (!record.wanted && report.state === 'stopped') {
       store.instances.delete(record.id)
@@ -172,7 +181,7 @@ export class ClusterMessages implements ClusterListener {
     }
     if (report.generation < record.generation) return false // from before it was updated
     const { state, detail, restarts } = report
-    const { cluster: _cluster, node: _node, detail: _detail, ...rest } = record
+    const { cluster: _cluster, node: _node, detail: _detail, noOtherNode: _noOtherNode, ...rest } = record
     const changed: InstanceRecord = {
       ...rest,
       cluster: record.cluster as string,
@@ -181,6 +190,7 @@ export class ClusterMessages implements ClusterListener {
       changedAt: clock.wall(),
       ...(detail === undefined ? {} : { detail }),
       ...(node === undefined ? {} : { node }),
+      ...(noOtherNode === true ? { noOtherNode } : {}),
     }
     store.instances.put(record.id, changed)
     return record.state !== changed.state || JSON.stringify(record.node) !== JSON.stringify(changed.node)
@@ -195,12 +205,7 @@ export class ClusterMessages implements ClusterListener {
 
   /** The instance has lost its place; one that is no longer wanted is gone. */
   #unplace(record: InstanceRecord): void {
-    const { store, clock } = this.#parts
-    if (!record.wanted) {
-      store.instances.delete(record.id)
-      return
-    }
-    const { cluster: _cluster, node: _node, detail: _detail, ...rest } = record
-    store.instances.put(record.id, { ...rest, state: 'requested', changedAt: clock.wall() })
+    if (record.wanted) changeInstance(record.id, refusedOf(record), this.#parts)
+    else this.#parts.store.instances.delete(record.id)
   }
 }

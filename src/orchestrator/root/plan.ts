@@ -60,7 +60,12 @@ export function isSettled(
   return (
     instances.length === service.spec.replicas &&
     instances.every(
-      (record) => record.wanted && record.cluster !== undefined && isUp(record.cluster) && !isOld(record, service),
+      (record) =>
+        record.wanted &&
+        record.cluster !== undefined &&
+        record.noOtherNode === undefined &&
+        isUp(record.cluster) &&
+        !isOld(record, service),
     )
   )
 }
@@ -73,7 +78,8 @@ function ending(record: InstanceRecord, conditions: ClusterConditions): Step[] {
 
 function needsPlace(record: InstanceRecord, conditions: ClusterConditions): boolean {
   if (record.cluster === undefined) return true
-  return conditions.isLost(record.cluster) && conditions.hasRoomElsewhere(record)
+  const mayMove = record.noOtherNode === true || conditions.isLost(record.cluster)
+  return mayMove && conditions.hasRoomElsewhere(record)
 }
 
 function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {

@@ -13,6 +13,7 @@ import type { Assignment } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
+import { askedOf, refusedOf } from './former-place.ts'
 import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
@@ -155,7 +156,7 @@ export class Reconciler {
       const decision = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))
       end()
       if (decision.kind === 'unplaceable') {
-        if (record.cluster !== undefined) return // it stays with the lost cluster: no other has room
+        if (record.cluster !== undefined) return // it stays where it was lost: no other cluster has room
         metrics.placements.labels('unplaceable').inc()
         // the clusters that refused a moment ago were not asked again, and their reasons are recorded
         if (record.state === 'unplaceable' && isOnly(decision.reasons, REFUSED_ALREADY) && refusals.size === 0) return
@@ -187,13 +188,14 @@ export class Reconciler {
     const moves = record.cluster !== name
     const { generation, spec } = service
     // written before the request: after a crash in between, the cluster's hello settles where the instance is
-    this.#change(id, moves ? placedIn(name, generation) : { generation, state: 'starting' })
+    this.#change(id, moves ? askedOf(record, name, generation) : { generation, state: 'starting' })
     clusters.subscribe(name, [interestOf(service.id)])
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation }
     try {
       await cluster.link.request('delegate', { assignment })
       if (moves) clusters.reserve(name, demandOf(spec))
+      this.leaveFormer(id)
       return undefined
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
@@ -201,9 +203,18 @@ export class Reconciler {
       cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
       this.refuse(id, name)
       const now = store.instances.get(id)
-      if (now?.cluster === name) this.#change(id, { state: 'requested', cluster: undefined, node: undefined })
+      if (now?.cluster === name) this.#change(id, refusedOf(now))
       return reasonOf(error)
     }
+  }
+
+  /** Another cluster has it: the one where it was ends what is left of it, now or when it is back. */
+  leaveFormer(id: InstanceId): void {
+    const { former } = this.#parts.store.instances.get(id) ?? {}
+    if (former === undefined) return
+    this.#change(id, { former: undefined })
+    const left = this.#parts.clusters.linked(former.cluster)?.link
+    left?.request('withdraw', { instance: id }).catch(() => undefined) // reported again at its next hello
   }
 
   #change(id: InstanceId, change: InstanceChange): void {
@@ -221,7 +232,8 @@ export class Reconciler {
       if (cluster !== undefined && wanted && id !== record.id)
         perCluster.set(cluster, (perCluster.get(cluster) ?? 0) + 1)
     }
-    return [...this.#parts.clusters.all()].map(({ name, summary }) =>
+    const others = [...this.#parts.clusters.all()].filter(({ name }) => name !== record.cluster)
+    return others.map(({ name, summary }) =>
       clusterCandidate(summary, {
         condition: 'alive',
         perService: new Map([[record.service, perCluster.get(name) ?? 0]]),
@@ -248,8 +260,4 @@ export class Reconciler {
 
 function isOnly(reasons: Readonly<Record<string, number>>, reason: string): boolean {
   return Object.keys(reasons).join() === reason
-}
-
-function placedIn(cluster: string, generation: number) {
-  return { cluster, generation, state: 'placed', node: undefined, detail: undefined } as const
 }

@@ -40,8 +40,16 @@ export interface InstanceRecord {
   /** The cluster that runs it, or was asked to. */
   cluster?: string
   node?: NodeReach
+  /** Its node is lost, and its cluster has no other that can take it. */
+  noOtherNode?: true
+  /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
+  former?: FormerPlace
   /** Milliseconds since 1970. */
   changedAt: number
+}
+
+export type FormerPlace = Pick<InstanceRecord, 'generation' | 'state' | 'detail' | 'node' | 'noOtherNode'> & {
+  cluster: string
 }
 
 export interface VipRecord {
