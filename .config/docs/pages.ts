@@ -88,6 +88,7 @@ const ENVIRONMENT = `## Environment variables
 | \`HEDGEROW_STATE\` | \`--state\` |
 | \`HEDGEROW_CREDENTIAL\` | \`--credential\` |
 | \`HEDGEROW_TOKEN\` | the content of \`--token-file\` |
+| \`HEDGEROW_CIPHERS\` | which ciphers this process offers to other nodes, clusters and relays: \`auto\` (AES-GCM first, ChaCha20-Poly1305 first on machines without AES instructions), \`aes\` or \`chacha20\` (the other is forbidden). Two processes that forbid each other’s cannot connect |
 | \`HTTPS_PROXY\`, \`NO_PROXY\` | the HTTP proxy through which agents, clusters and relays reach each other |
 | \`XDG_STATE_HOME\` | parent of the state directory for users other than root; \`~/.local/state\` by default |
 

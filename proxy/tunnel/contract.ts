@@ -154,6 +154,10 @@ export interface SessionReport {
   bytesOut: number
   /** How datagrams go now: sealed, straight over UDP; in frames on a carrier; in frames because no UDP packet gets through. */
   datagrams: 'sealed' | 'frames' | 'blocked'
+  /** The TLS cipher suite that new streams are encrypted with, as the standard names it; none in tests without TLS. */
+  cipher: string | undefined
+  /** What datagrams are sealed with, while they are. */
+  sealedWith: string | undefined
 }
 
 /** All sessions of this node. */

@@ -8,6 +8,7 @@ import { MeshError } from '../core/errors.ts'
 import type { LocalRoute, LocalUpgrade } from './local-api.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import { RULED_PATHS } from '../core/model/path-rule.ts'
+import { cipherName, cipherPreference } from '../core/identity/ciphers.ts'
 import type { FlowReport, PeerReport, StatusReport } from '../client/reports.ts'
 import { checksOf, fastPathText } from './checks.ts'
 import type { Shutdown } from './shutdown.ts'
@@ -105,12 +106,13 @@ export function statusOf(agent: AgentParts): StatusReport {
     flowsOpen: flows.ledger.size,
     sessions: [...peers.all()].length,
     listeners: interceptor.size,
+    cipher: cipherPreference(),
   }
 }
 
 function peerOf(session: Session, peers: TunnelPeers): PeerReport {
   const { peer, path, rttMs, streams } = session
-  const { relay, carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams } = session.report()
+  const { relay, carrierPaths, pinnedPaths, bytesIn, bytesOut, datagrams, cipher, sealedWith } = session.report()
   return {
     node: peer,
     path,
@@ -123,6 +125,8 @@ function peerOf(session: Session, peers: TunnelPeers): PeerReport {
     bytesIn,
     bytesOut,
     datagrams,
+    ...(cipher === undefined ? {} : { cipher: cipherName(cipher) }),
+    ...(sealedWith === undefined ? {} : { datagramCipher: sealedWith }),
     ...(peers.hasDuplicate(peer) ? { isDuplicated: true } : {}),
   }
 }

@@ -3,8 +3,10 @@ import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
 import { MeshError } from '../core/errors.ts'
+import { cipherName } from '../core/identity/ciphers.ts'
 import { vipToIPv4, vipToIPv6, type VipRange } from '../core/model/address.ts'
 import { choiceKey } from '../core/model/choice.ts'
+import type { NodeId } from '../core/model/ids.ts'
 import { printName } from '../core/model/name.ts'
 import { findNameOrAsk } from '../core/table/find-name.ts'
 import type { ResolveReport, TraceReport } from '../client/reports.ts'
@@ -52,6 +54,7 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
   const intent = { target, ...port, caller: NODE_CALLER }
   const steps = await trace(intent, agent.flows.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
+  const cipher = last?.step === 'connected' ? cipherTo(last.node, agent) : undefined
   return {
     name,
     steps: [
@@ -61,13 +64,19 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
         .filter((each) => each.port === port.port && each.protocol === port.protocol)
         .map(({ reason }) => ({ step: 'listener', what: reason })),
       ...steps.flatMap((step) => [
-        describeStep(step, agent.identity.vips),
+        describeStep(step, agent.identity.vips, cipher),
         ...(step.step === 'target' && agent.fastPath !== undefined ? [fastPathStep(target, port, agent.fastPath)] : []),
       ]),
     ],
     ok: last?.step === 'connected',
     ...(last?.step === 'connected'
-      ? { instance: last.instance, node: last.node, path: last.path, connectMs: micro(last.ms) }
+      ? {
+          instance: last.instance,
+          node: last.node,
+          path: last.path,
+          ...(cipher === undefined ? {} : { cipher }),
+          connectMs: micro(last.ms),
+        }
       : {}),
   }
 }
@@ -81,7 +90,13 @@ function pathsStep({ service }: Target, { context: { config } }: AgentParts): Tr
   return rules.length === 0 ? [] : [{ step: 'paths', what: rules.join('; ') }]
 }
 
-function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][number] {
+/** What the session with that node is encrypted with; nothing on this node itself. */
+function cipherTo(node: NodeId, { connectivity: { peers } }: AgentParts): string | undefined {
+  const cipher = peers.existing(node)?.report().cipher
+  return cipher === undefined ? undefined : cipherName(cipher)
+}
+
+function describeStep(step: TraceStep, vips: VipRange, cipher: string | undefined): TraceReport['steps'][number] {
   switch (step.step) {
     case 'target':
       return { step: 'vip', what: `${vipToIPv4(vips, step.vip)}:${step.port}`, ms: micro(step.ms) }
@@ -104,7 +119,11 @@ function describeStep(step: TraceStep, vips: VipRange): TraceReport['steps'][num
         ms: micro(step.ms),
       }
     case 'connected':
-      return { step: 'connected', what: `${step.instance} on ${step.node}, path ${step.path}`, ms: micro(step.ms) }
+      return {
+        step: 'connected',
+        what: `${step.instance} on ${step.node}, path ${step.path}${cipher === undefined ? '' : `, ${cipher}`}`,
+        ms: micro(step.ms),
+      }
     case 'failed':
       return { step: 'failed', what: step.reason, ms: micro(step.ms) }
     default:

@@ -7,13 +7,13 @@ export function peersCommand(program: Command, context: () => Context): void {
   program
     .command('peers')
     .description(
-      'list the nodes that this one has a session with: path, round-trip time, carriers, streams, bytes, datagrams',
+      'list the nodes that this one has a session with: path, round-trip time, carriers, streams, bytes, datagrams, cipher',
     )
     .action(async () => {
       const peers = (await agent(context(), '/peers')) as PeerReport[]
       if (context().format === 'json') return printJson(peers)
       printTable(
-        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams'],
+        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams', 'cipher'],
         peers.map(
           ({
             node,
@@ -27,6 +27,8 @@ export function peersCommand(program: Command, context: () => Context): void {
             bytesIn,
             bytesOut,
             datagrams,
+            cipher = 'unknown',
+            datagramCipher = cipher,
             isDuplicated = false,
           }) => [
             isDuplicated ? `${node} (runs twice)` : node,
@@ -37,6 +39,7 @@ export function peersCommand(program: Command, context: () => Context): void {
             bytesIn,
             bytesOut,
             datagrams,
+            datagramCipher === cipher ? cipher : `${cipher}, datagrams ${datagramCipher}`,
           ],
         ),
       )

@@ -41,6 +41,8 @@ export interface StatusReport {
   flowsOpen: number
   sessions: number
   listeners: number
+  /** Which cipher this node offers first to others, and why. */
+  cipher: string
 }
 
 /** An agent that has handed over. */
@@ -70,6 +72,10 @@ export interface PeerReport {
   bytesOut: number
   /** How datagrams go now: sealed over UDP, in frames on carriers, or in frames because no UDP packet gets through. */
   datagrams: 'sealed' | 'frames' | 'blocked'
+  /** What the session is encrypted with: `AES-128-GCM`, `ChaCha20-Poly1305`. */
+  cipher?: string
+  /** What datagrams are sealed with, while they are. */
+  datagramCipher?: string
   /** A second process with the identity of the node was refused within the last minute. */
   isDuplicated?: boolean
 }
@@ -114,6 +120,8 @@ export interface TraceReport {
   instance?: string
   node?: string
   path?: string
+  /** What it is encrypted with on its way to another node. */
+  cipher?: string
   connectMs?: number
 }
 

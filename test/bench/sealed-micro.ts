@@ -2,6 +2,7 @@ import { createServer, connect, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
+import type { Aead } from '../../proxy/tunnel/sealed/aead.ts'
 import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
@@ -25,9 +26,9 @@ function report(what: string, count: number, since: NodeJS.CpuUsage): void {
 }
 
 /** The AEAD and its surroundings alone. */
-function crypto(): void {
-  const sealer = new Sealer(Buffer.alloc(32, 1), 1, 0)
-  const opener = new Opener(Buffer.alloc(32, 1))
+function crypto(aead: Aead): void {
+  const sealer = new Sealer({ secret: Buffer.alloc(32, 1), aead }, 1, 0)
+  const opener = new Opener({ secret: Buffer.alloc(32, 1), aead })
   const out = Buffer.alloc(9_000)
   const sealed: Buffer[] = []
   let from = process.cpuUsage()
@@ -35,11 +36,11 @@ function crypto(): void {
     const length = sealer.seal(payload, out)
     if (i < 4_000) sealed.push(Buffer.from(out.subarray(0, length)))
   }
-  report('seal', packets, from)
+  report(`seal ${aead}`, packets, from)
   for (const packet of sealed.slice(0, 1_000)) opener.open(packet)
   from = process.cpuUsage()
   for (const packet of sealed.slice(1_000)) opener.open(packet)
-  report('open', sealed.length - 1_000, from)
+  report(`open ${aead}`, sealed.length - 1_000, from)
 }
 
 interface SideOptions {
@@ -148,6 +149,6 @@ async function overLoopback(isSealed: boolean): Promise<void> {
   await b.udp[Symbol.asyncDispose]()
 }
 
-crypto()
+for (const aead of ['aes-256-gcm', 'chacha20-poly1305'] as const) crypto(aead)
 await overLoopback(false)
 await overLoopback(true)

@@ -5,13 +5,17 @@ import type { Duplex } from 'node:stream'
 import { connect, createServer, type TLSSocket } from 'node:tls'
 import type { NodeId } from '../../src/core/model/ids.ts'
 import { Authority } from '../../src/core/identity/authority.ts'
+import { SSL_OP_PRIORITIZE_CHACHA } from '../../src/core/identity/ciphers.ts'
 import { issueNode } from '../../src/core/identity/issuer.ts'
 import { Revocations } from '../../src/core/identity/revocation.ts'
 import { createRequest } from '../../src/core/identity/keys.ts'
 import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
 
 /** TLS 1.3 with certificates on both sides for a few nodes of one cluster, as small as the tunnel's bench needs it. */
-export async function tlsFor(names: readonly string[]): Promise<Record<string, Secure>> {
+export async function tlsFor(
+  names: readonly string[],
+  ciphers: Readonly<Record<string, string>> = {},
+): Promise<Record<string, Secure>> {
   const dir = await mkdtemp(join(tmpdir(), 'hedgerow-tls-'))
   try {
     const authority = await Authority.open(dir)
@@ -34,7 +38,13 @@ export async function tlsFor(names: readonly string[]): Promise<Record<string, S
     for (const node of names) {
       const request = await createRequest({ role: 'node', mesh: authority.mesh, cluster: 'c', node })
       const cert = await issueNode(cluster, request.csrPem, node)
-      made[node] = secureWith({ key: request.keyPem, cert, ca: authority.ca, minVersion: 'TLSv1.3' })
+      made[node] = secureWith({
+        key: request.keyPem,
+        cert,
+        ca: authority.ca,
+        minVersion: 'TLSv1.3',
+        ciphers: ciphers[node],
+      })
     }
     return made
   } finally {
@@ -47,6 +57,7 @@ interface Keys {
   cert: string
   ca: string
   minVersion: 'TLSv1.3'
+  ciphers: string | undefined
 }
 
 function secureWith(keys: Keys): Secure {
@@ -58,7 +69,12 @@ function secureWith(keys: Keys): Secure {
       return stream
     },
     accept: async (raw) => {
-      const server = createServer({ ...keys, requestCert: true, rejectUnauthorized: true })
+      const server = createServer({
+        ...keys,
+        requestCert: true,
+        rejectUnauthorized: true,
+        secureOptions: SSL_OP_PRIORITIZE_CHACHA,
+      })
       const { promise, resolve, reject } = Promise.withResolvers<TLSSocket>()
       server.once('secureConnection', resolve).once('tlsClientError', reject)
       server.emit('connection', raw.stream)

@@ -130,6 +130,7 @@ export function join(
   number = 1,
   path: PathKind = 'direct',
   features: number = FEATURE.sealed,
+  cipher = 'TLS_AES_128_GCM_SHA256',
 ) {
   const master = Buffer.from(`carrier ${number} ${Math.random()}`)
   const secrets: CarrierSecrets = {
@@ -153,6 +154,7 @@ export function join(
       return state.isDraining
     },
     secrets,
+    cipher,
     keepalive: state,
     outbox: {
       datagrams: state,

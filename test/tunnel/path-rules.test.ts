@@ -196,6 +196,7 @@ test('UDP packets leave their carrier only where the rule allows every path they
     offered: () => undefined,
     tick: () => undefined,
     mode: 'sealed' as const,
+    sealedWith: undefined,
     close: () => undefined,
   }
   await using mesh = new Mesh()

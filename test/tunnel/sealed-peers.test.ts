@@ -8,11 +8,15 @@ import { openPeers, type TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'
 import type { Address, DatagramPort } from '../../proxy/tunnel/sealed/contract.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
+import type { Secure } from '../../proxy/tunnel/peers/connector.ts'
+import { listFor } from '../../src/core/identity/ciphers.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { tlsFor } from '../support/tls.ts'
 
+const AES = listFor('auto', true)
+const NO_AES = listFor('auto', false)
 const secure = await tlsFor(['a', 'b'])
 
 /** A UDP port of ours with a firewall before it. */
@@ -62,11 +66,13 @@ class Two implements AsyncDisposable {
   a!: Side
   b!: Side
   #offers = '127.0.0.1'
+  #secure = secure
   session!: Session
   stream!: DatagramStream
 
-  static async start(options: { udp?: boolean; offers?: string } = {}): Promise<Two> {
+  static async start(options: { udp?: boolean; offers?: string; secure?: Record<string, Secure> } = {}): Promise<Two> {
     const two = new Two()
+    two.#secure = options.secure ?? secure
     two.#offers = options.offers ?? '127.0.0.1'
     two.b = await two.#side('b', options.udp ?? true)
     two.a = await two.#side('a', true)
@@ -128,7 +134,7 @@ class Two implements AsyncDisposable {
     return openPeers({
       self: `c/${name}`,
       dialers: name === 'b' ? [] : [{ path: 'direct', suits: () => true, dial }],
-      secure: secure[name]!,
+      secure: this.#secure[name]!,
       accept: (incoming) => {
         side.stream = incoming.acceptDatagrams({
           datagram: (payload) => side.got.push(Buffer.from(payload)),
@@ -219,6 +225,44 @@ test('datagrams between two nodes go first in frames and then sealed, with the s
   t.match(text, inFrames, 'a metric counts the datagrams in frames')
   const packets = /hedgerow_tunnel_sealed_packets_total\{direction="in",[^}]*\} [1-9]/
   t.match(text, packets, 'a metric counts the packets that came in')
+})
+
+test('where one of two nodes lacks AES instructions, TLS and packets are under ChaCha20', async (t) => {
+  const rows = [
+    { why: 'both have AES', a: AES, b: AES, tls: 'TLS_AES_128_GCM_SHA256', packets: 'AES-256-GCM' },
+    {
+      why: 'the dialler has none',
+      a: NO_AES,
+      b: AES,
+      tls: 'TLS_CHACHA20_POLY1305_SHA256',
+      packets: 'ChaCha20-Poly1305',
+    },
+    {
+      why: 'the acceptor has none',
+      a: AES,
+      b: NO_AES,
+      tls: 'TLS_CHACHA20_POLY1305_SHA256',
+      packets: 'ChaCha20-Poly1305',
+    },
+    { why: 'neither has it', a: NO_AES, b: NO_AES, tls: 'TLS_CHACHA20_POLY1305_SHA256', packets: 'ChaCha20-Poly1305' },
+    {
+      why: 'one forbids ChaCha20',
+      a: NO_AES,
+      b: listFor('aes', true),
+      tls: 'TLS_AES_128_GCM_SHA256',
+      packets: 'AES-256-GCM',
+    },
+  ]
+  for (const { why, a: near, b: far, tls, packets } of rows) {
+    await using two = await Two.start({ secure: await tlsFor(['a', 'b'], { a: near, b: far }) })
+    await two.seal()
+    for (const session of [two.session, ...two.b.peers.all()]) {
+      t.equal(session.report().cipher, tls, `${why}: TLS`)
+      t.equal(session.report().sealedWith, packets, `${why}: packets`)
+    }
+    t.same(await exchange(two, two.stream, two.b.got), [], `${why}: every size arrives`)
+    t.same(await exchange(two, two.b.stream!, two.a.got), [], `${why}: and on the way back`)
+  }
 })
 
 test('when UDP is blocked during a flow, frames take over in seconds, and sealing resumes when it returns', async (t) => {

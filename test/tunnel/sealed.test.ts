@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
-import { test } from 'tap'
+import { test, type Test } from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
+import { type Aead, aeadOf } from '../../proxy/tunnel/sealed/aead.ts'
 import { Channel } from '../../proxy/tunnel/sealed/channel.ts'
 import { FRAME, writeHeader } from '../../proxy/tunnel/wire/frame.ts'
 import { Outbox, type Turn } from '../../proxy/tunnel/carrier/outbox.ts'
@@ -15,15 +16,21 @@ import { ReplayWindow, REPLAY_WINDOW } from '../../proxy/tunnel/sealed/replay.ts
 import { Burst } from '../../proxy/tunnel/sealed/burst.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { UdpPath } from '../../proxy/tunnel/sealed/udp-path.ts'
+import { FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { Air, join } from '../support/udp-air.ts'
 import { DatagramListener, listenToDatagrams, MuxPair } from '../support/mux-pair.ts'
 
 const SECRET = Buffer.alloc(32, 7)
+/** The features of a peer of this version, as far as sealed packets go. */
+const BOTH = FEATURE.sealed | FEATURE.chacha20
+const CHACHA = 'TLS_CHACHA20_POLY1305_SHA256'
+const AEADS = ['aes-256-gcm', 'chacha20-poly1305'] as const
 
 /** Seals with one end of a direction, opens with the other. */
-function direction() {
-  const sealer = new Sealer(SECRET, 0x01020304, 0)
-  const opener = new Opener(SECRET)
+function direction(aead: Aead = 'aes-256-gcm') {
+  const keys = { secret: SECRET, aead }
+  const sealer = new Sealer(keys, 0x01020304, 0)
+  const opener = new Opener(keys)
   const out = Buffer.alloc(9_000)
   return {
     sealer,
@@ -103,8 +110,38 @@ test('a sealed packet has the specified wire format', async (t) => {
   t.same([three, one, two].map(open), ['replay', 'replay', 'replay'], 'once')
 })
 
+test('a packet under ChaCha20-Poly1305 has the same format', async (t) => {
+  const { seal, open } = direction('chacha20-poly1305')
+  const packet = seal('hello')
+  t.equal(
+    packet.toString('hex'),
+    'b1000000010203040000000000000000d6150bbe0db2d884164a30d33251660a90af4c4c2d',
+    'the vector, computed with another implementation of RFC 8439 too',
+  )
+  t.equal(packet.length, 5 + SEAL_BYTES, 'it is as long as one under AES')
+  t.equal(direction().open(packet), 'forged', 'it does not open under AES')
+  t.equal(open(packet), 'hello', 'it opens under ChaCha20')
+})
+
+/** Which AEAD two ends take, by the cipher suite of the carrier and by what the other end's HELLO says. */
+const CHOICES: { why: string; cipher: string | undefined; peerFeatures: number; aead: Aead }[] = [
+  { why: 'TLS took AES', cipher: 'TLS_AES_128_GCM_SHA256', peerFeatures: BOTH, aead: 'aes-256-gcm' },
+  { why: 'TLS took AES-256', cipher: 'TLS_AES_256_GCM_SHA384', peerFeatures: BOTH, aead: 'aes-256-gcm' },
+  { why: 'TLS took ChaCha20', cipher: CHACHA, peerFeatures: BOTH, aead: 'chacha20-poly1305' },
+  { why: 'the peer is an earlier version', cipher: CHACHA, peerFeatures: FEATURE.sealed, aead: 'aes-256-gcm' },
+  { why: 'the cipher is not known', cipher: undefined, peerFeatures: BOTH, aead: 'aes-256-gcm' },
+]
+
+test('packets are under ChaCha20 where the TLS of the carrier is, and the peer knows it', async (t) => {
+  for (const { why, cipher, peerFeatures, aead } of CHOICES) t.equal(aeadOf({ cipher, peerFeatures }), aead, why)
+})
+
 test('a modified packet does not open and changes nothing', async (t) => {
-  const { seal, open } = direction()
+  for (const aead of AEADS) await t.test(aead, (t) => modified(t, aead))
+})
+
+async function modified(t: Test, aead: Aead) {
+  const { seal, open } = direction(aead)
   const packet = seal('a datagram of some length')
   for (let bit = 0; bit < packet.length * 8; bit++) {
     const flipped = Buffer.from(packet)
@@ -122,7 +159,7 @@ test('a modified packet does not open and changes nothing', async (t) => {
     ),
     { numRuns: 300 },
   )
-})
+}
 
 test('packets open under the current key epoch and its neighbours only', async (t) => {
   const { sealer, seal, open } = direction()
@@ -153,7 +190,7 @@ test('packets open under the current key epoch and its neighbours only', async (
   next.writeUInt32BE(99, 12)
   t.equal(open(next), 'forged', 'a claim of the next epoch changes nothing')
   t.equal(open(seal('2 again')), '2 again', 'packets of the current epoch still open after that')
-  const zero = firstEpoch(SECRET)
+  const zero = firstEpoch({ secret: SECRET, aead: 'aes-256-gcm' })
   const one = nextEpoch(zero)
   t.notOk(zero.key.equals(one.key), 'the keys of two epochs differ')
   t.notSame(zero.iv, one.iv, 'the initial vectors of two epochs differ')
@@ -583,11 +620,11 @@ const A = '10.0.0.1:1'
 const B = '10.0.0.2:2'
 
 /** Two sides with a carrier between them; sealed already when `isOpen`. */
-async function pair(isOpen = true) {
+async function pair(isOpen = true, tls: { features?: number; cipher?: string } = {}) {
   const air = new Air()
   const near = air.side('c/a', A)
   const far = air.side('c/b', B)
-  const carrier = join(near, far)
+  const carrier = join(near, far, 1, 'direct', tls.features, tls.cipher)
   const pass = (ms: number, each?: () => void) => air.pass(ms, each, near, far)
   const send = (payload: Buffer | string, stream = 1) => near.link.send(stream, Buffer.from(payload))
   if (isOpen) {
@@ -625,6 +662,29 @@ test('two sides agree on keys, and datagrams arrive', async (t) => {
   t.same(near.got[0], { stream: 2, payload: Buffer.from('back') }, 'the answer arrives')
   t.same(near.room.drops, {}, 'this side has dropped nothing')
   t.same(far.room.drops, {}, 'the other side has dropped nothing')
+})
+
+test('two sides seal with what the TLS of their carrier has, also after it was lost', async (t) => {
+  const rows = [
+    { why: 'AES on the carrier', cipher: 'TLS_AES_128_GCM_SHA256', features: BOTH, sealedWith: 'AES-256-GCM' },
+    { why: 'ChaCha20 on the carrier', cipher: CHACHA, features: BOTH, sealedWith: 'ChaCha20-Poly1305' },
+    { why: 'ChaCha20 and earlier versions', cipher: CHACHA, features: FEATURE.sealed, sealedWith: 'AES-256-GCM' },
+  ]
+  for (const { why, cipher, features, sealedWith } of rows) {
+    const { near, far, carrier, pass, send, texts } = await pair(true, { cipher, features })
+    t.equal(near.link.sealedWith, sealedWith, `${why}: this side`)
+    t.equal(far.link.sealedWith, sealedWith, `${why}: the other side`)
+    t.equal(send('one'), true, `${why}: a datagram is sealed`)
+    await pass(250)
+    t.same(texts(), ['one'], `${why}: and arrives`)
+    carrier.break()
+    t.equal(near.link.sealedWith, undefined, `${why}: nothing while nothing is sealed`)
+    join(near, far, 2, 'direct', BOTH)
+    await pass(2_000, () => send('x'))
+    t.equal(near.link.sealedWith, 'AES-256-GCM', `${why}: the next carrier decides anew`)
+    t.same(near.room.drops, {}, `${why}: this side has dropped nothing`)
+    t.same(far.room.drops, {}, `${why}: nor has the other`)
+  }
 })
 
 test('datagrams of every size arrive intact in packets that no path fragments', async (t) => {
@@ -841,11 +901,12 @@ test('an authenticated peer cannot make us send more to somebody than it sends t
   const options = {
     sending: secret,
     receiving: secret,
+    aead: 'aes-256-gcm' as const,
     receiver: 7,
     datagram: () => undefined,
     fragment: () => undefined,
   }
-  const evil = new Sealer(secret, 7, 0)
+  const evil = new Sealer({ secret, aead: 'aes-256-gcm' }, 7, 0)
   const channel = new Channel(options, near.room)
   const plain = Buffer.alloc(700)
   for (let i = 0; i < 100; i++) plain.writeUInt32BE(i, writeRecord(plain, i * 7, RECORD.PROBE, 4))

@@ -62,6 +62,8 @@ export class Carrier implements FrameSink {
   localAddress: string | undefined
   /** Exports keys from the TLS beneath; set by the handshake. */
   secrets: CarrierSecrets | undefined
+  /** The cipher suite of the TLS beneath; set by the handshake. */
+  cipher: string | undefined
   /** For streams whose rule asks for its path only; set when it joins a session. */
   isPinned = false
   bytesIn = 0

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
-import { TLSSocket } from 'node:tls'
+import { type CipherNameAndProtocol, TLSSocket } from 'node:tls'
 import { MeshError } from '../../../src/core/errors.ts'
 import { ignore } from '../../../src/core/kit/ignore.ts'
 import { onAbort } from '../../../src/core/kit/abort.ts'
@@ -91,7 +91,11 @@ abstract class Handshake implements CarrierOwner {
     this.carrier = new Carrier(path, options.now)
     this.carrier.localAddress = localAddress
     this.carrier.relay = relay
-    if (stream instanceof TLSSocket) this.carrier.secrets = stream
+    if (stream instanceof TLSSocket) {
+      this.carrier.secrets = stream
+      // null when the connection has just ended
+      this.carrier.cipher = (stream.getCipher() as CipherNameAndProtocol | null)?.standardName
+    }
     this.carrier.onHello = (theirs) => this.#gotHello(theirs)
     this.pump = new Pump(this.carrier, stream, this)
     this.#joined.promise.catch(ignore) // a dial that was presumed does not wait for it

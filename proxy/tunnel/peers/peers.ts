@@ -357,7 +357,7 @@ function build(options: PeersOptions, closing: AbortSignal): Parts {
 
 function featuresOf({ signalled, sealed, isBeside }: PeersOptions): number {
   const signals = signalled === undefined ? 0 : FEATURE.signals
-  const datagrams = sealed === undefined ? 0 : FEATURE.sealed
+  const datagrams = sealed === undefined ? 0 : FEATURE.sealed | FEATURE.chacha20
   const beside = isBeside === true ? FEATURE.beside : 0
   return FEATURE.resume | FEATURE.early | signals | datagrams | beside
 }

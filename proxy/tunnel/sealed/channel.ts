@@ -1,4 +1,5 @@
 import { MAX_DATAGRAM } from '../wire/frame.ts'
+import type { Aead } from './aead.ts'
 import type { Address, Drop } from './contract.ts'
 import { ForgeryGuard } from './forgery-guard.ts'
 import { piecesOf, writePiece } from './fragments.ts'
@@ -39,6 +40,7 @@ export interface ChannelEndpoint {
 export interface ChannelOptions {
   sending: Buffer
   receiving: Buffer
+  aead: Aead
   /** The peer's receiver index, which our packets carry. */
   receiver: number
   /** There are NATs between, which must be opened from both sides. */
@@ -59,6 +61,7 @@ export interface ChannelOptions {
  */
 export class Channel implements RecordSink {
   readonly udpPath: UdpPath
+  readonly aead: Aead
   readonly #endpoint: ChannelEndpoint
   readonly #options: ChannelOptions
   readonly #sealer: Sealer
@@ -76,8 +79,10 @@ export class Channel implements RecordSink {
   constructor(options: ChannelOptions, endpoint: ChannelEndpoint) {
     this.#options = options
     this.#endpoint = endpoint
-    this.#sealer = new Sealer(options.sending, options.receiver, endpoint.now())
-    this.#opener = new Opener(options.receiving)
+    const { sending, receiving, aead } = options
+    this.aead = aead
+    this.#sealer = new Sealer({ secret: sending, aead }, options.receiver, endpoint.now())
+    this.#opener = new Opener({ secret: receiving, aead })
     this.udpPath = new UdpPath({
       probe: (id, size, to, ttl) => this.#probe(id, size, to, ttl),
       isPunching: options.isPunching === true,

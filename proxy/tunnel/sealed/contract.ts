@@ -29,6 +29,8 @@ export interface SealedCarrier {
   readonly isDraining: boolean
   /** The TLS beneath; without it (in tests) datagrams go in frames. */
   readonly secrets: CarrierSecrets | undefined
+  /** The cipher suite of that TLS, as the standard names it. */
+  readonly cipher: string | undefined
   readonly keepalive: { readonly leastRttMs: number | undefined }
   readonly outbox: {
     control(type: FrameType, stream: number, payload?: Buffer): void
@@ -53,6 +55,8 @@ export interface SealedLink {
   tick(now: number): void
   /** How datagrams are sent now. `blocked`: in frames, because no packet gets through. */
   readonly mode: 'sealed' | 'frames' | 'blocked'
+  /** What packets are sealed with, while they are. */
+  readonly sealedWith: string | undefined
   close(): void
 }
 

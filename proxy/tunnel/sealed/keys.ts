@@ -1,5 +1,6 @@
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import type { NodeId } from '../../../src/core/model/ids.ts'
+import type { Aead } from './aead.ts'
 import type { CarrierSecrets } from './contract.ts'
 
 /**
@@ -12,6 +13,7 @@ import type { CarrierSecrets } from './contract.ts'
  */
 export interface Epoch {
   readonly number: number
+  readonly aead: Aead
   /** A KeyObject: with a Buffer as key, each call takes twice as long. */
   readonly key: KeyObject
   readonly iv: Buffer
@@ -24,18 +26,25 @@ export const IV_BYTES = 12
 /** Epoch numbers have 16 bits on the wire and must not repeat: after the last one, the carrier seals no more. */
 export const LAST_EPOCH = 0xffff
 
-export function firstEpoch(secret: Buffer): Epoch {
-  return epochOf(0, secret)
+/** Where the keys of a direction begin, and what they are for. */
+export interface Beginning {
+  readonly secret: Buffer
+  readonly aead: Aead
 }
 
-export function nextEpoch({ number, nextSecret }: Epoch): Epoch {
-  return epochOf(number + 1, nextSecret)
+export function firstEpoch({ secret, aead }: Beginning): Epoch {
+  return epochOf(0, { secret, aead })
 }
 
-function epochOf(number: number, secret: Buffer): Epoch {
+export function nextEpoch({ number, aead, nextSecret }: Epoch): Epoch {
+  return epochOf(number + 1, { secret: nextSecret, aead })
+}
+
+function epochOf(number: number, { secret, aead }: Beginning): Epoch {
   const keys = Buffer.from(hkdfSync('sha256', secret, '', 'hedgerow sealed key', KEY_BYTES + IV_BYTES))
   return {
     number,
+    aead,
     key: createSecretKey(keys.subarray(0, KEY_BYTES)),
     iv: Buffer.from(keys.subarray(KEY_BYTES)),
     nextSecret: Buffer.from(hkdfSync('sha256', secret, '', 'hedgerow sealed next', SECRET_BYTES)),

@@ -1,6 +1,7 @@
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import { FRAME } from '../wire/frame.ts'
 import { FEATURE } from '../wire/hello.ts'
+import { AEAD_NAMES, aeadOf } from './aead.ts'
 import { Channel, type ChannelEndpoint } from './channel.ts'
 import type { Address, LinkOptions, SealedCarrier, SealedLink } from './contract.ts'
 import { Reassembly } from './fragments.ts'
@@ -64,6 +65,10 @@ export class Link implements SealedLink {
     return this.#active?.udpPath.isBlocked === true ? 'blocked' : 'frames'
   }
 
+  get sealedWith(): string | undefined {
+    return this.mode === 'sealed' && this.#active !== undefined ? AEAD_NAMES[this.#active.aead] : undefined
+  }
+
   send(stream: number, payload: Buffer): boolean | undefined {
     const channel = this.#active ?? this.#begin()
     if (channel === undefined) return undefined
@@ -114,6 +119,7 @@ export class Link implements SealedLink {
       {
         sending,
         receiving,
+        aead: aeadOf(carrier),
         receiver: offer.receiver,
         isPunching,
         datagram: this.#options.deliver,

@@ -1,11 +1,10 @@
 import { createDecipheriv } from 'node:crypto'
 import type { Drop } from './contract.ts'
-import { firstEpoch, IV_BYTES, nextEpoch, type Epoch } from './keys.ts'
-import { PACKET_HEADER_BYTES, TAG_BYTES } from './packet.ts'
+import { type Beginning, firstEpoch, IV_BYTES, nextEpoch, type Epoch } from './keys.ts'
+import { AUTH, PACKET_HEADER_BYTES, TAG_BYTES } from './packet.ts'
 import { ReplayWindow } from './replay.ts'
 import { writeNonce } from './sealer.ts'
 
-const GCM = { authTagLength: TAG_BYTES }
 const WORD = 0x1_0000_0000
 
 /**
@@ -23,8 +22,8 @@ export class Opener {
   /** The packet opened last has the highest number so far. */
   isNewest = false
 
-  constructor(secret: Buffer) {
-    this.#current = firstEpoch(secret)
+  constructor(keys: Beginning) {
+    this.#current = firstEpoch(keys)
   }
 
   /** The records inside, or `undefined`: see `drop`. The caller has checked the length. */
@@ -36,7 +35,7 @@ export class Opener {
     const header = packet.subarray(0, PACKET_HEADER_BYTES)
     const tagAt = packet.length - TAG_BYTES
     writeNonce(this.#nonce, epoch.iv, header)
-    const decipher = createDecipheriv('aes-256-gcm', epoch.key, this.#nonce, GCM)
+    const decipher = createDecipheriv(epoch.aead as 'aes-256-gcm', epoch.key, this.#nonce, AUTH)
     decipher.setAAD(header)
     decipher.setAuthTag(packet.subarray(tagAt))
     const plain = decipher.update(packet.subarray(PACKET_HEADER_BYTES, tagAt))

@@ -2,10 +2,12 @@
  * A sealed packet: one UDP datagram between two agents, numbers big endian.
  *
  *     0      1      2         4             8                16
- *     ┌──────┬──────┬─────────┬─────────────┬────────────────┬─ AES-256-GCM ──┬─ tag ─┐
+ *     ┌──────┬──────┬─────────┬─────────────┬────────────────┬─ AEAD ─────────┬─ tag ─┐
  *     │ 0xb1 │ 0    │ epoch   │ receiver    │ packet number  │ records        │ 16    │
  *     └──────┴──────┴─────────┴─────────────┴────────────────┴────────────────┴───────┘
  *      └────────────── authenticated ──────────────────────┘
+ *
+ *     AEAD           aead.ts: AES-256-GCM, or ChaCha20-Poly1305
  *
  *     receiver       u32, chosen by the receiver in its offer: it finds the keys, whatever the source address
  *     epoch          number of the keys of that direction (keys.ts)
@@ -25,6 +27,8 @@
 export const MAGIC = 0xb1
 export const PACKET_HEADER_BYTES = 16
 export const TAG_BYTES = 16
+/** For both AEADs. */
+export const AUTH = { authTagLength: TAG_BYTES }
 /** Bytes of a packet besides its records. */
 export const SEAL_BYTES = PACKET_HEADER_BYTES + TAG_BYTES
 export const RECORD_HEADER_BYTES = 3

@@ -1,8 +1,8 @@
 import { createCipheriv } from 'node:crypto'
-import { firstEpoch, IV_BYTES, LAST_EPOCH, nextEpoch, type Epoch } from './keys.ts'
-import { MAGIC, PACKET_HEADER_BYTES, SEAL_BYTES } from './packet.ts'
+import { type Beginning, firstEpoch, IV_BYTES, LAST_EPOCH, nextEpoch, type Epoch } from './keys.ts'
+import { AUTH, MAGIC, PACKET_HEADER_BYTES, SEAL_BYTES } from './packet.ts'
 
-/** New keys after this many packets: half of what RFC 9001 §6.6 allows for AES-GCM … */
+/** New keys after this many packets: half of what RFC 9001 §6.6 allows for AES-GCM (ChaCha20 would bear more) … */
 const REKEY_PACKETS = 2 ** 22
 /** … or after this long, so that a leaked key opens little. */
 const REKEY_MS = 15 * 60_000
@@ -30,8 +30,8 @@ export class Sealer {
   #high = 0
   #low = 0
 
-  constructor(secret: Buffer, receiver: number, now: number) {
-    this.#epoch = firstEpoch(secret)
+  constructor(keys: Beginning, receiver: number, now: number) {
+    this.#epoch = firstEpoch(keys)
     this.#receiver = receiver
     this.#since = now
   }
@@ -62,7 +62,7 @@ export class Sealer {
 
   /** Writes the packet for `plain` at `out[0…]`; returns its length. */
   seal(plain: Buffer, out: Buffer): number {
-    const { key, iv, number } = this.#epoch
+    const { aead, key, iv, number } = this.#epoch
     const head = this.#aad
     head[0] = MAGIC
     head[2] = number >>> 8
@@ -71,7 +71,7 @@ export class Sealer {
     head.writeUInt32BE(this.#high, 8)
     head.writeUInt32BE(this.#low, 12)
     writeNonce(this.#nonce, iv, head)
-    const cipher = createCipheriv('aes-256-gcm', key, this.#nonce)
+    const cipher = createCipheriv(aead as 'aes-256-gcm', key, this.#nonce, AUTH)
     cipher.setAAD(head)
     const sealed = cipher.update(plain)
     cipher.final()

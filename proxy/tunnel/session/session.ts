@@ -186,6 +186,8 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
       bytesIn: this.carriers.bytesIn,
       bytesOut: this.carriers.bytesOut,
       datagrams: this.#sealed?.mode ?? 'frames',
+      cipher: this.carriers.best?.cipher,
+      sealedWith: this.#sealed?.sealedWith,
     }
   }
 

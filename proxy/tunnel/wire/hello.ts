@@ -35,6 +35,7 @@ export const PROTOCOL_VERSION = 1
  *     early    DATA and END may follow OPEN before OPENED, and WITHDRAW is understood
  *     pinned   of this carrier: it is for streams whose path rule asks for its path, beside those on better paths
  *     leaving  this process only finishes the flows it has, beside its successor: it begins no session, and ends none
+ *     chacha20 sealed packets may be under ChaCha20-Poly1305 (sealed/aead.ts)
  */
 export const FEATURE = {
   resume: 1,
@@ -45,6 +46,7 @@ export const FEATURE = {
   early: 32,
   pinned: 64,
   leaving: 128,
+  chacha20: 256,
 } as const
 /**
  * What a peer guarantees by choosing `hedgerow/2` in TLS (identity/peer-tls.ts). It is assumed until the peer's HELLO has come, so

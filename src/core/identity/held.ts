@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
 import { authorityIdOf, authorityIds, pathOf } from './authorities.ts'
+import { cipherList } from './ciphers.ts'
 import type { Identity, Principal, Trust } from './contract.ts'
 import { CA_FILE, type Credentials, type Held, hold, IDENTITY_FILE, writeCredentials } from './credentials.ts'
 import { readIfThere } from './files.ts'
@@ -116,6 +117,7 @@ export class HeldIdentity implements Identity {
       cert: this.chain,
       ca: this.ca,
       minVersion: 'TLSv1.3',
+      ciphers: cipherList(),
     })
     return this.#held.context
   }

@@ -181,7 +181,7 @@ export const offer: FuzzTarget = {
     }),
 }
 
-const SECRET = Buffer.alloc(32, 7)
+const KEYS = { secret: Buffer.alloc(32, 7), aead: 'aes-256-gcm' } as const
 const RECORDS = Buffer.alloc(40)
 writeRecord(RECORDS, 0, RECORD.DATAGRAM, 8)
 writeRecord(RECORDS, 11, RECORD.PROBE, 4)
@@ -193,7 +193,7 @@ export const packets: FuzzTarget = {
   seeds: [packet(RECORDS), packet(Buffer.alloc(0)), packet(Buffer.alloc(1_168))],
   run(bytes) {
     if (bytes.length < SEAL_BYTES) return 'too short'
-    const opener = new Opener(SECRET)
+    const opener = new Opener(KEYS)
     const plain = opener.open(bytes)
     if (plain === undefined) return `dropped: ${opener.drop}`
     if (opener.open(bytes) !== undefined) throw new Error('a replayed packet was opened')
@@ -203,7 +203,7 @@ export const packets: FuzzTarget = {
 
 function packet(plain: Buffer): Buffer {
   const out = Buffer.alloc(MAX_PACKET_BYTES)
-  return Buffer.from(out.subarray(0, new Sealer(SECRET, 1, 0).seal(plain, out)))
+  return Buffer.from(out.subarray(0, new Sealer(KEYS, 1, 0).seal(plain, out)))
 }
 
 /** What is inside the seal of an authenticated but hostile peer. */
