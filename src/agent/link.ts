@@ -68,7 +68,7 @@ function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): Up
       const { id, connectivity } = assignment.spec
       interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
     },
-    withdraw: (instance) => instances.worker.withdraw(instance),
+    withdraw: (instance, options) => instances.worker.withdraw(instance, options),
     keepOnly: (wanted) => instances.worker.keepOnly(wanted),
     reports: () => instances.reports(),
     logs: (instance, options, signal) => instances.worker.logs(instance, options, signal),

@@ -184,6 +184,8 @@ export class FakeNode {
   readonly has = new Map<InstanceId, Assignment>()
   /** Every assignment, in order. */
   readonly assigned: Assignment[] = []
+  /** Every instance that it was asked to end, and within how many seconds; `undefined`: within those of its document. */
+  readonly withdrawn: [InstanceId, number | undefined][] = []
   /** Principals of the certificates that this node knows to be revoked. */
   readonly revoked = new Set<string>()
   refuses: string | undefined
@@ -227,7 +229,8 @@ export class FakeNode {
             this.has.set(assignment.instance, assignment)
             setImmediate(() => this.uplink.report(reportOf(assignment, 'running')))
           },
-          withdraw: (instance) => {
+          withdraw: (instance, { drainSeconds } = {}) => {
+            this.withdrawn.push([instance, drainSeconds])
             const assignment = this.has.get(instance)
             if (assignment === undefined) return false
             this.has.delete(instance)

@@ -22,6 +22,11 @@ async function cutOff(world: World, t: Test): Promise<{ n1: FakeNode; cable: Cab
   return { n1, cable }
 }
 
+interface NodeRow {
+  id: string
+  mayStillRun?: string[]
+}
+
 /** The state of the cart in every row until it runs. */
 async function statesUntilRunning(world: World): Promise<Set<string>> {
   const seen = new Set<string>()
@@ -62,9 +67,15 @@ t.test('it is moved to another cluster that gets room, and its own ends what is 
   await world.node('c1', { cluster: 'core' })
   await until(async () => (await cart(world))?.node === 'core/c1', 'moved')
   await world.running(1)
+  const left = async () => (await world.api.call<NodeRow[]>('GET', '/nodes')).find(({ id }) => id === 'edge/n1')
+  t.match(await left(), { mayStillRun: [CART] }, 'its node may still run it')
+  t.match(await cart(world), { mayAlsoRunOn: ['edge/n1'] }, 'and so it may run twice')
   cable.mend()
   await until(() => n1.has.size === 0, 'the older one has ended')
-  t.match(await cart(world), { state: 'running', node: 'core/c1' })
+  t.notOk('mayStillRun' in ((await left()) ?? {}), 'it does no longer')
+  const now = await cart(world)
+  t.match(now, { state: 'running', node: 'core/c1' })
+  t.notOk('mayAlsoRunOn' in (now ?? {}), 'it runs once')
 })
 
 t.test('when another cluster seems to have room and refuses, it keeps its place', async (t) => {
@@ -107,3 +118,57 @@ t.test('a silent node that is deleted keeps nothing', async (t) => {
   await world.node('n2')
   await until(async () => (await cart(world))?.node === 'edge/n2', 'and is placed')
 })
+
+/* What was placed elsewhere meanwhile ends without draining, whoever of node, cluster and root is back first. */
+
+for (const first of ['node', 'cluster'])
+  t.test(`the ${first} is back first: what was placed on another node ends with the first hello`, async (t) => {
+    await using world = await mesh()
+    const { n1, cable } = await cutOff(world, t)
+    await world.node('n2')
+    await world.running(1)
+    await world.stopCluster()
+    if (first === 'node') cable.mend()
+    await world.startCluster()
+    if (first === 'cluster') {
+      t.equal(n1.has.size, 1, 'nobody has told it yet')
+      cable.mend()
+    }
+    await until(() => n1.has.size === 0, 'it has ended what runs elsewhere')
+    t.ok(
+      n1.withdrawn.every(([, seconds]) => seconds === 0),
+      'without draining',
+    )
+    t.match(await world.running(1), [{ node: 'edge/n2' }])
+  })
+
+for (const first of ['node', 'cluster'])
+  t.test(`the ${first} is back first: what was placed in another cluster ends without draining`, async (t) => {
+    await using world = await mesh({ clusters: ['edge', 'core'], root: { clusterLostSeconds: 1 } })
+    const cable = await Cable.to(world.cluster().url)
+    t.teardown(() => cable[Symbol.asyncDispose]())
+    const n1 = await world.node('n1', { via: cable.url })
+    await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))
+    await world.running(1)
+    await world.stopCluster('edge')
+    cable.cut()
+    await world.node('c1', { cluster: 'core' })
+    await until(async () => (await cart(world))?.node === 'core/c1', 'moved')
+    await world.running(1)
+    t.match(await cart(world), { mayAlsoRunOn: ['edge/n1'] }, 'it may run twice')
+    if (first === 'node') {
+      await world.stopRoot()
+      cable.mend()
+      await world.startCluster('edge')
+      await until(() => n1.uplink.isUp, 'its link is up')
+      t.equal(n1.has.size, 1, 'its cluster knows nothing better')
+      await world.startRoot()
+    } else {
+      await world.startCluster('edge')
+      t.equal(n1.has.size, 1, 'its node is not there')
+      cable.mend()
+    }
+    await until(() => n1.has.size === 0, 'it has ended what runs elsewhere')
+    t.same(new Set(n1.withdrawn.map(([, seconds]) => seconds)), new Set([0]), 'without draining')
+    t.match(await world.running(1), [{ node: 'core/c1' }])
+  })

@@ -221,6 +221,20 @@ test('after a link came back: what is missing starts, what is not wanted ends, t
   t.match(here.worker.reports(), [{ instance: add.instance }])
 })
 
+test('what the cluster no longer knows ends at once, however many flows it has', async (t) => {
+  await using here = await nodeWith({ openFlows: () => 3 })
+  const work = assignmentOf({ cmd: ['sleep', '1000'], drain_seconds: 3_600 })
+  here.worker.assign(work)
+  await here.becomes('running')
+  here.worker.withdraw(work.instance)
+  await here.becomes('stopping')
+  const since = performance.now()
+  here.worker.keepOnly([])
+  await here.becomes('stopped')
+  t.comment(`ended after ${Math.round(performance.now() - since)} ms`)
+  t.same([...here.worker.processes()], [], 'nothing of it is left')
+})
+
 test('a worker refuses what it cannot run, with the reason', async (t) => {
   await using here = await nodeWith()
   here.worker.assign(assignmentOf({ cmd: ['sleep', '1000'], memory: 1000, port: '80:8080', fixed_port: true }))

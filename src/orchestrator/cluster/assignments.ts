@@ -11,6 +11,8 @@ export interface AssignmentRecord {
   assignment: Assignment
   /** False: it drains, and its record is deleted when it has stopped. */
   wanted: boolean
+  /** No longer wanted because it runs elsewhere: it ends without draining. */
+  atOnce?: true
   /** The node that runs it or was asked to; absent while it has no place. */
   node?: NodeId
   state: InstanceState

@@ -13,7 +13,14 @@ import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import { BATCH, clusterToRoot, type Enrolment, rootToCluster, type LocatedReport } from '../link/messages.ts'
+import {
+  BATCH,
+  clusterToRoot,
+  type Enrolment,
+  rootToCluster,
+  type LocatedReport,
+  type ResponseBody,
+} from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
 import { nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
@@ -48,9 +55,11 @@ export interface RootLinkParts {
 export interface RootListener {
   requests(): RequestHandlers<typeof rootToCluster>
   notifications(): NotificationHandlers<typeof rootToCluster>
-  /** The root's answer to hello: instances to end, certificates that are revoked. */
-  welcomed(welcome: { surplus: InstanceId[]; revocations?: string }): void
+  welcomed(welcome: Welcome): void
 }
+
+/** The root's answer to hello: instances to end, those of them that run elsewhere, certificates that are revoked. */
+export type Welcome = ResponseBody<typeof clusterToRoot, 'cluster.hello'>
 
 type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
 

@@ -11,7 +11,7 @@ import type { EntryCache } from './entry-cache.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
-import type { RootListener } from './root-link.ts'
+import type { RootListener, Welcome } from './root-link.ts'
 import type { Scheduler } from './scheduler.ts'
 
 export interface RootMessagesParts {
@@ -50,8 +50,8 @@ export class RootMessages implements RootListener {
         await scheduler.delegate(assignment)
         return {}
       },
-      withdraw: ({ instance }) => {
-        scheduler.withdraw(instance)
+      withdraw: ({ instance, atOnce }) => {
+        scheduler.withdraw(instance, { atOnce })
         return { ended: store.assignments.get(instance) === undefined }
       },
       'nodes.list': ({ after }) => this.#listNodes(after),
@@ -89,9 +89,10 @@ export class RootMessages implements RootListener {
     }
   }
 
-  welcomed({ surplus, revocations }: { surplus: InstanceId[]; revocations?: string }): void {
+  welcomed({ surplus, moved = [], revocations }: Welcome): void {
     const { scheduler } = this.#parts
-    for (const instance of surplus) scheduler.withdraw(instance)
+    const elsewhere = new Set(moved)
+    for (const instance of surplus) scheduler.withdraw(instance, { atOnce: elsewhere.has(instance) })
     takeRevocations(revocations, this.#parts)
     setImmediate(() => scheduler.retry()) // what fits nowhere here can now be handed back
   }

@@ -65,16 +65,21 @@ export class Scheduler {
     })
   }
 
-  /** The instance drains, and is gone when its worker reports that it has stopped; without a place it is gone at once. */
-  withdraw(id: InstanceId): void {
+  /**
+   * The instance drains, or with `atOnce` does not, and is gone when its worker reports that it has stopped; without a place it is
+   * gone at once.
+   */
+  withdraw(id: InstanceId, { atOnce }: { atOnce?: boolean | undefined } = {}): void {
     if (this.#isClosed) return
     const record = this.#parts.assignments.get(id)
     if (record === undefined) return
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
     if (record.node === undefined || (node === undefined && !this.#parts.nodes.isExpected(record.node)))
       return this.#end(record)
-    if (record.wanted) this.#change(id, { wanted: false, state: 'stopping' })
-    if (node !== undefined) this.#askToEnd(node, id)
+    const isHurried = atOnce === true && record.atOnce === undefined
+    if (record.wanted || isHurried)
+      this.#change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
+    if (node !== undefined) this.#askToEnd(node, id, isHurried || record.atOnce === true)
   }
 
   /** Reports of a worker. An instance that does not belong on this node is withdrawn from it. */
@@ -84,7 +89,8 @@ export class Scheduler {
     for (const report of reports) {
       const record = assignments.get(report.instance)
       if (record?.node !== node.id) {
-        if (report.state !== 'stopped' && report.state !== 'failed') this.#askToEnd(node, report.instance)
+        const isThere = report.state !== 'stopped' && report.state !== 'failed'
+        if (isThere) this.#askToEnd(node, report.instance, record?.wanted === true)
         continue
       }
       if (!record.wanted && report.state === 'stopped') {
@@ -307,8 +313,8 @@ export class Scheduler {
     }
   }
 
-  #askToEnd(node: LinkedNode, instance: InstanceId): void {
-    node.link.request('withdraw', { instance }).then(
+  #askToEnd(node: LinkedNode, instance: InstanceId, atOnce = false): void {
+    node.link.request('withdraw', { instance, ...(atOnce ? { atOnce } : {}) }).then(
       ({ ended }) => {
         const record = this.#parts.assignments.get(instance)
         if (ended && record?.wanted === false && record.node === node.id) this.#end(record)

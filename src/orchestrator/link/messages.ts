@@ -84,7 +84,14 @@ const logs = {
 const logsClose = Type.Object({ stream: text(128) })
 
 /** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
-const withdraw = request(Type.Object({ instance: InstanceIdText }), Type.Object({ ended: Type.Boolean() }))
+const withdraw = request(
+  Type.Object({
+    instance: InstanceIdText,
+    /** It runs elsewhere: without draining. */
+    atOnce: Type.Optional(Type.Boolean()),
+  }),
+  Type.Object({ ended: Type.Boolean() }),
+)
 
 /** The signed list of revoked certificates (core/identity/revocation-list.ts); absent while nothing was ever revoked. */
 const RevocationList = Type.Optional(text(MAX_LIST_CHARS))
@@ -271,6 +278,8 @@ export const clusterToRoot = {
       Type.Object({
         /** Instances that were moved elsewhere or deleted while the link was down: the cluster ends them. */
         surplus: many(InstanceIdText, 100_000),
+        /** Of these, those that run elsewhere: they do not drain. */
+        moved: Type.Optional(many(InstanceIdText, 100_000)),
         revocations: RevocationList,
       }),
       10_000,

@@ -5,7 +5,7 @@ import { Label } from '../link/schemas.ts'
 import type { ApiContext } from './api-context.ts'
 import type { LinkedCluster } from './clusters.ts'
 import { listRelays } from './members.ts'
-import { clusterRows, nodeRow } from './rows.ts'
+import { clusterRows, leftBehind, nodeRow } from './rows.ts'
 
 const readToken = reader(
   Type.Object(
@@ -26,7 +26,11 @@ export function clusterRoutes(app: App, context: ApiContext): void {
   const { clusters, nodes } = context
   app.get('/clusters', () => clusterRows(context))
   app.get('/relays', () => listRelays(clusters))
-  app.get('/nodes', async () => (await nodes.list()).map(nodeRow))
+  app.get('/nodes', async () => {
+    const listed = await nodes.list()
+    const left = leftBehind(context)
+    return listed.map((node) => nodeRow(node, left))
+  })
 
   app.post('/tokens', async ({ body }) => {
     const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)

@@ -42,7 +42,7 @@ export class ClusterMessages implements ClusterListener {
       'cluster.hello': async ({ instances, keys, enrolments, process, trust, ...rest }) => {
         await clusters.claim(name, link(), process)
         this.#takeEnrolments(name, enrolments)
-        const { surplus, kept } = this.#compare(name, instances)
+        const { surplus, moved, kept } = this.#compare(name, instances)
         const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
         sendEntries(
@@ -50,7 +50,7 @@ export class ClusterMessages implements ClusterListener {
           [...wanted].map((key) => entriesUnder(key, store, vips)),
         )
         link().afterResponse('cluster.hello', () => rotation.heard(name, trust))
-        return { surplus, revocations: revocations.text }
+        return { surplus, moved, revocations: revocations.text }
       },
       'interest.ask': ({ key }) => {
         clusters.subscribe(name, [key])
@@ -139,7 +139,9 @@ export class ClusterMessages implements ClusterListener {
     for (const service of new Set(expected.map((record) => record.service))) reconciler.touch(service)
     for (const service of new Set(missing.map((record) => record.service))) reconciler.publish(service)
     const wanted = new Set([...kept.filter((record) => record.wanted), ...leaving].map(({ id }) => id))
-    return { surplus: [...generations.keys()].filter((id) => !wanted.has(id)), kept }
+    const surplus = [...generations.keys()].filter((id) => !wanted.has(id))
+    const moved = surplus.filter((id) => isElsewhere(store.instances.get(id), name))
+    return { surplus, moved, kept }
   }
 
   #takeReports(name: string, reports: readonly LocatedReport[]): void {
@@ -199,8 +201,11 @@ export class ClusterMessages implements ClusterListener {
   /** The cluster runs something that belongs elsewhere, or nowhere. */
   #endSurplus(name: string, { report }: LocatedReport): void {
     if (report.state === 'stopped') return
-    const link = this.#parts.clusters.linked(name)?.link
-    link?.request('withdraw', { instance: report.instance }).catch(() => undefined) // reported again at the next hello
+    const { clusters, store } = this.#parts
+    const { instance } = report
+    const atOnce = isElsewhere(store.instances.get(instance), name)
+    const link = clusters.linked(name)?.link
+    link?.request('withdraw', { instance, atOnce }).catch(() => undefined) // reported again at the next hello
   }
 
   /** The instance has lost its place; one that is no longer wanted is gone. */
@@ -208,4 +213,8 @@ export class ClusterMessages implements ClusterListener {
     if (record.wanted) changeInstance(record.id, refusedOf(record), this.#parts)
     else this.#parts.store.instances.delete(record.id)
   }
+}
+
+function isElsewhere(record: InstanceRecord | undefined, than: string): boolean {
+  return record?.wanted === true && record.cluster !== undefined && record.cluster !== than
 }

@@ -21,6 +21,17 @@ export function refusedOf({ former }: InstanceRecord): InstanceChange {
   return former === undefined ? { ...nowhere, state: 'requested' } : { ...nowhere, ...former }
 }
 
+/** More are of no use to anybody who looks. */
+const MOST_LEFT = 16
+
+/** The record once the cluster that was asked has accepted: it may still run where it was. */
+export function leftBy({ former, leftOn = [] }: InstanceRecord, at: number): InstanceChange {
+  const node = former?.node?.id
+  if (node === undefined) return { former: undefined }
+  const others = leftOn.filter((left) => left.node !== node)
+  return { former: undefined, leftOn: [...others, { node, at }].slice(-MOST_LEFT) }
+}
+
 /** What its former cluster has reported since. */
 export function heardOf(
   { cluster, generation }: FormerPlace,

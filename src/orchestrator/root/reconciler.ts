@@ -13,7 +13,7 @@ import type { Assignment } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
-import { askedOf, refusedOf } from './former-place.ts'
+import { askedOf, leftBy, refusedOf } from './former-place.ts'
 import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
@@ -210,11 +210,14 @@ export class Reconciler {
 
   /** Another cluster has it: the one where it was ends what is left of it, now or when it is back. */
   leaveFormer(id: InstanceId): void {
-    const { former } = this.#parts.store.instances.get(id) ?? {}
-    if (former === undefined) return
-    this.#change(id, { former: undefined })
-    const left = this.#parts.clusters.linked(former.cluster)?.link
-    left?.request('withdraw', { instance: id }).catch(() => undefined) // reported again at its next hello
+    const { store, clusters, clock } = this.#parts
+    const record = store.instances.get(id)
+    if (record?.former === undefined) return
+    const { former, service } = record
+    const isOurs = store.services.get(service)?.spec.runtime !== 'external' // else its node does not run it
+    this.#change(id, isOurs ? leftBy(record, clock.wall()) : { former: undefined })
+    const left = clusters.linked(former.cluster)?.link
+    left?.request('withdraw', { instance: id, atOnce: true }).catch(() => undefined) // reported again at its next hello
   }
 
   #change(id: InstanceId, change: InstanceChange): void {

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import type { Revocation, Trust } from '../../core/identity/contract.ts'
 import { type Collection, Store } from '../../core/kit/store.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
-import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
+import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
@@ -42,6 +42,8 @@ export interface InstanceRecord {
   node?: NodeReach
   /** Its node is lost, and its cluster has no other that can take it. */
   noOtherNode?: true
+  /** Nodes of other clusters that were lost while they ran it, and when it was placed elsewhere, milliseconds since 1970. */
+  leftOn?: { node: NodeId; at: number }[]
   /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
   former?: FormerPlace
   /** Milliseconds since 1970. */

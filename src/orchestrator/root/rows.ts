@@ -1,4 +1,5 @@
-import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
+import { clusterOf, type NodeId } from '../../core/model/ids.ts'
+import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
 import type { ShownNode } from './node-directory.ts'
 import type { Vips } from './vips.ts'
@@ -36,13 +37,28 @@ export function serviceRow({ id, spec, generation }: ServiceRecord, store: RootS
   }
 }
 
-/** The nodes that were lost with an instance which has been placed elsewhere since, by instance; as their clusters said last. */
+/**
+ * The nodes that were lost with an instance which has been placed elsewhere since, by instance; as their clusters said last. Only the
+ * root knows of an instance that went to another cluster.
+ */
 export function leftBehind({ store, nodes }: Pick<ApiContext, 'store' | 'nodes'>): ReadonlyMap<string, string[]> {
   const found = new Map<string, string[]>()
+  const add = (instance: string, node: string) => found.set(instance, [...(found.get(instance) ?? []), node])
   for (const { name } of store.clusters.list())
     for (const { id, mayStillRun = [] } of nodes.lastKnown(name)?.rows ?? [])
-      for (const instance of mayStillRun) found.set(instance, [...(found.get(instance) ?? []), id])
+      for (const instance of mayStillRun) add(instance, id)
+  for (const { id, cluster, leftOn = [] } of store.instances.list())
+    for (const left of leftOn)
+      if (clusterOf(left.node) !== cluster && isStillAway(left, nodes.lastKnown(clusterOf(left.node))))
+        add(id, left.node)
   return found
+}
+
+/** A node that was listed as alive since then was told what to end; one that was not listed has been deleted. */
+function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNodes | undefined): boolean {
+  if (known === undefined || known.at <= at) return true
+  const row = known.rows.find(({ id }) => id === node)
+  return row !== undefined && row.condition !== 'alive'
 }
 
 export function instanceRow({ node, ...record }: InstanceRecord, left: ReadonlyMap<string, string[]>) {
@@ -50,9 +66,12 @@ export function instanceRow({ node, ...record }: InstanceRecord, left: ReadonlyM
   return { ...record, node: node?.id, ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }) }
 }
 
-export function nodeRow({ facts, free, ...row }: ShownNode) {
+/** With what the node may still run, although it has been placed elsewhere. */
+export function nodeRow({ facts, free, ...row }: ShownNode, left: ReadonlyMap<string, readonly string[]>) {
+  const mayStillRun = [...left].flatMap(([instance, nodes]) => (nodes.includes(row.id) ? [instance] : []))
   return {
     ...row,
+    ...(mayStillRun.length === 0 ? {} : { mayStillRun }),
     runtimes: facts?.runtimes ?? [],
     addresses: facts?.addresses ?? [],
     arch: facts?.arch,

@@ -27,7 +27,7 @@ export interface UplinkWorker extends LogSource {
   /** @throws MeshError with `details.reason` when this node cannot take it */
   assign(assignment: Assignment): void | Promise<void>
   /** False when there is nothing of it here. */
-  withdraw(instance: InstanceId): boolean
+  withdraw(instance: InstanceId, options?: { drainSeconds?: number }): boolean
   /** Ends everything else. */
   keepOnly(wanted: Iterable<InstanceId>): void
   reports(): readonly InstanceReport[]
@@ -138,7 +138,9 @@ export class Uplink implements AsyncDisposable {
           await worker.assign(assignment)
           return {}
         },
-        withdraw: ({ instance }) => ({ ended: !worker.withdraw(instance) }),
+        withdraw: ({ instance, atOnce }) => ({
+          ended: !worker.withdraw(instance, atOnce === true ? { drainSeconds: 0 } : {}),
+        }),
         'logs.open': (query) => ({ stream: this.#logs.open(query) }),
         'logs.next': ({ stream }) => this.#logs.next(stream),
       },

@@ -141,10 +141,13 @@ export class Worker {
     return true
   }
 
-  /** Stops whatever is not among these; what an earlier agent left may be started again from now on. */
+  /**
+   * Stops whatever is not among these, at once: it may run elsewhere by now. What an earlier agent left may be started again from
+   * now on.
+   */
   keepOnly(wanted: Iterable<InstanceId>): void {
     const kept = new Set(wanted)
-    for (const instance of this.#slots.keys()) if (!kept.has(instance)) this.withdraw(instance)
+    for (const instance of this.#slots.keys()) if (!kept.has(instance)) this.withdraw(instance, { drainSeconds: 0 })
     this.#mayStart.resolve()
   }
 
