@@ -208,10 +208,17 @@ export function enrolmentOf({ serialNumber }: Pick<X509Certificate, 'serialNumbe
   return serialNumber.slice(0, 2 * ENROLMENT_BYTES).toLowerCase()
 }
 
-/** Identifies the key that signed the certificate, hex, as the certificate itself says; `undefined` when it does not. */
+/**
+ * Identifies the key that signed the certificate, hex, as the certificate itself says; `undefined` when it does not, or cannot be
+ * read here: TLS accepts forms that this parser refuses, and a cluster decides what it signs.
+ */
 export function issuerKeyIdOf(certificate: X509Certificate): string | undefined {
-  const parsed = new x509.X509Certificate(new Uint8Array(certificate.raw))
-  return parsed.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId
+  try {
+    const parsed = new x509.X509Certificate(new Uint8Array(certificate.raw))
+    return parsed.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId
+  } catch {
+    return undefined
+  }
 }
 
 /** Identifies the key of a certificate, hex: what `issuerKeyIdOf` finds in those that it signs. */
