@@ -131,7 +131,12 @@ export class PortRedirect {
   }
 
   async #begin(isSuccessor: boolean): Promise<void> {
-    const inherited = isSuccessor ? await this.#nft.list(this.#table.name).then(parsePorts, () => undefined) : undefined
+    const inherited = isSuccessor
+      ? await this.#nft
+          .list(this.#table.name)
+          .then(parsePorts)
+          .catch(() => undefined)
+      : undefined
     if (isSuccessor && inherited === undefined) {
       this.#fault = 'the agent before this one had no rules, and its open flows would be cut'
       return

@@ -64,13 +64,14 @@ function tables(protocol: 'tcp' | 'udp'): Promise<string[]> {
   )
 }
 
-interface Row extends OpenSocket {
+export interface Row extends OpenSocket {
   address: string
   port: number
   state: string
 }
 
-function rowsOf(table: string): Row[] {
+/** The sockets in a table of /proc/net; those that no process has open any more have no inode, and are left out. */
+export function rowsOf(table: string): Row[] {
   return table
     .split('\n')
     .slice(1)
@@ -78,20 +79,25 @@ function rowsOf(table: string): Row[] {
       const fields = line.trim().split(/ +/, 10)
       const [address = '', hexPort = ''] = fields[1]?.split(':') ?? []
       const port = Number.parseInt(hexPort, 16)
-      const [state, uid, inode] = [fields[3], Number(fields[7]), fields[9]]
+      const [state, uid, inode] = [fields[3], uidOf(fields[7]), fields[9]]
       if (Number.isNaN(port) || state === undefined || inode === undefined || inode === '0') return []
-      return [{ address, port, state, uid, inode }]
+      return uid === undefined ? [] : [{ address, port, state, uid, inode }]
     })
 }
 
-function socketIn(table: string, local: string | undefined, remote: string | undefined): OpenSocket | undefined {
+/** The socket with these ends, as the table writes them. */
+export function socketIn(table: string, local: string | undefined, remote: string | undefined): OpenSocket | undefined {
   if (local === undefined || remote === undefined) return undefined
   const start = table.indexOf(` ${local} ${remote} `)
   if (start < 0) return undefined
   const line = table.slice(start + 1, table.indexOf('\n', start))
   const fields = line.split(/ +/, 9)
-  const inode = fields[8]
-  return inode === undefined || inode === '0' ? undefined : { inode, uid: Number(fields[6]) }
+  const [uid, inode] = [uidOf(fields[6]), fields[8]]
+  return uid === undefined || inode === undefined || inode === '0' ? undefined : { inode, uid }
+}
+
+function uidOf(field: string | undefined): number | undefined {
+  return field !== undefined && /^\d{1,10}$/.test(field) ? Number(field) : undefined
 }
 
 /** The kernel prints each 32-bit word as the machine holds it: little-endian on all that Node runs on but s390x. */

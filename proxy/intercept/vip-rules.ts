@@ -97,19 +97,29 @@ export function removeTable({ name, owner }: VipTable): string {
   return `flush chain inet ${name} ${owner}\ndelete table inet ${name}\n`
 }
 
-/** The ports of a table, out of `nft -j list table`. */
+/** The ports of a table, out of `nft -j list table`. @throws when nft has printed something else */
 export function parsePorts(json: string): PortMap {
   const ports = { tcp: new Map<number, number>(), udp: new Map<number, number>() }
-  const { nftables } = JSON.parse(json) as { nftables: ReadonlyArray<{ map?: { name: string; elem?: unknown[] } }> }
-  for (const { map } of nftables) {
-    const protocol = PROTOCOLS.find((each) => map?.name === `${each}_to`)
-    if (protocol === undefined) continue
-    for (const element of map?.elem ?? []) {
-      const [asked, listening] = element as [number, number]
-      ports[protocol].set(asked, listening)
+  const { nftables } = JSON.parse(json) as { nftables: ReadonlyArray<{ map?: Partial<ListedMap> } | null> }
+  for (const item of nftables) {
+    const { name, elem } = item?.map ?? {}
+    const protocol = PROTOCOLS.find((each) => name === `${each}_to`)
+    if (protocol === undefined || !Array.isArray(elem)) continue
+    for (const element of elem) {
+      const [asked, listening] = Array.isArray(element) ? (element as unknown[]) : []
+      if (isPort(asked) && isPort(listening)) ports[protocol].set(asked, listening)
     }
   }
   return ports
+}
+
+interface ListedMap {
+  name: unknown
+  elem: unknown
+}
+
+function isPort(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) > 0 && (value as number) <= 0xffff
 }
 
 interface Family {

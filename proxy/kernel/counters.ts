@@ -26,27 +26,38 @@ export function countersOf(row: Row): Array<[name: string, counted: Counted]> {
 /** With timestamps, which every Linux sends. */
 const TCP_HEADER = 32
 
+/** Every nft prints more than this, and a later one may print it in another form. */
 interface Listed {
   nftables: ReadonlyArray<{
-    counter?: Reading & { name: string }
-    rule?: { comment?: string; expr: ReadonlyArray<{ counter?: Reading | string }> }
-  }>
+    counter?: Partial<Reading & { name: string }>
+    rule?: { comment?: unknown; expr?: unknown }
+  } | null>
 }
 
-/** Reads `nft -j list table`: counters by name, and those inside rules by the comment of the rule. */
+/**
+ * Reads `nft -j list table`: counters by name, and those inside rules by the comment of the rule.
+ * @throws when nft has printed something else
+ */
 export function parseCounters(json: string): Map<string, Reading> {
   const { nftables } = JSON.parse(json) as Listed
   const readings = new Map<string, Reading>()
-  const add = (name: string, { packets, bytes }: Reading): void => {
+  const add = (name: unknown, reading: unknown): void => {
+    const { packets, bytes } = (reading ?? {}) as Partial<Reading>
+    if (typeof name !== 'string' || !isCount(packets) || !isCount(bytes)) return
     const before = readings.get(name) ?? { packets: 0, bytes: 0 }
     readings.set(name, { packets: before.packets + packets, bytes: before.bytes + bytes })
   }
-  for (const { counter, rule } of nftables) {
-    if (counter !== undefined) add(counter.name, counter)
-    if (rule?.comment === undefined) continue
-    for (const { counter: inRule } of rule.expr) if (typeof inRule === 'object') add(rule.comment, inRule)
+  for (const item of nftables) {
+    const { counter, rule } = item ?? {}
+    add(counter?.name, counter)
+    const statements = Array.isArray(rule?.expr) ? (rule.expr as ReadonlyArray<{ counter?: unknown } | null>) : []
+    for (const statement of statements) add(rule?.comment, statement?.counter)
   }
   return readings
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && value >= 0
 }
 
 /** What has been counted since. A counter that is smaller than before has started again at 0. */

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -196,7 +197,8 @@ class Wire {
   }
 }
 
-async function* valuesOf(socket: Socket): AsyncGenerator {
+/** The values that the other process sends, until it closes. @throws SyntaxError when a line is not JSON */
+export async function* valuesOf(socket: Duplex): AsyncGenerator {
   let text = ''
   for (;;) {
     const end = text.indexOf('\n')

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
-import { MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
+import { ERRORS, MeshError, isMeshError, type ErrorCode } from '../core/errors.ts'
 import { Admission, admitHttp } from '../core/kit/admission.ts'
 import { Later } from '../core/kit/later.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
@@ -208,19 +208,36 @@ export function askAgent(path: string, route: string, query: Readonly<Record<str
     const asking = httpRequest({ socketPath: path, path: target, agent: false, timeout: 15_000 }, (response) => {
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
-      response.on('end', () => {
-        const body = JSON.parse(Buffer.concat(chunks).toString('utf8')) as {
-          error?: ErrorCode
-          details?: Record<string, unknown>
-        }
-        if (response.statusCode === 200) resolve(body)
-        else reject(new MeshError(body.error ?? 'REQUEST_FAILED', body.details))
-      })
+      response.on('error', (cause: NodeJS.ErrnoException) => reject(unanswered(path, cause))) // it died in the middle of its answer
+      response.on('end', () =>
+        Promise.try(answerIn, Buffer.concat(chunks).toString('utf8'), response.statusCode).then(resolve, reject),
+      )
     })
     asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { path })))
     asking.on('error', (cause: NodeJS.ErrnoException) => reject(isMeshError(cause) ? cause : unanswered(path, cause)))
     asking.end()
   })
+}
+
+/** What an agent has answered. @throws MeshError what it refused with; REQUEST_FAILED when it is no answer of an agent */
+export function answerIn(text: string, status: number | undefined): unknown {
+  const body = jsonIn(text)
+  if (typeof body !== 'object' || body === null)
+    throw new MeshError('REQUEST_FAILED', { status, reason: 'the answer is not one of an agent' })
+  if (status === 200) return body
+  const { error, details } = body as { error?: unknown; details?: unknown }
+  throw new MeshError(
+    typeof error === 'string' && Object.hasOwn(ERRORS, error) ? (error as ErrorCode) : 'REQUEST_FAILED',
+    typeof details === 'object' && details !== null ? (details as Record<string, unknown>) : { status },
+  )
+}
+
+function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 function unanswered(path: string, cause: NodeJS.ErrnoException): MeshError {

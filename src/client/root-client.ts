@@ -18,12 +18,19 @@ export function readCredential(path: string): Credential {
   } catch (cause) {
     throw unreadable(path, cause)
   }
-  try {
-    const { url, ca, token } = JSON.parse(text) as Partial<Credential>
-    if (typeof url === 'string' && typeof ca === 'string' && typeof token === 'string') return { url, ca, token }
-  } catch {
-    // the error below names the path
-  }
+  return parseCredential(text, path)
+}
+
+/** `path` is for the error. @throws MeshError UNAUTHENTICATED when it is damaged */
+export function parseCredential(text: string, path: string): Credential {
+  const { url, ca, token } = (jsonIn(text) ?? {}) as Partial<Credential>
+  if (
+    typeof url === 'string' &&
+    URL.parse(url)?.protocol === 'https:' &&
+    typeof ca === 'string' &&
+    typeof token === 'string'
+  )
+    return { url, ca, token }
   throw new MeshError('UNAUTHENTICATED', { path, reason: 'the file is not an admin credential' })
 }
 
@@ -51,10 +58,7 @@ export class RootClient {
     const response = await this.#send(method, path, body)
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)
-    const text = Buffer.concat(chunks).toString('utf8')
-    const answer = text === '' ? {} : (JSON.parse(text) as unknown)
-    if ((response.statusCode ?? 500) < 300) return answer as T
-    throw refusal(answer, response.statusCode)
+    return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as T
   }
 
   /** Lines as they come, until the other side or the signal ends it. */
@@ -63,7 +67,7 @@ export class RootClient {
     if (response.statusCode !== 200) {
       const chunks: Buffer[] = []
       for await (const chunk of response) chunks.push(chunk as Buffer)
-      throw refusal(JSON.parse(Buffer.concat(chunks).toString('utf8')), response.statusCode)
+      throw refusal(jsonIn(Buffer.concat(chunks).toString('utf8')), response.statusCode)
     }
     response.setEncoding('utf8')
     for await (const text of response) yield text as string
@@ -103,19 +107,36 @@ export class RootClient {
   }
 }
 
+/** What the root has answered. @throws MeshError what it refused with; REQUEST_FAILED when it is no answer of a root */
+export function answerIn(text: string, status: number): unknown {
+  const answer = text === '' ? {} : jsonIn(text)
+  if (status >= 300) throw refusal(answer, status)
+  if (answer === undefined) throw new MeshError('REQUEST_FAILED', { status, reason: 'the answer is not JSON' })
+  return answer
+}
+
+function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
 function refusal(answer: unknown, status: number | undefined): MeshError {
-  const { error, details, faults, warnings } = answer as {
-    error?: string
+  const { error, details, faults, warnings } = (answer ?? {}) as {
+    error?: unknown
     details?: Record<string, unknown>
     faults?: unknown
     warnings?: unknown
   }
-  const named: ErrorCode = error !== undefined && error in ERRORS ? (error as ErrorCode) : 'REQUEST_FAILED'
+  const isKnown = typeof error === 'string' && Object.hasOwn(ERRORS, error)
+  const named = isKnown ? (error as ErrorCode) : 'REQUEST_FAILED'
   const code = named === 'MESSAGE_INVALID' ? 'USAGE' : named // the root cannot read what was typed here
   return new MeshError(code, {
     ...details,
     ...(faults === undefined ? {} : { faults }),
     ...(warnings === undefined ? {} : { warnings }),
-    ...(error === undefined ? { status } : {}),
+    ...(isKnown ? {} : { status }),
   })
 }

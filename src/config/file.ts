@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { parseDocument } from 'yaml'
+import { type Document, parseDocument } from 'yaml'
 import { MeshError } from '../core/errors.ts'
 import type { PartialConfig } from './schema.ts'
 
@@ -17,7 +17,7 @@ export function readConfigFile(path: string): PartialConfig {
 
 /** `path` is for the errors. @throws MeshError CONFIG_INVALID with the line and column of what YAML cannot read. */
 export function parseConfig(text: string, path: string): PartialConfig {
-  const document = parseDocument(text)
+  const document = parseDocument(text, { logLevel: 'error' })
   const [problem] = document.errors
   if (problem !== undefined)
     throw new MeshError('CONFIG_INVALID', {
@@ -25,7 +25,7 @@ export function parseConfig(text: string, path: string): PartialConfig {
       line: problem.linePos?.[0].line,
       problem: problem.message.split('\n')[0],
     })
-  const content = (document.toJS({ maxAliasCount: 20 }) ?? {}) as unknown
+  const content = contentOf(document, path)
   if (typeof content !== 'object' || content === null || Array.isArray(content))
     throw new MeshError('CONFIG_INVALID', {
       path,
@@ -33,6 +33,15 @@ export function parseConfig(text: string, path: string): PartialConfig {
       remedy: 'Its top-level keys are root, cluster, relay, agent and log.',
     })
   return content
+}
+
+/** @throws MeshError CONFIG_INVALID when an alias has no anchor, or there are too many */
+function contentOf(document: Document.Parsed, path: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 20 }) ?? {}
+  } catch (cause) {
+    throw new MeshError('CONFIG_INVALID', { path, problem: (cause as Error).message }, { cause })
+  }
 }
 
 /** Whoever may write the configuration decides what this process does. Pipes are the operator's own. @throws MeshError CONFIG_INVALID */

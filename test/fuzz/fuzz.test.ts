@@ -8,7 +8,7 @@ const SEED = 1
 for (const target of await loadTargets()) {
   t.test(`${target.name} takes any bytes`, async (t) => {
     const fuzzer = new Fuzzer(target, SEED)
-    fuzzer.run(EXECUTIONS)
+    await fuzzer.run(EXECUTIONS)
     t.same(
       fuzzer.findings.map(({ reason, input }) => `${reason}: ${input.subarray(0, 200).toString('hex')}`),
       [],

@@ -42,7 +42,6 @@ export class Fuzzer {
     this.#random = randomFrom(seed)
     this.#onBefore = onBefore
     this.#corpus = [...target.seeds, ...keptCorpus(target.name)].map((bytes) => Buffer.from(bytes))
-    for (const input of this.#corpus) this.#execute(input)
   }
 
   /** Labels of outcomes seen so far. */
@@ -50,21 +49,23 @@ export class Fuzzer {
     return this.#labels.size
   }
 
-  run(executions: number): void {
+  async run(executions: number): Promise<void> {
+    if (this.executions === 0) for (const input of this.#corpus) await this.#execute(input)
     for (let left = executions; left > 0; left -= 1) {
       const input = mutate(this.#corpus, this.#random)
-      if (this.#execute(input) && this.#corpus.length < MOST_KEPT) this.#corpus.push(input)
+      if ((await this.#execute(input)) && this.#corpus.length < MOST_KEPT) this.#corpus.push(input)
     }
   }
 
   /** True when the outcome is new. */
-  #execute(input: Buffer): boolean {
+  async #execute(input: Buffer): Promise<boolean> {
     this.executions += 1
     this.#onBefore(input)
     const before = process.threadCpuUsage()
     let label: string
     try {
-      label = this.target.run(Buffer.from(input)) ?? 'ran'
+      const outcome = this.target.run(Buffer.from(input))
+      label = (outcome instanceof Promise ? await outcome : outcome) ?? 'ran'
     } catch (error) {
       const { name, message, stack } = error as Error
       label = `threw ${name} at ${stack?.split('\n')[1]?.trim() ?? 'an unknown place'}`

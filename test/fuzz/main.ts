@@ -102,13 +102,14 @@ async function fuzz({ minutes, only, seed, underWay }: Settings): Promise<void> 
     shared.writeUInt32LE(++begun >>> 0, 4)
     input.copy(shared, HEADER_BYTES)
   }
+  const alive = setInterval(() => undefined, HANG_MS) // a decoder that waits for ever is for the watchdog
   const fuzzers = targets.map((target) => new Fuzzer(target, seed, note))
   const reported = new Map<Fuzzer, number>()
   const endsAt = performance.now() + minutes * 60_000
   do {
     for (const fuzzer of fuzzers) {
       post({ kind: 'running', target: fuzzer.target.name })
-      fuzzer.run(ROUND)
+      await fuzzer.run(ROUND)
       await nextTurn() // timers and promises that the inputs left behind would pile up for as long as the run takes
       for (const finding of fuzzer.findings.slice(reported.get(fuzzer) ?? 0)) post({ kind: 'finding', finding })
       reported.set(fuzzer, fuzzer.findings.length)
@@ -121,4 +122,5 @@ async function fuzz({ minutes, only, seed, underWay }: Settings): Promise<void> 
     findings: findings.length,
   }))
   post({ kind: 'done', rows })
+  clearInterval(alive)
 }

@@ -6,7 +6,7 @@
 export interface FuzzTarget {
   /** Kebab-case, also the name of the folder in `corpus/`. */
   name: string
-  run(bytes: Buffer): string | void
+  run(bytes: Buffer): string | void | Promise<string | void>
   /** Valid inputs to begin with. */
   seeds: readonly Buffer[]
 }

@@ -24,6 +24,11 @@ export async function postJson(
     ...tls,
     signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
   })
+  return issuedIn(text, status)
+}
+
+/** What an issuer has answered. @throws MeshError what it refused with; REQUEST_FAILED when it is no answer of an issuer */
+export function issuedIn(text: string, status: number): { chain: string } {
   const content = json(text)
   if (status === 200 && answer.Check(content)) return content
   const { error, details } = (content ?? {}) as { error?: unknown; details?: Record<string, unknown> }

@@ -65,7 +65,7 @@ export class LocalUsers {
       const startedAt = performance.now()
       const wanted = new Set(waiting.flatMap(({ keys }) => keys))
       const found = new Map<string, number>()
-      for (const table of TABLES) await find(wanted, await readFile(table, 'latin1').catch(() => ''), found)
+      for (const table of TABLES) await findUsers(wanted, await readFile(table, 'latin1').catch(() => ''), found)
       for (const { keys, resolve } of waiting)
         resolve(keys.map((key) => found.get(key)).find((uid) => uid !== undefined))
       await sleep(Math.max(SHORTEST_PAUSE_MS, PAUSES * (performance.now() - startedAt)), undefined, { ref: false })
@@ -74,8 +74,11 @@ export class LocalUsers {
   }
 }
 
-/** Tens of thousands of rows take tens of milliseconds, so flows have their turn in between. */
-async function find(wanted: ReadonlySet<string>, table: string, found: Map<string, number>): Promise<void> {
+/**
+ * Adds to `found` the user of each wanted connection that a table of /proc/net lists. Tens of thousands of rows take tens of
+ * milliseconds, so flows have their turn in between.
+ */
+export async function findUsers(wanted: ReadonlySet<string>, table: string, found: Map<string, number>): Promise<void> {
   for (let at = table.indexOf('\n') + 1, row = 1; at > 0 && at < table.length; row++) {
     if (row % ROWS_AT_ONCE === 0) await nextTurn()
     const end = table.indexOf('\n', at)
@@ -83,7 +86,9 @@ async function find(wanted: ReadonlySet<string>, table: string, found: Map<strin
     at = end < 0 ? 0 : end + 1
     const start = line.indexOf(': ') + 2
     const key = line.slice(start, line.indexOf(' ', line.indexOf(' ', start) + 1))
-    if (wanted.has(key)) found.set(key, Number(line.slice(start).split(/ +/, 7)[6]))
+    if (!wanted.has(key)) continue
+    const uid = line.slice(start).split(/ +/, 7)[6]
+    if (uid !== undefined && /^\d{1,10}$/.test(uid)) found.set(key, Number(uid))
   }
 }
 

@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream'
 
 /** Reads the first bytes of a stream; what follows stays there. `undefined`: it ended before it had as many. */
 export function readBytes(stream: Readable, count: number): Promise<Buffer | undefined> {
+  if (count === 0) return Promise.resolve(Buffer.alloc(0)) // `read(0)` returns null, as if there were nothing yet
   return new Promise((resolve) => {
     const settle = (bytes: Buffer | undefined) => {
       stream.off('readable', readable)

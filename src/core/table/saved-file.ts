@@ -37,7 +37,11 @@ export async function readOrRename(path: string, log: Log, clock: Clock = system
  */
 export async function readSaved(path: string): Promise<Snapshot | undefined> {
   const text = await atPath(path, async () => readPlainFile(path))
-  if (text === undefined) return undefined
+  return text === undefined ? undefined : parseSaved(text, path)
+}
+
+/** `path` is for the error. @throws MeshError STATE_CORRUPT (details: path, reason) */
+export function parseSaved(text: string, path: string): Snapshot {
   let content: unknown
   try {
     content = JSON.parse(text)

@@ -11,6 +11,8 @@ import {
 import { lstat, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import Type, { type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
 import { MeshError } from '../../core/errors.ts'
 import { isAlive, statOf, uidsIn } from './process-group.ts'
 import { barrierFor } from './user-access.ts'
@@ -31,11 +33,9 @@ export interface UidRange {
   readonly last: number
 }
 
-interface Claim {
-  dir: string
-  pid: number
-  startTime: number
-}
+const Claim = Type.Object({ dir: Type.String(), pid: Type.Integer({ minimum: 1 }), startTime: Type.Number() })
+type Claim = Static<typeof Claim>
+const claimed = Compile(Claim)
 
 /** `first-last`; the configuration has checked the form. */
 export function uidRange(text: string): UidRange {
@@ -132,7 +132,8 @@ export class InstanceUsers {
 
   #claimOf(uid: number): Claim | undefined {
     try {
-      return JSON.parse(readFileSync(this.#path(uid), 'utf8')) as Claim
+      const claim: unknown = JSON.parse(readFileSync(this.#path(uid), 'utf8'))
+      return claimed.Check(claim) ? claim : undefined
     } catch {
       return undefined
     }

@@ -15,8 +15,10 @@ export class OutputLines {
 
   /** The lines that this completes, without their ends. */
   take(chunk: Buffer): string[] {
-    const lines = (this.#partial + this.#decoder.write(chunk)).split('\n')
-    this.#partial = lines.pop() ?? ''
+    const [first = '', ...others] = this.#decoder.write(chunk).split('\n')
+    const last = others.pop() // only what is new is searched: a program may print a long line in many small pieces
+    const lines = last === undefined ? [] : [this.#partial + first, ...others]
+    this.#partial = last ?? this.#partial + first
     const whole = lines.map((line) => (line.endsWith('\r') ? line.slice(0, -1) : line))
     return this.#partial.length > MAX_LINE ? [...whole, ...this.end()] : whole
   }

@@ -34,9 +34,15 @@ export function statOf(pid: number): ProcessStat | undefined {
 export function parseStat(text: string): ProcessStat | undefined {
   const close = text.lastIndexOf(')')
   const rest = text.slice(close + 2).split(' ')
-  const [pid, state, pgrp, session, startTime] = [Number.parseInt(text, 10), rest[0], rest[2], rest[3], rest[19]]
-  if (close < 0 || !Number.isInteger(pid) || state === undefined || startTime === undefined) return undefined
-  return { pid, state, pgrp: Number(pgrp), session: Number(session), startTime: Number(startTime) }
+  const state = rest[0]
+  const [pid, pgrp, session, startTime] = [
+    Number.parseInt(text, 10),
+    Number(rest[2]),
+    Number(rest[3]),
+    Number(rest[19]),
+  ]
+  if (close < 0 || state === undefined || ![pid, pgrp, session, startTime].every(Number.isInteger)) return undefined
+  return { pid, state, pgrp, session, startTime }
 }
 
 /** Changes with every start of the machine: pids and start times mean nothing across it. */
@@ -127,8 +133,8 @@ async function runsAs(pid: number, uid: number): Promise<boolean> {
 
 /** Real, effective, saved and file system uid, as proc_pid_status(5) has them. The owner of /proc/<pid> is no proof: prctl(2) changes it. */
 export function uidsIn(status: string): number[] {
-  const [, uids = ''] = /^Uid:\s+([\d\t]+)$/m.exec(status) ?? []
-  return uids.split('\t').map(Number)
+  const [, uids] = /^Uid:\s+(\d{1,10}(?:\t\d{1,10})*)$/m.exec(status) ?? []
+  return uids === undefined ? [] : uids.split('\t').map(Number)
 }
 
 const LOOK_MS = 20

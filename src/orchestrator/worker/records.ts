@@ -1,10 +1,13 @@
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import Type from 'typebox'
+import { Compile } from 'typebox/compile'
 import { MeshError } from '../../core/errors.ts'
 import { stateProblem } from '../../core/kit/disk.ts'
 import { readPlainFile } from '../../core/kit/plain-file.ts'
 import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { INSTANCE_STATES } from '../../core/model/instance.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
 import { fileNameOf } from './output-files.ts'
@@ -22,6 +25,38 @@ export interface Saved {
 }
 
 const FORMAT = 1
+
+/** What is needed to take an instance over; the rest of its specification is as the cluster sent it, which was checked then. */
+const record = Compile(
+  Type.Object({
+    format: Type.Literal(FORMAT),
+    assignment: Type.Object({
+      instance: Type.String({ minLength: 1 }),
+      ordinal: Type.Integer(),
+      generation: Type.Integer(),
+      spec: Type.Object({ id: Type.String(), runtime: Type.String(), ports: Type.Array(Type.Object({})) }),
+    }),
+    state: Type.Enum([...INSTANCE_STATES]),
+    restarts: Type.Integer(),
+    endpoints: Type.Record(Type.String(), Type.Object({ host: Type.String(), port: Type.Integer() })),
+    trace: Type.Optional(Type.Record(Type.String(), Type.Union([Type.String(), Type.Number()]))),
+  }),
+)
+
+/** @throws MeshError STATE_CORRUPT */
+export function parseRecord(text: string): Saved {
+  let content: unknown
+  try {
+    content = JSON.parse(text)
+  } catch (cause) {
+    throw new MeshError('STATE_CORRUPT', { reason: 'not JSON' }, { cause })
+  }
+  if (record.Check(content)) return content as unknown as Saved
+  const [fault] = record.Errors(content)
+  throw new MeshError('STATE_CORRUPT', {
+    reason: `${fault?.instancePath || '/'} ${fault?.message ?? 'is not a record'}`,
+  })
+}
 
 /** Between two tries to write what could not be written. */
 const RETRY_MS = 5_000
@@ -97,11 +132,7 @@ export class Records {
       .filter((name) => name.endsWith('.json'))
       .flatMap((name) => {
         try {
-          const { format, ...saved } = JSON.parse(readPlainFile(join(this.#dir, name)) ?? '') as Saved & {
-            format: number
-          }
-          if (format !== FORMAT) throw new MeshError('STATE_CORRUPT', { format })
-          return [saved]
+          return [parseRecord(readPlainFile(join(this.#dir, name)) ?? '')]
         } catch (error) {
           this.#log.warn('instance record ignored: it cannot be read', { path: join(this.#dir, name), error })
           return []

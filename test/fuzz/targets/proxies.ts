@@ -3,8 +3,6 @@ import { ResponseStart } from '../../../proxy/intercept/http-response.ts'
 import type { Handshake } from '../../../proxy/intercept/handshake.ts'
 import { SocksHandshake } from '../../../proxy/intercept/socks.ts'
 import { readPacket } from '../../../proxy/intercept/socks-udp.ts'
-import { parseConnections } from '../../../proxy/kernel/connections.ts'
-import { vipRange } from '../../../src/core/model/address.ts'
 import type { FuzzTarget } from '../target.ts'
 
 const SECRET = 'hush'
@@ -89,14 +87,4 @@ export const httpAnswer: FuzzTarget = {
     }
     return 'undecided'
   },
-}
-
-export const conntrackLines: FuzzTarget = {
-  name: 'conntrack-lines',
-  seeds: [
-    Buffer.from(
-      'tcp 6 431999 ESTABLISHED src=127.0.0.1 dst=10.30.1.2 sport=40390 dport=80 src=127.0.0.1 dst=127.0.0.1 sport=20001 dport=40390\n',
-    ),
-  ],
-  run: (bytes) => `${parseConnections(bytes.toString('latin1'), vipRange('10.30.0.0/16')).length} connections`,
 }
