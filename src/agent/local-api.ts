@@ -209,9 +209,13 @@ export function askAgent(path: string, route: string, query: Readonly<Record<str
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('error', (cause: NodeJS.ErrnoException) => reject(unanswered(path, cause))) // it died in the middle of its answer
-      response.on('end', () =>
-        Promise.try(answerIn, Buffer.concat(chunks).toString('utf8'), response.statusCode).then(resolve, reject),
-      )
+      response.on('end', () => {
+        try {
+          resolve(answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode))
+        } catch (error) {
+          reject(error as Error)
+        }
+      })
     })
     asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { path })))
     asking.on('error', (cause: NodeJS.ErrnoException) => reject(isMeshError(cause) ? cause : unanswered(path, cause)))

@@ -17,8 +17,9 @@ function orRefused(code: ErrorCode, run: () => string): string {
   try {
     return run()
   } catch (error) {
-    if (isMeshError(error, code)) return `refused: ${String(error.details['reason'] ?? '').replace(/".*|[/\d].*/, '')}`
-    throw error
+    if (!isMeshError(error, code)) throw error
+    const { reason } = error.details
+    return `refused: ${typeof reason === 'string' ? reason.replace(/".*|[/\d].*/, '') : ''}`
   }
 }
 

@@ -84,7 +84,7 @@ export const routes: FuzzTarget = {
   name: 'routes',
   seeds: [
     'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\n\f',
-    `\f${'0'.repeat(32)} 00 ${'0'.repeat(32)} 00 fe80000000000000000000000000000${1} 00000400 00000001 00000000 00000003 eth0\n`,
+    `\f${'0'.repeat(32)} 00 ${'0'.repeat(32)} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n`,
     'default via 192.168.1.1 proto dhcp metric 100 mtu lock 1400 congctl bbr linkdown\n',
   ].map((text) => Buffer.from(text)),
   run(bytes) {
