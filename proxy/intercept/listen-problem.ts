@@ -31,7 +31,7 @@ function explained(error: NodeJS.ErrnoException, port: number): { reason: string
     case 'EACCES':
     case 'EPERM':
       return {
-        reason: 'ports below 1024 need a right',
+        reason: 'ports below 1024 need a privilege',
         remedy:
           'give node CAP_NET_BIND_SERVICE, lower net.ipv4.ip_unprivileged_port_start, or use the SOCKS or HTTP proxy',
       }

@@ -47,7 +47,7 @@ export async function successorOf(before: StatusReport, status: () => Promise<St
   if (latest.pid !== before.pid) return latest
   throw new MeshError('NOT_RUNNING', {
     what: 'new agent',
-    remedy: 'The old one goes on. See the log for the reason.',
+    remedy: 'The old agent keeps running. Its log has the reason.',
   })
 }
 

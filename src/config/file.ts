@@ -51,7 +51,7 @@ function checkWriters(path: string): void {
   throw new MeshError('CONFIG_INVALID', {
     path,
     reason: 'every user of this machine may change the file',
-    remedy: `Take that right away: chmod o-w ${path}`,
+    remedy: `Remove that permission: chmod o-w ${path}`,
   })
 }
 

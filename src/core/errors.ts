@@ -70,7 +70,7 @@ export const ERRORS = {
     'the credential is missing or wrong[: {path}]',
   ],
   FORBIDDEN: ['permission denied: {path}', 'these credentials do not allow this'],
-  ROTATION_REFUSED: ['the certificate authority stays as it is'],
+  ROTATION_REFUSED: ['the certificate authority was not changed'],
   CLOCK_SKEW: ['the clock of this machine is {difference} of {of}', 'the clock of this machine is wrong'],
   DUPLICATE_IDENTITY: ['another process uses the identity of {principal|node}', 'another process uses this identity'],
   // the machine
@@ -108,18 +108,18 @@ export type Details = Readonly<Record<string, unknown>>
 
 /** What to do about it, where the error itself does not bring a `remedy` of its own. */
 export const REMEDIES: Partial<Record<ErrorCode, string>> = {
-  NOT_RUNNING: 'Is it running, with the same --state?',
+  NOT_RUNNING: 'Is it running, and with the same --state?',
   LISTEN_FAILED: 'Another program holds the port, or the address is not on this machine: choose another with --listen.',
   STATE_UNREADABLE:
     'Check that the directory exists, that you may write to it, and that its file system is not read-only.',
   STATE_CORRUPT: 'Nothing was overwritten. Restore the file from a backup, or move the directory away to start afresh.',
   TOKEN_INVALID: 'Create a new token with `hedgerow token create`, and copy all of it.',
-  TOKEN_REFUSED: 'Create a new token with `hedgerow token create`: each works once, and expires.',
+  TOKEN_REFUSED: 'Create a new token with `hedgerow token create`: each works only once, and expires.',
   UNAUTHENTICATED:
     'The admin credential is the root’s <state>/root/admin.json: copy it here, or name it with --credential.',
   INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
   CLOCK_SKEW: 'Set the clock (`timedatectl set-ntp true`), then try again.',
-  DISK_FULL: 'Free space there; hedgerow writes again by itself.',
+  DISK_FULL: 'Free some space there; hedgerow then continues to write by itself.',
   DUPLICATE_IDENTITY:
     'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',

@@ -252,7 +252,7 @@ test('processes: what is executed, and where', async (t) => {
     {
       why: 'a folder cannot run',
       service: { cmd: [], code: dir.path },
-      reason: 'cmd is empty, and code is no file to run',
+      reason: 'cmd is empty, and code is not a file to run',
     },
   ]
   for (const { why, service, reason } of refusals)

@@ -42,7 +42,7 @@ export interface ConnectorOptions extends HandshakeOptions {
   /** Where carriers for sessions of other processes of this node go. */
   earlier: EarlierProcesses | undefined
   duplicates: Duplicates
-  /** Aborts when this node goes away. */
+  /** Aborts when this node shuts down. */
   closing: AbortSignal
 }
 

@@ -14,7 +14,7 @@ export interface TunnelListenerOptions {
   allows: ((path: PathKind) => boolean) | undefined
   log: Log
   now: () => number
-  /** Aborts when this node goes away. */
+  /** Aborts when this node shuts down. */
   closing: AbortSignal
 }
 

@@ -89,7 +89,7 @@ export interface TunnelPeers extends Peers {
 const TICK_MS = 250
 /** After this long without a session, what is known of a node is forgotten. */
 const FORGET_MS = 3_600_000
-/** For what the peer has not acknowledged when this node goes away. */
+/** For what the peer has not acknowledged when this node shuts down. */
 const LINGER_MS = 1_000
 /** For GOAWAY to leave. */
 const FINISH_MS = 1_500
@@ -154,7 +154,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
     const session = this.#sessionFor(peer, rule)
     if (session !== undefined) return session
     const fail = (reason: string, cause: unknown) => new MeshError('NO_PATH', { node: node.id, reason }, { cause })
-    if (registry.isDraining) throw fail('this node goes away', undefined)
+    if (registry.isDraining) throw fail('this node is shutting down', undefined)
     if (registry.isIdentityTaken) throw fail('another process uses the identity of this node', undefined)
     if (signal.aborted) throw fail('given up', signal.reason)
     if (peer.session?.isUsable === true || rule.allowed.size < ANY_PATH.allowed.size)
@@ -309,7 +309,7 @@ class AllPeers implements TunnelPeers, RegistryListener {
     for (const session of registry.sessions()) session.finish()
     await this.#until(() => registry.sessions().length === 0, FINISH_MS)
     for (const session of registry.sessions())
-      session.cut(new MeshError('SESSION_CLOSED', { reason: 'this node went away' }))
+      session.cut(new MeshError('SESSION_CLOSED', { reason: 'this node has shut down' }))
     await this.#life.close()
   }
 

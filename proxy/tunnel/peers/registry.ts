@@ -131,7 +131,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const held = peer.sessions().find((session) => session.identity.is(key))
     this.#checkDraining(joining, { node, held })
     if (held === undefined && isLeaving(theirs))
-      throw new MeshError('PEER_REFUSED', { node, reason: 'that process is being replaced, and has no session here' })
+      throw new MeshError('PEER_REFUSED', { node, reason: 'the process that asks is being replaced, and has no session here' })
     const session = held ?? this.#begin(peer, key, joining.isDialler)
     carrier.isPinned = role === 'pinned'
     this.#makeRoom(session, carrier)
@@ -162,7 +162,7 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
   ): void {
     if (!this.#isDraining) return
     const isForOpenStreams = held !== undefined && (isDialler || theirs.session === agreement.id)
-    if (!isForOpenStreams) throw new MeshError('PEER_REFUSED', { node, reason: 'this node goes away' })
+    if (!isForOpenStreams) throw new MeshError('PEER_REFUSED', { node, reason: 'this node is shutting down' })
   }
 
   /** @throws MeshError SESSION_CLOSED when the session has as many carriers as it may have, and all are well */

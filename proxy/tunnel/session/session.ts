@@ -298,7 +298,7 @@ export class TunnelSession implements Session, CarrierOwner, MuxOwner {
   }
 
   peerWentAway(): void {
-    this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer went away' }))
+    this.cut(new MeshError('SESSION_CLOSED', { reason: 'the peer has shut down' }))
   }
 
   // ── the end ──

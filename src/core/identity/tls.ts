@@ -77,7 +77,7 @@ export function certificateOf(socket: Duplex, revocations?: RevocationView): Pee
   // the one above (nodejs/node#65579)
   const leaf = socket.getPeerCertificate()?.raw
   if (leaf === undefined) throw new MeshError('UNAUTHENTICATED', { reason: 'no certificate' })
-  if (socket.isSessionReused()) throw new MeshError('PEER_REFUSED', { reason: 'a resumed session' })
+  if (socket.isSessionReused()) throw new MeshError('PEER_REFUSED', { reason: 'a resumed TLS session' })
   // `authorizationError` is null and `authorized` false where Node never checked: that counts as refused
   if (!socket.authorized)
     throw new MeshError('PEER_REFUSED', { reason: String(socket.authorizationError ?? 'not verified') })

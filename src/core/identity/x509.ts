@@ -164,7 +164,7 @@ async function provenRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequ
   if (!isProven) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request does not prove its key' })
   const { name, namedCurve } = request.publicKey.algorithm as EcKeyAlgorithm
   if (name !== KEYS.name || namedCurve !== KEYS.namedCurve)
-    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'keys are ECDSA P-256 here' })
+    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'its key is not ECDSA P-256' })
   return request
 }
 

@@ -197,7 +197,7 @@ export interface InterestParts {
 }
 
 function tooMany(details: Record<string, unknown>): MeshError {
-  return new MeshError('REQUEST_TIMEOUT', { ...details, reason: 'too many questions are under way' })
+  return new MeshError('REQUEST_TIMEOUT', { ...details, reason: 'too many questions to the cluster are unanswered' })
 }
 
 /** What the source threw, as one of our errors: an aborted question has timed out; anything else is a fault of the link. */

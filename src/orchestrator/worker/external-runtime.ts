@@ -11,7 +11,7 @@ export class ExternalRuntime implements Runtime {
     if (where === undefined) throw new MeshError('RUNTIME_FAILED', { reason: 'code is not host:port', code: spec.code })
     onTrace({ host: where.host })
     const { promise, resolve } = Promise.withResolvers<Ended>()
-    const leave = () => resolve({ detail: 'not watched any more' })
+    const leave = () => resolve({ detail: 'no longer watched' })
     return {
       endpoints: Object.fromEntries(
         spec.ports.map((port) => [endpointKey(port), { host: where.host, port: port.target }] as const),

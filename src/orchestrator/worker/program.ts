@@ -104,7 +104,7 @@ export async function programOf(
   const limits = spec.openFiles === undefined ? {} : { openFiles: spec.openFiles }
   if (program !== undefined) return { argv: [program, ...rest], cwd, environment, ...limits }
   if (code === undefined || code.isFolder) {
-    throw new MeshError('RUNTIME_FAILED', { reason: 'cmd is empty, and code is no file to run', code: spec.code })
+    throw new MeshError('RUNTIME_FAILED', { reason: 'cmd is empty, and code is not a file to run', code: spec.code })
   }
   const isScript = /\.(?:js|mjs|cjs|ts|mts)$/.test(code.path)
   if (isScript && own.uid !== undefined) await checkAccess(own.uid, code.path, 'read')
