@@ -213,7 +213,7 @@ export function askAgent(path: string, route: string, query: Readonly<Record<str
         try {
           resolve(answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode))
         } catch (error) {
-          reject(error as Error)
+          reject(error)
         }
       })
     })

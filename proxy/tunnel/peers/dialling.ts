@@ -143,7 +143,8 @@ export class Dialling {
   async race(peer: PeerState, how: Race): Promise<TunnelSession> {
     const record = this.#records.of(peer)
     const { reach } = record
-    if (reach === undefined) throw new MeshError('NO_PATH', { node: peer.node, reason: 'this node has not learnt how to reach it' })
+    if (reach === undefined)
+      throw new MeshError('NO_PATH', { node: peer.node, reason: 'this node has not learnt how to reach it' })
     const { queue = this.#queue } = how
     record.races += 1
     try {

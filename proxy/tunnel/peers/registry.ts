@@ -131,7 +131,10 @@ export class PeerRegistry implements SessionDirectory, SessionOwner {
     const held = peer.sessions().find((session) => session.identity.is(key))
     this.#checkDraining(joining, { node, held })
     if (held === undefined && isLeaving(theirs))
-      throw new MeshError('PEER_REFUSED', { node, reason: 'the process that asks is being replaced, and has no session here' })
+      throw new MeshError('PEER_REFUSED', {
+        node,
+        reason: 'the process that asks is being replaced, and has no session here',
+      })
     const session = held ?? this.#begin(peer, key, joining.isDialler)
     carrier.isPinned = role === 'pinned'
     this.#makeRoom(session, carrier)

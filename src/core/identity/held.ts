@@ -73,7 +73,11 @@ export class HeldIdentity implements Identity {
     try {
       return new HeldIdentity(dir, credentials, clock)
     } catch (cause) {
-      throw new MeshError('CERTIFICATE_REFUSED', { reason: 'key, chain and authority do not belong together' }, { cause })
+      throw new MeshError(
+        'CERTIFICATE_REFUSED',
+        { reason: 'key, chain and authority do not belong together' },
+        { cause },
+      )
     }
   }
 
