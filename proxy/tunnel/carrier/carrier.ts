@@ -15,19 +15,19 @@ export interface FrameUser {
   ignored(): void
 }
 
-/** What a stream weighs on its carrier. */
+/** What one stream adds to the load of its carrier. */
 interface Load {
   readonly isBulk: boolean
   /** Bytes that wait to be sent. */
   readonly backlog: number
 }
 
-/** Pings and pongs between two ticks (a quarter of a second); more than this is traffic. */
+/** Pings and pongs between two ticks (250 ms) take less than this; anything above is traffic. */
 const SILENT_BYTES = 1024
 
 /**
- * One authenticated byte connection to a peer, free of I/O: bytes come in through `receive`, leave through `outbox.fill`, time
- * comes in through `tick`. `pump.ts` joins it to a socket.
+ * One authenticated byte connection to a peer, without I/O: received bytes are passed to `receive`, bytes to send are taken from
+ * `outbox.fill`, and time passes by `tick`. `pump.ts` joins it to a socket.
  *
  *     new ──HELLO──▶ attached ──drain()/DRAIN──▶ draining ──both sent DRAIN, no streams──▶ drained: may be closed
  */
@@ -51,20 +51,23 @@ export class Carrier implements FrameSink {
   onHello: ((hello: Hello) => void) | undefined
   /** Set by the pump: called when there is something to send. */
   wake: () => void = () => undefined
+  /** Unique within its session. */
   number = 0
+  /** What we may send on a new stream before its first ACK. */
   peerWindowBytes = 0
-  /** What the peer can do (hello.ts). */
+  /** The features of the peer's HELLO (hello.ts). */
   peerFeatures = 0
   /** The address of the relay it goes through, if any. */
   relay: string | undefined
+  /** How long the pump is to pause reading; see `rest`. */
   #restMs = 0
-  /** Our address of the connection beneath, where there is one. */
+  /** Our address of the underlying connection, if it has one. */
   localAddress: string | undefined
-  /** Exports keys from the TLS beneath; set by the handshake. */
+  /** Exports keys from the underlying TLS connection; set by the handshake. */
   secrets: CarrierSecrets | undefined
-  /** The cipher suite of the TLS beneath; set by the handshake. */
+  /** The cipher suite of the underlying TLS connection; set by the handshake. */
   cipher: string | undefined
-  /** For streams whose rule asks for its path only; set when it joins a session. */
+  /** Only for streams whose path rule requires this path; set when it joins a session. */
   isPinned = false
   bytesIn = 0
   bytesOut = 0
@@ -75,22 +78,22 @@ export class Carrier implements FrameSink {
     this.outbox = new Outbox(() => this.wake(), now)
   }
 
-  /** Streams that send here … */
+  /** How many streams send here. */
   get streams(): number {
     return this.#streams
   }
 
-  /** … how many of them are bulk … */
+  /** How many of these are bulk. */
   get bulks(): number {
     return this.#bulks
   }
 
-  /** … and how many bytes of theirs wait to be sent. */
+  /** How many bytes of these streams wait to be sent. */
   get backlog(): number {
     return this.#backlog
   }
 
-  /** A stream sends here from now on. */
+  /** A stream sends here from now on. Whoever adopts must release. */
   adopt({ isBulk, backlog }: Load): void {
     this.#streams += 1
     if (isBulk) this.#bulks += 1
@@ -104,7 +107,7 @@ export class Carrier implements FrameSink {
     this.#backlog -= backlog
   }
 
-  /** Streams that send here have more to send (or less: negative). */
+  /** The streams that send here have this many more bytes to send; negative: fewer. */
   queued(bytes: number): void {
     this.#backlog += bytes
   }
@@ -114,7 +117,7 @@ export class Carrier implements FrameSink {
     this.#bulks += by
   }
 
-  /** Whether small streams have moved bytes here since the last call; bulk alone does not count. */
+  /** Whether streams other than bulk may have moved bytes here since the last call. */
   haveSmallStreamsMoved(): boolean {
     const bytes = this.bytesIn + this.bytesOut
     const moved = bytes - this.#bytesBefore
@@ -131,7 +134,7 @@ export class Carrier implements FrameSink {
     return this.keepalive.isDoubtful
   }
 
-  /** Nothing will arrive here any more: it can be closed. */
+  /** Neither end uses it any longer: it can be closed. */
   get isDrained(): boolean {
     return this.#sentDrain && this.#gotDrain && this.streams === 0
   }
@@ -147,7 +150,7 @@ export class Carrier implements FrameSink {
     this.peerFeatures = hello.features
   }
 
-  /** Both ends stop placing streams here; those that are here go on. */
+  /** Both ends stop placing new streams here; those that are here continue. */
   drain(): void {
     if (this.#sentDrain) return
     this.#sentDrain = true
@@ -161,12 +164,12 @@ export class Carrier implements FrameSink {
     this.#decoder.push(chunk)
   }
 
-  /** Nothing more is to be read for so long: the peer sends more than its share. */
+  /** Asks the pump to pause reading for this long, because the peer sends more than its share. */
   rest(ms: number): void {
     this.#restMs = Math.max(this.#restMs, ms)
   }
 
-  /** The rest that is due, once. */
+  /** For the pump: how long to pause reading. The pause is then no longer due. */
   takeRest(): number {
     const due = this.#restMs
     this.#restMs = 0

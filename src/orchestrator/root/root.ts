@@ -35,19 +35,19 @@ export interface RootOptions {
   /** The state directory; created when it does not exist. */
   dir: string
   listen: { host: string; port: number }
-  /** What clusters and people dial, when it is not the listen address. */
+  /** The URL at which clusters and people reach it, when that is not the listen address. */
   publicUrl?: string
   /** How long a freed VIP is not given to another service. */
   vipRestSeconds?: number
-  /** When the link of a cluster has been down for this long, its instances move to clusters that have room. */
+  /** When a cluster's link has been down for this long, its instances are placed on other clusters that have room. */
   clusterLostSeconds?: number
-  /** How long after its end a cluster's certificate may still be renewed; 30 by default. */
+  /** For this many days after its expiry a cluster's certificate can still be renewed; 30 by default. */
   certificateGraceDays?: number
   version?: string
   clock?: Clock
 }
 
-/** What is not as it should be is tried again this often, and whenever capacity changes. */
+/** How often a rotation is continued and failed placements are retried, which also happens whenever capacity changes. */
 const RETRY_MS = 2_000
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
@@ -55,7 +55,7 @@ const readEnrol = reader(
 const readRenewal = reader(Type.Object({ csr: Csr, chain: Pem }, { additionalProperties: false }))
 
 /**
- * The top tier: the mesh's certificate authority, what is wanted, and which cluster runs it.
+ * The top tier: it holds the certificate authority of the mesh and what should run, and chooses a cluster for each instance.
  *
  *     document ─▶ submission (one transaction) ─▶ reconciler ─▶ cluster links ─▶ reports ─▶ entries ─▶ clusters that asked
  */
@@ -162,7 +162,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   }
 }
 
-/** The clusters as their links show them, and what gives them work. */
+/** The clusters, as far as their links are up, and what places instances on them. */
 function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds = 30 }: RootOptions) {
   const { store, clock, log, metrics } = state
   const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
@@ -216,7 +216,7 @@ async function startServer(
     ),
   )
   life.defer(async () => {
-    const idle = reconciler.close() // first, or it would place the instances of each cluster that closes on the next
+    const idle = reconciler.close() // first: otherwise it would move the instances of each cluster that closes to the next one
     clusters.close()
     await idle
   })
@@ -243,7 +243,7 @@ function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
   }
 }
 
-/** A name belongs to the cluster that joined under it last: certificates of an earlier enrolment no longer open a link. */
+/** A name belongs to the cluster that joined under it last; certificates of an earlier enrolment can no longer open a link. */
 function refuseReplaced(cluster: string, enrolment: string, store: RootStore): void {
   const record = store.clusters.get(cluster)
   if (record === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
@@ -251,7 +251,7 @@ function refuseReplaced(cluster: string, enrolment: string, store: RootStore): v
     throw new MeshError('FORBIDDEN', { cluster, reason: 'another cluster has joined under this name since' })
 }
 
-/** Of two clusters that join under one name at the same time the first wins; it may take this long to open its link. */
+/** If two clusters join under one name at the same time, the first wins. For this long the name stays its own, even without a link. */
 const JUST_JOINED_MS = 30_000
 
 function refuseIfTaken(cluster: string, { clusters, store, clock }: State & Scheduling): void {
@@ -267,7 +267,7 @@ function refuseIfTaken(cluster: string, { clusters, store, clock }: State & Sche
   if (Math.abs(clock.wall() - joinedAt) < JUST_JOINED_MS) refuse('another cluster has just joined under this name')
 }
 
-/** What answers without credentials: health, the mesh's authority, and joining (which needs a token). */
+/** The routes that need no credentials: health, the mesh's authority, renewal and joining, which bring their own proof. */
 function openRoutes(app: App, parts: State & Scheduling): void {
   const { authority, identity, issuer, store, joinTokens, clock, graceDays } = parts
   const open = { config: { open: true } } as const
