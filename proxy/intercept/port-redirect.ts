@@ -38,7 +38,7 @@ export interface PortRedirectOptions {
 /** Above the ephemeral ports of Linux (net.ipv4.ip_local_port_range) and of the ports that services are known by. */
 const FIRST_PORT = 61_000
 const LAST_PORT = 65_535
-/** How often the table is looked for where it cannot be probed. */
+/** How often the table is looked for where it cannot be probed: starting nft holds the event loop for some milliseconds. */
 const CHECK_MS = 10_000
 /** `discard`: no service of the mesh has this UDP port on the agent's own address. */
 const PROBE_PORT = 9
@@ -73,7 +73,7 @@ export class PortRedirect {
     await redirect.#begin(isSuccessor)
     life.defer(() => redirect.#end())
     if (redirect.isOn) redirect.#probe()
-    life.every(CHECK_MS, () => redirect.check(), 'vip rules')
+    life.every(CHECK_MS, () => (redirect.#prober === undefined ? redirect.check() : undefined), 'vip rules')
     return redirect
   }
 
