@@ -1,8 +1,12 @@
 import t from 'tap'
 import { readWrk } from './loads/wrk.ts'
 import { highestRate, LOST_AT_MOST } from './loads/udp.ts'
+import { whyBusy, machineTicks } from './busy.ts'
+import type { Scenario } from './bench.ts'
+import { readPerf } from './syscalls.ts'
+import { withVariants } from './variants.ts'
 import { bendOf, bendText, svgOf, textOf } from './plot.ts'
-import { Figures, median, NO_GOAL, OURS, quantile, type RowSpec, rowsOf, tableOf } from './table.ts'
+import { type Conditions, Figures, median, NO_GOAL, OURS, quantile, type RowSpec, rowsOf, tableOf } from './table.ts'
 
 /** The parts of the benchmark that decide: what was measured goes in as plain figures. */
 const FASTER: RowSpec = {
@@ -13,6 +17,8 @@ const FASTER: RowSpec = {
 }
 const SOONER: RowSpec = { measure: 'p99', unit: 'ms', better: 'lower', against: { HAProxy: 1 } }
 const SMALL: RowSpec = { measure: 'RSS', unit: 'MiB', better: 'lower', against: { limit: 1 }, limits: { limit: 110 } }
+
+const IDLE: Conditions = { busy: new Set(), loads: new Map([['requests/s', 0.25]]) }
 
 t.test('medians and quantiles', async (t) => {
   const rows = [
@@ -36,23 +42,63 @@ t.test('rows: ratios of medians, and whether the goal is reached in its directio
   for (const [lane, value] of Object.entries({ [OURS]: 1.2, HAProxy: 1.1 })) figures.add('p99', lane, value)
   figures.add('RSS', OURS, 100)
   figures.add('RSS', OURS, Number.NaN)
-  const rows = rowsOf([FASTER, SOONER, SMALL], figures)
+  const rows = rowsOf([FASTER, SOONER, SMALL], figures, IDLE)
   t.same(rows, [
-    { measure: 'requests/s', ours: 140, peer: 100, peerName: 'HAProxy', unit: '1/s', ratio: 1.4, goal: 1.4, ok: true },
-    { measure: 'requests/s', ours: 140, peer: 50, peerName: 'other', unit: '1/s', ratio: 2.8, goal: 0, ok: true },
-    { measure: 'p99', ours: 1.2, peer: 1.1, peerName: 'HAProxy', unit: 'ms', ratio: 1.09091, goal: 1, ok: false },
-    { measure: 'RSS', ours: 100, peer: 110, peerName: 'limit', unit: 'MiB', ratio: 0.909091, goal: 1, ok: true },
+    {
+      measure: 'requests/s',
+      ours: 140,
+      peer: 100,
+      peerName: 'HAProxy',
+      unit: '1/s',
+      ratio: 1.4,
+      goal: 1.4,
+      ok: true,
+      load: 0.25,
+    },
+    {
+      measure: 'requests/s',
+      ours: 140,
+      peer: 50,
+      peerName: 'other',
+      unit: '1/s',
+      ratio: 2.8,
+      goal: 0,
+      ok: true,
+      load: 0.25,
+    },
+    {
+      measure: 'p99',
+      ours: 1.2,
+      peer: 1.1,
+      peerName: 'HAProxy',
+      unit: 'ms',
+      ratio: 1.09091,
+      goal: 1,
+      ok: false,
+      load: 0,
+    },
+    {
+      measure: 'RSS',
+      ours: 100,
+      peer: 110,
+      peerName: 'limit',
+      unit: 'MiB',
+      ratio: 0.909091,
+      goal: 1,
+      ok: true,
+      load: 0,
+    },
   ])
   for (const row of rows) {
     t.same(
       Object.keys(row),
-      ['measure', 'ours', 'peer', 'peerName', 'unit', 'ratio', 'goal', 'ok'],
+      ['measure', 'ours', 'peer', 'peerName', 'unit', 'ratio', 'goal', 'ok', 'load'],
       'the keys of --json',
     )
   }
-  const told = rowsOf([{ ...SOONER, against: { HAProxy: 'report' } }], figures)
+  const told = rowsOf([{ ...SOONER, against: { HAProxy: 'report' } }], figures, IDLE)
   t.same([told[0]?.goal, told[0]?.ok], [NO_GOAL, true], 'only told: any ratio will do')
-  t.same(rowsOf([FASTER], new Figures()), [], 'what was not measured is no row')
+  t.same(rowsOf([FASTER], new Figures(), IDLE), [], 'what was not measured is no row')
 })
 
 t.test('the table for people', async (t) => {
@@ -60,10 +106,20 @@ t.test('the table for people', async (t) => {
   for (const [lane, value] of Object.entries({ [OURS]: 27_633, HAProxy: 21_305, other: 9 })) {
     figures.add('requests/s', lane, value)
   }
-  const lines = tableOf(rowsOf([FASTER], figures), [FASTER])
-  t.match(lines[0], /^measure +hedgerow +peer +ratio +goal$/)
-  t.match(lines[1], /^requests\/s +27,633 1\/s +21,305 +HAProxy +1\.30× +≥ 1\.4× +NOT REACHED$/)
+  const lines = tableOf(rowsOf([FASTER], figures, IDLE), [FASTER])
+  t.match(lines[0], /^measure +hedgerow +peer +ratio +goal +load before$/)
+  t.match(lines[1], /^requests\/s +27,633 1\/s +21,305 +HAProxy +1\.30× +≥ 1\.4× +NOT REACHED +0\.25$/)
   t.match(lines[2], /^ +9\.000 +other +3070\.33× +told$/, 'the measure is said once')
+  const busy = rowsOf([FASTER], figures, { ...IDLE, busy: new Set(['requests/s']) })
+  t.same(
+    busy.map(({ ratio, ok }) => [ratio, ok]),
+    [
+      [1.29702, null],
+      [3070.33, null],
+    ],
+    'on a busy machine figures are told, not judged',
+  )
+  t.match(tableOf(busy, [FASTER])[1], /≥ 1\.4× +busy: not judged +0\.25$/)
 })
 
 t.test('the highest rate that loses little', async (t) => {
@@ -102,9 +158,71 @@ t.test('what wrk says', async (t) => {
      50%  166.00us
      75%    1.10ms
      99%    1.63s
+  55270 requests in 2.00s, 9.23MB read
   Socket errors: connect 0, read 2, write 0, timeout 1
 Requests/sec:  27633.21`
-  t.same(readWrk(said), { perSecond: 27_633.21, p50: 0.166, p99: 1_630, errors: 3 })
+  t.same(readWrk(said), { perSecond: 27_633.21, p50: 0.166, p99: 1_630, requests: 55_270, errors: 3 })
+})
+
+t.test('when the machine is too busy to judge', async (t) => {
+  const rows = [
+    { why: 'idle', mood: { load: 0.1, others: 0.02, stolen: 0 } },
+    {
+      why: 'other processes',
+      mood: { load: 0.1, others: 0.3, stolen: 0 },
+      first: /other processes use 0\.30/,
+      later: /other processes/,
+    },
+    {
+      why: 'another virtual machine',
+      mood: { load: 0, others: 0, stolen: 0.2 },
+      first: /the host .* takes 0\.20/,
+      later: /the host/,
+    },
+    {
+      why: 'a load before it began; later it is the benchmark’s own',
+      mood: { load: 1.5, others: 0, stolen: 0 },
+      first: /1\.50 before/,
+    },
+  ]
+  for (const { why, mood, first, later } of rows) {
+    t.match(whyBusy(mood, true), first ?? undefined, why)
+    t.match(whyBusy(mood, false), later ?? undefined, `${why}, later`)
+  }
+  const stat = 'cpu  100 1 20 5000 7 3 4 9 0 0\ncpu0 50 0 10 2500 3 1 2 4 0 0\nintr 1\n'
+  t.same(machineTicks(stat), { busy: 128, stolen: 9 }, 'user, nice, system, irq, softirq; steal')
+})
+
+t.test('another version is a lane behind ours, and a peer of each row', async (t) => {
+  const asked: string[] = []
+  const measure = (bench: unknown) => {
+    asked.push(String(bench))
+    return Promise.resolve({})
+  }
+  const scenario: Scenario = {
+    rows: [FASTER],
+    needs: [],
+    lanes: [
+      { name: OURS, measure },
+      { name: 'HAProxy', measure },
+    ],
+  }
+  const inProcess: Scenario = { rows: [SMALL], needs: [], lanes: [{ name: OURS, isOfThisCheckout: true, measure }] }
+  const [both, alone] = withVariants([scenario, inProcess], ['before'])
+  t.same(
+    both?.lanes.map(({ name }) => name),
+    [OURS, 'before', 'HAProxy'],
+  )
+  t.same(both?.rows[0]?.against, { ...FASTER.against, before: 'report' })
+  t.equal(alone, inProcess, 'what runs this checkout’s code says nothing of another')
+  const bench = { toString: () => 'ours', variant: (name: string) => name } as never
+  for (const lane of both?.lanes ?? []) await lane.measure(bench)
+  t.same(asked, ['ours', 'before', 'ours'], 'it is measured on its own testbed')
+})
+
+t.test('what perf says', async (t) => {
+  t.equal(readPerf('# started on\n\n12345,,raw_syscalls:sys_enter,2000000,100.00,,\n'), 12_345)
+  t.ok(Number.isNaN(readPerf('<not counted>,,raw_syscalls:sys_enter,0,100.00,,')), 'not counted is no figure')
 })
 
 t.test('curves', async (t) => {

@@ -1,14 +1,15 @@
-import { build } from './build.ts'
-import type { Testbed } from './testbed.ts'
+import type { Side, Testbed } from './testbed.ts'
 import { startEcho } from './loads/connections.ts'
 import { type Address, startIperf } from './loads/iperf3.ts'
 import { BenchMesh } from './mesh.ts'
+import { startCoredns } from './peers/coredns.ts'
 import { startDnsmasq } from './peers/dnsmasq.ts'
 import { startHop, startOrigin, startPair } from './peers/haproxy.ts'
 import { startNebula } from './peers/nebula.ts'
 import { startWireguard } from './peers/wireguard-go.ts'
 import type { RowSpec } from './table.ts'
 import type { Tool } from './tools.ts'
+import type { Variant } from './variants.ts'
 
 /** A few rows that are measured together. */
 export interface Scenario {
@@ -26,6 +27,8 @@ export interface Lane {
   readonly needs?: readonly Tool[]
   /** Packet tunnels need networks of their own to join. */
   readonly needsNamespaces?: boolean
+  /** It runs code of this checkout itself, whatever `hedgerow` is measured. */
+  readonly isOfThisCheckout?: boolean
   measure(bench: Bench): Promise<Readonly<Record<string, number>>>
 }
 
@@ -38,19 +41,41 @@ export interface Served {
   readonly echo: Address
 }
 
+export interface BenchOptions {
+  readonly testbed: Testbed
+  readonly tools: ReadonlySet<Tool>
+  readonly seconds: number
+  readonly say: (line: string) => void
+  /** Whose agents. */
+  readonly hedgerow: Variant
+  /** Those of other variants, each on a testbed of its own, by name. */
+  readonly variants?: ReadonlyMap<string, Bench>
+}
+
 /** Everything that lanes share. A part is started when the first lane needs it, and ends with the testbed. */
 export class Bench {
   readonly testbed: Testbed
   readonly seconds: number
   readonly say: (line: string) => void
   readonly tools: ReadonlySet<Tool>
+  readonly #hedgerow: Variant
+  readonly #variants: ReadonlyMap<string, Bench>
   readonly #parts = new Map<string, Promise<unknown>>()
 
-  constructor(testbed: Testbed, tools: ReadonlySet<Tool>, seconds: number, say: (line: string) => void) {
+  constructor({ testbed, tools, seconds, say, hedgerow, variants = new Map() }: BenchOptions) {
     this.testbed = testbed
     this.tools = tools
     this.seconds = seconds
     this.say = say
+    this.#hedgerow = hedgerow
+    this.#variants = variants
+  }
+
+  /** The same with other agents. */
+  variant(name: string): Bench {
+    const bench = this.#variants.get(name)
+    if (bench === undefined) throw new Error(`no variant ${name}`)
+    return bench
   }
 
   /** Started once; a part that failed fails again for each who asks. */
@@ -78,15 +103,20 @@ export class Bench {
     )
   }
 
-  /** What starts `hedgerow`. */
-  hedgerow(): Promise<string[]> {
-    return this.part('the build', build)
+  /** What starts `hedgerow`: Node, its flags, the launcher. */
+  command(): Promise<string[]> {
+    return this.#hedgerow.command()
+  }
+
+  /** A root, a cluster and two agents; `label` tells the folders of several on one testbed apart. */
+  async mesh(label = ''): Promise<BenchMesh> {
+    return BenchMesh.start(this.testbed, { argv: await this.command(), env: this.#hedgerow.env }, label)
   }
 
   ours(): Promise<Served> {
     return this.part('hedgerow', async () => {
       const { web, iperf, echo } = await this.origins()
-      const mesh = await BenchMesh.start(this.testbed, await this.hedgerow())
+      const mesh = await this.mesh()
       const names = await mesh.serve([
         { name: 'web', side: 'b', target: web },
         { name: 'iperf', side: 'b', target: iperf, isUdpToo: true },
@@ -100,7 +130,7 @@ export class Bench {
   }
 
   /** HAProxy → TLS 1.3 → HAProxy. */
-  pair(): Promise<{ web: Address; iperf: Address; echo: Address; pids: number[] }> {
+  pair(): Promise<{ web: Address; iperf: Address; echo: Address; pids: Readonly<Record<Side, number>> }> {
     return this.part('HAProxy pair', async () => {
       const { web, iperf, echo } = await this.origins()
       const { fronts, pids } = await startPair(this.testbed, [web, iperf, echo])
@@ -132,6 +162,10 @@ export class Bench {
     return this.part('dnsmasq', async () => ({ host: '127.0.0.1', port: await startDnsmasq(this.testbed, names) }))
   }
 
+  coredns(names: readonly string[]): Promise<Address> {
+    return this.part('CoreDNS', async () => ({ host: '127.0.0.1', port: await startCoredns(this.testbed, names) }))
+  }
+
   /** Services for the name servers' rows: their names. */
   names(): Promise<string[]> {
     return this.part('names', async () => {
@@ -149,3 +183,5 @@ export const HOP = 'HAProxy, one plain hop'
 export const NEBULA = 'Nebula'
 export const WIREGUARD = 'wireguard-go'
 export const DNSMASQ = 'dnsmasq'
+export const COREDNS = 'CoreDNS'
+export const BARE = 'bare Node TLS'

@@ -23,23 +23,29 @@ export interface ServiceSpec {
   readonly isUdpToo?: boolean
 }
 
+/** What starts `hedgerow`, and what its environment has besides. */
+export interface Command {
+  readonly argv: readonly string[]
+  readonly env: NodeJS.ProcessEnv
+}
+
 export class BenchMesh {
   readonly #testbed: Testbed
-  readonly #hedgerow: readonly string[]
+  readonly #hedgerow: Command
   readonly #label: string
   readonly #programs: Program[] = []
   readonly #agents = new Map<Side, Program>()
   #apps = 0
   #running = 0
 
-  private constructor(testbed: Testbed, hedgerow: readonly string[], label: string) {
+  private constructor(testbed: Testbed, hedgerow: Command, label: string) {
     this.#testbed = testbed
     this.#hedgerow = hedgerow
     this.#label = label
   }
 
-  /** `hedgerow`: what starts it (`build.ts`); `label` tells the folders of several meshes on one testbed apart. */
-  static async start(testbed: Testbed, hedgerow: readonly string[], label = ''): Promise<BenchMesh> {
+  /** `label` tells the folders of several meshes on one testbed apart. */
+  static async start(testbed: Testbed, hedgerow: Command, label = ''): Promise<BenchMesh> {
     const mesh = new BenchMesh(testbed, hedgerow, label)
     const [host, rootPort, clusterPort] = [testbed.address('a'), await testbed.port(), await testbed.port()]
     const ops = async () => ['--ops-listen', `127.0.0.1:${await testbed.port()}`]
@@ -142,7 +148,7 @@ export class BenchMesh {
   }
 
   #cli(argv: readonly string[], timeoutMs = 60_000): Promise<string> {
-    return this.#testbed.text('a', [...this.#hedgerow, '--state', this.#state('root'), ...argv], timeoutMs)
+    return this.#testbed.text('a', [...this.#hedgerow.argv, '--state', this.#state('root'), ...argv], timeoutMs)
   }
 
   async #startAgent(side: Side, token?: string): Promise<void> {
@@ -156,8 +162,8 @@ export class BenchMesh {
   async #start(side: Side, name: string, argv: readonly string[], token?: string): Promise<Program> {
     const file = `${this.#label}${name}-${this.#programs.length}.log`
     const state = ['--state', this.#state(name)]
-    const env = token === undefined ? {} : { HEDGEROW_TOKEN: token }
-    const program = this.#testbed.start(side, [...this.#hedgerow, ...state, ...argv, '-o', 'json'], { file, env })
+    const env = { ...this.#hedgerow.env, ...(token === undefined ? {} : { HEDGEROW_TOKEN: token }) }
+    const program = this.#testbed.start(side, [...this.#hedgerow.argv, ...state, ...argv, '-o', 'json'], { file, env })
     this.#programs.push(program)
     await until(() => {
       const said = existsSync(this.#testbed.path(file)) ? readFileSync(this.#testbed.path(file), 'utf8') : ''

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 
 /** proc(5): CPU time is counted in ticks of 10 ms. */
-const TICKS_A_SECOND = 100
+export const TICKS_A_SECOND = 100
 
 /** Seconds of CPU that the process has used, all threads, user and system. */
 export function cpuSeconds(pid: number): number {

@@ -1,28 +1,33 @@
 import type { Bench, Lane, Scenario } from './bench.ts'
-import { Figures } from './table.ts'
+import type { Watch } from './busy.ts'
+import type { Figures } from './table.ts'
 
-export interface Outcome {
+export interface RunOptions {
+  readonly rounds: number
+  /** How often all was started before. */
+  readonly start: number
+  readonly signal: AbortSignal
+  /** Where what is measured goes. */
   readonly figures: Figures
-  /** What could not be measured, and why. */
-  readonly failures: readonly string[]
+  readonly watch: Watch
 }
 
 /**
  * Every round goes through all scenarios, and in each through all lanes, so that ours and the peers meet the same moods of
- * the machine. A lane that fails is left out from then on; the others go on.
+ * the machine. A lane that fails is left out from then on; the others go on. What could not be measured, and why.
  */
 export async function run(
   scenarios: readonly Scenario[],
   bench: Bench,
-  rounds: number,
-  signal: AbortSignal,
-): Promise<Outcome> {
-  const figures = new Figures()
+  { rounds, start, signal, figures, watch }: RunOptions,
+): Promise<string[]> {
   const failures: string[] = []
   const failed = new Set<Lane>()
   for (let round = 0; round < rounds && !signal.aborted; round++) {
-    for (const { lanes, isOnce = false } of scenarios.filter((scenario) => round === 0 || !scenario.isOnce)) {
-      for (const lane of lanes) {
+    for (const { rows, lanes, isOnce = false } of scenarios.filter((scenario) => round === 0 || !scenario.isOnce)) {
+      if (signal.aborted) break
+      bench.say(await watch.before(rows.map(({ measure }) => measure)))
+      for (const lane of inTurn(lanes, start + round)) {
         if (failed.has(lane) || signal.aborted) continue
         bench.say(`round ${round + 1} of ${isOnce ? 1 : rounds}: ${scenarioOf(scenarios, lane)}: ${lane.name}`)
         try {
@@ -37,7 +42,12 @@ export async function run(
       }
     }
   }
-  return { figures, failures }
+  return failures
+}
+
+/** Who is first may meet colder code, or a cooler machine: in every other round it is last. */
+function inTurn(lanes: readonly Lane[], round: number): readonly Lane[] {
+  return round % 2 === 0 ? lanes : lanes.toReversed()
 }
 
 /** What can run here, and a word for each that cannot. */

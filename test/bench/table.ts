@@ -23,7 +23,17 @@ export interface Row {
   ratio: number
   /** For a row that is only told: 0 where more is better, `NO_GOAL` where less is, so that `ok` follows by the same rule. */
   goal: number
-  ok: boolean
+  /** `null`: not judged, the machine was busy. */
+  ok: boolean | null
+  /** The highest load average (1 min) just before it was measured. */
+  load: number
+}
+
+/** What the machine was like, by measure. */
+export interface Conditions {
+  /** Measures of which a figure does not count. */
+  readonly busy: ReadonlySet<string>
+  readonly loads: ReadonlyMap<string, number>
 }
 
 export const OURS = 'hedgerow'
@@ -47,7 +57,7 @@ export class Figures {
 }
 
 /** The rows that can be told: those of which both sides were measured. */
-export function rowsOf(specs: readonly RowSpec[], figures: Figures): Row[] {
+export function rowsOf(specs: readonly RowSpec[], figures: Figures, { busy, loads }: Conditions): Row[] {
   return specs.flatMap((spec) =>
     Object.entries(spec.against).flatMap(([peerName, wanted]) => {
       const ours = median(figures.of(spec.measure, OURS))
@@ -55,9 +65,11 @@ export function rowsOf(specs: readonly RowSpec[], figures: Figures): Row[] {
       if (ours === undefined || peer === undefined || peer === 0) return []
       const ratio = ours / peer
       const goal = wanted === 'report' ? (spec.better === 'higher' ? 0 : NO_GOAL) : wanted
-      const ok = spec.better === 'higher' ? ratio >= goal : ratio <= goal
       const { measure, unit } = spec
-      return [{ measure, ours: tidy(ours), peer: tidy(peer), peerName, unit, ratio: tidy(ratio), goal, ok }]
+      const isReached = spec.better === 'higher' ? ratio >= goal : ratio <= goal
+      const ok = busy.has(measure) ? null : isReached
+      const load = tidy(loads.get(measure) ?? 0)
+      return [{ measure, ours: tidy(ours), peer: tidy(peer), peerName, unit, ratio: tidy(ratio), goal, ok, load }]
     }),
   )
 }
@@ -77,7 +89,7 @@ export function quantile(figures: readonly number[], share: number): number | un
 
 /** Lines for people, columns aligned. */
 export function tableOf(rows: readonly Row[], specs: readonly RowSpec[]): string[] {
-  const head = ['measure', 'hedgerow', 'peer', '', 'ratio', 'goal', '']
+  const head = ['measure', 'hedgerow', 'peer', '', 'ratio', 'goal', '', 'load before']
   const cells = rows.map((row, i) => {
     const isFirst = rows[i - 1]?.measure !== row.measure
     const isHigher = specs.find(({ measure }) => measure === row.measure)?.better === 'higher'
@@ -89,7 +101,8 @@ export function tableOf(rows: readonly Row[], specs: readonly RowSpec[]): string
       row.peerName,
       `${row.ratio.toFixed(2)}×`,
       isTold ? 'told' : `${isHigher ? '≥' : '≤'} ${row.goal}×`,
-      isTold ? '' : row.ok ? 'reached' : 'NOT REACHED',
+      row.ok === null ? 'busy: not judged' : isTold ? '' : row.ok ? 'reached' : 'NOT REACHED',
+      isFirst ? row.load.toFixed(2) : '',
     ]
   })
   const all = [head, ...cells]

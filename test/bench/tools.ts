@@ -12,6 +12,8 @@ const TOOLS = {
   'wireguard-go': { package: 'wireguard-go', version: ['wireguard-go', '--version'] },
   wg: { package: 'wireguard-tools', version: ['wg', '--version'] },
   dnsmasq: { package: 'dnsmasq-base', version: ['dnsmasq', '-v'] },
+  /** Not in Debian 12: built from the Go registry, or left out. */
+  coredns: { package: undefined, version: ['coredns', '-version'] },
   openssl: { package: 'openssl', version: ['openssl', 'version'] },
 } as const
 
@@ -20,18 +22,20 @@ export type Tool = keyof typeof TOOLS
 /** Installs what is missing (as root, saying so), unless told not to; returns what is there. */
 export function ready(wanted: ReadonlySet<Tool>, mayInstall: boolean, say: (line: string) => void): Set<Tool> {
   const missing = [...wanted].filter((tool) => !hasTool(tool))
-  const packages = [...new Set(missing.map((tool) => TOOLS[tool].package))]
+  const packages = [...new Set(missing.flatMap((tool) => TOOLS[tool].package ?? []))]
   if (mayInstall) installTools(packages, say)
   else if (missing.length > 0) say(`missing ${missing.join(', ')}, and --no-install was given`)
   return new Set([...wanted].filter((tool) => hasTool(tool)))
 }
 
-/** `2 × Intel …, x64, 24 GB, Linux 6.18, Node v24.21.0`, then a line with the version of each tool. */
-export function machine(tools: ReadonlySet<Tool>): string[] {
+/** `2 × Intel …, x64, 24 GB, Linux 6.18, Node v24.21.0`, then a line with the version of each tool, and where it is from. */
+export function machine(tools: ReadonlySet<Tool>, built: ReadonlyMap<Tool, string> = new Map()): string[] {
   const gib = Math.round(totalmem() / 2 ** 30)
   return [
     `${cpus().length} × ${cpus()[0]?.model.trim()}, ${arch()}, ${gib} GiB, Linux ${release()}, Node ${process.version}`,
-    [...tools].map(versionOf).join(', '),
+    [...tools]
+      .map((tool) => (built.has(tool) ? `${tool} ${built.get(tool)} (built here)` : versionOf(tool)))
+      .join(', '),
   ]
 }
 

@@ -19,6 +19,8 @@ const SHORT = {
 const ELSEWHERE = {
   'npm run bench': 'minutes of both cores; test/bench has tests of its own',
   'npm run bench -- --only dns': 'compares two programs on an idle machine; here only the rows that it names',
+  'npm run bench -- --starts 3 --against ../before': 'needs another checkout, and three times the minutes',
+  'npm run bench -- --no-aes --only udp': 'the same on an idle machine; here only the rows that it names',
   'npm run bench:nat': 'half an hour of both cores; test/walks connects the same networks',
 }
 
@@ -35,8 +37,9 @@ for (const [line, short] of Object.entries(SHORT)) {
   })
 }
 
-t.test('--only dns chooses rows of the benchmark', async (t) => {
+t.test('--only chooses rows of the benchmark', async (t) => {
   t.ok(scenariosFor(/dns/i).length > 0)
+  t.ok(scenariosFor(/udp/i).length > 0)
 })
 
 function shell(command: string) {

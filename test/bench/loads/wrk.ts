@@ -5,6 +5,8 @@ export interface Requests {
   readonly seconds: number
   /** A new connection for each request: the server ends each after its answer. */
   readonly isFresh?: boolean
+  /** A command that runs it. */
+  readonly under?: readonly string[]
 }
 
 export interface Answered {
@@ -12,6 +14,7 @@ export interface Answered {
   /** Latencies in ms. */
   p50: number
   p99: number
+  requests: number
   errors: number
 }
 
@@ -19,11 +22,11 @@ export interface Answered {
 export async function wrk(
   testbed: Testbed,
   url: string,
-  { connections, seconds, isFresh = false }: Requests,
+  { connections, seconds, isFresh = false, under = [] }: Requests,
 ): Promise<Answered> {
   const fresh = isFresh ? ['-H', 'Connection: close'] : []
   const load = ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '--latency']
-  const said = await testbed.text('a', ['wrk', ...load, ...fresh, url], (seconds + 30) * 1_000)
+  const said = await testbed.text('a', [...under, 'wrk', ...load, ...fresh, url], (seconds + 30) * 1_000)
   const answered = readWrk(said)
   if (!(answered.perSecond > 0)) throw new Error(`no request was answered at ${url}`)
   return answered
@@ -36,6 +39,7 @@ export function readWrk(said: string): Answered {
     perSecond: Number(/Requests\/sec:\s+([\d.]+)/.exec(said)?.[1]),
     p50: milliseconds(/50%\s+([\d.]+\w+)/.exec(said)?.[1]),
     p99: milliseconds(/99%\s+([\d.]+\w+)/.exec(said)?.[1]),
+    requests: Number(/(\d+) requests in /.exec(said)?.[1]),
     errors: errors.reduce((sum, count) => sum + Number(count), 0),
   }
 }

@@ -13,7 +13,7 @@ import { readFileSync } from 'node:fs'
 import { scriptOptions } from '../../../.config/script-options.ts'
 import { hasTool, installTools } from '../../../src/lab/system-tools.ts'
 import { lacking } from '../../../src/lab/namespace.ts'
-import { build } from '../build.ts'
+import { build, REPOSITORY } from '../build.ts'
 import { machine } from '../tools.ts'
 import { failover, FAILOVER_NODES, FAILOVER_RELAYS, failoverLab, failoverShort } from './failover.ts'
 import { NETWORKS, sitesOf } from './kinds.ts'
@@ -64,7 +64,7 @@ if (!values['no-install']) installTools(missing, note)
 try {
   const why = (await lacking()) ?? TOOLS.filter((tool) => !hasTool(tool)).map((tool) => `needs ${tool}`)[0]
   if (why !== undefined) throw new Error(why)
-  const hedgerow = await build()
+  const hedgerow = await build(REPOSITORY)
   for (const line of machine(new Set())) if (line !== '') about(line)
   about(`congestion control ${readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8').trim()}`)
   const common = { hedgerow, say: note, signal: abort.signal }

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import type { Testbed, Side } from '../testbed.ts'
+import { certificate } from './certificate.ts'
 
 /**
  * HAProxy three ways, configured as its users would for speed: event loop threads as it chooses itself (one for each core),
@@ -56,7 +57,7 @@ export async function startHop(testbed: Testbed, side: Side, target: number): Pr
 export async function startPair(
   testbed: Testbed,
   targets: readonly number[],
-): Promise<{ fronts: number[]; pids: number[] }> {
+): Promise<{ fronts: number[]; pids: Readonly<Record<Side, number>> }> {
   const pem = await certificate(testbed)
   const ports = await Promise.all(
     targets.map(async (target) => ({ target, front: await testbed.port(), back: await testbed.port() })),
@@ -75,22 +76,22 @@ export async function startPair(
   server b ${testbed.address('b')}:${to} ssl verify required ca-file ${pem.authority} ssl-min-ver TLSv1.3 crt ${pem.both}
 `,
   )
-  const pids = [
-    await start(
+  const pids = {
+    b: await start(
       testbed,
       'b',
       'pair-b',
       ports.map(({ back: port }) => port),
       back.join(''),
     ),
-    await start(
+    a: await start(
       testbed,
       'a',
       'pair-a',
       ports.map(({ front: port }) => port),
       front.join(''),
     ),
-  ]
+  }
   return { fronts: ports.map(({ front: port }) => port), pids }
 }
 
@@ -111,14 +112,4 @@ async function start(
 /** Everywhere in a namespace; on a real machine only loopback. */
 function bindOf({ kind }: Testbed, port: number): string {
   return kind === 'loopback' ? `127.0.0.1:${port}` : `0.0.0.0:${port}`
-}
-
-/** One self-signed certificate that both sides show and trust. */
-async function certificate(testbed: Testbed): Promise<{ both: string; authority: string }> {
-  const [key, authority, both] = [testbed.path('key.pem'), testbed.path('cert.pem'), testbed.path('both.pem')]
-  const subject = ['-subj', '/CN=bench', '-days', '2', '-keyout', key, '-out', authority]
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  await testbed.text('a', ['openssl', 'req', '-x509', ...curve, ...subject])
-  await testbed.text('a', ['sh', '-c', 'cat "$1" "$2" > "$0"', both, authority, key])
-  return { both, authority }
 }

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { type Testbed, type Side, until } from '../testbed.ts'
 
 /**
- * Nebula 1.6 as Debian ships it, between the two namespaces: AES-256-GCM in UDP, its default MTU of 1300, both ends known
+ * Nebula, between the two namespaces: AES-256-GCM in UDP, its default MTU of 1300, both ends known
  * to each other (no lighthouse between), everything allowed. Its packets enter and leave by a TUN device.
  */
 const ADDRESS = { a: '10.98.0.1', b: '10.98.0.2' } as const

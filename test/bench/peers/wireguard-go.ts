@@ -1,7 +1,7 @@
 import { type Testbed, until } from '../testbed.ts'
 import { reaches } from './nebula.ts'
 
-/** WireGuard in user space (Go), as Debian ships it, between the two namespaces; the MTU of 1420 is wg-quick's for a link of 1500. */
+/** WireGuard in user space (Go), between the two namespaces; the MTU of 1420 is wg-quick's for a link of 1500. */
 const ADDRESS = { a: '10.97.0.1', b: '10.97.0.2' } as const
 
 /** The address of side b inside WireGuard's network; `open`: a port that takes connections there. */

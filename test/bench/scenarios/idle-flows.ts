@@ -12,7 +12,7 @@ const NEAR = `RSS of the caller's agent with ${COUNT} idle flows`
 const FAR = `RSS of the instance's agent with ${COUNT} idle flows`
 const EACH = 'memory for each idle flow, both sides together'
 const LIMIT = 'limit'
-const limited = { against: { [LIMIT]: 1 }, limits: { [LIMIT]: 250 } }
+const limited = { against: { [LIMIT]: 1 }, limits: { [LIMIT]: 200 } }
 
 /** What collectors of garbage may still give back. */
 const SETTLE_MS = 3_000
@@ -40,7 +40,7 @@ export const idleFlows: Scenario = {
       needs: ['openssl'],
       measure: async (bench) => {
         const { echo, pids } = await bench.pair()
-        return { [EACH]: (await held(bench, echo, pids, PAIR_COUNT)).each }
+        return { [EACH]: (await held(bench, echo, Object.values(pids), PAIR_COUNT)).each }
       },
     },
   ],

@@ -22,6 +22,7 @@ export const pick: Scenario = {
   lanes: [
     {
       name: OURS,
+      isOfThisCheckout: true,
       measure: () =>
         Promise.resolve(Object.fromEntries(POLICIES.map((policy) => [measureOf(policy), pickMicros(policy)]))),
     },

@@ -5,7 +5,7 @@ import type { Bench } from '../bench.ts'
 
 const ONE = 'one TCP stream'
 const FOUR = 'four TCP streams'
-const against = { [PAIR]: 1.1, [NEBULA]: 4, [WIREGUARD]: 10 }
+const against = { [PAIR]: 1.05, [NEBULA]: 10, [WIREGUARD]: 2.8 }
 
 /** Bulk: as many bytes as go through. */
 export const streams: Scenario = {
