@@ -21,7 +21,7 @@ t.test('one peer cannot fill the places to wait, and one instance does not hold 
   let waiting = 0
   for (; queue.hasRoom('edge/flood'); waiting++) queue.enter(CART, 'edge/flood', () => undefined)
   t.equal(queue.waiting, 6, 'three quarters of the places')
-  t.ok(queue.hasRoom('edge/quiet'))
+  t.ok(queue.hasRoom('edge/quiet'), 'another peer still has room')
   let begun = 0
   queue.enter(STOCK, 'edge/quiet', () => begun++)
   t.equal(begun, 1)

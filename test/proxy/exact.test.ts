@@ -148,7 +148,7 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
   // the clock runs a thousand times too fast; between its steps the pings of the carriers go their real ways
   for (let at = 0; at < 3_600_000; at += STEP_MS) await clock.jump(STEP_MS)
   t.equal(agents.near.ledger.size, 1)
-  t.ok((agents.near.ledger.flows()[0]?.ageMs ?? 0) >= 3_600_000)
+  t.ok((agents.near.ledger.flows()[0]?.ageMs ?? 0) >= 3_600_000, 'the flow is as old as the time that has passed')
   client.socket.write(' and after')
   while (client.bytes < 'before and after'.length) await clock.advance(0)
   t.equal(client.text, 'before and after')

@@ -97,7 +97,7 @@ for (const on of ['far', 'near'] as const) {
       client.socket.write('GET /')
       await until(() => it.heard().includes('GET /'))
       t.equal(it.heard().toString('latin1', 0, 14), `${SIGNATURE}\x20\x00`)
-      t.ok(it.heard().includes('edge/near'))
+      t.ok(it.heard().includes('edge/near'), 'the header names the node that authenticated the caller')
       t.equal(it.peer().remoteAddress, '127.0.0.1')
     })
     t.test('hears nothing of the sort unless it asks; what the caller sends is the caller’s', async (t) => {

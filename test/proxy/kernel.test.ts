@@ -259,8 +259,8 @@ t.test('unneeded rules are left out, since every packet of the machine would pay
   t.match(takeOver(NAMES, outer), /prerouting iifname "docker0".*@outer4\n/)
   t.match(takeOver(NAMES, outer), /add element .* outer4 \{ 10\.30\.2\.3 \. tcp \. 80 : goto/)
   t.notMatch(takeOver(NAMES, rowsFor([HERE])), /prerouting|inward|vips6/)
-  t.notOk(isSameShape(outer, rowsFor([HERE])))
-  t.ok(isSameShape(rowsFor([HERE]), new Map()))
+  t.notOk(isSameShape(outer, rowsFor([HERE])), 'a row whose instance is on another host needs other chains')
+  t.ok(isSameShape(rowsFor([HERE]), new Map()), 'a row within the node needs the same chains as none')
 
   const both = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
   const entry = entryOf({ id: CART, on: [HERE], ports: [], udp: [53], vips: { 'any.rr': 0xe0203 } })
@@ -426,7 +426,7 @@ t.test('an instance that loses its permission waits until its rows are removed',
   t.ok(isMeshError(error, 'INTERCEPT_FAILED'), 'it must not start while it could use them')
   kernel.fails = () => undefined
   await fastPath.admit()
-  t.ok(fastPath.isOn)
+  t.ok(fastPath.isOn, 'it is on again once the kernel takes rules')
   t.match(kernel.applied.at(-1), /^add table .*\ndelete table /, 'all anew')
   await fastPath.close()
 })

@@ -200,7 +200,7 @@ t.test('exactly the allowance is not an end', async (t) => {
   await until(() => flow.server.text === '1234')
   flow.server.socket.end('answer')
   await flow.client.ended
-  t.notOk(flow.server.socket.readableEnded)
+  t.notOk(flow.server.socket.readableEnded, 'the direction of the client stays open')
 })
 
 t.test('a reset at any moment of a FIN is an RST, and leaks no descriptor', async (t) => {

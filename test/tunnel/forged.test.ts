@@ -32,7 +32,7 @@ async function attacked() {
 
 test('a flood of forged packets is dropped unopened, and both sides continue in frames at once', async (t) => {
   const { near, far, pass, send, isSealed, forge } = await attacked()
-  t.ok(isSealed())
+  t.ok(isSealed(), 'datagrams go sealed before the flood')
   forge(100_000)
   const { forged = 0, paused = 0 } = far.room.drops
   t.ok(forged <= 251, `${forged} packets were opened in vain`)
@@ -58,7 +58,7 @@ test('after the flood the path is used again; while it lasts, attempts become ra
     both()
     forge(1_000)
   })
-  t.notOk(isSealed())
+  t.notOk(isSealed(), 'under the flood datagrams go in frames')
   t.ok((far.room.drops.forged ?? 0) <= 5 * 251, `${far.room.drops.forged} were opened in a minute of 4,000 a second`)
   await pass(62_000, both)
   t.ok(isSealed(), 'a minute after it has ended')
@@ -69,7 +69,7 @@ test('a few damaged packets interrupt nothing', async (t) => {
   await pass(10_000, () => {
     send()
     forge(20)
-    t.ok(isSealed())
+    t.ok(isSealed(), 'twenty damaged packets do not end the sealed path')
   })
 })
 
@@ -84,8 +84,8 @@ test('the guard pauses for longer each time, and forgets after two minutes', asy
   let now = 0
   const pauses = Array.from({ length: 5 }, () => {
     const ms = flood(now)
-    t.ok(guard.isPaused(now + ms - 1))
-    t.notOk(guard.isPaused((now += ms)))
+    t.ok(guard.isPaused(now + ms - 1), 'it pauses until the last millisecond')
+    t.notOk(guard.isPaused((now += ms)), 'the pause ends when it is over')
     return ms
   })
   t.same(pauses, [5_000, 10_000, 20_000, 60_000, 60_000])

@@ -134,7 +134,10 @@ test('a peer that acknowledges nothing stops the writer, and a slow reader loses
   for (let id = 2; id <= 10; id += 2) {
     peer.send(frame(FRAME.OPEN, id))
     for (let sent = 0; sent < 4; sent++) peer.send(frame(FRAME.DATA, id, Buffer.alloc(50_000)))
-    t.ok(peer.pair.near.heldBytes <= limits.bufferedBytes)
+    t.ok(
+      peer.pair.near.heldBytes <= limits.bufferedBytes,
+      `${peer.pair.near.heldBytes} bytes are held for a peer that sends before anything is read`,
+    )
   }
   t.notOk(ours.log.includes('reset'), 'the stream that holds most of what is unread is reset, not ours')
   t.equal(peer.cutBecause, undefined)

@@ -121,7 +121,10 @@ test('carriers from a removed address are cut at once, and streams continue from
       return false
     }
     a.networkChanged(isGone)
-    t.ok(asked.length > 0 && asked.every((address) => address === '127.0.0.1'))
+    t.ok(
+      asked.length > 0 && asked.every((address) => address === '127.0.0.1'),
+      'it asks about the local address of every carrier, and about nothing else',
+    )
     t.equal(a.existing('c/b'), undefined, 'no carrier is left')
     t.same(
       near.log.filter((word) => word === 'reset'),
@@ -130,7 +133,7 @@ test('carriers from a removed address are cut at once, and streams continue from
     stream.write(Buffer.from('sent meanwhile'))
     while (heard[0]!.text() === '') await turn()
     t.equal(heard[0]!.text(), 'sent meanwhile')
-    t.ok(a.existing('c/b'))
+    t.ok(a.existing('c/b'), 'the session is up again')
   } finally {
     await listener[Symbol.asyncDispose]()
     await Promise.all(peers.map((one) => one[Symbol.asyncDispose]()))

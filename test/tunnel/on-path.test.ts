@@ -60,7 +60,7 @@ const SOUND = [
 
 test('copies that overtake the packets, both ways, do not draw the path to whoever forwards them', async (t) => {
   const { air, pass, isSealed, toBox, faults, frames } = await attacked()
-  t.ok(isSealed())
+  t.ok(isSealed(), 'datagrams go sealed at the beginning')
   const before = frames.count
   air.fate = (bytes, _from, to) => {
     if (to !== BOX) air.inject(bytes, BOX, to) // first, and from elsewhere
@@ -74,7 +74,7 @@ test('copies that overtake the packets, both ways, do not draw the path to whoev
       air.inject(bytes, BOX, from === A ? B : A)
     }
   })
-  t.ok(isSealed())
+  t.ok(isSealed(), 'datagrams still go sealed')
   t.equal(frames.count, before, 'the path is never left')
   t.same(faults(120), SOUND, 'every datagram arrives, once')
   t.ok(
@@ -92,7 +92,7 @@ test('packets that are delayed, reordered and replayed from elsewhere change not
     arrived = air.seen.length
     for (const { bytes, to } of kept.toReversed()) if (to !== BOX) air.inject(bytes, BOX, to)
   })
-  t.ok(isSealed())
+  t.ok(isSealed(), 'datagrams still go sealed')
   t.equal(frames.count, before)
   t.same(faults(80), SOUND)
   t.equal(toBox().length, 0, 'a packet that is not new asks for nothing')
@@ -110,11 +110,11 @@ test('a box that is the only way, and then keeps everything: flows go on, and re
   t.same(faults(8), SOUND, 'whatever way they take')
   air.fate = () => 0
   await pass(6_000)
-  t.notOk(isSealed())
+  t.notOk(isSealed(), 'without any way for packets datagrams go in frames')
   t.same(faults(8), SOUND, 'in frames')
   air.fate = (_bytes, _from, to) => (to === BOX ? 0 : 1)
   await pass(40_000)
-  t.ok(isSealed())
+  t.ok(isSealed(), 'once packets arrive again datagrams go sealed')
   air.seen.length = 0
   await pass(5_000)
   t.equal(toBox().length, 0, 'nothing goes to the box any more')

@@ -90,7 +90,10 @@ test('the carrier of a rule that nobody uses is closed', async (t) => {
   await mesh.clock.advance(50_000)
   t.ok(flow.session.report().carrierPaths.includes('relayed'), 'kept warm')
   await mesh.clock.advance(20_000)
-  t.notOk(flow.session.report().carrierPaths.includes('relayed'))
+  t.notOk(
+    flow.session.report().carrierPaths.includes('relayed'),
+    'the relayed carrier is closed when nothing has used it for long',
+  )
 })
 
 test('when a relay dies, its flow waits for another and never goes direct, and without one only that flow ends', async (t) => {

@@ -116,7 +116,7 @@ test('when a peer does not answer, the streams end and the next dial waits for H
   t.equal(a.peers.existing('c/b'), undefined, 'until it answers')
   heard[1]?.write(encodeHello(answerTo(await helloOf(heard[1]))))
   await mesh.clock.advance(0)
-  t.ok(a.peers.existing('c/b'))
+  t.ok(a.peers.existing('c/b'), 'the session exists once the peer has answered')
 })
 
 test('silence after HELLO closes the connection', async (t) => {
@@ -127,7 +127,7 @@ test('silence after HELLO closes the connection', async (t) => {
   const first = opened(a, 'c/b')
   await mesh.clock.advance(6_000)
   t.same(first.log, ['refused unreachable'])
-  t.ok(heard[0]?.destroyed || heard[0]?.readableEnded)
+  t.ok(heard[0]?.destroyed || heard[0]?.readableEnded, 'the connection that got no answer is closed')
 })
 
 test('impossible answers are refused', async (t) => {
