@@ -571,7 +571,7 @@ t.test('a rest is over as soon as the service has changed', async (t) => {
   here.table.set({ ...facts, id: 'shop.acme.other.prod', vips: {} })
   t.equal(here.flows.size, 1, 'another service changes nothing')
   here.table.set(facts)
-  t.equal(here.flows.size, 0)
+  t.equal(here.flows.size, 0, 'flows to an instance that is gone have ended')
   client.send('hello', at(index))
   await until(() => here.ledger.recent().some(({ end }) => end === 'unreachable'))
   t.pass('no time has passed')

@@ -24,7 +24,7 @@ t.test('one peer cannot fill the places to wait, and one instance does not hold 
   t.ok(queue.hasRoom('edge/quiet'), 'another peer still has room')
   let begun = 0
   queue.enter(STOCK, 'edge/quiet', () => begun++)
-  t.equal(begun, 1)
+  t.equal(begun, 1, 'an idle instance is dialled at once')
 })
 
 t.test('a wait that is given up makes room, and begins no more', async (t) => {
@@ -35,7 +35,7 @@ t.test('a wait that is given up makes room, and begins no more', async (t) => {
   queue.enter(CART, 'edge/a', () => begun.push('third'))
   giveUp()
   giveUp()
-  t.equal(queue.waiting, 1)
+  t.equal(queue.waiting, 1, 'giving up twice frees one place, and only that')
   queue.leave(CART, 'edge/a')
   t.same(begun, ['first', 'third'])
   const idle = queue.onIdle()

@@ -44,7 +44,7 @@ t.test('refused, timed out and unreachable are three different ends', async (t) 
     const client = agents.dial(id(name))
     client.socket.write('hello')
     t.equal(await client.closed, 'ECONNRESET', name)
-    t.equal(client.bytes, 0)
+    t.equal(client.bytes, 0, `${name}: no byte before the reset`)
     await until(() => agents.near.ledger.failures().length > 0)
     t.match(agents.near.ledger.failures()[0], { end, reason }, `${name}, in the log`)
     const steps = await trace(
@@ -147,7 +147,7 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
   while (client.bytes < 'before'.length) await clock.advance(0)
   // the clock runs a thousand times too fast; between its steps the pings of the carriers go their real ways
   for (let at = 0; at < 3_600_000; at += STEP_MS) await clock.jump(STEP_MS)
-  t.equal(agents.near.ledger.size, 1)
+  t.equal(agents.near.ledger.size, 1, 'the flow is still open')
   t.ok((agents.near.ledger.flows()[0]?.ageMs ?? 0) >= 3_600_000, 'the flow is as old as the time that has passed')
   client.socket.write(' and after')
   while (client.bytes < 'before and after'.length) await clock.advance(0)

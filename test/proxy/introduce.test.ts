@@ -193,8 +193,16 @@ t.test('a check says who it is to an instance that asks, and only to that', asyn
   const { port: other } = plain.address() as AddressInfo
   const signal = new AbortController().signal
   const check = { kind: 'tcp', port, path: '/', intervalMs: 50, timeoutMs: 1_000 } as const
-  t.equal(await probe(check, { host: '127.0.0.1', port, isIntroduced: true }, signal), undefined)
+  t.equal(
+    await probe(check, { host: '127.0.0.1', port, isIntroduced: true }, signal),
+    undefined,
+    'the check with a header finds the program ready',
+  )
   await until(() => heard.length === 1)
   t.same(heard, [`${SIGNATURE}\x20`])
-  t.equal(await probe({ ...check, kind: 'http' }, { host: '127.0.0.1', port: other }, signal), undefined)
+  t.equal(
+    await probe({ ...check, kind: 'http' }, { host: '127.0.0.1', port: other }, signal),
+    undefined,
+    'the check without a header finds the program ready',
+  )
 })

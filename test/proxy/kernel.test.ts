@@ -297,7 +297,7 @@ t.test('counters are named and parsed, and their headers are known', async (t) =
   t.same(grown({ packets: 2, bytes: 200 }, { packets: 5, bytes: 900 }), { packets: 3, bytes: 700 })
   t.same(grown(undefined, { packets: 5, bytes: 900 }), { packets: 5, bytes: 900 })
   t.same(grown({ packets: 9, bytes: 900 }, { packets: 1, bytes: 60 }), { packets: 1, bytes: 60 }, 'begun anew')
-  t.equal(payload({ packets: 10, bytes: 1_520 }, 52), 1_000)
+  t.equal(payload({ packets: 10, bytes: 1_520 }, 52), 1_000, 'bytes without ten headers of 52')
   t.equal(payload({ packets: 10, bytes: 400 }, 52), 0, 'never less than nothing')
 })
 
@@ -382,7 +382,7 @@ t.test('the kernel path follows the table, one transaction at a time', async (t)
   begin()
   await until(() => fastPath.isOn)
   t.match(kernel.applied[0], /^add table .*\ndelete table /)
-  t.equal(fastPath.size, 1)
+  t.equal(fastPath.size, 1, 'one VIP is in the kernel')
   t.match(fastPath.explain(target, { port: 80, protocol: 'tcp' }), { path: 'kernel', reason: `${CART}.0, local` })
 
   for (let n = 2; n < 20; n += 1) table.set(cart(Array.from({ length: n }, () => HERE)))
@@ -416,7 +416,7 @@ t.test('an instance that loses its permission waits until its rows are removed',
   callers.push(caller('bank.acme.web.prod.0'))
   await fastPath.admit()
   t.match(kernel.applied.at(-1), /delete element .* vips4 \{ 10\.30\.2\.3 \. tcp \. 80 \}/)
-  t.equal(fastPath.size, 0)
+  t.equal(fastPath.size, 0, 'a service that not everybody may call leaves the kernel')
   callers.pop()
   fastPath.refresh(CART)
   await until(() => fastPath.size === 1)
@@ -472,7 +472,7 @@ t.test('a table owned by a successor process is left alone', async (t) => {
       : 'Error: Could not process rule: No such file or directory'
   table.set(cart([HERE, HERE]))
   await until(() => !fastPath.isOn)
-  t.equal(fastPath.fault, undefined)
+  t.equal(fastPath.fault, undefined, 'a table that another agent owns is no fault')
   kernel.fails = () => undefined
   const before = kernel.applied.length
   await fastPath.close()
@@ -490,18 +490,18 @@ t.test('UDP conntrack entries of ended instances are deleted, and those of drain
   kernel.listed =
     'udp 17 29 src=127.0.0.1 dst=10.30.2.3 sport=4 dport=53 src=127.0.0.1 dst=127.0.0.1 sport=20000 dport=4 mark=0 use=1\n'
   t.equal(fastPath.openFlows(`${CART}.0`), 1, 'not known yet')
-  t.equal(await fastPath.count(), 1)
+  t.equal(await fastPath.count(), 1, 'the list has one flow')
   t.same([fastPath.openFlows(`${CART}.0`), fastPath.openFlows(`${CART}.1`), fastPath.openFlows('x')], [1, 0, 0])
   draining.add(`${CART}.0`)
   at[0] = undefined
   await fastPath.admit()
   t.same(kernel.forgotten, [])
-  t.equal(fastPath.openFlows(`${CART}.0`), 1)
+  t.equal(fastPath.openFlows(`${CART}.0`), 1, 'a draining instance keeps its flow')
   draining.clear()
   await fastPath.admit()
   t.same(kernel.forgotten, ['127.0.0.1:20000'])
-  t.equal(fastPath.openFlows(`${CART}.0`), 0)
-  t.equal(fastPath.flaw, undefined)
+  t.equal(fastPath.openFlows(`${CART}.0`), 0, 'the flow to an instance that is gone is forgotten')
+  t.equal(fastPath.flaw, undefined, 'nothing is wrong with the rules')
   kernel.forget = async () => Promise.reject(new Error('spawn conntrack ENOENT'))
   at[1] = undefined
   await fastPath.admit()

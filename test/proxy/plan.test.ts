@@ -86,8 +86,12 @@ t.test('whether there is room is asked once, and reserves one descriptor', async
   let reserved = 0
   const descriptors = { reserve: (count: number) => ((reserved += count), true) }
   const limits = { maxFlows: 2 }
-  t.equal(refusalForLoad({ ledger: { size: 2, isDraining: false }, limits, descriptors }), undefined)
-  t.equal(reserved, 1)
+  t.equal(
+    refusalForLoad({ ledger: { size: 2, isDraining: false }, limits, descriptors }),
+    undefined,
+    'the ledger holds this flow already: two of two may be open',
+  )
+  t.equal(reserved, 1, 'one descriptor is reserved')
   t.match(refusalForLoad({ ledger: { size: 3, isDraining: false }, limits, descriptors }), { end: 'too-many' })
   t.match(refusalForLoad({ ledger: { size: 0, isDraining: true }, limits, descriptors }), { reason: /closing/ })
   const none = { reserve: () => false }
@@ -132,7 +136,7 @@ t.test('the kernel is given only what every flow would choose as well', async (t
       const parts = partsFor(table, [], rtts)
       for (const caller of [NODE_CALLER, ...callers]) {
         const made = plan({ target, port: 80, protocol: 'tcp', caller }, parts)
-        t.equal(made.refusal, undefined)
+        t.equal(made.refusal, undefined, 'what the kernel carries is refused to nobody')
         t.ok(standing.instances.includes(made.candidates[0]!.instance), standing.reason)
       }
     }),
@@ -162,7 +166,7 @@ t.test('a trace reports what a flow does, whatever the table', async (t) => {
       if (last?.step === 'connected') {
         t.match(end, { instance: last.instance, node: last.node, path: last.path })
       } else {
-        t.equal(end.instance, undefined)
+        t.equal(end.instance, undefined, 'a flow reaches no instance where trace reaches none')
         t.match(last, { step: 'failed', reason: end.reason })
       }
     }),

@@ -33,7 +33,7 @@ t.test('curl reaches services through the SOCKS proxy', { skip: noCurl }, async 
     ['a service that is not there', here.socks(), 'http://shop.acme.ghost.prod.any.rr.local/'],
   ]
   for (const [why, proxy, url] of rows) t.equal((await curl('-x', proxy, url)).code, 97, why) // curl: the proxy said no
-  t.equal(here.seen.length, 4)
+  t.equal(here.seen.length, 4, 'only the calls that were permitted have arrived')
 })
 
 t.test('curl reaches services through the HTTP proxy, by CONNECT and by forwarding', { skip: noCurl }, async (t) => {
@@ -89,7 +89,7 @@ t.test('a second request on the same connection is not forwarded', async (t) => 
   await client.ended
   t.match(client.text, /GET \/first 0/)
   t.notMatch(client.text, /second/)
-  t.equal(here.seen.length, 1)
+  t.equal(here.seen.length, 1, 'the second request did not arrive')
   t.equal(here.seen[0]?.headers.host, NAME, 'what decided the route is what the instance hears')
 })
 

@@ -68,10 +68,10 @@ t.test('below half of the capacity nobody is asked; above it a user has at most 
     sockets.push(socket)
     return limits.enter(socket)
   }
-  for (let i = 0; i < 3; i++) t.equal(await enter('127.0.0.1'), true)
+  for (let i = 0; i < 3; i++) t.equal(await enter('127.0.0.1'), true, 'admitted while few are open')
   t.same(asked, [], 'while few are open')
   for (let i = 0; i < 3; i++) t.equal(await enter('127.0.0.1'), true, 'up to six of eight')
-  t.equal(await enter('127.0.0.1'), false)
+  t.equal(await enter('127.0.0.1'), false, 'refused beyond the share of one user')
   t.equal(await enter('127.0.0.9'), true, 'another user has room')
   t.equal(asked.length, 8, 'each connection is asked about once')
   t.match(log.lines, [{ sentence: 'new flows of one user are refused', fields: { user: 'uid 1', open: 6 } }])
@@ -107,7 +107,7 @@ t.test('a user that opens silent connections to a VIP leaves room for others', {
   socket.write('hello')
   const [answer] = (await once(socket, 'data')) as [Buffer]
   t.equal(answer.toString(), 'hello', 'a call of another user')
-  t.equal(flows, 31)
+  t.equal(flows, 31, 'the call of another user is one more flow')
   t.match(await log.line('new flows of one user are refused'), { fields: { user: `uid ${OTHER_UID}` } })
   socket.destroy()
 })

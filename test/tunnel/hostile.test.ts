@@ -140,12 +140,12 @@ test('a peer that acknowledges nothing stops the writer, and a slow reader loses
     )
   }
   t.notOk(ours.log.includes('reset'), 'the stream that holds most of what is unread is reset, not ours')
-  t.equal(peer.cutBecause, undefined)
+  t.equal(peer.cutBecause, undefined, 'the connection of the peer is not cut')
 })
 
 test('signals beyond the rate are dropped, and unknown frames are skipped', async (t) => {
   const peer = new HostilePeer()
   for (let i = 0; i < 1_000; i++) peer.send(frame(FRAME.SIGNAL, 0, '{}'), frame(31, 5, 'unknown'))
-  t.equal(peer.pair.ignored, 1_000)
-  t.equal(peer.cutBecause, undefined)
+  t.equal(peer.pair.ignored, 1_000, 'unknown frames are counted')
+  t.equal(peer.cutBecause, undefined, 'the connection of the peer is not cut')
 })

@@ -30,7 +30,11 @@ test('a worse kind of path is preferred only when it is clearly faster', async (
   const memory = new PathHistory()
   memory.measured('relayed', 30, 0)
   for (let now = 0; now < 9_900; now += 250)
-    t.equal(memory.fasterThan('punched', { rttMs: 90, isCalm: true }, now), undefined)
+    t.equal(
+      memory.fasterThan('punched', { rttMs: 90, isCalm: true }, now),
+      undefined,
+      `it stays on its path after ${now} ms`,
+    )
   t.equal(memory.fasterThan('punched', { rttMs: 40, isCalm: true }, 9_900), undefined, 'a gust')
   t.equal(
     memory.fasterThan('punched', { rttMs: 90, isCalm: true }, 10_100),
@@ -42,7 +46,11 @@ test('a worse kind of path is preferred only when it is clearly faster', async (
     undefined,
     'a better kind is reached by an upgrade, not by a fallback',
   )
-  t.equal(memory.fasterThan('punched', { rttMs: undefined, isCalm: true }, 60_000), undefined)
+  t.equal(
+    memory.fasterThan('punched', { rttMs: undefined, isCalm: true }, 60_000),
+    undefined,
+    'nothing is faster than a path without a measurement',
+  )
   memory.shun('punched', 0)
   t.ok(memory.isPenalised('punched', 59_000), 'the path is penalised for a minute')
   t.notOk(memory.isPenalised('punched', 61_000), 'the penalty ends after a minute')

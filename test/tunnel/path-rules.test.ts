@@ -79,7 +79,7 @@ test('the carrier for a rule is kept while in use and given back later', async (
   flow.stream.reset()
   a.peers.existing('c/b')
   const other = mesh.wires.filter(({ path }) => path === 'relayed').length
-  t.equal(other, 1)
+  t.equal(other, 1, 'the rule has one relayed connection')
 })
 
 test('the carrier of a rule that nobody uses is closed', async (t) => {
@@ -124,7 +124,11 @@ test('a direct-only flow is refused with a reason where only the relay works', a
   const { mesh, a } = await pair(['relayed c/a>c/b'])
   await using _ = mesh
   t.equal(a.peers.existing('c/b')?.path, 'relayed')
-  t.equal(a.peers.existing('c/b', rule('direct-only')), undefined)
+  t.equal(
+    a.peers.existing('c/b', rule('direct-only')),
+    undefined,
+    'the session is not offered to flows whose rule forbids its path',
+  )
   const refused = await ruled(mesh, a, 'direct-only').catch((error: unknown) => error)
   t.match(refused, {
     code: 'PATH_FORBIDDEN',
@@ -148,7 +152,11 @@ test('a route says what holds for the carrier of the rule, not for the session',
   t.equal(silentMs('relay-only'), 300, 'the relay owes an answer')
   t.equal(silentMs('any'), 0, 'the direct carrier owes none')
   t.equal(session.route(rule('relay-only'))?.path, 'relayed')
-  t.equal(session.route(rule('no-direct no-relayed')), undefined)
+  t.equal(
+    session.route(rule('no-direct no-relayed')),
+    undefined,
+    'no carrier for a rule that forbids every path there is',
+  )
 })
 
 test('rules that leave no path are refused without dialling', async (t) => {

@@ -33,7 +33,7 @@ test('the first stream needs one round trip where the peer is known, otherwise t
     t.same(listener.log, ['opened'], `${openedAfter} flights`)
     await mesh.clock.advance(LAG_MS)
     t.equal(b.heard[0]?.text().length, 3_000, 'and nothing is lost of what was said before that')
-    t.equal(a.peers.existing('c/b')?.report().carrierPaths.length, 1)
+    t.equal(a.peers.existing('c/b')?.report().carrierPaths.length, 1, `one carrier after ${openedAfter} flights`)
   }
 })
 
@@ -45,7 +45,7 @@ test('data sent before the answer is bounded by what every peer accepts', async 
   const b = mesh.node('c/b')
   opened(a, 'c/b', Buffer.alloc(3_000, 'q'))
   await mesh.clock.advance(LAG_MS)
-  t.equal(b.heard[0]?.text().length, 1_024)
+  t.equal(b.heard[0]?.text().length, 1_024, 'no more is sent early than every peer accepts')
 })
 
 test('both sides may dial at the same time and send before either has answered', async (t) => {
@@ -68,8 +68,8 @@ test('both sides may dial at the same time and send before either has answered',
       ['from b'],
     )
     t.equal([...nodes['a']!.peers.all()].length, 1, 'one session, over both connections')
-    t.equal([...nodes['b']!.peers.all()].length, 1)
-    t.equal(nodes['a']!.peers.existing('c/b')?.report().carrierPaths.length, 2)
+    t.equal([...nodes['b']!.peers.all()].length, 1, 'the same session at the other node')
+    t.equal(nodes['a']!.peers.existing('c/b')?.report().carrierPaths.length, 2, 'that session has both connections')
     nodes['b']!.heard[0]?.stream.write(Buffer.from('answer'))
     await mesh.clock.advance(20_000)
     t.ok(
@@ -108,11 +108,11 @@ test('when a peer does not answer, the streams end and the next dial waits for H
   heard[0]?.destroy()
   await mesh.clock.advance(0)
   t.same(first.log, ['refused unreachable'])
-  t.equal(a.peers.existing('c/b'), undefined)
+  t.equal(a.peers.existing('c/b'), undefined, 'the session that was never agreed on is gone')
   t.equal([...a.peers.all()].length, 0, 'and not waited for')
   void a.peers.session(reach('c/b'), never).catch(() => undefined)
   await mesh.clock.advance(1_000)
-  t.equal(heard.length, 2)
+  t.equal(heard.length, 2, 'the next session dials anew')
   t.equal(a.peers.existing('c/b'), undefined, 'until it answers')
   heard[1]?.write(encodeHello(answerTo(await helloOf(heard[1]))))
   await mesh.clock.advance(0)
@@ -165,7 +165,7 @@ test('when two answers put the streams in two sessions, the streams end', async 
   heard[0]?.write(encodeHello(answerTo(proposal)))
   await mesh.clock.advance(0)
   t.same(first.log, ['refused unreachable'])
-  t.equal([...a.peers.all()].length, 0)
+  t.equal([...a.peers.all()].length, 0, 'no session is left')
 })
 
 test('a path that lost the race is not waited for until it arrives or the network changes', async (t) => {
@@ -192,7 +192,7 @@ test('a path that lost the race is not waited for until it arrives or the networ
   t.same(await again(), ['direct c/a>c/b'], 'in another network it may be different')
   await mesh.clock.advance(150)
   mesh.up('direct c/a>c/b')
-  t.equal((await again()).length, 2)
+  t.equal((await again()).length, 2, 'the path that has come back is dialled as well')
   t.equal(a.peers.existing('c/b')?.path, 'direct')
   t.same(await again(), ['direct c/a>c/b'], 'it has arrived')
 })

@@ -229,7 +229,7 @@ test('pending OPENs move to another live carrier, and fail at once without one',
   t.notOk(world.flows[0]!.near.isDead, 'while the open one waits')
   world.flows[0]!.near.write(5_000)
   world.settle()
-  t.equal(world.flows[0]!.far.read, 5_000)
+  t.equal(world.flows[0]!.far.read, 5_000, 'the open stream goes on')
 })
 
 test('late data from a carrier that was thought dead does no harm', async (t) => {
@@ -266,7 +266,7 @@ test('a move resends little, and next to nothing for small streams', async (t) =
   const batch = Buffer.alloc(65_536)
   const size = to.outbox.fill(batch)
   t.ok(size <= 36, `${size} bytes for a stream that rests`)
-  t.equal(mux.near.failover.moved, 1)
+  t.equal(mux.near.failover.moved, 1, 'one stream has moved')
   far.consume(1e9)
   near.finish()
   far.finish()
