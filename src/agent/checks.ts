@@ -125,7 +125,7 @@ function descriptorCheck({ context: { config }, connectivity }: AgentParts): Che
   }
 }
 
-/** How near the heap is to its limit, at which the process would end. */
+/** How near the heap, the control groups and the machine are to their limits, at which the process would end. */
 function memoryCheck({ connectivity: { callers } }: AgentParts): Check {
   const { shortage, report } = callers.memory
   return {
@@ -133,7 +133,7 @@ function memoryCheck({ connectivity: { callers } }: AgentParts): Check {
     ok: shortage === undefined,
     finding: report,
     remedy:
-      'Give the agent more (NODE_OPTIONS=--max-old-space-size=MiB, or a larger limit of its container), or lower agent.maxFlows.',
+      'Give the agent more (NODE_OPTIONS=--max-old-space-size=MiB, MemoryMax= of its unit, or a larger limit of its container), or lower agent.maxFlows.',
   }
 }
 

@@ -124,7 +124,7 @@ export function cutNodes({ peers }: Connectivity, nodes: readonly NodeId[]): voi
 }
 
 function openCallers(
-  { log, metrics }: AgentContext,
+  { life, log, metrics }: AgentContext,
   { certificate, vips }: NodeIdentity,
   { table }: TableSync,
 ): Callers {
@@ -134,7 +134,7 @@ function openCallers(
     addressOf,
     introduce: (request, from) => introduce(request, from, { addressOf, uriOf }),
     descriptors: new Descriptors({ log, metrics }),
-    memory: new Memory({ log, metrics }),
+    memory: new Memory({ log, metrics }).follow(life),
   }
 }
 

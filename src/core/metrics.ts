@@ -86,7 +86,7 @@ function flowMetrics(make: Maker) {
     ),
     memoryScarce: make.gauge(
       'proxy_memory_scarce',
-      'Whether new flows are refused (1) because the heap of the process is nearly full.',
+      'Whether new flows are refused (1) because the heap, a control group or the machine has little memory left.',
     ),
     flowConnect: make.histogram(
       'proxy_flow_connect_seconds',

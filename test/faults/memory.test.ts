@@ -5,6 +5,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { basename, join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { Memory } from '../../proxy/flow/memory.ts'
+import { kernelMemory, type MemoryRoom } from '../../src/core/kit/memory-rooms.ts'
 import { ownGroups } from '../../src/core/kit/cgroup.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
@@ -20,13 +21,15 @@ import { sla } from '../walks/mesh.ts'
 
 t.setTimeout(240_000)
 const MIB = 2 ** 20
+let groupsMade = 0
 
 t.test('new flows are refused while too little of the heap is left', (t) => {
   const clock = { now: 0 }
   let left = 0
   const log = keptLog()
   const reports = { log, metrics: openMetrics('agent') }
-  const memory = new Memory(reports, { measure: () => ({ limit: 1_000, left }), now: () => clock.now })
+  const heap = () => ({ of: 'heap' as const, limit: 1_000, left })
+  const memory = new Memory(reports, { heap, kernel: async () => ({ rooms: [], beside: 0 }), now: () => clock.now })
   const rows: Array<{ left: number; isScarce: boolean; why: string }> = [
     { left: 151, isScarce: false, why: 'more than 15 % is left' },
     { left: 149, isScarce: true, why: 'less is left' },
@@ -43,6 +46,106 @@ t.test('new flows are refused while too little of the heap is left', (t) => {
   t.ok(memory.shortage, 'not measured again within 100 ms')
   t.equal(log.lines.filter(({ level }) => level === 'warn').length, 2, 'said once for each shortage')
   t.end()
+})
+
+const SHORT = 'memory is nearly full; new flows are refused'
+const ENOUGH = 'enough memory is free again'
+
+t.test('new flows are refused near the limit of a control group, and of the machine', async (t) => {
+  const clock = { now: 0 }
+  const log = keptLog()
+  const free = { of: 'heap' as const, limit: 1_000 * MIB, left: 900 * MIB }
+  let rooms: Array<Omit<MemoryRoom, 'of'> & { of: MemoryRoom['of'] }> = []
+  let beside = 100 * MIB
+  let fails = false
+  let collections = 0
+  const memory = new Memory(
+    { log, metrics: openMetrics('agent') },
+    {
+      heap: () => free,
+      collect: async () => void (collections += 1),
+      kernel: () => (fails ? Promise.reject(new Error('no descriptor')) : Promise.resolve({ rooms, beside })),
+      now: () => clock.now,
+    },
+  )
+  const shortage = async () => {
+    clock.now += 100
+    void memory.shortage // asks the kernel
+    await new Promise((later) => setImmediate(later))
+    return memory.shortage
+  }
+  t.equal(await shortage(), undefined)
+  rooms = [{ of: 'control group', limit: 256 * MIB, left: 40 * MIB, path: '/g' }]
+  t.equal(await shortage(), 'the memory of the control group of 256 MiB is nearly full')
+  t.equal(collections, 1, 'V8 is told to give back what it does not need')
+  t.match(memory.report, /40 MiB left of 256 MiB of control group; new flows are refused/)
+  beside = 145 * MIB
+  t.equal(
+    await shortage(),
+    undefined,
+    'what the process has freed since is left to it, though the kernel does not have it back',
+  )
+  beside = 110 * MIB
+  t.ok(await shortage(), 'in use again')
+  beside = 145 * MIB
+  rooms = [{ of: 'control group', limit: 256 * MIB, left: 30 * MIB }]
+  t.ok(await shortage(), 'the kernel itself must see half of it')
+  fails = true
+  t.ok(await shortage(), 'what cannot be read stays as it was')
+  fails = false
+  beside = 100 * MIB
+  rooms = [{ of: 'control group', limit: 256 * MIB, left: 70 * MIB }]
+  t.ok(await shortage(), 'not enough to take flows again')
+  rooms = [{ of: 'control group', limit: 256 * MIB, left: 90 * MIB }]
+  t.equal(await shortage(), undefined)
+  rooms = [{ of: 'control group', limit: 4_096 * MIB, left: 70 * MIB }]
+  t.equal(await shortage(), undefined, 'of a large group, which instances may nearly fill, no more than 64 MiB')
+  rooms = [{ of: 'machine', limit: 2_048 * MIB, left: 60 * MIB }]
+  t.equal(await shortage(), 'the memory of the machine of 2048 MiB is nearly full')
+  t.match(
+    log.lines.map(({ sentence }) => sentence),
+    [SHORT, ENOUGH, SHORT, ENOUGH, SHORT],
+  )
+})
+
+t.test('what control groups leave is read as the kernel writes it, without what it can give up', async (t) => {
+  const dir = t.testdir({
+    v2: {
+      'memory.max': `${256 * MIB}\n`,
+      'memory.high': 'max\n',
+      'memory.current': `${200 * MIB}\n`,
+      'memory.swap.max': '0\n',
+      'memory.swap.current': '0\n',
+      'memory.stat': `anon 1\ninactive_file ${50 * MIB}\nactive_file ${30 * MIB}\nslab_reclaimable ${20 * MIB}\n`,
+    },
+    high: {
+      'memory.max': 'max\n',
+      'memory.high': `${128 * MIB}\n`,
+      'memory.current': `${28 * MIB}\n`,
+      'memory.stat': '',
+    },
+    unlimited: { 'memory.max': 'max\n', 'memory.high': 'max\n', 'memory.current': '1\n' },
+    v1: {
+      'memory.limit_in_bytes': `${100 * MIB}\n`,
+      'memory.usage_in_bytes': `${90 * MIB}\n`,
+      'memory.memsw.limit_in_bytes': `${100 * MIB}\n`,
+      'memory.memsw.usage_in_bytes': `${90 * MIB}\n`,
+      'memory.stat': `inactive_file 7\ntotal_inactive_file ${15 * MIB}\ntotal_active_file ${5 * MIB}\n`,
+    },
+  })
+  const { rooms } = await kernelMemory(['v2', 'high', 'unlimited', 'v1'].map((name) => join(dir, name)))
+  t.match(
+    rooms
+      .filter(({ of }) => of === 'control group')
+      .map(({ path = '', limit, left }) => [basename(path), limit / MIB, left / MIB]),
+    [
+      ['v2', 256, 156],
+      ['high', 128, 100],
+      ['v1', 100, 30],
+    ],
+  )
+  const machine = rooms.find(({ of }) => of === 'machine')
+  t.ok(machine !== undefined && machine.left > 0 && machine.left <= machine.limit)
 })
 
 t.test('what is left of the heap is counted as V8 counts', (t) => {
@@ -74,6 +177,19 @@ const noGroups = typeof groups === 'string' && groups
 t.test('a heap of 64 MiB filled with flows: some are refused, the agent lives, and takes flows again', async (t) => {
   await fills(t, { env: { NODE_OPTIONS: '--max-old-space-size=64' } })
 })
+
+t.test(
+  'a control group filled with what flows hold outside the heap: some are refused, the agent lives, and takes flows again',
+  { skip: noGroups },
+  async (t) => {
+    const group = limitedGroup(t)
+    await fills(t, { group: group.path, env: { NODE_OPTIONS: '--max-old-space-size=2048' } }, () => {
+      group.setLimit(group.used() + 100 * MIB)
+      return true
+    })
+    t.equal(group.killed(), 0, 'the kernel has ended nothing in it')
+  },
+)
 
 t.test(
   'the kernel ends an agent for want of memory: its instances live, and the next one takes them back',
@@ -136,7 +252,6 @@ interface Up {
   exited: Promise<[code: number | null, signal: string | null]>
 }
 
-let offset = 0
 const base = await freeBase(25_000)
 
 /** `hedgerow up` of machine `m`; resolves when it serves. */
@@ -167,8 +282,10 @@ async function up(t: Test, machines: Machines, { env = {}, group = '' }: Launch)
   return { child, exited }
 }
 
-/** Opens flows until some are refused. */
-async function fills(t: Test, launch: Launch): Promise<void> {
+const UNREAD = Buffer.alloc(MIB)
+
+/** Opens flows until some are refused. `before`: once it serves; true: flows bring bytes that nobody reads. */
+async function fills(t: Test, launch: Launch, before = (): boolean => false): Promise<void> {
   await using machines = await Machines.make()
   const { child } = await up(t, machines, launch)
   const held = new Set<Socket>()
@@ -196,6 +313,20 @@ async function fills(t: Test, launch: Launch): Promise<void> {
     return host !== '' && (await opens(host)).isServed
   }, 'flows are carried')
 
+  const hasBytes = before()
+  for (let rounds = hasBytes ? 2 : 1; rounds > 0; rounds -= 1)
+    await fillOnce(t, { machines, child, host, held, hasBytes })
+}
+
+interface Filling {
+  machines: Machines
+  child: ChildProcess
+  host: string
+  held: Set<Socket>
+  hasBytes: boolean
+}
+
+async function fillOnce(t: Test, { machines, child, host, held, hasBytes }: Filling): Promise<void> {
   const flows: Socket[] = []
   let refused = 0
   for (let round = 0; round < 40 && refused === 0; round += 1) {
@@ -203,17 +334,13 @@ async function fills(t: Test, launch: Launch): Promise<void> {
     for (const { socket, isServed } of opened)
       if (isServed) flows.push(socket)
       else refused += 1
+    if (hasBytes) for (const socket of flows.slice(-200)) socket.write(UNREAD)
   }
   t.comment(`${flows.length} flows were open when ${refused} were refused`)
   t.ok(refused > 0, 'some are refused')
   t.equal(child.exitCode, null)
   t.equal(child.signalCode, null, 'the agent lives')
-  const { stdout } = await machines.run('m', 'check', '-o', 'json')
-  const checks = JSON.parse(stdout) as Array<{ check: string; ok: boolean; finding: string }>
-  t.match(
-    checks.find(({ check }) => check === 'memory'),
-    { ok: false, finding: /new flows are refused/ },
-  )
+  if (!hasBytes) await isSaidByCheck(t, machines) // else what V8 gives back may have made room again
   const open = flows.filter((socket) => !socket.destroyed)
   t.equal(open.length, flows.length, 'open flows go on')
   for (const socket of [...flows, ...held]) socket.destroy()
@@ -223,6 +350,15 @@ async function fills(t: Test, launch: Launch): Promise<void> {
     return isServed
   }
   await eventually(isTaken, 'flows are taken again', 60_000)
+}
+
+async function isSaidByCheck(t: Test, machines: Machines): Promise<void> {
+  const { stdout } = await machines.run('m', 'check', '-o', 'json')
+  const checks = JSON.parse(stdout) as Array<{ check: string; ok: boolean; finding: string }>
+  t.match(
+    checks.find(({ check }) => check === 'memory'),
+    { ok: false, finding: /new flows are refused/ },
+  )
 }
 
 /** A flow; served when the other end has said something. */
@@ -273,7 +409,7 @@ function memoryGroups(): { dir: string; limit: string; used: string } | string {
 function limitedGroup(t: Test) {
   if (typeof groups === 'string') throw new Error(groups)
   const { dir, limit, used } = groups
-  const path = `${dir}-${(offset += 1)}`
+  const path = `${dir}-${(groupsMade += 1)}`
   mkdirSync(path)
   t.teardown(async () => {
     for (let tries = 0; tries < 100 && existsSync(path); tries += 1) {
@@ -286,5 +422,12 @@ function limitedGroup(t: Test) {
   })
   const usedNow = () => Number(readFileSync(join(path, used), 'latin1'))
   const setLimit = (bytes: number) => writeFileSync(join(path, limit), String(bytes))
-  return { path, used: usedNow, setLimit }
+  /** Processes that the kernel ended at the limit. */
+  const killed = () => {
+    const files = ['memory.oom_control', 'memory.events']
+      .map((name) => join(path, name))
+      .filter((file) => existsSync(file))
+    return Number(/^oom_kill (\d+)$/m.exec(readFileSync(files[0] ?? '', 'latin1'))?.[1])
+  }
+  return { path, used: usedNow, setLimit, killed }
 }
