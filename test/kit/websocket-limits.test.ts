@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import t from 'tap'
-import { LINK_LIMITS, WebSocketAcceptor, type Channel, type WebSocketLimits } from '../../src/core/kit/websocket.ts'
+import type { Channel } from '../../src/core/kit/websocket.ts'
+import { LINK_LIMITS, WebSocketAcceptor, type WebSocketLimits } from '../../src/core/kit/websocket-acceptor.ts'
 
 const MIB = 1024 * 1024
 

@@ -9,7 +9,7 @@ import type { Identity } from '../../src/core/identity/contract.ts'
 import { clientOptions, principalOf, serverOptions, tend } from '../../src/core/identity/tls.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { asksForBytes } from '../../src/core/kit/upgrade.ts'
-import { refuseUpgrade, WebSocketAcceptor } from '../../src/core/kit/websocket.ts'
+import { refuseUpgrade, WebSocketAcceptor } from '../../src/core/kit/websocket-acceptor.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 
 type AcceptBytes = (this: WebSocketAcceptor, ...args: Parameters<WebSocketAcceptor['acceptBytes']>) => void

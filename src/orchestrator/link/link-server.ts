@@ -15,7 +15,7 @@ import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../../core/
 import { hasTwoHosts, pathOf } from '../../core/kit/request-target.ts'
 import { Admission, admitHttp } from '../../core/kit/admission.ts'
 import { limitHandshakes } from '../../core/kit/handshake-rate.ts'
-import { refuseUpgrade } from '../../core/kit/websocket.ts'
+import { refuseUpgrade } from '../../core/kit/websocket-acceptor.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
