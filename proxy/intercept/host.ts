@@ -7,6 +7,7 @@ import type { Log } from '../../src/core/kit/log.ts'
 import { sourceTowards } from '../../src/core/kit/source-towards.ts'
 import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../../src/core/model/address.ts'
 import type { Target } from '../../src/core/table/view.ts'
+import type { HeldVip } from './asked-vips.ts'
 import { NONLOCAL_BIND } from './host-ipv6.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } from './vip-listeners.ts'
@@ -105,8 +106,16 @@ export class HostInterceptor implements Interceptor {
     return this.close()
   }
 
+  get heldPorts(): string[] {
+    return this.#listeners.heldPorts
+  }
+
   prepare(target: Target): Prepared | Promise<Prepared> {
     return this.#listeners.prepare(target)
+  }
+
+  adopt(held: readonly HeldVip[]): Promise<void> {
+    return this.#listeners.adopt(held)
   }
 
   obstacles(target: Target): Promise<Obstacle[]> {

@@ -51,6 +51,15 @@ export class VipListener {
     return state.kind === 'open' && !(state.listening instanceof DatagramListener) ? state.listening : undefined
   }
 
+  /** Whether a client has a flow that came in here. */
+  hasFlows(): Promise<boolean> {
+    const state = this.#state
+    if (state.kind !== 'open') return Promise.resolve(false)
+    const { listening } = state
+    if (listening instanceof DatagramListener) return Promise.resolve(listening.size > 0)
+    return new Promise((resolve) => listening.getConnections((_error, count) => resolve(count > 0)))
+  }
+
   /** After a failure: the program that answers here instead, as a sentence; `undefined`: callers are refused. */
   readonly obstacle = async (): Promise<string | undefined> => {
     const state = this.#state

@@ -8,21 +8,28 @@ import type { ServiceEntry } from '../../src/core/model/change.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
 import type { Target } from '../../src/core/table/view.ts'
+import { AskedVips, type HeldVip } from './asked-vips.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 import { mayUseNft, type Nft } from './nft.ts'
+import { OpeningQueue } from './opening-queue.ts'
 import { PortRedirect } from './port-redirect.ts'
 import { VipCalls } from './vip-calls.ts'
 import { VipListener, type VipListenerOwner } from './vip-listener.ts'
-import { type VipPort, vipPortsOf } from './vip-ports.ts'
+import type { VipPort } from './vip-ports.ts'
+import { WantedPorts } from './wanted-ports.ts'
 
 /*
  *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table, or no instance; its open flows go on)
  *                     ▲         │
  *                     └─ failed ◀ the port is taken, a right is missing: logged once, tried again
  *
- * One listener for each VIP and port of every service in the table, which holds only what this node uses. They are opened in
- * batches; `prepare` opens those of a name before it is answered. Beyond `limit` only prepared VIPs are opened, and nothing
- * is kept for the others. Where there are rights, they listen at ports that no server of the machine wants (port-redirect.ts).
+ * With rights there is one listener for each VIP and port of every service in the table, which holds only what this node uses.
+ * They listen at ports that no server of the machine wants (port-redirect.ts). Beyond `limit` only VIPs that were asked for are
+ * opened, and nothing is kept for the others.
+ *
+ * Without rights there are listeners only where somebody may call (wanted-ports.ts), since each takes a port from the machine.
+ *
+ * Listeners are opened in batches; `prepare` opens those of a name before it is answered.
  */
 
 export interface VipListenersOptions {
@@ -40,14 +47,16 @@ export interface VipListenersOptions {
   hasFastPath?: boolean
   /** Another agent serves the same VIPs until this one has taken over. */
   isSuccessor?: boolean
+  /** What programs may hold already; absent: nothing. */
+  asked?: AskedVips
 }
 
-type Settings = Required<Omit<VipListenersOptions, 'nft'>>
+type Settings = Required<Omit<VipListenersOptions, 'nft' | 'asked'>>
 
-/** Opened per turn of the event loop: about 3 ms. Larger: flows feel a big service arrive. */
-const BATCH = 64
-/** VIPs of numbered instances take no more of the limit than this: there are many, and few are called. */
-const NUMBERED_SHARE = 0.25
+/** How often VIPs that nobody uses are looked for. Larger: one that has an open flow may look unused for longer. */
+const SWEEP_MS = 3_600_000
+/** Why a name is not answered while programs ask for very many others. */
+const NO_ROOM = 'too many addresses were handed out within two minutes; without rights each needs a listener'
 
 /** Why a name should not be answered, because a program that is no part of the mesh would be called; `undefined`: ready. */
 export type Prepared = string | undefined
@@ -68,9 +77,9 @@ export class VipListeners implements Interceptor {
   readonly #listeners = new Map<string, VipListener>()
   readonly #byService = new Map<ServiceId, Set<string>>()
   readonly #byVip = new Map<VipIndex, Set<VipListener>>()
-  readonly #queue = new Set<VipListener>()
-  /** Keys that were asked for: they are opened again whatever the limit. */
-  readonly #prepared = new Set<string>()
+  readonly #queue = new OpeningQueue((listener) => this.#openNow(listener))
+  readonly #wanted: WantedPorts
+  readonly #asked: AskedVips
   readonly #logged = new Set<string>()
   #open = 0
   #isClosed = false
@@ -80,12 +89,22 @@ export class VipListeners implements Interceptor {
     this.#settings = settings
     this.#redirect = redirect
     this.#parts = world.parts
+    this.#asked = world.asked
+    const takesDatagrams = world.parts.onDatagramClient !== undefined
+    const hasRights = () => redirect?.isOn === true
+    this.#wanted = new WantedPorts({ ...settings, takesDatagrams, asked: world.asked, hasRights })
     const { log, clock } = world.parts
     const sources = world.parts.sources ?? new LocalSources(log, { ranges: cidrsOf(settings.range), clock })
     const calls = new VipCalls({ mode: settings.mode, sources, ...world })
     this.#owner = {
-      tookSocket: (at, socket) => calls.tookSocket(at, socket),
-      tookDatagramFrom: (at, sender) => calls.tookDatagramFrom(at, sender),
+      tookSocket: (at, socket) => {
+        this.#asked.touch(at.vip)
+        calls.tookSocket(at, socket)
+      },
+      tookDatagramFrom: (at, sender) => {
+        this.#asked.touch(at.vip)
+        return calls.tookDatagramFrom(at, sender)
+      },
       opened: () => this.#count(1),
       closed: () => this.#count(-1),
       failed: (at, problem) => this.#logOnce(at, problem),
@@ -94,7 +113,7 @@ export class VipListeners implements Interceptor {
 
   static start(options: VipListenersOptions, identify: Identify, parts: InterceptParts): Promise<VipListeners> {
     return Lifetime.open(async (life) => {
-      const { nft, ...given } = options
+      const { nft, asked = new AskedVips(parts.clock), ...given } = options
       const settings = {
         limit: 4_096,
         retryMs: 5_000,
@@ -105,11 +124,13 @@ export class VipListeners implements Interceptor {
       }
       const redirect =
         nft === undefined || !mayUseNft() ? undefined : await PortRedirect.start(life, { ...settings, nft }, parts.log)
-      const listeners = new VipListeners(life, settings, redirect, { identify, parts })
+      const listeners = new VipListeners(life, settings, redirect, { identify, parts, asked })
       if (redirect !== undefined) redirect.onLost = () => listeners.#rebind()
+      asked.onForgotten = (service) => listeners.#follow(service, parts.table.entry(service))
       life.defer(() => listeners.#closeAll())
       life.defer(parts.table.onChange((service, entry) => listeners.#follow(service, entry)))
       life.every(settings.retryMs, () => listeners.retry(), 'vip listeners')
+      life.every(SWEEP_MS, () => listeners.forgetUnused(), 'asked vips')
       for (const entry of parts.table.services()) listeners.#follow(entry.service.id, entry)
       return listeners
     })
@@ -136,17 +157,36 @@ export class VipListeners implements Interceptor {
     return { isOn: this.#redirect?.isOn === true, fault }
   }
 
+  /** Ports that no server of the machine can have at every address, since a VIP listens there; none with rights. */
+  get heldPorts(): string[] {
+    if (this.rules.isOn) return []
+    const open = [...this.#listeners.values()].filter(({ isOpen }) => isOpen)
+    return [...new Set(open.map(({ at }) => `${at.port}/${at.protocol}`))]
+  }
+
   /**
-   * Called before a name is answered: its listeners are open when this is done, hence before the answer leaves. Costs one
-   * look-up when they are open already.
+   * Called before a name is answered: its listeners are open when this is done, hence before the answer leaves. Costs two
+   * look-ups when they are open already.
    */
-  prepare({ vip, service }: Target): Prepared | Promise<Prepared> {
+  prepare(target: Target): Prepared | Promise<Prepared> {
     if (this.#isClosed) return undefined // whoever takes over from this agent has them open
-    const listeners = this.#byVip.get(vip) ?? this.#addLate(service.id, vip)
-    for (const listener of listeners) if (!listener.isOpen) this.#openNow(listener)
+    const { vip, service } = target
+    const wasHeld = this.#asked.has(vip, service.id)
+    if (!wasHeld && !this.rules.isOn && this.#asked.isCrowded) return NO_ROOM
+    this.#asked.note(vip, service.id)
+    this.#openFor(target)
     const ready = this.#redirect?.ready()
-    if (ready !== undefined) return ready.then(() => this.#obstacle(listeners))
-    return this.#obstacle(listeners)
+    if (ready === undefined) return this.#prepared(target, wasHeld)
+    return ready.then(() => {
+      this.#openFor(target) // the rights may be lost by now
+      return this.#prepared(target, wasHeld)
+    })
+  }
+
+  /** Opens what the agent before this one has handed out. */
+  async adopt(held: readonly HeldVip[]): Promise<void> {
+    for (const service of this.#asked.take(held)) this.#follow(service, this.#parts.table.entry(service))
+    await this.settled()
   }
 
   /** The ports of a name that lead to another program, and to which; for `resolve` and `trace`. */
@@ -162,9 +202,22 @@ export class VipListeners implements Interceptor {
     return Array.from(this.#listeners.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
   }
 
-  /** Tries again what failed; also called every `retryMs`. */
+  /**
+   * Tries again what failed; also called every `retryMs`. A name that was not answered is left to its next question: the program
+   * in its place may be about to start again, and must find its port.
+   */
   retry(): void {
-    for (const listener of this.#listeners.values()) if (listener.problem !== undefined) this.#enqueue(listener)
+    for (const listener of this.#listeners.values()) {
+      if (listener.problem !== undefined && this.#wanted.isWanted(listener.at)) this.#queue.add(listener)
+    }
+  }
+
+  /** Gives up VIPs that nobody has asked for or called in a long time; also called every hour. An open flow counts as a call. */
+  async forgetUnused(): Promise<void> {
+    for (const vip of this.#asked.idle(SWEEP_MS)) {
+      for (const listener of this.#byVip.get(vip) ?? []) if (await listener.hasFlows()) this.#asked.touch(vip)
+    }
+    this.#asked.sweep()
   }
 
   close(): Promise<void> {
@@ -179,7 +232,7 @@ export class VipListeners implements Interceptor {
 
   #follow(service: ServiceId, entry: ServiceEntry | undefined): void {
     if (this.#isClosed) return
-    const wanted = entry === undefined ? [] : this.#portsOf(entry)
+    const wanted = entry === undefined ? [] : this.#wanted.of(entry)
     const keys = new Set(wanted.map(({ key }) => key))
     for (const key of this.#byService.get(service) ?? []) {
       const listener = this.#listeners.get(key)
@@ -189,34 +242,11 @@ export class VipListeners implements Interceptor {
       const known = this.#listeners.get(at.key)
       if (known?.at.service === service) continue
       if (known !== undefined) this.#remove(known) // the VIP has a new owner
-      if (this.#hasRoomFor(at)) this.#enqueue(this.#add(at))
+      if (this.#wanted.hasRoomFor(at, this.#open + this.#queue.size)) this.#queue.add(this.#add(at))
     }
     const kept = new Set(Array.from(keys).filter((key) => this.#listeners.get(key)?.at.service === service))
     if (kept.size === 0) this.#byService.delete(service)
     else this.#byService.set(service, kept)
-  }
-
-  #hasRoomFor({ key, isOfAny }: VipPort): boolean {
-    if (this.#prepared.has(key)) return true
-    const { limit } = this.#settings
-    return this.#open + this.#queue.size < (isOfAny ? limit : limit * NUMBERED_SHARE)
-  }
-
-  /** The listeners of a VIP that was beyond the limit until now. */
-  #addLate(service: ServiceId, wanted: VipIndex): Iterable<VipListener> {
-    const entry = this.#parts.table.entry(service)
-    if (this.#isClosed || entry === undefined) return []
-    const ports = this.#portsOf(entry).filter(({ vip }) => vip === wanted)
-    const keys = this.#byService.get(service) ?? new Set()
-    for (const { key } of ports) keys.add(key)
-    if (keys.size > 0) this.#byService.set(service, keys)
-    if (this.#prepared.size >= this.#settings.limit) this.#prepared.clear()
-    for (const { key } of ports) this.#prepared.add(key)
-    return ports.map((at) => this.#add(at))
-  }
-
-  #portsOf(entry: ServiceEntry): VipPort[] {
-    return vipPortsOf(entry, this.#settings.range, { takesDatagrams: this.#parts.onDatagramClient !== undefined })
   }
 
   #add(at: VipPort): VipListener {
@@ -231,7 +261,7 @@ export class VipListeners implements Interceptor {
   #remove(listener: VipListener): void {
     const { key, vip } = listener.at
     this.#listeners.delete(key)
-    this.#queue.delete(listener)
+    this.#queue.remove(listener)
     const sameVip = this.#byVip.get(vip)
     sameVip?.delete(listener)
     if (sameVip?.size === 0) this.#byVip.delete(vip)
@@ -240,32 +270,25 @@ export class VipListeners implements Interceptor {
 
   // opening and closing
 
-  #enqueue(listener: VipListener): void {
-    this.#queue.add(listener)
-    if (this.#queue.size === 1) setImmediate(() => this.#openBatch())
-  }
-
-  #openBatch(): void {
-    let left = BATCH
-    for (const listener of this.#queue) {
-      if (left-- === 0) break
-      this.#openNow(listener)
-    }
-    if (this.#queue.size > 0) setImmediate(() => this.#openBatch())
+  #openFor({ vip, service }: Target): void {
+    const isThere = [...(this.#byVip.get(vip) ?? [])].some(({ at }) => at.service === service.id)
+    if (!isThere) this.#follow(service.id, this.#parts.table.entry(service.id))
+    for (const listener of this.#byVip.get(vip) ?? []) if (!listener.isOpen) this.#openNow(listener)
   }
 
   #openNow(listener: VipListener): void {
-    this.#queue.delete(listener)
+    this.#queue.remove(listener)
     const { key, port, protocol } = listener.at
     if (this.#isClosed || this.#listeners.get(key) !== listener) return
     listener.open(this.#redirect?.listeningPort(port, protocol) ?? port)
   }
 
-  /** The rules in the kernel are gone: the ports are bound as they are. */
+  /** The rules in the kernel are gone: the ports are bound as they are, where somebody may call. */
   #rebind(): void {
+    for (const entry of this.#parts.table.services()) this.#follow(entry.service.id, entry)
     for (const listener of this.#listeners.values()) {
       listener.close()
-      this.#enqueue(listener)
+      this.#queue.add(listener)
     }
   }
 
@@ -290,20 +313,27 @@ export class VipListeners implements Interceptor {
     this.#parts.log.warn('cannot listen at a VIP', { service, address, port, reason, remedy })
   }
 
-  /** Another program has every port of the VIP, so calls to it would reach that program. */
-  #obstacle(listeners: Iterable<VipListener>): Prepared | Promise<Prepared> {
-    let first: VipListener | undefined
-    for (const listener of listeners) {
-      if (listener.problem === undefined) return undefined
-      first ??= listener
-    }
-    return first?.obstacle()
+  /** A VIP that is not answered is not held by that; its problem stays for `check`. */
+  #prepared({ vip }: Target, wasHeld: boolean): Prepared | Promise<Prepared> {
+    return this.#blocked(vip)
+      ?.obstacle()
+      .then((found) => {
+        if (found !== undefined && !wasHeld && this.#blocked(vip) !== undefined) this.#asked.drop(vip)
+        return found
+      })
+  }
+
+  /** A listener of a VIP of which no port is ours, so that calls may reach another program. */
+  #blocked(vip: VipIndex): VipListener | undefined {
+    const listeners = [...(this.#byVip.get(vip) ?? [])]
+    return listeners.every(({ problem }) => problem !== undefined) ? listeners[0] : undefined
   }
 }
 
 interface World {
   identify: Identify
   parts: InterceptParts
+  asked: AskedVips
 }
 
 function isServer(server: Server | undefined): server is Server {

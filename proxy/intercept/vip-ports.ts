@@ -1,6 +1,6 @@
 import { holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../../src/core/model/address.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
-import { choiceOf, type Choice } from '../../src/core/model/choice.ts'
+import { choiceOf, type Choice, type ChoiceKey } from '../../src/core/model/choice.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { InstanceState } from '../../src/core/model/instance.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
@@ -12,6 +12,8 @@ export interface VipPort {
   readonly vip: VipIndex
   /** Its choice names no instance. */
   readonly isOfAny: boolean
+  /** A document gives it by number, so people call it without asking for a name. */
+  readonly isRequested: boolean
   readonly address: string
   readonly port: number
   readonly protocol: 'tcp' | 'udp'
@@ -26,16 +28,18 @@ export interface VipPort {
 export function vipPortsOf(
   { service, instances }: ServiceEntry,
   range: VipRange,
-  { takesDatagrams }: { takesDatagrams: boolean },
+  { takesDatagrams, isWanted = () => true }: VipPortOptions,
 ): VipPort[] {
   const ordinalsIn = (...states: InstanceState[]) =>
     new Set(instances.filter(({ state }) => states.includes(state)).map(({ ordinal }) => ordinal))
   const running = ordinalsIn('running')
   const alive = ordinalsIn('running', 'stopping', 'lost')
+  const requested = new Set(service.requested)
   const found: VipPort[] = []
-  for (const [key, vip] of Object.entries(service.vips)) {
+  for (const [key, vip] of Object.entries(service.vips) as [ChoiceKey, VipIndex][]) {
+    const isRequested = requested.has(key)
     const choice = choiceOf(key)
-    if (vip === undefined || choice === undefined) continue
+    if (choice === undefined || !(isRequested || isWanted(vip))) continue
     const canOpen = { tcp: hasInstance(choice, running), udp: takesDatagrams && hasInstance(choice, alive) }
     const isOfAny = choice.instance === 'any'
     for (const address of addressesOf(range, vip)) {
@@ -45,6 +49,7 @@ export function vipPortsOf(
           key: `${address} ${port}/${protocol}`,
           vip,
           isOfAny,
+          isRequested,
           address,
           port,
           protocol,
@@ -54,6 +59,12 @@ export function vipPortsOf(
     }
   }
   return found
+}
+
+interface VipPortOptions {
+  takesDatagrams: boolean
+  /** Which VIPs count, beside those that a document requests; absent: all. */
+  isWanted?: (vip: VipIndex) => boolean
 }
 
 function hasInstance({ instance, policy }: Choice, running: ReadonlySet<number>): boolean {

@@ -17,6 +17,7 @@ import { openFastPath, type KernelPath } from './fast-path.ts'
 import { interceptVips, openFlows, prepareProxyListeners, type Flows, type ProxyListeners } from './flows.ts'
 import { Predecessor, type HandOverStep } from './hand-over.ts'
 import { Instances } from './instances.ts'
+import { KeptVips } from './kept-vips.ts'
 import { openUplink, type UplinkNeeds } from './link.ts'
 import { LocalApi } from './local-api.ts'
 import { followNetwork } from './network.ts'
@@ -121,6 +122,7 @@ async function startParts(
 
   await ask('release')
   const sync = await openTableSync(context)
+  const keptVips = KeptVips.open(context, sync)
   const dataPlane = await openDataPlane(context, identity, sync, { environment, api })
   const { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors } = dataPlane
   const { fastPath } = kernelPath
@@ -131,11 +133,12 @@ async function startParts(
     connectivity.peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
   const uplink = await openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal })
   if (predecessor !== undefined) await openListeners()
-  const interceptor = await interceptVips(context, identity, { flows, instances })
+  const interceptor = await interceptVips(context, identity, { flows, instances, keptVips })
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
   const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
-  if (predecessor !== undefined) await interceptor.settled()
+  // without rights, those are opened that programs may hold, and call at once
+  if (predecessor !== undefined || !interceptor.rules.isOn) await interceptor.settled()
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
   const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
 
@@ -148,6 +151,7 @@ async function startParts(
     proxies,
     instances,
     interceptor,
+    keptVips,
     uplink,
     resolver,
     fastPath,
@@ -157,7 +161,10 @@ async function startParts(
 
   if (predecessor !== undefined) await api.claim('predecessor')
   instances.own()
+  const adopt = async () => interceptor.adopt(await predecessors.heldVips())
+  if (predecessor !== undefined) await adopt()
   await ask('yield')
+  if (predecessor !== undefined) await adopt() // what it was asked for until it closed
   kernelPath.begin() // the rows of the predecessor are gone
   await predecessors.refresh()
   log.info('agent started', {
@@ -184,7 +191,7 @@ function serveLocally(parts: AgentParts, { api, prober, revoke, options }: Local
   const shutdown = new Shutdown({ ...parts, prober, companions })
   api.serve({
     ...agentRoutes(parts, { environment, respawn }),
-    ...handOverRoutes(shutdown, connectivity.peers, revoke),
+    ...handOverRoutes(shutdown, parts, revoke),
   })
   api.onCarrier(carrierRoute(connectivity.peers))
   api.onSuccessor((socket) => shutdown.handOverTo(socket))

@@ -91,8 +91,14 @@ function interceptionText({ interceptor, context }: AgentParts): string {
   const { isOn, fault } = interceptor.rules
   const listeners = `${interceptor.size} listeners in ${context.config.mode} mode`
   if (isOn) return `${listeners}; the machine's own servers may use every port`
-  return `${listeners}; a server that listens on a mesh port of every address of this machine cannot start (${fault})`
+  const ports = interceptor.heldPorts
+  const taken = ports.slice(0, PORTS_SHOWN).join(', ') + (ports.length > PORTS_SHOWN ? ', …' : '')
+  const which = ports.length === 0 ? 'so far it takes none' : `now ${taken}`
+  return `${listeners}; a mesh name that is asked for takes its ports from servers that listen on every address: ${which} (${fault})`
 }
+
+/** Of the ports that VIPs take. */
+const PORTS_SHOWN = 12
 
 function fastPathCheck(fastPath: FastPath): Check {
   const { fault, flaw, isOn } = fastPath

@@ -30,6 +30,7 @@ import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Connectivity } from './connectivity.ts'
+import type { KeptVips } from './kept-vips.ts'
 import type { LocalInstances } from './instances.ts'
 import { background } from '../core/kit/background.ts'
 
@@ -176,7 +177,7 @@ export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof Loopbac
 export async function interceptVips(
   { life, config, log, predecessor }: AgentContext,
   { vips }: NodeIdentity,
-  { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
+  { flows: { intercept }, instances, keptVips }: { flows: Flows; instances: LocalInstances; keptVips: KeptVips },
 ): Promise<VipInterceptor> {
   const callers = new CallerFinder(
     () => instances.processes(),
@@ -190,6 +191,7 @@ export async function interceptVips(
     interfaces: config.interceptInterfaces,
     hasFastPath: config.fastPath,
     isSuccessor: predecessor !== undefined,
+    asked: keptVips.asked,
   }
   return life.use(
     config.mode === 'host'

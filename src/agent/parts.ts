@@ -5,6 +5,7 @@ import type { AgentContext } from './context.ts'
 import type { Connectivity } from './connectivity.ts'
 import type { Flows, ProxyListeners, VipInterceptor } from './flows.ts'
 import type { Instances } from './instances.ts'
+import type { KeptVips } from './kept-vips.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Predecessors } from './predecessors.ts'
 import type { TableSync } from './table-sync.ts'
@@ -19,6 +20,7 @@ export interface AgentParts {
   readonly proxies: ProxyListeners
   readonly instances: Instances
   readonly interceptor: VipInterceptor
+  readonly keptVips: KeptVips
   readonly uplink: Uplink
   readonly resolver: Resolver
   /** `undefined`: not asked for. */

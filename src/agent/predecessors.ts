@@ -5,6 +5,8 @@ import {
   type HeldSession,
   type PassedConnection,
 } from '../../proxy/tunnel/peers/earlier-processes.ts'
+import type { HeldVip } from '../../proxy/intercept/asked-vips.ts'
+import { readHeldVips } from './kept-vips.ts'
 import { askAgent, ownSockets, passTo } from './local-api.ts'
 import { ignore } from '../core/kit/ignore.ts'
 import type { Lifetime } from '../core/kit/lifetime.ts'
@@ -49,9 +51,15 @@ export class Predecessors implements EarlierProcesses {
     return predecessors
   }
 
+  /** VIPs that they have handed out. */
+  async heldVips(): Promise<readonly HeldVip[]> {
+    const answers = await Promise.all((await this.#others()).map((path) => askAgent(path, '/held').catch(() => [])))
+    return answers.flatMap(readHeldVips)
+  }
+
   /** Asks the socket of every other process in the directory. */
   async refresh(): Promise<void> {
-    const paths = (await ownSockets(this.#dir)).filter((path) => path !== this.#own)
+    const paths = await this.#others()
     const reports = await Promise.all(
       paths.map(async (path) => {
         try {
@@ -64,6 +72,10 @@ export class Predecessors implements EarlierProcesses {
     this.#draining = new Map(reports.filter((report) => report !== undefined))
     const sessions = [...this.#draining.keys()].map(async (path) => [path, await sessionsOf(path)] as const)
     this.#sessions = new Map(await Promise.all(sessions))
+  }
+
+  async #others(): Promise<string[]> {
+    return (await ownSockets(this.#dir)).filter((path) => path !== this.#own)
   }
 
   knows(peer: NodeId): boolean {

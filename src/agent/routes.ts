@@ -55,12 +55,13 @@ export function agentRoutes(agent: AgentParts, { environment, respawn }: RouteOp
 /** What the agents of one state directory ask each other. The paths are part of the protocol between versions. */
 export function handOverRoutes(
   shutdown: Shutdown,
-  peers: TunnelPeers,
+  { connectivity: { peers }, keptVips }: AgentParts,
   revoke: (nodes: readonly NodeId[]) => void,
 ): Record<string, LocalRoute> {
   return {
     '/standing': () => ({ standing: shutdown.state }),
     '/draining': () => shutdown.report(),
+    '/held': () => keptVips.asked.snapshot(),
     '/sessions': () => peers.held(),
     '/revoke': (query) => revoke((query.get('nodes') ?? '').split(' ')),
   }

@@ -138,10 +138,11 @@ export class Shutdown implements HandOverSteps {
   }
 
   async release(): Promise<void> {
-    const { sync, instances, uplink } = this.#parts
+    const { sync, keptVips, instances, uplink } = this.#parts
     this.#hasReleased = true
     uplink.leave() // the successor's link replaces it at the cluster; two that replace each other would never end
     await sync.saved.release()
+    await keptVips.release()
     await instances.release()
   }
 
@@ -156,11 +157,12 @@ export class Shutdown implements HandOverSteps {
   }
 
   async reclaim(): Promise<void> {
-    const { sync, instances, uplink, companions } = this.#parts
+    const { sync, keptVips, instances, uplink, companions } = this.#parts
     await companions?.beginAgain()
     if (!this.#hasReleased) return
     this.#hasReleased = false
     sync.saved.reclaim()
+    keptVips.reclaim()
     await instances.takeBack()
     uplink.stay()
   }

@@ -1,4 +1,5 @@
 import type { FastPath } from '../../proxy/kernel/fast-path.ts'
+import type { Obstacle } from '../../proxy/intercept/vip-listeners.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
@@ -15,12 +16,11 @@ import type { AgentParts } from './parts.ts'
 
 /** What a name means here, and in which order its instances would be tried. */
 export async function resolveOf(text: string, agent: AgentParts): Promise<ResolveReport> {
-  const { context, identity, flows, interceptor } = agent
+  const { context, identity, flows } = agent
   const { vips } = identity
   const { config } = context
   const target = await targetOf(text, agent)
-  await interceptor.prepare(target) // whoever reads the address may call it at once
-  const obstacles = await interceptor.obstacles(target)
+  const obstacles = await obstaclesOf(target, agent)
   const { service, choice, vip } = target
   const ipv6 = vipToIPv6(vips, vip)
   const { instances, reason } = previewChoice(target, NODE_CALLER, flows.parts)
@@ -38,6 +38,14 @@ export async function resolveOf(text: string, agent: AgentParts): Promise<Resolv
   }
 }
 
+/** Its listeners are open now, since whoever reads the address may call it at once; else why a port of it is not ours. */
+async function obstaclesOf(target: Target, { interceptor }: AgentParts): Promise<{ reason: string; of?: Obstacle }[]> {
+  const unanswered = await interceptor.prepare(target)
+  const found = await interceptor.obstacles(target)
+  if (found.length === 0 && unanswered !== undefined) return [{ reason: unanswered }]
+  return found.map((of) => ({ reason: of.reason, of }))
+}
+
 /** Opens one real connection, and reports every decision on its way. */
 export async function traceOf(text: string, agent: AgentParts): Promise<TraceReport> {
   const match = /^(.+):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
@@ -49,8 +57,7 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
   const name = match[1] as string
   const target = await targetOf(name, agent)
   const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
-  await agent.interceptor.prepare(target)
-  const obstacles = await agent.interceptor.obstacles(target)
+  const obstacles = await obstaclesOf(target, agent)
   const intent = { target, ...port, caller: NODE_CALLER }
   const steps = await trace(intent, agent.flows.parts, AbortSignal.timeout(10_000))
   const last = steps.at(-1)
@@ -61,7 +68,7 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
       { step: 'name', what: canonical(target, agent.context.config.zones) },
       ...pathsStep(target, agent),
       ...obstacles
-        .filter((each) => each.port === port.port && each.protocol === port.protocol)
+        .filter(({ of }) => of === undefined || (of.port === port.port && of.protocol === port.protocol))
         .map(({ reason }) => ({ step: 'listener', what: reason })),
       ...steps.flatMap((step) => [
         describeStep(step, agent.identity.vips, cipher),

@@ -14,7 +14,8 @@ const VIP = 0xe0203
 const ip = (...argv: string[]) => spawnSync('ip', argv, { encoding: 'utf8' })
 ip('link', 'set', 'lo', 'up')
 const range = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
-const table = new LiteralTable({ id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [80], vips: { 'any.rr': VIP } })
+const facts = { id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [80], vips: { 'any.rr': VIP } }
+const table = new LiteralTable({ ...facts, requested: ['any.rr'] })
 const log = keptLog()
 const metrics = openMetrics('agent')
 const onFlow = ({ socket }: { socket: { end(text: string): void } }) => socket.end('hello')

@@ -60,7 +60,7 @@ const BOTH_FAMILIES = `
   ip('link', 'set', 'lo', 'up')
   ip('route', 'add', 'local', '10.30.0.0/16', 'dev', 'lo', 'proto', '213') // left by an agent that was killed
   const range = vipRange('10.30.0.0/16', 'fd12:3456:789a::/48')
-  const table = new LiteralTable({ id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [80], udp: [53], vips: { 'any.rr': 0xe0203 } })
+  const table = new LiteralTable({ id: 'shop.acme.cart.prod', on: ['edge/a'], ports: [80], udp: [53], vips: { 'any.rr': 0xe0203 }, requested: ['any.rr'] })
   const modes = []
   const onFlow = (flow) => { modes.push(flow.mode); flow.socket.end('hello') }
   const onDatagramClient = ({ answer, mode }) => ({ datagram: (payload) => answer(Buffer.from(mode + ' ' + payload)), end() {} })

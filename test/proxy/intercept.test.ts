@@ -8,12 +8,13 @@ import { agentRoutes } from '../../src/agent/routes.ts'
 import { vipToIPv4 } from '../../src/core/model/address.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
+import type { AskedVips } from '../../proxy/intercept/asked-vips.ts'
 import { CallerFinder, type InstanceProcesses } from '../../proxy/intercept/caller.ts'
 import type { InterceptParts } from '../../proxy/intercept/interceptor.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { procAddress4, procAddress6 } from '../../proxy/intercept/proc-sockets.ts'
 import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
-import { Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
+import { allAsked, Client, freePort, keptLog, LiteralTable, serve, turns, until } from './world.ts'
 import { followingVip, nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 
@@ -58,7 +59,11 @@ t.test('listeners follow the table', async (t) => {
   const [rr, closest, zero] = [vip(), vip(), vip()]
   const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': rr } })
   const { parts, flows, metrics } = world(table)
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start(
+    { range: RANGE, asked: allAsked(table) },
+    () => NODE_CALLER,
+    parts,
+  )
   await until(() => loopback.size === 1)
   t.equal(await answerAt(at(rr), port), `${CART} any.rr`, 'the VIP of the table is served')
   t.match(flows[0], { port, mode: 'loopback', caller: NODE_CALLER }, 'the flow has the port of the call')
@@ -93,7 +98,11 @@ t.test('a VIP that moves to another service keeps its listener, with the new tar
   const index = vip()
   const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': index } })
   const { parts } = world(table)
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start(
+    { range: RANGE, asked: allAsked(table) },
+    () => NODE_CALLER,
+    parts,
+  )
   await until(() => loopback.size === 1)
   table.drop(CART)
   table.set({ id: 'shop.acme.stock.prod', on: HERE, ports: [port], vips: { 'any.rr': index } })
@@ -107,7 +116,11 @@ t.test('the listener of a name is open before its answer is sent', async (t) => 
   const many = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${i}.pinned`, vip()]))
   const table = new LiteralTable()
   const { parts } = world(table)
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 10_000 }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start(
+    { range: RANGE, limit: 10_000, asked: allAsked(table) },
+    () => NODE_CALLER,
+    parts,
+  )
   table.set({ id: CART, on: Array<string>(2000).fill('edge/a'), ports: [port], vips: many })
   void loopback.prepare(table.target(CART, { instance: 1999, policy: 'pinned' }))
   t.equal(await answerAt(at(first + 1999), port), `${CART} 1999.pinned`, 'the VIP that was asked for is served')
@@ -124,6 +137,7 @@ t.test('beyond the limit listeners are opened only on request', async (t) => {
     on: HERE,
     ports: [port],
     vips: { 'any.rr': a, 'any.closest': b, 'any.least': c },
+    requested: ['any.rr', 'any.closest', 'any.least'],
   })
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 2 }, () => NODE_CALLER, parts)
@@ -137,7 +151,8 @@ t.test('beyond the limit listeners are opened only on request', async (t) => {
 t.test('the listener of an address is open before `hedgerow resolve` prints it', async (t) => {
   const port = await freePort()
   const [a, b] = [vip(), vip()]
-  const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips: { 'any.rr': a, 'any.least': b } })
+  const facts = { id: CART, on: HERE, ports: [port], vips: { 'any.rr': a, 'any.least': b } }
+  const table = new LiteralTable({ ...facts, requested: ['any.rr'] })
   const { parts } = world(table)
   await using loopback = await LoopbackInterceptor.start({ range: RANGE, limit: 1 }, () => NODE_CALLER, parts)
   await until(() => loopback.size === 1)
@@ -163,7 +178,11 @@ t.test('a taken port is reported once with a remedy and tried again', async (t) 
   await using other = await serve(() => undefined, at(b), taken.port)
   const table = new LiteralTable({ id: CART, on: HERE, ports: [taken.port], vips: { 'any.rr': a, 'any.closest': b } })
   const { parts, log } = world(table)
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE, retryMs: 20 }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start(
+    { range: RANGE, retryMs: 20, asked: allAsked(table) },
+    () => NODE_CALLER,
+    parts,
+  )
   await until(() => loopback.problems().length === 2)
   const [problem] = loopback.problems()
   const expected = { code: 'PORT_TAKEN', port: taken.port, address: at(a) }
@@ -191,9 +210,11 @@ t.test('a privileged port without the privilege is reported with a remedy', asyn
     const { vipRange } = await import('./src/core/model/address.ts')
     const { openMetrics } = await import('./src/core/metrics.ts')
     const { silentLog } = await import('./src/core/kit/log.ts')
+    const { systemClock } = await import('./src/core/kit/clock.ts')
     if (process.getuid() === 0) process.setuid(65534)
-    const table = new LiteralTable({ id: '${CART}', on: ['edge/a'], ports: [80], vips: { 'any.rr': ${vip()} } })
-    const parts = { table, onFlow() {}, clock: {}, log: silentLog, metrics: openMetrics('agent') }
+    const facts = { id: '${CART}', on: ['edge/a'], ports: [80], vips: { 'any.rr': ${vip()} } }
+    const table = new LiteralTable({ ...facts, requested: ['any.rr'] })
+    const parts = { table, onFlow() {}, clock: systemClock, log: silentLog, metrics: openMetrics('agent') }
     const loopback = await LoopbackInterceptor.start({ range: vipRange('${RANGE.cidr4}') }, () => ({ kind: 'node' }), parts)
     while (loopback.problems().length === 0) await new Promise((resolve) => setTimeout(resolve, 2))
     console.log(JSON.stringify(loopback.problems()))
@@ -247,6 +268,7 @@ class CallerWorld implements AsyncDisposable {
   readonly closed: string
   readonly #running: (Extract<InstanceProcesses, { pids: unknown }> & { child: ChildProcess })[] = []
   readonly #parts: InterceptParts
+  readonly #asked: AskedVips
   #loopback: Awaited<ReturnType<typeof LoopbackInterceptor.start>> | undefined
 
   private constructor(port: number) {
@@ -261,13 +283,14 @@ class CallerWorld implements AsyncDisposable {
     this.closed = at(closed)
     const { parts, log } = world(table)
     this.log = log
+    this.#asked = allAsked(table)
     this.#parts = { ...parts, onFlow: (flow) => void (this.callers.push(flow.caller), flow.socket.destroy()) }
   }
 
   static async start(): Promise<CallerWorld> {
     const made = new CallerWorld(await freePort())
     const finder = new CallerFinder(() => made.#running)
-    made.#loopback = await LoopbackInterceptor.start({ range: RANGE }, finder.identify, made.#parts)
+    made.#loopback = await LoopbackInterceptor.start({ range: RANGE, asked: made.#asked }, finder.identify, made.#parts)
     await until(() => made.#loopback?.size === 3)
     return made
   }

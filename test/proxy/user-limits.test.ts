@@ -90,7 +90,13 @@ t.test('a user that opens silent connections to a VIP leaves room for others', {
   t.teardown(() => metrics.registry.clear())
   let flows = 0
   await using _ = await LoopbackInterceptor.start({ range: OWN_RANGE }, () => NODE_CALLER, {
-    table: new LiteralTable({ id: CART, on: ['edge/b'], ports: [port], vips: { 'any.rr': vip } }),
+    table: new LiteralTable({
+      id: CART,
+      on: ['edge/b'],
+      ports: [port],
+      vips: { 'any.rr': vip },
+      requested: ['any.rr'],
+    }),
     userLimits: new UserLimits({ capacity: 40, log }),
     clock: systemClock,
     log,

@@ -101,6 +101,7 @@ async function openListeners(): Promise<{ socks: number; http: number }> {
     ports: [80],
     udp: [53],
     vips: { 'any.rr': 0xe0203 },
+    requested: ['any.rr'],
   })
   const parts: ProxyParts = {
     table,

@@ -11,7 +11,7 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
-import { Client, freePort, keptLog, LiteralTable, until } from './world.ts'
+import { allAsked, Client, freePort, keptLog, LiteralTable, until } from './world.ts'
 
 const canIsolate = spawnSync('unshare', ['-Urn', 'true']).status === 0 && hasTool('nft')
 const skip = canIsolate ? false : 'needs user namespaces and nft'
@@ -103,7 +103,11 @@ t.test('a service without an instance is refused at the SYN, and back as soon as
   const set = (states: ('running' | 'starting')[]) =>
     table.set({ id: 'shop.acme.cart.prod', on: ['edge/a', 'edge/b'], states, ports: [port], vips })
   set(['starting', 'starting'])
-  await using loopback = await LoopbackInterceptor.start({ range: RANGE }, () => NODE_CALLER, parts)
+  await using loopback = await LoopbackInterceptor.start(
+    { range: RANGE, asked: allAsked(table) },
+    () => NODE_CALLER,
+    parts,
+  )
   const outcome = (address: string) =>
     Client.connect(port, address).then(
       (client) => (client.socket.destroy(), 'connected'),

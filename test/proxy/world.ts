@@ -10,6 +10,8 @@ import type { InstanceState } from '../../src/core/model/instance.ts'
 import type { Service } from '../../src/core/model/service.ts'
 import type { Found, TableView, Target } from '../../src/core/table/view.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
+import { AskedVips } from '../../proxy/intercept/asked-vips.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import type {
   ByteStream,
@@ -39,6 +41,8 @@ export interface ServiceFacts {
   on?: NodeId[]
   states?: InstanceState[]
   vips?: Partial<Record<ChoiceKey, number>>
+  /** Choices whose VIP a document requests. */
+  requested?: ChoiceKey[]
 }
 
 /** Room for all: what flows take turns by, and no end of descriptors; first bytes travel early. */
@@ -57,6 +61,7 @@ export function entryOf({
   on = [],
   states = [],
   vips,
+  requested,
 }: ServiceFacts): ServiceEntry {
   const [app, appNamespace, name, namespace] = id.split('.') as [string, string, string, string]
   const service: Service = {
@@ -72,6 +77,7 @@ export function entryOf({
     allow,
     ...(paths === undefined ? {} : { paths }),
     vips: vips ?? { 'any.rr': ++lastVip },
+    ...(requested === undefined ? {} : { requested }),
   }
   const instances = on.map((node, ordinal) => ({
     id: instanceId(id, ordinal),
@@ -151,6 +157,18 @@ export class LiteralTable implements TableView {
     this.#listeners.add(listener)
     return () => void this.#listeners.delete(listener)
   }
+}
+
+/** As on a node where every name of the table has been asked for. */
+export function allAsked(table: LiteralTable): AskedVips {
+  const asked = new AskedVips(systemClock, 100_000)
+  const note = (entry: ServiceEntry | undefined) => {
+    if (entry === undefined) return
+    for (const vip of Object.values(entry.service.vips) as number[]) asked.note(vip, entry.service.id)
+  }
+  for (const entry of table.services()) note(entry)
+  table.onChange((_service, entry) => note(entry))
+  return asked
 }
 
 const WINDOW = 128 * 1024

@@ -30,4 +30,6 @@ export interface Service {
   paths?: string
   /** The VIP of each choice: `any.<policy>`, and `<ordinal>.<policy>` of each instance that exists. */
   vips: Readonly<Partial<Record<ChoiceKey, VipIndex>>>
+  /** Choices whose VIP a document requests by number, so that people may call it without asking for the name; none when absent. */
+  requested?: readonly ChoiceKey[]
 }

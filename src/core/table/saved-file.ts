@@ -7,6 +7,7 @@ import { systemClock, type Clock } from '../kit/clock.ts'
 import { stateProblem } from '../kit/disk.ts'
 import type { Log } from '../kit/log.ts'
 import { readPlainFile } from '../kit/plain-file.ts'
+import type { ChoiceKey } from '../model/choice.ts'
 import { INSTANCE_STATES } from '../model/instance.ts'
 import type { Snapshot } from './table.ts'
 
@@ -104,6 +105,7 @@ const savedFile = Compile(
             allow: Type.Array(text),
             paths: Type.Optional(text),
             vips: Type.Record(text, Type.Integer({ minimum: 0, maximum: 0xfffff })),
+            requested: Type.Optional(Type.Array(Type.Unsafe<ChoiceKey>(text))),
           }),
           instances: Type.Array(
             Type.Object({

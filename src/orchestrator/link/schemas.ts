@@ -74,6 +74,7 @@ export const ServiceOf = as<Service>(
     allow: many(text(300), 256),
     paths: Type.Optional(text(64)),
     vips: Type.Record(ChoiceKey, Vip),
+    requested: Type.Optional(many(ChoiceKey, 20_000)),
   }),
 )
 

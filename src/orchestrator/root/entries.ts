@@ -25,6 +25,7 @@ export function entryOf(
   const placed = instances.flatMap((record) => (record.node === undefined ? [] : [{ ...record, node: record.node }]))
   const ordinals = new Set(instances.filter(({ wanted }) => wanted).map(({ ordinal }) => String(ordinal)))
   const exists = (choice: ChoiceKey) => choice.startsWith('any.') || ordinals.has(choice.slice(0, choice.indexOf('.')))
+  const requested = (Object.keys(spec.addresses) as ChoiceKey[]).filter(exists)
   return {
     version,
     service: {
@@ -41,6 +42,7 @@ export function entryOf(
       allow: spec.allow,
       ...(spec.paths === undefined ? {} : { paths: spec.paths }),
       vips: Object.fromEntries([...vips].filter(([choice]) => exists(choice))),
+      ...(requested.length === 0 ? {} : { requested }),
     },
     instances: placed.map(({ id, service, ordinal, node, state }) => ({ id, service, ordinal, node: node.id, state })),
     nodes: [...new Map(placed.map(({ node }): [string, NodeReach] => [node.id, node])).values()],
