@@ -53,6 +53,7 @@ const ROOMS: readonly Room[] = [
       ...DATA_SIDE,
       'proxy/flow/flow.ts',
       'proxy/flow/descriptors.ts',
+      'proxy/flow/user-limits.ts',
       'proxy/decide/authorise.ts',
       'proxy/socket/reset.ts',
       'proxy/socket/udp-socket.ts',

@@ -1,10 +1,12 @@
 import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
 import type { DatagramClient, DatagramSink } from '../flow/flow.ts'
 import type { EarlySource } from '../outbound/connect.ts'
+import type { Ends } from '../../src/core/kit/local-users.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView } from '../../src/core/table/view.ts'
 import type { DatagramStream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
+import type { SpareFlow } from './places.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
 
 const ENDED = 'the flow has ended'
@@ -12,10 +14,11 @@ const ENDED = 'the flow has ended'
 export interface DatagramFlowParts {
   readonly table: Pick<TableView, 'instance'>
   readonly metrics: Metrics
+  readonly clock: { now(): number }
 }
 
 /** The caller's side of one UDP flow, from its first datagram until it is forgotten. */
-export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
+export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream>, SpareFlow {
   readonly client: DatagramClient
   readonly pipe: DatagramPipe
   readonly ended: Promise<void>
@@ -31,6 +34,8 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
   #dropping: 'refused' | 'over' | undefined
   #instance: Instance | undefined
   #seen = 0
+  isOver = false
+  readonly #whenOver: (() => void)[] = []
   readonly #counted = { sent: 0, received: 0, sentLost: 0, receivedLost: 0 }
 
   constructor(client: DatagramClient, held: Held, parts: DatagramFlowParts) {
@@ -110,19 +115,46 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream> {
     if (waited.length > 0) this.#drop(why, waited.length)
   }
 
+  /** Drops what its client sends until then. */
+  rest(until: number): void {
+    this.restUntil = until
+    this.#leave()
+  }
+
   forget(): void {
     this.sample(this.lastAt)
+    this.#leave()
     this.client.ended()
   }
 
-  /** Notes whether the flow was used since the last call, and counts what it carried. */
-  sample(now: number): void {
+  /** Whether the flow was used since the last call; counts what it carried. */
+  sample(now: number): boolean {
     const { pipe } = this
-    if (pipe.activity !== this.#seen) {
-      this.#seen = pipe.activity
-      this.lastAt = now
-      this.#count()
-    }
+    if (pipe.activity === this.#seen) return false
+    this.#seen = pipe.activity
+    this.lastAt = now
+    this.#count()
+    return true
+  }
+
+  get ends(): Ends {
+    return this.client.from
+  }
+
+  silentMs(): number {
+    const now = this.#parts.clock.now()
+    return this.sample(now) ? 0 : now - this.lastAt
+  }
+
+  /** It gives up its place. */
+  whenOver(listener: () => void): void {
+    this.#whenOver.push(listener)
+  }
+
+  #leave(): void {
+    if (this.isOver) return
+    this.isOver = true
+    for (const listener of this.#whenOver) listener()
   }
 
   /** The state of its instance. `gone`: the instance left its node, so that its port may be another's by now. */

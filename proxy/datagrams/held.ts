@@ -8,6 +8,12 @@ export interface HeldLimits {
   bytes: number
 }
 
+/**
+ * The first datagram of a flow, if it is no larger than most packets are, waits even where others hold all bytes: a few flows that are not
+ * answered would shut out everybody else's. Larger: as many flows as there may be hold more memory.
+ */
+const FIRST_BYTES = 1_500
+
 /** Datagrams of one flow that wait until it is open: in order, and dropped beyond the limits. */
 export class Held {
   readonly #limits: HeldLimits
@@ -28,7 +34,8 @@ export class Held {
   push(payload: Buffer): boolean {
     const bytes = this.#bytes + payload.length
     const isFull = this.#datagrams.length >= this.#limits.datagrams || bytes > this.#limits.bytes
-    if (isFull || payload.length > this.#budget.bytes) return false
+    const mayWait = payload.length <= this.#budget.bytes || (this.#datagrams.length === 0 && bytes <= FIRST_BYTES)
+    if (isFull || !mayWait) return false
     this.#datagrams.push(Buffer.from(payload))
     this.#bytes = bytes
     this.#budget.bytes -= payload.length

@@ -6,6 +6,7 @@ import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { FlowEnd } from '../flow/ledger.ts'
 import { DatagramFlow } from './flow.ts'
 import { Held, type HeldBudget } from './held.ts'
+import { Places } from './places.ts'
 import { type DatagramParts, UdpFlow } from './udp-flow.ts'
 
 /*
@@ -30,7 +31,7 @@ export interface DatagramLimits {
   idleMs: number
   /** Each costs a descriptor on the instance's node. */
   maxFlows: number
-  /** Beyond `maxFlows`, flows that were silent for this long make room; larger: more newcomers are turned away. */
+  /** Beyond `maxFlows`, flows that were silent for this long make room for others of the same user; larger: more of those are dropped. */
   spareMs: number
   /** What may wait in one flow until it is open, and in all. */
   held: { datagrams: number; bytes: number }
@@ -51,21 +52,24 @@ export const DATAGRAM_LIMITS: DatagramLimits = {
   sweepMs: 1_000,
 }
 
+/**
+ * Beside `maxFlows`, half of that, and at least so many: flows whose user is being looked up, and those that rest, at about 2 KB. Larger: a
+ * flood of newcomers takes more memory; smaller: it drops more of the others' before it is known whose they are.
+ */
+const FEWEST_BESIDE = 512
+
 /** When the agent or the instance is about to end, a flow that was silent for this long is not waited for. */
 const CLOSING_IDLE_MS = 1_000
 
-/**
- * Every UDP flow of the callers on this node. When there are too many, those that were silent longest make room: most flows
- * are one question and its answer, and would keep their place for `idleMs`. Flows in use never make room; if all are, newcomers
- * are dropped.
- */
+/** Every UDP flow of the callers on this node. Which of them goes when there are too many: places.ts. */
 export class DatagramFlows implements AsyncDisposable {
   readonly #life: Lifetime
   readonly #limits: DatagramLimits
   readonly #parts: DatagramParts
   readonly #flows = new Set<DatagramFlow>()
-  /** Those that rest, and what they were for. */
-  readonly #resting = new Map<DatagramFlow, ServiceId>()
+  readonly #places: Places<DatagramFlow>
+  /** Those that rest, and what they were for; the oldest first. */
+  readonly #resting = new Map<DatagramFlow, ServiceId | undefined>()
   readonly #budget: HeldBudget
   #refused = 0
   #cancelSweep: (() => void) | undefined
@@ -76,6 +80,9 @@ export class DatagramFlows implements AsyncDisposable {
     this.#limits = limits
     this.#parts = parts
     this.#budget = { bytes: limits.heldBytes }
+    const { log, localUsers: users, isHere } = parts
+    const end = (flow: DatagramFlow): void => this.#evict(flow)
+    this.#places = new Places({ capacity: limits.maxFlows, spareMs: limits.spareMs, log, users, isHere, end })
   }
 
   static start(limits: DatagramLimits, parts: DatagramParts): Promise<DatagramFlows> {
@@ -87,23 +94,22 @@ export class DatagramFlows implements AsyncDisposable {
     })
   }
 
-  /** Flows that take up a place: open, opening and resting ones. */
+  /** Flows that are kept: open, opening and resting ones. */
   get size(): number {
     return this.#flows.size
   }
 
   /** What interceptors are given: called at the first datagram; `undefined` when there is no room. */
   readonly begin = (client: DatagramClient): DatagramSink | undefined => {
-    const { maxFlows, held } = this.#limits
-    if (this.#isClosed || (this.#flows.size >= maxFlows && !this.#makeRoom())) {
-      this.#refused++
-      this.#parts.metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
+    if (this.#isClosed || !this.#hasRoomBeside()) {
+      this.#refuse()
       return undefined
     }
-    const flow = new DatagramFlow(client, new Held(held, this.#budget), this.#parts)
+    const flow = new DatagramFlow(client, new Held(this.#limits.held, this.#budget), this.#parts)
     this.#flows.add(flow)
     this.#arm()
-    void background.run('flow of datagrams', () => this.#carry(flow))
+    const place = this.#places.enter(flow)
+    void background.run('flow of datagrams', () => this.#carry(flow, place))
     return flow
   }
 
@@ -115,15 +121,39 @@ export class DatagramFlows implements AsyncDisposable {
     return this.close()
   }
 
-  async #carry(flow: DatagramFlow): Promise<void> {
+  async #carry(flow: DatagramFlow, place: boolean | Promise<boolean>): Promise<void> {
+    if (!(place instanceof Promise ? await place : place)) {
+      this.#refuse()
+      flow.giveUp('over')
+      return this.#rest(flow, undefined)
+    }
     const given = flow.client.intent
     const intent = given instanceof Promise ? await given : given
     const end = await this.#run(flow, intent)
     const rests = !GOES_AT_ONCE.has(end) && !this.#isClosed
     flow.giveUp(rests ? 'refused' : 'over')
     if (!rests) return this.#forget(flow)
-    flow.restUntil = this.#parts.clock.now() + this.#limits.restMs
-    if (intent.kind === 'target' && this.#flows.has(flow)) this.#resting.set(flow, intent.target.service.id)
+    this.#rest(flow, intent.kind === 'target' ? intent.target.service.id : undefined)
+  }
+
+  #rest(flow: DatagramFlow, service: ServiceId | undefined): void {
+    if (!this.#flows.has(flow)) return
+    flow.rest(this.#parts.clock.now() + this.#limits.restMs)
+    this.#resting.set(flow, service)
+  }
+
+  #refuse(): void {
+    this.#refused++
+    this.#parts.metrics.flowDatagramsDropped.inc({ reason: 'too-many' })
+  }
+
+  /** For one more whose user may have to be looked up. The first to rest no longer does, if that is what it takes. */
+  #hasRoomBeside(): boolean {
+    const { maxFlows } = this.#limits
+    if (this.#flows.size < maxFlows + Math.max(FEWEST_BESIDE, maxFlows / 2)) return true
+    const [oldest] = this.#resting.keys()
+    if (oldest !== undefined) this.#forget(oldest)
+    return oldest !== undefined
   }
 
   #wake(changed: ServiceId, entry: ServiceEntry | undefined): void {
@@ -161,7 +191,7 @@ export class DatagramFlows implements AsyncDisposable {
     const { clock, ledger, log } = this.#parts
     const now = clock.now()
     for (const flow of this.#flows) {
-      flow.sample(now)
+      if (flow.sample(now)) this.#places.used(flow)
       const isClosing = ledger.isDraining || flow.state === 'stopping'
       const idleMs = isClosing ? Math.min(this.#limits.idleMs, CLOSING_IDLE_MS) : this.#limits.idleMs
       if (flow.restUntil !== undefined) {
@@ -174,22 +204,10 @@ export class DatagramFlows implements AsyncDisposable {
     this.#refused = 0
   }
 
-  /** Ends a sixteenth of all at once, the longest silent first, so that a flood of newcomers pays for one look at all. */
-  #makeRoom(): boolean {
-    const { clock, metrics } = this.#parts
-    const { spareMs, maxFlows } = this.#limits
-    const now = clock.now()
-    for (const flow of this.#flows) flow.sample(now)
-    const spare = Array.from(this.#flows)
-      .filter(({ lastAt, restUntil }) => restUntil !== undefined || now - lastAt >= spareMs)
-      .toSorted((a, b) => a.lastAt - b.lastAt)
-      .slice(0, Math.ceil(maxFlows / 16))
-    metrics.flowsEvicted.inc(spare.length)
-    for (const flow of spare) {
-      flow.end()
-      this.#forget(flow)
-    }
-    return spare.length > 0
+  #evict(flow: DatagramFlow): void {
+    this.#parts.metrics.flowsEvicted.inc()
+    flow.end()
+    this.#forget(flow)
   }
 
   #endAll(): void {

@@ -4,6 +4,7 @@ import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { PenaltyList } from '../decide/penalty-list.ts'
 import type { FlowIntent } from '../decide/plan.ts'
 import { callerText, nameOf } from '../flow/flow.ts'
+import type { UserFlowsOptions } from '../flow/user-flows.ts'
 import { endOf, type FlowEnd, type OpenFlow } from '../flow/ledger.ts'
 import { UdpAttempt } from '../outbound/attempt.ts'
 import { type Established, establish } from '../outbound/establish.ts'
@@ -16,6 +17,7 @@ export interface DatagramParts extends OutboundParts {
   /** The flows of this agent write to it; plans read it. */
   readonly penalties: PenaltyList
   readonly log: Log
+  readonly isHere?: UserFlowsOptions['isHere']
 }
 
 /**

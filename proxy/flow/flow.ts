@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import type { Ends } from '../../src/core/kit/local-users.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { type InstanceId, type NodeId, type ServiceId, splitInstanceId } from '../../src/core/model/ids.ts'
 import { printName } from '../../src/core/model/name.ts'
@@ -44,6 +45,8 @@ export type { AnswerCheck, AnswerVerdict }
  * requested from SOCKS.
  */
 export interface DatagramClient {
+  /** By which its user is known: where its datagrams come from, or the connection of its SOCKS association. */
+  readonly from: Ends
   readonly port: number
   readonly mode: FlowMode
   /** `clock.now()` when its first datagram came. */

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import { callerText } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { DatagramPipe } from '../socket/datagram-pipe.ts'
 import { dialInstance, type DialOptions } from '../socket/dial.ts'
@@ -73,7 +74,9 @@ export class Opening {
   /** Waits for its turn, then dials. */
   open(here: OwnInstances): void {
     this.isUnderWay = true
-    const giveUp = this.#parts.dials.enter(here.instance, this.incoming.peer, () => this.#dial(here))
+    const { peer } = this.incoming
+    const by = { peer, caller: callerText(this.request.caller, peer) }
+    const giveUp = this.#parts.dials.enter(here.instance, by, () => this.#dial(here))
     this.#abandon ??= giveUp
   }
 
@@ -89,7 +92,8 @@ export class Opening {
     const joined = (pipe: InboundPipe): void => {
       this.#abandon = undefined
       this.isUnderWay = false
-      dials.leave(instance, peer)
+      if (pipe instanceof Splice) dials.connected(instance, { peer, endpoint, hasAnswered: () => pipe.far.bytes > 0 })
+      else dials.leave(instance, peer)
       const { incoming, request } = this
       this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })
     }

@@ -5,7 +5,7 @@ import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView, Target } from '../../src/core/table/view.ts'
 import type { Caller, DatagramClient, DatagramSink, Flow } from '../flow/flow.ts'
-import type { UserLimits } from './user-limits.ts'
+import type { UserLimits } from '../flow/user-limits.ts'
 import type { Connection, Endpoint } from './proc-sockets.ts'
 
 /** Accepts connections, finds out what they are for, and passes them on as flows. `close()` stops accepting; open flows go on. */

@@ -1,5 +1,7 @@
 import type { RemoteInfo, Socket as UdpSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
+import { Admission } from '../../src/core/kit/admission.ts'
+import { type Ends, endsOf } from '../../src/core/kit/local-users.ts'
 import { printIPv4, printIPv6 } from '../../src/core/model/address.ts'
 import { boundSocket, maySend } from '../socket/udp-socket.ts'
 import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
@@ -18,7 +20,10 @@ import { targetOf } from './target-of.ts'
  * address and port of the first datagram; if the request named a port, it must be that one.
  */
 
-/** Each costs two descriptors. Larger: programs can leave fewer of them for flows. */
+/**
+ * Each costs two descriptors; one more, and the oldest of the user that has most is ended. Larger: programs can leave fewer of them for
+ * flows.
+ */
 const ASSOCIATIONS = 256
 /** Destinations of one association; datagrams to more of them are dropped. */
 const DESTINATIONS = 64
@@ -27,6 +32,7 @@ const DESTINATIONS = 64
 export class Associations {
   readonly #parts: ProxyParts
   readonly #open = new Set<Association>()
+  readonly #admission = new Admission({ most: ASSOCIATIONS }, Number.POSITIVE_INFINITY)
 
   constructor(parts: ProxyParts) {
     this.#parts = parts
@@ -36,14 +42,15 @@ export class Associations {
     return this.#open.size
   }
 
-  /** The address to which the client must send; `undefined` when there is no room, or no UDP. */
+  /** The address to which the client must send; `undefined` when there is no descriptor, or no UDP. */
   open(caller: Caller, port: number, control: Socket): { address: string; port: number } | undefined {
-    if (this.#open.size >= ASSOCIATIONS || this.#parts.onDatagramClient === undefined) return undefined
+    if (this.#parts.onDatagramClient === undefined) return undefined
     const socket = socketBeside(control)
     if (socket === undefined) return undefined
-    const client = { address: control.remoteAddress ?? '', port }
+    const client = { address: control.remoteAddress ?? '', port, ends: endsOf(control) }
     const association = new Association(caller, client, socket, this.#parts)
     this.#open.add(association)
+    this.#admission.enter(control, control)
     control.once('close', () => {
       this.#open.delete(association)
       association.end()
@@ -59,17 +66,25 @@ export class Associations {
   }
 }
 
+interface Client {
+  readonly address: string
+  /** 0: not known yet. */
+  port: number
+  /** Of the connection that the association belongs to. */
+  readonly ends: Ends
+}
+
 class Association {
   /** Ends the connection that it belongs to. */
   whenEnded: () => void = () => undefined
   readonly #caller: Caller
-  readonly #client: { address: string; port: number }
+  readonly #client: Client
   readonly #socket: UdpSocket
   readonly #parts: ProxyParts
   readonly #flows = new Map<string, DatagramSink>()
   #isClosed = false
 
-  constructor(caller: Caller, client: { address: string; port: number }, socket: UdpSocket, parts: ProxyParts) {
+  constructor(caller: Caller, client: Client, socket: UdpSocket, parts: ProxyParts) {
     this.#caller = caller
     this.#client = client
     this.#socket = socket
@@ -106,6 +121,7 @@ class Association {
     }
     const header = Buffer.from(head)
     const flow = onDatagramClient?.({
+      from: this.#client.ends,
       port,
       mode: 'socks',
       startedAt: clock.now(),

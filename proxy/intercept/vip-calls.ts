@@ -35,7 +35,7 @@ export class VipCalls {
   }
 
   /** `undefined`: the datagram is dropped. */
-  tookDatagramFrom({ vip, port }: VipPort, sender: UdpSender): DatagramSink | undefined {
+  tookDatagramFrom({ vip, address, port }: VipPort, sender: UdpSender): DatagramSink | undefined {
     const { table, clock, onDatagramClient } = this.#parts
     if (!this.#sources.admits(sender.address, this.#mode)) return undefined
     const target = table.byVip(vip)
@@ -46,6 +46,7 @@ export class VipCalls {
         : { kind: 'target', target, caller }
     const found = this.#identify(sender, target)
     return onDatagramClient?.({
+      from: { protocol: 'udp', remoteAddress: sender.address, remotePort: sender.port, localAddress: address },
       port,
       mode: this.#mode,
       startedAt: clock.now(),

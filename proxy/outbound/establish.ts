@@ -1,5 +1,6 @@
 import type { Clock } from '../../src/core/kit/clock.ts'
 import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
+import { type Ends, type LocalUsers, localUsers } from '../../src/core/kit/local-users.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { TableView } from '../../src/core/table/view.ts'
@@ -13,6 +14,7 @@ import {
   type PlanParts,
   refusalForLoad,
 } from '../decide/plan.ts'
+import { callerText } from '../flow/flow.ts'
 import { failureOf, triesText, type Try } from '../flow/tries.ts'
 import type { Peers, Stream } from '../tunnel/contract.ts'
 import type { Attempt } from './attempt.ts'
@@ -34,6 +36,8 @@ export interface EstablishParts extends PlanParts, LoadParts, ConnectParts {
   readonly limits: OutboundLimits
   /** What TCP flows of one service take openings by while they are being opened. */
   readonly openings: KeyedSemaphore<ServiceId>
+  /** Whose callers on this machine are; absent: as the kernel says. */
+  readonly localUsers?: Pick<LocalUsers, 'userOf'>
   readonly metrics: Metrics
 }
 
@@ -61,6 +65,8 @@ export const OUTBOUND_LIMITS: OutboundLimits = {
 export interface EstablishOptions<S extends Stream, A extends Attempt<S>>
   extends Pick<ConnectOptions<S, A>, 'attempt' | 'flow' | 'early' | 'onWon'> {
   readonly intent: FlowIntent
+  /** The caller's connection, by which its user is known when it has to wait. */
+  readonly from?: Ends
 }
 
 export type Established<A> =
@@ -86,7 +92,7 @@ export async function establish<S extends Stream, A extends Attempt<S>>(
   const full = refusalForLoad(parts)
   if (full !== undefined) return refused(full)
   if (protocol === 'udp') return planAndConnect(options, parts, gone)
-  const waiting = takeTurn(target.service.id, gone, parts)
+  const waiting = takeTurn(options, gone, parts)
   const turn = typeof waiting === 'string' ? waiting : await waiting
   if (turn === 'gone') return { kind: 'gone' }
   if (turn === 'late') return refused(TOO_MANY_OPENING)
@@ -123,26 +129,31 @@ function refused(refusal: FlowRefusal, planned?: Plan): Established<never> {
   return { kind: 'refused', why: 'not-tried', refusal, tries: [], ...(planned === undefined ? {} : { plan: planned }) }
 }
 
-/** Waits until few enough flows are being opened to the service; without any wait where that is so. */
+/**
+ * Waits until few enough flows are being opened to the service; without any wait where that is so. Callers take turns: instances, and
+ * users of this machine, who are looked up only now.
+ */
 function takeTurn(
-  service: ServiceId,
+  { intent: { target, caller }, from }: Pick<EstablishOptions<never, never>, 'intent' | 'from'>,
   gone: AbortSignal,
-  { openings, clock, limits, metrics }: EstablishParts,
+  { self, openings, clock, limits, metrics, localUsers: users = localUsers }: EstablishParts,
 ): Promise<'taken' | 'late' | 'gone'> | 'taken' {
   let isTaken = false
   let begin: (() => void) | undefined
-  const giveUp = openings.acquire(service, () => {
+  const wait = openings.acquire(target.service.id, callerText(caller, self), () => {
     isTaken = true
     begin?.()
   })
   if (isTaken) return 'taken'
+  if (caller.kind === 'node' && from !== undefined)
+    void users.userOf(from).then((uid) => uid === undefined || wait.moveTo(`uid ${uid}`))
   metrics.flowsWaiting.inc()
   return new Promise((resolve) => {
     const settle = (how: 'taken' | 'late' | 'gone'): void => {
       metrics.flowsWaiting.dec()
       cancelLate()
       gone.removeEventListener('abort', leave)
-      if (how !== 'taken') giveUp()
+      if (how !== 'taken') wait.giveUp()
       resolve(how)
     }
     const leave = (): void => settle('gone')

@@ -93,6 +93,7 @@ class OutboundFlow implements OpenFlow {
       {
         attempt: TcpAttempt,
         intent: { target, port, protocol: 'tcp', caller },
+        from: this.#flow.socket,
         flow: this.id,
         early: this.#early,
         onWon: (attempt) => this.#join(attempt),

@@ -13,7 +13,7 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
-import { UserLimits } from '../../proxy/intercept/user-limits.ts'
+import { UserLimits } from '../../proxy/flow/user-limits.ts'
 import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
@@ -46,6 +46,9 @@ export interface Flows {
   readonly intercept: InterceptParts & { readonly sources: LocalSources }
 }
 
+/** UDP flows are at most one in so many of the files that flows may open, since one user may have them all. Smaller: it can leave less. */
+const DATAGRAM_SHARE = 8
+
 export async function openFlows(
   context: AgentContext,
   identity: NodeIdentity,
@@ -58,16 +61,18 @@ export async function openFlows(
   const { descriptors } = connectivity.callers
   const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics })) // `Shutdown` has waited
   const parts = outboundParts(context, identity, sync, { connectivity, instances, ledger })
-  const datagrams = life.use(
-    await DatagramFlows.start({ ...DATAGRAM_LIMITS, idleMs: config.udpIdleSeconds * 1_000 }, parts),
-  )
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const sources = new LocalSources(log, {
     ranges: [...cidrsOf(vips), ...cidrsOf(loopback)],
     interfaces: config.interceptInterfaces,
     clock,
   })
-  const userLimits = new UserLimits({ capacity: Math.min(config.maxFlows, descriptors.usable), log })
+  const isHere = (address: string) => sources.isHere(address)
+  const capacity = Math.min(config.maxFlows, descriptors.usable)
+  const userLimits = new UserLimits({ capacity, log, isHere })
+  const maxFlows = Math.min(DATAGRAM_LIMITS.maxFlows, Math.floor(descriptors.usable / DATAGRAM_SHARE))
+  const limits = { ...DATAGRAM_LIMITS, maxFlows, idleMs: config.udpIdleSeconds * 1_000 }
+  const datagrams = life.use(await DatagramFlows.start(limits, { ...parts, isHere }))
   const onDatagramClient = datagrams.begin
   const intercept = { table, sources, userLimits, descriptors, clock, log, metrics, onFlow, onDatagramClient }
   return { ledger, parts, intercept }

@@ -109,7 +109,7 @@ function flowMetrics(make: Maker) {
       'Datagrams of flows that were dropped, by reason.',
       ['reason'],
     ),
-    flowsEvicted: make.counter('proxy_flows_evicted_total', 'Idle UDP flows closed early to make room for new ones.'),
+    flowsEvicted: make.counter('proxy_flows_evicted_total', 'UDP flows closed early to make room for new ones.'),
     kernelRows: make.gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries.'),
     candidatesTried: make.counter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
     flowsEarly: make.counter(

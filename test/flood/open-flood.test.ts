@@ -1,4 +1,5 @@
 import t from 'tap'
+import { INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { SHARE_LIMITS } from '../../proxy/inbound/shares.ts'
 import { floodOpens, MAX_FLOWS } from './open-flood.ts'
 
@@ -15,6 +16,10 @@ t.test('while a node of the mesh sends OPENs without end, the others are served'
   t.same(report.same.failed, {}, 'every call of an honest node to the flooded service is answered')
   t.same(report.other.failed, {}, 'and every call to another service of the same node')
   t.ok(report.same.answered > 10 && report.other.answered > 10)
+  t.ok(
+    report.same.mostBefore <= INBOUND_LIMITS.dials,
+    `no call waited behind more than ${INBOUND_LIMITS.dials} connections to its service: ${report.same.mostBefore}`,
+  )
   t.ok(report.hasOldFlow, 'a flow that was open before goes on')
   t.equal(report.sessionsLost, 0, 'and so does the session that it is in')
   t.equal(report.attack.sent, OPENS)

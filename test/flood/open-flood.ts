@@ -34,6 +34,8 @@ interface Calls {
   failed: Record<string, number>
   medianMs: number
   maxMs: number
+  /** Connections that the flooded service got while one call waited for its answer, at the most. */
+  mostBefore: number
 }
 
 export interface FloodReport {
@@ -92,7 +94,9 @@ export async function floodOpens({ opens, kinds }: FloodOptions): Promise<FloodR
   const session = agents.near.peers.existing('edge/far')
   const watch = new Watch(() => victim.peers.existing('edge/evil')?.streams ?? 0)
   const done = new AbortController()
-  const honest = [SAME, OTHER].map((service) => callAgain(agents, service, done.signal))
+  const honest = [SAME, OTHER].map((service) =>
+    callAgain(agents, service, { done: done.signal, reached: () => reached }),
+  )
   const credentials = credentialsOf(await agents.identity('evil'))
   const attack = await attackFrom({
     credentials,
@@ -150,19 +154,25 @@ class Watch {
   }
 }
 
-async function callAgain(agents: Agents, service: ServiceId, done: AbortSignal): Promise<Calls> {
+async function callAgain(
+  agents: Agents,
+  service: ServiceId,
+  { done, reached }: { done: AbortSignal; reached: () => number },
+): Promise<Calls> {
+  let mostBefore = 0
   const times: number[] = []
   const failed: Record<string, number> = {}
   while (!done.aborted) {
-    const startedAt = performance.now()
+    const [startedAt, before] = [performance.now(), reached()]
     const outcome = await oneCall(agents.dial(service).socket)
     if (outcome === 'answered') times.push(performance.now() - startedAt)
     else failed[outcome] = (failed[outcome] ?? 0) + 1
+    mostBefore = Math.max(mostBefore, reached() - before)
     await sleep(PAUSE_MS)
   }
   times.sort((a, b) => a - b)
   const ms = (at: number) => Math.round(times[at] ?? Number.NaN)
-  return { answered: times.length, failed, medianMs: ms(times.length >> 1), maxMs: ms(times.length - 1) }
+  return { answered: times.length, failed, medianMs: ms(times.length >> 1), maxMs: ms(times.length - 1), mostBefore }
 }
 
 function oneCall(socket: Socket): Promise<string> {

@@ -63,6 +63,28 @@ t.test('a flood from many addresses closes the oldest', (t) => {
   t.end()
 })
 
+t.test('a program that comes from many addresses of this machine is one source, and so are its users', async (t) => {
+  const uidOf = ({ remotePort }: { remotePort?: number | undefined }) => ((remotePort ?? 0) < 1_000 ? 1 : 2)
+  const admission = new Admission({ most: 20, users: { userOf: async (ends) => uidOf(ends) } })
+  const enter = (remoteAddress: string, remotePort: number) => {
+    const connection = new Connection(remoteAddress)
+    admission.enter(connection, { localAddress: '127.0.0.1', localPort: 80, remoteAddress, remotePort })
+    return connection
+  }
+  const honest = [enter('127.0.0.1', 1), enter('127.0.0.1', 2)]
+  const flood = []
+  for (let i = 0; i < 200; i++) {
+    flood.push(enter(`127.1.0.${i}`, 1_000 + i))
+    await Promise.resolve()
+  }
+  t.same(
+    honest.map(({ isClosed }) => isClosed),
+    [false, false],
+    'the two connections of the other user are kept',
+  )
+  t.equal(flood.filter(({ isClosed }) => !isClosed).length, 18, 'the flood has the other places')
+})
+
 t.test('one source may be limited to less than the total', (t) => {
   const { enter } = world({ most: 10, mostOfOne: 2 })
   const three = [1, 2, 3].map((i) => enter(`${i}`, 'client'))

@@ -28,6 +28,7 @@ import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import { ManualClock } from '../support/manual-clock.ts'
+import { noOtherUsers } from '../support/other-users.ts'
 import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, until, roomy } from './world.ts'
 import '../support/no-orphans.ts'
 
@@ -85,6 +86,16 @@ class Peer {
     this.send(payload, address, port)
     await until(() => this.heard.length > before)
     return (this.heard.at(-1) as { payload: Buffer }).payload
+  }
+
+  /** As `ask`, but asks again until there is an answer, as programs do: a datagram may be lost. */
+  async askAgain(payload: string, address: string, port = PORT): Promise<string> {
+    const again = setInterval(() => this.send(payload, address, port), 500)
+    try {
+      return (await this.ask(payload, address, port)).toString()
+    } finally {
+      clearInterval(again)
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -678,8 +689,47 @@ t.test('when there are too many, the longest silent make room; used ones do not'
   sixth.send('no room', at(index))
   for (let i = 0; i < 100 && (await here.metric(/reason="too-many"/)).every((line) => !line.endsWith(' 2')); i++)
     await turns(1)
-  t.equal(here.flows.size, 4, 'the sixth client gets no flow while the four are in use')
+  t.equal(here.ledger.size, 4, 'the sixth client gets no flow while the four are in use')
   await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
+})
+
+/** Sends from so many ports, again and again, so that every flow is in use. */
+const SPRAY = `
+  const [host, port, count] = process.argv.slice(1)
+  for (let i = 0; i < count; i++) {
+    const socket = require('node:dgram').createSocket('udp4')
+    socket.on('error', () => {})
+    setInterval(() => socket.send('spray', Number(port), host), 100)
+  }`
+
+t.test('a user that sends from many ports takes no flow from other users', { skip: noOtherUsers }, async (t) => {
+  await using server = await Peer.serve()
+  const index = vip()
+  const services = [{ id: CART, udp: [PORT], on: ['edge/a'], vips: { 'any.rr': index } }]
+  const limits = { maxFlows: 40 }
+  await using here = await callersNode({ services, endpoints: { [`${CART}.0`]: server.endpoint }, limits })
+  void here.interceptor.prepare(here.table.target(CART))
+  await using old = await Peer.bind()
+  await old.ask('before', at(index))
+  const spray = spawn(process.execPath, ['-e', SPRAY, at(index), `${PORT}`, '200'], {
+    uid: 65_534,
+    gid: 65_534,
+    cwd: '/',
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  try {
+    t.match(await here.log.line('new flows of one user are refused'), { fields: { user: 'uid 65534' } })
+    t.equal(await old.askAgain('still here', at(index)), 'still here', 'a flow from before goes on')
+    const clients = await Promise.all(Array.from({ length: 15 }, () => Peer.bind()))
+    for (const client of clients)
+      t.equal(await client.askAgain('hello', at(index)), 'hello', 'a new flow of another user is answered')
+    t.ok(here.ledger.size <= 40, `no more flows than there may be: ${here.ledger.size}`)
+    await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()))
+  } finally {
+    const ended = once(spray, 'exit')
+    spray.kill('SIGKILL')
+    await ended
+  }
 })
 
 t.test('the instance sees who calls, and a flow ends when its instance leaves', async (t) => {
@@ -960,8 +1010,14 @@ t.test('what waits is bounded, one by one and together', async (t) => {
   t.ok(held.push(Buffer.alloc(0)), 'an empty datagram takes no bytes')
   t.ok(held.push(Buffer.alloc(0)), 'a third datagram is held')
   t.notOk(held.push(Buffer.alloc(0)), 'no more datagrams are held')
-  t.notOk(other.push(Buffer.alloc(41)), 'no more bytes are held by all together')
+  t.ok(other.push(Buffer.alloc(40)), 'another flow holds the rest of the bytes')
+  t.notOk(other.push(Buffer.alloc(1)), 'no more bytes are held by all together')
+  const third = new Held({ datagrams: 3, bytes: 2_000 }, budget)
+  t.notOk(third.push(Buffer.alloc(1_501)), 'not for a third flow either')
+  t.ok(third.push(Buffer.alloc(1_500)), 'except for a first datagram of ordinary size')
+  t.notOk(third.push(Buffer.alloc(1)), 'and no second one')
   t.equal(held.take().length, 3, 'all three are taken out')
+  for (const each of [other, third]) each.take()
   t.equal(budget.bytes, 100, 'their bytes are free again')
   const payload = Buffer.from('a')
   other.push(payload)

@@ -391,6 +391,7 @@ t.test('datagrams go ahead in order, and none goes twice to the same', async (t)
     const wish = { kind: 'target', target, caller: NODE_CALLER } as const
     const client = {
       port: 80,
+      from: { protocol: 'udp', remoteAddress: '127.0.0.1', remotePort: 1 },
       mode: 'loopback',
       startedAt: 0,
       intent: wish,

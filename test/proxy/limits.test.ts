@@ -21,17 +21,17 @@ t.setTimeout(120_000) // thousands of connections, beside other test files on th
 t.test('a semaphore lets in as many as it has places for, in order, each key by itself', async (t) => {
   const turns = new KeyedSemaphore<string>(2)
   const begun: string[] = []
-  const take = (key: string, name: string) => turns.acquire(key, () => begun.push(name))
+  const take = (key: string, name: string) => turns.acquire(key, 'caller', () => begun.push(name))
   take('a', 'a1')
   take('a', 'a2')
   take('a', 'a3')
-  const giveUp = take('a', 'a4')
+  const fourth = take('a', 'a4')
   take('a', 'a5')
   take('b', 'b1')
   t.same(begun.splice(0), ['a1', 'a2', 'b1'], 'two of each key, and one key waits for no other')
   t.equal(turns.waiting, 3, 'the third, fourth and fifth of one key wait')
-  giveUp()
-  giveUp()
+  fourth.giveUp()
+  fourth.giveUp()
   t.equal(turns.waiting, 2, 'giving up twice counts once')
   turns.release('a')
   turns.release('a')
@@ -46,6 +46,21 @@ t.test('a semaphore lets in as many as it has places for, in order, each key by 
   take('a', 'a6')
   t.same(begun, ['a6'], 'a place is given at once when all are free')
   t.equal(turns.waiting, 0, 'nobody waits')
+})
+
+t.test('callers take turns at a semaphore, however many tasks one of them has', async (t) => {
+  const turns = new KeyedSemaphore<string>(1)
+  const begun: string[] = []
+  const take = (caller: string, name = caller) => turns.acquire('a', caller, () => begun.push(name))
+  for (let i = 0; i < 100; i++) take('flood')
+  take('quiet')
+  const moved = take('flood', 'known later')
+  moved.moveTo('known later')
+  for (let i = 0; i < 4; i++) turns.release('a')
+  t.same(begun, ['flood', 'flood', 'quiet', 'known later', 'flood'], 'one of each caller after the other')
+  moved.moveTo('too late')
+  moved.giveUp()
+  t.equal(turns.waiting, 97, 'nothing is left to move or to give up')
 })
 
 t.test(
@@ -112,7 +127,7 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
     peers: { limits: { openTimeoutMs: 60_000 } },
   })
   const { parts } = agents.near
-  parts.openings.acquire(CART, () => undefined) // a flow that is being opened, and never is
+  parts.openings.acquire(CART, 'edge/near', () => undefined) // a flow that is being opened, and never is
   const late = await agents.call(CART)
   t.equal(await late.closed, 'ECONNRESET', 'a flow that waits longer than 50 ms for its turn sees a reset')
   t.match(
@@ -132,6 +147,28 @@ t.test('who waits too long for a turn is refused; a service that hangs holds up 
   parts.openings.release(CART)
   await until(() => hanging.sockets.length === 1)
   next.socket.destroy()
+})
+
+t.test('users of the machine take turns while flows are being opened to a service', async (t) => {
+  const order: string[] = []
+  await using served = await serve((socket) => socket.once('data', (name) => order.push(name.toString())))
+  await using agents = await Agents.start({
+    services: [{ id: CART, on: ['edge/far'] }],
+    endpoints: { [`${CART}.0`]: { host: '127.0.0.1', port: served.port } },
+    outbound: { opening: 1, waitMs: 60_000 },
+  })
+  const { parts } = agents.near
+  let asked = 0
+  Object.assign(parts, { localUsers: { userOf: async () => (asked++ < 5 ? 1 : 2) } })
+  parts.openings.acquire(CART, 'edge/near', () => undefined) // so that all have to wait
+  for (const [i, name] of ['flood', 'flood', 'flood', 'flood', 'flood', 'quiet'].entries()) {
+    const { socket } = await agents.call(CART)
+    socket.write(name)
+    await until(() => parts.openings.waiting === i + 1 && asked === i + 1)
+  }
+  parts.openings.release(CART)
+  await until(() => order.length === 6)
+  t.same(order, ['flood', 'quiet', 'flood', 'flood', 'flood', 'flood'], 'the other user is second')
 })
 
 t.test('no descriptors: new flows are refused with RST, and taken again when there are some', async (t) => {

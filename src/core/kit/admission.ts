@@ -16,8 +16,9 @@ import { openFilesLimit } from './open-files.ts'
  *
  * So a client that opens thousands and says nothing loses its own connections, and a newcomer is never refused: a source that is
  * smaller than the largest one keeps everything, and one that shares its address with the attacker (behind one NAT) has as long to
- * speak as it takes the attacker to open `most` connections. Users of this machine share an address; once half of the places are
- * taken they are told apart (local-users.ts), and each is a source of its own.
+ * speak as it takes the attacker to open `most` connections. A program of this machine can come from thousands of its addresses
+ * (127.0.0.0/8), so the whole machine is one source; once half of the places are taken its users are told apart (local-users.ts), and
+ * each is a source of its own, whatever its addresses.
  */
 
 export interface AdmissionLimits {
@@ -88,7 +89,9 @@ export class Admission {
     const entry: Entry =
       typeof from === 'string'
         ? { connection, source: from }
-        : { connection, source: sourceOf(from), ends: isFromHere(from) ? endsOf(from) : undefined }
+        : isFromHere(from)
+          ? { connection, source: THIS_MACHINE, ends: endsOf(from) }
+          : { connection, source: sourceOf(from) }
     let isClosed = false
     this.#add(entry)
     connection.once('close', () => {
@@ -119,11 +122,11 @@ export class Admission {
 
   #tellUsersApart(): void {
     for (const entry of this.#unasked) {
-      const { ends, source } = entry
+      const { ends } = entry
       entry.ends = undefined
       if (ends === undefined) continue
       void this.#users.userOf(ends).then((uid) => {
-        if (uid !== undefined) this.#rename(entry, `${source} uid ${uid}`)
+        if (uid !== undefined) this.#rename(entry, `uid ${uid}`)
       })
     }
     this.#unasked.clear()
@@ -170,6 +173,9 @@ export class Admission {
     return largest
   }
 }
+
+/** The source of what programs of this machine open, as long as nobody knows which user's it is. */
+export const THIS_MACHINE = 'this machine'
 
 /** The source of a connection: its address, or its /64 where it is IPv6, since one client has all addresses of that. */
 export function sourceOf({ remoteAddress = '' }: { remoteAddress?: string | undefined }): string {

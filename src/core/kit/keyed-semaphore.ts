@@ -1,15 +1,24 @@
+import { RoundRobin } from './round-robin.ts'
+
+/** A task that may have to wait. None of this does anything once it has begun. */
+export interface Wait {
+  giveUp(): void
+  /** It is another caller's, as it turned out. */
+  moveTo(caller: string): void
+}
+
 /**
- * A semaphore for each key: at most `limit` tasks of a key run at a time, the others wait in order of arrival. One key never
+ * A semaphore for each key: at most `limit` tasks of a key run at a time, the others wait, and their callers take turns. One key never
  * waits for another, so a service that does not answer delays only its own callers.
  *
- *     acquire(key, begin) ─▶ fewer than `limit` are running ─▶ begins now
- *                            else it waits ─▶ begins when another task of its key calls release
+ *     acquire(key, caller, begin) ─▶ fewer than `limit` are running ─▶ begins now
+ *                                    else it waits ─▶ begins when another task of its key calls release and its caller's turn comes
  *
  * Each task that has begun calls `release(key)` once.
  */
 export class KeyedSemaphore<K> {
   readonly #limit: number
-  readonly #keys = new Map<K, { running: number; waiting: Set<() => void> }>()
+  readonly #keys = new Map<K, { running: number; waiting: RoundRobin<() => void> }>()
   #waiting = 0
   #idle: (() => void) | undefined
 
@@ -22,29 +31,37 @@ export class KeyedSemaphore<K> {
     return this.#waiting
   }
 
-  /** Calls `begin` in this very call or later; the returned function cancels the wait, and does nothing once the task has begun. */
-  acquire(key: K, begin: () => void): () => void {
-    const queue = this.#keys.get(key) ?? { running: 0, waiting: new Set() }
+  /** Calls `begin` in this very call or later. */
+  acquire(key: K, caller: string, begin: () => void): Wait {
+    const queue = this.#keys.get(key) ?? { running: 0, waiting: new RoundRobin() }
     if (queue.running === 0) this.#keys.set(key, queue)
     if (queue.running < this.#limit) {
       queue.running++
       begin()
-      return nothing
+      return NO_WAIT
     }
-    queue.waiting.add(begin)
+    queue.waiting.add(caller, begin)
     this.#waiting++
-    return () => {
-      if (queue.waiting.delete(begin)) this.#waiting--
+    let of = caller
+    return {
+      giveUp: () => {
+        if (queue.waiting.delete(of, begin)) this.#waiting--
+      },
+      moveTo: (other) => {
+        if (!queue.waiting.delete(of, begin)) return
+        queue.waiting.add(other, begin)
+        of = other
+      },
     }
   }
 
   release(key: K): void {
     const queue = this.#keys.get(key)
     if (queue === undefined) return
-    for (const begin of queue.waiting) {
-      queue.waiting.delete(begin)
+    const next = queue.waiting.take()
+    if (next !== undefined) {
       this.#waiting--
-      return begin() // in place of the task that has released
+      return next() // in place of the task that has released
     }
     queue.running--
     if (queue.running > 0) return
@@ -61,4 +78,4 @@ export class KeyedSemaphore<K> {
   }
 }
 
-const nothing = (): void => undefined
+const NO_WAIT: Wait = { giveUp: () => undefined, moveTo: () => undefined }

@@ -41,6 +41,8 @@ export class LocalSources {
   readonly #options: LocalSourcesOptions
   readonly #verdicts = new Map<string, boolean>()
   #allowed = new BlockList()
+  /** Of `#allowed` those of this machine. */
+  #own = new BlockList()
   #readAt = Number.NEGATIVE_INFINITY
   #loggedAt = Number.NEGATIVE_INFINITY
   #refused = 0
@@ -71,6 +73,11 @@ export class LocalSources {
     return isAdmitted
   }
 
+  /** Whether an admitted address is one of this machine, so that any of its programs may send from it. */
+  isHere(address: string): boolean {
+    return isLoopback(address) || this.#own.check(address.replace(/%.*/, ''), isIPv6(address) ? 'ipv6' : 'ipv4')
+  }
+
   #isAllowed(text: string): boolean {
     const [address = '', zone] = text.split('%', 2)
     if (zone !== undefined && matches(zone, this.#options.interfaces)) return true
@@ -79,17 +86,18 @@ export class LocalSources {
 
   #reread(now: number): void {
     const { ranges = [], interfaces = [], read = interfacesHere } = this.#options
-    const allowed = new BlockList()
-    for (const range of ranges) addPrefix(allowed, range)
+    const [allowed, own] = [new BlockList(), new BlockList()]
+    for (const range of ranges) for (const list of [allowed, own]) addPrefix(list, range)
     for (const [name, addresses] of Object.entries(read())) {
       for (const { address, family, cidr } of addresses ?? []) {
         const isIPv4 = family === 'IPv4'
-        allowed.addAddress(address, isIPv4 ? 'ipv4' : 'ipv6')
+        for (const list of [allowed, own]) list.addAddress(address, isIPv4 ? 'ipv4' : 'ipv6')
         // A link-local subnet is on every interface: there, the zone of the source decides.
         if (cidr !== null && !address.startsWith('fe80:') && matches(name, interfaces)) addPrefix(allowed, cidr)
       }
     }
     this.#allowed = allowed
+    this.#own = own
     this.#readAt = now
     this.#verdicts.clear()
   }
