@@ -3,9 +3,10 @@ import type { ServiceId } from '../../src/core/model/ids.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
 
 /*
- *   name answered ──note──▶ held ──▶ forgotten   by nobody asked for, nor called, for FORGET_MS
- *   flow to a VIP ──touch──▶  │                  or to make room: the one that was unused for longest
- *                             └ another service has the VIP and is asked for: held for that one
+ *   name answered ──┐
+ *   flow to a VIP ──┴─note─▶ held ──▶ forgotten   neither asked for nor called for FORGET_MS,
+ *                            │                    or to make room: the one that was unused for longest
+ *                            └ another service has the VIP and is asked for or called: held for that one
  *
  * A VIP that was handed out once may be held by a program for as long as that runs (nginx and the JVM look a name up once), also over a
  * restart of the agent.
@@ -64,7 +65,7 @@ export class AskedVips {
     return this.#held.size >= this.#limit && this.#clock.now() - this.#oldest().usedAt < FRESH_MS
   }
 
-  /** It is handed out. */
+  /** It is handed out, or called. */
   note(vip: VipIndex, service: ServiceId): void {
     if (this.has(vip, service)) {
       this.touch(vip)
@@ -76,7 +77,7 @@ export class AskedVips {
     this.onChange()
   }
 
-  /** It is called. */
+  /** It is in use. */
   touch(vip: VipIndex): void {
     const held = this.#held.get(vip)
     if (held !== undefined) held.usedAt = this.#clock.now()

@@ -4,6 +4,7 @@ import type { LocalSources } from '../../src/core/kit/local-sources.ts'
 import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
 import { resetSocket } from '../socket/reset.ts'
 import type { UdpSender } from './datagrams.ts'
+import type { AskedVips } from './asked-vips.ts'
 import type { CallerEnd, Identify, InterceptParts } from './interceptor.ts'
 import type { VipPort } from './vip-ports.ts'
 
@@ -12,6 +13,8 @@ export interface VipCallsParts {
   readonly sources: Pick<LocalSources, 'admits'>
   readonly identify: Identify
   readonly parts: InterceptParts
+  /** A VIP that is called is held, however the caller learned of it. */
+  readonly asked: Pick<AskedVips, 'note'>
 }
 
 /** Turns what the VIP listeners take into flows: only from sources that are admitted, and with the caller's identity. */
@@ -20,12 +23,14 @@ export class VipCalls {
   readonly #sources: Pick<LocalSources, 'admits'>
   readonly #identify: Identify
   readonly #parts: InterceptParts
+  readonly #asked: Pick<AskedVips, 'note'>
 
-  constructor({ mode, sources, identify, parts }: VipCallsParts) {
+  constructor({ mode, sources, identify, parts, asked }: VipCallsParts) {
     this.#mode = mode
     this.#sources = sources
     this.#identify = identify
     this.#parts = parts
+    this.#asked = asked
   }
 
   tookSocket(at: VipPort, socket: Socket): void {
@@ -40,6 +45,7 @@ export class VipCalls {
     if (!this.#sources.admits(sender.address, this.#mode)) return undefined
     const target = table.byVip(vip)
     if (target === undefined) return undefined
+    this.#asked.note(vip, target.service.id)
     const intent = (caller: Caller | undefined): DatagramIntent =>
       caller === undefined
         ? { kind: 'refused', name: target.service.id, reason: UNIDENTIFIED }
@@ -64,6 +70,7 @@ export class VipCalls {
     if (hasRoom instanceof Promise ? !(await hasRoom) : !hasRoom) return resetSocket(socket)
     const target = table.byVip(vip)
     if (target === undefined) return resetSocket(socket)
+    this.#asked.note(vip, target.service.id)
     const found = this.#identify(callerEnd(socket, at), target)
     const caller = found instanceof Promise ? await found : found
     if (caller === undefined) {

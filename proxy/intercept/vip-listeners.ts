@@ -97,14 +97,8 @@ export class VipListeners implements Interceptor {
     const sources = world.parts.sources ?? new LocalSources(log, { ranges: cidrsOf(settings.range), clock })
     const calls = new VipCalls({ mode: settings.mode, sources, ...world })
     this.#owner = {
-      tookSocket: (at, socket) => {
-        this.#asked.touch(at.vip)
-        calls.tookSocket(at, socket)
-      },
-      tookDatagramFrom: (at, sender) => {
-        this.#asked.touch(at.vip)
-        return calls.tookDatagramFrom(at, sender)
-      },
+      tookSocket: (at, socket) => calls.tookSocket(at, socket),
+      tookDatagramFrom: (at, sender) => calls.tookDatagramFrom(at, sender),
       opened: () => this.#count(1),
       closed: () => this.#count(-1),
       failed: (at, problem) => this.#logOnce(at, problem),

@@ -115,16 +115,19 @@ t.test('a name that nobody asked for takes no port; asking takes its ports, and 
 })
 
 t.test('a VIP that a document requests by number answers unasked', async (t) => {
-  const port = await freePort()
-  const vips = { 'any.rr': nextVip(), 'any.closest': nextVip() }
-  const table = new LiteralTable({ id: CART, on: HERE, ports: [port], vips, requested: ['any.rr'] })
+  const [port, other] = [await freePort(), await freePort()]
+  const cart: ServiceFacts = { ...facts(CART, port), vips: { 'any.rr': nextVip(), 'any.closest': nextVip() } }
+  const stock = facts(STOCK, other)
+  const table = new LiteralTable({ ...cart, requested: ['any.rr'] }, { ...stock, requested: ['any.rr'] })
   const loopback = await start(t, table)
   await loopback.settled()
-  t.equal(loopback.size, 1)
-  t.equal(await call(port, at(vips['any.rr'])), CART)
-  table.set({ id: CART, on: HERE, ports: [port], vips })
-  t.equal(loopback.size, 0, 'it is not requested any more')
-  t.equal(await machineCanHave(port), 'yes yes')
+  t.equal(loopback.size, 2)
+  t.equal(await call(port, at(cart.vips?.['any.rr'] ?? 0)), CART)
+  table.set(cart)
+  table.set(stock)
+  t.equal(loopback.size, 1, 'no document requests them any more: the one that was called stays')
+  t.equal(await call(port, at(cart.vips?.['any.rr'] ?? 0)), CART)
+  t.equal(await machineCanHave(other), 'yes yes')
 })
 
 t.test('held over a restart: bound at the start, also when its instance comes later', async (t) => {
@@ -217,19 +220,27 @@ t.test(
   'rights that are lost: what was asked for answers at its port, the other ports are free',
   { skip: noRights },
   async (t) => {
-    const [port, other, late] = [await freePort(), await freePort(), await freePort()]
-    const [cart, stock] = [facts(CART, port, { udp: [port] }), facts(STOCK, other)]
-    const table = new LiteralTable(cart, stock)
-    const kernel = { has: true }
-    const answer = async () => {
+    const [port, other, late, by] = [await freePort(), await freePort(), await freePort(), await freePort()]
+    const [cart, stock, number] = [
+      facts(CART, port, { udp: [port] }),
+      facts(STOCK, other),
+      facts('shop.acme.n.prod', by),
+    ]
+    const table = new LiteralTable(cart, stock, number)
+    const kernel = { has: true, rules: '' }
+    const answer = async (rules: string) => {
       if (!kernel.has) throw new Error('nft: Operation not permitted')
+      kernel.rules += rules
+      return '{"nftables":[]}'
     }
-    const nft: Nft = { apply: answer, list: () => answer().then(() => '{"nftables":[]}') }
+    const nft: Nft = { apply: async (rules) => void (await answer(rules)), list: () => answer('') }
     const loopback = await start(t, table, { nft })
     await loopback.prepare(table.target(CART))
     await loopback.settled()
-    t.equal(loopback.size, 3, 'with rights, every VIP has a listener')
+    t.equal(loopback.size, 4, 'with rights, every VIP has a listener')
     t.same(loopback.heldPorts, [], 'and takes no port')
+    const listening = new RegExp(`tcp_to \\{ ${by} : (\\d+) \\}`).exec(kernel.rules)?.[1] // nothing rewrites it here
+    t.equal(await call(Number(listening), at(number.vips['any.rr'])), 'shop.acme.n.prod', 'called by number, unasked')
     kernel.has = false
     const db = facts('shop.acme.db.prod', late)
     table.set(db)
@@ -240,7 +251,8 @@ t.test(
     t.equal(await call(port, at(cart.vips['any.rr'])), CART)
     t.equal(await ask(port, at(cart.vips['any.rr'])), 'x')
     t.equal(await machineCanHave(other), 'yes yes')
-    t.same(loopback.heldPorts.toSorted(), [`${port}/tcp`, `${port}/udp`, `${late}/tcp`].toSorted())
+    t.equal(await call(by, at(number.vips['any.rr'])), 'shop.acme.n.prod', 'what was called answers as well')
+    t.same(loopback.heldPorts.toSorted(), [`${by}/tcp`, `${port}/tcp`, `${port}/udp`, `${late}/tcp`].toSorted())
   },
 )
 
