@@ -51,7 +51,7 @@ t.test('the command ends with exec, also when that is killed with SIGKILL', asyn
   const pid = Number(line)
   t.teardown(() => isAlive(pid) && process.kill(pid, 'SIGKILL'))
   await eventually(async () => watchersOf(pid).length === 1, 'a shell waits')
-  t.ok(isAlive(pid))
+  t.ok(isAlive(pid), 'the command runs')
   child.kill('SIGKILL')
   await eventually(async () => !isAlive(pid), 'the command has ended')
   await eventually(async () => watchersOf(pid).length === 0, 'and so has the shell')

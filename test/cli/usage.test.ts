@@ -227,7 +227,7 @@ t.test('a port that is taken is named', async (t) => {
     code: 1,
     stderr: new RegExp(`cannot listen on 127.0.0.1:${base}: address already in use\n.*--listen`),
   })
-  t.ok(taken.listening)
+  t.ok(taken.listening, 'whoever has the port keeps it')
 })
 
 t.test('an agent that waits for a cluster that says nothing ends when it is told to', async (t) => {
@@ -252,7 +252,7 @@ function digest(path: string): string {
 t.test('netcheck says what the machine knows by itself where no agent runs', async (t) => {
   await using machines = await Machines.make()
   const report = await machines.json<NetcheckReport>('none', 'netcheck')
-  t.ok(Array.isArray(report.local.addresses))
+  t.ok(Array.isArray(report.local.addresses), 'the addresses of the machine are listed')
   t.match(report.local.settings, { 'net/ipv4/tcp_congestion_control': String })
   t.match(
     report.findings.find(({ check }) => check === 'agent'),

@@ -38,8 +38,8 @@ for (const [line, short] of Object.entries(SHORT)) {
 }
 
 t.test('--only chooses rows of the benchmark', async (t) => {
-  t.ok(scenariosFor(/dns/i).length > 0)
-  t.ok(scenariosFor(/udp/i).length > 0)
+  t.ok(scenariosFor(/dns/i).length > 0, 'the benchmark has rows about DNS')
+  t.ok(scenariosFor(/udp/i).length > 0, 'the benchmark has rows about UDP')
 })
 
 function shell(command: string) {

@@ -30,6 +30,6 @@ t.test('the files that the commands of these pages name exist', async (t) => {
     blocksOf(page(path)).filter(({ syntax }) => syntax === 'sh'),
   )
   const files = commands.flatMap(({ text }) => [...text.matchAll(/(?<![\w/])(?:test|examples)\/[\w./-]+/g)])
-  t.ok(files.length >= 3)
+  t.ok(files.length >= 3, `${files.length} files are named in commands`)
   for (const [file] of files) t.ok(existsSync(resolve(ROOT, file)), file)
 })

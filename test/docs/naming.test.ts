@@ -10,13 +10,13 @@ const code = [...page.matchAll(/`([^`\n]+)`/g)].map((match) => match[1] as strin
 
 t.test('every name in docs/naming.md is a name, and all three forms mean the same service', async (t) => {
   const names = code.filter((text) => /^[a-z0-9]+(\.[a-z0-9]+){3,}\.local$/.test(text))
-  t.ok(names.length >= 3)
+  t.ok(names.length >= 3, `the page has ${names.length} names`)
   for (const name of names) t.match(parseName(name, ['local']), { kind: 'name', name: { service: 'cart' } }, name)
 })
 
 t.test('every choice in docs/naming.md is read, and every policy word is there', async (t) => {
   const choices = code.filter((text) => /^(any|\d+)\.[a-z-]+$/.test(text))
-  t.ok(choices.length >= 8)
+  t.ok(choices.length >= 8, `the page has ${choices.length} choices`)
   for (const choice of choices) t.ok(choiceOf(choice), choice)
   const written = new Set(code.flatMap((text) => text.split('.')))
   for (const word of POLICY_WORDS.keys()) t.ok(written.has(word), word)

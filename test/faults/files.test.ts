@@ -93,12 +93,12 @@ t.test('a directory that is gone, and comes back', async (t) => {
   const clock = new ManualClock()
   await using file = new KeptFile(join(dir, 'prefix'), silentLog, clock)
   await file.put('127.16.0.0/12')
-  t.ok(unwrittenFiles.has(file.path))
+  t.ok(unwrittenFiles.has(file.path), 'what could not be written is listed')
   mkdirSync(dir)
   await clock.advance(REWRITE_MS)
   await file.put('127.16.0.0/12')
   t.equal(readPlainFile(file.path), '127.16.0.0/12')
-  t.notOk(unwrittenFiles.has(file.path))
+  t.notOk(unwrittenFiles.has(file.path), 'what has been written is no longer listed')
 })
 
 t.test('the identity: damage is named, and nothing is overwritten', async (t) => {

@@ -145,7 +145,10 @@ t.test('what control groups leave is read as the kernel writes it, without what 
     ],
   )
   const machine = rooms.find(({ of }) => of === 'machine')
-  t.ok(machine !== undefined && machine.left > 0 && machine.left <= machine.limit)
+  t.ok(
+    machine !== undefined && machine.left > 0 && machine.left <= machine.limit,
+    'the machine has memory left, and not more than it has',
+  )
 })
 
 t.test('what is left of the heap is counted as V8 counts', (t) => {
@@ -165,7 +168,7 @@ t.test('what is left of the heap is counted as V8 counts', (t) => {
     })
     const room = JSON.parse(stdout) as { limit: number; left: number }
     t.equal(Math.round(room.limit / MIB), limit, flags.join(' '))
-    t.ok(room.left > 0 && room.left < room.limit)
+    t.ok(room.left > 0 && room.left < room.limit, `${room.left} of ${room.limit} bytes are left`)
   }
   t.end()
 })
@@ -229,7 +232,7 @@ t.test(
     }
     await eventually(running, 'the instance runs')
     const [pid] = pidsOf(seconds)
-    t.ok(pid)
+    t.ok(pid, 'the instance has a process')
     group.setLimit(group.used() + 30 * MIB)
     writeFileSync(trigger, '')
     t.same(await first.exited, [null, 'SIGKILL'], 'the kernel ended it')

@@ -85,8 +85,8 @@ t.test('a list reaches nodes without a control link, over the sessions of others
   net.join('edge/b', 'edge/c')
   a.offer(authority.signRevocations(3, [revoke(n1)]))
   await until(() => c.number === 3)
-  t.ok(b.isRevoked(new X509Certificate(n1.chain)))
-  t.ok(c.isRevoked(new X509Certificate(n1.chain)))
+  t.ok(b.isRevoked(new X509Certificate(n1.chain)), 'the node between has passed the list on and taken it')
+  t.ok(c.isRevoked(new X509Certificate(n1.chain)), 'the node behind it has taken the list')
   const { sent } = net
   await new Promise((resolve) => setTimeout(resolve, 1_200))
   t.equal(net.sent, sent, 'and then nothing more is said')
@@ -160,9 +160,9 @@ t.test('a connection ends when the certificate of its peer expires', async (t) =
   const { keyPem, csrPem } = await createRequest(n1.principal)
   const chain = await issueNode(edge, csrPem, 'n1', { clock: almostADayAgo })
   const { stream, ended } = await connection(t, HeldIdentity.inMemory({ keyPem, chain, ca: n1.ca }))
-  t.notOk(stream.destroyed)
+  t.notOk(stream.destroyed, 'the connection is open while the certificate is valid')
   const awake = setInterval(() => undefined, 1_000) // the timer of a certificate keeps no process alive
   await ended
   clearInterval(awake)
-  t.ok(Date.now() >= new X509Certificate(chain).validToDate.getTime() - 1)
+  t.ok(Date.now() >= new X509Certificate(chain).validToDate.getTime() - 1, 'it did not end before its certificate')
 })

@@ -145,7 +145,7 @@ for (const { why: where, pair } of UNDERLAYS) {
       t.notOk(isPrompt(accepted.stream), `${alpn}: one that does not`)
       for (const end of [dialled, stream, before, accepted.stream]) end.on('error', () => undefined).destroy()
     }
-    t.notOk(isPrompt(new PassThrough()))
+    t.notOk(isPrompt(new PassThrough()), 'a stream without a socket is not prompt')
   })
 
   t.test(`accepting ${where} refuses`, async (t) => {
@@ -240,7 +240,7 @@ t.test('a handshake nobody answers ends with its signal', async (t) => {
   const connecting = connectSecure(near, n1, 'edge/n2', give.signal)
   give.abort(new Error('changed my mind'))
   await t.rejects(connecting, { code: 'PEER_REFUSED', cause: { message: 'changed my mind' } })
-  t.ok(near.destroyed)
+  t.ok(near.destroyed, 'the connection is closed')
   await t.rejects(connectSecure(far, n1, 'edge/n2', give.signal), { code: 'PEER_REFUSED' }, 'aborted before')
 })
 
@@ -257,7 +257,10 @@ t.test('handshakes under way at once are bounded: the one that takes longest mak
     'instead of the first of them, and of no other',
   )
   for (const [, far] of pairs) far.destroy()
-  t.ok((await outcomes).every(({ status }) => status === 'rejected'))
+  t.ok(
+    (await outcomes).every(({ status }) => status === 'rejected'),
+    'every handshake fails when its other end goes',
+  )
 })
 
 t.test('each handshake belongs to the connection it ran on', async (t) => {
@@ -343,7 +346,7 @@ t.test('a session is never resumed', async (t) => {
       checkServerIdentity: () => undefined,
     })
     await once(again, 'secureConnect')
-    t.notOk(again.isSessionReused())
+    t.notOk(again.isSessionReused(), 'the second connection makes a session of its own')
     again.write('GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n')
     t.match(await read(again), /UNAUTHENTICATED$/, 'the ticket brings no identity')
   })

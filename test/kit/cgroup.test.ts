@@ -73,7 +73,7 @@ test('in every hierarchy here: what a process starts stays in its group, and is 
     while (group.pids().length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
     while (!group.remove()) await new Promise((resolve) => setTimeout(resolve, 10)) // the kernel still ends the last one
     tree.remove()
-    t.notOk(existsSync(tree.path))
+    t.notOk(existsSync(tree.path), 'the folder of the groups is gone')
   }
 })
 
@@ -82,7 +82,7 @@ test('where no group can be made the reason is said; a folder is not a group', {
   t.teardown(() => rmSync(dir, { recursive: true }))
   t.match(CgroupTree.open('x', ['/proc/self']), { reason: /./ })
   t.match(CgroupTree.open('x', [dir]), { reason: /./ })
-  t.notOk(existsSync(join(dir, 'x')))
+  t.notOk(existsSync(join(dir, 'x')), 'nothing is left of the try')
   t.match(CgroupTree.open('x', []), { reason: 'no cgroups are mounted' })
   t.end()
 })

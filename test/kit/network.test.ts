@@ -136,7 +136,7 @@ t.test('a change that the kernel reports is noticed within 200 ms, once', async 
   await clock.advance(500)
   t.equal(changes.length, 1, 'messages that change nothing are not passed on')
   await watch[Symbol.asyncDispose]()
-  t.ok(world.isClosed)
+  t.ok(world.isClosed, 'the monitor ends with the watch')
   world.network = HOME
   world.report()
   await clock.advance(60_000)
@@ -145,7 +145,7 @@ t.test('a change that the kernel reports is noticed within 200 ms, once', async 
 
 t.test('where the kernel reports nothing, the network is compared every second', async (t) => {
   const { clock, world, watch, changes } = watched({ isMonitored: false })
-  t.notOk(watch.isMonitored)
+  t.notOk(watch.isMonitored, 'the watch says that nothing is reported')
   world.network = elsewhere({ v4: V4.replace('0101A8C0', '0201A8C0') })
   await clock.advance(1_000)
   t.same(

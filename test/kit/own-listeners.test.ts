@@ -48,24 +48,24 @@ t.test('a server of the program around us is no listener of a role', async (t) =
 
 t.test('a listener on every address is forbidden at each address of this machine', async (t) => {
   await using server = await tcp('0.0.0.0')
-  t.ok(own.forbids('127.0.0.1', server.port, 'tcp'))
-  t.ok(own.forbids('127.99.0.1', server.port, 'tcp'))
+  t.ok(own.forbids('127.0.0.1', server.port, 'tcp'), 'at the address of loopback')
+  t.ok(own.forbids('127.99.0.1', server.port, 'tcp'), 'at every other address of 127.0.0.0/8')
   t.notOk(own.forbids('192.0.2.1', server.port, 'tcp'), 'not on another machine')
 })
 
 t.test('port 53 of a program of the user’s own is allowed while our name server has port 53 elsewhere', async (t) => {
   ownListeners.adopt(t, [{ protocol: 'udp', address: '127.30.0.53', port: 53 }])
   t.teardown(() => ownListeners.forget(t))
-  t.notOk(own.forbids('127.0.0.1', 53, 'udp'))
-  t.ok(own.forbids('127.30.0.53', 53, 'udp'))
+  t.notOk(own.forbids('127.0.0.1', 53, 'udp'), 'another address with the same port is allowed')
+  t.ok(own.forbids('127.30.0.53', 53, 'udp'), 'the address of our name server is forbidden')
 })
 
 t.test('UDP sockets are listed; those of single flows are not', async (t) => {
   const socket = ownListeners.within(() => createSocket('udp4'))
   const flow = ownListeners.within(() => ownListeners.unlisted(() => createSocket('udp4')))
   for (const each of [socket, flow]) await new Promise<void>((resolve) => each.bind(0, '127.0.0.1', resolve))
-  t.ok(own.forbids('127.0.0.1', socket.address().port, 'udp'))
-  t.notOk(own.forbids('127.0.0.1', flow.address().port, 'udp'))
+  t.ok(own.forbids('127.0.0.1', socket.address().port, 'udp'), 'a UDP listener is forbidden')
+  t.notOk(own.forbids('127.0.0.1', flow.address().port, 'udp'), 'the socket of one flow is not listed')
   for (const each of [socket, flow]) {
     each.close()
     await once(each, 'close')
@@ -75,9 +75,9 @@ t.test('UDP sockets are listed; those of single flows are not', async (t) => {
 t.test('what another thread listens at is forbidden until that thread ends', async (t) => {
   const thread = {}
   ownListeners.adopt(thread, [{ protocol: 'tcp', address: '127.0.0.1', port: 7470 }])
-  t.ok(own.forbids('127.0.0.1', 7470, 'tcp'))
+  t.ok(own.forbids('127.0.0.1', 7470, 'tcp'), 'forbidden while the thread runs')
   ownListeners.forget(thread)
-  t.notOk(own.forbids('127.0.0.1', 7470, 'tcp'))
+  t.notOk(own.forbids('127.0.0.1', 7470, 'tcp'), 'allowed once the thread has ended')
 })
 
 t.test('a thread is notified of each change of its own list', async (t) => {

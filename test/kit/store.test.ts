@@ -177,7 +177,7 @@ t.test('what was acknowledged survives kill -9, and nothing is half written', as
     const acknowledged = told.split('\n').slice(0, -1).map(Number)
     using store = Store.open(path)
     const pairs = store.collection<number>('pairs')
-    t.ok(acknowledged.length > 0)
+    t.ok(acknowledged.length > 0, 'the process had acknowledged writes before it was killed')
     t.ok(
       acknowledged.every((i) => pairs.get(`left-${i}`) === i),
       `all ${acknowledged.length} acknowledged are there`,

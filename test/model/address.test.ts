@@ -83,8 +83,8 @@ t.test('a /16 is one block of the /12 around it', async (t) => {
   t.equal(address.ipv4ToVip(block, '10.30.1.0'), 0xe0100)
   t.equal(address.ipv4ToVip(block, '10.29.1.0'), undefined)
   t.equal(address.addressToVip(block, '::ffff:10.29.1.0'), undefined)
-  t.ok(address.holdsVip(block, 0xe0100))
-  t.notOk(address.holdsVip(block, 0xf0000))
+  t.ok(address.holdsVip(block, 0xe0100), 'the first address of the block belongs to it')
+  t.notOk(address.holdsVip(block, 0xf0000), 'the address after the block does not')
 })
 
 t.test('prefixes are checked on arrival', async (t) => {
@@ -127,7 +127,7 @@ t.test(
     }
     t.equal(first, 0xe8000)
     t.equal(last, 0xdffff)
-    t.ok(allAllocatable)
+    t.ok(allAllocatable, 'every address that is handed out may be allocated')
     // all but the agent's own 256, the ends of the /12, and the last address of the first block
     t.equal(seen.size, address.VIP_COUNT - 256 - 2 - 1)
     t.equal(address.nextVip(0xefffe), 0xe0100, 'after the upper half the lower one')

@@ -92,7 +92,7 @@ t.test('valid labels are accepted, and reserved or malformed ones are refused', 
     t.type(labelFault(word), 'string', word)
   }
   for (const bad of ['', '-a', 'a-', 'a.b', 'a_b', 'ä', 'x'.repeat(64)]) {
-    t.notOk(isReserved(bad))
+    t.notOk(isReserved(bad), `"${bad}" is no label, so it is not reserved`)
     t.type(labelFault(bad), 'string', bad)
   }
 })

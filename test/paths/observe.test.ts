@@ -58,7 +58,7 @@ t.test('a node learns its public address and NAT behavior from relays', async (t
   await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   await using ours = await observation()
   const { it } = ours
-  t.notOk(it.receive(Buffer.from('no answer')))
+  t.notOk(it.receive(Buffer.from('no answer')), 'a packet that is no answer is not taken')
   t.equal(it.of('ipv4').tcp.mapping, 'unknown')
   await t.rejects(it.openPort('ipv4', forever), { code: 'NO_PATH' }, 'nobody tells')
   it.addRelay('wss://127.0.0.1:1/relay', welcome(observer))

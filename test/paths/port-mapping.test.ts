@@ -85,7 +85,10 @@ t.test('any bytes from a router are either decoded or dropped', async (t) => {
     fc.property(head, fc.uint8Array({ maxLength: 1_200 }), (head, rest) => {
       const answer = readAnswer(Buffer.from([...head, ...rest]))
       if (answer?.kind !== 'mapped') return
-      t.ok(answer.external.port <= 65_535 && answer.lifetimeSeconds < 2 ** 32)
+      t.ok(
+        answer.external.port <= 65_535 && answer.lifetimeSeconds < 2 ** 32,
+        'port and lifetime are within their fields',
+      )
     }),
     { numRuns: 300 },
   )

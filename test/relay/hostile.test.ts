@@ -117,7 +117,7 @@ t.test('an expected connection under the wrong certificate is refused, whoever h
     return accepted
   }
   await t.rejects(present(n3), { code: 'PEER_REFUSED' }, 'the thief proves to be n3')
-  t.notOk(hasArrived)
+  t.notOk(hasArrived, 'no connection of the thief arrives')
   t.equal(await present(n2), undefined, 'the node that was asked is still welcome')
   await expectation.arrived
   await t.rejects(present(n2), { code: 'PEER_REFUSED' }, 'a nonce works once')

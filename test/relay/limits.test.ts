@@ -59,9 +59,9 @@ t.test('a token bucket keeps its rate exactly, whatever is taken', async (t) => 
     bucket.take(take)
     t.equal(Math.round(bucket.waitMs), waits, why)
   }
-  t.notOk(bucket.isFull)
+  t.notOk(bucket.isFull, 'the bucket has been drawn from')
   now = 6_000
-  t.ok(bucket.isFull)
+  t.ok(bucket.isFull, 'the bucket is full again after enough time')
 })
 
 t.test('a node that sends too much is delayed, and others are not', async (t) => {
@@ -121,7 +121,7 @@ t.test('the request rate of a node is limited', async (t) => {
   const listening = dialText(`${site.url}?listen`, credentialsOf(n1)(), forever)
   await t.rejects(listening, { code: 'REQUEST_FAILED', details: { status: 429 } }, 'to listen is a request too')
   await t.rejects(dial(n3, n2, site.url), refused, 'another node is not meant')
-  t.ok(await value(site.metrics.relayRefusals))
+  t.ok(await value(site.metrics.relayRefusals), 'the refusals are counted')
 })
 
 t.test('other nodes make progress beside one that takes all it can get', async (t) => {

@@ -225,7 +225,10 @@ t.test('an unknown name is requested from the cluster once, and then answered', 
     answers: ['shop.acme.pay.prod.any.rr.local'],
   })
   const counted = await mesh.metrics.dnsAnswers.get()
-  t.ok(counted.values.some(({ labels }) => labels.code === 'SERVFAIL' && labels.source === 'asked'))
+  t.ok(
+    counted.values.some(({ labels }) => labels.code === 'SERVFAIL' && labels.source === 'asked'),
+    'the failed question is counted with its source',
+  )
 })
 
 t.test('the number of waiting questions is bounded: the oldest makes room, and the table still answers', async (t) => {
@@ -474,7 +477,10 @@ t.test('malformed packets are refused, and the next question is answered', async
       `${why}: and on`,
     )
   }
-  t.notOk(mesh.log.lines.some(({ level }) => level === 'error'))
+  t.notOk(
+    mesh.log.lines.some(({ level }) => level === 'error'),
+    'nothing of it is an error of ours',
+  )
 })
 
 t.test('whatever is received, every reply is a valid DNS message', async (t) => {

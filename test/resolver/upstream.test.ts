@@ -230,7 +230,7 @@ t.test('a truncated answer is fetched by TCP, and truncated again if the client 
   await using third = await to(rude)
   const [kept] = await udpRaw(third.port, [query({ name: NAME })])
   t.match(decode(kept as Buffer), { flag_tc: true, answers: [] }, 'larger than the asker said')
-  t.ok((kept as Buffer).length <= 512)
+  t.ok((kept as Buffer).length <= 512, `the answer has ${(kept as Buffer).length} bytes`)
 })
 
 t.test('when an upstream is down, silent or broken, the next is used', async (t) => {
@@ -354,8 +354,11 @@ t.test('a forwarding loop ends, through another resolver or straight back', asyn
   )
   const asking = upstream.forward(readable(query({ name: NAME })), BY_UDP)
   const [, from] = (await once(sink.udpSocket, 'message')) as [Buffer, RemoteInfo]
-  t.ok(upstream.isOurs({ address: from.address, port: from.port }))
-  t.notOk(upstream.isOurs({ address: from.address, port: sink.port }))
+  t.ok(
+    upstream.isOurs({ address: from.address, port: from.port }),
+    'a query that comes from our own socket is recognised',
+  )
+  t.notOk(upstream.isOurs({ address: from.address, port: sink.port }), 'another port of the same address is not ours')
   const settings = { zones: ZONES, range: RANGE, explainChoice, ttlSeconds: 5, negativeTtlSeconds: 2, underWay: 10 }
   const interests = { want: () => Promise.resolve(), wantVip: () => Promise.resolve() }
   const parts = { table: new WorldTable([]), interests, upstream, settings }
@@ -384,7 +387,10 @@ t.test('closing ends questions that wait for an upstream', async (t) => {
   await asked
   await mesh[Symbol.asyncDispose]()
   socket.close()
-  t.notOk(mesh.log.lines.some(({ level }) => level === 'error' || level === 'warn'))
+  t.notOk(
+    mesh.log.lines.some(({ level }) => level === 'error' || level === 'warn'),
+    'closing while a query is open is no fault',
+  )
 })
 
 t.test('the servers of the host come from resolv.conf, without our own addresses', async (t) => {
@@ -419,7 +425,7 @@ t.test('the servers of the machine are remembered for when resolv.conf names onl
   writeFileSync(path, 'nameserver 127.30.0.53\n')
   await using first = await start()
   t.same(first.servers, [], 'nothing is known yet')
-  t.notOk(first.isRemembered)
+  t.notOk(first.isRemembered, 'nothing was remembered')
 
   writeFileSync(path, 'nameserver 192.0.2.53\nnameserver 192.0.2.54\n')
   await using second = await start()
@@ -429,7 +435,7 @@ t.test('the servers of the machine are remembered for when resolv.conf names onl
   writeFileSync(path, 'nameserver 127.30.0.53\n')
   await using third = await start()
   t.match(third.servers, [{ address: '192.0.2.53', port: 53 }, { address: '192.0.2.54' }], 'after a restart')
-  t.ok(third.isRemembered)
+  t.ok(third.isRemembered, 'the servers are remembered ones')
   t.match(log.lines.at(-1), {
     level: 'warn',
     sentence: 'resolv.conf names only this resolver; earlier servers are used',

@@ -114,7 +114,7 @@ t.test('a document with faults is refused whole, with all of them', async (t) =>
     program('any', 1, { replicas: -1, memry: 5 }),
   ]
   const refusal: unknown = await mesh.apply(bad).catch((error: unknown) => error)
-  t.ok(isMeshError(refusal, 'SLA_INVALID'))
+  t.ok(isMeshError(refusal, 'SLA_INVALID'), 'the document is refused as a whole')
   const faults = isMeshError(refusal) ? (refusal.details['faults'] as Array<{ path: string }>) : []
   const paths = faults.map(({ path }) => path.replace('applications[0].microservices', ''))
   for (const path of ['[0].port', '[1].microservice_name', '[2].microservice_name', '[2].replicas'])

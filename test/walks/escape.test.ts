@@ -36,7 +36,7 @@ for (const instanceUsers of ['separate', 'agent'] as const) {
 
       const file = join(shared, 'said')
       const key = join(mesh.control.dir, 'agent-here/proxies.json')
-      t.ok(existsSync(key))
+      t.ok(existsSync(key), 'the file to be read exists')
       const call = (who: string) => `'${process.execPath}' -e "$CALL" ${vip} ${file} ${who}`
       const escape = `(setsid env -i CALL="$CALL" sh -c 'sleep 1; ${call('escaped').replaceAll("'", '')}' &)`
       const steal = `cat ${key} > /dev/null 2>&1 && echo key stolen >> ${file} || echo key kept >> ${file}`

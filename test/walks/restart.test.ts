@@ -181,7 +181,10 @@ async function unnoticed(t: Test, replace: () => Promise<Program>): Promise<void
   t.not(now.pid, old.pid, 'the new process answers')
   t.match(now.draining, [{ pid: old.pid }], 'the old one is listed, with the flows it has left')
   const flows = await machines.json<FlowReport[]>('m1', 'flows')
-  t.ok(flows.filter(({ ended, bytesSent }) => ended === undefined && bytesSent > 0).length >= 4)
+  t.ok(
+    flows.filter(({ ended, bytesSent }) => ended === undefined && bytesSent > 0).length >= 4,
+    'the open flows are listed with their bytes',
+  )
   t.equal(old.exit, undefined, 'it waits for them')
   for (const load of loads) {
     const { sent, lost, slowestMs } = await load.stop()
