@@ -130,12 +130,16 @@ export interface Assignment {
   spec: ServiceSpec
   /** Grows when running instances must be restarted: a worker restarts an instance only for a newer generation. */
   generation: number
+  /** Grows with every other change that a running instance takes over; absent in messages of earlier versions. */
+  revision?: number
 }
 
 /** A worker's report on one instance. `detail` is for people: exit code, reason of a refusal, error of a check. */
 export interface InstanceReport {
   instance: InstanceId
   generation: number
+  /** Of the document that it follows. */
+  revision?: number
   state: InstanceState
   detail?: string
   restarts: number

@@ -263,8 +263,8 @@ export class FakeNode {
   }
 }
 
-function reportOf({ instance, generation }: Assignment, state: InstanceReport['state']): InstanceReport {
-  return { instance, generation, state, restarts: 0 }
+function reportOf({ instance, generation, revision }: Assignment, state: InstanceReport['state']): InstanceReport {
+  return { instance, generation, state, restarts: 0, ...(revision === undefined ? {} : { revision }) }
 }
 
 /** A document with one app, `shop.acme`, and these services. */

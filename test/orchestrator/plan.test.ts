@@ -194,3 +194,31 @@ t.test('a new generation replaces the old one instance by instance', async (t) =
     },
   ])
 })
+
+t.test('a newer document without a new generation is sent to all, and moves what does not meet it', async (t) => {
+  const newer = { ...service(2), revision: 5 }
+  planned(t, [
+    {
+      why: 'each is sent it, whatever the others do',
+      service: newer,
+      instances: [at(0, { state: 'starting' }), at(1, { revision: 4 })],
+      steps: [
+        { kind: 'renew', id: id(0), cluster: 'edge' },
+        { kind: 'renew', id: id(1), cluster: 'edge' },
+      ],
+    },
+    {
+      why: 'one that has it is left alone, one whose node does not meet it moves',
+      service: newer,
+      instances: [at(0, { revision: 5 }), at(1, { unsuited: 'too little memory free' })],
+      steps: [{ kind: 'move', id: id(1), cluster: 'edge' }],
+    },
+    {
+      why: 'one of an old generation gets it with the new one',
+      service: { ...newer, generation: 2 },
+      instances: [at(0), at(1)],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
+    },
+    { why: 'a cluster that is away waits', service: newer, instances: [at(0), at(1)], conditions: away, steps: [] },
+  ])
+})

@@ -8,6 +8,8 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Root } from '../../src/orchestrator/root/root.ts'
 import type { ServiceRecord } from '../../src/orchestrator/root/root-store.ts'
+import { effectOf, type Effect } from '../../src/orchestrator/sla/changes.ts'
+import type { ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { difference } from '../../src/orchestrator/root/difference.ts'
 import { addressToIndex } from '../../src/orchestrator/root/vip-requests.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
@@ -15,19 +17,25 @@ import { specOf } from './specs.ts'
 
 t.test('a document that changes what an instance was started with restarts it', async (t) => {
   const before: ServiceRecord = { id: 'shop.acme.cart.prod', spec: specOf(), generation: 1, version: 1 }
-  const rows: Array<{ why: string; changes: Record<string, unknown>; kind: string; restart?: boolean }> = [
-    { why: 'the same document changes nothing', changes: {}, kind: 'unchanged' },
-    { why: 'more replicas restart nothing', changes: { replicas: 5 }, kind: 'updated', restart: false },
-    { why: 'another rule for callers restarts nothing', changes: { allow: ['*'] }, kind: 'updated', restart: false },
-    { why: 'another path rule restarts nothing', changes: { paths: 'relay-only' }, kind: 'updated', restart: false },
-    { why: 'other arguments restart it', changes: { cmd: ['sleep', '2'] }, kind: 'updated', restart: true },
-    { why: 'more memory restarts it', changes: { memory: 200 }, kind: 'updated', restart: true },
-    { why: 'another port restarts it', changes: { port: '8081' }, kind: 'updated', restart: true },
+  const [same] = difference([before], [specOf()], { prune: false })
+  t.match(same, { kind: 'unchanged' }, 'the same document changes nothing')
+  const rows: { why: string; changes: Record<string, unknown>; effect: Effect }[] = [
+    { why: 'more replicas leave it alone', changes: { replicas: 5 }, effect: 'none' },
+    { why: 'another rule for callers leaves it alone', changes: { allow: ['*'] }, effect: 'none' },
+    { why: 'another path rule leaves it alone', changes: { paths: 'relay-only' }, effect: 'none' },
+    { why: 'other arguments restart it', changes: { cmd: ['sleep', '2'] }, effect: 'restart' },
+    { why: 'another port restarts it', changes: { port: '8081' }, effect: 'restart' },
+    { why: 'more memory is taken over', changes: { memory: 200 }, effect: 'place' },
+    { why: 'another architecture is taken over', changes: { arch: ['arm64'] }, effect: 'place' },
+    { why: 'another drain time is taken over', changes: { drain_seconds: 1 }, effect: 'live' },
+    { why: 'the gravest counts', changes: { memory: 200, cmd: ['sleep', '2'] }, effect: 'restart' },
   ]
-  for (const { why, changes, kind, restart } of rows) {
-    const [change] = difference([before], [specOf(changes)], { prune: false })
-    t.match(change, restart === undefined ? { kind } : { kind, restart }, why)
-  }
+  for (const { why, changes, effect } of rows)
+    t.match(difference([before], [specOf(changes)], { prune: false }), [{ kind: 'updated', effect }], why)
+  const [from, to] = [specOf({ runtime: 'docker', code: 'a' }), specOf({ runtime: 'docker', code: 'a', memory: 200 })]
+  t.equal(effectOf(from, to), 'restart', 'a runtime that may have set a limit starts it again')
+  const ports = [{ port: 80 }, { port: 80, name: 'web' }].map((port) => specOf({ ports: [port] }))
+  t.equal(effectOf(ports[0] as ServiceSpec, ports[1] as ServiceSpec), 'none', 'the name of a port is for callers')
   t.same(difference([before], [], { prune: false }), [], 'a service that the document does not name stays')
   t.same(
     difference([before], [], { prune: true }),

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { FIELDS, type Effect } from '../../src/orchestrator/sla/changes.ts'
 import { KEYS, type Key, type Level } from '../../src/orchestrator/sla/keys.ts'
 
 /**
@@ -23,6 +24,30 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   instances: 'An entry of `addresses.instances`',
 }
 
+const EFFECTS: Readonly<Record<Effect, string>> = {
+  restart: 'are started again, one after the other, the next when the one before is ready',
+  place:
+    'take it over without a restart where their node still meets the document; the others move, one after the other, and what fits nowhere runs on as before, with the reason in `get instances`',
+  live: 'take it over at once, without a restart',
+  none: 'are not concerned: callers are, or their number',
+}
+
+function changeTable(): string {
+  const rows = (Object.keys(EFFECTS) as Effect[]).map((effect) => {
+    const keys = Object.values(FIELDS).flatMap((field) => (field.effect === effect ? field.keys : []))
+    return `| ${keys.map((key) => `\`${key}\``).join(', ')} | ${EFFECTS[effect]} |`
+  })
+  return `### What a change does to instances that run
+
+| changed | instances |
+|---|---|
+${rows.join('\n')}
+
+Resources are a matter of the node for the runtimes \`process\` and \`external\`. Another runtime may have set a limit when it started the
+instance, so it is started again.
+`
+}
+
 /** The page with its generated part as keys.ts has it now. */
 export function regenerated(page: string): string {
   const [before, rest = ''] = page.split(BEGIN)
@@ -39,6 +64,7 @@ function keyTables(): string {
   const unused = levels.flatMap(([, keys]) => keys.filter((key) => key.unused !== undefined))
   const names = [...new Set(unused.map(({ name }) => `\`${name}\``))].join(', ')
   return `${tables.join('\n')}
+${changeTable()}
 ### Accepted without effect
 
 Documents written for Oakestra may contain these keys. Nothing acts on them, and a warning says so when they have a value: ${names}.

@@ -209,7 +209,7 @@ test('a service of UDP alone is ready once something has its port, and not when 
   const clock = { ...systemClock, sleep: () => systemClock.sleep(1) }
   const watching = watchReadiness(
     {
-      spec,
+      now: () => ({ spec, changed: end.signal }),
       endpoints: { 'udp/53': { host: '127.0.0.1', port } },
       clock,
       onVerdict: (isReady, reason) => {
@@ -228,8 +228,13 @@ test('a service of UDP alone is ready once something has its port, and not when 
 
   const told: boolean[] = []
   const external = { ...spec, runtime: 'external' }
-  const watch = { spec: external, endpoints: { 'udp/53': { host: '127.0.0.1', port } }, clock }
-  await watchReadiness({ ...watch, onVerdict: (isReady) => void told.push(isReady) }, new AbortController().signal)
+  const over = new AbortController()
+  const watch = {
+    now: () => ({ spec: external, changed: over.signal }),
+    endpoints: { 'udp/53': { host: '127.0.0.1', port } },
+    clock: { ...clock, sleep: async () => over.abort() },
+  }
+  await watchReadiness({ ...watch, onVerdict: (isReady) => void told.push(isReady) }, over.signal)
   t.same(told, [true], 'what runs elsewhere is believed')
 })
 

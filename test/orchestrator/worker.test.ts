@@ -184,6 +184,27 @@ test('a newer generation takes the place of the older one; an older one is ignor
   t.same(forbiddenSteps(here.told), [])
 })
 
+test('a newer document of the same generation is taken over by the program that runs', async (t) => {
+  await using here = await nodeWith()
+  const work = server({ check: { type: 'tcp', interval_ms: 600_000 } })
+  here.worker.assign(work)
+  const { pid } = await here.becomes('running')
+  const { host, port } = here.worker.endpointOf(work.instance, 80) ?? { host: '', port: 0 }
+  await (await fetch(`http://${host}:${port}/sick`)).text()
+  const check = { type: 'http', path: '/ready', interval_ms: 50 }
+  here.worker.assign({ ...server({ check, drain_seconds: 7 }), revision: 2 })
+  await here.hears(({ state, revision }) => state === 'running' && revision === 2)
+  const failed = await here.becomes('starting')
+  t.match(failed, { detail: /ready answered 503/, pid, restarts: 0 }, 'the new check counts at once')
+  here.worker.assign({ ...work, revision: 1 })
+  t.match(here.worker.reports(), [{ revision: 2, pid }], 'an older one does not')
+  here.worker.assign({ ...work, revision: 3 })
+  t.match(await here.becomes('running'), { pid, restarts: 0 }, 'and without it the program counts as ready again')
+  const records = readdirSync(join(here.dir, 'run')).filter((name) => name.endsWith('.json')) // others are pipes
+  const saved = records.map((name) => readFileSync(join(here.dir, 'run', name), 'utf8'))
+  t.match(saved, [/"revision":3/], 'the next agent knows it')
+})
+
 test('withdrawn and wanted again before it ended: it begins anew', async (t) => {
   await using here = await nodeWith()
   const work = server({ drain_seconds: 0 })

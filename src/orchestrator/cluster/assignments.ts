@@ -85,6 +85,14 @@ export function nodeViews(nodes: Nodes, assignments: Assignments): NodeView[] {
   return Array.from(nodes.all(), (node) => viewOf(node, assignments.on(node.id)))
 }
 
+/** The node as if this instance were not there. */
+export function viewWithout(node: LinkedNode, instance: InstanceId, assignments: Assignments): NodeView {
+  return viewOf(
+    node,
+    assignments.on(node.id).filter(({ assignment }) => assignment.instance !== instance),
+  )
+}
+
 function viewOf({ id, facts }: LinkedNode, records: readonly AssignmentRecord[]): NodeView {
   const busy = records.filter((record) => !isFinished(record))
   const perService = new Map<ServiceId, number>()

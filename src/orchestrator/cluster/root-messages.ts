@@ -46,9 +46,9 @@ export class RootMessages implements RootListener {
   requests(): RequestHandlers<typeof rootToCluster> {
     const { store, scheduler, relays, nodes, name, version, mint } = this.#parts
     return {
-      delegate: async ({ assignment }) => {
-        await scheduler.delegate(assignment)
-        return {}
+      delegate: async ({ assignment, keepsPlace }) => {
+        const { moved } = await scheduler.delegate(assignment, { keepsPlace })
+        return { moved }
       },
       withdraw: ({ instance, atOnce }) => {
         scheduler.withdraw(instance, { atOnce })

@@ -10,7 +10,14 @@ import { nodeCandidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport } from '../spec.ts'
-import { hasGivenUp, isFinished, nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
+import {
+  hasGivenUp,
+  isFinished,
+  nodeViews,
+  viewWithout,
+  type AssignmentRecord,
+  type Assignments,
+} from './assignments.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
@@ -27,6 +34,11 @@ export interface SchedulerParts {
   clock: Clock
   log: Log
   metrics: Metrics
+}
+
+/** `moved`: it was running, and has gone to another node. */
+export interface Outcome {
+  moved: boolean
 }
 
 /** Waits before an instance that could not be started is tried again. */
@@ -47,18 +59,30 @@ export class Scheduler {
     this.#parts = parts
   }
 
-  /** Takes an instance from the root and places it on a node. @throws MeshError UNPLACEABLE with counted reasons */
-  delegate(assignment: Assignment): Promise<void> {
+  /**
+   * Takes an instance from the root and places it on a node. With `keepsPlace` one that is here takes the new document over where it
+   * is, or nothing changes.
+   * @throws MeshError UNPLACEABLE with counted reasons
+   */
+  delegate(
+    assignment: Assignment,
+    { keepsPlace = false }: { keepsPlace?: boolean | undefined } = {},
+  ): Promise<Outcome> {
     return this.#enqueue(async () => {
       const { assignments } = this.#parts
       const record = assignments.get(assignment.instance)
       if (record?.wanted === false)
         throw new MeshError('UNPLACEABLE', { reason: 'an earlier instance of this number is still stopping here' })
-      if (record !== undefined) return this.#renew(record, assignment)
+      if (record !== undefined && isTakenOver(record.assignment, assignment))
+        return this.#takeOver(record, assignment, { keepsPlace })
+      if (record !== undefined) {
+        await this.#renew(record, assignment)
+        return { moved: false }
+      }
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
       const reason = await this.#place(assignment.instance)
-      if (reason === undefined) return
+      if (reason === undefined) return { moved: false }
       assignments.delete(assignment.instance)
       this.#announce(taken)
       throw new MeshError('UNPLACEABLE', { reason })
@@ -89,8 +113,8 @@ export class Scheduler {
     for (const report of reports) {
       const record = assignments.get(report.instance)
       if (record?.node !== node.id) {
-        const isThere = report.state !== 'stopped' && report.state !== 'failed'
-        if (isThere) this.#askToEnd(node, report.instance, record?.wanted === true)
+        const isEnding = report.state === 'stopped' || report.state === 'failed' || report.state === 'stopping'
+        if (!isEnding) this.#askToEnd(node, report.instance, record?.wanted === true)
         continue
       }
       if (!record.wanted && report.state === 'stopped') {
@@ -155,12 +179,12 @@ export class Scheduler {
     if (this.#isClosed) return
     this.#isSettled(node.id)
     this.takeReports(node, reports)
-    const has = new Map(reports.map(({ instance, generation }) => [instance, generation]))
+    const has = new Map(reports.map((report) => [report.instance, report]))
     for (const record of this.#parts.assignments.on(node.id)) {
-      const { instance, generation } = record.assignment
+      const { instance } = record.assignment
       if (!record.wanted) this.withdraw(instance)
-      else if (!isFinished(record) && (has.get(instance) ?? -1) < generation)
-        void this.#background(() => this.#again(instance))
+      else if (!isFinished(record) && isBehind(has.get(instance), record.assignment))
+        void this.#background(() => this.#catchUp(record, has.get(instance)))
     }
     this.retry()
   }
@@ -191,6 +215,53 @@ export class Scheduler {
     const isNewer = generation > record.assignment.generation
     this.#change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
     await this.#again(instance)
+  }
+
+  /** What the node has runs, or is missing, or follows an earlier document. */
+  async #catchUp(record: AssignmentRecord, report: InstanceReport | undefined): Promise<void> {
+    const { assignment } = record
+    const { instance } = assignment
+    if (report?.generation !== assignment.generation) return this.#again(instance)
+    try {
+      await this.#takeOver(record, assignment, { keepsPlace: false })
+    } catch (error) {
+      if (!isMeshError(error, 'UNPLACEABLE')) throw error
+      this.#parts.log.warn('instance follows an earlier document', {
+        instance,
+        node: record.node,
+        reason: reasonOf(error),
+      })
+    }
+  }
+
+  /** The running instance learns what needs no restart. Where its node does not meet the document any more, it goes to another. */
+  async #takeOver(
+    record: AssignmentRecord,
+    assignment: Assignment,
+    { keepsPlace }: { keepsPlace: boolean },
+  ): Promise<Outcome> {
+    const { instance } = assignment
+    const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
+    const unsuited = node && ((await this.#unsuited(node, assignment)) ?? (await this.#assign(node, { assignment })))
+    if (unsuited !== undefined && keepsPlace) throw new MeshError('UNPLACEABLE', { reason: unsuited })
+    this.#change(instance, { assignment })
+    if (node === undefined || unsuited === undefined) return { moved: false } // one that is away learns it when it is back
+    const reason = await this.#place(instance, new Set([node.id]))
+    if (reason === undefined) {
+      this.#askToEnd(node, instance)
+      return { moved: true }
+    }
+    if (this.#parts.assignments.get(instance)?.wanted === true) this.#change(instance, record) // as it was
+    throw new MeshError('UNPLACEABLE', { reason: `${node.id}: ${unsuited}; others: ${reason}`.slice(0, 1_900) })
+  }
+
+  /** Why the instance would not be placed on the node that it is on, as its document is now. */
+  async #unsuited(node: LinkedNode, { spec, instance }: Assignment): Promise<string | undefined> {
+    const { anchors, assignments } = this.#parts
+    await anchors.prepare(spec)
+    const view = viewWithout(node, instance, assignments)
+    const decision = schedule({ spec, near: anchors.near }, [nodeCandidate(view)])
+    return decision.kind === 'placed' ? undefined : Object.keys(decision.reasons).join()
   }
 
   async #again(id: InstanceId): Promise<void> {
@@ -302,7 +373,7 @@ export class Scheduler {
   }
 
   /** Returns `undefined` when the node has accepted, else why not. */
-  async #assign(node: LinkedNode, { assignment }: AssignmentRecord): Promise<string | undefined> {
+  async #assign(node: LinkedNode, { assignment }: Pick<AssignmentRecord, 'assignment'>): Promise<string | undefined> {
     try {
       await node.link.request('assign', { assignment })
       return undefined
@@ -364,6 +435,17 @@ export class Scheduler {
       this.#parts.log.error('placing an instance failed', { error })
     }
   }
+}
+
+/** Of the same generation, so that a running instance can take it over. */
+function isTakenOver(before: Assignment, after: Assignment): boolean {
+  return before.generation === after.generation && (before.revision ?? 0) < (after.revision ?? 0)
+}
+
+/** True when the node does not have it, or not as its document is now. */
+function isBehind(report: InstanceReport | undefined, { generation, revision = 0 }: Assignment): boolean {
+  if (report === undefined || report.generation < generation) return true
+  return report.generation === generation && (report.revision ?? 0) < revision
 }
 
 /** More are of no use to anybody who looks. */

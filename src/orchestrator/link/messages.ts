@@ -304,7 +304,16 @@ export const clusterToRoot = {
 export const rootToCluster = {
   requests: {
     /** The response means that a worker has accepted; a refusal is UNPLACEABLE with counted reasons. */
-    delegate: request(Type.Object({ assignment: AssignmentOf }), NOTHING, 15_000),
+    delegate: request(
+      Type.Object({
+        assignment: AssignmentOf,
+        /** A running instance takes it over where it is, or nothing changes. */
+        keepsPlace: Type.Optional(Type.Boolean()),
+      }),
+      /** It was running, and has gone to another node. */
+      Type.Object({ moved: Type.Optional(Type.Boolean()) }),
+      15_000,
+    ),
     withdraw,
     'nodes.list': request(
       Type.Object({ after: text(127) }),

@@ -119,6 +119,7 @@ export const Report = as<InstanceReport>(
   Type.Object({
     instance: InstanceIdText,
     generation: Seq,
+    revision: Type.Optional(Seq),
     state: State,
     detail: Type.Optional(text(2_000)),
     restarts: whole(),
@@ -195,5 +196,11 @@ export const Spec = as<ServiceSpec>(
 )
 
 export const AssignmentOf = as<Assignment>(
-  Type.Object({ instance: InstanceIdText, ordinal: whole(), spec: Spec, generation: Seq }),
+  Type.Object({
+    instance: InstanceIdText,
+    ordinal: whole(),
+    spec: Spec,
+    generation: Seq,
+    revision: Type.Optional(Seq),
+  }),
 )

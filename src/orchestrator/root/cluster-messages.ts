@@ -200,7 +200,7 @@ export class ClusterMessages implements ClusterListener {
 
   /** The cluster runs something that belongs elsewhere, or nowhere. */
   #endSurplus(name: string, { report }: LocatedReport): void {
-    if (report.state === 'stopped') return
+    if (report.state === 'stopped' || report.state === 'stopping') return
     const { clusters, store } = this.#parts
     const { instance } = report
     const atOnce = isElsewhere(store.instances.get(instance), name)

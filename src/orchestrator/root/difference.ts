@@ -1,35 +1,15 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { ServiceId } from '../../core/model/ids.ts'
+import { effectOf, type Effect } from '../sla/changes.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceRecord } from './root-store.ts'
 
-/** What a document changes about one service. `restart`: its running instances must be restarted. */
+/** What a document changes about one service, and what that means for its running instances. */
 export type ServiceChange =
   | { kind: 'created'; spec: ServiceSpec }
-  | { kind: 'updated'; spec: ServiceSpec; restart: boolean }
+  | { kind: 'updated'; spec: ServiceSpec; effect: Effect }
   | { kind: 'unchanged'; id: ServiceId }
   | { kind: 'removed'; id: ServiceId }
-
-/** What a running instance was started with. A change of anything else needs no restart. */
-const STARTED_WITH = [
-  'runtime',
-  'code',
-  'cmd',
-  'environment',
-  'workdir',
-  'ports',
-  'fixedPorts',
-  'proxy',
-  'openFiles',
-  'memoryMb',
-  'vcpus',
-  'vgpus',
-  'vtpus',
-  'storageMb',
-  'arch',
-  'oneShot',
-  'check',
-] as const satisfies (keyof ServiceSpec)[]
 
 /** Compares a document with the services there are. Those it does not name stay, or are removed with `prune`. */
 export function difference(
@@ -42,15 +22,11 @@ export function difference(
     const old = before.get(spec.id)
     if (old === undefined) return { kind: 'created', spec }
     if (isDeepStrictEqual(plain(old), plain(spec))) return { kind: 'unchanged', id: spec.id }
-    return { kind: 'updated', spec, restart: needsRestart(old, spec) }
+    return { kind: 'updated', spec, effect: effectOf(old, spec) }
   })
   if (!prune) return named
   const ids = new Set(wanted.map(({ id }) => id))
   return [...named, ...existing.filter(({ id }) => !ids.has(id)).map(({ id }) => ({ kind: 'removed', id }) as const)]
-}
-
-export function needsRestart(before: ServiceSpec, after: ServiceSpec): boolean {
-  return STARTED_WITH.some((key) => !isDeepStrictEqual(plain(before[key]), plain(after[key])))
 }
 
 /** As the store returns it: without keys whose value is `undefined`. */

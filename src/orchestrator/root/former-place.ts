@@ -1,6 +1,6 @@
 import type { LocatedReport } from '../link/messages.ts'
 import type { InstanceChange } from './instance-records.ts'
-import type { FormerPlace, InstanceRecord } from './root-store.ts'
+import type { FormerPlace, InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /*
  * An instance that moves to another cluster keeps the place that it had until that cluster has accepted:
@@ -9,16 +9,26 @@ import type { FormerPlace, InstanceRecord } from './root-store.ts'
  *                                              └▶ refused, or it was never there: bound to `a` again, as if nothing had been asked
  */
 
+/** Nothing of this is known of an instance without a place. */
+const NOWHERE = {
+  cluster: undefined,
+  node: undefined,
+  detail: undefined,
+  noOtherNode: undefined,
+  unsuited: undefined,
+  former: undefined,
+}
+
 /** The record while `cluster` is asked to take it. */
-export function askedOf(record: InstanceRecord, cluster: string, generation: number): InstanceChange {
+export function askedOf(record: InstanceRecord, cluster: string, as: Pick<ServiceRecord, 'generation' | 'revision'>) {
   const former = record.former ?? placeOf(record)
-  return { cluster, generation, state: 'placed', node: undefined, detail: undefined, noOtherNode: undefined, former }
+  const { generation, revision } = as
+  return { ...NOWHERE, cluster, generation, revision, state: 'placed', former } satisfies InstanceChange
 }
 
 /** The record when the cluster that was asked does not have it. */
 export function refusedOf({ former }: InstanceRecord): InstanceChange {
-  const nowhere = { cluster: undefined, node: undefined, detail: undefined, noOtherNode: undefined, former: undefined }
-  return former === undefined ? { ...nowhere, state: 'requested' } : { ...nowhere, ...former }
+  return former === undefined ? { ...NOWHERE, state: 'requested' } : { ...NOWHERE, ...former }
 }
 
 /** More are of no use to anybody who looks. */
@@ -33,14 +43,11 @@ export function leftBy({ former, leftOn = [] }: InstanceRecord, at: number): Ins
 }
 
 /** What its former cluster has reported since. */
-export function heardOf(
-  { cluster, generation }: FormerPlace,
-  { report, node, noOtherNode }: LocatedReport,
-): FormerPlace {
+export function heardOf(former: FormerPlace, { report, node, noOtherNode }: LocatedReport): FormerPlace {
+  const { detail: _detail, node: _node, noOtherNode: _noOtherNode, ...rest } = former
   const { state, detail } = report
   return {
-    cluster,
-    generation,
+    ...rest,
     state,
     ...(detail === undefined ? {} : { detail }),
     ...(node === undefined ? {} : { node }),
@@ -48,14 +55,9 @@ export function heardOf(
   }
 }
 
-function placeOf({ cluster, generation, state, detail, node, noOtherNode }: InstanceRecord): FormerPlace | undefined {
+function placeOf(record: InstanceRecord): FormerPlace | undefined {
+  const { cluster, generation, revision, unsuited, state, detail, node, noOtherNode } = record
   if (cluster === undefined) return undefined
-  return {
-    cluster,
-    generation,
-    state,
-    ...(detail === undefined ? {} : { detail }),
-    ...(node === undefined ? {} : { node }),
-    ...(noOtherNode === undefined ? {} : { noOtherNode }),
-  }
+  const known = { cluster, generation, revision, unsuited, state, detail, node, noOtherNode }
+  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined)) as unknown as FormerPlace
 }

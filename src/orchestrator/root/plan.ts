@@ -20,6 +20,10 @@ export type Step =
   | { kind: 'place'; id: InstanceId }
   /** Its cluster is sent the new generation. */
   | { kind: 'update'; id: InstanceId; cluster: string }
+  /** Its cluster is sent what a running instance can take over, without a restart. */
+  | { kind: 'renew'; id: InstanceId; cluster: string }
+  /** Its node does not meet the document any more: it goes elsewhere, if it can. */
+  | { kind: 'move'; id: InstanceId; cluster: string }
 
 /**
  * The steps towards what is wanted of a service: instances 0 … replicas-1, each placed, each of the newest generation. Scaling
@@ -45,7 +49,8 @@ export function plan(
     else if (isOld(record, service) && !isRolling && record.cluster !== undefined && conditions.isUp(record.cluster)) {
       steps.push({ kind: 'update', id: record.id, cluster: record.cluster })
       isRolling = true
-    }
+    } else if (isBehind(record, service) && record.cluster !== undefined && conditions.isUp(record.cluster))
+      steps.push({ kind: record.unsuited === undefined ? 'renew' : 'move', id: record.id, cluster: record.cluster })
   }
   return steps
 }
@@ -65,7 +70,8 @@ export function isSettled(
         record.cluster !== undefined &&
         record.noOtherNode === undefined &&
         isUp(record.cluster) &&
-        !isOld(record, service),
+        !isOld(record, service) &&
+        !isBehind(record, service),
     )
   )
 }
@@ -86,7 +92,13 @@ function isOld(record: InstanceRecord, service: ServiceRecord | undefined): bool
   return service !== undefined && record.generation < service.generation
 }
 
+/** Of the newest generation, but not as the document is now. */
+function isBehind(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
+  if (service === undefined || isOld(record, service)) return false
+  return (record.revision ?? 0) < (service.revision ?? 0)
+}
+
 /** Of the new generation, and not running yet. A failed one also holds up the roll-out. */
-function isSettling(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
+export function isSettling(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   return !isOld(record, service) && ['requested', 'placed', 'starting', 'failed'].includes(record.state)
 }

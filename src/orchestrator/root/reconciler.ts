@@ -15,7 +15,7 @@ import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { askedOf, leftBy, refusedOf } from './former-place.ts'
 import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
-import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
+import { isSettled, isSettling, plan, type ClusterConditions, type Step } from './plan.ts'
 import type { Vips } from './vips.ts'
 
 export interface ReconcilerParts {
@@ -132,6 +132,8 @@ export class Reconciler {
       const record = this.#parts.store.instances.get(step.id)
       if (record !== undefined) await this.#delegate(record, step.cluster)
     }
+    if (step.kind === 'renew' && (await this.#renew(step.id, { keepsPlace: true })) !== undefined) this.retry() // by a move
+    if (step.kind === 'move') await this.#move(step.id)
     if (step.kind === 'withdraw') {
       try {
         const { ended } = await clusters.require(step.cluster).link.request('withdraw', { instance: step.id })
@@ -140,6 +142,45 @@ export class Reconciler {
         log.warn('instance not withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }
     }
+  }
+
+  /**
+   * Sends its cluster what the running instance can take over. Returns why it cannot; `undefined` when it has, or when its link broke.
+   * Without `keepsPlace` the cluster may move it to another node.
+   */
+  async #renew(id: InstanceId, { keepsPlace }: { keepsPlace: boolean }): Promise<string | undefined> {
+    const { store, clusters } = this.#parts
+    const record = store.instances.get(id)
+    const service = record && store.services.get(record.service)
+    const cluster = clusters.linked(record?.cluster ?? '')
+    if (record === undefined || service === undefined || cluster === undefined) return undefined
+    const { spec, generation, revision = 0 } = service
+    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
+    try {
+      const { moved } = await cluster.link.request('delegate', { assignment, keepsPlace })
+      this.#change(id, { revision, unsuited: undefined, ...(moved === true ? { state: 'placed' } : {}) })
+      return undefined
+    } catch (error) {
+      if (isMeshError(error, 'LINK_CLOSED')) return undefined
+      const reason = reasonOf(error)
+      if (record.unsuited !== reason) this.#change(id, { unsuited: reason })
+      this.#unsettled.add(record.service)
+      return reason
+    }
+  }
+
+  /** One at a time, so that a service with several instances never stops answering. */
+  async #move(id: InstanceId): Promise<void> {
+    const { store, log } = this.#parts
+    const record = store.instances.get(id)
+    const service = record && store.services.get(record.service)
+    if (record === undefined || service === undefined) return
+    if (store.instancesOf(service.id).some((other) => other.id !== id && other.wanted && isSettling(other, service)))
+      return
+    const reason = await this.#renew(id, { keepsPlace: false })
+    if (reason === undefined || !this.#conditions().hasRoomElsewhere(record)) return
+    log.info('instance moves to another cluster', { instance: id, cluster: record.cluster, reason })
+    await this.#place(id)
   }
 
   /** Asks the clusters in the order that `schedule` gives, until one accepts. */
@@ -186,12 +227,15 @@ export class Reconciler {
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return 'its link is down'
     const moves = record.cluster !== name
-    const { generation, spec } = service
+    const { generation, spec, revision = 0 } = service
     // written before the request: after a crash in between, the cluster's hello settles where the instance is
-    this.#change(id, moves ? askedOf(record, name, generation) : { generation, state: 'starting' })
+    this.#change(
+      id,
+      moves ? askedOf(record, name, service) : { generation, revision, state: 'starting', unsuited: undefined },
+    )
     clusters.subscribe(name, [interestOf(service.id)])
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
-    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation }
+    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
     try {
       await cluster.link.request('delegate', { assignment })
       if (moves) clusters.reserve(name, demandOf(spec))
@@ -217,7 +261,8 @@ export class Reconciler {
     const isOurs = store.services.get(service)?.spec.runtime !== 'external' // else its node does not run it
     this.#change(id, isOurs ? leftBy(record, clock.wall()) : { former: undefined })
     const left = clusters.linked(former.cluster)?.link
-    left?.request('withdraw', { instance: id, atOnce: true }).catch(() => undefined) // reported again at its next hello
+    const atOnce = former.state === 'lost' // else it drains
+    left?.request('withdraw', { instance: id, atOnce }).catch(() => undefined) // reported again at its next hello
   }
 
   #change(id: InstanceId, change: InstanceChange): void {

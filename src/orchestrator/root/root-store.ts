@@ -22,6 +22,8 @@ export interface ServiceRecord {
   spec: ServiceSpec
   /** Grows when running instances must be restarted. */
   generation: number
+  /** Grows with every change that its clusters and nodes must learn; absent in records of earlier versions. */
+  revision?: number
   /** Grows with every change that tables show. */
   version: number
 }
@@ -34,6 +36,10 @@ export interface InstanceRecord {
   wanted: boolean
   /** The newest generation that was delegated to its cluster. */
   generation: number
+  /** The newest revision that its cluster has taken over. */
+  revision?: number
+  /** Why its node does not meet the document as it is now; it runs on until another place is found. */
+  unsuited?: string
   state: InstanceState
   detail?: string
   restarts: number
@@ -50,9 +56,10 @@ export interface InstanceRecord {
   changedAt: number
 }
 
-export type FormerPlace = Pick<InstanceRecord, 'generation' | 'state' | 'detail' | 'node' | 'noOtherNode'> & {
-  cluster: string
-}
+export type FormerPlace = Pick<
+  InstanceRecord,
+  'generation' | 'revision' | 'unsuited' | 'state' | 'detail' | 'node' | 'noOtherNode'
+> & { cluster: string }
 
 export interface VipRecord {
   index: VipIndex
@@ -121,7 +128,7 @@ export class RootStore implements Disposable {
   }
 
   /** Counts from the wall clock on, so that a root that lost its state never counts below what it handed out before. */
-  next(counter: 'version' | 'generation', wallMs: number): number {
+  next(counter: 'version' | 'generation' | 'revision', wallMs: number): number {
     const next = (this.counters.get(counter) ?? wallMs) + 1
     this.counters.put(counter, next)
     return next

@@ -61,9 +61,20 @@ function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNod
   return row !== undefined && row.condition !== 'alive'
 }
 
-export function instanceRow({ node, ...record }: InstanceRecord, left: ReadonlyMap<string, string[]>) {
+export function instanceRow(
+  { node, former: _former, leftOn: _leftOn, ...record }: InstanceRecord,
+  left: ReadonlyMap<string, string[]>,
+) {
+  const { unsuited } = record
   const mayAlsoRunOn = left.get(record.id)
-  return { ...record, node: node?.id, ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }) }
+  return {
+    ...(unsuited === undefined
+      ? {}
+      : { detail: `no node meets its new document, so it runs on as before: ${unsuited}` }),
+    ...record,
+    node: node?.id,
+    ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }),
+  }
 }
 
 /** With what the node may still run, although it has been placed elsewhere. */

@@ -81,11 +81,12 @@ function write(change: ServiceChange, parts: SubmitParts): void {
     case 'updated': {
       const { spec } = change
       const before = store.services.get(spec.id)
-      const restarts = change.kind === 'created' || change.restart
+      const effect = change.kind === 'created' || before === undefined ? 'restart' : change.effect
       store.services.put(spec.id, {
         id: spec.id,
         spec,
-        generation: restarts || before === undefined ? store.next('generation', 0) : before.generation,
+        generation: effect === 'restart' ? store.next('generation', 0) : (before?.generation ?? 0),
+        revision: effect === 'none' ? (before?.revision ?? 0) : store.next('revision', 0),
         version: store.next('version', clock.wall()),
       })
       return

@@ -3,7 +3,7 @@ import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
-import type { Assignment, InstanceReport } from '../spec.ts'
+import type { Assignment, InstanceReport, ServiceSpec } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
 import { watchReadiness } from './readiness.ts'
 import type { Saved } from './records.ts'
@@ -56,7 +56,9 @@ const DRAIN_CHECK_MS = 50
  *     cannot be launched ─▶ failed, and the cluster decides          stop() ─▶ stopping (drains) ─▶ stopped
  */
 export class InstanceSupervisor {
-  readonly assignment: Assignment
+  #assignment: Assignment
+  /** Aborted when the document has changed. */
+  #changed = new AbortController()
   readonly #parts: InstanceSupervisorParts
   /** The ports whose program wants to be told who calls. */
   readonly #introduced: ReadonlyMap<string, 'v2'>
@@ -79,7 +81,7 @@ export class InstanceSupervisor {
   readonly ended: Promise<void>
 
   private constructor(assignment: Assignment, parts: InstanceSupervisorParts, saved: Saved | undefined) {
-    this.assignment = assignment
+    this.#assignment = assignment
     this.#parts = parts
     this.#introduced = new Map(
       assignment.spec.ports.flatMap((port) =>
@@ -108,15 +110,30 @@ export class InstanceSupervisor {
     return this.#adoption.promise
   }
 
+  get assignment(): Assignment {
+    return this.#assignment
+  }
+
+  /** A newer document of the same generation: nothing in it needs a restart. */
+  takeOver(assignment: Assignment): void {
+    if ((assignment.revision ?? 0) <= (this.#assignment.revision ?? 0)) return
+    this.#assignment = assignment
+    this.#save()
+    const before = this.#changed
+    this.#changed = new AbortController()
+    before.abort()
+  }
+
   get state(): InstanceState {
     return this.#state
   }
 
   report(): InstanceReport {
-    const { instance, generation } = this.assignment
+    const { instance, generation, revision } = this.assignment
     return {
       instance,
       generation,
+      ...(revision === undefined ? {} : { revision }),
       state: this.#state,
       restarts: this.#restarts,
       ...(this.#detail === undefined ? {} : { detail: this.#detail.slice(0, 2_000) }),
@@ -248,7 +265,7 @@ export class InstanceSupervisor {
   /** Watches until it ends by itself or hangs; `undefined` when it is to stop. */
   async #followed(running: Running): Promise<Ended | undefined> {
     const { clock, timings, log } = this.#parts
-    const { instance, spec } = this.assignment
+    const { instance } = this.assignment
     const { signal } = this.#leave
     this.#running = running
     this.#endpoints = running.endpoints
@@ -263,7 +280,7 @@ export class InstanceSupervisor {
       this.#become(isReady ? 'running' : 'starting', reason)
     }
     const watch = watchReadiness(
-      { spec, endpoints: running.endpoints, clock, onVerdict },
+      { now: () => this.#watched(), endpoints: running.endpoints, clock, onVerdict },
       AbortSignal.any([signal, watching.signal]),
     )
     const ended = await Promise.race([running.ended, hung.verdict, this.#left])
@@ -278,6 +295,11 @@ export class InstanceSupervisor {
       this.#backoff.reset()
     }
     return ended
+  }
+
+  /** What is checked, until `changed`. */
+  #watched(): { spec: ServiceSpec; changed: AbortSignal } {
+    return { spec: this.assignment.spec, changed: this.#changed.signal }
   }
 
   /** Resolves `verdict` when a program that is watched has not answered for too long. */

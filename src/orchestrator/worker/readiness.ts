@@ -40,7 +40,8 @@ const FIRST_CHECK_MS = 25
 const LAST_CHECK_MS = 500
 
 export interface Watch {
-  spec: ServiceSpec
+  /** The document as it is now, and what is aborted when there is another. */
+  now: () => { spec: ServiceSpec; changed: AbortSignal }
   endpoints: Endpoints
   clock: Clock
   /** Called when it changes, with the reason while it is not ready. */
@@ -54,24 +55,32 @@ interface Check {
 }
 
 /** Checks again and again, until the signal. Without anything to check, the instance is ready at once. */
-export async function watchReadiness({ spec, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
-  const check = checkKindOf(spec, endpoints)
-  if (check === undefined) return onVerdict(true, undefined)
-  const { intervalMs } = check
+export async function watchReadiness({ now, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
   let verdict: Verdict = { isReady: false, failures: 0 }
   let waitMs = FIRST_CHECK_MS
+  const current = () => {
+    const { spec, changed } = now()
+    return { check: checkKindOf(spec, endpoints) ?? ALWAYS, changed, limit: AbortSignal.any([signal, changed]) }
+  }
+  let { check, changed, limit } = current()
   while (!signal.aborted) {
-    const fault = await check.run(signal)
+    if (changed.aborted) ({ check, changed, limit } = current())
+    const { intervalMs } = check
+    const fault = await check.run(limit)
     if (signal.aborted) return
+    if (changed.aborted) continue
     const before = verdict
     verdict = judge(before, fault)
     if (verdict.isReady !== before.isReady || (!verdict.isReady && verdict.failures === SLOW_START)) {
       onVerdict(verdict.isReady, fault)
     }
     waitMs = verdict.isReady ? FIRST_CHECK_MS : Math.min(waitMs * 1.5, LAST_CHECK_MS, intervalMs)
-    await clock.sleep(verdict.isReady ? intervalMs : waitMs, signal)
+    await clock.sleep(verdict.isReady ? intervalMs : waitMs, limit)
   }
 }
+
+/** There is nothing to check, unless another document says so. */
+const ALWAYS: Check = { intervalMs: 2 ** 31 - 1, run: () => Promise.resolve(undefined) }
 
 function checkKindOf(spec: ServiceSpec, endpoints: Endpoints): Check | undefined {
   const check = checkOf(spec)

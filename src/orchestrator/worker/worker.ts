@@ -111,7 +111,8 @@ export class Worker {
   }
 
   /**
-   * Runs it: anew, or in place of an older generation (which drains first), or again when it has failed.
+   * Runs it: anew, or in place of an older generation (which drains first), or again when it has failed. One of the same generation
+   * takes over what is new.
    * @throws MeshError UNPLACEABLE with the reason
    */
   assign(assignment: Assignment): void {
@@ -127,7 +128,10 @@ export class Worker {
       return
     }
     const isSame = assignment.generation === supervisor.assignment.generation
-    if (isSame && !slot.isLeaving) return this.#report(supervisor.report())
+    if (isSame && !slot.isLeaving) {
+      supervisor.takeOver(assignment)
+      return this.#report(supervisor.report())
+    }
     slot.next = assignment
     if (!slot.isLeaving) this.#leave(assignment.instance, slot, supervisor.assignment.spec.drainSeconds)
   }

@@ -1,0 +1,75 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { ServiceSpec } from '../spec.ts'
+
+/**
+ * What a change of a field means for instances that run.
+ *
+ *     restart   they were started with it: started again, one after the other
+ *     place     taken over by those whose node still meets the document; the others move, one after the other
+ *     live      taken over at once
+ *     none      it concerns callers, or how many there are
+ */
+export type Effect = 'restart' | 'place' | 'live' | 'none'
+
+/** `keys`: those of the SLA document that the field is made from. The table in docs/sla.md is generated from this. */
+interface Field {
+  effect: Effect
+  keys: readonly string[]
+}
+
+const field = (effect: Effect, ...keys: string[]): Field => ({ effect, keys })
+
+export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
+  id: field('restart'),
+  app: field('restart'),
+  appNamespace: field('restart'),
+  name: field('restart'),
+  namespace: field('restart'),
+  runtime: field('restart', 'virtualization', 'runtime'),
+  code: field('restart', 'code'),
+  cmd: field('restart', 'cmd'),
+  environment: field('restart', 'environment'),
+  proxy: field('restart', 'proxy'),
+  openFiles: field('restart', 'open_files'),
+  workdir: field('restart', 'workdir'),
+  ports: field('restart', 'port', 'ports', 'proxyProtocol'),
+  fixedPorts: field('restart', 'fixed_port'),
+  oneShot: field('restart', 'one_shot'),
+  memoryMb: field('place', 'memory'),
+  vcpus: field('place', 'vcpus'),
+  vgpus: field('place', 'vgpus'),
+  vtpus: field('place', 'vtpus'),
+  storageMb: field('place', 'storage'),
+  arch: field('place', 'arch'),
+  constraints: field('place', 'constraints'),
+  check: field('live', 'check'),
+  drainSeconds: field('live', 'drain_seconds'),
+  connectivity: field('live', 'connectivity'),
+  strategy: field('live', 'strategy'),
+  bandwidthInKbit: field('live'),
+  bandwidthOutKbit: field('live'),
+  replicas: field('none', 'replicas'),
+  allow: field('none', 'allow'),
+  paths: field('none', 'paths'),
+  addresses: field('none', 'addresses'),
+}
+
+/** These runtimes only reserve resources; another may have started the instance with a limit. */
+const WITHOUT_LIMITS = new Set(['process', 'external'])
+const RESOURCES: ReadonlySet<keyof ServiceSpec> = new Set(['memoryMb', 'vcpus', 'vgpus', 'vtpus', 'storageMb'])
+
+/** The gravest effect of all that is different. */
+export function effectOf(before: ServiceSpec, after: ServiceSpec): Effect {
+  const effects = new Set(
+    (Object.keys(FIELDS) as (keyof ServiceSpec)[])
+      .filter((key) => !isDeepStrictEqual(valueOf(before, key), valueOf(after, key)))
+      .map((key) => (RESOURCES.has(key) && !WITHOUT_LIMITS.has(after.runtime) ? 'restart' : FIELDS[key].effect)),
+  )
+  return (['restart', 'place', 'live'] as const).find((effect) => effects.has(effect)) ?? 'none'
+}
+
+/** As the store returns it: without keys whose value is `undefined`. The name of a port is for callers alone. */
+function valueOf(spec: ServiceSpec, key: keyof ServiceSpec): unknown {
+  const value = key === 'ports' ? spec.ports.map((port) => ({ ...port, name: undefined })) : spec[key]
+  return value === undefined ? undefined : JSON.parse(JSON.stringify(value))
+}
