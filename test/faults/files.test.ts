@@ -3,10 +3,13 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, w
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { KeptVips } from '../../src/agent/kept-vips.ts'
 import { ProxyAccess } from '../../src/agent/proxy-access.ts'
 import { rememberedServers } from '../../src/agent/remembered-servers.ts'
 import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { KeptFile, REWRITE_MS, unwrittenFiles } from '../../src/core/kit/kept-file.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { silentLog, type Log } from '../../src/core/kit/log.ts'
 import { readPlainFile } from '../../src/core/kit/plain-file.ts'
 import { Store } from '../../src/core/kit/store.ts'
@@ -47,6 +50,12 @@ function logged(): { log: Log; lines: string[] } {
 const READERS: Readonly<Record<string, (path: string, log: Log) => unknown>> = {
   'proxies.json': (path, log) => ProxyAccess.open(new KeptFile(path, log)).socksPort,
   'upstreams.json': (path, log) => [...rememberedServers(new KeptFile(path, log)).load()],
+  'vips.json': async (path, log) => {
+    await using life = new Lifetime()
+    const table = new Table()
+    const interests = { wish: () => undefined }
+    return KeptVips.open({ life, dir: dirname(path), clock: systemClock, log }, { table, interests }).asked.size
+  },
   'table.json': async (path, log) => {
     await using _saved = await SavedTable.start({ table: new Table(), path }, log)
     return 'started'
