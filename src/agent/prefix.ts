@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { createServer, type Server } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isMeshError, MeshError } from '../core/errors.ts'
 import type { KeptFile } from '../core/kit/kept-file.ts'
 import { RESOLVER_VIP, vipRange, vipToIPv4, type VipRange } from '../core/model/address.ts'
@@ -9,6 +10,9 @@ import { Ops, type OpsOptions } from '../roles/ops-server.ts'
 const OPS_PORT = 7473
 /** Bound while a prefix is claimed. The health address is shared with an agent that takes over; this one is not. */
 const CLAIM_PORT = 7474
+/** Another agent that starts claims a prefix for a moment, to see whether it is free: the one of last time is worth waiting for. */
+const CLAIM_MS = 2_000
+const CLAIM_AGAIN_MS = 50
 
 export interface ClaimedPrefix {
   loopback: VipRange
@@ -25,12 +29,13 @@ export async function claimPrefix(
   file: KeptFile,
   ops: Pick<OpsOptions, 'metrics' | 'ready'>,
 ): Promise<ClaimedPrefix> {
-  const candidates = wanted === 'auto' ? [...remembered(file), ...LOOPBACK_PREFIXES] : [wanted]
-  for (const cidr of candidates) {
+  const preferred = wanted === 'auto' ? remembered(file) : [wanted]
+  const candidates = wanted === 'auto' ? [...preferred, ...LOOPBACK_PREFIXES] : preferred
+  for (const [at, cidr] of candidates.entries()) {
     const loopback = vipRange(cidr)
     try {
       const host = vipToIPv4(loopback, RESOLVER_VIP)
-      await using _claim = await lockClaim(host)
+      await using _claim = await lockClaim(host, at < preferred.length ? CLAIM_MS : 0)
       const claimed = await Ops.start({ ...ops, host, port: OPS_PORT })
       if (wanted === 'auto') await file.put(cidr)
       return { loopback, ops: claimed }
@@ -52,13 +57,21 @@ export async function inheritPrefix(cidr: string, ops: Pick<OpsOptions, 'metrics
 }
 
 /** @throws MeshError LISTEN_FAILED while another agent claims the same prefix */
-async function lockClaim(host: string): Promise<AsyncDisposable> {
-  const server = createServer((socket) => socket.destroy())
-  try {
-    await once(server.listen({ host, port: CLAIM_PORT, exclusive: true }), 'listening')
-  } catch (cause) {
-    throw new MeshError('LISTEN_FAILED', { address: `${host}:${CLAIM_PORT}` }, { cause })
+async function lockClaim(host: string, waitMs: number): Promise<AsyncDisposable> {
+  for (const startedAt = performance.now(); ; ) {
+    try {
+      return await listenForClaim(host)
+    } catch (cause) {
+      if (performance.now() - startedAt >= waitMs)
+        throw new MeshError('LISTEN_FAILED', { address: `${host}:${CLAIM_PORT}` }, { cause })
+      await sleep(CLAIM_AGAIN_MS)
+    }
   }
+}
+
+async function listenForClaim(host: string): Promise<Server> {
+  const server = createServer((socket) => socket.destroy())
+  await once(server.listen({ host, port: CLAIM_PORT, exclusive: true }), 'listening')
   return server
 }
 

@@ -41,9 +41,10 @@ export class Ops {
   static start(options: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
       const app = createApp(options)
-      life.defer(() => {
+      life.defer(async () => {
+        app.server.close() // fastify does not: it has not made it listen
         app.server.closeAllConnections()
-        return app.close()
+        await app.close()
       })
       await app.ready()
       await listen(app, options)

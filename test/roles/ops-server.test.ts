@@ -17,6 +17,13 @@ t.test('liveness and readiness', async (t) => {
   t.equal(alive.headers.get('cache-control'), 'no-store')
 })
 
+t.test('what is closed listens no more', async (t) => {
+  const role = await Ops.start({ host: '127.0.0.1', port: 0, metrics: openMetrics('cluster'), ready: () => parts })
+  t.equal((await fetch(`${role.address}/healthz`)).status, 200)
+  await role[Symbol.asyncDispose]()
+  await t.rejects(fetch(`${role.address}/healthz`), { cause: { code: 'ECONNREFUSED' } })
+})
+
 t.test('the listener of a role is also shown under its name of an earlier version', async (t) => {
   const ready = () => ({ store: true, listener: false })
   await using role = await Ops.start({ host: '127.0.0.1', port: 0, metrics: openMetrics('cluster'), ready })

@@ -1,0 +1,87 @@
+import { createServer, connect, type AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import t from 'tap'
+import type { ResolveReport, StatusReport } from '../../src/client/reports.ts'
+import { freeBase } from '../../src/lab/system-tools.ts'
+import { eventually, FIRST_PORT, Machines } from '../cli/program.ts'
+import { sla } from '../walks/mesh.ts'
+
+/*
+ * An agent is killed while the one that it replaced still lets its flows end. Programs hold VIPs and the address of the name server, so
+ * the next agent has the same prefix; the flows of the old one go on.
+ */
+
+t.setTimeout(170_000)
+
+t.test('killed beside a predecessor that drains: the next agent has the prefix, and the old flows go on', async (t) => {
+  await using machines = await Machines.make()
+  const base = await freeBase(FIRST_PORT + 4_500)
+  writeFileSync(machines.path('config.yaml'), 'agent:\n  handoverSeconds: 120\n')
+  const common = ['--upstream', '127.0.0.1:9', '--config', machines.path('config.yaml')]
+  await machines.start('m0', 'up', '--name', 'n0', '--listen', `127.0.0.1:${base}`, ...common)
+  writeFileSync(machines.path('token'), (await machines.json<{ token: string }>('m0', 'token', 'create')).token)
+  const AGENT = ['agent', '--name', 'n1', '--listen', '127.0.0.1:0', '--token-file', machines.path('token'), ...common]
+  // chosen by itself, as after any restart; agents of other tests come to this one last
+  mkdirSync(machines.path('m1', 'agent'), { recursive: true, mode: 0o700 })
+  writeFileSync(machines.path('m1', 'agent', 'prefix'), '127.224.0.0/12')
+  const first = await machines.start('m1', ...AGENT)
+
+  await using server = createServer((socket) => socket.on('error', () => undefined).pipe(socket)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const service = {
+    microservice_name: 'echo',
+    microservice_namespace: 'prod',
+    virtualization: 'external',
+    code: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    port: '8080',
+    constraints: [{ type: 'direct', cluster: 'edge', node: 'n1' }],
+  }
+  writeFileSync(machines.path('echo.json'), JSON.stringify(sla([service])))
+  await machines.json('m0', 'apply', '-f', machines.path('echo.json'))
+  let vip = ''
+  await eventually(async () => {
+    const report = await machines
+      .json<ResolveReport>('m1', 'resolve', 'shop.acme.echo.prod.any.rr.local')
+      .catch(() => undefined)
+    vip = report?.ipv4 ?? ''
+    return vip !== '' && (await echoes(vip))
+  }, 'flows are carried')
+  const long = connect({ host: vip, port: 8_080 })
+  await once(long, 'connect')
+  const says = async (text: string) => {
+    long.write(text)
+    const [heard] = (await once(long, 'data')) as [Buffer]
+    return heard.toString()
+  }
+  t.equal(await says('a'), 'a')
+
+  const second = await machines.start('m1', ...AGENT, '--take-over')
+  t.match(second.says, { prefix: '127.224.0.0/12' })
+  t.equal(await says('b'), 'b')
+  process.kill(second.program.pid as number, 'SIGKILL')
+  await second.program.exited
+  await t.rejects(fetch(`${first.says['health']}/healthz`), 'the first agent listens nowhere any more')
+  const third = await machines.start('m1', ...AGENT)
+  t.match(third.says, { prefix: '127.224.0.0/12' }, 'the same prefix')
+  t.equal(third.says['resolver'], first.says['resolver'], 'the same name server')
+  await eventually(() => echoes(vip), 'a program that holds the VIP is served')
+  t.equal(await says('c'), 'c', 'the flow of the first agent goes on')
+  const { agent } = await machines.json<{ agent: StatusReport }>('m1', 'status')
+  t.match(agent.draining, [{ pid: first.program.pid }], 'which the new one knows')
+  long.destroy()
+})
+
+function echoes(host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port: 8_080 }, () => socket.write('x'))
+    const done = (is: boolean) => {
+      socket.destroy()
+      resolve(is)
+    }
+    socket
+      .on('data', () => done(true))
+      .on('error', () => done(false))
+      .on('close', () => done(false))
+  })
+}
