@@ -13,7 +13,7 @@ export function deleteCommand(program: Command, context: () => Context): void {
       'remove an app (app.ns) or a service (app.ns.service.ns); remove a node (cluster/node), a relay (cluster/relay) or a cluster with all its nodes, and revoke its certificates',
     )
     .argument('<kind>', KINDS.join(', '))
-    .argument('<name>')
+    .argument('<name>', 'which one, as `hedgerow get` prints it')
     .action(async (given: string, name: string) => {
       const kind = kindOf(given, KINDS)
       const isEnrolled = kind === 'node' || kind === 'relay'

@@ -109,14 +109,16 @@ function addExec(lab: Command, context: () => Context): void {
 function addLink(lab: Command): void {
   lab
     .command('link')
-    .description('change the link of a host, or the uplink of a site, while the lab runs; omitted conditions are reset')
+    .description(
+      'change the link of a host, or the uplink of a site, while the lab runs; conditions that are not given are removed',
+    )
     .addOption(named())
     .argument('<host-or-site>', 'whose link')
-    .option('--delay <ms>', 'one way')
+    .option('--delay <ms>', 'delay in each direction')
     .option('--jitter <ms>', 'random variation of the delay, at most this much either way')
-    .option('--loss <percent>')
-    .option('--reorder <percent>')
-    .option('--rate <mbit>', 'Mbit/s')
+    .option('--loss <percent>', 'packets that are lost')
+    .option('--reorder <percent>', 'packets that overtake others')
+    .option('--rate <mbit>', 'bandwidth in Mbit/s')
     .option('--cut', 'unplug it')
     .option('--heal', 'plug it in again')
     .action(async (of: string, { name, delay, jitter, loss, reorder, rate, cut, heal }: LinkOptions) => {
