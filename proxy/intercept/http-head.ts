@@ -89,11 +89,12 @@ interface Where {
 }
 
 function authority(text: string, path = ''): Where | undefined {
-  const match = /^(?:([A-Za-z0-9_.-]{1,253})|\[([0-9A-Fa-f:.]{2,45})\])(?::(\d{1,5}))?$/.exec(text)
+  const match = /^(?:([A-Za-z0-9_.-]{1,253})|\[([0-9A-Fa-f:.]{2,45})\])(?::(\d{0,5}))?$/.exec(text)
   if (match === null) return undefined
-  const port = match[3] === undefined ? undefined : Number(match[3])
+  const { 3: digits = '' } = match
+  const port = digits === '' ? undefined : Number(digits) // none after the colon: as if it were not there (RFC 3986 §3.2.3)
   if (port !== undefined && (port < 1 || port > 65_535)) return undefined
-  return { authority: text, host: (match[1] ?? match[2]) as string, port, path }
+  return { authority: text.replace(/:$/, ''), host: (match[1] ?? match[2]) as string, port, path }
 }
 
 function absolute(target: string): Where | undefined {
@@ -112,15 +113,15 @@ function basic(given: readonly string[]): { user: string; secret: string } | und
 
 /** The length of the body (RFC 9112 §6.3); a head that two readers could read in two ways is refused. */
 function bodyOf(headers: readonly Header[], version: string): number | undefined | 'bad' {
-  const lengths = new Set(values(headers, 'content-length'))
+  const lengths = values(headers, 'content-length')
   const codings = values(headers, 'transfer-encoding')
   if (codings.length > 0) {
     const isChunked = codings.length === 1 && codings[0]?.toLowerCase() === 'chunked'
-    return isChunked && lengths.size === 0 && version === 'HTTP/1.1' ? undefined : 'bad'
+    return isChunked && lengths.length === 0 && version === 'HTTP/1.1' ? undefined : 'bad'
   }
-  if (lengths.size === 0) return 0
+  if (lengths.length === 0) return 0
   const [length = ''] = lengths
-  return lengths.size === 1 && /^\d{1,15}$/.test(length) ? Number(length) : 'bad'
+  return lengths.length === 1 && /^\d{1,15}$/.test(length) ? Number(length) : 'bad'
 }
 
 /** For this hop only (RFC 9110 §7.6.1). `Connection: close` keeps a second request from following on this connection. */

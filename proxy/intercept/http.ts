@@ -20,6 +20,8 @@ const TLS_HANDSHAKE = 0x16
 export class HttpHandshake implements Handshake {
   readonly #credentials: Credentials
   readonly #received = new GrowingBuffer()
+  /** Where the request begins, and how much of it was searched for its end. */
+  #start = 0
   #searched = 0
 
   constructor(credentials: Credentials) {
@@ -28,7 +30,9 @@ export class HttpHandshake implements Handshake {
 
   push(chunk: Buffer): HandshakeStep {
     this.#received.append(chunk)
-    const { bytes } = this.#received
+    const bytes = this.#request()
+    if (this.#start > HEAD_LIMIT) return refuse(400, 'empty lines and no request')
+    if (bytes.length === 0 || (bytes.length === 1 && bytes[0] === CR)) return { kind: 'more' }
     const end = bytes.indexOf(END_OF_HEAD, Math.max(0, this.#searched - END_OF_HEAD.length + 1))
     const fault = faultIn(bytes, this.#searched, end < 0 ? bytes.length : end)
     this.#searched = bytes.length
@@ -38,6 +42,13 @@ export class HttpHandshake implements Handshake {
     const head = parseHead(bytes.toString('latin1', 0, end))
     if (head.kind === 'fault') return refuse(head.status, head.reason)
     return this.#connect(head, Buffer.from(bytes.subarray(end + END_OF_HEAD.length)))
+  }
+
+  /** Without the empty lines before it, which are ignored (RFC 9112 §2.2). */
+  #request(): Buffer {
+    const { bytes } = this.#received
+    while (this.#searched === 0 && bytes[this.#start] === CR && bytes[this.#start + 1] === LF) this.#start += 2
+    return bytes.subarray(this.#start)
   }
 
   giveUp(reason: string): Refuse {

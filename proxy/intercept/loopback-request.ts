@@ -28,9 +28,10 @@ export function isThisMachine(host: string, ranges: readonly VipRange[]): boolea
 
 /** Connects a client to a server on loopback, and carries the bytes. */
 export function carryOnThisMachine(client: Socket, { host, port, reply, forbids }: LoopbackRequest): void {
-  const address = isIP(host) === 0 ? '127.0.0.1' : host
-  if (forbids?.(address, port) === true) return reply.failed('NOT_ALLOWED', `port ${port} belongs to the agent`)
-  connectTo(isIP(host) === 0 ? ['127.0.0.1', '::1'] : [host], port, (server, error) => {
+  const addresses = isIP(host) === 0 ? ['127.0.0.1', '::1'] : [host]
+  if (addresses.some((address) => forbids?.(address, port) === true))
+    return reply.failed('NOT_ALLOWED', `port ${port} belongs to the agent`)
+  connectTo(addresses, port, (server, error) => {
     if (server === undefined) return reply.failed(codeOf(error), explain(error))
     if (client.destroyed) return void server.destroy()
     server.on('error', () => resetSocket(client))

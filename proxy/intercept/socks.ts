@@ -121,11 +121,12 @@ export class SocksHandshake implements Handshake {
 
   #request(): HandshakeStep | undefined {
     const bytes = this.#bytes
-    if (bytes.length < 5) return undefined
+    if (bytes.length < 4) return undefined
     if (bytes[0] !== VERSION || bytes[2] !== 0) return refuse(socksReply(REP.failure), 'a malformed SOCKS request')
     const type = bytes[3] as number
-    const size = type === 1 ? 4 : type === 4 ? 16 : type === 3 ? 1 + (bytes[4] as number) : 0
+    const size = type === 1 ? 4 : type === 4 ? 16 : type === 3 ? 1 + (bytes[4] ?? 0) : 0
     if (size === 0) return refuse(socksReply(REP.badAddress), 'an unknown type of SOCKS address')
+    if (bytes.length < 5) return undefined
     const length = 4 + size + 2
     if (bytes.length < length) return undefined
     const port = bytes.readUInt16BE(4 + size)

@@ -44,8 +44,8 @@ export class Inlet {
     this.#socket = socket
     this.#take = take
     this.isDirect = adopt(socket, (bytes, buffer) => this.#got(buffer.subarray(0, bytes)))
+    socket.pause() // the handle of a socket that was read before goes on, and what it reads must not pass what is kept in the stream
     if (this.isDirect) return
-    socket.pause()
     socket.on('data', (chunk: Buffer) => {
       if (!this.#got(chunk)) socket.pause()
     })

@@ -76,7 +76,7 @@ export async function node(serve?: (server: Server) => void, credentials: Creden
 /** The one instance: it answers with the method, the path and the number of bytes that it was sent. */
 async function webServer(serve?: (server: Server) => void) {
   const seen: IncomingMessage[] = []
-  const web = createHttpServer((request, response) => {
+  const web = createHttpServer({ maxHeaderSize: 128 * 1024 }, (request, response) => {
     seen.push(request)
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
