@@ -11,6 +11,7 @@ import type { Target } from '../../src/core/table/view.ts'
 import { AskedVips, type HeldVip } from './asked-vips.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 import { mayUseNft, type Nft } from './nft.ts'
+import { ListenerIndex } from './listener-index.ts'
 import { OpeningQueue } from './opening-queue.ts'
 import { PortRedirect } from './port-redirect.ts'
 import { VipCalls } from './vip-calls.ts'
@@ -74,9 +75,7 @@ export class VipListeners implements Interceptor {
   readonly #parts: InterceptParts
   readonly #redirect: PortRedirect | undefined
   readonly #owner: VipListenerOwner
-  readonly #listeners = new Map<string, VipListener>()
-  readonly #byService = new Map<ServiceId, Set<string>>()
-  readonly #byVip = new Map<VipIndex, Set<VipListener>>()
+  readonly #listeners = new ListenerIndex()
   readonly #queue = new OpeningQueue((listener) => this.#openNow(listener))
   readonly #wanted: WantedPorts
   readonly #asked: AskedVips
@@ -154,7 +153,7 @@ export class VipListeners implements Interceptor {
   /** Ports that no server of the machine can have at every address, since a VIP listens there; none with rights. */
   get heldPorts(): string[] {
     if (this.rules.isOn) return []
-    const open = [...this.#listeners.values()].filter(({ isOpen }) => isOpen)
+    const open = this.#listeners.all().filter(({ isOpen }) => isOpen)
     return [...new Set(open.map(({ at }) => `${at.port}/${at.protocol}`))]
   }
 
@@ -185,7 +184,7 @@ export class VipListeners implements Interceptor {
 
   /** The ports of a name that lead to another program, and to which; for `resolve` and `trace`. */
   async obstacles({ vip }: Target): Promise<Obstacle[]> {
-    const failed = [...(this.#byVip.get(vip) ?? [])].filter(({ problem }) => problem !== undefined)
+    const failed = this.#listeners.ofVip(vip).filter(({ problem }) => problem !== undefined)
     const found = await Promise.all(
       failed.map(async ({ at, obstacle }) => ({ port: at.port, protocol: at.protocol, reason: await obstacle() })),
     )
@@ -193,7 +192,10 @@ export class VipListeners implements Interceptor {
   }
 
   problems(): Problem[] {
-    return Array.from(this.#listeners.values(), ({ problem }) => problem).filter((problem) => problem !== undefined)
+    return this.#listeners
+      .all()
+      .map(({ problem }) => problem)
+      .filter((problem) => problem !== undefined)
   }
 
   /**
@@ -201,7 +203,7 @@ export class VipListeners implements Interceptor {
    * in its place may be about to start again, and must find its port.
    */
   retry(): void {
-    for (const listener of this.#listeners.values()) {
+    for (const listener of this.#listeners.all()) {
       if (listener.problem !== undefined && this.#wanted.isWanted(listener.at)) this.#queue.add(listener)
     }
   }
@@ -209,7 +211,7 @@ export class VipListeners implements Interceptor {
   /** Gives up VIPs that nobody has asked for or called in a long time; also called every hour. An open flow counts as a call. */
   async forgetUnused(): Promise<void> {
     for (const vip of this.#asked.idle(SWEEP_MS)) {
-      for (const listener of this.#byVip.get(vip) ?? []) if (await listener.hasFlows()) this.#asked.touch(vip)
+      for (const listener of this.#listeners.ofVip(vip)) if (await listener.hasFlows()) this.#asked.touch(vip)
     }
     this.#asked.sweep()
   }
@@ -228,46 +230,33 @@ export class VipListeners implements Interceptor {
     if (this.#isClosed) return
     const wanted = entry === undefined ? [] : this.#wanted.of(entry)
     const keys = new Set(wanted.map(({ key }) => key))
-    for (const key of this.#byService.get(service) ?? []) {
-      const listener = this.#listeners.get(key)
-      if (!keys.has(key) && listener?.at.service === service) this.#remove(listener)
-    }
+    for (const listener of this.#listeners.ofService(service)) if (!keys.has(listener.at.key)) this.#remove(listener)
     for (const at of wanted) {
       const known = this.#listeners.get(at.key)
       if (known?.at.service === service) continue
       if (known !== undefined) this.#remove(known) // the VIP has a new owner
-      if (this.#wanted.hasRoomFor(at, this.#open + this.#queue.size)) this.#queue.add(this.#add(at))
+      if (this.#wanted.hasRoomFor(at, this.#open + this.#queue.size)) this.#add(at)
     }
-    const kept = new Set(Array.from(keys).filter((key) => this.#listeners.get(key)?.at.service === service))
-    if (kept.size === 0) this.#byService.delete(service)
-    else this.#byService.set(service, kept)
   }
 
-  #add(at: VipPort): VipListener {
+  #add(at: VipPort): void {
     const listener = new VipListener(at, this.#owner)
-    this.#listeners.set(at.key, listener)
-    const sameVip = this.#byVip.get(at.vip)
-    if (sameVip === undefined) this.#byVip.set(at.vip, new Set([listener]))
-    else sameVip.add(listener)
-    return listener
+    this.#listeners.add(listener)
+    this.#queue.add(listener)
   }
 
   #remove(listener: VipListener): void {
-    const { key, vip } = listener.at
-    this.#listeners.delete(key)
+    this.#listeners.remove(listener)
     this.#queue.remove(listener)
-    const sameVip = this.#byVip.get(vip)
-    sameVip?.delete(listener)
-    if (sameVip?.size === 0) this.#byVip.delete(vip)
     listener.close()
   }
 
   // opening and closing
 
   #openFor({ vip, service }: Target): void {
-    const isThere = [...(this.#byVip.get(vip) ?? [])].some(({ at }) => at.service === service.id)
+    const isThere = this.#listeners.ofVip(vip).some(({ at }) => at.service === service.id)
     if (!isThere) this.#follow(service.id, this.#parts.table.entry(service.id))
-    for (const listener of this.#byVip.get(vip) ?? []) if (!listener.isOpen) this.#openNow(listener)
+    for (const listener of this.#listeners.ofVip(vip)) if (!listener.isOpen) this.#openNow(listener)
   }
 
   #openNow(listener: VipListener): void {
@@ -280,7 +269,7 @@ export class VipListeners implements Interceptor {
   /** The rules in the kernel are gone: the ports are bound as they are, where somebody may call. */
   #rebind(): void {
     for (const entry of this.#parts.table.services()) this.#follow(entry.service.id, entry)
-    for (const listener of this.#listeners.values()) {
+    for (const listener of this.#listeners.all()) {
       listener.close()
       this.#queue.add(listener)
     }
@@ -288,9 +277,9 @@ export class VipListeners implements Interceptor {
 
   async #closeAll(): Promise<void> {
     this.#isClosed = true
-    const servers = Array.from(this.#listeners.values(), ({ server }) => server)
+    const servers = this.#listeners.all().map(({ server }) => server)
     await closeWhenIdle(servers.filter(isServer), 'connection')
-    for (const listener of this.#listeners.values()) this.#remove(listener)
+    for (const listener of this.#listeners.all()) this.#remove(listener)
   }
 
   #count(change: 1 | -1): void {
@@ -319,7 +308,7 @@ export class VipListeners implements Interceptor {
 
   /** A listener of a VIP of which no port is ours, so that calls may reach another program. */
   #blocked(vip: VipIndex): VipListener | undefined {
-    const listeners = [...(this.#byVip.get(vip) ?? [])]
+    const listeners = this.#listeners.ofVip(vip)
     return listeners.every(({ problem }) => problem !== undefined) ? listeners[0] : undefined
   }
 }
