@@ -19,7 +19,7 @@ import type { Metrics } from '../../src/core/metrics.ts'
 /** Asked at most this often. Larger: more flows are taken after the reserve is reached. */
 const MEASURE_EVERY_MS = 100
 /** The kernel is asked this often when no flow comes, so that `check` and the metric are true. */
-const FOLLOW_EVERY_MS = 1_000
+const FOLLOW_EVERY_MS = 5_000
 /** The share of the heap kept free. Smaller: V8 collects garbage all the time before flows are refused. */
 const RESERVED_OF_HEAP = 0.15
 /**
@@ -29,6 +29,8 @@ const RESERVED_OF_HEAP = 0.15
  */
 const RESERVED = 0.25
 const RESERVED_BYTES = 64 * 2 ** 20
+/** Of the machine, which also has other programs: one of 1 GiB may be nearly full for good, with 50 MiB left for all. */
+const RESERVED_OF_MACHINE = 0.03
 /** Of the reserve, what the kernel itself must see free, whatever this process could use again. */
 const FLOOR = 0.5
 /** After a shortage, flows are taken again when this much more than the reserve is left, so that the state does not flap. */
@@ -152,7 +154,8 @@ const NAMES = {
 }
 
 function reserveOf({ of, limit }: MemoryRoom): number {
-  return of === 'heap' ? limit * RESERVED_OF_HEAP : Math.min(limit * RESERVED, RESERVED_BYTES)
+  if (of === 'heap') return limit * RESERVED_OF_HEAP
+  return Math.min(limit * (of === 'machine' ? RESERVED_OF_MACHINE : RESERVED), RESERVED_BYTES)
 }
 
 function mebibytes(bytes: number): string {
