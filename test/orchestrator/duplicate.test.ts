@@ -73,7 +73,7 @@ t.test('a node that hands over while it says hello is not in the way of its succ
   await until(() => successor.uplink.isUp || successor.uplink.refusal !== undefined, 'an answer')
   t.equal(successor.uplink.refusal, undefined)
   t.equal(successor.has.size, 2, 'its instances run on')
-  t.notOk(first.uplink.isUp)
+  t.notOk(first.uplink.isUp, 'the process before it has no link')
 })
 
 t.test('a second process of a cluster is refused by the root', async (t) => {
@@ -88,8 +88,8 @@ t.test('a second process of a cluster is refused by the root', async (t) => {
   )
   await until(() => copy.refusal !== undefined, 'refused')
   t.match(copy.refusal, { code: 'DUPLICATE_IDENTITY' })
-  t.notOk(copy.isLinked)
-  t.ok(world.cluster().isLinked)
+  t.notOk(copy.isLinked, 'the copy has no link')
+  t.ok(world.cluster().isLinked, 'the link of the first cluster stays')
 })
 
 /** A link that answers heartbeats or does not. */

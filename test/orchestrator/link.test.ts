@@ -125,7 +125,7 @@ t.test(
     }
     t.same(done, ['1 after 1 messages', '2 after 2 messages'], 'the response went first')
     t.match(log.lines, [{ level: 'error', sentence: 'request handler failed' }], 'an error is logged, and ends nothing')
-    t.ok(answering.isOpen)
+    t.ok(answering.isOpen, 'the link stays open')
     channel.receive(JSON.stringify({ ask: 3, type: 'double', body: { n: 3 } }))
     answering.close('the cluster ends')
     await soon()
@@ -250,7 +250,7 @@ t.test('a malformed message is reported to the peer, and several end the link', 
   const one = link(channel)
   for (let i = 0; i < 3; i++) channel.receive('nonsense')
   t.match(await one.ended, { kind: 'closed', reason: /malformed/ })
-  t.ok(channel.isClosed)
+  t.ok(channel.isClosed, 'the channel beneath is closed too')
 })
 
 t.test('a response of the wrong form is an error, and unknown notifications are ignored', async (t) => {
@@ -261,7 +261,7 @@ t.test('a response of the wrong form is an error, and unknown notifications are 
   await t.rejects(wrong, { code: 'MESSAGE_INVALID' })
   channel.receive('{"answer":77,"body":{}}')
   channel.receive('{"tell":"something-new","body":{}}')
-  t.ok(one.isOpen)
+  t.ok(one.isOpen, 'answers and messages that are not expected do not end the link')
   const coded = one.request('double', { n: 1 })
   channel.receive('{"answer":2,"error":{"code":"__proto__"}}')
   await t.rejects(coded, { code: 'REQUEST_FAILED' }, 'a code we do not know')
@@ -349,15 +349,15 @@ t.test('a link that ends is dialled again, when the peer asked for it, until it 
   await next()
   t.equal(slept.length, 2, 'two refusals, two rests')
   t.ok((slept[1] ?? 0) > (slept[0] ?? 0), 'the second longer')
-  t.ok(kept.isUp)
+  t.ok(kept.isUp, 'the third try succeeds')
   const again = next()
   dialled[0]?.receive('{"goaway":1234}')
   await again
   t.equal(slept[2], 1234, 'it said when')
   t.same(ups, ['up', 'down', 'up'])
   await kept[Symbol.asyncDispose]()
-  t.notOk(kept.isUp)
-  t.ok(dialled[1]?.isClosed)
+  t.notOk(kept.isUp, 'a link that was closed is not up')
+  t.ok(dialled[1]?.isClosed, 'its last channel is closed')
 })
 
 /** Waits for a fact that comes about within a few turns of the event loop. */

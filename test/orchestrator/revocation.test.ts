@@ -59,7 +59,7 @@ t.test(
     const lost = both.find(({ status }) => status === 'rejected') as PromiseRejectedResult
     t.match(lost.reason, { code: 'TOKEN_REFUSED', details: { reason: /just joined/ } })
     await t.rejects(join_('edge', 'third'), { code: 'TOKEN_REFUSED', details: { reason: /is connected/ } })
-    t.ok(world.cluster().isLinked)
+    t.ok(world.cluster().isLinked, 'the link of the first stays')
   },
 )
 
@@ -89,7 +89,10 @@ t.test('a cluster that was removed and all it has signed are cut off', async (t)
     await issueNode(world.cluster().identity, (await createRequest(n1.identity.principal)).csrPem, 'n7'),
   )
   t.ok(c1.identity.revocations.isRevoked(stolen), 'so is what its key signs from now on')
-  t.notOk(c1.identity.revocations.isRevoked(new X509Certificate(c1.identity.chain)))
+  t.notOk(
+    c1.identity.revocations.isRevoked(new X509Certificate(c1.identity.chain)),
+    'the cluster that joined again is not revoked',
+  )
   t.same(
     (await world.api.call<{ name: string }[]>('GET', '/clusters')).map(({ name }) => name),
     ['core'],
@@ -120,11 +123,11 @@ t.test('cluster and nodes that were off for longer than their certificates live 
   await world.stopCluster()
   const dir = join(world.dir, 'edge', 'identity')
   const saved = await HeldIdentity.save(dir, { keyPem: ofCluster.keyPem, chain: old, ca: n1.identity.ca })
-  t.ok(saved.isExpired)
+  t.ok(saved.isExpired, 'the saved certificate has expired')
 
   const back = await world.startCluster()
   await until(() => !back.identity.isExpired, 'the cluster has a new certificate')
   const again = await world.node('n1')
   await until(() => !again.identity.isExpired, 'so has the node, without a token')
-  t.ok(again.uplink.isUp)
+  t.ok(again.uplink.isUp, 'the node is linked')
 })

@@ -138,14 +138,14 @@ t.test('nodes and instances of a cluster that is away are shown as last known, w
   await world.running(2)
   const before = await world.api.call<Record<string, unknown>[]>('GET', '/nodes')
   t.match(before, [{ id: 'edge/n1', condition: 'alive' }, { condition: 'alive' }])
-  t.notOk('ageSeconds' in (before[0] ?? {}))
+  t.notOk('ageSeconds' in (before[0] ?? {}), 'a fresh report has no age')
   await world.stopCluster()
   const away = await world.api.call<{ asOf: number; ageSeconds: number }[]>('GET', '/nodes')
   t.match(away, [
     { id: 'edge/n1', condition: 'away', instances: 1, addresses: ['127.0.0.1:1'], ageSeconds: Number },
     { id: 'edge/n2', condition: 'away' },
   ])
-  t.ok(Math.abs(Date.now() - (away[0]?.asOf ?? 0)) < 60_000)
+  t.ok(Math.abs(Date.now() - (away[0]?.asOf ?? 0)) < 60_000, 'the report has the time as of which it holds')
   const clusters = await world.api.call('GET', '/clusters')
   t.match(clusters, [{ name: 'edge', condition: 'away', nodes: 2, instances: 2, asOf: Number }])
   await world.stopRoot()

@@ -249,7 +249,7 @@ t.test('a root that was restored from before the rotation takes its members back
   await world.startRoot()
   t.match(await status(world), { step: 'steady', signs: first.signs })
   await until(() => world.cluster().isLinked, 'the cluster is linked by the introduction of its authority')
-  t.ok(n1.uplink.isUp)
+  t.ok(n1.uplink.isUp, 'the link of the node stays')
 })
 
 t.test('retire --force cuts off whoever still has the old certificate', async (t) => {

@@ -131,9 +131,9 @@ test('what leaves the session and clears its environment ends with the instance;
   if (cgroup !== undefined) t.ok(running.pids().length >= 3, 'its control group has all of it')
   await running.stop(1_000)
   t.same(await membersOf({ uid }), [])
-  t.notOk(existsSync(home))
-  t.notOk(existsSync(`/run/hedgerow/uids/${uid}`))
-  if (cgroup !== undefined) t.notOk(existsSync(cgroup))
+  t.notOk(existsSync(home), 'its HOME is gone')
+  t.notOk(existsSync(`/run/hedgerow/uids/${uid}`), 'its uid is free')
+  if (cgroup !== undefined) t.notOk(existsSync(cgroup), 'its control group is gone')
 })
 
 test('a start that fails half way leaves no process, and frees user and group', { skip }, async (t) => {
@@ -148,7 +148,7 @@ test('a start that fails half way leaves no process, and frees user and group', 
   await t.rejects(here.runtime.launch(launch), { code: 'RUNTIME_FAILED' })
   const uid = last['uid'] as number
   t.same(await membersOf({ uid }), [], 'the shell that waits for its group has ended')
-  t.notOk(existsSync(`/run/hedgerow/uids/${uid}`))
+  t.notOk(existsSync(`/run/hedgerow/uids/${uid}`), 'its uid is free')
 })
 
 test('without its session, group and environment an instance is found by its control group alone', {
@@ -164,7 +164,7 @@ test('without its session, group and environment an instance is found by its con
   const escape = `(setsid env -i sleep ${seconds} &) ; exec sleep 60`
   const running = await runtime.launch(here.launch({ cmd: ['sh', '-c', escape] }, traces))
   await until(() => running.pids().length >= 2)
-  t.ok(running.isWhole)
+  t.ok(running.isWhole, 'the control group has all of it')
   t.equal(traces.at(-1)?.['uid'], undefined)
   await running.stop(1_000)
   t.same(running.pids(), [])
@@ -211,7 +211,7 @@ test('after kill -9 of the agent the next one adopts user and group; what no rec
   const claim = JSON.parse(readFileSync(`/run/hedgerow/uids/${was.uid}`, 'utf8')) as { pid: number }
   t.equal(claim.pid, process.pid, 'the user is held by the agent that adopted')
   await next[Symbol.asyncDispose]()
-  t.ok(await ended(was.uid))
+  t.ok(await ended(was.uid), 'closing the agent ends the instance that it adopted')
 })
 
 test('uids of agents whose directory is gone are freed with their HOMEs, unless something runs as them', {
@@ -230,9 +230,9 @@ test('uids of agents whose directory is gone are freed with their HOMEs, unless 
   t.teardown(() => other.kill('SIGKILL'))
   await once(other, 'spawn')
   await here.runtime.tidy([])
-  t.notOk(existsSync(unused))
-  t.notOk(existsSync(home))
-  t.ok(existsSync(used))
+  t.notOk(existsSync(unused), 'the uid that nothing uses is free')
+  t.notOk(existsSync(home), 'its HOME is gone')
+  t.ok(existsSync(used), 'the uid that a process uses stays claimed')
   t.equal(other.exitCode, null, 'and it goes on')
 })
 

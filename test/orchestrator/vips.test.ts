@@ -250,7 +250,7 @@ t.test('an address rests for its time only, also when the clock is set back or f
     using world = new VipWorld()
     world.apply({ a: rr('10.30.50.50') })
     world.delete('a')
-    t.ok(world.vips.restingAt(at('10.30.50.50')) !== undefined)
+    t.ok(world.vips.restingAt(at('10.30.50.50')) !== undefined, 'the freed address rests')
     world.wall += stepMs
     t.equal(world.vips.restingAt(at('10.30.50.50')), undefined, String(stepMs))
     t.same(world.apply({ b: rr('10.30.50.50') }).warnings, [])
@@ -288,7 +288,7 @@ t.test('doubles in a saved store are found at the start and mended', async (t) =
   t.same(world.faults(), [])
   t.equal(world.vip('beta'), at('10.30.30.31'))
   t.ok(world.vip('alpha', 'any.closest'), 'the lost name has an address again')
-  t.ok(world.mended.includes(idOf('alpha')) && world.mended.includes(idOf('beta')))
+  t.ok(world.mended.includes(idOf('alpha')) && world.mended.includes(idOf('beta')), 'both services are named as mended')
   world.restart()
   t.same(world.mended, [], 'once')
 })
