@@ -7,6 +7,7 @@ import { Opener } from '../../proxy/tunnel/sealed/opener.ts'
 import { Sealer } from '../../proxy/tunnel/sealed/sealer.ts'
 import { SealedUdp } from '../../proxy/tunnel/sealed/endpoint.ts'
 import { UdpPort } from '../../proxy/tunnel/sealed/udp-port.ts'
+import { cipherList } from '../../src/core/identity/ciphers.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { tlsFor } from '../support/tls.ts'
 
@@ -94,7 +95,7 @@ async function side({ name, dial, isSealed, datagram }: SideOptions) {
 }
 
 const silent = { datagram: () => undefined, end: () => undefined, reset: () => undefined }
-const certificates = tlsFor(['a', 'b'])
+const certificates = tlsFor(['a', 'b'], { a: cipherList(), b: cipherList() })
 
 async function overLoopback(isSealed: boolean): Promise<void> {
   let got = 0
