@@ -1,6 +1,8 @@
 import t from 'tap'
 import { Fuzzer, loadTargets } from './fuzzer.ts'
 
+t.setTimeout(170_000)
+
 /** The short form of `npm run fuzz`: the kept corpus, and the same mutations on every machine. */
 const EXECUTIONS = 3_000
 const SEED = 1

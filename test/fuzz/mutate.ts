@@ -12,6 +12,27 @@ export function randomFrom(seed: number): () => number {
 /** Values at which decoders break: signs, limits of lengths, and what ends or escapes a text. */
 const INTERESTING = [0, 1, 0x7f, 0x80, 0xff, 0x0a, 0x0d, 0x20, 0x22, 0x25, 0x2e, 0x3a, 0x5c, 0x7b, 0x7d]
 const WORDS = [0, 1, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff]
+/** A text, a number, a word, an object or a list without another in it, as JSON has them. */
+const VALUE = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|\b(?:true|false|null)\b|\{[^{}]*\}|\[[^[\]]*\]/g
+/** What stands in its place: another type, or a limit. */
+const VALUES = [
+  'null',
+  'true',
+  '0',
+  '-1',
+  '0.5',
+  '1e99',
+  '9007199254740993',
+  '""',
+  '"x"',
+  '"__proto__"',
+  '[]',
+  '[null]',
+  '{}',
+  '{"x":1}',
+]
+/** Looking for values in more than this takes longer than it is worth. */
+const LONGEST_TEXT = 16 * 1024
 const MOST_CHANGES = 6
 /** Longer inputs say nothing new and are slower. */
 const MOST_BYTES = 72 * 1024
@@ -55,6 +76,13 @@ const MUTATIONS: readonly Mutation[] = [
     const part = bytes.subarray(from, from + 1 + below(random, Math.min(64, bytes.length - from)))
     const times = 1 + below(random, random() < 0.1 ? 200 : 4)
     return Buffer.concat([bytes.subarray(0, from), ...Array.from({ length: times }, () => part), bytes.subarray(from)])
+  },
+  function setValue(bytes, random) {
+    const values = bytes.length > LONGEST_TEXT ? [] : [...bytes.toString('latin1').matchAll(VALUE)]
+    if (values.length === 0) return bytes
+    const { 0: value, index } = pick(random, values)
+    const tail = bytes.subarray(index + value.length)
+    return Buffer.concat([bytes.subarray(0, index), Buffer.from(pick(random, VALUES)), tail])
   },
   function splice(bytes, random, other) {
     return Buffer.concat([

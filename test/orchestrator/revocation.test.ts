@@ -91,7 +91,7 @@ t.test('a cluster that was removed and all it has signed are cut off', async (t)
   t.ok(c1.identity.revocations.isRevoked(stolen), 'so is what its key signs from now on')
   t.notOk(
     c1.identity.revocations.isRevoked(new X509Certificate(c1.identity.chain)),
-    'the cluster that joined again is not revoked',
+    'a node of another cluster is not revoked',
   )
   t.same(
     (await world.api.call<{ name: string }[]>('GET', '/clusters')).map(({ name }) => name),

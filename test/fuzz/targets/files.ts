@@ -18,8 +18,11 @@ function orRefused(code: ErrorCode, run: () => string): string {
     return run()
   } catch (error) {
     if (!isMeshError(error, code)) throw error
-    const { reason } = error.details
-    return `refused: ${typeof reason === 'string' ? reason.replace(/".*|[/\d].*/, '') : ''}`
+    const { reason, problem, faults } = error.details
+    const [why] = [reason, problem, ...(Array.isArray(faults) ? (faults as unknown[]) : [])]
+      .filter((each) => typeof each === 'string')
+      .map((each) => each.replaceAll(/"[^"]*"|\d+/g, ''))
+    return `refused: ${why?.slice(0, 40) ?? 'unnamed'}`
   }
 }
 
