@@ -190,14 +190,14 @@ class Wire {
     if (!this.#socket.destroyed) this.#socket.write(`${JSON.stringify(value)}\n`)
   }
 
-  /** `undefined` when the other side has closed. */
+  /** `undefined` when the other side has closed, or says what nobody can read. */
   async next(): Promise<unknown> {
     const { value, done } = await this.#lines.next()
     return done === true ? undefined : value
   }
 }
 
-/** The values that the other process sends, until it closes. @throws SyntaxError when a line is not JSON */
+/** The objects that the other process sends, until it closes. A line that is none ends the connection. */
 export async function* valuesOf(socket: Duplex): AsyncGenerator {
   let text = ''
   for (;;) {
@@ -205,12 +205,23 @@ export async function* valuesOf(socket: Duplex): AsyncGenerator {
     if (end >= 0) {
       const line = text.slice(0, end)
       text = text.slice(end + 1)
-      yield JSON.parse(line) as unknown
+      const value = objectIn(line)
+      if (value === undefined) return void socket.destroy()
+      yield value
       continue
     }
     const chunk = socket.read() as Buffer | null
     if (chunk !== null) text += chunk.toString('utf8')
     else if (socket.readableEnded || socket.destroyed) return
     else await Promise.race([once(socket, 'readable'), once(socket, 'close'), once(socket, 'end')])
+  }
+}
+
+function objectIn(line: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
   }
 }

@@ -3,10 +3,11 @@ import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import type { KeptFile } from '../core/kit/kept-file.ts'
 
+const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
 const Remembered = Type.Object({
   secret: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-  socksPort: Type.Integer(),
-  httpPort: Type.Integer(),
+  socksPort: Port,
+  httpPort: Port,
 })
 type Remembered = Static<typeof Remembered>
 const remembered = Compile(Remembered)

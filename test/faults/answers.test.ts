@@ -2,9 +2,10 @@ import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { PassThrough } from 'node:stream'
+import { duplexPair, PassThrough } from 'node:stream'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { handOver, type PredecessorFacts } from '../../src/agent/hand-over.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
 import { parseConfig } from '../../src/config/file.ts'
 import { readBytes } from '../../src/core/kit/read-bytes.ts'
@@ -43,6 +44,25 @@ async function answering(t: Test, answer: string): Promise<string> {
   await once(server, 'listening')
   t.teardown(() => server.close())
   return path
+}
+
+for (const line of ['garbage', 'null', '{"step":']) {
+  t.test(`a successor that says ${line} counts as lost: the predecessor takes everything back`, async (t) => {
+    const [ours, theirs] = duplexPair()
+    const calls: string[] = []
+    const step = (name: string) => async () => void calls.push(name)
+    const done = handOver(ours as unknown as Socket, {
+      facts: () => ({}) as PredecessorFacts,
+      control: step('control'),
+      release: step('release'),
+      yield: step('yield'),
+      reclaim: step('reclaim'),
+    })
+    theirs.resume().write(`{"step":"release"}\n${line}\n`)
+    t.equal(await done, false, 'the hand-over was not completed')
+    t.same(calls, ['release', 'reclaim'], 'what was released is taken back')
+    t.ok(ours.destroyed, 'the successor is told by the end of the connection')
+  })
 }
 
 t.test(

@@ -35,6 +35,8 @@ const DAMAGE: Readonly<Record<string, (path: string) => void>> = {
   'half of a JSON text': (path) => writeFileSync(path, '{"secret":"ab'),
   'zeros after a power cut': (path) => writeFileSync(path, Buffer.alloc(4_096)),
   'JSON of another form': (path) => writeFileSync(path, '{"a":[1]}'),
+  'ports that do not exist': (path) =>
+    writeFileSync(path, JSON.stringify({ secret: 'ab'.repeat(32), socksPort: 65_536, httpPort: -1 })),
   'a FIFO that nobody writes to': (path) => void execFileSync('mkfifo', [path]),
   'a directory': (path) => mkdirSync(path),
 }
