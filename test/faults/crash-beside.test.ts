@@ -59,7 +59,7 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   const second = await machines.start('m1', ...AGENT, '--take-over')
   t.match(second.says, { prefix: '127.224.0.0/12' })
   t.equal(await says('b'), 'b')
-  process.kill(second.program.pid as number, 'SIGKILL')
+  process.kill(second.program.pid, 'SIGKILL')
   await second.program.exited
   await t.rejects(fetch(`${first.says['health']}/healthz`), 'the first agent listens nowhere any more')
   const third = await machines.start('m1', ...AGENT)
