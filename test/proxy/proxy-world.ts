@@ -27,7 +27,10 @@ export const SECRETS: Record<string, string> = { node: 'hush', [FRONT]: 'quiet',
 export const VIP = 0xe1234
 
 /** A node with both proxies before one HTTP server, which answers what it was asked. */
-export async function node(serve?: (server: Server) => void, credentials: Credentials = (user) => SECRETS[user]) {
+export async function node(
+  serve?: (server: Server) => void,
+  credentials: Credentials = (user) => (Object.hasOwn(SECRETS, user) ? SECRETS[user] : undefined),
+) {
   const { web, seen, endpoint } = await webServer(serve)
   const table = new LiteralTable(
     { id: CART, ports: [80, 8080], on: ['edge/a'], vips: { 'any.rr': VIP } },
