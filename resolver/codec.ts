@@ -47,7 +47,7 @@ export function readOddOpt(packet: Buffer): Opt | 'fault' | undefined {
   const opts = parsed.additionals.filter(({ type }) => type === TYPE.OPT)
   const [opt] = opts
   if (opt === undefined) return undefined
-  if (opts.length > 1) return 'fault'
+  if (opts.length > 1 || opt.name !== '') return 'fault' // its name must be the root (RFC 6891 §6.1.2)
   return { size: opt.class, version: opt.version ?? 0, isDnssecOk: opt.doFlag ?? false }
 }
 

@@ -6,6 +6,7 @@ import { HttpHandshake } from '../../proxy/intercept/http.ts'
 import { HTTP_ON_SOCKS } from '../../proxy/intercept/http-answers.ts'
 import { parseHead } from '../../proxy/intercept/http-head.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
+import { noOtherUsers, silentUser, usersAreKnown } from '../support/other-users.ts'
 import { CART, curl, FRONT, NAME, noCurl, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
 import { Client, until } from './world.ts'
 
@@ -261,17 +262,19 @@ t.test('no bytes make a handshake throw or pass without credentials', async (t) 
   t.match(answer, /^HTTP\/1\.1 431 /, 'an endless head')
 })
 
-t.test('a source that opens connections without end costs only its own', async (t) => {
+t.test('a user that opens connections without end costs only its own', { skip: noOtherUsers }, async (t) => {
   await using here = await node()
   await using socks = await SocksInterceptor.start({ port: 0, handshakes: 8 }, here.parts)
-  using other = new Client(connect({ port: socks.port, host: '127.0.0.1', localAddress: '127.0.0.2' }))
+  using other = await Client.connect(socks.port)
   other.socket.write(Buffer.of(5)) // half of a greeting
-  const flood = Array.from({ length: 40 }, () => new Client(connect({ port: socks.port, host: '127.0.0.1' })))
-  await Promise.all(flood.slice(0, 32).map((client) => client.ended))
-  other.socket.write(Buffer.of(1, 0)) // one method: no authentication
-  while (other.text.length < 2) await new Promise((resolve) => setTimeout(resolve, 10))
-  t.equal(other.text.charCodeAt(0), 5, 'its greeting is answered')
-  for (const client of flood) client[Symbol.dispose]()
+  using few = silentUser('127.0.0.1', socks.port, 5)
+  await until(() => few.state.open === 5)
+  await usersAreKnown()
+  using flood = silentUser('127.0.0.1', socks.port, 40)
+  await until(() => flood.state.opened === 40 && few.state.open + flood.state.open === 7)
+  other.socket.write(Buffer.of(1, 2)) // one method: a password
+  await until(() => other.bytes === 2)
+  t.same(Buffer.from(other.text, 'latin1'), Buffer.of(5, 2), 'its greeting is answered')
 })
 
 t.test('a client that is too slow is answered and closed, and the oldest makes room for new ones', async (t) => {

@@ -1,6 +1,4 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { connect, type AddressInfo, createServer, type Socket } from 'node:net'
 import t from 'tap'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
@@ -11,7 +9,7 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import { LocalUsers } from '../../src/core/kit/local-users.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { vipToIPv4 } from '../../src/core/model/address.ts'
-import { noOtherUsers } from '../support/other-users.ts'
+import { noOtherUsers, OTHER_UID, silentUser } from '../support/other-users.ts'
 import { nextVip, OWN_RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 import { freePort, keptLog, LiteralTable, until } from './world.ts'
@@ -19,34 +17,6 @@ import { freePort, keptLog, LiteralTable, until } from './world.ts'
 /** What one user of the machine may take of the agent, while others keep theirs. */
 
 const CART = 'shop.acme.cart.prod'
-const OTHER_UID = 65_534
-
-/** Connects as often as asked, says nothing, and tells how many of the connections are open, in a line after each change. */
-const SILENT = `
-  const [host, port, count] = process.argv.slice(1)
-  let open = 0
-  const tell = (by) => { open += by; process.stdout.write(open + '\\n') }
-  for (let i = 0; i < count; i++) {
-    let isOpen = false
-    const socket = require('node:net').connect({ host, port: Number(port) }, () => { isOpen = true; tell(1) })
-    socket.on('error', () => {}).on('close', () => isOpen && tell(-1)).resume()
-  }`
-
-function silentUser(host: string, port: number, count: number) {
-  const child = spawn(process.execPath, ['-e', SILENT, host, `${port}`, `${count}`], {
-    uid: OTHER_UID,
-    gid: OTHER_UID,
-    cwd: '/',
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const state = { open: 0, peak: 0 }
-  createInterface(child.stdout).on('line', (line) => {
-    state.open = Number(line)
-    state.peak = Math.max(state.peak, state.open)
-  })
-  return { state, [Symbol.dispose]: () => void child.kill() }
-}
-
 t.test('below half of the capacity nobody is asked; above it a user has at most three quarters', async (t) => {
   const asked: string[] = []
   const users = {

@@ -9,6 +9,8 @@ import { vipRange } from '../../src/core/model/address.ts'
 import { readQuery, stamp } from '../../resolver/wire.ts'
 import { writeAnswer } from '../../resolver/codec.ts'
 import { Resolver } from '../../resolver/server.ts'
+import { noOtherUsers, silentUser, usersAreKnown } from '../support/other-users.ts'
+import { until } from '../proxy/world.ts'
 import {
   CART,
   framed,
@@ -626,16 +628,19 @@ t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t
   for (const socket of open) socket.destroy()
 })
 
-t.test('a program that opens TCP connections without end costs only its own', async (t) => {
+t.test('a user that opens TCP connections without end costs only its own', { skip: noOtherUsers }, async (t) => {
   await using mesh = await world({ limits: { tcpConnections: 8 } })
-  const other = connect({ port: mesh.port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+  const other = connect({ port: mesh.port, host: '127.0.0.1' })
   await once(other, 'connect')
-  const silent = Array.from({ length: 40 }, () => connect(mesh.port, '127.0.0.1').on('error', () => undefined))
-  await Promise.all(silent.slice(0, 32).map((socket) => once(socket, 'close')))
+  using few = silentUser('127.0.0.1', mesh.port, 5)
+  await until(() => few.state.open === 5)
+  await usersAreKnown()
+  using flood = silentUser('127.0.0.1', mesh.port, 40)
+  await until(() => flood.state.opened === 40 && few.state.open + flood.state.open === 7)
   other.write(framed(query({ name: cart })))
   await once(other, 'data')
   t.pass('it is answered')
-  for (const socket of [other, ...silent]) socket.destroy()
+  other.destroy()
 })
 
 t.test('a TCP connection without one complete question is closed', async (t) => {
