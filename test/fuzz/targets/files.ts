@@ -19,10 +19,10 @@ function orRefused(code: ErrorCode, run: () => string): string {
   } catch (error) {
     if (!isMeshError(error, code)) throw error
     const { reason, problem, faults } = error.details
-    const [why] = [reason, problem, ...(Array.isArray(faults) ? (faults as unknown[]) : [])]
-      .filter((each) => typeof each === 'string')
-      .map((each) => each.replaceAll(/"[^"]*"|\d+/g, ''))
-    return `refused: ${why?.slice(0, 40) ?? 'unnamed'}`
+    const texts = [reason, problem, ...(Array.isArray(faults) ? (faults as unknown[]) : [])].map(String)
+    // the words of ours: what was typed would make every input a new outcome
+    const why = /\bmust [a-z]+ [a-z]+|unknown key|not JSON|^[A-Z][a-z]+ [a-z]+/.exec(texts.join('\n'))?.[0]
+    return `refused: ${why ?? 'otherwise'}`
   }
 }
 
