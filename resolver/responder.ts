@@ -1,3 +1,4 @@
+import type { Ends } from '../src/core/kit/local-users.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import type { Metrics } from '../src/core/metrics.ts'
@@ -5,11 +6,11 @@ import type { InterestSource, TableView, Target } from '../src/core/table/view.t
 import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
 import { writeAnswer } from './codec.ts'
-import type { Server } from './resolv-conf.ts'
 import type { Query } from './query.ts'
 import { QueryCounts, type Source } from './query-counts.ts'
 import type { Transport, Upstream } from './upstream.ts'
 import { codeOf, questionOf, readQuery, stamp, TCP_SIZE, udpSize, writeFault } from './wire.ts'
+import type { Client } from './tcp-listener.ts'
 import { WaitingQuestions } from './waiting.ts'
 
 /*
@@ -32,6 +33,8 @@ export interface ResponderSettings extends AnswerSettings {
   ttlSeconds: number
   negativeTtlSeconds: number
   underWay: number
+  /** Whether any program of this machine may ask from this address. */
+  isHere?: ((address: string) => boolean | undefined) | undefined
   /**
    * Called before a name is answered with an address, so that the connection that follows finds a listener. A text says why
    * it would not, and the name is answered with SERVFAIL.
@@ -70,8 +73,11 @@ export class Responder {
     this.#log = log
     this.#life = life
     this.#counts = new QueryCounts(metrics)
-    const { underWay } = parts.settings
-    this.#waiting = { asked: new WaitingQuestions(underWay), upstream: new WaitingQuestions(underWay) }
+    const { underWay: limit, isHere } = parts.settings
+    this.#waiting = {
+      asked: new WaitingQuestions({ limit, isHere }),
+      upstream: new WaitingQuestions({ limit, isHere }),
+    }
     life.defer(parts.table.onChange(() => this.#forget()))
     life.every(FORGET_MS, () => this.#forget(), 'resolver cache clean-up')
     life.every(1_000, () => this.#summarise(), 'resolver log summary')
@@ -79,7 +85,7 @@ export class Responder {
   }
 
   /** The reply to a packet, at once or later; `undefined`: no reply. Neither throws nor rejects. */
-  respond(packet: Buffer, transport: Transport, from: Server): Buffer | undefined | Promise<Buffer | undefined> {
+  respond(packet: Buffer, transport: Transport, from: Client): Buffer | undefined | Promise<Buffer | undefined> {
     const read = readQuery(packet)
     if (read.kind === 'query') return this.#recall(read.query, transport) ?? this.#decide(read.query, transport, from)
     if (read.kind === 'drop') return undefined
@@ -98,7 +104,7 @@ export class Responder {
     return stamp(whole, query, transport === 'tcp' ? TCP_SIZE : udpSize(query))
   }
 
-  #decide(query: Query, transport: Transport, from: Server): Buffer | Promise<Buffer | undefined> {
+  #decide(query: Query, transport: Transport, from: Client): Buffer | Promise<Buffer | undefined> {
     const limit = transport === 'tcp' ? TCP_SIZE : udpSize(query)
     const asked = { query, limit, transport, from, startedMs: performance.now() }
     try {
@@ -106,7 +112,7 @@ export class Responder {
       if (decision.kind === 'answer') return this.#prepared(asked, decision, 'table')
       const source = decision.kind === 'forward' ? 'upstream' : 'asked'
       return this.#waiting[source]
-        .wait(`${from.port} ${from.address}`, (signal) =>
+        .wait(endsOf(from), (signal) =>
           decision.kind === 'forward' ? this.#forward(asked, signal) : this.#askOrGiveUp(asked, decision, signal),
         )
         .catch((error: unknown) => this.#broken(asked, error))
@@ -227,6 +233,10 @@ interface Asked {
   /** Bytes that the client takes. */
   limit: number
   transport: Transport
-  from: Server
+  from: Client
   startedMs: number
+}
+
+function endsOf({ address, port, connection }: Client): Ends {
+  return connection ?? { protocol: 'udp', remoteAddress: address, remotePort: port }
 }

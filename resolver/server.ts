@@ -20,7 +20,7 @@ import { type RememberedServers, Upstream, type UpstreamOptions } from './upstre
  */
 
 export interface ResolverLimits {
-  /** Questions that wait for the cluster, and as many for an upstream; one more, and the oldest gets SERVFAIL (waiting.ts). */
+  /** Questions that wait for the cluster, and as many for an upstream; one more, and the oldest of the user that has most gets SERVFAIL (waiting.ts). */
   underWay?: number
   /** Smaller shuts out honest clients, larger lets one program hold more memory. */
   tcpConnections?: number
@@ -46,7 +46,7 @@ export interface ResolverOptions extends AnswerSettings {
   /** See ResponderSettings. */
   prepare?: Prepare
   /** Who may ask; absent: this machine alone. */
-  sources?: Pick<LocalSources, 'admits'>
+  sources?: Pick<LocalSources, 'admits'> & Partial<Pick<LocalSources, 'isHere'>>
 }
 
 /** Ports that may turn out to be free for UDP but not for TCP, until we give up. */
@@ -69,9 +69,11 @@ export class Resolver {
       const own = { address: listen.host, port: udp.port }
       const upstream = life.use(await Upstream.start(upstreamOptions(options, own), log))
       const zones = options.zones.map((zone) => zone.toLowerCase())
-      const settings = { ...options, zones, underWay: limits.underWay ?? 512 }
+      const sources: Required<ResolverOptions>['sources'] =
+        options.sources ?? new LocalSources(log, { ranges: cidrsOf(options.range) })
+      const isHere = (address: string) => sources.isHere?.(address)
+      const settings = { ...options, zones, underWay: limits.underWay ?? 512, isHere }
       const responder = life.use(await Responder.start({ table, interests, upstream, settings }, log, metrics))
-      const sources = options.sources ?? new LocalSources(log, { ranges: cidrsOf(options.range) })
       const admits = (address: string) => sources.admits(address, 'resolver')
       udp.serve({ admits, respond: (packet, from) => responder.respond(packet, 'udp', from) }, log)
       life.defer(() => udp.close()) // before the responder: what has arrived is answered

@@ -4,6 +4,7 @@ import { Admission } from '../src/core/kit/admission.ts'
 import { bindShared, type SharedAddress } from '../src/core/kit/bind-shared.ts'
 import { closeWhenIdle } from '../src/core/kit/close-when-idle.ts'
 import { endGracefully } from '../src/core/kit/end-gracefully.ts'
+import { type Ends, endsOf } from '../src/core/kit/local-users.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import { CODE, HEADER } from './numbers.ts'
@@ -21,11 +22,17 @@ export interface TcpListenerOptions extends SharedAddress {
   idleMs: number
 }
 
+/** Who asks. */
+export interface Client extends Server {
+  /** Absent: by UDP. */
+  readonly connection?: Ends
+}
+
 /** How the questions of a listener are answered. */
 export interface Serving {
   /** Whether this source may ask. */
   admits(address: string): boolean
-  respond(packet: Buffer, from: Server): Buffer | undefined | Promise<Buffer | undefined>
+  respond(packet: Buffer, from: Client): Buffer | undefined | Promise<Buffer | undefined>
 }
 
 /** Questions of one connection that may wait; until one is answered, no more are read. */
@@ -122,7 +129,7 @@ interface ConnectionOwner {
 class DnsConnection {
   readonly #socket: Socket
   readonly #serving: Serving
-  readonly #from: Server
+  readonly #from: Client
   /** Restarted by each whole question, so that single bytes do not keep a connection. */
   readonly #idle: NodeJS.Timeout
   readonly #owner: ConnectionOwner
@@ -138,7 +145,11 @@ class DnsConnection {
     this.#socket = socket
     this.#serving = serving
     this.#owner = owner
-    this.#from = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 }
+    this.#from = {
+      address: socket.remoteAddress ?? '',
+      port: socket.remotePort ?? 0,
+      connection: endsOf(socket),
+    }
     this.#idle = setTimeout(() => socket.destroy(), idleMs)
   }
 
