@@ -126,7 +126,14 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   'p-queue': EVERYTHING,
 }
 /** `ciphers.ts` reads what OpenSSL reads: what the process can do, whoever started it. */
-const ENVIRONMENT_READERS = ['src/main.ts', 'src/cli', 'src/lab', 'src/core/identity/ciphers.ts', 'examples']
+const ENVIRONMENT_READERS = [
+  'src/main.ts',
+  'src/cli',
+  'src/lab',
+  'src/core/identity/ciphers.ts',
+  'src/core/kit/journal.ts',
+  'examples',
+]
 
 const files = globSync(['{src,resolver,proxy,examples}/**/*.{ts,js}'], { cwd: ROOT })
   .map((path) => path.split('\\').join('/'))

@@ -1,6 +1,7 @@
 import Table from 'cli-table3'
 import { styleText } from 'node:util'
 import { explain, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../core/errors.ts'
+import { toStderr } from '../core/kit/console-output.ts'
 import { printable, printableJson } from '../core/kit/printable.ts'
 
 export type Format = 'table' | 'json'
@@ -70,7 +71,7 @@ export function exitCodeOf(error: unknown): number {
 
 /** What went wrong, each fault on its line, and last what to do about it. */
 export function printError(error: unknown, format: Format = 'table'): void {
-  process.stderr.write(errorText(error, format))
+  process.stderr.write(toStderr(errorText(error, format), 'error'))
 }
 
 export function errorText(error: unknown, format: Format): string {

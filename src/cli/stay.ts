@@ -79,7 +79,7 @@ export async function stay({ context, log, start, reload }: StayOptions): Promis
     if (await Promise.race([starting.then(() => false), isStuck])) return await end(INTERRUPTED)
     running = await starting
   } catch (error) {
-    logOutput.write(errorText(error, context.format))
+    logOutput.write(errorText(error, context.format), 'error')
     return await end(exitCodeOf(error))
   }
   process.on('SIGHUP', () => {

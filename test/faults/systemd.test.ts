@@ -1,6 +1,18 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  type Stats,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -8,6 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { ServiceManager } from '../../src/cli/service-manager.ts'
+import { freeBase } from '../../src/lab/system-tools.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import '../support/no-orphans.ts'
 
@@ -49,6 +62,48 @@ t.test('the instances of an agent survive a restart of its unit', (t) => {
   t.match(text, /^KillMode=process$/m, 'only the agent is signalled')
   t.match(text, /^ExecStart=.* --keep-instances$/m, 'and leaves its instances')
   t.end()
+})
+
+t.test('each line has its priority in the journal, and nowhere else', async (t) => {
+  const state = join(dir, 'journal')
+  const run = async (args: string[], streamOf: (file: Stats) => string | undefined) => {
+    const path = join(dir, 'stderr')
+    const file = openSync(path, 'w')
+    const env = { ...process.env, JOURNAL_STREAM: streamOf(fstatSync(file)), HEDGEROW_STATE: undefined }
+    const argv = [resolve(UNITS, '../../src/hedgerow.js'), '--state', state, ...args]
+    const child = spawn(process.execPath, argv, { env, stdio: ['ignore', 'pipe', file] })
+    closeSync(file)
+    child.stdout?.on('data', (text: Buffer) => void (text.includes('READY') && child.kill('SIGINT')))
+    await once(child, 'close')
+    return readFileSync(path, 'utf8').trimEnd().split('\n')
+  }
+  const inode = ({ dev, ino }: Stats) => `${dev}:${ino}`
+  const up = [
+    'up',
+    '--listen',
+    `127.0.0.1:${await freeBase(28_000)}`,
+    '--upstream',
+    '127.0.0.1:9',
+    '--log-level',
+    'debug',
+  ]
+  const PRIORITY = { error: 3, warn: 4, info: 6, debug: 7 }
+  const lines = await run(up, inode)
+  for (const line of lines) {
+    const [, priority, json = ''] = /^<([3467])>(\{.*\})$/.exec(line) ?? []
+    const { level } = JSON.parse(json) as { level: keyof typeof PRIORITY }
+    if (Number(priority) !== PRIORITY[level]) t.equal(Number(priority), PRIORITY[level], line)
+  }
+  t.ok(
+    lines.some((line) => line.includes('"cluster":')),
+    'also the lines of the thread of root and cluster',
+  )
+  t.ok(lines.some((line) => line.startsWith('<7>')) && lines.some((line) => line.startsWith('<6>')))
+  const refused = ['agent', '--listen', 'nonsense', '--name', 'n1']
+  for (const line of await run(refused, inode))
+    t.match(line, /^<3>/, 'why a role does not start is an error, line by line')
+  for (const line of await run(refused, ({ dev, ino }) => `${dev}:${ino + 1}`)) t.notMatch(line, /^</)
+  for (const line of await run(refused, () => undefined)) t.notMatch(line, /^</)
 })
 
 /** What is received on a datagram socket, as systemd listens: Node has no such sockets. */

@@ -120,6 +120,8 @@ const DAILY: readonly Proof[] = [
           lines.some((line) => line.startsWith('{') && 'msg' in JSON.parse(line)),
           unit,
         )
+        const warned = await machine.must(`journalctl -u ${unit} -o cat -p warning`)
+        assert.ok(lines.some((line) => line.includes('"level":"info"')) && !warned.includes('"level":"info"'), unit)
       }
     },
   },
