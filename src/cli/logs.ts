@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
 import type { RootClient } from '../client/root-client.ts'
 import { isMeshError, MeshError } from '../core/errors.ts'
-import { printableJson } from '../core/kit/printable.ts'
+import { printableColours, printableJson } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { instanceNamed } from './names.ts'
 
@@ -53,6 +53,7 @@ async function printLogs(root: RootClient, given: string, { query, signal, isJso
   const print = async (instance: string) => {
     const text = root.lines(`/instances/${encodeURIComponent(instance)}/logs?${query}`, signal)
     if (isJson) await printLines(instance, text)
+    else if (process.stdout.isTTY) await printToTerminal(text)
     else for await (const some of text) process.stdout.write(some)
   }
   try {
@@ -61,6 +62,34 @@ async function printLogs(root: RootClient, given: string, { query, signal, isJso
     if (!isMeshError(error, 'INSTANCE_UNKNOWN') || 'reason' in error.details) throw error
     await print(await instanceNamed(root, given))
   }
+}
+
+/** Longer lines are shown in pieces. */
+const MOST_OF_LINE = 64 * 1024
+const RESET = '\u001b[0m'
+
+/**
+ * Whole lines, without what a terminal would act on; colours stay, and end with the line. An instance could otherwise repaint the screen
+ * or type for whoever reads.
+ */
+export async function printToTerminal(
+  text: AsyncIterable<string>,
+  write: (line: string) => unknown = (line) => process.stdout.write(line),
+): Promise<void> {
+  const show = (line: string) => {
+    const shown = printableColours(line.replace(/\r$/, ''))
+    write(`${shown}${shown.includes('\u001b') ? RESET : ''}\n`)
+  }
+  let begun = ''
+  for await (const some of text) {
+    const lines = (begun + some).split('\n')
+    begun = lines.pop() ?? ''
+    for (const line of lines) show(line)
+    if (begun.length < MOST_OF_LINE) continue
+    show(begun)
+    begun = ''
+  }
+  if (begun !== '') show(begun)
 }
 
 /** One JSON object a line, as it comes. */

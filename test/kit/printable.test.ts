@@ -2,7 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { Readable } from 'node:stream'
 import t from 'tap'
+import { printToTerminal } from '../../src/cli/logs.ts'
 import { printable, printableJson } from '../../src/core/kit/printable.ts'
 
 /** Text from elsewhere on a terminal: what it would act on, or does not show, is escaped. */
@@ -98,3 +100,39 @@ t.test('a document with the key __proto__ is told so, at any depth', (t) => {
   }
   t.end()
 })
+
+t.test(
+  'the log of an instance on a terminal: colours stay and end with the line, nothing else is acted on',
+  async (t) => {
+    const shown = async (...chunks: string[]) => {
+      const written: string[] = []
+      await printToTerminal(Readable.from(chunks), (line) => written.push(line))
+      return written.join('')
+    }
+    const reset = '\u001b[0m'
+    t.equal(
+      await shown('a \u001b[1;', '31mred\u001b[0m\n'),
+      `a \u001b[1;31mred\u001b[0m${reset}\n`,
+      'split over chunks',
+    )
+    t.equal(await shown('\u001b[38:2::255:0:0mx\nnext\n'), `\u001b[38:2::255:0:0mx${reset}\nnext\n`)
+    t.equal(await shown('Zürich 日本\t👩‍💻\r\nlast'), 'Zürich 日本\t👩‍💻\nlast\n')
+    const acted = [
+      '\u001b]0;title\u0007',
+      '\u001b[2J',
+      '\u001b[6n',
+      '\u001bc',
+      '\u001b[?1049h',
+      '\u009b2J',
+      '\u001b[1;31',
+      '\b\r',
+      ...KINDS.slice(1),
+    ]
+    for (const text of acted) {
+      const line = await shown(`a${text}b\n`)
+      t.match(line, /^a[\x20-\x7e]+b\n$/, encodeURI(text))
+    }
+    const long = await shown('x'.repeat(70_000), 'y'.repeat(70_000), '\n')
+    t.equal(long.replaceAll('\n', '').length, 140_000, 'a line without end is shown in pieces')
+  },
+)

@@ -21,6 +21,18 @@ export function printableLines(text: string): string {
   return text.toWellFormed().replace(UNPRINTABLE, (char) => (char === '\n' || char === '\t' ? char : escaped(char)))
 }
 
+/** Colours and weights, `ESC [ 1 ; 31 m`, which a terminal forgets with the next reset. */
+// eslint-disable-next-line no-control-regex
+const COLOURS = /(\u001b\[[0-9;:]{0,40}m)/
+
+/** As `printableLines`, but colours (SGR) stay. `text` ends where a line ends, or holds no begun sequence. */
+export function printableColours(text: string): string {
+  return text
+    .split(COLOURS)
+    .map((part, at) => (at % 2 === 1 ? part : printableLines(part)))
+    .join('')
+}
+
 /** JSON as people and programs read it: what `printable` escapes is written as JSON escapes it, so that the value is the same. */
 export function printableJson(value: unknown, indent?: number): string {
   // outside of strings JSON has line feeds only
