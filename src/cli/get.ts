@@ -27,6 +27,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['wanted', (row) => row['replicas']],
     ['running', (row) => row['running']],
     ['generation', (row) => row['generation']],
+    ['detail', (row) => row['detail']],
   ],
   instances: [
     ['instance', (row) => row['id']],

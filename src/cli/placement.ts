@@ -30,7 +30,7 @@ export async function unplaceableOf(root: RootClient, services: readonly string[
   }
 }
 
-/** One line for each reason: `shop.acme.cart.prod.0 and 3 more: 2 × too little memory free`. */
+/** One line for each reason: `shop.acme.cart.prod.0 and 3 more: 2 nodes: 2 too little memory free`. */
 export function linesOf(unplaceable: readonly Unplaceable[]): string[] {
   return [...Map.groupBy(unplaceable, ({ detail }) => detail)].map(([detail, all]) => {
     const more = all.length > 1 ? ` and ${all.length - 1} more` : ''

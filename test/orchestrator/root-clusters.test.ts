@@ -37,6 +37,7 @@ async function rogueCluster(world: World, name: string) {
         delegate: ({ assignment }) => (delegated.push(assignment), {}),
         withdraw: () => ({ ended: true }),
         'nodes.list': () => ({ nodes: [foreign, { ...foreign, id: `${name}/own` }], more: false }),
+        'placement.explain': () => ({ nodes: 1, reasons: [] }),
         'relays.list': () => ({
           relays: ['edge', 'edge/r1', name, `${name}/r1`].map((id) => ({
             id,

@@ -46,7 +46,7 @@ const node = (id: string, says?: NodeSays): Candidate => nodeCandidate(viewOf(id
 
 function chosen(request: PlacementRequest, candidates: Candidate[]): string {
   const placement = schedule(request, candidates)
-  return placement.kind === 'placed' ? placement.candidate.id : reasonsText(placement.reasons, 'none')
+  return placement.kind === 'placed' ? placement.candidate.id : Object.keys(placement.reasons).join()
 }
 
 /** What is asked for, what the node says, and the reason against it; without a reason it is taken. */
@@ -103,8 +103,8 @@ test('a node without room is refused with what it lacks, and one with just enoug
       says: { free: { vcpus: 0.5 } },
       reason: 'too few vcpus free',
     },
-    { why: 'a gpu where there is none', spec: { vgpus: 1 }, reason: 'too few vgpus free' },
-    { why: 'a tpu where there is none', spec: { vtpus: 1 }, reason: 'too few vtpus free' },
+    { why: 'a gpu where there is none', spec: { vgpus: 1 }, reason: 'no gpu' },
+    { why: 'a tpu where there is none', spec: { vtpus: 1 }, reason: 'no tpu' },
     { why: 'storage where there is none', spec: { storage: 1 }, reason: 'too little storage free' },
     { why: 'an overfull node still takes an instance without demands', says: { free: { memoryMb: -1 } } },
     {
@@ -461,12 +461,16 @@ test('reasons are counted, the most frequent first', async (t) => {
   )
   if (placement.kind === 'unplaceable')
     t.equal(
-      reasonsText(placement.reasons, 'none'),
-      '3 × too little memory free, 1 × cordoned',
+      reasonsText(placement.reasons, { nodes: 4, none: 'none' }),
+      '4 nodes: 3 too little memory free, 1 cordoned',
       'the text begins with the most frequent',
     )
   t.same(schedule({ spec: plain }, []), { kind: 'unplaceable', reasons: {} }, 'without a node there is no reason')
-  t.equal(reasonsText({}, 'no node is connected'), 'no node is connected', 'and the text is the one given')
+  t.equal(
+    reasonsText({}, { nodes: 0, none: 'no node is connected' }),
+    'no node is connected',
+    'and the text is the one given',
+  )
   const placed = schedule({ spec: plain }, nodes)
   t.match(
     placed,

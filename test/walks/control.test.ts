@@ -98,7 +98,9 @@ t.test('what no node can run says so, with counted reasons, and runs once one ca
   await mesh.apply([external('cart', origin, 'later')])
   await until(
     async () =>
-      (await mesh.control.instances()).some(({ state, detail }) => state === 'unplaceable' && /1 ×/.test(detail ?? '')),
+      (await mesh.control.instances()).some(
+        ({ state, detail }) => state === 'unplaceable' && /nodes?: 1 /.test(detail ?? ''),
+      ),
     'it cannot be placed',
   )
   await mesh.start('later')

@@ -54,6 +54,7 @@ export class RootMessages implements RootListener {
         scheduler.withdraw(instance, { atOnce })
         return { ended: store.assignments.get(instance) === undefined }
       },
+      'placement.explain': ({ spec }) => scheduler.explain(spec),
       'nodes.list': ({ after }) => this.#listNodes(after),
       'relays.list': () => {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])

@@ -9,7 +9,7 @@ import { reasonOf } from '../link/reason.ts'
 import { nodeCandidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, reasonsText } from '../scheduling/schedule.ts'
-import type { Assignment, InstanceReport } from '../spec.ts'
+import type { Assignment, InstanceReport, ServiceSpec } from '../spec.ts'
 import {
   hasGivenUp,
   isFinished,
@@ -104,6 +104,19 @@ export class Scheduler {
     if (record.wanted || isHurried)
       this.#change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
     if (node !== undefined) this.#askToEnd(node, id, isHurried || record.atOnce === true)
+  }
+
+  /** How many of the nodes here would not take an instance of the service, for which reason. */
+  async explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
+    const { assignments, nodes, anchors } = this.#parts
+    await anchors.prepare(spec)
+    const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+    const refused = candidates.map((candidate) => schedule({ spec, near: anchors.near }, [candidate]))
+    const counts = new Map<string, number>()
+    for (const decision of refused)
+      if (decision.kind === 'unplaceable')
+        for (const reason of Object.keys(decision.reasons)) counts.set(reason, (counts.get(reason) ?? 0) + 1)
+    return { nodes: candidates.length, reasons: [...counts].map(([reason, of]) => ({ reason, nodes: of })) }
   }
 
   /** Reports of a worker. An instance that does not belong on this node is withdrawn from it. */
@@ -348,12 +361,14 @@ export class Scheduler {
       const end = metrics.placementSeconds.startTimer()
       const { spec } = record.assignment
       const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
-      const decision = schedule(request, nodeViews(nodes, assignments).map(nodeCandidate))
+      const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+      const decision = schedule(request, candidates)
       end()
       if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
         const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
-        return whys.length > 0 ? whys.join('; ').slice(0, 1_900) : reasonsText(decision.reasons, 'no node is connected')
+        if (whys.length > 0) return whys.join('; ').slice(0, 1_900)
+        return reasonsText(decision.reasons, { nodes: candidates.length, none: 'no node is connected' })
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue

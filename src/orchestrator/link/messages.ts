@@ -19,6 +19,7 @@ import {
   Report,
   ResumedOf,
   Seq,
+  Spec,
   text,
   Vip,
 } from './schemas.ts'
@@ -315,6 +316,15 @@ export const rootToCluster = {
       15_000,
     ),
     withdraw,
+    /** How many nodes would not take an instance of the service, for which reason. */
+    'placement.explain': request(
+      Type.Object({ spec: Spec }),
+      Type.Object({
+        nodes: Seq,
+        reasons: many(Type.Object({ reason: text(500), nodes: Seq }), 1_000),
+      }),
+      2_000,
+    ),
     'nodes.list': request(
       Type.Object({ after: text(127) }),
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),

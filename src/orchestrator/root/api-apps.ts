@@ -2,7 +2,9 @@ import Type from 'typebox'
 import { ERRORS, MeshError } from '../../core/errors.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
+import type { Fault } from '../sla/findings.ts'
 import { parseSla } from '../sla/parse.ts'
+import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -10,6 +12,7 @@ import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import { appRows, instanceRow, leftBehind, serviceRow } from './rows.ts'
 import { changeStore, idOf, remove, submit } from './submission.ts'
 import { keysInTheWay } from './vip-requests.ts'
+import { membersOf, unknownWishes } from './wishes.ts'
 
 const closed = { additionalProperties: false }
 const readApply = reader(Type.Object({ prune: Type.Optional(Type.Enum(['true', 'false'])) }, closed))
@@ -34,7 +37,11 @@ export function appRoutes(app: App, context: ApiContext): void {
     return reply.send({
       apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
       services: changes.map((change) => ({ id: idOf(change), change: change.kind })),
-      warnings: [...warnings, ...more],
+      warnings: [
+        ...warnings,
+        ...more,
+        ...apps.flatMap(({ services }) => services.flatMap((spec) => wishesIn(spec, store))),
+      ],
     })
   })
 
@@ -67,6 +74,16 @@ export function appRoutes(app: App, context: ApiContext): void {
     removeAll(services, context, () => store.apps.delete(params.id.toLowerCase()))
     return { deleted: services }
   })
+}
+
+/** A node or cluster that is named and has not joined is a slip more often than not. */
+function wishesIn({ id, constraints }: ServiceSpec, store: RootStore): Fault[] {
+  const remedy = 'Correct the name, unless it is still to join.'
+  return unknownWishes(constraints, membersOf(store)).map((problem) => ({
+    path: `${id}: constraints`,
+    problem,
+    remedy,
+  }))
 }
 
 function reconcile(change: ServiceChange, reconciler: Reconciler): void {

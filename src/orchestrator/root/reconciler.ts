@@ -8,14 +8,15 @@ import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import { schedule, reasonsText } from '../scheduling/schedule.ts'
-import type { Assignment } from '../spec.ts'
+import { schedule } from '../scheduling/schedule.ts'
+import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { askedOf, leftBy, refusedOf } from './former-place.ts'
 import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, isSettling, plan, type ClusterConditions, type Step } from './plan.ts'
+import { whyNowhere } from './unplaceable.ts'
 import type { Vips } from './vips.ts'
 
 export interface ReconcilerParts {
@@ -30,6 +31,9 @@ export interface ReconcilerParts {
 /** A cluster that refused an instance is not asked again for this long. Smaller asks in vain, larger leaves new room unused. */
 const REFUSED_MS = 3_000
 
+/** How long a reason counts for the other instances of its service. Smaller asks more often, larger shows older counts. */
+const SAME_MS = 250
+
 /** Turns what is into what is wanted, one service at a time: a plan (pure), then each of its steps. */
 export class Reconciler {
   readonly #parts: ReconcilerParts
@@ -38,6 +42,8 @@ export class Reconciler {
   readonly #queued = new Set<ServiceId>()
   readonly #unsettled = new Set<ServiceId>()
   readonly #refusals = new Map<InstanceId, Map<string, number>>()
+  /** Why the service that was looked at last fits nowhere. */
+  #told: { spec: ServiceId; until: number; text: string } | undefined
   #isClosed = false
 
   constructor(parts: ReconcilerParts) {
@@ -201,15 +207,7 @@ export class Reconciler {
         metrics.placements.labels('unplaceable').inc()
         // the clusters that refused a moment ago were not asked again, and their reasons are recorded
         if (record.state === 'unplaceable' && isOnly(decision.reasons, REFUSED_ALREADY) && refusals.size === 0) return
-        const said = [...refusals].map(([cluster, reason]) => `${cluster}: ${reason}`)
-        const detail = [...(said.length > 0 ? said : [reasonsText(decision.reasons, 'no cluster is connected')])].join(
-          '; ',
-        )
-        if (record.state !== 'unplaceable' || record.detail !== detail) {
-          log.warn('instance fits nowhere', { instance: id, reason: detail })
-          this.#change(id, { state: 'unplaceable', detail })
-        }
-        return
+        return this.#fitsNowhere(id, service.spec, refusals)
       }
       const cluster = decision.candidate.id
       const outcome = await this.#delegate(record, cluster)
@@ -217,6 +215,26 @@ export class Reconciler {
       if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
       refusals.set(cluster, outcome)
     }
+  }
+
+  /** Its replicas are told the same within a moment, so that the clusters are asked once for all. */
+  async #whyNowhere(spec: ServiceSpec, refusals: ReadonlyMap<string, string>): Promise<string> {
+    const { clock } = this.#parts
+    const known = this.#told
+    if (refusals.size === 0 && known?.spec === spec.id && clock.now() < known.until) return known.text
+    const text = await whyNowhere(spec, refusals, this.#parts)
+    this.#told = { spec: spec.id, until: clock.now() + SAME_MS, text }
+    return text
+  }
+
+  async #fitsNowhere(id: InstanceId, spec: ServiceSpec, refusals: ReadonlyMap<string, string>): Promise<void> {
+    const { store, log } = this.#parts
+    const detail = await this.#whyNowhere(spec, refusals)
+    const record = store.instances.get(id)
+    if (record === undefined || !record.wanted || record.cluster !== undefined) return // it has changed meanwhile
+    if (record.state === 'unplaceable' && record.detail === detail) return
+    log.warn('instance fits nowhere', { instance: id, reason: detail })
+    this.#change(id, { state: 'unplaceable', detail })
   }
 
   /** Returns `undefined` when the cluster accepted, or its link broke (its next hello settles that); else why it refused. */

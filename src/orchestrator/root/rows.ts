@@ -24,17 +24,28 @@ export function appRows(store: RootStore) {
 export function serviceRow({ id, spec, generation }: ServiceRecord, store: RootStore, vips: Vips) {
   const { ports, runtime, replicas, strategy, allow } = spec
   const vipTable = Object.fromEntries(vips.of(id))
+  const instances = store.instancesOf(id)
+  const detail = troubleOf(instances)
   return {
     id,
     ports,
     runtime,
     replicas,
-    running: running(store.instancesOf(id)),
+    running: running(instances),
+    ...(detail === undefined ? {} : { detail }),
     generation,
     strategy,
     allow,
     vips: vipTable,
   }
+}
+
+/** Why most of those that do not run do not: `2 unplaceable: 6 nodes: 4 too little memory free, 2 no gpu`. */
+function troubleOf(instances: readonly InstanceRecord[]): string | undefined {
+  const ill = instances.filter(({ state }) => state === 'unplaceable' || state === 'failed' || state === 'lost')
+  const groups = [...Map.groupBy(ill, ({ state, detail = '' }) => `${state}: ${detail}`)]
+  const [most] = groups.toSorted(([, a], [, b]) => b.length - a.length)
+  return most === undefined ? undefined : `${most[1].length} ${most[0]}`
 }
 
 /**

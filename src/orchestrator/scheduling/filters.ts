@@ -38,9 +38,13 @@ export const runtime: Filter = ({ spec }, { runtimes }) =>
 export const architecture: Filter = ({ spec }, { arch }) =>
   spec.arch.length === 0 || spec.arch.some((word) => arch.includes(word)) ? undefined : 'other architecture'
 
-export const capacity: Filter = ({ spec }, { largestFree }) => {
+/** What a node may have none of. */
+const ABSENT: Partial<Record<Dimension, string>> = { vgpus: 'no gpu', vtpus: 'no tpu' }
+
+export const capacity: Filter = ({ spec }, { largestFree, total }) => {
   const short = shortage(demandOf(spec), largestFree)
-  return short === undefined ? undefined : SHORTAGES[short]
+  if (short === undefined) return undefined
+  return (total[short] === 0 ? ABSENT[short] : undefined) ?? SHORTAGES[short]
 }
 
 export const fixedPort: Filter = ({ spec }, { portsTaken }) =>

@@ -40,10 +40,14 @@ export function schedule(request: PlacementRequest, candidates: Iterable<Candida
   return { kind: 'placed', ...best, why: strategy.why(request, best.candidate) }
 }
 
-/** `3 × too little memory free, 1 × cordoned`, most frequent first; `none` when there was no candidate at all. */
-export function reasonsText(reasons: Readonly<Record<string, number>>, none: string): string {
+/** `4 nodes: 3 too little memory free, 1 cordoned`, most frequent first; `none` when there was no node at all. */
+export function reasonsText(
+  reasons: Readonly<Record<string, number>>,
+  { nodes, none }: { nodes: number; none: string },
+): string {
   const counted = Object.entries(reasons).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-  return counted.length === 0 ? none : counted.map(([reason, count]) => `${count} × ${reason}`).join(', ')
+  if (counted.length === 0) return none
+  return `${nodes} ${nodes === 1 ? 'node' : 'nodes'}: ${counted.map(([reason, count]) => `${count} ${reason}`).join(', ')}`
 }
 
 function refusal(request: PlacementRequest, candidate: Candidate, filters: readonly Filter[]): string | undefined {
