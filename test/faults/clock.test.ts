@@ -7,6 +7,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { Store } from '../../src/core/kit/store.ts'
 import { Table } from '../../src/core/table/table.ts'
 import type { Revocation } from '../../src/core/identity/contract.ts'
+import type { MeshError } from '../../src/core/errors.ts'
 import { JoinTokens } from '../../src/orchestrator/link/join-tokens.ts'
 import { RevocationRegister } from '../../src/orchestrator/root/revocation-register.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -60,6 +61,31 @@ function refusalOf(tokens: JoinTokens, token: string): unknown {
     return error
   }
 }
+
+t.test('the holder of a past join token hears what became of it, and nobody else does', async (t) => {
+  const [clock, store] = [new SteppedClock(), storeOf(t)]
+  const tokens = new JoinTokens(store, { ...KIND, clock })
+  const mint = (seconds: number) => tokens.mint('https://127.0.0.1:1', '', seconds).token
+  const reasonOf = (token: string) => (refusalOf(tokens, token) as MeshError).details['reason']
+  const content = (token: string) => JSON.parse(Buffer.from(token.slice(14), 'base64url').toString()) as object
+  const forged = (token: string) =>
+    `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(token), secret: 'A'.repeat(43) })).toString('base64url')}`
+  const [used, expired] = [mint(3_600), mint(60)]
+  const usedAt = new Date(clock.wall()).toISOString()
+  tokens.consume(used, () => undefined)
+  await clock.advance(120_000)
+  mint(3_600) // clears what is over
+  t.equal(reasonOf(used), `it was already used, at ${usedAt}`)
+  t.match(reasonOf(expired), /^it has expired 60 seconds ago, by the clock of its issuer/)
+  for (const token of [used, expired]) t.equal(reasonOf(forged(token)), 'it is unknown or was already used')
+
+  for (let at = 0; at < 1_000; at += 1) tokens.consume(mint(3_600), () => undefined)
+  t.equal(store.collection('past-join-tokens').keys().length, 1_000, 'no more are remembered')
+  t.equal(reasonOf(used), 'it is unknown or was already used', 'the oldest are forgotten')
+  await clock.advance(31 * 24 * HOUR_MS)
+  tokens.consume(mint(3_600), () => undefined)
+  t.equal(store.collection('past-join-tokens').keys().length, 1, 'and none for more than 30 days')
+})
 
 t.test('a token made while the clock was a year ahead is worth nothing once that is put right', async (t) => {
   const [clock, store] = [new SteppedClock(), storeOf(t)]

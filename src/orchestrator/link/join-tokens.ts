@@ -12,6 +12,18 @@ interface TokenRecord {
   subject: string
 }
 
+/** A token that is over, so that its holder hears why. */
+interface PastToken {
+  hash: string
+  /** Milliseconds since 1970. */
+  at: number
+  end: 'used' | 'expired'
+}
+
+/** Of the past, the newest are kept, for this long. Larger costs a reading of all at each join. */
+const PAST_TOKENS = 1_000
+const PAST_MS = 30 * 86_400_000
+
 export interface JoinTokensOptions {
   role: JoinToken['role']
   /** Of the mesh's authorities: the first is the one that new tokens carry, and every one of them is taken. */
@@ -22,10 +34,11 @@ export interface JoinTokensOptions {
 /** A clock that is corrected by so little at a restart takes no token away. */
 const CLOCKS_DIFFER_MS = 10 * 60_000
 
-/** The join tokens that an issuer has given out: their hashes are kept until they are used or have expired (SEC-17). */
+/** The join tokens that an issuer has given out; only their hashes are kept, those of past tokens for a while (SEC-17). */
 export class JoinTokens {
   readonly #store: Store
   readonly #saved: Collection<TokenRecord>
+  readonly #past: Collection<PastToken>
   readonly #role: JoinToken['role']
   readonly #fingerprints: () => readonly string[]
   readonly #clock: Clock
@@ -36,6 +49,7 @@ export class JoinTokens {
     this.#store = store
     // separate, so that a token for a node cannot be turned into one for a relay by changing the role in it
     this.#saved = store.collection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
+    this.#past = store.collection(role === 'relay' ? 'past-relay-join-tokens' : 'past-join-tokens')
     this.#role = role
     this.#fingerprints = fingerprints
     this.#clock = clock
@@ -54,8 +68,7 @@ export class JoinTokens {
       for (const old of this.#saved.keys()) {
         const record = this.#saved.get(old)
         if (record === undefined || !this.#isOver(old, record)) continue
-        this.#saved.delete(old)
-        this.#endsAt.delete(old)
+        this.#end(old, { hash: record.hash, at: Math.min(record.expiresAt, this.#clock.wall()), end: 'expired' })
       }
       this.#saved.put(id, { hash, expiresAt, mintedAt: this.#clock.wall(), subject })
     })
@@ -63,21 +76,45 @@ export class JoinTokens {
     return { token, expiresAt }
   }
 
-  /** Does not use the token up. @throws MeshError TOKEN_INVALID or TOKEN_REFUSED, with the same sentence for forged and used */
+  /** Does not use the token up. @throws MeshError TOKEN_INVALID or TOKEN_REFUSED; only a holder of the secret hears what became of it */
   check(text: string): { id: string; subject: string } {
     const { role, id, secret, fingerprint } = parseToken(text)
     if (role !== this.#role) throw refused(`this is a token for a ${role}, but only a ${this.#role} can join here`)
     if (!this.#fingerprints().includes(fingerprint)) throw refused('the token belongs to another mesh')
     const record = this.#saved.get(id)
-    if (record === undefined || !matchesToken(record.hash, secret)) throw refused('it is unknown or was already used')
-    const now = this.#clock.wall()
-    if (this.#isOver(id, record)) {
-      if ((record.mintedAt ?? 0) > now)
-        throw refused(`it was made in the future, by the clock of its issuer (now ${new Date(now).toISOString()})`)
-      const ago = lengthOf(Math.max(0, now - record.expiresAt))
-      throw refused(`it has expired ${ago} ago, by the clock of its issuer (now ${new Date(now).toISOString()})`)
-    }
+    if (record === undefined) throw refused(this.#whyPast(id, secret))
+    if (!matchesToken(record.hash, secret)) throw refused(UNKNOWN)
+    if (this.#isOver(id, record)) throw refused(this.#whyOver(record))
     return { id, subject: record.subject }
+  }
+
+  #whyOver({ mintedAt = 0, expiresAt }: TokenRecord): string {
+    const now = this.#clock.wall()
+    if (mintedAt > now) return `it was made in the future, by the clock of its issuer (now ${timeOf(now)})`
+    return this.#whyExpired(expiresAt)
+  }
+
+  #whyExpired(at: number): string {
+    const now = this.#clock.wall()
+    return `it has expired ${lengthOf(Math.max(0, now - at))} ago, by the clock of its issuer (now ${timeOf(now)})`
+  }
+
+  #whyPast(id: string, secret: string): string {
+    const past = this.#past.get(id)
+    if (past === undefined || !matchesToken(past.hash, secret)) return UNKNOWN
+    return past.end === 'used' ? `it was already used, at ${timeOf(past.at)}` : this.#whyExpired(past.at)
+  }
+
+  /** Within a transaction. */
+  #end(id: string, past: PastToken): void {
+    this.#saved.delete(id)
+    this.#endsAt.delete(id)
+    this.#past.put(id, past)
+    const oldest = this.#clock.wall() - PAST_MS
+    const kept = this.#past.keys().map((key) => ({ key, at: this.#past.get(key)?.at ?? 0 }))
+    const excess = kept.length - PAST_TOKENS
+    for (const [place, { key, at }] of kept.toSorted((a, b) => a.at - b.at).entries())
+      if (place < excess || at < oldest) this.#past.delete(key)
   }
 
   /** Uses the token up and records who joined, in one transaction: of two at the same time one wins (SEC-8). */
@@ -85,7 +122,7 @@ export class JoinTokens {
     this.#store.transaction(() => {
       const { id } = this.check(text)
       record()
-      this.#saved.delete(id)
+      this.#end(id, { hash: this.#saved.get(id)?.hash ?? '', at: this.#clock.wall(), end: 'used' })
     })
   }
 
@@ -99,6 +136,12 @@ export class JoinTokens {
     const now = this.#clock.wall()
     return expiresAt <= now || mintedAt - CLOCKS_DIFFER_MS > now
   }
+}
+
+const UNKNOWN = 'it is unknown or was already used'
+
+function timeOf(ms: number): string {
+  return new Date(ms).toISOString()
 }
 
 /** A stretch of time for people, in its largest whole unit. */
