@@ -116,63 +116,77 @@ async function startParts(
   const api = life.use(await LocalApi.start({ dir: options.dir, log: parentLog }))
   if (predecessor === undefined) await api.claim() // first: one agent in each state directory
   const { context, identity } = await openContext(life, predecessor, options, parentLog)
-  const { clock, log, self } = context
-  const ask = async (step: HandOverStep) =>
-    predecessor?.ask(step).catch((error: unknown) => log.warn('the previous agent has exited', { error }))
+  const ask: Ask = async (step) =>
+    predecessor?.ask(step).catch((error: unknown) => context.log.warn('the previous agent has exited', { error }))
 
   await ask('release')
   const sync = await openTableSync(context)
-  const keptVips = KeptVips.open(context, sync)
+  const known: Known = { context, identity, sync, keptVips: KeptVips.open(context, sync) }
   const dataPlane = await openDataPlane(context, identity, sync, { environment, api })
-  const { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors } = dataPlane
-  const { fastPath } = kernelPath
-  const revoke = cutRevoked(context, identity, { connectivity, predecessors })
+  const revoke = cutRevoked(context, identity, dataPlane)
+  const { prober, ...entrances } = await openEntrances(known, dataPlane)
+  const { openListeners: _late, kernelPath, ...carrying } = dataPlane
+  const parts: AgentParts = { ...known, ...carrying, ...entrances, fastPath: kernelPath.fastPath }
+  const shutdown = serveLocally(parts, { api, prober, revoke, options })
+  await takePlace(parts, { api, ask, kernelPath })
+  return { parts, shutdown }
+}
+
+type Ask = (step: HandOverStep) => Promise<unknown>
+
+/** Who this node is, and what it knows of the mesh. */
+type Known = Pick<AgentParts, 'context' | 'identity' | 'sync' | 'keptVips'>
+
+type Entrances = Pick<AgentParts, 'uplink' | 'interceptor' | 'resolver'> & { prober: Prober }
+
+/** The control link, and where flows and questions come in. A successor takes connections as soon as it can serve them. */
+async function openEntrances(known: Known, dataPlane: DataPlane): Promise<Entrances> {
+  const { context, identity, sync, keptVips } = known
+  const { life, self, clock, predecessor } = context
+  const { instances, connectivity, flows, openListeners } = dataPlane
+  const { peers, relays } = connectivity
   const facts = new NodeFactsSource(context, connectivity)
-  const { relays } = connectivity
-  const onRefusal: UplinkNeeds['onRefusal'] = (refusal) =>
-    connectivity.peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
-  const uplink = await openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal })
+  const uplink = await openLink(known, dataPlane, facts)
   if (predecessor !== undefined) await openListeners()
   const interceptor = await interceptVips(context, identity, { flows, instances, keptVips })
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
-  const prober = life.use(await Prober.start({ table: sync.table, peers: connectivity.peers, self, clock }))
+  const prober = life.use(await Prober.start({ table: sync.table, peers, self, clock }))
   // without rights, those are opened that programs may hold, and call at once
   if (predecessor !== undefined || !interceptor.rules.isOn) await interceptor.settled()
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
   const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
+  return { uplink, interceptor, prober, resolver }
+}
 
-  const parts: AgentParts = {
-    context,
-    identity,
-    sync,
-    connectivity,
-    flows,
-    proxies,
-    instances,
-    interceptor,
-    keptVips,
-    uplink,
-    resolver,
-    fastPath,
-    predecessors,
-  }
-  const shutdown = serveLocally(parts, { api, prober, revoke, options })
+function openLink(
+  { context, identity, sync }: Known,
+  { instances, connectivity: { peers, relays } }: DataPlane,
+  facts: NodeFactsSource,
+): ReturnType<typeof openUplink> {
+  const onRefusal: UplinkNeeds['onRefusal'] = (refusal) => peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
+  return openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal })
+}
 
-  if (predecessor !== undefined) await api.claim('predecessor')
+/** All serves: commands, instances and flows are this agent's from now on, and its predecessor closes. */
+async function takePlace(
+  { context, identity, instances, interceptor, predecessors, resolver }: AgentParts,
+  { api, ask, kernelPath }: { api: LocalApi; ask: Ask; kernelPath: KernelPath },
+): Promise<void> {
+  const isSuccessor = context.predecessor !== undefined
+  if (isSuccessor) await api.claim('predecessor')
   instances.own()
   const adopt = async () => interceptor.adopt(await predecessors.heldVips())
-  if (predecessor !== undefined) await adopt()
+  if (isSuccessor) await adopt()
   await ask('yield')
-  if (predecessor !== undefined) await adopt() // what it was asked for until it closed
+  if (isSuccessor) await adopt() // what it was asked for until it closed
   kernelPath.begin() // the rows of the predecessor are gone
   await predecessors.refresh()
-  log.info('agent started', {
+  context.log.info('agent started', {
     mode: context.config.mode,
     address: resolver.address.address,
     prefix: identity.vips.cidr4,
   })
-  return { parts, shutdown }
 }
 
 interface LocalServing {
