@@ -124,9 +124,9 @@ async function startParts(
   const known: Known = { context, identity, sync, keptVips: KeptVips.open(context, sync) }
   const dataPlane = await openDataPlane(context, identity, sync, { environment, api })
   const revoke = cutRevoked(context, identity, dataPlane)
-  const { prober, ...entrances } = await openEntrances(known, dataPlane)
+  const { prober, ...serving } = await openServing(known, dataPlane)
   const { openListeners: _late, kernelPath, ...carrying } = dataPlane
-  const parts: AgentParts = { ...known, ...carrying, ...entrances, fastPath: kernelPath.fastPath }
+  const parts: AgentParts = { ...known, ...carrying, ...serving, fastPath: kernelPath.fastPath }
   const shutdown = serveLocally(parts, { api, prober, revoke, options })
   await takePlace(parts, { api, ask, kernelPath })
   return { parts, shutdown }
@@ -137,10 +137,10 @@ type Ask = (step: HandOverStep) => Promise<unknown>
 /** Who this node is, and what it knows of the mesh. */
 type Known = Pick<AgentParts, 'context' | 'identity' | 'sync' | 'keptVips'>
 
-type Entrances = Pick<AgentParts, 'uplink' | 'interceptor' | 'resolver'> & { prober: Prober }
+type Serving = Pick<AgentParts, 'uplink' | 'interceptor' | 'resolver'> & { prober: Prober }
 
 /** The control link, and where flows and questions come in. A successor takes connections as soon as it can serve them. */
-async function openEntrances(known: Known, dataPlane: DataPlane): Promise<Entrances> {
+async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving> {
   const { context, identity, sync, keptVips } = known
   const { life, self, clock, predecessor } = context
   const { instances, connectivity, flows, openListeners } = dataPlane
