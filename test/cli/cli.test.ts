@@ -85,7 +85,7 @@ function badTokens(expired: string, fresh: string, foreign: string, ourRoot: str
     {
       why: 'a token that was used',
       token: firstToken,
-      says: /refused: it is unknown or was already used\n[^]*hedgerow token create/,
+      says: /refused: it was already used, at\s\d{4}-[^]*hedgerow token create/,
     },
     { why: 'a token that has expired', token: expired, says: /refused: it has expired [^]*hedgerow token create/ },
     {
