@@ -96,6 +96,7 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
   'docker build -t hedgerow .': { run: 'docker build --help', prints: /-t, --tag/, needs: 'docker' },
   'docker exec NAME hedgerow status': { run: 'docker exec --help', prints: /CONTAINER COMMAND/, needs: 'docker' },
   'journalctl -u hedgerow-agent': { run: 'journalctl --help', prints: /-u --unit=/, needs: 'journalctl' },
+  'journalctl -u hedgerow-agent -p err': { run: 'journalctl --help', prints: /-p --priority=/, needs: 'journalctl' },
   'kill -9': { run: 'sleep 60 & {} $!; wait $!', code: 137 },
   'kill -STOP': { run: 'sleep 60 & {} $!; sleep 0.1; cut -d" " -f3 /proc/$!/stat; kill -9 $!', prints: /^T$/m },
   'npm ci': { run: '{} --help', prints: /Clean install/ },
