@@ -1,23 +1,15 @@
 import PQueue from 'p-queue'
 import { isMeshError, MeshError } from '../../core/errors.ts'
-import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import { nodeCandidate } from '../scheduling/candidate.ts'
-import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment, InstanceReport, ServiceSpec } from '../spec.ts'
-import {
-  hasGivenUp,
-  isFinished,
-  nodeViews,
-  viewWithout,
-  type AssignmentRecord,
-  type Assignments,
-} from './assignments.ts'
+import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
+import { Dispatch } from './dispatch.ts'
+import { FailedStarts } from './failed-starts.ts'
+import { Placement } from './placement.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
@@ -41,9 +33,6 @@ export interface Outcome {
   moved: boolean
 }
 
-/** Waits before an instance that could not be started is tried again. */
-const AFTER_FAILURE = { firstMs: 2_000, limitMs: 60_000 }
-
 /**
  * Decides which node runs what, hands the instances out and follows their reports. Nodes may refuse, fail and come back; an
  * instance leaves this cluster only when it is withdrawn, or handed back to the root.
@@ -52,11 +41,16 @@ export class Scheduler {
   readonly #parts: SchedulerParts
   /** One at a time, so that two placements never count on the same free capacity. */
   readonly #queue = new PQueue({ concurrency: 1 })
-  readonly #failures = new Map<InstanceId, { backoff: Backoff; retryAt: number }>()
+  readonly #failedStarts: FailedStarts
+  readonly #dispatch: Dispatch
+  readonly #placement: Placement
   #isClosed = false
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
+    this.#failedStarts = new FailedStarts(parts.clock)
+    this.#dispatch = new Dispatch({ ...parts, failedStarts: this.#failedStarts })
+    this.#placement = new Placement({ ...parts, dispatch: this.#dispatch })
   }
 
   /**
@@ -81,10 +75,10 @@ export class Scheduler {
       }
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
-      const reason = await this.#place(assignment.instance)
+      const reason = await this.#placement.place(assignment.instance)
       if (reason === undefined) return { moved: false }
       assignments.delete(assignment.instance)
-      this.#announce(taken)
+      this.#dispatch.announce(taken)
       throw new MeshError('UNPLACEABLE', { reason })
     })
   }
@@ -99,24 +93,16 @@ export class Scheduler {
     if (record === undefined) return
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
     if (record.node === undefined || (node === undefined && !this.#parts.nodes.isExpected(record.node)))
-      return this.#end(record)
+      return this.#dispatch.end(record)
     const isHurried = atOnce === true && record.atOnce === undefined
     if (record.wanted || isHurried)
-      this.#change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
-    if (node !== undefined) this.#askToEnd(node, id, isHurried || record.atOnce === true)
+      this.#dispatch.change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
+    if (node !== undefined) this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)
   }
 
   /** How many of the nodes here would not take an instance of the service, for which reason. */
-  async explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
-    const { assignments, nodes, anchors } = this.#parts
-    await anchors.prepare(spec)
-    const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
-    const refused = candidates.map((candidate) => schedule({ spec, near: anchors.near }, [candidate]))
-    const counts = new Map<string, number>()
-    for (const decision of refused)
-      if (decision.kind === 'unplaceable')
-        for (const reason of Object.keys(decision.reasons)) counts.set(reason, (counts.get(reason) ?? 0) + 1)
-    return { nodes: candidates.length, reasons: [...counts].map(([reason, of]) => ({ reason, nodes: of })) }
+  explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
+    return this.#placement.explain(spec)
   }
 
   /** Reports of a worker. An instance that does not belong on this node is withdrawn from it. */
@@ -127,17 +113,17 @@ export class Scheduler {
       const record = assignments.get(report.instance)
       if (record?.node !== node.id) {
         const isEnding = report.state === 'stopped' || report.state === 'failed' || report.state === 'stopping'
-        if (!isEnding) this.#askToEnd(node, report.instance, record?.wanted === true)
+        if (!isEnding) this.#dispatch.askToEnd(node, report.instance, record?.wanted === true)
         continue
       }
       if (!record.wanted && report.state === 'stopped') {
-        this.#end(record)
+        this.#dispatch.end(record)
         continue
       }
       if (report.generation < record.assignment.generation) continue // from before it was updated
       const { state, detail, restarts } = report
-      if (state === 'running') this.#failures.delete(report.instance)
-      this.#change(report.instance, {
+      if (state === 'running') this.#failedStarts.forget(report.instance)
+      this.#dispatch.change(report.instance, {
         state: record.wanted ? state : 'stopping',
         detail,
         restarts,
@@ -152,9 +138,9 @@ export class Scheduler {
     const { assignments, log } = this.#parts
     const there = assignments.on(node)
     for (const record of there) {
-      if (!record.wanted) this.#end(record)
+      if (!record.wanted) this.#dispatch.end(record)
       else if (!isFinished(record))
-        this.#change(record.assignment.instance, {
+        this.#dispatch.change(record.assignment.instance, {
           state: 'lost',
           detail: `node ${node} was lost`,
           mayRunOn: nodesLeft(record, node),
@@ -171,9 +157,9 @@ export class Scheduler {
       const { instance } = assignment
       if (mayRunOn?.includes(node)) {
         const others = mayRunOn.filter((other) => other !== node)
-        this.#change(instance, { mayRunOn: others.length === 0 ? undefined : others })
+        this.#dispatch.change(instance, { mayRunOn: others.length === 0 ? undefined : others })
       }
-      if (noOtherNode === true && place === node) this.#change(instance, { noOtherNode: undefined })
+      if (noOtherNode === true && place === node) this.#dispatch.change(instance, { noOtherNode: undefined })
     }
   }
 
@@ -183,7 +169,7 @@ export class Scheduler {
     for (const { instance, generation } of reports) {
       const record = assignments.get(instance)
       if (record === undefined || !record.wanted || record.node !== undefined) continue
-      if (record.assignment.generation === generation) this.#change(instance, { node })
+      if (record.assignment.generation === generation) this.#dispatch.change(instance, { node })
     }
   }
 
@@ -212,12 +198,14 @@ export class Scheduler {
       if (!record.wanted) this.withdraw(instance)
       else if (record.node === undefined || !nodes.isExpected(record.node)) {
         void this.#background(() => this.#replace(instance))
-      } else if (hasGivenUp(record) && this.#isDue(instance)) void this.#background(() => this.#recover(instance))
+      } else if (hasGivenUp(record) && this.#failedStarts.isDue(instance))
+        void this.#background(() => this.#recover(instance))
     }
   }
 
   async close(): Promise<void> {
     this.#isClosed = true
+    this.#placement.close()
     this.#queue.clear()
     await this.#queue.onIdle()
   }
@@ -226,7 +214,7 @@ export class Scheduler {
   async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
     const { instance, generation } = assignment
     const isNewer = generation > record.assignment.generation
-    this.#change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
+    this.#dispatch.change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
     await this.#again(instance)
   }
 
@@ -255,26 +243,19 @@ export class Scheduler {
   ): Promise<Outcome> {
     const { instance } = assignment
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
-    const unsuited = node && ((await this.#unsuited(node, assignment)) ?? (await this.#assign(node, { assignment })))
+    const unsuited =
+      node &&
+      ((await this.#placement.unsuited(node, assignment)) ?? (await this.#dispatch.assign(node, { assignment })))
     if (unsuited !== undefined && keepsPlace) throw new MeshError('UNPLACEABLE', { reason: unsuited })
-    this.#change(instance, { assignment })
+    this.#dispatch.change(instance, { assignment })
     if (node === undefined || unsuited === undefined) return { moved: false } // one that is away learns it when it is back
-    const reason = await this.#place(instance, new Set([node.id]))
+    const reason = await this.#placement.place(instance, new Set([node.id]))
     if (reason === undefined) {
-      this.#askToEnd(node, instance)
+      this.#dispatch.askToEnd(node, instance)
       return { moved: true }
     }
-    if (this.#parts.assignments.get(instance)?.wanted === true) this.#change(instance, record) // as it was
+    if (this.#parts.assignments.get(instance)?.wanted === true) this.#dispatch.change(instance, record) // as it was
     throw new MeshError('UNPLACEABLE', { reason: `${node.id}: ${unsuited}; others: ${reason}`.slice(0, 1_900) })
-  }
-
-  /** Why the instance would not be placed on the node that it is on, as its document is now. */
-  async #unsuited(node: LinkedNode, { spec, instance }: Assignment): Promise<string | undefined> {
-    const { anchors, assignments } = this.#parts
-    await anchors.prepare(spec)
-    const view = viewWithout(node, instance, assignments)
-    const decision = schedule({ spec, near: anchors.near }, [nodeCandidate(view)])
-    return decision.kind === 'placed' ? undefined : Object.keys(decision.reasons).join()
   }
 
   async #again(id: InstanceId): Promise<void> {
@@ -283,9 +264,9 @@ export class Scheduler {
     const node = record?.node === undefined ? undefined : nodes.alive(record.node)
     if (record === undefined || !record.wanted) return
     if (node === undefined) return this.#replace(id)
-    const refusal = await this.#assign(node, record)
+    const refusal = await this.#dispatch.assign(node, record)
     if (refusal === undefined || !nodes.alive(node.id)) return
-    this.#askToEnd(node, id)
+    this.#dispatch.askToEnd(node, id)
     await this.#replace(id, new Set([node.id]))
   }
 
@@ -300,14 +281,14 @@ export class Scheduler {
     const former = before.node === undefined || refusedBy.has(before.node) ? undefined : before.node
     if (former !== undefined && nodes.isExpected(former)) return // it came back
     if (former !== undefined && nodes.mayReturn(former) === 'announced') return
-    const reason = await this.#place(id, refusedBy)
+    const reason = await this.#placement.place(id, refusedBy)
     const record = assignments.get(id)
     if (reason === undefined || record === undefined || !record.wanted) return
     if (former !== undefined && isEnrolled(former)) return this.#stay(record, former, reason)
     if (root.handBack(record, reason)) {
       assignments.delete(id)
-      this.#announce({ ...record, wanted: false })
-    } else if (record.detail !== reason) this.#change(id, { detail: reason })
+      this.#dispatch.announce({ ...record, wanted: false })
+    } else if (record.detail !== reason) this.#dispatch.change(id, { detail: reason })
   }
 
   /** No other node here can take it. The root looks for room in other clusters, unless the node's process may be starting again. */
@@ -316,24 +297,14 @@ export class Scheduler {
     const { instance } = record.assignment
     if (nodes.isExpected(former)) {
       if (record.node !== undefined) return // it came back, and has said what runs there
-      this.#change(instance, { node: former, state: 'placed' })
+      this.#dispatch.change(instance, { node: former, state: 'placed' })
       return this.#again(instance)
     }
     const detail = `node ${former} was lost, where it may still run; no other can take it: ${reason}`.slice(0, 2_000)
     const noOtherNode = nodes.mayReturn(former) === undefined ? true : undefined
     const isSaid = record.state === 'lost' && record.detail === detail
     const isKnown = isSaid && record.node === former && record.noOtherNode === noOtherNode
-    if (!isKnown) this.#change(instance, { node: former, state: 'lost', detail, noOtherNode })
-  }
-
-  /** True when its worker gave up long enough ago; the first call only starts the wait. */
-  #isDue(id: InstanceId): boolean {
-    const { clock } = this.#parts
-    const failure = this.#failures.get(id)
-    if (failure !== undefined && clock.now() < failure.retryAt) return false
-    const backoff = failure?.backoff ?? new Backoff(AFTER_FAILURE)
-    this.#failures.set(id, { backoff, retryAt: clock.now() + backoff.nextMs() })
-    return failure !== undefined
+    if (!isKnown) this.#dispatch.change(instance, { node: former, state: 'lost', detail, noOtherNode })
   }
 
   /** Its worker could not start it: tried on another node that has room, else on the same one again. */
@@ -342,100 +313,11 @@ export class Scheduler {
     const before = assignments.get(id)
     const node = before?.node === undefined ? undefined : nodes.alive(before.node)
     if (before === undefined || node === undefined || !before.wanted || !hasGivenUp(before)) return
-    if ((await this.#place(id, new Set([node.id]))) === undefined) return this.#askToEnd(node, id)
+    if ((await this.#placement.place(id, new Set([node.id]))) === undefined) return this.#dispatch.askToEnd(node, id)
     const record = assignments.get(id)
     if (record === undefined || !record.wanted) return
-    this.#change(id, { node: node.id, state: 'failed', detail: before.detail })
-    await this.#assign(node, assignments.get(id) as AssignmentRecord)
-  }
-
-  /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
-  async #place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
-    const { assignments, nodes, metrics, log, anchors } = this.#parts
-    const asked = assignments.get(id)
-    if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
-    const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
-    for (;;) {
-      const record = assignments.get(id)
-      if (record === undefined || !record.wanted || this.#isClosed) return undefined
-      const end = metrics.placementSeconds.startTimer()
-      const { spec } = record.assignment
-      const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
-      const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
-      const decision = schedule(request, candidates)
-      end()
-      if (decision.kind === 'unplaceable') {
-        metrics.placements.labels('unplaceable').inc()
-        const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
-        if (whys.length > 0) return whys.join('; ').slice(0, 1_900)
-        return reasonsText(decision.reasons, { nodes: candidates.length, none: 'no node is connected' })
-      }
-      const node = nodes.alive(decision.candidate.id)
-      if (node === undefined) continue
-      this.#change(id, { node: node.id, state: 'placed', detail: undefined, noOtherNode: undefined })
-      const refusal = await this.#assign(node, assignments.get(id) as AssignmentRecord)
-      metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
-      if (refusal === undefined) {
-        log.info('instance placed', { instance: id, node: node.id, reason: decision.why })
-        if (assignments.get(id)?.wanted === false) this.#askToEnd(node, id) // withdrawn while it was being placed
-        return undefined
-      }
-      refusals.set(node.id, refusal)
-      const now = assignments.get(id)
-      if (now?.wanted === false) this.#end(now)
-      else if (now?.node === node.id) this.#change(id, { node: undefined, state: 'requested' })
-    }
-  }
-
-  /** Returns `undefined` when the node has accepted, else why not. */
-  async #assign(node: LinkedNode, { assignment }: Pick<AssignmentRecord, 'assignment'>): Promise<string | undefined> {
-    try {
-      await node.link.request('assign', { assignment })
-      return undefined
-    } catch (error) {
-      this.#parts.log.warn('node refused an instance', { instance: assignment.instance, node: node.id, error })
-      if (isMeshError(error, 'REQUEST_TIMEOUT')) this.#askToEnd(node, assignment.instance) // it may have been about to accept
-      return reasonOf(error)
-    }
-  }
-
-  #askToEnd(node: LinkedNode, instance: InstanceId, atOnce = false): void {
-    node.link.request('withdraw', { instance, ...(atOnce ? { atOnce } : {}) }).then(
-      ({ ended }) => {
-        const record = this.#parts.assignments.get(instance)
-        if (ended && record?.wanted === false && record.node === node.id) this.#end(record)
-      },
-      (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: node.id, error }),
-    )
-  }
-
-  #end(record: AssignmentRecord): void {
-    const { assignments, root } = this.#parts
-    assignments.delete(record.assignment.instance)
-    this.#failures.delete(record.assignment.instance)
-    const ended: AssignmentRecord = { ...record, wanted: false, state: 'stopped' }
-    root.reportEnded(ended)
-    this.#announce(ended)
-  }
-
-  #change(id: InstanceId, change: { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }): void {
-    const record = this.#parts.assignments.get(id)
-    if (record === undefined) return
-    const changed = { ...record, ...change } as AssignmentRecord
-    if (changed.node === undefined) delete changed.node
-    if (changed.detail === undefined) delete changed.detail
-    if (changed.mayRunOn === undefined) delete changed.mayRunOn
-    if (changed.noOtherNode === undefined) delete changed.noOtherNode
-    this.#parts.assignments.put(changed)
-    this.#announce(changed)
-  }
-
-  /** The tables of nodes and the root must learn of the change. */
-  #announce(record: AssignmentRecord): void {
-    const { publisher, root } = this.#parts
-    publisher.touch(record.assignment.spec.id)
-    root.reportChanged(record)
-    root.summariseSoon()
+    this.#dispatch.change(id, { node: node.id, state: 'failed', detail: before.detail })
+    await this.#dispatch.assign(node, assignments.get(id) as AssignmentRecord)
   }
 
   async #enqueue<T>(work: () => Promise<T>): Promise<T> {

@@ -1,0 +1,79 @@
+import { isMeshError } from '../../core/errors.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
+import { reasonOf } from '../link/reason.ts'
+import type { AssignmentRecord, Assignments } from './assignments.ts'
+import type { FailedStarts } from './failed-starts.ts'
+import type { LinkedNode } from './nodes.ts'
+import type { Publisher } from './publisher.ts'
+import type { RootLink } from './root-link.ts'
+
+export interface DispatchParts {
+  readonly assignments: Assignments
+  readonly failedStarts: FailedStarts
+  readonly publisher: Publisher
+  readonly root: RootLink
+  readonly log: Log
+}
+
+/** Tells nodes what to run and what to end, and lets the tables and the root know of every change. */
+export class Dispatch {
+  readonly #parts: DispatchParts
+
+  constructor(parts: DispatchParts) {
+    this.#parts = parts
+  }
+
+  /** Returns `undefined` when the node has accepted, else why not. */
+  async assign(node: LinkedNode, { assignment }: Pick<AssignmentRecord, 'assignment'>): Promise<string | undefined> {
+    try {
+      await node.link.request('assign', { assignment })
+      return undefined
+    } catch (error) {
+      this.#parts.log.warn('node refused an instance', { instance: assignment.instance, node: node.id, error })
+      if (isMeshError(error, 'REQUEST_TIMEOUT')) this.askToEnd(node, assignment.instance) // it may have been about to accept
+      return reasonOf(error)
+    }
+  }
+
+  /** The instance is gone once the node says so. */
+  askToEnd(node: LinkedNode, instance: InstanceId, atOnce = false): void {
+    node.link.request('withdraw', { instance, ...(atOnce ? { atOnce } : {}) }).then(
+      ({ ended }) => {
+        const record = this.#parts.assignments.get(instance)
+        if (ended && record?.wanted === false && record.node === node.id) this.end(record)
+      },
+      (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: node.id, error }),
+    )
+  }
+
+  /** The instance is gone. */
+  end(record: AssignmentRecord): void {
+    const { assignments, failedStarts, root } = this.#parts
+    assignments.delete(record.assignment.instance)
+    failedStarts.forget(record.assignment.instance)
+    const ended: AssignmentRecord = { ...record, wanted: false, state: 'stopped' }
+    root.reportEnded(ended)
+    this.announce(ended)
+  }
+
+  change(id: InstanceId, change: { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }): void {
+    const record = this.#parts.assignments.get(id)
+    if (record === undefined) return
+    const changed = { ...record, ...change } as AssignmentRecord
+    if (changed.node === undefined) delete changed.node
+    if (changed.detail === undefined) delete changed.detail
+    if (changed.mayRunOn === undefined) delete changed.mayRunOn
+    if (changed.noOtherNode === undefined) delete changed.noOtherNode
+    this.#parts.assignments.put(changed)
+    this.announce(changed)
+  }
+
+  /** The tables of nodes and the root must learn of the change. */
+  announce(record: AssignmentRecord): void {
+    const { publisher, root } = this.#parts
+    publisher.touch(record.assignment.spec.id)
+    root.reportChanged(record)
+    root.summariseSoon()
+  }
+}

@@ -1,0 +1,95 @@
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
+import { nodeCandidate } from '../scheduling/candidate.ts'
+import { REFUSED_ALREADY } from '../scheduling/filters.ts'
+import { schedule, reasonsText } from '../scheduling/schedule.ts'
+import type { Assignment, ServiceSpec } from '../spec.ts'
+import { nodeViews, viewWithout, type AssignmentRecord, type Assignments } from './assignments.ts'
+import type { Dispatch } from './dispatch.ts'
+import type { LatencyAnchors } from './latency-anchors.ts'
+import type { LinkedNode, Nodes } from './nodes.ts'
+
+export interface PlacementParts {
+  readonly assignments: Assignments
+  readonly nodes: Nodes
+  readonly anchors: LatencyAnchors
+  readonly dispatch: Dispatch
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+/** Finds the node for an instance: `schedule` decides, and the node has the last word. One call at a time, as they count on free capacity. */
+export class Placement {
+  readonly #parts: PlacementParts
+  #isClosed = false
+
+  constructor(parts: PlacementParts) {
+    this.#parts = parts
+  }
+
+  /** How many of the nodes here would not take an instance of the service, for which reason. */
+  async explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
+    const { assignments, nodes, anchors } = this.#parts
+    await anchors.prepare(spec)
+    const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+    const refused = candidates.map((candidate) => schedule({ spec, near: anchors.near }, [candidate]))
+    const counts = new Map<string, number>()
+    for (const decision of refused)
+      if (decision.kind === 'unplaceable')
+        for (const reason of Object.keys(decision.reasons)) counts.set(reason, (counts.get(reason) ?? 0) + 1)
+    return { nodes: candidates.length, reasons: [...counts].map(([reason, of]) => ({ reason, nodes: of })) }
+  }
+
+  /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
+  async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
+    const { assignments, nodes, metrics, log, anchors, dispatch } = this.#parts
+    const asked = assignments.get(id)
+    if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
+    const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
+    for (;;) {
+      const record = assignments.get(id)
+      if (record === undefined || !record.wanted || this.#isClosed) return undefined
+      const end = metrics.placementSeconds.startTimer()
+      const { spec } = record.assignment
+      const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
+      const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+      const decision = schedule(request, candidates)
+      end()
+      if (decision.kind === 'unplaceable') {
+        metrics.placements.labels('unplaceable').inc()
+        const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
+        if (whys.length > 0) return whys.join('; ').slice(0, 1_900)
+        return reasonsText(decision.reasons, { nodes: candidates.length, none: 'no node is connected' })
+      }
+      const node = nodes.alive(decision.candidate.id)
+      if (node === undefined) continue
+      dispatch.change(id, { node: node.id, state: 'placed', detail: undefined, noOtherNode: undefined })
+      const refusal = await dispatch.assign(node, assignments.get(id) as AssignmentRecord)
+      metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
+      if (refusal === undefined) {
+        log.info('instance placed', { instance: id, node: node.id, reason: decision.why })
+        if (assignments.get(id)?.wanted === false) dispatch.askToEnd(node, id) // withdrawn while it was being placed
+        return undefined
+      }
+      refusals.set(node.id, refusal)
+      const now = assignments.get(id)
+      if (now?.wanted === false) dispatch.end(now)
+      else if (now?.node === node.id) dispatch.change(id, { node: undefined, state: 'requested' })
+    }
+  }
+
+  /** Why the instance would not be placed on the node that it is on, as its document is now. */
+  async unsuited(node: LinkedNode, { spec, instance }: Assignment): Promise<string | undefined> {
+    const { anchors, assignments } = this.#parts
+    await anchors.prepare(spec)
+    const view = viewWithout(node, instance, assignments)
+    const decision = schedule({ spec, near: anchors.near }, [nodeCandidate(view)])
+    return decision.kind === 'placed' ? undefined : Object.keys(decision.reasons).join()
+  }
+
+  /** No other node is asked from now on. */
+  close(): void {
+    this.#isClosed = true
+  }
+}
