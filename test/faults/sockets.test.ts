@@ -142,11 +142,11 @@ t.test('the local socket: a directory is in its place', async (t) => {
 t.test('the local socket of a predecessor leaves the name to its successor', async (t) => {
   const { names, dir, socket } = await localSocket(t)
   await using successor = await LocalApi.start({ dir })
-  successor.serve({ '/': () => 'successor' })
+  successor.serve({ '/': () => ({ who: 'successor' }) })
   await successor.claim('predecessor')
   await socket.keep()
-  t.equal(await askAgent(names.serving, '/'), 'successor')
-  t.equal(await askAgent(names.own, '/'), 'here')
+  t.same(await askAgent(names.serving, '/'), { who: 'successor' })
+  t.same(await askAgent(names.own, '/'), { who: 'here' })
   socket.leave()
   rmSync(names.serving)
   await socket.keep()
@@ -192,7 +192,7 @@ function shortFolder(t: Test): string {
 /** A local socket with a server behind it that says `here`, in a directory of its own. */
 async function localSocket(t: Test) {
   const dir = shortFolder(t)
-  const server: Server = createServer((_request, response) => response.end('"here"'))
+  const server: Server = createServer((_request, response) => response.end('{"who":"here"}'))
   const names = { own: join(dir, 'agent-0a0a0a.sock'), serving: join(dir, 'agent.sock') }
   const life = new Lifetime()
   t.teardown(() => life.close())

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { FIELDS } from '../../src/orchestrator/sla/changes.ts'
+import type { Assignment } from '../../src/orchestrator/spec.ts'
 import { KEYS } from '../../src/orchestrator/sla/keys.ts'
 import { mesh, sla, until, type InstanceRow, type World } from './mesh.ts'
 
@@ -111,6 +112,20 @@ t.test('what fits nowhere any more runs on, says why, and moves once there is a 
   await until(async () => (await row())?.node === 'edge/n2', 'it moves')
   t.notOk('detail' in ((await world.running(1))[0] ?? {}), 'nothing is said any more')
   await until(() => n1.has.size === 0, 'n1 has ended it')
+})
+
+t.test('a report that crosses the withdrawal does not cut the drain', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await apply(world, {})
+  await world.running(1)
+  const before = n1.has.get(`${CART}.0`) as Assignment
+  await world.node('n2', { memoryMb: 8_000 })
+  await apply(world, { memory: 5_000 })
+  await until(() => n1.withdrawn.length > 0, 'it moves')
+  n1.uplink.report({ instance: before.instance, generation: before.generation, state: 'running', restarts: 0 })
+  await until(() => n1.withdrawn.length > 1, 'it is withdrawn again')
+  t.same(new Set(n1.withdrawn.map(([, seconds]) => seconds)), new Set([undefined]), 'and goes on draining')
 })
 
 t.test('what its cluster may not run any more goes to another, and drains', async (t) => {

@@ -105,15 +105,18 @@ export class Scheduler {
     return this.#placement.explain(spec)
   }
 
-  /** Reports of a worker. An instance that does not belong on this node is withdrawn from it. */
-  takeReports(node: LinkedNode, reports: readonly InstanceReport[]): void {
+  /**
+   * Reports of a worker. An instance that does not belong on this node is withdrawn from it. It drains, as it may just have moved and the
+   * report have crossed the withdrawal, unless the node `isBack`: what is placed elsewhere meanwhile ends at once.
+   */
+  takeReports(node: LinkedNode, reports: readonly InstanceReport[], { isBack = false } = {}): void {
     if (this.#isClosed) return
     const { assignments } = this.#parts
     for (const report of reports) {
       const record = assignments.get(report.instance)
       if (record?.node !== node.id) {
         const isEnding = report.state === 'stopped' || report.state === 'failed' || report.state === 'stopping'
-        if (!isEnding) this.#dispatch.askToEnd(node, report.instance, record?.wanted === true)
+        if (!isEnding) this.#dispatch.askToEnd(node, report.instance, isBack && record?.wanted === true)
         continue
       }
       if (!record.wanted && report.state === 'stopped') {
@@ -177,7 +180,7 @@ export class Scheduler {
   nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): void {
     if (this.#isClosed) return
     this.#isSettled(node.id)
-    this.takeReports(node, reports)
+    this.takeReports(node, reports, { isBack: true })
     const has = new Map(reports.map((report) => [report.instance, report]))
     for (const record of this.#parts.assignments.on(node.id)) {
       const { instance } = record.assignment

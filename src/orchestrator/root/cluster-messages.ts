@@ -201,11 +201,9 @@ export class ClusterMessages implements ClusterListener {
   /** The cluster runs something that belongs elsewhere, or nowhere. */
   #endSurplus(name: string, { report }: LocatedReport): void {
     if (report.state === 'stopped' || report.state === 'stopping') return
-    const { clusters, store } = this.#parts
     const { instance } = report
-    const atOnce = isElsewhere(store.instances.get(instance), name)
-    const link = clusters.linked(name)?.link
-    link?.request('withdraw', { instance, atOnce }).catch(() => undefined) // reported again at the next hello
+    const link = this.#parts.clusters.linked(name)?.link
+    link?.request('withdraw', { instance }).catch(() => undefined) // reported again at the next hello
   }
 
   /** The instance has lost its place; one that is no longer wanted is gone. */
