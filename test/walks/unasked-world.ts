@@ -96,7 +96,11 @@ found['listeners'] = await listeners()
 found['after'] = await machineCanHavePort()
 found['check'] = (await interception()).includes(`${port}/tcp`)
 
-// killed: nothing is written at its end
+// killed: nothing is written at its end, so what was asked for a moment ago must be on the disk
+const isWritten = async () =>
+  (JSON.parse(readFileSync(machines.path('m1', 'agent', HELD_VIPS_FILE), 'utf8')) as { held: unknown[] }).held.length >=
+  2
+await eventually(isWritten, 'both addresses are written down')
 agent.signal('SIGKILL')
 await agent.exited
 found['killed'] = await call(vip)
