@@ -164,6 +164,8 @@ t.test('a connection that is silent for an hour is still there', async (t) => {
 const TIMERS: Readonly<Record<string, string>> = {
   'datagrams/outbound.ts': 'UDP: flows of datagrams do end when they are idle',
   'flow/ledger.ts': 'counting bytes; draining while the agent closes',
+  'flow/memory.ts': 'memory is measured; only new flows are refused',
+  'inbound/dial-queue.ts': 'whether connections were accepted, so that the next are opened',
   'inbound/inbound.ts': 'draining while the agent closes; the sweep of UDP flows',
   'intercept/host.ts': 'whether its routes are still there is checked now and then',
   'intercept/proxy-client.ts': 'the handshake of a proxy client',
