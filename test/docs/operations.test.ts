@@ -51,9 +51,14 @@ case $verb in
 esac
 `
 
-/** Files that the commands change are copies; the rest of the machine is as it is. */
+/**
+ * Files that the commands change are copies; the rest of the machine is as it is. Each command stands alone: `set -e` does not see one that
+ * fails before `&&`, and then the machine's own files would be changed. Other tests make and remove /etc/netns meanwhile.
+ */
 const OWN_FILES = `
-mount -t tmpfs own /mnt && cp -a /etc/. /mnt/ && mount --move /mnt /etc
+mount -t tmpfs own /mnt
+find /etc -mindepth 1 -maxdepth 1 ! -name netns -exec cp -a -t /mnt {} +
+mount --move /mnt /etc
 mkdir -p /etc/systemd/system
 mkdir -p /var/backups
 for folder in /var/lib /var/backups /run; do mount -t tmpfs own $folder; done
@@ -110,7 +115,9 @@ ip link set lo up
 ip address add 203.0.113.10/32 dev lo
 unshare -m sleep 600 & server=$!
 unshare -m sleep 600 & node=$!
-sleep 0.5
+for each in $server $node; do
+  while [ "$(readlink /proc/$each/ns/mnt)" = "$(readlink /proc/$$/ns/mnt)" ]; do sleep 0.05; done
+done
 SERVER="nsenter -m -t $server"
 NODE="nsenter -m -t $node"
 for each in "$SERVER" "$NODE"; do $each bash -euc '${OWN_FILES}'; done
