@@ -69,7 +69,7 @@ t.test('new flows are refused near the limit of a control group, and of the mach
     },
   )
   const shortage = async () => {
-    clock.now += 100
+    clock.now += 500
     void memory.shortage // asks the kernel
     await new Promise((later) => setImmediate(later))
     return memory.shortage
