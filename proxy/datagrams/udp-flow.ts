@@ -80,7 +80,7 @@ export class UdpFlow implements OpenFlow {
   #join(attempt: UdpAttempt): void {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
-    ledger.chosen(this, attempt.instance, path)
+    ledger.chosen(this, attempt, path)
     metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
     attempt.onward = this.pipe.far
     this.#flow.opened(attempt.instance, attempt.stream as DatagramStream)

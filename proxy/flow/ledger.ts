@@ -4,6 +4,7 @@ import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
+import { isAmong, type Endpoint } from '../socket/dial.ts'
 import type { SpliceEnd } from '../socket/splice.ts'
 import type { FlowMode, Protocol } from './flow.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
@@ -82,6 +83,8 @@ export interface OpenFlow {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
+  /** Where the instance was dialled, if it is of this node. */
+  endpoint?: Endpoint
   /** Bytes that are in the metrics already; written by the ledger alone. */
   counted?: { sent: number; received: number }
   /** Ends the flow now, with an RST to the caller. */
@@ -90,6 +93,12 @@ export interface OpenFlow {
 
 /** Ended flows kept, and as many failed ones beside them: a busy node must not forget its failures within a second. */
 const REMEMBERED = 256
+
+/** What an attempt has opened. */
+export interface Chosen {
+  readonly instance: { readonly id: InstanceId; readonly node: NodeId }
+  readonly endpoint: Endpoint | undefined
+}
 
 export interface LedgerParts {
   readonly clock: Clock
@@ -150,10 +159,11 @@ export class FlowLedger implements AsyncDisposable {
   }
 
   /** An instance has opened the flow: from now on `least` counts it. */
-  chosen(flow: OpenFlow, instance: { id: InstanceId; node: NodeId }, path: PathKind): void {
+  chosen(flow: OpenFlow, { instance, endpoint }: Chosen, path: PathKind): void {
     flow.instance = instance.id
     flow.node = instance.node
     flow.path = path
+    if (endpoint !== undefined) flow.endpoint = endpoint
     this.#perInstance.set(instance.id, this.openFlows(instance.id) + 1)
   }
 
@@ -172,9 +182,12 @@ export class FlowLedger implements AsyncDisposable {
     if (this.#open.size === 0) this.#idle?.()
   }
 
-  /** Flows this agent has open to the instance. */
-  openFlows(instance: InstanceId): number {
-    return this.#perInstance.get(instance) ?? 0
+  /** Flows this agent has open to the instance, or only those that go `to` one of its runs. */
+  openFlows(instance: InstanceId, to?: readonly Endpoint[]): number {
+    if (to === undefined) return this.#perInstance.get(instance) ?? 0
+    let count = 0
+    for (const flow of this.#open.values()) if (flow.instance === instance && isAmong(flow.endpoint, to)) count += 1
+    return count
   }
 
   flows(): FlowLine[] {

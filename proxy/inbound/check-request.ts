@@ -1,4 +1,5 @@
 import { instanceId, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../src/core/model/ids.ts'
+import { mayCallFrom } from '../../src/core/model/instance.ts'
 import { authorise } from '../decide/authorise.ts'
 import type { Endpoint } from '../socket/dial.ts'
 import type { InterestSource, TableView } from '../../src/core/table/view.ts'
@@ -38,7 +39,7 @@ export function checkRequest(peer: NodeId, request: FlowRequest, parts: CheckPar
   if (caller.kind === 'instance') {
     const instance = table.instance(caller.id)
     if (instance === undefined) return unasked(caller.service, 'not-allowed', `the caller ${caller.id} is not known`)
-    if (instance.node !== peer)
+    if (!mayCallFrom(instance, peer))
       return refused('not-allowed', `the caller ${caller.id} is on ${instance.node}, not on ${peer}`)
   }
   const verdict = authorise(caller, entry.service)

@@ -15,6 +15,7 @@ import { DatagramInbound } from './datagrams.ts'
 import { DialQueue } from './dial-queue.ts'
 import { RefusalLines } from './refusal-lines.ts'
 import { SHARE_LIMITS, type ShareLimits, Shares } from './shares.ts'
+import { isAmong, type Endpoint } from '../socket/dial.ts'
 import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
 
 /*
@@ -116,9 +117,13 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     return this.#flows.size
   }
 
-  /** Flows from other nodes that are open to the instance: while it stops, they may finish. */
-  openFlows(instance: InstanceId): number {
-    return this.#shares.open(instance)
+  /** Flows from other nodes that are open to the instance, or only those that go `to` one of its runs: while that stops, they may finish. */
+  openFlows(instance: InstanceId, to?: readonly Endpoint[]): number {
+    if (to === undefined) return this.#shares.open(instance)
+    let count = 0
+    for (const { request, endpoint } of this.#flows.values())
+      if (isAmong(endpoint, to) && instanceOf(request) === instance) count += 1
+    return count
   }
 
   /** What `Peers` is given: called for every OPEN. A bug here costs this one flow, and shows in `check`. */

@@ -3,7 +3,7 @@ import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { callerText } from '../flow/flow.ts'
 import type { FlowRequest } from '../flow/request.ts'
 import type { DatagramPipe } from '../socket/datagram-pipe.ts'
-import { dialInstance, type DialOptions } from '../socket/dial.ts'
+import { dialInstance, type DialOptions, type Endpoint } from '../socket/dial.ts'
 import { SocketStream, Splice } from '../socket/splice.ts'
 import type { IncomingStream, Refusal } from '../tunnel/contract.ts'
 import { type OwnInstances, type Refused, refused } from './check-request.ts'
@@ -29,6 +29,8 @@ export interface JoinedFlow {
   readonly request: FlowRequest
   readonly peer: NodeId
   readonly path: IncomingStream['path']
+  /** Where the instance was dialled. */
+  readonly endpoint: Endpoint
 }
 
 export interface OpeningEvents {
@@ -95,7 +97,7 @@ export class Opening {
       if (pipe instanceof Splice) dials.connected(instance, { peer, endpoint, hasAnswered: () => pipe.far.bytes > 0 })
       else dials.leave(instance, peer)
       const { incoming, request } = this
-      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path })
+      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path, endpoint })
     }
     const ended = (pipe: InboundPipe): void => this.#events.ended(pipe)
     const abandon =

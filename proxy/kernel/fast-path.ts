@@ -42,8 +42,8 @@ export interface FastPathParts {
 }
 
 export interface FastPathFacts extends LocalFacts {
-  /** It takes no new flows; its open ones go on. */
-  isDraining(instance: InstanceId): boolean
+  /** It takes no new flows, or its run there takes none; open ones go on. */
+  isDraining(instance: InstanceId, at: { host: string; port: number }): boolean
 }
 
 /** Between two transactions. Smaller: more work for nft while much changes; larger: a dead instance gets flows for longer. */
@@ -144,8 +144,8 @@ export class FastPath implements AsyncDisposable {
   }
 
   /** Open flows that the kernel carries to the instance; at least 1 until that is known. */
-  openFlows(instance: InstanceId): number {
-    return this.#counts.openFlows(instance)
+  openFlows(instance: InstanceId, to?: readonly { host: string; port: number }[]): number {
+    return this.#counts.openFlows(instance, to)
   }
 
   /** Flows that would end with the table; at least 1 until that is known. */
@@ -246,7 +246,7 @@ export class FastPath implements AsyncDisposable {
       ),
     )
     for (const served of this.#counts.served()) {
-      if (used.has(connectionKey(served)) || facts.isDraining(served.instance)) continue
+      if (used.has(connectionKey(served)) || facts.isDraining(served.instance, served)) continue
       this.#counts.ended(served)
       if (served.protocol === 'tcp') continue // its connections have ended with it
       await kernel.forget(served).then(

@@ -13,6 +13,15 @@ export interface Served extends Connection {
   instance: InstanceId
 }
 
+type HostPort = Pick<Connection, 'host' | 'port'>
+
+interface OpenConnections {
+  /** By `connectionKey`. */
+  perPlace: ReadonlyMap<string, number>
+  total: number
+  at: number
+}
+
 export interface FlowCountsParts {
   readonly range: VipRange
   readonly kernel: Kernel
@@ -31,7 +40,7 @@ export class FlowCounts {
   readonly #served = new Map<string, Served>()
   #readings = new Map<string, Reading>()
   #reading: Promise<void> | undefined
-  #open: { perInstance: Map<InstanceId, number>; total: number; at: number } | undefined
+  #open: OpenConnections | undefined
   #listing: Promise<void> | undefined
 
   constructor(parts: FlowCountsParts) {
@@ -77,11 +86,15 @@ export class FlowCounts {
     return this.#reading
   }
 
-  /** Open flows to an instance; at least 1 until that is known. */
-  openFlows(instance: InstanceId): number {
-    if (!this.served().some((served) => served.instance === instance)) return 0
+  /** Open flows to an instance, or only those that go `to` one of its runs; at least 1 until that is known. */
+  openFlows(instance: InstanceId, to?: readonly HostPort[]): number {
+    const isMeant = (served: Served) =>
+      served.instance === instance && (to === undefined || to.some((place) => isAt(served, place)))
+    const meant = this.served().filter(isMeant)
+    if (meant.length === 0) return 0
     const open = this.#listed()
-    return open === undefined ? 1 : (open.perInstance.get(instance) ?? 0)
+    if (open === undefined) return 1
+    return meant.reduce((sum, served) => sum + (open.perPlace.get(connectionKey(served)) ?? 0), 0)
   }
 
   /** All open flows; at least 1 until that is known. */
@@ -111,7 +124,7 @@ export class FlowCounts {
   }
 
   /** The last list, while it is recent; an older one is read again in the background. */
-  #listed(): { perInstance: Map<InstanceId, number>; total: number } | undefined {
+  #listed(): OpenConnections | undefined {
     const age = this.#parts.clock.now() - (this.#open?.at ?? Number.NEGATIVE_INFINITY)
     if (age > LISTED_MS) void background.run('list of kernel flows', () => this.#list())
     return age > 4 * LISTED_MS ? undefined : this.#open
@@ -128,14 +141,18 @@ export class FlowCounts {
     const { kernel, range, clock } = this.#parts
     try {
       const open = parseConnections(await kernel.connections(), range)
-      const perInstance = new Map<InstanceId, number>()
+      const perPlace = new Map<string, number>()
       for (const connection of open) {
-        const instance = this.#served.get(connectionKey(connection))?.instance
-        if (instance !== undefined) perInstance.set(instance, (perInstance.get(instance) ?? 0) + 1)
+        const key = connectionKey(connection)
+        perPlace.set(key, (perPlace.get(key) ?? 0) + 1)
       }
-      this.#open = { perInstance, total: open.length, at: clock.now() }
+      this.#open = { perPlace, total: open.length, at: clock.now() }
     } catch {
       this.#open = undefined // it cannot be read here: draining then takes its full time
     }
   }
+}
+
+function isAt({ host, port }: HostPort, place: HostPort): boolean {
+  return host === place.host && port === place.port
 }

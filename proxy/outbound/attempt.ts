@@ -74,6 +74,8 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
   readonly index: number
   readonly startedAt: number
   path: PathKind | undefined
+  /** Where it was dialled, if it is of this node. */
+  endpoint: Endpoint | undefined
   stream: S | undefined
   /** Until the outcome is reported: an open flow must not keep the race it came from in memory. */
   #race: { readonly observer: AttemptObserver<S>; readonly task: AttemptTask } | undefined
@@ -155,6 +157,7 @@ export abstract class Attempt<S extends Stream> implements OpeningEvents {
     this.path = 'local'
     const endpoint = parts.endpointOf(this.instance.id, request.port, request.protocol)
     if (endpoint === undefined) return this.#fail('not-here', 'the instance does not listen here')
+    this.endpoint = endpoint
     this.#abandon = this.dialHere(endpoint, parts.dial(request), {
       opened: (stream) => {
         this.#abandon = undefined

@@ -112,7 +112,7 @@ class OutboundFlow implements OpenFlow {
   #join(attempt: TcpAttempt): void {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
-    ledger.chosen(this, attempt.instance, path)
+    ledger.chosen(this, attempt, path)
     metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
     if (attempt.stream !== undefined) this.#early?.settle(attempt.stream)
     this.#early = undefined

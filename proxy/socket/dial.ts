@@ -12,6 +12,11 @@ export interface Endpoint {
   proxyProtocol?: 'v2'
 }
 
+/** Whether it is one of these. */
+export function isAmong(endpoint: Pick<Endpoint, 'host' | 'port'> | undefined, others: readonly Endpoint[]): boolean {
+  return endpoint !== undefined && others.some(({ host, port }) => host === endpoint.host && port === endpoint.port)
+}
+
 export interface DialOptions {
   timeoutMs: number
   /** The caller's own VIP, so that the instance sees who calls; used where the instance answers to this machine only. */

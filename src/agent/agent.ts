@@ -307,11 +307,11 @@ async function adoptInstances(
   await instances.adopt({
     facts: new NodeFactsSource(context, connectivity).current(),
     proxyEnvironment: (instance) => proxies.access.environment(instance, proxies.ports),
-    openFlows: (instance) =>
-      flows.ledger.openFlows(instance) +
-      inbound.openFlows(instance) +
+    openFlows: (instance, to) =>
+      flows.ledger.openFlows(instance, to) +
+      inbound.openFlows(instance, to) +
       predecessors.openFlows(instance) +
-      (fastPath?.openFlows(instance) ?? 0),
+      (fastPath?.openFlows(instance, to) ?? 0),
     admit: () => fastPath?.admit(),
   })
   // closed before the worker: open flows may finish while their instances still run

@@ -42,7 +42,7 @@ export async function openFastPath(
   const facts: FastPathFacts = {
     self,
     endpointOf: (instance, port, protocol) => instances.endpointOf(instance, port, protocol),
-    isDraining: (instance) => instances.isDraining(instance),
+    isDraining: (instance, at) => instances.isDraining(instance, at),
     callers: () => instances.residents().flatMap((instance) => instanceCaller(instance) ?? []),
     forbids: (address: string, port: number) =>
       own.forbids(address, port) || own.forbids(address, port, 'udp') || address.startsWith('169.254.'),

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { AgentContext } from './context.ts'
-import type { NodeFacts, InstanceReport, Assignment } from '../orchestrator/spec.ts'
+import type { NodeFacts, InstanceReport, Assignment, Replacement } from '../orchestrator/spec.ts'
 import type { InstanceId } from '../core/model/ids.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
@@ -12,7 +12,8 @@ import type { WorkerConfig } from '../orchestrator/worker/worker-config.ts'
 /** What the data plane asks about the instances of this node. */
 export interface LocalInstances {
   endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp'): Endpoint | undefined
-  isDraining(instance: InstanceId): boolean
+  /** It stops, or its run `at` this endpoint does. */
+  isDraining(instance: InstanceId, at?: Endpoint): boolean
   has(instance: string): boolean
   /** Instances whose processes run here, or are about to. */
   residents(): InstanceId[]
@@ -26,8 +27,8 @@ export interface WorkerNeeds {
   facts: NodeFacts
   /** For the environment of an instance that starts. */
   proxyEnvironment: (instance: InstanceId) => Record<string, string>
-  /** Flows that are open to an instance: while it stops, they may finish. */
-  openFlows: (instance: InstanceId) => number
+  /** Flows that are open to an instance, or only `to` one of its runs: while that stops, they may finish. */
+  openFlows: (instance: InstanceId, to?: readonly Endpoint[]) => number
   /** An instance is about to start. */
   admit: () => Promise<void> | undefined
 }
@@ -91,9 +92,9 @@ export class Instances implements LocalInstances {
   }
 
   /** Waits while a successor has the instances. */
-  async assign(assignment: Assignment): Promise<void> {
+  async assign(assignment: Assignment, how?: Replacement): Promise<void> {
     await this.#mayAssign.promise
-    this.worker.assign(assignment)
+    this.worker.assign(assignment, how)
   }
 
   /** From now on instances end with this agent; before, they are the predecessor's if this start fails. */
@@ -121,8 +122,8 @@ export class Instances implements LocalInstances {
     return this.#adopted?.worker.endpointOf(instance, port, protocol)
   }
 
-  isDraining(instance: InstanceId): boolean {
-    return this.#adopted?.worker.isDraining(instance) ?? true
+  isDraining(instance: InstanceId, at?: Endpoint): boolean {
+    return this.#adopted?.worker.isDraining(instance, at) ?? true
   }
 
   has(instance: string): boolean {

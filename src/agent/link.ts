@@ -63,12 +63,13 @@ export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays' | 'onRefusal
  */
 function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): UplinkWorker {
   return {
-    assign: async (assignment) => {
-      await instances.assign(assignment)
+    assign: async (assignment, how) => {
+      await instances.assign(assignment, how)
       const { id, connectivity } = assignment.spec
       interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
     },
     withdraw: (instance, options) => instances.worker.withdraw(instance, options),
+    cancel: (instance, run) => instances.worker.cancel(instance, run),
     keepOnly: (wanted) => instances.worker.keepOnly(wanted),
     reports: () => instances.reports(),
     logs: (instance, options, signal) => instances.worker.logs(instance, options, signal),

@@ -5,9 +5,10 @@ import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { lineOf, printJson, printTable } from './output.ts'
 import { linesOf, unplaceableOf } from './placement.ts'
+import { gapLines, type Preview, printPreview } from './preview.ts'
 
 interface Applied {
-  services: Array<{ id: string; change: string }>
+  services: Array<{ id: string; change: string; gap?: string }>
   warnings: Array<{ path: string; problem: string; remedy?: string }>
 }
 
@@ -18,14 +19,22 @@ export function applyCommand(program: Command, context: () => Context): void {
     .requiredOption('-f, --file <file>', 'the document, YAML or JSON; - for standard input')
     .option('--app <name.namespace>', 'the app, for a document that has only its microservices')
     .option('--prune', 'also remove services of these apps that the document no longer names')
-    .action(async ({ file, app, prune }: { file: string; app?: string; prune?: boolean }) => {
+    .option('--dry-run', 'change nothing: show what would be added, replaced, changed in place and removed, and where')
+    .action(async ({ file, app, prune, dryRun }: ApplyOptions) => {
       const { readSlaText } = await import('../orchestrator/sla/read.ts') // the parser is large, and only this needs it
       const text = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const document = app === undefined ? text : withApp(text, app)
       const root = rootClient(context())
-      const applied = await root
-        .call<Applied>('POST', `/apps${prune ? '?prune=true' : ''}`, document)
-        .catch((error: unknown) => Promise.reject(withHint(error, document)))
+      const post = <T>(query: Record<string, string>) =>
+        root
+          .call<T>(
+            'POST',
+            `/apps?${new URLSearchParams({ ...(prune ? { prune: 'true' } : {}), ...query }).toString()}`,
+            document,
+          )
+          .catch((error: unknown) => Promise.reject(withHint(error, document)))
+      if (dryRun) return printPreview(await post<Preview>({ dryRun: 'true' }), context())
+      const applied = await post<Applied>({})
       const changed = applied.services.filter(({ change }) => change !== 'unchanged' && change !== 'removed')
       const unplaceable = await unplaceableOf(
         root,
@@ -37,10 +46,18 @@ export function applyCommand(program: Command, context: () => Context): void {
         ['service', 'change'],
         applied.services.map(({ id, change }) => [id, change]),
       )
+      for (const line of gapLines(applied.services)) console.error(printable(line))
       if (unplaceable.length === 0) return
       console.error('Not placed for now; they are placed as soon as a node can take them:')
       for (const line of linesOf(unplaceable)) console.error(`  ${printable(line)}`)
     })
+}
+
+interface ApplyOptions {
+  file: string
+  app?: string
+  prune?: boolean
+  dryRun?: boolean
 }
 
 /** The services of one app, as `{ "microservices": […] }`, made a whole document. */

@@ -50,6 +50,7 @@ export const EXIT_CODES: Partial<Record<ErrorCode, number>> = {
   NAME_INVALID: 2,
   SERVICE_UNKNOWN: 3,
   APP_UNKNOWN: 3,
+  REVISION_UNKNOWN: 3,
   INSTANCE_UNKNOWN: 3,
   NODE_UNKNOWN: 3,
   CLUSTER_UNKNOWN: 3,

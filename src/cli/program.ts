@@ -14,6 +14,7 @@ import { peersCommand } from './peers.ts'
 import { resolveCommand } from './resolve.ts'
 import { restartCommand } from './restart.ts'
 import { runCommands } from './run.ts'
+import { historyCommand, rollbackCommand } from './rollback.ts'
 import { scaleCommand } from './scale.ts'
 import { statusCommand } from './status.ts'
 import { tokenCommand } from './token.ts'
@@ -57,6 +58,8 @@ const COMMANDS = [
   applyCommand,
   getCommand,
   scaleCommand,
+  historyCommand,
+  rollbackCommand,
   deleteCommand,
   resolveCommand,
   traceCommand,

@@ -15,6 +15,7 @@ export const ERRORS = {
   ADDRESS_INVALID: ['{address} is not an address of the mesh', 'not an address of the mesh'],
   SERVICE_UNKNOWN: ['service {service} was not found', '{name} was not found', 'the service was not found'],
   APP_UNKNOWN: ['app {app} was not found', 'the app was not found'],
+  REVISION_UNKNOWN: ['no such revision of service {service}', 'no such revision'],
   INSTANCE_UNKNOWN: ['instance {instance} was not found', 'the instance was not found'],
   NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],
   CLUSTER_UNKNOWN: ['cluster {cluster} was not found', 'the cluster was not found'],
@@ -123,6 +124,7 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   DUPLICATE_IDENTITY:
     'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
+  REVISION_UNKNOWN: '`hedgerow history SERVICE` lists those there are.',
 }
 
 export class MeshError extends Error {

@@ -53,6 +53,18 @@ export interface Constraint {
   convergenceSeconds?: number
 }
 
+/** How an update of a service goes; a default is used for what is absent (root/rollout.ts). */
+export interface UpdateSpec {
+  /** How many instances more than `replicas` may be there meanwhile. */
+  maxSurge?: number
+  /** How many may not answer because of the update. */
+  maxUnavailable?: number
+  /** Without progress for this long, the update has failed. */
+  progressSeconds?: number
+  /** One that has failed is taken back by itself. */
+  autoRollback?: true
+}
+
 export interface ServiceSpec {
   id: ServiceId
   app: string
@@ -91,6 +103,7 @@ export interface ServiceSpec {
   check?: CheckSpec
   /** How many seconds a stopping instance may take to finish its flows. */
   drainSeconds: number
+  update?: UpdateSpec
   constraints: Constraint[]
   /** Services that this one calls, as service ids or interest keys: the node fetches them before the first call. */
   connectivity: string[]
@@ -132,7 +145,33 @@ export interface Assignment {
   generation: number
   /** Grows with every other change that a running instance takes over; absent in messages of earlier versions. */
   revision?: number
+  /** Grows when the cluster replaces the run although the document is the same: a restart, or a move. 0 when absent. */
+  epoch?: number
 }
+
+/** Which run of an instance: two of one number are there while one replaces the other. */
+export type RunKey = Pick<Assignment, 'generation' | 'epoch'>
+
+export function isSameRun(a: RunKey, b: RunKey): boolean {
+  return a.generation === b.generation && (a.epoch ?? 0) === (b.epoch ?? 0)
+}
+
+export function isNewerRun(a: RunKey, than: RunKey): boolean {
+  if (a.generation !== than.generation) return a.generation > than.generation
+  return (a.epoch ?? 0) > (than.epoch ?? 0)
+}
+
+/** Whether a report is about this run. */
+export function isReportOf({ generation, epoch }: RunKey, run: RunKey): boolean {
+  return isSameRun({ generation, epoch: epoch ?? run.epoch ?? 0 }, run)
+}
+
+/**
+ * How a newer run takes the place of the one that is there: `beside` starts while the other serves, which then drains; or it is
+ * stopped first, and nothing answers meanwhile.
+ */
+export const REPLACEMENTS = ['beside', 'stop-first'] as const
+export type Replacement = (typeof REPLACEMENTS)[number]
 
 /** A worker's report on one instance. `detail` is for people: exit code, reason of a refusal, error of a check. */
 export interface InstanceReport {
@@ -144,4 +183,17 @@ export interface InstanceReport {
   detail?: string
   restarts: number
   pid?: number
+  /** Absent in reports of earlier versions, which know of generations only. */
+  epoch?: number
+  /** While a newer run starts beside the one that serves, which is what the rest is about. */
+  successor?: SuccessorReport
+}
+
+/** A run that is to take the place of the one that serves. */
+export interface SuccessorReport {
+  generation: number
+  epoch?: number
+  state: InstanceState
+  detail?: string
+  restarts: number
 }

@@ -85,7 +85,7 @@ t.test(
     const log = recordingLog()
     const read = new Records(dir, log).all()
     t.same(
-      read.map(({ assignment }) => assignment.instance),
+      read.map(({ saved }) => saved.assignment.instance),
       [good.assignment.instance],
       'only the whole record is read',
     )

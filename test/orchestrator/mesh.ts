@@ -12,7 +12,7 @@ import type { InstanceId } from '../../src/core/model/ids.ts'
 import { Cluster, type ClusterOptions } from '../../src/orchestrator/cluster/cluster.ts'
 import { Root, type RootOptions } from '../../src/orchestrator/root/root.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
-import type { Assignment, InstanceReport } from '../../src/orchestrator/spec.ts'
+import type { Assignment, InstanceReport, Replacement } from '../../src/orchestrator/spec.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
 
@@ -168,6 +168,8 @@ export interface FakeOptions {
   vcpus?: number
   /** Why the worker takes nothing. */
   refuses?: string
+  /** Why it takes no second run beside one. */
+  refusesBeside?: string
   addresses?: string[]
   /** Another process than the others of this test. */
   process?: string
@@ -189,6 +191,9 @@ export class FakeNode {
   /** Principals of the certificates that this node knows to be revoked. */
   readonly revoked = new Set<string>()
   refuses: string | undefined
+  refusesBeside: string | undefined
+  /** How each assignment was to take the place of another. */
+  readonly replacements: (Replacement | undefined)[] = []
   /** Said with the next facts. */
   coordinate: Coordinate | undefined
   readonly wishes = new Set<string>()
@@ -197,6 +202,7 @@ export class FakeNode {
     this.id = id
     this.identity = identity
     this.refuses = options.refuses
+    this.refusesBeside = options.refusesBeside
     this.coordinate = options.coordinate
     for (const assignment of options.runs ?? []) this.has.set(assignment.instance, assignment)
     const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
@@ -223,8 +229,11 @@ export class FakeNode {
           for (const key of keys) this.wishes.add(key)
         },
         worker: {
-          assign: (assignment) => {
-            if (this.refuses !== undefined) throw new MeshError('UNPLACEABLE', { reason: this.refuses })
+          assign: (assignment, how) => {
+            const isBeside = how === 'beside' && this.has.has(assignment.instance)
+            const refusal = this.refuses ?? (isBeside ? this.refusesBeside : undefined)
+            if (refusal !== undefined) throw new MeshError('UNPLACEABLE', { reason: refusal })
+            this.replacements.push(how)
             this.assigned.push(assignment)
             this.has.set(assignment.instance, assignment)
             setImmediate(() => this.uplink.report(reportOf(assignment, 'running')))
@@ -237,6 +246,7 @@ export class FakeNode {
             setImmediate(() => this.uplink.report(reportOf(assignment, 'stopped')))
             return true
           },
+          cancel: () => undefined,
           keepOnly: (wanted) => {
             const keep = new Set(wanted)
             for (const instance of this.has.keys()) if (!keep.has(instance)) this.has.delete(instance)

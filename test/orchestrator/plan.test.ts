@@ -159,7 +159,7 @@ t.test('a new generation replaces the old one instance by instance', async (t) =
       why: 'of an old generation one instance is updated first',
       service: service(2, 2),
       instances: [at(0), at(1)],
-      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge', how: 'beside-if-possible' }],
     },
     {
       why: 'the second waits until the first of the new generation runs',
@@ -171,7 +171,7 @@ t.test('a new generation replaces the old one instance by instance', async (t) =
       why: 'the second is updated once the first runs',
       service: service(2, 2),
       instances: [at(0, { generation: 2 }), at(1)],
-      steps: [{ kind: 'update', id: id(1), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(1), cluster: 'edge', how: 'beside-if-possible' }],
     },
     {
       why: 'a new generation that failed stops the update of the others',
@@ -183,7 +183,7 @@ t.test('a new generation replaces the old one instance by instance', async (t) =
       why: 'a failed generation is replaced by a newer one',
       service: service(2, 3),
       instances: [at(0, { generation: 2, state: 'failed' }), at(1)],
-      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge', how: 'beside-if-possible' }],
     },
     {
       why: 'an instance in a cluster that is away is not updated',
@@ -217,7 +217,7 @@ t.test('a newer document without a new generation is sent to all, and moves what
       why: 'one of an old generation gets it with the new one',
       service: { ...newer, generation: 2 },
       instances: [at(0), at(1)],
-      steps: [{ kind: 'update', id: id(0), cluster: 'edge' }],
+      steps: [{ kind: 'update', id: id(0), cluster: 'edge', how: 'beside-if-possible' }],
     },
     { why: 'a cluster that is away waits', service: newer, instances: [at(0), at(1)], conditions: away, steps: [] },
   ])

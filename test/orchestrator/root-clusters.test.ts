@@ -38,6 +38,7 @@ async function rogueCluster(world: World, name: string) {
         withdraw: () => ({ ended: true }),
         'nodes.list': () => ({ nodes: [foreign, { ...foreign, id: `${name}/own` }], more: false }),
         'placement.explain': () => ({ nodes: 1, reasons: [] }),
+        'placement.preview': () => ({ nodes: [] }),
         'relays.list': () => ({
           relays: ['edge', 'edge/r1', name, `${name}/r1`].map((id) => ({
             id,

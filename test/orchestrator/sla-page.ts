@@ -22,10 +22,12 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   connectivity: 'An entry of `connectivity`, when it is an object',
   addresses: '`addresses`',
   instances: 'An entry of `addresses.instances`',
+  update: '`update`',
 }
 
 const EFFECTS: Readonly<Record<Effect, string>> = {
-  restart: 'are started again, one after the other, the next when the one before is ready',
+  restart:
+    'are replaced, one after the other: a new one starts beside each, takes its flows when it is ready, and the old one drains',
   place:
     'take it over without a restart where their node still meets the document; the others move, one after the other, and what fits nowhere runs on as before, with the reason in `get instances`',
   live: 'take it over at once, without a restart',
@@ -44,7 +46,7 @@ function changeTable(): string {
 ${rows.join('\n')}
 
 Resources are a matter of the node for the runtimes \`process\` and \`external\`. Another runtime may have set a limit when it started the
-instance, so it is started again.
+instance, so it is replaced.
 `
 }
 

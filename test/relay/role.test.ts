@@ -44,6 +44,7 @@ async function linkedNode(name: string, relays: string[]) {
   const worker = {
     assign: () => undefined,
     withdraw: () => false,
+    cancel: () => undefined,
     keepOnly: () => undefined,
     reports: () => [],
     logs: async function* () {

@@ -36,4 +36,11 @@ export interface Instance {
   ordinal: number
   node: NodeId
   state: InstanceState
+  /** Other nodes with a run of it that may call, but is not called: its successor while it starts, an earlier one while it drains. */
+  also?: readonly NodeId[]
+}
+
+/** Whether a call of the instance may come from this node. */
+export function mayCallFrom({ node, also }: Pick<Instance, 'node' | 'also'>, from: NodeId): boolean {
+  return node === from || also?.includes(from) === true
 }

@@ -3,7 +3,7 @@ import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import { type NodeView, portKey } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
-import type { Assignment } from '../spec.ts'
+import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 
 /** One instance that this cluster is responsible for. */
@@ -22,16 +22,32 @@ export interface AssignmentRecord {
   mayRunOn?: NodeId[]
   /** Its node is lost, and no other node of this cluster can take it. */
   noOtherNode?: true
+  /** The run that is to take its place. */
+  successor?: Successor
+  /** Nodes where a run that was replaced still drains. */
+  leaving?: NodeId[]
+}
+
+/** A newer run of an instance, on its own node or on another, until it serves. */
+export interface Successor {
+  node: NodeId
+  assignment: Assignment
+  state: InstanceState
+  detail?: string
+  restarts: number
 }
 
 /** What this cluster runs, by instance. Kept in memory, since the scheduler reads all of it often; disk is written first. */
 export class Assignments {
   readonly #saved: Collection<AssignmentRecord>
   readonly #all: Map<InstanceId, AssignmentRecord>
+  /** Those with more than one run. */
+  readonly #replacing = new Set<InstanceId>()
 
   constructor(saved: Collection<AssignmentRecord>) {
     this.#saved = saved
     this.#all = new Map(saved.list().map((record) => [record.assignment.instance, record]))
+    for (const record of this.#all.values()) this.#note(record)
   }
 
   get(id: InstanceId): AssignmentRecord | undefined {
@@ -55,15 +71,46 @@ export class Assignments {
     return [...this.#all.values()].filter((record) => isLeftOn(record, node))
   }
 
+  /** Those that are being replaced, or have just been. */
+  replacing(): AssignmentRecord[] {
+    return [...this.#replacing].flatMap((id) => this.#all.get(id) ?? [])
+  }
+
+  /** Successors that start on this node. */
+  startingOn(node: NodeId): Successor[] {
+    return this.replacing().flatMap(({ successor }) => (successor?.node === node ? [successor] : []))
+  }
+
+  /** Everything that has a run on this node, also one that starts or drains. */
+  runsOn(node: NodeId): InstanceId[] {
+    const others = this.replacing().filter(
+      ({ successor, leaving }) => successor?.node === node || leaving?.includes(node) === true,
+    )
+    return [...new Set([...this.on(node), ...others].map(({ assignment }) => assignment.instance))]
+  }
+
   put(record: AssignmentRecord): void {
     this.#saved.put(record.assignment.instance, record)
     this.#all.set(record.assignment.instance, record)
+    this.#note(record)
   }
 
   delete(id: InstanceId): void {
     this.#saved.delete(id)
     this.#all.delete(id)
+    this.#replacing.delete(id)
   }
+
+  #note({ assignment, successor, leaving }: AssignmentRecord): void {
+    if (successor !== undefined || leaving !== undefined) this.#replacing.add(assignment.instance)
+    else this.#replacing.delete(assignment.instance)
+  }
+}
+
+/** Other nodes that have a run of it. */
+export function alsoOn({ node, successor, leaving = [] }: AssignmentRecord): NodeId[] {
+  const others = [...(successor === undefined ? [] : [successor.node]), ...leaving]
+  return [...new Set(others)].filter((other) => other !== node)
 }
 
 function isLeftOn({ node, mayRunOn = [] }: AssignmentRecord, lost: NodeId): boolean {
@@ -76,24 +123,43 @@ export function hasGivenUp({ state, assignment }: AssignmentRecord): boolean {
 }
 
 /** True for a one-shot job that has ended, successfully or not: it takes no capacity and is not placed again. */
-export function isFinished({ state, assignment }: AssignmentRecord): boolean {
+export function isFinished({ state, assignment }: Pick<AssignmentRecord, 'state' | 'assignment'>): boolean {
   return assignment.spec.oneShot && (state === 'stopped' || state === 'failed')
 }
 
 /** Every linked node as the scheduler sees it. */
 export function nodeViews(nodes: Nodes, assignments: Assignments): NodeView[] {
-  return Array.from(nodes.all(), (node) => viewOf(node, assignments.on(node.id)))
+  return Array.from(nodes.all(), (node) => viewOf(node, runsOf(node.id, assignments)))
 }
 
 /** The node as if this instance were not there. */
 export function viewWithout(node: LinkedNode, instance: InstanceId, assignments: Assignments): NodeView {
   return viewOf(
     node,
-    assignments.on(node.id).filter(({ assignment }) => assignment.instance !== instance),
+    runsOf(node.id, assignments).filter(({ assignment }) => assignment.instance !== instance),
   )
 }
 
-function viewOf({ id, facts }: LinkedNode, records: readonly AssignmentRecord[]): NodeView {
+/** The node as if it had one more instance of the service. */
+export function withOneMore(view: NodeView, spec: ServiceSpec): NodeView {
+  const ports = spec.fixedPorts ? spec.ports.map(portKey) : []
+  return {
+    ...view,
+    free: reserve(view.free, demandOf(spec)),
+    portsTaken: [...view.portsTaken, ...ports],
+    instances: view.instances + 1,
+    perService: new Map([...view.perService, [spec.id, (view.perService.get(spec.id) ?? 0) + 1]]),
+  }
+}
+
+/** What takes room there: the runs that serve, and those that start. */
+function runsOf(node: NodeId, assignments: Assignments): Busy[] {
+  return [...assignments.on(node), ...assignments.startingOn(node)]
+}
+
+type Busy = Pick<AssignmentRecord, 'assignment' | 'state'>
+
+function viewOf({ id, facts }: LinkedNode, records: readonly Busy[]): NodeView {
   const busy = records.filter((record) => !isFinished(record))
   const perService = new Map<ServiceId, number>()
   for (const { assignment } of busy) perService.set(assignment.spec.id, (perService.get(assignment.spec.id) ?? 0) + 1)

@@ -2,11 +2,15 @@ import { isMeshError } from '../../core/errors.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
+import type { Assignment, Replacement } from '../spec.ts'
 import type { AssignmentRecord, Assignments } from './assignments.ts'
 import type { FailedStarts } from './failed-starts.ts'
 import type { LinkedNode } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
+
+/** A key that is `undefined` is removed from the record. */
+export type AssignmentChange = { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }
 
 export interface DispatchParts {
   readonly assignments: Assignments
@@ -25,15 +29,33 @@ export class Dispatch {
   }
 
   /** Returns `undefined` when the node has accepted, else why not. */
-  async assign(node: LinkedNode, { assignment }: Pick<AssignmentRecord, 'assignment'>): Promise<string | undefined> {
+  async assign(
+    node: LinkedNode,
+    { assignment }: Pick<AssignmentRecord, 'assignment'>,
+    replacement: Replacement = 'stop-first',
+  ): Promise<string | undefined> {
     try {
-      await node.link.request('assign', { assignment })
+      await node.link.request('assign', { assignment, replacement })
       return undefined
     } catch (error) {
-      this.#parts.log.warn('node refused an instance', { instance: assignment.instance, node: node.id, error })
-      if (isMeshError(error, 'REQUEST_TIMEOUT')) this.askToEnd(node, assignment.instance) // it may have been about to accept
+      const { instance } = assignment
+      const isBeside = replacement === 'beside'
+      if (isBeside) this.#parts.log.info('node refused a successor', { instance, node: node.id, error })
+      else this.#parts.log.warn('node refused an instance', { instance, node: node.id, error })
+      if (isMeshError(error, 'REQUEST_TIMEOUT')) {
+        // it may have been about to accept
+        if (isBeside) this.cancel(node, assignment)
+        else this.askToEnd(node, instance)
+      }
       return reasonOf(error)
     }
+  }
+
+  /** Ends this run of the instance, and no other, if it does not serve yet. */
+  cancel(node: LinkedNode, { instance, generation, epoch = 0 }: Assignment): void {
+    node.link.request('withdraw', { instance, run: { generation, epoch } }).catch((error: unknown) => {
+      this.#parts.log.warn('successor not withdrawn yet', { instance, node: node.id, error })
+    })
   }
 
   /** The instance is gone once the node says so. */
@@ -57,7 +79,7 @@ export class Dispatch {
     this.announce(ended)
   }
 
-  change(id: InstanceId, change: { [K in keyof AssignmentRecord]?: AssignmentRecord[K] | undefined }): void {
+  change(id: InstanceId, change: AssignmentChange): void {
     const record = this.#parts.assignments.get(id)
     if (record === undefined) return
     const changed = { ...record, ...change } as AssignmentRecord
@@ -65,6 +87,8 @@ export class Dispatch {
     if (changed.detail === undefined) delete changed.detail
     if (changed.mayRunOn === undefined) delete changed.mayRunOn
     if (changed.noOtherNode === undefined) delete changed.noOtherNode
+    if (changed.successor === undefined) delete changed.successor
+    if (changed.leaving === undefined) delete changed.leaving
     this.#parts.assignments.put(changed)
     this.announce(changed)
   }

@@ -113,7 +113,7 @@ export class NodeMessages implements NodeListener {
     hello.link.afterResponse('node.hello', () => scheduler.nodeBack(node, reports))
     root.summariseSoon()
     return {
-      instances: store.assignments.on(node.id).map(({ assignment }) => assignment.instance),
+      instances: store.assignments.runsOn(node.id),
       ...(list === undefined ? {} : { revocations: list }),
       relays: relays.urls(),
     }

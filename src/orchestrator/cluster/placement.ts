@@ -5,7 +5,7 @@ import { nodeCandidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
-import { nodeViews, viewWithout, type AssignmentRecord, type Assignments } from './assignments.ts'
+import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
@@ -18,6 +18,8 @@ export interface PlacementParts {
   readonly log: Log
   readonly metrics: Metrics
 }
+
+export type Choice = { kind: 'node'; node: LinkedNode } | { kind: 'nowhere'; reason: string }
 
 /** Finds the node for an instance: `schedule` decides, and the node has the last word. One call at a time, as they count on free capacity. */
 export class Placement {
@@ -77,6 +79,45 @@ export class Placement {
       if (now?.wanted === false) dispatch.end(now)
       else if (now?.node === node.id) dispatch.change(id, { node: undefined, state: 'requested' })
     }
+  }
+
+  /** Where so many more instances would go, one after the other, and why no more of them. */
+  async preview(spec: ServiceSpec, instances: number): Promise<{ nodes: NodeId[]; reason?: string }> {
+    const { assignments, nodes, anchors } = this.#parts
+    await anchors.prepare(spec)
+    const views = new Map(nodeViews(nodes, assignments).map((view) => [view.facts.id, view]))
+    const chosen: NodeId[] = []
+    while (chosen.length < instances) {
+      const decision = schedule({ spec, near: anchors.near }, [...views.values()].map(nodeCandidate))
+      if (decision.kind === 'unplaceable') {
+        const reason = reasonsText(decision.reasons, { nodes: views.size, none: 'no node is connected' })
+        return { nodes: chosen, reason: reason.slice(0, 1_900) }
+      }
+      const { id } = decision.candidate
+      const view = views.get(id)
+      if (view !== undefined) views.set(id, withOneMore(view, spec))
+      chosen.push(id)
+    }
+    return { nodes: chosen }
+  }
+
+  /** A node for one more run of the service that has not refused it, `only` this one if given. */
+  async choose(spec: ServiceSpec, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
+    const { assignments, nodes, anchors } = this.#parts
+    await anchors.prepare(spec)
+    const views = nodeViews(nodes, assignments)
+    const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
+    const decision = schedule({ spec, refusedBy: new Set(refusals.keys()), near: anchors.near }, candidates)
+    const node = decision.kind === 'placed' ? nodes.alive(decision.candidate.id) : undefined
+    if (node !== undefined) return { kind: 'node', node }
+    const told = [...refusals].filter(([, why]) => why !== REFUSED_ALREADY)
+    if (told.length > 0) {
+      const whys = told.map(([refuser, why]) => `${refuser}: ${why}`)
+      return { kind: 'nowhere', reason: whys.join('; ').slice(0, 1_900) }
+    }
+    if (decision.kind === 'placed') return { kind: 'nowhere', reason: 'its node has just gone' }
+    const none = only === undefined ? 'no node is connected' : `${only} is not connected`
+    return { kind: 'nowhere', reason: reasonsText(decision.reasons, { nodes: candidates.length, none }) }
   }
 
   /** Why the instance would not be placed on the node that it is on, as its document is now. */

@@ -2,7 +2,7 @@ import type { ServiceEntry } from '../../core/model/change.ts'
 import { clusterOf, interestOf, type InterestKey, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Instance } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
-import type { AssignmentRecord, Assignments } from './assignments.ts'
+import { alsoOn, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
@@ -94,9 +94,19 @@ export function mergeEntry(
   { cluster, reachOf }: Pick<PublisherParts, 'cluster' | 'reachOf'>,
 ): UnversionedEntry {
   const here = new Map<string, Instance>()
-  for (const { assignment, node, state } of records) {
+  for (const record of records) {
+    const { assignment, node, state } = record
     const { instance, ordinal, spec } = assignment
-    if (node !== undefined) here.set(instance, { id: instance, service: spec.id, ordinal, node, state })
+    const also = alsoOn(record)
+    if (node !== undefined)
+      here.set(instance, {
+        id: instance,
+        service: spec.id,
+        ordinal,
+        node,
+        state,
+        ...(also.length === 0 ? {} : { also }),
+      })
   }
   const elsewhere = fromRoot.instances.filter(({ id, node }) => clusterOf(node) !== cluster && !here.has(id))
   const instances = [...here.values(), ...elsewhere].sort((a, b) => a.ordinal - b.ordinal)

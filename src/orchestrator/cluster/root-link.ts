@@ -23,7 +23,7 @@ import {
 } from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
-import { nodeViews, type AssignmentRecord, type Assignments } from './assignments.ts'
+import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Successor } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
@@ -201,7 +201,8 @@ export class RootLink implements AsyncDisposable {
     listener: RootListener,
   ): Promise<void> {
     const { assignments, entryCache, version, enrolments } = this.#parts
-    const ours = Array.from(assignments.all(), ({ assignment }) => assignment)
+    // with a successor, its generation: what the root has delegated
+    const ours = Array.from(assignments.all(), ({ assignment, successor }) => successor?.assignment ?? assignment)
     const welcome = await link.request('cluster.hello', {
       summary: this.#summary(),
       url,
@@ -246,13 +247,33 @@ export class RootLink implements AsyncDisposable {
 
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
-    const { assignment, state, detail, restarts, noOtherNode } = record
+    const { assignment, state, detail, restarts, noOtherNode, successor } = record
     const { instance, generation } = assignment
     const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
     const report = { instance, generation, state, restarts, ...(detail === undefined ? {} : { detail }) }
-    return [{ report, ...(node === undefined ? {} : { node }), ...(noOtherNode === undefined ? {} : { noOtherNode }) }]
+    const also = alsoOn(record)
+    return [
+      {
+        report,
+        ...(node === undefined ? {} : { node }),
+        ...(noOtherNode === undefined ? {} : { noOtherNode }),
+        ...(successor === undefined ? {} : { successor: toldOf(successor) }),
+        ...(also.length === 0 ? {} : { also }),
+      },
+    ]
   }
 }
 
 /** The most keys in one message. */
 const MAX_FORGET = 10_000
+
+function toldOf({ node, assignment: { generation, epoch }, state, detail, restarts }: Successor) {
+  return {
+    node,
+    generation,
+    state,
+    restarts,
+    ...(epoch === undefined ? {} : { epoch }),
+    ...(detail === undefined ? {} : { detail }),
+  }
+}

@@ -46,15 +46,14 @@ export class RootMessages implements RootListener {
   requests(): RequestHandlers<typeof rootToCluster> {
     const { store, scheduler, relays, nodes, name, version, mint } = this.#parts
     return {
-      delegate: async ({ assignment, keepsPlace }) => {
-        const { moved } = await scheduler.delegate(assignment, { keepsPlace })
-        return { moved }
-      },
+      delegate: ({ assignment, keepsPlace, replacement }) =>
+        scheduler.delegate(assignment, { keepsPlace, replacement }),
       withdraw: ({ instance, atOnce }) => {
         scheduler.withdraw(instance, { atOnce })
         return { ended: store.assignments.get(instance) === undefined }
       },
       'placement.explain': ({ spec }) => scheduler.explain(spec),
+      'placement.preview': ({ spec, instances }) => scheduler.preview(spec, instances),
       'nodes.list': ({ after }) => this.#listNodes(after),
       'relays.list': () => {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])

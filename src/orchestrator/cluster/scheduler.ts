@@ -5,7 +5,7 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import type { Assignment, InstanceReport, ServiceSpec } from '../spec.ts'
+import { isNewerRun, isReportOf, type Assignment, type InstanceReport, type RunKey, type ServiceSpec } from '../spec.ts'
 import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import { Dispatch } from './dispatch.ts'
 import { FailedStarts } from './failed-starts.ts'
@@ -14,6 +14,7 @@ import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
+import { type Replaced, type ReplaceOptions, Succession, withEpoch } from './succession.ts'
 
 export interface SchedulerParts {
   assignments: Assignments
@@ -28,9 +29,16 @@ export interface SchedulerParts {
   metrics: Metrics
 }
 
-/** `moved`: it was running, and has gone to another node. */
+/** `moved`: it was running, and has gone to another node. `gap`: why it was stopped before another one could start. */
 export interface Outcome {
   moved: boolean
+  gap?: string
+}
+
+export interface DelegateOptions {
+  keepsPlace?: boolean | undefined
+  /** How a newer generation takes the place of the one that runs; after that was stopped when absent. */
+  replacement?: 'beside' | 'beside-if-possible' | undefined
 }
 
 /**
@@ -44,6 +52,7 @@ export class Scheduler {
   readonly #failedStarts: FailedStarts
   readonly #dispatch: Dispatch
   readonly #placement: Placement
+  readonly #succession: Succession
   #isClosed = false
 
   constructor(parts: SchedulerParts) {
@@ -51,6 +60,7 @@ export class Scheduler {
     this.#failedStarts = new FailedStarts(parts.clock)
     this.#dispatch = new Dispatch({ ...parts, failedStarts: this.#failedStarts })
     this.#placement = new Placement({ ...parts, dispatch: this.#dispatch })
+    this.#succession = new Succession({ ...parts, dispatch: this.#dispatch, placement: this.#placement })
   }
 
   /**
@@ -58,21 +68,16 @@ export class Scheduler {
    * is, or nothing changes.
    * @throws MeshError UNPLACEABLE with counted reasons
    */
-  delegate(
-    assignment: Assignment,
-    { keepsPlace = false }: { keepsPlace?: boolean | undefined } = {},
-  ): Promise<Outcome> {
+  delegate(given: Assignment, { keepsPlace = false, replacement }: DelegateOptions = {}): Promise<Outcome> {
     return this.#enqueue(async () => {
       const { assignments } = this.#parts
-      const record = assignments.get(assignment.instance)
+      const record = assignments.get(given.instance)
+      const assignment = record === undefined ? given : withEpoch(given, record.assignment)
       if (record?.wanted === false)
         throw new MeshError('UNPLACEABLE', { reason: 'an earlier instance of this number is still stopping here' })
       if (record !== undefined && isTakenOver(record.assignment, assignment))
         return this.#takeOver(record, assignment, { keepsPlace })
-      if (record !== undefined) {
-        await this.#renew(record, assignment)
-        return { moved: false }
-      }
+      if (record !== undefined) return this.#update(record, assignment, replacement)
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
       const reason = await this.#placement.place(assignment.instance)
@@ -84,6 +89,18 @@ export class Scheduler {
   }
 
   /**
+   * Another run takes the place of the one that serves, which drains once the other is ready. Resolves when a node has accepted it.
+   * @throws MeshError UNPLACEABLE with the reason; then nothing has changed
+   */
+  replace(id: InstanceId, options: ReplaceOptions): Promise<Replaced> {
+    return this.#enqueue(async () => {
+      const replaced = await this.#succession.begin(id, options)
+      if (replaced.gap !== undefined) await this.#again(id)
+      return replaced
+    })
+  }
+
+  /**
    * The instance drains, or with `atOnce` does not, and is gone when its worker reports that it has stopped; without a place it is
    * gone at once.
    */
@@ -91,6 +108,7 @@ export class Scheduler {
     if (this.#isClosed) return
     const record = this.#parts.assignments.get(id)
     if (record === undefined) return
+    this.#succession.withdraw(record)
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
     if (record.node === undefined || (node === undefined && !this.#parts.nodes.isExpected(record.node)))
       return this.#dispatch.end(record)
@@ -105,6 +123,11 @@ export class Scheduler {
     return this.#placement.explain(spec)
   }
 
+  /** Where so many more instances would go now. */
+  preview(spec: ServiceSpec, instances: number): Promise<{ nodes: NodeId[]; reason?: string }> {
+    return this.#placement.preview(spec, instances)
+  }
+
   /**
    * Reports of a worker. An instance that does not belong on this node is withdrawn from it. It drains, as it may just have moved and the
    * report have crossed the withdrawal, unless the node `isBack`: what is placed elsewhere meanwhile ends at once.
@@ -113,6 +136,7 @@ export class Scheduler {
     if (this.#isClosed) return
     const { assignments } = this.#parts
     for (const report of reports) {
+      if (this.#succession.takeReport(node, report)) continue
       const record = assignments.get(report.instance)
       if (record?.node !== node.id) {
         const isEnding = report.state === 'stopped' || report.state === 'failed' || report.state === 'stopping'
@@ -123,14 +147,16 @@ export class Scheduler {
         this.#dispatch.end(record)
         continue
       }
-      if (report.generation < record.assignment.generation) continue // from before it was updated
+      if (isBefore(report, record.assignment)) continue // from before it was replaced
       const { state, detail, restarts } = report
       if (state === 'running') this.#failedStarts.forget(report.instance)
+      if (state === 'failed' && this.#succession.takesOver(record)) continue
       this.#dispatch.change(report.instance, {
         state: record.wanted ? state : 'stopping',
         detail,
         restarts,
         noOtherNode: undefined,
+        ...this.#succession.successorOf(record, report),
       })
     }
   }
@@ -139,7 +165,8 @@ export class Scheduler {
   nodeLost(node: NodeId): void {
     if (this.#isClosed) return
     const { assignments, log } = this.#parts
-    const there = assignments.on(node)
+    this.#succession.nodeLost(node)
+    const there = assignments.on(node).filter((record) => !record.wanted || !this.#succession.takesOver(record))
     for (const record of there) {
       if (!record.wanted) this.#dispatch.end(record)
       else if (!isFinished(record))
@@ -169,10 +196,11 @@ export class Scheduler {
   /** A returning node keeps what it still runs, if that has no other place yet. Call before the response to its hello says what to keep. */
   adopt(node: NodeId, reports: readonly InstanceReport[]): void {
     const { assignments } = this.#parts
-    for (const { instance, generation } of reports) {
+    for (const report of reports) {
+      const { instance } = report
       const record = assignments.get(instance)
       if (record === undefined || !record.wanted || record.node !== undefined) continue
-      if (record.assignment.generation === generation) this.#dispatch.change(instance, { node })
+      if (isReportOf(report, record.assignment)) this.#dispatch.change(instance, { node })
     }
   }
 
@@ -181,6 +209,7 @@ export class Scheduler {
     if (this.#isClosed) return
     this.#isSettled(node.id)
     this.takeReports(node, reports, { isBack: true })
+    void this.#background(() => this.#succession.nodeBack(node, reports))
     const has = new Map(reports.map((report) => [report.instance, report]))
     for (const record of this.#parts.assignments.on(node.id)) {
       const { instance } = record.assignment
@@ -195,6 +224,7 @@ export class Scheduler {
   retry(): void {
     if (this.#isClosed) return
     const { assignments, nodes } = this.#parts
+    this.#succession.retry()
     for (const record of assignments.all()) {
       const { instance } = record.assignment
       if (isFinished(record)) continue
@@ -209,14 +239,40 @@ export class Scheduler {
   async close(): Promise<void> {
     this.#isClosed = true
     this.#placement.close()
+    this.#succession.close()
     this.#queue.clear()
     await this.#queue.onIdle()
+  }
+
+  /** A newer generation of an instance that is here. What does not run now is not there to be called: it needs no successor. */
+  async #update(
+    record: AssignmentRecord,
+    assignment: Assignment,
+    replacement: DelegateOptions['replacement'],
+  ): Promise<Outcome> {
+    const { instance } = assignment
+    if (record.successor?.assignment.generation === assignment.generation) {
+      await this.#succession.begin(instance, { where: 'here', assignment })
+      return { moved: false }
+    }
+    const hasRun = record.node !== undefined && !['requested', 'unplaceable', 'failed', 'lost'].includes(record.state)
+    const isNewer = isNewerRun(assignment, record.assignment)
+    if (replacement === undefined || !hasRun || !isNewer || assignment.spec.oneShot) {
+      await this.#renew(record, assignment)
+      return { moved: false }
+    }
+    const mayGap = replacement === 'beside-if-possible'
+    const { gap } = await this.#succession.begin(instance, { where: 'here', assignment, mayGap })
+    if (gap === undefined) return { moved: false }
+    await this.#again(instance)
+    return { moved: false, gap }
   }
 
   /** Same instance, newer spec or generation: sent to its worker, or placed if it has none. */
   async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
     const { instance, generation } = assignment
     const isNewer = generation > record.assignment.generation
+    this.#succession.withdraw(record)
     this.#dispatch.change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
     await this.#again(instance)
   }
@@ -225,7 +281,7 @@ export class Scheduler {
   async #catchUp(record: AssignmentRecord, report: InstanceReport | undefined): Promise<void> {
     const { assignment } = record
     const { instance } = assignment
-    if (report?.generation !== assignment.generation) return this.#again(instance)
+    if (report === undefined || !isReportOf(report, assignment)) return this.#again(instance)
     try {
       await this.#takeOver(record, assignment, { keepsPlace: false })
     } catch (error) {
@@ -250,6 +306,14 @@ export class Scheduler {
       node &&
       ((await this.#placement.unsuited(node, assignment)) ?? (await this.#dispatch.assign(node, { assignment })))
     if (unsuited !== undefined && keepsPlace) throw new MeshError('UNPLACEABLE', { reason: unsuited })
+    if (unsuited !== undefined && node !== undefined && record.state === 'running' && !assignment.spec.oneShot) {
+      try {
+        await this.#succession.begin(instance, { where: 'elsewhere', assignment })
+        return { moved: false } // not yet
+      } catch (error) {
+        throw new MeshError('UNPLACEABLE', { reason: nowhereElse(node.id, unsuited, reasonOf(error)) })
+      }
+    }
     this.#dispatch.change(instance, { assignment })
     if (node === undefined || unsuited === undefined) return { moved: false } // one that is away learns it when it is back
     const reason = await this.#placement.place(instance, new Set([node.id]))
@@ -258,7 +322,7 @@ export class Scheduler {
       return { moved: true }
     }
     if (this.#parts.assignments.get(instance)?.wanted === true) this.#dispatch.change(instance, record) // as it was
-    throw new MeshError('UNPLACEABLE', { reason: `${node.id}: ${unsuited}; others: ${reason}`.slice(0, 1_900) })
+    throw new MeshError('UNPLACEABLE', { reason: nowhereElse(node.id, unsuited, reason) })
   }
 
   async #again(id: InstanceId): Promise<void> {
@@ -337,14 +401,23 @@ export class Scheduler {
   }
 }
 
+function nowhereElse(node: NodeId, unsuited: string, others: string): string {
+  return `${node}: ${unsuited}; others: ${others}`.slice(0, 1_900)
+}
+
 /** Of the same generation, so that a running instance can take it over. */
 function isTakenOver(before: Assignment, after: Assignment): boolean {
   return before.generation === after.generation && (before.revision ?? 0) < (after.revision ?? 0)
 }
 
+/** The report is about an earlier run than this one. */
+function isBefore({ generation, epoch }: RunKey, run: RunKey): boolean {
+  return isNewerRun(run, { generation, epoch: epoch ?? run.epoch ?? 0 })
+}
+
 /** True when the node does not have it, or not as its document is now. */
-function isBehind(report: InstanceReport | undefined, { generation, revision = 0 }: Assignment): boolean {
-  if (report === undefined || report.generation < generation) return true
+function isBehind(report: InstanceReport | undefined, { generation, revision = 0, epoch = 0 }: Assignment): boolean {
+  if (report === undefined || isBefore(report, { generation, epoch })) return true
   return report.generation === generation && (report.revision ?? 0) < revision
 }
 

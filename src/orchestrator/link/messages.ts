@@ -11,11 +11,14 @@ import {
   InstanceIdText,
   InterestKeyText,
   Keys,
+  LocatedSuccessor,
+  MOST_ALSO,
   many,
   NodeIdText,
   Pem,
   Point,
   Reach,
+  ReplacementWord,
   Report,
   ResumedOf,
   Seq,
@@ -144,8 +147,22 @@ export const nodeToCluster = {
 export const clusterToNode = {
   requests: {
     /** The response means that the worker has accepted; a refusal has its reason in `details.reason`. */
-    assign: request(Type.Object({ assignment: AssignmentOf }), NOTHING),
-    withdraw,
+    assign: request(
+      Type.Object({
+        assignment: AssignmentOf,
+        /** How it takes the place of an earlier run; `stop-first` when absent, as earlier versions do. */
+        replacement: Type.Optional(ReplacementWord),
+      }),
+      NOTHING,
+    ),
+    withdraw: request(
+      Type.Object({
+        ...withdraw.request.properties,
+        /** Only this run, and only while it does not serve. */
+        run: Type.Optional(Type.Object({ generation: Seq, epoch: Seq })),
+      }),
+      withdraw.response,
+    ),
     ...logs,
   },
   notifications: {
@@ -190,6 +207,10 @@ const LocatedReport = Type.Object({
   node: Type.Optional(Reach),
   /** The node is lost, and no other node of the cluster can take the instance: another cluster may. */
   noOtherNode: Type.Optional(Type.Boolean()),
+  /** A newer run that is to take its place. */
+  successor: Type.Optional(LocatedSuccessor),
+  /** Other nodes of its cluster with a run of it, which may call. */
+  also: Type.Optional(many(NodeIdText, MOST_ALSO)),
 })
 export type LocatedReport = Static<typeof LocatedReport>
 
@@ -310,9 +331,18 @@ export const rootToCluster = {
         assignment: AssignmentOf,
         /** A running instance takes it over where it is, or nothing changes. */
         keepsPlace: Type.Optional(Type.Boolean()),
+        /**
+         * How a newer generation takes the place of the one that is there: beside it or not at all, beside it where that is possible, or
+         * (absent, as earlier versions do) after it was stopped.
+         */
+        replacement: Type.Optional(Type.Enum(['beside', 'beside-if-possible'])),
       }),
-      /** It was running, and has gone to another node. */
-      Type.Object({ moved: Type.Optional(Type.Boolean()) }),
+      Type.Object({
+        /** It was running, and has gone to another node. */
+        moved: Type.Optional(Type.Boolean()),
+        /** Why it is stopped first, where another one cannot start beside it. */
+        gap: Type.Optional(text(2_000)),
+      }),
       15_000,
     ),
     withdraw,
@@ -323,6 +353,12 @@ export const rootToCluster = {
         nodes: Seq,
         reasons: many(Type.Object({ reason: text(500), nodes: Seq }), 1_000),
       }),
+      2_000,
+    ),
+    /** Where so many more instances of the service would go now, and why no more of them. Nothing is changed. */
+    'placement.preview': request(
+      Type.Object({ spec: Spec, instances: Type.Integer({ minimum: 1, maximum: 1_000 }) }),
+      Type.Object({ nodes: many(NodeIdText, 1_000), reason: Type.Optional(text(2_000)) }),
       2_000,
     ),
     'nodes.list': request(

@@ -6,12 +6,15 @@ import { INSTANCE_STATES, type Instance } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { Service } from '../../core/model/service.ts'
 import {
+  REPLACEMENTS,
   STRATEGY_WORDS,
   type Assignment,
   type Capacity,
   type InstanceReport,
   type NodeFacts,
+  type Replacement,
   type ServiceSpec,
+  type SuccessorReport,
 } from '../spec.ts'
 
 /*
@@ -38,6 +41,9 @@ export const Vip = whole(0xfffff)
 export const Pem = text(32_768)
 export const Csr = text(8_192)
 
+/** Of one instance: its successor’s node, and those where earlier runs drain. */
+export const MOST_ALSO = 16
+
 const Protocol = Type.Enum(['tcp', 'udp'])
 const PortNumber = Type.Integer({ minimum: 1, maximum: 65_535 })
 const ChoiceKey = Type.String({ pattern: `^(any|\\d{1,6})\\.(${POLICIES.join('|')})$` })
@@ -60,7 +66,14 @@ export const Reach = as<NodeReach>(
 )
 
 export const InstanceOf = as<Instance>(
-  Type.Object({ id: InstanceIdText, service: ServiceIdText, ordinal: whole(), node: NodeIdText, state: State }),
+  Type.Object({
+    id: InstanceIdText,
+    service: ServiceIdText,
+    ordinal: whole(),
+    node: NodeIdText,
+    state: State,
+    also: Type.Optional(many(NodeIdText, MOST_ALSO)),
+  }),
 )
 
 export const ServiceOf = as<Service>(
@@ -115,6 +128,16 @@ export const Facts = as<NodeFacts>(
   }),
 )
 
+const Successor = {
+  generation: Seq,
+  epoch: Type.Optional(Seq),
+  state: State,
+  detail: Type.Optional(text(2_000)),
+  restarts: whole(),
+}
+/** As the root is told of it: with its node, where that is another one. */
+export const LocatedSuccessor = Type.Object({ ...Successor, node: Type.Optional(NodeIdText) })
+
 export const Report = as<InstanceReport>(
   Type.Object({
     instance: InstanceIdText,
@@ -124,6 +147,8 @@ export const Report = as<InstanceReport>(
     detail: Type.Optional(text(2_000)),
     restarts: whole(),
     pid: Type.Optional(whole()),
+    epoch: Type.Optional(Seq),
+    successor: Type.Optional(as<SuccessorReport>(Type.Object(Successor))),
   }),
 )
 
@@ -189,6 +214,14 @@ export const Spec = as<ServiceSpec>(
       }),
     ),
     drainSeconds: amount(),
+    update: Type.Optional(
+      Type.Object({
+        maxSurge: Type.Optional(whole(10_000)),
+        maxUnavailable: Type.Optional(whole(10_000)),
+        progressSeconds: Type.Optional(amount()),
+        autoRollback: Type.Optional(Type.Literal(true)),
+      }),
+    ),
     constraints: many(Constraint, 64),
     connectivity: many(text(300), 256),
     addresses: Type.Record(ChoiceKey, text(64)),
@@ -202,5 +235,8 @@ export const AssignmentOf = as<Assignment>(
     spec: Spec,
     generation: Seq,
     revision: Type.Optional(Seq),
+    epoch: Type.Optional(Seq),
   }),
 )
+
+export const ReplacementWord = as<Replacement>(Type.Enum([...REPLACEMENTS]))

@@ -9,13 +9,19 @@ import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
+import { revisionsOf } from './revisions.ts'
+import { preview } from './preview.ts'
+import { rollBack } from './rollback.ts'
+import { whyGap } from './rollout.ts'
 import { appRows, instanceRow, leftBehind, serviceRow } from './rows.ts'
-import { changeStore, idOf, remove, submit } from './submission.ts'
+import { changeStore, compare, idOf, remove, submit } from './submission.ts'
 import { keysInTheWay } from './vip-requests.ts'
 import { membersOf, unknownWishes } from './wishes.ts'
 
 const closed = { additionalProperties: false }
-const readApply = reader(Type.Object({ prune: Type.Optional(Type.Enum(['true', 'false'])) }, closed))
+const flag = Type.Optional(Type.Enum(['true', 'false']))
+const readApply = reader(Type.Object({ prune: flag, dryRun: flag }, closed))
+const readRollback = reader(Type.Object({ to: Type.Optional(Type.Integer({ minimum: 1, maximum: 1e9 })) }, closed))
 const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maximum: 1_000 }) }, closed))
 
 /** Applying documents; showing, scaling and deleting what they created. */
@@ -23,7 +29,7 @@ export function appRoutes(app: App, context: ApiContext): void {
   const { store, vips, reconciler } = context
 
   app.post('/apps', async (request, reply) => {
-    const { prune } = readApply(request.query)
+    const { prune, dryRun } = readApply(request.query)
     const parsed = parseSla(request.body)
     if (parsed.kind === 'refused') {
       const { faults, warnings } = parsed
@@ -31,27 +37,47 @@ export function appRoutes(app: App, context: ApiContext): void {
     }
     const { apps, customer, warnings } = parsed
     const used = await keysInUse(keysInTheWay(apps, vips), context)
-    const { changes, moved, warnings: more } = submit({ apps, customer, prune: prune === 'true', used }, context)
-    for (const change of changes) reconcile(change, reconciler)
-    for (const service of moved) reconciler.publish(service)
-    return reply.send({
+    const submission = { apps, customer, prune: prune === 'true', used }
+    const answer = (more: readonly Fault[]) => ({
       apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
-      services: changes.map((change) => ({ id: idOf(change), change: change.kind })),
       warnings: [
         ...warnings,
         ...more,
         ...apps.flatMap(({ services }) => services.flatMap((spec) => wishesIn(spec, store))),
       ],
     })
+    if (dryRun === 'true') {
+      const { changes, warnings: more } = compare(submission, context)
+      return reply.send({ ...answer(more), dryRun: true, services: await preview(changes, context) })
+    }
+    const before = new Map(apps.flatMap((app) => store.servicesOf(app)).map((record) => [record.id, record]))
+    const { changes, moved, warnings: more } = submit(submission, context)
+    for (const change of changes) reconcile(change, reconciler)
+    for (const service of moved) reconciler.publish(service)
+    const services = changes.map((change) => {
+      const gap = whyGap(change, before.get(idOf(change)), store.instancesOf(idOf(change)))
+      return { id: idOf(change), change: change.kind, ...(gap === undefined ? {} : { gap }) }
+    })
+    return reply.send({ ...answer(more), services })
   })
 
   app.get('/apps', () => appRows(store))
-  app.get('/services', () => store.services.list().map((service) => serviceRow(service, store, vips)))
+  app.get('/services', () => store.services.list().map((service) => serviceRow(service, context)))
 
   app.get<Id>('/services/:id', ({ params }) => {
     const service = existingService(store, params.id)
     const instances = store.instancesOf(service.id).map((record) => instanceRow(record, leftBehind(context)))
-    return { ...serviceRow(service, store, vips), spec: service.spec, instances }
+    return { ...serviceRow(service, context), spec: service.spec, instances }
+  })
+
+  app.get<Id>('/services/:id/revisions', ({ params }) =>
+    revisionsOf(existingService(store, params.id).id, store).map(({ service: _service, ...revision }) => revision),
+  )
+
+  app.post<Id>('/services/:id/rollback', ({ params, body }) => {
+    const { to } = readRollback(body)
+    const service = existingService(store, params.id)
+    return { id: service.id, ...rollBack(service, { to }, context) }
   })
 
   app.post<Id>('/services/:id/scale', ({ params, body }) => {

@@ -175,17 +175,20 @@ export class ClusterMessages implements ClusterListener {
   }
 
   /** True when tables must show the change. */
-  #takeReport(record: InstanceRecord, { report, node, noOtherNode }: LocatedReport): boolean {
+  #takeReport(record: InstanceRecord, located: LocatedReport): boolean {
+    const { report, node, noOtherNode, successor, also } = located
     const { store, clock } = this.#parts
     if (!record.wanted && report.state === 'stopped') {
       store.instances.delete(record.id)
       return true
     }
-    if (report.generation < record.generation) return false // from before it was updated
+    const generation = this.#generationOf(record, located)
+    if (generation === undefined) return false
     const { state, detail, restarts } = report
-    const { cluster: _cluster, node: _node, detail: _detail, noOtherNode: _noOtherNode, ...rest } = record
+    const { cluster: _cluster, ...rest } = withoutReported(record)
     const changed: InstanceRecord = {
       ...rest,
+      generation,
       cluster: record.cluster as string,
       state: record.wanted ? state : 'stopping',
       restarts,
@@ -193,9 +196,24 @@ export class ClusterMessages implements ClusterListener {
       ...(detail === undefined ? {} : { detail }),
       ...(node === undefined ? {} : { node }),
       ...(noOtherNode === true ? { noOtherNode } : {}),
+      ...(successor === undefined ? {} : { successor }),
+      ...(also === undefined ? {} : { also }),
+      ...(record.gap === undefined || state === 'running' ? {} : { gap: record.gap }),
     }
     store.instances.put(record.id, changed)
-    return record.state !== changed.state || JSON.stringify(record.node) !== JSON.stringify(changed.node)
+    const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
+    return shown(record) !== shown(changed)
+  }
+
+  /**
+   * The newest generation that the cluster has, which is its successor's where there is one; `undefined` for a report from before it was
+   * told of that. A successor that is gone is one that it no longer has.
+   */
+  #generationOf(record: InstanceRecord, { report, successor }: LocatedReport): number | undefined {
+    const newest = Math.max(report.generation, successor?.generation ?? 0)
+    if (newest >= record.generation) return record.generation
+    if (record.successor === undefined || this.#parts.reconciler.updates.isAsking(record.id)) return undefined
+    return newest
   }
 
   /** The cluster runs something that belongs elsewhere, or nowhere. */
@@ -216,3 +234,12 @@ export class ClusterMessages implements ClusterListener {
 function isElsewhere(record: InstanceRecord | undefined, than: string): boolean {
   return record?.wanted === true && record.cluster !== undefined && record.cluster !== than
 }
+
+/** What each report says anew. */
+function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof REPORTED)[number]> {
+  const rest: Partial<InstanceRecord> = { ...record }
+  for (const key of REPORTED) delete rest[key]
+  return rest as InstanceRecord
+}
+
+const REPORTED = ['node', 'detail', 'noOtherNode', 'successor', 'also', 'gap'] as const

@@ -44,7 +44,14 @@ export function entryOf(
       vips: Object.fromEntries([...vips].filter(([choice]) => exists(choice))),
       ...(requested.length === 0 ? {} : { requested }),
     },
-    instances: placed.map(({ id, service, ordinal, node, state }) => ({ id, service, ordinal, node: node.id, state })),
+    instances: placed.map(({ id, service, ordinal, node, state, also }) => ({
+      id,
+      service,
+      ordinal,
+      node: node.id,
+      state,
+      ...(also === undefined ? {} : { also }),
+    })),
     nodes: [...new Map(placed.map(({ node }): [string, NodeReach] => [node.id, node])).values()],
   }
 }

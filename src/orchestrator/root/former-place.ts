@@ -17,6 +17,10 @@ const NOWHERE = {
   noOtherNode: undefined,
   unsuited: undefined,
   former: undefined,
+  successor: undefined,
+  waits: undefined,
+  gap: undefined,
+  also: undefined,
 }
 
 /** The record while `cluster` is asked to take it. */

@@ -1,4 +1,5 @@
 import type { InstanceId } from '../../core/model/ids.ts'
+import { isOld, nextUpdates, type NextUpdate } from './rollout.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /** What the plan depends on beside records. */
@@ -19,7 +20,7 @@ export type Step =
   | { kind: 'withdraw'; id: InstanceId; cluster: string }
   | { kind: 'place'; id: InstanceId }
   /** Its cluster is sent the new generation. */
-  | { kind: 'update'; id: InstanceId; cluster: string }
+  | { kind: 'update'; id: InstanceId; cluster: string; how: NextUpdate['how'] }
   /** Its cluster is sent what a running instance can take over, without a restart. */
   | { kind: 'renew'; id: InstanceId; cluster: string }
   /** Its node does not meet the document any more: it goes elsewhere, if it can. */
@@ -27,8 +28,8 @@ export type Step =
 
 /**
  * The steps towards what is wanted of a service: instances 0 … replicas-1, each placed, each of the newest generation. Scaling
- * up takes the lowest free numbers, scaling down removes the highest. A new generation is rolled out one instance at a time, the
- * next when the one before runs, so that a service with several instances never stops answering.
+ * up takes the lowest free numbers, scaling down removes the highest. A new generation is rolled out a few instances at a time
+ * (rollout.ts), so that a service never stops answering.
  */
 export function plan(
   service: ServiceRecord | undefined,
@@ -41,15 +42,18 @@ export function plan(
   for (let ordinal = 0; ordinal < replicas; ordinal++) {
     if (!taken.has(ordinal)) steps.push({ kind: 'create', ordinal })
   }
-  let isRolling = instances.some((record) => record.wanted && isSettling(record, service))
+  const mayUpdate = (record: InstanceRecord) =>
+    record.cluster !== undefined && conditions.isUp(record.cluster) && !needsPlace(record, conditions)
+  const updates = service === undefined ? [] : nextUpdates(service, instances, mayUpdate)
+  const updateOf = new Map(updates.map(({ record, how }) => [record.id, how]))
   for (const record of instances) {
+    const how = updateOf.get(record.id)
     if (record.wanted && record.ordinal >= replicas) steps.push({ kind: 'retire', id: record.id })
     if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, conditions))
     else if (needsPlace(record, conditions)) steps.push({ kind: 'place', id: record.id })
-    else if (isOld(record, service) && !isRolling && record.cluster !== undefined && conditions.isUp(record.cluster)) {
-      steps.push({ kind: 'update', id: record.id, cluster: record.cluster })
-      isRolling = true
-    } else if (isBehind(record, service) && record.cluster !== undefined && conditions.isUp(record.cluster))
+    else if (how !== undefined && record.cluster !== undefined)
+      steps.push({ kind: 'update', id: record.id, cluster: record.cluster, how })
+    else if (isBehind(record, service) && record.cluster !== undefined && conditions.isUp(record.cluster))
       steps.push({ kind: record.unsuited === undefined ? 'renew' : 'move', id: record.id, cluster: record.cluster })
   }
   return steps
@@ -71,7 +75,9 @@ export function isSettled(
         record.noOtherNode === undefined &&
         isUp(record.cluster) &&
         !isOld(record, service) &&
-        !isBehind(record, service),
+        !isBehind(record, service) &&
+        record.successor === undefined &&
+        record.gap === undefined,
     )
   )
 }
@@ -88,17 +94,8 @@ function needsPlace(record: InstanceRecord, conditions: ClusterConditions): bool
   return mayMove && conditions.hasRoomElsewhere(record)
 }
 
-function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
-  return service !== undefined && record.generation < service.generation
-}
-
 /** Of the newest generation, but not as the document is now. */
 function isBehind(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   if (service === undefined || isOld(record, service)) return false
   return (record.revision ?? 0) < (service.revision ?? 0)
-}
-
-/** Of the new generation, and not running yet. A failed one also holds up the roll-out. */
-export function isSettling(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
-  return !isOld(record, service) && ['requested', 'placed', 'starting', 'failed'].includes(record.state)
 }

@@ -15,8 +15,11 @@ import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { askedOf, leftBy, refusedOf } from './former-place.ts'
 import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
-import { isSettled, isSettling, plan, type ClusterConditions, type Step } from './plan.ts'
+import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
+import { rollBack } from './rollback.ts'
+import { isSettling } from './rollout.ts'
 import { whyNowhere } from './unplaceable.ts'
+import { Updates } from './updates.ts'
 import type { Vips } from './vips.ts'
 
 export interface ReconcilerParts {
@@ -42,12 +45,14 @@ export class Reconciler {
   readonly #queued = new Set<ServiceId>()
   readonly #unsettled = new Set<ServiceId>()
   readonly #refusals = new Map<InstanceId, Map<string, number>>()
+  readonly updates: Updates
   /** Why the service that was looked at last fits nowhere. */
   #told: { spec: ServiceId; until: number; text: string } | undefined
   #isClosed = false
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
+    this.updates = new Updates(parts)
     for (const { id } of parts.store.services.list()) this.#unsettled.add(id)
     for (const { service } of parts.store.instances.list()) this.#unsettled.add(service)
   }
@@ -114,8 +119,23 @@ export class Reconciler {
       if (this.#isClosed) return
       await this.#execute(step)
     }
-    if (isSettled(store.services.get(id), store.instancesOf(id), conditions)) this.#unsettled.delete(id)
+    const [service, instances] = [store.services.get(id), store.instancesOf(id)]
+    if (isSettled(service, instances, conditions)) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
+    if (service === undefined) this.updates.forget(id)
+    else if (this.updates.follow(service, instances) === 'failed' && !this.updates.isAutomatic(id))
+      this.#takeBack(service)
+  }
+
+  /** The update has failed, and the document asks for this. */
+  #takeBack(service: ServiceRecord): void {
+    const { log } = this.#parts
+    try {
+      const { revision } = rollBack(service, { isAutomatic: true }, { ...this.#parts, reconciler: this })
+      log.warn('update rolled back', { service: service.id, revision })
+    } catch (error) {
+      log.warn('update cannot be rolled back', { service: service.id, error })
+    }
   }
 
   #drop(id: InstanceId): void {
@@ -136,7 +156,8 @@ export class Reconciler {
     if (step.kind === 'place') return this.#place(step.id)
     if (step.kind === 'update') {
       const record = this.#parts.store.instances.get(step.id)
-      if (record !== undefined) await this.#delegate(record, step.cluster)
+      if (record !== undefined && !(await this.updates.send(record, step.cluster, step.how)))
+        this.#unsettled.add(record.service)
     }
     if (step.kind === 'renew' && (await this.#renew(step.id, { keepsPlace: true })) !== undefined) this.retry() // by a move
     if (step.kind === 'move') await this.#move(step.id)
@@ -244,24 +265,19 @@ export class Reconciler {
     const service = store.services.get(record.service)
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return 'its link is down'
-    const moves = record.cluster !== name
     const { generation, spec, revision = 0 } = service
     // written before the request: after a crash in between, the cluster's hello settles where the instance is
-    this.#change(
-      id,
-      moves ? askedOf(record, name, service) : { generation, revision, state: 'starting', unsuited: undefined },
-    )
+    this.#change(id, askedOf(record, name, service))
     clusters.subscribe(name, [interestOf(service.id)])
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
     try {
       await cluster.link.request('delegate', { assignment })
-      if (moves) clusters.reserve(name, demandOf(spec))
+      clusters.reserve(name, demandOf(spec))
       this.leaveFormer(id)
       return undefined
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
-      if (!moves) return reasonOf(error)
       cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
       this.refuse(id, name)
       const now = store.instances.get(id)

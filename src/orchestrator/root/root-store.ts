@@ -6,7 +6,7 @@ import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
-import type { ServiceSpec } from '../spec.ts'
+import type { ServiceSpec, SuccessorReport } from '../spec.ts'
 import type { NodeRow } from '../link/messages.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
 
@@ -52,6 +52,14 @@ export interface InstanceRecord {
   leftOn?: { node: NodeId; at: number }[]
   /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
   former?: FormerPlace
+  /** A newer run that is to take its place. */
+  successor?: SuccessorReport & { node?: NodeId }
+  /** Why its update waits: no newer run may start beside it. */
+  waits?: string
+  /** Why it had to be stopped before its newer run could start. */
+  gap?: string
+  /** Other nodes with a run of it, which may call. */
+  also?: NodeId[]
   /** Milliseconds since 1970. */
   changedAt: number
 }
@@ -89,6 +97,24 @@ export interface KnownNodes {
   at: number
 }
 
+/** What was applied of a service, and when: what `rollback` goes back to. */
+export interface RevisionRecord {
+  service: ServiceId
+  /** 1, 2, 3 … of each service. */
+  number: number
+  spec: ServiceSpec
+  /** Of the service record that it became. */
+  generation: number
+  /** Milliseconds since 1970. */
+  at: number
+  /** The revision that it repeats. */
+  rollbackTo?: number
+  /** Nobody asked for the rollback: an update had failed. */
+  isAutomatic?: true
+  /** Every instance ran it. */
+  isComplete?: true
+}
+
 export interface ApiToken {
   role: 'admin'
   hash: string
@@ -108,6 +134,8 @@ export class RootStore implements Disposable {
   readonly revocations: Collection<Revocation>
   readonly tokens: Collection<ApiToken>
   readonly counters: Collection<number>
+  /** By service and number (revisions.ts). */
+  readonly revisions: Collection<RevisionRecord>
 
   private constructor(database: Store) {
     this.database = database
@@ -121,6 +149,7 @@ export class RootStore implements Disposable {
     this.revocations = database.collection('revocations')
     this.tokens = database.collection('api-tokens')
     this.counters = database.collection('counters')
+    this.revisions = database.collection('revisions')
   }
 
   static open(dir: string): RootStore {

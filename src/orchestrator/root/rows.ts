@@ -2,7 +2,6 @@ import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
 import type { ShownNode } from './node-directory.ts'
-import type { Vips } from './vips.ts'
 
 /** Rows of the API's lists, one function for each kind. */
 
@@ -21,18 +20,24 @@ export function appRows(store: RootStore) {
   })
 }
 
-export function serviceRow({ id, spec, generation }: ServiceRecord, store: RootStore, vips: Vips) {
+export function serviceRow(
+  service: ServiceRecord,
+  { store, vips, reconciler }: Pick<ApiContext, 'store' | 'vips' | 'reconciler'>,
+) {
+  const { id, spec, generation } = service
   const { ports, runtime, replicas, strategy, allow } = spec
   const vipTable = Object.fromEntries(vips.of(id))
   const instances = store.instancesOf(id)
-  const detail = troubleOf(instances)
+  const update = reconciler.updates.textOf(service, instances)
+  const detail = [update, troubleOf(instances)].filter((text) => text !== undefined).join('; ')
   return {
     id,
     ports,
     runtime,
     replicas,
     running: running(instances),
-    ...(detail === undefined ? {} : { detail }),
+    ...(detail === '' ? {} : { detail }),
+    ...(update === undefined ? {} : { update }),
     generation,
     strategy,
     allow,
@@ -76,16 +81,23 @@ export function instanceRow(
   { node, former: _former, leftOn: _leftOn, ...record }: InstanceRecord,
   left: ReadonlyMap<string, string[]>,
 ) {
-  const { unsuited } = record
+  const detail = whyBehind(record)
   const mayAlsoRunOn = left.get(record.id)
   return {
-    ...(unsuited === undefined
-      ? {}
-      : { detail: `no node meets its new document, so it runs on as before: ${unsuited}` }),
+    ...(detail === undefined ? {} : { detail }),
     ...record,
     node: node?.id,
     ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }),
   }
+}
+
+/** Why an instance that runs does so as before. */
+function whyBehind({ unsuited, waits, successor }: InstanceRecord): string | undefined {
+  if (unsuited !== undefined) return `no node meets its new document, so it runs on as before: ${unsuited}`
+  if (waits !== undefined) return `its update waits: ${waits}`
+  if (successor === undefined) return undefined
+  const { node, state, detail } = successor
+  return `its successor${node === undefined ? '' : ` on ${node}`} is ${state}${detail === undefined ? '' : `: ${detail}`}`
 }
 
 /** With what the node may still run, although it has been placed elsewhere. */

@@ -1,10 +1,12 @@
+import { isDeepStrictEqual } from 'node:util'
 import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
 import type { Fault } from '../sla/findings.ts'
 import type { AppSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
-import type { RootStore } from './root-store.ts'
+import { contentOf, forgetRevisions, recordRevision, type RevisionReason } from './revisions.ts'
+import type { RootStore, ServiceRecord } from './root-store.ts'
 import { assignVips, checkRequests } from './vip-requests.ts'
 import type { Vips } from './vips.ts'
 
@@ -15,6 +17,8 @@ export interface Submission {
   prune: boolean
   /** Interest keys in use on some node: their addresses do not change. */
   used?: ReadonlySet<InterestKey>
+  /** Of a rollback. */
+  reason?: RevisionReason
 }
 
 export interface SubmitParts {
@@ -35,19 +39,29 @@ export interface Submitted {
  * again changes nothing.
  * @throws MeshError SLA_CONFLICT with all conflicts at once
  */
-export function submit({ apps, customer, prune, used = new Set() }: Submission, parts: SubmitParts): Submitted {
-  const { store, vips } = parts
-  const changes = apps.flatMap((app) => difference(store.servicesOf(app), app.services, { prune }))
-  const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used })
-  if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+export function submit(submission: Submission, parts: SubmitParts): Submitted {
+  const { store } = parts
+  const { apps, customer, reason } = submission
+  const { changes, requests, warnings } = compare(submission, parts)
   return changeStore(parts, () => {
     for (const { app, namespace, description } of apps)
       store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer })
-    for (const change of changes) write(change, parts)
+    for (const change of changes) write(change, parts, reason)
     const services = apps.flatMap(({ services }) => services.map(({ id }) => id))
     const moved = assignVips(requests, services, parts)
     return { changes, moved, warnings }
   })
+}
+
+/** What a document would change. @throws MeshError SLA_CONFLICT with all conflicts at once */
+export function compare(
+  { apps, prune, used = new Set() }: Pick<Submission, 'apps' | 'prune' | 'used'>,
+  { store, vips }: Pick<SubmitParts, 'store' | 'vips'>,
+) {
+  const changes = apps.flatMap((app) => difference(store.servicesOf(app), app.services, { prune }))
+  const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used })
+  if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+  return { changes, requests, warnings }
 }
 
 /** Runs `change` in one transaction; when it fails, nothing of it remains. */
@@ -63,6 +77,7 @@ export function changeStore<T>({ store, vips }: Pick<SubmitParts, 'store' | 'vip
 /** Removes the service from what is wanted; the reconciler withdraws its instances. */
 export function remove(id: ServiceId, { store, vips }: SubmitParts): void {
   store.services.delete(id)
+  forgetRevisions(id, store)
   vips.free(id)
 }
 
@@ -70,7 +85,7 @@ export function idOf(change: ServiceChange): ServiceId {
   return 'spec' in change ? change.spec.id : change.id
 }
 
-function write(change: ServiceChange, parts: SubmitParts): void {
+function write(change: ServiceChange, parts: SubmitParts, reason: RevisionReason | undefined): void {
   const { store, clock } = parts
   switch (change.kind) {
     case 'unchanged':
@@ -82,13 +97,16 @@ function write(change: ServiceChange, parts: SubmitParts): void {
       const { spec } = change
       const before = store.services.get(spec.id)
       const effect = change.kind === 'created' || before === undefined ? 'restart' : change.effect
-      store.services.put(spec.id, {
+      const record: ServiceRecord = {
         id: spec.id,
         spec,
         generation: effect === 'restart' ? store.next('generation', 0) : (before?.generation ?? 0),
         revision: effect === 'none' ? (before?.revision ?? 0) : store.next('revision', 0),
         version: store.next('version', clock.wall()),
-      })
+      }
+      store.services.put(spec.id, record)
+      const isOnlyScaled = before !== undefined && isDeepStrictEqual(contentOf(before.spec), contentOf(spec))
+      if (!isOnlyScaled) recordRevision(record, { before, at: clock.wall(), reason }, store)
       return
     }
     default:

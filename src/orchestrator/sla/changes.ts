@@ -48,6 +48,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   strategy: field('live', 'strategy'),
   bandwidthInKbit: field('live'),
   bandwidthOutKbit: field('live'),
+  update: field('none', 'update'),
   replicas: field('none', 'replicas'),
   allow: field('none', 'allow'),
   paths: field('none', 'paths'),
@@ -58,12 +59,19 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
 const WITHOUT_LIMITS = new Set(['process', 'external'])
 const RESOURCES: ReadonlySet<keyof ServiceSpec> = new Set(['memoryMb', 'vcpus', 'vgpus', 'vtpus', 'storageMb'])
 
+/** The fields that are different. */
+export function changedFields(before: ServiceSpec, after: ServiceSpec): (keyof ServiceSpec)[] {
+  return (Object.keys(FIELDS) as (keyof ServiceSpec)[]).filter(
+    (key) => !isDeepStrictEqual(valueOf(before, key), valueOf(after, key)),
+  )
+}
+
 /** The gravest effect of all that is different. */
 export function effectOf(before: ServiceSpec, after: ServiceSpec): Effect {
   const effects = new Set(
-    (Object.keys(FIELDS) as (keyof ServiceSpec)[])
-      .filter((key) => !isDeepStrictEqual(valueOf(before, key), valueOf(after, key)))
-      .map((key) => (RESOURCES.has(key) && !WITHOUT_LIMITS.has(after.runtime) ? 'restart' : FIELDS[key].effect)),
+    changedFields(before, after).map((key) =>
+      RESOURCES.has(key) && !WITHOUT_LIMITS.has(after.runtime) ? 'restart' : FIELDS[key].effect,
+    ),
   )
   return (['restart', 'place', 'live'] as const).find((effect) => effects.has(effect)) ?? 'none'
 }

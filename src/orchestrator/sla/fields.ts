@@ -180,4 +180,5 @@ const PLACES: Readonly<Record<Level, string>> = {
   connectivity: 'an entry of connectivity',
   addresses: 'addresses',
   instances: 'an entry of addresses.instances',
+  update: 'update',
 }

@@ -3,7 +3,8 @@
  * and docs/sla.md is generated from it.
  *
  *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  constraints[]  connectivity[]
- *                                                  └─ addresses ─ instances[]
+ *                                                  ├─ addresses ─ instances[]
+ *                                                  └─ update
  */
 
 export type Kind =
@@ -37,6 +38,7 @@ export type Level =
   | 'connectivity'
   | 'addresses'
   | 'instances'
+  | 'update'
 
 const text = (max = 256): Kind => ({ type: 'text', max })
 const whole = (min: number, max: number): Kind => ({ type: 'number', min, max, whole: true })
@@ -183,6 +185,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       amount(3_600),
       'How many seconds a stopping instance may take to finish its flows. Default: 10.',
     ),
+    ours('update', object, 'How a changed service takes the place of the one that runs.'),
     theirs('constraints', objects(64), 'Where its instances may run.'),
     theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'The services it calls: names, or objects as below.'),
     theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
@@ -270,6 +273,25 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('from', whole(0, 999_999), 'The first instance number. Required.'),
     theirs('to', whole(0, 999_999), 'The last instance number. Required.'),
     theirs('start', text(), 'The address of the first instance; the others follow in order. Required.'),
+  ],
+  update: [
+    ours(
+      'max_surge',
+      whole(0, 1_000),
+      'How many instances more than `replicas` may be there during an update. Default: 1. With 0, each instance is stopped before its successor starts.',
+    ),
+    ours(
+      'max_unavailable',
+      whole(0, 1_000),
+      'How many instances may not answer because of the update. Default: 0, but where a second one cannot start beside an instance (`fixed_port`, no room), ' +
+        'that is stopped first; with an explicit 0 the update waits instead.',
+    ),
+    ours(
+      'progress_deadline_seconds',
+      whole(1, 86_400),
+      'An update that has made no progress for this long has failed. Default: 600.',
+    ),
+    ours('auto_rollback', flag, 'An update that has failed is taken back by itself. Default: false.'),
   ],
 }
 

@@ -9,6 +9,7 @@ import { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf, readName } from './names.ts'
 import { readPorts } from './ports.ts'
+import { readUpdate } from './update.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 
 export interface AppNames {
@@ -51,6 +52,7 @@ export function readService(
     strategy: (fields.text('strategy') as Strategy | undefined) ?? 'spread',
     allow: readAllow(fields, findings),
     drainSeconds: fields.number('drain_seconds') ?? 10,
+    ...readUpdate(fields, findings),
     constraints: readConstraints(fields, findings),
     connectivity: [],
     addresses: readAddresses(fields, taken, findings),

@@ -3,7 +3,7 @@ import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
-import type { Assignment, InstanceReport, ServiceSpec } from '../spec.ts'
+import { isNewerRun, type Assignment, type InstanceReport, type ServiceSpec } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
 import { watchReadiness } from './readiness.ts'
 import type { Saved } from './records.ts'
@@ -26,8 +26,8 @@ export interface InstanceSupervisorParts {
   timings: Timings
   log: Log
   environment: Readonly<Record<string, string>>
-  /** Open flows to the instance: draining ends at 0. Without it, draining takes its whole time. */
-  openFlows?: () => number
+  /** Open flows to this run: draining ends at 0. Without it, draining takes its whole time. */
+  openFlows?: (endpoints: Endpoints) => number
   report: (report: InstanceReport) => void
   save: (saved: Saved) => void
   onRestart: () => void
@@ -68,6 +68,7 @@ export class InstanceSupervisor {
   readonly #left: Promise<undefined>
   #isLetGo = false
   #drainUntil = Infinity
+  #lingerUntil = -Infinity
   #state: InstanceState = 'placed'
   #detail: string | undefined
   #restarts = 0
@@ -114,9 +115,10 @@ export class InstanceSupervisor {
     return this.#assignment
   }
 
-  /** A newer document of the same generation: nothing in it needs a restart. */
+  /** A newer document in which nothing needs a restart. */
   takeOver(assignment: Assignment): void {
-    if ((assignment.revision ?? 0) <= (this.#assignment.revision ?? 0)) return
+    const isNewer = (assignment.revision ?? 0) > (this.#assignment.revision ?? 0)
+    if (!isNewer && !isNewerRun(assignment, this.#assignment)) return
     this.#assignment = assignment
     this.#save()
     const before = this.#changed
@@ -129,11 +131,12 @@ export class InstanceSupervisor {
   }
 
   report(): InstanceReport {
-    const { instance, generation, revision } = this.assignment
+    const { instance, generation, revision, epoch = 0 } = this.assignment
     return {
       instance,
       generation,
       ...(revision === undefined ? {} : { revision }),
+      epoch,
       state: this.#state,
       restarts: this.#restarts,
       ...(this.#detail === undefined ? {} : { detail: this.#detail.slice(0, 2_000) }),
@@ -161,9 +164,18 @@ export class InstanceSupervisor {
     return pids.length === 0 ? undefined : { pids, isWhole: this.#running?.isWhole === true }
   }
 
-  /** Stops it after its drain time; calling again can only shorten that. */
-  stop(drainSeconds: number): void {
+  /** Where it answers, or did while it ran. */
+  get endpoints(): Endpoints {
+    return this.#endpoints
+  }
+
+  /**
+   * Stops it after its drain time; calling again can only shorten that. For `lingerMs` it stays even without open flows: new ones may
+   * still be on their way to it.
+   */
+  stop(drainSeconds: number, lingerMs = 0): void {
     const { clock } = this.#parts
+    if (lingerMs > 0) this.#lingerUntil = clock.now() + lingerMs
     this.#drainUntil = Math.min(this.#drainUntil, clock.now() + drainSeconds * 1000)
     if (this.#leave.signal.aborted) return
     this.#leave.abort()
@@ -343,7 +355,9 @@ export class InstanceSupervisor {
     this.#restarts += 1
     onRestart()
     log.warn('instance ended and is started again', { instance, reason: detail, restarts: this.#restarts })
+    const isAgain = this.#state === 'starting' && this.#detail === detail // nothing but the number is new
     this.#become('starting', detail)
+    if (isAgain) this.#parts.report(this.report())
     return true
   }
 
@@ -353,7 +367,8 @@ export class InstanceSupervisor {
     const { clock, openFlows, timings, output } = this.#parts
     let hasEnded = false
     void running.ended.then(() => (hasEnded = true))
-    const isDrained = () => this.#isLetGo || hasEnded || clock.now() >= this.#drainUntil || openFlows?.() === 0
+    const isIdle = () => clock.now() >= this.#lingerUntil && openFlows?.(this.#endpoints) === 0
+    const isDrained = () => this.#isLetGo || hasEnded || clock.now() >= this.#drainUntil || isIdle()
     while (!isDrained()) await clock.sleep(DRAIN_CHECK_MS)
     if (this.#isLetGo) return running.letGo()
     await running.stop(timings.graceMs)

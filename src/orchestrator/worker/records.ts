@@ -24,6 +24,13 @@ export interface Saved {
   trace?: Trace
 }
 
+/** One of several runs of an instance. */
+export interface TaggedRecord {
+  saved: Saved
+  /** Empty for the run that serves. */
+  tag: string
+}
+
 const FORMAT = 1
 
 /** What is needed to take an instance over; the rest of its specification is as the cluster sent it, which was checked then. */
@@ -60,9 +67,11 @@ export function parseRecord(text: string): Saved {
 
 /** Between two tries to write what could not be written. */
 const RETRY_MS = 5_000
+/** Of runs beside the one that serves; an agent of an earlier version does not read them. */
+const TAGGED = /\.json\.([0-9a-z]+)\.run$/
 
 /**
- * One small file for each instance, replaced as a whole in the same turn as the change it describes: after a crash there is the
+ * One small file for each run of an instance (`x.json` for the one that serves, `x.json.TAG.run` for others), replaced as a whole in the same turn as the change it describes: after a crash there is the
  * record from before or the one from after, and a process is never without one.
  *
  * A disk that is full or fails costs only that: the change is kept in memory and written as soon as it can be.
@@ -71,7 +80,7 @@ export class Records {
   readonly #dir: string
   readonly #log: Log
   /** What the files do not say yet; `undefined` where a file is to be removed. */
-  readonly #unwritten = new Map<InstanceId, Saved | undefined>()
+  readonly #unwritten = new Map<string, Saved | undefined>()
   #lastError: unknown
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -96,51 +105,71 @@ export class Records {
     return this.#unwritten.size === 0 ? undefined : stateProblem(this.#dir, this.#lastError)
   }
 
-  put(saved: Saved): void {
-    this.#write(saved.assignment.instance, saved)
+  put(saved: Saved, tag = ''): void {
+    this.#write(this.#path(saved.assignment.instance, tag), saved)
   }
 
-  drop(instance: InstanceId): void {
-    this.#write(instance, undefined)
+  drop(instance: InstanceId, tag = ''): void {
+    this.#write(this.#path(instance, tag), undefined)
   }
 
   #writeAll(): void {
-    for (const [instance, saved] of this.#unwritten) this.#write(instance, saved)
+    for (const [path, saved] of this.#unwritten) this.#write(path, saved)
   }
 
-  #write(instance: InstanceId, saved: Saved | undefined): void {
-    const path = this.#path(instance)
+  #write(path: string, saved: Saved | undefined): void {
     try {
       if (saved === undefined) rmSync(path, { force: true })
       else {
         writeFileSync(`${path}.new`, JSON.stringify({ format: FORMAT, ...saved }), { mode: 0o600 })
         renameSync(`${path}.new`, path)
       }
-      if (!this.#unwritten.delete(instance) || this.#unwritten.size > 0) return
+      if (!this.#unwritten.delete(path) || this.#unwritten.size > 0) return
       this.#log.info('instance records written again', { directory: this.#dir })
     } catch (error) {
       const wasWell = this.#unwritten.size === 0
-      this.#unwritten.set(instance, saved)
+      this.#unwritten.set(path, saved)
       this.#lastError = error
       if (wasWell) this.#log.error('instance records cannot be written', { error: stateProblem(this.#dir, error) })
     }
   }
 
-  /** Damaged records are logged and left where they are: the cluster still knows what this node is to run. */
-  all(): Saved[] {
-    return readdirSync(this.#dir)
-      .filter((name) => name.endsWith('.json'))
-      .flatMap((name) => {
-        try {
-          return [parseRecord(readPlainFile(join(this.#dir, name)) ?? '')]
-        } catch (error) {
-          this.#log.warn('instance record ignored: it cannot be read', { path: join(this.#dir, name), error })
-          return []
-        }
+  /**
+   * First those that serve. Damaged records are logged and left where they are: the cluster still knows what this node is to run. One
+   * run has two for a moment while it takes the place of another; the second is removed.
+   */
+  all(): TaggedRecord[] {
+    const names = readdirSync(this.#dir)
+    const serving = names.filter((name) => name.endsWith('.json')).flatMap((name) => this.#read(name))
+    const runs = new Map(serving.map((saved) => [saved.assignment.instance, saved]))
+    const others = names.flatMap((name): TaggedRecord[] => {
+      const [, tag] = TAGGED.exec(name) ?? []
+      if (tag === undefined) return []
+      return this.#read(name).flatMap((saved): TaggedRecord[] => {
+        const { instance } = saved.assignment
+        const known = runs.get(instance)
+        if (known !== undefined && known.trace?.['run'] !== saved.trace?.['run']) return [{ saved, tag }]
+        this.drop(instance, tag)
+        if (known !== undefined) return []
+        runs.set(instance, saved)
+        return [{ saved, tag: '' }] // its own record was lost
       })
+    })
+    const isServing = ({ tag }: TaggedRecord) => tag === ''
+    const all = [...serving.map((saved) => ({ saved, tag: '' })), ...others]
+    return [...all.filter(isServing), ...all.filter((record) => !isServing(record))]
   }
 
-  #path(instance: InstanceId): string {
-    return join(this.#dir, `${fileNameOf(instance)}.json`)
+  #read(name: string): Saved[] {
+    try {
+      return [parseRecord(readPlainFile(join(this.#dir, name)) ?? '')]
+    } catch (error) {
+      this.#log.warn('instance record ignored: it cannot be read', { path: join(this.#dir, name), error })
+      return []
+    }
+  }
+
+  #path(instance: InstanceId, tag: string): string {
+    return join(this.#dir, `${fileNameOf(instance)}.json${tag === '' ? '' : `.${tag}.run`}`)
   }
 }

@@ -5,7 +5,7 @@ import type { Assignment, NodeFacts } from '../spec.ts'
 export interface Standing {
   facts: NodeFacts
   runtimes: readonly string[]
-  /** What is on the node already. */
+  /** What is on the node already and stays, at least for a while: also an earlier run of the instance beside which it is to start. */
   others: readonly Assignment[]
 }
 
@@ -13,16 +13,21 @@ export interface Standing {
 export function refusalOf({ instance, spec }: Assignment, { facts, runtimes, others }: Standing): string | undefined {
   if (!runtimes.includes(spec.runtime)) return `runtime ${spec.runtime} is not offered here`
   if (spec.arch.length > 0 && !spec.arch.includes(facts.arch)) return `this node is ${facts.arch}`
-  const rest = others.filter((other) => other.instance !== instance)
-  const free = reserve(facts.capacity, rest.map((other) => demandOf(other.spec)).reduce(release, NOTHING))
+  const isBeside = others.some((other) => other.instance === instance)
+  if (isBeside && spec.oneShot) return 'a job does not run twice at the same time'
+  const free = reserve(facts.capacity, others.map((other) => demandOf(other.spec)).reduce(release, NOTHING))
   const short = shortage(demandOf(spec), free)
-  if (short !== undefined) return `too little ${short} free: ${free[short]} of ${facts.capacity[short]}`
+  if (short !== undefined)
+    return `too little ${short} free${isBeside ? ' for a second one beside it' : ''}: ${free[short]} of ${facts.capacity[short]}`
   if (!spec.fixedPorts) return undefined
   const taken = new Map(
-    rest.flatMap((other) =>
+    others.flatMap((other) =>
       other.spec.fixedPorts ? other.spec.ports.map((port) => [portKey(port), other.instance]) : [],
     ),
   )
   const port = spec.ports.find((candidate) => taken.has(portKey(candidate)))
-  return port === undefined ? undefined : `port ${portKey(port)} is taken by ${taken.get(portKey(port))}`
+  const owner = port && taken.get(portKey(port))
+  if (port === undefined || owner === undefined) return undefined
+  if (owner === instance) return `fixed_port: two of them cannot listen on port ${portKey(port)} of one node`
+  return `port ${portKey(port)} is taken by ${owner}`
 }

@@ -17,7 +17,7 @@ import type { Link, LinkSides } from '../link/link.ts'
 import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
-import type { Assignment, InstanceReport, NodeFacts } from '../spec.ts'
+import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
@@ -25,9 +25,11 @@ import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 /** The worker, as the link needs it. */
 export interface UplinkWorker extends LogSource {
   /** @throws MeshError with `details.reason` when this node cannot take it */
-  assign(assignment: Assignment): void | Promise<void>
+  assign(assignment: Assignment, how?: Replacement): void | Promise<void>
   /** False when there is nothing of it here. */
   withdraw(instance: InstanceId, options?: { drainSeconds?: number }): boolean
+  /** Ends this run of it, if that does not serve yet. */
+  cancel(instance: InstanceId, run: RunKey): void
   /** Ends everything else. */
   keepOnly(wanted: Iterable<InstanceId>): void
   reports(): readonly InstanceReport[]
@@ -134,13 +136,16 @@ export class Uplink implements AsyncDisposable {
       sends: nodeToCluster,
       receives: clusterToNode,
       onRequest: {
-        assign: async ({ assignment }) => {
-          await worker.assign(assignment)
+        assign: async ({ assignment, replacement }) => {
+          await worker.assign(assignment, replacement)
           return {}
         },
-        withdraw: ({ instance, atOnce }) => ({
-          ended: !worker.withdraw(instance, atOnce === true ? { drainSeconds: 0 } : {}),
-        }),
+        withdraw: ({ instance, atOnce, run }) => {
+          if (run === undefined)
+            return { ended: !worker.withdraw(instance, atOnce === true ? { drainSeconds: 0 } : {}) }
+          worker.cancel(instance, run)
+          return { ended: false }
+        },
         'logs.open': (query) => ({ stream: this.#logs.open(query) }),
         'logs.next': ({ stream }) => this.#logs.next(stream),
       },

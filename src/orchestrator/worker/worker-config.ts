@@ -1,7 +1,7 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { InstanceReport, NodeFacts } from '../spec.ts'
-import type { Runtime } from './runtime.ts'
+import type { Endpoint, Runtime } from './runtime.ts'
 import type { Timings } from './timings.ts'
 
 /** What a worker is given. */
@@ -14,8 +14,8 @@ export interface WorkerConfig {
   runDir: string
   /** Every change of every instance. */
   report: (report: InstanceReport) => void
-  /** Open flows to an instance on this node, so that draining can end early. */
-  openFlows?: (instance: InstanceId) => number
+  /** Open flows to an instance on this node, or only those that go `to` one of its runs, so that draining can end early. */
+  openFlows?: (instance: InstanceId, to?: readonly Endpoint[]) => number
   /** HTTP_PROXY and the like for what runs inside the instance. */
   proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
   /** Before an instance is launched: resolves when the data side knows of it. A rejection is a failed launch. */

@@ -5,7 +5,7 @@ import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
-import type { Assignment, InstanceReport } from '../spec.ts'
+import type { Assignment, InstanceReport, Replacement, RunKey } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
 import { type AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts'
@@ -15,18 +15,10 @@ import { OutputGuard } from './output-guard.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Runtime, Trace } from './runtime.ts'
+import type { Endpoint, Endpoints, Runtime, Trace } from './runtime.ts'
+import { type RunEvents, Slot } from './slot.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 import type { WorkerConfig } from './worker-config.ts'
-
-/** An instance here: what supervises it now, and what begins once that has ended. */
-interface Slot {
-  supervisor: InstanceSupervisor
-  output: InstanceLog
-  isLeaving: boolean
-  /** Begins when this run has ended; `undefined` when the instance is no longer wanted. */
-  next: Assignment | undefined
-}
 
 /** An instance, with the user that nothing else runs as, or else with the processes that are known of it. */
 export type InstanceProcesses = { instance: InstanceId } & ({ uid: number } | { pids: number[]; isWhole: boolean })
@@ -49,7 +41,7 @@ export class Worker {
   readonly #records: Records
   readonly #guard: OutputGuard
   readonly #slots = new Map<InstanceId, Slot>()
-  readonly #leavings = new Set<Promise<void>>()
+  readonly #forgetting = new Set<Promise<void>>()
   readonly #counts: InstanceCounts
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
@@ -89,7 +81,7 @@ export class Worker {
 
   /** Resolves when everything that an earlier agent left is adopted, or known to be gone. */
   async restored(): Promise<void> {
-    await Promise.all([this.#tidied, ...Array.from(this.#slots.values(), ({ supervisor }) => supervisor.adopted)])
+    await Promise.all([this.#tidied, ...this.#supervisors().map(({ adopted }) => adopted)])
   }
 
   /**
@@ -102,47 +94,38 @@ export class Worker {
   }
 
   /** Why this node cannot take it; `undefined` when it can. */
-  refuses(assignment: Assignment): string | undefined {
+  refuses(assignment: Assignment, how: Replacement = 'stop-first'): string | undefined {
     const { facts, runtimes } = this.#config
-    const others = [...this.#slots.values()]
-      .filter(({ supervisor }) => supervisor.state !== 'stopped')
-      .map(({ supervisor }) => supervisor.assignment)
+    const others = [...this.#slots].flatMap(([instance, slot]) => {
+      if (instance !== assignment.instance) return slot.assignments()
+      return slot.startsBeside(assignment, how) ? [slot.serving.assignment] : []
+    })
     return refusalOf(assignment, { facts, runtimes: runtimes.map(({ name }) => name), others })
   }
 
   /**
-   * Runs it: anew, or in place of an older generation (which drains first), or again when it has failed. One of the same generation
-   * takes over what is new.
+   * Runs it: anew, in place of an earlier run (`how`), or again when it has failed. One with the same content takes over what is new.
    * @throws MeshError UNPLACEABLE with the reason
    */
-  assign(assignment: Assignment): void {
-    const reason = this.refuses(assignment)
+  assign(assignment: Assignment, how: Replacement = 'stop-first'): void {
+    const reason = this.refuses(assignment, how)
     if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: assignment.instance, reason })
     const slot = this.#slots.get(assignment.instance)
-    if (slot === undefined) return this.#begin(assignment)
-    const { supervisor } = slot
-    const newest = slot.next?.generation ?? supervisor.assignment.generation
-    if (assignment.generation < newest) return
-    if (!slot.isLeaving && supervisor.state === 'failed') {
-      slot.supervisor = this.#supervise(assignment, slot.output)
-      return
-    }
-    const isSame = assignment.generation === supervisor.assignment.generation
-    if (isSame && !slot.isLeaving) {
-      supervisor.takeOver(assignment)
-      return this.#report(supervisor.report())
-    }
-    slot.next = assignment
-    if (!slot.isLeaving) this.#leave(assignment.instance, slot, supervisor.assignment.spec.drainSeconds)
+    if (slot === undefined) this.#begin(assignment)
+    else slot.assign(assignment, how)
   }
 
   /** Stops it, after its flows had time to finish. False when it is not here. */
   withdraw(instance: InstanceId, { drainSeconds }: { drainSeconds?: number } = {}): boolean {
     const slot = this.#slots.get(instance)
     if (slot === undefined) return false
-    slot.next = undefined
-    this.#leave(instance, slot, drainSeconds ?? slot.supervisor.assignment.spec.drainSeconds)
+    slot.withdraw(drainSeconds)
     return true
+  }
+
+  /** Ends this run of the instance if it has not taken the place of another yet. */
+  cancel(instance: InstanceId, run: RunKey): void {
+    this.#slots.get(instance)?.cancel(run)
   }
 
   /**
@@ -160,9 +143,7 @@ export class Worker {
     this.keepOnly(assignments.map(({ instance }) => instance))
     for (const assignment of assignments) {
       const { instance, generation } = assignment
-      const there = this.#slots.get(instance)
-      const isKnown = there !== undefined && !there.isLeaving && there.supervisor.assignment.generation >= generation
-      if (isKnown) continue
+      if (this.#slots.get(instance)?.has(assignment) === true) continue
       const reason = this.refuses(assignment)
       if (reason === undefined) this.assign(assignment)
       else this.#report({ instance, generation, state: 'failed', detail: reason, restarts: 0 })
@@ -171,12 +152,12 @@ export class Worker {
 
   /** Where the instance answers on this node; only while it is running. */
   endpointOf(instance: InstanceId, port: number, protocol: 'tcp' | 'udp' = 'tcp'): AskedEndpoint | undefined {
-    return this.#slots.get(instance)?.supervisor.endpoint(port, protocol)
+    return this.#slots.get(instance)?.endpoint(port, protocol)
   }
 
-  /** It is stopping: no new flow may begin, open ones go on. */
-  isDraining(instance: InstanceId): boolean {
-    return this.#slots.get(instance)?.supervisor.state === 'stopping'
+  /** It is stopping, or its run `at` this endpoint is: no new flow may begin, open ones go on. */
+  isDraining(instance: InstanceId, at?: Endpoint): boolean {
+    return this.#slots.get(instance)?.isDraining(at) === true
   }
 
   /** Why what the next agent must know is not on disk, while it is not. */
@@ -186,7 +167,7 @@ export class Worker {
 
   /** The state of every instance here. */
   reports(): InstanceReport[] {
-    return [...this.#slots.values()].map(({ supervisor }) => supervisor.report())
+    return [...this.#slots.values()].map((slot) => slot.report())
   }
 
   /** What it printed: the last lines, then, with `follow`, new ones. Also of instances that are gone, while their logs are kept. */
@@ -202,8 +183,10 @@ export class Worker {
 
   /** Instances whose processes run here, or are about to. */
   residents(): InstanceId[] {
-    return [...this.#slots].flatMap(([instance, { supervisor, next }]) =>
-      [supervisor.assignment, ...(next === undefined ? [] : [next])].every(({ spec }) => spec.runtime === 'external')
+    return [...this.#slots].flatMap(([instance, slot]) =>
+      [...slot.assignments(), ...(slot.next === undefined ? [] : [slot.next])].every(
+        ({ spec }) => spec.runtime === 'external',
+      )
         ? []
         : [instance],
     )
@@ -211,9 +194,11 @@ export class Worker {
 
   /** The processes of each instance, to find out which one makes a call. */
   *processes(): Iterable<InstanceProcesses> {
-    for (const [instance, { supervisor }] of this.#slots) {
-      const processes = supervisor.processes()
-      if (processes !== undefined) yield { instance, ...processes }
+    for (const [instance, slot] of this.#slots) {
+      for (const supervisor of slot.supervisors()) {
+        const processes = supervisor.processes()
+        if (processes !== undefined) yield { instance, ...processes }
+      }
     }
   }
 
@@ -228,7 +213,7 @@ export class Worker {
   #restore(): void {
     const killAll = (exitCode: number) => {
       if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
-      for (const { supervisor } of this.#slots.values()) supervisor.kill()
+      for (const supervisor of this.#supervisors()) supervisor.kill()
     }
     // The agent may end without close(), by process.exit().
     if (this.#config.keepOnClose !== true) {
@@ -237,14 +222,17 @@ export class Worker {
     }
     this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
     const records = this.#records.all()
-    this.#tidied = this.#tidy(records.flatMap(({ trace }) => (trace === undefined ? [] : [trace])))
-    for (const saved of records) {
+    this.#tidied = this.#tidy(records.flatMap(({ saved: { trace } }) => (trace === undefined ? [] : [trace])))
+    // flows ended with the agent that carried them, unless that one is still draining
+    const drain = this.#config.isSuccessor === true ? {} : { drainSeconds: 0 }
+    for (const { saved, tag } of records) {
       const { instance } = saved.assignment
-      this.#begin(saved.assignment, saved)
-      // its flows ended with the agent that carried them, unless that one is still draining
-      if (saved.state === 'stopping')
-        this.withdraw(instance, this.#config.isSuccessor === true ? {} : { drainSeconds: 0 })
+      const slot = tag === '' ? undefined : this.#slots.get(instance)
+      if (slot !== undefined) slot.restore(saved, tag, drain.drainSeconds)
+      else this.#begin(saved.assignment, saved)
     }
+    for (const { saved, tag } of records)
+      if (tag === '' && saved.state === 'stopping') this.withdraw(saved.assignment.instance, drain)
   }
 
   /** What no record names: an agent was killed before it could write one, or the record was lost. */
@@ -270,13 +258,29 @@ export class Worker {
     const { logsDir, runDir } = this.#config
     if (spec.runtime !== 'external') this.#guard.watch()
     const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock, log: this.#log })
-    const supervisor = this.#supervise(assignment, output, saved)
-    this.#slots.set(instance, { supervisor, output, next: undefined, isLeaving: false })
+    const slot: Slot = new Slot(
+      assignment,
+      {
+        instance,
+        output,
+        begin: (next, events, left) => this.#supervise(next, { output, events }, left),
+        report: (report) => this.#report(report),
+        save: (record, tag) => this.#records.put(record, tag),
+        drop: (tag) => this.#records.drop(instance, tag),
+        ended: () => this.#forgetSoon(instance, slot),
+        isClosed: () => this.#life.signal.aborted,
+        clock: this.#clock,
+        log: this.#log,
+      },
+      saved,
+    )
+    this.#slots.set(instance, slot)
   }
 
-  #supervise(assignment: Assignment, output: InstanceLog, saved?: Saved): InstanceSupervisor {
+  #supervise(assignment: Assignment, slot: { output: InstanceLog; events: RunEvents }, saved?: Saved) {
     const { instance, spec } = assignment
     const { runtimes, openFlows, proxyEnvironment } = this.#config
+    const { output, events } = slot
     const parts = {
       runtime: runtimes.find(({ name }) => name === spec.runtime) ?? absentRuntime(spec.runtime),
       output,
@@ -284,46 +288,38 @@ export class Worker {
       timings: this.#timings,
       log: this.#log,
       environment: proxyEnvironment?.(instance) ?? {},
-      report: (report: InstanceReport) => this.#report(report),
-      save: (saved: Saved) => this.#records.put(saved),
+      report: events.report,
+      save: events.save,
       onRestart: () => this.#metrics.restarts.inc(),
       mayStart: this.#mayStart.promise,
       admitted: () => (spec.runtime === 'external' ? undefined : this.#config.admit?.()),
-      ...(openFlows === undefined ? {} : { openFlows: () => openFlows(instance) }),
+      ...(openFlows === undefined
+        ? {}
+        : { openFlows: (endpoints: Endpoints) => openFlows(instance, events.drains(endpoints)) }),
     }
     return InstanceSupervisor.begin(assignment, parts, saved)
   }
 
-  #leave(instance: InstanceId, slot: Slot, drainSeconds: number): void {
-    slot.supervisor.stop(drainSeconds)
-    if (slot.isLeaving) return
-    slot.isLeaving = true
-    const leaving = this.#awaitEnd(instance, slot).catch((error: unknown) =>
+  #forgetSoon(instance: InstanceId, slot: Slot): void {
+    const forgetting = this.#forget(instance, slot).catch((error: unknown) =>
       this.#log.error('instance did not end cleanly', { instance, error }),
     )
-    this.#leavings.add(leaving)
-    void leaving.then(() => this.#leavings.delete(leaving))
+    this.#forgetting.add(forgetting)
+    void forgetting.then(() => this.#forgetting.delete(forgetting))
   }
 
-  /** Waits for the end of this run; then the next one begins, or nothing of the instance is left but its log. */
-  async #awaitEnd(instance: InstanceId, slot: Slot): Promise<void> {
-    await slot.supervisor.ended
-    if (this.#life.signal.aborted) {
-      if (slot.supervisor.state === 'stopped') this.#records.drop(instance)
-      return
-    }
-    if (slot.next === undefined) {
-      this.#records.drop(instance)
-      await slot.output.forget()
-      this.#slots.delete(instance)
-      this.#counts.count(instance, undefined)
-      if (slot.next !== undefined) this.#begin(slot.next) // asked for while the log was closed
-      return this.#pruneLogs()
-    }
-    const { next } = slot
-    slot.next = undefined
-    slot.isLeaving = false
-    slot.supervisor = this.#supervise(next, slot.output)
+  /** Nothing of the instance is left but its log. */
+  async #forget(instance: InstanceId, slot: Slot): Promise<void> {
+    this.#records.drop(instance)
+    await slot.output.forget()
+    this.#slots.delete(instance)
+    this.#counts.count(instance, undefined)
+    if (slot.next !== undefined) this.#begin(slot.next) // asked for while the log was closed
+    return this.#pruneLogs()
+  }
+
+  #supervisors(): InstanceSupervisor[] {
+    return [...this.#slots.values()].flatMap((slot) => slot.supervisors())
   }
 
   /** One pruning at a time: those that are asked for meanwhile are done by one more. */
@@ -350,19 +346,9 @@ export class Worker {
   async #close(): Promise<void> {
     const keepOnClose = this.#isLetGo || this.#config.keepOnClose === true
     if (keepOnClose) this.#guard.leave()
-    await Promise.all(
-      [...this.#slots.values()].map(async ({ supervisor, output, isLeaving }) => {
-        const { trace: _, ...saved } = supervisor.saved()
-        const isSettled = saved.state === 'stopped' || saved.state === 'failed'
-        if (keepOnClose) supervisor.letGo()
-        else if (!isSettled) supervisor.stop(0)
-        // one that was being stopped is stopped by the next agent too
-        await (this.#isLetGo ? Promise.race([supervisor.ended, this.#clock.sleep(LET_GO_MS)]) : supervisor.ended)
-        if (!keepOnClose && !isLeaving && !isSettled) this.#records.put({ ...saved, state: 'placed', restarts: 0 })
-        await output[Symbol.asyncDispose]()
-      }),
-    )
-    if (!this.#isLetGo) await Promise.all(this.#leavings)
+    const wait = (ended: Promise<void>) => (this.#isLetGo ? Promise.race([ended, this.#clock.sleep(LET_GO_MS)]) : ended)
+    await Promise.all([...this.#slots.values()].map((slot) => slot.close({ isKept: keepOnClose, wait })))
+    if (!this.#isLetGo) await Promise.all(this.#forgetting)
     this.#counts.clear()
   }
 }

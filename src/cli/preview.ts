@@ -1,0 +1,60 @@
+import { printable } from '../core/kit/printable.ts'
+import type { Context } from './context.ts'
+import { lineOf, printJson, printTable } from './output.ts'
+
+/** What `apply --dry-run` gets from the root. */
+export interface Preview {
+  services: PreviewedService[]
+  warnings: Array<{ path: string; problem: string; remedy?: string }>
+}
+
+interface PreviewedService {
+  id: string
+  change: string
+  fields: string[]
+  instances: { added: number; replaced: number; changedInPlace: number; removed: number }
+  gap?: string
+  places: Array<{ instance: string; place?: string; reason?: string }>
+}
+
+export function printPreview(preview: Preview, { format }: Context): void {
+  if (format === 'json') return printJson(preview)
+  for (const warning of preview.warnings) console.error(`warning: ${lineOf(warning)}`)
+  printTable(
+    ['service', 'change', 'instances', 'fields'],
+    preview.services.map(({ id, change, instances, fields }) => [
+      id,
+      WOULD[change] ?? change,
+      countsOf(instances),
+      fields.join(' '),
+    ]),
+  )
+  for (const line of gapLines(preview.services)) console.error(printable(line))
+  const places = preview.services.flatMap(({ places }) => places)
+  if (places.length === 0) return
+  console.log('New instances would go to:')
+  for (const { instance, place, reason = '' } of places)
+    console.log(printable(`  ${instance}: ${place ?? `nowhere: ${reason}`}`))
+}
+
+/** One line for each service that does not answer while it is updated. */
+export function gapLines(services: ReadonlyArray<{ id: string; gap?: string }>): string[] {
+  return services.flatMap(({ id, gap }) => (gap === undefined ? [] : [`${id} is updated with a gap: ${gap}`]))
+}
+
+const WOULD: Readonly<Record<string, string>> = {
+  created: 'would be created',
+  updated: 'would be updated',
+  removed: 'would be removed',
+}
+
+/** `2 added, 1 replaced` */
+function countsOf({ added, replaced, changedInPlace, removed }: PreviewedService['instances']): string {
+  const counts = [
+    [added, 'added'],
+    [replaced, 'replaced'],
+    [changedInPlace, 'changed in place'],
+    [removed, 'removed'],
+  ] as const
+  return counts.flatMap(([count, word]) => (count === 0 ? [] : [`${count} ${word}`])).join(', ')
+}

@@ -1,0 +1,325 @@
+import { MeshError } from '../../core/errors.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
+import { REFUSED_ALREADY } from '../scheduling/filters.ts'
+import {
+  isNewerRun,
+  isReportOf,
+  isSameRun,
+  type Assignment,
+  type InstanceReport,
+  type SuccessorReport,
+} from '../spec.ts'
+import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
+import type { AssignmentChange, Dispatch } from './dispatch.ts'
+import type { LinkedNode, Nodes } from './nodes.ts'
+import type { Placement } from './placement.ts'
+import type { Publisher } from './publisher.ts'
+
+export interface SuccessionParts {
+  readonly assignments: Assignments
+  readonly nodes: Nodes
+  readonly placement: Placement
+  readonly dispatch: Dispatch
+  readonly publisher: Publisher
+  readonly log: Log
+}
+
+export interface ReplaceOptions {
+  /** `here`: on the same node, a restart. Otherwise on another one, or on this one. */
+  where: 'here' | 'elsewhere' | { node: NodeId }
+  /** What the successor runs; the same as before when absent. */
+  assignment?: Assignment
+  /** Where a second one beside it is impossible, it may be stopped first; `here` only. */
+  mayGap?: boolean
+}
+
+/** A node has accepted the successor. */
+export interface Replaced {
+  node: NodeId
+  /** Why nothing answers until the new one is ready: the earlier one had to be stopped first. */
+  gap?: string
+}
+
+/**
+ * Nodes learn within this time that the instance is elsewhere; until then its earlier run takes flows. Smaller refuses flows of nodes
+ * that are slow to learn it; larger delays the end of the earlier run.
+ */
+const HANDOVER_MS = 1_000
+/** More are of no use to anybody who looks. */
+const MOST_LEAVING = 8
+
+/**
+ * Replaces the run of an instance by another one, without a moment in which none answers:
+ *
+ *     serves ─┬─────────────────────────────▶ leaving: HANDOVER_MS later it drains, and is gone
+ *             └▶ successor: placed ─▶ starting ─▶ running: serves
+ *                              └─▶ its node lost, or a move that failed: the one that serves stays
+ *
+ * On one node the worker switches by itself (worker/slot.ts), and its report says so; between nodes the tables say which one to call.
+ */
+export class Succession {
+  readonly #parts: SuccessionParts
+  /** Earlier runs that still take flows. */
+  readonly #handingOver = new Map<string, NodeJS.Timeout>()
+
+  constructor(parts: SuccessionParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Resolves when a node has accepted the successor; the switch follows by itself.
+   * @throws MeshError UNPLACEABLE with the reason; then nothing has changed
+   */
+  async begin(id: InstanceId, { where, assignment, mayGap = false }: ReplaceOptions): Promise<Replaced> {
+    const record = this.#parts.assignments.get(id)
+    if (record === undefined || !record.wanted) throw refused('it is not here')
+    const { successor } = record
+    if (successor !== undefined && assignment?.generation === successor.assignment.generation)
+      return this.#renew(record, successor, assignment)
+    const next = nextRun(record, assignment)
+    if (next.spec.oneShot) throw refused('a job does not run twice at the same time')
+    if (where === 'here') return this.#besideIt(record, next, mayGap)
+    if (record.node === undefined) throw refused('it has no place yet')
+    return this.#elsewhere(record, next, where)
+  }
+
+  /** True when the report was about a run other than the one that serves: it needs no further attention. */
+  takeReport(node: LinkedNode, report: InstanceReport): boolean {
+    const record = this.#parts.assignments.get(report.instance)
+    if (record === undefined || !record.wanted || record.node === node.id) return false
+    const { successor, leaving } = record
+    if (successor?.node === node.id && isReportOf(report, successor.assignment)) {
+      this.#follow(record, successor, report)
+      return true
+    }
+    if (leaving?.includes(node.id) !== true) return false
+    if (report.state === 'stopped') this.#left(report.instance, node.id)
+    return true
+  }
+
+  /** What a report of the serving run's node means for its successor. */
+  successorOf({ successor }: AssignmentRecord, report: InstanceReport): AssignmentChange | undefined {
+    if (successor === undefined) return undefined
+    if (isReportOf(report, successor.assignment)) return { assignment: successor.assignment, ...NO_SUCCESSOR }
+    const { successor: told } = report
+    if (told === undefined || !isSameRun(told, successor.assignment)) return undefined
+    return { successor: asTold(successor, told) }
+  }
+
+  /** The run that serves is gone, with its node or by itself: its successor serves, ready or not. False where there is none elsewhere. */
+  takesOver(record: AssignmentRecord): boolean {
+    const { successor, assignment, node } = record
+    if (successor === undefined || successor.node === node) return false
+    const { state, detail, restarts } = successor
+    this.#parts.log.info('successor serves: the instance it was to replace is gone', { instance: assignment.instance })
+    this.#parts.dispatch.change(assignment.instance, {
+      assignment: successor.assignment,
+      node: successor.node,
+      state,
+      detail,
+      restarts,
+      ...NO_SUCCESSOR,
+    })
+    return true
+  }
+
+  nodeLost(node: NodeId): void {
+    for (const record of this.#parts.assignments.replacing()) {
+      const { successor, assignment, leaving } = record
+      if (leaving?.includes(node) === true) this.#left(assignment.instance, node)
+      if (successor?.node === node && record.node !== node) this.#abandon(record, `node ${node} was lost`)
+    }
+  }
+
+  /** After a node's hello: what it should have of successors and has not is assigned again. */
+  async nodeBack(node: LinkedNode, reports: readonly InstanceReport[]): Promise<void> {
+    const { assignments, dispatch } = this.#parts
+    const has = new Map(reports.map((report) => [report.instance, report]))
+    for (const record of assignments.replacing()) {
+      const { successor, assignment, leaving } = record
+      const { instance } = assignment
+      const report = has.get(instance)
+      if (leaving?.includes(node.id) === true && record.node !== node.id && report === undefined)
+        this.#left(instance, node.id)
+      if (successor === undefined || successor.node !== node.id) continue
+      const told = record.node === node.id ? report?.successor : report
+      if (told !== undefined && isReportOf(told, successor.assignment)) continue
+      const refusal = await dispatch.assign(node, successor, 'beside')
+      const now = assignments.get(instance)
+      if (refusal !== undefined && now?.successor?.node === node.id) this.#abandon(now, refusal)
+    }
+  }
+
+  /** Asks again for the end of runs that should have ended. */
+  retry(): void {
+    for (const { assignment, leaving = [] } of this.#parts.assignments.replacing())
+      for (const node of leaving) this.#askToLeave(assignment.instance, node)
+  }
+
+  /** The instance is withdrawn as a whole: every run but the one that serves is to end. */
+  withdraw({ assignment, node, successor, leaving = [] }: AssignmentRecord): void {
+    const { instance } = assignment
+    for (const other of leaving) {
+      clearTimeout(this.#handingOver.get(`${instance} ${other}`))
+      this.#handingOver.delete(`${instance} ${other}`)
+      this.#askToLeave(instance, other)
+    }
+    if (successor === undefined) return
+    if (successor.node !== node) this.#end(successor, node)
+    this.#parts.dispatch.change(instance, NO_SUCCESSOR)
+  }
+
+  close(): void {
+    for (const timer of this.#handingOver.values()) clearTimeout(timer)
+  }
+
+  /** The same successor, with a newer document that a running one takes over. */
+  async #renew(record: AssignmentRecord, successor: Successor, assignment: Assignment): Promise<Replaced> {
+    const { dispatch, nodes } = this.#parts
+    const { instance } = assignment
+    const next = withEpoch(assignment, successor.assignment)
+    dispatch.change(instance, { successor: { ...successor, assignment: next } })
+    const node = nodes.alive(successor.node)
+    const refusal = node && (await dispatch.assign(node, { assignment: next }, 'beside'))
+    if (refusal === undefined) return { node: successor.node }
+    this.#abandon(record, refusal)
+    throw refused(refusal)
+  }
+
+  async #besideIt(record: AssignmentRecord, next: Assignment, mayGap: boolean): Promise<Replaced> {
+    const { nodes, dispatch } = this.#parts
+    const { instance } = next
+    if (record.node === undefined) throw refused('it has no place yet')
+    const node = nodes.alive(record.node)
+    this.#supersede(record, record.node, next)
+    const refusal = node && (await dispatch.assign(node, { assignment: next }, 'beside'))
+    if (refusal === undefined || nodes.alive(record.node) === undefined) return { node: record.node } // one that is away learns it when it is back
+    if (!mayGap) {
+      dispatch.change(instance, NO_SUCCESSOR)
+      throw refused(refusal)
+    }
+    this.#parts.log.warn('instance is stopped before its successor starts', { instance, reason: refusal })
+    dispatch.change(instance, { assignment: next, state: 'placed', detail: undefined, ...NO_SUCCESSOR })
+    return { node: record.node, gap: refusal }
+  }
+
+  async #elsewhere(
+    record: AssignmentRecord,
+    next: Assignment,
+    where: 'elsewhere' | { node: NodeId },
+  ): Promise<Replaced> {
+    const { assignments, placement, dispatch } = this.#parts
+    const { instance } = next
+    const refusals = new Map<NodeId, string>([[record.node as NodeId, REFUSED_ALREADY]])
+    for (;;) {
+      const choice = await placement.choose(next.spec, refusals, where === 'elsewhere' ? undefined : where.node)
+      if (choice.kind === 'nowhere') throw refused(choice.reason)
+      const now = assignments.get(instance)
+      if (now === undefined || !now.wanted || now.node !== record.node) throw refused('it has changed meanwhile')
+      const { node } = choice
+      this.#supersede(now, node.id, next)
+      const refusal = await dispatch.assign(node, { assignment: next }, 'beside')
+      if (refusal === undefined) return { node: node.id }
+      dispatch.change(instance, NO_SUCCESSOR)
+      refusals.set(node.id, refusal)
+    }
+  }
+
+  /** The record has this successor, and no longer the one before it, if there was one. */
+  #supersede(record: AssignmentRecord, node: NodeId, assignment: Assignment): void {
+    const { successor } = record
+    const isReplacedThere = node === record.node && successor?.node === node // the worker ends it
+    if (successor !== undefined && !isReplacedThere) this.#end(successor, record.node)
+    this.#parts.dispatch.change(assignment.instance, {
+      successor: { node, assignment, state: 'placed', restarts: 0 },
+    })
+  }
+
+  #follow(record: AssignmentRecord, successor: Successor, report: InstanceReport): void {
+    const { state, detail } = report
+    if (state === 'running') return this.#switch(record, successor, report)
+    if (state === 'failed' || state === 'stopped') return this.#abandon(record, detail ?? state)
+    this.#parts.dispatch.change(report.instance, { successor: asTold(successor, report) })
+  }
+
+  #switch(record: AssignmentRecord, successor: Successor, { state, detail, restarts }: InstanceReport): void {
+    const { dispatch, publisher, log } = this.#parts
+    const { instance } = record.assignment
+    const before = record.node as NodeId
+    const others = (record.leaving ?? []).filter((node) => node !== before && node !== successor.node)
+    dispatch.change(instance, {
+      assignment: successor.assignment,
+      node: successor.node,
+      state,
+      detail,
+      restarts,
+      noOtherNode: undefined,
+      leaving: [...others, before].slice(-MOST_LEAVING),
+      ...NO_SUCCESSOR,
+    })
+    publisher.flush()
+    log.info('instance moved', { instance, from: before, node: successor.node })
+    const key = `${instance} ${before}`
+    const timer = setTimeout(() => {
+      this.#handingOver.delete(key)
+      this.#askToLeave(instance, before)
+    }, HANDOVER_MS)
+    timer.unref()
+    this.#handingOver.set(key, timer)
+  }
+
+  #askToLeave(instance: InstanceId, id: NodeId): void {
+    const node = this.#parts.nodes.alive(id)
+    if (node === undefined || this.#handingOver.has(`${instance} ${id}`)) return
+    node.link.request('withdraw', { instance }).then(
+      ({ ended }) => ended && this.#left(instance, id),
+      (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: id, error }),
+    )
+  }
+
+  #left(instance: InstanceId, node: NodeId): void {
+    const leaving = this.#parts.assignments.get(instance)?.leaving?.filter((other) => other !== node)
+    if (leaving !== undefined)
+      this.#parts.dispatch.change(instance, { leaving: leaving.length === 0 ? undefined : leaving })
+  }
+
+  /** The one that serves stays. */
+  #abandon({ assignment, successor, node }: AssignmentRecord, reason: string): void {
+    const { instance } = assignment
+    this.#parts.log.warn('instance not replaced', { instance, node: successor?.node, reason })
+    if (successor !== undefined) this.#end(successor, node)
+    this.#parts.dispatch.change(instance, NO_SUCCESSOR)
+  }
+
+  /** At once. On a node that is away it ends when that is back, and is told what to keep. */
+  #end({ node, assignment }: Successor, serving: NodeId | undefined): void {
+    const { nodes, dispatch } = this.#parts
+    const linked = nodes.alive(node)
+    if (linked === undefined) return
+    if (node === serving) dispatch.cancel(linked, assignment)
+    else dispatch.askToEnd(linked, assignment.instance, true)
+  }
+}
+
+const NO_SUCCESSOR = { successor: undefined }
+
+function refused(reason: string): MeshError {
+  return new MeshError('UNPLACEABLE', { reason })
+}
+
+function asTold({ node, assignment }: Successor, { state, detail, restarts }: SuccessorReport): Successor {
+  return { node, assignment, state, restarts, ...(detail === undefined ? {} : { detail }) }
+}
+
+/** What runs next: newer than whatever is there. */
+function nextRun({ assignment, successor }: AssignmentRecord, wanted?: Assignment): Assignment {
+  const newest = successor?.assignment ?? assignment
+  const next = withEpoch(wanted ?? newest, newest)
+  return isNewerRun(next, newest) ? next : { ...next, epoch: (next.epoch ?? 0) + 1 }
+}
+
+/** The root counts generations, the cluster epochs: they go on from those of the run that is there. */
+export function withEpoch(assignment: Assignment, { epoch }: Assignment): Assignment {
+  return epoch === undefined ? assignment : { ...assignment, epoch }
+}

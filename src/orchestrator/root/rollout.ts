@@ -1,0 +1,147 @@
+import { portKey } from '../scheduling/candidate.ts'
+import type { ServiceSpec } from '../spec.ts'
+import type { ServiceChange } from './difference.ts'
+import type { InstanceRecord, ServiceRecord } from './root-store.ts'
+
+/*
+ * An update replaces the instances of a service by those of its newest generation, a few at a time:
+ *
+ *     old ─▶ old with a successor beside it ─▶ updated          stop-first:  old ─▶ starting ─▶ updated
+ *
+ * The next one begins when the one before is ready, so a version that does not start is stopped at its first instance.
+ */
+
+export interface RolloutLimits {
+  /** How many successors there may be at a time. */
+  surge: number
+  /** How many instances may be down at a time. */
+  unavailable: number
+  /** Where no second one fits beside an instance, it is stopped first. */
+  mayGap: boolean
+  progressMs: number
+}
+
+/** As Kubernetes and Nomad do. Smaller gives up programs that start slowly; larger says later that an update has failed. */
+const PROGRESS_SECONDS = 600
+
+export function limitsOf({ update = {} }: ServiceSpec): RolloutLimits {
+  const surge = update.maxSurge ?? 1
+  return {
+    surge,
+    unavailable: update.maxUnavailable ?? (surge === 0 ? 1 : 0),
+    mayGap: update.maxUnavailable !== 0,
+    progressMs: (update.progressSeconds ?? PROGRESS_SECONDS) * 1_000,
+  }
+}
+
+/** Which instances are updated next, and how each takes the place of its former run. */
+export interface NextUpdate {
+  record: InstanceRecord
+  how: 'beside' | 'beside-if-possible' | 'stop-first'
+}
+
+/** `mayUpdate`: its cluster is there to be told. */
+export function nextUpdates(
+  service: ServiceRecord,
+  instances: readonly InstanceRecord[],
+  mayUpdate: (record: InstanceRecord) => boolean,
+): NextUpdate[] {
+  const { surge, unavailable, mayGap } = limitsOf(service.spec)
+  const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
+  const settling = wanted.filter((record) => isSettling(record, service)).length
+  const down = wanted.filter(({ state }) => state !== 'running').length
+  let besides = surge - settling
+  let stops = unavailable - Math.max(down, settling)
+  let isFirst = settling === 0
+  const next: NextUpdate[] = []
+  for (const record of wanted.filter((each) => isOld(each, service) && mayUpdate(each))) {
+    const isDown = record.state !== 'running'
+    const mayStop = mayGap && isFirst && (down === 0 || (isDown && down === 1))
+    if (besides > 0) {
+      next.push({ record, how: mayStop ? 'beside-if-possible' : 'beside' })
+      besides -= 1
+    } else if (stops > 0 || (isDown && isFirst)) {
+      next.push({ record, how: 'stop-first' })
+      stops -= 1
+    } else continue
+    isFirst = false
+  }
+  return next
+}
+
+/** Why a service will not answer while it is updated; `undefined` when it will, or does not run. */
+export function whyGap(
+  change: ServiceChange,
+  before: ServiceRecord | undefined,
+  instances: readonly InstanceRecord[],
+): string | undefined {
+  if (change.kind !== 'updated' || change.effect !== 'restart' || before === undefined) return undefined
+  const { spec } = change
+  if (spec.oneShot || !instances.some(({ wanted, state }) => wanted && state === 'running')) return undefined
+  const each = spec.replicas > 1 ? 'each instance is' : 'it is'
+  if (limitsOf(spec).surge === 0) return `max_surge is 0, so ${each} stopped before its successor starts`
+  const listens = new Set(before.spec.fixedPorts ? before.spec.ports.map(portKey) : [])
+  const shared = spec.fixedPorts ? spec.ports.map(portKey).find((port) => listens.has(port)) : undefined
+  if (shared === undefined) return undefined
+  return `two instances cannot listen on port ${shared} of one node (fixed_port), so ${each} stopped before its successor starts`
+}
+
+/** Of an earlier generation, and not told of the newest yet. */
+export function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
+  return service !== undefined && record.generation < service.generation
+}
+
+/** Told of the newest generation, whose run does not serve yet. A failed one also holds up what follows. */
+export function isSettling(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
+  if (isOld(record, service)) return false
+  return record.successor !== undefined || ['requested', 'placed', 'starting', 'failed'].includes(record.state)
+}
+
+/** How far the update of a service is; `undefined` when there is none under way. */
+export interface Rollout {
+  updated: number
+  of: number
+  /** What holds it up. */
+  stuck?: string
+  /** It does not get on by itself: it crashes again and again, or cannot be started. */
+  isHopeless: boolean
+}
+
+/** One that crashes this often before it was ready once is not slow but broken. */
+const HOPELESS_RESTARTS = 3
+
+export function rolloutOf(service: ServiceRecord, instances: readonly InstanceRecord[]): Rollout | undefined {
+  const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
+  const isUpdated = (record: InstanceRecord) => !isOld(record, service) && !isSettling(record, service)
+  const pending = wanted.filter((record) => !isUpdated(record))
+  // instances of the newest generation that start for the first time are no update
+  if (!pending.some((each) => isOld(each, service) || each.successor !== undefined || each.gap !== undefined))
+    return undefined
+  const troubles = pending.flatMap((record) => troubleOf(record, service) ?? [])
+  const [first] = troubles.toSorted((a, b) => Number(b.isHopeless) - Number(a.isHopeless))
+  return {
+    updated: wanted.length - pending.length,
+    of: wanted.length,
+    ...(first === undefined ? {} : { stuck: first.reason }),
+    isHopeless: first?.isHopeless === true,
+  }
+}
+
+function troubleOf(
+  record: InstanceRecord,
+  service: ServiceRecord,
+): { reason: string; isHopeless: boolean } | undefined {
+  const { successor, waits } = record
+  if (isOld(record, service)) return waits === undefined ? undefined : { reason: waits, isHopeless: false }
+  const { state, restarts, detail } = successor ?? (record.gap === undefined ? record : { ...record, restarts: 0 })
+  const isIll = state === 'failed' || (detail !== undefined && detail !== record.gap)
+  if (!isIll && restarts === 0) return undefined
+  const isHopeless = state === 'failed' || (successor !== undefined && restarts >= HOPELESS_RESTARTS)
+  return { reason: detail ?? `it was started again ${restarts} times`, isHopeless }
+}
+
+/** `updated 0/1, stuck: exited with code 1` */
+export function rolloutText({ updated, of, stuck }: Rollout, isFailed: boolean): string {
+  const trouble = stuck === undefined ? (isFailed ? ', stuck: no progress' : '') : `, stuck: ${stuck}`
+  return `updated ${updated}/${of}${trouble}`
+}
