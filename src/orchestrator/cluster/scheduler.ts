@@ -14,7 +14,8 @@ import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
-import { type Replaced, type ReplaceOptions, Succession, withEpoch } from './succession.ts'
+import { withEpoch } from './runs.ts'
+import { type Replaced, type ReplaceOptions, Succession } from './succession.ts'
 
 export interface SchedulerParts {
   assignments: Assignments

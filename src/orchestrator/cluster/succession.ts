@@ -2,19 +2,13 @@ import { MeshError } from '../../core/errors.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import {
-  isNewerRun,
-  isReportOf,
-  isSameRun,
-  type Assignment,
-  type InstanceReport,
-  type SuccessorReport,
-} from '../spec.ts'
+import { isReportOf, isSameRun, type Assignment, type InstanceReport } from '../spec.ts'
 import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
 import type { AssignmentChange, Dispatch } from './dispatch.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
 import type { Publisher } from './publisher.ts'
+import { asTold, nextRun, withEpoch } from './runs.ts'
 
 export interface SuccessionParts {
   readonly assignments: Assignments
@@ -161,8 +155,7 @@ export class Succession {
   withdraw({ assignment, node, successor, leaving = [] }: AssignmentRecord): void {
     const { instance } = assignment
     for (const other of leaving) {
-      clearTimeout(this.#handingOver.get(`${instance} ${other}`))
-      this.#handingOver.delete(`${instance} ${other}`)
+      this.#stopHandover(instance, other)
       this.#askToLeave(instance, other)
     }
     if (successor === undefined) return
@@ -231,6 +224,8 @@ export class Succession {
     const { successor } = record
     const isReplacedThere = node === record.node && successor?.node === node // the worker ends it
     if (successor !== undefined && !isReplacedThere) this.#end(successor, record.node)
+    this.#stopHandover(assignment.instance, node) // an earlier run that still leaves there goes by itself
+    this.#left(assignment.instance, node)
     this.#parts.dispatch.change(assignment.instance, {
       successor: { node, assignment, state: 'placed', restarts: 0 },
     })
@@ -278,6 +273,11 @@ export class Succession {
     )
   }
 
+  #stopHandover(instance: InstanceId, node: NodeId): void {
+    clearTimeout(this.#handingOver.get(`${instance} ${node}`))
+    this.#handingOver.delete(`${instance} ${node}`)
+  }
+
   #left(instance: InstanceId, node: NodeId): void {
     const leaving = this.#parts.assignments.get(instance)?.leaving?.filter((other) => other !== node)
     if (leaving !== undefined)
@@ -306,20 +306,4 @@ const NO_SUCCESSOR = { successor: undefined }
 
 function refused(reason: string): MeshError {
   return new MeshError('UNPLACEABLE', { reason })
-}
-
-function asTold({ node, assignment }: Successor, { state, detail, restarts }: SuccessorReport): Successor {
-  return { node, assignment, state, restarts, ...(detail === undefined ? {} : { detail }) }
-}
-
-/** What runs next: newer than whatever is there. */
-function nextRun({ assignment, successor }: AssignmentRecord, wanted?: Assignment): Assignment {
-  const newest = successor?.assignment ?? assignment
-  const next = withEpoch(wanted ?? newest, newest)
-  return isNewerRun(next, newest) ? next : { ...next, epoch: (next.epoch ?? 0) + 1 }
-}
-
-/** The root counts generations, the cluster epochs: they go on from those of the run that is there. */
-export function withEpoch(assignment: Assignment, { epoch }: Assignment): Assignment {
-  return epoch === undefined ? assignment : { ...assignment, epoch }
 }
