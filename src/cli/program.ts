@@ -4,6 +4,7 @@ import { applyCommand } from './apply.ts'
 import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
 import { deleteCommand } from './delete.ts'
+import { eventsCommand } from './events.ts'
 import { execCommand } from './exec.ts'
 import { flowsCommand } from './flows.ts'
 import { getCommand } from './get.ts'
@@ -66,6 +67,7 @@ const COMMANDS = [
   peersCommand,
   flowsCommand,
   logsCommand,
+  eventsCommand,
   statusCommand,
   checkCommand,
   netcheckCommand,

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
+import { secondsOf } from './duration.ts'
 import { printJson } from './output.ts'
 
 interface Minted {
@@ -28,7 +29,7 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .action(async ({ role, cluster, ttl }: TokenOptions) => {
       if (role !== 'node' && role !== 'cluster' && role !== 'relay')
         throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'Use one of: node, relay, cluster.' })
-      const wanted = { role, ttlSeconds: secondsOf(ttl), ...clusterOf(role, cluster) }
+      const wanted = { role, ttlSeconds: secondsOf(ttl, '--ttl'), ...clusterOf(role, cluster) }
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', wanted)
       if (context().format === 'json') return printJson(minted)
       console.log(minted.token)
@@ -42,17 +43,4 @@ export function tokenCommand(program: Command, context: () => Context): void {
 function clusterOf(role: string, cluster: string | undefined): { cluster?: string } {
   if (cluster !== undefined) return { cluster }
   return role === 'cluster' ? { cluster: 'edge' } : {}
-}
-
-const SECONDS_PER: Readonly<Record<string, number>> = { '': 1, s: 1, m: 60, h: 3_600, d: 86_400 }
-
-function secondsOf(ttl: string): number {
-  const [, count = '', unit = ''] = /^(\d{1,9})([smhd]?)$/.exec(ttl) ?? []
-  const seconds = Number(count) * (SECONDS_PER[unit] ?? 0)
-  if (seconds >= 1) return seconds
-  throw new MeshError('USAGE', {
-    option: '--ttl',
-    given: ttl,
-    remedy: 'Expected whole seconds, or a duration such as 30m, 1h or 7d.',
-  })
 }

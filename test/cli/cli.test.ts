@@ -184,6 +184,23 @@ t.test('apply creates what is new, warns of unknown keys, and changes nothing th
   await eventually(async () => (await running()).length === 4, 'four instances run')
 })
 
+t.test('events say what happened to a service, by whom and why', async (t) => {
+  const events = await machines.json<{ what: string; by: string; instance?: string }[]>('m0', 'events', CART)
+  t.match(events[0], { what: 'applied', by: 'user', why: 'new: 3 replicas' }, 'the document first')
+  const ready = events.filter(({ what, by }) => what === 'ready' && by === 'worker')
+  t.equal(new Set(ready.map(({ instance }) => instance)).size, 3, 'each instance is ready')
+  t.match(
+    await machines.run('m0', 'events', `${CART}.0`, '--since', '1h', '-n', '1'),
+    { code: 0, stdout: /^TIME .*\n\S+Z +ready +shop\.acme\.cart\.prod\.0 +edge\/n[01] +worker .*\n$/ },
+    'the newest of one instance, as a table',
+  )
+  t.match(
+    await machines.run('m0', 'events', 'shop.acme.cart.prd'),
+    { code: 3, stderr: /shop\.acme\.cart\.prd was not found\nDid you mean shop\.acme\.cart\.prod\?/ },
+    'a name that does not exist is not an empty list',
+  )
+})
+
 t.test('apply reports every fault at once, and applies nothing of a document with one', async (t) => {
   const faulty = sla(
     [

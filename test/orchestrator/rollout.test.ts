@@ -185,7 +185,14 @@ t.test('an update that makes no progress has failed, once; each updated instance
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   const clock = new ManualClock()
   const log = recordingLog()
-  const updates = new Updates({ store, clock, log, vips: undefined as never, clusters: undefined as never })
+  const updates = new Updates({
+    events: { record: () => undefined },
+    store,
+    clock,
+    log,
+    vips: undefined as never,
+    clusters: undefined as never,
+  })
   const slow = service(2, { progress_deadline_seconds: 100, auto_rollback: true })
   recordRevision(slow, { before: undefined, at: 1 }, store)
   const follow = (...instances: InstanceRecord[]) => updates.follow(slow, instances)

@@ -24,6 +24,7 @@ class VipWorld implements Disposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'hedgerow-vips-'))
   wall = 1_000_000_000_000
   readonly clock = { ...systemClock, wall: () => this.wall }
+  readonly events = { record: () => undefined }
   store!: RootStore
   vips!: Vips
   /** Services whose addresses were mended at the last start. */

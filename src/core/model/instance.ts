@@ -1,6 +1,8 @@
 import type { InstanceId, NodeId, ServiceId } from './ids.ts'
 
 /**
+ * The states of an instance. ARCHITECTURE.md draws them with the events that tell of each.
+ *
  *   requested ─▶ placed ─▶ starting ─▶ running ─▶ stopping ─▶ stopped
  *       ▼          │          │         │  ▼ ▲
  *   unplaceable    │          │         │  lost

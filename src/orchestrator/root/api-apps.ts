@@ -3,6 +3,7 @@ import { ERRORS, MeshError } from '../../core/errors.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { Fault } from '../sla/findings.ts'
+import type { Effect } from '../sla/changes.ts'
 import { parseSla } from '../sla/parse.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
@@ -52,7 +53,10 @@ export function appRoutes(app: App, context: ApiContext): void {
     }
     const before = new Map(apps.flatMap((app) => store.servicesOf(app)).map((record) => [record.id, record]))
     const { changes, moved, warnings: more } = submit(submission, context)
-    for (const change of changes) reconcile(change, reconciler)
+    for (const change of changes) {
+      recordChange(change, context)
+      reconcile(change, reconciler)
+    }
     for (const service of moved) reconciler.publish(service)
     const services = changes.map((change) => {
       const gap = whyGap(change, before.get(idOf(change)), store.instancesOf(idOf(change)))
@@ -84,6 +88,8 @@ export function appRoutes(app: App, context: ApiContext): void {
     const { replicas } = readScale(body)
     const service = existingService(store, params.id)
     store.services.put(service.id, { ...service, spec: { ...service.spec, replicas } })
+    const why = `from ${service.spec.replicas} to ${replicas} replicas`
+    context.events.record({ service: service.id, what: 'scaled', by: 'user', why })
     reconciler.touch(service.id)
     return { id: service.id, replicas }
   })
@@ -112,6 +118,26 @@ function wishesIn({ id, constraints }: ServiceSpec, store: RootStore): Fault[] {
   }))
 }
 
+function replicasOf({ replicas }: ServiceSpec): string {
+  return `${replicas} ${replicas === 1 ? 'replica' : 'replicas'}`
+}
+
+const EFFECTS: Readonly<Record<Effect, string>> = {
+  none: 'changed: nothing to do for its instances',
+  live: 'changed: its instances take it over',
+  place: 'changed: its instances take it over, or move',
+  restart: 'changed: its instances are replaced',
+}
+
+function recordChange(change: ServiceChange, { events }: ApiContext): void {
+  if (change.kind === 'unchanged') return
+  const service = idOf(change)
+  if (change.kind === 'removed')
+    return events.record({ service, what: 'deleted', by: 'user', why: 'the document no longer names it' })
+  const why = change.kind === 'created' ? `new: ${replicasOf(change.spec)}` : EFFECTS[change.effect]
+  events.record({ service, what: 'applied', by: 'user', why })
+}
+
 function reconcile(change: ServiceChange, reconciler: Reconciler): void {
   if (change.kind === 'unchanged') return
   reconciler.publish(idOf(change))
@@ -124,7 +150,10 @@ function removeAll(services: readonly string[], context: ApiContext, also: () =>
     for (const id of services) remove(id, context)
     also()
   })
-  for (const id of services) reconcile({ kind: 'removed', id }, context.reconciler)
+  for (const id of services) {
+    context.events.record({ service: id, what: 'deleted', by: 'user' })
+    reconcile({ kind: 'removed', id }, context.reconciler)
+  }
 }
 
 /** Which of these services some node follows. A cluster that is away or does not answer may have such nodes. */

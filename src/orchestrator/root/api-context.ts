@@ -2,6 +2,7 @@ import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import type { LinkServer } from '../link/link-server.ts'
+import type { Events } from './events/events.ts'
 import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -24,6 +25,7 @@ export interface ApiContext {
   mesh: string
   version: string
   server: LinkServer
+  events: Events
   clock: Clock
 }
 

@@ -2,6 +2,7 @@ import type { App } from '../link/link-server.ts'
 import { appRoutes } from './api-apps.ts'
 import { authorityRoutes } from './api-authority.ts'
 import { clusterRoutes } from './api-clusters.ts'
+import { eventRoutes } from './api-events.ts'
 import { instanceRoutes } from './api-instances.ts'
 import { removalRoutes } from './api-removal.ts'
 import type { ApiContext } from './api-context.ts'
@@ -13,6 +14,7 @@ export function apiRoutes(app: App, context: ApiContext): void {
   clusterRoutes(app, context)
   removalRoutes(app, context)
   authorityRoutes(app, context)
+  eventRoutes(app, context)
   statusRoute(app, context)
 }
 

@@ -6,8 +6,10 @@ import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.t
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
+import { eventsOf } from './events/event-changes.ts'
+import type { EventSink } from './events/event.ts'
 import { heardOf, refusedOf } from './former-place.ts'
-import { changeInstance } from './instance-records.ts'
+import { changeInstance, deleteInstance } from './instance-records.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
@@ -25,6 +27,7 @@ export interface ClusterMessagesParts {
   revocations: RevocationRegister
   rotation: Rotation
   clock: Clock
+  events: EventSink
   log: Log
 }
 
@@ -65,7 +68,7 @@ export class ClusterMessages implements ClusterListener {
   }
 
   notifications(name: string): NotificationHandlers<typeof clusterToRoot> {
-    const { store, clusters, nodes, reconciler, rotation, log } = this.#parts
+    const { store, clusters, nodes, reconciler, rotation, events, log } = this.#parts
     return {
       summary: ({ summary }) => {
         const cluster = clusters.linked(name)
@@ -79,6 +82,7 @@ export class ClusterMessages implements ClusterListener {
         const record = store.instances.get(instance)
         if (record?.cluster !== name) return
         log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
+        events.record({ instance, cluster: name, what: 'refused', by: 'cluster', why: reason })
         this.#unplace(record)
         reconciler.refuse(instance, name)
         reconciler.publish(record.service)
@@ -177,9 +181,9 @@ export class ClusterMessages implements ClusterListener {
   /** True when tables must show the change. */
   #takeReport(record: InstanceRecord, located: LocatedReport): boolean {
     const { report, node, noOtherNode, successor, also } = located
-    const { store, clock } = this.#parts
+    const { store, clock, events } = this.#parts
     if (!record.wanted && report.state === 'stopped') {
-      store.instances.delete(record.id)
+      deleteInstance(record.id, this.#parts)
       return true
     }
     const generation = this.#generationOf(record, located)
@@ -201,6 +205,7 @@ export class ClusterMessages implements ClusterListener {
       ...(record.gap === undefined || state === 'running' ? {} : { gap: record.gap }),
     }
     store.instances.put(record.id, changed)
+    for (const event of eventsOf(record, changed)) events.record(event)
     const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
     return shown(record) !== shown(changed)
   }
@@ -227,7 +232,7 @@ export class ClusterMessages implements ClusterListener {
   /** The instance has lost its place; one that is no longer wanted is gone. */
   #unplace(record: InstanceRecord): void {
     if (record.wanted) changeInstance(record.id, refusedOf(record), this.#parts)
-    else this.#parts.store.instances.delete(record.id)
+    else deleteInstance(record.id, this.#parts)
   }
 }
 

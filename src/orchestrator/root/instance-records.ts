@@ -1,6 +1,8 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import { POLICIES } from '../../core/model/choice.ts'
 import { instanceId, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
+import { eventsOf } from './events/event-changes.ts'
+import type { EventSink } from './events/event.ts'
 import type { Step } from './plan.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
 import { changeStore } from './submission.ts'
@@ -11,6 +13,7 @@ export interface RecordParts {
   store: RootStore
   vips: Vips
   clock: Clock
+  events: EventSink
 }
 
 /** A key that is `undefined` is removed from the record. */
@@ -19,30 +22,41 @@ export type InstanceChange = { [K in keyof InstanceRecord]?: InstanceRecord[K] |
 /** Creates, retires and forgets the records of a service's instances, with their VIPs, in one transaction. */
 export function applyRecordSteps(id: ServiceId, steps: readonly Step[], parts: RecordParts): void {
   const { store, vips } = parts
+  const why = store.services.get(id) === undefined ? 'the service was deleted' : 'the service has fewer replicas now'
   changeStore(parts, () => {
     for (const step of steps) {
       if (step.kind === 'create') {
         createInstance(id, step.ordinal, parts)
         ensureInstanceVips(id, step.ordinal, vips)
       } else if (step.kind === 'retire') {
-        const record = changeInstance(step.id, { wanted: false, state: 'stopping' }, parts)
+        const record = changeInstance(step.id, { wanted: false, state: 'stopping' }, parts, why)
         if (record !== undefined) for (const policy of POLICIES) vips.freeAutomatic(id, `${record.ordinal}.${policy}`)
-      } else if (step.kind === 'forget') store.instances.delete(step.id)
+      } else if (step.kind === 'forget') deleteInstance(step.id, parts)
     }
   })
 }
 
-/** Returns the record as it is now; `undefined` when there is none. */
+/** Tells what the change means (`why`, for people). Returns the record as it is now; `undefined` when there is none. */
 export function changeInstance(
   id: InstanceId,
   change: InstanceChange,
-  { store, clock }: Pick<RecordParts, 'store' | 'clock'>,
+  { store, clock, events }: Pick<RecordParts, 'store' | 'clock' | 'events'>,
+  why?: string,
 ): InstanceRecord | undefined {
   const record = store.instances.get(id)
   if (record === undefined) return undefined
   const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
   store.instances.put(id, changed) // keys that are undefined now are not written
+  for (const event of eventsOf(record, changed, why)) events.record(event)
   return changed
+}
+
+/** Nothing of the instance is left. */
+export function deleteInstance(id: InstanceId, { store, events }: Pick<RecordParts, 'store' | 'events'>): void {
+  const record = store.instances.get(id)
+  if (record === undefined) return
+  store.instances.delete(id)
+  events.record({ instance: id, node: record.node?.id, cluster: record.cluster, what: 'deleted', by: 'reconciler' })
 }
 
 function createInstance(service: ServiceId, ordinal: number, { store, clock }: RecordParts): void {

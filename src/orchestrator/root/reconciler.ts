@@ -14,7 +14,8 @@ import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { askedOf, leftBy, refusedOf } from './former-place.ts'
-import { applyRecordSteps, changeInstance, type InstanceChange } from './instance-records.ts'
+import type { EventSink } from './events/event.ts'
+import { applyRecordSteps, changeInstance, deleteInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import { rollBack } from './rollback.ts'
 import { isSettling } from './rollout.ts'
@@ -27,6 +28,7 @@ export interface ReconcilerParts {
   vips: Vips
   clusters: Clusters
   clock: Clock
+  events: EventSink
   log: Log
   metrics: Metrics
 }
@@ -139,7 +141,7 @@ export class Reconciler {
   }
 
   #drop(id: InstanceId): void {
-    this.#parts.store.instances.delete(id)
+    deleteInstance(id, this.#parts)
     this.#refusals.delete(id)
   }
 
@@ -212,7 +214,7 @@ export class Reconciler {
 
   /** Asks the clusters in the order that `schedule` gives, until one accepts. */
   async #place(id: InstanceId): Promise<void> {
-    const { store, metrics, log } = this.#parts
+    const { store, metrics, events, log } = this.#parts
     const refusals = new Map<string, string>()
     for (;;) {
       const record = store.instances.get(id)
@@ -234,6 +236,7 @@ export class Reconciler {
       const outcome = await this.#delegate(record, cluster)
       metrics.placements.labels(outcome === undefined ? 'placed' : 'refused').inc()
       if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
+      events.record({ instance: id, cluster, what: 'refused', by: 'cluster', why: outcome })
       refusals.set(cluster, outcome)
     }
   }

@@ -1,10 +1,12 @@
 import type { ServiceId } from '../../core/model/ids.ts'
+import type { EventSink } from './events/event.ts'
 import { revisionsOf, rollbackTarget } from './revisions.ts'
 import type { ServiceRecord } from './root-store.ts'
 import { submit, type SubmitParts } from './submission.ts'
 import { keysInTheWay } from './vip-requests.ts'
 
 export interface RollbackParts extends SubmitParts {
+  events: EventSink
   reconciler: { publish(service: ServiceId): void; touch(service: ServiceId): void }
 }
 
@@ -23,7 +25,7 @@ export function rollBack(
   { to, isAutomatic = false }: { to?: number | undefined; isAutomatic?: boolean },
   parts: RollbackParts,
 ): RolledBack {
-  const { store, vips, reconciler } = parts
+  const { store, vips, events, reconciler } = parts
   const target = rollbackTarget(service, revisionsOf(service.id, store), to)
   const spec = { ...target.spec, replicas: service.spec.replicas }
   const { app, appNamespace: namespace } = spec
@@ -39,6 +41,8 @@ export function rollBack(
     },
     parts,
   )
+  const by = isAutomatic ? 'reconciler' : 'user'
+  events.record({ service: service.id, what: 'rolled-back', by, why: `to revision ${target.number}` })
   for (const id of new Set<ServiceId>([service.id, ...moved])) reconciler.publish(id)
   reconciler.touch(service.id)
   return { revision: target.number, change: changes.some(({ kind }) => kind === 'updated') ? 'updated' : 'unchanged' }

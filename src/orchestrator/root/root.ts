@@ -18,6 +18,7 @@ import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.
 import { Csr, Pem } from '../link/schemas.ts'
 import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
+import { Events } from './events/events.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
@@ -133,6 +134,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   } = options
   const log = parentLog.child({ part: 'root' })
   const store = life.use(RootStore.open(dir))
+  const events = life.use(await Events.open({ dir, clock, log }))
   const authority = await Authority.open(join(dir, 'authority'), clock)
   const identity = await rootIdentity(authority, clock)
   const renew = (csr: string) => authority.issue(csr, identity.principal)
@@ -140,6 +142,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const { mesh } = authority
   return {
     store,
+    events,
     authority,
     identity,
     mesh,

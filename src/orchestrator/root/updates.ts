@@ -6,6 +6,7 @@ import { reasonOf } from '../link/reason.ts'
 import type { Assignment } from '../spec.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
+import type { EventSink } from './events/event.ts'
 import { changeInstance, type InstanceChange } from './instance-records.ts'
 import { completeRevision, revisionsOf } from './revisions.ts'
 import { limitsOf, rolloutOf, rolloutText, type NextUpdate } from './rollout.ts'
@@ -17,6 +18,7 @@ export interface UpdatesParts {
   vips: Vips
   clusters: Clusters
   clock: Clock
+  events: EventSink
   log: Log
 }
 
@@ -86,7 +88,7 @@ export class Updates {
 
   /** Looks at the update of a service, if there is one under way. `failed`: now, and it is to be taken back by itself. */
   follow(service: ServiceRecord, instances: readonly InstanceRecord[]): 'failed' | undefined {
-    const { clock, log } = this.#parts
+    const { clock, events, log } = this.#parts
     const { id, spec, generation } = service
     const rollout = rolloutOf(service, instances)
     if (rollout === undefined) {
@@ -102,6 +104,7 @@ export class Updates {
     const isOverdue = clock.now() - progress.since >= limitsOf(spec).progressMs
     if (progress.isFailed || !(isOverdue || rollout.isHopeless)) return undefined
     progress.isFailed = true
+    events.record({ service: id, what: 'stuck', by: 'reconciler', why: rolloutText(rollout, true) })
     log.warn('update has failed', { service: id, reason: rolloutText(rollout, true) })
     return spec.update?.autoRollback === true ? 'failed' : undefined
   }

@@ -1,0 +1,69 @@
+import type { InstanceState } from '../../../core/model/instance.ts'
+import type { InstanceRecord } from '../root-store.ts'
+import type { Actor, EventWord, NewEvent } from './event.ts'
+
+/** What is told when an instance comes to this state, and who has brought it there. The root may not see each: reports are gathered. */
+export const STATE_WORDS = {
+  requested: undefined, // by the root alone: its document, or what took its place away, is told
+  placed: undefined, // told with the node, which may come with a later state
+  starting: { what: 'started', by: 'worker' },
+  running: { what: 'ready', by: 'worker' },
+  lost: { what: 'lost', by: 'cluster' },
+  stopping: { what: 'draining', by: 'reconciler' },
+  stopped: { what: 'finished', by: 'worker' },
+  failed: { what: 'failed', by: 'worker' },
+  unplaceable: { what: 'unplaceable', by: 'reconciler' },
+} as const satisfies Record<InstanceState, { what: EventWord; by: Actor } | undefined>
+
+/** What the change of a record means, in order. `why` is what is known of a new place, a new document or the end. */
+export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: string): NewEvent[] {
+  const told = { instance: after.id, node: after.node?.id, cluster: after.cluster }
+  const events: NewEvent[] = []
+  const isNewer = after.generation > before.generation && before.generation > 0
+  if (isNewer) events.push({ ...told, what: 'updated', by: 'reconciler', why: why ?? howUpdated(after) })
+  if (after.waits !== undefined && after.waits !== before.waits)
+    events.push({ ...told, what: 'stuck', by: 'cluster', why: after.waits })
+  if (after.node !== undefined && after.node.id !== before.node?.id) events.push({ ...told, ...placedOf(before, why) })
+  if (after.restarts > before.restarts)
+    events.push({ ...told, what: 'restarted', by: 'worker', why: after.detail ?? before.detail })
+  const state = stateOf(before, after)
+  const replaced = replacedOf(before, after)
+  if (replaced !== undefined) events.push({ ...told, ...replaced })
+  if (state !== undefined) events.push({ ...told, ...state, why: state.what === 'draining' ? why : after.detail })
+  return events
+}
+
+function howUpdated({ successor, gap, generation }: InstanceRecord): string {
+  if (successor !== undefined) return `a run of generation ${generation} starts beside it`
+  return gap === undefined ? `generation ${generation}` : `generation ${generation}, it is stopped first: ${gap}`
+}
+
+/** Of two runs of it one is left: the newer, unless its cluster has only the older generation now. */
+function replacedOf(before: InstanceRecord, after: InstanceRecord): Omit<NewEvent, 'instance'> | undefined {
+  const { successor } = before
+  if (successor === undefined || after.successor !== undefined || after.state !== before.state) return undefined
+  if (after.generation < before.generation)
+    return {
+      what: 'failed',
+      by: 'worker',
+      why: `its newer run, so the older goes on: ${successor.detail ?? 'it ended'}`,
+    }
+  return after.state === 'running' ? { what: 'ready', by: 'worker', why: 'it has one run again' } : undefined
+}
+
+/** A place that it had before counts, also one from which it was lost or which it has just left. */
+function placedOf({ node, former, leftOn = [] }: InstanceRecord, why: string | undefined) {
+  const from = node?.id ?? former?.node?.id ?? leftOn.at(-1)?.node
+  if (from === undefined) return { what: 'placed', by: 'cluster', why } as const
+  return { what: 'moved', by: 'cluster', why: why === undefined ? `from ${from}` : `from ${from}; ${why}` } as const
+}
+
+function stateOf(before: InstanceRecord, after: InstanceRecord): { what: EventWord; by: Actor } | undefined {
+  const isSaidAnew = after.state === 'unplaceable' && after.detail !== before.detail
+  if (before.state === after.state && !isSaidAnew) return undefined
+  const isWorse = before.state === 'running' && after.state === 'starting'
+  if (isWorse && after.generation === before.generation)
+    return after.restarts > before.restarts ? undefined : { what: 'unready', by: 'worker' }
+  if (after.state === 'starting' && after.restarts > before.restarts) return undefined // restarted says it
+  return STATE_WORDS[after.state]
+}
