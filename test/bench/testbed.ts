@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -138,7 +139,7 @@ function isBound(pid: number, port: number, protocol: 'tcp' | 'udp'): boolean {
 export function scratch(life: Lifetime): string {
   const dir = mkdtempSync(join(tmpdir(), PREFIX))
   writeFileSync(join(dir, 'owner'), `${process.pid} ${startOf(process.pid)}`)
-  life.defer(() => rmSync(dir, { recursive: true, force: true }))
+  life.defer(() => remove(dir))
   life.defer(() => endMarked(dir))
   return dir
 }
@@ -151,8 +152,18 @@ export async function sweepBench(): Promise<void> {
     const [pid = '', start = ''] = ownerOf(dir).split(' ')
     if (pid === '' || startOf(Number(pid)) === start) continue
     await endMarked(dir)
-    rmSync(dir, { recursive: true, force: true })
+    remove(dir)
   }
+}
+
+/** With the file systems that are mounted in it. */
+function remove(dir: string): void {
+  const mounted = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((path) => path.startsWith(`${dir}/`))
+  for (const path of mounted.toReversed()) execFileSync('umount', ['--lazy', path])
+  rmSync(dir, { recursive: true, force: true })
 }
 
 function ownerOf(dir: string): string {
