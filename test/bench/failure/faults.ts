@@ -1,0 +1,180 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CLUSTER } from '../lab-mesh.ts'
+import type { Goal } from './judge.ts'
+import { CLIENT, type Deployment, type FailureWorld, SERVERS, type Victim } from './world.ts'
+
+/** What happens while the client calls; in this order. */
+export interface Fault {
+  readonly fault: string
+  readonly goal: Goal
+  /** What is called; two replicas of a good version unless it says otherwise. */
+  readonly of?: Partial<Deployment>
+  /** Before the client begins. */
+  readonly prepare?: (world: FailureWorld, sizes: Sizes) => Promise<void>
+  /** Under load, to its end. What is returned is called when the client has ended, and puts everything back. */
+  readonly strike: (world: FailureWorld, about: About) => Promise<void | (() => Promise<void>)>
+}
+
+export interface About extends Sizes, Victim {
+  deployment: Deployment
+}
+
+export interface Sizes {
+  /** How long something stays away, in milliseconds. */
+  awayMs: number
+  /** Services that are deleted at once. */
+  services: number
+}
+
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+/** As systemd waits with the units of examples/systemd. */
+const RESTART_MS = 2_000
+/** Long enough for what runs to notice. */
+const STEP_MS = 1_500
+
+export const FAULTS: readonly Fault[] = [
+  { fault: 'instance killed', goal: 'failed <= 1', strike: killInstance },
+  { fault: 'the only instance killed', goal: 'told', of: { replicas: 1 }, strike: killInstance },
+  { fault: 'instance hangs, tcp check', goal: 'told', strike: hangInstance },
+  {
+    fault: 'instance hangs, http check',
+    goal: 'told',
+    of: { check: { type: 'http', path: '/', interval_ms: 500, timeout_ms: 500 } },
+    strike: hangInstance,
+  },
+  { fault: 'node process killed', goal: 'failed <= 1', strike: killAgent },
+  { fault: 'node power lost', goal: 'gap <= 1000 ms', strike: losePower },
+  { fault: 'node network cut', goal: 'gap <= 1000 ms', strike: cutNetwork },
+  { fault: 'rolling update, 1 replica', goal: 'failed = 0', of: { replicas: 1 }, strike: update },
+  { fault: 'rolling update, 3 replicas', goal: 'failed = 0', of: { replicas: 3 }, strike: update },
+  { fault: 'bad update, 1 replica', goal: 'failed = 0', of: { replicas: 1 }, strike: updateBadly },
+  { fault: 'bad update, 3 replicas', goal: 'failed = 0', of: { replicas: 3 }, strike: updateBadly },
+  { fault: 'cluster killed', goal: 'failed = 0', strike: (world, sizes) => killRoles(world, sizes, [CLUSTER]) },
+  { fault: 'root killed', goal: 'failed = 0', strike: (world, sizes) => killRoles(world, sizes, ['root']) },
+  { fault: 'both killed, client’s agent restarted', goal: 'failed = 0', strike: restartAlone },
+  { fault: 'both killed, client’s agent killed', goal: 'told', strike: killAlone },
+  { fault: 'mass delete of other services', goal: 'failed = 0', prepare: addOthers, strike: deleteOthers },
+  { fault: 'clock jump', goal: 'failed = 0', strike: stepClocks },
+  { fault: 'disk full', goal: 'failed = 0', strike: fillDisk },
+]
+
+async function killInstance(_: FailureWorld, { pid, awayMs }: About): Promise<void> {
+  process.kill(pid, 'SIGKILL')
+  await sleep(awayMs / 2)
+}
+
+/** The kernel goes on accepting connections for it. */
+async function hangInstance(_: FailureWorld, { pid, awayMs }: About): Promise<() => Promise<void>> {
+  process.kill(pid, 'SIGSTOP')
+  await sleep(awayMs)
+  return async () => {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // its agent has ended it
+    }
+  }
+}
+
+/** Its instances live on; it is started again as its service manager would. */
+async function killAgent(world: FailureWorld, { node, awayMs }: About): Promise<void> {
+  await world.kill(node)
+  await sleep(RESTART_MS)
+  await world.startAgent(node)
+  await sleep(awayMs)
+}
+
+async function losePower(world: FailureWorld, { node, awayMs }: About): Promise<void> {
+  await world.losePower(node)
+  await sleep(awayMs)
+  await world.powerOn(node)
+}
+
+async function cutNetwork(world: FailureWorld, { node, awayMs }: About): Promise<void> {
+  const host = world.lab.host(node)
+  await host.cut()
+  await sleep(awayMs)
+  await host.heal()
+  await sleep(awayMs / 2)
+}
+
+async function update(world: FailureWorld, { deployment }: About): Promise<void> {
+  const version = world.nextVersion()
+  await world.apply({ ...deployment, version })
+  await world.serves(version, deployment.replicas)
+}
+
+/** Every process of the new version ends as soon as it is started; the good one is applied again afterwards. */
+async function updateBadly(world: FailureWorld, { deployment, awayMs }: About): Promise<() => Promise<void>> {
+  await world.apply({ ...deployment, version: 'bad' })
+  await sleep(awayMs)
+  return () => world.apply(deployment)
+}
+
+async function killRoles(world: FailureWorld, { awayMs }: Sizes, roles: readonly string[]): Promise<void> {
+  for (const role of roles) await world.kill(role)
+  await sleep(awayMs)
+  await startControl(world, roles)
+  await sleep(awayMs / 2)
+}
+
+async function startControl(world: FailureWorld, roles: readonly string[]): Promise<void> {
+  if (roles.includes('root')) await world.startRoot()
+  if (roles.includes(CLUSTER)) await world.startCluster()
+}
+
+/** `hedgerow agent --take-over`, from its saved table: nobody is there to ask. */
+async function restartAlone(world: FailureWorld, { awayMs }: Sizes): Promise<() => Promise<void>> {
+  const roles = ['root', CLUSTER]
+  for (const role of roles) await world.kill(role)
+  await sleep(awayMs / 2)
+  await world.startAgentAlone(CLIENT, undefined, '--take-over')
+  await sleep(awayMs / 2)
+  return () => startControl(world, roles)
+}
+
+/** The same without a word: until the next one listens, nobody carries its flows. */
+async function killAlone(world: FailureWorld, { awayMs }: Sizes): Promise<() => Promise<void>> {
+  const roles = ['root', CLUSTER]
+  for (const role of [...roles, CLIENT]) await world.kill(role)
+  await world.startAgentAlone(CLIENT)
+  await sleep(awayMs / 2)
+  return () => startControl(world, roles)
+}
+
+const OTHERS = 'others'
+
+/** They run at once: what runs elsewhere and has no TCP port cannot be checked. */
+async function addOthers(world: FailureWorld, { services }: Sizes): Promise<void> {
+  const other = (_: unknown, i: number) => ({
+    microservice_name: `other${i}`,
+    microservice_namespace: 'bench',
+    virtualization: 'external',
+    code: '127.0.0.1:9000',
+    port: '80:9000/udp',
+    constraints: [{ type: 'direct', cluster: CLUSTER, node: SERVERS.join(';') }],
+  })
+  await world.applyApp(OTHERS, Array.from({ length: services }, other))
+  await world.running(OTHERS, services)
+}
+
+async function deleteOthers(world: FailureWorld): Promise<void> {
+  await world.cli(['delete', 'app', `${OTHERS}.bench`])
+  await world.running(OTHERS, 0)
+}
+
+/** Of the client’s node and a server’s: on by longer than certificates live, back by as much, and right again. */
+async function stepClocks(world: FailureWorld, { node }: About): Promise<void> {
+  for (const step of [2 * DAY_MS, -2 * DAY_MS, HOUR_MS, 0]) {
+    for (const host of [CLIENT, node]) world.setClock(host, step)
+    await sleep(STEP_MS)
+  }
+}
+
+/** Of every machine. */
+async function fillDisk(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
+  const makeRoom = world.fillDisk()
+  await sleep(awayMs)
+  makeRoom()
+}
