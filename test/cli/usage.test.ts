@@ -38,6 +38,10 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
       args: ['scale', 'shop.acme.cart.prod', 'three'],
       says: /"three" is not a number of instances\nExpected a whole number/,
     },
+    {
+      args: ['rollback', 'shop.acme.cart.prod', '--to', 'two'],
+      says: /--to cannot be "two"\nExpected the number of a revision/,
+    },
     { args: ['delete', 'pod', 'x'], says: /unknown kind "pod"\n/ },
     { args: ['delete', 'node', 'n1'], says: /"n1" is not the name of a node\nExpected cluster\/node/ },
     { args: ['logs', 'shop.acme.cart.prod.0', '-n', 'all'], says: /--tail cannot be "all"\nExpected a whole number/ },
@@ -75,7 +79,7 @@ t.test('help, and a version', async (t) => {
   t.match(alone, { code: 0, stdout: /Usage: hedgerow/ })
   const commands = [...alone.stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name)
   const known =
-    'up root cluster relay agent restart token ca apply get scale delete resolve trace peers flows logs status check netcheck exec lab version help'
+    'up root cluster relay agent restart token ca apply get scale history rollback delete resolve trace peers flows logs status check netcheck exec lab version help'
   t.same(commands, known.split(' '))
   for (const asked of ['--version', 'version'])
     t.match(await machines.run('none', asked), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ }, asked)

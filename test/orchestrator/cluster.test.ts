@@ -50,6 +50,20 @@ t.test('an entry merges our records of this cluster with the root’s of the oth
   ])
 })
 
+t.test('an entry names the nodes with other runs of an instance beside the one that serves', async (t) => {
+  const assignment = assignmentOf({}, 0)
+  const record = { assignment, node: 'edge/n1', wanted: true, state: 'running', restarts: 0 } as const
+  const parts = { cluster: 'edge', reachOf: (id: string) => ({ id, addresses: [], relays: [] }) }
+  const known = { version: 7, service: serviceOf(SERVICE), instances: [], nodes: [] }
+  const also = (more: object) => mergeEntry(known, [{ ...record, ...more }], parts).instances.map((each) => each.also)
+  const successor = (node: string) => ({ successor: { node, assignment, state: 'starting' as const, restarts: 0 } })
+  t.same(also({}), [undefined])
+  t.same(also(successor('edge/n1')), [undefined], 'a second run of its own node')
+  t.same(also(successor('edge/n2')), [['edge/n2']], 'one that starts elsewhere')
+  t.same(also({ ...successor('edge/n2'), leaving: ['edge/n3'] }), [['edge/n2', 'edge/n3']], 'one that still drains')
+  t.same(mergeEntry(known, [{ ...record, ...successor('edge/n2') }], parts).instances[0]?.node, 'edge/n1')
+})
+
 const join_ = (world: World, name: string, token: string) =>
   enrol({ token, role: 'node', name, dir: join(world.dir, `join-${name}-${Math.random()}`) }, limit())
 

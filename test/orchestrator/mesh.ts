@@ -192,6 +192,8 @@ export class FakeNode {
   readonly revoked = new Set<string>()
   refuses: string | undefined
   refusesBeside: string | undefined
+  /** What is assigned starts, and runs only when the test says so. */
+  isHolding = false
   /** How each assignment was to take the place of another. */
   readonly replacements: (Replacement | undefined)[] = []
   /** Said with the next facts. */
@@ -236,7 +238,7 @@ export class FakeNode {
             this.replacements.push(how)
             this.assigned.push(assignment)
             this.has.set(assignment.instance, assignment)
-            setImmediate(() => this.uplink.report(reportOf(assignment, 'running')))
+            setImmediate(() => this.uplink.report(reportOf(assignment, this.isHolding ? 'starting' : 'running')))
           },
           withdraw: (instance, { drainSeconds } = {}) => {
             this.withdrawn.push([instance, drainSeconds])

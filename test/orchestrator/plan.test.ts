@@ -26,7 +26,12 @@ const nowhere = (ordinal: number, changes: Partial<InstanceRecord> = {}) => {
   return record
 }
 const id = (ordinal: number) => `shop.acme.cart.prod.${ordinal}`
-const up: ClusterConditions = { isUp: () => true, isLost: () => false, hasRoomElsewhere: () => true }
+const up: ClusterConditions = {
+  isUp: () => true,
+  isLost: () => false,
+  hasRoomElsewhere: () => true,
+  mayUpdate: () => true,
+}
 const away: ClusterConditions = { ...up, isUp: () => false }
 const lost: ClusterConditions = { ...away, isLost: () => true }
 const full: ClusterConditions = { ...lost, hasRoomElsewhere: () => false }
@@ -184,6 +189,13 @@ t.test('a new generation replaces the old one instance by instance', async (t) =
       service: service(2, 3),
       instances: [at(0, { generation: 2, state: 'failed' }), at(1)],
       steps: [{ kind: 'update', id: id(0), cluster: 'edge', how: 'beside-if-possible' }],
+    },
+    {
+      why: 'one whose cluster has just refused is not updated now',
+      service: service(1, 2),
+      instances: [at(0)],
+      conditions: { ...up, mayUpdate: () => false },
+      steps: [],
     },
     {
       why: 'an instance in a cluster that is away is not updated',

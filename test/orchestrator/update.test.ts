@@ -1,5 +1,5 @@
 import t from 'tap'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 
 /* Updates as the root, a cluster and nodes that only pretend see them: when one waits, when there is a gap, and what rollback goes back to. */
 
@@ -101,6 +101,30 @@ t.test('rollback applies an earlier revision again, and keeps the number of inst
   await until(async () => (await world.instances()).length === 0, 'it is gone')
   await apply(world, { cmd: ['new'] })
   t.match(await revisions(world), [{ number: 1 }], 'a deleted service leaves no history')
+})
+
+t.test('one that goes to another cluster is called where it was until it runs there', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'core'] })
+  const n1 = await world.node('n1')
+  const c1 = await world.node('c1', { cluster: 'core' })
+  c1.isHolding = true
+  await apply(world, { constraints: [{ type: 'clusters', allowed: ['edge'] }] })
+  await world.running(1)
+  const shownTo = async (node: FakeNode) => {
+    const { entries } = await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))
+    return entries.flatMap(({ instances }) => instances.map(({ node: at, state }) => `${at} ${state}`)).join()
+  }
+  await apply(world, { constraints: [{ type: 'clusters', allowed: ['core'] }] })
+  const isAlso = (row: object) => 'detail' in row && row.detail === 'its successor in core is starting'
+  await until(async () => (await world.instances()).every(isAlso), 'it starts there')
+  t.match(await world.instances(), [{ state: 'running', node: 'edge/n1' }])
+  for (const node of [n1, c1]) t.equal(await shownTo(node), 'edge/n1 running', `as ${node.id} sees it`)
+  t.same(n1.withdrawn, [])
+  c1.say(`${CART}.0`, 'running')
+  await until(async () => (await world.instances()).every(({ node }) => node === 'core/c1'), 'it is there')
+  for (const node of [n1, c1]) await until(async () => (await shownTo(node)) === 'core/c1 running', `${node.id} knows`)
+  await until(() => n1.has.size === 0, 'n1 has ended it')
+  t.same(new Set(n1.withdrawn.map(([, seconds]) => seconds)), new Set([undefined]), 'and let it drain')
 })
 
 t.test('a dry run says what would change, and changes nothing', async (t) => {

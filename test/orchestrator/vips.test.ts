@@ -80,7 +80,12 @@ class VipWorld implements Disposable {
 
   /** Creates and forgets instance records until nothing is left to do. */
   settle(): void {
-    const lost: ClusterConditions = { isUp: () => false, isLost: () => true, hasRoomElsewhere: () => false }
+    const lost: ClusterConditions = {
+      isUp: () => false,
+      isLost: () => true,
+      hasRoomElsewhere: () => false,
+      mayUpdate: () => true,
+    }
     const services = new Set([
       ...this.store.services.keys(),
       ...this.store.instances.list().map(({ service }) => service),

@@ -75,7 +75,7 @@ t.test('who may call whom is decided by the app of the caller and the allow list
 })
 
 const TABLE = new LiteralTable(
-  { id: 'shop.acme.cart.prod', on: ['edge/n1', 'edge/n2'] },
+  { id: 'shop.acme.cart.prod', on: ['edge/n1', 'edge/n2'], also: [['edge/n4']] },
   { id: 'shop.acme.stock.prod', on: ['edge/n2', 'edge/n3'], ports: [80] },
   { id: 'mail.acme.smtp.prod', on: ['edge/n1'] },
   { id: 'shop.acme.secret.prod', on: ['edge/n2'], allow: ['shop.acme'] },
@@ -105,6 +105,7 @@ const ASKED: FlowRequest = {
 const REQUESTS: { why: string; peer?: string; change?: Partial<FlowRequest>; draining?: boolean; outcome: string }[] = [
   { why: 'a request that is right is served here', outcome: 'here' },
   { why: 'a node cannot speak for an instance of another node', peer: 'edge/n3', outcome: 'not-allowed' },
+  { why: 'a node on which the instance has another run may speak for it', peer: 'edge/n4', outcome: 'here' },
   {
     why: 'nor can it speak for an instance of this very node',
     change: { caller: caller('shop.acme.cart.prod.1') },

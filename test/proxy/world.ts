@@ -40,6 +40,8 @@ export interface ServiceFacts {
   /** The node of each instance; index is ordinal. */
   on?: NodeId[]
   states?: InstanceState[]
+  /** Other nodes from which each instance may call. */
+  also?: NodeId[][]
   vips?: Partial<Record<ChoiceKey, number>>
   /** Choices whose VIP a document requests. */
   requested?: ChoiceKey[]
@@ -60,6 +62,7 @@ export function entryOf({
   paths,
   on = [],
   states = [],
+  also = [],
   vips,
   requested,
 }: ServiceFacts): ServiceEntry {
@@ -85,6 +88,7 @@ export function entryOf({
     ordinal,
     node,
     state: states[ordinal] ?? ('running' as const),
+    ...(also[ordinal] === undefined ? {} : { also: also[ordinal] }),
   }))
   const nodes = [...new Set(on)].map((node) => ({ id: node, addresses: [], relays: [] }))
   return { version: 1, service, instances, nodes }

@@ -108,7 +108,12 @@ export function mergeEntry(
         ...(also.length === 0 ? {} : { also }),
       })
   }
-  const elsewhere = fromRoot.instances.filter(({ id, node }) => clusterOf(node) !== cluster && !here.has(id))
+  // one that moves to another cluster, or from there, is called where it runs
+  const elsewhere = fromRoot.instances.filter(
+    ({ id, node, state }) =>
+      clusterOf(node) !== cluster && (!here.has(id) || (state === 'running' && here.get(id)?.state !== 'running')),
+  )
+  for (const { id } of elsewhere) here.delete(id)
   const instances = [...here.values(), ...elsewhere].sort((a, b) => a.ordinal - b.ordinal)
   const reach = new Map(fromRoot.nodes.map((node) => [node.id, node]))
   const used = [...new Set(instances.map(({ node }) => node))]

@@ -48,8 +48,8 @@ export class RootMessages implements RootListener {
     return {
       delegate: ({ assignment, keepsPlace, replacement }) =>
         scheduler.delegate(assignment, { keepsPlace, replacement }),
-      withdraw: ({ instance, atOnce }) => {
-        scheduler.withdraw(instance, { atOnce })
+      withdraw: ({ instance, atOnce, isReplaced }) => {
+        scheduler.withdraw(instance, { atOnce, isReplaced })
         return { ended: store.assignments.get(instance) === undefined }
       },
       'placement.explain': ({ spec }) => scheduler.explain(spec),

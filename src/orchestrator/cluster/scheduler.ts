@@ -36,6 +36,12 @@ export interface Outcome {
   gap?: string
 }
 
+export interface WithdrawOptions {
+  atOnce?: boolean | undefined
+  /** It runs in another cluster since a moment ago: what is on its way is still taken. */
+  isReplaced?: boolean | undefined
+}
+
 export interface DelegateOptions {
   keepsPlace?: boolean | undefined
   /** How a newer generation takes the place of the one that runs; after that was stopped when absent. */
@@ -105,7 +111,7 @@ export class Scheduler {
    * The instance drains, or with `atOnce` does not, and is gone when its worker reports that it has stopped; without a place it is
    * gone at once.
    */
-  withdraw(id: InstanceId, { atOnce }: { atOnce?: boolean | undefined } = {}): void {
+  withdraw(id: InstanceId, { atOnce, isReplaced }: WithdrawOptions = {}): void {
     if (this.#isClosed) return
     const record = this.#parts.assignments.get(id)
     if (record === undefined) return
@@ -116,7 +122,9 @@ export class Scheduler {
     const isHurried = atOnce === true && record.atOnce === undefined
     if (record.wanted || isHurried)
       this.#dispatch.change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
-    if (node !== undefined) this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)
+    if (node === undefined || (this.#succession.isHandingOver(id, node.id) && atOnce !== true)) return
+    if (isReplaced === true) this.#succession.handOver(id, node.id)
+    else this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)
   }
 
   /** How many of the nodes here would not take an instance of the service, for which reason. */
@@ -381,6 +389,7 @@ export class Scheduler {
     const before = assignments.get(id)
     const node = before?.node === undefined ? undefined : nodes.alive(before.node)
     if (before === undefined || node === undefined || !before.wanted || !hasGivenUp(before)) return
+    this.#succession.withdraw(before)
     if ((await this.#placement.place(id, new Set([node.id]))) === undefined) return this.#dispatch.askToEnd(node, id)
     const record = assignments.get(id)
     if (record === undefined || !record.wanted) return

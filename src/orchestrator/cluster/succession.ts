@@ -122,7 +122,7 @@ export class Succession {
     for (const record of this.#parts.assignments.replacing()) {
       const { successor, assignment, leaving } = record
       if (leaving?.includes(node) === true) this.#left(assignment.instance, node)
-      if (successor?.node === node && record.node !== node) this.#abandon(record, `node ${node} was lost`)
+      if (successor?.node === node) this.#abandon(record, `node ${node} was lost`)
     }
   }
 
@@ -255,13 +255,22 @@ export class Succession {
     })
     publisher.flush()
     log.info('instance moved', { instance, from: before, node: successor.node })
-    const key = `${instance} ${before}`
+    this.handOver(instance, before)
+  }
+
+  /** The run there is no longer called: it drains once everybody knows. */
+  handOver(instance: InstanceId, id: NodeId): void {
+    const key = `${instance} ${id}`
     const timer = setTimeout(() => {
       this.#handingOver.delete(key)
-      this.#askToLeave(instance, before)
+      this.#askToLeave(instance, id)
     }, HANDOVER_MS)
     timer.unref()
     this.#handingOver.set(key, timer)
+  }
+
+  isHandingOver(instance: InstanceId, node: NodeId): boolean {
+    return this.#handingOver.has(`${instance} ${node}`)
   }
 
   #askToLeave(instance: InstanceId, id: NodeId): void {

@@ -93,6 +93,8 @@ const withdraw = request(
     instance: InstanceIdText,
     /** It runs elsewhere: without draining. */
     atOnce: Type.Optional(Type.Boolean()),
+    /** It runs elsewhere since a moment ago: flows that are on their way are still taken, then it drains. */
+    isReplaced: Type.Optional(Type.Boolean()),
   }),
   Type.Object({ ended: Type.Boolean() }),
 )

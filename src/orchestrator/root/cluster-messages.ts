@@ -1,6 +1,6 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { clusterOf, interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
+import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
@@ -151,29 +151,32 @@ export class ClusterMessages implements ClusterListener {
   #takeReports(name: string, reports: readonly LocatedReport[]): void {
     const { store, reconciler, log } = this.#parts
     const touched = new Set<ServiceId>()
+    /** Their former place may have nothing left to do. */
+    const left = new Set<InstanceId>()
     const shown = new Set<ServiceId>()
     store.database.transaction(() => {
       for (const each of reports) {
         const record = store.instances.get(each.report.instance)
         if (record?.former?.cluster === name) {
           changeInstance(record.id, { former: heardOf(record.former, each) }, this.#parts)
+          if (record.former.state === 'running' && record.node !== undefined) left.add(record.id) // the other has it
           continue
         }
         if (record?.cluster !== name) {
           this.#endSurplus(name, each)
           continue
         }
-        if (each.node !== undefined && clusterOf(each.node.id) !== name) {
-          log.warn('a cluster reported an instance on a node that is not its own', {
-            cluster: name,
-            node: each.node.id,
-          })
+        const foreign = nodesOf(each).find((node) => clusterOf(node) !== name)
+        if (foreign !== undefined) {
+          log.warn('a cluster reported an instance on a node that is not its own', { cluster: name, node: foreign })
           continue
         }
         touched.add(record.service)
         if (this.#takeReport(record, each)) shown.add(record.service)
+        if (record.former !== undefined) left.add(record.id)
       }
     })
+    for (const id of left) reconciler.leaveFormer(id)
     for (const service of shown) reconciler.publish(service)
     for (const service of touched) reconciler.touch(service)
   }
@@ -200,7 +203,7 @@ export class ClusterMessages implements ClusterListener {
       ...(detail === undefined ? {} : { detail }),
       ...(node === undefined ? {} : { node }),
       ...(noOtherNode === true ? { noOtherNode } : {}),
-      ...(successor === undefined ? {} : { successor }),
+      ...(successor === undefined ? {} : { successor, servingGeneration: report.generation }),
       ...(also === undefined ? {} : { also }),
       ...(record.gap === undefined || state === 'running' ? {} : { gap: record.gap }),
     }
@@ -240,6 +243,10 @@ function isElsewhere(record: InstanceRecord | undefined, than: string): boolean 
   return record?.wanted === true && record.cluster !== undefined && record.cluster !== than
 }
 
+function nodesOf({ node, successor, also = [] }: LocatedReport): NodeId[] {
+  return [...also, ...[node?.id, successor?.node].filter((id) => id !== undefined)]
+}
+
 /** What each report says anew. */
 function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof REPORTED)[number]> {
   const rest: Partial<InstanceRecord> = { ...record }
@@ -247,4 +254,4 @@ function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof R
   return rest as InstanceRecord
 }
 
-const REPORTED = ['node', 'detail', 'noOtherNode', 'successor', 'also', 'gap'] as const
+const REPORTED = ['node', 'detail', 'noOtherNode', 'successor', 'servingGeneration', 'also', 'gap'] as const

@@ -4,6 +4,7 @@ import type { ChoiceKey } from '../../core/model/choice.ts'
 import { interestOf, type InterestKey } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
+import { servingOf } from './former-place.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -22,7 +23,9 @@ export function entryOf(
   instances: readonly InstanceRecord[],
   vips: ReadonlyMap<ChoiceKey, VipIndex>,
 ): ServiceEntry {
-  const placed = instances.flatMap((record) => (record.node === undefined ? [] : [{ ...record, node: record.node }]))
+  const placed = instances
+    .map(servingOf)
+    .flatMap((record) => (record.node === undefined ? [] : [{ ...record, node: record.node }]))
   const ordinals = new Set(instances.filter(({ wanted }) => wanted).map(({ ordinal }) => String(ordinal)))
   const exists = (choice: ChoiceKey) => choice.startsWith('any.') || ordinals.has(choice.slice(0, choice.indexOf('.')))
   const requested = (Object.keys(spec.addresses) as ChoiceKey[]).filter(exists)

@@ -7,7 +7,24 @@ import type { FormerPlace, InstanceRecord, ServiceRecord } from './root-store.ts
  *
  *     lost in `a` ─▶ `b` is asked, former: `a` ─▶ accepted: `a` ends it
  *                                              └▶ refused, or it was never there: bound to `a` again, as if nothing had been asked
+ *
+ * One that still runs in `a` is called there until the one in `b` is ready; then `a` lets it drain.
  */
+
+/** It runs at its former place, and not at the new one yet. */
+export function runsAtFormer({ former, state }: Pick<InstanceRecord, 'former' | 'state'>): boolean {
+  return former?.state === 'running' && former.node !== undefined && state !== 'running'
+}
+
+/** The record as callers must see it: where it runs. */
+export function servingOf(record: InstanceRecord): InstanceRecord {
+  const { former, node, cluster } = record
+  if (former === undefined || !runsAtFormer(record)) return record
+  const { detail: _detail, also: _also, ...rest } = record
+  const detail = cluster === undefined ? {} : { detail: `its successor in ${cluster} is ${record.state}` }
+  const also = node === undefined ? {} : { also: [node.id] }
+  return { ...rest, ...former, ...detail, ...also }
+}
 
 /** Nothing of this is known of an instance without a place. */
 const NOWHERE = {
@@ -18,6 +35,7 @@ const NOWHERE = {
   unsuited: undefined,
   former: undefined,
   successor: undefined,
+  servingGeneration: undefined,
   waits: undefined,
   gap: undefined,
   also: undefined,

@@ -10,6 +10,8 @@ export interface ClusterConditions {
   isLost(cluster: string): boolean
   /** Another cluster would take the instance. */
   hasRoomElsewhere(record: InstanceRecord): boolean
+  /** Its cluster has not refused to update it a moment ago. */
+  mayUpdate(record: InstanceRecord): boolean
 }
 
 export type Step =
@@ -43,7 +45,10 @@ export function plan(
     if (!taken.has(ordinal)) steps.push({ kind: 'create', ordinal })
   }
   const mayUpdate = (record: InstanceRecord) =>
-    record.cluster !== undefined && conditions.isUp(record.cluster) && !needsPlace(record, conditions)
+    record.cluster !== undefined &&
+    conditions.isUp(record.cluster) &&
+    !needsPlace(record, conditions) &&
+    conditions.mayUpdate(record)
   const updates = service === undefined ? [] : nextUpdates(service, instances, mayUpdate)
   const updateOf = new Map(updates.map(({ record, how }) => [record.id, how]))
   for (const record of instances) {

@@ -13,7 +13,7 @@ import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
-import { askedOf, leftBy, refusedOf } from './former-place.ts'
+import { askedOf, leftBy, refusedOf, runsAtFormer } from './former-place.ts'
 import type { EventSink } from './events/event.ts'
 import { applyRecordSteps, changeInstance, deleteInstance, type InstanceChange } from './instance-records.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
@@ -164,6 +164,7 @@ export class Reconciler {
     if (step.kind === 'renew' && (await this.#renew(step.id, { keepsPlace: true })) !== undefined) this.retry() // by a move
     if (step.kind === 'move') await this.#move(step.id)
     if (step.kind === 'withdraw') {
+      this.leaveFormer(step.id, { isUnwanted: true })
       try {
         const { ended } = await clusters.require(step.cluster).link.request('withdraw', { instance: step.id })
         if (ended) this.#forget(step.id)
@@ -289,17 +290,22 @@ export class Reconciler {
     }
   }
 
-  /** Another cluster has it: the one where it was ends what is left of it, now or when it is back. */
-  leaveFormer(id: InstanceId): void {
+  /**
+   * Another cluster has it: the one where it was ends what is left of it, now or when it is back. One that runs there is called there
+   * until the other one runs, unless it `isUnwanted`.
+   */
+  leaveFormer(id: InstanceId, { isUnwanted = false } = {}): void {
     const { store, clusters, clock } = this.#parts
     const record = store.instances.get(id)
-    if (record?.former === undefined) return
+    if (record?.former === undefined || (runsAtFormer(record) && !isUnwanted)) return
     const { former, service } = record
     const isOurs = store.services.get(service)?.spec.runtime !== 'external' // else its node does not run it
     this.#change(id, isOurs ? leftBy(record, clock.wall()) : { former: undefined })
     const left = clusters.linked(former.cluster)?.link
     const atOnce = former.state === 'lost' // else it drains
-    left?.request('withdraw', { instance: id, atOnce }).catch(() => undefined) // reported again at its next hello
+    const isReplaced = !atOnce && !isUnwanted
+    if (isReplaced) this.publish(service) // first: then its cluster knows where to call instead
+    left?.request('withdraw', { instance: id, atOnce, ...(isReplaced ? { isReplaced } : {}) }).catch(() => undefined) // reported again at its next hello
   }
 
   #change(id: InstanceId, change: InstanceChange): void {
@@ -331,6 +337,7 @@ export class Reconciler {
     return {
       isUp: (cluster) => clusters.linked(cluster) !== undefined,
       isLost: (cluster) => clusters.isLost(cluster),
+      mayUpdate: ({ id }) => this.updates.mayAsk(id),
       hasRoomElsewhere: (record) => {
         const service: ServiceRecord | undefined = store.services.get(record.service)
         const refusedBy = new Set(this.#refusedBy(record.id))

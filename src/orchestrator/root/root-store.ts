@@ -54,6 +54,8 @@ export interface InstanceRecord {
   former?: FormerPlace
   /** A newer run that is to take its place. */
   successor?: SuccessorReport & { node?: NodeId }
+  /** With a successor: the generation of the run that serves. */
+  servingGeneration?: number
   /** Why its update waits: no newer run may start beside it. */
   waits?: string
   /** Why it had to be stopped before its newer run could start. */

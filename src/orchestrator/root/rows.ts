@@ -1,6 +1,7 @@
 import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
+import { servingOf } from './former-place.ts'
 import type { ShownNode } from './node-directory.ts'
 
 /** Rows of the API's lists, one function for each kind. */
@@ -77,15 +78,14 @@ function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNod
   return row !== undefined && row.condition !== 'alive'
 }
 
-export function instanceRow(
-  { node, former: _former, leftOn: _leftOn, ...record }: InstanceRecord,
-  left: ReadonlyMap<string, string[]>,
-) {
+export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, string[]>) {
+  const { node, former: _former, leftOn: _leftOn, servingGeneration, ...record } = servingOf(stored)
   const detail = whyBehind(record)
   const mayAlsoRunOn = left.get(record.id)
   return {
     ...(detail === undefined ? {} : { detail }),
     ...record,
+    generation: servingGeneration ?? record.generation,
     node: node?.id,
     ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }),
   }
@@ -144,5 +144,5 @@ export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
 }
 
 function running(instances: readonly InstanceRecord[]): number {
-  return instances.filter(({ state }) => state === 'running').length
+  return instances.filter((record) => servingOf(record).state === 'running').length
 }

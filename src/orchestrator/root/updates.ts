@@ -31,10 +31,15 @@ interface Progress {
   isFailed: boolean
 }
 
+/** A cluster that refused is not asked again for this long. Smaller asks in vain, larger leaves new room unused. */
+const REFUSED_MS = 3_000
+
 /** Rolls the newest generation of services out to their instances, and notices when that fails. */
 export class Updates {
   readonly #parts: UpdatesParts
   readonly #asking = new Set<InstanceId>()
+  /** Until when an instance whose update was refused is left alone. */
+  readonly #refusedUntil = new Map<InstanceId, { generation: number; at: number }>()
   readonly #progress = new Map<ServiceId, Progress>()
   /** The revision of each service that is known to be complete. */
   readonly #complete = new Map<ServiceId, number>()
@@ -48,6 +53,15 @@ export class Updates {
     return this.#asking.has(id)
   }
 
+  /** Its update was not refused a moment ago. */
+  mayAsk(id: InstanceId): boolean {
+    const refused = this.#refusedUntil.get(id)
+    if (refused === undefined) return true
+    const { store, clock } = this.#parts
+    const service = store.services.get(store.instances.get(id)?.service ?? '')
+    return clock.now() >= refused.at || service?.generation !== refused.generation
+  }
+
   /**
    * Sends its cluster the new generation. Until that runs, the instance stays as it is, unless it must be stopped first. False when the
    * cluster refused: the update waits.
@@ -59,11 +73,14 @@ export class Updates {
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return true
     const { generation, spec, revision = 0 } = service
-    const asked = { generation, revision, unsuited: undefined, waits: undefined, gap: undefined }
-    const stops = { ...asked, state: 'starting', successor: undefined } as const
+    const asked = { generation, revision, unsuited: undefined, gap: undefined }
+    const stops = { ...asked, state: 'starting', successor: undefined, servingGeneration: undefined } as const
     // written before the request: after a crash in between, the cluster's hello says what it has
     if (how === 'stop-first') this.#change(id, { ...stops, gap: 'max_surge is 0' })
-    else this.#change(id, { ...asked, successor: { generation, state: 'placed', restarts: 0 } })
+    else {
+      const { servingGeneration = record.generation } = record
+      this.#change(id, { ...asked, successor: { generation, state: 'placed', restarts: 0 }, servingGeneration })
+    }
     this.#asking.add(id)
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
@@ -71,6 +88,8 @@ export class Updates {
       const replacement = how === 'stop-first' ? {} : { replacement: how }
       const { gap } = await cluster.link.request('delegate', { assignment, ...replacement })
       log.info('instance is updated', { instance: id, cluster: name })
+      this.#refusedUntil.delete(id)
+      if (record.waits !== undefined) this.#change(id, { waits: undefined })
       if (gap === undefined) return true
       log.warn('instance does not answer while it is updated', { instance: id, cluster: name, reason: gap })
       const now = store.instances.get(id)
@@ -79,6 +98,7 @@ export class Updates {
       return true
     } catch (error) {
       if (isMeshError(error, 'LINK_CLOSED')) return true
+      this.#refusedUntil.set(id, { generation, at: this.#parts.clock.now() + REFUSED_MS })
       this.#wait(record, reasonOf(error))
       return false
     } finally {
@@ -123,6 +143,7 @@ export class Updates {
   forget(service: ServiceId): void {
     this.#progress.delete(service)
     this.#complete.delete(service)
+    for (const id of this.#refusedUntil.keys()) if (id.startsWith(`${service}.`)) this.#refusedUntil.delete(id)
   }
 
   #completed({ id, revision = 0 }: ServiceRecord): void {
@@ -132,9 +153,9 @@ export class Updates {
   }
 
   #wait(record: InstanceRecord, reason: string): void {
-    const { id, generation, revision, successor, gap, state, waits, cluster } = record
+    const { id, generation, revision, successor, servingGeneration, gap, state, waits, cluster } = record
     if (waits !== reason) this.#parts.log.warn('update of an instance waits', { instance: id, cluster, reason })
-    this.#change(id, { generation, revision, successor, gap, state, waits: reason })
+    this.#change(id, { generation, revision, successor, servingGeneration, gap, state, waits: reason })
   }
 
   #change(id: InstanceId, change: InstanceChange): void {

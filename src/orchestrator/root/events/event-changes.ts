@@ -19,8 +19,10 @@ export const STATE_WORDS = {
 export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: string): NewEvent[] {
   const told = { instance: after.id, node: after.node?.id, cluster: after.cluster }
   const events: NewEvent[] = []
-  const isNewer = after.generation > before.generation && before.generation > 0
-  if (isNewer) events.push({ ...told, what: 'updated', by: 'reconciler', why: why ?? howUpdated(after) })
+  // one that waits is asked for again and again: that it is updated is told once it no longer waits
+  const isNewer = after.generation > before.generation && before.generation > 0 && after.waits === undefined
+  const waitsNoMore = before.waits !== undefined && after.waits === undefined
+  if (isNewer || waitsNoMore) events.push({ ...told, what: 'updated', by: 'reconciler', why: why ?? howUpdated(after) })
   if (after.waits !== undefined && after.waits !== before.waits)
     events.push({ ...told, what: 'stuck', by: 'cluster', why: after.waits })
   if (after.node !== undefined && after.node.id !== before.node?.id) events.push({ ...told, ...placedOf(before, why) })
