@@ -6,6 +6,7 @@ import { checkCommand } from './check.ts'
 import { deleteCommand } from './delete.ts'
 import { eventsCommand } from './events.ts'
 import { execCommand } from './exec.ts'
+import { explainCommand } from './explain.ts'
 import { flowsCommand } from './flows.ts'
 import { getCommand } from './get.ts'
 import { labCommand } from './lab.ts'
@@ -68,6 +69,7 @@ const COMMANDS = [
   flowsCommand,
   logsCommand,
   eventsCommand,
+  explainCommand,
   statusCommand,
   checkCommand,
   netcheckCommand,

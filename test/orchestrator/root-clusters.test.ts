@@ -7,6 +7,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { dialText } from '../../src/core/kit/websocket.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Link } from '../../src/orchestrator/link/link.ts'
+import type { PlacementExplanation } from '../../src/orchestrator/root/explain.ts'
 import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messages.ts'
 import { summarise, type NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
 import type { Assignment } from '../../src/orchestrator/spec.ts'
@@ -18,7 +19,11 @@ import { factsOf } from './specs.ts'
 t.setTimeout(120_000) // a busy machine takes several times as long
 const CART = 'shop.acme.cart.prod'
 
-/** A cluster with a valid certificate that says what it likes. */
+/** What a cluster of an earlier version understands. */
+const { 'placement.judge': _unknown, ...requests } = rootToCluster.requests
+const understood = { ...rootToCluster, requests }
+
+/** A cluster with a valid certificate that says what it likes, of an earlier version. */
 async function rogueCluster(world: World, name: string) {
   const token = world.root.clusterToken(name)
   const signal = AbortSignal.timeout(10_000)
@@ -32,7 +37,7 @@ async function rogueCluster(world: World, name: string) {
     channel,
     {
       sends: clusterToRoot,
-      receives: rootToCluster,
+      receives: understood,
       onRequest: {
         delegate: ({ assignment }) => (delegated.push(assignment), {}),
         withdraw: () => ({ ended: true }),
@@ -98,6 +103,9 @@ t.test('a cluster speaks only of its own nodes', async (t) => {
     report: { instance, generation, state: 'running' as const, restarts: 0 },
     node: { id, addresses: ['192.0.2.66:1'], relays: [] },
   })
+  const { clusters } = await world.api.call<PlacementExplanation>('GET', `/instances/${CART}.0/explain`)
+  const unknown = 'it runs version 1, which cannot explain its decisions'
+  t.same(clusters, [{ cluster: 'rogue', unknown }], 'one of an earlier version cannot explain, and that is said')
   link.notify('standings', { standings: [report(`${CART}.0`, 'edge/n1')] })
   await link.request('interest.vip', { vip: 5 }) // in order on the link: the root has read it
   t.match(await seen(), { instances: [], nodes: [] }, 'an instance on the node of another cluster is not published')

@@ -6,6 +6,7 @@ import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { schedule, reasonsText } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
+import type { Explanations } from './explanations.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
@@ -15,11 +16,15 @@ export interface PlacementParts {
   readonly nodes: Nodes
   readonly anchors: LatencyAnchors
   readonly dispatch: Dispatch
+  readonly explanations: Explanations
   readonly log: Log
   readonly metrics: Metrics
 }
 
-export type Choice = { kind: 'node'; node: LinkedNode } | { kind: 'nowhere'; reason: string }
+/** `keep`: for `hedgerow explain`, once the node has accepted. */
+export type Choice =
+  | { kind: 'node'; node: LinkedNode; keep: (id: InstanceId) => void }
+  | { kind: 'nowhere'; reason: string }
 
 /** Finds the node for an instance: `schedule` decides, and the node has the last word. One call at a time, as they count on free capacity. */
 export class Placement {
@@ -45,7 +50,7 @@ export class Placement {
 
   /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
   async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
-    const { assignments, nodes, metrics, log, anchors, dispatch } = this.#parts
+    const { assignments, nodes, metrics, log, anchors, dispatch, explanations } = this.#parts
     const asked = assignments.get(id)
     if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
@@ -70,6 +75,7 @@ export class Placement {
       const refusal = await dispatch.assign(node, assignments.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
+        explanations.keep(id, decision, { request, candidates })
         log.info('instance placed', { instance: id, node: node.id, reason: decision.why })
         if (assignments.get(id)?.wanted === false) dispatch.askToEnd(node, id) // withdrawn while it was being placed
         return undefined
@@ -103,13 +109,15 @@ export class Placement {
 
   /** A node for one more run of the service that has not refused it, `only` this one if given. */
   async choose(spec: ServiceSpec, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
-    const { assignments, nodes, anchors } = this.#parts
+    const { assignments, nodes, anchors, explanations } = this.#parts
     await anchors.prepare(spec)
     const views = nodeViews(nodes, assignments)
     const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
-    const decision = schedule({ spec, refusedBy: new Set(refusals.keys()), near: anchors.near }, candidates)
+    const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
+    const decision = schedule(request, candidates)
     const node = decision.kind === 'placed' ? nodes.alive(decision.candidate.id) : undefined
-    if (node !== undefined) return { kind: 'node', node }
+    if (decision.kind === 'placed' && node !== undefined)
+      return { kind: 'node', node, keep: (id) => explanations.keep(id, decision, { request, candidates }) }
     const told = [...refusals].filter(([, why]) => why !== REFUSED_ALREADY)
     if (told.length > 0) {
       const whys = told.map(([refuser, why]) => `${refuser}: ${why}`)

@@ -54,6 +54,7 @@ export class RootMessages implements RootListener {
       },
       'placement.explain': ({ spec }) => scheduler.explain(spec),
       'placement.preview': ({ spec, instances }) => scheduler.preview(spec, instances),
+      'placement.judge': (asked) => scheduler.explanations.judge(asked),
       'nodes.list': ({ after }) => this.#listNodes(after),
       'relays.list': () => {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])

@@ -7,6 +7,7 @@ import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
 import { isNewerRun, isReportOf, type Assignment, type InstanceReport, type RunKey, type ServiceSpec } from '../spec.ts'
 import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
+import { Explanations } from './explanations.ts'
 import { Dispatch } from './dispatch.ts'
 import { FailedStarts } from './failed-starts.ts'
 import { Placement } from './placement.ts'
@@ -60,13 +61,16 @@ export class Scheduler {
   readonly #dispatch: Dispatch
   readonly #placement: Placement
   readonly #succession: Succession
+  /** Why instances are where they are. */
+  readonly explanations: Explanations
   #isClosed = false
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
     this.#failedStarts = new FailedStarts(parts.clock)
     this.#dispatch = new Dispatch({ ...parts, failedStarts: this.#failedStarts })
-    this.#placement = new Placement({ ...parts, dispatch: this.#dispatch })
+    this.explanations = new Explanations(parts)
+    this.#placement = new Placement({ ...parts, dispatch: this.#dispatch, explanations: this.explanations })
     this.#succession = new Succession({ ...parts, dispatch: this.#dispatch, placement: this.#placement })
   }
 

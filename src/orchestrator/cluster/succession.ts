@@ -213,7 +213,10 @@ export class Succession {
       const { node } = choice
       this.#supersede(now, node.id, next)
       const refusal = await dispatch.assign(node, { assignment: next }, 'beside')
-      if (refusal === undefined) return { node: node.id }
+      if (refusal === undefined) {
+        choice.keep(instance)
+        return { node: node.id }
+      }
       dispatch.change(instance, NO_SUCCESSOR)
       refusals.set(node.id, refusal)
     }

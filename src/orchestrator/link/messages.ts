@@ -7,6 +7,7 @@ import {
   ChangeOf,
   Csr,
   Entry,
+  ExplanationOf,
   Facts,
   InstanceIdText,
   InterestKeyText,
@@ -362,6 +363,18 @@ export const rootToCluster = {
       Type.Object({ spec: Spec, instances: Type.Integer({ minimum: 1, maximum: 1_000 }) }),
       Type.Object({ nodes: many(NodeIdText, 1_000), reason: Type.Optional(text(2_000)) }),
       2_000,
+    ),
+    /** The decision that placed the instance here, or (also when there is none) what would be decided now, with all candidates. */
+    'placement.judge': request(
+      Type.Object({
+        spec: Spec,
+        instance: Type.Optional(InstanceIdText),
+        /** Not what was decided, but what would be now. */
+        anew: Type.Boolean(),
+        most: Type.Integer({ minimum: 1, maximum: 1_000 }),
+      }),
+      ExplanationOf,
+      5_000,
     ),
     'nodes.list': request(
       Type.Object({ after: text(127) }),

@@ -240,3 +240,23 @@ export const AssignmentOf = as<Assignment>(
 )
 
 export const ReplacementWord = as<Replacement>(Type.Enum([...REPLACEMENTS]))
+
+/** What a tier says of one candidate for `hedgerow explain` (scheduling/explain.ts). */
+const JudgedOf = Type.Object({
+  id: text(127),
+  refusals: Type.Record(text(64), text(500), { maxProperties: 64 }),
+  score: Type.Optional(many(Type.Number(), 64)),
+})
+
+export const ExplanationOf = Type.Object({
+  strategy: text(64),
+  filters: many(text(64), 64),
+  terms: many(text(100), 64),
+  candidates: Seq,
+  fit: Seq,
+  judged: many(JudgedOf, 1_000),
+  chosen: Type.Optional(text(127)),
+  why: Type.Optional(text(2_000)),
+  /** When it was decided; absent: what would be decided now. Milliseconds since 1970. */
+  at: Type.Optional(Seq),
+})

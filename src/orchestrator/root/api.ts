@@ -3,6 +3,7 @@ import { appRoutes } from './api-apps.ts'
 import { authorityRoutes } from './api-authority.ts'
 import { clusterRoutes } from './api-clusters.ts'
 import { eventRoutes } from './api-events.ts'
+import { explainRoutes } from './api-explain.ts'
 import { instanceRoutes } from './api-instances.ts'
 import { removalRoutes } from './api-removal.ts'
 import type { ApiContext } from './api-context.ts'
@@ -15,6 +16,7 @@ export function apiRoutes(app: App, context: ApiContext): void {
   removalRoutes(app, context)
   authorityRoutes(app, context)
   eventRoutes(app, context)
+  explainRoutes(app, context)
   statusRoute(app, context)
 }
 

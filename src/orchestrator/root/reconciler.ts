@@ -8,6 +8,7 @@ import { reasonOf } from '../link/reason.ts'
 import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
+import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import { schedule } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
@@ -45,6 +46,8 @@ export class Reconciler {
   /** One at a time, so that two placements never count on the same free capacity. */
   readonly #queue = new PQueue({ concurrency: 1 })
   readonly #queued = new Set<ServiceId>()
+  /** Why instances are in their clusters. */
+  readonly decisions = new KeptDecisions()
   readonly #unsettled = new Set<ServiceId>()
   readonly #refusals = new Map<InstanceId, Map<string, number>>()
   readonly updates: Updates
@@ -142,6 +145,7 @@ export class Reconciler {
 
   #drop(id: InstanceId): void {
     deleteInstance(id, this.#parts)
+    this.decisions.forget(id)
     this.#refusals.delete(id)
   }
 
@@ -215,7 +219,7 @@ export class Reconciler {
 
   /** Asks the clusters in the order that `schedule` gives, until one accepts. */
   async #place(id: InstanceId): Promise<void> {
-    const { store, metrics, events, log } = this.#parts
+    const { store, clock, metrics, events, log } = this.#parts
     const refusals = new Map<string, string>()
     for (;;) {
       const record = store.instances.get(id)
@@ -224,7 +228,9 @@ export class Reconciler {
       if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since the plan
       const end = metrics.placementSeconds.startTimer()
       const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
-      const decision = schedule({ spec: service.spec, refusedBy }, this.#candidates(record))
+      const request = { spec: service.spec, refusedBy }
+      const candidates = this.#candidates(record)
+      const decision = schedule(request, candidates)
       end()
       if (decision.kind === 'unplaceable') {
         if (record.cluster !== undefined) return // it stays where it was lost: no other cluster has room
@@ -236,7 +242,10 @@ export class Reconciler {
       const cluster = decision.candidate.id
       const outcome = await this.#delegate(record, cluster)
       metrics.placements.labels(outcome === undefined ? 'placed' : 'refused').inc()
-      if (outcome === undefined) return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
+      if (outcome === undefined) {
+        this.decisions.keep(id, decision, { request, candidates, at: clock.wall() })
+        return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
+      }
       events.record({ instance: id, cluster, what: 'refused', by: 'cluster', why: outcome })
       refusals.set(cluster, outcome)
     }

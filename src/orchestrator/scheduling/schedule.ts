@@ -10,8 +10,8 @@ export interface Rules {
 }
 
 export type Decision =
-  | { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string }
-  /** How many candidates were refused for which reason. */
+  | { kind: 'placed'; candidate: Candidate; score: readonly number[]; why: string; reasons: Record<string, number> }
+  /** `reasons`: how many candidates were refused for which reason. */
   | { kind: 'unplaceable'; reasons: Record<string, number> }
 
 export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
@@ -37,7 +37,7 @@ export function schedule(request: PlacementRequest, candidates: Iterable<Candida
     if (best === undefined || isBetter(scored, best)) best = scored
   }
   if (best === undefined) return { kind: 'unplaceable', reasons }
-  return { kind: 'placed', ...best, why: strategy.why(request, best.candidate) }
+  return { kind: 'placed', ...best, why: strategy.why(request, best.candidate), reasons }
 }
 
 /** `4 nodes: 3 too little memory free, 1 cordoned`, most frequent first; `none` when there was no node at all. */

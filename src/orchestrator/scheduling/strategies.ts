@@ -7,12 +7,15 @@ import type { PlacementRequest } from './placement-request.ts'
 export interface Scorer {
   /** Compared number by number; larger is better. */
   score(request: PlacementRequest, candidate: Candidate): readonly number[]
+  /** What each number of the score means, for `hedgerow explain`. */
+  terms?: readonly string[]
   /** Why the chosen candidate was best, for people. */
   why(request: PlacementRequest, candidate: Candidate): string
 }
 
 /** Fewest instances of the same service, then fewest instances per node, so that instances do not fail together. */
 const spread: Scorer = {
+  terms: ['−instances of the service', '−instances per node', 'free share'],
   score: (request, candidate) => [-siblings(request, candidate), -load(candidate), share(candidate)],
   why: (request, candidate) =>
     `${siblings(request, candidate)} instances of the service there, ${round(load(candidate))} instances per node`,
@@ -20,12 +23,14 @@ const spread: Scorer = {
 
 /** The fullest that still fits, which leaves large gaps for large instances; then fewest instances of the same service. */
 const bestFit: Scorer = {
+  terms: ['−free share', '−instances of the service', '−instances per node'],
   score: (request, candidate) => [-share(candidate), -siblings(request, candidate), -load(candidate)],
   why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
 /** The nearest to what the constraints name, by latency, then by distance; then fewest instances of the same service. */
 const latencyAndLocation: Scorer = {
+  terms: ['−ms', '−km', '−instances of the service', '−instances per node', 'free share'],
   score: (request, candidate) => [
     -Math.round(latencyMs(request, candidate) ?? FAR_MS),
     -Math.round(awayKm(request, candidate) ?? FAR_KM),

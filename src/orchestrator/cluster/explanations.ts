@@ -1,0 +1,63 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import type { InstanceId } from '../../core/model/ids.ts'
+import type { RequestBody, ResponseBody, rootToCluster } from '../link/messages.ts'
+import { nodeCandidate, type Candidate } from '../scheduling/candidate.ts'
+import { whatIf } from '../scheduling/explain.ts'
+import { KeptDecisions } from '../scheduling/kept-decisions.ts'
+import type { PlacementRequest } from '../scheduling/placement-request.ts'
+import { schedule } from '../scheduling/schedule.ts'
+import { nodeViews, viewWithout, type Assignments } from './assignments.ts'
+import type { LatencyAnchors } from './latency-anchors.ts'
+import type { Nodes } from './nodes.ts'
+
+export interface ExplanationsParts {
+  readonly assignments: Assignments
+  readonly nodes: Nodes
+  readonly anchors: LatencyAnchors
+  readonly clock: Clock
+}
+
+/** Why instances are on their nodes, for people: the decisions that were made, and what would be decided now. */
+export class Explanations {
+  readonly #parts: ExplanationsParts
+  readonly #kept = new KeptDecisions()
+
+  constructor(parts: ExplanationsParts) {
+    this.#parts = parts
+  }
+
+  /** The node has accepted what was decided. */
+  keep(
+    id: InstanceId,
+    decision: ReturnType<typeof schedule> & { kind: 'placed' },
+    made: { request: PlacementRequest; candidates: readonly Candidate[] },
+  ): void {
+    this.#kept.keep(id, decision, { ...made, at: this.#parts.clock.wall() })
+  }
+
+  /** What was decided for the instance, where it still is there; else what would be decided, as if it were not there. */
+  async judge({
+    spec,
+    instance,
+    anew,
+    most,
+  }: RequestBody<typeof rootToCluster, 'placement.judge'>): Promise<
+    ResponseBody<typeof rootToCluster, 'placement.judge'>
+  > {
+    const { anchors, assignments } = this.#parts
+    const kept = instance === undefined || anew ? undefined : this.#kept.get(instance)
+    if (kept?.chosen !== undefined && kept.chosen === assignments.get(instance as InstanceId)?.node)
+      return { ...kept, judged: kept.judged.slice(0, most) }
+    await anchors.prepare(spec)
+    return whatIf({ spec, near: anchors.near }, this.#candidates(instance), { most })
+  }
+
+  #candidates(without: InstanceId | undefined): Candidate[] {
+    const { nodes, assignments } = this.#parts
+    const node = without === undefined ? undefined : assignments.get(without)?.node
+    return nodeViews(nodes, assignments).map((view) => {
+      const own = view.facts.id === node ? nodes.alive(node) : undefined
+      return nodeCandidate(own === undefined ? view : viewWithout(own, without as InstanceId, assignments))
+    })
+  }
+}
