@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type FailureRow, isReached, longestGapMs, noteOf, rowOf, tableOf } from './judge.ts'
+import { disturbance, type FailureRow, isReached, longestGapMs, noteOf, rowOf, tableOf } from './judge.ts'
 import type { Samples } from './load.ts'
 import { timelineOf } from './timeline.ts'
 
@@ -98,6 +98,25 @@ t.test('the table and the notes for people', async (t) => {
     noteOf({ fault: '', goal: 'told', at: 1_250, samples }),
     'answered by 1 processes before and 1 after, 1 × ECONNRESET (sent 50 ms after the fault), 2 × no answer in 2000 ms (sent 10 to 15 ms after the fault)',
   )
+})
+
+t.test('what was not the fault', async (t) => {
+  const rows = [
+    { why: 'nothing', samples: samplesOf(100), is: undefined },
+    {
+      why: 'the client could not send',
+      samples: { ...samplesOf(100), stoodStillMs: 160 },
+      is: 'the client itself stood still for 160 ms',
+    },
+    {
+      why: 'requests that were late long before',
+      samples: samplesOf(100, { 3: [400, 0], 4: [2_000, -2] }),
+      is: '2 requests failed or were late before the fault',
+    },
+    { why: 'one that was under way may be the fault’s', samples: samplesOf(100, { 70: [2_000, -2] }), is: undefined },
+  ]
+  for (const { why, samples, is } of rows)
+    t.equal(disturbance({ fault: '', goal: 'told', at: 1_500, samples }), is, why)
 })
 
 t.test('the timeline', async (t) => {

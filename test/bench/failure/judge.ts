@@ -69,21 +69,26 @@ export function isReached(goal: Goal, row: Pick<FailureRow, 'requests' | 'failed
 /** The client itself was kept from sending for longer: what it saw says nothing. Larger: pauses of the machine count as ours. */
 const STOOD_STILL_MS = 150
 
-export function isDisturbed({ stoodStillMs }: Samples): boolean {
-  return stoodStillMs > STOOD_STILL_MS
+/** Why what the client saw is not about the fault: other programs, or the host of a virtual machine, took the processors. */
+export function disturbance({ at, samples: { requests, stoodStillMs } }: Struck): string | undefined {
+  if (stoodStillMs > STOOD_STILL_MS) return `the client itself stood still for ${Math.round(stoodStillMs)} ms`
+  const early = requests.filter(([sentAt, took, what]) => sentAt < at - NOTICED_MS && (what < 0 || took > NOTICED_MS))
+  return early.length === 0 ? undefined : `${early.length} requests failed or were late before the fault`
 }
 
 /** Why requests failed and when they were sent, and who answered before and after, in a line. */
-export function noteOf({ at, samples }: Struck): string {
-  const { requests, errors, answers, stoodStillMs } = samples
+export function noteOf(struck: Struck): string {
+  const { at, samples } = struck
+  const { requests, errors, answers } = samples
   const counts = errors.map((error, i) => {
     const sent = requests.flatMap(([sentAt, , what]) => (what === -1 - i ? [Math.round(sentAt - at)] : []))
     return `${sent.length} × ${error} (sent ${[...new Set([sent[0], sent.at(-1)])].join(' to ')} ms after the fault)`
   })
   const seen = (isBefore: boolean) =>
     new Set(requests.flatMap(([sentAt, , what]) => (what >= 0 && sentAt < at === isBefore ? [answers[what]] : []))).size
-  const still = isDisturbed(samples) ? [`the client itself stood still for ${Math.round(stoodStillMs)} ms`] : []
-  return [`answered by ${seen(true)} processes before and ${seen(false)} after`, ...counts, ...still].join(', ')
+  const why = disturbance(struck)
+  const all = [`answered by ${seen(true)} processes before and ${seen(false)} after`, ...counts]
+  return [...all, ...(why === undefined ? [] : [why])].join(', ')
 }
 
 /** Lines for people. */

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Fault, FAULTS, type Sizes } from './faults.ts'
-import { type FailureRow, isDisturbed, noteOf, rowOf } from './judge.ts'
+import { disturbance, type FailureRow, noteOf, rowOf } from './judge.ts'
 import { monotonicMs, type Pace } from './load.ts'
 import type { Band } from './timeline.ts'
 import { type Deployment, type FailureWorld } from './world.ts'
@@ -15,7 +15,7 @@ export interface StrikeOptions extends Sizes {
 
 export interface RunOptions extends StrikeOptions {
   only: RegExp
-  /** How often a fault is repeated when the client itself stood still. */
+  /** How often a fault is repeated when something else disturbed the client. */
   repeats: number
   told: (row: FailureRow) => void
 }
@@ -26,7 +26,7 @@ export async function strikeAll(world: FailureWorld, options: RunOptions): Promi
   for (const fault of chosen(options.only)) {
     options.signal.throwIfAborted()
     let band = await strike(world, fault, options)
-    for (let again = 0; again < options.repeats && isDisturbed(band.samples); again += 1) {
+    for (let again = 0; again < options.repeats && disturbance(band) !== undefined; again += 1) {
       options.say(`${fault.fault}, once more: ${noteOf(band)}`)
       band = await strike(world, fault, options)
     }

@@ -5,8 +5,8 @@
  */
 import { readFileSync } from 'node:fs'
 
-/** Between looks at the file. */
-const LOOK_MS = 50
+/** Between reads of the file. */
+const READ_MS = 50
 
 const file = process.env['CLOCK_STEP_FILE']
 const TrueDate = Date
@@ -25,13 +25,13 @@ class SteppedDate extends TrueDate {
 
 if (file !== undefined) {
   globalThis.Date = SteppedDate as DateConstructor
-  const look = () => {
+  const readStep = () => {
     try {
       stepMs = Number(readFileSync(file, 'utf8')) || 0
     } catch {
       stepMs = 0 // nobody stepped it yet
     }
   }
-  look()
-  setInterval(look, LOOK_MS).unref()
+  readStep()
+  setInterval(readStep, READ_MS).unref()
 }
