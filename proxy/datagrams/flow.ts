@@ -1,6 +1,7 @@
 import type { Instance, InstanceState } from '../../src/core/model/instance.ts'
 import type { DatagramClient, DatagramSink } from '../flow/flow.ts'
 import type { EarlySource } from '../outbound/connect.ts'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { Ends } from '../../src/core/kit/local-users.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { TableView } from '../../src/core/table/view.ts'
@@ -8,8 +9,6 @@ import type { DatagramStream } from '../tunnel/contract.ts'
 import type { Held } from './held.ts'
 import type { SpareFlow } from './places.ts'
 import { DatagramPipe } from '../socket/datagram-pipe.ts'
-
-const ENDED = 'the flow has ended'
 
 export interface DatagramFlowParts {
   readonly table: Pick<TableView, 'instance'>
@@ -27,7 +26,8 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream>, 
   /** Set once it is refused: until then it only drops. */
   restUntil: number | undefined
   readonly #parts: DatagramFlowParts
-  readonly #gone = new AbortController()
+  /** Cancelled when the client no longer waits for an instance. */
+  readonly gone = new Cancellation()
   #held: Held | undefined
   /** The candidate that is asked, and how many of the held datagrams it was sent (early-data.ts). */
   #ahead: { to: DatagramStream; datagrams: number; onFirst: () => void } | undefined
@@ -46,15 +46,10 @@ export class DatagramFlow implements DatagramSink, EarlySource<DatagramStream>, 
     this.#held = held
     this.#parts = parts
     this.pipe = new DatagramPipe(() => {
-      this.#gone.abort(ENDED)
+      this.gone.cancel()
       resolve()
     })
     this.pipe.near.stream = clientStream(client)
-  }
-
-  /** Aborts when the client no longer waits for an instance. */
-  get gone(): AbortSignal {
-    return this.#gone.signal
   }
 
   datagram(payload: Buffer): void {

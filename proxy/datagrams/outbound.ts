@@ -168,7 +168,7 @@ export class DatagramFlows implements AsyncDisposable {
       this.#parts.log.info('flow refused', { mode, name, port, protocol: 'udp', reason })
       return 'refused'
     }
-    if (flow.gone.aborted) return 'caller-gone'
+    if (flow.gone.isCancelled) return 'caller-gone'
     const { target, caller } = intent
     return new UdpFlow(flow, { target, port, protocol: 'udp', caller }, this.#parts).run()
   }

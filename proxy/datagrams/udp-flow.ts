@@ -81,7 +81,7 @@ export class UdpFlow implements OpenFlow {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
     ledger.chosen(this, attempt, path)
-    metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
+    metrics.flowConnect.record(path, (clock.now() - this.startedAt) / 1000)
     attempt.onward = this.pipe.far
     this.#flow.opened(attempt.instance, attempt.stream as DatagramStream)
   }

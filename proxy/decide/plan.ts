@@ -86,7 +86,8 @@ export function plan(intent: FlowIntent, parts: PlanParts): Plan {
   const { service } = target
   const caller = callerText(intent.caller, parts.self)
   const rule = parts.ruleOf?.(service.id) ?? ANY_PATH
-  const draft: Plan = { ...NOTHING_DECIDED, intent, madeAt: parts.clock.now(), caller, rule }
+  const madeAt = parts.clock.now()
+  const draft: Plan = { ...NOTHING_DECIDED, intent, madeAt, caller, rule }
 
   if (!service.ports.some((served) => served.port === port && served.protocol === protocol)) {
     const reason = `${service.id} does not serve port ${portText(port, protocol)}`

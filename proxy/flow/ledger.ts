@@ -91,6 +91,9 @@ export interface OpenFlow {
   cut(): void
 }
 
+const SENT = { direction: 'sent' } as const
+const RECEIVED = { direction: 'received' } as const
+
 /** Ended flows kept, and as many failed ones beside them: a busy node must not forget its failures within a second. */
 const REMEMBERED = 256
 
@@ -169,7 +172,7 @@ export class FlowLedger implements AsyncDisposable {
 
   /** The one place where a flow ends: in the list, the metrics and the log. `reason` is for flows that no instance took. */
   ended(flow: OpenFlow, end: FlowEnd, reason: string): void {
-    const line: EndedFlow = { ...this.#line(flow), end, reason }
+    const line: EndedFlow = Object.assign(this.#line(flow), { end, reason })
     this.#countBytesOf(flow)
     this.#open.delete(flow.id)
     this.#metrics.flowsOpen.set(this.#open.size)
@@ -177,7 +180,7 @@ export class FlowLedger implements AsyncDisposable {
     this.#ended.push(line)
     if (end !== 'closed') this.#failed.push(line)
     const { policy, path = 'none', protocol } = flow
-    this.#metrics.flows.inc({ policy, path, result: end, protocol })
+    this.#metrics.flows.count({ policy, path, result: end, protocol })
     this.#logEnd(line)
     if (this.#open.size === 0) this.#idle?.()
   }
@@ -222,11 +225,13 @@ export class FlowLedger implements AsyncDisposable {
     return this.close()
   }
 
-  #logEnd({ id, ageMs, reason, ...line }: EndedFlow): void {
-    const fields = { flow: id, ...line, ms: Math.round(ageMs) }
-    const isRefused = line.instance === undefined && line.end !== 'caller-gone'
-    if (isRefused) this.#log.warn('flow refused', { ...fields, reason })
-    else this.#log.info('flow ended', fields)
+  #logEnd(line: EndedFlow): void {
+    const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, end, reason, ageMs } = line
+    const fields = { flow: id, caller, name, port, protocol, mode, instance, node, path, sent, received, end }
+    const ms = Math.round(ageMs)
+    const isRefused = instance === undefined && end !== 'caller-gone'
+    if (isRefused) this.#log.warn('flow refused', { ...fields, ms, reason })
+    else this.#log.info('flow ended', { ...fields, ms })
   }
 
   #leave(instance: InstanceId): void {
@@ -237,20 +242,13 @@ export class FlowLedger implements AsyncDisposable {
 
   #line(flow: OpenFlow): FlowLine {
     const { id, caller, name, port, protocol, mode, instance, node, path, pipe } = flow
-    return {
-      id,
-      caller,
-      name,
-      port,
-      protocol,
-      mode,
-      ...(instance === undefined ? {} : { instance }),
-      ...(node === undefined ? {} : { node }),
-      ...(path === undefined ? {} : { path }),
-      sent: pipe.near.bytes,
-      received: pipe.far.bytes,
-      ageMs: this.#clock.now() - flow.startedAt,
-    }
+    const [sent, received] = [pipe.near.bytes, pipe.far.bytes]
+    const ageMs = this.#clock.now() - flow.startedAt
+    const line: FlowLine = { id, caller, name, port, protocol, mode, sent, received, ageMs }
+    if (instance !== undefined) line.instance = instance
+    if (node !== undefined) line.node = node
+    if (path !== undefined) line.path = path
+    return line
   }
 
   #countBytes(): void {
@@ -262,8 +260,9 @@ export class FlowLedger implements AsyncDisposable {
     const sent = flow.pipe.near.bytes
     const received = flow.pipe.far.bytes
     const counted = (flow.counted ??= { sent: 0, received: 0 })
-    if (sent > counted.sent) this.#metrics.flowBytes.inc({ direction: 'sent' }, sent - counted.sent)
-    if (received > counted.received) this.#metrics.flowBytes.inc({ direction: 'received' }, received - counted.received)
+    const { flowBytes } = this.#metrics
+    if (sent > counted.sent) flowBytes.count(SENT, sent - counted.sent)
+    if (received > counted.received) flowBytes.count(RECEIVED, received - counted.received)
     counted.sent = sent
     counted.received = received
   }

@@ -25,12 +25,15 @@ export class UserLimits {
 }
 
 class Connection implements UserFlow {
-  readonly ends: Ends
   readonly #socket: Socket
 
   constructor(socket: Socket) {
     this.#socket = socket
-    this.ends = endsOf(socket)
+  }
+
+  /** Asked while the connection is open: a closed one has no addresses any longer. */
+  get ends(): Ends {
+    return endsOf(this.#socket)
   }
 
   get isOver(): boolean {
@@ -38,6 +41,6 @@ class Connection implements UserFlow {
   }
 
   whenOver(listener: () => void): void {
-    this.#socket.once('close', listener)
+    this.#socket.on('close', listener) // it comes once
   }
 }

@@ -88,9 +88,14 @@ export class RequestChecker {
     this.#parts = parts
   }
 
-  /** Asks at most once about each of service and caller. */
-  async check(peer: NodeId, request: FlowRequest): Promise<OwnInstances | Refused> {
-    let check = checkRequest(peer, request, this.#parts)
+  /** Asks at most once about each of service and caller; a promise only where something must be asked. */
+  check(peer: NodeId, request: FlowRequest): OwnInstances | Refused | Promise<OwnInstances | Refused> {
+    const check = checkRequest(peer, request, this.#parts)
+    return check.kind === 'unasked' ? this.#askAndCheck(peer, request, check) : check
+  }
+
+  async #askAndCheck(peer: NodeId, request: FlowRequest, first: Check): Promise<OwnInstances | Refused> {
+    let check = first
     for (let round = 0; round < 2 && check.kind === 'unasked'; round++) {
       if (!(await this.#ask(check.key, peer))) return check.otherwise
       check = checkRequest(peer, request, this.#parts)

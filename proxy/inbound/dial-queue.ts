@@ -178,7 +178,7 @@ export class DialQueue {
     setImmediate(() => {
       this.#isNextTurnDue = false
       this.#begunInThisTurn = 0
-      this.#goOn()
+      if (this.#waiting > 0) this.#goOn()
     })
   }
 

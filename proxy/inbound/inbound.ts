@@ -10,7 +10,7 @@ import type { Memory } from '../flow/memory.ts'
 import { callerText } from '../flow/flow.ts'
 import { decodeRequest, type FlowRequest } from '../flow/request.ts'
 import type { IncomingStream } from '../tunnel/contract.ts'
-import { RequestChecker, type RequestCheckerParts, type Refused, refused } from './check-request.ts'
+import { type OwnInstances, RequestChecker, type RequestCheckerParts, type Refused, refused } from './check-request.ts'
 import { DatagramInbound } from './datagrams.ts'
 import { DialQueue } from './dial-queue.ts'
 import { RefusalLines } from './refusal-lines.ts'
@@ -128,12 +128,15 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   /** What `Peers` is given: called for every OPEN. A bug here costs this one flow, and shows in `check`. */
   readonly take = (incoming: IncomingStream): void => {
-    void background.run('incoming stream', async () => {
+    const failed = (error: unknown): never => {
+      incoming.refuse('unreachable') // the caller tries another instance
+      throw error
+    }
+    void background.run('incoming stream', () => {
       try {
-        await this.#take(incoming)
+        return this.#take(incoming)?.catch(failed)
       } catch (error) {
-        incoming.refuse('unreachable') // the caller tries another instance
-        throw error
+        return failed(error)
       }
     })
   }
@@ -166,18 +169,27 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     if (flow === undefined) return
     this.#flows.delete(pipe)
     this.#shares.changeOpen(flow.peer, instanceOf(flow.request), -1)
-    this.#parts.metrics.inboundStreams.inc({ result: pipe.end })
+    this.#parts.metrics.inboundStreams.count({ result: pipe.end })
     this.#logEnd(flow)
     if (this.#flows.size === 0) this.#idle?.()
   }
 
-  async #take(incoming: IncomingStream): Promise<void> {
+  /** Waits for nothing but the cluster's answer, where it must be asked. */
+  #take(incoming: IncomingStream): Promise<void> | undefined {
     const request = decodeRequest(incoming.request)
-    if (request === undefined) return this.#refuse(incoming, refused('bad-request', 'malformed request'))
+    if (request === undefined) {
+      this.#refuse(incoming, refused('bad-request', 'malformed request'))
+      return undefined
+    }
     const opening = new Opening(incoming, request, this.#opening)
-    const full = this.#whyFull(incoming.peer)
-    if (full !== undefined) return this.refused(opening, full)
-    const check = await this.#checker.check(incoming.peer, request)
+    const check = this.#whyFull(incoming.peer) ?? this.#checker.check(incoming.peer, request)
+    if (check instanceof Promise) return check.then((checked) => this.#checked(opening, checked))
+    this.#checked(opening, check)
+    return undefined
+  }
+
+  #checked(opening: Opening, check: OwnInstances | Refused): void {
+    const { incoming, request } = opening
     if (opening.isGone) return
     if (check.kind !== 'here') return this.refused(opening, check)
     const rule = seenFromThere(this.#ruleOf(request.service))
@@ -211,7 +223,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   #refuse(incoming: IncomingStream, { refusal, reason }: Refused, request?: FlowRequest): void {
     const { log, metrics } = this.#parts
     const { peer } = incoming
-    metrics.inboundStreams.inc({ result: refusal })
+    metrics.inboundStreams.count({ result: refusal })
     incoming.refuse(refusal)
     const others = this.#refusalLines.admit(peer)
     if (others === undefined) return

@@ -1,3 +1,4 @@
+import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import { authorise } from '../decide/authorise.ts'
@@ -29,6 +30,9 @@ export type { InstanceProcesses } from './proc-processes.ts'
 /** Connections that may wait for a scan. Smaller: a burst is refused; larger: more callers have gone when it is their turn. */
 const WAITING_LIMIT = 4_096
 
+/** More than a node has instances. */
+const CALLERS = 4_096
+
 interface Waiting {
   end: CallerEnd
   resolve: (owner: Owner) => void
@@ -40,6 +44,8 @@ type Owner = Caller | 'unclear' | 'stranger'
 export class CallerFinder {
   readonly #processesOf: () => Iterable<InstanceProcesses>
   readonly #isInstanceUser: (uid: number) => boolean
+  /** Those of the instances here, read from their ids once. */
+  readonly #callers = new BoundedMap<InstanceId, Caller>(CALLERS)
   #waiting: Waiting[] = []
   #isScanning = false
 
@@ -54,13 +60,35 @@ export class CallerFinder {
    * may not call the target.
    */
   readonly identify = (end: CallerEnd, target: Target): Caller | Promise<Caller | undefined> => {
-    const here = [...this.#processesOf()].map(({ instance }) => instanceCaller(instance)).filter((c) => c !== undefined)
-    if (here.length === 0 || !matters(here, target)) return NODE_CALLER
+    if (!this.#matters(target)) return NODE_CALLER
+    const here = Array.from(this.#processesOf(), ({ instance }) => this.#callerOf(instance))
     return this.#find(end).then((owner) => {
       if (owner === 'stranger') return undefined
       if (owner !== 'unclear') return owner
-      return here.every((caller) => authorise(caller, target.service).allowed) ? NODE_CALLER : undefined
+      return here.every((caller) => caller === undefined || isAllowed(caller, target)) ? NODE_CALLER : undefined
     })
+  }
+
+  /** Whether it makes a difference which of the callers on this node it is. Asked for each connection: builds nothing. */
+  #matters(target: Target): boolean {
+    const { choice } = target
+    const isPinned = choice.instance === 'any' && choice.policy === 'pinned'
+    const isNodeAllowed = isAllowed(NODE_CALLER, target)
+    for (const { instance } of this.#processesOf()) {
+      const caller = this.#callerOf(instance)
+      if (caller !== undefined && (isPinned || isAllowed(caller, target) !== isNodeAllowed)) return true
+    }
+    return false
+  }
+
+  #callerOf(instance: InstanceId): Caller | undefined {
+    return this.#callers.get(instance) ?? this.#newCaller(instance)
+  }
+
+  #newCaller(instance: InstanceId): Caller | undefined {
+    const caller = instanceCaller(instance)
+    if (caller !== undefined) this.#callers.set(instance, caller)
+    return caller
   }
 
   #find(end: CallerEnd): Promise<Owner> {
@@ -84,11 +112,8 @@ export class CallerFinder {
   }
 }
 
-/** Whether it makes a difference which of the callers on this node it is. */
-function matters(here: readonly Caller[], { service, choice }: Target): boolean {
-  if (choice.instance === 'any' && choice.policy === 'pinned') return true
-  const { allowed } = authorise(NODE_CALLER, service)
-  return here.some((caller) => authorise(caller, service).allowed !== allowed)
+function isAllowed(caller: Caller, { service }: Target): boolean {
+  return authorise(caller, service).allowed
 }
 
 async function scan(

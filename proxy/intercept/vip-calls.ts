@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { background } from '../../src/core/kit/background.ts'
 import type { LocalSources } from '../../src/core/kit/local-sources.ts'
+import type { Target } from '../../src/core/table/view.ts'
 import type { Caller, DatagramIntent, DatagramSink } from '../flow/flow.ts'
 import { resetSocket } from '../socket/reset.ts'
 import type { UdpSender } from './datagrams.ts'
@@ -62,22 +63,31 @@ export class VipCalls {
     })
   }
 
-  async #begin(at: VipPort, socket: Socket): Promise<void> {
-    const { table, clock, onFlow, log, userLimits } = this.#parts
-    const { vip, port } = at
-    const startedAt = clock.now()
-    const hasRoom = userLimits?.enter(socket) ?? true
-    if (hasRoom instanceof Promise ? !(await hasRoom) : !hasRoom) return resetSocket(socket)
-    const target = table.byVip(vip)
+  /** Waits for nothing that is known already: nearly always the flow begins in this very call. */
+  #begin(at: VipPort, socket: Socket): void | Promise<void> {
+    const startedAt = this.#parts.clock.now()
+    const hasRoom = this.#parts.userLimits?.enter(socket) ?? true
+    if (hasRoom === true) return this.#identifyCaller(at, socket, startedAt)
+    if (hasRoom === false) return resetSocket(socket)
+    return hasRoom.then((has) => (has ? this.#identifyCaller(at, socket, startedAt) : resetSocket(socket)))
+  }
+
+  #identifyCaller(at: VipPort, socket: Socket, startedAt: number): void | Promise<void> {
+    const target = this.#parts.table.byVip(at.vip)
     if (target === undefined) return resetSocket(socket)
-    this.#asked.note(vip, target.service.id)
-    const found = this.#identify(callerEnd(socket, at), target)
-    const caller = found instanceof Promise ? await found : found
-    if (caller === undefined) {
-      log.warn('flow refused', { vip, port, service: target.service.id, reason: UNIDENTIFIED })
-      return resetSocket(socket)
+    this.#asked.note(at.vip, target.service.id)
+    const mode = this.#mode
+    const begin = (caller: Caller | undefined): void => {
+      if (caller === undefined) this.#refuse(at, socket, target)
+      else this.#parts.onFlow({ target, port: at.port, socket, caller, mode, startedAt })
     }
-    onFlow({ target, port, socket, caller, mode: this.#mode, startedAt })
+    const caller = this.#identify(callerEnd(socket, at), target)
+    return caller instanceof Promise ? caller.then(begin) : begin(caller)
+  }
+
+  #refuse({ vip, port }: VipPort, socket: Socket, { service }: Target): void {
+    this.#parts.log.warn('flow refused', { vip, port, service: service.id, reason: UNIDENTIFIED })
+    resetSocket(socket)
   }
 }
 

@@ -1,4 +1,5 @@
 import type { NodeId } from '../../src/core/model/ids.ts'
+import type { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import { maySendEarly } from '../decide/early.ts'
 import type { Outliers } from '../decide/outliers.ts'
@@ -47,16 +48,16 @@ export interface ConnectParts extends AttemptParts {
 export function connect<S extends Stream, A extends Attempt<S>>(
   options: ConnectOptions<S, A>,
   parts: ConnectParts,
-  signal: AbortSignal,
+  gone: Cancellation,
 ): Promise<Connected<A>> {
-  return new Connecting(options, parts, signal).run()
+  return new Connecting(options, parts, gone).run()
 }
 
 /** Carries out the race of one flow: starts attempts, reports their outcomes to the rules, and keeps the record of each. */
 class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObserver<S> {
   readonly #options: ConnectOptions<S, A>
   readonly #parts: ConnectParts
-  readonly #signal: AbortSignal
+  readonly #gone: Cancellation
   readonly #race: Race
   readonly #hedgeMs: readonly number[]
   readonly #attempts: A[] = []
@@ -64,18 +65,17 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
   readonly #done = Promise.withResolvers<Connected<A>>()
   #cancelWake: (() => void) | undefined
 
-  constructor(options: ConnectOptions<S, A>, parts: ConnectParts, signal: AbortSignal) {
+  constructor(options: ConnectOptions<S, A>, parts: ConnectParts, gone: Cancellation) {
     this.#options = options
     this.#parts = parts
-    this.#signal = signal
+    this.#gone = gone
     this.#hedgeMs = options.plan.candidates.map(hedgeMsOf)
     this.#race = new Race(this.#hedgeMs, options.deadlineMs, parts.clock.now())
   }
 
   run(): Promise<Connected<A>> {
     this.#act(this.#race.start(this.#parts.clock.now()))
-    if (this.#signal.aborted) this.#abandon()
-    else this.#signal.addEventListener('abort', this.#abandon, { once: true })
+    if (!this.#race.isOver) this.#gone.listen(() => this.#abandon())
     return this.#done.promise
   }
 
@@ -200,16 +200,17 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
   }
 
   /** The caller has gone, or the agent closes. */
-  readonly #abandon = (): void => {
+  #abandon(): void {
     if (this.#race.isOver) return
     this.#act(this.#race.abandon())
     this.#finish({ kind: 'lost', why: 'gone', tries: this.#tries })
   }
 
   #finish(connected: Connected<A>): void {
-    this.#signal.removeEventListener('abort', this.#abandon)
-    for (const [index, made] of this.#tries.entries()) {
-      if (made.outcome !== 'dropped') continue
+    this.#gone.leave()
+    for (let index = 0; index < this.#tries.length; index++) {
+      const made = this.#tries[index]
+      if (made?.outcome !== 'dropped') continue
       this.#settle(index, 'dropped', connected.kind === 'won' ? made.reason : 'no answer in time')
     }
     this.#done.resolve(connected)

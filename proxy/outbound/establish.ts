@@ -1,3 +1,4 @@
+import type { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import type { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { type Ends, type LocalUsers, localUsers } from '../../src/core/kit/local-users.ts'
@@ -82,24 +83,37 @@ export type Established<A> =
   /** The caller has gone, or the flow was cut. */
   | { kind: 'gone' }
 
-/** Resolves; never rejects. `gone` aborts when the caller no longer waits. */
-export async function establish<S extends Stream, A extends Attempt<S>>(
+/** Resolves; never rejects. `gone` is cancelled when the caller no longer waits. */
+export function establish<S extends Stream, A extends Attempt<S>>(
   options: EstablishOptions<S, A>,
   parts: EstablishParts,
-  gone: AbortSignal,
+  gone: Cancellation,
 ): Promise<Established<A>> {
-  const { target, protocol } = options.intent
+  const { protocol } = options.intent
   const full = refusalForLoad(parts)
-  if (full !== undefined) return refused(full)
+  if (full !== undefined) return Promise.resolve(refused(full))
   if (protocol === 'udp') return planAndConnect(options, parts, gone)
-  const waiting = takeTurn(options, gone, parts)
-  const turn = typeof waiting === 'string' ? waiting : await waiting
-  if (turn === 'gone') return { kind: 'gone' }
-  if (turn === 'late') return refused(TOO_MANY_OPENING)
-  const established = await planAndConnect(options, parts, gone)
-  parts.openings.release(target.service.id)
-  return established
+  const turn = takeTurn(options, gone, parts)
+  if (turn === 'taken') return inTurn(options, parts, gone)
+  return turn.then((taken) => {
+    if (taken === 'taken') return inTurn(options, parts, gone)
+    return taken === 'gone' ? GONE : refused(TOO_MANY_OPENING)
+  })
 }
+
+async function inTurn<S extends Stream, A extends Attempt<S>>(
+  options: EstablishOptions<S, A>,
+  parts: EstablishParts,
+  gone: Cancellation,
+): Promise<Established<A>> {
+  try {
+    return await planAndConnect(options, parts, gone)
+  } finally {
+    parts.openings.release(options.intent.target.service.id)
+  }
+}
+
+const GONE = { kind: 'gone' } as const
 
 const TOO_MANY_OPENING: FlowRefusal = {
   end: 'too-many',
@@ -107,22 +121,24 @@ const TOO_MANY_OPENING: FlowRefusal = {
   reason: 'too many flows are being opened to the service',
 }
 
-async function planAndConnect<S extends Stream, A extends Attempt<S>>(
+function planAndConnect<S extends Stream, A extends Attempt<S>>(
   options: EstablishOptions<S, A>,
   parts: EstablishParts,
-  gone: AbortSignal,
+  gone: Cancellation,
 ): Promise<Established<A>> {
   const planned = plan(options.intent, parts)
-  if (planned.refusal !== undefined) return refused(planned.refusal, planned)
+  if (planned.refusal !== undefined) return Promise.resolve(refused(planned.refusal, planned))
   const { attempt, early, flow, onWon } = options
   const { deadlineMs } = parts.limits
-  const connected = await connect({ attempt, early, flow, onWon, plan: planned, deadlineMs }, parts, gone)
-  countTries(connected, parts.metrics)
-  if (connected.kind === 'won') return { ...connected, plan: planned }
-  const { why, tries } = connected
-  if (why === 'gone') return { kind: 'gone' }
-  const refusal = { ...failureOf(why, tries), reason: triesText(tries) }
-  return { kind: 'refused', plan: planned, why, refusal, tries }
+  return connect({ attempt, early, flow, onWon, plan: planned, deadlineMs }, parts, gone).then((connected) => {
+    countTries(connected, parts.metrics)
+    const { kind, tries } = connected
+    if (kind === 'won') return { kind, attempt: connected.attempt, tries, plan: planned }
+    const { why } = connected
+    if (why === 'gone') return GONE
+    const refusal = { ...failureOf(why, tries), reason: triesText(tries) }
+    return { kind: 'refused', plan: planned, why, refusal, tries }
+  })
 }
 
 function refused(refusal: FlowRefusal, planned?: Plan): Established<never> {
@@ -135,7 +151,7 @@ function refused(refusal: FlowRefusal, planned?: Plan): Established<never> {
  */
 function takeTurn(
   { intent: { target, caller }, from }: Pick<EstablishOptions<never, never>, 'intent' | 'from'>,
-  gone: AbortSignal,
+  gone: Cancellation,
   { self, openings, clock, limits, metrics, localUsers: users = localUsers }: EstablishParts,
 ): Promise<'taken' | 'late' | 'gone'> | 'taken' {
   let isTaken = false
@@ -152,21 +168,19 @@ function takeTurn(
     const settle = (how: 'taken' | 'late' | 'gone'): void => {
       metrics.flowsWaiting.dec()
       cancelLate()
-      gone.removeEventListener('abort', leave)
+      gone.leave()
       if (how !== 'taken') wait.giveUp()
       resolve(how)
     }
-    const leave = (): void => settle('gone')
     const cancelLate = clock.after(limits.waitMs, () => settle('late'))
     begin = () => settle('taken')
-    if (gone.aborted) leave()
-    else gone.addEventListener('abort', leave, { once: true })
+    gone.listen(() => settle('gone'))
   })
 }
 
 function countTries({ tries }: Connected<unknown>, metrics: Metrics): void {
   for (const { outcome, isEarly } of tries) {
-    metrics.candidatesTried.inc({ outcome })
-    if (isEarly) metrics.flowsEarly.inc({ outcome })
+    metrics.candidatesTried.count({ outcome })
+    if (isEarly) metrics.flowsEarly.count({ outcome })
   }
 }

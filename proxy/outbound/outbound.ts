@@ -1,3 +1,4 @@
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { FlowRefusal } from '../decide/plan.ts'
@@ -7,7 +8,7 @@ import { resetSocket } from '../socket/reset.ts'
 import { SocketStream, Splice } from '../socket/splice.ts'
 import { TcpAttempt } from './attempt.ts'
 import { EarlyData } from './early-data.ts'
-import { establish, type EstablishParts } from './establish.ts'
+import { type Established, establish, type EstablishParts } from './establish.ts'
 
 /*
  * The life of a TCP flow, on the caller's node:
@@ -29,9 +30,6 @@ export function outbound(flow: Flow, parts: OutboundParts): Promise<void> {
   return new OutboundFlow(flow, parts).run()
 }
 
-/** Why the signal aborts. One constant for all flows: without a reason Node makes an exception with a stack for each. */
-const ENDED = 'the flow has ended'
-
 /** One flow, in the ledger from its first moment to its last. */
 class OutboundFlow implements OpenFlow {
   readonly id: string
@@ -49,8 +47,10 @@ class OutboundFlow implements OpenFlow {
   readonly #flow: Flow
   readonly #parts: OutboundParts
   readonly #near: SocketStream
-  readonly #gone = new AbortController()
+  readonly #gone = new Cancellation()
   #early: EarlyData | undefined
+  /** Set once somebody waits for the socket to close. */
+  #closed: (() => void) | undefined
 
   /** From here on the flow is in the ledger and its socket is watched. */
   constructor(flow: Flow, parts: OutboundParts) {
@@ -67,29 +67,37 @@ class OutboundFlow implements OpenFlow {
     this.#near = new SocketStream(flow.socket, this.pipe.near)
     this.pipe.near.stream = this.#near
     parts.ledger.add(this)
-    if (flow.socket.destroyed) this.#gone.abort(ENDED)
-    else flow.socket.once('close', () => this.#gone.abort(ENDED))
+    if (flow.socket.destroyed) this.#gone.cancel()
+    else
+      flow.socket.on('close', () => {
+        this.#gone.cancel()
+        this.#closed?.()
+      })
   }
 
   async run(): Promise<void> {
-    if (!(await this.#establish())) return
+    const established = await this.#establish()
+    if (established.kind !== 'won') {
+      this.#early?.drop()
+      this.pipe.far.drain()
+      return this.#refuse(established.kind === 'refused' ? established.refusal : this.#gaveUp())
+    }
     const { socket } = this.#flow
-    if (!socket.closed) await new Promise<void>((resolve) => socket.once('close', () => resolve()))
+    if (!socket.closed) await new Promise<void>((resolve) => (this.#closed = resolve))
     this.#parts.ledger.ended(this, endOf(this.pipe.end), '')
   }
 
   /** As the agent does when it closes. */
   cut(): void {
     this.pipe.cut()
-    this.#gone.abort(ENDED)
+    this.#gone.cancel()
   }
 
-  /** False when the flow has ended without an instance. */
-  async #establish(): Promise<boolean> {
+  #establish(): Promise<Established<TcpAttempt>> {
     const { target, port, caller } = this.#flow
     this.#early = this.#parts.earlyData ? new EarlyData(() => this.#near.start()) : undefined
     this.pipe.far.stream = this.#early
-    const established = await establish(
+    return establish(
       {
         attempt: TcpAttempt,
         intent: { target, port, protocol: 'tcp', caller },
@@ -99,13 +107,8 @@ class OutboundFlow implements OpenFlow {
         onWon: (attempt) => this.#join(attempt),
       },
       this.#parts,
-      this.#gone.signal,
+      this.#gone,
     )
-    if (established.kind === 'won') return true
-    this.#early?.drop()
-    this.pipe.far.drain()
-    this.#refuse(established.kind === 'refused' ? established.refusal : this.#gaveUp())
-    return false
   }
 
   /** Called in the same turn as OPENED: from here on bytes go both ways. */
@@ -113,7 +116,7 @@ class OutboundFlow implements OpenFlow {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
     ledger.chosen(this, attempt, path)
-    metrics.flowConnect.observe({ path }, (clock.now() - this.startedAt) / 1000)
+    metrics.flowConnect.record(path, (clock.now() - this.startedAt) / 1000)
     if (attempt.stream !== undefined) this.#early?.settle(attempt.stream)
     this.#early = undefined
     this.pipe.far.stream = attempt.stream

@@ -1,3 +1,4 @@
+import type { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { VipIndex } from '../../src/core/model/service.ts'
@@ -21,7 +22,7 @@ export type TraceStep =
  * Opens one connection as any flow is opened, resets it at once, and reports the plan and the tries it was opened by. Uses
  * up one turn of `rr`. UDP opens nothing at the instance: `connected` means that a path is there, not that a program answers.
  */
-export async function trace(intent: FlowIntent, parts: OutboundParts, signal: AbortSignal): Promise<TraceStep[]> {
+export async function trace(intent: FlowIntent, parts: OutboundParts, gone: Cancellation): Promise<TraceStep[]> {
   const { target, port, protocol } = intent
   const startedAt = parts.clock.now()
   const ms = (): number => parts.clock.now() - startedAt
@@ -31,8 +32,8 @@ export async function trace(intent: FlowIntent, parts: OutboundParts, signal: Ab
   const onWon = (attempt: TcpAttempt | UdpAttempt): void => attempt.stream?.reset()
   const options = { intent, flow: parts.ledger.nextId(), early: undefined, onWon }
   const established = await (protocol === 'tcp'
-    ? establish({ ...options, attempt: TcpAttempt }, parts, signal)
-    : establish({ ...options, attempt: UdpAttempt }, parts, signal))
+    ? establish({ ...options, attempt: TcpAttempt }, parts, gone)
+    : establish({ ...options, attempt: UdpAttempt }, parts, gone))
   if (established.kind === 'gone')
     return [...steps, { step: 'failed', reason: 'no instance answered in time', ms: ms() }]
   if (established.plan !== undefined) steps.push(...planSteps(established.plan, startedAt))

@@ -58,13 +58,7 @@ export function createBalancer(
   const ordered = ({ service, choice }: Target, entry: ServiceEntry, { caller, limit, memory }: Asked): Ordered => {
     const view = { service: service.id, choice, caller, limit, memory, rttMs, isHere, openFlows, random, now }
     const running = runningOf(entry)
-    const instances = orderFor(running, view)
-    return {
-      instances,
-      get reason() {
-        return reasonFor(instances, running, view)
-      },
-    }
+    return new OrderedNow(orderFor(running, view), running, view)
   }
   return {
     order: (target, entry, caller, limit = CANDIDATES) =>
@@ -75,6 +69,23 @@ export function createBalancer(
         limit: Math.max(1, entry.instances.length),
         memory: { ...memories.get(target.vip) },
       }),
+  }
+}
+
+/** A class, because an object literal with a getter costs each flow a call into V8's runtime. */
+class OrderedNow implements Ordered {
+  readonly instances: readonly Instance[]
+  readonly #running: readonly Instance[]
+  readonly #view: PolicyView
+
+  constructor(instances: readonly Instance[], running: readonly Instance[], view: PolicyView) {
+    this.instances = instances
+    this.#running = running
+    this.#view = view
+  }
+
+  get reason(): string {
+    return reasonFor(this.instances, this.#running, this.#view)
   }
 }
 

@@ -85,7 +85,8 @@ class TcpDial {
     const { port, proxyProtocol } = this.#endpoint
     // The name may have led anywhere: only now is it known where.
     const address = socket.remoteAddress ?? ''
-    if (this.#isForbidden(address)) return this.#fail('not-here', `no flow may reach ${address}:${port}`)
+    if (address !== this.#endpoint.host && this.#isForbidden(address))
+      return this.#fail('not-here', `no flow may reach ${address}:${port}`)
     this.#settle()
     socket.pause()
     if (proxyProtocol !== undefined) {

@@ -6,6 +6,7 @@ import { trace, type TraceStep } from '../../proxy/outbound/trace.ts'
 import { MeshError } from '../core/errors.ts'
 import { cipherName } from '../core/identity/ciphers.ts'
 import { vipToIPv4, vipToIPv6, type VipRange } from '../core/model/address.ts'
+import { Cancellation } from '../core/kit/cancellation.ts'
 import { choiceKey } from '../core/model/choice.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import { printName } from '../core/model/name.ts'
@@ -59,7 +60,7 @@ export async function traceOf(text: string, agent: AgentParts): Promise<TraceRep
   const port = { port: Number(match[2]), protocol: match[3] === 'udp' ? 'udp' : 'tcp' } as const
   const obstacles = await obstaclesOf(target, agent)
   const intent = { target, ...port, caller: NODE_CALLER }
-  const steps = await trace(intent, agent.flows.parts, AbortSignal.timeout(10_000))
+  const steps = await trace(intent, agent.flows.parts, Cancellation.from(AbortSignal.timeout(10_000)))
   const last = steps.at(-1)
   const cipher = last?.step === 'connected' ? cipherTo(last.node, agent) : undefined
   return {

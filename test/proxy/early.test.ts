@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { connect as connectSocket, createServer, type AddressInfo, type Socket } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { TcpAttempt } from '../../proxy/outbound/attempt.ts'
@@ -516,7 +517,7 @@ class Run {
   readonly #clock = new ManualClock()
   readonly #threads: Thread[] = []
   readonly #early = new EarlyData(() => undefined)
-  readonly #gone = new AbortController()
+  readonly #gone = new Cancellation()
   readonly #connected: ReturnType<typeof connect>
   #winner: TcpAttempt | undefined
   #said = 0
@@ -541,7 +542,7 @@ class Run {
       this.#early.settle(attempt.stream!)
     }
     const connection = { attempt: TcpAttempt, plan: plan(wish, parts), flow: '1', deadlineMs: 3_000 }
-    this.#connected = connect({ ...connection, early: this.#early, onWon }, parts, this.#gone.signal)
+    this.#connected = connect({ ...connection, early: this.#early, onWon }, parts, this.#gone)
   }
 
   async take({ act, which, size }: Step): Promise<void> {
@@ -556,7 +557,7 @@ class Run {
     else if (act === 'arrive') thread?.arrive()
     else if (act === 'lose') thread?.lose()
     else if (act === 'time') await this.#clock.advance(size)
-    else if (act === 'leave' && which === 0) this.#gone.abort()
+    else if (act === 'leave' && which === 0) this.#gone.cancel()
     await Promise.resolve()
   }
 

@@ -1,6 +1,7 @@
 import { readFileSync, globSync } from 'node:fs'
 import { connect } from 'node:net'
 import t from 'tap'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
@@ -50,7 +51,7 @@ t.test('refused, timed out and unreachable are three different ends', async (t) 
     const steps = await trace(
       { target: agents.table.target(id(name)), port: 8080, protocol: 'tcp', caller: NODE_CALLER },
       agents.near.parts,
-      AbortSignal.timeout(5_000),
+      Cancellation.from(AbortSignal.timeout(5_000)),
     )
     t.match(steps.at(-2), { step: 'tried', outcome: end }, `${name}, in a trace`)
   }

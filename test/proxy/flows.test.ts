@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { randomBytes } from 'node:crypto'
 import t, { type Test } from 'tap'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
@@ -741,10 +742,10 @@ t.test('trace tells each decision, and really connects', async (t) => {
     rtts: { 'edge/b': 3 },
     endpoints: { [`${CART}.1`]: { host: '127.0.0.1', port: served.port } },
   })
-  const { signal } = new AbortController()
+  const gone = new Cancellation()
   const intent = (port: number) =>
     ({ target: here.table.target(CART), port, protocol: 'tcp', caller: NODE_CALLER }) as const
-  const steps = await trace(intent(80), here.parts, signal)
+  const steps = await trace(intent(80), here.parts, gone)
   t.match(
     steps,
     [
@@ -763,13 +764,13 @@ t.test('trace tells each decision, and really connects', async (t) => {
   )
   t.equal(served.sockets.length, 1, 'the instance was connected once')
   await closeOf(served.sockets[0])
-  const refused = await trace(intent(81), here.parts, signal)
+  const refused = await trace(intent(81), here.parts, gone)
   t.match(
     refused.at(-1),
     { step: 'failed', reason: `${CART} does not serve port 81` },
     'a port that is not served is told',
   )
   here.table.set({ id: CART, on: ['edge/b'], allow: ['mail.acme'] })
-  const forbidden = await trace(intent(80), here.parts, signal)
+  const forbidden = await trace(intent(80), here.parts, gone)
   t.match(forbidden.at(-2), { step: 'authorised', allowed: false }, 'a caller that is not allowed is told')
 })

@@ -6,6 +6,7 @@ import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import type { Dialer } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { trace } from '../../proxy/outbound/trace.ts'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { ANY_PATH, readPathRule } from '../../src/core/model/path-rule.ts'
 import { Agents } from './two-agents.ts'
@@ -62,7 +63,7 @@ async function world(own = ANY_PATH) {
       trace(
         { target: agents.table.target(service), port: 8080, protocol: 'tcp', caller: NODE_CALLER },
         near.parts,
-        AbortSignal.timeout(5_000),
+        Cancellation.from(AbortSignal.timeout(5_000)),
       ),
     async [Symbol.asyncDispose]() {
       await agents[Symbol.asyncDispose]()

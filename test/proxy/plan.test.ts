@@ -14,6 +14,7 @@ import { outbound, type OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { trace } from '../../proxy/outbound/trace.ts'
 import { createBalancer } from '../../proxy/policies/index.ts'
 import type { Refusal, Session } from '../../proxy/tunnel/contract.ts'
+import { Cancellation } from '../../src/core/kit/cancellation.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { type Choice, POLICIES } from '../../src/core/model/choice.ts'
@@ -159,7 +160,7 @@ t.test('a trace reports what a flow does, whatever the table', async (t) => {
       await using traced = await world(table, sessions, rtts)
       await using carried = await world(table, sessions, rtts)
 
-      const steps = await trace(wanted, traced.parts, new AbortController().signal)
+      const steps = await trace(wanted, traced.parts, new Cancellation())
       const end = await carried.flow(wanted, await accepted(server, port))
 
       const last = steps.at(-1)

@@ -1,5 +1,7 @@
 import type { Log } from './log.ts'
 
+const DONE = Promise.resolve()
+
 /** A piece of background work that has failed in this process, for `check` and the metrics. */
 export interface BackgroundFailure {
   readonly name: string
@@ -53,11 +55,13 @@ class Background {
   }
 
   /** Runs work whose end nobody awaits; its failure is recorded. The returned promise never rejects. */
-  async run(name: string, work: () => void | Promise<void>): Promise<void> {
+  run(name: string, work: () => void | Promise<void>): Promise<void> {
     try {
-      await work()
+      const working = work()
+      return working === undefined ? DONE : working.catch((error: unknown) => this.failed(name, error))
     } catch (error) {
       this.failed(name, error)
+      return DONE
     }
   }
 

@@ -101,6 +101,8 @@ class PinoLog implements Log {
   }
 }
 
-function plain(fields: Fields = {}): Record<string, unknown> {
-  return 'error' in fields ? { ...fields, error: explain(fields['error']) } : { ...fields }
+const NO_FIELDS: Fields = {}
+
+function plain(fields: Fields = NO_FIELDS): Fields {
+  return 'error' in fields ? { ...fields, error: explain(fields['error']) } : fields
 }

@@ -48,7 +48,9 @@ class OwnListeners {
   /** Whether a role of this process listens there. `isLocal` says whether an address belongs to this machine. */
   has({ protocol, address, port }: Listener, isLocal: (address: string) => boolean): boolean {
     const at = { protocol, address: unmapped(address), port }
-    return this.#counts.has(at, isLocal) || this.#adopted.values().some((counts) => counts.has(at, isLocal))
+    if (this.#counts.has(at, isLocal)) return true
+    for (const counts of this.#adopted.values()) if (counts.has(at, isLocal)) return true
+    return false
   }
 
   /** The listeners of this thread. */
@@ -113,10 +115,11 @@ class OwnListeners {
 }
 
 class Counts {
+  readonly #ports: Readonly<Record<Protocol, Map<number, number>>> = { tcp: new Map(), udp: new Map() }
   readonly #counts = new Map<string, number>()
 
   has({ protocol, address, port }: Listener, isLocal: (address: string) => boolean): boolean {
-    if (!this.#counts.has(`${protocol} ${port}`)) return false // nearly always
+    if (!this.#ports[protocol].has(port)) return false // nearly always
     // Connecting to 0.0.0.0 leads to whatever listens on this machine.
     if (isEvery(address) || this.#counts.has(`${protocol} ${port} ${address}`)) return true
     const isAtEvery = this.#counts.has(`${protocol} ${port} 0.0.0.0`) || this.#counts.has(`${protocol} ${port} ::`)
@@ -124,20 +127,20 @@ class Counts {
   }
 
   add({ protocol, address, port }: Listener): void {
-    this.#count(`${protocol} ${port}`, 1)
-    this.#count(`${protocol} ${port} ${address}`, 1)
+    count(this.#ports[protocol], port, 1)
+    count(this.#counts, `${protocol} ${port} ${address}`, 1)
   }
 
   remove({ protocol, address, port }: Listener): void {
-    this.#count(`${protocol} ${port}`, -1)
-    this.#count(`${protocol} ${port} ${address}`, -1)
+    count(this.#ports[protocol], port, -1)
+    count(this.#counts, `${protocol} ${port} ${address}`, -1)
   }
+}
 
-  #count(key: string, by: 1 | -1): void {
-    const count = (this.#counts.get(key) ?? 0) + by
-    if (count === 0) this.#counts.delete(key)
-    else this.#counts.set(key, count)
-  }
+function count<K>(counts: Map<K, number>, key: K, by: 1 | -1): void {
+  const counted = (counts.get(key) ?? 0) + by
+  if (counted === 0) counts.delete(key)
+  else counts.set(key, counted)
 }
 
 function isEvery(address: string): boolean {

@@ -68,6 +68,15 @@ export function allowsPackets(rule: PathRule): boolean {
 
 /** The rule as the other end must read it: a path that is `reverse` here is `direct` there, because the name depends on who dialled. */
 export function seenFromThere(rule: PathRule): PathRule {
+  let seen = fromThere.get(rule)
+  if (seen === undefined) fromThere.set(rule, (seen = turned(rule)))
+  return seen
+}
+
+/** Rules are few and asked for with each flow. */
+const fromThere = new WeakMap<PathRule, PathRule>()
+
+function turned(rule: PathRule): PathRule {
   const dialled = ['direct', 'reverse']
   const both = (paths: ReadonlySet<string>) =>
     dialled.some((path) => paths.has(path)) ? new Set([...paths, ...dialled]) : paths

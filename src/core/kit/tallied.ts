@@ -1,0 +1,95 @@
+import { Counter, Histogram, type HistogramConfiguration } from 'prom-client'
+
+/*
+ * Metrics that every new flow writes to. An increment of prom-client's with labels costs 3 µs and an observation 6, most of it for the
+ * text by which it knows the labels again; these add to plain numbers, which prom-client is given when the metric is read.
+ */
+
+/** A counter whose `count` is cheap. `inc` works as ever. */
+export class TalliedCounter<L extends string> extends Counter<L> {
+  readonly #labelNames: readonly L[]
+  readonly #tallies = new Map<string, { labels: Record<L, string>; count: number }>()
+
+  constructor(configuration: ConstructorParameters<typeof Counter<L>>[0]) {
+    super(configuration)
+    this.#labelNames = configuration.labelNames ?? []
+  }
+
+  /** `labels` is kept. */
+  count(labels: Record<L, string>, by = 1): void {
+    let key = ''
+    for (const name of this.#labelNames) key += `${labels[name]} `
+    const tally = this.#tallies.get(key)
+    if (tally === undefined) this.#tallies.set(key, { labels, count: by })
+    else tally.count += by
+  }
+
+  override get(): ReturnType<Counter<L>['get']> {
+    for (const tally of this.#tallies.values()) {
+      if (tally.count > 0) this.inc(tally.labels, tally.count)
+      tally.count = 0
+    }
+    return super.get()
+  }
+}
+
+interface Series {
+  /** Observations at most as large as each upper bound, and larger than the one before. */
+  readonly counts: number[]
+  sum: number
+  count: number
+}
+
+/** A histogram with one label whose `record` is cheap. Nothing else is observed. */
+export class TalliedHistogram<L extends string> extends Histogram<L> {
+  readonly #configuration: {
+    readonly name: string
+    readonly help: string
+    readonly label: L
+    readonly bounds: readonly number[]
+  }
+  readonly #series = new Map<string, Series>()
+
+  constructor(configuration: HistogramConfiguration<L> & { labelNames: readonly [L]; buckets: readonly number[] }) {
+    super({ ...configuration, buckets: [...configuration.buckets] })
+    const { name, help, labelNames, buckets } = configuration
+    this.#configuration = { name, help, label: labelNames[0], bounds: buckets }
+  }
+
+  record(label: string, value: number): void {
+    const { bounds } = this.#configuration
+    let series = this.#series.get(label)
+    if (series === undefined) {
+      series = { counts: bounds.map(() => 0), sum: 0, count: 0 }
+      this.#series.set(label, series)
+    }
+    series.sum += value
+    series.count += 1
+    for (let i = 0; i < bounds.length; i++) {
+      if (value > (bounds[i] as number)) continue
+      series.counts[i] = (series.counts[i] as number) + 1
+      return
+    }
+  }
+
+  /** What both `get` and the registry read. */
+  getForPromString() {
+    const { name, help, bounds } = this.#configuration
+    const values = [...this.#series].flatMap(([value, series]) => this.#lines(value, series, bounds))
+    return Promise.resolve({ name, help, type: 'histogram', aggregator: 'sum', values })
+  }
+
+  #lines(value: string, { counts, sum, count }: Series, bounds: readonly number[]) {
+    const { name, label } = this.#configuration
+    const sharedLabels = { [label]: value }
+    const line = (metricName: string, labels: { le?: number | string }, of: number) => ({
+      metricName: `${name}_${metricName}`,
+      labels,
+      sharedLabels,
+      value: of,
+    })
+    let below = 0
+    const buckets = bounds.map((le, i) => line('bucket', { le }, (below += counts[i] as number)))
+    return [...buckets, line('bucket', { le: '+Inf' }, count), line('sum', {}, sum), line('count', {}, count)]
+  }
+}
