@@ -1,3 +1,4 @@
+import { equipmentOf, type Equipment } from './equipment.ts'
 import { machineFacts } from './machine.ts'
 import type { AgentContext } from './context.ts'
 import type { Connectivity } from './connectivity.ts'
@@ -9,12 +10,14 @@ const RUNTIMES = ['process', 'external']
 export class NodeFactsSource {
   readonly #context: AgentContext
   readonly #connectivity: Connectivity
+  readonly #equipment: Equipment
   #addresses: string[]
   #relays: string[]
 
   constructor(context: AgentContext, connectivity: Connectivity) {
     this.#context = context
     this.#connectivity = connectivity
+    this.#equipment = equipmentOf(context.dir)
     this.#addresses = connectivity.endpoint.candidates()
     this.#relays = connectivity.relays.relays.listening
   }
@@ -22,7 +25,7 @@ export class NodeFactsSource {
   readonly current = (): NodeFacts => {
     const { self, config, version } = this.#context
     const { reported: coordinate } = this.#connectivity.coordinates
-    return machineFacts(self, config, {
+    return machineFacts(self, config, this.#equipment, {
       addresses: this.#addresses,
       relays: this.#relays,
       ...(coordinate === undefined ? {} : { coordinate }),

@@ -151,8 +151,37 @@ const AgentConfig = Type.Object(
     }),
     memoryMb: Type.Optional(Type.Number({ minimum: 0, description: 'memory offered to the scheduler' })),
     vcpus: Type.Optional(Type.Number({ minimum: 0, description: 'processors offered to the scheduler' })),
-    labels: Type.Record(Type.String(), Type.String(), { description: 'labels, for the `addons` constraint of an SLA' }),
-    area: Type.Optional(Type.String({ description: 'area, for `latency` constraints' })),
+    vgpus: Type.Optional(
+      Type.Number({ minimum: 0, description: 'GPUs offered to the scheduler; by default those of the NVIDIA driver' }),
+    ),
+    vtpus: Type.Optional(Type.Number({ minimum: 0, description: 'TPUs offered to the scheduler; by default none' })),
+    storageMb: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        description:
+          'storage offered to the scheduler; by default what is free where the state directory is when the agent starts',
+      }),
+    ),
+    bandwidthInKbit: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        description:
+          'inbound bandwidth offered to the scheduler, kbit/s; by default the speed of the interface that has the default route, where the kernel knows it',
+      }),
+    ),
+    bandwidthOutKbit: Type.Optional(Type.Number({ minimum: 0, description: 'outbound bandwidth, likewise' })),
+    costPerHour: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        maximum: 1e9,
+        description:
+          'what an hour of this node costs, in any currency that is the same for all nodes; for the strategy `cheapest`',
+      }),
+    ),
+    labels: Type.Record(Type.String(), Type.String(), {
+      description: 'labels, for the `addons` and `labels` constraints of an SLA',
+    }),
+    area: Type.Optional(Type.String({ description: 'area, for `latency`, `anti-affinity` and `spread` constraints' })),
     location: Type.Optional(
       Type.Object(
         { lat: Type.Number({ minimum: -90, maximum: 90 }), lon: Type.Number({ minimum: -180, maximum: 180 }) },

@@ -2,6 +2,7 @@ import type { ChoiceKey } from '../core/model/choice.ts'
 import type { Coordinate } from '../core/model/coordinate.ts'
 import type { InstanceId, NodeId, ServiceId } from '../core/model/ids.ts'
 import type { InstanceState } from '../core/model/instance.ts'
+import type { LabelRule } from '../core/model/label-rule.ts'
 import type { AllowRule } from '../core/model/service.ts'
 
 /** What an SLA document says after parsing: every default filled in, every name lower-case. */
@@ -33,19 +34,43 @@ export interface CheckSpec {
   timeoutMs: number
 }
 
-export const STRATEGY_WORDS = ['best-fit', 'spread', 'latency-and-location'] as const
-export type Strategy = (typeof STRATEGY_WORDS)[number]
+/** What instances are kept apart by, or spread over. */
+export const TOPOLOGIES = ['node', 'area', 'cluster'] as const
+export type Topology = (typeof TOPOLOGIES)[number]
+
+export const CONSTRAINT_TYPES = [
+  'direct',
+  'clusters',
+  'addons',
+  'labels',
+  'latency',
+  'geo',
+  'anti-affinity',
+  'spread',
+] as const
+
+/** Those that are built in; a module that the configuration of root and clusters names may add others. */
+export const STRATEGY_WORDS = ['best-fit', 'spread', 'latency-and-location', 'cheapest'] as const
 
 export interface Constraint {
-  type: 'direct' | 'clusters' | 'addons' | 'latency' | 'geo'
+  type: (typeof CONSTRAINT_TYPES)[number]
   /** direct: one of these nodes (empty: any) in this cluster (absent: any). */
   cluster?: string
   nodes?: string[]
   allowed?: string[]
   needs?: string[]
+  /** labels: all of these must hold on the node. */
+  match?: LabelRule[]
+  /** anti-affinity, spread: where two instances count as together. */
+  over?: Topology
+  /** spread: how many instances more than the emptiest may have; without it the constraint is a preference. */
+  maxSkew?: number
   area?: string
   location?: { lat: number; lon: number }
-  /** latency: measured to the nearest instance of this service; a service id or an interest key. */
+  /**
+   * latency: measured to the nearest instance of this service. anti-affinity: the service to stay away from, the instance's own when
+   * absent. A service id or an interest key.
+   */
   service?: string
   /** ms (latency) or km (geo). */
   threshold?: number
@@ -96,7 +121,7 @@ export interface ServiceSpec {
   arch: string[]
   replicas: number
   oneShot: boolean
-  strategy: Strategy
+  strategy: string
   allow: AllowRule[]
   /** The paths its flows may take (core/model/path-rule.ts); any when absent. */
   paths?: string
@@ -118,6 +143,9 @@ export interface Capacity {
   vgpus: number
   vtpus: number
   storageMb: number
+  /** kbit/s. Absent where it is not known, and in messages of earlier versions. */
+  bandwidthInKbit?: number
+  bandwidthOutKbit?: number
 }
 
 /** What a node reports of itself in its hello, and when it changes. */
@@ -133,6 +161,8 @@ export interface NodeFacts {
   labels: Record<string, string>
   location?: { lat: number; lon: number }
   area?: string
+  /** What an hour of the whole node costs, in whatever currency the operator counts. */
+  costPerHour?: number
   version: string
 }
 

@@ -54,16 +54,7 @@ test('keys of Oakestra’s that have no effect here are reported', async (t) => 
   const other = parseSla(readSlaText(textOf('oakestra-correct-1.json'), 'oakestra-correct-1.json'))
   t.same(
     other.warnings.map(({ path }) => path.replace('applications[0].microservices[0].', '')),
-    [
-      'applications[0].applicationID',
-      'bandwidth_in',
-      'bandwidth_out',
-      'state',
-      'added_files',
-      'addresses.rr_ip',
-      'connectivity[0]',
-      'connectivity[1]',
-    ],
+    ['applications[0].applicationID', 'state', 'added_files', 'addresses.rr_ip', 'connectivity[0]', 'connectivity[1]'],
     'each of these keys, and no other, is warned of',
   )
 })

@@ -20,7 +20,17 @@ export const ORIGIN: Coordinate = { at: [0, 0, 0], height: 0.1, error: 1 }
 
 /** The estimated round-trip time between two nodes, in ms. */
 export function distanceMs(one: Coordinate, other: Coordinate): number {
-  return Math.hypot(...one.at.map((x, axis) => x - (other.at[axis] ?? 0))) + one.height + other.height
+  return flatMs(one.at, other.at) + one.height + other.height
+}
+
+/** Without the heights: the part that obeys the triangle inequality. No array and no `Math.hypot`: one placement measures some 100,000 distances. */
+export function flatMs(one: readonly number[], other: readonly number[]): number {
+  let sum = 0
+  for (let axis = 0; axis < AXES; axis++) {
+    const apart = (one[axis] ?? 0) - (other[axis] ?? 0)
+    sum += apart * apart
+  }
+  return Math.sqrt(sum)
 }
 
 /** Whether what a peer sent is a coordinate within the bounds. */

@@ -10,4 +10,6 @@ export interface NodeReach {
   relays: readonly string[]
   /** Where it is in the network, once that is measured. */
   coordinate?: Coordinate
+  /** Its area, when it has one. */
+  area?: string
 }

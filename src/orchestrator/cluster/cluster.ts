@@ -175,9 +175,14 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
   const reachOf = (node: NodeId): NodeReach | undefined => {
     const facts = store.nodes.get(nameOf(node))?.facts
     if (facts === undefined) return undefined
-    const { addresses, coordinate } = facts
-    const reach = { id: node, addresses, relays: relays.listenedAt(facts.relays) }
-    return coordinate === undefined ? reach : { ...reach, coordinate }
+    const { addresses, coordinate, area } = facts
+    return {
+      id: node,
+      addresses,
+      relays: relays.listenedAt(facts.relays),
+      ...(coordinate === undefined ? {} : { coordinate }),
+      ...(area === undefined ? {} : { area }),
+    }
   }
   const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
   return { joinTokens, nodes, relays, changeLog, entryCache, reachOf, publisher }
@@ -188,7 +193,7 @@ function startScheduling(life: Lifetime, member: Member, state: State) {
   const { assignments } = member.store
   const enrolments = () => enrolmentsOf(member.store)
   const root = new RootLink({ ...member, ...state, assignments, enrolments })
-  const anchors = new LatencyAnchors({ ...state, assignments, root })
+  const anchors = new LatencyAnchors({ ...state, name: member.name, assignments, root })
   const isEnrolled = (node: NodeId) => member.store.nodes.get(nameOf(node)) !== undefined
   const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root, isEnrolled })
   life.defer(() => scheduler.close())

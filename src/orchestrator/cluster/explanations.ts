@@ -49,7 +49,7 @@ export class Explanations {
     if (kept?.chosen !== undefined && kept.chosen === assignments.get(instance as InstanceId)?.node)
       return { ...kept, judged: kept.judged.slice(0, most) }
     await anchors.prepare(spec)
-    return whatIf({ spec, near: anchors.near }, this.#candidates(instance), { most })
+    return whatIf(anchors.requestFor(spec, instance), this.#candidates(instance), { most })
   }
 
   #candidates(without: InstanceId | undefined): Candidate[] {

@@ -1,6 +1,8 @@
-import { interestOf, type InterestKey, type NodeId } from '../../core/model/ids.ts'
+import { clusterOf, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
-import { distanceKm, fibreMs, type Anchor } from '../scheduling/distance.ts'
+import type { Anchor } from '../scheduling/distance.ts'
+import type { Placed, PlacementRequest } from '../scheduling/placement-request.ts'
+import { distanceKm, fibreMs } from '../scheduling/geometry.ts'
 import type { Constraint, ServiceSpec } from '../spec.ts'
 import { isFinished, type Assignments } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
@@ -8,6 +10,8 @@ import type { Nodes } from './nodes.ts'
 import type { RootLink } from './root-link.ts'
 
 export interface LatencyAnchorsParts {
+  /** The name of this cluster. */
+  name: string
   assignments: Assignments
   entryCache: EntryCache
   nodes: Nodes
@@ -21,8 +25,8 @@ const MAX_LANDMARKS = 32
 const MAX_INSTANCES = 256
 
 /**
- * What latency constraints are measured to, as far as this cluster knows: the nodes with instances of a service, here and in
- * other clusters, and our nodes near a location.
+ * What constraints are measured by, as far as this cluster knows: the nodes with instances of a service, here and in other clusters,
+ * and our nodes near a location.
  */
 export class LatencyAnchors {
   readonly #parts: LatencyAnchorsParts
@@ -44,10 +48,34 @@ export class LatencyAnchors {
     }
   }
 
+  /** What a decision about this instance depends on beside the nodes. */
+  requestFor(spec: ServiceSpec, instance?: InstanceId): PlacementRequest {
+    return { spec, near: this.near, placed: (service) => this.placed(service, instance) }
+  }
+
   readonly near = (constraint: Constraint): readonly Anchor[] => {
     const { service, location } = constraint
     if (service !== undefined) return this.#instancesOf(service)
     return location === undefined ? [] : this.#landmarks(location)
+  }
+
+  /** Where the instances of a service are, but for the one that needs a place. */
+  placed(service: string, except?: InstanceId): Placed[] {
+    const { assignments, entryCache, reachOf, name } = this.#parts
+    const isMeant = (id: string) => id === service || interestOf(id) === service
+    const found: Placed[] = []
+    for (const { service: entry, instances, nodes } of entryCache.get(keyOf(service)) ?? []) {
+      const areas = new Map(nodes.map(({ id, area }) => [id, area]))
+      if (!isMeant(entry.id)) continue
+      for (const { id, node } of instances)
+        if (id !== except && clusterOf(node) !== name) found.push(placedOn(node, areas.get(node)))
+    }
+    for (const record of assignments.all()) {
+      const { node, assignment } = record
+      if (node === undefined || assignment.instance === except || isFinished(record)) continue
+      if (isMeant(assignment.spec.id)) found.push(placedOn(node, reachOf(node)?.area))
+    }
+    return found
   }
 
   #instancesOf(service: string): Anchor[] {
@@ -78,6 +106,10 @@ export class LatencyAnchors {
 
 function anchorAt(node: NodeId, coordinate: Anchor['coordinate'], beyondMs: number): Anchor {
   return { node, beyondMs, ...(coordinate === undefined ? {} : { coordinate }) }
+}
+
+export function placedOn(node: NodeId, area: string | undefined): Placed {
+  return { node, cluster: clusterOf(node), ...(area === undefined ? {} : { area }) }
 }
 
 /** A service id has four labels; its interest key is the first three. */

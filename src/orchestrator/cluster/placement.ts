@@ -1,14 +1,17 @@
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
+import type { ResponseBody, rootToCluster } from '../link/messages.ts'
 import { nodeCandidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import { schedule, reasonsText } from '../scheduling/schedule.ts'
+import { nearestText, nearestThatCan } from '../scheduling/nearest.ts'
+import { withMore } from '../scheduling/placement-request.ts'
+import { prepare, reasonsText, refusal, schedule } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Explanations } from './explanations.ts'
 import type { Dispatch } from './dispatch.ts'
-import type { LatencyAnchors } from './latency-anchors.ts'
+import { placedOn, type LatencyAnchors } from './latency-anchors.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 
 export interface PlacementParts {
@@ -26,6 +29,8 @@ export type Choice =
   | { kind: 'node'; node: LinkedNode; keep: (id: InstanceId) => void }
   | { kind: 'nowhere'; reason: string }
 
+export type Explained = ResponseBody<typeof rootToCluster, 'placement.explain'>
+
 /** Finds the node for an instance: `schedule` decides, and the node has the last word. One call at a time, as they count on free capacity. */
 export class Placement {
   readonly #parts: PlacementParts
@@ -36,16 +41,20 @@ export class Placement {
   }
 
   /** How many of the nodes here would not take an instance of the service, for which reason. */
-  async explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
+  async explain(spec: ServiceSpec): Promise<Explained> {
     const { assignments, nodes, anchors } = this.#parts
     await anchors.prepare(spec)
     const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
-    const refused = candidates.map((candidate) => schedule({ spec, near: anchors.near }, [candidate]))
+    const request = prepare(anchors.requestFor(spec), candidates)
     const counts = new Map<string, number>()
-    for (const decision of refused)
-      if (decision.kind === 'unplaceable')
-        for (const reason of Object.keys(decision.reasons)) counts.set(reason, (counts.get(reason) ?? 0) + 1)
-    return { nodes: candidates.length, reasons: [...counts].map(([reason, of]) => ({ reason, nodes: of })) }
+    for (const candidate of candidates) {
+      const reason = refusal(request, candidate)
+      if (reason !== undefined) counts.set(reason, (counts.get(reason) ?? 0) + 1)
+    }
+    const isNowhere = candidates.every((candidate) => refusal(request, candidate) !== undefined)
+    const nearest = isNowhere ? nearestThatCan(request, candidates) : undefined
+    const reasons = [...counts].map(([reason, of]) => ({ reason: reason.slice(0, 500), nodes: of }))
+    return { nodes: candidates.length, reasons: reasons.slice(0, 1_000), ...(nearest === undefined ? {} : { nearest }) }
   }
 
   /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
@@ -59,7 +68,7 @@ export class Placement {
       if (record === undefined || !record.wanted || this.#isClosed) return undefined
       const end = metrics.placementSeconds.startTimer()
       const { spec } = record.assignment
-      const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
+      const request = { ...anchors.requestFor(spec, id), refusedBy: new Set(refusals.keys()) }
       const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
       const decision = schedule(request, candidates)
       end()
@@ -67,7 +76,9 @@ export class Placement {
         metrics.placements.labels('unplaceable').inc()
         const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
         if (whys.length > 0) return whys.join('; ').slice(0, 1_900)
-        return reasonsText(decision.reasons, { nodes: candidates.length, none: 'no node is connected' })
+        const { reasons, nearest } = decision
+        const text = reasonsText(reasons, { nodes: candidates.length, none: 'no node is connected' })
+        return nearest === undefined ? text : `${text}; ${nearestText(nearest)}`
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue
@@ -93,8 +104,10 @@ export class Placement {
     await anchors.prepare(spec)
     const views = new Map(nodeViews(nodes, assignments).map((view) => [view.facts.id, view]))
     const chosen: NodeId[] = []
+    const areas = (id: NodeId) => views.get(id)?.facts.area
+    const request = withMore(anchors.requestFor(spec), () => chosen.map((id) => placedOn(id, areas(id))))
     while (chosen.length < instances) {
-      const decision = schedule({ spec, near: anchors.near }, [...views.values()].map(nodeCandidate))
+      const decision = schedule(request, [...views.values()].map(nodeCandidate))
       if (decision.kind === 'unplaceable') {
         const reason = reasonsText(decision.reasons, { nodes: views.size, none: 'no node is connected' })
         return { nodes: chosen, reason: reason.slice(0, 1_900) }
@@ -108,12 +121,12 @@ export class Placement {
   }
 
   /** A node for one more run of the service that has not refused it, `only` this one if given. */
-  async choose(spec: ServiceSpec, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
+  async choose({ spec, instance }: Assignment, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
     const { assignments, nodes, anchors, explanations } = this.#parts
     await anchors.prepare(spec)
     const views = nodeViews(nodes, assignments)
     const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
-    const request = { spec, refusedBy: new Set(refusals.keys()), near: anchors.near }
+    const request = { ...anchors.requestFor(spec, instance), refusedBy: new Set(refusals.keys()) }
     const decision = schedule(request, candidates)
     const node = decision.kind === 'placed' ? nodes.alive(decision.candidate.id) : undefined
     if (decision.kind === 'placed' && node !== undefined)
@@ -133,7 +146,7 @@ export class Placement {
     const { anchors, assignments } = this.#parts
     await anchors.prepare(spec)
     const view = viewWithout(node, instance, assignments)
-    const decision = schedule({ spec, near: anchors.near }, [nodeCandidate(view)])
+    const decision = schedule(anchors.requestFor(spec, instance), [nodeCandidate(view)])
     return decision.kind === 'placed' ? undefined : Object.keys(decision.reasons).join()
   }
 

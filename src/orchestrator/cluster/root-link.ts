@@ -22,7 +22,7 @@ import {
   type ResponseBody,
 } from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
-import { summarise, type ClusterSummary } from '../scheduling/candidate.ts'
+import { summarise, type ClusterSummary } from '../scheduling/summary.ts'
 import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Successor } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'

@@ -10,7 +10,7 @@ import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from 
 import { Explanations } from './explanations.ts'
 import { Dispatch } from './dispatch.ts'
 import { FailedStarts } from './failed-starts.ts'
-import { Placement } from './placement.ts'
+import { Placement, type Explained } from './placement.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
@@ -132,7 +132,7 @@ export class Scheduler {
   }
 
   /** How many of the nodes here would not take an instance of the service, for which reason. */
-  explain(spec: ServiceSpec): Promise<{ nodes: number; reasons: { reason: string; nodes: number }[] }> {
+  explain(spec: ServiceSpec): Promise<Explained> {
     return this.#placement.explain(spec)
   }
 

@@ -206,7 +206,7 @@ export class Succession {
     const { instance } = next
     const refusals = new Map<NodeId, string>([[record.node as NodeId, REFUSED_ALREADY]])
     for (;;) {
-      const choice = await placement.choose(next.spec, refusals, where === 'elsewhere' ? undefined : where.node)
+      const choice = await placement.choose(next, refusals, where === 'elsewhere' ? undefined : where.node)
       if (choice.kind === 'nowhere') throw refused(choice.reason)
       const now = assignments.get(instance)
       if (now === undefined || !now.wanted || now.node !== record.node) throw refused('it has changed meanwhile')

@@ -1,10 +1,13 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { MAX_LIST_CHARS } from '../../core/identity/revocation-list.ts'
-import type { ClusterSummary } from '../scheduling/candidate.ts'
+import { MOST_CIRCLES, MOST_REGIONS } from '../scheduling/cover.ts'
+import { MOST_LABEL_VALUES, MOST_LABELS, type ClusterSummary } from '../scheduling/summary.ts'
 import {
+  Amount,
   AssignmentOf,
   CapacityOf,
   ChangeOf,
+  CoordinateOf,
   Csr,
   Entry,
   ExplanationOf,
@@ -217,7 +220,8 @@ const LocatedReport = Type.Object({
 })
 export type LocatedReport = Static<typeof LocatedReport>
 
-const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })
+const Circle = Type.Object({ lat: Type.Number(), lon: Type.Number(), km: Type.Optional(Amount) })
+const Region = Type.Object({ at: CoordinateOf.properties.at, height: Amount, ms: Amount })
 const Summary = Type.Unsafe<ClusterSummary>(
   Type.Object({
     cluster: text(63),
@@ -228,10 +232,14 @@ const Summary = Type.Unsafe<ClusterSummary>(
     runtimes: many(text(64), 1_000),
     arch: many(text(32), 100),
     areas: many(text(64), 10_000),
-    locations: many(Location, 64),
+    locations: many(Circle, MOST_CIRCLES),
     addons: many(text(64), 10_000),
     portsTaken: many(text(16), 10_000),
     instances: Seq,
+    labels: Type.Optional(Type.Record(text(64), many(text(256), MOST_LABEL_VALUES), { maxProperties: MOST_LABELS })),
+    costPerHour: Type.Optional(Amount),
+    regions: Type.Optional(many(Region, MOST_REGIONS)),
+    measured: Type.Optional(Seq),
   }),
 )
 
@@ -355,6 +363,8 @@ export const rootToCluster = {
       Type.Object({
         nodes: Seq,
         reasons: many(Type.Object({ reason: text(500), nodes: Seq }), 1_000),
+        /** The node that could take it if it need not be so near, and how far beyond what is allowed it is: 1 is exactly there. */
+        nearest: Type.Optional(Type.Object({ id: text(127), what: text(500), excess: Amount })),
       }),
       2_000,
     ),

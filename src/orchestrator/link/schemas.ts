@@ -2,12 +2,14 @@ import Type, { type TSchema } from 'typebox'
 import { POLICIES } from '../../core/model/choice.ts'
 import { AXES, FARTHEST_MS } from '../../core/model/coordinate.ts'
 import type { Change, ResumePoint, Resumed, ServiceEntry } from '../../core/model/change.ts'
+import { LABEL_OPERATORS } from '../../core/model/label-rule.ts'
 import { INSTANCE_STATES, type Instance } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { Service } from '../../core/model/service.ts'
 import {
+  CONSTRAINT_TYPES,
   REPLACEMENTS,
-  STRATEGY_WORDS,
+  TOPOLOGIES,
   type Assignment,
   type Capacity,
   type InstanceReport,
@@ -28,7 +30,8 @@ const as = <T>(schema: TSchema) => Type.Unsafe<T>(schema)
 export const text = (maxLength: number) => Type.String({ maxLength })
 export const many = <S extends TSchema>(items: S, maxItems: number) => Type.Array(items, { maxItems })
 const whole = (maximum = Number.MAX_SAFE_INTEGER) => Type.Integer({ minimum: 0, maximum })
-const amount = () => Type.Number({ minimum: 0, maximum: 1e15 })
+export const Amount = Type.Number({ minimum: 0, maximum: 1e15 })
+const amount = () => Amount
 
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 export const Label = Type.String({ pattern: `^${LABEL}$` })
@@ -50,7 +53,7 @@ const ChoiceKey = Type.String({ pattern: `^(any|\\d{1,6})\\.(${POLICIES.join('|'
 const State = Type.Enum([...INSTANCE_STATES])
 const Location = Type.Object({ lat: Type.Number(), lon: Type.Number() })
 
-const CoordinateOf = Type.Object({
+export const CoordinateOf = Type.Object({
   at: Type.Array(Type.Number({ minimum: -FARTHEST_MS, maximum: FARTHEST_MS }), { minItems: AXES, maxItems: AXES }),
   height: Type.Number({ minimum: 0, maximum: FARTHEST_MS }),
   error: Type.Number({ minimum: 0, maximum: 1 }),
@@ -62,6 +65,7 @@ export const Reach = as<NodeReach>(
     addresses: many(text(300), 64),
     relays: many(text(500), 16),
     coordinate: Type.Optional(CoordinateOf),
+    area: Type.Optional(text(64)),
   }),
 )
 
@@ -109,7 +113,15 @@ export const ResumedOf = as<Resumed>(
 )
 
 export const CapacityOf = as<Capacity>(
-  Type.Object({ memoryMb: amount(), vcpus: amount(), vgpus: amount(), vtpus: amount(), storageMb: amount() }),
+  Type.Object({
+    memoryMb: amount(),
+    vcpus: amount(),
+    vgpus: amount(),
+    vtpus: amount(),
+    storageMb: amount(),
+    bandwidthInKbit: Type.Optional(amount()),
+    bandwidthOutKbit: Type.Optional(amount()),
+  }),
 )
 
 export const Facts = as<NodeFacts>(
@@ -124,6 +136,7 @@ export const Facts = as<NodeFacts>(
     labels: Type.Record(text(64), text(256), { maxProperties: 64 }),
     location: Type.Optional(Location),
     area: Type.Optional(text(64)),
+    costPerHour: Type.Optional(amount()),
     version: text(64),
   }),
 )
@@ -153,11 +166,16 @@ export const Report = as<InstanceReport>(
 )
 
 const Constraint = Type.Object({
-  type: Type.Enum(['direct', 'clusters', 'addons', 'latency', 'geo']),
+  type: Type.Enum([...CONSTRAINT_TYPES]),
   cluster: Type.Optional(text(63)),
   nodes: Type.Optional(many(text(127), 256)),
   allowed: Type.Optional(many(text(63), 256)),
   needs: Type.Optional(many(text(64), 64)),
+  match: Type.Optional(
+    many(Type.Object({ key: text(64), operator: Type.Enum([...LABEL_OPERATORS]), values: many(text(256), 64) }), 64),
+  ),
+  over: Type.Optional(Type.Enum([...TOPOLOGIES])),
+  maxSkew: Type.Optional(whole(1_000)),
   area: Type.Optional(text(64)),
   location: Type.Optional(Location),
   service: Type.Optional(text(300)),
@@ -201,7 +219,7 @@ export const Spec = as<ServiceSpec>(
     arch: many(text(32), 16),
     replicas: whole(10_000),
     oneShot: Type.Boolean(),
-    strategy: Type.Enum([...STRATEGY_WORDS]),
+    strategy: text(64),
     allow: many(text(300), 256),
     paths: Type.Optional(text(64)),
     check: Type.Optional(

@@ -7,7 +7,7 @@ import type { InterestKey } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
-import type { ClusterSummary } from '../scheduling/candidate.ts'
+import type { ClusterSummary } from '../scheduling/summary.ts'
 import { reserve } from '../scheduling/capacity.ts'
 import type { Capacity } from '../spec.ts'
 

@@ -2,8 +2,10 @@ import { isMeshError } from '../../core/errors.ts'
 import type { ServiceId } from '../../core/model/ids.ts'
 import type { ResponseBody, rootToCluster } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
-import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
+import type { Candidate } from '../scheduling/candidate.ts'
 import { whatIf, type Explanation } from '../scheduling/explain.ts'
+import { clusterCandidate } from '../scheduling/summary.ts'
+import { requestFor } from './placement-facts.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
@@ -48,12 +50,13 @@ export async function explainPlacement(
   { anew, most }: ExplainOptions,
   parts: ExplainParts,
 ): Promise<PlacementExplanation> {
-  const { clusters, reconciler } = parts
+  const { clusters, reconciler, store } = parts
+  const request = requestFor(service.spec, { store, ...(record === undefined ? {} : { except: record.id }) })
   const kept = record === undefined || anew ? undefined : reconciler.decisions.get(record.id)
   const isIts = kept !== undefined && kept.chosen === record?.cluster
   const root = isIts
     ? { ...kept, judged: kept.judged.slice(0, most) }
-    : whatIf({ spec: service.spec }, candidatesFor(service.id, record, parts), { most })
+    : whatIf(request, candidatesFor(service.id, record, parts), { most })
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
   const told = await Promise.all(asked.map((cluster) => askCluster(cluster, service, record, { anew, most })))

@@ -1,12 +1,14 @@
 import type { NodeId, ServiceId } from '../../core/model/ids.ts'
 import { instanceId } from '../../core/model/ids.ts'
-import { clusterCandidate } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
+import { withMore, type Placed } from '../scheduling/placement-request.ts'
 import { schedule } from '../scheduling/schedule.ts'
+import { clusterCandidate } from '../scheduling/summary.ts'
 import { changedFields, FIELDS } from '../sla/changes.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
+import { requestFor } from './placement-facts.ts'
 import { whyGap } from './rollout.ts'
 import { idOf } from './submission.ts'
 import { whyNowhere } from './unplaceable.ts'
@@ -72,11 +74,13 @@ async function placesOf(spec: ServiceSpec, ordinals: readonly number[], context:
     (cluster) => cluster,
   )
   const counts = new Map([...perCluster].map(([cluster, all]) => [cluster, all.length]))
+  const more: Placed[] = []
+  const request = withMore(requestFor(spec, { store }), () => more)
   const chosen = ordinals.map((ordinal) => {
     const candidates = [...summaries].map(([name, summary]) =>
       clusterCandidate(summary, { condition: 'alive', perService: new Map([[spec.id, counts.get(name) ?? 0]]) }),
     )
-    const decision = schedule({ spec }, candidates)
+    const decision = schedule(request, candidates)
     const instance = instanceId(spec.id, ordinal)
     if (decision.kind === 'unplaceable') return { instance }
     const { id } = decision.candidate
@@ -84,6 +88,7 @@ async function placesOf(spec: ServiceSpec, ordinals: readonly number[], context:
     if (summary !== undefined)
       summaries.set(id, { ...summary, free: reserve(summary.free, demandOf(spec)), instances: summary.instances + 1 })
     counts.set(id, (counts.get(id) ?? 0) + 1)
+    more.push({ cluster: id })
     return { instance, cluster: id }
   })
   const places = new Map<string, { nodes: NodeId[]; reason?: string | undefined } | undefined>()

@@ -5,11 +5,13 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import { clusterCandidate, type Candidate } from '../scheduling/candidate.ts'
+import type { Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'
+import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { schedule } from '../scheduling/schedule.ts'
+import { clusterCandidate } from '../scheduling/summary.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
@@ -17,6 +19,7 @@ import { entriesUnder } from './entries.ts'
 import { askedOf, leftBy, refusedOf, runsAtFormer } from './former-place.ts'
 import type { EventSink } from './events/event.ts'
 import { applyRecordSteps, changeInstance, deleteInstance, type InstanceChange } from './instance-records.ts'
+import { requestFor } from './placement-facts.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import { rollBack } from './rollback.ts'
 import { isSettling } from './rollout.ts'
@@ -228,7 +231,7 @@ export class Reconciler {
       if (this.#isClosed || record.ordinal >= service.spec.replicas) return // scaled down since the plan
       const end = metrics.placementSeconds.startTimer()
       const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
-      const request = { spec: service.spec, refusedBy }
+      const request = this.#request(service.spec, id, refusedBy)
       const candidates = this.#candidates(record)
       const decision = schedule(request, candidates)
       end()
@@ -326,6 +329,10 @@ export class Reconciler {
     return [...(this.#refusals.get(id) ?? [])].filter(([, until]) => until > now).map(([cluster]) => cluster)
   }
 
+  #request(spec: ServiceSpec, id: InstanceId, refusedBy: ReadonlySet<string>): PlacementRequest {
+    return { ...requestFor(spec, { store: this.#parts.store, except: id }), refusedBy }
+  }
+
   #candidates(record: InstanceRecord): Candidate[] {
     const perCluster = new Map<string, number>()
     for (const { cluster, wanted, id } of this.#parts.store.instancesOf(record.service)) {
@@ -352,7 +359,7 @@ export class Reconciler {
         const refusedBy = new Set(this.#refusedBy(record.id))
         return (
           service !== undefined &&
-          schedule({ spec: service.spec, refusedBy }, this.#candidates(record)).kind === 'placed'
+          schedule(this.#request(service.spec, record.id, refusedBy), this.#candidates(record)).kind === 'placed'
         )
       },
     }

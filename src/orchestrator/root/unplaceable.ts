@@ -1,8 +1,10 @@
 import type { ServiceSpec } from '../spec.ts'
-import { clusterCandidate } from '../scheduling/candidate.ts'
+import { clusterCandidate } from '../scheduling/summary.ts'
+import { nearestText, type Nearest } from '../scheduling/nearest.ts'
 import { reasonsText, schedule } from '../scheduling/schedule.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { RootStore } from './root-store.ts'
+import { requestFor } from './placement-facts.ts'
 import { membersOf, unknownWishes } from './wishes.ts'
 
 /*
@@ -10,9 +12,12 @@ import { membersOf, unknownWishes } from './wishes.ts'
  *
  *     6 nodes: 4 too little memory free, 2 no gpu; edge: edge/n1: runtime docker is not offered here; no node zz has joined (…)
  *     ──── counted by the clusters ────────────   ──── refused when it was asked ──────────────────   ──── named, unknown ─────
+ *     nearest that can: edge/n3, 34 ms from shop.acme.db instead of 20
+ *     ──── only its distance is against it ──────────────────────────
  */
 
 interface Counted {
+  nearest?: Nearest
   cluster: string
   nodes: number
   reasons: Readonly<Record<string, number>>
@@ -24,7 +29,7 @@ export async function whyNowhere(
   refusals: ReadonlyMap<string, string>,
   { store, clusters }: { store: RootStore; clusters: Clusters },
 ): Promise<string> {
-  const counted = await Promise.all(Array.from(clusters.all(), (cluster) => countedBy(cluster, spec)))
+  const counted = await Promise.all(Array.from(clusters.all(), (cluster) => countedBy(cluster, spec, store)))
   const reasons: Record<string, number> = {}
   for (const one of counted)
     for (const [reason, nodes] of Object.entries(one.reasons)) reasons[reason] = (reasons[reason] ?? 0) + nodes
@@ -37,6 +42,7 @@ export async function whyNowhere(
   return [
     ...(isEmpty && rest.length > 0 ? [] : [reasonsText(reasons, { nodes, none })]),
     ...rest.map(({ cluster }) => `${cluster}: ${refusals.get(cluster) ?? ''}`),
+    ...nearestOf(counted),
     ...unknownWishes(spec.constraints, membersOf(store)),
   ]
     .join('; ')
@@ -44,16 +50,27 @@ export async function whyNowhere(
 }
 
 /** What the cluster counts; of one that cannot say it, what its summary says, for all of its nodes. */
-async function countedBy({ name, link, summary }: LinkedCluster, spec: ServiceSpec): Promise<Counted> {
+async function countedBy(
+  { name, link, summary }: LinkedCluster,
+  spec: ServiceSpec,
+  store: RootStore,
+): Promise<Counted> {
   try {
-    const { nodes, reasons } = await link.request('placement.explain', { spec })
-    return { cluster: name, nodes, reasons: Object.fromEntries(reasons.map((each) => [each.reason, each.nodes])) }
+    const { nodes, reasons, nearest } = await link.request('placement.explain', { spec })
+    const counts = Object.fromEntries(reasons.map((each) => [each.reason, each.nodes]))
+    return { cluster: name, nodes, reasons: counts, ...(nearest === undefined ? {} : { nearest }) }
   } catch {
     const candidate = clusterCandidate(summary, { condition: 'alive', perService: new Map() })
-    const decision = schedule({ spec }, [candidate])
+    const decision = schedule(requestFor(spec, { store }), [candidate])
     const [reason] = decision.kind === 'unplaceable' ? Object.keys(decision.reasons) : []
     return { cluster: name, nodes: summary.nodes, reasons: reason === undefined ? {} : { [reason]: summary.nodes } }
   }
+}
+
+/** Of all clusters, the node that is least too far. */
+function nearestOf(counted: readonly Counted[]): string[] {
+  const [best] = counted.flatMap(({ nearest }) => nearest ?? []).toSorted((a, b) => a.excess - b.excess)
+  return best === undefined ? [] : [nearestText(best)]
 }
 
 function sumOf(reasons: Readonly<Record<string, number>>): number {

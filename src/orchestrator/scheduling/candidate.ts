@@ -1,15 +1,10 @@
 import type { Coordinate } from '../../core/model/coordinate.ts'
 import { clusterOf, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
-import { largest, NOTHING, release } from './capacity.ts'
+import type { Circle, Region } from './cover.ts'
 
 /** `alive` accepts instances; `cordoned` keeps what it has and accepts nothing new; `lost` has stopped answering. */
 export type Condition = 'alive' | 'cordoned' | 'lost'
-
-export interface Location {
-  lat: number
-  lon: number
-}
 
 /** A place where an instance may go: a node as its cluster sees it, or a cluster as the root sees it. */
 export interface Candidate {
@@ -26,13 +21,22 @@ export interface Candidate {
   runtimes: readonly string[]
   arch: readonly string[]
   areas: readonly string[]
-  locations: readonly Location[]
+  /** Where a node is; for a cluster, circles in which all its nodes are that have said where they are. */
+  locations: readonly Circle[]
   /** A node's network coordinate, when it has one; never a cluster's. */
   coordinate?: Coordinate
+  /** For a cluster: parts of the network coordinates' space in which all its measured nodes are. */
+  regions?: readonly Region[]
+  /** For a cluster: whether every node has been measured, so that `regions` leave none out. */
+  isMeasured?: boolean
   /** Label keys whose value is not `false`; an `addons` constraint names them. */
   addons: readonly string[]
+  /** The values that each label has; for a cluster, on any of its nodes, and none where they are too many to list. Absent: not known. */
+  labels?: Readonly<Record<string, readonly string[]>>
   /** Taken fixed ports, as `portKey` writes them; for a cluster, those that are taken on every node. */
   portsTaken: readonly string[]
+  /** What an hour costs; for a cluster, of its cheapest node. */
+  costPerHour?: number
   /** How many nodes of this candidate accept instances: 1, or the cluster's number of nodes. */
   nodes: number
   instances: number
@@ -49,26 +53,6 @@ export interface NodeView {
   instances: number
   perService: ReadonlyMap<ServiceId, number>
 }
-
-/** What the root knows of a cluster: totals and capabilities, never its nodes. Plain JSON. */
-export interface ClusterSummary {
-  cluster: string
-  /** Nodes that accept instances. */
-  nodes: number
-  total: Capacity
-  free: Capacity
-  largestFree: Capacity
-  runtimes: string[]
-  arch: string[]
-  areas: string[]
-  locations: Location[]
-  addons: string[]
-  portsTaken: string[]
-  instances: number
-}
-
-/** Further locations are left out of a summary: the root does not know of them. */
-const MAX_LOCATIONS = 64
 
 export function portKey({ target, protocol }: Pick<PortSpec, 'target' | 'protocol'>): string {
   return `${protocol}/${target}`
@@ -89,51 +73,15 @@ export function nodeCandidate({ facts, condition, free, portsTaken, instances, p
     locations: facts.location === undefined ? [] : [facts.location],
     ...(facts.coordinate === undefined ? {} : { coordinate: facts.coordinate }),
     addons: addonsOf(facts),
+    labels: Object.fromEntries(Object.entries(facts.labels).map(([key, value]) => [key, [value]])),
     portsTaken,
+    ...(facts.costPerHour === undefined ? {} : { costPerHour: facts.costPerHour }),
     nodes: 1,
     instances,
     perService,
   }
 }
 
-/** `perService` comes from the root's own records, so that a summary does not grow with the number of services. */
-export function clusterCandidate(
-  summary: ClusterSummary,
-  { condition, perService }: { condition: Condition; perService: ReadonlyMap<ServiceId, number> },
-): Candidate {
-  const { cluster, ...rest } = summary
-  return { ...rest, id: cluster, cluster, condition, perService }
-}
-
-/** Counts only nodes that accept instances. */
-export function summarise(cluster: string, nodes: Iterable<NodeView>): ClusterSummary {
-  const open = [...nodes].filter(({ condition }) => condition === 'alive')
-  const facts = open.map((node) => node.facts)
-  const summed = (amounts: Capacity[]) => amounts.reduce(release, NOTHING)
-  return {
-    cluster,
-    nodes: open.length,
-    total: summed(facts.map(({ capacity }) => capacity)),
-    free: summed(open.map(({ free }) => free)),
-    largestFree: open.map(({ free }) => free).reduce(largest, NOTHING),
-    runtimes: distinct(facts.flatMap(({ runtimes }) => runtimes)),
-    arch: distinct(facts.map(({ arch }) => arch)),
-    areas: distinct(facts.flatMap(({ area }) => area ?? [])),
-    locations: distinctPlaces(facts.flatMap(({ location }) => location ?? [])),
-    addons: distinct(facts.flatMap(addonsOf)),
-    portsTaken: distinct(open[0]?.portsTaken ?? []).filter((port) => open.every((n) => n.portsTaken.includes(port))),
-    instances: open.reduce((sum, { instances }) => sum + instances, 0),
-  }
-}
-
-function addonsOf({ labels }: NodeFacts): string[] {
+export function addonsOf({ labels }: Pick<NodeFacts, 'labels'>): string[] {
   return Object.keys(labels).filter((key) => labels[key] !== 'false')
-}
-
-function distinct(words: Iterable<string>): string[] {
-  return [...new Set(words)].sort()
-}
-
-function distinctPlaces(places: Location[]): Location[] {
-  return [...new Map(places.map((place) => [`${place.lat},${place.lon}`, place])).values()].slice(0, MAX_LOCATIONS)
 }

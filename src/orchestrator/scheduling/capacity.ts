@@ -1,19 +1,40 @@
 import type { Capacity, ServiceSpec } from '../spec.ts'
 
 /** In the order in which shortages are reported. */
-export const DIMENSIONS = ['memoryMb', 'vcpus', 'vgpus', 'vtpus', 'storageMb'] as const satisfies (keyof Capacity)[]
+export const DIMENSIONS = [
+  'memoryMb',
+  'vcpus',
+  'vgpus',
+  'vtpus',
+  'storageMb',
+  'bandwidthInKbit',
+  'bandwidthOutKbit',
+] as const satisfies (keyof Capacity)[]
 export type Dimension = (typeof DIMENSIONS)[number]
 
 export const NOTHING: Capacity = { memoryMb: 0, vcpus: 0, vgpus: 0, vtpus: 0, storageMb: 0 }
 
 /** What one instance of the service takes from its node. */
-export function demandOf({ memoryMb, vcpus, vgpus, vtpus, storageMb }: ServiceSpec): Capacity {
-  return { memoryMb, vcpus, vgpus, vtpus, storageMb }
+export function demandOf(spec: ServiceSpec): Capacity {
+  const { memoryMb, vcpus, vgpus, vtpus, storageMb, bandwidthInKbit, bandwidthOutKbit } = spec
+  return {
+    memoryMb,
+    vcpus,
+    vgpus,
+    vtpus,
+    storageMb,
+    ...(bandwidthInKbit > 0 ? { bandwidthInKbit } : {}),
+    ...(bandwidthOutKbit > 0 ? { bandwidthOutKbit } : {}),
+  }
 }
 
 /** The first dimension in which `free` is too small, or `undefined` when the demand fits. */
 export function shortage(demand: Capacity, free: Capacity): Dimension | undefined {
-  return DIMENSIONS.find((dimension) => demand[dimension] > 0 && demand[dimension] > free[dimension])
+  for (const dimension of DIMENSIONS) {
+    const wanted = demand[dimension] ?? 0
+    if (wanted > 0 && wanted > (free[dimension] ?? 0)) return dimension
+  }
+  return undefined
 }
 
 export function reserve(free: Capacity, demand: Capacity): Capacity {
@@ -30,13 +51,12 @@ export function largest(a: Capacity, b: Capacity): Capacity {
 }
 
 function combine(a: Capacity, b: Capacity, join: (x: number, y: number) => number): Capacity {
-  return {
-    memoryMb: exact(join(a.memoryMb, b.memoryMb)),
-    vcpus: exact(join(a.vcpus, b.vcpus)),
-    vgpus: exact(join(a.vgpus, b.vgpus)),
-    vtpus: exact(join(a.vtpus, b.vtpus)),
-    storageMb: exact(join(a.storageMb, b.storageMb)),
+  const joined: Capacity = { ...NOTHING }
+  for (const dimension of DIMENSIONS) {
+    const [x, y] = [a[dimension], b[dimension]]
+    if (x !== undefined || y !== undefined) joined[dimension] = exact(join(x ?? 0, y ?? 0))
   }
+  return joined
 }
 
 /** Thousandths are kept: a tenth of a core reserved and released ten times must leave what was there. */

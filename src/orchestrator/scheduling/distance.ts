@@ -1,6 +1,8 @@
-import { distanceMs, type Coordinate } from '../../core/model/coordinate.ts'
-import type { NodeId } from '../../core/model/ids.ts'
-import type { Candidate, Location } from './candidate.ts'
+import { distanceMs, flatMs, type Coordinate } from '../../core/model/coordinate.ts'
+import { clusterOf, type NodeId } from '../../core/model/ids.ts'
+import type { Candidate } from './candidate.ts'
+import type { Region } from './cover.ts'
+import { distanceKm, type Location } from './geometry.ts'
 
 /*
  * The distance from a node to what it must be near, as a round trip in ms. It comes from network coordinates
@@ -8,6 +10,8 @@ import type { Candidate, Location } from './candidate.ts'
  *
  *     candidate ──coordinates──▶ anchor: a node with an instance of the service ───────────────▶ 0 ms
  *     candidate ──coordinates──▶ anchor: a node with a geographic location ──fibre──▶ the location asked for
+ *
+ * Of a cluster the root knows only in which regions its nodes are: the nearest that one of them can be.
  */
 
 /** A node that distances are measured to. */
@@ -18,36 +22,37 @@ export interface Anchor {
   beyondMs: number
 }
 
-/** Light in glass travels 200 km per millisecond, and a round trip goes both ways. */
-const KM_PER_MS = 100
-const EARTH_RADIUS_KM = 6371
-
 /** Milliseconds to the nearest anchor; `undefined` when no distance is known. */
-export function nearestMs({ node, coordinate }: Candidate, anchors: readonly Anchor[]): number | undefined {
+export function nearestMs(candidate: Candidate, anchors: readonly Anchor[]): number | undefined {
   let nearest: number | undefined
   for (const anchor of anchors) {
-    const ms = betweenMs(node, coordinate, anchor)
+    const ms = betweenMs(candidate, anchor)
     if (ms !== undefined && (nearest === undefined || ms < nearest)) nearest = ms
   }
   return nearest
 }
 
-function betweenMs(node: NodeId | undefined, own: Coordinate | undefined, anchor: Anchor): number | undefined {
-  if (anchor.node === node) return anchor.beyondMs
-  if (own === undefined || anchor.coordinate === undefined) return undefined
-  return distanceMs(own, anchor.coordinate) + anchor.beyondMs
+/** Kilometres from the place to the candidate's nearest node, at least; `undefined` when no node has said where it is. */
+export function nearestKm({ locations }: Candidate, place: Location): number | undefined {
+  let nearest: number | undefined
+  for (const circle of locations) {
+    const km = Math.max(0, distanceKm(circle, place) - (circle.km ?? 0))
+    if (nearest === undefined || km < nearest) nearest = km
+  }
+  return nearest
 }
 
-/** The shortest possible round trip over this distance, ms. */
-export function fibreMs(km: number): number {
-  return km / KM_PER_MS
+function betweenMs({ cluster, node, coordinate, regions }: Candidate, anchor: Anchor): number | undefined {
+  if (node === undefined ? clusterOf(anchor.node) === cluster : anchor.node === node) return anchor.beyondMs
+  if (anchor.coordinate === undefined) return undefined
+  if (coordinate !== undefined) return distanceMs(coordinate, anchor.coordinate) + anchor.beyondMs
+  return regions === undefined ? undefined : regionMs(regions, anchor.coordinate, anchor.beyondMs)
 }
 
-/** Great-circle distance (haversine). */
-export function distanceKm(a: Location, b: Location): number {
-  const radians = (degrees: number) => (degrees * Math.PI) / 180
-  const dLat = radians(b.lat - a.lat)
-  const dLon = radians(b.lon - a.lon)
-  const h = Math.sin(dLat / 2) ** 2 + Math.cos(radians(a.lat)) * Math.cos(radians(b.lat)) * Math.sin(dLon / 2) ** 2
-  return 2 * EARTH_RADIUS_KM * Math.asin(Math.min(1, Math.sqrt(h)))
+function regionMs(regions: readonly Region[], to: Coordinate, beyondMs: number): number | undefined {
+  if (regions.length === 0) return undefined
+  let nearest = Infinity
+  for (const { at, height, ms } of regions)
+    nearest = Math.min(nearest, Math.max(0, flatMs(at, to.at) - ms) + height + to.height + beyondMs)
+  return nearest
 }

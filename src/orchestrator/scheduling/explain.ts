@@ -1,7 +1,8 @@
 import type { Candidate } from './candidate.ts'
 import type { Filter } from './filters.ts'
 import type { PlacementRequest } from './placement-request.ts'
-import { RULES, schedule, type Decision, type Rules } from './schedule.ts'
+import { prepare, RULES, schedule, type Decision, type Rules } from './schedule.ts'
+import { preferences, preferenceTerms } from './strategies.ts'
 
 /** What every filter and score says of one candidate. */
 export interface Judged {
@@ -48,18 +49,20 @@ interface Decided {
 /** The same for a decision that was just made of these. */
 export function explained(decision: Decision, { request, candidates, rules, most }: Decided): Explanation {
   const { strategy } = request.spec
-  const scorer = rules.strategies[strategy]
+  const scorer = Object.hasOwn(rules.strategies, strategy) ? rules.strategies[strategy] : undefined
+  const asked = prepare(request, candidates, rules)
   const chosen = decision.kind === 'placed' ? decision.candidate.id : undefined
   const all = candidates.map((candidate): Judged => {
-    const refusals = refusalsOf(request, candidate, rules.filters)
+    const refusals = refusalsOf(asked, candidate, rules.filters)
     if (Object.keys(refusals).length > 0) return { id: candidate.id, refusals }
-    return { id: candidate.id, refusals, score: scorer.score(request, candidate).map(finite) }
+    const score = [...preferences(asked, candidate), ...(scorer?.score(asked, candidate) ?? [])]
+    return { id: candidate.id, refusals, score: score.map(finite) }
   })
   const judged = all.toSorted((a, b) => Number(b.id === chosen) - Number(a.id === chosen) || compare(a, b))
   return {
     strategy,
     filters: rules.filters.map(nameOf),
-    terms: [...(scorer.terms ?? [])],
+    terms: [...preferenceTerms(request), ...(scorer?.terms ?? [])],
     candidates: all.length,
     fit: all.filter(({ score }) => score !== undefined).length,
     judged: judged.slice(0, most),

@@ -1,8 +1,9 @@
-import type { Strategy } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
-import { DIMENSIONS } from './capacity.ts'
-import { distanceKm, nearestMs } from './distance.ts'
+import { demandOf, DIMENSIONS } from './capacity.ts'
+import { msTo } from './decision.ts'
+import { nearestKm } from './distance.ts'
 import type { PlacementRequest } from './placement-request.ts'
+import { fewestIn } from './topology.ts'
 
 export interface Scorer {
   /** Compared number by number; larger is better. */
@@ -11,6 +12,20 @@ export interface Scorer {
   terms?: readonly string[]
   /** Why the chosen candidate was best, for people. */
   why(request: PlacementRequest, candidate: Candidate): string
+}
+
+export type Strategies = Readonly<Partial<Record<string, Scorer>>>
+
+/** `spread` constraints without `max_skew`, which count before every strategy: the emptiest area or cluster first. */
+export function preferences(request: PlacementRequest, candidate: Candidate): number[] {
+  const spreads = request.spec.constraints.filter(({ type, maxSkew }) => type === 'spread' && maxSkew === undefined)
+  return spreads.map((constraint) => -Math.min(fewestIn(constraint, candidate, request) ?? 0, MOST_INSTANCES))
+}
+
+/** What each of them means. */
+export function preferenceTerms({ spec }: PlacementRequest): string[] {
+  const spreads = spec.constraints.filter(({ type, maxSkew }) => type === 'spread' && maxSkew === undefined)
+  return spreads.map(({ over = 'node' }) => `−instances in the ${over}`)
 }
 
 /** Fewest instances of the same service, then fewest instances per node, so that instances do not fail together. */
@@ -28,7 +43,10 @@ const bestFit: Scorer = {
   why: (_, candidate) => `${round(share(candidate) * 100)} % of it is free`,
 }
 
-/** The nearest to what the constraints name, by latency, then by distance; then fewest instances of the same service. */
+/**
+ * The nearest to what the constraints name, by latency, then by distance; then fewest instances of the same service. The LDP of
+ * Oakestra (Bartolomeo et al., USENIX ATC 2023) has the same filters and takes any node that passes them.
+ */
 const latencyAndLocation: Scorer = {
   terms: ['−ms', '−km', '−instances of the service', '−instances per node', 'free share'],
   score: (request, candidate) => [
@@ -45,31 +63,74 @@ const latencyAndLocation: Scorer = {
   },
 }
 
-/** A new strategy is one pair of functions and one line here. */
-export const STRATEGIES: Readonly<Record<Strategy, Scorer>> = {
+/** Where the part of the node that the instance takes costs least; those that do not say what they cost come last. */
+const cheapest: Scorer = {
+  terms: ['−price of its part', '−price of the node', '−instances of the service', '−free share'],
+  score: (request, candidate) => [
+    -(priceOf(request, candidate) ?? DEAR),
+    -(candidate.costPerHour ?? DEAR),
+    -siblings(request, candidate),
+    -share(candidate),
+  ],
+  why: (request, candidate) => {
+    const price = priceOf(request, candidate)
+    return price === undefined
+      ? 'what it costs is not known'
+      : `${Number(price.toPrecision(3))} an hour for its part of the node`
+  },
+}
+
+/** A new strategy is one pair of functions and one line here, or a module that the configuration names. */
+export const STRATEGIES = {
   spread,
   'best-fit': bestFit,
   'latency-and-location': latencyAndLocation,
-}
+  cheapest,
+} satisfies Strategies
 
-/** Used where the distance is not known. */
+/** Used where the distance or the cost is not known. */
 const FAR_MS = 100_000
 const FAR_KM = 100_000
+const DEAR = 1e15
+const MOST_INSTANCES = 1e6
 
 /** To the farthest of the services; of several places only the nearest counts. */
-function latencyMs({ spec, near }: PlacementRequest, candidate: Candidate): number | undefined {
-  const asked = spec.constraints.filter(({ type, area }) => type === 'latency' && area === undefined)
-  const to = (constraint: (typeof asked)[number]) => nearestMs(candidate, near?.(constraint) ?? []) ?? []
-  const places = asked.filter(({ service }) => service === undefined).flatMap(to)
-  const services = asked.filter(({ service }) => service !== undefined).flatMap(to)
-  const all = [...services, ...(places.length === 0 ? [] : [Math.min(...places)])]
-  return all.length === 0 ? undefined : Math.max(...all)
+function latencyMs(request: PlacementRequest, candidate: Candidate): number | undefined {
+  const { spec } = request
+  let farthest: number | undefined
+  let place: number | undefined
+  for (const constraint of spec.constraints) {
+    if (constraint.type !== 'latency' || constraint.area !== undefined) continue
+    const ms = msTo(constraint, candidate, request)
+    if (ms === undefined) continue
+    if (constraint.service === undefined) place = Math.min(place ?? Infinity, ms)
+    else farthest = Math.max(farthest ?? 0, ms)
+  }
+  if (place === undefined) return farthest
+  return Math.max(farthest ?? 0, place)
 }
 
-function awayKm({ spec }: PlacementRequest, { locations }: Candidate): number | undefined {
-  const asked = spec.constraints.flatMap(({ type, location }) => (type === 'geo' && location ? [location] : []))
-  const all = asked.flatMap((place) => locations.map((location) => distanceKm(location, place)))
-  return all.length === 0 ? undefined : Math.min(...all)
+function awayKm({ spec }: PlacementRequest, candidate: Candidate): number | undefined {
+  let nearest: number | undefined
+  for (const { type, location } of spec.constraints) {
+    // the root cannot measure the latency to a place, and takes the cluster that is nearest to it
+    const isMeant = type === 'geo' || (type === 'latency' && candidate.node === undefined)
+    const km = isMeant && location !== undefined ? nearestKm(candidate, location) : undefined
+    if (km !== undefined && (nearest === undefined || km < nearest)) nearest = km
+  }
+  return nearest
+}
+
+/** The cost of the share that the instance takes of an average node there, by what it takes most of. */
+function priceOf({ spec }: PlacementRequest, { costPerHour, total, nodes }: Candidate): number | undefined {
+  if (costPerHour === undefined) return undefined
+  const demand = demandOf(spec)
+  let part = 0
+  for (const dimension of DIMENSIONS) {
+    const whole = (total[dimension] ?? 0) / Math.max(nodes, 1)
+    if (whole > 0) part = Math.max(part, (demand[dimension] ?? 0) / whole)
+  }
+  return costPerHour * part
 }
 
 function siblings({ spec }: PlacementRequest, { perService }: Candidate): number {
@@ -85,8 +146,9 @@ function share({ total, free }: Candidate): number {
   let sum = 0
   let count = 0
   for (const dimension of DIMENSIONS) {
-    if (total[dimension] <= 0) continue
-    sum += free[dimension] / total[dimension]
+    const whole = total[dimension] ?? 0
+    if (whole <= 0) continue
+    sum += (free[dimension] ?? 0) / whole
     count += 1
   }
   return count === 0 ? 1 : sum / count

@@ -40,14 +40,14 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   vgpus: field('place', 'vgpus'),
   vtpus: field('place', 'vtpus'),
   storageMb: field('place', 'storage'),
+  bandwidthInKbit: field('place', 'bandwidth_in'),
+  bandwidthOutKbit: field('place', 'bandwidth_out'),
   arch: field('place', 'arch'),
   constraints: field('place', 'constraints'),
   check: field('live', 'check'),
   drainSeconds: field('live', 'drain_seconds'),
   connectivity: field('live', 'connectivity'),
   strategy: field('live', 'strategy'),
-  bandwidthInKbit: field('live'),
-  bandwidthOutKbit: field('live'),
   update: field('none', 'update'),
   replicas: field('none', 'replicas'),
   allow: field('none', 'allow'),
@@ -57,7 +57,15 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
 
 /** These runtimes only reserve resources; another may have started the instance with a limit. */
 const WITHOUT_LIMITS = new Set(['process', 'external'])
-const RESOURCES: ReadonlySet<keyof ServiceSpec> = new Set(['memoryMb', 'vcpus', 'vgpus', 'vtpus', 'storageMb'])
+const RESOURCES: ReadonlySet<keyof ServiceSpec> = new Set([
+  'memoryMb',
+  'vcpus',
+  'vgpus',
+  'vtpus',
+  'storageMb',
+  'bandwidthInKbit',
+  'bandwidthOutKbit',
+])
 
 /** The fields that are different. */
 export function changedFields(before: ServiceSpec, after: ServiceSpec): (keyof ServiceSpec)[] {

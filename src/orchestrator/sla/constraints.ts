@@ -1,4 +1,5 @@
-import type { Constraint } from '../spec.ts'
+import { readLabelRule, type LabelRule } from '../../core/model/label-rule.ts'
+import { CONSTRAINT_TYPES, type Constraint, type Topology } from '../spec.ts'
 import { Fields, isObject } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 
@@ -21,7 +22,11 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
   switch (type) {
     case undefined:
       if (!fields.isGiven('type'))
-        findings.fault(fields.at('type'), 'is missing', 'use direct, clusters, addons, latency or geo')
+        findings.fault(
+          fields.at('type'),
+          'is missing',
+          `use ${CONSTRAINT_TYPES.slice(0, -1).join(', ')} or ${CONSTRAINT_TYPES.at(-1)}`,
+        )
       return undefined
     case 'direct': {
       const cluster = fields.text('cluster')?.toLowerCase()
@@ -39,6 +44,17 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
     case 'addons': {
       const needs = fields.texts('needs')
       return needs.length === 0 ? missing('needs') : { type, needs }
+    }
+    case 'labels':
+      return fields.texts('match').length === 0 ? missing('match') : { type, match: rulesIn(fields, findings) }
+    case 'anti-affinity': {
+      const service = fields.text('service')
+      return { type, ...overIn(fields), ...(service === undefined ? {} : { service }) }
+    }
+    case 'spread': {
+      const maxSkew = fields.number('max_skew')
+      if (!fields.isGiven('over')) return missing('over')
+      return { type, ...overIn(fields), ...(maxSkew === undefined ? {} : { maxSkew }) }
     }
     case 'latency': {
       const area = fields.text('area')
@@ -87,6 +103,21 @@ function placeIn(fields: Fields, findings: Findings): { lat: number; lon: number
     )
   }
   return location
+}
+
+function rulesIn(fields: Fields, findings: Findings): LabelRule[] {
+  return fields.texts('match').flatMap((text, i) => {
+    const rule = readLabelRule(text)
+    if (rule !== undefined) return [rule]
+    const remedy = 'write disk=ssd, disk!=hdd, zone in (eu, us), zone notin (eu, us), camera or !spot'
+    findings.fault(`${fields.at('match')}[${i}]`, `${quoted(text)} is not a condition on labels`, remedy)
+    return []
+  })
+}
+
+function overIn(fields: Fields): Pick<Constraint, 'over'> {
+  const over = fields.text('over') as Topology | undefined
+  return over === undefined ? {} : { over }
 }
 
 function nodesIn(text: string): string[] {

@@ -1,3 +1,5 @@
+import { CONSTRAINT_TYPES, TOPOLOGIES } from '../spec.ts'
+
 /*
  * Every key of an SLA document, on one page. The parser checks types and bounds by it, suggests the likely key for an unknown one,
  * and docs/sla.md is generated from it.
@@ -154,15 +156,19 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
     theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
     theirs('storage', amount(1e12), 'MB of storage reserved for each instance.'),
-    unused('bandwidth_in', amount(1e12), 'kbit/s', 'bandwidth is not limited'),
-    unused('bandwidth_out', amount(1e12), 'kbit/s', 'bandwidth is not limited'),
+    theirs(
+      'bandwidth_in',
+      amount(1e12),
+      'kbit/s to each instance, reserved on its node. Traffic is not limited to it. A node whose bandwidth is not known takes no such instance (docs/scheduling.md).',
+    ),
+    theirs('bandwidth_out', amount(1e12), 'kbit/s from each instance, likewise.'),
     theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
     ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
     theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
     ours(
       'strategy',
-      choice('best-fit', 'spread', 'latency-and-location'),
-      'How nodes are chosen: `spread` (default) keeps instances apart, `best-fit` fills nodes one by one, `latency-and-location` takes the nearest to what `constraints` name.',
+      text(64),
+      'How nodes are chosen: `spread` (default) keeps instances apart, `best-fit` fills nodes one by one, `latency-and-location` takes the nearest to what `constraints` name, `cheapest` takes the least cost by `agent.costPerHour`. Root and clusters may offer others (docs/scheduling.md).',
     ),
     ours(
       'allow',
@@ -220,13 +226,28 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   constraint: [
     theirs(
       'type',
-      choice('direct', 'clusters', 'addons', 'latency', 'geo'),
-      'The kind of constraint: `direct`, `clusters`, `addons`, `latency` or `geo`. Required.',
+      choice(...CONSTRAINT_TYPES),
+      'The kind of constraint: `direct`, `clusters`, `addons`, `labels`, `latency`, `geo`, `anti-affinity` or `spread`. Required.',
     ),
     theirs('cluster', text(), '`direct`: the cluster.'),
     theirs('node', text(8_192), '`direct`: one node, or several as `n1;n2`.'),
     theirs('allowed', texts(256, 63), '`clusters`: the clusters that may be used.'),
-    theirs('needs', texts(64, 64), '`addons`: labels that the node must have.'),
+    theirs('needs', texts(64, 64), '`addons`: labels that the node must have, with any value but `false`.'),
+    ours(
+      'match',
+      texts(64, 2_400),
+      '`labels`: conditions on the labels of the node, all of which must hold: `disk=ssd`, `disk!=hdd`, `zone in (eu, us)`, `zone notin (eu, us)`, `camera`, `!spot`.',
+    ),
+    ours(
+      'over',
+      choice(...TOPOLOGIES),
+      '`anti-affinity`: not on the same `node` (default), in the same `area` or in the same `cluster`. `spread`: evenly over nodes, areas or clusters.',
+    ),
+    ours(
+      'max_skew',
+      whole(1, 1_000),
+      '`spread`: how many instances more than the emptiest a node, area or cluster may have. Without it the spread is a preference.',
+    ),
     theirs('area', text(64), '`latency`: the area of the node. Of several such constraints one is enough.'),
     theirs(
       'location',
@@ -236,7 +257,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'service',
       text(),
-      '`latency`: a service; the latency to its nearest instance counts. Of several such constraints all must hold.',
+      '`latency`: a service; the latency to its nearest instance counts. Of several such constraints all must hold. `anti-affinity`: the service whose instances are avoided; by default those of the same service.',
     ),
     theirs(
       'threshold',

@@ -1,4 +1,5 @@
-import type { AppSpec } from '../spec.ts'
+import { nearest } from '../../core/kit/suggest.ts'
+import { STRATEGY_WORDS, type AppSpec } from '../spec.ts'
 import { linkConnectivity, type ReadService } from './connectivity.ts'
 import { Fields, isObject } from './fields.ts'
 import { Findings, quoted, type Fault } from './findings.ts'
@@ -26,7 +27,10 @@ const MAX_SERVICES = 2_000
  * The last is the form of the oldest slides. Its app is `application_name`, or else named like the service, and in
  * `application_namespace`, or else the namespace of the service.
  */
-export function parseSla(document: unknown): Parsed {
+export function parseSla(
+  document: unknown,
+  { strategies = STRATEGY_WORDS }: { strategies?: readonly string[] } = {},
+): Parsed {
   const findings = new Findings()
   const { customer, apps: found } = appsIn(document, findings)
   const all: ReadService[] = []
@@ -35,9 +39,19 @@ export function parseSla(document: unknown): Parsed {
   if (all.length > MAX_SERVICES) findings.fault('', `has ${all.length} services; ${MAX_SERVICES} is the limit`)
   reportDuplicateApps(found, findings)
   linkConnectivity(all, findings)
+  checkStrategies(all, strategies, findings)
   const warnings = findings.warnings()
   if (!findings.isClean) return { kind: 'refused', faults: findings.faults(), warnings }
   return { kind: 'accepted', apps, customer, warnings }
+}
+
+function checkStrategies(all: readonly ReadService[], known: readonly string[], findings: Findings): void {
+  for (const { fields, service } of all) {
+    if (known.includes(service.strategy)) continue
+    const meant = nearest(service.strategy, known)
+    const hint = meant === undefined ? '' : `; did you mean ${meant}?`
+    findings.fault(fields.at('strategy'), `must be ${known.join(' or ')}, not ${quoted(service.strategy)}${hint}`)
+  }
 }
 
 /** An app of the document: its own fields, and those of its services. */

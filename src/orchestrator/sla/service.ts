@@ -2,7 +2,7 @@ import { serviceId } from '../../core/model/ids.ts'
 import { readPathRule } from '../../core/model/path-rule.ts'
 import type { AllowRule } from '../../core/model/service.ts'
 import { splitHostPort } from '../../core/kit/host-port.ts'
-import type { CheckSpec, PortSpec, ServiceSpec, Strategy } from '../spec.ts'
+import type { CheckSpec, PortSpec, ServiceSpec } from '../spec.ts'
 import { readAddresses } from './addresses.ts'
 import { readConstraints } from './constraints.ts'
 import { Fields } from './fields.ts'
@@ -49,7 +49,7 @@ export function readService(
     ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
-    strategy: (fields.text('strategy') as Strategy | undefined) ?? 'spread',
+    strategy: fields.text('strategy') ?? 'spread',
     allow: readAllow(fields, findings),
     drainSeconds: fields.number('drain_seconds') ?? 10,
     ...readUpdate(fields, findings),

@@ -18,7 +18,7 @@ export function refusalOf({ instance, spec }: Assignment, { facts, runtimes, oth
   const free = reserve(facts.capacity, others.map((other) => demandOf(other.spec)).reduce(release, NOTHING))
   const short = shortage(demandOf(spec), free)
   if (short !== undefined)
-    return `too little ${short} free${isBeside ? ' for a second one beside it' : ''}: ${free[short]} of ${facts.capacity[short]}`
+    return `too little ${short} free${isBeside ? ' for a second one beside it' : ''}: ${free[short] ?? 0} of ${facts.capacity[short] ?? 0}`
   if (!spec.fixedPorts) return undefined
   const taken = new Map(
     others.flatMap((other) =>
