@@ -17,8 +17,14 @@ export function defaults(hostName: string): Config {
   }
   return {
     log: 'info',
-    root: { listen: '127.0.0.1:7470', opsListen: '127.0.0.1:7480', vipRestSeconds: 3600, clusterLostSeconds: 30 },
-    cluster: { name: 'edge', listen: '127.0.0.1:7471', opsListen: '127.0.0.1:7481', relayLimits },
+    root: {
+      listen: '127.0.0.1:7470',
+      opsListen: '127.0.0.1:7480',
+      vipRestSeconds: 3600,
+      clusterLostSeconds: 30,
+      strategies: [],
+    },
+    cluster: { name: 'edge', listen: '127.0.0.1:7471', opsListen: '127.0.0.1:7481', relayLimits, strategies: [] },
     relay: { name: host, listen: '0.0.0.0:443', opsListen: '127.0.0.1:7483', limits: relayLimits },
     agent: {
       name: host,

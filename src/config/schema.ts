@@ -13,6 +13,12 @@ const OpsListen = HostPort(
   'health and metrics (`/healthz`, `/readyz`, `/metrics`); without credentials, so keep it on loopback',
 )
 
+const Strategies = Type.Array(Type.String({ minLength: 1, maxLength: 4_096 }), {
+  maxItems: 32,
+  description:
+    'modules with further strategies of placement (docs/scheduling.md), the same for the root and every cluster',
+})
+
 const RootConfig = Type.Object(
   {
     listen: HostPort('where clusters and the CLI connect'),
@@ -25,6 +31,7 @@ const RootConfig = Type.Object(
       minimum: 1,
       description: 'a cluster that is silent for this long loses its instances to the others',
     }),
+    strategies: Strategies,
   },
   closed,
 )
@@ -53,6 +60,7 @@ const ClusterConfig = Type.Object(
     publicUrl: Type.Optional(Url('`https://host:port` at which nodes reach it, if that is not the listen address')),
     opsListen: OpsListen,
     relayLimits: RelayLimitsConfig,
+    strategies: Strategies,
   },
   closed,
 )

@@ -218,6 +218,14 @@ function orchestratorMetrics(make: Maker) {
       'Time to place an instance.',
       [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
     ),
+    constraintViolations: make.gauge(
+      'scheduling_constraint_violations',
+      'Instances of this cluster that do not keep to a `latency` or `geo` constraint.',
+    ),
+    constraintMoves: make.counter(
+      'scheduling_constraint_moves_total',
+      'Times an instance was moved because it did not keep to a constraint.',
+    ),
     membersBehind: make.gauge(
       'root_authority_members_behind',
       'Members that keep a rotation of the certificate authority from its next step; 0 when none is under way.',

@@ -14,6 +14,7 @@ import { relayLimits } from './relay-limits.ts'
 import { Ops } from './ops-server.ts'
 import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
 import { serveRoleSocket } from './role-socket.ts'
+import { loadStrategies } from './strategies.ts'
 import { Cluster } from '../orchestrator/cluster/cluster.ts'
 import { Root } from '../orchestrator/root/root.ts'
 
@@ -59,6 +60,7 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
             listen: hostPort(listen),
             vipRestSeconds,
             clusterLostSeconds,
+            strategies: await loadStrategies(config.strategies),
             version,
             ...(publicUrl === undefined ? {} : { publicUrl }),
           },
@@ -112,6 +114,7 @@ export function startCluster(
             name: config.name,
             version,
             egress: egressOf(environment),
+            strategies: await loadStrategies(config.strategies),
             handshakesPerSecond: config.relayLimits.handshakesPerSecond,
             onRelay: (request, socket, head, principal) => relay.upgrade(request, socket, head, principal),
             onRevoked: (added) => {

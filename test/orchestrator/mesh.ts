@@ -174,6 +174,8 @@ export interface FakeOptions {
   /** Another process than the others of this test. */
   process?: string
   coordinate?: Coordinate
+  labels?: Record<string, string>
+  area?: string
 }
 
 type Joined = Awaited<ReturnType<typeof enrolNode>>
@@ -207,7 +209,7 @@ export class FakeNode {
     this.refusesBeside = options.refusesBeside
     this.coordinate = options.coordinate
     for (const assignment of options.runs ?? []) this.has.set(assignment.instance, assignment)
-    const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'] } = options
+    const { memoryMb = 4_096, vcpus = 4, addresses = ['127.0.0.1:1'], labels = {}, area } = options
     identity.revocations.onChanged((added) => {
       for (const { principal } of added) this.revoked.add(principal.replace(/^.*\/cluster\/([^/]+)\/node\//, '$1/'))
     })
@@ -223,7 +225,8 @@ export class FakeNode {
           runtimes: ['process', 'docker'],
           arch: 'x64',
           addresses,
-          labels: {},
+          labels,
+          ...(area === undefined ? {} : { area }),
           version: '0.0.0',
           ...(this.coordinate === undefined ? {} : { coordinate: this.coordinate }),
         }),

@@ -22,6 +22,8 @@ export interface AssignmentRecord {
   mayRunOn?: NodeId[]
   /** Its node is lost, and no other node of this cluster can take it. */
   noOtherNode?: true
+  /** Which constraint it does not keep to, and what is done about it; for people. */
+  violation?: string
   /** The run that is to take its place. */
   successor?: Successor
   /** Nodes where a run that was replaced still drains. */

@@ -14,8 +14,14 @@ import type { NodeReach } from '../../core/model/node.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { LinkServer } from '../link/link-server.ts'
 import type { Enrolment } from '../link/messages.ts'
+import { nodeCandidate } from '../scheduling/candidate.ts'
+import { MEASURE_MS } from '../scheduling/compliance.ts'
+import { rulesWith } from '../scheduling/schedule.ts'
+import type { Strategies } from '../scheduling/strategies.ts'
 import { ChangeLog } from './change-log.ts'
 import { ClusterStore } from './cluster-store.ts'
+import { ConstraintWatch } from './constraint-watch.ts'
+import { nodeViews } from './assignments.ts'
 import { EntryCache } from './entry-cache.ts'
 import { isBehind } from './issued.ts'
 import { joinMesh } from './join.ts'
@@ -60,6 +66,10 @@ export interface ClusterOptions {
   nodeReturnMs?: number
   /** The grace after a restart of the cluster. */
   startGraceMs?: number
+  /** Strategies beside those that are built in; the root needs them too. */
+  strategies?: Strategies
+  /** How often the latency and distance of instances with such constraints are measured. */
+  measureMs?: number
   version?: string
   /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
   process?: string
@@ -101,7 +111,7 @@ export class Cluster implements AsyncDisposable {
     return Lifetime.open(async (life) => {
       const member = await openMember(life, options, log, metrics)
       const state = openState(member, options)
-      const scheduling = startScheduling(life, member, state)
+      const scheduling = startScheduling(life, member, state, options)
       const server = await startServer(life, { ...member, ...state, ...scheduling }, options)
       const running = { ...member, ...state, ...scheduling, server }
       connectRoot(life, running, options)
@@ -189,17 +199,28 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
 }
 
 /** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
-function startScheduling(life: Lifetime, member: Member, state: State) {
+function startScheduling(life: Lifetime, member: Member, state: State, { strategies }: ClusterOptions) {
+  const rules = rulesWith(strategies)
   const { assignments } = member.store
   const enrolments = () => enrolmentsOf(member.store)
   const root = new RootLink({ ...member, ...state, assignments, enrolments })
   const anchors = new LatencyAnchors({ ...state, name: member.name, assignments, root })
   const isEnrolled = (node: NodeId) => member.store.nodes.get(nameOf(node)) !== undefined
-  const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root, isEnrolled })
+  const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root, isEnrolled, rules })
   life.defer(() => scheduler.close())
   life.defer(() => state.publisher.close())
   state.nodes.listen(new NodeMessages({ ...member, ...state, scheduler, root }))
-  return { root, scheduler }
+  const watch = new ConstraintWatch({
+    ...member,
+    ...state,
+    assignments,
+    anchors,
+    rules,
+    candidates: () => nodeViews(state.nodes, assignments).map(nodeCandidate),
+    move: (instance, node) => scheduler.replace(instance, { where: { node } }),
+    tell: (instance, violation) => scheduler.tellViolation(instance, violation),
+  })
+  return { root, scheduler, watch }
 }
 
 /** Records without an enrolment are of an earlier version: their next renewal brings none, so they cannot be revoked by it. */
@@ -287,11 +308,13 @@ function applyRevocations(
   onRevoked?.(added)
 }
 
-function startTimers(life: Lifetime, running: Running, { startGraceMs = 20_000 }: ClusterOptions): void {
-  const { store, nodes, publisher, scheduler, root } = running
+function startTimers(life: Lifetime, running: Running, options: ClusterOptions): void {
+  const { startGraceMs = 20_000, measureMs = MEASURE_MS } = options
+  const { store, nodes, publisher, scheduler, root, watch } = running
   const records = [...store.assignments.all()]
   nodes.expect(new Set(records.flatMap(({ node }) => node ?? [])), startGraceMs)
   for (const { assignment } of records) publisher.touch(assignment.spec.id)
   life.every(RETRY_MS, () => scheduler.retry(), 'placement retry at the cluster')
+  life.every(measureMs, () => watch.measure(life.signal), 'measuring of latency and distance')
   life.every(IDLE_CHECK_MS, () => root.forget(publisher.dropIdle()), 'forgetting of idle services')
 }

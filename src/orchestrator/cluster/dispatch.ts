@@ -89,6 +89,7 @@ export class Dispatch {
     if (changed.noOtherNode === undefined) delete changed.noOtherNode
     if (changed.successor === undefined) delete changed.successor
     if (changed.leaving === undefined) delete changed.leaving
+    if (changed.violation === undefined) delete changed.violation
     this.#parts.assignments.put(changed)
     this.announce(changed)
   }

@@ -5,7 +5,7 @@ import { nodeCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { whatIf } from '../scheduling/explain.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
-import { schedule } from '../scheduling/schedule.ts'
+import type { Rules, schedule } from '../scheduling/schedule.ts'
 import { nodeViews, viewWithout, type Assignments } from './assignments.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Nodes } from './nodes.ts'
@@ -14,6 +14,7 @@ export interface ExplanationsParts {
   readonly assignments: Assignments
   readonly nodes: Nodes
   readonly anchors: LatencyAnchors
+  readonly rules: Rules
   readonly clock: Clock
 }
 
@@ -32,7 +33,7 @@ export class Explanations {
     decision: ReturnType<typeof schedule> & { kind: 'placed' },
     made: { request: PlacementRequest; candidates: readonly Candidate[] },
   ): void {
-    this.#kept.keep(id, decision, { ...made, at: this.#parts.clock.wall() })
+    this.#kept.keep(id, decision, { ...made, rules: this.#parts.rules, at: this.#parts.clock.wall() })
   }
 
   /** What was decided for the instance, where it still is there; else what would be decided, as if it were not there. */
@@ -44,12 +45,12 @@ export class Explanations {
   }: RequestBody<typeof rootToCluster, 'placement.judge'>): Promise<
     ResponseBody<typeof rootToCluster, 'placement.judge'>
   > {
-    const { anchors, assignments } = this.#parts
+    const { anchors, assignments, rules } = this.#parts
     const kept = instance === undefined || anew ? undefined : this.#kept.get(instance)
     if (kept?.chosen !== undefined && kept.chosen === assignments.get(instance as InstanceId)?.node)
       return { ...kept, judged: kept.judged.slice(0, most) }
     await anchors.prepare(spec)
-    return whatIf(anchors.requestFor(spec, instance), this.#candidates(instance), { most })
+    return whatIf(anchors.requestFor(spec, instance), this.#candidates(instance), { most, rules })
   }
 
   #candidates(without: InstanceId | undefined): Candidate[] {

@@ -6,7 +6,7 @@ import { nodeCandidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { nearestText, nearestThatCan } from '../scheduling/nearest.ts'
 import { withMore } from '../scheduling/placement-request.ts'
-import { prepare, reasonsText, refusal, schedule } from '../scheduling/schedule.ts'
+import { prepare, reasonsText, refusal, schedule, type Rules } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Explanations } from './explanations.ts'
@@ -20,6 +20,7 @@ export interface PlacementParts {
   readonly anchors: LatencyAnchors
   readonly dispatch: Dispatch
   readonly explanations: Explanations
+  readonly rules: Rules
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -59,7 +60,7 @@ export class Placement {
 
   /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
   async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
-    const { assignments, nodes, metrics, log, anchors, dispatch, explanations } = this.#parts
+    const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules } = this.#parts
     const asked = assignments.get(id)
     if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
@@ -70,7 +71,7 @@ export class Placement {
       const { spec } = record.assignment
       const request = { ...anchors.requestFor(spec, id), refusedBy: new Set(refusals.keys()) }
       const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
-      const decision = schedule(request, candidates)
+      const decision = schedule(request, candidates, rules)
       end()
       if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
@@ -100,14 +101,14 @@ export class Placement {
 
   /** Where so many more instances would go, one after the other, and why no more of them. */
   async preview(spec: ServiceSpec, instances: number): Promise<{ nodes: NodeId[]; reason?: string }> {
-    const { assignments, nodes, anchors } = this.#parts
+    const { assignments, nodes, anchors, rules } = this.#parts
     await anchors.prepare(spec)
     const views = new Map(nodeViews(nodes, assignments).map((view) => [view.facts.id, view]))
     const chosen: NodeId[] = []
     const areas = (id: NodeId) => views.get(id)?.facts.area
     const request = withMore(anchors.requestFor(spec), () => chosen.map((id) => placedOn(id, areas(id))))
     while (chosen.length < instances) {
-      const decision = schedule(request, [...views.values()].map(nodeCandidate))
+      const decision = schedule(request, [...views.values()].map(nodeCandidate), rules)
       if (decision.kind === 'unplaceable') {
         const reason = reasonsText(decision.reasons, { nodes: views.size, none: 'no node is connected' })
         return { nodes: chosen, reason: reason.slice(0, 1_900) }
@@ -122,12 +123,12 @@ export class Placement {
 
   /** A node for one more run of the service that has not refused it, `only` this one if given. */
   async choose({ spec, instance }: Assignment, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
-    const { assignments, nodes, anchors, explanations } = this.#parts
+    const { assignments, nodes, anchors, explanations, rules } = this.#parts
     await anchors.prepare(spec)
     const views = nodeViews(nodes, assignments)
     const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
     const request = { ...anchors.requestFor(spec, instance), refusedBy: new Set(refusals.keys()) }
-    const decision = schedule(request, candidates)
+    const decision = schedule(request, candidates, rules)
     const node = decision.kind === 'placed' ? nodes.alive(decision.candidate.id) : undefined
     if (decision.kind === 'placed' && node !== undefined)
       return { kind: 'node', node, keep: (id) => explanations.keep(id, decision, { request, candidates }) }
@@ -143,11 +144,10 @@ export class Placement {
 
   /** Why the instance would not be placed on the node that it is on, as its document is now. */
   async unsuited(node: LinkedNode, { spec, instance }: Assignment): Promise<string | undefined> {
-    const { anchors, assignments } = this.#parts
+    const { anchors, assignments, rules } = this.#parts
     await anchors.prepare(spec)
     const view = viewWithout(node, instance, assignments)
-    const decision = schedule(anchors.requestFor(spec, instance), [nodeCandidate(view)])
-    return decision.kind === 'placed' ? undefined : Object.keys(decision.reasons).join()
+    return refusal(anchors.requestFor(spec, instance), nodeCandidate(view), rules.filters)
   }
 
   /** No other node is asked from now on. */

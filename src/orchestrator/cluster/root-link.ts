@@ -247,7 +247,7 @@ export class RootLink implements AsyncDisposable {
 
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
-    const { assignment, state, detail, restarts, noOtherNode, successor } = record
+    const { assignment, state, detail, restarts, noOtherNode, successor, violation } = record
     const { instance, generation } = assignment
     const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
     const report = { instance, generation, state, restarts, ...(detail === undefined ? {} : { detail }) }
@@ -259,6 +259,7 @@ export class RootLink implements AsyncDisposable {
         ...(noOtherNode === undefined ? {} : { noOtherNode }),
         ...(successor === undefined ? {} : { successor: toldOf(successor) }),
         ...(also.length === 0 ? {} : { also }),
+        ...(violation === undefined ? {} : { violation }),
       },
     ]
   }

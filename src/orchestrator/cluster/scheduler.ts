@@ -5,6 +5,7 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
+import type { Rules } from '../scheduling/schedule.ts'
 import { isNewerRun, isReportOf, type Assignment, type InstanceReport, type RunKey, type ServiceSpec } from '../spec.ts'
 import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import { Explanations } from './explanations.ts'
@@ -22,6 +23,7 @@ export interface SchedulerParts {
   assignments: Assignments
   nodes: Nodes
   anchors: LatencyAnchors
+  rules: Rules
   publisher: Publisher
   root: RootLink
   /** False once it was deleted: it will not be back. */
@@ -139,6 +141,11 @@ export class Scheduler {
   /** Where so many more instances would go now. */
   preview(spec: ServiceSpec, instances: number): Promise<{ nodes: NodeId[]; reason?: string }> {
     return this.#placement.preview(spec, instances)
+  }
+
+  /** The root and people learn which constraint the instance does not keep to; `undefined`: none any more. */
+  tellViolation(id: InstanceId, violation: string | undefined): void {
+    if (!this.#isClosed) this.#dispatch.change(id, { violation })
   }
 
   /**

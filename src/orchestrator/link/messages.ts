@@ -217,6 +217,8 @@ const LocatedReport = Type.Object({
   successor: Type.Optional(LocatedSuccessor),
   /** Other nodes of its cluster with a run of it, which may call. */
   also: Type.Optional(many(NodeIdText, MOST_ALSO)),
+  /** Which constraint it does not keep to, and what is done about it; for people. */
+  violation: Type.Optional(text(500)),
 })
 export type LocatedReport = Static<typeof LocatedReport>
 

@@ -27,11 +27,11 @@ const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maxi
 
 /** Applying documents; showing, scaling and deleting what they created. */
 export function appRoutes(app: App, context: ApiContext): void {
-  const { store, vips, reconciler } = context
+  const { store, vips, reconciler, rules } = context
 
   app.post('/apps', async (request, reply) => {
     const { prune, dryRun } = readApply(request.query)
-    const parsed = parseSla(request.body)
+    const parsed = parseSla(request.body, { strategies: Object.keys(rules.strategies) })
     if (parsed.kind === 'refused') {
       const { faults, warnings } = parsed
       return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID[0], faults, warnings })

@@ -2,6 +2,7 @@ import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import type { LinkServer } from '../link/link-server.ts'
+import type { Rules } from '../scheduling/schedule.ts'
 import type { Events } from './events/events.ts'
 import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
@@ -18,6 +19,7 @@ export interface ApiContext {
   clusters: Clusters
   nodes: NodeDirectory
   reconciler: Reconciler
+  rules: Rules
   joinTokens: JoinTokens
   revocations: RevocationRegister
   authority: Pick<Authority, 'ids' | 'step'>

@@ -183,7 +183,7 @@ export class ClusterMessages implements ClusterListener {
 
   /** True when tables must show the change. */
   #takeReport(record: InstanceRecord, located: LocatedReport): boolean {
-    const { report, node, noOtherNode, successor, also } = located
+    const { report, node, noOtherNode, successor, also, violation } = located
     const { store, clock, events } = this.#parts
     if (!record.wanted && report.state === 'stopped') {
       deleteInstance(record.id, this.#parts)
@@ -206,6 +206,7 @@ export class ClusterMessages implements ClusterListener {
       ...(successor === undefined ? {} : { successor, servingGeneration: report.generation }),
       ...(also === undefined ? {} : { also }),
       ...(record.gap === undefined || state === 'running' ? {} : { gap: record.gap }),
+      ...(violation === undefined ? {} : { violation }),
     }
     store.instances.put(record.id, changed)
     for (const event of eventsOf(record, changed)) events.record(event)
@@ -254,4 +255,13 @@ function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof R
   return rest as InstanceRecord
 }
 
-const REPORTED = ['node', 'detail', 'noOtherNode', 'successor', 'servingGeneration', 'also', 'gap'] as const
+const REPORTED = [
+  'node',
+  'detail',
+  'noOtherNode',
+  'successor',
+  'servingGeneration',
+  'also',
+  'gap',
+  'violation',
+] as const

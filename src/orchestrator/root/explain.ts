@@ -4,6 +4,7 @@ import type { ResponseBody, rootToCluster } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
 import type { Candidate } from '../scheduling/candidate.ts'
 import { whatIf, type Explanation } from '../scheduling/explain.ts'
+import type { Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
 import { requestFor } from './placement-facts.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
@@ -13,6 +14,7 @@ import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 export interface ExplainParts {
   store: RootStore
   clusters: Clusters
+  rules: Rules
   reconciler: Pick<Reconciler, 'decisions'>
 }
 
@@ -50,13 +52,13 @@ export async function explainPlacement(
   { anew, most }: ExplainOptions,
   parts: ExplainParts,
 ): Promise<PlacementExplanation> {
-  const { clusters, reconciler, store } = parts
+  const { clusters, reconciler, store, rules } = parts
   const request = requestFor(service.spec, { store, ...(record === undefined ? {} : { except: record.id }) })
   const kept = record === undefined || anew ? undefined : reconciler.decisions.get(record.id)
   const isIts = kept !== undefined && kept.chosen === record?.cluster
   const root = isIts
     ? { ...kept, judged: kept.judged.slice(0, most) }
-    : whatIf(request, candidatesFor(service.id, record, parts), { most })
+    : whatIf(request, candidatesFor(service.id, record, parts), { most, rules })
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
   const told = await Promise.all(asked.map((cluster) => askCluster(cluster, service, record, { anew, most })))

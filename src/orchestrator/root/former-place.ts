@@ -32,6 +32,7 @@ const NOWHERE = {
   node: undefined,
   detail: undefined,
   noOtherNode: undefined,
+  violation: undefined,
   unsuited: undefined,
   former: undefined,
   successor: undefined,
@@ -78,8 +79,8 @@ export function heardOf(former: FormerPlace, { report, node, noOtherNode }: Loca
 }
 
 function placeOf(record: InstanceRecord): FormerPlace | undefined {
-  const { cluster, generation, revision, unsuited, state, detail, node, noOtherNode } = record
+  const { cluster, generation, revision, unsuited, state, detail, node, noOtherNode, violation } = record
   if (cluster === undefined) return undefined
-  const known = { cluster, generation, revision, unsuited, state, detail, node, noOtherNode }
+  const known = { cluster, generation, revision, unsuited, state, detail, node, noOtherNode, violation }
   return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined)) as unknown as FormerPlace
 }

@@ -67,7 +67,7 @@ async function previewOne(change: ServiceChange, context: ApiContext): Promise<P
 
 /** As the root would choose clusters, and each cluster its nodes; one of an earlier version does not say which. */
 async function placesOf(spec: ServiceSpec, ordinals: readonly number[], context: ApiContext) {
-  const { clusters, store } = context
+  const { clusters, store, rules } = context
   const summaries = new Map([...clusters.all()].map(({ name, summary }) => [name, summary]))
   const perCluster = Map.groupBy(
     store.instancesOf(spec.id).flatMap(({ cluster }) => cluster ?? []),
@@ -80,7 +80,7 @@ async function placesOf(spec: ServiceSpec, ordinals: readonly number[], context:
     const candidates = [...summaries].map(([name, summary]) =>
       clusterCandidate(summary, { condition: 'alive', perService: new Map([[spec.id, counts.get(name) ?? 0]]) }),
     )
-    const decision = schedule(request, candidates)
+    const decision = schedule(request, candidates, rules)
     const instance = instanceId(spec.id, ordinal)
     if (decision.kind === 'unplaceable') return { instance }
     const { id } = decision.candidate

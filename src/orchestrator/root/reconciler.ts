@@ -10,7 +10,7 @@ import { demandOf } from '../scheduling/capacity.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
-import { schedule } from '../scheduling/schedule.ts'
+import { schedule, type Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
@@ -31,6 +31,7 @@ export interface ReconcilerParts {
   store: RootStore
   vips: Vips
   clusters: Clusters
+  rules: Rules
   clock: Clock
   events: EventSink
   log: Log
@@ -233,7 +234,7 @@ export class Reconciler {
       const refusedBy = new Set([...this.#refusedBy(id), ...refusals.keys()])
       const request = this.#request(service.spec, id, refusedBy)
       const candidates = this.#candidates(record)
-      const decision = schedule(request, candidates)
+      const decision = schedule(request, candidates, this.#parts.rules)
       end()
       if (decision.kind === 'unplaceable') {
         if (record.cluster !== undefined) return // it stays where it was lost: no other cluster has room
@@ -246,7 +247,7 @@ export class Reconciler {
       const outcome = await this.#delegate(record, cluster)
       metrics.placements.labels(outcome === undefined ? 'placed' : 'refused').inc()
       if (outcome === undefined) {
-        this.decisions.keep(id, decision, { request, candidates, at: clock.wall() })
+        this.decisions.keep(id, decision, { rules: this.#parts.rules, request, candidates, at: clock.wall() })
         return log.info('instance delegated', { instance: id, cluster, reason: decision.why })
       }
       events.record({ instance: id, cluster, what: 'refused', by: 'cluster', why: outcome })
@@ -359,7 +360,8 @@ export class Reconciler {
         const refusedBy = new Set(this.#refusedBy(record.id))
         return (
           service !== undefined &&
-          schedule(this.#request(service.spec, record.id, refusedBy), this.#candidates(record)).kind === 'placed'
+          schedule(this.#request(service.spec, record.id, refusedBy), this.#candidates(record), this.#parts.rules)
+            .kind === 'placed'
         )
       },
     }

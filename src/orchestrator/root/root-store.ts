@@ -48,6 +48,8 @@ export interface InstanceRecord {
   node?: NodeReach
   /** Its node is lost, and its cluster has no other that can take it. */
   noOtherNode?: true
+  /** Which constraint it does not keep to; for people. */
+  violation?: string
   /** Nodes of other clusters that were lost while they ran it, and when it was placed elsewhere, milliseconds since 1970. */
   leftOn?: { node: NodeId; at: number }[]
   /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
@@ -68,7 +70,7 @@ export interface InstanceRecord {
 
 export type FormerPlace = Pick<
   InstanceRecord,
-  'generation' | 'revision' | 'unsuited' | 'state' | 'detail' | 'node' | 'noOtherNode'
+  'generation' | 'revision' | 'unsuited' | 'state' | 'detail' | 'node' | 'noOtherNode' | 'violation'
 > & { cluster: string }
 
 export interface VipRecord {

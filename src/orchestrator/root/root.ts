@@ -16,6 +16,8 @@ import type { Metrics } from '../../core/metrics.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
 import { Csr, Pem } from '../link/schemas.ts'
+import { rulesWith } from '../scheduling/schedule.ts'
+import type { Strategies } from '../scheduling/strategies.ts'
 import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { Events } from './events/events.ts'
@@ -44,6 +46,8 @@ export interface RootOptions {
   clusterLostSeconds?: number
   /** For this many days after its expiry a cluster's certificate can still be renewed; 30 by default. */
   certificateGraceDays?: number
+  /** Strategies beside those that are built in; every cluster needs them too. */
+  strategies?: Strategies
   version?: string
   clock?: Clock
 }
@@ -166,10 +170,11 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
 }
 
 /** The clusters, as far as their links are up, and what places instances on them. */
-function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds = 30 }: RootOptions) {
+function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds = 30, strategies }: RootOptions) {
+  const rules = rulesWith(strategies)
   const { store, clock, log, metrics } = state
   const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
-  const reconciler = new Reconciler({ ...state, clusters })
+  const reconciler = new Reconciler({ ...state, clusters, rules })
   const nodes = new NodeDirectory({ store, clusters, clock, log })
   let url = ''
   const facts = () => ({ url, ca: state.authority.trusted })
@@ -185,7 +190,7 @@ function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds
   const mended = changeStore(state, () => mendVips(state))
   if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
   for (const service of mended) reconciler.publish(service)
-  return { clusters, nodes, reconciler, rotation, openCredential }
+  return { rules, clusters, nodes, reconciler, rotation, openCredential }
 }
 
 /** The one port of the root: the API, links of clusters, joining. */

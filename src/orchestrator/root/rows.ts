@@ -48,8 +48,13 @@ export function serviceRow(
 
 /** Why most of those that do not run do not: `2 unplaceable: 6 nodes: 4 too little memory free, 2 no gpu`. */
 function troubleOf(instances: readonly InstanceRecord[]): string | undefined {
-  const ill = instances.filter(({ state }) => state === 'unplaceable' || state === 'failed' || state === 'lost')
-  const groups = [...Map.groupBy(ill, ({ state, detail = '' }) => `${state}: ${detail}`)]
+  const ill = instances.filter(
+    ({ state, violation }) =>
+      state === 'unplaceable' || state === 'failed' || state === 'lost' || violation !== undefined,
+  )
+  const wordsOf = ({ state, detail = '', violation }: InstanceRecord) =>
+    state === 'running' ? `running, constraint violated: ${violation}` : `${state}: ${detail}`
+  const groups = [...Map.groupBy(ill, wordsOf)]
   const [most] = groups.toSorted(([, a], [, b]) => b.length - a.length)
   return most === undefined ? undefined : `${most[1].length} ${most[0]}`
 }
@@ -91,10 +96,11 @@ export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, st
   }
 }
 
-/** Why an instance that runs does so as before. */
-function whyBehind({ unsuited, waits, successor }: InstanceRecord): string | undefined {
+/** What is to be said of an instance that runs. */
+function whyBehind({ unsuited, waits, successor, violation }: InstanceRecord): string | undefined {
   if (unsuited !== undefined) return `no node meets its new document, so it runs on as before: ${unsuited}`
   if (waits !== undefined) return `its update waits: ${waits}`
+  if (violation !== undefined) return `constraint violated: ${violation}`
   if (successor === undefined) return undefined
   const { node, state, detail } = successor
   return `its successor${node === undefined ? '' : ` on ${node}`} is ${state}${detail === undefined ? '' : `: ${detail}`}`

@@ -1,7 +1,7 @@
 import type { ServiceSpec } from '../spec.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
 import { nearestText, type Nearest } from '../scheduling/nearest.ts'
-import { reasonsText, schedule } from '../scheduling/schedule.ts'
+import { reasonsText, refusal } from '../scheduling/schedule.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { RootStore } from './root-store.ts'
 import { requestFor } from './placement-facts.ts'
@@ -61,8 +61,7 @@ async function countedBy(
     return { cluster: name, nodes, reasons: counts, ...(nearest === undefined ? {} : { nearest }) }
   } catch {
     const candidate = clusterCandidate(summary, { condition: 'alive', perService: new Map() })
-    const decision = schedule(requestFor(spec, { store }), [candidate])
-    const [reason] = decision.kind === 'unplaceable' ? Object.keys(decision.reasons) : []
+    const reason = refusal(requestFor(spec, { store }), candidate)
     return { cluster: name, nodes: summary.nodes, reasons: reason === undefined ? {} : { [reason]: summary.nodes } }
   }
 }

@@ -17,6 +17,11 @@ export type Decision =
 
 export const RULES: Rules = { filters: FILTERS, strategies: STRATEGIES }
 
+/** With further strategies; those that are built in cannot be replaced. */
+export function rulesWith(strategies: Strategies = {}): Rules {
+  return { ...RULES, strategies: { ...strategies, ...STRATEGIES } }
+}
+
 /**
  * Where an instance goes, for both tiers: the candidates of the root are clusters, those of a cluster its nodes.
  *

@@ -267,9 +267,13 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'rigidness',
       { type: 'number', min: 0, max: 1 },
-      'Share of requests for which it must hold. Stored, without effect.',
+      '`latency`, `geo`: the share of measurements while an instance runs that must keep to it; one that does not is moved (docs/scheduling.md). Default: 0.9.',
     ),
-    theirs('convergence_time', amount(1e7), 'Seconds until it must hold. Stored, without effect. Default: 300.'),
+    theirs(
+      'convergence_time',
+      amount(1e7),
+      '`latency`, `geo`: seconds until an instance must keep to it, and over which the share is taken. Default: 300.',
+    ),
   ],
   connectivity: [
     theirs(
@@ -280,7 +284,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'con_constraints',
       { type: 'list', of: 'any', max: 16 },
-      '`{"type": "latency", "threshold": ms}`: the same as a `latency` constraint with this service.',
+      '`{"type": "latency", "threshold": ms}`: the same as a `latency` constraint with this service, with `rigidness` and `convergence_time` too.',
     ),
   ],
   addresses: [

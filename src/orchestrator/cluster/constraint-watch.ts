@@ -1,0 +1,212 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { Metrics } from '../../core/metrics.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
+import { reasonOf } from '../link/reason.ts'
+import { nodeCandidate, type Candidate } from '../scheduling/candidate.ts'
+import {
+  groupsOf,
+  mayMoveAt,
+  measure,
+  requestElsewhere,
+  taken,
+  verdict,
+  violationText,
+  type Group,
+  type History,
+} from '../scheduling/compliance.ts'
+import { nearestText } from '../scheduling/nearest.ts'
+import type { PlacementRequest } from '../scheduling/placement-request.ts'
+import { schedule, type Rules } from '../scheduling/schedule.ts'
+import type { ServiceSpec } from '../spec.ts'
+import type { AssignmentRecord, Assignments } from './assignments.ts'
+import type { LatencyAnchors } from './latency-anchors.ts'
+import type { Nodes } from './nodes.ts'
+
+export interface ConstraintWatchParts {
+  assignments: Pick<Assignments, 'all' | 'get'>
+  nodes: Pick<Nodes, 'alive'>
+  anchors: Pick<LatencyAnchors, 'prepare' | 'requestFor'>
+  rules: Rules
+  /** The nodes as they are now. */
+  candidates: () => Candidate[]
+  /** Starts the instance on that node and moves the flows there. @throws MeshError UNPLACEABLE */
+  move: (instance: InstanceId, node: NodeId) => Promise<unknown>
+  /** The root and people learn what is violated; `undefined`: nothing any more. */
+  tell: (instance: InstanceId, violation: string | undefined) => void
+  clock: Clock
+  log: Log
+  metrics: Metrics
+}
+
+/** Instances between two of which other work of the cluster gets its turn. Smaller measures more slowly, larger delays the rest. */
+const SLICE = 50
+/** Violated instances for which another node is looked for in one pass. Smaller reacts later, larger takes longer at a time. */
+const MOST_SEARCHES = 20
+/** What was said about a violation is said again, with other numbers, no sooner than this. */
+const SAY_MS = 30_000
+/** Moves of an instance that are remembered. */
+const MOST_MOVES = 8
+
+function isMoving({ state, successor }: AssignmentRecord): boolean {
+  return successor !== undefined || state === 'placed' || state === 'starting'
+}
+
+interface Watched {
+  node: NodeId
+  groups: readonly Group[]
+  histories: readonly History[]
+  moves: readonly number[]
+  saidAt: number
+}
+
+/**
+ * Measures how far running instances are from what they must be near, for as long as they run, and moves those that do not keep to it
+ * (scheduling/compliance.ts says when).
+ */
+export class ConstraintWatch {
+  readonly #parts: ConstraintWatchParts
+  readonly #watched = new Map<InstanceId, Watched>()
+  readonly #groups = new WeakMap<ServiceSpec, readonly Group[]>()
+  #isMeasuring = false
+
+  constructor(parts: ConstraintWatchParts) {
+    this.#parts = parts
+  }
+
+  /** One pass over all instances, in slices. Called every few seconds. */
+  async measure(signal?: AbortSignal): Promise<void> {
+    if (this.#isMeasuring) return
+    this.#isMeasuring = true
+    try {
+      await this.#pass(signal)
+    } finally {
+      this.#isMeasuring = false
+    }
+  }
+
+  async #pass(signal?: AbortSignal): Promise<void> {
+    const { assignments, anchors, metrics } = this.#parts
+    let [measured, violations] = [0, 0]
+    const search = { left: MOST_SEARCHES }
+    for (const { assignment } of assignments.all()) {
+      if (this.#groupsOf(assignment.spec).length === 0) continue
+      if (signal?.aborted === true) return
+      if (++measured % SLICE === 0) await new Promise(setImmediate)
+      await anchors.prepare(assignment.spec)
+      const record = assignments.get(assignment.instance)
+      if (record !== undefined && (await this.#check(record, search))) violations++
+    }
+    for (const id of this.#watched.keys()) if (assignments.get(id) === undefined) this.#watched.delete(id)
+    metrics.constraintViolations.set(violations)
+  }
+
+  /** True when it is violated. */
+  async #check(record: AssignmentRecord, search: { left: number }): Promise<boolean> {
+    const { nodes, anchors, clock } = this.#parts
+    const { instance, spec } = record.assignment
+    const node = record.node === undefined ? undefined : nodes.alive(record.node)
+    if (node === undefined || !record.wanted || record.state !== 'running') return false
+    const now = clock.now()
+    const watched = this.#watchedOf(record, node.id, now)
+    const view = {
+      facts: node.facts,
+      condition: 'alive',
+      free: node.facts.capacity,
+      portsTaken: [],
+      instances: 0,
+    } as const
+    const candidate = nodeCandidate({ ...view, perService: new Map() })
+    const request = anchors.requestFor(spec, instance)
+    const found = watched.groups.map((group) => measure(group, candidate, request))
+    const histories = watched.groups.map((group, i) => {
+      const history = watched.histories[i] as History
+      const nearness = found[i]
+      return nearness === undefined ? history : taken(history, { at: now, kept: nearness.kept }, group)
+    })
+    this.#watched.set(instance, { ...watched, histories })
+    for (const [i, group] of watched.groups.entries()) {
+      const judged = verdict(histories[i] as History, group, now)
+      const nearness = found[i]
+      if (judged.kind !== 'violated' || nearness === undefined) continue
+      const what = violationText(nearness, judged, group)
+      if (search.left-- > 0) await this.#remedy(record, { what, group, request })
+      return true
+    }
+    this.#say(record, undefined)
+    return false
+  }
+
+  /** Moves it to a node that keeps the constraint with something to spare; where that is not possible, says so. */
+  async #remedy(
+    { assignment, node }: AssignmentRecord,
+    { what, group, request }: { what: string; group: Group; request: PlacementRequest },
+  ): Promise<void> {
+    const { candidates, move, log, clock, metrics, assignments, rules } = this.#parts
+    const { instance, spec } = assignment
+    const now = clock.now()
+    const refusedBy = new Set(node === undefined ? [] : [node])
+    const others = candidates().filter(({ id }) => id !== node)
+    const decision = schedule({ ...requestElsewhere(request, group), refusedBy }, others, rules)
+    const record = assignments.get(instance)
+    const watched = this.#watched.get(instance)
+    if (record === undefined || watched === undefined || record.node !== node) return
+    if (decision.kind === 'unplaceable') {
+      const { nearest } = decision
+      return this.#say(
+        record,
+        `${what}; ${nearest === undefined ? 'no other node here can take it' : nearestText(nearest)}`,
+      )
+    }
+    const to = decision.candidate.id
+    if (this.#isOneMoving(spec)) return this.#say(record, `${what}; ${to} can take it once another instance has moved`)
+    const waits = Math.ceil((mayMoveAt(watched.moves, group) - now) / 1_000)
+    if (waits > 0) return this.#say(record, `${what}; it has moved lately and stays where it is for another ${waits} s`)
+    try {
+      await move(instance, to)
+      metrics.constraintMoves.inc()
+      log.info('instance moves: constraint violated', { instance, node: to, from: node, reason: what })
+      this.#watched.set(instance, { ...watched, moves: [...watched.moves, now].slice(-MOST_MOVES) })
+      this.#say(record, `${what}; it moves to ${to}`)
+    } catch (error) {
+      this.#say(record, `${what}; ${to} does not take it: ${reasonOf(error)}`)
+    }
+  }
+
+  /** What people read changes when there is something new, not with every measurement. */
+  #say({ assignment, violation, node }: AssignmentRecord, what: string | undefined): void {
+    const { tell, log, clock } = this.#parts
+    const { instance } = assignment
+    const watched = this.#watched.get(instance)
+    if (watched === undefined || what === violation) return
+    if (what !== undefined && violation !== undefined && clock.now() - watched.saidAt < SAY_MS) return
+    if (violation === undefined) log.warn('constraint violated', { instance, node, reason: what })
+    if (what === undefined) log.info('constraint kept again', { instance, node })
+    this.#watched.set(instance, { ...watched, saidAt: clock.now() })
+    tell(instance, what?.slice(0, 500))
+  }
+
+  /** One at a time, so that a service with several instances never stops answering. */
+  #isOneMoving(spec: ServiceSpec): boolean {
+    const { assignments } = this.#parts
+    for (const record of assignments.all()) if (record.assignment.spec.id === spec.id && isMoving(record)) return true
+    return false
+  }
+
+  /** Begins anew where it has moved, or its document says something else. */
+  #watchedOf({ assignment }: AssignmentRecord, node: NodeId, now: number): Watched {
+    const groups = this.#groupsOf(assignment.spec)
+    const known = this.#watched.get(assignment.instance)
+    if (known?.node === node && JSON.stringify(known.groups) === JSON.stringify(groups)) return known
+    const histories = groups.map((): History => ({ since: now, samples: [] }))
+    return { node, groups, histories, moves: known?.moves ?? [], saidAt: Number.NEGATIVE_INFINITY }
+  }
+
+  #groupsOf(spec: ServiceSpec): readonly Group[] {
+    const known = this.#groups.get(spec)
+    if (known !== undefined) return known
+    const groups = groupsOf(spec.constraints)
+    this.#groups.set(spec, groups)
+    return groups
+  }
+}

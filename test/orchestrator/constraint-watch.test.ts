@@ -1,0 +1,159 @@
+import t, { type Test } from 'tap'
+import { MeshError } from '../../src/core/errors.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
+import type { AssignmentRecord } from '../../src/orchestrator/cluster/assignments.ts'
+import { ConstraintWatch } from '../../src/orchestrator/cluster/constraint-watch.ts'
+import { nodeCandidate } from '../../src/orchestrator/scheduling/candidate.ts'
+import { RULES } from '../../src/orchestrator/scheduling/schedule.ts'
+import type { NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { mesh, sla, until } from './mesh.ts'
+import { assignmentOf, factsOf } from './specs.ts'
+
+const coordinate = (ms: number) => ({ at: [ms, 0, 0], height: 0, error: 0.1 })
+const DB = [{ node: 'edge/db', coordinate: coordinate(0), beyondMs: 0 }]
+
+/** A cluster with one instance that must be within 20 ms of a service; `ms` is where each node is. */
+function world(t: Test, { ms, moves = true }: { ms: Record<string, number | undefined>; moves?: boolean }) {
+  const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
+  const assignment = assignmentOf({ constraints })
+  let record: AssignmentRecord = { assignment, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
+  const clock = new ManualClock()
+  const moved: { node: string; at: number }[] = []
+  const told: (string | undefined)[] = []
+  const facts = (name: string): NodeFacts => {
+    const at = ms[name]
+    return factsOf({ id: `edge/${name}`, ...(at === undefined ? {} : { coordinate: coordinate(at) }) })
+  }
+  const candidate = (name: string) =>
+    nodeCandidate({
+      facts: facts(name),
+      condition: 'alive',
+      free: facts(name).capacity,
+      portsTaken: [],
+      instances: 0,
+      perService: new Map(),
+    })
+  const watch = new ConstraintWatch({
+    assignments: { all: () => [record], get: () => record },
+    nodes: { alive: (id) => ({ id, facts: facts(id.slice(5)) }) as never },
+    anchors: { prepare: async () => undefined, requestFor: (spec: ServiceSpec) => ({ spec, near: () => DB }) },
+    rules: RULES,
+    candidates: () => Object.keys(ms).map(candidate),
+    move: async (_, node) => {
+      if (!moves) throw new MeshError('UNPLACEABLE', { reason: 'no room for a second one' })
+      moved.push({ node, at: clock.now() })
+      record = { ...record, node }
+    },
+    tell: (_, violation) => {
+      told.push(violation)
+      const { violation: _before, ...rest } = record
+      record = violation === undefined ? rest : { ...rest, violation }
+    },
+    clock,
+    log: silentLog,
+    metrics: openMetrics('cluster'),
+  })
+  t.ok(watch)
+  const pass = async (seconds: number, each: (second: number) => void = () => undefined) => {
+    for (let second = 0; second < seconds; second += 5) {
+      each(second)
+      await watch.measure()
+      await clock.advance(5_000)
+    }
+  }
+  return { ms, moved, told, pass, clock }
+}
+
+t.test('an instance that does not keep to its constraint is moved once the time until it must is over', async (t) => {
+  const { moved, told, pass, ms } = world(t, { ms: { a: 50, b: 5, c: 19 } })
+  await pass(55)
+  t.same(moved, [], 'not within convergence_time')
+  await pass(10)
+  t.same(
+    moved.map(({ node }) => node),
+    ['edge/b'],
+    'then to one that keeps it',
+  )
+  t.match(told, [
+    /^50 ms from shop\.acme\.db instead of 20; kept in 0 of \d+ measurements, \d+ are required; it moves to edge\/b$/,
+  ])
+  await pass(120)
+  t.equal(told.at(-1), undefined, 'and it is told when it is kept again')
+  t.equal(moved.length, 1, 'there it stays')
+  ms['b'] = 19.5
+  ms['a'] = 1
+  await pass(120)
+  t.equal(moved.length, 1, 'a better node is no reason')
+})
+
+t.test('what cannot be kept anywhere is told with the nearest that can take it, and nothing moves', async (t) => {
+  const { moved, told, pass } = world(t, { ms: { a: 50, b: 30, c: 19, d: undefined } })
+  await pass(300)
+  t.same(moved, [], 'c would keep it with too little to spare')
+  t.ok(told.length <= 3, 'the same is not said with each of sixty measurements')
+  t.match(told[0], /nearest that can: edge\/c, 19 ms from shop\.acme\.db instead of 18$/)
+})
+
+t.test('two nodes near the threshold never pass an instance to and fro', async (t) => {
+  const { moved, pass, ms } = world(t, { ms: { a: 5, b: 5 } })
+  await pass(7_200, (second) => {
+    const isOdd = Math.floor(second / 300) % 2 === 1
+    ms['a'] = isOdd ? 50 : 5
+    ms['b'] = isOdd ? 5 : 50
+  })
+  const gaps = moved.slice(1).map(({ at }, i) => at - (moved[i]?.at ?? 0))
+  t.ok(moved.length >= 2 && moved.length <= 9, `${moved.length} moves in two hours of a change every five minutes`)
+  t.ok(
+    gaps.slice(0, 4).every((gap, i) => gap >= 60_000 * 2 ** i),
+    `each rest is longer than the one before: ${gaps.join()}`,
+  )
+})
+
+t.test('a node that cannot start a second one is told, and it stays', async (t) => {
+  const { told, pass, moved } = world(t, { ms: { a: 50, b: 5 }, moves: false })
+  await pass(70)
+  t.same(moved, [])
+  t.match(told.at(-1), /edge\/b does not take it: no room for a second one/)
+})
+
+t.test('a violation at run time: the instance starts elsewhere, then ends where it was', async (t) => {
+  await using world = await mesh({ cluster: { measureMs: 50 } })
+  await world.node('home', { coordinate: coordinate(0) })
+  const first = await world.node('first', { coordinate: coordinate(5) })
+  const second = await world.node('second', { coordinate: coordinate(9) })
+  const db = { microservice_name: 'db', constraints: [{ type: 'direct', node: 'home' }] }
+  const near = { type: 'latency', threshold: 20, rigidness: 1, convergence_time: 0 }
+  const web = {
+    microservice_name: 'web',
+    strategy: 'latency-and-location',
+    constraints: [{ type: 'direct', node: 'first;second' }],
+    connectivity: [{ target_microservice_id: 'db', con_constraints: [near] }],
+  }
+  await world.api.call('POST', '/apps', sla(db))
+  await world.running(1)
+  await world.api.call('POST', '/apps', sla(web))
+  await world.running(2)
+  const row = async () => (await world.instances()).find(({ id }) => id.includes('.web.'))
+  t.equal((await row())?.node, 'edge/first')
+
+  first.coordinate = coordinate(80)
+  first.uplink.factsChanged()
+  await until(
+    async () => (await row())?.node === 'edge/second',
+    'it has moved',
+    async () => JSON.stringify(await row()),
+  )
+  await until(() => first.withdrawn.length === 1, 'its earlier run ends')
+  t.equal((await row())?.state, 'running')
+
+  second.coordinate = coordinate(70)
+  second.uplink.factsChanged()
+  const isTold = async () => ((await row())?.detail ?? '').startsWith('constraint violated: 70 ms from shop.acme.db')
+  await until(isTold, 'what nobody can keep is told', async () => JSON.stringify(await row()))
+  t.match((await row())?.detail, /nearest that can: edge\/first, 80 ms from shop\.acme\.db instead of 18/)
+  t.equal((await row())?.node, 'edge/second', 'and it runs on')
+  const services = await world.api.call<{ id: string; detail?: string }[]>('GET', '/services')
+  t.match(services.find(({ id }) => id.includes('.web.'))?.detail, /^1 running, constraint violated: /)
+})
