@@ -67,6 +67,33 @@ t.test('an instance that goes to another node says from where', async (t) => {
   t.match(events.at(-1), { what: 'ready', by: 'worker', node: 'edge/n2' })
 })
 
+t.test('what happens to nodes is told, also what happened while the root was away', async (t) => {
+  await using world = await mesh()
+  const [n1] = [await world.node('n1'), await world.node('n2', { refuses: 'it is full' })]
+  const told = async (name: string) => (await eventsOf(world, { name })).map(({ what }) => what)
+  await until(async () => (await told('edge/n1')).length === 2, 'both are told')
+  t.same(await told('edge/n1'), ['joined', 'connected'])
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  const refused = (await eventsOf(world, { name: CART })).find(
+    ({ what, node }) => what === 'refused' && node === 'edge/n2',
+  )
+  t.match(refused, { by: 'cluster', why: /it is full/ }, 'a node that does not take an instance')
+  await world.stopRoot()
+  await n1.stop()
+  await new Promise((resolve) => setTimeout(resolve, 500)) // the grace of 200 ms has passed, then the node is lost
+  await world.startRoot()
+  await until(async () => (await told('edge/n1')).includes('lost'), 'told when the root is back')
+  t.match(
+    (await eventsOf(world, { name: 'edge' })).find(({ what, node }) => what === 'connected' && node === undefined),
+    {
+      cluster: 'edge',
+    },
+  )
+  await world.api.call('DELETE', '/nodes/edge/n1')
+  t.ok((await eventsOf(world, { name: 'edge/n1' })).some(({ what, by }) => what === 'deleted' && by === 'user'))
+})
+
 t.test('what fits nowhere is told once, with the reason', async (t) => {
   await using world = await mesh()
   await world.node('n1')

@@ -99,6 +99,7 @@ export class NodeMessages implements NodeListener {
 
   lost(id: NodeId): void {
     const { scheduler, publisher, root } = this.#parts
+    root.record({ what: 'lost', node: id, why: 'its control link is down' })
     scheduler.nodeLost(id)
     publisher.flush() // now, not at the end of the turn: new flows must avoid the node
     root.summariseSoon()
@@ -108,6 +109,7 @@ export class NodeMessages implements NodeListener {
     const { nodes, scheduler, root, store, identity, relays } = this.#parts
     const list = identity.revocations.text
     const node = await nodes.hello(hello, process)
+    root.record({ what: 'connected', node: node.id })
     this.#remember(node.id, node.facts)
     scheduler.adopt(node.id, reports)
     hello.link.afterResponse('node.hello', () => scheduler.nodeBack(node, reports))

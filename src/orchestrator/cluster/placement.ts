@@ -13,6 +13,7 @@ import type { Explanations } from './explanations.ts'
 import type { Dispatch } from './dispatch.ts'
 import { placedOn, type LatencyAnchors } from './latency-anchors.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
+import type { RootLink } from './root-link.ts'
 
 export interface PlacementParts {
   readonly assignments: Assignments
@@ -21,6 +22,7 @@ export interface PlacementParts {
   readonly dispatch: Dispatch
   readonly explanations: Explanations
   readonly rules: Rules
+  readonly root: Pick<RootLink, 'record'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -60,7 +62,7 @@ export class Placement {
 
   /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
   async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
-    const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules } = this.#parts
+    const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
     if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
@@ -93,6 +95,7 @@ export class Placement {
         return undefined
       }
       refusals.set(node.id, refusal)
+      root.record({ what: 'refused', instance: id, node: node.id, why: refusal })
       const now = assignments.get(id)
       if (now?.wanted === false) dispatch.end(now)
       else if (now?.node === node.id) dispatch.change(id, { node: undefined, state: 'requested' })

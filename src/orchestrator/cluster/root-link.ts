@@ -16,6 +16,7 @@ import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.t
 import {
   BATCH,
   clusterToRoot,
+  type ClusterEvent,
   type Enrolment,
   rootToCluster,
   type LocatedReport,
@@ -73,6 +74,7 @@ export class RootLink implements AsyncDisposable {
   readonly #parts: RootLinkParts
   readonly #changed = new Set<InstanceId>()
   readonly #ended = new Map<InstanceId, LocatedReport>()
+  #events: (Omit<ClusterEvent, 'agoMs'> & { at: number })[] = []
   readonly #learning = new Map<InterestKey, Promise<void>>()
   #link: ToRoot | undefined
   #reportTimer: NodeJS.Timeout | undefined
@@ -163,6 +165,15 @@ export class RootLink implements AsyncDisposable {
     this.#reportSoon()
   }
 
+  /** Tells the root soon, or when it is back, of something that reports do not show. The oldest are left out if it is away for long. */
+  record(event: Omit<ClusterEvent, 'agoMs'>): void {
+    const { why, ...rest } = event
+    const cut = why === undefined ? {} : { why: why.slice(0, 500) }
+    this.#events.push({ ...rest, ...cut, at: this.#parts.clock.now() })
+    if (this.#events.length > MAX_EVENTS) this.#events.shift()
+    this.#reportSoon()
+  }
+
   /** Asks the root to place the instance elsewhere. False, and nothing sent, while the link is down. */
   handBack({ assignment }: AssignmentRecord, reason: string): boolean {
     if (!this.isUp) return false
@@ -236,6 +247,7 @@ export class RootLink implements AsyncDisposable {
   }
 
   #sendReports(): void {
+    this.#sendEvents()
     const changed = [...this.#changed].flatMap((id) => this.#reportOf(this.#parts.assignments.get(id)))
     const standings = [...this.#ended.values(), ...changed]
     this.#changed.clear()
@@ -243,6 +255,14 @@ export class RootLink implements AsyncDisposable {
     for (let start = 0; start < standings.length; start += BATCH) {
       this.#link?.notify('standings', { standings: standings.slice(start, start + BATCH) })
     }
+  }
+
+  #sendEvents(): void {
+    const now = this.#parts.clock.now()
+    const events = this.#events.map(({ at, ...event }) => ({ ...event, agoMs: Math.max(0, Math.round(now - at)) }))
+    this.#events = []
+    for (let start = 0; start < events.length; start += BATCH)
+      this.#link?.notify('events', { events: events.slice(start, start + BATCH) })
   }
 
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
@@ -265,6 +285,8 @@ export class RootLink implements AsyncDisposable {
   }
 }
 
+/** While the root is away. Smaller forgets sooner what happened meanwhile. */
+const MAX_EVENTS = 2_000
 /** The most keys in one message. */
 const MAX_FORGET = 10_000
 

@@ -295,6 +295,17 @@ const Enrolment = Type.Object({
 })
 export type Enrolment = Static<typeof Enrolment>
 
+/** Something that happened in a cluster and that reports of instances do not show; words that the root does not know are left out. */
+const ClusterEvent = Type.Object({
+  what: text(32),
+  node: NodeIdText,
+  instance: Type.Optional(InstanceIdText),
+  why: Type.Optional(text(500)),
+  /** How long ago: clocks differ. */
+  agoMs: Seq,
+})
+export type ClusterEvent = Static<typeof ClusterEvent>
+
 /** Cluster → root. */
 export const clusterToRoot = {
   requests: {
@@ -329,6 +340,7 @@ export const clusterToRoot = {
     /** The cluster can no longer run the instance: the root places it elsewhere. */
     handback: Type.Object({ instance: InstanceIdText, reason: text(2_000) }),
     'interest.forget': Type.Object({ keys: Keys }),
+    events: Type.Object({ events: many(ClusterEvent, BATCH) }),
     /** A node or relay has joined. */
     enrolled: Type.Object({ enrolment: Enrolment }),
     trust: TrustChanged,

@@ -20,6 +20,7 @@ export function removalRoutes(app: App, context: ApiContext): void {
       const id = `${cluster}/${node}`
       const record = store.enrolments.get(`node ${id}`)
       if (record === undefined) throw new MeshError('NODE_UNKNOWN', { node: id })
+      context.events.record({ node: id, what: 'deleted', by: 'user', why: 'its certificates are revoked' })
       return removeEnrolled(record, printPrincipal({ role: 'node', mesh, cluster, node }), context)
     },
   )
@@ -36,6 +37,7 @@ export function removalRoutes(app: App, context: ApiContext): void {
 
   app.delete<{ Params: { cluster: string } }>('/clusters/:cluster', ({ params: { cluster } }) => {
     removeCluster(cluster, context)
+    context.events.record({ cluster, what: 'deleted', by: 'user', why: 'its certificates are revoked' })
     clusters.expel(cluster)
     return { deleted: [cluster] }
   })

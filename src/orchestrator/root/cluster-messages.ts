@@ -2,12 +2,12 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import type { clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
+import type { ClusterEvent, clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
 import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
 import { eventsOf } from './events/event-changes.ts'
-import type { EventSink } from './events/event.ts'
+import { isEventWord, type EventSink } from './events/event.ts'
 import { heardOf, refusedOf } from './former-place.ts'
 import { changeInstance, deleteInstance } from './instance-records.ts'
 import type { NodeDirectory } from './node-directory.ts'
@@ -30,6 +30,8 @@ export interface ClusterMessagesParts {
   events: EventSink
   log: Log
 }
+
+const LINK_DOWN = 'its control link is down'
 
 /** What the root does when one of its clusters sends something, comes or goes. */
 export class ClusterMessages implements ClusterListener {
@@ -89,7 +91,14 @@ export class ClusterMessages implements ClusterListener {
         reconciler.touch(record.service)
       },
       trust: ({ trust }) => rotation.heard(name, trust),
-      enrolled: ({ enrolment }) => this.#enrolled(name, enrolment),
+      events: ({ events }) => {
+        for (const event of events) this.#takeEvent(name, event)
+      },
+      enrolled: ({ enrolment }) => {
+        this.#enrolled(name, enrolment)
+        if (enrolment.role === 'node')
+          events.record({ node: `${name}/${enrolment.name}`, what: 'joined', by: 'cluster' })
+      },
       'interest.forget': ({ keys }) => {
         const subscribed = clusters.linked(name)?.keys
         for (const key of keys) subscribed?.delete(key)
@@ -108,6 +117,14 @@ export class ClusterMessages implements ClusterListener {
     })
   }
 
+  /** A cluster speaks of its own nodes, and of instances that it has. */
+  #takeEvent(cluster: string, { what, node, instance, why, agoMs }: ClusterEvent): void {
+    const { store, clock, events } = this.#parts
+    if (!isEventWord(what) || clusterOf(node) !== cluster) return
+    if (instance !== undefined && store.instances.get(instance)?.cluster !== cluster) return
+    events.record({ what, by: 'cluster', node, instance, why, at: Math.max(0, clock.wall() - agoMs) })
+  }
+
   /** Under the cluster's own name, whatever it says: a cluster speaks only of its own nodes. */
   #enrolled(cluster: string, { role, name, enrolment }: Enrolment): void {
     const id = `${cluster}/${name}`
@@ -115,7 +132,9 @@ export class ClusterMessages implements ClusterListener {
   }
 
   changed(name: string): void {
-    const { clusters, nodes, reconciler } = this.#parts
+    const { clusters, nodes, reconciler, events } = this.#parts
+    const isUp = clusters.linked(name) !== undefined
+    events.record({ cluster: name, what: isUp ? 'connected' : 'lost', by: 'cluster', why: isUp ? '' : LINK_DOWN })
     reconciler.clusterChanged(name)
     if (clusters.linked(name) !== undefined) nodes.refreshSoon(name)
   }

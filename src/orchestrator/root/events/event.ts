@@ -32,6 +32,10 @@ export const EVENT_WORDS = {
 
 export type EventWord = keyof typeof EVENT_WORDS
 
+export function isEventWord(word: string): word is EventWord {
+  return Object.hasOwn(EVENT_WORDS, word)
+}
+
 /** Who did it: a person at the API, the root, a cluster, or the worker on a node. */
 export const ACTORS = ['user', 'reconciler', 'cluster', 'worker'] as const
 export type Actor = (typeof ACTORS)[number]
