@@ -46,7 +46,7 @@ function world(t: Test, { ms, moves = true }: { ms: Record<string, number | unde
       moved.push({ node, at: clock.now() })
       record = { ...record, node }
     },
-    tell: (_, violation) => {
+    report: (_, violation) => {
       told.push(violation)
       const { violation: _before, ...rest } = record
       record = violation === undefined ? rest : { ...rest, violation }

@@ -218,7 +218,7 @@ function startScheduling(life: Lifetime, member: Member, state: State, { strateg
     rules,
     candidates: () => nodeViews(state.nodes, assignments).map(nodeCandidate),
     move: (instance, node) => scheduler.replace(instance, { where: { node } }),
-    tell: (instance, violation) => scheduler.tellViolation(instance, violation),
+    report: (instance, violation) => scheduler.tellViolation(instance, violation),
   })
   return { root, scheduler, watch }
 }

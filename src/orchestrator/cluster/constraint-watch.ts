@@ -33,7 +33,7 @@ export interface ConstraintWatchParts {
   /** Starts the instance on that node and moves the flows there. @throws MeshError UNPLACEABLE */
   move: (instance: InstanceId, node: NodeId) => Promise<unknown>
   /** The root and people learn what is violated; `undefined`: nothing any more. */
-  tell: (instance: InstanceId, violation: string | undefined) => void
+  report: (instance: InstanceId, violation: string | undefined) => void
   clock: Clock
   log: Log
   metrics: Metrics
@@ -175,7 +175,7 @@ export class ConstraintWatch {
 
   /** What people read changes when there is something new, not with every measurement. */
   #say({ assignment, violation, node }: AssignmentRecord, what: string | undefined): void {
-    const { tell, log, clock } = this.#parts
+    const { report, log, clock } = this.#parts
     const { instance } = assignment
     const watched = this.#watched.get(instance)
     if (watched === undefined || what === violation) return
@@ -183,7 +183,7 @@ export class ConstraintWatch {
     if (violation === undefined) log.warn('constraint violated', { instance, node, reason: what })
     if (what === undefined) log.info('constraint kept again', { instance, node })
     this.#watched.set(instance, { ...watched, saidAt: clock.now() })
-    tell(instance, what?.slice(0, 500))
+    report(instance, what?.slice(0, 500))
   }
 
   /** One at a time, so that a service with several instances never stops answering. */
