@@ -27,7 +27,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['wanted', (row) => row['replicas']],
     ['running', (row) => row['running']],
     ['generation', (row) => row['generation']],
-    ['detail', (row) => row['detail']],
+    ['detail', (row) => withRetry(row['detail'], row)],
   ],
   instances: [
     ['instance', (row) => row['id']],
@@ -44,6 +44,7 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['free MB', (row) => row['freeMemoryMb']],
     ['free cpus', (row) => row['freeVcpus']],
     ['addresses', (row) => (row['addresses'] as string[]).join(' ')],
+    ['detail', nodeDetailOf],
   ],
   clusters: [
     ['cluster', (row) => row['name']],
@@ -62,17 +63,51 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
   ],
 }
 
-/** With the age of what is known, where the cluster is away: `away, as of 3 min ago`. */
-function conditionOf({ condition, asOf, duplicateAt }: Row): string {
-  if (typeof duplicateAt === 'number') return `${String(condition)}, used twice ${ageOf(Date.now() - duplicateAt)} ago`
-  return typeof asOf === 'number' ? `${String(condition)}, as of ${ageOf(Date.now() - asOf)} ago` : String(condition)
+/** With what limits it, and the age of what is known where the cluster is away: `away, cordoned, as of 3 min ago`. */
+function conditionOf({ condition, asOf, duplicateAt, cordon, dampedMs, instances }: Row): string {
+  return [
+    String(condition),
+    ...(cordon === undefined ? [] : [cordonedOr(cordon, instances)]),
+    ...(dampedMs === undefined ? [] : ['flapping']),
+    ...(typeof duplicateAt === 'number' ? [`used twice ${ageOf(Date.now() - duplicateAt)} ago`] : []),
+    ...(typeof asOf === 'number' ? [`as of ${ageOf(Date.now() - asOf)} ago`] : []),
+  ].join(', ')
+}
+
+function cordonedOr(cordon: unknown, instances: unknown): string {
+  if ((cordon as { drain?: unknown }).drain === undefined) return 'cordoned'
+  return instances === 0 ? 'drained' : 'draining'
+}
+
+/** Why the node is given nothing new, and until when. */
+function nodeDetailOf({ cordon, dampedMs, linksLost }: Row): string | undefined {
+  const { at, reason } = (cordon ?? {}) as { at?: number; reason?: string }
+  const details = [
+    ...(at === undefined ? [] : [`cordoned ${ageOf(Date.now() - at)} ago${reason === undefined ? '' : `: ${reason}`}`]),
+    ...(typeof dampedMs === 'number'
+      ? [
+          `its link went down ${String(linksLost)} times lately: for ${ageOf(dampedMs)} it gets only what no other takes`,
+        ]
+      : []),
+  ]
+  return details.length === 0 ? undefined : details.join('; ')
 }
 
 /** An instance that was placed elsewhere while its node was away may run on both. */
-function detailOf({ detail, mayAlsoRunOn }: Row): string | undefined {
-  if (!Array.isArray(mayAlsoRunOn)) return detail as string | undefined
+function detailOf(row: Row): string | undefined {
+  const { mayAlsoRunOn } = row
+  const detail = withRetry(row['detail'], row)
+  if (!Array.isArray(mayAlsoRunOn)) return detail
   const twice = `may run twice: also on ${mayAlsoRunOn.join(', ')}, which is lost`
   return typeof detail === 'string' ? `${twice}; ${detail}` : twice
+}
+
+/** What ends again and again waits longer each time: `exited with code 1; next start in 12 s`. */
+function withRetry(detail: unknown, { retryAt }: Row): string | undefined {
+  const text = typeof detail === 'string' ? detail : undefined
+  if (typeof retryAt !== 'number') return text
+  const next = retryAt > Date.now() ? `next start in ${ageOf(retryAt - Date.now())}` : 'next start now'
+  return text === undefined ? next : `${text}; ${next}`
 }
 
 function ageOf(ms: number): string {

@@ -34,7 +34,24 @@ export async function instanceNamed(root: RootClient, given: string): Promise<st
   })
 }
 
-async function idsOf(root: RootClient, kind: 'services' | 'instances'): Promise<string[]> {
+/**
+ * The full name of a node. `n1` stands for `edge/n1` where no other cluster has a node of that name.
+ * @throws MeshError NODE_UNKNOWN with the names to choose from
+ */
+export async function nodeNamed(root: RootClient, given: string): Promise<string> {
+  const ids = await idsOf(root, 'nodes')
+  if (ids.includes(given)) return given
+  const ofName = ids.filter((id) => id.endsWith(`/${given}`))
+  if (ofName.length === 1) return ofName[0] as string
+  const reason = ofName.length > 1 ? { reason: `${ofName.length} clusters have a node of that name` } : {}
+  throw new MeshError('NODE_UNKNOWN', {
+    node: given,
+    ...reason,
+    remedy: offered(ofName, nearest(given, ids), 'nodes'),
+  })
+}
+
+async function idsOf(root: RootClient, kind: 'services' | 'instances' | 'nodes'): Promise<string[]> {
   return (await root.call<Named[]>('GET', `/${kind}`)).map(({ id }) => id)
 }
 

@@ -56,6 +56,7 @@ export const EXIT_CODES: Partial<Record<ErrorCode, number>> = {
   CLUSTER_UNKNOWN: 3,
   RELAY_UNKNOWN: 3,
   SLA_CONFLICT: 4,
+  DRAIN_INCOMPLETE: 4,
   TOKEN_INVALID: 4,
   TOKEN_REFUSED: 4,
   UNAUTHENTICATED: 4,

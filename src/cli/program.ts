@@ -3,14 +3,17 @@ import { Command } from 'commander'
 import { applyCommand } from './apply.ts'
 import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
+import { cordonCommands } from './cordon.ts'
 import { deleteCommand } from './delete.ts'
 import { eventsCommand } from './events.ts'
+import { drainCommand } from './drain.ts'
 import { execCommand } from './exec.ts'
 import { explainCommand } from './explain.ts'
 import { flowsCommand } from './flows.ts'
 import { getCommand } from './get.ts'
 import { labCommand } from './lab.ts'
 import { logsCommand } from './logs.ts'
+import { migrateCommand } from './migrate.ts'
 import { netcheckCommand } from './netcheck.ts'
 import { peersCommand } from './peers.ts'
 import { resolveCommand } from './resolve.ts'
@@ -62,6 +65,9 @@ const COMMANDS = [
   scaleCommand,
   historyCommand,
   rollbackCommand,
+  migrateCommand,
+  cordonCommands,
+  drainCommand,
   deleteCommand,
   resolveCommand,
   traceCommand,

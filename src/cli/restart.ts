@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { MeshError } from '../core/errors.ts'
 import type { StatusReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
+import { secondsOf } from './duration.ts'
 import { printJson, printTable } from './output.ts'
+import { restartRuns } from './restart-runs.ts'
 
 /** The new process must serve within this time. */
 const READY_MS = 30_000
@@ -13,11 +15,18 @@ export function restartCommand(program: Command, context: () => Context): void {
   program
     .command('restart')
     .description(
-      'replace the running agent (or the whole of `hedgerow up`) with a new process of the installed version; ' +
+      'restart a service or an instance: each new run starts beside the old one and takes over when it is ready. Without a name: replace the running agent (or the whole of `hedgerow up`) with a new process of the installed version; ' +
         'no new connection is dropped, and open flows continue in the old process until they end',
     )
-    .action(async () => {
+    .argument('[target]', 'a service, or app.app-ns.service.service-ns.number')
+    .option(
+      '--timeout <duration>',
+      'how long to wait for a service or an instance, in seconds, or for example 30m',
+      '10m',
+    )
+    .action(async (target: string | undefined, { timeout }: { timeout: string }) => {
       const here = context()
+      if (target !== undefined) return restartRuns(target, secondsOf(timeout, '--timeout') * 1_000, here)
       const before = (await agent(here, '/status')) as StatusReport
       await agent(here, '/restart')
       const now = await successorOf(before, () => agent(here, '/status') as Promise<StatusReport>)

@@ -61,6 +61,7 @@ export const ERRORS = {
     'the request was rejected[ with HTTP status {status}][ with code {code}]',
   ],
   UNPLACEABLE: ['{instance} cannot be placed', 'the instance cannot be placed'],
+  DRAIN_INCOMPLETE: ['{node} is not drained', 'the node is not drained'],
   RUNTIME_FAILED: ['the instance cannot start'],
   // identity
   TOKEN_INVALID: ['this {role} has not joined a mesh yet', 'not a valid join token'],

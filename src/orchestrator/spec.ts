@@ -34,6 +34,14 @@ export interface CheckSpec {
   timeoutMs: number
 }
 
+/** A check that an instance must not fail for long: then it hangs, and is started again. */
+export interface LivenessSpec extends CheckSpec {
+  /** From when it was first ready to the first check. */
+  initialDelayMs: number
+  /** So many failures in a row mean that it hangs. */
+  failures: number
+}
+
 /** What instances are kept apart by, or spread over. */
 export const TOPOLOGIES = ['node', 'area', 'cluster'] as const
 export type Topology = (typeof TOPOLOGIES)[number]
@@ -126,6 +134,8 @@ export interface ServiceSpec {
   /** The paths its flows may take (core/model/path-rule.ts); any when absent. */
   paths?: string
   check?: CheckSpec
+  /** Instead of the rule that a program which was ready must not stop answering for a minute. */
+  liveness?: LivenessSpec
   /** How many seconds a stopping instance may take to finish its flows. */
   drainSeconds: number
   update?: UpdateSpec
@@ -212,6 +222,8 @@ export interface InstanceReport {
   state: InstanceState
   detail?: string
   restarts: number
+  /** It ended by itself again and again: how long its worker still waits before the next start. */
+  retryInMs?: number
   pid?: number
   /** Absent in reports of earlier versions, which know of generations only. */
   epoch?: number

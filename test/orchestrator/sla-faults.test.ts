@@ -158,6 +158,24 @@ test('a check that cannot be made is refused', async (t) => {
       problem: /must be a TCP port.*80 only/,
     },
     {
+      why: 'a liveness probe that is none of the two kinds',
+      service: { port: 80, livenessProbe: { exec: { command: ['true'] } } },
+      path: 'livenessProbe',
+      problem: /needs httpGet or tcpSocket/,
+    },
+    {
+      why: 'a liveness probe of both kinds',
+      service: { port: 80, livenessProbe: { httpGet: {}, tcpSocket: {} } },
+      path: 'livenessProbe',
+      problem: /has both/,
+    },
+    {
+      why: 'a liveness probe of a port that the service does not have',
+      service: { port: 80, livenessProbe: { tcpSocket: { port: 81 } } },
+      path: 'livenessProbe.tcpSocket.port',
+      problem: /must be a TCP port of the service, which has 80 only/,
+    },
+    {
       why: 'a check of a service without ports',
       service: { check: {} },
       path: 'check',

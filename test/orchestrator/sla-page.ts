@@ -18,6 +18,8 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   microservice: 'An entry of `microservices`: a service',
   port: 'An entry of `ports`',
   check: '`check`',
+  livenessProbe: '`livenessProbe`',
+  probeTarget: '`livenessProbe.httpGet` and `livenessProbe.tcpSocket`',
   constraint: 'An entry of `constraints`',
   connectivity: 'An entry of `connectivity`, when it is an object',
   addresses: '`addresses`',

@@ -1,7 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
-import { get } from 'node:http'
 import t from 'tap'
 import { eventually } from '../cli/program.ts'
+import { Calls } from './calls.ts'
 import { sla } from './mesh.ts'
 import { SeparateProcesses } from './separate-processes.ts'
 
@@ -30,7 +30,7 @@ t.test('a service with one replica is updated, and not updated, without a failed
   const world = new World(mesh)
   await world.apply(serving('v1'))
   await world.settled('v1 runs')
-  await using calls = await Calls.to(mesh)
+  await using calls = await Calls.to(mesh, { from: 'n1', name: NAME, first: 'v1' })
 
   const [updated] = (await world.apply(serving('v2'))).services
   t.match(updated, { id: SERVICE, change: 'updated', gap: undefined })
@@ -138,66 +138,6 @@ class World {
     }
     await eventually(isSettled, what, 40_000).catch((error: Error) => {
       throw new Error(`${error.message}: ${JSON.stringify(last)}`)
-    })
-  }
-}
-
-/** Calls of one program, one after the other, each with a connection of its own. */
-class Calls implements AsyncDisposable {
-  readonly #host: string
-  readonly #running: Promise<void>
-  readonly failures: string[] = []
-  count = 0
-  last = ''
-  #isStopped = false
-
-  private constructor(host: string) {
-    this.#host = host
-    this.#running = this.#run()
-  }
-
-  static async to(mesh: SeparateProcesses): Promise<Calls> {
-    const { ipv4 } = await mesh.machines.json<{ ipv4: string }>('n1', 'resolve', NAME)
-    const calls = new Calls(ipv4)
-    await calls.answeredBy('v1')
-    calls.failures.length = 0 // of the time before its address was served
-    return calls
-  }
-
-  async answeredBy(version: string): Promise<void> {
-    await eventually(async () => this.last.startsWith(`${version} `), `${version} answers`, 40_000)
-  }
-
-  async stop(): Promise<this> {
-    this.#isStopped = true
-    await this.#running
-    return this
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop()
-  }
-
-  async #run(): Promise<void> {
-    while (!this.#isStopped) {
-      this.count += 1
-      try {
-        this.last = await this.#call()
-      } catch (error) {
-        if (this.failures.length < 20) this.failures.push(`call ${this.count} after ${this.last}: ${String(error)}`)
-      }
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
-  }
-
-  #call(): Promise<string> {
-    return new Promise((resolve, reject) => {
-      const request = get({ host: this.#host, port: 8_080, agent: false, timeout: 5_000 }, (response) => {
-        let body = ''
-        response.setEncoding('utf8').on('data', (text: string) => (body += text))
-        response.once('end', () => resolve(body)).once('error', reject)
-      })
-      request.once('error', reject).once('timeout', () => request.destroy(new Error('no answer within 5 s')))
     })
   }
 }

@@ -18,6 +18,8 @@ export interface AssignmentRecord {
   state: InstanceState
   detail?: string
   restarts: number
+  /** When its worker starts it again, or it is tried on another node, milliseconds since 1970; while that takes long. */
+  retryAt?: number
   /** Nodes that were lost while they ran it and have not been back: it may still run there. */
   mayRunOn?: NodeId[]
   /** Its node is lost, and no other node of this cluster can take it. */
@@ -131,10 +133,13 @@ export function isFinished({ state, assignment }: Pick<AssignmentRecord, 'state'
 
 /** Every linked node as the scheduler sees it. */
 export function nodeViews(nodes: Nodes, assignments: Assignments): NodeView[] {
-  return Array.from(nodes.all(), (node) => viewOf(node, runsOf(node.id, assignments)))
+  return Array.from(nodes.all(), (node) => ({
+    ...viewOf(node, runsOf(node.id, assignments)),
+    condition: nodes.conditionOf(node.id),
+  }))
 }
 
-/** The node as if this instance were not there. */
+/** The node as if this instance were not there. It has the instance, so that it takes nothing new is no objection. */
 export function viewWithout(node: LinkedNode, instance: InstanceId, assignments: Assignments): NodeView {
   return viewOf(
     node,

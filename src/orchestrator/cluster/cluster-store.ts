@@ -4,6 +4,16 @@ import type { NodeFacts } from '../spec.ts'
 import type { Holder } from './issued.ts'
 import { Assignments, type AssignmentRecord } from './assignments.ts'
 
+/** Somebody wants a node to take nothing new. */
+export interface Cordon {
+  /** Milliseconds since 1970. */
+  at: number
+  /** What that person wrote. */
+  reason?: string
+  /** What it runs is to move away, with `isForced` also what leaves something behind. */
+  drain?: { isForced?: true }
+}
+
 export interface NodeRecord extends Holder {
   name: string
   /** Milliseconds since 1970. */
@@ -12,6 +22,8 @@ export interface NodeRecord extends Holder {
   enrolment?: string
   /** What the node reported last. */
   facts?: NodeFacts
+  /** It takes nothing new. */
+  cordon?: Cordon
 }
 
 export interface RelayRecord extends Holder {

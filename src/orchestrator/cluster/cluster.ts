@@ -22,6 +22,8 @@ import { ChangeLog } from './change-log.ts'
 import { ClusterStore } from './cluster-store.ts'
 import { ConstraintWatch } from './constraint-watch.ts'
 import { nodeViews } from './assignments.ts'
+import { Cordons } from './cordons.ts'
+import { Drains } from './drains.ts'
 import { EntryCache } from './entry-cache.ts'
 import { isBehind } from './issued.ts'
 import { joinMesh } from './join.ts'
@@ -78,6 +80,8 @@ export interface ClusterOptions {
 
 /** Instances without a place are tried again this often, and whenever a node arrives. */
 const RETRY_MS = 2_000
+/** Smaller looks at the nodes that drain more often; larger lets the next instances wait for longer after those before. */
+const DRAIN_MS = 500
 /** Longer than a supervisor and a small board take to start an agent; instances that would fit elsewhere wait for no longer than this. */
 const RETURN_MS = 15_000
 
@@ -178,7 +182,9 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
     node: new JoinTokens(database, { role: 'node', fingerprints: pins, clock }),
     relay: new JoinTokens(database, { role: 'relay', fingerprints: pins, clock }),
   }
-  const nodes = new Nodes({ clock, graceMs, returnMs }, log, metrics)
+  const cordons = new Cordons(name, store.nodes)
+  const isCordoned = (node: NodeId) => cordons.of(node) !== undefined
+  const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned }, log, metrics)
   const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
   const changeLog = new ChangeLog(database, clock)
   const entryCache = new EntryCache(database.collection('known'))
@@ -195,7 +201,7 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
     }
   }
   const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
-  return { joinTokens, nodes, relays, changeLog, entryCache, reachOf, publisher }
+  return { joinTokens, nodes, cordons, relays, changeLog, entryCache, reachOf, publisher }
 }
 
 /** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
@@ -220,7 +226,8 @@ function startScheduling(life: Lifetime, member: Member, state: State, { strateg
     move: (instance, node) => scheduler.replace(instance, { where: { node } }),
     report: (instance, violation) => scheduler.tellViolation(instance, violation),
   })
-  return { root, scheduler, watch }
+  const drains = new Drains({ ...member, ...state, assignments, scheduler })
+  return { root, scheduler, watch, drains }
 }
 
 /** Records without an enrolment are of an earlier version: their next renewal brings none, so they cannot be revoked by it. */
@@ -289,7 +296,7 @@ function trustChanged({ identity, store, nodes, relays, root }: Running): void {
 /** A newer list of revoked certificates: our nodes and relays on it are cut off and forgotten, and the list is passed on. */
 function applyRevocations(
   added: readonly Revocation[],
-  { identity, store, nodes, relays, name, log }: Running,
+  { identity, store, nodes, cordons, relays, name, log }: Running,
   onRevoked: ClusterOptions['onRevoked'],
 ): void {
   const { revocations } = identity
@@ -297,7 +304,10 @@ function applyRevocations(
     enrolment !== undefined && revocations.hasEnrolment(enrolment)
   const lostNodes = store.nodes.list().filter(isRevoked)
   const lostRelays = store.relays.list().filter(isRevoked)
-  for (const node of lostNodes) store.nodes.delete(node.name)
+  for (const { name: node } of lostNodes) {
+    store.nodes.delete(node)
+    cordons.forget(`${name}/${node}`)
+  }
   if (added.length > 0) log.warn('certificates revoked', { principals: added.map(({ principal }) => principal) })
   for (const node of lostNodes) nodes.expel(`${name}/${node.name}`, 'revoked')
   for (const relay of lostRelays) relays.expel(relay.name)
@@ -310,11 +320,12 @@ function applyRevocations(
 
 function startTimers(life: Lifetime, running: Running, options: ClusterOptions): void {
   const { startGraceMs = 20_000, measureMs = MEASURE_MS } = options
-  const { store, nodes, publisher, scheduler, root, watch } = running
+  const { store, nodes, publisher, scheduler, drains, root, watch } = running
   const records = [...store.assignments.all()]
   nodes.expect(new Set(records.flatMap(({ node }) => node ?? [])), startGraceMs)
   for (const { assignment } of records) publisher.touch(assignment.spec.id)
   life.every(RETRY_MS, () => scheduler.retry(), 'placement retry at the cluster')
   life.every(measureMs, () => watch.measure(life.signal), 'measuring of latency and distance')
+  life.every(DRAIN_MS, () => drains.step(), 'moving of what is on nodes that drain')
   life.every(IDLE_CHECK_MS, () => root.forget(publisher.dropIdle()), 'forgetting of idle services')
 }

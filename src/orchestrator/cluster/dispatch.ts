@@ -86,6 +86,7 @@ export class Dispatch {
     if (changed.node === undefined) delete changed.node
     if (changed.detail === undefined) delete changed.detail
     if (changed.mayRunOn === undefined) delete changed.mayRunOn
+    if (changed.retryAt === undefined) delete changed.retryAt
     if (changed.noOtherNode === undefined) delete changed.noOtherNode
     if (changed.successor === undefined) delete changed.successor
     if (changed.leaving === undefined) delete changed.leaving

@@ -23,6 +23,11 @@ export class FailedStarts {
     return failure !== undefined
   }
 
+  /** How long it still waits for the next try. */
+  waitMs(id: InstanceId): number {
+    return Math.max(0, Math.round((this.#failures.get(id)?.retryAt ?? 0) - this.#clock.now()))
+  }
+
   forget(id: InstanceId): void {
     this.#failures.delete(id)
   }

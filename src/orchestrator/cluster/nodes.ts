@@ -7,7 +7,9 @@ import type { InterestKey, NodeId } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
+import type { Condition } from '../scheduling/candidate.ts'
 import type { NodeFacts } from '../spec.ts'
+import { Flaps } from './flaps.ts'
 
 export type NodeLink = Link<typeof clusterToNode, typeof nodeToCluster>
 
@@ -35,11 +37,9 @@ export interface NodesOptions {
   graceMs: number
   /** How long a process that ended may take to be started again: see `mayReturn`. */
   returnMs: number
+  /** Somebody wants the node to take nothing new. */
+  isCordoned: (node: NodeId) => boolean
 }
-
-/** Of links that went down: a node that is restarted now and then is not doubted. */
-const LATELY_MS = 15 * 60_000
-const MOST_DOWNS = 100
 
 /**
  * The nodes as their links show them.
@@ -60,8 +60,7 @@ export class Nodes {
   readonly #duplicateAt = new Map<NodeId, number>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
-  /** When each node's link went down; the last ones. */
-  readonly #downAt = new Map<NodeId, number[]>()
+  readonly #flaps = new Flaps()
   /** Nodes whose process has said that it ends. */
   readonly #leaving = new Set<NodeId>()
   /** Nodes whose process ended, and when by the monotonic clock. */
@@ -104,7 +103,8 @@ export class Nodes {
     void link.ended.then((end) => {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
       this.#alive.delete(node)
-      if (end.kind !== 'away') this.#downAt.set(node, [...this.#recentDowns(node), this.#options.clock.now()])
+      if (end.kind !== 'away')
+        this.#flaps.down(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.has(node) })
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
       else {
@@ -165,12 +165,18 @@ export class Nodes {
 
   /** How often its link went down lately. */
   linksLost(node: NodeId): number {
-    return this.#recentDowns(node).length
+    return this.#flaps.count(node, this.#options.clock.now())
   }
 
-  #recentDowns(node: NodeId): number[] {
-    const since = this.#options.clock.now() - LATELY_MS
-    return (this.#downAt.get(node) ?? []).filter((at) => at > since).slice(-MOST_DOWNS)
+  /** Its link went down so often that it is given nothing that another node takes, for this long; 0 when it is relied on. */
+  dampedMs(node: NodeId): number {
+    return this.#flaps.dampedMs(node, this.#options.clock.now())
+  }
+
+  /** Of a linked node, for the scheduler. */
+  conditionOf(node: NodeId): Condition {
+    if (this.#options.isCordoned(node)) return 'cordoned'
+    return this.dampedMs(node) > 0 ? 'flapping' : 'alive'
   }
 
   alive(node: NodeId): LinkedNode | undefined {

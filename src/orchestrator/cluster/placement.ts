@@ -2,11 +2,11 @@ import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { ResponseBody, rootToCluster } from '../link/messages.ts'
-import { nodeCandidate } from '../scheduling/candidate.ts'
+import { nodeCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { nearestText, nearestThatCan } from '../scheduling/nearest.ts'
-import { withMore } from '../scheduling/placement-request.ts'
-import { prepare, reasonsText, refusal, schedule, type Rules } from '../scheduling/schedule.ts'
+import { withMore, type PlacementRequest } from '../scheduling/placement-request.ts'
+import { prepare, reasonsText, refusal, schedule, type Decision, type Rules } from '../scheduling/schedule.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Explanations } from './explanations.ts'
@@ -47,7 +47,7 @@ export class Placement {
   async explain(spec: ServiceSpec): Promise<Explained> {
     const { assignments, nodes, anchors } = this.#parts
     await anchors.prepare(spec)
-    const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+    const candidates = nodeViews(nodes, assignments).map(nodeCandidate).map(reliedOn)
     const request = prepare(anchors.requestFor(spec), candidates)
     const counts = new Map<string, number>()
     for (const candidate of candidates) {
@@ -73,7 +73,7 @@ export class Placement {
       const { spec } = record.assignment
       const request = { ...anchors.requestFor(spec, id), refusedBy: new Set(refusals.keys()) }
       const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
-      const decision = schedule(request, candidates, rules)
+      const decision = decide(request, candidates, rules)
       end()
       if (decision.kind === 'unplaceable') {
         metrics.placements.labels('unplaceable').inc()
@@ -85,7 +85,13 @@ export class Placement {
       }
       const node = nodes.alive(decision.candidate.id)
       if (node === undefined) continue
-      dispatch.change(id, { node: node.id, state: 'placed', detail: undefined, noOtherNode: undefined })
+      dispatch.change(id, {
+        node: node.id,
+        state: 'placed',
+        detail: undefined,
+        retryAt: undefined,
+        noOtherNode: undefined,
+      })
       const refusal = await dispatch.assign(node, assignments.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
@@ -111,7 +117,7 @@ export class Placement {
     const areas = (id: NodeId) => views.get(id)?.facts.area
     const request = withMore(anchors.requestFor(spec), () => chosen.map((id) => placedOn(id, areas(id))))
     while (chosen.length < instances) {
-      const decision = schedule(request, [...views.values()].map(nodeCandidate), rules)
+      const decision = decide(request, [...views.values()].map(nodeCandidate), rules)
       if (decision.kind === 'unplaceable') {
         const reason = reasonsText(decision.reasons, { nodes: views.size, none: 'no node is connected' })
         return { nodes: chosen, reason: reason.slice(0, 1_900) }
@@ -131,7 +137,7 @@ export class Placement {
     const views = nodeViews(nodes, assignments)
     const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
     const request = { ...anchors.requestFor(spec, instance), refusedBy: new Set(refusals.keys()) }
-    const decision = schedule(request, candidates, rules)
+    const decision = decide(request, candidates, rules)
     const node = decision.kind === 'placed' ? nodes.alive(decision.candidate.id) : undefined
     if (decision.kind === 'placed' && node !== undefined)
       return { kind: 'node', node, keep: (id) => explanations.keep(id, decision, { request, candidates }) }
@@ -157,4 +163,15 @@ export class Placement {
   close(): void {
     this.#isClosed = true
   }
+}
+
+/** A node that goes and comes back is asked only where no other takes the instance: better there than nowhere. */
+function decide(request: PlacementRequest, candidates: readonly Candidate[], rules: Rules): Decision {
+  const decision = schedule(request, candidates, rules)
+  const isLastResort = decision.kind === 'unplaceable' && candidates.some(({ condition }) => condition === 'flapping')
+  return isLastResort ? schedule(request, candidates.map(reliedOn), rules) : decision
+}
+
+function reliedOn(candidate: Candidate): Candidate {
+  return candidate.condition === 'flapping' ? { ...candidate, condition: 'alive' } : candidate
 }

@@ -23,6 +23,7 @@ import {
   type ResponseBody,
 } from '../link/messages.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
+import { MAX_RETRY_MS } from '../link/schemas.ts'
 import { summarise, type ClusterSummary } from '../scheduling/summary.ts'
 import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Successor } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
@@ -265,12 +266,25 @@ export class RootLink implements AsyncDisposable {
       this.#link?.notify('events', { events: events.slice(start, start + BATCH) })
   }
 
+  /** Within the bounds of a message, also after a step of the clock. */
+  #msUntil(at: number): number {
+    return Math.min(Math.max(0, Math.round(at - this.#parts.clock.wall())), MAX_RETRY_MS)
+  }
+
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
-    const { assignment, state, detail, restarts, noOtherNode, successor, violation } = record
-    const { instance, generation } = assignment
+    const { assignment, state, detail, restarts, retryAt, noOtherNode, successor, violation } = record
+    const { instance, generation, epoch } = assignment
     const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
-    const report = { instance, generation, state, restarts, ...(detail === undefined ? {} : { detail }) }
+    const report = {
+      instance,
+      generation,
+      state,
+      restarts,
+      ...(epoch === undefined ? {} : { epoch }),
+      ...(detail === undefined ? {} : { detail }),
+      ...(retryAt === undefined ? {} : { retryInMs: this.#msUntil(retryAt) }), // the clocks differ
+    }
     const also = alsoOn(record)
     return [
       {

@@ -1,4 +1,5 @@
 import { MeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
@@ -7,11 +8,13 @@ import type { NodeRow, rootToCluster } from '../link/messages.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import { nodeViews } from './assignments.ts'
 import type { ClusterStore } from './cluster-store.ts'
+import type { Cordons } from './cordons.ts'
+import type { Drains } from './drains.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
-import type { RootListener, Welcome } from './root-link.ts'
+import type { RootLink, RootListener, Welcome } from './root-link.ts'
 import type { Scheduler } from './scheduler.ts'
 
 export interface RootMessagesParts {
@@ -20,8 +23,12 @@ export interface RootMessagesParts {
   version: string
   store: ClusterStore
   nodes: Nodes
+  cordons: Cordons
+  drains: Drains
   relays: Relays
   scheduler: Scheduler
+  root: Pick<RootLink, 'summariseSoon'>
+  clock: Clock
   entryCache: EntryCache
   publisher: Publisher
   mint: MintToken
@@ -56,6 +63,20 @@ export class RootMessages implements RootListener {
       'placement.preview': ({ spec, instances }) => scheduler.preview(spec, instances),
       'placement.judge': (asked) => scheduler.explanations.judge(asked),
       'nodes.list': ({ after }) => this.#listNodes(after),
+      'node.cordon': ({ node, reason }) => this.#cordon(node, reason),
+      'node.uncordon': ({ node }) => this.#uncordon(node),
+      'node.drain': ({ node, isForced, reason }) => {
+        const status = this.#parts.drains.begin(node, { isForced, reason })
+        this.#parts.root.summariseSoon()
+        return status
+      },
+      'node.drained': ({ node }) => this.#parts.drains.status(node),
+      'instance.replace': async ({ instance, to, elsewhere }) => {
+        const where = to === undefined ? (elsewhere === true ? 'elsewhere' : 'here') : { node: to }
+        const replaced = await scheduler.replace(instance, { where, mayGap: where === 'here' })
+        const { successor, assignment } = store.assignments.get(instance) ?? {}
+        return { ...replaced, epoch: (successor?.assignment ?? assignment)?.epoch ?? 0 }
+      },
       'relays.list': () => {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])
         return { relays: relays.rows(name, version, listeningAt) }
@@ -124,15 +145,36 @@ export class RootMessages implements RootListener {
     return { nodes: rest.slice(0, PAGE), more: rest.length > PAGE }
   }
 
+  #cordon(node: NodeId, reason: string | undefined): { changed: boolean } {
+    const { cordons, clock, root, log } = this.#parts
+    const changed = cordons.set(node, { at: clock.wall(), ...(reason === undefined ? {} : { reason }) })
+    if (changed) log.info('node cordoned', { node, reason })
+    root.summariseSoon()
+    return { changed }
+  }
+
+  #uncordon(node: NodeId): { changed: boolean } {
+    const { cordons, scheduler, root, log } = this.#parts
+    const changed = cordons.lift(node)
+    if (changed) log.info('node uncordoned', { node })
+    root.summariseSoon()
+    scheduler.retry() // what waits for room has some now
+    return { changed }
+  }
+
   /** What speaks against relying on the node. */
-  #doubtsOf(id: NodeId): Pick<NodeRow, 'silentMs' | 'linksLost' | 'mayStillRun'> {
-    const { store, nodes } = this.#parts
+  #doubtsOf(id: NodeId): Pick<NodeRow, 'silentMs' | 'linksLost' | 'dampedMs' | 'cordon' | 'mayStillRun'> {
+    const { store, nodes, cordons } = this.#parts
+    const dampedMs = Math.round(nodes.dampedMs(id))
+    const cordon = cordons.of(id)
     const linked = nodes.alive(id)
     const linksLost = nodes.linksLost(id)
     const left = linked === undefined ? store.assignments.leftOn(id).slice(0, 1_000) : []
     return {
       ...(linked === undefined ? {} : { silentMs: Math.max(0, Math.round(linked.link.silentMs)) }),
       ...(linksLost === 0 ? {} : { linksLost }),
+      ...(dampedMs === 0 ? {} : { dampedMs }),
+      ...(cordon === undefined ? {} : { cordon }),
       ...(left.length === 0 ? {} : { mayStillRun: left.map(({ assignment }) => assignment.instance) }),
     }
   }

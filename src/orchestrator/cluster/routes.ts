@@ -18,6 +18,7 @@ import type { Enrolment as Enrolled } from '../link/messages.ts'
 import { Csr, Label, Pem } from '../link/schemas.ts'
 import { remembered } from './issued.ts'
 import type { ClusterStore } from './cluster-store.ts'
+import type { Cordons } from './cordons.ts'
 import type { Nodes } from './nodes.ts'
 import type { Relays } from './relays.ts'
 
@@ -37,6 +38,7 @@ export interface RouteParts {
   identity: HeldIdentity
   store: ClusterStore
   nodes: Nodes
+  cordons: Cordons
   relays: Relays
   joinTokens: Readonly<Record<'node' | 'relay', JoinTokens>>
   /** The cluster's name. */
@@ -134,7 +136,7 @@ interface Enrolment {
 }
 
 async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
-  const { identity, store, nodes, joinTokens, clock, onEnrolled } = parts
+  const { identity, store, nodes, cordons, joinTokens, clock, onEnrolled } = parts
   joinTokens.node.check(token) // cheap, so it comes before anything is signed
   const node = `${parts.name}/${name}`
   const refuseIfTaken = () => {
@@ -147,7 +149,8 @@ async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
   const chain = await issueNode(identity, csr, name, { clock, enrolment })
   joinTokens.node.consume(token, () => {
     refuseIfTaken()
-    store.nodes.put(name, { name, enrolledAt: clock.wall(), enrolment })
+    const cordon = cordons.of(node) // a machine that was installed anew stays as it was left
+    store.nodes.put(name, { name, enrolledAt: clock.wall(), enrolment, ...(cordon === undefined ? {} : { cordon }) })
   })
   onEnrolled({ role: 'node', name, enrolment })
   return { ...remembered(store.nodes, name, chain), ca: identity.ca, node }

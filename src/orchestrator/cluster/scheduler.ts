@@ -154,7 +154,7 @@ export class Scheduler {
    */
   takeReports(node: LinkedNode, reports: readonly InstanceReport[], { isBack = false } = {}): void {
     if (this.#isClosed) return
-    const { assignments } = this.#parts
+    const { assignments, clock } = this.#parts
     for (const report of reports) {
       if (this.#succession.takeReport(node, report)) continue
       const record = assignments.get(report.instance)
@@ -168,13 +168,14 @@ export class Scheduler {
         continue
       }
       if (isBefore(report, record.assignment)) continue // from before it was replaced
-      const { state, detail, restarts } = report
+      const { state, detail, restarts, retryInMs } = report
       if (state === 'running') this.#failedStarts.forget(report.instance)
       if (state === 'failed' && this.#succession.takesOver(record)) continue
       this.#dispatch.change(report.instance, {
         state: record.wanted ? state : 'stopping',
         detail,
         restarts,
+        retryAt: retryInMs === undefined ? undefined : clock.wall() + retryInMs,
         noOtherNode: undefined,
         ...this.#succession.successorOf(record, report),
       })
@@ -243,7 +244,7 @@ export class Scheduler {
   /** Tries again to place what has no living node. Called every few seconds, and when a node comes or goes. */
   retry(): void {
     if (this.#isClosed) return
-    const { assignments, nodes } = this.#parts
+    const { assignments, nodes, clock } = this.#parts
     this.#succession.retry()
     for (const record of assignments.all()) {
       const { instance } = record.assignment
@@ -251,8 +252,11 @@ export class Scheduler {
       if (!record.wanted) this.withdraw(instance)
       else if (record.node === undefined || !nodes.isExpected(record.node)) {
         void this.#background(() => this.#replace(instance))
-      } else if (hasGivenUp(record) && this.#failedStarts.isDue(instance))
-        void this.#background(() => this.#recover(instance))
+      } else if (hasGivenUp(record)) {
+        if (this.#failedStarts.isDue(instance)) void this.#background(() => this.#recover(instance))
+        else if (record.retryAt === undefined)
+          this.#dispatch.change(instance, { retryAt: clock.wall() + this.#failedStarts.waitMs(instance) })
+      }
     }
   }
 
@@ -404,7 +408,7 @@ export class Scheduler {
     if ((await this.#placement.place(id, new Set([node.id]))) === undefined) return this.#dispatch.askToEnd(node, id)
     const record = assignments.get(id)
     if (record === undefined || !record.wanted) return
-    this.#dispatch.change(id, { node: node.id, state: 'failed', detail: before.detail })
+    this.#dispatch.change(id, { node: node.id, state: 'failed', detail: before.detail, retryAt: undefined })
     await this.#dispatch.assign(node, assignments.get(id) as AssignmentRecord)
   }
 

@@ -113,6 +113,7 @@ export class Succession {
       state,
       detail,
       restarts,
+      retryAt: undefined,
       ...NO_SUCCESSOR,
     })
     return true
@@ -252,6 +253,7 @@ export class Succession {
       state,
       detail,
       restarts,
+      retryAt: undefined,
       noOtherNode: undefined,
       leaving: [...others, before].slice(-MOST_LEAVING),
       ...NO_SUCCESSOR,

@@ -70,6 +70,8 @@ const request = <A extends TSchema, B extends TSchema>(request: A, response: B, 
 const NOTHING = Type.Object({})
 /** Longer lists of instances are sent in several messages. Smaller sends more of them; larger holds up what follows. */
 export const BATCH = 500
+/** Of what a person wrote to explain something. */
+export const MAX_REASON = 200
 /** How many relays a cluster offers its nodes. */
 export const MAX_RELAYS = 16
 
@@ -265,10 +267,39 @@ const NodeRow = Type.Object({
   silentMs: Type.Optional(Seq),
   /** How often its link went down within the last quarter of an hour. */
   linksLost: Type.Optional(Seq),
+  /** For how long it is still given nothing that another node takes, because its link went down so often. */
+  dampedMs: Type.Optional(Seq),
+  /** Somebody wants it to take nothing new; since when, milliseconds since 1970. */
+  cordon: Type.Optional(
+    Type.Object({
+      at: Seq,
+      reason: Type.Optional(text(MAX_REASON)),
+      /** What it runs is to move away. */
+      drain: Type.Optional(Type.Object({ isForced: Type.Optional(Type.Literal(true)) })),
+    }),
+  ),
   /** Lost, and may still run these, which have been placed elsewhere. */
   mayStillRun: Type.Optional(many(InstanceIdText, 1_000)),
 })
 export type NodeRow = Static<typeof NodeRow>
+
+/** What is left on a node that drains. */
+const DrainStatus = Type.Object({
+  isDraining: Type.Boolean(),
+  left: many(
+    Type.Object({
+      instance: InstanceIdText,
+      /** `stays`: it does not move by itself. */
+      state: Type.Enum(['moving', 'waiting', 'stays']),
+      to: Type.Optional(NodeIdText),
+      why: Type.Optional(text(2_000)),
+    }),
+    1_000,
+  ),
+  /** Runs that finish their flows. */
+  leaving: Seq,
+})
+export type DrainStatus = Static<typeof DrainStatus>
 
 /** A relay as `get relays` shows it. */
 const RelayRow = Type.Object({
@@ -403,6 +434,28 @@ export const rootToCluster = {
     'nodes.list': request(
       Type.Object({ after: text(127) }),
       Type.Object({ nodes: many(NodeRow, 1_000), more: Type.Boolean() }),
+    ),
+    /** It takes nothing new. `changed` is false when it was cordoned already. */
+    'node.cordon': request(
+      Type.Object({ node: NodeIdText, reason: Type.Optional(text(MAX_REASON)) }),
+      Type.Object({ changed: Type.Boolean() }),
+    ),
+    'node.uncordon': request(Type.Object({ node: NodeIdText }), Type.Object({ changed: Type.Boolean() })),
+    /** What runs there moves away; the node is cordoned. Once more: what could not move is tried again. */
+    'node.drain': request(
+      Type.Object({ node: NodeIdText, isForced: Type.Boolean(), reason: Type.Optional(text(MAX_REASON)) }),
+      DrainStatus,
+    ),
+    'node.drained': request(Type.Object({ node: NodeIdText }), DrainStatus),
+    /** Another run takes the place of this one: on the same node, on `to`, or on any other. The response: a node has accepted it. */
+    'instance.replace': request(
+      Type.Object({
+        instance: InstanceIdText,
+        to: Type.Optional(NodeIdText),
+        elsewhere: Type.Optional(Type.Boolean()),
+      }),
+      Type.Object({ node: NodeIdText, epoch: Seq, gap: Type.Optional(text(2_000)) }),
+      15_000,
     ),
     'relays.list': request(NOTHING, Type.Object({ relays: many(RelayRow, 1_000) })),
     /** Which of these services some node follows. */

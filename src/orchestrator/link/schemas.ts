@@ -150,6 +150,8 @@ const Successor = {
 }
 /** As the root is told of it: with its node, where that is another one. */
 export const LocatedSuccessor = Type.Object({ ...Successor, node: Type.Optional(NodeIdText) })
+/** Longer than any wait between two starts. */
+export const MAX_RETRY_MS = 86_400_000
 
 export const Report = as<InstanceReport>(
   Type.Object({
@@ -159,6 +161,7 @@ export const Report = as<InstanceReport>(
     state: State,
     detail: Type.Optional(text(2_000)),
     restarts: whole(),
+    retryInMs: Type.Optional(whole(MAX_RETRY_MS)),
     pid: Type.Optional(whole()),
     epoch: Type.Optional(Seq),
     successor: Type.Optional(as<SuccessorReport>(Type.Object(Successor))),
@@ -229,6 +232,17 @@ export const Spec = as<ServiceSpec>(
         path: text(2_048),
         intervalMs: amount(),
         timeoutMs: amount(),
+      }),
+    ),
+    liveness: Type.Optional(
+      Type.Object({
+        kind: Type.Enum(['tcp', 'http']),
+        port: PortNumber,
+        path: text(2_048),
+        intervalMs: amount(),
+        timeoutMs: amount(),
+        initialDelayMs: amount(),
+        failures: whole(1_000),
       }),
     ),
     drainSeconds: amount(),

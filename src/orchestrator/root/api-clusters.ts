@@ -1,6 +1,7 @@
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import { type App, reader } from '../link/link-server.ts'
+import { MAX_REASON } from '../link/messages.ts'
 import { Label } from '../link/schemas.ts'
 import type { ApiContext } from './api-context.ts'
 import type { LinkedCluster } from './clusters.ts'
@@ -18,6 +19,20 @@ const readToken = reader(
   ),
 )
 
+const readReason = reader(
+  Type.Object({ reason: Type.Optional(Type.String({ maxLength: MAX_REASON })) }, { additionalProperties: false }),
+)
+
+export type NodePath = { Params: { cluster: string; node: string } }
+
+/** The node, and the link to its cluster. @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+export function linkedNode({ cluster, node }: NodePath['Params'], { store, clusters }: ApiContext) {
+  if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
+  const id = `${cluster}/${node}`
+  if (store.enrolments.get(`node ${id}`) === undefined) throw new MeshError('NODE_UNKNOWN', { node: id })
+  return { id, link: clusters.require(cluster).link }
+}
+
 /** Join tokens live this long unless the caller asks for another time (SEC-17). */
 const TTL_SECONDS = 3_600
 
@@ -30,6 +45,20 @@ export function clusterRoutes(app: App, context: ApiContext): void {
     const listed = await nodes.list()
     const left = leftBehind(context)
     return listed.map((node) => nodeRow(node, left))
+  })
+
+  app.post<NodePath>('/nodes/:cluster/:node/cordon', async ({ params, body }) => {
+    const { reason } = readReason(body ?? {})
+    const { id, link } = linkedNode(params, context)
+    const { changed } = await link.request('node.cordon', { node: id, ...(reason === undefined ? {} : { reason }) })
+    if (changed) context.events.record({ what: 'cordoned', by: 'user', node: id, why: reason })
+    return { changed }
+  })
+  app.post<NodePath>('/nodes/:cluster/:node/uncordon', async ({ params }) => {
+    const { id, link } = linkedNode(params, context)
+    const { changed } = await link.request('node.uncordon', { node: id })
+    if (changed) context.events.record({ what: 'uncordoned', by: 'user', node: id })
+    return { changed }
   })
 
   app.post('/tokens', async ({ body }) => {

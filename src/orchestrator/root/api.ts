@@ -5,6 +5,7 @@ import { clusterRoutes } from './api-clusters.ts'
 import { eventRoutes } from './api-events.ts'
 import { explainRoutes } from './api-explain.ts'
 import { instanceRoutes } from './api-instances.ts'
+import { moveRoutes } from './api-moves.ts'
 import { removalRoutes } from './api-removal.ts'
 import type { ApiContext } from './api-context.ts'
 
@@ -12,6 +13,7 @@ import type { ApiContext } from './api-context.ts'
 export function apiRoutes(app: App, context: ApiContext): void {
   appRoutes(app, context)
   instanceRoutes(app, context)
+  moveRoutes(app, context)
   clusterRoutes(app, context)
   removalRoutes(app, context)
   authorityRoutes(app, context)

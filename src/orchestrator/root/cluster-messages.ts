@@ -210,7 +210,7 @@ export class ClusterMessages implements ClusterListener {
     }
     const generation = this.#generationOf(record, located)
     if (generation === undefined) return false
-    const { state, detail, restarts } = report
+    const { state, detail, restarts, retryInMs, epoch } = report
     const { cluster: _cluster, ...rest } = withoutReported(record)
     const changed: InstanceRecord = {
       ...rest,
@@ -220,6 +220,8 @@ export class ClusterMessages implements ClusterListener {
       restarts,
       changedAt: clock.wall(),
       ...(detail === undefined ? {} : { detail }),
+      ...(epoch === undefined ? {} : { epoch }),
+      ...(retryInMs === undefined ? {} : { retryAt: clock.wall() + retryInMs }),
       ...(node === undefined ? {} : { node }),
       ...(noOtherNode === true ? { noOtherNode } : {}),
       ...(successor === undefined ? {} : { successor, servingGeneration: report.generation }),
@@ -277,6 +279,8 @@ function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof R
 const REPORTED = [
   'node',
   'detail',
+  'epoch',
+  'retryAt',
   'noOtherNode',
   'successor',
   'servingGeneration',

@@ -43,6 +43,10 @@ export interface InstanceRecord {
   state: InstanceState
   detail?: string
   restarts: number
+  /** Of the run that serves: grows with every restart and move by its cluster. */
+  epoch?: number
+  /** When it is started again, milliseconds since 1970; while that takes long. */
+  retryAt?: number
   /** The cluster that runs it, or was asked to. */
   cluster?: string
   node?: NodeReach

@@ -1,3 +1,4 @@
+import type { InstanceState } from '../../core/model/instance.ts'
 import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
@@ -30,7 +31,9 @@ export function serviceRow(
   const vipTable = Object.fromEntries(vips.of(id))
   const instances = store.instancesOf(id)
   const update = reconciler.updates.textOf(service, instances)
-  const detail = [update, troubleOf(instances)].filter((text) => text !== undefined).join('; ')
+  const trouble = troubleOf(instances)
+  const { retryAt } = trouble
+  const detail = [update, trouble.detail].filter((text) => text !== undefined).join('; ')
   return {
     id,
     ports,
@@ -39,6 +42,7 @@ export function serviceRow(
     running: running(instances),
     ...(detail === '' ? {} : { detail }),
     ...(update === undefined ? {} : { update }),
+    ...(retryAt === undefined ? {} : { retryAt }),
     generation,
     strategy,
     allow,
@@ -46,18 +50,31 @@ export function serviceRow(
   }
 }
 
-/** Why most of those that do not run do not: `2 unplaceable: 6 nodes: 4 too little memory free, 2 no gpu`. */
-function troubleOf(instances: readonly InstanceRecord[]): string | undefined {
+/**
+ * Why most of those that do not run do not: `2 unplaceable: 6 nodes: 4 too little memory free, 2 no gpu`; and when the first of them is
+ * started again, milliseconds since 1970.
+ */
+function troubleOf(instances: readonly InstanceRecord[]): { detail?: string; retryAt?: number } {
   const ill = instances.filter(
-    ({ state, violation }) =>
-      state === 'unplaceable' || state === 'failed' || state === 'lost' || violation !== undefined,
+    (record) => ILL.has(record.state) || retryOf(record) !== undefined || record.violation !== undefined,
   )
   const wordsOf = ({ state, detail = '', violation }: InstanceRecord) =>
     state === 'running' ? `running, constraint violated: ${violation}` : `${state}: ${detail}`
   const groups = [...Map.groupBy(ill, wordsOf)]
   const [most] = groups.toSorted(([, a], [, b]) => b.length - a.length)
-  return most === undefined ? undefined : `${most[1].length} ${most[0]}`
+  if (most === undefined) return {}
+  const [text, records] = most
+  const retries = records.flatMap((record) => retryOf(record) ?? [])
+  const next = retries.length === 0 ? {} : { retryAt: Math.min(...retries) }
+  return { detail: `${records.length} ${text}`, ...next }
 }
+
+/** Only of one that waits for its next start. */
+function retryOf({ state, retryAt }: InstanceRecord): number | undefined {
+  return state === 'starting' || state === 'failed' ? retryAt : undefined
+}
+
+const ILL: ReadonlySet<InstanceState> = new Set(['unplaceable', 'failed', 'lost'])
 
 /**
  * The nodes that were lost with an instance which has been placed elsewhere since, by instance; as their clusters said last. Only the
@@ -91,6 +108,7 @@ export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, st
     ...(detail === undefined ? {} : { detail }),
     ...record,
     generation: servingGeneration ?? record.generation,
+    retryAt: retryOf(record),
     node: node?.id,
     ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }),
   }

@@ -3,8 +3,11 @@ import { clusterOf, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
 import type { Circle, Region } from './cover.ts'
 
-/** `alive` accepts instances; `cordoned` keeps what it has and accepts nothing new; `lost` has stopped answering. */
-export type Condition = 'alive' | 'cordoned' | 'lost'
+/**
+ * `alive` accepts instances; `flapping` has gone and come back too often, and accepts what no other takes; `cordoned` keeps what it has
+ * and accepts nothing new; `lost` has stopped answering.
+ */
+export type Condition = 'alive' | 'flapping' | 'cordoned' | 'lost'
 
 /** A place where an instance may go: a node as its cluster sees it, or a cluster as the root sees it. */
 export interface Candidate {

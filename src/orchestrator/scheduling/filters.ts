@@ -23,6 +23,8 @@ export const condition: Filter = (_, candidate) => {
   switch (candidate.condition) {
     case 'alive':
       return candidate.nodes > 0 ? undefined : 'no node there accepts instances'
+    case 'flapping':
+      return 'goes and comes back too often'
     case 'cordoned':
       return 'cordoned'
     case 'lost':

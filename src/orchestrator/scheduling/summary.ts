@@ -43,7 +43,7 @@ export function clusterCandidate(
 
 /** Counts only nodes that accept instances. */
 export function summarise(cluster: string, nodes: Iterable<NodeView>): ClusterSummary {
-  const open = [...nodes].filter(({ condition }) => condition === 'alive')
+  const open = [...nodes].filter(({ condition }) => condition === 'alive' || condition === 'flapping')
   const facts = open.map((node) => node.facts)
   const summed = (amounts: Capacity[]) => amounts.reduce(release, NOTHING)
   const coordinates = facts.flatMap(({ coordinate }) => coordinate ?? [])

@@ -45,6 +45,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   arch: field('place', 'arch'),
   constraints: field('place', 'constraints'),
   check: field('live', 'check'),
+  liveness: field('live', 'livenessProbe'),
   drainSeconds: field('live', 'drain_seconds'),
   connectivity: field('live', 'connectivity'),
   strategy: field('live', 'strategy'),

@@ -176,6 +176,8 @@ const PLACES: Readonly<Record<Level, string>> = {
   microservice: 'an entry of microservices',
   port: 'an entry of ports',
   check: 'check',
+  livenessProbe: 'livenessProbe',
+  probeTarget: 'httpGet or tcpSocket',
   constraint: 'an entry of constraints',
   connectivity: 'an entry of connectivity',
   addresses: 'addresses',

@@ -4,7 +4,7 @@ import { CONSTRAINT_TYPES, TOPOLOGIES } from '../spec.ts'
  * Every key of an SLA document, on one page. The parser checks types and bounds by it, suggests the likely key for an unknown one,
  * and docs/sla.md is generated from it.
  *
- *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  constraints[]  connectivity[]
+ *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  livenessProbe  constraints[]  connectivity[]
  *                                                  ├─ addresses ─ instances[]
  *                                                  └─ update
  */
@@ -36,6 +36,8 @@ export type Level =
   | 'microservice'
   | 'port'
   | 'check'
+  | 'livenessProbe'
+  | 'probeTarget'
   | 'constraint'
   | 'connectivity'
   | 'addresses'
@@ -187,6 +189,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       'When an instance is ready for calls. Default: when its first TCP port accepts a connection.',
     ),
     ours(
+      'livenessProbe',
+      object,
+      'When an instance that was ready hangs, and is started again, as in Kubernetes. Default: when it has not answered its `check` for a minute.',
+    ),
+    ours(
       'drain_seconds',
       amount(3_600),
       'How many seconds a stopping instance may take to finish its flows. Default: 10.',
@@ -222,6 +229,22 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours('path', text(2_048), 'For `http`. Default: `/`.'),
     ours('interval_ms', whole(50, 600_000), 'Milliseconds between two checks. Default: 2000.'),
     ours('timeout_ms', whole(10, 60_000), 'Milliseconds until a check fails. Default: 1000.'),
+  ],
+  livenessProbe: [
+    ours('httpGet', object, '`{path, port}`: the path (default: `/`) answers with a status from 200 to 399.'),
+    ours('tcpSocket', object, '`{port}`: the port accepts a connection. Without `port`: the first TCP port.'),
+    ours(
+      'initialDelaySeconds',
+      whole(0, 86_400),
+      'Seconds from when the instance was first ready to the first check. Default: 0.',
+    ),
+    ours('periodSeconds', whole(1, 3_600), 'Seconds between two checks. Default: 10.'),
+    ours('timeoutSeconds', whole(1, 600), 'Seconds until a check fails. Default: 1.'),
+    ours('failureThreshold', whole(1, 1_000), 'So many failures in a row mean that the instance hangs. Default: 3.'),
+  ],
+  probeTarget: [
+    ours('path', text(2_048), '`httpGet` only.'),
+    ours('port', port, 'One of the ports of the service. Default: the first TCP port.'),
   ],
   constraint: [
     theirs(

@@ -2,8 +2,9 @@ import { serviceId } from '../../core/model/ids.ts'
 import { readPathRule } from '../../core/model/path-rule.ts'
 import type { AllowRule } from '../../core/model/service.ts'
 import { splitHostPort } from '../../core/kit/host-port.ts'
-import type { CheckSpec, PortSpec, ServiceSpec } from '../spec.ts'
+import type { PortSpec, ServiceSpec } from '../spec.ts'
 import { readAddresses } from './addresses.ts'
+import { readCheck, readLiveness } from './checks.ts'
 import { readConstraints } from './constraints.ts'
 import { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
@@ -39,6 +40,7 @@ export function readService(
   const code = fields.text('code') ?? ''
   const cmd = fields.texts('cmd')
   const check = readCheck(fields, ports, findings)
+  const liveness = readLiveness(fields, ports, findings)
   const mapped = runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports
   const rest = {
     environment: readEnvironment(fields, findings),
@@ -57,6 +59,8 @@ export function readService(
     connectivity: [],
     addresses: readAddresses(fields, taken, findings),
   } as const satisfies Partial<ServiceSpec>
+  if (runtime === 'external' && liveness !== undefined)
+    findings.warn(fields.at('livenessProbe'), 'has no effect: what runs outside the mesh is not started again by it')
   if (runtime === 'process') checkProgram(fields, code, cmd, findings)
   if (runtime === 'docker' && code === '' && !fields.isGiven('code'))
     findings.fault(fields.at('code'), 'is missing: it names the image')
@@ -75,6 +79,7 @@ export function readService(
     ...rest,
     ...(workdir === undefined || workdir === '' ? {} : { workdir }),
     ...(check === undefined ? {} : { check }),
+    ...(liveness === undefined ? {} : { liveness }),
     ...(paths === undefined ? {} : { paths }),
   }
 }
@@ -165,30 +170,6 @@ function readAllow(fields: Fields, findings: Findings): AllowRule[] {
     )
     return []
   })
-}
-
-function readCheck(service: Fields, ports: readonly PortSpec[], findings: Findings): CheckSpec | undefined {
-  if (!service.has('check')) return undefined
-  const fields = Fields.read(service.value('check'), ['check'], service.at('check'), findings)
-  if (fields === undefined) return undefined
-  const kind = fields.text('type') === 'http' ? 'http' : 'tcp'
-  const path = fields.text('path') ?? '/'
-  const tcp = ports.filter(({ protocol }) => protocol === 'tcp').map(({ port }) => port)
-  const port = fields.number('port') ?? tcp[0]
-  if (port === undefined || !tcp.includes(port)) {
-    const has = tcp.length === 0 ? 'no TCP port' : `${tcp.join(', ')} only`
-    findings.fault(
-      port === undefined ? fields.path : fields.at('port'),
-      `must be a TCP port of the service, which has ${has}`,
-    )
-    return undefined
-  }
-  if (!/^\/[\x21-\x7e]*$/.test(path))
-    findings.fault(fields.at('path'), `${quoted(path)} must begin with / and contain only printable characters`)
-  if (kind === 'tcp' && fields.has('path'))
-    findings.warn(fields.at('path'), 'path has no effect in a tcp check', 'set "type": "http"')
-  const intervalMs = fields.number('interval_ms') ?? 2_000
-  return { kind, port, path, intervalMs, timeoutMs: fields.number('timeout_ms') ?? 1_000 }
 }
 
 function proxyOf(fields: Fields): Pick<ServiceSpec, 'proxy'> {

@@ -5,6 +5,7 @@ import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
 import { isNewerRun, type Assignment, type InstanceReport, type ServiceSpec } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
+import { Liveness } from './liveness.ts'
 import { watchReadiness } from './readiness.ts'
 import type { Saved } from './records.ts'
 import {
@@ -47,6 +48,8 @@ const HUNG_RESTARTS = 3
 /** How often a job that fails is tried again. */
 const JOB_RESTARTS = 3
 const DRAIN_CHECK_MS = 50
+/** A shorter wait is over before anybody reads of it, and costs two messages. */
+const TOLD_FROM_MS = 1_000
 
 /**
  * One instance on this node, from its assignment to its end. States follow NEXT; what the worker adds:
@@ -74,6 +77,8 @@ export class InstanceSupervisor {
   #restarts = 0
   /** How often in a row it hung. */
   #hangs = 0
+  /** When it is started again, by the monotonic clock, while it waits for that. */
+  #retryAt: number | undefined
   #endpoints: Endpoints = {}
   #trace: Trace | undefined
   #running: Running | undefined
@@ -139,6 +144,7 @@ export class InstanceSupervisor {
       epoch,
       state: this.#state,
       restarts: this.#restarts,
+      ...(this.#retryAt === undefined ? {} : { retryInMs: this.#msUntil(this.#retryAt) }),
       ...(this.#detail === undefined ? {} : { detail: this.#detail.slice(0, 2_000) }),
       ...(this.#running?.pid === undefined ? {} : { pid: this.#running.pid }),
     }
@@ -220,10 +226,27 @@ export class InstanceSupervisor {
       if (ended === undefined || signal.aborted) break
       running = undefined
       if (!this.#mayRunAgain(ended)) return
-      await this.#parts.clock.sleep(this.#backoff.nextMs(), signal)
+      await this.#waitToRunAgain(this.#backoff.nextMs())
     }
     if (running !== undefined) await this.#end(running)
     else if (!this.#isLetGo) this.#become('stopped', undefined)
+  }
+
+  /** What waits for long says so: it ended again and again. */
+  async #waitToRunAgain(ms: number): Promise<void> {
+    const { clock, report } = this.#parts
+    const isTold = ms >= TOLD_FROM_MS
+    if (isTold) {
+      this.#retryAt = clock.now() + ms
+      report(this.report())
+    }
+    await clock.sleep(ms, this.#leave.signal)
+    this.#retryAt = undefined
+    if (isTold && !this.#leave.signal.aborted) report(this.report())
+  }
+
+  #msUntil(at: number): number {
+    return Math.max(0, Math.round(at - this.#parts.clock.now()))
   }
 
   async #adopted(saved: Saved | undefined): Promise<Running | undefined> {
@@ -284,10 +307,12 @@ export class InstanceSupervisor {
     this.#saveTrace(this.#trace) // with the endpoints
     const startedAt = clock.now()
     const watching = new AbortController()
-    using hung = this.#watchForHang()
+    let goodUntil: number | undefined = startedAt // `undefined`: it is good
+    using liveness = this.#watchLiveness(running)
     const onVerdict = (isReady: boolean, reason: string | undefined) => {
       if (signal.aborted) return
-      hung.answered(isReady)
+      goodUntil = isReady ? undefined : (goodUntil ?? clock.now())
+      liveness?.answered(isReady)
       if (!isReady && this.#state === 'running') log.warn('instance does not answer', { instance, reason })
       this.#become(isReady ? 'running' : 'starting', reason)
     }
@@ -295,17 +320,18 @@ export class InstanceSupervisor {
       { now: () => this.#watched(), endpoints: running.endpoints, clock, onVerdict },
       AbortSignal.any([signal, watching.signal]),
     )
-    const ended = await Promise.race([running.ended, hung.verdict, this.#left])
+    const hung = liveness?.hangs.then((detail): Ended => ({ isHung: true, detail }))
+    const ended = await Promise.race([running.ended, this.#left, ...(hung === undefined ? [] : [hung])])
     watching.abort()
     await watch
     if (ended?.isHung === true) await running.stop(timings.graceMs)
     if (ended === undefined) return undefined
     this.#running = undefined
-    if (ended.isHung === true) this.#hangs += 1
-    else if (clock.now() - startedAt >= timings.steadyMs) {
+    if ((ended.isHung === true ? (goodUntil ?? clock.now()) : clock.now()) - startedAt >= timings.steadyMs) {
       this.#hangs = 0
       this.#backoff.reset()
     }
+    if (ended.isHung === true) this.#hangs += 1
     return ended
   }
 
@@ -314,23 +340,11 @@ export class InstanceSupervisor {
     return { spec: this.assignment.spec, changed: this.#changed.signal }
   }
 
-  /** Resolves `verdict` when a program that is watched has not answered for too long. */
-  #watchForHang() {
+  /** What runs outside the mesh is not ours to start again. */
+  #watchLiveness({ endpoints }: Running): Liveness | undefined {
     const { clock, timings, runtime } = this.#parts
-    const verdict = Promise.withResolvers<Ended>()
-    const within = (ms: number, what: string) =>
-      runtime.name === 'external' // not ours to start again
-        ? () => undefined
-        : clock.after(ms, () => verdict.resolve({ isHung: true, detail: `${what} for ${Math.round(ms / 1_000)} s` }))
-    let cancel = within(timings.startMs, 'it has not become ready')
-    return {
-      verdict: verdict.promise,
-      answered: (isReady: boolean) => {
-        cancel()
-        cancel = isReady ? () => undefined : within(timings.hungMs, 'it has not answered')
-      },
-      [Symbol.dispose]: () => cancel(),
-    }
+    if (runtime.name === 'external') return undefined
+    return Liveness.begin({ now: () => this.#watched(), endpoints, clock, timings })
   }
 
   /** A service always, unless it keeps hanging; a job until it succeeded or has failed too often. */

@@ -85,15 +85,26 @@ const ALWAYS: Check = { intervalMs: 2 ** 31 - 1, run: () => Promise.resolve(unde
 function checkKindOf(spec: ServiceSpec, endpoints: Endpoints): Check | undefined {
   const check = checkOf(spec)
   if (check === undefined) return udpCheckOf(spec, endpoints)
-  const endpoint = endpoints[endpointKey({ port: check.port, protocol: 'tcp' })]
-  if (endpoint === undefined) return undefined
-  const isIntroduced = spec.ports.some(({ port, protocol, proxyProtocol }) => {
-    return port === check.port && protocol === 'tcp' && proxyProtocol !== undefined
-  })
+  const probed = probedBy(check, spec, endpoints)
+  if (probed === undefined) return undefined
   return {
     intervalMs: check.intervalMs,
-    run: (signal) => probe(check, { ...endpoint, isIntroduced }, signal),
+    run: (signal) => probe(check, probed, signal),
   }
+}
+
+/** Where the check connects to. */
+export function probedBy(
+  { port: checked }: Pick<CheckSpec, 'port'>,
+  { ports }: Pick<ServiceSpec, 'ports'>,
+  endpoints: Endpoints,
+): Probed | undefined {
+  const endpoint = endpoints[endpointKey({ port: checked, protocol: 'tcp' })]
+  if (endpoint === undefined) return undefined
+  const isIntroduced = ports.some(({ port, protocol, proxyProtocol }) => {
+    return port === checked && protocol === 'tcp' && proxyProtocol !== undefined
+  })
+  return { ...endpoint, isIntroduced }
 }
 
 /**

@@ -16,7 +16,7 @@ export interface Timings {
 }
 
 export const TIMINGS: Timings = {
-  backoff: { firstMs: 250, limitMs: 15_000 },
+  backoff: { firstMs: 250, limitMs: 60_000 },
   steadyMs: 60_000,
   hungMs: 60_000,
   startMs: 600_000,

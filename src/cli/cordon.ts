@@ -1,0 +1,32 @@
+import type { Command } from 'commander'
+import { rootClient, type Context } from './context.ts'
+import { nodeNamed } from './names.ts'
+import { printJson } from './output.ts'
+
+/** As `kubectl` has them. */
+export function cordonCommands(program: Command, context: () => Context): void {
+  program
+    .command('cordon')
+    .description(
+      'let a node take no new instances: it keeps what it runs, and goes on carrying flows. The cluster remembers it until `uncordon`',
+    )
+    .argument('<node>', 'cluster/node, or the name of the node where that is unambiguous')
+    .option('--reason <text>', 'for others who see it in `hedgerow get nodes`')
+    .action((node: string, { reason }: { reason?: string }) =>
+      change(node, 'cordon', reason === undefined ? {} : { reason }, context()),
+    )
+  program
+    .command('uncordon')
+    .description('let a node take new instances again')
+    .argument('<node>', 'cluster/node, or the name of the node where that is unambiguous')
+    .action((node: string) => change(node, 'uncordon', {}, context()))
+}
+
+async function change(given: string, verb: 'cordon' | 'uncordon', body: object, context: Context): Promise<void> {
+  const root = rootClient(context)
+  const node = await nodeNamed(root, given)
+  const { changed } = await root.call<{ changed: boolean }>('POST', `/nodes/${node}/${verb}`, body)
+  if (context.format === 'json') return printJson({ node, cordoned: verb === 'cordon', changed })
+  const isNow = verb === 'cordon' ? 'cordoned' : 'open for new instances'
+  console.log(`${node} ${changed ? 'is' : 'was already'} ${isNow}`)
+}

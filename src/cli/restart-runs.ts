@@ -1,0 +1,71 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RootClient } from '../client/root-client.ts'
+import { MeshError } from '../core/errors.ts'
+import { rootClient, type Context } from './context.ts'
+import { instanceNamed, serviceNamed } from './names.ts'
+import { printJson } from './output.ts'
+
+interface Row {
+  id: string
+  state: string
+  epoch?: number
+  detail?: string
+  successor?: { state: string; detail?: string }
+}
+
+interface Begun {
+  epoch: number
+  /** Why it had to be stopped first. */
+  gap?: string
+}
+
+const POLL_MS = 100
+
+/** Restarts one instance, or those of a service one after the other: the next when the one before runs. */
+export async function restartRuns(given: string, limitMs: number, context: Context): Promise<void> {
+  const root = rootClient(context)
+  const instances = await instancesOf(root, given)
+  const endAt = performance.now() + limitMs
+  for (const instance of instances) {
+    const path = `/instances/${encodeURIComponent(instance)}/restart`
+    const { epoch, gap } = await root.call<Begun>('POST', path)
+    if (gap !== undefined) console.error(`${instance} is stopped first: ${gap}`)
+    await restarted(root, { instance, epoch, endAt })
+    if (context.format !== 'json') console.log(`${instance} is restarted`)
+  }
+  if (context.format === 'json') printJson({ restarted: instances })
+}
+
+async function instancesOf(root: RootClient, given: string): Promise<string[]> {
+  if (/\.\d{1,6}$/.test(given)) return [await instanceNamed(root, given)]
+  const service = await serviceNamed(root, given)
+  const rows = await root.call<Row[]>('GET', '/instances')
+  return rows.filter(({ id }) => id.startsWith(`${service}.`)).map(({ id }) => id)
+}
+
+interface Waited {
+  instance: string
+  /** Of the run that is waited for. */
+  epoch: number
+  endAt: number
+}
+
+/** @throws MeshError REQUEST_TIMEOUT, UNPLACEABLE when the one before goes on */
+async function restarted(root: RootClient, { instance, epoch, endAt }: Waited): Promise<void> {
+  let last: string | undefined
+  for (; performance.now() < endAt; await sleep(POLL_MS)) {
+    const row = (await root.call<Row[]>('GET', '/instances')).find(({ id }) => id === instance)
+    if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
+    const { successor, state, detail } = row
+    const isNew = (row.epoch ?? 0) >= epoch
+    if (isNew && successor === undefined && state === 'running') return
+    if (successor !== undefined || isNew)
+      last = successor?.detail ?? detail ?? `the new run is ${successor?.state ?? state}`
+    else if (last !== undefined)
+      throw new MeshError('UNPLACEABLE', {
+        instance,
+        reason: `the run before goes on, as the new one failed (${last})`,
+      })
+  }
+  throw new MeshError('REQUEST_TIMEOUT', { name: instance, reason: last ?? 'the new run has not started' })
+}

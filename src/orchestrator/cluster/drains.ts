@@ -1,0 +1,152 @@
+import { Backoff } from '../../core/kit/backoff.ts'
+import type { Clock } from '../../core/kit/clock.ts'
+import { splitHostPort } from '../../core/kit/host-port.ts'
+import type { Log } from '../../core/kit/log.ts'
+import type { InstanceId, NodeId } from '../../core/model/ids.ts'
+import type { DrainStatus } from '../link/messages.ts'
+import { reasonOf } from '../link/reason.ts'
+import { isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
+import type { Cordons } from './cordons.ts'
+import type { Nodes } from './nodes.ts'
+import type { Scheduler } from './scheduler.ts'
+
+export interface DrainsParts {
+  readonly assignments: Assignments
+  readonly nodes: Nodes
+  readonly cordons: Cordons
+  readonly scheduler: Pick<Scheduler, 'replace'>
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** Successors of one node that start at a time. Smaller takes longer; larger starts everything at once on the nodes that are left. */
+const AT_ONCE = 20
+/** Between two tries to move an instance that was refused, or whose successor did not get ready. */
+const AFTER_REFUSAL = { firstMs: 1_000, limitMs: 30_000 }
+/** More are of no use to anybody who looks. */
+const MOST_LISTED = 1_000
+
+/**
+ * Moves everything away from a node that is to be empty, without a gap (succession.ts):
+ *
+ *     cordoned, draining ─▶ each instance: a successor elsewhere ─▶ it serves, the one here drains ─▶ empty
+ *                                     └─ refused, or not ready: tried again, later each time; what cannot move says why
+ *
+ * That a node drains is in its cordon: a cluster that is started again goes on, and `uncordon` ends it.
+ */
+export class Drains {
+  readonly #parts: DrainsParts
+  readonly #asking = new Set<InstanceId>()
+  readonly #tried = new Map<InstanceId, { backoff: Backoff; retryAt: number; why?: string }>()
+
+  constructor(parts: DrainsParts) {
+    this.#parts = parts
+  }
+
+  /** Begins, or goes on with what the next try brings. @throws MeshError NODE_UNKNOWN */
+  begin(node: NodeId, { isForced, reason }: { isForced: boolean; reason?: string | undefined }): DrainStatus {
+    const { assignments, cordons, clock, log } = this.#parts
+    const why = reason ?? cordons.of(node)?.reason
+    const drain = isForced ? { isForced } : {}
+    cordons.set(node, { at: clock.wall(), ...(why === undefined ? {} : { reason: why }), drain })
+    log.info('node drains', { node, count: assignments.on(node).length })
+    for (const { assignment } of assignments.on(node)) this.#tried.delete(assignment.instance)
+    this.step()
+    return this.status(node)
+  }
+
+  /** Called every few seconds. */
+  step(): void {
+    const { nodes, cordons } = this.#parts
+    for (const node of cordons.draining()) if (nodes.alive(node) !== undefined) this.#moveFrom(node)
+  }
+
+  /** What is still there, and why. */
+  status(node: NodeId): DrainStatus {
+    const { assignments, cordons } = this.#parts
+    const here = assignments.on(node).filter((record) => !isFinished(record))
+    const left = here.filter(({ wanted }) => wanted).map((record) => this.#standing(record))
+    const served = new Set(left.map(({ instance }) => instance))
+    return {
+      isDraining: cordons.of(node)?.drain !== undefined,
+      left: left.slice(0, MOST_LISTED),
+      leaving: assignments.runsOn(node).filter((id) => !served.has(id) && !isOver(assignments.get(id))).length,
+    }
+  }
+
+  #moveFrom(node: NodeId): void {
+    const { assignments, cordons, clock } = this.#parts
+    const isForced = cordons.of(node)?.drain?.isForced === true
+    const here = assignments.on(node).filter((record) => record.wanted && !isFinished(record))
+    let room =
+      AT_ONCE - here.filter((record) => isMoving(record) || this.#asking.has(record.assignment.instance)).length
+    for (const record of here) {
+      const { instance } = record.assignment
+      const isDue = (this.#tried.get(instance)?.retryAt ?? 0) <= clock.now()
+      const isFree = record.successor === undefined && !this.#asking.has(instance)
+      if (room <= 0 || !isDue || !isFree || whyItStays(record, isForced) !== undefined) continue
+      room -= 1
+      void this.#move(instance)
+    }
+  }
+
+  async #move(id: InstanceId): Promise<void> {
+    const { scheduler, assignments, clock, log } = this.#parts
+    const before = this.#tried.get(id)
+    const backoff = before?.backoff ?? new Backoff(AFTER_REFUSAL)
+    const tried = { backoff, retryAt: clock.now() + backoff.nextMs() }
+    this.#asking.add(id)
+    try {
+      await scheduler.replace(id, { where: 'elsewhere' })
+      this.#tried.set(id, tried)
+    } catch (error) {
+      const why = reasonOf(error)
+      this.#tried.set(id, { ...tried, why })
+      if (before?.why !== why) log.warn('instance cannot be moved', { instance: id, reason: why })
+    } finally {
+      this.#asking.delete(id)
+      if (assignments.get(id) === undefined) this.#tried.delete(id)
+    }
+  }
+
+  #standing(record: AssignmentRecord): DrainStatus['left'][number] {
+    const { assignment, successor, node } = record
+    const { instance } = assignment
+    const isForced = node !== undefined && this.#parts.cordons.of(node)?.drain?.isForced === true
+    const stays = whyItStays(record, isForced)
+    if (stays !== undefined) return { instance, ...stays }
+    if (successor !== undefined && successor.node !== node) return { instance, state: 'moving', to: successor.node }
+    const why = this.#tried.get(instance)?.why
+    return { instance, state: 'waiting', ...(why === undefined ? {} : { why }) }
+  }
+}
+
+function isMoving({ successor, node }: AssignmentRecord): boolean {
+  return successor !== undefined && successor.node !== node
+}
+
+function isOver(record: AssignmentRecord | undefined): boolean {
+  return record === undefined || isFinished(record)
+}
+
+/** `stays`: it will not move by itself. `waiting`: it ends by itself. */
+function whyItStays(
+  { assignment: { spec } }: AssignmentRecord,
+  isForced: boolean,
+): { state: 'stays' | 'waiting'; why: string } | undefined {
+  if (spec.oneShot) return { state: 'waiting', why: 'it is a job: it ends by itself, and is not run twice' }
+  if (spec.runtime === 'external' && isOfOneMachine(spec.code))
+    return { state: 'stays', why: `it is external, at ${spec.code === '' ? 'this machine' : spec.code} of this node` }
+  if (spec.storageMb > 0 && !isForced)
+    return {
+      state: 'stays',
+      why: `it has ${spec.storageMb} MB of storage on this node, which do not move with it (--force moves it without them)`,
+    }
+  return undefined
+}
+
+/** An address that means another machine on every node. */
+function isOfOneMachine(code: string): boolean {
+  const host = code === '' ? 'localhost' : splitHostPort(code)?.host
+  return host === undefined || /^(?:localhost|127\..*|::1|0\.0\.0\.0)$/.test(host)
+}

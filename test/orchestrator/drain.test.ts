@@ -1,0 +1,112 @@
+import t from 'tap'
+import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
+import { mesh, sla, until, type World } from './mesh.ts'
+
+/** Nodes that are emptied: what goes on by itself, what waits, and what stays. With calls: test/walks/moves.test.ts. */
+
+t.setTimeout(120_000) // a busy machine takes several times as long
+
+const drain = (world: World, body: object = {}) => world.api.call<DrainStatus>('POST', '/nodes/edge/n1/drain', body)
+const status = (world: World) => world.api.call<DrainStatus>('GET', '/nodes/edge/n1/drain')
+const apply = (world: World, ...services: Record<string, unknown>[]) =>
+  world.api.call('POST', '/apps', sla(...services))
+const says = (world: World, why: RegExp) =>
+  until(
+    async () => (await status(world)).left.some((each) => why.test(each.why ?? '')),
+    `it says ${String(why)}`,
+    async () => JSON.stringify(await status(world)),
+  )
+
+t.test('a cluster that is started again goes on draining, and the node takes nothing new', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await apply(world, { microservice_name: 'cart', replicas: 3 })
+  await world.running(3)
+  const n2 = await world.node('n2', { refuses: 'not now' })
+  t.match(await drain(world, { reason: 'a new disk' }), { isDraining: true, leaving: 0 })
+  await says(world, /edge\/n2: not now/)
+  t.equal(n1.has.size, 3, 'what cannot move stays')
+
+  await world.stopCluster()
+  await world.startCluster()
+  await until(() => n1.uplink.isUp && n2.uplink.isUp, 'the nodes are back')
+  n2.refuses = undefined
+  await until(
+    () => n1.has.size === 0,
+    'it is empty',
+    async () => JSON.stringify(await status(world)),
+  )
+  t.equal(n2.has.size, 3)
+  await until(async () => (await world.instances()).every(({ node }) => node === 'edge/n2'), 'the root knows')
+  t.same(await status(world), { isDraining: true, left: [], leaving: 0 })
+  const rows = await world.api.call<object[]>('GET', '/nodes')
+  t.match(rows, [{ id: 'edge/n1', cordon: { reason: 'a new disk', drain: {} }, instances: 0 }, { id: 'edge/n2' }])
+  await world.api.call('POST', '/nodes/edge/n1/uncordon', {})
+  t.equal((await status(world)).isDraining, false)
+  const events = await world.api.call<{ what: string; why?: string }[]>('GET', '/events?name=edge/n1')
+  const told = events.filter(({ what }) => ['draining', 'uncordoned'].includes(what))
+  t.match(told, [{ what: 'draining', why: 'a new disk' }, { what: 'uncordoned' }], 'the history has it')
+})
+
+t.test('an end of the cordon is an end of the drain', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await apply(world, { microservice_name: 'cart' })
+  await world.running(1)
+  await drain(world)
+  await says(world, /cordoned/)
+  await world.api.call('POST', '/nodes/edge/n1/uncordon', {})
+  const n2 = await world.node('n2')
+  await apply(world, { microservice_name: 'cart', replicas: 2 })
+  await world.running(2)
+  t.same([n1.has.size, n2.has.size], [1, 1], 'nothing moved')
+})
+
+t.test('jobs end by themselves, storage needs force, and what is of the machine stays', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await apply(
+    world,
+    { microservice_name: 'job', one_shot: true },
+    { microservice_name: 'disk', storage: 7 },
+    { microservice_name: 'web' },
+  )
+  await world.running(3)
+  const n2 = await world.node('n2')
+  await drain(world)
+  await until(() => n1.has.size === 2, 'the others are away')
+  const { left } = await status(world)
+  t.match(
+    left.toSorted((a, b) => a.instance.localeCompare(b.instance)),
+    [
+      { instance: 'shop.acme.disk.prod.0', state: 'stays', why: /7 MB of storage/ },
+      { instance: 'shop.acme.job.prod.0', state: 'waiting', why: /it is a job/ },
+    ],
+  )
+  await drain(world, { force: true })
+  await until(() => n1.has.size === 1, 'with force the storage is left behind')
+  n1.say('shop.acme.job.prod.0', 'stopped', 'exited with code 0')
+  await until(async () => (await status(world)).left.length === 0, 'the job is over')
+  t.same([...n2.has.keys()].sort(), ['shop.acme.disk.prod.0', 'shop.acme.web.prod.0'])
+})
+
+t.test('an instance is migrated where it may go, and told why where it may not', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'far'] })
+  const n1 = await world.node('n1')
+  await apply(world, { microservice_name: 'disk', storage: 7 })
+  await world.running(1)
+  const n2 = await world.node('n2')
+  await world.node('n3', { cluster: 'far' })
+  const id = 'shop.acme.disk.prod.0'
+  const migrate = (to?: string) => world.api.call('POST', `/instances/${id}/migrate`, to === undefined ? {} : { to })
+  await t.rejects(migrate('far/n3'), { code: 'UNPLACEABLE', details: { reason: /in another cluster/ } })
+  await t.rejects(migrate('edge/n1'), { code: 'UNPLACEABLE', details: { reason: /already/ } })
+  await t.rejects(migrate('edge/zz'), { code: 'UNPLACEABLE', details: { reason: /edge\/zz is not connected/ } })
+  t.match(await migrate('edge/n2'), { from: 'edge/n1', node: 'edge/n2', keeps: /storage: 7 MB/ })
+  await until(() => n1.has.size === 0 && n2.has.size === 1, 'it has moved')
+  const before = n2.assigned.length
+  t.match(await world.api.call('POST', `/instances/${id}/restart`), { node: 'edge/n2' })
+  await until(() => n2.assigned.length > before, 'it is started again')
+  t.equal(n2.replacements.at(-1), 'beside')
+  await world.running(1)
+})
