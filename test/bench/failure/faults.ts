@@ -46,6 +46,8 @@ export const FAULTS: readonly Fault[] = [
   { fault: 'node process killed', goal: 'failed <= 1', strike: killAgent },
   { fault: 'node power lost', goal: 'gap <= 1000 ms', strike: losePower },
   { fault: 'node network cut', goal: 'gap <= 1000 ms', strike: cutNetwork },
+  { fault: 'node drained', goal: 'failed = 0', strike: drain },
+  { fault: 'instance migrated', goal: 'failed = 0', of: { replicas: 1 }, strike: migrate },
   { fault: 'rolling update, 1 replica', goal: 'failed = 0', of: { replicas: 1 }, strike: update },
   { fault: 'rolling update, 3 replicas', goal: 'failed = 0', of: { replicas: 3 }, strike: update },
   { fault: 'bad update, 1 replica', goal: 'failed = 0', of: { replicas: 1 }, strike: updateBadly },
@@ -97,6 +99,21 @@ async function cutNetwork(world: FailureWorld, { node, awayMs }: About): Promise
   await sleep(awayMs)
   await host.heal()
   await sleep(awayMs / 2)
+}
+
+async function drain(world: FailureWorld, { node, awayMs }: About): Promise<() => Promise<void>> {
+  await world.cli(['drain', `${CLUSTER}/${node}`])
+  await world.isEmpty(node)
+  await sleep(awayMs / 2)
+  return async () => {
+    await world.cli(['uncordon', `${CLUSTER}/${node}`])
+  }
+}
+
+async function migrate(world: FailureWorld, { id, node }: About): Promise<void> {
+  const to = SERVERS.find((server) => server !== node)
+  await world.cli(['migrate', id, '--to', `${CLUSTER}/${to}`])
+  await world.isEmpty(node)
 }
 
 async function update(world: FailureWorld, { deployment }: About): Promise<void> {

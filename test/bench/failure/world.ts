@@ -143,6 +143,11 @@ export class FailureWorld extends LabMesh {
     await this.running(APP, count)
   }
 
+  /** Resolves when no instance runs on the node any more. */
+  isEmpty(node: string): Promise<void> {
+    return until(async () => (await this.#processes()).every((one) => one.node !== node), `no instance runs on ${node}`)
+  }
+
   /** The first instance: where it is, and its process. */
   async victim(): Promise<Victim> {
     const [first] = (await this.#processes()).toSorted((a, b) => (a.id < b.id ? -1 : 1))
