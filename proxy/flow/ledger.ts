@@ -145,6 +145,11 @@ export class FlowLedger implements AsyncDisposable {
     return this.#open.size
   }
 
+  /** How many flows have begun so far: also those that were over at once. */
+  get begun(): number {
+    return this.#last
+  }
+
   /** True once the agent closes: no new flows. */
   get isDraining(): boolean {
     return this.#isDraining

@@ -83,6 +83,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   readonly #flows = new Map<InboundPipe, JoinedFlow>()
   readonly #shares: Shares
   readonly #refusalLines = new RefusalLines()
+  #taken = 0
   #isDraining = false
   #idle: (() => void) | undefined
 
@@ -117,6 +118,11 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     return this.#flows.size
   }
 
+  /** How many streams have been opened so far: also those that were over at once. */
+  get taken(): number {
+    return this.#taken
+  }
+
   /** Flows from other nodes that are open to the instance, or only those that go `to` one of its runs: while that stops, they may finish. */
   openFlows(instance: InstanceId, to?: readonly Endpoint[]): number {
     if (to === undefined) return this.#shares.open(instance)
@@ -128,6 +134,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   /** What `Peers` is given: called for every OPEN. A bug here costs this one flow, and shows in `check`. */
   readonly take = (incoming: IncomingStream): void => {
+    this.#taken += 1
     const failed = (error: unknown): never => {
       incoming.refuse('unreachable') // the caller tries another instance
       throw error

@@ -161,11 +161,23 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
 
 function openLink(
   { context, identity, sync }: Known,
-  { instances, connectivity: { peers, relays } }: DataPlane,
+  { instances, flows, connectivity: { peers, relays, inbound } }: DataPlane,
   facts: NodeFactsSource,
 ): ReturnType<typeof openUplink> {
   const onRefusal: UplinkNeeds['onRefusal'] = (refusal) => peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
-  return openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal })
+  const isAtRest = watchRest({ ledger: flows.ledger, inbound })
+  return openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal, isAtRest })
+}
+
+/** Whether no flow is open, and none has begun since the last call. */
+function watchRest({ ledger, inbound }: Pick<Flows, 'ledger'> & Pick<Connectivity, 'inbound'>): () => boolean {
+  let seen = -1
+  return () => {
+    const begun = ledger.begun + inbound.taken
+    const isQuiet = begun === seen
+    seen = begun
+    return isQuiet && ledger.size === 0 && inbound.size === 0
+  }
 }
 
 /** All serves: commands, instances and flows are this agent's from now on, and its predecessor closes. */

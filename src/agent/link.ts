@@ -52,7 +52,7 @@ export async function openUplink(
   return uplink
 }
 
-export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays' | 'onRefusal'> {
+export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays' | 'onRefusal' | 'isAtRest'> {
   instances: Instances
   facts: NodeFactsSource
 }

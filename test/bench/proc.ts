@@ -35,3 +35,9 @@ function processorTimes(): { busy: number; all: number } {
   }
   return sum
 }
+
+/** The most resident memory that the process has had, in MiB. */
+export function peakRssMib(pid: number): number {
+  const kib = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  return Number(kib) / 1_024
+}

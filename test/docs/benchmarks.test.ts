@@ -13,6 +13,7 @@ const [commands = [], ...others] = commandsOf('docs/benchmarks.md')
 const SHORT = {
   'npm run bench:relay': '-- --nodes 5 --idle 0 --carry 1 --kill',
   'npm run bench:scheduling': '-- --rounds 2',
+  'npm run bench:control': '-- --tiny --only "document of"',
   'npm run soak': '-- --minutes 0.05 --flows 10 --outage 1',
 }
 

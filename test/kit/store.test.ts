@@ -185,3 +185,70 @@ t.test('what was acknowledged survives kill -9, and nothing is half written', as
     t.equal(pairs.keys('left-').length, pairs.keys('right-').length, 'both of each pair')
   }
 })
+
+t.test('a part of a transaction that fails takes back only itself', async (t) => {
+  using store = Store.open(fresh())
+  const things = store.collection<number>('things')
+  store.transaction(() => {
+    things.put('a', 1)
+    t.throws(() =>
+      store.transaction(() => {
+        things.put('b', 2)
+        throw new Error('no')
+      }),
+    )
+    store.transaction(() => things.put('c', 3))
+  })
+  t.same(things.keys(), ['a', 'c'])
+})
+
+t.test('a collection that is kept in memory reads as the disk does', async (t) => {
+  const path = fresh()
+  {
+    using store = Store.open(path)
+    const kept = store.keptCollection<{ n: number; note?: string | undefined }>('things')
+    t.same(kept.list(), [])
+    const mine = { n: 2, note: undefined }
+    kept.put('b.1', mine)
+    kept.put('a.1', { n: 1 })
+    kept.put('b.2', { n: 3 })
+    mine.n = 99
+    t.same(kept.get('b.1'), { n: 2 }, 'apart from what the caller may still change')
+    t.notOk('note' in (kept.get('b.1') ?? {}), 'keys that are undefined are not there')
+    t.throws(() => Object.assign(kept.get('b.1') ?? {}, { n: 5 }), 'it is not to be changed')
+    t.same(kept.keys(), ['a.1', 'b.1', 'b.2'])
+    t.same(kept.keys('b.'), ['b.1', 'b.2'])
+    t.same(kept.list('b.'), [{ n: 2 }, { n: 3 }])
+    t.equal(kept.create('a.1', { n: 7 }), false)
+    t.equal(kept.create('c', { n: 4 }), true)
+    t.equal(kept.delete('b.1'), true)
+    t.equal(kept.delete('b.1'), false)
+    t.same(kept.keys(), store.collection('things').keys())
+    t.same(kept.list(), store.collection('things').list())
+  }
+  using store = Store.open(path)
+  t.same(store.keptCollection('things').list(), [{ n: 1 }, { n: 3 }, { n: 4 }], 'and after a restart')
+})
+
+t.test('what was rolled back is not in memory either', async (t) => {
+  using store = Store.open(fresh())
+  const kept = store.keptCollection<number>('things')
+  let told = 0
+  store.onRollback(() => (told += 1))
+  kept.put('a', 1)
+  const fail = () => {
+    kept.put('a', 2)
+    kept.put('b', 3)
+    throw new Error('no')
+  }
+  t.throws(() => store.transaction(fail))
+  t.equal(kept.get('a'), 1)
+  t.same(kept.keys(), ['a'])
+  store.transaction(() => {
+    kept.put('c', 4)
+    t.throws(() => store.transaction(fail), 'a part of a transaction')
+    t.same(kept.keys(), ['a', 'c'])
+  })
+  t.same(kept.list(), [1, 4])
+  t.equal(told, 2)
+})

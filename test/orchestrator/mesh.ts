@@ -6,7 +6,7 @@ import { MeshError } from '../../src/core/errors.ts'
 import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { openLog, silentLog } from '../../src/core/kit/log.ts'
-import { openMetrics } from '../../src/core/metrics.ts'
+import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import type { Coordinate } from '../../src/core/model/coordinate.ts'
 import type { InstanceId } from '../../src/core/model/ids.ts'
 import { Cluster, type ClusterOptions } from '../../src/orchestrator/cluster/cluster.ts'
@@ -39,6 +39,7 @@ export class World implements AsyncDisposable {
   readonly #clusters = new Map<string, Cluster>()
   readonly #ports = new Map<string, number>()
   readonly #nodes = new Set<FakeNode>()
+  readonly #metrics = new Map<string, Metrics>()
   #root: Root | undefined
 
   constructor(
@@ -79,6 +80,8 @@ export class World implements AsyncDisposable {
   }
 
   async startCluster(name = 'edge'): Promise<Cluster> {
+    const metrics = openMetrics('cluster')
+    this.#metrics.set(name, metrics)
     const cluster = await Cluster.start(
       {
         dir: join(this.dir, name),
@@ -90,12 +93,18 @@ export class World implements AsyncDisposable {
         ...this.#options.cluster,
       },
       log,
-      openMetrics('cluster'),
+      metrics,
     )
     this.#ports.set(name, Number(new URL(cluster.url).port))
     this.#clusters.set(name, cluster)
     if (this.#root !== undefined) await until(() => cluster.isLinked, `${name} is linked`)
     return cluster
+  }
+
+  /** Messages that a cluster has sent, to nodes and to the root. */
+  async messagesSent(name = 'edge'): Promise<number> {
+    const { values } = (await this.#metrics.get(name)?.linkMessages.get()) ?? { values: [] }
+    return values.find(({ labels }) => labels.direction === 'sent')?.value ?? 0
   }
 
   async stopCluster(name = 'edge'): Promise<void> {

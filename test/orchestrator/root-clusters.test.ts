@@ -41,6 +41,10 @@ async function rogueCluster(world: World, name: string) {
       receives: understood,
       onRequest: {
         delegate: ({ assignment }) => (delegated.push(assignment), {}),
+        'delegate.many': ({ assignments }) => (
+          delegated.push(...assignments), { outcomes: assignments.map(() => ({})) }
+        ),
+        'withdraw.many': ({ instances }) => ({ ended: instances }),
         withdraw: () => ({ ended: true }),
         'nodes.list': () => ({ nodes: [foreign, { ...foreign, id: `${name}/own` }], more: false }),
         'placement.explain': () => ({ nodes: 1, reasons: [] }),

@@ -175,8 +175,14 @@ t.test('malformed bodies and queries are refused with a 4xx status', async (t) =
     { why: 'a body of XML', path: '/apps', body: '<a/>', type: 'application/xml', status: 415 },
     {
       why: 'a body that is too long',
-      path: '/apps',
+      path: '/tokens',
       body: JSON.stringify({ x: 'y'.repeat(1024 * 1024) }),
+      status: 413,
+    },
+    {
+      why: 'a document that is too long',
+      path: '/apps',
+      body: JSON.stringify({ x: 'y'.repeat(32 * 1024 * 1024) }),
       status: 413,
     },
     { why: 'an unknown query parameter', path: '/apps?prun=true', body: '{}', status: 400 },

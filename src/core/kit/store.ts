@@ -2,8 +2,12 @@ import { chmodSync, closeSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { MeshError } from '../errors.ts'
+import type { Collection } from './collection.ts'
 import { stateProblem } from './disk.ts'
+import { KeptCollection } from './kept-collection.ts'
 import { checkPrivateFile, openPrivateDirectory } from './private-directory.ts'
+
+export type { Collection } from './collection.ts'
 
 /** Each step runs once, in order, in one transaction; never edit one that was released, add another. */
 const MIGRATIONS = [
@@ -21,20 +25,6 @@ const MIGRATIONS = [
 /** Marks the file as ours: "hedg". */
 const APPLICATION_ID = 0x68656467
 
-/** Documents of one kind, by key. Reads and writes are synchronous; a key exists once. */
-export interface Collection<T> {
-  get(key: string): T | undefined
-  /** Grows with every write to the store; `undefined` for a key that does not exist. */
-  revision(key: string): number | undefined
-  put(key: string, value: T): void
-  /** False, and nothing written, when the key exists. */
-  create(key: string, value: T): boolean
-  delete(key: string): boolean
-  /** In key order; only keys that begin with `prefix`. */
-  list(prefix?: string): T[]
-  keys(prefix?: string): string[]
-}
-
 /**
  * State that survives a crash: JSON documents in SQLite, write-ahead log, every commit on disk before it returns.
  * One process owns the file; a second one is told so.
@@ -43,6 +33,7 @@ export class Store implements Disposable {
   readonly path: string
   readonly #database: DatabaseSync
   readonly #statements: Statements
+  readonly #onRollback = new Set<() => void>()
   #depth = 0
 
   private constructor(path: string, database: DatabaseSync) {
@@ -67,12 +58,19 @@ export class Store implements Disposable {
     }
   }
 
+  /** As `collection`, and read from memory (kept-collection.ts). Take one name once, or its readers would not see each other's writes. */
+  keptCollection<T>(name: string): Collection<T> {
+    const kept = new KeptCollection(this.collection<T>(name))
+    this.onRollback(() => kept.reload())
+    return kept
+  }
+
   collection<T>(name: string): Collection<T> {
     const { get, revision, put, create, remove, list } = this.#statements
     const rows = (prefix: string) =>
       list.all(name, prefix, `${prefix}\u{10ffff}`) as unknown as Array<{ key: string; body: string }>
     const write = (statement: StatementSync, key: string, value: T): boolean =>
-      this.transaction(() => {
+      this.#write(() => {
         const next = (this.#statements.advance.get() as { last: number }).last
         return Number(statement.run(name, key, next, JSON.stringify(value)).changes) === 1
       })
@@ -86,15 +84,25 @@ export class Store implements Disposable {
         write(put, key, value)
       },
       create: (key, value) => write(create, key, value),
-      delete: (key) => this.transaction(() => Number(remove.run(name, key).changes) === 1),
+      delete: (key) => this.#write(() => Number(remove.run(name, key).changes) === 1),
       list: (prefix = '') => rows(prefix).map((row) => JSON.parse(row.body) as T),
       keys: (prefix = '') => rows(prefix).map((row) => row.key),
     }
   }
 
-  /** All of `work`, or nothing of it when it throws. A transaction inside another joins it. */
+  /** What was written since a transaction, or a part of one, began is not there: whoever remembers it must look again. */
+  onRollback(listener: () => void): void {
+    this.#onRollback.add(listener)
+  }
+
+  /** One write, which is a transaction of its own outside of one. */
+  #write<T>(work: () => T): T {
+    return this.#depth > 0 ? work() : this.transaction(work)
+  }
+
+  /** All of `work`, or nothing of it when it throws. One inside another is on disk when the outermost is. */
   transaction<T>(work: () => T): T {
-    if (this.#depth > 0) return work()
+    if (this.#depth > 0) return this.#nested(work)
     this.#depth = 1
     try {
       this.#database.exec('BEGIN IMMEDIATE')
@@ -103,9 +111,27 @@ export class Store implements Disposable {
       return result
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
+      for (const listener of this.#onRollback) listener()
       throw isSqlite(error) ? stateError(this.path, error) : error
     } finally {
       this.#depth = 0
+    }
+  }
+
+  /** A part of a transaction whose failure takes back only this part; SQLite names the innermost when names are equal. */
+  #nested<T>(work: () => T): T {
+    this.#database.exec('SAVEPOINT part')
+    this.#depth += 1
+    try {
+      const result = work()
+      this.#database.exec('RELEASE part')
+      return result
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK TO part; RELEASE part') // else a full disk ended all of it
+      for (const listener of this.#onRollback) listener()
+      throw isSqlite(error) ? stateError(this.path, error) : error
+    } finally {
+      this.#depth -= 1
     }
   }
 

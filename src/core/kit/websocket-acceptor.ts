@@ -57,7 +57,7 @@ export class WebSocketAcceptor {
   }
 
   acceptText(upgrade: WebSocketUpgrade, onChannel: (channel: Channel) => void): void {
-    this.#accept(upgrade, (webSocket) => onChannel(channelOf(webSocket)))
+    this.#accept(upgrade, (webSocket) => onChannel(channelOf(webSocket, upgrade.socket)))
   }
 
   acceptBytes(upgrade: WebSocketUpgrade, onStream: (stream: Duplex) => void): void {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { type IncomingMessage } from 'node:http'
 import type { Agent } from 'node:https'
+import { Socket } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocket } from 'ws'
@@ -26,6 +27,8 @@ export interface Channel {
   close(reason?: string): void
   /** One round trip, in milliseconds. @throws MeshError LINK_CLOSED */
   measure(): Promise<number>
+  /** Whoever uses the channel watches it by its own messages: no pings any more, and the kernel probes a connection that is idle. */
+  watched?(): void
   /** The network has changed: ends the channel when our own address is gone, or when nothing arrives within `withinMs`. */
   recheck?(isHere: (address: string) => boolean, withinMs: number): void
 }
@@ -33,6 +36,8 @@ export interface Channel {
 /** Larger lets a peer make us hold more; smaller does not fit a table of many instances. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 const PING_MS = 5_000
+/** Of a watched channel: a machine or a network that is gone is noticed after 5 + 2 × 1 s. Smaller costs packets at rest. */
+const PROBES = { enable: true, initialDelay: 5_000, interval: 1_000, count: 2 } as const
 /** A link is dead after this long without any inbound byte. */
 const SILENCE_MS = 12_000
 const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as const
@@ -55,7 +60,7 @@ export function dialBytes(url: string, dial: DialOptions, signal: AbortSignal): 
   return open(url, dial, streamOf, signal)
 }
 
-type Wrap<T> = (webSocket: WebSocket, localAddress?: string) => T
+type Wrap<T> = (webSocket: WebSocket, socket?: Duplex) => T
 
 /** `wrap` runs in the same turn as the opening, so that a message which arrives with it finds its listener. */
 function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSignal): Promise<T> {
@@ -76,9 +81,9 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
       reject(cause instanceof MeshError ? cause : new MeshError('NOT_RUNNING', { address: url }, { cause }))
     }
     const listener = onAbort(signal, giveUp)
-    let localAddress: string | undefined
+    let socket: Duplex | undefined
     webSocket.once('upgrade', (response) => {
-      ;({ localAddress } = response.socket)
+      ;({ socket } = response)
       try {
         dial.verify?.(response.socket)
       } catch (error) {
@@ -93,13 +98,14 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
     webSocket.once('open', () => {
       listener[Symbol.dispose]()
       webSocket.off('error', giveUp)
-      resolve(wrap(webSocket, localAddress))
+      resolve(wrap(webSocket, socket))
     })
   })
 }
 
-/** A WebSocket that is open, as a channel of text messages; `localAddress` is our end of the connection. */
-export function channelOf(webSocket: WebSocket, localAddress?: string): Channel {
+/** A WebSocket that is open, as a channel of text messages; `socket` is the connection that it is on. */
+export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
+  const localAddress = socket instanceof Socket ? socket.localAddress : undefined
   let receivedAt = performance.now()
   let closed: string | undefined
   const listeners: Array<(reason: string) => void> = []
@@ -150,6 +156,10 @@ export function channelOf(webSocket: WebSocket, localAddress?: string): Channel 
       cut.unref()
     },
     measure: () => roundTrip(webSocket),
+    watched: () => {
+      clearInterval(beat)
+      if (socket instanceof Socket) socket.setKeepAlive(PROBES)
+    },
     recheck: (isHere, withinMs) => {
       if (localAddress !== undefined && !isHere(localAddress)) return webSocket.terminate()
       askForSign(webSocket, { receivedAt: () => receivedAt, withinMs })

@@ -4,6 +4,7 @@ import type { InstanceState } from '../../core/model/instance.ts'
 import { type NodeView, portKey } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
+import { AssignmentIndex } from './assignment-index.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 
 /** One instance that this cluster is responsible for. */
@@ -44,14 +45,22 @@ export interface Successor {
 /** What this cluster runs, by instance. Kept in memory, since the scheduler reads all of it often; disk is written first. */
 export class Assignments {
   readonly #saved: Collection<AssignmentRecord>
-  readonly #all: Map<InstanceId, AssignmentRecord>
+  readonly #all = new Map<InstanceId, AssignmentRecord>()
   /** Those with more than one run. */
   readonly #replacing = new Set<InstanceId>()
+  readonly #index = new AssignmentIndex<AssignmentRecord>()
 
   constructor(saved: Collection<AssignmentRecord>) {
     this.#saved = saved
-    this.#all = new Map(saved.list().map((record) => [record.assignment.instance, record]))
-    for (const record of this.#all.values()) this.#note(record)
+    this.reload()
+  }
+
+  /** What is in memory may no longer be what is saved. */
+  reload(): void {
+    this.#all.clear()
+    this.#replacing.clear()
+    this.#index.clear()
+    for (const record of this.#saved.list()) this.#remember(record)
   }
 
   get(id: InstanceId): AssignmentRecord | undefined {
@@ -63,11 +72,11 @@ export class Assignments {
   }
 
   of(service: ServiceId): AssignmentRecord[] {
-    return [...this.#all.values()].filter(({ assignment }) => assignment.spec.id === service)
+    return this.#index.of(service)
   }
 
   on(node: NodeId): AssignmentRecord[] {
-    return [...this.#all.values()].filter((record) => record.node === node)
+    return this.#index.on(node)
   }
 
   /** Those that this lost node may still run, although they have been placed elsewhere. */
@@ -93,22 +102,42 @@ export class Assignments {
     return [...new Set([...this.on(node), ...others].map(({ assignment }) => assignment.instance))]
   }
 
+  /** Grows whenever what takes room on the node changes. */
+  versionOf(node: NodeId): number {
+    return this.#index.versionOf(node)
+  }
+
   put(record: AssignmentRecord): void {
     this.#saved.put(record.assignment.instance, record)
-    this.#all.set(record.assignment.instance, record)
-    this.#note(record)
+    this.#remember(record)
   }
 
   delete(id: InstanceId): void {
     this.#saved.delete(id)
+    const before = this.#all.get(id)
+    this.#index.replace(before, undefined, nodesOf(before))
     this.#all.delete(id)
     this.#replacing.delete(id)
+  }
+
+  #remember(record: AssignmentRecord): void {
+    const id = record.assignment.instance
+    const before = this.#all.get(id)
+    this.#index.replace(before, record, [...nodesOf(before), ...nodesOf(record)])
+    this.#all.set(id, record)
+    this.#note(record)
   }
 
   #note({ assignment, successor, leaving }: AssignmentRecord): void {
     if (successor !== undefined || leaving !== undefined) this.#replacing.add(assignment.instance)
     else this.#replacing.delete(assignment.instance)
   }
+}
+
+/** Every node whose room the record takes. */
+function nodesOf(record: AssignmentRecord | undefined): NodeId[] {
+  if (record === undefined) return []
+  return [record.node, record.successor?.node].flatMap((node) => node ?? [])
 }
 
 /** Other nodes that have a run of it. */
@@ -134,9 +163,29 @@ export function isFinished({ state, assignment }: Pick<AssignmentRecord, 'state'
 /** Every linked node as the scheduler sees it. */
 export function nodeViews(nodes: Nodes, assignments: Assignments): NodeView[] {
   return Array.from(nodes.all(), (node) => ({
-    ...viewOf(node, runsOf(node.id, assignments)),
+    ...currentView(node, assignments),
     condition: nodes.conditionOf(node.id),
   }))
+}
+
+interface KnownView {
+  facts: LinkedNode['facts']
+  assignments: Assignments
+  version: number
+  view: NodeView
+}
+
+const known = new WeakMap<LinkedNode, KnownView>()
+
+/** Made anew when something on the node, or what the node says of itself, has changed: thousands of decisions look at each node. */
+function currentView(node: LinkedNode, assignments: Assignments): NodeView {
+  const version = assignments.versionOf(node.id)
+  const before = known.get(node)
+  if (before?.version === version && before.facts === node.facts && before.assignments === assignments)
+    return before.view
+  const view = viewOf(node, runsOf(node.id, assignments))
+  known.set(node, { facts: node.facts, assignments, version, view })
+  return view
 }
 
 /** The node as if this instance were not there. It has the instance, so that it takes nothing new is no objection. */

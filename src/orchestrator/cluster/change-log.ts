@@ -28,7 +28,7 @@ export class ChangeLog {
 
   constructor(store: Store, clock: Clock) {
     this.#store = store
-    this.#latest = store.collection('changes')
+    this.#latest = store.keptCollection('changes')
     this.#counters = store.collection('feed')
     const epochs = store.collection<string>('feed-epoch')
     this.#seq = this.#counters.get('seq') ?? clock.wall()

@@ -44,9 +44,10 @@ export class ClusterStore implements Disposable {
 
   private constructor(database: Store) {
     this.database = database
-    this.nodes = database.collection('nodes')
-    this.relays = database.collection('relays')
+    this.nodes = database.keptCollection('nodes')
+    this.relays = database.keptCollection('relays')
     this.assignments = new Assignments(database.collection<AssignmentRecord>('work'))
+    database.onRollback(() => this.assignments.reload())
   }
 
   /** @throws MeshError STATE_UNREADABLE, STATE_CORRUPT */

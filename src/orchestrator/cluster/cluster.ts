@@ -215,7 +215,9 @@ function startScheduling(life: Lifetime, member: Member, state: State, { strateg
   const scheduler = new Scheduler({ ...member, ...state, assignments, anchors, root, isEnrolled, rules })
   life.defer(() => scheduler.close())
   life.defer(() => state.publisher.close())
-  state.nodes.listen(new NodeMessages({ ...member, ...state, scheduler, root }))
+  const messages = new NodeMessages({ ...member, ...state, scheduler, root })
+  life.defer(() => messages.close())
+  state.nodes.listen(messages)
   const watch = new ConstraintWatch({
     ...member,
     ...state,

@@ -1,11 +1,13 @@
 import { isMeshError } from '../../core/errors.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
+import { Gathered } from '../link/gathered.ts'
+import { bytesOf, outcomeOf } from '../link/outcomes.ts'
 import { reasonOf } from '../link/reason.ts'
 import type { Assignment, Replacement } from '../spec.ts'
 import type { AssignmentRecord, Assignments } from './assignments.ts'
 import type { FailedStarts } from './failed-starts.ts'
-import type { LinkedNode } from './nodes.ts'
+import type { LinkedNode, NodeLink } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
 
@@ -24,6 +26,25 @@ export interface DispatchParts {
 export class Dispatch {
   readonly #parts: DispatchParts
 
+  readonly #assigning = new Gathered<NodeLink, Assignment, unknown>({
+    sizeOf: bytesOf,
+    ready: (link) => link.uncongested(),
+    many: async (link, assignments) => {
+      const { outcomes } = await link.request('assign.many', { assignments: [...assignments] })
+      return outcomes.map(outcomeOf)
+    },
+    one: (link, assignment) => link.request('assign', { assignment, replacement: 'stop-first' }),
+  })
+  readonly #withdrawing = new Gathered<NodeLink, InstanceId, boolean>({
+    ready: (link) => link.uncongested(),
+    many: async (link, instances) => {
+      const { ended } = await link.request('withdraw.many', { instances: [...instances] })
+      const gone = new Set(ended)
+      return instances.map((instance) => ({ value: gone.has(instance) }))
+    },
+    one: async (link, instance) => (await link.request('withdraw', { instance })).ended,
+  })
+
   constructor(parts: DispatchParts) {
     this.#parts = parts
   }
@@ -35,7 +56,8 @@ export class Dispatch {
     replacement: Replacement = 'stop-first',
   ): Promise<string | undefined> {
     try {
-      await node.link.request('assign', { assignment, replacement })
+      if (replacement === 'stop-first') await this.#assigning.ask(node.link, assignment)
+      else await node.link.request('assign', { assignment, replacement })
       return undefined
     } catch (error) {
       const { instance } = assignment
@@ -60,8 +82,11 @@ export class Dispatch {
 
   /** The instance is gone once the node says so. */
   askToEnd(node: LinkedNode, instance: InstanceId, atOnce = false): void {
-    node.link.request('withdraw', { instance, ...(atOnce ? { atOnce } : {}) }).then(
-      ({ ended }) => {
+    const asked = atOnce
+      ? node.link.request('withdraw', { instance, atOnce }).then(({ ended }) => ended)
+      : this.#withdrawing.ask(node.link, instance)
+    asked.then(
+      (ended) => {
         const record = this.#parts.assignments.get(instance)
         if (ended && record?.wanted === false && record.node === node.id) this.end(record)
       },

@@ -2,6 +2,8 @@ import { MeshError } from '../../core/errors.ts'
 import type { Trust } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
+import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
 import type { ServiceEntry, ResumePoint, Resumed } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
@@ -29,6 +31,7 @@ export interface NodeMessagesParts {
   relays: Relays
   scheduler: Scheduler
   root: RootLink
+  log: Log
 }
 
 /** How many services one node may ask to be informed about. */
@@ -39,9 +42,25 @@ const LEARN_AT_ONCE = 100
 /** What the cluster does when one of its nodes sends something, or is lost. */
 export class NodeMessages implements NodeListener {
   readonly #parts: NodeMessagesParts
+  /** Those of all nodes that have come by now are taken in one transaction. */
+  readonly #reports: SlicedWork
+  #isClosed = false
 
   constructor(parts: NodeMessagesParts) {
     this.#parts = parts
+    this.#reports = new SlicedWork({
+      together: (slice) => parts.store.database.transaction(slice),
+      onFailure: (error) => parts.log.error('reports of nodes cannot be kept', { error }),
+    })
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#reports.clear()
+  }
+
+  #notTaken(error: unknown): void {
+    if (!this.#isClosed) this.#parts.log.error('reports of nodes cannot be kept', { error })
   }
 
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
@@ -78,8 +97,11 @@ export class NodeMessages implements NodeListener {
         scheduler.retry()
       },
       reports: ({ reports }) => {
-        const node = nodes.alive(id)
-        if (node !== undefined) scheduler.takeReports(node, reports)
+        const take = async () => {
+          const node = nodes.alive(id)
+          if (node !== undefined) scheduler.takeReports(node, reports)
+        }
+        this.#reports.add(id, take).catch((error: unknown) => this.#notTaken(error))
       },
       trust: ({ trust }) => this.#trusts(id, trust),
       handover: ({ leaving }) => nodes.handOver(id, leaving),
@@ -136,7 +158,7 @@ export class NodeMessages implements NodeListener {
       if (isNew) keys.delete(key)
       throw error
     }
-    publisher.flush()
+    publisher.flush(new Set([key]))
     return { seq: changeLog.seq, entries: changeLog.entries(key) }
   }
 
@@ -145,7 +167,7 @@ export class NodeMessages implements NodeListener {
     const node = this.#linked(id)
     node.keys = new Set(point.keys.slice(0, MAX_KEYS))
     await this.#learnAll([...node.keys].filter((key) => entryCache.get(key) === undefined))
-    publisher.flush()
+    publisher.flush(node.keys)
     const resumed = changeLog.resume(point)
     const isPartial = point.keys.some((key) => entryCache.get(key) === undefined)
     // a full answer replaces what the node has, so it must not be sent while we know less than the node does

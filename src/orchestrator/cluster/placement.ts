@@ -64,7 +64,9 @@ export class Placement {
   async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
     const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
-    if (asked !== undefined) await anchors.prepare(asked.assignment.spec)
+    // without constraints nothing is waited for, so that the decision is one step with what came before
+    if ((asked?.assignment.spec.constraints.length ?? 0) > 0)
+      await anchors.prepare((asked as AssignmentRecord).assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
     for (;;) {
       const record = assignments.get(id)

@@ -24,6 +24,9 @@ export const IDLE_CHECK_MS = 60_000
 /** After this many checks, an hour, without any interest a service is forgotten. */
 const IDLE_CHECKS = 60
 
+/** Services in one batch, and in one turn. Smaller sends more messages, larger holds up what else waits. */
+const AT_ONCE = 100
+
 /** Turns what changed in one turn of the event loop into one numbered batch, and sends it to the nodes that asked. */
 export class Publisher {
   readonly #parts: PublisherParts
@@ -39,16 +42,25 @@ export class Publisher {
   /** Marks a service as changed; it is published at the end of this turn. */
   touch(service: ServiceId): void {
     if (this.#isClosed) return
-    if (this.#changed.size === 0) setImmediate(() => this.flush())
+    if (this.#changed.size === 0) setImmediate(() => this.#flushSome())
     this.#changed.add(service)
   }
 
-  /** Publishes at once, for a caller that needs an up-to-date answer. */
-  flush(): void {
-    if (this.#changed.size === 0 || this.#isClosed) return
+  #flushSome(): void {
+    this.#publish([...this.#changed].slice(0, AT_ONCE))
+    if (this.#changed.size > 0) setImmediate(() => this.#flushSome())
+  }
+
+  /** Publishes at once, for a caller that needs an up-to-date answer about these keys, or about everything. */
+  flush(keys?: ReadonlySet<InterestKey>): void {
+    const changed = [...this.#changed]
+    this.#publish(keys === undefined ? changed : changed.filter((service) => keys.has(interestOf(service))))
+  }
+
+  #publish(services: readonly ServiceId[]): void {
+    if (services.length === 0 || this.#isClosed) return
     const { changeLog, nodes, entryCache, assignments } = this.#parts
-    const services = [...this.#changed]
-    this.#changed.clear()
+    for (const service of services) this.#changed.delete(service)
     const changes = changeLog.publish(
       services.flatMap((id): Array<readonly [ServiceId, UnversionedEntry | undefined]> => {
         const entry = entryCache.service(id, interestOf(id))

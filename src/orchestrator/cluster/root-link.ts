@@ -14,7 +14,7 @@ import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import {
-  BATCH,
+  SENT_AT_ONCE,
   clusterToRoot,
   type ClusterEvent,
   type Enrolment,
@@ -242,6 +242,7 @@ export class RootLink implements AsyncDisposable {
   #reportSoon(): void {
     this.#reportTimer ??= setTimeout(() => {
       this.#reportTimer = undefined
+      if (this.#link?.isCongested === true) return this.#reportSoon() // what changes again meanwhile is reported once
       if (this.isUp) this.#sendReports() // else hello reports everything
     }, GATHER_MS)
     this.#reportTimer.unref()
@@ -253,8 +254,8 @@ export class RootLink implements AsyncDisposable {
     const standings = [...this.#ended.values(), ...changed]
     this.#changed.clear()
     this.#ended.clear()
-    for (let start = 0; start < standings.length; start += BATCH) {
-      this.#link?.notify('standings', { standings: standings.slice(start, start + BATCH) })
+    for (let start = 0; start < standings.length; start += SENT_AT_ONCE) {
+      this.#link?.notify('standings', { standings: standings.slice(start, start + SENT_AT_ONCE) })
     }
   }
 
@@ -262,8 +263,8 @@ export class RootLink implements AsyncDisposable {
     const now = this.#parts.clock.now()
     const events = this.#events.map(({ at, ...event }) => ({ ...event, agoMs: Math.max(0, Math.round(now - at)) }))
     this.#events = []
-    for (let start = 0; start < events.length; start += BATCH)
-      this.#link?.notify('events', { events: events.slice(start, start + BATCH) })
+    for (let start = 0; start < events.length; start += SENT_AT_ONCE)
+      this.#link?.notify('events', { events: events.slice(start, start + SENT_AT_ONCE) })
   }
 
   /** Within the bounds of a message, also after a step of the clock. */

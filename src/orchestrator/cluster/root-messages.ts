@@ -5,6 +5,7 @@ import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { NodeRow, rootToCluster } from '../link/messages.ts'
+import { wireOutcomes } from '../link/outcomes.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import { nodeViews } from './assignments.ts'
 import type { ClusterStore } from './cluster-store.ts'
@@ -55,6 +56,15 @@ export class RootMessages implements RootListener {
     return {
       delegate: ({ assignment, keepsPlace, replacement }) =>
         scheduler.delegate(assignment, { keepsPlace, replacement }),
+      'delegate.many': async ({ assignments }) => ({
+        outcomes: await wireOutcomes(assignments, (assignment) => scheduler.delegate(assignment)),
+      }),
+      'withdraw.many': ({ instances }) => {
+        store.database.transaction(() => {
+          for (const instance of instances) scheduler.withdraw(instance)
+        })
+        return { ended: instances.filter((instance) => store.assignments.get(instance) === undefined) }
+      },
       withdraw: ({ instance, atOnce, isReplaced }) => {
         scheduler.withdraw(instance, { atOnce, isReplaced })
         return { ended: store.assignments.get(instance) === undefined }
@@ -96,10 +106,11 @@ export class RootMessages implements RootListener {
   }
 
   notifications(): NotificationHandlers<typeof rootToCluster> {
-    const { name, log, entryCache, publisher } = this.#parts
+    const { name, log, store, entryCache, publisher } = this.#parts
     return {
       known: ({ known }) => {
-        for (const entries of known) for (const service of entryCache.put(entries)) publisher.touch(service)
+        const changed = store.database.transaction(() => known.flatMap((entries) => entryCache.put(entries)))
+        for (const service of changed) publisher.touch(service)
       },
       revocations: ({ list }) => takeRevocations(list, this.#parts),
       renew: () => this.#parts.identity.renewSoon(),

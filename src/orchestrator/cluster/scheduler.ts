@@ -1,7 +1,7 @@
-import PQueue from 'p-queue'
 import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
@@ -9,6 +9,7 @@ import type { Rules } from '../scheduling/schedule.ts'
 import { isNewerRun, isReportOf, type Assignment, type InstanceReport, type RunKey, type ServiceSpec } from '../spec.ts'
 import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import { Explanations } from './explanations.ts'
+import type { ClusterStore } from './cluster-store.ts'
 import { Dispatch } from './dispatch.ts'
 import { FailedStarts } from './failed-starts.ts'
 import { Placement, type Explained } from './placement.ts'
@@ -20,6 +21,7 @@ import { withEpoch } from './runs.ts'
 import { type Replaced, type ReplaceOptions, Succession } from './succession.ts'
 
 export interface SchedulerParts {
+  store: ClusterStore
   assignments: Assignments
   nodes: Nodes
   anchors: LatencyAnchors
@@ -57,8 +59,8 @@ export interface DelegateOptions {
  */
 export class Scheduler {
   readonly #parts: SchedulerParts
-  /** One at a time, so that two placements never count on the same free capacity. */
-  readonly #queue = new PQueue({ concurrency: 1 })
+  /** Of one instance one thing at a time. A decision writes its record in the same step, so that no two count on the same free capacity. */
+  readonly #work: SlicedWork
   readonly #failedStarts: FailedStarts
   readonly #dispatch: Dispatch
   readonly #placement: Placement
@@ -69,6 +71,10 @@ export class Scheduler {
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
+    this.#work = new SlicedWork({
+      together: (slice) => parts.store.database.transaction(slice),
+      onFailure: (error) => parts.log.error('placing instances failed', { error }),
+    })
     this.#failedStarts = new FailedStarts(parts.clock)
     this.#dispatch = new Dispatch({ ...parts, failedStarts: this.#failedStarts })
     this.explanations = new Explanations(parts)
@@ -82,7 +88,7 @@ export class Scheduler {
    * @throws MeshError UNPLACEABLE with counted reasons
    */
   delegate(given: Assignment, { keepsPlace = false, replacement }: DelegateOptions = {}): Promise<Outcome> {
-    return this.#enqueue(async () => {
+    return this.#enqueue(given.instance, async () => {
       const { assignments } = this.#parts
       const record = assignments.get(given.instance)
       const assignment = record === undefined ? given : withEpoch(given, record.assignment)
@@ -106,7 +112,7 @@ export class Scheduler {
    * @throws MeshError UNPLACEABLE with the reason; then nothing has changed
    */
   replace(id: InstanceId, options: ReplaceOptions): Promise<Replaced> {
-    return this.#enqueue(async () => {
+    return this.#enqueue(id, async () => {
       const replaced = await this.#succession.begin(id, options)
       if (replaced.gap !== undefined) await this.#again(id)
       return replaced
@@ -230,13 +236,13 @@ export class Scheduler {
     if (this.#isClosed) return
     this.#isSettled(node.id)
     this.takeReports(node, reports, { isBack: true })
-    void this.#background(() => this.#succession.nodeBack(node, reports))
+    void this.#background(`node ${node.id}`, () => this.#succession.nodeBack(node, reports))
     const has = new Map(reports.map((report) => [report.instance, report]))
     for (const record of this.#parts.assignments.on(node.id)) {
       const { instance } = record.assignment
       if (!record.wanted) this.withdraw(instance)
       else if (!isFinished(record) && isBehind(has.get(instance), record.assignment))
-        void this.#background(() => this.#catchUp(record, has.get(instance)))
+        void this.#background(instance, () => this.#catchUp(record, has.get(instance)))
     }
     this.retry()
   }
@@ -251,9 +257,9 @@ export class Scheduler {
       if (isFinished(record)) continue
       if (!record.wanted) this.withdraw(instance)
       else if (record.node === undefined || !nodes.isExpected(record.node)) {
-        void this.#background(() => this.#replace(instance))
+        void this.#background(instance, () => this.#replace(instance))
       } else if (hasGivenUp(record)) {
-        if (this.#failedStarts.isDue(instance)) void this.#background(() => this.#recover(instance))
+        if (this.#failedStarts.isDue(instance)) void this.#background(instance, () => this.#recover(instance))
         else if (record.retryAt === undefined)
           this.#dispatch.change(instance, { retryAt: clock.wall() + this.#failedStarts.waitMs(instance) })
       }
@@ -264,8 +270,8 @@ export class Scheduler {
     this.#isClosed = true
     this.#placement.close()
     this.#succession.close()
-    this.#queue.clear()
-    await this.#queue.onIdle()
+    this.#work.clear()
+    await this.#work.onIdle()
   }
 
   /** A newer generation of an instance that is here. What does not run now is not there to be called: it needs no successor. */
@@ -412,16 +418,16 @@ export class Scheduler {
     await this.#dispatch.assign(node, assignments.get(id) as AssignmentRecord)
   }
 
-  async #enqueue<T>(work: () => Promise<T>): Promise<T> {
+  async #enqueue<T>(instance: InstanceId, work: () => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new MeshError('LINK_CLOSED', { reason: 'the cluster is closing' })
-    return this.#queue.add(work)
+    return this.#work.add(instance, work)
   }
 
-  async #background(work: () => Promise<void>): Promise<void> {
+  async #background(key: string, work: () => Promise<void>): Promise<void> {
     try {
-      if (!this.#isClosed) await this.#queue.add(work)
+      if (!this.#isClosed) await this.#work.add(key, work)
     } catch (error) {
-      this.#parts.log.error('placing an instance failed', { error })
+      if (!this.#isClosed) this.#parts.log.error('placing an instance failed', { error })
     }
   }
 }

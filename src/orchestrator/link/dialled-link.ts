@@ -97,6 +97,11 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
     this.#up?.notify(type, body)
   }
 
+  /** See `Link`; false while it is down. */
+  get isCongested(): boolean {
+    return this.#up?.isCongested === true
+  }
+
   /** A link that is up is kept while it lasts; one that is not up yet is given up, and none is dialled until `resume`. */
   pause(): void {
     this.#mayDial = false

@@ -48,8 +48,8 @@ export class JoinTokens {
   constructor(store: Store, { role, fingerprints, clock }: JoinTokensOptions) {
     this.#store = store
     // separate, so that a token for a node cannot be turned into one for a relay by changing the role in it
-    this.#saved = store.collection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
-    this.#past = store.collection(role === 'relay' ? 'past-relay-join-tokens' : 'past-join-tokens')
+    this.#saved = store.keptCollection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
+    this.#past = store.keptCollection(role === 'relay' ? 'past-relay-join-tokens' : 'past-join-tokens')
     this.#role = role
     this.#fingerprints = fingerprints
     this.#clock = clock

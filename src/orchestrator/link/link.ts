@@ -1,5 +1,5 @@
 import type { TSchema } from 'typebox'
-import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
+import { isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
@@ -12,21 +12,25 @@ import type {
   NotificationBody,
   NotificationName,
 } from './messages.ts'
+import { errorFrom } from './outcomes.ts'
+import { Pace } from './pace.ts'
 import { isFrame, problemOf, readJson, validator } from './wire.ts'
 
-/**
- * A silent peer is dead after two and a half heartbeats, checked four times a second: noticed within three seconds. Less and one
- * delayed heartbeat ends a link; more and new flows still go to a dead node.
- */
-const BEAT_MS = 1_000
-const SILENCE_MS = 2_700
+/** Heartbeats and silence (pace.ts) are looked at this often: a silent peer is noticed within three seconds. */
 const CHECK_MS = 250
+/** Of a peer in use. */
+const USUAL_SILENCE_MS = 2_700
+/** Whoever is asked to show that it lives has this long. */
+const PROOF_MS = 2_700
 /** After a change of the network a link must answer within this time: the round trip of a slow path, and one loss. */
 const RECHECK_MS = 1_500
 /** Requests without a response, in each direction. Smaller refuses bursts; larger lets a stuck peer make us hold more. */
 const MAX_PENDING = 1_024
 /** A peer that leaves this much unread is cut off: its table would be stale anyway, and it resumes when it is back. */
 const MAX_BACKLOG_BYTES = 32 * 1024 * 1024
+/** With more than this unread, what can wait does: heartbeats and answers would come late behind it. */
+const CONGESTED_BYTES = 256 * 1024
+const CONGESTION_CHECK_MS = 10
 /** After this many malformed messages the link is closed. */
 const MAX_FAULTS = 3
 
@@ -54,6 +58,8 @@ export interface LinkContext {
   clock: Clock
   log: Log
   metrics: Metrics
+  /** See pace.ts. */
+  isAtRest?: (() => boolean) | undefined
 }
 
 interface PendingRequest {
@@ -76,6 +82,8 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #ended = Promise.withResolvers<LinkEnd>()
   readonly #sent
   readonly #received
+  readonly #pace: Pace
+  #beatAt = 0
   #end: LinkEnd | undefined
   #nextId = 1
   #inProgress = 0
@@ -90,20 +98,18 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#sent = parts.metrics.linkMessages.labels('sent')
     this.#received = parts.metrics.linkMessages.labels('received')
     parts.metrics.linksOpen.labels(parts.tier).inc()
-    const beat = setInterval(() => this.#send({ beat: 1 }), BEAT_MS)
+    this.#pace = new Pace({ isAtRest: parts.isAtRest, now: () => parts.clock.now() })
+    channel.watched?.()
     let checkedAt = parts.clock.now()
     const check = setInterval(() => {
       const now = parts.clock.now()
       const wasHeldUp = now - checkedAt > 3 * CHECK_MS // we stood still ourselves: what arrived meanwhile is read first
       checkedAt = now
-      if (!wasHeldUp && now - this.#receivedAt > SILENCE_MS) this.#finish({ kind: 'silent' })
+      if (!wasHeldUp && now - this.#receivedAt > this.#pace.silenceMs) return this.#finish({ kind: 'silent' })
+      this.#beat(now)
     }, CHECK_MS)
-    beat.unref()
     check.unref()
-    void this.#ended.promise.then(() => {
-      clearInterval(beat)
-      clearInterval(check)
-    })
+    void this.#ended.promise.then(() => clearInterval(check))
     channel.onClose((reason) => this.#finish({ kind: 'closed', reason }))
     channel.onText((text) => this.#receive(text))
   }
@@ -120,8 +126,9 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   /** True when a message arrives within the time after which a peer counts as silent; false when none does, or the link ends. */
   provesAlive(): Promise<boolean> {
     const { promise, resolve } = Promise.withResolvers<boolean>()
-    const timer = setTimeout(() => resolve(false), SILENCE_MS)
+    const timer = setTimeout(() => resolve(false), PROOF_MS)
     const arrived = () => resolve(true)
+    this.#channel.measure().then(arrived, () => undefined) // a peer at rest says little by itself
     this.#onNextMessage.add(arrived)
     void this.#ended.promise.then(() => resolve(false))
     return promise.finally(() => {
@@ -130,9 +137,10 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     })
   }
 
-  /** How long ago the last message came; heartbeats come every second. */
+  /** How long ago the last message came, beyond what the peer announced: heartbeats come every second, or as it says. */
   get silentMs(): number {
-    return this.#parts.clock.now() - this.#receivedAt
+    const expectedMs = Math.max(0, this.#pace.silenceMs - USUAL_SILENCE_MS)
+    return Math.max(0, this.#parts.clock.now() - this.#receivedAt - expectedMs)
   }
 
   get isOpen(): boolean {
@@ -175,6 +183,16 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#send({ tell: type, body })
   }
 
+  /** The peer has much to read: whoever sends much waits for `uncongested`. */
+  get isCongested(): boolean {
+    return this.isOpen && this.#channel.backlog > CONGESTED_BYTES
+  }
+
+  /** Resolves when the peer has read most of what was sent, or the link has ended. */
+  async uncongested(): Promise<void> {
+    while (this.isCongested) await this.#parts.clock.sleep(CONGESTION_CHECK_MS, this.#abort.signal)
+  }
+
   /**
    * Runs what follows from a request once its response is on its way. Not after the link has ended: whoever closed it may have closed
    * what the task needs, and the next hello brings the same again.
@@ -205,6 +223,14 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#channel.recheck?.(isHere, RECHECK_MS)
   }
 
+  /** Says that we live, when it is time: also when more depends on us than when we last said so. */
+  #beat(now: number): void {
+    const next = this.#pace.nextMs()
+    if (now - this.#beatAt + CHECK_MS / 2 < next) return
+    this.#beatAt = now
+    this.#send({ beat: 1, next })
+  }
+
   #send(message: Readonly<Record<string, unknown>>): void {
     if (this.#end !== undefined) return
     if (this.#channel.backlog > MAX_BACKLOG_BYTES) return this.close('the peer reads too slowly')
@@ -219,7 +245,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     if (this.#onNextMessage.size > 0) for (const arrived of this.#onNextMessage) arrived()
     const message = readJson(text)
     if (!isFrame(message)) return this.#fault('not a message of the control protocol')
-    if ('beat' in message) return
+    if ('beat' in message) return this.#pace.heard(message.next)
     if ('answer' in message) return this.#takeResponse(message.answer, message)
     if ('ask' in message) return this.#takeRequest(message.ask, message.type, message.body)
     if ('tell' in message) return this.#takeNotification(message.tell, message.body)
@@ -234,11 +260,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     const pending = this.#pending.get(id)
     if (pending === undefined) return // it has timed out
     if ('error' in message) {
-      const { code, details } = message.error
-      const isKnown = Object.hasOwn(ERRORS, code)
-      pending.reject(
-        new MeshError(isKnown ? (code as ErrorCode) : 'REQUEST_FAILED', { ...details, ...(isKnown ? {} : { code }) }),
-      )
+      pending.reject(errorFrom(message.error))
     } else if (validator(pending.schema).Check(message.body)) pending.resolve(message.body)
     else {
       pending.reject(

@@ -68,8 +68,10 @@ const request = <A extends TSchema, B extends TSchema>(request: A, response: B, 
   withinMs,
 })
 const NOTHING = Type.Object({})
-/** Longer lists of instances are sent in several messages. Smaller sends more of them; larger holds up what follows. */
+/** The most that a list of instances or entries in one message may have. */
 export const BATCH = 500
+/** Longer lists are sent in several messages. Smaller sends more of them; larger holds up what follows. */
+export const SENT_AT_ONCE = 100
 /** Of what a person wrote to explain something. */
 export const MAX_REASON = 200
 /** How many relays a cluster offers its nodes. */
@@ -103,6 +105,29 @@ const withdraw = request(
     isReplaced: Type.Optional(Type.Boolean()),
   }),
   Type.Object({ ended: Type.Boolean() }),
+)
+
+/** What became of one of many: `moved` as for `delegate`; `error`: it was refused. Those of a request are in its order. */
+const OutcomeOf = Type.Object({
+  moved: Type.Optional(Type.Boolean()),
+  error: Type.Optional(
+    Type.Object({
+      code: text(64),
+      details: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.Unknown())),
+    }),
+  ),
+})
+export type WireOutcome = Static<typeof OutcomeOf>
+/** As one request for each, in one message; peers of earlier versions do not know it. */
+const assignMany = request(
+  Type.Object({ assignments: many(AssignmentOf, BATCH) }),
+  Type.Object({ outcomes: many(OutcomeOf, BATCH) }),
+  30_000,
+)
+const withdrawMany = request(
+  Type.Object({ instances: many(InstanceIdText, BATCH) }),
+  /** Those of which nothing is left. */
+  Type.Object({ ended: many(InstanceIdText, BATCH) }),
 )
 
 /** The signed list of revoked certificates (core/identity/revocation-list.ts); absent while nothing was ever revoked. */
@@ -163,6 +188,7 @@ export const clusterToNode = {
       }),
       NOTHING,
     ),
+    'assign.many': assignMany,
     withdraw: request(
       Type.Object({
         ...withdraw.request.properties,
@@ -171,6 +197,7 @@ export const clusterToNode = {
       }),
       withdraw.response,
     ),
+    'withdraw.many': withdrawMany,
     ...logs,
   },
   notifications: {
@@ -401,7 +428,9 @@ export const rootToCluster = {
       }),
       15_000,
     ),
+    'delegate.many': assignMany,
     withdraw,
+    'withdraw.many': withdrawMany,
     /** How many nodes would not take an instance of the service, for which reason. */
     'placement.explain': request(
       Type.Object({ spec: Spec }),

@@ -8,7 +8,7 @@ import { Compile, type Validator } from 'typebox/compile'
  *   {"answer": 7, "body": {…}}                                          its response
  *   {"answer": 7, "error": {"code": "NODE_UNKNOWN", "details": {…}}}    its response: refused
  *   {"tell": "reports", "body": {…}}                                    notification; has no response
- *   {"beat": 1}                                                         heartbeat, once a second
+ *   {"beat": 1, "next": 1000}                                           heartbeat, and when the next one comes (pace.ts)
  *   {"goaway": 1500}                                                    I am closing; reconnect after this many milliseconds
  *   {"fault": "…"}                                                      your last message was malformed
  */
@@ -16,7 +16,7 @@ const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
 const Word = Type.String({ maxLength: 64 })
 const Body = Type.Object({})
 const Frame = Type.Union([
-  Type.Object({ beat: Type.Literal(1) }),
+  Type.Object({ beat: Type.Literal(1), next: Type.Optional(Type.Integer({ minimum: 100, maximum: 60_000 })) }),
   Type.Object({ answer: Id, body: Body }),
   Type.Object({
     answer: Id,

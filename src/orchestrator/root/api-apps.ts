@@ -4,10 +4,12 @@ import type { InterestKey } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { Fault } from '../sla/findings.ts'
 import type { Effect } from '../sla/changes.ts'
-import { parseSla } from '../sla/parse.ts'
+import { inSlices } from '../../core/kit/slices.ts'
+import { parseSlaInSlices } from '../sla/parse.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
+import { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import { revisionsOf } from './revisions.ts'
@@ -16,6 +18,7 @@ import { rollBack } from './rollback.ts'
 import { whyGap } from './rollout.ts'
 import { appRows, instanceRow, leftBehind, serviceRow } from './rows.ts'
 import { changeStore, compare, idOf, remove, submit } from './submission.ts'
+import { jsonRows } from './json-rows.ts'
 import { keysInTheWay } from './vip-requests.ts'
 import { membersOf, unknownWishes } from './wishes.ts'
 
@@ -25,13 +28,16 @@ const readApply = reader(Type.Object({ prune: flag, dryRun: flag }, closed))
 const readRollback = reader(Type.Object({ to: Type.Optional(Type.Integer({ minimum: 1, maximum: 1e9 })) }, closed))
 const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maximum: 1_000 }) }, closed))
 
+/** As `hedgerow apply` reads it. */
+const MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
+
 /** Applying documents; showing, scaling and deleting what they created. */
 export function appRoutes(app: App, context: ApiContext): void {
   const { store, vips, reconciler, rules } = context
 
-  app.post('/apps', async (request, reply) => {
+  app.post('/apps', { bodyLimit: MAX_DOCUMENT_BYTES }, async (request, reply) => {
     const { prune, dryRun } = readApply(request.query)
-    const parsed = parseSla(request.body, { strategies: Object.keys(rules.strategies) })
+    const parsed = await parseSlaInSlices(request.body, { strategies: Object.keys(rules.strategies) })
     if (parsed.kind === 'refused') {
       const { faults, warnings } = parsed
       return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID[0], faults, warnings })
@@ -52,13 +58,19 @@ export function appRoutes(app: App, context: ApiContext): void {
       return reply.send({ ...answer(more), dryRun: true, services: await preview(changes, context) })
     }
     const before = new Map(apps.flatMap((app) => store.servicesOf(app)).map((record) => [record.id, record]))
-    const { changes, moved, warnings: more } = submit(submission, context)
-    for (const change of changes) {
+    const isLarge = LargeSubmissions.isLarge(submission)
+    if (!isLarge) await context.large.idle() // one that came while the clusters were asked
+    const {
+      changes,
+      moved,
+      warnings: more,
+    } = isLarge ? await context.large.apply(submission) : submit(submission, context)
+    await inSlices(changes, (change) => {
       recordChange(change, context)
       reconcile(change, reconciler)
-    }
+    })
     for (const service of moved) reconciler.publish(service)
-    const services = changes.map((change) => {
+    const services = await inSlices(changes, (change) => {
       const gap = whyGap(change, before.get(idOf(change)), store.instancesOf(idOf(change)))
       return { id: idOf(change), change: change.kind, ...(gap === undefined ? {} : { gap }) }
     })
@@ -66,7 +78,9 @@ export function appRoutes(app: App, context: ApiContext): void {
   })
 
   app.get('/apps', () => appRows(store))
-  app.get('/services', () => store.services.list().map((service) => serviceRow(service, context)))
+  app.get('/services', (_request, reply) =>
+    jsonRows(reply, store.services.list(), (service) => serviceRow(service, context)),
+  )
 
   app.get<Id>('/services/:id', ({ params }) => {
     const service = existingService(store, params.id)
@@ -110,6 +124,7 @@ export function appRoutes(app: App, context: ApiContext): void {
 
 /** A node or cluster that is named and has not joined is a slip more often than not. */
 function wishesIn({ id, constraints }: ServiceSpec, store: RootStore): Fault[] {
+  if (constraints.length === 0) return []
   const remedy = 'Correct the name, unless it is still to join.'
   return unknownWishes(constraints, membersOf(store)).map((problem) => ({
     path: `${id}: constraints`,

@@ -6,6 +6,7 @@ import type { Rules } from '../scheduling/schedule.ts'
 import type { Events } from './events/events.ts'
 import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
+import type { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
@@ -20,6 +21,7 @@ export interface ApiContext {
   nodes: NodeDirectory
   reconciler: Reconciler
   rules: Rules
+  large: LargeSubmissions
   joinTokens: JoinTokens
   revocations: RevocationRegister
   authority: Pick<Authority, 'ids' | 'step'>

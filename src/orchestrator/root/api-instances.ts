@@ -5,6 +5,7 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ClusterLink } from './clusters.ts'
+import { jsonRows } from './json-rows.ts'
 import { instanceRow, leftBehind } from './rows.ts'
 
 const readLogs = reader(
@@ -19,9 +20,9 @@ const readLogs = reader(
 
 /** Instances, and what they wrote. */
 export function instanceRoutes(app: App, { store, clusters, nodes }: ApiContext): void {
-  app.get('/instances', () => {
+  app.get('/instances', (_request, reply) => {
     const left = leftBehind({ store, nodes })
-    return store.instances.list().map((record) => instanceRow(record, left))
+    return jsonRows(reply, store.instances.list(), (record) => instanceRow(record, left))
   })
 
   app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {

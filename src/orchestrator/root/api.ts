@@ -11,6 +11,9 @@ import type { ApiContext } from './api-context.ts'
 
 /** The API, under /api/v1. The server has authenticated every caller. */
 export function apiRoutes(app: App, context: ApiContext): void {
+  app.addHook('preHandler', async ({ method }) => {
+    if (method !== 'GET') await context.large.idle() // what changes while a document is applied would meet half of it
+  })
   appRoutes(app, context)
   instanceRoutes(app, context)
   moveRoutes(app, context)

@@ -1,9 +1,10 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { ClusterEvent, clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
-import { sendEntries, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
+import { sendInSlices, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
 import { eventsOf } from './events/event-changes.ts'
@@ -36,9 +37,25 @@ const LINK_DOWN = 'its control link is down'
 /** What the root does when one of its clusters sends something, comes or goes. */
 export class ClusterMessages implements ClusterListener {
   readonly #parts: ClusterMessagesParts
+  /** Those of all clusters that have come by now are taken in one transaction. */
+  readonly #reports: SlicedWork
+  #isClosed = false
 
   constructor(parts: ClusterMessagesParts) {
     this.#parts = parts
+    this.#reports = new SlicedWork({
+      together: (slice) => parts.store.database.transaction(slice),
+      onFailure: (error) => parts.log.error('reports of clusters cannot be kept', { error }),
+    })
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#reports.clear()
+  }
+
+  #notTaken(error: unknown): void {
+    if (!this.#isClosed) this.#parts.log.error('reports of clusters cannot be kept', { error })
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
@@ -50,10 +67,7 @@ export class ClusterMessages implements ClusterListener {
         const { surplus, moved, kept } = this.#compare(name, instances)
         const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
-        sendEntries(
-          link(),
-          [...wanted].map((key) => entriesUnder(key, store, vips)),
-        )
+        void sendInSlices(link(), wanted, (key) => entriesUnder(key, store, vips))
         link().afterResponse('cluster.hello', () => rotation.heard(name, trust))
         return { surplus, moved, revocations: revocations.text }
       },
@@ -73,13 +87,15 @@ export class ClusterMessages implements ClusterListener {
     const { store, clusters, nodes, reconciler, rotation, events, log } = this.#parts
     return {
       summary: ({ summary }) => {
-        const cluster = clusters.linked(name)
-        if (cluster === undefined) return
-        cluster.summary = { ...summary, cluster: name }
+        if (clusters.linked(name) === undefined) return
+        clusters.summarised(name, summary)
         nodes.refreshSoon(name)
         reconciler.retry()
       },
-      standings: ({ standings }) => this.#takeReports(name, standings),
+      standings: ({ standings }) => {
+        const take = async () => this.#takeReports(name, standings)
+        this.#reports.add(name, take).catch((error: unknown) => this.#notTaken(error))
+      },
       handback: ({ instance, reason }) => {
         const record = store.instances.get(instance)
         if (record?.cluster !== name) return

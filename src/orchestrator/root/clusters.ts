@@ -3,12 +3,12 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { InterestKey } from '../../core/model/ids.ts'
+import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
-import { BATCH, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
+import { SENT_AT_ONCE, clusterToRoot, rootToCluster, type KeyEntries } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { ClusterSummary } from '../scheduling/summary.ts'
-import { reserve } from '../scheduling/capacity.ts'
+import { release, reserve } from '../scheduling/capacity.ts'
 import type { Capacity } from '../spec.ts'
 
 export type ClusterLink = Link<typeof rootToCluster, typeof clusterToRoot>
@@ -23,6 +23,10 @@ export interface LinkedCluster {
   summary: ClusterSummary
   /** The services it wants to be informed about: those its nodes asked for, and those it runs. */
   keys: Set<InterestKey>
+  /** What is asked of it and neither accepted nor refused yet. */
+  asked: Map<InstanceId, Capacity>
+  /** Entries that wait until it has read what was sent. */
+  later: Set<InterestKey>
   /** When its link came up, milliseconds since 1970. */
   since: number
 }
@@ -106,8 +110,13 @@ export class Clusters {
     return this.#links.claim(name, link, process)
   }
 
-  hello(cluster: Omit<LinkedCluster, 'since'>): void {
-    this.#linked.set(cluster.name, { ...cluster, since: this.#options.clock.wall() })
+  hello(cluster: Omit<LinkedCluster, 'since' | 'asked' | 'later'>): void {
+    this.#linked.set(cluster.name, {
+      ...cluster,
+      asked: new Map(),
+      later: new Set(),
+      since: this.#options.clock.wall(),
+    })
     this.#downSince.delete(cluster.name)
     this.#log.info('cluster link up', { cluster: cluster.name, address: cluster.url })
     this.#listener?.changed(cluster.name)
@@ -134,12 +143,30 @@ export class Clusters {
     return this.#options.clock.now() - since > this.#options.lostMs
   }
 
-  /** Takes the demand off the cluster's free capacity until its next summary, so that it is not counted on twice. */
-  reserve(name: string, demand: Capacity): void {
+  /** The cluster is asked to take it: its demand is off the free capacity from now on, so that it is not counted on twice. */
+  ask(name: string, instance: InstanceId, demand: Capacity): void {
     const cluster = this.#linked.get(name)
     if (cluster === undefined) return
+    cluster.asked.set(instance, demand)
+    cluster.summary = lessOne(cluster.summary, demand)
+  }
+
+  /** It has accepted, and its next summary counts it; or it has refused. */
+  answered(name: string, instance: InstanceId, { isAccepted }: { isAccepted: boolean }): void {
+    const cluster = this.#linked.get(name)
+    const demand = cluster?.asked.get(instance)
+    if (cluster === undefined || demand === undefined) return
+    cluster.asked.delete(instance)
     const { summary } = cluster
-    cluster.summary = { ...summary, free: reserve(summary.free, demand), instances: summary.instances + 1 }
+    if (!isAccepted)
+      cluster.summary = { ...summary, free: release(summary.free, demand), instances: summary.instances - 1 }
+  }
+
+  /** A summary from before the cluster has answered does not count what it was asked. */
+  summarised(name: string, summary: ClusterSummary): void {
+    const cluster = this.#linked.get(name)
+    if (cluster !== undefined)
+      cluster.summary = [...cluster.asked.values()].reduce(lessOne, { ...summary, cluster: name })
   }
 
   subscribe(name: string, keys: Iterable<InterestKey>): void {
@@ -154,11 +181,19 @@ export class Clusters {
     }
   }
 
-  /** Sends each cluster the entries that it asked for. */
-  publish(changed: readonly KeyEntries[]): void {
-    for (const { link, keys } of this.#linked.values()) {
-      const wanted = changed.filter(({ key }) => keys.has(key))
-      sendEntries(link, wanted)
+  /** Sends each cluster the entries that it asked for; what waits for a slow one is sent as it is then. */
+  publish(changed: readonly InterestKey[], entriesOf: (key: InterestKey) => KeyEntries): void {
+    const known = new Map<InterestKey, KeyEntries>()
+    const once = (key: InterestKey) => {
+      const entries = known.get(key) ?? entriesOf(key)
+      known.set(key, entries)
+      return entries
+    }
+    for (const cluster of this.#linked.values()) {
+      const wanted = changed.filter((key) => cluster.keys.has(key))
+      if (wanted.length === 0) continue
+      if (cluster.later.size === 0 && !cluster.link.isCongested) sendEntries(cluster.link, wanted.map(once))
+      else sendLater(cluster, wanted, entriesOf)
     }
   }
 
@@ -180,6 +215,43 @@ export class Clusters {
 }
 
 export function sendEntries(link: ClusterLink, entries: readonly KeyEntries[]): void {
-  for (let start = 0; start < entries.length; start += BATCH)
-    link.notify('known', { known: entries.slice(start, start + BATCH) })
+  for (let start = 0; start < entries.length; start += SENT_AT_ONCE)
+    link.notify('known', { known: entries.slice(start, start + SENT_AT_ONCE) })
+}
+
+/** Of many keys, a few in each turn of the event loop, as they are then. */
+export async function sendInSlices(
+  link: ClusterLink,
+  keys: Iterable<InterestKey>,
+  entriesOf: (key: InterestKey) => KeyEntries,
+): Promise<void> {
+  const all = [...keys]
+  for (let start = 0; start < all.length && link.isOpen; start += SENT_AT_ONCE) {
+    if (start > 0) await new Promise((resolve) => setImmediate(resolve))
+    await link.uncongested()
+    sendEntries(link, all.slice(start, start + SENT_AT_ONCE).map(entriesOf))
+  }
+}
+
+function sendLater(
+  { link, later }: LinkedCluster,
+  keys: readonly InterestKey[],
+  entriesOf: (key: InterestKey) => KeyEntries,
+): void {
+  const isUnderWay = later.size > 0
+  for (const key of keys) later.add(key)
+  if (isUnderWay) return
+  const send = async () => {
+    while (later.size > 0 && link.isOpen) {
+      await link.uncongested()
+      const some = [...later].slice(0, SENT_AT_ONCE)
+      for (const key of some) later.delete(key)
+      sendEntries(link, some.map(entriesOf))
+    }
+  }
+  void send()
+}
+
+function lessOne(summary: ClusterSummary, demand: Capacity): ClusterSummary {
+  return { ...summary, free: reserve(summary.free, demand), instances: summary.instances + 1 }
 }

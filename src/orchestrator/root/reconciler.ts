@@ -1,7 +1,7 @@
-import PQueue from 'p-queue'
 import { isMeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
@@ -14,8 +14,9 @@ import { schedule, type Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
 import type { Assignment, ServiceSpec } from '../spec.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
-import { type Clusters, sendEntries } from './clusters.ts'
-import { entriesUnder } from './entries.ts'
+import { ClusterRequests } from './cluster-requests.ts'
+import type { Clusters } from './clusters.ts'
+import { EntryPublisher } from './entry-publisher.ts'
 import { askedOf, leftBy, refusedOf, runsAtFormer } from './former-place.ts'
 import type { EventSink } from './events/event.ts'
 import { applyRecordSteps, changeInstance, deleteInstance, type InstanceChange } from './instance-records.ts'
@@ -44,11 +45,24 @@ const REFUSED_MS = 3_000
 /** How long a reason counts for the other instances of its service. Smaller asks more often, larger shows older counts. */
 const SAME_MS = 250
 
-/** Turns what is into what is wanted, one service at a time: a plan (pure), then each of its steps. */
+/** Everything that is not as it should be is looked at this often at most, however often capacity changes. */
+const RETRY_MS = 200
+
+/**
+ * Turns what is into what is wanted: of each service a plan (pure), then each of its steps.
+ *
+ *     touched ─▶ slice: plan, records, decisions ─▶ one transaction ─▶ one message for each cluster ─▶ answers
+ *
+ * Of one service one pass at a time. A decision takes its demand off the cluster's free capacity in the same step, so that two
+ * placements never count on the same.
+ */
 export class Reconciler {
   readonly #parts: ReconcilerParts
-  /** One at a time, so that two placements never count on the same free capacity. */
-  readonly #queue = new PQueue({ concurrency: 1 })
+  readonly #work: SlicedWork
+  readonly #requests: ClusterRequests
+  readonly #publisher: EntryPublisher
+  #retryTimer: NodeJS.Timeout | undefined
+  #isRetryDue = false
   readonly #queued = new Set<ServiceId>()
   /** Why instances are in their clusters. */
   readonly decisions = new KeptDecisions()
@@ -62,6 +76,12 @@ export class Reconciler {
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
     this.updates = new Updates(parts)
+    this.#work = new SlicedWork({
+      together: (slice) => parts.store.database.transaction(slice),
+      onFailure: (error) => parts.log.error('reconciling services failed', { error }),
+    })
+    this.#requests = new ClusterRequests(parts)
+    this.#publisher = new EntryPublisher(parts)
     for (const { id } of parts.store.services.list()) this.#unsettled.add(id)
     for (const { service } of parts.store.instances.list()) this.#unsettled.add(service)
   }
@@ -70,7 +90,7 @@ export class Reconciler {
   touch(service: ServiceId): void {
     if (this.#isClosed || this.#queued.has(service)) return
     this.#queued.add(service)
-    void this.#queue.add(async () => {
+    const work = async () => {
       this.#queued.delete(service)
       try {
         await this.#reconcile(service)
@@ -79,12 +99,21 @@ export class Reconciler {
         this.#unsettled.add(service)
         this.#parts.log.error('reconciling a service failed', { service, error })
       }
-    })
+    }
+    this.#work.add(service, work).catch(() => undefined) // cleared: the root is closing
   }
 
   /** Reconciles everything that is not as it should be. Called every few seconds, and when capacity changes. */
   retry(): void {
+    if (this.#isClosed) return
+    this.#isRetryDue = true
+    if (this.#retryTimer !== undefined) return
+    this.#isRetryDue = false
     for (const service of this.#unsettled) this.touch(service)
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined
+      if (this.#isRetryDue) this.retry()
+    }, RETRY_MS).unref()
   }
 
   /** The cluster's link came up or went down. */
@@ -102,16 +131,15 @@ export class Reconciler {
 
   async close(): Promise<void> {
     this.#isClosed = true
-    this.#queue.clear()
-    await this.#queue.onIdle()
+    clearTimeout(this.#retryTimer)
+    this.#publisher.close()
+    this.#work.clear()
+    await this.#work.onIdle()
   }
 
   /** What tables show of a service has changed: sent to the clusters that asked. */
   publish(service: ServiceId): void {
-    const { store, vips, clusters, clock } = this.#parts
-    const record = store.services.get(service)
-    if (record !== undefined) store.services.put(service, { ...record, version: store.next('version', clock.wall()) })
-    clusters.publish([entriesUnder(interestOf(service), store, vips)])
+    this.#publisher.publish(service)
   }
 
   async #reconcile(id: ServiceId): Promise<void> {
@@ -124,12 +152,21 @@ export class Reconciler {
       this.publish(id)
       return this.touch(id) // the next pass places what was created
     }
-    for (const step of steps) {
-      if (this.#isClosed) return
+    if (steps.length === 0) return this.#settle(id)
+    const isFree = ({ kind }: Step) => kind === 'place' || kind === 'withdraw'
+    const together = steps.filter(isFree).map((step) => this.#execute(step))
+    for (const step of steps.filter((step) => !isFree(step))) {
+      if (this.#isClosed) break
       await this.#execute(step)
     }
+    await Promise.all(together)
+    await this.#work.add(`settled ${id}`, async () => this.#settle(id)) // with the others of its message
+  }
+
+  #settle(id: ServiceId): void {
+    const { store } = this.#parts
     const [service, instances] = [store.services.get(id), store.instancesOf(id)]
-    if (isSettled(service, instances, conditions)) this.#unsettled.delete(id)
+    if (isSettled(service, instances, this.#conditions())) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
     if (service === undefined) this.updates.forget(id)
     else if (this.updates.follow(service, instances) === 'failed' && !this.updates.isAutomatic(id))
@@ -174,8 +211,9 @@ export class Reconciler {
     if (step.kind === 'withdraw') {
       this.leaveFormer(step.id, { isUnwanted: true })
       try {
-        const { ended } = await clusters.require(step.cluster).link.request('withdraw', { instance: step.id })
-        if (ended) this.#forget(step.id)
+        const { link } = clusters.require(step.cluster)
+        if (await this.#requests.withdraw(link, step.id))
+          await this.#work.add(`gone ${step.id}`, async () => this.#forget(step.id)) // with the others of its message
       } catch (error) {
         log.warn('instance not withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }
@@ -277,7 +315,7 @@ export class Reconciler {
 
   /** Returns `undefined` when the cluster accepted, or its link broke (its next hello settles that); else why it refused. */
   async #delegate(record: InstanceRecord, name: string): Promise<string | undefined> {
-    const { store, vips, clusters } = this.#parts
+    const { store, clusters } = this.#parts
     const { id } = record
     const service = store.services.get(record.service)
     const cluster = clusters.linked(name)
@@ -286,14 +324,15 @@ export class Reconciler {
     // written before the request: after a crash in between, the cluster's hello settles where the instance is
     this.#change(id, askedOf(record, name, service))
     clusters.subscribe(name, [interestOf(service.id)])
-    sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
+    clusters.ask(name, id, demandOf(spec))
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
     try {
-      await cluster.link.request('delegate', { assignment })
-      clusters.reserve(name, demandOf(spec))
+      await this.#requests.delegate(cluster.link, assignment)
+      clusters.answered(name, id, { isAccepted: true })
       this.leaveFormer(id)
       return undefined
     } catch (error) {
+      clusters.answered(name, id, { isAccepted: false })
       if (isMeshError(error, 'LINK_CLOSED')) return undefined
       cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
       this.refuse(id, name)

@@ -147,16 +147,16 @@ export class RootStore implements Disposable {
 
   private constructor(database: Store) {
     this.database = database
-    this.apps = database.collection('apps')
-    this.services = database.collection('services')
-    this.instances = database.collection('instances')
+    this.apps = database.keptCollection('apps')
+    this.services = database.keptCollection('services')
+    this.instances = database.keptCollection('instances')
     this.vips = database.collection('vips')
-    this.clusters = database.collection('clusters')
-    this.nodes = database.collection('nodes')
-    this.enrolments = database.collection('enrolments')
+    this.clusters = database.keptCollection('clusters')
+    this.nodes = database.keptCollection('nodes')
+    this.enrolments = database.keptCollection('enrolments')
     this.revocations = database.collection('revocations')
-    this.tokens = database.collection('api-tokens')
-    this.counters = database.collection('counters')
+    this.tokens = database.keptCollection('api-tokens')
+    this.counters = database.keptCollection('counters')
     this.revisions = database.collection('revisions')
   }
 

@@ -25,12 +25,13 @@ import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
+import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
 import { Rotation } from './rotation.ts'
-import { changeStore } from './submission.ts'
+import { changeStore, idOf } from './submission.ts'
 import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
 
@@ -139,6 +140,8 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const log = parentLog.child({ part: 'root' })
   const store = life.use(RootStore.open(dir))
   const events = life.use(await Events.open({ dir, clock, log }))
+  const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
+  store.database.onRollback(() => vips.reload())
   const authority = await Authority.open(join(dir, 'authority'), clock)
   const identity = await rootIdentity(authority, clock)
   const renew = (csr: string) => authority.issue(csr, identity.principal)
@@ -150,7 +153,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
     authority,
     identity,
     mesh,
-    vips: new Vips(store.vips, vipRestSeconds * 1_000, clock),
+    vips,
     joinTokens: new JoinTokens(store.database, {
       role: 'cluster',
       fingerprints: () => fingerprints(authority.trusted, authority.ids.signs),
@@ -175,6 +178,7 @@ function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds
   const { store, clock, log, metrics } = state
   const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
   const reconciler = new Reconciler({ ...state, clusters, rules })
+  const large = new LargeSubmissions(state)
   const nodes = new NodeDirectory({ store, clusters, clock, log })
   let url = ''
   const facts = () => ({ url, ca: state.authority.trusted })
@@ -183,14 +187,32 @@ function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds
     openAdmin(dir, facts(), store)
   }
   const rotation = new Rotation({ ...state, clusters, nodes }, () => refreshAdmin(dir, facts(), store))
-  clusters.listen(new ClusterMessages({ ...state, clusters, nodes, reconciler, rotation }))
+  const messages = new ClusterMessages({ ...state, clusters, nodes, reconciler, rotation })
+  life.defer(() => messages.close())
+  clusters.listen(messages)
   life.defer(() => reconciler.close())
+  life.defer(() => large.close())
   life.defer(() => nodes.close())
   life.defer(() => rotation.close())
   const mended = changeStore(state, () => mendVips(state))
   if (mended.length > 0) log.warn('addresses reassigned after a conflict in the saved state', { services: mended })
   for (const service of mended) reconciler.publish(service)
-  return { rules, clusters, nodes, reconciler, rotation, openCredential }
+  resumeLarge(large, reconciler, log)
+  return { rules, clusters, nodes, reconciler, large, rotation, openCredential }
+}
+
+/** A document that an earlier process had accepted and not applied to its end. */
+function resumeLarge(large: LargeSubmissions, reconciler: Reconciler, log: Log): void {
+  large.resume().then(
+    (changes) => {
+      if (changes.length > 0) log.info('a document is applied to its end', { count: changes.length })
+      for (const change of changes) {
+        reconciler.publish(idOf(change))
+        reconciler.touch(idOf(change))
+      }
+    },
+    (error: unknown) => log.error('a document cannot be applied to its end', { error }),
+  )
 }
 
 /** The one port of the root: the API, links of clusters, joining. */

@@ -7,7 +7,7 @@ import type { AppSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import { contentOf, forgetRevisions, recordRevision, type RevisionReason } from './revisions.ts'
 import type { RootStore, ServiceRecord } from './root-store.ts'
-import { assignVips, checkRequests } from './vip-requests.ts'
+import { assignVips, checkRequests, type VipRequest } from './vip-requests.ts'
 import type { Vips } from './vips.ts'
 
 export interface Submission {
@@ -46,11 +46,23 @@ export function submit(submission: Submission, parts: SubmitParts): Submitted {
   return changeStore(parts, () => {
     for (const { app, namespace, description } of apps)
       store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer })
-    for (const change of changes) write(change, parts, reason)
     const services = apps.flatMap(({ services }) => services.map(({ id }) => id))
-    const moved = assignVips(requests, services, parts)
-    return { changes, moved, warnings }
+    return { changes, moved: applyChanges(changes, { requests, services, reason }, parts), warnings }
   })
+}
+
+/** Within a transaction. Returns the services whose automatic addresses changed. */
+export function applyChanges(
+  changes: readonly ServiceChange[],
+  {
+    requests,
+    services,
+    reason,
+  }: { requests: readonly VipRequest[]; services: readonly ServiceId[]; reason?: RevisionReason | undefined },
+  parts: SubmitParts,
+): ServiceId[] {
+  for (const change of changes) write(change, parts, reason)
+  return assignVips(requests, services, parts)
 }
 
 /** What a document would change. @throws MeshError SLA_CONFLICT with all conflicts at once */

@@ -15,15 +15,16 @@ export interface ReadService {
 }
 
 /**
- * Resolves the services that each service calls, so that its node fetches them before the first call. A name means a service of
+ * Step by step: resolves the services that each service calls, so that its node fetches them before the first call. A name means a service of
  * the same app (`cart`, `cart.prod`) or of another (`app.ns.service`, `app.ns.service.ns`).
  */
-export function linkConnectivity(all: readonly ReadService[], findings: Findings): void {
+export function* linkConnectivity(all: readonly ReadService[], findings: Findings): Generator<undefined, void> {
   const ids = new Map(
     all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
   )
   const known = new Set(all.flatMap(({ service }) => [interestOf(service.id), service.id]))
   for (const { fields, app, service } of all) {
+    yield
     const wanted = fields.list('connectivity').flatMap((value, i) => {
       const path = `${fields.at('connectivity')}[${i}]`
       const target = targetText(value, path, findings)

@@ -1,3 +1,4 @@
+import { driven, finished } from '../../core/kit/slices.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 import { STRATEGY_WORDS, type AppSpec } from '../spec.ts'
 import { linkConnectivity, type ReadService } from './connectivity.ts'
@@ -15,7 +16,7 @@ export type Parsed =
   | { kind: 'refused'; faults: Fault[]; warnings: Fault[] }
 
 /** A document with more services than this is a mistake or an attack. */
-const MAX_SERVICES = 2_000
+const MAX_SERVICES = 20_000
 
 /**
  * Reads an SLA document: all of its faults at once, each with its path; nothing is accepted in part. Three forms:
@@ -27,18 +28,30 @@ const MAX_SERVICES = 2_000
  * The last is the form of the oldest slides. Its app is `application_name`, or else named like the service, and in
  * `application_namespace`, or else the namespace of the service.
  */
-export function parseSla(
-  document: unknown,
-  { strategies = STRATEGY_WORDS }: { strategies?: readonly string[] } = {},
-): Parsed {
+export function parseSla(document: unknown, options: ParseOptions = {}): Parsed {
+  return finished(parsing(document, options))
+}
+
+/** The same, of a document of any size: a slice of it in each turn of the event loop. */
+export function parseSlaInSlices(document: unknown, options: ParseOptions = {}): Promise<Parsed> {
+  return driven(parsing(document, options))
+}
+
+export interface ParseOptions {
+  /** The names of all strategies there are. */
+  strategies?: readonly string[]
+}
+
+function* parsing(document: unknown, { strategies = STRATEGY_WORDS }: ParseOptions): Generator<undefined, Parsed> {
   const findings = new Findings()
-  const { customer, apps: found } = appsIn(document, findings)
+  const { customer, apps: found } = yield* appsIn(document, findings)
   const all: ReadService[] = []
   const taken = new Map<string, string>()
-  const apps = found.flatMap((fields) => readApp(fields, all, taken, findings) ?? [])
+  const apps: AppSpec[] = []
+  for (const fields of found) apps.push(...(yield* readApp(fields, { all, taken, findings })))
   if (all.length > MAX_SERVICES) findings.fault('', `has ${all.length} services; ${MAX_SERVICES} is the limit`)
   reportDuplicateApps(found, findings)
-  linkConnectivity(all, findings)
+  yield* linkConnectivity(all, findings)
   checkStrategies(all, strategies, findings)
   const warnings = findings.warnings()
   if (!findings.isClean) return { kind: 'refused', faults: findings.faults(), warnings }
@@ -62,7 +75,7 @@ interface AppFields {
   services: Fields[]
 }
 
-function appsIn(document: unknown, findings: Findings): { customer: string; apps: AppFields[] } {
+function* appsIn(document: unknown, findings: Findings): Generator<undefined, { customer: string; apps: AppFields[] }> {
   if (!isObject(document)) {
     findings.fault('', 'must be an object with "applications"', 'see docs/sla.md for the format and examples')
     return { customer: '', apps: [] }
@@ -76,14 +89,16 @@ function appsIn(document: unknown, findings: Findings): { customer: string; apps
     case 'service':
       return { customer, apps: [singleService(fields)] }
     case 'app':
-      return { customer, apps: [appFields(fields, findings)] }
+      return { customer, apps: [yield* appFields(fields, findings)] }
     case 'document': {
       if (!fields.isGiven('applications'))
         findings.fault('applications', 'is missing', 'add a list of applications, or write one app or one service')
       else if (fields.has('applications') && fields.list('applications').length === 0)
         findings.fault('applications', 'is empty')
-      const apps = entries(fields, 'applications', 'application', findings)
-      return { customer, apps: apps.map((app) => appFields(app, findings)) }
+      const apps: AppFields[] = []
+      for (const app of yield* entries(fields, 'applications', 'application', findings))
+        apps.push(yield* appFields(app, findings))
+      return { customer, apps }
     }
     default:
       return form satisfies never
@@ -111,8 +126,8 @@ function checkVersion(fields: Fields, findings: Findings): void {
   findings.fault('sla_version', `${quoted(version)} is not a supported version`, 'write "v2.0"')
 }
 
-function appFields(fields: Fields, findings: Findings): AppFields {
-  const services = entries(fields, 'microservices', 'microservice', findings)
+function* appFields(fields: Fields, findings: Findings): Generator<undefined, AppFields> {
+  const services = yield* entries(fields, 'microservices', 'microservice', findings)
   return { fields, nameKey: 'application_name', namespaceKey: 'application_namespace', services }
 }
 
@@ -125,20 +140,29 @@ function singleService(fields: Fields): AppFields {
   }
 }
 
-function entries(fields: Fields, key: string, level: Level, findings: Findings): Fields[] {
-  return fields.list(key).flatMap((value, i) => {
-    if (!isObject(value)) return [] // reported already
-    return Fields.read(value, [level], `${fields.at(key)}[${i}]`, findings) ?? []
-  })
+function* entries(fields: Fields, key: string, level: Level, findings: Findings): Generator<undefined, Fields[]> {
+  const read: Fields[] = []
+  for (const [i, value] of fields.list(key).entries()) {
+    yield
+    if (!isObject(value)) continue // reported already
+    const entry = Fields.read(value, [level], `${fields.at(key)}[${i}]`, findings)
+    if (entry !== undefined) read.push(entry)
+  }
+  return read
+}
+
+/** What reading one app adds to. */
+interface SoFar {
+  all: ReadService[]
+  taken: Map<string, string>
+  findings: Findings
 }
 
 /** Services are read even when the app has no valid name, so that their faults are reported too. */
-function readApp(
+function* readApp(
   { fields, nameKey, namespaceKey, services }: AppFields,
-  all: ReadService[],
-  taken: Map<string, string>,
-  findings: Findings,
-): AppSpec | undefined {
+  { all, taken, findings }: SoFar,
+): Generator<undefined, AppSpec[]> {
   const single = nameKey === 'microservice_name' // the reader of the service reports what is wrong with the name
   const target = single ? new Findings() : findings
   const name = readName(fields, nameKey, target)
@@ -151,6 +175,7 @@ function readApp(
   }
   const seen = new Map<string, string>()
   for (const each of services) {
+    yield
     const service = readService(each, { app: app.app, namespace: app.namespace }, taken, findings)
     if (service === undefined) continue
     const before = seen.get(service.id)
@@ -167,7 +192,7 @@ function readApp(
     app.services.push(service)
     all.push({ fields: each, app, service, givenId: each.text('microserviceID') || undefined })
   }
-  return name === undefined || namespace === undefined ? undefined : app
+  return name === undefined || namespace === undefined ? [] : [app]
 }
 
 function reportDuplicateApps(apps: readonly AppFields[], findings: Findings): void {

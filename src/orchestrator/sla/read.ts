@@ -4,7 +4,7 @@ import { duplicateKeys } from './duplicate-keys.ts'
 import { quoted, type Fault } from './findings.ts'
 
 /** Larger texts are something other than an SLA. */
-const MAX_TEXT_BYTES = 1024 * 1024
+const MAX_TEXT_BYTES = 32 * 1024 * 1024
 /** Deeper nesting is not an SLA; parsers of nested text are recursive and could overflow the stack. */
 const MAX_DEPTH = 64
 const MAX_FAULTS = 20

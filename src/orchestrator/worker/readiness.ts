@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'
+import { Listening } from './listening.ts'
 import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
 
 /**
@@ -44,6 +45,8 @@ export interface Watch {
   now: () => { spec: ServiceSpec; changed: AbortSignal }
   endpoints: Endpoints
   clock: Clock
+  /** What the kernel says of listeners; shared by all watches of this process by default. */
+  listening?: Pick<Listening, 'keepsUp'>
   /** Called when it changes, with the reason while it is not ready. */
   onVerdict: (isReady: boolean, reason: string | undefined) => void
 }
@@ -55,12 +58,19 @@ interface Check {
 }
 
 /** Checks again and again, until the signal. Without anything to check, the instance is ready at once. */
-export async function watchReadiness({ now, endpoints, clock, onVerdict }: Watch, signal: AbortSignal): Promise<void> {
+export async function watchReadiness(
+  { now, endpoints, clock, listening = ofThisMachine, onVerdict }: Watch,
+  signal: AbortSignal,
+): Promise<void> {
   let verdict: Verdict = { isReady: false, failures: 0 }
   let waitMs = FIRST_CHECK_MS
   const current = () => {
     const { spec, changed } = now()
-    return { check: checkKindOf(spec, endpoints) ?? ALWAYS, changed, limit: AbortSignal.any([signal, changed]) }
+    return {
+      check: checkKindOf(spec, endpoints, listening) ?? ALWAYS,
+      changed,
+      limit: AbortSignal.any([signal, changed]),
+    }
   }
   let { check, changed, limit } = current()
   while (!signal.aborted) {
@@ -82,14 +92,45 @@ export async function watchReadiness({ now, endpoints, clock, onVerdict }: Watch
 /** There is nothing to check, unless another document says so. */
 const ALWAYS: Check = { intervalMs: 2 ** 31 - 1, run: () => Promise.resolve(undefined) }
 
-function checkKindOf(spec: ServiceSpec, endpoints: Endpoints): Check | undefined {
+function checkKindOf(
+  spec: ServiceSpec,
+  endpoints: Endpoints,
+  listening: Pick<Listening, 'keepsUp'>,
+): Check | undefined {
   const check = checkOf(spec)
   if (check === undefined) return udpCheckOf(spec, endpoints)
   const probed = probedBy(check, spec, endpoints)
   if (probed === undefined) return undefined
-  return {
-    intervalMs: check.intervalMs,
-    run: (signal) => probe(check, probed, signal),
+  const connect = (signal: AbortSignal) => probe(check, probed, signal)
+  const { intervalMs } = check
+  const run =
+    check.kind === 'tcp' ? sparing(connect, () => listening.keepsUp(probed.host, probed.port), check) : connect
+  return { intervalMs, run }
+}
+
+const ofThisMachine = new Listening()
+
+/** Between two connections to a program that the kernel says keeps up. Smaller costs processor, larger notices later that it hangs. */
+const SPARED_MS = 10_000
+
+/**
+ * A connection only now and then, while the last one succeeded and the kernel says that a program listens and has accepted all that
+ * came: a check of hundreds of instances is then one look at a list. Whatever else the kernel says is found out by a connection.
+ */
+function sparing(
+  connect: Check['run'],
+  keepsUp: () => boolean,
+  { intervalMs }: Pick<CheckSpec, 'intervalMs'>,
+): Check['run'] {
+  let spare = 0
+  return async (signal) => {
+    if (spare > 0 && keepsUp()) {
+      spare -= 1
+      return undefined
+    }
+    const fault = await connect(signal)
+    spare = fault === undefined ? Math.floor(SPARED_MS / intervalMs) - 1 : 0
+    return fault
   }
 }
 

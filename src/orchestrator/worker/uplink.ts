@@ -5,6 +5,7 @@ import { renewBy } from '../../core/identity/grace.ts'
 import type { RenewOptions } from '../../core/identity/renewal.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { inSlices } from '../../core/kit/slices.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
@@ -15,6 +16,7 @@ import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, LinkSides } from '../link/link.ts'
 import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { wireOutcomes } from '../link/outcomes.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey } from '../spec.ts'
@@ -59,6 +61,8 @@ export interface UplinkOptions {
   onRefusal?: (refusal: MeshError | undefined) => void
   /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
   process?: string
+  /** Nothing that depends on this node at once is under way: its heartbeats may be few (link/pace.ts). */
+  isAtRest?: () => boolean
   /** The longest rest between two tries. */
   limitMs?: number
   random?: () => number
@@ -119,7 +123,7 @@ export class Uplink implements AsyncDisposable {
         ...(limitMs === undefined ? {} : { limitMs }),
         ...(random === undefined ? {} : { random }),
       },
-      { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics },
+      { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics, isAtRest: options.isAtRest },
     )
     life.use(this.#link)
     life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
@@ -139,6 +143,13 @@ export class Uplink implements AsyncDisposable {
         assign: async ({ assignment, replacement }) => {
           await worker.assign(assignment, replacement)
           return {}
+        },
+        'assign.many': async ({ assignments }) => ({
+          outcomes: await wireOutcomes(assignments, async (assignment) => worker.assign(assignment, 'stop-first')),
+        }),
+        'withdraw.many': async ({ instances }) => {
+          const there = await inSlices(instances, (instance) => worker.withdraw(instance))
+          return { ended: instances.filter((_, i) => there[i] === false) }
         },
         withdraw: ({ instance, atOnce, run }) => {
           if (run === undefined)

@@ -1,3 +1,4 @@
+import type { NodeId } from '../../../core/model/ids.ts'
 import type { InstanceState } from '../../../core/model/instance.ts'
 import type { InstanceRecord } from '../root-store.ts'
 import type { Actor, EventWord, NewEvent } from './event.ts'
@@ -60,9 +61,16 @@ function placedOf({ node, former, leftOn = [] }: InstanceRecord, why: string | u
   return { what: 'moved', by: 'cluster', why: why === undefined ? `from ${from}` : `from ${from}; ${why}` } as const
 }
 
+function isOther(before: NodeId | undefined, after: NodeId | undefined): boolean {
+  return before !== undefined && after !== undefined && before !== after
+}
+
 function stateOf(before: InstanceRecord, after: InstanceRecord): { what: EventWord; by: Actor } | undefined {
   const isSaidAnew = after.state === 'unplaceable' && after.detail !== before.detail
-  if (before.state === after.state && !isSaidAnew) return undefined
+  // what it was between two places may not have been told
+  const isReadyElsewhere =
+    after.state === 'running' && before.successor === undefined && isOther(before.node?.id, after.node?.id)
+  if (before.state === after.state && !isSaidAnew && !isReadyElsewhere) return undefined
   const isWorse = before.state === 'running' && after.state === 'starting'
   if (isWorse && after.generation === before.generation)
     return after.restarts > before.restarts ? undefined : { what: 'unready', by: 'worker' }

@@ -1,0 +1,47 @@
+import { join } from 'node:path'
+import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
+import { LoopWatch } from './loop-watch.ts'
+import { monotonicMs, SimulatedNode } from './simulated-node.ts'
+
+export type CrowdCalls = ReturnType<typeof crowdCalls>
+
+export interface Newcomer {
+  name: string
+  token: string
+}
+
+/** Nodes that join at the same time: more would only wait for each other. */
+const JOIN_AT_ONCE = 32
+
+/** Many simulated nodes in one process. */
+export function crowdCalls(life: Lifetime) {
+  const blocks = life.use(new LoopWatch())
+  const nodes: SimulatedNode[] = []
+  const arrivals: number[] = []
+  return {
+    /** Resolves when all of them are linked. */
+    async join(newcomers: readonly Newcomer[], dir: string, capacity: { memoryMb: number }): Promise<void> {
+      const waiting = [...newcomers]
+      const joinOne = async () => {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
+          nodes.push(life.use(await SimulatedNode.join({ ...next, dir: join(dir, next.name), ...capacity })))
+      }
+      await Promise.all(Array.from({ length: JOIN_AT_ONCE }, joinOne))
+      for (const node of nodes) await node.linked()
+    },
+    running: () => nodes.reduce((sum, { running }) => sum + running, 0),
+    assigned: () => nodes.reduce((sum, { assigned }) => sum + assigned, 0),
+    /** Every node follows the services under this key; when each change arrived is kept. */
+    async follow(key: string): Promise<void> {
+      await Promise.all(nodes.map((node) => node.follow(key, () => arrivals.push(monotonicMs()))))
+    },
+    takeArrivals: () => arrivals.splice(0),
+    /** An instance of this process is not ready, or ready again. When it was said; `undefined`: it is not here. */
+    say(instance: string, isReady: boolean): number | undefined {
+      const node = nodes.find((each) => each.has(instance))
+      node?.say(instance, isReady ? 'running' : 'starting')
+      return node === undefined ? undefined : monotonicMs()
+    },
+    longestBlockMs: () => blocks.take(),
+  }
+}

@@ -1,0 +1,135 @@
+import { silentLog } from '../../../src/core/kit/log.ts'
+import { openMetrics } from '../../../src/core/metrics.ts'
+import type { InstanceState } from '../../../src/core/model/instance.ts'
+import { NOTHING } from '../../../src/orchestrator/scheduling/capacity.ts'
+import type { Assignment, InstanceReport } from '../../../src/orchestrator/spec.ts'
+import { enrolNode } from '../../../src/orchestrator/worker/join.ts'
+import { Uplink, type UplinkWorker } from '../../../src/orchestrator/worker/uplink.ts'
+
+/** From accepted to ready, as of a small program. */
+const START_MS = 20
+
+/** Of the machine, not of the process. */
+export function monotonicMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6
+}
+
+const metrics = openMetrics('agent')
+
+/**
+ * A node with an identity, a certificate and a control link of its own, as an agent has them; what it is to run it only says that it
+ * runs.
+ */
+export class SimulatedNode implements AsyncDisposable {
+  readonly #has = new Map<string, Assignment>()
+  readonly #running = new Set<string>()
+  readonly #ending = new AbortController()
+  #uplink: Uplink | undefined
+
+  static async join(options: { name: string; token: string; dir: string; memoryMb: number }): Promise<SimulatedNode> {
+    const { name, token, dir, memoryMb } = options
+    const { identity, url } = await enrolNode({ dir, name, token }, AbortSignal.timeout(120_000))
+    const node = new SimulatedNode()
+    const facts = {
+      id: `?/${name}`, // the cluster knows it by its certificate
+      capacity: { ...NOTHING, memoryMb, vcpus: 64, storageMb: 100_000 },
+      runtimes: ['process'],
+      arch: 'x64',
+      addresses: ['192.0.2.1:7472'],
+      labels: {},
+      version: '0.0.0',
+    }
+    if (identity.principal.role === 'node') facts.id = `${identity.principal.cluster}/${name}`
+    const worker = node.#worker()
+    node.#uplink = Uplink.start(
+      { urls: [url], identity, worker, facts: () => facts, isAtRest: () => true },
+      silentLog,
+      metrics,
+    )
+    return node
+  }
+
+  get running(): number {
+    return this.#running.size
+  }
+
+  get assigned(): number {
+    return this.#has.size
+  }
+
+  has(instance: string): boolean {
+    return this.#has.has(instance)
+  }
+
+  async linked(): Promise<void> {
+    while (this.#uplink?.isUp !== true) await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+
+  say(instance: string, state: InstanceState): void {
+    const assignment = this.#has.get(instance)
+    if (assignment === undefined) return
+    if (state === 'running') this.#running.add(instance)
+    else this.#running.delete(instance)
+    this.#uplink?.report(reportOf(assignment, state))
+  }
+
+  /** As the data plane does: asks, and is told of each change from then on. */
+  async follow(key: string, onChange: () => void): Promise<void> {
+    const uplink = this.#uplink as Uplink
+    const { seq } = await uplink.ask(key, this.#ending.signal)
+    const messages = uplink.messages(() => ({ epoch: '', seq, keys: [key] }), this.#ending.signal)
+    const resumed = Promise.withResolvers<void>()
+    const read = async () => {
+      for await (const message of messages) {
+        if (message.kind === 'changes') onChange()
+        else resumed.resolve()
+      }
+    }
+    void read().catch(() => undefined)
+    await resumed.promise
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort()
+    await this.#uplink?.[Symbol.asyncDispose]()
+  }
+
+  #worker(): UplinkWorker {
+    return {
+      assign: (assignment) => {
+        this.#has.set(assignment.instance, assignment)
+        setImmediate(() => this.say(assignment.instance, 'starting'))
+        setTimeout(() => this.say(assignment.instance, 'running'), START_MS)
+      },
+      withdraw: (instance) => {
+        const assignment = this.#has.get(instance)
+        if (assignment === undefined) return false
+        setTimeout(() => {
+          this.#running.delete(instance)
+          if (this.#has.delete(instance)) this.#uplink?.report(reportOf(assignment, 'stopped'))
+        }, START_MS)
+        return true
+      },
+      cancel: () => undefined, // an update of the benchmark has no successor
+      keepOnly: (wanted) => {
+        const kept = new Set<string>(wanted)
+        for (const instance of this.#has.keys()) {
+          if (kept.has(instance)) continue
+          this.#has.delete(instance)
+          this.#running.delete(instance)
+        }
+      },
+      reports: () =>
+        [...this.#has.values()].map((each) =>
+          reportOf(each, this.#running.has(each.instance) ? 'running' : 'starting'),
+        ),
+      logs: async function* () {
+        yield '' // nobody asks
+      },
+    }
+  }
+}
+
+function reportOf({ instance, generation, revision }: Assignment, state: InstanceState): InstanceReport {
+  return { instance, generation, state, restarts: 0, ...(revision === undefined ? {} : { revision }) }
+}
