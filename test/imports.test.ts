@@ -113,7 +113,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   dns2: ['resolver'],
   ws: ['src/core/kit/websocket.ts', 'src/core/kit/websocket-acceptor.ts'],
   'ip-num': ['src/core/model/address.ts'],
-  'prom-client': ['src/core/metrics.ts', 'src/core/kit/tallied.ts', 'src/roles/ops-server.ts'],
+  'prom-client': ['src/core/metrics.ts', 'src/core/kit/flow-metrics.ts', 'src/roles/ops-server.ts'],
   '@peculiar/x509': ['src/core/identity'],
   'reflect-metadata': ['src/core/identity'],
   pino: ['src/core/kit/log.ts'],

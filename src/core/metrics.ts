@@ -1,6 +1,6 @@
 import { background } from './kit/background.ts'
 import { logOutput } from './kit/console-output.ts'
-import { TalliedCounter, TalliedHistogram } from './kit/tallied.ts'
+import { FlowCounter, FlowHistogram } from './kit/flow-metrics.ts'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 
 /**
@@ -38,10 +38,10 @@ function makerFor(registry: Registry) {
     counter: <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
       new Counter<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
     /** For what each new flow counts. */
-    talliedCounter: <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
-      new TalliedCounter<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
-    talliedHistogram: <L extends string>(name: string, help: string, buckets: number[], label: L) =>
-      new TalliedHistogram<L>({ name: `hedgerow_${name}`, help, buckets, labelNames: [label], registers }),
+    flowCounter: <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
+      new FlowCounter<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
+    flowHistogram: <L extends string>(name: string, help: string, buckets: number[], label: L) =>
+      new FlowHistogram<L>({ name: `hedgerow_${name}`, help, buckets, labelNames: [label], registers }),
     gauge: <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
       new Gauge<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
     histogram: <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
@@ -76,7 +76,7 @@ function processMetrics(registry: Registry) {
 
 function flowMetrics(make: Maker) {
   return {
-    flows: make.talliedCounter(
+    flows: make.flowCounter(
       'proxy_flows_total',
       'Flows that ended (on the kernel path: that began), by policy, path, result and protocol.',
       ['policy', 'path', 'result', 'protocol'],
@@ -94,13 +94,13 @@ function flowMetrics(make: Maker) {
       'proxy_memory_scarce',
       'Whether new flows are refused (1) because the heap, a control group or the machine has little memory left.',
     ),
-    flowConnect: make.talliedHistogram(
+    flowConnect: make.flowHistogram(
       'proxy_flow_connect_seconds',
       'Time from accepting a flow to the answer of its instance.',
       [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3],
       'path',
     ),
-    flowBytes: make.talliedCounter(
+    flowBytes: make.flowCounter(
       'proxy_flow_bytes_total',
       'Bytes carried for flows, to the instance (sent) and back (received).',
       ['direction'],
@@ -117,15 +117,13 @@ function flowMetrics(make: Maker) {
     ),
     flowsEvicted: make.counter('proxy_flows_evicted_total', 'UDP flows closed early to make room for new ones.'),
     kernelRows: make.gauge('proxy_kernel_rows', 'VIPs and ports whose flows the kernel carries.'),
-    candidatesTried: make.talliedCounter('proxy_candidates_total', 'Instances tried for flows, by outcome.', [
-      'outcome',
-    ]),
-    flowsEarly: make.talliedCounter(
+    candidatesTried: make.flowCounter('proxy_candidates_total', 'Instances tried for flows, by outcome.', ['outcome']),
+    flowsEarly: make.flowCounter(
       'proxy_flows_early_total',
       'Flows whose first bytes were sent together with the request to open, by outcome.',
       ['outcome'],
     ),
-    inboundStreams: make.talliedCounter(
+    inboundStreams: make.flowCounter(
       'proxy_inbound_streams_total',
       'Streams that other nodes opened to instances here, by result.',
       ['result'],

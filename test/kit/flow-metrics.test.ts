@@ -1,6 +1,6 @@
 import { Counter, Histogram, Registry } from 'prom-client'
 import t from 'tap'
-import { TalliedCounter, TalliedHistogram } from '../../src/core/kit/tallied.ts'
+import { FlowCounter, FlowHistogram } from '../../src/core/kit/flow-metrics.ts'
 
 const OUTCOMES = ['opened', 'refused', 'timeout']
 const SECONDS = [0, 0.0005, 0.001, 0.0011, 0.02, 1, 2.5, 100]
@@ -10,8 +10,8 @@ t.test('what is counted and recorded is scraped as prom-client itself would have
   for (const registry of [ours, theirs]) registry.setDefaultLabels({ role: 'agent' })
   const counted = { name: 'tries_total', help: 'Tries.', labelNames: ['outcome', 'path'] as const }
   const observed = { name: 'connect_seconds', help: 'Times.', labelNames: ['path'] as const, buckets: [0.001, 0.01, 1] }
-  const counter = new TalliedCounter({ ...counted, registers: [ours] })
-  const histogram = new TalliedHistogram({ ...observed, registers: [ours] })
+  const counter = new FlowCounter({ ...counted, registers: [ours] })
+  const histogram = new FlowHistogram({ ...observed, registers: [ours] })
   const plainCounter = new Counter({ ...counted, registers: [theirs] })
   const plainHistogram = new Histogram({ ...observed, registers: [theirs] })
   const isSame = async (when: string) =>

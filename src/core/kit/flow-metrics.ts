@@ -6,9 +6,9 @@ import { Counter, Histogram, type HistogramConfiguration } from 'prom-client'
  */
 
 /** A counter whose `count` is cheap. `inc` works as ever. */
-export class TalliedCounter<L extends string> extends Counter<L> {
+export class FlowCounter<L extends string> extends Counter<L> {
   readonly #labelNames: readonly L[]
-  readonly #tallies = new Map<string, { labels: Record<L, string>; count: number }>()
+  readonly #sums = new Map<string, { labels: Record<L, string>; count: number }>()
 
   constructor(configuration: ConstructorParameters<typeof Counter<L>>[0]) {
     super(configuration)
@@ -19,15 +19,15 @@ export class TalliedCounter<L extends string> extends Counter<L> {
   count(labels: Record<L, string>, by = 1): void {
     let key = ''
     for (const name of this.#labelNames) key += `${labels[name]} `
-    const tally = this.#tallies.get(key)
-    if (tally === undefined) this.#tallies.set(key, { labels, count: by })
-    else tally.count += by
+    const sum = this.#sums.get(key)
+    if (sum === undefined) this.#sums.set(key, { labels, count: by })
+    else sum.count += by
   }
 
   override get(): ReturnType<Counter<L>['get']> {
-    for (const tally of this.#tallies.values()) {
-      if (tally.count > 0) this.inc(tally.labels, tally.count)
-      tally.count = 0
+    for (const sum of this.#sums.values()) {
+      if (sum.count > 0) this.inc(sum.labels, sum.count)
+      sum.count = 0
     }
     return super.get()
   }
@@ -41,7 +41,7 @@ interface Series {
 }
 
 /** A histogram with one label whose `record` is cheap. Nothing else is observed. */
-export class TalliedHistogram<L extends string> extends Histogram<L> {
+export class FlowHistogram<L extends string> extends Histogram<L> {
   readonly #configuration: {
     readonly name: string
     readonly help: string
