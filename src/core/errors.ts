@@ -125,7 +125,7 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   DUPLICATE_IDENTITY:
     'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
-  REVISION_UNKNOWN: '`hedgerow history SERVICE` lists those there are.',
+  REVISION_UNKNOWN: 'Run `hedgerow history SERVICE` to see the revisions there are.',
 }
 
 export class MeshError extends Error {
