@@ -75,6 +75,12 @@ t.test('a heartbeat announces the next one, and a pong proves that a peer at res
   while (sent.length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
   t.same(JSON.parse(sent[0] ?? ''), { beat: 1, next: 1_000 })
   receive('{"beat":1,"next":10000}')
+  while (sent.length === 1) await new Promise((resolve) => setTimeout(resolve, 20))
+  t.same(
+    JSON.parse(sent[1] ?? ''),
+    { beat: 1, next: 20_000 },
+    'a new pace is told at once: the peer expects the one before',
+  )
   receive('{"beat":1}')
   receive('{"beat":1,"next":99999999}')
   t.match(sent.at(-1), /fault/, 'a time out of all bounds is none')

@@ -84,6 +84,8 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #received
   readonly #pace: Pace
   #beatAt = 0
+  /** When our last heartbeat said that the next one comes. */
+  #announced: number | undefined
   #end: LinkEnd | undefined
   #nextId = 1
   #inProgress = 0
@@ -223,10 +225,11 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#channel.recheck?.(isHere, RECHECK_MS)
   }
 
-  /** Says that we live, when it is time: also when more depends on us than when we last said so. */
+  /** Says that we live, when it is time, and at once when the pace changes: until it is told, the peer expects the one before. */
   #beat(now: number): void {
     const next = this.#pace.nextMs()
-    if (now - this.#beatAt + CHECK_MS / 2 < next) return
+    if (next === this.#announced && now - this.#beatAt + CHECK_MS / 2 < next) return
+    this.#announced = next
     this.#beatAt = now
     this.#send({ beat: 1, next })
   }

@@ -3,7 +3,7 @@
  *
  *     node in use   {"beat":1,"next":1000}  ─▶ cluster     {"beat":1,"next":1000}     dead after 2.7 s of silence
  *     node at rest  {"beat":1,"next":10000} ─▶ cluster     {"beat":1,"next":20000}    after 15 s; a dead machine or network, which
- *                                                                                     the kernel probes, after 7 s
+ *                                                                                     the kernel probes, after 4 s
  *     peer of an earlier version  {"beat":1}               it expects a heartbeat each second, and gets it
  */
 
