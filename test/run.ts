@@ -26,7 +26,8 @@ const FILE_TIMEOUT_SECONDS = 180
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
 const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 /** Of those, those that assert no times. */
-const PATIENT = /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source|failure-\w+|moves|update))\.test/
+const PATIENT =
+  /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source|failure|moves|update))\.test/
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers)\.test/
 
