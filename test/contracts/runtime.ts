@@ -56,6 +56,20 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
     }
   })
 
+  test(`${name}: what is to stop, or is the next agent's, before it was started is not started`, async (t) => {
+    await using made = await make()
+    if (!made.ownsIt) return t.pass('it starts nothing')
+    const traces: Trace[] = []
+    const leave = new AbortController()
+    const output = () => {
+      leave.abort()
+      return made.output()
+    }
+    const launch = { ...launchOf(made, made.server, traces), output, signal: leave.signal }
+    await t.rejects(made.runtime.launch(launch), { code: 'RUNTIME_FAILED' })
+    t.equal(traces.at(-1)?.['pid'], undefined, 'nothing was started')
+  })
+
   test(`${name}: what cannot be started is refused with the reason`, async (t) => {
     await using made = await make()
     await t.rejects(made.runtime.launch(launchOf(made, made.impossible, [])), {
@@ -66,7 +80,8 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
 }
 
 function launchOf({ output }: RuntimeCase, assignment: Assignment, traces: Trace[]): Launch {
-  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace) }
+  const { signal } = new AbortController()
+  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace), signal }
 }
 
 /** Looks until it answers; the test's own limit ends a wait that is in vain. */

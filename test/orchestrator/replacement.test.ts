@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'tap'
@@ -24,6 +24,19 @@ const { instance } = work('v1', 1)
 
 async function until(isSo: () => boolean): Promise<void> {
   while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+/** Those whose command line has this word. */
+function programsWith(word: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(word) ? [Number(name)] : []
+      } catch {
+        return [] // it has ended
+      }
+    })
 }
 
 function ask({ worker }: TestNode): Promise<string> {
@@ -167,6 +180,21 @@ test('where no second run fits beside it, the node says why, and goes on', async
     )
     worker.withdraw(assigned(1).instance, { drainSeconds: 0 })
     await until(() => !worker.reports().some((report) => report.instance === assigned(1).instance))
+  }
+})
+
+test('an agent that closes while it starts a program leaves none that the next one does not know', async (t) => {
+  for (let turns = 0; turns < 16; turns++) {
+    const dir = freshDir()
+    const word = `started${process.pid}x${turns}`
+    const first = await nodeWith({ keepOnClose: true }, dir)
+    first.worker.assign(assignmentOf({ cmd: [node, '-e', `'${word}'; ${server('v1')[2]}`], port: 80 }))
+    for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
+    await first.worker.close()
+    await using second = await nodeWith({}, dir)
+    second.worker.keepOnly([instance])
+    const { pid } = await second.hears(generation(1))
+    t.same(programsWith(word), [pid], `closed after ${turns} turns: one program`)
   }
 })
 

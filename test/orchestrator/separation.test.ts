@@ -63,6 +63,7 @@ function folders() {
         environment: {},
         output: async () => openSync(output, 'a'),
         onTrace,
+        signal: new AbortController().signal,
       }
     },
     [Symbol.dispose]: () => {

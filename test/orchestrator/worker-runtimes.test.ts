@@ -57,7 +57,8 @@ function folder(): { path: string } & Disposable {
 
 function launchOf(assignment: ReturnType<typeof assignmentOf>, file: string, traces: Trace[] = []): Launch {
   const output = async () => openSync(file, 'a')
-  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace) }
+  const { signal } = new AbortController()
+  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace), signal }
 }
 
 async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {

@@ -280,9 +280,11 @@ export class InstanceSupervisor {
       return running
     } catch (error) {
       this.#saveTrace(undefined)
-      this.#parts.output.note(explain(error))
       if (this.#leave.signal.aborted) this.#become('stopped', undefined)
-      else this.#become('failed', explain(error))
+      else {
+        this.#parts.output.note(explain(error))
+        this.#become('failed', explain(error))
+      }
       return undefined
     }
   }
@@ -294,6 +296,7 @@ export class InstanceSupervisor {
       environment: this.#parts.environment,
       output: () => this.#parts.output.output(),
       onTrace: (trace) => this.#saveTrace(trace),
+      signal: this.#leave.signal,
     }
   }
 

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { get } from 'node:http'
 import { connect, type Socket } from 'node:net'
+import { get } from '../../core/kit/node-http.ts'
 import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'

@@ -32,6 +32,8 @@ export interface Launch {
   output: () => Promise<number>
   /** Called in the same turn in which something begins to exist that a crash of the agent would leave behind. */
   onTrace: (trace: Trace) => void
+  /** Aborted when it is to stop, or is the next agent's: nothing is started then. */
+  signal: AbortSignal
 }
 
 /** One run of an instance. */

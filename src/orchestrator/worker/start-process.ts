@@ -63,7 +63,7 @@ interface Start {
 
 export async function begin(
   { argv: [file, ...args], cwd, environment, openFiles = OPEN_FILES }: Program,
-  { output, onTrace }: Launch,
+  { output, onTrace, signal }: Launch,
   { run, own, setpriv }: Start,
 ): Promise<Started> {
   const { uid, cgroup } = own
@@ -76,6 +76,7 @@ export async function begin(
     const [program, argv] =
       found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, String(openFiles), ...wrapped]]
     if (uid !== undefined) giveOutput(fd, uid)
+    signal.throwIfAborted() // from here to its trace in one turn: a program that no record names would run for ever
     // `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups).
     const user = uid === undefined ? {} : { uid, gid: uid }
     const child = spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['pipe', fd, fd], ...user })
