@@ -41,6 +41,9 @@ export interface NodesOptions {
   isCordoned: (node: NodeId) => boolean
 }
 
+/** A process that said that it ends or hands over gets so much longer: on a small machine its successor takes seconds to say hello. */
+const LEAVING_GRACE = 5
+
 /**
  * The nodes as their links show them.
  *
@@ -108,8 +111,9 @@ export class Nodes {
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
       else {
-        this.#closed.set(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.delete(node) })
-        this.#waitFor(node, this.#options.graceMs)
+        const isAnnounced = this.#leaving.delete(node)
+        this.#closed.set(node, { at: this.#options.clock.now(), isAnnounced })
+        this.#waitFor(node, isAnnounced ? LEAVING_GRACE * this.#options.graceMs : this.#options.graceMs)
       }
       this.#count()
     })
