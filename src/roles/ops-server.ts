@@ -1,6 +1,5 @@
 import { hasTwoHosts } from '../core/kit/request-target.ts'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { createServer } from 'node:http'
 import { isIP, type AddressInfo } from 'node:net'
 import { Registry, type RegistryContentType } from 'prom-client'
 import { MeshError } from '../core/errors.ts'
@@ -10,6 +9,7 @@ import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit
 import { printHostPort } from '../core/kit/host-port.ts'
 import { keepAccepting } from '../core/kit/keep-accepting.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
+import { createServer } from '../core/kit/node-http.ts'
 import type { Metrics } from '../core/metrics.ts'
 
 export interface OpsOptions extends SharedAddress {

@@ -1,5 +1,5 @@
-import { request } from 'node:http'
 import { isIPv4 } from 'node:net'
+import { request } from '../../../src/core/kit/node-http.ts'
 import type { Mapped, MapRequest } from './codec.ts'
 import { urlAt } from './ssdp.ts'
 import { escaped, MAX_CHARS, named, readXml, textOf, type Element } from './xml.ts'

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { type IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Agent } from 'node:https'
 import { Socket } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
