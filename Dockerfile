@@ -13,15 +13,15 @@ COPY package.json package-lock.json tsconfig.json .npmrc ./
 COPY .config .config
 # What runs; the optional packages are Node itself, for clones, and what only the lab needs.
 RUN npm ci --omit=dev --omit=optional --ignore-scripts
-# The compiler and types, by the versions of package.json: one folder up, where they are found and not taken along.
+# The compilers and types, by the versions of package.json: one folder up, where they are found and not taken along.
 RUN cd .. && npm install --no-save --no-package-lock --ignore-scripts $(node -p " \
   const { devDependencies, optionalDependencies } = require('./app/package.json'); \
   const all = Object.entries({ ...devDependencies, ...optionalDependencies }); \
-  all.filter(([name]) => /^(typescript|koffi|@types\/.*)$/.test(name)).map((pair) => pair.join('@')).join(' ')")
+  all.filter(([name]) => /^(typescript|esbuild|koffi|@types\/.*)$/.test(name)).map((pair) => pair.join('@')).join(' ')")
 COPY src src
 COPY proxy proxy
 COPY resolver resolver
-RUN ../node_modules/.bin/tsc -p .config/tsconfig.build.json && cp src/hedgerow.js dist/src/hedgerow.js
+RUN node .config/build.ts
 
 FROM ${NODE_IMAGE}
 # host mode calls `ip`

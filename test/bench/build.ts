@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { copyFileSync, mkdirSync, readFileSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { run } from '../../src/lab/program.ts'
 
@@ -7,22 +7,31 @@ import { run } from '../../src/lab/program.ts'
 export const REPOSITORY = resolve(import.meta.dirname, '../..')
 
 /**
- * Compiles what `npm run build` would, into a folder of the benchmark's: agents are measured as users run them, from JavaScript
- * without types (running the sources costs about 15 MiB more a process). What starts `hedgerow`: Node, its flags, the launcher.
+ * Builds the programs as `npm run build` does, into a folder of the benchmark's: agents are measured as users run them. What starts
+ * `hedgerow`: Node, its flags, the launcher.
  */
 export async function build(repository: string): Promise<string[]> {
   const folder = folderOf(repository)
   const dist = join(folder, 'dist')
   rmSync(folder, { recursive: true, force: true })
   mkdirSync(dist, { recursive: true })
+  const script = join(repository, '.config/build.ts')
+  if (existsSync(script)) {
+    const { code, stderr } = await run([process.execPath, script, '--programs', '--out', dist], { timeoutMs: 120_000 })
+    if (code !== 0) throw new Error(`${repository} cannot be built: ${stderr}`)
+  } else await compile(repository, dist)
+  const launcher = join(dist, 'src/hedgerow.js')
+  return [process.execPath, ...flagsOf(launcher), launcher]
+}
+
+/** As versions before 0.2 were built. */
+async function compile(repository: string, dist: string): Promise<void> {
   const tsc = [process.execPath, join(repository, 'node_modules/typescript/bin/tsc')]
   const options = ['-p', join(repository, '.config/tsconfig.build.json'), '--outDir', dist, '--declaration', 'false']
   const { code, stdout } = await run([...tsc, ...options], { timeoutMs: 120_000, cwd: repository })
-  const launcher = join(dist, 'src/hedgerow.js')
   if (code !== 0) process.stderr.write(`the build says: ${stdout.slice(0, 500)}\n`) // it is written in any case
-  copyFileSync(join(repository, 'src/hedgerow.js'), launcher)
-  symlinkSync(join(repository, 'package.json'), join(folder, 'package.json'))
-  return [process.execPath, ...flagsOf(launcher), launcher]
+  copyFileSync(join(repository, 'src/hedgerow.js'), join(dist, 'src/hedgerow.js'))
+  symlinkSync(join(repository, 'package.json'), join(dist, '../package.json'))
 }
 
 /** Inside its node_modules, so that the packages are found and nothing is committed; checkouts may share these. */

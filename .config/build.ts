@@ -1,0 +1,107 @@
+/**
+ * `npm run build`: what the package ships, in `dist`.
+ *
+ *     modules and types     tsc: for programs that embed hedgerow
+ *     programs              esbuild: each one file with all that it imports, so that it starts in a third of the time and takes a
+ *                           third less memory than from a thousand modules
+ *
+ * `--programs` builds these alone: what the tests start.
+ */
+import { build, type Plugin } from 'esbuild'
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { scriptOptions } from './script-options.ts'
+
+const REPOSITORY = resolve(import.meta.dirname, '..')
+/** What is started as a process or a thread. */
+const PROGRAMS = [
+  'src/main.ts',
+  'src/roles/control-thread.ts',
+  'src/orchestrator/worker/stand-in.ts',
+  'src/lab/http-proxy.ts',
+  'src/lab/link/wires.ts',
+]
+/** Native, and optional. */
+const EXTERNAL = ['koffi', 'bufferutil', 'utf-8-validate']
+/** CommonJS packages ask for Node's modules by `require`. */
+const BANNER = "import { createRequire as createRequire_ } from 'node:module'; const require = createRequire_(import.meta.url);"
+
+const { out, programs } = scriptOptions({
+  name: 'npm run build',
+  about: 'Builds what the package ships.',
+  options: {
+    out: { kind: 'text', meaning: 'the folder', default: join(REPOSITORY, 'dist') },
+    programs: { kind: 'flag', meaning: 'leaves out the modules and types for programs that embed hedgerow' },
+  },
+})
+
+const fresh = `${out}.new-${process.pid}`
+mkdirSync(join(fresh, 'src'), { recursive: true })
+if (!programs) compile()
+const packages = new Set<string>()
+for (const program of PROGRAMS) for (const name of await bundle(program)) packages.add(name)
+writeFileSync(join(fresh, 'third-party-licenses.txt'), [...packages].toSorted().map(licenseOf).join('\n\n'))
+copyFileSync(join(REPOSITORY, 'src/hedgerow.js'), join(fresh, 'src/hedgerow.js'))
+rmSync(out, { recursive: true, force: true })
+renameSync(fresh, out)
+// the version is read there; in the package it lies there
+const described = join(dirname(out), 'package.json')
+if (!existsSync(described)) symlinkSync(join(REPOSITORY, 'package.json'), described)
+
+function compile(): void {
+  const tsc = join(REPOSITORY, 'node_modules/typescript/bin/tsc')
+  const project = join(REPOSITORY, '.config/tsconfig.build.json')
+  const { status } = spawnSync(process.execPath, [tsc, '-p', project, '--outDir', fresh], { stdio: 'inherit' })
+  if (status !== 0) process.exit(status ?? 1)
+}
+
+/** The names of the packages in it. */
+async function bundle(program: string): Promise<string[]> {
+  const { metafile } = await build({
+    absWorkingDir: REPOSITORY,
+    entryPoints: [program],
+    outfile: join(fresh, program.replace(/\.ts$/, '.js')),
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node24',
+    external: EXTERNAL,
+    banner: { js: BANNER },
+    legalComments: 'none', // third-party-licenses.txt has them whole
+    logLevel: 'warning',
+    metafile: true,
+    plugins: [ownLocations(program)],
+  })
+  return Object.keys(metafile.inputs).flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? [])
+}
+
+/** `import.meta` of a source that is in another's file: where it would lie by itself. */
+function ownLocations(program: string): Plugin {
+  return {
+    name: 'own locations',
+    setup: ({ onLoad }) => {
+      onLoad({ filter: /\/(src|proxy|resolver)\/[^.]*\.ts$/ }, ({ path }) => {
+        const text = readFileSync(path, 'utf8')
+        const source = relative(REPOSITORY, path)
+        if (path.includes('/node_modules/') || source === program || !text.includes('import.meta.')) return undefined
+        const place = (to: string) => `new URL(${JSON.stringify(relative(dirname(program), to))}, import.meta.url)`
+        const file = (to: string) => `process.getBuiltinModule('node:url').fileURLToPath(${place(to)})`
+        const built = source.replace(/\.ts$/, '.js')
+        const own = text
+          .replaceAll('import.meta.url', `${place(built)}.href`)
+          .replaceAll('import.meta.dirname', file(dirname(source)))
+          .replaceAll('import.meta.filename', file(built))
+        return { contents: own, loader: 'ts' }
+      })
+    },
+  }
+}
+
+function licenseOf(name: string): string {
+  const folder = join(REPOSITORY, 'node_modules', name)
+  const { version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, string>
+  const file = ['LICENSE', 'LICENSE.md', 'LICENSE.txt', 'license', 'LICENCE'].find((each) => existsSync(join(folder, each)))
+  const text = file === undefined ? '' : `\n\n${readFileSync(join(folder, file), 'utf8').trim()}`
+  return `${name} ${version} (${license})${text}`
+}
