@@ -1,10 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { Program, run, type Result } from '../../src/lab/program.ts'
+import { commandThreads, needsProcess } from './command-threads.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
-export const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 /** An agent that is killed leaves its instances to the next one, and here none comes. */
 const STOP_MS = 20_000
 const CLEAN = { HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }
@@ -30,6 +31,12 @@ export class Machines implements AsyncDisposable {
 
   /** One command to its end. */
   run(machine: string, ...args: string[]): Promise<Result> {
+    if (!needsProcess(args)) return commandThreads.run(['--state', this.path(machine), ...args])
+    return this.spawned(machine, ...args)
+  }
+
+  /** The same, in any case in a process of its own. */
+  spawned(machine: string, ...args: string[]): Promise<Result> {
     return run(this.#argv(machine, args), { env: CLEAN, timeoutMs: 30_000 })
   }
 

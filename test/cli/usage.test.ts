@@ -10,7 +10,8 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { run } from '../../src/lab/program.ts'
-import { FIRST_PORT, LAUNCHER, Machines } from './program.ts'
+import { FIRST_PORT, Machines } from './program.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 import { noOtherUsers } from '../support/other-users.ts'
 
 /** What can go wrong before anything runs: typed wrongly, configured wrongly, state that cannot be used. */

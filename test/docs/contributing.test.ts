@@ -19,7 +19,7 @@ const ELSEWHERE = {
   'npm cit': '`npm run prove:first-commands` types it; this is a part of it',
 }
 
-const TESTS = 'npm test -- test/model test/cli/usage.test.ts'
+const TESTS = 'npm test -- test/model test/cli/errors.test.ts'
 
 t.test('every command is typed below, or is listed with the reason why not', async (t) => {
   t.same(others, [], 'one block')

@@ -7,6 +7,7 @@ import { readLab } from '../../src/lab/lab-file.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import { run } from '../../src/lab/program.ts'
 import { blocksOf, page, ROOT } from './markdown.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /** docs/lab.md: its files are read, its commands are typed, its test runs. */
 
@@ -29,7 +30,7 @@ t.test('the commands do what the page says', { skip }, async (t) => {
   const [commands = ''] = blocks.filter(({ section }) => section === 'Commands').map(({ text }) => text)
   mkdirSync(join(folder, 'bin'))
   const shim = join(folder, 'bin/hedgerow')
-  writeFileSync(shim, `#!/bin/sh\nexec ${process.execPath} ${resolve(ROOT, 'src/hedgerow.js')} "$@"\n`)
+  writeFileSync(shim, `#!/bin/sh\nexec ${process.execPath} ${LAUNCHER} "$@"\n`)
   chmodSync(shim, 0o755)
   t.teardown(() => run([shim, 'lab', 'down']))
   const PATH = [join(folder, 'bin'), dirname(process.execPath), process.env['PATH']].join(delimiter)

@@ -1,12 +1,13 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import { run } from '../../src/lab/program.ts'
 import { blocksOf, page, ROOT } from './markdown.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * docs/operations.md is typed from its first command to its last, as it stands: on a server and on a node, each with files of
@@ -154,7 +155,7 @@ t.test(
     t.teardown(() => rm(folder, { recursive: true, force: true }))
     const bin = join(folder, 'bin')
     mkdirSync(bin)
-    const launcher = `#!/bin/sh\nexec ${process.execPath} ${resolve(ROOT, 'src/hedgerow.js')} "$@"\n`
+    const launcher = `#!/bin/sh\nexec ${process.execPath} ${LAUNCHER} "$@"\n`
     for (const [name, text] of [
       ['hedgerow', launcher],
       ['systemctl', SYSTEMCTL],

@@ -1,14 +1,15 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { delimiter, dirname, join, resolve } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Host } from '../../src/lab/host.ts'
 import { lab } from '../../src/lab/lab.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import type { Program } from '../../src/lab/program.ts'
-import { blocksOf, page, ROOT } from './markdown.ts'
+import { blocksOf, page } from './markdown.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /** What the README says to type is typed, as it stands: on one machine, then on several behind NATs. */
 
@@ -21,7 +22,7 @@ t.teardown(() => rm(folder, { recursive: true, force: true }))
 /** `hedgerow` and `node` as an installation puts them on the PATH. */
 const bin = join(folder, 'bin')
 mkdirSync(bin)
-writeFileSync(join(bin, 'hedgerow'), `#!/bin/sh\nexec ${process.execPath} ${resolve(ROOT, 'src/hedgerow.js')} "$@"\n`)
+writeFileSync(join(bin, 'hedgerow'), `#!/bin/sh\nexec ${process.execPath} ${LAUNCHER} "$@"\n`)
 chmodSync(join(bin, 'hedgerow'), 0o755)
 
 t.test('the README is short', async (t) => {

@@ -5,13 +5,13 @@ import t from 'tap'
 import { run } from '../../src/lab/program.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { noOtherUsers } from '../support/other-users.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * Where nothing separates instances from the agent, this is said.
  */
 
 t.setTimeout(120_000)
-const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 const SEPARATION = resolve(import.meta.dirname, '../../src/orchestrator/worker/separation.ts')
 const isRoot = process.getuid?.() === 0
 

@@ -2,18 +2,17 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { resolve } from 'node:path'
 import t from 'tap'
 import { interfacesHere } from '../../src/core/kit/interfaces.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { eventually, Machines } from '../cli/program.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * A process with few descriptors whose every listener is flooded at once: it lives, the silent ones make room for those that speak,
  * and all descriptors come back.
  */
 
-const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 const FILES = 256
 const SILENT = 300
 t.setTimeout(180_000)

@@ -1,16 +1,16 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import t from 'tap'
 import { run } from '../../src/lab/program.ts'
 import { sla } from '../walks/mesh.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * As process 1 of a container: orphans are reaped, `hedgerow restart` does not end the container, and SIGTERM does.
  */
 
 t.setTimeout(120_000)
-const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 const skip = process.getuid?.() === 0 ? false : 'optional: needs root, for a process namespace'
 
 /** Prints one word for each fact; the program under test is process 1, so this runs beside it. */

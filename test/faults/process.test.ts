@@ -12,7 +12,6 @@ import {
   writeSync,
 } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
-import { resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import type { StatusReport } from '../../src/client/reports.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
@@ -20,12 +19,12 @@ import { eventually, Machines } from '../cli/program.ts'
 import { sla } from '../walks/mesh.ts'
 import '../support/no-orphans.ts'
 import { noOtherUsers } from '../support/other-users.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * A role as a process: what stalls or fails beside it, the signals it gets, a start that fails, an exception.
  */
 
-const LAUNCHER = resolve(import.meta.dirname, '../../src/hedgerow.js')
 t.setTimeout(240_000)
 const machines = await Machines.make()
 t.teardown(() => machines[Symbol.asyncDispose]())

@@ -23,6 +23,7 @@ import { ServiceManager } from '../../src/cli/service-manager.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * Under systemd: the unit files, and what the process tells the service manager. A systemd that has booted runs the units in
@@ -70,7 +71,7 @@ t.test('each line has its priority in the journal, and nowhere else', async (t) 
     const path = join(dir, 'stderr')
     const file = openSync(path, 'w')
     const env = { ...process.env, JOURNAL_STREAM: streamOf(fstatSync(file)), HEDGEROW_STATE: undefined }
-    const argv = [resolve(UNITS, '../../src/hedgerow.js'), '--state', state, ...args]
+    const argv = [LAUNCHER, '--state', state, ...args]
     const child = spawn(process.execPath, argv, { env, stdio: ['ignore', 'pipe', file] })
     closeSync(file)
     child.stdout?.on('data', (text: Buffer) => void (text.includes('READY') && child.kill('SIGINT')))

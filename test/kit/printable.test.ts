@@ -1,15 +1,15 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t from 'tap'
 import { printToTerminal } from '../../src/cli/logs.ts'
 import { printable, printableJson } from '../../src/core/kit/printable.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /** Text from elsewhere on a terminal: what it would act on, or does not show, is escaped. */
 
-const ROOT = resolve(import.meta.dirname, '../..')
 /** One of each kind: C0, DEL, C1, directions, separators, no width, byte order mark. */
 const KINDS = [
   '\u001b[31m',
@@ -44,7 +44,7 @@ t.test('JSON has no such character, and says the same', (t) => {
 function hedgerow(...args: string[]) {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-odd-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return spawnSync(process.execPath, [join(ROOT, 'src/hedgerow.js'), ...args], {
+  return spawnSync(process.execPath, [LAUNCHER, ...args], {
     encoding: 'utf8',
     env: { ...process.env, HEDGEROW_STATE: dir },
   })

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import t from 'tap'
 import type { NetcheckReport, TraceReport } from '../../src/client/reports.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
@@ -8,12 +8,13 @@ import { Station } from '../bench/nat/station.ts'
 import { nameOf, until, World, type WorldOptions } from '../bench/nat/world.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /**
  * Real agents whose network changes under load, whose router is asked for ports, and whose operator forbids paths.
  */
 const skip = (await lacking()) ?? (['openssl', 'conntrack'].every(hasTool) ? false : 'needs openssl and conntrack')
-const HEDGEROW = [process.execPath, '--max-semi-space-size=2', resolve(import.meta.dirname, '../../src/hedgerow.js')]
+const HEDGEROW = [process.execPath, '--max-semi-space-size=2', LAUNCHER]
 const FLOWS = 8
 /** How long it is looked at after the change. */
 const AFTER_MS = 4_000

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path'
 import t from 'tap'
 import { lacking } from '../../src/lab/namespace.ts'
 import { type Fault, FAULTS } from '../bench/failure/faults.ts'
@@ -6,6 +5,7 @@ import { noteOf } from '../bench/failure/judge.ts'
 import { strike } from '../bench/failure/run.ts'
 import { FailureWorld } from '../bench/failure/world.ts'
 import '../support/no-orphans.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 
 /*
  * `npm run bench:failure` at small size. Only counts are asserted: a request may take as long as it takes. Updates and moves are in
@@ -26,7 +26,7 @@ if (skip !== undefined) t.test('how many requests fail', { skip }, async () => u
 else {
   const { signal } = new AbortController()
   const say = (line: string) => t.comment(line)
-  const hedgerow = [process.execPath, resolve(import.meta.dirname, '../../src/hedgerow.js')]
+  const hedgerow = [process.execPath, LAUNCHER]
   const world = await FailureWorld.start({ hedgerow, say, signal })
   t.teardown(() => world[Symbol.asyncDispose]())
   for (const fault of NAMES.map(faultCalled)) {

@@ -3,7 +3,7 @@ import { failover, FAILOVER_NODES, FAILOVER_RELAYS, failoverLab, failoverShort }
 import { NETWORKS, sitesOf } from '../bench/nat/kinds.ts'
 import { matrix, shortOf } from '../bench/nat/matrix.ts'
 import { World } from '../bench/nat/world.ts'
-import { HEDGEROW } from '../../examples/demo/stage.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 
@@ -23,7 +23,7 @@ t.test('each of five networks reaches each, by TCP and UDP', { skip }, async (t)
   const sites = sitesOf(networks)
   const conditions = Object.fromEntries(Object.keys(sites).map((name) => [name, { delayMs: DELAY_MS }]))
   const signal = new AbortController().signal
-  const common = { hedgerow: HEDGEROW, say: quiet, signal }
+  const common = { hedgerow: [process.execPath, LAUNCHER], say: quiet, signal }
   await using world = await World.start({ ...common, nodes: names, lab: { sites, conditions } })
   const how = { only: /./, delayMs: DELAY_MS, settleMs: 10_000, say: quiet, told: quiet, signal }
   const rows = await matrix(world, networks, how)
@@ -41,7 +41,7 @@ t.test('each of five networks reaches each, by TCP and UDP', { skip }, async (t)
 
 t.test('a relay is killed under load, and another stands: no byte and no flow is lost', { skip }, async (t) => {
   const signal = new AbortController().signal
-  const common = { hedgerow: HEDGEROW, say: quiet, signal }
+  const common = { hedgerow: [process.execPath, LAUNCHER], say: quiet, signal }
   await using world = await World.start({
     ...common,
     nodes: FAILOVER_NODES,
