@@ -25,7 +25,7 @@ export function drainCommand(program: Command, context: () => Context): void {
   program
     .command('drain')
     .description(
-      'cordon a node and move everything that runs there to other nodes: each instance starts elsewhere, takes over when it is ready, and then ends here, so that no call fails. It stays cordoned until `uncordon`',
+      'cordon a node and move everything that runs there to other nodes, of another cluster where its own has no room: each instance starts elsewhere, takes over when it is ready, and then ends here, so that no call fails. It stays cordoned until `uncordon`',
     )
     .argument('<node>', 'cluster/node, or the name of the node where that is unambiguous')
     .option('--timeout <duration>', 'how long to wait, in seconds, or for example 30m or 1h', '10m')

@@ -10,7 +10,8 @@ import { printJson } from './output.ts'
 interface Migrated {
   instance: string
   from?: string
-  node: string
+  /** Absent where another cluster has accepted it and has not told the node yet. */
+  node?: string
   epoch: number
   /** What does not move with it. */
   keeps?: string
@@ -31,10 +32,13 @@ export function migrateCommand(program: Command, context: () => Context): void {
   program
     .command('migrate')
     .description(
-      'move an instance to another node: it starts there, takes over when it is ready, and then ends where it was, so that no call fails. Its number and names stay',
+      'move an instance to another node, also of another cluster: it starts there, takes over when it is ready, and then ends where it was, so that no call fails. Its number and names stay',
     )
     .argument('<instance>', 'app.app-ns.service.service-ns.number, or a service that has one instance')
-    .option('--to <node>', 'cluster/node of its cluster (else the one that the scheduler chooses)')
+    .option(
+      '--to <node>',
+      'cluster/node, also of another cluster (else the one that the scheduler chooses: of its cluster, or of another one if no node of its own takes it)',
+    )
     .option('--timeout <duration>', 'how long to wait, in seconds, or for example 30m or 1h', '10m')
     .action(async (given: string, { to, timeout }: { to?: string; timeout: string }) => {
       const limitMs = secondsOf(timeout, '--timeout') * 1_000
@@ -44,30 +48,37 @@ export function migrateCommand(program: Command, context: () => Context): void {
       const path = `/instances/${encodeURIComponent(instance)}/migrate`
       const begun = await root.call<Migrated>('POST', path, target)
       if (context().format !== 'json') {
-        console.error(`${instance} starts on ${begun.node}`)
+        console.error(`${instance} starts on ${placeOf(begun)}`)
         if (begun.keeps !== undefined) console.error(begun.keeps)
       }
-      await arrived(root, begun, limitMs)
-      if (context().format === 'json') return printJson(begun)
-      console.log(`${instance} is on ${begun.node}`)
+      const node = await arrived(root, begun, limitMs)
+      if (context().format === 'json') return printJson({ ...begun, node })
+      console.log(`${instance} is on ${node}`)
     })
 }
 
-/** @throws MeshError UNPLACEABLE when it has stayed where it was, REQUEST_TIMEOUT */
-async function arrived(root: RootClient, { instance, node, epoch }: Migrated, limitMs: number): Promise<void> {
+function placeOf({ node = 'a node of another cluster' }: Migrated): string {
+  return node
+}
+
+/** Where it is then. @throws MeshError UNPLACEABLE when it has stayed where it was, REQUEST_TIMEOUT */
+async function arrived(root: RootClient, begun: Migrated, limitMs: number): Promise<string> {
+  const { instance, from, node, epoch } = begun
+  const place = placeOf(begun)
   let last: string | undefined
   for (const endAt = performance.now() + limitMs; performance.now() < endAt; await sleep(POLL_MS)) {
     const rows = await root.call<Row[]>('GET', '/instances')
     const row = rows.find(({ id }) => id === instance)
     if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
-    if (row.node === node && (row.epoch ?? 0) >= epoch && row.successor === undefined) return
+    const isThere = node === undefined ? row.node !== from : row.node === node && (row.epoch ?? 0) >= epoch
+    if (isThere && row.node !== undefined && row.successor === undefined) return row.node
     if (row.successor !== undefined) last = row.successor.detail ?? `it was ${row.successor.state} there`
     else if (last !== undefined)
       throw new MeshError('UNPLACEABLE', {
         instance,
-        node,
-        reason: `it did not get ready on ${node}, and stays on ${row.node ?? '?'} (${last})`,
+        node: place,
+        reason: `it did not get ready on ${place}, and stays on ${row.node ?? '?'} (${last})`,
       })
   }
-  throw new MeshError('REQUEST_TIMEOUT', { peer: node, ms: limitMs, reason: last ?? 'it has not started there' })
+  throw new MeshError('REQUEST_TIMEOUT', { peer: place, ms: limitMs, reason: last ?? 'it has not started there' })
 }

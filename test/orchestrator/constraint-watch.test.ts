@@ -15,13 +15,18 @@ const coordinate = (ms: number) => ({ at: [ms, 0, 0], height: 0, error: 0.1 })
 const DB = [{ node: 'edge/db', coordinate: coordinate(0), beyondMs: 0 }]
 
 /** A cluster with one instance that must be within 20 ms of a service; `ms` is where each node is. */
-function world(t: Test, { ms, moves = true }: { ms: Record<string, number | undefined>; moves?: boolean }) {
+function world(
+  t: Test,
+  { ms, moves = true, other }: { ms: Record<string, number | undefined>; moves?: boolean; other?: string },
+) {
   const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
   const assignment = assignmentOf({ constraints })
   let record: AssignmentRecord = { assignment, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
   const clock = new ManualClock()
   const moved: { node: string; at: number }[] = []
   const told: (string | undefined)[] = []
+  /** When the root was asked for another cluster. */
+  const asked: number[] = []
   const facts = (name: string): NodeFacts => {
     const at = ms[name]
     return factsOf({ id: `edge/${name}`, ...(at === undefined ? {} : { coordinate: coordinate(at) }) })
@@ -46,6 +51,11 @@ function world(t: Test, { ms, moves = true }: { ms: Record<string, number | unde
       moved.push({ node, at: clock.now() })
       record = { ...record, node }
     },
+    moveAway: async () => {
+      asked.push(clock.now())
+      if (other === undefined) throw new MeshError('UNPLACEABLE', { reason: 'no other cluster is connected' })
+      return { cluster: 'far', node: other }
+    },
     report: (_, violation) => {
       told.push(violation)
       const { violation: _before, ...rest } = record
@@ -63,7 +73,7 @@ function world(t: Test, { ms, moves = true }: { ms: Record<string, number | unde
       await clock.advance(5_000)
     }
   }
-  return { ms, moved, told, pass, clock }
+  return { ms, moved, told, asked, pass, clock }
 }
 
 t.test('an instance that does not keep to its constraint is moved once the time until it must is over', async (t) => {
@@ -89,11 +99,25 @@ t.test('an instance that does not keep to its constraint is moved once the time 
 })
 
 t.test('what cannot be kept anywhere is told with the nearest that can take it, and nothing moves', async (t) => {
-  const { moved, told, pass } = world(t, { ms: { a: 50, b: 30, c: 19, d: undefined } })
+  const { moved, told, asked, pass } = world(t, { ms: { a: 50, b: 30, c: 19, d: undefined } })
   await pass(300)
   t.same(moved, [], 'c would keep it with too little to spare')
   t.ok(told.length <= 3, 'the same is not said with each of sixty measurements')
-  t.match(told[0], /nearest that can: edge\/c, 19 ms from shop\.acme\.db instead of 18$/)
+  t.match(told[0], /nearest that can: edge\/c, 19 ms from shop\.acme\.db instead of 18; other clusters: no other/)
+  const waits = asked.slice(1).map((at, i) => at - (asked[i] as number))
+  t.ok(
+    waits.every((ms) => ms >= 30_000),
+    `the root is not asked with each of them: ${waits.join()}`,
+  )
+})
+
+t.test('what only another cluster can keep moves there, and no sooner again than within this one', async (t) => {
+  const { moved, told, asked, pass } = world(t, { ms: { a: 50 }, other: 'far/n1' })
+  await pass(240)
+  t.same(moved, [])
+  t.match(told[0], /are required; it moves to far\/n1$/)
+  const waits = asked.slice(1).map((at, i) => at - (asked[i] as number))
+  t.ok(asked.length >= 2 && waits.every((ms, i) => ms >= 60_000 * 2 ** i), `damped: ${waits.join()}`)
 })
 
 t.test('two nodes near the threshold never pass an instance to and fro', async (t) => {

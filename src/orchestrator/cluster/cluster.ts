@@ -226,9 +226,10 @@ function startScheduling(life: Lifetime, member: Member, state: State, { strateg
     rules,
     candidates: () => nodeViews(state.nodes, assignments).map(nodeCandidate),
     move: (instance, node) => scheduler.replace(instance, { where: { node } }),
+    moveAway: (instance) => root.relocate(instance, true),
     report: (instance, violation) => scheduler.tellViolation(instance, violation),
   })
-  const drains = new Drains({ ...member, ...state, assignments, scheduler })
+  const drains = new Drains({ ...member, ...state, assignments, scheduler, root })
   return { root, scheduler, watch, drains }
 }
 

@@ -1,3 +1,4 @@
+import { isMeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
@@ -32,6 +33,8 @@ export interface ConstraintWatchParts {
   candidates: () => Candidate[]
   /** Starts the instance on that node and moves the flows there. @throws MeshError UNPLACEABLE */
   move: (instance: InstanceId, node: NodeId) => Promise<unknown>
+  /** The same, to another cluster. @throws MeshError UNPLACEABLE, LINK_CLOSED */
+  moveAway: (instance: InstanceId) => Promise<{ cluster: string; node?: NodeId }>
   /** The root and people learn what is violated; `undefined`: nothing any more. */
   report: (instance: InstanceId, violation: string | undefined) => void
   clock: Clock
@@ -45,6 +48,9 @@ const SLICE = 50
 const MOST_SEARCHES = 20
 /** What was said about a violation is said again, with other numbers, no sooner than this. */
 const SAY_MS = 30_000
+/** The root is asked for another cluster no more often. Smaller asks in vain, larger leaves an instance where it must not be. */
+const ASK_MS = 30_000
+const NEVER = Number.NEGATIVE_INFINITY
 /** Moves of an instance that are remembered. */
 const MOST_MOVES = 8
 
@@ -58,6 +64,10 @@ interface Watched {
   histories: readonly History[]
   moves: readonly number[]
   saidAt: number
+  /** When other clusters were asked for last. */
+  askedAt: number
+  /** Why they did not take it. */
+  others?: string | undefined
 }
 
 /**
@@ -142,9 +152,8 @@ export class ConstraintWatch {
     { assignment, node }: AssignmentRecord,
     { what, group, request }: { what: string; group: Group; request: PlacementRequest },
   ): Promise<void> {
-    const { candidates, move, log, clock, metrics, assignments, rules } = this.#parts
+    const { candidates, move, assignments, rules } = this.#parts
     const { instance, spec } = assignment
-    const now = clock.now()
     const refusedBy = new Set(node === undefined ? [] : [node])
     const others = candidates().filter(({ id }) => id !== node)
     const decision = schedule({ ...requestElsewhere(request, group), refusedBy }, others, rules)
@@ -153,24 +162,57 @@ export class ConstraintWatch {
     if (record === undefined || watched === undefined || record.node !== node) return
     if (decision.kind === 'unplaceable') {
       const { nearest } = decision
-      return this.#say(
-        record,
-        `${what}; ${nearest === undefined ? 'no other node here can take it' : nearestText(nearest)}`,
-      )
+      const here = `${what}; ${nearest === undefined ? 'no other node here can take it' : nearestText(nearest)}`
+      return this.#elsewhere(record, watched, { what, here, group })
     }
     const to = decision.candidate.id
-    if (this.#isOneMoving(spec)) return this.#say(record, `${what}; ${to} can take it once another instance has moved`)
-    const waits = Math.ceil((mayMoveAt(watched.moves, group) - now) / 1_000)
-    if (waits > 0) return this.#say(record, `${what}; it has moved lately and stays where it is for another ${waits} s`)
+    const waits = this.#whyItWaits(spec, watched, group)
+    if (waits !== undefined) return this.#say(record, `${what}; ${waits}`)
     try {
       await move(instance, to)
-      metrics.constraintMoves.inc()
-      log.info('instance moves: constraint violated', { instance, node: to, from: node, reason: what })
-      this.#watched.set(instance, { ...watched, moves: [...watched.moves, now].slice(-MOST_MOVES) })
-      this.#say(record, `${what}; it moves to ${to}`)
+      this.#moves(record, watched, { what, to })
     } catch (error) {
       this.#say(record, `${what}; ${to} does not take it: ${reasonOf(error)}`)
     }
+  }
+
+  /** No node here keeps it: perhaps one of another cluster does. The root is asked now and then. */
+  async #elsewhere(
+    record: AssignmentRecord,
+    watched: Watched,
+    { what, here, group }: { what: string; here: string; group: Group },
+  ): Promise<void> {
+    const { clock, moveAway } = this.#parts
+    const { instance, spec } = record.assignment
+    const both = ({ others }: Watched) => (others === undefined ? here : `${here}; other clusters: ${others}`)
+    if (clock.now() - watched.askedAt < ASK_MS || this.#whyItWaits(spec, watched, group) !== undefined)
+      return this.#say(record, both(watched))
+    const asked = { ...watched, askedAt: clock.now() }
+    this.#watched.set(instance, asked)
+    try {
+      const { cluster, node } = await moveAway(instance)
+      this.#moves(record, asked, { what, to: node ?? cluster })
+    } catch (error) {
+      const told = { ...asked, others: isMeshError(error, 'UNPLACEABLE') ? reasonOf(error) : undefined }
+      this.#watched.set(instance, told)
+      this.#say(record, both(told))
+    }
+  }
+
+  /** Damping, and one at a time. */
+  #whyItWaits(spec: ServiceSpec, { moves }: Watched, group: Group): string | undefined {
+    if (this.#isOneMoving(spec)) return 'another instance moves first'
+    const waits = Math.ceil((mayMoveAt(moves, group) - this.#parts.clock.now()) / 1_000)
+    return waits > 0 ? `it has moved lately and stays where it is for another ${waits} s` : undefined
+  }
+
+  #moves(record: AssignmentRecord, watched: Watched, { what, to }: { what: string; to: string }): void {
+    const { log, clock, metrics } = this.#parts
+    const { instance } = record.assignment
+    metrics.constraintMoves.inc()
+    log.info('instance moves: constraint violated', { instance, node: to, from: record.node, reason: what })
+    this.#watched.set(instance, { ...watched, moves: [...watched.moves, clock.now()].slice(-MOST_MOVES) })
+    this.#say(record, `${what}; it moves to ${to}`)
   }
 
   /** What people read changes when there is something new, not with every measurement. */
@@ -199,7 +241,7 @@ export class ConstraintWatch {
     const known = this.#watched.get(assignment.instance)
     if (known?.node === node && JSON.stringify(known.groups) === JSON.stringify(groups)) return known
     const histories = groups.map((): History => ({ since: now, samples: [] }))
-    return { node, groups, histories, moves: known?.moves ?? [], saidAt: Number.NEGATIVE_INFINITY }
+    return { node, groups, histories, moves: known?.moves ?? [], saidAt: NEVER, askedAt: known?.askedAt ?? NEVER }
   }
 
   #groupsOf(spec: ServiceSpec): readonly Group[] {

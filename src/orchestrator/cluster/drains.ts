@@ -1,13 +1,14 @@
 import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
-import { splitHostPort } from '../../core/kit/host-port.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { DrainStatus } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
+import { whyImmobile } from '../scheduling/mobility.ts'
 import { isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Cordons } from './cordons.ts'
 import type { Nodes } from './nodes.ts'
+import type { RootLink } from './root-link.ts'
 import type { Scheduler } from './scheduler.ts'
 
 export interface DrainsParts {
@@ -15,6 +16,7 @@ export interface DrainsParts {
   readonly nodes: Nodes
   readonly cordons: Cordons
   readonly scheduler: Pick<Scheduler, 'replace'>
+  readonly root: Pick<RootLink, 'relocate' | 'isUp'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -30,6 +32,7 @@ const MOST_LISTED = 1_000
  * Moves everything away from a node that is to be empty, without a gap (succession.ts):
  *
  *     cordoned, draining ─▶ each instance: a successor elsewhere ─▶ it serves, the one here drains ─▶ empty
+ *                                     │   └─ no room in this cluster: the root looks in others
  *                                     └─ refused, or not ready: tried again, later each time; what cannot move says why
  *
  * That a node drains is in its cordon: a cluster that is started again goes on, and `uncordon` ends it.
@@ -37,7 +40,7 @@ const MOST_LISTED = 1_000
 export class Drains {
   readonly #parts: DrainsParts
   readonly #asking = new Set<InstanceId>()
-  readonly #tried = new Map<InstanceId, { backoff: Backoff; retryAt: number; why?: string }>()
+  readonly #tried = new Map<InstanceId, { backoff: Backoff; retryAt: number } & Outcome>()
 
   constructor(parts: DrainsParts) {
     this.#parts = parts
@@ -79,7 +82,7 @@ export class Drains {
     const isForced = cordons.of(node)?.drain?.isForced === true
     const here = assignments.on(node).filter((record) => record.wanted && !isFinished(record))
     let room =
-      AT_ONCE - here.filter((record) => isMoving(record) || this.#asking.has(record.assignment.instance)).length
+      AT_ONCE - here.filter((record) => isMoving(record) || this.#isUnderWay(record.assignment.instance)).length
     for (const record of here) {
       const { instance } = record.assignment
       const isDue = (this.#tried.get(instance)?.retryAt ?? 0) <= clock.now()
@@ -100,13 +103,30 @@ export class Drains {
       await scheduler.replace(id, { where: 'elsewhere' })
       this.#tried.set(id, tried)
     } catch (error) {
-      const why = reasonOf(error)
-      this.#tried.set(id, { ...tried, why })
-      if (before?.why !== why) log.warn('instance cannot be moved', { instance: id, reason: why })
+      const outcome = await this.#moveAway(id, reasonOf(error))
+      this.#tried.set(id, { ...tried, ...outcome })
+      const { why } = outcome
+      if (why !== undefined && before?.why !== why) log.warn('instance cannot be moved', { instance: id, reason: why })
     } finally {
       this.#asking.delete(id)
       if (assignments.get(id) === undefined) this.#tried.delete(id)
     }
+  }
+
+  /** To another cluster; `here`: why not within this one. It leaves when it is ready there. */
+  async #moveAway(id: InstanceId, here: string): Promise<Outcome> {
+    const { root } = this.#parts
+    if (!root.isUp) return { why: `${here}; the root, which knows other clusters, is away` }
+    try {
+      const { cluster, node } = await root.relocate(id)
+      return { to: node ?? `${cluster}/?` }
+    } catch (error) {
+      return { why: `${here}; other clusters: ${reasonOf(error)}`.slice(0, 2_000) }
+    }
+  }
+
+  #isUnderWay(id: InstanceId): boolean {
+    return this.#asking.has(id) || this.#tried.get(id)?.to !== undefined
   }
 
   #standing(record: AssignmentRecord): DrainStatus['left'][number] {
@@ -116,9 +136,16 @@ export class Drains {
     const stays = whyItStays(record, isForced)
     if (stays !== undefined) return { instance, ...stays }
     if (successor !== undefined && successor.node !== node) return { instance, state: 'moving', to: successor.node }
-    const why = this.#tried.get(instance)?.why
+    const { to, why } = this.#tried.get(instance) ?? {}
+    if (to !== undefined) return { instance, state: 'moving', to }
     return { instance, state: 'waiting', ...(why === undefined ? {} : { why }) }
   }
+}
+
+/** Of the last try: the node in another cluster where it starts, or why it does not move. */
+interface Outcome {
+  to?: NodeId
+  why?: string
 }
 
 function isMoving({ successor, node }: AssignmentRecord): boolean {
@@ -134,19 +161,12 @@ function whyItStays(
   { assignment: { spec } }: AssignmentRecord,
   isForced: boolean,
 ): { state: 'stays' | 'waiting'; why: string } | undefined {
-  if (spec.oneShot) return { state: 'waiting', why: 'it is a job: it ends by itself, and is not run twice' }
-  if (spec.runtime === 'external' && isOfOneMachine(spec.code))
-    return { state: 'stays', why: `it is external, at ${spec.code === '' ? 'this machine' : spec.code} of this node` }
+  const immobile = whyImmobile(spec)
+  if (immobile !== undefined) return { state: spec.oneShot ? 'waiting' : 'stays', why: immobile }
   if (spec.storageMb > 0 && !isForced)
     return {
       state: 'stays',
       why: `it has ${spec.storageMb} MB of storage on this node, which do not move with it (--force moves it without them)`,
     }
   return undefined
-}
-
-/** An address that means another machine on every node. */
-function isOfOneMachine(code: string): boolean {
-  const host = code === '' ? 'localhost' : splitHostPort(code)?.host
-  return host === undefined || /^(?:localhost|127\..*|::1|0\.0\.0\.0)$/.test(host)
 }

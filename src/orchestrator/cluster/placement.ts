@@ -60,8 +60,12 @@ export class Placement {
     return { nodes: candidates.length, reasons: reasons.slice(0, 1_000), ...(nearest === undefined ? {} : { nearest }) }
   }
 
-  /** Asks the nodes in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
-  async place(id: InstanceId, alreadyRefused: ReadonlySet<NodeId> = new Set()): Promise<string | undefined> {
+  /** Asks the nodes, or `only` this one, in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
+  async place(
+    id: InstanceId,
+    alreadyRefused: ReadonlySet<NodeId> = new Set(),
+    only?: NodeId,
+  ): Promise<string | undefined> {
     const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
     // without constraints nothing is waited for, so that the decision is one step with what came before
@@ -74,7 +78,9 @@ export class Placement {
       const end = metrics.placementSeconds.startTimer()
       const { spec } = record.assignment
       const request = { ...anchors.requestFor(spec, id), refusedBy: new Set(refusals.keys()) }
-      const candidates = nodeViews(nodes, assignments).map(nodeCandidate)
+      const candidates = nodeViews(nodes, assignments)
+        .map(nodeCandidate)
+        .filter((each) => only === undefined || each.id === only)
       const decision = decide(request, candidates, rules)
       end()
       if (decision.kind === 'unplaceable') {
@@ -82,7 +88,7 @@ export class Placement {
         const whys = [...refusals].filter(([node]) => !alreadyRefused.has(node)).map(([node, why]) => `${node}: ${why}`)
         if (whys.length > 0) return whys.join('; ').slice(0, 1_900)
         const { reasons, nearest } = decision
-        const text = reasonsText(reasons, { nodes: candidates.length, none: 'no node is connected' })
+        const text = reasonsText(reasons, { nodes: candidates.length, none: noneOf(only) })
         return nearest === undefined ? text : `${text}; ${nearestText(nearest)}`
       }
       const node = nodes.alive(decision.candidate.id)
@@ -149,8 +155,10 @@ export class Placement {
       return { kind: 'nowhere', reason: whys.join('; ').slice(0, 1_900) }
     }
     if (decision.kind === 'placed') return { kind: 'nowhere', reason: 'its node has just gone' }
-    const none = only === undefined ? 'no node is connected' : `${only} is not connected`
-    return { kind: 'nowhere', reason: reasonsText(decision.reasons, { nodes: candidates.length, none }) }
+    return {
+      kind: 'nowhere',
+      reason: reasonsText(decision.reasons, { nodes: candidates.length, none: noneOf(only) }),
+    }
   }
 
   /** Why the instance would not be placed on the node that it is on, as its document is now. */
@@ -165,6 +173,10 @@ export class Placement {
   close(): void {
     this.#isClosed = true
   }
+}
+
+function noneOf(only: NodeId | undefined): string {
+  return only === undefined ? 'no node is connected' : `${only} is not connected`
 }
 
 /** A node that goes and comes back is asked only where no other takes the instance: better there than nowhere. */

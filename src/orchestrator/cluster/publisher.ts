@@ -2,6 +2,7 @@ import type { ServiceEntry } from '../../core/model/change.ts'
 import { clusterOf, interestOf, type InterestKey, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Instance } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
+import { MOST_ALSO } from '../link/schemas.ts'
 import { alsoOn, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { ChangeLog } from './change-log.ts'
 import type { EntryCache } from './entry-cache.ts'
@@ -106,10 +107,14 @@ export function mergeEntry(
   { cluster, reachOf }: Pick<PublisherParts, 'cluster' | 'reachOf'>,
 ): UnversionedEntry {
   const here = new Map<string, Instance>()
+  /** Nodes of other clusters with a run of it: it moves there, or from there. */
+  const foreign = new Map(
+    fromRoot.instances.map(({ id, also = [] }) => [id, also.filter((node) => clusterOf(node) !== cluster)]),
+  )
   for (const record of records) {
     const { assignment, node, state } = record
     const { instance, ordinal, spec } = assignment
-    const also = alsoOn(record)
+    const also = [...alsoOn(record), ...(foreign.get(instance) ?? [])].slice(0, MOST_ALSO)
     if (node !== undefined)
       here.set(instance, {
         id: instance,

@@ -182,6 +182,11 @@ export class RootLink implements AsyncDisposable {
     return true
   }
 
+  /** It is to go to another cluster. Resolves when one has accepted it. @throws MeshError UNPLACEABLE, LINK_CLOSED, REQUEST_TIMEOUT */
+  relocate(instance: InstanceId, isViolation = false): Promise<{ cluster: string; node?: NodeId }> {
+    return this.#open().request('instance.relocate', { instance, ...(isViolation ? { isViolation } : {}) })
+  }
+
   /** Sends the root a new summary soon: the capacity has changed. */
   summariseSoon(): void {
     this.#summaryTimer ??= setTimeout(() => {

@@ -54,8 +54,8 @@ export class RootMessages implements RootListener {
   requests(): RequestHandlers<typeof rootToCluster> {
     const { store, scheduler, relays, nodes, name, version, mint } = this.#parts
     return {
-      delegate: ({ assignment, keepsPlace, replacement }) =>
-        scheduler.delegate(assignment, { keepsPlace, replacement }),
+      delegate: ({ assignment, keepsPlace, replacement, to }) =>
+        scheduler.delegate(assignment, { keepsPlace, replacement, to }),
       'delegate.many': async ({ assignments }) => ({
         outcomes: await wireOutcomes(assignments, (assignment) => scheduler.delegate(assignment)),
       }),

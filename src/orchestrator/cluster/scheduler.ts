@@ -39,6 +39,8 @@ export interface SchedulerParts {
 export interface Outcome {
   moved: boolean
   gap?: string
+  /** Of one that is new here. */
+  node?: NodeId
 }
 
 export interface WithdrawOptions {
@@ -51,6 +53,8 @@ export interface DelegateOptions {
   keepsPlace?: boolean | undefined
   /** How a newer generation takes the place of the one that runs; after that was stopped when absent. */
   replacement?: 'beside' | 'beside-if-possible' | undefined
+  /** One that is new here goes to this node, or to none. */
+  to?: NodeId | undefined
 }
 
 /**
@@ -87,7 +91,7 @@ export class Scheduler {
    * is, or nothing changes.
    * @throws MeshError UNPLACEABLE with counted reasons
    */
-  delegate(given: Assignment, { keepsPlace = false, replacement }: DelegateOptions = {}): Promise<Outcome> {
+  delegate(given: Assignment, { keepsPlace = false, replacement, to }: DelegateOptions = {}): Promise<Outcome> {
     return this.#enqueue(given.instance, async () => {
       const { assignments } = this.#parts
       const record = assignments.get(given.instance)
@@ -99,8 +103,9 @@ export class Scheduler {
       if (record !== undefined) return this.#update(record, assignment, replacement)
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
-      const reason = await this.#placement.place(assignment.instance)
-      if (reason === undefined) return { moved: false }
+      const reason = await this.#placement.place(assignment.instance, new Set(), to)
+      const { node } = assignments.get(assignment.instance) ?? {}
+      if (reason === undefined) return { moved: false, ...(node === undefined ? {} : { node }) }
       assignments.delete(assignment.instance)
       this.#dispatch.announce(taken)
       throw new MeshError('UNPLACEABLE', { reason })

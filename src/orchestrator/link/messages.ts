@@ -391,6 +391,16 @@ export const clusterToRoot = {
     'interest.ask': request(Type.Object({ key: InterestKeyText }), Type.Object({ entries: many(Entry, 1_000) }), 2_000),
     'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) }), 2_000),
     'certificate.renew': Renew,
+    /** It runs here and is to go elsewhere, and no other node here takes it. The response: another cluster has accepted it. */
+    'instance.relocate': request(
+      Type.Object({
+        instance: InstanceIdText,
+        /** Because of a constraint that it does not keep to: that is damped. */
+        isViolation: Type.Optional(Type.Boolean()),
+      }),
+      Type.Object({ cluster: text(63), node: Type.Optional(NodeIdText) }),
+      20_000,
+    ),
   },
   notifications: {
     summary: Type.Object({ summary: Summary }),
@@ -414,6 +424,8 @@ export const rootToCluster = {
         assignment: AssignmentOf,
         /** A running instance takes it over where it is, or nothing changes. */
         keepsPlace: Type.Optional(Type.Boolean()),
+        /** One that is new there: to this node, or to none. */
+        to: Type.Optional(NodeIdText),
         /**
          * How a newer generation takes the place of the one that is there: beside it or not at all, beside it where that is possible, or
          * (absent, as earlier versions do) after it was stopped.
@@ -425,6 +437,8 @@ export const rootToCluster = {
         moved: Type.Optional(Type.Boolean()),
         /** Why it is stopped first, where another one cannot start beside it. */
         gap: Type.Optional(text(2_000)),
+        /** Of one that is new there: the node that has accepted it. */
+        node: Type.Optional(NodeIdText),
       }),
       15_000,
     ),

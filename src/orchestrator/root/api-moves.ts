@@ -1,12 +1,15 @@
 import Type from 'typebox'
-import { MeshError } from '../../core/errors.ts'
-import { clusterOf } from '../../core/model/ids.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
+import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import { MAX_REASON } from '../link/messages.ts'
+import { reasonOf } from '../link/reason.ts'
 import { NodeIdText } from '../link/schemas.ts'
+import { whyImmobile } from '../scheduling/mobility.ts'
 import type { ServiceSpec } from '../spec.ts'
 import { linkedNode, type NodePath } from './api-clusters.ts'
 import type { ApiContext, Id } from './api-context.ts'
+import { servingOf } from './former-place.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 const closed = { additionalProperties: false }
@@ -18,17 +21,19 @@ const readDrain = reader(
   ),
 )
 
-/** Moving and restarting what runs, without a moment in which nothing answers. The cluster does it; the CLI watches. */
+/** Moving and restarting what runs, without a moment in which nothing answers. The cluster does it, or the root where it goes to another one; the CLI watches. */
 export function moveRoutes(app: App, context: ApiContext): void {
   const { clusters } = context
 
   app.post<Id>('/instances/:id/migrate', async ({ params, body }) => {
     const { to } = readMigrate(body ?? {})
     const { record, service, cluster } = placed(params.id, context)
-    checkTarget(record, cluster, to)
-    const where = to === undefined ? { elsewhere: true } : { to }
-    const { link } = clusters.require(cluster)
-    const { node, epoch } = await link.request('instance.replace', { instance: record.id, ...where })
+    checkMoves(record, service.spec, to)
+    clusters.require(cluster) // of one whose cluster is away nobody could end the run that is there
+    const { node, epoch } =
+      to !== undefined && clusterOf(to) !== cluster
+        ? await toOtherCluster(record, to, context)
+        : await within(cluster, record, to, context)
     const keeps = whatStays(service.spec)
     return { instance: record.id, from: record.node?.id, node, epoch, ...(keeps === undefined ? {} : { keeps }) }
   })
@@ -57,12 +62,13 @@ export function moveRoutes(app: App, context: ApiContext): void {
   })
 }
 
-/** An instance that some cluster has. @throws MeshError INSTANCE_UNKNOWN */
+/** An instance that some cluster has, as it serves. @throws MeshError INSTANCE_UNKNOWN */
 function placed(
   id: string,
   { store }: ApiContext,
 ): { record: InstanceRecord; service: ServiceRecord; cluster: string } {
-  const record = store.instances.get(id.toLowerCase())
+  const stored = store.instances.get(id.toLowerCase())
+  const record = stored && servingOf(stored)
   const service = record && store.services.get(record.service)
   if (record === undefined || service === undefined)
     throw new MeshError('INSTANCE_UNKNOWN', { instance: id.slice(0, 400) })
@@ -71,13 +77,46 @@ function placed(
   return { record, service, cluster: record.cluster }
 }
 
-/** @throws MeshError UNPLACEABLE, NODE_UNKNOWN */
-function checkTarget({ id, node }: InstanceRecord, cluster: string, to: string | undefined): void {
-  if (to === undefined) return
-  if (node?.id === to) throw new MeshError('UNPLACEABLE', { instance: id, reason: `it is on ${to} already` })
-  if (clusterOf(to) === cluster) return
-  const reason = `${to} is in another cluster, and instances move within theirs (${cluster}); a clusters constraint in the document places it there`
-  throw new MeshError('UNPLACEABLE', { instance: id, reason })
+/** @throws MeshError UNPLACEABLE */
+function checkMoves({ id, node }: InstanceRecord, spec: ServiceSpec, to: NodeId | undefined): void {
+  const reason = to !== undefined && node?.id === to ? `it is on ${to} already` : whyImmobile(spec)
+  if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: id, reason })
+}
+
+interface MovesTo {
+  node: NodeId | undefined
+  /** Of the run there; the cluster counts. */
+  epoch: number
+}
+
+/** To a node of its own cluster; where none is named and none has room, to another cluster. @throws MeshError UNPLACEABLE with the reasons */
+async function within(
+  cluster: string,
+  record: InstanceRecord,
+  to: NodeId | undefined,
+  context: ApiContext,
+): Promise<MovesTo> {
+  const where = to === undefined ? { elsewhere: true } : { to }
+  const { link } = context.clusters.require(cluster)
+  try {
+    return await link.request('instance.replace', { instance: record.id, ...where })
+  } catch (error) {
+    if (!isMeshError(error, 'UNPLACEABLE') || to !== undefined) throw error
+    try {
+      return await toOtherCluster(record, undefined, context)
+    } catch (other) {
+      if (!isMeshError(other, 'UNPLACEABLE')) throw other
+      const reason = `${cluster}: ${reasonOf(error)}; other clusters: ${reasonOf(other)}`
+      throw new MeshError('UNPLACEABLE', { instance: record.id, reason })
+    }
+  }
+}
+
+/** @throws MeshError UNPLACEABLE, CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+async function toOtherCluster({ id }: InstanceRecord, to: NodeId | undefined, context: ApiContext): Promise<MovesTo> {
+  if (to !== undefined) linkedNode({ cluster: clusterOf(to), node: to.slice(to.indexOf('/') + 1) }, context)
+  const { node } = await context.reconciler.moves.begin(id, { to })
+  return { node, epoch: 0 } // each cluster counts its own
 }
 
 function checkIsOurs({ runtime, code }: ServiceSpec): void {

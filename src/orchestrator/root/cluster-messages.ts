@@ -1,3 +1,4 @@
+import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { SlicedWork } from '../../core/kit/sliced-work.ts'
@@ -9,7 +10,7 @@ import { entriesUnder } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
 import { eventsOf } from './events/event-changes.ts'
 import { isEventWord, type EventSink } from './events/event.ts'
-import { heardOf, refusedOf } from './former-place.ts'
+import { heardOf, refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance, deleteInstance } from './instance-records.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -79,6 +80,13 @@ export class ClusterMessages implements ClusterListener {
         const record = vips.at(vip)
         return record === undefined ? {} : { key: interestOf(record.service) }
       },
+      'instance.relocate': async ({ instance, isViolation }) => {
+        const record = store.instances.get(instance)
+        if (record?.cluster !== name && record?.former?.cluster !== name)
+          throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: `the root does not have it in ${name}` })
+        const { cluster, node } = await this.#parts.reconciler.moves.begin(instance, { isViolation })
+        return { cluster, ...(node === undefined ? {} : { node }) }
+      },
       'certificate.renew': async ({ csr }) => ({ chain: await issuer.renew(name, csr) }),
     }
   }
@@ -102,7 +110,7 @@ export class ClusterMessages implements ClusterListener {
         log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
         events.record({ instance, cluster: name, what: 'refused', by: 'cluster', why: reason })
         this.#unplace(record)
-        reconciler.refuse(instance, name)
+        reconciler.placing.refuse(instance, name)
         reconciler.publish(record.service)
         reconciler.touch(record.service)
       },
@@ -173,8 +181,9 @@ export class ClusterMessages implements ClusterListener {
         if (generation < record.generation) store.instances.put(record.id, { ...record, generation })
       }
       for (const record of missing) this.#unplace(record)
+      for (const record of all) if (!generations.has(record.id)) this.#hasLeft(record, name)
     })
-    for (const { id } of kept) reconciler.leaveFormer(id)
+    for (const { id } of kept) reconciler.placing.leaveFormer(id)
     for (const service of new Set(expected.map((record) => record.service))) reconciler.touch(service)
     for (const service of new Set(missing.map((record) => record.service))) reconciler.publish(service)
     const wanted = new Set([...kept.filter((record) => record.wanted), ...leaving].map(({ id }) => id))
@@ -199,6 +208,8 @@ export class ClusterMessages implements ClusterListener {
         }
         if (record?.cluster !== name) {
           this.#endSurplus(name, each)
+          if (record !== undefined && each.report.state === 'stopped' && this.#hasLeft(record, name))
+            shown.add(record.service)
           continue
         }
         const foreign = nodesOf(each).find((node) => clusterOf(node) !== name)
@@ -211,9 +222,16 @@ export class ClusterMessages implements ClusterListener {
         if (record.former !== undefined) left.add(record.id)
       }
     })
-    for (const id of left) reconciler.leaveFormer(id)
+    for (const id of left) reconciler.placing.leaveFormer(id)
     for (const service of shown) reconciler.publish(service)
     for (const service of touched) reconciler.touch(service)
+  }
+
+  /** Nothing of it is left in the cluster that it has moved from. True when tables must show that. */
+  #hasLeft({ id, drainsOn }: InstanceRecord, cluster: string): boolean {
+    if (drainsOn === undefined || clusterOf(drainsOn) !== cluster) return false
+    changeInstance(id, { drainsOn: undefined }, this.#parts)
+    return true
   }
 
   /** True when tables must show the change. */
@@ -247,6 +265,7 @@ export class ClusterMessages implements ClusterListener {
     }
     store.instances.put(record.id, changed)
     for (const event of eventsOf(record, changed)) events.record(event)
+    if (runsAtFormer(changed)) this.#parts.reconciler.moves.heard(changed)
     const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
     return shown(record) !== shown(changed)
   }

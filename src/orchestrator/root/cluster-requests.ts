@@ -1,4 +1,4 @@
-import { interestOf, type InstanceId } from '../../core/model/ids.ts'
+import { interestOf, type InstanceId, type NodeId } from '../../core/model/ids.ts'
 import { Gathered } from '../link/gathered.ts'
 import { bytesOf, outcomeOf } from '../link/outcomes.ts'
 import type { Assignment } from '../spec.ts'
@@ -11,9 +11,10 @@ import type { Vips } from './vips.ts'
 export class ClusterRequests {
   readonly #delegations: Gathered<ClusterLink, Assignment, { moved?: boolean }>
   readonly #withdrawals: Gathered<ClusterLink, InstanceId, boolean>
+  /** A cluster has the entry of a service before it places an instance of it. */
+  readonly #sendKnown: (link: ClusterLink, assignments: readonly Assignment[]) => void
 
   constructor({ store, vips }: { store: RootStore; vips: Vips }) {
-    // a cluster has the entry of a service before it places an instance of it
     const sendKnown = (link: ClusterLink, assignments: readonly Assignment[]) => {
       const keys = new Set(assignments.map(({ spec }) => interestOf(spec.id)))
       sendEntries(
@@ -21,6 +22,7 @@ export class ClusterRequests {
         [...keys].map((key) => entriesUnder(key, store, vips)),
       )
     }
+    this.#sendKnown = sendKnown
     this.#delegations = new Gathered({
       sizeOf: bytesOf,
       ready: (link) => link.uncongested(),
@@ -48,6 +50,12 @@ export class ClusterRequests {
   /** @throws MeshError UNPLACEABLE with the cluster's reasons, LINK_CLOSED, REQUEST_TIMEOUT */
   delegate(link: ClusterLink, assignment: Assignment): Promise<{ moved?: boolean }> {
     return this.#delegations.ask(link, assignment)
+  }
+
+  /** As `delegate`, for one that may run elsewhere now, and `to` this node if given. The answer has the node. */
+  async delegateMove(link: ClusterLink, assignment: Assignment, to?: NodeId): Promise<{ node?: NodeId | undefined }> {
+    this.#sendKnown(link, [assignment])
+    return link.request('delegate', { assignment, ...(to === undefined ? {} : { to }) })
   }
 
   /** True when nothing of the instance is left. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */

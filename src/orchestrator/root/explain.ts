@@ -15,7 +15,7 @@ export interface ExplainParts {
   store: RootStore
   clusters: Clusters
   rules: Rules
-  reconciler: Pick<Reconciler, 'decisions'>
+  reconciler: Pick<Reconciler, 'placing'>
 }
 
 /** A tier's part: what was decided (`at`, milliseconds since 1970), or what would be decided now. */
@@ -54,7 +54,7 @@ export async function explainPlacement(
 ): Promise<PlacementExplanation> {
   const { clusters, reconciler, store, rules } = parts
   const request = requestFor(service.spec, { store, ...(record === undefined ? {} : { except: record.id }) })
-  const kept = record === undefined || anew ? undefined : reconciler.decisions.get(record.id)
+  const kept = record === undefined || anew ? undefined : reconciler.placing.decisions.get(record.id)
   const isIts = kept !== undefined && kept.chosen === record?.cluster
   const root = isIts
     ? { ...kept, judged: kept.judged.slice(0, most) }

@@ -1,6 +1,6 @@
 import type { LocatedReport } from '../link/messages.ts'
-import type { InstanceChange } from './instance-records.ts'
-import type { FormerPlace, InstanceRecord, ServiceRecord } from './root-store.ts'
+import { MOST_ALSO } from '../link/schemas.ts'
+import type { FormerPlace, InstanceChange, InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /*
  * An instance that moves to another cluster keeps the place that it had until that cluster has accepted:
@@ -19,11 +19,25 @@ export function runsAtFormer({ former, state }: Pick<InstanceRecord, 'former' | 
 /** The record as callers must see it: where it runs. */
 export function servingOf(record: InstanceRecord): InstanceRecord {
   const { former, node, cluster } = record
-  if (former === undefined || !runsAtFormer(record)) return record
-  const { detail: _detail, also: _also, ...rest } = record
-  const detail = cluster === undefined ? {} : { detail: `its successor in ${cluster} is ${record.state}` }
+  if (former === undefined || !runsAtFormer(record)) return withFormer(record)
+  const { detail: _detail, also: _also, epoch: _epoch, ...rest } = record
+  const { generation, state, restarts, detail: told } = record
+  const detail = cluster === undefined ? {} : { detail: `its successor in ${cluster} is ${state}` }
   const also = node === undefined ? {} : { also: [node.id] }
-  return { ...rest, ...former, ...detail, ...also }
+  const successor = {
+    generation,
+    state,
+    restarts,
+    ...(told === undefined ? {} : { detail: told }),
+    ...(node === undefined ? {} : { node: node.id }),
+  }
+  return { ...rest, ...former, ...detail, ...also, successor }
+}
+
+/** It may still call from where it was. */
+function withFormer(record: InstanceRecord): InstanceRecord {
+  const { drainsOn, also = [] } = record
+  return drainsOn === undefined ? record : { ...record, also: [drainsOn, ...also].slice(0, MOST_ALSO) }
 }
 
 /** Nothing of this is known of an instance without a place. */
@@ -40,6 +54,7 @@ const NOWHERE = {
   waits: undefined,
   gap: undefined,
   also: undefined,
+  drainsOn: undefined,
 }
 
 /** The record while `cluster` is asked to take it. */

@@ -4,7 +4,7 @@ import { instanceId, type InstanceId, type ServiceId } from '../../core/model/id
 import { eventsOf } from './events/event-changes.ts'
 import type { EventSink } from './events/event.ts'
 import type { Step } from './plan.ts'
-import type { InstanceRecord, RootStore } from './root-store.ts'
+import type { InstanceChange, InstanceRecord, RootStore } from './root-store.ts'
 import { changeStore } from './submission.ts'
 import { ensureInstanceVips } from './vip-requests.ts'
 import type { Vips } from './vips.ts'
@@ -15,9 +15,6 @@ export interface RecordParts {
   clock: Clock
   events: EventSink
 }
-
-/** A key that is `undefined` is removed from the record. */
-export type InstanceChange = { [K in keyof InstanceRecord]?: InstanceRecord[K] | undefined }
 
 /** Creates, retires and forgets the records of a service's instances, with their VIPs, in one transaction. */
 export function applyRecordSteps(id: ServiceId, steps: readonly Step[], parts: RecordParts): void {

@@ -1,4 +1,5 @@
 import type { InstanceId } from '../../core/model/ids.ts'
+import { runsAtFormer } from './former-place.ts'
 import { isOld, nextUpdates, type NextUpdate } from './rollout.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
@@ -82,6 +83,7 @@ export function isSettled(
         !isOld(record, service) &&
         !isBehind(record, service) &&
         record.successor === undefined &&
+        record.former === undefined &&
         record.gap === undefined,
     )
   )
@@ -95,6 +97,7 @@ function ending(record: InstanceRecord, conditions: ClusterConditions): Step[] {
 
 function needsPlace(record: InstanceRecord, conditions: ClusterConditions): boolean {
   if (record.cluster === undefined) return true
+  if (runsAtFormer(record)) return false // it serves there, whatever becomes of where it goes (moves.ts)
   const mayMove = record.noOtherNode === true || conditions.isLost(record.cluster)
   return mayMove && conditions.hasRoomElsewhere(record)
 }

@@ -108,7 +108,7 @@ export interface Rollout {
 }
 
 /** One that crashes this often before it was ready once is not slow but broken. */
-const HOPELESS_RESTARTS = 3
+export const HOPELESS_RESTARTS = 3
 
 export function rolloutOf(service: ServiceRecord, instances: readonly InstanceRecord[]): Rollout | undefined {
   const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)

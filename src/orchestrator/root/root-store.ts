@@ -58,6 +58,10 @@ export interface InstanceRecord {
   leftOn?: { node: NodeId; at: number }[]
   /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
   former?: FormerPlace
+  /** The node in another cluster that it has moved from, while what is on its way there is finished: it may still call. */
+  drainsOn?: NodeId
+  /** When it went to another cluster because of a constraint, milliseconds since 1970, oldest first. */
+  constraintMoves?: number[]
   /** A newer run that is to take its place. */
   successor?: SuccessorReport & { node?: NodeId }
   /** With a successor: the generation of the run that serves. */
@@ -71,6 +75,9 @@ export interface InstanceRecord {
   /** Milliseconds since 1970. */
   changedAt: number
 }
+
+/** A key that is `undefined` is removed from the record. */
+export type InstanceChange = { [K in keyof InstanceRecord]?: InstanceRecord[K] | undefined }
 
 export type FormerPlace = Pick<
   InstanceRecord,

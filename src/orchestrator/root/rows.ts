@@ -101,7 +101,15 @@ function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNod
 }
 
 export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, string[]>) {
-  const { node, former: _former, leftOn: _leftOn, servingGeneration, ...record } = servingOf(stored)
+  const {
+    node,
+    former: _former,
+    leftOn: _leftOn,
+    drainsOn: _drainsOn,
+    constraintMoves: _moves,
+    servingGeneration,
+    ...record
+  } = servingOf(stored)
   const detail = whyBehind(record)
   const mayAlsoRunOn = left.get(record.id)
   return {

@@ -7,10 +7,10 @@ import type { Assignment } from '../spec.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import type { EventSink } from './events/event.ts'
-import { changeInstance, type InstanceChange } from './instance-records.ts'
+import { changeInstance } from './instance-records.ts'
 import { completeRevision, revisionsOf } from './revisions.ts'
 import { limitsOf, rolloutOf, rolloutText, type NextUpdate } from './rollout.ts'
-import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
+import type { InstanceChange, InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 export interface UpdatesParts {

@@ -82,11 +82,12 @@ export function refusal(
 /** `4 nodes: 3 too little memory free, 1 cordoned`, most frequent first; `none` when there was no node at all. */
 export function reasonsText(
   reasons: Readonly<Record<string, number>>,
-  { nodes, none }: { nodes: number; none: string },
+  { none, ...among }: { none: string } & ({ nodes: number } | { clusters: number }),
 ): string {
   const counted = Object.entries(reasons).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
   if (counted.length === 0) return none
-  return `${nodes} ${nodes === 1 ? 'node' : 'nodes'}: ${counted.map(([reason, count]) => `${count} ${reason}`).join(', ')}`
+  const [[kind, number]] = Object.entries(among) as [[string, number]]
+  return `${number} ${number === 1 ? kind.slice(0, -1) : kind}: ${counted.map(([reason, count]) => `${count} ${reason}`).join(', ')}`
 }
 
 interface Scored {

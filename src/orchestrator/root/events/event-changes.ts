@@ -18,6 +18,7 @@ export const STATE_WORDS = {
 
 /** What the change of a record means, in order. `why` is what is known of a new place, a new document or the end. */
 export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: string): NewEvent[] {
+  if (isBackAgain(before, after)) return [] // whoever refused, or gave it up, has told that
   const told = { instance: after.id, node: after.node?.id, cluster: after.cluster }
   const events: NewEvent[] = []
   // one that waits is asked for again and again: that it is updated is told once it no longer waits
@@ -34,6 +35,11 @@ export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: st
   if (replaced !== undefined) events.push({ ...told, ...replaced })
   if (state !== undefined) events.push({ ...told, ...state, why: state.what === 'draining' ? why : after.detail })
   return events
+}
+
+/** Another cluster was asked to take it, and has not. */
+function isBackAgain({ former }: InstanceRecord, after: InstanceRecord): boolean {
+  return former !== undefined && after.former === undefined && after.cluster === former.cluster
 }
 
 function howUpdated({ successor, gap, generation }: InstanceRecord): string {
