@@ -45,6 +45,18 @@ t.test('the beginnings of a slice are together, and what is too much for one tur
   t.ok((begunAt[0] ?? 6) < 6, 'something else had its turn before all had begun')
 })
 
+t.test('what is under way goes on however much of it there is', async (t) => {
+  const work = new SlicedWork({ atOnce: 3 })
+  const told: number[] = []
+  const add = (i: number) => work.add(`k${i}`, () => turn().then(() => work.continued(async () => void told.push(i))))
+  await Promise.all(Array.from({ length: 10 }, (_, i) => add(i)))
+  t.same(new Set(told), new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
+  const gone = work.add('a', () => work.continued(async () => void told.push(99)))
+  await turn()
+  work.clear()
+  await t.rejects(gone, { code: 'NOT_RUNNING' }, 'forgotten when the work is')
+})
+
 t.test('no more is under way than may be', async (t) => {
   const work = new SlicedWork({ atOnce: 3 })
   let [now, most] = [0, 0]

@@ -30,6 +30,8 @@ export class SlicedWork {
   /** Of each key with work: what waits behind the one that is waiting or under way. */
   readonly #behind = new Map<string, Task[]>()
   #waiting: Task[] = []
+  /** Steps of what is under way. */
+  #continuations: Omit<Task, 'key'>[] = []
   #underWay = 0
   #isDue = false
   #onIdle: Array<() => void> = []
@@ -58,11 +60,24 @@ export class SlicedWork {
     return promise
   }
 
+  /**
+   * A step of work that is under way, in the slice of the next turn with the first steps of others. It begins however much is under way:
+   * otherwise all that is would wait for a place that none of it leaves.
+   */
+  continued<T>(work: () => Promise<T>): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>()
+    const begin = () => Promise.try(work).then(resolve, reject)
+    const drop = () => reject(new MeshError('NOT_RUNNING', { what: 'this work' }))
+    this.#continuations.push({ begin, drop })
+    this.#due()
+    return promise
+  }
+
   /** Forgets what has not begun. */
   clear(): void {
     const behind = [...this.#behind.values()].flatMap((tasks) => tasks.splice(0))
     for (const { key } of this.#waiting) this.#behind.delete(key)
-    for (const { drop } of [...this.#waiting.splice(0), ...behind]) drop()
+    for (const { drop } of [...this.#waiting.splice(0), ...this.#continuations.splice(0), ...behind]) drop()
     this.#settle()
   }
 
@@ -73,7 +88,8 @@ export class SlicedWork {
   }
 
   #due(): void {
-    if (this.#isDue || this.#waiting.length === 0 || this.#underWay >= this.#options.atOnce) return
+    const mayBegin = this.#waiting.length > 0 && this.#underWay < this.#options.atOnce
+    if (this.#isDue || (!mayBegin && this.#continuations.length === 0)) return
     this.#isDue = true
     setImmediate(() => {
       this.#isDue = false
@@ -85,9 +101,10 @@ export class SlicedWork {
   #slice(): void {
     const { sliceMs, atOnce, together, onFailure, now } = this.#options
     const until = now() + sliceMs
-    let begun = 0
+    let [continued, begun] = [0, 0]
     try {
       together(() => {
+        while (continued < this.#continuations.length && now() < until) void this.#continuations[continued++]?.begin()
         while (begun < this.#waiting.length && this.#underWay < atOnce && now() < until) {
           const task = this.#waiting[begun++] as Task
           this.#underWay += 1
@@ -97,6 +114,7 @@ export class SlicedWork {
     } catch (error) {
       onFailure(error)
     }
+    this.#continuations.splice(0, continued)
     this.#waiting.splice(0, begun)
   }
 

@@ -148,7 +148,7 @@ export class Reconciler {
       await this.#execute(step)
     }
     await Promise.all(together)
-    await this.#work.add(`settled ${id}`, async () => this.#settle(id)) // with the others of its message
+    await this.#work.continued(async () => this.#settle(id)) // with the others of its message
   }
 
   #settle(id: ServiceId): void {
@@ -206,7 +206,7 @@ export class Reconciler {
       try {
         const { link } = clusters.require(step.cluster)
         if (await this.#requests.withdraw(link, step.id))
-          await this.#work.add(`gone ${step.id}`, async () => this.#forget(step.id)) // with the others of its message
+          await this.#work.continued(async () => this.#forget(step.id)) // with the others of its message
       } catch (error) {
         log.warn('instance not withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }
