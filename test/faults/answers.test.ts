@@ -67,7 +67,7 @@ for (const line of ['garbage', 'null', '{"step":']) {
 
 t.test(
   'records of instances that lack what is needed to take one over are left alone, and the others are read',
-  (t) => {
+  async (t) => {
     const dir = join(t.testdir(), 'run')
     mkdirSync(dir)
     const good = { format: 1, assignment: assignmentOf(), state: 'running', restarts: 0, endpoints: {} }
@@ -83,7 +83,7 @@ t.test(
     for (const [name, text] of Object.entries({ ...damaged, good: JSON.stringify(good) }))
       writeFileSync(join(dir, `${name}.json`), text)
     const log = recordingLog()
-    const read = new Records(dir, log).all()
+    const read = await new Records(dir, log).all()
     t.same(
       read.map(({ saved }) => saved.assignment.instance),
       [good.assignment.instance],
@@ -91,7 +91,6 @@ t.test(
     )
     const named = log.lines.filter(({ sentence }) => sentence === 'instance record ignored: it cannot be read')
     t.equal(named.length, Object.keys(damaged).length, 'the log names each damaged record')
-    t.end()
   },
 )
 

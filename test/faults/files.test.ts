@@ -62,7 +62,7 @@ const READERS: Readonly<Record<string, (path: string, log: Log) => unknown>> = {
     await using _saved = await SavedTable.start({ table: new Table(), path }, log)
     return 'started'
   },
-  'web.json': (path, log) => new Records(dirname(path), log).all().length,
+  'web.json': async (path, log) => (await new Records(dirname(path), log).all()).length,
 }
 
 for (const [name, read] of Object.entries(READERS)) {

@@ -101,6 +101,25 @@ t.test(
   },
 )
 
+t.test('the end of a large app goes on after a root that ends in the middle', async (t) => {
+  const dir = join(place, 'deleted')
+  {
+    using root = opened(dir)
+    await root.large.apply(submissionOf(document()))
+    const app = root.store.apps.get('shop.acme')
+    if (app === undefined) throw new Error('the app is not there')
+    const removing = root.large.remove(app)
+    while (root.store.services.keys().length === SERVICES) await new Promise((resolve) => void setImmediate(resolve))
+    await Promise.all([root.large.close(), t.rejects(removing, { code: 'NOT_RUNNING' })])
+    t.ok(root.store.services.keys().length > 0, 'it ended in the middle')
+    t.ok(root.store.apps.get('shop.acme'), 'the app goes last')
+  }
+  using root = opened(dir)
+  t.ok((await root.large.resume()).every(({ kind }) => kind === 'removed'))
+  t.same([root.store.services.keys(), root.store.apps.keys(), root.store.revisions.keys()], [[], [], []])
+  t.same(await root.large.resume(), [], 'once')
+})
+
 t.test('addresses: a conflict refuses all of it; one may go from a service to another of the document', async (t) => {
   using root = opened()
   const at = (place: number) => document(SERVICES, (i) => (i === place ? { addresses: { rr_ip: '10.30.31.30' } } : {}))

@@ -9,7 +9,7 @@ import { parseSlaInSlices } from '../sla/parse.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
-import { LargeSubmissions } from './large-submission.ts'
+import { AT_ONCE, LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import { revisionsOf } from './revisions.ts'
@@ -114,10 +114,11 @@ export function appRoutes(app: App, context: ApiContext): void {
     return { deleted: [id] }
   })
 
-  app.delete<Id>('/apps/:id', ({ params }) => {
+  app.delete<Id>('/apps/:id', async ({ params }) => {
     const record = existingApp(store, params.id)
     const services = store.servicesOf(record).map(({ id }) => id)
-    removeAll(services, context, () => store.apps.delete(params.id.toLowerCase()))
+    if (services.length <= AT_ONCE) removeAll(services, context, () => store.apps.delete(params.id.toLowerCase()))
+    else await inSlices(await context.large.remove(record), (id) => tellRemoved(id, context))
     return { deleted: services }
   })
 }
@@ -165,10 +166,12 @@ function removeAll(services: readonly string[], context: ApiContext, also: () =>
     for (const id of services) remove(id, context)
     also()
   })
-  for (const id of services) {
-    context.events.record({ service: id, what: 'deleted', by: 'user' })
-    reconcile({ kind: 'removed', id }, context.reconciler)
-  }
+  for (const id of services) tellRemoved(id, context)
+}
+
+function tellRemoved(id: string, { events, reconciler }: ApiContext): void {
+  events.record({ service: id, what: 'deleted', by: 'user' })
+  reconcile({ kind: 'removed', id }, reconciler)
 }
 
 /** Which of these services some node follows. A cluster that is away or does not answer may have such nodes. */

@@ -1,8 +1,10 @@
 import { MeshError } from '../../core/errors.ts'
 import { Slices } from '../../core/kit/slices.ts'
 import type { Collection } from '../../core/kit/store.ts'
+import type { ServiceId } from '../../core/model/ids.ts'
 import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
+import type { AppRecord } from './root-store.ts'
 import { applyChanges, changeStore, idOf, type Submission, type SubmitParts, type Submitted } from './submission.ts'
 import { checkRequests } from './vip-requests.ts'
 
@@ -15,12 +17,14 @@ interface Accepted {
   customer: string
   /** With `prune`: the services that the document names. */
   keeps?: string[]
+  /** The apps are deleted. */
+  isDeletion?: true
 }
 
 const ACCEPTED = 'accepted'
 
 /**
- * Documents of thousands of services, applied as a whole or not at all, a slice in each turn of the event loop:
+ * Documents of thousands of services, and the end of such apps, applied as a whole or not at all, a slice in each turn of the event loop:
  *
  *     checked ─▶ kept on disk, slice by slice ─▶ accepted: one write ─▶ applied, slice by slice ─▶ done
  *                └ a root that ends here has nothing of it               └ one that ends here goes on at its next start
@@ -52,6 +56,16 @@ export class LargeSubmissions {
   /** @throws MeshError SLA_CONFLICT with all conflicts at once, DISK_FULL; then nothing has changed */
   apply(submission: Submission): Promise<Submitted> {
     return this.#afterOthers(() => this.#apply(submission))
+  }
+
+  /** The app and all its services are removed. Returns these. @throws MeshError DISK_FULL; then nothing has changed */
+  remove({ app, namespace, description, customer }: AppRecord): Promise<ServiceId[]> {
+    return this.#afterOthers(async () => {
+      await this.#forget()
+      const accepted: Accepted = { apps: [{ app, namespace, description }], customer, keeps: [], isDeletion: true }
+      this.#accepted.put(ACCEPTED, accepted)
+      return (await this.#applyKept(accepted)).map(idOf)
+    })
   }
 
   /** What an earlier process had accepted. Returns what changed. */
@@ -108,13 +122,13 @@ export class LargeSubmissions {
     }
   }
 
-  async #applyKept({ apps, customer, keeps }: Accepted): Promise<ServiceChange[]> {
+  async #applyKept({ apps, customer, keeps, isDeletion }: Accepted): Promise<ServiceChange[]> {
     const { store } = this.#parts
     const all: ServiceChange[] = []
     const slices = new Slices()
     const keys = this.#kept.keys()
     store.database.transaction(() => {
-      for (const { app, namespace, description } of apps)
+      for (const { app, namespace, description } of isDeletion === true ? [] : apps)
         store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer })
     })
     for (let start = 0; start < keys.length; start += AT_ONCE) {
@@ -127,8 +141,12 @@ export class LargeSubmissions {
       changeStore(this.#parts, () => applyChanges(removed, { requests: [], services: [] }, this.#parts))
       all.push(...removed)
       await slices.next()
+      if (this.#isClosed) throw new MeshError('NOT_RUNNING', { what: 'the root' })
     }
-    this.#accepted.delete(ACCEPTED)
+    store.database.transaction(() => {
+      for (const { app, namespace } of isDeletion === true ? apps : []) store.apps.delete(`${app}.${namespace}`)
+      this.#accepted.delete(ACCEPTED)
+    })
     return all
   }
 

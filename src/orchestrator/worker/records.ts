@@ -5,6 +5,7 @@ import { Compile } from 'typebox/compile'
 import { MeshError } from '../../core/errors.ts'
 import { stateProblem } from '../../core/kit/disk.ts'
 import { readPlainFile } from '../../core/kit/plain-file.ts'
+import { inSlices } from '../../core/kit/slices.ts'
 import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { INSTANCE_STATES } from '../../core/model/instance.ts'
@@ -138,9 +139,10 @@ export class Records {
    * First those that serve. Damaged records are logged and left where they are: the cluster still knows what this node is to run. One
    * run has two for a moment while it takes the place of another; the second is removed.
    */
-  all(): TaggedRecord[] {
+  async all(): Promise<TaggedRecord[]> {
     const names = readdirSync(this.#dir)
-    const serving = names.filter((name) => name.endsWith('.json')).flatMap((name) => this.#read(name))
+    const isServing = (name: string) => name.endsWith('.json')
+    const serving = (await inSlices(names.filter(isServing), (name) => this.#read(name))).flat()
     const runs = new Map(serving.map((saved) => [saved.assignment.instance, saved]))
     const others = names.flatMap((name): TaggedRecord[] => {
       const [, tag] = TAGGED.exec(name) ?? []
@@ -155,9 +157,8 @@ export class Records {
         return [{ saved, tag: '' }] // its own record was lost
       })
     })
-    const isServing = ({ tag }: TaggedRecord) => tag === ''
     const all = [...serving.map((saved) => ({ saved, tag: '' })), ...others]
-    return [...all.filter(isServing), ...all.filter((record) => !isServing(record))]
+    return [...all.filter(({ tag }) => tag === ''), ...all.filter(({ tag }) => tag !== '')]
   }
 
   #read(name: string): Saved[] {

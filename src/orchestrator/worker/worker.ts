@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { MeshError } from '../../core/errors.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
+import { inSlices } from '../../core/kit/slices.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
@@ -75,7 +76,7 @@ export class Worker {
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
       worker.#onContinue()
-      worker.#restore()
+      await worker.#restore()
       return worker
     })
   }
@@ -211,7 +212,8 @@ export class Worker {
     return this.close()
   }
 
-  #restore(): void {
+  /** Of thousands of instances a few in each turn: the one before may still carry their flows. */
+  async #restore(): Promise<void> {
     const killAll = (exitCode: number) => {
       if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
       for (const supervisor of this.#supervisors()) supervisor.kill()
@@ -222,16 +224,16 @@ export class Worker {
       this.#life.defer(() => void process.off('exit', killAll))
     }
     this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
-    const records = this.#records.all()
+    const records = await this.#records.all()
     this.#tidied = this.#tidy(records.flatMap(({ saved: { trace } }) => (trace === undefined ? [] : [trace])))
     // flows ended with the agent that carried them, unless that one is still draining
     const drain = this.#config.isSuccessor === true ? {} : { drainSeconds: 0 }
-    for (const { saved, tag } of records) {
+    await inSlices(records, ({ saved, tag }) => {
       const { instance } = saved.assignment
       const slot = tag === '' ? undefined : this.#slots.get(instance)
       if (slot !== undefined) slot.restore(saved, tag, drain.drainSeconds)
       else this.#begin(saved.assignment, saved)
-    }
+    })
     for (const { saved, tag } of records)
       if (tag === '' && saved.state === 'stopping') this.withdraw(saved.assignment.instance, drain)
   }
