@@ -3,9 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { systemClock } from '../../src/core/kit/clock.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { Store } from '../../src/core/kit/store.ts'
+import type { Channel } from '../../src/core/kit/websocket.ts'
+import { openMetrics } from '../../src/core/metrics.ts'
 import type { ResumePoint } from '../../src/core/model/change.ts'
 import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
+import { type NodeListener, Nodes } from '../../src/orchestrator/cluster/nodes.ts'
+import type { NodeFacts } from '../../src/orchestrator/spec.ts'
 import { serviceOf } from './specs.ts'
 
 const SERVICE = 'shop.acme.cart.prod'
@@ -130,4 +135,62 @@ t.test('the numbers of the change log outlive a restart, and never go back', asy
     start > 1_600_000_000_000,
     'numbers begin at the wall clock: a cluster that lost its state does not count backwards',
   )
+})
+
+t.test('a node that reads slowly gets the newest of what it missed, in order, when it has read', async (t) => {
+  using world = opened()
+  const { feed } = world
+  const sent: Record<string, unknown>[] = []
+  let backlog = 0
+  const channel: Channel = {
+    get backlog() {
+      return backlog
+    },
+    send: (text) => void sent.push(JSON.parse(text) as Record<string, unknown>),
+    onText: () => undefined,
+    onClose: () => undefined,
+    close: () => undefined,
+    measure: async () => 1,
+  }
+  const options = { clock: systemClock, graceMs: 0, returnMs: 0, isCordoned: () => false }
+  const nodes = new Nodes(options, silentLog, openMetrics('cluster'))
+  let linkOf: Parameters<NodeListener['requests']>[1] | undefined
+  nodes.listen({
+    requests: (_node, link) => {
+      linkOf = link
+      return {} as ReturnType<NodeListener['requests']>
+    },
+    notifications: () => ({}) as ReturnType<NodeListener['notifications']>,
+    lost: () => undefined,
+  })
+  nodes.accept('edge/n1', channel)
+  const link = linkOf?.()
+  if (link === undefined) throw new Error('no link')
+  const node = await nodes.hello({ id: 'edge/n1', link, facts: {} as NodeFacts })
+  node.keys = new Set([KEY, 'shop.acme.stock'])
+  const changes = () =>
+    sent.flatMap(({ tell, body }) => (tell === 'changes' ? [(body as { changes: { seq: number }[] }).changes] : []))
+  const publish = (services: Parameters<ChangeLog['publish']>[0]) => {
+    const { epoch } = feed
+    nodes.publish(epoch, feed.publish(services), (seq, keys) => feed.resume({ epoch, seq, keys: [...keys] }).changes)
+  }
+  publish(cart('running'))
+  t.equal(changes().length, 1, 'at once')
+  backlog = 1024 * 1024
+  publish(cart('lost'))
+  publish(stock)
+  publish(cart('running'))
+  await systemClock.sleep(0)
+  t.equal(changes().length, 1, 'it waits')
+  backlog = 0
+  while (node.isBehind === true) await new Promise((resolve) => void setImmediate(resolve))
+  const [, missed = []] = changes()
+  t.match(missed, [
+    { kind: 'service', entry: { service: { id: 'shop.acme.stock.prod' } } },
+    { kind: 'service', seq: feed.seq, entry: { instances: [{ state: 'running' }] } },
+  ])
+  t.equal(missed.length, 2, 'of each service the newest')
+  publish(cart('lost'))
+  t.equal(changes().length, 3, 'and at once again')
+  link.close('over')
 })

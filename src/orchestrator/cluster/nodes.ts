@@ -5,7 +5,7 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
 import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
-import { clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { SENT_AT_ONCE, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { Condition } from '../scheduling/candidate.ts'
 import type { NodeFacts } from '../spec.ts'
@@ -22,7 +22,12 @@ export interface LinkedNode {
   keys: Set<InterestKey>
   /** When its link came up, milliseconds since 1970. */
   since: number
+  /** It reads slowly: changes wait, and of each service only the newest is sent. */
+  isBehind?: boolean
 }
+
+/** The newest change of each service under these keys after this number, in order. */
+type ChangesAfter = (seq: number, keys: ReadonlySet<InterestKey>) => readonly Change[]
 
 /** What acts on the messages of nodes, and on their loss. */
 export interface NodeListener {
@@ -200,11 +205,16 @@ export class Nodes {
     return this.#alive.values().some(({ keys }) => keys.has(key))
   }
 
-  /** Sends each node the changes it asked for, in order. */
-  publish(epoch: string, changes: readonly Change[]): void {
-    for (const { link, keys } of this.#alive.values()) {
+  /** Sends each node the changes it asked for, in order; one that reads slowly gets them when it has read what was sent. */
+  publish(epoch: string, changes: readonly Change[], after: ChangesAfter): void {
+    for (const node of this.#alive.values()) {
+      if (node.isBehind === true) continue // what it is sent next has these
+      const { link, keys } = node
       const wanted = changes.filter(({ key }) => keys.has(key))
-      if (wanted.length > 0) link.notify('changes', { epoch, changes: wanted })
+      const [first] = wanted
+      if (first === undefined) continue
+      if (link.isCongested) void catchUp(node, { epoch, from: first.seq - 1, after })
+      else link.notify('changes', { epoch, changes: wanted })
     }
   }
 
@@ -256,6 +266,27 @@ export class Nodes {
     this.#metrics.nodes.labels('alive').set(this.#alive.size)
     this.#metrics.nodes.labels('away').set(this.#grace.size)
   }
+}
+
+/** In order of their numbers, so that a node whose link ends meanwhile goes on from the last that it has. */
+async function catchUp(
+  node: LinkedNode,
+  { epoch, from, after }: { epoch: string; from: number; after: ChangesAfter },
+): Promise<void> {
+  const { link } = node
+  node.isBehind = true
+  for (let seq = from; link.isOpen; ) {
+    await link.uncongested()
+    const missed = after(seq, node.keys)
+    for (let start = 0; start < missed.length; start += SENT_AT_ONCE) {
+      await link.uncongested()
+      link.notify('changes', { epoch, changes: missed.slice(start, start + SENT_AT_ONCE) })
+    }
+    const last = missed.at(-1)
+    if (last === undefined) break
+    seq = last.seq
+  }
+  node.isBehind = false
 }
 
 /** `n1` of `edge/n1`. */

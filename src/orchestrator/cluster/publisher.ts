@@ -70,7 +70,8 @@ export class Publisher {
         return entryCache.get(interestOf(id)) === undefined ? [] : [[id, undefined]]
       }),
     )
-    nodes.publish(changeLog.epoch, changes)
+    const { epoch } = changeLog
+    nodes.publish(epoch, changes, (seq, keys) => changeLog.resume({ epoch, seq, keys: [...keys] }).changes)
   }
 
   /** Forgets the services that no node here has wanted for an hour and that nothing here runs. Returns their keys. */
