@@ -1,17 +1,23 @@
 import type { Collection } from './collection.ts'
 
+/** A collection on disk, which also takes the text of a document. */
+export interface SavedCollection<T> extends Collection<T> {
+  putText(key: string, text: string): void
+  createText(key: string, text: string): boolean
+}
+
 /**
  * A collection that is read from memory: for what is read far more often than it is written. Disk is written first. What it returns is
  * shared, so it is frozen at its top level: change a copy, and `put` that.
  */
 export class KeptCollection<T> implements Collection<T> {
-  readonly #saved: Collection<T>
+  readonly #saved: SavedCollection<T>
   /** Loaded when first needed. */
   #values: Map<string, T> | undefined
   /** In order, as the disk lists them. */
   #keys: string[] = []
 
-  constructor(saved: Collection<T>) {
+  constructor(saved: SavedCollection<T>) {
     this.#saved = saved
   }
 
@@ -30,14 +36,16 @@ export class KeptCollection<T> implements Collection<T> {
 
   put(key: string, value: T): void {
     const values = this.#loaded()
-    this.#saved.put(key, value)
-    this.#remember(values, key, value)
+    const text = JSON.stringify(value)
+    this.#saved.putText(key, text)
+    this.#remember(values, key, text)
   }
 
   create(key: string, value: T): boolean {
     const values = this.#loaded()
-    const isNew = this.#saved.create(key, value)
-    if (isNew) this.#remember(values, key, value)
+    const text = JSON.stringify(value)
+    const isNew = this.#saved.createText(key, text)
+    if (isNew) this.#remember(values, key, text)
     return isNew
   }
 
@@ -73,9 +81,9 @@ export class KeptCollection<T> implements Collection<T> {
   }
 
   /** As the disk would return it: without keys that are `undefined`, and apart from what the caller may still change. */
-  #remember(values: Map<string, T>, key: string, value: T): void {
+  #remember(values: Map<string, T>, key: string, text: string): void {
     if (!values.has(key)) this.#keys.splice(this.#placeOf(key), 0, key)
-    values.set(key, Object.freeze(JSON.parse(JSON.stringify(value)) as T))
+    values.set(key, Object.freeze(JSON.parse(text) as T))
   }
 
   /** Where the key is, or would be. */

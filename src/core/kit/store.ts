@@ -4,7 +4,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { MeshError } from '../errors.ts'
 import type { Collection } from './collection.ts'
 import { stateProblem } from './disk.ts'
-import { KeptCollection } from './kept-collection.ts'
+import { KeptCollection, type SavedCollection } from './kept-collection.ts'
 import { checkPrivateFile, openPrivateDirectory } from './private-directory.ts'
 
 export type { Collection } from './collection.ts'
@@ -35,11 +35,15 @@ export class Store implements Disposable {
   readonly #statements: Statements
   readonly #onRollback = new Set<() => void>()
   #depth = 0
+  /** Of the last write, and of the last one that was committed: saved once for each transaction. */
+  #revision: number
+  #savedRevision: number
 
   private constructor(path: string, database: DatabaseSync) {
     this.path = path
     this.#database = database
     this.#statements = prepare(database)
+    this.#revision = this.#savedRevision = (this.#statements.last.get() as { last: number }).last
   }
 
   /** @throws MeshError STATE_UNREADABLE (place or permissions) or STATE_CORRUPT (content; nothing is overwritten). */
@@ -60,20 +64,21 @@ export class Store implements Disposable {
 
   /** As `collection`, and read from memory (kept-collection.ts). Take one name once, or its readers would not see each other's writes. */
   keptCollection<T>(name: string): Collection<T> {
-    const kept = new KeptCollection(this.collection<T>(name))
+    const kept = new KeptCollection(this.#saved<T>(name))
     this.onRollback(() => kept.reload())
     return kept
   }
 
   collection<T>(name: string): Collection<T> {
+    return this.#saved(name)
+  }
+
+  #saved<T>(name: string): SavedCollection<T> {
     const { get, revision, put, create, remove, list } = this.#statements
     const rows = (prefix: string) =>
       list.all(name, prefix, `${prefix}\u{10ffff}`) as unknown as Array<{ key: string; body: string }>
-    const write = (statement: StatementSync, key: string, value: T): boolean =>
-      this.#write(() => {
-        const next = (this.#statements.advance.get() as { last: number }).last
-        return Number(statement.run(name, key, next, JSON.stringify(value)).changes) === 1
-      })
+    const write = (statement: StatementSync, key: string, text: string): boolean =>
+      this.#write(() => Number(statement.run(name, key, ++this.#revision, text).changes) === 1)
     return {
       get: (key) => {
         const row = get.get(name, key) as { body: string } | undefined
@@ -81,9 +86,13 @@ export class Store implements Disposable {
       },
       revision: (key) => (revision.get(name, key) as { revision: number } | undefined)?.revision,
       put: (key, value) => {
-        write(put, key, value)
+        write(put, key, JSON.stringify(value))
       },
-      create: (key, value) => write(create, key, value),
+      create: (key, value) => write(create, key, JSON.stringify(value)),
+      putText: (key, text) => {
+        write(put, key, text)
+      },
+      createText: (key, text) => write(create, key, text),
       delete: (key) => this.#write(() => Number(remove.run(name, key).changes) === 1),
       list: (prefix = '') => rows(prefix).map((row) => JSON.parse(row.body) as T),
       keys: (prefix = '') => rows(prefix).map((row) => row.key),
@@ -107,7 +116,9 @@ export class Store implements Disposable {
     try {
       this.#database.exec('BEGIN IMMEDIATE')
       const result = work()
+      if (this.#revision !== this.#savedRevision) this.#statements.advance.run(this.#revision)
       this.#database.exec('COMMIT')
+      this.#savedRevision = this.#revision
       return result
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
@@ -154,7 +165,8 @@ function prepare(database: DatabaseSync) {
   return {
     get: database.prepare('SELECT body FROM documents WHERE collection = ? AND key = ?'),
     revision: database.prepare('SELECT revision FROM documents WHERE collection = ? AND key = ?'),
-    advance: database.prepare('UPDATE revisions SET last = last + 1 RETURNING last'),
+    last: database.prepare('SELECT last FROM revisions'),
+    advance: database.prepare('UPDATE revisions SET last = ?'),
     put: database.prepare(
       `INSERT INTO documents (collection, key, revision, body) VALUES (?, ?, ?, ?)
        ON CONFLICT DO UPDATE SET revision = excluded.revision, body = excluded.body`,

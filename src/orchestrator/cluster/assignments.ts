@@ -123,7 +123,7 @@ export class Assignments {
   #remember(record: AssignmentRecord): void {
     const id = record.assignment.instance
     const before = this.#all.get(id)
-    this.#index.replace(before, record, [...nodesOf(before), ...nodesOf(record)])
+    this.#index.replace(before, record, takesTheSame(before, record) ? [] : [...nodesOf(before), ...nodesOf(record)])
     this.#all.set(id, record)
     this.#note(record)
   }
@@ -138,6 +138,17 @@ export class Assignments {
 function nodesOf(record: AssignmentRecord | undefined): NodeId[] {
   if (record === undefined) return []
   return [record.node, record.successor?.node].flatMap((node) => node ?? [])
+}
+
+/** Nothing has changed but what it reports of itself. */
+function takesTheSame(before: AssignmentRecord | undefined, after: AssignmentRecord): boolean {
+  return (
+    before !== undefined &&
+    before.assignment === after.assignment &&
+    before.node === after.node &&
+    before.successor === after.successor &&
+    isFinished(before) === isFinished(after)
+  )
 }
 
 /** Other nodes that have a run of it. */

@@ -99,7 +99,7 @@ export class ChangeLog {
     }
     if (latest?.kind === 'service') {
       const { version: _version, ...shown } = latest.entry
-      if (isDeepStrictEqual(shown, JSON.parse(JSON.stringify(entry)))) return undefined
+      if (isSame(shown, entry)) return undefined
     }
     const seq = ++this.#seq
     return { seq, kind: 'service', key: interestOf(id), entry: { version: seq, ...entry } }
@@ -114,4 +114,10 @@ export class ChangeLog {
     }
     if (excess.length > 0) this.#counters.put('complete', this.#complete)
   }
+}
+
+/** As they are sent; the order of keys says nothing, and is the same nearly always. */
+function isSame(shown: unknown, entry: unknown): boolean {
+  const text = JSON.stringify(entry)
+  return JSON.stringify(shown) === text || isDeepStrictEqual(shown, JSON.parse(text))
 }

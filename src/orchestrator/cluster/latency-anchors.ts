@@ -79,14 +79,15 @@ export class LatencyAnchors {
   }
 
   #instancesOf(service: string): Anchor[] {
-    const { assignments, entryCache, reachOf } = this.#parts
+    const { assignments, entryCache, reachOf, name } = this.#parts
     const isMeant = (id: string) => id === service || interestOf(id) === service
     const reaches = new Map<NodeId, NodeReach | undefined>()
     for (const { service: found, instances, nodes } of entryCache.get(keyOf(service)) ?? []) {
       if (!isMeant(found.id)) continue
       const elsewhere = new Map(nodes.map((node) => [node.id, node]))
       for (const { node, state } of instances) {
-        if (state === 'running' || state === 'starting') reaches.set(node, reachOf(node) ?? elsewhere.get(node))
+        const mayRun = state === 'running' || state === 'starting'
+        if (mayRun && clusterOf(node) !== name) reaches.set(node, elsewhere.get(node)) // of ours our own records tell
       }
     }
     for (const record of assignments.all()) {

@@ -1,9 +1,8 @@
-import { MeshError } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Trust } from '../../core/identity/contract.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import { issueNode } from '../../core/identity/issuer.ts'
 import type { ServiceEntry, ResumePoint, Resumed } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
@@ -42,25 +41,18 @@ const LEARN_AT_ONCE = 100
 /** What the cluster does when one of its nodes sends something, or is lost. */
 export class NodeMessages implements NodeListener {
   readonly #parts: NodeMessagesParts
-  /** Those of all nodes that have come by now are taken in one transaction. */
-  readonly #reports: SlicedWork
   #isClosed = false
 
   constructor(parts: NodeMessagesParts) {
     this.#parts = parts
-    this.#reports = new SlicedWork({
-      together: (slice) => parts.store.database.transaction(slice),
-      onFailure: (error) => parts.log.error('reports of nodes cannot be kept', { error }),
-    })
   }
 
   close(): void {
     this.#isClosed = true
-    this.#reports.clear()
   }
 
   #notTaken(error: unknown): void {
-    if (!this.#isClosed) this.#parts.log.error('reports of nodes cannot be kept', { error })
+    if (!isMeshError(error, 'NOT_RUNNING')) this.#parts.log.error('reports of nodes cannot be kept', { error })
   }
 
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
@@ -99,9 +91,9 @@ export class NodeMessages implements NodeListener {
       reports: ({ reports }) => {
         const take = async () => {
           const node = nodes.alive(id)
-          if (node !== undefined) scheduler.takeReports(node, reports)
+          if (node !== undefined && !this.#isClosed) scheduler.takeReports(node, reports)
         }
-        this.#reports.add(id, take).catch((error: unknown) => this.#notTaken(error))
+        scheduler.together(take).catch((error: unknown) => this.#notTaken(error))
       },
       trust: ({ trust }) => this.#trusts(id, trust),
       handover: ({ leaving }) => nodes.handOver(id, leaving),

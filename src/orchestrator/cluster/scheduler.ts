@@ -144,6 +144,13 @@ export class Scheduler {
     else this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)
   }
 
+  /** In order, in one transaction with what else is begun in the same turn. @throws MeshError NOT_RUNNING */
+  together<T>(work: () => Promise<T>): Promise<T> {
+    return this.#isClosed
+      ? Promise.reject(new MeshError('NOT_RUNNING', { what: 'the cluster' }))
+      : this.#work.continued(work)
+  }
+
   /** How many of the nodes here would not take an instance of the service, for which reason. */
   explain(spec: ServiceSpec): Promise<Explained> {
     return this.#placement.explain(spec)

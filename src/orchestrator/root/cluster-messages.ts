@@ -1,7 +1,6 @@
-import { MeshError } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
-import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { ClusterEvent, clusterToRoot, Enrolment, LocatedReport } from '../link/messages.ts'
@@ -38,25 +37,18 @@ const LINK_DOWN = 'its control link is down'
 /** What the root does when one of its clusters sends something, comes or goes. */
 export class ClusterMessages implements ClusterListener {
   readonly #parts: ClusterMessagesParts
-  /** Those of all clusters that have come by now are taken in one transaction. */
-  readonly #reports: SlicedWork
   #isClosed = false
 
   constructor(parts: ClusterMessagesParts) {
     this.#parts = parts
-    this.#reports = new SlicedWork({
-      together: (slice) => parts.store.database.transaction(slice),
-      onFailure: (error) => parts.log.error('reports of clusters cannot be kept', { error }),
-    })
   }
 
   close(): void {
     this.#isClosed = true
-    this.#reports.clear()
   }
 
   #notTaken(error: unknown): void {
-    if (!this.#isClosed) this.#parts.log.error('reports of clusters cannot be kept', { error })
+    if (!isMeshError(error, 'NOT_RUNNING')) this.#parts.log.error('reports of clusters cannot be kept', { error })
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
@@ -101,8 +93,10 @@ export class ClusterMessages implements ClusterListener {
         reconciler.retry()
       },
       standings: ({ standings }) => {
-        const take = async () => this.#takeReports(name, standings)
-        this.#reports.add(name, take).catch((error: unknown) => this.#notTaken(error))
+        const take = async () => {
+          if (!this.#isClosed) this.#takeReports(name, standings)
+        }
+        reconciler.together(take).catch((error: unknown) => this.#notTaken(error))
       },
       handback: ({ instance, reason }) => {
         const record = store.instances.get(instance)
@@ -197,7 +191,7 @@ export class ClusterMessages implements ClusterListener {
     const touched = new Set<ServiceId>()
     /** Their former place may have nothing left to do. */
     const left = new Set<InstanceId>()
-    const shown = new Set<ServiceId>()
+    const shown: { service: ServiceId; saidBy: string | undefined }[] = []
     store.database.transaction(() => {
       for (const each of reports) {
         const record = store.instances.get(each.report.instance)
@@ -209,7 +203,7 @@ export class ClusterMessages implements ClusterListener {
         if (record?.cluster !== name) {
           this.#endSurplus(name, each)
           if (record !== undefined && each.report.state === 'stopped' && this.#hasLeft(record, name))
-            shown.add(record.service)
+            shown.push({ service: record.service, saidBy: undefined })
           continue
         }
         const foreign = nodesOf(each).find((node) => clusterOf(node) !== name)
@@ -218,12 +212,13 @@ export class ClusterMessages implements ClusterListener {
           continue
         }
         touched.add(record.service)
-        if (this.#takeReport(record, each)) shown.add(record.service)
+        if (this.#takeReport(record, each))
+          shown.push({ service: record.service, saidBy: isOnlyThere(record, name) ? name : undefined })
         if (record.former !== undefined) left.add(record.id)
       }
     })
     for (const id of left) reconciler.placing.leaveFormer(id)
-    for (const service of shown) reconciler.publish(service)
+    for (const { service, saidBy } of shown) reconciler.publish(service, saidBy)
     for (const service of touched) reconciler.touch(service)
   }
 
@@ -294,6 +289,11 @@ export class ClusterMessages implements ClusterListener {
     if (record.wanted) changeInstance(record.id, refusedOf(record), this.#parts)
     else deleteInstance(record.id, this.#parts)
   }
+}
+
+/** No other cluster has it or had it a moment ago, so that nothing is told that its cluster does not know. */
+function isOnlyThere({ node, former, drainsOn }: InstanceRecord, cluster: string): boolean {
+  return former === undefined && drainsOn === undefined && (node === undefined || clusterOf(node.id) === cluster)
 }
 
 function isElsewhere(record: InstanceRecord | undefined, than: string): boolean {

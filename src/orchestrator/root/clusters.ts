@@ -181,8 +181,11 @@ export class Clusters {
     }
   }
 
-  /** Sends each cluster the entries that it asked for; what waits for a slow one is sent as it is then. */
-  publish(changed: readonly InterestKey[], entriesOf: (key: InterestKey) => KeyEntries): void {
+  /**
+   * Sends each cluster the entries that it asked for, but for the one by each key, if any; what waits for a slow one is sent as it is
+   * then.
+   */
+  publish(changed: ReadonlyMap<InterestKey, string | undefined>, entriesOf: (key: InterestKey) => KeyEntries): void {
     const known = new Map<InterestKey, KeyEntries>()
     const once = (key: InterestKey) => {
       const entries = known.get(key) ?? entriesOf(key)
@@ -190,7 +193,9 @@ export class Clusters {
       return entries
     }
     for (const cluster of this.#linked.values()) {
-      const wanted = changed.filter((key) => cluster.keys.has(key))
+      const wanted = [...changed].flatMap(([key, except]) =>
+        except !== cluster.name && cluster.keys.has(key) ? [key] : [],
+      )
       if (wanted.length === 0) continue
       if (cluster.later.size === 0 && !cluster.link.isCongested) sendEntries(cluster.link, wanted.map(once))
       else sendLater(cluster, wanted, entriesOf)

@@ -1,4 +1,4 @@
-import { isMeshError } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { SlicedWork } from '../../core/kit/sliced-work.ts'
@@ -116,6 +116,13 @@ export class Reconciler {
     this.retry()
   }
 
+  /** In order, in one transaction with what else is begun in the same turn. @throws MeshError NOT_RUNNING */
+  together<T>(work: () => Promise<T>): Promise<T> {
+    return this.#isClosed
+      ? Promise.reject(new MeshError('NOT_RUNNING', { what: 'the root' }))
+      : this.#work.continued(work)
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#retryTimer)
@@ -125,9 +132,9 @@ export class Reconciler {
     await this.#work.onIdle()
   }
 
-  /** What tables show of a service has changed: sent to the clusters that asked. */
-  publish(service: ServiceId): void {
-    this.#publisher.publish(service)
+  /** What tables show of a service has changed: sent to the clusters that asked, but for the one that has said so itself. */
+  publish(service: ServiceId, saidBy?: string): void {
+    this.#publisher.publish(service, saidBy)
   }
 
   async #reconcile(id: ServiceId): Promise<void> {
@@ -205,8 +212,7 @@ export class Reconciler {
       this.placing.leaveFormer(step.id, { isUnwanted: true })
       try {
         const { link } = clusters.require(step.cluster)
-        if (await this.#requests.withdraw(link, step.id))
-          await this.#work.continued(async () => this.#forget(step.id)) // with the others of its message
+        if (await this.#requests.withdraw(link, step.id)) await this.#work.continued(async () => this.#forget(step.id)) // with the others of its message
       } catch (error) {
         log.warn('instance not withdrawn yet', { instance: step.id, cluster: step.cluster, error })
       }

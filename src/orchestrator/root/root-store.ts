@@ -24,7 +24,7 @@ export interface ServiceRecord {
   generation: number
   /** Grows with every change that its clusters and nodes must learn; absent in records of earlier versions. */
   revision?: number
-  /** Grows with every change that tables show. */
+  /** Grows with every document that changes it; what tables show is numbered by each cluster (cluster/change-log.ts). */
   version: number
 }
 
