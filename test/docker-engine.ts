@@ -12,8 +12,10 @@ import { hasTool } from '../src/lab/system-tools.ts'
  * rules and no address on this machine. Where `dockerd` is not installed, Debian's packages are unpacked beside node_modules
  * instead: installing them would start an engine with a bridge and its rules.
  */
-const PACKAGES = ['docker.io', 'containerd', 'runc', 'libdevmapper1.02.1']
+const PACKAGES = ['docker.io', 'containerd', 'runc', 'libdevmapper1.02.1', 'busybox-static']
 const UNPACKED = resolve(import.meta.dirname, '../node_modules/.cache/hedgerow-docker')
+/** For images that have nothing of this machine. */
+export const BUSYBOX = join(UNPACKED, 'bin/busybox')
 /** Of what was unpacked; a small Debian has no device mapper of its own. */
 const LIBRARIES = ['lib', 'usr/lib'].flatMap((folder) =>
   ['x86_64-linux-gnu', 'aarch64-linux-gnu'].map((triplet) => join(UNPACKED, folder, triplet)),
@@ -81,6 +83,17 @@ export class Engine implements AsyncDisposable {
     return engine
   }
 
+  /** Its socket. */
+  get path(): string {
+    return join(this.#folder, 'engine.sock')
+  }
+
+  /** Imports an image that is busybox and nothing else; `changes` are lines of a Dockerfile. */
+  async busybox(name: string, ...changes: string[]): Promise<void> {
+    const words = changes.map((change) => `--change '${change}'`).join(' ')
+    await text(['sh', '-c', `tar -C ${join(UNPACKED, 'bin')} -c busybox | docker import ${words} - ${name}`])
+  }
+
   /** Names of the containers of labs. */
   async containers(): Promise<string[]> {
     const said = await text(['docker', 'ps', '--all', '--filter', 'label=hedgerow.lab', '--format', '{{.Names}}'])
@@ -124,5 +137,5 @@ function remove(folder: string): void {
 }
 
 function isHere(): boolean {
-  return hasTool('dockerd') || existsSync(join(UNPACKED, 'usr/sbin/dockerd'))
+  return existsSync(BUSYBOX) && (hasTool('dockerd') || existsSync(join(UNPACKED, 'usr/sbin/dockerd')))
 }

@@ -32,7 +32,7 @@ const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 const PATIENT =
   /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source|failure|moves|update))\.test/
 /** Files that need a Docker engine. */
-const CONTAINERS = /^test\/(lab\/docker|walks\/containers)\.test/
+const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/containers)\.test/
 
 interface Outcome {
   count: Count

@@ -3,7 +3,7 @@ import type { InstanceId } from '../../src/core/model/ids.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import { authorise } from '../decide/authorise.ts'
 import { type Caller, instanceCaller, NODE_CALLER } from '../flow/flow.ts'
-import type { CallerEnd } from './interceptor.ts'
+import type { CallerEnd, Identify } from './interceptor.ts'
 import { type InstanceProcesses, ownInodes, socketOwners, type SocketOwners } from './proc-processes.ts'
 import { connectionSockets, datagramSockets, type OpenSocket } from './proc-sockets.ts'
 
@@ -18,7 +18,9 @@ import { connectionSockets, datagramSockets, type OpenSocket } from './proc-sock
  * The uid is the kernel's, and of no use to forge: no instance can change it. A uid of the range that no instance here has now belongs to
  * what is left of one that ends, or to another agent of the machine: such a caller is nobody.
  *
- * The source address of a datagram proves nothing: a socket may send from any address of the machine (IP_PKTINFO), and to
+ * A container has an address of its own, and may not send from others: its flows are its own, and nothing is looked up.
+ *
+ * The source address of any other datagram proves nothing: a socket may send from any address of the machine (IP_PKTINFO), and to
  * other addresses than the one it is connected to. Its port does.
  *
  * This is looked up only where the answer decides something: one caller on this node may call the target and another may
@@ -33,6 +35,13 @@ const WAITING_LIMIT = 4_096
 /** More than a node has instances. */
 const CALLERS = 4_096
 
+/** Which addresses containers have. */
+export interface ContainerAddresses {
+  /** Only containers have such an address. */
+  isContainer(address: string): boolean
+  instanceAt(address: string): InstanceId | undefined
+}
+
 interface Waiting {
   end: CallerEnd
   resolve: (owner: Owner) => void
@@ -44,22 +53,30 @@ type Owner = Caller | 'unclear' | 'stranger'
 export class CallerFinder {
   readonly #processesOf: () => Iterable<InstanceProcesses>
   readonly #isInstanceUser: (uid: number) => boolean
+  readonly #containers: ContainerAddresses
   /** Those of the instances here, read from their ids once. */
   readonly #callers = new BoundedMap<InstanceId, Caller>(CALLERS)
   #waiting: Waiting[] = []
   #isScanning = false
 
   /** `processesOf` lists the instances that run here; it is called for each connection. `isInstanceUser`: only instances run as it. */
-  constructor(processesOf: () => Iterable<InstanceProcesses>, isInstanceUser: (uid: number) => boolean = () => false) {
+  constructor(
+    processesOf: () => Iterable<InstanceProcesses>,
+    isInstanceUser: (uid: number) => boolean = () => false,
+    containers: ContainerAddresses = { isContainer: () => false, instanceAt: () => undefined },
+  ) {
     this.#processesOf = processesOf
     this.#isInstanceUser = isInstanceUser
+    this.#containers = containers
   }
 
   /**
    * `undefined`: the caller cannot be identified (a process of another user, a caller that has gone), and some instance here
    * may not call the target.
    */
-  readonly identify = (end: CallerEnd, target: Target): Caller | Promise<Caller | undefined> => {
+  readonly identify: Identify = (end, target) => {
+    const { address } = end.protocol === 'tcp' ? end.local : end
+    if (this.#containers.isContainer(address)) return this.#container(address)
     if (!this.#matters(target)) return NODE_CALLER
     const here = Array.from(this.#processesOf(), ({ instance }) => this.#callerOf(instance))
     return this.#find(end).then((owner) => {
@@ -67,6 +84,12 @@ export class CallerFinder {
       if (owner !== 'unclear') return owner
       return here.every((caller) => caller === undefined || isAllowed(caller, target)) ? NODE_CALLER : undefined
     })
+  }
+
+  /** One that no instance has belongs to what is left of one that ends, or to a container that somebody put there. */
+  #container(address: string): Caller | Promise<undefined> {
+    const instance = this.#containers.instanceAt(address)
+    return (instance === undefined ? undefined : this.#callerOf(instance)) ?? Promise.resolve(undefined)
   }
 
   /** Whether it makes a difference which of the callers on this node it is. Asked for each connection: builds nothing. */

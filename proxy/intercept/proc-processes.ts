@@ -8,11 +8,12 @@ import type { InstanceId } from '../../src/core/model/ids.ts'
  */
 
 /**
- * An instance on this node: with the user that nothing else runs as, or with its first processes; what these started counts as theirs.
+ * An instance on this node: with the user that nothing else runs as, with an address that nothing else has (a container), or with its first processes; what these started counts as theirs.
  * `isWhole`: these are all, and none need be looked for.
  */
 export type InstanceProcesses = { instance: InstanceId } & (
   | { uid: number }
+  | { address: string }
   | { pids: readonly number[]; isWhole?: boolean }
 )
 

@@ -10,6 +10,8 @@ export interface Endpoint {
   port: number
   /** The instance reads this header about its caller before the caller's first byte; absent: it gets none. */
   proxyProtocol?: 'v2'
+  /** The VIPs of this node lead back from there, although it is no address of this machine (a container). */
+  seesVips?: boolean
 }
 
 /** Whether it is one of these. */
@@ -55,7 +57,7 @@ class TcpDial {
   }
 
   start(): void {
-    const { host, port } = this.#endpoint
+    const { host, port, seesVips = false } = this.#endpoint
     const { from, timeoutMs } = this.#options
     if (isIP(host) !== 0 && this.#isForbidden(host)) {
       queueMicrotask(() => this.#events.failed('not-here', `no flow may reach ${host}:${port}`))
@@ -63,7 +65,7 @@ class TcpDial {
     }
     const late = (): void => this.#fail('timeout', `no answer from ${host}:${port} in ${timeoutMs} ms`)
     this.#timer = setTimeout(late, timeoutMs)
-    this.#connect(from !== undefined && isIPv4(host) && isThisMachine(host) ? from : undefined)
+    this.#connect(from !== undefined && isIPv4(host) && (seesVips || isThisMachine(host)) ? from : undefined)
   }
 
   abandon(): void {
@@ -106,8 +108,8 @@ class TcpDial {
    * is bound to any other.
    */
   #mayRetry({ code }: NodeJS.ErrnoException): boolean {
-    const { host } = this.#endpoint
-    const plain = host.startsWith('127.') ? '127.0.0.1' : host
+    const { host, seesVips = false } = this.#endpoint
+    const plain = seesVips ? undefined : host.startsWith('127.') ? '127.0.0.1' : host
     if (this.#from === undefined || this.#from === plain || !NO_LOCAL_ADDRESS.has(code ?? '')) return false
     this.#leaveSocket()
     this.#socket?.destroy()

@@ -54,7 +54,8 @@ class UdpDial {
 
   #begin(address: string): void {
     const { from } = this.#options
-    this.#open(address, from !== undefined && address.startsWith('127.') ? from : undefined)
+    const { seesVips = false } = this.#endpoint
+    this.#open(address, from !== undefined && (seesVips || address.startsWith('127.')) ? from : undefined)
   }
 
   #open(address: string, from: string | undefined): void {

@@ -12,6 +12,7 @@ import type { Log } from '../core/kit/log.ts'
 import { openMetrics } from '../core/metrics.ts'
 import { Prober } from '../../proxy/outbound/prober.ts'
 import { listen, openConnectivity, cutNodes, type Connectivity } from './connectivity.ts'
+import { openContainers } from './containers.ts'
 import type { AgentContext } from './context.ts'
 import { openFastPath, type KernelPath } from './fast-path.ts'
 import { interceptVips, openFlows, prepareProxyListeners, type Flows, type ProxyListeners } from './flows.ts'
@@ -145,7 +146,7 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   const { life, self, clock, predecessor } = context
   const { instances, connectivity, flows, openListeners } = dataPlane
   const { peers, relays } = connectivity
-  const facts = new NodeFactsSource(context, connectivity)
+  const facts = new NodeFactsSource(context, connectivity, instances)
   const uplink = await openLink(known, dataPlane, facts)
   if (predecessor !== undefined) await openListeners()
   const interceptor = await interceptVips(context, identity, { flows, instances, keptVips })
@@ -271,7 +272,10 @@ async function openDataPlane(
   { environment, api }: { environment: NonNullable<AgentOptions['environment']>; api: LocalApi },
 ): Promise<DataPlane> {
   const { life, dir, predecessor, log } = context
-  const instances = new Instances(context, environment, openSeparation(context))
+  const instances = new Instances(context, environment, {
+    separation: openSeparation(context),
+    containers: await openContainers(context, identity, environment),
+  })
   const predecessors = Predecessors.start(life, { dir, own: api.path, log })
   const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors })
   const flows = await openFlows(context, identity, sync, { connectivity, instances })
@@ -317,7 +321,7 @@ async function adoptInstances(
 ): Promise<void> {
   const { inbound } = connectivity
   await instances.adopt({
-    facts: new NodeFactsSource(context, connectivity).current(),
+    facts: new NodeFactsSource(context, connectivity, instances).current(),
     proxyEnvironment: (instance) => proxies.access.environment(instance, proxies.ports),
     openFlows: (instance, to) =>
       flows.ledger.openFlows(instance, to) +

@@ -3,6 +3,7 @@ import type { Session } from '../../proxy/tunnel/contract.ts'
 import type { CheckReport } from '../client/reports.ts'
 import { certificateCheck as validityCheck, backgroundChecks, filesCheck, logCheck } from '../roles/role-checks.ts'
 import type { AgentParts } from './parts.ts'
+import { containersCheck } from './containers.ts'
 import { separationCheck } from './separation.ts'
 
 type Check = CheckReport['checks'][number]
@@ -21,6 +22,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       memoryCheck(agent),
       ...duplicateChecks(agent),
       separationCheck(agent.instances.separation),
+      containersCheck(agent.instances.containers),
       logCheck(),
       filesCheck(),
       ...backgroundChecks(),

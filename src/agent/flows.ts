@@ -64,7 +64,7 @@ export async function openFlows(
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const sources = new LocalSources(log, {
     ranges: [...cidrsOf(vips), ...cidrsOf(loopback)],
-    interfaces: config.interceptInterfaces,
+    interfaces: [...config.interceptInterfaces, ...instances.containers.interfaces],
     clock,
   })
   const isHere = (address: string) => sources.isHere(address)
@@ -187,13 +187,14 @@ export async function interceptVips(
   const callers = new CallerFinder(
     () => instances.processes(),
     (uid) => instances.isInstanceUser(uid),
+    instances,
   )
   const withoutIPv6 = config.mode === 'host' ? whyNoIPv6() : undefined
   if (withoutIPv6 !== undefined) log.warn('host mode without IPv6', { reason: withoutIPv6 })
   const options = {
     range: vips,
     nft: systemNft,
-    interfaces: config.interceptInterfaces,
+    interfaces: [...config.interceptInterfaces, ...instances.containers.interfaces],
     hasFastPath: config.fastPath,
     isSuccessor: predecessor !== undefined,
     asked: keptVips.asked,

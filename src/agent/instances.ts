@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { AgentContext } from './context.ts'
 import type { NodeFacts, InstanceReport, Assignment, Replacement } from '../orchestrator/spec.ts'
 import type { InstanceId } from '../core/model/ids.ts'
+import type { Containers } from './containers.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
@@ -20,6 +21,11 @@ export interface LocalInstances {
   processes(): Iterable<InstanceProcesses>
   /** Only instances run as this user. */
   isInstanceUser(uid: number): boolean
+  /** The container of this instance has the address. */
+  instanceAt(address: string): InstanceId | undefined
+  /** Only containers of instances have such an address. */
+  isContainer(address: string): boolean
+  readonly containers: Containers
 }
 
 /** What the worker asks the rest of the agent. */
@@ -48,6 +54,7 @@ const RESTORED_MS = 2_000
 export class Instances implements LocalInstances {
   /** What separates them from each other and from the agent. */
   readonly separation: Separation
+  readonly containers: Containers
   readonly #context: AgentContext
   readonly #environment: Readonly<Record<string, string | undefined>>
   readonly #listeners = new Set<(report: InstanceReport) => void>()
@@ -60,10 +67,11 @@ export class Instances implements LocalInstances {
   constructor(
     context: AgentContext,
     environment: Readonly<Record<string, string | undefined>>,
-    separation: Separation,
+    { separation, containers }: { separation: Separation; containers: Containers },
   ) {
     this.#context = context
     this.separation = separation
+    this.containers = containers
     this.#environment = environment
     this.#isOwner = context.predecessor === undefined
   }
@@ -142,6 +150,20 @@ export class Instances implements LocalInstances {
     return this.separation.users?.has(uid) === true
   }
 
+  instanceAt(address: string): InstanceId | undefined {
+    for (const each of this.processes()) if ('address' in each && each.address === address) return each.instance
+    return undefined
+  }
+
+  isContainer(address: string): boolean {
+    return this.containers.runtime?.holds(address) === true
+  }
+
+  /** What this node can run now. */
+  runtimes(): string[] {
+    return ['process', 'external', ...(this.containers.runtime?.isOffered === true ? ['docker'] : [])]
+  }
+
   async #work(config: WorkerConfig): Promise<void> {
     const { log, metrics, clock } = this.#context
     const worker = await Worker.start(config, log, metrics)
@@ -162,6 +184,7 @@ export class Instances implements LocalInstances {
       runtimes: [
         new ProcessRuntime({ node: self, inherited: this.#environment, clock, separation: this.separation }),
         new ExternalRuntime(),
+        ...(this.containers.runtime === undefined ? [] : [this.containers.runtime]),
       ],
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),

@@ -2,24 +2,27 @@ import { equipmentOf, type Equipment } from './equipment.ts'
 import { machineFacts } from './machine.ts'
 import type { AgentContext } from './context.ts'
 import type { Connectivity } from './connectivity.ts'
+import type { Instances } from './instances.ts'
 import type { NodeFacts } from '../orchestrator/spec.ts'
-
-const RUNTIMES = ['process', 'external']
 
 /** What the cluster knows about this node: its capacity, where others reach it, where it is in the network. */
 export class NodeFactsSource {
   readonly #context: AgentContext
   readonly #connectivity: Connectivity
   readonly #equipment: Equipment
+  readonly #instances: Pick<Instances, 'runtimes'>
   #addresses: string[]
   #relays: string[]
+  #runtimes: string[]
 
-  constructor(context: AgentContext, connectivity: Connectivity) {
+  constructor(context: AgentContext, connectivity: Connectivity, instances: Pick<Instances, 'runtimes'>) {
     this.#context = context
     this.#connectivity = connectivity
     this.#equipment = equipmentOf(context.dir)
     this.#addresses = connectivity.endpoint.candidates()
     this.#relays = connectivity.relays.relays.listening
+    this.#instances = instances
+    this.#runtimes = instances.runtimes()
   }
 
   readonly current = (): NodeFacts => {
@@ -29,7 +32,7 @@ export class NodeFactsSource {
       addresses: this.#addresses,
       relays: this.#relays,
       ...(coordinate === undefined ? {} : { coordinate }),
-      runtimes: RUNTIMES,
+      runtimes: this.#runtimes,
       version,
     })
   }
@@ -40,7 +43,9 @@ export class NodeFactsSource {
     const addresses = endpoint.candidates()
     const { listening } = relays.relays
     const isElsewhere = addresses.join() !== this.#addresses.join() || listening.join() !== this.#relays.join()
-    const isNews = coordinates.renew() || isElsewhere
+    const runtimes = this.#instances.runtimes()
+    const isNews = coordinates.renew() || isElsewhere || runtimes.join() !== this.#runtimes.join()
+    this.#runtimes = runtimes
     this.#addresses = addresses
     this.#relays = listening
     return isNews

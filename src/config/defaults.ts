@@ -39,6 +39,7 @@ export function defaults(hostName: string): Config {
       keepInstances: false,
       instanceUsers: 'auto',
       instanceUids: '60578-61183',
+      containers: { engine: 'auto', privileged: false, subnet: 'auto' },
       fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],

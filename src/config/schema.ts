@@ -120,6 +120,22 @@ const AgentConfig = Type.Object(
       'the uids (and gids) of the instances, `first-last`; those that have a name in /etc/passwd, belong to /etc/subuid or are in use are left out',
       { pattern: SHAPES.uids[0] },
     ),
+    containers: Type.Object(
+      {
+        engine: text(
+          'the engine of the runtime `docker`: `auto` (Docker or Podman, where their sockets usually are, or as DOCKER_HOST and CONTAINER_HOST say), the path of a socket, or `off`',
+          { pattern: SHAPES.engine[0] },
+        ),
+        privileged: Type.Boolean({
+          description:
+            'documents may ask for `privileged` containers, which have the rights of the root of this machine',
+        }),
+        subnet: text('the addresses of the containers; `auto`: a range that the engine finds free', {
+          pattern: SHAPES.subnet[0],
+        }),
+      },
+      closed,
+    ),
     fastPath: Type.Boolean({
       description:
         'host mode: let the kernel (nftables) carry flows between processes of this node where there is nothing left to decide',

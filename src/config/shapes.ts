@@ -18,6 +18,11 @@ export const SHAPES = {
   ],
   interface: ['^[^\\s/*"]{1,15}\\*?$', 'the name of a network interface, for example docker0 or br-*'],
   uids: ['^[1-9][0-9]{2,8}-[1-9][0-9]{2,8}$', 'two uids, for example 60578-61183'],
+  engine: ['^(auto|off|(unix://)?/[^\\0]{1,250})$', 'auto, off, or the path of the socket of a container engine'],
+  subnet: [
+    '^(auto|[0-9.]{7,15}/(1[0-9]|2[0-9]|8|9))$',
+    'auto, or an IPv4 range of /8 to /29, for example 172.31.0.0/16',
+  ],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 

@@ -117,8 +117,14 @@ export interface ServiceSpec {
   fixedPorts: boolean
   /** Which proxy variables the program gets; `http` when absent. */
   proxy?: 'socks' | 'none'
-  /** Its soft limit of open files; 1,024 when absent. */
+  /** Its soft limit of open files; 1,024 when absent (of a container: the engine's). */
   openFiles?: number
+  /** How many processes and threads a container may have. */
+  pids?: number
+  /** When the image is pulled; `missing` when absent. */
+  pull?: 'always' | 'never'
+  /** The container has the rights of the machine's root. */
+  privileged?: true
   memoryMb: number
   vcpus: number
   vgpus: number
@@ -144,6 +150,11 @@ export interface ServiceSpec {
   connectivity: string[]
   /** Requested VIPs by choice, as IPv4 text inside 10.16.0.0/12. */
   addresses: Partial<Record<ChoiceKey, string>>
+}
+
+/** What registries take: `registry:5000/folder/name:tag` or `…@sha256:…`. */
+export function isImageReference(code: string): boolean {
+  return /^[A-Za-z0-9][\w.:/-]{0,500}(?:@[\w+.-]+:[0-9A-Fa-f]{32,})?$/.test(code) && !/\/\/|\.\./.test(code)
 }
 
 /** A node's resources, in the units of a ServiceSpec. */

@@ -54,7 +54,15 @@ test('keys of Oakestra’s that have no effect here are reported', async (t) => 
   const other = parseSla(readSlaText(textOf('oakestra-correct-1.json'), 'oakestra-correct-1.json'))
   t.same(
     other.warnings.map(({ path }) => path.replace('applications[0].microservices[0].', '')),
-    ['applications[0].applicationID', 'state', 'added_files', 'addresses.rr_ip', 'connectivity[0]', 'connectivity[1]'],
+    [
+      'applications[0].applicationID',
+      'state',
+      'added_files',
+      'addresses.rr_ip',
+      'code', // an address, not an image
+      'connectivity[0]',
+      'connectivity[1]',
+    ],
     'each of these keys, and no other, is warned of',
   )
 })

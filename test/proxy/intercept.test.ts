@@ -375,6 +375,23 @@ t.test('forty connections of a host process at once are all those of the node', 
   for (const socket of many) socket.destroy()
 })
 
+t.test('a container is known by its address, whatever it calls', async (t) => {
+  const table = new LiteralTable({ id: CART, on: HERE, ports: [80], vips: { 'any.rr': vip() } })
+  const containers = {
+    isContainer: (address: string) => address.startsWith('172.18.'),
+    instanceAt: (address: string) => (address === '172.18.0.5' ? `${FRONT}.0` : undefined),
+  }
+  const finder = new CallerFinder(() => [{ instance: `${FRONT}.0`, address: '172.18.0.5' }], undefined, containers)
+  const remote = { address: '10.30.1.1', port: 80 }
+  const from = (address: string) =>
+    finder.identify({ protocol: 'tcp', local: { address, port: 40_000 }, remote }, table.target(CART))
+  t.match(await from('172.18.0.5'), { kind: 'instance', id: `${FRONT}.0` })
+  t.equal(await from('172.18.0.6'), undefined, 'one that is no instance is nobody, although everyone may call')
+  t.same(await from('10.30.0.1'), NODE_CALLER, 'a program of the machine is not taken for one')
+  const datagram = finder.identify({ protocol: 'udp', address: '172.18.0.5', port: 9 }, table.target(CART))
+  t.match(await datagram, { id: `${FRONT}.0` }, 'nor is the source of its datagrams in doubt')
+})
+
 t.test('a caller that has gone before it is identified is refused', async (t) => {
   await using world = await CallerWorld.start()
   world.run(`${FRONT}.0`, IDLE)

@@ -111,7 +111,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'cmd',
       texts(1_024, 65_536),
-      'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values.',
+      'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values. `docker`: takes the place of the CMD of the image, whose entrypoint is kept.',
     ),
     theirs('environment', texts(1_024, 65_536), 'Environment variables, each as `KEY=value`.'),
     ours(
@@ -122,9 +122,23 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'open_files',
       whole(64, 1_048_576),
-      '`process`: how many files and sockets the program may have open (the soft limit, `ulimit -Sn`). Default: 1024.',
+      'How many files and sockets the program may have open (the soft limit, `ulimit -Sn`). Default: 1024; `docker`: that of the engine.',
     ),
-    ours('workdir', text(4_096), '`process`: the working directory, relative to `code` when that is a directory.'),
+    ours(
+      'pids',
+      whole(1, 4_194_304),
+      '`docker`: how many processes and threads the container may have. Default: 4096.',
+    ),
+    ours(
+      'pull',
+      choice('missing', 'always', 'never'),
+      '`docker`: when the image is pulled. `missing` (default): when the node has none of this name. `always`: before each start. `never`: it must be there.',
+    ),
+    ours(
+      'workdir',
+      text(4_096),
+      'The working directory. `process`: relative to `code` when that is a directory. `docker`: in the container; default: that of the image.',
+    ),
     theirs(
       'port',
       any,
@@ -148,12 +162,12 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'memory',
       amount(1e9),
-      'MB reserved for each instance on its node. The `process` runtime does not enforce it as a limit.',
+      'MB reserved for each instance on its node. `docker`: also its limit, with no swap beside it. The `process` runtime does not enforce it.',
     ),
     theirs(
       'vcpus',
       amount(1e5),
-      'CPU cores reserved for each instance, for example `0.5`. Not enforced as a limit by the `process` runtime.',
+      'CPU cores reserved for each instance, for example `0.5`. `docker`: also its limit. The `process` runtime does not enforce it.',
     ),
     theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
     theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
@@ -164,6 +178,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       'kbit/s to each instance, reserved on its node. Traffic is not limited to it. A node whose bandwidth is not known takes no such instance (docs/scheduling.md).',
     ),
     theirs('bandwidth_out', amount(1e12), 'kbit/s from each instance, likewise.'),
+    theirs(
+      'privileged',
+      flag,
+      '`docker`: the rights of the root of the machine. Refused by nodes whose operator does not allow it (`agent.containers.privileged`).',
+    ),
     theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
     ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
     theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
@@ -208,7 +227,6 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     unused('volumes', loose, 'CSI volumes.'),
     unused('vm_images', loose, 'Images of a unikernel.'),
     unused('platform', text(), 'OCI platform.', 'use `arch`'),
-    unused('privileged', flag, 'Full privileges in a container.'),
     unused('sla_violation_strategy', text(), 'What to do when a constraint is violated.'),
     unused('target_node', text(), 'A node.', 'use a constraint {"type": "direct", "node": "…"}'),
   ],

@@ -2,7 +2,7 @@ import { serviceId } from '../../core/model/ids.ts'
 import { readPathRule } from '../../core/model/path-rule.ts'
 import type { AllowRule } from '../../core/model/service.ts'
 import { splitHostPort } from '../../core/kit/host-port.ts'
-import type { PortSpec, ServiceSpec } from '../spec.ts'
+import { isImageReference, type PortSpec, type ServiceSpec } from '../spec.ts'
 import { readAddresses } from './addresses.ts'
 import { readCheck, readLiveness } from './checks.ts'
 import { readConstraints } from './constraints.ts'
@@ -43,11 +43,12 @@ export function readService(
   const liveness = readLiveness(fields, ports, findings)
   const mapped = runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports
   const rest = {
-    environment: readEnvironment(fields, findings),
+    environment: readEnvironment(fields, runtime, findings),
     ports: withProxyProtocol(fields, mapped, findings),
-    fixedPorts: fields.flag('fixed_port'),
+    fixedPorts: runtime !== 'docker' && fields.flag('fixed_port'),
     ...proxyOf(fields),
     ...openFilesOf(fields),
+    ...containerOf(fields),
     ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
@@ -62,8 +63,7 @@ export function readService(
   if (runtime === 'external' && liveness !== undefined)
     findings.warn(fields.at('livenessProbe'), 'has no effect: what runs outside the mesh is not started again by it')
   if (runtime === 'process') checkProgram(fields, code, cmd, findings)
-  if (runtime === 'docker' && code === '' && !fields.isGiven('code'))
-    findings.fault(fields.at('code'), 'is missing: it names the image')
+  checkContainer(fields, { runtime, code }, findings)
   if (name === undefined || namespace === undefined) return undefined
   const workdir = fields.text('workdir')
   const paths = readPaths(fields, findings)
@@ -140,16 +140,38 @@ function checkProgram(fields: Fields, code: string, cmd: readonly string[], find
   if (cmd[0] === '') findings.fault(`${fields.at('cmd')}[0]`, 'is empty: it must name a program')
 }
 
+/** Keys that only a container has. */
+const OF_CONTAINERS = ['pids', 'pull', 'privileged'] as const
+
+function checkContainer(
+  fields: Fields,
+  { runtime, code }: Pick<ServiceSpec, 'runtime' | 'code'>,
+  findings: Findings,
+): void {
+  if (runtime !== 'docker') {
+    for (const key of OF_CONTAINERS) {
+      if (fields.has(key) && fields.value(key) !== false)
+        findings.warn(fields.at(key), `has no effect in the runtime ${runtime}`)
+    }
+    return
+  }
+  if (code === '' && !fields.isGiven('code')) findings.fault(fields.at('code'), 'is missing: it names the image')
+  else if (fields.has('code') && !isImageReference(code))
+    findings.warn(fields.at('code'), `${quoted(code)} does not name an image`, 'write for example "nginx:1.27"')
+  if (fields.flag('fixed_port'))
+    findings.warn(fields.at('fixed_port'), 'has no effect: the ports of a container are its own')
+}
+
 const ASSIGNMENT = /^[A-Za-z_][A-Za-z0-9_]*=/
 
-function readEnvironment(fields: Fields, findings: Findings): string[] {
+function readEnvironment(fields: Fields, runtime: string, findings: Findings): string[] {
   const environment = fields.texts('environment')
   for (const [i, entry] of environment.entries()) {
     const path = `${fields.at('environment')}[${i}]`
     if (!ASSIGNMENT.test(entry)) findings.fault(path, `${quoted(entry)} is not KEY=value`)
     else if (entry.startsWith('HEDGEROW_'))
       findings.warn(path, 'the node sets HEDGEROW_ variables and may replace this one')
-    else if (/^(PORT|HOST)=/.test(entry) && !fields.flag('fixed_port')) {
+    else if (/^(PORT|HOST)=/.test(entry) && runtime !== 'docker' && !fields.flag('fixed_port')) {
       findings.warn(path, 'the node sets PORT and HOST', 'listen on $PORT, or set "fixed_port": true')
     }
   }
@@ -175,6 +197,16 @@ function readAllow(fields: Fields, findings: Findings): AllowRule[] {
 function proxyOf(fields: Fields): Pick<ServiceSpec, 'proxy'> {
   const proxy = fields.text('proxy') as ServiceSpec['proxy'] | 'http'
   return proxy === undefined || proxy === 'http' ? {} : { proxy }
+}
+
+function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privileged'> {
+  const pids = fields.number('pids')
+  const pull = fields.text('pull')
+  return {
+    ...(pids === undefined ? {} : { pids }),
+    ...(pull === 'always' || pull === 'never' ? { pull } : {}),
+    ...(fields.flag('privileged') ? { privileged: true } : {}),
+  }
 }
 
 function openFilesOf(fields: Fields): Pick<ServiceSpec, 'openFiles'> {

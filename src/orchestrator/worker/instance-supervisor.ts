@@ -38,6 +38,9 @@ export interface InstanceSupervisorParts {
   admitted: () => Promise<void> | undefined
 }
 
+/** What the calls of an instance are known by. */
+export type Caller = { uid: number } | { address: string } | { pids: number[]; isWhole: boolean }
+
 /** Where a service port is, and whether connections to it begin with a PROXY header. */
 export interface AskedEndpoint extends Endpoint {
   proxyProtocol?: 'v2'
@@ -162,10 +165,11 @@ export class InstanceSupervisor {
     return proxyProtocol === undefined ? endpoint : { ...(endpoint as Endpoint), proxyProtocol }
   }
 
-  /** What its calls are known by: the user of its sockets from before its start to its end, or else its processes. */
-  processes(): { uid: number } | { pids: number[]; isWhole: boolean } | undefined {
-    const uid = this.#trace?.['uid']
+  /** What its calls are known by: the user of its sockets or its address, from before its start to its end; or else its processes. */
+  processes(): Caller | undefined {
+    const { uid, address } = this.#trace ?? {}
     if (typeof uid === 'number') return { uid }
+    if (typeof address === 'string') return { address }
     const pids = this.#running?.pids() ?? []
     return pids.length === 0 ? undefined : { pids, isWhole: this.#running?.isWhole === true }
   }
@@ -200,9 +204,9 @@ export class InstanceSupervisor {
 
   /** The agent ends and the instance stays, for the next one to adopt. */
   letGo(): void {
+    this.#running?.letGo() // first: it may have something to write down
     this.#isLetGo = true
     this.#leave.abort()
-    this.#running?.letGo()
   }
 
   async #live(saved: Saved | undefined): Promise<void> {
@@ -320,7 +324,7 @@ export class InstanceSupervisor {
       this.#become(isReady ? 'running' : 'starting', reason)
     }
     const watch = watchReadiness(
-      { now: () => this.#watched(), endpoints: running.endpoints, clock, onVerdict },
+      { now: () => this.#watched(), endpoints: running.endpoints, own: running.check, clock, onVerdict },
       AbortSignal.any([signal, watching.signal]),
     )
     const hung = liveness?.hangs.then((detail): Ended => ({ isHung: true, detail }))

@@ -34,18 +34,12 @@ export interface Facts {
 /** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
 export function environmentOf(facts: Facts): Record<string, string> {
   const { assignment, endpoints, node, run, inherited, given, own: { uid, home } = {} } = facts
-  const { spec, ordinal, instance } = assignment
+  const { spec } = assignment
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
   const first = spec.ports.find(({ protocol }) => protocol === 'tcp') ?? spec.ports[0]
   const listen = first === undefined ? undefined : endpoints[endpointKey(first)]
   const where = listen === undefined ? {} : { PORT: String(listen.port), HOST: listen.host }
-  const ports = spec.ports.toReversed().flatMap((port) => {
-    // tcp 53 and udp 53 share a name: the first of the SLA has it
-    const endpoint = endpoints[endpointKey(port)]
-    const names = [`HEDGEROW_PORT_${port.port}`, ...(port.protocol === 'udp' ? [`HEDGEROW_PORT_${port.port}_UDP`] : [])]
-    return endpoint === undefined ? [] : names.map((name) => [name, String(endpoint.port)])
-  })
   return {
     PATH: USUAL_PATH,
     ...(Object.fromEntries(kept) as Record<string, string>),
@@ -54,6 +48,24 @@ export function environmentOf(facts: Facts): Record<string, string> {
     ...(spec.fixedPorts ? where : {}),
     ...(Object.fromEntries(own) as Record<string, string>),
     ...(spec.fixedPorts ? {} : where),
+    ...meshVariables({ assignment, endpoints, node, run }),
+  }
+}
+
+/** What the node alone knows of an instance. */
+export function meshVariables({
+  assignment: { spec, instance, ordinal },
+  endpoints,
+  node,
+  run,
+}: Pick<Facts, 'assignment' | 'endpoints' | 'node' | 'run'>): Record<string, string> {
+  const ports = spec.ports.toReversed().flatMap((port) => {
+    // tcp 53 and udp 53 share a name: the first of the SLA has it
+    const endpoint = endpoints[endpointKey(port)]
+    const names = [`HEDGEROW_PORT_${port.port}`, ...(port.protocol === 'udp' ? [`HEDGEROW_PORT_${port.port}_UDP`] : [])]
+    return endpoint === undefined ? [] : names.map((name) => [name, String(endpoint.port)])
+  })
+  return {
     ...(Object.fromEntries(ports) as Record<string, string>),
     HEDGEROW_APP: `${spec.app}.${spec.appNamespace}`,
     HEDGEROW_SERVICE: spec.id,

@@ -44,6 +44,8 @@ export interface Watch {
   /** The document as it is now, and what is aborted when there is another. */
   now: () => { spec: ServiceSpec; changed: AbortSignal }
   endpoints: Endpoints
+  /** The instance's own check, for a document without one: why it does not answer. */
+  own?: (() => Promise<string | undefined>) | undefined
   clock: Clock
   /** What the kernel says of listeners; shared by all watches of this process by default. */
   listening?: Pick<Listening, 'keepsUp'>
@@ -59,7 +61,7 @@ interface Check {
 
 /** Checks again and again, until the signal. Without anything to check, the instance is ready at once. */
 export async function watchReadiness(
-  { now, endpoints, clock, listening = ofThisMachine, onVerdict }: Watch,
+  { now, endpoints, own, clock, listening = ofThisMachine, onVerdict }: Watch,
   signal: AbortSignal,
 ): Promise<void> {
   let verdict: Verdict = { isReady: false, failures: 0 }
@@ -67,7 +69,7 @@ export async function watchReadiness(
   const current = () => {
     const { spec, changed } = now()
     return {
-      check: checkKindOf(spec, endpoints, listening) ?? ALWAYS,
+      check: ownCheckOf(spec, own) ?? checkKindOf(spec, endpoints, listening) ?? ALWAYS,
       changed,
       limit: AbortSignal.any([signal, changed]),
     }
@@ -91,6 +93,14 @@ export async function watchReadiness(
 
 /** There is nothing to check, unless another document says so. */
 const ALWAYS: Check = { intervalMs: 2 ** 31 - 1, run: () => Promise.resolve(undefined) }
+
+/** An image knows better than we when its program is well; the document has the last word. */
+function ownCheckOf({ check, oneShot }: ServiceSpec, own: Watch['own']): Check | undefined {
+  return own === undefined || check !== undefined || oneShot ? undefined : { intervalMs: OWN_CHECK_MS, run: own }
+}
+
+/** The engine is asked for what it has found out already. */
+const OWN_CHECK_MS = 2_000
 
 function checkKindOf(
   spec: ServiceSpec,

@@ -1,17 +1,21 @@
 import { NOTHING, demandOf, release, reserve, shortage } from '../scheduling/capacity.ts'
 import { portKey } from '../scheduling/candidate.ts'
 import type { Assignment, NodeFacts } from '../spec.ts'
+import type { Runtime } from './runtime.ts'
 
 export interface Standing {
   facts: NodeFacts
-  runtimes: readonly string[]
+  runtimes: readonly Pick<Runtime, 'name' | 'refuses'>[]
   /** What is on the node already and stays, at least for a while: also an earlier run of the instance beside which it is to start. */
   others: readonly Assignment[]
 }
 
 /** Why a node cannot take an instance: it knows better than its cluster, whose books may be old. */
 export function refusalOf({ instance, spec }: Assignment, { facts, runtimes, others }: Standing): string | undefined {
-  if (!runtimes.includes(spec.runtime)) return `runtime ${spec.runtime} is not offered here`
+  const runtime = runtimes.find(({ name }) => name === spec.runtime)
+  if (runtime === undefined) return `runtime ${spec.runtime} is not offered here`
+  const refused = runtime.refuses?.(spec)
+  if (refused !== undefined) return refused
   if (spec.arch.length > 0 && !spec.arch.includes(facts.arch)) return `this node is ${facts.arch}`
   const isBeside = others.some((other) => other.instance === instance)
   if (isBeside && spec.oneShot) return 'a job does not run twice at the same time'

@@ -1,9 +1,11 @@
-import type { PortSpec, Assignment } from '../spec.ts'
+import type { Assignment, PortSpec, ServiceSpec } from '../spec.ts'
 
 /** Where a service port of an instance really is, on or from this node. */
 export interface Endpoint {
   host: string
   port: number
+  /** A program of another network namespace, to which the VIPs of this node are known: it may be called from them. */
+  seesVips?: boolean
 }
 
 /** By `endpointKey` of the service port. Plain JSON. */
@@ -44,6 +46,8 @@ export interface Running {
   pids(): number[]
   /** `pids` leaves none out: the kernel keeps the list. */
   readonly isWhole: boolean
+  /** Why it does not answer, by a check of its own; used where the document has none. */
+  readonly check?: (() => Promise<string | undefined>) | undefined
   /** When it ended by itself or was stopped; never rejects. */
   readonly ended: Promise<Ended>
   /** Asks it to end, insists after `graceMs`, and resolves when nothing of it is left. */
@@ -58,6 +62,8 @@ export interface Running {
 export interface Runtime {
   /** The word an SLA uses for it. */
   readonly name: string
+  /** Why a service cannot run here by this runtime, beside what the scheduler counts. */
+  refuses?(spec: ServiceSpec): string | undefined
   /** @throws MeshError RUNTIME_FAILED when it cannot be started; trying again would not help. */
   launch(launch: Launch): Promise<Running>
   /** Takes over what a trace names, as a run; `undefined` when it is gone (and then nothing of it is left). */

@@ -9,7 +9,7 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport, Replacement, RunKey } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
-import { type AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts'
+import { type AskedEndpoint, type Caller, InstanceSupervisor } from './instance-supervisor.ts'
 import { lastLines } from './kept-log.ts'
 import { filesOf } from './output-files.ts'
 import { OutputGuard } from './output-guard.ts'
@@ -22,8 +22,8 @@ import type { RunEvents } from './slot-parts.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 import type { WorkerConfig } from './worker-config.ts'
 
-/** An instance, with the user that nothing else runs as, or else with the processes that are known of it. */
-export type InstanceProcesses = { instance: InstanceId } & ({ uid: number } | { pids: number[]; isWhole: boolean })
+/** An instance, with the user or address that nothing else has, or else with the processes that are known of it. */
+export type InstanceProcesses = { instance: InstanceId } & Caller
 
 /** Exit code of a process that ends on an exception. */
 const FAILED = 1
@@ -102,7 +102,7 @@ export class Worker {
       if (instance !== assignment.instance) return slot.assignments()
       return slot.startsBeside(assignment, how) ? [slot.serving.assignment] : []
     })
-    return refusalOf(assignment, { facts, runtimes: runtimes.map(({ name }) => name), others })
+    return refusalOf(assignment, { facts, runtimes, others })
   }
 
   /**
@@ -259,7 +259,7 @@ export class Worker {
   #begin(assignment: Assignment, saved?: Saved): void {
     const { instance, spec } = assignment
     const { logsDir, runDir } = this.#config
-    if (spec.runtime !== 'external') this.#guard.watch()
+    if (spec.runtime === 'process') this.#guard.watch() // an engine keeps what containers print
     const output = InstanceLog.open({ instance, logsDir, runDir, clock: this.#clock, log: this.#log })
     const slot: Slot = new Slot(
       assignment,

@@ -1,0 +1,70 @@
+import { createHash } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { CheckReport } from '../client/reports.ts'
+import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
+import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
+import type { AgentContext } from './context.ts'
+import type { NodeIdentity } from './node-identity.ts'
+
+/** The runtime `docker`, and what its containers have of this node. */
+export interface Containers {
+  /** Absent: switched off. */
+  readonly runtime: DockerRuntime | undefined
+  /** The bridge of the containers, whose neighbours may call; in host mode only. */
+  readonly interfaces: readonly string[]
+  /** Why containers cannot call by name, where they cannot. */
+  readonly limit: string | undefined
+}
+
+/** An engine that is started later is found within this. */
+const LOOK_MS = 15_000
+const DNS_PORT = 53
+
+/** Looks for a container engine before the first report to the cluster, and again while the agent runs. */
+export async function openContainers(
+  { life, self, dir, config, clock, log }: AgentContext,
+  { vips }: Pick<NodeIdentity, 'vips'>,
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<Containers> {
+  const { engine: setting, privileged, subnet } = config.containers
+  if (setting === 'off') return { runtime: undefined, interfaces: [], limit: undefined }
+  const digest = createHash('sha256').update(dir).digest('hex')
+  const bridge = `br-h${digest.slice(0, 10)}` // as other bridges of containers are called: never an address of the node
+  const limit = limitOf(config)
+  const runtime = new DockerRuntime({
+    node: self,
+    engine: { setting, environment, uid: process.getuid?.() },
+    network: { agent: `hedgerow-${digest.slice(0, 12)}`, bridge, subnet },
+    allowsPrivileged: privileged,
+    resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
+    seesVips: config.mode === 'host',
+    clock,
+    log: log.child({ part: 'containers' }),
+  })
+  await runtime.refresh()
+  life.every(LOOK_MS, () => runtime.refresh(), 'container engine')
+  return { runtime, interfaces: config.mode === 'host' ? [bridge] : [], limit }
+}
+
+function limitOf({ mode, resolver: { port } }: AgentContext['config']): string | undefined {
+  if (mode !== 'host')
+    return 'containers can be called, but cannot call by name: VIPs are on the loopback of this machine (--mode host gives them addresses that containers reach)'
+  if (port === 0 || port === DNS_PORT) return undefined
+  return `containers cannot resolve names: resolv.conf cannot name port ${port} (agent.resolver.port)`
+}
+
+/** What containers get as /etc/resolv.conf: the name server of this agent alone, which asks others for all other names. */
+async function writeResolvConf(dir: string, address: string): Promise<string> {
+  const path = join(dir, 'container-resolv.conf')
+  await writeFile(path, `nameserver ${address}\n`, { mode: 0o644 })
+  return path
+}
+
+/** For `check`: not a fault where nothing asks for containers. */
+export function containersCheck({ runtime, limit }: Containers): CheckReport['checks'][number] {
+  const check = 'containers'
+  if (runtime === undefined) return { check, ok: true, finding: 'off (agent.containers.engine)' }
+  if (!runtime.isOffered) return { check, ok: true, finding: `not offered: ${runtime.finding}` }
+  return { check, ok: true, finding: [runtime.finding, ...(limit === undefined ? [] : [limit])].join('; ') }
+}

@@ -1,0 +1,98 @@
+import type { Assignment, ServiceSpec } from '../../spec.ts'
+import { filledIn, meshVariables } from '../program.ts'
+import { endpointKey, type Endpoint, type Endpoints } from '../runtime.ts'
+
+/** By these the next agent finds what is its own. */
+export const LABELS = {
+  /** The agent: its state directory, as a digest. */
+  agent: 'hedgerow.agent',
+  instance: 'hedgerow.instance',
+  run: 'hedgerow.run',
+} as const
+
+/** Enough for any server; a fork bomb ends here instead of taking the machine. */
+export const DEFAULT_PIDS = 4_096
+/** The engine keeps what was printed until the agent has read it; after a long absence the oldest is lost. */
+const LOG = { Type: 'json-file', Config: { 'max-size': '5m', 'max-file': '2' } }
+
+export interface ContainerFacts {
+  assignment: Assignment
+  agent: string
+  node: string
+  run: string
+  network: string
+  address: string
+  /** A file on this machine; absent: the engine's own. */
+  resolvConf: string | undefined
+}
+
+/** The ports of an instance are its program's own: its network is its own, too. */
+export function endpointsOf({ ports }: Pick<ServiceSpec, 'ports'>, address: string, seesVips: boolean): Endpoints {
+  return Object.fromEntries(
+    ports.map((port): [string, Endpoint] => [
+      endpointKey(port),
+      { host: address, port: port.target, ...(seesVips ? { seesVips } : {}) },
+    ]),
+  )
+}
+
+/** Name of the container, for people: the instance, and a part of the run that tells it from the one before. */
+export function containerName(instance: string, run: string): string {
+  return `hedgerow-${instance.replaceAll(/[^a-zA-Z0-9_.-]/g, '_').slice(0, 180)}-${run.slice(0, 8)}`
+}
+
+/**
+ * The body of `POST /containers/create`. What the document does not say is the image's: entrypoint, user, environment, stop signal,
+ * health check.
+ */
+export function containerBody(facts: ContainerFacts): object {
+  const { assignment, agent, run, network, address } = facts
+  const { spec, instance } = assignment
+  const environment = environmentOf(facts)
+  const cmd = spec.cmd.map((word) => filledIn(word, environment))
+  return {
+    Image: spec.code,
+    ...(cmd.length === 0 ? {} : { Cmd: cmd }),
+    Env: Object.entries(environment).map(([key, value]) => `${key}=${value}`),
+    ...(spec.workdir === undefined ? {} : { WorkingDir: spec.workdir }),
+    Labels: { [LABELS.agent]: agent, [LABELS.instance]: instance, [LABELS.run]: run },
+    HostConfig: hostConfig(spec, facts),
+    NetworkingConfig: { EndpointsConfig: { [network]: { IPAMConfig: { IPv4Address: address } } } },
+  }
+}
+
+function hostConfig(spec: ServiceSpec, { network, resolvConf }: ContainerFacts): object {
+  const bytes = Math.round(spec.memoryMb * 2 ** 20)
+  return {
+    NetworkMode: network,
+    RestartPolicy: { Name: 'no' }, // who starts it again is the worker
+    LogConfig: LOG,
+    // memory and swap together: no swap beside its memory
+    ...(bytes === 0 ? {} : { Memory: bytes, MemorySwap: bytes }),
+    ...(spec.vcpus === 0 ? {} : { NanoCpus: Math.round(spec.vcpus * 1e9) }),
+    PidsLimit: spec.pids ?? DEFAULT_PIDS,
+    ...(spec.openFiles === undefined
+      ? {}
+      : { Ulimits: [{ Name: 'nofile', Soft: spec.openFiles, Hard: spec.openFiles }] }),
+    ...(spec.vgpus === 0
+      ? {}
+      : { DeviceRequests: [{ Driver: '', Count: Math.ceil(spec.vgpus), Capabilities: [['gpu']] }] }),
+    ...(spec.privileged === true ? { Privileged: true } : {}),
+    CapDrop: ['NET_RAW'], // with it, a program could send from the address of another instance, which is how callers are known
+    ...(resolvConf === undefined
+      ? {}
+      : { Mounts: [{ Type: 'bind', Source: resolvConf, Target: '/etc/resolv.conf', ReadOnly: true }] }),
+  }
+}
+
+/** The document's variables override PORT and HOST; what the node knows overrides all. */
+export function environmentOf({ assignment, address, node, run }: ContainerFacts): Record<string, string> {
+  const { spec } = assignment
+  const [first] = [...spec.ports.filter(({ protocol }) => protocol === 'tcp'), ...spec.ports]
+  const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
+  return {
+    ...(first === undefined ? {} : { PORT: String(first.target), HOST: '0.0.0.0' }),
+    ...(Object.fromEntries(own) as Record<string, string>),
+    ...meshVariables({ assignment, endpoints: endpointsOf(spec, address, false), node, run }),
+  }
+}

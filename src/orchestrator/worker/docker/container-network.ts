@@ -1,0 +1,164 @@
+import { readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { MeshError } from '../../../core/errors.ts'
+import { LABELS } from './container-body.ts'
+import { isStatus, type Engine } from './engine.ts'
+import { freeAddress, gatewayOf, holds, subnetOf, type Subnet } from './subnet.ts'
+
+/*
+ * The bridge that the containers of one agent are on:
+ *
+ *     container ── veth ── port ┐
+ *     container ── veth ── port ┴─ bridge, the gateway: this machine ─▶ VIPs, name server
+ *
+ * Every container has an address of its own, which the agent chooses before it is made, so that its first call is known as its own.
+ * Ports of the bridge are isolated: containers reach each other through VIPs only, where is decided who may call whom, and none can
+ * answer for another's address.
+ */
+
+export interface NetworkOptions {
+  /** Of the network and, in the label, of what is the agent's. */
+  agent: string
+  bridge: string
+  /** `auto`: a range that the engine finds free. */
+  subnet: string
+  random?: () => number
+}
+
+/** More than this would not help: the engine disagrees with everything we know. */
+const TRIES = 5
+
+export class ContainerNetwork {
+  readonly name: string
+  readonly #options: NetworkOptions
+  readonly #taken = new Set<string>()
+  #subnet: Subnet | undefined
+  #opening: Promise<Subnet> | undefined
+
+  constructor(options: NetworkOptions) {
+    this.name = options.agent
+    this.#options = options
+  }
+
+  /** Whether this is the address of a container of ours, or could be. */
+  holds(address: string): boolean {
+    return this.#subnet !== undefined && holds(this.#subnet, address)
+  }
+
+  /** What is there already. */
+  async find(engine: Engine): Promise<Subnet | undefined> {
+    this.#subnet = await this.#inspected(engine)
+    return this.#subnet
+  }
+
+  /** Makes the network unless it is there: somebody may have removed it while no container was on it. */
+  open(engine: Engine): Promise<Subnet> {
+    this.#opening ??= this.#open(engine).finally(() => {
+      this.#opening = undefined
+    })
+    return this.#opening
+  }
+
+  /**
+   * Calls `act` with an address that nobody has, and with another one while the engine knows better.
+   * @throws MeshError RUNTIME_FAILED, and what `act` throws
+   */
+  async withAddress<T>(
+    engine: Engine,
+    preferred: string | undefined,
+    act: (address: string) => Promise<T>,
+  ): Promise<T> {
+    const subnet = await this.open(engine)
+    const { random = Math.random } = this.#options
+    const avoided = new Set([...this.#taken, gatewayOf(subnet)])
+    for (let tries = 1; ; tries++) {
+      const wish = tries === 1 && preferred !== undefined && holds(subnet, preferred) ? preferred : undefined
+      const address = freeAddress(subnet, avoided, { preferred: wish, random })
+      if (address === undefined)
+        throw new MeshError('RUNTIME_FAILED', {
+          reason: `no address is free in ${subnet.cidr}, the network of containers`,
+        })
+      this.#taken.add(address)
+      try {
+        return await act(address)
+      } catch (error) {
+        this.#taken.delete(address)
+        if (tries >= TRIES || !isAddressFault(error)) throw error
+        avoided.add(address)
+      }
+    }
+  }
+
+  /** Of a container that an earlier agent made. */
+  keep(address: string): void {
+    this.#taken.add(address)
+  }
+
+  release(address: string): void {
+    this.#taken.delete(address)
+  }
+
+  /** Also of those that the engine has just attached. Without rights the engine's own rules must do, where it has some. */
+  isolatePorts(): void {
+    const ports = join('/sys/class/net', this.#options.bridge, 'brif')
+    try {
+      for (const port of readdirSync(ports)) writeFileSync(join(ports, port, 'isolated'), '1')
+    } catch {
+      // no such bridge (the engine runs elsewhere), or no right to
+    }
+  }
+
+  async #open(engine: Engine): Promise<Subnet> {
+    this.#subnet = (await this.#inspected(engine)) ?? (await this.#made(engine))
+    return this.#subnet
+  }
+
+  /** An address can be asked for only in a range that was asked for: the engine chooses one, and is then asked for that. */
+  async #made(engine: Engine): Promise<Subnet> {
+    const { subnet: wanted } = this.#options
+    if (wanted === 'auto') await this.#create(engine, undefined)
+    const subnet = wanted === 'auto' ? await this.#inspected(engine) : subnetOf(wanted)
+    if (subnet === undefined)
+      throw new MeshError('RUNTIME_FAILED', {
+        reason: `the network of containers has no usable IPv4 range (${wanted})`,
+      })
+    if (wanted === 'auto') await engine.ask({ method: 'DELETE', path: `/networks/${this.name}` })
+    await this.#create(engine, subnet)
+    return subnet
+  }
+
+  async #create(engine: Engine, subnet: Subnet | undefined): Promise<void> {
+    const { agent, bridge } = this.#options
+    const body = {
+      Name: this.name,
+      CheckDuplicate: true,
+      Driver: 'bridge',
+      ...(subnet === undefined ? {} : { IPAM: { Config: [{ Subnet: subnet.cidr, Gateway: gatewayOf(subnet) }] } }),
+      Options: { 'com.docker.network.bridge.name': bridge, 'com.docker.network.bridge.enable_icc': 'false' },
+      Labels: { [LABELS.agent]: agent },
+    }
+    await engine.ask({ method: 'POST', path: '/networks/create', body })
+  }
+
+  async #inspected(engine: Engine): Promise<Subnet | undefined> {
+    try {
+      const network = (await engine.ask({ method: 'GET', path: `/networks/${this.name}` })) as InspectedNetwork
+      return (network.IPAM?.Config ?? []).flatMap(({ Subnet: cidr = '' }) => subnetOf(cidr) ?? [])[0]
+    } catch (error) {
+      if (isStatus(error, 404)) return undefined
+      throw error
+    }
+  }
+}
+
+interface InspectedNetwork {
+  IPAM?: { Config?: { Subnet?: string }[] }
+}
+
+/** Somebody else has put a container there. */
+function isAddressFault(error: unknown): boolean {
+  return (
+    isStatus(error, 400, 403, 409, 500) &&
+    /address.*(?:in use|allocated)|already (?:in use|allocated)/i.test(String((error as MeshError).details['reason']))
+  )
+}

@@ -1,0 +1,167 @@
+import { isMeshError } from '../../../core/errors.ts'
+import type { Clock } from '../../../core/kit/clock.ts'
+import type { Ended, Endpoints, Running, Trace } from '../runtime.ts'
+import { ContainerOutput } from './container-output.ts'
+import { isStatus, type Engine } from './engine.ts'
+import { exitReason, healthFault, type ContainerState } from './exit-reason.ts'
+
+/*
+ * One container that was started, until it has ended and is removed.
+ *
+ *     POST wait ─▶ (answers when it ends) ─▶ state, last lines ─▶ removed ─▶ `ended`
+ *        └─ the engine is being restarted: asked again until it answers
+ */
+
+export interface ContainerParts {
+  engine: Engine
+  container: string
+  trace: Trace
+  endpoints: Endpoints
+  pid: number
+  memoryMb: number
+  hasHealthCheck: boolean
+  /** A descriptor for what it prints; belongs to the run and is closed at its end. */
+  fd: number
+  onTrace: (trace: Trace) => void
+  /** Its address is free again. */
+  onGone: () => void
+  clock: Clock
+}
+
+/** How often an engine that does not answer is asked again. */
+const AGAIN_MS = 500
+/** An engine that stays away for this long while a container is to be stopped leaves it to the next agent. */
+const STOP_MS = 10_000
+
+export class Container implements Running {
+  readonly endpoints: Endpoints
+  readonly pid: number
+  readonly isWhole = true
+  readonly ended: Promise<Ended>
+  readonly check: (() => Promise<string | undefined>) | undefined
+  readonly #parts: ContainerParts
+  readonly #output: ContainerOutput
+  readonly #watching = new AbortController()
+  readonly #gaveUp = Promise.withResolvers<Ended>()
+  #trace: Trace
+  #isOver = false
+  #stopping: Promise<void> | undefined
+
+  private constructor(parts: ContainerParts) {
+    const { engine, container, trace, fd, clock } = parts
+    this.#parts = parts
+    this.#trace = trace
+    this.endpoints = parts.endpoints
+    this.pid = parts.pid
+    this.check = parts.hasHealthCheck ? () => this.#health() : undefined
+    const since = typeof trace['printedUntil'] === 'string' ? trace['printedUntil'] : undefined
+    const onProgress = (until: string) => this.#remember(until)
+    this.#output = ContainerOutput.follow({ engine, container, fd, since, onProgress, clock })
+    this.ended = Promise.race([this.#watch(), this.#gaveUp.promise])
+  }
+
+  static follow(parts: ContainerParts): Container {
+    return new Container(parts)
+  }
+
+  pids(): number[] {
+    return this.#isOver ? [] : [this.pid]
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping ??= this.#stop(graceMs)
+    await this.#stopping
+    await this.ended
+  }
+
+  kill(): void {
+    const { engine, container } = this.#parts
+    if (!this.#isOver) void engine.ask({ method: 'POST', path: `/containers/${container}/kill` }).catch(() => undefined)
+  }
+
+  letGo(): void {
+    const { since } = this.#output
+    if (since !== undefined) this.#remember(since)
+    this.#isOver = true
+    this.#watching.abort()
+    this.#output.close()
+  }
+
+  /** Asks it to end as its image says, and insists after `graceMs`; the engine does both. */
+  async #stop(graceMs: number): Promise<void> {
+    const { engine, container, clock } = this.#parts
+    const until = clock.now() + STOP_MS
+    const query = { t: Math.ceil(graceMs / 1_000) }
+    while (!this.#isOver) {
+      try {
+        return void (await engine.ask({
+          method: 'POST',
+          path: `/containers/${container}/stop`,
+          query,
+          timeoutMs: undefined,
+        }))
+      } catch (error) {
+        if (!isMeshError(error, 'NOT_RUNNING')) return // it has ended, or is gone
+        if (clock.now() > until) return this.#giveUp()
+        await clock.sleep(AGAIN_MS)
+      }
+    }
+  }
+
+  #giveUp(): void {
+    this.#isOver = true
+    this.#watching.abort()
+    this.#output.close()
+    this.#gaveUp.resolve({ detail: 'the container engine does not answer; what is left is removed when it does' })
+  }
+
+  /** Never settles when it is let go: then another agent watches. */
+  async #watch(): Promise<Ended> {
+    const { engine, container, memoryMb, onGone } = this.#parts
+    const { signal } = this.#watching
+    const state = await this.#lastState(signal)
+    if (state === 'left') return new Promise(() => undefined)
+    this.#isOver = true
+    await this.#output.ended()
+    const query = { force: 1, v: 1 }
+    await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch(() => undefined) // `tidy` of the next agent finds it
+    onGone()
+    return state === undefined ? { detail: 'somebody has removed its container' } : exitReason(state, memoryMb)
+  }
+
+  /** When it no longer runs; `undefined`: it is not there at all. */
+  async #lastState(signal: AbortSignal): Promise<ContainerState | 'left' | undefined> {
+    const { engine, container, clock } = this.#parts
+    while (!signal.aborted) {
+      try {
+        await engine.ask({ method: 'POST', path: `/containers/${container}/wait`, signal, timeoutMs: undefined })
+        const state = await stateOf(engine, container)
+        if (state?.Running !== true) return state
+      } catch (error) {
+        if (isStatus(error, 404)) return undefined
+      }
+      await clock.sleep(AGAIN_MS, signal)
+    }
+    return 'left'
+  }
+
+  async #health(): Promise<string | undefined> {
+    const { engine, container } = this.#parts
+    const state = await stateOf(engine, container).catch(() => undefined)
+    return state === undefined ? 'the container engine does not answer' : healthFault(state)
+  }
+
+  #remember(printedUntil: string): void {
+    if (this.#isOver) return
+    this.#trace = { ...this.#trace, printedUntil }
+    this.#parts.onTrace(this.#trace)
+  }
+}
+
+/** @throws MeshError REQUEST_FAILED, NOT_RUNNING */
+export async function stateOf(engine: Engine, container: string): Promise<ContainerState | undefined> {
+  const { State } = (await engine.ask({ method: 'GET', path: `/containers/${container}/json` })) as {
+    State?: ContainerState
+  }
+  return State
+}

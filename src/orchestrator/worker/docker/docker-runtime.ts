@@ -1,0 +1,289 @@
+import { randomBytes } from 'node:crypto'
+import { close } from 'node:fs'
+import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
+import { systemClock, type Clock } from '../../../core/kit/clock.ts'
+import type { Log } from '../../../core/kit/log.ts'
+import type { ServiceSpec } from '../../spec.ts'
+import { type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
+import { Container, stateOf } from './container.ts'
+import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
+import { ContainerNetwork, type NetworkOptions } from './container-network.ts'
+import { sinkTo } from './container-output.ts'
+import { isStatus, type Engine } from './engine.ts'
+import { findEngine, type EngineWhere } from './find-engine.ts'
+import { imageOf, type Image } from './image.ts'
+
+export interface DockerOptions {
+  /** The node's id, for HEDGEROW_NODE. */
+  node: string
+  engine: EngineWhere
+  network: NetworkOptions
+  /** Documents may ask for `privileged`. */
+  allowsPrivileged: boolean
+  /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
+  resolvConf: string | undefined
+  /** VIPs lead to this machine from inside containers, and callers may be shown to them under theirs. */
+  seesVips: boolean
+  clock?: Clock
+  log: Log
+}
+
+/** While the engine is away, containers of an earlier agent wait to be adopted. */
+const AGAIN_MS = 1_000
+
+/**
+ * Containers by the Engine API, of Docker or Podman. They belong to the engine: an agent that is killed leaves them running, and the next
+ * one finds them by the name in their trace, and by label what no trace names.
+ */
+export class DockerRuntime implements Runtime {
+  readonly name = 'docker'
+  readonly #options: DockerOptions
+  readonly #network: ContainerNetwork
+  readonly #clock: Clock
+  /** Those that this agent has begun or adopted. */
+  readonly #runs = new Set<string>()
+  /** What an earlier agent left, not compared with the engine's containers yet. */
+  #untidied: readonly Trace[] | undefined
+  #engine: Engine | undefined
+  #reason = 'not looked for yet'
+
+  constructor(options: DockerOptions) {
+    this.#options = options
+    this.#network = new ContainerNetwork(options.network)
+    this.#clock = options.clock ?? systemClock
+  }
+
+  /** An engine answers. */
+  get isOffered(): boolean {
+    return this.#engine !== undefined
+  }
+
+  /** For people: which engine, or why there is none. */
+  get finding(): string {
+    if (this.#engine === undefined) return this.#reason
+    const { socketPath, version } = this.#engine
+    return `engine ${version.version} at ${socketPath}`
+  }
+
+  /** Looks for the engine again. */
+  async refresh(): Promise<void> {
+    const found = await findEngine(this.#options.engine)
+    const had = this.#engine
+    if ('reason' in found) {
+      this.#engine = undefined
+      this.#reason = found.reason
+      if (had !== undefined) this.#options.log.warn('the container engine does not answer', { reason: found.reason })
+      return
+    }
+    this.#engine = found
+    if (had === undefined) {
+      this.#options.log.info('container engine found', { path: found.socketPath, version: found.version.version })
+      await this.#network.find(found).catch(() => undefined) // it is made at the first launch
+      await this.#tidyNow(found)
+    }
+  }
+
+  /** Whether a caller with this address is, or claims to be, a container of ours. */
+  holds(address: string): boolean {
+    return this.#network.holds(address)
+  }
+
+  refuses({ privileged }: ServiceSpec): string | undefined {
+    if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
+    if (privileged !== true || this.#options.allowsPrivileged) return undefined
+    return 'privileged containers are not allowed on this node (agent.containers.privileged)'
+  }
+
+  async launch(launch: Launch): Promise<Running> {
+    const { assignment, signal } = launch
+    const { spec } = assignment
+    const refusal = this.refuses(spec)
+    const engine = this.#engine
+    if (engine === undefined || refusal !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: refusal })
+    const run = randomBytes(8).toString('hex')
+    this.#runs.add(run)
+    try {
+      const image = await this.#image(engine, launch)
+      const fd = await launch.output()
+      const preferred = Object.values(launch.endpoints)[0]?.host
+      return await this.#network
+        .withAddress(engine, preferred, (address) => this.#start(engine, launch, { run, image, address, fd }))
+        .catch((error: unknown) => {
+          close(fd, () => undefined)
+          throw error
+        })
+    } catch (error) {
+      this.#runs.delete(run)
+      if (signal.aborted) throw new MeshError('RUNTIME_FAILED', { reason: 'it is not wanted any more' })
+      throw isMeshError(error, 'RUNTIME_FAILED')
+        ? error
+        : new MeshError('RUNTIME_FAILED', { reason: explain(error) }, { cause: error })
+    }
+  }
+
+  async adopt(launch: Launch, trace: Trace): Promise<Running | undefined> {
+    const { container, run, address } = trace
+    if (typeof container !== 'string' || typeof run !== 'string' || typeof address !== 'string') return undefined
+    this.#runs.add(run)
+    while (!launch.signal.aborted) {
+      try {
+        const engine = this.#engine
+        if (engine !== undefined) return await this.#adopt(engine, launch, { trace, container, run, address })
+      } catch (error) {
+        if (!isMeshError(error, 'NOT_RUNNING')) throw error
+      }
+      await this.#clock.sleep(AGAIN_MS, launch.signal)
+      await this.refresh()
+    }
+    return undefined
+  }
+
+  async tidy(traces: readonly Trace[]): Promise<void> {
+    this.#untidied = traces
+    if (this.#engine !== undefined) await this.#tidyNow(this.#engine)
+  }
+
+  #image(engine: Engine, { assignment: { spec }, output, signal }: Launch): Promise<Image> {
+    const write = async (line: string) => sinkTo(await output()).end(`hedgerow: ${line}\n`)
+    return imageOf(engine, spec, { say: (line) => void write(line).catch(() => undefined), signal })
+  }
+
+  async #start(
+    engine: Engine,
+    launch: Launch,
+    { run, image, address, fd }: { run: string; image: Image; address: string; fd: number },
+  ): Promise<Container> {
+    const { assignment, onTrace, signal } = launch
+    const { node, network, resolvConf } = this.#options
+    const container = containerName(assignment.instance, run)
+    const trace = { run, container, address }
+    const facts = {
+      assignment,
+      agent: network.agent,
+      node,
+      run,
+      network: this.#network.name,
+      address,
+      resolvConf,
+    }
+    signal.throwIfAborted()
+    onTrace(trace) // a crash from here on leaves a container of this name
+    try {
+      await engine.ask({
+        method: 'POST',
+        path: '/containers/create',
+        query: { name: container },
+        body: containerBody(facts),
+        signal,
+      })
+      await engine.ask({ method: 'POST', path: `/containers/${container}/start`, signal })
+      this.#network.isolatePorts()
+      return await this.#follow(engine, launch, {
+        trace,
+        container,
+        run,
+        address,
+        fd,
+        hasHealthCheck: image.hasHealthCheck,
+      })
+    } catch (error) {
+      await remove(engine, container)
+      throw error
+    }
+  }
+
+  async #adopt(
+    engine: Engine,
+    launch: Launch,
+    { trace, container, run, address }: { trace: Trace; container: string; run: string; address: string },
+  ): Promise<Container | undefined> {
+    const found = await inspected(engine, container)
+    if (found?.State?.Running !== true || found.Config?.Labels?.[LABELS.run] !== run) {
+      if (found?.Config?.Labels?.[LABELS.run] === run) await remove(engine, container)
+      this.#runs.delete(run)
+      return undefined
+    }
+    await this.#network.find(engine)
+    this.#network.keep(address)
+    launch.onTrace(trace)
+    const [kind] = found.Config.Healthcheck?.Test ?? []
+    const hasHealthCheck = kind !== undefined && kind !== 'NONE'
+    const fd = await launch.output()
+    return this.#follow(engine, launch, { trace, container, run, address, fd, hasHealthCheck })
+  }
+
+  async #follow(
+    engine: Engine,
+    { assignment: { spec }, onTrace }: Launch,
+    { trace, container, run, address, fd, hasHealthCheck }: Followed,
+  ): Promise<Container> {
+    const { Pid: pid = 0 } = (await stateOf(engine, container)) ?? {}
+    return Container.follow({
+      engine,
+      container,
+      trace,
+      endpoints: endpointsOf(spec, address, this.#options.seesVips),
+      pid,
+      memoryMb: spec.memoryMb,
+      hasHealthCheck,
+      fd,
+      onTrace,
+      onGone: () => {
+        this.#network.release(address)
+        this.#runs.delete(run)
+      },
+      clock: this.#clock,
+    })
+  }
+
+  /** Containers of this agent that no record names: it was killed before it could write one, or the record was lost. */
+  async #tidyNow(engine: Engine): Promise<void> {
+    const traces = this.#untidied
+    if (traces === undefined) return
+    this.#untidied = undefined
+    const known = new Set([...traces.map(({ run }) => run), ...this.#runs])
+    const filters = JSON.stringify({ label: [`${LABELS.agent}=${this.#options.network.agent}`] })
+    const all = (await engine.ask({
+      method: 'GET',
+      path: '/containers/json',
+      query: { all: 1, filters },
+    })) as ListedContainer[]
+    for (const { Id, Labels = {} } of all) if (!known.has(Labels[LABELS.run] ?? '')) await remove(engine, Id)
+  }
+}
+
+interface Followed {
+  trace: Trace
+  container: string
+  run: string
+  address: string
+  fd: number
+  hasHealthCheck: boolean
+}
+
+interface ListedContainer {
+  Id: string
+  Labels?: Record<string, string>
+}
+
+interface InspectedContainer {
+  State?: { Running?: boolean }
+  Config?: { Labels?: Record<string, string>; Healthcheck?: { Test?: string[] } }
+}
+
+async function inspected(engine: Engine, container: string): Promise<InspectedContainer | undefined> {
+  try {
+    return (await engine.ask({ method: 'GET', path: `/containers/${container}/json` })) as InspectedContainer
+  } catch (error) {
+    if (isStatus(error, 404)) return undefined
+    throw error
+  }
+}
+
+/** With its anonymous volumes. Nothing happens when it is not there. */
+async function remove(engine: Engine, container: string): Promise<void> {
+  const query = { force: 1, v: 1 }
+  await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch((error: unknown) => {
+    if (!isStatus(error, 404, 409)) throw error
+  })
+}

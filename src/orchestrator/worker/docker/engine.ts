@@ -1,0 +1,124 @@
+import { once } from 'node:events'
+import type { IncomingMessage, RequestOptions } from 'node:http'
+import { isMeshError, MeshError } from '../../../core/errors.ts'
+import { request as send } from '../../../core/kit/node-http.ts'
+
+/*
+ * The Engine API of Docker, which Podman speaks too: HTTP over a Unix socket.
+ *
+ *     GET /version ─▶ its own version of the API ─▶ every later path begins with /v<version>
+ */
+
+/** What an engine says of itself. */
+export interface EngineVersion {
+  apiVersion: string
+  /** For people: `20.10.24`. */
+  version: string
+  /** As images name it: `amd64`. */
+  arch: string
+}
+
+export interface Ask {
+  method: 'GET' | 'POST' | 'DELETE'
+  path: string
+  query?: Readonly<Record<string, string | number | boolean>>
+  body?: object
+  signal?: AbortSignal
+  /** Until the answer begins; `undefined`: as long as it takes. */
+  timeoutMs?: number | undefined
+}
+
+/** An engine that works does everything but pulls and stops well within this. */
+const ANSWER_MS = 30_000
+/** A longer answer is not one of an engine. */
+const MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+export class Engine {
+  readonly socketPath: string
+  readonly version: EngineVersion
+
+  private constructor(socketPath: string, version: EngineVersion) {
+    this.socketPath = socketPath
+    this.version = version
+  }
+
+  /** @throws MeshError NOT_RUNNING, REQUEST_FAILED when no engine answers at this socket */
+  static async connect(socketPath: string, timeoutMs: number): Promise<Engine> {
+    const answer = await answerOf(await begin(socketPath, { method: 'GET', path: '/version', timeoutMs }))
+    const { ApiVersion, Version, Arch } = answer as Record<string, unknown>
+    if (typeof ApiVersion !== 'string' || typeof Arch !== 'string')
+      throw new MeshError('REQUEST_FAILED', { address: socketPath, reason: 'it does not speak the Engine API' })
+    return new Engine(socketPath, { apiVersion: ApiVersion, arch: Arch, version: String(Version) })
+  }
+
+  /**
+   * The answer, from JSON; `undefined` when there is none.
+   * @throws MeshError REQUEST_FAILED with `status`, NOT_RUNNING when the engine does not answer
+   */
+  async ask(ask: Ask): Promise<unknown> {
+    return answerOf(await this.open(ask))
+  }
+
+  /** An answer that is read as it comes. @throws as `ask` */
+  async open({ path, ...ask }: Ask): Promise<IncomingMessage> {
+    return begin(this.socketPath, { timeoutMs: ANSWER_MS, ...ask, path: `/v${this.version.apiVersion}${path}` })
+  }
+}
+
+/** Whether the engine answered with this HTTP status. */
+export function isStatus(error: unknown, ...statuses: number[]): boolean {
+  return isMeshError(error, 'REQUEST_FAILED') && statuses.includes(error.details['status'] as number)
+}
+
+async function begin(socketPath: string, { method, path, query = {}, body, signal, timeoutMs }: Ask) {
+  const text = new URLSearchParams(
+    Object.entries(query).map(([key, value]): [string, string] => [key, String(value)]),
+  ).toString()
+  const payload = body === undefined ? undefined : JSON.stringify(body)
+  const options: RequestOptions = {
+    socketPath,
+    method,
+    path: text === '' ? path : `${path}?${text}`,
+    headers: {
+      host: 'engine',
+      ...(payload === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+    },
+    agent: false,
+    ...(signal === undefined ? {} : { signal }),
+  }
+  const request = send(options)
+  const late = () => request.destroy(new MeshError('REQUEST_TIMEOUT', { name: socketPath, ms: timeoutMs }))
+  const timer = timeoutMs === undefined ? undefined : setTimeout(late, timeoutMs)
+  let answer: IncomingMessage
+  try {
+    request.end(payload)
+    ;[answer] = (await once(request, 'response')) as [IncomingMessage]
+  } catch (cause) {
+    signal?.throwIfAborted()
+    throw new MeshError('NOT_RUNNING', { what: 'container engine', path: socketPath }, { cause })
+  } finally {
+    clearTimeout(timer)
+  }
+  request.on('error', () => undefined) // the answer's error is what counts
+  const { statusCode: status = 0 } = answer
+  if (status < 400) return answer
+  const { message } = ((await answerOf(answer).catch(() => undefined)) ?? {}) as { message?: unknown }
+  const reason = typeof message === 'string' ? message.trim() : 'it gave no reason'
+  throw new MeshError('REQUEST_FAILED', { address: socketPath, status, reason })
+}
+
+async function answerOf(answer: IncomingMessage): Promise<unknown> {
+  let text = ''
+  answer.setEncoding('utf8')
+  for await (const chunk of answer) {
+    text += chunk as string
+    if (text.length > MAX_ANSWER_BYTES) throw new MeshError('REQUEST_FAILED', { reason: 'its answer is too long' })
+  }
+  try {
+    return text === '' ? undefined : JSON.parse(text)
+  } catch (cause) {
+    throw new MeshError('REQUEST_FAILED', { reason: 'its answer is not JSON' }, { cause })
+  }
+}

@@ -1,0 +1,110 @@
+import { createInterface } from 'node:readline'
+import { explain, MeshError } from '../../../core/errors.ts'
+import { isImageReference, type ServiceSpec } from '../../spec.ts'
+import { isStatus, type Engine } from './engine.ts'
+
+export interface Image {
+  /** It says itself how its health is found out. */
+  hasHealthCheck: boolean
+}
+
+export interface ImageNeeds {
+  /** For people: what takes long. */
+  say: (line: string) => void
+  signal: AbortSignal
+}
+
+/** A registry that sends nothing for this long has gone. */
+const STALLED_MS = 120_000
+
+/**
+ * The image of a service on this node, pulled by the service's policy, and made for this machine.
+ * @throws MeshError RUNTIME_FAILED
+ */
+export async function imageOf(
+  engine: Engine,
+  { code: reference, pull }: Pick<ServiceSpec, 'code' | 'pull'>,
+  needs: ImageNeeds,
+): Promise<Image> {
+  if (!isImageReference(reference)) throw failed('code does not name an image', reference)
+  if (pull === 'always') await pulled(engine, reference, needs)
+  let found = await inspected(engine, reference)
+  if (found === undefined && pull === 'never')
+    throw failed('the image is not on this node, and pull is never', reference)
+  if (found === undefined) {
+    await pulled(engine, reference, needs)
+    found = await inspected(engine, reference)
+  }
+  if (found?.Id === undefined) throw failed('the image is not there after it was pulled', reference)
+  const { arch } = engine.version
+  if (found.Architecture !== undefined && found.Architecture !== '' && found.Architecture !== arch)
+    throw failed(`the image is for ${found.Architecture}, and this node is ${arch}`, reference)
+  const [kind] = found.Config?.Healthcheck?.Test ?? []
+  return { hasHealthCheck: kind !== undefined && kind !== 'NONE' }
+}
+
+interface InspectedImage {
+  Id?: string
+  Architecture?: string
+  Config?: { Healthcheck?: { Test?: string[] } }
+}
+
+async function inspected(engine: Engine, reference: string): Promise<InspectedImage | undefined> {
+  try {
+    return (await engine.ask({ method: 'GET', path: `/images/${reference}/json` })) as InspectedImage
+  } catch (error) {
+    if (isStatus(error, 404)) return undefined
+    throw error
+  }
+}
+
+/** The parts of a reference as a pull wants them: without a tag it would fetch every one. */
+export function pullQuery(reference: string): { fromImage: string; tag?: string } {
+  if (reference.includes('@')) return { fromImage: reference }
+  const colon = reference.lastIndexOf(':')
+  if (colon <= reference.lastIndexOf('/')) return { fromImage: reference, tag: 'latest' }
+  return { fromImage: reference.slice(0, colon), tag: reference.slice(colon + 1) }
+}
+
+async function pulled(engine: Engine, reference: string, { say, signal }: ImageNeeds): Promise<void> {
+  say(`pulling ${reference}`)
+  const stalled = new AbortController()
+  const limit = AbortSignal.any([signal, stalled.signal])
+  const timer = setTimeout(() => stalled.abort(), STALLED_MS)
+  try {
+    const query = pullQuery(reference)
+    const answer = await engine.open({
+      method: 'POST',
+      path: '/images/create',
+      query,
+      signal: limit,
+      timeoutMs: undefined,
+    })
+    for await (const line of createInterface({ input: answer })) {
+      timer.refresh()
+      const fault = faultIn(line)
+      if (fault !== undefined) throw failed(`the image cannot be pulled: ${fault}`, reference)
+    }
+  } catch (cause) {
+    if (stalled.signal.aborted) throw failed('the image cannot be pulled: the registry has fallen silent', reference)
+    if (cause instanceof MeshError && cause.code === 'RUNTIME_FAILED') throw cause
+    signal.throwIfAborted()
+    throw failed(`the image cannot be pulled: ${explain(cause)}`, reference)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Each line is a JSON object; the one with `error` is the last. */
+function faultIn(line: string): string | undefined {
+  try {
+    const { error } = JSON.parse(line) as { error?: unknown }
+    return typeof error === 'string' ? error : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function failed(reason: string, image: string): MeshError {
+  return new MeshError('RUNTIME_FAILED', { reason: `${reason}: ${image}`, image })
+}

@@ -1,0 +1,263 @@
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { explain } from '../../src/core/errors.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
+import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
+import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/exit-reason.ts'
+import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
+import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
+import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
+import { freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
+import { assignmentOf } from './specs.ts'
+
+t.test('where an engine is looked for', async (t) => {
+  const look = (setting: string, environment: Record<string, string>, uid = 0) =>
+    candidateSockets({ setting, environment, uid })
+  const rows = [
+    {
+      why: 'what is configured, alone',
+      found: look('/x.sock', { DOCKER_HOST: 'unix:///y' }),
+      first: ['/x.sock'],
+      count: 1,
+    },
+    { why: 'as DOCKER_HOST is written', found: look('unix:///x.sock', {}), first: ['/x.sock'], count: 1 },
+    {
+      why: 'what the environment names comes first',
+      found: look('auto', { DOCKER_HOST: 'unix:///y' }),
+      first: ['/y', '/var/run/docker.sock'],
+      count: 5,
+    },
+    {
+      why: 'an engine on another machine is none',
+      found: look('auto', { DOCKER_HOST: 'tcp://h:2375' }),
+      first: ['/var/run/docker.sock'],
+      count: 4,
+    },
+    {
+      why: 'a user’s own first',
+      found: look('auto', { XDG_RUNTIME_DIR: '/r' }, 1_000),
+      first: ['/r/docker.sock', '/r/podman/podman.sock', '/var/run/docker.sock'],
+      count: 4,
+    },
+  ]
+  for (const { why, found, first, count } of rows) {
+    t.same(found.slice(0, first.length), first, why)
+    t.equal(found.length, count, why)
+  }
+})
+
+t.test('addresses of containers', async (t) => {
+  const subnet = subnetOf('172.18.0.0/29')
+  if (subnet === undefined) throw new Error('it is one')
+  t.equal(gatewayOf(subnet), '172.18.0.1')
+  t.ok(holds(subnet, '172.18.0.7'))
+  t.notOk(holds(subnet, '172.18.0.8'))
+  t.notOk(holds(subnet, 'fe80::1'))
+  const taken = new Set(['172.18.0.1'])
+  const take = (preferred?: string) => {
+    const address = freeAddress(subnet, taken, { preferred, random: () => 0.99 })
+    if (address !== undefined) taken.add(address)
+    return address
+  }
+  t.equal(take('172.18.0.3'), '172.18.0.3', 'the last one again')
+  t.not(take('172.18.0.3'), '172.18.0.3', 'not while somebody has it')
+  t.same([take(), take(), take()].filter(Boolean).length, 3)
+  t.equal(take(), undefined, 'all are given')
+  t.same(
+    [...taken].toSorted(),
+    [1, 2, 3, 4, 5, 6].map((last) => `172.18.0.${last}`),
+  )
+  for (const wrong of ['172.18.0.0', '172.18.0.0/33', '172.18.0.0/30', 'fd00::/64', '999.0.0.0/16'])
+    t.equal(subnetOf(wrong), undefined, wrong)
+})
+
+t.test('what a container printed, out of frames', async (t) => {
+  const frame = (text: string) => {
+    const head = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])
+    head.writeUInt32BE(Buffer.byteLength(text), 4)
+    return Buffer.concat([head, Buffer.from(text)])
+  }
+  const [first, second] = ['2026-11-30T08:30:21.169187623Z', '2026-11-30T08:30:22Z']
+  const stream = Buffer.concat([frame(`${first} one\n`), frame(`${second} two words\n`), frame(`${second} \n`)])
+  for (const size of [1, 3, 7, 8, 9, 40, 1_000]) {
+    const frames = new LogFrames()
+    const printed: Buffer[] = []
+    for (let at = 0; at < stream.length; at += size) printed.push(...frames.take(stream.subarray(at, at + size)))
+    t.equal(Buffer.concat(printed).toString(), 'one\ntwo words\n\n', `cut every ${size} bytes`)
+    t.equal(frames.time, second)
+  }
+  t.equal(Buffer.concat(new LogFrames().take(frame('x'.repeat(100)))).length, 100, 'without a stamp nothing is lost')
+  t.equal(justAfter(first), '1796027421.169187624')
+  t.equal(justAfter('2026-11-30T08:30:21.999999999Z'), '1796027422.000000000')
+  t.equal(justAfter('2026-11-30T09:30:21.5+01:00'), '1796027421.500000001', 'an engine in local time')
+  t.equal(justAfter('yesterday'), undefined)
+})
+
+t.test('how a container ended', async (t) => {
+  const rows = [
+    { state: { ExitCode: 0 }, detail: 'exited with code 0' },
+    { state: { ExitCode: 143 }, detail: 'exited with code 143 (SIGTERM)' },
+    { state: { ExitCode: 127, Error: 'no such file' }, detail: 'exited with code 127: no such file' },
+    { state: { ExitCode: 137, OOMKilled: true }, detail: 'killed: out of memory (its limit is 64 MB)' },
+    {
+      state: { ExitCode: 1, OOMKilled: true },
+      detail: 'exited with code 1; a process of it was killed: out of memory (its limit is 64 MB)',
+    },
+  ]
+  for (const { state, detail } of rows) t.same(exitReason(state, 64), { code: state.ExitCode, detail })
+  t.match(exitReason({ ExitCode: 137, OOMKilled: true }, 0).detail, /the memory of the node is full/)
+  t.equal(healthFault({ Health: { Status: 'healthy' } }), undefined)
+  t.match(healthFault({ Health: { Status: 'unhealthy', Log: [{ Output: 'a' }, { Output: ' b\n' }] } }), /fails: b$/)
+})
+
+t.test('the container of a service', async (t) => {
+  const facts = {
+    agent: 'hedgerow-x',
+    node: 'edge/n1',
+    run: '0123456789abcdef',
+    network: 'hedgerow-x',
+    address: '172.18.0.9',
+    resolvConf: '/state/resolv.conf',
+  }
+  const bodyOf = (service: object) =>
+    containerBody({ ...facts, assignment: assignmentOf({ runtime: 'docker', code: 'shop:1', cmd: [], ...service }) })
+  const plain = bodyOf({})
+  t.match(plain, {
+    Image: 'shop:1',
+    Labels: { 'hedgerow.agent': 'hedgerow-x', 'hedgerow.instance': 'shop.acme.cart.prod.0', 'hedgerow.run': facts.run },
+    NetworkingConfig: { EndpointsConfig: { 'hedgerow-x': { IPAMConfig: { IPv4Address: '172.18.0.9' } } } },
+    HostConfig: { RestartPolicy: { Name: 'no' }, PidsLimit: 4_096, Mounts: [{ Source: '/state/resolv.conf' }] },
+  })
+  for (const key of ['Cmd', 'WorkingDir', 'Entrypoint', 'User']) t.notOk(key in plain, `${key} is the image's`)
+  const { HostConfig: host } = plain as { HostConfig: object }
+  for (const key of ['Memory', 'NanoCpus', 'Privileged', 'DeviceRequests'])
+    t.notOk(key in host, `${key} was not asked for`)
+  t.match(
+    bodyOf({ memory: 64, vcpus: 1.5, vgpus: 1, privileged: true, cmd: ['--port', '${PORT}', '$$x'], port: '80:8080' }),
+    {
+      Cmd: ['--port', '8080', '$x'],
+      HostConfig: {
+        Memory: 67_108_864,
+        MemorySwap: 67_108_864,
+        NanoCpus: 1.5e9,
+        Privileged: true,
+        DeviceRequests: [{ Count: 1 }],
+      },
+    },
+  )
+  t.match(
+    containerName(`${'x'.repeat(300)}.ü`, facts.run),
+    /^hedgerow-x{180}-01234567$/,
+    'no longer than an engine takes',
+  )
+})
+
+/** An engine that knows one image, as it is told to. */
+async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => void) {
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-fake-'))
+  const asked: string[] = []
+  const server = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`)
+    if (request.url === '/version')
+      response.end(JSON.stringify({ ApiVersion: '1.41', Version: '20.10', Arch: 'amd64' }))
+    else answer(request, response)
+  })
+  await once(server.listen(join(dir, 'sock')), 'listening')
+  return {
+    path: join(dir, 'sock'),
+    asked,
+    engine: await Engine.connect(join(dir, 'sock'), 1_000),
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+      rmSync(dir, { recursive: true })
+    },
+  }
+}
+
+t.test('images: present, pulled, refused', async (t) => {
+  t.same(pullQuery('nginx'), { fromImage: 'nginx', tag: 'latest' }, 'not every tag there is')
+  t.same(pullQuery('host:5000/a/b'), { fromImage: 'host:5000/a/b', tag: 'latest' })
+  t.same(pullQuery('host:5000/a/b:1.2'), { fromImage: 'host:5000/a/b', tag: '1.2' })
+  t.same(pullQuery('a@sha256:00'), { fromImage: 'a@sha256:00' })
+
+  const rows = [
+    { why: 'there', has: { Id: 'i', Architecture: 'amd64' }, pulls: 0, says: undefined },
+    { why: 'never', pull: 'never' as const, pulls: 0, says: /not on this node, and pull is never: shop:1/ },
+    { why: 'pulled', comes: { Id: 'i', Architecture: 'amd64' }, pulls: 1, says: undefined },
+    { why: 'always', pull: 'always' as const, has: { Id: 'i' }, pulls: 1, says: undefined },
+    { why: 'fault', fault: 'manifest unknown', pulls: 1, says: /cannot be pulled: manifest unknown: shop:1/ },
+    {
+      why: 'arch',
+      has: { Id: 'i', Architecture: 'arm64' },
+      pulls: 0,
+      says: /the image is for arm64, and this node is amd64/,
+    },
+  ]
+  for (const { why, has, comes, pull, fault, pulls, says } of rows) {
+    let image: object | undefined = has
+    await using fake = await fakeEngine((request, response) => {
+      if (request.url?.startsWith('/v1.41/images/create') === true) {
+        image ??= comes
+        return response.end(
+          `${JSON.stringify({ status: 'Pulling' })}\n${fault === undefined ? '' : JSON.stringify({ error: fault })}`,
+        )
+      }
+      response.statusCode = image === undefined ? 404 : 200
+      response.end(JSON.stringify(image ?? { message: 'No such image' }))
+    })
+    const needs = { say: () => undefined, signal: new AbortController().signal }
+    const spec = { code: 'shop:1', ...(pull === undefined ? {} : { pull }) }
+    const said = await imageOf(fake.engine, spec, needs).then(() => undefined, explain)
+    t.equal(fake.asked.filter((each) => each.startsWith('POST')).length, pulls, `${why}: pulls`)
+    if (says === undefined) t.equal(said, undefined, why)
+    else t.match(said, says, why)
+  }
+})
+
+t.test('an engine that goes and comes back', async (t) => {
+  const makeRuntime = (setting: string) =>
+    new DockerRuntime({
+      node: 'edge/n1',
+      engine: { setting, environment: {}, uid: 0 },
+      network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto' },
+      allowsPrivileged: false,
+      resolvConf: undefined,
+      seesVips: false,
+      log: silentLog,
+    })
+  const { spec } = assignmentOf({ runtime: 'docker', code: 'shop:1' })
+  const absent = makeRuntime('/nowhere.sock')
+  await absent.refresh()
+  t.notOk(absent.isOffered)
+  t.match(absent.refuses(spec), /runtime docker is not offered here: there is no socket at \/nowhere\.sock/)
+
+  const containers = [
+    { Id: 'ours', Labels: { 'hedgerow.run': 'known' } },
+    { Id: 'stray', Labels: { 'hedgerow.run': 'forgotten' } },
+  ]
+  await using fake = await fakeEngine((request, response) => {
+    const isList = request.url?.startsWith('/v1.41/containers/json') === true
+    if (!isList && request.method === 'GET') response.statusCode = 404
+    response.end(JSON.stringify(isList ? containers : {}))
+  })
+  const runtime = makeRuntime(fake.path)
+  await runtime.tidy([{ run: 'known' }])
+  t.notOk(
+    fake.asked.some((each) => each.startsWith('DELETE')),
+    'nobody was there to ask',
+  )
+  await runtime.refresh()
+  t.ok(runtime.isOffered)
+  t.same(
+    fake.asked.filter((each) => each.startsWith('DELETE')),
+    ['DELETE /v1.41/containers/stray?force=1&v=1'],
+    'what no record names goes when the engine is there',
+  )
+})

@@ -1,0 +1,290 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { runtimeContract } from '../contracts/runtime.ts'
+import { Engine, lackingDockerd } from '../docker-engine.ts'
+import { run, text } from '../../src/lab/program.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
+import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import type { Running, Trace } from '../../src/orchestrator/worker/runtime.ts'
+import { wholeMesh } from '../walks/mesh.ts'
+import { assignmentOf } from './specs.ts'
+import '../support/no-orphans.ts'
+
+/*
+ * Containers of a real engine. It, the agent and the bridge between containers are in a network namespace that this file makes for itself,
+ * so that nothing is sent from the machine to an address of a container.
+ */
+const INSIDE = 'HEDGEROW_TEST_CONTAINERS'
+const skip = lackingDockerd() ?? false
+if (skip === false && process.env[INSIDE] === undefined) {
+  const argv = ['--net', process.execPath, import.meta.filename]
+  process.exit(spawnSync('unshare', argv, { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } }).status ?? 1)
+}
+
+const IMAGE = 'busy:1'
+t.setTimeout(120_000)
+let engine: Engine | undefined
+if (skip !== false) t.test('containers', { skip }, () => Promise.resolve())
+else {
+  await text(['ip', 'link', 'set', 'lo', 'up'])
+  const started = await Engine.start()
+  engine = started
+  t.teardown(() => started[Symbol.asyncDispose]())
+  await engine.busybox(IMAGE, 'ENTRYPOINT ["/busybox"]', 'CMD ["httpd", "-f", "-p", "80"]', 'ENV FROM_IMAGE=kept')
+  withEngine(started)
+}
+
+function withEngine(engine: Engine): void {
+  const runtimeFor = async (agent: string, more: { resolvConf?: string; allowsPrivileged?: boolean } = {}) => {
+    const runtime = new DockerRuntime({
+      node: 'edge/n1',
+      engine: { setting: engine.path, environment: {}, uid: 0 },
+      network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto' },
+      allowsPrivileged: false,
+      resolvConf: undefined,
+      seesVips: true,
+      log: silentLog,
+      ...more,
+    })
+    await runtime.refresh()
+    return runtime
+  }
+
+  /** Runs services of the image, and ends what is left of them. */
+  class World implements AsyncDisposable {
+    readonly runtime: DockerRuntime
+    readonly dir = mkdtempSync(join(tmpdir(), 'hedgerow-containers-'))
+    readonly traces: Trace[] = []
+    readonly #running: Running[] = []
+
+    constructor(runtime: DockerRuntime) {
+      this.runtime = runtime
+    }
+
+    said(): string {
+      return readFileSync(join(this.dir, 'output'), 'utf8')
+    }
+
+    launchOf(service: Record<string, unknown>) {
+      return {
+        assignment: assignmentOf({ runtime: 'docker', code: IMAGE, cmd: [], ...service }),
+        endpoints: {},
+        environment: {},
+        output: async () => openSync(join(this.dir, 'output'), 'a'),
+        onTrace: (trace: Trace) => void this.traces.push(trace),
+        signal: new AbortController().signal,
+      }
+    }
+
+    async launch(service: Record<string, unknown>): Promise<Running> {
+      const running = await this.runtime.launch(this.launchOf(service))
+      this.#running.push(running)
+      return running
+    }
+
+    container(): string {
+      return String(this.traces.at(-1)?.['container'])
+    }
+
+    async inspect(format: string): Promise<string> {
+      return (await text(['docker', 'inspect', '--format', format, this.container()])).trim()
+    }
+
+    async [Symbol.asyncDispose]() {
+      await Promise.all(this.#running.map((each) => each.stop(0)))
+      rmSync(this.dir, { recursive: true })
+    }
+  }
+
+  runtimeContract('docker', async () => {
+    return {
+      runtime: await runtimeFor('contract'),
+      server: assignmentOf({ runtime: 'docker', code: IMAGE, cmd: [], port: 80 }),
+      impossible: assignmentOf({ runtime: 'docker', code: 'nowhere/to-be-found:1', pull: 'never' }),
+      output: async () => openSync('/dev/null', 'w'),
+      ownsIt: true,
+      async [Symbol.asyncDispose]() {},
+    }
+  })
+
+  t.test('a container is what its document and its image say', async (t) => {
+    await using world = new World(await runtimeFor('says'))
+    const script = '/busybox env; echo files $(ulimit -n); /busybox pwd; exec /busybox sleep 600'
+    const running = await world.launch({
+      cmd: ['sh', '-c', script],
+      environment: ['MINE=1'],
+      port: '8080:80',
+      workdir: '/tmp',
+      memory: 32,
+      vcpus: 0.5,
+      pids: 50,
+      open_files: 2_000,
+    })
+    const config =
+      '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.Config.Entrypoint}}'
+    t.equal(await world.inspect(config), '33554432 33554432 500000000 50 [NET_RAW] [/busybox]')
+    await until(() => world.said().includes('/tmp'))
+    const said = world.said().trim().split('\n')
+    const expected = [
+      'FROM_IMAGE=kept',
+      'MINE=1',
+      'HEDGEROW_INSTANCE=shop.acme.cart.prod.0',
+      'HEDGEROW_PORT_8080=80',
+      'PORT=80',
+      'files 2000',
+    ]
+    for (const line of expected) t.ok(said.includes(line), line)
+    t.equal(said.at(-1), '/tmp', 'where it runs')
+    t.match(running.endpoints, { 'tcp/8080': { port: 80, seesVips: true } })
+    t.match(await world.inspect('{{.Name}}'), /^\/hedgerow-shop\.acme\.cart\.prod\.0-[0-9a-f]{8}$/, 'for people')
+  })
+
+  t.test('how it ended is told: its code, a signal, its memory', async (t) => {
+    await using world = new World(await runtimeFor('ends'))
+    const [seven, memory, deaf] = await Promise.all([
+      world.launch({ cmd: ['sh', '-c', 'exit 7'] }),
+      world.launch({ cmd: ['tail', '/dev/zero'], memory: 16 }),
+      world.launch({ cmd: ['sleep', '600'] }),
+    ])
+    t.same(await seven.ended, { code: 7, detail: 'exited with code 7' })
+    t.same(await memory.ended, { code: 137, detail: 'killed: out of memory (its limit is 16 MB)' })
+    await deaf.stop(0)
+    t.same(await deaf.ended, { code: 137, detail: 'exited with code 137 (SIGKILL)' }, 'it does not end for SIGTERM')
+    t.equal(
+      (await run(['docker', 'ps', '--all', '--quiet', '--filter', 'label=hedgerow.agent=hedgerow-ends'])).stdout,
+      '',
+    )
+  })
+
+  t.test('what an agent leaves goes on, and the next one reads on and ends it', async (t) => {
+    await using world = new World(await runtimeFor('next'))
+    const first = await world.runtime.launch(
+      world.launchOf({ cmd: ['sh', '-c', 'i=0; while :; do echo line $i; i=$((i+1)); /busybox sleep 0.1; done'] }),
+    )
+    await until(() => world.said().includes('line 1\n'))
+    first.letGo()
+    const trace = world.traces.at(-1) as Trace
+    const stray = await world.runtime.launch(world.launchOf({ cmd: ['sleep', '600'] }))
+    stray.letGo() // its record is lost
+
+    const next = new World(await runtimeFor('next'))
+    await next.runtime.tidy([trace])
+    t.equal(
+      await next.runtime.adopt(next.launchOf({}), world.traces.at(-1) as Trace),
+      undefined,
+      'what no record names is gone',
+    )
+    const adopted = await next.runtime.adopt(next.launchOf({}), trace)
+    if (adopted === undefined) throw new Error('it was not adopted')
+    await until(() => next.said().split('\n').length > 4)
+    const lines = `${world.said()}${next.said()}`.trim().split('\n')
+    t.same(
+      lines,
+      lines.map((_, i) => `line ${i}`),
+      'no line is missing, none is there twice',
+    )
+    await adopted.stop(0)
+    rmSync(next.dir, { recursive: true })
+  })
+
+  t.test('the health check of the image', async (t) => {
+    await engine.busybox(
+      'healthy:1',
+      'ENTRYPOINT ["/busybox"]',
+      'HEALTHCHECK --interval=0.1s --retries=1 CMD ["/busybox", "test", "-e", "/ready"]',
+    )
+    await using world = new World(await runtimeFor('health'))
+    const running = await world.launch({ code: 'healthy:1', cmd: ['sleep', '600'] })
+    await until(async () => /fails/.test((await running.check?.()) ?? ''))
+    await text(['docker', 'exec', world.container(), '/busybox', 'touch', '/ready'])
+    await until(async () => (await running.check?.()) === undefined)
+    t.pass('it is followed')
+    const other = await world.launch({ cmd: ['sleep', '600'] })
+    t.equal(other.check, undefined, 'an image without one leaves it to the document')
+  })
+
+  t.test('what a node does not allow', async (t) => {
+    const { runtime } = new World(await runtimeFor('allow'))
+    const { spec } = assignmentOf({ runtime: 'docker', code: IMAGE, privileged: true })
+    t.match(
+      runtime.refuses(spec),
+      /privileged containers are not allowed on this node \(agent\.containers\.privileged\)/,
+    )
+    t.equal((await runtimeFor('allow', { allowsPrivileged: true })).refuses(spec), undefined)
+  })
+}
+
+const NAME = 'shop.acme.cart.prod.any.closest.local'
+/** Until it is told to end: process 1 has no other way to hear of that. */
+const STAY = 'trap exit TERM; /busybox sleep 600 & wait'
+/** A page that says who calls. */
+const SERVER = [
+  'b=/busybox',
+  '$b mkdir -p /www/cgi-bin',
+  `printf '#!/busybox sh\\necho; echo $REMOTE_ADDR' > /www/cgi-bin/who`,
+  '$b chmod +x /www/cgi-bin/who',
+  '$b httpd -p 80 -h /www',
+  STAY,
+].join('; ')
+/** Answers every question over UDP with NXDOMAIN. */
+const NAMES = `require('dgram').createSocket('udp4').on('message', function (m, { port, address }) {
+  m[2] |= 0x80; m[3] = 3; this.send(m, port, address)
+}).bind(process.env.PORT, process.env.HOST)`
+
+t.test('unmodified images call by name, and are called under their own', { skip }, async (t) => {
+  const containers = { engine: engine?.path ?? '', privileged: false, subnet: 'auto' }
+  const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const
+  await using mesh = await wholeMesh(['n1'], config)
+  const service = (name: string, more: object) => ({
+    microservice_name: name,
+    microservice_namespace: 'prod',
+    runtime: 'docker',
+    code: IMAGE,
+    ...more,
+  })
+  await mesh.apply(
+    [
+      service('cart', { cmd: ['sh', '-c', SERVER.replaceAll('$', '$$$$')], port: '8080:80' }),
+      service('front', { cmd: ['sh', '-c', STAY] }),
+      service('names', { runtime: 'process', code: '', cmd: [process.execPath, '-e', NAMES], port: '5300/udp' }),
+    ],
+    3,
+  )
+  const list = async () => (await text(['docker', 'ps', '--format', '{{.Names}}'])).trim().split('\n').toSorted()
+  const [cart = '', front = ''] = await list()
+  const inFront = (...argv: string[]) => run(['docker', 'exec', front, '/busybox', ...argv])
+  const call = () => inFront('wget', '-q', '-O', '-', `http://${NAME}:8080/cgi-bin/who`)
+
+  const said = await call()
+  const [, caller = ''] = /^\[::ffff:(10\.30\.[\d.]+)\]$/m.exec(said.stdout) ?? []
+  t.match(said, { code: 0, stdout: /10\.30\./ }, 'TCP')
+  t.same(await mesh.node('n1').dns.reverse(caller), ['shop.acme.front.prod.0.pinned.local'], 'it sees who calls')
+  const asked = await inFront('nslookup', '-type=a', 'x', 'shop.acme.names.prod.any.rr.local:5300')
+  t.match(`${asked.stdout}${asked.stderr}`, /can't find x.*: NXDOMAIN/, 'UDP')
+
+  const address = (
+    await text(['docker', 'inspect', '--format', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}', cart])
+  ).trim()
+  t.not(
+    (await inFront('timeout', '1', '/busybox', 'wget', '-q', '-O', '-', `http://${address}/`)).code,
+    0,
+    'and there is no way around',
+  )
+
+  await mesh.stop('n1')
+  t.same(await list(), [cart, front].toSorted(), 'they go on without an agent')
+  await mesh.start('n1', config)
+  await until(async () => (await call()).code === 0)
+  t.equal((await call()).stdout, said.stdout, 'the next agent has them')
+  t.same(await list(), [cart, front].toSorted())
+  await mesh.control.api.call('DELETE', '/apps/shop.acme')
+  await until(async () => (await list()).join() === '')
+  t.pass('nothing is left of an app that is deleted')
+})
+
+async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 50))
+}
