@@ -22,6 +22,8 @@ const PROGRAMS =
   /^(?:apt-get|command|conntrack|curl|dig|docker|getent|git|hedgerow|ip|iptables|journalctl|kill|nft|node|npm|npx|ping|podman|ss|sysctl|systemctl|systemd-\w+|tc|unshare) \S/
 
 t.setTimeout(170_000)
+/** Of a program that only says its help: many start at once. */
+const SLOW = { timeoutMs: 60_000 }
 
 /** Begin like commands. */
 const NONE = ['node not connected here', 'tc netem']
@@ -70,7 +72,10 @@ t.test('npm has every script of the pages, and the script has its options', asyn
     const file = / (\S+\.ts)(?: |$)/.exec(scripts[name] ?? '')?.[1]
     t.ok(name in scripts, line)
     if (name === 'hedgerow' || file === undefined) continue
-    const { code, stdout, stderr } = await run([process.execPath, resolve(ROOT, file), ...valuesFor(rest), '--help'])
+    const { code, stdout, stderr } = await run(
+      [process.execPath, resolve(ROOT, file), ...valuesFor(rest), '--help'],
+      SLOW,
+    )
     t.match({ code, stderr }, { code: 0, stderr: '' }, line)
     for (const [option] of rest.matchAll(/--[\w-]+/g)) t.match(stdout, `  ${option}`, line)
   }
@@ -177,7 +182,9 @@ function optionsOf(command: Command): string[] {
 
 async function scriptOptions(): Promise<string[]> {
   const files = [...page('package.json').matchAll(/(test\/\S+\.ts)"/g)]
-  const helps = await Promise.all(files.map(([, file = '']) => run([process.execPath, resolve(ROOT, file), '--help'])))
+  const helps = await Promise.all(
+    files.map(([, file = '']) => run([process.execPath, resolve(ROOT, file), '--help'], SLOW)),
+  )
   return helps.flatMap(({ stdout }) => [...stdout.matchAll(/^ {2}(--[\w-]+)/gm)].map(([, option = '']) => option))
 }
 
