@@ -1,4 +1,6 @@
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isMeshError } from '../../../src/core/errors.ts'
 import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import { LoopWatch } from './loop-watch.ts'
 import { monotonicMs, SimulatedNode } from './simulated-node.ts'
@@ -12,6 +14,8 @@ export interface Newcomer {
 
 /** Nodes that join at the same time: more would only wait for each other. */
 const JOIN_AT_ONCE = 32
+/** Whoever does not get through tries again, as a supervisor has agents do. */
+const JOIN_TRIES = 5
 
 /** Many simulated nodes in one process. */
 export function crowdCalls(life: Lifetime) {
@@ -24,7 +28,7 @@ export function crowdCalls(life: Lifetime) {
       const waiting = [...newcomers]
       const joinOne = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-          nodes.push(life.use(await SimulatedNode.join({ ...next, dir: join(dir, next.name), ...capacity })))
+          nodes.push(life.use(await joined({ ...next, dir: join(dir, next.name), ...capacity })))
       }
       await Promise.all(Array.from({ length: JOIN_AT_ONCE }, joinOne))
       for (const node of nodes) await node.linked()
@@ -43,5 +47,15 @@ export function crowdCalls(life: Lifetime) {
       return node === undefined ? undefined : monotonicMs()
     },
     longestBlockMs: () => blocks.take(),
+  }
+}
+
+async function joined(options: Parameters<typeof SimulatedNode.join>[0], tries = JOIN_TRIES): Promise<SimulatedNode> {
+  try {
+    return await SimulatedNode.join(options)
+  } catch (error) {
+    if (tries <= 1 || !isMeshError(error, 'NOT_RUNNING')) throw error
+    await sleep(500 + Math.random() * 500)
+    return joined(options, tries - 1)
   }
 }

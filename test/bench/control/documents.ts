@@ -10,17 +10,27 @@ export interface Wanted {
 }
 
 export function documentsOf(wanted: Wanted): object[] {
-  return Array.from({ length: wanted.apps }, (_, app) => documentOf(`app${app + 1}`, wanted))
+  return appsOf(wanted).map((application) => documentOf([application]))
+}
+
+/** All of them in one document. */
+export function oneDocumentOf(wanted: Wanted): object {
+  return documentOf(appsOf(wanted))
 }
 
 export function appIds({ apps }: Pick<Wanted, 'apps'>): string[] {
   return Array.from({ length: apps }, (_, app) => `app${app + 1}.bench`)
 }
 
-function documentOf(name: string, { services, ...kind }: Wanted): object {
-  const microservices = Array.from({ length: services }, (_, i) => serviceOf(`s${i + 1}`, kind))
-  const application = { application_name: name, application_namespace: 'bench', microservices }
-  return { sla_version: 'v2.0', customerID: 'Admin', applications: [application] }
+function appsOf({ apps, services, ...kind }: Wanted): object[] {
+  return Array.from({ length: apps }, (_, app) => {
+    const microservices = Array.from({ length: services }, (_, i) => serviceOf(`s${i + 1}`, kind))
+    return { application_name: `app${app + 1}`, application_namespace: 'bench', microservices }
+  })
+}
+
+function documentOf(applications: object[]): object {
+  return { sla_version: 'v2.0', customerID: 'Admin', applications }
 }
 
 function serviceOf(name: string, { replicas = 1, origin, checkSeconds }: Omit<Wanted, 'apps' | 'services'>): object {
