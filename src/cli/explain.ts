@@ -71,7 +71,7 @@ async function explanationOf(root: RootClient, given: string, query: string): Pr
 export function textOf({ service, instance, state, node, detail, root, clusters }: Explanation): string {
   const where = node === undefined ? '' : ` on ${node}`
   const why = detail === undefined ? '' : `: ${detail}`
-  const head = instance === undefined ? `${service}: a new instance` : `${instance}: ${state}${where}${why}`
+  const head = instance === undefined ? `${service}: a new instance${why}` : `${instance}: ${state}${where}${why}`
   return [
     `${printable(head)}\n`,
     tierText('Clusters, by the root', root),

@@ -90,8 +90,12 @@ export interface Constraint {
 export interface UpdateSpec {
   /** How many instances more than `replicas` may be there meanwhile. */
   maxSurge?: number
+  /** The same as a share of `replicas`, rounded up; keys of their own, so that earlier versions understand the rest. */
+  maxSurgePercent?: number
   /** How many may not answer because of the update. */
   maxUnavailable?: number
+  /** The same as a share of `replicas`, rounded down. */
+  maxUnavailablePercent?: number
   /** Without progress for this long, the update has failed. */
   progressSeconds?: number
   /** One that has failed is taken back by itself. */
@@ -148,6 +152,8 @@ export interface ServiceSpec {
   constraints: Constraint[]
   /** Services that this one calls, as service ids or interest keys: the node fetches them before the first call. */
   connectivity: string[]
+  /** Its first instances wait until those of its app are ready (sla/start-order.ts). */
+  startsAfterConnectivity?: true
   /** Requested VIPs by choice, as IPv4 text inside 10.16.0.0/12. */
   addresses: Partial<Record<ChoiceKey, string>>
 }

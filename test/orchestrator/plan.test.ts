@@ -30,6 +30,7 @@ const up: ClusterConditions = {
   isUp: () => true,
   isLost: () => false,
   hasRoomElsewhere: () => true,
+  whyWaiting: () => undefined,
   mayUpdate: () => true,
 }
 const away: ClusterConditions = { ...up, isUp: () => false }
@@ -147,6 +148,13 @@ t.test('an instance is placed when it is in no cluster, or in one that is lost w
       service: service(1),
       instances: [at(0, { state: 'lost', noOtherNode: true })],
       steps: [{ kind: 'place', id: id(0) }],
+    },
+    {
+      why: 'it waits for what it starts after',
+      service: service(1),
+      instances: [nowhere(0, { state: 'requested' })],
+      conditions: { ...up, whyWaiting: () => 'waits for db' },
+      steps: [{ kind: 'wait', id: id(0), why: 'waits for db' }],
     },
     {
       why: 'it stays bound to its node when no other cluster has room',

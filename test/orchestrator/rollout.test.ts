@@ -179,6 +179,21 @@ t.test('why a service does not answer while it is updated', async (t) => {
   t.same(limitsOf(plain.spec), { surge: 1, unavailable: 0, mayGap: true, progressMs: 600_000 })
 })
 
+t.test('limits as a share of the replicas are rounded as in Kubernetes', async (t) => {
+  const rows = [
+    { replicas: 10, update: { max_surge: '25%', max_unavailable: '25%' }, surge: 3, unavailable: 2 },
+    { replicas: 3, update: { max_surge: '25%', max_unavailable: '25%' }, surge: 1, unavailable: 0 },
+    { replicas: 1, update: { max_surge: '100%' }, surge: 1, unavailable: 0 },
+    { replicas: 4, update: { max_surge: '0%', max_unavailable: '50%' }, surge: 0, unavailable: 2 },
+    { replicas: 3, update: { max_surge: 0, max_unavailable: '10%' }, surge: 0, unavailable: 1 },
+    { replicas: 0, update: { max_surge: '50%', max_unavailable: '50%' }, surge: 0, unavailable: 1 },
+  ]
+  for (const { replicas, update, ...limits } of rows)
+    t.match(limitsOf(service(replicas, update).spec), limits, `${replicas} ${JSON.stringify(update)}`)
+  t.equal(limitsOf(service(3, { max_unavailable: '0%' }).spec).mayGap, false, 'never stopped first')
+  t.equal(limitsOf(service(3, { max_unavailable: '10%' }).spec).mayGap, true)
+})
+
 t.test('an update that makes no progress has failed, once; each updated instance begins the wait anew', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-rollout-'))
   using store = RootStore.open(dir)

@@ -30,6 +30,44 @@ test('a value of the wrong type or outside its bounds is refused at its path', a
     },
     { why: 'a number below its bounds', service: { memory: -1 }, path: 'memory', problem: /must be 0 to/ },
     {
+      why: 'a share that is no percentage',
+      service: { update: { max_surge: 'a quarter' } },
+      path: 'update.max_surge',
+      problem: /a whole number or a percentage such as "25%", not the string "a quarter"/,
+    },
+    {
+      why: 'a fraction of a percent',
+      service: { update: { max_surge: '2.5%' } },
+      path: 'update.max_surge',
+      problem: /a percentage such as "25%"/,
+    },
+    {
+      why: 'more than all of them',
+      service: { update: { max_unavailable: '101%' } },
+      path: 'update.max_unavailable',
+      problem: /must be 0% to 100%, not 101%/,
+    },
+    {
+      why: 'both 0, one as a percentage',
+      service: { update: { max_unavailable: '0%', max_surge: 0 } },
+      path: 'update',
+      problem: /both 0/,
+    },
+    {
+      why: 'bandwidth of a connection without a number',
+      service: { connectivity: [{ target_microservice_id: 'a.b.c', con_constraints: [{ type: 'bandwidth' }] }] },
+      path: 'connectivity[0].con_constraints[0].threshold',
+      problem: /is missing: what the two need, in kbit\/s/,
+    },
+    {
+      why: 'a connection that is neither',
+      service: {
+        connectivity: [{ target_microservice_id: 'a.b.c', con_constraints: [{ type: 'geo', threshold: 1 }] }],
+      },
+      path: 'connectivity[0].con_constraints[0].type',
+      problem: /must be latency or bandwidth/,
+    },
+    {
       why: 'a fraction where a whole number belongs',
       service: { replicas: 1.5 },
       path: 'replicas',

@@ -22,6 +22,7 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   probeTarget: '`livenessProbe.httpGet` and `livenessProbe.tcpSocket`',
   constraint: 'An entry of `constraints`',
   connectivity: 'An entry of `connectivity`, when it is an object',
+  connection: 'An entry of `con_constraints`',
   addresses: '`addresses`',
   instances: 'An entry of `addresses.instances`',
   update: '`update`',
@@ -84,7 +85,7 @@ function valueOf(kind: Key['kind']): string {
     case 'text':
       return kind.orNumber === true ? 'string or number' : 'string'
     case 'number':
-      return `${kind.whole === true ? 'integer' : 'number'}, ${kind.min} to ${kind.max}`
+      return `${kind.whole === true ? 'integer' : 'number'}, ${kind.min} to ${kind.max}${kind.percent === undefined ? '' : `; or \`0%\` to \`${kind.percent}%\``}`
     case 'flag':
       return '`true` or `false`'
     case 'choice':

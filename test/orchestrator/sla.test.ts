@@ -50,6 +50,36 @@ test('a document of Oakestra’s means here what it means there', async (t) => {
   )
 })
 
+test('bandwidth between two services is reserved at both ends, the larger wish once', async (t) => {
+  const to = (target: string, threshold: number) => ({
+    target_microservice_id: target,
+    con_constraints: [{ type: 'bandwidth', threshold, rigidness: 0.9, convergence_time: 30 }],
+  })
+  const service = (name: string, more: object) => ({ microservice_name: name, cmd: ['true'], ...more })
+  const parsed = parseSla({
+    application_name: 'shop',
+    application_namespace: 'acme',
+    microservices: [
+      service('web', { connectivity: [to('db', 1_000), to('elsewhere.acme.mail', 50)], bandwidth_out: 7 }),
+      service('db', { connectivity: [to('web', 3_000)] }),
+      service('idle', {}),
+    ],
+  })
+  t.match(parsed, {
+    kind: 'accepted',
+    warnings: [],
+    apps: [
+      {
+        services: [
+          { name: 'web', bandwidthInKbit: 3_050, bandwidthOutKbit: 3_057, constraints: [] },
+          { name: 'db', bandwidthInKbit: 3_000, bandwidthOutKbit: 3_000 },
+          { name: 'idle', bandwidthInKbit: 0, bandwidthOutKbit: 0 },
+        ],
+      },
+    ],
+  })
+})
+
 test('keys of Oakestra’s that have no effect here are reported', async (t) => {
   const other = parseSla(readSlaText(textOf('oakestra-correct-1.json'), 'oakestra-correct-1.json'))
   t.same(

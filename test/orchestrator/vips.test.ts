@@ -85,6 +85,7 @@ class VipWorld implements Disposable {
       isLost: () => true,
       hasRoomElsewhere: () => false,
       mayUpdate: () => true,
+      whyWaiting: () => undefined,
     }
     const services = new Set([
       ...this.store.services.keys(),

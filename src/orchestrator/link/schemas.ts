@@ -249,13 +249,16 @@ export const Spec = as<ServiceSpec>(
     update: Type.Optional(
       Type.Object({
         maxSurge: Type.Optional(whole(10_000)),
+        maxSurgePercent: Type.Optional(whole(1_000)),
         maxUnavailable: Type.Optional(whole(10_000)),
+        maxUnavailablePercent: Type.Optional(whole(100)),
         progressSeconds: Type.Optional(amount()),
         autoRollback: Type.Optional(Type.Literal(true)),
       }),
     ),
     constraints: many(Constraint, 64),
     connectivity: many(text(300), 256),
+    startsAfterConnectivity: Type.Optional(Type.Literal(true)),
     addresses: Type.Record(ChoiceKey, text(64)),
   }),
 )

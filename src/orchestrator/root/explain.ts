@@ -10,6 +10,7 @@ import { requestFor } from './placement-facts.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
+import { whyWaiting } from './start-order.ts'
 
 export interface ExplainParts {
   store: RootStore
@@ -62,11 +63,12 @@ export async function explainPlacement(
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
   const told = await Promise.all(asked.map((cluster) => askCluster(cluster, service, record, { anew, most })))
+  const detail = record === undefined ? whyWaiting(service, store.instancesOf(service.id), store) : record.detail
   return {
     service: service.id,
     ...(record === undefined ? {} : { instance: record.id, state: record.state }),
     ...(record?.node === undefined ? {} : { node: record.node.id }),
-    ...(record?.detail === undefined ? {} : { detail: record.detail }),
+    ...(detail === undefined ? {} : { detail }),
     root,
     clusters: told,
   }

@@ -5,6 +5,7 @@ import type { ServiceId } from '../../core/model/ids.ts'
 import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import type { AppRecord } from './root-store.ts'
+import { startCycles } from './start-cycles.ts'
 import { applyChanges, changeStore, idOf, type Submission, type SubmitParts, type Submitted } from './submission.ts'
 import { checkRequests } from './vip-requests.ts'
 
@@ -95,6 +96,7 @@ export class LargeSubmissions {
     const services = apps.flatMap((app) => app.services)
     const ids = services.map(({ id }) => id)
     const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(ids), used })
+    conflicts.push(...startCycles(apps, { store, prune }))
     if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
     await this.#forget()
     await this.#keep(services)

@@ -11,6 +11,8 @@ export interface ClusterConditions {
   isLost(cluster: string): boolean
   /** Another cluster would take the instance. */
   hasRoomElsewhere(record: InstanceRecord): boolean
+  /** Why the first instances of the service do not start yet. */
+  whyWaiting(service: ServiceRecord, instances: readonly InstanceRecord[]): string | undefined
   /** Its cluster has not refused to update it a moment ago. */
   mayUpdate(record: InstanceRecord): boolean
 }
@@ -22,6 +24,8 @@ export type Step =
   | { kind: 'forget'; id: InstanceId }
   | { kind: 'withdraw'; id: InstanceId; cluster: string }
   | { kind: 'place'; id: InstanceId }
+  /** It is placed when what its service starts after is ready. */
+  | { kind: 'wait'; id: InstanceId; why: string }
   /** Its cluster is sent the new generation. */
   | { kind: 'update'; id: InstanceId; cluster: string; how: NextUpdate['how'] }
   /** Its cluster is sent what a running instance can take over, without a restart. */
@@ -51,12 +55,14 @@ export function plan(
     !needsPlace(record, conditions) &&
     conditions.mayUpdate(record)
   const updates = service === undefined ? [] : nextUpdates(service, instances, mayUpdate)
+  const why = service === undefined ? undefined : conditions.whyWaiting(service, instances)
   const updateOf = new Map(updates.map(({ record, how }) => [record.id, how]))
   for (const record of instances) {
     const how = updateOf.get(record.id)
     if (record.wanted && record.ordinal >= replicas) steps.push({ kind: 'retire', id: record.id })
     if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, conditions))
-    else if (needsPlace(record, conditions)) steps.push({ kind: 'place', id: record.id })
+    else if (needsPlace(record, conditions))
+      steps.push(why === undefined ? { kind: 'place', id: record.id } : { kind: 'wait', id: record.id, why })
     else if (how !== undefined && record.cluster !== undefined)
       steps.push({ kind: 'update', id: record.id, cluster: record.cluster, how })
     else if (isBehind(record, service) && record.cluster !== undefined && conditions.isUp(record.cluster))

@@ -18,6 +18,7 @@ import { Placing } from './placing.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
 import { rollBack } from './rollback.ts'
 import { isSettling } from './rollout.ts'
+import { Waiting, whyWaiting } from './start-order.ts'
 import { Updates } from './updates.ts'
 import type { Vips } from './vips.ts'
 
@@ -52,6 +53,7 @@ export class Reconciler {
   #isRetryDue = false
   readonly #queued = new Set<ServiceId>()
   readonly #unsettled = new Set<ServiceId>()
+  readonly #waiting = new Waiting()
   readonly updates: Updates
   readonly placing: Placing
   /** Of instances that run, to other clusters. */
@@ -139,8 +141,10 @@ export class Reconciler {
 
   async #reconcile(id: ServiceId): Promise<void> {
     const { store } = this.#parts
-    const conditions = this.#conditions()
-    const steps = plan(store.services.get(id), store.instancesOf(id), conditions)
+    const service = store.services.get(id)
+    const steps = plan(service, store.instancesOf(id), this.#conditions())
+    if (service !== undefined && steps.some(({ kind }) => kind === 'wait')) this.#waiting.add(service)
+    else this.#waiting.delete(id)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
       applyRecordSteps(id, steps, this.#parts)
       for (const step of steps) if (step.kind === 'forget') this.#forgotten(step.id)
@@ -148,7 +152,7 @@ export class Reconciler {
       return this.touch(id) // the next pass places what was created
     }
     if (steps.length === 0) return this.#settle(id)
-    const isFree = ({ kind }: Step) => kind === 'place' || kind === 'withdraw'
+    const isFree = ({ kind }: Step) => kind === 'place' || kind === 'wait' || kind === 'withdraw'
     const together = steps.filter(isFree).map((step) => this.#execute(step))
     for (const step of steps.filter((step) => !isFree(step))) {
       if (this.#isClosed) break
@@ -160,6 +164,7 @@ export class Reconciler {
 
   #settle(id: ServiceId): void {
     const { store } = this.#parts
+    for (const waiting of this.#waiting.for(id)) this.touch(waiting)
     const [service, instances] = [store.services.get(id), store.instancesOf(id)]
     if (isSettled(service, instances, this.#conditions())) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
@@ -201,6 +206,7 @@ export class Reconciler {
   async #execute(step: Step): Promise<void> {
     const { clusters, log } = this.#parts
     if (step.kind === 'place') return void (await this.placing.place(step.id))
+    if (step.kind === 'wait') return this.#wait(step.id, step.why)
     if (step.kind === 'update') {
       const record = this.#parts.store.instances.get(step.id)
       if (record !== undefined && !(await this.updates.send(record, step.cluster, step.how)))
@@ -258,17 +264,28 @@ export class Reconciler {
     await this.placing.place(id)
   }
 
+  #wait(id: InstanceId, why: string): void {
+    const { store, events, log } = this.#parts
+    const before = store.instances.get(id)
+    if (before === undefined || before.detail === why) return
+    this.#change(id, { detail: why })
+    if (before.detail !== undefined) return
+    log.info('instance waits', { instance: id, reason: why })
+    events.record({ instance: id, what: 'waiting', by: 'reconciler', why })
+  }
+
   #change(id: InstanceId, change: InstanceChange): void {
     changeInstance(id, change, this.#parts)
   }
 
   #conditions(): ClusterConditions {
-    const { clusters } = this.#parts
+    const { clusters, store } = this.#parts
     return {
       isUp: (cluster) => clusters.linked(cluster) !== undefined,
       isLost: (cluster) => clusters.isLost(cluster),
       mayUpdate: ({ id }) => this.updates.mayAsk(id),
       hasRoomElsewhere: (record) => this.placing.hasRoomElsewhere(record),
+      whyWaiting: (service, instances) => whyWaiting(service, instances, store),
     }
   }
 }

@@ -24,11 +24,17 @@ export interface RolloutLimits {
 /** As Kubernetes and Nomad do. Smaller gives up programs that start slowly; larger says later that an update has failed. */
 const PROGRESS_SECONDS = 600
 
-export function limitsOf({ update = {} }: ServiceSpec): RolloutLimits {
-  const surge = update.maxSurge ?? 1
+/** Percentages as in Kubernetes: the surge is rounded up, what may be away down; if nothing is left of both, one may be away. */
+export function limitsOf({ update = {}, replicas }: ServiceSpec): RolloutLimits {
+  const { maxSurgePercent, maxUnavailablePercent } = update
+  const surge = maxSurgePercent === undefined ? (update.maxSurge ?? 1) : Math.ceil((replicas * maxSurgePercent) / 100)
+  const unavailable =
+    maxUnavailablePercent === undefined
+      ? (update.maxUnavailable ?? 0)
+      : Math.floor((replicas * maxUnavailablePercent) / 100)
   return {
     surge,
-    unavailable: update.maxUnavailable ?? (surge === 0 ? 1 : 0),
+    unavailable: surge === 0 ? Math.max(unavailable, 1) : unavailable,
     mayGap: update.maxUnavailable !== 0,
     progressMs: (update.progressSeconds ?? PROGRESS_SECONDS) * 1_000,
   }

@@ -56,7 +56,8 @@ export function serviceRow(
  */
 function troubleOf(instances: readonly InstanceRecord[]): { detail?: string; retryAt?: number } {
   const ill = instances.filter(
-    (record) => ILL.has(record.state) || retryOf(record) !== undefined || record.violation !== undefined,
+    (record) =>
+      ILL.has(record.state) || isWaiting(record) || retryOf(record) !== undefined || record.violation !== undefined,
   )
   const wordsOf = ({ state, detail = '', violation }: InstanceRecord) =>
     state === 'running' ? `running, constraint violated: ${violation}` : `${state}: ${detail}`
@@ -72,6 +73,11 @@ function troubleOf(instances: readonly InstanceRecord[]): { detail?: string; ret
 /** Only of one that waits for its next start. */
 function retryOf({ state, retryAt }: InstanceRecord): number | undefined {
   return state === 'starting' || state === 'failed' ? retryAt : undefined
+}
+
+/** For the services that it calls. */
+function isWaiting({ state, detail }: InstanceRecord): boolean {
+  return state === 'requested' && detail !== undefined
 }
 
 const ILL: ReadonlySet<InstanceState> = new Set(['unplaceable', 'failed', 'lost'])

@@ -52,6 +52,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   drainSeconds: field('live', 'drain_seconds'),
   connectivity: field('live', 'connectivity'),
   strategy: field('live', 'strategy'),
+  startsAfterConnectivity: field('none', 'start_after_connectivity'),
   update: field('none', 'update'),
   replicas: field('none', 'replicas'),
   allow: field('none', 'allow'),

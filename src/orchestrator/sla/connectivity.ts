@@ -1,9 +1,10 @@
 import { interestOf } from '../../core/model/ids.ts'
-import type { AppSpec, Constraint, ServiceSpec } from '../spec.ts'
-import { readConnection } from './constraints.ts'
+import type { AppSpec, ServiceSpec } from '../spec.ts'
+import { readConnection, type Connection } from './constraints.ts'
 import { Fields, isObject, nounOf } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf } from './names.ts'
+import { cycleIn, cycleText, isMeant } from './start-order.ts'
 
 /** A service, the object it was read from, and its app. */
 export interface ReadService {
@@ -23,6 +24,7 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
     all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
   )
   const known = new Set(all.flatMap(({ service }) => [interestOf(service.id), service.id]))
+  const bandwidths: Bandwidth[] = []
   for (const { fields, app, service } of all) {
     yield
     const wanted = fields.list('connectivity').flatMap((value, i) => {
@@ -31,7 +33,10 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
       if (target === undefined || target === '') return []
       const byId = ids.get(target)
       const meant = byId === undefined ? named(target, app, { path, known, findings }) : [byId.id]
-      for (const to of meant) service.constraints.push(...connectionsIn(value, to, path, findings))
+      for (const to of meant)
+        for (const connection of connectionsIn(value, to, path, findings))
+          if ('latency' in connection) service.constraints.push(connection.latency)
+          else bandwidths.push({ service, to, kbit: connection.bandwidthKbit })
       return meant
     })
     service.connectivity = [...new Set(wanted)]
@@ -47,12 +52,59 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
       return []
     })
   }
+  reserveBandwidth(bandwidths, all)
+  refuseCycle(all, findings)
 }
 
-/** Constraints on the path to that service. */
-function connectionsIn(value: unknown, to: string, path: string, findings: Findings): Constraint[] {
+/** What is asked of the connection to that service. */
+function connectionsIn(value: unknown, to: string, path: string, findings: Findings): Connection[] {
   const asked = isObject(value) && Array.isArray(value['con_constraints']) ? value['con_constraints'] : []
-  return asked.flatMap((each, i) => readConnection(each, to, `${path}.con_constraints[${i}]`, findings))
+  return asked.flatMap((each, i) => readConnection(each, to, `${path}.con_constraints[${i}]`, findings) ?? [])
+}
+
+interface Bandwidth {
+  service: ServiceSpec
+  to: string
+  kbit: number
+}
+
+/** A connection has two ends, and either may ask: the larger wish counts, for both. */
+function reserveBandwidth(asked: readonly Bandwidth[], all: readonly ReadService[]): void {
+  if (asked.length === 0) return
+  const byKey = Map.groupBy(
+    all.flatMap(({ service }) => [service.id, interestOf(service.id)].map((key) => ({ key, service }))),
+    ({ key }) => key,
+  )
+  const pairs = new Map<string, { ends: Set<ServiceSpec>; kbit: number }>()
+  for (const { service, to, kbit } of asked) {
+    const others = byKey.get(to)?.map((end) => end.service) ?? []
+    const ends = new Set([service, ...others])
+    const key = [service.id, others[0]?.id ?? to].sort().join(' ')
+    const known = pairs.get(key)
+    pairs.set(key, { ends: new Set([...ends, ...(known?.ends ?? [])]), kbit: Math.max(kbit, known?.kbit ?? 0) })
+  }
+  for (const { ends, kbit } of pairs.values())
+    for (const end of ends) {
+      end.bandwidthInKbit += kbit
+      end.bandwidthOutKbit += kbit
+    }
+}
+
+/** Services that start after one another in a circle would never start. */
+function refuseCycle(all: readonly ReadService[], findings: Findings): void {
+  const cycle = cycleIn(all.map(({ service }) => service))
+  if (cycle === undefined) return
+  const [first = '', second = first] = cycle
+  const { fields, service } = all.find((each) => each.service.id === first) as ReadService
+  const entry =
+    fields.list('connectivity').length === service.connectivity.length
+      ? `[${service.connectivity.findIndex((key) => isMeant(second, key))}]`
+      : ''
+  findings.fault(
+    `${fields.at('connectivity')}${entry}`,
+    `each would wait for the next to be ready, for ever: ${cycleText(cycle)}`,
+    'leave out start_after_connectivity, or the entry, of one of them',
+  )
 }
 
 function targetText(value: unknown, path: string, findings: Findings): string | undefined {

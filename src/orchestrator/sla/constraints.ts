@@ -76,20 +76,31 @@ function one(fields: Fields, findings: Findings): Constraint | undefined {
   }
 }
 
-/** A constraint in `connectivity`: how far away the other service may be. */
-export function readConnection(value: unknown, service: string, path: string, findings: Findings): Constraint[] {
-  const fields = Fields.read(value, ['constraint'], path, findings)
-  const type = fields?.text('type')
-  if (fields === undefined) return []
-  if (type !== 'latency') {
-    if (type === undefined) findings.fault(fields.at('type'), 'is missing', 'use latency')
-    else findings.warn(path, `${type} between services has no effect`, 'use latency, with a threshold in ms')
-    return []
+/** What is asked of the connection to another service. */
+export type Connection = { latency: Constraint } | { bandwidthKbit: number }
+
+/** A constraint in `connectivity`: how far away the other service may be, or how much they send each other. */
+export function readConnection(
+  value: unknown,
+  service: string,
+  path: string,
+  findings: Findings,
+): Connection | undefined {
+  const fields = Fields.read(value, ['connection'], path, findings)
+  const type = fields?.text('type') as 'latency' | 'bandwidth' | undefined
+  if (fields === undefined) return undefined
+  if (type === undefined) {
+    if (!fields.isGiven('type')) findings.fault(fields.at('type'), 'is missing', 'use latency or bandwidth')
+    return undefined
   }
-  if (fields.has('threshold')) return [{ type, service, ...measures(fields) }]
-  if (!fields.isGiven('threshold'))
-    findings.fault(fields.at('threshold'), 'is missing: the highest latency allowed between the two, in ms')
-  return []
+  const threshold = fields.number('threshold')
+  if (threshold === undefined) {
+    const what =
+      type === 'latency' ? 'the highest latency allowed between the two, in ms' : 'what the two need, in kbit/s'
+    if (!fields.isGiven('threshold')) findings.fault(fields.at('threshold'), `is missing: ${what}`)
+    return undefined
+  }
+  return type === 'latency' ? { latency: { type, service, ...measures(fields) } } : { bandwidthKbit: threshold }
 }
 
 function placeIn(fields: Fields, findings: Findings): { lat: number; lon: number } | undefined {

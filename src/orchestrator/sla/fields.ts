@@ -67,6 +67,14 @@ export class Fields {
     return this.#values.get(name) as number | undefined
   }
 
+  /** A number, or a percentage of something; 0 % is the number 0. */
+  share(name: string): { count: number } | { percent: number } | undefined {
+    const value = this.#values.get(name) as string | number | undefined
+    if (value === undefined) return undefined
+    const percent = typeof value === 'string' ? Number(value.slice(0, -1)) : 0
+    return percent > 0 ? { percent } : { count: typeof value === 'string' ? 0 : value }
+  }
+
   flag(name: string): boolean {
     return this.#values.get(name) === true
   }
@@ -121,7 +129,7 @@ function faultOf(value: unknown, kind: Kind): string | undefined {
       if (value.length > kind.max) return `is ${value.length} characters long; ${kind.max} is the limit`
       return value.includes('\0') ? 'contains a NUL character' : undefined
     case 'number':
-      return numberFault(value, kind)
+      return kind.percent === undefined ? numberFault(value, kind) : shareFault(value, kind, kind.percent)
     case 'flag':
       return typeof value === 'boolean' ? undefined : `must be true or false, not ${nounOf(value)}`
     case 'choice': {
@@ -147,6 +155,15 @@ function numberFault(value: unknown, kind: Extract<Kind, { type: 'number' }>): s
   if (typeof value !== 'number' || !Number.isFinite(value)) return `must be ${wanted}, not ${nounOf(value)}`
   if (kind.whole === true && !Number.isInteger(value)) return `must be ${wanted}, not ${value}`
   return value < kind.min || value > kind.max ? `must be ${kind.min} to ${kind.max}, not ${value}` : undefined
+}
+
+const PERCENT = /^\d{1,4}%$/
+
+function shareFault(value: unknown, kind: Extract<Kind, { type: 'number' }>, most: number): string | undefined {
+  if (typeof value === 'number') return numberFault(value, kind)
+  if (typeof value !== 'string' || !PERCENT.test(value))
+    return `must be a whole number or a percentage such as "25%", not ${nounOf(value)}`
+  return Number(value.slice(0, -1)) > most ? `must be 0% to ${most}%, not ${value}` : undefined
 }
 
 /** `0`, `''`, `[]` and `false` are placeholders and request nothing. */
@@ -180,6 +197,7 @@ const PLACES: Readonly<Record<Level, string>> = {
   probeTarget: 'httpGet or tcpSocket',
   constraint: 'an entry of constraints',
   connectivity: 'an entry of connectivity',
+  connection: 'an entry of con_constraints',
   addresses: 'addresses',
   instances: 'an entry of addresses.instances',
   update: 'update',

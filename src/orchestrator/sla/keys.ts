@@ -5,13 +5,15 @@ import { CONSTRAINT_TYPES, TOPOLOGIES } from '../spec.ts'
  * and docs/sla.md is generated from it.
  *
  *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  livenessProbe  constraints[]  connectivity[]
+ *                                                  │                              └─ con_constraints[]: connection
  *                                                  ├─ addresses ─ instances[]
  *                                                  └─ update
  */
 
 export type Kind =
   | { type: 'text'; max: number; orNumber?: true }
-  | { type: 'number'; min: number; max: number; whole?: true }
+  /** `percent`: also a percentage as text, up to this. */
+  | { type: 'number'; min: number; max: number; whole?: true; percent?: number }
   | { type: 'flag' }
   | { type: 'choice'; words: readonly string[] }
   | { type: 'list'; of: 'text' | 'object' | 'any'; max: number; textMax?: number }
@@ -40,12 +42,14 @@ export type Level =
   | 'probeTarget'
   | 'constraint'
   | 'connectivity'
+  | 'connection'
   | 'addresses'
   | 'instances'
   | 'update'
 
 const text = (max = 256): Kind => ({ type: 'text', max })
 const whole = (min: number, max: number): Kind => ({ type: 'number', min, max, whole: true })
+const wholeOrPercent = (max: number, percent: number): Kind => ({ type: 'number', min: 0, max, whole: true, percent })
 const amount = (max: number): Kind => ({ type: 'number', min: 0, max })
 const texts = (max: number, textMax: number): Kind => ({ type: 'list', of: 'text', max, textMax })
 const choice = (...words: string[]): Kind => ({ type: 'choice', words })
@@ -82,6 +86,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('application_namespace', text(), 'Namespace of the application. Required.'),
     theirs('application_desc', text(2_000), 'A description for people.'),
     theirs('microservices', objects(500), 'The services. May be empty.'),
+    ours(
+      'start_after_connectivity',
+      flag,
+      'The same key for each of its services that does not have it. Default: false.',
+    ),
   ],
   microservice: [
     unused(
@@ -220,6 +229,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours('update', object, 'How a changed service takes the place of the one that runs.'),
     theirs('constraints', objects(64), 'Where its instances may run.'),
     theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'The services it calls: names, or objects as below.'),
+    ours(
+      'start_after_connectivity',
+      flag,
+      'Its first instances wait until each service of the same application that `connectivity` names is ready: one instance answers, or, of a job, all have succeeded. Updates, healing and scaling do not wait. Default: false, or as the application says.',
+    ),
     theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
     unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
     unused('added_files', loose, 'Files to fetch.', 'put them where `code` is'),
@@ -322,11 +336,17 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       text(),
       'The service that is called: a name, `service.ns` or `app.ns.service`. Required.',
     ),
+    theirs('con_constraints', { type: 'list', of: 'any', max: 16 }, 'What the connection must be like, as objects.'),
+  ],
+  connection: [
     theirs(
-      'con_constraints',
-      { type: 'list', of: 'any', max: 16 },
-      '`{"type": "latency", "threshold": ms}`: the same as a `latency` constraint with this service, with `rigidness` and `convergence_time` too.',
+      'type',
+      choice('latency', 'bandwidth'),
+      '`latency`: the same as a `latency` constraint with this service. `bandwidth`: reserved on the node of each instance, both ways, in addition to `bandwidth_in` and `bandwidth_out`; of both services, if the document has both, and the larger counts where both ask. Traffic is neither measured nor limited. Required.',
     ),
+    theirs('threshold', amount(1e12), '`latency`: ms. `bandwidth`: kbit/s. Required.'),
+    theirs('rigidness', { type: 'number', min: 0, max: 1 }, '`latency`: as in `constraints`.'),
+    theirs('convergence_time', amount(1e7), '`latency`: as in `constraints`.'),
   ],
   addresses: [
     theirs('rr_ip', text(), 'Address for `any.rr`, inside 10.16.0.0/12.'),
@@ -343,13 +363,13 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   update: [
     ours(
       'max_surge',
-      whole(0, 1_000),
-      'How many instances more than `replicas` may be there during an update. Default: 1. With 0, each instance is stopped before its successor starts.',
+      wholeOrPercent(1_000, 1_000),
+      'How many instances more than `replicas` may be there during an update: a number, or a share of `replicas` such as `25%`, rounded up. Default: 1. With 0, each instance is stopped before its successor starts.',
     ),
     ours(
       'max_unavailable',
-      whole(0, 1_000),
-      'How many instances may not answer because of the update. Default: 0, but where a second one cannot start beside an instance (`fixed_port`, no room), ' +
+      wholeOrPercent(1_000, 100),
+      'How many instances may not answer because of the update: a number, or a share of `replicas` such as `25%`, rounded down. Default: 0, but where a second one cannot start beside an instance (`fixed_port`, no room), ' +
         'that is stopped first; with an explicit 0 the update waits instead.',
     ),
     ours(

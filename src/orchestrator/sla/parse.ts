@@ -176,7 +176,9 @@ function* readApp(
   const seen = new Map<string, string>()
   for (const each of services) {
     yield
-    const service = readService(each, { app: app.app, namespace: app.namespace }, taken, findings)
+    const startsAfterConnectivity = fields.flag('start_after_connectivity')
+    const names = { app: app.app, namespace: app.namespace, startsAfterConnectivity }
+    const service = readService(each, names, taken, findings)
     if (service === undefined) continue
     const before = seen.get(service.id)
     if (before !== undefined) {

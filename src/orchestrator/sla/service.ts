@@ -16,6 +16,8 @@ import { nearest } from '../../core/kit/suggest.ts'
 export interface AppNames {
   app: string
   namespace: string
+  /** Unless the service says otherwise. */
+  startsAfterConnectivity: boolean
 }
 
 /** The built-in runtimes; nodes may offer others. */
@@ -58,6 +60,7 @@ export function readService(
     ...readUpdate(fields, findings),
     constraints: readConstraints(fields, findings),
     connectivity: [],
+    ...startOrderOf(fields, app, findings),
     addresses: readAddresses(fields, taken, findings),
   } as const satisfies Partial<ServiceSpec>
   if (runtime === 'external' && liveness !== undefined)
@@ -207,6 +210,14 @@ function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privi
     ...(pull === 'always' || pull === 'never' ? { pull } : {}),
     ...(fields.flag('privileged') ? { privileged: true } : {}),
   }
+}
+
+function startOrderOf(fields: Fields, app: AppNames, findings: Findings): Pick<ServiceSpec, 'startsAfterConnectivity'> {
+  const key = 'start_after_connectivity'
+  const isAsked = fields.has(key) ? fields.flag(key) : app.startsAfterConnectivity
+  if (fields.flag(key) && fields.list('connectivity').length === 0)
+    findings.warn(fields.at(key), 'has no effect: connectivity names no service')
+  return isAsked && fields.list('connectivity').length > 0 ? { startsAfterConnectivity: true } : {}
 }
 
 function openFilesOf(fields: Fields): Pick<ServiceSpec, 'openFiles'> {

@@ -7,11 +7,12 @@ export function readUpdate(service: Fields, findings: Findings): { update?: Upda
   if (!service.has('update')) return {}
   const fields = Fields.read(service.value('update'), ['update'], service.at('update'), findings)
   if (fields === undefined) return {}
-  const maxSurge = fields.number('max_surge')
-  const maxUnavailable = fields.number('max_unavailable')
+  const surge = fields.share('max_surge')
+  const unavailable = fields.share('max_unavailable')
   const progressSeconds = fields.number('progress_deadline_seconds')
-  const isForbidden = maxUnavailable === 0
-  if (isForbidden && maxSurge === 0)
+  const isZero = (share: typeof surge) => share !== undefined && 'count' in share && share.count === 0
+  const isForbidden = isZero(unavailable)
+  if (isForbidden && isZero(surge))
     findings.fault(
       fields.path,
       'max_surge and max_unavailable are both 0: nothing could ever be updated',
@@ -24,8 +25,12 @@ export function readUpdate(service: Fields, findings: Findings): { update?: Upda
       'set max_unavailable to 1 or more, or leave out fixed_port',
     )
   const update: UpdateSpec = {
-    ...(maxSurge === undefined ? {} : { maxSurge }),
-    ...(maxUnavailable === undefined ? {} : { maxUnavailable }),
+    ...(surge === undefined ? {} : 'count' in surge ? { maxSurge: surge.count } : { maxSurgePercent: surge.percent }),
+    ...(unavailable === undefined
+      ? {}
+      : 'count' in unavailable
+        ? { maxUnavailable: unavailable.count }
+        : { maxUnavailablePercent: unavailable.percent }),
     ...(progressSeconds === undefined ? {} : { progressSeconds }),
     ...(fields.flag('auto_rollback') ? { autoRollback: true as const } : {}),
   }

@@ -7,6 +7,7 @@ import type { InstanceId, NodeId, ServiceId } from '../../../core/model/ids.ts'
 export const EVENT_WORDS = {
   applied: 'a document has created or changed the service',
   scaled: 'the number of its instances was changed',
+  waiting: 'it starts when the services that it calls are ready',
   placed: 'a node has been found for the instance, and has accepted it',
   moved: 'the instance has gone to another node',
   refused: 'a cluster or node did not take the instance',
