@@ -111,6 +111,7 @@ const ROOF = ['src/agent', 'src/roles', 'src/cli', 'src/main.ts', 'src/index.ts'
 /** One importer per outside package; a package without a row may not be used outside tests. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
   dns2: ['resolver'],
+  croner: ['src/core/kit/cron.ts'],
   ws: ['src/core/kit/websocket.ts', 'src/core/kit/websocket-acceptor.ts'],
   'ip-num': ['src/core/model/address.ts'],
   'prom-client': ['src/core/metrics.ts', 'src/core/kit/flow-metrics.ts', 'src/roles/ops-server.ts'],

@@ -27,14 +27,26 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['wanted', (row) => row['replicas']],
     ['running', (row) => row['running']],
     ['generation', (row) => row['generation']],
-    ['detail', (row) => withRetry(row['detail'], row)],
+    ['detail', (row) => withNextRun(withRetry(row['detail'], row), row)],
   ],
   instances: [
     ['instance', (row) => row['id']],
-    ['state', (row) => row['state']],
+    ['state', (row) => row['outcome'] ?? row['state']],
     ['node', (row) => row['node'] ?? row['cluster']],
     ['restarts', (row) => row['restarts']],
     ['detail', detailOf],
+  ],
+  runs: [
+    ['instance', (row) => row['id']],
+    ['run', (row) => row['number']],
+    ['by', (row) => row['by']],
+    ['due', (row) => timeOf(row['due'])],
+    ['began', (row) => timeOf(row['at'])],
+    ['ended', (row) => timeOf(row['endedAt'])],
+    ['outcome', (row) => row['state']],
+    ['tries', (row) => row['tries']],
+    ['node', (row) => row['node']],
+    ['detail', (row) => row['detail']],
   ],
   nodes: [
     ['node', (row) => row['id']],
@@ -96,7 +108,7 @@ function nodeDetailOf({ cordon, dampedMs, linksLost }: Row): string | undefined 
 /** An instance that was placed elsewhere while its node was away may run on both. */
 function detailOf(row: Row): string | undefined {
   const { mayAlsoRunOn } = row
-  const detail = withRetry(row['detail'], row)
+  const detail = withNextRun(withRetry(row['detail'], row), row)
   if (!Array.isArray(mayAlsoRunOn)) return detail
   const twice = `may run twice: also on ${mayAlsoRunOn.join(', ')}, which is lost`
   return typeof detail === 'string' ? `${twice}; ${detail}` : twice
@@ -110,6 +122,18 @@ function withRetry(detail: unknown, { retryAt }: Row): string | undefined {
   return text === undefined ? next : `${text}; ${next}`
 }
 
+/** Of a job with a schedule: `succeeded; next run in 3 h`. */
+function withNextRun(text: string | undefined, { nextRunAt }: Row): string | undefined {
+  if (typeof nextRunAt !== 'number') return text
+  const next = nextRunAt > Date.now() ? `next run in ${ageOf(nextRunAt - Date.now())}` : 'next run now'
+  return text === undefined ? next : `${text}; ${next}`
+}
+
+/** In UTC, as schedules are. */
+function timeOf(ms: unknown): string | undefined {
+  return typeof ms === 'number' ? new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z') : undefined
+}
+
 function ageOf(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1_000))
   if (seconds < 120) return `${seconds} s`
@@ -120,7 +144,7 @@ function ageOf(ms: number): string {
 export function getCommand(program: Command, context: () => Context): void {
   program
     .command('get')
-    .description(`list ${Object.keys(KINDS).join(', ')}`)
+    .description(`list ${Object.keys(KINDS).join(', ')}; runs are those of jobs, the last 20 of each instance`)
     .argument('<kind>', Object.keys(KINDS).join(', '))
     .argument('[filter]', 'only those whose name begins with this')
     .action(async (given: string, filter?: string) => {

@@ -10,6 +10,8 @@ interface Row {
   state: string
   epoch?: number
   detail?: string
+  /** Of a job. */
+  outcome?: string
   successor?: { state: string; detail?: string }
 }
 
@@ -24,6 +26,7 @@ const POLL_MS = 100
 /** Restarts one instance, or those of a service one after the other: the next when the one before runs. */
 export async function restartRuns(given: string, limitMs: number, context: Context): Promise<void> {
   const root = rootClient(context)
+  if (!isInstance(given) && (await hasRunAsJob(root, given, context))) return
   const instances = await instancesOf(root, given)
   const endAt = performance.now() + limitMs
   for (const instance of instances) {
@@ -36,8 +39,23 @@ export async function restartRuns(given: string, limitMs: number, context: Conte
   if (context.format === 'json') printJson({ restarted: instances })
 }
 
+function isInstance(given: string): boolean {
+  return /\.\d{1,6}$/.test(given)
+}
+
+/** A job is run again, all of its instances at once; nobody waits for its end. */
+async function hasRunAsJob(root: RootClient, given: string, context: Context): Promise<boolean> {
+  const service = encodeURIComponent(await serviceNamed(root, given))
+  const { id, oneShot } = await root.call<{ id: string; oneShot?: boolean }>('GET', `/services/${service}`)
+  if (oneShot !== true) return false
+  const begun = await root.call('POST', `/services/${service}/run`)
+  if (context.format === 'json') printJson(begun)
+  else console.log(`${id} runs again; \`hedgerow get runs ${id}\` shows how it goes`)
+  return true
+}
+
 async function instancesOf(root: RootClient, given: string): Promise<string[]> {
-  if (/\.\d{1,6}$/.test(given)) return [await instanceNamed(root, given)]
+  if (isInstance(given)) return [await instanceNamed(root, given)]
   const service = await serviceNamed(root, given)
   const rows = await root.call<Row[]>('GET', '/instances')
   return rows.filter(({ id }) => id.startsWith(`${service}.`)).map(({ id }) => id)
@@ -56,9 +74,10 @@ async function restarted(root: RootClient, { instance, epoch, endAt }: Waited): 
   for (; performance.now() < endAt; await sleep(POLL_MS)) {
     const row = (await root.call<Row[]>('GET', '/instances')).find(({ id }) => id === instance)
     if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
-    const { successor, state, detail } = row
+    const { successor, state, detail, outcome } = row
     const isNew = (row.epoch ?? 0) >= epoch
-    if (isNew && successor === undefined && state === 'running') return
+    const isOver = outcome === 'succeeded' || outcome === 'failed'
+    if (isNew && successor === undefined && (state === 'running' || isOver)) return
     if (successor !== undefined || isNew)
       last = successor?.detail ?? detail ?? `the new run is ${successor?.state ?? state}`
     else if (last !== undefined)

@@ -102,6 +102,26 @@ export interface UpdateSpec {
   autoRollback?: true
 }
 
+/** How a job is run; a default is used for what is absent (worker/job.ts). */
+export interface JobSpec {
+  /** How often it is tried again when it fails. */
+  retries?: number
+  /** Before the first of these; each further wait is up to twice as long. */
+  backoffSeconds?: number
+  /** With all of its tries it must have ended after this long. */
+  deadlineSeconds?: number
+}
+
+/** When a job is run again and again (root/jobs). */
+export interface ScheduleSpec {
+  /** As in crontab(5), in UTC. */
+  cron: string
+  /** A run that is due ends the one before; without it, is skipped while that has not ended. */
+  concurrency?: 'replace'
+  /** What could not start for so long is skipped. */
+  startWithinSeconds?: number
+}
+
 export interface ServiceSpec {
   id: ServiceId
   app: string
@@ -139,6 +159,8 @@ export interface ServiceSpec {
   arch: string[]
   replicas: number
   oneShot: boolean
+  job?: JobSpec
+  schedule?: ScheduleSpec
   strategy: string
   allow: AllowRule[]
   /** The paths its flows may take (core/model/path-rule.ts); any when absent. */

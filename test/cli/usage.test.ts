@@ -26,7 +26,7 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
     { args: ['get', 'nodez'], says: /unknown kind "nodez"\nDid you mean nodes\?/ },
     {
       args: ['get', 'pods'],
-      says: /unknown kind "pods"\nUse one of: apps, services, instances, nodes, clusters, relays\./,
+      says: /unknown kind "pods"\nUse one of: apps, services, instances, runs, nodes, clusters, relays\./,
     },
     { args: ['get', 'nodes', '--bogus'], says: /unknown option '--bogus'/ },
     { args: ['-o', 'yaml', 'get', 'nodes'], says: /-o cannot be "yaml"\nUse one of: table, json\./ },

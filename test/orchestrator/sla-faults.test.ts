@@ -107,6 +107,39 @@ test('a value of the wrong type or outside its bounds is refused at its path', a
   ])
 })
 
+test('a job that cannot be run is refused', async (t) => {
+  const job = (more: object) => ({ one_shot: true, ...more })
+  faulty(t, [
+    { why: 'no job', service: { schedule: { cron: '@daily' } }, path: 'schedule', problem: /is for jobs/ },
+    { why: 'no job either', service: { job: { retries: 1 } }, path: 'job', problem: /is for jobs/ },
+    { why: 'never', service: job({ schedule: {} }), path: 'schedule.cron', problem: /is missing/ },
+    {
+      why: 'not a schedule',
+      service: job({ schedule: { cron: '61 * * * *' } }),
+      path: 'schedule.cron',
+      problem: /"61 \* \* \* \*" is not a schedule: Invalid value for minute: 61/,
+    },
+    {
+      why: 'seconds',
+      service: job({ schedule: { cron: '0 0 3 * * *' } }),
+      path: 'schedule.cron',
+      problem: /has 6 fields instead of five/,
+    },
+    {
+      why: 'another policy',
+      service: job({ schedule: { cron: '@daily', concurrency: 'allow' } }),
+      path: 'schedule.concurrency',
+      problem: /must be forbid or replace/,
+    },
+    {
+      why: 'a deadline of no time',
+      service: job({ job: { deadline_seconds: 0 } }),
+      path: 'job.deadline_seconds',
+      problem: /1 to 1209600/,
+    },
+  ])
+})
+
 test('a text that cannot be a name is refused at its path', async (t) => {
   faulty(t, [
     {

@@ -26,6 +26,8 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   addresses: '`addresses`',
   instances: 'An entry of `addresses.instances`',
   update: '`update`',
+  job: '`job`',
+  schedule: '`schedule`',
 }
 
 const EFFECTS: Readonly<Record<Effect, string>> = {

@@ -274,6 +274,17 @@ test('every key of ours is read', async (t) => {
   t.match(service, read, 'each key has the value that the document gives it')
 })
 
+test('keys of jobs are read', async (t) => {
+  const schedule = { cron: ' 0 3 * * * ', concurrency: 'replace', start_within_seconds: 60 }
+  t.match(specOf({ one_shot: true, job: { retries: 0, backoff_seconds: 1.5, deadline_seconds: 60 }, schedule }), {
+    oneShot: true,
+    job: { retries: 0, backoffSeconds: 1.5, deadlineSeconds: 60 },
+    schedule: { cron: '0 3 * * *', concurrency: 'replace', startWithinSeconds: 60 },
+  })
+  const plain = specOf({ one_shot: true, job: {}, schedule: { cron: '@daily', concurrency: 'forbid' } })
+  t.same([plain.job, plain.schedule], [undefined, { cron: '@daily' }], 'defaults are not written')
+})
+
 test('addresses are read by choice', async (t) => {
   const { addresses } = specOf({
     addresses: {

@@ -125,7 +125,7 @@ test('jobs', async (t) => {
   here.worker.assign(bad)
   t.match(await here.becomes('failed', bad.instance), { detail: 'exited with code 1', restarts: 3 }, 'three more tries')
   here.worker.assign(bad)
-  t.match(await here.becomes('failed', bad.instance), { restarts: 3 }, 'and again when it is assigned again')
+  t.match(await here.becomes('failed', bad.instance), { restarts: 3 }, 'assigned again, it is not run again')
   here.worker.withdraw(bad.instance)
   await here.becomes('stopped', bad.instance)
   t.same(forbiddenSteps(here.told), [])

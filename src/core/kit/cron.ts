@@ -1,8 +1,8 @@
 import { Cron } from 'croner'
 
 /*
- * Schedules as in crontab(5), in UTC: five fields or a nickname such as `@daily`. The one door of croner, which is used for its arithmetic
- * alone; its timers are not.
+ * Schedules as in crontab(5), in UTC: five fields or a nickname such as `@daily`. Of croner only the arithmetic is
+ * used, not its timers.
  */
 
 const FIVE_FIELDS = /^\S+(\s+\S+){4}$/

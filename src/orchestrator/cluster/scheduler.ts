@@ -17,7 +17,7 @@ import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Publisher } from './publisher.ts'
 import type { RootLink } from './root-link.ts'
-import { withEpoch } from './runs.ts'
+import { nextRun, withEpoch } from './runs.ts'
 import { type Replaced, type ReplaceOptions, Succession } from './succession.ts'
 
 export interface SchedulerParts {
@@ -118,6 +118,9 @@ export class Scheduler {
    */
   replace(id: InstanceId, options: ReplaceOptions): Promise<Replaced> {
     return this.#enqueue(id, async () => {
+      const record = this.#parts.assignments.get(id)
+      if (record !== undefined && record.wanted && isFinished(record) && options.where === 'here')
+        return this.#runAgain(record)
       const replaced = await this.#succession.begin(id, options)
       if (replaced.gap !== undefined) await this.#again(id)
       return replaced
@@ -310,12 +313,37 @@ export class Scheduler {
     return { moved: false, gap }
   }
 
+  /** A job that is over, once more. */
+  async #runAgain(record: AssignmentRecord): Promise<Replaced> {
+    const { assignments, nodes } = this.#parts
+    const assignment = nextRun(record)
+    const { instance } = assignment
+    const node = record.node !== undefined && nodes.isExpected(record.node) ? record.node : undefined
+    this.#dispatch.change(instance, {
+      assignment,
+      state: 'placed',
+      detail: undefined,
+      restarts: 0,
+      retryAt: undefined,
+      node,
+    })
+    await this.#again(instance)
+    const now = assignments.get(instance)
+    if (now?.node === undefined) throw new MeshError('UNPLACEABLE', { reason: now?.detail ?? 'no node can take it' })
+    return { node: now.node }
+  }
+
   /** Same instance, newer spec or generation: sent to its worker, or placed if it has none. */
   async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
     const { instance, generation } = assignment
     const isNewer = generation > record.assignment.generation
     this.#succession.withdraw(record)
-    this.#dispatch.change(instance, { assignment, ...(isNewer ? { state: 'placed' } : {}) })
+    const isAgain = isNewer && assignment.spec.oneShot
+    this.#dispatch.change(instance, {
+      assignment,
+      ...(isNewer ? { state: 'placed' } : {}),
+      ...(isAgain ? { detail: undefined, restarts: 0, retryAt: undefined } : {}),
+    })
     await this.#again(instance)
   }
 
@@ -343,6 +371,10 @@ export class Scheduler {
     { keepsPlace }: { keepsPlace: boolean },
   ): Promise<Outcome> {
     const { instance } = assignment
+    if (isFinished(record)) {
+      this.#dispatch.change(instance, { assignment })
+      return { moved: false } // a job that is over is not moved for it
+    }
     const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
     const unsuited =
       node &&

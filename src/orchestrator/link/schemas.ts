@@ -222,6 +222,20 @@ export const Spec = as<ServiceSpec>(
     arch: many(text(32), 16),
     replicas: whole(10_000),
     oneShot: Type.Boolean(),
+    job: Type.Optional(
+      Type.Object({
+        retries: Type.Optional(whole(1_000)),
+        backoffSeconds: Type.Optional(amount()),
+        deadlineSeconds: Type.Optional(amount()),
+      }),
+    ),
+    schedule: Type.Optional(
+      Type.Object({
+        cron: text(256),
+        concurrency: Type.Optional(Type.Literal('replace')),
+        startWithinSeconds: Type.Optional(amount()),
+      }),
+    ),
     strategy: text(64),
     allow: many(text(300), 256),
     paths: Type.Optional(text(64)),

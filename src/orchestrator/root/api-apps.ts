@@ -84,7 +84,7 @@ export function appRoutes(app: App, context: ApiContext): void {
 
   app.get<Id>('/services/:id', ({ params }) => {
     const service = existingService(store, params.id)
-    const instances = store.instancesOf(service.id).map((record) => instanceRow(record, leftBehind(context)))
+    const instances = store.instancesOf(service.id).map((record) => instanceRow(record, leftBehind(context), context))
     return { ...serviceRow(service, context), spec: service.spec, instances }
   })
 

@@ -19,10 +19,10 @@ const readLogs = reader(
 )
 
 /** Instances, and what they wrote. */
-export function instanceRoutes(app: App, { store, clusters, nodes }: ApiContext): void {
+export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }: ApiContext): void {
   app.get('/instances', (_request, reply) => {
     const left = leftBehind({ store, nodes })
-    return jsonRows(reply, store.instances.list(), (record) => instanceRow(record, left))
+    return jsonRows(reply, store.instances.list(), (record) => instanceRow(record, left, { store, reconciler }))
   })
 
   app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {

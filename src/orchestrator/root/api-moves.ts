@@ -10,6 +10,7 @@ import type { ServiceSpec } from '../spec.ts'
 import { linkedNode, type NodePath } from './api-clusters.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import { servingOf } from './former-place.ts'
+import { jsonRows } from './json-rows.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 const closed = { additionalProperties: false }
@@ -21,7 +22,10 @@ const readDrain = reader(
   ),
 )
 
-/** Moving and restarting what runs, without a moment in which nothing answers. The cluster does it, or the root where it goes to another one; the CLI watches. */
+/**
+ * Moving and restarting what runs, without a moment in which nothing answers; running jobs again. The cluster does it, or the root
+ * where it goes to another one; the CLI watches.
+ */
 export function moveRoutes(app: App, context: ApiContext): void {
   const { clusters } = context
 
@@ -46,6 +50,24 @@ export function moveRoutes(app: App, context: ApiContext): void {
       .link.request('instance.replace', { instance: record.id })
     context.events.record({ what: 'restarted', by: 'user', instance: record.id, node, why: gap })
     return { instance: record.id, node, epoch, ...(gap === undefined ? {} : { gap }) }
+  })
+
+  app.post<Id>('/services/:id/run', ({ params }) => {
+    const { store, reconciler } = context
+    const service = store.services.get(params.id.toLowerCase())
+    if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: params.id.slice(0, 300) })
+    const { id, spec } = service
+    if (!spec.oneShot) throw new MeshError('USAGE', { reason: `${id} is no job (one_shot): it runs all the time` })
+    reconciler.jobs.runNow(service)
+    reconciler.touch(id)
+    return { id, instances: spec.replicas }
+  })
+  app.get('/runs', (_request, reply) => {
+    const { store } = context
+    const jobs = store.services.list().filter(({ spec }) => spec.oneShot)
+    const instances = jobs.flatMap(({ id }) => store.instancesOf(id))
+    const runs = instances.flatMap(({ id }) => (store.runs.get(id) ?? []).map((run) => ({ id, run })))
+    return jsonRows(reply, runs, ({ id, run: { node, ...run } }) => ({ id, ...run, node }))
   })
 
   app.post<NodePath>('/nodes/:cluster/:node/drain', async ({ params, body }) => {

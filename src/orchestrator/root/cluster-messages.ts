@@ -11,8 +11,10 @@ import { eventsOf } from './events/event-changes.ts'
 import { isEventWord, type EventSink } from './events/event.ts'
 import { heardOf, refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance, deleteInstance } from './instance-records.ts'
+import { runsAfter } from './jobs/runs.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
+import { hasEnded } from './rollout.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
@@ -174,7 +176,8 @@ export class ClusterMessages implements ClusterListener {
         const generation = generations.get(record.id) ?? 0
         if (generation < record.generation) store.instances.put(record.id, { ...record, generation })
       }
-      for (const record of missing) this.#unplace(record)
+      for (const record of missing)
+        if (!record.wanted || !hasEnded(record, store.services.get(record.service))) this.#unplace(record)
       for (const record of all) if (!generations.has(record.id)) this.#hasLeft(record, name)
     })
     for (const { id } of kept) reconciler.placing.leaveFormer(id)
@@ -259,10 +262,21 @@ export class ClusterMessages implements ClusterListener {
       ...(violation === undefined ? {} : { violation }),
     }
     store.instances.put(record.id, changed)
+    this.#takeRun(changed)
     for (const event of eventsOf(record, changed)) events.record(event)
     if (runsAtFormer(changed)) this.#parts.reconciler.moves.heard(changed)
     const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
     return shown(record) !== shown(changed)
+  }
+
+  /** Of a job. */
+  #takeRun(record: InstanceRecord): void {
+    const { store, clock } = this.#parts
+    const service = store.services.get(record.service)
+    if (service?.spec.oneShot !== true) return
+    const before = store.runs.get(record.id) ?? []
+    const runs = runsAfter(before, record, { service, at: clock.wall() })
+    if (runs !== before) store.runs.put(record.id, runs)
   }
 
   /**

@@ -49,6 +49,7 @@ const NOWHERE = {
   violation: undefined,
   unsuited: undefined,
   former: undefined,
+  isIdle: undefined,
   successor: undefined,
   servingGeneration: undefined,
   waits: undefined,

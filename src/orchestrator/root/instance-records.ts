@@ -53,6 +53,7 @@ export function deleteInstance(id: InstanceId, { store, events }: Pick<RecordPar
   const record = store.instances.get(id)
   if (record === undefined) return
   store.instances.delete(id)
+  store.runs.delete(id)
   events.record({ instance: id, node: record.node?.id, cluster: record.cluster, what: 'deleted', by: 'reconciler' })
 }
 
@@ -66,6 +67,7 @@ function createInstance(service: ServiceId, ordinal: number, { store, clock }: R
     generation: 0,
     state: 'requested',
     restarts: 0,
+    ...(store.services.get(service)?.spec.schedule === undefined ? {} : { isIdle: true as const }),
     changedAt: clock.wall(),
   })
 }

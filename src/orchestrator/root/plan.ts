@@ -1,6 +1,6 @@
 import type { InstanceId } from '../../core/model/ids.ts'
 import { runsAtFormer } from './former-place.ts'
-import { isOld, nextUpdates, type NextUpdate } from './rollout.ts'
+import { hasEnded, isOld, nextUpdates, type NextUpdate } from './rollout.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /** What the plan depends on beside records. */
@@ -52,7 +52,7 @@ export function plan(
   const mayUpdate = (record: InstanceRecord) =>
     record.cluster !== undefined &&
     conditions.isUp(record.cluster) &&
-    !needsPlace(record, conditions) &&
+    !needsPlace(record, service, conditions) &&
     conditions.mayUpdate(record)
   const updates = service === undefined ? [] : nextUpdates(service, instances, mayUpdate)
   const why = service === undefined ? undefined : conditions.whyWaiting(service, instances)
@@ -61,7 +61,7 @@ export function plan(
     const how = updateOf.get(record.id)
     if (record.wanted && record.ordinal >= replicas) steps.push({ kind: 'retire', id: record.id })
     if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, conditions))
-    else if (needsPlace(record, conditions))
+    else if (needsPlace(record, service, conditions))
       steps.push(why === undefined ? { kind: 'place', id: record.id } : { kind: 'wait', id: record.id, why })
     else if (how !== undefined && record.cluster !== undefined)
       steps.push({ kind: 'update', id: record.id, cluster: record.cluster, how })
@@ -83,9 +83,9 @@ export function isSettled(
     instances.every(
       (record) =>
         record.wanted &&
-        record.cluster !== undefined &&
+        (record.cluster !== undefined || isIdle(record, service)) &&
         record.noOtherNode === undefined &&
-        isUp(record.cluster) &&
+        (record.cluster === undefined || isUp(record.cluster)) &&
         !isOld(record, service) &&
         !isBehind(record, service) &&
         record.successor === undefined &&
@@ -101,7 +101,17 @@ function ending(record: InstanceRecord, conditions: ClusterConditions): Step[] {
   return conditions.isUp(cluster) ? [{ kind: 'withdraw', id, cluster }] : []
 }
 
-function needsPlace(record: InstanceRecord, conditions: ClusterConditions): boolean {
+/** It waits for its schedule. */
+function isIdle(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
+  return record.isIdle === true && service?.spec.schedule !== undefined
+}
+
+function needsPlace(
+  record: InstanceRecord,
+  service: ServiceRecord | undefined,
+  conditions: ClusterConditions,
+): boolean {
+  if (isIdle(record, service) || (hasEnded(record, service) && !isOld(record, service))) return false
   if (record.cluster === undefined) return true
   if (runsAtFormer(record)) return false // it serves there, whatever becomes of where it goes (moves.ts)
   const mayMove = record.noOtherNode === true || conditions.isLost(record.cluster)
@@ -111,5 +121,6 @@ function needsPlace(record: InstanceRecord, conditions: ClusterConditions): bool
 /** Of the newest generation, but not as the document is now. */
 function isBehind(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   if (service === undefined || isOld(record, service)) return false
+  if (service.spec.schedule !== undefined) return false // its next run takes it
   return (record.revision ?? 0) < (service.revision ?? 0)
 }

@@ -13,6 +13,7 @@ import type { Clusters } from './clusters.ts'
 import { EntryPublisher } from './entry-publisher.ts'
 import type { EventSink } from './events/event.ts'
 import { applyRecordSteps, changeInstance, deleteInstance } from './instance-records.ts'
+import { Jobs } from './jobs/jobs.ts'
 import { Moves } from './moves.ts'
 import { Placing } from './placing.ts'
 import { isSettled, plan, type ClusterConditions, type Step } from './plan.ts'
@@ -58,11 +59,13 @@ export class Reconciler {
   readonly placing: Placing
   /** Of instances that run, to other clusters. */
   readonly moves: Moves
+  readonly jobs: Jobs
   #isClosed = false
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
     this.updates = new Updates(parts)
+    this.jobs = new Jobs(parts)
     this.#work = new SlicedWork({
       together: (slice) => parts.store.database.transaction(slice),
       onFailure: (error) => parts.log.error('reconciling services failed', { error }),
@@ -112,6 +115,17 @@ export class Reconciler {
     }, RETRY_MS).unref()
   }
 
+  /** Jobs whose time has come are run. Called every second. */
+  runDue(): void {
+    if (this.#isClosed) return
+    for (const id of this.jobs.due()) {
+      const work = async () => {
+        if (this.jobs.decide(id)) this.touch(id)
+      }
+      this.#work.add(`due ${id}`, work).catch(() => undefined) // cleared: the root is closing
+    }
+  }
+
   /** The cluster's link came up or went down. */
   clusterChanged(cluster: string): void {
     for (const record of this.#parts.store.instances.list()) if (record.cluster === cluster) this.touch(record.service)
@@ -143,6 +157,7 @@ export class Reconciler {
     const { store } = this.#parts
     const service = store.services.get(id)
     const steps = plan(service, store.instancesOf(id), this.#conditions())
+    if (service !== undefined) this.jobs.follow(service)
     if (service !== undefined && steps.some(({ kind }) => kind === 'wait')) this.#waiting.add(service)
     else this.#waiting.delete(id)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
@@ -169,8 +184,10 @@ export class Reconciler {
     if (isSettled(service, instances, this.#conditions())) this.#unsettled.delete(id)
     else this.#unsettled.add(id)
     if (service !== undefined) this.moves.follow(service, instances)
-    if (service === undefined) this.updates.forget(id)
-    else if (this.updates.follow(service, instances) === 'failed' && !this.updates.isAutomatic(id))
+    if (service === undefined) {
+      this.updates.forget(id)
+      this.jobs.forget(id)
+    } else if (this.updates.follow(service, instances) === 'failed' && !this.updates.isAutomatic(id))
       this.#takeBack(service)
   }
 

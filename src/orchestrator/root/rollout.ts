@@ -52,6 +52,7 @@ export function nextUpdates(
   instances: readonly InstanceRecord[],
   mayUpdate: (record: InstanceRecord) => boolean,
 ): NextUpdate[] {
+  if (service.spec.oneShot) return nextRuns(service, instances, mayUpdate)
   const { surge, unavailable, mayGap } = limitsOf(service.spec)
   const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
   const settling = wanted.filter((record) => isSettling(record, service)).length
@@ -75,6 +76,18 @@ export function nextUpdates(
   return next
 }
 
+/** A job serves nobody and does not run twice at the same time: all of its instances run again at once, what runs is stopped first. */
+function nextRuns(
+  service: ServiceRecord,
+  instances: readonly InstanceRecord[],
+  mayRun: (record: InstanceRecord) => boolean,
+): NextUpdate[] {
+  const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
+  return wanted.flatMap((record) =>
+    isOld(record, service) && mayRun(record) ? [{ record, how: 'stop-first' as const }] : [],
+  )
+}
+
 /** Why a service will not answer while it is updated; `undefined` when it will, or does not run. */
 export function whyGap(
   change: ServiceChange,
@@ -92,9 +105,16 @@ export function whyGap(
   return `two instances cannot listen on port ${shared} of one node (fixed_port), so ${each} stopped before its successor starts`
 }
 
-/** Of an earlier generation, and not told of the newest yet. */
+/** Of an earlier generation, and not told of the newest yet. A job with a schedule takes a newer document with its next run. */
 export function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
-  return service !== undefined && record.generation < service.generation
+  if (service === undefined || record.isIdle === true) return false
+  const { spec, run, generation } = service
+  return record.generation < (spec.schedule === undefined ? generation : (run?.generation ?? 0))
+}
+
+/** A job that is over, well or not: it is not placed again. */
+export function hasEnded({ state }: Pick<InstanceRecord, 'state'>, service: ServiceRecord | undefined): boolean {
+  return service?.spec.oneShot === true && (state === 'stopped' || state === 'failed')
 }
 
 /** Told of the newest generation, whose run does not serve yet. A failed one also holds up what follows. */
@@ -116,7 +136,9 @@ export interface Rollout {
 /** One that crashes this often before it was ready once is not slow but broken. */
 export const HOPELESS_RESTARTS = 3
 
+/** A job has runs, and no update. */
 export function rolloutOf(service: ServiceRecord, instances: readonly InstanceRecord[]): Rollout | undefined {
+  if (service.spec.oneShot) return undefined
   const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
   const isUpdated = (record: InstanceRecord) => !isOld(record, service) && !isSettling(record, service)
   const pending = wanted.filter((record) => !isUpdated(record))

@@ -26,6 +26,18 @@ export interface ServiceRecord {
   revision?: number
   /** Grows with every document that changes it; what tables show is numbered by each cluster (cluster/change-log.ts). */
   version: number
+  /** Of a job: the newest run that was asked for without a new document. */
+  run?: AskedRun
+  /** Of a job with a schedule: what was due up to this time has been decided, milliseconds since 1970. */
+  scheduled?: { after: number }
+}
+
+export interface AskedRun {
+  /** Of the service, since then. */
+  generation: number
+  by: 'schedule' | 'user'
+  /** When it was due. */
+  due?: number
 }
 
 export interface InstanceRecord {
@@ -41,6 +53,8 @@ export interface InstanceRecord {
   /** Why its node does not meet the document as it is now; it runs on until another place is found. */
   unsuited?: string
   state: InstanceState
+  /** Of a job with a schedule: it is not placed before a run is due. */
+  isIdle?: true
   detail?: string
   restarts: number
   /** Of the run that serves: grows with every restart and move by its cluster. */
@@ -130,6 +144,25 @@ export interface RevisionRecord {
   isComplete?: true
 }
 
+/** One run of an instance of a job: of one generation and epoch, with all of its tries. */
+export interface JobRun {
+  /** 1, 2, 3 … of each instance. */
+  number: number
+  generation: number
+  epoch: number
+  /** Who asked for it: a document that was applied, its schedule, or a person. */
+  by: 'document' | 'schedule' | 'user'
+  /** When it was due by its schedule. All times are milliseconds since 1970. */
+  due?: number
+  at: number
+  endedAt?: number
+  /** `replaced`: another run began before it had ended. */
+  state: 'running' | 'succeeded' | 'failed' | 'replaced'
+  tries: number
+  node?: NodeId
+  detail?: string
+}
+
 export interface ApiToken {
   role: 'admin'
   hash: string
@@ -151,6 +184,8 @@ export class RootStore implements Disposable {
   readonly counters: Collection<number>
   /** By service and number (revisions.ts). */
   readonly revisions: Collection<RevisionRecord>
+  /** By instance of a job. */
+  readonly runs: Collection<readonly JobRun[]>
 
   private constructor(database: Store) {
     this.database = database
@@ -165,6 +200,7 @@ export class RootStore implements Disposable {
     this.tokens = database.keptCollection('api-tokens')
     this.counters = database.keptCollection('counters')
     this.revisions = database.collection('revisions')
+    this.runs = database.collection('job-runs')
   }
 
   static open(dir: string): RootStore {

@@ -55,6 +55,8 @@ export interface RootOptions {
 
 /** How often a rotation is continued and failed placements are retried, which also happens whenever capacity changes. */
 const RETRY_MS = 2_000
+/** How often it is looked which jobs are due; a run begins up to this late. */
+const DUE_MS = 1_000
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
 )
@@ -98,6 +100,7 @@ export class Root implements AsyncDisposable {
       scheduling.openCredential(server.url)
       life.every(RETRY_MS, () => scheduling.rotation.issueWhenReady(), 'rotation of the authority')
       life.every(RETRY_MS, () => scheduling.reconciler.retry(), 'placement retry at the root')
+      life.every(DUE_MS, () => scheduling.reconciler.runDue(), 'schedules of jobs')
       scheduling.reconciler.retry()
       state.log.info('root started', { address: server.url, mesh: authority.mesh })
       return new Root(life, { ...state, ...scheduling, server })

@@ -3,6 +3,7 @@ import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
 import { servingOf } from './former-place.ts'
+import { jobText, outcomeOf, triesText } from './jobs/shown.ts'
 import type { ShownNode } from './node-directory.ts'
 
 /** Rows of the API's lists, one function for each kind. */
@@ -31,9 +32,10 @@ export function serviceRow(
   const vipTable = Object.fromEntries(vips.of(id))
   const instances = store.instancesOf(id)
   const update = reconciler.updates.textOf(service, instances)
-  const trouble = troubleOf(instances)
+  const trouble = troubleOf(instances, service)
   const { retryAt } = trouble
-  const detail = [update, trouble.detail].filter((text) => text !== undefined).join('; ')
+  const nextRunAt = reconciler.jobs.nextAt(service)
+  const detail = [update, jobText(service, instances), trouble.detail].filter((text) => text !== undefined).join('; ')
   return {
     id,
     ports,
@@ -43,6 +45,8 @@ export function serviceRow(
     ...(detail === '' ? {} : { detail }),
     ...(update === undefined ? {} : { update }),
     ...(retryAt === undefined ? {} : { retryAt }),
+    ...(spec.oneShot ? { oneShot: true } : {}),
+    ...(spec.schedule === undefined ? {} : { schedule: spec.schedule.cron, nextRunAt }),
     generation,
     strategy,
     allow,
@@ -54,13 +58,19 @@ export function serviceRow(
  * Why most of those that do not run do not: `2 unplaceable: 6 nodes: 4 too little memory free, 2 no gpu`; and when the first of them is
  * started again, milliseconds since 1970.
  */
-function troubleOf(instances: readonly InstanceRecord[]): { detail?: string; retryAt?: number } {
+function troubleOf(
+  instances: readonly InstanceRecord[],
+  service: ServiceRecord,
+): { detail?: string; retryAt?: number } {
   const ill = instances.filter(
     (record) =>
       ILL.has(record.state) || isWaiting(record) || retryOf(record) !== undefined || record.violation !== undefined,
   )
-  const wordsOf = ({ state, detail = '', violation }: InstanceRecord) =>
-    state === 'running' ? `running, constraint violated: ${violation}` : `${state}: ${detail}`
+  const wordsOf = (record: InstanceRecord) => {
+    const { state, detail = '', violation } = record
+    if (outcomeOf(record, service) === 'failed') return `failed ${triesText(record)}`
+    return state === 'running' ? `running, constraint violated: ${violation}` : `${state}: ${detail}`
+  }
   const groups = [...Map.groupBy(ill, wordsOf)]
   const [most] = groups.toSorted(([, a], [, b]) => b.length - a.length)
   if (most === undefined) return {}
@@ -106,7 +116,11 @@ function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNod
   return row !== undefined && row.condition !== 'alive'
 }
 
-export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, string[]>) {
+export function instanceRow(
+  stored: InstanceRecord,
+  left: ReadonlyMap<string, string[]>,
+  { store, reconciler }: Pick<ApiContext, 'store' | 'reconciler'>,
+) {
   const {
     node,
     former: _former,
@@ -114,13 +128,20 @@ export function instanceRow(stored: InstanceRecord, left: ReadonlyMap<string, st
     drainsOn: _drainsOn,
     constraintMoves: _moves,
     servingGeneration,
+    isIdle: _isIdle,
     ...record
   } = servingOf(stored)
+  const service = store.services.get(stored.service)
+  const outcome = outcomeOf(stored, service)
   const detail = whyBehind(record)
   const mayAlsoRunOn = left.get(record.id)
+  const nextRunAt = service && reconciler.jobs.nextAt(service)
   return {
     ...(detail === undefined ? {} : { detail }),
     ...record,
+    ...(outcome === undefined ? {} : { outcome }),
+    ...(outcome === 'failed' ? { detail: triesText(record) } : {}),
+    ...(nextRunAt === undefined ? {} : { nextRunAt }),
     generation: servingGeneration ?? record.generation,
     retryAt: retryOf(record),
     node: node?.id,

@@ -32,6 +32,7 @@ export function whyWaiting(
 /** A service is ready when one instance answers; a job when all have succeeded. */
 function whyNotReady({ spec }: ServiceRecord, instances: readonly InstanceRecord[]): string | undefined {
   const wanted = instances.filter((record) => record.wanted)
+  if (spec.schedule !== undefined) return undefined // it runs again and again
   if (spec.replicas === 0) return 'which has no replicas'
   const isReady = (record: InstanceRecord) => servingOf(record).state === (spec.oneShot ? 'stopped' : 'running')
   const ill = wanted.filter((record) => !isReady(record))

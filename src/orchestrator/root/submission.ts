@@ -3,7 +3,7 @@ import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
 import type { Fault } from '../sla/findings.ts'
-import type { AppSpec } from '../spec.ts'
+import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import { contentOf, forgetRevisions, recordRevision, type RevisionReason } from './revisions.ts'
 import type { RootStore, ServiceRecord } from './root-store.ts'
@@ -99,6 +99,17 @@ export function idOf(change: ServiceChange): ServiceId {
   return 'spec' in change ? change.spec.id : change.id
 }
 
+/** A schedule that is new counts from now on. */
+function scheduledOf(
+  { schedule }: ServiceSpec,
+  before: ServiceRecord | undefined,
+  now: number,
+): Pick<ServiceRecord, 'scheduled'> {
+  if (schedule === undefined) return {}
+  const known = before?.spec.schedule?.cron === schedule.cron ? before.scheduled : undefined
+  return { scheduled: known ?? { after: now } }
+}
+
 function write(change: ServiceChange, parts: SubmitParts, reason: RevisionReason | undefined): void {
   const { store, clock } = parts
   switch (change.kind) {
@@ -117,6 +128,8 @@ function write(change: ServiceChange, parts: SubmitParts, reason: RevisionReason
         generation: effect === 'restart' ? store.next('generation', 0) : (before?.generation ?? 0),
         revision: effect === 'none' ? (before?.revision ?? 0) : store.next('revision', 0),
         version: store.next('version', clock.wall()),
+        ...(before?.run === undefined ? {} : { run: before.run }),
+        ...scheduledOf(spec, before, clock.wall()),
       }
       store.services.put(spec.id, record)
       const isOnlyScaled = before !== undefined && isDeepStrictEqual(contentOf(before.spec), contentOf(spec))

@@ -76,7 +76,9 @@ export class Updates {
     const asked = { generation, revision, unsuited: undefined, gap: undefined }
     const stops = { ...asked, state: 'starting', successor: undefined, servingGeneration: undefined } as const
     // written before the request: after a crash in between, the cluster's hello says what it has
-    if (how === 'stop-first') this.#change(id, { ...stops, gap: 'max_surge is 0' })
+    if (spec.oneShot)
+      this.#change(id, { ...stops, state: 'placed', restarts: 0, detail: undefined, retryAt: undefined })
+    else if (how === 'stop-first') this.#change(id, { ...stops, gap: 'max_surge is 0' })
     else {
       const { servingGeneration = record.generation } = record
       this.#change(id, { ...asked, successor: { generation, state: 'placed', restarts: 0 }, servingGeneration })

@@ -49,6 +49,8 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   constraints: field('place', 'constraints'),
   check: field('live', 'check'),
   liveness: field('live', 'livenessProbe'),
+  job: field('live', 'job'),
+  schedule: field('none', 'schedule'),
   drainSeconds: field('live', 'drain_seconds'),
   connectivity: field('live', 'connectivity'),
   strategy: field('live', 'strategy'),

@@ -201,4 +201,6 @@ const PLACES: Readonly<Record<Level, string>> = {
   addresses: 'addresses',
   instances: 'an entry of addresses.instances',
   update: 'update',
+  job: 'job',
+  schedule: 'schedule',
 }

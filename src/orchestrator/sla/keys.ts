@@ -7,7 +7,7 @@ import { CONSTRAINT_TYPES, TOPOLOGIES } from '../spec.ts'
  *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  livenessProbe  constraints[]  connectivity[]
  *                                                  │                              └─ con_constraints[]: connection
  *                                                  ├─ addresses ─ instances[]
- *                                                  └─ update
+ *                                                  └─ update  job  schedule
  */
 
 export type Kind =
@@ -46,6 +46,8 @@ export type Level =
   | 'addresses'
   | 'instances'
   | 'update'
+  | 'job'
+  | 'schedule'
 
 const text = (max = 256): Kind => ({ type: 'text', max })
 const whole = (min: number, max: number): Kind => ({ type: 'number', min, max, whole: true })
@@ -195,6 +197,8 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
     ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
     theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
+    ours('job', object, 'How a job (`one_shot`) is tried again, and how long it may take.'),
+    ours('schedule', object, 'When a job (`one_shot`) runs again and again, instead of once when it is applied.'),
     ours(
       'strategy',
       text(64),
@@ -232,7 +236,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'start_after_connectivity',
       flag,
-      'Its first instances wait until each service of the same application that `connectivity` names is ready: one instance answers, or, of a job, all have succeeded. Updates, healing and scaling do not wait. Default: false, or as the application says.',
+      'Its first instances wait until each service of the same application that `connectivity` names is ready: one instance answers, or, of a job without a schedule, all have succeeded. Updates, healing and scaling do not wait. Default: false, or as the application says.',
     ),
     theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
     unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
@@ -378,6 +382,36 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       'An update that has made no progress for this long has failed. Default: 600.',
     ),
     ours('auto_rollback', flag, 'An update that has failed is taken back by itself. Default: false.'),
+  ],
+  job: [
+    ours('retries', whole(0, 1_000), 'How often a job that fails is tried again. Default: 3.'),
+    ours(
+      'backoff_seconds',
+      { type: 'number', min: 0.1, max: 3_600 },
+      'The longest wait before the first retry; each further wait may be twice as long, up to an hour. Default: 0.25, up to a minute.',
+    ),
+    ours(
+      'deadline_seconds',
+      whole(1, 1_209_600),
+      'A job that has not ended so long after its start, with its retries, is ended and has failed. Default: none.',
+    ),
+  ],
+  schedule: [
+    ours(
+      'cron',
+      text(256),
+      'Minute, hour, day of the month, month and day of the week, as in crontab(5) and in UTC, for example `0 3 * * *`; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Required.',
+    ),
+    ours(
+      'concurrency',
+      choice('forbid', 'replace'),
+      'When a run is due and the one before has not ended: `forbid` (default) skips it, `replace` ends the one before.',
+    ),
+    ours(
+      'start_within_seconds',
+      whole(10, 31_536_000),
+      'A run that was due while the root was away is made up, the last one of several, by at most so many seconds late; later it is skipped. Default: however late.',
+    ),
   ],
 }
 

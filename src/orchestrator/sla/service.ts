@@ -8,6 +8,7 @@ import { readCheck, readLiveness } from './checks.ts'
 import { readConstraints } from './constraints.ts'
 import { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
+import { readJob } from './jobs.ts'
 import { labelsOf, readName } from './names.ts'
 import { readPorts } from './ports.ts'
 import { readUpdate } from './update.ts'
@@ -54,6 +55,7 @@ export function readService(
     ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
+    ...readJob(fields, findings),
     strategy: fields.text('strategy') ?? 'spread',
     allow: readAllow(fields, findings),
     drainSeconds: fields.number('drain_seconds') ?? 10,

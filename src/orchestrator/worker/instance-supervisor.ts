@@ -5,6 +5,7 @@ import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
 import { isNewerRun, type Assignment, type InstanceReport, type ServiceSpec } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
+import { afterTry, Deadline, jobBackoff } from './job.ts'
 import { Liveness } from './liveness.ts'
 import { watchReadiness } from './readiness.ts'
 import type { Saved } from './records.ts'
@@ -48,8 +49,6 @@ export interface AskedEndpoint extends Endpoint {
 
 /** How often a service that hangs is started again here, before its cluster moves it to another node. */
 const HUNG_RESTARTS = 3
-/** How often a job that fails is tried again. */
-const JOB_RESTARTS = 3
 const DRAIN_CHECK_MS = 50
 /** A shorter wait is over before anybody reads of it, and costs two messages. */
 const TOLD_FROM_MS = 1_000
@@ -58,7 +57,7 @@ const TOLD_FROM_MS = 1_000
  * One instance on this node, from its assignment to its end. States follow NEXT; what the worker adds:
  *
  *     launch ─▶ starting ─▶ running ─▶ (ended) ─▶ starting, after a backoff, for ever
- *                                        └─ a job: code 0 ─▶ stopped; else three more tries ─▶ failed
+ *                                        └─ a job (job.ts): code 0 ─▶ stopped; else its retries, within its deadline ─▶ failed
  *     cannot be launched ─▶ failed, and the cluster decides          stop() ─▶ stopping (drains) ─▶ stopped
  */
 export class InstanceSupervisor {
@@ -78,6 +77,8 @@ export class InstanceSupervisor {
   #state: InstanceState = 'placed'
   #detail: string | undefined
   #restarts = 0
+  /** Of a job that has been started. */
+  #deadline: Deadline | undefined
   /** How often in a row it hung. */
   #hangs = 0
   /** When it is started again, by the monotonic clock, while it waits for that. */
@@ -97,8 +98,9 @@ export class InstanceSupervisor {
         port.proxyProtocol === undefined ? [] : [[endpointKey(port), port.proxyProtocol] as const],
       ),
     )
-    this.#backoff = new Backoff(parts.timings.backoff)
+    this.#backoff = new Backoff(jobBackoff(assignment.spec, parts.timings.backoff))
     if (saved !== undefined) {
+      if (saved.beganAt !== undefined) this.#deadline = new Deadline(parts.clock, saved.beganAt)
       this.#restarts = saved.restarts
       this.#endpoints = saved.endpoints
     }
@@ -107,6 +109,7 @@ export class InstanceSupervisor {
       parts.log.error('supervision of an instance failed', { instance: assignment.instance, error })
       if (canBecome(this.#state, 'failed')) this.#become('failed', explain(error))
     })
+    void this.ended.then(() => this.#deadline?.[Symbol.dispose]())
   }
 
   /** `saved`: what an earlier agent knew of it. */
@@ -128,6 +131,7 @@ export class InstanceSupervisor {
     const isNewer = (assignment.revision ?? 0) > (this.#assignment.revision ?? 0)
     if (!isNewer && !isNewerRun(assignment, this.#assignment)) return
     this.#assignment = assignment
+    if (!this.#isOver()) this.#deadline?.set(assignment.spec)
     this.#save()
     const before = this.#changed
     this.#changed = new AbortController()
@@ -155,7 +159,8 @@ export class InstanceSupervisor {
 
   saved(): Saved {
     const { assignment } = this
-    const saved = { assignment, state: this.#state, restarts: this.#restarts, endpoints: this.#endpoints }
+    const began = this.#deadline === undefined ? {} : { beganAt: this.#deadline.beganAt }
+    const saved = { assignment, state: this.#state, restarts: this.#restarts, ...began, endpoints: this.#endpoints }
     return this.#trace === undefined ? saved : { ...saved, trace: this.#trace }
   }
 
@@ -216,6 +221,7 @@ export class InstanceSupervisor {
       this.#adoption.resolve()
       return this.#parts.report(this.report())
     }
+    this.#deadline?.set(this.assignment.spec)
     let running = await this.#adopted(saved).finally(() => this.#adoption.resolve())
     if (saved !== undefined && running === undefined) {
       if (this.assignment.spec.oneShot && saved.trace !== undefined) {
@@ -231,6 +237,8 @@ export class InstanceSupervisor {
       running = undefined
       if (!this.#mayRunAgain(ended)) return
       await this.#waitToRunAgain(this.#backoff.nextMs())
+      if (this.#deadline?.signal.aborted === true && !signal.aborted)
+        return this.#become('failed', this.#deadline.detail)
     }
     if (running !== undefined) await this.#end(running)
     else if (!this.#isLetGo) this.#become('stopped', undefined)
@@ -244,7 +252,8 @@ export class InstanceSupervisor {
       this.#retryAt = clock.now() + ms
       report(this.report())
     }
-    await clock.sleep(ms, this.#leave.signal)
+    const { signal } = this.#leave
+    await clock.sleep(ms, this.#deadline === undefined ? signal : AbortSignal.any([signal, this.#deadline.signal]))
     this.#retryAt = undefined
     if (isTold && !this.#leave.signal.aborted) report(this.report())
   }
@@ -269,6 +278,11 @@ export class InstanceSupervisor {
 
   async #launched(): Promise<Running | undefined> {
     this.#become('starting', this.#detail)
+    const { spec } = this.assignment
+    if (spec.oneShot && this.#deadline === undefined) {
+      this.#deadline = new Deadline(this.#parts.clock)
+      this.#deadline.set(spec)
+    }
     try {
       const admitted = this.#parts.admitted()
       if (admitted !== undefined) {
@@ -328,10 +342,11 @@ export class InstanceSupervisor {
       AbortSignal.any([signal, watching.signal]),
     )
     const hung = liveness?.hangs.then((detail): Ended => ({ isHung: true, detail }))
-    const ended = await Promise.race([running.ended, this.#left, ...(hung === undefined ? [] : [hung])])
+    const overdue = this.#overdue(watching.signal)
+    const ended = await Promise.race([running.ended, this.#left, ...[hung, overdue].filter((end) => end !== undefined)])
     watching.abort()
     await watch
-    if (ended?.isHung === true) await running.stop(timings.graceMs)
+    if (ended?.isHung === true || ended?.isOverdue === true) await running.stop(timings.graceMs)
     if (ended === undefined) return undefined
     this.#running = undefined
     if ((ended.isHung === true ? (goodUntil ?? clock.now()) : clock.now()) - startedAt >= timings.steadyMs) {
@@ -340,6 +355,17 @@ export class InstanceSupervisor {
     }
     if (ended.isHung === true) this.#hangs += 1
     return ended
+  }
+
+  /** When its deadline is over, unless the signal comes first; of a job. */
+  #overdue(signal: AbortSignal): Promise<Ended> | undefined {
+    const deadline = this.#deadline
+    if (deadline === undefined) return undefined
+    const ended = (): Ended => ({ isOverdue: true, detail: deadline.detail })
+    if (deadline.signal.aborted) return Promise.resolve(ended())
+    return new Promise((resolve) =>
+      deadline.signal.addEventListener('abort', () => resolve(ended()), { once: true, signal }),
+    )
   }
 
   /** What is checked, until `changed`. */
@@ -355,31 +381,43 @@ export class InstanceSupervisor {
   }
 
   /** A service always, unless it keeps hanging; a job until it succeeded or has failed too often. */
-  #mayRunAgain({ code, detail, isHung }: Ended): boolean {
+  #mayRunAgain(ended: Ended): boolean {
+    const { detail, isHung } = ended
     const { log, output, onRestart } = this.#parts
     const { instance, spec } = this.assignment
     output.note(detail)
-    this.#saveTrace(undefined)
-    if (spec.oneShot && code === 0) {
-      if (this.#state === 'starting') this.#become('running', undefined) // a job may end before the first check
-      this.#become('stopped', detail)
-      return false
-    }
-    if (spec.oneShot && (this.#restarts >= JOB_RESTARTS || code === undefined)) {
-      this.#become('failed', detail)
-      return false
-    }
+    if (spec.oneShot) {
+      const then = afterTry(spec, ended, this.#restarts)
+      this.#trace = undefined // written together with what follows: a crash in between must not run it again
+      if (then === 'succeeded') this.#becomeDone(detail)
+      if (then === 'failed') this.#become('failed', detail)
+      if (then !== 'again') return false
+    } else this.#saveTrace(undefined)
     if (isHung === true && this.#hangs > HUNG_RESTARTS) {
       this.#become('failed', `${detail}, also after ${HUNG_RESTARTS} restarts`)
       return false
     }
     this.#restarts += 1
+    if (spec.oneShot) this.#save()
     onRestart()
     log.warn('instance ended and is started again', { instance, reason: detail, restarts: this.#restarts })
     const isAgain = this.#state === 'starting' && this.#detail === detail // nothing but the number is new
     this.#become('starting', detail)
     if (isAgain) this.#parts.report(this.report())
     return true
+  }
+
+  /** A job may end before the first check. One record is written of both states: a crash in between must not run it again. */
+  #becomeDone(detail: string): void {
+    if (this.#state === 'starting') {
+      this.#state = 'running'
+      this.#parts.report(this.report())
+    }
+    this.#become('stopped', detail)
+  }
+
+  #isOver(): boolean {
+    return this.#state === 'stopped' || this.#state === 'failed'
   }
 
   /** Open flows may finish; it gets no new ones, because it is `stopping`. */

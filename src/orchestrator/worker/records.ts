@@ -20,6 +20,8 @@ export interface Saved {
   /** Where it stands; of a job that is over, so that it is not run twice. */
   state: InstanceReport['state']
   restarts: number
+  /** Of a job: when it was started first, milliseconds since 1970. */
+  beganAt?: number
   endpoints: Endpoints
   /** While something runs, or may. */
   trace?: Trace
@@ -46,6 +48,7 @@ const record = Compile(
     }),
     state: Type.Enum([...INSTANCE_STATES]),
     restarts: Type.Integer(),
+    beganAt: Type.Optional(Type.Number()),
     endpoints: Type.Record(Type.String(), Type.Object({ host: Type.String(), port: Type.Integer() })),
     trace: Type.Optional(Type.Record(Type.String(), Type.Union([Type.String(), Type.Number()]))),
   }),

@@ -15,6 +15,10 @@ export type Endpoints = Readonly<Record<string, Endpoint>>
 export interface Ended {
   /** Absent when it is not known, or when a signal ended it. */
   code?: number
+  /** What ended it, when that was a signal. */
+  signal?: string
+  /** It did not end: it is a job that takes longer than it may, and is ended for that. */
+  isOverdue?: boolean
   /** It did not end: it no longer answers, and is ended for that. */
   isHung?: boolean
   /** For people: `exited with code 1`. */

@@ -122,7 +122,8 @@ export class Slot {
       else successor.supervisor.takeOver(assignment)
       return this.#parts.report(this.report())
     }
-    if (this.serving.state === 'failed') {
+    const isOver = this.serving.assignment.spec.oneShot && isSameRun(assignment, this.serving.assignment)
+    if (this.serving.state === 'failed' && !isOver) {
       this.#cancelSuccessor()
       this.#serving = this.#begin(assignment, 'serving')
       return
@@ -167,7 +168,11 @@ export class Slot {
         if (isKept || isSettled) return
         // one that was being stopped is stopped by the next agent too
         if (role === 'successor') this.#parts.drop(run.tag)
-        else if (role === 'serving' && !this.#isEnding) this.#parts.save({ ...saved, state: 'placed', restarts: 0 }, '')
+        else if (role === 'serving' && !this.#isEnding)
+          this.#parts.save(
+            { ...saved, state: 'placed', restarts: saved.assignment.spec.oneShot ? saved.restarts : 0 },
+            '',
+          )
       }),
     )
     await this.output[Symbol.asyncDispose]()
@@ -177,6 +182,7 @@ export class Slot {
   #continues(assignment: Assignment): boolean {
     const { epoch = 0, spec, generation } = this.serving.assignment
     if (isSameRun(assignment, this.serving.assignment)) return true
+    if (spec.oneShot) return false // each generation is a run of its own
     if (generation === assignment.generation || epoch !== (assignment.epoch ?? 0)) return false
     return effectOf(spec, assignment.spec) !== 'restart'
   }

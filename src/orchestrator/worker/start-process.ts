@@ -111,5 +111,5 @@ function whyNot(error: unknown, file: string): string {
 
 function endedBy(code: number | null, signal: NodeJS.Signals | null): Ended {
   if (code !== null) return { code, detail: `exited with code ${code}` }
-  return { detail: `ended by ${signal ?? 'a signal'}` }
+  return { ...(signal === null ? {} : { signal }), detail: `ended by ${signal ?? 'a signal'}` }
 }

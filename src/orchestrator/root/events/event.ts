@@ -10,6 +10,8 @@ export const EVENT_WORDS = {
   waiting: 'it starts when the services that it calls are ready',
   placed: 'a node has been found for the instance, and has accepted it',
   moved: 'the instance has gone to another node',
+  due: 'a run of a job begins, by its schedule or because somebody asked for it',
+  skipped: 'a run of a job was due and does not begin',
   refused: 'a cluster or node did not take the instance',
   unplaceable: 'the instance fits nowhere at present',
   started: 'its program was started',
