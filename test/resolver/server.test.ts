@@ -629,8 +629,9 @@ t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t
 })
 
 t.test('a user that opens TCP connections without end costs only its own', { skip: noOtherUsers }, async (t) => {
-  await using mesh = await world({ limits: { tcpConnections: 8 } })
+  await using mesh = await world({ limits: { tcpConnections: 8, tcpIdleMs: 60_000 } }) // a busy machine starts programs for seconds
   const other = connect({ port: mesh.port, host: '127.0.0.1' })
+  t.teardown(() => other.destroy())
   await once(other, 'connect')
   using few = silentUser('127.0.0.1', mesh.port, 5)
   await until(() => few.state.open === 5)
@@ -640,7 +641,6 @@ t.test('a user that opens TCP connections without end costs only its own', { ski
   other.write(framed(query({ name: cart })))
   await once(other, 'data')
   t.pass('it is answered')
-  other.destroy()
 })
 
 t.test('a TCP connection without one complete question is closed', async (t) => {
