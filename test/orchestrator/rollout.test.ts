@@ -110,6 +110,11 @@ t.test('how far an update is, and what holds it up', async (t) => {
   const rows = [
     { why: 'nothing to do', are: [at(0, done)], text: undefined },
     { why: 'a first start is no update', are: [at(0, { ...done, state: 'starting', restarts: 9 })], text: undefined },
+    {
+      why: 'a first start that waits is none either',
+      are: [at(0, { generation: 0, state: 'requested' })],
+      text: undefined,
+    },
     { why: 'not begun', are: [at(0)], text: 'updated 0/1' },
     { why: 'under way', are: [at(0, starting)], text: 'updated 0/1' },
     { why: 'it crashes', are: [at(0, crashing(1))], text: 'updated 0/1, stuck: exited with code 1' },

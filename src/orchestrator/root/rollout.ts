@@ -142,8 +142,9 @@ export function rolloutOf(service: ServiceRecord, instances: readonly InstanceRe
   const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
   const isUpdated = (record: InstanceRecord) => !isOld(record, service) && !isSettling(record, service)
   const pending = wanted.filter((record) => !isUpdated(record))
-  // instances of the newest generation that start for the first time are no update
-  if (!pending.some((each) => isOld(each, service) || each.successor !== undefined || each.gap !== undefined))
+  // what starts for the first time, or waits for that, is no update
+  const isReplaced = (record: InstanceRecord) => isOld(record, service) && record.generation > 0
+  if (!pending.some((each) => isReplaced(each) || each.successor !== undefined || each.gap !== undefined))
     return undefined
   const troubles = pending.flatMap((record) => troubleOf(record, service) ?? [])
   const [first] = troubles.toSorted((a, b) => Number(b.isHopeless) - Number(a.isHopeless))
