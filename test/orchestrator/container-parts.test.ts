@@ -103,6 +103,7 @@ t.test('how a container ended', async (t) => {
   const rows = [
     { state: { ExitCode: 0 }, detail: 'exited with code 0' },
     { state: { ExitCode: 143 }, detail: 'exited with code 143 (SIGTERM)' },
+    { state: { ExitCode: 137 }, detail: 'exited with code 137 (SIGKILL), perhaps out of memory (its limit is 64 MB)' },
     { state: { ExitCode: 127, Error: 'no such file' }, detail: 'exited with code 127: no such file' },
     { state: { ExitCode: 137, OOMKilled: true }, detail: 'killed: out of memory (its limit is 64 MB)' },
     {

@@ -19,7 +19,8 @@ export function exitReason({ ExitCode: code = 0, OOMKilled, Error = '' }: Contai
   if (OOMKilled === true && code === SIGKILL) return { code, detail: `killed: out of memory (${limit})` }
   const fault = Error === '' ? '' : `: ${Error}`
   const killed = OOMKilled === true ? `; a process of it was killed: out of memory (${limit})` : ''
-  return { code, detail: `exited with code ${code}${signalOf(code)}${fault}${killed}` }
+  const maybe = OOMKilled !== true && code === SIGKILL && memoryMb > 0 ? `, perhaps out of memory (${limit})` : '' // Podman 4 does not always know
+  return { code, detail: `exited with code ${code}${signalOf(code)}${maybe}${fault}${killed}` }
 }
 
 /** A shell's way to tell a signal, and the engine's. */
