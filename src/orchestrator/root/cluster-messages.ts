@@ -217,7 +217,7 @@ export class ClusterMessages implements ClusterListener {
         touched.add(record.service)
         if (this.#takeReport(record, each))
           shown.push({ service: record.service, saidBy: isOnlyThere(record, name) ? name : undefined })
-        if (record.former !== undefined) left.add(record.id)
+        if (record.former !== undefined && isAccepted(each)) left.add(record.id)
       }
     })
     for (const id of left) reconciler.placing.leaveFormer(id)
@@ -312,6 +312,11 @@ function isOnlyThere({ node, former, drainsOn }: InstanceRecord, cluster: string
 
 function isElsewhere(record: InstanceRecord | undefined, than: string): boolean {
   return record?.wanted === true && record.cluster !== undefined && record.cluster !== than
+}
+
+/** A node has taken it; before that its cluster may still refuse it. */
+function isAccepted({ report }: LocatedReport): boolean {
+  return report.state !== 'requested' && report.state !== 'placed' && report.state !== 'unplaceable'
 }
 
 function nodesOf({ node, successor, also = [] }: LocatedReport): NodeId[] {
