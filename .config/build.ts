@@ -19,6 +19,7 @@ const PROGRAMS = [
   'src/main.ts',
   'src/roles/control-thread.ts',
   'src/orchestrator/worker/stand-in.ts',
+  'src/orchestrator/worker/lease-end.ts',
   'src/lab/http-proxy.ts',
   'src/lab/link/wires.ts',
 ]

@@ -1,5 +1,5 @@
 import { interestOf } from '../core/model/ids.ts'
-import { Uplink, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
+import { Uplink, type UplinkLeases, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
 import type { Interests } from '../core/table/interests.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
@@ -31,6 +31,7 @@ export async function openUplink(
         egress,
         facts: facts.current,
         worker: workerFor(instances, interests),
+        leases: leasesOf(instances),
         onWish: (keys) => interests.wish(keys),
         ...handlers,
         clock,
@@ -55,6 +56,17 @@ export async function openUplink(
 export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays' | 'onRefusal' | 'isAtRest'> {
   instances: Instances
   facts: NodeFactsSource
+}
+
+/** The worker may be another one later. */
+function leasesOf(instances: Instances): UplinkLeases {
+  return {
+    get shortest() {
+      return instances.worker.leases.shortest
+    },
+    now: () => instances.worker.leases.now(),
+    renewed: (sentAt) => instances.worker.leases.renewed(sentAt),
+  }
 }
 
 /**

@@ -170,6 +170,11 @@ export interface ServiceSpec {
   liveness?: LivenessSpec
   /** How many seconds a stopping instance may take to finish its flows. */
   drainSeconds: number
+  /**
+   * It never runs twice: it ends where its node has not heard from its cluster for so long, and is placed elsewhere only then. Without it
+   * an instance runs on for as long as its node is cut off.
+   */
+  leaseSeconds?: number
   update?: UpdateSpec
   constraints: Constraint[]
   /** Services that this one calls, as service ids or interest keys: the node fetches them before the first call. */

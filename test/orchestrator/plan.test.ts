@@ -144,6 +144,13 @@ t.test('an instance is placed when it is in no cluster, or in one that is lost w
       steps: [],
     },
     {
+      why: 'one with a lease stays, since its cluster may live on, cut off, and grant it',
+      service: { ...service(1), spec: specOf({ replicas: 1, lease_seconds: 20 }) },
+      instances: [at(0)],
+      conditions: lost,
+      steps: [],
+    },
+    {
       why: 'an instance whose node is lost, and whose cluster has no other for it, is placed in another cluster',
       service: service(1),
       instances: [at(0, { state: 'lost', noOtherNode: true })],

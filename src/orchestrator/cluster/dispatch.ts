@@ -64,6 +64,8 @@ export class Dispatch {
       const isBeside = replacement === 'beside'
       if (isBeside) this.#parts.log.info('node refused a successor', { instance, node: node.id, error })
       else this.#parts.log.warn('node refused an instance', { instance, node: node.id, error })
+      if (isMeshError(error, 'REQUEST_TIMEOUT') && assignment.spec.leaseSeconds !== undefined && !isBeside)
+        return undefined // it may have been about to accept, and no other one may run; the next hello of the node says
       if (isMeshError(error, 'REQUEST_TIMEOUT')) {
         // it may have been about to accept
         if (isBeside) this.cancel(node, assignment)

@@ -69,6 +69,10 @@ export class NodeMessages implements NodeListener {
         return key === undefined ? {} : { key }
       },
       'interest.resume': (point) => this.#resume(id, point),
+      'lease.renew': () => {
+        if (this.#linked(id).link !== link()) throw new MeshError('LINK_CLOSED', { node: id })
+        return {}
+      },
       'certificate.renew': async ({ csr }) => {
         const { enrolment } = store.nodes.get(nameOf(id)) ?? {}
         const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }

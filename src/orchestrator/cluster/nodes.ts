@@ -73,11 +73,15 @@ export class Nodes {
   readonly #leaving = new Set<NodeId>()
   /** Nodes whose process ended, and when by the monotonic clock. */
   readonly #closed = new Map<NodeId, { at: number; isAnnounced: boolean }>()
+  /** When their links ended, by the monotonic clock. */
+  readonly #downAt = new Map<NodeId, number>()
+  readonly #startedAt: number
   #listener: NodeListener | undefined
   #isClosed = false
 
   constructor(options: NodesOptions, log: Log, metrics: Metrics) {
     this.#options = options
+    this.#startedAt = options.clock.now()
     this.#log = log
     this.#metrics = metrics
     this.#links = new PeerLinks((node, link) => this.#reportDuplicate(node, link))
@@ -111,6 +115,7 @@ export class Nodes {
     void link.ended.then((end) => {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
       this.#alive.delete(node)
+      this.#downAt.set(node, this.#options.clock.now())
       if (end.kind !== 'away')
         this.#flaps.down(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.has(node) })
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
@@ -141,6 +146,7 @@ export class Nodes {
   /** Cuts the node's link; the node is lost at once. */
   expel(node: NodeId, reason: string): void {
     this.#alive.delete(node)
+    this.#downAt.set(node, this.#options.clock.now())
     this.#closed.delete(node)
     this.#links.expel(node, reason)
     this.#lose(node)
@@ -165,6 +171,15 @@ export class Nodes {
       return closed.isAnnounced ? 'announced' : 'perhaps'
     this.#closed.delete(node)
     return undefined
+  }
+
+  /**
+   * For how long it has certainly got no answer from this cluster, by the monotonic clock; 0 while it is linked. Of one that has not been
+   * here since the cluster was started: since then.
+   */
+  awayMs(node: NodeId): number {
+    if (this.#alive.has(node)) return 0
+    return this.#options.clock.now() - (this.#downAt.get(node) ?? this.#startedAt)
   }
 
   /** When a second process with the identity of this node was refused last, milliseconds since 1970. */

@@ -11,6 +11,7 @@ import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from 
 import { Explanations } from './explanations.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import { Dispatch } from './dispatch.ts'
+import { fenceMs } from './fences.ts'
 import { FailedStarts } from './failed-starts.ts'
 import { Placement, type Explained } from './placement.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
@@ -422,6 +423,9 @@ export class Scheduler {
     const former = before.node === undefined || refusedBy.has(before.node) ? undefined : before.node
     if (former !== undefined && nodes.isExpected(former)) return // it came back
     if (former !== undefined && nodes.mayReturn(former) === 'announced') return
+    const fencedMs = former === undefined ? undefined : fenceMs(before.assignment.spec)
+    if (former !== undefined && fencedMs !== undefined && nodes.awayMs(former) < fencedMs)
+      return this.#waitForLease(before, fencedMs)
     const reason = await this.#placement.place(id, refusedBy)
     const record = assignments.get(id)
     if (reason === undefined || record === undefined || !record.wanted) return
@@ -430,6 +434,12 @@ export class Scheduler {
       assignments.delete(id)
       this.#dispatch.announce({ ...record, wanted: false })
     } else if (record.detail !== reason) this.#dispatch.change(id, { detail: reason })
+  }
+
+  /** It may still run there; `retry` comes back to it. */
+  #waitForLease({ assignment, detail }: AssignmentRecord, fencedMs: number): void {
+    const told = `its node is lost, and its lease there has not surely run out: that takes ${Math.ceil(fencedMs / 1_000)} s`
+    if (detail !== told) this.#dispatch.change(assignment.instance, { detail: told })
   }
 
   /** No other node here can take it. The root looks for room in other clusters, unless the node's process may be starting again. */
@@ -501,6 +511,7 @@ const MOST_LEFT = 16
 
 /** What an external service is, its node does not run. */
 function nodesLeft({ assignment, mayRunOn = [] }: AssignmentRecord, lost: NodeId): NodeId[] | undefined {
-  if (assignment.spec.runtime === 'external') return undefined
+  const { runtime, leaseSeconds } = assignment.spec
+  if (runtime === 'external' || leaseSeconds !== undefined) return undefined // with a lease it ends there first
   return [...mayRunOn.filter((node) => node !== lost), lost].slice(-MOST_LEFT)
 }

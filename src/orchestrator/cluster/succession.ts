@@ -73,6 +73,9 @@ export class Succession {
       return this.#renew(record, successor, assignment)
     const next = nextRun(record, assignment)
     if (next.spec.oneShot) throw refused('a job does not run twice at the same time')
+    const isSingle = next.spec.leaseSeconds !== undefined
+    if (where === 'here' && isSingle && mayGap) return this.#inPlace(record, next, NEVER_TWICE)
+    if (isSingle) throw refused(NEVER_TWICE)
     if (where === 'here') return this.#besideIt(record, next, mayGap)
     if (record.node === undefined) throw refused('it has no place yet')
     return this.#elsewhere(record, next, where)
@@ -193,9 +196,16 @@ export class Succession {
       dispatch.change(instance, NO_SUCCESSOR)
       throw refused(refusal)
     }
-    this.#parts.log.warn('instance is stopped before its successor starts', { instance, reason: refusal })
-    dispatch.change(instance, { assignment: next, state: 'placed', detail: undefined, ...NO_SUCCESSOR })
-    return { node: record.node, gap: refusal }
+    return this.#inPlace(record, next, refusal)
+  }
+
+  /** The one that serves is stopped first. */
+  #inPlace({ node }: AssignmentRecord, next: Assignment, gap: string): Replaced {
+    if (node === undefined) throw refused('it has no place yet')
+    const { instance } = next
+    this.#parts.log.warn('instance is stopped before its successor starts', { instance, reason: gap })
+    this.#parts.dispatch.change(instance, { assignment: next, state: 'placed', detail: undefined, ...NO_SUCCESSOR })
+    return { node, gap }
   }
 
   async #elsewhere(
@@ -315,6 +325,8 @@ export class Succession {
     else dispatch.askToEnd(linked, assignment.instance, true)
   }
 }
+
+const NEVER_TWICE = 'it has lease_seconds: no second run of it starts beside it'
 
 const NO_SUCCESSOR = { successor: undefined }
 

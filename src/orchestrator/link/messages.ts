@@ -165,6 +165,8 @@ export const nodeToCluster = {
     'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
     'interest.resume': request(Point, ResumedOf),
     'certificate.renew': Renew,
+    /** The response: what has a lease may run on, from when this was sent (worker/leases.ts). */
+    'lease.renew': request(NOTHING, NOTHING),
   },
   notifications: {
     'node.facts': Type.Object({ facts: Facts }),

@@ -260,6 +260,7 @@ export const Spec = as<ServiceSpec>(
       }),
     ),
     drainSeconds: amount(),
+    leaseSeconds: Type.Optional(amount()),
     update: Type.Optional(
       Type.Object({
         maxSurge: Type.Optional(whole(10_000)),

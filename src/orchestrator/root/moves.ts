@@ -3,6 +3,7 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { clusterOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import { groupsOf, mayMoveAt } from '../scheduling/compliance.ts'
+import { whyImmobile } from '../scheduling/mobility.ts'
 import type { Clusters } from './clusters.ts'
 import type { EventSink } from './events/event.ts'
 import { refusedOf, runsAtFormer } from './former-place.ts'
@@ -159,7 +160,8 @@ export class Moves {
     const spec = record && store.services.get(record.service)?.spec
     if (record === undefined || spec === undefined || !record.wanted)
       throw new MeshError('INSTANCE_UNKNOWN', { instance: id })
-    if (spec.oneShot) throw refused(id, 'a job does not run twice at the same time')
+    const immobile = whyImmobile(spec)
+    if (immobile !== undefined) throw refused(id, immobile)
     if (record.cluster === undefined) throw refused(id, 'it has no place yet')
     if (record.successor !== undefined) throw refused(id, 'a newer run of it starts: try again when that serves')
     if (record.former !== undefined) throw refused(id, `it is on its way to ${record.cluster}`)

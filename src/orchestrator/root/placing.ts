@@ -170,7 +170,8 @@ export class Placing {
       return { kind: 'placed', node }
     } catch (error) {
       clusters.answered(name, id, { isAccepted: false })
-      if (isMeshError(error, 'LINK_CLOSED')) return { kind: 'placed' } // its next hello settles that
+      const isUnclear = isMeshError(error, 'REQUEST_TIMEOUT') && spec.leaseSeconds !== undefined // no second one may run
+      if (isUnclear || isMeshError(error, 'LINK_CLOSED')) return { kind: 'placed' } // its next hello settles that
       cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
       this.refuse(id, name)
       const now = store.instances.get(id)

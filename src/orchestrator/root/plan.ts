@@ -114,7 +114,9 @@ function needsPlace(
   if (isIdle(record, service) || (hasEnded(record, service) && !isOld(record, service))) return false
   if (record.cluster === undefined) return true
   if (runsAtFormer(record)) return false // it serves there, whatever becomes of where it goes (moves.ts)
-  const mayMove = record.noOtherNode === true || conditions.isLost(record.cluster)
+  // with a lease: its cluster may live on, cut off from here, and grant it
+  const isLost = conditions.isLost(record.cluster) && service?.spec.leaseSeconds === undefined
+  const mayMove = record.noOtherNode === true || isLost
   return mayMove && conditions.hasRoomElsewhere(record)
 }
 

@@ -276,7 +276,8 @@ export class Reconciler {
     if (store.instancesOf(service.id).some((other) => other.id !== id && other.wanted && isSettling(other, service)))
       return
     const reason = await this.#renew(id, { keepsPlace: false })
-    if (reason === undefined || !this.#conditions().hasRoomElsewhere(record)) return
+    if (reason === undefined || service.spec.leaseSeconds !== undefined || !this.#conditions().hasRoomElsewhere(record))
+      return
     log.info('instance moves to another cluster', { instance: id, cluster: record.cluster, reason })
     await this.placing.place(id)
   }

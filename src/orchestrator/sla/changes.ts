@@ -31,6 +31,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   environment: field('restart', 'environment'),
   proxy: field('restart', 'proxy'),
   openFiles: field('restart', 'open_files'),
+  leaseSeconds: field('restart', 'lease_seconds'),
   workdir: field('restart', 'workdir'),
   pids: field('restart', 'pids'),
   pull: field('restart', 'pull'),

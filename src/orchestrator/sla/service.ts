@@ -11,7 +11,7 @@ import { quoted, type Findings } from './findings.ts'
 import { readJob } from './jobs.ts'
 import { labelsOf, readName } from './names.ts'
 import { readPorts } from './ports.ts'
-import { readUpdate } from './update.ts'
+import { readLease, readUpdate } from './update.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 
 export interface AppNames {
@@ -59,7 +59,7 @@ export function readService(
     strategy: fields.text('strategy') ?? 'spread',
     allow: readAllow(fields, findings),
     drainSeconds: fields.number('drain_seconds') ?? 10,
-    ...readUpdate(fields, findings),
+    ...readLease(fields, readUpdate(fields, findings), { runtime, findings }),
     constraints: readConstraints(fields, findings),
     connectivity: [],
     ...startOrderOf(fields, app, findings),

@@ -36,3 +36,26 @@ export function readUpdate(service: Fields, findings: Findings): { update?: Upda
   }
   return Object.keys(update).length === 0 ? {} : { update }
 }
+
+/** One that never runs twice is stopped before its next run starts, also in updates. */
+export function readLease(
+  service: Fields,
+  { update }: { update?: UpdateSpec },
+  { runtime, findings }: { runtime: string; findings: Findings },
+): { update?: UpdateSpec; leaseSeconds?: number } {
+  const leaseSeconds = service.number('lease_seconds')
+  if (leaseSeconds === undefined) return update === undefined ? {} : { update }
+  const at = service.at('lease_seconds')
+  if (runtime !== 'process')
+    findings.fault(at, `needs the runtime process: what ${runtime} runs does not end by itself`, 'leave it out')
+  const { maxSurge = 0, maxUnavailable } = update ?? {}
+  if (maxSurge > 0)
+    findings.fault(
+      at,
+      'and max_surge contradict each other: a second run would start beside the first',
+      'leave one out',
+    )
+  if (maxUnavailable === 0)
+    findings.fault(at, 'and max_unavailable 0 contradict each other: nothing could ever be updated', 'leave one out')
+  return { leaseSeconds, update: { ...update, maxSurge: 0 } }
+}

@@ -37,6 +37,14 @@ export interface UplinkWorker extends LogSource {
   reports(): readonly InstanceReport[]
 }
 
+/** What may run only while the cluster answers (worker/leases.ts). */
+export interface UplinkLeases {
+  /** Seconds; `undefined`: nothing needs one. */
+  readonly shortest: number | undefined
+  now(): number
+  renewed(sentAt: number): void
+}
+
 /** An identity that renews itself through this link. */
 export interface RenewingIdentity extends Identity {
   readonly trust: Trust
@@ -53,6 +61,7 @@ export interface UplinkOptions {
   identity: RenewingIdentity
   facts: () => NodeFacts
   worker: UplinkWorker
+  leases?: UplinkLeases
   /** All relays at which this node may listen: at each hello, and when there are others. */
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
@@ -87,6 +96,7 @@ export class Uplink implements AsyncDisposable {
   readonly #pending = new Map<InstanceId, InstanceReport>()
   readonly #link: Up
   #tried = 0
+  #cancelLease = () => undefined as void
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
     const { identity, worker, onRelays, onRefusal, clock = systemClock, limitMs, random } = options
@@ -112,6 +122,7 @@ export class Uplink implements AsyncDisposable {
           this.#pending.clear() // hello tells everything
           const { instances, revocations, relays } = await this.#hello(link)
           worker.keepOnly(instances)
+          this.#renewLeases()
           takeRevocations(revocations, { identity, log: this.#log })
           onRelays?.(relays)
           setImmediate(() => {
@@ -126,6 +137,7 @@ export class Uplink implements AsyncDisposable {
       { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics, isAtRest: options.isAtRest },
     )
     life.use(this.#link)
+    life.defer(() => this.#cancelLease())
     life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
   }
 
@@ -142,11 +154,15 @@ export class Uplink implements AsyncDisposable {
       onRequest: {
         assign: async ({ assignment, replacement }) => {
           await worker.assign(assignment, replacement)
+          this.#renewLeasesSoon()
           return {}
         },
-        'assign.many': async ({ assignments }) => ({
-          outcomes: await wireOutcomes(assignments, async (assignment) => worker.assign(assignment, 'stop-first')),
-        }),
+        'assign.many': async ({ assignments }) => {
+          const assign = async (assignment: Assignment) => worker.assign(assignment, 'stop-first')
+          const outcomes = await wireOutcomes(assignments, assign)
+          this.#renewLeasesSoon()
+          return { outcomes }
+        },
         'withdraw.many': async ({ instances }) => {
           const there = await inSlices(instances, (instance) => worker.withdraw(instance))
           return { ended: instances.filter((_, i) => there[i] === false) }
@@ -289,6 +305,25 @@ export class Uplink implements AsyncDisposable {
       if (isMeshError(error, 'DUPLICATE_IDENTITY')) worker.keepOnly([])
       throw error
     }
+  }
+
+  /** What was assigned asks for a lease in its next turn. */
+  #renewLeasesSoon(): void {
+    setImmediate(() => this.#renewLeases())
+  }
+
+  /** Three times within the shortest lease, so that one answer may be lost. */
+  #renewLeases(): void {
+    const { leases } = this.#options
+    const seconds = leases?.shortest
+    this.#cancelLease()
+    if (leases === undefined || seconds === undefined || this.#life.signal.aborted) return
+    this.#cancelLease = this.#clock.after((seconds * 1_000) / 3, () => this.#renewLeases())
+    const sentAt = leases.now()
+    this.#link.request('lease.renew', {}).then(
+      () => leases.renewed(sentAt),
+      (error: unknown) => this.#log.warn('leases of instances not renewed', { error }),
+    )
   }
 
   #tellReports(): void {

@@ -6,12 +6,14 @@ import { inSlices } from '../../core/kit/slices.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
-import type { Assignment, InstanceReport, Replacement, RunKey } from '../spec.ts'
+import type { Assignment, InstanceReport, Replacement, RunKey, ServiceSpec } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
 import { type AskedEndpoint, type Caller, InstanceSupervisor } from './instance-supervisor.ts'
 import { lastLines } from './kept-log.ts'
 import { filesOf } from './output-files.ts'
+import { LeaseGuard } from './lease-guard.ts'
+import { Leases } from './leases.ts'
 import { OutputGuard } from './output-guard.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
@@ -42,11 +44,16 @@ export class Worker {
   readonly #timings: Timings
   readonly #records: Records
   readonly #guard: OutputGuard
+  readonly #leaseGuard: LeaseGuard
+  /** Until when what has `lease_seconds` may run. */
+  readonly leases: Leases
   readonly #slots = new Map<InstanceId, Slot>()
   readonly #forgetting = new Set<Promise<void>>()
   readonly #counts: InstanceCounts
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
+  /** How many programs this agent has started or adopted. */
+  #runs = 0
   #isPruning = false
   #isPruningWanted = false
   #tidied: Promise<void> = Promise.resolve()
@@ -56,6 +63,8 @@ export class Worker {
     this.#config = config
     this.#log = log.child({ part: 'worker' })
     this.#guard = new OutputGuard(config, this.#log)
+    this.#leaseGuard = new LeaseGuard(config, this.#log)
+    this.leases = new Leases({ dir: config.runDir, log: this.#log, onHeld: () => this.#leaseGuard.watch() })
     this.#metrics = metrics
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
@@ -73,6 +82,7 @@ export class Worker {
       }
       const worker = new Worker(life, config, log, metrics)
       await life.use(worker.#guard).takeOver()
+      life.defer(() => worker.#leaseGuard[Symbol.dispose]())
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
       worker.#onContinue()
@@ -84,6 +94,7 @@ export class Worker {
   /** Resolves when everything that an earlier agent left is adopted, or known to be gone. */
   async restored(): Promise<void> {
     await Promise.all([this.#tidied, ...this.#supervisors().map(({ adopted }) => adopted)])
+    this.leases.restored()
   }
 
   /**
@@ -284,6 +295,7 @@ export class Worker {
     const { instance, spec } = assignment
     const { runtimes, openFlows, proxyEnvironment } = this.#config
     const { output, events } = slot
+    const run = `${instance} ${++this.#runs}`
     const parts = {
       runtime: runtimes.find(({ name }) => name === spec.runtime) ?? absentRuntime(spec.runtime),
       output,
@@ -292,15 +304,25 @@ export class Worker {
       log: this.#log,
       environment: proxyEnvironment?.(instance) ?? {},
       report: events.report,
-      save: events.save,
+      save: (now: Saved) => {
+        this.leases.note(run, now)
+        events.save(now)
+      },
       onRestart: () => this.#metrics.restarts.inc(),
       mayStart: this.#mayStart.promise,
-      admitted: () => (spec.runtime === 'external' ? undefined : this.#config.admit?.()),
+      admitted: () => this.#admitted(spec),
       ...(openFlows === undefined
         ? {}
         : { openFlows: (endpoints: Endpoints) => openFlows(instance, events.drains(endpoints)) }),
     }
     return InstanceSupervisor.begin(assignment, parts, saved)
+  }
+
+  /** When a program may be started: with a lease, if it needs one, and when the machine has room. */
+  #admitted({ runtime, leaseSeconds }: ServiceSpec): Promise<void> | undefined {
+    if (runtime === 'external') return undefined
+    const lease = leaseSeconds === undefined ? undefined : this.leases.valid(leaseSeconds)
+    return lease === undefined ? this.#config.admit?.() : lease.then(() => this.#config.admit?.())
   }
 
   #forgetSoon(instance: InstanceId, slot: Slot): void {
