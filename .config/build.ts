@@ -51,7 +51,7 @@ const described = join(dirname(out), 'package.json')
 if (!existsSync(described)) symlinkSync(join(REPOSITORY, 'package.json'), described)
 
 function compile(): void {
-  const tsc = join(REPOSITORY, 'node_modules/typescript/bin/tsc')
+  const tsc = join(folderOf('typescript'), 'bin/tsc')
   const project = join(REPOSITORY, '.config/tsconfig.build.json')
   const { status } = spawnSync(process.execPath, [tsc, '-p', project, '--outDir', fresh], { stdio: 'inherit' })
   if (status !== 0) process.exit(status ?? 1)
@@ -66,7 +66,7 @@ async function bundle(program: string): Promise<string[]> {
     bundle: true,
     platform: 'node',
     format: 'esm',
-    target: 'node24',
+    target: 'esnext', // nothing is rewritten: what esbuild makes of `using` in a loop throws an earlier error again
     external: EXTERNAL,
     banner: { js: BANNER },
     legalComments: 'none', // third-party-licenses.txt has them whole
@@ -99,8 +99,14 @@ function ownLocations(program: string): Plugin {
   }
 }
 
+/** Of a package: here, or one folder up, as in the image. */
+function folderOf(name: string): string {
+  const [folder = ''] = ['.', '..'].map((up) => join(REPOSITORY, up, 'node_modules', name)).filter(existsSync)
+  return folder
+}
+
 function licenseOf(name: string): string {
-  const folder = join(REPOSITORY, 'node_modules', name)
+  const folder = folderOf(name)
   const { version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, string>
   const file = ['LICENSE', 'LICENSE.md', 'LICENSE.txt', 'license', 'LICENCE'].find((each) => existsSync(join(folder, each)))
   const text = file === undefined ? '' : `\n\n${readFileSync(join(folder, file), 'utf8').trim()}`

@@ -31,6 +31,7 @@ export async function claimPrefix(
 ): Promise<ClaimedPrefix> {
   const preferred = wanted === 'auto' ? remembered(file) : [wanted]
   const candidates = wanted === 'auto' ? [...preferred, ...LOOPBACK_PREFIXES] : preferred
+  let cause: unknown
   for (const [at, cidr] of candidates.entries()) {
     const loopback = vipRange(cidr)
     try {
@@ -41,12 +42,11 @@ export async function claimPrefix(
       return { loopback, ops: claimed }
     } catch (error) {
       if (!isMeshError(error, 'LISTEN_FAILED') || wanted !== 'auto') throw error
+      cause = error
     }
   }
-  throw new MeshError('LISTEN_FAILED', {
-    address: `127.16.0.0/12 … 127.240.0.0/12, port ${OPS_PORT}`,
-    reason: 'each belongs to another agent on this machine',
-  })
+  const address = `127.16.0.0/12 … 127.240.0.0/12, port ${OPS_PORT}`
+  throw new MeshError('LISTEN_FAILED', { address, reason: 'none of them is free' }, { cause })
 }
 
 /** Takes over the prefix of the predecessor, without a moment in which another agent could claim it. */

@@ -91,7 +91,8 @@ t.test('each line has its priority in the journal, and nowhere else', async (t) 
   const PRIORITY = { error: 3, warn: 4, info: 6, debug: 7 }
   const lines = await run(up, inode)
   for (const line of lines) {
-    const [, priority, json = ''] = /^<([3467])>(\{.*\})$/.exec(line) ?? []
+    const [, priority, json] = /^<([3467])>(\{.*\})$/.exec(line) ?? []
+    if (json === undefined) throw new Error(`no line of a log: ${line}`)
     const { level } = JSON.parse(json) as { level: keyof typeof PRIORITY }
     if (Number(priority) !== PRIORITY[level]) t.equal(Number(priority), PRIORITY[level], line)
   }
