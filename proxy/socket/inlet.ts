@@ -29,7 +29,7 @@ type Inside = Record<symbol, unknown> & { _handle?: Handle | null }
 /**
  * What a socket is made of, and one that is never closed. V8 decides how much room objects of a class have after the first seven, by
  * what it remembers of these; when they have all been collected, it gives sockets no room, and keeps the properties of each in a hash
- * table from then on: a request through the agent then cost up to a quarter more, in every second process or so.
+ * table from then on, and every read and write looks them up there.
  */
 const MODEL = modelOf(new Socket())
 
