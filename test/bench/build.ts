@@ -24,7 +24,7 @@ export async function build(repository: string): Promise<string[]> {
   return [process.execPath, ...flagsOf(launcher), launcher]
 }
 
-/** As versions before 0.2 were built. */
+/** Checkouts without that script. */
 async function compile(repository: string, dist: string): Promise<void> {
   const tsc = [process.execPath, join(repository, 'node_modules/typescript/bin/tsc')]
   const options = ['-p', join(repository, '.config/tsconfig.build.json'), '--outDir', dist, '--declaration', 'false']

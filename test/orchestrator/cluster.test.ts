@@ -330,6 +330,18 @@ t.test(
   },
 )
 
+t.test('a node that said that it hands over is waited for longer than one whose process just ended', async (t) => {
+  await using world = await mesh({ cluster: { nodeGraceMs: 400, nodeReturnMs: 60_000 } })
+  const [n1, n2] = [await world.node('n1'), await world.node('n2')]
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 2 }))
+  await world.running(2)
+  n2.uplink.leave()
+  await Promise.all([n1.stop(), n2.stop()])
+  const on = async (node: string) => (await world.instances()).find((row) => row.node === `edge/${node}`)
+  await until(async () => (await on('n1'))?.state === 'lost', 'the one that said nothing is lost')
+  t.match(await on('n2'), { state: 'running' }, 'the other one is still expected')
+})
+
 t.test('an agent that crashed finds its instances when it is back, where they fitted nowhere else', async (t) => {
   await using world = await mesh({ cluster: { nodeReturnMs: 60_000 } })
   const node = await world.node('n1')

@@ -32,6 +32,11 @@ export class Calls implements AsyncDisposable {
     await eventually(async () => this.last.startsWith(`${version} `), `${version} answers`, 40_000)
   }
 
+  /** However soon what was tried is over, it is judged by more than 500 calls. */
+  async areMany(): Promise<void> {
+    await eventually(async () => this.count > 500, 'there were many calls', 40_000)
+  }
+
   async stop(): Promise<this> {
     this.#isStopped = true
     await this.#running

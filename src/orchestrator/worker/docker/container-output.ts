@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createWriteStream, fstatSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
@@ -98,11 +99,10 @@ export class ContainerOutput {
     onProgress(this.#since)
   }
 
-  #drained(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#sink.once('drain', resolve)
-      this.#sink.once('close', resolve)
-    })
+  /** Also resolves when this ends, or nothing can be written any more. */
+  async #drained(): Promise<void> {
+    if (this.#sink.destroyed) return
+    await once(this.#sink, 'drain', { signal: this.#ending.signal }).catch(() => undefined)
   }
 }
 
