@@ -28,7 +28,7 @@ const FILE_TIMEOUT_SECONDS = 180
 process.env['NODE_COMPILE_CACHE'] ??= resolve(import.meta.dirname, '../node_modules/.cache/hedgerow')
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
 const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
-/** Of those, those that assert no times. */
+/** Of those, those that assert no times: they wait more than they compute, and run beside the others. */
 const PATIENT =
   /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|examples|source|failure|moves|update))\.test/
 /** Files that need a Docker engine. */
@@ -70,6 +70,7 @@ const light = files.filter((file) => !HEAVY.test(file))
 await Promise.all([
   runAll(() => heavy.shift() ?? patient.shift() ?? light.shift()),
   runAll(() => light.shift() ?? patient.shift()),
+  runAll(() => patient.shift()),
 ])
 sweep()
 sweepEngines()

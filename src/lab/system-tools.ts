@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 
@@ -52,18 +53,37 @@ export async function freeBase(from = 7_470): Promise<number> {
   throw new Error(`no free ports between ${from} and ${from + 2_000} on 127.0.0.1`)
 }
 
-/** A port that stays free while what listened on it is down: below those that the kernel gives to connections. */
+const given = new Set<number>()
+
+/**
+ * A port of 127.0.0.1, free by TCP and UDP, that stays free while what listened on it is down: below those that the
+ * kernel gives to connections, and given once per process.
+ */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 12_000 + Math.floor(Math.random() * 8_000)
-    if (await isFree(port)) return port
+    if (given.has(port) || !(await isFree(port))) continue
+    given.add(port)
+    return port
   }
 }
 
-function isFree(port: number): Promise<boolean> {
+async function isFree(port: number): Promise<boolean> {
+  return (await isFreeByTcp(port)) && (await isFreeByUdp(port))
+}
+
+function isFreeByTcp(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer()
     server.on('error', () => resolve(false))
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}
+
+function isFreeByUdp(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createSocket('udp4')
+    socket.on('error', () => socket.close(() => resolve(false)))
+    socket.bind(port, '127.0.0.1', () => socket.close(() => resolve(true)))
   })
 }

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } 
 import { createServer, type Server } from 'node:http'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { createServer as createTcp, type AddressInfo } from 'node:net'
+import { createServer as createTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -11,7 +11,7 @@ import { askAgent, LocalApi } from '../../src/agent/local-api.ts'
 import { KeptSocket } from '../../src/agent/kept-socket.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { lacking } from '../../src/lab/namespace.ts'
-import { freeBase } from '../../src/lab/system-tools.ts'
+import { freeBase, freePort } from '../../src/lab/system-tools.ts'
 import { eventually, Machines } from '../cli/program.ts'
 import { recordingLog } from '../resolver/world.ts'
 import { EVERY_LISTENER } from './every-listener.ts'
@@ -204,14 +204,15 @@ async function localSocket(t: Test) {
 
 /** Another program that has a port of 127.0.0.1. */
 async function holder(protocol: 'tcp' | 'udp'): Promise<{ port: number; close: () => Promise<unknown> }> {
+  const port = await freePort() // not one that the kernel gives to somebody's connection once it is closed
   if (protocol === 'udp') {
-    const socket = createSocket('udp4').bind(0, '127.0.0.1')
+    const socket = createSocket('udp4').bind(port, '127.0.0.1')
     await once(socket, 'listening')
-    return { port: socket.address().port, close: () => once(socket.close(), 'close') }
+    return { port, close: () => once(socket.close(), 'close') }
   }
-  const server = createTcp().listen(0, '127.0.0.1')
+  const server = createTcp().listen(port, '127.0.0.1')
   await once(server, 'listening')
-  return { port: (server.address() as AddressInfo).port, close: () => once(server.close(), 'close') }
+  return { port, close: () => once(server.close(), 'close') }
 }
 
 /** What a program prints as JSON, run in a network namespace of its own. */

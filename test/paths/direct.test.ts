@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo, type Server } from 'node:net'
+import { connect } from 'node:net'
 import type { NetworkInterfaceInfo } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
@@ -8,6 +8,7 @@ import { isDialable, localAddresses } from '../../proxy/paths/addresses.ts'
 import type { Reachability, RawConnection } from '../../proxy/paths/contract.ts'
 import { directDialer, DirectListener } from '../../proxy/paths/direct-path.ts'
 import { reachabilityOf, readInterfaces, type OwnNetwork } from '../../proxy/paths/reachability.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
 import { isListenedAt } from '../../src/agent/own-addresses.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
@@ -372,20 +373,6 @@ t.test('a listener reports a taken port, and closing it keeps the connections it
 })
 
 // ── what the tests stand on ──
-
-async function listen(server: Server): Promise<number> {
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return (server.address() as AddressInfo).port
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  const port = await listen(server)
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 t.test('a silent address is dialled again beside the pending attempts, a bounded number of times', async (t) => {
   await using silent = await silence()

@@ -14,7 +14,8 @@ import { vipToIPv4 } from '../../src/core/model/address.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { nextVip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
-import { Client, freePort, keptLog, LiteralTable, type ServiceFacts, until } from './world.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
+import { Client, keptLog, LiteralTable, type ServiceFacts, until } from './world.ts'
 
 /* Without rights, a VIP has a listener only once somebody may call it: the ports of the others are the machine's. */
 

@@ -12,7 +12,8 @@ import { vipToIPv4 } from '../../src/core/model/address.ts'
 import { noOtherUsers, OTHER_UID, silentUser } from '../support/other-users.ts'
 import { nextVip, OWN_RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
-import { freePort, keptLog, LiteralTable, until } from './world.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
+import { keptLog, LiteralTable, until } from './world.ts'
 
 /** What one user of the machine may take of the agent, while others keep theirs. */
 

@@ -10,8 +10,9 @@ import { addPorts, parsePorts, replaceTable, vipTable } from '../../proxy/interc
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
-import { hasTool } from '../../src/lab/system-tools.ts'
-import { allAsked, Client, freePort, keptLog, LiteralTable, until } from './world.ts'
+
+import { freePort, hasTool } from '../../src/lab/system-tools.ts'
+import { allAsked, Client, keptLog, LiteralTable, until } from './world.ts'
 
 const canIsolate = spawnSync('unshare', ['-Urn', 'true']).status === 0 && hasTool('nft')
 const skip = canIsolate ? false : 'needs user namespaces and nft'

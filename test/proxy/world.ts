@@ -475,14 +475,3 @@ export async function turns(count: number): Promise<void> {
 export async function until(fact: () => boolean): Promise<void> {
   while (!fact()) await new Promise((resolve) => setTimeout(resolve, 2))
 }
-
-/** The number of a free port, on every loopback address for as long as nobody else takes it. */
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen({ host: '127.0.0.1', port: 0 })
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}

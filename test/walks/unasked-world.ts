@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { HELD_VIPS_FILE } from '../../src/agent/kept-vips.ts'
 import type { CheckReport, ResolveReport, StatusReport } from '../../src/client/reports.ts'
-import { freePort } from '../proxy/world.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
 import { eventually, Machines } from '../cli/program.ts'
 import { sla } from './mesh.ts'
 
