@@ -70,7 +70,7 @@ const light = files.filter((file) => !HEAVY.test(file))
 await Promise.all([
   runAll(() => heavy.shift() ?? patient.shift() ?? light.shift()),
   runAll(() => light.shift() ?? patient.shift()),
-  runAll(() => patient.shift()),
+  runAll(() => patient.shift() ?? light.shift()),
 ])
 sweep()
 sweepEngines()

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Server } from 'node:https'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import type { TSchema, Static } from 'typebox'
@@ -85,9 +86,10 @@ export class LinkServer implements AsyncDisposable {
       const server = new LinkServer(app.server, options, life)
       life.defer(tend(app.server, identity))
       options.routes(app, server)
-      const upgraded = takeUpgrades(app.server, options, log)
+      takeUpgrades(app.server, options, log)
+      const connections = new Connections(app.server)
       life.defer(() => {
-        for (const socket of upgraded) socket.destroy() // otherwise the server waits for them
+        connections[Symbol.dispose]()
         return app.close()
       })
       try {
@@ -139,13 +141,31 @@ function createApp(options: LinkServerOptions, log: Log): App {
   return app
 }
 
-/** Returns the open sockets that were upgraded: the HTTP server no longer keeps track of them. */
-function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions, log: Log): ReadonlySet<Duplex> {
-  const upgraded = new Set<Duplex>()
+/**
+ * The connections of a server, ended with it. The HTTP server does not know of those in a TLS handshake and of those that were upgraded,
+ * and would wait for them until their clients end them.
+ */
+class Connections implements Disposable {
+  readonly #open = new Set<Socket>()
+  #isClosed = false
+
+  constructor(server: Server) {
+    server.prependListener('connection', (socket: Socket) => {
+      if (this.#isClosed) return socket.destroy()
+      this.#open.add(socket)
+      return socket.once('close', () => this.#open.delete(socket))
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#isClosed = true
+    for (const socket of this.#open) socket.destroy()
+  }
+}
+
+function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions, log: Log): void {
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const path = pathOf(request.url)
-    upgraded.add(socket)
-    socket.once('close', () => upgraded.delete(socket))
     try {
       const peer = certificateOf(socket, identity.revocations)
       const upgrade = Object.hasOwn(upgrades, path) ? upgrades[path] : undefined
@@ -158,7 +178,6 @@ function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions,
       refuseUpgrade(socket, '403 Forbidden', isMeshError(error) ? `${error.code}\n` : 'refused\n')
     }
   })
-  return upgraded
 }
 
 /** Checks a body or query against a schema. The returned function throws MESSAGE_INVALID with every fault and its path. */
