@@ -71,7 +71,7 @@ function processes(matches: (text: string) => boolean, kind: 'cmdline' | 'enviro
 }
 
 async function until(claim: () => boolean, what: string): Promise<void> {
-  for (const endAt = Date.now() + 20_000; !claim(); ) {
+  for (const endAt = Date.now() + 60_000; !claim(); ) {
     if (Date.now() > endAt) throw new Error(`not within 20 s: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }

@@ -23,7 +23,7 @@ import { installTools, missingTools } from '../src/lab/system-tools.ts'
 import { TapCount, type Count } from './tap-count.ts'
 
 /** A file that takes longer is ended and has failed. */
-const FILE_TIMEOUT_SECONDS = 180
+const FILE_TIMEOUT_SECONDS = 300
 /** Code stripped of its types is kept between processes: each starts in half the time. Agents that the launcher starts keep theirs there too. */
 process.env['NODE_COMPILE_CACHE'] ??= resolve(import.meta.dirname, '../node_modules/.cache/hedgerow')
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */

@@ -90,7 +90,7 @@ export class Machines implements AsyncDisposable {
 }
 
 /** Asks again and again until it is so. */
-export async function eventually(claim: () => Promise<boolean>, what: string, limitMs = 20_000): Promise<void> {
+export async function eventually(claim: () => Promise<boolean>, what: string, limitMs = 60_000): Promise<void> {
   for (const endAt = Date.now() + limitMs; Date.now() < endAt; ) {
     if (await claim()) return
     await new Promise((resolve) => setTimeout(resolve, 50))

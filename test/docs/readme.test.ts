@@ -126,7 +126,7 @@ class Machine {
   }
 
   async allRun(count: number): Promise<void> {
-    for (const endAt = Date.now() + 30_000; Date.now() < endAt; ) {
+    for (const endAt = Date.now() + 60_000; Date.now() < endAt; ) {
       const instances = await this.json<Array<{ state: string }>>('get', 'instances')
       if (instances.filter(({ state }) => state === 'running').length === count) return
     }

@@ -41,7 +41,7 @@ function fifo(name: string) {
 }
 
 /** Reads again and again until the text has come. */
-async function readUntil(read: () => string, end: string, limitMs = 20_000): Promise<string> {
+async function readUntil(read: () => string, end: string, limitMs = 60_000): Promise<string> {
   let text = ''
   for (const startedAt = Date.now(); Date.now() - startedAt < limitMs; ) {
     text += read()

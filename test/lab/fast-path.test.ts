@@ -247,7 +247,7 @@ function ownerIn(ruleset: string): string | undefined {
   return /chain (o_\w+)/.exec(ruleset)?.[1]
 }
 
-async function until(fact: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
+async function until(fact: () => boolean | Promise<boolean>, limitMs = 60_000): Promise<void> {
   const limit = Date.now() + limitMs
   while (!(await fact())) {
     if (Date.now() > limit) throw new Error(`not within ${limitMs} ms: ${String(fact)}`)

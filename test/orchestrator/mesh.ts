@@ -324,7 +324,7 @@ export async function until(
   what: string,
   detail: () => Promise<string> = async () => '',
 ): Promise<void> {
-  const end = performance.now() + 30_000
+  const end = performance.now() + 60_000
   while (!(await fact())) {
     if (performance.now() > end) throw new Error(`still not true: ${what} ${await detail()}`)
     await new Promise((resolve) => setTimeout(resolve, 5))

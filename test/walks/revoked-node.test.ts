@@ -70,7 +70,7 @@ class EchoedDatagrams implements Disposable {
 
   static async start(host: string): Promise<EchoedDatagrams> {
     const datagrams = new EchoedDatagrams(host)
-    for (const until = performance.now() + 20_000; datagrams.heardAt === 0; await pause(20))
+    for (const until = performance.now() + 60_000; datagrams.heardAt === 0; await pause(20))
       if (performance.now() > until) throw new Error('no datagram came back')
     return datagrams
   }

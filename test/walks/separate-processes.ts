@@ -171,7 +171,7 @@ export class EchoedFlow {
   }
 
   /** Says something, and waits until it has come back. @throws any error when the flow ends before */
-  async says(word: string, limitMs = 25_000): Promise<void> {
+  async says(word: string, limitMs = 60_000): Promise<void> {
     this.#socket.write(`${word}\n`)
     await eventually(
       async () => {
