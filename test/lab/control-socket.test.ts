@@ -8,7 +8,7 @@ import { lacking } from '../../src/lab/namespace.ts'
 import { Program } from '../../src/lab/program.ts'
 import '../support/no-orphans.ts'
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? false
 const MAIN = join(import.meta.dirname, '../../src/main.ts')
 const NAME = `test-${process.pid}`

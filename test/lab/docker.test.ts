@@ -11,7 +11,7 @@ import '../support/no-orphans.ts'
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts')
 
-t.setTimeout(175_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? lackingDockerd() ?? false
 const engine = skip === false ? await Engine.start() : undefined
 t.teardown(() => engine?.[Symbol.asyncDispose]())

@@ -51,7 +51,7 @@ const service = (replicas: number) => ({
   replicas,
 })
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 /** What a test asks of the machine. */
 function seen(machine: FastPathMachine) {

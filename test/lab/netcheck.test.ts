@@ -13,7 +13,7 @@ import { lacking } from '../../src/lab/namespace.ts'
  * What agents behind real routers learn of their networks, and what they try then: IPv6 behind firewalls, one NAT above two nodes
  * that leads back in or does not, and networks out of which only 443 or a proxy leads.
  */
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? (['openssl', 'curl'].every(hasTool) ? false : 'needs openssl and curl')
 const quiet = () => undefined
 

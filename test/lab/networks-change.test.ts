@@ -21,7 +21,7 @@ const AFTER_MS = 4_000
 /** What the issue allows beyond the outage. */
 const PAUSE_MS = 2_000
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 function world(options: Pick<WorldOptions, 'nodes' | 'lab' | 'flags'>): Promise<World> {
   const signal = new AbortController().signal

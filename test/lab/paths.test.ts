@@ -10,7 +10,7 @@ import { lacking } from '../../src/lab/namespace.ts'
  * Which path two networks settle on, with 25 ms on each uplink: real agents behind real routers, TCP and UDP. What needs no
  * two cores for minutes: `npm run bench:nat` has every pair.
  */
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? (['openssl', 'curl'].every(hasTool) ? false : 'needs openssl and curl')
 const quiet = () => undefined
 

@@ -10,7 +10,7 @@ import { lacking } from '../../src/lab/namespace.ts'
  * Two networks that let next to nothing out, and a stand-alone relay on port 443 beside the cluster's: listening and carrying
  * both go through the office's HTTP proxy, and on when one of the two relays is gone.
  */
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? (['openssl', 'curl'].every(hasTool) ? false : 'needs openssl and curl')
 const quiet = () => undefined
 

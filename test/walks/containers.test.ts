@@ -16,7 +16,7 @@ import '../support/no-orphans.ts'
  * The image of the Dockerfile, as somebody's CI would use it: built here on a base of this machine's own files, then one agent a
  * container, in two networks behind NATs.
  */
-t.setTimeout(175_000)
+t.setTimeout(280_000)
 const npm = which('npm')
 const skip = (await lacking()) ?? lackingDockerd() ?? (npm === undefined ? 'needs npm' : false)
 const REPOSITORY = resolve(import.meta.dirname, '../..')

@@ -3,7 +3,7 @@ import t from 'tap'
 import { eventually } from '../cli/program.ts'
 import { EchoedFlow, SeparateProcesses } from './separate-processes.ts'
 
-t.setTimeout(150_000)
+t.setTimeout(280_000)
 
 t.test(
   'a second machine has a copy of a state directory: the flows of the first go on, and the second gets none',

@@ -20,7 +20,7 @@ const NAMES = [
 ]
 const SIZES = { awayMs: 1_500, services: 50, pace: { everyMs: 25, limitMs: 30_000 }, marginMs: 500 }
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = await lacking()
 if (skip !== undefined) t.test('how many requests fail', { skip }, async () => undefined)
 else {

@@ -12,7 +12,7 @@ import { hasTool } from '../../src/lab/system-tools.ts'
  * routers. Which path a pair is on at last is told there; here it must be one that carries, and the best where nothing has
  * to be punched.
  */
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? (hasTool('openssl') ? false : 'needs openssl')
 const DELAY_MS = 25
 const quiet = () => undefined

@@ -8,7 +8,7 @@ import { EchoedFlow, SeparateProcesses } from './separate-processes.ts'
  * relay dies, which is the only path, and comes back.
  */
 
-t.setTimeout(150_000)
+t.setTimeout(280_000)
 
 const CONFIG = 'agent:\n  paths: relay-only\n  handoverSeconds: 60\n'
 

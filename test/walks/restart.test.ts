@@ -19,7 +19,7 @@ const ECHO =
   "require('net').createServer({allowHalfOpen:true},s=>s.on('error',()=>{}).pipe(s)).listen(process.env.PORT,process.env.HOST)"
 const EVERY_MS = 20
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const machines = await Machines.make()
 t.teardown(() => machines[Symbol.asyncDispose]())
 const base = await freeBase(FIRST_PORT + 4_000)

@@ -8,7 +8,7 @@ import { EchoedFlow, SeparateProcesses } from './separate-processes.ts'
  * longest pause of the flow is in the output; what is asserted is that it goes on.
  */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 t.test(
   'an authority is replaced: a long flow goes on, who was off comes back, and the root may be killed',

@@ -10,7 +10,7 @@ import { SeparateProcesses } from './separate-processes.ts'
  * is killed in between. What is asserted is that no call fails, and who answered.
  */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 const SERVICE = 'shop.acme.web.prod'
 const NAME = `${SERVICE}.0.pinned.local`
