@@ -3,7 +3,8 @@ import type { Command } from 'commander'
 import { isMeshError, MeshError } from '../core/errors.ts'
 import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
-import { lineOf, printJson, printTable } from './output.ts'
+import { lineOf, isData, printData, printTable } from './output.ts'
+import { progress, tell } from './terminal.ts'
 import { linesOf, unplaceableOf } from './placement.ts'
 import { gapLines, type Preview, printPreview } from './preview.ts'
 
@@ -36,20 +37,21 @@ export function applyCommand(program: Command, context: () => Context): void {
       if (dryRun) return printPreview(await post<Preview>({ dryRun: 'true' }), context())
       const applied = await post<Applied>({})
       const changed = applied.services.filter(({ change }) => change !== 'unchanged' && change !== 'removed')
+      if (!isData(context())) progress('It is being placed …')
       const unplaceable = await unplaceableOf(
         root,
         changed.map(({ id }) => id),
       )
-      if (context().format === 'json') return printJson({ ...applied, unplaceable })
-      for (const warning of applied.warnings) console.error(`warning: ${lineOf(warning)}`)
+      if (isData(context())) return printData({ ...applied, unplaceable }, context())
+      for (const warning of applied.warnings) tell(`warning: ${lineOf(warning)}`)
       printTable(
         ['service', 'change'],
         applied.services.map(({ id, change }) => [id, change]),
       )
-      for (const line of gapLines(applied.services)) console.error(printable(line))
+      for (const line of gapLines(applied.services)) tell(printable(line))
       if (unplaceable.length === 0) return
-      console.error('Not placed for now; they are placed as soon as a node can take them:')
-      for (const line of linesOf(unplaceable)) console.error(`  ${printable(line)}`)
+      tell('Not placed for now; they are placed as soon as a node can take them:')
+      for (const line of linesOf(unplaceable)) tell(`  ${printable(line)}`)
     })
 }
 

@@ -1,14 +1,14 @@
 import type { Command } from 'commander'
 import type { AuthorityReport } from '../client/reports.ts'
 import { rootClient, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
 
 export function caCommand(program: Command, context: () => Context): void {
   const ca = program.command('ca').description('show or replace the certificate authority of the mesh')
   const run = (method: 'GET' | 'POST', path: string) => async (options: { force?: boolean }) => {
     const body = method === 'POST' ? { force: options.force === true } : undefined
     const report = await rootClient(context()).call<AuthorityReport>(method, path, body)
-    if (context().format === 'json') return printJson(report)
+    if (isData(context())) return printData(report, context())
     show(report)
   }
   ca.command('status')

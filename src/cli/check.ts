@@ -4,7 +4,8 @@ import type { CheckReport } from '../client/reports.ts'
 import { meshChecks } from '../client/mesh-checks.ts'
 import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { say } from './terminal.ts'
 import { askRole, hasCredential, nothingRuns, partOf, rolesHere, type RoleName } from './roles-here.ts'
 
 type Check = CheckReport['checks'][number]
@@ -21,7 +22,7 @@ export function checkCommand(program: Command, context: () => Context): void {
       if (roles.length === 0 && !hasCredential(here)) throw nothingRuns(here.state)
       const checks = (await Promise.all(roles.map((role) => checksOf(here, role)))).flat()
       if (hasCredential(here)) checks.push(...(await checksOfMesh(here)))
-      if (here.format === 'json') printJson(checks)
+      if (isData(here)) await printData(checks, here)
       else for (const check of checks) printCheck(check)
       if (checks.some(({ ok }) => !ok)) process.exitCode = 1
     })
@@ -42,6 +43,6 @@ async function checksOfMesh(here: Context): Promise<Check[]> {
 }
 
 function printCheck({ check, ok, finding, remedy }: Check): void {
-  console.log(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${printable(`${check}: ${finding}`)}`)
-  if (!ok && remedy !== undefined) console.log(`     ${printable(remedy)}`)
+  say(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${printable(`${check}: ${finding}`)}`)
+  if (!ok && remedy !== undefined) say(`     ${printable(remedy)}`)
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { MeshError } from '../core/errors.ts'
 import { askAgent } from '../agent/local-api.ts'
-import type { Format } from './output.ts'
+import { FORMATS, type Format } from './output.ts'
 import { readCredential, RootClient } from '../client/root-client.ts'
 
 /** What every command gets. */
@@ -23,11 +23,12 @@ export interface GlobalOptions {
 
 export function contextOf(options: GlobalOptions, environment: Context['environment'], version: string): Context {
   const { output = 'table' } = options
-  if (output !== 'table' && output !== 'json')
-    throw new MeshError('USAGE', { option: '-o', given: output, remedy: 'Use one of: table, json.' })
+  const format = FORMATS.find((one) => one === output)
+  if (format === undefined)
+    throw new MeshError('USAGE', { option: '-o', given: output, remedy: `Use one of: ${FORMATS.join(', ')}.` })
   return {
     state: options.state ?? environment['HEDGEROW_STATE'] ?? defaultState(environment),
-    format: output,
+    format,
     credential: options.credential ?? environment['HEDGEROW_CREDENTIAL'],
     environment,
     version,

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import { rootClient, type Context } from './context.ts'
 import { nodeNamed } from './names.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { say } from './terminal.ts'
 
 /** As `kubectl` has them. */
 export function cordonCommands(program: Command, context: () => Context): void {
@@ -26,7 +27,7 @@ async function change(given: string, verb: 'cordon' | 'uncordon', body: object, 
   const root = rootClient(context)
   const node = await nodeNamed(root, given)
   const { changed } = await root.call<{ changed: boolean }>('POST', `/nodes/${node}/${verb}`, body)
-  if (context.format === 'json') return printJson({ node, cordoned: verb === 'cordon', changed })
+  if (isData(context)) return printData({ node, cordoned: verb === 'cordon', changed }, context)
   const isNow = verb === 'cordon' ? 'cordoned' : 'open for new instances'
-  console.log(`${node} ${changed ? 'is' : 'was already'} ${isNow}`)
+  say(`${node} ${changed ? 'is' : 'was already'} ${isNow}`)
 }

@@ -2,7 +2,9 @@ import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
-import { printJson } from './output.ts'
+import { withMeaning } from './names.ts'
+import { isData, printData } from './output.ts'
+import { say } from './terminal.ts'
 
 const KINDS = ['app', 'service', 'node', 'relay', 'cluster'] as const
 
@@ -23,8 +25,11 @@ export function deleteCommand(program: Command, context: () => Context): void {
           remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
         })
       const path = isEnrolled ? name : encodeURIComponent(name)
-      const deleted = await rootClient(context()).call('DELETE', `/${kind}s/${path}`)
-      if (context().format === 'json') printJson(deleted)
-      else console.log(`${kind} ${name} deleted`)
+      const root = rootClient(context())
+      const deleted = await root
+        .call('DELETE', `/${kind}s/${path}`)
+        .catch(async (error: unknown) => Promise.reject(await withMeaning(error, name, root)))
+      if (isData(context())) await printData(deleted, context())
+      else say(`${kind} ${name} deleted`)
     })
 }

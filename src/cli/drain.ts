@@ -5,7 +5,8 @@ import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { nodeNamed } from './names.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { progress, say, tell } from './terminal.ts'
 
 interface DrainStatus {
   isDraining: boolean
@@ -37,9 +38,9 @@ export function drainCommand(program: Command, context: () => Context): void {
       const node = await nodeNamed(root, given)
       const body = { ...(force === true ? { force } : {}), ...(reason === undefined ? {} : { reason }) }
       const begun = await root.call<DrainStatus>('POST', `/nodes/${node}/drain`, body)
-      const moved = await watch(root, { node, begun, limitMs, isQuiet: context().format === 'json' })
-      if (context().format === 'json') return printJson({ node, moved })
-      console.log(`${node} is drained: ${moved.length} moved`)
+      const moved = await watch(root, { node, begun, limitMs, isQuiet: isData(context()) })
+      if (isData(context())) return printData({ node, moved }, context())
+      say(`${node} is drained: ${moved.length} moved`)
     })
 }
 
@@ -55,7 +56,7 @@ interface Watched {
 async function watch(root: RootClient, { node, begun, limitMs, isQuiet }: Watched): Promise<string[]> {
   const told = new Set<string>()
   const print = (line: string) => {
-    if (!isQuiet && !told.has(line)) console.error(line)
+    if (!isQuiet && !told.has(line)) tell(line)
     told.add(line)
   }
   let status = begun
@@ -71,6 +72,7 @@ async function watch(root: RootClient, { node, begun, limitMs, isQuiet }: Watche
       else if (why !== undefined) print(`${instance} ${state === 'stays' ? 'stays' : 'waits'}: ${why}`)
     }
     for (const instance of moved()) print(`${instance} is away`)
+    if (!isQuiet) progress(`${moved().length} of ${all.size} are away, ${status.leaving} finish their flows …`)
     if (status.left.length === 0 && status.leaving === 0) return moved()
     const isStuck = status.leaving === 0 && status.left.every(({ state }) => state === 'stays')
     if (isStuck || performance.now() > endAt) throw incomplete(node, status)

@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { messagesIn } from '../client/event-stream.ts'
 import type { RootClient } from '../client/root-client.ts'
 import { isMeshError, MeshError } from '../core/errors.ts'
-import { printable, printableJson } from '../core/kit/printable.ts'
+import { printable } from '../core/kit/printable.ts'
 import { nearest } from '../core/kit/suggest.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
-import { type Cell, printJson, printTable } from './output.ts'
+import { type Cell, dataText, isData, printData, printTable } from './output.ts'
+import { say, tell } from './terminal.ts'
 
 interface EventsOptions {
   limit: string
@@ -52,10 +53,9 @@ export function eventsCommand(program: Command, context: () => Context): void {
       const root = rootClient(context())
       const events = await root.call<Event[]>('GET', `/events?${search({ ...query, limit })}`)
       if (events.length === 0 && name !== undefined) await checkName(root, name)
-      const isJson = context().format === 'json'
-      if (follow === true) return followEvents(root, { query, events, isJson })
-      if (isJson) printJson(events)
-      else printTable(HEAD, events.map(cellsOf))
+      if (follow === true) return followEvents(root, { query, events, context: context() })
+      if (isData(context())) return printData(events, context())
+      printTable(HEAD, events.map(cellsOf))
     })
 }
 
@@ -82,36 +82,37 @@ interface Following {
   query: Record<string, string>
   /** What is there already. */
   events: readonly Event[]
-  isJson: boolean
+  context: Context
 }
 
 /** Between two tries to reach a root that is away. Smaller asks more often; larger is later. */
 const AGAIN_MS = 1_000
 
 /** Each event once, also over restarts of the root: a stream that broke is resumed by the number of the last event. */
-async function followEvents(root: RootClient, { query, events, isJson }: Following): Promise<void> {
+async function followEvents(root: RootClient, { query, events, context }: Following): Promise<void> {
   const interrupted = new AbortController()
   process.once('SIGINT', () => interrupted.abort())
   process.stdout.once('error', () => interrupted.abort()) // the reader of our output has gone
-  const show = (event: Event) => console.log(isJson ? printableJson(event) : lineOf(event))
-  for (const event of events) show(event)
+  const show = async (event: Event) =>
+    isData(context) ? process.stdout.write(await dataText(event, context.format, 'stream')) : say(lineOf(event))
+  for (const event of events) await show(event)
   let after = events.at(-1)?.number ?? 0
   for (let isAway = false; !interrupted.signal.aborted; ) {
     try {
       const text = root.lines(`/events/stream?${search({ ...query, after: String(after) })}`, interrupted.signal)
       for await (const { event, data } of messagesIn(text)) {
         isAway = false
-        if (event === 'missing') console.error('Some events before this one have been forgotten.')
+        if (event === 'missing') tell('Some events before this one have been forgotten.')
         else {
           const told = JSON.parse(data) as Event
           after = told.number
-          show(told)
+          await show(told)
         }
       }
     } catch (error) {
       if (isMeshError(error) && error.code !== 'NOT_RUNNING') throw error
     }
-    if (!isAway && !interrupted.signal.aborted) console.error('The root does not answer; going on when it is back.')
+    if (!isAway && !interrupted.signal.aborted) tell('The root does not answer; going on when it is back.')
     isAway = true
     await sleep(AGAIN_MS, undefined, { signal: interrupted.signal }).catch(() => undefined)
   }

@@ -4,7 +4,7 @@ import { printable } from '../core/kit/printable.ts'
 import type { RootClient } from '../client/root-client.ts'
 import { rootClient, type Context } from './context.ts'
 import { serviceNamed } from './names.ts'
-import { type Cell, printJson, tableText } from './output.ts'
+import { type Cell, isData, printData, tableText } from './output.ts'
 
 interface ExplainOptions {
   limit: string
@@ -52,7 +52,7 @@ export function explainCommand(program: Command, context: () => Context): void {
         })
       const query = new URLSearchParams({ most: limit, ...(anew === true ? { anew: 'true' } : {}) }).toString()
       const found = await explanationOf(rootClient(context()), given, query)
-      if (context().format === 'json') printJson(found)
+      if (isData(context())) await printData(found, context())
       else process.stdout.write(textOf(found))
     })
 }

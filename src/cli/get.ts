@@ -1,12 +1,15 @@
 import type { Command } from 'commander'
 import { agent, rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
-import { type Cell, printJson, printTable } from './output.ts'
+import { type Cell, tableText } from './output.ts'
+import { showOrWatch, type View, WATCH } from './watch.ts'
 
 type Row = Record<string, unknown>
 
+type Column = readonly [head: string, cell: (row: Row) => unknown]
+
 /** For each kind the columns of the table, and the field of the API's objects that fills them. */
-const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Row) => unknown]>> = {
+const KINDS: Record<string, readonly Column[]> = {
   apps: [
     ['app', (row) => row['id']],
     ['services', (row) => row['services']],
@@ -73,6 +76,40 @@ const KINDS: Record<string, ReadonlyArray<readonly [head: string, cell: (row: Ro
     ['version', (row) => row['version']],
     ['address', (row) => row['url']],
   ],
+}
+
+/** With `-o wide` these as well. */
+const WIDE: Record<string, readonly Column[]> = {
+  apps: [['customer', (row) => row['customer']]],
+  services: [
+    ['strategy', (row) => row['strategy']],
+    ['allow', (row) => (Array.isArray(row['allow']) ? row['allow'].join(' ') : row['allow'])],
+    ['schedule', (row) => row['schedule']],
+  ],
+  instances: [
+    ['cluster', (row) => row['cluster']],
+    ['generation', (row) => row['generation']],
+    ['epoch', (row) => row['epoch']],
+  ],
+  runs: [],
+  nodes: [
+    ['version', (row) => row['version']],
+    ['arch', (row) => row['arch']],
+    ['area', (row) => row['area']],
+    ['labels', (row) => pairs(row['labels'])],
+    ['certificate until', (row) => timeOf(row['certificateUntil'])],
+  ],
+  clusters: [
+    ['version', (row) => row['version']],
+    ['address', (row) => row['url']],
+    ['certificate until', (row) => timeOf(row['certificateUntil'])],
+  ],
+  relays: [['certificate until', (row) => timeOf(row['certificateUntil'])]],
+}
+
+function pairs(labels: unknown): string | undefined {
+  const all = Object.entries((labels ?? {}) as Record<string, unknown>)
+  return all.length === 0 ? undefined : all.map(([key, value]) => `${key}=${String(value)}`).join(' ')
 }
 
 /** With what limits it, and the age of what is known where the cluster is away: `away, cordoned, as of 3 min ago`. */
@@ -147,18 +184,23 @@ export function getCommand(program: Command, context: () => Context): void {
     .description(`list ${Object.keys(KINDS).join(', ')}; runs are those of jobs, the last 20 of each instance`)
     .argument('<kind>', Object.keys(KINDS).join(', '))
     .argument('[filter]', 'only those whose name begins with this')
-    .action(async (given: string, filter?: string) => {
+    .option(...WATCH)
+    .action((given: string, filter: string | undefined, { watch }: { watch?: boolean }) => {
       const kind = kindOf(given, Object.keys(KINDS))
-      const columns = KINDS[kind] ?? []
-      const listed = rootClient(context()).call<Row[]>('GET', `/${kind}`)
-      const all = kind === 'relays' ? await measured(listed, context()) : await listed
-      const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
-      if (context().format === 'json') return printJson(rows)
-      printTable(
-        columns.map(([head]) => head),
-        rows.map((row) => columns.map(([, cell]) => cell(row) as Cell)),
-      )
+      return showOrWatch(() => listOf(kind, filter, context()), context(), watch)
     })
+}
+
+async function listOf(kind: string, filter: string | undefined, context: Context): Promise<View> {
+  const columns = [...(KINDS[kind] ?? []), ...(context.format === 'wide' ? (WIDE[kind] ?? []) : [])]
+  const listed = rootClient(context).call<Row[]>('GET', `/${kind}`)
+  const all = kind === 'relays' ? await measured(listed, context) : await listed
+  const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
+  const text = tableText(
+    columns.map(([head]) => head),
+    rows.map((row) => columns.map(([, cell]) => cell(row) as Cell)),
+  )
+  return { value: rows, text }
 }
 
 /** With the round-trip time to each relay that the agent here has measured. */

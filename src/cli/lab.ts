@@ -5,7 +5,8 @@ import { isMeshError, MeshError } from '../core/errors.ts'
 import type { Ask, HostMap, LabMap } from '../lab/control-socket.ts'
 import type { Backend } from '../lab/spec.ts'
 import type { Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { progress, say } from './terminal.ts'
 import { runHere } from './exec.ts'
 
 interface Named {
@@ -146,10 +147,11 @@ async function attached({ file, name, backend }: UpOptions, context: Context): P
   await control.claim(name).catch(asUsage)
   const down = Promise.withResolvers<void>()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => down.resolve())
+  progress('The lab is being built …')
   await using net = await build(spec)
   await using _socket = await control.openControlSocket(name, net, () => down.resolve())
-  printMap(control.mapOf(net), context)
-  if (process.send === undefined) console.log('\nup; Ctrl-C takes it down')
+  await printMap(control.mapOf(net), context)
+  if (process.send === undefined) say('\nup; Ctrl-C takes it down')
   else process.stdout.write('', () => process.send?.('up'))
   await down.promise
 }
@@ -227,8 +229,8 @@ function detached({ file, name, backend }: UpOptions): Promise<void> {
   })
 }
 
-function printMap(map: LabMap, { format }: Context): void {
-  if (format === 'json') return printJson(map)
+async function printMap(map: LabMap, context: Context): Promise<void> {
+  if (isData(context)) return printData(map, context)
   printTable(
     ['HOST', 'SITE', 'ADDRESS', 'LINK', map.backend === 'docker' ? 'CONTAINER' : 'NAMESPACE'],
     map.hosts.map(({ name, site, address, address6, link, namespace, container }) => [

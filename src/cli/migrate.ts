@@ -5,7 +5,8 @@ import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { instanceNamed, nodeNamed } from './names.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { progress, say, tell } from './terminal.ts'
 
 interface Migrated {
   instance: string
@@ -47,13 +48,13 @@ export function migrateCommand(program: Command, context: () => Context): void {
       const target = to === undefined ? {} : { to: await nodeNamed(root, to) }
       const path = `/instances/${encodeURIComponent(instance)}/migrate`
       const begun = await root.call<Migrated>('POST', path, target)
-      if (context().format !== 'json') {
-        console.error(`${instance} starts on ${placeOf(begun)}`)
-        if (begun.keeps !== undefined) console.error(begun.keeps)
+      if (!isData(context())) {
+        tell(`${instance} starts on ${placeOf(begun)}`)
+        if (begun.keeps !== undefined) tell(begun.keeps)
       }
       const node = await arrived(root, begun, limitMs)
-      if (context().format === 'json') return printJson({ ...begun, node })
-      console.log(`${instance} is on ${node}`)
+      if (isData(context())) return printData({ ...begun, node }, context())
+      say(`${instance} is on ${node}`)
     })
 }
 
@@ -69,6 +70,7 @@ async function arrived(root: RootClient, begun: Migrated, limitMs: number): Prom
   for (const endAt = performance.now() + limitMs; performance.now() < endAt; await sleep(POLL_MS)) {
     const rows = await root.call<Row[]>('GET', '/instances')
     const row = rows.find(({ id }) => id === instance)
+    progress(`${instance} is not ready on ${place} yet …`)
     if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
     const isThere = node === undefined ? row.node !== from : row.node === node && (row.epoch ?? 0) >= epoch
     if (isThere && row.node !== undefined && row.successor === undefined) return row.node

@@ -1,6 +1,8 @@
 import type { RootClient } from '../client/root-client.ts'
-import { MeshError } from '../core/errors.ts'
+import { type ErrorCode, isMeshError, MeshError } from '../core/errors.ts'
 import { nearest } from '../core/kit/suggest.ts'
+import { rootClient, type Context } from './context.ts'
+import { hasCredential } from './roles-here.ts'
 
 interface Named {
   id: string
@@ -15,7 +17,58 @@ export async function serviceNamed(root: RootClient, given: string): Promise<str
   if (ids.includes(given)) return given
   const longer = ids.filter((id) => id.startsWith(`${given}.`))
   if (longer.length === 1 && given.split('.').length === 3) return longer[0] as string
-  throw new MeshError('SERVICE_UNKNOWN', { service: given, remedy: offered(longer, nearest(given, ids), 'services') })
+  throw new MeshError('SERVICE_UNKNOWN', { service: given, remedy: meantService(given, ids) })
+}
+
+const LABELS = 4
+
+/**
+ * Which service was probably meant: one whose name is nearly the same, or begins nearly the same, or that has a word which is nearly
+ * this one.
+ */
+export function meantService(given: string, ids: readonly string[]): string {
+  const count = given.split('.').length
+  const meant = count >= LABELS ? [nearest(given, ids) ?? []].flat() : servicesLike(given, ids)
+  const rule = count === LABELS ? '' : 'The name of a service has four labels, app.app-ns.service.service-ns. '
+  if (meant.length === 1) return `${rule}Did you mean ${meant[0]}?`
+  if (meant.length > 1) return `${rule}Choose one of: ${shortened(meant)}.`
+  return `${rule}\`hedgerow get services\` lists the services there are.`
+}
+
+/** Of a name that is too short: each service that begins so, else the nearest beginning; of one word, each that has it. */
+function servicesLike(given: string, ids: readonly string[]): string[] {
+  const count = given.split('.').length
+  const begin = (id: string) => id.split('.').slice(0, count).join('.')
+  const beginning = nearest(given, new Set(ids.map(begin)))
+  if (beginning !== undefined) return ids.filter((id) => begin(id) === beginning)
+  if (count > 1) return []
+  const word = nearest(given, new Set(ids.flatMap((id) => id.split('.')[2] ?? [])))
+  return ids.filter((id) => id.split('.')[2] === word)
+}
+
+/** The error that something is unknown, with what was probably meant; any other error as it is. */
+export async function withMeaning(error: unknown, given: string, root: RootClient): Promise<unknown> {
+  if (!isMeshError(error) || error.details['remedy'] !== undefined) return error
+  const kind = KIND_OF[error.code]
+  if (kind === undefined) return error
+  const rows = await root.call<{ id?: string; name?: string }[]>('GET', `/${kind}`).catch(() => [])
+  const ids = rows.map(({ id, name = '' }) => id ?? name)
+  const remedy = kind === 'services' ? meantService(given, ids) : offered([], nearest(given, ids), kind)
+  return new MeshError(error.code, { ...error.details, remedy }, { cause: error.cause })
+}
+
+/** Of a semantic name that is unknown here: which service was probably meant, where the root may be asked. */
+export async function withNearService(error: unknown, name: string, context: Context): Promise<unknown> {
+  if (!isMeshError(error, 'SERVICE_UNKNOWN') || !hasCredential(context)) return error
+  return await withMeaning(error, name.split('.').slice(0, LABELS).join('.'), rootClient(context))
+}
+
+const KIND_OF: Partial<Record<ErrorCode, string>> = {
+  SERVICE_UNKNOWN: 'services',
+  APP_UNKNOWN: 'apps',
+  NODE_UNKNOWN: 'nodes',
+  RELAY_UNKNOWN: 'relays',
+  CLUSTER_UNKNOWN: 'clusters',
 }
 
 /**

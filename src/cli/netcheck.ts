@@ -8,7 +8,8 @@ import { tuningOf, tuningScript } from '../netcheck/tuning.ts'
 import type { NetcheckReport } from '../client/reports.ts'
 import { printable } from '../core/kit/printable.ts'
 import { agent, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { say } from './terminal.ts'
 
 export function netcheckCommand(program: Command, context: () => Context): void {
   program
@@ -21,11 +22,11 @@ export function netcheckCommand(program: Command, context: () => Context): void 
       const report = await reportOf(context())
       if (tune) {
         const tunings = tuningOf(report.local)
-        if (context().format === 'json') printJson(tunings)
-        else for (const line of tuningScript(tunings)) console.log(line)
+        if (isData(context())) await printData(tunings, context())
+        else for (const line of tuningScript(tunings)) say(line)
         return
       }
-      if (context().format === 'json') printJson(report)
+      if (isData(context())) await printData(report, context())
       else print(report)
       if (report.findings.some(({ ok }) => !ok)) process.exitCode = 1
     })
@@ -44,11 +45,11 @@ async function reportOf(here: Context): Promise<NetcheckReport> {
 
 function print({ agent, findings }: NetcheckReport): void {
   for (const { check, ok, finding, remedy } of findings) {
-    console.log(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${printable(`${check}: ${finding}`)}`)
-    if (remedy !== undefined) console.log(`     ${remedy}`)
+    say(`${ok ? styleText('green', 'ok  ') : styleText('red', 'fail')} ${printable(`${check}: ${finding}`)}`)
+    if (remedy !== undefined) say(`     ${remedy}`)
   }
   if (agent === undefined || agent.ways.length === 0) return
-  console.log()
+  say()
   printTable(
     ['a node whose network is', 'is reached'],
     agent.ways.map(({ peer, way }) => [peer, way]),

@@ -2,15 +2,25 @@ import Table from 'cli-table3'
 import { styleText } from 'node:util'
 import { explain, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../core/errors.ts'
 import { toStderr } from '../core/kit/console-output.ts'
-import { printable, printableJson } from '../core/kit/printable.ts'
+import { inQuotes, printable, printableJson } from '../core/kit/printable.ts'
+import { clearProgress, shown } from './terminal.ts'
 
-export type Format = 'table' | 'json'
+/** `wide` is a table with more columns. */
+export const FORMATS = ['table', 'wide', 'json', 'yaml'] as const
+export type Format = (typeof FORMATS)[number]
+
+/** Whether the output is for programs. */
+export function isData({ format }: { format: Format }): boolean {
+  return format === 'json' || format === 'yaml'
+}
+
 /** A list is a cell of several lines. */
 export type Cell = string | number | readonly string[] | undefined
 
 /** Rows for people: no borders, one line each, columns as wide as they need; no control characters from other nodes. */
 export function printTable(head: readonly string[], rows: ReadonlyArray<readonly Cell[]>): void {
-  process.stdout.write(tableText(head, rows))
+  clearProgress()
+  process.stdout.write(shown(tableText(head, rows), process.stdout))
 }
 
 export function tableText(head: readonly string[], rows: ReadonlyArray<readonly Cell[]>): string {
@@ -34,8 +44,31 @@ const NO_BORDERS = Object.fromEntries(
     .map((part) => [part, '']),
 )
 
-export function printJson(value: unknown): void {
-  process.stdout.write(jsonText(value))
+/** For programs, in the format that was asked for. */
+export async function printData(value: unknown, { format }: { format: Format }): Promise<void> {
+  clearProgress()
+  process.stdout.write(await dataText(value, format))
+}
+
+/** `stream`: one of several values, as JSON on one line, as YAML a document. */
+export async function dataText(value: unknown, format: Format, mode: 'whole' | 'stream' = 'whole'): Promise<string> {
+  if (format === 'yaml') return `${mode === 'stream' ? '---\n' : ''}${await yamlText(value)}`
+  return mode === 'stream' ? `${printableJson(value)}\n` : jsonText(value)
+}
+
+/** What `printable` escapes stands in double quotes, where YAML reads it back. */
+async function yamlText(value: unknown): Promise<string> {
+  const { Document, visit } = await import('yaml') // large, and only this needs it
+  const plain: unknown = value === undefined ? null : JSON.parse(JSON.stringify(value)) // without what is undefined
+  const document = new Document(plain, { aliasDuplicateObjects: false })
+  visit(document, {
+    Scalar: (_key, node) => {
+      const { value } = node
+      const isUnsafe = typeof value === 'string' && printable(value.replaceAll('\n', '')) !== value.replaceAll('\n', '')
+      if (isUnsafe) node.type = 'QUOTE_DOUBLE'
+    },
+  })
+  return inQuotes(document.toString({ lineWidth: 0 }))
 }
 
 export function jsonText(value: unknown): string {
@@ -72,16 +105,15 @@ export function exitCodeOf(error: unknown): number {
 }
 
 /** What went wrong, each fault on its line, and last what to do about it. */
-export function printError(error: unknown, format: Format = 'table'): void {
-  process.stderr.write(toStderr(errorText(error, format), 'error'))
+export async function printError(error: unknown, format: Format = 'table'): Promise<void> {
+  clearProgress()
+  const text = format === 'yaml' ? await dataText(errorFacts(error), format) : errorText(error, format)
+  process.stderr.write(toStderr(isData({ format }) ? text : shown(text, process.stderr), 'error'))
 }
 
 export function errorText(error: unknown, format: Format): string {
-  const { code, message, faults, warnings, remedy, details } = failureOf(error)
-  if (format === 'json') {
-    const parts = { faults: faults?.map(plain), warnings: warnings?.map(plain), remedy }
-    return jsonText({ error: code, message, ...details, ...parts })
-  }
+  if (isData({ format })) return jsonText(errorFacts(error)) // which is YAML, too
+  const { message, faults, warnings, remedy } = failureOf(error)
   const lines = [
     `${styleText('red', 'error:', { stream: process.stderr })} ${message}`,
     ...(faults ?? []).map((fault) => `  ${lineOf(fault)}`),
@@ -89,6 +121,11 @@ export function errorText(error: unknown, format: Format): string {
     ...(remedy === undefined ? [] : [printable(remedy)]),
   ]
   return `${lines.join('\n')}\n`
+}
+
+function errorFacts(error: unknown): Record<string, unknown> {
+  const { code, message, faults, warnings, remedy, details } = failureOf(error)
+  return { error: code, message, ...details, faults: faults?.map(plain), warnings: warnings?.map(plain), remedy }
 }
 
 type Fault = string | { path: string; problem: string; remedy?: string }

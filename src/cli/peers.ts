@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import type { PeerReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { tableText } from './output.ts'
+import { showOrWatch, WATCH } from './watch.ts'
 
 export function peersCommand(program: Command, context: () => Context): void {
   program
@@ -9,41 +10,49 @@ export function peersCommand(program: Command, context: () => Context): void {
     .description(
       'list the nodes that this one has a session with: path, round-trip time, carriers, streams, bytes, datagrams, cipher',
     )
-    .action(async () => {
-      const peers = (await agent(context(), '/peers')) as PeerReport[]
-      if (context().format === 'json') return printJson(peers)
-      printTable(
-        ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams', 'cipher'],
-        peers.map(
-          ({
-            node,
-            path,
-            relay,
-            rttMs,
-            carriers,
-            carrierPaths = [],
-            asidePaths: pinned = [],
-            streams,
-            bytesIn,
-            bytesOut,
-            datagrams,
-            cipher = 'unknown',
-            datagramCipher = cipher,
-            isDuplicated = false,
-          }) => [
-            isDuplicated ? `${node} (runs twice)` : node,
-            relay === undefined ? path : `${path} by ${hostOf(relay)}`,
-            rttMs?.toFixed(2),
-            counted(carrierPaths, pinned) || carriers,
-            streams,
-            bytesIn,
-            bytesOut,
-            datagrams,
-            datagramCipher === cipher ? cipher : `${cipher}, datagrams ${datagramCipher}`,
-          ],
-        ),
-      )
+    .option(...WATCH)
+    .action(async ({ watch }: { watch?: boolean }) => {
+      const here = context()
+      const read = async () => {
+        const value = (await agent(here, '/peers')) as PeerReport[]
+        return { value, text: textOf(value) }
+      }
+      await showOrWatch(read, here, watch)
     })
+}
+
+function textOf(peers: readonly PeerReport[]): string {
+  return tableText(
+    ['node', 'path', 'rtt ms', 'carriers', 'streams', 'bytes in', 'bytes out', 'datagrams', 'cipher'],
+    peers.map(
+      ({
+        node,
+        path,
+        relay,
+        rttMs,
+        carriers,
+        carrierPaths = [],
+        asidePaths: pinned = [],
+        streams,
+        bytesIn,
+        bytesOut,
+        datagrams,
+        cipher = 'unknown',
+        datagramCipher = cipher,
+        isDuplicated = false,
+      }) => [
+        isDuplicated ? `${node} (runs twice)` : node,
+        relay === undefined ? path : `${path} by ${hostOf(relay)}`,
+        rttMs?.toFixed(2),
+        counted(carrierPaths, pinned) || carriers,
+        streams,
+        bytesIn,
+        bytesOut,
+        datagrams,
+        datagramCipher === cipher ? cipher : `${cipher}, datagrams ${datagramCipher}`,
+      ],
+    ),
+  )
 }
 
 /** `wss://relay.example.org:443` is `relay.example.org:443` to people. */

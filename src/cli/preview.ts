@@ -1,6 +1,7 @@
 import { printable } from '../core/kit/printable.ts'
 import type { Context } from './context.ts'
-import { lineOf, printJson, printTable } from './output.ts'
+import { lineOf, isData, printData, printTable } from './output.ts'
+import { say, tell } from './terminal.ts'
 
 /** What `apply --dry-run` gets from the root. */
 export interface Preview {
@@ -17,9 +18,9 @@ interface PreviewedService {
   places: Array<{ instance: string; place?: string; reason?: string }>
 }
 
-export function printPreview(preview: Preview, { format }: Context): void {
-  if (format === 'json') return printJson(preview)
-  for (const warning of preview.warnings) console.error(`warning: ${lineOf(warning)}`)
+export async function printPreview(preview: Preview, context: Context): Promise<void> {
+  if (isData(context)) return printData(preview, context)
+  for (const warning of preview.warnings) tell(`warning: ${lineOf(warning)}`)
   printTable(
     ['service', 'change', 'instances', 'fields'],
     preview.services.map(({ id, change, instances, fields }) => [
@@ -29,12 +30,12 @@ export function printPreview(preview: Preview, { format }: Context): void {
       fields.join(' '),
     ]),
   )
-  for (const line of gapLines(preview.services)) console.error(printable(line))
+  for (const line of gapLines(preview.services)) tell(printable(line))
   const places = preview.services.flatMap(({ places }) => places)
   if (places.length === 0) return
-  console.log('New instances would go to:')
+  say('New instances would go to:')
   for (const { instance, place, reason = '' } of places)
-    console.log(printable(`  ${instance}: ${place ?? `nowhere: ${reason}`}`))
+    say(printable(`  ${instance}: ${place ?? `nowhere: ${reason}`}`))
 }
 
 /** One line for each service that does not answer while it is updated. */

@@ -26,17 +26,31 @@ import { tokenCommand } from './token.ts'
 import { traceCommand } from './trace.ts'
 import { versionCommand } from './version.ts'
 import type { Context } from './context.ts'
+import { shown } from './terminal.ts'
 
-export const HELP = 'Run `hedgerow --help` for the list of commands.'
+/** After what was typed wrongly: how the command at hand is used, or which commands there are. */
+export function helpOf(command: Command): string {
+  const path = pathOf(command)
+  if (command.commands.length > 0) return `Run \`${path} --help\` for the list of commands.`
+  return `Usage: ${path} ${command.usage()}\nRun \`${path} --help\` for what they mean.`
+}
+
+/** As it is typed: `hedgerow token create`. */
+function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`
+}
 
 interface Writer {
   /** Takes the usage errors that commander prints; standard error by default. */
   writeErr?: (text: string) => void
+  /** Is told which command was used wrongly. */
+  failed?: (command: Command) => void
 }
 
 /** Every command, with its options. The documents are generated from it (.config/docs). */
 export function programOf(version: string, context: () => Context, writer: Writer = {}): Command {
-  const { writeErr = (text) => void process.stderr.write(text) } = writer
+  const { writeErr = (text) => void process.stderr.write(shown(text, process.stderr)), failed = () => undefined } =
+    writer
   const program = new Command('hedgerow')
     .description('A semantic overlay network and service-mesh sidecar for the edge, with its orchestrator inside.')
     .version(version)
@@ -44,14 +58,17 @@ export function programOf(version: string, context: () => Context, writer: Write
       '--state <dir>',
       'state directory (HEDGEROW_STATE; else /var/lib/hedgerow as root, ~/.local/state/hedgerow otherwise)',
     )
-    .option('-o, --output <format>', 'table or json')
+    .option('-o, --output <format>', 'table, wide (a table with more columns), json or yaml')
     .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
     .enablePositionalOptions()
-    .showHelpAfterError(HELP)
-    .exitOverride()
-  program.configureOutput({ writeErr: (text) => writeErr(printableLines(text)) }) // before the commands, which copy it
+  // before the commands, which copy it
+  program.configureOutput({
+    writeOut: (text) => void process.stdout.write(shown(text, process.stdout)),
+    writeErr: (text) => writeErr(printableLines(text)),
+  })
   for (const add of COMMANDS) add(program, context)
-  for (const command of program.commands) inheritGlobals(program, command)
+  told(program, failed)
+  for (const command of program.commands) inheritGlobals(program, command, failed)
   return program
 }
 
@@ -84,16 +101,24 @@ const COMMANDS = [
   versionCommand,
 ]
 
+/** A usage error is thrown, with the help of the command at hand behind it. */
+function told(command: Command, failed: (command: Command) => void): void {
+  command.showHelpAfterError(helpOf(command)).exitOverride((error) => {
+    failed(command)
+    throw error
+  })
+}
+
 /** `hedgerow get nodes -o json` and `hedgerow -o json get nodes` mean the same. */
-function inheritGlobals(program: Command, command: Command): void {
+function inheritGlobals(program: Command, command: Command, failed: (command: Command) => void): void {
   for (const option of program.options) {
     if (option.attributeName() !== 'version') command.addOption(option)
   }
-  command.exitOverride()
+  told(command, failed)
   command.hook('preAction', (_this, acting) => {
     for (const [key, value] of Object.entries(acting.opts())) {
       if (program.options.some((option) => option.attributeName() === key)) program.setOptionValue(key, value)
     }
   })
-  for (const child of command.commands) inheritGlobals(program, child)
+  for (const child of command.commands) inheritGlobals(program, child, failed)
 }

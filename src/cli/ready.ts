@@ -1,8 +1,8 @@
-import { jsonText, tableText, type Format } from './output.ts'
+import { isData, jsonText, tableText, type Format } from './output.ts'
 
 /** What a role prints once it serves: its addresses, and for people what they can do next. */
 export function readyText(summary: Readonly<Record<string, string>>, format: Format): string {
-  if (format === 'json') return jsonText(summary)
+  if (isData({ format })) return jsonText(summary) // which is YAML, too
   const steps = nextSteps(summary).map((line) => `${line}\n`)
   return [
     tableText(['hedgerow', 'ready'], Object.entries(summary)),

@@ -1,7 +1,9 @@
 import type { Command } from 'commander'
 import type { ResolveReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { withNearService } from './names.ts'
+import { say } from './terminal.ts'
 
 export function resolveCommand(program: Command, context: () => Context): void {
   program
@@ -11,13 +13,13 @@ export function resolveCommand(program: Command, context: () => Context): void {
     )
     .argument('<name>', 'a semantic name')
     .action(async (name: string) => {
-      const report = (await agent(context(), '/resolve', { name })) as ResolveReport
-      if (context().format === 'json') return printJson(report)
-      console.log([report.canonical, report.ipv4, report.ipv6].filter((part) => part !== undefined).join('  '))
-      console.log(
-        `ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`,
-      )
-      for (const obstacle of report.obstacles ?? []) console.log(`not answered by DNS: ${obstacle}`)
+      const report = (await agent(context(), '/resolve', { name }).catch(async (error: unknown) =>
+        Promise.reject(await withNearService(error, name, context())),
+      )) as ResolveReport
+      if (isData(context())) return printData(report, context())
+      say([report.canonical, report.ipv4, report.ipv6].filter((part) => part !== undefined).join('  '))
+      say(`ports ${report.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ')}; ${report.reason}`)
+      for (const obstacle of report.obstacles ?? []) say(`not answered by DNS: ${obstacle}`)
       printTable(
         ['instance', 'node', 'state'],
         report.order.map(({ instance, node, state }) => [instance, node, state]),

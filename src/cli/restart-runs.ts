@@ -3,7 +3,8 @@ import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { instanceNamed, serviceNamed } from './names.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { progress, say, tell } from './terminal.ts'
 
 interface Row {
   id: string
@@ -29,14 +30,15 @@ export async function restartRuns(given: string, limitMs: number, context: Conte
   if (!isInstance(given) && (await hasRunAsJob(root, given, context))) return
   const instances = await instancesOf(root, given)
   const endAt = performance.now() + limitMs
-  for (const instance of instances) {
+  for (const [at, instance] of instances.entries()) {
+    progress(`${at} of ${instances.length} are restarted …`)
     const path = `/instances/${encodeURIComponent(instance)}/restart`
     const { epoch, gap } = await root.call<Begun>('POST', path)
-    if (gap !== undefined) console.error(`${instance} is stopped first: ${gap}`)
+    if (gap !== undefined) tell(`${instance} is stopped first: ${gap}`)
     await restarted(root, { instance, epoch, endAt })
-    if (context.format !== 'json') console.log(`${instance} is restarted`)
+    if (!isData(context)) say(`${instance} is restarted`)
   }
-  if (context.format === 'json') printJson({ restarted: instances })
+  if (isData(context)) await printData({ restarted: instances }, context)
 }
 
 function isInstance(given: string): boolean {
@@ -49,8 +51,8 @@ async function hasRunAsJob(root: RootClient, given: string, context: Context): P
   const { id, oneShot } = await root.call<{ id: string; oneShot?: boolean }>('GET', `/services/${service}`)
   if (oneShot !== true) return false
   const begun = await root.call('POST', `/services/${service}/run`)
-  if (context.format === 'json') printJson(begun)
-  else console.log(`${id} runs again; \`hedgerow get runs ${id}\` shows how it goes`)
+  if (isData(context)) await printData(begun, context)
+  else say(`${id} runs again; \`hedgerow get runs ${id}\` shows how it goes`)
   return true
 }
 

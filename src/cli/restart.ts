@@ -4,7 +4,8 @@ import { MeshError } from '../core/errors.ts'
 import type { StatusReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { progress } from './terminal.ts'
 import { restartRuns } from './restart-runs.ts'
 
 /** The new process must serve within this time. */
@@ -29,8 +30,9 @@ export function restartCommand(program: Command, context: () => Context): void {
       if (target !== undefined) return restartRuns(target, secondsOf(timeout, '--timeout') * 1_000, here)
       const before = (await agent(here, '/status')) as StatusReport
       await agent(here, '/restart')
+      progress('The new process starts …')
       const now = await successorOf(before, () => agent(here, '/status') as Promise<StatusReport>)
-      if (here.format === 'json') return printJson(now)
+      if (isData(here)) return printData(now, here)
       const left = now.draining.find(({ pid }) => pid === before.pid)
       const facts = { pid: now.pid, version: now.version, 'flows left in the old process': left?.flowsOpen ?? 0 }
       return printTable(

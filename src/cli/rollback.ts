@@ -2,7 +2,8 @@ import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { serviceNamed } from './names.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { say } from './terminal.ts'
 
 interface Revision {
   number: number
@@ -23,7 +24,7 @@ export function historyCommand(program: Command, context: () => Context): void {
       const root = rootClient(context())
       const service = await serviceNamed(root, given)
       const revisions = await root.call<Revision[]>('GET', `/services/${encodeURIComponent(service)}/revisions`)
-      if (context().format === 'json') return printJson(revisions)
+      if (isData(context())) return printData(revisions, context())
       printTable(
         ['revision', 'applied', 'by', 'complete'],
         revisions.map((revision) => [
@@ -54,8 +55,8 @@ export function rollbackCommand(program: Command, context: () => Context): void 
         `/services/${encodeURIComponent(service)}/rollback`,
         to === undefined ? {} : { to: Number(to) },
       )
-      if (context().format === 'json') return printJson(done)
-      console.log(
+      if (isData(context())) return printData(done, context())
+      say(
         done.change === 'unchanged'
           ? `${service} follows revision ${done.revision} already`
           : `${service}: back to revision ${done.revision}`,

@@ -2,7 +2,8 @@ import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { serviceNamed } from './names.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { say } from './terminal.ts'
 
 export function scaleCommand(program: Command, context: () => Context): void {
   program
@@ -18,7 +19,7 @@ export function scaleCommand(program: Command, context: () => Context): void {
       const scaled = await root.call('POST', `/services/${encodeURIComponent(service)}/scale`, {
         replicas: Number(replicas),
       })
-      if (context().format === 'json') printJson(scaled)
-      else console.log(`${service}: ${replicas} instances wanted`)
+      if (isData(context())) await printData(scaled, context())
+      else say(`${service}: ${replicas} instances wanted`)
     })
 }

@@ -2,7 +2,8 @@ import type { Command } from 'commander'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
-import { printJson } from './output.ts'
+import { isData, printData } from './output.ts'
+import { say, tell } from './terminal.ts'
 
 interface Minted {
   token: string
@@ -31,9 +32,9 @@ export function tokenCommand(program: Command, context: () => Context): void {
         throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'Use one of: node, relay, cluster.' })
       const wanted = { role, ttlSeconds: secondsOf(ttl, '--ttl'), ...clusterOf(role, cluster) }
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', wanted)
-      if (context().format === 'json') return printJson(minted)
-      console.log(minted.token)
-      console.error(
+      if (isData(context())) return printData(minted, context())
+      say(minted.token)
+      tell(
         `Works once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`,
       )
     })

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import type { TraceReport } from '../client/reports.ts'
 import { agent, type Context } from './context.ts'
-import { printJson, printTable } from './output.ts'
+import { isData, printData, printTable } from './output.ts'
+import { withNearService } from './names.ts'
 
 /** A service may have many instances: each on its own line. */
 function linesOf(step: string, what: string): string | string[] {
@@ -16,8 +17,10 @@ export function traceCommand(program: Command, context: () => Context): void {
     )
     .argument('<name:port>', 'for example shop.acme.cart.prod.any.closest.local:8080; with /udp at the end for UDP')
     .action(async (target: string) => {
-      const report = (await agent(context(), '/trace', { target })) as TraceReport
-      if (context().format === 'json') printJson(report)
+      const report = (await agent(context(), '/trace', { target }).catch(async (error: unknown) =>
+        Promise.reject(await withNearService(error, target, context())),
+      )) as TraceReport
+      if (isData(context())) await printData(report, context())
       else
         printTable(
           ['step', 'what', 'ms'],

@@ -3,6 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml'
+import { nearest } from '../core/kit/suggest.ts'
 import { EGRESS_KINDS, NAT_KINDS } from './nat.ts'
 import { BACKENDS, type Fault, faultsIn, type LabSpec } from './spec.ts'
 
@@ -146,7 +147,9 @@ function faultOf({ keyword, instancePath, message, params }: ShapeError): Fault 
   }
   if (keyword === 'additionalProperties') {
     const known = knownAt(keys)
-    const what = known === undefined ? NAME_RULE : `no such key; there are ${known.join(', ')}`
+    const near = nearest(unknown?.[0] ?? '', known ?? [])
+    const meant = near === undefined ? `use one of: ${known?.join(', ')}` : `did you mean "${near}"?`
+    const what = known === undefined ? NAME_RULE : `unknown key; ${meant}`
     return { keys: [...keys, ...(unknown ?? [])], what }
   }
   if (keyword === 'required') return { keys, what: `${(missing ?? []).join(', ')} is missing` }

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import t, { type Test } from 'tap'
+import { parse } from 'yaml'
 import type { FlowReport, ResolveReport, StatusReport, TraceReport } from '../../src/client/reports.ts'
 import type { Program } from '../../src/lab/program.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
@@ -64,6 +65,12 @@ t.test('an agent joins with a token file', async (t) => {
     { id: 'edge/n1', condition: 'alive' },
   ]
   t.match(await machines.json('m0', 'get', 'nodes'), nodes, 'both nodes are alive')
+  const yaml = await machines.run('m0', 'get', 'node', '-o', 'yaml')
+  t.match(parse(yaml.stdout), nodes, 'the same as YAML')
+  const wide = await machines.run('m0', 'get', 'nodes', '-o', 'wide')
+  t.match(wide.stdout, /^NODE .* VERSION +ARCH +AREA +LABELS +CERTIFICATE UNTIL\n/, 'with more columns')
+  const watched = await machines.head('m0', 'get', 'nodes', '--watch', '-o', 'json')
+  t.match(JSON.parse(watched.stdout), nodes, 'watched: one line whenever it changes, until the reader has gone')
   const table = await machines.run('m0', 'get', 'nodes', 'edge/n1')
   t.match(
     table,

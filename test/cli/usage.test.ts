@@ -5,6 +5,7 @@ import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { parse } from 'yaml'
 import { mintToken } from '../../src/core/identity/token.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
@@ -22,14 +23,18 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
   await using machines = await Machines.make()
   const rows = [
     { args: ['gett'], says: /unknown command 'gett'[^]*Did you mean get/ },
-    { args: ['get'], says: /missing required argument 'kind'/ },
+    {
+      args: ['get'],
+      says: /missing required argument 'kind'\nUsage: hedgerow get \[options\] <kind> \[filter\]\nRun `hedgerow get --help`/,
+    },
+    { args: ['token', 'creat'], says: /Did you mean create\?[^]*`hedgerow token --help` for the list of commands/ },
     { args: ['get', 'nodez'], says: /unknown kind "nodez"\nDid you mean nodes\?/ },
     {
       args: ['get', 'pods'],
       says: /unknown kind "pods"\nUse one of: apps, services, instances, runs, nodes, clusters, relays\./,
     },
     { args: ['get', 'nodes', '--bogus'], says: /unknown option '--bogus'/ },
-    { args: ['-o', 'yaml', 'get', 'nodes'], says: /-o cannot be "yaml"\nUse one of: table, json\./ },
+    { args: ['-o', 'yml', 'get', 'nodes'], says: /-o cannot be "yml"\nUse one of: table, wide, json, yaml\./ },
     { args: ['apply'], says: /required option '-f, --file <file>'/ },
     {
       args: ['apply', '-f', '/nowhere.yaml'],
@@ -85,6 +90,24 @@ t.test('help, and a version', async (t) => {
   for (const asked of ['--version', 'version'])
     t.match(await machines.run('none', asked), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ }, asked)
   t.match(await machines.run('none', 'get', '--help'), { code: 0, stdout: /<kind>[^]*\[filter\][^]*--output/ })
+})
+
+t.test('colour and characters beyond ASCII are for terminals that have them', async (t) => {
+  await using machines = await Machines.make()
+  const onTerminal = async (env: Record<string, string>) => {
+    const command = [process.execPath, LAUNCHER, '--state', machines.path('none')].join(' ')
+    const argv = ['script', '-qec', `${command} gett; ${command} up --help`, '/dev/null']
+    const plain = { TERM: 'xterm', LANG: 'C.UTF-8', LC_ALL: '', NO_COLOR: undefined, FORCE_COLOR: undefined }
+    return (await run(argv, { env: { ...plain, ...env }, timeoutMs: 30_000 })).stdout
+  }
+  const [usual, noColor, ascii] = await Promise.all([
+    onTerminal({}),
+    onTerminal({ NO_COLOR: '1' }),
+    onTerminal({ LANG: 'C', TERM: 'dumb' }),
+  ])
+  t.match(usual, /\u001b\[31merror:[^]*the node’s name/)
+  t.match(noColor, /^error:[^]*the node’s name/, 'NO_COLOR')
+  t.match(ascii, /^error:[^]*the node's name/, 'a terminal without colour, a locale without UTF-8')
 })
 
 t.test('where nothing runs, commands say so, code 5', async (t) => {
@@ -157,6 +180,8 @@ t.test('with -o json a usage error is JSON too, wherever the option stands', asy
     t.same({ code, stdout }, { code: 2, stdout: '' }, args.join(' '))
     t.match(JSON.parse(stderr), { error: 'USAGE', message: /./, remedy: /./ })
   }
+  const { stderr } = await machines.run('none', 'get', '-o', 'yaml')
+  t.match(parse(stderr), { error: 'USAGE', remedy: /Usage: hedgerow get [^]*hedgerow get --help/ }, 'as YAML too')
 })
 
 t.test('a configuration file: every fault at once, each with its path', async (t) => {

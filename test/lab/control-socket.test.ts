@@ -46,7 +46,7 @@ t.test('a lab as a file', async (t) => {
     ],
     [
       'sites: { left: { host: [a] } }',
-      /left: hosts is missing\n.*:1: sites\.left\.host: no such key; there are hosts, nat/,
+      /left: hosts is missing\n.*:1: sites\.left\.host: unknown key; did you mean "hosts"\?/,
     ],
     ['sites: [', /lab\.yaml:1: /],
     ['publics: [A_B]', /lab\.yaml:1: publics\.0: a name is lower-case/],

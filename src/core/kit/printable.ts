@@ -35,8 +35,12 @@ export function printableColours(text: string): string {
 
 /** JSON as people and programs read it: what `printable` escapes is written as JSON escapes it, so that the value is the same. */
 export function printableJson(value: unknown, indent?: number): string {
-  // outside of strings JSON has line feeds only
-  return JSON.stringify(value, undefined, indent).replace(UNPRINTABLE, (char) =>
+  return inQuotes(JSON.stringify(value, undefined, indent))
+}
+
+/** JSON, or YAML whose strings with such characters are in double quotes; outside of strings there are line feeds only. */
+export function inQuotes(text: string): string {
+  return text.replace(UNPRINTABLE, (char) =>
     char === '\n' ? char : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
 }
