@@ -11,6 +11,7 @@ import { build, type Plugin } from 'esbuild'
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
+import { manPages } from './docs/man.ts'
 import { scriptOptions } from './script-options.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '..')
@@ -42,6 +43,10 @@ mkdirSync(join(fresh, 'src'), { recursive: true })
 if (!programs) compile()
 const packages = new Set<string>()
 for (const program of PROGRAMS) for (const name of await bundle(program)) packages.add(name)
+for (const [name, page] of Object.entries(manPages())) {
+  mkdirSync(join(fresh, 'man'), { recursive: true })
+  writeFileSync(join(fresh, 'man', name), page)
+}
 writeFileSync(join(fresh, 'third-party-licenses.txt'), [...packages].toSorted().map(licenseOf).join('\n\n'))
 copyFileSync(join(REPOSITORY, 'src/hedgerow.js'), join(fresh, 'src/hedgerow.js'))
 rmSync(out, { recursive: true, force: true })

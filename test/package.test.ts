@@ -45,8 +45,8 @@ t.test('the package holds what it needs and nothing else', async (t) => {
   )
   t.same(
     (await readdir(join(installed, 'dist'))).toSorted(),
-    ['proxy', 'resolver', 'src', 'third-party-licenses.txt'],
-    'dist holds the three rooms of the sources, and the licenses of what its programs contain',
+    ['man', 'proxy', 'resolver', 'src', 'third-party-licenses.txt'],
+    'dist holds the man pages, the three rooms of the sources, and the licenses of what its programs contain',
   )
   const sources = (await readdir(join(installed, 'dist'), { recursive: true })).filter((name) =>
     /(?<!\.d)\.ts$/.test(name),

@@ -1,10 +1,11 @@
 import { Command } from 'commander'
 import { EXIT_CODES } from '../../src/cli/output.ts'
-import { programOf } from '../../src/cli/program.ts'
+import { pathOf, programOf } from '../../src/cli/program.ts'
 import { defaults } from '../../src/config/defaults.ts'
 import { Config } from '../../src/config/schema.ts'
 import { ERRORS, REMEDIES, type ErrorCode } from '../../src/core/errors.ts'
 import { logsPage, metricsPage } from './logs.ts'
+import { ENVIRONMENT, EXIT_STATUS, EXIT_STATUS_OF_OTHERS, SECRETS, shownCommands, usageOf } from './commands.ts'
 
 /** The pages of docs/ that are written from the code: `npm run docs` writes them, test/docs/generated.test.ts compares them. */
 export const PAGES: Readonly<Record<string, () => string | Promise<string>>> = {
@@ -21,7 +22,6 @@ function cliPage(): string {
   const program = programOf('0.0.0', () => {
     throw new Error('no command runs here')
   })
-  const commands = program.commands.flatMap((command) => (command.commands.length > 0 ? command.commands : [command]))
   const inherited = new Set(program.options.map(({ flags }) => flags))
   return [
     NOTICE('src/cli'),
@@ -33,24 +33,18 @@ function cliPage(): string {
     'Colours appear on terminals that have them (`NO_COLOR=1` turns them off), dashes and quotation marks beyond ASCII where the locale',
     '(`LC_ALL`, `LC_CTYPE`, `LANG`) is UTF-8. Kinds may be in singular or plural: `get node`, `delete services NAME`. A name that is nearly',
     'right is answered with the one that was probably meant.\n',
-    ...commands.map((command) => commandSection(command, inherited)),
-    EXIT_STATUS,
-    ENVIRONMENT,
+    ...shownCommands(program).map((command) => commandSection(command, inherited)),
+    exitStatus(),
+    environment(),
   ].join('\n')
 }
 
 function commandSection(command: Command, inherited: ReadonlySet<string>): string {
   const options = command.options.filter(({ flags }) => !inherited.has(flags))
-  const parent = command.parent?.name() === 'hedgerow' ? '' : `${command.parent?.name() ?? ''} `
-  const args = command.registeredArguments.map((argument) => {
-    const name = argument.variadic ? `${argument.name()}...` : argument.name()
-    return argument.required ? `<${name}>` : `[${name}]`
-  })
-  const usage = ['hedgerow', `${parent}${command.name()}`, ...(options.length > 0 ? ['[options]'] : []), ...args].join(' ')
   const described = command.registeredArguments.filter(({ description }) => description !== '')
   return [
-    `## ${parent}${command.name()}\n`,
-    `    ${usage}\n`,
+    `## ${pathOf(command).replace('hedgerow ', '')}\n`,
+    `    ${usageOf(command, options.length > 0)}\n`,
     `${capital(command.description())}.\n`,
     ...(described.length === 0
       ? []
@@ -69,34 +63,14 @@ function optionTable(options: Command['options']): string {
   )
 }
 
-const EXIT_STATUS = `## Exit codes
+function exitStatus(): string {
+  const others = EXIT_STATUS_OF_OTHERS.map((line) => `${line}\n`).join('')
+  return ['## Exit codes\n', table(['code', 'meaning'], EXIT_STATUS), `${others}[errors.md](errors.md) lists every error.\n`].join('\n')
+}
 
-| code | meaning |
-|---|---|
-| 0 | done |
-| 1 | failed: a port is in use, the state is damaged, a check or a trace failed |
-| 2 | used wrongly: arguments, configuration, SLA document, name |
-| 3 | not found: app, service, instance, node or cluster |
-| 4 | refused: token, credential, or a conflict with what is deployed |
-| 5 | nothing answers |
-
-\`exec\` and \`lab exec\` exit with the code of their command: 128 + n if signal n ended it, 127 if it does not exist, 126 if it may not be
-run. Signals sent to \`exec\` are passed on to the command. [errors.md](errors.md) lists every error.
-`
-
-const ENVIRONMENT = `## Environment variables
-
-| variable | stands for |
-|---|---|
-| \`HEDGEROW_STATE\` | \`--state\` |
-| \`HEDGEROW_CREDENTIAL\` | \`--credential\` |
-| \`HEDGEROW_TOKEN\` | the content of \`--token-file\` |
-| \`HEDGEROW_CIPHERS\` | which ciphers this process offers to other nodes, clusters and relays: \`auto\` (AES-GCM first, ChaCha20-Poly1305 first on machines without AES instructions), \`aes\` or \`chacha20\` (the other is forbidden). Two processes that forbid each other’s cannot connect |
-| \`HTTPS_PROXY\`, \`NO_PROXY\` | the HTTP proxy through which agents, clusters and relays reach each other |
-| \`XDG_STATE_HOME\` | parent of the state directory for users other than root; \`~/.local/state\` by default |
-
-Secrets are read from files, standard input or the environment, never from the command line, where every user of the machine can read them.
-`
+function environment(): string {
+  return ['## Environment variables\n', table(['variable', 'stands for'], ENVIRONMENT), `${SECRETS}\n`].join('\n')
+}
 
 function configurationPage(): string {
   const rows = keysOf(Config as Schema, defaults('HOST') as unknown as Record<string, unknown>)

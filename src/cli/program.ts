@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { applyCommand } from './apply.ts'
 import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
+import { completionCommand } from './completion/command.ts'
 import { cordonCommands } from './cordon.ts'
 import { deleteCommand } from './delete.ts'
 import { eventsCommand } from './events.ts'
@@ -36,7 +37,7 @@ export function helpOf(command: Command): string {
 }
 
 /** As it is typed: `hedgerow token create`. */
-function pathOf(command: Command): string {
+export function pathOf(command: Command): string {
   return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`
 }
 
@@ -98,6 +99,7 @@ const COMMANDS = [
   netcheckCommand,
   execCommand,
   labCommand,
+  completionCommand,
   versionCommand,
 ]
 

@@ -54,8 +54,14 @@ export class RootClient {
     this.#credential = credential
   }
 
-  async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
-    const response = await this.#send(method, path, body)
+  /** With a signal it may take as long as that allows, else 30 s. */
+  async call<T>(
+    method: 'GET' | 'POST' | 'DELETE',
+    path: string,
+    body?: unknown,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const response = await this.#send(method, path, body, signal)
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)
     return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as T
