@@ -1,6 +1,6 @@
 import { globSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { openMetrics } from '../../src/core/metrics.ts'
+import { METRICS_ROLES, openMetrics } from '../../src/core/metrics.ts'
 
 /*
  * The pages of docs/ that list every log sentence and every metric. Log calls are found in the source: a method named after
@@ -92,18 +92,27 @@ function fieldsOf(object: string): string[] {
 }
 
 export async function metricsPage(notice: string): Promise<string> {
-  const metrics = await openMetrics('agent').registry.getMetricsAsJSON()
-  const own = metrics.filter(({ name }) => name.startsWith('hedgerow_'))
+  const shown = new Map<string, { type: string; help: string; roles: string[] }>()
+  for (const role of METRICS_ROLES)
+    for (const { name, type, help } of await openMetrics(role).registry.getMetricsAsJSON())
+      if (name.startsWith('hedgerow_'))
+        shown.set(name, { type: String(type), help, roles: [...(shown.get(name)?.roles ?? []), role] })
   return [
     notice,
     '# Metrics\n',
     'Every role answers `GET /metrics` at its `opsListen` address, in the Prometheus text format or in OpenMetrics, with the label `role`;',
-    'the address is printed at the start as `health`. The usual metrics of a Node.js process (`process_…`, `nodejs_…`) are there too.\n',
-    '| metric | type | meaning |',
-    '|---|---|---|',
-    ...own
-      .toSorted((a, b) => (a.name < b.name ? -1 : 1))
-      .map(({ name, type, help }) => `| \`${name}\` | ${String(type)} | ${help.replaceAll('|', '\\|')} |`),
+    'the address is printed at the start as `health`. Each shows only what it can have. The usual metrics of a Node.js process',
+    '(`process_…`, `nodejs_…`) are there too, among them the delay of the event loop (`nodejs_eventloop_lag_p99_seconds`).\n',
+    'Of services the root shows the first 1,000 by name; the rest is added up as `(others)`.\n',
+    'How to scrape, alert rules and Grafana boards: [monitoring.md](monitoring.md).\n',
+    '| metric | type | roles | meaning |',
+    '|---|---|---|---|',
+    ...[...shown]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, { type, help, roles }]) => {
+        const where = roles.length === METRICS_ROLES.length ? 'all' : roles.join(', ')
+        return `| \`${name}\` | ${type} | ${where} | ${help.replaceAll('|', '\\|')} |`
+      }),
     '',
   ].join('\n')
 }

@@ -9,7 +9,7 @@ import { egressOf } from '../core/kit/egress.ts'
 import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
-import { openMetrics } from '../core/metrics.ts'
+import { describeProcess, openMetrics } from '../core/metrics.ts'
 import { Prober } from '../../proxy/outbound/prober.ts'
 import { listen, openConnectivity, cutNodes, type Connectivity } from './connectivity.ts'
 import { openContainers } from './containers.ts'
@@ -246,6 +246,7 @@ async function openContext(
     log: parentLog,
     egress: egressOf(environment),
   })
+  describeProcess(metrics, { version, certificateUntil: () => identity.certificate.notAfter })
   const { self } = identity
   const log = parentLog.child({ node: self })
   life.defer(background.logTo(log))

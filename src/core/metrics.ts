@@ -4,36 +4,47 @@ import { FlowCounter, FlowHistogram } from './kit/flow-metrics.ts'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 
 /**
- * All metrics, named `hedgerow_<room>_<thing>_<unit>[_total]`. Labels are unions of few words, never ids.
- * Rooms keep child handles (`metrics.flowBytes.labels('in')`) for hot paths.
+ * All metrics, named `hedgerow_<room>_<thing>_<unit>[_total]`. Labels are unions of few words, never ids; the exception are services at
+ * the root, of which only so many are shown. Rooms keep child handles (`metrics.flowBytes.labels('in')`) for hot paths.
  */
 export type Metrics = ReturnType<typeof openMetrics>
 
-export function openMetrics(role: 'root' | 'cluster' | 'relay' | 'agent' | 'up') {
+export const METRICS_ROLES = ['root', 'cluster', 'relay', 'agent'] as const
+export type MetricsRole = (typeof METRICS_ROLES)[number]
+
+/** Every room has all metrics at hand; a role shows those that it can have. */
+export function openMetrics(role: MetricsRole) {
   const registry = new Registry()
   registry.setDefaultLabels({ role })
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LAG_MS })
-  const make = makerFor(registry)
+  for (const name of MISNAMED) registry.removeSingleMetric(name)
+  const of = (...roles: readonly MetricsRole[]) => makerFor(roles.includes(role) ? [registry] : [])
   return {
     registry,
     /** Awaited before the metrics are read: for what is counted elsewhere, for example in the kernel. */
     beforeScrape: new Set<() => Promise<void>>(),
     ...processMetrics(registry),
-    ...flowMetrics(make),
-    ...tunnelMetrics(make),
-    ...pathMetrics(make),
-    ...namingMetrics(make),
-    ...orchestratorMetrics(make),
+    ...memberMetrics(of(...METRICS_ROLES)),
+    ...flowMetrics(of('agent')),
+    ...tunnelMetrics(of('agent')),
+    ...namingMetrics(of('agent')),
+    ...relayMetrics(of('cluster', 'relay')),
+    ...workerMetrics(of('agent', 'cluster')),
+    ...schedulingMetrics(of('root', 'cluster')),
+    ...clusterMetrics(of('cluster')),
+    ...rootMetrics(of('root')),
   }
 }
+
+/** Gauges of prom-client called `…_total`, as only counters are; the same is in `nodejs_active_handles` by type. */
+const MISNAMED = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']
 
 /** How often the delay of the event loop is measured. Smaller: most wake-ups of a process at rest; larger: short delays are missed. */
 const LAG_MS = 50
 
 type Maker = ReturnType<typeof makerFor>
 
-function makerFor(registry: Registry) {
-  const registers = [registry]
+function makerFor(registers: Registry[]) {
   return {
     counter: <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
       new Counter<L>({ name: `hedgerow_${name}`, help, labelNames, registers }),
@@ -71,6 +82,30 @@ function processMetrics(registry: Registry) {
         this.inc(logOutput.lost)
       },
     }),
+  }
+}
+
+/** Sets what is known of a process at its start, and when its certificate ends whenever somebody asks. */
+export function describeProcess(
+  { buildInfo, certificateExpiry, beforeScrape }: Metrics,
+  { version, certificateUntil }: { version: string; certificateUntil: () => Date },
+): void {
+  buildInfo.labels(version, process.versions.node).set(1)
+  beforeScrape.add(async () => certificateExpiry.set(certificateUntil().getTime() / 1_000))
+}
+
+function memberMetrics(make: Maker) {
+  return {
+    buildInfo: make.gauge('build_info', 'Always 1: the version of hedgerow and of Node.js are in the labels.', [
+      'version',
+      'node',
+    ]),
+    certificateExpiry: make.gauge(
+      'certificate_expiry_timestamp_seconds',
+      'When the certificate of this process ends, in seconds since 1970; it is renewed when two thirds of its time are over.',
+    ),
+    linkMessages: make.counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
+    linksOpen: make.gauge('link_open', 'Control links that are up, by the tier of the peer.', ['tier']),
   }
 }
 
@@ -166,6 +201,7 @@ function tunnelMetrics(make: Maker) {
       'tunnel_frames_ignored_total',
       'Frames skipped because this version does not know their type.',
     ),
+    dials: make.counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
     rtt: make.histogram(
       'tunnel_rtt_seconds',
       'Round-trip time measured by pings inside carriers.',
@@ -175,9 +211,8 @@ function tunnelMetrics(make: Maker) {
   }
 }
 
-function pathMetrics(make: Maker) {
+function relayMetrics(make: Maker) {
   return {
-    dials: make.counter('paths_dials_total', 'Dials to other nodes, by path and result.', ['path', 'result']),
     relayConnections: make.gauge('relay_connections_open', 'Connections that the relay is forwarding.'),
     relayListeners: make.gauge('relay_nodes_listening', 'Nodes that can be reached through this relay.'),
     relayPauses: make.counter('relay_pauses_total', 'Times a node was paused because it exceeded its rate limit.'),
@@ -204,18 +239,26 @@ function namingMetrics(make: Maker) {
   }
 }
 
-function orchestratorMetrics(make: Maker) {
+function workerMetrics(make: Maker) {
   return {
     instances: make.gauge('worker_instances', 'Instances on this node, or in this cluster, by state.', ['state']),
     restarts: make.counter('worker_restarts_total', 'Times an instance was restarted after it exited by itself.'),
-    linkMessages: make.counter('link_messages_total', 'Messages on control links, by direction.', ['direction']),
-    linksOpen: make.gauge('link_open', 'Control links that are up, by the tier of the peer.', ['tier']),
+  }
+}
+
+function schedulingMetrics(make: Maker) {
+  return {
     placements: make.counter('scheduling_placements_total', 'Placement decisions, by result.', ['result']),
     placementSeconds: make.histogram(
       'scheduling_placement_seconds',
       'Time to place an instance.',
       [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5],
     ),
+  }
+}
+
+function clusterMetrics(make: Maker) {
+  return {
     constraintViolations: make.gauge(
       'scheduling_constraint_violations',
       'Instances of this cluster that do not keep to a `latency` or `geo` constraint.',
@@ -224,10 +267,30 @@ function orchestratorMetrics(make: Maker) {
       'scheduling_constraint_moves_total',
       'Times an instance was moved because it did not keep to a constraint.',
     ),
+    nodes: make.gauge('cluster_nodes', 'Nodes of this cluster, by condition: alive, away (since a moment, counted as lost too), lost.', [
+      'condition',
+    ]),
+  }
+}
+
+function rootMetrics(make: Maker) {
+  return {
     membersBehind: make.gauge(
       'root_authority_members_behind',
       'Members that keep a rotation of the certificate authority from its next step; 0 when none is under way.',
     ),
-    nodes: make.gauge('cluster_nodes', 'Nodes of this cluster, by condition.', ['condition']),
+    instancesWanted: make.gauge('root_service_instances_wanted', 'Instances that a service should have, by service.', [
+      'service',
+    ]),
+    instancesReady: make.gauge('root_service_instances_ready', 'Instances of a service that take flows, by service.', [
+      'service',
+    ]),
+    updateStuck: make.gauge(
+      'root_service_update_stuck',
+      'Whether the update of a service has failed (1); only of services that are being updated.',
+      ['service'],
+    ),
+    clustersLinked: make.gauge('root_clusters_linked', 'Clusters whose control link to this root is up.'),
+    clustersKnown: make.gauge('root_clusters', 'Clusters that have joined and were not deleted.'),
   }
 }

@@ -9,7 +9,7 @@ import { background } from '../core/kit/background.ts'
 import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
-import { openMetrics } from '../core/metrics.ts'
+import { describeProcess, openMetrics } from '../core/metrics.ts'
 import { relayLimits } from './relay-limits.ts'
 import { Ops } from './ops-server.ts'
 import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
@@ -69,6 +69,7 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
         ),
       )
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => root.ready() }))
+      describeProcess(metrics, { version, certificateUntil: () => root.certificateUntil })
       const facts = () => ({ mesh: root.mesh, api: root.url, health: ops.address, linkedClusters: root.linkedClusters })
       const checks = () => readinessChecks(root.ready())
       await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks })
@@ -130,6 +131,7 @@ export function startCluster(
       life.use(relay) // closed before the server it belongs to
       life.use(await startObserver(relay, hostPort(listen), log))
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
+      describeProcess(metrics, { version, certificateUntil: () => cluster.identity.notAfter })
       const facts = () => ({
         name: cluster.name,
         link: cluster.url,

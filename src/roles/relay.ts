@@ -15,7 +15,7 @@ import { background } from '../core/kit/background.ts'
 import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import type { Log } from '../core/kit/log.ts'
-import { openMetrics } from '../core/metrics.ts'
+import { describeProcess, openMetrics } from '../core/metrics.ts'
 import { Ops } from './ops-server.ts'
 import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
 import { serveRoleSocket } from './role-socket.ts'
@@ -67,6 +67,7 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
       // it is ready without its cluster: nodes that know about the relay find it without
       const ready = () => ({ listener: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
+      describeProcess(metrics, { version, certificateUntil: () => identity.notAfter })
       const facts = () => ({
         name,
         cluster: clusterUrl,

@@ -69,7 +69,7 @@ function end(onSend: (text: string) => void = () => undefined): End {
   return channel
 }
 
-const metrics = openMetrics('up')
+const metrics = openMetrics('cluster')
 const parts = { tier: 'node' as const, peer: 'edge/n1', clock: systemClock, log: silentLog, metrics }
 const onRequest: RequestHandlers<Words> = {
   double: ({ n }) => ({ n: 2 * n }),

@@ -69,7 +69,7 @@ t.test('a heartbeat announces the next one, and a pong proves that a peer at res
     peer: 'edge/n1',
     clock: systemClock,
     log: silentLog,
-    metrics: openMetrics('up'),
+    metrics: openMetrics('cluster'),
   } as const
   const link = new Link(channel, sides, parts)
   while (sent.length === 0) await new Promise((resolve) => setTimeout(resolve, 20))

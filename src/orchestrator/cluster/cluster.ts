@@ -185,6 +185,11 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
   const cordons = new Cordons(name, store.nodes)
   const isCordoned = (node: NodeId) => cordons.of(node) !== undefined
   const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned }, log, metrics)
+  const countLost = async () => {
+    const lost = store.nodes.list().filter((record) => nodes.alive(`${name}/${record.name}`) === undefined)
+    metrics.nodes.labels('lost').set(lost.length)
+  }
+  metrics.beforeScrape.add(countLost)
   const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
   const changeLog = new ChangeLog(database, clock)
   const entryCache = new EntryCache(database.collection('known'))

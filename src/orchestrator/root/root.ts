@@ -30,6 +30,7 @@ import { NodeDirectory } from './node-directory.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
+import { showServices } from './service-metrics.ts'
 import { Rotation } from './rotation.ts'
 import { changeStore, idOf } from './submission.ts'
 import { mendVips } from './vip-requests.ts'
@@ -102,6 +103,7 @@ export class Root implements AsyncDisposable {
       life.every(RETRY_MS, () => scheduling.reconciler.retry(), 'placement retry at the root')
       life.every(DUE_MS, () => scheduling.reconciler.runDue(), 'schedules of jobs')
       scheduling.reconciler.retry()
+      showServices(life, { ...state, ...scheduling })
       state.log.info('root started', { address: server.url, mesh: authority.mesh })
       return new Root(life, { ...state, ...scheduling, server })
     })
@@ -115,6 +117,11 @@ export class Root implements AsyncDisposable {
   /** For `/readyz`. */
   ready(): Record<'store' | 'api', boolean> {
     return { store: this.#parts.store.database.isOpen, api: this.#parts.server.isOpen }
+  }
+
+  /** When the root’s own certificate ends. */
+  get certificateUntil(): Date {
+    return this.#parts.identity.notAfter
   }
 
   /** Names of the clusters whose link is up. */

@@ -142,6 +142,11 @@ export class Updates {
     return rollout && rolloutText(rollout, this.#progress.get(service.id)?.isFailed === true)
   }
 
+  /** Its update has failed, and waits for a person. `undefined` when no update is under way. */
+  isStuck(service: ServiceId): boolean | undefined {
+    return this.#progress.get(service)?.isFailed
+  }
+
   forget(service: ServiceId): void {
     this.#progress.delete(service)
     this.#complete.delete(service)
