@@ -16,16 +16,22 @@ export function checkCommand(program: Command, context: () => Context): void {
     .description(
       'check each role here and, where there is an admin credential, the whole mesh: what works, what does not, and what to do about it; exit code 1 when something is wrong',
     )
-    .action(async () => {
+    .option('--mesh', 'only the mesh, as its root sees it: for monitoring, with the exit codes 0, 1, 4 and 5')
+    .action(async ({ mesh }: { mesh?: boolean }) => {
       const here = context()
+      if (mesh === true) return show(await meshChecks(rootClient(here)), here)
       const roles = rolesHere(here)
       if (roles.length === 0 && !hasCredential(here)) throw nothingRuns(here.state)
       const checks = (await Promise.all(roles.map((role) => checksOf(here, role)))).flat()
       if (hasCredential(here)) checks.push(...(await checksOfMesh(here)))
-      if (isData(here)) await printData(checks, here)
-      else for (const check of checks) printCheck(check)
-      if (checks.some(({ ok }) => !ok)) process.exitCode = 1
+      await show(checks, here)
     })
+}
+
+async function show(checks: readonly Check[], here: Context): Promise<void> {
+  if (isData(here)) await printData(checks, here)
+  else for (const check of checks) printCheck(check)
+  if (checks.some(({ ok }) => !ok)) process.exitCode = 1
 }
 
 async function checksOf(here: Context, role: RoleName): Promise<Check[]> {

@@ -1,6 +1,8 @@
 import { printableLines } from '../core/kit/printable.ts'
 import { Command } from 'commander'
 import { applyCommand } from './apply.ts'
+import { backupCommands } from './backup/command.ts'
+import { bugReportCommand } from './bug-report/command.ts'
 import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
 import { completionCommand } from './completion/command.ts'
@@ -97,6 +99,8 @@ const COMMANDS = [
   statusCommand,
   checkCommand,
   netcheckCommand,
+  backupCommands,
+  bugReportCommand,
   execCommand,
   labCommand,
   completionCommand,

@@ -12,7 +12,7 @@ export function rolesHere({ state }: Context): RoleName[] {
   return ROLES.filter((role) => existsSync(servingSocket(folders(state)[role], role)))
 }
 
-export function askRole({ state }: Context, role: RoleName, route: string): Promise<unknown> {
+export function askRole({ state }: Pick<Context, 'state'>, role: RoleName, route: string): Promise<unknown> {
   return askAgent(servingSocket(folders(state)[role], role), route)
 }
 

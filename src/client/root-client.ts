@@ -55,12 +55,7 @@ export class RootClient {
   }
 
   /** With a signal it may take as long as that allows, else 30 s. */
-  async call<T>(
-    method: 'GET' | 'POST' | 'DELETE',
-    path: string,
-    body?: unknown,
-    signal?: AbortSignal,
-  ): Promise<T> {
+  async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
     const response = await this.#send(method, path, body, signal)
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)

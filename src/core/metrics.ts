@@ -267,9 +267,11 @@ function clusterMetrics(make: Maker) {
       'scheduling_constraint_moves_total',
       'Times an instance was moved because it did not keep to a constraint.',
     ),
-    nodes: make.gauge('cluster_nodes', 'Nodes of this cluster, by condition: alive, away (since a moment, counted as lost too), lost.', [
-      'condition',
-    ]),
+    nodes: make.gauge(
+      'cluster_nodes',
+      'Nodes of this cluster, by condition: alive, away (since a moment, counted as lost too), lost.',
+      ['condition'],
+    ),
   }
 }
 

@@ -72,7 +72,8 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
       describeProcess(metrics, { version, certificateUntil: () => root.certificateUntil })
       const facts = () => ({ mesh: root.mesh, api: root.url, health: ops.address, linkedClusters: root.linkedClusters })
       const checks = () => readinessChecks(root.ready())
-      await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks })
+      const copyStore = (path: string) => root.copyStore(path)
+      await serveRoleSocket(life, { dir, role: 'root', version, log, facts, checks, copyStore })
       const summary = {
         role: 'root',
         mesh: root.mesh,
@@ -146,7 +147,8 @@ export function startCluster(
         linkCheck('link to the root', cluster.isLinked),
         certificateCheck(cluster.identity.notAfter, Date.now()),
       ]
-      await serveRoleSocket(life, { dir, role: 'cluster', version, log, facts, checks })
+      const copyStore = (path: string) => cluster.copyStore(path)
+      await serveRoleSocket(life, { dir, role: 'cluster', version, log, facts, checks, copyStore })
       const summary = {
         role: 'cluster',
         name: cluster.name,

@@ -53,6 +53,12 @@ export class Machines implements AsyncDisposable {
     return run(argv, { env: CLEAN, timeoutMs: 30_000 })
   }
 
+  /** A command whose standard output goes into a file. */
+  pipe(machine: string, file: string, ...args: string[]): Promise<Result> {
+    const argv = ['sh', '-c', 'file=$1; shift; "$@" > "$file"', 'sh', file, ...this.#argv(machine, args)]
+    return run(argv, { env: CLEAN, timeoutMs: 30_000 })
+  }
+
   /** What a command that must succeed prints as JSON. */
   async json<T = unknown>(machine: string, ...args: string[]): Promise<T> {
     const { code, stdout, stderr } = await this.run(machine, ...args, '-o', 'json')

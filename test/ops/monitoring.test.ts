@@ -92,7 +92,10 @@ const rules = (parse(read('prometheus/alerts.yaml')) as Rules).groups.flatMap((g
 
 t.test('promtool accepts the rules, and their tests pass', { skip }, async (t) => {
   const check = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(tool ?? '', args, { cwd: join(EXAMPLES, 'prometheus'), encoding: 'utf8' })
+    const { status, stdout, stderr } = spawnSync(tool ?? '', args, {
+      cwd: join(EXAMPLES, 'prometheus'),
+      encoding: 'utf8',
+    })
     t.equal(status, 0, `promtool ${args.join(' ')}: ${status === 0 ? '' : `${stdout}${stderr}`}`)
   }
   check('check', 'rules', 'alerts.yaml')
@@ -135,19 +138,27 @@ t.test('every metric that rules and boards name exists, at a role that can have 
 })
 
 t.test('the queries of the boards can be read, and no panel covers another', { skip }, async (t) => {
-  t.same(boards.map(({ uid }) => uid).toSorted(), ['mesh', 'node', 'paths', 'service'].map((name) => `hedgerow-${name}`))
+  t.same(
+    boards.map(({ uid }) => uid).toSorted(),
+    ['mesh', 'node', 'paths', 'service'].map((name) => `hedgerow-${name}`),
+  )
   const exprs = boards.flatMap(({ panels }) => panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)))
   const folder = mkdtempSync(join(tmpdir(), 'hedgerow-boards-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   const group = exprs.map((expr, at) => ({ record: `panel:${at}`, expr: expr.replaceAll('$__rate_interval', '5m') }))
   writeFileSync(join(folder, 'rules.yaml'), stringify({ groups: [{ name: 'panels', rules: group }] }))
-  const { status, stdout, stderr } = spawnSync(tool ?? '', ['check', 'rules', join(folder, 'rules.yaml')], { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(tool ?? '', ['check', 'rules', join(folder, 'rules.yaml')], {
+    encoding: 'utf8',
+  })
   t.equal(status, 0, `${stdout}${stderr}`)
   for (const { title, panels } of boards) {
     const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
       Array.from({ length: w * h }, (_, at) => `${x + (at % w)} ${y + Math.floor(at / w)}`),
     )
     t.equal(new Set(cells).size, cells.length, `${title}: each has a place of its own`)
-    t.ok(panels.every(({ gridPos: { x, w } }) => x + w <= 24), `${title}: within the width`)
+    t.ok(
+      panels.every(({ gridPos: { x, w } }) => x + w <= 24),
+      `${title}: within the width`,
+    )
   }
 })

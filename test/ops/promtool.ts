@@ -18,7 +18,8 @@ export function promtool(): string | undefined {
   if (!hasTool('apt-get') || !hasTool('dpkg-deb')) return undefined
   const work = mkdtempSync(join(tmpdir(), 'hedgerow-promtool-'))
   try {
-    const download = () => spawnSync('apt-get', ['download', '-qq', 'prometheus'], { cwd: work, stdio: 'ignore' }).status
+    const download = () =>
+      spawnSync('apt-get', ['download', '-qq', 'prometheus'], { cwd: work, stdio: 'ignore' }).status
     if (download() !== 0 && (spawnSync('apt-get', ['update'], { stdio: 'ignore' }).status !== 0 || download() !== 0))
       return undefined
     for (const name of readdirSync(work)) spawnSync('dpkg-deb', ['--extract', join(work, name), join(work, 'unpacked')])

@@ -1,6 +1,6 @@
-import { chmodSync, closeSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, openSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { backup, DatabaseSync, type StatementSync } from 'node:sqlite'
 import { MeshError } from '../errors.ts'
 import type { Collection } from './collection.ts'
 import { stateProblem } from './disk.ts'
@@ -21,6 +21,9 @@ const MIGRATIONS = [
    CREATE TABLE revisions (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL);
    INSERT INTO revisions VALUES (1, 0);`,
 ] as const
+
+/** Of a copy, 4 KiB each. Larger: a write of this process waits for longer. */
+const PAGES_AT_ONCE = 64
 
 /** Marks the file as ours: "hedg". */
 const APPLICATION_ID = 0x68656467
@@ -148,6 +151,20 @@ export class Store implements Disposable {
 
   get isOpen(): boolean {
     return this.#database.isOpen
+  }
+
+  /**
+   * A copy of what is committed when it is complete, made beside the work of this process, in pieces. The file must not exist.
+   * @throws MeshError DISK_FULL, STATE_UNREADABLE
+   */
+  async copyTo(path: string): Promise<void> {
+    try {
+      closeSync(openSync(path, 'wx', 0o600))
+      await backup(this.#database, path, { rate: PAGES_AT_ONCE })
+    } catch (error) {
+      rmSync(path, { force: true })
+      throw isSqlite(error) ? stateError(path, error) : stateProblem(path, error)
+    }
   }
 
   close(): void {

@@ -149,6 +149,11 @@ export class Cluster implements AsyncDisposable {
     return this.#parts.root.refusal
   }
 
+  /** A copy of the store under a path that does not exist. @throws MeshError DISK_FULL, STATE_UNREADABLE */
+  copyStore(path: string): Promise<void> {
+    return this.#parts.store.database.copyTo(path)
+  }
+
   /** Ids of the nodes whose link is up. */
   get aliveNodes(): NodeId[] {
     return Array.from(this.#parts.nodes.all(), ({ id }) => id)

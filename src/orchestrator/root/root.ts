@@ -124,6 +124,11 @@ export class Root implements AsyncDisposable {
     return this.#parts.identity.notAfter
   }
 
+  /** A copy of the store under a path that does not exist. @throws MeshError DISK_FULL, STATE_UNREADABLE */
+  copyStore(path: string): Promise<void> {
+    return this.#parts.store.database.copyTo(path)
+  }
+
   /** Names of the clusters whose link is up. */
   get linkedClusters(): string[] {
     return Array.from(this.#parts.clusters.all(), ({ name }) => name)
