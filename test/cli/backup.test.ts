@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { createServer } from 'node:http'
@@ -132,6 +133,18 @@ t.test('what is there is not overwritten, and a running role not replaced', asyn
     [],
     'nothing else is left',
   )
+})
+
+t.test('what a backup that was killed has left is removed a day later', async (t) => {
+  await using machines = await Machines.make()
+  makeState(machines, 'here')[Symbol.dispose]()
+  for (const [name, daysAgo] of [['old', 2], ['new', 0]] as const) {
+    mkdirSync(machines.path(`.hedgerow-backup-${name}`))
+    const at = Date.now() / 1_000 - daysAgo * 86_400
+    utimesSync(machines.path(`.hedgerow-backup-${name}`), at, at)
+  }
+  t.match(await machines.run('here', 'backup', machines.path('backup.tgz')), { code: 0 })
+  t.same(readdirSync(machines.dir).toSorted(), ['.hedgerow-backup-new', 'backup.tgz', 'here'])
 })
 
 t.test('what is no file, or not there, is told', async (t) => {

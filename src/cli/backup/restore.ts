@@ -5,7 +5,6 @@ import {
   createReadStream,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -26,6 +25,7 @@ import type { Context } from '../context.ts'
 import { askRole, ROLES, type RoleName } from '../roles-here.ts'
 import { progress, tell } from '../terminal.ts'
 import { idsOf, MANIFEST, type Manifest, SAFE_NAME } from './contents.ts'
+import { WorkFolder } from './work.ts'
 
 export interface RestoreOptions {
   /** Only looks whether it is whole. */
@@ -36,26 +36,12 @@ export interface RestoreOptions {
 
 /** @throws MeshError STATE_CORRUPT, STATE_UNREADABLE, DISK_FULL, USAGE */
 export async function restore(here: Context, file: string, { isCheck, isForced }: RestoreOptions): Promise<Manifest> {
-  const work = isCheck ? mkdtempSync(join(tmpdir(), 'hedgerow-restore-')) : stateWork(here.state)
-  try {
-    progress('The archive is being read …')
-    const unpacked = await unpack(resolve(file), work)
-    if (!isCheck) await place(here, { ...unpacked, work, isForced })
-    return unpacked.manifest
-  } finally {
-    rmSync(work, { recursive: true, force: true })
-  }
-}
-
-/** On the same file system as the state, so that all of it appears at once. */
-function stateWork(state: string): string {
-  try {
-    // as systemd makes it: each role’s own folder is private, and may be another user’s
-    mkdirSync(state, { recursive: true, mode: process.getuid?.() === 0 ? 0o755 : 0o700 })
-    return mkdtempSync(join(state, '.restore-'))
-  } catch (error) {
-    throw error instanceof MeshError ? error : stateProblem(state, error)
-  }
+  // on the same file system as the state, so that a role appears at once
+  using folder = WorkFolder.make(isCheck ? tmpdir() : here.state, isCheck ? 'hedgerow-restore-' : '.restore-')
+  progress('The archive is being read …')
+  const unpacked = await unpack(resolve(file), folder.path)
+  if (!isCheck) await place(here, { ...unpacked, work: folder.path, isForced })
+  return unpacked.manifest
 }
 
 interface Unpacked {

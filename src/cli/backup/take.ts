@@ -1,4 +1,4 @@
-import { createReadStream, createWriteStream, mkdirSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs'
+import { createReadStream, createWriteStream, renameSync, statSync } from 'node:fs'
 import { hostname, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
@@ -10,6 +10,7 @@ import { TAR_END, tarHead, tarPadding } from '../../core/kit/tar.ts'
 import type { Context } from '../context.ts'
 import { progress } from '../terminal.ts'
 import { copyState, type Copied, MANIFEST, type Manifest, rolesIn, userOf } from './contents.ts'
+import { WorkFolder } from './work.ts'
 
 /** Writes the archive; `-` is standard output. @throws MeshError STATE_UNREADABLE, DISK_FULL */
 export async function backUp({ state, version }: Context, file: string): Promise<Manifest> {
@@ -23,7 +24,8 @@ export async function backUp({ state, version }: Context, file: string): Promise
       remedy: 'Name the state directory with --state.',
     })
   const place = file === '-' ? tmpdir() : dirname(resolve(file))
-  const work = workIn(place)
+  using folder = WorkFolder.make(place, '.hedgerow-backup-')
+  const work = folder.path
   try {
     progress('The state is being copied …')
     const roles = rolesIn(state)
@@ -50,17 +52,6 @@ export async function backUp({ state, version }: Context, file: string): Promise
     return manifest
   } catch (error) {
     throw error instanceof MeshError ? error : stateProblem(file === '-' ? place : resolve(file), error)
-  } finally {
-    rmSync(work, { recursive: true, force: true })
-  }
-}
-
-function workIn(place: string): string {
-  try {
-    mkdirSync(place, { recursive: true })
-    return mkdtempSync(join(place, '.hedgerow-backup-'))
-  } catch (error) {
-    throw stateProblem(place, error)
   }
 }
 
