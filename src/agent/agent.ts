@@ -246,7 +246,7 @@ async function openContext(
     log: parentLog,
     egress: egressOf(environment),
   })
-  describeProcess(metrics, { version, certificateUntil: () => identity.certificate.notAfter })
+  describeProcess(metrics, { version, certificateUntil: () => identity.certificate.notAfter, uplink: 'cluster' })
   const { self } = identity
   const log = parentLog.child({ node: self })
   life.defer(background.logTo(log))

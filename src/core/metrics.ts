@@ -85,12 +85,20 @@ function processMetrics(registry: Registry) {
   }
 }
 
+export interface ProcessFacts {
+  version: string
+  certificateUntil: () => Date
+  /** To whom it dials; the root dials nobody. */
+  uplink?: 'root' | 'cluster'
+}
+
 /** Sets what is known of a process at its start, and when its certificate ends whenever somebody asks. */
 export function describeProcess(
-  { buildInfo, certificateExpiry, beforeScrape }: Metrics,
-  { version, certificateUntil }: { version: string; certificateUntil: () => Date },
+  { buildInfo, certificateExpiry, linksOpen, beforeScrape }: Metrics,
+  { version, certificateUntil, uplink }: ProcessFacts,
 ): void {
   buildInfo.labels(version, process.versions.node).set(1)
+  if (uplink !== undefined) linksOpen.labels(uplink).inc(0) // also shown while it has never been up
   beforeScrape.add(async () => certificateExpiry.set(certificateUntil().getTime() / 1_000))
 }
 

@@ -132,7 +132,7 @@ export function startCluster(
       life.use(relay) // closed before the server it belongs to
       life.use(await startObserver(relay, hostPort(listen), log))
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready: () => cluster.ready() }))
-      describeProcess(metrics, { version, certificateUntil: () => cluster.identity.notAfter })
+      describeProcess(metrics, { version, certificateUntil: () => cluster.identity.notAfter, uplink: 'root' })
       const facts = () => ({
         name: cluster.name,
         link: cluster.url,

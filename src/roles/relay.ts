@@ -67,7 +67,7 @@ export function startRelay(parts: RelayParts, parentLog: Log): Promise<Role<Stan
       // it is ready without its cluster: nodes that know about the relay find it without
       const ready = () => ({ listener: server.isOpen, revocations: link.isUp || identity.revocations.number > 0 })
       const ops = life.use(await Ops.start({ ...hostPort(config.opsListen), metrics, ready }))
-      describeProcess(metrics, { version, certificateUntil: () => identity.notAfter })
+      describeProcess(metrics, { version, certificateUntil: () => identity.notAfter, uplink: 'cluster' })
       const facts = () => ({
         name,
         cluster: clusterUrl,

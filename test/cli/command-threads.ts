@@ -37,7 +37,7 @@ class CommandThreads {
     if (idle !== undefined) return idle
     if (this.#started === THREADS) return new Promise((resolve) => this.#waiting.push(resolve))
     this.#started += 1
-    const env = { ...process.env }
+    const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: 'C.UTF-8' }
     for (const name of ['HEDGEROW_STATE', 'HEDGEROW_TOKEN', 'HEDGEROW_CREDENTIAL']) delete env[name]
     const thread = new Worker(new URL('./command-thread.ts', import.meta.url), { env })
     thread.unref()

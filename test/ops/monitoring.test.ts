@@ -47,11 +47,12 @@ t.test('a role shows only what it can have', async (t) => {
 t.test('what every process says of itself', async (t) => {
   const metrics = openMetrics('relay')
   let until = new Date(5_000)
-  describeProcess(metrics, { version: '1.2.3', certificateUntil: () => until })
+  describeProcess(metrics, { version: '1.2.3', certificateUntil: () => until, uplink: 'cluster' })
   until = new Date(7_500) // renewed meanwhile
   for (const read of metrics.beforeScrape) await read()
   const text = await metrics.registry.metrics()
   t.match(text, /hedgerow_build_info\{version="1\.2\.3",node="\d+\.\d+\.\d+",role="relay"\} 1/)
+  t.match(text, /hedgerow_link_open\{tier="cluster",role="relay"\} 0/, 'also while it has never been up')
   t.match(text, /hedgerow_certificate_expiry_timestamp_seconds\{role="relay"\} 7\.5/)
 })
 
