@@ -51,10 +51,18 @@ export async function withMeaning(error: unknown, given: string, root: RootClien
   if (!isMeshError(error) || error.details['remedy'] !== undefined) return error
   const kind = KIND_OF[error.code]
   if (kind === undefined) return error
-  const rows = await root.call<{ id?: string; name?: string }[]>('GET', `/${kind}`).catch(() => [])
-  const ids = rows.map(({ id, name = '' }) => id ?? name)
+  const ids = await namesOf(root, kind)
   const remedy = kind === 'services' ? meantService(given, ids) : offered([], nearest(given, ids), kind)
   return new MeshError(error.code, { ...error.details, remedy }, { cause: error.cause })
+}
+
+async function namesOf(root: RootClient, kind: string): Promise<string[]> {
+  try {
+    const rows = await root.call<{ id?: string; name?: string }[]>('GET', `/${kind}`)
+    return rows.map(({ id, name = '' }) => id ?? name)
+  } catch {
+    return [] // the first error is the one to tell
+  }
 }
 
 /** Of a semantic name that is unknown here: which service was probably meant, where the root may be asked. */

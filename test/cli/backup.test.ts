@@ -138,7 +138,10 @@ t.test('what is there is not overwritten, and a running role not replaced', asyn
 t.test('what a backup that was killed has left is removed a day later', async (t) => {
   await using machines = await Machines.make()
   makeState(machines, 'here')[Symbol.dispose]()
-  for (const [name, daysAgo] of [['old', 2], ['new', 0]] as const) {
+  for (const [name, daysAgo] of [
+    ['old', 2],
+    ['new', 0],
+  ] as const) {
     mkdirSync(machines.path(`.hedgerow-backup-${name}`))
     const at = Date.now() / 1_000 - daysAgo * 86_400
     utimesSync(machines.path(`.hedgerow-backup-${name}`), at, at)

@@ -47,9 +47,9 @@ t.test('which outputs get ASCII alone', async (t) => {
 t.test('progress is one line of a terminal, and nothing elsewhere', async (t) => {
   const written: string[] = []
   const write = (text: string) => written.push(text) > 0
-  progress('1 of 2', { write } as never)
+  progress('1 of 2', { write })
   t.same(written, [])
-  progress('1 of 2', { write, isTTY: true } as never)
+  progress('1 of 2', { write, isTTY: true })
   clearProgress()
   clearProgress()
   t.same(written, ['\r\u001b[K1 of 2', '\r\u001b[K'])

@@ -8,7 +8,12 @@ import { LAUNCHER } from '../support/launcher.ts'
 
 /** An agent that is killed leaves its instances to the next one, and here none comes. */
 const STOP_MS = 20_000
-const CLEAN = { LC_ALL: 'C.UTF-8', HEDGEROW_STATE: undefined, HEDGEROW_TOKEN: undefined, HEDGEROW_CREDENTIAL: undefined }
+const CLEAN = {
+  LC_ALL: 'C.UTF-8',
+  HEDGEROW_STATE: undefined,
+  HEDGEROW_TOKEN: undefined,
+  HEDGEROW_CREDENTIAL: undefined,
+}
 /** Other suites look for free ports from 7470; where two suites run at once, they keep apart. */
 export const FIRST_PORT = 9_600
 

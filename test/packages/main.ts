@@ -35,67 +35,9 @@ if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) {
   process.exit(1)
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'hedgerow-packages-'))
-const root = join(folder, 'root')
-const packages = values.packages ?? join(folder, 'packages')
-const results: { label: string; ok: boolean }[] = []
-try {
-  if (values.packages === undefined) must([process.execPath, join(REPOSITORY, '.config/package.ts'), '--out', packages])
-  const file = (pattern: RegExp) => readdirSync(packages).find((name) => pattern.test(name)) ?? ''
-  const debArch = process.arch === 'x64' ? 'amd64' : 'arm64'
-  const deb = file(new RegExp(`_${debArch}\\.deb$`))
-  const archive = file(new RegExp(`linux-${process.arch}\\.tar\\.gz$`))
-  for (const name of readdirSync(packages).filter((one) => /\.(deb|tar\.gz)$/.test(one))) {
-    const { size } = statSync(join(packages, name))
-    results.push({ label: `${name}: ${(size / 1_000_000).toFixed(1)} MB`, ok: size <= MOST_BYTES })
-  }
-  makeCleanDebian({ root, suite: values.suite, packages: ['ca-certificates'] })
-  for (const name of [deb, archive]) copyFileSync(join(packages, name), join(root, 'root', name))
-  attempt('there is no Node', '! command -v node && ! command -v npm')
-  attempt('the archive is unpacked and runs', archiveSteps(archive))
-  attempt('the Debian package is installed', `${FILES} > /root/before; dpkg -i /root/${deb}`)
-  attempt('what it needs is there', '! ldd /usr/lib/hedgerow/node | grep "not found"; dpkg -s hedgerow | grep "ok installed"')
-  attempt('hedgerow version', 'hedgerow version')
-  attempt('each role reads the configuration that comes with it', CONFIGURATIONS)
-  attempt('the units name what is there', 'for unit in /usr/lib/systemd/system/hedgerow-*.service; do $(sed -n "s#^ExecStart=\\(/[^ ]*\\).*#\\1#p" $unit) version; done; id hedgerow')
-  attempt('up, apply, a call by name, backup, kill, restore', MESH)
-  attempt('removed, its state stays; purged, nothing does', REMOVE)
-} finally {
-  if (values.keep) console.log(`kept: ${root}`)
-  else rmSync(folder, { recursive: true, force: true })
-}
-const failed = results.filter(({ ok }) => !ok)
-for (const { label, ok } of results) console.log(`${ok ? 'ok     ' : 'NOT OK '} ${label}`)
-console.log(`${results.length - failed.length} passed, ${failed.length} failed`)
-process.exitCode = failed.length === 0 && results.length > 0 ? 0 : 1
-
-/** Namespaces of its own for processes, mounts and network. */
-function attempt(label: string, commands: string): void {
-  const script = join(root, 'root/step.sh')
-  writeFileSync(script, `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
-  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec env -i TERM=dumb chroot ${root} bash /root/step.sh`
-  const argv = ['--mount', '--pid', '--net', '--fork', '--kill-child', 'bash', '-ec', enter]
-  const startedAt = performance.now()
-  const { status, stdout, stderr } = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 180_000 })
-  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1)
-  results.push({ label: `${label}   ${seconds} s`, ok: status === 0 })
-  console.log(`\n▶ ${label}\n${stdout}${status === 0 ? '' : stderr}`)
-}
-
 /** Every file but those that change by themselves. */
-const FILES = 'find / -xdev -not -path "/proc/*" -not -path "/root/*" -not -path "/var/lib/dpkg/*" -not -path "/var/log/*" -not -path "/var/cache/*" -not -path "/run/*" | sort'
-
-function archiveSteps(archive: string): string {
-  return `mkdir -p /opt /usr/local/bin
-tar -xzf /root/${archive} -C /opt
-ln -s /opt/hedgerow-*/bin/hedgerow /usr/local/bin/hedgerow
-/usr/local/bin/hedgerow version
-/usr/local/bin/hedgerow --state /root/x up --log-level error > /root/up.log 2>&1 & up=$!
-for i in $(seq 100); do grep -q READY /root/up.log && break; sleep 0.1; done
-/usr/local/bin/hedgerow --state /root/x check --mesh
-kill $up; wait $up
-rm -rf /opt/hedgerow-* /usr/local/bin/hedgerow /root/x`
-}
+const FILES =
+  'find / -xdev -not -path "/proc/*" -not -path "/root/*" -not -path "/var/lib/dpkg/*" -not -path "/var/log/*" -not -path "/var/cache/*" -not -path "/run/*" | sort'
 
 const CONFIGURATIONS = `for role in root cluster relay agent; do
   hedgerow --state /root/none $role --config /etc/hedgerow/$role.yaml --log-level silent > /root/out 2>&1 & pid=$!
@@ -137,3 +79,68 @@ dpkg --purge hedgerow
 ! id hedgerow
 ${FILES} > /root/after
 diff /root/before /root/after`
+
+const folder = mkdtempSync(join(tmpdir(), 'hedgerow-packages-'))
+const root = join(folder, 'root')
+const packages = values.packages ?? join(folder, 'packages')
+const results: { label: string; ok: boolean }[] = []
+try {
+  if (values.packages === undefined) must([process.execPath, join(REPOSITORY, '.config/package.ts'), '--out', packages])
+  const file = (pattern: RegExp) => readdirSync(packages).find((name) => pattern.test(name)) ?? ''
+  const debArch = process.arch === 'x64' ? 'amd64' : 'arm64'
+  const deb = file(new RegExp(`_${debArch}\\.deb$`))
+  const archive = file(new RegExp(`linux-${process.arch}\\.tar\\.gz$`))
+  for (const name of readdirSync(packages).filter((one) => /\.(deb|tar\.gz)$/.test(one))) {
+    const { size } = statSync(join(packages, name))
+    results.push({ label: `${name}: ${(size / 1_000_000).toFixed(1)} MB`, ok: size <= MOST_BYTES })
+  }
+  makeCleanDebian({ root, suite: values.suite, packages: ['ca-certificates'] })
+  for (const name of [deb, archive]) copyFileSync(join(packages, name), join(root, 'root', name))
+  attempt('there is no Node', '! command -v node && ! command -v npm')
+  attempt('the archive is unpacked and runs', archiveSteps(archive))
+  attempt('the Debian package is installed', `${FILES} > /root/before; dpkg -i /root/${deb}`)
+  attempt(
+    'what it needs is there',
+    '! ldd /usr/lib/hedgerow/node | grep "not found"; dpkg -s hedgerow | grep "ok installed"',
+  )
+  attempt('hedgerow version', 'hedgerow version')
+  attempt('each role reads the configuration that comes with it', CONFIGURATIONS)
+  attempt(
+    'the units name what is there',
+    'for unit in /usr/lib/systemd/system/hedgerow-*.service; do $(sed -n "s#^ExecStart=\\(/[^ ]*\\).*#\\1#p" $unit) version; done; id hedgerow',
+  )
+  attempt('up, apply, a call by name, backup, kill, restore', MESH)
+  attempt('removed, its state stays; purged, nothing does', REMOVE)
+} finally {
+  if (values.keep) console.log(`kept: ${root}`)
+  else rmSync(folder, { recursive: true, force: true })
+}
+const failed = results.filter(({ ok }) => !ok)
+for (const { label, ok } of results) console.log(`${ok ? 'ok     ' : 'NOT OK '} ${label}`)
+console.log(`${results.length - failed.length} passed, ${failed.length} failed`)
+process.exitCode = failed.length === 0 && results.length > 0 ? 0 : 1
+
+/** Namespaces of its own for processes, mounts and network. */
+function attempt(label: string, commands: string): void {
+  const script = join(root, 'root/step.sh')
+  writeFileSync(script, `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
+  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec env -i TERM=dumb chroot ${root} bash /root/step.sh`
+  const argv = ['--mount', '--pid', '--net', '--fork', '--kill-child', 'bash', '-ec', enter]
+  const startedAt = performance.now()
+  const { status, stdout, stderr } = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 180_000 })
+  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1)
+  results.push({ label: `${label}   ${seconds} s`, ok: status === 0 })
+  console.log(`\n▶ ${label}\n${stdout}${status === 0 ? '' : stderr}`)
+}
+
+function archiveSteps(archive: string): string {
+  return `mkdir -p /opt /usr/local/bin
+tar -xzf /root/${archive} -C /opt
+ln -s /opt/hedgerow-*/bin/hedgerow /usr/local/bin/hedgerow
+/usr/local/bin/hedgerow version
+/usr/local/bin/hedgerow --state /root/x up --log-level error > /root/up.log 2>&1 & up=$!
+for i in $(seq 100); do grep -q READY /root/up.log && break; sleep 0.1; done
+/usr/local/bin/hedgerow --state /root/x check --mesh
+kill $up; wait $up
+rm -rf /opt/hedgerow-* /usr/local/bin/hedgerow /root/x`
+}

@@ -50,7 +50,7 @@ export function secretsIn(state: string): string[] {
 
 /** Addresses, names of keys and the like are not secret, and are needed. */
 function isPlain(word: string): boolean {
-  return !/\d/.test(word) || /^[\d.:/]+$/.test(word) || /^\/\//.test(word)
+  return !/\d/.test(word) || /^[\d.:/]+$/.test(word) || word.startsWith('//')
 }
 
 function filesBelow(folder: string, depth = 0): string[] {

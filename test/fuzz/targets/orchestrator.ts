@@ -171,7 +171,7 @@ export const controlMessages: FuzzTarget[] = Object.entries(PROTOCOLS).map(([nam
   run: (bytes) => outcomeOf(bytes.toString('utf8').split('\n').slice(0, 8), receives),
 }))
 
-const metrics = openMetrics('up')
+const metrics = openMetrics('cluster')
 
 function outcomeOf(texts: readonly string[], receives: LinkProtocol): string {
   const calls: string[] = []
