@@ -4,7 +4,7 @@ import { isMeshError, MeshError } from '../core/errors.ts'
 import { printable } from '../core/kit/printable.ts'
 import { rootClient, type Context } from './context.ts'
 import { lineOf, isData, printData, printTable } from './output.ts'
-import { progress, tell } from './terminal.ts'
+import { progress, note } from './terminal.ts'
 import { linesOf, unplaceableOf } from './placement.ts'
 import { gapLines, type Preview, printPreview } from './preview.ts'
 
@@ -43,15 +43,15 @@ export function applyCommand(program: Command, context: () => Context): void {
         changed.map(({ id }) => id),
       )
       if (isData(context())) return printData({ ...applied, unplaceable }, context())
-      for (const warning of applied.warnings) tell(`warning: ${lineOf(warning)}`)
+      for (const warning of applied.warnings) note(`warning: ${lineOf(warning)}`)
       printTable(
         ['service', 'change'],
         applied.services.map(({ id, change }) => [id, change]),
       )
-      for (const line of gapLines(applied.services)) tell(printable(line))
+      for (const line of gapLines(applied.services)) note(printable(line))
       if (unplaceable.length === 0) return
-      tell('Not placed for now; they are placed as soon as a node can take them:')
-      for (const line of linesOf(unplaceable)) tell(`  ${printable(line)}`)
+      note('Not placed for now; they are placed as soon as a node can take them:')
+      for (const line of linesOf(unplaceable)) note(`  ${printable(line)}`)
     })
 }
 

@@ -6,7 +6,7 @@ import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { nodeNamed } from './names.ts'
 import { isData, printData } from './output.ts'
-import { progress, say, tell } from './terminal.ts'
+import { progress, say, note } from './terminal.ts'
 
 interface DrainStatus {
   isDraining: boolean
@@ -56,7 +56,7 @@ interface Watched {
 async function watch(root: RootClient, { node, begun, limitMs, isQuiet }: Watched): Promise<string[]> {
   const told = new Set<string>()
   const print = (line: string) => {
-    if (!isQuiet && !told.has(line)) tell(line)
+    if (!isQuiet && !told.has(line)) note(line)
     told.add(line)
   }
   let status = begun

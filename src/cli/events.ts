@@ -8,7 +8,7 @@ import { nearest } from '../core/kit/suggest.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { type Cell, dataText, isData, printData, printTable } from './output.ts'
-import { say, tell } from './terminal.ts'
+import { say, note } from './terminal.ts'
 
 interface EventsOptions {
   limit: string
@@ -102,7 +102,7 @@ async function followEvents(root: RootClient, { query, events, context }: Follow
       const text = root.lines(`/events/stream?${search({ ...query, after: String(after) })}`, interrupted.signal)
       for await (const { event, data } of messagesIn(text)) {
         isAway = false
-        if (event === 'missing') tell('Some events before this one have been forgotten.')
+        if (event === 'missing') note('Some events before this one have been forgotten.')
         else {
           const told = JSON.parse(data) as Event
           after = told.number
@@ -112,7 +112,7 @@ async function followEvents(root: RootClient, { query, events, context }: Follow
     } catch (error) {
       if (isMeshError(error) && error.code !== 'NOT_RUNNING') throw error
     }
-    if (!isAway && !interrupted.signal.aborted) tell('The root does not answer; going on when it is back.')
+    if (!isAway && !interrupted.signal.aborted) note('The root does not answer; going on when it is back.')
     isAway = true
     await sleep(AGAIN_MS, undefined, { signal: interrupted.signal }).catch(() => undefined)
   }

@@ -6,7 +6,7 @@ import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { instanceNamed, nodeNamed } from './names.ts'
 import { isData, printData } from './output.ts'
-import { progress, say, tell } from './terminal.ts'
+import { progress, say, note } from './terminal.ts'
 
 interface Migrated {
   instance: string
@@ -49,8 +49,8 @@ export function migrateCommand(program: Command, context: () => Context): void {
       const path = `/instances/${encodeURIComponent(instance)}/migrate`
       const begun = await root.call<Migrated>('POST', path, target)
       if (!isData(context())) {
-        tell(`${instance} starts on ${placeOf(begun)}`)
-        if (begun.keeps !== undefined) tell(begun.keeps)
+        note(`${instance} starts on ${placeOf(begun)}`)
+        if (begun.keeps !== undefined) note(begun.keeps)
       }
       const node = await arrived(root, begun, limitMs)
       if (isData(context())) return printData({ ...begun, node }, context())

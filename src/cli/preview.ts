@@ -1,7 +1,7 @@
 import { printable } from '../core/kit/printable.ts'
 import type { Context } from './context.ts'
 import { lineOf, isData, printData, printTable } from './output.ts'
-import { say, tell } from './terminal.ts'
+import { say, note } from './terminal.ts'
 
 /** What `apply --dry-run` gets from the root. */
 export interface Preview {
@@ -20,7 +20,7 @@ interface PreviewedService {
 
 export async function printPreview(preview: Preview, context: Context): Promise<void> {
   if (isData(context)) return printData(preview, context)
-  for (const warning of preview.warnings) tell(`warning: ${lineOf(warning)}`)
+  for (const warning of preview.warnings) note(`warning: ${lineOf(warning)}`)
   printTable(
     ['service', 'change', 'instances', 'fields'],
     preview.services.map(({ id, change, instances, fields }) => [
@@ -30,7 +30,7 @@ export async function printPreview(preview: Preview, context: Context): Promise<
       fields.join(' '),
     ]),
   )
-  for (const line of gapLines(preview.services)) tell(printable(line))
+  for (const line of gapLines(preview.services)) note(printable(line))
   const places = preview.services.flatMap(({ places }) => places)
   if (places.length === 0) return
   say('New instances would go to:')

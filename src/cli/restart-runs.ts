@@ -4,7 +4,7 @@ import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { instanceNamed, serviceNamed } from './names.ts'
 import { isData, printData } from './output.ts'
-import { progress, say, tell } from './terminal.ts'
+import { progress, say, note } from './terminal.ts'
 
 interface Row {
   id: string
@@ -34,7 +34,7 @@ export async function restartRuns(given: string, limitMs: number, context: Conte
     progress(`${at} of ${instances.length} are restarted …`)
     const path = `/instances/${encodeURIComponent(instance)}/restart`
     const { epoch, gap } = await root.call<Begun>('POST', path)
-    if (gap !== undefined) tell(`${instance} is stopped first: ${gap}`)
+    if (gap !== undefined) note(`${instance} is stopped first: ${gap}`)
     await restarted(root, { instance, epoch, endAt })
     if (!isData(context)) say(`${instance} is restarted`)
   }

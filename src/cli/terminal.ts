@@ -55,7 +55,7 @@ export function say(line = ''): void {
 }
 
 /** A line beside the result: what happens meanwhile, and what else there is to know. */
-export function tell(line: string): void {
+export function note(line: string): void {
   clearProgress()
   process.stderr.write(`${shown(line, process.stderr)}\n`)
 }

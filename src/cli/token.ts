@@ -3,7 +3,7 @@ import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { isData, printData } from './output.ts'
-import { say, tell } from './terminal.ts'
+import { say, note } from './terminal.ts'
 
 interface Minted {
   token: string
@@ -34,7 +34,7 @@ export function tokenCommand(program: Command, context: () => Context): void {
       const minted = await rootClient(context()).call<Minted>('POST', '/tokens', wanted)
       if (isData(context())) return printData(minted, context())
       say(minted.token)
-      tell(
+      note(
         `Works once, until ${new Date(minted.expiresAt).toISOString()}. On the new machine: hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE`,
       )
     })

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { explain, isMeshError } from '../core/errors.ts'
 import type { Context } from './context.ts'
 import { dataText, isData, printData } from './output.ts'
-import { shown, tell } from './terminal.ts'
+import { shown, note } from './terminal.ts'
 
 /** How often is asked. Smaller: more work for the root or agent; larger: people wait. */
 const EVERY_MS = 1_000
@@ -55,7 +55,7 @@ export async function watch({ read, context, output, sleep: wait, signal }: Watc
     } catch (error) {
       if (last === undefined || !(isMeshError(error, 'NOT_RUNNING') || isMeshError(error, 'REQUEST_TIMEOUT')))
         throw error
-      if (!isAway) tell(`${explain(error)}; going on when it answers again.`)
+      if (!isAway) note(`${explain(error)}; going on when it answers again.`)
       isAway = true
       continue
     }

@@ -126,8 +126,8 @@ t.test('what is there is not overwritten, and a running role not replaced', asyn
 
   const forced = await machines.run('here', 'restore', '--force', archive)
   t.match(forced, { code: 0, stderr: /What was there is in .*before-restore-/ })
-  const aside = readdirSync(machines.path('here')).find((name) => name.startsWith('before-restore-')) ?? ''
-  t.equal(readFileSync(machines.path('here', aside, 'agent/logs/a.log'), 'utf8'), 'what an instance wrote')
+  const former = readdirSync(machines.path('here')).find((name) => name.startsWith('before-restore-')) ?? ''
+  t.equal(readFileSync(machines.path('here', former, 'agent/logs/a.log'), 'utf8'), 'what an instance wrote')
   t.same(
     readdirSync(machines.path('here')).filter((name) => name.startsWith('.')),
     [],

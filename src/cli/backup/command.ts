@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { MeshError } from '../../core/errors.ts'
 import type { Context } from '../context.ts'
 import { isData, printData } from '../output.ts'
-import { say, tell } from '../terminal.ts'
+import { say, note } from '../terminal.ts'
 
 export function backupCommands(program: Command, context: () => Context): void {
   program
@@ -23,7 +23,7 @@ export function backupCommands(program: Command, context: () => Context): void {
       const sizes = Object.values(manifest.files).map(({ size }) => size)
       const kib = Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / 1_024)
       say(`${resolve(file)}: ${manifest.roles.join(', ')}; ${sizes.length} files, ${kib} KiB before compression`)
-      tell('It holds private keys: keep it where only you can read it.')
+      note('It holds private keys: keep it where only you can read it.')
     })
   program
     .command('restore')
@@ -41,6 +41,6 @@ export function backupCommands(program: Command, context: () => Context): void {
       const { at, version, host, roles } = manifest
       const what = `${roles.join(', ')} of ${host}, as of ${new Date(at).toISOString()} (hedgerow ${version})`
       say(check ? `whole: ${what}` : `restored: ${what}`)
-      if (!check) tell('Start the roles again. Do not start those that were there before as well.')
+      if (!check) note('Start the roles again. Do not start those that were there before as well.')
     })
 }

@@ -23,7 +23,7 @@ import { stateProblem } from '../../core/kit/disk.ts'
 import { readTar, type TarEntry } from '../../core/kit/tar.ts'
 import type { Context } from '../context.ts'
 import { askRole, ROLES, type RoleName } from '../roles-here.ts'
-import { progress, tell } from '../terminal.ts'
+import { progress, note } from '../terminal.ts'
 import { idsOf, MANIFEST, type Manifest, SAFE_NAME } from './contents.ts'
 import { WorkFolder } from './work.ts'
 
@@ -150,19 +150,19 @@ async function place({ state }: Context, { manifest, owners, work, isForced }: P
       reason: `there is state of ${there.join(', ')} in ${state}`,
       remedy: 'Move it away, or pass --force, which does that.',
     })
-  const aside = join(state, `before-restore-${new Date().toISOString().replaceAll(/[:.]/g, '-')}`)
+  const former = join(state, `before-restore-${new Date().toISOString().replaceAll(/[:.]/g, '-')}`)
   try {
     for (const role of manifest.roles) own(join(work, role), ownerOf(state, role, owners.get(role)))
-    if (there.length > 0) mkdirSync(aside, { mode: 0o700 })
+    if (there.length > 0) mkdirSync(former, { mode: 0o700 })
     for (const role of manifest.roles) {
-      if (there.includes(role)) renameSync(join(state, role), join(aside, role))
+      if (there.includes(role)) renameSync(join(state, role), join(former, role))
       else rmSync(join(state, role), { recursive: true, force: true }) // an empty one, as systemd makes it
       renameSync(join(work, role), join(state, role))
     }
   } catch (error) {
     throw stateProblem(state, error)
   }
-  if (there.length > 0) tell(`What was there is in ${aside}.`)
+  if (there.length > 0) note(`What was there is in ${former}.`)
 }
 
 async function isRunning(state: string, role: RoleName): Promise<boolean> {

@@ -7,7 +7,7 @@ import { stateProblem } from '../../core/kit/disk.ts'
 import { TAR_END, tarHead, tarPadding } from '../../core/kit/tar.ts'
 import type { Context } from '../context.ts'
 import { isData, printData } from '../output.ts'
-import { progress, say, tell } from '../terminal.ts'
+import { progress, say, note } from '../terminal.ts'
 
 const ABOUT = `What is in this archive: what each role of this machine said of itself (status, check, metrics, journal, configuration), the lists of
 the mesh where there was an admin credential, and the network of the machine. Tokens, keys and passwords were removed. Names of
@@ -41,7 +41,7 @@ export function bugReportCommand(program: Command, context: () => Context): void
       write(file, gzipSync(Buffer.concat([...blocks, TAR_END])))
       if (isData(here)) return printData({ file, parts: parts.map((part) => part.name) }, here)
       say(`${file}: ${parts.length} files`)
-      tell('Tokens, keys and passwords were removed; names, addresses and log lines are in it. Look through it first.')
+      note('Tokens, keys and passwords were removed; names, addresses and log lines are in it. Look through it first.')
     })
 }
 

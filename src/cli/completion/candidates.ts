@@ -32,14 +32,14 @@ export function completionOf(program: Command, words: readonly string[]): Comple
   return { ...found, candidates: found.candidates.filter(({ word }) => word.startsWith(prefix)) }
 }
 
-type Place =
+type Position =
   | { kind: 'value'; option: Option }
   | { kind: 'argument'; command: Command; args: readonly string[] }
   /** Words of another program: `exec -- curl …`. */
   | { kind: 'foreign' }
 
 /** Walks over the words before the one that is being typed. */
-function placeOf(program: Command, before: readonly string[]): Place {
+function placeOf(program: Command, before: readonly string[]): Position {
   let command = program
   const args: string[] = []
   for (let at = 0; at < before.length; at++) {
